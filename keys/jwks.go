@@ -1,0 +1,116 @@
+package keys
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"encoding/json"
+	"encoding/pem"
+	"time"
+)
+
+// JWK is the public half of a key (RFC 7517, section 4). It has no place for a
+// private member, so none can be published.
+type JWK struct {
+	KeyType   string    `json:"kty"`
+	Curve     string    `json:"crv,omitempty"`
+	X         string    `json:"x,omitempty"`
+	Y         string    `json:"y,omitempty"`
+	N         string    `json:"n,omitempty"`
+	E         string    `json:"e,omitempty"`
+	Use       string    `json:"use"` // always "sig"
+	Algorithm Algorithm `json:"alg"`
+	ID        string    `json:"kid"`           // RFC 7638 thumbprint
+	PEM       string    `json:"pem,omitempty"` // SubjectPublicKeyInfo; not in RFC 7517, for those who have no JOSE library
+}
+
+// JWKSet is a set of keys (RFC 7517, section 5).
+type JWKSet struct {
+	Keys []JWK `json:"keys"`
+}
+
+// JWKS gives the public halves that verify tokens of a kind: Published to
+// Retiring, never Revoked. With withPEM each has its "pem" too.
+func JWKS(ring Ring, kind Kind, withPEM bool) JWKSet {
+	set := JWKSet{Keys: []JWK{}}
+	for _, k := range ring.Keys {
+		if k.Kind == kind && k.verifies() {
+			j := jwk(k)
+			if withPEM {
+				j.PEM = string(publicPEM(k))
+			}
+			set.Keys = append(set.Keys, j)
+		}
+	}
+	return set
+}
+
+func jwk(k Key) JWK {
+	j := JWK{Use: "sig", Algorithm: k.Algorithm, ID: k.ID}
+	switch p := k.Public.(type) {
+	case *ecdsa.PublicKey:
+		j.KeyType, j.Curve = "EC", "P-256"
+		j.X, j.Y = coordinates(p)
+	case *rsa.PublicKey:
+		j.KeyType = "RSA"
+		j.N, j.E = modulus(p)
+	case ed25519.PublicKey: // RFC 8037, section 2
+		j.KeyType, j.Curve, j.X = "OKP", "Ed25519", encode(p)
+	}
+	return j
+}
+
+func publicPEM(k Key) []byte {
+	der, err := marshalPublic(k.Public)
+	if err != nil { // see Ring.marshal
+		panic("keys: " + err.Error())
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+}
+
+// publicState is one entry of keys.json, for people and for tools that watch.
+type publicState struct {
+	ID        string     `json:"kid"`
+	Kind      Kind       `json:"kind"`
+	Algorithm Algorithm  `json:"algorithm"`
+	Phase     Phase      `json:"phase"`
+	Since     time.Time  `json:"since"`
+	Until     *time.Time `json:"until,omitempty"`
+}
+
+// PublicFiles gives what consumers mount: jwks.json (access keys),
+// refresh.jwks.json, one <kid>.pem for each key of both, and keys.json, which
+// tells the phase of every key, the issuer whose keys they are, and the
+// generation of the ring. The same ring gives the same bytes.
+func PublicFiles(ring Ring, issuer string) map[string][]byte {
+	files := map[string][]byte{
+		"jwks.json":         document(JWKS(ring, Access, false)),
+		"refresh.jwks.json": document(JWKS(ring, Refresh, false)),
+	}
+	states := []publicState{}
+	for _, k := range ring.Keys {
+		state := publicState{ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.Since)}
+		if !k.Until.IsZero() {
+			until := whole(k.Until)
+			state.Until = &until
+		}
+		states = append(states, state)
+		if k.verifies() {
+			files[k.ID+pemSuffix] = publicPEM(k)
+		}
+	}
+	files["keys.json"] = document(struct {
+		Issuer     string        `json:"issuer"`
+		Generation int64         `json:"generation"`
+		Keys       []publicState `json:"keys"`
+	}{issuer, ring.Generation, states})
+	return files
+}
+
+func document(v any) []byte {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil { // strings, times that a ring may hold, and numbers always marshal
+		panic("keys: " + err.Error())
+	}
+	return append(text, '\n')
+}

@@ -1,0 +1,313 @@
+package keys
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Ring is every key that there is, of both kinds. It is a value: Next reads it,
+// Apply returns another one. The zero Ring is the one before the first key.
+type Ring struct {
+	// Keys are sorted by kind, creation and ID.
+	Keys []Key
+
+	// Generation counts the steps applied. A store writes generation n+1 only
+	// over generation n (compare-and-swap); so of two that step at once, one wins.
+	Generation int64
+
+	// Rotated is, by kind, the last Policy.Rotate that has been honoured.
+	Rotated map[Kind]string
+}
+
+// ErrDamaged is in the chain of each error of FromFiles: the files exist, but
+// are not a ring that can be trusted. They are not to be written over.
+var ErrDamaged = errors.New("the key ring is damaged")
+
+const (
+	ringFile    = "ring.json"
+	ringVersion = 1
+	pemSuffix   = ".pem"
+
+	// Bounds of what is parsed.
+	maxRingFile    = 512 << 10
+	maxKeysPerKind = 64
+	maxRotate      = 256
+	maxLifetime    = 10 * 365 * 24 * time.Hour
+)
+
+// Key returns the key with this ID.
+func (r Ring) Key(id string) (Key, bool) {
+	for _, k := range r.Keys {
+		if k.ID == id {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
+// Signing returns the key that signs tokens of a kind. There is none before the
+// first step.
+func (r Ring) Signing(kind Kind) (Key, bool) {
+	for _, k := range r.Keys {
+		if k.Kind == kind && k.Phase == Signing {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
+// Honoured says whether the rotation that was asked for by this Policy.Rotate
+// is done for both kinds.
+func (r Ring) Honoured(rotate string) bool {
+	for _, kind := range Kinds() {
+		if r.Rotated[kind] != rotate {
+			return false
+		}
+	}
+	return true
+}
+
+// clone copies what Apply changes. The sealed bytes and public halves are never
+// changed in place and are shared.
+func (r Ring) clone() Ring {
+	return Ring{Keys: slices.Clone(r.Keys), Generation: r.Generation, Rotated: maps.Clone(r.Rotated)}
+}
+
+func (r *Ring) sort() {
+	slices.SortFunc(r.Keys, func(a, b Key) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+	})
+}
+
+// ringJSON is ring.json. Its members are in this order and times are in whole
+// seconds, so that the same ring has the same bytes.
+type ringJSON struct {
+	Version    int             `json:"version"`
+	Generation int64           `json:"generation"`
+	Rotated    map[Kind]string `json:"rotated,omitempty"`
+	Keys       []keyJSON       `json:"keys"`
+}
+
+type keyJSON struct {
+	ID             string    `json:"kid"`
+	Kind           Kind      `json:"kind"`
+	Algorithm      Algorithm `json:"algorithm"`
+	Phase          Phase     `json:"phase"`
+	Created        time.Time `json:"created"`
+	Since          time.Time `json:"since"`
+	Until          time.Time `json:"until,omitzero"`
+	LongestSeconds int64     `json:"longestSeconds,omitempty"`
+	Resealed       bool      `json:"resealed,omitempty"`
+	Confirmed      bool      `json:"confirmed,omitempty"`
+	Public         []byte    `json:"public"` // SubjectPublicKeyInfo
+}
+
+// Files gives the one persistent form of a ring: ring.json with its state and
+// the public halves, and one <kid>.pem for each private half that is still
+// needed. It is the data of a Secret, a mounted directory, or a JSON column.
+// The same ring gives the same bytes.
+func (r Ring) Files() map[string][]byte {
+	r = r.clone()
+	r.sort()
+	files := map[string][]byte{ringFile: r.marshal()}
+	for _, k := range r.Keys {
+		if k.Sealed != nil {
+			files[k.ID+pemSuffix] = bytes.Clone(k.Sealed)
+		}
+	}
+	return files
+}
+
+func (r Ring) marshal() []byte {
+	out := ringJSON{Version: ringVersion, Generation: r.Generation, Rotated: r.Rotated, Keys: []keyJSON{}}
+	for _, k := range r.Keys {
+		public, err := marshalPublic(k.Public)
+		if err != nil { // only a key of another type fails, and none gets into a ring
+			panic("keys: a key of an unknown type in a ring: " + err.Error())
+		}
+		out.Keys = append(out.Keys, keyJSON{
+			ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase,
+			Created: whole(k.Created), Since: whole(k.Since), Until: whole(k.Until),
+			LongestSeconds: seconds(k.Longest), Resealed: k.Resealed, Confirmed: k.Confirmed,
+			Public: public,
+		})
+	}
+	text, err := json.MarshalIndent(out, "", "  ")
+	if err != nil { // a year beyond 9999 is the one way; Policy.Check and Next keep it out
+		panic("keys: " + err.Error())
+	}
+	return append(text, '\n')
+}
+
+// whole rounds up to a second in UTC. Up, because each stored time starts or
+// ends a wait that must not become shorter by being stored.
+func whole(t time.Time) time.Time {
+	if t.IsZero() {
+		return time.Time{}
+	}
+	return t.Add(time.Second - 1).UTC().Truncate(time.Second)
+}
+
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
+
+// FromFiles reads the form that Files writes. It is strict: what it returns is
+// consistent in itself, and what it refuses (ErrDamaged) says what to do. Files
+// that do not end in .pem, other than ring.json, are ignored.
+func FromFiles(files map[string][]byte) (Ring, error) {
+	ring, err := fromFiles(files)
+	if err != nil {
+		return Ring{}, fmt.Errorf("keys: %w: %w; restore it from a backup, or order a new ring, which ends every session", ErrDamaged, err)
+	}
+	return ring, nil
+}
+
+func fromFiles(files map[string][]byte) (Ring, error) {
+	text, ok := files[ringFile]
+	if !ok {
+		return Ring{}, errors.New("there is no ring.json")
+	}
+	if len(text) > maxRingFile {
+		return Ring{}, fmt.Errorf("ring.json is longer than %d bytes", maxRingFile)
+	}
+	var in ringJSON
+	if err := json.Unmarshal(text, &in); err != nil {
+		return Ring{}, fmt.Errorf("ring.json does not parse: %w", err)
+	}
+	if in.Version != ringVersion {
+		return Ring{}, fmt.Errorf("ring.json has version %d, and this program knows version %d; if it is newer, run the newer program", in.Version, ringVersion)
+	}
+	if in.Generation < 0 {
+		return Ring{}, errors.New("ring.json has a negative generation")
+	}
+	ring := Ring{Generation: in.Generation, Rotated: in.Rotated}
+	for _, kj := range in.Keys {
+		k, err := kj.key()
+		if err != nil {
+			return Ring{}, fmt.Errorf("key %.64q: %w", kj.ID, err)
+		}
+		if sealed, ok := files[k.ID+pemSuffix]; ok {
+			k.Sealed = bytes.Clone(sealed)
+		}
+		ring.Keys = append(ring.Keys, k)
+	}
+	if err := ring.check(); err != nil {
+		return Ring{}, err
+	}
+	for name := range files {
+		id, isPEM := strings.CutSuffix(name, pemSuffix)
+		if _, known := ring.Key(id); isPEM && !known {
+			return Ring{}, fmt.Errorf("%.80q is not a key that ring.json names", name)
+		}
+	}
+	// Writing it again must give the same bytes. That refuses in one line
+	// whatever encoding/json lets pass: members given twice or in other case,
+	// unknown ones, times and base64 in another spelling.
+	if !bytes.Equal(ring.Files()[ringFile], text) {
+		return Ring{}, errors.New("ring.json is not as this program writes it; it was edited, or written by another version")
+	}
+	return ring, nil
+}
+
+func (kj keyJSON) key() (Key, error) {
+	public, err := x509.ParsePKIXPublicKey(kj.Public)
+	if err != nil {
+		return Key{}, errors.New("its public half does not parse")
+	}
+	if err := checkPublic(kj.Algorithm, public); err != nil {
+		return Key{}, err
+	}
+	if thumbprint(public) != kj.ID {
+		return Key{}, errors.New("its kid is not the RFC 7638 thumbprint of its public half; the public half was exchanged")
+	}
+	if kj.LongestSeconds < 0 || kj.LongestSeconds > seconds(maxLifetime) {
+		return Key{}, errors.New("longestSeconds is out of bounds")
+	}
+	for _, t := range []time.Time{kj.Created, kj.Since, kj.Until} {
+		if y := t.Year(); y < 1 || y > 9900 {
+			return Key{}, fmt.Errorf("a time lies in the year %d", y)
+		}
+	}
+	return Key{
+		ID: kj.ID, Kind: kj.Kind, Algorithm: kj.Algorithm, Phase: kj.Phase, Public: public,
+		Created: kj.Created, Since: kj.Since, Until: kj.Until,
+		Longest:  time.Duration(kj.LongestSeconds) * time.Second,
+		Resealed: kj.Resealed, Confirmed: kj.Confirmed,
+	}, nil
+}
+
+// check holds what is true of every ring between two steps.
+func (r Ring) check() error {
+	seen := map[string]bool{}
+	for _, kind := range Kinds() {
+		count, signing := 0, 0
+		for _, k := range r.Keys {
+			if k.Kind != kind {
+				continue
+			}
+			count++
+			if k.Phase == Signing {
+				signing++
+			}
+		}
+		if count > maxKeysPerKind {
+			return fmt.Errorf("there are %d %s keys, more than %d", count, kind, maxKeysPerKind)
+		}
+		if count > 0 && signing != 1 {
+			return fmt.Errorf("%d %s keys sign where exactly one must", signing, kind)
+		}
+	}
+	for kind, rotate := range r.Rotated {
+		if kind != Access && kind != Refresh || len(rotate) > maxRotate {
+			return fmt.Errorf("rotated is out of bounds for %.20q", string(kind))
+		}
+	}
+	for _, k := range r.Keys {
+		if k.Kind != Access && k.Kind != Refresh {
+			return fmt.Errorf("key %s has the kind %.20q, which is neither access nor refresh", k.ID, string(k.Kind))
+		}
+		if seen[k.ID] { // in the same kind or in both: the one is confusion, the other forgery
+			return fmt.Errorf("key %s is there twice; access and refresh tokens need different keys", k.ID)
+		}
+		seen[k.ID] = true
+		if err := k.check(); err != nil {
+			return fmt.Errorf("key %s: %w", k.ID, err)
+		}
+	}
+	return nil
+}
+
+func (k Key) check() error {
+	switch k.Phase {
+	case Published, Signing:
+		if k.Sealed == nil {
+			return fmt.Errorf("its private half %s%s is missing", k.ID, pemSuffix)
+		}
+		if _, err := parseSealed(k.Sealed); err != nil {
+			return fmt.Errorf("its private half %s%s cannot be read: %w", k.ID, pemSuffix, err)
+		}
+		if !k.Until.IsZero() {
+			return fmt.Errorf("a %s key has no end", k.Phase)
+		}
+	case Retiring, Revoked:
+		if k.Sealed != nil {
+			return fmt.Errorf("a %s key has a private half, %s%s, which nobody needs", k.Phase, k.ID, pemSuffix)
+		}
+		if k.Until.IsZero() {
+			return fmt.Errorf("a %s key has no end", k.Phase)
+		}
+	default:
+		return fmt.Errorf("its phase %.20q is not one of Published, Signing, Retiring, Revoked", string(k.Phase))
+	}
+	if k.Created.IsZero() || k.Since.IsZero() {
+		return errors.New("it does not say when it was created, or since when it is in its phase")
+	}
+	return nil
+}

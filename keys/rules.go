@@ -1,0 +1,383 @@
+package keys
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Next says what is to be done with a ring: the first rule that has something
+// to say, of the first kind for which one has. It is pure: the same arguments
+// give the same step. Whoever calls it does the step (Apply), writes the ring
+// by compare-and-swap, and asks again with what it reads back.
+func Next(ring Ring, policy Policy, observed Observed, now time.Time) Step {
+	return next(rules, ring, policy, observed, now)
+}
+
+// rule looks at the keys of one kind. It returns a step, or false to leave it
+// to the next rule. A step of None ends the matter for this kind.
+type rule struct {
+	name string
+	says func(situation) (Step, bool)
+}
+
+// rules is the life of a key, in order of precedence. The order matters: a
+// person's word comes before all; a kind whose keys cannot be opened is left
+// alone; times and lifetimes are put right before anything is concluded from
+// them.
+var rules = []rule{
+	{"a key that a person revoked is trusted no more", revokedByPerson},
+	{"the first key of a kind is made and signs at once", firstKey},
+	{"a kind whose keys cannot be opened is left alone until a person orders a rotation", unopenable},
+	{"a time that lies in the future begins now", clockWentBack},
+	{"a key is kept for the longest token that it can have signed", lifetimeRaised},
+	{"a private half is sealed with the current passphrase", formerPassphrase},
+	{"a deadline is believed when it is reached the second time", deadlineReached},
+	{"a key whose tokens are all dead, and whose successor is seen everywhere, is dropped", tokensExpired},
+	{"a published key signs when its lead has passed and it is seen everywhere", leadPassed},
+	{"a kind with a reason to rotate gets a new key, one at a time", rotation},
+}
+
+// causes are the reasons to rotate, the most urgent first.
+var causes = []func(situation) (Reason, string, bool){
+	rotationRequested,
+	algorithmChanged,
+	passphraseChanged,
+	aged,
+}
+
+// situation is all that a rule may look at: one kind in a ring, at one moment.
+type situation struct {
+	ring     Ring
+	kind     Kind
+	policy   Policy
+	observed Observed
+	now      time.Time
+}
+
+// recheck is when to look again at something that other people or programs
+// bring about, and that no time can be told for.
+const recheck = 30 * time.Second
+
+func next(rules []rule, ring Ring, policy Policy, observed Observed, now time.Time) Step {
+	stamp := func(s Step) Step {
+		s.generation, s.at, s.policy = ring.Generation, whole(now), policy
+		return s
+	}
+	if err := policy.Check(); err != nil {
+		return stamp(Step{Action: None, Reason: PolicyInvalid, Message: err.Error()})
+	}
+	var idle []Step
+	for _, kind := range Kinds() {
+		s := situation{ring, kind, policy, observed, now}
+		step := s.first(rules)
+		if step.Action != None {
+			return stamp(step)
+		}
+		idle = append(idle, step)
+	}
+	return stamp(merge(idle))
+}
+
+func (s situation) first(rules []rule) Step {
+	for _, r := range rules {
+		if step, ok := r.says(s); ok {
+			step.Kind = s.kind
+			return step
+		}
+	}
+	return Step{Action: None, Kind: s.kind, Reason: Steady, Message: fmt.Sprintf("the %s keys need nothing", s.kind), When: s.deadline()}
+}
+
+// merge makes one None of two: the worst reason, the earliest time.
+func merge(idle []Step) Step {
+	worst := idle[0]
+	order := []Reason{Unopenable, RingFull, AwaitingPublication, Steady}
+	for _, step := range idle[1:] {
+		when := earliest(worst.When, step.When)
+		if slices.Index(order, step.Reason) < slices.Index(order, worst.Reason) {
+			worst = step
+		}
+		worst.When = when
+	}
+	if worst.Reason == Steady {
+		worst.Kind, worst.Message = "", "the keys need nothing"
+	}
+	return worst
+}
+
+// revokedByPerson: of several, the signing key comes last, so that no other
+// revoked key becomes its successor.
+func revokedByPerson(s situation) (Step, bool) {
+	var found *Key
+	for _, k := range s.keys() {
+		if k.Phase != Revoked && s.policy.revokes(k.ID) && (found == nil || found.Phase == Signing) {
+			found = &k
+		}
+	}
+	if found == nil {
+		return Step{}, false
+	}
+	step := Step{Action: Revoke, Key: found.ID, Reason: KeyRevoked}
+	switch found.Phase {
+	case Published:
+		step.Message = fmt.Sprintf("revoking the %s key %s; no token was signed with it", s.kind, found.ID)
+	case Signing:
+		successor := "a new key"
+		if k, ok := s.successor(); ok {
+			step.successor = k.ID
+			successor = k.ID
+		}
+		step.Message = fmt.Sprintf("revoking the signing %s key %s: every %s token issued since %s dies with it; %s signs at once",
+			s.kind, found.ID, s.kind, found.Since.UTC().Format(time.RFC3339), successor)
+	default:
+		step.Message = fmt.Sprintf("revoking the %s key %s: every %s token that it signed before %s dies with it",
+			s.kind, found.ID, s.kind, found.Since.UTC().Format(time.RFC3339))
+	}
+	return step, true
+}
+
+func firstKey(s situation) (Step, bool) {
+	if len(s.keys()) > 0 {
+		return Step{}, false
+	}
+	return Step{Action: Generate, Reason: FirstKey,
+		Message: fmt.Sprintf("making the first %s key; it signs at once, for no token and no verifier is older", s.kind)}, true
+}
+
+// unopenable: a new ring would end every session, and a wrong passphrase is
+// mostly a slip. What is published already stays, so tokens go on verifying.
+func unopenable(s situation) (Step, bool) {
+	if s.rotateOrdered() {
+		return Step{}, false
+	}
+	for _, k := range s.keys() {
+		if k.needsPrivate() && s.observed.Seals[k.ID] == SealUnknown {
+			return Step{Action: None, Key: k.ID, Reason: Unopenable, Message: fmt.Sprintf(
+				"no known passphrase opens the private half of the %s key %s, so the %s keys are left alone: put the former passphrase back (%s), or, if it is lost, order a rotation or revoke the key",
+				s.kind, k.ID, s.kind, s.kind.setting())}, true
+		}
+	}
+	return Step{}, false
+}
+
+// clockWentBack: a phase that begins in the future would never get older. To
+// begin it now only makes waits longer.
+func clockWentBack(s situation) (Step, bool) {
+	for _, k := range s.keys() {
+		if s.ahead(k) {
+			return Step{Action: Wait, Key: k.ID, Reason: ClockWentBack, Message: fmt.Sprintf(
+				"the clock went back: the %s key %s was %s since %s, which is yet to come; it is since now",
+				s.kind, k.ID, k.Phase, k.Since.UTC().Format(time.RFC3339))}, true
+		}
+	}
+	return Step{}, false
+}
+
+// ahead: what is stored is rounded up to a second, and clocks differ.
+func (s situation) ahead(k Key) bool {
+	return k.Since.After(s.now.Add(s.policy.ClockSkew + time.Second))
+}
+
+func lifetimeRaised(s situation) (Step, bool) {
+	for _, k := range s.keys() {
+		if s.tooShort(k) {
+			return Step{Action: Extend, Key: k.ID, Reason: LifetimeRaised, Message: fmt.Sprintf(
+				"tokens live longer now, so the %s keys are kept longer: tokens for %v", s.kind, s.policy.lifetime(s.kind))}, true
+		}
+	}
+	return Step{}, false
+}
+
+func (s situation) tooShort(k Key) bool {
+	switch k.Phase {
+	case Signing:
+		return k.Longest < s.policy.lifetime(s.kind)
+	case Retiring:
+		return k.Until.Before(k.Since.Add(s.policy.afterlife(k)))
+	}
+	return false
+}
+
+func formerPassphrase(s situation) (Step, bool) {
+	for _, k := range s.keys() {
+		if k.needsPrivate() && s.observed.Seals[k.ID] == SealFormer {
+			return Step{Action: Reseal, Key: k.ID, Reason: PassphraseChanged, Message: fmt.Sprintf(
+				"sealing the %s key %s with the current passphrase", s.kind, k.ID)}, true
+		}
+	}
+	return Step{}, false
+}
+
+// deadlineReached: to forget a key is the one thing that cannot be undone, and
+// a clock that jumps ahead makes every deadline look reached. So the first time
+// only starts the wait again. A clock that jumped once has then jumped already,
+// and this wait is real. The price is a public key that is shown for longer.
+func deadlineReached(s situation) (Step, bool) {
+	for _, k := range s.keys() {
+		if s.over(k) && !k.Confirmed {
+			return Step{Action: Wait, Key: k.ID, Reason: DeadlineReached, Message: fmt.Sprintf(
+				"the tokens of the %s key %s have expired, if the clock is right; waiting once more before it is forgotten", s.kind, k.ID)}, true
+		}
+	}
+	return Step{}, false
+}
+
+func tokensExpired(s situation) (Step, bool) {
+	signing, _ := s.ring.Signing(s.kind)
+	if !s.seen(signing.ID) {
+		return Step{}, false
+	}
+	for _, k := range s.keys() {
+		if s.over(k) && k.Confirmed {
+			return Step{Action: Drop, Key: k.ID, Reason: TokensExpired, Message: fmt.Sprintf(
+				"forgetting the %s key %s: every token that it signed has expired", s.kind, k.ID)}, true
+		}
+	}
+	return Step{}, false
+}
+
+// over says that the end of a key is reached, going by the clock.
+func (s situation) over(k Key) bool {
+	return (k.Phase == Retiring || k.Phase == Revoked) && !s.now.Before(k.Until)
+}
+
+// leadPassed: what nobody wants any more, because the algorithm was changed
+// again, goes at the same moment, and not sooner: settings that flap must not
+// make and forget a key at every turn.
+func leadPassed(s situation) (Step, bool) {
+	k, ok := s.successor()
+	if !ok {
+		return Step{}, false
+	}
+	due := k.Since.Add(s.policy.lead())
+	switch {
+	case s.now.Before(due):
+		return s.awaiting(fmt.Sprintf("the %s key %s is published and signs from %s", s.kind, k.ID, due.UTC().Format(time.RFC3339))), true
+	case k.Algorithm != s.policy.Algorithm:
+		return Step{Action: Drop, Key: k.ID, Reason: Unwanted, Message: fmt.Sprintf(
+			"forgetting the published %s key %s: it is for %s, and %s is wanted now; no token was signed with it", s.kind, k.ID, k.Algorithm, s.policy.Algorithm)}, true
+	case !s.seen(k.ID):
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, but not yet seen everywhere", s.kind, k.ID)), true
+	}
+	return Step{Action: Promote, Key: k.ID, Reason: LeadPassed, Message: fmt.Sprintf(
+		"the %s key %s signs from now on", s.kind, k.ID)}, true
+}
+
+func (s situation) awaiting(message string) Step {
+	return Step{Action: None, Reason: AwaitingPublication, Message: message, When: s.deadline()}
+}
+
+func rotation(s situation) (Step, bool) {
+	for _, cause := range causes {
+		reason, message, ok := cause(s)
+		if !ok {
+			continue
+		}
+		if len(s.keys()) >= fullKind {
+			return Step{Action: None, Reason: RingFull, When: s.deadline(), Message: fmt.Sprintf(
+				"there are %d %s keys; one has to expire before the next is made", len(s.keys()), s.kind)}, true
+		}
+		return Step{Action: Generate, Reason: reason, replaces: s.shut(), Message: fmt.Sprintf(
+			"publishing a new %s key: %s", s.kind, message)}, true
+	}
+	return Step{}, false
+}
+
+// fullKind is how many keys of a kind there may be before rotation waits. It
+// leaves room below maxKeysPerKind for revocation, which never waits.
+const fullKind = maxKeysPerKind / 2
+
+func rotationRequested(s situation) (Reason, string, bool) {
+	return RotationRequested, "a person asked for it", s.rotateOrdered()
+}
+
+func (s situation) rotateOrdered() bool {
+	return s.policy.Rotate != "" && s.policy.Rotate != s.ring.Rotated[s.kind]
+}
+
+func algorithmChanged(s situation) (Reason, string, bool) {
+	k, _ := s.ring.Signing(s.kind)
+	return AlgorithmChanged, fmt.Sprintf("the signing key is for %s, and %s is wanted", k.Algorithm, s.policy.Algorithm), k.Algorithm != s.policy.Algorithm
+}
+
+func passphraseChanged(s situation) (Reason, string, bool) {
+	k, _ := s.ring.Signing(s.kind)
+	return PassphraseChanged, "the signing key was sealed with a former passphrase once", k.Resealed
+}
+
+func aged(s situation) (Reason, string, bool) {
+	due := s.policy.NextRotation(s.ring, s.kind)
+	return Aged, "the signing key is old enough", !due.IsZero() && !s.now.Before(due)
+}
+
+// keys are the keys of the kind, oldest first.
+func (s situation) keys() []Key {
+	var keys []Key
+	for _, k := range s.ring.Keys {
+		if k.Kind == s.kind {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// successor is the published key that is to sign next.
+func (s situation) successor() (Key, bool) {
+	for _, k := range s.keys() {
+		if k.Phase == Published && s.observed.Seals[k.ID] != SealUnknown && !s.policy.revokes(k.ID) {
+			return k, true
+		}
+	}
+	return Key{}, false
+}
+
+// shut are the published keys that cannot be opened, and so never sign.
+func (s situation) shut() []string {
+	var ids []string
+	for _, k := range s.keys() {
+		if k.Phase == Published && s.observed.Seals[k.ID] == SealUnknown {
+			ids = append(ids, k.ID)
+		}
+	}
+	return ids
+}
+
+func (s situation) seen(id string) bool { return s.observed.Seen != nil && s.observed.Seen(id) }
+
+// deadline is when time alone can change what the rules say. A deadline that is
+// past is held up by something else, which is looked at again soon.
+func (s situation) deadline() time.Time {
+	var when time.Time
+	consider := func(t time.Time) {
+		if t.IsZero() {
+			return
+		}
+		if !t.After(s.now) {
+			t = s.now.Add(recheck)
+		}
+		when = earliest(when, t)
+	}
+	published := false
+	for _, k := range s.keys() {
+		switch k.Phase {
+		case Published:
+			published = true
+			consider(k.Since.Add(s.policy.lead()))
+		case Retiring, Revoked:
+			consider(k.Until)
+		}
+	}
+	if !published { // the age matters only when no successor is under way
+		consider(s.policy.NextRotation(s.ring, s.kind))
+	}
+	return when
+}
+
+// earliest ignores zero times.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
