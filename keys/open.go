@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // Passphrases are what private halves are sealed with: for each kind the
@@ -51,6 +52,9 @@ type PublicKey struct {
 	ID        string
 	Algorithm Algorithm
 	Public    crypto.PublicKey // as Key.Public
+
+	// Longest is the longest lifetime of a token that it signed, as Key.Longest.
+	Longest time.Duration
 }
 
 // Opened is a ring whose signing keys are open. It is safe for concurrent use.
@@ -96,7 +100,7 @@ func (o *Opened) Reopen(ring Ring, passphrases Passphrases) (*Opened, error) {
 	}
 	for _, k := range ring.Keys {
 		if k.verifies() {
-			n.public[k.Kind][k.ID] = PublicKey{ID: k.ID, Algorithm: k.Algorithm, Public: k.Public}
+			n.public[k.Kind][k.ID] = PublicKey{ID: k.ID, Algorithm: k.Algorithm, Public: k.Public, Longest: k.Longest}
 		}
 		if p, ok := o.lookup(k.ID); ok && o.unchanged(k, passphrases) {
 			n.open[k.ID] = p

@@ -1,0 +1,229 @@
+package token
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// encoding/json lets the last of two members win and takes "SUB" for "sub". A
+// second reader that does it otherwise then sees another token. jsontext
+// refuses members that come twice, invalid UTF-8 and trailing bytes; names are
+// compared here as they are (RFC 7515, section 4; RFC 7519, section 4).
+
+var errForm = errors.New("not the JSON that a token has")
+
+type header struct {
+	algorithm string
+	keyID     string
+	mediaType string
+}
+
+// parseHeader takes the three members that we write and no other: what we do
+// not write (jwk, jku, x5c, x5u, crit, b64, zip, ...) can only mislead.
+func parseHeader(text []byte) (header, error) {
+	var h header
+	return h, members(text, func(d *jsontext.Decoder, name string) (err error) {
+		switch name {
+		case "alg":
+			h.algorithm, err = readText(d)
+		case "kid":
+			h.keyID, err = readText(d)
+		case "typ":
+			h.mediaType, err = readText(d)
+		default:
+			return errForm
+		}
+		return err
+	})
+}
+
+// claims is a set of claims that a payload has.
+type claims uint16
+
+const (
+	hasIssuer claims = 1 << iota
+	hasSubject
+	hasAudience
+	hasExpiry
+	hasIssuedAt
+	hasID
+	hasSessionID
+	hasScope
+	hasGeneration
+	hasAuthTime
+
+	claimsOfBoth = hasIssuer | hasSubject | hasAudience | hasExpiry | hasIssuedAt | hasID | hasSessionID
+)
+
+// payload is every claim that is read, of either kind.
+type payload struct {
+	has                            claims
+	issuer, subject, id, sessionID string
+	audience                       []string
+	expiresAt, issuedAt, notBefore int64
+	scope, username, email, name   string
+	emailVerified                  bool
+	authTime, generation           int64
+}
+
+// names that no other may resemble.
+var names = []string{
+	"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "scope", "gen",
+	"username", "email", "email_verified", "name", "auth_time",
+}
+
+// parsePayload ignores claims that it does not know, so that a newer version
+// may add some, but not those that another reader takes for one of ours.
+func parsePayload(text []byte) (payload, error) {
+	var p payload
+	return p, members(text, func(d *jsontext.Decoder, name string) (err error) {
+		switch name {
+		case "iss":
+			p.has |= hasIssuer
+			p.issuer, err = readText(d)
+		case "sub":
+			p.has |= hasSubject
+			p.subject, err = readText(d)
+		case "aud":
+			p.has |= hasAudience
+			p.audience, err = readTexts(d)
+		case "exp":
+			p.has |= hasExpiry
+			p.expiresAt, err = readDate(d)
+		case "iat":
+			p.has |= hasIssuedAt
+			p.issuedAt, err = readDate(d)
+		case "nbf":
+			p.notBefore, err = readDate(d)
+		case "jti":
+			p.has |= hasID
+			p.id, err = readText(d)
+		case "sid":
+			p.has |= hasSessionID
+			p.sessionID, err = readText(d)
+		case "scope":
+			p.has |= hasScope
+			p.scope, err = readText(d)
+		case "gen":
+			p.has |= hasGeneration
+			p.generation, err = readInteger(d)
+		case "username":
+			p.username, err = readText(d)
+		case "email":
+			p.email, err = readText(d)
+		case "email_verified":
+			p.emailVerified, err = readFlag(d)
+		case "name":
+			p.name, err = readText(d)
+		case "auth_time":
+			p.has |= hasAuthTime
+			p.authTime, err = readDate(d)
+		default:
+			for _, known := range names {
+				if strings.EqualFold(name, known) {
+					return errForm
+				}
+			}
+			err = d.SkipValue()
+		}
+		return err
+	})
+}
+
+// members reads one object and nothing after it.
+func members(text []byte, read func(d *jsontext.Decoder, name string) error) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a Buffer is read without a copy
+	start, err := d.ReadToken()
+	if err != nil || start.Kind() != '{' {
+		return errForm
+	}
+	for d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		if err := read(d, name.String()); err != nil {
+			return err
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return errForm
+	}
+	return nil
+}
+
+func readText(d *jsontext.Decoder) (string, error) {
+	t, err := d.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	if t.Kind() != '"' {
+		return "", errForm
+	}
+	return t.String(), nil
+}
+
+// readTexts reads a string or an array of strings.
+func readTexts(d *jsontext.Decoder) ([]string, error) {
+	if d.PeekKind() != '[' {
+		text, err := readText(d)
+		return []string{text}, err
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return nil, err
+	}
+	var texts []string
+	for d.PeekKind() != ']' {
+		text, err := readText(d)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, text)
+	}
+	_, err := d.ReadToken()
+	return texts, err
+}
+
+func readFlag(d *jsontext.Decoder) (bool, error) {
+	t, err := d.ReadToken()
+	if err != nil {
+		return false, err
+	}
+	if t.Kind() != 't' && t.Kind() != 'f' {
+		return false, errForm
+	}
+	return t.Bool(), nil
+}
+
+// readInteger takes plain digits only: no sign, fraction or exponent, none of
+// which we write.
+func readInteger(d *jsontext.Decoder) (int64, error) {
+	t, err := d.ReadToken()
+	if err != nil {
+		return 0, err
+	}
+	if t.Kind() != '0' {
+		return 0, errForm
+	}
+	n, err := strconv.ParseUint(t.String(), 10, 63)
+	return int64(n), err //nolint:gosec // 63 bits fit
+}
+
+// latest is the end of the year 9999, beyond which times do not print.
+const latest = 253402300799
+
+func readDate(d *jsontext.Decoder) (int64, error) {
+	n, err := readInteger(d)
+	if err == nil && n > latest {
+		err = errForm
+	}
+	return n, err
+}

@@ -1,0 +1,201 @@
+package token
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// signer is a private half with what is the same in each of its tokens.
+type signer struct {
+	method jwt.SigningMethod
+	key    any
+	header string // the first segment and its dot
+}
+
+func newSigner(kind keys.Kind, k keys.Signer) signer {
+	header := `{"alg":"` + string(k.Algorithm) + `","kid":"` + k.ID + `","typ":"` + typ(kind) + `"}`
+	return signer{
+		method: methodOf(k.Algorithm),
+		key:    k.Private,
+		header: base64.RawURLEncoding.EncodeToString([]byte(header)) + ".",
+	}
+}
+
+// sign makes the JWS compact serialization (RFC 7515, section 7.1).
+func (s signer) sign(payload []byte) (string, error) {
+	encoding := base64.RawURLEncoding
+	text := make([]byte, 0, len(s.header)+encoding.EncodedLen(len(payload)))
+	text = append(text, s.header...)
+	text = encoding.AppendEncode(text, payload)
+	signature, err := s.method.Sign(string(text), s.key)
+	if err != nil {
+		return "", fmt.Errorf("token: signing: %w", err)
+	}
+	text = append(text, '.')
+	text = encoding.AppendEncode(text, signature)
+	if len(text) > maxLength {
+		return "", fmt.Errorf("token: it would have %d bytes, more than the %d that are ever verified", len(text), maxLength)
+	}
+	return string(text), nil
+}
+
+// SignAccess issues an access token. It fills in what is zero: ID, AuthTime,
+// IssuedAt, ExpiresAt. Only claims of which the user chooses no name get in.
+func (s *Service) SignAccess(a Access) (string, error) {
+	set := s.set.Load()
+	if set == nil {
+		return "", ErrNoKeys
+	}
+	if a.ID == "" {
+		a.ID = rand.Text()
+	}
+	if a.IssuedAt.IsZero() {
+		a.IssuedAt = s.config.Now()
+	}
+	if a.ExpiresAt.IsZero() {
+		a.ExpiresAt = a.IssuedAt.Add(s.config.AccessTTL)
+	}
+	if a.AuthTime.IsZero() {
+		a.AuthTime = a.IssuedAt
+	}
+	a.AuthTime, a.IssuedAt, a.ExpiresAt = numericDate(a.AuthTime), numericDate(a.IssuedAt), numericDate(a.ExpiresAt)
+	if err := checkIDs(a.Subject, a.SessionID); err != nil {
+		return "", fmt.Errorf("token: an access token cannot be issued: %w", err)
+	}
+
+	if d := a.ExpiresAt.Sub(a.IssuedAt); d < 0 || d > s.config.AccessTTL {
+		return "", errors.New("token: an access token must live no longer than AccessTTL")
+	}
+
+	w := writer{buffer: make([]byte, 0, 512)}
+	w.text("iss", s.config.Issuer)
+	w.text("sub", a.Subject)
+	w.texts("aud", s.config.Audience)
+	w.number("exp", a.ExpiresAt.Unix())
+	w.number("iat", a.IssuedAt.Unix())
+	w.text("jti", a.ID)
+	w.text("scope", a.Scope)
+	w.text("sid", a.SessionID)
+	w.text("username", a.Username)
+	w.text("email", a.Email)
+	w.flag("email_verified", a.EmailVerified)
+	w.text("name", a.Name)
+	w.number("auth_time", a.AuthTime.Unix())
+	text, err := w.sign(set.signers[keys.Access])
+	if err != nil {
+		return "", err
+	}
+	set.remember(text, checked{kind: keys.Access, access: a, issuedAt: a.IssuedAt.Unix(), expiresAt: a.ExpiresAt.Unix()})
+	return text, nil
+}
+
+// SignRefresh issues a refresh token. The same claims give the same bytes for
+// as long as the same key signs.
+func (s *Service) SignRefresh(r Refresh) (string, error) {
+	set := s.set.Load()
+	if set == nil {
+		return "", ErrNoKeys
+	}
+	if r.IssuedAt.IsZero() || r.ExpiresAt.IsZero() || r.ExpiresAt.Before(r.IssuedAt) || r.Generation < 0 {
+		return "", errors.New("token: a refresh token needs IssuedAt, a later ExpiresAt, and a Generation that is not negative")
+	}
+	r.IssuedAt, r.ExpiresAt = numericDate(r.IssuedAt), numericDate(r.ExpiresAt)
+	if err := checkIDs(r.Subject, r.SessionID); err != nil {
+		return "", fmt.Errorf("token: a refresh token cannot be issued: %w", err)
+	}
+
+	w := writer{buffer: make([]byte, 0, 384)}
+	w.text("iss", s.config.Issuer)
+	w.text("sub", r.Subject)
+	w.text("aud", s.config.Issuer)
+	w.number("exp", r.ExpiresAt.Unix())
+	w.number("iat", r.IssuedAt.Unix())
+	w.text("jti", r.SessionID+"."+strconv.FormatInt(r.Generation, 10))
+	w.text("sid", r.SessionID)
+	w.number("gen", r.Generation)
+	text, err := w.sign(set.signers[keys.Refresh])
+	if err != nil {
+		return "", err
+	}
+	set.remember(text, checked{kind: keys.Refresh, refresh: r, issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix()})
+	return text, nil
+}
+
+// remember saves the first verification of a token that was just signed.
+func (k *keySet) remember(text string, c checked) {
+	k.checked.Add(sha256.Sum256([]byte(text)), c)
+}
+
+// numericDate is the time as a token tells it: whole seconds, UTC.
+func numericDate(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }
+
+// writer writes a payload: names are literals, in a fixed order, and only
+// values come from outside.
+type writer struct {
+	buffer []byte
+	err    error
+}
+
+func (w *writer) name(name string) {
+	separator := byte(',')
+	if len(w.buffer) == 0 {
+		separator = '{'
+	}
+	w.buffer = append(w.buffer, separator, '"')
+	w.buffer = append(w.buffer, name...)
+	w.buffer = append(w.buffer, '"', ':')
+}
+
+func (w *writer) quote(value string) {
+	buffer, err := jsontext.AppendQuote(w.buffer, value)
+	if err != nil { // not UTF-8
+		w.err = err
+		return
+	}
+	w.buffer = buffer
+}
+
+func (w *writer) text(name, value string) { w.name(name); w.quote(value) }
+
+// texts writes one value as itself and several as an array (RFC 7519, section
+// 4.1.3).
+func (w *writer) texts(name string, values []string) {
+	if len(values) == 1 {
+		w.text(name, values[0])
+		return
+	}
+	w.name(name)
+	separator := byte('[')
+	for _, value := range values {
+		w.buffer = append(w.buffer, separator)
+		w.quote(value)
+		separator = ','
+	}
+	w.buffer = append(w.buffer, ']')
+}
+
+func (w *writer) number(name string, value int64) {
+	w.name(name)
+	w.buffer = strconv.AppendInt(w.buffer, value, 10)
+}
+
+func (w *writer) flag(name string, value bool) {
+	w.name(name)
+	w.buffer = strconv.AppendBool(w.buffer, value)
+}
+
+func (w *writer) sign(s signer) (string, error) {
+	if w.err != nil {
+		return "", fmt.Errorf("token: a claim is not valid UTF-8: %w", w.err)
+	}
+	return s.sign(append(w.buffer, '}'))
+}

@@ -1,0 +1,245 @@
+package token
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+const (
+	// maxLength of a token in bytes; ours have a few hundred. It is checked
+	// before anything is decoded (CVE-2025-30204).
+	maxLength = 8 << 10
+
+	// maxHeader is the length of an encoded header; ours have about 130.
+	maxHeader = 1 << 10
+
+	// maxRefreshLifetime is a bound on what a refresh token can claim; how long
+	// it really lives is the session's matter.
+	maxRefreshLifetime = 10 * 365 * 24 * time.Hour
+)
+
+// strict refuses trailing bits that are not zero, of which base64 has several
+// spellings otherwise (RFC 4648, section 3.5).
+var strict = base64.RawURLEncoding.Strict()
+
+// invalid makes an ErrInvalid with a reason for logs. The reason is always a
+// literal: nothing of a token that was not verified gets into a log.
+func invalid(reason string) error { return fmt.Errorf("%w: %s", ErrInvalid, reason) }
+
+// VerifyAccess says what an access token says, if it is to be believed. Its
+// errors are ErrNoKeys, ErrExpired and others that are ErrInvalid. Whether the
+// session is alive is for the caller to find out.
+func (s *Service) VerifyAccess(text string) (Access, error) {
+	c, err := s.verify(keys.Access, text)
+	if err != nil {
+		return Access{}, err
+	}
+	return c.access, nil
+}
+
+// VerifyRefresh is VerifyAccess for refresh tokens. With ErrExpired it returns
+// the claims as well: to sign out, a token that is genuine will do.
+func (s *Service) VerifyRefresh(text string) (Refresh, error) {
+	c, err := s.verify(keys.Refresh, text)
+	if err != nil && !errors.Is(err, ErrExpired) {
+		return Refresh{}, err
+	}
+	return c.refresh, err
+}
+
+func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
+	set := s.set.Load()
+	if set == nil {
+		return checked{}, ErrNoKeys
+	}
+	first, last, err := split(text)
+	if err != nil {
+		return checked{}, err
+	}
+	sum := sha256.Sum256([]byte(text))
+	c, ok := set.checked.Get(sum)
+	if !ok {
+		if c, err = s.check(set, kind, text, first, last); err != nil {
+			return checked{}, err
+		}
+		set.checked.Add(sum, c)
+	}
+	if c.kind != kind {
+		return checked{}, invalid("a token of the other kind")
+	}
+	return c, s.checkTimes(c)
+}
+
+// split finds the two dots. It lets nothing pass but the alphabet of the JWS
+// compact serialization: decoders skip line breaks, even strict ones.
+func split(text string) (first, last int, err error) {
+	if len(text) > maxLength {
+		return 0, 0, invalid("too long")
+	}
+	dots := 0
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case c == '.' && dots == 0:
+			first, dots = i, 1
+		case c == '.' && dots == 1:
+			last, dots = i, 2
+		default:
+			return 0, 0, invalid("a character that no token has, or too many parts")
+		}
+	}
+	if dots != 2 {
+		return 0, 0, invalid("not three parts")
+	}
+	return first, last, nil
+}
+
+// check does all that does not depend on the time of day. It needs the text in
+// its three parts, which the dots at first and last divide.
+func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last int) (checked, error) {
+	if first > maxHeader {
+		return checked{}, invalid("a header that is too long")
+	}
+	encoded, err := strict.DecodeString(text[:first])
+	if err != nil {
+		return checked{}, invalid("a header that is not base64url")
+	}
+	h, err := parseHeader(encoded)
+	if err != nil {
+		return checked{}, invalid("a header that is not just alg, kid and typ, once each")
+	}
+	v, ok := set.verifiers[kind][h.keyID]
+	if !ok {
+		return checked{}, invalid("not a key of ours")
+	}
+	if h.algorithm != v.algorithm {
+		return checked{}, invalid("not the algorithm of the key")
+	}
+	if !isType(h.mediaType, typ(kind)) {
+		return checked{}, invalid("not this type of token")
+	}
+	signature, err := strict.DecodeString(text[last+1:])
+	if err != nil {
+		return checked{}, invalid("a signature that is not base64url")
+	}
+	if err := v.method.Verify(text[:last], signature, v.key); err != nil {
+		return checked{}, invalid("the signature")
+	}
+	// From here on it is a token that we signed.
+	payload, err := strict.DecodeString(text[first+1 : last])
+	if err != nil {
+		return checked{}, invalid("a payload that is not base64url")
+	}
+	p, err := parsePayload(payload)
+	if err != nil {
+		return checked{}, invalid("claims that do not parse")
+	}
+	return s.believe(kind, p, v)
+}
+
+// isType compares media types: case does not matter, and "application/" may be
+// left out (RFC 7515, section 4.1.9).
+func isType(got, want string) bool {
+	const prefix = "application/"
+	if len(got) > len(prefix) && strings.EqualFold(got[:len(prefix)], prefix) {
+		got = got[len(prefix):]
+	}
+	return strings.EqualFold(got, want)
+}
+
+// believe checks the claims. A key alone does not make a token ours: another
+// service could have been given it, or another route have signed with it.
+func (s *Service) believe(kind keys.Kind, p payload, v verifier) (checked, error) {
+	audience := s.config.Audience
+	required := claimsOfBoth | hasScope
+	bound := max(s.config.AccessTTL, v.longest)
+	if kind == keys.Refresh {
+		audience = []string{s.config.Issuer}
+		required = claimsOfBoth | hasGeneration
+		bound = maxRefreshLifetime
+	}
+	switch {
+	case p.has&required != required:
+		return checked{}, invalid("a claim is missing")
+	case p.issuer != s.config.Issuer:
+		return checked{}, invalid("another issuer")
+	case !slices.ContainsFunc(p.audience, func(a string) bool { return slices.Contains(audience, a) }):
+		return checked{}, invalid("another audience")
+	case p.id == "":
+		return checked{}, invalid("an empty jti")
+	case p.expiresAt < p.issuedAt || p.expiresAt-p.issuedAt > int64(bound/time.Second):
+		return checked{}, invalid("a lifetime that we never give")
+	}
+	if err := checkIDs(p.subject, p.sessionID); err != nil {
+		return checked{}, invalid("ids that we never give")
+	}
+	c := checked{kind: kind, issuedAt: p.issuedAt, notBefore: p.notBefore, expiresAt: p.expiresAt}
+	issuedAt, expiresAt := time.Unix(p.issuedAt, 0).UTC(), time.Unix(p.expiresAt, 0).UTC()
+	if kind == keys.Refresh {
+		c.refresh = Refresh{
+			Subject: p.subject, SessionID: p.sessionID, Generation: p.generation,
+			IssuedAt: issuedAt, ExpiresAt: expiresAt,
+		}
+		return c, nil
+	}
+	c.access = Access{
+		ID: p.id, Subject: p.subject, SessionID: p.sessionID, Scope: p.scope,
+		Username: p.username, Email: p.email, EmailVerified: p.emailVerified, Name: p.name,
+		IssuedAt: issuedAt, ExpiresAt: expiresAt,
+	}
+	if p.has&hasAuthTime != 0 {
+		c.access.AuthTime = time.Unix(p.authTime, 0).UTC()
+	}
+	return c, nil
+}
+
+// checkTimes is done each time, whether the signature was checked before or not
+// (RFC 7519, sections 4.1.4 to 4.1.6). The leeway goes both ways. Seconds are
+// compared as numbers, for which no claim is too large.
+func (s *Service) checkTimes(c checked) error {
+	now, leeway := s.config.Now().Unix(), int64(s.config.Leeway/time.Second)
+	switch {
+	case c.issuedAt > now+leeway:
+		return invalid("issued in the future")
+	case c.notBefore > now+leeway:
+		return invalid("not valid yet")
+	case now >= c.expiresAt+leeway: // "on or after", section 4.1.4
+		return ErrExpired
+	}
+	return nil
+}
+
+// checkIDs lets only canonical UUIDs pass, of which each has one spelling (RFC
+// 9562, section 4): they are compared as text and end in queries.
+func checkIDs(subject, sessionID string) error {
+	if !isUUID(subject) || !isUUID(sessionID) {
+		return errors.New("sub and sid must be UUIDs in lower case")
+	}
+	return nil
+}
+
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return true
+}
