@@ -1,0 +1,67 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// width is where Usage breaks its lines.
+const width = 80
+
+// Usage writes the list of all settings for -h.
+func Usage(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("Settings are environment variables. A secret may come from a file instead:\n" +
+		"NAME" + FileSuffix + " holds the path. A duration is a number of seconds, or text such as 15m.\n")
+	for _, s := range Settings() {
+		fmt.Fprintf(&b, "\n  %s (%s)\n", s.Name, s.note(plain))
+		wrap(&b, plain(s.Help), "      ")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Markdown renders the settings as a table for the reference and the README.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| setting | default | meaning |\n|---|---|---|\n")
+	for _, s := range Settings() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Name, s.note(func(s string) string { return s }), s.Help)
+	}
+	return b.String()
+}
+
+// note says what holds where a setting is not given.
+func (s Setting) note(style func(string) string) string {
+	var parts []string
+	switch {
+	case s.Required:
+		parts = append(parts, "required")
+	case s.DefaultText != "":
+		parts = append(parts, s.DefaultText)
+	case s.Default != "":
+		parts = append(parts, "`"+s.Default+"`")
+	default:
+		parts = append(parts, "unset")
+	}
+	if s.Secret {
+		parts = append(parts, "secret")
+	}
+	return style(strings.Join(parts, ", "))
+}
+
+// plain drops the marks of Markdown, which a terminal shows as they are.
+func plain(s string) string { return strings.ReplaceAll(s, "`", "") }
+
+func wrap(b *strings.Builder, text, indent string) {
+	line := indent
+	for _, word := range strings.Fields(text) {
+		if len(line) > len(indent) && len(line)+len(word) > width {
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			line = indent
+		}
+		line += word + " "
+	}
+	b.WriteString(strings.TrimRight(line, " ") + "\n")
+}

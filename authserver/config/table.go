@@ -1,0 +1,223 @@
+package config
+
+import (
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+)
+
+// FileSuffix makes of a secret's name the name under which a file may be
+// given in its stead: ACCESS_PASSPHRASE_FILE.
+const FileSuffix = "_FILE"
+
+// The names of the settings.
+const (
+	EnvPort                    = "PORT"
+	EnvHost                    = "HOST"
+	EnvRefreshPassphrase       = "REFRESH_PASSPHRASE"
+	EnvAccessPassphrase        = "ACCESS_PASSPHRASE"
+	EnvRefreshTokenExpiry      = "REFRESH_TOKEN_EXPIRY"
+	EnvAccessTokenExpiry       = "ACCESS_TOKEN_EXPIRY"
+	EnvSaltRounds              = "SALT_ROUNDS"
+	EnvDBHost                  = "DB_HOST"
+	EnvDBUser                  = "DB_USER"
+	EnvDBPassword              = "DB_PASSWORD"
+	EnvDBName                  = "DB_NAME"
+	EnvDBPort                  = "DB_PORT"
+	EnvIssuer                  = "ISSUER"
+	EnvAudience                = "AUDIENCE"
+	EnvExposure                = "EXPOSURE"
+	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
+	EnvSignupScopes            = "SIGNUP_SCOPES"
+	EnvSigningAlgorithm        = "SIGNING_ALGORITHM"
+	EnvKeysDir                 = "KEYS_DIR"
+	EnvKeyRotationInterval     = "KEY_ROTATION_INTERVAL"
+	EnvKeyPublishLead          = "KEY_PUBLISH_LEAD"
+	EnvFormerRefreshPassphrase = "FORMER_REFRESH_PASSPHRASE"
+	EnvFormerAccessPassphrase  = "FORMER_ACCESS_PASSPHRASE"
+	EnvRefreshTokenRotation    = "REFRESH_TOKEN_ROTATION"
+	EnvRefreshReuseGrace       = "REFRESH_REUSE_GRACE"
+	EnvSessionLifetime         = "SESSION_LIFETIME"
+	EnvSessionsPerUser         = "SESSIONS_PER_USER"
+	EnvPasswordMinLength       = "PASSWORD_MIN_LENGTH"
+	EnvPasswordBlocklist       = "PASSWORD_BLOCKLIST"
+	EnvHashingThreads          = "HASHING_THREADS"
+	EnvHashingMaxWait          = "HASHING_MAX_WAIT"
+	EnvVerificationCodeExpiry  = "VERIFICATION_CODE_EXPIRY"
+	EnvRecoveryCodeExpiry      = "RECOVERY_CODE_EXPIRY"
+	EnvUnverifiedAccountExpiry = "UNVERIFIED_ACCOUNT_EXPIRY"
+	EnvDBSSLMode               = "DB_SSLMODE"
+	EnvDBSSLRootCert           = "DB_SSLROOTCERT"
+	EnvDBMaxConns              = "DB_MAX_CONNS"
+	EnvDBAcquireTimeout        = "DB_ACQUIRE_TIMEOUT"
+	EnvDBStatementTimeout      = "DB_STATEMENT_TIMEOUT"
+	EnvMetricsPort             = "METRICS_PORT"
+	EnvDrainDelay              = "DRAIN_DELAY"
+	EnvShutdownTimeout         = "SHUTDOWN_TIMEOUT"
+	EnvLogLevel                = "LOG_LEVEL"
+	EnvLogFormat               = "LOG_FORMAT"
+)
+
+const (
+	minPassphrase = 16
+	minCallerKey  = 16
+
+	day  = 24 * time.Hour
+	year = 365 * day
+)
+
+// A Setting is what a person needs to know of one environment variable.
+type Setting struct {
+	Name    string
+	Default string // as text; empty where there is none
+	Help    string
+	Secret  bool // may also be given by NAME_FILE, and is never shown
+	// A Required setting has no default; Advice says what to write.
+	Required bool
+	Advice   string
+	// DefaultText says in words a default that depends on other settings.
+	DefaultText string
+}
+
+// A setting also knows where in a Config it goes.
+type setting struct {
+	Setting
+	field
+	// derive gives the default that depends on settings further up.
+	derive func(*Config) string
+}
+
+// Settings lists all settings, the required twelve of every deployment first.
+func Settings() []Setting {
+	list := make([]Setting, len(table))
+	for i, s := range table {
+		list[i] = s.Setting
+	}
+	return list
+}
+
+// table has a row for each setting. A row stands below those that its derived
+// default needs.
+var table = []setting{
+	{Setting: Setting{Name: EnvPort, Default: "8080", Help: "The port of the API."},
+		field: bind(func(c *Config) *int { return &c.Port }, integer(1, 65535))},
+	{Setting: Setting{Name: EnvHost, Default: "localhost", Help: "The host name or IP address to listen on, for the API and for `METRICS_PORT`. Empty, `0.0.0.0` or `::` listens on all interfaces."},
+		field: bind(func(c *Config) *string { return &c.Host }, listenHost)},
+	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true, Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
+		Help: "Seals the private keys of refresh tokens."},
+		field: bind(func(c *Config) *Secret { return &c.RefreshPassphrase }, secret(0))},
+	{Setting: Setting{Name: EnvAccessPassphrase, Secret: true, Required: true, Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
+		Help: "Seals the private keys of access tokens; not the same as the other."},
+		field: bind(func(c *Config) *Secret { return &c.AccessPassphrase }, secret(0))},
+	{Setting: Setting{Name: EnvRefreshTokenExpiry, Default: "604800", Help: "How long a refresh token lives, in seconds."},
+		field: bind(func(c *Config) *time.Duration { return &c.RefreshTokenExpiry }, seconds(time.Second, year))},
+	{Setting: Setting{Name: EnvAccessTokenExpiry, Default: "900", Help: "How long an access token lives, in seconds."},
+		field: bind(func(c *Config) *time.Duration { return &c.AccessTokenExpiry }, seconds(time.Second, year))},
+	{Setting: Setting{Name: EnvSaltRounds, Default: "12", Help: "The cost of a bcrypt hash, 4 to 15: each step doubles the work of a sign-in, and of guessing. Use 10 or more."},
+		field: bind(func(c *Config) *int { return &c.SaltRounds }, integer(4, 15))},
+	{Setting: Setting{Name: EnvDBHost, Required: true, Advice: "write the host name of PostgreSQL",
+		Help: "The host name or IP address of PostgreSQL, or the folder of its Unix socket."},
+		field: bind(func(c *Config) *string { return &c.DBHost }, databaseHost)},
+	{Setting: Setting{Name: EnvDBUser, Required: true, Advice: "write the name of the database user",
+		Help: "The user that owns the gateway's tables."},
+		field: bind(func(c *Config) *string { return &c.DBUser }, text)},
+	{Setting: Setting{Name: EnvDBPassword, Secret: true, Help: "That user's password; left out where PostgreSQL asks for none."},
+		field: bind(func(c *Config) *Secret { return &c.DBPassword }, secret(0))},
+	{Setting: Setting{Name: EnvDBName, Required: true, Advice: "write the name of the database",
+		Help: "The database. The server makes and migrates its tables there by itself."},
+		field: bind(func(c *Config) *string { return &c.DBName }, text)},
+	{Setting: Setting{Name: EnvDBPort, Default: "5432", Help: "The port of PostgreSQL."},
+		field: bind(func(c *Config) *int { return &c.DBPort }, integer(1, 65535))},
+
+	{Setting: Setting{Name: EnvIssuer, DefaultText: "`http://HOST:PORT`, with `localhost` where `HOST` means all interfaces",
+		Help: "The `iss` of every token: the absolute URL at which consumers know this gateway."},
+		field:  bind(func(c *Config) *string { return &c.Issuer }, issuerURL),
+		derive: func(c *Config) string { return defaultIssuer(c.Host, c.Port) }},
+	{Setting: Setting{Name: EnvAudience, DefaultText: "the issuer", Help: "The `aud` of access tokens; several are separated by commas."},
+		field:  bind(func(c *Config) *[]string { return &c.Audience }, audiences),
+		derive: func(c *Config) string { return c.Issuer }},
+	{Setting: Setting{Name: EnvExposure, Default: string(Internal), Help: "Who calls the API. `internal`: your own backends, which see codes and mail them. `public`: browsers and apps; it needs mail, which this version cannot send, and is refused."},
+		field: bind(func(c *Config) *Exposure { return &c.Exposure }, oneOf(Internal, Public))},
+	{Setting: Setting{Name: EnvTrustedCallerKey, Secret: true, Help: "16 bytes or more. Where set, only a caller that sends it as `X-Caller-Key` sees codes, chooses scopes and introspects tokens."},
+		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
+	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
+		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
+
+	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},
+		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
+	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database", Help: "A folder to read the sealed keys from, as the operator mounts it; the server then makes and rotates none."},
+		field: bind(func(c *Config) *string { return &c.KeysDir }, optional)},
+	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "720h", Help: "How long a key signs before the next one does. Longer than `KEY_PUBLISH_LEAD`."},
+		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},
+	{Setting: Setting{Name: EnvKeyPublishLead, Default: "10m", Help: "How long a new key is published before it signs, so that every verifier has it."},
+		field: bind(func(c *Config) *time.Duration { return &c.KeyPublishLead }, duration(0, 7*day))},
+	{Setting: Setting{Name: EnvFormerRefreshPassphrase, Secret: true, Help: "The passphrase before a change: it still opens keys that it sealed."},
+		field: bind(func(c *Config) *Secret { return &c.FormerRefreshPassphrase }, secret(0))},
+	{Setting: Setting{Name: EnvFormerAccessPassphrase, Secret: true, Help: "The same for the keys of access tokens."},
+		field: bind(func(c *Config) *Secret { return &c.FormerAccessPassphrase }, secret(0))},
+
+	{Setting: Setting{Name: EnvRefreshTokenRotation, DefaultText: "`when-needed`, or `always` when public", Help: "When a refresh token is replaced: past half of its life, or at every use."},
+		field: bind(func(c *Config) *Rotation { return &c.RefreshTokenRotation }, oneOf(RotateWhenNeeded, RotateAlways)),
+		derive: func(c *Config) string {
+			if c.Exposure == Public {
+				return string(RotateAlways)
+			}
+			return string(RotateWhenNeeded)
+		}},
+	{Setting: Setting{Name: EnvRefreshReuseGrace, Default: "60s", Help: "How long a replaced refresh token is still answered, with the same successor. Later it counts as stolen."},
+		field: bind(func(c *Config) *time.Duration { return &c.RefreshReuseGrace }, duration(0, 10*time.Minute))},
+	{Setting: Setting{Name: EnvSessionLifetime, DefaultText: "`2160h`, or `REFRESH_TOKEN_EXPIRY` where that is longer", Help: "When a session ends, however often it was renewed."},
+		field: bind(func(c *Config) *time.Duration { return &c.SessionLifetime }, duration(time.Second, 10*year)),
+		derive: func(c *Config) string {
+			return formatDuration(max(90*day, c.RefreshTokenExpiry))
+		}},
+	{Setting: Setting{Name: EnvSessionsPerUser, Default: "100", Help: "The sessions of one user; beyond it, the oldest ends."},
+		field: bind(func(c *Config) *int { return &c.SessionsPerUser }, integer(1, 10000))},
+
+	{Setting: Setting{Name: EnvPasswordMinLength, Default: "8", Help: "The shortest password, in characters, 8 to 64."},
+		field: bind(func(c *Config) *int { return &c.PasswordMinLength }, integer(8, 64))},
+	{Setting: Setting{Name: EnvPasswordBlocklist, Default: "on", Help: "`on` refuses the most common passwords; `off` does not."},
+		field: bind(func(c *Config) *bool { return &c.PasswordBlocklist }, onOff)},
+	{Setting: Setting{Name: EnvHashingThreads, Default: "0", Help: "How many passwords are hashed at once; 0 is as many as the processors or the CPU limit allow."},
+		field: bind(func(c *Config) *int { return &c.HashingThreads }, integer(0, 256))},
+	{Setting: Setting{Name: EnvHashingMaxWait, Default: "1s", Help: "How long a sign-in waits for its turn to be hashed before it is told to come again."},
+		field: bind(func(c *Config) *time.Duration { return &c.HashingMaxWait }, duration(10*time.Millisecond, time.Minute))},
+	{Setting: Setting{Name: EnvVerificationCodeExpiry, Default: "24h", Help: "How long the code that verifies a new user is good."},
+		field: bind(func(c *Config) *time.Duration { return &c.VerificationCodeExpiry }, wholeSeconds(time.Second, 30*day))},
+	{Setting: Setting{Name: EnvRecoveryCodeExpiry, Default: "15m", Help: "How long the code for a new password or a new email is good."},
+		field: bind(func(c *Config) *time.Duration { return &c.RecoveryCodeExpiry }, wholeSeconds(time.Second, day))},
+	{Setting: Setting{Name: EnvUnverifiedAccountExpiry, Default: "168h", Help: "When an account that was never verified is removed, which frees its name and email."},
+		field: bind(func(c *Config) *time.Duration { return &c.UnverifiedAccountExpiry }, wholeSeconds(time.Second, year))},
+
+	{Setting: Setting{Name: EnvDBSSLMode, Default: "prefer", Help: "TLS to PostgreSQL, as libpq has it: `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`."},
+		field: bind(func(c *Config) *string { return &c.DBSSLMode }, oneOf("disable", "allow", "prefer", "require", "verify-ca", "verify-full"))},
+	{Setting: Setting{Name: EnvDBSSLRootCert, DefaultText: "the system's", Help: "The file with the certificates that `verify-ca` and `verify-full` trust."},
+		field: bind(func(c *Config) *string { return &c.DBSSLRootCert }, optional)},
+	{Setting: Setting{Name: EnvDBMaxConns, Default: "10", Help: "The connections of one replica."},
+		field: bind(func(c *Config) *int { return &c.DBMaxConns }, integer(1, 1000))},
+	{Setting: Setting{Name: EnvDBAcquireTimeout, Default: "2s", Help: "How long a request waits for a connection before it gets 503."},
+		field: bind(func(c *Config) *time.Duration { return &c.DBAcquireTimeout }, duration(10*time.Millisecond, time.Minute))},
+	{Setting: Setting{Name: EnvDBStatementTimeout, Default: "5s", Help: "How long one statement may take."},
+		field: bind(func(c *Config) *time.Duration { return &c.DBStatementTimeout }, duration(10*time.Millisecond, 10*time.Minute))},
+
+	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz` and `/readyz`; 0 serves none of them."},
+		field: bind(func(c *Config) *int { return &c.MetricsPort }, integer(0, 65535))},
+	{Setting: Setting{Name: EnvDrainDelay, Default: "0s", Help: "How long to go on serving after SIGTERM, while load balancers notice that the server is no longer ready."},
+		field: bind(func(c *Config) *time.Duration { return &c.DrainDelay }, duration(0, 10*time.Minute))},
+	{Setting: Setting{Name: EnvShutdownTimeout, Default: "15s", Help: "How long what was taken may take to finish, after that."},
+		field: bind(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, duration(time.Second, 10*time.Minute))},
+	{Setting: Setting{Name: EnvLogLevel, Default: "info", Help: "`debug`, `info`, `warn` or `error`."},
+		field: bind(func(c *Config) *slog.Level { return &c.LogLevel }, logLevel)},
+	{Setting: Setting{Name: EnvLogFormat, Default: "json", Help: "`json` or `text`."},
+		field: bind(func(c *Config) *string { return &c.LogFormat }, oneOf("json", "text"))},
+}
+
+// defaultIssuer names the gateway by where it listens. "All interfaces" is no
+// address that anyone can call, so it becomes this machine's own.
+func defaultIssuer(host string, port int) string {
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, strconv.Itoa(port))
+}

@@ -1,0 +1,300 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/url"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// A field reads and writes, as text, one field of a Config.
+type field struct {
+	set    func(*Config, string) error
+	get    func(*Config) string
+	isZero func(*Config) bool
+}
+
+// A kind turns text into a value and back. What parse says must never repeat
+// a secret, and says what to write instead.
+type kind[T any] struct {
+	parse  func(string) (T, error)
+	format func(T) string
+}
+
+func bind[T any](at func(*Config) *T, k kind[T]) field {
+	return field{
+		set: func(c *Config, s string) error {
+			v, err := k.parse(s)
+			if err != nil {
+				return err
+			}
+			*at(c) = v
+			return nil
+		},
+		get:    func(c *Config) string { return k.format(*at(c)) },
+		isZero: func(c *Config) bool { return reflect.ValueOf(at(c)).Elem().IsZero() },
+	}
+}
+
+func integer(low, high int) kind[int] {
+	return kind[int]{
+		parse: func(s string) (int, error) {
+			n, err := strconv.Atoi(s)
+			if err != nil && !errors.Is(err, strconv.ErrRange) {
+				return 0, fmt.Errorf("%s is not a whole number: write one from %d to %d", quote(s), low, high)
+			}
+			if err != nil || n < low || n > high {
+				return 0, fmt.Errorf("%s is out of range: write a number from %d to %d", quote(s), low, high)
+			}
+			return n, nil
+		},
+		format: strconv.Itoa,
+	}
+}
+
+// duration is text as Go writes it (15m, 1h30m), or a bare number of seconds.
+func duration(low, high time.Duration) kind[time.Duration] {
+	return kind[time.Duration]{
+		parse: func(s string) (time.Duration, error) {
+			d, err := parseDuration(s)
+			if err != nil {
+				return 0, fmt.Errorf("%s is not a duration: write seconds, such as 900, or a number with h, m, s or ms, such as 15m", quote(s))
+			}
+			if d < low || d > high {
+				return 0, fmt.Errorf("%s is out of range: write a duration from %s to %s", quote(s), formatDuration(low), formatDuration(high))
+			}
+			return d, nil
+		},
+		format: formatDuration,
+	}
+}
+
+// wholeSeconds is a duration that ends up in a token or a reply, where there
+// is no smaller unit.
+func wholeSeconds(low, high time.Duration) kind[time.Duration] {
+	k := duration(low, high)
+	parse := k.parse
+	k.parse = func(s string) (time.Duration, error) {
+		d, err := parse(s)
+		if err == nil && d%time.Second != 0 {
+			return 0, fmt.Errorf("%s is not a whole number of seconds: round it", quote(s))
+		}
+		return d, err
+	}
+	return k
+}
+
+// seconds is written as a bare number, as the first versions of the gateway
+// did.
+func seconds(low, high time.Duration) kind[time.Duration] {
+	k := wholeSeconds(low, high)
+	k.format = func(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }
+	return k
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		// A number too large for a Duration becomes the largest one, which
+		// every setting's range refuses.
+		n = min(max(n, math.MinInt64/int64(time.Second)), math.MaxInt64/int64(time.Second))
+		return time.Duration(n) * time.Second, nil
+	}
+	return time.ParseDuration(s)
+}
+
+// formatDuration writes 720h where Duration.String writes 720h0m0s.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func oneOf[T ~string](values ...T) kind[T] {
+	return kind[T]{
+		parse: func(s string) (T, error) {
+			if !slices.Contains(values, T(s)) {
+				return "", fmt.Errorf("%s is not known: write %s", quote(s), alternatives(values))
+			}
+			return T(s), nil
+		},
+		format: func(v T) string { return string(v) },
+	}
+}
+
+func alternatives[T ~string](values []T) string {
+	words := make([]string, len(values))
+	for i, v := range values {
+		words[i] = string(v)
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+var onOff = kind[bool]{
+	parse: func(s string) (bool, error) {
+		v, err := oneOf("on", "off").parse(s)
+		return v == "on", err
+	},
+	format: func(on bool) string {
+		if on {
+			return "on"
+		}
+		return "off"
+	},
+}
+
+var logLevel = kind[slog.Level]{
+	// slog's own parser also takes INFO+3, which nobody means.
+	parse: func(s string) (level slog.Level, err error) {
+		if _, err = oneOf("debug", "info", "warn", "error").parse(s); err == nil {
+			err = level.UnmarshalText([]byte(s))
+		}
+		return level, err
+	},
+	format: func(l slog.Level) string { return strings.ToLower(l.String()) },
+}
+
+var text = kind[string]{
+	parse: func(s string) (string, error) {
+		if s == "" {
+			return "", errors.New("is empty")
+		}
+		return s, nil
+	},
+	format: func(s string) string { return s },
+}
+
+// optional is text that may be left empty.
+var optional = kind[string]{
+	parse:  func(s string) (string, error) { return s, nil },
+	format: text.format,
+}
+
+// secret is text of at least so many bytes; where least is 0, it may be empty.
+func secret(least int) kind[Secret] {
+	return kind[Secret]{
+		parse: func(s string) (Secret, error) {
+			if len(s) < least {
+				return Secret{}, fmt.Errorf("has %d bytes: write %d or more, such as the output of `openssl rand -base64 24`, or leave it out", len(s), least)
+			}
+			return NewSecret(s), nil
+		},
+		format: Secret.Reveal,
+	}
+}
+
+// hostName is deliberately wider than RFC 1123: names with an underscore
+// exist in container networks.
+var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?$`)
+
+func isHost(s string) bool { return net.ParseIP(s) != nil || hostName.MatchString(s) }
+
+var listenHost = kind[string]{
+	parse: func(s string) (string, error) {
+		if s != "" && !isHost(s) {
+			return "", fmt.Errorf("%s is neither a host name nor an IP address: write one, such as localhost, 0.0.0.0 or ::1, without a scheme, brackets or a port", quote(s))
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+var databaseHost = kind[string]{
+	parse: func(s string) (string, error) {
+		if !isHost(s) && !strings.HasPrefix(s, "/") {
+			return "", fmt.Errorf("%s is neither a host name, an IP address nor the folder of a socket: write one, without a scheme or a port (that is %s)", quote(s), EnvDBPort)
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+var issuerURL = kind[string]{
+	parse: func(s string) (string, error) {
+		refuse := func(what string) (string, error) {
+			return "", fmt.Errorf("%s %s: write an absolute URL, such as https://auth.example.com", quote(s), what)
+		}
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			return refuse("is not a URL")
+		case u.Scheme != "http" && u.Scheme != "https":
+			return refuse("does not begin with http:// or https://")
+		case u.Hostname() == "":
+			return refuse("has no host")
+		case u.User != nil:
+			return refuse("has a user in it")
+		case strings.ContainsAny(s, "?#"):
+			return refuse("has a query or a fragment")
+		case strings.Contains(s, ",") || strings.ContainsFunc(s, unicode.IsSpace):
+			// AUDIENCE, whose default this is, separates by commas.
+			return refuse("has a space or a comma")
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+var audiences = kind[[]string]{
+	parse: func(s string) ([]string, error) {
+		list := strings.Split(s, ",")
+		for i := range list {
+			list[i] = strings.TrimSpace(list[i])
+			switch {
+			case list[i] == "":
+				return nil, fmt.Errorf("%s has an empty part: write names separated by single commas", quote(s))
+			case strings.ContainsFunc(list[i], unicode.IsSpace):
+				return nil, fmt.Errorf("%s has a space in a name: separate names by commas", quote(s))
+			case slices.Contains(list[:i], list[i]):
+				return nil, fmt.Errorf("%s is named twice: write it once", quote(list[i]))
+			}
+		}
+		return list, nil
+	},
+	format: func(list []string) string { return strings.Join(list, ",") },
+}
+
+// scopeToken is the grammar of RFC 6749, section 3.3.
+var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5B\x5D-\x7E]+$`)
+
+var scopes = kind[[]string]{
+	parse: func(s string) ([]string, error) {
+		list := strings.Fields(s)
+		if len(list) == 0 {
+			return nil, errors.New("is empty: write scopes separated by spaces, such as profile email")
+		}
+		for i, scope := range list {
+			if !scopeToken.MatchString(scope) {
+				return nil, fmt.Errorf("%s is no scope: write ASCII without spaces, quotes or backslashes", quote(scope))
+			}
+			if slices.Contains(list[:i], scope) {
+				return nil, fmt.Errorf("%s is named twice: write it once", quote(scope))
+			}
+		}
+		return list, nil
+	},
+	format: func(list []string) string { return strings.Join(list, " ") },
+}
+
+// quote shows a value in a message, and only the beginning of a long one.
+func quote(s string) string {
+	const enough = 60
+	if len(s) > enough {
+		s = strings.ToValidUTF8(s[:enough], "") + "…"
+	}
+	return strconv.Quote(s)
+}
