@@ -94,7 +94,7 @@ func (r *Ring) add(w workshop, step Step, passphrases Passphrases) (string, erro
 // sign makes a key the one that signs. A rotation that was asked for is done
 // hereby: nothing signs any more that signed when it was asked for.
 func (r *Ring) sign(k *Key, step Step) {
-	k.Phase, k.Since, k.Until = Signing, step.at, time.Time{}
+	k.Phase, k.Since, k.Until, k.Confirmed = Signing, step.at, time.Time{}, false
 	k.Longest = max(k.Longest, step.policy.lifetime(k.Kind))
 	if step.policy.Rotate != "" {
 		if r.Rotated == nil {

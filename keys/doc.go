@@ -8,10 +8,10 @@
 //	Published ──lead passed, seen everywhere──▶ Signing ──a successor signs──▶ Retiring ──last token dead──▶ gone
 //	    └───────────────────────────── Revoked, by a person ──────────────────────────────▶ trusted by nobody
 //
-//	time ───────────────────────────────────────────────────────────────────────▶
-//	key A   ▓▓▓▓▓▓▓▓▓▓ Signing ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│░░░░ Retiring ░░░░│░░░ once more ░░░│ gone
-//	key B              │ Published (lead)    │▓▓▓▓▓▓▓▓▓▓ Signing ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
-//	                   │ verifiers learn B   │ lead + longest token + skew
+//	time ─────────────────────────────────────────────────────────────────────────▶
+//	key A  ▓▓▓▓▓▓▓▓▓▓▓▓▓ Signing ▓▓▓▓▓▓▓▓▓▓▓▓▓▓│░░░░░ Retiring ░░░░░│░░ once more ░░│ gone
+//	key B           │ Published  │ once more  │▓▓▓▓▓▓▓▓▓▓▓▓▓ Signing ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+//	                │ lead       │ lead       │ lead + longest token + skew, twice
 //
 // A verifier that lags behind the ring by no more than the lead has key B before
 // the first token of B reaches it, and has key A for as long as a token of A can
@@ -43,9 +43,8 @@
 // # Clocks
 //
 // A phase that begins in the future, because the clock went back, begins now. A
-// clock that jumps ahead causes one rotation at the most. It cannot cause a key
-// to be forgotten early, for the end of a key has to be reached twice. It can
-// cut the lead of a published key short, which is why promotion also waits until
-// the key is seen everywhere; a caller that can ask nobody (SeenEverywhere) does
-// best to take the time from the database.
+// clock that jumps ahead makes every wait look over. So each wait is done twice:
+// when its end is reached for the first time, that is only written down, and the
+// wait starts again. A jump can cut one of the two short, not both, unless the
+// clock jumps ahead twice in that time. It causes one rotation at the most.
 package keys

@@ -89,8 +89,8 @@ type Key struct {
 	// so that a copy under the former one may exist. Such a key is replaced.
 	Resealed bool
 
-	// Confirmed says that Until has been reached once already; see the rule
-	// deadlineReached.
+	// Confirmed says that the end of this wait (the lead, or Until) has been
+	// reached once already; see the rule deadlineReached.
 	Confirmed bool
 }
 

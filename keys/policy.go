@@ -20,6 +20,7 @@ type Policy struct {
 
 	// PublishLead is how long verifiers and signers may lag behind the ring: a
 	// mounted ConfigMap by minutes, a JWKS cache by its max-age. More than zero.
+	// A key is published for twice as long before it signs; see doc.go, Clocks.
 	PublishLead time.Duration
 
 	// Lifetimes is the longest lifetime of a token of each kind at present. A
@@ -67,8 +68,9 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// lead is how long a key is published before it signs. The skew is added
-// because whoever promotes may not be who published.
+// lead is how long a key is published before it signs, for each of two waits
+// (see deadlineReached). The skew is added because whoever promotes may not be
+// who published.
 func (p Policy) lead() time.Duration { return p.PublishLead + p.ClockSkew }
 
 // afterlife is how long tokens that a key signed can live after its successor

@@ -209,15 +209,16 @@ func formerPassphrase(s situation) (Step, bool) {
 	return Step{}, false
 }
 
-// deadlineReached: to forget a key is the one thing that cannot be undone, and
-// a clock that jumps ahead makes every deadline look reached. So the first time
-// only starts the wait again. A clock that jumped once has then jumped already,
-// and this wait is real. The price is a public key that is shown for longer.
+// deadlineReached: a clock that jumps ahead makes every deadline look reached.
+// To forget a key cannot be undone, and one that signs too early is not known
+// yet. So the first time only starts the wait again: a clock that jumped has
+// jumped by then, and this wait is real. The price is that a key is published,
+// and later retiring, for twice as long.
 func deadlineReached(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.over(k) && !k.Confirmed {
 			return Step{Action: Wait, Key: k.ID, Reason: DeadlineReached, Message: fmt.Sprintf(
-				"the tokens of the %s key %s have expired, if the clock is right; waiting once more before it is forgotten", s.kind, k.ID)}, true
+				"the %s key %s has been %s for long enough if the clock is right; waiting once more, in case it jumped", s.kind, k.ID, k.Phase)}, true
 		}
 	}
 	return Step{}, false
@@ -229,7 +230,7 @@ func tokensExpired(s situation) (Step, bool) {
 		return Step{}, false
 	}
 	for _, k := range s.keys() {
-		if s.over(k) && k.Confirmed {
+		if k.Phase != Published && s.over(k) && k.Confirmed {
 			return Step{Action: Drop, Key: k.ID, Reason: TokensExpired, Message: fmt.Sprintf(
 				"forgetting the %s key %s: every token that it signed has expired", s.kind, k.ID)}, true
 		}
@@ -237,9 +238,21 @@ func tokensExpired(s situation) (Step, bool) {
 	return Step{}, false
 }
 
-// over says that the end of a key is reached, going by the clock.
+// over says that the wait of a key is over, going by the clock.
 func (s situation) over(k Key) bool {
-	return (k.Phase == Retiring || k.Phase == Revoked) && !s.now.Before(k.Until)
+	end := s.end(k)
+	return !end.IsZero() && !s.now.Before(end)
+}
+
+// end is when the wait of a key is over; zero where it waits for nothing.
+func (s situation) end(k Key) time.Time {
+	switch k.Phase {
+	case Published:
+		return k.Since.Add(s.policy.lead())
+	case Retiring, Revoked:
+		return k.Until
+	}
+	return time.Time{}
 }
 
 // leadPassed: what nobody wants any more, because the algorithm was changed
@@ -250,10 +263,11 @@ func leadPassed(s situation) (Step, bool) {
 	if !ok {
 		return Step{}, false
 	}
-	due := k.Since.Add(s.policy.lead())
 	switch {
-	case s.now.Before(due):
-		return s.awaiting(fmt.Sprintf("the %s key %s is published and signs from %s", s.kind, k.ID, due.UTC().Format(time.RFC3339))), true
+	case !s.over(k) && !k.Confirmed:
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.kind, k.ID, s.end(k).Add(s.policy.lead()).UTC().Format(time.RFC3339))), true
+	case !s.over(k):
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.kind, k.ID, s.end(k).UTC().Format(time.RFC3339))), true
 	case k.Algorithm != s.policy.Algorithm:
 		return Step{Action: Drop, Key: k.ID, Reason: Unwanted, Message: fmt.Sprintf(
 			"forgetting the published %s key %s: it is for %s, and %s is wanted now; no token was signed with it", s.kind, k.ID, k.Algorithm, s.policy.Algorithm)}, true
@@ -360,13 +374,8 @@ func (s situation) deadline() time.Time {
 	}
 	published := false
 	for _, k := range s.keys() {
-		switch k.Phase {
-		case Published:
-			published = true
-			consider(k.Since.Add(s.policy.lead()))
-		case Retiring, Revoked:
-			consider(k.Until)
-		}
+		published = published || k.Phase == Published
+		consider(s.end(k))
 	}
 	if !published { // the age matters only when no successor is under way
 		consider(s.policy.NextRotation(s.ring, s.kind))
