@@ -2,7 +2,6 @@ package token
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -132,7 +131,7 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 
 // remember saves the first verification of a token that was just signed.
 func (k *keySet) remember(text string, c checked) {
-	k.checked.Add(sha256.Sum256([]byte(text)), c)
+	k.checked.Add(digest(text), c)
 }
 
 // numericDate is the time as a token tells it: whole seconds, UTC.

@@ -63,7 +63,7 @@ func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 	if err != nil {
 		return checked{}, err
 	}
-	sum := sha256.Sum256([]byte(text))
+	sum := digest(text)
 	c, ok := set.checked.Get(sum)
 	if !ok {
 		if c, err = s.check(set, kind, text, first, last); err != nil {
@@ -75,6 +75,13 @@ func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 		return checked{}, invalid("a token of the other kind")
 	}
 	return c, s.checkTimes(c)
+}
+
+// digest is the name under which a token is remembered. Tokens of the usual
+// size are hashed without an allocation.
+func digest(text string) [sha256.Size]byte {
+	var buffer [1 << 10]byte
+	return sha256.Sum256(append(buffer[:0], text...))
 }
 
 // split finds the two dots. It lets nothing pass but the alphabet of the JWS
@@ -119,18 +126,11 @@ func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last in
 	if !ok {
 		return checked{}, invalid("not a key of ours")
 	}
-	if h.algorithm != v.algorithm {
-		return checked{}, invalid("not the algorithm of the key")
-	}
 	if !isType(h.mediaType, typ(kind)) {
 		return checked{}, invalid("not this type of token")
 	}
-	signature, err := strict.DecodeString(text[last+1:])
-	if err != nil {
-		return checked{}, invalid("a signature that is not base64url")
-	}
-	if err := v.method.Verify(text[:last], signature, v.key); err != nil {
-		return checked{}, invalid("the signature")
+	if err := v.verify(h, text, last); err != nil {
+		return checked{}, err
 	}
 	// From here on it is a token that we signed.
 	payload, err := strict.DecodeString(text[first+1 : last])
@@ -142,6 +142,21 @@ func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last in
 		return checked{}, invalid("claims that do not parse")
 	}
 	return s.believe(kind, p, v)
+}
+
+// verify checks the signature, which is what follows the dot at last.
+func (v verifier) verify(h header, text string, last int) error {
+	if h.algorithm != v.algorithm {
+		return invalid("not the algorithm of the key")
+	}
+	signature, err := strict.DecodeString(text[last+1:])
+	if err != nil {
+		return invalid("a signature that is not base64url")
+	}
+	if err := v.method.Verify(text[:last], signature, v.key); err != nil {
+		return invalid("the signature")
+	}
+	return nil
 }
 
 // isType compares media types: case does not matter, and "application/" may be

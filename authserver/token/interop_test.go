@@ -1,0 +1,75 @@
+package token_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+)
+
+// An independent library reads the published set and verifies our tokens.
+func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
+	for _, a := range algorithms {
+		t.Run(string(a), func(t *testing.T) {
+			o := ring(t, a)
+			s := service(o, &clock{now: start})
+			for kind, text := range map[keys.Kind]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
+				document, err := json.Marshal(keys.JWKS(o.Ring(), kind, true))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var set jose.JSONWebKeySet
+				if err := json.Unmarshal(document, &set); err != nil {
+					t.Fatal(err)
+				}
+				for _, k := range set.Keys {
+					if !k.Valid() || !k.IsPublic() || k.Use != "sig" || k.Algorithm != string(a) {
+						t.Errorf("key %+v", k)
+					}
+				}
+				parsed, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var claims jwt.Claims
+				if err := parsed.Claims(set, &claims); err != nil {
+					t.Fatalf("%s: %v", kind, err)
+				}
+				want := jwt.Expected{Issuer: issuer, Subject: subject, Time: start}
+				if kind == keys.Access {
+					want.AnyAudience = jwt.Audience{audience}
+				} else {
+					want.AnyAudience = jwt.Audience{issuer}
+				}
+				if err := claims.Validate(want); err != nil {
+					t.Errorf("%s: %v", kind, err)
+				}
+			}
+		})
+	}
+}
+
+// And the other way round: what it signs is a token like ours.
+func TestATokenOfAnotherLibraryVerifies(t *testing.T) {
+	for _, a := range algorithms {
+		o := ring(t, a)
+		k := o.Signer(keys.Access)
+		signer, err := jose.NewSigner(
+			jose.SigningKey{Algorithm: jose.SignatureAlgorithm(a), Key: jose.JSONWebKey{Key: k.Private, KeyID: k.ID}},
+			(&jose.SignerOptions{}).WithType("at+jwt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		object, err := signer.Sign([]byte(forge{t, k}.claims()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := object.CompactSerialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted(t, service(o, &clock{now: start}), text)
+	}
+}

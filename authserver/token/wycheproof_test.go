@@ -1,0 +1,89 @@
+package token
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"os"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// Project Wycheproof's vectors are of known attacks on JWS implementations. They
+// are not tokens of ours, so they run through the part of the verifier that
+// comes before the claims. Vectors for RS256 whose key is smaller or other than
+// we take are not in the file.
+func TestWycheproofSignatures(t *testing.T) {
+	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		TestGroups []struct {
+			Public struct{ Alg, X, Y, N, E string }
+			Tests  []struct {
+				TcID         int
+				Comment, JWS string
+				Result       string
+			}
+		}
+	}
+	if err := json.Unmarshal(raw, &file); err != nil {
+		t.Fatal(err)
+	}
+	number := func(text string) *big.Int {
+		b, err := base64.RawURLEncoding.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return new(big.Int).SetBytes(b)
+	}
+	valid, invalid := 0, 0
+	for _, g := range file.TestGroups {
+		v := verifier{algorithm: g.Public.Alg, method: methodOf(keys.Algorithm(g.Public.Alg))}
+		switch g.Public.Alg {
+		case "ES256":
+			v.key = &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(g.Public.X), Y: number(g.Public.Y)}
+		case "RS256":
+			v.key = &rsa.PublicKey{N: number(g.Public.N), E: int(number(g.Public.E).Int64())}
+		}
+		for _, tt := range g.Tests {
+			err := verifyAlone(v, tt.JWS)
+			switch {
+			case tt.Result == "valid" && err == nil:
+				valid++
+			case tt.Result == "valid" && !errors.Is(err, errForm): // a header member that we never write
+				t.Errorf("%d %s: refused: %v", tt.TcID, tt.Comment, err)
+			case tt.Result == "invalid" && err == nil:
+				t.Errorf("%d %s: accepted", tt.TcID, tt.Comment)
+			case tt.Result == "invalid":
+				invalid++
+			}
+		}
+	}
+	t.Logf("%d accepted, %d refused", valid, invalid)
+	if valid < 5 || invalid < 100 {
+		t.Error("the vectors were not read")
+	}
+}
+
+func verifyAlone(v verifier, text string) error {
+	first, last, err := split(text)
+	if err != nil {
+		return err
+	}
+	encoded, err := strict.DecodeString(text[:first])
+	if err != nil {
+		return err
+	}
+	h, err := parseHeader(encoded)
+	if err != nil {
+		return err
+	}
+	return v.verify(h, text, last)
+}
