@@ -1,0 +1,163 @@
+package identitytest
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// Store is an identity.Store in memory. One lock makes each method atomic.
+type Store struct {
+	now func() time.Time
+
+	mu        sync.Mutex
+	broken    error
+	users     map[string]*user
+	codes     map[identity.CodeHash]code
+	sessions  map[string]*session
+	throttles map[identity.ThrottleKey]throttle
+}
+
+var _ identity.Store = (*Store)(nil)
+
+type user struct {
+	identity.User
+	canonicalUsername string
+	canonicalEmail    string
+	passwordHash      string
+	activated         bool
+	suspended         bool
+}
+
+type code struct {
+	userID    string
+	purpose   identity.Purpose
+	target    string
+	expiresAt time.Time
+}
+
+type session struct {
+	id          string
+	userID      string
+	scope       string
+	generation  int64
+	openedAt    time.Time
+	refreshedAt time.Time
+	expiresAt   time.Time
+	endsAt      time.Time
+}
+
+type throttle struct {
+	failures    int
+	lastFailure time.Time
+}
+
+// NewStore makes an empty Store; now is its own clock, by which codes expire
+// and failures age.
+func NewStore(now func() time.Time) *Store {
+	return &Store{
+		now:       now,
+		users:     make(map[string]*user),
+		codes:     make(map[identity.CodeHash]code),
+		sessions:  make(map[string]*session),
+		throttles: make(map[identity.ThrottleKey]throttle),
+	}
+}
+
+// Break makes every method return err, as if the data were out of reach, until
+// it is called with nil.
+func (s *Store) Break(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = err
+}
+
+// Suspend sets or lifts the suspension of an account.
+func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.users[userID]
+	if !ok {
+		return identity.ErrNoUser
+	}
+	u.suspended = suspended
+	return nil
+}
+
+// enter takes the lock; the caller gives it back by leave, also after an error.
+func (s *Store) enter(ctx context.Context) error {
+	s.mu.Lock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.broken
+}
+
+func (s *Store) leave() { s.mu.Unlock() }
+
+// live finds a session that ref names and that is alive, and its user.
+func (s *Store) live(ref identity.SessionRef) (*session, *user, error) {
+	found, ok := s.sessions[ref.ID]
+	if !ok || found.userID != ref.UserID || !ref.Now.Before(found.expiresAt) {
+		return nil, nil, identity.ErrNoSession
+	}
+	owner := s.users[found.userID]
+	if owner.suspended {
+		return nil, nil, identity.ErrNoSession
+	}
+	return found, owner, nil
+}
+
+// redeemable finds a code that has not expired, of this purpose.
+func (s *Store) redeemable(h identity.CodeHash, purpose identity.Purpose) (code, error) {
+	c, ok := s.codes[h]
+	if !ok || c.purpose != purpose || !s.now().Before(c.expiresAt) {
+		return code{}, identity.ErrNoCode
+	}
+	return c, nil
+}
+
+func (s *Store) putCode(userID string, c identity.NewCode) {
+	for h, old := range s.codes {
+		if old.userID == userID && old.purpose == c.Purpose {
+			delete(s.codes, h)
+		}
+	}
+	s.codes[c.Hash] = code{userID: userID, purpose: c.Purpose, target: c.Target, expiresAt: s.now().Add(c.TTL)}
+}
+
+func (s *Store) dropCodes(userID string) {
+	for h, c := range s.codes {
+		if c.userID == userID {
+			delete(s.codes, h)
+		}
+	}
+}
+
+// dropSessions ends the sessions of a user but for the one named keep.
+func (s *Store) dropSessions(userID, keep string) {
+	for id, open := range s.sessions {
+		if open.userID == userID && id != keep {
+			delete(s.sessions, id)
+		}
+	}
+}
+
+// taken tells what accounts other than userID have of these names; an empty
+// one is had by nobody.
+func (s *Store) taken(userID, canonicalUsername, canonicalEmail string) error {
+	var taken identity.TakenError
+	for _, u := range s.users {
+		if u.ID == userID {
+			continue
+		}
+		taken.Username = taken.Username || canonicalUsername != "" && u.canonicalUsername == canonicalUsername
+		taken.Email = taken.Email || canonicalEmail != "" && u.canonicalEmail == canonicalEmail
+	}
+	if taken.Username || taken.Email {
+		return &taken
+	}
+	return nil
+}

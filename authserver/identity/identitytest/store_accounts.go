@@ -1,0 +1,174 @@
+package identitytest
+
+import (
+	"context"
+	"crypto/sha256"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// CreateUser implements identity.Store.
+func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.NewCode) (identity.User, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.User{}, err
+	}
+	if err := s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail); err != nil {
+		return identity.User{}, err
+	}
+	now := s.now()
+	created := &user{
+		User: identity.User{
+			ID: n.ID, Username: n.Username, Email: n.Email,
+			FirstName: n.FirstName, LastName: n.LastName, Scope: n.Scope,
+			CreatedAt: now, UpdatedAt: now,
+		},
+		canonicalUsername: n.CanonicalUsername,
+		canonicalEmail:    n.CanonicalEmail,
+		passwordHash:      n.PasswordHash,
+	}
+	s.users[n.ID] = created
+	s.putCode(n.ID, c)
+	return created.User, nil
+}
+
+// FindCredentials implements identity.Store.
+func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (identity.Credentials, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Credentials{}, err
+	}
+	for _, u := range s.users {
+		if login.CanonicalUsername != "" && u.canonicalUsername == login.CanonicalUsername ||
+			login.CanonicalEmail != "" && u.canonicalEmail == login.CanonicalEmail {
+			return s.credentials(u), nil
+		}
+	}
+	unknown := identity.Credentials{ThrottleKey: sha256.Sum256([]byte("name:" + login.CanonicalUsername + login.CanonicalEmail))}
+	s.countFailures(&unknown)
+	return unknown, nil
+}
+
+func (s *Store) credentials(u *user) identity.Credentials {
+	c := identity.Credentials{
+		Found:        true,
+		User:         u.User,
+		PasswordHash: u.passwordHash,
+		Activated:    u.activated,
+		Suspended:    u.suspended,
+		ThrottleKey:  userThrottle(u.ID),
+	}
+	s.countFailures(&c)
+	return c
+}
+
+func (s *Store) countFailures(c *identity.Credentials) {
+	if t, ok := s.throttles[c.ThrottleKey]; ok {
+		c.Failures = t.failures
+		c.SinceFailure = s.now().Sub(t.lastFailure)
+	}
+}
+
+func userThrottle(userID string) identity.ThrottleKey {
+	return sha256.Sum256([]byte("user:" + userID))
+}
+
+// CountFailure implements identity.Store.
+func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) error {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	s.throttles[key] = throttle{failures: s.throttles[key].failures + 1, lastFailure: s.now()}
+	return nil
+}
+
+// UpdateUser implements identity.Store.
+func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.User{}, err
+	}
+	_, u, err := s.live(ref)
+	if err != nil {
+		return identity.User{}, err
+	}
+	if p.Username != nil {
+		if err := s.taken(u.ID, *p.CanonicalUsername, ""); err != nil {
+			return identity.User{}, err
+		}
+		u.Username, u.canonicalUsername = *p.Username, *p.CanonicalUsername
+	}
+	if p.FirstName != nil {
+		u.FirstName = *p.FirstName
+	}
+	if p.LastName != nil {
+		u.LastName = *p.LastName
+	}
+	u.UpdatedAt = s.now()
+	return u.User, nil
+}
+
+// DeleteUser implements identity.Store.
+func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	_, u, err := s.live(ref)
+	if err != nil {
+		return err
+	}
+	s.dropSessions(u.ID, "")
+	s.dropCodes(u.ID)
+	delete(s.throttles, userThrottle(u.ID))
+	delete(s.users, u.ID)
+	return nil
+}
+
+// FindUser implements identity.Store.
+func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity.User, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.User{}, err
+	}
+	_, u, err := s.live(ref)
+	if err != nil {
+		return identity.User{}, err
+	}
+	return u.User, nil
+}
+
+// FindPassword implements identity.Store.
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (identity.Credentials, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Credentials{}, err
+	}
+	_, u, err := s.live(ref)
+	if err != nil {
+		return identity.Credentials{}, err
+	}
+	return s.credentials(u), nil
+}
+
+// ChangePassword implements identity.Store.
+func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string) error {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	_, u, err := s.live(ref)
+	if err != nil {
+		return err
+	}
+	if u.passwordHash != oldHash {
+		return identity.ErrNoSession
+	}
+	u.passwordHash = newHash
+	u.UpdatedAt = s.now()
+	s.dropSessions(u.ID, ref.ID)
+	s.dropCodes(u.ID)
+	delete(s.throttles, userThrottle(u.ID))
+	return nil
+}

@@ -1,0 +1,110 @@
+package identitytest
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// OpenSession implements identity.Store.
+func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	u, ok := s.users[n.UserID]
+	if !ok || u.suspended || u.passwordHash != n.PasswordHash {
+		return identity.ErrStale
+	}
+	if failures := s.throttles[n.ThrottleKey].failures; failures > n.Failures && failures >= n.FailureLimit {
+		return identity.ErrStale
+	}
+	if n.Rehash != "" {
+		u.passwordHash = n.Rehash
+	}
+	delete(s.throttles, n.ThrottleKey)
+	s.prune(n.UserID, n.Keep-1)
+	s.putSession(n.UserID, n)
+	return nil
+}
+
+// prune ends all but the keep youngest sessions of a user.
+func (s *Store) prune(userID string, keep int) {
+	var open []*session
+	for _, candidate := range s.sessions {
+		if candidate.userID == userID {
+			open = append(open, candidate)
+		}
+	}
+	slices.SortFunc(open, func(a, b *session) int {
+		return cmp.Or(b.openedAt.Compare(a.openedAt), cmp.Compare(b.id, a.id))
+	})
+	for i, candidate := range open {
+		if i >= keep {
+			delete(s.sessions, candidate.id)
+		}
+	}
+}
+
+func (s *Store) putSession(userID string, n identity.NewSession) {
+	s.sessions[n.ID] = &session{
+		id: n.ID, userID: userID, scope: n.Scope,
+		openedAt: n.OpenedAt, refreshedAt: n.OpenedAt,
+		expiresAt: n.ExpiresAt, endsAt: n.EndsAt,
+	}
+}
+
+// FindSession implements identity.Store.
+func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (identity.Session, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Session{}, err
+	}
+	found, u, err := s.live(ref)
+	if err != nil {
+		return identity.Session{}, err
+	}
+	return found.with(u), nil
+}
+
+// AdvanceSession implements identity.Store.
+func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal) (identity.Session, bool, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Session{}, false, err
+	}
+	found, u, err := s.live(ref)
+	if err != nil || found.generation != generation {
+		return identity.Session{}, false, nil //nolint:nilerr // gone is not an error here, by contract
+	}
+	found.generation++
+	found.refreshedAt = renewal.RefreshedAt
+	found.expiresAt = renewal.RefreshedAt.Add(renewal.Lifetime)
+	if found.endsAt.Before(found.expiresAt) {
+		found.expiresAt = found.endsAt
+	}
+	return found.with(u), true, nil
+}
+
+// EndSession implements identity.Store.
+func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (bool, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return false, err
+	}
+	found, ok := s.sessions[ref.ID]
+	if !ok || found.userID != ref.UserID {
+		return false, nil
+	}
+	delete(s.sessions, ref.ID)
+	return true, nil
+}
+
+func (s session) with(u *user) identity.Session {
+	return identity.Session{
+		ID: s.id, User: u.User, Scope: s.scope, Generation: s.generation,
+		OpenedAt: s.openedAt, RefreshedAt: s.refreshedAt, ExpiresAt: s.expiresAt, EndsAt: s.endsAt,
+	}
+}
