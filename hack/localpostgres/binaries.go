@@ -1,0 +1,230 @@
+package localpostgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	embedded "github.com/fergusstrange/embedded-postgres"
+)
+
+const (
+	// binDirVariable names the folder of the programs, over all others.
+	binDirVariable = "PG_BIN_DIR"
+	// repositoryVariable is the URL of a mirror to fetch the programs from.
+	repositoryVariable = "PG_BINARY_REPOSITORY"
+)
+
+// fetched is the version that is got where the machine has none.
+const fetched = embedded.V18
+
+// findOrGet gives the folder of initdb and postgres.
+func findOrGet(ctx context.Context, progress io.Writer) (string, error) {
+	if dir := os.Getenv(binDirVariable); dir != "" {
+		if !hasPrograms(dir) {
+			return "", fmt.Errorf("%s is %s, and there are no initdb and postgres: name the folder that has them", binDirVariable, dir)
+		}
+		return dir, nil
+	}
+	if dir := find(ctx); dir != "" {
+		return dir, nil
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	// Tests of several packages start at once; one of them fetches.
+	unlock, err := waitForLock(cache)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if dir := find(ctx); dir != "" {
+		return dir, nil
+	}
+	if _, err := exec.LookPath("apt-get"); err == nil && os.Geteuid() == 0 {
+		if err := installPackage(ctx, progress); err != nil {
+			return "", err
+		}
+		if dir := find(ctx); dir != "" {
+			return dir, nil
+		}
+		return "", errors.New("the package postgresql is installed, but its programs are not found: set " + binDirVariable)
+	}
+	return fetch(cache, progress)
+}
+
+func hasPrograms(dir string) bool {
+	for _, program := range []string{"initdb", "postgres"} {
+		if _, err := exec.LookPath(filepath.Join(dir, program)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// find looks where PostgreSQL's programs usually are; "" is nowhere.
+func find(ctx context.Context) string {
+	var dirs []string
+	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
+		dirs = append(dirs, strings.TrimSpace(string(out)))
+	}
+	if path, err := exec.LookPath("pg_ctl"); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+	}
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin",          // Debian
+		"/usr/pgsql-*/bin",                   // PostgreSQL's own RPMs
+		"/opt/homebrew/opt/postgresql@*/bin", // macOS
+		"/usr/local/opt/postgresql@*/bin",
+	} {
+		matches, _ := filepath.Glob(pattern)
+		slices.SortFunc(matches, func(a, b string) int { return majorVersion(b) - majorVersion(a) })
+		dirs = append(dirs, matches...)
+	}
+	dirs = append(dirs, "/usr/bin") // Fedora, Arch
+	if cache, err := cacheDir(); err == nil {
+		dirs = append(dirs, filepath.Join(fetchedDir(cache), "bin"))
+	}
+	for _, dir := range dirs {
+		if hasPrograms(dir) {
+			return dir
+		}
+	}
+	return ""
+}
+
+// majorVersion reads 15 from /usr/lib/postgresql/15/bin.
+func majorVersion(path string) int {
+	digits := strings.TrimLeft(filepath.Base(filepath.Dir(path)), "abcdefghijklmnopqrstuvwxyz@-")
+	version, _ := strconv.Atoi(digits)
+	return version
+}
+
+// cacheDir is made where it is missing. As root it is one that the account
+// can enter, too.
+func cacheDir() (string, error) {
+	base := "/var/cache"
+	if os.Geteuid() != 0 {
+		var err error
+		if base, err = os.UserCacheDir(); err != nil {
+			return "", err
+		}
+	}
+	dir := filepath.Join(base, "auth-gateway")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func fetchedDir(cache string) string {
+	return filepath.Join(cache, "postgresql-"+string(fetched))
+}
+
+func waitForLock(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// installPackage installs Debian's package, and keeps it from making and
+// starting a cluster for the whole system, which nobody asked for.
+func installPackage(ctx context.Context, progress io.Writer) error {
+	fmt.Fprintln(progress, "PostgreSQL is not on this machine; installing the package postgresql")
+	install := []string{"apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"}
+	steps := []func() error{
+		func() error { return runShown(ctx, progress, "apt-get", "update") },
+		func() error { return runShown(ctx, progress, append(install, "postgresql-common")...) },
+		func() error { return noSystemCluster("/etc/postgresql-common/createcluster.conf") },
+		func() error { return runShown(ctx, progress, append(install, "postgresql")...) },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("install PostgreSQL: %w", err)
+		}
+	}
+	return nil
+}
+
+// noSystemCluster changes a default; what someone has set stays.
+func noSystemCluster(path string) error {
+	const name = "create_main_cluster"
+	content, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for line := range strings.Lines(string(content)) {
+		if strings.HasPrefix(strings.TrimSpace(line), name) {
+			return nil
+		}
+	}
+	return os.WriteFile(path, append(content, "\n"+name+" = false\n"...), 0o644)
+}
+
+func runShown(ctx context.Context, progress io.Writer, command ...string) error {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	cmd.Stdout, cmd.Stderr = progress, progress
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+	}
+	return nil
+}
+
+// fetch has the library bring the programs. It does so only as a part of a
+// start, so it starts a cluster in a scratch folder and stops it. As root that
+// start fails, for it does not change the user; the programs are there by then.
+func fetch(cache string, progress io.Writer) (_ string, err error) {
+	fmt.Fprintf(progress, "PostgreSQL is not on this machine; fetching %s into %s\n", fetched, cache)
+	scratch, err := os.MkdirTemp(cache, "fetching-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
+	port, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	programs := filepath.Join(scratch, "programs")
+	c := embedded.DefaultConfig().Version(fetched).Port(uint32(port)).Locale("C").Logger(io.Discard).
+		CachePath(filepath.Join(scratch, "archive")).
+		RuntimePath(filepath.Join(scratch, "runtime")).
+		BinariesPath(programs)
+	if url := os.Getenv(repositoryVariable); url != "" {
+		c = c.BinaryRepositoryURL(url)
+	}
+	db := embedded.NewDatabase(c)
+	err = db.Start()
+	if err == nil {
+		err = db.Stop()
+	}
+	if !hasPrograms(filepath.Join(programs, "bin")) {
+		return "", fmt.Errorf("fetch PostgreSQL: %w: install PostgreSQL with this system's packages, set %s to the folder of its programs, or set %s to a mirror",
+			err, binDirVariable, repositoryVariable)
+	}
+	if err != nil && os.Geteuid() != 0 {
+		return "", fmt.Errorf("the PostgreSQL that was fetched does not run here: %w: install this system's own", err)
+	}
+	if err := os.Chmod(programs, 0o755); err != nil {
+		return "", err
+	}
+	to := fetchedDir(cache)
+	if err := os.Rename(programs, to); err != nil {
+		return "", err
+	}
+	return filepath.Join(to, "bin"), nil
+}
