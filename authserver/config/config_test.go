@@ -1,0 +1,370 @@
+package config_test
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+)
+
+// twelve is what the smallest deployment sets.
+func twelve() map[string]string {
+	return map[string]string{
+		"REFRESH_PASSPHRASE": "refresh-passphrase-1",
+		"ACCESS_PASSPHRASE":  "access-passphrase-22",
+		"DB_HOST":            "localhost",
+		"DB_USER":            "auth",
+		"DB_PASSWORD":        "database-password",
+		"DB_NAME":            "auth",
+	}
+}
+
+func load(environ map[string]string) (config.Config, error) {
+	return config.Load(lookup(environ), noFile)
+}
+
+func lookup(environ map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, ok := environ[name]
+		return value, ok
+	}
+}
+
+func noFile(string) ([]byte, error) { return nil, errors.New("there are no files here") }
+
+func with(changes map[string]string) map[string]string {
+	environ := twelve()
+	maps.Copy(environ, changes)
+	return environ
+}
+
+func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
+	got, err := load(twelve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Config{
+		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", Audience: []string{"http://localhost:8080"},
+		AccessPassphrase: config.NewSecret("access-passphrase-22"), RefreshPassphrase: config.NewSecret("refresh-passphrase-1"),
+		SigningAlgorithm: "ES256", KeyRotationInterval: 720 * time.Hour, KeyPublishLead: 10 * time.Minute,
+		AccessTokenExpiry: 15 * time.Minute, RefreshTokenExpiry: 7 * 24 * time.Hour,
+		RefreshTokenRotation: config.RotateWhenNeeded, RefreshReuseGrace: time.Minute,
+		SessionLifetime: 2160 * time.Hour, SessionsPerUser: 100,
+		Exposure: config.Internal, SignupScopes: []string{"profile", "email"},
+		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
+		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour,
+		DBHost: "localhost", DBPort: 5432, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
+		DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
+		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%#v\nwant\n%#v", got, want)
+	}
+	if got.Address() != "localhost:8080" || got.MetricsAddress() != "localhost:9090" {
+		t.Errorf("listens on %s and %s", got.Address(), got.MetricsAddress())
+	}
+}
+
+func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	cases := []struct {
+		name   string
+		values []string
+		want   string // in the message
+	}{
+		{"PORT", []string{"", "http", "8080.0", "0x50", " 8080"}, "whole number"},
+		{"PORT", []string{"0", "-1", "65536", "99999999999999999999"}, "from 1 to 65535"},
+		{"METRICS_PORT", []string{"-1", "65536"}, "from 0 to 65535"},
+		{"METRICS_PORT", []string{"8080"}, "PORT too"},
+		{"HOST", []string{"http://localhost", "localhost:8080", "[::1]", "a b", "-x", "é"}, "host name"},
+		{"REFRESH_PASSPHRASE", []string{""}, "16 bytes or more"},
+		{"ACCESS_PASSPHRASE", []string{""}, "16 bytes or more"},
+		{"ACCESS_PASSPHRASE", []string{"tab\tinside", "nul\x00inside", "\xff\xfe"}, "control character"},
+		{"ACCESS_PASSPHRASE", []string{long}, "5000 bytes"},
+		{"REFRESH_TOKEN_EXPIRY", []string{"", "P1D", "1e400", "1e3", "one", "900 s", "1d"}, "not a duration"},
+		{"REFRESH_TOKEN_EXPIRY", []string{"0", "-1", "-1h", "1us", "31536001", "9223372036854775807", "-9223372036854775808"}, "out of range"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"99999999h", "9223372036854775808", "1e400"}, "not a duration"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"0s", "0.5s", "8761h"}, "out of range"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"1500ms"}, "whole number of seconds"},
+		{"SALT_ROUNDS", []string{"", "abc"}, "whole number"},
+		{"SALT_ROUNDS", []string{"-1", "0", "3", "16", "31", "32", "99"}, "from 4 to 15"},
+		{"DB_HOST", []string{""}, "is empty"},
+		{"DB_HOST", []string{"postgres://localhost", "a,b", "localhost:5432"}, "DB_PORT"},
+		{"DB_USER", []string{""}, "is empty"},
+		{"DB_NAME", []string{""}, "is empty"},
+		{"DB_NAME", []string{"a\nb"}, "control character"},
+		{"DB_PORT", []string{"0", "65536"}, "from 1 to 65535"},
+		{"ISSUER", []string{"", "auth.example.com", "ftp://a.b", "//a.b", "mailto:a@b.c"}, "http://"},
+		{"ISSUER", []string{"https://"}, "no host"},
+		{"ISSUER", []string{"https://a b", "https://a:x"}, "not a URL"},
+		{"ISSUER", []string{"https://a.b/c d", "https://a.b/c,d"}, "space or a comma"},
+		{"ISSUER", []string{"https://user:pw@a.b"}, "a user"},
+		{"ISSUER", []string{"https://a.b?x=1", "https://a.b/?", "https://a.b#c", "https://a.b#"}, "query or a fragment"},
+		{"AUDIENCE", []string{"", ",", "a,,b", "a,"}, "empty part"},
+		{"AUDIENCE", []string{"a b"}, "space"},
+		{"AUDIENCE", []string{"a,b,a"}, "twice"},
+		{"SIGNING_ALGORITHM", []string{"", "es256", "HS256", "none"}, "ES256, RS256 or EdDSA"},
+		{"EXPOSURE", []string{"", "Internal", "private"}, "internal or public"},
+		{"EXPOSURE", []string{"public"}, "cannot send mail"},
+		{"TRUSTED_CALLER_KEY", []string{"", "fifteen-bytes-x"}, "16 or more"},
+		{"SIGNUP_SCOPES", []string{"", "  "}, "is empty"},
+		{"SIGNUP_SCOPES", []string{`a"b`, `a\b`, "é"}, "no scope"},
+		{"SIGNUP_SCOPES", []string{"a a"}, "twice"},
+		{"KEY_ROTATION_INTERVAL", []string{"10m", "1s"}, "KEY_PUBLISH_LEAD"},
+		{"KEY_ROTATION_INTERVAL", []string{"11m"}, "at least 2h37m31s"},
+		{"KEY_ROTATION_INTERVAL", []string{"0", "-1h", "87601h"}, "out of range"},
+		{"KEY_PUBLISH_LEAD", []string{"-1s", "169h"}, "out of range"},
+		{"REFRESH_TOKEN_ROTATION", []string{"", "never"}, "when-needed or always"},
+		{"REFRESH_REUSE_GRACE", []string{"-1", "601"}, "out of range"},
+		{"SESSION_LIFETIME", []string{"167h"}, "REFRESH_TOKEN_EXPIRY"},
+		{"SESSIONS_PER_USER", []string{"0", "10001"}, "from 1 to 10000"},
+		{"PASSWORD_MIN_LENGTH", []string{"7", "65"}, "from 8 to 64"},
+		{"PASSWORD_BLOCKLIST", []string{"", "true", "ON"}, "on or off"},
+		{"HASHING_THREADS", []string{"-1", "257"}, "from 0 to 256"},
+		{"HASHING_MAX_WAIT", []string{"0", "61s"}, "out of range"},
+		{"VERIFICATION_CODE_EXPIRY", []string{"0", "721h"}, "out of range"},
+		{"VERIFICATION_CODE_EXPIRY", []string{"1.5s"}, "whole number"},
+		{"RECOVERY_CODE_EXPIRY", []string{"0", "25h"}, "out of range"},
+		{"UNVERIFIED_ACCOUNT_EXPIRY", []string{"23h"}, ""},
+		{"DB_SSLMODE", []string{"", "on", "verify"}, "verify-ca or verify-full"},
+		{"DB_MAX_CONNS", []string{"0", "1001"}, "from 1 to 1000"},
+		{"DB_ACQUIRE_TIMEOUT", []string{"0", "1ms", "61s"}, "out of range"},
+		{"DB_STATEMENT_TIMEOUT", []string{"0", "11m"}, "out of range"},
+		{"DRAIN_DELAY", []string{"-1s", "11m"}, "out of range"},
+		{"SHUTDOWN_TIMEOUT", []string{"0", "11m"}, "out of range"},
+		{"LOG_LEVEL", []string{"", "INFO", "trace", "info+1"}, "debug, info, warn or error"},
+		{"LOG_FORMAT", []string{"", "logfmt"}, "json or text"},
+	}
+	for _, c := range cases {
+		for _, value := range c.values {
+			_, err := load(with(map[string]string{c.name: value}))
+			var invalid *config.InvalidError
+			if !errors.As(err, &invalid) || len(invalid.Problems) != 1 {
+				t.Errorf("%s=%.40q: %v", c.name, value, err)
+				continue
+			}
+			if line := err.Error(); !strings.HasPrefix(line, c.name+": ") || !strings.Contains(line, c.want) || strings.Contains(line, "\n") {
+				t.Errorf("%s=%.40q: %q lacks %q", c.name, value, line, c.want)
+			}
+		}
+	}
+}
+
+func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
+	_, err := load(map[string]string{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	var names []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		name, _, _ := strings.Cut(line, ":")
+		names = append(names, name)
+	}
+	want := []string{"PORT", "REFRESH_PASSPHRASE", "ACCESS_PASSPHRASE", "SALT_ROUNDS", "DB_HOST", "DB_USER", "DB_NAME", "LOG_LEVEL"}
+	if !reflect.DeepEqual(names, want) {
+		t.Errorf("names %q, want %q", names, want)
+	}
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("shows a secret: %v", err)
+	}
+}
+
+func TestValuesThatLookOddAndAreRight(t *testing.T) {
+	for name, c := range map[string]struct {
+		environ map[string]string
+		holds   func(config.Config) bool
+	}{
+		"an empty host is all interfaces": {map[string]string{"HOST": ""},
+			func(c config.Config) bool { return c.Address() == ":8080" && c.Issuer == "http://localhost:8080" }},
+		"so is 0.0.0.0": {map[string]string{"HOST": "0.0.0.0", "PORT": "80"},
+			func(c config.Config) bool { return c.Address() == "0.0.0.0:80" && c.Issuer == "http://localhost:80" }},
+		"and ::": {map[string]string{"HOST": "::"},
+			func(c config.Config) bool { return c.Address() == "[::]:8080" && c.Issuer == "http://localhost:8080" }},
+		"an IPv6 address is bracketed": {map[string]string{"HOST": "::1"},
+			func(c config.Config) bool { return c.Issuer == "http://[::1]:8080" }},
+		"no metrics": {map[string]string{"METRICS_PORT": "0"},
+			func(c config.Config) bool { return c.MetricsAddress() == "" }},
+		"an expiry as text": {map[string]string{"ACCESS_TOKEN_EXPIRY": "1h30m"},
+			func(c config.Config) bool { return c.AccessTokenExpiry == 90*time.Minute }},
+		"a timeout in seconds": {map[string]string{"DB_STATEMENT_TIMEOUT": "3"},
+			func(c config.Config) bool { return c.DBStatementTimeout == 3*time.Second }},
+		"a long refresh token prolongs the session": {map[string]string{"REFRESH_TOKEN_EXPIRY": "31536000"},
+			func(c config.Config) bool { return c.SessionLifetime == 8760*time.Hour }},
+		"several audiences": {map[string]string{"AUDIENCE": "shop, urn:billing"},
+			func(c config.Config) bool { return reflect.DeepEqual(c.Audience, []string{"shop", "urn:billing"}) }},
+		"the audience follows the issuer": {map[string]string{"ISSUER": "https://auth.example.com/x"},
+			func(c config.Config) bool { return c.Audience[0] == "https://auth.example.com/x" }},
+		"no database password": {map[string]string{"DB_PASSWORD": ""},
+			func(c config.Config) bool { return c.DBPassword.IsZero() }},
+		"the folder of a socket": {map[string]string{"DB_HOST": "/run/postgresql"},
+			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
+		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
+			func(c config.Config) bool { return c.FormerAccessPassphrase.IsZero() }},
+	} {
+		got, err := load(with(c.environ))
+		if err != nil || !c.holds(got) {
+			t.Errorf("%s: %v\n%v", name, err, got)
+		}
+	}
+}
+
+func TestASecretMayComeFromAFile(t *testing.T) {
+	files := map[string]string{"access": "from a file\r\n", "empty": "\n", "binary": "\x00\x01"}
+	readFile := func(path string) ([]byte, error) {
+		if content, ok := files[path]; ok {
+			return []byte(content), nil
+		}
+		return nil, errors.New("no such file")
+	}
+	for name, c := range map[string]struct {
+		environ map[string]string
+		want    string // the error; none where empty
+	}{
+		"a file":             {map[string]string{"ACCESS_PASSPHRASE_FILE": "access"}, ""},
+		"both":               {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "ACCESS_PASSPHRASE": "x"}, "both ACCESS_PASSPHRASE and ACCESS_PASSPHRASE_FILE are set"},
+		"no path":            {map[string]string{"ACCESS_PASSPHRASE_FILE": ""}, "name a file"},
+		"no such file":       {map[string]string{"ACCESS_PASSPHRASE_FILE": "gone"}, "cannot be read: no such file"},
+		"an empty file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "empty"}, "is empty"},
+		"a binary file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "binary"}, "control character"},
+		"not for non-secret": {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "DB_NAME_FILE": "access"}, ""},
+	} {
+		environ := twelve()
+		delete(environ, "ACCESS_PASSPHRASE")
+		maps.Copy(environ, c.environ)
+		got, err := config.Load(lookup(environ), readFile)
+		switch {
+		case c.want == "" && (err != nil || got.AccessPassphrase.Reveal() != "from a file"):
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWarningsTellWhatIsAllowedAndUnwise(t *testing.T) {
+	safe := map[string]string{"TRUSTED_CALLER_KEY": "0123456789abcdef"}
+	for name, c := range map[string]struct {
+		environ map[string]string
+		want    []string
+	}{
+		"nothing":              {nil, nil},
+		"short passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "short", "REFRESH_PASSPHRASE": "brief"}, []string{"REFRESH_PASSPHRASE is shorter", "ACCESS_PASSPHRASE is shorter"}},
+		"equal passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "refresh-passphrase-1"}, []string{"are the same"}},
+		"cheap hashes":         {map[string]string{"SALT_ROUNDS": "9"}, []string{"SALT_ROUNDS is 9"}},
+		"lifetimes":            {map[string]string{"REFRESH_TOKEN_EXPIRY": "60"}, []string{"outlives"}},
+		"an idle certificate":  {map[string]string{"DB_SSLROOTCERT": "ca.pem"}, []string{"verify-ca or verify-full"}},
+		"a certificate in use": {map[string]string{"DB_SSLROOTCERT": "ca.pem", "DB_SSLMODE": "verify-full"}, nil},
+	} {
+		environ := with(safe)
+		maps.Copy(environ, c.environ)
+		got, err := load(environ)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		warnings := got.Warnings()
+		if len(warnings) != len(c.want) {
+			t.Errorf("%s: %q, want %q", name, warnings, c.want)
+			continue
+		}
+		for i := range warnings {
+			if !strings.Contains(warnings[i], c.want[i]) {
+				t.Errorf("%s: %q, want %q", name, warnings, c.want)
+			}
+		}
+	}
+	got, err := load(twelve())
+	if err != nil || len(got.Warnings()) != 1 || !strings.Contains(got.Warnings()[0], "must not face the public") {
+		t.Errorf("internal without a caller's key: %q (%v)", got.Warnings(), err)
+	}
+}
+
+// environ draws settings that are right, and any subset of the optional ones.
+func environ(t *rapid.T) map[string]string {
+	e := twelve()
+	for name, values := range map[string]*rapid.Generator[string]{
+		"PORT":                   rapid.SampledFrom([]string{"1", "80", "65535"}),
+		"HOST":                   rapid.SampledFrom([]string{"", "::", "127.0.0.1", "fe80::1", "a.b_c"}),
+		"ACCESS_PASSPHRASE":      rapid.StringMatching(`[ -~]{1,40}`),
+		"DB_PASSWORD":            rapid.StringMatching(`[ -~äöü]{0,40}`),
+		"REFRESH_TOKEN_EXPIRY":   rapid.StringMatching(`[1-9][0-9]{0,6}s?`),
+		"ACCESS_TOKEN_EXPIRY":    rapid.StringMatching(`[1-9]h[1-5]?[0-9]m`),
+		"ISSUER":                 rapid.StringMatching(`https?://[a-z]{1,9}(:[1-9]{1,4})?(/[a-z]{0,4})?`),
+		"AUDIENCE":               rapid.SampledFrom([]string{"a", "a,b", "a, b , c"}),
+		"SIGNUP_SCOPES":          rapid.SampledFrom([]string{"a", "a  b", " profile"}),
+		"TRUSTED_CALLER_KEY":     rapid.StringMatching(`[ -~]{16,40}`),
+		"KEYS_DIR":               rapid.StringMatching(`[ -~]{0,9}`),
+		"REFRESH_TOKEN_ROTATION": rapid.SampledFrom([]string{"always", "when-needed"}),
+		"PASSWORD_BLOCKLIST":     rapid.SampledFrom([]string{"on", "off"}),
+		"HASHING_MAX_WAIT":       rapid.StringMatching(`[1-9][0-9]{1,3}ms`),
+		"LOG_LEVEL":              rapid.SampledFrom([]string{"debug", "info", "warn", "error"}),
+		"METRICS_PORT":           rapid.SampledFrom([]string{"0", "2"}),
+	} {
+		if rapid.Bool().Draw(t, name+" is set") {
+			e[name] = values.Draw(t, name)
+		}
+	}
+	return e
+}
+
+func TestEnvironGivesTheSameConfigAgain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, err := load(environ(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := load(c.Environ())
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Fatalf("%v\n%v\nbecame\n%v", err, c, again)
+		}
+	})
+}
+
+func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
+	c := config.Defaults()
+	c.DBHost, c.Port, c.RefreshTokenExpiry = "postgres.shop.svc", 80, 8000*time.Hour
+	e := c.Environ()
+	for _, name := range []string{"ISSUER", "AUDIENCE", "SESSION_LIFETIME", "REFRESH_TOKEN_ROTATION", "DB_USER", "DB_PASSWORD", "ACCESS_PASSPHRASE"} {
+		if value, ok := e[name]; ok {
+			t.Errorf("%s is written as %q", name, value)
+		}
+	}
+	maps.Copy(e, map[string]string{"DB_USER": "u", "DB_NAME": "d", "ACCESS_PASSPHRASE": "a", "REFRESH_PASSPHRASE": "r"})
+	got, err := load(e)
+	if err != nil || got.Issuer != "http://localhost:80" || got.SessionLifetime != 8000*time.Hour {
+		t.Errorf("%v\n%v", err, got)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, s := range config.Settings() {
+		f.Add(s.Name, s.Default)
+		f.Add(s.Name, "1e400")
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		secret := false
+		for _, s := range config.Settings() {
+			secret = secret || s.Secret && s.Name == name
+		}
+		c, err := load(with(map[string]string{name: value}))
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), name+": ") && !strings.Contains(err.Error(), name) {
+				t.Errorf("%s=%q: %v", name, value, err)
+			}
+			if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
+				t.Errorf("shows the secret: %v", err)
+			}
+			return
+		}
+		if again, err := load(c.Environ()); err != nil || !reflect.DeepEqual(c, again) {
+			t.Errorf("%s=%q: %v\n%v\nbecame\n%v", name, value, err, c, again)
+		}
+	})
+}
