@@ -1,0 +1,122 @@
+package keys
+
+import (
+	"testing"
+	"time"
+)
+
+var (
+	start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+	testPassphrases = Passphrases{
+		Access:  []string{"a passphrase for access keys"},
+		Refresh: []string{"a passphrase for refresh keys"},
+	}
+)
+
+func testPolicy() Policy {
+	return Policy{
+		Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
+		Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
+	}
+}
+
+// story is a ring that is stepped through time.
+type story struct {
+	t           *testing.T
+	ring        Ring
+	policy      Policy
+	passphrases Passphrases
+	seen        func(string) bool
+	now         time.Time
+}
+
+func newStory(t *testing.T) *story {
+	s := &story{t: t, policy: testPolicy(), passphrases: testPassphrases, seen: SeenEverywhere, now: start}
+	s.settle()
+	s.now = start.Add(time.Hour) // so that later keys are younger
+	return s
+}
+
+func (s *story) next() Step {
+	return Next(s.ring, s.policy, Observed{Seals: Inspect(s.ring, s.passphrases), Seen: s.seen}, s.now)
+}
+
+func (s *story) apply(step Step) {
+	s.t.Helper()
+	ring, err := apply(modelWorkshop, s.ring, step, s.passphrases)
+	if err != nil {
+		s.t.Fatalf("%v: %v", step, err)
+	}
+	s.ring = ring
+}
+
+// settle does all that is to be done at this moment and returns it.
+func (s *story) settle() []Step {
+	s.t.Helper()
+	var steps []Step
+	for range 50 {
+		step := s.next()
+		if step.Action == None {
+			return steps
+		}
+		s.apply(step)
+		steps = append(steps, step)
+	}
+	s.t.Fatalf("no end of steps: %v", steps)
+	return nil
+}
+
+// after lets time pass, and then settles.
+func (s *story) after(d time.Duration) []Step {
+	s.t.Helper()
+	s.now = s.now.Add(d)
+	return s.settle()
+}
+
+// rotate asks for a rotation and lets both waits pass.
+func (s *story) rotate(request string) {
+	s.t.Helper()
+	s.policy.Rotate = request
+	s.settle()
+	s.after(s.policy.lead())
+	s.after(s.policy.lead())
+	if !s.ring.Honoured(request) {
+		s.t.Fatalf("%q is not honoured: %v", request, s.ring.Rotated)
+	}
+}
+
+func (s *story) signing(kind Kind) Key {
+	s.t.Helper()
+	k, ok := s.ring.Signing(kind)
+	if !ok {
+		s.t.Fatalf("no %s key signs", kind)
+	}
+	return k
+}
+
+func (s *story) phases(kind Kind) string {
+	text := ""
+	for _, k := range s.ring.Keys {
+		if k.Kind == kind {
+			text += string(k.Phase[0])
+			if k.Phase == Retiring {
+				text += "e"
+			} else if k.Phase == Revoked {
+				text += "x"
+			}
+		}
+	}
+	return text
+}
+
+// brief is "Action/Reason" of each step for access keys.
+func brief(steps []Step, kind Kind) string {
+	text := ""
+	for _, s := range steps {
+		if s.Kind == kind {
+			text += string(s.Action) + "/" + string(s.Reason) + " "
+		}
+	}
+	return text
+}

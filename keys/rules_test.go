@@ -1,0 +1,462 @@
+package keys
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestTheFirstKeyOfEachKindSignsAtOnce(t *testing.T) {
+	s := newStory(t)
+	if s.phases(Access) != "S" || s.phases(Refresh) != "S" || s.ring.Generation != 2 {
+		t.Fatalf("%s, %s, generation %d", s.phases(Access), s.phases(Refresh), s.ring.Generation)
+	}
+	step := s.next()
+	if step.Action != None || step.Reason != Steady || !step.When.Equal(start.Add(30*24*time.Hour)) {
+		t.Errorf("%v at %v", step, step.When)
+	}
+}
+
+func TestALifeOfRotationByAge(t *testing.T) {
+	s := newStory(t)
+	lead, old := s.policy.lead(), s.signing(Access).ID
+	for _, tt := range []struct {
+		wait  time.Duration
+		steps string
+		keys  string
+	}{
+		{30*24*time.Hour - time.Hour - time.Second, "", "S"},
+		{time.Second, "Generate/Aged ", "SP"},
+		{lead - time.Second, "", "SP"},
+		{time.Second, "Wait/DeadlineReached ", "SP"},
+		{lead - time.Second, "", "SP"},
+		{time.Second, "Promote/LeadPassed ", "ReS"},
+		{lead + 15*time.Minute - time.Second, "", "ReS"},
+		{time.Second, "Wait/DeadlineReached ", "ReS"},
+		{lead + 15*time.Minute - time.Second, "", "ReS"},
+		{time.Second, "Drop/TokensExpired ", "S"},
+	} {
+		steps := s.after(tt.wait)
+		if got := brief(steps, Access); got != tt.steps || s.phases(Access) != tt.keys {
+			t.Fatalf("after %v: %q and %s, want %q and %s", tt.wait, got, s.phases(Access), tt.steps, tt.keys)
+		}
+		for _, k := range s.ring.Keys {
+			if (k.Sealed != nil) != k.needsPrivate() {
+				t.Errorf("a %s key with private half: %v", k.Phase, k.Sealed != nil)
+			}
+		}
+	}
+	if s.signing(Access).ID == old {
+		t.Error("the same key signs")
+	}
+}
+
+func TestPromotionWaitsUntilTheKeyIsSeenEverywhere(t *testing.T) {
+	s := newStory(t)
+	s.seen = func(string) bool { return false }
+	s.policy.Rotate = "now"
+	s.settle()
+	for range 20 {
+		if steps := s.after(s.policy.lead()); len(steps) > 0 && strings.Contains(brief(steps, Access), "Promote") {
+			t.Fatal("promoted unseen")
+		}
+	}
+	step := s.next()
+	if step.Reason != AwaitingPublication || !step.When.Equal(s.now.Add(recheck)) || !strings.Contains(step.Message, "not yet seen everywhere") {
+		t.Errorf("%v at %v", step, step.When)
+	}
+	if s.ring.Honoured("now") {
+		t.Error("honoured before it was done")
+	}
+	s.seen = nil // nobody asked: the same
+	if steps := s.settle(); len(steps) > 0 {
+		t.Errorf("%v", steps)
+	}
+	s.seen = SeenEverywhere
+	if s.settle(); !s.ring.Honoured("now") {
+		t.Error("not promoted when seen")
+	}
+}
+
+func TestAKeyIsNotForgottenBeforeItsSuccessorIsSeenEverywhere(t *testing.T) {
+	s := newStory(t)
+	s.rotate("now")
+	s.seen = func(string) bool { return false }
+	s.after(time.Hour)
+	if s.after(time.Hour); s.phases(Access) != "ReS" {
+		t.Errorf("%s", s.phases(Access))
+	}
+	s.seen = SeenEverywhere
+	if s.settle(); s.phases(Access) != "S" {
+		t.Errorf("%s", s.phases(Access))
+	}
+}
+
+func TestARequestToRotateIsDoneOnce(t *testing.T) {
+	s := newStory(t)
+	s.rotate("1")
+	before := s.signing(Access).ID
+	s.policy.Rotate = ""
+	s.settle()
+	s.policy.Rotate = "1"
+	if steps := s.settle(); len(steps) > 0 || s.signing(Access).ID != before {
+		t.Errorf("rotated again: %v", steps)
+	}
+	s.rotate("2")
+	if s.signing(Access).ID == before {
+		t.Error("the second request did nothing")
+	}
+}
+
+func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
+	s := newStory(t)
+	s.policy.Algorithm = EdDSA
+	if got := brief(s.settle(), Access); got != "Generate/AlgorithmChanged " {
+		t.Fatal(got)
+	}
+	s.after(s.policy.lead())
+	s.after(s.policy.lead())
+	if k := s.signing(Access); k.Algorithm != EdDSA {
+		t.Errorf("%s signs", k.Algorithm)
+	}
+	if steps := s.settle(); len(steps) > 0 {
+		t.Errorf("no end: %v", steps)
+	}
+}
+
+// Settings that flap within the lead make one key and forget it, without churn.
+func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
+	s := newStory(t)
+	before := s.signing(Access).ID
+	for range 10 {
+		s.policy.Algorithm = EdDSA
+		s.after(time.Second)
+		s.policy.Algorithm = ES256
+		s.after(time.Second)
+	}
+	if len(s.ring.Keys) != 4 {
+		t.Errorf("%d keys", len(s.ring.Keys))
+	}
+	s.after(s.policy.lead())
+	if got := brief(s.after(s.policy.lead()), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
+		t.Errorf("%q; %s", got, s.phases(Access))
+	}
+}
+
+func TestAChangedPassphraseSealsAnewAndRotates(t *testing.T) {
+	s := newStory(t)
+	s.passphrases.Access = []string{"the new passphrase", s.passphrases.Access[0]}
+	if got := brief(s.settle(), Access); got != "Reseal/PassphraseChanged Generate/PassphraseChanged " {
+		t.Fatal(got)
+	}
+	s.after(s.policy.lead())
+	s.after(s.policy.lead())
+	s.passphrases.Access = s.passphrases.Access[:1] // the former one can go
+	if step := s.next(); step.Reason != Steady {
+		t.Errorf("%v", step)
+	}
+	if s.phases(Refresh) != "S" || s.signing(Access).Resealed {
+		t.Errorf("refresh %s, access resealed %v", s.phases(Refresh), s.signing(Access).Resealed)
+	}
+}
+
+func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
+	s := newStory(t)
+	s.rotate("1") // so that there is something to forget, too
+	before := s.ring.Generation
+	s.passphrases = Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}
+	s.policy.Algorithm = EdDSA
+	s.policy.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 30 * 24 * time.Hour}
+	if steps := s.after(5 * 365 * 24 * time.Hour); len(steps) > 0 || s.ring.Generation != before {
+		t.Fatalf("%v", steps)
+	}
+	step := s.next()
+	if step.Reason != Unopenable || !strings.Contains(step.Message, "ACCESS_PASSPHRASE") || !strings.Contains(step.Message, s.signing(Access).ID) {
+		t.Errorf("%v", step)
+	}
+	// The other kind goes on.
+	s.passphrases.Refresh = testPassphrases.Refresh
+	if steps := s.settle(); brief(steps, Access) != "" || brief(steps, Refresh) == "" {
+		t.Errorf("%v", steps)
+	}
+}
+
+func TestAPersonCanRotateAwayFromALostPassphrase(t *testing.T) {
+	s := newStory(t)
+	s.policy.Algorithm = EdDSA
+	s.settle() // a published key that cannot be opened either
+	old, shut := s.signing(Access).ID, s.ring.Keys[1].ID
+	s.passphrases = Passphrases{Access: []string{"a new one"}, Refresh: []string{"another new one"}}
+	s.rotate("the passphrase is lost")
+	if _, ok := s.ring.Key(shut); ok {
+		t.Error("the key that can never sign is still published")
+	}
+	if k, ok := s.ring.Key(old); !ok || k.Phase != Retiring {
+		t.Errorf("the old key no longer verifies: %v", k.Phase)
+	}
+	if step := s.next(); step.Reason != Steady {
+		t.Errorf("%v", step)
+	}
+}
+
+func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		published bool
+	}{{"a new one", false}, {"the published one", true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStory(t)
+			successor := ""
+			if tt.published {
+				s.policy.Rotate = "now"
+				s.settle()
+				successor = s.ring.Keys[1].ID
+			}
+			old := s.signing(Access)
+			s.policy.Revoked = []string{old.ID, "unknown"}
+			step := s.next()
+			if step.Action != Revoke || step.Key != old.ID || !strings.Contains(step.Message, "every access token issued since 2026-01-01T00:00:00Z dies") {
+				t.Fatalf("%v", step)
+			}
+			s.apply(step)
+			now := s.signing(Access)
+			if now.ID == old.ID || tt.published && now.ID != successor {
+				t.Errorf("%s signs", now.ID)
+			}
+			gone, _ := s.ring.Key(old.ID)
+			if gone.Phase != Revoked || gone.Sealed != nil || len(JWKS(s.ring, Access, false).Keys) != 1 {
+				t.Errorf("%s, %d keys published", gone.Phase, len(JWKS(s.ring, Access, false).Keys))
+			}
+			s.policy.Revoked = nil // it does not come back
+			s.settle()
+			if gone, _ := s.ring.Key(old.ID); gone.Phase != Revoked {
+				t.Errorf("%s", gone.Phase)
+			}
+		})
+	}
+}
+
+func TestRevokingEveryKeyLeavesANewOne(t *testing.T) {
+	s := newStory(t)
+	s.rotate("1")
+	s.policy.Rotate = "2"
+	s.settle()
+	for _, k := range s.ring.Keys {
+		s.policy.Revoked = append(s.policy.Revoked, k.ID)
+	}
+	s.settle()
+	for _, kind := range Kinds() {
+		if set := JWKS(s.ring, kind, false).Keys; len(set) != 1 || slices.Contains(s.policy.Revoked, set[0].ID) {
+			t.Errorf("%s: %v", kind, set)
+		}
+	}
+}
+
+func TestRevocationWorksWithALostPassphraseAndInAFullRing(t *testing.T) {
+	s := newStory(t)
+	for i := range 100 {
+		s.policy.Revoked = append(s.policy.Revoked, s.signing(Access).ID)
+		if i%2 == 0 {
+			s.passphrases.Access = []string{"lost again " + string(rune('a'+i%26))}
+		}
+		s.settle()
+	}
+	if n := len(s.ring.Keys); n > 2+rememberedRevoked {
+		t.Errorf("%d keys", n)
+	}
+}
+
+func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
+	s := newStory(t)
+	s.rotate("1")
+	old := s.ring.Keys[0]
+	s.policy.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 7 * 24 * time.Hour}
+	if got := brief(s.settle(), Access); got != "Extend/LifetimeRaised " {
+		t.Fatal(got)
+	}
+	longer, _ := s.ring.Key(old.ID)
+	if d := longer.Until.Sub(old.Until); d != 45*time.Minute || s.signing(Access).Longest != time.Hour {
+		t.Errorf("prolonged by %v; signing %v", d, s.signing(Access).Longest)
+	}
+	// A shorter one shortens nothing: tokens of the longer one are about.
+	s.policy.Lifetimes[Access] = time.Minute
+	if steps := s.settle(); len(steps) > 0 || s.signing(Access).Longest != time.Hour {
+		t.Errorf("%v", steps)
+	}
+	s.rotate("2")
+	for _, k := range s.ring.Keys {
+		if k.Kind == Access && k.Phase == Retiring && k.Until.Sub(k.Since) < time.Hour {
+			t.Errorf("retires for %v", k.Until.Sub(k.Since))
+		}
+	}
+}
+
+func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
+	s := newStory(t)
+	s.rotate("1")
+	verifying := len(JWKS(s.ring, Refresh, false).Keys)
+	s.after(10 * 365 * 24 * time.Hour)
+	if got := len(JWKS(s.ring, Refresh, false).Keys); got < verifying {
+		t.Errorf("%d refresh keys verify, %d before", got, verifying)
+	}
+	generated := 0
+	for range 2 * 24 { // two days that are real
+		for _, step := range s.after(time.Hour) {
+			if step.Action == Generate {
+				generated++
+			}
+			if step.Action == Drop && step.Kind == Refresh {
+				t.Errorf("%v", step)
+			}
+		}
+	}
+	if generated > 0 {
+		t.Errorf("%d more keys", generated)
+	}
+	s.now = start.Add(3 * 24 * time.Hour) // and back
+	steps := s.settle()
+	if brief(steps, Access) != "Wait/ClockWentBack " {
+		t.Errorf("%v", steps)
+	}
+	for range 20 {
+		for _, step := range s.after(24 * time.Hour) {
+			if step.Action == Generate {
+				t.Errorf("%v", step)
+			}
+		}
+	}
+}
+
+func TestAnIntervalThatIsTooSmallLosesNoKeys(t *testing.T) {
+	s := newStory(t)
+	s.policy.RotationInterval = time.Second
+	most := 0
+	for range 24 * 60 {
+		for _, step := range s.after(time.Hour) {
+			if step.Reason == RingFull {
+				t.Fatal(step)
+			}
+		}
+		most = max(most, len(s.ring.Keys))
+	}
+	if most > 2*(retiringByAge+4) {
+		t.Errorf("%d keys at once", most)
+	}
+}
+
+func TestRequestsWithoutEndWaitForRoom(t *testing.T) {
+	s := newStory(t)
+	for i := range 3 * fullKind {
+		s.policy.Rotate = "request " + string(rune('A'+i))
+		s.after(s.policy.lead())
+		s.after(s.policy.lead())
+	}
+	if n := len(s.ring.Keys); n > 2*fullKind {
+		t.Errorf("%d keys", n)
+	}
+	step := s.next()
+	if step.Reason != RingFull || !step.When.After(s.now) {
+		t.Errorf("%v at %v", step, step.When)
+	}
+	s.now = s.now.Add(30 * 24 * time.Hour)
+	s.settle()
+	s.after(15 * 24 * time.Hour)
+	s.after(time.Hour)
+	if s.after(time.Hour); !s.ring.Honoured(s.policy.Rotate) {
+		t.Error("not done when there is room")
+	}
+}
+
+func TestAStepIsDoneOnce(t *testing.T) {
+	s := newStory(t)
+	s.policy.Rotate = "now"
+	step := s.next()
+	s.apply(step)
+	once := s.ring
+	s.apply(step)
+	if s.ring.Generation != once.Generation || len(s.ring.Keys) != len(once.Keys) {
+		t.Errorf("twice gives generation %d and %d keys", s.ring.Generation, len(s.ring.Keys))
+	}
+}
+
+func TestApplyLeavesTheRingThatItWasGiven(t *testing.T) {
+	s := newStory(t)
+	s.policy.Rotate = "now"
+	before := string(s.ring.Files()[ringFile])
+	given := s.ring
+	s.rotate("now")
+	if after := string(given.Files()[ringFile]); after != before {
+		t.Errorf("changed:\n%s\n%s", before, after)
+	}
+}
+
+func TestAPolicyThatDoesNotHoldDoesNothing(t *testing.T) {
+	for name, change := range map[string]func(*Policy){
+		"algorithm":          func(p *Policy) { p.Algorithm = "HS256" },
+		"rotation interval":  func(p *Policy) { p.RotationInterval = -1 },
+		"publish lead":       func(p *Policy) { p.PublishLead = 0 },
+		"clock skew":         func(p *Policy) { p.ClockSkew = -time.Second },
+		"lifetime of access": func(p *Policy) { p.Lifetimes = map[Kind]time.Duration{Refresh: time.Hour} },
+		"lifetime of refresh": func(p *Policy) {
+			p.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 200 * 365 * 24 * time.Hour}
+		},
+		"request to rotate": func(p *Policy) { p.Rotate = strings.Repeat("x", 1000) },
+	} {
+		s := newStory(t)
+		change(&s.policy)
+		if step := s.next(); step.Action != None || step.Reason != PolicyInvalid || !strings.Contains(step.Message, name) {
+			t.Errorf("%s: %v", name, step)
+		}
+	}
+}
+
+func TestApplyWithoutPassphraseSaysWhichIsMissing(t *testing.T) {
+	step := Next(Ring{}, testPolicy(), Observed{}, start)
+	_, err := Apply(Ring{}, step, Passphrases{Refresh: []string{"x"}})
+	if !errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), "ACCESS_PASSPHRASE") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Whatever is observed and whatever time it is: Next gives the same answer
+// twice, never panics, and what Apply makes of it can be read back.
+func TestNextIsPureAndItsStepsAreSound(t *testing.T) {
+	base := newStory(t)
+	base.rotate("1")
+	base.policy.Rotate = "2"
+	base.settle()
+	rapid.Check(t, func(t *rapid.T) {
+		policy := testPolicy()
+		policy.Algorithm = rapid.SampledFrom([]Algorithm{ES256, EdDSA}).Draw(t, "algorithm")
+		policy.RotationInterval = time.Duration(rapid.Int64Range(0, int64(maxLifetime)).Draw(t, "interval"))
+		policy.Lifetimes[Refresh] = time.Duration(rapid.Int64Range(int64(time.Second), int64(maxLifetime)).Draw(t, "lifetime"))
+		policy.Rotate = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(t, "rotate")
+		observed := Observed{Seals: map[string]Seal{}}
+		seen := map[string]bool{}
+		for _, k := range base.ring.Keys {
+			if rapid.IntRange(0, 9).Draw(t, "revoke") == 0 {
+				policy.Revoked = append(policy.Revoked, k.ID)
+			}
+			observed.Seals[k.ID] = rapid.SampledFrom([]Seal{SealUnknown, SealCurrent, SealFormer}).Draw(t, "seal")
+			seen[k.ID] = rapid.Bool().Draw(t, "seen")
+		}
+		observed.Seen = func(id string) bool { return seen[id] }
+		now := start.Add(time.Duration(rapid.Int64Range(-int64(maxLifetime), int64(maxLifetime)).Draw(t, "now")))
+
+		a, b := Next(base.ring, policy, observed, now), Next(base.ring, policy, observed, now)
+		if a.String() != b.String() || a.Kind != b.Kind || !a.When.Equal(b.When) {
+			t.Fatalf("%v, then %v", a, b)
+		}
+		out, err := apply(modelWorkshop, base.ring, a, testPassphrases)
+		if err != nil {
+			t.Fatalf("%v: %v", a, err)
+		}
+		if _, err := FromFiles(out.Files()); err != nil {
+			t.Fatalf("%v: %v", a, err)
+		}
+	})
+}
