@@ -1,0 +1,212 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// CreateUser implements identity.Store. The unique indexes decide the races;
+// who loses one hears of all that is taken.
+func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.NewCode) (identity.User, error) {
+	const sql = `
+		WITH u AS (
+			INSERT INTO users (id, username, canonical_username, email, canonical_email,
+				first_name, last_name, scope, password_hash)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			RETURNING id, username, email, first_name, last_name, scope,
+				email_verified_at, created_at, updated_at
+		), code AS (
+			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
+			SELECT $10, u.id, $11, $12, now() + $13 FROM u
+		)
+		SELECT ` + userColumns + ` FROM u`
+	var created identity.User
+	err := s.query(ctx, onlyOnce, into(userPlaces(&created)...), sql,
+		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
+		n.FirstName, n.LastName, n.Scope, n.PasswordHash,
+		c.Hash[:], c.Purpose, c.Target, c.TTL)
+	if isViolation(err, usernameKey) || isViolation(err, emailKey) {
+		return identity.User{}, s.findTaken(ctx, err, n)
+	}
+	return created, err
+}
+
+// findTaken looks up what else is taken, for PostgreSQL stops at the first.
+func (s *Store) findTaken(ctx context.Context, violation error, n identity.NewUser) error {
+	const sql = `
+		SELECT EXISTS (SELECT FROM users WHERE canonical_username = $1),
+		       EXISTS (SELECT FROM users WHERE canonical_email = $2)`
+	var taken identity.TakenError
+	err := s.query(ctx, repeatable, into(&taken.Username, &taken.Email), sql, n.CanonicalUsername, n.CanonicalEmail)
+	if err != nil {
+		return err
+	}
+	// The other account may be gone again by now; the answer stays.
+	taken.Username = taken.Username || isViolation(violation, usernameKey)
+	taken.Email = taken.Email || isViolation(violation, emailKey)
+	return &taken
+}
+
+// FindCredentials implements identity.Store.
+func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (identity.Credentials, error) {
+	// The key of the throttle is made here, so that one statement finds the
+	// failures of whoever the login turns out to be.
+	const (
+		find = `SELECT ` + credentialColumns + `
+			FROM (SELECT $1::text COLLATE "C" AS canonical) login
+			LEFT JOIN users u ON `
+		count = ` = login.canonical
+			CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL
+				THEN sha256(convert_to('name:' || login.canonical, 'UTF8'))
+				ELSE ` + userThrottle + ` END AS key) k
+			LEFT JOIN throttles t ON t.key = k.key`
+		byUsername = find + `u.canonical_username` + count
+		byEmail    = find + `u.canonical_email` + count
+	)
+	var c identity.Credentials
+	places, finish := credentialPlaces(&c)
+	sql, canonical := byUsername, login.CanonicalUsername
+	if login.CanonicalEmail != "" {
+		sql, canonical = byEmail, login.CanonicalEmail
+	}
+	if err := s.query(ctx, repeatable, into(places...), sql, canonical); err != nil {
+		return identity.Credentials{}, err
+	}
+	finish()
+	return c, nil
+}
+
+// CountFailure implements identity.Store.
+func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) error {
+	const sql = `
+		INSERT INTO throttles (key, failures, last_failure_at)
+		VALUES ($1, 1, now())
+		ON CONFLICT (key) DO UPDATE
+		SET failures = throttles.failures + 1, last_failure_at = now()`
+	_, err := s.exec(ctx, onlyOnce, sql, key[:])
+	return err
+}
+
+// UpdateUser implements identity.Store. It may be done again: the second time
+// changes nothing more.
+func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+	const sql = `
+		UPDATE users u
+		SET username = coalesce($4, u.username),
+			canonical_username = coalesce($5, u.canonical_username),
+			first_name = coalesce($6, u.first_name),
+			last_name = coalesce($7, u.last_name),
+			updated_at = now()
+		FROM sessions s
+		WHERE ` + isLive + `
+		RETURNING ` + userColumns
+	var updated identity.User
+	err := s.query(ctx, repeatable, into(userPlaces(&updated)...), sql,
+		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName)...)
+	if isViolation(err, usernameKey) {
+		return identity.User{}, &identity.TakenError{Username: true}
+	}
+	return updated, noRowsIs(err, identity.ErrNoSession)
+}
+
+// FindUser implements identity.Store.
+func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity.User, error) {
+	const sql = `SELECT ` + userColumns + ` FROM sessions s, users u WHERE ` + isLive
+	var found identity.User
+	err := s.query(ctx, repeatable, into(userPlaces(&found)...), sql, refArgs(ref)...)
+	return found, noRowsIs(err, identity.ErrNoSession)
+}
+
+// FindPassword implements identity.Store.
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (identity.Credentials, error) {
+	const sql = `
+		SELECT ` + credentialColumns + `
+		FROM sessions s, users u
+		CROSS JOIN LATERAL (SELECT ` + userThrottle + ` AS key) k
+		LEFT JOIN throttles t ON t.key = k.key
+		WHERE ` + isLive
+	return s.findCredentials(ctx, identity.ErrNoSession, sql, refArgs(ref)...)
+}
+
+func (s *Store) findCredentials(ctx context.Context, none error, sql string, args ...any) (identity.Credentials, error) {
+	var c identity.Credentials
+	places, finish := credentialPlaces(&c)
+	if err := s.query(ctx, repeatable, into(places...), sql, args...); err != nil {
+		return identity.Credentials{}, noRowsIs(err, none)
+	}
+	finish()
+	return c, nil
+}
+
+// DeleteUser implements identity.Store. Sessions and codes go by their foreign
+// keys.
+func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
+	const sql = `
+		WITH gone AS (
+			DELETE FROM users u WHERE u.id = $1 RETURNING ` + userThrottle + ` AS key
+		)
+		DELETE FROM throttles t USING gone WHERE t.key = gone.key`
+	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := lockLive(ctx, tx, ref); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, sql, id(ref.UserID))
+		return err
+	})
+}
+
+// ChangePassword implements identity.Store.
+func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string) error {
+	const sql = `
+		WITH changed AS (
+			UPDATE users u
+			SET password_hash = $4, updated_at = now()
+			WHERE u.id = $1 AND u.password_hash = $3
+			RETURNING u.id, ` + userThrottle + ` AS throttle
+		), ended AS (
+			DELETE FROM sessions s USING changed WHERE s.user_id = changed.id AND s.id <> $2
+		), voided AS (
+			DELETE FROM codes c USING changed WHERE c.user_id = changed.id
+		), forgiven AS (
+			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
+		)
+		SELECT FROM changed`
+	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := lockLive(ctx, tx, ref); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash).Scan()
+		return noRowsIs(err, identity.ErrNoSession)
+	})
+}
+
+// lockUser takes the lock of an account, for the rest of the transaction. Only what
+// is read by a later statement is sure to be as the lock's last holder left it.
+func lockUser(ctx context.Context, tx pgx.Tx, userID string) error {
+	_, err := tx.Exec(ctx, `SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE`, id(userID))
+	return err
+}
+
+// lockLive takes the lock of the account of a session, and then reads the
+// account if the session is alive.
+func lockLive(ctx context.Context, tx pgx.Tx, ref identity.SessionRef) (identity.User, error) {
+	if err := lockUser(ctx, tx, ref.UserID); err != nil {
+		return identity.User{}, err
+	}
+	const sql = `SELECT ` + userColumns + ` FROM sessions s, users u WHERE ` + isLive
+	var owner identity.User
+	err := tx.QueryRow(ctx, sql, refArgs(ref)...).Scan(userPlaces(&owner)...)
+	return owner, noRowsIs(err, identity.ErrNoSession)
+}
+
+// noRowsIs replaces the driver's "no rows" by what it means to a caller.
+func noRowsIs(err, meaning error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return meaning
+	}
+	return err
+}

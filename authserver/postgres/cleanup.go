@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// throttleMemory is how long wrong passwords are remembered after the last one.
+// A counter that may still slow someone down is never removed: not by age,
+// because this is longer than any delay, and not for want of room.
+const throttleMemory = 24 * time.Hour
+
+// Deleted counts what DeleteExpired has removed.
+type Deleted struct {
+	Users, Sessions, Codes, Throttles int64
+}
+
+// DeleteExpired removes at most batch of each: accounts that nobody has ever
+// verified, unverifiedFor after their creation; sessions that had ended by now,
+// on the day after; codes that have expired; and failures that were counted
+// long ago. One process at a time does it, and the others remove nothing; where
+// a count reaches batch there is more to do. It waits for no lock.
+func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor time.Duration, batch int) (Deleted, error) {
+	const (
+		tryLock = `SELECT pg_try_advisory_xact_lock($1)`
+		users   = `
+			WITH gone AS (
+				DELETE FROM users u WHERE u.id IN (
+					SELECT id FROM users
+					WHERE activated_at IS NULL AND created_at < now() - $1::interval
+					ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING ` + userThrottle + ` AS key
+			), forgotten AS (
+				DELETE FROM throttles t USING gone WHERE t.key = gone.key
+			)
+			SELECT count(*) FROM gone`
+		// The day is what has an index; see the table.
+		sessions = `
+			WITH gone AS (
+				DELETE FROM sessions WHERE id IN (
+					SELECT id FROM sessions
+					WHERE expires_on < ($1::timestamptz AT TIME ZONE 'UTC')::date
+					ORDER BY expires_on LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING id
+			)
+			SELECT count(*) FROM gone`
+		codes = `
+			WITH gone AS (
+				DELETE FROM codes WHERE hash IN (
+					SELECT hash FROM codes
+					WHERE expires_at <= now()
+					ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+				RETURNING hash
+			)
+			SELECT count(*) FROM gone`
+		throttles = `
+			WITH gone AS (
+				DELETE FROM throttles WHERE key IN (
+					SELECT key FROM throttles
+					WHERE last_failure_at < now() - $1::interval
+					ORDER BY last_failure_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING key
+			)
+			SELECT count(*) FROM gone`
+	)
+	var deleted Deleted
+	err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		deleted = Deleted{}
+		var mine bool
+		if err := tx.QueryRow(ctx, tryLock, cleanUpLock).Scan(&mine); err != nil || !mine {
+			return err
+		}
+		// Accounts come first: the lock of an account is never asked for by
+		// someone who holds what belongs to one.
+		if err := tx.QueryRow(ctx, users, unverifiedFor, batch).Scan(&deleted.Users); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, sessions, now, batch).Scan(&deleted.Sessions); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, codes, batch).Scan(&deleted.Codes); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, throttles, throttleMemory, batch).Scan(&deleted.Throttles)
+	})
+	if err != nil {
+		return Deleted{}, err
+	}
+	return deleted, nil
+}

@@ -1,0 +1,74 @@
+// Package postgres keeps accounts, codes, sessions and the key ring in
+// PostgreSQL. It holds no rules of the domain: what a statement decides is what
+// the comments of identity.Store say that a store has to decide, because only
+// the database can decide it among replicas.
+//
+// # Tables
+//
+//	users ◀──── codes      at most one of each purpose; only the SHA-256 is kept
+//	      ◀──── sessions   one row a session; a token has none
+//	throttles              wrong passwords; a digest names the account or the login
+//	key_ring               one row, replaced by compare-and-swap
+//
+// # Who waits for whom
+//
+// One lock orders everything that belongs to an account: its row in users,
+// taken FOR NO KEY UPDATE. PostgreSQL reads under READ COMMITTED, so each
+// statement sees what was committed when it began, except that a row which it
+// had to wait for is read, and checked against WHERE, anew. That gives two
+// patterns, and there is no third:
+//
+//	one statement    it locks the row under the condition that must still hold
+//	                 (the password is the one that was checked), and acts only
+//	                 on what the lock gave back. What it acts on besides is as
+//	                 old as its beginning, so it may only add, or remove what
+//	                 may go anyway.
+//	a transaction    its first statement locks the row, and nothing else. The
+//	                 next one begins after whoever held the lock before has
+//	                 committed, and so sees all that they did: it can end every
+//	                 session, and decide whether this one is still alive.
+//
+// So a sign-in that meets a change of password either gets the lock first, and
+// then the change sees its session and ends it; or it comes second, finds
+// another password under the lock, and opens nothing:
+//
+//	sign-in                          change of password
+//	   │ lock, insert, commit           │ (waits)
+//	   │                                │ lock ──▶ new hash, delete sessions
+//	   or
+//	   │ (waits)                        │ lock, new hash, delete sessions, commit
+//	   │ lock ──▶ hash differs: stale
+//
+// A renewal and a sign-out need no lock: each is one conditional statement on
+// one row of sessions. Nobody takes the lock of an account while holding a row
+// that belongs to one, so there is no cycle to deadlock in.
+//
+// # Two clocks
+//
+// Codes expire, and failures age, by the database's clock, of which all
+// replicas see the same one. Whether a session is alive is decided by the
+// caller's clock, because its token is checked by that clock too.
+//
+// # Faults
+//
+// Every call has a deadline, a bounded wait for a connection, and
+// statement_timeout and lock_timeout behind it. Whatever keeps an answer away
+// becomes an *identity.Error of kind Unavailable, unknown errors too: nothing
+// is ever taken for "no such session" because the database is ill.
+//
+// After a restart of PostgreSQL the pool is full of dead connections. What may
+// be done twice (reads, conditional writes, transactions that had not begun to
+// commit) is sent again over another connection; a write whose answer was lost
+// is not.
+//
+// # Schema
+//
+// Migrations only expand what the release before them needs; what is not used
+// any more is removed a release later. So an older binary works on a newer
+// schema, which it logs, and a roll-back needs no migration. A binary refuses
+// to be ready on an older schema than its own.
+//
+// Prepared statements and session locks need a connection to be the same
+// server process throughout: a pooler in front must pool sessions, not
+// transactions.
+package postgres

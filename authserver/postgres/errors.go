@@ -1,0 +1,129 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// retryAfter is when a caller may come back: about as long as a pooled
+// connection takes to be made anew, or a restart of PostgreSQL.
+const retryAfter = 2 * time.Second
+
+// The names of the constraints that two accounts can collide at.
+const (
+	usernameKey = "users_canonical_username_key"
+	emailKey    = "users_canonical_email_key"
+)
+
+// acquireError is an error of getting a connection: nothing was sent.
+type acquireError struct{ cause error }
+
+func (e *acquireError) Error() string { return "no connection: " + e.cause.Error() }
+func (e *acquireError) Unwrap() error { return e.cause }
+
+func sqlState(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pg.Code
+	}
+	return ""
+}
+
+// isRefused tells of a connection that could not be made.
+func isRefused(err error) bool {
+	_, ok := errors.AsType[*pgconn.ConnectError](err)
+	return ok
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err)
+}
+
+// isViolation tells of a row that collides with another at this constraint.
+func isViolation(err error, constraint string) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "23505" && pg.ConstraintName == constraint
+}
+
+// translate turns an error of the driver into the domain's. The errors that
+// the contract names, and what the caller still has to tell apart (no row, a
+// name that is taken), pass as they are; so does the caller's own cancellation.
+func translate(ctx context.Context, err error) error {
+	switch {
+	case isContract(err), errors.Is(err, pgx.ErrNoRows), isViolation(err, usernameKey), isViolation(err, emailKey):
+		return err
+	case errors.Is(ctx.Err(), context.Canceled):
+		return ctx.Err()
+	}
+	if isFault(sqlState(err)) && !isRefused(err) {
+		return &identity.Error{Kind: identity.Internal, Message: "the database refused a statement", Cause: cause(err)}
+	}
+	return &identity.Error{
+		Kind:       identity.Unavailable,
+		Message:    "the service cannot reach its data now; try again later",
+		RetryAfter: retryAfter,
+		Cause:      cause(err),
+	}
+}
+
+// isContract tells of the errors that identity.Store names.
+func isContract(err error) bool {
+	for _, known := range []error{
+		identity.ErrNoUser, identity.ErrNoCode, identity.ErrNoSession,
+		identity.ErrAlreadyVerified, identity.ErrSuspended, identity.ErrStale,
+	} {
+		if errors.Is(err, known) {
+			return true
+		}
+	}
+	_, isTaken := errors.AsType[*identity.TakenError](err)
+	return isTaken
+}
+
+// isFault tells of the classes that only a fault of this program gives: wrong
+// data, a violated constraint, a wrong statement. Every other class, known or
+// not, is taken for a database that is away: it fails closed, and may pass.
+func isFault(code string) bool {
+	if len(code) != 5 {
+		return false
+	}
+	switch code[:2] {
+	case "0A", "21", "22", "23", "42", "44":
+		return true
+	default:
+		return false
+	}
+}
+
+// cause gives what may be logged of an error. What PostgreSQL says of a
+// statement can hold what was in it, such as an address that is taken: only the
+// code and the constraint are kept. What it says of a connection holds none.
+func cause(err error) error {
+	_, waiting := errors.AsType[*acquireError](err)
+	_, network := errors.AsType[net.Error](err)
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case isRefused(err):
+		return errors.New(err.Error())
+	case answered && pg.ConstraintName != "":
+		return fmt.Errorf("PostgreSQL: SQLSTATE %s, constraint %s", pg.Code, pg.ConstraintName)
+	case answered:
+		return fmt.Errorf("PostgreSQL: SQLSTATE %s", pg.Code)
+	case waiting && isTimeout(err):
+		return errors.New("no free connection in time")
+	case isTimeout(err):
+		return errors.New("no answer in time")
+	case network, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New(err.Error())
+	default:
+		return fmt.Errorf("driver error of type %T", err)
+	}
+}

@@ -1,0 +1,80 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// rotationLock is the advisory lock of whoever rotates keys, and cleanUpLock of
+// whoever removes what has expired: "rotate" and "cleanup" in ASCII.
+const (
+	rotationLock int64 = 0x726f74617465
+	cleanUpLock  int64 = 0x636c65616e7570
+)
+
+// LoadRing reads the key ring: its files and its generation, which are nil and
+// 0 where there is none.
+func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error) {
+	const sql = `SELECT files, generation FROM key_ring`
+	err = s.query(ctx, repeatable, into(&files, &generation), sql)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, 0, nil
+	}
+	return files, generation, err
+}
+
+// RingGeneration reads the generation of the key ring alone: 0 where there is
+// no ring.
+func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error) {
+	const sql = `SELECT generation FROM key_ring`
+	err = s.query(ctx, repeatable, into(&generation), sql)
+	return generation, noRowsIs(err, nil)
+}
+
+// SwapRing replaces the ring if its generation is still from; 0 is "there is
+// none". Where the answer was lost, the caller gets an error, and finds out by
+// LoadRing whether it was done.
+func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][]byte) (swapped bool, err error) {
+	const (
+		insert  = `INSERT INTO key_ring (generation, files) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+		replace = `UPDATE key_ring SET generation = $1, files = $2 WHERE generation = $3`
+	)
+	var changed int64
+	if from == 0 {
+		changed, err = s.exec(ctx, onlyOnce, insert, to, files)
+	} else {
+		changed, err = s.exec(ctx, onlyOnce, replace, to, files, from)
+	}
+	return changed > 0, err
+}
+
+// TryRotationLock runs f while holding the lock of whoever rotates keys; held
+// is false, and f was not run, where another process holds it. The lock keeps
+// replicas from doing the same work; what keeps them from undoing each other's
+// is SwapRing, which is why losing the connection meanwhile does no harm.
+//
+// The connection is not one of the pool's: f needs those, and may take seconds.
+func (s *Store) TryRotationLock(ctx context.Context, f func(context.Context) error) (held bool, err error) {
+	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(bounded, s.pool.Config().ConnConfig)
+	if err != nil {
+		return false, translate(ctx, err)
+	}
+	// Closing the connection gives back the lock, also where ctx is over.
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.acquireTimeout)
+		defer cancel()
+		_ = conn.Close(closing)
+	}()
+	err = conn.QueryRow(bounded, `SELECT pg_try_advisory_lock($1)`, rotationLock).Scan(&held)
+	if err != nil {
+		return false, translate(ctx, err)
+	}
+	if !held {
+		return false, nil
+	}
+	return true, f(ctx)
+}

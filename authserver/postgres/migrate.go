@@ -1,0 +1,157 @@
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// SchemaVersion is the schema that this binary needs: the number of its last
+// migration.
+var SchemaVersion = lastMigration(migrations)
+
+// versionTable is where applied migrations are recorded. Its name is part of
+// every database there is.
+const versionTable = "schema_version"
+
+// migrationLock is the advisory lock of whoever migrates: "authgate" in ASCII.
+const migrationLock int64 = 0x6175746867617465
+
+// Limits of a migration. A statement of one may take long; but it gives up soon
+// when it has to wait for a lock on a table, since all traffic on that table
+// queues behind it. The server tries again.
+const (
+	migrationStatementTimeout = 10 * time.Minute
+	migrationLockTimeout      = 5 * time.Second
+	migrationTurnSeconds      = 1 // between two looks at whether it is our turn
+	migrationTurns            = 600
+)
+
+// Version reads the number of the last migration that the database has had; 0
+// for an empty database.
+func (s *Store) Version(ctx context.Context) (version int64, err error) {
+	const sql = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+	const undefinedTable = "42P01"
+	scan := func(row pgx.Row) error {
+		err := row.Scan(&version)
+		if sqlState(err) == undefinedTable {
+			return nil
+		}
+		return err
+	}
+	err = s.query(ctx, repeatable, scan, sql)
+	return version, err
+}
+
+// Ready tells whether the database answers, and has the schema that this
+// binary needs, or a newer one.
+func (s *Store) Ready(ctx context.Context) error {
+	version, err := s.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if version < SchemaVersion {
+		return &identity.Error{
+			Kind:       identity.Unavailable,
+			Message:    "the service is not ready yet",
+			RetryAfter: retryAfter,
+			Cause:      fmt.Errorf("the database has schema %d, and this version needs %d: it has to be migrated", version, SchemaVersion),
+		}
+	}
+	return nil
+}
+
+// Migrate brings the schema up to SchemaVersion. Any number of processes may do
+// so at once: one does, under an advisory lock, and the others wait. Each
+// migration is a transaction, so that one that is killed leaves nothing. Where
+// there is nothing to do, it costs one query.
+func (s *Store) Migrate(ctx context.Context) error {
+	version, err := s.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if version > SchemaVersion {
+		s.log.WarnContext(ctx, "the database has a newer schema than this version knows; it works, but was a newer version rolled back?",
+			slog.Int64("schema", version), slog.Int64("known", SchemaVersion))
+	}
+	if version >= SchemaVersion {
+		return nil
+	}
+	if err := s.migrate(ctx, migrations); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return fmt.Errorf("migrate the database: %w", err)
+	}
+	return nil
+}
+
+// migrate applies what the database has not had of the folder migrations. It
+// uses a connection of its own, whose limits are those of a migration.
+func (s *Store) migrate(ctx context.Context, files fs.FS) (err error) {
+	folder, err := fs.Sub(files, "migrations")
+	if err != nil {
+		return err
+	}
+	config := s.pool.Config().ConnConfig
+	config.RuntimeParams["statement_timeout"] = milliseconds(migrationStatementTimeout)
+	config.RuntimeParams["lock_timeout"] = milliseconds(migrationLockTimeout)
+	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	locker, err := lock.NewPostgresSessionLocker(
+		lock.WithLockID(migrationLock),
+		lock.WithLockTimeout(migrationTurnSeconds, migrationTurns))
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, folder,
+		goose.WithTableName(versionTable),
+		goose.WithSessionLocker(locker),
+		goose.WithSlog(s.log),
+		goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		s.log.InfoContext(ctx, "migrated the database", slog.Int64("schema", r.Source.Version), slog.Duration("took", r.Duration))
+	}
+	return err
+}
+
+// lastMigration finds the highest number among the files' names.
+func lastMigration(files fs.FS) int64 {
+	names, err := fs.Glob(files, "migrations/*.sql")
+	if err != nil || len(names) == 0 {
+		panic("postgres: no migrations are embedded")
+	}
+	var last int64
+	for _, name := range names {
+		number, _, _ := strings.Cut(path.Base(name), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			panic("postgres: a migration has no number: " + name)
+		}
+		last = max(last, version)
+	}
+	return last
+}
