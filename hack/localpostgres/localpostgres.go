@@ -40,9 +40,8 @@ type Options struct {
 	Durable bool
 	// Settings are PostgreSQL's own, and win over those of this package.
 	Settings map[string]string
-	// Log gets the server's log, and the progress where its programs have to
-	// be fetched. Nil: progress goes to standard error, and the end of the log
-	// into the error when something fails.
+	// Log gets the server's log; nil drops it. Its end is in the error anyway
+	// when a start fails.
 	Log io.Writer
 	// Port to listen on; 0 takes a free one.
 	Port int
@@ -69,11 +68,8 @@ type Server struct {
 // o.Dir if there is none, and starts it. The server outlives ctx, which bounds
 // the start alone.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
-	progress := o.Log
-	if progress == nil {
-		progress = os.Stderr
-	}
-	programs, err := findOrGet(ctx, progress)
+	// Getting them takes a minute or more, which a person should see.
+	programs, err := findOrGet(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
