@@ -80,7 +80,7 @@ func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 // digest is the name under which a token is remembered. Tokens of the usual
 // size are hashed without an allocation.
 func digest(text string) [sha256.Size]byte {
-	var buffer [1 << 10]byte
+	var buffer [2 << 10]byte
 	return sha256.Sum256(append(buffer[:0], text...))
 }
 

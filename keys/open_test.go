@@ -1,0 +1,297 @@
+package keys
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// realRing is sealed in earnest: opening it costs what it costs.
+func realRing(t testing.TB) Ring {
+	t.Helper()
+	var ring Ring
+	for range Kinds() {
+		seals := map[string]Seal{}
+		for _, k := range ring.Keys {
+			seals[k.ID] = SealCurrent
+		}
+		var err error
+		if ring, err = Apply(ring, Next(ring, testPolicy(), Observed{Seals: seals}, start), testPassphrases); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ring
+}
+
+func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
+	ring := fullRing(t)
+	o, err := Open(ring, testPassphrases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range Kinds() {
+		k, _ := ring.Signing(kind)
+		s := o.Signer(kind)
+		if s.ID != k.ID || s.Algorithm != k.Algorithm {
+			t.Errorf("%s signs, want %s", s.ID, k.ID)
+		}
+		if err := checkPair(k.Algorithm, s.Private, k.Public); err != nil {
+			t.Error(err)
+		}
+		verifying := 0
+		for _, k := range ring.Keys {
+			p, ok := o.PublicKey(kind, k.ID)
+			if want := k.Kind == kind && k.Phase != Revoked; ok != want || ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.Longest != k.Longest) {
+				t.Errorf("%s: %v %+v", k.Phase, ok, p)
+			} else if ok {
+				verifying++
+			}
+			if k.Phase == Published && o.Ready(k.ID) || k.Phase == Signing && !o.Ready(k.ID) {
+				t.Errorf("a %s key: ready %v", k.Phase, o.Ready(k.ID))
+			}
+		}
+		if got := len(o.PublicKeys(kind)); got != verifying {
+			t.Errorf("%d public keys, want %d", got, verifying)
+		}
+	}
+	if err := o.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range ring.Keys {
+		if o.Ready(k.ID) != k.needsPrivate() {
+			t.Errorf("a %s key: ready %v after Prepare", k.Phase, o.Ready(k.ID))
+		}
+	}
+	for id, seal := range o.Seals() {
+		if seal != SealCurrent {
+			t.Errorf("%s: %v", id, seal)
+		}
+	}
+}
+
+func TestAWrongPassphraseSaysSo(t *testing.T) {
+	ring := fullRing(t)
+	for _, tt := range []struct {
+		name        string
+		passphrases Passphrases
+		kind        Kind
+	}{
+		{"wrong for access", Passphrases{Access: []string{"hunter2 hunter2"}, Refresh: testPassphrases.Refresh}, Access},
+		{"wrong for refresh", Passphrases{Access: testPassphrases.Access, Refresh: []string{"hunter2 hunter2", "hunter2 too"}}, Refresh},
+		{"exchanged", Passphrases{Access: testPassphrases.Refresh, Refresh: testPassphrases.Access}, Access},
+		{"none", Passphrases{Refresh: testPassphrases.Refresh}, Access},
+		{"empty", Passphrases{Access: []string{""}, Refresh: testPassphrases.Refresh}, Access},
+	} {
+		_, err := Open(ring, tt.passphrases)
+		if !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s: err = %v, want ErrPassphrase", tt.name, err)
+			continue
+		}
+		k, _ := ring.Signing(tt.kind)
+		if text := err.Error(); !strings.Contains(text, tt.kind.setting()) || !strings.Contains(text, string(tt.kind)) ||
+			len(tt.passphrases.Access) > 0 && tt.passphrases.Access[0] != "" && !strings.Contains(text, k.ID) {
+			t.Errorf("%s: %s", tt.name, text)
+		}
+		for _, secret := range append(tt.passphrases.Access, tt.passphrases.Refresh...) {
+			if secret != "" && strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: the error tells the passphrase", tt.name)
+			}
+		}
+	}
+}
+
+func TestAFormerPassphraseOpens(t *testing.T) {
+	ring := fullRing(t)
+	p := Passphrases{Access: []string{"new", "older", testPassphrases.Access[0]}, Refresh: testPassphrases.Refresh}
+	o, err := Open(ring, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range ring.Keys {
+		want := SealCurrent
+		if k.Kind == Access {
+			want = SealFormer
+		}
+		if seal, ok := o.Seals()[k.ID]; ok != k.needsPrivate() || ok && seal != want {
+			t.Errorf("%s %s: %v", k.Kind, k.Phase, seal)
+		}
+	}
+}
+
+// K06: a private half of somebody else, well sealed with our passphrase.
+func TestAPrivateHalfOfAnotherKeyIsRefused(t *testing.T) {
+	ring := fullRing(t)
+	k, _ := ring.Signing(Access)
+	other, _ := generate(k.Algorithm)
+	sealed, _ := modelWorkshop.seal(other, testPassphrases.Access[0])
+	for i := range ring.Keys {
+		if ring.Keys[i].ID == k.ID {
+			ring.Keys[i].Sealed = sealed
+		}
+	}
+	if _, err := Open(ring, testPassphrases); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), k.ID) {
+		t.Errorf("err = %v, want ErrDamaged", err)
+	}
+	if seal := Inspect(ring, testPassphrases)[k.ID]; seal != SealUnknown {
+		t.Errorf("seal %v", seal)
+	}
+}
+
+func TestARingThatIsNotCompleteDoesNotOpen(t *testing.T) {
+	if _, err := Open(Ring{}, testPassphrases); err == nil {
+		t.Error("opened")
+	}
+}
+
+func TestReopeningCostsNothingWhereNothingChanged(t *testing.T) {
+	ring := realRing(t)
+	begin := time.Now()
+	o, err := Open(ring, testPassphrases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opening := time.Since(begin)
+
+	begin = time.Now()
+	again, err := o.Reopen(ring, testPassphrases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(begin); d > opening/4 {
+		t.Errorf("%v, and %v at first", d, opening)
+	}
+	if again.Signer(Access).ID != o.Signer(Access).ID || again.Signer(Access).Private == nil {
+		t.Error("nothing signs")
+	}
+	// The seal is told by the passphrases of now, and a wrong one is noticed.
+	if _, err := o.Reopen(ring, Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}); !errors.Is(err, ErrPassphrase) {
+		t.Errorf("err = %v", err)
+	}
+	t.Logf("opening took %v", opening)
+}
+
+// Run with -race.
+func TestOpenedIsSafeForConcurrentUse(t *testing.T) {
+	o, err := Open(fullRing(t), testPassphrases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := o.Prepare(); err != nil {
+				t.Error(err)
+			}
+			for _, k := range o.Ring().Keys {
+				o.Ready(k.ID)
+				o.PublicKey(k.Kind, k.ID)
+			}
+			o.Signer(Access)
+			if _, err := o.Reopen(o.Ring(), testPassphrases); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestPassphrasesDoNotPrint(t *testing.T) {
+	p := Passphrases{Access: []string{"secret one"}, Refresh: []string{"secret two"}}
+	o := &Opened{passphrases: p}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
+		fmt.Fprintf(&out, verb, p)
+		fmt.Fprintf(&out, verb, &p)
+		fmt.Fprintf(&out, verb, struct{ P Passphrases }{p})
+	}
+	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "p", p, "o", o.passphrases)
+	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "p", p)
+	if strings.Contains(out.String(), "secret") || strings.Contains(out.String(), "736563726574") {
+		t.Errorf("%s", out.String())
+	}
+}
+
+// The whole form: what a consumer reads, byte for byte where it matters.
+func TestWhatConsumersRead(t *testing.T) {
+	ring := fullRing(t)
+	files := PublicFiles(ring, "https://auth.example")
+	var keysJSON struct {
+		Issuer     string
+		Generation int64
+		Keys       []struct{ Kid, Kind, Algorithm, Phase, Since, Until string }
+	}
+	if err := json.Unmarshal(files["keys.json"], &keysJSON); err != nil {
+		t.Fatal(err)
+	}
+	if keysJSON.Issuer != "https://auth.example" || keysJSON.Generation != ring.Generation || len(keysJSON.Keys) != len(ring.Keys) {
+		t.Errorf("%+v", keysJSON)
+	}
+	want := 3
+	for _, k := range ring.Keys {
+		if text, ok := files[k.ID+".pem"]; ok != k.verifies() {
+			t.Errorf("a %s key: published %v", k.Phase, ok)
+		} else if ok {
+			want++
+			if !bytes.HasPrefix(text, []byte("-----BEGIN PUBLIC KEY-----")) {
+				t.Errorf("%s", text)
+			}
+		}
+		in := map[Kind]bool{}
+		for _, kind := range Kinds() {
+			for _, j := range JWKS(ring, kind, true).Keys {
+				in[kind] = in[kind] || j.ID == k.ID
+				if j.ID == k.ID && !bytes.Equal([]byte(j.PEM), files[k.ID+".pem"]) {
+					t.Error("the pem member is not the file")
+				}
+			}
+		}
+		if in[k.Kind] != k.verifies() || in[Access] && in[Refresh] {
+			t.Errorf("a %s %s key is in %v", k.Phase, k.Kind, in)
+		}
+	}
+	if len(files) != want {
+		t.Errorf("%d files, want %d", len(files), want)
+	}
+	for name, text := range files {
+		for _, private := range []string{`"d"`, `"p"`, `"q"`, `"dp"`, `"dq"`, `"qi"`, `"k"`, "PRIVATE"} {
+			if bytes.Contains(text, []byte(private)) {
+				t.Errorf("%s has %s", name, private)
+			}
+		}
+	}
+	if empty := JWKS(Ring{}, Access, false); string(document(empty)) != "{\n  \"keys\": []\n}\n" {
+		t.Errorf("%s", document(empty))
+	}
+}
+
+// RFC 7518, section 6.2.1.2: leading zeros stay. One key in 128 has some.
+func TestCoordinatesAreAlways43Characters(t *testing.T) {
+	for range 1000 {
+		private, err := generate(ES256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := Key{Kind: Access, Algorithm: ES256, Phase: Signing, Public: private.Public()}
+		if j := jwk(k); len(j.X) != 43 || len(j.Y) != 43 {
+			t.Fatalf("x has %d, y %d", len(j.X), len(j.Y))
+		}
+		if id := thumbprint(private.Public()); len(id) != 43 {
+			t.Fatalf("the kid %s", id)
+		}
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	ring := realRing(b)
+	for b.Loop() {
+		if _, err := Open(ring, testPassphrases); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
