@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -40,8 +41,7 @@ const migrationLock int64 = 0x6175746867617465
 const (
 	migrationStatementTimeout = 10 * time.Minute
 	migrationLockTimeout      = 5 * time.Second
-	migrationTurnSeconds      = 1 // between two looks at whether it is our turn
-	migrationTurns            = 600
+	migrationTurn             = 50 * time.Millisecond // between two looks at whether it is our turn
 )
 
 // Version reads the number of the last migration that the database has had; 0
@@ -117,15 +117,9 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) (err error) {
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	locker, err := lock.NewPostgresSessionLocker(
-		lock.WithLockID(migrationLock),
-		lock.WithLockTimeout(migrationTurnSeconds, migrationTurns))
-	if err != nil {
-		return err
-	}
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, folder,
 		goose.WithTableName(versionTable),
-		goose.WithSessionLocker(locker),
+		goose.WithSessionLocker(turns{}),
 		goose.WithSlog(s.log),
 		goose.WithDisableGlobalRegistry(true))
 	if err != nil {
@@ -135,6 +129,35 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) (err error) {
 	for _, r := range results {
 		s.log.InfoContext(ctx, "migrated the database", slog.Int64("schema", r.Source.Version), slog.Duration("took", r.Duration))
 	}
+	return err
+}
+
+// turns lets one process migrate at a time. It is not goose's own locker only
+// because that one looks no more often than once a second, and of twelve
+// replicas that start at once the last would wait for its turn for as many
+// seconds. To ask again and again is better than to wait inside PostgreSQL: an
+// index that is built concurrently waits for every statement that is running.
+type turns struct{}
+
+var _ lock.SessionLocker = turns{}
+
+func (turns) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	for {
+		var mine bool
+		err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&mine)
+		if err != nil || mine {
+			return err
+		}
+		select {
+		case <-time.After(migrationTurn):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (turns) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, migrationLock)
 	return err
 }
 

@@ -1,0 +1,54 @@
+package postgres_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of what tests do behind the Store's back
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/identity/identitytest"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+func TestMain(m *testing.M) { postgrestest.Main(m) }
+
+func TestThePostgresStoreKeepsTheContract(t *testing.T) {
+	t.Parallel()
+	identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
+		c := postgrestest.Config(t)
+		store := suspender{postgrestest.Open(t, c), c, t}
+		// The database's clock cannot be moved; what it is compared with can.
+		return store, func(d time.Duration) {
+			postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
+			postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
+		}
+	})
+}
+
+// suspender adds what no method of the Store does.
+type suspender struct {
+	*postgres.Store
+	config postgres.Config
+	t      testing.TB
+}
+
+func (s suspender) Suspend(_ context.Context, userID string, suspended bool) error {
+	postgrestest.Exec(s.t, s.config,
+		`UPDATE users SET suspended_at = CASE WHEN $2::boolean THEN now() END WHERE id = $1`, userID, suspended)
+	return nil
+}
+
+// connect opens a plain connection to a test's database.
+func connect(t testing.TB, c postgres.Config) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", postgrestest.DSN(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}

@@ -1,0 +1,141 @@
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+const (
+	passwordHash = "hash of the password"
+	otherHash    = "hash of another password"
+)
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func newUser(name string) identity.NewUser {
+	return identity.NewUser{
+		ID: newID(), Username: name, CanonicalUsername: name,
+		Email: name + "@example.com", CanonicalEmail: name + "@example.com",
+		FirstName: "Ada", LastName: "Lovelace", Scope: "profile email", PasswordHash: passwordHash,
+	}
+}
+
+func newCode(p identity.Purpose) identity.NewCode {
+	return identity.NewCode{Purpose: p, Hash: sha256.Sum256([]byte(rand.Text())), TTL: time.Hour}
+}
+
+func newSession(u identity.User, now time.Time) identity.NewSession {
+	return identity.NewSession{
+		ID: newID(), UserID: u.ID, Scope: "profile email", Keep: 10,
+		OpenedAt: now, ExpiresAt: now.Add(24 * time.Hour), EndsAt: now.Add(30 * 24 * time.Hour),
+		PasswordHash: passwordHash, FailureLimit: 10, ThrottleKey: sha256.Sum256([]byte("user:" + u.ID)),
+	}
+}
+
+func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
+	t.Helper()
+	u, err := store.CreateUser(t.Context(), newUser(name), newCode(identity.Verification))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) identity.SessionRef {
+	t.Helper()
+	n := newSession(u, now)
+	if err := store.OpenSession(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
+}
+
+// fill inserts accounts, each with a session, a code and a throttle.
+func fill(t testing.TB, c postgres.Config, accounts int) {
+	t.Helper()
+	for _, statement := range []string{
+		`INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+			scope, password_hash, email_verified_at, activated_at)
+		 SELECT gen_random_uuid(), 'filler' || i, 'filler' || i, 'filler' || i || '@example.com', 'filler' || i || '@example.com',
+			'Ada', 'Lovelace', 'profile email', '` + passwordHash + `', now(), now()
+		 FROM generate_series(1, $1::int) i`,
+		`INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
+		 SELECT gen_random_uuid(), id, scope, now(), now(), now() + interval '7 days', now() + interval '30 days'
+		 FROM users LIMIT $1`,
+		`INSERT INTO codes (hash, user_id, purpose, expires_at)
+		 SELECT sha256(convert_to('code' || id::text, 'UTF8')), id, 'recovery', now() + interval '1 hour' FROM users LIMIT $1`,
+		`INSERT INTO throttles (key, failures, last_failure_at)
+		 SELECT sha256(convert_to('user:' || id::text, 'UTF8')), 3, now() FROM users LIMIT $1`,
+	} {
+		postgrestest.Exec(t, c, statement, accounts)
+	}
+	postgrestest.Exec(t, c, `ANALYZE`)
+}
+
+// callEverything takes one account through every call that there is.
+func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, name string, now time.Time) {
+	t.Helper()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	verification := newCode(identity.Verification)
+	u, err := store.CreateUser(ctx, newUser(name), verification)
+	ok(err)
+	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name})
+	ok(err)
+	credentials, err := store.FindCredentials(ctx, identity.Login{CanonicalEmail: u.Email})
+	ok(err)
+	ok(store.CountFailure(ctx, credentials.ThrottleKey))
+	n := newSession(u, now)
+	_, err = store.RedeemVerification(ctx, verification.Hash, n)
+	ok(err)
+	ref := open(t, store, u, now)
+	_, err = store.FindUser(ctx, ref)
+	ok(err)
+	_, err = store.FindSession(ctx, ref)
+	ok(err)
+	_, _, err = store.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: now, Lifetime: 48 * time.Hour})
+	ok(err)
+	_, err = store.FindPassword(ctx, ref)
+	ok(err)
+	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
+	ok(err)
+	ok(store.ChangePassword(ctx, ref, passwordHash, passwordHash))
+	change := newCode(identity.EmailChange)
+	change.Target = "new-" + u.Email
+	_, err = store.IssueEmailChange(ctx, ref, change)
+	ok(err)
+	_, err = store.RedeemEmailChange(ctx, ref, change.Hash, change.Target, change.Target)
+	ok(err)
+	recovery := newCode(identity.Recovery)
+	_, err = store.IssueCode(ctx, change.Target, recovery)
+	ok(err)
+	_, err = store.FindRecovery(ctx, recovery.Hash)
+	ok(err)
+	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash))
+	ref = open(t, store, u, now)
+	rehashed := newSession(u, now)
+	rehashed.Rehash = otherHash
+	ok(store.OpenSession(ctx, rehashed))
+	_, err = store.EndSession(ctx, ref)
+	ok(err)
+	ref.ID = rehashed.ID
+	ok(store.DeleteUser(ctx, ref))
+	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 100)
+	ok(err)
+}
