@@ -1,0 +1,220 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// call is one request on its way through the server.
+type call struct {
+	server *Server
+	http   *fasthttp.RequestCtx
+	start  time.Time
+	id     string // goes into X-Request-Id, the log, and the audit trail
+	route  string // path of the route; empty until it is found
+	params parameters
+
+	tokenSent bool     // an access token was presented, whether or not it holds
+	denied    *failure // why the access token cannot even be tried
+	failed    *failure
+}
+
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+type callKey struct{}
+
+func callOf(ctx *fasthttp.RequestCtx) *call { return ctx.UserValue(callKey{}).(*call) }
+
+func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *call {
+	c := calls.Get().(*call)
+	*c = call{server: s, http: ctx, start: time.Now(), id: id}
+	ctx.SetUserValue(callKey{}, c)
+	s.metrics.inFlight.Inc()
+	return c
+}
+
+// serve answers a request that fasthttp could read.
+func (s *Server) serve(ctx *fasthttp.RequestCtx) {
+	c := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	defer c.finish()
+	if f := screen(&ctx.Request.Header); f != nil {
+		c.fail(f)
+		return
+	}
+	path, query := splitTarget(ctx.Request.Header.RequestURI())
+	t, known := s.targets[string(path)]
+	switch {
+	case !known:
+		c.fail(errNoRoute())
+	// Fiber answers a method that it does not know in plain text, so what no
+	// route takes never gets there.
+	case !t.methods[string(ctx.Method())]:
+		c.fail(errMethod(t.allow))
+	default:
+		if f := screenQuery(query); f != nil {
+			c.fail(f)
+			return
+		}
+		s.router(ctx)
+	}
+}
+
+// unreadable answers a request that fasthttp could not read. The connection is
+// closed afterwards. Nothing of the request may be trusted, its id included.
+func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
+	c := s.begin(ctx, rand.Text())
+	defer c.finish()
+	c.fail(readFailure(err))
+	closeGently(ctx)
+}
+
+// finish adds what every reply has, counts it and logs it. As a deferred call
+// it also turns a panic into a reply: it ends this request and no other.
+func (c *call) finish() {
+	if p := recover(); p != nil {
+		c.http.Response.Reset()
+		c.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+	}
+	h := &c.http.Response.Header
+	h.Set("X-Request-Id", c.id)
+	h.Set("X-Content-Type-Options", "nosniff")
+	if len(h.Peek("Cache-Control")) == 0 {
+		h.Set("Cache-Control", "no-store")
+	}
+	if c.server.draining.Load() {
+		h.SetConnectionClose()
+	}
+	c.record(time.Since(c.start))
+	c.server.metrics.inFlight.Dec()
+	c.http.RemoveUserValue(callKey{})
+	calls.Put(c)
+}
+
+// record counts the call and writes its line of the log: no query, no body, no
+// fields, and of the path only what is known to be a route's, since a path that
+// a caller mistyped may hold anything.
+func (c *call) record(took time.Duration) {
+	ctx, log, status := context.Background(), c.server.log, c.http.Response.StatusCode()
+	method := c.method()
+	c.server.metrics.observe(method, c.route, status, took)
+
+	if f := c.failed; f != nil && f.cause != nil {
+		level := slog.LevelDebug
+		if status >= 500 {
+			level = slog.LevelError
+		}
+		log.LogAttrs(ctx, level, "request failed",
+			slog.String("request_id", c.id), slog.Int("status", status), slog.Any("cause", f.cause))
+	}
+	if log.Enabled(ctx, slog.LevelInfo) {
+		log.LogAttrs(ctx, slog.LevelInfo, "request",
+			slog.String("request_id", c.id), slog.String("method", method), slog.String("route", c.route),
+			slog.Int("status", status), slog.Duration("duration", took),
+			slog.Int("bytes", len(c.http.Response.Body())))
+	}
+}
+
+// method gives the method as a label: those that a caller made up are one.
+func (c *call) method() string {
+	switch m := string(c.http.Method()); m {
+	case "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH":
+		return m
+	default:
+		return "other"
+	}
+}
+
+// fail answers with the one error shape. Any error may come here: what is not
+// meant for callers is logged, and they are told the id to ask about.
+func (c *call) fail(err error) {
+	f := failureOf(err)
+	c.failed = f
+	resp := &c.http.Response
+	switch {
+	case f.status == fasthttp.StatusUnauthorized:
+		resp.Header.Set("WWW-Authenticate", challenge(c.tokenSent, "invalid_token"))
+	case f.status == fasthttp.StatusForbidden && c.tokenSent:
+		resp.Header.Set("WWW-Authenticate", challenge(true, "insufficient_scope"))
+	}
+	if f.allow != "" {
+		resp.Header.Set("Allow", f.allow)
+	}
+	if f.retryAfter > 0 {
+		seconds := (f.retryAfter + time.Second - 1) / time.Second
+		resp.Header.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
+	}
+	if f.close {
+		closeGently(c.http)
+	}
+	// A failure marshals always.
+	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description})
+}
+
+// reply answers with JSON.
+func (c *call) reply(status int, body any) error {
+	resp := &c.http.Response
+	resp.ResetBody()
+	resp.SetStatusCode(status)
+	resp.Header.SetContentType("application/json")
+	return json.MarshalWrite(resp.BodyWriter(), body)
+}
+
+// done answers that it is done and there is nothing to tell, unless it failed.
+func (c *call) done(err error) error {
+	if err != nil {
+		return err
+	}
+	c.http.Response.SetStatusCode(fasthttp.StatusNoContent)
+	return nil
+}
+
+// requestID takes the caller's id for the request where it is a sane one, and
+// makes one elsewhere. What is not sane could forge a line of a log.
+func requestID(sent []byte) string {
+	if len(sent) == 0 || len(sent) > 64 {
+		return rand.Text()
+	}
+	for _, b := range sent {
+		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
+		digit := '0' <= b && b <= '9'
+		if !letter && !digit && b != '.' && b != '_' && b != '-' {
+			return rand.Text()
+		}
+	}
+	return string(sent)
+}
+
+// needsTrust tells whether only the trusted caller may go on.
+func (s *Server) needsTrust(t trust) bool {
+	switch t {
+	case trustedOnly:
+		return true
+	case revealsCode:
+		return s.exposure != identity.ExposurePublic
+	default:
+		return false
+	}
+}
+
+// trusts tells whether the request is from the trusted caller. Digests are
+// compared, so that the time tells nothing, not even a length.
+func (s *Server) trusts(ctx *fasthttp.RequestCtx) bool {
+	if s.callerKey == nil {
+		return true
+	}
+	sent := sha256.Sum256(ctx.Request.Header.Peek("X-Caller-Key"))
+	return subtle.ConstantTimeCompare(sent[:], s.callerKey[:]) == 1
+}

@@ -1,0 +1,143 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// The error codes: the whole vocabulary that callers program against.
+const (
+	codeInvalidArguments = "invalid_arguments"
+	codeUnauthenticated  = "unauthenticated"
+	codeForbidden        = "forbidden"
+	codeNotFound         = "not_found"
+	codeInternal         = "internal_error"
+	codeRateLimited      = "rate_limited"
+)
+
+// errorReply is the one shape of an error.
+type errorReply struct {
+	Code        string `json:"error_code"`
+	Description string `json:"error_description"`
+}
+
+// failure is an error with its answer.
+type failure struct {
+	status      int
+	code        string
+	description string // for the caller: no secrets, no internals, nothing that they sent but names of parameters
+	allow       string // with 405
+	retryAfter  time.Duration
+	close       bool  // the connection cannot be used any more
+	cause       error // for the log
+}
+
+func (f *failure) Error() string { return f.description }
+
+func (f *failure) Unwrap() error { return f.cause }
+
+// answers is the one mapping of the domain's errors to HTTP.
+var answers = map[identity.Kind]failure{
+	identity.Invalid:         {status: http.StatusBadRequest, code: codeInvalidArguments},
+	identity.Conflict:        {status: http.StatusConflict, code: codeInvalidArguments},
+	identity.Unauthenticated: {status: http.StatusUnauthorized, code: codeUnauthenticated},
+	identity.Forbidden:       {status: http.StatusForbidden, code: codeForbidden},
+	identity.NotFound:        {status: http.StatusNotFound, code: codeNotFound},
+	identity.RateLimited:     {status: http.StatusTooManyRequests, code: codeRateLimited, retryAfter: time.Second},
+	identity.Unavailable:     {status: http.StatusServiceUnavailable, code: codeInternal, retryAfter: time.Second},
+	identity.Overloaded:      {status: http.StatusServiceUnavailable, code: codeInternal, retryAfter: time.Second},
+}
+
+// failureOf gives the answer to any error. What nobody classified is our fault
+// and its text is for the log alone: it may hold anything.
+func failureOf(err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	if e, ok := errors.AsType[*identity.Error](err); ok {
+		if f, ok := answers[e.Kind]; ok {
+			f.description, f.cause = e.Message, e.Cause
+			f.retryAfter = max(f.retryAfter, e.RetryAfter)
+			return &f
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		f := answers[identity.Unavailable]
+		f.description, f.cause = "this took too long; try again", err
+		return &f
+	}
+	return &failure{
+		status: http.StatusInternalServerError, code: codeInternal, cause: err,
+		description: "something went wrong on our side; the value of X-Request-Id names it in our log",
+	}
+}
+
+func invalid(status int, description string) *failure {
+	return &failure{status: status, code: codeInvalidArguments, description: description}
+}
+
+func errNoRoute() *failure {
+	return &failure{status: http.StatusNotFound, code: codeNotFound, description: "there is no such path; see /openapi.json"}
+}
+
+func errMethod(allow string) *failure {
+	return &failure{
+		status: http.StatusMethodNotAllowed, code: codeNotFound, allow: allow,
+		description: "this path does not take this method; see the field Allow",
+	}
+}
+
+func errUntrusted() *failure {
+	return &failure{
+		status: http.StatusForbidden, code: codeForbidden,
+		description: "this is for trusted callers: send the key as X-Caller-Key",
+	}
+}
+
+func errNoToken() *failure {
+	return &failure{
+		status: http.StatusUnauthorized, code: codeUnauthenticated,
+		description: "an access token is needed: Authorization: Bearer, or the parameter access_token in the body",
+	}
+}
+
+func errBadHeader() *failure {
+	return &failure{
+		status: http.StatusUnauthorized, code: codeUnauthenticated,
+		description: "the Authorization field must be the word Bearer, one space, and an access token",
+	}
+}
+
+// errAmbiguous is the answer to a request that two parties may read as two
+// different ones: the server believes nothing that follows on the connection.
+func errAmbiguous(description string) *failure {
+	f := invalid(http.StatusBadRequest, description)
+	f.close = true
+	return f
+}
+
+// readFailure explains why fasthttp could not read a request. Its own messages
+// quote the request, tokens included, so they are neither shown nor logged.
+func readFailure(err error) *failure {
+	f := errAmbiguous("the request is not well-formed HTTP/1.1")
+	var timeout net.Error
+	switch {
+	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
+		f.status = http.StatusRequestHeaderFieldsTooLarge
+		f.description = "the request line and the header fields are longer than 16 KiB"
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		f.status = http.StatusRequestEntityTooLarge
+		f.description = "the body is longer than 64 KiB"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		f.status = http.StatusRequestTimeout
+		f.description = "the request did not arrive in time"
+	}
+	return f
+}

@@ -1,0 +1,110 @@
+package httpapi
+
+import (
+	"bytes"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+)
+
+// single are the fields that decide where a request ends, whom it is for, and
+// what its body is. A second one would let a proxy and this server choose
+// different ones (RFC 9110 section 5.3: a sender must not repeat them).
+var single = [...]string{
+	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
+}
+
+// screen refuses what can be read in two ways. fasthttp forgives some of it, and
+// each time has served as a way to smuggle a second request past a proxy:
+// RFC 9112 sections 2.2 (line ends), 5.1 (space before the colon), 5.2
+// (obs-fold), 6.1 and 6.3 (two lengths), 3.2 (two hosts).
+func screen(h *fasthttp.RequestHeader) *failure {
+	if p := h.Protocol(); string(p) != "HTTP/1.1" && string(p) != "HTTP/1.0" {
+		return errAmbiguous("the protocol must be HTTP/1.1")
+	}
+	var seen [len(single)]bool
+	var chunked bool
+	for raw := h.RawHeaders(); len(raw) > 0; {
+		line, rest, whole := bytes.Cut(raw, []byte("\r\n"))
+		if !whole || bytes.ContainsAny(line, "\r\n\x00") {
+			return errAmbiguous("a header line does not end with CR LF")
+		}
+		raw = rest
+		if len(line) == 0 {
+			break
+		}
+		name, value, found := bytes.Cut(line, []byte(":"))
+		if !found || !isToken(name) {
+			return errAmbiguous("a header line does not start with a field name and a colon")
+		}
+		i := slices.IndexFunc(single[:], func(s string) bool { return len(s) == len(name) && strings.EqualFold(s, string(name)) })
+		if i < 0 {
+			continue
+		}
+		if seen[i] {
+			return errAmbiguous("the field " + single[i] + " is there twice")
+		}
+		seen[i] = true
+		if single[i] == "Transfer-Encoding" {
+			chunked = true
+			if !bytes.EqualFold(bytes.Trim(value, " \t"), []byte("chunked")) {
+				return errAmbiguous("the Transfer-Encoding is not chunked")
+			}
+		}
+	}
+	if chunked && seen[0] {
+		return errAmbiguous("the request has both a Content-Length and a Transfer-Encoding")
+	}
+	if uri := h.RequestURI(); len(uri) == 0 || uri[0] != '/' {
+		// RFC 9112 section 3.2: the other forms are for proxies and for OPTIONS.
+		return invalid(http.StatusBadRequest, "the request target must be a path")
+	}
+	return nil
+}
+
+// isToken tells whether b is a token (RFC 9110 section 5.6.2).
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+// splitTarget gives the path as it was sent, neither decoded nor cleaned: a
+// path has one spelling, so nothing in front of us can take another one for
+// something else.
+func splitTarget(uri []byte) (path, query []byte) {
+	path, query, _ = bytes.Cut(uri, []byte("?"))
+	return path, query
+}
+
+// secrets are the parameters that must not be in a URL, because URLs end up in
+// logs, histories and Referer fields (RFC 6750 section 5.3).
+var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
+
+// screenQuery refuses secrets in a query string. Everything else there is
+// ignored: no route reads it.
+func screenQuery(query []byte) *failure {
+	if len(query) == 0 {
+		return nil
+	}
+	values, err := url.ParseQuery(string(query))
+	if err != nil {
+		return invalid(http.StatusBadRequest, "the query string is malformed")
+	}
+	var wrong []string
+	for _, p := range secrets {
+		if values.Has(p.String()) {
+			wrong = append(wrong, p.String()+": must not be in the query string")
+		}
+	}
+	if wrong != nil {
+		return invalid(http.StatusBadRequest, strings.Join(wrong, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package httpapi
+
+import "context"
+
+// route is one thing that can be asked for.
+type route struct {
+	method string
+	path   string // exactly: there are no patterns and no other spellings
+	handle func(context.Context, *call) error
+	body   bodyKind
+	trust  trust
+}
+
+// routes is the whole surface. The port for operators (health, metrics) is
+// elsewhere: nothing of it can be reached from here.
+func (s *Server) routes() []route {
+	return []route{
+		{"POST", "/users", s.signUp, jsonBody, revealsCode},
+		{"GET", "/users", s.profile, jsonBody, anyone},
+		{"PUT", "/users", s.updateProfile, jsonBody, anyone},
+		{"DELETE", "/users", s.deleteUser, jsonBody, anyone},
+		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone},
+		{"POST", "/users/verification-code", s.newVerificationCode, jsonBody, revealsCode},
+		{"POST", "/users/forgot-password", s.forgotPassword, jsonBody, revealsCode},
+		{"POST", "/users/change-password", s.changePassword, jsonBody, anyone},
+		{"POST", "/users/change-email-request", s.requestEmailChange, jsonBody, revealsCode},
+		{"POST", "/users/change-email", s.changeEmail, jsonBody, anyone},
+
+		{"POST", "/tokens/signin", s.signIn, jsonBody, anyone},
+		{"POST", "/tokens", s.renew, jsonOrForm, anyone},
+		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone},
+		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly},
+		{"GET", "/tokens/keys", s.allKeys, noBody, anyone},
+		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone},
+
+		{"GET", "/openapi.json", s.openAPI, noBody, anyone},
+		{"GET", "/docs", s.docs, noBody, anyone},
+		{"GET", "/docs/init.js", s.docsAsset, noBody, anyone},
+		{"GET", "/docs/swagger-ui.css", s.docsAsset, noBody, anyone},
+		{"GET", "/docs/swagger-ui-bundle.js", s.docsAsset, noBody, anyone},
+		{"GET", "/docs/favicon-32x32.png", s.docsAsset, noBody, anyone},
+	}
+}
+
+// bodyKind tells how the parameters of a route may be sent.
+type bodyKind int
+
+const (
+	noBody     bodyKind = iota // there are none; a body is not looked at
+	jsonBody                   // a JSON object
+	jsonOrForm                 // or a form, as OAuth 2 clients send it (RFC 6749 appendix B)
+)
+
+// trust tells who may use a route where TRUSTED_CALLER_KEY is set.
+type trust int
+
+const (
+	anyone      trust = iota
+	revealsCode       // the reply holds a one-time code, unless codes leave by mail
+	trustedOnly
+)

@@ -1,0 +1,227 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+const (
+	bodyLimit = 64 << 10
+
+	// headLimit bounds the request line and fields: an access token of 8 KiB
+	// and what proxies add. More is 431 (RFC 6585 section 5).
+	headLimit = 16 << 10
+)
+
+// Accounts is what the routes do: *identity.Service. Each error is, or wraps,
+// an *identity.Error whose message is for the caller; anything else is answered
+// as an internal error and logged.
+type Accounts interface {
+	// SignUp creates an account. The code is empty of text where it left by mail.
+	SignUp(ctx context.Context, s identity.SignUp) (identity.Code, error)
+	// VerifyUser redeems a verification code and opens a session.
+	VerifyUser(ctx context.Context, code string) (identity.Tokens, error)
+	// NewVerificationCode replaces the code of an account that is not verified.
+	NewVerificationCode(ctx context.Context, email string) (identity.Code, error)
+	// Profile gives the owner of an access token that has the scope profile.
+	Profile(ctx context.Context, accessToken string) (identity.User, error)
+	// UpdateProfile changes what is not nil.
+	UpdateProfile(ctx context.Context, accessToken string, p identity.ProfileUpdate) (identity.User, error)
+	// DeleteUser removes the owner of the access token.
+	DeleteUser(ctx context.Context, accessToken string) error
+	// ForgotPassword makes a recovery code.
+	ForgotPassword(ctx context.Context, email string) (identity.Code, error)
+	// ResetPassword redeems a recovery code; where userID is not empty, the code
+	// must be theirs.
+	ResetPassword(ctx context.Context, code, userID, password string) error
+	// ChangePassword needs the old password too.
+	ChangePassword(ctx context.Context, accessToken, oldPassword, password string) error
+	// RequestEmailChange makes a code to change the address; where email is not
+	// empty the code is good for that address alone.
+	RequestEmailChange(ctx context.Context, accessToken, email string) (identity.Code, error)
+	// ChangeEmail redeems such a code.
+	ChangeEmail(ctx context.Context, accessToken, code, email string) (identity.User, error)
+	// SignIn opens a session; username may be an email address.
+	SignIn(ctx context.Context, username, password string) (identity.Tokens, error)
+	// Renew gives a new access token, and a new refresh token if needed.
+	Renew(ctx context.Context, refreshToken string) (identity.Tokens, error)
+	// SignOut ends a session. It is no error where it has ended already.
+	SignOut(ctx context.Context, refreshToken string) error
+	// Introspect tells what is known of a token of either kind (RFC 7662).
+	Introspect(ctx context.Context, token string) (identity.Introspection, error)
+}
+
+// KeySource gives the keys to be published now. It is asked at each request for
+// them, and must be quick. Before there are any it gives the zero Ring.
+type KeySource interface {
+	Ring() keys.Ring
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	Accounts         Accounts
+	Keys             KeySource
+	Exposure         identity.Exposure
+	TrustedCallerKey string // empty: every caller is trusted
+
+	Log     *slog.Logger          // nil: nowhere
+	Metrics prometheus.Registerer // nil: nowhere
+
+	// Timeout bounds each of: reading a request, waiting between two of one
+	// connection, working on one, and writing its reply. Zero means 10 s.
+	Timeout time.Duration
+}
+
+// Server answers requests. Make one with New.
+type Server struct {
+	accounts  Accounts
+	keys      KeySource
+	exposure  identity.Exposure
+	callerKey *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
+	log       *slog.Logger
+	metrics   *metrics
+	timeout   time.Duration
+
+	targets  map[string]target // by path
+	router   fasthttp.RequestHandler
+	http     *fasthttp.Server
+	draining atomic.Bool
+
+	// work is the parent of every request's context; stop ends what is still
+	// under way when Shutdown has waited long enough.
+	work context.Context
+	stop context.CancelFunc
+
+	published atomic.Pointer[publishedKeys]
+}
+
+// target is what is known of a path.
+type target struct {
+	methods map[string]bool
+	allow   string // the value of Allow (RFC 9110 section 10.2.1)
+}
+
+// New makes a Server. It panics where Options are not complete, for that is a
+// mistake in the program.
+func New(o Options) *Server {
+	if o.Accounts == nil || o.Keys == nil {
+		panic("httpapi: Options.Accounts and Options.Keys are needed")
+	}
+	s := &Server{
+		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
+		metrics: newMetrics(o.Metrics), timeout: o.Timeout,
+		targets: map[string]target{},
+	}
+	if o.TrustedCallerKey != "" {
+		digest := sha256.Sum256([]byte(o.TrustedCallerKey))
+		s.callerKey = &digest
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.timeout == 0 {
+		s.timeout = 10 * time.Second
+	}
+	s.work, s.stop = context.WithCancel(context.Background())
+
+	// Fiber serves what it is asked for; limits and timeouts are fasthttp's.
+	app := fiber.New(fiber.Config{
+		DisableStartupMessage: true,
+		// Without it, strings that outlive their request change under whoever
+		// holds them, because fasthttp uses its buffers again.
+		Immutable:     true,
+		StrictRouting: true,
+		CaseSensitive: true,
+		BodyLimit:     bodyLimit,
+		// A multipart form would be read into files before anybody asked for it.
+		DisablePreParseMultipartForm: true,
+		DisableDefaultContentType:    true,
+		ReadBufferSize:               headLimit,
+		// An idle connection holds no buffers, so ten thousand of them are cheap.
+		ReduceMemoryUsage: true,
+		ReadTimeout:       s.timeout,
+		WriteTimeout:      s.timeout,
+		IdleTimeout:       s.timeout,
+		ErrorHandler: func(c *fiber.Ctx, err error) error {
+			callOf(c.Context()).fail(err)
+			return nil
+		},
+	})
+	for _, r := range s.routes() {
+		app.Add(r.method, r.path, s.endpoint(r))
+		s.addTarget(r)
+	}
+	s.router = app.Handler()
+	s.http = app.Server()
+	s.http.Handler = s.serve
+	s.http.ErrorHandler = s.unreadable
+	return s
+}
+
+func (s *Server) addTarget(r route) {
+	t, known := s.targets[r.path]
+	if !known {
+		t.methods = map[string]bool{}
+	} else {
+		t.allow += ", "
+	}
+	t.methods[r.method] = true
+	t.allow += r.method
+	s.targets[r.path] = t
+}
+
+// endpoint joins a route's handler with what all routes have in common.
+func (s *Server) endpoint(r route) fiber.Handler {
+	return func(f *fiber.Ctx) error {
+		c := callOf(f.Context())
+		c.route = r.path
+		if s.needsTrust(r.trust) && !s.trusts(c.http) {
+			return errUntrusted()
+		}
+		if r.body != noBody {
+			if err := c.params.read(&c.http.Request, r.body); err != nil {
+				return err
+			}
+		}
+		ctx, cancel := context.WithTimeout(s.work, s.timeout)
+		defer cancel()
+		ctx = identity.WithRequestID(ctx, c.id)
+		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
+		return r.handle(ctx, c)
+	}
+}
+
+// Serve answers requests that come in at the listener, until Shutdown.
+func (s *Server) Serve(l net.Listener) error {
+	if err := s.http.Serve(lingering{l}); err != nil {
+		return fmt.Errorf("httpapi: serve: %w", err)
+	}
+	return nil
+}
+
+// Drain asks every client, with its next reply, to close its connection. Call
+// it when no new connections should come, some time before Shutdown.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Shutdown stops taking requests and waits for those under way. When ctx ends
+// first, they are cancelled.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.Drain()
+	defer s.stop()
+	if err := s.http.ShutdownWithContext(ctx); err != nil {
+		return fmt.Errorf("httpapi: shut down: %w", err)
+	}
+	return nil
+}
