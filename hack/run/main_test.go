@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+)
+
+// The test's own program is the server that these tests run.
+const serverVariable = "RUN_TEST_SERVER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(serverVariable) {
+	case "":
+		os.Exit(m.Run())
+	case "crash":
+		os.Exit(3)
+	case "serve":
+		serve()
+	}
+}
+
+func serve() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c, err := config.Load(os.LookupEnv, os.ReadFile)
+	if err != nil {
+		os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
+	os.Stderr.WriteString("passphrases: " + c.AccessPassphrase.Reveal() + " " + c.RefreshPassphrase.Reveal() + "\n")
+	os.Stderr.WriteString("algorithm: " + c.SigningAlgorithm + "\n")
+	l, err := net.Listen("tcp", c.MetricsAddress())
+	if err != nil {
+		panic(err)
+	}
+	go func() { _ = http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) }()
+	<-ctx.Done()
+	os.Stderr.WriteString("the server ends in order\n")
+}
+
+// output collects what the runner prints, and can be waited on.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func (o *output) waitFor(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(o.String(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%q is not in\n%s", text, o.String())
+		}
+	}
+}
+
+// running is `make run` in a folder of its own.
+type running struct {
+	*output
+	stop func()
+	end  chan error
+}
+
+func start(t *testing.T, program, dir string) running {
+	t.Helper()
+	o := &output{}
+	ctx, cancel := context.WithCancel(t.Context())
+	r := running{o, cancel, make(chan error, 1)}
+	go func() { r.end <- runner{server: program, dir: dir, out: o, log: o}.run(ctx) }()
+	return r
+}
+
+func (r running) finish(t *testing.T) {
+	t.Helper()
+	r.stop()
+	if err := <-r.end; err != nil {
+		t.Errorf("%v\n%s", err, r)
+	}
+}
+
+func TestItRunsUntilStoppedAndLeavesNothingBehind(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
+	dir := filepath.Join(t.TempDir(), ".local")
+	first := start(t, os.Args[0], dir)
+	first.waitFor(t, "Ctrl-C stops it")
+	first.waitFor(t, "algorithm: EdDSA")
+	first.finish(t)
+	first.waitFor(t, "the server ends in order")
+	if _, err := os.Stat(filepath.Join(dir, "postgres", "data", "postmaster.pid")); err == nil {
+		t.Error("PostgreSQL still runs")
+	}
+	for _, name := range []string{"access-passphrase", "refresh-passphrase"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+
+	began := time.Now()
+	second := start(t, os.Args[0], dir)
+	second.waitFor(t, "Ctrl-C stops it")
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the second start took %v", took)
+	}
+	second.finish(t)
+	passphrases := regexp.MustCompile(`passphrases: (\S{16,}) (\S{16,})`)
+	a, b := passphrases.FindStringSubmatch(first.String()), passphrases.FindStringSubmatch(second.String())
+	if a == nil || b == nil || a[0] != b[0] || a[1] == a[2] {
+		t.Errorf("passphrases: first %q, then %q", a, b)
+	}
+}
+
+func TestAServerThatEndsEndsEverything(t *testing.T) {
+	t.Setenv(serverVariable, "crash")
+	dir := t.TempDir()
+	r := start(t, os.Args[0], dir)
+	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("%v\n%s", err, r)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "postgres", "data", "postmaster.pid")); err == nil {
+		t.Error("PostgreSQL still runs")
+	}
+}
+
+func TestADatabaseThatEndsEndsEverything(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	dir := t.TempDir()
+	r := start(t, os.Args[0], dir)
+	r.waitFor(t, "Ctrl-C stops it")
+	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(string(pid), "\n")
+	if out, err := exec.CommandContext(t.Context(), "kill", "-KILL", number).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
+		t.Errorf("%v\n%s", err, r)
+	}
+	r.waitFor(t, "the server ends in order")
+}
+
+func TestATakenPortGivesWayToTheNext(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	t.Setenv("PORT", port)
+	r := start(t, os.Args[0], t.TempDir())
+	r.waitFor(t, "PORT: "+port+" is taken, so it is ")
+	r.waitFor(t, "Ctrl-C stops it")
+	r.finish(t)
+}
