@@ -89,14 +89,14 @@ func isContract(err error) bool {
 }
 
 // isFault tells of the classes that only a fault of this program gives: wrong
-// data, a violated constraint, a wrong statement. Every other class, known or
+// data, a violated constraint, a wrong statement, more than a row can hold. Every other class, known or
 // not, is taken for a database that is away: it fails closed, and may pass.
 func isFault(code string) bool {
 	if len(code) != 5 {
 		return false
 	}
 	switch code[:2] {
-	case "0A", "21", "22", "23", "42", "44":
+	case "0A", "21", "22", "23", "42", "44", "54":
 		return true
 	default:
 		return false

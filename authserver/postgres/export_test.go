@@ -18,7 +18,10 @@ func (s *Store) MigrateWith(ctx context.Context, files fs.FS) error { return s.m
 // Migrations are the embedded ones.
 var Migrations fs.FS = migrations
 
-// Translate and the lock's number, for tests that stand outside.
-var Translate = translate
+// Do runs f as a write over some connection, with the tries that those get.
+func (s *Store) Do(ctx context.Context, f func() error) error {
+	return s.call(ctx, func(context.Context, *pgxpool.Conn) (idempotent, error) { return onlyOnce, f() })
+}
 
-const RotationLock = rotationLock
+// Translate is the edge where the driver's errors become the domain's.
+var Translate = translate
