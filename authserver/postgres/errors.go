@@ -89,8 +89,9 @@ func isContract(err error) bool {
 }
 
 // isFault tells of the classes that only a fault of this program gives: wrong
-// data, a violated constraint, a wrong statement, more than a row can hold. Every other class, known or
-// not, is taken for a database that is away: it fails closed, and may pass.
+// data, a violated constraint, a wrong statement, more than an index can hold.
+// Every other class, known or not, is taken for a database that is away: it
+// fails closed, and may pass.
 func isFault(code string) bool {
 	if len(code) != 5 {
 		return false

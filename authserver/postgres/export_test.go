@@ -23,5 +23,17 @@ func (s *Store) Do(ctx context.Context, f func() error) error {
 	return s.call(ctx, func(context.Context, *pgxpool.Conn) (idempotent, error) { return onlyOnce, f() })
 }
 
+// Settings reads PostgreSQL's settings as a connection of the pool has them.
+func (s *Store) Settings(ctx context.Context, names ...string) (values []string) {
+	for _, name := range names {
+		var value string
+		if err := s.query(ctx, repeatable, into(&value), `SELECT current_setting($1)`, name); err != nil {
+			value = err.Error()
+		}
+		values = append(values, value)
+	}
+	return values
+}
+
 // Translate is the edge where the driver's errors become the domain's.
 var Translate = translate

@@ -14,7 +14,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,7 +91,14 @@ func Exec(t testing.TB, c postgres.Config, statement string, args ...any) {
 
 // DSN is the URL of a test's database.
 func DSN(c postgres.Config) string {
-	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable", c.User, c.Password, c.Host, c.Port, c.Database)
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(c.User, c.Password),
+		Host:     net.JoinHostPort(c.Host, strconv.Itoa(c.Port)),
+		Path:     c.Database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
 }
 
 func create(t testing.TB, from string) postgres.Config {

@@ -1,0 +1,144 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+const week = 7 * 24 * time.Hour
+
+func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	now := time.Now().UTC().Truncate(time.Second)
+	fill(t, c, 20) // activated accounts; what they have is alive
+	for _, name := range []string{"old", "young", "verified"} {
+		u := signUp(t, store, name)
+		key := newSession(u, now).ThrottleKey
+		if err := store.CountFailure(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		open(t, store, u, now)
+		if err := store.CountFailure(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days' WHERE username IN ('old', 'verified')`)
+	postgrestest.Exec(t, c, `UPDATE users SET email_verified_at = now(), activated_at = now() WHERE username = 'verified'`)
+	// Five of each are past their time.
+	const five = `(SELECT canonical_username FROM users WHERE canonical_username LIKE 'filler%' ORDER BY 1 LIMIT 5)`
+	const theirs = `(SELECT id FROM users WHERE canonical_username IN ` + five + `)`
+	postgrestest.Exec(t, c, `UPDATE sessions SET expires_at = now() - interval '1 day' WHERE user_id IN `+theirs)
+	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second' WHERE user_id IN `+theirs)
+	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = now() - interval '25 hours'
+		WHERE key IN (SELECT sha256(convert_to('user:' || id::text, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
+
+	deleted, err := store.DeleteExpired(t.Context(), now, week, 3)
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	deleted, err = store.DeleteExpired(t.Context(), now, week, 3)
+	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	deleted, err = store.DeleteExpired(t.Context(), now, week, 3)
+	if want := (postgres.Deleted{}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	// Of the three accounts one went, with its session, code and throttle.
+	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 17, "throttles": 17} {
+		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
+			t.Errorf("%d %s are left; want %d", got, table, want)
+		}
+	}
+}
+
+func TestDeleteExpiredWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	signUp(t, store, "ada")
+	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days'`)
+	for name, statement := range map[string]string{
+		"another process cleans up": `SELECT pg_advisory_xact_lock(x'636c65616e7570'::bigint)`,
+		"the account is in use":     `UPDATE users SET email_verified_at = now(), activated_at = now()`,
+	} {
+		within(t, db, func(tx *sql.Tx) {
+			if _, err := tx.Exec(statement); err != nil {
+				t.Fatal(err)
+			}
+			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 10)
+			if err != nil || deleted != (postgres.Deleted{}) {
+				t.Errorf("%s: deleted %+v, error %v", name, deleted, err)
+			}
+		})
+	}
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 10)
+	if err != nil || deleted.Users != 1 {
+		t.Errorf("deleted %+v, error %v", deleted, err)
+	}
+}
+
+// within runs f in a transaction and undoes it.
+func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	f(tx)
+}
+
+// The schema itself refuses what must not be, whoever writes it.
+func TestTheSchemaHoldsTheInvariants(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	u := signUp(t, store, "ada")
+	open(t, store, u, time.Now())
+	for name, statement := range map[string]string{
+		"a username that folds to another": `UPDATE users SET username = 'Grace'`,
+		"an upper-case canonical username": `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,
+		"a username with an @":             `UPDATE users SET username = 'a@b', canonical_username = 'a@b'`,
+		"a username of 65 characters":      `UPDATE users SET username = repeat('a', 65), canonical_username = repeat('a', 65)`,
+		"an upper-case canonical email":    `UPDATE users SET canonical_email = 'Ada@example.com'`,
+		"an email without an @":            `UPDATE users SET canonical_email = 'ada'`,
+		"an email of 255 bytes":            `UPDATE users SET canonical_email = repeat('a', 253) || '@b'`,
+		"no password":                      `UPDATE users SET password_hash = ''`,
+		"verified, but never activated":    `UPDATE users SET email_verified_at = now(), activated_at = NULL`,
+		"a code of no purpose":             `UPDATE codes SET purpose = 'any'`,
+		"a code that is no hash":           `UPDATE codes SET hash = 'text'`,
+		"a target of a verification":       `UPDATE codes SET target = 'a@b'`,
+		"a code of nobody":                 `UPDATE codes SET user_id = gen_random_uuid()`,
+		"two codes of one purpose": `INSERT INTO codes (hash, user_id, purpose, expires_at)
+			SELECT sha256('x'), user_id, purpose, expires_at FROM codes`,
+		"a session of nobody":             `UPDATE sessions SET user_id = gen_random_uuid()`,
+		"a generation below 0":            `UPDATE sessions SET generation = -1`,
+		"a session that outlives its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
+		"a throttle of no failure":        `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
+		"a throttle of no digest":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
+		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
+	} {
+		within(t, db, func(tx *sql.Tx) {
+			if _, err := tx.Exec(statement); err == nil {
+				t.Errorf("taken: %s", name)
+			}
+		})
+	}
+	n := newUser("grace")
+	n.ID = "no id"
+	if _, err := store.CreateUser(t.Context(), n, newCode(identity.Verification)); identity.KindOf(err) != identity.Internal {
+		t.Errorf("an account without an id: %v", err)
+	}
+	if _, ok := errors.AsType[*identity.Error](store.CountFailure(t.Context(), identity.ThrottleKey{})); ok {
+		t.Error("a key of zeros is a key")
+	}
+}

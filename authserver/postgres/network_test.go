@@ -1,0 +1,169 @@
+package postgres_test
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// network stands between a Store and PostgreSQL, and can fail.
+type network struct {
+	listener net.Listener
+	target   string
+	frozen   atomic.Bool  // answers stay away, connections stay open
+	cut      atomic.Int64 // so many answers are lost, each with its connection
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+// through puts a network before the database of c.
+func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{listener: l, target: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", n.target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			n.mu.Lock()
+			n.conns = append(n.conns, client, server)
+			n.mu.Unlock()
+			group.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
+			group.Go(func() { n.answer(client, server); _ = client.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		n.drop()
+		group.Wait()
+	})
+	c.Port = l.Addr().(*net.TCPAddr).Port
+	return n, c
+}
+
+// answer carries what PostgreSQL says to the client, unless it is to be lost.
+func (n *network) answer(client, server net.Conn) {
+	buffer := make([]byte, 64<<10)
+	for {
+		size, err := server.Read(buffer)
+		if err != nil || n.cut.Load() > 0 && n.cut.Add(-1) >= 0 {
+			return
+		}
+		for n.frozen.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := client.Write(buffer[:size]); err != nil {
+			return
+		}
+	}
+}
+
+// drop resets all connections.
+func (n *network) drop() {
+	n.frozen.Store(false)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns {
+		_ = c.Close()
+	}
+	n.conns = nil
+}
+
+func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 200*time.Millisecond, 300*time.Millisecond
+	store := postgrestest.Open(t, c)
+	u := signUp(t, store, "ada")
+	ref := open(t, store, u, time.Now())
+	n.frozen.Store(true)
+	for range 4 { // the connections that there are, and new ones
+		unavailable(t, 2*time.Second, "no answer", func() error {
+			_, err := store.FindUser(t.Context(), ref)
+			return err
+		})
+	}
+	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+	n.drop()
+	eventually(t, "the pool has recovered", func() bool {
+		_, err := store.FindUser(t.Context(), ref)
+		return err == nil
+	})
+}
+
+func TestAWriteWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns = 1
+	var sent statements
+	store := postgrestest.Open(t, c, postgres.WithStatementHook(sent.add))
+	now := time.Now().UTC().Truncate(time.Second)
+	u := signUp(t, store, "ada")
+	renewal := identity.Renewal{RefreshedAt: now, Lifetime: time.Hour}
+	// Statements are prepared on each connection; one that is being prepared
+	// could lose that answer instead.
+	prepared := func() identity.SessionRef {
+		t.Helper()
+		ref := open(t, store, u, now)
+		if _, _, err := store.AdvanceSession(t.Context(), ref, -1, renewal); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.EndSession(t.Context(), open(t, store, u, now)); err != nil {
+			t.Fatal(err)
+		}
+		sent.take()
+		n.cut.Store(1)
+		return ref
+	}
+
+	t.Run("a sign-in is reported as failed, and not done again", func(t *testing.T) {
+		prepared()
+		unavailable(t, time.Second, "lost", func() error { return store.OpenSession(t.Context(), newSession(u, now)) })
+		if got := sent.take(); len(got) != 1 {
+			t.Errorf("%d statements were sent; want 1", len(got))
+		}
+	})
+	t.Run("a renewal is done once, and reported as done by someone else", func(t *testing.T) {
+		ref := prepared()
+		_, advanced, err := store.AdvanceSession(t.Context(), ref, 0, renewal)
+		if advanced || err != nil {
+			t.Errorf("advanced is %v, error %v", advanced, err)
+		}
+		session, err := store.FindSession(t.Context(), ref)
+		if err != nil || session.Generation != 1 {
+			t.Errorf("generation is %d, error %v", session.Generation, err)
+		}
+	})
+	t.Run("a sign-out is done", func(t *testing.T) {
+		ref := prepared()
+		if _, err := store.EndSession(t.Context(), ref); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a transaction that had not begun to commit is done again", func(t *testing.T) {
+		ref := prepared()
+		if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash); err != nil {
+			t.Fatalf("the answer to BEGIN was lost, and that is no error: %v", err)
+		}
+	})
+}
