@@ -1,0 +1,117 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind is the class of an Error. Each edge (HTTP, command line) maps kinds, and
+// nothing else, to its own vocabulary.
+type Kind int
+
+// The kinds of Error. The zero value is Internal, so that an error nobody
+// classified is never shown to a caller.
+const (
+	Internal        Kind = iota // our fault; the cause is logged, never shown
+	Invalid                     // a parameter is missing or malformed, or a code does not hold
+	Conflict                    // a parameter is taken by another account
+	Unauthenticated             // no credentials, or some that do not hold
+	Forbidden                   // known, but not allowed
+	NotFound                    // no such thing
+	RateLimited                 // too many tries; RetryAfter says when to come back
+	Unavailable                 // the database is away; nothing was done
+	Overloaded                  // shed before any work was done; RetryAfter says when to come back
+)
+
+// String gives the kind's name for logs and metrics.
+func (k Kind) String() string {
+	switch k {
+	case Invalid:
+		return "invalid"
+	case Conflict:
+		return "conflict"
+	case Unauthenticated:
+		return "unauthenticated"
+	case Forbidden:
+		return "forbidden"
+	case NotFound:
+		return "not_found"
+	case RateLimited:
+		return "rate_limited"
+	case Unavailable:
+		return "unavailable"
+	case Overloaded:
+		return "overloaded"
+	default:
+		return "internal"
+	}
+}
+
+// Error is the one error of the domain. Message is written for the caller of
+// the API and never holds a secret or anything internal; the cause is for the
+// log alone.
+type Error struct {
+	Kind       Kind
+	Message    string        // for the caller; with Invalid and Conflict it names every parameter that is wrong
+	RetryAfter time.Duration // with RateLimited, Unavailable and Overloaded: when to come back; 0 where unknown
+	Cause      error         // for the log; may be nil
+}
+
+// Error gives the kind, the message and the cause: for logs, not for callers.
+func (e *Error) Error() string {
+	text := e.Kind.String() + ": " + e.Message
+	if e.Cause != nil {
+		text += ": " + e.Cause.Error()
+	}
+	return text
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// KindOf classifies any error: that of the *Error in its chain, else Internal.
+func KindOf(err error) Kind {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Kind
+	}
+	return Internal
+}
+
+func failure(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// errCredentials is the one answer to a sign-in that does not hold: an unknown
+// user, a wrong password and a suspended account look alike (decision 2 of the
+// security notes: no enumeration).
+func errCredentials() *Error {
+	return failure(Unauthenticated, "the username or the password is wrong")
+}
+
+// errToken is the one answer to a token that does not hold, whatever the reason.
+func errToken(cause error) *Error {
+	return &Error{Kind: Unauthenticated, Message: "the token is invalid, expired or revoked", Cause: cause}
+}
+
+// errCode is the one answer to a code that does not hold: used, expired,
+// replaced, made for another purpose or another person, or never issued.
+func errCode() *Error {
+	return failure(Invalid, "code: is invalid, expired or used already")
+}
+
+// problems collects what is wrong with the parameters of a call, so that the
+// caller hears of all of it at once.
+type problems []string
+
+func (p *problems) add(parameter, format string, args ...any) {
+	*p = append(*p, parameter+": "+fmt.Sprintf(format, args...))
+}
+
+func (p problems) err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	return failure(Invalid, "%s", strings.Join(p, "; "))
+}

@@ -1,0 +1,143 @@
+package identity
+
+import (
+	"net/mail"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
+)
+
+// Limits of what an account is made of, in the units that the comments name.
+const (
+	maxUsername = 64   // bytes, which are characters: usernames are ASCII
+	maxEmail    = 254  // bytes; RFC 5321 section 4.5.3.1.3
+	maxLocal    = 64   // bytes; RFC 5321 section 4.5.3.1.1
+	maxName     = 100  // code points
+	maxScope    = 1000 // bytes: a token must stay well under its own cap
+)
+
+// canonicalUsername gives the spelling that usernames are compared by, or what
+// is wrong with s. Usernames are plain ASCII, so that nothing folds to, or
+// looks like, someone else's; and never look like an email address or an id.
+func canonicalUsername(s string) (canonical, wrong string) {
+	switch {
+	case s == "":
+		return "", "is empty"
+	case len(s) > maxUsername:
+		return "", "is longer than 64 characters"
+	case !isAlphanumeric(s[0]):
+		return "", "must start with a letter (a-z) or a digit"
+	}
+	for i := range len(s) {
+		if !isAlphanumeric(s[i]) && s[i] != '.' && s[i] != '_' && s[i] != '-' {
+			return "", "may hold only letters (a-z), digits, '.', '_' and '-'"
+		}
+	}
+	canonical = strings.ToLower(s)
+	if isUUID(canonical) {
+		return "", "must not be a UUID"
+	}
+	return canonical, ""
+}
+
+func isAlphanumeric(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// canonicalEmail gives the spelling that addresses are compared by, or what is
+// wrong with s: an ASCII local part without quotes, in lower case, and the
+// domain's A-labels (RFC 5890). The length comes first: parsers are quadratic.
+func canonicalEmail(s string) (canonical, wrong string) {
+	const malformed = "must be an address like name@example.com"
+	if s == "" {
+		return "", "is empty"
+	}
+	if len(s) > maxEmail {
+		return "", "is longer than 254 bytes"
+	}
+	// ParseAddress also takes display names, comments and angle brackets, and
+	// drops them: only what comes out as it went in is an address.
+	parsed, err := mail.ParseAddress(s)
+	if err != nil || parsed.Address != s || parsed.Name != "" {
+		return "", malformed
+	}
+	at := strings.LastIndexByte(s, '@')
+	local, domain := s[:at], s[at+1:]
+	if len(local) > maxLocal {
+		return "", "has more than 64 bytes before the @"
+	}
+	for i := range len(local) {
+		if local[i] >= utf8.RuneSelf || local[i] <= ' ' || strings.IndexByte(`"(),:;<>@[\]`, local[i]) >= 0 {
+			return "", malformed
+		}
+	}
+	ascii, err := idna.Lookup.ToASCII(domain)
+	if err != nil || !strings.Contains(ascii, ".") || strings.HasSuffix(ascii, ".") {
+		return "", malformed
+	}
+	canonical = strings.ToLower(local) + "@" + strings.ToLower(ascii)
+	if len(canonical) > maxEmail {
+		return "", "is longer than 254 bytes"
+	}
+	return canonical, ""
+}
+
+// personName gives a first or last name in normal form C, without white space
+// around it, or what is wrong with it.
+func personName(s string) (name, wrong string) {
+	name = strings.TrimSpace(norm.NFC.String(s))
+	switch {
+	case name == "":
+		return "", "is empty"
+	case utf8.RuneCountInString(name) > maxName:
+		return "", "is longer than 100 characters"
+	case strings.ContainsFunc(name, unprintable):
+		return "", "holds control characters"
+	}
+	return name, ""
+}
+
+// unprintable tells of characters that can forge or hide text around them:
+// controls, line breaks and bidirectional overrides. Joiners stay: some
+// languages' names need them.
+func unprintable(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) ||
+		unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
+
+// canonicalScope gives scope with each token once, separated by single spaces,
+// or what is wrong with it (grammar: RFC 6749 section 3.3).
+func canonicalScope(s string) (scope, wrong string) {
+	if len(s) > maxScope {
+		return "", "is longer than 1000 bytes"
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return "", "must be tokens of printable ASCII without quotes and backslashes, separated by spaces"
+		}
+	}
+	var tokens []string
+	for t := range strings.FieldsSeq(s) {
+		if !HasScope(strings.Join(tokens, " "), t) {
+			tokens = append(tokens, t)
+		}
+	}
+	if len(tokens) == 0 {
+		return "", "is empty"
+	}
+	return strings.Join(tokens, " "), ""
+}
+
+// parseLogin tells a username from an email: only the latter has an @. What is
+// neither names nobody.
+func parseLogin(s string) (Login, bool) {
+	if strings.Contains(s, "@") {
+		email, wrong := canonicalEmail(s)
+		return Login{CanonicalEmail: email}, wrong == ""
+	}
+	name, wrong := canonicalUsername(s)
+	return Login{CanonicalUsername: name}, wrong == ""
+}

@@ -1,0 +1,228 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+)
+
+// Exposure tells who calls the API, and so who may see a one-time code.
+type Exposure string
+
+// The exposures.
+const (
+	// Internal: the callers are the owner's own backends. They see codes, mail
+	// them, and may choose scopes.
+	ExposureInternal Exposure = "internal"
+	// Public: browsers and apps call. Codes leave by mail alone, and no answer
+	// tells who has an account.
+	ExposurePublic Exposure = "public"
+)
+
+// Rotation tells when a renewal makes a new refresh token.
+type Rotation string
+
+// The rotations.
+const (
+	RotateWhenNeeded Rotation = "when-needed" // past half of its life
+	RotateAlways     Rotation = "always"      // at each use
+)
+
+// Policy is what the owner of the gateway decides.
+type Policy struct {
+	Issuer            string   // of all tokens
+	Audience          []string // of access tokens
+	Exposure          Exposure
+	SignUpScopes      string        // what a sign-up without a scope gets
+	AccessTTL         time.Duration // of an access token
+	RefreshTTL        time.Duration // of a refresh token
+	SessionLifetime   time.Duration // of a session, however often it is renewed
+	SessionsPerUser   int           // the oldest beyond these end
+	Rotation          Rotation
+	ReuseGrace        time.Duration // how long the refresh token before the current one is taken again
+	VerificationTTL   time.Duration // of a verification code
+	RecoveryTTL       time.Duration // of a recovery or email-change code
+	MinPasswordLength int           // in code points
+	PasswordBlocklist bool          // refuse the most common passwords
+	ServiceNames      []string      // words that are no password here: the issuer's host, for one
+}
+
+// Service is the domain's whole surface. Its methods are safe for concurrent
+// use; every error is, or wraps, an *Error.
+type Service struct {
+	policy Policy
+	store  Store
+	tokens *token.Service
+	hasher *Hasher
+	mailer Mailer
+	audit  *slog.Logger
+	now    func() time.Time
+	counts counters
+}
+
+// counters count what became of sessions; see Stats.
+type counters struct {
+	opened, renewed, reused, ended atomic.Uint64
+}
+
+// Stats are counts since the start of the process.
+type Stats struct {
+	SessionsOpened  uint64 // by a sign-in or a verification
+	SessionsRenewed uint64 // renewals that were answered
+	SessionsReused  uint64 // ended because a refresh token was used again (theft)
+	SessionsEnded   uint64 // ended by their owner
+}
+
+// Dependencies are what a Service needs of the world.
+type Dependencies struct {
+	Store  Store
+	Tokens *token.Service
+	Hasher *Hasher
+	Mailer Mailer       // nil where Exposure is internal
+	Audit  *slog.Logger // nil: nowhere
+	Now    func() time.Time
+}
+
+// SignUp is what a new account is made of.
+type SignUp struct {
+	Username, Email, FirstName, LastName, Password string
+	Scope                                          string // empty: the policy's
+}
+
+// Code is a one-time code on its way to whoever may see it.
+type Code struct {
+	UserID    string
+	Text      string // empty where it left by mail
+	ExpiresIn time.Duration
+}
+
+// Tokens is the answer to a sign-in, a verification and a renewal.
+type Tokens struct {
+	AccessToken      string
+	ExpiresIn        time.Duration
+	RefreshToken     string // always the one to hold from now on
+	RefreshExpiresIn time.Duration
+	Scope            string
+}
+
+// Introspection is what is known of a token (RFC 7662 section 2.2). With Active
+// false everything else is empty.
+type Introspection struct {
+	Active    bool
+	TokenType string // "access_token" or "refresh_token"
+	Scope     string
+	Username  string
+	Subject   string
+	SessionID string
+	Issuer    string
+	Audience  []string
+	IssuedAt  time.Time
+	ExpiresAt time.Time
+}
+
+// New joins the domain's rules with what they need of the world.
+func New(p Policy, d Dependencies) *Service {
+	if d.Audit == nil {
+		d.Audit = slog.New(slog.DiscardHandler)
+	}
+	return &Service{
+		policy: p, store: d.Store, tokens: d.Tokens, hasher: d.Hasher,
+		mailer: d.Mailer, audit: d.Audit, now: d.Now,
+	}
+}
+
+// Stats gives the counts so far.
+func (s *Service) Stats() Stats {
+	return Stats{
+		SessionsOpened:  s.counts.opened.Load(),
+		SessionsRenewed: s.counts.renewed.Load(),
+		SessionsReused:  s.counts.reused.Load(),
+		SessionsEnded:   s.counts.ended.Load(),
+	}
+}
+
+// authenticate verifies an access token and asks for a scope (empty: none).
+// Whether the session still lives is told by the query that the caller makes
+// anyway, with the reference that this returns.
+func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
+	claims, err := s.tokens.VerifyAccess(accessToken)
+	if err != nil {
+		return SessionRef{}, tokenFailure(err)
+	}
+	if scope != "" && !HasScope(claims.Scope, scope) {
+		return SessionRef{}, failure(Forbidden, "the token lacks the scope %q", scope)
+	}
+	return SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, nil
+}
+
+// tokenFailure is the answer to a token that cannot be verified. Only where
+// there are no keys to verify with is it not the token's fault.
+func tokenFailure(err error) error {
+	if errors.Is(err, token.ErrNoKeys) {
+		return &Error{Kind: Unavailable, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
+	}
+	return errToken(err)
+}
+
+// storeFailure turns what a Store reports into what a caller is told, for the
+// errors that mean the same wherever they occur.
+func storeFailure(err error) error {
+	if taken, ok := errors.AsType[*TakenError](err); ok {
+		var p problems
+		if taken.Username {
+			p.add("username", "is taken")
+		}
+		if taken.Email {
+			p.add("email", "is taken")
+		}
+		e := p.err().(*Error)
+		e.Kind = Conflict
+		return e
+	}
+	switch {
+	case errors.Is(err, ErrNoSession):
+		return errToken(err)
+	case errors.Is(err, ErrNoCode):
+		return errCode()
+	case errors.Is(err, ErrSuspended):
+		return failure(Forbidden, "the account is suspended")
+	case errors.Is(err, ErrNoUser):
+		return failure(NotFound, "email: no account has this address")
+	default:
+		return err
+	}
+}
+
+// event writes one line of the audit trail: ids only, no names, addresses,
+// codes or tokens.
+func (s *Service) event(ctx context.Context, name string, args ...any) {
+	if id, ok := ctx.Value(requestIDKey{}).(string); ok {
+		args = append(args, "request_id", id)
+	}
+	s.audit.InfoContext(ctx, name, args...)
+}
+
+type requestIDKey struct{}
+
+// WithRequestID marks what is done in ctx with the id of the request that asked
+// for it, for the audit trail.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// newID makes an id for a user or a session: a random UUID (RFC 9562 version
+// 4), which tells nothing about when or how many.
+func newID() string { return uuid.NewString() }
+
+// isUUID tells whether s is a UUID in its canonical form. Other spellings
+// (upper case, braces, no dashes) name nobody, so that one id has one text.
+func isUUID(s string) bool {
+	id, err := uuid.Parse(s)
+	return err == nil && id.String() == s
+}

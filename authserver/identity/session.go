@@ -1,0 +1,264 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+)
+
+// SignIn checks a password and opens a session. Whatever is wrong with the
+// account or the password, the answer is one and the same, and so is the work;
+// that the email is not verified is told only to who knows the password.
+func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
+	login, ok := parseLogin(username)
+	password = normalizePassword(password)
+	if !ok || !isPossiblePassword(password) {
+		return Tokens{}, errCredentials() // no account can have these: nothing to learn, nothing to count
+	}
+	c, err := s.store.FindCredentials(ctx, login)
+	if err != nil {
+		return Tokens{}, err
+	}
+	rehash, err := s.checkPassword(ctx, c, password)
+	if err != nil {
+		return Tokens{}, err
+	}
+	if !c.Activated {
+		return Tokens{}, failure(Forbidden, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
+	}
+	n := s.newSession()
+	n.UserID, n.Scope = c.User.ID, c.User.Scope
+	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
+	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
+	if err := s.store.OpenSession(ctx, n); err != nil {
+		if errors.Is(err, ErrStale) {
+			// The password was changed, or others failed too often, while this
+			// one was hashed. To say which would tell a guesser that they hit.
+			return Tokens{}, errCredentials()
+		}
+		return Tokens{}, storeFailure(err)
+	}
+	s.event(ctx, "signed in", "user", c.User.ID, "session", n.ID)
+	return s.firstTokens(n, c.User)
+}
+
+// checkPassword refuses what comes too early, hashes, and counts what is wrong.
+// The same statements and the same hashing are done whether or not there is an
+// account. rehash is the same password at the current cost, where the stored
+// hash has another.
+func (s *Service) checkPassword(ctx context.Context, c Credentials, password string) (rehash string, err error) {
+	if err := checkThrottle(c); err != nil {
+		return "", err
+	}
+	right, rehash, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	if err != nil {
+		return "", err
+	}
+	if right && c.Found && !c.Suspended {
+		return rehash, nil
+	}
+	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
+		return "", err // fail closed: a failure that cannot be counted is no free guess
+	}
+	s.event(ctx, "password refused", "user", c.User.ID, "failures", c.Failures+1)
+	return "", errCredentials()
+}
+
+// newSession prepares a session that opens now. Times are whole seconds, as in
+// tokens, so that what a token says and what the row says is the same.
+func (s *Service) newSession() NewSession {
+	now := s.now().UTC().Truncate(time.Second)
+	ends := now.Add(s.policy.SessionLifetime)
+	return NewSession{
+		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
+		Keep: s.policy.SessionsPerUser,
+	}
+}
+
+// firstTokens answers with the tokens of a session that was just opened.
+func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
+	s.counts.opened.Add(1)
+	return s.issue(Session{
+		ID: n.ID, User: u, Scope: n.Scope,
+		OpenedAt: n.OpenedAt, RefreshedAt: n.OpenedAt, ExpiresAt: n.ExpiresAt, EndsAt: n.EndsAt,
+	}, "")
+}
+
+// issue signs an access token for a session and answers with it and the
+// session's refresh token: the one given, or, where that is empty, the one of
+// the current generation, which is the same text whoever signs it and however
+// often.
+func (s *Service) issue(session Session, refresh string) (Tokens, error) {
+	now := s.now()
+	u := session.User
+	scope := narrowScope(session.Scope, u.Scope)
+	issued := now.UTC().Truncate(time.Second)
+	expires := earlier(issued.Add(s.policy.AccessTTL), session.EndsAt)
+	access, err := s.tokens.SignAccess(token.Access{
+		Subject: u.ID, SessionID: session.ID, Scope: scope,
+		Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name(),
+		AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
+	})
+	if err != nil {
+		return Tokens{}, tokenFailure(err)
+	}
+	if refresh == "" {
+		refresh, err = s.tokens.SignRefresh(token.Refresh{
+			Subject: u.ID, SessionID: session.ID, Generation: session.Generation,
+			IssuedAt: session.RefreshedAt, ExpiresAt: session.ExpiresAt,
+		})
+		if err != nil {
+			return Tokens{}, tokenFailure(err)
+		}
+	}
+	return Tokens{
+		AccessToken: access, ExpiresIn: expires.Sub(issued),
+		RefreshToken: refresh, RefreshExpiresIn: session.ExpiresAt.Sub(issued), Scope: scope,
+	}, nil
+}
+
+// Renew answers a refresh token with a new access token, and with a new refresh
+// token where the policy asks for one (RFC 6749 section 6; reuse: RFC 9700
+// section 4.14.2). Where none is needed, nothing is written.
+func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error) {
+	claims, err := s.tokens.VerifyRefresh(refreshToken)
+	if err != nil {
+		return Tokens{}, tokenFailure(err)
+	}
+	now := s.now()
+	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
+	if s.needsRotation(claims, now) {
+		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
+			RefreshedAt: now.UTC().Truncate(time.Second), Lifetime: s.policy.RefreshTTL,
+		})
+		if err != nil {
+			return Tokens{}, storeFailure(err)
+		}
+		if advanced {
+			s.counts.renewed.Add(1)
+			return s.issue(session, "")
+		}
+	}
+	session, err := s.store.FindSession(ctx, ref)
+	if err != nil {
+		return Tokens{}, storeFailure(err)
+	}
+	switch s.standing(session, claims.Generation, now) {
+	case current:
+		s.counts.renewed.Add(1)
+		return s.issue(session, refreshToken)
+	case justReplaced:
+		s.counts.renewed.Add(1)
+		return s.issue(session, "")
+	default:
+		return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
+	}
+}
+
+// needsRotation tells whether a renewal makes a new refresh token: always, or
+// past half of the life of the one presented.
+func (s *Service) needsRotation(r token.Refresh, now time.Time) bool {
+	return s.policy.Rotation == RotateAlways || now.Sub(r.IssuedAt) > r.ExpiresAt.Sub(r.IssuedAt)/2
+}
+
+// standing is how a presented generation stands to the session's current one.
+type standing int
+
+const (
+	reused       standing = iota // used up: whoever presents it, or whoever used it, stole it
+	current                      // the one to hold
+	justReplaced                 // the one before, within the grace: the reply was lost, or tabs race
+)
+
+func (s *Service) standing(session Session, generation int64, now time.Time) standing {
+	switch {
+	case generation == session.Generation:
+		return current
+	case generation == session.Generation-1 && now.Sub(session.RefreshedAt) <= s.policy.ReuseGrace:
+		return justReplaced
+	default:
+		return reused
+	}
+}
+
+// endReused ends a session whose refresh token was used again after its grace.
+func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
+	ended, err := s.store.EndSession(ctx, ref)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if ended {
+		s.counts.reused.Add(1)
+		s.event(ctx, "refresh token reused: session ended", "user", ref.UserID, "session", ref.ID,
+			"generation", session.Generation, "presented", presented)
+	}
+	return errToken(nil)
+}
+
+// SignOut ends the session of a refresh token, with all its access tokens. A
+// token that is genuine but expired, or whose session has ended, is no error
+// (RFC 7009 section 2.2).
+func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
+	claims, err := s.tokens.VerifyRefresh(refreshToken)
+	if err != nil && !errors.Is(err, token.ErrExpired) {
+		return tokenFailure(err)
+	}
+	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()})
+	if err != nil {
+		return storeFailure(err)
+	}
+	if ended {
+		s.counts.ended.Add(1)
+		s.event(ctx, "signed out", "user", claims.Subject, "session", claims.SessionID)
+	}
+	return nil
+}
+
+// Introspect tells what is known of an access or refresh token (RFC 7662). A
+// token that does not hold is no error: it is not active.
+func (s *Service) Introspect(ctx context.Context, text string) (Introspection, error) {
+	now := s.now()
+	access, accessErr := s.tokens.VerifyAccess(text)
+	if errors.Is(accessErr, token.ErrNoKeys) {
+		return Introspection{}, tokenFailure(accessErr)
+	}
+	refresh, refreshErr := token.Refresh{}, error(nil)
+	ref := SessionRef{ID: access.SessionID, UserID: access.Subject, Now: now}
+	if accessErr != nil {
+		if refresh, refreshErr = s.tokens.VerifyRefresh(text); refreshErr != nil {
+			return Introspection{}, nil
+		}
+		ref.ID, ref.UserID = refresh.SessionID, refresh.Subject
+	}
+	session, err := s.store.FindSession(ctx, ref)
+	switch {
+	case errors.Is(err, ErrNoSession):
+		return Introspection{}, nil
+	case err != nil:
+		return Introspection{}, storeFailure(err)
+	}
+	out := Introspection{
+		Active: true, Username: session.User.Username, Subject: ref.UserID, SessionID: ref.ID, Issuer: s.policy.Issuer,
+	}
+	if accessErr == nil {
+		out.TokenType, out.Audience, out.Scope = "access_token", s.policy.Audience, access.Scope
+		out.IssuedAt, out.ExpiresAt = access.IssuedAt, access.ExpiresAt
+		return out, nil
+	}
+	if s.standing(session, refresh.Generation, now) == reused {
+		return Introspection{}, nil
+	}
+	out.TokenType, out.Audience = "refresh_token", []string{s.policy.Issuer}
+	out.Scope = narrowScope(session.Scope, session.User.Scope)
+	out.IssuedAt, out.ExpiresAt = refresh.IssuedAt, refresh.ExpiresAt
+	return out, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

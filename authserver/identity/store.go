@@ -1,0 +1,278 @@
+package identity
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps accounts, codes and sessions. Every method is atomic: it does all
+// that its comment says, or nothing. It may be called by many goroutines and by
+// many replicas at once; the comments say which races it must decide.
+//
+// A method that cannot reach its data, or that does not get an answer in time,
+// returns an *Error of kind Unavailable. Other errors are those that the
+// comments name; anything else is a fault and maps to Internal.
+//
+// The contract is executable: identitytest.TestStore runs against every Store.
+type Store interface {
+	accountStore
+	codeStore
+	sessionStore
+}
+
+type accountStore interface {
+	// CreateUser inserts the user, not verified, and a code for them.
+	// It returns *TakenError, which names all that is taken, where another
+	// account has the same canonical username or email.
+	CreateUser(ctx context.Context, u NewUser, c NewCode) (User, error)
+
+	// FindCredentials reads what a sign-in needs, in one statement: the account
+	// that has this canonical username or email (Found is false where there is
+	// none) and the failures counted against it, or against the login itself
+	// where there is no account.
+	FindCredentials(ctx context.Context, login Login) (Credentials, error)
+
+	// CountFailure adds one failed password to those counted under key.
+	CountFailure(ctx context.Context, key ThrottleKey) error
+
+	// UpdateUser changes the names that are not nil, for the user of a live
+	// session. ErrNoSession; *TakenError.
+	UpdateUser(ctx context.Context, s SessionRef, p ProfileChange) (User, error)
+
+	// DeleteUser removes the user of a live session, and with them every
+	// session, code and counted failure. ErrNoSession.
+	DeleteUser(ctx context.Context, s SessionRef) error
+
+	// FindUser reads the user of a live session, in one statement. ErrNoSession.
+	FindUser(ctx context.Context, s SessionRef) (User, error)
+
+	// FindPassword reads what a change of password needs, for the user of a
+	// live session. ErrNoSession.
+	FindPassword(ctx context.Context, s SessionRef) (Credentials, error)
+
+	// ChangePassword replaces oldHash by newHash for the user of a live session,
+	// ends every other session of theirs, and removes their codes and counted
+	// failures. A sign-in that read oldHash and is still under way opens no
+	// session afterwards. ErrNoSession, also where the hash is no longer oldHash.
+	ChangePassword(ctx context.Context, s SessionRef, oldHash, newHash string) error
+}
+
+type codeStore interface {
+	// IssueCode makes c the only live code of its purpose for the account that
+	// has this canonical email. ErrNoUser; and ErrAlreadyVerified for the
+	// purpose Verification where the email is verified.
+	IssueCode(ctx context.Context, canonicalEmail string, c NewCode) (User, error)
+
+	// IssueEmailChange makes c the only live EmailChange code of the user of a
+	// live session. Where c.Target is not empty and another account has that
+	// address, it returns *TakenError. ErrNoSession.
+	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode) (User, error)
+
+	// RedeemVerification uses up a Verification code: its user's email becomes
+	// verified, every session that was opened before ends, their other codes
+	// are removed, and the session n is opened. Of any number of calls at once
+	// one succeeds. ErrNoCode; ErrSuspended, and then the code still holds.
+	RedeemVerification(ctx context.Context, h CodeHash, n NewSession) (User, error)
+
+	// FindRecovery reads whom a live Recovery code belongs to, without using it
+	// up. ErrNoCode.
+	FindRecovery(ctx context.Context, h CodeHash) (Credentials, error)
+
+	// RedeemRecovery uses up a Recovery code of the user userID: newHash becomes
+	// their password, their email is verified (they read it), and every session,
+	// code and counted failure of theirs goes. A suspended account stays
+	// suspended. Of any number of calls at once one succeeds. ErrNoCode.
+	RedeemRecovery(ctx context.Context, h CodeHash, userID, newHash string) error
+
+	// RedeemEmailChange uses up an EmailChange code of the user of a live
+	// session: email becomes their address, verified where the code was made
+	// for this very address, and every other code of theirs is removed.
+	// ErrNoSession; ErrNoCode, also where the code is another user's or another
+	// address's, and then it still holds; *TakenError, likewise.
+	RedeemEmailChange(ctx context.Context, s SessionRef, h CodeHash, email, canonicalEmail string) (User, error)
+}
+
+type sessionStore interface {
+	// OpenSession inserts a session, in one statement, if the account is still
+	// as its Credentials were read: the same password hash, not suspended, and
+	// not failed at by others meanwhile (n.Failures). It forgets the counted
+	// failures, stores n.Rehash where that is not empty, and removes the oldest
+	// sessions of the user beyond n.Keep. ErrStale where the account has changed.
+	OpenSession(ctx context.Context, n NewSession) error
+
+	// FindSession reads a live session and its user, in one statement.
+	// ErrNoSession, also where the user is suspended.
+	FindSession(ctx context.Context, s SessionRef) (Session, error)
+
+	// AdvanceSession moves a live session from generation to generation+1 in one
+	// conditional statement; advanced is false, and nothing was changed, where
+	// it has another generation, or is gone: exactly one of any number of calls
+	// advances it.
+	AdvanceSession(ctx context.Context, s SessionRef, generation int64, renewal Renewal) (session Session, advanced bool, err error)
+
+	// EndSession removes a session. It is no error where there is none.
+	EndSession(ctx context.Context, s SessionRef) (ended bool, err error)
+}
+
+// Login is what someone signs in with: one of the two.
+type Login struct {
+	CanonicalUsername string
+	CanonicalEmail    string
+}
+
+// NewUser is an account to be created.
+type NewUser struct {
+	ID                string
+	Username          string
+	CanonicalUsername string
+	Email             string
+	CanonicalEmail    string
+	FirstName         string
+	LastName          string
+	Scope             string
+	PasswordHash      string
+}
+
+// ProfileChange holds the new values; what is nil stays.
+type ProfileChange struct {
+	Username          *string
+	CanonicalUsername *string // set with Username
+	FirstName         *string
+	LastName          *string
+}
+
+// Purpose is what a one-time code is good for, and for nothing else.
+type Purpose string
+
+// The purposes of a code.
+const (
+	Verification Purpose = "verification" // proves a new account's email address
+	Recovery     Purpose = "recovery"     // sets a new password
+	EmailChange  Purpose = "email_change" // allows a new email address
+)
+
+// CodeHash is the SHA-256 of a one-time code: all that is kept of it.
+type CodeHash [32]byte
+
+// NewCode is a code to be stored.
+type NewCode struct {
+	Purpose Purpose
+	Hash    CodeHash
+	TTL     time.Duration // counted by the store's own clock
+	Target  string        // EmailChange: the canonical address it is good for; empty: for any
+}
+
+// Credentials are what a password is checked against.
+type Credentials struct {
+	Found        bool
+	User         User
+	PasswordHash string
+	Activated    bool // the email was verified at least once
+	Suspended    bool
+	ThrottleKey  ThrottleKey // what failures are counted under, for known and unknown alike
+	Failures     int         // wrong passwords since the last right one
+	SinceFailure time.Duration
+}
+
+// ThrottleKey names what wrong passwords are counted against: an account, or a
+// login that no account has. It is a digest, so that the table tells nobody
+// which names were tried, and its rows have one size.
+type ThrottleKey [32]byte
+
+// NewSession is a session to be opened. RedeemVerification takes the user and
+// the scope from the code's owner and ignores UserID and Scope.
+type NewSession struct {
+	ID       string
+	UserID   string
+	OpenedAt time.Time // also the generation's: truncated to seconds, as in tokens
+	// ExpiresAt is when the refresh token of the first generation expires.
+	ExpiresAt time.Time
+	// EndsAt is when the session ends, however often it is renewed.
+	EndsAt time.Time
+	Scope  string
+	Keep   int // how many sessions of the user may live, this one included
+
+	// For OpenSession alone:
+	PasswordHash string      // as it was read
+	Rehash       string      // the same password at the current cost; empty: leave it
+	ThrottleKey  ThrottleKey // whose failures are forgotten
+	Failures     int         // as they were read; more by now, and at FailureLimit: ErrStale
+	FailureLimit int
+}
+
+// SessionRef names a session and the user it must belong to. Now decides
+// whether it is alive.
+type SessionRef struct {
+	ID     string
+	UserID string
+	Now    time.Time
+}
+
+// Session is a live session with its user.
+type Session struct {
+	ID          string
+	User        User
+	Scope       string // as granted at sign-in; see narrowScope
+	Generation  int64
+	OpenedAt    time.Time // when the password or code was given: auth_time
+	RefreshedAt time.Time // when the current generation was made
+	ExpiresAt   time.Time // when the refresh token of the current generation expires
+	EndsAt      time.Time
+}
+
+// Renewal is what AdvanceSession writes.
+type Renewal struct {
+	RefreshedAt time.Time
+	// Lifetime of the new generation; the store cuts it at the session's end.
+	Lifetime time.Duration
+}
+
+// Errors of a Store that are part of its contract.
+var (
+	ErrNoUser          = storeError("no such user")
+	ErrNoCode          = storeError("no such code, or it does not hold")
+	ErrNoSession       = storeError("no such session, or it has ended")
+	ErrAlreadyVerified = storeError("the email address is verified already")
+	ErrSuspended       = storeError("the account is suspended")
+	ErrStale           = storeError("the account has changed since it was read")
+)
+
+type storeError string
+
+func (e storeError) Error() string { return string(e) }
+
+// TakenError tells what another account already has.
+type TakenError struct {
+	Username bool
+	Email    bool
+}
+
+func (e *TakenError) Error() string { return "username or email is taken" }
+
+// Mailer tells people things that must not be told to the caller. It is needed
+// where the callers are not trusted (exposure public).
+type Mailer interface {
+	// Send hands over one message. An error means that it was not taken.
+	Send(ctx context.Context, m Message) error
+}
+
+// Message is something to be told to the owner of an address.
+type Message struct {
+	To       string
+	Purpose  MessagePurpose
+	Username string // empty where the address has no account
+	Code     string // empty where there is none
+	TTL      time.Duration
+}
+
+// MessagePurpose is what a message is about; it chooses the template.
+type MessagePurpose string
+
+// What messages are about.
+const (
+	MailVerification  MessagePurpose = "verification"   // here is your code to verify the address
+	MailRecovery      MessagePurpose = "recovery"       // here is your code to set a new password
+	MailEmailChange   MessagePurpose = "email_change"   // here is your code to change the address
+	MailSignUpAttempt MessagePurpose = "signup_attempt" // someone tried to sign up with your address
+	MailUsernameTaken MessagePurpose = "username_taken" // your sign-up made no account: choose another username
+)

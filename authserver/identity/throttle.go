@@ -1,0 +1,35 @@
+package identity
+
+import "time"
+
+// freeFailures is how many wrong passwords in a row an account (or an unknown
+// login) may have before each further try has to wait.
+const freeFailures = 10
+
+// maxThrottle bounds the wait, so that a stranger who keeps failing slows the
+// owner down but never locks them out for long. At one try a minute, guessing
+// is 525,600 tries a year.
+const maxThrottle = time.Minute
+
+// throttleDelay is how long after the last of so many failures in a row the
+// next try is taken: not at all up to freeFailures, then 1 s, 2 s, 4 s … a minute.
+func throttleDelay(failures int) time.Duration {
+	over := failures - freeFailures
+	switch {
+	case over < 0:
+		return 0
+	case over >= 6: // 2^6 s is past the bound
+		return maxThrottle
+	default:
+		return min(time.Second<<over, maxThrottle)
+	}
+}
+
+// checkThrottle refuses a try that comes too early.
+func checkThrottle(c Credentials) error {
+	wait := throttleDelay(c.Failures) - c.SinceFailure
+	if wait <= 0 {
+		return nil
+	}
+	return &Error{Kind: RateLimited, Message: "too many wrong passwords; try again later", RetryAfter: wait}
+}
