@@ -60,7 +60,7 @@ func findOrGet(ctx context.Context, progress io.Writer) (string, error) {
 		}
 		return "", errors.New("the package postgresql is installed, but its programs are not found: set " + binDirVariable)
 	}
-	return fetch(cache, progress)
+	return fetch(ctx, cache, progress)
 }
 
 func hasPrograms(dir string) bool {
@@ -188,14 +188,14 @@ func runShown(ctx context.Context, progress io.Writer, command ...string) error 
 // fetch has the library bring the programs. It does so only as a part of a
 // start, so it starts a cluster in a scratch folder and stops it. As root that
 // start fails, for it does not change the user; the programs are there by then.
-func fetch(cache string, progress io.Writer) (_ string, err error) {
+func fetch(ctx context.Context, cache string, progress io.Writer) (_ string, err error) {
 	fmt.Fprintf(progress, "PostgreSQL is not on this machine; fetching %s into %s\n", fetched, cache)
 	scratch, err := os.MkdirTemp(cache, "fetching-")
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	port, err := freePort()
+	port, err := freePort(ctx)
 	if err != nil {
 		return "", err
 	}

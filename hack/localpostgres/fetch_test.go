@@ -93,7 +93,7 @@ func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv(repositoryVariable, repository(t).URL)
 	var progress bytes.Buffer
-	dir, err := fetch(cache, &progress)
+	dir, err := fetch(t.Context(), cache, &progress)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,8 @@ func TestTheProgramsAreFetchedWithoutRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := os.MkdirTemp("", temporaryPrefix+"home-")
+	// The account cannot enter t.TempDir.
+	home, err := os.MkdirTemp("", temporaryPrefix+"home-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestAFetchThatFailsSaysWhatToDo(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	t.Setenv(repositoryVariable, server.URL)
-	_, err := fetch(t.TempDir(), &bytes.Buffer{})
+	_, err := fetch(t.Context(), t.TempDir(), &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "install PostgreSQL") {
 		t.Error(err)
 	}

@@ -106,7 +106,7 @@ func (s *Server) startOnSomePort(ctx context.Context) error {
 	for try := 1; ; try++ {
 		s.port = s.options.Port
 		if s.port == 0 {
-			port, err := freePort()
+			port, err := freePort(ctx)
 			if err != nil {
 				return err
 			}
@@ -120,8 +120,8 @@ func (s *Server) startOnSomePort(ctx context.Context) error {
 	}
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", loopback+":0")
+func freePort(ctx context.Context) (int, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", loopback+":0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
@@ -139,7 +139,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 	if err := s.waitForPredecessor(ctx); err != nil {
 		return err
 	}
-	p, err := s.launch()
+	p, err := s.launch() //nolint:contextcheck // the server outlives the start
 	if err != nil {
 		return err
 	}
@@ -162,7 +162,7 @@ func (s *Server) waitUntilReady(ctx context.Context, p *process) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("PostgreSQL ended while it started (%v). The end of its log:\n%s", p.err, s.log.Bytes())
+			return fmt.Errorf("PostgreSQL ended while it started (%w). The end of its log:\n%s", p.err, s.log.Bytes())
 		case <-ctx.Done():
 			return fmt.Errorf("PostgreSQL does not get ready: %w (%w). The end of its log:\n%s", err, ctx.Err(), s.log.Bytes())
 		case <-time.After(10 * time.Millisecond):

@@ -71,7 +71,7 @@ func (r runner) run(ctx context.Context) (err error) {
 	if err := db.CreateDatabase(ctx, databaseName); err != nil {
 		return unlessDone(ctx, err)
 	}
-	settings, err := r.settings(db)
+	settings, err := r.settings(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (r runner) run(ctx context.Context) (err error) {
 			fmt.Fprintln(r.out, "\nstopping")
 			return nil
 		case <-server.done:
-			return fmt.Errorf("the server ended (%v); what it said is above", server.err)
+			return fmt.Errorf("the server ended (%w); what it said is above", server.err)
 		case <-db.Done():
 			return fmt.Errorf("PostgreSQL ended; what it said is in %s", databaseLog.Name())
 		case <-ready:
@@ -108,7 +108,7 @@ func (r runner) run(ctx context.Context) (err error) {
 // unlessDone drops an error that only says that we were told to stop.
 func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that it ended is what was asked for
 	}
 	return err
 }
@@ -118,7 +118,7 @@ const databaseName = "authgateway"
 // settings are those of a deployment that sets the necessary ones. What else
 // stands in our own environment, such as SIGNING_ALGORITHM, reaches the server
 // as well.
-func (r runner) settings(db *localpostgres.Server) (map[string]string, error) {
+func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[string]string, error) {
 	settings := map[string]string{
 		config.EnvHost:       host,
 		config.EnvDBHost:     db.Host(),
@@ -139,12 +139,12 @@ func (r runner) settings(db *localpostgres.Server) (map[string]string, error) {
 		}
 		settings[name] = passphrase
 	}
-	port, err := r.port(config.EnvPort, config.Defaults().Port)
+	port, err := r.port(ctx, config.EnvPort, config.Defaults().Port)
 	if err != nil {
 		return nil, err
 	}
 	settings[config.EnvPort] = port
-	settings[config.EnvMetricsPort], err = r.port(config.EnvMetricsPort, config.Defaults().MetricsPort)
+	settings[config.EnvMetricsPort], err = r.port(ctx, config.EnvMetricsPort, config.Defaults().MetricsPort)
 	return settings, err
 }
 
@@ -170,7 +170,7 @@ func keptSecret(path string) (string, error) {
 
 // port is the one in our environment or the usual one, or the next above it
 // that is free.
-func (r runner) port(name string, usual int) (string, error) {
+func (r runner) port(ctx context.Context, name string, usual int) (string, error) {
 	if value := os.Getenv(name); value != "" {
 		var err error
 		if usual, err = strconv.Atoi(value); err != nil {
@@ -178,7 +178,7 @@ func (r runner) port(name string, usual int) (string, error) {
 		}
 	}
 	for port := usual; port < usual+100; port++ {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			continue
 		}

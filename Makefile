@@ -1,0 +1,49 @@
+# Needs Go, and nothing else that it does not get by itself.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 5s
+
+.PHONY: help
+help: ## This list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/authserver: static, for this machine.
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/authserver ./cmd/authserver
+
+.PHONY: run
+run: build ## Run it with a PostgreSQL of its own, until Ctrl-C.
+	@go build -o bin/run ./hack/run
+	@bin/run
+
+.PHONY: test
+test: ## Run every test, against a real PostgreSQL.
+	hack/test.sh
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME (5s).
+	hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: bin/golangci-lint ## Run the linters, which also hold the architecture.
+	bin/golangci-lint run ./...
+
+bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum
+	@echo "building golangci-lint, once; this takes a few minutes"
+	cd hack/tools && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: ## Write the generated files anew.
+	go generate ./...
+
+.PHONY: verify
+verify: ## Check that generated files, go.mod and formatting are up to date.
+	hack/verify.sh
+
+.PHONY: bench
+bench: ## Measure the server against the bare libraries.
+	go run ./test/load
+
+.PHONY: clean
+clean: ## Remove what was built, and the data of make run.
+	rm -rf bin .local
