@@ -57,7 +57,7 @@ type job struct {
 
 // HasherStats are what a Hasher does now and has done.
 type HasherStats struct {
-	Waiting, Running  int64
+	Waiting, Running int64
 	Done, Shed, Gone int64 // hashed; turned away for want of time or room; given up by the caller
 }
 
@@ -141,8 +141,7 @@ func (h *Hasher) run(ctx context.Context, l *lane, work func()) error {
 	case <-h.stop:
 		err = h.overloaded(l)
 	case <-ctx.Done():
-		h.gone.Add(1)
-		err = ctx.Err()
+		err = h.abandoned(ctx.Err())
 	}
 	l.waiting.Add(-1)
 	if err != nil {
@@ -150,9 +149,16 @@ func (h *Hasher) run(ctx context.Context, l *lane, work func()) error {
 	}
 	<-j.done
 	if j.dead {
-		return context.Canceled
+		return h.abandoned(context.Cause(ctx))
 	}
 	return nil
+}
+
+// abandoned is what nobody will read: whoever asked has gone, or has run out of
+// time.
+func (h *Hasher) abandoned(cause error) error {
+	h.gone.Add(1)
+	return &Error{Kind: Overloaded, Message: "nobody waits for the answer any more", Cause: cause}
 }
 
 func (h *Hasher) overloaded(l *lane) error {
@@ -185,7 +191,6 @@ func (h *Hasher) do(j *job) {
 	defer close(j.done)
 	if j.ctx.Err() != nil || !isAlive(j.ctx) {
 		j.dead = true
-		h.gone.Add(1)
 		return
 	}
 	h.running.Add(1)

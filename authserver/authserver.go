@@ -1,0 +1,244 @@
+package authserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi"
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+)
+
+// clockLeeway is how far the clocks of replicas may differ: tokens from that
+// far in the future hold (decision 6 of docs/security.md).
+const clockLeeway = 10 * time.Second
+
+// Server is one replica of the service. Make one with New, and Run it once.
+type Server struct {
+	config  config.Config
+	log     *slog.Logger
+	store   *postgres.Store
+	keyring *keyring
+	hasher  *identity.Hasher
+	api     *httpapi.Server
+	ops     *operations
+
+	addresses chan Addresses
+	prepared  atomic.Bool // the schema is current and the keys are open
+	stopping  atomic.Bool
+}
+
+// Options are what a Server needs besides its settings.
+type Options struct {
+	Log       *slog.Logger           // nil: nowhere
+	Version   string                 // shown by the metrics
+	Now       func() time.Time       // nil: time.Now
+	Statement func(statement string) // called before each statement, for tests; nil: not
+}
+
+// Addresses are where a running server listens. Ops is empty where METRICS_PORT
+// is 0.
+type Addresses struct{ API, Ops string }
+
+// New puts a server together. It reads nothing and connects to nothing.
+func New(c config.Config, o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	store, err := openStore(c, o)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, log: o.Log, store: store, addresses: make(chan Addresses, 1)}
+	tokens := token.New(token.Config{
+		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
+	})
+	s.keyring = newKeyring(c, store, tokens, o.Log, o.Now)
+	s.hasher = identity.NewHasher(identity.HasherOptions{
+		Cost: c.SaltRounds, Threads: hashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
+	})
+	accounts := identity.New(policy(c), identity.Dependencies{
+		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
+	})
+	metrics := newMetrics(o.Version)
+	metrics.MustRegister(collector{store: store, hasher: s.hasher, accounts: accounts, keyring: s.keyring, now: o.Now})
+	s.api = httpapi.New(httpapi.Options{
+		Accounts: accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
+		TrustedCallerKey: c.TrustedCallerKey.Reveal(), Log: o.Log, Metrics: metrics,
+	})
+	s.ops = newOperations(metrics, s.notReady)
+	return s, nil
+}
+
+func openStore(c config.Config, o Options) (*postgres.Store, error) {
+	options := []postgres.Option{postgres.WithLogger(o.Log)}
+	if o.Statement != nil {
+		options = append(options, postgres.WithStatementHook(o.Statement))
+	}
+	return postgres.Open(postgres.Config{
+		Host: c.DBHost, Port: c.DBPort, User: c.DBUser, Password: c.DBPassword.Reveal(), Database: c.DBName,
+		SSLMode: c.DBSSLMode, SSLRootCert: c.DBSSLRootCert, MaxConns: c.DBMaxConns,
+		AcquireTimeout: c.DBAcquireTimeout, StatementTimeout: c.DBStatementTimeout,
+	}, options...)
+}
+
+// policy says in the domain's words what the settings say.
+func policy(c config.Config) identity.Policy {
+	names := []string{"authgateway", "auth-gateway", "auth gateway"}
+	if u, err := url.Parse(c.Issuer); err == nil {
+		names = append(names, u.Hostname())
+	}
+	return identity.Policy{
+		Issuer: c.Issuer, Audience: c.Audience,
+		Exposure: identity.Exposure(c.Exposure), SignUpScopes: strings.Join(c.SignupScopes, " "),
+		AccessTTL: c.AccessTokenExpiry, RefreshTTL: c.RefreshTokenExpiry,
+		SessionLifetime: c.SessionLifetime, SessionsPerUser: c.SessionsPerUser,
+		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
+		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
+		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
+	}
+}
+
+// Listening tells where a running server listens, once it does.
+func (s *Server) Listening() <-chan Addresses { return s.addresses }
+
+// Run serves until ctx ends, and then finishes what it has taken, within
+// SHUTDOWN_TIMEOUT. It returns nil after that, and an error that says what to
+// do where the server cannot start or go on.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.store.Close()
+	defer s.hasher.Close()
+	for _, warning := range s.config.Warnings() {
+		s.log.Warn(warning)
+	}
+	api, err := listen("PORT", s.config.Address())
+	if err != nil {
+		return err
+	}
+	where := Addresses{API: api.Addr().String()}
+	// What goes on beside the API ends after it: a request under way needs keys.
+	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(nil)
+	if address := s.config.MetricsAddress(); address != "" {
+		ops, err := listen("METRICS_PORT", address)
+		if err != nil {
+			return errors.Join(err, api.Close())
+		}
+		where.Ops = ops.Addr().String()
+		go func() { stop(s.ops.serve(ops)) }()
+		defer s.ops.close()
+	}
+	go func() { stop(s.api.Serve(api)) }()
+	work := make(chan struct{})
+	go func() {
+		defer close(work)
+		if err := s.work(background); err != nil {
+			stop(err)
+		}
+	}()
+	s.addresses <- where
+	s.log.Info("listening", "api", where.API, "metrics", where.Ops, "issuer", s.config.Issuer)
+
+	select {
+	case <-ctx.Done():
+	case <-background.Done():
+	}
+	err = s.shutDown()
+	stop(nil)
+	<-work
+	if cause := context.Cause(background); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+func listen(setting, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address) //nolint:noctx // nothing to wait for
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot listen at %s (is another server running there?): %w", setting, address, err)
+	}
+	return l, nil
+}
+
+// shutDown stops taking requests and finishes those that were taken. Replies
+// ask clients to come back on another connection from the first moment, and
+// DRAIN_DELAY gives whoever balances the load the time to notice.
+func (s *Server) shutDown() error {
+	s.stopping.Store(true)
+	s.log.Info("shutting down: no longer ready, finishing what was taken")
+	bounded, cancel := context.WithTimeout(context.Background(), s.config.ShutdownTimeout)
+	defer cancel()
+	s.api.Drain()
+	select {
+	case <-time.After(s.config.DrainDelay):
+	case <-bounded.Done():
+	}
+	err := s.api.Shutdown(bounded)
+	if err != nil {
+		return fmt.Errorf("some requests were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
+	}
+	s.log.Info("stopped")
+	return nil
+}
+
+// work prepares the server and then keeps it going.
+func (s *Server) work(ctx context.Context) error {
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	s.prepared.Store(true)
+	s.log.Info("ready")
+	go s.housekeeping(ctx)
+	s.keyring.watch(ctx)
+	return nil
+}
+
+// prepare brings the schema and the keys up, and waits for the database as long
+// as it takes.
+func (s *Server) prepare(ctx context.Context) error {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := s.store.Migrate(ctx)
+		if err == nil {
+			err = s.keyring.start(ctx)
+		}
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if isFatal(err) {
+			return err
+		}
+		s.log.Warn("not ready yet; trying again", "error", err, "after", wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// notReady says why the server should not be sent requests, or nil.
+func (s *Server) notReady(ctx context.Context) error {
+	switch {
+	case s.stopping.Load():
+		return errors.New("shutting down")
+	case !s.prepared.Load():
+		return errors.New("starting: waiting for the database and the keys")
+	}
+	if err := s.store.Ready(ctx); err != nil {
+		s.log.Warn("not ready", "error", err)
+		return errors.New("the database does not answer, or has an older schema")
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package authserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// Exit codes of a Command.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong arguments or settings
+)
+
+const usage = `authserver is an identity service over PostgreSQL.
+
+Usage:
+  authserver [serve]            serve until SIGTERM or SIGINT
+  authserver migrate            bring the database's schema up to date, and end
+  authserver keys list          show the signing keys
+  authserver keys rotate        begin a rotation of both keys now
+  authserver keys revoke KID    trust a key no more: every token that it signed dies
+  authserver healthcheck        end with 0 if the server on this machine is alive
+  authserver version            show the version
+  authserver -h                 show this, and every setting
+
+Settings come from the environment:
+
+`
+
+// Command is one call of the program.
+type Command struct {
+	Args      []string // without the program's name
+	LookupEnv func(string) (string, bool)
+	ReadFile  func(string) ([]byte, error)
+	Out, Err  io.Writer
+	Version   string
+}
+
+// Run does what the arguments say, until it is done or ctx ends, and gives the
+// exit code.
+func (c Command) Run(ctx context.Context) int {
+	flags := flag.NewFlagSet("authserver", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	switch err := flags.Parse(c.Args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(c.Out, usage)
+		return c.exit(config.Usage(c.Out))
+	case err != nil:
+		return c.misused(err.Error())
+	}
+	verb, rest := "serve", flags.Args()
+	if len(rest) > 0 {
+		verb, rest = rest[0], rest[1:]
+	}
+	if verb != "keys" && len(rest) > 0 {
+		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
+	}
+	switch verb {
+	case "version":
+		fmt.Fprintln(c.Out, c.Version)
+		return exitOK
+	case "help":
+		fmt.Fprint(c.Out, usage)
+		return c.exit(config.Usage(c.Out))
+	case "healthcheck":
+		return c.exit(c.healthcheck(ctx))
+	case "serve", "migrate", "keys":
+	default:
+		return c.misused(fmt.Sprintf("there is no command %q", verb))
+	}
+	settings, err := config.Load(c.LookupEnv, c.ReadFile)
+	if err != nil {
+		fmt.Fprintf(c.Err, "authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err)
+		return exitUsage
+	}
+	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version})
+	if err != nil {
+		return c.exit(err)
+	}
+	if verb == "serve" {
+		return c.exit(server.Run(ctx))
+	}
+	defer server.hasher.Close()
+	defer server.store.Close()
+	if verb == "migrate" {
+		return c.exit(c.migrate(ctx, server))
+	}
+	return c.keys(ctx, server, rest)
+}
+
+func (c Command) exit(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(c.Err, "authserver: %v\n", err)
+	return exitFailed
+}
+
+func (c Command) misused(message string) int {
+	fmt.Fprintf(c.Err, "authserver: %s; see authserver -h\n", message)
+	return exitUsage
+}
+
+func (c Command) logger(settings config.Config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: settings.LogLevel}
+	if settings.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(c.Err, options))
+	}
+	return slog.New(slog.NewJSONHandler(c.Err, options))
+}
+
+func (c Command) migrate(ctx context.Context, s *Server) error {
+	if err := s.store.Migrate(ctx); err != nil {
+		return err
+	}
+	version, err := s.store.Version(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Out, "the database has schema %d\n", version)
+	return nil
+}
+
+// healthcheck asks the server of the same settings whether it is alive. It needs
+// none but METRICS_PORT, so that it works in a container's HEALTHCHECK.
+func (c Command) healthcheck(ctx context.Context) error {
+	port := strconv.Itoa(config.Defaults().MetricsPort)
+	if given, ok := c.LookupEnv(config.EnvMetricsPort); ok && given != "" {
+		port = given
+	}
+	host := "localhost"
+	if given, ok := c.LookupEnv(config.EnvHost); ok && given != "" && !net.ParseIP(given).IsUnspecified() {
+		host = given
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("the server answers %s", response.Status)
+	}
+	return nil
+}
+
+// keys shows or changes the keys. Running servers follow within seconds.
+func (c Command) keys(ctx context.Context, s *Server, args []string) int {
+	k := s.keyring
+	change := k.policy
+	switch {
+	case len(args) == 1 && args[0] == "list":
+		return c.exit(c.listKeys(ctx, k))
+	case len(args) == 1 && args[0] == "rotate":
+		change.Rotate = k.now().UTC().Format(time.RFC3339Nano)
+	case len(args) == 2 && args[0] == "revoke":
+		change.Revoked = []string{args[1]}
+	default:
+		return c.misused("keys list, keys rotate or keys revoke KID")
+	}
+	if k.dir != "" {
+		return c.exit(errors.New("KEYS_DIR is set: these keys are rotated and revoked by whoever writes that directory"))
+	}
+	ring, err := k.load(ctx)
+	if err != nil {
+		return c.exit(err)
+	}
+	if ring.Generation == 0 {
+		return c.exit(errors.New("there are no keys yet; the server makes them when it starts"))
+	}
+	if len(change.Revoked) > 0 {
+		if _, known := ring.Key(change.Revoked[0]); !known {
+			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows them", change.Revoked[0]))
+		}
+	}
+	held, err := k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, change) })
+	if err == nil && !held {
+		err = errors.New("a server is changing the keys at this moment; try again")
+	}
+	if err != nil {
+		return c.exit(err)
+	}
+	return c.exit(c.listKeys(ctx, k))
+}
+
+func (c Command) listKeys(ctx context.Context, k *keyring) error {
+	ring, err := k.load(ctx)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(ring.Keys, func(a, b keys.Key) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(phases[a.Phase], phases[b.Phase]), a.Created.Compare(b.Created))
+	})
+	table := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tUNTIL")
+	for _, key := range ring.Keys {
+		until := "-"
+		if !key.Until.IsZero() {
+			until = key.Until.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Kind, key.Algorithm, key.Phase, key.Since.UTC().Format(time.RFC3339), until)
+	}
+	return table.Flush()
+}

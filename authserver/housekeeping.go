@@ -1,0 +1,41 @@
+package authserver
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	cleanUpInterval = time.Minute
+	cleanUpBatch    = 500 // rows of each table in one transaction
+)
+
+// housekeeping removes what has expired, in small batches, until ctx ends. The
+// replicas take turns: the store lets one at a time do it.
+func (s *Server) housekeeping(ctx context.Context) {
+	tick := time.NewTicker(cleanUpInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			s.cleanUp(ctx, now)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) cleanUp(ctx context.Context, now time.Time) {
+	for ctx.Err() == nil {
+		deleted, err := s.store.DeleteExpired(ctx, now, s.config.UnverifiedAccountExpiry, cleanUpBatch)
+		if err != nil {
+			s.log.Warn("what has expired could not be removed; trying again later", "error", err)
+			return
+		}
+		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
+			"accounts", deleted.Users, "throttles", deleted.Throttles)
+		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles) < cleanUpBatch {
+			return
+		}
+	}
+}

@@ -1,0 +1,290 @@
+package authserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// ringPoll is how often a replica looks whether the ring has changed. A revoked
+// key is trusted for no longer than that by a replica that can see its home.
+const ringPoll = 2 * time.Second
+
+// maxKeyFile bounds what is read of a file in KEYS_DIR.
+const maxKeyFile = 1 << 20
+
+// keyring holds the keys that this replica signs and verifies with, and keeps
+// them up with their home: the database, where the replicas rotate them among
+// themselves, or a directory, where someone else does (the operator).
+type keyring struct {
+	dir    string // empty: the database
+	store  *postgres.Store
+	tokens *token.Service
+	pass   keys.Passphrases
+	policy keys.Policy
+	log    *slog.Logger
+	now    func() time.Time
+
+	opened atomic.Pointer[keys.Opened]
+	failed atomic.Uint64 // reloads that were refused
+}
+
+func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, log *slog.Logger, now func() time.Time) *keyring {
+	return &keyring{
+		dir: c.KeysDir, store: store, tokens: tokens, log: log, now: now,
+		pass: keys.Passphrases{
+			Access:  given(c.AccessPassphrase, c.FormerAccessPassphrase),
+			Refresh: given(c.RefreshPassphrase, c.FormerRefreshPassphrase),
+		},
+		policy: keys.Policy{
+			Algorithm: keys.Algorithm(c.SigningAlgorithm), RotationInterval: c.KeyRotationInterval, PublishLead: c.KeyPublishLead,
+			Lifetimes: map[keys.Kind]time.Duration{keys.Access: c.AccessTokenExpiry, keys.Refresh: c.RefreshTokenExpiry},
+			ClockSkew: 2 * clockLeeway,
+		},
+	}
+}
+
+func given(secrets ...config.Secret) (texts []string) {
+	for _, s := range secrets {
+		if !s.IsZero() {
+			texts = append(texts, s.Reveal())
+		}
+	}
+	return texts
+}
+
+// Ring is what is published now; the zero Ring before there are keys.
+func (k *keyring) Ring() keys.Ring {
+	if o := k.opened.Load(); o != nil {
+		return o.Ring()
+	}
+	return keys.Ring{}
+}
+
+// load reads the ring from its home. The zero Ring means that there never was
+// one; whatever cannot be read is an error.
+func (k *keyring) load(ctx context.Context) (keys.Ring, error) {
+	var files map[string][]byte
+	var err error
+	if k.dir != "" {
+		files, err = readFiles(k.dir)
+	} else {
+		files, _, err = k.store.LoadRing(ctx)
+	}
+	if err != nil || files == nil {
+		return keys.Ring{}, err
+	}
+	return keys.FromFiles(files)
+}
+
+// readFiles reads the ring's files of a directory, as a mounted Secret has them.
+func readFiles(dir string) (map[string][]byte, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("KEYS_DIR: %w", err)
+	}
+	files := map[string][]byte{}
+	for _, entry := range entries {
+		name := entry.Name()
+		if ext := filepath.Ext(name); strings.HasPrefix(name, ".") || (ext != ".json" && ext != ".pem") {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path) // through the link that a mounted Secret is
+		if err == nil && info.Size() > maxKeyFile {
+			err = fmt.Errorf("%s is larger than a key file can be", path)
+		}
+		var data []byte
+		if err == nil {
+			data, err = os.ReadFile(path) //nolint:gosec // the directory is the operator's choice
+		}
+		if err != nil {
+			return nil, fmt.Errorf("KEYS_DIR: %w", err)
+		}
+		files[name] = data
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("KEYS_DIR: %s holds no keys (ring.json and <kid>.pem): %w", dir, fs.ErrNotExist)
+	}
+	return files, nil
+}
+
+// use opens a ring and signs and verifies with it from now on. Where it cannot
+// be opened, the one in use stays.
+func (k *keyring) use(ring keys.Ring) (*keys.Opened, error) {
+	var opened *keys.Opened
+	var err error
+	if last := k.opened.Load(); last != nil {
+		opened, err = last.Reopen(ring, k.pass)
+	} else {
+		opened, err = keys.Open(ring, k.pass)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.tokens.Use(opened)
+	k.opened.Store(opened)
+	go k.openNext(opened)
+	return opened, nil
+}
+
+// openNext opens the keys that will sign later, off the path of any request.
+func (k *keyring) openNext(opened *keys.Opened) {
+	if err := opened.Prepare(); err != nil {
+		k.log.Error("a key that is to sign later cannot be opened", "error", err)
+	}
+}
+
+// start brings up the first ring: it returns once there are keys to sign with
+// and nothing that has to happen before they do is left to do.
+func (k *keyring) start(ctx context.Context) error {
+	for {
+		ring, err := k.load(ctx)
+		if err != nil {
+			return err
+		}
+		if ring.Generation > 0 {
+			opened, err := k.use(ring)
+			if err != nil {
+				return err
+			}
+			if k.dir != "" || k.next(opened).Action == keys.None {
+				return nil
+			}
+		}
+		// Of the replicas that start at once, one makes the ring.
+		held, err := k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.policy) })
+		if err != nil {
+			return err
+		}
+		if held {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (k *keyring) next(opened *keys.Opened) keys.Step {
+	return k.nextBy(k.policy, opened)
+}
+
+func (k *keyring) nextBy(policy keys.Policy, opened *keys.Opened) keys.Step {
+	observed := keys.Observed{Seals: map[string]keys.Seal{}, Seen: keys.SeenEverywhere}
+	ring := keys.Ring{}
+	if opened != nil {
+		ring, observed.Seals = opened.Ring(), opened.Seals()
+	}
+	return keys.Next(ring, policy, observed, k.now())
+}
+
+// advance takes every step that is due, in the database, one swap each. Whoever
+// loses a swap reads again and asks again.
+func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
+	for {
+		ring, err := k.load(ctx)
+		if err != nil {
+			return err
+		}
+		var opened *keys.Opened
+		if ring.Generation > 0 {
+			if opened, err = k.use(ring); err != nil {
+				return err
+			}
+		}
+		step := k.nextBy(policy, opened)
+		if step.Action == keys.None {
+			if step.Reason == keys.Unopenable || step.Reason == keys.PolicyInvalid || step.Reason == keys.RingFull {
+				k.log.Error("keys: "+step.Message, "reason", step.Reason)
+			}
+			return nil
+		}
+		changed, err := keys.Apply(ring, step, k.pass)
+		if err != nil {
+			return err
+		}
+		swapped, err := k.store.SwapRing(ctx, ring.Generation, changed.Generation, changed.Files())
+		if err != nil {
+			return err
+		}
+		if swapped {
+			k.log.Info("keys: "+step.Message, "log", "audit", "action", step.Action, "reason", step.Reason, "kind", step.Kind, "kid", step.Key)
+		}
+	}
+}
+
+// watch keeps the keys up with their home until ctx ends. Whatever goes wrong,
+// the keys in use stay in use.
+func (k *keyring) watch(ctx context.Context) {
+	tick := time.NewTicker(ringPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := k.refresh(ctx); err != nil && ctx.Err() == nil {
+			k.failed.Add(1)
+			k.log.Error("the keys could not be brought up to date; the last good ones stay in use", "error", err)
+		}
+	}
+}
+
+// refresh takes over a ring that has changed, and rotates when it is time to.
+func (k *keyring) refresh(ctx context.Context) error {
+	opened := k.opened.Load()
+	changed, err := k.hasChanged(ctx, opened.Ring())
+	if err != nil {
+		return err
+	}
+	if changed {
+		ring, err := k.load(ctx)
+		if err != nil {
+			return err
+		}
+		if ring.Generation == 0 {
+			return errors.New("the key ring is gone from its home")
+		}
+		if opened, err = k.use(ring); err != nil {
+			return err
+		}
+	}
+	if k.dir != "" || k.next(opened).Action == keys.None {
+		return nil
+	}
+	_, err = k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.policy) })
+	return err
+}
+
+func (k *keyring) hasChanged(ctx context.Context, ring keys.Ring) (bool, error) {
+	if k.dir == "" {
+		generation, err := k.store.RingGeneration(ctx)
+		return generation != ring.Generation, err
+	}
+	found, err := k.load(ctx)
+	return found.Generation != ring.Generation, err
+}
+
+// isFatal tells of errors that waiting does not mend.
+func isFatal(err error) bool {
+	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
+		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
+		(identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled))
+}

@@ -1,0 +1,106 @@
+package authserver
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func newMetrics(version string) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "authgateway_build_info", Help: "Always 1; the label tells the version.",
+			ConstLabels: prometheus.Labels{"version": version},
+		}, func() float64 { return 1 }),
+	)
+	return r
+}
+
+// collector reads, when it is asked, the numbers that the parts keep anyway.
+type collector struct {
+	store    *postgres.Store
+	hasher   *identity.Hasher
+	accounts *identity.Service
+	keyring  *keyring
+	now      func() time.Time
+}
+
+var (
+	hashingJobs     = desc("hashing_jobs", "Passwords in the hashing lane now, by state.", "state")
+	hashingTotal    = desc("hashing_jobs_total", "Passwords that left the hashing lane: done, shed for want of time, or gone with their client.", "outcome")
+	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
+	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
+	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
+	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
+	poolGaveUp      = desc("database_connection_timeouts_total", "Calls that got no connection in time.")
+	keyAge          = desc("signing_key_age_seconds", "How long ago a key was made.", "use", "kid", "phase")
+	keyPhaseAge     = desc("signing_key_phase_seconds", "How long a key has been in its phase.", "use", "kid", "phase")
+	keyGeneration   = desc("key_ring_generation", "Which writing of the key ring this replica uses; the same at every replica but for moments.")
+	keyFailures     = desc("key_ring_reload_failures_total", "Times that the keys could not be brought up to date; the last good ones stay in use.")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("authgateway_"+name, help, labels, nil)
+}
+
+// Describe gives the descriptions of what Collect gives.
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		hashingJobs, hashingTotal, sessionsTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		keyAge, keyPhaseAge, keyGeneration, keyFailures,
+	} {
+		out <- d
+	}
+}
+
+// Collect reads the numbers.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	lane := c.hasher.Stats()
+	gauge(hashingJobs, float64(lane.Waiting), "waiting")
+	gauge(hashingJobs, float64(lane.Running), "running")
+	counter(hashingTotal, float64(lane.Done), "done")
+	counter(hashingTotal, float64(lane.Shed), "shed")
+	counter(hashingTotal, float64(lane.Gone), "gone")
+
+	sessions := c.accounts.Stats()
+	counter(sessionsTotal, float64(sessions.SessionsOpened), "opened")
+	counter(sessionsTotal, float64(sessions.SessionsRenewed), "renewed")
+	counter(sessionsTotal, float64(sessions.SessionsReused), "ended_by_reuse")
+	counter(sessionsTotal, float64(sessions.SessionsEnded), "ended")
+
+	pool := c.store.Stats()
+	gauge(poolConnections, float64(pool.Max), "max")
+	gauge(poolConnections, float64(pool.Acquired), "acquired")
+	gauge(poolConnections, float64(pool.Idle), "idle")
+	counter(poolWaits, float64(pool.Waits))
+	counter(poolWaited, pool.Waited.Seconds())
+	counter(poolGaveUp, float64(pool.GaveUp))
+
+	ring, now := c.keyring.Ring(), c.now()
+	gauge(keyGeneration, float64(ring.Generation))
+	counter(keyFailures, float64(c.keyring.failed.Load()))
+	for _, k := range ring.Keys {
+		labels := []string{string(k.Kind), k.ID, string(k.Phase)}
+		gauge(keyAge, now.Sub(k.Created).Seconds(), labels...)
+		gauge(keyPhaseAge, now.Sub(k.Since).Seconds(), labels...)
+	}
+}
+
+var _ prometheus.Collector = collector{}
+
+// phases in the order in which people want to read them.
+var phases = map[keys.Phase]int{keys.Signing: 0, keys.Published: 1, keys.Retiring: 2, keys.Revoked: 3}
