@@ -156,12 +156,12 @@ func (k *keyring) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ring.Generation > 0 {
+		if k.dir != "" || isComplete(ring) {
 			opened, err := k.use(ring)
 			if err != nil {
 				return err
 			}
-			if k.dir != "" || k.next(opened).Action == keys.None {
+			if k.dir != "" || k.next(k.policy, ring, opened.Seals()).Action == keys.None {
 				return nil
 			}
 		}
@@ -181,17 +181,19 @@ func (k *keyring) start(ctx context.Context) error {
 	}
 }
 
-func (k *keyring) next(opened *keys.Opened) keys.Step {
-	return k.nextBy(k.policy, opened)
+// isComplete tells whether a ring has what Open needs: a ring that is being made
+// for the first time has not.
+func isComplete(ring keys.Ring) bool {
+	for _, kind := range keys.Kinds() {
+		if _, signs := ring.Signing(kind); !signs {
+			return false
+		}
+	}
+	return true
 }
 
-func (k *keyring) nextBy(policy keys.Policy, opened *keys.Opened) keys.Step {
-	observed := keys.Observed{Seals: map[string]keys.Seal{}, Seen: keys.SeenEverywhere}
-	ring := keys.Ring{}
-	if opened != nil {
-		ring, observed.Seals = opened.Ring(), opened.Seals()
-	}
-	return keys.Next(ring, policy, observed, k.now())
+func (k *keyring) next(policy keys.Policy, ring keys.Ring, seals map[string]keys.Seal) keys.Step {
+	return keys.Next(ring, policy, keys.Observed{Seals: seals, Seen: keys.SeenEverywhere}, k.now())
 }
 
 // advance takes every step that is due, in the database, one swap each. Whoever
@@ -202,13 +204,17 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		if err != nil {
 			return err
 		}
-		var opened *keys.Opened
-		if ring.Generation > 0 {
-			if opened, err = k.use(ring); err != nil {
+		var seals map[string]keys.Seal
+		if isComplete(ring) {
+			opened, err := k.use(ring)
+			if err != nil {
 				return err
 			}
+			seals = opened.Seals()
+		} else {
+			seals = keys.Inspect(ring, k.pass)
 		}
-		step := k.nextBy(policy, opened)
+		step := k.next(policy, ring, seals)
 		if step.Action == keys.None {
 			if step.Reason == keys.Unopenable || step.Reason == keys.PolicyInvalid || step.Reason == keys.RingFull {
 				k.log.Error("keys: "+step.Message, "reason", step.Reason)
@@ -266,7 +272,7 @@ func (k *keyring) refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	if k.dir != "" || k.next(opened).Action == keys.None {
+	if k.dir != "" || k.next(k.policy, opened.Ring(), opened.Seals()).Action == keys.None {
 		return nil
 	}
 	_, err = k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.policy) })
