@@ -67,7 +67,9 @@ func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx)
 type attempt func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error)
 
 // call gives f a connection, a deadline, and further tries where those do no
-// harm; and turns what went wrong into the domain's errors.
+// harm; and turns what went wrong into the domain's errors. It does not ask
+// pgconn.SafeToRetry, which says yes to a COMMIT that was sent, and whose answer
+// was lost ("conn closed", pgx 5.12).
 func (s *Store) call(ctx context.Context, f attempt) error {
 	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
@@ -81,7 +83,7 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 			// PostgreSQL chose this one to solve a conflict, and undid it.
 			aborted = true
 			continue
-		case isLost(err) && try < s.tries && (mode == repeatable || pgconn.SafeToRetry(err)):
+		case isLost(err) && try < s.tries && mode == repeatable:
 			s.reset()
 			continue
 		}

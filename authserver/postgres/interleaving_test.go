@@ -142,6 +142,27 @@ func TestACodeIsNotIssuedForAnAddressThatIsBeingGivenUp(t *testing.T) {
 	}
 }
 
+func TestAVerificationThatWaitsForASuspensionIsRefused(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	code := newCode(identity.Verification)
+	u, err := store.CreateUser(t.Context(), newUser("ada"), code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = meet(t, c,
+		func() error {
+			_, err := store.RedeemVerification(t.Context(), code.Hash, newSession(u, time.Now()))
+			return err
+		},
+		(*sql.Tx).Commit,
+		`UPDATE users SET suspended_at = now() WHERE id = $1`, u.ID)
+	if !errors.Is(err, identity.ErrSuspended) {
+		t.Errorf("the error is %v; want %v", err, identity.ErrSuspended)
+	}
+}
+
 func TestASessionThatWasEndedMeanwhileChangesNoPassword(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)

@@ -1,9 +1,11 @@
 package postgres_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,7 +21,7 @@ type network struct {
 	listener net.Listener
 	target   string
 	frozen   atomic.Bool  // answers stay away, connections stay open
-	cut      atomic.Int64 // so many answers are lost, each with its connection
+	lose     atomic.Int64 // the how many-th answer from now is lost, with its connection; 0: none
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -66,7 +68,7 @@ func (n *network) answer(client, server net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
 		size, err := server.Read(buffer)
-		if err != nil || n.cut.Load() > 0 && n.cut.Add(-1) >= 0 {
+		if err != nil || n.lose.Load() > 0 && n.lose.Add(-1) == 0 {
 			return
 		}
 		for n.frozen.Load() {
@@ -120,31 +122,31 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	u := signUp(t, store, "ada")
 	renewal := identity.Renewal{RefreshedAt: now, Lifetime: time.Hour}
-	// Statements are prepared on each connection; one that is being prepared
-	// could lose that answer instead.
-	prepared := func() identity.SessionRef {
+	// Statements are prepared on each connection, which would take answers that
+	// are not meant: each is sent once before.
+	prepared := func(lose int64) identity.SessionRef {
 		t.Helper()
 		ref := open(t, store, u, now)
-		if _, _, err := store.AdvanceSession(t.Context(), ref, -1, renewal); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := store.EndSession(t.Context(), open(t, store, u, now)); err != nil {
+		_, _, advancing := store.AdvanceSession(t.Context(), ref, -1, renewal)
+		_, ending := store.EndSession(t.Context(), open(t, store, u, now))
+		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash)
+		if err := errors.Join(advancing, ending, changing); err != nil {
 			t.Fatal(err)
 		}
 		sent.take()
-		n.cut.Store(1)
+		n.lose.Store(lose)
 		return ref
 	}
 
 	t.Run("a sign-in is reported as failed, and not done again", func(t *testing.T) {
-		prepared()
+		prepared(1)
 		unavailable(t, time.Second, "lost", func() error { return store.OpenSession(t.Context(), newSession(u, now)) })
 		if got := sent.take(); len(got) != 1 {
 			t.Errorf("%d statements were sent; want 1", len(got))
 		}
 	})
 	t.Run("a renewal is done once, and reported as done by someone else", func(t *testing.T) {
-		ref := prepared()
+		ref := prepared(1)
 		_, advanced, err := store.AdvanceSession(t.Context(), ref, 0, renewal)
 		if advanced || err != nil {
 			t.Errorf("advanced is %v, error %v", advanced, err)
@@ -155,15 +157,28 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 		}
 	})
 	t.Run("a sign-out is done", func(t *testing.T) {
-		ref := prepared()
+		ref := prepared(1)
 		if _, err := store.EndSession(t.Context(), ref); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("a transaction that had not begun to commit is done again", func(t *testing.T) {
-		ref := prepared()
-		if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash); err != nil {
-			t.Fatalf("the answer to BEGIN was lost, and that is no error: %v", err)
+		for answer := range int64(4) { // BEGIN, lock, look, act
+			ref := prepared(answer + 1)
+			if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash); err != nil {
+				t.Errorf("answer %d was lost: %v", answer+1, err)
+			}
 		}
+	})
+	t.Run("a commit is reported as failed, and not done again", func(t *testing.T) {
+		ref := prepared(5)
+		unavailable(t, time.Second, "lost", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+		if got := sent.take(); len(got) != 5 {
+			t.Errorf("%d statements were sent; want 5:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		eventually(t, "it was done", func() bool {
+			credentials, err := store.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "ada"})
+			return err == nil && credentials.PasswordHash == otherHash
+		})
 	})
 }
