@@ -84,7 +84,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			DELETE FROM sessions s USING used WHERE s.user_id = used.user_id
 		), opened AS (
 			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
-			SELECT $3, used.user_id, $4, $5, $5, $6, $7 FROM used
+			SELECT $3, u.id, u.scope, $4, $4, $5, $6 FROM used JOIN users u ON u.id = used.user_id
 		), verified AS (
 			UPDATE users u
 			SET email_verified_at = now(), activated_at = coalesce(u.activated_at, now()), updated_at = now()
@@ -103,7 +103,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			return identity.ErrSuspended
 		}
 		err := tx.QueryRow(ctx, redeem, h[:], id(userID),
-			id(n.ID), n.Scope, n.OpenedAt, n.ExpiresAt, n.EndsAt).Scan(userPlaces(&owner)...)
+			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	return owner, err
@@ -118,7 +118,8 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (identity
 		CROSS JOIN LATERAL (SELECT ` + userThrottle + ` AS key) k
 		LEFT JOIN throttles t ON t.key = k.key
 		WHERE c.hash = $1 AND c.purpose = 'recovery' AND c.expires_at > now()`
-	return s.findCredentials(ctx, identity.ErrNoCode, sql, h[:])
+	c, err := s.findCredentials(ctx, sql, h[:])
+	return c, noRowsIs(err, identity.ErrNoCode)
 }
 
 // RedeemRecovery implements identity.Store.

@@ -60,7 +60,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 	u.UpdatedAt = s.now()
 	s.dropCodes(u.ID)
 	s.dropSessions(u.ID, "")
-	s.putSession(u.ID, n)
+	s.putSession(u.ID, u.Scope, n)
 	return u.User, nil
 }
 

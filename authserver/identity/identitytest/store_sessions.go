@@ -26,7 +26,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	}
 	delete(s.throttles, n.ThrottleKey)
 	s.prune(n.UserID, n.Keep-1)
-	s.putSession(n.UserID, n)
+	s.putSession(n.UserID, n.Scope, n)
 	return nil
 }
 
@@ -48,9 +48,9 @@ func (s *Store) prune(userID string, keep int) {
 	}
 }
 
-func (s *Store) putSession(userID string, n identity.NewSession) {
+func (s *Store) putSession(userID, scope string, n identity.NewSession) {
 	s.sessions[n.ID] = &session{
-		id: n.ID, userID: userID, scope: n.Scope,
+		id: n.ID, userID: userID, scope: scope,
 		openedAt: n.OpenedAt, refreshedAt: n.OpenedAt,
 		expiresAt: n.ExpiresAt, endsAt: n.EndsAt,
 	}

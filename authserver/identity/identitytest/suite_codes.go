@@ -99,7 +99,7 @@ var codeSentences = []sentence{
 		before := s.open(u)
 		recovery := s.issue(u, identity.Recovery)
 		n := s.session(u)
-		n.UserID = "" // the code tells whose it is
+		n.UserID, n.Scope = "", "" // the code tells whose it is
 		got, err := s.RedeemVerification(s.Context(), code, n)
 		s.ok(err)
 		want := u
