@@ -67,13 +67,17 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 		byUsername = find + `u.canonical_username` + count
 		byEmail    = find + `u.canonical_email` + count
 	)
+	if login.CanonicalEmail != "" {
+		return s.findCredentials(ctx, byEmail, login.CanonicalEmail)
+	}
+	return s.findCredentials(ctx, byUsername, login.CanonicalUsername)
+}
+
+// findCredentials runs a query for credentialColumns.
+func (s *Store) findCredentials(ctx context.Context, sql string, args ...any) (identity.Credentials, error) {
 	var c identity.Credentials
 	places, finish := credentialPlaces(&c)
-	sql, canonical := byUsername, login.CanonicalUsername
-	if login.CanonicalEmail != "" {
-		sql, canonical = byEmail, login.CanonicalEmail
-	}
-	if err := s.query(ctx, repeatable, into(places...), sql, canonical); err != nil {
+	if err := s.query(ctx, repeatable, into(places...), sql, args...); err != nil {
 		return identity.Credentials{}, err
 	}
 	finish()
@@ -129,17 +133,8 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (iden
 		CROSS JOIN LATERAL (SELECT ` + userThrottle + ` AS key) k
 		LEFT JOIN throttles t ON t.key = k.key
 		WHERE ` + isLive
-	return s.findCredentials(ctx, identity.ErrNoSession, sql, refArgs(ref)...)
-}
-
-func (s *Store) findCredentials(ctx context.Context, none error, sql string, args ...any) (identity.Credentials, error) {
-	var c identity.Credentials
-	places, finish := credentialPlaces(&c)
-	if err := s.query(ctx, repeatable, into(places...), sql, args...); err != nil {
-		return identity.Credentials{}, noRowsIs(err, none)
-	}
-	finish()
-	return c, nil
+	c, err := s.findCredentials(ctx, sql, refArgs(ref)...)
+	return c, noRowsIs(err, identity.ErrNoSession)
 }
 
 // DeleteUser implements identity.Store. Sessions and codes go by their foreign
