@@ -208,7 +208,7 @@ func scans(t *testing.T, db *sql.DB) (scans []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // read to the end
+	defer rows.Close()
 	for rows.Next() {
 		var name string
 		var n int64

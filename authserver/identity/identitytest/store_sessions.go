@@ -77,7 +77,7 @@ func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, gen
 	}
 	found, u, err := s.live(ref)
 	if err != nil || found.generation != generation {
-		return identity.Session{}, false, nil //nolint:nilerr // gone is not an error here, by contract
+		return identity.Session{}, false, nil
 	}
 	found.generation++
 	found.refreshedAt = renewal.RefreshedAt

@@ -304,7 +304,7 @@ func (s *suite) refuses(name string, ref identity.SessionRef, code identity.Code
 		},
 	}
 	for method, call := range calls {
-		if err := call(); err != identity.ErrNoSession { //nolint:errorlint // the contract's own value
+		if err := call(); err != identity.ErrNoSession {
 			s.Errorf("%s with a session that is %s: the error is %v", method, name, err)
 		}
 	}

@@ -165,7 +165,7 @@ func execute(dsn, statement string, args ...any) (err error) {
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // the statement's own error is what counts
+	defer db.Close()
 	_, err = db.Exec(statement, args...)
 	return err
 }
