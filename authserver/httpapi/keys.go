@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -64,10 +65,12 @@ func (s *Server) publish() (*publishedKeys, error) {
 	return p, nil
 }
 
-// sameRing tells whether two rings are one value. A ring is never changed in
-// place, so those that share their keys are the same.
+// sameRing tells whether two rings have the same keys in the same phases. An ID
+// is the thumbprint of its key, so nothing else can differ in what is published.
 func sameRing(a, b keys.Ring) bool {
-	return a.Generation == b.Generation && len(a.Keys) == len(b.Keys) && &a.Keys[0] == &b.Keys[0]
+	return slices.EqualFunc(a.Keys, b.Keys, func(x, y keys.Key) bool {
+		return x.ID == y.ID && x.Kind == y.Kind && x.Phase == y.Phase
+	})
 }
 
 func (s *Server) allKeys(_ context.Context, c *call) error {
