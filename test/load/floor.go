@@ -1,0 +1,366 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// The floor is what the server is measured against: Fiber and pgx, the
+// statements of authserver/postgres, and a signature checked or made with the
+// standard library. It believes all it is told, bounds nothing, logs nothing,
+// counts nothing, and remembers nothing: no honest server does less.
+
+// The statements, as authserver/postgres sends them.
+const (
+	floorUser = `u.id::text AS id, u.username, u.email, u.first_name, u.last_name, u.scope,
+		u.email_verified_at IS NOT NULL AS email_verified, u.created_at, u.updated_at`
+	floorSession = `s.id::text, s.scope, s.generation, s.opened_at, s.refreshed_at, s.expires_at, s.ends_at`
+	floorLive    = `s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND u.id = s.user_id AND u.suspended_at IS NULL`
+
+	findUser       = `SELECT ` + floorUser + ` FROM sessions s, users u WHERE ` + floorLive
+	findSession    = `SELECT ` + floorSession + `, ` + floorUser + ` FROM sessions s, users u WHERE ` + floorLive
+	advanceSession = `UPDATE sessions s
+		SET generation = s.generation + 1, refreshed_at = $5::timestamptz,
+			expires_at = least($5::timestamptz + $6, s.ends_at)
+		FROM users u
+		WHERE ` + floorLive + ` AND s.generation = $4
+		RETURNING ` + floorSession + `, ` + floorUser
+	findCredentials = `SELECT ` + floorUser + `,
+		u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
+		k.key, coalesce(t.failures, 0),
+		coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint
+		FROM (SELECT $1::text COLLATE "C" AS canonical) login
+		LEFT JOIN users u ON u.canonical_username = login.canonical
+		CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL
+			THEN sha256(convert_to('name:' || login.canonical, 'UTF8'))
+			ELSE sha256(convert_to('user:' || u.id::text, 'UTF8')) END AS key) k
+		LEFT JOIN throttles t ON t.key = k.key`
+	openSession = `WITH account AS (
+			SELECT id FROM users WHERE id = $2 AND password_hash = $8 AND suspended_at IS NULL
+			AND NOT EXISTS (SELECT FROM throttles WHERE key = $9 AND failures > $10 AND failures >= $11)
+			FOR NO KEY UPDATE
+		), opened AS (
+			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
+			SELECT $1, account.id, $3, $4, $4, $5, $6 FROM account
+			RETURNING id
+		), pruned AS (
+			DELETE FROM sessions WHERE id IN (
+				SELECT s.id FROM sessions s JOIN account ON s.user_id = account.id
+				ORDER BY s.opened_at DESC, s.id DESC
+				OFFSET greatest($7::int - 1, 0))
+		), forgiven AS (
+			DELETE FROM throttles t USING account WHERE t.key = $9
+		)
+		SELECT FROM opened`
+)
+
+// floorOptions come to the floor's process over its standard input.
+type floorOptions struct {
+	Address, DSN, Issuer string
+	Access, Refresh      floorKey
+	Rotate               bool
+}
+
+// floorKey signs and verifies tokens of one kind. They are those of the server,
+// so that both can be asked with the same ones.
+type floorKey struct {
+	Header  string // of its tokens, encoded
+	PKCS8   []byte
+	private crypto.Signer
+}
+
+// background has no end, which spares the driver a watch over it.
+var background = context.Background()
+
+type floor struct {
+	floorOptions
+	pool *pgxpool.Pool
+}
+
+func serveFloor(ctx context.Context, o floorOptions) error {
+	for _, key := range []*floorKey{&o.Access, &o.Refresh} {
+		if err := key.open(); err != nil {
+			return err
+		}
+	}
+	config, err := pgxpool.ParseConfig(o.DSN)
+	if err != nil {
+		return err
+	}
+	config.MaxConns = 10 // the server's default
+	f := &floor{floorOptions: o}
+	if f.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return err
+	}
+	app := fiber.New(fiber.Config{DisableStartupMessage: true})
+	app.Get("/users", f.user)
+	app.Post("/tokens", f.renew)
+	app.Post("/tokens/signin", f.signIn)
+	app.Get("/healthz", func(c *fiber.Ctx) error { return c.SendStatus(fiber.StatusOK) })
+	app.Get("/readyz", func(c *fiber.Ctx) error { return f.pool.Ping(background) })
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
+	if err != nil {
+		return err
+	}
+	return app.Listener(listener)
+}
+
+type floorUserReply struct {
+	ID         string    `json:"id"`
+	Username   string    `json:"username"`
+	Email      string    `json:"email"`
+	FirstName  string    `json:"first_name"`
+	LastName   string    `json:"last_name"`
+	Name       string    `json:"name"`
+	Scope      string    `json:"scope"`
+	IsVerified bool      `json:"is_verified"`
+	CreatedAt  time.Time `json:"created_at"`
+	UpdatedAt  time.Time `json:"updated_at"`
+}
+
+func (u *floorUserReply) places() []any {
+	return []any{&u.ID, &u.Username, &u.Email, &u.FirstName, &u.LastName, &u.Scope, &u.IsVerified, &u.CreatedAt, &u.UpdatedAt}
+}
+
+type floorSessionRow struct {
+	ID, Scope                              string
+	Generation                             int64
+	OpenedAt, RefreshedAt, ExpiresAt, Ends time.Time
+	User                                   floorUserReply
+}
+
+func (s *floorSessionRow) places() []any {
+	return append([]any{&s.ID, &s.Scope, &s.Generation, &s.OpenedAt, &s.RefreshedAt, &s.ExpiresAt, &s.Ends}, s.User.places()...)
+}
+
+func (f *floor) user(c *fiber.Ctx) error {
+	claims, err := f.Access.verify(strings.TrimPrefix(c.Get("Authorization"), "Bearer "))
+	if err != nil {
+		return err
+	}
+	var u floorUserReply
+	if err := f.pool.QueryRow(background, findUser, claims.SessionID, claims.Subject, time.Now()).Scan(u.places()...); err != nil {
+		return err
+	}
+	u.Name = u.FirstName + " " + u.LastName
+	return c.JSON(&u)
+}
+
+func (f *floor) renew(c *fiber.Ctx) error {
+	var body struct {
+		RefreshToken string `json:"refresh_token"`
+	}
+	if err := json.Unmarshal(c.Body(), &body); err != nil {
+		return err
+	}
+	claims, err := f.Refresh.verify(body.RefreshToken)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var s floorSessionRow
+	if !f.Rotate {
+		if err := f.pool.QueryRow(background, findSession, claims.SessionID, claims.Subject, now).Scan(s.places()...); err != nil {
+			return err
+		}
+		return f.tokens(c, s, body.RefreshToken)
+	}
+	err = f.pool.QueryRow(background, advanceSession, claims.SessionID, claims.Subject, now,
+		claims.Generation, now.Truncate(time.Second), refreshTTL).Scan(s.places()...)
+	if err != nil {
+		return err
+	}
+	return f.tokens(c, s, "")
+}
+
+func (f *floor) signIn(c *fiber.Ctx) error {
+	var body struct{ Username, Password string }
+	if err := json.Unmarshal(c.Body(), &body); err != nil {
+		return err
+	}
+	var u floorUserReply
+	var hash string
+	var key []byte
+	var failures int
+	var since int64
+	var found, activated, suspended bool
+	err := f.pool.QueryRow(background, findCredentials, body.Username).Scan(append(u.places(),
+		&found, &hash, &activated, &suspended, &key, &failures, &since)...)
+	if err != nil {
+		return err
+	}
+	if err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(body.Password)); err != nil {
+		return err
+	}
+	now := time.Now().Truncate(time.Second)
+	s := floorSessionRow{
+		ID: uuid.NewString(), Scope: u.Scope, User: u,
+		OpenedAt: now, RefreshedAt: now, ExpiresAt: now.Add(refreshTTL), Ends: now.Add(sessionTTL),
+	}
+	err = f.pool.QueryRow(background, openSession, s.ID, u.ID, s.Scope, s.OpenedAt, s.ExpiresAt, s.Ends, 100,
+		hash, key, 0, 10).Scan()
+	if err != nil {
+		return err
+	}
+	return f.tokens(c, s, "")
+}
+
+// tokens signs what the server signs, with the same claims.
+func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) error {
+	now := time.Now().Unix()
+	access, err := f.Access.sign(struct {
+		Issuer        string `json:"iss"`
+		Subject       string `json:"sub"`
+		Audience      string `json:"aud"`
+		Expires       int64  `json:"exp"`
+		Issued        int64  `json:"iat"`
+		ID            string `json:"jti"`
+		Scope         string `json:"scope"`
+		SessionID     string `json:"sid"`
+		Username      string `json:"username"`
+		Email         string `json:"email"`
+		EmailVerified bool   `json:"email_verified"`
+		Name          string `json:"name"`
+		AuthTime      int64  `json:"auth_time"`
+	}{
+		f.Issuer, s.User.ID, f.Issuer, now + int64(accessTTL.Seconds()), now, rand.Text(), s.Scope, s.ID,
+		s.User.Username, s.User.Email, s.User.IsVerified, s.User.FirstName + " " + s.User.LastName, s.OpenedAt.Unix(),
+	})
+	if err != nil {
+		return err
+	}
+	if refresh == "" {
+		refresh, err = f.Refresh.sign(struct {
+			Issuer     string `json:"iss"`
+			Subject    string `json:"sub"`
+			Audience   string `json:"aud"`
+			Expires    int64  `json:"exp"`
+			Issued     int64  `json:"iat"`
+			ID         string `json:"jti"`
+			SessionID  string `json:"sid"`
+			Generation int64  `json:"gen"`
+		}{
+			f.Issuer, s.User.ID, f.Issuer, s.ExpiresAt.Unix(), s.RefreshedAt.Unix(),
+			fmt.Sprint(s.ID, ".", s.Generation), s.ID, s.Generation,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.JSON(struct {
+		AccessToken      string `json:"access_token"`
+		TokenType        string `json:"token_type"`
+		ExpiresIn        int64  `json:"expires_in"`
+		RefreshToken     string `json:"refresh_token"`
+		RefreshExpiresIn int64  `json:"refresh_expires_in"`
+		Scope            string `json:"scope"`
+	}{access, "Bearer", int64(accessTTL.Seconds()), refresh, s.ExpiresAt.Unix() - now, s.Scope})
+}
+
+// floorClaims are what the floor needs of a token.
+type floorClaims struct {
+	Subject    string `json:"sub"`
+	SessionID  string `json:"sid"`
+	Generation int64  `json:"gen"`
+}
+
+var errSignature = errors.New("the signature is wrong")
+
+func (k *floorKey) verify(token string) (claims floorClaims, err error) {
+	dot := strings.LastIndexByte(token, '.')
+	_, payload, found := strings.Cut(token[:max(dot, 0)], ".")
+	if !found {
+		return claims, errSignature
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+	if err != nil {
+		return claims, err
+	}
+	digest := sha256.Sum256([]byte(token[:dot]))
+	switch public := k.private.Public().(type) {
+	case *ecdsa.PublicKey:
+		if len(signature) != 64 || !ecdsa.Verify(public, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+			return claims, errSignature
+		}
+	case *rsa.PublicKey:
+		if err := rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature); err != nil {
+			return claims, err
+		}
+	case ed25519.PublicKey:
+		if !ed25519.Verify(public, []byte(token[:dot]), signature) {
+			return claims, errSignature
+		}
+	}
+	text, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		return claims, err
+	}
+	return claims, json.Unmarshal(text, &claims)
+}
+
+func (k *floorKey) sign(claims any) (string, error) {
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	text := k.Header + "." + base64.RawURLEncoding.EncodeToString(payload)
+	digest := sha256.Sum256([]byte(text))
+	var signature []byte
+	switch private := k.private.(type) {
+	case *ecdsa.PrivateKey:
+		r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
+		if err != nil {
+			return "", err
+		}
+		signature = make([]byte, 64)
+		r.FillBytes(signature[:32])
+		s.FillBytes(signature[32:])
+	case *rsa.PrivateKey:
+		if signature, err = rsa.SignPKCS1v15(nil, private, crypto.SHA256, digest[:]); err != nil {
+			return "", err
+		}
+	case ed25519.PrivateKey:
+		signature = ed25519.Sign(private, []byte(text))
+	}
+	return text + "." + base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+func (k *floorKey) open() error {
+	parsed, err := x509.ParsePKCS8PrivateKey(k.PKCS8)
+	if err != nil {
+		return err
+	}
+	private, ok := parsed.(crypto.Signer)
+	if !ok {
+		return errors.New("a key that cannot sign")
+	}
+	k.private = private
+	return nil
+}
+
+// encodedHeader is the first segment of the tokens that a key signs.
+func encodedHeader(s keys.Signer, typ string) string {
+	header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":%q}`, s.Algorithm, s.ID, typ)
+	return base64.RawURLEncoding.EncodeToString([]byte(header))
+}

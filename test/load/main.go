@@ -1,0 +1,463 @@
+// Command load is `make bench`: it measures the server against a floor that
+// does only the unavoidable work, both in one run on one database, and prints
+// what came out as Markdown. A figure that misses its target says so; the exit
+// code tells only whether everything ran.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func main() {
+	b := bench{report: report{to: os.Stdout}}
+	if role := os.Getenv(roleVariable); role != "" {
+		exit(play(role))
+	}
+	// Short rounds, and many of them: whatever else the machine does then meets
+	// both halves of a round alike.
+	flag.DurationVar(&b.slice, "duration", 500*time.Millisecond, "how long each half of a round lasts: six times that for signing in, and a storm twenty times")
+	flag.IntVar(&b.rounds, "rounds", 15, "rounds of server and floor in turn, of which the median counts; a third of them for signing in")
+	only := flag.String("only", "", "run these parts alone, separated by commas: "+strings.Join(parts, ", "))
+	quick := flag.Bool("quick", false, "show in seconds that all of it runs; the figures mean little")
+	flag.StringVar(&b.program, "server", "", "the server's program; without it, what make build makes")
+	flag.Parse()
+	if *quick {
+		b.beQuick()
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	exit(b.run(ctx, *only))
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// parts of a run, in the order in which they run.
+var parts = []string{"size", "start", "memory", "throughput", "signin", "algorithms", "storm", "limited"}
+
+type bench struct {
+	report
+	slice   time.Duration
+	rounds  int
+	users   int
+	starts  int
+	program string
+	only    []string
+	db      *localpostgres.Server
+	hash    string
+}
+
+func (b *bench) beQuick() {
+	b.slice, b.rounds, b.users, b.starts = 50*time.Millisecond, 1, 3*active, 2
+}
+
+func (b *bench) wants(part string) bool { return len(b.only) == 0 || slices.Contains(b.only, part) }
+
+func (b *bench) run(ctx context.Context, only string) (err error) {
+	if only != "" {
+		b.only = strings.Split(only, ",")
+	}
+	for _, part := range b.only {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("there is no part %q, only %s", part, strings.Join(parts, ", "))
+		}
+	}
+	if b.users == 0 {
+		b.users, b.starts = 10000, 10
+	}
+	if b.program == "" {
+		// What is measured is what is shipped.
+		if output, err := exec.CommandContext(ctx, "make", "-s", "build").CombinedOutput(); err != nil {
+			return fmt.Errorf("make build: %w\n%s", err, output)
+		}
+		b.program = filepath.Join("bin", "authserver")
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), cost)
+	if err != nil {
+		return err
+	}
+	b.hash = string(hash)
+	if b.db, err = localpostgres.Start(ctx, localpostgres.Options{}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.db.Stop()) }()
+
+	b.printf("## Load: the server against the floor\n\n%d processors, shared with PostgreSQL (fsync off) and the clients; %s; load average %s.\n",
+		runtime.NumCPU(), runtime.Version(), loadAverage())
+	r, err := newRig(ctx, b.db, b.program, b.hash, keys.ES256, b.users)
+	if err != nil {
+		return err
+	}
+	if err := b.figures(ctx, r); err != nil {
+		return err
+	}
+	if err := b.ratios(ctx, r); err != nil {
+		return err
+	}
+	if b.wants("algorithms") {
+		if err := b.algorithms(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.storms(ctx, r); err != nil {
+		return err
+	}
+	b.printf("\nLoad average at the end: %s. ", loadAverage())
+	if len(b.missed) == 0 {
+		b.printf("Every target is met.\n")
+	} else {
+		b.printf("Missed: %s.\n", strings.Join(b.missed, "; "))
+	}
+	return ctx.Err()
+}
+
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(text))
+	if err != nil || len(fields) < 3 {
+		return "unknown"
+	}
+	return strings.Join(fields[:3], " ")
+}
+
+// figures are those of one server alone, while nothing else runs.
+func (b *bench) figures(ctx context.Context, r *rig) error {
+	if !b.wants("size") && !b.wants("start") && !b.wants("memory") {
+		return nil
+	}
+	b.table("Size, start and memory", "figure", "measured", "target", "", "remarks")
+	if b.wants("size") {
+		info, err := os.Stat(b.program)
+		if err != nil {
+			return err
+		}
+		b.atMost("binary", float64(info.Size())/(1<<20), "MiB", 25, "")
+	}
+	if b.wants("start") {
+		server, err := b.startToReady(func() (*process, error) { return r.startServer(ctx, nil) })
+		if err != nil {
+			return err
+		}
+		floor, err := b.startToReady(func() (*process, error) { return r.startFloor(ctx, false) })
+		if err != nil {
+			return err
+		}
+		b.atMost("start to ready, migrated database", server, "ms", 300, fmt.Sprintf("median of %d; floor: %.0f ms", b.starts, floor))
+	}
+	if b.wants("memory") {
+		return b.memory(ctx, r)
+	}
+	return nil
+}
+
+func (b *bench) startToReady(start func() (*process, error)) (float64, error) {
+	var took []float64
+	for range b.starts {
+		p, err := start()
+		if err != nil {
+			return 0, err
+		}
+		took = append(took, milliseconds(p.ready))
+		p.stop()
+	}
+	return median(took), nil
+}
+
+func (b *bench) memory(ctx context.Context, r *rig) error {
+	server, err := r.startServer(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	floor, err := r.startFloor(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer floor.stop()
+	time.Sleep(10 * b.slice)
+	idle, err1 := server.memory("VmRSS")
+	idleFloor, err2 := floor.memory("VmRSS")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	b.atMost("memory, idle", idle, "MiB", 20, fmt.Sprintf("resident some seconds after the start; floor: %.1f MiB", idleFloor))
+
+	// Each user gets an access token of this server's, so that it has met them
+	// all, and uses it; then it works on.
+	access := make([]string, len(r.refresh))
+	renew := r.renew(r.refresh)
+	renew.lanes, renew.limit = 0, len(access)
+	renew.accept = func(n int, response *fasthttp.Response) { access[n] = member(response.Body(), "access_token") }
+	if err := drive(server.address, 8, time.Minute, renew).problem(); err != nil {
+		return fmt.Errorf("renew for every user: %w", err)
+	}
+	read := r.read(access)
+	read.lanes, read.limit = 0, len(access)
+	if err := drive(server.address, 8, time.Minute, read).problem(); err != nil {
+		return fmt.Errorf("read for every user: %w", err)
+	}
+	var mixed sync.WaitGroup
+	results := make([]tally, 3)
+	for i, j := range []job{r.read(access), r.renew(r.refresh), r.signIn()} {
+		mixed.Go(func() { results[i] = drive(server.address, 32, 10*b.slice, j) })
+	}
+	mixed.Wait()
+	for _, t := range results {
+		if err := t.problem(); err != nil {
+			return fmt.Errorf("memory under load: %w", err)
+		}
+	}
+	loaded, err := server.memory("VmHWM")
+	if err != nil {
+		return err
+	}
+	b.atMost("memory under load", loaded, "MiB", 60,
+		fmt.Sprintf("the most ever resident; %d users signed in, then reads, renewals and sign-ins on 32 connections each", len(access)))
+	return nil
+}
+
+var ratioColumns = []string{"request", "connections", "server/s", "floor/s", "ratio (range)", "target", "", "CPU µs per request: server, floor", "remarks"}
+
+// ratios compares throughput.
+func (b *bench) ratios(ctx context.Context, r *rig) error {
+	if !b.wants("throughput") && !b.wants("signin") {
+		return nil
+	}
+	defer r.stopAll()
+	if err := r.startAll(ctx); err != nil {
+		return err
+	}
+	if b.wants("throughput") {
+		b.table("Throughput, ES256, "+fmt.Sprint(active)+" users in turn", ratioColumns...)
+		for _, connections := range []int{1, 8, 32} {
+			if err := b.throughput(r, connections); err != nil {
+				return err
+			}
+		}
+		if err := b.unseen(r); err != nil {
+			return err
+		}
+	}
+	if b.wants("signin") {
+		b.table("Signing in, ES256, bcrypt cost "+fmt.Sprint(cost), ratioColumns...)
+		for _, connections := range []int{1, 8, 32} {
+			if err := b.compare("POST /tokens/signin", connections, 0.95, 6*b.slice, r.server, r.floor, r.signIn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (b *bench) throughput(r *rig, connections int) error {
+	return errors.Join(
+		b.compare("GET /users", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.read(r.access) }),
+		b.compare("POST /tokens", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.renew(r.refresh[:active]) }),
+		b.compare("POST /tokens, rotating", connections, 0.85, b.slice, r.rotating, r.rotFloor, r.rotate),
+	)
+}
+
+// unseen is the worst that the server's memory of checked tokens can meet: none
+// comes twice.
+func (b *bench) unseen(r *rig) error {
+	const most = 10000
+	count := min(most, b.users)
+	var err error
+	read := func() job {
+		access, failure := r.freshAccess(count)
+		err = errors.Join(err, failure)
+		j := r.read(access)
+		j.lanes, j.limit = 0, count
+		return j
+	}
+	age := time.Minute
+	renew := func() job {
+		// Those whose token was rotated would be turned away.
+		age += time.Second
+		list, failure := r.freshRefresh(count, age)
+		err = errors.Join(err, failure)
+		list = slices.Delete(list, active, 2*active)
+		j := r.renew(list)
+		j.lanes, j.limit = 0, len(list)
+		return j
+	}
+	return errors.Join(
+		b.compare("GET /users, each token for the first time", 8, 0.85, b.slice, r.server, r.floor, read),
+		b.compare("POST /tokens, each token for the first time", 8, 0.85, b.slice, r.server, r.floor, renew), err)
+}
+
+// compare drives both in turn, the first one changing from round to round, and
+// prints a row. makeJob is called for each half of a round.
+func (b *bench) compare(what string, connections int, target float64, d time.Duration, server, floor *process, makeJob func() job) error {
+	var c compared
+	shed := 0
+	rounds := b.rounds
+	if d > b.slice {
+		rounds = max(rounds/3, 1)
+	}
+	for round := range rounds + 1 {
+		halves := [2]struct {
+			p *process
+			c *candidate
+		}{{server, &c.server}, {floor, &c.floor}}
+		if round%2 == 1 {
+			halves[0], halves[1] = halves[1], halves[0]
+		}
+		for _, half := range halves {
+			j := makeJob()
+			if round == 0 { // to warm up: connections, plans, caches
+				j.limit = min(j.limit, 100)
+				if t := drive(half.p.address, connections, d/2, j); t.failed > 0 {
+					return fmt.Errorf("%s: %w", what, t.problem())
+				}
+				continue
+			}
+			before, err1 := half.p.cpuTime()
+			t := drive(half.p.address, connections, d, j)
+			after, err2 := half.p.cpuTime()
+			if err := errors.Join(t.problem(), err1, err2); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			shed += t.shed
+			half.c.rates = append(half.c.rates, t.rate())
+			half.c.requests += t.good
+			half.c.cpu += after - before
+		}
+	}
+	remarks := ""
+	if shed > 0 {
+		remarks = fmt.Sprintf("%d were told 503", shed)
+	}
+	b.ratio(what, connections, c, target, remarks)
+	return nil
+}
+
+// algorithms repeats the table for the other two, at 8 connections.
+func (b *bench) algorithms(ctx context.Context) error {
+	for _, a := range []keys.Algorithm{keys.RS256, keys.EdDSA} {
+		if err := b.algorithm(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) algorithm(ctx context.Context, a keys.Algorithm) error {
+	r, err := newRig(ctx, b.db, b.program, b.hash, a, 3*active)
+	if err != nil {
+		return err
+	}
+	defer r.stopAll()
+	if err := r.startAll(ctx); err != nil {
+		return err
+	}
+	b.table(string(a), ratioColumns...)
+	if err := b.throughput(r, 8); err != nil {
+		return err
+	}
+	return b.compare("POST /tokens/signin", 8, 0.95, 6*b.slice, r.server, r.floor, r.signIn)
+}
+
+func (b *bench) storms(ctx context.Context, r *rig) error {
+	if b.wants("storm") {
+		if err := b.storm(ctx, r, "Sign-in storm", nil, runtime.NumCPU()); err != nil {
+			return err
+		}
+	}
+	if !b.wants("limited") {
+		return nil
+	}
+	group, err := newCgroup()
+	if err != nil {
+		b.printf("\nThe storm under a CPU limit of one core was not possible here: %v.\n", err)
+		return nil
+	}
+	return errors.Join(b.storm(ctx, r, "Sign-in storm under a CPU limit of one core", group, 1), group.remove())
+}
+
+const (
+	stormClients = 200
+	readPace     = 100 // a second, and the same of renewals
+	healthPace   = 50
+)
+
+// storm has 200 clients sign in as fast as they can while others go on as
+// usual. The clients are outside of the CPU limit, if there is one.
+func (b *bench) storm(ctx context.Context, r *rig, title string, group *cgroup, threads int) error {
+	d := 20 * b.slice
+	hashing := hashOptions{Hash: b.hash, Threads: threads, For: 6 * b.slice}
+	before, err := hashAlone(ctx, group, hashing)
+	if err != nil {
+		return err
+	}
+	server, err := r.startServer(ctx, group)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	var signIns tally
+	paces := make([]paced, 3)
+	var all sync.WaitGroup
+	all.Go(func() { signIns = drive(server.address, stormClients, d, r.signIn()) })
+	time.Sleep(d / 20) // until the queue is full
+	for i, load := range []struct {
+		address string
+		pace    int
+		job     job
+	}{{server.address, readPace, r.read(r.access)}, {server.address, readPace, r.renew(r.refresh[:active])}, {server.metrics, healthPace, health()}} {
+		all.Go(func() { paces[i] = pace(load.address, load.pace, d-d/10, load.job) })
+	}
+	all.Wait()
+	peak, err := server.memory("VmHWM")
+	if err != nil {
+		return err
+	}
+	server.stop()
+	after, err := hashAlone(ctx, group, hashing)
+	if err != nil {
+		return err
+	}
+
+	b.table(fmt.Sprintf("%s: %d clients, load average %s", title, stormClients, loadAverage()), "figure", "measured", "target", "", "remarks")
+	for i, what := range []string{"GET /users", "POST /tokens", "GET /healthz"} {
+		p, target := paces[i], 15.0
+		if i == 2 {
+			target = 10
+		}
+		count := float64(len(p.latencies))
+		b.atMost(what+", p99", milliseconds(percentile(p.latencies, 0.99)), "ms", target,
+			fmt.Sprintf("p50 %.1f ms, p99.9 %.1f ms, max %.1f ms of %.0f", milliseconds(percentile(p.latencies, 0.5)),
+				milliseconds(percentile(p.latencies, 0.999)), milliseconds(percentile(p.latencies, 1)), count))
+		b.atMost(what+", failed", float64(p.failed), "", 1, p.reason)
+	}
+	alone := (before + after) / 2
+	b.atLeast("sign-ins, of the hashing rate", 100*signIns.rate()/alone, "%", 90,
+		fmt.Sprintf("%.1f/s; bcrypt alone on %d threads: %.1f/s (%.1f before, %.1f after)", signIns.rate(), threads, alone, before, after))
+	b.atMost("sign-ins failed", float64(signIns.failed), "", 1, fmt.Sprintf("%d signed in, %d told 503", signIns.good, signIns.shed))
+	b.atMost("memory", peak, "MiB", 60, "the most ever resident")
+	return nil
+}

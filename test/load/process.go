@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A process is one of the programs that are measured.
+type process struct {
+	cmd     *exec.Cmd
+	address string // of the API
+	metrics string // of /healthz and /readyz
+	began   time.Time
+	ready   time.Duration // from the start to the first 200 of /readyz
+	input   io.Closer
+	done    chan struct{} // closed when it has ended
+	err     error         // how; to be read after done
+}
+
+// launch starts a program, in a control group where one is given. It gets the
+// environment that it is given and no other, so that ours changes no figure.
+func launch(ctx context.Context, group *cgroup, environ []string, program string, args ...string) (*process, error) {
+	if group != nil {
+		// The shell enters the group before it becomes the program, which reads
+		// its CPU limit as it starts.
+		args = append([]string{"-c", `echo $$ > "$0" && exec "$@"`, group.procs(), program}, args...)
+		program = "/bin/sh"
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = environ
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	if os.Getenv("LOAD_LOG") != "" {
+		cmd.Stderr = os.Stderr // else it goes to /dev/null, which costs the server a write
+	}
+	return &process{cmd: cmd, done: make(chan struct{})}, nil
+}
+
+func (p *process) start() error {
+	p.began = time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return nil
+}
+
+// stop ends the process in order; nothing else of the machine is touched.
+func (p *process) stop() {
+	if p == nil || p.cmd.Process == nil {
+		return
+	}
+	if p.input != nil {
+		_ = p.input.Close()
+	}
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		_ = p.cmd.Process.Signal(signal) // it may have ended by itself
+		select {
+		case <-p.done:
+			return
+		case <-time.After(20 * time.Second):
+		}
+	}
+}
+
+// waitUntilReady asks every millisecond, which is what the figure is good to.
+func (p *process) waitUntilReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.metrics+"/readyz", http.NoBody)
+		if err != nil {
+			return err
+		}
+		if response, err := client.Do(request); err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				p.ready = time.Since(p.began)
+				return nil
+			}
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended before it was ready (%w); LOAD_LOG=1 shows what it said", p.cmd.Path, p.err)
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not get ready; LOAD_LOG=1 shows what it says", p.cmd.Path)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// memory reads VmRSS (what it holds now) or VmHWM (the most that it ever held),
+// in MiB.
+func (p *process) memory(field string) (float64, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(line, field+":"); found {
+			kibibytes, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
+			return kibibytes / 1024, err
+		}
+	}
+	return 0, errors.New("the system does not tell " + field)
+}
+
+// cpuTime is what all threads of the process have used so far.
+func (p *process) cpuTime() (time.Duration, error) {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
+	if err != nil {
+		return 0, err
+	}
+	// utime and stime are the 12th and 13th field after the name, which is in
+	// parentheses, in hundredths of a second (proc_pid_stat(5); USER_HZ is 100
+	// wherever Go runs).
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("the system does not tell the CPU time of a process")
+	}
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+}
+
+func freeAddress() (string, error) {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// The roles in which this program runs itself, told by the environment, so that
+// a test binary can play them as well.
+const (
+	roleVariable = "LOAD_ROLE"
+	roleFloor    = "floor"
+	roleHash     = "hash"
+)
+
+type hashOptions struct {
+	Hash    string
+	Threads int
+	For     time.Duration
+}
+
+// play does what a child of this program is for.
+func play(role string) error {
+	input := json.NewDecoder(os.Stdin)
+	switch role {
+	case roleFloor:
+		var o floorOptions
+		if err := input.Decode(&o); err != nil {
+			return err
+		}
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // until our parent lets go, or dies
+			os.Exit(0)
+		}()
+		return serveFloor(context.Background(), o)
+	case roleHash:
+		var o hashOptions
+		if err := input.Decode(&o); err != nil {
+			return err
+		}
+		rate, err := hashRate(o.Hash, o.Threads, o.For)
+		fmt.Println(rate)
+		return err
+	default:
+		return fmt.Errorf("%s=%s: there is no such role", roleVariable, role)
+	}
+}
+
+func launchRole(ctx context.Context, group *cgroup, role string, options any) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p, err := launch(ctx, group, []string{roleVariable + "=" + role}, self)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(options)
+	if err != nil {
+		return nil, err
+	}
+	pipe, err := p.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.input = pipe
+	go func() { _, _ = pipe.Write(text) }()
+	return p, nil
+}
+
+// hashAlone measures bcrypt in a process of its own, in the group if there is
+// one, so that it has what the server has.
+func hashAlone(ctx context.Context, group *cgroup, o hashOptions) (float64, error) {
+	p, err := launchRole(ctx, group, roleHash, o)
+	if err != nil {
+		return 0, err
+	}
+	var output bytes.Buffer
+	p.cmd.Stdout = &output
+	if err := p.start(); err != nil {
+		return 0, err
+	}
+	<-p.done
+	if p.err != nil {
+		return 0, fmt.Errorf("bcrypt alone: %w", p.err)
+	}
+	return strconv.ParseFloat(strings.TrimSpace(output.String()), 64)
+}
+
+// cgroup is a control group of our own with a CPU limit.
+type cgroup struct{ dir string }
+
+func (g *cgroup) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
+
+// newCgroup limits to one processor whatever enters it. It only adds a group
+// below our own, and changes nothing of what is there; so where version 2 does
+// not hand the cpu controller down already, there is none.
+func newCgroup() (*cgroup, error) {
+	memberships, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	failure := errors.New("no control group with a cpu controller")
+	for line := range strings.Lines(string(memberships)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		root, file, limit := "/sys/fs/cgroup", "cpu.max", "100000 100000"
+		if fields[0] != "0" {
+			if fields[1] != "cpu" && !strings.HasPrefix(fields[1], "cpu,") {
+				continue
+			}
+			root, file, limit = filepath.Join(root, fields[1]), "cpu.cfs_quota_us", "100000"
+			if period, err := os.ReadFile(filepath.Join(root, fields[2], "cpu.cfs_period_us")); err == nil {
+				limit = strings.TrimSpace(string(period)) // quota = period: one processor
+			}
+		}
+		g := &cgroup{filepath.Join(root, fields[2], "authgateway-load-"+strconv.Itoa(os.Getpid()))}
+		if err := os.Mkdir(g.dir, 0o755); err != nil {
+			failure = err
+			continue
+		}
+		// O_CREATE would hide that the kernel offers no such file.
+		f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(limit)
+			err = errors.Join(err, f.Close())
+		}
+		if err == nil {
+			return g, nil
+		}
+		failure = errors.Join(err, g.remove())
+	}
+	return nil, failure
+}
+
+// remove waits a moment for those who were in the group to be gone.
+func (g *cgroup) remove() (err error) {
+	for range 100 {
+		if err = os.Remove(g.dir); err == nil {
+			return nil
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return err
+}

@@ -1,0 +1,323 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+const (
+	issuer     = "http://localhost:8080"
+	password   = "note G of 1843"
+	cost       = 10
+	accessTTL  = 15 * time.Minute
+	refreshTTL = 7 * 24 * time.Hour
+	sessionTTL = 90 * 24 * time.Hour
+)
+
+// A rig is one database with users who are signed in, whose tokens the server
+// and the floor both take: they have the same keys.
+type rig struct {
+	db                 *localpostgres.Server
+	program            string // the server's
+	name               string // of the database
+	algorithm          keys.Algorithm
+	accessPassphrase   string
+	refreshPassphrase  string
+	hash               string
+	tokens             *token.Service
+	accessKey          floorKey
+	refreshKey         floorKey
+	access, refresh    []string // by user: what each holds now
+	server, floor      *process // renew access tokens alone
+	rotating, rotFloor *process // replace the refresh token at each renewal
+}
+
+// newRig has the server make its schema and its keys, as in a deployment, and
+// then adds the users by SQL: to sign them in would take minutes of hashing.
+func newRig(ctx context.Context, db *localpostgres.Server, program, hash string, a keys.Algorithm, users int) (*rig, error) {
+	r := &rig{
+		db: db, program: program, name: "load_" + strings.ToLower(string(a)), algorithm: a, hash: hash,
+		accessPassphrase: rand.Text(), refreshPassphrase: rand.Text(),
+	}
+	if err := db.CreateDatabase(ctx, r.name); err != nil {
+		return nil, err
+	}
+	first, err := r.startServer(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	first.stop()
+	if err := r.loadKeys(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.seed(ctx, users); err != nil {
+		return nil, fmt.Errorf("seed users: %w", err)
+	}
+	return r, nil
+}
+
+func (r *rig) environ(api, metrics string) []string {
+	_, port, _ := net.SplitHostPort(api)
+	_, metricsPort, _ := net.SplitHostPort(metrics)
+	settings := map[string]string{
+		config.EnvPort:               port,
+		config.EnvHost:               "127.0.0.1",
+		config.EnvRefreshPassphrase:  r.refreshPassphrase,
+		config.EnvAccessPassphrase:   r.accessPassphrase,
+		config.EnvRefreshTokenExpiry: strconv.Itoa(int(refreshTTL.Seconds())),
+		config.EnvAccessTokenExpiry:  strconv.Itoa(int(accessTTL.Seconds())),
+		config.EnvSaltRounds:         strconv.Itoa(cost),
+		config.EnvDBHost:             r.db.Host(),
+		config.EnvDBUser:             r.db.User(),
+		config.EnvDBPassword:         r.db.Password(),
+		config.EnvDBName:             r.name,
+		config.EnvDBPort:             strconv.Itoa(r.db.Port()),
+		// Beyond the twelve: what several on one machine must differ or agree in.
+		config.EnvMetricsPort:      metricsPort,
+		config.EnvIssuer:           issuer,
+		config.EnvSigningAlgorithm: string(r.algorithm),
+	}
+	var environ []string
+	for name, value := range settings {
+		environ = append(environ, name+"="+value)
+	}
+	return environ
+}
+
+// startServer starts the server and waits until it is ready.
+func (r *rig) startServer(ctx context.Context, group *cgroup, more ...string) (*process, error) {
+	api, err1 := freeAddress()
+	metrics, err2 := freeAddress()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	p, err := launch(ctx, group, append(r.environ(api, metrics), more...), r.program)
+	if err != nil {
+		return nil, err
+	}
+	p.address, p.metrics = api, metrics
+	return p, r.bring(ctx, p)
+}
+
+func (r *rig) startFloor(ctx context.Context, rotate bool) (*process, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	p, err := launchRole(ctx, nil, roleFloor, floorOptions{
+		Address: address, DSN: r.db.DSN(r.name), Issuer: issuer,
+		Access: r.accessKey, Refresh: r.refreshKey, Rotate: rotate,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.address, p.metrics = address, address
+	return p, r.bring(ctx, p)
+}
+
+func (r *rig) bring(ctx context.Context, p *process) error {
+	if err := p.start(); err != nil {
+		return err
+	}
+	err := p.waitUntilReady(ctx)
+	if err != nil {
+		p.stop()
+	}
+	return err
+}
+
+// startAll starts those that throughput is compared between.
+func (r *rig) startAll(ctx context.Context) (err error) {
+	if r.server, err = r.startServer(ctx, nil); err != nil {
+		return err
+	}
+	if r.rotating, err = r.startServer(ctx, nil, config.EnvRefreshTokenRotation+"="+string(config.RotateAlways)); err != nil {
+		return err
+	}
+	if r.floor, err = r.startFloor(ctx, false); err != nil {
+		return err
+	}
+	r.rotFloor, err = r.startFloor(ctx, true)
+	return err
+}
+
+func (r *rig) stopAll() {
+	for _, p := range []*process{r.server, r.rotating, r.floor, r.rotFloor} {
+		p.stop()
+	}
+}
+
+// loadKeys opens the keys that the server made.
+func (r *rig) loadKeys(ctx context.Context) error {
+	store, err := postgres.Open(postgres.Config{
+		Host: r.db.Host(), Port: r.db.Port(), User: r.db.User(), Password: r.db.Password(), Database: r.name,
+	})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	files, _, err := store.LoadRing(ctx)
+	if err != nil {
+		return err
+	}
+	ring, err := keys.FromFiles(files)
+	if err != nil {
+		return err
+	}
+	opened, err := keys.Open(ring, keys.Passphrases{Access: []string{r.accessPassphrase}, Refresh: []string{r.refreshPassphrase}})
+	if err != nil {
+		return err
+	}
+	r.tokens = token.New(token.Config{Issuer: issuer, AccessTTL: accessTTL, Now: time.Now})
+	r.tokens.Use(opened)
+	if r.accessKey, err = newFloorKey(opened.Signer(keys.Access), "at+jwt"); err != nil {
+		return err
+	}
+	r.refreshKey, err = newFloorKey(opened.Signer(keys.Refresh), "rt+jwt")
+	return err
+}
+
+func newFloorKey(s keys.Signer, typ string) (floorKey, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(s.Private)
+	return floorKey{Header: encodedHeader(s, typ), PKCS8: der}, err
+}
+
+// User n and their session; both are UUIDs.
+func userID(n int) string    { return fmt.Sprintf("00000000-0000-7000-8000-%012x", n) }
+func sessionID(n int) string { return fmt.Sprintf("00000000-0000-7000-9000-%012x", n) }
+func username(n int) string  { return "user" + strconv.Itoa(n) }
+
+func (r *rig) seed(ctx context.Context, users int) (err error) {
+	conn, err := pgx.Connect(ctx, r.db.DSN(r.name))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	now := time.Now().UTC().Truncate(time.Second)
+	if _, err := conn.Exec(ctx, `
+		INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+			scope, password_hash, email_verified_at, activated_at)
+		SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user' || n, 'user' || n,
+			'user' || n || '@example.com', 'user' || n || '@example.com', 'Ada', 'Lovelace',
+			'profile email', $2, now(), now()
+		FROM generate_series(0, $1::int - 1) n`, users, r.hash); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, `
+		INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
+		SELECT ('00000000-0000-7000-9000-' || lpad(to_hex(n), 12, '0'))::uuid,
+			('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'profile email', $2, $2, $3, $4
+		FROM generate_series(0, $1::int - 1) n`, users, now, now.Add(refreshTTL), now.Add(sessionTTL)); err != nil {
+		return err
+	}
+	// Without it both would be measured with the plans for empty tables.
+	if _, err := conn.Exec(ctx, `VACUUM ANALYZE`); err != nil {
+		return err
+	}
+	r.refresh, err = r.freshRefresh(users, 0)
+	if err == nil {
+		r.access, err = r.freshAccess(min(users, active))
+	}
+	return err
+}
+
+// freshAccess makes access tokens that nobody has seen before.
+func (r *rig) freshAccess(count int) ([]string, error) {
+	return tokens(count, func(n int) (string, error) {
+		return r.tokens.SignAccess(token.Access{
+			Subject: userID(n), SessionID: sessionID(n), Scope: "profile email", EmailVerified: true,
+			Username: username(n), Email: username(n) + "@example.com", Name: "Ada Lovelace",
+		})
+	})
+}
+
+// freshRefresh makes refresh tokens of generation 0; each age has others.
+func (r *rig) freshRefresh(count int, age time.Duration) ([]string, error) {
+	issued := time.Now().Add(-age)
+	return tokens(count, func(n int) (string, error) {
+		return r.tokens.SignRefresh(token.Refresh{
+			Subject: userID(n), SessionID: sessionID(n), IssuedAt: issued, ExpiresAt: issued.Add(refreshTTL),
+		})
+	})
+}
+
+func tokens(count int, sign func(n int) (string, error)) ([]string, error) {
+	list := make([]string, count)
+	var err error
+	for n := range list {
+		if list[n], err = sign(n); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// Users below active read and renew; those from active to twice that have
+// their refresh tokens rotated, which the others' would not survive.
+const active = 1000
+
+func (r *rig) read(access []string) job {
+	return job{lanes: len(access), prepare: func(n int, request *fasthttp.Request) {
+		request.SetRequestURI("http://gateway/users")
+		request.Header.Set("Authorization", "Bearer "+access[n])
+	}}
+}
+
+func (r *rig) renew(refresh []string) job {
+	return job{lanes: len(refresh), prepare: func(n int, request *fasthttp.Request) {
+		post(request, "http://gateway/tokens", `{"refresh_token":"`+refresh[n]+`"}`)
+	}}
+}
+
+func (r *rig) rotate() job {
+	refresh := r.refresh[active : 2*active]
+	j := r.renew(refresh)
+	j.accept = func(n int, response *fasthttp.Response) { refresh[n] = member(response.Body(), "refresh_token") }
+	return j
+}
+
+// signIn is for the users that no other job is for.
+func (r *rig) signIn() job {
+	rest := len(r.refresh) - 2*active
+	return job{lanes: rest, prepare: func(n int, request *fasthttp.Request) {
+		body, _ := json.Marshal(map[string]string{"username": username(2*active + n), "password": password})
+		post(request, "http://gateway/tokens/signin", string(body))
+	}}
+}
+
+func health() job {
+	return job{prepare: func(_ int, request *fasthttp.Request) { request.SetRequestURI("http://gateway/healthz") }}
+}
+
+func post(request *fasthttp.Request, url, body string) {
+	request.SetRequestURI(url)
+	request.Header.SetMethod(fasthttp.MethodPost)
+	request.Header.SetContentType("application/json")
+	request.SetBodyString(body)
+}
+
+// member finds the value of a member of a flat JSON object whose values need
+// no escapes; a parser would cost the machine more than the server's work does.
+func member(body []byte, name string) string {
+	_, rest, _ := bytes.Cut(body, []byte(`"`+name+`":"`))
+	value, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(value)
+}
