@@ -155,7 +155,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-background.Done():
 	}
-	err = s.shutDown()
+	err = s.shutDown(context.WithoutCancel(ctx))
 	stop(nil)
 	<-work
 	if cause := context.Cause(background); !errors.Is(cause, context.Canceled) {
@@ -175,10 +175,10 @@ func listen(setting, address string) (net.Listener, error) {
 // shutDown stops taking requests and finishes those that were taken. Replies
 // ask clients to come back on another connection from the first moment, and
 // DRAIN_DELAY gives whoever balances the load the time to notice.
-func (s *Server) shutDown() error {
+func (s *Server) shutDown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.log.Info("shutting down: no longer ready, finishing what was taken")
-	bounded, cancel := context.WithTimeout(context.Background(), s.config.ShutdownTimeout)
+	bounded, cancel := context.WithTimeout(ctx, s.config.ShutdownTimeout)
 	defer cancel()
 	s.api.Drain()
 	select {
@@ -213,17 +213,19 @@ func (s *Server) prepare(ctx context.Context) error {
 		if err == nil {
 			err = s.keyring.start(ctx)
 		}
-		if err == nil || ctx.Err() != nil {
+		switch {
+		case err == nil:
 			return nil
-		}
-		if isFatal(err) {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case isFatal(err):
 			return err
 		}
 		s.log.Warn("not ready yet; trying again", "error", err, "after", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (c Command) Run(ctx context.Context) int {
 		fmt.Fprintf(c.Err, "authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err)
 		return exitUsage
 	}
-	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version})
+	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version}) //nolint:contextcheck // New connects to nothing
 	if err != nil {
 		return c.exit(err)
 	}

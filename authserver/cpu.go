@@ -1,9 +1,10 @@
 package authserver
 
 import (
+	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
+	"path"
 	"runtime"
 	"strconv"
 	"strings"
@@ -30,28 +31,28 @@ func hashingThreads(configured int) int {
 // it may run on, and no more than its control group's CPU limit. (The runtime
 // knows the limit too, but tells it rounded, and never as less than two.)
 func usableProcessors() float64 {
-	return min(float64(runtime.NumCPU()), cpuLimit("/"))
+	return min(float64(runtime.NumCPU()), cpuLimit(os.DirFS("/")))
 }
 
 // cpuLimit reads the CPU limit, in processors, of this process's control group
 // and of those above it, as far as they can be seen; without one it is +Inf.
-func cpuLimit(root string) float64 {
+func cpuLimit(root fs.FS) float64 {
 	limit := math.Inf(1)
-	for line := range strings.Lines(read(filepath.Join(root, "proc/self/cgroup"))) {
+	for line := range strings.Lines(read(root, "proc/self/cgroup")) {
 		// hierarchy-ID:controllers:path, see cgroups(7)
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(fields) != 3 {
 			continue
 		}
-		for dir := filepath.Clean("/" + fields[2]); ; dir = filepath.Dir(dir) {
+		for dir := path.Join("/", fields[2]); ; dir = path.Dir(dir) {
 			switch {
 			case fields[0] == "0": // version 2: "max 100000" or "150000 100000"
-				limit = min(limit, quota(strings.Fields(read(filepath.Join(root, "sys/fs/cgroup", dir, "cpu.max")))))
+				limit = min(limit, quota(strings.Fields(read(root, path.Join("sys/fs/cgroup", dir, "cpu.max")))))
 			case hasController(fields[1], "cpu"):
-				base := filepath.Join(root, "sys/fs/cgroup/cpu", dir)
+				base := path.Join("sys/fs/cgroup/cpu", dir)
 				limit = min(limit, quota(append(
-					strings.Fields(read(filepath.Join(base, "cpu.cfs_quota_us"))),
-					strings.Fields(read(filepath.Join(base, "cpu.cfs_period_us")))...)))
+					strings.Fields(read(root, path.Join(base, "cpu.cfs_quota_us"))),
+					strings.Fields(read(root, path.Join(base, "cpu.cfs_period_us")))...)))
 			}
 			if dir == "/" {
 				break
@@ -85,7 +86,7 @@ func quota(fields []string) float64 {
 }
 
 // read gives a file's text, and nothing where it cannot be read.
-func read(path string) string {
-	text, _ := os.ReadFile(path) //nolint:gosec // fixed paths of the kernel's
+func read(root fs.FS, name string) string {
+	text, _ := fs.ReadFile(root, name)
 	return string(text)
 }

@@ -109,7 +109,7 @@ func readFiles(dir string) (map[string][]byte, error) {
 		}
 		var data []byte
 		if err == nil {
-			data, err = os.ReadFile(path) //nolint:gosec // the directory is the operator's choice
+			data, err = os.ReadFile(path)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("KEYS_DIR: %w", err)
@@ -240,16 +240,26 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 func (k *keyring) watch(ctx context.Context) {
 	tick := time.NewTicker(ringPoll)
 	defer tick.Stop()
+	failing := false
 	for {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
-		if err := k.refresh(ctx); err != nil && ctx.Err() == nil {
+		err := k.refresh(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			k.failed.Add(1)
-			k.log.Error("the keys could not be brought up to date; the last good ones stay in use", "error", err)
+			if !failing { // once, not at each look: the metric tells how long it goes on
+				k.log.Error("the keys cannot be brought up to date; the last good ones stay in use", "error", err)
+			}
+		case failing:
+			k.log.Info("the keys are up to date again")
 		}
+		failing = err != nil
 	}
 }
 

@@ -100,9 +100,10 @@ func (s *story) phases(kind Kind) string {
 	for _, k := range s.ring.Keys {
 		if k.Kind == kind {
 			text += string(k.Phase[0])
-			if k.Phase == Retiring {
+			switch k.Phase {
+			case Retiring:
 				text += "e"
-			} else if k.Phase == Revoked {
+			case Revoked:
 				text += "x"
 			}
 		}

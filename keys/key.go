@@ -225,8 +225,8 @@ func newKey(w workshop, kind Kind, a Algorithm, passphrase string, now time.Time
 // checkPair signs and verifies once. A private half that does not belong to the
 // public one in the ring would sign tokens that nobody can verify.
 func checkPair(a Algorithm, private crypto.Signer, public crypto.PublicKey) error {
-	comparable, ok := public.(interface{ Equal(crypto.PublicKey) bool })
-	if !ok || !comparable.Equal(private.Public()) {
+	half, ok := public.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !half.Equal(private.Public()) {
 		return errors.New("the private half does not belong to the public half in ring.json")
 	}
 	message := []byte("self-test of a signing key")

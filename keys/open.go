@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"crypto"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (o *Opened) Reopen(ring Ring, passphrases Passphrases) (*Opened, error) {
 // unchanged says that what is known of a private half still holds.
 func (o *Opened) unchanged(k Key, passphrases Passphrases) bool {
 	old, ok := o.ring.Key(k.ID)
-	if !ok || string(old.Sealed) != string(k.Sealed) {
+	if !ok || !bytes.Equal(old.Sealed, k.Sealed) {
 		return false
 	}
 	_, was, err := o.passphrases.of(k.Kind)

@@ -4,9 +4,10 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // An independent library reads the published set and verifies our tokens.

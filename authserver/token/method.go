@@ -6,10 +6,11 @@ import (
 	"crypto/sha256"
 	"errors"
 
-	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // methodOf is the one place where an algorithm becomes code. There is no way

@@ -154,7 +154,7 @@ func members(text []byte, read func(d *jsontext.Decoder, name string) error) err
 	if _, err := d.ReadToken(); err != nil {
 		return err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return errForm
 	}
 	return nil
@@ -214,7 +214,7 @@ func readInteger(d *jsontext.Decoder) (int64, error) {
 		return 0, errForm
 	}
 	n, err := strconv.ParseUint(t.String(), 10, 63)
-	return int64(n), err //nolint:gosec // 63 bits fit
+	return int64(n), err
 }
 
 // latest is the end of the year 9999, beyond which times do not print.

@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // signer is a private half with what is the same in each of its tokens.

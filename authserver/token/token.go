@@ -8,9 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/golang-jwt/jwt/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // Access is what an access token says.

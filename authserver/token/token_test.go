@@ -8,9 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/auth-gateway/auth-gateway/authserver/token"
 	"github.com/auth-gateway/auth-gateway/keys"
-	"github.com/google/go-cmp/cmp"
 )
 
 var algorithms = []keys.Algorithm{keys.ES256, keys.RS256, keys.EdDSA}

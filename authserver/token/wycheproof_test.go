@@ -9,6 +9,7 @@ import (
 	"errors"
 	"math/big"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -48,7 +49,12 @@ func TestWycheproofSignatures(t *testing.T) {
 		v := verifier{algorithm: g.Public.Alg, method: methodOf(keys.Algorithm(g.Public.Alg))}
 		switch g.Public.Alg {
 		case "ES256":
-			v.key = &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(g.Public.X), Y: number(g.Public.Y)}
+			point := slices.Concat([]byte{4}, number(g.Public.X).FillBytes(make([]byte, 32)), number(g.Public.Y).FillBytes(make([]byte, 32)))
+			key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+			if err != nil {
+				t.Fatal(err)
+			}
+			v.key = key
 		case "RS256":
 			v.key = &rsa.PublicKey{N: number(g.Public.N), E: int(number(g.Public.E).Int64())}
 		}
