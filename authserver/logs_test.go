@@ -1,0 +1,151 @@
+package authserver_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// logs keeps everything that the replicas of a test log, at the level debug,
+// and every secret that went over the wire meanwhile. When the test ends, none
+// of these may be in those: row L01 of the security decisions, over all tests.
+type logs struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	private map[string]string // what must not be logged: what it is
+}
+
+func (l *logs) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// contain tells whether a message was logged.
+func (l *logs) contain(message string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.text.Bytes(), []byte(message))
+}
+
+// secretMembers are the parameters and the members of replies that are nobody
+// else's business; personal data is among them.
+var secretMembers = []string{
+	"password", "old_password", "code", "token", "access_token", "refresh_token",
+	"username", "email", "first_name", "last_name", "name",
+}
+
+// probeLength is how many bytes of a secret are looked for first. What is
+// shorter is not looked for, since it may be there by chance.
+const probeLength = 10
+
+func (l *logs) secrets(members body) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range secretMembers {
+		l.note(name, members[name])
+	}
+	if code := members["code"]; code != "" {
+		digest := sha256.Sum256([]byte(code))
+		l.note("hash of a code", hex.EncodeToString(digest[:]))
+		l.note("hash of a code", base64.StdEncoding.EncodeToString(digest[:]))
+	}
+}
+
+// note is called with mu held.
+func (l *logs) note(what, secret string) {
+	if len(secret) < probeLength {
+		return
+	}
+	if l.private == nil {
+		l.private = map[string]string{}
+	}
+	l.private[secret] = what
+}
+
+func (l *logs) check(t testing.TB, db postgres.Config) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note("the access passphrase", accessPassphrase)
+	l.note("the refresh passphrase", refreshPassphrase)
+	l.note("the database's password", db.Password)
+	for _, hash := range column(t, db, "SELECT password_hash FROM users") {
+		l.note("password hash", hash)
+	}
+	for _, found := range findSecrets(l.text.Bytes(), l.private) {
+		t.Errorf("the logs hold the %s %q", l.private[found], found)
+	}
+	if t.Failed() && testing.Verbose() {
+		t.Logf("the logs:\n%s", l.text.Bytes())
+	}
+}
+
+// findSecrets looks for all secrets in one pass over the text.
+func findSecrets(text []byte, secrets map[string]string) (found []string) {
+	byPrefix := map[string][]string{}
+	for secret := range secrets {
+		byPrefix[secret[:probeLength]] = append(byPrefix[secret[:probeLength]], secret)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+probeLength <= len(text); i++ {
+		for _, secret := range byPrefix[string(text[i:i+probeLength])] {
+			if !seen[secret] && bytes.HasPrefix(text[i:], []byte(secret)) {
+				seen[secret] = true
+				found = append(found, secret)
+			}
+		}
+	}
+	return found
+}
+
+// column runs a query behind the servers' back. A database that is not there
+// any more, or has no such table, has no rows.
+func column(t testing.TB, c postgres.Config, query string, args ...any) (values []string) {
+	t.Helper()
+	db, err := sql.Open("pgx", postgrestest.DSN(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	rows, err := db.Query(query, args...)
+	if err != nil {
+		return nil
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var value string
+		if err := rows.Scan(&value); err != nil {
+			t.Fatal(err)
+		}
+		values = append(values, value)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+func TestTheCheckOfTheLogsFindsWhatMustNotBeThere(t *testing.T) {
+	l := new(logs)
+	l.secrets(body{"password": "correct horse battery", "code": "0123456789abcdef", "scope": "profile email"})
+	if _, err := l.Write([]byte(`{"msg":"correct horse battery","scope":"profile email","x":"0123456789abcdeX"}`)); err != nil {
+		t.Fatal(err)
+	}
+	found := findSecrets(l.text.Bytes(), l.private)
+	if len(found) != 1 || found[0] != "correct horse battery" {
+		t.Errorf("found %q", found)
+	}
+}

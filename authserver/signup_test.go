@@ -1,0 +1,106 @@
+package authserver_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+)
+
+func TestOfTwentySignUpsOfOneNameAtOnceOneIsTaken(t *testing.T) {
+	t.Parallel()
+	c := start(t, 3)
+	variants := map[string]func(u *user, i int){
+		"the same username": func(u *user, i int) { u.username = "the.same.username" },
+		"the same username in other cases": func(u *user, i int) {
+			u.username = mixedCase("another.same.username", i)
+		},
+		"the same address":                func(u *user, i int) { u.email = "the.same@mailbox.example.org" },
+		"the same address in other cases": func(u *user, i int) { u.email = mixedCase("another.same@mailbox.example.org", i) },
+		"the same of both": func(u *user, i int) {
+			u.username, u.email = mixedCase("both.the.same", i), mixedCase("both@mailbox.example.org", 19-i)
+		},
+	}
+	for name, vary := range variants {
+		t.Run(name, func(t *testing.T) {
+			replies := atOnce(20, func(i int) *apitest.Reply {
+				u := newPerson()
+				vary(&u, i)
+				return c.any(i).post("/users", u.signUpBody())
+			})
+			got := statuses(replies)
+			if got[http.StatusCreated] != 1 || got[http.StatusConflict] != 19 {
+				t.Errorf("got %v, want one 201 and nineteen 409", got)
+			}
+		})
+	}
+	if n := column(t, c.db, "SELECT count(*) FROM users"); n[0] != "5" {
+		t.Errorf("there are %s accounts, not 5", n)
+	}
+	if n := column(t, c.db, "SELECT count(*) FROM codes"); n[0] != "5" {
+		t.Errorf("there are %s codes, not 5", n)
+	}
+}
+
+// mixedCase writes some letters in upper case, others for each i.
+func mixedCase(s string, i int) string {
+	letters := []byte(s)
+	for at := range letters {
+		if (i>>(at%5))&1 == 1 {
+			letters[at] = strings.ToUpper(string(letters[at]))[0]
+		}
+	}
+	return string(letters)
+}
+
+func TestANameThatWasFreedByADeletionIsANewAccount(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2)
+	first := c.nodes[0].newUser()
+	recovery := c.nodes[0].recoveryCode(first)
+	want(t, http.StatusNoContent, c.nodes[0].as(first.access, http.MethodDelete, "/users", nil))
+	want(t, http.StatusUnauthorized, c.nodes[1].as(first.access, http.MethodDelete, "/users", nil), "the second deletion")
+
+	reply := want(t, http.StatusCreated, c.nodes[1].post("/users", first.signUpBody()), "the name is free again")
+	if reply.Text("id") == first.id {
+		t.Error("the new account has the old one's id")
+	}
+	c.dead("of the deleted account", first.tokens)
+	want(t, http.StatusBadRequest, c.nodes[0].post("/users/change-password", body{"code": recovery, "password": "a brand new password"}),
+		"the code of the deleted account")
+	want(t, http.StatusForbidden, c.nodes[0].trySignIn(first.username, first.password), "the new account is not verified")
+}
+
+func TestNobodyGivesThemselvesMoreThanASignUpMay(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	n := c.nodes[0]
+	b := newPerson().signUpBody()
+	for name, value := range map[string]string{
+		"id": "00000000-0000-4000-8000-000000000000", "is_verified": "true", "verified": "true", "email_verified_at": "2020-01-01",
+		"password_hash": "$2a$04$abc", "created_at": "2001-01-01T00:00:00Z", "role": "admin", "SCOPE": "admin", "\u017fcope": "admin", "Username": "someone.else",
+	} {
+		b[name] = value
+	}
+	reply := want(t, http.StatusCreated, n.post("/users", b))
+	if reply.Text("id") == b["id"] {
+		t.Error("the caller chose the id")
+	}
+	want(t, http.StatusForbidden, n.trySignIn(b["username"], b["password"]), "the caller is not verified")
+	tk := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": reply.Text("code")})))
+
+	b = body{"first_name": "Another first name", "email": "other@mailbox.example.org", "scope": "admin", "id": b["id"], "is_verified": "false", "password": "another password"}
+	reply = want(t, http.StatusOK, n.as(tk.access, http.MethodPut, "/users", b))
+	if reply.Text("first_name") != "Another first name" {
+		t.Errorf("the first name did not change: %v", reply)
+	}
+	for name, wanted := range map[string]bool{"email": true, "scope": true, "id": true} {
+		if wanted && reply.Text(name) == b[name] {
+			t.Errorf("PUT /users changed the %s: %v", name, reply)
+		}
+	}
+	if reply.Text("is_verified") != "true" || reply.Text("scope") != "profile email" {
+		t.Errorf("got %v", reply)
+	}
+}
