@@ -25,10 +25,12 @@ USER 65532:65532
 
 FROM base AS operator
 COPY --from=build-operator /out/operator /
+COPY LICENSE NOTICE /licenses/
 ENTRYPOINT ["/operator"]
 
 FROM base AS authserver
 COPY --from=build-authserver /out/authserver /
+COPY LICENSE NOTICE /licenses/
 # In a container localhost is reached by nobody, so it listens everywhere.
 ENV HOST=""
 EXPOSE 8080 9090

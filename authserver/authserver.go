@@ -66,6 +66,9 @@ func New(c config.Config, o Options) (*Server, error) {
 		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
 	s.keyring = newKeyring(c, store, tokens, o.Log, o.Now)
+	if err := s.keyring.policy.Check(); err != nil {
+		return nil, err
+	}
 	s.hasher = identity.NewHasher(identity.HasherOptions{
 		Cost: c.SaltRounds, Threads: hashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
 	})

@@ -204,21 +204,12 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		if err != nil {
 			return err
 		}
-		var seals map[string]keys.Seal
-		if isComplete(ring) {
-			opened, err := k.use(ring)
-			if err != nil {
-				return err
-			}
-			seals = opened.Seals()
-		} else {
-			seals = keys.Inspect(ring, k.pass)
+		seals, err := k.seals(ring, policy)
+		if err != nil {
+			return err
 		}
 		step := k.next(policy, ring, seals)
 		if step.Action == keys.None {
-			if step.Reason == keys.Unopenable || step.Reason == keys.PolicyInvalid || step.Reason == keys.RingFull {
-				k.log.Error("keys: "+step.Message, "reason", step.Reason)
-			}
 			return nil
 		}
 		changed, err := keys.Apply(ring, step, k.pass)
@@ -230,8 +221,26 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 			return err
 		}
 		if swapped {
-			k.log.Info("keys: "+step.Message, "log", "audit", "action", step.Action, "reason", step.Reason, "kind", step.Kind, "kid", step.Key)
+			k.log.Info("key ring: "+step.Message, "log", "audit", "action", step.Action, "reason", step.Reason, "kind", step.Kind, "kid", step.Key)
 		}
+	}
+}
+
+// seals takes a ring into use and tells what opens its private halves. A ring
+// that is still being made has no keys to use yet; and where a person revokes
+// keys whose passphrase is lost, it goes on with those that cannot be opened.
+func (k *keyring) seals(ring keys.Ring, policy keys.Policy) (map[string]keys.Seal, error) {
+	if !isComplete(ring) {
+		return keys.Inspect(ring, k.pass), nil
+	}
+	opened, err := k.use(ring)
+	switch {
+	case err == nil:
+		return opened.Seals(), nil
+	case errors.Is(err, keys.ErrPassphrase) && len(policy.Revoked) > 0:
+		return keys.Inspect(ring, k.pass), nil
+	default:
+		return nil, err
 	}
 }
 
@@ -282,8 +291,17 @@ func (k *keyring) refresh(ctx context.Context) error {
 			return err
 		}
 	}
-	if k.dir != "" || k.next(k.policy, opened.Ring(), opened.Seals()).Action == keys.None {
+	if k.dir != "" {
 		return nil
+	}
+	step := k.next(k.policy, opened.Ring(), opened.Seals())
+	if step.Action == keys.None {
+		switch step.Reason {
+		case keys.Unopenable, keys.RingFull, keys.PolicyInvalid:
+			return errors.New(step.Message) // no time mends these: a person has to
+		default:
+			return nil
+		}
 	}
 	_, err = k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.policy) })
 	return err

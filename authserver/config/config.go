@@ -218,6 +218,10 @@ func (c Config) contradictions() []Problem {
 		refuse(EnvUnverifiedAccountExpiry, "%s would end an account before its code (%s is %s): write at least that",
 			formatDuration(c.UnverifiedAccountExpiry), EnvVerificationCodeExpiry, formatDuration(c.VerificationCodeExpiry))
 	}
+	if c.DrainDelay >= c.ShutdownTimeout {
+		refuse(EnvShutdownTimeout, "%s leaves no time to finish anything after %s (%s): write a longer one",
+			formatDuration(c.ShutdownTimeout), EnvDrainDelay, formatDuration(c.DrainDelay))
+	}
 	if c.MetricsPort == c.Port {
 		refuse(EnvMetricsPort, "%d is %s too: write another port, or 0 for neither metrics nor health", c.MetricsPort, EnvPort)
 	}

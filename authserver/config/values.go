@@ -93,8 +93,8 @@ func wholeSeconds(low, high time.Duration) kind[time.Duration] {
 	return k
 }
 
-// seconds is written as a bare number, as the first versions of the gateway
-// did.
+// seconds is written as a bare number, as OAuth writes lifetimes (RFC 6749
+// section 5.1).
 func seconds(low, high time.Duration) kind[time.Duration] {
 	k := wholeSeconds(low, high)
 	k.format = func(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }

@@ -18,7 +18,7 @@ import (
 // does what nobody waits for any more: a hash is never computed for nothing.
 //
 //	callers ──▶ checks  (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
-//	        ──▶ settings (wait ≤ 10 × MaxWait) ──┴───────────▶└── thread, nice 19
+//	        ──▶ settings (wait ≤ settingsWait) ──┴───────────▶└── thread, nice 19
 //
 // A caller that is turned away waited for its whole time first. That is on
 // purpose: a refusal at once would have a flood come back at once.
@@ -32,6 +32,11 @@ type Hasher struct {
 
 	running, done, shed, gone atomic.Int64
 }
+
+// settingsWait is how long someone who sets a password waits for a thread. It is
+// longer than for a sign-in, because what they do is rare, and harder to do
+// again.
+const settingsWait = 8 * time.Second
 
 // HasherOptions are how much a Hasher may do.
 type HasherOptions struct {
@@ -70,7 +75,7 @@ func NewHasher(o HasherOptions) *Hasher {
 	h := &Hasher{
 		o: o, stop: make(chan struct{}),
 		checks:   lane{jobs: make(chan *job), wait: o.MaxWait},
-		settings: lane{jobs: make(chan *job), wait: 10 * o.MaxWait},
+		settings: lane{jobs: make(chan *job), wait: max(o.MaxWait, settingsWait)},
 	}
 	for range o.Threads {
 		h.threads.Go(h.serve)
