@@ -19,12 +19,13 @@ func newCode(p Purpose, ttl time.Duration) (text string, c NewCode) {
 }
 
 // hashCode gives what a presented code is looked up by. Codes are compared as
-// they are: another case, or space around it, is another code.
-func hashCode(text string) (CodeHash, error) {
+// they are: another case, or space around it, is another code. What has another
+// length is none.
+func hashCode(text string) (h CodeHash, ok bool) {
 	if len(text) != codeLength {
-		return CodeHash{}, errCode()
+		return CodeHash{}, false
 	}
-	return sha256.Sum256([]byte(text)), nil
+	return sha256.Sum256([]byte(text)), true
 }
 
 // release gives a code to whoever may see it: the caller where callers are

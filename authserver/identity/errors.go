@@ -95,23 +95,41 @@ func errToken(cause error) *Error {
 	return &Error{Kind: Unauthenticated, Message: "the token is invalid, expired or revoked", Cause: cause}
 }
 
-// errCode is the one answer to a code that does not hold: used, expired,
+// wrongCode is the one thing told of a code that does not hold: used, expired,
 // replaced, made for another purpose or another person, or never issued.
+const wrongCode = "is invalid, expired or used already"
+
+// errCode is the answer where nothing but the code is wrong.
 func errCode() *Error {
-	return failure(Invalid, "code: is invalid, expired or used already")
+	return failure(Invalid, "code: %s", wrongCode)
 }
 
 // problems collects what is wrong with the parameters of a call, so that the
 // caller hears of all of it at once.
 type problems []string
 
-func (p *problems) add(parameter, format string, args ...any) {
-	*p = append(*p, parameter+": "+fmt.Sprintf(format, args...))
+func (p *problems) add(parameter, wrong string) {
+	*p = append(*p, parameter+": "+wrong)
 }
 
+// check gives the canonical form of a parameter, and notes what is wrong with
+// it where it has none.
+func (p *problems) check(parameter, value string, canonical func(string) (form, wrong string)) string {
+	form, wrong := canonical(value)
+	if wrong != "" {
+		p.add(parameter, wrong)
+	}
+	return form
+}
+
+// err is nil where nothing is wrong.
 func (p problems) err() error {
 	if len(p) == 0 {
 		return nil
 	}
-	return failure(Invalid, "%s", strings.Join(p, "; "))
+	return p.as(Invalid)
+}
+
+func (p problems) as(kind Kind) *Error {
+	return failure(kind, "%s", strings.Join(p, "; "))
 }

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -12,7 +11,7 @@ import (
 // Hasher is the lane in which passwords are hashed. It has a fixed number of
 // threads of the lowest priority, so that whatever else the server does goes
 // first, and two bounded queues, one for those who sign in and one for those who
-// set a password, which the threads serve in turn, each first come first served.
+// set a password, which the threads serve alike, each first come first served.
 //
 // What cannot be served in time leaves its queue before it is hashed, and so
 // does what nobody waits for any more: a hash is never computed for nothing.
@@ -20,10 +19,12 @@ import (
 //	callers ──▶ checks  (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
 //	        ──▶ settings (wait ≤ settingsWait) ──┴───────────▶└── thread, nice 19
 //
-// A caller that is turned away waited for its whole time first. That is on
-// purpose: a refusal at once would have a flood come back at once.
+// Who is turned away for want of time has waited for all of it. That is on
+// purpose: a refusal at once would have a flood come back at once. Only where
+// the queue is full is it at once, to bound what waiting costs.
 type Hasher struct {
-	o        HasherOptions
+	cost     int
+	maxQueue int64
 	checks   lane
 	settings lane
 	stop     chan struct{}
@@ -55,9 +56,8 @@ type lane struct {
 
 type job struct {
 	ctx  context.Context
-	work func()
-	done chan struct{}
-	dead bool // nobody waits for it any more: it was not done
+	work func() error
+	done chan error // has room for the outcome
 }
 
 // HasherStats are what a Hasher does now and has done.
@@ -73,7 +73,7 @@ func NewHasher(o HasherOptions) *Hasher {
 		o.MaxQueue = 512
 	}
 	h := &Hasher{
-		o: o, stop: make(chan struct{}),
+		cost: o.Cost, maxQueue: int64(o.MaxQueue), stop: make(chan struct{}),
 		checks:   lane{jobs: make(chan *job), wait: o.MaxWait},
 		settings: lane{jobs: make(chan *job), wait: max(o.MaxWait, settingsWait)},
 	}
@@ -98,44 +98,51 @@ func (h *Hasher) Stats() HasherStats {
 	}
 }
 
-// Hash hashes a password that is to be set. Errors: Overloaded; the context's.
+// Hash hashes a password that is to be set. Where the lane turns it away, or
+// its caller has gone, the error is Overloaded; so it is with the others.
 func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err error) {
-	laneErr := h.run(ctx, &h.settings, func() { hash, err = hashPassword(password, h.o.Cost) })
-	return hash, errors.Join(laneErr, err)
+	err = h.run(ctx, &h.settings, func() (err error) {
+		hash, err = hashPassword(password, h.cost)
+		return err
+	})
+	return hash, err
 }
 
 // Replace hashes a password that is to follow another, and tells whether it is
-// still the same one.
+// still the same one; then there is no hash.
 func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bool, hash string, err error) {
-	laneErr := h.run(ctx, &h.settings, func() {
-		if same, _, err = comparePassword(oldHash, password, h.o.Cost); !same && err == nil {
-			hash, err = hashPassword(password, h.o.Cost)
+	err = h.run(ctx, &h.settings, func() (err error) {
+		if same, _, err = comparePassword(oldHash, password, h.cost); !same && err == nil {
+			hash, err = hashPassword(password, h.cost)
 		}
+		return err
 	})
-	return same, hash, errors.Join(laneErr, err)
+	return same, hash, err
 }
 
 // Check compares a password with a hash; an empty hash is that of nobody, and
 // takes as long. rehash is not empty where the password is right but the hash
-// was made at another cost. Errors: Overloaded; the context's.
+// was made at another cost.
 func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, rehash string, err error) {
-	laneErr := h.run(ctx, &h.checks, func() {
+	err = h.run(ctx, &h.checks, func() error {
 		var outdated bool
-		if right, outdated, err = comparePassword(hash, password, h.o.Cost); right && outdated && err == nil {
-			rehash, err = hashPassword(password, h.o.Cost)
+		var err error
+		if right, outdated, err = comparePassword(hash, password, h.cost); right && outdated && err == nil {
+			rehash, err = hashPassword(password, h.cost)
 		}
+		return err
 	})
-	return right, rehash, errors.Join(laneErr, err)
+	return right, rehash, err
 }
 
-// run has work done by one of the threads, and returns when it is done. Where it
-// returns an error, work was not done.
-func (h *Hasher) run(ctx context.Context, l *lane, work func()) error {
-	if l.waiting.Add(1) > int64(h.o.MaxQueue) {
+// run has work done by one of the threads, and returns when it is done, with its
+// error. Where work is not done at all the error is Overloaded.
+func (h *Hasher) run(ctx context.Context, l *lane, work func() error) error {
+	if l.waiting.Add(1) > h.maxQueue {
 		l.waiting.Add(-1)
 		return h.overloaded(l)
 	}
-	j := &job{ctx: ctx, work: work, done: make(chan struct{})}
+	j := &job{ctx: ctx, work: work, done: make(chan error, 1)}
 	timer := time.NewTimer(l.wait)
 	defer timer.Stop()
 	var err error
@@ -146,24 +153,20 @@ func (h *Hasher) run(ctx context.Context, l *lane, work func()) error {
 	case <-h.stop:
 		err = h.overloaded(l)
 	case <-ctx.Done():
-		err = h.abandoned(ctx.Err())
+		err = h.abandoned(ctx)
 	}
 	l.waiting.Add(-1)
 	if err != nil {
 		return err
 	}
-	<-j.done
-	if j.dead {
-		return h.abandoned(context.Cause(ctx))
-	}
-	return nil
+	return <-j.done
 }
 
 // abandoned is what nobody will read: whoever asked has gone, or has run out of
 // time.
-func (h *Hasher) abandoned(cause error) error {
+func (h *Hasher) abandoned(ctx context.Context) error {
 	h.gone.Add(1)
-	return &Error{Kind: Overloaded, Message: "nobody waits for the answer any more", Cause: cause}
+	return &Error{Kind: Overloaded, Message: "nobody waits for the answer any more", Cause: context.Cause(ctx)}
 }
 
 func (h *Hasher) overloaded(l *lane) error {
@@ -179,29 +182,37 @@ func (h *Hasher) overloaded(l *lane) error {
 func (h *Hasher) serve() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	yieldToOthers()
-	for {
+	for !h.closed() {
 		// Where both queues have someone, select takes either as often.
 		select {
 		case j := <-h.checks.jobs:
-			h.do(j)
+			j.done <- h.do(j)
 		case j := <-h.settings.jobs:
-			h.do(j)
+			j.done <- h.do(j)
 		case <-h.stop:
-			return
 		}
 	}
 }
 
-func (h *Hasher) do(j *job) {
-	defer close(j.done)
+func (h *Hasher) closed() bool {
+	select {
+	case <-h.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (h *Hasher) do(j *job) error {
 	if j.ctx.Err() != nil || !isAlive(j.ctx) {
-		j.dead = true
-		return
+		return h.abandoned(j.ctx)
 	}
 	h.running.Add(1)
-	j.work()
-	h.running.Add(-1)
-	h.done.Add(1)
+	defer func() {
+		h.running.Add(-1)
+		h.done.Add(1)
+	}()
+	return j.work()
 }
 
 type livenessKey struct{}

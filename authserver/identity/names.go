@@ -2,6 +2,7 @@ package identity
 
 import (
 	"net/mail"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -74,15 +75,24 @@ func canonicalEmail(s string) (canonical, wrong string) {
 			return "", malformed
 		}
 	}
-	ascii, err := idna.Lookup.ToASCII(domain)
-	if err != nil || !strings.Contains(ascii, ".") || strings.HasSuffix(ascii, ".") {
+	// Registration maps nothing to something else: what looks like a letter or
+	// a dot, or like nothing at all, is refused.
+	ascii, err := idna.Registration.ToASCII(strings.ToLower(norm.NFC.String(domain)))
+	dot := strings.LastIndexByte(ascii, '.')
+	if err != nil || dot < 0 || !isTopLevel(ascii[dot+1:]) {
 		return "", malformed
 	}
-	canonical = strings.ToLower(local) + "@" + strings.ToLower(ascii)
+	canonical = strings.ToLower(local) + "@" + ascii
 	if len(canonical) > maxEmail {
 		return "", "is longer than 254 bytes"
 	}
 	return canonical, ""
+}
+
+// isTopLevel tells a top-level domain from the end of an IP address (RFC 3696
+// section 2), or from nothing.
+func isTopLevel(label string) bool {
+	return strings.ContainsFunc(label, func(r rune) bool { return 'a' <= r && r <= 'z' })
 }
 
 // personName gives a first or last name in normal form C, without white space
@@ -92,6 +102,8 @@ func personName(s string) (name, wrong string) {
 	switch {
 	case name == "":
 		return "", "is empty"
+	case !utf8.ValidString(name):
+		return "", "is not valid UTF-8"
 	case utf8.RuneCountInString(name) > maxName:
 		return "", "is longer than 100 characters"
 	case strings.ContainsFunc(name, unprintable):
@@ -121,7 +133,7 @@ func canonicalScope(s string) (scope, wrong string) {
 	}
 	var tokens []string
 	for t := range strings.FieldsSeq(s) {
-		if !HasScope(strings.Join(tokens, " "), t) {
+		if !slices.Contains(tokens, t) {
 			tokens = append(tokens, t)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -90,5 +89,3 @@ func comparePassword(hash, password string, cost int) (right, outdated bool, err
 func nobodysHash(cost int) string {
 	return fmt.Sprintf("$2a$%02d$%s", cost, "N0b0dyHasThisSaltOrDiges.uQ7mVh5r1cXo2YtLwPz8KdEfGa3Bi")
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

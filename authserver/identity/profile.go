@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 )
 
@@ -35,24 +36,21 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	if err != nil {
 		return User{}, err
 	}
+	if in == (ProfileUpdate{}) {
+		return User{}, failure(Invalid, "username, first_name, last_name: give at least one of them")
+	}
 	var p problems
-	var change ProfileChange
-	set := func(parameter string, value *string, check func(string) (string, string)) *string {
+	check := func(parameter string, value *string, canonical func(string) (string, string)) *string {
 		if value == nil {
 			return nil
 		}
-		checked, wrong := check(*value)
-		if wrong != "" {
-			p.add(parameter, "%s", wrong)
-		}
-		return &checked
+		return new(p.check(parameter, *value, canonical))
 	}
-	change.Username = in.Username
-	change.CanonicalUsername = set("username", in.Username, canonicalUsername)
-	change.FirstName = set("first_name", in.FirstName, personName)
-	change.LastName = set("last_name", in.LastName, personName)
-	if in == (ProfileUpdate{}) {
-		return User{}, failure(Invalid, "username, first_name, last_name: give at least one of them")
+	change := ProfileChange{
+		Username:          in.Username,
+		CanonicalUsername: check("username", in.Username, canonicalUsername),
+		FirstName:         check("first_name", in.FirstName, personName),
+		LastName:          check("last_name", in.LastName, personName),
 	}
 	if err := p.err(); err != nil {
 		return User{}, err
@@ -80,7 +78,8 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 
 // RequestEmailChange makes a code that allows a new address. Where email is
 // given, the code is good for that address alone, and whoever brings it back has
-// proved that the address is theirs.
+// proved that the address is theirs. In exposure public the answer is the same
+// where another account has it, and its owner hears of it by mail.
 func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email string) (Code, error) {
 	ref, err := s.authenticate(accessToken, ScopeEmail)
 	if err != nil {
@@ -88,24 +87,22 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	}
 	text, code := newCode(EmailChange, s.policy.RecoveryTTL)
 	if email != "" {
-		var wrong string
-		if code.Target, wrong = canonicalEmail(email); wrong != "" {
-			var p problems
-			p.add("email", "%s", wrong)
-			return Code{}, p.err()
+		var p problems
+		code.Target = p.check("email", email, canonicalEmail)
+		if err := p.err(); err != nil {
+			return Code{}, err
 		}
 	}
 	user, err := s.store.IssueEmailChange(ctx, ref, code)
+	if s.hidesAccounts() && isTaken(err) {
+		return s.mail(ctx, Message{To: email, Purpose: MailEmailTaken})
+	}
 	if err != nil {
 		return Code{}, storeFailure(err)
 	}
 	s.event(ctx, "code issued", "user", user.ID, "purpose", string(EmailChange))
-	to := user.Email
-	if email != "" {
-		to = email
-	}
 	return s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL},
-		Message{To: to, Purpose: MailEmailChange, Username: user.Username})
+		Message{To: cmp.Or(email, user.Email), Purpose: MailEmailChange, Username: user.Username})
 }
 
 // ChangeEmail redeems an email-change code. The new address counts as verified
@@ -115,23 +112,33 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 	if err != nil {
 		return User{}, err
 	}
-	canonical, wrong := canonicalEmail(email)
-	hash, codeErr := hashCode(code)
 	var p problems
-	if wrong != "" {
-		p.add("email", "%s", wrong)
-		if codeErr != nil {
-			p = append(p, codeErr.(*Error).Message)
-		}
-		return User{}, p.err()
+	hash, ok := hashCode(code)
+	if !ok {
+		p.add("code", wrongCode)
 	}
-	if codeErr != nil {
-		return User{}, codeErr
+	canonical := p.check("email", email, canonicalEmail)
+	if err := p.err(); err != nil {
+		return User{}, err
 	}
 	user, err := s.store.RedeemEmailChange(ctx, ref, hash, email, canonical)
+	if s.hidesAccounts() && isTaken(err) {
+		return User{}, s.useUp(ctx, ref)
+	}
 	if err != nil {
 		return User{}, storeFailure(err)
 	}
 	s.event(ctx, "email changed", "user", user.ID)
 	return user, nil
+}
+
+// useUp takes the email-change code away from someone who brought it for an
+// address that is taken, where that must not be told: each try at finding out
+// who has an account costs a mail. A code that nobody knows replaces it.
+func (s *Service) useUp(ctx context.Context, ref SessionRef) error {
+	_, unknown := newCode(EmailChange, s.policy.RecoveryTTL)
+	if _, err := s.store.IssueEmailChange(ctx, ref, unknown); err != nil {
+		return storeFailure(err)
+	}
+	return errCode()
 }

@@ -9,28 +9,21 @@ import (
 // session and code of the user ends. userID may be empty; where it is given, the
 // code must be that user's. A suspended account stays suspended.
 func (s *Service) ResetPassword(ctx context.Context, code, userID, password string) error {
+	hash, c, err := s.findRecovery(ctx, code)
+	if err != nil {
+		return err
+	}
 	var p problems
 	if userID != "" && !isUUID(userID) {
 		p.add("id", "must be a UUID in lower case, as it was answered at sign-up")
+		userID = "" // the code is another matter
 	}
-	hash, err := hashCode(code)
-	var c Credentials
-	if err == nil {
-		c, err = s.store.FindRecovery(ctx, hash)
-	}
-	if err != nil && !errors.Is(err, ErrNoCode) && KindOf(err) != Invalid {
-		return storeFailure(err)
-	}
-	holds := err == nil && (userID == "" || userID == c.User.ID)
-	if !holds {
+	if !c.Found || userID != "" && userID != c.User.ID {
 		// Told along with what else is wrong; the code, where there is one, still holds.
-		p = append(p, errCode().Message)
+		p.add("code", wrongCode)
 		c = Credentials{}
 	}
-	normal, wrong := s.newPassword(password, c.User.Username, c.User.Email)
-	if wrong != "" {
-		p.add("password", "%s", wrong)
-	}
+	normal := p.check("password", password, s.newPassword(c.User.Username, c.User.Email))
 	if err := p.err(); err != nil {
 		return err
 	}
@@ -48,6 +41,20 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	return nil
 }
 
+// findRecovery finds whose recovery code this is; where it does not hold, it is
+// nobody's, which is no error.
+func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Credentials, error) {
+	hash, ok := hashCode(code)
+	if !ok {
+		return hash, Credentials{}, nil
+	}
+	c, err := s.store.FindRecovery(ctx, hash)
+	if errors.Is(err, ErrNoCode) {
+		return hash, Credentials{}, nil
+	}
+	return hash, c, err
+}
+
 // ChangePassword replaces the password of the token's user, who knows the old
 // one. Every other session of theirs ends. Wrong guesses at the old password
 // count against the account like those of a sign-in, so that a stolen access
@@ -61,20 +68,13 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return storeFailure(err)
 	}
-	normal, wrong := s.newPassword(password, c.User.Username, c.User.Email)
-	if wrong != "" {
-		var p problems
-		p.add("password", "%s", wrong)
-		return p.err()
+	var p problems
+	normal := p.check("password", password, s.newPassword(c.User.Username, c.User.Email))
+	if err := p.err(); err != nil {
+		return err
 	}
 	old := normalizePassword(oldPassword)
-	if !isPossiblePassword(old) {
-		return failure(Unauthenticated, "old_password: is wrong")
-	}
-	if _, err := s.checkPassword(ctx, c, old); err != nil {
-		if KindOf(err) == Unauthenticated {
-			return failure(Unauthenticated, "old_password: is wrong")
-		}
+	if err := s.checkOldPassword(ctx, ref, c, old); err != nil {
 		return err
 	}
 	if normal == old {
@@ -93,4 +93,29 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 
 func errSamePassword() error {
 	return failure(Invalid, "password: must differ from the old one")
+}
+
+// checkOldPassword is checkPassword for who is signed in already. The failures
+// are read again afterwards, as OpenSession does for a sign-in: of many guesses
+// sent at once, none that the throttle would have kept from being tried is told
+// to be right.
+func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Credentials, old string) error {
+	wrong := failure(Unauthenticated, "old_password: is wrong")
+	if !isPossiblePassword(old) {
+		return wrong
+	}
+	if _, err := s.checkPassword(ctx, c, old); err != nil {
+		if KindOf(err) == Unauthenticated {
+			return wrong
+		}
+		return err
+	}
+	after, err := s.store.FindPassword(ctx, ref)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if after.Failures > c.Failures && after.Failures >= freeFailures {
+		return wrong
+	}
+	return nil
 }

@@ -17,11 +17,12 @@ type Exposure string
 
 // The exposures.
 const (
-	// Internal: the callers are the owner's own backends. They see codes, mail
-	// them, and may choose scopes.
+	// ExposureInternal: the callers are the owner's own backends. They see codes,
+	// mail them, and may choose scopes.
 	ExposureInternal Exposure = "internal"
-	// Public: browsers and apps call. Codes leave by mail alone, and no answer
-	// tells who has an account.
+	// ExposurePublic: browsers and apps call. Codes leave by mail alone, and no
+	// answer tells who has an account, but for a username that is taken when
+	// someone who is signed in asks for it.
 	ExposurePublic Exposure = "public"
 )
 
@@ -54,7 +55,8 @@ type Policy struct {
 }
 
 // Service is the domain's whole surface. Its methods are safe for concurrent
-// use; every error is, or wraps, an *Error.
+// use. KindOf tells every error's kind; one without an *Error in its chain is
+// Internal.
 type Service struct {
 	policy Policy
 	store  Store
@@ -147,6 +149,9 @@ func (s *Service) Stats() Stats {
 	}
 }
 
+// hidesAccounts tells whether no answer may tell who has an account.
+func (s *Service) hidesAccounts() bool { return s.policy.Exposure == ExposurePublic }
+
 // authenticate verifies an access token and asks for a scope (empty: none).
 // Whether the session still lives is told by the query that the caller makes
 // anyway, with the reference that this returns.
@@ -181,9 +186,7 @@ func storeFailure(err error) error {
 		if taken.Email {
 			p.add("email", "is taken")
 		}
-		e := p.err().(*Error)
-		e.Kind = Conflict
-		return e
+		return p.as(Conflict)
 	}
 	switch {
 	case errors.Is(err, ErrNoSession):
@@ -197,6 +200,11 @@ func storeFailure(err error) error {
 	default:
 		return err
 	}
+}
+
+func isTaken(err error) bool {
+	_, ok := errors.AsType[*TakenError](err)
+	return ok
 }
 
 // event writes one line of the audit trail: ids only, no names, addresses,

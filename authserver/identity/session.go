@@ -32,16 +32,43 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
-	if err := s.store.OpenSession(ctx, n); err != nil {
-		if errors.Is(err, ErrStale) {
-			// The password was changed, or others failed too often, while this
-			// one was hashed. To say which would tell a guesser that they hit.
-			return Tokens{}, errCredentials()
-		}
+	err = s.store.OpenSession(ctx, n)
+	if errors.Is(err, ErrStale) && rehash != "" {
+		err = s.openRehashed(ctx, login, password, n)
+	}
+	switch {
+	case errors.Is(err, ErrStale):
+		// The password was changed, or others failed too often, while this one
+		// was hashed. To say which would tell a guesser that they hit.
+		return Tokens{}, errCredentials()
+	case err != nil:
 		return Tokens{}, storeFailure(err)
 	}
 	s.event(ctx, "signed in", "user", c.User.ID, "session", n.ID)
 	return s.firstTokens(n, c.User)
+}
+
+// openRehashed opens a session where the account may have changed only in that
+// another sign-in with the same password has renewed its hash meanwhile; else
+// ErrStale. Failures are not read anew: those that stopped the first try do so
+// again.
+func (s *Service) openRehashed(ctx context.Context, login Login, password string, n NewSession) error {
+	c, err := s.store.FindCredentials(ctx, login)
+	if err != nil {
+		return err
+	}
+	if c.User.ID != n.UserID || c.PasswordHash == n.PasswordHash {
+		return ErrStale
+	}
+	right, _, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	if err != nil {
+		return err
+	}
+	if !right {
+		return ErrStale
+	}
+	n.PasswordHash, n.Rehash = c.PasswordHash, ""
+	return s.store.OpenSession(ctx, n)
 }
 
 // checkPassword refuses what comes too early, hashes, and counts what is wrong.
@@ -224,35 +251,34 @@ func (s *Service) Introspect(ctx context.Context, text string) (Introspection, e
 	if errors.Is(accessErr, token.ErrNoKeys) {
 		return Introspection{}, tokenFailure(accessErr)
 	}
-	refresh, refreshErr := token.Refresh{}, error(nil)
-	ref := SessionRef{ID: access.SessionID, UserID: access.Subject, Now: now}
-	if accessErr != nil {
-		if refresh, refreshErr = s.tokens.VerifyRefresh(text); refreshErr != nil {
-			return Introspection{}, nil
-		}
-		ref.ID, ref.UserID = refresh.SessionID, refresh.Subject
+	refresh, refreshErr := s.tokens.VerifyRefresh(text)
+	out := Introspection{Active: true, Issuer: s.policy.Issuer}
+	switch {
+	case accessErr == nil:
+		out.TokenType, out.Subject, out.SessionID = "access_token", access.Subject, access.SessionID
+		out.Audience, out.Scope = s.policy.Audience, access.Scope
+		out.IssuedAt, out.ExpiresAt = access.IssuedAt, access.ExpiresAt
+	case refreshErr == nil:
+		out.TokenType, out.Subject, out.SessionID = "refresh_token", refresh.Subject, refresh.SessionID
+		out.Audience = []string{s.policy.Issuer}
+		out.IssuedAt, out.ExpiresAt = refresh.IssuedAt, refresh.ExpiresAt
+	default:
+		return Introspection{}, nil
 	}
-	session, err := s.store.FindSession(ctx, ref)
+	session, err := s.store.FindSession(ctx, SessionRef{ID: out.SessionID, UserID: out.Subject, Now: now})
 	switch {
 	case errors.Is(err, ErrNoSession):
 		return Introspection{}, nil
 	case err != nil:
 		return Introspection{}, storeFailure(err)
 	}
-	out := Introspection{
-		Active: true, Username: session.User.Username, Subject: ref.UserID, SessionID: ref.ID, Issuer: s.policy.Issuer,
+	out.Username = session.User.Username
+	if refreshErr == nil {
+		if s.standing(session, refresh.Generation, now) == reused {
+			return Introspection{}, nil
+		}
+		out.Scope = narrowScope(session.Scope, session.User.Scope)
 	}
-	if accessErr == nil {
-		out.TokenType, out.Audience, out.Scope = "access_token", s.policy.Audience, access.Scope
-		out.IssuedAt, out.ExpiresAt = access.IssuedAt, access.ExpiresAt
-		return out, nil
-	}
-	if s.standing(session, refresh.Generation, now) == reused {
-		return Introspection{}, nil
-	}
-	out.TokenType, out.Audience = "refresh_token", []string{s.policy.Issuer}
-	out.Scope = narrowScope(session.Scope, session.User.Scope)
-	out.IssuedAt, out.ExpiresAt = refresh.IssuedAt, refresh.ExpiresAt
 	return out, nil
 }
 

@@ -3,6 +3,8 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -12,17 +14,17 @@ import (
 // exposure public the answer is the same whoever exists: the owner of the
 // address hears the rest by mail.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
-	user, err := s.newUser(&in)
+	user, password, err := s.newUser(in)
 	if err != nil {
 		return Code{}, err
 	}
 	// Hashed before anything is known to be taken: both take the same time.
-	if user.PasswordHash, err = s.hasher.Hash(ctx, in.Password); err != nil {
+	if user.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
 	text, code := newCode(Verification, s.policy.VerificationTTL)
 	created, err := s.store.CreateUser(ctx, user, code)
-	if taken, ok := errors.AsType[*TakenError](err); ok && s.policy.Exposure == ExposurePublic {
+	if taken, ok := errors.AsType[*TakenError](err); ok && s.hidesAccounts() {
 		return s.mail(ctx, signUpRefusal(user, taken))
 	}
 	if err != nil {
@@ -36,36 +38,28 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 // signUpRefusal tells the owner of an address, and them alone, why a sign-up
 // with it made no account.
 func signUpRefusal(u NewUser, taken *TakenError) Message {
-	purpose := MailUsernameTaken
 	if taken.Email {
-		purpose = MailSignUpAttempt
+		return Message{To: u.Email, Purpose: MailEmailTaken}
 	}
-	return Message{To: u.Email, Purpose: purpose, Username: u.Username}
+	return Message{To: u.Email, Purpose: MailUsernameTaken, Username: u.Username}
 }
 
-// newUser checks what a sign-up says and brings it into canonical form.
-func (s *Service) newUser(in *SignUp) (NewUser, error) {
+// newUser checks what a sign-up says and brings it into canonical form. The
+// password is yet to be hashed.
+func (s *Service) newUser(in SignUp) (u NewUser, password string, err error) {
 	var p problems
-	u := NewUser{ID: newID(), Username: in.Username, Email: in.Email}
-	var wrong string
-	note := func(parameter string) {
-		if wrong != "" {
-			p.add(parameter, "%s", wrong)
-		}
+	u = NewUser{
+		ID:                newID(),
+		Username:          in.Username,
+		CanonicalUsername: p.check("username", in.Username, canonicalUsername),
+		Email:             in.Email,
+		CanonicalEmail:    p.check("email", in.Email, canonicalEmail),
+		FirstName:         p.check("first_name", in.FirstName, personName),
+		LastName:          p.check("last_name", in.LastName, personName),
 	}
-	u.CanonicalUsername, wrong = canonicalUsername(in.Username)
-	note("username")
-	u.CanonicalEmail, wrong = canonicalEmail(in.Email)
-	note("email")
-	u.FirstName, wrong = personName(in.FirstName)
-	note("first_name")
-	u.LastName, wrong = personName(in.LastName)
-	note("last_name")
-	in.Password, wrong = s.newPassword(in.Password, in.Username, in.Email)
-	note("password")
-	u.Scope, wrong = s.signUpScope(in.Scope)
-	note("scope")
-	return u, p.err()
+	password = p.check("password", in.Password, s.newPassword(in.Username, in.Email))
+	u.Scope = p.check("scope", in.Scope, s.signUpScope)
+	return u, password, p.err()
 }
 
 // signUpScope gives the scope of a new account. Trusted callers choose freely;
@@ -83,33 +77,29 @@ func (s *Service) signUpScope(asked string) (scope, wrong string) {
 	return scope, ""
 }
 
-// newPassword brings a password that is to be set into the form that is hashed,
-// or tells what is wrong with it. personal are words that the owner is known by.
-func (s *Service) newPassword(password string, personal ...string) (normal, wrong string) {
-	normal = normalizePassword(password)
-	switch n := utf8.RuneCountInString(normal); {
-	case n < s.policy.MinPasswordLength:
-		return "", "is shorter than " + itoa(s.policy.MinPasswordLength) + " characters"
-	case n > maxPassword:
-		return "", "is longer than 256 characters"
-	case strings.ContainsRune(normal, 0):
-		return "", "holds a NUL character"
-	}
-	for _, word := range personal {
-		local, _, _ := strings.Cut(word, "@")
-		if word != "" && (strings.EqualFold(normal, word) || strings.EqualFold(normal, local)) {
+// newPassword gives what brings a password that is to be set into the form that
+// is hashed, or tells what is wrong with it. The owner may be nobody.
+func (s *Service) newPassword(username, email string) func(password string) (normal, wrong string) {
+	local, _, _ := strings.Cut(email, "@")
+	return func(password string) (normal, wrong string) {
+		normal = normalizePassword(password)
+		is := func(word string) bool { return strings.EqualFold(normal, word) }
+		switch n := utf8.RuneCountInString(normal); {
+		case n < s.policy.MinPasswordLength:
+			return "", fmt.Sprintf("is shorter than %d characters", s.policy.MinPasswordLength)
+		case n > maxPassword:
+			return "", fmt.Sprintf("is longer than %d characters", maxPassword)
+		case strings.ContainsRune(normal, 0):
+			return "", "holds a NUL character"
+		case is(username) || is(email) || is(local):
 			return "", "must not be your username or email address"
-		}
-	}
-	for _, word := range s.policy.ServiceNames {
-		if strings.EqualFold(normal, word) {
+		case slices.ContainsFunc(s.policy.ServiceNames, is):
 			return "", "must not be the name of this service"
+		case s.policy.PasswordBlocklist && isCommonPassword(normal):
+			return "", "is one of the most common passwords; choose another"
 		}
+		return normal, ""
 	}
-	if s.policy.PasswordBlocklist && isCommonPassword(normal) {
-		return "", "is one of the most common passwords; choose another"
-	}
-	return normal, ""
 }
 
 // NewVerificationCode replaces the code of an account that is not verified yet.
@@ -125,11 +115,10 @@ func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error
 }
 
 func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, about MessagePurpose) (Code, error) {
-	canonical, wrong := canonicalEmail(email)
-	if wrong != "" {
-		var p problems
-		p.add("email", "%s", wrong)
-		return Code{}, p.err()
+	var p problems
+	canonical := p.check("email", email, canonicalEmail)
+	if err := p.err(); err != nil {
+		return Code{}, err
 	}
 	ttl := s.policy.RecoveryTTL
 	if purpose == Verification {
@@ -140,9 +129,14 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 	switch {
 	case err == nil:
 		s.event(ctx, "code issued", "user", user.ID, "purpose", string(purpose))
-		return s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: ttl},
+		released, err := s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: ttl},
 			Message{To: user.Email, Purpose: about, Username: user.Username})
-	case s.policy.Exposure == ExposurePublic && (errors.Is(err, ErrNoUser) || errors.Is(err, ErrAlreadyVerified)):
+		if err != nil { // to tell would tell that there is an account
+			s.event(ctx, "mail not taken", "user", user.ID, "purpose", string(purpose))
+			return Code{}, nil
+		}
+		return released, nil
+	case s.hidesAccounts() && (errors.Is(err, ErrNoUser) || errors.Is(err, ErrAlreadyVerified)):
 		return Code{}, nil
 	case errors.Is(err, ErrAlreadyVerified):
 		return Code{}, failure(Conflict, "email: is verified already")
@@ -154,9 +148,9 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 // VerifyUser redeems a verification code: the owner of the address is signed in,
 // and whatever was opened before they proved it ends.
 func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
-	hash, err := hashCode(code)
-	if err != nil {
-		return Tokens{}, err
+	hash, ok := hashCode(code)
+	if !ok {
+		return Tokens{}, errCode()
 	}
 	n := s.newSession()
 	user, err := s.store.RedeemVerification(ctx, hash, n)

@@ -260,9 +260,9 @@ type Mailer interface {
 type Message struct {
 	To       string
 	Purpose  MessagePurpose
-	Username string // empty where the address has no account
-	Code     string // empty where there is none
-	TTL      time.Duration
+	Username string        // the account's, or the one that was asked for; empty in MailEmailTaken
+	Code     string        // empty in messages that bring none
+	TTL      time.Duration // of the code
 }
 
 // MessagePurpose is what a message is about; it chooses the template.
@@ -273,6 +273,6 @@ const (
 	MailVerification  MessagePurpose = "verification"   // here is your code to verify the address
 	MailRecovery      MessagePurpose = "recovery"       // here is your code to set a new password
 	MailEmailChange   MessagePurpose = "email_change"   // here is your code to change the address
-	MailSignUpAttempt MessagePurpose = "signup_attempt" // someone tried to sign up with your address
+	MailEmailTaken    MessagePurpose = "email_taken"    // someone tried to use your address for another account
 	MailUsernameTaken MessagePurpose = "username_taken" // your sign-up made no account: choose another username
 )

@@ -12,17 +12,13 @@ const freeFailures = 10
 const maxThrottle = time.Minute
 
 // throttleDelay is how long after the last of so many failures in a row the
-// next try is taken: not at all up to freeFailures, then 1 s, 2 s, 4 s … a minute.
+// next try is taken: at once below freeFailures, then 1 s, 2 s, 4 s … a minute.
 func throttleDelay(failures int) time.Duration {
 	over := failures - freeFailures
-	switch {
-	case over < 0:
+	if over < 0 {
 		return 0
-	case over >= 6: // 2^6 s is past the bound
-		return maxThrottle
-	default:
-		return min(time.Second<<over, maxThrottle)
 	}
+	return min(time.Second<<min(over, 6), maxThrottle) // 2^6 s is past the bound
 }
 
 // checkThrottle refuses a try that comes too early.
