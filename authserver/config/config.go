@@ -203,8 +203,8 @@ func (c Config) contradictions() []Problem {
 		problems = append(problems, Problem{name, fmt.Sprintf(format, args...)})
 	}
 	longest := max(c.AccessTokenExpiry, c.RefreshTokenExpiry)
-	if c.KeyRotationInterval <= c.KeyPublishLead {
-		refuse(EnvKeyRotationInterval, "%s is not longer than %s (%s), so no key would ever sign: write a longer one, such as 720h",
+	if c.KeyRotationInterval <= 2*c.KeyPublishLead {
+		refuse(EnvKeyRotationInterval, "%s is not longer than a new key waits before it signs, twice %s (%s): write a longer one, such as 720h",
 			formatDuration(c.KeyRotationInterval), EnvKeyPublishLead, formatDuration(c.KeyPublishLead))
 	} else if longest/c.KeyRotationInterval >= maxKeys {
 		refuse(EnvKeyRotationInterval, "%s is too short for tokens that live %s, more than %d keys would be valid at once: write at least %s, or shorten the tokens' lives",
@@ -219,8 +219,8 @@ func (c Config) contradictions() []Problem {
 			formatDuration(c.UnverifiedAccountExpiry), EnvVerificationCodeExpiry, formatDuration(c.VerificationCodeExpiry))
 	}
 	if c.DrainDelay >= c.ShutdownTimeout {
-		refuse(EnvShutdownTimeout, "%s leaves no time to finish anything after %s (%s): write a longer one",
-			formatDuration(c.ShutdownTimeout), EnvDrainDelay, formatDuration(c.DrainDelay))
+		refuse(EnvDrainDelay, "%s leaves no time to finish anything within %s (%s): write a shorter one, or raise that",
+			formatDuration(c.DrainDelay), EnvShutdownTimeout, formatDuration(c.ShutdownTimeout))
 	}
 	if c.MetricsPort == c.Port {
 		refuse(EnvMetricsPort, "%d is %s too: write another port, or 0 for neither metrics nor health", c.MetricsPort, EnvPort)

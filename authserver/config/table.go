@@ -148,7 +148,7 @@ var table = []setting{
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
 	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database", Help: "A folder to read the sealed keys from, as the operator mounts it; the server then makes and rotates none."},
 		field: bind(func(c *Config) *string { return &c.KeysDir }, optional)},
-	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "720h", Help: "How long a key signs before the next one does. Longer than `KEY_PUBLISH_LEAD`."},
+	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "720h", Help: "How long a key signs before the next one does. Longer than twice `KEY_PUBLISH_LEAD`."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},
 	{Setting: Setting{Name: EnvKeyPublishLead, Default: "10m", Help: "How long any verifier may lag behind what is published. A new key signs after twice as long, so that every verifier has it, even if a clock jumps."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyPublishLead }, duration(time.Second, 7*day))},
