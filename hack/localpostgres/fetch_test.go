@@ -92,6 +92,7 @@ func repository(t *testing.T) *httptest.Server {
 func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv(repositoryVariable, repository(t).URL)
+	t.Setenv("TMPDIR", t.TempDir()) // the library leaves its log there
 	var progress bytes.Buffer
 	dir, err := fetch(t.Context(), cache, &progress)
 	if err != nil {
@@ -147,6 +148,7 @@ func TestAFetchThatFailsSaysWhatToDo(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	t.Setenv(repositoryVariable, server.URL)
+	t.Setenv("TMPDIR", t.TempDir()) // the library leaves its log there
 	_, err := fetch(t.Context(), t.TempDir(), &bytes.Buffer{})
 	if err == nil || !strings.Contains(err.Error(), "install PostgreSQL") {
 		t.Error(err)

@@ -166,6 +166,35 @@ func TestADatabaseThatEndsEndsEverything(t *testing.T) {
 	r.waitFor(t, "the server ends in order")
 }
 
+func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the server")
+	}
+	for _, program := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	program := filepath.Join(t.TempDir(), "authserver")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/authserver").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Setenv("SALT_ROUNDS", "4")
+	r := start(t, program, t.TempDir())
+	r.waitFor(t, "Ctrl-C stops it")
+	var lines []string
+	for line := range strings.Lines(r.String()) {
+		if strings.HasPrefix(line, "  code=") || strings.HasPrefix(line, "  curl ") {
+			lines = append(lines, line)
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", strings.Join(lines, "")).CombinedOutput()
+	if err != nil || len(lines) != 3 || bytes.Count(out, []byte(`"access_token"`)) != 2 {
+		t.Errorf("%v\n%s\n%s", err, out, r)
+	}
+	r.finish(t)
+}
+
 func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	l, err := net.Listen("tcp", "localhost:0")
