@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -28,9 +27,9 @@ type accounts struct {
 	mu    sync.Mutex
 	calls []string
 
-	err    error                                       // the answer, where do is nil
+	err    error                                        // the answer, where do is nil
 	do     func(ctx context.Context, call string) error // what to do instead
-	mailed bool                                        // codes leave by mail
+	mailed bool                                         // codes leave by mail
 }
 
 func (a *accounts) called(ctx context.Context, method string, args ...string) error {
@@ -77,6 +76,8 @@ func theUser() identity.User {
 		CreatedAt: time.Date(2026, 1, 2, 4, 4, 5, 0, east), UpdatedAt: time.Date(2026, 1, 2, 3, 4, 5, 600e6, time.UTC),
 	}
 }
+
+func (a *accounts) CheckSignUp(identity.SignUp) []identity.Problem { return nil }
 
 func (a *accounts) SignUp(ctx context.Context, s identity.SignUp) (identity.Code, error) {
 	return a.code(), a.called(ctx, "SignUp", s.Username, s.Email, s.FirstName, s.LastName, s.Password, s.Scope)
@@ -272,5 +273,3 @@ func signUpBody(changes ...string) map[string]string {
 	}
 	return o
 }
-
-func jsonOf(format string, args ...any) string { return fmt.Sprintf(format, args...) }

@@ -15,10 +15,7 @@ import (
 // was too long, say, sees a broken connection in place of 413. So such a
 // connection is closed in two steps (RFC 9112 section 9.6).
 
-const (
-	lingerTime  = time.Second
-	lingerBytes = 1 << 20
-)
+const lingerTime = time.Second
 
 // lingering makes connections that can be closed gently.
 type lingering struct{ net.Listener }
@@ -49,7 +46,7 @@ func closeGently(ctx *fasthttp.RequestCtx) {
 func (c *conn) Close() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.gently.Load() {
 		if half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-			_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes)
+			_, _ = io.Copy(io.Discard, c.Conn)
 		}
 	}
 	return c.Conn.Close()

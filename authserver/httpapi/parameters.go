@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
 // parameter is one that some route takes. All are strings.
@@ -98,6 +100,15 @@ func (p *parameters) pointer(name parameter) *string {
 
 func (p *parameters) wrong(name parameter, what string) {
 	p.problems = append(p.problems, name.String()+": "+what)
+}
+
+// also adds what the domain finds wrong with parameters that were given.
+func (p *parameters) also(problems []identity.Problem) {
+	for _, problem := range problems {
+		if name, known := parameterNamed(problem.Parameter); known && p.state[name] == given {
+			p.wrong(name, problem.Wrong)
+		}
+	}
 }
 
 // err tells all that was wrong with the parameters asked for.

@@ -31,6 +31,8 @@ const (
 type Accounts interface {
 	// SignUp creates an account. The code is empty of text where it left by mail.
 	SignUp(ctx context.Context, s identity.SignUp) (identity.Code, error)
+	// CheckSignUp tells what is wrong with the parameters of a sign-up.
+	CheckSignUp(s identity.SignUp) []identity.Problem
 	// VerifyUser redeems a verification code and opens a session.
 	VerifyUser(ctx context.Context, code string) (identity.Tokens, error)
 	// NewVerificationCode replaces the code of an account that is not verified.
@@ -167,6 +169,7 @@ func New(o Options) *Server {
 	s.http = app.Server()
 	s.http.Handler = s.serve
 	s.http.ErrorHandler = s.unreadable
+	s.http.SecureErrorLogMessage = true // errors that do not quote what they could not read
 	return s
 }
 

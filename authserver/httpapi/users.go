@@ -74,8 +74,10 @@ func (s *Server) signUp(ctx context.Context, c *call) error {
 		p.wrong(paramScope, "is empty; leave it out for the default")
 	}
 	account.Scope = scope
-	if err := c.err(); err != nil {
-		return err
+	if c.params.problems != nil {
+		// Nothing comes of it, but the caller is to hear of all that is wrong.
+		p.also(s.accounts.CheckSignUp(account))
+		return c.err()
 	}
 	code, err := s.accounts.SignUp(ctx, account)
 	return c.replyCode(http.StatusCreated, code, code.UserID, err)

@@ -106,10 +106,18 @@ func errCode() *Error {
 
 // problems collects what is wrong with the parameters of a call, so that the
 // caller hears of all of it at once.
-type problems []string
+type problems []Problem
+
+// Problem is one parameter that is wrong.
+type Problem struct {
+	Parameter string // its name in the API
+	Wrong     string // what is wrong with it; never its value
+}
+
+func (p Problem) String() string { return p.Parameter + ": " + p.Wrong }
 
 func (p *problems) add(parameter, wrong string) {
-	*p = append(*p, parameter+": "+wrong)
+	*p = append(*p, Problem{parameter, wrong})
 }
 
 // check gives the canonical form of a parameter, and notes what is wrong with
@@ -131,5 +139,9 @@ func (p problems) err() error {
 }
 
 func (p problems) as(kind Kind) *Error {
-	return failure(kind, "%s", strings.Join(p, "; "))
+	texts := make([]string, len(p))
+	for i, problem := range p {
+		texts[i] = problem.String()
+	}
+	return failure(kind, "%s", strings.Join(texts, "; "))
 }

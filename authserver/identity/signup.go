@@ -14,11 +14,12 @@ import (
 // exposure public the answer is the same whoever exists: the owner of the
 // address hears the rest by mail.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
-	user, password, err := s.newUser(in)
-	if err != nil {
+	user, password, wrong := s.newUser(in)
+	if err := wrong.err(); err != nil {
 		return Code{}, err
 	}
 	// Hashed before anything is known to be taken: both take the same time.
+	var err error
 	if user.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
@@ -44,10 +45,17 @@ func signUpRefusal(u NewUser, taken *TakenError) Message {
 	return Message{To: u.Email, Purpose: MailUsernameTaken, Username: u.Username}
 }
 
+// CheckSignUp tells what is wrong with the parameters of a sign-up, for a caller
+// that cannot sign up with them anyway, since some are missing, and who is to
+// hear of the others too.
+func (s *Service) CheckSignUp(in SignUp) []Problem {
+	_, _, p := s.newUser(in)
+	return p
+}
+
 // newUser checks what a sign-up says and brings it into canonical form. The
 // password is yet to be hashed.
-func (s *Service) newUser(in SignUp) (u NewUser, password string, err error) {
-	var p problems
+func (s *Service) newUser(in SignUp) (u NewUser, password string, p problems) {
 	u = NewUser{
 		ID:                newID(),
 		Username:          in.Username,
@@ -59,7 +67,7 @@ func (s *Service) newUser(in SignUp) (u NewUser, password string, err error) {
 	}
 	password = p.check("password", in.Password, s.newPassword(in.Username, in.Email))
 	u.Scope = p.check("scope", in.Scope, s.signUpScope)
-	return u, password, p.err()
+	return u, password, p
 }
 
 // signUpScope gives the scope of a new account. Trusted callers choose freely;
