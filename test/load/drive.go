@@ -58,7 +58,6 @@ func newClient(address string, connections int) *fasthttp.HostClient {
 func drive(address string, connections int, d time.Duration, j job) tally {
 	client := newClient(address, connections)
 	defer client.CloseIdleConnections()
-	var next atomic.Int64
 	results := make([]tally, connections)
 	begin := time.Now()
 	deadline := begin.Add(d)
@@ -70,10 +69,10 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 			// Each worker has lanes of its own, so that of two replies to one
 			// lane the later one always is the later one.
 			for turn := 0; time.Now().Before(deadline); turn++ {
-				n := 0
+				n := worker + turn*connections
 				if j.lanes > 0 {
-					n = (worker + turn*connections) % (j.lanes - j.lanes%connections)
-				} else if n = int(next.Add(1)) - 1; n >= j.limit {
+					n %= j.lanes - j.lanes%connections
+				} else if n >= j.limit {
 					break
 				}
 				t.count(send(client, request, response, j, n))
@@ -96,10 +95,10 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 }
 
 func (t *tally) count(status int, reason string) {
-	switch {
-	case status == fasthttp.StatusOK:
+	switch status {
+	case fasthttp.StatusOK:
 		t.good++
-	case status == fasthttp.StatusServiceUnavailable:
+	case fasthttp.StatusServiceUnavailable:
 		t.shed++
 		t.reason = reason
 	default:

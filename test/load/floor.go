@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -179,19 +180,16 @@ func (f *floor) renew(c *fiber.Ctx) error {
 		return err
 	}
 	now := time.Now()
-	var s floorSessionRow
-	if !f.Rotate {
-		if err := f.pool.QueryRow(background, findSession, claims.SessionID, claims.Subject, now).Scan(s.places()...); err != nil {
-			return err
-		}
-		return f.tokens(c, s, body.RefreshToken)
+	sql, args := findSession, []any{claims.SessionID, claims.Subject, now}
+	if f.Rotate {
+		sql, args = advanceSession, append(args, claims.Generation, now.Truncate(time.Second), refreshTTL)
+		body.RefreshToken = ""
 	}
-	err = f.pool.QueryRow(background, advanceSession, claims.SessionID, claims.Subject, now,
-		claims.Generation, now.Truncate(time.Second), refreshTTL).Scan(s.places()...)
-	if err != nil {
+	var s floorSessionRow
+	if err := f.pool.QueryRow(background, sql, args...).Scan(s.places()...); err != nil {
 		return err
 	}
-	return f.tokens(c, s, "")
+	return f.tokens(c, s, body.RefreshToken)
 }
 
 func (f *floor) signIn(c *fiber.Ctx) error {
@@ -226,43 +224,40 @@ func (f *floor) signIn(c *fiber.Ctx) error {
 	return f.tokens(c, s, "")
 }
 
-// tokens signs what the server signs, with the same claims.
-func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) error {
-	now := time.Now().Unix()
-	access, err := f.Access.sign(struct {
-		Issuer        string `json:"iss"`
-		Subject       string `json:"sub"`
-		Audience      string `json:"aud"`
-		Expires       int64  `json:"exp"`
-		Issued        int64  `json:"iat"`
-		ID            string `json:"jti"`
-		Scope         string `json:"scope"`
-		SessionID     string `json:"sid"`
-		Username      string `json:"username"`
-		Email         string `json:"email"`
-		EmailVerified bool   `json:"email_verified"`
-		Name          string `json:"name"`
-		AuthTime      int64  `json:"auth_time"`
-	}{
-		f.Issuer, s.User.ID, f.Issuer, now + int64(accessTTL.Seconds()), now, rand.Text(), s.Scope, s.ID,
-		s.User.Username, s.User.Email, s.User.IsVerified, s.User.FirstName + " " + s.User.LastName, s.OpenedAt.Unix(),
+// floorClaims are those of the server's tokens, of both kinds; what a kind has
+// not is left out.
+type floorClaims struct {
+	Issuer        string `json:"iss"`
+	Subject       string `json:"sub"`
+	Audience      string `json:"aud"`
+	Expires       int64  `json:"exp"`
+	Issued        int64  `json:"iat"`
+	ID            string `json:"jti"`
+	Scope         string `json:"scope,omitempty"`
+	SessionID     string `json:"sid"`
+	Generation    *int64 `json:"gen,omitempty"`
+	Username      string `json:"username,omitempty"`
+	Email         string `json:"email,omitempty"`
+	EmailVerified bool   `json:"email_verified,omitempty"`
+	Name          string `json:"name,omitempty"`
+	AuthTime      int64  `json:"auth_time,omitempty"`
+}
+
+// tokens signs what the server signs.
+func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) (err error) {
+	now, lifetime := time.Now().Unix(), int64(accessTTL.Seconds())
+	access, err := f.Access.sign(floorClaims{
+		Issuer: f.Issuer, Subject: s.User.ID, Audience: f.Issuer, Expires: now + lifetime, Issued: now, ID: rand.Text(),
+		Scope: s.Scope, SessionID: s.ID, Username: s.User.Username, Email: s.User.Email, EmailVerified: s.User.IsVerified,
+		Name: s.User.FirstName + " " + s.User.LastName, AuthTime: s.OpenedAt.Unix(),
 	})
 	if err != nil {
 		return err
 	}
 	if refresh == "" {
-		refresh, err = f.Refresh.sign(struct {
-			Issuer     string `json:"iss"`
-			Subject    string `json:"sub"`
-			Audience   string `json:"aud"`
-			Expires    int64  `json:"exp"`
-			Issued     int64  `json:"iat"`
-			ID         string `json:"jti"`
-			SessionID  string `json:"sid"`
-			Generation int64  `json:"gen"`
-		}{
-			f.Issuer, s.User.ID, f.Issuer, s.ExpiresAt.Unix(), s.RefreshedAt.Unix(),
-			fmt.Sprint(s.ID, ".", s.Generation), s.ID, s.Generation,
+		refresh, err = f.Refresh.sign(floorClaims{
+			Issuer: f.Issuer, Subject: s.User.ID, Audience: f.Issuer, Expires: s.ExpiresAt.Unix(), Issued: s.RefreshedAt.Unix(),
+			ID: s.ID + "." + strconv.FormatInt(s.Generation, 10), SessionID: s.ID, Generation: &s.Generation,
 		})
 		if err != nil {
 			return err
@@ -275,19 +270,19 @@ func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) error {
 		RefreshToken     string `json:"refresh_token"`
 		RefreshExpiresIn int64  `json:"refresh_expires_in"`
 		Scope            string `json:"scope"`
-	}{access, "Bearer", int64(accessTTL.Seconds()), refresh, s.ExpiresAt.Unix() - now, s.Scope})
+	}{access, "Bearer", lifetime, refresh, s.ExpiresAt.Unix() - now, s.Scope})
 }
 
-// floorClaims are what the floor needs of a token.
-type floorClaims struct {
+var errSignature = errors.New("the signature is wrong")
+
+// bearer is what the floor needs of a token.
+type bearer struct {
 	Subject    string `json:"sub"`
 	SessionID  string `json:"sid"`
 	Generation int64  `json:"gen"`
 }
 
-var errSignature = errors.New("the signature is wrong")
-
-func (k *floorKey) verify(token string) (claims floorClaims, err error) {
+func (k *floorKey) verify(token string) (claims bearer, err error) {
 	dot := strings.LastIndexByte(token, '.')
 	_, payload, found := strings.Cut(token[:max(dot, 0)], ".")
 	if !found {
@@ -319,7 +314,7 @@ func (k *floorKey) verify(token string) (claims floorClaims, err error) {
 	return claims, json.Unmarshal(text, &claims)
 }
 
-func (k *floorKey) sign(claims any) (string, error) {
+func (k *floorKey) sign(claims floorClaims) (string, error) {
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", err

@@ -87,24 +87,17 @@ func (r *report) ratio(what string, connections int, c compared, target float64,
 		c.server.perRequest(), c.floor.perRequest(), remarks)
 }
 
-// atMost is a figure that must stay below its target; without a target it is
-// there for comparison.
-func (r *report) atMost(what string, value float64, unit string, target float64, remarks string) {
-	if target == 0 {
-		r.printf("| %s | %.1f %s | | | %s |\n", what, value, unit, remarks)
-		return
-	}
-	r.note(what, value < target)
-	r.printf("| %s | %.1f %s | < %g %s | %s | %s |\n", what, value, unit, target, unit, verdict(value < target), remarks)
+func (r *report) atMost(what string, value float64, unit string, below float64, remarks string) {
+	r.figure(what, value, unit, "<", below, value < below, remarks)
 }
 
-func (r *report) atLeast(what string, value float64, unit string, target float64, remarks string) {
-	if target == 0 {
-		r.printf("| %s | %.1f %s | | | %s |\n", what, value, unit, remarks)
-		return
-	}
-	r.note(what, value >= target)
-	r.printf("| %s | %.1f %s | ≥ %g %s | %s | %s |\n", what, value, unit, target, unit, verdict(value >= target), remarks)
+func (r *report) atLeast(what string, value float64, unit string, least float64, remarks string) {
+	r.figure(what, value, unit, "≥", least, value >= least, remarks)
+}
+
+func (r *report) figure(what string, value float64, unit, sign string, target float64, pass bool, remarks string) {
+	r.note(what, pass)
+	r.printf("| %s | %.1f %s | %s %g %s | %s | %s |\n", what, value, unit, sign, target, unit, verdict(pass), remarks)
 }
 
 func (r *report) note(what string, pass bool) {
