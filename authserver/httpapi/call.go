@@ -50,26 +50,31 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *call {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	c := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer c.finish()
-	if f := screen(&ctx.Request.Header); f != nil {
+	if f := c.admit(); f != nil {
 		c.fail(f)
 		return
 	}
-	path, query := splitTarget(ctx.Request.Header.RequestURI())
-	t, known := s.targets[string(path)]
-	switch {
-	case !known:
-		c.fail(errNoRoute())
-	// Fiber answers a method that it does not know in plain text, so what no
-	// route takes never gets there.
-	case !t.methods[string(ctx.Method())]:
-		c.fail(errMethod(t.allow))
-	default:
-		if f := screenQuery(query); f != nil {
-			c.fail(f)
-			return
-		}
-		s.router(ctx)
+	s.router(ctx)
+}
+
+// admit finds the route of a request, or why it must not be served. Fiber would
+// forgive other spellings of a path, and answers a method that it does not know
+// in plain text, so only what a route takes gets there.
+func (c *call) admit() *failure {
+	h := &c.http.Request.Header
+	if f := screen(h); f != nil {
+		return f
 	}
+	path, query := splitTarget(h.RequestURI())
+	t, known := c.server.targets[string(path)]
+	if !known {
+		return errNoRoute()
+	}
+	c.route = t.path
+	if !t.methods[string(h.Method())] {
+		return errMethod(t.allow)
+	}
+	return screenQuery(query)
 }
 
 // unreadable answers a request that fasthttp could not read. The connection is
@@ -78,7 +83,8 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	c := s.begin(ctx, rand.Text())
 	defer c.finish()
 	c.fail(readFailure(err))
-	closeGently(ctx)
+	// The deadline that stands is that of the reply before, and may have passed.
+	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.timeout))
 }
 
 // finish adds what every reply has, counts it and logs it. As a deferred call

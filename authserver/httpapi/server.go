@@ -111,6 +111,7 @@ type Server struct {
 
 // target is what is known of a path.
 type target struct {
+	path    string
 	methods map[string]bool
 	allow   string // the value of Allow (RFC 9110 section 10.2.1)
 }
@@ -180,6 +181,7 @@ func (s *Server) addTarget(r route) {
 	} else {
 		t.allow += ", "
 	}
+	t.path = r.path
 	t.methods[r.method] = true
 	t.allow += r.method
 	s.targets[r.path] = t
@@ -189,7 +191,6 @@ func (s *Server) addTarget(r route) {
 func (s *Server) endpoint(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
 		c := callOf(f.Context())
-		c.route = r.path
 		if s.needsTrust(r.trust) && !s.trusts(c.http) {
 			return errUntrusted()
 		}
