@@ -16,7 +16,7 @@ import (
 // What cannot be served in time leaves its queue before it is hashed, and so
 // does what nobody waits for any more: a hash is never computed for nothing.
 //
-//	callers ──▶ checks  (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
+//	callers ──▶ checks   (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
 //	        ──▶ settings (wait ≤ settingsWait) ──┴───────────▶└── thread, nice 19
 //
 // Who is turned away for want of time has waited for all of it. That is on

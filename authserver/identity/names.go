@@ -70,6 +70,9 @@ func canonicalEmail(s string) (canonical, wrong string) {
 	if len(local) > maxLocal {
 		return "", "has more than 64 bytes before the @"
 	}
+	if strings.Contains(local, "=?") { // an encoded word (RFC 2047), which some mailers decode all the same
+		return "", malformed
+	}
 	for i := range len(local) {
 		if local[i] >= utf8.RuneSelf || local[i] <= ' ' || strings.IndexByte(`"(),:;<>@[\]`, local[i]) >= 0 {
 			return "", malformed

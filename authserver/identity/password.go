@@ -87,5 +87,5 @@ func comparePassword(hash, password string, cost int) (right, outdated bool, err
 // nobodysHash is a well-formed hash that no password is known to have: salt and
 // digest are constants. Comparing with it takes as long as with any other.
 func nobodysHash(cost int) string {
-	return fmt.Sprintf("$2a$%02d$%s", cost, "N0b0dyHasThisSaltOrDiges.uQ7mVh5r1cXo2YtLwPz8KdEfGa3Bi")
+	return fmt.Sprintf("$2a$%02d$%s", cost, "N0b0dyHasThisSaltOrDiges.uQ7mVh5r1cXo2YtLwPz8KdEfGa3B")
 }

@@ -1,0 +1,311 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// lab is a Hasher in a bubble of its own time (testing/synctest): wait returns
+// when every goroutine does nothing but wait, and time passes only then.
+type lab struct {
+	*testing.T
+	*Hasher
+	callers sync.WaitGroup
+}
+
+const maxWait = time.Second
+
+func inLab(t *testing.T, threads, queue int, do func(l *lab)) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lab{T: t, Hasher: NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: threads, MaxWait: maxWait, MaxQueue: queue})}
+		do(l)
+		l.callers.Wait()
+		l.Close()
+		if s := l.Stats(); s.Waiting != 0 || s.Running != 0 {
+			t.Errorf("at the end there is %+v", s)
+		}
+	})
+}
+
+// task is one piece of work in the lane, which lasts until it is finished.
+type task struct {
+	begun, finish chan struct{}
+	err           error // once the caller has its answer
+	answered      bool
+	after         time.Duration
+}
+
+func (t *task) started() bool {
+	select {
+	case <-t.begun:
+		return true
+	default:
+		return false
+	}
+}
+
+// send has a task run in a queue, and returns when it is begun or waits.
+func (l *lab) send(ctx context.Context, queue *lane) *task {
+	t := &task{begun: make(chan struct{}), finish: make(chan struct{})}
+	sent := time.Now()
+	l.callers.Go(func() {
+		t.err = l.run(ctx, queue, func() error {
+			close(t.begun)
+			<-t.finish
+			return nil
+		})
+		t.answered, t.after = true, time.Since(sent)
+	})
+	synctest.Wait()
+	return t
+}
+
+func (l *lab) finish(t *task) {
+	close(t.finish)
+	synctest.Wait()
+}
+
+func (l *lab) pass(d time.Duration) {
+	time.Sleep(d) // the bubble's time, which takes none
+	synctest.Wait()
+}
+
+func (l *lab) check(what string, ok bool) {
+	l.Helper()
+	if !ok {
+		l.Errorf("not so: %s (%+v)", what, l.Stats())
+	}
+}
+
+// overloaded tells whether a task was turned away before it began.
+func overloaded(t *task) bool {
+	return t.answered && !t.started() && KindOf(t.err) == Overloaded
+}
+
+func TestAFixedNumberIsHashedAtOnceAndTheOthersWait(t *testing.T) {
+	inLab(t, 2, 0, func(l *lab) {
+		ctx := l.Context()
+		first, second, third := l.send(ctx, &l.checks), l.send(ctx, &l.settings), l.send(ctx, &l.checks)
+		l.check("two run", first.started() && second.started() && l.Stats().Running == 2)
+		l.check("the third waits", !third.started() && l.Stats().Waiting == 1)
+		l.finish(first)
+		l.check("the third follows", third.started() && first.answered && first.err == nil)
+		l.finish(second)
+		l.finish(third)
+		l.check("three are done", l.Stats() == HasherStats{Done: 3})
+	})
+}
+
+func TestThereIsAlwaysAtLeastOneThread(t *testing.T) {
+	inLab(t, 0, 0, func(l *lab) {
+		only := l.send(l.Context(), &l.checks)
+		l.check("it runs", only.started())
+		l.finish(only)
+	})
+}
+
+func TestWhoWaitsTooLongIsTurnedAwayUnhashedAfterAllOfTheirTime(t *testing.T) {
+	inLab(t, 1, 0, func(l *lab) {
+		ctx := l.Context()
+		running := l.send(ctx, &l.checks)
+		check, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
+		l.pass(maxWait - 1)
+		l.check("all wait until their time is over", !check.answered && !setting.answered)
+		l.pass(1)
+		l.check("a sign-in is turned away", overloaded(check) && check.after == maxWait)
+		l.check("who sets a password is more patient", !setting.answered)
+		l.pass(settingsWait - maxWait)
+		l.check("and then turned away", overloaded(setting) && setting.after == settingsWait)
+		l.check("two were shed", l.Stats() == HasherStats{Running: 1, Shed: 2})
+		for waited, turnedAway := range map[time.Duration]*task{maxWait: check, settingsWait: setting} {
+			e, _ := errors.AsType[*Error](turnedAway.err)
+			l.check("they are told when to come back", e != nil && e.RetryAfter == waited)
+		}
+		l.finish(running)
+	})
+}
+
+func TestAFullQueueTurnsAwayAtOnceAndTheOtherQueueStaysOpen(t *testing.T) {
+	inLab(t, 1, 2, func(l *lab) {
+		ctx := l.Context()
+		running := l.send(ctx, &l.checks)
+		waiting := []*task{l.send(ctx, &l.checks), l.send(ctx, &l.checks)}
+		surplus, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
+		l.check("the surplus is turned away at once", overloaded(surplus) && surplus.after == 0)
+		l.check("the other queue takes", !setting.answered && l.Stats().Waiting == 3)
+		for _, next := range append([]*task{running}, append(waiting, setting)...) {
+			close(next.finish)
+		}
+		synctest.Wait()
+		again := l.send(ctx, &l.checks)
+		l.check("there is room again", again.started())
+		l.finish(again)
+	})
+}
+
+func TestEachQueueIsFirstComeFirstServedAndNeitherStarves(t *testing.T) {
+	inLab(t, 1, 0, func(l *lab) {
+		ctx := l.Context()
+		running := l.send(ctx, &l.checks)
+		const each = 100
+		var order []int // checks are positive, settings negative
+		for i := 1; i <= each; i++ {
+			for queue, number := range map[*lane]int{&l.checks: i, &l.settings: -i} {
+				l.callers.Go(func() {
+					if err := l.run(ctx, queue, func() error { order = append(order, number); return nil }); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		l.finish(running)
+		last := map[bool]int{}
+		early := 0
+		for served, number := range order {
+			if isCheck := number > 0; max(number, -number) != last[isCheck]+1 {
+				t.Fatalf("out of turn: %v", order)
+			} else {
+				last[isCheck]++
+			}
+			if served < each && number > 0 {
+				early++
+			}
+		}
+		// By chance it is outside once in 10^17 runs.
+		l.check("both are served alike", len(order) == 2*each && early > each/10 && early < each*9/10)
+	})
+}
+
+func TestWhoHasGoneIsNotHashed(t *testing.T) {
+	left := errors.New("left")
+	t.Run("by giving up while waiting", func(t *testing.T) {
+		inLab(t, 1, 0, func(l *lab) {
+			running := l.send(l.Context(), &l.checks)
+			ctx, leave := context.WithCancelCause(l.Context())
+			waiting := l.send(ctx, &l.checks)
+			leave(left)
+			synctest.Wait()
+			l.check("it is answered at once", overloaded(waiting) && errors.Is(waiting.err, left))
+			l.check("it is counted", l.Stats() == HasherStats{Running: 1, Gone: 1})
+			l.finish(running)
+		})
+	})
+	t.Run("by having given up before", func(t *testing.T) {
+		inLab(t, 1, 0, func(l *lab) {
+			ctx, leave := context.WithCancelCause(l.Context())
+			leave(left)
+			for range 100 { // whether the thread or the caller notices first is chance
+				l.check("it is not done", overloaded(l.send(ctx, &l.settings)))
+			}
+			l.check("all are counted", l.Stats() == HasherStats{Gone: 100})
+		})
+	})
+	t.Run("by a connection that nobody holds any more", func(t *testing.T) {
+		inLab(t, 1, 0, func(l *lab) {
+			running := l.send(l.Context(), &l.checks)
+			gone, asked := false, 0
+			waiting := l.send(WithLiveness(l.Context(), func() bool { asked++; return !gone }), &l.checks)
+			l.check("nobody asks before its turn", asked == 0)
+			gone = true
+			l.finish(running)
+			l.check("it is not done", overloaded(waiting) && asked == 1)
+			l.check("it is counted", l.Stats() == HasherStats{Done: 1, Gone: 1})
+		})
+	})
+	t.Run("but who is still there is", func(t *testing.T) {
+		inLab(t, 1, 0, func(l *lab) {
+			there := l.send(WithLiveness(l.Context(), func() bool { return true }), &l.checks)
+			l.check("it is done", there.started())
+			l.finish(there)
+		})
+	})
+}
+
+func TestCloseFinishesWhatRunsAndTurnsAwayAllOthers(t *testing.T) {
+	inLab(t, 2, 0, func(l *lab) {
+		ctx := l.Context()
+		running := []*task{l.send(ctx, &l.checks), l.send(ctx, &l.settings)}
+		var waiting []*task
+		for range 20 {
+			waiting = append(waiting, l.send(ctx, &l.checks), l.send(ctx, &l.settings))
+		}
+		closed := false
+		l.callers.Go(func() { l.Close(); closed = true })
+		synctest.Wait()
+		l.check("Close waits for what runs", !closed)
+		for _, w := range waiting {
+			l.check("who waits is turned away", overloaded(w) && w.after == 0)
+		}
+		l.finish(running[0])
+		l.finish(running[1])
+		l.check("what ran was finished", closed && running[0].err == nil && running[1].err == nil)
+		l.check("who comes later is turned away", overloaded(l.send(ctx, &l.checks)))
+		l.Close() // again, as defers do
+	})
+}
+
+func TestAnErrorOfTheWorkIsTheCallers(t *testing.T) {
+	inLab(t, 1, 0, func(l *lab) {
+		broken := errors.New("broken")
+		if err := l.run(l.Context(), &l.checks, func() error { return broken }); !errors.Is(err, broken) {
+			t.Errorf("it is %v", err)
+		}
+		if _, _, err := l.Check(l.Context(), "no hash", "x"); err == nil || KindOf(err) != Internal {
+			t.Errorf("a malformed hash is %v", err)
+		}
+	})
+}
+
+func TestPasswordsAreHashedCheckedAndReplacedInTheLane(t *testing.T) {
+	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: 1, MaxWait: time.Minute})
+	defer h.Close()
+	ctx := t.Context()
+	hash, err := h.Hash(ctx, "first password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		hash, password string
+		right          bool
+	}{{hash, "first password", true}, {hash, "another", false}, {"", "first password", false}, {"", "", false}} {
+		if right, rehash, err := h.Check(ctx, c.hash, c.password); right != c.right || rehash != "" || err != nil {
+			t.Errorf("%q with %q: %v, %q, %v", c.password, c.hash, right, rehash, err)
+		}
+	}
+	if same, next, err := h.Replace(ctx, hash, "first password"); !same || next != "" || err != nil {
+		t.Errorf("the same password: %v, %q, %v", same, next, err)
+	}
+	same, next, err := h.Replace(ctx, hash, "second password")
+	if same || err != nil {
+		t.Fatalf("another password: %v, %v", same, err)
+	}
+	if right, _, err := h.Check(ctx, next, "second password"); !right || err != nil {
+		t.Errorf("the replacement: %v, %v", right, err)
+	}
+	if s := h.Stats(); s != (HasherStats{Done: 8}) {
+		t.Errorf("the stats are %+v", s)
+	}
+}
+
+func TestARightPasswordAtAnotherCostIsHashedAnewAndAWrongOneIsNot(t *testing.T) {
+	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost + 1, Threads: 1, MaxWait: time.Minute})
+	defer h.Close()
+	old := mustHash(t, "a password")
+	if _, rehash, err := h.Check(t.Context(), old, "a wrong one"); rehash != "" || err != nil {
+		t.Errorf("a wrong one is hashed anew: %q, %v", rehash, err)
+	}
+	right, rehash, err := h.Check(t.Context(), old, "a password")
+	if !right || err != nil {
+		t.Fatal(right, err)
+	}
+	if cost, err := bcrypt.Cost([]byte(rehash)); cost != bcrypt.MinCost+1 || err != nil {
+		t.Errorf("the new hash has cost %d: %v", cost, err)
+	}
+}

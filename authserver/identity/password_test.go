@@ -1,0 +1,144 @@
+package identity
+
+import (
+	"crypto/sha512"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const testCost = bcrypt.MinCost
+
+func mustHash(t *testing.T, password string) string {
+	t.Helper()
+	hash, err := hashPassword(password, testCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash
+}
+
+func isRight(t *testing.T, hash, password string) bool {
+	t.Helper()
+	right, _, err := comparePassword(hash, password, testCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return right
+}
+
+func TestEveryByteOfAPasswordCounts(t *testing.T) {
+	for _, length := range []int{8, 71, 72, 73, 256} {
+		t.Run(fmt.Sprint(length, " bytes"), func(t *testing.T) {
+			password := strings.Repeat("p", length)
+			hash := mustHash(t, password)
+			if !isRight(t, hash, password) {
+				t.Fatal("the password is not right")
+			}
+			for what, other := range map[string]string{
+				"another last byte":  password[:length-1] + "q",
+				"another first byte": "q" + password[1:],
+				"a byte less":        password[:length-1],
+				"a byte more":        password + "p",
+			} {
+				if isRight(t, hash, other) {
+					t.Error("right with ", what)
+				}
+			}
+		})
+	}
+	t.Run("64 characters of four bytes", func(t *testing.T) {
+		password := strings.Repeat("😀", 64)
+		hash := mustHash(t, password)
+		if !isRight(t, hash, password) || isRight(t, hash, strings.Repeat("😀", 63)+"😁") {
+			t.Error("the 256th byte does not count")
+		}
+	})
+}
+
+func TestACondensedPasswordIsNeverTakenForAPlainOne(t *testing.T) {
+	long := strings.Repeat("long ", 20)
+	sum := sha512.Sum384([]byte(long))
+	digest := base64.StdEncoding.EncodeToString(sum[:]) // what bcrypt is given instead: 64 bytes
+	if hash := mustHash(t, long); isRight(t, hash, digest) {
+		t.Error("the digest opens the account of the long password")
+	}
+	if hash := mustHash(t, digest); isRight(t, hash, long) {
+		t.Error("the long password opens the account of who chose its digest")
+	}
+	if isRight(t, mustHash(t, condensedMark+digest), long) {
+		t.Error("a mark in a password is taken for the mark of a hash")
+	}
+	if hash := mustHash(t, long); !strings.HasPrefix(hash, condensedMark+"$2a$") || strings.HasPrefix(mustHash(t, "short one"), condensedMark) {
+		t.Error("only the hash of a condensed password has the mark")
+	}
+}
+
+func TestAHashOfAnotherCostIsOutdated(t *testing.T) {
+	for _, password := range []string{"short one", strings.Repeat("long ", 20)} {
+		hash := mustHash(t, password)
+		for cost, want := range map[int]bool{testCost: false, testCost + 1: true} {
+			right, outdated, err := comparePassword(hash, password, cost)
+			if err != nil || !right || outdated != want {
+				t.Errorf("at cost %d: right %v, outdated %v, %v; want outdated %v", cost, right, outdated, err, want)
+			}
+		}
+	}
+}
+
+func TestNobodysHashCostsWhatTheOthersDo(t *testing.T) {
+	for cost := 4; cost <= 15; cost++ {
+		hash := nobodysHash(cost)
+		if got, err := bcrypt.Cost([]byte(hash)); got != cost || err != nil {
+			t.Errorf("at cost %d it costs %d: %v", cost, got, err)
+		}
+		if len(hash) != len(mustHash(t, "anything")) {
+			t.Errorf("at cost %d it has %d bytes", cost, len(hash))
+		}
+	}
+	for cost := 4; cost <= 7; cost++ { // beyond, only the time differs
+		// That a mismatch is reported means that salt and digest were decoded
+		// and the work was done: what is malformed has another error, at once.
+		if err := bcrypt.CompareHashAndPassword([]byte(nobodysHash(cost)), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+			t.Errorf("at cost %d it cannot be compared with: %v", cost, err)
+		}
+	}
+	for _, password := range []string{"", "anything", strings.Repeat("long ", 20)} {
+		if isRight(t, "", password) {
+			t.Errorf("%q is nobody's password", password)
+		}
+	}
+}
+
+func TestAMalformedHashIsAFaultAndNoWrongPassword(t *testing.T) {
+	for _, hash := range []string{"x", condensedMark, "$2a$04$short", strings.Replace(nobodysHash(4), "$2a", "$9z", 1)} {
+		if right, _, err := comparePassword(hash, "anything", testCost); right || err == nil {
+			t.Errorf("%q: right %v, %v", hash, right, err)
+		}
+	}
+}
+
+func TestTheMostCommonPasswordsAreKnownInAnyCase(t *testing.T) {
+	for _, p := range []string{"password", "PassWord", "12345678", "iloveyou", "!qaz2wsx", "trustno1", "zzzzzzz1"} {
+		if !isCommonPassword(p) {
+			t.Errorf("%q is not known", p)
+		}
+	}
+	for _, p := range []string{"", "\n", "password\n12345678", "correct horse battery", "passwor"} {
+		if isCommonPassword(p) {
+			t.Errorf("%q is taken for one", p)
+		}
+	}
+	if !strings.HasPrefix(commonPasswords, "\n") || !strings.HasSuffix(commonPasswords, "\n") {
+		t.Error("the first or the last of the list is not found: a line break is missing")
+	}
+	for line := range strings.Lines(strings.TrimPrefix(commonPasswords, "\n")) {
+		if p := strings.TrimSuffix(line, "\n"); p != strings.ToLower(p) || p != normalizePassword(p) {
+			t.Errorf("%q can never match", p)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package identity_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// spy is a Store that notes what is asked of it, can do something just before a
+// call, and can show users with another scope than the one they signed up with.
+type spy struct {
+	identity.Store
+	before map[string]func() // by method; done once
+	scope  string            // every user's, unless empty
+
+	mu    sync.Mutex
+	calls []string
+}
+
+func (s *spy) note(method string) {
+	s.mu.Lock()
+	s.calls = append(s.calls, method)
+	do := s.before[method]
+	delete(s.before, method)
+	s.mu.Unlock()
+	if do != nil {
+		do()
+	}
+}
+
+// take gives the methods that were called since the last time.
+func (s *spy) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.calls = nil }()
+	return strings.Join(s.calls, " ")
+}
+
+func (s *spy) rescope(session identity.Session) identity.Session {
+	if s.scope != "" {
+		session.User.Scope = s.scope
+	}
+	return session
+}
+
+func (s *spy) CreateUser(ctx context.Context, u identity.NewUser, c identity.NewCode) (identity.User, error) {
+	s.note("CreateUser")
+	return s.Store.CreateUser(ctx, u, c)
+}
+
+func (s *spy) FindCredentials(ctx context.Context, l identity.Login) (identity.Credentials, error) {
+	s.note("FindCredentials")
+	return s.Store.FindCredentials(ctx, l)
+}
+
+func (s *spy) CountFailure(ctx context.Context, k identity.ThrottleKey) error {
+	s.note("CountFailure")
+	return s.Store.CountFailure(ctx, k)
+}
+
+func (s *spy) UpdateUser(ctx context.Context, r identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+	s.note("UpdateUser")
+	return s.Store.UpdateUser(ctx, r, p)
+}
+
+func (s *spy) DeleteUser(ctx context.Context, r identity.SessionRef) error {
+	s.note("DeleteUser")
+	return s.Store.DeleteUser(ctx, r)
+}
+
+func (s *spy) FindUser(ctx context.Context, r identity.SessionRef) (identity.User, error) {
+	s.note("FindUser")
+	return s.Store.FindUser(ctx, r)
+}
+
+func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef) (identity.Credentials, error) {
+	s.note("FindPassword")
+	return s.Store.FindPassword(ctx, r)
+}
+
+func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash, newHash string) error {
+	s.note("ChangePassword")
+	return s.Store.ChangePassword(ctx, r, oldHash, newHash)
+}
+
+func (s *spy) IssueCode(ctx context.Context, email string, c identity.NewCode) (identity.User, error) {
+	s.note("IssueCode")
+	return s.Store.IssueCode(ctx, email, c)
+}
+
+func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c identity.NewCode) (identity.User, error) {
+	s.note("IssueEmailChange")
+	return s.Store.IssueEmailChange(ctx, r, c)
+}
+
+func (s *spy) RedeemVerification(ctx context.Context, h identity.CodeHash, n identity.NewSession) (identity.User, error) {
+	s.note("RedeemVerification")
+	return s.Store.RedeemVerification(ctx, h, n)
+}
+
+func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.Credentials, error) {
+	s.note("FindRecovery")
+	return s.Store.FindRecovery(ctx, h)
+}
+
+func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string) error {
+	s.note("RedeemRecovery")
+	return s.Store.RedeemRecovery(ctx, h, userID, newHash)
+}
+
+func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, h identity.CodeHash, email, canonical string) (identity.User, error) {
+	s.note("RedeemEmailChange")
+	return s.Store.RedeemEmailChange(ctx, r, h, email, canonical)
+}
+
+func (s *spy) OpenSession(ctx context.Context, n identity.NewSession) error {
+	s.note("OpenSession")
+	return s.Store.OpenSession(ctx, n)
+}
+
+func (s *spy) FindSession(ctx context.Context, r identity.SessionRef) (identity.Session, error) {
+	s.note("FindSession")
+	session, err := s.Store.FindSession(ctx, r)
+	return s.rescope(session), err
+}
+
+func (s *spy) AdvanceSession(ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal) (identity.Session, bool, error) {
+	s.note("AdvanceSession")
+	session, advanced, err := s.Store.AdvanceSession(ctx, r, generation, n)
+	return s.rescope(session), advanced, err
+}
+
+func (s *spy) EndSession(ctx context.Context, r identity.SessionRef) (bool, error) {
+	s.note("EndSession")
+	return s.Store.EndSession(ctx, r)
+}

@@ -1,0 +1,357 @@
+package identity_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/identity/identitytest"
+	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var start = time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const (
+	issuer   = "https://auth.example"
+	password = "correct horse battery"
+	cost     = 4 // bcrypt's least
+)
+
+// ring is made once: it costs four key derivations.
+var ring = sync.OnceValues(func() (*keys.Opened, error) {
+	passphrases := keys.Passphrases{
+		Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"},
+	}
+	policy := keys.Policy{
+		Algorithm: keys.ES256, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
+		Lifetimes: map[keys.Kind]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 7 * 24 * time.Hour},
+	}
+	var r keys.Ring
+	for range keys.Kinds() {
+		seals := map[string]keys.Seal{}
+		for _, k := range r.Keys {
+			seals[k.ID] = keys.SealCurrent
+		}
+		var err error
+		if r, err = keys.Apply(r, keys.Next(r, policy, keys.Observed{Seals: seals}, start), passphrases); err != nil {
+			return nil, err
+		}
+	}
+	return keys.Open(r, passphrases)
+})
+
+// clock is the time of a test: everybody's.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// mailbox is a Mailer that keeps what it is given, or refuses it.
+type mailbox struct {
+	messages []identity.Message
+	refuse   error
+}
+
+func (m *mailbox) Send(_ context.Context, message identity.Message) error {
+	if m.refuse != nil {
+		return m.refuse
+	}
+	m.messages = append(m.messages, message)
+	return nil
+}
+
+// take empties the mailbox of the one message that it must hold.
+func (m *mailbox) take(t *testing.T) identity.Message {
+	t.Helper()
+	if len(m.messages) != 1 {
+		t.Fatalf("%d messages were sent; want 1: %+v", len(m.messages), m.messages)
+	}
+	defer func() { m.messages = nil }()
+	return m.messages[0]
+}
+
+// world is one gateway with all that it needs, and its clock. Whatever secret
+// or personal thing passes through its methods must not be in its audit trail
+// when the test ends.
+type world struct {
+	*testing.T
+	*clock
+	policy  identity.Policy
+	memory  *identitytest.Store
+	store   *spy
+	mail    *mailbox
+	hasher  *identity.Hasher
+	service *identity.Service
+
+	audit   bytes.Buffer
+	private map[string]bool
+}
+
+// newWorld makes a gateway of exposure internal, and lets the test change its
+// policy first.
+func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
+	t.Helper()
+	w := &world{T: t, clock: &clock{now: start}, mail: &mailbox{}, private: map[string]bool{}}
+	w.policy = identity.Policy{
+		Issuer: issuer, Audience: []string{"https://api.example"},
+		Exposure: identity.ExposureInternal, SignUpScopes: "profile email",
+		AccessTTL: 15 * time.Minute, RefreshTTL: 7 * 24 * time.Hour,
+		SessionLifetime: 30 * 24 * time.Hour, SessionsPerUser: 10,
+		Rotation: identity.RotateWhenNeeded, ReuseGrace: time.Minute,
+		VerificationTTL: 24 * time.Hour, RecoveryTTL: time.Hour,
+		MinPasswordLength: 8, PasswordBlocklist: true, ServiceNames: []string{"auth.example", "Auth Gateway"},
+	}
+	for _, c := range change {
+		c(&w.policy)
+	}
+	w.memory = identitytest.NewStore(w.Now)
+	w.store = &spy{Store: w.memory, before: map[string]func(){}}
+	w.hasher = w.newHasher(cost)
+	w.service = w.replica(w.hasher)
+	t.Cleanup(w.auditHoldsNothingPrivate)
+	return w
+}
+
+func (w *world) newHasher(cost int) *identity.Hasher {
+	h := identity.NewHasher(identity.HasherOptions{Cost: cost, Threads: 2, MaxWait: time.Minute})
+	w.Cleanup(h.Close)
+	return h
+}
+
+// replica is another gateway over the same data, with the same keys.
+func (w *world) replica(h *identity.Hasher) *identity.Service {
+	w.Helper()
+	opened, err := ring()
+	w.ok(err)
+	tokens := token.New(token.Config{
+		Issuer: w.policy.Issuer, Audience: w.policy.Audience, AccessTTL: w.policy.AccessTTL, Now: w.Now,
+	})
+	tokens.Use(opened)
+	return identity.New(w.policy, identity.Dependencies{
+		Store: w.store, Tokens: tokens, Hasher: h, Mailer: w.mail,
+		Audit: slog.New(slog.NewJSONHandler(&w.audit, nil)), Now: w.Now,
+	})
+}
+
+// public makes the exposure public.
+func public(p *identity.Policy) { p.Exposure = identity.ExposurePublic }
+
+// rotating makes every renewal rotate.
+func rotating(p *identity.Policy) { p.Rotation = identity.RotateAlways }
+
+// keep notes what the audit trail must not hold.
+func (w *world) keep(secrets ...string) {
+	for _, s := range secrets {
+		if s != "" {
+			w.private[s] = true
+		}
+	}
+}
+
+func (w *world) auditHoldsNothingPrivate() {
+	text := w.audit.String()
+	for secret := range w.private {
+		if strings.Contains(text, secret) {
+			w.Errorf("the audit trail holds %q:\n%s", secret, text)
+		}
+	}
+}
+
+// audited tells how many lines of the audit trail are about this.
+func (w *world) audited(event string) int {
+	return strings.Count(w.audit.String(), `"msg":"`+event+`"`)
+}
+
+// The calls of the service, with what is private in them noted.
+
+func (w *world) SignUp(in identity.SignUp) (identity.Code, error) {
+	w.keep(in.Username, in.Email, in.FirstName, in.LastName, in.Password)
+	code, err := w.service.SignUp(w.Context(), in)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) SignIn(username, password string) (identity.Tokens, error) {
+	w.keep(username, password)
+	return w.tokens(w.service.SignIn(w.Context(), username, password))
+}
+
+func (w *world) Renew(refresh string) (identity.Tokens, error) {
+	return w.tokens(w.service.Renew(w.Context(), refresh))
+}
+
+func (w *world) VerifyUser(code string) (identity.Tokens, error) {
+	return w.tokens(w.service.VerifyUser(w.Context(), code))
+}
+
+func (w *world) tokens(t identity.Tokens, err error) (identity.Tokens, error) {
+	w.keep(t.AccessToken, t.RefreshToken)
+	return t, err
+}
+
+func (w *world) NewVerificationCode(email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.NewVerificationCode(w.Context(), email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ForgotPassword(email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.ForgotPassword(w.Context(), email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ResetPassword(code, id, password string) error {
+	w.keep(code, password)
+	return w.service.ResetPassword(w.Context(), code, id, password)
+}
+
+func (w *world) ChangePassword(access, old, password string) error {
+	w.keep(old, password)
+	return w.service.ChangePassword(w.Context(), access, old, password)
+}
+
+func (w *world) RequestEmailChange(access, email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.RequestEmailChange(w.Context(), access, email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ChangeEmail(access, code, email string) (identity.User, error) {
+	w.keep(code, email)
+	return w.service.ChangeEmail(w.Context(), access, code, email)
+}
+
+func (w *world) Profile(access string) (identity.User, error) {
+	return w.service.Profile(w.Context(), access)
+}
+
+func (w *world) Introspect(text string) identity.Introspection {
+	w.Helper()
+	i, err := w.service.Introspect(w.Context(), text)
+	w.ok(err)
+	return i
+}
+
+// person is an account as its owner knows it.
+type person struct{ id, username, email, password string }
+
+func signUpOf(username string) identity.SignUp {
+	return identity.SignUp{
+		Username: username, Email: username + "@mail.example",
+		FirstName: "Grace", LastName: "Hopper", Password: password,
+	}
+}
+
+// unverified makes an account whose address is not verified, and gives the code
+// that verifies it, however it left.
+func (w *world) unverified(username string) (person, string) {
+	w.Helper()
+	in := signUpOf(username)
+	code, err := w.SignUp(in)
+	w.ok(err)
+	if w.policy.Exposure == identity.ExposurePublic {
+		code.Text = w.mail.take(w.T).Code
+		w.keep(code.Text)
+	}
+	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)})
+	w.ok(err)
+	return person{c.User.ID, username, in.Email, in.Password}, code.Text
+}
+
+// verified makes an account that has a session.
+func (w *world) verified(username string) (person, identity.Tokens) {
+	w.Helper()
+	p, code := w.unverified(username)
+	tokens, err := w.VerifyUser(code)
+	w.ok(err)
+	return p, tokens
+}
+
+func (w *world) signIn(p person) identity.Tokens {
+	w.Helper()
+	tokens, err := w.SignIn(p.username, p.password)
+	w.ok(err)
+	return tokens
+}
+
+func (w *world) renew(refresh string) identity.Tokens {
+	w.Helper()
+	tokens, err := w.Renew(refresh)
+	w.ok(err)
+	return tokens
+}
+
+// alive tells whether an access token's session still is.
+func (w *world) alive(t identity.Tokens) bool {
+	w.Helper()
+	_, err := w.Profile(t.AccessToken)
+	if err != nil && identity.KindOf(err) != identity.Unauthenticated {
+		w.Fatal(err)
+	}
+	return err == nil
+}
+
+func (w *world) ok(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// fails asks for an error of this kind whose message is the one given.
+func (w *world) fails(err error, kind identity.Kind, message string) {
+	w.Helper()
+	e, ok := errors.AsType[*identity.Error](err)
+	if !ok {
+		w.Fatalf("the error is %v; want one of kind %v", err, kind)
+	}
+	if e.Kind != kind || e.Message != message {
+		w.Errorf("the error is %v %q; want %v %q", e.Kind, e.Message, kind, message)
+	}
+}
+
+func (w *world) equal(what string, got, want any) {
+	w.Helper()
+	if got != want {
+		w.Errorf("%s is %v; want %v", what, got, want)
+	}
+}
+
+// What callers are told.
+const (
+	wrongCredentials = "the username or the password is wrong"
+	wrongToken       = "the token is invalid, expired or revoked"
+	wrongCode        = "code: is invalid, expired or used already"
+	wrongOld         = "old_password: is wrong"
+	samePassword     = "password: must differ from the old one"
+	notVerified      = "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one"
+	tooManyWrong     = "too many wrong passwords; try again later"
+	malformedEmail   = "email: must be an address like name@example.com"
+)
