@@ -35,15 +35,17 @@ func inLab(t *testing.T, threads, queue int, do func(l *lab)) {
 
 // task is one piece of work in the lane, which lasts until it is finished.
 type task struct {
-	begun, finish chan struct{}
-	err           error // once the caller has its answer
-	answered      bool
-	after         time.Duration
+	begun, finish, end chan struct{}
+	err                error // what the caller is told, once that is the end
+	after              time.Duration
 }
 
-func (t *task) started() bool {
+func (t *task) started() bool  { return isClosed(t.begun) }
+func (t *task) answered() bool { return isClosed(t.end) }
+
+func isClosed(c chan struct{}) bool {
 	select {
-	case <-t.begun:
+	case <-c:
 		return true
 	default:
 		return false
@@ -52,7 +54,7 @@ func (t *task) started() bool {
 
 // send has a task run in a queue, and returns when it is begun or waits.
 func (l *lab) send(ctx context.Context, queue *lane) *task {
-	t := &task{begun: make(chan struct{}), finish: make(chan struct{})}
+	t := &task{begun: make(chan struct{}), finish: make(chan struct{}), end: make(chan struct{})}
 	sent := time.Now()
 	l.callers.Go(func() {
 		t.err = l.run(ctx, queue, func() error {
@@ -60,7 +62,8 @@ func (l *lab) send(ctx context.Context, queue *lane) *task {
 			<-t.finish
 			return nil
 		})
-		t.answered, t.after = true, time.Since(sent)
+		t.after = time.Since(sent)
+		close(t.end)
 	})
 	synctest.Wait()
 	return t
@@ -85,7 +88,7 @@ func (l *lab) check(what string, ok bool) {
 
 // overloaded tells whether a task was turned away before it began.
 func overloaded(t *task) bool {
-	return t.answered && !t.started() && KindOf(t.err) == Overloaded
+	return t.answered() && !t.started() && KindOf(t.err) == Overloaded
 }
 
 func TestAFixedNumberIsHashedAtOnceAndTheOthersWait(t *testing.T) {
@@ -95,7 +98,7 @@ func TestAFixedNumberIsHashedAtOnceAndTheOthersWait(t *testing.T) {
 		l.check("two run", first.started() && second.started() && l.Stats().Running == 2)
 		l.check("the third waits", !third.started() && l.Stats().Waiting == 1)
 		l.finish(first)
-		l.check("the third follows", third.started() && first.answered && first.err == nil)
+		l.check("the third follows", third.started() && first.answered() && first.err == nil)
 		l.finish(second)
 		l.finish(third)
 		l.check("three are done", l.Stats() == HasherStats{Done: 3})
@@ -116,10 +119,10 @@ func TestWhoWaitsTooLongIsTurnedAwayUnhashedAfterAllOfTheirTime(t *testing.T) {
 		running := l.send(ctx, &l.checks)
 		check, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
 		l.pass(maxWait - 1)
-		l.check("all wait until their time is over", !check.answered && !setting.answered)
+		l.check("all wait until their time is over", !check.answered() && !setting.answered())
 		l.pass(1)
 		l.check("a sign-in is turned away", overloaded(check) && check.after == maxWait)
-		l.check("who sets a password is more patient", !setting.answered)
+		l.check("who sets a password is more patient", !setting.answered())
 		l.pass(settingsWait - maxWait)
 		l.check("and then turned away", overloaded(setting) && setting.after == settingsWait)
 		l.check("two were shed", l.Stats() == HasherStats{Running: 1, Shed: 2})
@@ -138,7 +141,7 @@ func TestAFullQueueTurnsAwayAtOnceAndTheOtherQueueStaysOpen(t *testing.T) {
 		waiting := []*task{l.send(ctx, &l.checks), l.send(ctx, &l.checks)}
 		surplus, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
 		l.check("the surplus is turned away at once", overloaded(surplus) && surplus.after == 0)
-		l.check("the other queue takes", !setting.answered && l.Stats().Waiting == 3)
+		l.check("the other queue takes", !setting.answered() && l.Stats().Waiting == 3)
 		for _, next := range append([]*task{running}, append(waiting, setting)...) {
 			close(next.finish)
 		}
@@ -236,16 +239,16 @@ func TestCloseFinishesWhatRunsAndTurnsAwayAllOthers(t *testing.T) {
 		for range 20 {
 			waiting = append(waiting, l.send(ctx, &l.checks), l.send(ctx, &l.settings))
 		}
-		closed := false
-		l.callers.Go(func() { l.Close(); closed = true })
+		closed := make(chan struct{})
+		l.callers.Go(func() { l.Close(); close(closed) })
 		synctest.Wait()
-		l.check("Close waits for what runs", !closed)
+		l.check("Close waits for what runs", !isClosed(closed))
 		for _, w := range waiting {
 			l.check("who waits is turned away", overloaded(w) && w.after == 0)
 		}
 		l.finish(running[0])
 		l.finish(running[1])
-		l.check("what ran was finished", closed && running[0].err == nil && running[1].err == nil)
+		l.check("what ran was finished", isClosed(closed) && running[0].err == nil && running[1].err == nil)
 		l.check("who comes later is turned away", overloaded(l.send(ctx, &l.checks)))
 		l.Close() // again, as defers do
 	})
