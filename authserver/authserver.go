@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ const clockLeeway = 10 * time.Second
 type Server struct {
 	config  config.Config
 	log     *slog.Logger
+	now     func() time.Time
 	store   *postgres.Store
 	keyring *keyring
 	hasher  *identity.Hasher
@@ -61,7 +63,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, log: o.Log, store: store, addresses: make(chan Addresses, 1)}
+	s := &Server{config: c, log: o.Log, now: o.Now, store: store, addresses: make(chan Addresses, 1)}
 	tokens := token.New(token.Config{
 		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
@@ -121,8 +123,7 @@ func (s *Server) Listening() <-chan Addresses { return s.addresses }
 // SHUTDOWN_TIMEOUT. It returns nil after that, and an error that says what to
 // do where the server cannot start or go on.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.store.Close()
-	defer s.hasher.Close()
+	defer s.close()
 	for _, warning := range s.config.Warnings() {
 		s.log.Warn(warning)
 	}
@@ -167,6 +168,13 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// close gives back what New has taken. Nobody may use the server afterwards.
+func (s *Server) close() {
+	s.hasher.Close()
+	s.keyring.close()
+	s.store.Close()
+}
+
 func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address) //nolint:noctx // nothing to wait for
 	if err != nil {
@@ -203,8 +211,10 @@ func (s *Server) work(ctx context.Context) error {
 	}
 	s.prepared.Store(true)
 	s.log.Info("ready")
-	go s.housekeeping(ctx)
+	var housekeeping sync.WaitGroup
+	housekeeping.Go(func() { s.housekeeping(ctx) })
 	s.keyring.watch(ctx)
+	housekeeping.Wait()
 	return nil
 }
 

@@ -95,8 +95,7 @@ func (c Command) Run(ctx context.Context) int {
 	if verb == "serve" {
 		return c.exit(server.Run(ctx))
 	}
-	defer server.hasher.Close()
-	defer server.store.Close()
+	defer server.close()
 	if verb == "migrate" {
 		return c.exit(c.migrate(ctx, server))
 	}

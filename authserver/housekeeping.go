@@ -17,17 +17,17 @@ func (s *Server) housekeeping(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		select {
-		case now := <-tick.C:
-			s.cleanUp(ctx, now)
+		case <-tick.C:
+			s.cleanUp(ctx)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (s *Server) cleanUp(ctx context.Context, now time.Time) {
+func (s *Server) cleanUp(ctx context.Context) {
 	for ctx.Err() == nil {
-		deleted, err := s.store.DeleteExpired(ctx, now, s.config.UnverifiedAccountExpiry, cleanUpBatch)
+		deleted, err := s.store.DeleteExpired(ctx, s.now(), s.config.UnverifiedAccountExpiry, cleanUpBatch)
 		if err != nil {
 			s.log.Warn("what has expired could not be removed; trying again later", "error", err)
 			return

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,8 +39,9 @@ type keyring struct {
 	log    *slog.Logger
 	now    func() time.Time
 
-	opened atomic.Pointer[keys.Opened]
-	failed atomic.Uint64 // reloads that were refused
+	opened    atomic.Pointer[keys.Opened]
+	preparing sync.WaitGroup // goroutines of openNext
+	failed    atomic.Uint64  // reloads that were refused
 }
 
 func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, log *slog.Logger, now func() time.Time) *keyring {
@@ -137,9 +139,13 @@ func (k *keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	}
 	k.tokens.Use(opened)
 	k.opened.Store(opened)
-	go k.openNext(opened)
+	k.preparing.Go(func() { k.openNext(opened) })
 	return opened, nil
 }
+
+// close waits for what goes on in the background, which takes a derivation at
+// the most.
+func (k *keyring) close() { k.preparing.Wait() }
 
 // openNext opens the keys that will sign later, off the path of any request.
 func (k *keyring) openNext(opened *keys.Opened) {
@@ -244,6 +250,16 @@ func (k *keyring) seals(ring keys.Ring, policy keys.Policy) (map[string]keys.Sea
 	}
 }
 
+// unfinished is the error of a first ring that can neither be used nor finished.
+func unfinished(step keys.Step) error {
+	if step.Reason == keys.Unopenable {
+		return fmt.Errorf("keys: %s: %w", step.Message, keys.ErrPassphrase)
+	}
+	return fmt.Errorf("keys: %w: %s", errNoKeys, step.Message)
+}
+
+var errNoKeys = errors.New("there is nothing to sign with")
+
 // watch keeps the keys up with their home until ctx ends. Whatever goes wrong,
 // the keys in use stay in use.
 func (k *keyring) watch(ctx context.Context) {
@@ -318,7 +334,7 @@ func (k *keyring) hasChanged(ctx context.Context, ring keys.Ring) (bool, error) 
 
 // isFatal tells of errors that waiting does not mend.
 func isFatal(err error) bool {
-	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
+	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) || errors.Is(err, errNoKeys) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		(identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled))
 }
