@@ -55,6 +55,12 @@ func (e env) lookup(name string) (string, bool) {
 	return value, ok
 }
 
+func (e env) with(changes env) env {
+	copied := maps.Clone(e)
+	maps.Copy(copied, changes)
+	return copied
+}
+
 // cluster is a number of replicas over one database, with one clock.
 type cluster struct {
 	t     testing.TB
@@ -211,7 +217,7 @@ func (n *node) ready() bool {
 
 func (n *node) waitReady() {
 	n.t.Helper()
-	eventually(n.t, 30*time.Second, "a replica is ready", func() bool {
+	eventually(n.t, time.Minute, "a replica is ready", func() bool {
 		select {
 		case <-n.done:
 			n.t.Fatalf("a replica ended before it was ready: %v", n.result())

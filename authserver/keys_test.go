@@ -1,0 +1,341 @@
+package authserver_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// keyIDs are the kids that a replica publishes.
+type keyIDs struct{ access, refresh []string }
+
+func kids(t testing.TB, n *node) keyIDs {
+	t.Helper()
+	type set struct {
+		Keys []struct {
+			ID string `json:"kid"`
+		} `json:"keys"`
+	}
+	var both struct {
+		Access  set `json:"access_token"`
+		Refresh set `json:"refresh_token"`
+	}
+	reply := want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil))
+	if err := json.Unmarshal(reply.Body, &both); err != nil {
+		t.Fatal(err)
+	}
+	var out keyIDs
+	for _, k := range both.Access.Keys {
+		out.access = append(out.access, k.ID)
+	}
+	for _, k := range both.Refresh.Keys {
+		out.refresh = append(out.refresh, k.ID)
+	}
+	return out
+}
+
+func kidOf(t testing.TB, token string) string {
+	t.Helper()
+	var header struct {
+		ID string `json:"kid"`
+	}
+	part, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	if err == nil {
+		err = json.Unmarshal(text, &header)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return header.ID
+}
+
+// eventuallyKeys waits until what every replica publishes is as it should be.
+func (c *cluster) eventuallyKeys(what string, holds func(keyIDs) bool) {
+	c.t.Helper()
+	eventually(c.t, time.Minute, what, func() bool {
+		for _, n := range c.nodes {
+			if !holds(kids(c.t, n)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// ring gives the ring as the database has it.
+func (c *cluster) ring() map[string]string {
+	c.t.Helper()
+	files := map[string]string{}
+	for _, row := range column(c.t, c.db, "SELECT row_to_json(key_ring)::text FROM key_ring") {
+		var r struct {
+			Files map[string]string `json:"files"`
+		}
+		if err := json.Unmarshal([]byte(row), &r); err != nil {
+			c.t.Fatal(err)
+		}
+		for name, text := range r.Files {
+			data, err := base64.StdEncoding.DecodeString(text)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			files[name] = string(data)
+		}
+	}
+	return files
+}
+
+// confirmed counts the keys whose wait is in its second half.
+func (c *cluster) confirmed() int { return strings.Count(c.ring()["ring.json"], `"confirmed": true`) }
+
+func (c *cluster) generation() string {
+	return strings.Join(column(c.t, c.db, "SELECT generation::text FROM key_ring"), ",")
+}
+
+// clocksDiffer is more than the clocks of those who read the ring may differ.
+const clocksDiffer = time.Minute
+
+func TestThreeReplicasThatStartAtOnceOnAnEmptyDatabaseAgreeOnOneRing(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgrestest.Unmigrated(t))
+	c.nodes = atOnce(3, func(int) *node {
+		n, err := c.tryAdd()
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	})
+	if t.Failed() {
+		c.nodes = slices.DeleteFunc(c.nodes, func(n *node) bool { return n == nil })
+		return
+	}
+	for _, n := range c.nodes {
+		n.waitReady()
+	}
+	first := kids(t, c.nodes[0])
+	for _, n := range c.nodes[1:] {
+		if k := kids(t, n); !slices.Equal(k.access, first.access) || !slices.Equal(k.refresh, first.refresh) || len(k.access) != 1 {
+			t.Errorf("one publishes %v, another %v", first, k)
+		}
+	}
+	for _, n := range c.nodes {
+		c.alive("of any replica", n.newUser().access)
+	}
+}
+
+func TestARotationLosesNoToken(t *testing.T) {
+	t.Parallel()
+	settings := env{"ACCESS_TOKEN_EXPIRY": "7200", "REFRESH_TOKEN_EXPIRY": "14400", "KEY_PUBLISH_LEAD": "10m"}
+	c := start(t, 3, settings)
+	first := kids(t, c.nodes[0])
+	signs := func(n *node, u user) string { return kidOf(t, n.signIn(u).access) }
+
+	c.clock.putAhead(721 * time.Hour) // the key comes of age
+	c.eventuallyKeys("a successor is published", func(k keyIDs) bool { return len(k.access) == 2 && len(k.refresh) == 2 })
+	u, other := c.nodes[0].newUser(), c.nodes[0].newUser()
+	if kidOf(t, u.access) != first.access[0] {
+		t.Error("the successor signs before its lead")
+	}
+	// The lead has to pass twice, for a clock may jump: the first time is only
+	// written down.
+	c.clock.putAhead(10*time.Minute + clocksDiffer)
+	eventually(t, time.Minute, "the end of the lead is written down", func() bool { return c.confirmed() == 2 })
+	for _, n := range c.nodes {
+		if signs(n, other) != first.access[0] {
+			t.Error("the successor signs after a jump of the clock")
+		}
+	}
+	c.clock.putAhead(10*time.Minute + clocksDiffer)
+	eventually(t, time.Minute, "the successor signs everywhere", func() bool {
+		return !slices.ContainsFunc(c.nodes, func(n *node) bool { return signs(n, other) == first.access[0] })
+	})
+	c.alive("signed by the key before", u.access)
+	for _, n := range c.nodes {
+		r := want(t, http.StatusOK, n.renew(u.refresh), "signed by the key before")
+		c.alive("renewed", r.Text("access_token"))
+		if k := kids(t, n); !slices.Contains(k.access, first.access[0]) {
+			t.Error("a key is gone while its tokens live")
+		}
+	}
+	// A replica that starts now knows both keys.
+	late := c.add(settings)
+	late.waitReady()
+	want(t, http.StatusOK, late.profile(u.access), "at a replica that starts now")
+
+	c.clock.putAhead(14400*time.Second + 10*time.Minute + clocksDiffer)
+	eventually(t, time.Minute, "the end of the last token is written down", func() bool { return c.confirmed() == 2 })
+	c.clock.putAhead(14400*time.Second + 10*time.Minute + clocksDiffer)
+	c.eventuallyKeys("the key before is gone", func(k keyIDs) bool {
+		return !slices.Contains(k.access, first.access[0]) && !slices.Contains(k.refresh, first.refresh[0])
+	})
+	c.dead("signed by the key that is gone", u.tokens)
+	c.alive("of a sign-in after that", c.nodes[1].signIn(u).access)
+}
+
+func TestAnotherAlgorithmIsAnOrdinaryRotation(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	u := c.nodes[0].newUser()
+	c.stop()
+	for range 2 {
+		c.add(env{"SIGNING_ALGORITHM": "EdDSA"}).waitReady()
+	}
+	c.alive("signed by the key of the former algorithm", u.access)
+	c.eventuallyKeys("a successor is published", func(k keyIDs) bool { return len(k.access) == 2 })
+	reply := c.nodes[0].try(http.MethodGet, "/.well-known/jwks.json", nil, nil)
+	if !strings.Contains(string(reply.Body), `"EdDSA"`) || !strings.Contains(string(reply.Body), `"ES256"`) {
+		t.Errorf("got %v", reply)
+	}
+}
+
+func TestAWrongPassphraseOverExistingKeysIsAnErrorAndNeverANewRing(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	u := c.nodes[0].newUser()
+	c.stop()
+	before := c.ring()
+	for name := range map[string]bool{"ACCESS_PASSPHRASE": true, "REFRESH_PASSPHRASE": true} {
+		e := env{name: "some other passphrase", "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": strconv.Itoa(freePort(t))}
+		got := c.call([]string{"serve"}, e)
+		if got.code == 0 || !strings.Contains(got.err, name) || !strings.Contains(got.err, "passphrase") {
+			t.Errorf("got %+v", got)
+		}
+		if strings.Contains(got.err, "some other passphrase") {
+			t.Error("the passphrase is shown")
+		}
+		t.Logf("%s", got.err[max(0, strings.LastIndex(got.err, "authserver: ")):])
+		if got := c.call([]string{"keys", "rotate"}, e); got.code == 0 {
+			t.Errorf("rotating with a wrong passphrase: %+v", got)
+		}
+	}
+	after := c.ring()
+	if len(before) == 0 || len(after) != len(before) {
+		t.Fatalf("%d files became %d", len(before), len(after))
+	}
+	for name := range before {
+		if before[name] != after[name] {
+			t.Errorf("%s has changed", name)
+		}
+	}
+	c.add().waitReady()
+	c.alive("after all that", u.access)
+}
+
+func TestAChangedPassphraseOpensTheOldKeysWithTheFormerOne(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	u := c.nodes[0].newUser()
+	c.stop()
+	changed := env{"ACCESS_PASSPHRASE": "the second access passphrase", "REFRESH_PASSPHRASE": "the second refresh passphrase"}
+	both := changed.with(env{"FORMER_ACCESS_PASSPHRASE": accessPassphrase, "FORMER_REFRESH_PASSPHRASE": refreshPassphrase})
+	before := c.generation()
+	c.add(both).waitReady()
+	c.alive("sealed by the former passphrase", u.access)
+	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
+	eventually(t, time.Minute, "the keys are sealed anew", func() bool { return c.generation() != before })
+	eventually(t, time.Minute, "the new passphrases alone open all keys", func() bool {
+		e := changed.with(env{"PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"})
+		return c.call([]string{"keys", "rotate"}, e).code == 0
+	})
+	c.add(changed).waitReady()
+	c.alive("at a replica without the former passphrase", u.access)
+}
+
+// writeRing puts a ring where KEYS_DIR is, as a mounted Secret is replaced: a
+// link is turned to another folder.
+func writeRing(t testing.TB, dir string, files map[string]string) {
+	t.Helper()
+	data := filepath.Join(dir, "..data-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(dir, "..new")
+	if err := os.Symlink(filepath.Base(data), link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(link, filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1) // makes rings, in the database
+	first := c.ring()
+	if got := c.call([]string{"keys", "rotate"}); got.code != 0 {
+		t.Fatalf("got %+v", got)
+	}
+	second := c.ring()
+	c.stop()
+
+	dir := t.TempDir()
+	writeRing(t, dir, first)
+	n := c.add(env{"KEYS_DIR": dir})
+	n.waitReady()
+	u := n.newUser()
+	failures := func() int {
+		_, text := n.probe("/metrics")
+		_, rest, _ := strings.Cut(text, "\nauthgateway_key_ring_reload_failures_total ")
+		count, _, _ := strings.Cut(rest, "\n")
+		number, err := strconv.ParseFloat(count, 64)
+		if err != nil {
+			t.Fatalf("no such metric: %v", err)
+		}
+		return int(number)
+	}
+	half := map[string]string{}
+	for name, text := range second {
+		half[name] = text[:len(text)/2]
+	}
+	missing := map[string]string{"ring.json": second["ring.json"]}
+	for about, bad := range map[string]func(){
+		"half-written": func() { writeRing(t, dir, half) },
+		"incomplete":   func() { writeRing(t, dir, missing) },
+		"empty":        func() { writeRing(t, dir, map[string]string{"ring.json": ""}) },
+		"a folder that is gone": func() {
+			if err := os.Remove(filepath.Join(dir, "..data")); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		before := failures()
+		bad()
+		eventually(t, time.Minute, "the replica notices what is "+about, func() bool { return failures() > before })
+		want(t, http.StatusOK, n.profile(u.access), "with", about)
+		want(t, http.StatusOK, n.trySignIn(u.username, u.password), "with", about)
+		if !n.ready() || len(kids(t, n).access) != 1 {
+			t.Errorf("%s: the last good ring is not in use", about)
+		}
+	}
+	writeRing(t, dir, second)
+	c.eventuallyKeys("the new ring is taken", func(k keyIDs) bool { return len(k.access) == 2 })
+	want(t, http.StatusOK, n.profile(u.access))
+}
+
+func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgrestest.Config(t))
+	for name, dir := range map[string]string{"an empty one": t.TempDir(), "none": filepath.Join(t.TempDir(), "none")} {
+		e := env{"KEYS_DIR": dir, "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}
+		if got := c.call([]string{"serve"}, e); got.code != 1 || !strings.Contains(got.err, "KEYS_DIR") {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
