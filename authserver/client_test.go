@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -168,3 +169,8 @@ func (c *cluster) alive(why string, access string) {
 
 // any gives one of the replicas.
 func (c *cluster) any(i int) *node { return c.nodes[i%len(c.nodes)] }
+
+// isRefused tells of a request that no server has taken.
+func isRefused(r *apitest.Reply) bool {
+	return r.Status == 0 && strings.Contains(string(r.Body), "connection refused")
+}

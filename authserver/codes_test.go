@@ -109,7 +109,7 @@ func TestACodeIsGoodOnceAndEveryCodeThatIsNotGetsTheSameAnswer(t *testing.T) {
 
 func TestOfFiftyUsesOfACodeAtOnceOneSucceeds(t *testing.T) {
 	t.Parallel()
-	c := start(t, 3, env{"HASHING_MAX_WAIT": "20s"})
+	c := start(t, 3, env{"HASHING_MAX_WAIT": "5s"})
 	for purpose, issue := range issue {
 		u, code := issue(c.nodes[0])
 		replies := atOnce(50, func(i int) *apitest.Reply { return redeem[purpose](c.any(i), u, code) })

@@ -81,7 +81,7 @@ func TestSuspensionEndsWhatIsOpenAndKeepsOut(t *testing.T) {
 // renewed while it went on, lives after both have returned.
 func TestNothingSurvivesARenewalThatRacesAnEnding(t *testing.T) {
 	t.Parallel()
-	c := start(t, 3, always, env{"HASHING_MAX_WAIT": "20s"})
+	c := start(t, 3, always, env{"HASHING_MAX_WAIT": "5s"})
 	const rounds, renewers = 60, 4
 	for name, ending := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestNothingSurvivesARenewalThatRacesAnEnding(t *testing.T) {
 // opens nothing that lives on.
 func TestNothingSurvivesASignInThatRacesAChangeOfThePassword(t *testing.T) {
 	t.Parallel()
-	c := start(t, 3, env{"HASHING_MAX_WAIT": "20s"})
+	c := start(t, 3, env{"HASHING_MAX_WAIT": "5s"})
 	for _, name := range []string{"a change of the password", "a reset of the password", "a deletion"} {
 		for round := range 20 {
 			u := c.any(round).newUser()

@@ -1,0 +1,201 @@
+package authserver_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+)
+
+// ownDatabase starts a PostgreSQL that a test may stop.
+func ownDatabase(t testing.TB) (*localpostgres.Server, postgres.Config) {
+	t.Helper()
+	s, err := localpostgres.Start(t.Context(), localpostgres.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.CreateDatabase(t.Context(), "gateway"); err != nil {
+		t.Fatal(err)
+	}
+	return s, postgres.Config{Host: s.Host(), Port: s.Port(), User: s.User(), Password: s.Password(), Database: "gateway", SSLMode: "disable"}
+}
+
+// bounded is how long a reply may take while the database is away: as long as
+// a request waits for a connection, and time for a busy machine.
+const bounded = 2*time.Second + 6*time.Second
+
+// load sends requests of every kind until stop is called, and counts what came
+// back. Every reply is held against the contract.
+type load struct {
+	stop    func()
+	oks     atomic.Int64
+	aways   atomic.Int64 // 503
+	slowest atomic.Int64
+}
+
+func startLoad(t testing.TB, n *node, u user) *load {
+	l := new(load)
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	l.stop = func() { cancel(); done.Wait() }
+	t.Cleanup(l.stop)
+	requests := []func() *apitest.Reply{
+		func() *apitest.Reply { return n.profile(u.access) },
+		func() *apitest.Reply { return n.renew(u.refresh) },
+		func() *apitest.Reply { return n.trySignIn(u.username, u.password) },
+		func() *apitest.Reply { return n.post("/users", newPerson().signUpBody()) },
+		func() *apitest.Reply { return n.post("/users/forgot-password", body{"email": u.email}) },
+		func() *apitest.Reply { return n.signOut(u.refresh + "x") }, // forged: needs no database
+	}
+	for _, request := range requests {
+		done.Go(func() {
+			for ctx.Err() == nil {
+				begun := time.Now()
+				r := request()
+				if took := int64(time.Since(begun)); took > l.slowest.Load() {
+					l.slowest.Store(took)
+				}
+				switch {
+				case r.Status == http.StatusOK || r.Status == http.StatusCreated:
+					l.oks.Add(1)
+				case r.Status == http.StatusServiceUnavailable:
+					l.aways.Add(1)
+				case r.Status == http.StatusUnauthorized && strings.Contains(string(r.Body), "the token is invalid"):
+				default:
+					t.Errorf("got %v", r)
+				}
+			}
+		})
+	}
+	return l
+}
+
+func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
+	t.Parallel()
+	database, db := ownDatabase(t)
+	c := newCluster(t, db)
+	n := c.add(env{"SESSIONS_PER_USER": "10000", "HASHING_MAX_WAIT": "5s"})
+	n.waitReady()
+	u := n.newUser()
+	l := startLoad(t, n, u)
+	eventually(t, time.Minute, "the load succeeds", func() bool { return l.oks.Load() > 50 })
+
+	for _, again := range []bool{false, true} {
+		if err := database.StopNow(); err != nil {
+			t.Fatal(err)
+		}
+		away := l.aways.Load()
+		eventually(t, time.Minute, "requests are told to come again", func() bool { return l.aways.Load() > away+10 })
+		if n.ready() {
+			t.Error("ready without a database")
+		}
+		if status, _ := n.probe("/healthz"); status != http.StatusOK {
+			t.Errorf("/healthz is %d without a database", status)
+		}
+		begun := time.Now()
+		want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil), "without a database")
+		want(t, http.StatusOK, n.try(http.MethodGet, "/.well-known/jwks.json", nil, nil), "without a database")
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("the keys took %v without a database", took)
+		}
+		for about, r := range map[string]*apitest.Reply{
+			"an access token": n.profile(u.access),
+			"a sign-out":      n.signOut(u.refresh), // never a false success
+			"a sign-in":       n.trySignIn(u.username, u.password),
+		} {
+			want(t, http.StatusServiceUnavailable, r, about)
+		}
+		if err := database.StartAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.waitReady()
+		ok := l.oks.Load()
+		eventually(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
+		if again {
+			break
+		}
+	}
+	l.stop()
+	if took := time.Duration(l.slowest.Load()); took > bounded {
+		t.Errorf("a reply took %v", took)
+	}
+	want(t, http.StatusOK, n.profile(u.access), "the session is as it was")
+	want(t, http.StatusOK, n.renew(u.refresh), "the session is as it was")
+	select {
+	case <-n.done:
+		t.Errorf("the server ended: %v", n.result())
+	default:
+	}
+	eventually(t, time.Minute, "nothing waits for a connection", func() bool {
+		_, metrics := n.probe("/metrics")
+		return strings.Contains(metrics, `authgateway_database_connections{state="acquired"} 0`)
+	})
+}
+
+func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
+	t.Parallel()
+	database, db := ownDatabase(t)
+	if err := database.StopNow(); err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t, db)
+	for range 2 {
+		c.add()
+	}
+	for _, n := range c.nodes {
+		if status, _ := n.probe("/healthz"); status != http.StatusOK {
+			t.Errorf("/healthz is %d", status)
+		}
+		if status, body := n.probe("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "starting") {
+			t.Errorf("/readyz is %d %s", status, body)
+		}
+		for about, r := range map[string]*apitest.Reply{
+			"keys":           n.try(http.MethodGet, "/tokens/keys", nil, nil),
+			"a sign-in":      n.trySignIn("somebody.unknown", "some password"),
+			"a sign-up":      n.post("/users", newPerson().signUpBody()),
+			"a renewal":      n.renew("some.refresh.token"),
+			"a profile":      n.profile("some.access.token"),
+			"a verification": n.post("/users/verify-user", body{"code": strings.Repeat("A", 43)}),
+		} {
+			// What is no code is none, whatever the database says.
+			if r.Status != http.StatusServiceUnavailable && about != "a verification" {
+				t.Errorf("%s gets %v, not 503", about, r)
+			}
+		}
+	}
+	if err := database.StartAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		n.waitReady()
+	}
+	c.alive("once the database is there", c.nodes[0].newUser().access)
+}
+
+func TestAServerWithoutADatabaseCanBeStopped(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: freePort(t), User: "u", Password: "some database password", Database: "d"})
+	n := c.add()
+	begun := time.Now()
+	if err := n.end(); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if got := c.call([]string{"migrate"}); got.code != 1 || strings.Contains(got.err, "some database password") {
+		t.Errorf("got %+v", got)
+	}
+}
