@@ -260,7 +260,7 @@ func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
 				fmt.Fprintf(&wire, "POST /tokens/signin HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", user, len(body), body)
 			}
 			go func() { _, _ = io.WriteString(c, wire.String()) }()
-			replies, _ := readReplies(t, c, "POST /tokens/signin HTTP/1.1\r\n")
+			replies, _ := readReplies(t, c, "POST /tokens/signin HTTP/1.1\r\n", 100)
 			if len(replies) != 100 {
 				t.Errorf("%d replies", len(replies))
 			}

@@ -159,7 +159,7 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 		return nil, fmt.Errorf("openapi.json: %w", err)
 	}
 	doc := &openAPI{
-		validator:  validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions()),
+		validator:  validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode()),
 		operations: map[string]bool{},
 	}
 	for path, item := range model.Model.Paths.PathItems.FromOldest() {

@@ -1,0 +1,67 @@
+package apitest_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+)
+
+// A check that finds nothing may be blind: each of these replies breaks the
+// contract in one way.
+func TestEachBreachOfTheContractIsSeen(t *testing.T) {
+	t.Parallel()
+	const (
+		tokens  = `{"access_token":"a","token_type":"Bearer","expires_in":900,"refresh_token":"r","refresh_expires_in":9,"scope":"s"}`
+		problem = `{"error_code":"not_found","error_description":"d"}`
+	)
+	for name, tc := range map[string]struct {
+		path   string
+		status int
+		body   string
+		change func(http.Header)
+		good   bool
+	}{
+		"good tokens":             {path: "/tokens", status: 200, body: tokens, good: true},
+		"good error":              {path: "/nowhere", status: 404, body: problem, good: true},
+		"no request id":           {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Request-Id") }},
+		"another request id":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("X-Request-Id", "other") }},
+		"may be sniffed":          {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Content-Type-Options") }},
+		"may be kept":             {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cache-Control", "public") }},
+		"tells its software":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Server", "fasthttp") }},
+		"a member is missing":     {path: "/tokens", status: 200, body: strings.Replace(tokens, `"scope"`, `"scop"`, 1)},
+		"a member of other type":  {path: "/tokens", status: 200, body: strings.Replace(tokens, `900`, `"900"`, 1)},
+		"a constant changed":      {path: "/tokens", status: 200, body: strings.Replace(tokens, `Bearer`, `bearer`, 1)},
+		"an undocumented member":  {path: "/tokens", status: 200, body: strings.Replace(tokens, `{`, `{"password_hash":"h",`, 1)},
+		"another content type":    {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Content-Type", "text/plain") }},
+		"an undocumented status":  {path: "/tokens", status: 418, body: problem},
+		"a status of other route": {path: "/tokens", status: 201, body: tokens},
+		"an undocumented route":   {path: "/nowhere", status: 200, body: tokens},
+		"another error code":      {path: "/nowhere", status: 404, body: strings.Replace(problem, "not_found", "internal_error", 1)},
+		"another error shape":     {path: "/nowhere", status: 404, body: `{"message":"no"}`},
+		"more than the shape":     {path: "/nowhere", status: 404, body: strings.Replace(problem, `{`, `{"stack":"s",`, 1)},
+		"no description":          {path: "/nowhere", status: 404, body: `{"error_code":"not_found","error_description":""}`},
+		"plain text":              {path: "/nowhere", status: 404, body: "Not Found"},
+		"401 without a challenge": {path: "/tokens", status: 401, body: strings.Replace(problem, "not_found", "unauthenticated", 1)},
+		"503 without Retry-After": {path: "/tokens", status: 503, body: strings.Replace(problem, "not_found", "internal_error", 1)},
+		"405 without Allow":       {path: "/nowhere", status: 405, body: problem},
+		"204 with a body":         {path: "/nowhere", status: 204, body: "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req := &http.Request{Method: "POST", URL: &url.URL{Path: tc.path}, Header: http.Header{"X-Request-Id": {"mine"}}}
+			resp := &http.Response{StatusCode: tc.status, Header: http.Header{
+				"X-Request-Id": {"mine"}, "X-Content-Type-Options": {"nosniff"}, "Cache-Control": {"no-store"}, "Content-Type": {"application/json"},
+			}}
+			if tc.change != nil {
+				tc.change(resp.Header)
+			}
+			broken := apitest.Check(req, resp, []byte(tc.body))
+			if tc.good != (len(broken) == 0) {
+				t.Errorf("found %q", broken)
+			}
+		})
+	}
+}
