@@ -33,7 +33,8 @@ func TestTheMemoryOfTokensIsBounded(t *testing.T) {
 		mustAccess(t, s)
 		mustAccess(t, s)
 	})
-	if hit > 0 || missed == 0 {
+	const ids = 2 // sub and sid, which are remembered as 16 bytes each
+	if hit > ids || missed <= ids {
 		t.Errorf("%v allocations for a token that is remembered, %v for one that was pushed out", hit, missed)
 	}
 	accepted(t, s, first)
@@ -105,7 +106,7 @@ func FuzzClaims(f *testing.F) {
 		switch {
 		case err != nil && !errors.Is(err, token.ErrInvalid):
 			t.Errorf("%v", err)
-		case err == nil && (len(a.Subject) != 36 || a.ID == "" || !a.ExpiresAt.After(start.Add(-leeway)) || a.ExpiresAt.Sub(a.IssuedAt) > accessTTL):
+		case err == nil && (len(a.Subject) != 36 || !a.ExpiresAt.After(start.Add(-leeway)) || a.ExpiresAt.Sub(a.IssuedAt) > accessTTL):
 			t.Errorf("%q: %+v", payload, a)
 		}
 	})

@@ -55,20 +55,18 @@ const (
 	hasSessionID
 	hasScope
 	hasGeneration
-	hasAuthTime
 
 	claimsOfBoth = hasIssuer | hasSubject | hasAudience | hasExpiry | hasIssuedAt | hasID | hasSessionID
 )
 
-// payload is every claim that is read, of either kind.
+// payload is every claim that is acted on, of either kind.
 type payload struct {
 	has                            claims
 	issuer, subject, id, sessionID string
 	audience                       []string
 	expiresAt, issuedAt, notBefore int64
-	scope, username, email, name   string
-	emailVerified                  bool
-	authTime, generation           int64
+	scope                          string
+	generation                     int64
 }
 
 // names that no other may resemble.
@@ -112,17 +110,13 @@ func parsePayload(text []byte) (payload, error) {
 		case "gen":
 			p.has |= hasGeneration
 			p.generation, err = readInteger(d)
-		case "username":
-			p.username, err = readText(d)
-		case "email":
-			p.email, err = readText(d)
+		// Of these only the type is checked: consumers act on them, we do not.
+		case "username", "email", "name":
+			_, err = readText(d)
 		case "email_verified":
-			p.emailVerified, err = readFlag(d)
-		case "name":
-			p.name, err = readText(d)
+			err = readFlag(d)
 		case "auth_time":
-			p.has |= hasAuthTime
-			p.authTime, err = readDate(d)
+			_, err = readDate(d)
 		default:
 			for _, known := range names {
 				if strings.EqualFold(name, known) {
@@ -192,15 +186,12 @@ func readTexts(d *jsontext.Decoder) ([]string, error) {
 	return texts, err
 }
 
-func readFlag(d *jsontext.Decoder) (bool, error) {
+func readFlag(d *jsontext.Decoder) error {
 	t, err := d.ReadToken()
-	if err != nil {
-		return false, err
+	if err == nil && t.Kind() != 't' && t.Kind() != 'f' {
+		err = errForm
 	}
-	if t.Kind() != 't' && t.Kind() != 'f' {
-		return false, errForm
-	}
-	return t.Bool(), nil
+	return err
 }
 
 // readInteger takes plain digits only: no sign, fraction or exponent, none of

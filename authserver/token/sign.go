@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unique"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
 
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -94,7 +96,10 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	set.remember(text, checked{kind: keys.Access, access: a, issuedAt: a.IssuedAt.Unix(), expiresAt: a.ExpiresAt.Unix()})
+	set.remember(text, checked{
+		kind: keys.Access, subject: uuid.MustParse(a.Subject), session: uuid.MustParse(a.SessionID), scope: unique.Make(a.Scope),
+		issuedAt: a.IssuedAt.Unix(), expiresAt: a.ExpiresAt.Unix(),
+	})
 	return text, nil
 }
 
@@ -126,7 +131,10 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	set.remember(text, checked{kind: keys.Refresh, refresh: r, issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix()})
+	set.remember(text, checked{
+		kind: keys.Refresh, subject: uuid.MustParse(r.Subject), session: uuid.MustParse(r.SessionID), generation: r.Generation,
+		issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix(),
+	})
 	return text, nil
 }
 

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -131,15 +133,34 @@ type keySet struct {
 	checked *lru.Cache[[sha256.Size]byte, checked]
 }
 
-// checked is what remains to be looked at each time: the clock.
+// checked is what is remembered of a token: what the gateway acts on, and what
+// the clock decides each time. There are thousands, so it is small: no strings
+// of its own (there are few scopes, and many tokens have each).
 type checked struct {
-	kind      keys.Kind
-	access    Access
-	refresh   Refresh
-	issuedAt  int64 // NumericDate, as are the others (RFC 7519, section 2)
-	notBefore int64
-	expiresAt int64
+	kind             keys.Kind
+	subject, session uuid.UUID
+	scope            unique.Handle[string] // of access tokens
+	generation       int64                 // of refresh tokens
+	issuedAt         int64                 // NumericDate, as are the others (RFC 7519, section 2)
+	notBefore        int64
+	expiresAt        int64
 }
+
+func (c checked) access() Access {
+	return Access{
+		Subject: c.subject.String(), SessionID: c.session.String(), Scope: c.scope.Value(),
+		IssuedAt: date(c.issuedAt), ExpiresAt: date(c.expiresAt),
+	}
+}
+
+func (c checked) refresh() Refresh {
+	return Refresh{
+		Subject: c.subject.String(), SessionID: c.session.String(), Generation: c.generation,
+		IssuedAt: date(c.issuedAt), ExpiresAt: date(c.expiresAt),
+	}
+}
+
+func date(numeric int64) time.Time { return time.Unix(numeric, 0).UTC() }
 
 type verifier struct {
 	algorithm string

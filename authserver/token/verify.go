@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
+
+	"github.com/google/uuid"
 
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -33,15 +36,16 @@ var strict = base64.RawURLEncoding.Strict()
 // literal: nothing of a token that was not verified gets into a log.
 func invalid(reason string) error { return fmt.Errorf("%w: %s", ErrInvalid, reason) }
 
-// VerifyAccess says what an access token says, if it is to be believed. Its
-// errors are ErrNoKeys, ErrExpired and others that are ErrInvalid. Whether the
+// VerifyAccess says what the gateway acts on of an access token, if it is to be
+// believed: Subject, SessionID, Scope, IssuedAt and ExpiresAt. The other claims
+// are for those who consume it, and are empty here. Its errors are ErrNoKeys, ErrExpired and others that are ErrInvalid. Whether the
 // session is alive is for the caller to find out.
 func (s *Service) VerifyAccess(text string) (Access, error) {
 	c, err := s.verify(keys.Access, text)
 	if err != nil {
 		return Access{}, err
 	}
-	return c.access, nil
+	return c.access(), nil
 }
 
 // VerifyRefresh is VerifyAccess for refresh tokens. With ErrExpired it returns
@@ -51,7 +55,7 @@ func (s *Service) VerifyRefresh(text string) (Refresh, error) {
 	if err != nil && !errors.Is(err, ErrExpired) {
 		return Refresh{}, err
 	}
-	return c.refresh, err
+	return c.refresh(), err
 }
 
 func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
@@ -195,22 +199,12 @@ func (s *Service) believe(kind keys.Kind, p payload, v verifier) (checked, error
 	if err := checkIDs(p.subject, p.sessionID); err != nil {
 		return checked{}, invalid("ids that we never give")
 	}
-	c := checked{kind: kind, issuedAt: p.issuedAt, notBefore: p.notBefore, expiresAt: p.expiresAt}
-	issuedAt, expiresAt := time.Unix(p.issuedAt, 0).UTC(), time.Unix(p.expiresAt, 0).UTC()
-	if kind == keys.Refresh {
-		c.refresh = Refresh{
-			Subject: p.subject, SessionID: p.sessionID, Generation: p.generation,
-			IssuedAt: issuedAt, ExpiresAt: expiresAt,
-		}
-		return c, nil
+	c := checked{
+		kind: kind, subject: uuid.MustParse(p.subject), session: uuid.MustParse(p.sessionID), generation: p.generation,
+		issuedAt: p.issuedAt, notBefore: p.notBefore, expiresAt: p.expiresAt,
 	}
-	c.access = Access{
-		ID: p.id, Subject: p.subject, SessionID: p.sessionID, Scope: p.scope,
-		Username: p.username, Email: p.email, EmailVerified: p.emailVerified, Name: p.name,
-		IssuedAt: issuedAt, ExpiresAt: expiresAt,
-	}
-	if p.has&hasAuthTime != 0 {
-		c.access.AuthTime = time.Unix(p.authTime, 0).UTC()
+	if kind == keys.Access {
+		c.scope = unique.Make(p.scope)
 	}
 	return c, nil
 }
