@@ -21,7 +21,7 @@ const (
 	Forbidden                   // known, but not allowed
 	NotFound                    // no such thing
 	RateLimited                 // too many tries; RetryAfter says when to come back
-	Unavailable                 // the database is away; nothing was done
+	Unavailable                 // the database, the keys or the mail is away; RetryAfter as with RateLimited
 	Overloaded                  // shed before any work was done; RetryAfter says when to come back
 )
 

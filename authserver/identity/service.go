@@ -166,6 +166,15 @@ func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 	return SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, nil
 }
 
+// ready tells whether tokens can be signed, before anything is done that ends
+// with some.
+func (s *Service) ready() error {
+	if !s.tokens.Ready() {
+		return tokenFailure(token.ErrNoKeys)
+	}
+	return nil
+}
+
 // tokenFailure is the answer to a token that cannot be verified. Only where
 // there are no keys to verify with is it not the token's fault.
 func tokenFailure(err error) error {

@@ -12,6 +12,9 @@ import (
 // account or the password, the answer is one and the same, and so is the work;
 // that the email is not verified is told only to who knows the password.
 func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
+	if err := s.ready(); err != nil {
+		return Tokens{}, err
+	}
 	login, ok := parseLogin(username)
 	password = normalizePassword(password)
 	if !ok || !isPossiblePassword(password) {

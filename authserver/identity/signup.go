@@ -156,6 +156,9 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 // VerifyUser redeems a verification code: the owner of the address is signed in,
 // and whatever was opened before they proved it ends.
 func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
+	if err := s.ready(); err != nil {
+		return Tokens{}, err
+	}
 	hash, ok := hashCode(code)
 	if !ok {
 		return Tokens{}, errCode()
