@@ -4,11 +4,17 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-if ! command -v openssl >/dev/null; then
+missing=
+command -v openssl >/dev/null || missing="$missing openssl"
+command -v xz >/dev/null || missing="$missing xz-utils"
+command -v curl >/dev/null || missing="$missing curl"
+if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-		apt-get update && apt-get install --yes --no-install-recommends openssl
+		apt-get update
+		# shellcheck disable=SC2086 # several words
+		DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing
 	else
-		echo "openssl is missing; the tests that compare the keys' format with it are skipped" >&2
+		echo "without$missing, the tests that need them are skipped" >&2
 	fi
 fi
 

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -156,9 +157,13 @@ func TestADatabaseThatEndsEndsEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	number, _, _ := strings.Cut(string(pid), "\n")
-	if out, err := exec.CommandContext(t.Context(), "kill", "-KILL", number).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	first, _, _ := strings.Cut(string(pid), "\n")
+	number, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
 		t.Errorf("%v\n%s", err, r)
