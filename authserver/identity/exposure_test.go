@@ -109,12 +109,12 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 
 func TestCodesThatWereMailedHold(t *testing.T) {
 	w := newWorld(t, public)
-	p, tokens := w.verified("grace")
+	p, _ := w.verified("grace")
 	_, err := w.ForgotPassword(p.email)
 	w.ok(err)
 	w.ok(w.ResetPassword(w.mail.take(t).Code, "", another))
 	p.password = another
-	tokens = w.signIn(p)
+	tokens := w.signIn(p)
 
 	code, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
 	w.ok(err)

@@ -123,9 +123,10 @@ func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
 			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 
 			w.fail(login, 10)
-			for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-				w.throttled(login, password, wait*time.Second)
-				w.pass(wait*time.Second - time.Millisecond)
+			for _, seconds := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
+				wait := time.Duration(seconds) * time.Second
+				w.throttled(login, password, wait)
+				w.pass(wait - time.Millisecond)
 				w.throttled(login, password, time.Millisecond) // what comes too early is not counted
 				w.pass(time.Millisecond)
 				_, err := w.SignIn(login, "wrong guess")

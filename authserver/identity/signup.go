@@ -139,11 +139,12 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		s.event(ctx, "code issued", "user", user.ID, "purpose", string(purpose))
 		released, err := s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: ttl},
 			Message{To: user.Email, Purpose: about, Username: user.Username})
-		if err != nil { // to tell would tell that there is an account
-			s.event(ctx, "mail not taken", "user", user.ID, "purpose", string(purpose))
-			return Code{}, nil
+		if err == nil {
+			return released, nil
 		}
-		return released, nil
+		// To tell of it would tell that there is an account.
+		s.event(ctx, "mail not taken", "user", user.ID, "purpose", string(purpose))
+		return Code{}, nil
 	case s.hidesAccounts() && (errors.Is(err, ErrNoUser) || errors.Is(err, ErrAlreadyVerified)):
 		return Code{}, nil
 	case errors.Is(err, ErrAlreadyVerified):

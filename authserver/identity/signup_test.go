@@ -1,7 +1,6 @@
 package identity_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -256,44 +255,4 @@ func TestASuspendedAccountIsNotVerifiedAndItsCodeStillHolds(t *testing.T) {
 	w.ok(w.memory.Suspend(t.Context(), p.id, false))
 	_, err = w.VerifyUser(code)
 	w.ok(err)
-}
-
-func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
-	away := &identity.Error{Kind: identity.Unavailable, Message: "the database is away", Cause: errors.New("refused")}
-	w.memory.Break(away)
-	name := "x"
-	ctx := t.Context()
-	for what, do := range map[string]func() error{
-		"SignUp":              func() error { _, err := w.SignUp(signUpOf("edsger")); return err },
-		"SignIn":              func() error { _, err := w.SignIn(p.username, p.password); return err },
-		"Renew":               func() error { _, err := w.Renew(tokens.RefreshToken); return err },
-		"SignOut":             func() error { return w.service.SignOut(ctx, tokens.RefreshToken) },
-		"Introspect":          func() error { _, err := w.service.Introspect(ctx, tokens.AccessToken); return err },
-		"VerifyUser":          func() error { _, err := w.VerifyUser(strings.Repeat("A", 26)); return err },
-		"NewVerificationCode": func() error { _, err := w.NewVerificationCode(p.email); return err },
-		"ForgotPassword":      func() error { _, err := w.ForgotPassword(p.email); return err },
-		"ResetPassword":       func() error { return w.ResetPassword(recovery.Text, "", "another of mine") },
-		"ChangePassword":      func() error { return w.ChangePassword(tokens.AccessToken, p.password, "another of mine") },
-		"Profile":             func() error { _, err := w.Profile(tokens.AccessToken); return err },
-		"UpdateProfile": func() error {
-			_, err := w.service.UpdateProfile(ctx, tokens.AccessToken, identity.ProfileUpdate{FirstName: &name})
-			return err
-		},
-		"DeleteUser":         func() error { return w.service.DeleteUser(ctx, tokens.AccessToken) },
-		"RequestEmailChange": func() error { _, err := w.RequestEmailChange(tokens.AccessToken, ""); return err },
-		"ChangeEmail": func() error {
-			_, err := w.ChangeEmail(tokens.AccessToken, strings.Repeat("A", 26), "new@mail.example")
-			return err
-		},
-	} {
-		if err := do(); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	w.memory.Break(nil)
-	w.equal("the session, when it is back, is alive:", w.alive(tokens), true)
 }

@@ -1,0 +1,39 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
+
+func TestEveryKindOfErrorHasANameOfItsOwn(t *testing.T) {
+	seen := map[string]Kind{}
+	for kind := Internal; kind <= Overloaded; kind++ {
+		if other, ok := seen[kind.String()]; ok {
+			t.Errorf("%d and %d are both called %q", other, kind, kind)
+		}
+		seen[kind.String()] = kind
+	}
+	if got := (Overloaded + 1).String(); got != "internal" {
+		t.Errorf("a kind that nobody knows is called %q", got)
+	}
+}
+
+func TestWhatNobodyClassifiedIsInternal(t *testing.T) {
+	cause := errors.New("the cause")
+	e := &Error{Kind: Conflict, Message: "the message", Cause: cause}
+	for err, want := range map[error]Kind{cause: Internal, e: Conflict, fmt.Errorf("while testing: %w", e): Conflict} {
+		if got := KindOf(err); got != want {
+			t.Errorf("%v is %v; want %v", err, got, want)
+		}
+	}
+	if got := e.Error(); got != "conflict: the message: the cause" {
+		t.Errorf("the log would say %q", got)
+	}
+	if !errors.Is(e, cause) {
+		t.Error("the cause is not in the chain")
+	}
+	if got := failure(NotFound, "no %s", "such thing").Error(); got != "not_found: no such thing" {
+		t.Errorf("the log would say %q", got)
+	}
+}
