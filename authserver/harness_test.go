@@ -77,7 +77,8 @@ type node struct {
 	done       <-chan struct{} // closed when Run has returned
 	result     func() error    // of Run, once done
 	cancel     context.CancelFunc
-	statements *atomic.Int64
+	server     *authserver.Server
+	statements *statements
 }
 
 // start starts replicas over a fresh, migrated database, and waits until they
@@ -149,10 +150,10 @@ func (c *cluster) tryAdd(changes ...env) (*node, error) {
 
 func (c *cluster) run(settings config.Config) (*node, error) {
 	c.t.Helper()
-	statements := new(atomic.Int64)
+	sent := new(statements)
 	server, err := authserver.New(settings, authserver.Options{
 		Log: c.logs.logger(), Version: "test", Now: c.clock.Now,
-		Statement: func(string) { statements.Add(1) },
+		Statement: sent.add,
 	})
 	if err != nil {
 		return nil, err
@@ -168,7 +169,7 @@ func (c *cluster) run(settings config.Config) (*node, error) {
 	case at := <-server.Listening():
 		return &node{
 			client: newClient(c.t, "http://"+at.API, c.logs), ops: "http://" + at.Ops,
-			done: done, result: func() error { return result }, cancel: cancel, statements: statements,
+			done: done, result: func() error { return result }, cancel: cancel, server: server, statements: sent,
 		}, nil
 	case <-done:
 		cancel()

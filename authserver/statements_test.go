@@ -1,0 +1,68 @@
+package authserver_test
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// statements are those that a replica has sent to its database on behalf of
+// requests.
+type statements struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (s *statements) add(statement string) {
+	if strings.Contains(statement, "key_ring") {
+		return // every replica looks after the keys by itself
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, statement)
+}
+
+// during gives what was sent while f ran.
+func (s *statements) during(f func()) []string {
+	s.mu.Lock()
+	before := len(s.list)
+	s.mu.Unlock()
+	f()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list[before:]
+}
+
+func TestRequestsCostAsFewStatementsAsTheyMay(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, env{"REFRESH_TOKEN_EXPIRY": "1000"})
+	n := c.nodes[0]
+	u := n.newUser()
+	counts := func(about string, wanted int, writes bool, f func()) {
+		t.Helper()
+		sent := n.statements.during(f)
+		var wrote bool
+		for _, s := range sent {
+			wrote = wrote || strings.Contains(s, "INSERT") || strings.Contains(s, "UPDATE ") || strings.Contains(s, "DELETE")
+		}
+		if len(sent) != wanted || wrote != writes {
+			t.Errorf("%s takes %d statements, not %d (writes: %v):\n%s", about, len(sent), wanted, wrote, strings.Join(sent, "\n---\n"))
+		}
+	}
+	counts("signing in", 2, true, func() { n.signIn(u) })
+	counts("renewing an access token", 1, false, func() { want(t, http.StatusOK, n.renew(u.refresh)) })
+	counts("GET /users", 1, false, func() { want(t, http.StatusOK, n.profile(u.access)) })
+	other := n.signIn(u)
+	counts("signing out", 1, true, func() { want(t, http.StatusNoContent, n.signOut(other.refresh)) })
+	counts("the keys", 0, false, func() { want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil)) })
+	counts("a token of nobody", 0, false, func() { want(t, http.StatusUnauthorized, n.profile("a.b.c")) })
+	counts("what is malformed", 0, false, func() { want(t, http.StatusBadRequest, n.post("/users", body{"email": "x"})) })
+	c.clock.putAhead(501 * time.Second)
+	counts("renewing a refresh token", 1, true, func() {
+		if r := want(t, http.StatusOK, n.renew(u.refresh)); r.Text("refresh_token") == u.refresh {
+			t.Error("it was not renewed")
+		}
+	})
+}
