@@ -216,6 +216,9 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		}
 		step := k.next(policy, ring, seals)
 		if step.Action == keys.None {
+			if !isComplete(ring) {
+				return unfinished(step)
+			}
 			return nil
 		}
 		changed, err := keys.Apply(ring, step, k.pass)
