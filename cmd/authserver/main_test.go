@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// runMain makes the test's own program be the server's: see TestMain.
+const runMain = "AUTHSERVER_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		main()
+		return
+	}
+	postgrestest.Main(m)
+}
+
+// process is a real process of the program.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	api    string
+	ops    string
+	stderr *safeBuffer
+	ended  chan struct{}
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+func (s *safeBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
+
+func freePort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// launch starts the program; settings are NAME=value.
+func launch(t *testing.T, db postgres.Config, args []string, settings ...string) *process {
+	t.Helper()
+	p := &process{t: t, stderr: new(safeBuffer), ended: make(chan struct{})}
+	apiPort, opsPort := freePort(t), freePort(t)
+	p.api, p.ops = "http://127.0.0.1:"+apiPort, "http://127.0.0.1:"+opsPort
+	p.cmd = exec.Command(os.Args[0], args...)
+	p.cmd.Env = append([]string{
+		runMain + "=1", "HOST=127.0.0.1", "PORT=" + apiPort, "METRICS_PORT=" + opsPort, "SALT_ROUNDS=8",
+		"ACCESS_PASSPHRASE=the passphrase of access tokens", "REFRESH_PASSPHRASE=the passphrase of refresh tokens",
+		"DB_HOST=" + db.Host, "DB_PORT=" + strconv.Itoa(db.Port), "DB_NAME=" + db.Database, "DB_USER=" + db.User, "DB_PASSWORD=" + db.Password,
+	}, settings...)
+	p.cmd.Stderr = p.stderr
+	p.cmd.Stdout = p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = p.cmd.Wait(); close(p.ended) }()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		if t.Failed() {
+			t.Logf("the server said:\n%s", p.stderr)
+		}
+	})
+	return p
+}
+
+func (p *process) status(path string) int {
+	response, err := http.Get(p.ops + path)
+	if err != nil {
+		return 0
+	}
+	defer response.Body.Close()
+	return response.StatusCode
+}
+
+func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.Now().Add(within); !holds(); <-poll.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}
+
+func (p *process) waitReady() {
+	p.t.Helper()
+	eventually(p.t, time.Minute, "ready", func() bool { return p.status("/readyz") == http.StatusOK })
+}
+
+// wait gives the exit code, and -1 where a signal ended the process.
+func (p *process) wait(within time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(within):
+		p.t.Fatalf("the process did not end within %v", within)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func post(url string, body map[string]string) (int, map[string]any, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := http.Post(url, "application/json", bytes.NewReader(text))
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	var members map[string]any
+	err = json.NewDecoder(response.Body).Decode(&members)
+	return response.StatusCode, members, err
+}
+
+func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		p := launch(t, postgrestest.Config(t), []string{"serve"}, "DRAIN_DELAY=2s")
+		p.waitReady()
+		person := map[string]string{
+			"username": "ada", "email": "ada@example.org", "first_name": "Ada", "last_name": "Lovelace", "password": "an analytical engine",
+		}
+		status, reply, err := post(p.api+"/users", person)
+		if err != nil || status != http.StatusCreated {
+			t.Fatalf("%d %v %v", status, reply, err)
+		}
+		if status, _, err := post(p.api+"/users/verify-user", map[string]string{"code": reply["code"].(string)}); err != nil || status != http.StatusOK {
+			t.Fatalf("%d %v", status, err)
+		}
+		var taken atomic.Int64
+		var unready atomic.Bool
+		var clients sync.WaitGroup
+		for range 8 {
+			clients.Go(func() {
+				for !unready.Load() {
+					status, reply, err := post(p.api+"/tokens/signin", map[string]string{"username": "ada", "password": "an analytical engine"})
+					if err != nil || status != http.StatusOK {
+						t.Errorf("%d %v %v", status, reply, err)
+						return
+					}
+					taken.Add(1)
+				}
+			})
+		}
+		eventually(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 20 || t.Failed() })
+		begun := time.Now()
+		p.signal(signal)
+		eventually(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+		unready.Store(true)
+		clients.Wait()
+		if code := p.wait(15 * time.Second); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		if took := time.Since(begun); took > 15*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+}
+
+// An idle connection that a client keeps does not hold up the end.
+func TestSIGTERMDoesNotWaitForIdleConnections(t *testing.T) {
+	t.Parallel()
+	p := launch(t, postgrestest.Config(t), nil)
+	p.waitReady()
+	for _, sent := range []string{"", "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n", "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Le"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(p.api, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, sent); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(sent, "\r\n\r\n") {
+			if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	begun := time.Now()
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(15 * time.Second); code != 0 {
+		t.Errorf("exit code %d after %v", code, time.Since(begun))
+	}
+}
+
+func TestASecondSIGTERMEndsTheProcessAtOnce(t *testing.T) {
+	t.Parallel()
+	p := launch(t, postgrestest.Config(t), nil, "DRAIN_DELAY=14s")
+	p.waitReady()
+	p.signal(syscall.SIGTERM)
+	eventually(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(5 * time.Second); code == 0 {
+		t.Error("exit code 0, though it did not finish")
+	}
+}
+
+func TestSIGTERMWhileItWaitsForItsDatabaseExitsWith0(t *testing.T) {
+	t.Parallel()
+	port, err := strconv.Atoi(freePort(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: port, User: "u", Database: "d"}, nil)
+	eventually(t, time.Minute, "alive", func() bool { return p.status("/healthz") == http.StatusOK })
+	if status := p.status("/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz is %d", status)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.wait(15 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestExitCodesTellWhatWentWrong(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.Config(t)
+	p := launch(t, db, nil)
+	p.waitReady()
+	p.signal(syscall.SIGTERM)
+	p.wait(15 * time.Second)
+	for _, tc := range []struct {
+		name     string
+		args     []string
+		settings []string
+		code     int
+		says     string
+	}{
+		{"a wrong setting", nil, []string{"SALT_ROUNDS=3"}, 2, "SALT_ROUNDS: "},
+		{"a wrong verb", []string{"dance"}, nil, 2, "there is no command"},
+		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "cannot send mail"},
+		{"a wrong passphrase", nil, []string{"ACCESS_PASSPHRASE=another passphrase than that"}, 1, "passphrase"},
+		{"the version", []string{"version"}, nil, 0, ""},
+		{"the settings", []string{"-h"}, nil, 0, "ACCESS_PASSPHRASE"},
+		{"the keys", []string{"keys", "list"}, nil, 0, "Signing"},
+		{"the schema", []string{"migrate"}, nil, 0, "schema"},
+		{"nobody to ask", []string{"healthcheck"}, nil, 1, "refused"},
+	} {
+		p := launch(t, db, tc.args, tc.settings...)
+		if code := p.wait(time.Minute); code != tc.code || !strings.Contains(p.stderr.String(), tc.says) {
+			t.Errorf("%s: exit code %d, want %d with %q:\n%s", tc.name, code, tc.code, tc.says, p.stderr)
+		}
+	}
+}
