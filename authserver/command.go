@@ -192,11 +192,7 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows them", change.Revoked[0]))
 		}
 	}
-	held, err := k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, change) })
-	if err == nil && !held {
-		err = errors.New("a server is changing the keys at this moment; try again")
-	}
-	if err != nil {
+	if err := k.advanceInTurn(ctx, change); err != nil {
 		return c.exit(err)
 	}
 	return c.exit(c.listKeys(ctx, k))

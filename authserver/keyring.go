@@ -24,6 +24,13 @@ import (
 // key is trusted for no longer than that by a replica that can see its home.
 const ringPoll = 2 * time.Second
 
+// ringTurn is how long whoever finds another at work on the ring waits before
+// they look again, and turnWait how long a person's command does that.
+const (
+	ringTurn = 50 * time.Millisecond
+	turnWait = 30 * time.Second
+)
+
 // maxKeyFile bounds what is read of a file in KEYS_DIR.
 const maxKeyFile = 1 << 20
 
@@ -180,7 +187,7 @@ func (k *keyring) start(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(ringTurn):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -231,6 +238,24 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		}
 		if swapped {
 			k.log.Info("key ring: "+step.Message, "log", "audit", "action", step.Action, "reason", step.Reason, "kind", step.Kind, "kid", step.Key)
+		}
+	}
+}
+
+// advanceInTurn is advance for a person: where a server is at it, it waits for
+// its turn, since a person's word must not get lost.
+func (k *keyring) advanceInTurn(ctx context.Context, policy keys.Policy) error {
+	ctx, cancel := context.WithTimeout(ctx, turnWait)
+	defer cancel()
+	for {
+		held, err := k.store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, policy) })
+		if held || err != nil {
+			return err
+		}
+		select {
+		case <-time.After(ringTurn):
+		case <-ctx.Done():
+			return errors.New("a server has been changing the keys for too long; try again, and look into its log")
 		}
 	}
 }
