@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"net/mail"
 	"slices"
 	"strings"
 	"unicode"
@@ -49,34 +48,28 @@ func isAlphanumeric(c byte) bool {
 }
 
 // canonicalEmail gives the spelling that addresses are compared by, or what is
-// wrong with s: an ASCII local part without quotes, in lower case, and the
-// domain's A-labels (RFC 5890). The length comes first: parsers are quadratic.
+// wrong with s: a local part that is a dot-atom of RFC 5322 (section 3.2.3) and
+// so has no quotes, comments or spaces, in lower case, and the domain's A-labels
+// (RFC 5890).
 func canonicalEmail(s string) (canonical, wrong string) {
-	const malformed = "must be an address like name@example.com"
-	if s == "" {
-		return "", "is empty"
-	}
-	if len(s) > maxEmail {
-		return "", "is longer than 254 bytes"
-	}
-	// ParseAddress also takes display names, comments and angle brackets, and
-	// drops them: only what comes out as it went in is an address.
-	parsed, err := mail.ParseAddress(s)
-	if err != nil || parsed.Address != s || parsed.Name != "" {
-		return "", malformed
-	}
+	const malformed, tooLong = "must be an address like name@example.com", "is longer than 254 bytes"
 	at := strings.LastIndexByte(s, '@')
-	local, domain := s[:at], s[at+1:]
-	if len(local) > maxLocal {
-		return "", "has more than 64 bytes before the @"
-	}
-	if strings.Contains(local, "=?") { // an encoded word (RFC 2047), which some mailers decode all the same
+	switch {
+	case s == "":
+		return "", "is empty"
+	case len(s) > maxEmail: // before anything else is looked at
+		return "", tooLong
+	case at < 0:
 		return "", malformed
 	}
-	for i := range len(local) {
-		if local[i] >= utf8.RuneSelf || local[i] <= ' ' || strings.IndexByte(`"(),:;<>@[\]`, local[i]) >= 0 {
-			return "", malformed
-		}
+	local, domain := s[:at], s[at+1:]
+	switch {
+	case len(local) > maxLocal:
+		return "", "has more than 64 bytes before the @"
+	case !isDotAtom(local):
+		return "", malformed
+	case strings.Contains(local, "=?"): // an encoded word (RFC 2047), which some mailers decode all the same
+		return "", malformed
 	}
 	// Registration maps nothing to something else: what looks like a letter or
 	// a dot, or like nothing at all, is refused.
@@ -87,9 +80,23 @@ func canonicalEmail(s string) (canonical, wrong string) {
 	}
 	canonical = strings.ToLower(local) + "@" + ascii
 	if len(canonical) > maxEmail {
-		return "", "is longer than 254 bytes"
+		return "", tooLong
 	}
 	return canonical, ""
+}
+
+func isDotAtom(s string) bool {
+	for atom := range strings.SplitSeq(s, ".") {
+		if atom == "" {
+			return false
+		}
+		for i := range len(atom) {
+			if !isAlphanumeric(atom[i]) && !strings.Contains("!#$%&'*+-/=?^_`{|}~", atom[i:i+1]) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // isTopLevel tells a top-level domain from the end of an IP address (RFC 3696

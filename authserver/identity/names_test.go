@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"net/mail"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -255,41 +256,54 @@ func TestADisplayNameIsBothNamesJoined(t *testing.T) {
 }
 
 func FuzzCanonicalUsername(f *testing.F) {
-	fuzzCanonical(f, canonicalUsername, maxUsername, "Ada", "a.b", "\u212a", "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22")
-}
-
-func FuzzCanonicalEmail(f *testing.F) {
-	fuzzCanonical(f, canonicalEmail, maxEmail, "Ada@Example.com", "a@BÜCHER.example", "a@b\u3002c", `"a"@b.c`, "a@xn--bcher-kva.example", "a@b. ́c", "a@faß.de", "a@İ.com")
+	addAll(f, "Ada", "a.b", "\u212a", "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22")
+	f.Fuzz(func(t *testing.T, s string) { checkForm(t, s, canonicalUsername, maxUsername) })
 }
 
 func FuzzCanonicalScope(f *testing.F) {
-	fuzzCanonical(f, canonicalScope, maxScope, "a b", " a  a ", `"`, "\u00a0")
+	addAll(f, "a b", " a  a ", `"`, "\u00a0")
+	f.Fuzz(func(t *testing.T, s string) { checkForm(t, s, canonicalScope, maxScope) })
 }
 
-// fuzzCanonical asks that a canonical form is ASCII, within its limit, and its
-// own canonical form; and that there is none where something is wrong.
-func fuzzCanonical(f *testing.F, canonical func(string) (form, wrong string), limit int, seeds ...string) {
+func FuzzCanonicalEmail(f *testing.F) {
+	addAll(f, "Ada@Example.com", "a@BÜCHER.example", "a@b\u3002c", `"a"@b.c`, "a@xn--bcher-kva.example", "a@faß.de", "a@\u0130.com", "a.b!@c.d")
+	f.Fuzz(func(t *testing.T, s string) {
+		if !checkForm(t, s, canonicalEmail, maxEmail) {
+			return
+		}
+		// What is taken is judged by another's parser, too.
+		if parsed, err := mail.ParseAddress(s); err != nil || parsed.Address != s || parsed.Name != "" {
+			t.Errorf("net/mail reads %q as %+v: %v", s, parsed, err)
+		}
+	})
+}
+
+func addAll(f *testing.F, seeds ...string) {
 	for _, s := range seeds {
 		f.Add(s)
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		form, wrong := canonical(s)
-		if wrong != "" {
-			if form != "" {
-				t.Fatalf("%q is wrong (%s) and has the form %q", s, wrong, form)
-			}
-			return
+}
+
+// checkForm asks that a canonical form is ASCII, within its limit, and its own
+// canonical form; and that there is none where something is wrong.
+func checkForm(t *testing.T, s string, canonical func(string) (form, wrong string), limit int) (taken bool) {
+	form, wrong := canonical(s)
+	if wrong != "" {
+		if form != "" {
+			t.Fatalf("%q is wrong (%s) and has the form %q", s, wrong, form)
 		}
-		if form == "" || len(form) > limit {
-			t.Fatalf("the form of %q has %d bytes", s, len(form))
+		return false
+	}
+	if form == "" || len(form) > limit {
+		t.Fatalf("the form of %q has %d bytes", s, len(form))
+	}
+	for i := range len(form) {
+		if form[i] < ' ' || form[i] >= utf8.RuneSelf {
+			t.Fatalf("the form of %q is no printable ASCII: %q", s, form)
 		}
-		for i := range len(form) {
-			if form[i] < ' ' || form[i] >= utf8.RuneSelf {
-				t.Fatalf("the form of %q is no printable ASCII: %q", s, form)
-			}
-		}
-		if again, wrong := canonical(form); again != form || wrong != "" {
-			t.Fatalf("the form of %q is %q, whose form is %q (%s)", s, form, again, wrong)
-		}
-	})
+	}
+	if again, wrong := canonical(form); again != form || wrong != "" {
+		t.Fatalf("the form of %q is %q, whose form is %q (%s)", s, form, again, wrong)
+	}
+	return true
 }

@@ -107,6 +107,10 @@ func TestNobodysHashCostsWhatTheOthersDo(t *testing.T) {
 			t.Errorf("at cost %d it cannot be compared with: %v", cost, err)
 		}
 	}
+	// And the cost that counts is the one that is asked for.
+	if _, _, err := comparePassword("", "x", bcrypt.MaxCost+1); err == nil {
+		t.Error("nobody's hash is that of another cost")
+	}
 	for _, password := range []string{"", "anything", strings.Repeat("long ", 20)} {
 		if isRight(t, "", password) {
 			t.Errorf("%q is nobody's password", password)

@@ -143,6 +143,7 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 		{"no old password", "", another, identity.Unauthenticated, wrongOld},
 		{"a wrong old password", "wrong guess", another, identity.Unauthenticated, wrongOld},
 		{"an old password that nobody can have", strings.Repeat("x", 257), another, identity.Unauthenticated, wrongOld},
+		{"a NUL after the old password", p.password + "\x00", another, identity.Unauthenticated, wrongOld},
 		{"a short one", p.password, "short", identity.Invalid, "password: is shorter than 8 characters"},
 		{"the email", p.password, p.email, identity.Invalid, "password: must not be your username or email address"},
 		{"the same", p.password, p.password, identity.Invalid, samePassword},
@@ -152,6 +153,7 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 		})
 	}
 	w.signIn(p)
+	w.equal("failures counted", w.audited("password refused"), 1) // what nobody can have is no guess
 }
 
 func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {

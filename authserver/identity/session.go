@@ -60,7 +60,7 @@ func (s *Service) openRehashed(ctx context.Context, login Login, password string
 	if err != nil {
 		return err
 	}
-	if c.User.ID != n.UserID || c.PasswordHash == n.PasswordHash {
+	if c.PasswordHash == n.PasswordHash {
 		return ErrStale
 	}
 	right, _, err := s.hasher.Check(ctx, c.PasswordHash, password)

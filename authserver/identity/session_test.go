@@ -149,6 +149,17 @@ func TestNoRenewalOutlivesTheSession(t *testing.T) {
 	}
 }
 
+func TestWhereASessionIsShorterThanARefreshTokenBothEndTogether(t *testing.T) {
+	w := newWorld(t, func(p *identity.Policy) { p.SessionLifetime = 10 * time.Minute })
+	_, tokens := w.verified("grace")
+	w.equal("the life of the refresh token", tokens.RefreshExpiresIn, 10*time.Minute)
+	w.equal("the life of the access token", tokens.ExpiresIn, 10*time.Minute)
+	w.pass(10*time.Minute - time.Second)
+	w.renew(tokens.RefreshToken)
+	w.pass(time.Second)
+	w.equal("the session is alive:", w.alive(tokens), false)
+}
+
 func TestARefreshTokenThatIsNotRenewedExpires(t *testing.T) {
 	w := newWorld(t)
 	_, tokens := w.verified("grace")

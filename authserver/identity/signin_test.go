@@ -238,29 +238,39 @@ func TestWhereTwoSignInsRenewAHashAtOnceBothHold(t *testing.T) {
 }
 
 func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
-	for what, meanwhile := range map[string]func(w *world, p person, tokens identity.Tokens){
-		"another password": func(w *world, p person, tokens identity.Tokens) {
+	for _, c := range []struct {
+		what      string
+		meanwhile func(w *world, p person, tokens identity.Tokens)
+		then      string // what the store is asked afterwards
+	}{
+		{"another password", func(w *world, p person, tokens identity.Tokens) {
 			w.ok(w.ChangePassword(tokens.AccessToken, p.password, "another of mine"))
-		},
-		"suspended": func(w *world, p person, _ identity.Tokens) { w.ok(w.memory.Suspend(w.Context(), p.id, true)) },
-		"too many failures": func(w *world, p person, _ identity.Tokens) {
+		}, "FindCredentials"},
+		{"suspended", func(w *world, p person, _ identity.Tokens) {
+			w.ok(w.memory.Suspend(w.Context(), p.id, true))
+		}, "FindCredentials"},
+		{"too many failures", func(w *world, p person, _ identity.Tokens) {
 			c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
 			w.ok(err)
 			w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey))
-		},
-		"deleted, and the name taken by another": func(w *world, p person, tokens identity.Tokens) {
+		}, "FindCredentials"},
+		{"deleted, and its name and password taken by another", func(w *world, p person, tokens identity.Tokens) {
 			w.ok(w.service.DeleteUser(w.Context(), tokens.AccessToken))
 			w.verified(p.username)
-		},
+		}, "FindCredentials OpenSession"},
 	} {
-		t.Run(what, func(t *testing.T) {
+		t.Run(c.what, func(t *testing.T) {
 			w := newWorld(t)
 			p, tokens := w.verified("grace")
 			w.fail(p.username, 9)
 			w.service = w.replica(w.newHasher(cost + 1))
-			w.store.before["OpenSession"] = func() { meanwhile(w, p, tokens) }
+			w.store.before["OpenSession"] = func() {
+				c.meanwhile(w, p, tokens)
+				w.store.take()
+			}
 			_, err := w.SignIn(p.username, p.password)
 			w.fails(err, identity.Unauthenticated, wrongCredentials)
+			w.equal("what the store was asked then", w.store.take(), c.then)
 		})
 	}
 }
