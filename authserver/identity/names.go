@@ -91,7 +91,7 @@ func isDotAtom(s string) bool {
 			return false
 		}
 		for i := range len(atom) {
-			if !isAlphanumeric(atom[i]) && !strings.Contains("!#$%&'*+-/=?^_`{|}~", atom[i:i+1]) {
+			if !isAlphanumeric(atom[i]) && strings.IndexByte("!#$%&'*+-/=?^_`{|}~", atom[i]) < 0 {
 				return false
 			}
 		}

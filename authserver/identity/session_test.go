@@ -103,6 +103,18 @@ func TestARefreshTokenUsedAgainAfterTheGraceEndsItsSessionAndNoOther(t *testing.
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 }
 
+func TestAReuseOfWhatEndsAtTheSameMomentIsCountedOnce(t *testing.T) {
+	w := newWorld(t, rotating)
+	_, first := w.verified("grace")
+	w.renew(first.RefreshToken)
+	w.pass(time.Hour)
+	w.store.before["EndSession"] = func() { _, _ = w.Renew(first.RefreshToken) }
+	_, err := w.Renew(first.RefreshToken)
+	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
+	w.equal("reuses audited", w.audited("refresh token reused: session ended"), 1)
+}
+
 func TestAnOlderGenerationEndsTheSessionEvenWithinTheGrace(t *testing.T) {
 	w := newWorld(t, rotating)
 	_, first := w.verified("grace")
