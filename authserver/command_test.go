@@ -183,6 +183,7 @@ func TestKeysAreListedRotatedAndRevokedByHand(t *testing.T) {
 	if got := c.call([]string{"keys", "rotate"}); got.code != 1 || !strings.Contains(got.err, "there are no keys yet") {
 		t.Errorf("rotating before there are keys: %+v", got)
 	}
+	seed(t, c.db)
 	for range 3 {
 		c.add()
 	}

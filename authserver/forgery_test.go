@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
 )
 
 // uses are all the ways to present a token, and whether an access token or a
@@ -201,7 +202,9 @@ func nextInAlphabet(letter byte) string {
 
 func TestForgedTokensAreRefusedEverywhereAndTouchNothing(t *testing.T) {
 	t.Parallel()
-	c, foreign := start(t, 1), start(t, 1) // the other one has the same issuer
+	c := start(t, 1)
+	foreign := newCluster(t, postgrestest.Config(t)) // another gateway, of the same issuer
+	foreign.add().waitReady()
 	n := c.nodes[0]
 	u, other := n.newUser(), n.newUser()
 	stranger := foreign.nodes[0].newUser()

@@ -81,11 +81,12 @@ type node struct {
 	statements *statements
 }
 
-// start starts replicas over a fresh, migrated database, and waits until they
-// are ready.
+// start starts replicas over a fresh, migrated database that has keys already,
+// and waits until they are ready.
 func start(t testing.TB, replicas int, changes ...env) *cluster {
 	t.Helper()
 	c := newCluster(t, postgrestest.Config(t))
+	seed(t, c.db)
 	for range replicas {
 		c.add(changes...)
 	}

@@ -135,7 +135,13 @@ func TestThreeReplicasThatStartAtOnceOnAnEmptyDatabaseAgreeOnOneRing(t *testing.
 func TestARotationLosesNoToken(t *testing.T) {
 	t.Parallel()
 	settings := env{"ACCESS_TOKEN_EXPIRY": "7200", "REFRESH_TOKEN_EXPIRY": "14400", "KEY_PUBLISH_LEAD": "10m"}
-	c := start(t, 3, settings)
+	c := newCluster(t, postgrestest.Config(t)) // the prepared ring is for tokens that live longer
+	for range 3 {
+		c.add(settings)
+	}
+	for _, n := range c.nodes {
+		n.waitReady()
+	}
 	first := kids(t, c.nodes[0])
 	signs := func(n *node, u user) string { return kidOf(t, n.signIn(u).access) }
 

@@ -21,6 +21,7 @@ func TestNothingRunsOnAfterRunHasReturned(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Run("a life", func(t *testing.T) {
 		c := newCluster(t, db)
+		seed(t, db)
 		for range 2 {
 			c.add()
 		}
