@@ -1,0 +1,233 @@
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// AuthGateway is an identity service: sign-up, sign-in, tokens, recovery. The
+// operator runs its server, makes and rotates its signing keys, and publishes
+// the public halves in the ConfigMap that status.publicKeysConfigMap names.
+//
+// Annotate it with authgateway.io/rotate and any new value, such as the time,
+// to rotate the signing keys now; status.keys.observedRotate echoes the value
+// when that is done.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
+// +kubebuilder:resource:shortName=agw,categories=all
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether it serves as the spec says"
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.readyReplicas`,description="Replicas that are ready"
+// +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.status.keys.access[?(@.phase=="Signing")].kid`,description="The kid of the key that signs access tokens"
+// +kubebuilder:printcolumn:name="Next rotation",type=string,format=date-time,JSONPath=`.status.keys.nextRotation`,description="When the next rotation by age begins"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.url`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",fieldPath=".metadata.name",message="the name becomes that of a Service and a part of other names: write at most 40 lower-case letters, digits and dashes, and begin with a letter"
+type AuthGateway struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// What is wanted.
+	//
+	// +required
+	Spec AuthGatewaySpec `json:"spec"`
+
+	// What there is, as the operator has last seen it.
+	//
+	// +optional
+	Status AuthGatewayStatus `json:"status,omitempty"`
+}
+
+// AuthGatewayList is a list of AuthGateways.
+//
+// +kubebuilder:object:root=true
+type AuthGatewayList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []AuthGateway `json:"items"`
+}
+
+// AuthGatewaySpec is what is wanted. Only database is needed.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.autoscaling) || self.replicas == 2",fieldPath=".replicas",message="autoscaling decides how many replicas there are: leave replicas out, or leave autoscaling out"
+// +kubebuilder:validation:XValidation:rule="self.exposure != 'Public' || has(self.email)",fieldPath=".exposure",message="Public hands out codes by mail alone, so it needs email: write email.smtp too, or write exposure: Internal"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave ingress out"
+// +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave httpRoute out"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="both lead to the same gateway: write ingress or httpRoute, not both"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessExpiry, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessExpiry) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessExpiry plus twice keys.publishLead, such as 720h"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.tokens.refreshExpiry).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshExpiry"
+type AuthGatewaySpec struct {
+	// How many replicas of the server run. With autoscaling it must be left out.
+	//
+	// +optional
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// Lets a HorizontalPodAutoscaler decide how many replicas there are.
+	//
+	// +optional
+	Autoscaling *Autoscaling `json:"autoscaling,omitempty"`
+
+	// The image of the server. Left out, it is the one that belongs to the
+	// operator's version; status.image shows it. The operator may be set up to
+	// allow only certain images.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/]*(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/authserver:1.2.3"
+	Image string `json:"image,omitempty"`
+
+	// Secrets of this namespace with which the image is pulled.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	ImagePullSecrets []LocalReference `json:"imagePullSecrets,omitempty"`
+
+	// What one replica may use. Left out: requests of 100m CPU and 64Mi, and a
+	// memory limit of 256Mi. Passwords are hashed by as many threads as the CPU
+	// limit allows.
+	//
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// What is laid over the pods that the operator makes. It cannot touch the
+	// server's container, its volumes or its security.
+	//
+	// +optional
+	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
+
+	// The iss of every token: the URL by which consumers know this gateway. Left
+	// out: the Service's URL, http://NAME.NAMESPACE.svc. Changing it ends every
+	// session.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@, ]+(/[^?#, ]*)?$')",message="write an absolute URL without user, query and fragment, such as https://auth.example.com"
+	Issuer string `json:"issuer,omitempty"`
+
+	// The aud of access tokens: who they are for. Left out: the issuer.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^[^, ]+$'))",message="an audience has a space or a comma: write one audience an entry, without spaces and commas"
+	Audiences []string `json:"audiences,omitempty"`
+
+	// Who calls the API. Internal: your own backends; those that send the key in
+	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
+	// browsers and apps; codes leave by mail alone, so it needs email.
+	//
+	// +optional
+	// +kubebuilder:default=Internal
+	Exposure Exposure `json:"exposure,omitempty"`
+
+	// The PostgreSQL in which everything but the keys is kept.
+	//
+	// +required
+	Database Database `json:"database"`
+
+	// How long tokens live, and when they are renewed.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Tokens Tokens `json:"tokens,omitempty"`
+
+	// What a password may be, and how it is kept.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Passwords Passwords `json:"passwords,omitempty"`
+
+	// The signing keys.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Keys Keys `json:"keys,omitempty"`
+
+	// How mail is sent. The server of this version cannot send any yet, and the
+	// AuthGateway says so in its status.
+	//
+	// +optional
+	Email *Email `json:"email,omitempty"`
+
+	// An Ingress in front of the Service. Needs exposure: Public.
+	//
+	// +optional
+	Ingress *Ingress `json:"ingress,omitempty"`
+
+	// An HTTPRoute of the Gateway API in front of the Service. Needs exposure:
+	// Public, and the Gateway API in the cluster.
+	//
+	// +optional
+	HTTPRoute *HTTPRoute `json:"httpRoute,omitempty"`
+
+	// Who may reach the pods.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	NetworkPolicy NetworkPolicy `json:"networkPolicy,omitempty"`
+
+	// How it is watched.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Monitoring Monitoring `json:"monitoring,omitempty"`
+
+	// While true the operator changes nothing: pods go on serving with the keys
+	// that they have, keys do not rotate, and edits of the spec wait.
+	//
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+
+	// What becomes of the keys and their passphrases when the AuthGateway is
+	// deleted. Delete: they go, and every token dies. Retain: the Secrets
+	// NAME-keys and NAME-passphrases stay, and an AuthGateway of the same name
+	// takes them up again.
+	//
+	// +optional
+	// +kubebuilder:default=Delete
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// LocalReference names an object in the namespace of the AuthGateway.
+type LocalReference struct {
+	// The name of the object.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="this is no name of a Kubernetes object: write lower-case letters, digits, dashes and dots; only objects of the same namespace can be named"
+	Name string `json:"name"`
+}
+
+// Exposure says who calls the API.
+//
+// +kubebuilder:validation:Enum=Internal;Public
+type Exposure string
+
+// The values of Exposure.
+const (
+	ExposureInternal Exposure = "Internal"
+	ExposurePublic   Exposure = "Public"
+)
+
+// DeletionPolicy says what becomes of the keys.
+//
+// +kubebuilder:validation:Enum=Delete;Retain
+type DeletionPolicy string
+
+// The values of DeletionPolicy.
+const (
+	DeletionDelete DeletionPolicy = "Delete"
+	DeletionRetain DeletionPolicy = "Retain"
+)

@@ -1,0 +1,311 @@
+package v1alpha1
+
+import "time"
+
+// Duration is a length of time in hours, minutes and seconds, such as 720h, 15m
+// or 1h30m. Rules that compare durations let pass what is none, so that the one
+// message about it is this type's.
+//
+// +kubebuilder:validation:MinLength=2
+// +kubebuilder:validation:MaxLength=20
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')",message="this is no duration: write hours, minutes and seconds, such as 720h, 15m or 1h30m"
+type Duration string
+
+// Value is the length of time, and zero where the text is none.
+func (d Duration) Value() time.Duration {
+	value, err := time.ParseDuration(string(d))
+	if err != nil {
+		return 0
+	}
+	return value
+}
+
+// Database says where PostgreSQL is.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"
+// +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.name)",fieldPath=".name",message="write the name of the database on the host"
+// +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.credentialsSecretRef)",fieldPath=".credentialsSecretRef",message="write the name of a Secret with the keys username and password"
+// +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="CloudNativePG's Secret tells name and credentials: leave name and credentialsSecretRef out"
+// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="a certificate authority is used by verify-ca and verify-full alone: write sslMode: verify-full, or leave caSecretRef out"
+type Database struct {
+	// The host name or IP address of PostgreSQL.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?$') || isIP(self)",message="write a host name or an IP address, without a scheme and a port (that is database.port)"
+	Host string `json:"host,omitempty"`
+
+	// The port of PostgreSQL. CloudNativePG's Secret tells its own.
+	//
+	// +optional
+	// +kubebuilder:default=5432
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// The name of the database. The server makes its tables in it by itself.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\x00-\\\\x1f]+$')",message="write the name of a database in one line"
+	Name string `json:"name,omitempty"`
+
+	// TLS to PostgreSQL, as libpq has it.
+	//
+	// +optional
+	// +kubebuilder:default=prefer
+	SSLMode SSLMode `json:"sslMode,omitempty"`
+
+	// The Secret of this namespace with the keys username and password. When it
+	// changes, the pods are replaced one after the other.
+	//
+	// +optional
+	CredentialsSecretRef *LocalReference `json:"credentialsSecretRef,omitempty"`
+
+	// The Secret of this namespace whose key ca.crt holds the certificates that
+	// verify-ca and verify-full trust.
+	//
+	// +optional
+	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
+
+	// The connections of one replica. All replicas, and one more while they are
+	// replaced, have to fit into PostgreSQL's max_connections.
+	//
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+
+	// A cluster of the CloudNativePG operator, in this namespace.
+	//
+	// +optional
+	CloudNativePG *CloudNativePG `json:"cloudNativePG,omitempty"`
+}
+
+// SSLMode is how TLS to PostgreSQL is used.
+//
+// +kubebuilder:validation:Enum=disable;allow;prefer;require;verify-ca;verify-full
+type SSLMode string
+
+// CloudNativePG names a cluster of that operator.
+type CloudNativePG struct {
+	// The name of the Cluster. Its Secret CLUSTER-app tells host, port, name and
+	// credentials.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=50
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write the name of a Cluster of CloudNativePG in this namespace"
+	Cluster string `json:"cluster"`
+}
+
+// Tokens says how long tokens live.
+//
+// +kubebuilder:validation:XValidation:rule="![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
+type Tokens struct {
+	// How long an access token lives. A service that verifies tokens by
+	// themselves believes one for that long, even if its session has ended.
+	//
+	// +optional
+	// +kubebuilder:default="15m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",message="write 10s to 24h"
+	AccessExpiry Duration `json:"accessExpiry,omitempty"`
+
+	// How long a refresh token lives.
+	//
+	// +optional
+	// +kubebuilder:default="168h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
+	RefreshExpiry Duration `json:"refreshExpiry,omitempty"`
+
+	// When a refresh token is replaced: WhenNeeded is past half of its life,
+	// Always at each use. Left out: WhenNeeded where exposure is Internal, and
+	// Always where it is Public.
+	//
+	// +optional
+	Rotation TokenRotation `json:"rotation,omitempty"`
+
+	// How long a replaced refresh token is still answered, with the same
+	// successor. Later it counts as stolen, and its session ends.
+	//
+	// +optional
+	// +kubebuilder:default="60s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('0s') && duration(self) <= duration('10m'))",message="write 0s to 10m"
+	ReuseGrace Duration `json:"reuseGrace,omitempty"`
+}
+
+// TokenRotation says when a refresh token is replaced.
+//
+// +kubebuilder:validation:Enum=WhenNeeded;Always
+type TokenRotation string
+
+// The values of TokenRotation.
+const (
+	RotateWhenNeeded TokenRotation = "WhenNeeded"
+	RotateAlways     TokenRotation = "Always"
+)
+
+// Passwords says what a password may be.
+type Passwords struct {
+	// The cost of a bcrypt hash: each step doubles the work of a sign-in, and of
+	// guessing.
+	//
+	// +optional
+	// +kubebuilder:default=12
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=15
+	SaltRounds int32 `json:"saltRounds,omitempty"`
+
+	// The shortest password, in characters.
+	//
+	// +optional
+	// +kubebuilder:default=8
+	// +kubebuilder:validation:Minimum=8
+	// +kubebuilder:validation:Maximum=64
+	MinLength int32 `json:"minLength,omitempty"`
+
+	// Whether the most common passwords are refused.
+	//
+	// +optional
+	// +kubebuilder:default=true
+	Blocklist *bool `json:"blocklist,omitempty"`
+}
+
+// Keys says how tokens are signed.
+type Keys struct {
+	// The JWS algorithm of new keys. A change begins an ordinary rotation: tokens
+	// that are alive stay valid.
+	//
+	// +optional
+	// +kubebuilder:default=ES256
+	Algorithm Algorithm `json:"algorithm,omitempty"`
+
+	// The Secret of this namespace with the keys ACCESS_PASSPHRASE and
+	// REFRESH_PASSPHRASE, 16 bytes or more each and not the same, that seal the
+	// private keys. Left out, the operator makes passphrases. When it changes,
+	// the keys are sealed anew and a rotation begins.
+	//
+	// +optional
+	PassphraseSecretRef *LocalReference `json:"passphraseSecretRef,omitempty"`
+
+	// How long a key signs before the next one does.
+	//
+	// +optional
+	// +kubebuilder:default="720h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1m') && duration(self) <= duration('87600h'))",message="write 1m to 87600h"
+	RotationInterval Duration `json:"rotationInterval,omitempty"`
+
+	// How long any verifier may lag behind what is published: a mounted ConfigMap
+	// by up to two minutes, a JWKS cache by its max-age. A new key signs after
+	// twice as long, and only when every replica has loaded it.
+	//
+	// +optional
+	// +kubebuilder:default="10m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))",message="write 1s to 168h"
+	PublishLead Duration `json:"publishLead,omitempty"`
+
+	// The kids of keys that are to be trusted no more. Every token that such a
+	// key signed dies; where it is the signing key, another signs at once.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z0-9_-]{43}$'))",message="this is no kid: copy one from status.keys; a kid has 43 letters, digits, dashes and underscores"
+	Revoked []string `json:"revoked,omitempty"`
+}
+
+// Algorithm is a JWS algorithm (RFC 7518, section 3.1; RFC 8037).
+//
+// +kubebuilder:validation:Enum=ES256;RS256;EdDSA
+type Algorithm string
+
+// Email says how mail is sent.
+type Email struct {
+	// The server that takes the mail.
+	//
+	// +required
+	SMTP SMTP `json:"smtp"`
+
+	// The ConfigMap of this namespace whose templates replace the built-in ones.
+	//
+	// +optional
+	TemplatesConfigMapRef *LocalReference `json:"templatesConfigMapRef,omitempty"`
+
+	// The pages of your application to which mails link.
+	//
+	// +optional
+	Links *EmailLinks `json:"links,omitempty"`
+}
+
+// SMTP is a mail server.
+type SMTP struct {
+	// The host name of the mail server.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$') || isIP(self)",message="write a host name or an IP address, without a scheme and a port (that is email.smtp.port)"
+	Host string `json:"host"`
+
+	// The port of the mail server.
+	//
+	// +optional
+	// +kubebuilder:default=587
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+
+	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
+	// sends codes and credentials in the clear.
+	//
+	// +optional
+	// +kubebuilder:default=StartTLS
+	TLS SMTPTLS `json:"tls,omitempty"`
+
+	// The address that mails come from.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=254
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@ ]+@[^@ ]+$')",message="write an email address, such as no-reply@example.com"
+	From string `json:"from"`
+
+	// The Secret of this namespace with the keys username and password. Left out,
+	// mail is handed over without signing in.
+	//
+	// +optional
+	CredentialsSecretRef *LocalReference `json:"credentialsSecretRef,omitempty"`
+}
+
+// SMTPTLS is how TLS to a mail server is used.
+//
+// +kubebuilder:validation:Enum=StartTLS;Implicit;None
+type SMTPTLS string
+
+// EmailLinks are pages of your application. The text {code} in each stands for
+// the code.
+type EmailLinks struct {
+	// Where a new user verifies their address.
+	//
+	// +optional
+	Verification Link `json:"verification,omitempty"`
+
+	// Where a user chooses a new password.
+	//
+	// +optional
+	PasswordReset Link `json:"passwordReset,omitempty"`
+
+	// Where a user confirms a new address.
+	//
+	// +optional
+	EmailChange Link `json:"emailChange,omitempty"`
+}
+
+// Link is an absolute URL with a place for a code.
+//
+// +kubebuilder:validation:MaxLength=1024
+// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^ ]+$') && self.contains('{code}')",message="write an absolute URL with the text {code} in it, such as https://example.com/verify#{code}"
+type Link string
