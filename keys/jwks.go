@@ -68,8 +68,19 @@ func publicPEM(k Key) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// publicState is one entry of keys.json, for people and for tools that watch.
-type publicState struct {
+// PublicDocumentFile is the name of the PublicDocument among the PublicFiles.
+const PublicDocumentFile = "keys.json"
+
+// PublicDocument is keys.json: what is published of a ring, for people and for
+// tools that watch.
+type PublicDocument struct {
+	Issuer     string        `json:"issuer"` // whose keys they are
+	Generation int64         `json:"generation"`
+	Keys       []PublicState `json:"keys"`
+}
+
+// PublicState is one key of a PublicDocument.
+type PublicState struct {
 	ID        string     `json:"kid"`
 	Kind      Kind       `json:"kind"`
 	Algorithm Algorithm  `json:"algorithm"`
@@ -87,25 +98,24 @@ func PublicFiles(ring Ring, issuer string) map[string][]byte {
 		"jwks.json":         document(JWKS(ring, Access, false)),
 		"refresh.jwks.json": document(JWKS(ring, Refresh, false)),
 	}
-	states := []publicState{}
+	states := []PublicState{}
 	for _, k := range ring.Keys {
-		state := publicState{ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.Since)}
+		state := PublicState{ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.Since)}
 		if !k.Until.IsZero() {
 			until := whole(k.Until)
 			state.Until = &until
 		}
 		states = append(states, state)
 		if k.verifies() {
-			files[k.ID+pemSuffix] = publicPEM(k)
+			files[PublicFile(k.ID)] = publicPEM(k)
 		}
 	}
-	files["keys.json"] = document(struct {
-		Issuer     string        `json:"issuer"`
-		Generation int64         `json:"generation"`
-		Keys       []publicState `json:"keys"`
-	}{issuer, ring.Generation, states})
+	files[PublicDocumentFile] = document(PublicDocument{issuer, ring.Generation, states})
 	return files
 }
+
+// PublicFile is the name under which the public half of a key is published.
+func PublicFile(id string) string { return id + pemSuffix }
 
 func document(v any) []byte {
 	text, err := json.MarshalIndent(v, "", "  ")

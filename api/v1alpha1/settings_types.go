@@ -102,9 +102,10 @@ type CloudNativePG struct {
 	Cluster string `json:"cluster"`
 }
 
-// Tokens says how long tokens live.
+// Tokens says how long tokens live. Its rule asks what there is, for the API
+// server holds the default {} to it before it fills in what is in it.
 //
-// +kubebuilder:validation:XValidation:rule="![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
+// +kubebuilder:validation:XValidation:rule="!has(self.accessExpiry) || !has(self.refreshExpiry) || ![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
 type Tokens struct {
 	// How long an access token lives. A service that verifies tokens by
 	// themselves believes one for that long, even if its session has ended.

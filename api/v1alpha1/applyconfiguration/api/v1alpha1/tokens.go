@@ -9,7 +9,8 @@ import (
 // TokensApplyConfiguration represents a declarative configuration of the Tokens type for use
 // with apply.
 //
-// Tokens says how long tokens live.
+// Tokens says how long tokens live. Its rule asks what there is, for the API
+// server holds the default {} to it before it fills in what is in it.
 type TokensApplyConfiguration struct {
 	// How long an access token lives. A service that verifies tokens by
 	// themselves believes one for that long, even if its session has ended.

@@ -1,0 +1,255 @@
+package v1alpha1_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	ac "github.com/auth-gateway/auth-gateway/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+// installed is the CRD as the API server has it.
+func installed(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := connect(t).Get(t.Context(), client.ObjectKey{Name: "authgateways.authgateway.io"}, &crd); err != nil {
+		t.Fatal(err)
+	}
+	return &crd
+}
+
+// What kubectl explain shows is the manual.
+func TestEveryFieldOfOursIsExplained(t *testing.T) {
+	t.Parallel()
+	// These are Kubernetes' own, and explained there.
+	foreign := []string{
+		"spec.resources", "spec.podTemplate.affinity", "spec.podTemplate.tolerations", "spec.podTemplate.topologySpreadConstraints",
+		"spec.podTemplate.sidecars.resources", "spec.networkPolicy.from", "status.conditions",
+	}
+	explained := 0
+	var walk func(path string, schema apiextensionsv1.JSONSchemaProps)
+	walk = func(path string, schema apiextensionsv1.JSONSchemaProps) {
+		explained++
+		if words := len(strings.Fields(schema.Description)); words < 2 {
+			t.Errorf("%s is explained with %q", path, schema.Description)
+		}
+		if slices.Contains(foreign, path) {
+			return
+		}
+		if schema.Items != nil && schema.Items.Schema != nil {
+			schema.Properties = schema.Items.Schema.Properties
+		}
+		for name, property := range schema.Properties {
+			walk(path+"."+name, property)
+		}
+	}
+	root := installed(t).Spec.Versions[0].Schema.OpenAPIV3Schema
+	for _, name := range []string{"spec", "status"} {
+		walk(name, root.Properties[name])
+	}
+	if explained < 100 {
+		t.Errorf("only %d fields were found", explained)
+	}
+}
+
+func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	if err := c.Create(t.Context(), gateway(t, namespace, "")); err != nil {
+		t.Fatal(err)
+	}
+	var g v1alpha1.AuthGateway
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &g); err != nil {
+		t.Fatal(err)
+	}
+	now := metav1.Now()
+	next := metav1.NewTime(now.AddDate(0, 0, 30))
+	g.Status = v1alpha1.AuthGatewayStatus{
+		ReadyReplicas: 2,
+		Conditions: []metav1.Condition{
+			{Type: "KeysReady", Status: metav1.ConditionFalse, Reason: "Waiting", LastTransitionTime: now},
+			{Type: "Ready", Status: metav1.ConditionTrue, Reason: "AsWanted", Message: "It serves.", LastTransitionTime: now},
+		},
+		URL: "http://auth.shop.svc",
+		Keys: &v1alpha1.KeysStatus{
+			Access: []v1alpha1.KeyStatus{
+				{KID: "old", Algorithm: "ES256", Phase: "Retiring", Since: now},
+				{KID: kid, Algorithm: "ES256", Phase: "Signing", Since: now},
+			},
+			NextRotation: &next,
+		},
+	}
+	if err := c.Status().Update(t.Context(), &g); err != nil {
+		t.Fatal(err)
+	}
+
+	requests, err := discovery.NewDiscoveryClientForConfig(kubernetestest.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := requests.RESTClient().Get().AbsPath("/apis/authgateway.io/v1alpha1/namespaces/"+namespace+"/authgateways").
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table metav1.Table
+	if err := json.Unmarshal(text, &table); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.Rows) != 1 {
+		t.Fatalf("%d rows", len(table.Rows))
+	}
+	var got, wide []string
+	for i, column := range table.ColumnDefinitions {
+		cell := fmt.Sprint(column.Name, ": ", table.Rows[0].Cells[i])
+		if column.Name == "Age" {
+			cell = column.Name
+		}
+		if column.Priority == 0 {
+			got = append(got, cell)
+		} else {
+			wide = append(wide, cell)
+		}
+	}
+	want := []string{"Name: auth", "Ready: True", "Replicas: 2", "Key: " + kid, "Next rotation: " + next.UTC().Format(time.RFC3339), "Age"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("kubectl get agw: want (-), got (+):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"Reason: It serves.", "URL: http://auth.shop.svc"}, wide); diff != "" {
+		t.Errorf("kubectl get agw -o wide, besides: want (-), got (+):\n%s", diff)
+	}
+}
+
+func TestItIsScaledThroughTheScaleSubresource(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	u := gateway(t, namespace, "")
+	if err := c.Create(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	var g v1alpha1.AuthGateway
+	key := client.ObjectKeyFromObject(u)
+	if err := c.Get(t.Context(), key, &g); err != nil {
+		t.Fatal(err)
+	}
+	g.Status.Replicas, g.Status.Selector = 1, "app.kubernetes.io/instance=auth"
+	if err := c.Status().Update(t.Context(), &g); err != nil {
+		t.Fatal(err)
+	}
+
+	var scale autoscalingv1.Scale
+	if err := c.SubResource("scale").Get(t.Context(), &g, &scale); err != nil {
+		t.Fatal(err)
+	}
+	if scale.Spec.Replicas != 2 || scale.Status.Replicas != 1 || scale.Status.Selector != g.Status.Selector {
+		t.Errorf("got %+v, %+v", scale.Spec, scale.Status)
+	}
+	scale.Spec.Replicas = 5
+	if err := c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale)); err != nil {
+		t.Fatal(err)
+	}
+	generation := g.Generation
+	if err := c.Get(t.Context(), key, &g); err != nil {
+		t.Fatal(err)
+	}
+	if *g.Spec.Replicas != 5 || g.Generation != generation+1 {
+		t.Errorf("there are %d replicas in generation %d, after %d", *g.Spec.Replicas, g.Generation, generation)
+	}
+
+	if err := c.SubResource("scale").Get(t.Context(), &g, &scale); err != nil {
+		t.Fatal(err)
+	}
+	scale.Spec.Replicas = 101
+	refused(t, c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale)), "spec.replicas", "less than or equal to 100")
+}
+
+func TestTheStatusIsWrittenThroughItsSubresourceAlone(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	u := gateway(t, namespace, "")
+	u.Object["status"] = map[string]any{"url": "http://liar"}
+	if err := c.Create(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	var g v1alpha1.AuthGateway
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(u), &g); err != nil {
+		t.Fatal(err)
+	}
+	if g.Status.URL != "" {
+		t.Errorf("whoever makes it writes status.url: %s", g.Status.URL)
+	}
+	g.Status.URL, g.Spec.Suspend = "http://auth.shop.svc", true
+	if err := c.Status().Update(t.Context(), &g); err != nil {
+		t.Fatal(err)
+	}
+	if g.Status.URL == "" || g.Spec.Suspend || g.Generation != 1 {
+		t.Errorf("the status was written: %+v", g)
+	}
+}
+
+func TestItIsAppliedByFieldsWithTheGeneratedConfiguration(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	wanted := func(replicas int32) *ac.AuthGatewayApplyConfiguration {
+		return ac.AuthGateway("auth", namespace).WithSpec(ac.AuthGatewaySpec().
+			WithReplicas(replicas).
+			WithAudiences("shop").
+			WithDatabase(ac.Database().WithCloudNativePG(ac.CloudNativePG().WithCluster("pg"))))
+	}
+	apply := func(owner client.FieldOwner, configuration *ac.AuthGatewayApplyConfiguration, options ...client.ApplyOption) (v1alpha1.AuthGateway, error) {
+		t.Helper()
+		err := c.Apply(t.Context(), configuration, append(options, owner)...)
+		var g v1alpha1.AuthGateway
+		if getErr := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &g); getErr != nil {
+			t.Fatal(getErr, err)
+		}
+		return g, err
+	}
+
+	first, err := apply("first", wanted(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *first.Spec.Replicas != 3 || first.Spec.Database.CloudNativePG.Cluster != "pg" || first.Spec.Exposure != v1alpha1.ExposureInternal {
+		t.Errorf("got %+v", first.Spec)
+	}
+	same, err := apply("first", wanted(3))
+	if err != nil || same.ResourceVersion != first.ResourceVersion {
+		t.Errorf("the same once more is a write: %v", err)
+	}
+	extracted, err := ac.ExtractAuthGateway(&first, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wanted(3), extracted); diff != "" {
+		t.Errorf("what was applied (-) is not what is found again (+):\n%s", diff)
+	}
+
+	// Sets and lists of one owner are merged with another's; a value is not.
+	second := ac.AuthGateway("auth", namespace).WithSpec(ac.AuthGatewaySpec().WithAudiences("till").WithReplicas(4))
+	if _, err := apply("second", second); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `conflict with "first": .spec.replicas`) {
+		t.Errorf("a value of another owner: %v", err)
+	}
+	both, err := apply("second", second, client.ForceOwnership)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *both.Spec.Replicas != 4 || !slices.Equal(both.Spec.Audiences, []string{"shop", "till"}) {
+		t.Errorf("got %+v", both.Spec)
+	}
+	_, err = apply("second", second.WithSpec(second.Spec.WithReplicas(101)), client.ForceOwnership)
+	refused(t, err, "spec.replicas", "less than or equal to 100")
+}

@@ -1,0 +1,406 @@
+package v1alpha1_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+// wrong are specs that are refused, each for one reason: by which field, and
+// with which words.
+var wrong = []struct{ what, spec, field, says string }{
+	{"no database", `database: null`, "spec.database", "Required value"},
+
+	{"replicas below zero", `replicas: -1`, "spec.replicas", "greater than or equal to 0"},
+	{"too many replicas", `replicas: 101`, "spec.replicas", "less than or equal to 100"},
+	{"replicas that are no number", `replicas: two`, "spec.replicas", "must be of type integer"},
+	{"replicas and autoscaling", `{replicas: 3, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "autoscaling decides how many replicas there are: leave replicas out"},
+	{"no replicas and autoscaling", `{replicas: 0, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "leave autoscaling out"},
+	{"autoscaling without a limit", `autoscaling: {minReplicas: 3}`, "spec.autoscaling.maxReplicas", "Required value"},
+	{"more replicas at least than at most", `autoscaling: {minReplicas: 6, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "write at most maxReplicas"},
+	{"autoscaling down to nothing", `autoscaling: {minReplicas: 0, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "greater than or equal to 1"},
+	{"autoscaling without end", `autoscaling: {maxReplicas: 101}`, "spec.autoscaling.maxReplicas", "less than or equal to 100"},
+	{"a target of no CPU", `autoscaling: {maxReplicas: 5, targetCPUUtilizationPercentage: 0}`, "spec.autoscaling.targetCPUUtilizationPercentage", "greater than or equal to 1"},
+
+	{"an image with a space", `image: my image`, "spec.image", "write one such as registry.example.com/authserver:1.2.3"},
+	{"an image with half a digest", `image: "authserver@sha256:abc"`, "spec.image", "this is no image reference"},
+	{"an empty image", `image: ""`, "spec.image", "at least 1 chars long"},
+	{"a pull secret twice", `imagePullSecrets: [{name: a}, {name: b}, {name: a}]`, "spec.imagePullSecrets[2]", "Duplicate value"},
+	{"a pull secret of another namespace", `imagePullSecrets: [{name: a}, {name: other/b}]`, "spec.imagePullSecrets[1].name", "only objects of the same namespace can be named"},
+
+	{"an issuer without a scheme", `issuer: auth.example.com`, "spec.issuer", "such as https://auth.example.com"},
+	{"an issuer with a query", `issuer: "https://auth.example.com/?a=b"`, "spec.issuer", "without user, query and fragment"},
+	{"an issuer with a user", `issuer: "https://me@auth.example.com"`, "spec.issuer", "without user, query and fragment"},
+	{"an issuer of two lines", `issuer: "https://auth.example.com/a\nb"`, "spec.issuer", "such as https://auth.example.com"},
+	{"an audience with a space", `audiences: [shop, my shop]`, "spec.audiences", "one audience an entry, without spaces and commas"},
+	{"two audiences in one", `audiences: ["shop,till"]`, "spec.audiences", "one audience an entry, without spaces and commas"},
+	{"an audience of two lines", `audiences: ["shop\ntill"]`, "spec.audiences", "one audience an entry, without spaces and commas"},
+	{"an empty audience", `audiences: [""]`, "spec.audiences[0]", "at least 1 chars long"},
+	{"an audience twice", `audiences: [shop, till, shop]`, "spec.audiences[2]", "Duplicate value"},
+
+	{"an exposure that there is not", `exposure: External`, "spec.exposure", `supported values: "Internal", "Public"`},
+	{"Public without email", `exposure: Public`, "spec.exposure", "it needs email: write email.smtp too, or write exposure: Internal"},
+
+	{"a database that is nowhere", `database: {}`, "spec.database", "write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"},
+	{"a database in two places", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "and not both"},
+	{"a host without a name of a database", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database on the host"},
+	{"a host without credentials", `database: {host: a, name: b}`, "spec.database.credentialsSecretRef", "write the name of a Secret with the keys username and password"},
+	{"a URL for a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme and a port (that is database.port)"},
+	{"a host with its port", `database: {host: "a:5432", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "that is database.port"},
+	{"port 0", `database: {host: a, port: 0, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "greater than or equal to 1"},
+	{"port 65536", `database: {host: a, port: 65536, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "less than or equal to 65535"},
+	{"a name of a database of two lines", `database: {host: a, name: "b\nc", credentialsSecretRef: {name: c}}`, "spec.database.name", "in one line"},
+	{"a name of a database that PostgreSQL would cut", `database: {host: a, name: ` + strings.Repeat("b", 64) + `, credentialsSecretRef: {name: c}}`, "spec.database.name", "may not be more than 63"},
+	{"credentials without a name", `database: {host: a, name: b, credentialsSecretRef: {}}`, "spec.database.credentialsSecretRef.name", "Required value"},
+	{"a TLS mode that libpq does not have", `database: {host: a, name: b, credentialsSecretRef: {name: c}, sslMode: strict}`, "spec.database.sslMode", `"verify-full"`},
+	{"a certificate authority that nobody asks", `database: {host: a, name: b, credentialsSecretRef: {name: c}, sslMode: require, caSecretRef: {name: d}}`, "spec.database.sslMode", "write sslMode: verify-full, or leave caSecretRef out"},
+	{"no connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, maxConnections: 0}`, "spec.database.maxConnections", "greater than or equal to 1"},
+	{"CloudNativePG and credentials", `database: {cloudNativePG: {cluster: d}, credentialsSecretRef: {name: c}}`, "spec.database.cloudNativePG", "leave name and credentialsSecretRef out"},
+	{"CloudNativePG and a name", `database: {cloudNativePG: {cluster: d}, name: b}`, "spec.database.cloudNativePG", "leave name and credentialsSecretRef out"},
+	{"CloudNativePG without a cluster", `database: {cloudNativePG: {}}`, "spec.database.cloudNativePG.cluster", "Required value"},
+	{"a cluster of another namespace", `database: {cloudNativePG: {cluster: other/d}}`, "spec.database.cloudNativePG.cluster", "write the name of a Cluster of CloudNativePG in this namespace"},
+
+	{"a duration without a unit", `tokens: {accessExpiry: "900"}`, "spec.tokens.accessExpiry", "write hours, minutes and seconds, such as 720h, 15m or 1h30m"},
+	{"a duration that is a number", `tokens: {accessExpiry: 900}`, "spec.tokens.accessExpiry", "must be of type string"},
+	{"a duration in days", `tokens: {refreshExpiry: 30d}`, "spec.tokens.refreshExpiry", "such as 720h, 15m or 1h30m"},
+	{"a duration below zero", `tokens: {reuseGrace: -1s}`, "spec.tokens.reuseGrace", "this is no duration"},
+	{"a duration that is too long to be read", `tokens: {reuseGrace: 1000000h1000000m1000000s}`, "spec.tokens.reuseGrace", "may not be more than 20"},
+	{"access tokens that are dead on arrival", `tokens: {accessExpiry: 9s}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
+	{"access tokens that live for days", `{tokens: {accessExpiry: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
+	{"refresh tokens that live for seconds", `tokens: {accessExpiry: 10s, refreshExpiry: 59s}`, "spec.tokens.refreshExpiry", "write 1m to 8760h"},
+	{"access tokens that outlive refresh tokens", `tokens: {accessExpiry: 2h, refreshExpiry: 1h}`, "spec.tokens.accessExpiry", "write at most refreshExpiry"},
+	{"a grace for thieves", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
+	{"a rotation that there is not", `tokens: {rotation: Never}`, "spec.tokens.rotation", `supported values: "WhenNeeded", "Always"`},
+
+	{"a hash that is soon broken", `passwords: {saltRounds: 9}`, "spec.passwords.saltRounds", "greater than or equal to 10"},
+	{"a hash that takes seconds", `passwords: {saltRounds: 16}`, "spec.passwords.saltRounds", "less than or equal to 15"},
+	{"short passwords", `passwords: {minLength: 7}`, "spec.passwords.minLength", "greater than or equal to 8"},
+	{"passwords that nobody remembers", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
+
+	{"a key that consumers would have to know", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
+	{"a rotation without rest", `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
+	{"keys that go before their tokens", `{tokens: {accessExpiry: 1h, refreshExpiry: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessExpiry plus twice keys.publishLead"},
+	{"a fortress of old keys", `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshExpiry"},
+	{"no lead", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
+	{"a kid that is none", `keys: {revoked: [abc]}`, "spec.keys.revoked", "copy one from status.keys"},
+	{"a kid twice", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
+	{"passphrases without a name", `keys: {passphraseSecretRef: {name: ""}}`, "spec.keys.passphraseSecretRef.name", "at least 1 chars long"},
+
+	{"email without a server", `email: {}`, "spec.email.smtp", "Required value"},
+	{"a mail server without a host", `email: {smtp: {from: a@example.com}}`, "spec.email.smtp.host", "Required value"},
+	{"a mail server with its port", `email: {smtp: {host: "mail:25", from: a@example.com}}`, "spec.email.smtp.host", "that is email.smtp.port"},
+	{"mail from nobody", `email: {smtp: {host: mail}}`, "spec.email.smtp.from", "Required value"},
+	{"mail from a name", `email: {smtp: {host: mail, from: Shop}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"mail with a header more", `email: {smtp: {host: mail, from: "a@example.com\nBcc:b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"mail over a TLS that there is not", `email: {smtp: {host: mail, from: a@example.com, tls: TLS}}`, "spec.email.smtp.tls", `supported values: "StartTLS", "Implicit", "None"`},
+	{"a link without the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/verify"}}`, "spec.email.links.verification", "with the text {code} in it"},
+	{"a link to nowhere", `email: {smtp: {host: mail, from: a@example.com}, links: {passwordReset: "/reset#{code}"}}`, "spec.email.links.passwordReset", "write an absolute URL"},
+	{"a link of two lines", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
+	{"templates of another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "only objects of the same namespace"},
+
+	{"an Ingress to codes", `ingress: {host: auth.example.com}`, "spec.ingress", "write exposure: Public too, or leave ingress out"},
+	{"an HTTPRoute to codes", `httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write exposure: Public too, or leave httpRoute out"},
+	{"an Ingress and an HTTPRoute", public + `
+ingress: {host: auth.example.com}
+httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write ingress or httpRoute, not both"},
+	{"an Ingress for nobody", public + `
+ingress: {}`, "spec.ingress.host", "Required value"},
+	{"an Ingress for a URL", public + `
+ingress: {host: "https://auth.example.com"}`, "spec.ingress.host", "without a scheme, a port or a path"},
+	{"an HTTPRoute through nothing", public + `
+httpRoute: {parentRefs: []}`, "spec.httpRoute.parentRefs", "at least 1 items"},
+	{"an HTTPRoute through a Gateway without a name", public + `
+httpRoute: {parentRefs: [{namespace: gateways}]}`, "spec.httpRoute.parentRefs[0].name", "Required value"},
+
+	{"a label of the operator's", `podTemplate: {labels: {app.kubernetes.io/name: mine}}`, "spec.podTemplate.labels", "choose another prefix"},
+	{"an annotation of the operator's", `podTemplate: {annotations: {authgateway.io/rotate: now}}`, "spec.podTemplate.annotations", "choose another prefix"},
+	{"a sidecar that would be the server", `podTemplate: {sidecars: [{name: authserver, image: a}]}`, "spec.podTemplate.sidecars[0].name", "authserver is the server's own name"},
+	{"a sidecar twice", `podTemplate: {sidecars: [{name: proxy, image: a}, {name: proxy, image: b}]}`, "spec.podTemplate.sidecars[1]", "Duplicate value"},
+	{"a sidecar without an image", `podTemplate: {sidecars: [{name: proxy}]}`, "spec.podTemplate.sidecars[0].image", "Required value"},
+
+	{"metrics that are read once a day", `monitoring: {serviceMonitor: {interval: 24h}}`, "spec.monitoring.serviceMonitor.interval", "write 1s to 1h"},
+	{"orphaned keys", `deletionPolicy: Orphan`, "spec.deletionPolicy", `supported values: "Delete", "Retain"`},
+}
+
+const (
+	kid    = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" // that of RFC 7638, section 3.1
+	public = `
+exposure: Public
+email: {smtp: {host: mail.example.com, from: no-reply@example.com}}`
+)
+
+func TestAWrongSpecIsRefusedAtItsFieldWithAMessageThatSaysWhatToWrite(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	for _, w := range wrong {
+		t.Run(w.what, func(t *testing.T) {
+			t.Parallel()
+			refused(t, c.Create(t.Context(), gateway(t, namespace, w.spec), client.DryRunAll), w.field, w.says)
+		})
+	}
+}
+
+// refused checks that the complaint is about the field, and about no other.
+func refused(t *testing.T, err error, field, says string) {
+	t.Helper()
+	status := apierrors.APIStatus(nil)
+	if !errors.As(err, &status) || status.Status().Reason != metav1.StatusReasonInvalid {
+		t.Fatalf("it is not refused as invalid: %v", err)
+	}
+	found := false
+	for _, cause := range status.Status().Details.Causes {
+		switch {
+		// The scale subresource complains for itself.
+		case strings.TrimPrefix(cause.Field, ".") == field:
+			found = found || strings.Contains(cause.Message, says)
+		case strings.Contains(cause.Message, "some validation rules were not checked"):
+		default:
+			t.Errorf("complains, too: %s: %s", cause.Field, cause.Message)
+		}
+	}
+	if !found {
+		t.Errorf("it does not complain at %s with %q: %v", field, says, err)
+	}
+}
+
+func TestANameThatOthersCouldNotBeMadeOfIsRefused(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	// A rule about the name is one of the whole object, which has no path.
+	for _, name := range []string{strings.Repeat("a", 41), "1st", "shop.auth"} {
+		u := gateway(t, namespace, "")
+		u.SetName(name)
+		refused(t, c.Create(t.Context(), u, client.DryRunAll), "<nil>", "the name becomes that of a Service and a part of other names: write at most 40 lower-case letters, digits and dashes, and begin with a letter")
+	}
+	u := gateway(t, namespace, "")
+	u.SetName(strings.Repeat("a", 40))
+	if err := c.Create(t.Context(), u); err != nil {
+		t.Error(err)
+	}
+}
+
+// A field that nobody reads is a wish that nobody grants.
+func TestAFieldThatThereIsNotIsRefused(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	for spec, field := range map[string]string{
+		`replica: 3`:                           "spec.replica",
+		`tokens: {accessExpiration: 15m}`:      "spec.tokens.accessExpiration",
+		`podTemplate: {securityContext: {}}`:   "spec.podTemplate.securityContext",
+		`podTemplate: {volumes: []}`:           "spec.podTemplate.volumes",
+		`podTemplate: {hostNetwork: true}`:     "spec.podTemplate.hostNetwork",
+		`podTemplate: {serviceAccountName: a}`: "spec.podTemplate.serviceAccountName",
+		`podTemplate: {containers: []}`:        "spec.podTemplate.containers",
+		`podTemplate: {sidecars: [{name: a, image: b, securityContext: {privileged: true}}]}`: "spec.podTemplate.sidecars[0].securityContext",
+		`podTemplate: {sidecars: [{name: a, image: b, volumeMounts: []}]}`:                    "spec.podTemplate.sidecars[0].volumeMounts",
+	} {
+		err := c.Create(t.Context(), gateway(t, namespace, spec), client.DryRunAll)
+		if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), `unknown field "`+field+`"`) {
+			t.Errorf("%s: %v", spec, err)
+		}
+	}
+}
+
+const everything = `
+image: registry.example.com:5000/auth/authserver:1.2.3@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+replicas: 3
+imagePullSecrets: [{name: registry}]
+resources:
+  requests: {cpu: 250m, memory: 96Mi}
+  limits: {cpu: "2", memory: 512Mi}
+podTemplate:
+  labels: {example.com/team: shop}
+  annotations: {example.com/note: "any text"}
+  nodeSelector: {kubernetes.io/arch: amd64}
+  affinity:
+    podAntiAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector: {matchLabels: {app.kubernetes.io/instance: auth}}
+  tolerations: [{key: dedicated, operator: Equal, value: auth, effect: NoSchedule}]
+  topologySpreadConstraints:
+  - {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: ScheduleAnyway}
+  priorityClassName: system-cluster-critical
+  sidecars:
+  - name: proxy
+    image: registry.example.com/proxy:2
+    command: [/proxy]
+    args: [--port=5432]
+    env: {INSTANCE: shop}
+    resources: {limits: {memory: 64Mi}}
+issuer: https://auth.example.com/tenant
+audiences: [shop, "https://till.example.com"]
+exposure: Public
+database:
+  host: "fd00::5"
+  port: 6432
+  name: Auth & more
+  sslMode: verify-full
+  credentialsSecretRef: {name: auth-db}
+  caSecretRef: {name: auth-db-ca}
+  maxConnections: 25
+tokens: {accessExpiry: 10m, refreshExpiry: 720h, rotation: Always, reuseGrace: 0s}
+passwords: {saltRounds: 13, minLength: 10, blocklist: false}
+keys:
+  algorithm: EdDSA
+  passphraseSecretRef: {name: auth-own-passphrases}
+  rotationInterval: 1440h
+  publishLead: 5m30s
+  revoked: [` + kid + `]
+email:
+  smtp: {host: mail.example.com, port: 465, tls: Implicit, from: no-reply@example.com, credentialsSecretRef: {name: mail}}
+  templatesConfigMapRef: {name: mail-templates}
+  links:
+    verification: "https://example.com/verify#{code}"
+    passwordReset: "https://example.com/reset#{code}"
+    emailChange: "https://example.com/change?code={code}"
+ingress: {host: auth.example.com, className: nginx, tlsSecretRef: {name: auth-tls}, annotations: {example.com/a: b}}
+networkPolicy:
+  enabled: true
+  from:
+  - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}
+  - ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}
+monitoring: {serviceMonitor: {interval: 15s, labels: {release: prometheus}}}
+suspend: true
+deletionPolicy: Retain
+`
+
+// right are specs that are accepted.
+var right = map[string]string{
+	"the smallest":               ``,
+	"everything":                 everything,
+	"CloudNativePG":              `database: {cloudNativePG: {cluster: pg}}`,
+	"CloudNativePG and its CA":   `database: {cloudNativePG: {cluster: pg}, sslMode: verify-ca, caSecretRef: {name: pg-ca}, maxConnections: 5}`,
+	"Public":                     public,
+	"Public behind an Ingress":   public + "\ningress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}",
+	"Public behind an HTTPRoute": public + "\nhttpRoute: {parentRefs: [{name: gateway, namespace: gateways, sectionName: https}], hostnames: [auth.example.com]}",
+	"email without Public":       `email: {smtp: {host: 192.0.2.25, port: 25, tls: None, from: auth@shop}}`,
+	"autoscaling":                `autoscaling: {minReplicas: 3, maxReplicas: 10, targetCPUUtilizationPercentage: 60}`,
+	"autoscaling by default":     `autoscaling: {maxReplicas: 4}`,
+	"no replicas":                `replicas: 0`,
+	"an IPv4 address":            `database: {host: 192.0.2.1, name: auth, credentialsSecretRef: {name: auth-db}}`,
+	"a host with a dot":          `database: {host: postgres.shop.svc.cluster.local., name: auth, credentialsSecretRef: {name: auth-db}}`,
+	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
+	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
+	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
+	"tokens as long as allowed":  `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2190h}}`,
+	"mixed durations":            `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
+	"no NetworkPolicy":           `networkPolicy: {enabled: false}`,
+	"empty parts":                `{tokens: {}, passwords: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
+	"null parts":                 `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
+}
+
+func TestARightSpecIsAccepted(t *testing.T) {
+	t.Parallel()
+	c := connect(t)
+	for what, spec := range right {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			if err := c.Create(t.Context(), gateway(t, kubernetestest.Namespace(t), spec)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestEverySampleIsAccepted(t *testing.T) {
+	t.Parallel()
+	samples, err := filepath.Glob(filepath.Join("..", "..", "config", "samples", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateways := 0
+	for _, sample := range samples {
+		text, err := os.ReadFile(sample)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			var head metav1.TypeMeta
+			if err := yaml.Unmarshal([]byte(document), &head); err != nil {
+				t.Errorf("%s: %v", sample, err)
+			}
+			if head.Kind != "AuthGateway" { // a kustomization, a Secret
+				continue
+			}
+			gateways++
+			u := object(t, document)
+			u.SetNamespace(kubernetestest.Namespace(t))
+			if err := connect(t).Create(t.Context(), u); err != nil {
+				t.Errorf("%s: %v", sample, err)
+			}
+		}
+	}
+	if gateways == 0 {
+		t.Error("there is no AuthGateway in config/samples")
+	}
+}
+
+func TestAnUpdateIsHeldToTheSameRules(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	if err := c.Create(t.Context(), gateway(t, namespace, everything)); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []struct{ what, patch, field, says string }{
+		{"a value out of its bounds", `{"spec":{"tokens":{"accessExpiry":"25h"}}}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
+		{"a value that another one forbids", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshExpiry":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessExpiry plus twice keys.publishLead"},
+		{"a value that forbids another one", `{"spec":{"tokens":{"refreshExpiry":"6000h"}}}`, "spec.keys.rotationInterval", "a quarter of tokens.refreshExpiry"},
+		{"the other exposure", `{"spec":{"exposure":"Internal"}}`, "spec.ingress", "write exposure: Public too"},
+		{"email taken away", `{"spec":{"email":null}}`, "spec.exposure", "it needs email"},
+		{"the database taken away", `{"spec":{"database":null}}`, "spec.database", "Required value"},
+		{"autoscaling besides replicas", `{"spec":{"autoscaling":{"maxReplicas":9}}}`, "spec.replicas", "autoscaling decides"},
+	} {
+		t.Run(w.what, func(t *testing.T) {
+			err := c.Patch(t.Context(), gateway(t, namespace, ""), client.RawPatch(types.MergePatchType, []byte(w.patch)))
+			refused(t, err, w.field, w.says)
+		})
+	}
+	if err := c.Patch(t.Context(), gateway(t, namespace, ""), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":null,"autoscaling":{"maxReplicas":9}}}`))); err != nil {
+		t.Errorf("from replicas to autoscaling: %v", err)
+	}
+}
+
+func TestWhatIsLeftOutGetsTheDefaultsOfTheManual(t *testing.T) {
+	t.Parallel()
+	c, namespace := connect(t), kubernetestest.Namespace(t)
+	if err := c.Create(t.Context(), gateway(t, namespace, `{autoscaling: {maxReplicas: 5}, email: {smtp: {host: mail, from: a@example.com}}, monitoring: {serviceMonitor: {}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	var u unstructured.Unstructured
+	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("AuthGateway"))
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &u); err != nil {
+		t.Fatal(err)
+	}
+	want := object(t, `
+kind: AuthGateway
+spec:
+  replicas: 2
+  autoscaling: {minReplicas: 2, maxReplicas: 5, targetCPUUtilizationPercentage: 80}
+  exposure: Internal
+  database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
+  tokens: {accessExpiry: 15m, refreshExpiry: 168h, reuseGrace: 60s}
+  passwords: {saltRounds: 12, minLength: 8, blocklist: true}
+  keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 10m}
+  email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}}
+  networkPolicy: {enabled: true}
+  monitoring: {serviceMonitor: {interval: 30s}}
+  deletionPolicy: Delete
+`)
+	if diff := cmp.Diff(want.Object["spec"], u.Object["spec"]); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+}

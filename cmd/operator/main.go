@@ -1,0 +1,166 @@
+// Command operator makes of AuthGateway objects running identity services.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/auth-gateway/auth-gateway/controllers"
+)
+
+var version = "dev" // set by the linker
+
+const usage = `operator makes of AuthGateway objects running identity services.
+
+Usage:
+  operator [flags]            watch AuthGateways until SIGTERM or SIGINT
+  operator healthcheck URL    end with 0 if the URL answers 200
+  operator version            show the version
+
+`
+
+// settings are the flags.
+type settings struct {
+	options        controllers.Options
+	namespaces     list
+	leaderElection bool
+	metrics        string
+	metricsCertDir string
+	probes         string
+	logLevel       slog.Level
+	logFormat      string
+}
+
+// list is a flag of several values, separated by commas.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+func (l *list) Set(text string) error {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			*l = append(*l, part)
+		}
+	}
+	return nil
+}
+
+func main() { os.Exit(run(ctrl.SetupSignalHandler(), os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(ctx context.Context, args []string, out, errs io.Writer) int {
+	var s settings
+	flags := flag.NewFlagSet("operator", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	flags.Usage = func() {
+		fmt.Fprint(errs, usage)
+		flags.PrintDefaults()
+	}
+	flags.Var(&s.namespaces, "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
+	flags.StringVar(&s.options.ServerImage, "server-image", "auth-gateway/authserver:"+version, "the image of servers whose AuthGateway names none")
+	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
+	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
+	flags.BoolVar(&s.leaderElection, "leader-elect", true, "let one of several replicas work, and the others wait")
+	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443", "where metrics are served, to those whom the API server lets; 0: nowhere")
+	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")
+	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
+	flags.StringVar(&s.logFormat, "log-format", "json", "json or text")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	}
+	var err error
+	switch rest := flags.Args(); {
+	case len(rest) == 0:
+		err = operate(ctx, s, errs)
+	case len(rest) == 1 && rest[0] == "version":
+		fmt.Fprintln(out, version)
+	case len(rest) == 2 && rest[0] == "healthcheck":
+		err = healthcheck(ctx, rest[1])
+	default:
+		flags.Usage()
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintln(errs, "operator:", err)
+		return 1
+	}
+	return 0
+}
+
+func operate(ctx context.Context, s settings, errs io.Writer) error {
+	var logs slog.Handler = slog.NewJSONHandler(errs, &slog.HandlerOptions{Level: s.logLevel})
+	if s.logFormat == "text" {
+		logs = slog.NewTextHandler(errs, &slog.HandlerOptions{Level: s.logLevel})
+	}
+	ctrl.SetLogger(logr.FromSlogHandler(logs))
+	kubernetes, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("it finds no API server; in a pod it needs its ServiceAccount's token, elsewhere a kubeconfig: %w", err)
+	}
+	s.options.OperatorNamespace = os.Getenv("POD_NAMESPACE")
+	if s.options.OperatorNamespace == "" {
+		return errors.New("POD_NAMESPACE is not set: set it to the namespace that the operator runs in (fieldRef: metadata.namespace)")
+	}
+	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
+		Scheme:                 controllers.Scheme(),
+		Cache:                  controllers.CacheOptions(s.namespaces),
+		Client:                 client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		HealthProbeBindAddress: s.probes,
+		Metrics: metricsserver.Options{
+			BindAddress: s.metrics, SecureServing: true, CertDir: s.metricsCertDir,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
+			TLSOpts:        []func(*tls.Config){func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }},
+		},
+		LeaderElection:   s.leaderElection,
+		LeaderElectionID: "auth-gateway-operator", LeaderElectionNamespace: s.options.OperatorNamespace,
+		// A replica that ends gives the lead away at once; it does nothing after.
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return err
+	}
+	if err := controllers.New(m, s.options).SetUp(ctx, m); err != nil {
+		return err
+	}
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// healthcheck is for `helm test`, and for images without a shell.
+func healthcheck(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, response.Status)
+	}
+	return nil
+}

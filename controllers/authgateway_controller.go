@@ -1,0 +1,236 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+//go:generate go tool -modfile=../hack/tools/kubernetes/go.mod controller-gen rbac:roleName=manager-role paths=. output:rbac:dir=../config/rbac
+
+// What the operator may do. The tests hold this against what it does.
+//
+// +kubebuilder:rbac:groups=authgateway.io,resources=authgateways,verbs=get;list;watch
+// +kubebuilder:rbac:groups=authgateway.io,resources=authgateways/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=serviceaccounts;services,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies;ingresses,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=autoscaling,resources=horizontalpodautoscalers,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=monitoring.coreos.com,resources=servicemonitors,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Reconciler makes of each AuthGateway what its spec says. Make one with New.
+type Reconciler struct {
+	// Client reads from a cache, and writes.
+	Client client.Client
+
+	// Live reads from the API server itself.
+	Live client.Reader
+
+	// Events tells people what has happened; nil: nobody.
+	Events events.EventRecorder
+
+	// Ask asks the server at this IP address for its state.
+	Ask func(ctx context.Context, ip string) (config.State, error)
+
+	Now     func() time.Time
+	Options Options
+
+	seals *lru.Cache[[32]byte, keys.Seal]
+	steps *prometheus.CounterVec
+	kinds *lateKinds
+}
+
+// Options are what an operator is told when it starts.
+type Options struct {
+	ServerImage       string   // of gateways that name none
+	AllowedImages     []string // beginnings of images that gateways may name; none: any
+	OperatorNamespace string   // in which the operator's own pods run
+	Concurrency       int      // passes at a time; 0: 4
+}
+
+// Times after which a pass is due though nothing has changed.
+const (
+	recheckPods  = 10 * time.Second // a pod that is not ready is asked again
+	recheckKinds = time.Minute      // a kind that was missing may have come
+)
+
+// Reconcile is one pass over one AuthGateway; doc.go explains it.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	g := &v1alpha1.AuthGateway{}
+	if err := r.Client.Get(ctx, request.NamespacedName, g); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if g.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil // what it owns goes with it; see ownerReference
+	}
+	w, err := r.observe(ctx, g)
+	if err != nil {
+		return r.conclude(ctx, &world{gateway: g, names: namesOf(g), now: r.Now()}, tended{}, classify(err))
+	}
+	t := tended{ring: w.ring, custody: w.custody}
+	found := w.conflicts()
+	if found == nil && !g.Spec.Suspend {
+		t, found = r.pursue(ctx, w)
+	}
+	return r.conclude(ctx, w, t, found)
+}
+
+// pursue does what is wanted, as far as nothing is in the way.
+func (r *Reconciler) pursue(ctx context.Context, w *world) (tended, *problem) {
+	if p := firstOf(w.unsupported(), imageRefused(w.gateway, r.Options.AllowedImages)); p != nil {
+		return tended{ring: w.ring, custody: w.custody}, p
+	}
+	t, err := r.tendKeys(ctx, w)
+	if err != nil {
+		return t, classify(err)
+	}
+	if t.ring.Generation == 0 {
+		return t, stalled(reasonInvalidSpec, "spec.keys: %s", t.idle.Message)
+	}
+	rendered := r.rendering(w, t)
+	if err := r.applyPublicKeys(ctx, w, rendered); err != nil {
+		return t, classify(err)
+	}
+	// The keys go on whatever becomes of the rest: a Secret that is gone for a
+	// while must not keep them from rotating.
+	if p := w.missingInputs(); p != nil {
+		return t, p
+	}
+	if err := check(w, t.custody, t.callerKey); err != nil {
+		return t, stalled(reasonInvalidSpec, "%s", err.Error())
+	}
+	if err := r.apply(ctx, w, rendered, slots[1:]...); err != nil {
+		return t, classify(err)
+	}
+	return t, nil
+}
+
+func firstOf(problems ...*problem) *problem {
+	for _, p := range problems {
+		if p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// rendering adds to the world what objects are rendered from besides.
+func (r *Reconciler) rendering(w *world, t tended) rendering {
+	secrets := []string{t.callerKey}
+	for _, input := range []struct {
+		ref  *v1alpha1.LocalReference
+		keys []string
+	}{
+		{credentialsRef(w.gateway), []string{credentialsUsername, credentialsPassword}},
+		{w.gateway.Spec.Database.CASecretRef, []string{caCertificate}},
+	} {
+		for _, key := range input.keys {
+			if input.ref != nil && w.inputs[input.ref.Name] != nil {
+				secrets = append(secrets, string(w.inputs[input.ref.Name].Data[key]))
+			}
+		}
+	}
+	return rendering{
+		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
+		inputs: digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
+	}
+}
+
+func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
+	if g.Spec.Image != "" {
+		return g.Spec.Image
+	}
+	return r.Options.ServerImage
+}
+
+// conclude writes the status, tells people of what has changed, and says when to
+// look again.
+func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *problem) (ctrl.Result, error) {
+	lost := found != nil && (errors.Is(found.cause, errSwapLost) || apierrors.IsConflict(found.cause))
+	if lost { // no news for people: somebody else was faster, and all is read anew
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
+	before := w.gateway
+	status := summarize(w, t, found, r.image(w.gateway))
+	if !equality.Semantic.DeepEqual(before.Status, status) {
+		after := before.DeepCopy()
+		after.Status = status
+		if err := r.Client.Status().Patch(ctx, after, client.MergeFrom(before), client.FieldOwner(FieldManager)); client.IgnoreNotFound(err) != nil {
+			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
+		}
+		r.tell(before, status)
+	}
+	if found != nil && found.cause != nil {
+		log.FromContext(ctx).Info("a pass could not be finished; it is tried again", "reason", found.reason, "error", found.cause.Error())
+		return ctrl.Result{}, found.cause // with a while that grows
+	}
+	return ctrl.Result{RequeueAfter: r.lookAgain(w, t, status)}, nil
+}
+
+// tell makes an event of a condition that has turned, so that it is found in
+// `kubectl describe`, and later in whatever collects events.
+func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGatewayStatus) {
+	for _, kind := range []string{conditionReady, conditionKeysReady} {
+		is, was := meta.FindStatusCondition(status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
+		if was != nil && was.Status == is.Status && was.Reason == is.Reason {
+			continue
+		}
+		severity := corev1.EventTypeNormal
+		if is.Status == metav1.ConditionFalse && is.Reason != reasonProgressing {
+			severity = corev1.EventTypeWarning
+		}
+		if kind == conditionReady || severity == corev1.EventTypeWarning && is.Message != meta.FindStatusCondition(status.Conditions, conditionReady).Message {
+			r.event(before, severity, is.Reason, "Reconcile", is.Message)
+		}
+	}
+}
+
+// lookAgain is after how long a pass is due though nothing has told of a change;
+// zero: never.
+func (r *Reconciler) lookAgain(w *world, t tended, status v1alpha1.AuthGatewayStatus) time.Duration {
+	if w.gateway.Spec.Suspend {
+		return 0
+	}
+	var after time.Duration
+	consider := func(d time.Duration) {
+		if after == 0 || d < after {
+			after = max(d, time.Second)
+		}
+	}
+	if !t.idle.When.IsZero() {
+		consider(t.idle.When.Sub(w.now))
+	}
+	if len(t.custody.Former[keys.Access])+len(t.custody.Former[keys.Refresh]) > 0 {
+		consider(recheckPods)
+	}
+	if !meta.IsStatusConditionTrue(status.Conditions, conditionReady) && len(w.pods) > 0 {
+		consider(recheckPods)
+	}
+	if w.kindMissing() != nil {
+		consider(recheckKinds)
+	}
+	return after
+}

@@ -1,0 +1,187 @@
+package controllers_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), smallest("auth"))
+	b.made("auth")
+	for _, o := range []struct {
+		name string
+		into client.Object
+	}{
+		{"auth-keys", &corev1.Secret{}}, {"auth-passphrases", &corev1.Secret{}}, {"auth-caller", &corev1.Secret{}},
+		{"auth-public-keys", &corev1.ConfigMap{}}, {"auth", &corev1.ServiceAccount{}}, {"auth", &corev1.Service{}},
+		{"auth", &networkingv1.NetworkPolicy{}}, {"auth", &policyv1.PodDisruptionBudget{}}, {"auth", &appsv1.Deployment{}},
+	} {
+		made := get(b, o.name, o.into)
+		if owner := metav1.GetControllerOf(made); owner == nil || owner.Name != "auth" {
+			t.Errorf("%T %s is owned by %v", made, o.name, owner)
+		}
+	}
+	// Each object took one write, and the status one: there was one pass. What a
+	// pass wrote brings others, which find nothing to do.
+	b.rest()
+	var writes []string
+	for _, c := range b.calls.written() {
+		if c.status >= 400 {
+			t.Errorf("refused: %v", c)
+		}
+		if c.resource != "authgateways" {
+			writes = append(writes, c.String())
+		}
+	}
+	if len(writes) != 9 {
+		t.Errorf("the objects took these writes: %s", strings.Join(writes, ", "))
+	}
+
+	ring := b.ring("auth")
+	secret := get(b, "auth-passphrases", &corev1.Secret{})
+	opened, err := keys.Open(ring, keys.Passphrases{
+		Access: []string{string(secret.Data["ACCESS_PASSPHRASE"])}, Refresh: []string{string(secret.Data["REFRESH_PASSPHRASE"])},
+	})
+	if err != nil {
+		t.Fatalf("the keys do not open with the passphrases: %v", err)
+	}
+	for _, kind := range keys.Kinds() {
+		if s := opened.Signer(kind); s.Private == nil {
+			t.Errorf("no %s key signs", kind)
+		}
+	}
+	published := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data
+	for name, content := range keys.PublicFiles(ring, "http://auth."+b.namespace+".svc") {
+		if published[name] != string(content) {
+			t.Errorf("%s is published as %q, want %q", name, published[name], content)
+		}
+	}
+}
+
+func TestASecondPassWritesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.quiet()
+	// A pass is brought about by what changes nothing: a label of the gateway,
+	// and by another operator that starts.
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Labels = map[string]string{"team": "shop"} })
+	b.startOperator()
+	b.rest()
+	if b.calls.count() == 0 {
+		t.Error("nothing brought a pass about")
+	}
+	if writes := b.calls.written(); len(writes) > 0 {
+		t.Errorf("it wrote %v", writes)
+	}
+}
+
+// A pod as the operator makes it passes the strictest of the Pod Security
+// Standards: the test's namespace enforces it.
+func TestPodsAreRestricted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), smallest("auth"))
+	d := b.made("auth")
+	b.startPod(d, 0, true) // is refused where it is not restricted
+	spec := d.Spec.Template.Spec
+	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
+		t.Error("a token is mounted")
+	}
+	if c := spec.Containers[0].SecurityContext; !*c.ReadOnlyRootFilesystem {
+		t.Error("the root file system can be written")
+	}
+	for _, e := range spec.Containers[0].Env {
+		if strings.Contains(e.Name, "PASS") && !strings.HasSuffix(e.Name, "_FILE") {
+			t.Errorf("%s is in the environment", e.Name)
+		}
+	}
+}
+
+func TestTheStatusTellsWhatThereIs(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), smallest("auth"))
+	b.made("auth")
+	c := b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+	b.condition("auth", "Reconciling", metav1.ConditionTrue, "Progressing")
+	b.condition("auth", "Available", metav1.ConditionFalse, "ReplicasMissing")
+	if c.Message == "" {
+		t.Error("no message")
+	}
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	b.condition("auth", "Reconciling", metav1.ConditionFalse, "Ready")
+	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
+	s := get(b, "auth", &v1alpha1.AuthGateway{}).Status
+	ring := b.ring("auth")
+	access, _ := ring.Signing(keys.Access)
+	if s.URL != "http://auth."+b.namespace+".svc" || s.PublicKeysConfigMap != "auth-public-keys" || s.CallerSecret != "auth-caller" ||
+		s.Replicas != 2 || s.ReadyReplicas != 2 || s.Image != "auth-gateway/authserver:test" || s.ObservedGeneration != 1 ||
+		s.Selector != "app.kubernetes.io/instance=auth,app.kubernetes.io/name=authserver" {
+		t.Errorf("status %+v", s)
+	}
+	if s.Keys == nil || s.Keys.Generation != ring.Generation || len(s.Keys.Access) != 1 || len(s.Keys.Refresh) != 1 ||
+		s.Keys.Access[0].KID != access.ID || s.Keys.Access[0].Phase != "Signing" || s.Keys.NextRotation == nil {
+		t.Errorf("keys %+v", s.Keys)
+	}
+}
+
+// Whatever people and programs may read without being let into Secrets.
+func TestNoSecretIsAnywhereButInSecrets(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Annotations = map[string]string{"authgateway.io/rotate": "1"} })
+	b.eventually("a rotation begins", func() error { return atLeast(len(b.ring("auth").Keys), 4) })
+
+	secrets := []string{"a database password"}
+	for _, name := range []string{"auth-keys", "auth-passphrases", "auth-caller"} {
+		for key, value := range get(b, name, &corev1.Secret{}).Data {
+			if key != "ring.json" && len(value) > 0 {
+				secrets = append(secrets, string(value))
+			}
+		}
+	}
+	if len(secrets) < 9 {
+		t.Fatalf("only %d secrets to look for", len(secrets))
+	}
+	var seen []any
+	for _, list := range []client.ObjectList{
+		&corev1.ConfigMapList{}, &corev1.ServiceList{}, &appsv1.DeploymentList{}, &corev1.PodList{}, &eventsv1.EventList{},
+		&v1alpha1.AuthGatewayList{}, &networkingv1.NetworkPolicyList{},
+	} {
+		if err := b.client.List(t.Context(), list, client.InNamespace(b.namespace)); err != nil {
+			t.Fatal(err)
+		}
+		seen = append(seen, list)
+	}
+	text, err := json.Marshal(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range secrets {
+		quoted, _ := json.Marshal(s)
+		if strings.Contains(string(text), strings.Trim(string(quoted), `"`)) {
+			t.Errorf("%.20q… is where it should not be", s)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+func stepsMetric() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "authgateway_key_steps_total", Help: "Steps in the life of signing keys that the operator has taken.",
+	}, []string{"action", "reason"})
+}
+
+// gatewayMetrics shows the status of every AuthGateway, from the cache.
+type gatewayMetrics struct{ client client.Reader }
+
+var (
+	conditionMetric = prometheus.NewDesc("authgateway_condition",
+		"1 while an AuthGateway has this status of a condition.", []string{"namespace", "name", "type", "status"}, nil)
+	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
+		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
+)
+
+func registerMetrics(c client.Reader, steps *prometheus.CounterVec) error {
+	for _, collector := range []prometheus.Collector{gatewayMetrics{c}, steps} {
+		err := metrics.Registry.Register(collector)
+		if known := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &known) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Describe is of prometheus.Collector.
+func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
+	to <- conditionMetric
+	to <- rotationMetric
+}
+
+// Collect is of prometheus.Collector.
+func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var all v1alpha1.AuthGatewayList
+	if m.client.List(ctx, &all) != nil {
+		return // the cache is not filled yet
+	}
+	for _, g := range all.Items {
+		for _, c := range g.Status.Conditions {
+			for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
+				value := 0.0
+				if c.Status == status {
+					value = 1
+				}
+				to <- prometheus.MustNewConstMetric(conditionMetric, prometheus.GaugeValue, value, g.Namespace, g.Name, c.Type, string(status))
+			}
+		}
+		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
+			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
+		}
+	}
+}

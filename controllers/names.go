@@ -1,0 +1,142 @@
+package controllers
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// Every name that the operator gives stands in this file.
+
+// FieldManager is the operator's name in the managedFields of what it applies.
+const FieldManager = "auth-gateway-operator"
+
+// The labels of everything that the operator makes (Kubernetes' recommended
+// ones). The instance is the name of the AuthGateway.
+const (
+	labelName      = "app.kubernetes.io/name"
+	labelInstance  = "app.kubernetes.io/instance"
+	labelManagedBy = "app.kubernetes.io/managed-by"
+
+	serverName   = "authserver"            // of the pods, and of their container
+	operatorName = "auth-gateway-operator" // of the operator's own pods too: see config/manager
+)
+
+// Labels and annotations of our own.
+const (
+	// AnnotationRotate of an AuthGateway asks for a rotation with each new value.
+	AnnotationRotate = "authgateway.io/rotate"
+
+	// AnnotationNewRing of an AuthGateway orders a new ring where the present one
+	// is lost or damaged. Its value is the kid of the lost key that signed access
+	// tokens, so that an order is for one loss and is never obeyed twice.
+	AnnotationNewRing = "authgateway.io/new-ring"
+
+	// labelClient of a namespace lets its pods call every gateway.
+	labelClient = "authgateway.io/client"
+
+	// annotationInputs of a pod tells the Secrets that it was started with, by a
+	// digest that reveals nothing: where it changes, the pods are replaced.
+	annotationInputs = "authgateway.io/inputs"
+
+	// annotationPassphrases of a pod does so for the passphrases alone.
+	annotationPassphrases = "authgateway.io/passphrases"
+
+	// annotationSealed of the Secret of the keys tells, by a keyed digest, which
+	// passphrases open just these files, so that a restarted operator need not
+	// open them all to know.
+	annotationSealed = "authgateway.io/sealed-with"
+)
+
+// Ports of the Service and of the pods.
+const (
+	servicePort    = 80
+	apiPort        = 8080
+	operationsPort = 9090
+	portAPI        = "http"
+	portOperations = "operations"
+)
+
+// Keys of the Secrets that the operator makes.
+const (
+	secretCallerKey = "TRUSTED_CALLER_KEY"
+	secretDigestKey = "digest.key" // with which digests of secrets are keyed
+)
+
+// Keys of the Secrets that people, or other operators, make.
+const (
+	credentialsUsername = "username"
+	credentialsPassword = "password"
+	caCertificate       = "ca.crt"
+	cnpgHost            = "host"
+	cnpgPort            = "port"
+	cnpgDatabase        = "dbname"
+)
+
+// Where the pods have their Secrets.
+const (
+	volumeKeys        = "keys"
+	volumePassphrases = "passphrases"
+	volumeCaller      = "caller"
+	volumeDatabase    = "database"
+	volumeCA          = "database-ca"
+
+	dirKeys        = "/etc/authserver/keys"
+	dirPassphrases = "/etc/authserver/passphrases"
+	dirCaller      = "/etc/authserver/caller"
+	dirDatabase    = "/etc/authserver/database"
+	dirCA          = "/etc/authserver/database-ca"
+
+	terminationLog = "/dev/termination-log"
+)
+
+// names are those of the objects of one AuthGateway.
+type names struct {
+	namespace, gateway string
+}
+
+func namesOf(g *v1alpha1.AuthGateway) names { return names{g.Namespace, g.Name} }
+
+func (n names) keys() string        { return n.gateway + "-keys" }
+func (n names) passphrases() string { return n.gateway + "-passphrases" }
+func (n names) caller() string      { return n.gateway + "-caller" }
+func (n names) publicKeys() string  { return n.gateway + "-public-keys" }
+
+// workload is the name of everything else: the Deployment, the Service, the
+// ServiceAccount, and so on. There is one of each kind.
+func (n names) workload() string { return n.gateway }
+
+// cnpgSecret is where CloudNativePG tells an application how to connect.
+func cnpgSecret(cluster string) string { return cluster + "-app" }
+
+// url is where applications in the cluster reach the API.
+func (n names) url() string { return "http://" + n.workload() + "." + n.namespace + ".svc" }
+
+// selector is what the pods, and only they, are found by. It never changes: that
+// of a Deployment cannot.
+func (n names) selector() map[string]string {
+	return map[string]string{labelName: serverName, labelInstance: n.gateway}
+}
+
+// labels are on every object.
+func (n names) labels() map[string]string {
+	all := n.selector()
+	all[labelManagedBy] = operatorName
+	return all
+}
+
+// isOurs tells of an object that the operator has made for this AuthGateway: it
+// controls it, or it once made it to outlive a deletion (Retain).
+func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
+	if controller := metav1.GetControllerOf(object); controller != nil {
+		return controller.UID == owner.UID
+	}
+	have := object.GetLabels()
+	return have[labelManagedBy] == operatorName && have[labelInstance] == n.gateway
+}
+
+// managed selects what the operator has made, for whomever.
+func managed() labels.Selector {
+	return labels.SelectorFromSet(labels.Set{labelManagedBy: operatorName})
+}

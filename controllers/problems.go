@@ -1,0 +1,185 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// The reasons of conditions, and of events. docs/runbooks.md has a section for
+// each that a person has to do something about.
+const (
+	reasonReady            = "Ready"
+	reasonSuspended        = "Suspended"
+	reasonDeleting         = "Deleting"
+	reasonProgressing      = "Progressing"
+	reasonNameConflict     = "NameConflict"
+	reasonSecretMissing    = "SecretMissing"
+	reasonSecretInvalid    = "SecretInvalid"
+	reasonInvalidSpec      = "InvalidSpec"
+	reasonNotSupported     = "NotSupported"
+	reasonImageNotAllowed  = "ImageNotAllowed"
+	reasonKindMissing      = "KindMissing"
+	reasonKeysLost         = "KeysLost"
+	reasonKeysDamaged      = "KeysDamaged"
+	reasonPassphrasesLost  = "PassphrasesLost"
+	reasonKeysUnopenable   = "KeysUnopenable"
+	reasonKeysPublished    = "KeysPublished"
+	reasonRotating         = "Rotating"
+	reasonReplicasReady    = "ReplicasReady"
+	reasonReplicasMissing  = "ReplicasMissing"
+	reasonScaledToZero     = "ScaledToZero"
+	reasonPodsFailing      = "PodsFailing"
+	reasonConnections      = "TooManyConnections"
+	reasonForbidden        = "Forbidden"
+	reasonQuotaExceeded    = "QuotaExceeded"
+	reasonNamespaceLeaving = "NamespaceTerminating"
+	reasonRefused          = "Refused"
+	reasonAPIUnavailable   = "APIUnavailable"
+)
+
+// problem is what keeps a pass from doing all that is wanted.
+type problem struct {
+	reason  string
+	message string
+
+	// stalled: nothing changes until a person acts. Otherwise something is under
+	// way, or awaited, and will be noticed.
+	stalled bool
+
+	// cause is an error that is worth another try, after a while that grows.
+	cause error
+}
+
+func (p *problem) Error() string { return p.message }
+func (p *problem) Unwrap() error { return p.cause }
+
+func stalled(reason, format string, args ...any) *problem {
+	return &problem{reason: reason, message: fmt.Sprintf(format, args...), stalled: true}
+}
+
+func waiting(reason, format string, args ...any) *problem {
+	return &problem{reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// conflicts: an object that was not made by us and has a name that we need is
+// left alone, and nothing is done for a gateway whose names are taken.
+func (w *world) conflicts() *problem {
+	var taken []string
+	look := func(kind, name string, object metav1.Object) {
+		if !w.names.isOurs(object, w.gateway) {
+			taken = append(taken, kind+" "+name)
+		}
+	}
+	for _, s := range slots {
+		if object := w.objects[s.kind]; object != nil && s.wantedBy(w.gateway) {
+			look(s.kind, s.nameIn(w.names), object)
+		}
+	}
+	if w.keys != nil {
+		look("Secret", w.names.keys(), w.keys)
+	}
+	if w.passphrases != nil {
+		look("Secret", w.names.passphrases(), w.passphrases)
+	}
+	if w.caller != nil {
+		look("Secret", w.names.caller(), w.caller)
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	return stalled(reasonNameConflict, "there is already a %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(taken, ", a "))
+}
+
+// unsupported is what the types have, and this version cannot do.
+func (w *world) unsupported() *problem {
+	if w.gateway.Spec.Email != nil {
+		return stalled(reasonNotSupported, "spec.email: the server of this version cannot send mail: leave email out, write exposure: Internal, and let your own backend mail the codes")
+	}
+	return nil
+}
+
+// imageRefused holds an image against what the operator was told to allow.
+func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
+	image := g.Spec.Image
+	if image == "" || len(allowed) == 0 || slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) }) {
+		return nil
+	}
+	return stalled(reasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
+}
+
+// missingInputs looks for what the Deployment needs and is not there. A Secret
+// that comes, or changes, brings the next pass.
+func (w *world) missingInputs() *problem {
+	need := func(ref *v1alpha1.LocalReference, field string, names ...string) *problem {
+		if ref == nil {
+			return nil
+		}
+		secret := w.inputs[ref.Name]
+		if secret == nil {
+			return waiting(reasonSecretMissing, "the Secret %s (%s) does not exist in namespace %s: create it with the keys %s", ref.Name, field, w.names.namespace, strings.Join(names, ", "))
+		}
+		var missing []string
+		for _, name := range names {
+			if len(secret.Data[name]) == 0 {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) > 0 {
+			return waiting(reasonSecretInvalid, "the Secret %s (%s) has no key %s, or it is empty: add it", ref.Name, field, strings.Join(missing, ", "))
+		}
+		return nil
+	}
+	d := w.gateway.Spec.Database
+	field, names := "spec.database.credentialsSecretRef", []string{credentialsUsername, credentialsPassword}
+	if d.CloudNativePG != nil {
+		field, names = "the one of CloudNativePG's cluster in spec.database.cloudNativePG", append(names, cnpgHost, cnpgPort, cnpgDatabase)
+	}
+	for _, p := range []*problem{
+		need(credentialsRef(w.gateway), field, names...),
+		need(d.CASecretRef, "spec.database.caSecretRef", caCertificate),
+		need(w.gateway.Spec.Keys.PassphraseSecretRef, "spec.keys.passphraseSecretRef", passphraseSettings["access"].current, passphraseSettings["refresh"].current),
+	} {
+		if p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// kindMissing tells of what was asked for, and the cluster has no kind for.
+func (w *world) kindMissing() *problem {
+	for _, s := range slots {
+		if w.absent[s.kind] && s.wantedBy(w.gateway) {
+			return waiting(reasonKindMissing, "the cluster has no kind %s (%s): install what brings it, or take it out of the spec; everything else is as wanted", s.kind, s.gvk.GroupVersion())
+		}
+	}
+	return nil
+}
+
+// classify makes of an error of the API server what a person should know. The
+// pass is tried again after a while that grows.
+func classify(err error) *problem {
+	var p *problem
+	if errors.As(err, &p) {
+		return p
+	}
+	p = &problem{reason: reasonAPIUnavailable, message: "the API server did not do what was asked; it is tried again: " + err.Error(), cause: err}
+	switch {
+	case apierrors.HasStatusCause(err, "NamespaceTerminating"):
+		p.reason, p.message = reasonNamespaceLeaving, "the namespace is being deleted, so nothing can be made in it"
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
+		p.reason, p.message = reasonQuotaExceeded, "a ResourceQuota of the namespace is used up: raise it, or lower the replicas or resources: "+err.Error()
+	case apierrors.IsForbidden(err):
+		p.reason, p.message = reasonForbidden, "the operator may not do this, or an admission rule forbids it: grant it, or change the rule: "+err.Error()
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		p.reason, p.message = reasonRefused, "the API server refuses what the spec leads to: "+err.Error()
+	}
+	return p
+}

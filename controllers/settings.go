@@ -1,0 +1,200 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// How a pod ends: it goes on serving for a while, so that whoever balances the
+// load notices, and then finishes what it has taken.
+const (
+	drainDelay      = 5 * time.Second
+	shutdownTimeout = 20 * time.Second
+	gracePeriod     = 30 * time.Second
+)
+
+// verifierSkew is by how much clocks may differ, with the leeway that verifiers
+// give. The server has the same when it looks after its keys by itself.
+const verifierSkew = 20 * time.Second
+
+// settings are those that a gateway's servers get, but for the secrets, which
+// come from files.
+func settings(w *world) config.Config {
+	spec := w.gateway.Spec
+	c := config.Defaults()
+	c.Host, c.Port, c.MetricsPort = "", apiPort, operationsPort
+	c.Issuer = issuer(w)
+	c.Audience = spec.Audiences
+	c.Exposure = config.Exposure(strings.ToLower(string(spec.Exposure)))
+	c.KeysDir = dirKeys
+	c.SigningAlgorithm = string(spec.Keys.Algorithm)
+	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
+	c.AccessTokenExpiry, c.RefreshTokenExpiry = spec.Tokens.AccessExpiry.Value(), spec.Tokens.RefreshExpiry.Value()
+	c.RefreshReuseGrace = spec.Tokens.ReuseGrace.Value()
+	switch spec.Tokens.Rotation {
+	case v1alpha1.RotateAlways:
+		c.RefreshTokenRotation = config.RotateAlways
+	case v1alpha1.RotateWhenNeeded:
+		c.RefreshTokenRotation = config.RotateWhenNeeded
+	}
+	c.SaltRounds, c.PasswordMinLength = int(spec.Passwords.SaltRounds), int(spec.Passwords.MinLength)
+	c.PasswordBlocklist = spec.Passwords.Blocklist == nil || *spec.Passwords.Blocklist
+	d := spec.Database
+	c.DBHost, c.DBPort, c.DBName = d.Host, int(d.Port), d.Name
+	if d.CloudNativePG != nil {
+		if secret := w.inputs[cnpgSecret(d.CloudNativePG.Cluster)]; secret != nil {
+			c.DBHost, c.DBName = string(secret.Data[cnpgHost]), string(secret.Data[cnpgDatabase])
+			// A port that is no number is named among the problems.
+			c.DBPort, _ = strconv.Atoi(string(secret.Data[cnpgPort]))
+		}
+	}
+	c.DBSSLMode, c.DBMaxConns = string(d.SSLMode), int(d.MaxConnections)
+	if d.CASecretRef != nil {
+		c.DBSSLRootCert = dirCA + "/" + caCertificate
+	}
+	c.DrainDelay, c.ShutdownTimeout = drainDelay, shutdownTimeout
+	return c
+}
+
+func issuer(w *world) string {
+	if w.gateway.Spec.Issuer != "" {
+		return w.gateway.Spec.Issuer
+	}
+	return w.names.url()
+}
+
+// secretFiles are the settings that are secret, and where the pods have them.
+var secretFiles = map[string]string{
+	config.EnvAccessPassphrase:        dirPassphrases + "/" + config.EnvAccessPassphrase,
+	config.EnvRefreshPassphrase:       dirPassphrases + "/" + config.EnvRefreshPassphrase,
+	config.EnvFormerAccessPassphrase:  dirPassphrases + "/" + config.EnvFormerAccessPassphrase,
+	config.EnvFormerRefreshPassphrase: dirPassphrases + "/" + config.EnvFormerRefreshPassphrase,
+	config.EnvTrustedCallerKey:        dirCaller + "/" + secretCallerKey,
+	config.EnvDBPassword:              dirDatabase + "/" + credentialsPassword,
+}
+
+// environment is what the server's container gets, without the user of the
+// database, which comes from a Secret. What is the server's default is left out,
+// so that an upgrade of the operator replaces no pods for the sake of a default.
+func environment(c config.Config) map[string]string {
+	defaults := config.Defaults().Environ()
+	environ := map[string]string{}
+	for name, value := range c.Environ() {
+		if defaulted, has := defaults[name]; !has || defaulted != value {
+			environ[name] = value
+		}
+	}
+	for name, path := range secretFiles {
+		environ[name+config.FileSuffix] = path
+	}
+	return environ
+}
+
+// check has the server's own settings say what is wrong with these, before any
+// pod is started with them.
+func check(w *world, custody keys.Custody, callerKey string) error {
+	environ := environment(settings(w))
+	credentials := w.inputs[credentialsRef(w.gateway).Name]
+	environ[config.EnvDBUser] = string(credentials.Data[credentialsUsername])
+	contents := map[string]string{
+		config.EnvAccessPassphrase:        custody.Current[keys.Access],
+		config.EnvRefreshPassphrase:       custody.Current[keys.Refresh],
+		config.EnvFormerAccessPassphrase:  custody.Former[keys.Access],
+		config.EnvFormerRefreshPassphrase: custody.Former[keys.Refresh],
+		config.EnvTrustedCallerKey:        callerKey,
+		config.EnvDBPassword:              string(credentials.Data[credentialsPassword]),
+	}
+	files := map[string][]byte{}
+	for name, path := range secretFiles {
+		files[path] = []byte(contents[name])
+	}
+	_, err := config.Load(
+		func(name string) (string, bool) { value, ok := environ[name]; return value, ok },
+		func(path string) ([]byte, error) {
+			if content, ok := files[path]; ok {
+				return content, nil
+			}
+			return nil, os.ErrNotExist
+		})
+	var invalid *config.InvalidError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	var lines []string
+	for _, p := range invalid.Problems {
+		lines = append(lines, fmt.Sprintf("%s: %s", fieldOf(w.gateway, p.Setting), p.Message))
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+// fields are what people write for a setting.
+var fields = map[string]string{
+	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
+	config.EnvSigningAlgorithm: "spec.keys.algorithm", config.EnvKeyRotationInterval: "spec.keys.rotationInterval",
+	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessExpiry",
+	config.EnvRefreshTokenExpiry: "spec.tokens.refreshExpiry", config.EnvRefreshTokenRotation: "spec.tokens.rotation",
+	config.EnvRefreshReuseGrace: "spec.tokens.reuseGrace", config.EnvSaltRounds: "spec.passwords.saltRounds",
+	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
+	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
+	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
+}
+
+// fieldOf names the place where a setting comes from.
+func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
+	key := ""
+	switch setting {
+	case config.EnvDBUser:
+		key = credentialsUsername
+	case config.EnvDBPassword:
+		key = credentialsPassword
+	case config.EnvDBHost, config.EnvDBPort, config.EnvDBName:
+		if g.Spec.Database.CloudNativePG != nil {
+			key = map[string]string{config.EnvDBHost: cnpgHost, config.EnvDBPort: cnpgPort, config.EnvDBName: cnpgDatabase}[setting]
+		}
+	}
+	if key != "" {
+		return fmt.Sprintf("key %s of Secret %s", key, credentialsRef(g).Name)
+	}
+	if field, ok := fields[setting]; ok {
+		return field
+	}
+	return setting
+}
+
+// environmentOf is environment as a container has it, in an order that does not
+// change.
+func environmentOf(c config.Config) []corev1.EnvVar {
+	environ := environment(c)
+	var all []corev1.EnvVar
+	for name, value := range environ {
+		all = append(all, corev1.EnvVar{Name: name, Value: value})
+	}
+	slices.SortFunc(all, func(a, b corev1.EnvVar) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// keyPolicy is what a spec wants of the keys.
+func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
+	return keys.Policy{
+		Algorithm:        keys.Algorithm(g.Spec.Keys.Algorithm),
+		RotationInterval: g.Spec.Keys.RotationInterval.Value(),
+		PublishLead:      g.Spec.Keys.PublishLead.Value(),
+		Lifetimes: map[keys.Kind]time.Duration{
+			keys.Access: g.Spec.Tokens.AccessExpiry.Value(), keys.Refresh: g.Spec.Tokens.RefreshExpiry.Value(),
+		},
+		ClockSkew: verifierSkew,
+		Revoked:   g.Spec.Keys.Revoked,
+		Rotate:    g.Annotations[AnnotationRotate],
+	}
+}

@@ -1,0 +1,242 @@
+package controllers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// Scheme is every type that the operator knows.
+func Scheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil { // a mistake in the program
+			panic(err)
+		}
+	}
+	return s
+}
+
+// CacheOptions is what the operator keeps in memory: of its own kind all, of
+// every other kind only what it has made, and of Secrets not even that, but the
+// names alone. Where namespaces are given it looks nowhere else.
+func CacheOptions(namespaces []string) cache.Options {
+	o := cache.Options{
+		DefaultLabelSelector: managed(),
+		ByObject: map[client.Object]cache.ByObject{
+			&v1alpha1.AuthGateway{}: {Label: labels.Everything()},
+			&corev1.Secret{}:        {Label: labels.Everything(), Transform: nameOnly},
+			&corev1.Pod{}:           {Transform: podEssence},
+		},
+	}
+	if len(namespaces) > 0 {
+		o.DefaultNamespaces = map[string]cache.Config{}
+		for _, n := range namespaces {
+			o.DefaultNamespaces[n] = cache.Config{}
+		}
+	}
+	return o
+}
+
+// nameOnly keeps of a Secret's metadata what tells that it has changed. There
+// may be tens of thousands.
+func nameOnly(in any) (any, error) {
+	m, err := meta.Accessor(in)
+	if err != nil {
+		return in, nil //nolint:nilerr // a tombstone of the cache
+	}
+	out := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(),
+	}}
+	out.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	return out, nil
+}
+
+// podEssence drops of a pod what nothing here looks at.
+func podEssence(in any) (any, error) {
+	if p, ok := in.(*corev1.Pod); ok {
+		p.Spec, p.ManagedFields = corev1.PodSpec{}, nil
+	}
+	return in, nil
+}
+
+// New makes a Reconciler that works for a manager.
+func New(m manager.Manager, o Options) *Reconciler {
+	seals, err := lru.New[[32]byte, keys.Seal](10_000)
+	if err != nil { // a size that is not positive is the one way
+		panic(err)
+	}
+	return &Reconciler{
+		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
+		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken
+		Options: o, seals: seals, steps: stepsMetric(),
+	}
+}
+
+// indexInputs finds the AuthGateways that a Secret matters to.
+const indexInputs = "inputs"
+
+// SetUp has the manager call Reconcile whenever something changes that matters.
+func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
+	err := m.GetFieldIndexer().IndexField(ctx, &v1alpha1.AuthGateway{}, indexInputs, func(o client.Object) []string {
+		g := o.(*v1alpha1.AuthGateway)
+		n := namesOf(g)
+		return append(inputsOf(g), n.keys(), n.passphrases(), n.caller())
+	})
+	if err != nil {
+		return err
+	}
+	concurrency := r.Options.Concurrency
+	if concurrency == 0 {
+		concurrency = 4
+	}
+	b := ctrl.NewControllerManagedBy(m).Named("authgateway").For(&v1alpha1.AuthGateway{}).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.usersOfSecret)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: concurrency,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		})
+	for _, s := range slots {
+		if s.gvk.Empty() {
+			b = b.Owns(s.empty())
+		}
+	}
+	c, err := b.Build(r)
+	if err != nil {
+		return err
+	}
+	r.kinds = &lateKinds{manager: m, controller: c, watched: map[schema.GroupVersionKind]bool{}}
+	for _, s := range slots {
+		if !s.gvk.Empty() {
+			if _, err := r.kinds.watch(s, true); err != nil {
+				return err
+			}
+		}
+	}
+	return registerMetrics(m.GetClient(), r.steps)
+}
+
+// A pass that failed is tried again after a while that doubles. The longest is
+// short enough that nobody waits long for what they have just mended.
+const (
+	firstRetry = 250 * time.Millisecond
+	lastRetry  = 20 * time.Second
+)
+
+// usersOfSecret maps a Secret to the gateways that it matters to.
+func (r *Reconciler) usersOfSecret(ctx context.Context, secret client.Object) []reconcile.Request {
+	var users v1alpha1.AuthGatewayList
+	if err := r.Client.List(ctx, &users, client.InNamespace(secret.GetNamespace()), client.MatchingFields{indexInputs: secret.GetName()}); err != nil {
+		return nil // the cache's one error here is that the program is ending
+	}
+	var requests []reconcile.Request
+	for i := range users.Items {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&users.Items[i])})
+	}
+	return requests
+}
+
+func gatewayOfPod(_ context.Context, pod client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: pod.GetLabels()[labelInstance]}}}
+}
+
+// lateKinds watches kinds that a cluster may get only after the operator runs.
+type lateKinds struct {
+	manager    manager.Manager
+	controller controller.Controller
+
+	mu      sync.Mutex
+	watched map[schema.GroupVersionKind]bool
+}
+
+// watch begins to watch the kind of a slot, once it is there, and reports
+// whether it is. Only where look is set is the API server asked again.
+func (k *lateKinds) watch(s *slot, look bool) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.watched[s.gvk] || !look {
+		return k.watched[s.gvk], nil
+	}
+	_, err := k.manager.GetRESTMapper().RESTMapping(s.gvk.GroupKind(), s.gvk.Version)
+	if meta.IsNoMatchError(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the kind %s: %w", s.kind, err)
+	}
+	object := s.empty().(*unstructured.Unstructured)
+	owner := handler.TypedEnqueueRequestForOwner[*unstructured.Unstructured](k.manager.GetScheme(), k.manager.GetRESTMapper(), &v1alpha1.AuthGateway{}, handler.OnlyControllerOwner())
+	if err := k.controller.Watch(source.Kind(k.manager.GetCache(), object, owner)); err != nil {
+		return false, fmt.Errorf("watch the kind %s: %w", s.kind, err)
+	}
+	k.watched[s.gvk] = true
+	return true, nil
+}
+
+// askTimeout bounds how long a pod may take to say how it is.
+const askTimeout = 2 * time.Second
+
+// ask gets the state of a server from its operations port.
+func ask(c *http.Client) func(context.Context, string) (config.State, error) {
+	return func(ctx context.Context, ip string) (config.State, error) {
+		var state config.State
+		url := "http://" + net.JoinHostPort(ip, strconv.Itoa(operationsPort)) + config.StatePath
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return state, err
+		}
+		response, err := c.Do(request)
+		if err != nil {
+			return state, err
+		}
+		defer func() { _ = response.Body.Close() }()
+		err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&state)
+		return state, err
+	}
+}
+
+// convert makes an apply configuration of what a person wrote in a spec: both
+// have the same JSON.
+func convert[C any](from any) *C {
+	into := new(C)
+	text, err := json.Marshal(from)
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil { // the types are generated from the same source
+		panic(fmt.Sprintf("controllers: %s as %s: %v", reflect.TypeOf(from), reflect.TypeOf(into), err))
+	}
+	return into
+}

@@ -1,0 +1,315 @@
+package controllers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// The types of conditions. Reconciling and Stalled are those of kstatus.
+const (
+	conditionReady       = "Ready"
+	conditionKeysReady   = "KeysReady"
+	conditionAvailable   = "Available"
+	conditionReconciling = "Reconciling"
+	conditionStalled     = "Stalled"
+)
+
+// condition is the outcome of one question, and of all that was asked for it the
+// most telling.
+type condition struct {
+	status  metav1.ConditionStatus
+	reason  string
+	message string
+}
+
+func isTrue(reason, message string) condition {
+	return condition{metav1.ConditionTrue, reason, message}
+}
+func isFalse(reason, message string) condition {
+	return condition{metav1.ConditionFalse, reason, message}
+}
+
+// summarize is the status that follows from a pass. It is pure.
+func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGatewayStatus {
+	g := w.gateway
+	status := *g.Status.DeepCopy()
+	status.ObservedGeneration = g.Generation
+	status.URL = w.names.url()
+	status.Selector = labels.SelectorFromSet(w.names.selector()).String()
+	status.Image = image
+	status.Replicas, status.ReadyReplicas = 0, 0
+	if d := w.deployment(); d != nil {
+		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+	}
+	if t.callerKey != "" {
+		status.CallerSecret = w.names.caller()
+	}
+	if len(t.ring.Keys) > 0 {
+		status.PublicKeysConfigMap = w.names.publicKeys()
+		status.Keys = keysStatus(g, t.ring)
+	}
+
+	keysReady := keysCondition(w, t, found)
+	available := availability(w)
+	ready := readiness(w, found, keysReady, available)
+	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
+	switch {
+	case ready.status == metav1.ConditionTrue:
+	case found != nil && found.stalled:
+		stall = isTrue(found.reason, found.message)
+		reconciling = isFalse(found.reason, "waiting for a person")
+	case ready.reason == reasonSuspended:
+		reconciling = isFalse(reasonSuspended, ready.message)
+	default:
+		reconciling = isTrue(ready.reason, ready.message)
+	}
+	for kind, c := range map[string]condition{
+		conditionReady: ready, conditionKeysReady: keysReady, conditionAvailable: available,
+		conditionReconciling: reconciling, conditionStalled: stall,
+	} {
+		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
+			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: g.Generation, LastTransitionTime: metav1.NewTime(w.now),
+		})
+	}
+	slices.SortFunc(status.Conditions, func(a, b metav1.Condition) int {
+		return slices.Index(conditionOrder, a.Type) - slices.Index(conditionOrder, b.Type)
+	})
+	return status
+}
+
+var conditionOrder = []string{conditionReady, conditionKeysReady, conditionAvailable, conditionReconciling, conditionStalled}
+
+// clip keeps a message within what a person reads, and the API server takes.
+func clip(message string) string {
+	const most = 2000
+	if len(message) <= most {
+		return message
+	}
+	return strings.ToValidUTF8(message[:most], "") + "…"
+}
+
+// keysStatus shows a ring without what is secret in it.
+func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring) *v1alpha1.KeysStatus {
+	s := &v1alpha1.KeysStatus{Generation: ring.Generation}
+	for _, k := range ring.Keys {
+		shown := v1alpha1.KeyStatus{
+			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), Since: metav1.NewTime(k.Since),
+		}
+		if !k.Until.IsZero() {
+			until := metav1.NewTime(k.Until)
+			shown.Until = &until
+		}
+		if k.Kind == keys.Access {
+			s.Access = append(s.Access, shown)
+		} else {
+			s.Refresh = append(s.Refresh, shown)
+		}
+	}
+	var next time.Time
+	for _, kind := range keys.Kinds() {
+		if due := keyPolicy(g).NextRotation(ring, kind); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+	}
+	if !next.IsZero() {
+		due := metav1.NewTime(next.Truncate(time.Second))
+		s.NextRotation = &due
+	}
+	if done := ring.Rotated[keys.Access]; ring.Honoured(done) {
+		s.ObservedRotate = done
+	}
+	return s
+}
+
+// keysCondition says whether there are keys to sign with, and whether they are
+// published.
+func keysCondition(w *world, t tended, found *problem) condition {
+	switch {
+	case found != nil && strings.HasPrefix(found.reason, "Keys"), found != nil && found.reason == reasonPassphrasesLost:
+		return isFalse(found.reason, found.message)
+	case len(t.ring.Keys) == 0 && found != nil:
+		return isFalse(found.reason, found.message)
+	case len(t.ring.Keys) == 0:
+		return isFalse(reasonProgressing, "the first keys are being made")
+	case t.idle.Reason == keys.Unopenable:
+		return isFalse(reasonKeysUnopenable, t.idle.Message)
+	}
+	for _, kind := range keys.Kinds() {
+		k, signs := t.ring.Signing(kind)
+		published := w.publicKeys()
+		if !signs || published == nil || published.Data[keys.PublicFile(k.ID)] == "" {
+			return isFalse(reasonProgressing, fmt.Sprintf("the %s keys are being published", kind))
+		}
+	}
+	if len(t.waits) > 0 {
+		return isTrue(reasonRotating, "a changed passphrase waits until the change before it is through")
+	}
+	switch t.idle.Reason {
+	case keys.AwaitingPublication, keys.RingFull:
+		return isTrue(reasonRotating, t.idle.Message)
+	}
+	return isTrue(reasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys())
+}
+
+// availability says whether the API answers, and if not, why, in the words of
+// those who know: the pods.
+func availability(w *world) condition {
+	d := w.deployment()
+	if d == nil {
+		return isFalse(reasonReplicasMissing, "there are no pods yet")
+	}
+	count := fmt.Sprintf("%d of %d replicas are ready", d.Status.ReadyReplicas, replicasOf(d))
+	if warning := tooManyConnections(w); warning != "" {
+		count += "; " + warning
+	}
+	switch {
+	case replicasOf(d) == 0:
+		return isFalse(reasonScaledToZero, "it is scaled to no replicas")
+	case d.Status.AvailableReplicas > 0:
+		return isTrue(reasonReplicasReady, count)
+	}
+	if why := lastWords(w); why != "" {
+		return isFalse(reasonPodsFailing, count+": "+why)
+	}
+	return isFalse(reasonReplicasMissing, count)
+}
+
+// readiness is true only where everything of this generation of the spec is in
+// place.
+func readiness(w *world, found *problem, keysReady, available condition) condition {
+	switch {
+	case found != nil:
+		return isFalse(found.reason, found.message)
+	case w.gateway.Spec.Suspend:
+		return condition{metav1.ConditionUnknown, reasonSuspended, "spec.suspend is true: the operator changes nothing, and keys do not rotate"}
+	case keysReady.status != metav1.ConditionTrue:
+		return isFalse(keysReady.reason, keysReady.message)
+	}
+	if missing := w.kindMissing(); missing != nil {
+		return isFalse(missing.reason, missing.message)
+	}
+	d := w.deployment()
+	if d == nil || d.Status.ObservedGeneration < d.Generation {
+		return isFalse(reasonProgressing, "the pods are being made")
+	}
+	wanted := replicasOf(d)
+	if d.Status.UpdatedReplicas == wanted && d.Status.AvailableReplicas == wanted && d.Status.Replicas == wanted {
+		if available.status != metav1.ConditionTrue && wanted > 0 {
+			return available
+		}
+		return isTrue(reasonReady, available.message)
+	}
+	message := fmt.Sprintf("%d of %d replicas are up to date and ready", min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas), wanted)
+	if why := lastWords(w); why != "" {
+		return isFalse(reasonPodsFailing, message+": "+why)
+	}
+	if why := deploymentTrouble(d); why != "" {
+		return isFalse(reasonReplicasMissing, message+": "+why)
+	}
+	return isFalse(reasonProgressing, message)
+}
+
+func replicasOf(d *appsv1.Deployment) int32 {
+	if d.Spec.Replicas == nil {
+		return 1
+	}
+	return *d.Spec.Replicas
+}
+
+// deploymentTrouble is why a Deployment has no pods to ask: a quota, mostly.
+func deploymentTrouble(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+// lastWords is why a pod is not ready: what it says itself, else what it said
+// when it ended, else what keeps it from starting. Of several pods the newest
+// speaks, for it has what is wanted now.
+func lastWords(w *world) string {
+	pods := slices.Clone(w.pods)
+	slices.SortFunc(pods, func(a, b corev1.Pod) int {
+		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	})
+	for _, p := range pods {
+		if isReady(p) {
+			continue
+		}
+		if why := whyNotReady(p, w.states[p.Name].Reason); why != "" {
+			return fmt.Sprintf("pod %s: %s", p.Name, why)
+		}
+	}
+	if d := w.deployment(); d != nil {
+		return deploymentTrouble(d)
+	}
+	return ""
+}
+
+func whyNotReady(p corev1.Pod, said string) string {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return "it cannot be scheduled: " + c.Message
+		}
+	}
+	if said != "" {
+		return said
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		for _, state := range []corev1.ContainerState{c.State, c.LastTerminationState} {
+			if t := state.Terminated; t != nil && strings.TrimSpace(t.Message) != "" {
+				return tail(strings.TrimSpace(t.Message), 600)
+			}
+		}
+		if waits := c.State.Waiting; waits != nil && waits.Reason != "ContainerCreating" && waits.Reason != "PodInitializing" {
+			return strings.TrimSpace(waits.Reason + ": " + waits.Message)
+		}
+		if t := c.LastTerminationState.Terminated; t != nil {
+			return fmt.Sprintf("container %s ended with code %d (%s)", c.Name, t.ExitCode, t.Reason)
+		}
+	}
+	return ""
+}
+
+// tail is the end of a text, where an error stands.
+func tail(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	text = text[len(text)-most:]
+	for len(text) > 0 && !utf8.RuneStart(text[0]) {
+		text = text[1:]
+	}
+	return "…" + text
+}
+
+// tooManyConnections: where the database would run out of connections while pods
+// are replaced, requests fail for no reason that anyone sees.
+func tooManyConnections(w *world) string {
+	d := w.deployment()
+	for _, state := range w.states {
+		limit, each := state.Database.MaxConnections, int(w.gateway.Spec.Database.MaxConnections)
+		replicas := int(replicasOf(d))
+		if w.gateway.Spec.Autoscaling != nil {
+			replicas = int(w.gateway.Spec.Autoscaling.MaxReplicas)
+		}
+		if limit > 0 && (replicas+1)*each > limit {
+			return fmt.Sprintf("%d replicas, and one more while they are replaced, × spec.database.maxConnections %d exceed the %d connections of the database: lower one of them, or raise max_connections", replicas, each, limit)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+const root = "../.."
+
+func readDefinition(t *testing.T) apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, definition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
+		t.Fatal(err)
+	}
+	return crd
+}
+
+func mustGenerate(t *testing.T) string {
+	t.Helper()
+	text, err := generate(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestThePageIsUpToDate(t *testing.T) {
+	have, err := os.ReadFile(filepath.Join(root, reference))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != mustGenerate(t) {
+		t.Errorf("%s does not follow from %s: run go generate ./hack/crddoc", reference, definition)
+	}
+}
+
+func TestTheSameDefinitionGivesTheSamePage(t *testing.T) {
+	first := mustGenerate(t)
+	for range 10 {
+		if mustGenerate(t) != first {
+			t.Fatal("two runs gave two pages")
+		}
+	}
+}
+
+// TestEveryFieldAndEveryRefusalIsOnThePage goes by the definition alone, and so
+// not by the way in which the page is written. What Kubernetes explains is not
+// spelled out.
+func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
+	text := mustGenerate(t)
+	schema := readDefinition(t).Spec.Versions[0].Schema.OpenAPIV3Schema
+	kubernetes := map[string]string{ // by path, the type that is linked to
+		"spec.resources":                               "ResourceRequirements",
+		"spec.podTemplate.affinity":                    "Affinity",
+		"spec.podTemplate.tolerations[]":               "Toleration",
+		"spec.podTemplate.topologySpreadConstraints[]": "TopologySpreadConstraint",
+		"spec.podTemplate.sidecars[].resources":        "ResourceRequirements",
+		"spec.networkPolicy.from[]":                    "NetworkPolicyPeer",
+		"status.conditions[]":                          "Condition",
+	}
+	seen, fields, rules := map[string]bool{}, 0, 0
+	var walk func(path string, s apiextensionsv1.JSONSchemaProps)
+	walk = func(path string, s apiextensionsv1.JSONSchemaProps) {
+		if name, ok := kubernetes[path]; ok {
+			seen[path] = true
+			if !strings.Contains(text, "["+name+"](https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.") {
+				t.Errorf("%s: there is no link to Kubernetes' %s", path, name)
+			}
+			return
+		}
+		for _, rule := range s.XValidations {
+			rules++
+			if !strings.Contains(text, "| `"+rule.Message+"` |") {
+				t.Errorf("%s: the page does not tell the refusal %q", path, rule.Message)
+			}
+		}
+		if s.Items != nil {
+			walk(path+"[]", *s.Items.Schema)
+		}
+		for name, below := range s.Properties {
+			if path == "" && (name == "apiVersion" || name == "kind" || name == "metadata") {
+				continue
+			}
+			fields++
+			if path != "" && !strings.Contains(text, "\n| `"+name+"` | ") {
+				t.Errorf("%s.%s is not on the page", path, name)
+			}
+			if d := strings.Join(strings.Fields(below.Description), " "); !strings.Contains(text, strings.ReplaceAll(d, "|", `\|`)) {
+				t.Errorf("%s.%s: its description is not on the page", path, name)
+			}
+			walk(strings.TrimPrefix(path+"."+name, "."), below)
+		}
+	}
+	walk("", *schema)
+	if fields < 80 || rules < 50 {
+		t.Errorf("only %d fields and %d rules were found; this test looks in the wrong place", fields, rules)
+	}
+	for path := range kubernetes {
+		if !seen[path] {
+			t.Errorf("%s is not in the definition any more", path)
+		}
+	}
+	if strings.Contains(text, "requiredDuringSchedulingIgnoredDuringExecution") {
+		t.Error("a type of Kubernetes is spelled out")
+	}
+}
+
+func TestTheTableTellsBoundsDefaultsAndValues(t *testing.T) {
+	text := mustGenerate(t)
+	for _, row := range []string{
+		"| `replicas` | integer | `2` | 0 to 100 | ",
+		"| `exposure` | string | `Internal` | `Internal`, `Public` | ",
+		"| `database` | [Database](#specdatabase) | required |  | ",
+		"| `accessExpiry` | duration | `15m` | 10s to 24h | ",
+		"| `imagePullSecrets` | list of [LocalReference](#localreference) |  | at most 16 entries; no `name` twice | ",
+		"| `revoked` | list of strings |  | at most 64 entries; no entry twice; at most 64 characters each | ",
+		"| `labels` | map of strings |  | at most 32 entries | ",
+		"| `since` | time | required |  | ",
+		"| `AuthGateway` | `the name becomes that of a Service",
+		"| `keys.rotationInterval` | `a key would be replaced before its own tokens are dead",
+	} {
+		if !strings.Contains(text, row) {
+			t.Errorf("there is no row that begins with %s", row)
+		}
+	}
+}
+
+// A table is only one where every row has as many cells as its head.
+func TestEveryRowHasItsCells(t *testing.T) {
+	cells := func(line string) int {
+		return strings.Count(strings.ReplaceAll(line, `\|`, ""), "|")
+	}
+	want := 0
+	for i, line := range strings.Split(mustGenerate(t), "\n") {
+		switch {
+		case !strings.HasPrefix(line, "|"):
+			want = 0
+		case want == 0:
+			want = cells(line)
+		case cells(line) != want:
+			t.Errorf("line %d has %d bars, and its table %d: %s", i+1, cells(line), want, line)
+		}
+	}
+}
+
+func TestTypesAndDefinitionThatDifferAreRefused(t *testing.T) {
+	gateway := reflect.TypeFor[v1alpha1.AuthGateway]()
+	for name, change := range map[string]func(*apiextensionsv1.JSONSchemaProps){
+		"spec.replicas is in the types and not in the definition": func(spec *apiextensionsv1.JSONSchemaProps) {
+			delete(spec.Properties, "replicas")
+		},
+		"spec.colour is in the definition and not in the types": func(spec *apiextensionsv1.JSONSchemaProps) {
+			spec.Properties["colour"] = apiextensionsv1.JSONSchemaProps{Type: "string"}
+		},
+		"and the definition has different rules for them": func(spec *apiextensionsv1.JSONSchemaProps) {
+			keys := spec.Properties["keys"]
+			ref := keys.Properties["passphraseSecretRef"]
+			ref.Required = nil
+			keys.Properties["passphraseSecretRef"] = ref
+			spec.Properties["keys"] = keys
+		},
+	} {
+		crd := readDefinition(t)
+		spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+		change(&spec)
+		crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
+		if _, err := page(crd, gateway, "v1.37"); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("wanted an error with %q, got %v", name, err)
+		}
+	}
+}
+
+func TestWhatWouldBreakATableIsEscaped(t *testing.T) {
+	if got, want := code("a|b"), "`a\\|b`"; got != want {
+		t.Errorf("code: got %s, want %s", got, want)
+	}
+	if got, want := code("a`b"), "`` a`b ``"; got != want {
+		t.Errorf("code: got %s, want %s", got, want)
+	}
+	if got, want := cell("<n>-keys | or"), `&lt;n>-keys \| or`; got != want {
+		t.Errorf("cell: got %s, want %s", got, want)
+	}
+	if got, want := slug("spec.podTemplate.sidecars[]"), "specpodtemplatesidecars"; got != want {
+		t.Errorf("slug: got %s, want %s", got, want)
+	}
+	if !isKubernetes(reflect.TypeFor[metav1.Time]()) || isKubernetes(reflect.TypeFor[v1alpha1.Keys]()) {
+		t.Error("types of ours and of Kubernetes are taken for each other")
+	}
+}

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package kubernetes keeps in go.mod what the programs need that
+// hack/localkubernetes builds; nothing compiles it.
+package kubernetes
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+)

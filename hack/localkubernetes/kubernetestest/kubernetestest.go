@@ -1,0 +1,81 @@
+// Package kubernetestest gives tests a Kubernetes API server of their own: one
+// for the process, started when the first test asks for it, with the AuthGateway
+// installed, and in it a namespace for each test.
+//
+// A package that uses it has
+//
+//	func TestMain(m *testing.M) { kubernetestest.Main(m) }
+//
+// so that the server is stopped when its tests are done. If the process is
+// killed, the server dies with it (on Linux).
+//
+// It is an API server alone, with the admission plugins that are on by default
+// save ServiceAccount. No controller runs, so nobody makes pods of a Deployment,
+// collects garbage or empties a namespace that is deleted. What other CRDs a test
+// needs, it installs with envtest.InstallCRDs.
+package kubernetestest
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+var (
+	mainRuns bool
+	shared   server
+	// start starts the shared server, and gives every test the same answer: the
+	// programs may have to be built, which is not to be tried once a test.
+	start = sync.OnceValues(shared.start)
+)
+
+// Main runs the tests of a package, and stops the server if one was started.
+func Main(m *testing.M) {
+	becomeProgram()
+	mainRuns = true
+	code := m.Run()
+	if err := shared.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "kubernetestest:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// Config is how a cluster administrator reaches the server.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	if !mainRuns {
+		t.Fatal("nobody would stop the server: write func TestMain(m *testing.M) { kubernetestest.Main(m) }")
+	}
+	config, err := start()
+	if err != nil {
+		t.Fatalf("start a Kubernetes API server: %v", err)
+	}
+	return rest.CopyConfig(config)
+}
+
+// Namespace makes a namespace that takes no pod but one that Pod Security calls
+// restricted. It is not deleted: the server is thrown away as a whole.
+func Namespace(t testing.TB) string {
+	t.Helper()
+	clients, err := kubernetes.NewForConfig(Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace, err := clients.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: "test-",
+			Labels:       map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatalf("make a namespace: %v", err)
+	}
+	return namespace.Name
+}

@@ -1,0 +1,158 @@
+package kubernetestest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+func TestMain(m *testing.M) { Main(m) }
+
+func connect(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	clients, err := kubernetes.NewForConfig(Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clients
+}
+
+func TestTheServerKnowsTheAuthGatewayAndItsOwnVersion(t *testing.T) {
+	t.Parallel()
+	discovery := connect(t).Discovery()
+	version, err := discovery.ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(version.GitVersion, "v1.37.") || version.Major != "1" || version.Minor != "37" {
+		t.Errorf("the server says that it is %s, %s.%s", version.GitVersion, version.Major, version.Minor)
+	}
+	if _, err := discovery.ServerResourcesForGroupVersion("authgateway.io/v1alpha1"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEachNamespaceIsAnotherAndTakesRestrictedPodsAlone(t *testing.T) {
+	t.Parallel()
+	namespace := Namespace(t)
+	if other := Namespace(t); other == namespace {
+		t.Errorf("%s was given twice", namespace)
+	}
+	pods := connect(t).CoreV1().Pods(namespace)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "pod"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "example.com/image"}}},
+	}
+	if _, err := pods.Create(t.Context(), pod, metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
+		t.Errorf("a pod that is not restricted: %v", err)
+	}
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+		RunAsNonRoot:   new(true),
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	pod.Spec.Containers[0].SecurityContext = &corev1.SecurityContext{
+		AllowPrivilegeEscalation: new(false),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+	}
+	if _, err := pods.Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		t.Errorf("a pod that is restricted: %v", err)
+	}
+}
+
+// childVariable makes of a run of the test below one that waits to be killed.
+const childVariable = "KUBERNETESTEST_CHILD"
+
+func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
+	if os.Getenv(childVariable) != "" {
+		fmt.Printf("\n%s %s\n", Config(t).Host, shared.env.ControlPlane.Etcd.URL)
+		fmt.Println(shared.dir)
+		select {}
+	}
+	t.Parallel()
+	temporary := t.TempDir()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temporary)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var addresses []string
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && len(addresses) == 0 {
+		for word := range strings.FieldsSeq(lines.Text()) {
+			if u, err := url.Parse(word); err == nil && u.Port() != "" {
+				addresses = append(addresses, u.Host)
+			}
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	if len(addresses) != 2 {
+		t.Fatalf("the child did not say where its server and its etcd are: %q", addresses)
+	}
+	for _, address := range addresses {
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+			if err != nil {
+				break
+			}
+			_ = connection.Close()
+			if time.Now().After(deadline) {
+				t.Errorf("%s still answers", address)
+				break
+			}
+		}
+	}
+	_ = lines.Err()
+}
+
+func TestAFolderThatAKilledTestLeftIsRemovedAndOneInUseIsNot(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	abandoned, used := filepath.Join(temporary, prefix+"abandoned"), filepath.Join(temporary, prefix+"used")
+	for _, dir := range []string{abandoned, used} {
+		if err := os.MkdirAll(filepath.Join(dir, "etcd"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		lock, err := lockFolder(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dir == abandoned {
+			_ = lock.Close()
+		} else {
+			defer lock.Close()
+		}
+		old := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(dir, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removeAbandoned()
+	if _, err := os.Stat(abandoned); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s is still there (%v)", abandoned, err)
+	}
+	if _, err := os.Stat(used); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,598 @@
+package install
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+// everything is every value that adds something.
+const everything = `
+replicas: 3
+image: {repository: registry.example.com/mirror/operator, digest: "sha256:` + digest + `", pullPolicy: Always}
+serverImage: {repository: "registry.example.com:5000/mirror/authserver", tag: 0.9.0}
+allowedImages: [registry.example.com:5000/mirror/, registry.example.com/mirror/]
+imagePullSecrets: [{name: registry}]
+concurrentReconciles: 8
+log: {level: debug, format: text}
+serviceAccount:
+  name: operator
+  annotations: {example.com/role: "arn:of:something"}
+metrics:
+  certificateSecret: operator-metrics-tls
+  readers:
+  - {namespace: monitoring, name: prometheus}
+  - {namespace: monitoring, name: other}
+  serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}
+networkPolicy:
+  metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
+  egress: [{ports: [{port: 443, protocol: TCP}, {port: 53, protocol: UDP}]}, {ports: [{port: 9090}]}]
+resources: {requests: {cpu: 1, memory: 128Mi, ephemeral-storage: 1Mi}, limits: {cpu: "2", memory: 512Mi}}
+podLabels: {team: identity, sidecar.istio.io/inject: "false"}
+podAnnotations: {example.com/on: "true"}
+nodeSelector: {kubernetes.io/os: linux}
+tolerations: [{key: dedicated, operator: Exists, effect: NoSchedule}]
+affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {a: b}}}}]}}
+topologySpreadConstraints:
+- {maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: DoNotSchedule}
+- {maxSkew: 2, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {team: identity}}}
+priorityClassName: important
+fullnameOverride: identity-operator
+`
+
+const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+// watched are the namespaces that are named in renderings.
+var watched = []string{"shop", "orders"}
+
+// rendered is a release that was only rendered.
+type rendered []*unstructured.Unstructured
+
+func TestWhatTheChartMakesIsAccepted(t *testing.T) {
+	c := chart(t)
+	installServiceMonitors(t, c.cluster)
+	for _, name := range append([]string{namespace}, watched...) {
+		makeNamespace(t, c.cluster, name)
+	}
+	restricted := kubernetestest.Namespace(t)
+
+	for _, test := range []struct {
+		name, values string
+		check        func(*testing.T, rendered)
+	}{
+		{"defaults", "", func(t *testing.T, r rendered) {
+			if got := rightsOf(t, named(t, r, namespace+":auth-gateway-operator:manager")); !slices.Equal(got, operatorRights(t)) {
+				t.Errorf("the operator may\n%s", strings.Join(got, "\n"))
+			}
+			r.hasKinds(t, "CustomResourceDefinition", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole",
+				"ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
+				"NetworkPolicy", "PodDisruptionBudget", "Pod")
+			operator := r.operator(t)
+			if operator.Image != "auth-gateway/operator:"+c.about(t).AppVersion {
+				t.Errorf("the image is %s", operator.Image)
+			}
+			has(t, operator.Args, "--server-image=auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
+			hasNone(t, operator.Args, "--namespaces", "--allowed-images", "--leader-elect", "--metrics-cert-dir")
+			if crd := one(t, r, "CustomResourceDefinition"); crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
+				t.Error("the custom resource would go with the release")
+			}
+			if policy := r.networkPolicy(t); policy.Spec.Egress != nil || len(policy.Spec.PolicyTypes) != 1 || len(policy.Spec.Ingress[0].From) != 0 {
+				t.Errorf("the policy is %v", policy.Spec)
+			}
+		}},
+		{"everything", everything, func(t *testing.T, r rendered) {
+			operator := r.operator(t)
+			if operator.Image != "registry.example.com/mirror/operator@sha256:"+digest || operator.ImagePullPolicy != corev1.PullAlways {
+				t.Errorf("the image is %s, pulled %s", operator.Image, operator.ImagePullPolicy)
+			}
+			has(t, operator.Args, "--server-image=registry.example.com:5000/mirror/authserver:0.9.0", "--allowed-images=registry.example.com:5000/mirror/,registry.example.com/mirror/",
+				"--concurrent-reconciles=8", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
+			pod := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template
+			if pod.Labels["team"] != "identity" || pod.Annotations["example.com/on"] != "true" || pod.Spec.PriorityClassName != "important" ||
+				pod.Spec.ServiceAccountName != "operator" || pod.Spec.ImagePullSecrets[0].Name != "registry" || len(pod.Spec.Tolerations) != 1 ||
+				pod.Spec.Affinity.PodAntiAffinity == nil || pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" {
+				t.Errorf("the pod is %v", pod)
+			}
+			spread := pod.Spec.TopologySpreadConstraints
+			if len(spread) != 2 || spread[0].LabelSelector.MatchLabels["app.kubernetes.io/name"] != "auth-gateway-operator" || !maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "identity"}) {
+				t.Errorf("the operators are spread by %v", spread)
+			}
+			readers := as[rbacv1.ClusterRoleBinding](t, named(t, kind(r, "ClusterRoleBinding"), namespace+":identity-operator:metrics-reader"))
+			if len(readers.Subjects) != 2 || readers.Subjects[0].Namespace != "monitoring" {
+				t.Errorf("metrics are read by %v", readers.Subjects)
+			}
+			monitor := one(t, r, "ServiceMonitor")
+			endpoint := monitor.Object["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
+			if monitor.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "1m" || endpoint["tlsConfig"].(map[string]any)["serverName"] != "identity-operator."+namespace+".svc" {
+				t.Errorf("the ServiceMonitor is %v", monitor.Object)
+			}
+			if policy := r.networkPolicy(t); len(policy.Spec.Egress) != 2 || len(policy.Spec.PolicyTypes) != 2 || len(policy.Spec.Ingress[0].From) != 1 {
+				t.Errorf("the policy is %v", policy.Spec)
+			}
+		}},
+		{"some namespaces", "watchNamespaces: [shop, orders]", func(t *testing.T, r rendered) {
+			has(t, r.operator(t).Args, "--namespaces=shop,orders")
+			r.isConfined(t)
+			for _, role := range kind(r, "ClusterRole") {
+				for _, right := range rightsOf(t, role) {
+					if _, object, _ := strings.Cut(right, " "); object != "tokenreviews.authentication.k8s.io" && object != "subjectaccessreviews.authorization.k8s.io" && object != "/metrics" &&
+						aggregated(role) == nil {
+						t.Errorf("%s: %s", nameOf(role), right)
+					}
+				}
+			}
+		}},
+		{"its own namespace", "watchNamespaces: [" + namespace + "]", nil},
+		{"nothing of the cluster", "{watchNamespaces: [shop, orders], metrics: {enabled: false}, crds: {install: false}, rbac: {userRoles: false}}", func(t *testing.T, r rendered) {
+			r.isConfined(t)
+			for _, o := range r {
+				if o.GetNamespace() == "" {
+					t.Errorf("%s is of the cluster", nameOf(o))
+				}
+			}
+		}},
+		{"no metrics", "metrics: {enabled: false}", func(t *testing.T, r rendered) {
+			has(t, r.operator(t).Args, "--metrics-bind-address=0")
+			if text := fmt.Sprint(r); strings.Contains(text, "tokenreviews") || strings.Contains(text, "8443") {
+				t.Error("metrics are off, and something is there for them")
+			}
+		}},
+		{"no metrics, but a certificate", "metrics: {enabled: false, certificateSecret: tls}", func(t *testing.T, r rendered) {
+			hasNone(t, r.operator(t).Args, "--metrics-cert-dir")
+		}},
+		{"a ServiceMonitor", "metrics: {serviceMonitor: {enabled: true, labels: {app.kubernetes.io/name: prometheus}}}", func(t *testing.T, r rendered) {
+			tls := one(t, r, "ServiceMonitor").Object["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)["tlsConfig"]
+			if diff := cmp.Diff(map[string]any{"insecureSkipVerify": true}, tls); diff != "" {
+				t.Error(diff)
+			}
+		}},
+		{"no custom resource", "crds: {install: false}", func(t *testing.T, r rendered) {
+			if len(kind(r, "CustomResourceDefinition")) != 0 {
+				t.Error("it is there")
+			}
+		}},
+		{"no roles for users", "rbac: {userRoles: false}", func(t *testing.T, r rendered) {
+			for _, role := range kind(r, "ClusterRole") {
+				if aggregated(role) != nil {
+					t.Errorf("%s is there", nameOf(role))
+				}
+			}
+		}},
+		{"an account that there is", "serviceAccount: {create: false, name: there}", func(t *testing.T, r rendered) {
+			if len(kind(r, "ServiceAccount")) != 0 {
+				t.Error("an account is made")
+			}
+			if name := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.ServiceAccountName; name != "there" {
+				t.Errorf("the pods are %s", name)
+			}
+		}},
+		{"no policies", "{networkPolicy: {enabled: false}, podDisruptionBudget: {enabled: false}}", func(t *testing.T, r rendered) {
+			if len(kind(r, "NetworkPolicy", "PodDisruptionBudget")) != 0 {
+				t.Error("they are there")
+			}
+		}},
+		{"no limits", "resources: {limits: null, requests: null}", func(t *testing.T, r rendered) {
+			for _, variable := range r.operator(t).Env {
+				if variable.Name == "GOMEMLIMIT" {
+					t.Error("the memory of the node is taken for the operator's")
+				}
+			}
+		}},
+		{"another tag", "{image: {tag: v2}, serverImage: {digest: 'sha256:" + digest + "'}}", func(t *testing.T, r rendered) {
+			if image := r.operator(t).Image; image != "auth-gateway/operator:v2" {
+				t.Errorf("the image is %s", image)
+			}
+			has(t, r.operator(t).Args, "--server-image=auth-gateway/authserver@sha256:"+digest)
+		}},
+		{"no replicas", "replicas: 0", func(t *testing.T, r rendered) {
+			if n := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Replicas; n == nil || *n != 0 {
+				t.Errorf("there are %v", n)
+			}
+		}},
+		{"texts that look like something else", `{podAnnotations: {"yes": "no", n: "1", t: "{{ .Values }}"}, podLabels: {v: "1.0"}, nodeSelector: {v: "true"}}`, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := rendered(c.template(t, test.name, test.values))
+			for _, o := range r {
+				c.cluster.accepts(t, o)
+			}
+			for _, pod := range pods(t, r) {
+				if err := c.cluster.admits(t, restricted, pod); err != nil {
+					t.Errorf("a pod is refused: %v", err)
+				}
+			}
+			r.isWhole(t)
+			checkWorkload(t, r)
+			operatorTakes(t, r.operator(t).Args)
+			if test.check != nil {
+				test.check(t, r)
+			}
+		})
+	}
+}
+
+func makeNamespace(t *testing.T, c cluster, name string) {
+	t.Helper()
+	err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+// operator is the operator's container.
+func (r rendered) operator(t *testing.T) corev1.Container {
+	t.Helper()
+	return as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.Containers[0]
+}
+
+func (r rendered) networkPolicy(t *testing.T) *networkingv1.NetworkPolicy {
+	t.Helper()
+	return as[networkingv1.NetworkPolicy](t, one(t, r, "NetworkPolicy"))
+}
+
+func (r rendered) hasKinds(t *testing.T, kinds ...string) {
+	t.Helper()
+	var found []string
+	for _, o := range r {
+		found = append(found, o.GetKind())
+	}
+	slices.Sort(kinds)
+	slices.Sort(found)
+	if diff := cmp.Diff(kinds, found); diff != "" {
+		t.Errorf("there is more or less than is wanted:\n%s", diff)
+	}
+}
+
+// isWhole: every object says which release it belongs to, and each binding is of
+// a role and an account that are there.
+func (r rendered) isWhole(t *testing.T) {
+	t.Helper()
+	there := map[string]bool{}
+	for _, o := range r {
+		if there[nameOf(o)] {
+			t.Errorf("%s is there twice", nameOf(o))
+		}
+		there[nameOf(o)] = true
+		if o.GetNamespace() != "" && o.GetNamespace() != namespace && !slices.Contains(watched, o.GetNamespace()) {
+			t.Errorf("%s is in a namespace that nobody named", nameOf(o))
+		}
+		has := o.GetLabels()
+		if has["app.kubernetes.io/instance"] != "auth-gateway" || has["app.kubernetes.io/managed-by"] != "Helm" || has["app.kubernetes.io/part-of"] != "auth-gateway" || has["helm.sh/chart"] == "" {
+			t.Errorf("%s has the labels %v", nameOf(o), has)
+		}
+	}
+	operator := as[appsv1.Deployment](t, one(t, r, "Deployment"))
+	account := rbacv1.Subject{Kind: "ServiceAccount", Namespace: namespace, Name: operator.Spec.Template.Spec.ServiceAccountName}
+	for _, o := range kind(r, "RoleBinding", "ClusterRoleBinding") {
+		b := as[rbacv1.RoleBinding](t, o) // a ClusterRoleBinding has the same fields
+		to := strings.TrimSpace(b.RoleRef.Kind + " " + strings.TrimPrefix(o.GetNamespace()+"/"+b.RoleRef.Name, "/"))
+		if !there[to] {
+			t.Errorf("%s is of %s, which is not there", nameOf(o), to)
+		}
+		if !strings.HasSuffix(o.GetName(), ":metrics-reader") && (len(b.Subjects) != 1 || b.Subjects[0] != account) {
+			t.Errorf("%s is for %v, and the operator is %v", nameOf(o), b.Subjects, account)
+		}
+	}
+	for _, account := range kind(r, "ServiceAccount") {
+		if mounted := as[corev1.ServiceAccount](t, account).AutomountServiceAccountToken; mounted == nil || *mounted {
+			t.Errorf("every pod of %s gets its token", nameOf(account))
+		}
+	}
+}
+
+// isConfined: in each watched namespace the operator has just its rules, and no
+// ClusterRole has any of them.
+func (r rendered) isConfined(t *testing.T) {
+	t.Helper()
+	in := map[string]bool{}
+	for _, role := range kind(r, "Role") {
+		if role.GetNamespace() == namespace {
+			continue
+		}
+		in[role.GetNamespace()] = true
+		if diff := cmp.Diff(operatorRights(t), rightsOf(t, role)); diff != "" {
+			t.Errorf("%s\n%s", nameOf(role), diff)
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(watched)), slices.Sorted(maps.Keys(in))); diff != "" {
+		t.Errorf("the operator has rights in other namespaces than it watches:\n%s", diff)
+	}
+	for _, role := range kind(r, "ClusterRole") {
+		for _, right := range rightsOf(t, role) {
+			if strings.Contains(right, "secrets") {
+				t.Errorf("%s: %s", nameOf(role), right)
+			}
+		}
+	}
+}
+
+// checkWorkload holds for what both Kustomize and Helm make: whatever selects
+// the operator's pods does, and gateways let them in.
+func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
+	t.Helper()
+	d := as[appsv1.Deployment](t, one(t, objects, "Deployment"))
+	pod := labels.Set(d.Spec.Template.Labels)
+	if pod["app.kubernetes.io/name"] != "auth-gateway-operator" {
+		t.Errorf("gateways keep out pods with the labels %v", pod)
+	}
+	if pod["app.kubernetes.io/managed-by"] == "auth-gateway-operator" {
+		t.Error("the operator would take its own pods for those of a gateway")
+	}
+	selects := func(what string, selector labels.Selector, err error) {
+		t.Helper()
+		if err != nil || selector.Empty() || !selector.Matches(pod) {
+			t.Errorf("%s selects %s, the pods have %v: %v", what, selector, pod, err)
+		}
+		for _, other := range kind(objects, "Pod") { // the test's
+			if selector.Matches(labels.Set(other.GetLabels())) {
+				t.Errorf("%s selects %s too", what, nameOf(other))
+			}
+		}
+	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	selects("the Deployment", selector, err)
+	for _, o := range kind(objects, "PodDisruptionBudget") {
+		selector, err := metav1.LabelSelectorAsSelector(as[policyv1.PodDisruptionBudget](t, o).Spec.Selector)
+		selects(nameOf(o), selector, err)
+	}
+	for _, o := range kind(objects, "NetworkPolicy") {
+		policy := as[networkingv1.NetworkPolicy](t, o)
+		selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+		selects(nameOf(o), selector, err)
+		for _, rule := range policy.Spec.Ingress {
+			for _, port := range rule.Ports {
+				// Metrics are behind a lock of their own; nothing else is open to all.
+				if port.Port.IntValue() != 8443 && len(rule.From) == 0 {
+					t.Errorf("everybody reaches %s", port.Port)
+				}
+			}
+		}
+	}
+	for _, o := range kind(objects, "Service") {
+		service := as[corev1.Service](t, o)
+		selects(nameOf(o), labels.SelectorFromSet(service.Spec.Selector), nil)
+		for _, port := range service.Spec.Ports {
+			if !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal }) {
+				t.Errorf("%s leads to the port %s, which no container has", nameOf(o), port.TargetPort.StrVal)
+			}
+		}
+	}
+	operator := d.Spec.Template.Spec.Containers[0]
+	if s := operator.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+		t.Error("the operator may write to its image")
+	}
+	if operator.LivenessProbe == nil || operator.ReadinessProbe == nil {
+		t.Error("the operator is not probed")
+	}
+	if !slices.ContainsFunc(operator.Env, func(e corev1.EnvVar) bool {
+		return e.Name == "POD_NAMESPACE" && e.ValueFrom.FieldRef.FieldPath == "metadata.namespace"
+	}) {
+		t.Error("the operator does not know where it is")
+	}
+}
+
+// operatorProgram is the operator, built from what is here.
+var operatorProgram = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "operator-")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", dir, "./cmd/operator")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the operator: %w: %s", err, out)
+	}
+	return filepath.Join(dir, "operator"), nil
+})
+
+// operatorTakes: the operator understands what it would be started with.
+func operatorTakes(t *testing.T, args []string) {
+	t.Helper()
+	program, err := operatorProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Flags are read before anything is done, which here is little.
+	if out, err := exec.CommandContext(t.Context(), program, append(slices.Clone(args), "version")...).CombinedOutput(); err != nil {
+		t.Errorf("the operator does not take %q: %v\n%s", args, err, out)
+	}
+}
+
+func has(t *testing.T, args []string, wanted ...string) {
+	t.Helper()
+	for _, arg := range wanted {
+		if !slices.Contains(args, arg) {
+			t.Errorf("the operator has the arguments %q, and not %q", args, arg)
+		}
+	}
+}
+
+func hasNone(t *testing.T, args []string, flags ...string) {
+	t.Helper()
+	for _, flag := range flags {
+		if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, flag) }) {
+			t.Errorf("the operator has the arguments %q, and among them %s", args, flag)
+		}
+	}
+}
+
+func TestValuesThatMeanNothingAreRefused(t *testing.T) {
+	c := chart(t)
+	for values, message := range map[string]string{
+		"replicaCount: 2":                                                  "additional properties 'replicaCount' not allowed",
+		"image: {tagg: x}":                                                 "'/image': additional properties 'tagg' not allowed",
+		"replicas: two":                                                    "'/replicas': got string, want integer",
+		"replicas: -1":                                                     "'/replicas': minimum: got -1, want 0",
+		"watchNamespaces: shop,orders":                                     "'/watchNamespaces': got string, want array",
+		"watchNamespaces: ['shop,orders']":                                 "'/watchNamespaces/0'",
+		"watchNamespaces: [Shop]":                                          "'/watchNamespaces/0'",
+		"watchNamespaces: [shop, shop]":                                    "'/watchNamespaces': items at 0 and 1 are equal",
+		"image: {pullPolicy: Sometimes}":                                   "value must be one of 'Always', 'IfNotPresent', 'Never'",
+		"image: {digest: abc}":                                             "'/image/digest'",
+		"image: {repository: ''}":                                          "'/image/repository'",
+		"serverImage: {tag: 'a b'}":                                        "'/serverImage/tag'",
+		"allowedImages: ['a,b']":                                           "'/allowedImages/0'",
+		"imagePullSecrets: [registry]":                                     "'/imagePullSecrets/0': got string, want object",
+		"log: {level: loud}":                                               "'/log/level': value must be one of 'debug', 'info', 'warn', 'error'",
+		"concurrentReconciles: 0":                                          "'/concurrentReconciles'",
+		"crds: {enabled: true}":                                            "'/crds': additional properties 'enabled' not allowed",
+		"crds: {install: 'yes'}":                                           "'/crds/install': got string, want boolean",
+		"metrics: {readers: [{name: prometheus}]}":                         "missing property 'namespace'",
+		"metrics: {serviceMonitor: {interval: often}}":                     "'/metrics/serviceMonitor/interval'",
+		"podLabels: {team: 1}":                                             "'/podLabels/team': got number, want string",
+		"affinity: {nodeAffinities: {}}":                                   "'/affinity'",
+		"priorityClassName: [a]":                                           "'/priorityClassName': got array, want string",
+		"fullnameOverride: 'A B'":                                          "'/fullnameOverride'",
+		"podLabels: {app.kubernetes.io/name: mine}":                        "podLabels: app.kubernetes.io/name is the chart's own: choose a label with another prefix",
+		"serviceAccount: {create: false}":                                  "write the name of the account that there is to serviceAccount.name",
+		"metrics: {enabled: false, readers: [{namespace: a, name: b}]}":    "write metrics.enabled: true too",
+		"metrics: {enabled: false, serviceMonitor: {enabled: true}}":       "write metrics.enabled: true too",
+		"networkPolicy: {metricsFrom: {namespaceSelector: {}}}":            "'/networkPolicy/metricsFrom': got object, want array",
+		"topologySpreadConstraints: {topologyKey: kubernetes.io/hostname}": "'/topologySpreadConstraints': got object, want array",
+	} {
+		_, err := c.tryTemplate(t, values)
+		if err == nil {
+			t.Errorf("%s is accepted", values)
+		} else if !strings.Contains(err.Error(), message) {
+			t.Errorf("%s: the message has no %q:\n%v", values, message, err)
+		}
+	}
+}
+
+// A value that the schema allows and values.yaml lacks would be a secret.
+func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
+	c := chart(t)
+	var schema struct{ Properties map[string]any }
+	var values map[string]any
+	for name, into := range map[string]any{"values.schema.json": &schema, "values.yaml": &values} {
+		text, err := os.ReadFile(filepath.Join(c.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err = yaml.YAMLToJSON(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(text, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Helm's own; and what has the form of Kubernetes' API.
+	exempt := []string{"global", "enabled", "resources.claims", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity"}
+	var compare func(path string, schema, values map[string]any)
+	compare = func(path string, schema, values map[string]any) {
+		for key, s := range schema {
+			name := strings.TrimPrefix(path+"."+key, ".")
+			value, there := values[key]
+			if !there {
+				if !slices.Contains(exempt, name) {
+					t.Errorf("values.yaml says nothing about %s", name)
+				}
+				continue
+			}
+			if inner, ok := s.(map[string]any)["properties"].(map[string]any); ok {
+				compare(name, inner, value.(map[string]any))
+			}
+		}
+	}
+	compare("", schema.Properties, values)
+}
+
+func TestTheChartPassesHelmsLinter(t *testing.T) {
+	c := chart(t)
+	for _, values := range []string{"", everything, "watchNamespaces: [shop]"} {
+		if out, err := c.try(t, "lint", "--strict", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, values)); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}
+}
+
+// In Kubernetes that lacks a function of the custom resource's rules, it would
+// only be refused halfway.
+func TestAnOldKubernetesIsRefused(t *testing.T) {
+	c := chart(t)
+	_, err := c.try(t, "template", c.dir, "--kube-version", "v1.30.9")
+	if err == nil || !strings.Contains(err.Error(), "chart requires kubeVersion: "+c.about(t).KubeVersion) {
+		t.Error(err)
+	}
+	// Providers' versions look like versions before a release.
+	if _, err := c.try(t, "template", c.dir, "--kube-version", "v1.31.0-gke.1"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
+	c := chart(t)
+	makeNamespace(t, c.cluster, namespace)
+	long := strings.Repeat("long-", 10) + "abc" // the longest name of a release
+	for release, name := range map[string]string{
+		"auth-gateway":          "auth-gateway-operator",
+		"my-auth-gateway":       "my-auth-gateway-operator",
+		"auth-gateway-operator": "auth-gateway-operator",
+		"shop":                  "shop-auth-gateway-operator",
+		"shop.example":          "shop-example-auth-gateway-operator",
+		long:                    long + "-auth-gate",
+	} {
+		out := c.run(t, "template", release, c.dir, "--namespace", namespace, "--kube-version", c.version)
+		objects := parse(t, []byte(out))
+		if got := one(t, objects, "Deployment").GetName(); got != name {
+			t.Errorf("the operator of the release %s is called %s, want %s", release, got, name)
+		}
+		for _, o := range objects {
+			c.cluster.accepts(t, o)
+		}
+	}
+}
+
+// A chart of charts hands down values of its own: global, and the condition.
+func TestAnotherChartMayDependOnIt(t *testing.T) {
+	c := chart(t)
+	parent := t.TempDir()
+	if err := os.CopyFS(filepath.Join(parent, "charts", "auth-gateway"), os.DirFS(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	about := fmt.Sprintf(`{apiVersion: v2, name: platform, version: 1.0.0, dependencies: [{name: auth-gateway, version: %q, condition: auth-gateway.enabled}]}`, c.about(t).Version)
+	if err := os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for enabled, objects := range map[bool]int{true: 16, false: 0} {
+		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1}}", enabled))
+		out := c.run(t, "template", "platform", parent, "--namespace", namespace, "--kube-version", c.version, "--values", values)
+		if got := len(parse(t, []byte(out))); got != objects {
+			t.Errorf("enabled: %v: there are %d objects, want %d", enabled, got, objects)
+		}
+	}
+}
+
+// What is packed is what is here.
+func TestAPackageOfTheChartMakesTheSame(t *testing.T) {
+	c := chart(t)
+	dir := t.TempDir()
+	c.run(t, "package", c.dir, "--destination", dir)
+	packed := filepath.Join(dir, "auth-gateway-"+c.about(t).Version+".tgz")
+	for _, command := range [][]string{{"template", "--namespace", namespace, "--kube-version", c.version}, {"show", "readme"}, {"show", "values"}} {
+		if diff := cmp.Diff(c.run(t, append(command, c.dir)...), c.run(t, append(command, packed)...)); diff != "" {
+			t.Errorf("helm %v: %s", command, diff)
+		}
+	}
+}

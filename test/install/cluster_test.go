@@ -1,0 +1,292 @@
+package install
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+func TestMain(m *testing.M) { kubernetestest.Main(m) }
+
+const (
+	root    = "../.."
+	crdName = "authgateways.authgateway.io"
+)
+
+// cluster is the API server, asked by its administrator. What has an unknown or
+// doubled field is refused.
+type cluster struct {
+	client.Client
+	config *rest.Config
+}
+
+func connect(t *testing.T) cluster {
+	t.Helper()
+	config := kubernetestest.Config(t)
+	config.QPS = -1
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster{client.WithFieldValidation(c, metav1.FieldValidationStrict), config}
+}
+
+// apply is what `kubectl apply --server-side` does.
+func (c cluster) apply(ctx context.Context, object *unstructured.Unstructured, options ...client.ApplyOption) error {
+	options = append(options, client.FieldOwner("kubectl"), client.ForceOwnership)
+	// The answer is written into what was sent.
+	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), options...)
+}
+
+// accepts tries to apply, and changes nothing.
+func (c cluster) accepts(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
+	if err := c.apply(t.Context(), object, client.DryRunAll); err != nil {
+		t.Errorf("%s is refused: %v", nameOf(object), err)
+	}
+}
+
+// exists says whether there is such an object.
+func (c cluster) exists(t *testing.T, object *unstructured.Unstructured) bool {
+	t.Helper()
+	err := c.Get(t.Context(), client.ObjectKeyFromObject(object), object.DeepCopy())
+	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
+		t.Fatalf("look for %s: %v", nameOf(object), err)
+	}
+	return err == nil
+}
+
+// admits tries to make a pod, alone, in a namespace that takes none but those of
+// the standard "restricted".
+func (c cluster) admits(t *testing.T, namespace string, pod *corev1.Pod) error {
+	t.Helper()
+	pod = pod.DeepCopy()
+	pod.Name, pod.Namespace, pod.Labels = "probe", namespace, nil
+	pod.Spec.PriorityClassName = "" // it need not be there
+	return c.Create(t.Context(), pod, client.DryRunAll)
+}
+
+// pods are those that objects bring, or make.
+func pods(t *testing.T, objects []*unstructured.Unstructured) []*corev1.Pod {
+	t.Helper()
+	var all []*corev1.Pod
+	for _, o := range objects {
+		switch o.GetKind() {
+		case "Pod":
+			all = append(all, as[corev1.Pod](t, o))
+		case "Deployment":
+			template := as[appsv1.Deployment](t, o).Spec.Template
+			all = append(all, &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec})
+		}
+	}
+	if len(all) == 0 {
+		t.Error("there are no pods")
+	}
+	return all
+}
+
+// question is whether an account may do something.
+type question struct {
+	verb, group, resource, namespace, name string
+}
+
+func (q question) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s.%s in %q %s", q.verb, q.resource, q.group, q.namespace, q.name))
+}
+
+// hold asks the API server what an account may do.
+func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []question) {
+	t.Helper()
+	for i, questions := range [][]question{mayNot, may} {
+		for _, q := range questions {
+			resource, sub, _ := strings.Cut(q.resource, "/")
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				User:   "system:serviceaccount:" + account.Namespace + ":" + account.Name,
+				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account.Namespace, "system:authenticated"},
+				ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Verb: q.verb, Group: q.group, Resource: resource, Subresource: sub, Namespace: q.namespace, Name: q.name,
+				},
+			}}
+			expected := i == 1
+			// What authorizes watches the rules, and lags a little behind.
+			if err := eventually(t, func() error {
+				review.Status = authorizationv1.SubjectAccessReviewStatus{}
+				if err := c.Create(t.Context(), review); err != nil {
+					return err
+				}
+				if review.Status.Allowed != expected {
+					return fmt.Errorf("may %s %s: %v, want %v: %s", account, q, review.Status.Allowed, expected, review.Status.Reason)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// removeCRD takes the custom resource away, and all AuthGateways with it, and
+// puts it back at the end: other tests of this package want it.
+func (c cluster) removeCRD(t *testing.T) {
+	t.Helper()
+	remove := func(ctx context.Context) error {
+		crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: crdName}}
+		if err := c.Delete(ctx, crd); err != nil {
+			return client.IgnoreNotFound(err)
+		}
+		return eventually(t, func() error {
+			if err := c.Get(ctx, client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("the custom resource does not go: %v", err)
+			}
+			return nil
+		})
+	}
+	if err := remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := remove(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, crd := range readObjects(t, filepath.Join(root, "config", "crd", "bases", "authgateway.io_authgateways.yaml")) {
+			if err := c.apply(ctx, crd); err != nil {
+				t.Error(err)
+			}
+		}
+		c.served(ctx, t)
+	})
+}
+
+// served waits until AuthGateways can be made.
+func (c cluster) served(ctx context.Context, t *testing.T) {
+	t.Helper()
+	if err := eventually(t, func() error { return c.List(ctx, &v1alpha1.AuthGatewayList{}) }); err != nil {
+		t.Error(err)
+	}
+}
+
+// eventually tries for a while.
+func eventually(t *testing.T, try func() error) error {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = try(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// readObjects reads the objects in a file.
+func readObjects(t *testing.T, path string) []*unstructured.Unstructured {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, text)
+}
+
+// parse reads objects. A key that stands twice in a mapping is an error.
+func parse(t *testing.T, text []byte) []*unstructured.Unstructured {
+	t.Helper()
+	var objects []*unstructured.Unstructured
+	for reader := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return objects
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := yaml.YAMLToJSONStrict(document)
+		if err != nil {
+			t.Fatalf("%v in:\n%s", err, document)
+		}
+		if string(asJSON) == "null" { // comments alone
+			continue
+		}
+		object := &unstructured.Unstructured{}
+		if err := object.UnmarshalJSON(asJSON); err != nil {
+			t.Fatalf("%v in:\n%s", err, document)
+		}
+		objects = append(objects, object)
+	}
+}
+
+// as gives an object its type.
+func as[T any](t *testing.T, object *unstructured.Unstructured) *T {
+	t.Helper()
+	text, err := object.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	typed := new(T)
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(typed); err != nil {
+		t.Fatalf("%s: %v", nameOf(object), err)
+	}
+	return typed
+}
+
+// kind selects objects.
+func kind(objects []*unstructured.Unstructured, kinds ...string) []*unstructured.Unstructured {
+	var found []*unstructured.Unstructured
+	for _, o := range objects {
+		for _, k := range kinds {
+			if o.GetKind() == k {
+				found = append(found, o)
+			}
+		}
+	}
+	return found
+}
+
+// one is the only object of a kind.
+func one(t *testing.T, objects []*unstructured.Unstructured, which string) *unstructured.Unstructured {
+	t.Helper()
+	found := kind(objects, which)
+	if len(found) != 1 {
+		t.Fatalf("there are %d of %s, want 1", len(found), which)
+	}
+	return found[0]
+}
+
+func nameOf(o *unstructured.Unstructured) string {
+	return strings.TrimSpace(o.GetKind() + " " + strings.TrimPrefix(o.GetNamespace()+"/"+o.GetName(), "/"))
+}

@@ -1,0 +1,151 @@
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
+)
+
+// namespace is the one of releases that are only rendered.
+const namespace = "identity"
+
+// helmProgram is the path of helm, of the version in hack/tools/kubernetes. It is
+// built the first time, which takes minutes.
+var helmProgram = sync.OnceValues(func() (string, error) {
+	cmd := exec.Command("go", "tool", "-modfile=hack/tools/kubernetes/go.mod", "-n", "helm")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("build helm: %w: %s", err, exit.Stderr)
+	}
+	return strings.TrimSpace(string(out)), err
+})
+
+// helm runs the program with an API server, and with no settings of the machine.
+type helm struct {
+	program, home string
+	environment   []string
+}
+
+func newHelm(t *testing.T, c cluster) helm {
+	t.Helper()
+	program, err := helmProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	h := helm{program: program, home: home, environment: []string{
+		"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home,
+		"KUBECONFIG=" + filepath.Join(home, "kubeconfig"),
+	}}
+	kubeconfig := clientcmdapi.Config{
+		Clusters: map[string]*clientcmdapi.Cluster{"test": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{"admin": {
+			ClientCertificateData: c.config.CertData, ClientKeyData: c.config.KeyData, Token: c.config.BearerToken,
+		}},
+		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "admin"}},
+		CurrentContext: "test",
+	}
+	if err := clientcmd.WriteToFile(kubeconfig, filepath.Join(home, "kubeconfig")); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// try runs helm, and makes of what it says on its standard error an error.
+func (h helm) try(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), h.program, args...)
+	cmd.Env = h.environment
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, errs.Bytes())
+	}
+	return out.String(), nil
+}
+
+func (h helm) run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := h.try(t, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// aChart is the chart, to be rendered for the API server of the tests.
+type aChart struct {
+	helm
+	dir     string
+	cluster cluster
+	version string // of Kubernetes
+}
+
+func chart(t *testing.T) aChart {
+	t.Helper()
+	c := connect(t)
+	server, err := discovery.NewDiscoveryClientForConfig(c.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := server.ServerVersion()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aChart{newHelm(t, c), filepath.Join(root, "charts", "auth-gateway"), c, version.GitVersion}
+}
+
+// tryTemplate renders a release called auth-gateway with these values, YAML.
+func (c aChart) tryTemplate(t *testing.T, values string) (string, error) {
+	t.Helper()
+	return c.try(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, values))
+}
+
+func (c aChart) template(t *testing.T, name, values string) []*unstructured.Unstructured {
+	t.Helper()
+	out, err := c.tryTemplate(t, values)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return parse(t, []byte(out))
+}
+
+func (h helm) file(t *testing.T, values string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// about is what the Chart.yaml says.
+type about struct {
+	Name, Version, AppVersion, KubeVersion string
+}
+
+func (c aChart) about(t *testing.T) about {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.dir, "Chart.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a about
+	if err := yaml.Unmarshal(text, &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

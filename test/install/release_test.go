@@ -1,0 +1,296 @@
+package install
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+// release is one in the API server.
+type release struct {
+	aChart
+	name, namespace string
+}
+
+// do runs helm for the release: install, upgrade or uninstall. No pods run here,
+// so nothing is waited for.
+func (r release) do(t *testing.T, command, values string, more ...string) (string, error) {
+	t.Helper()
+	args := []string{command, r.name, "--namespace", r.namespace}
+	if command != "uninstall" {
+		args = append(args, r.dir, "--wait=false", "--values", r.file(t, values))
+	}
+	return r.try(t, append(args, more...)...)
+}
+
+func (r release) must(t *testing.T, command, values string, more ...string) string {
+	t.Helper()
+	out, err := r.do(t, command, values, more...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// objects are those that the release has made.
+func (r release) objects(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
+	return parse(t, []byte(r.run(t, "get", "manifest", r.name, "--namespace", r.namespace)))
+}
+
+// column is what the custom resource of an older version lacks in these tests.
+const column = "    - jsonPath: .status.url\n      name: URL\n      priority: 1\n      type: string\n"
+
+// older is the chart as it was before.
+func (c aChart) older(t *testing.T) aChart {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "auth-gateway")
+	if err := os.CopyFS(dir, os.DirFS(c.dir)); err != nil {
+		t.Fatal(err)
+	}
+	now := c.about(t)
+	for file, change := range map[string][2]string{
+		"Chart.yaml":                      {now.Version, "0.0.9"},
+		"templates/crd-authgateways.yaml": {column, ""},
+	} {
+		path := filepath.Join(dir, file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.ReplaceAll(string(text), change[0], change[1])
+		if changed == string(text) {
+			t.Fatalf("%s has no %q", file, change[0])
+		}
+		if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.dir = dir
+	return c
+}
+
+// hasColumn says whether the custom resource has it.
+func (c cluster) hasColumn(t *testing.T) bool {
+	t.Helper()
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	if err := c.Get(t.Context(), client.ObjectKey{Name: crdName}, crd); err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(crd.Spec.Versions[0].AdditionalPrinterColumns, func(column apiextensionsv1.CustomResourceColumnDefinition) bool {
+		return column.Name == "URL"
+	})
+}
+
+// hasGone: of a release nothing is left but the custom resource.
+func (c cluster) hasGone(t *testing.T, objects []*unstructured.Unstructured, r release) {
+	t.Helper()
+	for _, o := range objects {
+		kept := o.GetKind() == "CustomResourceDefinition"
+		if there := c.exists(t, o); there != kept {
+			t.Errorf("after it was uninstalled, %s is there: %v", nameOf(o), there)
+		}
+	}
+	var records corev1.SecretList
+	if err := c.List(t.Context(), &records, client.InNamespace(r.namespace)); err != nil {
+		t.Fatal(err)
+	}
+	if len(records.Items) != 0 {
+		t.Errorf("there are still %d Secrets", len(records.Items))
+	}
+}
+
+// gateway makes an AuthGateway.
+func (c cluster) gateway(t *testing.T, namespace string) *v1alpha1.AuthGateway {
+	t.Helper()
+	g := &v1alpha1.AuthGateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "auth", Namespace: namespace},
+		Spec: v1alpha1.AuthGatewaySpec{Database: v1alpha1.Database{
+			Host: "postgres", Name: "auth", CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"},
+		}},
+	}
+	// A custom resource is served a moment after it was made.
+	if err := eventually(t, func() error { return c.Create(t.Context(), g) }); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// isStill: an AuthGateway is the very one that it was.
+func (c cluster) isStill(t *testing.T, g *v1alpha1.AuthGateway, when string) {
+	t.Helper()
+	now := &v1alpha1.AuthGateway{}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(g), now); err != nil || now.UID != g.UID || now.DeletionTimestamp != nil {
+		t.Errorf("%s, the AuthGateway is %v, %v", when, now.ObjectMeta, err)
+	}
+}
+
+func (c cluster) operator(t *testing.T, r release) (*appsv1.Deployment, error) {
+	t.Helper()
+	d := &appsv1.Deployment{}
+	return d, c.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}, d)
+}
+
+func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
+	now := chart(t)
+	c := now.cluster
+	c.removeCRD(t)
+	shop, elsewhere := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
+	r := release{now.older(t), "auth-gateway", kubernetestest.Namespace(t)}
+	account := client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}
+
+	// Install.
+	notes := r.must(t, "install", "")
+	if !strings.Contains(notes, "in all namespaces") || !strings.Contains(notes, "rollout status deployment auth-gateway-operator") {
+		t.Errorf("the notes are\n%s", notes)
+	}
+	if c.hasColumn(t) {
+		t.Fatal("the older custom resource is not older")
+	}
+	d, err := c.operator(t, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=auth-gateway/authserver:0.0.9")
+	g := c.gateway(t, shop)
+	c.hold(t, account, []question{
+		{verb: "list", resource: "secrets"},
+		{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"},
+		{verb: "update", group: "coordination.k8s.io", resource: "leases", namespace: r.namespace, name: "auth-gateway-operator"},
+	}, []question{
+		{verb: "delete", group: "authgateway.io", resource: "authgateways", namespace: shop},
+		{verb: "create", resource: "pods/exec", namespace: shop},
+	})
+
+	// Upgrade, with other values.
+	r.aChart = now
+	notes = r.must(t, "upgrade", "{watchNamespaces: ["+shop+"], replicas: 3, metrics: {enabled: false}}")
+	if !strings.Contains(notes, "in "+shop+", and has rights there alone") || !strings.Contains(notes, "namespace: "+shop) {
+		t.Errorf("the notes are\n%s", notes)
+	}
+	if !c.hasColumn(t) {
+		t.Error("the custom resource was not upgraded")
+	}
+	c.isStill(t, g, "after an upgrade")
+	if d, err = c.operator(t, r); err != nil || *d.Spec.Replicas != 3 {
+		t.Errorf("the operator is %v, %v", d.Spec.Replicas, err)
+	}
+	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=auth-gateway/authserver:"+now.about(t).AppVersion, "--namespaces="+shop)
+	c.hold(t, account, []question{{verb: "list", resource: "secrets", namespace: shop}}, []question{
+		{verb: "list", resource: "secrets"},
+		{verb: "get", resource: "secrets", namespace: elsewhere},
+		{verb: "get", resource: "secrets", namespace: r.namespace},
+		{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"},
+	})
+
+	// The custom resource is no longer the release's, and then it is again.
+	r.must(t, "upgrade", "crds: {install: false}")
+	c.isStill(t, g, "after crds.install was set to false")
+	r.must(t, "upgrade", "")
+	c.isStill(t, g, "after crds.install was set to true")
+
+	// Uninstall.
+	objects := r.objects(t)
+	r.must(t, "uninstall", "")
+	c.hasGone(t, objects, r)
+	c.isStill(t, g, "after the release was uninstalled")
+
+	// The same release takes the custom resource up again.
+	r.must(t, "install", "")
+	c.isStill(t, g, "after the release was installed again")
+	r.must(t, "uninstall", "")
+
+	// Another one has to say so.
+	other := release{now, "another", kubernetestest.Namespace(t)}
+	if _, err := other.do(t, "install", ""); err == nil || !strings.Contains(err.Error(), crdName) {
+		t.Errorf("another release takes the custom resource unasked: %v", err)
+	}
+	other.must(t, "install", "", "--take-ownership")
+	c.isStill(t, g, "after another release took the custom resource")
+	objects = other.objects(t)
+	other.must(t, "uninstall", "")
+	c.hasGone(t, objects, other)
+	c.isStill(t, g, "in the end")
+}
+
+func TestReleasesOfTwoNamespacesKeepApart(t *testing.T) {
+	ch := chart(t)
+	c := ch.cluster
+	c.removeCRD(t)
+	shop, orders := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
+	// The same name, in another namespace, is what collides first.
+	first := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+	second := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+	first.must(t, "install", "watchNamespaces: ["+shop+"]")
+	c.gateway(t, shop)
+	if _, err := second.do(t, "install", "watchNamespaces: ["+orders+"]"); err == nil || !strings.Contains(err.Error(), crdName) {
+		t.Errorf("both releases have the custom resource: %v", err)
+	}
+	// Helm keeps a record of what failed.
+	if _, err := second.do(t, "uninstall", ""); err != nil && !strings.Contains(err.Error(), "not found") {
+		t.Fatal(err)
+	}
+	notes := second.must(t, "install", "{watchNamespaces: ["+orders+"], crds: {install: false}}")
+	if !strings.Contains(notes, "kubectl get crd "+crdName) {
+		t.Errorf("the notes are\n%s", notes)
+	}
+	for r, where := range map[release][2]string{first: {shop, orders}, second: {orders, shop}} {
+		c.hold(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}, []question{
+			{verb: "list", resource: "secrets", namespace: where[0]},
+			{verb: "patch", group: "authgateway.io", resource: "authgateways/status", namespace: where[0]},
+			{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"},
+		}, []question{
+			{verb: "get", resource: "secrets", namespace: where[1]},
+			{verb: "get", group: "authgateway.io", resource: "authgateways", namespace: where[1]},
+		})
+	}
+
+	// A third that would wait for the first one's lease is refused.
+	third := release{ch, "third", first.namespace}
+	if _, err := third.do(t, "install", "{watchNamespaces: ["+orders+"], crds: {install: false}}"); err == nil || !strings.Contains(err.Error(), "auth-gateway-operator-lease") {
+		t.Errorf("two releases of one namespace would share one lease: %v", err)
+	}
+
+	// One goes, the other stays.
+	goes, stays := second.objects(t), first.objects(t)
+	second.must(t, "uninstall", "")
+	c.hasGone(t, goes, second)
+	for _, o := range stays {
+		if !c.exists(t, o) {
+			t.Errorf("%s is gone with the other release", nameOf(o))
+		}
+	}
+	first.must(t, "uninstall", "")
+	c.hasGone(t, stays, first)
+}
+
+func TestANamespaceThatIsNotThereIsTold(t *testing.T) {
+	ch := chart(t)
+	r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+	_, err := r.do(t, "install", "{watchNamespaces: [nowhere], crds: {install: false}}", "--atomic=false")
+	if err == nil || !strings.Contains(err.Error(), `namespaces "nowhere" not found`) {
+		t.Error(err)
+	}
+	err = ch.cluster.Get(t.Context(), client.ObjectKey{Name: "nowhere"}, &corev1.Namespace{})
+	if !apierrors.IsNotFound(err) {
+		t.Error(errors.Join(err, fmt.Errorf("the namespace was made")))
+	}
+	if _, err := r.do(t, "uninstall", ""); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,164 @@
+package install
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// rights are rules taken apart: one line for each verb on each resource.
+func rights(rules []rbacv1.PolicyRule) []string {
+	all := map[string]bool{}
+	for _, r := range rules {
+		for _, verb := range r.Verbs {
+			for _, url := range r.NonResourceURLs {
+				all[verb+" "+url] = true
+			}
+			for _, group := range r.APIGroups {
+				for _, resource := range r.Resources {
+					right := verb + " " + resource + "." + group
+					if len(r.ResourceNames) > 0 {
+						right += " " + strings.Join(r.ResourceNames, ",")
+					}
+					all[right] = true
+				}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// rightsOf are those of a Role or a ClusterRole.
+func rightsOf(t *testing.T, role *unstructured.Unstructured) []string {
+	t.Helper()
+	if role.GetKind() == "Role" {
+		return rights(as[rbacv1.Role](t, role).Rules)
+	}
+	return rights(as[rbacv1.ClusterRole](t, role).Rules)
+}
+
+// marked are the rights that the markers in controllers/ ask for.
+func marked(t *testing.T) []string {
+	t.Helper()
+	sources, err := filepath.Glob(filepath.Join(root, "controllers", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	marker := regexp.MustCompile(`(?m)^\s*// \+kubebuilder:rbac:(.*)$`)
+	var rules []rbacv1.PolicyRule
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range marker.FindAllStringSubmatch(string(text), -1) {
+			var rule rbacv1.PolicyRule
+			for field := range strings.SplitSeq(match[1], ",") {
+				key, value, _ := strings.Cut(field, "=")
+				values := strings.Split(strings.Trim(value, `"`), ";")
+				switch key {
+				case "groups":
+					rule.APIGroups = values
+				case "resources":
+					rule.Resources = values
+				case "verbs":
+					rule.Verbs = values
+				default:
+					t.Fatalf("%s: this test does not know %q", source, field)
+				}
+			}
+			rules = append(rules, rule)
+		}
+	}
+	if len(rules) == 0 {
+		t.Fatal("there are no markers")
+	}
+	return rights(rules)
+}
+
+// operatorRights are those in config/rbac/role.yaml.
+func operatorRights(t *testing.T) []string {
+	t.Helper()
+	return rightsOf(t, one(t, readObjects(t, filepath.Join(root, "config", "rbac", "role.yaml")), "ClusterRole"))
+}
+
+func TestTheRulesAreThoseOfTheMarkers(t *testing.T) {
+	if diff := cmp.Diff(marked(t), operatorRights(t)); diff != "" {
+		t.Errorf("config/rbac/role.yaml (+) is not what the markers in controllers/ (-) say; run make generate\n%s", diff)
+	}
+}
+
+// The rights that a stolen token of the operator must not give: they lead to all
+// others.
+func TestTheRulesHoldNothingThatLeadsToMore(t *testing.T) {
+	objects := build(t, "config/default")
+	objects = append(objects, chart(t).template(t, "everything", everything)...)
+	for _, role := range kind(objects, "Role", "ClusterRole") {
+		for _, right := range rightsOf(t, role) {
+			verb, object, _ := strings.Cut(right, " ")
+			resource, _, _ := strings.Cut(object, ".")
+			if slices.Contains([]string{"*", "escalate", "bind", "impersonate", "approve", "sign"}, verb) || strings.Contains(object, "*") {
+				t.Errorf("%s may %s", nameOf(role), right)
+			}
+			for _, never := range []string{"pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers", "serviceaccounts/token", "nodes", "nodes/proxy", "roles", "clusterroles", "rolebindings", "clusterrolebindings", "customresourcedefinitions", "mutatingwebhookconfigurations", "validatingwebhookconfigurations"} {
+				if resource == never {
+					t.Errorf("%s may %s", nameOf(role), right)
+				}
+			}
+		}
+	}
+}
+
+// Kustomize and Helm give the same rights, by other names.
+func TestBothWaysOfInstallingGiveTheSameRights(t *testing.T) {
+	byKustomize := kind(build(t, "config/default"), "Role", "ClusterRole")
+	byHelm := kind(chart(t).template(t, "defaults", ""), "Role", "ClusterRole")
+	for inConfig, inChart := range map[string]string{
+		"auth-gateway-manager-role":            namespace + ":auth-gateway-operator:manager",
+		"auth-gateway-leader-election-role":    "auth-gateway-operator-lease",
+		"auth-gateway-metrics-auth-role":       namespace + ":auth-gateway-operator:metrics-auth",
+		"auth-gateway-metrics-reader":          namespace + ":auth-gateway-operator:metrics-reader",
+		"auth-gateway-authgateway-editor-role": namespace + ":auth-gateway-operator:editor",
+		"auth-gateway-authgateway-viewer-role": namespace + ":auth-gateway-operator:viewer",
+	} {
+		a, b := named(t, byKustomize, inConfig), named(t, byHelm, inChart)
+		if diff := cmp.Diff(rightsOf(t, a), rightsOf(t, b)); diff != "" {
+			t.Errorf("%s (-) and %s (+) differ\n%s", nameOf(a), nameOf(b), diff)
+		}
+		if diff := cmp.Diff(aggregated(a), aggregated(b)); diff != "" {
+			t.Errorf("%s (-) and %s (+) are added to other roles\n%s", nameOf(a), nameOf(b), diff)
+		}
+	}
+	if len(byKustomize) != 6 || len(byHelm) != 6 {
+		t.Errorf("there are %d roles in config/ and %d in the chart: compare them all", len(byKustomize), len(byHelm))
+	}
+}
+
+func named(t *testing.T, objects []*unstructured.Unstructured, name string) *unstructured.Unstructured {
+	t.Helper()
+	for _, o := range objects {
+		if o.GetName() == name {
+			return o
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return nil
+}
+
+func aggregated(role *unstructured.Unstructured) []string {
+	var to []string
+	for _, label := range slices.Sorted(maps.Keys(role.GetLabels())) {
+		if strings.HasPrefix(label, "rbac.authorization.k8s.io/aggregate-to-") {
+			to = append(to, label)
+		}
+	}
+	return to
+}
