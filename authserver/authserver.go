@@ -26,6 +26,7 @@ const clockLeeway = 10 * time.Second
 // Server is one replica of the service. Make one with New, and Run it once.
 type Server struct {
 	config  config.Config
+	version string
 	log     *slog.Logger
 	now     func() time.Time
 	store   *postgres.Store
@@ -35,14 +36,16 @@ type Server struct {
 	ops     *operations
 
 	addresses chan Addresses
-	prepared  atomic.Bool // the schema is current and the keys are open
+	prepared  atomic.Bool            // the schema is current and the keys are open
+	waiting   atomic.Pointer[string] // what for, until it is prepared
+	maxConns  atomic.Int64           // that the database gives to all; 0: not known
 	stopping  atomic.Bool
 }
 
 // Options are what a Server needs besides its settings.
 type Options struct {
 	Log       *slog.Logger           // nil: nowhere
-	Version   string                 // shown by the metrics
+	Version   string                 // shown by the metrics and the state
 	Now       func() time.Time       // nil: time.Now
 	Statement func(statement string) // called before each statement, for tests; nil: not
 }
@@ -63,7 +66,8 @@ func New(c config.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, log: o.Log, now: o.Now, store: store, addresses: make(chan Addresses, 1)}
+	s := &Server{config: c, version: o.Version, log: o.Log, now: o.Now, store: store, addresses: make(chan Addresses, 1)}
+	s.waitFor("starting")
 	tokens := token.New(token.Config{
 		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
@@ -83,7 +87,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		Accounts: accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), Log: o.Log, Metrics: metrics,
 	})
-	s.ops = newOperations(metrics, s.notReady)
+	s.ops = newOperations(metrics, s.state)
 	return s, nil
 }
 
@@ -218,14 +222,10 @@ func (s *Server) work(ctx context.Context) error {
 	return nil
 }
 
-// prepare brings the schema and the keys up, and waits for the database as long
-// as it takes.
+// prepare brings up what the server needs, and waits for it as long as it takes.
 func (s *Server) prepare(ctx context.Context) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := s.store.Migrate(ctx)
-		if err == nil {
-			err = s.keyring.start(ctx)
-		}
+		err := s.bringUp(ctx)
 		switch {
 		case err == nil:
 			return nil
@@ -234,6 +234,7 @@ func (s *Server) prepare(ctx context.Context) error {
 		case isFatal(err):
 			return err
 		}
+		s.waitFor(because(err))
 		s.log.Warn("not ready yet; trying again", "error", err, "after", wait)
 		select {
 		case <-time.After(wait):
@@ -243,17 +244,80 @@ func (s *Server) prepare(ctx context.Context) error {
 	}
 }
 
-// notReady says why the server should not be sent requests, or nil.
-func (s *Server) notReady(ctx context.Context) error {
+// bringUp brings up the schema and the keys.
+func (s *Server) bringUp(ctx context.Context) error {
+	if err := s.store.Migrate(ctx); err != nil {
+		return err
+	}
+	s.waitFor("starting: opening the keys")
+	if err := s.keyring.start(ctx); err != nil {
+		return err
+	}
+	most, err := s.store.MaxConnections(ctx)
+	switch {
+	case err == nil:
+		s.maxConns.Store(int64(max(most, 0)))
+	case identity.KindOf(err) == identity.Internal: // what stands there speaks SQL, and is no PostgreSQL
+		s.log.Warn("the database does not say how many connections it gives", "error", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+func (s *Server) waitFor(what string) { s.waiting.Store(&what) }
+
+// state is what /state and /readyz tell. Of the database it asks whether it is
+// there, and nothing else.
+func (s *Server) state(ctx context.Context) config.State {
+	reason := s.notReady(ctx)
+	return config.State{
+		Version: s.version, Ready: reason == "", Reason: reason,
+		Keys: s.keyring.state(), Database: config.DatabaseState{MaxConnections: int(s.maxConns.Load())},
+	}
+}
+
+// notReady says why the server should not be sent requests; "" where it should.
+func (s *Server) notReady(ctx context.Context) string {
 	switch {
 	case s.stopping.Load():
-		return errors.New("shutting down")
+		return "shutting down"
 	case !s.prepared.Load():
-		return errors.New("starting: waiting for the database and the keys")
+		return *s.waiting.Load()
 	}
 	if err := s.store.Ready(ctx); err != nil {
 		s.log.Warn("not ready", "error", err)
-		return errors.New("the database does not answer, or has an older schema")
+		return because(err)
 	}
-	return nil
+	return ""
+}
+
+// maxReason bounds, in bytes, the one line that says why a server is not ready.
+const maxReason = 511
+
+// because says in one line, to those who run the server, what it is waiting for.
+// It gives the cause of an error, which the domain keeps for the log: no part
+// puts a secret there.
+func because(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*identity.Error](err); ok {
+		switch {
+		case e.Cause == nil:
+			text = e.Message
+		case e.Kind == identity.Unavailable:
+			text = "waiting for the database: " + e.Cause.Error()
+		default:
+			text = e.Message + ": " + e.Cause.Error()
+		}
+	}
+	return shorten(strings.Join(strings.Fields(text), " "), maxReason)
+}
+
+// shorten cuts a text to so many bytes, between two characters.
+func shorten(text string, most int) string {
+	const more = "…"
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-len(more)], "") + more
 }

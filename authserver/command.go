@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,11 +43,15 @@ Settings come from the environment:
 
 `
 
+// maxLastWords is how much Kubernetes keeps of a termination message.
+const maxLastWords = 4096
+
 // Command is one call of the program.
 type Command struct {
 	Args      []string // without the program's name
 	LookupEnv func(string) (string, bool)
 	ReadFile  func(string) ([]byte, error)
+	WriteFile func(string, []byte, fs.FileMode) error // nil: no last words are left
 	Out, Err  io.Writer
 	Version   string
 }
@@ -67,6 +72,9 @@ func (c Command) Run(ctx context.Context) int {
 	if len(rest) > 0 {
 		verb, rest = rest[0], rest[1:]
 	}
+	if verb == "healthcheck" || verb == "keys" {
+		c.WriteFile = nil // they are run beside a server, whose last words are its own
+	}
 	if verb != "keys" && len(rest) > 0 {
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
 	}
@@ -85,8 +93,7 @@ func (c Command) Run(ctx context.Context) int {
 	}
 	settings, err := config.Load(c.LookupEnv, c.ReadFile)
 	if err != nil {
-		fmt.Fprintf(c.Err, "authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err)
-		return exitUsage
+		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err))
 	}
 	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version}) //nolint:contextcheck // New connects to nothing
 	if err != nil {
@@ -106,13 +113,26 @@ func (c Command) exit(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(c.Err, "authserver: %v\n", err)
-	return exitFailed
+	return c.fail(exitFailed, fmt.Sprintf("authserver: %v\n", err))
 }
 
 func (c Command) misused(message string) int {
-	fmt.Fprintf(c.Err, "authserver: %s; see authserver -h\n", message)
-	return exitUsage
+	return c.fail(exitUsage, fmt.Sprintf("authserver: %s; see authserver -h\n", message))
+}
+
+// fail tells why the program ends, and leaves the same in TERMINATION_LOG for
+// whoever asks later. It looks for that setting itself, since it may be the
+// settings that are wrong. What was told stands, whether it can be left or not.
+func (c Command) fail(code int, why string) int {
+	fmt.Fprint(c.Err, why)
+	path, _ := c.LookupEnv(config.EnvTerminationLog)
+	if path == "" || c.WriteFile == nil {
+		return code
+	}
+	if err := c.WriteFile(path, []byte(shorten(why, maxLastWords)), 0o600); err != nil {
+		fmt.Fprintf(c.Err, "authserver: %s: %v\n", config.EnvTerminationLog, err)
+	}
+	return code
 }
 
 func (c Command) logger(settings config.Config) *slog.Logger {

@@ -29,7 +29,7 @@ func call(t testing.TB, e env, args ...string) outcome {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	code := authserver.Command{
-		Args: args, LookupEnv: e.lookup, ReadFile: os.ReadFile, Out: &out, Err: &err, Version: "v1.2.3-test",
+		Args: args, LookupEnv: e.lookup, ReadFile: os.ReadFile, WriteFile: os.WriteFile, Out: &out, Err: &err, Version: "v1.2.3-test",
 	}.Run(ctx)
 	return outcome{code, out.String(), err.String()}
 }

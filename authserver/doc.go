@@ -6,9 +6,10 @@
 //	                                ├── httpapi ─▶ identity ─▶ postgres, token, Hasher
 //	                                ├── keyring      the signing keys: reload, rotate (keys.Next)
 //	                                ├── housekeeping what has expired is removed
-//	                                └── operations   /healthz /readyz /metrics on a port of their own
+//	                                └── operations   /healthz /readyz /state /metrics on a port of their own
 //
 // A server starts whether or not its database is there: it answers 503, is alive
-// and not ready, and tries again. It ends by itself only for what no waiting
-// mends: a port that is taken, keys that its passphrases do not open.
+// and not ready, says what it is waiting for, and tries again. It ends by itself
+// only for what no waiting mends: a port that is taken, keys that its passphrases
+// do not open. Its last words are then in TERMINATION_LOG.
 package authserver

@@ -1,11 +1,13 @@
 package authserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +51,11 @@ type keyring struct {
 	opened    atomic.Pointer[keys.Opened]
 	preparing sync.WaitGroup // goroutines of openNext
 	failed    atomic.Uint64  // reloads that were refused
+
+	// The ring that could not be opened when it was last tried, and why. Only
+	// whoever brings the keys up to date looks at it.
+	shut      keys.Ring
+	shutCause error
 }
 
 func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, log *slog.Logger, now func() time.Time) *keyring {
@@ -83,6 +90,27 @@ func (k *keyring) Ring() keys.Ring {
 	return keys.Ring{}
 }
 
+// state says what this process could verify and sign with now.
+func (k *keyring) state() config.KeysState {
+	state := config.KeysState{Held: []string{}, Ready: []string{}}
+	opened := k.opened.Load()
+	if opened == nil {
+		return state
+	}
+	ring := opened.Ring()
+	state.Generation = ring.Generation
+	for _, key := range ring.Keys {
+		if _, verifies := opened.PublicKey(key.Kind, key.ID); !verifies {
+			continue
+		}
+		state.Held = append(state.Held, key.ID)
+		if key.Phase == keys.Retiring || opened.Ready(key.ID) { // a retiring key signs no more
+			state.Ready = append(state.Ready, key.ID)
+		}
+	}
+	return state
+}
+
 // load reads the ring from its home. The zero Ring means that there never was
 // one; whatever cannot be read is an error.
 func (k *keyring) load(ctx context.Context) (keys.Ring, error) {
@@ -99,11 +127,53 @@ func (k *keyring) load(ctx context.Context) (keys.Ring, error) {
 	return keys.FromFiles(files)
 }
 
-// readFiles reads the ring's files of a directory, as a mounted Secret has them.
+// errNoKeysYet is of a folder that somebody has yet to write.
+var errNoKeysYet = errors.New("holds no keys to sign with yet (ring.json and <kid>.pem)")
+
+// readTries bounds how often a folder is read that changes meanwhile.
+const readTries = 10
+
+// readFiles reads the ring's files of a directory, all as they were at one
+// moment. Kubernetes replaces a mounted Secret by turning one link, ..data, to
+// another folder; the links of the single files follow later, and the folder of
+// before is removed. So the files are read where ..data leads, and once more
+// where it has been turned meanwhile.
 func readFiles(dir string) (map[string][]byte, error) {
+	for range readTries {
+		at := dataFolder(dir)
+		files, err := readFolder(at)
+		if dataFolder(dir) != at {
+			continue
+		}
+		if err == nil && len(files) == 0 {
+			err = fmt.Errorf("%s %w", dir, errNoKeysYet)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", config.EnvKeysDir, err)
+		}
+		return files, nil
+	}
+	return nil, fmt.Errorf("%s: %s changes faster than it can be read", config.EnvKeysDir, dir)
+}
+
+// dataFolder is where the files of a directory are: in the folder that ..data
+// leads to, if it is a mounted Secret.
+func dataFolder(dir string) string {
+	target, err := os.Readlink(filepath.Join(dir, "..data"))
+	switch {
+	case err != nil:
+		return dir
+	case filepath.IsAbs(target):
+		return target
+	default:
+		return filepath.Join(dir, target)
+	}
+}
+
+func readFolder(dir string) (map[string][]byte, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("KEYS_DIR: %w", err)
+		return nil, err
 	}
 	files := map[string][]byte{}
 	for _, entry := range entries {
@@ -112,28 +182,33 @@ func readFiles(dir string) (map[string][]byte, error) {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		info, err := os.Stat(path) // through the link that a mounted Secret is
-		if err == nil && info.Size() > maxKeyFile {
-			err = fmt.Errorf("%s is larger than a key file can be", path)
-		}
-		var data []byte
-		if err == nil {
-			data, err = os.ReadFile(path)
-		}
+		info, err := os.Stat(path) // through a link, as other ways to mount have them
 		if err != nil {
-			return nil, fmt.Errorf("KEYS_DIR: %w", err)
+			return nil, err
 		}
-		files[name] = data
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("KEYS_DIR: %s holds no keys (ring.json and <kid>.pem): %w", dir, fs.ErrNotExist)
+		if info.Size() > maxKeyFile {
+			return nil, fmt.Errorf("%s is larger than a key file can be", path)
+		}
+		if files[name], err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
 	}
 	return files, nil
 }
 
+// isSame says that two rings have the same bytes. Their generations alone do not
+// tell: a ring that somebody made anew counts from the beginning.
+func isSame(a, b keys.Ring) bool {
+	return a.Generation == b.Generation && maps.EqualFunc(a.Files(), b.Files(), bytes.Equal)
+}
+
 // use opens a ring and signs and verifies with it from now on. Where it cannot
-// be opened, the one in use stays.
+// be opened, the one in use stays. It tries each ring once: the passphrases of a
+// process never change, and each try costs derivations.
 func (k *keyring) use(ring keys.Ring) (*keys.Opened, error) {
+	if k.shutCause != nil && isSame(ring, k.shut) {
+		return nil, k.shutCause
+	}
 	var opened *keys.Opened
 	var err error
 	if last := k.opened.Load(); last != nil {
@@ -141,7 +216,7 @@ func (k *keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	} else {
 		opened, err = keys.Open(ring, k.pass)
 	}
-	if err != nil {
+	if k.shut, k.shutCause = ring, err; err != nil {
 		return nil, err
 	}
 	k.tokens.Use(opened)
@@ -169,7 +244,10 @@ func (k *keyring) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if k.dir != "" || isComplete(ring) {
+		if k.dir != "" && !isComplete(ring) {
+			return fmt.Errorf("%s: %s %w", config.EnvKeysDir, k.dir, errNoKeysYet)
+		}
+		if isComplete(ring) {
 			opened, err := k.use(ring)
 			if err != nil {
 				return err
@@ -319,15 +397,11 @@ func (k *keyring) watch(ctx context.Context) {
 // refresh takes over a ring that has changed, and rotates when it is time to.
 func (k *keyring) refresh(ctx context.Context) error {
 	opened := k.opened.Load()
-	changed, err := k.hasChanged(ctx, opened.Ring())
+	ring, changed, err := k.loadChanged(ctx, opened.Ring())
 	if err != nil {
 		return err
 	}
 	if changed {
-		ring, err := k.load(ctx)
-		if err != nil {
-			return err
-		}
 		if ring.Generation == 0 {
 			return errors.New("the key ring is gone from its home")
 		}
@@ -351,18 +425,24 @@ func (k *keyring) refresh(ctx context.Context) error {
 	return err
 }
 
-func (k *keyring) hasChanged(ctx context.Context, ring keys.Ring) (bool, error) {
+// loadChanged reads the ring from its home where it is another than the one in
+// use.
+func (k *keyring) loadChanged(ctx context.Context, used keys.Ring) (ring keys.Ring, changed bool, err error) {
 	if k.dir == "" {
+		// In the database a generation is written once.
 		generation, err := k.store.RingGeneration(ctx)
-		return generation != ring.Generation, err
+		if err != nil || generation == used.Generation {
+			return keys.Ring{}, false, err
+		}
 	}
-	found, err := k.load(ctx)
-	return found.Generation != ring.Generation, err
+	ring, err = k.load(ctx)
+	return ring, err == nil && !isSame(ring, used), err
 }
 
 // isFatal tells of errors that waiting does not mend.
 func isFatal(err error) bool {
-	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) || errors.Is(err, errNoKeys) ||
+	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
+		errors.Is(err, errNoKeys) || errors.Is(err, errNoKeysYet) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		(identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled))
 }

@@ -256,29 +256,53 @@ func TestAChangedPassphraseOpensTheOldKeysWithTheFormerOne(t *testing.T) {
 	c.alive("at a replica without the former passphrase", u.access)
 }
 
-// writeRing puts a ring where KEYS_DIR is, as a mounted Secret is replaced: a
-// link is turned to another folder.
+// mount puts files where KEYS_DIR is, in the steps in which Kubernetes replaces a
+// mounted Secret: a new folder, one link that is turned to it, and then the links
+// of the single files. It stops after turning where that is asked for.
+type mount struct {
+	dir      string
+	onlyTurn bool
+}
+
+func (m mount) write(t testing.TB, files map[string]string) {
+	t.Helper()
+	at := func(name string) string { return filepath.Join(m.dir, name) }
+	try := func(err error) {
+		t.Helper()
+		if err != nil && !os.IsExist(err) {
+			t.Fatal(err)
+		}
+	}
+	data := "..data-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	try(os.Mkdir(at(data), 0o700))
+	for name, text := range files {
+		try(os.WriteFile(filepath.Join(at(data), name), []byte(text), 0o600))
+	}
+	before, _ := os.Readlink(at("..data"))
+	try(os.Symlink(data, at("..data_tmp")))
+	try(os.Rename(at("..data_tmp"), at("..data")))
+	if m.onlyTurn {
+		return
+	}
+	for name := range files {
+		try(os.Symlink(filepath.Join("..data", name), at(name)))
+	}
+	entries, err := os.ReadDir(m.dir)
+	try(err)
+	for _, entry := range entries {
+		if _, kept := files[entry.Name()]; !kept && !strings.HasPrefix(entry.Name(), ".") {
+			try(os.Remove(at(entry.Name())))
+		}
+	}
+	if before != "" {
+		try(os.RemoveAll(at(before)))
+	}
+}
+
+// writeRing puts a ring where KEYS_DIR is, as a mounted Secret is replaced.
 func writeRing(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
-	data := filepath.Join(dir, "..data-"+strconv.FormatInt(time.Now().UnixNano(), 36))
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && !os.IsExist(err) {
-			t.Fatal(err)
-		}
-	}
-	link := filepath.Join(dir, "..new")
-	if err := os.Symlink(filepath.Base(data), link); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(link, filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
+	mount{dir: dir}.write(t, files)
 }
 
 func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {

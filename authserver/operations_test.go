@@ -65,7 +65,7 @@ func TestMetricsTellHowTheServerDoesAndNobodysSecrets(t *testing.T) {
 func TestWhatIsForOperatorsIsNotOnThePublicPort(t *testing.T) {
 	t.Parallel()
 	n := start(t, 1).nodes[0]
-	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/debug/pprof/", "/debug/vars"} {
+	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/state", "/debug/pprof/", "/debug/vars"} {
 		want(t, http.StatusNotFound, n.try(http.MethodGet, path, nil, nil), path)
 	}
 	for _, path := range []string{"/users", "/tokens/keys", "/debug/pprof/", "/", "/metrics/"} {

@@ -1,6 +1,7 @@
 package authserver_test
 
 import (
+	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/pbkdf2"
@@ -11,6 +12,8 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
+	"maps"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -42,33 +45,51 @@ type sealedRing struct {
 	files      map[string][]byte
 }
 
-// preparedRing is one and the same ring for all tests, made as a server does,
-// and then sealed anew by a derivation of a single round.
-var preparedRing = sync.OnceValues(func() (*sealedRing, error) {
-	pass := keys.Passphrases{Access: []string{accessPassphrase}, Refresh: []string{refreshPassphrase}}
-	policy := keys.Policy{
+func testPassphrases() keys.Passphrases {
+	return keys.Passphrases{Access: []string{accessPassphrase}, Refresh: []string{refreshPassphrase}}
+}
+
+func testPolicy() keys.Policy {
+	return keys.Policy{
 		Algorithm: keys.ES256, RotationInterval: 720 * time.Hour, PublishLead: 10 * time.Minute, ClockSkew: time.Minute,
 		Lifetimes: map[keys.Kind]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 168 * time.Hour},
 	}
-	var ring keys.Ring
+}
+
+// settle does all that is to be done with a ring at one moment. Its keys are
+// sealed with the test's passphrases, so nothing has to be opened to know that.
+func settle(ring keys.Ring, policy keys.Policy, now time.Time) (keys.Ring, error) {
 	for {
-		step := keys.Next(ring, policy, keys.Observed{Seals: keys.Inspect(ring, pass), Seen: keys.SeenEverywhere}, time.Now())
+		seals := map[string]keys.Seal{}
+		for _, k := range ring.Keys {
+			seals[k.ID] = keys.SealCurrent
+		}
+		step := keys.Next(ring, policy, keys.Observed{Seals: seals, Seen: keys.SeenEverywhere}, now)
 		if step.Action == keys.None {
-			break
+			return ring, nil
 		}
 		var err error
-		if ring, err = keys.Apply(ring, step, pass); err != nil {
-			return nil, err
+		if ring, err = keys.Apply(ring, step, testPassphrases()); err != nil {
+			return ring, err
 		}
 	}
-	opened, err := keys.Open(ring, pass)
+}
+
+// preparedRing is one and the same ring for all tests, made as a server does,
+// and then sealed anew by a derivation of a single round.
+var preparedRing = sync.OnceValues(func() (*sealedRing, error) {
+	ring, err := settle(keys.Ring{}, testPolicy(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	opened, err := keys.Open(ring, testPassphrases())
 	if err != nil {
 		return nil, err
 	}
 	files := ring.Files()
 	for kind, passphrase := range map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
 		signer := opened.Signer(kind)
-		sealed, err := sealCheaply(signer.Private, passphrase)
+		sealed, err := seal(signer.Private, passphrase, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -81,9 +102,117 @@ var preparedRing = sync.OnceValues(func() (*sealedRing, error) {
 	return &sealedRing{ring.Generation, files}, nil
 })
 
-// sealCheaply makes the PEM "ENCRYPTED PRIVATE KEY" of package keys with one
-// round of PBKDF2.
-func sealCheaply(private any, passphrase string) ([]byte, error) {
+// A rotation is a prepared ring at the moments of a rotation: the first keys
+// sign; their successors are published; those sign, and the first ones retire.
+// In revoked, the first access key was revoked while its successor waited.
+type rotation struct {
+	first, published, promoted, revoked keys.Ring
+
+	former, successor map[keys.Kind]string // kids
+	private           map[string]crypto.Signer
+	sealed            map[string]string // of one round, by the name of the file
+}
+
+func prepareRotation(t testing.TB) *rotation {
+	t.Helper()
+	r, err := preparedRotation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var preparedRotation = sync.OnceValues(func() (*rotation, error) {
+	prepared, err := preparedRing()
+	if err != nil {
+		return nil, err
+	}
+	r := &rotation{
+		former: map[keys.Kind]string{}, successor: map[keys.Kind]string{},
+		private: map[string]crypto.Signer{}, sealed: map[string]string{},
+	}
+	if r.first, err = keys.FromFiles(prepared.files); err != nil {
+		return nil, err
+	}
+	policy, now := testPolicy(), time.Now()
+	policy.Rotate = "once"
+	if r.published, err = settle(r.first, policy, now); err != nil {
+		return nil, err
+	}
+	r.promoted = r.published
+	for range 2 { // each wait of a key is done twice
+		now = now.Add(30 * time.Minute)
+		if r.promoted, err = settle(r.promoted, policy, now); err != nil {
+			return nil, err
+		}
+	}
+	signing, _ := r.first.Signing(keys.Access)
+	policy.Revoked = []string{signing.ID}
+	if r.revoked, err = settle(r.published, policy, time.Now()); err != nil {
+		return nil, err
+	}
+	for ring, kids := range map[*keys.Ring]map[keys.Kind]string{&r.first: r.former, &r.promoted: r.successor} {
+		opened, err := keys.Open(*ring, testPassphrases())
+		if err != nil {
+			return nil, err
+		}
+		for kind, passphrase := range map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
+			signer := opened.Signer(kind)
+			sealed, err := seal(signer.Private, passphrase, 1)
+			if err != nil {
+				return nil, err
+			}
+			kids[kind], r.private[signer.ID], r.sealed[signer.ID+".pem"] = signer.ID, signer.Private, string(sealed)
+		}
+	}
+	return r, nil
+})
+
+// files gives a ring as a mounted Secret has it.
+func (r *rotation) files(ring keys.Ring) map[string]string {
+	files := map[string]string{}
+	for name, text := range ring.Files() {
+		files[name] = string(text)
+		if sealed, ok := r.sealed[name]; ok {
+			files[name] = sealed
+		}
+	}
+	return files
+}
+
+// resealed gives the files of a ring in its next generation, with all private
+// halves sealed by other passphrases, in so many rounds.
+func (r *rotation) resealed(t testing.TB, ring keys.Ring, passphrases map[keys.Kind]string, rounds int) map[string]string {
+	t.Helper()
+	files := r.files(ring)
+	for _, k := range ring.Keys {
+		if k.Sealed == nil {
+			continue
+		}
+		sealed, err := seal(r.private[k.ID], passphrases[k.Kind], rounds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[k.ID+".pem"] = string(sealed)
+	}
+	return renumbered(t, files, ring.Generation+1)
+}
+
+// renumbered gives the files of a ring in another generation.
+func renumbered(t testing.TB, files map[string]string, generation int64) map[string]string {
+	t.Helper()
+	files = maps.Clone(files)
+	line := regexp.MustCompile(`"generation": [0-9]+,`)
+	if len(line.FindAllString(files["ring.json"], -1)) != 1 {
+		t.Fatalf("ring.json has no generation:\n%s", files["ring.json"])
+	}
+	files["ring.json"] = line.ReplaceAllString(files["ring.json"], fmt.Sprintf(`"generation": %d,`, generation))
+	return files
+}
+
+// seal makes the PEM "ENCRYPTED PRIVATE KEY" of package keys with so many rounds
+// of PBKDF2.
+func seal(private any, passphrase string, rounds int) ([]byte, error) {
 	plain, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return nil, err
@@ -91,7 +220,7 @@ func sealCheaply(private any, passphrase string) ([]byte, error) {
 	salt, iv := make([]byte, 16), make([]byte, aes.BlockSize)
 	_, _ = rand.Read(salt)
 	_, _ = rand.Read(iv)
-	key, err := pbkdf2.Key(sha256.New, passphrase, salt, 1, 32)
+	key, err := pbkdf2.Key(sha256.New, passphrase, salt, rounds, 32)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +253,7 @@ func sealCheaply(private any, passphrase string) ([]byte, error) {
 				Salt   []byte
 				Rounds int
 				PRF    pkix.AlgorithmIdentifier
-			}{salt, 1, algorithm(pkcs5(2, 9), asn1.NullRawValue)}),
+			}{salt, rounds, algorithm(pkcs5(2, 9), asn1.NullRawValue)}),
 			algorithm(asn1.ObjectIdentifier{2, 16, 840, 1, 101, 3, 4, 1, 42}, iv),
 		}),
 		plain,

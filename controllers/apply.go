@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -47,7 +52,97 @@ func (r *Reconciler) applySlot(ctx context.Context, s *slot, live client.Object,
 			return err
 		}
 	}
+	err := r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
+	if live == nil || !apierrors.IsInvalid(err) {
+		return err
+	}
+	// Somebody may have put, beside what is ours, what excludes it.
+	if patchErr := r.resolve(ctx, live, wanted); patchErr != nil {
+		return errors.Join(err, patchErr)
+	}
 	return r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
+}
+
+// resolve puts in a live object what is wanted in the place of what excludes it.
+// A patch makes its writer the owner of what it sets, besides the owner by which
+// the operator applies, and that would keep it when it is wanted no more; so the
+// one is made the other.
+func (r *Reconciler) resolve(ctx context.Context, live client.Object, wanted any) error {
+	patch, err := contradictions(live, wanted)
+	if patch == nil || err != nil {
+		return err
+	}
+	if err := r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager)); err != nil {
+		return fmt.Errorf("take away what excludes it: %w", err)
+	}
+	patch, err = csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(FieldManager), FieldManager)
+	if patch == nil || err != nil {
+		return err
+	}
+	return r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager))
+}
+
+// exclusive are fields of which an object may have one: the API server refuses
+// what has ours and another's.
+var exclusive = [][]string{
+	{"value", "valueFrom"},
+	{"httpGet", "exec", "tcpSocket", "grpc"},
+	{"minAvailable", "maxUnavailable"},
+	{"secret", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "projected", "csi", "downwardAPI", "ephemeral"},
+}
+
+// contradictions is a JSON patch that replaces in a live object what excludes
+// what is wanted; nil: there is nothing of the kind.
+func contradictions(live client.Object, wanted any) ([]byte, error) {
+	var trees [2]any
+	for i, o := range []any{live, wanted} {
+		text, err := json.Marshal(o)
+		if err == nil {
+			err = json.Unmarshal(text, &trees[i])
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var patch []map[string]any
+	var walk func(path string, live, wanted any)
+	walk = func(path string, live, wanted any) {
+		switch wanted := wanted.(type) {
+		case map[string]any:
+			live, _ := live.(map[string]any)
+			for _, fields := range exclusive {
+				ours := slices.IndexFunc(fields, func(f string) bool { return wanted[f] != nil })
+				for _, other := range fields {
+					if ours >= 0 && live[other] != nil && wanted[other] == nil {
+						patch = append(patch,
+							map[string]any{"op": "remove", "path": path + "/" + other},
+							map[string]any{"op": "add", "path": path + "/" + fields[ours], "value": wanted[fields[ours]]})
+					}
+				}
+			}
+			for field, value := range wanted {
+				walk(path+"/"+field, live[field], value)
+			}
+		case []any: // those with exclusive fields in them have names
+			live, _ := live.([]any)
+			for _, w := range wanted {
+				for i, l := range live {
+					a, isObject := w.(map[string]any)
+					b, _ := l.(map[string]any)
+					if isObject && a["name"] != nil && a["name"] == b["name"] {
+						walk(fmt.Sprintf("%s/%d", path, i), l, w)
+					}
+				}
+			}
+		}
+	}
+	root, _ := trees[0].(map[string]any)
+	want, _ := trees[1].(map[string]any)
+	walk("/spec", root["spec"], want["spec"])
+	if len(patch) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(patch)
 }
 
 func sameJSON(a, b any) (bool, error) {
@@ -84,33 +179,49 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 	if err != nil {
 		return err
 	}
-	if !same { // the event of this write brings the next pass, which cleans what is left
-		if err := r.Client.Apply(ctx, wanted.WithResourceVersion(live.ResourceVersion), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+	if !same {
+		// A binary entry may have a name of ours, which nothing can be applied
+		// beside. The event of these writes brings the next pass, which cleans
+		// what is left.
+		version := live.ResourceVersion
+		if len(live.BinaryData) > 0 {
+			if version, err = r.clean(ctx, live, nil, live.BinaryData); err != nil {
+				return err
+			}
+		}
+		if err := r.Client.Apply(ctx, wanted.WithResourceVersion(version), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
 			return fmt.Errorf("apply ConfigMap %s: %w", live.Name, err)
 		}
 		return nil
 	}
-	surplus := map[string]map[string]any{"data": {}, "binaryData": {}}
-	for name := range live.Data {
-		if _, known := wanted.Data[name]; !known {
-			surplus["data"][name] = nil
-		}
-	}
-	for name := range live.BinaryData {
-		surplus["binaryData"][name] = nil
-	}
-	if len(surplus["data"])+len(surplus["binaryData"]) == 0 {
+	surplus := maps.Clone(live.Data)
+	maps.DeleteFunc(surplus, func(name, _ string) bool { _, known := wanted.Data[name]; return known })
+	if len(surplus)+len(live.BinaryData) == 0 {
 		return nil
 	}
-	patch, err := json.Marshal(surplus)
+	_, err = r.clean(ctx, live, surplus, live.BinaryData)
+	return err
+}
+
+// clean takes entries out of a ConfigMap, if nobody has written it since it was
+// read, and tells its next version.
+func (r *Reconciler) clean(ctx context.Context, live *corev1.ConfigMap, data map[string]string, binary map[string][]byte) (string, error) {
+	none := map[string]map[string]any{"metadata": {"resourceVersion": live.ResourceVersion}, "data": {}, "binaryData": {}}
+	for name := range data {
+		none["data"][name] = nil
+	}
+	for name := range binary {
+		none["binaryData"][name] = nil
+	}
+	patch, err := json.Marshal(none)
 	if err != nil {
-		return err
+		return "", err
 	}
 	target := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: live.Namespace, Name: live.Name}}
 	if err := r.Client.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldManager)); err != nil {
-		return fmt.Errorf("clean ConfigMap %s: %w", live.Name, err)
+		return "", fmt.Errorf("clean ConfigMap %s: %w", live.Name, err)
 	}
-	return nil
+	return target.ResourceVersion, nil
 }
 
 // swap writes a Secret by compare-and-swap: over what was read, or as a new one

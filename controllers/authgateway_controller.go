@@ -75,6 +75,7 @@ type Options struct {
 const (
 	recheckPods  = 10 * time.Second // a pod that is not ready is asked again
 	recheckKinds = time.Minute      // a kind that was missing may have come
+	recheckNames = 20 * time.Second // a name that was taken may be free: no event tells of what is not ours
 )
 
 // Reconcile is one pass over one AuthGateway; doc.go explains it.
@@ -88,7 +89,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	w, err := r.observe(ctx, g)
 	if err != nil {
-		return r.conclude(ctx, &world{gateway: g, names: namesOf(g), now: r.Now()}, tended{}, classify(err))
+		return r.conclude(ctx, &world{gateway: g, names: namesOf(g), now: r.Now(), unread: true}, tended{}, classify(err))
 	}
 	t := tended{ring: w.ring, custody: w.custody}
 	found := w.conflicts()
@@ -187,7 +188,7 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 		log.FromContext(ctx).Info("a pass could not be finished; it is tried again", "reason", found.reason, "error", found.cause.Error())
 		return ctrl.Result{}, found.cause // with a while that grows
 	}
-	return ctrl.Result{RequeueAfter: r.lookAgain(w, t, status)}, nil
+	return ctrl.Result{RequeueAfter: r.lookAgain(w, t, found, status)}, nil
 }
 
 // tell makes an event of a condition that has turned, so that it is found in
@@ -210,7 +211,10 @@ func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGate
 
 // lookAgain is after how long a pass is due though nothing has told of a change;
 // zero: never.
-func (r *Reconciler) lookAgain(w *world, t tended, status v1alpha1.AuthGatewayStatus) time.Duration {
+func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alpha1.AuthGatewayStatus) time.Duration {
+	if found != nil && found.reason == reasonNameConflict {
+		return recheckNames
+	}
 	if w.gateway.Spec.Suspend {
 		return 0
 	}

@@ -43,9 +43,10 @@ func TestMain(m *testing.M) {
 type bed struct {
 	t         *testing.T
 	namespace string
-	client    client.Client // an administrator's
-	calls     *recorder     // what the operator asked of the API server
-	offset    atomic.Int64  // of the operator's clock
+	client    client.Client           // an administrator's
+	calls     *recorder               // what the operator asked of the API server
+	offset    atomic.Int64            // of the operator's clock
+	operator  *controllers.Reconciler // the last that was started
 
 	mu      sync.Mutex
 	answers map[string]func() (serverconfig.State, error) // what pods say, by their address
@@ -94,6 +95,7 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 	r := controllers.New(m, o)
 	r.Now = b.now
 	r.Ask = b.ask
+	b.operator = r
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := r.SetUp(ctx, m); err != nil {
 		b.t.Fatal(err)
@@ -170,9 +172,14 @@ func edit[T client.Object](b *bed, name string, into T, change func(T)) {
 // eventually waits until something holds.
 func (b *bed) eventually(what string, holds func() error) {
 	b.t.Helper()
+	b.eventuallyWithin(30*time.Second, what, holds)
+}
+
+func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() error) {
+	b.t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(limit); ; <-tick.C {
 		err := holds()
 		if err == nil {
 			return
@@ -296,7 +303,7 @@ func (b *bed) holdsAll(name string) serverconfig.State {
 	s.Ready, s.Keys.Generation = true, ring.Generation
 	for _, k := range ring.Keys {
 		if k.Phase != keys.Revoked {
-			s.Keys.Ready = append(s.Keys.Ready, k.ID)
+			s.Keys.Held, s.Keys.Ready = append(s.Keys.Held, k.ID), append(s.Keys.Ready, k.ID)
 		}
 	}
 	return s

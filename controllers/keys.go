@@ -41,12 +41,13 @@ var passphraseSettings = map[keys.Kind]struct{ current, former string }{
 
 // custodyOf reads the operator's own Secret of passphrases.
 func custodyOf(secret *corev1.Secret) keys.Custody {
-	c := keys.Custody{Current: map[keys.Kind]string{}, Former: map[keys.Kind]string{}}
+	c := keys.Custody{Current: map[keys.Kind]string{}, Former: map[keys.Kind]string{}, Given: map[keys.Kind]bool{}}
 	if secret == nil {
 		return c
 	}
 	for kind, name := range passphraseSettings {
 		c.Current[kind], c.Former[kind] = string(secret.Data[name.current]), string(secret.Data[name.former])
+		c.Given[kind] = len(secret.Data[secretGiven(kind)]) > 0
 	}
 	return c
 }
@@ -76,7 +77,7 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world) (tended, error) {
 	}
 	out, err := keys.Tend(keys.Tending{
 		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: keyPolicy(w.gateway), Now: w.now,
-		Seen: w.seen, Loaded: w.loaded(), Inspect: inspect,
+		Seen: w.seen, Held: w.held, Loaded: w.loaded(), Inspect: inspect,
 		Given: func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	})
 	t.custody, t.idle, t.waits = out.Custody, out.Idle, out.Waits
@@ -175,6 +176,9 @@ func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended) e
 	for kind, name := range passphraseSettings {
 		data[name.current] = []byte(t.custody.Current[kind])
 		data[name.former] = []byte(t.custody.Former[kind]) // the pods mount it, empty or not
+		if t.custody.Given[kind] {
+			data[secretGiven(kind)] = []byte("true")
+		}
 	}
 	return r.keepSecret(ctx, w, t, w.passphrases, w.ownSecret(w.names.passphrases(), data, nil, true))
 }
@@ -190,12 +194,10 @@ func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, inspect 
 	if w.keys != nil && w.ringErr == nil && t.ring.Generation == w.ring.Generation {
 		annotations = map[string]string{annotationSealed: w.keys.Annotations[annotationSealed]}
 	} else {
-		for _, given := range []bool{true, false} {
-			p := t.custody.Passphrases(given)
-			if seals := inspect(t.ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(seals)), func(s keys.Seal) bool { return s != keys.SealCurrent }) {
-				annotations = map[string]string{annotationSealed: sealedDigest(t.digestKey, p, files)}
-				break
-			}
+		p := t.custody.Passphrases()
+		shut := func(s keys.Seal) bool { return s != keys.SealCurrent }
+		if seals := inspect(t.ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(seals)), shut) {
+			annotations = map[string]string{annotationSealed: sealedDigest(t.digestKey, p, files)}
 		}
 	}
 	return r.keepSecret(ctx, w, t, w.keys, w.ownSecret(w.names.keys(), files, annotations, true))
@@ -246,6 +248,7 @@ func (r *Reconciler) keepSecret(ctx context.Context, w *world, t *tended, read, 
 		wanted.Labels = merged(read.Labels, wanted.Labels)
 		wanted.Annotations = merged(read.Annotations, wanted.Annotations)
 		wanted.OwnerReferences = append(wanted.OwnerReferences, othersOwners(read, w.gateway)...)
+		wanted.Finalizers = read.Finalizers
 		if reflect.DeepEqual(read.Data, wanted.Data) && maps.Equal(read.Labels, wanted.Labels) &&
 			maps.Equal(read.Annotations, wanted.Annotations) && slices.EqualFunc(read.OwnerReferences, wanted.OwnerReferences, sameOwner) {
 			return nil
@@ -268,13 +271,19 @@ func othersOwners(secret *corev1.Secret, g *v1alpha1.AuthGateway) []metav1.Owner
 
 func sameOwner(a, b metav1.OwnerReference) bool { return reflect.DeepEqual(a, b) }
 
+// merged lays one map over another, where an empty value takes an entry away.
 func merged(base, over map[string]string) map[string]string {
 	all := maps.Clone(base)
 	if all == nil {
 		all = map[string]string{}
 	}
-	maps.Copy(all, over)
-	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	for name, value := range over {
+		if value == "" {
+			delete(all, name)
+		} else {
+			all[name] = value
+		}
+	}
 	return all
 }
 

@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // Every name that the operator gives stands in this file.
@@ -63,6 +64,10 @@ const (
 	secretCallerKey = "TRUSTED_CALLER_KEY"
 	secretDigestKey = "digest.key" // with which digests of secrets are keyed
 )
+
+// secretGiven says of a kind that every pod has its present passphrase, while the
+// former one is still needed; see keys.Custody.
+func secretGiven(kind keys.Kind) string { return "given." + string(kind) }
 
 // Keys of the Secrets that people, or other operators, make.
 const (

@@ -23,6 +23,7 @@ type world struct {
 	gateway *v1alpha1.AuthGateway
 	names   names
 	now     time.Time
+	unread  bool // it could not be looked at: nothing below is known
 
 	keys, passphrases, caller *corev1.Secret            // ours; nil: there is none
 	inputs                    map[string]*corev1.Secret // that the spec names, by name; nil: there is none
@@ -212,8 +213,19 @@ func isReady(p corev1.Pod) bool {
 	})
 }
 
-// seen says whether a key is published, and loaded by every replica in service.
+// seen says whether a key is published, and every replica in service could sign
+// with it.
 func (w *world) seen(id string) bool {
+	return w.everywhere(id, func(s config.KeysState) []string { return s.Ready })
+}
+
+// held says whether a key is published, and every replica in service verifies
+// with it.
+func (w *world) held(id string) bool {
+	return w.everywhere(id, func(s config.KeysState) []string { return s.Held })
+}
+
+func (w *world) everywhere(id string, of func(config.KeysState) []string) bool {
 	published := w.publicKeys()
 	if published == nil {
 		return false
@@ -222,7 +234,7 @@ func (w *world) seen(id string) bool {
 		return false
 	}
 	for _, p := range w.pods {
-		if isReady(p) && !slices.Contains(w.states[p.Name].Keys.Ready, id) {
+		if isReady(p) && !slices.Contains(of(w.states[p.Name].Keys), id) {
 			return false
 		}
 	}
@@ -244,8 +256,14 @@ func (w *world) given(digest string) bool {
 // loaded says whether every pod has the ring that was read.
 func (w *world) loaded() bool {
 	for _, p := range w.pods {
-		if state, answered := w.states[p.Name]; !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
+		state, answered := w.states[p.Name]
+		if !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
 			return false
+		}
+		for _, kind := range keys.Kinds() { // a ring in the place of a lost one may have its generation
+			if k, _ := w.ring.Signing(kind); !slices.Contains(state.Keys.Ready, k.ID) {
+				return false
+			}
 		}
 	}
 	return true

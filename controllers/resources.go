@@ -138,7 +138,8 @@ func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
 
 // replicasWanted leaves the number to an autoscaler where there is one. But the
 // field must not be given up before the autoscaler has taken it: without an
-// owner it would fall back to one replica.
+// owner it would fall back to one replica. Nor may it be handed over with zero,
+// which switches an autoscaler off.
 func replicasWanted(g *v1alpha1.AuthGateway, live *appsv1.Deployment) *int32 {
 	a := g.Spec.Autoscaling
 	if a == nil {
@@ -148,8 +149,11 @@ func replicasWanted(g *v1alpha1.AuthGateway, live *appsv1.Deployment) *int32 {
 		return &a.MinReplicas
 	}
 	applied, err := acapps.ExtractDeployment(live, FieldManager)
-	if err != nil || applied.Spec == nil || applied.Spec.Replicas == nil {
+	switch {
+	case err != nil || applied.Spec == nil || applied.Spec.Replicas == nil:
 		return nil
+	case *applied.Spec.Replicas == 0:
+		return &a.MinReplicas
 	}
 	return applied.Spec.Replicas
 }
@@ -263,8 +267,8 @@ func restricted() *accore.SecurityContextApplyConfiguration {
 		WithSeccompProfile(accore.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
 }
 
-// renderResources writes quantities in their canonical form, in which they are
-// found again.
+// renderResources writes quantities in their canonical form, and no finer than
+// the API server keeps them, so that they are found again.
 func renderResources(r corev1.ResourceRequirements) *accore.ResourceRequirementsApplyConfiguration {
 	out := accore.ResourceRequirements()
 	if len(r.Requests) > 0 {
@@ -279,6 +283,7 @@ func renderResources(r corev1.ResourceRequirements) *accore.ResourceRequirements
 func canonical(list corev1.ResourceList) corev1.ResourceList {
 	out := corev1.ResourceList{}
 	for name, q := range list {
+		q.RoundUp(resource.Milli)
 		out[name] = resource.MustParse(q.String())
 	}
 	return out

@@ -64,6 +64,7 @@ func settings(w *world) config.Config {
 		c.DBSSLRootCert = dirCA + "/" + caCertificate
 	}
 	c.DrainDelay, c.ShutdownTimeout = drainDelay, shutdownTimeout
+	c.TerminationLog = terminationLog
 	return c
 }
 

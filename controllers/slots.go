@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -146,7 +147,9 @@ func foreign(gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) boo
 			found.SetName(live.GetName())
 			found.SetNamespace(live.GetNamespace())
 			// A reference to an owner is a list whose keys only a schema knows.
-			found.SetOwnerReferences(live.GetOwnerReferences())
+			if c := metav1.GetControllerOf(live); c != nil {
+				found.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: c.APIVersion, Kind: c.Kind, Name: c.Name, UID: c.UID, Controller: c.Controller}})
+			}
 			return found, nil
 		},
 	}

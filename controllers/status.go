@@ -49,9 +49,10 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	status.URL = w.names.url()
 	status.Selector = labels.SelectorFromSet(w.names.selector()).String()
 	status.Image = image
-	status.Replicas, status.ReadyReplicas = 0, 0
 	if d := w.deployment(); d != nil {
 		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+	} else if !w.unread {
+		status.Replicas, status.ReadyReplicas = 0, 0
 	}
 	if t.callerKey != "" {
 		status.CallerSecret = w.names.caller()
@@ -61,8 +62,11 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 		status.Keys = keysStatus(g, t.ring)
 	}
 
-	keysReady := keysCondition(w, t, found)
-	available := availability(w)
+	keysReady, available := keysCondition(w, t, found), availability(w)
+	if w.unread {
+		keysReady = condition{metav1.ConditionUnknown, found.reason, found.message}
+		available = keysReady
+	}
 	ready := readiness(w, found, keysReady, available)
 	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
 	switch {
@@ -79,6 +83,9 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 		conditionReady: ready, conditionKeysReady: keysReady, conditionAvailable: available,
 		conditionReconciling: reconciling, conditionStalled: stall,
 	} {
+		if w.unread && (kind == conditionKeysReady || kind == conditionAvailable) && meta.FindStatusCondition(status.Conditions, kind) != nil {
+			continue // what was known last, about the generation that it was about
+		}
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
 			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: g.Generation, LastTransitionTime: metav1.NewTime(w.now),
 		})

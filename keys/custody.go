@@ -2,6 +2,7 @@ package keys
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"time"
 )
@@ -14,45 +15,69 @@ import (
 // signer has.
 //
 //	wanted  A        B
-//	         │        │ Adopt: only while nothing is sealed with a former one
-//	current  A        B ─────────────────────────────────────────────▶
-//	former   –        A ──────────────────────────────▶ – Forget
-//	signers  {A}      {A} one by one {B, A}             {B}
-//	ring     sealed with A        │ all have B: Reseal, and a rotation
+//	         │        │ Adopt                 ┌ every signer has B: no way back
+//	current  A        B ──────────────────────┼───────────────────────▶
+//	former   –        A ──────────────────────┼────────────▶ – Forget
+//	given    –        no ─────────────────────▶ yes ───────▶ –
+//	signers  {A}      {A} one by one {B, A}                  {B}
+//	ring     sealed with A                    │ Reseal to B, and a rotation
+//
+// Before the way back is closed nothing was ever sealed with B, so people may
+// still want A again, or C; after it they wait until A is forgotten. That it is
+// closed is itself kept, and so decided by a compare-and-swap: of two who tend
+// at once, one cannot seal with B while the other takes B away.
 type Custody struct {
 	Current map[Kind]string
 	Former  map[Kind]string
+
+	// Given says of a kind in which a change is under way that every signer has
+	// the current passphrase. The ring is sealed with it from then on.
+	Given map[Kind]bool
 }
 
 // Adopt gives the custody that follows when people want these passphrases, and
-// says for which kinds that has to wait, because the former change is not
-// through: the ring is still sealed with what would be forgotten. What is wanted
-// for a kind may be empty, which asks for nothing. seals are those that Inspect
-// finds with c.Passphrases(true).
+// says for which kinds that has to wait: a former change is not through, or the
+// other kind has that very passphrase. What is wanted for a kind may be empty,
+// which asks for nothing. seals are those that Inspect finds with c.Passphrases.
+//
+// Nothing is dropped that opens a key of the ring.
 func (c Custody) Adopt(wanted map[Kind]string, ring Ring, seals map[string]Seal) (next Custody, waits []Kind) {
 	next = c.clone()
 	for _, kind := range Kinds() {
-		want := wanted[kind]
+		want, current, former := wanted[kind], c.Current[kind], c.Former[kind]
+		second := opens(ring, kind, seals, SealFormer) // the passphrase that new keys are not sealed with is needed
 		switch {
-		case want == "" || want == c.Current[kind]:
-		case c.Current[kind] == "":
-			next.Current[kind] = want
-		case want != c.Former[kind] && sealedWithFormer(ring, kind, seals):
+		case want == "" || want == current:
+		case next.holds(kind.other(), want):
 			waits = append(waits, kind)
+		case current == "":
+			next.Current[kind] = want
+		case former == "":
+			next.Current[kind], next.Former[kind] = want, current
+		case second:
+			waits = append(waits, kind)
+		case !c.Given[kind] && want == former:
+			next.Current[kind] = former
+			delete(next.Former, kind)
+		case !c.Given[kind]:
+			next.Current[kind] = want
+		case lost(ring, kind, seals): // a person who says what opens it does not wait
+			next.Current[kind], next.Former[kind] = want, current
+			delete(next.Given, kind)
 		default:
-			next.Current[kind], next.Former[kind] = want, c.Current[kind]
+			waits = append(waits, kind)
 		}
 	}
 	return next, waits
 }
 
-// Passphrases gives what opens the ring, and first what new keys are sealed
-// with: the current passphrases once every signer has been given them, until
-// then the former ones, which every signer has.
-func (c Custody) Passphrases(given bool) Passphrases {
+// Passphrases gives what opens the ring, and first what keys are sealed with:
+// the current passphrase of a kind once every signer has been given it, until
+// then the former one, which every signer has.
+func (c Custody) Passphrases(...bool) Passphrases {
 	of := func(kind Kind) (all []string) {
 		first, second := c.Current[kind], c.Former[kind]
-		if !given && second != "" {
+		if !c.Given[kind] && second != "" {
 			first, second = second, first
 		}
 		for _, passphrase := range []string{first, second} {
@@ -65,46 +90,45 @@ func (c Custody) Passphrases(given bool) Passphrases {
 	return Passphrases{Access: of(Access), Refresh: of(Refresh)}
 }
 
+// give closes the way back: every signer has the current passphrases.
+func (c Custody) give() Custody {
+	next := c.clone()
+	for _, kind := range Kinds() {
+		if c.Former[kind] != "" {
+			next.Given[kind] = true
+		}
+	}
+	return next
+}
+
 // Forget drops the former passphrases of kinds in which nothing is sealed with
 // them. Call it when every signer has loaded this very ring: one that restarts
 // with an older copy would need them.
 func (c Custody) Forget(ring Ring, seals map[string]Seal) Custody {
 	next := c.clone()
 	for _, kind := range Kinds() {
-		open := true
-		for _, k := range ring.Keys {
-			open = open && (k.Kind != kind || !k.needsPrivate() || seals[k.ID] == SealCurrent)
-		}
-		if open {
+		if c.Given[kind] && !opens(ring, kind, seals, SealFormer) && !opens(ring, kind, seals, SealUnknown) {
 			delete(next.Former, kind)
+			delete(next.Given, kind)
 		}
 	}
 	return next
 }
 
-// reorder gives the seals that were found with Passphrases(true) as they are for
-// Passphrases(given).
-func (c Custody) reorder(ring Ring, seals map[string]Seal, given bool) map[string]Seal {
-	out := map[string]Seal{}
-	maps.Copy(out, seals)
-	for _, k := range ring.Keys {
-		if given || c.Former[k.Kind] == "" {
-			continue
-		}
-		switch out[k.ID] {
-		case SealCurrent:
-			out[k.ID] = SealFormer
-		case SealFormer:
-			out[k.ID] = SealCurrent
+// changing says that a change is under way that signers do not all know of yet.
+func (c Custody) changing() bool {
+	for _, kind := range Kinds() {
+		if c.Former[kind] != "" && !c.Given[kind] {
+			return true
 		}
 	}
-	return out
+	return false
 }
 
 // Equal says whether both keep the same.
 func (c Custody) Equal(other Custody) bool {
 	for _, kind := range Kinds() {
-		if c.Current[kind] != other.Current[kind] || c.Former[kind] != other.Former[kind] {
+		if c.Current[kind] != other.Current[kind] || c.Former[kind] != other.Former[kind] || c.Given[kind] != other.Given[kind] {
 			return false
 		}
 	}
@@ -112,19 +136,38 @@ func (c Custody) Equal(other Custody) bool {
 }
 
 func (c Custody) clone() Custody {
-	next := Custody{Current: map[Kind]string{}, Former: map[Kind]string{}}
+	next := Custody{Current: map[Kind]string{}, Former: map[Kind]string{}, Given: map[Kind]bool{}}
 	maps.Copy(next.Current, c.Current)
 	maps.Copy(next.Former, c.Former)
+	maps.Copy(next.Given, c.Given)
 	return next
 }
 
-func sealedWithFormer(ring Ring, kind Kind, seals map[string]Seal) bool {
+func (c Custody) holds(kind Kind, passphrase string) bool {
+	return c.Current[kind] == passphrase || c.Former[kind] == passphrase
+}
+
+func (k Kind) other() Kind {
+	if k == Access {
+		return Refresh
+	}
+	return Access
+}
+
+// opens says whether there is a private half of a kind with this seal.
+func opens(ring Ring, kind Kind, seals map[string]Seal, seal Seal) bool {
 	for _, k := range ring.Keys {
-		if k.Kind == kind && k.needsPrivate() && seals[k.ID] == SealFormer {
+		if k.Kind == kind && k.needsPrivate() && seals[k.ID] == seal {
 			return true
 		}
 	}
 	return false
+}
+
+// lost says that nobody can open the key that signs.
+func lost(ring Ring, kind Kind, seals map[string]Seal) bool {
+	k, ok := ring.Signing(kind)
+	return ok && seals[k.ID] == SealUnknown
 }
 
 // Tending is what is seen of a ring and of all who use it at one moment.
@@ -138,8 +181,15 @@ type Tending struct {
 	// Seen is Observed.Seen.
 	Seen func(id string) bool
 
+	// Held is as Seen, but signers need only verify with the key. It counts where
+	// the key that signs cannot be opened any more, for whoever still signs with
+	// it has not got the passphrase of its successor, and whoever has cannot
+	// start. Nil: Seen.
+	Held func(id string) bool
+
 	// Given says whether every signer that there is, ready or not, has been
-	// given these passphrases as the current ones. Where there is none it is true.
+	// given these passphrases as the current ones, and no signer to come will be
+	// given older ones. It is asked only of what has been kept already.
 	Given func(current map[Kind]string) bool
 
 	// Loaded says that every signer that there is has loaded this very ring.
@@ -158,8 +208,13 @@ type Tended struct {
 
 	Steps []Step // that were taken, in order
 	Idle  Step   // what Next said when none was left
-	Waits []Kind // whose new passphrase waits until the former change is through
+	Waits []Kind // whose new passphrase has to wait; see Adopt
 }
+
+// Announced is the reason of a Wait: a published key has been seen everywhere
+// for the first time. Only now its lead begins, for whoever publishes may have
+// been held up in between.
+const Announced Reason = "Announced"
 
 // Tend takes every step that is due, of the ring and of its passphrases. What it
 // returns is written at once, in one write each; steps that wait for others to
@@ -170,39 +225,100 @@ func Tend(t Tending) (Tended, error) { return tend(realWorkshop, t) }
 
 func tend(w workshop, t Tending) (Tended, error) {
 	out := Tended{Ring: t.Ring}
-	seals := t.Inspect(t.Ring, t.Custody.Passphrases(true))
+	seals := t.Inspect(t.Ring, t.Custody.Passphrases())
 	out.Custody, out.Waits = t.Custody.Adopt(t.Wanted, t.Ring, seals)
-	if !out.Custody.Equal(t.Custody) {
-		seals = t.Inspect(t.Ring, out.Custody.Passphrases(true))
+	if out.Custody.Equal(t.Custody) && out.Custody.changing() && t.Given(out.Custody.Current) {
+		out.Custody = out.Custody.give()
 	}
-	given := t.Given(out.Custody.Current)
+	kept := out.Custody.Equal(t.Custody)
+	if !kept {
+		seals = t.Inspect(t.Ring, out.Custody.Passphrases())
+	}
 	var err error
-	out.Ring, out.Steps, out.Idle, err = advance(w, t.Ring, t.Policy,
-		Observed{Seals: out.Custody.reorder(t.Ring, seals, given), Seen: t.Seen}, out.Custody.Passphrases(given), t.Now)
-	if err == nil && len(out.Steps) == 0 && given && t.Loaded {
+	out.Ring, out.Steps, out.Idle, err = t.advance(w, seals, out.Custody.Passphrases())
+	if err == nil && len(out.Steps) == 0 && kept && t.Loaded {
 		out.Custody = out.Custody.Forget(t.Ring, seals)
 	}
 	return out, err
 }
 
 // advance asks Next and does what it says until it says nothing more.
-func advance(w workshop, ring Ring, policy Policy, observed Observed, passphrases Passphrases, now time.Time) (Ring, []Step, Step, error) {
-	read := ring
+func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphrases) (Ring, []Step, Step, error) {
+	observed := Observed{Seals: maps.Clone(found), Seen: func(id string) bool {
+		k, _ := t.Ring.Key(id)
+		if t.Held != nil && lost(t.Ring, k.Kind, found) {
+			return t.Held(id)
+		}
+		return t.Seen(id)
+	}}
+	ring := t.Ring
 	var taken []Step
 	for {
-		step := Next(ring, policy, observed, now)
+		step := Next(unseenBeginNow(ring, t.Now), t.Policy, observed, t.Now)
 		if step.Action == None {
-			return ring, taken, step, nil
+			announcement, unseen := announce(ring, t.Policy, observed, t.Now)
+			if step.Reason == PolicyInvalid || announcement.Action == None {
+				if unseen {
+					step.When = earliest(step.When, t.Now.Add(recheck))
+				}
+				return ring, taken, step, nil
+			}
+			step = announcement
 		}
 		changed, err := apply(w, ring, step, passphrases)
 		if err != nil {
-			return read, nil, step, err
+			return t.Ring, nil, step, err
 		}
-		for _, k := range changed.Keys { // whatever a step seals, it seals with the current passphrase
+		for _, k := range changed.Keys { // whatever a step seals, it seals with the first passphrase
 			if before, was := ring.Key(k.ID); k.needsPrivate() && (!was || !bytes.Equal(before.Sealed, k.Sealed)) {
 				observed.Seals[k.ID] = SealCurrent
 			}
 		}
 		ring, taken = changed, append(taken, step)
 	}
+}
+
+// unannounced: the one sign of it is that a key waits since it was made, so
+// that an announcement is always later.
+func (k Key) unannounced() bool { return k.Phase == Published && k.Since.Equal(k.Created) }
+
+// unseenBeginNow shows Next a ring in which the lead of a key that nobody may
+// have seen has only just begun.
+func unseenBeginNow(ring Ring, now time.Time) Ring {
+	ring = ring.clone()
+	for i := range ring.Keys {
+		if k := &ring.Keys[i]; k.unannounced() && k.Since.Before(now) {
+			k.Since = whole(now)
+		}
+	}
+	return ring
+}
+
+// announce gives the step that begins the lead of a key that is seen everywhere,
+// and says whether there is a key that is not.
+func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step Step, unseen bool) {
+	step.Action = None
+	for _, k := range ring.Keys {
+		s := situation{ring, k.Kind, policy, observed, now}
+		if !k.unannounced() || observed.Seals[k.ID] == SealUnknown {
+			continue
+		}
+		if _, alone := unopenable(s); alone {
+			continue
+		}
+		if !s.seen(k.ID) {
+			unseen = true
+			continue
+		}
+		at := whole(now)
+		if !at.After(k.Created) {
+			at = k.Created.Add(time.Second)
+		}
+		step = Step{
+			Action: Wait, Kind: k.Kind, Key: k.ID, Reason: Announced,
+			Message:    fmt.Sprintf("the %s key %s is seen everywhere; its lead begins", k.Kind, k.ID),
+			generation: ring.Generation, at: at, policy: policy,
+		}
+	}
+	return step, unseen
 }

@@ -1,6 +1,7 @@
 // Package config is the one list of the server's settings. What the server
 // reads, what -h shows, what the reference documents and what the operator
-// writes into a pod all come from the table in table.go.
+// writes into a pod all come from the table in table.go. The way back, what a
+// server says of itself, is State.
 package config
 
 import (
@@ -70,6 +71,7 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	LogLevel        slog.Level
 	LogFormat       string // json or text
+	TerminationLog  string // "" is nowhere
 }
 
 // Exposure says who calls the API, and with that who may see codes.

@@ -207,7 +207,9 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 		"the folder of a socket": {map[string]string{"DB_HOST": "/run/postgresql"},
 			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
 		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
-			func(c config.Config) bool { return c.FormerAccessPassphrase.IsZero() }},
+			func(c config.Config) bool { return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero() }},
+		"no last words": {map[string]string{"TERMINATION_LOG": ""},
+			func(c config.Config) bool { return c.TerminationLog == "" }},
 	} {
 		got, err := load(with(c.environ))
 		if err != nil || !c.holds(got) {
@@ -245,6 +247,27 @@ func TestASecretMayComeFromAFile(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The operator mounts all four files, always; two of them are empty for as long
+// as no passphrase changes.
+func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
+	files := map[string]string{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
+	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
+	for access, refresh := range map[string]string{"nothing": "a line break", "former": "nothing", "a line break": "former"} {
+		got, err := config.Load(lookup(with(map[string]string{
+			"FORMER_ACCESS_PASSPHRASE_FILE": access, "FORMER_REFRESH_PASSPHRASE_FILE": refresh,
+		})), readFile)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for path, got := range map[string]config.Secret{access: got.FormerAccessPassphrase, refresh: got.FormerRefreshPassphrase} {
+			if want := strings.TrimSpace(files[path]); got.Reveal() != want || got.IsZero() != (want == "") {
+				t.Errorf("%s: %q, and there is none: %v", path, got.Reveal(), got.IsZero())
+			}
 		}
 	}
 }
@@ -307,6 +330,7 @@ func environ(t *rapid.T) map[string]string {
 		"HASHING_MAX_WAIT":       rapid.StringMatching(`[1-4][0-9]{2,3}ms`),
 		"LOG_LEVEL":              rapid.SampledFrom([]string{"debug", "info", "warn", "error"}),
 		"METRICS_PORT":           rapid.SampledFrom([]string{"0", "2"}),
+		"TERMINATION_LOG":        rapid.StringMatching(`[ -~]{0,9}`),
 	} {
 		if rapid.Bool().Draw(t, name+" is set") {
 			e[name] = values.Draw(t, name)

@@ -57,6 +57,7 @@ const (
 	EnvShutdownTimeout         = "SHUTDOWN_TIMEOUT"
 	EnvLogLevel                = "LOG_LEVEL"
 	EnvLogFormat               = "LOG_FORMAT"
+	EnvTerminationLog          = "TERMINATION_LOG"
 )
 
 const (
@@ -201,7 +202,7 @@ var table = []setting{
 	{Setting: Setting{Name: EnvDBStatementTimeout, Default: "5s", Help: "How long one statement may take."},
 		field: bind(func(c *Config) *time.Duration { return &c.DBStatementTimeout }, duration(10*time.Millisecond, 10*time.Minute))},
 
-	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz` and `/readyz`; 0 serves none of them."},
+	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`; 0 serves none of them."},
 		field: bind(func(c *Config) *int { return &c.MetricsPort }, integer(0, 65535))},
 	{Setting: Setting{Name: EnvDrainDelay, Default: "0s", Help: "How long to go on serving after SIGTERM, while load balancers notice that the server is no longer ready."},
 		field: bind(func(c *Config) *time.Duration { return &c.DrainDelay }, duration(0, 10*time.Minute))},

@@ -96,10 +96,19 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	conn, err := s.pool.Acquire(waiting)
 	cancel()
 	if err != nil {
-		return onlyOnce, &acquireError{err}
+		return onlyOnce, &acquireError{cause: err, late: s.waitedFor()}
 	}
 	defer conn.Release()
 	return f(ctx, conn)
+}
+
+// waitedFor says what keeps a connection away that does not come: whoever has
+// them all, or the way to the database.
+func (s *Store) waitedFor() string {
+	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
+		return "no free connection in time"
+	}
+	return unreachable(&s.pool.Config().ConnConfig.Config, tooLate)
 }
 
 // reset throws away all idle connections: where one was found dead, they most

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,8 +28,12 @@ const (
 	emailKey    = "users_canonical_email_key"
 )
 
-// acquireError is an error of getting a connection: nothing was sent.
-type acquireError struct{ cause error }
+// acquireError is an error of getting a connection: nothing was sent. Where it
+// took too long, late says what was waited for.
+type acquireError struct {
+	cause error
+	late  string
+}
 
 func (e *acquireError) Error() string { return "no connection: " + e.cause.Error() }
 func (e *acquireError) Unwrap() error { return e.cause }
@@ -104,27 +112,105 @@ func isFault(code string) bool {
 	}
 }
 
-// cause gives what may be logged of an error. What PostgreSQL says of a
-// statement can hold what was in it, such as an address that is taken: only the
-// code and the constraint are kept. What it says of a connection holds none.
+// insufficientPrivilege is the code of a statement that the user may not send.
+const insufficientPrivilege = "42501"
+
+// cause gives what may be logged of an error, and told to those who run the
+// server. What PostgreSQL says of a statement can hold what was in it, such as an
+// address that is taken: only the code and the constraint are kept, unless it
+// says that something is not allowed, which names the thing and nothing in it.
+// What it says of a connection names the user, the host and the database.
 func cause(err error) error {
-	_, waiting := errors.AsType[*acquireError](err)
+	acquiring, waiting := errors.AsType[*acquireError](err)
 	_, network := errors.AsType[net.Error](err)
+	unconnected, refused := errors.AsType[*pgconn.ConnectError](err)
 	pg, answered := errors.AsType[*pgconn.PgError](err)
 	switch {
-	case isRefused(err):
-		return errors.New(err.Error())
+	case refused:
+		return errors.New(refusal(unconnected))
+	case answered && pg.Code == insufficientPrivilege:
+		return errors.New(said(pg))
 	case answered && pg.ConstraintName != "":
 		return fmt.Errorf("PostgreSQL: SQLSTATE %s, constraint %s", pg.Code, pg.ConstraintName)
 	case answered:
 		return fmt.Errorf("PostgreSQL: SQLSTATE %s", pg.Code)
 	case waiting && isTimeout(err):
-		return errors.New("no free connection in time")
+		return errors.New(acquiring.late)
 	case isTimeout(err):
-		return errors.New("no answer in time")
+		return errors.New(tooLate)
 	case network, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New(err.Error())
 	default:
 		return fmt.Errorf("driver error of type %T", err)
 	}
+}
+
+const tooLate = "no answer in time"
+
+func said(pg *pgconn.PgError) string { return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code) }
+
+// refusal says why no connection could be made: what PostgreSQL said, else what
+// became of each way to it. The driver tells the same at length, with every try
+// in a line of its own.
+func refusal(err *pgconn.ConnectError) string {
+	var answers, ways []string
+	add := func(list *[]string, text string) {
+		if !slices.Contains(*list, text) {
+			*list = append(*list, text)
+		}
+	}
+	for _, try := range tries(err) {
+		if pg, answered := errors.AsType[*pgconn.PgError](try); answered {
+			add(&answers, said(pg))
+		} else {
+			add(&ways, obstacle(try))
+		}
+	}
+	if len(answers) > 0 {
+		return strings.Join(answers, "; ")
+	}
+	return unreachable(err.Config, strings.Join(ways, "; "))
+}
+
+func unreachable(c *pgconn.Config, why string) string {
+	where := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
+	if strings.HasPrefix(c.Host, "/") {
+		where = fmt.Sprintf("the socket of port %d in %s", c.Port, c.Host)
+	}
+	return "cannot reach " + where + ": " + why
+}
+
+// tries are what became of each address, with TLS and without it, that was tried
+// for one connection.
+func tries(err error) []error {
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if joined, ok := e.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is looked for where it stands
+			return joined.Unwrap()
+		}
+	}
+	return []error{err}
+}
+
+// obstacle says in a few words why a server cannot be reached. They come from
+// the system and from TLS, and hold nothing that was sent.
+func obstacle(err error) string {
+	if isTimeout(err) {
+		return tooLate
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		if dns.IsTimeout {
+			return "its name was not resolved in time"
+		}
+		return dns.Err // "no such host", or what the name server did instead
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error() // "connection refused"
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "the connection was closed"
+	}
+	return err.Error() // mostly of TLS
 }

@@ -3,17 +3,20 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"path"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -81,7 +84,8 @@ func (s *Store) Ready(ctx context.Context) error {
 // Migrate brings the schema up to SchemaVersion. Any number of processes may do
 // so at once: one does, under an advisory lock, and the others wait. Each
 // migration is a transaction, so that one that is killed leaves nothing. Where
-// there is nothing to do, it costs one query.
+// there is nothing to do, it costs one query. An error is Unavailable where trying
+// again may help.
 func (s *Store) Migrate(ctx context.Context) error {
 	version, err := s.Version(ctx)
 	if err != nil {
@@ -94,18 +98,51 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if version >= SchemaVersion {
 		return nil
 	}
-	if err := s.migrate(ctx, migrations); err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		return fmt.Errorf("migrate the database: %w", err)
-	}
-	return nil
+	return s.migrate(ctx, migrations)
 }
 
-// migrate applies what the database has not had of the folder migrations. It
-// uses a connection of its own, whose limits are those of a migration.
-func (s *Store) migrate(ctx context.Context, files fs.FS) (err error) {
+// migrate applies what the database has not had of the folder migrations.
+func (s *Store) migrate(ctx context.Context, files fs.FS) error {
+	err := s.up(ctx, files)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return unmigrated(err)
+}
+
+// unmigrated turns an error of a migration into the domain's. A table that is in
+// use, or a database that goes away meanwhile, passes: trying again is right,
+// since each migration is a transaction.
+func unmigrated(err error) error {
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	_, network := errors.AsType[net.Error](err)
+	lost := network || isLost(err) || isTimeout(err) || errors.Is(err, driver.ErrBadConn)
+	why := err
+	switch {
+	case isRefused(err):
+		why, lost = cause(err), true
+	case answered && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")):
+		why = cause(err) // what PostgreSQL says there is from the tables
+	case answered:
+		why = errors.New(said(pg))
+	case lost:
+		why = errors.New("the connection was lost")
+	}
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		why = fmt.Errorf("migration %d: %w", partial.Failed.Source.Version, why)
+	}
+	failed := &identity.Error{Kind: identity.Internal, Message: "the database cannot be migrated", Cause: why}
+	if lost || answered && !isFault(pg.Code) {
+		failed.Kind, failed.RetryAfter = identity.Unavailable, retryAfter
+	}
+	return failed
+}
+
+// up uses a connection of its own, whose limits are those of a migration.
+func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
 	folder, err := fs.Sub(files, "migrations")
 	if err != nil {
 		return err

@@ -186,6 +186,17 @@ func (s *Store) Stats() Stats {
 	}
 }
 
+// MaxConnections reads how many connections PostgreSQL gives to all users together
+// that have no special rights.
+func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
+	// The last of the three is from PostgreSQL 16 on.
+	const sql = `SELECT current_setting('max_connections')::int
+		- current_setting('superuser_reserved_connections')::int
+		- coalesce(current_setting('reserved_connections', true), '0')::int`
+	err = s.query(ctx, repeatable, into(&most), sql)
+	return most, err
+}
+
 // statementHook is a pgx.QueryTracer.
 type statementHook func(sql string)
 

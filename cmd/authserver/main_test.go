@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -171,7 +172,10 @@ func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 			clients.Go(func() {
 				for !unready.Load() {
 					status, reply, err := post(p.api+"/tokens/signin", map[string]string{"username": "ada", "password": "an analytical engine"})
-					if err != nil || status != http.StatusOK {
+					// On a machine that has no time for hashing a sign-in is shed,
+					// stop or no stop: that is an answer, and no loss.
+					shed := status == http.StatusServiceUnavailable && strings.Contains(fmt.Sprint(reply), "too many passwords")
+					if err != nil || status != http.StatusOK && !shed {
 						t.Errorf("%d %v %v", status, reply, err)
 						return
 					}

@@ -59,7 +59,7 @@ func writeCRDs(from, to string) error {
 		return err
 	}
 	if len(sources) == 0 {
-		return fmt.Errorf("%s has no custom resources: run go generate ./api/...", from)
+		return fmt.Errorf("%s has no custom resources: generate them with make generate", from)
 	}
 	for _, source := range sources {
 		crd, err := os.ReadFile(source)

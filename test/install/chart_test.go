@@ -66,13 +66,16 @@ const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
 // watched are the namespaces that are named in renderings.
 var watched = []string{"shop", "orders"}
 
+// number is a namespace, too.
+const number = "789"
+
 // rendered is a release that was only rendered.
 type rendered []*unstructured.Unstructured
 
 func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 	c := chart(t)
 	installServiceMonitors(t, c.cluster)
-	for _, name := range append([]string{namespace}, watched...) {
+	for _, name := range append([]string{namespace, number}, watched...) {
 		makeNamespace(t, c.cluster, name)
 	}
 	restricted := kubernetestest.Namespace(t)
@@ -158,7 +161,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				t.Error("metrics are off, and something is there for them")
 			}
 		}},
-		{"no metrics, but a certificate", "metrics: {enabled: false, certificateSecret: tls}", func(t *testing.T, r rendered) {
+		{"a certificate without metrics", "metrics: {enabled: false, certificateSecret: tls}", func(t *testing.T, r rendered) {
 			hasNone(t, r.operator(t).Args, "--metrics-cert-dir")
 		}},
 		{"a ServiceMonitor", "metrics: {serviceMonitor: {enabled: true, labels: {app.kubernetes.io/name: prometheus}}}", func(t *testing.T, r rendered) {
@@ -210,6 +213,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				t.Errorf("there are %v", n)
 			}
 		}},
+		{"names that look like numbers", "{watchNamespaces: ['" + number + "'], serviceAccount: {name: '1'}, priorityClassName: '2', metrics: {certificateSecret: '3', readers: [{namespace: '4', name: '5'}], serviceMonitor: {enabled: true}}, image: {repository: '6', tag: '7'}}", nil},
 		{"texts that look like something else", `{podAnnotations: {"yes": "no", n: "1", t: "{{ .Values }}"}, podLabels: {v: "1.0"}, nodeSelector: {v: "true"}}`, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -274,7 +278,7 @@ func (r rendered) isWhole(t *testing.T) {
 			t.Errorf("%s is there twice", nameOf(o))
 		}
 		there[nameOf(o)] = true
-		if o.GetNamespace() != "" && o.GetNamespace() != namespace && !slices.Contains(watched, o.GetNamespace()) {
+		if o.GetNamespace() != "" && o.GetNamespace() != namespace && o.GetNamespace() != number && !slices.Contains(watched, o.GetNamespace()) {
 			t.Errorf("%s is in a namespace that nobody named", nameOf(o))
 		}
 		has := o.GetLabels()
@@ -464,6 +468,7 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"affinity: {nodeAffinities: {}}":                                   "'/affinity'",
 		"priorityClassName: [a]":                                           "'/priorityClassName': got array, want string",
 		"fullnameOverride: 'A B'":                                          "'/fullnameOverride'",
+		"metrics: null":                                                    "missing property 'metrics'",
 		"podLabels: {app.kubernetes.io/name: mine}":                        "podLabels: app.kubernetes.io/name is the chart's own: choose a label with another prefix",
 		"serviceAccount: {create: false}":                                  "write the name of the account that there is to serviceAccount.name",
 		"metrics: {enabled: false, readers: [{namespace: a, name: b}]}":    "write metrics.enabled: true too",
@@ -551,6 +556,7 @@ func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
 		"auth-gateway-operator": "auth-gateway-operator",
 		"shop":                  "shop-auth-gateway-operator",
 		"shop.example":          "shop-example-auth-gateway-operator",
+		"2024":                  "auth-gateway-operator-2024",
 		long:                    long + "-auth-gate",
 	} {
 		out := c.run(t, "template", release, c.dir, "--namespace", namespace, "--kube-version", c.version)

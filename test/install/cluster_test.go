@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,13 +28,17 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
 )
 
-func TestMain(m *testing.M) { kubernetestest.Main(m) }
+func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
+	kubernetestest.Main(m)
+}
 
 const (
 	root    = "../.."
@@ -118,6 +123,12 @@ func pods(t *testing.T, objects []*unstructured.Unstructured) []*corev1.Pod {
 	return all
 }
 
+// userOf is the user that a ServiceAccount is, and its groups.
+func userOf(account client.ObjectKey) (string, []string) {
+	return "system:serviceaccount:" + account.Namespace + ":" + account.Name,
+		[]string{"system:serviceaccounts", "system:serviceaccounts:" + account.Namespace, "system:authenticated"}
+}
+
 // question is whether an account may do something.
 type question struct {
 	verb, group, resource, namespace, name string
@@ -133,9 +144,9 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 	for i, questions := range [][]question{mayNot, may} {
 		for _, q := range questions {
 			resource, sub, _ := strings.Cut(q.resource, "/")
+			user, groups := userOf(account)
 			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User:   "system:serviceaccount:" + account.Namespace + ":" + account.Name,
-				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + account.Namespace, "system:authenticated"},
+				User: user, Groups: groups,
 				ResourceAttributes: &authorizationv1.ResourceAttributes{
 					Verb: q.verb, Group: q.group, Resource: resource, Subresource: sub, Namespace: q.namespace, Name: q.name,
 				},

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
 
@@ -50,18 +51,26 @@ func newHelm(t *testing.T, c cluster) helm {
 		"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home,
 		"KUBECONFIG=" + filepath.Join(home, "kubeconfig"),
 	}}
-	kubeconfig := clientcmdapi.Config{
-		Clusters: map[string]*clientcmdapi.Cluster{"test": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
-		AuthInfos: map[string]*clientcmdapi.AuthInfo{"admin": {
-			ClientCertificateData: c.config.CertData, ClientKeyData: c.config.KeyData, Token: c.config.BearerToken,
-		}},
+	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"), client.ObjectKey{})
+	return h
+}
+
+// writeKubeconfig makes a kubeconfig of the administrator, who plays the part of a
+// ServiceAccount where one is named.
+func (c cluster) writeKubeconfig(t *testing.T, path string, account client.ObjectKey) {
+	t.Helper()
+	user := &clientcmdapi.AuthInfo{ClientCertificateData: c.config.CertData, ClientKeyData: c.config.KeyData, Token: c.config.BearerToken}
+	if account.Name != "" {
+		user.Impersonate, user.ImpersonateGroups = userOf(account)
+	}
+	if err := clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"admin": user},
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "admin"}},
 		CurrentContext: "test",
-	}
-	if err := clientcmd.WriteToFile(kubeconfig, filepath.Join(home, "kubeconfig")); err != nil {
+	}, path); err != nil {
 		t.Fatal(err)
 	}
-	return h
 }
 
 // try runs helm, and makes of what it says on its standard error an error.

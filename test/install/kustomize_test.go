@@ -20,10 +20,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
 )
 
-// build is `kustomize build`.
+// build is `kubectl kustomize`.
 func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(root, dir))
+	options := krusty.MakeDefaultOptions()
+	options.Reorder = krusty.ReorderOptionUnspecified // as where nobody says anything
+	resources, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), filepath.Join(root, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +36,10 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	return parse(t, text)
 }
 
-func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
-	c := connect(t)
+// applyDefault applies config/default, and takes away what is of the cluster when
+// the test is done.
+func (c cluster) applyDefault(t *testing.T) []*unstructured.Unstructured {
+	t.Helper()
 	objects := build(t, "config/default")
 	for _, o := range objects { // in the order in which kubectl gets them
 		if err := c.apply(t.Context(), o); err != nil {
@@ -49,6 +53,12 @@ func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
 			})
 		}
 	}
+	return objects
+}
+
+func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
+	c := connect(t)
+	objects := c.applyDefault(t)
 	const in = "auth-gateway-system"
 	for _, o := range objects {
 		if n := o.GetNamespace(); n != "" && n != in {

@@ -249,14 +249,14 @@ func TestReleasesOfTwoNamespacesKeepApart(t *testing.T) {
 	if !strings.Contains(notes, "kubectl get crd "+crdName) {
 		t.Errorf("the notes are\n%s", notes)
 	}
-	for r, where := range map[release][2]string{first: {shop, orders}, second: {orders, shop}} {
-		c.hold(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}, []question{
-			{verb: "list", resource: "secrets", namespace: where[0]},
-			{verb: "patch", group: "authgateway.io", resource: "authgateways/status", namespace: where[0]},
+	for _, test := range []struct{ operator, its, notIts string }{{first.namespace, shop, orders}, {second.namespace, orders, shop}} {
+		c.hold(t, client.ObjectKey{Namespace: test.operator, Name: "auth-gateway-operator"}, []question{
+			{verb: "list", resource: "secrets", namespace: test.its},
+			{verb: "patch", group: "authgateway.io", resource: "authgateways/status", namespace: test.its},
 			{verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews"},
 		}, []question{
-			{verb: "get", resource: "secrets", namespace: where[1]},
-			{verb: "get", group: "authgateway.io", resource: "authgateways", namespace: where[1]},
+			{verb: "get", resource: "secrets", namespace: test.notIts},
+			{verb: "get", group: "authgateway.io", resource: "authgateways", namespace: test.notIts},
 		})
 	}
 

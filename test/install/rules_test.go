@@ -96,6 +96,14 @@ func TestTheRulesAreThoseOfTheMarkers(t *testing.T) {
 	}
 }
 
+func TestTheChartBringsTheSameCustomResource(t *testing.T) {
+	inChart := one(t, chart(t).template(t, "defaults", ""), "CustomResourceDefinition").Object
+	inConfig := one(t, build(t, "config/crd"), "CustomResourceDefinition").Object
+	if diff := cmp.Diff(inConfig["spec"], inChart["spec"]); diff != "" {
+		t.Errorf("the chart's (+) is not that of config/crd (-); run make generate\n%s", diff)
+	}
+}
+
 // The rights that a stolen token of the operator must not give: they lead to all
 // others.
 func TestTheRulesHoldNothingThatLeadsToMore(t *testing.T) {

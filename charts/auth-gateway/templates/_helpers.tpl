@@ -1,11 +1,14 @@
 {{- /*
 The name of the operator's objects. An AuthGateway of the same namespace makes
-objects of its own name, so this one says "operator".
+objects of its own name, so this one says "operator". And it is a Service's too,
+which begins with a letter.
 */ -}}
 {{- define "auth-gateway.fullname" -}}
 {{- $release := .Release.Name | replace "." "-" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
+{{- else if regexMatch "^[0-9]" $release -}}
+{{- printf "auth-gateway-operator-%s" $release | trunc 63 | trimSuffix "-" -}}
 {{- else if contains "auth-gateway-operator" $release -}}
 {{- $release | trunc 63 | trimSuffix "-" -}}
 {{- else if contains "auth-gateway" $release -}}
@@ -29,8 +32,8 @@ namespaces may have theirs. A colon is in neither of its parts.
 
 {{- define "auth-gateway.subjects" -}}
 - kind: ServiceAccount
-  name: {{ include "auth-gateway.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "auth-gateway.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end }}
 
 {{- /*
@@ -38,7 +41,7 @@ What the operator's pods are found by. Gateways let in the pods of this name.
 */ -}}
 {{- define "auth-gateway.selector" -}}
 app.kubernetes.io/name: auth-gateway-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "auth-gateway.commonLabels" -}}

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,7 @@ var (
 	// start starts the shared server, and gives every test the same answer: the
 	// programs may have to be built, which is not to be tried once a test.
 	start = sync.OnceValues(shared.start)
+	told  atomic.Bool // why it did not start
 )
 
 // Main runs the tests of a package, and stops the server if one was started.
@@ -54,10 +56,15 @@ func Config(t testing.TB) *rest.Config {
 		t.Fatal("nobody would stop the server: write func TestMain(m *testing.M) { kubernetestest.Main(m) }")
 	}
 	config, err := start()
-	if err != nil {
+	switch {
+	case err == nil:
+		return rest.CopyConfig(config)
+	case told.Swap(true):
+		t.Fatal("the Kubernetes API server did not start; another test says why")
+	default:
 		t.Fatalf("start a Kubernetes API server: %v", err)
 	}
-	return rest.CopyConfig(config)
+	return nil
 }
 
 // Namespace makes a namespace that takes no pod but one that Pod Security calls

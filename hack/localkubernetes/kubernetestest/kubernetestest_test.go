@@ -1,14 +1,9 @@
 package kubernetestest
 
 import (
-	"bufio"
 	"errors"
-	"fmt"
 	"io/fs"
-	"net"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,59 +66,6 @@ func TestEachNamespaceIsAnotherAndTakesRestrictedPodsAlone(t *testing.T) {
 	if _, err := pods.Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Errorf("a pod that is restricted: %v", err)
 	}
-}
-
-// childVariable makes of a run of the test below one that waits to be killed.
-const childVariable = "KUBERNETESTEST_CHILD"
-
-func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
-	if os.Getenv(childVariable) != "" {
-		fmt.Printf("\n%s %s\n", Config(t).Host, shared.env.ControlPlane.Etcd.URL)
-		fmt.Println(shared.dir)
-		select {}
-	}
-	t.Parallel()
-	temporary := t.TempDir()
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
-	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temporary)
-	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var addresses []string
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && len(addresses) == 0 {
-		for word := range strings.FieldsSeq(lines.Text()) {
-			if u, err := url.Parse(word); err == nil && u.Port() != "" {
-				addresses = append(addresses, u.Host)
-			}
-		}
-	}
-	if err := child.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = child.Wait()
-	if len(addresses) != 2 {
-		t.Fatalf("the child did not say where its server and its etcd are: %q", addresses)
-	}
-	for _, address := range addresses {
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-			if err != nil {
-				break
-			}
-			_ = connection.Close()
-			if time.Now().After(deadline) {
-				t.Errorf("%s still answers", address)
-				break
-			}
-		}
-	}
-	_ = lines.Err()
 }
 
 func TestAFolderThatAKilledTestLeftIsRemovedAndOneInUseIsNot(t *testing.T) {

@@ -49,12 +49,12 @@ func (s *server) start() (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer etcdLog.Close() // the child has its own
+	defer func() { _ = etcdLog.Close() }() // the child has its own
 	apiServerLog, err := os.Create(s.path("kube-apiserver.log"))
 	if err != nil {
 		return nil, err
 	}
-	defer apiServerLog.Close()
+	defer func() { _ = apiServerLog.Close() }()
 
 	env := &envtest.Environment{
 		UseExistingCluster: new(false), // whatever the environment says: never somebody's cluster

@@ -1,0 +1,514 @@
+package controllers_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// essence is what an object says, without what the API server says about it.
+func essence(t *testing.T, o client.Object) string {
+	t.Helper()
+	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := unstructured.Unstructured{Object: m}
+	for _, of := range [][]string{
+		{"status"}, {"kind"}, {"apiVersion"}, {"spec", "clusterIP"}, {"spec", "clusterIPs"}, {"metadata", "managedFields"},
+		{"metadata", "resourceVersion"}, {"metadata", "generation"}, {"metadata", "uid"}, {"metadata", "creationTimestamp"},
+	} {
+		unstructured.RemoveNestedField(u.Object, of...)
+	}
+	text, err := json.MarshalIndent(u.Object, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// objects are what the operator makes of the smallest gateway, named auth.
+var objects = []struct {
+	name  string
+	empty func() client.Object
+}{
+	{"auth-keys", func() client.Object { return &corev1.Secret{} }},
+	{"auth-passphrases", func() client.Object { return &corev1.Secret{} }},
+	{"auth-caller", func() client.Object { return &corev1.Secret{} }},
+	{"auth-public-keys", func() client.Object { return &corev1.ConfigMap{} }},
+	{"auth", func() client.Object { return &corev1.ServiceAccount{} }},
+	{"auth", func() client.Object { return &corev1.Service{} }},
+	{"auth", func() client.Object { return &networkingv1.NetworkPolicy{} }},
+	{"auth", func() client.Object { return &policyv1.PodDisruptionBudget{} }},
+	{"auth", func() client.Object { return &appsv1.Deployment{} }},
+}
+
+func pod(d *appsv1.Deployment) *corev1.PodSpec      { return &d.Spec.Template.Spec }
+func server(d *appsv1.Deployment) *corev1.Container { return &pod(d).Containers[0] }
+
+// drift is an edit by hand of one object.
+type drift struct {
+	what  string
+	name  string
+	empty client.Object
+	edit  func(client.Object)
+}
+
+func drifting[T client.Object](what, name string, empty T, change func(T)) drift {
+	return drift{what, name, empty, func(o client.Object) { change(o.(T)) }}
+}
+
+func drifts() []drift {
+	configMap := func(what string, change func(*corev1.ConfigMap)) drift {
+		return drifting("ConfigMap: "+what, "auth-public-keys", &corev1.ConfigMap{}, change)
+	}
+	service := func(what string, change func(*corev1.Service)) drift {
+		return drifting("Service: "+what, "auth", &corev1.Service{}, change)
+	}
+	policy := func(what string, change func(*networkingv1.NetworkPolicy)) drift {
+		return drifting("NetworkPolicy: "+what, "auth", &networkingv1.NetworkPolicy{}, change)
+	}
+	budget := func(what string, change func(*policyv1.PodDisruptionBudget)) drift {
+		return drifting("PodDisruptionBudget: "+what, "auth", &policyv1.PodDisruptionBudget{}, change)
+	}
+	deployment := func(what string, change func(*appsv1.Deployment)) drift {
+		return drifting("Deployment: "+what, "auth", &appsv1.Deployment{}, change)
+	}
+	first := func(data map[string]string) string { return slices.Sorted(maps.Keys(data))[0] }
+	all := []drift{
+		drifting("Secret passphrases: an entry more", "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["x"] = []byte("y") }),
+		drifting("Secret passphrases: an entry less", "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { delete(s.Data, "FORMER_ACCESS_PASSPHRASE") }),
+		drifting("Secret caller: an entry more", "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["x"] = []byte("y") }),
+
+		configMap("a value", func(c *corev1.ConfigMap) { c.Data[first(c.Data)] = "edited" }),
+		configMap("a value less", func(c *corev1.ConfigMap) { delete(c.Data, first(c.Data)) }),
+		configMap("an attacker's key", func(c *corev1.ConfigMap) { c.Data["attacker.pem"] = c.Data[first(c.Data)] }),
+		configMap("an attacker's binary key", func(c *corev1.ConfigMap) { c.BinaryData = map[string][]byte{"attacker.pem": {1}} }),
+		configMap("a value made binary", func(c *corev1.ConfigMap) {
+			name := first(c.Data)
+			delete(c.Data, name)
+			c.BinaryData = map[string][]byte{name: []byte("edited")}
+		}),
+		configMap("emptied", func(c *corev1.ConfigMap) { c.Data = nil }),
+		configMap("immutable", func(c *corev1.ConfigMap) { c.Immutable = new(true) }),
+		configMap("immutable and emptied", func(c *corev1.ConfigMap) { c.Data, c.Immutable = nil, new(true) }),
+
+		drifting("ServiceAccount: a token", "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = new(true) }),
+		drifting("ServiceAccount: no word about a token", "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = nil }),
+
+		service("a port", func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(9999) }),
+		service("a port less", func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[1:] }),
+		service("the selector", func(s *corev1.Service) { s.Spec.Selector["app.kubernetes.io/name"] = "other" }),
+		service("a narrower selector", func(s *corev1.Service) { s.Spec.Selector["x"] = "y" }),
+		service("the type", func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }),
+
+		policy("everyone", func(p *networkingv1.NetworkPolicy) {
+			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{})
+		}),
+		policy("no rules", func(p *networkingv1.NetworkPolicy) { p.Spec.Ingress = nil }),
+		policy("a peer more", func(p *networkingv1.NetworkPolicy) {
+			p.Spec.Ingress[0].From = append(p.Spec.Ingress[0].From, networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}})
+		}),
+		policy("other pods", func(p *networkingv1.NetworkPolicy) { p.Spec.PodSelector.MatchLabels = map[string]string{"x": "y"} }),
+
+		budget("two at a time", func(p *policyv1.PodDisruptionBudget) { p.Spec.MaxUnavailable = new(intstr.FromInt32(2)) }),
+		budget("the other of two ways", func(p *policyv1.PodDisruptionBudget) {
+			p.Spec.MaxUnavailable, p.Spec.MinAvailable = nil, new(intstr.FromInt32(2))
+		}),
+
+		deployment("the image", func(d *appsv1.Deployment) { server(d).Image = "attacker/image" }),
+		deployment("replicas", func(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(7)) }),
+		deployment("a variable", func(d *appsv1.Deployment) { server(d).Env[3].Value = "edited" }),
+		deployment("a variable less", func(d *appsv1.Deployment) { server(d).Env = server(d).Env[2:] }),
+		deployment("a variable with a value in the place of a Secret's", func(d *appsv1.Deployment) {
+			for i, e := range server(d).Env {
+				if e.ValueFrom != nil {
+					server(d).Env[i] = corev1.EnvVar{Name: e.Name, Value: "edited"}
+				}
+			}
+		}),
+		deployment("a variable from a Secret in the place of a value", func(d *appsv1.Deployment) {
+			e := &server(d).Env[3]
+			e.Value, e.ValueFrom = "", &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Key: "y"}}
+		}),
+		deployment("a writable root file system", func(d *appsv1.Deployment) { server(d).SecurityContext.ReadOnlyRootFilesystem = new(false) }),
+		deployment("no security context", func(d *appsv1.Deployment) { server(d).SecurityContext, pod(d).SecurityContext = nil, nil }),
+		deployment("root", func(d *appsv1.Deployment) {
+			pod(d).SecurityContext.RunAsUser, pod(d).SecurityContext.RunAsNonRoot = new(int64(0)), new(false)
+		}),
+		deployment("another Secret", func(d *appsv1.Deployment) { pod(d).Volumes[0].Secret.SecretName = "other" }),
+		deployment("a volume of another kind", func(d *appsv1.Deployment) {
+			pod(d).Volumes[3].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+		}),
+		deployment("no volumes", func(d *appsv1.Deployment) { pod(d).Volumes, server(d).VolumeMounts = nil, nil }),
+		deployment("a probe of another kind", func(d *appsv1.Deployment) {
+			server(d).LivenessProbe.ProbeHandler = corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}
+		}),
+		deployment("no probes", func(d *appsv1.Deployment) { server(d).ReadinessProbe, server(d).LivenessProbe = nil, nil }),
+		deployment("the account", func(d *appsv1.Deployment) { pod(d).ServiceAccountName = "default" }),
+		deployment("a token", func(d *appsv1.Deployment) { pod(d).AutomountServiceAccountToken = new(true) }),
+		deployment("the strategy", func(d *appsv1.Deployment) {
+			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+		}),
+		deployment("the digest of its Secrets", func(d *appsv1.Deployment) { d.Spec.Template.Annotations["authgateway.io/inputs"] = "edited" }),
+	}
+	for _, o := range objects {
+		empty := o.empty()
+		kind := fmt.Sprintf("%T %s", empty, o.name)
+		all = append(all,
+			drift{kind + ": labels", o.name, empty, func(o client.Object) {
+				labels := o.GetLabels()
+				delete(labels, "app.kubernetes.io/managed-by")
+				o.SetLabels(labels)
+			}},
+			drift{kind + ": all labels", o.name, empty, func(o client.Object) { o.SetLabels(nil) }},
+			drift{kind + ": owner", o.name, empty, func(o client.Object) { o.SetOwnerReferences(nil) }},
+		)
+	}
+	return all
+}
+
+func TestWhatIsEditedByHandComesBack(t *testing.T) {
+	t.Parallel()
+	for part := range 3 { // each has a gateway, so that they can go on side by side
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.create(credentials("auth-db"))
+			b.ready(smallest("auth"))
+			for i, d := range drifts() {
+				if i%3 != part {
+					continue
+				}
+				b.quiet()
+				before := essence(t, get(b, d.name, d.empty))
+				edit(b, d.name, d.empty, d.edit)
+				if essence(t, d.empty) == before {
+					t.Errorf("%s: the edit changes nothing", d.what)
+				}
+				b.eventually(d.what+" comes back", func() error {
+					if err := b.client.Get(t.Context(), b.key(d.name), d.empty); err != nil {
+						return err
+					}
+					if after := essence(t, d.empty); after != before {
+						return fmt.Errorf("it is\n%s\nand was\n%s", after, before)
+					}
+					return nil
+				})
+				b.rest()
+				if writes := repairs(b); len(writes) > 4 || len(writes) == 0 {
+					t.Errorf("%s: it took %v", d.what, writes)
+				}
+			}
+			b.report("auth", 2)
+			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			b.secondPassWritesNothing("auth")
+		})
+	}
+}
+
+// repairs are the writes but for those of the status.
+func repairs(b *bed) []call {
+	return slices.DeleteFunc(b.calls.written(), func(c call) bool { return c.subresource == "status" })
+}
+
+// secondPassWritesNothing brings passes about, and counts.
+func (b *bed) secondPassWritesNothing(name string) {
+	b.t.Helper()
+	b.quiet()
+	b.nudge(name)
+	b.startOperator()
+	b.rest()
+	if b.calls.count() == 0 {
+		b.t.Error("nothing brought a pass about")
+	}
+	if writes := b.calls.written(); len(writes) > 0 {
+		b.t.Errorf("a second pass wrote %v", writes)
+	}
+}
+
+func TestWhatIsDeletedByHandComesBack(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	for _, o := range objects {
+		if o.name == "auth-keys" || o.name == "auth-passphrases" { // see keys_test.go
+			continue
+		}
+		b.quiet()
+		was := get(b, o.name, o.empty())
+		if err := b.client.Delete(t.Context(), get(b, o.name, o.empty())); err != nil {
+			t.Fatal(err)
+		}
+		what := fmt.Sprintf("%T %s", was, o.name)
+		b.eventually(what+" comes back", func() error {
+			is := o.empty()
+			if err := b.client.Get(t.Context(), b.key(o.name), is); err != nil {
+				return err
+			}
+			if o.name != "auth-caller" && essence(t, is) != essence(t, was) {
+				return fmt.Errorf("it is\n%s\nand was\n%s", essence(t, is), essence(t, was))
+			}
+			return nil
+		})
+	}
+	b.rollOut("auth") // another key for callers replaces the pods
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	b.secondPassWritesNothing("auth")
+}
+
+// What is not the operator's own stays, whatever it repairs beside it.
+func TestWhatOthersAddIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	other := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
+	b.create(other)
+	for _, o := range objects {
+		edit(b, o.name, o.empty(), func(o client.Object) {
+			labels, annotations := maps.Clone(o.GetLabels()), maps.Clone(o.GetAnnotations())
+			if annotations == nil {
+				annotations = map[string]string{}
+			}
+			labels["team"], labels["empty"] = "shop", ""
+			annotations["audited"], annotations["empty"] = "yes", ""
+			o.SetLabels(labels)
+			o.SetAnnotations(annotations)
+			o.SetFinalizers([]string{"example.com/backup"})
+			o.SetOwnerReferences(append([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: other.UID}}, o.GetOwnerReferences()...))
+		})
+	}
+	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
+		pod(d).Containers = append([]corev1.Container{{
+			Name: "injected", Image: "mesh/proxy", VolumeMounts: []corev1.VolumeMount{{Name: "injected", MountPath: "/x"}},
+		}}, pod(d).Containers...)
+		pod(d).InitContainers = []corev1.Container{{Name: "injected-init", Image: "mesh/init"}}
+		pod(d).Volumes = append([]corev1.Volume{{Name: "injected", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}, pod(d).Volumes...)
+		d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-24T10:00:00Z"
+		d.Spec.Template.Labels["mesh"] = "on"
+	})
+	edit(b, "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) {
+		s.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
+	})
+	b.quiet()
+	b.secondPassWritesNothing("auth")
+
+	// Now everything is written: the gateway changes in all of it, and each
+	// object is edited where it is the operator's.
+	b.quiet()
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+		g.Spec.Audiences = []string{"shop"}
+		g.Spec.Issuer = "https://auth.example.com"
+		g.Spec.Monitoring.ServiceMonitor = nil
+	})
+	for _, o := range objects {
+		edit(b, o.name, o.empty(), func(o client.Object) {
+			labels := o.GetLabels()
+			delete(labels, "app.kubernetes.io/managed-by")
+			o.SetLabels(labels)
+		})
+	}
+	for _, o := range objects {
+		b.eventually(fmt.Sprintf("%T %s is repaired", o.empty(), o.name), func() error {
+			is := get(b, o.name, o.empty())
+			if is.GetLabels()["app.kubernetes.io/managed-by"] == "" {
+				return fmt.Errorf("its labels are %v", is.GetLabels())
+			}
+			return nil
+		})
+	}
+	b.rest()
+	for _, o := range objects {
+		is := get(b, o.name, o.empty())
+		what := fmt.Sprintf("%T %s", is, o.name)
+		if is.GetLabels()["team"] != "shop" || is.GetAnnotations()["audited"] != "yes" {
+			t.Errorf("%s: labels %v, annotations %v", what, is.GetLabels(), is.GetAnnotations())
+		}
+		if _, there := is.GetLabels()["empty"]; !there {
+			t.Errorf("%s has lost an empty label: %v", what, is.GetLabels())
+		}
+		if _, there := is.GetAnnotations()["empty"]; !there {
+			t.Errorf("%s has lost an empty annotation: %v", what, is.GetAnnotations())
+		}
+		if !slices.Equal(is.GetFinalizers(), []string{"example.com/backup"}) {
+			t.Errorf("%s: finalizers %v", what, is.GetFinalizers())
+		}
+		if !slices.ContainsFunc(is.GetOwnerReferences(), func(o metav1.OwnerReference) bool { return o.UID == other.UID }) {
+			t.Errorf("%s: owners %v", what, is.GetOwnerReferences())
+		}
+	}
+	d := get(b, "auth", &appsv1.Deployment{})
+	names := []string{}
+	for _, c := range slices.Concat(pod(d).InitContainers, pod(d).Containers) {
+		names = append(names, c.Name)
+	}
+	for _, v := range pod(d).Volumes {
+		names = append(names, "volume "+v.Name)
+	}
+	for _, wanted := range []string{"injected", "injected-init", "authserver", "volume injected"} {
+		if !slices.Contains(names, wanted) {
+			t.Errorf("%s is gone: there are %s", wanted, strings.Join(names, ", "))
+		}
+	}
+	if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" || d.Spec.Template.Labels["mesh"] != "on" {
+		t.Errorf("the template has %v and %v", d.Spec.Template.Annotations, d.Spec.Template.Labels)
+	}
+	if len(get(b, "auth", &corev1.ServiceAccount{}).ImagePullSecrets) != 1 {
+		t.Error("the pull secret of the account is gone")
+	}
+	b.secondPassWritesNothing("auth")
+}
+
+// scale does what an autoscaler does.
+func (b *bed) scale(name string, replicas int32) {
+	b.t.Helper()
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: name}}
+	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: replicas}}
+	if err := b.client.SubResource("scale").Update(b.t.Context(), d, client.WithSubResourceBody(s), client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bed) replicas(name string) int32 {
+	b.t.Helper()
+	return *get(b, name, &appsv1.Deployment{}).Spec.Replicas
+}
+
+// gone waits until an object is deleted.
+func (b *bed) gone(name string, o client.Object) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("%T %s is gone", o, name), func() error {
+		err := b.client.Get(b.t.Context(), b.key(name), o)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("it is there (%v)", err)
+	})
+}
+
+func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	g.Spec.Replicas = new(int32(5))
+	b.ready(g)
+	// Whoever watches sees no other number than those that somebody wanted.
+	b.quiet()
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
+	})
+	b.eventually("there is an autoscaler", func() error {
+		return b.client.Get(t.Context(), b.key("auth"), &autoscalingv2.HorizontalPodAutoscaler{})
+	})
+	b.rest()
+	if n := b.replicas("auth"); n != 5 {
+		t.Errorf("handing over made it %d replicas", n)
+	}
+	for _, n := range []int32{6, 3, 9} {
+		b.scale("auth", n)
+		edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "edited" })
+		b.eventually("the image comes back", func() error {
+			if image := server(get(b, "auth", &appsv1.Deployment{})).Image; image == "edited" {
+				return fmt.Errorf("it is %s", image)
+			}
+			return nil
+		})
+		b.rest()
+		if got := b.replicas("auth"); got != n {
+			t.Errorf("the autoscaler wanted %d replicas, and there are %d", n, got)
+		}
+	}
+	b.secondPassWritesNothing("auth")
+	edit(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Spec.MaxReplicas = 99 })
+	b.eventually("the autoscaler comes back", func() error {
+		if m := get(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}).Spec.MaxReplicas; m != 9 {
+			return fmt.Errorf("maxReplicas is %d", m)
+		}
+		return nil
+	})
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Autoscaling = nil })
+	b.gone("auth", &autoscalingv2.HorizontalPodAutoscaler{})
+	b.eventually("the replicas are taken back", func() error {
+		if n := b.replicas("auth"); n != 2 {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
+	b.secondPassWritesNothing("auth")
+}
+
+// An autoscaler leaves what has no replicas alone, and so none would ever come.
+func TestAnAutoscalerIsNotHandedZero(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	g.Spec.Replicas = new(int32(0))
+	b.ready(g)
+	b.condition("auth", "Available", metav1.ConditionFalse, "ScaledToZero")
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
+	})
+	b.eventually("there are replicas", func() error {
+		if n := b.replicas("auth"); n != 3 {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
+}
+
+func TestTheNetworkPolicyGoesWhenItIsNotWanted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
+	b.gone("auth", &networkingv1.NetworkPolicy{})
+	b.secondPassWritesNothing("auth")
+	// One that somebody else makes in its place is no business of the operator's.
+	b.create(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "auth"}})
+	b.quiet()
+	b.nudge("auth")
+	b.rest()
+	get(b, "auth", &networkingv1.NetworkPolicy{})
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+}
+
+func TestTheScaleOfAGatewayIsThatOfItsDeployment(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	g := get(b, "auth", &v1alpha1.AuthGateway{})
+	if err := b.client.SubResource("scale").Patch(t.Context(), g, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":4}}`))); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the Deployment has as many", func() error {
+		if n := b.replicas("auth"); n != 4 {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,902 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// emptyBed is one in which no operator runs yet.
+func emptyBed(t *testing.T) *bed {
+	t.Helper()
+	b := &bed{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
+	c, err := client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.client = c
+	return b
+}
+
+// saysEventually waits until a condition's message has all of some words.
+func (b *bed) says(name, kind, reason string, words ...string) {
+	b.t.Helper()
+	b.eventually(fmt.Sprintf("%s of %s says %q", kind, name, words), func() error {
+		c := meta.FindStatusCondition(get(b, name, &v1alpha1.AuthGateway{}).Status.Conditions, kind)
+		if c == nil || c.Reason != reason {
+			return fmt.Errorf("it is %+v", c)
+		}
+		for _, w := range words {
+			if !strings.Contains(c.Message, w) {
+				return fmt.Errorf("it is %+v", c)
+			}
+		}
+		return nil
+	})
+}
+
+// without fails where the operator has made something, save what has the names
+// given.
+func (b *bed) without(name string, save ...string) {
+	b.t.Helper()
+	for _, o := range objects {
+		made, called := o.empty(), strings.Replace(o.name, "auth", name, 1)
+		what := fmt.Sprintf("%T %s", made, called)
+		if err := b.client.Get(b.t.Context(), b.key(called), made); err == nil && !slices.Contains(save, what) {
+			b.t.Errorf("%s was made", what)
+		}
+	}
+}
+
+func TestAForeignObjectOfTheSameNameIsLeftAloneAndAwaited(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	plain := &corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"x": "y"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+	}
+	for i, foreign := range []client.Object{
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-keys"}, StringData: map[string]string{"a": "b"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-passphrases"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-caller"}},
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "-public-keys"}, Data: map[string]string{"a": "b"}},
+		&corev1.ServiceAccount{},
+		&corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 1}}}},
+		&networkingv1.NetworkPolicy{},
+		&policyv1.PodDisruptionBudget{Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1))}},
+		&appsv1.Deployment{Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: plain.Labels}, Template: *plain}},
+		&autoscalingv2.HorizontalPodAutoscaler{Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "x", APIVersion: "apps/v1"}, MaxReplicas: 3,
+		}},
+		// One that was made for another gateway is as foreign.
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "-public-keys", Labels: map[string]string{
+			"app.kubernetes.io/managed-by": "auth-gateway-operator", "app.kubernetes.io/instance": "other",
+		}}},
+		// And one that says it is ours, and belongs to another.
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Name:   "-public-keys",
+			Labels: map[string]string{"app.kubernetes.io/managed-by": "auth-gateway-operator", "app.kubernetes.io/instance": "auth-11"},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: "AuthGateway", Name: "auth-11", UID: "another", Controller: new(true),
+			}},
+		}},
+	} {
+		name := fmt.Sprintf("auth-%d", i)
+		t.Run(fmt.Sprintf("%T%s", foreign, foreign.GetName()), func(t *testing.T) {
+			t.Parallel()
+			foreign.SetName(name + foreign.GetName())
+			b.create(foreign)
+			before, err := json.Marshal(foreign)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := smallest(name)
+			g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+			b.create(g)
+			b.condition(name, "Ready", metav1.ConditionFalse, "NameConflict")
+			b.condition(name, "Stalled", metav1.ConditionTrue, "NameConflict")
+			b.says(name, "Ready", "NameConflict", " "+foreign.GetName()+" ")
+			b.without(name, fmt.Sprintf("%T %s", foreign, foreign.GetName()))
+			if err := b.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign); err != nil {
+				t.Fatal(err)
+			}
+			if after, _ := json.Marshal(foreign); !bytes.Equal(before, after) {
+				t.Errorf("it was touched:\n%s\nit was\n%s", after, before)
+			}
+			if err := b.client.Delete(t.Context(), foreign); err != nil {
+				t.Fatal(err)
+			}
+			b.made(name)
+			b.condition(name, "Ready", metav1.ConditionFalse, "Progressing")
+		})
+	}
+}
+
+func TestAMissingSecretIsNamedAndAwaited(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	g := smallest("auth")
+	g.Spec.Database.SSLMode, g.Spec.Database.CASecretRef = "verify-full", &v1alpha1.LocalReference{Name: "ca"}
+	b.create(g)
+	deployments := func() {
+		t.Helper()
+		if err := b.client.Get(t.Context(), b.key("auth"), &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
+			t.Errorf("there is a Deployment (%v)", err)
+		}
+	}
+	b.condition("auth", "Ready", metav1.ConditionFalse, "SecretMissing")
+	b.says("auth", "Ready", "SecretMissing", "auth-db", "spec.database.credentialsSecretRef", "username, password")
+	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is seen when it comes
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	b.quiet()
+	time.Sleep(time.Second) // that it does not ask again and again cannot be waited for
+	if n := b.calls.count(); n > 0 {
+		t.Errorf("while it waits it asks: %d calls", n)
+	}
+	half := credentials("auth-db")
+	half.StringData["password"] = ""
+	b.create(half)
+	b.says("auth", "Ready", "SecretInvalid", "auth-db", "password")
+	deployments()
+	edit(b, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["password"] = []byte("not empty") })
+	b.says("auth", "Ready", "SecretMissing", " ca ", "spec.database.caSecretRef", "ca.crt")
+	deployments()
+	// It comes and goes; the second time is the same event once more.
+	for range 2 {
+		ca := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"other": "x"}}
+		b.create(ca)
+		b.says("auth", "Ready", "SecretInvalid", " ca ", "ca.crt")
+		if err := b.client.Delete(t.Context(), ca); err != nil {
+			t.Fatal(err)
+		}
+		b.says("auth", "Ready", "SecretMissing", " ca ")
+	}
+	deployments()
+	begun := time.Now()
+	b.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	b.made("auth")
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestAPassphraseSecretThatWillNotDoIsNamedAndNoKeysAreMade(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	const good, other = "a passphrase of the right length", "another passphrase of the right length"
+	for i, c := range []struct {
+		what   string
+		secret *corev1.Secret
+		reason string
+		words  []string
+	}{
+		{"missing", nil, "SecretMissing", []string{"spec.keys.passphraseSecretRef"}},
+		{"short", passphraseSecret("short", good), "SecretInvalid", []string{"ACCESS_PASSPHRASE", "16"}},
+		{"the other is short", passphraseSecret(good, "fifteen letters"), "SecretInvalid", []string{"REFRESH_PASSPHRASE", "16"}},
+		{"equal", passphraseSecret(good, good), "SecretInvalid", []string{"ACCESS_PASSPHRASE", "REFRESH_PASSPHRASE", "same"}},
+		{"one is empty", passphraseSecret(good, ""), "SecretInvalid", []string{"REFRESH_PASSPHRASE"}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			name := fmt.Sprintf("auth-%d", i)
+			g := smallest(name)
+			g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: name + "-own"}
+			if c.secret != nil {
+				c.secret.Name = name + "-own"
+				b.create(c.secret)
+			}
+			b.create(g)
+			b.condition(name, "Ready", metav1.ConditionFalse, c.reason)
+			b.says(name, "Ready", c.reason, append(c.words, name+"-own")...)
+			b.condition(name, "KeysReady", metav1.ConditionFalse, c.reason)
+			message := b.condition(name, "Ready", metav1.ConditionFalse, c.reason).Message
+			if strings.Contains(message, good) || strings.Contains(message, "fifteen letters") {
+				t.Errorf("the message tells a passphrase: %s", message)
+			}
+			b.without(name)
+			if c.secret == nil {
+				right := passphraseSecret(good, other)
+				right.Name = name + "-own"
+				b.create(right)
+			} else {
+				edit(b, name+"-own", &corev1.Secret{}, func(s *corev1.Secret) {
+					s.Data = map[string][]byte{"ACCESS_PASSPHRASE": []byte(good), "REFRESH_PASSPHRASE": []byte(other)}
+				})
+			}
+			b.made(name)
+			for _, ok := range opens(b, name, good, other) {
+				if !ok {
+					t.Error("the keys are not sealed with the passphrases of the Secret")
+				}
+			}
+		})
+	}
+}
+
+func TestAQuotaIsNamedAndAwaited(t *testing.T) {
+	t.Parallel()
+	for _, resourceName := range []corev1.ResourceName{"count/deployments.apps", "secrets", "configmaps", "services", "count/poddisruptionbudgets.policy"} {
+		t.Run(strings.ReplaceAll(string(resourceName), "/", " "), func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.create(credentials("auth-db"))
+			// Nobody counts what there is, so this says it is full.
+			quota := &corev1.ResourceQuota{
+				ObjectMeta: metav1.ObjectMeta{Name: "full"},
+				Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{resourceName: resource.MustParse("0")}},
+			}
+			b.create(quota)
+			quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{resourceName: resource.MustParse("0")}}
+			if err := b.client.Status().Update(t.Context(), quota); err != nil {
+				t.Fatal(err)
+			}
+			b.eventually("the API server heeds the quota", func() error {
+				one := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "probe"}}
+				if resourceName != "secrets" {
+					return nil
+				}
+				if err := b.client.Create(t.Context(), one, client.DryRunAll); !apierrors.IsForbidden(err) {
+					return fmt.Errorf("it lets %v", err)
+				}
+				return nil
+			})
+			b.create(smallest("auth"))
+			b.condition("auth", "Ready", metav1.ConditionFalse, "QuotaExceeded")
+			b.says("auth", "Ready", "QuotaExceeded", "full", string(resourceName))
+			b.condition("auth", "Reconciling", metav1.ConditionTrue, "QuotaExceeded")
+			b.calls.reset()
+			time.Sleep(4 * time.Second) // in which it tries less and less often
+			if n := len(b.calls.written()); n > 8 {
+				t.Errorf("it wrote %d times in four seconds", n)
+			}
+			begun := time.Now()
+			if err := b.client.Delete(t.Context(), quota); err != nil {
+				t.Fatal(err)
+			}
+			b.made("auth")
+			b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+			if took := time.Since(begun); took > 30*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"before", "after"} {
+		t.Run(when+" everything is made", func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			b.create(credentials("auth-db"), smallest("auth"))
+			if when == "after" {
+				b.startOperator()
+				b.made("auth")
+			}
+			if err := b.client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace}}); err != nil {
+				t.Fatal(err)
+			}
+			b.eventually("nothing can be made there", func() error {
+				err := b.client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "x"}}, client.DryRunAll)
+				if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+					return fmt.Errorf("it is %v", err)
+				}
+				return nil
+			})
+			if when == "before" {
+				b.startOperator()
+			} else {
+				for _, o := range objects { // as the controller of namespaces does
+					if err := b.client.Delete(t.Context(), get(b, o.name, o.empty())); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			b.eventually("the gateway says so", func() error {
+				for _, c := range get(b, "auth", &v1alpha1.AuthGateway{}).Status.Conditions {
+					if c.Type == "Ready" && (c.Reason == "NamespaceTerminating" || c.Reason == "KeysLost") {
+						return nil
+					}
+				}
+				return errors.New("it does not")
+			})
+			b.calls.reset()
+			time.Sleep(3 * time.Second) // in which it tries less and less often
+			if n := b.calls.count(); n > 60 {
+				t.Errorf("%d calls in three seconds", n)
+			}
+			if n := len(b.calls.written()); n > 8 {
+				t.Errorf("%d writes in three seconds", n)
+			}
+		})
+	}
+}
+
+// role is what the operator may do, by its manifest.
+func role(t testing.TB) *rbacv1.ClusterRole {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "role.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rbacv1.ClusterRole{}
+	if err := yaml.UnmarshalStrict(text, r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// as is a user who has the operator's role without one of its verbs, and who can
+// be given that, too.
+func (b *bed) as(verb, group, name string) (user *rest.Config, grant func()) {
+	b.t.Helper()
+	rules := []rbacv1.PolicyRule{}
+	taken := false
+	for _, r := range role(b.t).Rules {
+		for _, of := range r.Resources {
+			verbs := r.Verbs
+			if of == name && r.APIGroups[0] == group {
+				verbs = slices.DeleteFunc(slices.Clone(verbs), func(v string) bool { return v == verb })
+				taken = taken || len(verbs) < len(r.Verbs)
+			}
+			rules = append(rules, rbacv1.PolicyRule{APIGroups: r.APIGroups, Resources: []string{of}, Verbs: verbs})
+		}
+	}
+	if verb != "" && !taken {
+		b.t.Fatalf("the role has no %s %s", verb, name)
+	}
+	as := rest.CopyConfig(kubernetestest.Config(b.t))
+	as.Impersonate.UserName = "operator-of-" + b.namespace
+	bind := func(what string, rules []rbacv1.PolicyRule) {
+		b.create(&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: what}, Rules: rules}, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: what},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: what},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: as.Impersonate.UserName}},
+		})
+	}
+	bind("operator", rules)
+	c, err := client.New(as, client.Options{Scheme: controllers.Scheme()})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.eventually("the user has their rights", func() error {
+		return c.List(b.t.Context(), &v1alpha1.AuthGatewayList{}, client.InNamespace(b.namespace))
+	})
+	return as, func() {
+		bind("the-rest", []rbacv1.PolicyRule{{APIGroups: []string{group}, Resources: []string{name}, Verbs: []string{verb}}})
+	}
+}
+
+func TestTheRoleIsEnough(t *testing.T) {
+	t.Parallel()
+	b := emptyBed(t)
+	user, _ := b.as("", "", "")
+	b.startOperatorAs(user)
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+	b.ready(g)
+	for _, c := range b.calls.written() {
+		if c.status == http.StatusForbidden {
+			t.Errorf("%v was forbidden", c)
+		}
+	}
+}
+
+// What is denied to the operator is told, by verb and resource, and keeps no
+// other gateway from going on.
+func TestADeniedVerbIsNamed(t *testing.T) {
+	t.Parallel()
+	immutable := func(b *bed) {
+		edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Immutable = new(true) })
+	}
+	relabel := func(name string, o client.Object) func(*bed) {
+		return func(b *bed) { edit(b, name, o, func(o client.Object) { o.SetLabels(nil) }) }
+	}
+	autoscale := func(b *bed) {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+			g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+		})
+	}
+	open := func(b *bed) {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
+	}
+	nothing := func(*bed) {}
+	for _, c := range []struct {
+		verb, group, resource string
+		provoke               func(*bed) // once everything is made, if it can be
+		early                 bool       // it is noticed before everything is made
+	}{
+		{"get", "", "secrets", nothing, true},
+		{"create", "", "secrets", nothing, true},
+		{"update", "", "secrets", relabel("auth-caller", &corev1.Secret{}), false},
+		{"get", "", "configmaps", nothing, true},
+		{"create", "", "configmaps", nothing, true},
+		{"patch", "", "configmaps", nothing, true},
+		{"delete", "", "configmaps", immutable, false},
+		{"get", "", "serviceaccounts", nothing, true},
+		{"create", "", "serviceaccounts", nothing, true},
+		{"patch", "", "serviceaccounts", nothing, true},
+		{"get", "", "services", nothing, true},
+		{"create", "", "services", nothing, true},
+		{"patch", "", "services", nothing, true},
+		{"get", "apps", "deployments", nothing, true},
+		{"create", "apps", "deployments", nothing, true},
+		{"patch", "apps", "deployments", nothing, true},
+		{"get", "policy", "poddisruptionbudgets", nothing, true},
+		{"create", "policy", "poddisruptionbudgets", nothing, true},
+		{"patch", "policy", "poddisruptionbudgets", nothing, true},
+		{"get", "networking.k8s.io", "networkpolicies", nothing, true},
+		{"create", "networking.k8s.io", "networkpolicies", nothing, true},
+		{"patch", "networking.k8s.io", "networkpolicies", nothing, true},
+		{"delete", "networking.k8s.io", "networkpolicies", open, false},
+		{"get", "autoscaling", "horizontalpodautoscalers", autoscale, false},
+		{"create", "autoscaling", "horizontalpodautoscalers", autoscale, false},
+		{"patch", "autoscaling", "horizontalpodautoscalers", autoscale, false},
+	} {
+		t.Run(c.verb+" "+c.resource, func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			user, grant := b.as(c.verb, c.group, c.resource)
+			b.startOperatorAs(user)
+			b.create(credentials("auth-db"), smallest("auth"))
+			if !c.early {
+				b.made("auth")
+				b.rest()
+				c.provoke(b)
+			}
+			b.condition("auth", "Ready", metav1.ConditionFalse, "Forbidden")
+			b.says("auth", "Ready", "Forbidden", fmt.Sprintf("cannot %s resource %q", c.verb, c.resource))
+			grant()
+			b.made("auth")
+			b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+		})
+	}
+}
+
+// What the operator may not tell does not keep it from working.
+func TestWithoutTheRightToTellItStillWorks(t *testing.T) {
+	t.Parallel()
+	for _, c := range [][3]string{
+		{"patch", "authgateway.io", "authgateways/status"}, {"create", "events.k8s.io", "events"}, {"patch", "events.k8s.io", "events"},
+	} {
+		t.Run(strings.ReplaceAll(c[0]+" "+c[2], "/", " "), func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			user, grant := b.as(c[0], c[1], c[2])
+			b.startOperatorAs(user)
+			b.create(credentials("auth-db"), smallest("auth"))
+			b.made("auth")
+			b.calls.reset()
+			time.Sleep(3 * time.Second) // in which it tries less and less often
+			if n := len(b.calls.written()); n > 10 {
+				t.Errorf("%d writes in three seconds", n)
+			}
+			grant()
+			b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+		})
+	}
+}
+
+// meddling is a RoundTripper that answers in the place of the API server, where
+// meddle does.
+type meddling struct {
+	meddle func(*http.Request) (*http.Response, error)
+	next   http.RoundTripper
+}
+
+func (m *meddling) RoundTrip(q *http.Request) (*http.Response, error) {
+	if response, err := m.meddle(q); response != nil || err != nil {
+		if q.Body != nil {
+			_ = q.Body.Close()
+		}
+		return response, err
+	}
+	return m.next.RoundTrip(q)
+}
+
+func through(t testing.TB, meddle func(*http.Request) (*http.Response, error)) *rest.Config {
+	c := rest.CopyConfig(kubernetestest.Config(t))
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return &meddling{meddle, next} })
+	return c
+}
+
+// refusal is how an API server says no.
+func refusal(q *http.Request, code int, reason metav1.StatusReason) *http.Response {
+	text, _ := json.Marshal(metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
+		Reason: reason, Code: int32(code), Message: "a test says no",
+	})
+	return &http.Response{
+		Request: q, StatusCode: code, Status: http.StatusText(code), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(text)), ContentLength: int64(len(text)),
+	}
+}
+
+func isWrite(q *http.Request) bool { return q.Method != http.MethodGet }
+
+// Every second write fails, in one way or another, and some of those that fail
+// are done nevertheless: what is wanted comes to be, once.
+func TestEverySecondWriteFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what string
+		fail func(*http.Request) (*http.Response, error)
+	}{
+		{"409", func(q *http.Request) (*http.Response, error) {
+			return refusal(q, http.StatusConflict, metav1.StatusReasonConflict), nil
+		}},
+		{"429", func(q *http.Request) (*http.Response, error) {
+			return refusal(q, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests), nil
+		}},
+		{"500", func(q *http.Request) (*http.Response, error) {
+			return refusal(q, http.StatusInternalServerError, metav1.StatusReasonInternalError), nil
+		}},
+		{"503", func(q *http.Request) (*http.Response, error) {
+			return refusal(q, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable), nil
+		}},
+		{"timeout", func(*http.Request) (*http.Response, error) { return nil, context.DeadlineExceeded }},
+		{"done, and the answer lost", nil},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			var writes atomic.Int64
+			as := kubernetestest.Config(t)
+			if c.fail == nil {
+				as = rest.CopyConfig(as)
+				as.Wrap(func(next http.RoundTripper) http.RoundTripper {
+					return roundTripper(func(q *http.Request) (*http.Response, error) {
+						response, err := next.RoundTrip(q)
+						if err == nil && isWrite(q) && writes.Add(1)%2 == 1 {
+							_ = response.Body.Close()
+							return nil, io.ErrUnexpectedEOF
+						}
+						return response, err
+					})
+				})
+			} else {
+				as = through(t, func(q *http.Request) (*http.Response, error) {
+					if isWrite(q) && writes.Add(1)%2 == 1 {
+						return c.fail(q)
+					}
+					return nil, nil
+				})
+			}
+			b.startOperatorAs(as)
+			b.create(credentials("auth-db"), smallest("auth"))
+			b.eventually("the Deployment is made", func() error {
+				return b.client.Get(t.Context(), b.key("auth"), &appsv1.Deployment{})
+			})
+			b.rollOut("auth")
+			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			b.whole("auth")
+			if ring := b.ring("auth"); len(ring.Keys) != 2 {
+				t.Errorf("there are %d keys", len(ring.Keys))
+			}
+			old := b.signing("auth", keys.Access).ID
+			annotate(b, "auth", controllers.AnnotationRotate, "now")
+			next := b.published("auth", keys.Access)
+			b.wait("auth")
+			b.phase("auth", next, keys.Signing)
+			b.phase("auth", old, keys.Retiring)
+			if ring := b.ring("auth"); len(ring.Keys) > 4 {
+				t.Errorf("one rotation left %d keys", len(ring.Keys))
+			}
+			b.eventually("the ring is published", func() error { return b.wholeErr("auth") })
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return r(q) }
+
+// whole fails where keys, passphrases and what is published do not fit.
+func (b *bed) whole(name string) {
+	b.t.Helper()
+	if err := b.wholeErr(name); err != nil {
+		b.t.Errorf("%s: %v", name, err)
+	}
+}
+
+func (b *bed) wholeErr(name string) error {
+	ring := b.ring(name)
+	s := get(b, name+"-passphrases", &corev1.Secret{}).Data
+	if _, err := keys.Open(ring, keys.Passphrases{
+		Access:  []string{string(s["ACCESS_PASSPHRASE"]), string(s["FORMER_ACCESS_PASSPHRASE"])},
+		Refresh: []string{string(s["REFRESH_PASSPHRASE"]), string(s["FORMER_REFRESH_PASSPHRASE"])},
+	}); err != nil {
+		return err
+	}
+	for _, kind := range keys.Kinds() {
+		if _, ok := ring.Signing(kind); !ok {
+			return fmt.Errorf("no %s key signs", kind)
+		}
+	}
+	published := get(b, name+"-public-keys", &corev1.ConfigMap{}).Data
+	wanted := keys.PublicFiles(ring, "http://"+name+"."+b.namespace+".svc")
+	if len(published) != len(wanted) {
+		return fmt.Errorf("%d files are published, and should be %d", len(published), len(wanted))
+	}
+	for file, content := range wanted {
+		if published[file] != string(content) {
+			return fmt.Errorf("%s is not that of the ring", file)
+		}
+	}
+	return nil
+}
+
+func TestAnAPIServerThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := emptyBed(t)
+	var gone atomic.Bool
+	b.startOperatorAs(through(t, func(*http.Request) (*http.Response, error) {
+		if gone.Load() {
+			return nil, errors.New("connection refused")
+		}
+		return nil, nil
+	}))
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	old := b.signing("auth", keys.Access).ID
+	b.quiet()
+	gone.Store(true)
+	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	time.Sleep(5 * time.Second) // that is how long it is gone
+	if n := len(b.calls.written()); n > 20 {
+		t.Errorf("it tried to write %d times in five seconds", n)
+	}
+	gone.Store(false)
+	next := b.published("auth", keys.Access)
+	b.wait("auth")
+	b.phase("auth", next, keys.Signing)
+	b.phase("auth", old, keys.Retiring)
+	b.nudge("auth")
+	b.rest()
+	if ring := b.ring("auth"); len(ring.Keys) != 4 {
+		t.Errorf("one rotation left %d keys", len(ring.Keys))
+	}
+	b.whole("auth")
+}
+
+func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	signs := b.signing("auth", keys.Access).ID
+	generation := b.ring("auth").Generation
+	for i := range 30 {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+			g.Spec.Replicas = new(int32(2 + i%2))
+			g.Spec.Keys.Algorithm = []v1alpha1.Algorithm{"EdDSA", "ES256"}[i%2]
+			g.Spec.Database.CredentialsSecretRef.Name = []string{"missing", "auth-db"}[i%2]
+			g.Spec.Tokens.AccessExpiry = []v1alpha1.Duration{"1h", "15m"}[i%2]
+		})
+		time.Sleep(100 * time.Millisecond)
+	}
+	b.eventually("the last state is there", func() error {
+		d := get(b, "auth", &appsv1.Deployment{})
+		if *d.Spec.Replicas != 3 {
+			return fmt.Errorf("there are %d replicas", *d.Spec.Replicas)
+		}
+		return nil
+	})
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	ring := b.ring("auth")
+	if ring.Generation-generation > 8 || len(ring.Keys) > 6 {
+		t.Errorf("the ring went from generation %d to %d, and has %d keys", generation, ring.Generation, len(ring.Keys))
+	}
+	if k, _ := ring.Signing(keys.Access); k.ID != signs {
+		t.Error("another key signs, though none can have been published for long enough")
+	}
+	b.whole("auth")
+}
+
+// tellsOfPod says what a pod is like.
+func (b *bed) setPod(p *corev1.Pod, change func(*corev1.PodStatus)) {
+	b.t.Helper()
+	b.eventually("the pod's status can be written", func() error {
+		if err := b.client.Get(b.t.Context(), client.ObjectKeyFromObject(p), p); err != nil {
+			return err
+		}
+		change(&p.Status)
+		return b.client.Status().Update(b.t.Context(), p)
+	})
+}
+
+func TestThePodsLastWordsAreReadInTheConditions(t *testing.T) {
+	t.Parallel()
+	container := func(c corev1.ContainerStatus) func(*corev1.PodStatus) {
+		c.Name = "authserver"
+		return func(s *corev1.PodStatus) { s.ContainerStatuses = []corev1.ContainerStatus{c} }
+	}
+	const wrong = `database: the password of user "auth" is wrong (28P01)`
+	for i, c := range []struct {
+		what   string
+		status func(*corev1.PodStatus)
+		answer serverconfig.State
+		says   string
+	}{
+		{"an image that cannot be pulled", container(corev1.ContainerStatus{State: corev1.ContainerState{
+			Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: `Back-off pulling image "x"`},
+		}}), serverconfig.State{}, `ImagePullBackOff: Back-off pulling image "x"`},
+		{"a server that ended", container(corev1.ContainerStatus{State: corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: wrong + "\n"},
+		}}), serverconfig.State{}, wrong},
+		{"a server that ends again and again", container(corev1.ContainerStatus{
+			State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 5m0s"}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: wrong}},
+		}), serverconfig.State{}, wrong},
+		{"a server that was killed", container(corev1.ContainerStatus{
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}},
+		}), serverconfig.State{}, "ended with code 137 (OOMKilled)"},
+		{"no node", func(s *corev1.PodStatus) {
+			s.Phase = corev1.PodPending
+			s.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available"}}
+		}, serverconfig.State{}, "it cannot be scheduled: 0/3 nodes are available"},
+		{"a server that says why", func(*corev1.PodStatus) {}, serverconfig.State{Reason: "the migrations wait for a lock"}, "the migrations wait for a lock"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			name := fmt.Sprintf("auth-%d", i)
+			b.create(credentials("auth-db"), smallest(name))
+			d := b.made(name)
+			p := b.startPod(d, 0, false)
+			b.mu.Lock()
+			b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return c.answer, nil }
+			b.mu.Unlock()
+			b.report(name, 0)
+			b.setPod(p, c.status)
+			b.says(name, "Ready", "PodsFailing", p.Name, c.says)
+			b.says(name, "Available", "PodsFailing", p.Name, c.says)
+		})
+	}
+}
+
+func TestPodsThatAQuotaForbidsAreReadInTheConditions(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), smallest("auth"))
+	b.made("auth")
+	edit := func() error {
+		d := get(b, "auth", &appsv1.Deployment{})
+		d.Status.ObservedGeneration = d.Generation
+		d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods"}}
+		return b.client.Status().Update(t.Context(), d)
+	}
+	b.eventually("the Deployment says so", edit)
+	b.says("auth", "Ready", "PodsFailing", "exceeded quota: pods")
+}
+
+func TestTwoOperatorsAtOnceLoseNothing(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.startOperator()
+	b.create(credentials("auth-db"))
+	const many = 10
+	name := func(i int) string { return fmt.Sprintf("auth-%d", i) }
+	for i := range many {
+		b.create(smallest(name(i)))
+	}
+	for i := range many {
+		b.made(name(i))
+	}
+	b.rest()
+	for i := range many {
+		b.eventually("it is published", func() error { return b.wholeErr(name(i)) })
+		if ring := b.ring(name(i)); len(ring.Keys) != 2 {
+			t.Errorf("%s has %d keys", name(i), len(ring.Keys))
+		}
+	}
+	b.secondPassWritesNothing(name(0))
+}
+
+func TestAStatusThatIsEditedByHandComesBack(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.quiet()
+	before := get(b, "auth", &v1alpha1.AuthGateway{})
+	for _, patch := range []string{
+		`{"status":{"replicas":9,"readyReplicas":9,"url":"http://attacker","publicKeysConfigMap":"attackers","callerSecret":"x","selector":"a=b","image":"x","observedGeneration":99}}`,
+		`{"status":{"keys":null}}`,
+		`{"status":{"keys":{"generation":99,"access":[],"observedRotate":"never"}}}`,
+		`{"status":{"conditions":null}}`,
+		`{"status":null}`,
+	} {
+		g := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "auth"}}
+		if err := b.client.Status().Patch(t.Context(), g, client.RawPatch("application/merge-patch+json", []byte(patch))); err != nil {
+			t.Fatal(err)
+		}
+		b.eventually("the status comes back after "+patch, func() error {
+			g := get(b, "auth", &v1alpha1.AuthGateway{})
+			for i := range g.Status.Conditions { // it may turn while it comes back
+				if i < len(before.Status.Conditions) {
+					g.Status.Conditions[i].LastTransitionTime = before.Status.Conditions[i].LastTransitionTime
+				}
+			}
+			is, _ := json.Marshal(g.Status)
+			if was, _ := json.Marshal(before.Status); !bytes.Equal(is, was) {
+				return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
+			}
+			return nil
+		})
+	}
+	b.rest()
+	if writes := repairs(b); len(writes) > 0 {
+		t.Errorf("what is edited in a status led to %v", writes)
+	}
+}
+
+func TestAGatewayThatIsDeletedMidRotationStaysDeleted(t *testing.T) {
+	t.Parallel()
+	for _, finalizer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("with a finalizer %v", finalizer), func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.create(credentials("auth-db"))
+			g := smallest("auth")
+			if finalizer {
+				g.Finalizers = []string{"example.com/backup"}
+			}
+			b.ready(g)
+			annotate(b, "auth", controllers.AnnotationRotate, "now")
+			b.published("auth", keys.Access)
+			if err := b.client.Delete(t.Context(), get(b, "auth", &v1alpha1.AuthGateway{})); err != nil {
+				t.Fatal(err)
+			}
+			b.rest()
+			b.calls.reset()
+			b.pass(lead)
+			for _, o := range objects { // as the garbage collector does
+				if err := b.client.Delete(t.Context(), get(b, o.name, o.empty())); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.rest()
+			b.without("auth")
+			if writes := b.calls.written(); len(writes) > 0 {
+				t.Errorf("it wrote %v", writes)
+			}
+		})
+	}
+}

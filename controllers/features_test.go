@@ -1,0 +1,638 @@
+package controllers_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// everythingSet is a gateway with every field that this version takes, in the
+// ways in which the API server might keep something else than was written.
+func everythingSet(name string) *v1alpha1.AuthGateway {
+	g := smallest(name)
+	s := &g.Spec
+	s.Replicas = nil
+	s.Autoscaling = &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9, TargetCPUUtilizationPercentage: 55}
+	s.Image = "registry.example.com:5000/authserver:1.2.3@sha256:" + strings.Repeat("0a", 32)
+	s.ImagePullSecrets = []v1alpha1.LocalReference{{Name: "registry-b"}, {Name: "registry-a"}}
+	odd := func(cpu, memory string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+	}
+	s.Resources = &corev1.ResourceRequirements{Requests: odd("0.5", "1e8"), Limits: odd("1000m", "1.5Gi")}
+	s.Resources.Requests[corev1.ResourceEphemeralStorage] = resource.MustParse("1Gi")
+	s.Resources.Limits["example.com/gpu"] = resource.MustParse("1")
+	s.Resources.Requests["example.com/gpu"] = resource.MustParse("1")
+	peers := corev1.PodAffinityTerm{
+		LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "In", Values: []string{"b", "c"}}}},
+		TopologyKey:   "kubernetes.io/hostname", NamespaceSelector: &metav1.LabelSelector{}, Namespaces: []string{"x"}, MatchLabelKeys: []string{"d"},
+	}
+	s.PodTemplate = &v1alpha1.PodTemplate{
+		Labels:       map[string]string{"team": "shop", "example.com/empty": ""},
+		Annotations:  map[string]string{"example.com/scrape": "true", "example.com/empty": ""},
+		NodeSelector: map[string]string{"disk": "ssd", "example.com/empty": ""},
+		Affinity: &corev1.Affinity{
+			NodeAffinity: &corev1.NodeAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+					{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "zone", Operator: "Exists"}}},
+					{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: "In", Values: []string{"n"}}}},
+				}},
+				PreferredDuringSchedulingIgnoredDuringExecution: []corev1.PreferredSchedulingTerm{{Weight: 5, Preference: corev1.NodeSelectorTerm{
+					MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "cores", Operator: "Gt", Values: []string{"4"}}},
+				}}},
+			},
+			PodAffinity:     &corev1.PodAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{Weight: 1, PodAffinityTerm: peers}}},
+			PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{peers}},
+		},
+		Tolerations: []corev1.Toleration{
+			{Key: "dedicated", Operator: "Equal", Value: "auth", Effect: "NoSchedule"}, {Operator: "Exists"},
+			{Key: "gone", Effect: "NoExecute", TolerationSeconds: new(int64(0))},
+		},
+		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
+			{MaxSkew: 1, TopologyKey: "topology.kubernetes.io/zone", WhenUnsatisfiable: "DoNotSchedule", MinDomains: new(int32(2)), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "shop"}}},
+			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway", NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor), MatchLabelKeys: []string{"pod-template-hash"}},
+		},
+		PriorityClassName: "important",
+		Sidecars: []v1alpha1.Sidecar{
+			{
+				Name: "proxy", Image: "example.com/proxy", Command: []string{"/proxy"}, Args: []string{"--port", ""},
+				Env:       map[string]string{"B": "2", "A": "", "C": "$(B)"},
+				Resources: &corev1.ResourceRequirements{Requests: odd("0.0001", "128974848"), Limits: odd("2e-1", "128974848000m")},
+			},
+			{Name: "a-sidecar", Image: "example.com/other:2"},
+		},
+	}
+	s.Issuer = "https://auth.example.com/realm"
+	for i := range 16 {
+		s.Audiences = append(s.Audiences, fmt.Sprintf("https://api-%d.example.com/?q=$(HOME)", (i*7)%16))
+	}
+	s.Database = v1alpha1.Database{
+		Host: "2001:db8::1", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
+		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
+	}
+	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
+	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
+	s.Keys = v1alpha1.Keys{
+		Algorithm: "EdDSA", RotationInterval: "500h", PublishLead: "1m", PassphraseSecretRef: &v1alpha1.LocalReference{Name: "own"},
+		Revoked: []string{strings.Repeat("A", 43)},
+	}
+	s.NetworkPolicy = v1alpha1.NetworkPolicy{Enabled: new(true), From: []networkingv1.NetworkPolicyPeer{
+		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.1.0.0/16"}}},
+		{PodSelector: &metav1.LabelSelector{}},
+		{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "k", Operator: "NotIn", Values: []string{"v", "u"}}}}, PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": ""}}},
+	}}
+	return g
+}
+
+// secretsOf makes the Secrets that everythingSet names.
+func secretsOf(b *bed) {
+	b.t.Helper()
+	own := passphraseSecret("the first passphrase of mine", "the second passphrase of mine")
+	own.Name = "own"
+	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
+	if err := client.IgnoreAlreadyExists(b.client.Create(b.t.Context(), class)); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	secretsOf(b)
+	b.create(everythingSet("auth"))
+	b.made("auth")
+	b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+	b.secondPassWritesNothing("auth")
+
+	d := get(b, "auth", &appsv1.Deployment{})
+	template := d.Spec.Template
+	for key, value := range map[string]string{"team": "shop", "example.com/empty": "", "app.kubernetes.io/name": "authserver"} {
+		if got, there := template.Labels[key]; !there || got != value {
+			t.Errorf("label %s is %q", key, got)
+		}
+	}
+	if _, there := template.Annotations["example.com/empty"]; !there || template.Annotations["example.com/scrape"] != "true" {
+		t.Errorf("annotations %v", template.Annotations)
+	}
+	spec := template.Spec
+	if len(spec.Tolerations) != 3 || len(spec.TopologySpreadConstraints) != 2 || spec.PriorityClassName != "important" ||
+		spec.Affinity == nil || len(spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms) != 2 ||
+		spec.NodeSelector["disk"] != "ssd" || len(spec.ImagePullSecrets) != 2 || len(spec.Containers) != 3 {
+		t.Errorf("the overlay is not in the pod: %+v", spec)
+	}
+	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image, "registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
+		t.Errorf("the server's container is %+v", c)
+	}
+	// A sidecar has no more rights than the server, and gets none of its Secrets.
+	for _, c := range spec.Containers {
+		s := c.SecurityContext
+		if s == nil || *s.AllowPrivilegeEscalation || *s.Privileged || !*s.RunAsNonRoot || !*s.ReadOnlyRootFilesystem ||
+			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {
+			t.Errorf("container %s runs with %+v", c.Name, s)
+		}
+		if c.Name != "authserver" && len(c.VolumeMounts) > 0 {
+			t.Errorf("container %s mounts %v", c.Name, c.VolumeMounts)
+		}
+	}
+	b.startPod(d, 0, true) // is refused where it is not restricted
+
+	// Lists that grow in the middle, shrink, and change their order.
+	for i, change := range []func(*v1alpha1.AuthGatewaySpec){
+		func(s *v1alpha1.AuthGatewaySpec) { s.Database.CASecretRef, s.Database.SSLMode = nil, "require" },
+		func(s *v1alpha1.AuthGatewaySpec) { s.Passwords = v1alpha1.Passwords{}; s.Audiences = nil },
+		func(s *v1alpha1.AuthGatewaySpec) {
+			s.Database.CASecretRef, s.Database.SSLMode = &v1alpha1.LocalReference{Name: "ca"}, "verify-ca"
+			s.Audiences = []string{"one"}
+		},
+		func(s *v1alpha1.AuthGatewaySpec) {
+			slices.Reverse(s.PodTemplate.Sidecars)
+			slices.Reverse(s.ImagePullSecrets)
+		},
+		func(s *v1alpha1.AuthGatewaySpec) {
+			s.PodTemplate.Sidecars = append([]v1alpha1.Sidecar{{Name: "new", Image: "new"}}, s.PodTemplate.Sidecars[1:]...)
+			s.PodTemplate.Sidecars[1].Env = map[string]string{"AA": "1", "B": "3"}
+		},
+		func(s *v1alpha1.AuthGatewaySpec) {
+			slices.Reverse(s.PodTemplate.TopologySpreadConstraints)
+			slices.Reverse(s.PodTemplate.Tolerations)
+			slices.Reverse(s.NetworkPolicy.From)
+		},
+		func(s *v1alpha1.AuthGatewaySpec) {
+			s.Resources, s.PodTemplate, s.Image, s.ImagePullSecrets = nil, nil, "", nil
+		},
+	} {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
+		b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+		b.rest()
+		b.calls.reset()
+		b.nudge("auth")
+		b.rest()
+		if writes := b.calls.written(); len(writes) > 0 {
+			t.Errorf("after change %d a second pass wrote %v", i, writes)
+		}
+	}
+	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 || len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
+		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)
+	}
+}
+
+func TestOnlyAllowedImagesRun(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(o *controllers.Options) {
+		o.AllowedImages = []string{"registry.example.com/auth/", "mirror.example.com/"}
+	})
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	g.Spec.Image = "docker.io/attacker/registry.example.com/auth/x"
+	b.create(g, smallest("default"))
+	b.condition("auth", "Ready", metav1.ConditionFalse, "ImageNotAllowed")
+	b.condition("auth", "Stalled", metav1.ConditionTrue, "ImageNotAllowed")
+	b.says("auth", "Ready", "ImageNotAllowed", "spec.image", "registry.example.com/auth/", "mirror.example.com/")
+	b.without("auth")
+	if image := server(b.made("default")).Image; image != "auth-gateway/authserver:test" {
+		t.Errorf("without a word about it the image is %s", image)
+	}
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Image = "mirror.example.com/authserver:1" })
+	if image := server(b.made("auth")).Image; image != "mirror.example.com/authserver:1" {
+		t.Errorf("the image is %s", image)
+	}
+}
+
+func TestCloudNativePGTellsHostAndCredentials(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	g := smallest("auth")
+	g.Spec.Database = v1alpha1.Database{CloudNativePG: &v1alpha1.CloudNativePG{Cluster: "pg"}}
+	b.create(g)
+	b.condition("auth", "Ready", metav1.ConditionFalse, "SecretMissing")
+	b.says("auth", "Ready", "SecretMissing", "pg-app", "CloudNativePG")
+	secret := credentials("pg-app")
+	secret.StringData["host"], secret.StringData["dbname"], secret.StringData["port"] = "pg-rw", "app", "none"
+	b.create(secret)
+	b.condition("auth", "Ready", metav1.ConditionFalse, "InvalidSpec")
+	b.says("auth", "Ready", "InvalidSpec", "pg-app", "port")
+	edit(b, "pg-app", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["port"] = []byte("5433") })
+	environ := variables(b.made("auth"))
+	for name, value := range map[string]string{"DB_HOST": "pg-rw", "DB_PORT": "5433", "DB_NAME": "app"} {
+		if environ[name] != value {
+			t.Errorf("%s is %q", name, environ[name])
+		}
+	}
+	edit(b, "pg-app", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["host"] = []byte("pg-moved") })
+	b.eventually("the pods are told of the new host", func() error {
+		if host := variables(get(b, "auth", &appsv1.Deployment{}))["DB_HOST"]; host != "pg-moved" {
+			return fmt.Errorf("it is %s", host)
+		}
+		return nil
+	})
+	b.secondPassWritesNothing("auth")
+}
+
+func variables(d *appsv1.Deployment) map[string]string {
+	all := map[string]string{}
+	for _, e := range server(d).Env {
+		all[e.Name] = e.Value
+	}
+	return all
+}
+
+func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	b.ready(g)
+	owners := func(name string, wanted int) {
+		t.Helper()
+		b.eventually(fmt.Sprintf("%s has %d owners", name, wanted), func() error {
+			if o := get(b, name, &corev1.Secret{}).OwnerReferences; len(o) != wanted {
+				return fmt.Errorf("they are %v", o)
+			}
+			return nil
+		})
+	}
+	policy := func(p v1alpha1.DeletionPolicy) {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
+	}
+	policy(v1alpha1.DeletionRetain)
+	owners("auth-keys", 0)
+	owners("auth-passphrases", 0)
+	owners("auth-caller", 1)
+	policy(v1alpha1.DeletionDelete)
+	owners("auth-keys", 1)
+	owners("auth-passphrases", 1)
+	policy(v1alpha1.DeletionRetain)
+	owners("auth-keys", 0)
+	owners("auth-passphrases", 0)
+	b.secondPassWritesNothing("auth")
+
+	ring := b.ring("auth")
+	if err := b.client.Delete(t.Context(), get(b, "auth", &v1alpha1.AuthGateway{})); err != nil {
+		t.Fatal(err)
+	}
+	b.rest()
+	for _, o := range objects { // as the garbage collector does
+		if made := get(b, o.name, o.empty()); len(made.GetOwnerReferences()) > 0 {
+			if err := b.client.Delete(t.Context(), made); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.rest()
+	b.without("auth", "*v1.Secret auth-keys", "*v1.Secret auth-passphrases")
+	b.create(smallest("auth"))
+	b.made("auth")
+	owners("auth-keys", 1) // the new one is to take them with it
+	for _, kind := range keys.Kinds() {
+		was, _ := ring.Signing(kind)
+		if is := b.signing("auth", kind); is.ID != was.ID {
+			t.Errorf("the %s key is %s, and was %s", kind, is.ID, was.ID)
+		}
+	}
+	b.whole("auth")
+	b.secondPassWritesNothing("auth")
+}
+
+func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
+	b.condition("auth", "Ready", metav1.ConditionUnknown, "Suspended")
+	b.condition("auth", "Reconciling", metav1.ConditionFalse, "Suspended")
+	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
+	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	b.quiet()
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(5)) })
+	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "mine" })
+	b.pass(1000 * lead)
+	b.startOperator()
+	b.rest()
+	if writes := repairs(b); len(writes) > 0 {
+		t.Errorf("it wrote %v", writes)
+	}
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = false })
+	b.eventually("the edits are made good", func() error {
+		if d := get(b, "auth", &appsv1.Deployment{}); *d.Spec.Replicas != 5 || server(d).Image == "mine" {
+			return fmt.Errorf("%d replicas of %s", *d.Spec.Replicas, server(d).Image)
+		}
+		return nil
+	})
+
+	// One that is suspended from the start gets nothing at all.
+	g := smallest("late")
+	g.Spec.Suspend = true
+	b.create(g)
+	b.condition("late", "Ready", metav1.ConditionUnknown, "Suspended")
+	b.without("late")
+}
+
+func TestPodsAreReplacedForSettingsAndSecretsAndNotForKeys(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	template := func() string {
+		d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: get(b, "auth", &appsv1.Deployment{}).Spec.Template}}
+		return essence(t, d)
+	}
+	changes := func(what string, change func()) {
+		t.Helper()
+		before := template()
+		change()
+		b.eventually(what+" changes the template", func() error {
+			if template() == before {
+				return fmt.Errorf("it does not")
+			}
+			return nil
+		})
+	}
+	changes("a setting", func() {
+		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Passwords.MinLength = 20 })
+	})
+	changes("a password", func() {
+		edit(b, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["password"] = []byte("another") })
+	})
+	changes("a key for callers", func() {
+		edit(b, "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["TRUSTED_CALLER_KEY"] = []byte("a key of my own making") })
+	})
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	before := template()
+	edit(b, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["unused"] = []byte("x") })
+	old := b.signing("auth", keys.Access).ID
+	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	next := b.published("auth", keys.Access)
+	b.wait("auth")
+	b.phase("auth", next, keys.Signing)
+	b.phase("auth", old, keys.Retiring)
+	b.rest()
+	if after := template(); after != before {
+		t.Errorf("a rotated key changed the template from\n%s\nto\n%s", before, after)
+	}
+}
+
+func TestWithoutMailAGatewayIsNotMadePublic(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), exposed("auth"))
+	b.condition("auth", "Ready", metav1.ConditionFalse, "NotSupported")
+	b.condition("auth", "Stalled", metav1.ConditionTrue, "NotSupported")
+	b.says("auth", "Ready", "NotSupported", "spec.email")
+	b.without("auth")
+}
+
+func exposed(name string) *v1alpha1.AuthGateway {
+	g := smallest(name)
+	g.Spec.Exposure = v1alpha1.ExposurePublic
+	g.Spec.Email = &v1alpha1.Email{SMTP: v1alpha1.SMTP{Host: "mail", From: "a@example.com"}}
+	g.Spec.Ingress = &v1alpha1.Ingress{
+		Host: "auth.example.com", ClassName: "nginx", TLSSecretRef: &v1alpha1.LocalReference{Name: "tls"},
+		Annotations: map[string]string{"example.com/a": "b", "example.com/empty": ""},
+	}
+	return g
+}
+
+// The kinds of others are installed for the whole API server, so all that needs
+// them, or needs them not to be there, is in this test.
+func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
+	t.Parallel()
+	b := emptyBed(t)
+	b.startOperator()
+	b.create(credentials("auth-db"))
+	g := smallest("auth")
+	g.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{Labels: map[string]string{"release": "prometheus"}}
+	b.create(g)
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionFalse, "KindMissing")
+	b.says("auth", "Ready", "KindMissing", "ServiceMonitor", "monitoring.coreos.com/v1")
+	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+
+	installKinds(t)
+	b.nudge("auth")
+	monitor := schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "ServiceMonitor"}
+	b.foreign(monitor, "spec", "endpoints")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	if labels := b.foreign(monitor, "spec").GetLabels(); labels["release"] != "prometheus" {
+		t.Errorf("its labels are %v", labels)
+	}
+	b.secondPassWritesNothing("auth")
+
+	// What is edited comes back; what others add stays, and costs nothing.
+	b.editForeign(monitor, func(u *unstructured.Unstructured) {
+		u.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "auth-gateway-operator", "mine": "yes"})
+		_ = unstructured.SetNestedSlice(u.Object, []any{map[string]any{"port": "edited"}}, "spec", "endpoints")
+		u.SetOwnerReferences(append(u.GetOwnerReferences(), metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "x", UID: "x"}))
+	})
+	b.eventually("the ServiceMonitor comes back", func() error {
+		u := b.foreign(monitor, "spec")
+		if text := fmt.Sprint(u.Object["spec"]); strings.Contains(text, "edited") || u.GetLabels()["release"] == "" {
+			return fmt.Errorf("it is %v", u.Object)
+		}
+		return nil
+	})
+	if u := b.foreign(monitor, "spec"); u.GetLabels()["mine"] != "yes" || len(u.GetOwnerReferences()) != 2 {
+		t.Errorf("labels %v, owners %v", u.GetLabels(), u.GetOwnerReferences())
+	}
+	b.secondPassWritesNothing("auth")
+	b.editForeign(monitor, func(u *unstructured.Unstructured) { u.SetOwnerReferences(u.GetOwnerReferences()[1:]) })
+	b.eventually("its owner comes back", func() error {
+		if o := b.foreign(monitor, "spec").GetOwnerReferences(); len(o) != 2 {
+			return fmt.Errorf("they are %v", o)
+		}
+		return nil
+	})
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Monitoring.ServiceMonitor = nil })
+	b.gone("auth", of(monitor))
+	b.secondPassWritesNothing("auth")
+	t.Run("what leads there from the outside", testExposed)
+}
+
+func testExposed(t *testing.T) {
+	b := newBed(t)
+	b.create(credentials("auth-db"), exposed("auth"))
+	g := exposed("routed")
+	g.Spec.Ingress = nil
+	g.Spec.HTTPRoute = &v1alpha1.HTTPRoute{
+		ParentRefs: []v1alpha1.GatewayReference{{Name: "b", Namespace: "infra", SectionName: "https"}, {Name: "a"}}, Hostnames: []string{"z.example.com", "a.example.com"},
+	}
+	b.create(g)
+	b.condition("auth", "Ready", metav1.ConditionFalse, "NotSupported")
+	b.condition("routed", "Ready", metav1.ConditionFalse, "NotSupported")
+	pass := func(name string) {
+		t.Helper()
+		if err := b.operator.ApplyExposed(t.Context(), b.key(name)); err != nil {
+			t.Fatal(err)
+		}
+		b.rest()
+	}
+	quiet := func(name string) {
+		t.Helper()
+		b.quiet()
+		pass(name)
+		if writes := b.calls.written(); len(writes) > 0 {
+			t.Errorf("a second pass wrote %v", writes)
+		}
+	}
+	pass("auth")
+	ingress := get(b, "auth", &networkingv1.Ingress{})
+	before := essence(t, ingress)
+	if len(ingress.Spec.TLS) != 1 || ingress.Annotations["example.com/a"] != "b" || *ingress.Spec.IngressClassName != "nginx" || ingress.Spec.Rules[0].Host != "auth.example.com" {
+		t.Errorf("the Ingress is %+v", ingress)
+	}
+	quiet("auth")
+	edit(b, "auth", &networkingv1.Ingress{}, func(i *networkingv1.Ingress) {
+		i.Spec.Rules[0].Host, i.Spec.TLS = "attacker.example.com", nil
+		i.Spec.DefaultBackend = nil
+	})
+	pass("auth")
+	if after := essence(t, get(b, "auth", &networkingv1.Ingress{})); after != before {
+		t.Errorf("it is\n%s\nand was\n%s", after, before)
+	}
+	quiet("auth")
+
+	route := schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
+	pass("routed")
+	u := of(route)
+	routed := func() string {
+		t.Helper()
+		if err := b.client.Get(t.Context(), b.key("routed"), u); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(u.Object["spec"])
+	}
+	was := routed()
+	quiet("routed")
+	_ = unstructured.SetNestedSlice(u.Object, []any{"attacker.example.com"}, "spec", "hostnames")
+	if err := b.client.Update(t.Context(), u, client.FieldOwner("a-person")); err != nil {
+		t.Fatal(err)
+	}
+	b.rest()
+	pass("routed")
+	if is := routed(); is != was {
+		t.Errorf("it is\n%s\nand was\n%s", is, was)
+	}
+	quiet("routed")
+
+	// What is wanted no more goes, with the operator's own pass.
+	for _, name := range []string{"auth", "routed"} {
+		edit(b, name, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+			g.Spec.Exposure, g.Spec.Email, g.Spec.Ingress, g.Spec.HTTPRoute = v1alpha1.ExposureInternal, nil, nil, nil
+		})
+	}
+	b.gone("auth", &networkingv1.Ingress{})
+	b.gone("routed", of(route))
+	b.made("auth")
+}
+
+func of(gvk schema.GroupVersionKind) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(gvk)
+	return u
+}
+
+// foreign waits for an object of a kind of others, named auth, with a field.
+func (b *bed) foreign(gvk schema.GroupVersionKind, field ...string) *unstructured.Unstructured {
+	b.t.Helper()
+	u := of(gvk)
+	b.eventually("there is a "+gvk.Kind, func() error {
+		if err := b.client.Get(b.t.Context(), b.key("auth"), u); err != nil {
+			return err
+		}
+		if _, found, _ := unstructured.NestedFieldNoCopy(u.Object, field...); !found {
+			return fmt.Errorf("it has no %s", strings.Join(field, "."))
+		}
+		return nil
+	})
+	return u
+}
+
+func (b *bed) editForeign(gvk schema.GroupVersionKind, change func(*unstructured.Unstructured)) {
+	b.t.Helper()
+	edit(b, "auth", of(gvk), change)
+}
+
+// installKinds installs kinds as their makers have them, as far as defaults and
+// lists go.
+func installKinds(t *testing.T) {
+	t.Helper()
+	object := func(properties map[string]apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
+		return apiextensionsv1.JSONSchemaProps{Type: "object", Properties: properties}
+	}
+	text := func(value string) apiextensionsv1.JSONSchemaProps {
+		p := apiextensionsv1.JSONSchemaProps{Type: "string"}
+		if value != "-" {
+			p.Default = &apiextensionsv1.JSON{Raw: fmt.Appendf(nil, "%q", value)}
+		}
+		return p
+	}
+	number := func(raw string) apiextensionsv1.JSONSchemaProps {
+		p := apiextensionsv1.JSONSchemaProps{Type: "integer"}
+		if raw != "" {
+			p.Default = &apiextensionsv1.JSON{Raw: []byte(raw)}
+		}
+		return p
+	}
+	list := func(of apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
+		return apiextensionsv1.JSONSchemaProps{Type: "array", XListType: new("atomic"), Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &of}}
+	}
+	open := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}
+	crd := func(group, plural, kind string, spec apiextensionsv1.JSONSchemaProps) *apiextensionsv1.CustomResourceDefinition {
+		return &apiextensionsv1.CustomResourceDefinition{
+			ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group, Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, a test"}},
+			Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+				Group: group, Scope: apiextensionsv1.NamespaceScoped,
+				Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
+				Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true, Schema: &apiextensionsv1.CustomResourceValidation{
+					OpenAPIV3Schema: new(object(map[string]apiextensionsv1.JSONSchemaProps{"spec": spec})),
+				}}},
+			},
+		}
+	}
+	route := object(map[string]apiextensionsv1.JSONSchemaProps{
+		"hostnames": list(text("-")),
+		"parentRefs": list(object(map[string]apiextensionsv1.JSONSchemaProps{
+			"group": text("gateway.networking.k8s.io"), "kind": text("Gateway"), "name": text("-"), "namespace": text("-"), "sectionName": text("-"),
+		})),
+		"rules": list(object(map[string]apiextensionsv1.JSONSchemaProps{
+			"matches": list(object(map[string]apiextensionsv1.JSONSchemaProps{
+				"path": object(map[string]apiextensionsv1.JSONSchemaProps{"type": text("PathPrefix"), "value": text("/")}),
+			})),
+			"backendRefs": list(object(map[string]apiextensionsv1.JSONSchemaProps{
+				"group": text(""), "kind": text("Service"), "name": text("-"), "port": number(""), "weight": number("1"),
+			})),
+		})),
+	})
+	monitor := object(map[string]apiextensionsv1.JSONSchemaProps{
+		"selector":  open,
+		"endpoints": list(open),
+	})
+	_, err := envtest.InstallCRDs(kubernetestest.Config(t), envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{
+		crd("monitoring.coreos.com", "servicemonitors", "ServiceMonitor", monitor),
+		crd("gateway.networking.k8s.io", "httproutes", "HTTPRoute", route),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,576 @@
+// Package docstest holds the documents against what they are about: links lead
+// somewhere, what a person has to act on has a runbook, and the names of flags,
+// values, metrics, fields and rights are those of the code.
+package docstest
+
+import (
+	"cmp"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	rbacv1 "k8s.io/api/rbac/v1"
+	_ "sigs.k8s.io/controller-runtime/pkg/controller" // registers the metrics that every controller has
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+const root = "../.."
+
+// documents are those that people read, by their path from the root.
+func documents(t *testing.T) []string {
+	t.Helper()
+	all := []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"}
+	for _, dir := range []string{"docs", "charts"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && filepath.Ext(path) == ".md" {
+				relative, relErr := filepath.Rel(root, path)
+				all, err = append(all, filepath.ToSlash(relative)), relErr
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// block is what stands between fences, with its language.
+type block struct{ language, text string }
+
+var (
+	fence    = regexp.MustCompile("^ *```(\\w*)")
+	indented = regexp.MustCompile(`^(    |\t)`)
+	inline   = regexp.MustCompile("``.+?``|`[^`]+`")
+	link     = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	heading  = regexp.MustCompile(`^(#{1,6}) +(.*?) *$`)
+)
+
+// split parts a document into its prose, without what is in code, and its blocks.
+func split(text string) (prose []string, blocks []block) {
+	inside := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		switch start := fence.FindStringSubmatch(line); {
+		case start != nil && !inside:
+			inside = true
+			blocks = append(blocks, block{language: start[1]})
+		case start != nil:
+			inside = false
+		case inside:
+			blocks[len(blocks)-1].text += line + "\n"
+		case indented.MatchString(line):
+		default:
+			prose = append(prose, line)
+		}
+	}
+	return prose, blocks
+}
+
+// anchors are those that GitHub gives the headings of a document.
+func anchors(prose []string) []string {
+	var all []string
+	for _, line := range prose {
+		h := heading.FindStringSubmatch(line)
+		if h == nil {
+			continue
+		}
+		anchor := slug(h[2])
+		for n, plain := 1, anchor; slices.Contains(all, anchor); n++ {
+			anchor = fmt.Sprintf("%s-%d", plain, n)
+		}
+		all = append(all, anchor)
+	}
+	return all
+}
+
+var linked = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+
+func slug(title string) string {
+	title = linked.ReplaceAllString(title, "$1")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ':
+			return '-'
+		case r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 0x80 && r != '…':
+			return r
+		}
+		return -1
+	}, strings.ToLower(title))
+}
+
+func TestEveryLinkLeadsSomewhere(t *testing.T) {
+	checked := 0
+	for _, document := range documents(t) {
+		prose, _ := split(read(t, document))
+		for _, line := range prose {
+			for _, found := range link.FindAllStringSubmatch(inline.ReplaceAllString(line, "code"), -1) {
+				target := found[1]
+				if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+					continue
+				}
+				checked++
+				if err := leads(document, target); err != nil {
+					t.Errorf("%s: %v", document, err)
+				}
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("only %d links were found; this test looks in the wrong place", checked)
+	}
+}
+
+// leads says what is wrong with a link in a document.
+func leads(document, target string) error {
+	path, anchor, hasAnchor := strings.Cut(target, "#")
+	file := document
+	if path != "" {
+		file = filepath.ToSlash(filepath.Join(filepath.Dir(document), path))
+	}
+	info, err := os.Stat(filepath.Join(root, file))
+	switch {
+	case err != nil:
+		return fmt.Errorf("the link to %s leads nowhere: there is no %s", target, file)
+	case !hasAnchor:
+		return nil
+	case info.IsDir() || filepath.Ext(file) != ".md":
+		return fmt.Errorf("the link to %s has an anchor, and %s has no headings", target, file)
+	}
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		return err
+	}
+	prose, _ := split(string(text))
+	if !slices.Contains(anchors(prose), anchor) {
+		return fmt.Errorf("the link to %s leads nowhere: %s has no heading with the anchor #%s", target, file, anchor)
+	}
+	return nil
+}
+
+func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
+	for _, target := range []string{"missing.md", "runbooks.md#missing", "alerts.yaml#groups", "decisions#x", "#missing"} {
+		if leads("docs/install.md", target) == nil {
+			t.Errorf("%s passes for a link that leads somewhere", target)
+		}
+	}
+	for _, target := range []string{"runbooks.md#keyslost", "decisions/", "../README.md", "#the-operators-rights", "../charts/auth-gateway/README.md#values"} {
+		if err := leads("docs/install.md", target); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, want := fmt.Sprint(anchors([]string{"# A `b`, [c](d): e_f", "## Twice", "### Twice"})), "[a-b-c-e_f twice twice-1]"; got != want {
+		t.Errorf("anchors: got %s, want %s", got, want)
+	}
+}
+
+// section is what stands under a heading of the runbooks.
+type section struct{ part, title, text string }
+
+func runbooks(t *testing.T) map[string]section {
+	t.Helper()
+	all := map[string]section{}
+	part, title := "", ""
+	for line := range strings.Lines(read(t, "docs/runbooks.md")) {
+		if h := heading.FindStringSubmatch(strings.TrimRight(line, "\n")); h != nil && len(h[1]) > 1 {
+			if len(h[1]) == 2 {
+				part, title = h[2], ""
+				continue
+			}
+			title = h[2]
+			all[title] = section{part: part, title: title}
+			continue
+		}
+		if title != "" {
+			s := all[title]
+			s.text += line
+			all[title] = s
+		}
+	}
+	return all
+}
+
+// reasons are the constants reason… of the operator.
+func reasons(t *testing.T) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "controllers/problems.go"), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 || !strings.HasPrefix(spec.Names[0].Name, "reason") {
+			return true
+		}
+		if value, ok := spec.Values[0].(*ast.BasicLit); ok && value.Kind == token.STRING {
+			text, err := strconv.Unquote(value.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, text)
+		}
+		return true
+	})
+	if len(all) < 20 {
+		t.Fatalf("only %d reasons were found in controllers/problems.go", len(all))
+	}
+	return all
+}
+
+// nobodyActs are the reasons of conditions that are as they should be, and why
+// they need no runbook.
+var nobodyActs = map[string]string{
+	"Ready":         "all is well",
+	"KeysPublished": "all is well",
+	"ReplicasReady": "all is well",
+	"Deleting":      "what belongs to it goes with it",
+}
+
+func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
+	sections, known := runbooks(t), reasons(t)
+	for _, reason := range known {
+		_, exempt := nobodyActs[reason]
+		s, has := sections[reason]
+		switch {
+		case exempt && has:
+			t.Errorf("%s needs no runbook (%s), and has one: take it out of nobodyActs, or take the section out", reason, nobodyActs[reason])
+		case !exempt && (!has || s.part != "Conditions"):
+			t.Errorf("docs/runbooks.md has no section %q under Conditions", "### "+reason)
+		case !exempt && !(strings.Contains(s.text, "**Means.**") && strings.Contains(s.text, "**Users notice.**") || strings.Contains(s.text, "**Means.**") && strings.Contains(s.text, "**Do.**")):
+			t.Errorf("the runbook of %s does not say what it means and what to do", reason)
+		}
+	}
+	for title, s := range sections {
+		if s.part == "Conditions" && !slices.Contains(known, title) {
+			t.Errorf("docs/runbooks.md has a section %q, which is no reason in controllers/problems.go any more", title)
+		}
+	}
+}
+
+type rules struct {
+	Groups []struct {
+		Name  string
+		Rules []rule
+	}
+}
+
+type rule struct {
+	Alert, Expr, For    string
+	Labels, Annotations map[string]string
+}
+
+func alerts(t *testing.T) []rule {
+	t.Helper()
+	var file rules
+	if err := yaml.UnmarshalStrict([]byte(read(t, "docs/alerts.yaml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	var all []rule
+	for _, g := range file.Groups {
+		all = append(all, g.Rules...)
+	}
+	if len(all) < 10 {
+		t.Fatalf("only %d alerts were found in docs/alerts.yaml", len(all))
+	}
+	return all
+}
+
+func TestEveryAlertHasARunbook(t *testing.T) {
+	const base = "https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#"
+	sections, seen := runbooks(t), map[string]bool{}
+	for _, r := range alerts(t) {
+		if seen[r.Alert] {
+			t.Errorf("there are two alerts %s", r.Alert)
+		}
+		seen[r.Alert] = true
+		if s, ok := sections[r.Alert]; !ok || s.part != "Alerts" || strings.TrimSpace(s.text) == "" {
+			t.Errorf("docs/runbooks.md has no section %q under Alerts", "### "+r.Alert)
+		}
+		if got, want := r.Annotations["runbook_url"], base+slug(r.Alert); got != want {
+			t.Errorf("%s: runbook_url is %q, want %q", r.Alert, got, want)
+		}
+		if r.Annotations["summary"] == "" || r.Expr == "" {
+			t.Errorf("%s has no summary or no expression", r.Alert)
+		}
+		if !slices.Contains([]string{"critical", "warning", "info"}, r.Labels["severity"]) {
+			t.Errorf("%s has the severity %q", r.Alert, r.Labels["severity"])
+		}
+	}
+	for title, s := range sections {
+		if s.part == "Alerts" && !seen[title] {
+			t.Errorf("docs/runbooks.md has a section for the alert %s, which is not in docs/alerts.yaml", title)
+		}
+	}
+}
+
+var (
+	quoted   = regexp.MustCompile(`"[^"]*"`)
+	braces   = regexp.MustCompile(`\{[^}]*\}`)
+	grouping = regexp.MustCompile(`\b(by|on|without|ignoring)\s*\([^)]*\)`)
+	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
+	promql   = []string{"absent", "and", "by", "group", "increase", "max", "min", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
+)
+
+// metricNames are what an expression asks for.
+func metricNames(expr string) []string {
+	expr = regexp.MustCompile(`\[[^\]]*\]`).ReplaceAllString(expr, "")
+	expr = grouping.ReplaceAllString(braces.ReplaceAllString(quoted.ReplaceAllString(expr, ""), ""), "")
+	var all []string
+	for _, name := range word.FindAllString(expr, -1) {
+		if !slices.Contains(promql, name) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// ownMetrics are the texts in the sources that define metrics. The server's
+// share a prefix that stands in one place.
+func ownMetrics(t *testing.T) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	for _, path := range []string{"controllers/metrics.go", "authserver/metrics.go", "authserver/httpapi/metrics.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if value, ok := n.(*ast.BasicLit); ok && value.Kind == token.STRING {
+				if text, err := strconv.Unquote(value.Value); err == nil && word.FindString(text) == text && text != "" {
+					all[text] = true
+					all["authgateway_"+strings.TrimPrefix(text, "authgateway_")] = true
+				}
+			}
+			return true
+		})
+	}
+	return all
+}
+
+var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
+
+// controllerMetrics are those that controller-runtime registers.
+func controllerMetrics(t *testing.T) map[string]bool {
+	t.Helper()
+	registry, ok := metrics.Registry.(prometheus.Collector)
+	if !ok {
+		t.Fatal("the registry of controller-runtime does not tell what is in it")
+	}
+	to := make(chan *prometheus.Desc)
+	go func() { defer close(to); registry.Describe(to) }()
+	all := map[string]bool{}
+	for d := range to {
+		if m := fqName.FindStringSubmatch(d.String()); m != nil {
+			all[m[1]] = true
+		}
+	}
+	return all
+}
+
+func TestAlertsAndDocumentsNameMetricsThatExist(t *testing.T) {
+	own, theirs := ownMetrics(t), controllerMetrics(t)
+	exists := func(name string) bool { return own[name] || theirs[name] }
+	for _, r := range alerts(t) {
+		names := metricNames(r.Expr)
+		if len(names) == 0 {
+			t.Errorf("%s asks for no metric", r.Alert)
+		}
+		for _, name := range names {
+			if !exists(name) {
+				t.Errorf("%s asks for the metric %s, which nothing has", r.Alert, name)
+			}
+		}
+	}
+	cell := regexp.MustCompile("^\\| `([a-z_]+)` \\| `")
+	found := 0
+	for _, document := range []string{"docs/install.md", "docs/operations.md"} {
+		in := false
+		for line := range strings.Lines(read(t, document)) {
+			in = strings.HasPrefix(line, "| metric |") || in && strings.HasPrefix(line, "|")
+			if m := cell.FindStringSubmatch(line); in && m != nil {
+				found++
+				if !exists(m[1]) {
+					t.Errorf("%s tells of the metric %s, which nothing has", document, m[1])
+				}
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d metrics were found in the documents", found)
+	}
+}
+
+func TestExpressionsAreTakenApart(t *testing.T) {
+	got := metricNames(`max by (a, b) (x_total{c="d"}) / on (a) rate(y{e=~"5.."}[5m]) > 0 unless time() - z`)
+	if want := []string{"x_total", "y", "z"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// TestExamplesAreAuthGateways: the API server is not asked here; the samples in
+// config/ are tried against one. But a field that is not there would be found.
+func TestExamplesAreAuthGateways(t *testing.T) {
+	found := 0
+	for _, document := range documents(t) {
+		_, blocks := split(read(t, document))
+		for _, b := range blocks {
+			for _, text := range yamls(b) {
+				var g v1alpha1.AuthGateway
+				switch {
+				case strings.Contains(text, "kind: AuthGateway\n"):
+					found++
+					if err := yaml.UnmarshalStrict([]byte(text), &g); err != nil {
+						t.Errorf("%s: %v in\n%s", document, err, text)
+					}
+				case b.language == "yaml" && strings.HasPrefix(text, "  database:"):
+					found++
+					if err := yaml.UnmarshalStrict([]byte("spec:\n"+text), &g); err != nil {
+						t.Errorf("%s: %v in\n%s", document, err, text)
+					}
+				}
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d examples were found", found)
+	}
+}
+
+// yamls are the documents in a block: itself, or what a command is given.
+func yamls(b block) []string {
+	if b.language == "yaml" {
+		return []string{b.text}
+	}
+	var all []string
+	for _, here := range regexp.MustCompile(`(?s)<<'?(YAML|EOF)'?\n(.*?)\n(?:YAML|EOF)\n`).FindAllStringSubmatch(b.text, -1) {
+		all = append(all, here[2]+"\n")
+	}
+	return all
+}
+
+func TestTheRightsInTheManualAreThoseOfTheOperator(t *testing.T) {
+	var role rbacv1.ClusterRole
+	if err := yaml.Unmarshal([]byte(read(t, "config/rbac/role.yaml")), &role); err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]string{}
+	for _, rule := range role.Rules {
+		for _, resource := range rule.Resources {
+			verbs := slices.Clone(rule.Verbs)
+			slices.Sort(verbs)
+			has[resource] = strings.Join(verbs, ", ")
+		}
+	}
+	says := map[string]string{}
+	in := false
+	for line := range strings.Lines(read(t, "docs/install.md")) {
+		in = strings.HasPrefix(line, "| resource | verbs |") || in && strings.HasPrefix(line, "|")
+		cells := strings.Split(line, "|")
+		if !in || len(cells) < 4 || !strings.Contains(cells[1], "`") {
+			continue
+		}
+		for _, resource := range inline.FindAllString(cells[1], -1) {
+			says[strings.Trim(resource, "`")] = strings.TrimSpace(cells[2])
+		}
+	}
+	for _, resource := range slices.Sorted(maps.Keys(has)) {
+		if says[resource] != has[resource] {
+			t.Errorf("docs/install.md says %q of %s, and config/rbac/role.yaml %q", cmp.Or(says[resource], "nothing"), resource, has[resource])
+		}
+	}
+	for resource := range says {
+		if has[resource] == "" {
+			t.Errorf("docs/install.md tells of a right to %s that the operator does not have", resource)
+		}
+	}
+}
+
+// TestFlagsAndValuesInTheManualExist looks at what is written after --set, and
+// at flags of the operator in the prose.
+func TestFlagsAndValuesInTheManualExist(t *testing.T) {
+	var values map[string]any
+	if err := yaml.Unmarshal([]byte(read(t, "charts/auth-gateway/values.yaml")), &values); err != nil {
+		t.Fatal(err)
+	}
+	operator := read(t, "cmd/operator/main.go")
+	set := regexp.MustCompile(`--set '?([\w.]+)=`)
+	flag := regexp.MustCompile("`--([a-z-]+)[`=]")
+	found := 0
+	for _, document := range documents(t) {
+		text := read(t, document)
+		for _, m := range set.FindAllStringSubmatch(text, -1) {
+			found++
+			var at any = values
+			for part := range strings.SplitSeq(m[1], ".") {
+				mapping, ok := at.(map[string]any)
+				if at, ok = mapping[part], ok && hasKey(mapping, part); !ok {
+					t.Errorf("%s sets the value %s, which the chart does not have", document, m[1])
+					break
+				}
+			}
+		}
+		if document != "docs/install.md" && document != "docs/runbooks.md" {
+			continue
+		}
+		for _, m := range flag.FindAllStringSubmatch(text, -1) {
+			found++
+			if !strings.Contains(operator, `"`+m[1]+`"`) {
+				t.Errorf("%s tells of the flag --%s, which the operator does not have", document, m[1])
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d values and flags were found", found)
+	}
+}
+
+func hasKey(mapping map[string]any, key string) bool { _, ok := mapping[key]; return ok }
+
+func TestEveryDecisionIsListed(t *testing.T) {
+	entries, err := os.ReadDir(filepath.Join(root, "docs/decisions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, architecture := read(t, "docs/README.md"), read(t, "ARCHITECTURE.md")
+	for i, entry := range entries {
+		name := entry.Name()
+		if !strings.HasPrefix(name, fmt.Sprintf("%04d-", i+1)) {
+			t.Errorf("docs/decisions/%s: the next number is %04d", name, i+1)
+		}
+		title := regexp.MustCompile(`^# (\d+)\. (.+)`).FindStringSubmatch(read(t, "docs/decisions/"+name))
+		if title == nil || title[1] != strconv.Itoa(i+1) {
+			t.Errorf("docs/decisions/%s does not begin with its number and its title", name)
+			continue
+		}
+		if !strings.Contains(list, "| ["+title[1]+"](decisions/"+name+") | ") {
+			t.Errorf("docs/README.md does not list decision %s", title[1])
+		}
+		if !strings.Contains(architecture, "docs/decisions/"+name) {
+			t.Errorf("ARCHITECTURE.md does not name decision %s", title[1])
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package kubernetestest
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// childVariable makes of a run of the test below one that waits to be killed.
+const childVariable = "KUBERNETESTEST_CHILD"
+
+func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
+	if os.Getenv(childVariable) != "" {
+		fmt.Printf("\n%s %s\n", Config(t).Host, shared.env.ControlPlane.Etcd.URL)
+		select {}
+	}
+	t.Parallel()
+	temporary := t.TempDir()
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temporary)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var addresses []string
+	lines := bufio.NewScanner(out)
+	for len(addresses) == 0 && lines.Scan() {
+		for word := range strings.FieldsSeq(lines.Text()) {
+			if u, err := url.Parse(word); err == nil && u.Port() != "" {
+				addresses = append(addresses, u.Host)
+			}
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	if len(addresses) != 2 {
+		t.Fatalf("the child did not say where its server and its etcd are: %q", addresses)
+	}
+	for _, address := range addresses {
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+			if err != nil {
+				break
+			}
+			_ = connection.Close()
+			if time.Now().After(deadline) {
+				t.Errorf("%s still answers", address)
+				break
+			}
+		}
+	}
+}

@@ -1,0 +1,1308 @@
+package keys
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The model check of Tend, and of the protocol around it. A cluster runs for
+// some simulated years: the homes of the ring (K), of the passphrases (P), of
+// the public keys (C) and of the Deployment (D), each with a version; a
+// Deployment's controller; pods, whose mounts lag, each by itself; and two
+// operators, each of which does one read or write at a time and may be held up
+// for minutes or days before the next, or crash after it. Between any two of
+// these moments anything else can happen.
+//
+// The cluster knows the real time, and what really is in every mount and
+// process; so it judges at each moment:
+//
+//	I1  what a pod signs now verifies now at every pod in service, and has been
+//	    known for the lead, at C and at every pod in service, so that whoever
+//	    lags behind either knows it; and nobody forgets a key before the last
+//	    token that it really signed
+//	I2  one key of each kind signs
+//	I3  a pod that restarts now opens the keys with what its mounts hold; one that
+//	    runs opens what arrives; one that is new opens what is there
+//	I4  nothing loops, and once the world rests no pass writes
+//	I5  what people want comes about
+//	I6  what is kept in P opens each private half in K
+//	I7  no passphrase of one kind opens a key of the other
+
+// The lags of a cluster.
+const (
+	mountLag  = 2 * time.Minute // of a mounted Secret, at most
+	pollLag   = 2 * time.Second // of a server, behind its mount
+	graceLag  = 40 * time.Second
+	cacheLag  = consumerLag // of a JWKS that was fetched from a pod
+	resyncLag = 10 * time.Hour
+)
+
+type cluster struct {
+	broken string // the guard that is taken out
+	r, rk  *rand.Rand
+	log    []string
+	theme  int
+
+	now    time.Time // real
+	offset time.Duration
+	jumped time.Time
+	calm   bool
+
+	spec  clusterSpec
+	every []string // all passphrases that ever were, the latest first
+	count int
+
+	k         ringHome
+	p         custodyHome
+	c, cWas   publicHome // cWas: a moment ago, as in a cache
+	d, dWas   deployment
+	published Ring // what consumers last got of C
+
+	pods      []*modelPod
+	operators [2]*modelOperator
+	rollAt    time.Time // the Deployment's controller acts
+	disturbAt time.Time
+
+	lives   map[string]*tokens
+	openers map[string]string
+	excused map[Kind]bool // a person lost the passphrases
+	writes  int
+	passes  int
+	recent  []time.Time // of writes, while nothing disturbs
+	quiet   bool        // nothing may be written
+}
+
+type clusterSpec struct {
+	policy   Policy
+	wanted   map[Kind]string // nil: the operator makes them
+	replicas int
+}
+
+type ringHome struct {
+	version int // 0: not there
+	ring    Ring
+}
+
+type custodyHome struct {
+	version int
+	custody Custody
+	era     int // another each time that a current passphrase changes
+}
+
+type publicHome struct {
+	version int
+	ring    Ring
+}
+
+type deployment struct {
+	version  int
+	template podTemplate
+	replicas int
+	rolled   bool // no pod of another template, when its controller last looked
+}
+
+// podTemplate is what pods are made from; it is compared as a whole.
+type podTemplate struct {
+	passphrases     string // digest
+	access, refresh time.Duration
+}
+
+func (t podTemplate) lifetime(kind Kind) time.Duration {
+	if kind == Access {
+		return t.access
+	}
+	return t.refresh
+}
+
+type modelPod struct {
+	name     int
+	template podTemplate
+
+	// mounts
+	keys             Ring
+	custody          Custody
+	hasKeys, hasPass time.Time // when they are mounted first; then zero
+	keysAt, passAt   time.Time // when a change arrives; zero: none is under way
+	mounted          bool
+
+	// the container
+	running                  bool
+	passphrases              Passphrases
+	loaded                   Ring
+	verifies                 map[string]bool
+	stuck                    bool
+	startAt, readyAt, pollAt time.Time
+
+	ready     bool
+	hungUntil time.Time
+	endAt     time.Time // it is on its way out
+}
+
+// tokens is what has really been signed with a key.
+type tokens struct {
+	kind      Kind
+	atOnce    bool // it signs without having been published before
+	published time.Time
+	held      time.Time // since when C has it; zero: it has not
+	missing   time.Time // when a pod in service was last without it
+	revoked   bool
+	expiry    time.Time // of the last token
+}
+
+// modelOperator is one process. Its pass is a list of moments.
+type modelOperator struct {
+	name    int
+	at      time.Time
+	down    bool
+	moment  int
+	backoff time.Duration
+	skew    time.Duration
+
+	spec  clusterSpec
+	c     publicHome
+	d     deployment
+	p     custodyHome
+	k     ringHome
+	pods  []modelPod
+	out   Tended
+	era   int
+	wrote bool
+	idle  time.Time // by the clock; zero: never
+}
+
+func newCluster(seed uint64, broken string) *cluster {
+	c := &cluster{
+		broken: broken, theme: int(seed % 5),
+		r: rand.New(rand.NewPCG(seed, 7)), rk: rand.New(rand.NewPCG(seed, 8)),
+		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		lives:   map[string]*tokens{},
+		openers: map[string]string{},
+		excused: map[Kind]bool{},
+		spec: clusterSpec{replicas: 2, policy: Policy{
+			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
+			Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
+		}},
+	}
+	if seed%3 > 0 {
+		c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	}
+	for i := range c.operators {
+		c.operators[i] = &modelOperator{name: i, at: c.now.Add(c.upTo(time.Minute))}
+	}
+	c.rollAt, c.disturbAt = c.now, c.now.Add(c.upTo(time.Hour))
+	return c
+}
+
+func (c *cluster) fail(format string, args ...any) {
+	tail := c.log[max(0, len(c.log)-60):]
+	panic(violation{fmt.Sprintf(format, args...) + "\n" + strings.Join(tail, "\n")})
+}
+
+func (c *cluster) note(format string, args ...any) {
+	c.log = append(c.log, c.now.Format("2006-01-02 15:04:05.000 ")+fmt.Sprintf(format, args...))
+	if len(c.log) > 400 {
+		c.log = slices.Delete(c.log, 0, 200)
+	}
+}
+
+func (c *cluster) chance(percent int) bool { return c.r.IntN(100) < percent }
+
+func (c *cluster) upTo(d time.Duration) time.Duration { return time.Duration(c.r.Int64N(int64(d))) + 1 }
+
+func (c *cluster) in(d time.Duration) time.Time { return c.now.Add(c.upTo(d)) }
+
+func (c *cluster) clock() time.Time { return c.now.Add(c.offset) }
+
+func (c *cluster) passphrase(kind Kind) string {
+	c.count++
+	c.every = append([]string{fmt.Sprintf("%s %d", kind, c.count)}, c.every...)
+	return c.every[0]
+}
+
+// workshop makes keys that are the same again for the same seed.
+func (c *cluster) workshop() workshop {
+	return workshop{rounds: 1, generate: func(a Algorithm) (crypto.Signer, error) {
+		seed := make([]byte, 32)
+		for i := range seed {
+			seed[i] = byte(c.rk.Uint32())
+		}
+		seed[0] &= 0x7f // below the order of P-256
+		if a == EdDSA {
+			return ed25519.NewKeyFromSeed(seed), nil
+		}
+		return ecdsa.ParseRawPrivateKey(elliptic.P256(), seed)
+	}}
+}
+
+// opener is the passphrase that really opens a private half.
+func (c *cluster) opener(k Key) string {
+	passphrase, known := c.openers[string(k.Sealed)]
+	if !known {
+		sealed, err := parseSealed(k.Sealed)
+		if err != nil {
+			c.fail("%v", err)
+		}
+		i := slices.IndexFunc(c.every, func(p string) bool { _, err := sealed.open(p); return err == nil })
+		passphrase = c.every[i]
+		c.openers[string(k.Sealed)] = passphrase
+	}
+	return passphrase
+}
+
+// seals is Inspect.
+func (c *cluster) seals(ring Ring, p Passphrases) map[string]Seal {
+	seals := map[string]Seal{}
+	for _, k := range ring.Keys {
+		if !k.needsPrivate() {
+			continue
+		}
+		_, all, _ := p.of(k.Kind)
+		switch slices.Index(all, c.opener(k)) {
+		case -1:
+			seals[k.ID] = SealUnknown
+		case 0:
+			seals[k.ID] = SealCurrent
+		default:
+			seals[k.ID] = SealFormer
+		}
+	}
+	return seals
+}
+
+// shut is the kinds whose signing key a server cannot open.
+func (c *cluster) shut(ring Ring, p Passphrases) (kinds []Kind) {
+	seals := c.seals(ring, p)
+	for _, kind := range Kinds() {
+		if k, ok := ring.Signing(kind); !ok || seals[k.ID] == SealUnknown {
+			kinds = append(kinds, kind)
+		}
+	}
+	return kinds
+}
+
+// blame are those of the kinds for which nobody is to be excused.
+func (c *cluster) blame(kinds []Kind) []Kind {
+	return slices.DeleteFunc(kinds, func(k Kind) bool { return c.excused[k] })
+}
+
+// run simulates, and returns what was violated or "".
+func (c *cluster) run(disturbances int) (found string) {
+	defer func() {
+		if v, ok := recover().(violation); ok {
+			found = v.text
+		}
+	}()
+	for n := 0; n < disturbances; {
+		if c.event(time.Time{}) {
+			n++
+		}
+	}
+	c.settle()
+	return ""
+}
+
+// event lets time pass until the next thing happens, or until a given time.
+func (c *cluster) event(end time.Time) (disturbance bool) {
+	var do func()
+	var at time.Time
+	consider := func(t time.Time, what func()) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at, do = t, what
+		}
+	}
+	consider(c.disturbAt, func() { c.disturb(); disturbance = true })
+	consider(c.rollAt, c.roll)
+	for _, o := range c.operators {
+		consider(o.at, func() { c.operate(o) })
+	}
+	for _, p := range c.pods {
+		consider(p.hasKeys, func() { c.mount(p) })
+		consider(p.hasPass, func() { c.mount(p) })
+		consider(p.keysAt, func() { c.arrive(p) })
+		consider(p.passAt, func() { c.arrive(p) })
+		consider(p.startAt, func() { c.start(p) })
+		consider(p.readyAt, func() { c.becomeReady(p) })
+		consider(p.pollAt, func() { c.poll(p) })
+		consider(p.endAt, func() { c.end(p) })
+	}
+	if !end.IsZero() && at.After(end) {
+		at, do = end, func() {}
+	}
+	if at.After(c.now) {
+		c.now = at
+		c.judge()
+	}
+	do()
+	return disturbance
+}
+
+// judge lets every pod sign at this moment, and looks whether all is well.
+func (c *cluster) judge() {
+	if c.excused[Access] || c.excused[Refresh] {
+		c.excuse()
+	}
+	for _, k := range c.k.ring.Keys {
+		if !k.verifies() {
+			continue
+		}
+		for _, p := range c.pods {
+			if p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !(p.stuck && c.excused[k.Kind]) {
+				c.lives[k.ID].missing = c.now
+			}
+		}
+	}
+	for _, p := range c.pods {
+		if p.running {
+			c.sign(p)
+		}
+	}
+	for id, l := range c.lives {
+		if !l.expiry.After(c.now) || l.revoked {
+			continue
+		}
+		// Whoever signs at once asks of others that they keep up, no more.
+		grace := l.atOnce && c.now.Sub(l.published) < mountLag+pollLag+time.Second
+		for _, p := range c.pods {
+			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(p.stuck && c.excused[l.kind]) {
+				c.fail("I1: pod %d does not verify the tokens of %s, of which one is alive until %v", p.name, id, l.expiry)
+			}
+		}
+	}
+}
+
+func (c *cluster) sign(p *modelPod) {
+	for _, kind := range Kinds() {
+		if p.stuck && c.excused[kind] {
+			continue
+		}
+		k, _ := p.loaded.Signing(kind)
+		l := c.lives[k.ID]
+		if l == nil {
+			c.fail("I1: pod %d signs with %s, which everybody has forgotten", p.name, k.ID)
+		}
+		if expiry := c.now.Add(p.template.lifetime(kind)); expiry.After(l.expiry) {
+			l.expiry = expiry
+		}
+		if l.atOnce || l.revoked {
+			continue
+		}
+		if l.held.IsZero() || c.now.Sub(l.held) < consumerLag {
+			c.fail("I1: pod %d signs with %s, which C has since %v", p.name, k.ID, l.held)
+		}
+		if !l.missing.IsZero() && c.now.Sub(l.missing) < cacheLag {
+			c.fail("I1: pod %d signs with %s, without which a pod served until %v", p.name, k.ID, l.missing)
+		}
+	}
+}
+
+// excuse ends when everybody can open the keys again.
+func (c *cluster) excuse() {
+	for _, kind := range Kinds() {
+		well := c.p.version > 0 && !opens(c.k.ring, kind, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown)
+		for _, p := range c.pods {
+			well = well && p.endAt.IsZero() && !p.stuck &&
+				(!p.mounted || !slices.Contains(c.shut(p.keys, p.custody.Passphrases()), kind)) &&
+				(!p.mounted || !slices.Contains(c.shut(c.k.ring, p.custody.Passphrases()), kind)) &&
+				(!p.running || !slices.Contains(c.shut(c.k.ring, p.passphrases), kind))
+		}
+		if c.excused[kind] && well {
+			c.note("the %s keys are no longer lost", kind)
+			delete(c.excused, kind)
+		}
+	}
+}
+
+// ---- the homes
+
+func (c *cluster) wrote() {
+	c.writes++
+	if c.quiet {
+		c.fail("I4: written though nothing is to be done")
+	}
+	if c.recent = append(c.recent, c.now); len(c.recent) > 600 {
+		if c.recent = c.recent[1:]; c.now.Sub(c.recent[0]) < 12*time.Hour {
+			c.fail("I4: 600 writes since %v", c.recent[0])
+		}
+	}
+}
+
+func (c *cluster) writePassphrases(o *modelOperator) bool {
+	if o.p.version != c.p.version {
+		c.note("operator %d loses the swap of P", o.name)
+		return false
+	}
+	c.p = custodyHome{c.p.version + 1 + c.writes, o.out.Custody, o.era}
+	c.wrote()
+	o.p = c.p
+	c.note("operator %d: P = %s", o.name, show(c.p))
+	c.judgeHomes()
+	for _, p := range c.pods {
+		if p.mounted && p.passAt.IsZero() && p.endAt.IsZero() {
+			p.passAt = c.in(c.lag())
+		}
+	}
+	c.poke()
+	return true
+}
+
+func show(p custodyHome) string {
+	text := ""
+	for _, kind := range Kinds() {
+		text += fmt.Sprintf("[%s, before %q, given %v]", p.custody.Current[kind], p.custody.Former[kind], p.custody.Given[kind])
+	}
+	return fmt.Sprintf("%s era %d", text, p.era)
+}
+
+// lag is up to two minutes, and often short.
+func (c *cluster) lag() time.Duration {
+	if c.chance(50) {
+		return 5 * time.Second
+	}
+	return mountLag
+}
+
+func (c *cluster) writeRing(o *modelOperator) bool {
+	if o.k.version != c.k.version {
+		c.note("operator %d loses the swap of K", o.name)
+		return false
+	}
+	old, ring := c.k.ring, o.out.Ring
+	if c.writes%8 == 0 {
+		back, err := FromFiles(ring.Files())
+		if err != nil {
+			c.fail("what was written cannot be read: %v", err)
+		}
+		ring = back
+	}
+	c.k = ringHome{c.k.version + 1 + c.writes, ring}
+	c.wrote()
+	for _, step := range o.out.Steps {
+		c.note("operator %d: K generation %d: %v", o.name, ring.Generation, step)
+	}
+	for _, k := range ring.Keys {
+		l := c.lives[k.ID]
+		if l == nil {
+			l = &tokens{kind: k.Kind, published: c.now}
+			c.lives[k.ID] = l
+		}
+		if before, was := old.Key(k.ID); k.Phase == Signing && (!was || before.Phase != Signing) {
+			signed, any := old.Signing(k.Kind)
+			signed, _ = ring.Key(signed.ID)
+			l.atOnce = !any || signed.Phase == Revoked
+			if l.atOnce {
+				l.published = c.now
+			}
+		}
+		l.revoked = l.revoked || k.Phase == Revoked
+	}
+	for id, l := range c.lives {
+		if _, there := ring.Key(id); !there && l.held.IsZero() && l.expiry.Add(time.Hour).Before(c.now) {
+			delete(c.lives, id)
+		}
+	}
+	c.judgeHomes()
+	for _, kind := range Kinds() {
+		signing := 0
+		for _, k := range ring.Keys {
+			if k.Kind == kind && k.Phase == Signing {
+				signing++
+			}
+		}
+		if signing != 1 {
+			c.fail("I2: %d %s keys sign", signing, kind)
+		}
+	}
+	for _, p := range c.pods {
+		if p.mounted && p.keysAt.IsZero() && p.endAt.IsZero() {
+			p.keysAt = c.in(c.lag())
+		}
+	}
+	c.poke()
+	return true
+}
+
+// judgeHomes looks at P and K together, as a new pod does.
+func (c *cluster) judgeHomes() {
+	if c.p.version == 0 || c.k.version == 0 {
+		return
+	}
+	seals := c.seals(c.k.ring, c.p.custody.Passphrases())
+	for _, k := range c.k.ring.Keys {
+		if !k.needsPrivate() {
+			continue
+		}
+		if seals[k.ID] == SealUnknown && !c.excused[k.Kind] {
+			c.fail("I6: the %s %s key %s is sealed with %q, which is not kept", k.Phase, k.Kind, k.ID, c.opener(k))
+		}
+		other := k.Kind.other()
+		if c.p.custody.holds(other, c.opener(k)) && !c.excused[k.Kind] {
+			c.fail("I7: the %s key %s is sealed with %q, which is for %s keys", k.Kind, k.ID, c.opener(k), other)
+		}
+	}
+}
+
+func (c *cluster) writePublic(o *modelOperator) bool {
+	if o.c.version != c.c.version && (c.broken != withoutPublicSwap || c.c.version == 0 || o.c.version == 0) {
+		c.note("operator %d loses the swap of C", o.name)
+		return false
+	}
+	c.cWas = c.c
+	c.c = publicHome{c.c.version + 1 + c.writes, o.out.Ring}
+	c.wrote()
+	c.note("operator %d: C generation %d", o.name, c.c.ring.Generation)
+	for id, l := range c.lives {
+		k, _ := c.c.ring.Key(id)
+		switch {
+		case k.verifies() && l.held.IsZero():
+			l.held = c.now
+		case !k.verifies() && !l.held.IsZero():
+			if l.held = (time.Time{}); l.expiry.After(c.now) && !l.revoked {
+				c.fail("I1: C forgets %s, of which a token is alive until %v", id, l.expiry)
+			}
+		}
+	}
+	c.poke()
+	return true
+}
+
+func (c *cluster) writeDeployment(o *modelOperator, template podTemplate) {
+	c.dWas = c.d
+	c.d = deployment{c.d.version + 1 + c.writes, template, o.spec.replicas, false}
+	c.wrote()
+	c.note("operator %d: D = %+v × %d", o.name, template, c.d.replicas)
+	c.roll()
+	c.poke()
+}
+
+// poke tells operators that something has changed.
+func (c *cluster) poke() {
+	for _, o := range c.operators {
+		if !o.down && o.moment == 0 {
+			o.backoff = 0
+			if at := c.in(2 * time.Second); at.Before(o.at) {
+				o.at = at
+			}
+		}
+	}
+}
+
+// ---- the Deployment's controller and the kubelets
+
+func (c *cluster) roll() {
+	c.rollAt = time.Time{}
+	if c.d.version == 0 {
+		return
+	}
+	var fresh, old, all []*modelPod
+	ready := 0
+	for _, p := range c.pods {
+		if !p.endAt.IsZero() {
+			continue
+		}
+		all = append(all, p)
+		if p.template == c.d.template {
+			fresh = append(fresh, p)
+		} else {
+			old = append(old, p)
+		}
+		if p.ready {
+			ready++
+		}
+	}
+	victim := func(from []*modelPod) *modelPod { // those that serve nobody first
+		i := slices.IndexFunc(from, func(p *modelPod) bool { return !p.ready })
+		return from[max(i, 0)]
+	}
+	acted := true
+	switch {
+	case len(fresh) > c.d.replicas:
+		c.terminate(victim(fresh))
+	case len(fresh) < c.d.replicas && len(all) < c.d.replicas+1:
+		c.count++
+		p := &modelPod{name: c.count, template: c.d.template, hasKeys: c.in(3 * time.Second), hasPass: c.in(3 * time.Second)}
+		c.pods = append(c.pods, p)
+		c.note("pod %d is new: %+v", p.name, p.template)
+	case len(old) > 0 && !victim(old).ready && len(all) > c.d.replicas, len(old) > 0 && ready > c.d.replicas:
+		c.terminate(victim(old))
+	default:
+		acted = false
+	}
+	if acted {
+		c.rollAt = c.in(3 * time.Second)
+	}
+	if rolled := len(old) == 0 && !acted; rolled != c.d.rolled {
+		c.dWas = c.d
+		c.d.rolled = rolled
+		c.poke()
+	}
+}
+
+func (c *cluster) rollSoon() {
+	if at := c.in(time.Second); c.rollAt.IsZero() || at.Before(c.rollAt) {
+		c.rollAt = at
+	}
+}
+
+func (c *cluster) terminate(p *modelPod) {
+	p.ready, p.endAt = false, c.in(graceLag)
+	p.hasKeys, p.hasPass, p.keysAt, p.passAt, p.startAt, p.readyAt, p.pollAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	c.note("pod %d is on its way out", p.name)
+	c.poke()
+}
+
+func (c *cluster) end(p *modelPod) {
+	c.pods = slices.DeleteFunc(c.pods, func(other *modelPod) bool { return other == p })
+	c.rollSoon()
+}
+
+// mount gives a new pod fresh copies, each at its own moment.
+func (c *cluster) mount(p *modelPod) {
+	if !p.hasKeys.IsZero() && !p.hasKeys.After(c.now) {
+		if p.hasKeys = c.in(5 * time.Second); c.k.version > 0 {
+			p.hasKeys, p.keys = time.Time{}, c.k.ring
+		}
+	}
+	if !p.hasPass.IsZero() && !p.hasPass.After(c.now) {
+		if p.hasPass = c.in(5 * time.Second); c.p.version > 0 {
+			p.hasPass, p.custody = time.Time{}, c.p.custody
+		}
+	}
+	if p.hasKeys.IsZero() && p.hasPass.IsZero() && !p.mounted {
+		p.mounted = true
+		p.startAt = c.in(15 * time.Second)
+		if c.chance(10) {
+			p.startAt = c.in(10 * time.Minute) // an image to be pulled
+		}
+		// What changed between the two is on its way.
+		p.keysAt, p.passAt = c.in(c.lag()), c.in(c.lag())
+		c.judgeMounts(p)
+	}
+}
+
+// arrive brings the mounts up to date.
+func (c *cluster) arrive(p *modelPod) {
+	if !p.keysAt.IsZero() && !p.keysAt.After(c.now) {
+		p.keysAt, p.keys = time.Time{}, c.k.ring
+		if p.running {
+			p.pollAt = c.in(pollLag)
+		}
+	}
+	if !p.passAt.IsZero() && !p.passAt.After(c.now) {
+		if p.passAt = (time.Time{}); c.p.version > 0 { // what is gone stays in its mounts
+			p.custody = c.p.custody
+		}
+	}
+	c.judgeMounts(p)
+}
+
+func (c *cluster) judgeMounts(p *modelPod) {
+	if bad := c.blame(c.shut(p.keys, p.custody.Passphrases())); len(bad) > 0 {
+		c.fail("I3: if pod %d restarts now it cannot open the %s key", p.name, bad)
+	}
+}
+
+func (c *cluster) start(p *modelPod) {
+	p.startAt, p.passphrases = time.Time{}, p.custody.Passphrases()
+	if len(c.shut(p.keys, p.passphrases)) > 0 {
+		p.startAt = c.in(5 * time.Minute) // judgeMounts knows whether that is to be excused
+		return
+	}
+	p.running = true
+	c.load(p)
+	p.readyAt = c.in(5 * time.Second)
+	c.poke()
+}
+
+func (c *cluster) load(p *modelPod) {
+	p.loaded, p.stuck, p.verifies = p.keys, false, map[string]bool{}
+	for _, k := range p.keys.Keys {
+		p.verifies[k.ID] = k.verifies()
+	}
+	c.judge()
+}
+
+func (c *cluster) becomeReady(p *modelPod) {
+	p.readyAt = time.Time{}
+	if p.hungUntil.After(c.now) {
+		p.readyAt = p.hungUntil
+		return
+	}
+	p.ready = true
+	c.judge()
+	c.rollSoon()
+	c.poke()
+}
+
+func (c *cluster) poll(p *modelPod) {
+	p.pollAt = time.Time{}
+	if bad := c.shut(p.keys, p.passphrases); len(bad) > 0 {
+		p.stuck = true // the last good ring stays
+		if bad = c.blame(bad); len(bad) > 0 {
+			c.fail("I3: pod %d runs, and cannot open the %s key that arrives", p.name, bad)
+		}
+		return
+	}
+	c.load(p)
+	c.poke()
+}
+
+// ---- the operators
+
+// operate does the next moment of a pass.
+func (c *cluster) operate(o *modelOperator) {
+	moments := []func(*modelOperator) bool{
+		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.tendAndWritePassphrases, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+	}
+	if o.moment == 0 {
+		c.passes++
+		o.down, o.wrote = false, false
+		o.skew = c.upTo(20*time.Second) - 10*time.Second
+	}
+	writes := c.writes
+	on := moments[o.moment](o)
+	if o.moment++; o.moment == len(moments) {
+		on = false
+	}
+	o.wrote = o.wrote || writes != c.writes
+	switch {
+	case !c.calm && (writes != c.writes && c.chance(7) || c.chance(1) && c.chance(10)):
+		o.down, o.moment, o.backoff = true, 0, 0
+		o.at = c.now.Add(c.pause())
+		c.note("operator %d crashes, until %v", o.name, o.at)
+	case on:
+		o.at = c.in(300 * time.Millisecond)
+		if !c.calm && c.chance(3) {
+			o.at = c.now.Add(c.pause())
+		}
+	default:
+		c.rest(o)
+	}
+}
+
+// pause is for how long an operator is held up, or gone.
+func (c *cluster) pause() time.Duration {
+	switch n := c.r.IntN(100); {
+	case n < 40:
+		return c.upTo(10 * time.Second)
+	case n < 65:
+		return c.upTo(5 * time.Minute)
+	case n < 90:
+		return c.upTo(time.Hour)
+	default:
+		return c.upTo(3 * 24 * time.Hour)
+	}
+}
+
+// rest ends a pass.
+func (c *cluster) rest(o *modelOperator) {
+	o.moment = 0
+	o.at = c.in(resyncLag)
+	if o.wrote {
+		o.backoff = 0
+		o.at = c.in(3 * time.Second)
+		return
+	}
+	o.backoff = min(max(2*o.backoff, 10*time.Second), time.Hour)
+	if len(c.p.custody.Former) > 0 || !c.d.rolled {
+		if at := c.now.Add(o.backoff); at.Before(o.at) {
+			o.at = at
+		}
+	}
+	if !o.idle.IsZero() {
+		if at := c.now.Add(max(o.idle.Sub(c.clock().Add(o.skew)), o.backoff/4)); at.Before(o.at) {
+			o.at = at
+		}
+	}
+}
+
+func (c *cluster) readCached(o *modelOperator) bool {
+	o.spec, o.c, o.d, o.idle = c.spec, c.c, c.d, time.Time{}
+	o.spec.policy.Lifetimes = maps.Clone(c.spec.policy.Lifetimes)
+	if !c.calm && c.chance(10) {
+		o.c = c.cWas
+	}
+	if !c.calm && c.chance(10) {
+		o.d = c.dWas
+	}
+	return true
+}
+
+func (c *cluster) readPassphrases(o *modelOperator) bool {
+	o.p = c.p
+	return true
+}
+
+func (c *cluster) readRing(o *modelOperator) bool {
+	o.k = c.k
+	return true
+}
+
+func (c *cluster) readPods(o *modelOperator) bool {
+	o.pods = nil
+	for _, p := range c.pods {
+		if p.endAt.IsZero() {
+			o.pods = append(o.pods, *p)
+		}
+	}
+	return true
+}
+
+// wanted is what the operator asks Tend for; false ends the pass: a person has
+// to do something.
+func (c *cluster) wanted(o *modelOperator) (map[Kind]string, bool) {
+	if o.spec.wanted != nil {
+		return o.spec.wanted, true
+	}
+	if o.p.custody.Current[Access] != "" && o.p.custody.Current[Refresh] != "" {
+		return nil, true
+	}
+	if rotate := o.spec.policy.Rotate; o.k.version > 0 && (rotate == "" || o.k.ring.Honoured(rotate)) {
+		return nil, false
+	}
+	return map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}, true
+}
+
+func (c *cluster) digest(era int, current map[Kind]string) string {
+	if c.broken == withoutEras {
+		era = 0
+	}
+	return fmt.Sprintf("%d:%s:%s", era, current[Access], current[Refresh])
+}
+
+func (c *cluster) tendAndWritePassphrases(o *modelOperator) bool {
+	wanted, ok := c.wanted(o)
+	if !ok {
+		return false
+	}
+	t := Tending{
+		Ring: o.k.ring, Custody: o.p.custody, Wanted: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
+		Inspect: c.seals, Loaded: c.loaded(o),
+		Seen:  func(id string) bool { return c.seen(o, id, true) },
+		Held:  func(id string) bool { return c.seen(o, id, false) },
+		Given: func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
+	}
+	t.Policy.Lifetimes = c.lifetimes(o)
+	var err error
+	o.out, err = c.tend(t)
+	if err != nil {
+		c.fail("Tend fails: %v", err)
+	}
+	o.idle = o.out.Idle.When
+	o.era = o.p.era
+	if !maps.Equal(o.out.Custody.Current, o.p.custody.Current) {
+		c.count++
+		o.era = c.count
+	}
+	if o.p.version > 0 && o.out.Custody.Equal(o.p.custody) {
+		return true
+	}
+	return c.writePassphrases(o)
+}
+
+// lifetimes are the longest that anyone uses, or is about to.
+func (c *cluster) lifetimes(o *modelOperator) map[Kind]time.Duration {
+	all := maps.Clone(o.spec.policy.Lifetimes)
+	if c.broken == withoutPodLifetimes {
+		return all
+	}
+	for _, kind := range Kinds() {
+		all[kind] = max(all[kind], o.d.template.lifetime(kind))
+		for _, p := range o.pods {
+			all[kind] = max(all[kind], p.template.lifetime(kind))
+		}
+	}
+	return all
+}
+
+// seen says whether a key is published, and known to every pod in service.
+func (c *cluster) seen(o *modelOperator, id string, opened bool) bool {
+	k, _ := o.c.ring.Key(id)
+	if (o.c.version == 0 || !k.verifies()) && c.broken != withoutPublicSeen {
+		return false
+	}
+	if c.broken == withoutPodsSeen {
+		return true
+	}
+	for _, p := range o.pods {
+		if !p.ready {
+			continue
+		}
+		if k, _ := p.loaded.Key(id); !k.verifies() || opened && k.needsPrivate() && !c.canOpen(k, p.passphrases) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cluster) canOpen(k Key, p Passphrases) bool {
+	_, all, _ := p.of(k.Kind)
+	return slices.Contains(all, c.opener(k))
+}
+
+func (c *cluster) given(o *modelOperator, digest string) bool {
+	if c.broken == withoutUnreadyGiven {
+		for _, p := range o.pods {
+			if p.ready && p.template.passphrases != digest {
+				return false
+			}
+		}
+		return o.d.template.passphrases == digest
+	}
+	for _, p := range o.pods {
+		if p.template.passphrases != digest {
+			return false
+		}
+	}
+	return o.d.template.passphrases == digest && o.d.rolled
+}
+
+func (c *cluster) loaded(o *modelOperator) bool {
+	for _, p := range o.pods {
+		if !p.running || p.loaded.Generation != o.k.ring.Generation || !p.ready && c.broken != withoutUnreadyLoaded {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cluster) rereadPassphrases(o *modelOperator) bool {
+	if o.out.Ring.Generation == o.k.ring.Generation && o.k.version > 0 || c.broken == withoutReread {
+		return true
+	}
+	return o.p.version == c.p.version
+}
+
+func (c *cluster) writeRingOf(o *modelOperator) bool {
+	if o.out.Ring.Generation == o.k.ring.Generation && o.k.version > 0 {
+		return true
+	}
+	return c.writeRing(o)
+}
+
+func (c *cluster) writePublicOf(o *modelOperator) bool {
+	if o.c.version > 0 && o.c.ring.Generation == o.out.Ring.Generation {
+		return true
+	}
+	return c.writePublic(o)
+}
+
+func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
+	template := podTemplate{c.digest(o.era, o.out.Custody.Current), o.spec.policy.Lifetimes[Access], o.spec.policy.Lifetimes[Refresh]}
+	if o.d.version > 0 && o.d.template == template && o.d.replicas == o.spec.replicas {
+		return true
+	}
+	c.writeDeployment(o, template)
+	return true
+}
+
+// tend is Tend, less the guard that is taken out.
+func (c *cluster) tend(t Tending) (Tended, error) {
+	return tend(c.workshop(), t)
+}
+
+// ---- people, and the world outside
+
+func (c *cluster) disturb() {
+	switch n := c.r.IntN(100); {
+	case n < 50:
+		c.disturbAt = c.in(time.Minute)
+	case n < 75:
+		c.disturbAt = c.in(time.Hour)
+	case n < 92:
+		c.disturbAt = c.in(24 * time.Hour)
+	default:
+		c.disturbAt = c.in(10 * 24 * time.Hour)
+	}
+	c.recent = nil
+	what := c.r.IntN(12)
+	if c.theme > 0 && c.chance(50) {
+		what = [][]int{{2, 3}, {6}, {7, 8, 4}, {9, 10}}[c.theme-1][c.r.IntN(len([][]int{{2, 3}, {6}, {7, 8, 4}, {9, 10}}[c.theme-1]))]
+	}
+	policy := &c.spec.policy
+	switch what {
+	case 0: // at most one jump ahead in the longest wait
+		if c.now.Sub(c.jumped) > 35*24*time.Hour {
+			d := choose(c, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour)
+			c.offset, c.jumped = c.offset+d, c.now
+			c.note("clock jumps ahead by %v", d)
+		}
+	case 1:
+		if c.chance(30) {
+			d := choose(c, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour)
+			c.offset -= d
+			c.note("clock jumps back by %v", d)
+		}
+	case 2, 3:
+		policy.Lifetimes = map[Kind]time.Duration{
+			Access:  choose(c, 5*time.Minute, 15*time.Minute, time.Hour),
+			Refresh: choose(c, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
+		}
+		c.note("lifetimes %v", policy.Lifetimes)
+	case 4:
+		policy.RotationInterval = choose(c, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
+		c.note("rotation interval %v", policy.RotationInterval)
+	case 5:
+		policy.Algorithm = choose(c, ES256, EdDSA)
+		c.note("algorithm %v", policy.Algorithm)
+	case 6:
+		c.changePassphrases()
+	case 7:
+		if len(c.k.ring.Keys) > 0 && c.chance(30) {
+			id := choose(c, c.k.ring.Keys...).ID
+			policy.Revoked = append(slices.Clone(policy.Revoked), id)
+			c.note("a person revokes %s", id)
+		} else if c.chance(20) {
+			policy.Revoked = nil
+		}
+	case 8:
+		c.count++
+		policy.Rotate = fmt.Sprintf("request %d", c.count)
+		c.note("a person asks to rotate: %s", policy.Rotate)
+	case 9:
+		c.spec.replicas = c.r.IntN(5)
+		c.note("scaled to %d", c.spec.replicas)
+	case 10:
+		c.troublePod()
+	case 11:
+		switch {
+		case c.chance(10):
+			c.losePassphrases()
+		case c.chance(20) && c.c.version > 0:
+			c.cWas, c.c = c.c, publicHome{}
+			c.note("a person deletes C")
+		}
+	}
+	c.poke()
+}
+
+func choose[T any](c *cluster, of ...T) T { return of[c.r.IntN(len(of))] }
+
+func (c *cluster) changePassphrases() {
+	next := maps.Clone(c.spec.wanted)
+	if next == nil {
+		next = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	}
+	switch n := c.r.IntN(10); {
+	case n < 3: // both
+		next[Access], next[Refresh] = c.passphrase(Access), c.passphrase(Refresh)
+	case n < 5:
+		kind := choose(c, Kinds()...)
+		next[kind] = c.passphrase(kind)
+	case n < 9: // one that there was
+		for _, kind := range Kinds() {
+			if c.chance(70) {
+				mine := slices.DeleteFunc(slices.Clone(c.every), func(p string) bool { return !strings.HasPrefix(p, string(kind)) })
+				next[kind] = mine[c.r.IntN(min(3, len(mine)))]
+			}
+		}
+	case c.chance(30): // mixed up
+		next[Access], next[Refresh] = next[Refresh], next[Access]
+	case c.chance(50):
+		next = nil
+	}
+	c.spec.wanted = next
+	c.note("wanted %v", next)
+}
+
+func (c *cluster) troublePod() {
+	var running []*modelPod
+	for _, p := range c.pods {
+		if p.running && p.endAt.IsZero() {
+			running = append(running, p)
+		}
+	}
+	if len(running) == 0 {
+		return
+	}
+	p := choose(c, running...)
+	p.ready = false
+	if c.chance(50) {
+		p.running, p.stuck, p.pollAt, p.readyAt = false, false, time.Time{}, time.Time{}
+		p.startAt = c.in(20 * time.Second)
+		if c.chance(20) {
+			p.startAt = c.in(10 * time.Minute)
+		}
+		c.note("pod %d restarts at %v", p.name, p.startAt)
+	} else {
+		p.hungUntil = c.in(choose(c, time.Minute, time.Hour, 24*time.Hour, 20*24*time.Hour))
+		p.readyAt = p.hungUntil
+		c.note("pod %d hangs until %v", p.name, p.hungUntil)
+	}
+	c.rollSoon()
+	c.poke()
+}
+
+// losePassphrases is a person who deletes P.
+func (c *cluster) losePassphrases() {
+	c.p = custodyHome{}
+	for _, kind := range Kinds() {
+		c.excused[kind] = true
+	}
+	c.note("a person deletes P")
+}
+
+// settle lets everything be well, and then looks whether what people want has
+// come about.
+func (c *cluster) settle() {
+	c.calm, c.disturbAt = true, time.Time{}
+	c.note("all is well from now on")
+	for _, p := range c.pods {
+		if p.hungUntil.After(c.now) {
+			p.hungUntil = c.now
+			if !p.readyAt.IsZero() {
+				p.readyAt = c.in(time.Minute)
+			}
+		}
+	}
+	for _, o := range c.operators {
+		if o.at.After(c.in(time.Minute)) {
+			o.at = c.in(time.Minute)
+		}
+	}
+	c.spec.policy.RotationInterval = 30 * 24 * time.Hour
+	c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	if c.chance(50) {
+		c.spec.wanted[Access] = c.every[min(len(c.every)-1, 2+c.r.IntN(2))]
+		if !strings.HasPrefix(c.spec.wanted[Access], string(Access)) {
+			c.spec.wanted[Access] = c.every[1]
+		}
+	}
+	c.pass(time.Hour)
+	if opens(c.k.ring, Access, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) ||
+		opens(c.k.ring, Refresh, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) {
+		c.count++
+		c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
+		c.note("a person gives up what was lost: %s", c.spec.policy.Rotate)
+		c.poke()
+	}
+	c.recent = nil
+	c.pass(3 * 24 * time.Hour)
+	c.hasComeAbout(false)
+	c.pass(97 * 24 * time.Hour)
+	c.hasComeAbout(true)
+
+	// It rests until the next rotation is due, however often one looks.
+	rests := 0
+	for range 40 {
+		due := c.operators[0].idle
+		if !due.IsZero() && due.Sub(c.clock()) > 2*time.Hour && c.steady() {
+			c.quiet = true
+			for range 20 {
+				c.poke()
+				c.pass(time.Minute)
+			}
+			c.quiet = false
+			rests++
+		}
+		c.pass(12 * time.Hour)
+	}
+	if rests == 0 {
+		c.fail("I4: it never rests")
+	}
+}
+
+func (c *cluster) steady() bool {
+	for _, o := range c.operators {
+		if o.out.Idle.Reason != Steady || o.k.version != c.k.version {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cluster) pass(d time.Duration) {
+	for end := c.now.Add(d); c.now.Before(end); {
+		c.event(end)
+	}
+}
+
+func (c *cluster) hasComeAbout(all bool) {
+	p := c.p.custody
+	if !maps.Equal(p.Current, c.spec.wanted) || len(p.Former) > 0 || len(p.Given) > 0 {
+		c.fail("I5: wanted %v, and P is %s", c.spec.wanted, show(c.p))
+	}
+	for id, seal := range c.seals(c.k.ring, p.Passphrases()) {
+		if seal != SealCurrent {
+			c.fail("I5: %s is not sealed with the current passphrase", id)
+		}
+	}
+	for _, id := range c.spec.policy.Revoked {
+		if k, ok := c.k.ring.Key(id); ok && k.Phase != Revoked {
+			c.fail("I5: %s is revoked, and still %s", id, k.Phase)
+		}
+	}
+	if c.c.ring.Generation != c.k.ring.Generation {
+		c.fail("I5: C has generation %d, K %d", c.c.ring.Generation, c.k.ring.Generation)
+	}
+	want := podTemplate{c.digest(c.p.era, p.Current), c.spec.policy.Lifetimes[Access], c.spec.policy.Lifetimes[Refresh]}
+	if c.d.template != want || c.d.replicas != c.spec.replicas || !c.d.rolled || len(c.pods) != c.d.replicas {
+		c.fail("I5: D is %+v, and %d pods; wanted %+v", c.d, len(c.pods), want)
+	}
+	for _, pod := range c.pods {
+		if !pod.ready || pod.template != want || pod.loaded.Generation != c.k.ring.Generation {
+			c.fail("I5: pod %d: ready %v, %+v, generation %d of %d", pod.name, pod.ready, pod.template, pod.loaded.Generation, c.k.ring.Generation)
+		}
+	}
+	if !all {
+		return
+	}
+	if len(c.excused) > 0 {
+		c.fail("I5: still lost: %v", c.excused)
+	}
+	if rotate := c.spec.policy.Rotate; rotate != "" && !c.k.ring.Honoured(rotate) {
+		c.fail("I5: the request to rotate was not honoured: %v", c.k.ring.Rotated)
+	}
+	for _, kind := range Kinds() {
+		k, _ := c.k.ring.Signing(kind)
+		if k.Algorithm != c.spec.policy.Algorithm || k.Resealed {
+			c.fail("I5: the %s key is %s, resealed %v", kind, k.Algorithm, k.Resealed)
+		}
+		if k.Longest < c.spec.policy.Lifetimes[kind] {
+			c.fail("I5: the ring does not know that %s tokens live for %v", kind, c.spec.policy.Lifetimes[kind])
+		}
+		if age := c.clock().Sub(k.Since); age > 31*24*time.Hour || age < -time.Minute {
+			c.fail("I5: the signing %s key is %v old", kind, age)
+		}
+	}
+}
+
+// The guards of the protocol, as they are called when they are taken out.
+const (
+	withoutPublicSwap    = "C is written over a newer ring"
+	withoutEras          = "the digest that pods carry is of the passphrases alone"
+	withoutPodLifetimes  = "the ring is told the lifetimes of the spec alone"
+	withoutPublicSeen    = "a key is seen though it is not published"
+	withoutPodsSeen      = "a key is seen though pods have not loaded it"
+	withoutUnreadyGiven  = "pods that are not ready count as given"
+	withoutUnreadyLoaded = "pods that are not ready count as loaded"
+	withoutReread        = "the passphrases are not read again before the ring is written"
+)
+
+const (
+	clusterRuns         = 30
+	clusterDisturbances = 300
+)
+
+func TestTokensVerifyAndPodsStartWhateverHappensToTheOperator(t *testing.T) {
+	writes, passes, years := 0, 0, 0.0
+	for seed := range uint64(clusterRuns) {
+		c := newCluster(seed, "")
+		begin := c.now
+		if found := c.run(clusterDisturbances); found != "" {
+			t.Fatalf("seed %d: %s", seed, found)
+		}
+		writes += c.writes
+		passes += c.passes
+		years += c.now.Sub(begin).Hours() / 24 / 365
+	}
+	t.Logf("%d clusters, %.0f years, %d passes, %d writes", clusterRuns, years, passes, writes)
+}

@@ -1,0 +1,286 @@
+package install
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+)
+
+// What is installed is enough: the operator itself, started with the arguments
+// and the rights of its Deployment, does all that it has to do, and is never told
+// that it may not. There is no node to run its pod, so it runs beside the test.
+func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
+	c := connect(t)
+	installServiceMonitors(t, c)
+
+	t.Run("by Kustomize", func(t *testing.T) {
+		c.applyDefault(t)
+		o := c.startOperator(t, client.ObjectKey{Namespace: "auth-gateway-system", Name: "auth-gateway-controller-manager"})
+		o.works(t, kubernetestest.Namespace(t))
+		reader := c.account(t, kubernetestest.Namespace(t), "prometheus")
+		o.showsMetrics(t, http.StatusForbidden, reader)
+		// As metrics_reader_role.yaml says.
+		binding := &rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: reader.Namespace},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "auth-gateway-metrics-reader"},
+			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: reader.Namespace, Name: reader.Name}},
+		}
+		if err := c.Create(t.Context(), binding); err != nil {
+			t.Fatal(err)
+		}
+		o.showsMetrics(t, http.StatusOK, reader)
+	})
+
+	ch := chart(t)
+	t.Run("by Helm for all namespaces", func(t *testing.T) {
+		reader := c.account(t, kubernetestest.Namespace(t), "prometheus")
+		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+		r.must(t, "install", "{crds: {install: false}, metrics: {readers: [{namespace: "+reader.Namespace+", name: prometheus}]}}")
+		o := c.startOperator(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
+		o.works(t, kubernetestest.Namespace(t))
+		o.showsMetrics(t, http.StatusOK, reader)
+		o.showsMetrics(t, http.StatusForbidden, c.account(t, r.namespace, "somebody"))
+	})
+
+	t.Run("by Helm for one namespace", func(t *testing.T) {
+		shop, elsewhere := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
+		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+		r.must(t, "install", "{watchNamespaces: ["+shop+"], crds: {install: false}, rbac: {userRoles: false}, metrics: {enabled: false}}")
+		other := c.gateway(t, elsewhere)
+		o := c.startOperator(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
+		o.works(t, shop)
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil || len(other.Status.Conditions) != 0 {
+			t.Errorf("it looks after a namespace that it was not given: %v, %v", other.Status, err)
+		}
+	})
+}
+
+// runningOperator is the operator, as a process of its own.
+type runningOperator struct {
+	cluster
+	program string
+	metrics string // its address; empty: there are none
+}
+
+// startOperator starts the operator as its Deployment would.
+func (c cluster) startOperator(t *testing.T, deployment client.ObjectKey) runningOperator {
+	t.Helper()
+	program, err := operatorProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.Deployment
+	if err := c.Get(t.Context(), deployment, &d); err != nil {
+		t.Fatal(err)
+	}
+	home, health := t.TempDir(), freeAddress(t)
+	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"), client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
+	// The last of two flags counts.
+	args := append(slices.Clone(d.Spec.Template.Spec.Containers[0].Args), "--health-probe-bind-address="+health)
+	o := runningOperator{cluster: c, program: program}
+	if !slices.Contains(args, "--metrics-bind-address=0") {
+		o.metrics = freeAddress(t)
+		args = append(args, "--metrics-bind-address="+o.metrics)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "kubeconfig"), "POD_NAMESPACE=" + d.Namespace}
+	var logs bytes.Buffer
+	cmd.Stderr = &logs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		force := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+		defer force.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("it ends with %v", err)
+		}
+		if t.Failed() || strings.Contains(logs.String(), "forbidden") {
+			t.Errorf("the logs of the operator:\n%s", &logs)
+		}
+	})
+	if err := eventually(t, func() error {
+		out, err := exec.CommandContext(t.Context(), program, "healthcheck", "http://"+health+"/readyz").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		t.Fatalf("the operator does not get ready: %v", err)
+	}
+	return o
+}
+
+// works: an AuthGateway becomes all that it can become, and less again.
+func (o runningOperator) works(t *testing.T, namespace string) {
+	t.Helper()
+	c, ctx := o.cluster, t.Context()
+	if err := c.Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "auth-db", Namespace: namespace},
+		StringData: map[string]string{"username": "auth", "password": "secret of the database"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g := c.gateway(t, namespace)
+	monitor := &unstructured.Unstructured{}
+	monitor.SetAPIVersion("monitoring.coreos.com/v1")
+	monitor.SetKind("ServiceMonitor")
+	always := []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.ServiceAccount{}, &corev1.Service{}, &appsv1.Deployment{}, &policyv1.PodDisruptionBudget{}}
+	sometimes := []client.Object{&networkingv1.NetworkPolicy{}, &autoscalingv2.HorizontalPodAutoscaler{}, monitor}
+	names := map[int]string{0: "auth-keys", 1: "auth-public-keys"}
+	expect := func(there bool, objects []client.Object, names map[int]string) {
+		t.Helper()
+		for i, object := range objects {
+			name, ok := names[i]
+			if !ok {
+				name = "auth"
+			}
+			if err := eventually(t, func() error {
+				err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, object)
+				if found := err == nil; found != there {
+					return fmt.Errorf("%T %s: there is one: %v, %v", object, name, found, err)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	change := func(edit func(*v1alpha1.AuthGatewaySpec)) {
+		t.Helper()
+		if err := eventually(t, func() error { // the operator writes it too
+			if err := c.Get(ctx, client.ObjectKeyFromObject(g), g); err != nil {
+				return err
+			}
+			edit(&g.Spec)
+			return c.Update(ctx, g)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(s *v1alpha1.AuthGatewaySpec) {
+		s.Replicas = nil
+		s.Autoscaling = &v1alpha1.Autoscaling{MaxReplicas: 4}
+		s.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{}
+	})
+	expect(true, always, names)
+	expect(true, sometimes, nil)
+	change(func(s *v1alpha1.AuthGatewaySpec) {
+		s.Autoscaling, s.Monitoring.ServiceMonitor = nil, nil
+		s.NetworkPolicy.Enabled = new(false)
+	})
+	expect(false, sometimes, nil)
+	if err := eventually(t, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(g), g); err != nil {
+			return err
+		}
+		if !meta.IsStatusConditionTrue(g.Status.Conditions, "KeysReady") || g.Status.ObservedGeneration != g.Generation {
+			return fmt.Errorf("the status is %v", g.Status)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if err := eventually(t, func() error {
+		var events eventsv1.EventList
+		if err := c.List(ctx, &events, client.InNamespace(namespace)); err != nil || len(events.Items) == 0 {
+			return fmt.Errorf("there are no events: %w", err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// account makes a ServiceAccount.
+func (c cluster) account(t *testing.T, namespace, name string) *corev1.ServiceAccount {
+	t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	if err := c.Create(t.Context(), account); err != nil {
+		t.Fatal(err)
+	}
+	return account
+}
+
+// showsMetrics: who asks with the token of this account gets this status, and who
+// asks without any gets none.
+func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.ServiceAccount) {
+	t.Helper()
+	clients, err := kubernetes.NewForConfig(o.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := clients.CoreV1().ServiceAccounts(account.Namespace).CreateToken(t.Context(), account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // it signs its own
+	defer browser.CloseIdleConnections()
+	for bearer, want := range map[string]int{"": http.StatusUnauthorized, token.Status.Token: status} {
+		if err := eventually(t, func() error {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+o.metrics+"/metrics", http.NoBody)
+			if err != nil {
+				return err
+			}
+			if bearer != "" {
+				request.Header.Set("Authorization", "Bearer "+bearer)
+			}
+			response, err := browser.Do(request)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != want {
+				return fmt.Errorf("with a token: %v: metrics are answered by %s, want %d: %v", bearer != "", response.Status, want, err)
+			}
+			if want == http.StatusOK && !bytes.Contains(body, []byte("authgateway_condition")) {
+				return fmt.Errorf("the metrics are\n%s", body)
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// freeAddress is one that nobody listens at, a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
