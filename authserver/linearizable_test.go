@@ -137,10 +137,10 @@ var codeModel = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
 		live, in, out := state.(string), input.(codeCall), output.(codeReply)
-		switch {
-		case in.redeem == "":
+		switch in.redeem {
+		case "":
 			return out.status == http.StatusOK, out.code
-		case in.redeem == live:
+		case live:
 			return out.status == http.StatusNoContent, ""
 		default:
 			return out.status == http.StatusBadRequest, live
