@@ -13,7 +13,6 @@ ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
 FROM source AS build-authserver
 RUN go build -ldflags "-s -w -X main.version=$VERSION" -o /out/authserver ./cmd/authserver
 
-# cmd/operator comes with the operator; until then only this target fails.
 FROM source AS build-operator
 RUN go build -ldflags "-s -w -X main.version=$VERSION" -o /out/operator ./cmd/operator
 

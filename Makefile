@@ -8,16 +8,24 @@ help: ## This list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/authserver: static, for this machine.
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/authserver ./cmd/authserver
+build: ## Build bin/authserver and bin/operator: static, for this machine.
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver ./cmd/operator
 
 .PHONY: run
-run: build ## Run it with a PostgreSQL of its own, until Ctrl-C.
+run: bin/authserver ## Run it with a PostgreSQL of its own, until Ctrl-C.
 	@go build -o bin/run ./hack/run
 	@bin/run
 
+.PHONY: bin/authserver
+bin/authserver:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver
+
+.PHONY: manifests
+manifests: ## Print what config/default makes of the operator, for kubectl apply.
+	@go tool -modfile=hack/tools/kubernetes/go.mod kustomize build config/default
+
 .PHONY: test
-test: ## Run every test, against a real PostgreSQL.
+test: ## Run every test, against a real PostgreSQL and a real Kubernetes API server.
 	hack/test.sh
 
 .PHONY: fuzz

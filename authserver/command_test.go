@@ -5,11 +5,13 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -231,6 +233,137 @@ func TestKeysInAFolderAreChangedByWhoWritesIt(t *testing.T) {
 	for _, verb := range [][]string{{"keys", "rotate"}, {"keys", "revoke", "x"}} {
 		if got := c.call(verb, env{"KEYS_DIR": t.TempDir()}); got.code != 1 || !strings.Contains(got.err, "KEYS_DIR") {
 			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+// lastWords calls the program as Kubernetes does: with a file for a termination
+// message, in which something stands already. It gives what stands there then.
+func lastWords(t testing.TB, e env, args ...string) (words string, got outcome) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "termination-log")
+	if err := os.WriteFile(path, []byte(stood), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got = call(t, e.with(env{"TERMINATION_LOG": path}), args...)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text), got
+}
+
+// stood is longer than most of what is written over it.
+var stood = strings.Repeat("what stood there ", 100)
+
+func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	api := c.nodes[0].base
+	taken := env{"PORT": api[strings.LastIndexByte(api, ':')+1:], "METRICS_PORT": "0"}
+	free := func(changes env) env {
+		return env{"PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}.with(changes)
+	}
+	damaged := t.TempDir()
+	if err := os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const other = "another passphrase than that"
+	for about, tc := range map[string]struct {
+		args    []string
+		changes env
+		code    int
+		says    string
+	}{
+		"a wrong setting":                {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
+		"a setting that is missing":      {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
+		"a wrong verb":                   {[]string{"dance"}, nil, 2, `there is no command "dance"`},
+		"a wrong flag":                   {[]string{"-port=1"}, nil, 2, "-port"},
+		"a wrong passphrase":             {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},
+		"a folder of no keys":            {nil, free(env{"KEYS_DIR": t.TempDir()}), 1, "KEYS_DIR: "},
+		"a damaged ring":                 {nil, free(env{"KEYS_DIR": damaged}), 1, "the key ring is damaged"},
+		"a port that is taken":           {nil, taken, 1, "PORT: cannot listen"},
+		"a certificate that is none":     {nil, free(env{"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere/ca.pem"}), 1, "/nowhere/ca.pem"},
+		"a migration without a database": {[]string{"migrate"}, free(env{"DB_PORT": "1"}), 1, "cannot reach 127.0.0.1:1: connection refused"},
+	} {
+		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
+		if got.code != tc.code || !strings.Contains(words, tc.says) || !strings.HasSuffix(got.err, words) {
+			t.Errorf("%s: exit code %d, %q is left, and this was told:\n%s", about, got.code, words, got.err)
+		}
+		for _, secret := range []string{other, accessPassphrase, refreshPassphrase, c.db.Password} {
+			if secret != "" && secret != c.db.User && strings.Contains(words, secret) {
+				t.Errorf("%s: shows %q: %s", about, secret, words)
+			}
+		}
+	}
+}
+
+func TestTheTerminationLogHoldsNoMoreThanKubernetesKeeps(t *testing.T) {
+	t.Parallel()
+	wrong := env{"ACCESS_PASSPHRASE": "one line\nand another", "REFRESH_PASSPHRASE": "one line\nand another"}
+	for _, s := range config.Settings() {
+		if !s.Secret {
+			wrong[s.Name] = strings.Repeat("é", 50) // hardly anything is this
+		}
+	}
+	words, got := lastWords(t, wrong, "serve")
+	if got.code != 2 || len(got.err) <= 4096 {
+		t.Fatalf("exit code %d, %d bytes:\n%s", got.code, len(got.err), got.err)
+	}
+	begins, cut := strings.CutSuffix(words, "…")
+	if len(words) > 4096 || len(words) < 4000 || !cut || !utf8.ValidString(words) || !strings.HasPrefix(got.err, begins) {
+		t.Errorf("%d bytes: %q", len(words), words)
+	}
+}
+
+func TestATerminationLogThatCannotBeWrittenHidesNothing(t *testing.T) {
+	t.Parallel()
+	db := postgrestest.Config(t)
+	for about, path := range map[string]string{
+		"a folder": t.TempDir(), "in no folder": filepath.Join(t.TempDir(), "none", "log"), "no path at all": "a\x01\x00b",
+	} {
+		got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
+		first, second, _ := strings.Cut(got.err, "authserver: TERMINATION_LOG: ")
+		if got.code != 2 || !strings.Contains(first, "SALT_ROUNDS: ") || second == "" {
+			t.Errorf("%s: %+v", about, got)
+		}
+	}
+	// The file may be one that this program has to make.
+	path := filepath.Join(t.TempDir(), "log")
+	got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
+	if text, err := os.ReadFile(path); err != nil || string(text) != got.err {
+		t.Errorf("%v %q", err, text)
+	}
+	if got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": ""})); got.code != 2 || strings.Contains(got.err, "TERMINATION_LOG") {
+		t.Errorf("where none is wanted: %+v", got)
+	}
+}
+
+// What ends well has no reason; and what people do beside a server that runs, in
+// its container and with its settings, is not what that server ends with.
+func TestTheTerminationLogIsOfTheServerThatEnds(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	nobody := strconv.Itoa(freePort(t))
+	for _, tc := range []struct {
+		code    int
+		changes env
+		args    []string
+	}{
+		{0, nil, []string{"version"}},
+		{0, nil, []string{"-h"}},
+		{0, nil, []string{"migrate"}},
+		{0, nil, []string{"keys", "list"}},
+		{1, nil, []string{"keys", "revoke", "nobody"}},
+		{1, env{"KEYS_DIR": "/nowhere"}, []string{"keys", "rotate"}},
+		{2, nil, []string{"keys", "dance"}},
+		{2, env{"SALT_ROUNDS": "99"}, []string{"keys", "list"}},
+		{1, env{"METRICS_PORT": nobody}, []string{"healthcheck"}},
+		{2, nil, []string{"healthcheck", "now"}},
+	} {
+		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
+		if got.code != tc.code || words != stood {
+			t.Errorf("%v: exit code %d, and the file says %.100q; %s", tc.args, got.code, words, got.err)
 		}
 	}
 }

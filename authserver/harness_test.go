@@ -50,9 +50,12 @@ func environment(db postgres.Config, changes ...env) env {
 	return e
 }
 
+// unset is the value of a variable that is not there.
+const unset = "\x00unset"
+
 func (e env) lookup(name string) (string, bool) {
 	value, ok := e[name]
-	return value, ok
+	return value, ok && value != unset
 }
 
 func (e env) with(changes env) env {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,14 +50,14 @@ func TestOfAFolderTheRingsFilesAloneAreRead(t *testing.T) {
 	if _, err := readFiles(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of a link to nothing: %v", err)
 	}
-	if _, err := readFiles(t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readFiles(t.TempDir()); !errors.Is(err, errNoKeysYet) {
 		t.Errorf("of an empty folder: %v", err)
 	}
 }
 
 func TestWhatWaitingDoesNotMendEndsTheStart(t *testing.T) {
 	for _, err := range []error{
-		keys.ErrPassphrase, keys.ErrDamaged, fs.ErrNotExist, fs.ErrPermission, errNoKeys,
+		keys.ErrPassphrase, keys.ErrDamaged, fs.ErrNotExist, fs.ErrPermission, errNoKeys, errNoKeysYet,
 		&identity.Error{Kind: identity.Internal},
 	} {
 		if !isFatal(fmt.Errorf("wrapped: %w", err)) {
@@ -93,6 +94,16 @@ func TestAFirstRingThatWasNeverFinishedIsFinishedOrRefused(t *testing.T) {
 	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files()); err != nil || !swapped {
 		t.Fatalf("%v %v", swapped, err)
 	}
+	folder := open(access, refresh)
+	folder.dir = t.TempDir()
+	for name, data := range ring.Files() {
+		if err := os.WriteFile(filepath.Join(folder.dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := folder.start(t.Context()); !errors.Is(err, errNoKeysYet) || !strings.Contains(err.Error(), folder.dir) {
+		t.Errorf("of a folder, whose ring somebody else has to finish: %v", err)
+	}
 	if err := open("another passphrase", refresh).start(t.Context()); !errors.Is(err, keys.ErrPassphrase) || !isFatal(err) {
 		t.Errorf("with another passphrase: %v", err)
 	}
@@ -102,5 +113,27 @@ func TestAFirstRingThatWasNeverFinishedIsFinishedOrRefused(t *testing.T) {
 	}
 	if signing, ok := k.Ring().Signing(keys.Access); !ok || signing.ID != ring.Keys[0].ID {
 		t.Error("the first key was not kept")
+	}
+}
+
+func TestAReasonIsOneLineOfTheCauseAlone(t *testing.T) {
+	away := errors.New("cannot reach\n\tdb:5432")
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{&identity.Error{Kind: identity.Unavailable, Message: "told to callers", Cause: away}, "waiting for the database: cannot reach db:5432"},
+		{fmt.Errorf("wrapped: %w", &identity.Error{Kind: identity.Unavailable, Message: "told", Cause: away}), "waiting for the database: cannot reach db:5432"},
+		{&identity.Error{Kind: identity.Unavailable, Message: "no cause is known"}, "no cause is known"},
+		{&identity.Error{Kind: identity.Internal, Message: "refused", Cause: errors.New("SQLSTATE 42501")}, "refused: SQLSTATE 42501"},
+		{errors.New("KEYS_DIR: /x holds no keys"), "KEYS_DIR: /x holds no keys"},
+		{errors.New(strings.Repeat("a", 511)), strings.Repeat("a", 511)},
+		{errors.New(strings.Repeat("a", 512)), strings.Repeat("a", 508) + "…"},
+		{errors.New(strings.Repeat("é", 300)), strings.Repeat("é", 254) + "…"},
+		{errors.New("a" + strings.Repeat("é", 300)), "a" + strings.Repeat("é", 253) + "…"},
+	} {
+		if got := because(tc.err); got != tc.want {
+			t.Errorf("got %q, want %q", got, tc.want)
+		}
 	}
 }

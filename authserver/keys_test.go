@@ -3,6 +3,7 @@ package authserver_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -320,16 +321,6 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 	n := c.add(env{"KEYS_DIR": dir})
 	n.waitReady()
 	u := n.newUser()
-	failures := func() int {
-		_, text := n.probe("/metrics")
-		_, rest, _ := strings.Cut(text, "\nauthgateway_key_ring_reload_failures_total ")
-		count, _, _ := strings.Cut(rest, "\n")
-		number, err := strconv.ParseFloat(count, 64)
-		if err != nil {
-			t.Fatalf("no such metric: %v", err)
-		}
-		return int(number)
-	}
 	half := map[string]string{}
 	for name, text := range second {
 		half[name] = text[:len(text)/2]
@@ -345,9 +336,9 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 			}
 		},
 	} {
-		before := failures()
+		before := failures(t, n)
 		bad()
-		eventually(t, time.Minute, "the replica notices what is "+about, func() bool { return failures() > before })
+		eventually(t, time.Minute, "the replica notices what is "+about, func() bool { return failures(t, n) > before })
 		want(t, http.StatusOK, n.profile(u.access), "with", about)
 		want(t, http.StatusOK, n.trySignIn(u.username, u.password), "with", about)
 		if !n.ready() || len(kids(t, n).access) != 1 {
@@ -362,9 +353,20 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
-	for name, dir := range map[string]string{"an empty one": t.TempDir(), "none": filepath.Join(t.TempDir(), "none")} {
-		e := env{"KEYS_DIR": dir, "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}
-		if got := c.call([]string{"serve"}, e); got.code != 1 || !strings.Contains(got.err, "KEYS_DIR") {
+	file := filepath.Join(t.TempDir(), "file")
+	gone := t.TempDir()
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ dir, says string }{
+		"an empty one":       {t.TempDir(), "holds no keys to sign with yet (ring.json and <kid>.pem)"},
+		"none":               {filepath.Join(t.TempDir(), "none"), "no such file or directory"},
+		"a file":             {file, "not a directory"},
+		"a mount that is no": {gone, "no such file or directory"},
+	} {
+		e := env{"KEYS_DIR": tc.dir, "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}
+		got := c.call([]string{"serve"}, e)
+		if got.code != 1 || !strings.Contains(got.err, "authserver: KEYS_DIR: ") || !strings.Contains(got.err, tc.says) || !strings.Contains(got.err, tc.dir) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -27,7 +27,7 @@ import (
 
 // What the operator may do. The tests hold this against what it does.
 //
-// +kubebuilder:rbac:groups=authgateway.io,resources=authgateways,verbs=get;list;watch
+// +kubebuilder:rbac:groups=authgateway.io,resources=authgateways,verbs=list;watch
 // +kubebuilder:rbac:groups=authgateway.io,resources=authgateways/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update
 // +kubebuilder:rbac:groups="",resources=configmaps,verbs=get;list;watch;create;patch;delete
@@ -101,23 +101,25 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // pursue does what is wanted, as far as nothing is in the way.
 func (r *Reconciler) pursue(ctx context.Context, w *world) (tended, *problem) {
-	if p := firstOf(w.unsupported(), imageRefused(w.gateway, r.Options.AllowedImages)); p != nil {
-		return tended{ring: w.ring, custody: w.custody}, p
-	}
 	t, err := r.tendKeys(ctx, w)
 	if err != nil {
 		return t, classify(err)
 	}
-	if t.ring.Generation == 0 {
-		return t, stalled(reasonInvalidSpec, "spec.keys: %s", t.idle.Message)
+	switch t.idle.Reason {
+	case keys.PolicyInvalid:
+		return t, stalled(reasonInvalidSpec, "what is wanted of the keys, and the annotation %s: %s", AnnotationRotate, t.idle.Message)
+	case keys.Unopenable:
+		if t.ring.Generation == 0 {
+			return t, stalled(reasonKeysUnopenable, "%s", t.idle.Message)
+		}
 	}
 	rendered := r.rendering(w, t)
 	if err := r.applyPublicKeys(ctx, w, rendered); err != nil {
 		return t, classify(err)
 	}
 	// The keys go on whatever becomes of the rest: a Secret that is gone for a
-	// while must not keep them from rotating.
-	if p := w.missingInputs(); p != nil {
+	// while, or a wrong spec, must not keep them from rotating.
+	if p := firstOf(w.unsupported(), imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs()); p != nil {
 		return t, p
 	}
 	if err := check(w, t.custody, t.callerKey); err != nil {
@@ -125,6 +127,9 @@ func (r *Reconciler) pursue(ctx context.Context, w *world) (tended, *problem) {
 	}
 	if err := r.apply(ctx, w, rendered, slots[1:]...); err != nil {
 		return t, classify(err)
+	}
+	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
+		return t, stalled(reasonKeysUnopenable, "%s", t.idle.Message)
 	}
 	return t, nil
 }

@@ -13,7 +13,7 @@ import (
 // pass does not get there.
 func (r *Reconciler) ApplyExposed(ctx context.Context, key client.ObjectKey) error {
 	g := &v1alpha1.AuthGateway{}
-	if err := r.Live.Get(ctx, key, g); err != nil {
+	if err := r.Client.Get(ctx, key, g); err != nil {
 		return err
 	}
 	w, err := r.observe(ctx, g)

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -29,7 +27,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
@@ -50,7 +47,7 @@ func emptyBed(t *testing.T) *bed {
 	return b
 }
 
-// saysEventually waits until a condition's message has all of some words.
+// says waits until a condition's message has all of some words.
 func (b *bed) says(name, kind, reason string, words ...string) {
 	b.t.Helper()
 	b.eventually(fmt.Sprintf("%s of %s says %q", kind, name, words), func() error {
@@ -88,7 +85,7 @@ func TestAForeignObjectOfTheSameNameIsLeftAloneAndAwaited(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"x": "y"}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
-	for i, foreign := range []client.Object{
+	all := []client.Object{
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-keys"}, StringData: map[string]string{"a": "b"}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-passphrases"}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "-caller"}},
@@ -113,35 +110,42 @@ func TestAForeignObjectOfTheSameNameIsLeftAloneAndAwaited(t *testing.T) {
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: "AuthGateway", Name: "auth-11", UID: "another", Controller: new(true),
 			}},
 		}},
-	} {
-		name := fmt.Sprintf("auth-%d", i)
-		t.Run(fmt.Sprintf("%T%s", foreign, foreign.GetName()), func(t *testing.T) {
-			t.Parallel()
-			foreign.SetName(name + foreign.GetName())
-			b.create(foreign)
-			before, err := json.Marshal(foreign)
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := smallest(name)
-			g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-			b.create(g)
-			b.condition(name, "Ready", metav1.ConditionFalse, "NameConflict")
-			b.condition(name, "Stalled", metav1.ConditionTrue, "NameConflict")
-			b.says(name, "Ready", "NameConflict", " "+foreign.GetName()+" ")
-			b.without(name, fmt.Sprintf("%T %s", foreign, foreign.GetName()))
-			if err := b.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign); err != nil {
-				t.Fatal(err)
-			}
-			if after, _ := json.Marshal(foreign); !bytes.Equal(before, after) {
-				t.Errorf("it was touched:\n%s\nit was\n%s", after, before)
-			}
-			if err := b.client.Delete(t.Context(), foreign); err != nil {
-				t.Fatal(err)
-			}
-			b.made(name)
-			b.condition(name, "Ready", metav1.ConditionFalse, "Progressing")
-		})
+	}
+	// All at once, for a name that has become free is looked for only now and then.
+	name := func(i int) string { return fmt.Sprintf("auth-%d", i) }
+	before := make([][]byte, len(all))
+	for i, foreign := range all {
+		foreign.SetName(name(i) + foreign.GetName())
+		b.create(foreign)
+		var err error
+		if before[i], err = json.Marshal(foreign); err != nil {
+			t.Fatal(err)
+		}
+		g := smallest(name(i))
+		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+		b.create(g)
+	}
+	for i, foreign := range all {
+		b.condition(name(i), "Ready", metav1.ConditionFalse, "NameConflict")
+		b.condition(name(i), "Stalled", metav1.ConditionTrue, "NameConflict")
+		b.says(name(i), "Ready", "NameConflict", " "+foreign.GetName()+" ")
+	}
+	b.rest()
+	for i, foreign := range all {
+		b.without(name(i), fmt.Sprintf("%T %s", foreign, foreign.GetName()))
+		if err := b.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign); err != nil {
+			t.Fatal(err)
+		}
+		if after, _ := json.Marshal(foreign); !bytes.Equal(before[i], after) {
+			t.Errorf("it was touched:\n%s\nit was\n%s", after, before[i])
+		}
+		if err := b.client.Delete(t.Context(), foreign); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range all {
+		b.made(name(i))
+		b.condition(name(i), "Ready", metav1.ConditionFalse, "Progressing")
 	}
 }
 
@@ -346,32 +350,25 @@ func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 	}
 }
 
-// role is what the operator may do, by its manifest.
-func role(t testing.TB) *rbacv1.ClusterRole {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "config", "rbac", "role.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rbacv1.ClusterRole{}
-	if err := yaml.UnmarshalStrict(text, r); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // as is a user who has the operator's role without one of its verbs, and who can
 // be given that, too.
 func (b *bed) as(verb, group, name string) (user *rest.Config, grant func()) {
 	b.t.Helper()
+	role, err := readRole()
+	if err != nil {
+		b.t.Fatal(err)
+	}
 	rules := []rbacv1.PolicyRule{}
 	taken := false
-	for _, r := range role(b.t).Rules {
+	for _, r := range role.Rules {
 		for _, of := range r.Resources {
 			verbs := r.Verbs
 			if of == name && r.APIGroups[0] == group {
 				verbs = slices.DeleteFunc(slices.Clone(verbs), func(v string) bool { return v == verb })
 				taken = taken || len(verbs) < len(r.Verbs)
+			}
+			if len(verbs) == 0 {
+				continue
 			}
 			rules = append(rules, rbacv1.PolicyRule{APIGroups: r.APIGroups, Resources: []string{of}, Verbs: verbs})
 		}
@@ -729,7 +726,7 @@ func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 	b.whole("auth")
 }
 
-// tellsOfPod says what a pod is like.
+// setPod says what a pod is like.
 func (b *bed) setPod(p *corev1.Pod, change func(*corev1.PodStatus)) {
 	b.t.Helper()
 	b.eventually("the pod's status can be written", func() error {
@@ -894,7 +891,7 @@ func TestAGatewayThatIsDeletedMidRotationStaysDeleted(t *testing.T) {
 			}
 			b.rest()
 			b.without("auth")
-			if writes := b.calls.written(); len(writes) > 0 {
+			if writes := repairs(b); len(writes) > 0 {
 				t.Errorf("it wrote %v", writes)
 			}
 		})

@@ -67,7 +67,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		},
 		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
 			{MaxSkew: 1, TopologyKey: "topology.kubernetes.io/zone", WhenUnsatisfiable: "DoNotSchedule", MinDomains: new(int32(2)), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "shop"}}},
-			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway", NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor), MatchLabelKeys: []string{"pod-template-hash"}},
+			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway", LabelSelector: &metav1.LabelSelector{}, NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor), MatchLabelKeys: []string{"pod-template-hash"}},
 		},
 		PriorityClassName: "important",
 		Sidecars: []v1alpha1.Sidecar{
@@ -118,7 +118,6 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	b := newBed(t)
 	secretsOf(b)
 	b.create(everythingSet("auth"))
-	b.made("auth")
 	b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
 	b.secondPassWritesNothing("auth")
 
@@ -181,13 +180,8 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	} {
 		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
 		b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
-		b.rest()
-		b.calls.reset()
-		b.nudge("auth")
-		b.rest()
-		if writes := b.calls.written(); len(writes) > 0 {
-			t.Errorf("after change %d a second pass wrote %v", i, writes)
-		}
+		t.Logf("change %d", i)
+		b.secondPassWritesNothing("auth")
 	}
 	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 || len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
 		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)

@@ -34,7 +34,7 @@ import (
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
-	kubernetestest.Main(m)
+	kubernetestest.Main(m, roleEqualsUse)
 }
 
 // bed is a namespace of a real API server, with an operator that watches it, and
@@ -172,7 +172,7 @@ func edit[T client.Object](b *bed, name string, into T, change func(T)) {
 // eventually waits until something holds.
 func (b *bed) eventually(what string, holds func() error) {
 	b.t.Helper()
-	b.eventuallyWithin(30*time.Second, what, holds)
+	b.eventuallyWithin(time.Minute, what, holds)
 }
 
 func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() error) {

@@ -114,9 +114,9 @@ func (w *world) startingRing() (keys.Ring, *problem) {
 	case w.ringErr != nil && givenUp:
 		return keys.Ring{}, nil
 	case w.ringErr != nil && last == "":
-		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s cannot be read: %v; restore it, or delete it to have new keys made", w.names.keys(), w.ringErr)
+		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s: %v; to have new keys made, delete it", w.names.keys(), w.ringErr)
 	case w.ringErr != nil:
-		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s cannot be read: %v; %s", w.names.keys(), w.ringErr, order)
+		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s: %v: kubectl annotate agw %s -n %s --overwrite %s=%s", w.names.keys(), w.ringErr, w.names.gateway, w.names.namespace, AnnotationNewRing, last)
 	default:
 		return w.ring, nil
 	}
@@ -149,12 +149,15 @@ func (w *world) wantedPassphrases(ring keys.Ring) (map[keys.Kind]string, *proble
 	for kind, name := range passphraseSettings {
 		wanted[kind] = string(secret.Data[name.current])
 		if len(wanted[kind]) < minPassphrase {
-			return nil, stalled(reasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
+			return nil, waiting(reasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
 		}
 	}
 	if wanted[keys.Access] == wanted[keys.Refresh] {
-		return nil, stalled(reasonSecretInvalid, "the keys %s and %s of the Secret %s are the same, so whoever learns one has both kinds of keys: write two passphrases",
+		return nil, waiting(reasonSecretInvalid, "the keys %s and %s of the Secret %s are the same, so whoever learns one has both kinds of keys: write two passphrases",
 			config.EnvAccessPassphrase, config.EnvRefreshPassphrase, ref.Name)
+	}
+	if wanted[keys.Access] == w.custody.Current[keys.Refresh] || wanted[keys.Refresh] == w.custody.Current[keys.Access] {
+		return nil, waiting(reasonSecretInvalid, "a passphrase of the Secret %s is the present one of the other kind of keys, which must never have had the same: write passphrases that were not used before", ref.Name)
 	}
 	return wanted, nil
 }

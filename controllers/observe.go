@@ -168,12 +168,13 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) error {
 			w.pods = append(w.pods, p)
 		}
 	}
-	if !w.needsAnswers() {
-		return nil
+	asked := w.pods
+	if !w.needsAnswers() { // one is enough to know the database by
+		asked = asked[:min(1, len(asked))]
 	}
 	var mu sync.Mutex
 	var asking sync.WaitGroup
-	for _, p := range w.pods {
+	for _, p := range asked {
 		if p.Status.PodIP == "" {
 			continue
 		}
@@ -191,8 +192,8 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) error {
 	return nil
 }
 
-// needsAnswers: pods are asked only where their answer matters: while keys come
-// and go, and while a pod is not ready.
+// needsAnswers: all pods are asked only where their answers matter: while keys
+// come and go, and while a pod is not ready.
 func (w *world) needsAnswers() bool {
 	for _, k := range w.ring.Keys {
 		if k.Phase != keys.Signing {

@@ -17,7 +17,6 @@ import (
 const (
 	reasonReady            = "Ready"
 	reasonSuspended        = "Suspended"
-	reasonDeleting         = "Deleting"
 	reasonProgressing      = "Progressing"
 	reasonNameConflict     = "NameConflict"
 	reasonSecretMissing    = "SecretMissing"
@@ -36,7 +35,7 @@ const (
 	reasonReplicasMissing  = "ReplicasMissing"
 	reasonScaledToZero     = "ScaledToZero"
 	reasonPodsFailing      = "PodsFailing"
-	reasonConnections      = "TooManyConnections"
+	reasonConnections      = "TooManyConnections" // Available, and yet
 	reasonForbidden        = "Forbidden"
 	reasonQuotaExceeded    = "QuotaExceeded"
 	reasonNamespaceLeaving = "NamespaceTerminating"
@@ -179,7 +178,7 @@ func classify(err error) *problem {
 	case apierrors.IsForbidden(err):
 		p.reason, p.message = reasonForbidden, "the operator may not do this, or an admission rule forbids it: grant it, or change the rule: "+err.Error()
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		p.reason, p.message = reasonRefused, "the API server refuses what the spec leads to: "+err.Error()
+		p.reason, p.message, p.stalled = reasonRefused, "the API server refuses what the spec leads to: "+err.Error(), true
 	}
 	return p
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -54,8 +55,9 @@ func Scheme() *runtime.Scheme {
 func CacheOptions(namespaces []string) cache.Options {
 	o := cache.Options{
 		DefaultLabelSelector: managed(),
+		DefaultTransform:     ownFields,
 		ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.AuthGateway{}: {Label: labels.Everything()},
+			&v1alpha1.AuthGateway{}: {Label: labels.Everything(), Transform: gatewayEssence},
 			&corev1.Secret{}:        {Label: labels.Everything(), Transform: nameOnly},
 			&corev1.Pod{}:           {Transform: podEssence},
 		},
@@ -81,6 +83,27 @@ func nameOnly(in any) (any, error) {
 	}}
 	out.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	return out, nil
+}
+
+// ownFields drops of an object's managedFields what others have written: what we
+// have applied is found in our own, and they are a good part of an object.
+func ownFields(in any) (any, error) {
+	if m, err := meta.Accessor(in); err == nil {
+		m.SetManagedFields(slices.DeleteFunc(m.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
+			return f.Manager != FieldManager || f.Subresource != ""
+		}))
+	}
+	return in, nil
+}
+
+// gatewayEssence drops of a gateway what is for the API server and for kubectl.
+// It is never written back whole: its status is patched.
+func gatewayEssence(in any) (any, error) {
+	if g, ok := in.(*v1alpha1.AuthGateway); ok {
+		g.ManagedFields = nil
+		delete(g.Annotations, corev1.LastAppliedConfigAnnotation)
+	}
+	return in, nil
 }
 
 // podEssence drops of a pod what nothing here looks at.

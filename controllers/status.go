@@ -150,8 +150,8 @@ func keysCondition(w *world, t tended, found *problem) condition {
 		return isFalse(found.reason, found.message)
 	case len(t.ring.Keys) == 0:
 		return isFalse(reasonProgressing, "the first keys are being made")
-	case t.idle.Reason == keys.Unopenable:
-		return isFalse(reasonKeysUnopenable, t.idle.Message)
+	case t.idle.Reason == keys.PolicyInvalid:
+		return isFalse(reasonInvalidSpec, t.idle.Message)
 	}
 	for _, kind := range keys.Kinds() {
 		k, signs := t.ring.Signing(kind)
@@ -178,12 +178,12 @@ func availability(w *world) condition {
 		return isFalse(reasonReplicasMissing, "there are no pods yet")
 	}
 	count := fmt.Sprintf("%d of %d replicas are ready", d.Status.ReadyReplicas, replicasOf(d))
-	if warning := tooManyConnections(w); warning != "" {
-		count += "; " + warning
-	}
+	warning := tooManyConnections(w)
 	switch {
 	case replicasOf(d) == 0:
 		return isFalse(reasonScaledToZero, "it is scaled to no replicas")
+	case d.Status.AvailableReplicas > 0 && warning != "":
+		return isTrue(reasonConnections, count+"; "+warning)
 	case d.Status.AvailableReplicas > 0:
 		return isTrue(reasonReplicasReady, count)
 	}

@@ -90,11 +90,15 @@ func (c Custody) Passphrases(...bool) Passphrases {
 	return Passphrases{Access: of(Access), Refresh: of(Refresh)}
 }
 
-// give closes the way back: every signer has the current passphrases.
-func (c Custody) give() Custody {
+// give closes the way back in kinds in which a change is under way: every signer
+// has the current passphrase. Or the ring is sealed with it already, which comes
+// about only where a passphrase was lost and found again: then whoever runs has
+// it, and nobody can start with another.
+func (c Custody) give(every bool, ring Ring, seals map[string]Seal) Custody {
 	next := c.clone()
 	for _, kind := range Kinds() {
-		if c.Former[kind] != "" {
+		signing, _ := ring.Signing(kind)
+		if c.Former[kind] != "" && !c.Given[kind] && (every || seals[signing.ID] == SealFormer) {
 			next.Given[kind] = true
 		}
 	}
@@ -225,15 +229,11 @@ func Tend(t Tending) (Tended, error) { return tend(realWorkshop, t) }
 
 func tend(w workshop, t Tending) (Tended, error) {
 	out := Tended{Ring: t.Ring}
-	seals := t.Inspect(t.Ring, t.Custody.Passphrases())
-	out.Custody, out.Waits = t.Custody.Adopt(t.Wanted, t.Ring, seals)
-	if out.Custody.Equal(t.Custody) && out.Custody.changing() && t.Given(out.Custody.Current) {
-		out.Custody = out.Custody.give()
-	}
-	kept := out.Custody.Equal(t.Custody)
-	if !kept {
-		seals = t.Inspect(t.Ring, out.Custody.Passphrases())
-	}
+	inspect := func(c Custody) map[string]Seal { return t.Inspect(t.Ring, c.Passphrases()) }
+	adopted, waits := t.Custody.Adopt(t.Wanted, t.Ring, inspect(t.Custody))
+	given := adopted.Equal(t.Custody) && adopted.changing() && t.Given(adopted.Current)
+	out.Custody, out.Waits = adopted.give(given, t.Ring, inspect(adopted)), waits
+	kept, seals := out.Custody.Equal(t.Custody), inspect(out.Custody)
 	var err error
 	out.Ring, out.Steps, out.Idle, err = t.advance(w, seals, out.Custody.Passphrases())
 	if err == nil && len(out.Steps) == 0 && kept && t.Loaded {

@@ -144,6 +144,7 @@ type modelPod struct {
 
 	ready     bool
 	hungUntil time.Time
+	coldUntil time.Time // its mounts do not change
 	endAt     time.Time // it is on its way out
 }
 
@@ -181,7 +182,7 @@ type modelOperator struct {
 
 func newCluster(seed uint64, broken string) *cluster {
 	c := &cluster{
-		broken: broken, theme: int(seed % 5),
+		broken: broken, theme: int(seed % 6),
 		r: rand.New(rand.NewPCG(seed, 7)), rk: rand.New(rand.NewPCG(seed, 8)),
 		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		lives:   map[string]*tokens{},
@@ -385,6 +386,9 @@ func (c *cluster) sign(p *modelPod) {
 			continue
 		}
 		k, _ := p.loaded.Signing(kind)
+		if now, _ := c.k.ring.Signing(kind); c.cut(p) && now.ID != k.ID {
+			continue
+		}
 		l := c.lives[k.ID]
 		if l == nil {
 			c.fail("I1: pod %d signs with %s, which everybody has forgotten", p.name, k.ID)
@@ -409,7 +413,7 @@ func (c *cluster) excuse() {
 	for _, kind := range Kinds() {
 		well := c.p.version > 0 && !opens(c.k.ring, kind, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown)
 		for _, p := range c.pods {
-			well = well && p.endAt.IsZero() && !p.stuck &&
+			well = well && p.endAt.IsZero() && !p.stuck && p.keysAt.IsZero() && p.passAt.IsZero() &&
 				(!p.mounted || !slices.Contains(c.shut(p.keys, p.custody.Passphrases()), kind)) &&
 				(!p.mounted || !slices.Contains(c.shut(c.k.ring, p.custody.Passphrases()), kind)) &&
 				(!p.running || !slices.Contains(c.shut(c.k.ring, p.passphrases), kind))
@@ -436,7 +440,7 @@ func (c *cluster) wrote() {
 }
 
 func (c *cluster) writePassphrases(o *modelOperator) bool {
-	if o.p.version != c.p.version {
+	if o.p.version != c.p.version && c.broken != withoutPassphrasesSwap {
 		c.note("operator %d loses the swap of P", o.name)
 		return false
 	}
@@ -447,7 +451,7 @@ func (c *cluster) writePassphrases(o *modelOperator) bool {
 	c.judgeHomes()
 	for _, p := range c.pods {
 		if p.mounted && p.passAt.IsZero() && p.endAt.IsZero() {
-			p.passAt = c.in(c.lag())
+			p.passAt = c.arrival(p)
 		}
 	}
 	c.poke()
@@ -462,16 +466,24 @@ func show(p custodyHome) string {
 	return fmt.Sprintf("%s era %d", text, p.era)
 }
 
-// lag is up to two minutes, and often short.
-func (c *cluster) lag() time.Duration {
-	if c.chance(50) {
-		return 5 * time.Second
+// arrival is when a change is in the mounts of a pod: after up to two minutes,
+// and often a few seconds, or when its node can be reached again.
+func (c *cluster) arrival(p *modelPod) time.Time {
+	at := c.now
+	if p.coldUntil.After(at) {
+		at = p.coldUntil
 	}
-	return mountLag
+	if c.chance(50) {
+		return at.Add(c.upTo(5 * time.Second))
+	}
+	return at.Add(c.upTo(mountLag))
 }
 
+// cut says that a pod cannot be held to what has changed meanwhile.
+func (c *cluster) cut(p *modelPod) bool { return c.now.Before(p.coldUntil.Add(mountLag + pollLag)) }
+
 func (c *cluster) writeRing(o *modelOperator) bool {
-	if o.k.version != c.k.version {
+	if o.k.version != c.k.version && c.broken != withoutRingSwap {
 		c.note("operator %d loses the swap of K", o.name)
 		return false
 	}
@@ -484,6 +496,7 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 		ring = back
 	}
 	c.k = ringHome{c.k.version + 1 + c.writes, ring}
+	o.k.version = c.k.version
 	c.wrote()
 	for _, step := range o.out.Steps {
 		c.note("operator %d: K generation %d: %v", o.name, ring.Generation, step)
@@ -523,7 +536,7 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 	}
 	for _, p := range c.pods {
 		if p.mounted && p.keysAt.IsZero() && p.endAt.IsZero() {
-			p.keysAt = c.in(c.lag())
+			p.keysAt = c.arrival(p)
 		}
 	}
 	c.poke()
@@ -551,7 +564,10 @@ func (c *cluster) judgeHomes() {
 }
 
 func (c *cluster) writePublic(o *modelOperator) bool {
-	if o.c.version != c.c.version && (c.broken != withoutPublicSwap || c.c.version == 0 || o.c.version == 0) {
+	// What is not there has no version that could be swapped; so then the ring is
+	// read again, and what little time passes after that is not looked into.
+	absent := o.c.version == 0 && c.c.version == 0 && o.k.version != c.k.version
+	if (o.c.version != c.c.version || absent) && c.broken != withoutPublicSwap {
 		c.note("operator %d loses the swap of C", o.name)
 		return false
 	}
@@ -683,7 +699,7 @@ func (c *cluster) mount(p *modelPod) {
 			p.startAt = c.in(10 * time.Minute) // an image to be pulled
 		}
 		// What changed between the two is on its way.
-		p.keysAt, p.passAt = c.in(c.lag()), c.in(c.lag())
+		p.keysAt, p.passAt = c.arrival(p), c.arrival(p)
 		c.judgeMounts(p)
 	}
 }
@@ -760,7 +776,37 @@ func (c *cluster) poll(p *modelPod) {
 // operate does the next moment of a pass.
 func (c *cluster) operate(o *modelOperator) {
 	moments := []func(*modelOperator) bool{
-		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.tendAndWritePassphrases, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+	}
+	switch c.broken {
+	case deploymentFirst:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writeDeploymentOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
+		}
+	case deploymentBeforeRing:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePassphrasesOf, c.writeDeploymentOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
+		}
+	case ringFirst:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.rereadPassphrases, c.writeRingOf, c.writePassphrasesOf, c.writePublicOf, c.writeDeploymentOf,
+		}
+	case publicFirst:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePublicOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writeDeploymentOf,
+		}
+	case publicReadLast:
+		moments = []func(*modelOperator) bool{
+			c.readPassphrases, c.readRing, c.readPods, c.readCached, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+		}
+	case ringReadFirst:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readRing, c.readPassphrases, c.readPods, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+		}
+	case podsReadFirst:
+		moments = []func(*modelOperator) bool{
+			c.readCached, c.readPods, c.readPassphrases, c.readRing, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+		}
 	}
 	if o.moment == 0 {
 		c.passes++
@@ -878,7 +924,7 @@ func (c *cluster) digest(era int, current map[Kind]string) string {
 	return fmt.Sprintf("%d:%s:%s", era, current[Access], current[Refresh])
 }
 
-func (c *cluster) tendAndWritePassphrases(o *modelOperator) bool {
+func (c *cluster) ask(o *modelOperator) bool {
 	wanted, ok := c.wanted(o)
 	if !ok {
 		return false
@@ -902,10 +948,14 @@ func (c *cluster) tendAndWritePassphrases(o *modelOperator) bool {
 		c.count++
 		o.era = c.count
 	}
+	return true
+}
+
+func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 	if o.p.version > 0 && o.out.Custody.Equal(o.p.custody) {
 		return true
 	}
-	return c.writePassphrases(o)
+	return c.writePassphrases(o) || c.broken == withoutAnEnd
 }
 
 // lifetimes are the longest that anyone uses, or is about to.
@@ -957,17 +1007,23 @@ func (c *cluster) given(o *modelOperator, digest string) bool {
 		}
 		return o.d.template.passphrases == digest
 	}
+	if o.d.template.passphrases != digest || !o.d.rolled && c.broken != withoutRollout {
+		return false
+	}
 	for _, p := range o.pods {
-		if p.template.passphrases != digest {
+		if p.template.passphrases != digest && c.broken != withoutRollout {
 			return false
 		}
 	}
-	return o.d.template.passphrases == digest && o.d.rolled
+	return true
 }
 
 func (c *cluster) loaded(o *modelOperator) bool {
 	for _, p := range o.pods {
-		if !p.running || p.loaded.Generation != o.k.ring.Generation || !p.ready && c.broken != withoutUnreadyLoaded {
+		if c.broken == withoutUnreadyLoaded && !p.ready {
+			continue
+		}
+		if !p.running || p.loaded.Generation != o.k.ring.Generation {
 			return false
 		}
 	}
@@ -1006,15 +1062,104 @@ func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 
 // tend is Tend, less the guard that is taken out.
 func (c *cluster) tend(t Tending) (Tended, error) {
-	return tend(c.workshop(), t)
+	before := t.Custody
+	seals := func(custody Custody) map[string]Seal { return t.Inspect(t.Ring, custody.Passphrases()) }
+	force := func(which func(kind Kind, want string) bool, become func(custody Custody, kind Kind, want string)) {
+		t.Custody = t.Custody.clone()
+		for _, kind := range Kinds() {
+			if want := t.Wanted[kind]; want != "" && want != before.Current[kind] && which(kind, want) {
+				become(t.Custody, kind, want)
+			}
+		}
+	}
+	anew := func(custody Custody, kind Kind, want string) {
+		custody.Current[kind], custody.Former[kind] = want, before.Current[kind]
+		delete(custody.Given, kind)
+	}
+	switch c.broken {
+	case adoptAtOnce:
+		force(func(kind Kind, want string) bool { return before.Given[kind] && !lost(t.Ring, kind, seals(before)) }, anew)
+	case adoptWithoutFormer:
+		force(func(kind Kind, _ string) bool { return before.Former[kind] == "" }, func(custody Custody, kind Kind, want string) {
+			custody.Current[kind] = want
+		})
+	case adoptOverFormer:
+		force(func(kind Kind, want string) bool {
+			return !before.Given[kind] && before.Former[kind] != "" && want != before.Former[kind]
+		}, anew)
+	case adoptTheOthers:
+		force(func(kind Kind, want string) bool {
+			return before.holds(kind.other(), want) && before.Former[kind] == "" && before.Current[kind] != ""
+		}, anew)
+	case adoptBack:
+		force(func(kind Kind, want string) bool { return before.Given[kind] && want == before.Former[kind] }, func(custody Custody, kind Kind, want string) {
+			custody.Current[kind], custody.Former[kind] = want, ""
+			delete(custody.Given, kind)
+		})
+	case adoptBlindly:
+		force(func(kind Kind, want string) bool { return !before.Given[kind] && want == before.Former[kind] }, func(custody Custody, kind Kind, want string) {
+			custody.Current[kind] = want
+			delete(custody.Former, kind)
+		})
+	case adoptNothingWhenLost:
+		force(func(kind Kind, _ string) bool { return before.Given[kind] }, func(Custody, Kind, string) { t.Wanted = nil })
+	case withoutGiven:
+		t.Given = func(map[Kind]string) bool { return true }
+	case sealAtOnce:
+		for _, kind := range Kinds() {
+			if t.Custody = t.Custody.clone(); t.Custody.Former[kind] != "" {
+				t.Custody.Given[kind] = true
+			}
+		}
+	case withoutLoaded:
+		t.Loaded = true
+	case withoutHeld:
+		t.Held = nil
+	case announceUnseen:
+		t.Ring = t.Ring.clone()
+		for i := range t.Ring.Keys {
+			if k := &t.Ring.Keys[i]; k.unannounced() {
+				k.Since = k.Created.Add(time.Second)
+			}
+		}
+	case givenIsNotKept:
+		if t.Custody.changing() && t.Given(t.Custody.Current) {
+			t.Custody = t.Custody.give(true, t.Ring, nil)
+		}
+	}
+	out, err := tend(c.workshop(), t)
+	switch c.broken {
+	case forgetSealed:
+		for _, kind := range Kinds() {
+			if out.Custody = out.Custody.clone(); before.Given[kind] && t.Loaded {
+				delete(out.Custody.Former, kind)
+				delete(out.Custody.Given, kind)
+			}
+		}
+	case forgetInTheSamePass:
+		if t.Loaded {
+			out.Custody = out.Custody.Forget(out.Ring, c.seals(out.Ring, out.Custody.Passphrases()))
+		}
+	case givenIsNotKept:
+		out.Custody = out.Custody.clone()
+		for _, kind := range Kinds() {
+			delete(out.Custody.Given, kind)
+		}
+	}
+	return out, err
 }
 
 // ---- people, and the world outside
 
+// themes are what some clusters have more of, by the numbers in disturb.
+var themes = [][]int{{}, {2, 3, 4}, {6}, {7, 8, 4}, {9, 10}, {6, 6, 10, 10, 9}}
+
 func (c *cluster) disturb() {
 	switch n := c.r.IntN(100); {
+	case n < 25:
+		c.disturbAt = c.in(15 * time.Second)
 	case n < 50:
-		c.disturbAt = c.in(time.Minute)
+		c.disturbAt = c.in(2 * time.Minute)
 	case n < 75:
 		c.disturbAt = c.in(time.Hour)
 	case n < 92:
@@ -1024,8 +1169,8 @@ func (c *cluster) disturb() {
 	}
 	c.recent = nil
 	what := c.r.IntN(12)
-	if c.theme > 0 && c.chance(50) {
-		what = [][]int{{2, 3}, {6}, {7, 8, 4}, {9, 10}}[c.theme-1][c.r.IntN(len([][]int{{2, 3}, {6}, {7, 8, 4}, {9, 10}}[c.theme-1]))]
+	if theme := themes[c.theme]; len(theme) > 0 && c.chance(60) {
+		what = choose(c, theme...)
 	}
 	policy := &c.spec.policy
 	switch what {
@@ -1124,6 +1269,17 @@ func (c *cluster) troublePod() {
 		return
 	}
 	p := choose(c, running...)
+	if c.chance(15) {
+		p.coldUntil = c.in(choose(c, 10*time.Minute, time.Hour, 24*time.Hour, 5*24*time.Hour))
+		if !p.keysAt.IsZero() {
+			p.keysAt = p.coldUntil
+		}
+		if !p.passAt.IsZero() {
+			p.passAt = p.coldUntil
+		}
+		c.note("pod %d has a node that cannot be reached until %v", p.name, p.coldUntil)
+		return
+	}
 	p.ready = false
 	if c.chance(50) {
 		p.running, p.stuck, p.pollAt, p.readyAt = false, false, time.Time{}, time.Time{}
@@ -1156,6 +1312,10 @@ func (c *cluster) settle() {
 	c.calm, c.disturbAt = true, time.Time{}
 	c.note("all is well from now on")
 	for _, p := range c.pods {
+		if p.coldUntil.After(c.now) {
+			p.coldUntil = c.now
+			p.keysAt, p.passAt = c.arrival(p), c.arrival(p)
+		}
 		if p.hungUntil.After(c.now) {
 			p.hungUntil = c.now
 			if !p.readyAt.IsZero() {
@@ -1277,14 +1437,41 @@ func (c *cluster) hasComeAbout(all bool) {
 
 // The guards of the protocol, as they are called when they are taken out.
 const (
-	withoutPublicSwap    = "C is written over a newer ring"
-	withoutEras          = "the digest that pods carry is of the passphrases alone"
-	withoutPodLifetimes  = "the ring is told the lifetimes of the spec alone"
-	withoutPublicSeen    = "a key is seen though it is not published"
-	withoutPodsSeen      = "a key is seen though pods have not loaded it"
-	withoutUnreadyGiven  = "pods that are not ready count as given"
-	withoutUnreadyLoaded = "pods that are not ready count as loaded"
-	withoutReread        = "the passphrases are not read again before the ring is written"
+	withoutPassphrasesSwap = "P is written over what somebody else wrote"
+	withoutRingSwap        = "K is written over what somebody else wrote"
+	withoutPublicSwap      = "C is written over what somebody else wrote"
+	withoutAnEnd           = "a pass goes on when it has lost the swap of P"
+	withoutReread          = "P is not read again before K is written"
+	withoutEras            = "the digest that pods carry is of the passphrases alone"
+	withoutPodLifetimes    = "the ring is told the lifetimes of the spec alone"
+	withoutPublicSeen      = "a key is seen though it is not published"
+	withoutPodsSeen        = "a key is seen though pods have not loaded it"
+	withoutUnreadyGiven    = "pods that are not ready count as given"
+	withoutRollout         = "the Deployment counts as given before it is rolled out"
+	withoutUnreadyLoaded   = "pods that are not ready count as loaded"
+	deploymentFirst        = "D is written before P"
+	deploymentBeforeRing   = "D is written before K"
+	ringFirst              = "K is written before P"
+	publicFirst            = "C is written before K"
+	publicReadLast         = "C is read after K"
+	ringReadFirst          = "K is read before P"
+	podsReadFirst          = "pods are read before K"
+
+	adoptAtOnce          = "Adopt does not wait for the former change"
+	adoptWithoutFormer   = "Adopt keeps no former passphrase"
+	adoptOverFormer      = "Adopt drops what the ring is sealed with"
+	adoptTheOthers       = "Adopt takes the passphrase of the other kind"
+	adoptBack            = "Adopt goes back though there is no way back"
+	adoptBlindly         = "Adopt goes back without a look at the ring"
+	adoptNothingWhenLost = "Adopt waits where the passphrase is lost"
+	withoutGiven         = "Tend does not ask whether signers have been given a passphrase"
+	sealAtOnce           = "Passphrases seals with the current one at once"
+	givenIsNotKept       = "Given is not kept"
+	withoutLoaded        = "Forget does not wait until the ring is loaded"
+	forgetSealed         = "Forget does not look at the ring"
+	forgetInTheSamePass  = "Forget does not wait until the ring is written"
+	withoutHeld          = "what is lost waits for pods that can sign"
+	announceUnseen       = "the lead begins before a key is seen"
 )
 
 const (

@@ -57,8 +57,8 @@ type AuthGatewayList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave ingress out"
 // +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave httpRoute out"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="both lead to the same gateway: write ingress or httpRoute, not both"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessExpiry, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessExpiry) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessExpiry plus twice keys.publishLead, such as 720h"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.tokens.refreshExpiry).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshExpiry"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessExpiry, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessExpiry) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessExpiry plus twice keys.publishLead, such as 720h"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshExpiry].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshExpiry).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshExpiry"
 type AuthGatewaySpec struct {
 	// How many replicas of the server run. With autoscaling it must be left out.
 	//
@@ -80,7 +80,7 @@ type AuthGatewaySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/]*(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/authserver:1.2.3"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/authserver:1.2.3"
 	Image string `json:"image,omitempty"`
 
 	// Secrets of this namespace with which the image is pulled.
@@ -110,7 +110,7 @@ type AuthGatewaySpec struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@, ]+(/[^?#, ]*)?$')",message="write an absolute URL without user, query and fragment, such as https://auth.example.com"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?(/[^?#,\\\\s]*)?$')",message="write an absolute URL without user, query and fragment, such as https://auth.example.com"
 	Issuer string `json:"issuer,omitempty"`
 
 	// The aud of access tokens: who they are for. Left out: the issuer.
@@ -120,7 +120,7 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="self.all(a, a.matches('^[^, ]+$'))",message="an audience has a space or a comma: write one audience an entry, without spaces and commas"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^,\\\\s]*$')",message="an audience has a space or a comma: write one audience an entry, without spaces and commas"
 	Audiences []string `json:"audiences,omitempty"`
 
 	// Who calls the API. Internal: your own backends; those that send the key in
@@ -206,7 +206,7 @@ type LocalReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="this is no name of a Kubernetes object: write lower-case letters, digits, dashes and dots; only objects of the same namespace can be named"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="this is no name of a Kubernetes object: write lower-case letters, digits, dashes and dots; only objects of the same namespace can be named"
 	Name string `json:"name"`
 }
 

@@ -8,7 +8,7 @@ import "time"
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=20
-// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')",message="this is no duration: write hours, minutes and seconds, such as 720h, 15m or 1h30m"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}[hms])+$')",message="this is no duration: write hours, minutes and seconds, such as 720h, 15m or 1h30m"
 type Duration string
 
 // Value is the length of time, and zero where the text is none.
@@ -25,7 +25,7 @@ func (d Duration) Value() time.Duration {
 // +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"
 // +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.name)",fieldPath=".name",message="write the name of the database on the host"
 // +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.credentialsSecretRef)",fieldPath=".credentialsSecretRef",message="write the name of a Secret with the keys username and password"
-// +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="CloudNativePG's Secret tells name and credentials: leave name and credentialsSecretRef out"
+// +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || has(self.host) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="CloudNativePG's Secret tells name and credentials: leave name and credentialsSecretRef out"
 // +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="a certificate authority is used by verify-ca and verify-full alone: write sslMode: verify-full, or leave caSecretRef out"
 type Database struct {
 	// The host name or IP address of PostgreSQL.
@@ -105,21 +105,21 @@ type CloudNativePG struct {
 // Tokens says how long tokens live. Its rule asks what there is, for the API
 // server holds the default {} to it before it fills in what is in it.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.accessExpiry) || !has(self.refreshExpiry) || ![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
+// +kubebuilder:validation:XValidation:rule="!has(self.accessExpiry) || !has(self.refreshExpiry) || ![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
 type Tokens struct {
 	// How long an access token lives. A service that verifies tokens by
 	// themselves believes one for that long, even if its session has ended.
 	//
 	// +optional
 	// +kubebuilder:default="15m"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",message="write 10s to 24h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",message="write 10s to 24h"
 	AccessExpiry Duration `json:"accessExpiry,omitempty"`
 
 	// How long a refresh token lives.
 	//
 	// +optional
 	// +kubebuilder:default="168h"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
 	RefreshExpiry Duration `json:"refreshExpiry,omitempty"`
 
 	// When a refresh token is replaced: WhenNeeded is past half of its life,
@@ -134,7 +134,7 @@ type Tokens struct {
 	//
 	// +optional
 	// +kubebuilder:default="60s"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('0s') && duration(self) <= duration('10m'))",message="write 0s to 10m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('0s') && duration(self) <= duration('10m'))",message="write 0s to 10m"
 	ReuseGrace Duration `json:"reuseGrace,omitempty"`
 }
 
@@ -196,7 +196,7 @@ type Keys struct {
 	//
 	// +optional
 	// +kubebuilder:default="720h"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1m') && duration(self) <= duration('87600h'))",message="write 1m to 87600h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('87600h'))",message="write 1m to 87600h"
 	RotationInterval Duration `json:"rotationInterval,omitempty"`
 
 	// How long any verifier may lag behind what is published: a mounted ConfigMap
@@ -205,7 +205,7 @@ type Keys struct {
 	//
 	// +optional
 	// +kubebuilder:default="10m"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))",message="write 1s to 168h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))",message="write 1s to 168h"
 	PublishLead Duration `json:"publishLead,omitempty"`
 
 	// The kids of keys that are to be trusted no more. Every token that such a
@@ -215,7 +215,7 @@ type Keys struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[A-Za-z0-9_-]{43}$'))",message="this is no kid: copy one from status.keys; a kid has 43 letters, digits, dashes and underscores"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[A-Za-z0-9_-]{43}$')",message="this is no kid: copy one from status.keys; a kid has 43 letters, digits, dashes and underscores"
 	Revoked []string `json:"revoked,omitempty"`
 }
 
@@ -271,7 +271,7 @@ type SMTP struct {
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=254
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@ ]+@[^@ ]+$')",message="write an email address, such as no-reply@example.com"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@<>,;\\\\s]+@[^@<>,;\\\\s]+$')",message="write an email address, such as no-reply@example.com"
 	From string `json:"from"`
 
 	// The Secret of this namespace with the keys username and password. Left out,
@@ -308,5 +308,5 @@ type EmailLinks struct {
 // Link is an absolute URL with a place for a code.
 //
 // +kubebuilder:validation:MaxLength=1024
-// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^ ]+$') && self.contains('{code}')",message="write an absolute URL with the text {code} in it, such as https://example.com/verify#{code}"
+// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^\\\\s]+$') && self.contains('{code}')",message="write an absolute URL with the text {code} in it, such as https://example.com/verify#{code}"
 type Link string

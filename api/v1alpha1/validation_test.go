@@ -30,28 +30,35 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"replicas and autoscaling", `{replicas: 3, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "autoscaling decides how many replicas there are: leave replicas out"},
 	{"no replicas and autoscaling", `{replicas: 0, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "leave autoscaling out"},
 	{"autoscaling without a limit", `autoscaling: {minReplicas: 3}`, "spec.autoscaling.maxReplicas", "Required value"},
-	{"more replicas at least than at most", `autoscaling: {minReplicas: 6, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "write at most maxReplicas"},
+	{"more replicas at least than at most", `autoscaling: {minReplicas: 6, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "write at most maxReplicas; left out, it is 2"},
 	{"autoscaling down to nothing", `autoscaling: {minReplicas: 0, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "greater than or equal to 1"},
 	{"autoscaling without end", `autoscaling: {maxReplicas: 101}`, "spec.autoscaling.maxReplicas", "less than or equal to 100"},
 	{"a target of no CPU", `autoscaling: {maxReplicas: 5, targetCPUUtilizationPercentage: 0}`, "spec.autoscaling.targetCPUUtilizationPercentage", "greater than or equal to 1"},
 
 	{"an image with a space", `image: my image`, "spec.image", "write one such as registry.example.com/authserver:1.2.3"},
 	{"an image with half a digest", `image: "authserver@sha256:abc"`, "spec.image", "this is no image reference"},
+	{"an image with two tags", `image: "authserver:1:2"`, "spec.image", "this is no image reference"},
 	{"an empty image", `image: ""`, "spec.image", "at least 1 chars long"},
 	{"a pull secret twice", `imagePullSecrets: [{name: a}, {name: b}, {name: a}]`, "spec.imagePullSecrets[2]", "Duplicate value"},
 	{"a pull secret of another namespace", `imagePullSecrets: [{name: a}, {name: other/b}]`, "spec.imagePullSecrets[1].name", "only objects of the same namespace can be named"},
+	{"a pull secret that cannot be", `imagePullSecrets: [{name: a..b}]`, "spec.imagePullSecrets[0].name", "this is no name of a Kubernetes object"},
 
 	{"an issuer without a scheme", `issuer: auth.example.com`, "spec.issuer", "such as https://auth.example.com"},
 	{"an issuer with a query", `issuer: "https://auth.example.com/?a=b"`, "spec.issuer", "without user, query and fragment"},
 	{"an issuer with a user", `issuer: "https://me@auth.example.com"`, "spec.issuer", "without user, query and fragment"},
-	{"an audience with a space", `audiences: [shop, my shop]`, "spec.audiences", "one audience an entry, without spaces and commas"},
-	{"two audiences in one", `audiences: ["shop,till"]`, "spec.audiences", "one audience an entry, without spaces and commas"},
+	{"an issuer without a host", `issuer: "https://:80"`, "spec.issuer", "such as https://auth.example.com"},
+	{"an issuer of two lines", `issuer: "https://auth.example.com/a\nb"`, "spec.issuer", "such as https://auth.example.com"},
+	{"an audience with a space", `audiences: [shop, my shop]`, "spec.audiences[1]", "one audience an entry, without spaces and commas"},
+	{"two audiences in one", `audiences: ["shop,till"]`, "spec.audiences[0]", "one audience an entry, without spaces and commas"},
+	{"an audience of two lines", `audiences: ["shop\ntill"]`, "spec.audiences[0]", "one audience an entry, without spaces and commas"},
+	{"an empty audience", `audiences: [""]`, "spec.audiences[0]", "at least 1 chars long"},
 	{"an audience twice", `audiences: [shop, till, shop]`, "spec.audiences[2]", "Duplicate value"},
 
 	{"an exposure that there is not", `exposure: External`, "spec.exposure", `supported values: "Internal", "Public"`},
 	{"Public without email", `exposure: Public`, "spec.exposure", "it needs email: write email.smtp too, or write exposure: Internal"},
 
 	{"a database that is nowhere", `database: {}`, "spec.database", "write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"},
+	{"a database in two places", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "and not both"},
 	{"a host without a name of a database", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database on the host"},
 	{"a host without credentials", `database: {host: a, name: b}`, "spec.database.credentialsSecretRef", "write the name of a Secret with the keys username and password"},
 	{"a URL for a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme and a port (that is database.port)"},
@@ -70,6 +77,7 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a cluster of another namespace", `database: {cloudNativePG: {cluster: other/d}}`, "spec.database.cloudNativePG.cluster", "write the name of a Cluster of CloudNativePG in this namespace"},
 
 	{"a duration without a unit", `tokens: {accessExpiry: "900"}`, "spec.tokens.accessExpiry", "write hours, minutes and seconds, such as 720h, 15m or 1h30m"},
+	{"an empty duration", `tokens: {accessExpiry: ""}`, "spec.tokens.accessExpiry", "this is no duration"},
 	{"a duration that is a number", `tokens: {accessExpiry: 900}`, "spec.tokens.accessExpiry", "must be of type string"},
 	{"a duration in days", `tokens: {refreshExpiry: 30d}`, "spec.tokens.refreshExpiry", "such as 720h, 15m or 1h30m"},
 	{"a duration below zero", `tokens: {reuseGrace: -1s}`, "spec.tokens.reuseGrace", "this is no duration"},
@@ -91,7 +99,7 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"keys that go before their tokens", `{tokens: {accessExpiry: 1h, refreshExpiry: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessExpiry plus twice keys.publishLead"},
 	{"a fortress of old keys", `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshExpiry"},
 	{"no lead", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
-	{"a kid that is none", `keys: {revoked: [abc]}`, "spec.keys.revoked", "copy one from status.keys"},
+	{"a kid that is none", `keys: {revoked: [abc]}`, "spec.keys.revoked[0]", "copy one from status.keys"},
 	{"a kid twice", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
 	{"passphrases without a name", `keys: {passphraseSecretRef: {name: ""}}`, "spec.keys.passphraseSecretRef.name", "at least 1 chars long"},
 
@@ -100,9 +108,12 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a mail server with its port", `email: {smtp: {host: "mail:25", from: a@example.com}}`, "spec.email.smtp.host", "that is email.smtp.port"},
 	{"mail from nobody", `email: {smtp: {host: mail}}`, "spec.email.smtp.from", "Required value"},
 	{"mail from a name", `email: {smtp: {host: mail, from: Shop}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"mail with a header more", `email: {smtp: {host: mail, from: "a@example.com\nBcc:b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"mail from two", `email: {smtp: {host: mail, from: "a@example.com,b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
 	{"mail over a TLS that there is not", `email: {smtp: {host: mail, from: a@example.com, tls: TLS}}`, "spec.email.smtp.tls", `supported values: "StartTLS", "Implicit", "None"`},
 	{"a link without the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/verify"}}`, "spec.email.links.verification", "with the text {code} in it"},
 	{"a link to nowhere", `email: {smtp: {host: mail, from: a@example.com}, links: {passwordReset: "/reset#{code}"}}`, "spec.email.links.passwordReset", "write an absolute URL"},
+	{"a link of two lines", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
 	{"templates of another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "only objects of the same namespace"},
 
 	{"an Ingress to codes", `ingress: {host: auth.example.com}`, "spec.ingress", "write exposure: Public too, or leave ingress out"},
@@ -119,11 +130,36 @@ httpRoute: {parentRefs: []}`, "spec.httpRoute.parentRefs", "at least 1 items"},
 	{"an HTTPRoute through a Gateway without a name", public + `
 httpRoute: {parentRefs: [{namespace: gateways}]}`, "spec.httpRoute.parentRefs[0].name", "Required value"},
 
+	{"an Ingress for no name", public + `
+ingress: {host: "auth..example.com"}`, "spec.ingress.host", "such as auth.example.com"},
+	{"an Ingress of no class", public + `
+ingress: {host: auth.example.com, className: "My Class"}`, "spec.ingress.className", "write the name of an IngressClass"},
+	{"an Ingress with an annotation that cannot be", public + `
+ingress: {host: auth.example.com, annotations: {"a b": c}}`, "spec.ingress.annotations", "the name of an annotation is none"},
+	{"an HTTPRoute for a URL", public + `
+httpRoute: {parentRefs: [{name: gateway}], hostnames: [auth.example.com, "https://auth.example.com"]}`, "spec.httpRoute.hostnames[1]", "without a scheme, a port or a path"},
+	{"an HTTPRoute through a Gateway that cannot be", public + `
+httpRoute: {parentRefs: [{name: My_Gateway}]}`, "spec.httpRoute.parentRefs[0].name", "write the name of a Gateway"},
+	{"an HTTPRoute through a namespace that cannot be", public + `
+httpRoute: {parentRefs: [{name: gateway, namespace: a/b}]}`, "spec.httpRoute.parentRefs[0].namespace", "write the name of a namespace"},
+	{"an HTTPRoute through a listener that cannot be", public + `
+httpRoute: {parentRefs: [{name: gateway, sectionName: "a b"}]}`, "spec.httpRoute.parentRefs[0].sectionName", "write the name of a listener"},
+
 	{"a label of the operator's", `podTemplate: {labels: {app.kubernetes.io/name: mine}}`, "spec.podTemplate.labels", "choose another prefix"},
 	{"an annotation of the operator's", `podTemplate: {annotations: {authgateway.io/rotate: now}}`, "spec.podTemplate.annotations", "choose another prefix"},
+	{"a label that cannot be", `podTemplate: {labels: {"a b": c}}`, "spec.podTemplate.labels", "a label is none"},
+	{"a label with a long value", `podTemplate: {labels: {a: ` + strings.Repeat("b", 64) + `}}`, "spec.podTemplate.labels", "at most 63 of them"},
+	{"an annotation that cannot be", `podTemplate: {annotations: {"a b": c}}`, "spec.podTemplate.annotations", "the name of an annotation is none"},
+	{"nodes by a label that cannot be", `podTemplate: {nodeSelector: {"a b": c}}`, "spec.podTemplate.nodeSelector", "a label is none"},
+	{"a priority that cannot be", `podTemplate: {priorityClassName: "Very High"}`, "spec.podTemplate.priorityClassName", "write the name of a PriorityClass"},
+	{"a sidecar of no image", `podTemplate: {sidecars: [{name: proxy, image: "my proxy"}]}`, "spec.podTemplate.sidecars[0].image", "this is no image reference"},
+	{"a sidecar with a variable that cannot be", `podTemplate: {sidecars: [{name: proxy, image: a, env: {"A=B": c}}]}`, "spec.podTemplate.sidecars[0].env", "the name of a variable is none"},
 	{"a sidecar that would be the server", `podTemplate: {sidecars: [{name: authserver, image: a}]}`, "spec.podTemplate.sidecars[0].name", "authserver is the server's own name"},
 	{"a sidecar twice", `podTemplate: {sidecars: [{name: proxy, image: a}, {name: proxy, image: b}]}`, "spec.podTemplate.sidecars[1]", "Duplicate value"},
 	{"a sidecar without an image", `podTemplate: {sidecars: [{name: proxy}]}`, "spec.podTemplate.sidecars[0].image", "Required value"},
+
+	{"a caller that is nobody", `networkPolicy: {from: [{}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},
+	{"a caller that is two", `networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},
 
 	{"metrics that are read once a day", `monitoring: {serviceMonitor: {interval: 24h}}`, "spec.monitoring.serviceMonitor.interval", "write 1s to 1h"},
 	{"orphaned keys", `deletionPolicy: Orphan`, "spec.deletionPolicy", `supported values: "Delete", "Retain"`},
@@ -291,10 +327,13 @@ var right = map[string]string{
 	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
 	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
 	"tokens as long as allowed":  `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2190h}}`,
-	"mixed durations":            `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
-	"no NetworkPolicy":           `networkPolicy: {enabled: false}`,
-	"empty parts":                `{tokens: {}, passwords: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
-	"null parts":                 `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
+	"a wildcard, and an issuer at an address": public + `
+issuer: "https://[fd00::5]:8443/tenant"
+httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
+	"mixed durations":  `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
+	"no NetworkPolicy": `networkPolicy: {enabled: false}`,
+	"empty parts":      `{tokens: {}, passwords: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
+	"null parts":       `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
 }
 
 func TestARightSpecIsAccepted(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 
 // Autoscaling lets the load decide how many replicas there are.
 //
-// +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",fieldPath=".minReplicas",message="write at most maxReplicas"
+// +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",fieldPath=".minReplicas",message="write at most maxReplicas; left out, it is 2"
 type Autoscaling struct {
 	// The fewest replicas.
 	//
@@ -40,6 +40,7 @@ type PodTemplate struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('authgateway.io/'))",message="labels of app.kubernetes.io and authgateway.io are the operator's: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
 	Labels map[string]string `json:"labels,omitempty"`
 
 	// Annotations that the pods get besides the operator's own, which win.
@@ -47,11 +48,14 @@ type PodTemplate struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	// The nodes that the pods may run on, by their labels.
 	//
 	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
 	// Rules about the nodes, and about the pods they are shared with.
@@ -75,6 +79,7 @@ type PodTemplate struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of a PriorityClass: lower-case letters, digits, dashes and dots"
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
 	// Containers that run beside the server, such as a proxy to a database. They
@@ -102,6 +107,7 @@ type Sidecar struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/proxy:1.2.3"
 	Image string `json:"image"`
 
 	// Its command; left out, the image's.
@@ -119,6 +125,8 @@ type Sidecar struct {
 	// Its environment, by name.
 	//
 	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$'))",message="the name of a variable is none: write letters, digits, dashes, underscores and dots, and begin with no digit"
 	Env map[string]string `json:"env,omitempty"`
 
 	// What it may use.
@@ -134,13 +142,14 @@ type Ingress struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write a DNS name without a scheme, a port or a path, such as auth.example.com"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write a DNS name without a scheme, a port or a path, such as auth.example.com"
 	Host string `json:"host"`
 
 	// The IngressClass; left out, the cluster's default.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of an IngressClass: lower-case letters, digits, dashes and dots"
 	ClassName string `json:"className,omitempty"`
 
 	// The Secret of this namespace with the certificate of the host.
@@ -152,6 +161,7 @@ type Ingress struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
@@ -172,6 +182,8 @@ type HTTPRoute struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^(\\\\*\\\\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write a DNS name without a scheme, a port or a path, such as auth.example.com or *.example.com"
 	Hostnames []string `json:"hostnames,omitempty"`
 }
 
@@ -182,6 +194,7 @@ type GatewayReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of a Gateway: lower-case letters, digits, dashes and dots"
 	Name string `json:"name"`
 
 	// Its namespace; left out, that of the AuthGateway. The Gateway's listener
@@ -189,12 +202,14 @@ type GatewayReference struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="write the name of a namespace: lower-case letters, digits, dashes"
 	Namespace string `json:"namespace,omitempty"`
 
 	// The listener of the Gateway; left out, all of them.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of a listener of the Gateway: lower-case letters, digits, dashes and dots"
 	SectionName string `json:"sectionName,omitempty"`
 }
 
@@ -213,6 +228,7 @@ type NetworkPolicy struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:XValidation:rule="has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",message="write podSelector, namespaceSelector or both of them, or ipBlock alone"
 	From []networkingv1.NetworkPolicyPeer `json:"from,omitempty"`
 }
 
@@ -231,12 +247,13 @@ type ServiceMonitor struct {
 	//
 	// +optional
 	// +kubebuilder:default="30s"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",message="write 1s to 1h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",message="write 1s to 1h"
 	Interval Duration `json:"interval,omitempty"`
 
 	// Labels by which a Prometheus finds it.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
 	Labels map[string]string `json:"labels,omitempty"`
 }

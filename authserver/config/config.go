@@ -71,7 +71,7 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	LogLevel        slog.Level
 	LogFormat       string // json or text
-	TerminationLog  string // "" is nowhere
+	TerminationLog  string // "" leaves no last words
 }
 
 // Exposure says who calls the API, and with that who may see codes.

@@ -207,7 +207,9 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 		"the folder of a socket": {map[string]string{"DB_HOST": "/run/postgresql"},
 			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
 		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
-			func(c config.Config) bool { return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero() }},
+			func(c config.Config) bool {
+				return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()
+			}},
 		"no last words": {map[string]string{"TERMINATION_LOG": ""},
 			func(c config.Config) bool { return c.TerminationLog == "" }},
 	} {

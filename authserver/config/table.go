@@ -212,6 +212,8 @@ var table = []setting{
 		field: bind(func(c *Config) *slog.Level { return &c.LogLevel }, logLevel)},
 	{Setting: Setting{Name: EnvLogFormat, Default: "json", Help: "`json` or `text`."},
 		field: bind(func(c *Config) *string { return &c.LogFormat }, oneOf("json", "text"))},
+	{Setting: Setting{Name: EnvTerminationLog, Help: "The file that gets the reason when the server ends by itself, as the `terminationMessagePath` of a Kubernetes container."},
+		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional)},
 }
 
 // defaultIssuer names the gateway by where it listens. "All interfaces" is no

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -246,14 +247,21 @@ func TestSIGTERMWhileItWaitsForItsDatabaseExitsWith0(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: port, User: "u", Database: "d"}, nil)
+	log := filepath.Join(t.TempDir(), "termination-log")
+	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: port, User: "u", Database: "d"}, nil, "TERMINATION_LOG="+log)
 	eventually(t, time.Minute, "alive", func() bool { return p.status("/healthz") == http.StatusOK })
 	if status := p.status("/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("/readyz is %d", status)
 	}
+	if status := p.status("/state"); status != http.StatusOK {
+		t.Errorf("/state is %d", status)
+	}
 	p.signal(syscall.SIGTERM)
 	if code := p.wait(15 * time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+	if words, err := os.ReadFile(log); err == nil {
+		t.Errorf("it has ended well, and leaves %q", words)
 	}
 }
 
@@ -270,20 +278,26 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		settings []string
 		code     int
 		says     string
+		left     bool // in TERMINATION_LOG
 	}{
-		{"a wrong setting", nil, []string{"SALT_ROUNDS=3"}, 2, "SALT_ROUNDS: "},
-		{"a wrong verb", []string{"dance"}, nil, 2, "there is no command"},
-		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "cannot send mail"},
-		{"a wrong passphrase", nil, []string{"ACCESS_PASSPHRASE=another passphrase than that"}, 1, "passphrase"},
-		{"the version", []string{"version"}, nil, 0, ""},
-		{"the settings", []string{"-h"}, nil, 0, "ACCESS_PASSPHRASE"},
-		{"the keys", []string{"keys", "list"}, nil, 0, "Signing"},
-		{"the schema", []string{"migrate"}, nil, 0, "schema"},
-		{"nobody to ask", []string{"healthcheck"}, nil, 1, "refused"},
+		{"a wrong setting", nil, []string{"SALT_ROUNDS=3"}, 2, "SALT_ROUNDS: ", true},
+		{"a wrong verb", []string{"dance"}, nil, 2, "there is no command", true},
+		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "cannot send mail", true},
+		{"a wrong passphrase", nil, []string{"ACCESS_PASSPHRASE=another passphrase than that"}, 1, "passphrase", true},
+		{"the version", []string{"version"}, nil, 0, "", false},
+		{"the settings", []string{"-h"}, nil, 0, "ACCESS_PASSPHRASE", false},
+		{"the keys", []string{"keys", "list"}, nil, 0, "Signing", false},
+		{"the schema", []string{"migrate"}, nil, 0, "schema", false},
+		{"nobody to ask", []string{"healthcheck"}, nil, 1, "refused", false},
 	} {
-		p := launch(t, db, tc.args, tc.settings...)
+		log := filepath.Join(t.TempDir(), "termination-log")
+		p := launch(t, db, tc.args, append(tc.settings, "TERMINATION_LOG="+log)...)
 		if code := p.wait(time.Minute); code != tc.code || !strings.Contains(p.stderr.String(), tc.says) {
 			t.Errorf("%s: exit code %d, want %d with %q:\n%s", tc.name, code, tc.code, tc.says, p.stderr)
+		}
+		words, err := os.ReadFile(log)
+		if left := err == nil; left != tc.left || !strings.Contains(string(words), tc.says) && left || !strings.HasSuffix(p.stderr.String(), string(words)) {
+			t.Errorf("%s: the last words are %q (%v)", tc.name, words, err)
 		}
 	}
 }

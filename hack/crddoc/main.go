@@ -197,7 +197,7 @@ func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t r
 		name := jsonName(t.Field(i))
 		below, ok := schema.Properties[name]
 		if !ok {
-			return fmt.Errorf("%s.%s is in the types and not in the definition: run go generate ./api/...", path, name)
+			return fmt.Errorf("run go generate ./api/...: %s.%s is in the types and not in the definition", path, name)
 		}
 		s.fields = append(s.fields, field{name, t.Field(i).Type, below, slices.Contains(schema.Required, name)})
 		if err := b.collect(path+"."+name, &below, t.Field(i).Type); err != nil {
@@ -206,7 +206,7 @@ func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t r
 	}
 	for name := range schema.Properties {
 		if _, ok := goField(t, name); !ok {
-			return fmt.Errorf("%s.%s is in the definition and not in the types: run go generate ./api/...", path, name)
+			return fmt.Errorf("run go generate ./api/...: %s.%s is in the definition and not in the types", path, name)
 		}
 	}
 	return nil

@@ -247,7 +247,6 @@ var nobodyActs = map[string]string{
 	"Ready":         "all is well",
 	"KeysPublished": "all is well",
 	"ReplicasReady": "all is well",
-	"Deleting":      "what belongs to it goes with it",
 }
 
 func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
@@ -332,7 +331,7 @@ var (
 	braces   = regexp.MustCompile(`\{[^}]*\}`)
 	grouping = regexp.MustCompile(`\b(by|on|without|ignoring)\s*\([^)]*\)`)
 	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-	promql   = []string{"absent", "and", "by", "group", "increase", "max", "min", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
+	promql   = []string{"absent", "and", "by", "group", "increase", "max", "min", "offset", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
 )
 
 // metricNames are what an expression asks for.

@@ -214,7 +214,7 @@ func (c cluster) served(ctx context.Context, t *testing.T) {
 func eventually(t *testing.T, try func() error) error {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = try(); err == nil {
 			return nil
 		}

@@ -54,7 +54,6 @@
   resources:
   - authgateways
   verbs:
-  - get
   - list
   - watch
 - apiGroups:

@@ -38,10 +38,20 @@ var (
 )
 
 // Main runs the tests of a package, and stops the server if one was started.
-func Main(m *testing.M) {
+// What is to be checked once all of them have passed may be given, too.
+func Main(m *testing.M, after ...func() error) {
 	becomeProgram()
 	mainRuns = true
 	code := m.Run()
+	for _, check := range after {
+		if code != 0 {
+			break
+		}
+		if err := check(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
 	if err := shared.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "kubernetestest:", err)
 		code = max(code, 1)

@@ -1,0 +1,338 @@
+package authserver_test
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver"
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// texts are files as text, to be compared.
+func texts(files map[string][]byte) map[string]string {
+	out := map[string]string{}
+	for name, data := range files {
+		out[name] = string(data)
+	}
+	return out
+}
+
+// What Kubernetes does to a mounted Secret is done in several steps, and between
+// any two of them the ring is a whole one: the one before or the one after.
+func TestAMountedSecretIsReadAsItIsAtOneMoment(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	one, other := r.files(r.published), r.files(r.promoted) // which have four and two private halves
+	t.Run("before the links of the files follow", func(t *testing.T) {
+		dir := t.TempDir()
+		mount{dir: dir}.write(t, one)
+		mount{dir: dir, onlyTurn: true}.write(t, other) // two links lead nowhere
+		files, err := authserver.ReadFiles(dir)
+		if err != nil || !maps.Equal(texts(files), other) {
+			t.Errorf("%d files, %v", len(files), err)
+		}
+		mount{dir: dir}.write(t, other)
+		mount{dir: dir, onlyTurn: true}.write(t, one) // two links are missing
+		files, err = authserver.ReadFiles(dir)
+		if err != nil || !maps.Equal(texts(files), one) {
+			t.Errorf("%d files, %v", len(files), err)
+		}
+	})
+	t.Run("while it is replaced all the time", func(t *testing.T) {
+		dir := t.TempDir()
+		mount{dir: dir}.write(t, one)
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		defer func() { close(stop); <-stopped }()
+		go func() {
+			defer close(stopped)
+			for next := other; ; next = map[bool]map[string]string{true: one, false: other}[maps.Equal(next, other)] {
+				select {
+				case <-stop:
+					return
+				default:
+					mount{dir: dir}.write(t, next)
+				}
+			}
+		}()
+		seen := map[int]int{}
+		for len(seen) < 2 || seen[5]+seen[3] < 1000 {
+			files, err := authserver.ReadFiles(dir)
+			switch got := texts(files); {
+			case err != nil && strings.Contains(err.Error(), "changes faster"):
+			case err != nil:
+				t.Fatal(err)
+			case maps.Equal(got, one) || maps.Equal(got, other):
+				seen[len(got)]++
+			default:
+				t.Fatalf("a mixture: %v", slices.Sorted(maps.Keys(got)))
+			}
+		}
+		t.Logf("seen, by the number of files: %v", seen)
+	})
+}
+
+// signs gives the kids of the keys that sign at a replica now.
+func signs(t testing.TB, n *node, u user) map[keys.Kind]string {
+	t.Helper()
+	s := n.signIn(u)
+	return map[keys.Kind]string{keys.Access: kidOf(t, s.access), keys.Refresh: kidOf(t, s.refresh)}
+}
+
+func sorted(kids ...string) []string { return slices.Sorted(slices.Values(kids)) }
+
+func TestARotationInAFolderIsFollowedWithinSecondsWithoutARestart(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	access, refresh := r.former[keys.Access], r.former[keys.Refresh]
+	nextAccess, nextRefresh := r.successor[keys.Access], r.successor[keys.Refresh]
+	c := newCluster(t, postgrestest.Config(t))
+	dir := t.TempDir()
+	writeRing(t, dir, r.files(r.first))
+	n := c.add(env{"KEYS_DIR": dir})
+	n.waitReady()
+	// A look every two seconds, as long again to open a key, and time for a busy
+	// machine.
+	const soon = 2*time.Second + 2*time.Second + 6*time.Second
+	becomes := func(about string, ring keys.Ring, held []string) {
+		t.Helper()
+		writeRing(t, dir, r.files(ring))
+		begun := time.Now()
+		eventually(t, soon, about, func() bool {
+			s := n.state().Keys
+			return s.Generation == ring.Generation && slices.Equal(sorted(s.Held...), held) && slices.Equal(sorted(s.Ready...), held)
+		})
+		t.Logf("%s: after %v", about, time.Since(begun))
+	}
+	if s := n.state().Keys; s.Generation != r.first.Generation || !slices.Equal(sorted(s.Ready...), sorted(access, refresh)) {
+		t.Errorf("at first: %+v", s)
+	}
+	u := n.newUser()
+
+	becomes("the successors are held and open before they sign", r.published, sorted(access, refresh, nextAccess, nextRefresh))
+	if got := signs(t, n, u); !maps.Equal(got, r.former) {
+		t.Errorf("%v sign; want the former ones", got)
+	}
+	becomes("the retiring ones still count", r.promoted, sorted(access, refresh, nextAccess, nextRefresh))
+	if got := signs(t, n, u); !maps.Equal(got, r.successor) {
+		t.Errorf("%v sign; want the successors", got)
+	}
+	c.alive("signed by a key that retires", u.access)
+	want(t, http.StatusOK, n.renew(u.refresh), "signed by a key that retires")
+	if failures(t, n) != 0 {
+		t.Error("an ordinary rotation counts as a failure")
+	}
+
+	writeRing(t, dir, r.files(r.revoked))
+	eventually(t, soon, "a revoked key is neither held nor ready", func() bool {
+		s := n.state().Keys
+		return slices.Equal(sorted(s.Held...), sorted(refresh, nextAccess, nextRefresh)) && slices.Equal(sorted(s.Ready...), sorted(s.Held...))
+	})
+	c.dead("signed by a revoked key", tokens{access: u.access})
+}
+
+// failures is how often a replica could not bring its keys up to date.
+func failures(t testing.TB, n *node) int {
+	return int(metric(t, n, "authgateway_key_ring_reload_failures_total"))
+}
+
+// A ring that is made in the place of a lost one counts from the beginning.
+func TestAnotherRingOfTheSameGenerationIsTaken(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	c := newCluster(t, postgrestest.Config(t))
+	dir := t.TempDir()
+	writeRing(t, dir, r.files(r.first))
+	n := c.add(env{"KEYS_DIR": dir})
+	n.waitReady()
+	writeRing(t, dir, renumbered(t, r.files(r.promoted), r.first.Generation))
+	u := n.newUser()
+	eventually(t, time.Minute, "the other ring is in use", func() bool { return maps.Equal(signs(t, n, u), r.successor) })
+}
+
+// While passphrases change, a Secret with keys and one with passphrases reach the
+// pods at different times, and no pod may be without a key to sign with.
+func TestAChangedPassphraseOfAFolder(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	c := newCluster(t, postgrestest.Config(t))
+	secrets := map[string]string{
+		"ACCESS_PASSPHRASE": accessPassphrase, "REFRESH_PASSPHRASE": refreshPassphrase,
+		"new-access": "the second access passphrase", "new-refresh": "the second refresh passphrase", "empty": "",
+	}
+	secretDir := t.TempDir()
+	for name, text := range secrets {
+		if err := os.WriteFile(filepath.Join(secretDir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.logs.mu.Lock()
+		c.logs.note(name, text)
+		c.logs.mu.Unlock()
+	}
+	dir := t.TempDir()
+	started := func(access, formerAccess, refresh, formerRefresh string) env {
+		e := env{"KEYS_DIR": dir}
+		for name, file := range map[string]string{
+			"ACCESS_PASSPHRASE_FILE": access, "FORMER_ACCESS_PASSPHRASE_FILE": formerAccess,
+			"REFRESH_PASSPHRASE_FILE": refresh, "FORMER_REFRESH_PASSPHRASE_FILE": formerRefresh,
+		} {
+			e[name] = filepath.Join(secretDir, file)
+		}
+		return e
+	}
+	// The four are given by files alone.
+	add := func(e env) *node {
+		t.Helper()
+		n := c.add(e, env{"ACCESS_PASSPHRASE": unset, "REFRESH_PASSPHRASE": unset})
+		n.waitReady()
+		return n
+	}
+	writeRing(t, dir, r.files(r.first))
+	before := add(started("ACCESS_PASSPHRASE", "empty", "REFRESH_PASSPHRASE", "empty"))
+	u := before.newUser()
+	during := add(started("new-access", "ACCESS_PASSPHRASE", "new-refresh", "REFRESH_PASSPHRASE"))
+	usable := func(about string, n *node) {
+		t.Helper()
+		if got := signs(t, n, u); !maps.Equal(got, r.former) {
+			t.Errorf("%s: %v sign", about, got)
+		}
+		want(t, http.StatusOK, n.profile(u.access), about)
+	}
+	usable("sealed with the former, given both", during)
+
+	second := map[keys.Kind]string{keys.Access: secrets["new-access"], keys.Refresh: secrets["new-refresh"]}
+	resealed := r.resealed(t, r.first, second, 1)
+	writeRing(t, dir, resealed)
+	eventually(t, time.Minute, "who has both passphrases follows", func() bool {
+		s := during.state().Keys
+		return s.Generation == r.first.Generation+1 && len(s.Ready) == 2
+	})
+	eventually(t, time.Minute, "who has the former alone counts a failure at each look", func() bool { return failures(t, before) >= 2 })
+	if failures(t, during) != 0 {
+		t.Error("who has both counts a failure")
+	}
+	if s := before.state(); !s.Ready || s.Keys.Generation != r.first.Generation || len(s.Keys.Ready) != 2 {
+		t.Errorf("who has the former alone: %+v", s)
+	}
+	usable("who has the former alone", before)
+	usable("sealed with the current, given both", during)
+	usable("started with the new ones alone", add(started("new-access", "empty", "new-refresh", "empty")))
+	usable("started with both", add(started("new-access", "ACCESS_PASSPHRASE", "new-refresh", "REFRESH_PASSPHRASE")))
+	if !c.logs.contain("wrong passphrase") {
+		t.Error("the log does not say what is wrong")
+	}
+	writeRing(t, dir, renumbered(t, r.files(r.first), r.first.Generation+2))
+	eventually(t, time.Minute, "who has the former alone is up to date again", func() bool {
+		return before.state().Keys.Generation == r.first.Generation+2
+	})
+}
+
+// folder is a server over a folder of keys that does not run: what it does with
+// the keys, it does when it is asked.
+func folder(t testing.TB, dir string) *authserver.Server {
+	t.Helper()
+	nowhere := postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Database: "d"}
+	settings, err := config.Load(environment(nowhere, env{"KEYS_DIR": dir}).lookup, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := authserver.New(settings, authserver.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return server
+}
+
+// costly is how many rounds make a derivation last that much longer than all else
+// that is done with a ring.
+const costly = 3_000_000
+
+// It is not parallel: it takes times.
+func TestAPromotionCostsNoDerivation(t *testing.T) {
+	r := prepareRotation(t)
+	dir := t.TempDir()
+	dear := r.resealed(t, r.published, map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase}, costly)
+	published, promoted := r.files(r.published), r.files(r.promoted)
+	for _, kid := range r.successor {
+		published[kid+".pem"], promoted[kid+".pem"] = dear[kid+".pem"], dear[kid+".pem"]
+	}
+	writeRing(t, dir, published)
+	s := folder(t, dir)
+	begun := time.Now()
+	if err := s.OpenKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	opening := time.Since(begun)
+	writeRing(t, dir, promoted)
+	begun = time.Now()
+	if err := s.RefreshKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > opening/4 {
+		t.Errorf("to follow took %v, and to open the keys %v", took, opening)
+	}
+}
+
+// It is not parallel: it takes times.
+func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
+	r := prepareRotation(t)
+	dir := t.TempDir()
+	writeRing(t, dir, r.files(r.first))
+	s := folder(t, dir)
+	if err := s.OpenKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() time.Duration {
+		t.Helper()
+		begun := time.Now()
+		if err := s.RefreshKeys(t.Context()); !errors.Is(err, keys.ErrPassphrase) {
+			t.Errorf("the error is %v", err)
+		}
+		return time.Since(begun)
+	}
+	others := map[keys.Kind]string{keys.Access: "other passphrases", keys.Refresh: "than it has"}
+	writeRing(t, dir, r.resealed(t, r.first, others, costly))
+	trying := refused()
+	for range 3 {
+		if took := refused(); took > trying/4 {
+			t.Errorf("to try again took %v, and at first %v", took, trying)
+		}
+	}
+	writeRing(t, dir, r.resealed(t, r.first, others, 1)) // the same generation, other bytes
+	refused()
+	writeRing(t, dir, r.files(r.published))
+	if err := s.RefreshKeys(t.Context()); err != nil {
+		t.Errorf("a good one after it: %v", err)
+	}
+}
+
+// A key that a replica cannot open is one that it could not sign with: it must not
+// be promoted.
+func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	shut := r.resealed(t, r.published, map[keys.Kind]string{keys.Access: "another", keys.Refresh: "passphrase"}, 1)
+	files := r.files(r.published)
+	kid := r.successor[keys.Refresh]
+	files[kid+".pem"] = shut[kid+".pem"]
+	c := newCluster(t, postgrestest.Config(t))
+	dir := t.TempDir()
+	writeRing(t, dir, files)
+	n := c.add(env{"KEYS_DIR": dir})
+	n.waitReady()
+	eventually(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.contain("cannot be opened") })
+	s := n.state()
+	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) || slices.Contains(s.Keys.Ready, kid) {
+		t.Errorf("got %+v; not ready should be %s alone", s, kid)
+	}
+}

@@ -1,0 +1,246 @@
+package authserver_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+func (n *node) state() config.State {
+	n.t.Helper()
+	status, text := n.probe(config.StatePath)
+	var s config.State
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil || status != http.StatusOK {
+		n.t.Fatalf("%s: %d %s %v", config.StatePath, status, text, err)
+	}
+	return s
+}
+
+// metric reads one number that has no labels.
+func metric(t testing.TB, n *node, name string) float64 {
+	t.Helper()
+	_, text := n.probe("/metrics")
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(text)
+	if found == nil {
+		t.Fatalf("there is no metric %s", name)
+	}
+	number, err := strconv.ParseFloat(found[1], 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+func TestAServerTellsHowItIs(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	n := c.nodes[0]
+	k := kids(t, n)
+	limit, err := strconv.Atoi(column(t, c.db, `SELECT ((SELECT setting::int FROM pg_settings WHERE name = 'max_connections')
+		- (SELECT setting::int FROM pg_settings WHERE name = 'superuser_reserved_connections'))::text`)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := n.state()
+	if !s.Ready || s.Reason != "" || s.Version != "test" || s.Database.MaxConnections != limit ||
+		strconv.FormatInt(s.Keys.Generation, 10) != c.generation() ||
+		!slices.Equal(sorted(s.Keys.Ready...), sorted(k.access[0], k.refresh[0])) || !slices.Equal(s.Keys.Held, s.Keys.Ready) {
+		t.Errorf("%+v", s)
+	}
+	if got := c.call([]string{"keys", "rotate"}); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	// A key that is published is held at once, and ready when it has been opened.
+	eventually(t, time.Minute, "the new keys are ready", func() bool {
+		now := n.state()
+		return now.Keys.Generation > s.Keys.Generation && len(now.Keys.Held) == 4 && len(now.Keys.Ready) == 4
+	})
+	if got := c.call([]string{"keys", "revoke", k.access[0]}); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	eventually(t, time.Minute, "a revoked key is not held", func() bool {
+		now := n.state()
+		return !slices.Contains(now.Keys.Held, k.access[0]) && !slices.Contains(now.Keys.Ready, k.access[0])
+	})
+}
+
+func TestHowAServerIsTakesOneLookAtTheDatabaseAndShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	n := c.nodes[0]
+	n.newUser()
+	for _, path := range []string{"/readyz", config.StatePath} {
+		if sent := n.statements.during(func() { n.probe(path) }); len(sent) != 1 {
+			t.Errorf("%s takes %d statements:\n%s", path, len(sent), strings.Join(sent, "\n"))
+		}
+	}
+	response, err := http.Get(n.ops + config.StatePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if h := response.Header; h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-store" {
+		t.Errorf("the fields are %v", h)
+	}
+	_, text := n.probe(config.StatePath)
+	c.logs.mu.Lock()
+	defer c.logs.mu.Unlock()
+	for _, found := range findSecrets([]byte(text), c.logs.private) {
+		t.Errorf("the state holds the %s %q", c.logs.private[found], found)
+	}
+}
+
+// unready waits until a replica says why it is not ready, in these words, and
+// checks what holds of each reason.
+func (n *node) unready(about, wanted string, secrets ...string) config.State {
+	n.t.Helper()
+	var s config.State
+	var probed struct{ Reason string }
+	deadline := time.Now().Add(time.Minute)
+	for ; ; time.Sleep(20 * time.Millisecond) {
+		s = n.state()
+		status, text := n.probe("/readyz")
+		if err := json.Unmarshal([]byte(text), &probed); err != nil {
+			n.t.Fatal(err)
+		}
+		if strings.Contains(s.Reason, wanted) && status == http.StatusServiceUnavailable && probed.Reason == s.Reason {
+			break
+		}
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s: /readyz says %d %q, and the state %q; want %q", about, status, probed.Reason, s.Reason, wanted)
+		}
+	}
+	if s.Ready || len(s.Reason) >= 512 || !utf8.ValidString(s.Reason) || strings.ContainsAny(s.Reason, "\n\t") {
+		n.t.Errorf("%s: %d bytes: %+v", about, len(s.Reason), s)
+	}
+	for _, secret := range append(secrets, accessPassphrase, refreshPassphrase) {
+		if strings.Contains(s.Reason, secret) {
+			n.t.Errorf("%s: the reason shows %q: %s", about, secret, s.Reason)
+		}
+	}
+	if status, _ := n.probe("/healthz"); status != http.StatusOK {
+		n.t.Errorf("%s: /healthz is %d", about, status)
+	}
+	n.t.Logf("%s: %s", about, s.Reason)
+	return s
+}
+
+// The operator puts the reason into the status of an AuthGateway, where a person
+// reads it.
+func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
+	t.Parallel()
+	const wrong = "a password that nobody may see"
+	db := postgrestest.Config(t)
+	// Who may connect to nothing.
+	postgrestest.Exec(t, db, `CREATE ROLE "a stranger" LOGIN PASSWORD '`+wrong+`'`)
+	postgrestest.Exec(t, db, `REVOKE CONNECT ON DATABASE `+db.Database+` FROM PUBLIC`)
+	t.Cleanup(func() { postgrestest.Exec(t, db, `DROP ROLE "a stranger"`) })
+	for about, tc := range map[string]struct {
+		changes env
+		wanted  string
+	}{
+		"a wrong password": {env{"DB_PASSWORD": wrong},
+			fmt.Sprintf(`waiting for the database: password authentication failed for user "%s" (SQLSTATE 28P01)`, db.User)},
+		"a user that does not exist": {env{"DB_USER": "nobody-of-that-name", "DB_PASSWORD": wrong},
+			`waiting for the database: password authentication failed for user "nobody-of-that-name" (SQLSTATE 28P01)`},
+		"a user that may not": {env{"DB_USER": "a stranger", "DB_PASSWORD": wrong},
+			fmt.Sprintf(`waiting for the database: permission denied for database "%s" (SQLSTATE 42501)`, db.Database)},
+		"a database that is not there": {env{"DB_NAME": "no-such-database"},
+			`waiting for the database: database "no-such-database" does not exist (SQLSTATE 3D000)`},
+		"a port where nobody listens": {env{"DB_PORT": "1", "DB_PASSWORD": wrong},
+			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
+		"with TLS where there can be, too": {env{"DB_PORT": "1", "DB_PASSWORD": wrong, "DB_SSLMODE": "prefer"},
+			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
+		"a host that nobody knows": {env{"DB_HOST": "no-such-host.invalid", "DB_PASSWORD": wrong},
+			fmt.Sprintf("waiting for the database: cannot reach no-such-host.invalid:%d: ", db.Port)},
+		"a database without TLS": {env{"DB_SSLMODE": "require"},
+			fmt.Sprintf("waiting for the database: cannot reach 127.0.0.1:%d: server refused TLS connection", db.Port)},
+		"more words than anybody reads": {env{"DB_HOST": "/" + strings.Repeat("é", 1000)},
+			"waiting for the database: cannot reach the socket of port "},
+	} {
+		c := newCluster(t, db)
+		s := c.add(tc.changes).unready(about, tc.wanted, wrong, db.Password)
+		if s.Keys.Generation != 0 || len(s.Keys.Held)+len(s.Keys.Ready) != 0 || s.Database.MaxConnections != 0 {
+			t.Errorf("%s: %+v", about, s)
+		}
+		c.stop()
+	}
+}
+
+// Who reads this in a shell script must not stumble over null.
+func TestTheStateOfAServerThatStartsIsWhole(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Database: "d"})
+	n := c.add()
+	n.unready("without a database", "cannot reach")
+	const want = `{"version":"test","ready":false,"reason":"waiting for the database: cannot reach 127.0.0.1:1: connection refused",` +
+		`"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`
+	if _, text := n.probe(config.StatePath); strings.TrimSpace(text) != want {
+		t.Errorf("got %s\nwant %s", text, want)
+	}
+}
+
+func TestAServerWhoseDatabaseGoesAwaySaysSoUntilItIsBack(t *testing.T) {
+	t.Parallel()
+	database, db := ownDatabase(t)
+	c := newCluster(t, db)
+	n := c.add()
+	n.waitReady()
+	ready := n.state()
+	for range 2 {
+		if err := database.StopNow(); err != nil {
+			t.Fatal(err)
+		}
+		s := n.unready("without a database", "waiting for the database: cannot reach ", db.Password)
+		// What it can do without one, it still says.
+		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) || s.Database != ready.Database {
+			t.Errorf("%+v became %+v", ready, s)
+		}
+		if err := database.StartAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		n.waitReady()
+		if s := n.state(); !s.Ready || s.Reason != "" {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+func TestAServerThatIsNotReadyAnswersInTimeAllTheSame(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, env{"DB_STATEMENT_TIMEOUT": "60s"})
+	n := c.nodes[0]
+	release := lockTable(t, c.db, "schema_version")
+	for _, path := range []string{"/readyz", config.StatePath} {
+		begun := time.Now()
+		_, text := n.probe(path)
+		if took := time.Since(begun); took > 4*time.Second || !strings.Contains(text, `"waiting for the database: no answer in time"`) {
+			t.Errorf("%s, after %v: %s", path, took, text)
+		}
+	}
+	release()
+	n.waitReady()
+	postgrestest.Exec(t, c.db, `DELETE FROM schema_version WHERE version_id > 0`)
+	n.unready("with an older schema", "the database has schema 0, and this version needs ")
+}
+
+func TestAServerThatShutsDownSaysSo(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, env{"DRAIN_DELAY": "5s"})
+	n := c.nodes[0]
+	n.cancel()
+	n.unready("while it drains", "shutting down")
+}
