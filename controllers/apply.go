@@ -20,22 +20,35 @@ import (
 )
 
 // apply brings every object to what is wanted of it, and takes away what is
-// wanted no more. It writes only where something differs.
+// wanted no more. It writes only where something differs. What cannot be written
+// keeps nothing else from it, but for the Deployment: no pod is started that
+// others, as its NetworkPolicy, are not there for.
 func (r *Reconciler) apply(ctx context.Context, w *world, rendered rendering, which ...*slot) error {
+	var failed error
 	for _, s := range which {
-		live := w.objects[s.kind]
-		switch {
-		case w.absent[s.kind]: // the status says so where the kind is asked for
-		case s.wantedBy(w.gateway):
-			if err := r.applySlot(ctx, s, live, s.render(rendered)); err != nil {
-				return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
-			}
-		case live != nil && live.GetDeletionTimestamp() == nil:
-			uid := live.GetUID()
-			err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
-			if client.IgnoreNotFound(err) != nil {
-				return fmt.Errorf("delete %s %s: %w", s.kind, live.GetName(), err)
-			}
+		if s == slotDeployment && failed != nil {
+			break
+		}
+		if err := r.bring(ctx, w, rendered, s); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s *slot) error {
+	live := w.objects[s.kind]
+	switch {
+	case w.absent[s.kind]: // the status says so where the kind is asked for
+	case s.wantedBy(w.gateway):
+		if err := r.applySlot(ctx, s, live, s.render(rendered)); err != nil {
+			return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
+		}
+	case live != nil && live.GetDeletionTimestamp() == nil:
+		uid := live.GetUID()
+		err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
+		if client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete %s %s: %w", s.kind, live.GetName(), err)
 		}
 	}
 	return nil

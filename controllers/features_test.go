@@ -188,6 +188,11 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	}
 }
 
+// keysOf are the objects of a gateway's keys.
+func keysOf(name string) []string {
+	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases", "*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
+}
+
 func TestOnlyAllowedImagesRun(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, func(o *controllers.Options) {
@@ -200,7 +205,7 @@ func TestOnlyAllowedImagesRun(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionFalse, "ImageNotAllowed")
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "ImageNotAllowed")
 	b.says("auth", "Ready", "ImageNotAllowed", "spec.image", "registry.example.com/auth/", "mirror.example.com/")
-	b.without("auth")
+	b.without("auth", keysOf("auth")...) // which go on, whatever becomes of the rest
 	if image := server(b.made("default")).Image; image != "auth-gateway/authserver:test" {
 		t.Errorf("without a word about it the image is %s", image)
 	}
@@ -393,7 +398,7 @@ func TestWithoutMailAGatewayIsNotMadePublic(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionFalse, "NotSupported")
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "NotSupported")
 	b.says("auth", "Ready", "NotSupported", "spec.email")
-	b.without("auth")
+	b.without("auth", keysOf("auth")...) // which go on, whatever becomes of the rest
 }
 
 func exposed(name string) *v1alpha1.AuthGateway {

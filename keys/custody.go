@@ -182,14 +182,14 @@ type Tending struct {
 	Policy  Policy
 	Now     time.Time
 
-	// Seen is Observed.Seen.
+	// Seen is Observed.Seen: the key is published, and every replica in service
+	// has loaded it.
 	Seen func(id string) bool
 
-	// Held is as Seen, but signers need only verify with the key. It counts where
-	// the key that signs cannot be opened any more, for whoever still signs with
-	// it has not got the passphrase of its successor, and whoever has cannot
-	// start. Nil: Seen.
-	Held func(id string) bool
+	// Published is the first half of Seen. It is all that counts where nobody can
+	// open the key that signs: whoever still signs with it cannot load what comes
+	// after it, and whoever has the new passphrase cannot start. Nil: Seen.
+	Published func(id string) bool
 
 	// Given says whether every signer that there is, ready or not, has been
 	// given these passphrases as the current ones, and no signer to come will be
@@ -246,8 +246,8 @@ func tend(w workshop, t Tending) (Tended, error) {
 func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphrases) (Ring, []Step, Step, error) {
 	observed := Observed{Seals: maps.Clone(found), Seen: func(id string) bool {
 		k, _ := t.Ring.Key(id)
-		if t.Held != nil && lost(t.Ring, k.Kind, found) {
-			return t.Held(id)
+		if t.Published != nil && lost(t.Ring, k.Kind, found) {
+			return t.Published(id)
 		}
 		return t.Seen(id)
 	}}

@@ -356,7 +356,7 @@ func (c *cluster) judge() {
 			continue
 		}
 		for _, p := range c.pods {
-			if p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !(p.stuck && c.excused[k.Kind]) {
+			if p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !c.waived(p, k.Kind) {
 				c.lives[k.ID].missing = c.now
 			}
 		}
@@ -373,16 +373,21 @@ func (c *cluster) judge() {
 		// Whoever signs at once asks of others that they keep up, no more.
 		grace := l.atOnce && c.now.Sub(l.published) < mountLag+pollLag+time.Second
 		for _, p := range c.pods {
-			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(p.stuck && c.excused[l.kind]) {
+			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(l.atOnce && c.cut(p)) && !c.waived(p, l.kind) {
 				c.fail("I1: pod %d does not verify the tokens of %s, of which one is alive until %v", p.name, id, l.expiry)
 			}
 		}
 	}
 }
 
+// waived says that nothing can be asked of a pod, since what it lacks is lost.
+func (c *cluster) waived(p *modelPod, kind Kind) bool {
+	return c.excused[kind] && (p.stuck || c.cut(p))
+}
+
 func (c *cluster) sign(p *modelPod) {
 	for _, kind := range Kinds() {
-		if p.stuck && c.excused[kind] {
+		if c.waived(p, kind) {
 			continue
 		}
 		k, _ := p.loaded.Signing(kind)
@@ -752,6 +757,10 @@ func (c *cluster) becomeReady(p *modelPod) {
 		p.readyAt = p.hungUntil
 		return
 	}
+	if c.cut(p) { // nobody would learn that it is
+		p.readyAt = p.coldUntil.Add(mountLag + pollLag)
+		return
+	}
 	p.ready = true
 	c.judge()
 	c.rollSoon()
@@ -826,13 +835,16 @@ func (c *cluster) operate(o *modelOperator) {
 		c.note("operator %d crashes, until %v", o.name, o.at)
 	case on:
 		o.at = c.in(300 * time.Millisecond)
-		if !c.calm && c.chance(3) {
+		if !c.calm && (c.chance(3) || c.hesitant() && c.chance(15)) {
 			o.at = c.now.Add(c.pause())
 		}
 	default:
 		c.rest(o)
 	}
 }
+
+// hesitant clusters have operators that are often held up between two moments.
+func (c *cluster) hesitant() bool { return c.theme == 2 || c.theme == 5 }
 
 // pause is for how long an operator is held up, or gone.
 func (c *cluster) pause() time.Duration {
@@ -932,9 +944,9 @@ func (c *cluster) ask(o *modelOperator) bool {
 	t := Tending{
 		Ring: o.k.ring, Custody: o.p.custody, Wanted: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
 		Inspect: c.seals, Loaded: c.loaded(o),
-		Seen:  func(id string) bool { return c.seen(o, id, true) },
-		Held:  func(id string) bool { return c.seen(o, id, false) },
-		Given: func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
+		Seen:      func(id string) bool { return c.seen(o, id) },
+		Published: func(id string) bool { return c.isPublished(o, id) },
+		Given:     func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
 	}
 	t.Policy.Lifetimes = c.lifetimes(o)
 	var err error
@@ -955,7 +967,7 @@ func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 	if o.p.version > 0 && o.out.Custody.Equal(o.p.custody) {
 		return true
 	}
-	return c.writePassphrases(o) || c.broken == withoutAnEnd
+	return c.writePassphrases(o)
 }
 
 // lifetimes are the longest that anyone uses, or is about to.
@@ -973,20 +985,19 @@ func (c *cluster) lifetimes(o *modelOperator) map[Kind]time.Duration {
 	return all
 }
 
-// seen says whether a key is published, and known to every pod in service.
-func (c *cluster) seen(o *modelOperator, id string, opened bool) bool {
+func (c *cluster) isPublished(o *modelOperator, id string) bool {
 	k, _ := o.c.ring.Key(id)
-	if (o.c.version == 0 || !k.verifies()) && c.broken != withoutPublicSeen {
+	return o.c.version > 0 && k.verifies() || c.broken == withoutPublicSeen
+}
+
+// seen says whether a key is published, and loaded by every pod in service.
+func (c *cluster) seen(o *modelOperator, id string) bool {
+	if !c.isPublished(o, id) {
 		return false
 	}
-	if c.broken == withoutPodsSeen {
-		return true
-	}
 	for _, p := range o.pods {
-		if !p.ready {
-			continue
-		}
-		if k, _ := p.loaded.Key(id); !k.verifies() || opened && k.needsPrivate() && !c.canOpen(k, p.passphrases) {
+		if k, _ := p.loaded.Key(id); p.ready && c.broken != withoutPodsSeen &&
+			(!k.verifies() || k.needsPrivate() && !c.canOpen(k, p.passphrases)) {
 			return false
 		}
 	}
@@ -1113,8 +1124,8 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 		}
 	case withoutLoaded:
 		t.Loaded = true
-	case withoutHeld:
-		t.Held = nil
+	case withoutPublished:
+		t.Published = nil
 	case announceUnseen:
 		t.Ring = t.Ring.clone()
 		for i := range t.Ring.Keys {
@@ -1129,6 +1140,16 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 	}
 	out, err := tend(c.workshop(), t)
 	switch c.broken {
+	case foundIsNothing:
+		custody, _ := before.Adopt(t.Wanted, t.Ring, seals(before))
+		if custody.Equal(before) && custody.changing() && t.Given(custody.Current) {
+			custody = custody.give(true, t.Ring, nil)
+		}
+		out = Tended{Custody: custody}
+		out.Ring, out.Steps, out.Idle, err = t.advance(c.workshop(), seals(custody), custody.Passphrases())
+		if len(out.Steps) == 0 && custody.Equal(before) && t.Loaded {
+			out.Custody = custody.Forget(t.Ring, seals(custody))
+		}
 	case forgetSealed:
 		for _, kind := range Kinds() {
 			if out.Custody = out.Custody.clone(); before.Given[kind] && t.Loaded {
@@ -1236,7 +1257,11 @@ func (c *cluster) changePassphrases() {
 	if next == nil {
 		next = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	}
-	switch n := c.r.IntN(10); {
+	n := c.r.IntN(10)
+	if c.hesitant() && c.chance(60) {
+		n = 8
+	}
+	switch {
 	case n < 3: // both
 		next[Access], next[Refresh] = c.passphrase(Access), c.passphrase(Refresh)
 	case n < 5:
@@ -1246,7 +1271,7 @@ func (c *cluster) changePassphrases() {
 		for _, kind := range Kinds() {
 			if c.chance(70) {
 				mine := slices.DeleteFunc(slices.Clone(c.every), func(p string) bool { return !strings.HasPrefix(p, string(kind)) })
-				next[kind] = mine[c.r.IntN(min(3, len(mine)))]
+				next[kind] = mine[c.r.IntN(min(choose(c, 2, 4), len(mine)))]
 			}
 		}
 	case c.chance(30): // mixed up
@@ -1386,6 +1411,9 @@ func (c *cluster) pass(d time.Duration) {
 }
 
 func (c *cluster) hasComeAbout(all bool) {
+	for c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until everybody knows
+		c.pass(time.Minute)
+	}
 	p := c.p.custody
 	if !maps.Equal(p.Current, c.spec.wanted) || len(p.Former) > 0 || len(p.Given) > 0 {
 		c.fail("I5: wanted %v, and P is %s", c.spec.wanted, show(c.p))
@@ -1440,7 +1468,6 @@ const (
 	withoutPassphrasesSwap = "P is written over what somebody else wrote"
 	withoutRingSwap        = "K is written over what somebody else wrote"
 	withoutPublicSwap      = "C is written over what somebody else wrote"
-	withoutAnEnd           = "a pass goes on when it has lost the swap of P"
 	withoutReread          = "P is not read again before K is written"
 	withoutEras            = "the digest that pods carry is of the passphrases alone"
 	withoutPodLifetimes    = "the ring is told the lifetimes of the spec alone"
@@ -1470,7 +1497,8 @@ const (
 	withoutLoaded        = "Forget does not wait until the ring is loaded"
 	forgetSealed         = "Forget does not look at the ring"
 	forgetInTheSamePass  = "Forget does not wait until the ring is written"
-	withoutHeld          = "what is lost waits for pods that can sign"
+	withoutPublished     = "what is lost waits for pods that can sign"
+	foundIsNothing       = "what was lost and is found again is sealed with what was adopted meanwhile"
 	announceUnseen       = "the lead begins before a key is seen"
 )
 

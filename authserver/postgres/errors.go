@@ -184,7 +184,7 @@ func unreachable(c *pgconn.Config, why string) string {
 // for one connection.
 func tries(err error) []error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		if joined, ok := e.(interface{ Unwrap() []error }); ok { //nolint:errorlint // it is looked for where it stands
+		if joined, ok := e.(interface{ Unwrap() []error }); ok {
 			return joined.Unwrap()
 		}
 	}

@@ -52,8 +52,9 @@ func unavailable(t testing.TB, within time.Duration, what string, call func() er
 func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 200*time.Millisecond, 4*time.Second
+	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 500*time.Millisecond, 20*time.Second
 	store := postgrestest.Open(t, c)
+	occupy(t, store) // to make a connection may take long on a busy machine
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
 	tx, err := connect(t, c).Begin()
@@ -73,7 +74,7 @@ func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
 	}
 	waits(t, connect(t, c), 2)
 	for range 3 {
-		unavailable(t, time.Second, "no connection is free", func() error {
+		unavailable(t, 2*time.Second, "no connection is free", func() error {
 			_, err := store.FindUser(t.Context(), ref)
 			return err
 		})
