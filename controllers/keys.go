@@ -77,7 +77,7 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world) (tended, error) {
 	}
 	out, err := keys.Tend(keys.Tending{
 		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: keyPolicy(w.gateway), Now: w.now,
-		Seen: w.seen, Held: w.held, Loaded: w.loaded(), Inspect: inspect,
+		Seen: w.seen, Published: w.published, Loaded: w.loaded(), Inspect: inspect,
 		Given: func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	})
 	t.custody, t.idle, t.waits = out.Custody, out.Idle, out.Waits

@@ -214,32 +214,25 @@ func isReady(p corev1.Pod) bool {
 	})
 }
 
+// published says whether consumers get a key.
+func (w *world) published(id string) bool {
+	public := w.publicKeys()
+	if public == nil {
+		return false
+	}
+	_, there := public.Data[keys.PublicFile(id)]
+	return there
+}
+
 // seen says whether a key is published, and every replica in service could sign
 // with it.
 func (w *world) seen(id string) bool {
-	return w.everywhere(id, func(s config.KeysState) []string { return s.Ready })
-}
-
-// held says whether a key is published, and every replica in service verifies
-// with it.
-func (w *world) held(id string) bool {
-	return w.everywhere(id, func(s config.KeysState) []string { return s.Held })
-}
-
-func (w *world) everywhere(id string, of func(config.KeysState) []string) bool {
-	published := w.publicKeys()
-	if published == nil {
-		return false
-	}
-	if _, there := published.Data[keys.PublicFile(id)]; !there {
-		return false
-	}
 	for _, p := range w.pods {
-		if isReady(p) && !slices.Contains(of(w.states[p.Name].Keys), id) {
+		if isReady(p) && !slices.Contains(w.states[p.Name].Keys.Ready, id) {
 			return false
 		}
 	}
-	return true
+	return w.published(id)
 }
 
 // given says whether every pod has been started with the passphrases of this
