@@ -184,7 +184,8 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 	if !equality.Semantic.DeepEqual(before.Status, status) {
 		after := before.DeepCopy()
 		after.Status = status
-		if err := r.Client.Status().Patch(ctx, after, client.MergeFrom(before), client.FieldOwner(FieldManager)); client.IgnoreNotFound(err) != nil {
+		err := client.IgnoreNotFound(r.Client.Status().Patch(ctx, after, client.MergeFrom(before), client.FieldOwner(FieldManager)))
+		if err != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
 		}
 		r.tell(before, status)

@@ -14,7 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/events"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -89,13 +88,15 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world) (tended, error) {
 	}
 	t.ring = out.Ring
 	if err := r.keepRing(ctx, w, &t, inspect); err != nil {
+		t.ring = ring // the status must not tell of keys that there are not: it would count as a trace of a loss
 		return t, err
 	}
 	for _, step := range out.Steps {
 		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), string(step.Action), step.Message)
 		r.steps.WithLabelValues(string(step.Action), string(step.Reason)).Inc()
 	}
-	return t, r.keepCaller(ctx, w, &t)
+	err = r.keepCaller(ctx, w, &t)
+	return t, err
 }
 
 // startingRing is the ring to go on from: the one that was read, or the zero
@@ -361,12 +362,10 @@ func digest(key []byte, secrets ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// event tells people what has happened. It is a variable of the Reconciler's
-// recorder, so that whoever has none, as a test of one part, tells nobody.
+// event tells people what has happened.
 func (r *Reconciler) event(g *v1alpha1.AuthGateway, kind, reason, action, message string) {
 	if r.Events == nil {
 		return
 	}
-	var recorder events.EventRecorder = r.Events
-	recorder.Eventf(g, nil, kind, reason, action, "%s", message)
+	r.Events.Eventf(g, nil, kind, reason, action, "%s", message)
 }

@@ -46,6 +46,9 @@ func roleEqualsUse() error {
 			resource += "/" + c.subresource
 		}
 		used[right(c.verb, c.group, resource)] = true
+		if c.verb == "watch" { // an older API server does not stream what there is, and is asked for a list
+			used[right("list", c.group, resource)] = true
+		}
 	}
 	var wrong []string
 	for _, r := range slices.Sorted(maps.Keys(granted)) {

@@ -74,7 +74,7 @@ func (c Custody) Adopt(wanted map[Kind]string, ring Ring, seals map[string]Seal)
 // Passphrases gives what opens the ring, and first what keys are sealed with:
 // the current passphrase of a kind once every signer has been given it, until
 // then the former one, which every signer has.
-func (c Custody) Passphrases(...bool) Passphrases {
+func (c Custody) Passphrases() Passphrases {
 	of := func(kind Kind) (all []string) {
 		first, second := c.Current[kind], c.Former[kind]
 		if !c.Given[kind] && second != "" {

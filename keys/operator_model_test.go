@@ -50,7 +50,7 @@ type cluster struct {
 	broken string // the guard that is taken out
 	r, rk  *rand.Rand
 	log    []string
-	theme  int
+	theme  theme
 
 	now    time.Time // real
 	offset time.Duration
@@ -180,9 +180,9 @@ type modelOperator struct {
 	idle  time.Time // by the clock; zero: never
 }
 
-func newCluster(seed uint64, broken string) *cluster {
+func newCluster(seed uint64, of theme, broken string) *cluster {
 	c := &cluster{
-		broken: broken, theme: int(seed % 6),
+		broken: broken, theme: of,
 		r: rand.New(rand.NewPCG(seed, 7)), rk: rand.New(rand.NewPCG(seed, 8)),
 		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		lives:   map[string]*tokens{},
@@ -844,7 +844,7 @@ func (c *cluster) operate(o *modelOperator) {
 }
 
 // hesitant clusters have operators that are often held up between two moments.
-func (c *cluster) hesitant() bool { return c.theme == 2 || c.theme == 5 }
+func (c *cluster) hesitant() bool { return c.theme == ofPassphrases || c.theme == ofPassphrasesAndPods }
 
 // pause is for how long an operator is held up, or gone.
 func (c *cluster) pause() time.Duration {
@@ -1172,8 +1172,23 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 
 // ---- people, and the world outside
 
-// themes are what some clusters have more of, by the numbers in disturb.
-var themes = [][]int{{}, {2, 3, 4}, {6}, {7, 8, 4}, {9, 10}, {6, 6, 10, 10, 9}}
+// theme is what a cluster has more of than others.
+type theme int
+
+const (
+	ofEverything theme = iota
+	ofSettings
+	ofPassphrases
+	ofOrders
+	ofPods
+	ofPassphrasesAndPods
+	themes
+)
+
+// disturbances, by the theme; the numbers are those in disturb.
+var disturbances = [themes][]int{
+	ofSettings: {2, 3, 4}, ofPassphrases: {6}, ofOrders: {7, 8, 4}, ofPods: {9, 10}, ofPassphrasesAndPods: {6, 6, 10, 10, 9},
+}
 
 func (c *cluster) disturb() {
 	switch n := c.r.IntN(100); {
@@ -1190,8 +1205,8 @@ func (c *cluster) disturb() {
 	}
 	c.recent = nil
 	what := c.r.IntN(12)
-	if theme := themes[c.theme]; len(theme) > 0 && c.chance(60) {
-		what = choose(c, theme...)
+	if more := disturbances[c.theme]; len(more) > 0 && c.chance(60) {
+		what = choose(c, more...)
 	}
 	policy := &c.spec.policy
 	switch what {
@@ -1237,7 +1252,7 @@ func (c *cluster) disturb() {
 		c.spec.replicas = c.r.IntN(5)
 		c.note("scaled to %d", c.spec.replicas)
 	case 10:
-		c.troublePod()
+		c.troublePods()
 	case 11:
 		switch {
 		case c.chance(10):
@@ -1283,18 +1298,27 @@ func (c *cluster) changePassphrases() {
 	c.note("wanted %v", next)
 }
 
-func (c *cluster) troublePod() {
+// troublePods befalls one pod, or all.
+func (c *cluster) troublePods() {
 	var running []*modelPod
 	for _, p := range c.pods {
 		if p.running && p.endAt.IsZero() {
 			running = append(running, p)
 		}
 	}
-	if len(running) == 0 {
-		return
+	if len(running) > 0 && c.chance(70) {
+		running = []*modelPod{choose(c, running...)}
 	}
-	p := choose(c, running...)
-	if c.chance(15) {
+	what := c.r.IntN(100)
+	for _, p := range running {
+		c.trouble(p, what)
+	}
+	c.rollSoon()
+}
+
+func (c *cluster) trouble(p *modelPod, what int) {
+	switch {
+	case what < 15:
 		p.coldUntil = c.in(choose(c, 10*time.Minute, time.Hour, 24*time.Hour, 5*24*time.Hour))
 		if !p.keysAt.IsZero() {
 			p.keysAt = p.coldUntil
@@ -1303,23 +1327,16 @@ func (c *cluster) troublePod() {
 			p.passAt = p.coldUntil
 		}
 		c.note("pod %d has a node that cannot be reached until %v", p.name, p.coldUntil)
-		return
-	}
-	p.ready = false
-	if c.chance(50) {
-		p.running, p.stuck, p.pollAt, p.readyAt = false, false, time.Time{}, time.Time{}
-		p.startAt = c.in(20 * time.Second)
-		if c.chance(20) {
-			p.startAt = c.in(10 * time.Minute)
-		}
+	case what < 60:
+		p.ready, p.running, p.stuck, p.pollAt, p.readyAt = false, false, false, time.Time{}, time.Time{}
+		p.startAt = c.in(choose(c, 5*time.Second, 20*time.Second, 10*time.Minute))
 		c.note("pod %d restarts at %v", p.name, p.startAt)
-	} else {
+	default:
+		p.ready = false
 		p.hungUntil = c.in(choose(c, time.Minute, time.Hour, 24*time.Hour, 20*24*time.Hour))
 		p.readyAt = p.hungUntil
 		c.note("pod %d hangs until %v", p.name, p.hungUntil)
 	}
-	c.rollSoon()
-	c.poke()
 }
 
 // losePassphrases is a person who deletes P.
@@ -1510,7 +1527,7 @@ const (
 func TestTokensVerifyAndPodsStartWhateverHappensToTheOperator(t *testing.T) {
 	writes, passes, years := 0, 0, 0.0
 	for seed := range uint64(clusterRuns) {
-		c := newCluster(seed, "")
+		c := newCluster(seed, theme(seed%uint64(themes)), "")
 		begin := c.now
 		if found := c.run(clusterDisturbances); found != "" {
 			t.Fatalf("seed %d: %s", seed, found)

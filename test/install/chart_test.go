@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,7 +77,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 	for _, name := range append([]string{namespace, number}, watched...) {
 		makeNamespace(t, c.cluster, name)
 	}
-	restricted := kubernetestest.Namespace(t)
+	restricted, operator := kubernetestest.Namespace(t), buildOperator(t)
 
 	for _, test := range []struct {
 		name, values string
@@ -228,7 +227,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			}
 			r.isWhole(t)
 			checkWorkload(t, r)
-			operatorTakes(t, r.operator(t).Args)
+			operatorTakes(t, operator, r.operator(t).Args)
 			if test.check != nil {
 				test.check(t, r)
 			}
@@ -396,27 +395,21 @@ func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
 	}
 }
 
-// operatorProgram is the operator, built from what is here.
-var operatorProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "operator-")
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.Command("go", "build", "-o", dir, "./cmd/operator")
+// buildOperator builds the operator from what is here.
+func buildOperator(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/operator")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the operator: %w: %s", err, out)
+		t.Fatalf("build the operator: %v: %s", err, out)
 	}
-	return filepath.Join(dir, "operator"), nil
-})
+	return filepath.Join(dir, "operator")
+}
 
 // operatorTakes: the operator understands what it would be started with.
-func operatorTakes(t *testing.T, args []string) {
+func operatorTakes(t *testing.T, program string, args []string) {
 	t.Helper()
-	program, err := operatorProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
 	// Flags are read before anything is done, which here is little.
 	if out, err := exec.CommandContext(t.Context(), program, append(slices.Clone(args), "version")...).CombinedOutput(); err != nil {
 		t.Errorf("the operator does not take %q: %v\n%s", args, err, out)

@@ -39,10 +39,11 @@ import (
 func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 	c := connect(t)
 	installServiceMonitors(t, c)
+	program := buildOperator(t)
 
 	t.Run("by Kustomize", func(t *testing.T) {
 		c.applyDefault(t)
-		o := c.startOperator(t, client.ObjectKey{Namespace: "auth-gateway-system", Name: "auth-gateway-controller-manager"})
+		o := c.startOperator(t, program, client.ObjectKey{Namespace: "auth-gateway-system", Name: "auth-gateway-controller-manager"})
 		o.works(t, kubernetestest.Namespace(t))
 		reader := c.account(t, kubernetestest.Namespace(t), "prometheus")
 		o.showsMetrics(t, http.StatusForbidden, reader)
@@ -63,7 +64,7 @@ func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 		reader := c.account(t, kubernetestest.Namespace(t), "prometheus")
 		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
 		r.must(t, "install", "{crds: {install: false}, metrics: {readers: [{namespace: "+reader.Namespace+", name: prometheus}]}}")
-		o := c.startOperator(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
+		o := c.startOperator(t, program, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
 		o.works(t, kubernetestest.Namespace(t))
 		o.showsMetrics(t, http.StatusOK, reader)
 		o.showsMetrics(t, http.StatusForbidden, c.account(t, r.namespace, "somebody"))
@@ -74,7 +75,7 @@ func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
 		r.must(t, "install", "{watchNamespaces: ["+shop+"], crds: {install: false}, rbac: {userRoles: false}, metrics: {enabled: false}}")
 		other := c.gateway(t, elsewhere)
-		o := c.startOperator(t, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
+		o := c.startOperator(t, program, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
 		o.works(t, shop)
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil || len(other.Status.Conditions) != 0 {
 			t.Errorf("it looks after a namespace that it was not given: %v, %v", other.Status, err)
@@ -85,17 +86,12 @@ func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 // runningOperator is the operator, as a process of its own.
 type runningOperator struct {
 	cluster
-	program string
 	metrics string // its address; empty: there are none
 }
 
 // startOperator starts the operator as its Deployment would.
-func (c cluster) startOperator(t *testing.T, deployment client.ObjectKey) runningOperator {
+func (c cluster) startOperator(t *testing.T, program string, deployment client.ObjectKey) runningOperator {
 	t.Helper()
-	program, err := operatorProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var d appsv1.Deployment
 	if err := c.Get(t.Context(), deployment, &d); err != nil {
 		t.Fatal(err)
@@ -104,7 +100,7 @@ func (c cluster) startOperator(t *testing.T, deployment client.ObjectKey) runnin
 	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"), client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
 	// The last of two flags counts.
 	args := append(slices.Clone(d.Spec.Template.Spec.Containers[0].Args), "--health-probe-bind-address="+health)
-	o := runningOperator{cluster: c, program: program}
+	o := runningOperator{cluster: c}
 	if !slices.Contains(args, "--metrics-bind-address=0") {
 		o.metrics = freeAddress(t)
 		args = append(args, "--metrics-bind-address="+o.metrics)

@@ -1,0 +1,415 @@
+package keys
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// keeper is somebody who tends a ring: a story that is told pass by pass. What
+// it is told of signers is in given, loaded and seen.
+type keeper struct {
+	t         *testing.T
+	ring      Ring
+	custody   Custody
+	wanted    map[Kind]string
+	policy    Policy
+	now       time.Time
+	given     bool
+	loaded    bool
+	seen      bool
+	published bool
+}
+
+func newKeeper(t *testing.T) *keeper {
+	k := &keeper{
+		t: t, policy: testPolicy(), now: start, given: true, loaded: true, seen: true, published: true,
+		wanted: map[Kind]string{Access: "access A", Refresh: "refresh A"},
+	}
+	k.pass()
+	k.now = start.Add(time.Hour)
+	return k
+}
+
+func (k *keeper) tending() Tending {
+	return Tending{
+		Ring: k.ring, Custody: k.custody, Wanted: k.wanted, Policy: k.policy, Now: k.now,
+		Seen:      func(string) bool { return k.seen },
+		Published: func(string) bool { return k.published },
+		Given:     func(map[Kind]string) bool { return k.given },
+		Loaded:    k.loaded, Inspect: Inspect,
+	}
+}
+
+func (k *keeper) pass() Tended {
+	k.t.Helper()
+	out, err := tend(modelWorkshop, k.tending())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.ring, k.custody = out.Ring, out.Custody
+	return out
+}
+
+// passes until nothing changes any more.
+func (k *keeper) passes() {
+	k.t.Helper()
+	for range 20 {
+		custody := k.custody
+		if out := k.pass(); len(out.Steps) == 0 && k.custody.Equal(custody) {
+			return
+		}
+	}
+	k.t.Fatal("no end of passes")
+}
+
+// rotate lets both waits of every published key pass.
+func (k *keeper) rotate() {
+	k.t.Helper()
+	for range 3 {
+		k.passes()
+		k.now = k.now.Add(k.policy.lead())
+	}
+	k.passes()
+}
+
+// kept is "current", "current < former" while signers are given the current one,
+// and "current ! former" when there is no way back.
+func (k *keeper) kept(kind Kind) string {
+	text := k.custody.Current[kind]
+	if former := k.custody.Former[kind]; former != "" {
+		text += map[bool]string{true: " ! ", false: " < "}[k.custody.Given[kind]] + former
+	}
+	return text
+}
+
+// sealed is what opens the private halves of a kind, one or more.
+func (k *keeper) sealed(kind Kind) string {
+	var found []string
+	for _, key := range k.ring.Keys {
+		for _, letter := range []string{"A", "B", "C", "T"} {
+			passphrase := string(kind) + " " + letter
+			if seals := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Kind == kind && seals[key.ID] == SealCurrent && !slices.Contains(found, letter) {
+				found = append(found, letter)
+			}
+		}
+	}
+	slices.Sort(found)
+	return strings.Join(found, "")
+}
+
+func (k *keeper) expect(kind Kind, kept, sealed string) {
+	k.t.Helper()
+	if k.kept(kind) != kept || k.sealed(kind) != sealed {
+		k.t.Fatalf("%s: kept %q, sealed with %q; want %q and %q", kind, k.kept(kind), k.sealed(kind), kept, sealed)
+	}
+}
+
+func TestTheFirstPassphrasesSealTheFirstKeys(t *testing.T) {
+	k := newKeeper(t)
+	k.expect(Access, "access A", "A")
+	k.expect(Refresh, "refresh A", "A")
+	if out := k.pass(); len(out.Steps) > 0 || out.Idle.Reason != Steady {
+		t.Errorf("%v, %v", out.Steps, out.Idle)
+	}
+}
+
+func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) {
+	k := newKeeper(t)
+	k.given, k.loaded = false, false
+	k.wanted = map[Kind]string{Access: "access B", Refresh: "refresh B"}
+	k.policy.Rotate = "meanwhile"
+	k.passes()
+	k.expect(Access, "access B < access A", "A") // the new key, too
+	k.expect(Refresh, "refresh B < refresh A", "A")
+
+	k.given = true
+	k.pass()
+	k.expect(Access, "access B ! access A", "B")
+	k.passes()
+	k.expect(Access, "access B ! access A", "B") // some still have the ring before
+
+	k.loaded = true
+	k.pass()
+	k.expect(Access, "access B", "B")
+	k.expect(Refresh, "refresh B", "B")
+}
+
+// A copy of a key that somebody made under the former passphrase is worth
+// nothing when it is replaced.
+func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
+	k := newKeeper(t)
+	before, _ := k.ring.Signing(Access)
+	k.wanted = map[Kind]string{Access: "access B"}
+	k.rotate()
+	after, _ := k.ring.Signing(Access)
+	if after.ID == before.ID || after.Resealed {
+		t.Errorf("%s signs, resealed %v", after.ID, after.Resealed)
+	}
+	k.expect(Access, "access B", "B")
+}
+
+func TestOneKindChangesAlone(t *testing.T) {
+	k := newKeeper(t)
+	refresh, _ := k.ring.Signing(Refresh)
+	k.wanted = map[Kind]string{Access: "access B", Refresh: "refresh A"}
+	k.rotate()
+	k.expect(Access, "access B", "B")
+	k.expect(Refresh, "refresh A", "A")
+	if still, _ := k.ring.Signing(Refresh); still.ID != refresh.ID {
+		t.Error("the refresh key was replaced")
+	}
+}
+
+// While the one kind is past the way back, the other begins.
+func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
+	k := newKeeper(t)
+	k.loaded = false
+	k.wanted[Access] = "access B"
+	k.passes()
+	k.given = false
+	k.wanted[Refresh] = "refresh B"
+	k.passes()
+	k.expect(Access, "access B ! access A", "B")
+	k.expect(Refresh, "refresh B < refresh A", "A")
+}
+
+func TestUntilEveryoneHasItAnotherMayBeWanted(t *testing.T) {
+	k := newKeeper(t)
+	k.given = false
+	k.wanted[Access] = "access B"
+	k.passes()
+	k.wanted[Access] = "access C"
+	if out := k.pass(); len(out.Waits) > 0 {
+		t.Errorf("%v waits", out.Waits)
+	}
+	k.expect(Access, "access C < access A", "A")
+	k.wanted[Access] = "access A"
+	k.pass()
+	k.expect(Access, "access A", "A")
+	if k.passes(); k.ring.Generation != 2 {
+		t.Error("the ring has changed")
+	}
+}
+
+func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
+	for _, next := range []string{"access C", "access A"} {
+		t.Run(next, func(t *testing.T) {
+			k := newKeeper(t)
+			k.loaded = false
+			k.wanted[Access] = "access B"
+			k.passes()
+			k.wanted[Access] = next
+			if out := k.pass(); !slices.Equal(out.Waits, []Kind{Access}) {
+				t.Errorf("%v waits", out.Waits)
+			}
+			k.expect(Access, "access B ! access A", "B")
+			k.loaded = true
+			k.passes()
+			k.expect(Access, next, next[len("access "):])
+		})
+	}
+}
+
+// A passphrase that opens both kinds would take the wall between them down.
+func TestThePassphraseOfOneKindIsNotTakenForTheOther(t *testing.T) {
+	k := newKeeper(t)
+	k.wanted = map[Kind]string{Access: "refresh A", Refresh: "access A"}
+	if out := k.pass(); !slices.Equal(out.Waits, []Kind{Access, Refresh}) {
+		t.Errorf("%v waits", out.Waits)
+	}
+	k.wanted = map[Kind]string{Access: "the same", Refresh: "the same"}
+	if out := k.pass(); !slices.Equal(out.Waits, []Kind{Refresh}) {
+		t.Errorf("%v waits", out.Waits)
+	}
+}
+
+func TestWhatIsNotWantedStays(t *testing.T) {
+	k := newKeeper(t)
+	k.wanted = nil
+	k.passes()
+	k.expect(Access, "access A", "A")
+}
+
+// lose makes a ring that is sealed with T, which nobody has any more.
+func lose(t *testing.T) *keeper {
+	k := newKeeper(t)
+	k.wanted = map[Kind]string{Access: "access T", Refresh: "refresh T"}
+	k.rotate()
+	k.custody, k.wanted = Custody{}, map[Kind]string{Access: "access A", Refresh: "refresh A"}
+	k.pass()
+	k.expect(Access, "access A", "T")
+	return k
+}
+
+func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
+	k := lose(t)
+	before := k.ring.Generation
+	k.now = k.now.Add(90 * 24 * time.Hour)
+	if out := k.pass(); out.Idle.Reason != Unopenable || k.ring.Generation != before {
+		t.Errorf("%v, generation %d", out.Idle, k.ring.Generation)
+	}
+}
+
+// Whoever still runs has the passphrase that was found. To seal with the one
+// that was adopted meanwhile would shut them out.
+func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
+	k := lose(t)
+	k.given, k.loaded = false, false
+	k.wanted = map[Kind]string{Access: "access T", Refresh: "refresh T"}
+	k.passes()
+	k.expect(Access, "access T ! access A", "T")
+	k.loaded = true
+	k.passes()
+	k.expect(Access, "access T", "T")
+}
+
+// A change that came between does not have to get through first: it cannot.
+func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
+	k := lose(t)
+	k.loaded = false
+	k.wanted = map[Kind]string{Access: "access B"}
+	k.passes()
+	k.expect(Access, "access B ! access A", "T")
+	k.wanted = map[Kind]string{Access: "access T"}
+	k.passes()
+	k.expect(Access, "access T ! access B", "T")
+}
+
+func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
+	ring := lose(t).ring
+	signing, _ := ring.Signing(Access)
+	waiting := Key{ID: "waiting", Kind: Access, Phase: Published}
+	ring.Keys = append(ring.Keys, waiting)
+	for _, given := range []bool{true, false} {
+		c := Custody{
+			Current: map[Kind]string{Access: "B"}, Former: map[Kind]string{Access: "A"}, Given: map[Kind]bool{Access: given},
+		}
+		for _, want := range []string{"A", "T"} {
+			seals := map[string]Seal{signing.ID: SealUnknown, waiting.ID: SealFormer}
+			next, waits := c.Adopt(map[Kind]string{Access: want}, ring, seals)
+			if !next.Equal(c) || len(waits) != 1 {
+				t.Errorf("given %v, %s is wanted: %v waits", given, want, waits)
+			}
+			seals[waiting.ID] = SealCurrent
+			if next, waits := c.Adopt(map[Kind]string{Access: want}, ring, seals); next.Equal(c) || len(waits) > 0 {
+				t.Errorf("given %v, %s is wanted, and nothing is in the way: %v waits", given, want, waits)
+			}
+		}
+	}
+}
+
+// Those who run cannot open the new key, and those who could do not start. If
+// the new key waited for either, it would for ever.
+func TestARotationAwayFromWhatIsLostWaitsForPublicationAlone(t *testing.T) {
+	k := lose(t)
+	k.seen, k.published = false, false
+	k.policy.Rotate = "it is lost"
+	k.rotate()
+	k.expect(Access, "access A", "AT")
+	k.published = true
+	k.rotate()
+	k.expect(Access, "access A", "A")
+	if !k.ring.Honoured("it is lost") {
+		t.Error("not honoured")
+	}
+}
+
+// Between the write of a ring and that of what is published of it lies whatever
+// can befall a program. The lead is for those who read what is published.
+func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
+	k := newKeeper(t)
+	k.seen = false
+	k.policy.Rotate = "now"
+	k.passes()
+	for range 5 {
+		k.now = k.now.Add(k.policy.lead())
+		if out := k.pass(); len(out.Steps) > 0 || out.Idle.When.After(k.now.Add(recheck)) {
+			t.Fatalf("%v; again at %v", out.Steps, out.Idle.When)
+		}
+	}
+	k.seen = true
+	if out := k.pass(); len(out.Steps) != 2 || out.Steps[0].Reason != Announced {
+		t.Fatalf("%v", out.Steps)
+	}
+	for _, want := range []Reason{DeadlineReached, LeadPassed} {
+		k.now = k.now.Add(k.policy.lead() - time.Second)
+		if out := k.pass(); len(out.Steps) > 0 {
+			t.Fatalf("%v too early", out.Steps)
+		}
+		k.now = k.now.Add(time.Second)
+		if out := k.pass(); len(out.Steps) != 2 || out.Steps[0].Reason != want {
+			t.Fatalf("%v, want %s", out.Steps, want)
+		}
+	}
+}
+
+// An announcement is told from the birth of a key by its time.
+func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
+	k := newKeeper(t)
+	k.policy.Rotate = "now"
+	k.pass()
+	k.now = k.now.Add(-10 * time.Second) // another clock
+	k.passes()
+	for _, key := range k.ring.Keys {
+		if key.unannounced() || key.Since.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
+			t.Errorf("%s since %v", key.Phase, key.Since)
+		}
+	}
+}
+
+func TestAPolicyThatDoesNotHoldAnnouncesNothing(t *testing.T) {
+	k := newKeeper(t)
+	k.seen = false
+	k.policy.Rotate = "now"
+	k.passes()
+	k.seen, k.policy.PublishLead = true, 0
+	if out := k.pass(); len(out.Steps) > 0 || out.Idle.Reason != PolicyInvalid {
+		t.Errorf("%v, %v", out.Steps, out.Idle)
+	}
+}
+
+func TestWithoutPassphrasesTheRingStays(t *testing.T) {
+	k := newKeeper(t)
+	k.custody, k.wanted, k.policy.Rotate = Custody{}, nil, "now"
+	out, err := tend(modelWorkshop, k.tending())
+	if !errors.Is(err, ErrPassphrase) || out.Ring.Generation != k.ring.Generation || len(out.Steps) > 0 {
+		t.Errorf("%v, generation %d, %v", err, out.Ring.Generation, out.Steps)
+	}
+}
+
+func TestACustodyIsAValue(t *testing.T) {
+	c := Custody{Current: map[Kind]string{Access: "A"}}
+	next, _ := c.Adopt(map[Kind]string{Access: "B", Refresh: "C"}, Ring{}, nil)
+	if !maps.Equal(c.Current, map[Kind]string{Access: "A"}) || len(c.Former)+len(c.Given) > 0 {
+		t.Errorf("%v", c)
+	}
+	given := next.give(true, Ring{}, nil)
+	for _, other := range []Custody{c, {}, given} {
+		if next.Equal(other) || other.Equal(next) {
+			t.Errorf("%v equals %v", next, other)
+		}
+	}
+	if again := next.give(false, Ring{}, nil); !again.Equal(next) || next.Given[Access] {
+		t.Errorf("%v", again)
+	}
+}
+
+func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
+	k := newKeeper(t)
+	k.ring, k.custody = Ring{}, Custody{}
+	out, err := Tend(k.tending())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := FromFiles(out.Ring.Files())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ring, out.Custody.Passphrases()); err != nil {
+		t.Error(err)
+	}
+}
