@@ -61,11 +61,10 @@ type cluster struct {
 	every []string // all passphrases that ever were, the latest first
 	count int
 
-	k         ringHome
-	p         custodyHome
-	c, cWas   publicHome // cWas: a moment ago, as in a cache
-	d, dWas   deployment
-	published Ring // what consumers last got of C
+	k       ringHome
+	p       custodyHome
+	c, cWas publicHome // cWas: a moment ago, as in a cache
+	d, dWas deployment
 
 	pods      []*modelPod
 	operators [2]*modelOperator
