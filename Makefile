@@ -1,7 +1,7 @@
 # Needs Go, and nothing else that it does not get by itself.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-FUZZTIME ?= 5s
+FUZZTIME ?= 10000x
 
 .PHONY: help
 help: ## This list.
@@ -29,7 +29,7 @@ test: ## Run every test, against a real PostgreSQL and a real Kubernetes API ser
 	hack/test.sh
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz target for FUZZTIME (5s).
+fuzz: ## Run each fuzz target for FUZZTIME (10000x).
 	hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
