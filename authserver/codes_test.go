@@ -207,13 +207,13 @@ func TestASecondCodeTakesThePlaceOfTheFirst(t *testing.T) {
 	} {
 		first, second := ask(), ask()
 		want(t, http.StatusBadRequest, redeem[purpose](n, u, first), "the first of", purpose)
-		if purpose == "email change" {
-			u.email = "new." + u.email
-		}
 		if reply := redeem[purpose](n, u, second); !succeeded(reply) {
 			t.Errorf("the second of %s: %v", purpose, reply)
 		}
-		if purpose == "recovery" {
+		switch purpose {
+		case "email change":
+			u.email = "new." + u.email
+		case "recovery":
 			u.password = "a password that is new"
 			u.tokens = n.signIn(u)
 		}
