@@ -20,6 +20,26 @@ run: bin/authserver ## Run it with a PostgreSQL of its own, until Ctrl-C.
 bin/authserver:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver
 
+.PHONY: up
+up: bin/cluster ## Run all of it in a Kubernetes cluster on this machine (kind, or without Docker).
+	@bin/cluster up
+
+.PHONY: status
+status: bin/cluster ## Tell what of the cluster runs.
+	@bin/cluster status
+
+.PHONY: down
+down: bin/cluster ## Remove the cluster, and all that it has left on this machine.
+	@bin/cluster down
+
+.PHONY: bin/cluster
+bin/cluster:
+	@go build -o bin/cluster ./hack/cluster
+
+.PHONY: e2e
+e2e: ## Test the operator and real pods, in what make up made or what KUBECONFIG names.
+	go test -count=1 -timeout 40m -v ./test/e2e
+
 .PHONY: manifests
 manifests: ## Print what config/default makes of the operator, for kubectl apply.
 	@go tool -modfile=hack/tools/kubernetes/go.mod kustomize build config/default

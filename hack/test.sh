@@ -29,10 +29,11 @@ fi
 hack/fuzz.sh
 
 # Those that need no Kubernetes API server come first: to bring one may mean to
-# build it, once, which takes minutes.
+# build it, once, which takes minutes. Those that need a whole cluster are for
+# make e2e.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs")
+go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -v '/test/e2e$')
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
 go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null

@@ -1,13 +1,16 @@
-// Package localkubernetes gets the two programs that a Kubernetes API server
-// consists of, kube-apiserver and etcd, for tests. Whatever the machine is, a
-// test that needs an API server gets one: the programs are found, downloaded, or
-// built from source, which takes minutes and happens once.
+// Package localkubernetes gets the programs of Kubernetes: the two that an API
+// server consists of, kube-apiserver and etcd, for tests, and all the others of a
+// whole node, for hack/localcluster. Whatever the machine is, a test that needs an
+// API server gets one: the programs are found, downloaded, or built from source,
+// which takes minutes and happens once.
 //
-// kubernetestest runs them.
+// kubernetestest runs the two.
 package localkubernetes
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +44,7 @@ type source func(ctx context.Context, log io.Writer, scratch string) (dir string
 // where that has not happened yet. What takes its time is told on log.
 func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	if dir := os.Getenv(variable); dir != "" {
-		if missing := missingIn(dir); missing != "" {
+		if missing := missingIn(dir, apiServer); missing != "" {
 			return "", fmt.Errorf("%s is %s, and there is no %s: name a folder that has it, or unset the variable to have the programs downloaded or built", variable, dir, missing)
 		}
 		return filepath.Abs(dir)
@@ -50,11 +53,60 @@ func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("%w; or set %s to a folder that has kube-apiserver and etcd", err, variable)
 	}
-	return cached(ctx, log, filepath.Join(cache, "auth-gateway"), downloadFrom(envtestIndex), build)
+	dir, err = cached(ctx, log, filepath.Join(cache, "auth-gateway", assetsName()), apiServer, downloadFrom(envtestIndex), build(apiServer))
+	if err != nil {
+		return "", fmt.Errorf("get the programs of a Kubernetes API server, or set %s to a folder that has kube-apiserver and etcd: %w", variable, err)
+	}
+	return dir, nil
+}
+
+func assetsName() string {
+	return strings.Join([]string{"kubernetes", version, runtime.GOOS, runtime.GOARCH}, "-")
+}
+
+// Node gives a folder that has what a node needs besides the two of Assets: those
+// of Kubernetes, kubectl, containerd, runc, the plugins of CNI, and CoreDNS. They
+// are built where they are not in the user's cache yet. runc needs a C compiler,
+// pkg-config and libseccomp.
+func Node(ctx context.Context, log io.Writer) (dir string, err error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	digest := sha256.New()
+	for _, module := range []string{kubernetesModule, containerdModule, runcModule, cniModule, corednsModule} {
+		// All that is built has its version there.
+		sums, err := os.ReadFile(filepath.Join(root, module, "go.sum"))
+		if err != nil {
+			return "", err
+		}
+		sources, err := filepath.Glob(filepath.Join(root, module, "*.go"))
+		if err != nil {
+			return "", err
+		}
+		digest.Write(sums)
+		for _, path := range sources {
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return "", err
+			}
+			digest.Write(content)
+		}
+	}
+	name := strings.Join([]string{"node", version, runtime.GOOS, runtime.GOARCH, hex.EncodeToString(digest.Sum(nil)[:6])}, "-")
+	dir, err = cached(ctx, log, filepath.Join(cache, "auth-gateway", name), node, build(node))
+	if err != nil {
+		return "", fmt.Errorf("get the programs of a Kubernetes node: %w", err)
+	}
+	return dir, nil
 }
 
 // missingIn names a program that dir lacks; "" means that all are there.
-func missingIn(dir string) string {
+func missingIn(dir string, programs []program) string {
 	for _, p := range programs {
 		if _, err := exec.LookPath(filepath.Join(dir, p.name)); err != nil {
 			return p.name
@@ -65,12 +117,11 @@ func missingIn(dir string) string {
 
 // cached gives the folder in the cache, and has it filled by the first source
 // that can. Tests of several packages start at once: one of them does the work.
-func cached(ctx context.Context, log io.Writer, cache string, sources ...source) (_ string, err error) {
-	dir := filepath.Join(cache, strings.Join([]string{"kubernetes", version, runtime.GOOS, runtime.GOARCH}, "-"))
-	if missingIn(dir) == "" {
+func cached(ctx context.Context, log io.Writer, dir string, programs []program, sources ...source) (_ string, err error) {
+	if missingIn(dir, programs) == "" {
 		return dir, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
 	unlock, err := lock(ctx, log, dir+".lock")
@@ -78,7 +129,7 @@ func cached(ctx context.Context, log io.Writer, cache string, sources ...source)
 		return "", err
 	}
 	defer unlock()
-	if missingIn(dir) == "" {
+	if missingIn(dir, programs) == "" {
 		return dir, nil
 	}
 
@@ -93,8 +144,8 @@ func cached(ctx context.Context, log io.Writer, cache string, sources ...source)
 			return "", err
 		}
 		got, err := get(ctx, log, unfinished)
-		if err == nil && missingIn(got) != "" {
-			err = fmt.Errorf("%s is missing in %s", missingIn(got), got)
+		if err == nil && missingIn(got, programs) != "" {
+			err = fmt.Errorf("%s is missing in %s", missingIn(got, programs), got)
 		}
 		if err != nil {
 			failures = append(failures, err)
@@ -102,7 +153,7 @@ func cached(ctx context.Context, log io.Writer, cache string, sources ...source)
 		}
 		return dir, errors.Join(os.RemoveAll(dir), os.Rename(got, dir))
 	}
-	return "", fmt.Errorf("get the programs of a Kubernetes API server, or set %s to a folder that has kube-apiserver and etcd: %w", variable, errors.Join(failures...))
+	return "", errors.Join(failures...)
 }
 
 // lock waits until no other process has the file locked. The system drops a lock
@@ -121,11 +172,11 @@ func lock(ctx context.Context, log io.Writer, path string) (unlock func(), err e
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		if !told {
-			fmt.Fprintln(log, "another process is getting kube-apiserver and etcd; waiting for it")
+			fmt.Fprintln(log, "another process is getting them; waiting for it")
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another process that is getting kube-apiserver and etcd: %w", ctx.Err()), f.Close())
+			return nil, errors.Join(fmt.Errorf("wait for another process that is getting them: %w", ctx.Err()), f.Close())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -63,19 +63,19 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 	for i := range 5 {
 		wait.Go(func() {
 			var log bytes.Buffer
-			dir, err := cached(t.Context(), &log, cache, slow)
-			if err != nil || missingIn(dir) != "" {
+			dir, err := cached(t.Context(), &log, filepath.Join(cache, "programs"), apiServer, slow)
+			if err != nil || missingIn(dir, apiServer) != "" {
 				t.Errorf("%q, %v", dir, err)
 			}
 			dirs.Store(dir, i)
-			if got := log.String(); got != "" && got != "another process is getting kube-apiserver and etcd; waiting for it\n" {
+			if got := log.String(); got != "" && got != "another process is getting them; waiting for it\n" {
 				t.Errorf("the log says %q", got)
 			}
 		})
 	}
 	wait.Wait()
 	never := func(context.Context, io.Writer, string) (string, error) { return "", errors.New("asked in vain") }
-	dir, err := cached(t.Context(), io.Discard, cache, never)
+	dir, err := cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, never)
 	if err != nil {
 		t.Errorf("the next day: %v", err)
 	}
@@ -84,7 +84,7 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 		t.Errorf("they were got %d times", n)
 	}
 	dirs.Range(func(dir, _ any) bool {
-		want := filepath.Join(cache, "kubernetes-"+version+"-"+runtime.GOOS+"-"+runtime.GOARCH)
+		want := filepath.Join(cache, "programs")
 		if dir != want {
 			t.Errorf("got %s, want %s", dir, want)
 		}
@@ -98,7 +98,7 @@ func TestWhoeverWaitsForAnotherCanBeCalledOff(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		_, _ = cached(context.Background(), io.Discard, cache, func(context.Context, io.Writer, string) (string, error) {
+		_, _ = cached(context.Background(), io.Discard, filepath.Join(cache, "programs"), apiServer, func(context.Context, io.Writer, string) (string, error) {
 			close(held)
 			<-release
 			return "", errors.New("enough")
@@ -107,7 +107,7 @@ func TestWhoeverWaitsForAnotherCanBeCalledOff(t *testing.T) {
 	<-held
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := cached(ctx, io.Discard, cache); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := cached(ctx, io.Discard, filepath.Join(cache, "programs"), apiServer); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 	close(release)
@@ -122,19 +122,19 @@ func TestTheNextSourceIsAskedAndOnlyWholeFoldersAreKept(t *testing.T) {
 		fill(t, scratch, "etcd")
 		return scratch, nil
 	}
-	_, err := cached(t.Context(), io.Discard, cache, fails, half)
-	for _, want := range []string{"no way out", "kube-apiserver is missing", variable} {
+	_, err := cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, fails, half)
+	for _, want := range []string{"no way out", "kube-apiserver is missing"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}
 	}
-	left, _ := filepath.Glob(filepath.Join(cache, "kubernetes-*"))
+	left, _ := filepath.Glob(filepath.Join(cache, "programs*"))
 	if len(left) != 1 || !strings.HasSuffix(left[0], ".lock") {
 		t.Errorf("there is left: %v", left)
 	}
 
 	below := func(_ context.Context, _ io.Writer, scratch string) (string, error) {
-		if missingIn(scratch) != "etcd" {
+		if missingIn(scratch, apiServer) != "etcd" {
 			t.Error("what the source before left is in the way")
 		}
 		dir := filepath.Join(scratch, "below")
@@ -145,8 +145,8 @@ func TestTheNextSourceIsAskedAndOnlyWholeFoldersAreKept(t *testing.T) {
 		return dir, nil
 	}
 	var log bytes.Buffer
-	dir, err := cached(t.Context(), &log, cache, fails, half, below)
-	if err != nil || missingIn(dir) != "" {
+	dir, err := cached(t.Context(), &log, filepath.Join(cache, "programs"), apiServer, fails, half, below)
+	if err != nil || missingIn(dir, apiServer) != "" {
 		t.Errorf("%q, %v", dir, err)
 	}
 	if log.Len() != 0 {
@@ -164,14 +164,14 @@ func TestAFolderThatLostAProgramIsFilledAnew(t *testing.T) {
 		fill(t, scratch, "etcd", "kube-apiserver")
 		return scratch, nil
 	}
-	dir, err := cached(t.Context(), io.Discard, cache, whole)
+	dir, err := cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, whole)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "etcd")); err != nil {
 		t.Fatal(err)
 	}
-	if dir, err = cached(t.Context(), io.Discard, cache, whole); err != nil || missingIn(dir) != "" {
+	if dir, err = cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, whole); err != nil || missingIn(dir, apiServer) != "" {
 		t.Errorf("%q, %v", dir, err)
 	}
 }
@@ -231,12 +231,12 @@ func TestWhatCanBeDownloadedGetsIntoTheCache(t *testing.T) {
 	defer server.Close()
 
 	var log bytes.Buffer
-	dir, err := cached(t.Context(), &log, t.TempDir(), downloadFrom(server.URL+"/index"))
+	dir, err := cached(t.Context(), &log, filepath.Join(t.TempDir(), "programs"), apiServer, downloadFrom(server.URL+"/index"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if missingIn(dir) != "" {
-		t.Errorf("there is no %s in %s", missingIn(dir), dir)
+	if missingIn(dir, apiServer) != "" {
+		t.Errorf("there is no %s in %s", missingIn(dir, apiServer), dir)
 	}
 	if !strings.HasPrefix(log.String(), "downloading kube-apiserver and etcd") {
 		t.Errorf("the log says %q", log.String())
@@ -259,7 +259,7 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	if err := right.build(t.Context(), &log, root, into, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source, once; about no time on 2 cores\n(still building slow, for \S+ now\n)+$`)
+	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source, once; up to no time on 2 cores\n(still building slow, for \S+ now\n)+$`)
 	if !want.MatchString(log.String()) {
 		t.Errorf("the log says %q", log.String())
 	}

@@ -27,8 +27,9 @@ const (
 // fetched is the version that is got where the machine has none.
 const fetched = embedded.V18
 
-// findOrGet gives the folder of initdb and postgres.
-func findOrGet(ctx context.Context, progress io.Writer) (string, error) {
+// Programs gives the folder of initdb and postgres: what the machine has, or what
+// is got for it, which is told on progress.
+func Programs(ctx context.Context, progress io.Writer) (string, error) {
 	if dir := os.Getenv(binDirVariable); dir != "" {
 		if !hasPrograms(dir) {
 			return "", fmt.Errorf("%s is %s, and there are no initdb and postgres: name the folder that has them", binDirVariable, dir)

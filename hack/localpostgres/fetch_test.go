@@ -20,7 +20,7 @@ import (
 // embedded-postgres does.
 func jar(t *testing.T) []byte {
 	t.Helper()
-	programs, err := findOrGet(t.Context(), os.Stderr)
+	programs, err := Programs(t.Context(), os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestTheProgramsAreFetchedWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("the test above did it")
 	}
-	if _, err := findOrGet(t.Context(), os.Stderr); err != nil { // while we are root
+	if _, err := Programs(t.Context(), os.Stderr); err != nil { // while we are root
 		t.Fatal(err)
 	}
 	account, err := unprivileged()
@@ -163,7 +163,7 @@ func TestAFetchThatFailsSaysWhatToDo(t *testing.T) {
 
 func TestAFolderWithoutProgramsIsRefusedByName(t *testing.T) {
 	t.Setenv(binDirVariable, t.TempDir())
-	if _, err := findOrGet(t.Context(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), binDirVariable) {
+	if _, err := Programs(t.Context(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), binDirVariable) {
 		t.Error(err)
 	}
 }

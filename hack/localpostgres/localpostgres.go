@@ -69,7 +69,7 @@ type Server struct {
 // the start alone.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	// Getting them takes a minute or more, which a person should see.
-	programs, err := findOrGet(ctx, os.Stderr)
+	programs, err := Programs(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}

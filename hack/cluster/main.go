@@ -1,0 +1,47 @@
+// Command cluster is `make up`, `make down` and `make status`: Auth Gateway in a
+// Kubernetes cluster on this machine. hack/localcluster says how.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/auth-gateway/auth-gateway/hack/localcluster"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "supervise" { // by up, for itself
+		return localcluster.Supervise(args[1])
+	}
+	if len(args) != 1 {
+		return errors.New("usage: cluster up | status | down")
+	}
+	c, err := localcluster.New(os.Stderr)
+	if err != nil {
+		return err
+	}
+	switch args[0] {
+	case "up":
+		return c.Up(ctx, os.Stdout)
+	case "status":
+		return c.Status(ctx, os.Stdout)
+	case "down":
+		return c.Down(ctx)
+	default:
+		return fmt.Errorf("%q is neither up nor status nor down", args[0])
+	}
+}

@@ -1,0 +1,9 @@
+//go:build tools
+
+// Package runc keeps in go.mod what the program needs that hack/localkubernetes
+// builds; nothing compiles it.
+package runc
+
+import (
+	_ "github.com/opencontainers/runc"
+)

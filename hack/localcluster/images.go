@@ -1,0 +1,286 @@
+package localcluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/auth-gateway/auth-gateway/hack/localkubernetes"
+	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+)
+
+// An image is put together from files of this machine. Its tag is a digest of
+// them, so that pods change when it does.
+type image struct {
+	name    string // with its tag
+	archive string // empty: the node pulls it
+}
+
+type images struct {
+	operator, server, agent, postgres image
+	more                              []image // which the node needs itself
+	coredns                           string  // of them; empty: the cluster has its own
+}
+
+func (i images) archives() []string {
+	var archives []string
+	for _, one := range append([]image{i.operator, i.server, i.agent, i.postgres}, i.more...) {
+		if one.archive != "" {
+			archives = append(archives, one.archive)
+		}
+	}
+	return archives
+}
+
+const (
+	imagesFolder = "images"
+	pauseImage   = "auth-gateway.local/pause:v1"
+	// officialPostgres is for a node that can pull it.
+	officialPostgres = "docker.io/library/postgres:17"
+)
+
+// images are built from the checkout. A node that pulls none gets PostgreSQL's,
+// and its own.
+func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) {
+	c.step("building the images")
+	if err := os.MkdirAll(c.path(imagesFolder), 0o755); err != nil {
+		return images{}, err
+	}
+	b := imageBuilder{Cluster: c}
+	if b.program, err = b.compile(ctx, filepath.Join(c.root, "hack", "kubernetes", "image"), ".", runtime.GOOS); err != nil {
+		return images{}, err
+	}
+	var made images
+	if made.operator, err = b.goImage(ctx, "auth-gateway/operator", "./cmd/operator"); err != nil {
+		return images{}, err
+	}
+	// In a container localhost is reached by nobody; as the Dockerfile has it.
+	if made.server, err = b.goImage(ctx, "auth-gateway/authserver", "./cmd/authserver", "HOST="); err != nil {
+		return images{}, err
+	}
+	if made.agent, err = b.goImage(ctx, "auth-gateway.local/agent", "./test/e2e/agent"); err != nil {
+		return images{}, err
+	}
+	made.postgres = image{name: officialPostgres}
+	if !pulls {
+		if err := b.node(ctx, &made); err != nil {
+			return images{}, err
+		}
+	}
+	return made, c.removeOthers(made.archives())
+}
+
+// removeOthers removes the images of earlier states of the checkout.
+func (c *Cluster) removeOthers(keep []string) error {
+	archives, err := filepath.Glob(c.path(imagesFolder, "*.tar"))
+	if err != nil {
+		return err
+	}
+	for _, archive := range archives {
+		if !slices.Contains(keep, archive) {
+			if err := os.Remove(archive); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+type imageBuilder struct {
+	*Cluster
+	program string // hack/kubernetes/image
+}
+
+// node adds what a node needs that pulls nothing.
+func (b imageBuilder) node(ctx context.Context, made *images) error {
+	programs, err := localkubernetes.Node(ctx, b.log)
+	if err != nil {
+		return err
+	}
+	if made.postgres, err = b.postgres(ctx); err != nil {
+		return err
+	}
+	program, err := b.compile(ctx, b.root, "./hack/localcluster/pause", "linux")
+	if err != nil {
+		return err
+	}
+	pause := image{pauseImage, b.path(imagesFolder, "pause.tar")}
+	if err := b.write(ctx, pause, []string{"-entrypoint", "/pause"}, program+"=/pause"); err != nil {
+		return err
+	}
+	coredns, err := b.tagged(ctx, "auth-gateway.local/coredns", []string{"-entrypoint", "/coredns"}, filepath.Join(programs, "coredns")+"=/coredns")
+	if err != nil {
+		return err
+	}
+	made.more, made.coredns = []image{pause, coredns}, coredns.name
+	return nil
+}
+
+// compile builds a program of a module of the checkout.
+func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) {
+	out := b.path(imagesFolder, filepath.Base(filepath.Join(module, path)))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=local", "-o", out, path)
+	cmd.Dir = module
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS="+system, "GOARCH="+runtime.GOARCH)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", path, err, said)
+	}
+	return out, nil
+}
+
+// goImage is what the Dockerfile makes of a program, without Docker.
+func (b imageBuilder) goImage(ctx context.Context, name, path string, environment ...string) (image, error) {
+	program, err := b.compile(ctx, b.root, path, "linux")
+	if err != nil {
+		return image{}, err
+	}
+	inside := "/" + filepath.Base(path)
+	args := []string{"-entrypoint", inside}
+	files := []string{program + "=" + inside}
+	if zones := filepath.Join(runtime.GOROOT(), "lib", "time", "zoneinfo.zip"); exists(zones) {
+		files = append(files, zones+"=/zoneinfo.zip")
+		environment = append(environment, "ZONEINFO=/zoneinfo.zip")
+	}
+	if authorities := "/etc/ssl/certs/ca-certificates.crt"; exists(authorities) {
+		files = append(files, authorities+"="+authorities)
+	}
+	for _, variable := range environment {
+		args = append(args, "-env", variable)
+	}
+	return b.tagged(ctx, name, args, files...)
+}
+
+// postgres is made of the programs of PostgreSQL on this machine.
+func (b imageBuilder) postgres(ctx context.Context) (image, error) {
+	bin, err := localpostgres.Programs(ctx, b.log)
+	if err != nil {
+		return image{}, err
+	}
+	entry, err := b.compile(ctx, b.root, "./hack/localcluster/postgres", "linux")
+	if err != nil {
+		return image{}, err
+	}
+	// initdb asks for the name of its user.
+	accounts := b.path(imagesFolder, "passwd")
+	if err := os.WriteFile(accounts, []byte("postgres:x:999:999::/var/lib/postgresql:/bin/sh\n"), 0o600); err != nil {
+		return image{}, err
+	}
+	shell, err := filepath.EvalSymlinks("/bin/sh")
+	if err != nil {
+		return image{}, err
+	}
+	prefix := filepath.Dir(bin)
+	files := []string{entry + "=/postgres", accounts + "=/etc/passwd", shell + "=/bin/sh"}
+	needed := []string{shell}
+	for _, program := range []string{"postgres", "initdb", "pg_ctl", "psql"} {
+		if path := filepath.Join(bin, program); exists(path) {
+			files, needed = append(files, path+"="+path), append(needed, path)
+		}
+	}
+	// Debian has these apart from the rest; others below the prefix.
+	for _, folder := range []string{filepath.Join(prefix, "share"), filepath.Join("/usr/share/postgresql", filepath.Base(prefix)), "/usr/share/zoneinfo"} {
+		if exists(folder) {
+			files = append(files, folder+"="+folder)
+		}
+	}
+	err = filepath.WalkDir(filepath.Join(prefix, "lib"), func(path string, entry fs.DirEntry, err error) error {
+		// Compiling queries needs a library that is larger than all of the rest.
+		if err != nil || entry.IsDir() || strings.Contains(path, "llvm") || strings.Contains(path, "bitcode") || !strings.Contains(path, ".so") {
+			return err
+		}
+		files, needed = append(files, path+"="+path), append(needed, path)
+		return nil
+	})
+	if err != nil {
+		return image{}, err
+	}
+	libraries, err := librariesOf(ctx, needed)
+	if err != nil {
+		return image{}, err
+	}
+	for _, path := range libraries {
+		files = append(files, path+"="+path)
+	}
+	args := []string{"-entrypoint", "/postgres", "-user", "999:999", "-env", "PG_BIN_DIR=" + bin, "-env", "PATH=" + bin + ":/bin", "-env", "PGDATA=/var/lib/postgresql/data"}
+	return b.tagged(ctx, "auth-gateway.local/postgres", args, files...)
+}
+
+// librariesOf are those that the programs are loaded with, and the loader itself.
+func librariesOf(ctx context.Context, programs []string) ([]string, error) {
+	found := map[string]bool{}
+	for _, program := range programs {
+		if file, err := elf.Open(program); err != nil {
+			continue // a script
+		} else if err := file.Close(); err != nil {
+			return nil, err
+		}
+		out, err := exec.CommandContext(ctx, "ldd", program).Output()
+		if err != nil {
+			continue // it is static
+		}
+		for line := range strings.Lines(string(out)) {
+			// name => path (address), or path (address)
+			if _, path, ok := strings.Cut(line, "=> "); ok {
+				line = path
+			}
+			if path, _, _ := strings.Cut(strings.TrimSpace(line), " "); filepath.IsAbs(path) {
+				found[path] = true
+			}
+		}
+	}
+	paths := make([]string, 0, len(found))
+	for path := range found {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths, nil
+}
+
+// tagged makes an image whose tag is a digest of all that it is made of.
+func (b imageBuilder) tagged(ctx context.Context, name string, args []string, files ...string) (image, error) {
+	digest := sha256.New()
+	fmt.Fprintln(digest, args, files)
+	for _, file := range files {
+		from, _, _ := strings.Cut(file, "=")
+		info, err := os.Stat(from)
+		if err != nil {
+			return image{}, err
+		}
+		if info.IsDir() {
+			continue // of the system's packages, whose programs tell a change
+		}
+		content, err := os.Open(from)
+		if err != nil {
+			return image{}, err
+		}
+		_, err = io.Copy(digest, content)
+		_ = content.Close()
+		if err != nil {
+			return image{}, err
+		}
+	}
+	one := image{name: name + ":" + hex.EncodeToString(digest.Sum(nil)[:6])}
+	one.archive = b.path(imagesFolder, strings.NewReplacer("/", "_", ":", "_").Replace(one.name)+".tar")
+	if exists(one.archive) {
+		return one, nil
+	}
+	return one, b.write(ctx, one, args, files...)
+}
+
+func (b imageBuilder) write(ctx context.Context, one image, args []string, files ...string) error {
+	args = append([]string{"-name", one.name, "-out", one.archive + ".unfinished"}, append(args, files...)...)
+	if out, err := exec.CommandContext(ctx, b.program, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("make the image %s: %w\n%s", one.name, err, out)
+	}
+	return os.Rename(one.archive+".unfinished", one.archive)
+}

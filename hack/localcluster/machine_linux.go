@@ -1,0 +1,347 @@
+package localcluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What a node does to the machine that it runs on, and how that is undone.
+
+// leavings are folders that its components make outside of its own.
+var leavings = []string{
+	"/run/containerd", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/xtables.lock",
+	"/usr/libexec/kubernetes", "/etc/cni", "/opt/cni", "/opt/containerd", "/run/nri", "/var/lib/cni",
+}
+
+// sysctls are those that its components write.
+var sysctls = []string{
+	"net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/netfilter/nf_conntrack_max", "net/bridge/bridge-nf-call-iptables",
+	"net/netfilter/nf_conntrack_tcp_timeout_established", "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
+	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+}
+
+// before is what the machine was like.
+type before struct {
+	Leavings []string          // those that were there
+	Sysctls  map[string]string // what they were
+}
+
+func (n *node) beforePath() string { return n.path("before.json") }
+
+// remember writes what the machine is like before anything is changed.
+func (n *node) remember() error {
+	b := before{Sysctls: map[string]string{}}
+	for _, path := range leavings {
+		if exists(path) {
+			b.Leavings = append(b.Leavings, path)
+		}
+	}
+	for _, name := range sysctls {
+		content, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.Sysctls[name] = string(content)
+	}
+	content, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(n.beforePath(), content, 0o600)
+}
+
+// refuseToShare fails where the machine is a node of some cluster already: taking
+// ours down would take from that one.
+func refuseToShare() error {
+	if groups := podGroups(); len(groups) > 0 {
+		return fmt.Errorf("there are pods on this machine (%s): it is a node of another cluster, and cannot be one of ours too", groups[0])
+	}
+	for _, command := range []string{"iptables-save", "ip6tables-save"} {
+		rules, err := exec.Command(command).Output()
+		if err == nil && isOurs(string(rules)) {
+			return fmt.Errorf("%s shows rules of Kubernetes: this machine is a node of another cluster, and cannot be one of ours too", command)
+		}
+	}
+	return nil
+}
+
+// isOurs says of a rule of iptables that kube-proxy, the kubelet or a plugin of
+// CNI has made it.
+func isOurs(rule string) bool {
+	return strings.Contains(rule, "KUBE-") || strings.Contains(rule, "CNI-")
+}
+
+func addLinks(ctx context.Context, n *node) error {
+	if err := n.remember(); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"link", "add", nodeLink, "type", "bridge"},
+		{"address", "replace", nodeAddress + "/32", "dev", nodeLink},
+		{"link", "set", nodeLink, "up"},
+	} {
+		if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+		}
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
+}
+
+// endPods ends every container, at once: their data ends with the cluster. Their
+// parents are the shims of containerd, which it then finds without one.
+func (n *node) endPods() {
+	for range 50 {
+		shims, containers := n.shims()
+		if len(shims) == 0 {
+			return
+		}
+		for _, pid := range containers {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		for _, id := range n.ctr("tasks", "list", "--quiet") {
+			_ = n.ctr("tasks", "delete", "--force", id)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func (n *node) ctr(args ...string) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, n.path("bin", "ctr"), append([]string{"--address", containerSocket, "--namespace", "k8s.io"}, args...)...)
+	out, _ := cmd.Output() // whatever cannot be ended now is ended by clean
+	return strings.Fields(string(out))
+}
+
+// shims are the processes of our containerd's shims, and all that descend from
+// them.
+func (n *node) shims() (shims, descendants []int) {
+	parents := map[int]int{}
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "stat"))
+		if err != nil {
+			continue // it has just ended
+		}
+		// The name of the program is in brackets, and may contain anything.
+		_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')'):]), " ")
+		if fields := strings.Fields(rest); len(fields) > 1 && fields[0] != "Z" {
+			parents[pid], _ = strconv.Atoi(fields[1])
+		}
+		command, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		args := strings.Split(string(command), "\x00")
+		if filepath.Base(args[0]) == "containerd-shim-runc-v2" && slices.Contains(args, containerSocket) {
+			shims = append(shims, pid)
+		}
+	}
+	for pid := range parents {
+		for at := parents[pid]; at > 1; at = parents[at] {
+			if slices.Contains(shims, at) {
+				descendants = append(descendants, pid)
+				break
+			}
+		}
+	}
+	return shims, descendants
+}
+
+// clean removes what a node has left that is not running any more: processes,
+// mounts, links, rules, control groups and files. Where there is nothing, it does
+// nothing.
+func (n *node) clean() error {
+	content, err := os.ReadFile(n.beforePath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
+	}
+	if err != nil {
+		return err
+	}
+	var b before
+	if err := json.Unmarshal(content, &b); err != nil {
+		return fmt.Errorf("%s: %w", n.beforePath(), err)
+	}
+	if err := n.killLeftovers(); err != nil {
+		return err
+	}
+	if err := errors.Join(unmountBelow(n.dir), unmountBelow(runtimeFolder)); err != nil {
+		return err
+	}
+	errs := []error{removeLinks(), n.removeRules(), removePodGroups()}
+	for _, path := range leavings {
+		if !slices.Contains(b.Leavings, path) {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	for name, value := range b.Sysctls {
+		path := filepath.Join("/proc/sys", name)
+		if now, err := os.ReadFile(path); err == nil && string(now) != value {
+			errs = append(errs, os.WriteFile(path, []byte(value), 0))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
+}
+
+// removeFiles keeps the images: they are not of the node, and take a while.
+func (n *node) removeFiles() error {
+	entries, err := os.ReadDir(n.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		if entry.Name() != imagesFolder {
+			errs = append(errs, os.RemoveAll(n.path(entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (n *node) killLeftovers() error {
+	for range 50 {
+		shims, descendants := n.shims()
+		all := append(shims, descendants...)
+		if len(all) == 0 {
+			return nil
+		}
+		for _, pid := range all {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return errors.New("there are containers that do not end")
+}
+
+func unmountBelow(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	lines := strings.Split(string(mounts), "\n")
+	slices.Reverse(lines) // what was mounted last is on top
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[1])
+		if strings.HasPrefix(path, dir+"/") {
+			if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+				errs = append(errs, fmt.Errorf("unmount %s: %w", path, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeLinks removes the two bridges. The links of pods have gone with their
+// namespaces, or go with their bridge's.
+func removeLinks() error {
+	var errs []error
+	for _, link := range []string{podLink, nodeLink} {
+		if !exists(filepath.Join("/sys/class/net", link)) {
+			continue
+		}
+		ports, _ := os.ReadDir(filepath.Join("/sys/class/net", link, "brif"))
+		for _, port := range ports {
+			_ = exec.Command("ip", "link", "delete", port.Name()).Run() // its other end may just have gone
+		}
+		if out, err := exec.Command("ip", "link", "delete", link).CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("delete the link %s: %w: %s", link, err, out))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeRules removes the rules and chains of kube-proxy, of the kubelet and of
+// CNI; when the node was made there were none.
+func (n *node) removeRules() error {
+	var errs []error
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
+			rules, err := exec.Command(family+"-save", "--table", table).Output()
+			if err != nil || !isOurs(string(rules)) {
+				continue // there is no such table
+			}
+			var kept strings.Builder
+			for line := range strings.Lines(string(rules)) {
+				if !isOurs(line) {
+					kept.WriteString(line)
+				}
+			}
+			restore := exec.Command(family+"-restore", "--table", table)
+			restore.Stdin = strings.NewReader(kept.String())
+			if out, err := restore.CombinedOutput(); err != nil {
+				errs = append(errs, fmt.Errorf("%s-restore --table %s: %w: %s", family, table, err, out))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// podGroups are the control groups that kubelets have made for pods.
+func podGroups() []string {
+	var groups []string
+	for _, pattern := range []string{"/sys/fs/cgroup/kubepods*", "/sys/fs/cgroup/*/kubepods*"} {
+		found, _ := filepath.Glob(pattern)
+		groups = append(groups, found...)
+	}
+	return groups
+}
+
+func removePodGroups() error {
+	var errs []error
+	for _, group := range podGroups() {
+		var folders []string
+		err := filepath.WalkDir(group, func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				folders = append(folders, path)
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+			continue
+		}
+		slices.Reverse(folders) // the innermost first
+		for _, folder := range folders {
+			err := syscall.Rmdir(folder)
+			for range 50 { // its last process may not be quite gone
+				if !errors.Is(err, syscall.EBUSY) {
+					break
+				}
+				time.Sleep(100 * time.Millisecond)
+				err = syscall.Rmdir(folder)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("remove the control group %s: %w", folder, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

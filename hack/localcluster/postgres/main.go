@@ -1,0 +1,85 @@
+// Command postgres is what the image of PostgreSQL runs that the local cluster
+// puts together from this machine's programs. It knows those variables of the
+// official image that are used here: POSTGRES_USER, POSTGRES_PASSWORD,
+// POSTGRES_DB and PGDATA; its arguments go to postgres.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "postgres:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	bin, data := os.Getenv("PG_BIN_DIR"), os.Getenv("PGDATA")
+	_, err := os.Stat(filepath.Join(data, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = initialize(bin, data)
+	}
+	if err != nil {
+		return err
+	}
+	program := filepath.Join(bin, "postgres")
+	// In place of this program, so that a pod's signals reach the server.
+	return syscall.Exec(program, append([]string{program, "-D", data, "-c", "listen_addresses=*"}, os.Args[1:]...), os.Environ())
+}
+
+// initialize makes the cluster beside its place and moves it there when it is
+// whole, so that an interrupted start leaves nothing that looks like one.
+func initialize(bin, data string) error {
+	unfinished := data + ".unfinished"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return err
+	}
+	user, database := os.Getenv("POSTGRES_USER"), os.Getenv("POSTGRES_DB")
+	password := filepath.Join(os.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(os.Getenv("POSTGRES_PASSWORD")), 0o600); err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(password) }()
+	initdb := exec.Command(filepath.Join(bin, "initdb"), "--pgdata="+unfinished, "--username="+user, "--pwfile="+password,
+		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
+	initdb.Stdout, initdb.Stderr = os.Stderr, os.Stderr
+	if err := initdb.Run(); err != nil {
+		return fmt.Errorf("initdb: %w", err)
+	}
+	rules, err := os.OpenFile(filepath.Join(unfinished, "pg_hba.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(rules, "host all all all scram-sha-256"); err != nil {
+		return errors.Join(err, rules.Close())
+	}
+	if err := rules.Close(); err != nil {
+		return err
+	}
+	if database != "" && database != "postgres" {
+		create := exec.Command(filepath.Join(bin, "postgres"), "--single", "-D", unfinished, "postgres")
+		in, err := create.StdinPipe()
+		if err != nil {
+			return err
+		}
+		create.Stderr = os.Stderr
+		if err := create.Start(); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(in, "CREATE DATABASE \"%s\"\n", database); err != nil {
+			return err
+		}
+		if err := errors.Join(in.Close(), create.Wait()); err != nil {
+			return fmt.Errorf("create the database: %w", err)
+		}
+	}
+	return os.Rename(unfinished, data)
+}

@@ -1,0 +1,145 @@
+package localcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A component is a program of the node that runs until it is told to stop, and is
+// started again when it ends by itself.
+type component struct {
+	name string
+	args []string
+	// ready waits until others can rely on it; nil: nobody waits for it.
+	ready func(ctx context.Context) error
+}
+
+// A supervisor runs components, as their parent: when it ends, by whatever cause,
+// they end too.
+type supervisor struct {
+	bin, logs, pids string // folders
+	path            string // of the components
+	log             io.Writer
+	running         []*supervised
+}
+
+type supervised struct {
+	component
+	stop    chan struct{}
+	ended   chan struct{}
+	current struct {
+		sync.Mutex
+		process *os.Process
+		stopped bool
+	}
+}
+
+// start starts a component, and waits until it is ready.
+func (s *supervisor) start(ctx context.Context, c component) error {
+	one := &supervised{component: c, stop: make(chan struct{}), ended: make(chan struct{})}
+	s.running = append(s.running, one)
+	go s.supervise(one)
+	if c.ready == nil {
+		return nil
+	}
+	if err := c.ready(ctx); err != nil {
+		return fmt.Errorf("%s does not get ready; its log is %s: %w", c.name, filepath.Join(s.logs, c.name+".log"), err)
+	}
+	return nil
+}
+
+// pauseBeforeRestart is the time from the end of a component to its next start.
+const pauseBeforeRestart = 500 * time.Millisecond
+
+func (s *supervisor) supervise(one *supervised) {
+	// Linux ends children when the thread that made them ends.
+	runtime.LockOSThread()
+	defer close(one.ended)
+	for {
+		err := s.run(one)
+		select {
+		case <-one.stop:
+			return
+		default:
+			fmt.Fprintf(s.log, "%s %s ended (%v); starting it again\n", time.Now().Format(time.RFC3339), one.name, err)
+		}
+		select {
+		case <-one.stop:
+			return
+		case <-time.After(pauseBeforeRestart):
+		}
+	}
+}
+
+func (s *supervisor) run(one *supervised) error {
+	log, err := os.OpenFile(filepath.Join(s.logs, one.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(filepath.Join(s.bin, one.name), one.args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "PATH="+s.path)
+	// A group of its own, so that Ctrl-C in the terminal that began it all is not theirs.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+
+	one.current.Lock()
+	if one.current.stopped {
+		one.current.Unlock()
+		return nil
+	}
+	err = cmd.Start()
+	one.current.process = cmd.Process
+	one.current.Unlock()
+	if err != nil {
+		return err
+	}
+	pid := filepath.Join(s.pids, one.name)
+	if err := os.WriteFile(pid, []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600); err != nil {
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	}
+	return errors.Join(cmd.Wait(), os.Remove(pid))
+}
+
+// stop stops components, in the order of their names here, and waits for each.
+func (s *supervisor) stop(names ...string) {
+	for _, name := range names {
+		for _, one := range s.running {
+			if one.name == name {
+				one.end()
+			}
+		}
+	}
+}
+
+// grace is how long a component may take to stop by itself.
+const grace = 10 * time.Second
+
+func (one *supervised) end() {
+	one.current.Lock()
+	one.current.stopped = true
+	process := one.current.process
+	one.current.Unlock()
+	close(one.stop)
+	if process == nil {
+		<-one.ended
+		return
+	}
+	_ = process.Signal(syscall.SIGTERM) // it may just have ended
+	select {
+	case <-one.ended:
+	case <-time.After(grace):
+		_ = process.Kill()
+		<-one.ended
+	}
+}

@@ -1,0 +1,163 @@
+// Command agent is a service beside a gateway: all that it is given of it are the
+// public keys, mounted from its ConfigMap. It verifies tokens by them, and drives
+// a gateway for the end-to-end suite.
+//
+//	POST /verify         a token in the body: 200 and its claims, or 401
+//	POST /requests       send one request from here, and tell the answer
+//	POST /loads          begin a load (load.Order): 201 and {"id"}
+//	GET /loads/{id}      how it goes (load.Report)
+//	DELETE /loads/{id}   end it, and how it went
+//	GET /healthz
+//
+// Settings: KEYS_DIR (/keys), ISSUER, LISTEN (:8080).
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/test/e2e/load"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &agent{
+		issuer: os.Getenv("ISSUER"),
+		keys:   load.NewDirectory(cmp.Or(os.Getenv("KEYS_DIR"), "/keys"), 2*time.Second),
+		loads:  map[string]*load.Load{},
+	}
+	server := &http.Server{Addr: cmp.Or(os.Getenv("LISTEN"), ":8080"), Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	log.Printf("verifying tokens of %s, listening at %s", a.issuer, server.Addr)
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		log.Fatal(err)
+	}
+}
+
+type agent struct {
+	issuer string
+	keys   *load.Directory
+
+	mu    sync.Mutex
+	loads map[string]*load.Load
+}
+
+func (a *agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, struct{}{}) })
+	mux.HandleFunc("POST /verify", a.verify)
+	mux.HandleFunc("POST /requests", request)
+	mux.HandleFunc("POST /loads", a.begin)
+	mux.HandleFunc("GET /loads/{id}", a.report((*load.Load).Report))
+	mux.HandleFunc("DELETE /loads/{id}", a.report((*load.Load).Stop))
+	return mux
+}
+
+func (a *agent) verify(w http.ResponseWriter, r *http.Request) {
+	token, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	claims, err := load.Verify(strings.TrimSpace(string(token)), a.issuer, a.keys)
+	if err != nil {
+		refuse(w, http.StatusUnauthorized, err)
+		return
+	}
+	reply(w, http.StatusOK, claims)
+}
+
+// direct has no connections of before: the gateway's pods come and go.
+var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// request is for what only pods can reach.
+func request(w http.ResponseWriter, r *http.Request) {
+	var order struct {
+		Method, URL, Body string
+		Header            map[string]string
+	}
+	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 10*time.Second)
+	defer cancel()
+	out, err := http.NewRequestWithContext(ctx, order.Method, order.URL, strings.NewReader(order.Body))
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	for name, value := range order.Header {
+		out.Header.Set(name, value)
+	}
+	response, err := direct.Do(out)
+	if err != nil {
+		refuse(w, http.StatusBadGateway, err)
+		return
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		refuse(w, http.StatusBadGateway, err)
+		return
+	}
+	reply(w, http.StatusOK, map[string]any{"status": response.StatusCode, "body": string(body)})
+}
+
+func (a *agent) begin(w http.ResponseWriter, r *http.Request) {
+	var order load.Order
+	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	l, err := load.Start(r.Context(), order, a.keys)
+	if err != nil {
+		refuse(w, http.StatusBadGateway, err)
+		return
+	}
+	a.mu.Lock()
+	id := strconv.Itoa(len(a.loads) + 1)
+	a.loads[id] = l
+	a.mu.Unlock()
+	reply(w, http.StatusCreated, map[string]string{"id": id})
+}
+
+func (a *agent) report(of func(*load.Load) load.Report) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		l := a.loads[r.PathValue("id")]
+		a.mu.Unlock()
+		if l == nil {
+			refuse(w, http.StatusNotFound, errors.New("there is no such load"))
+			return
+		}
+		reply(w, http.StatusOK, of(l))
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, err error) {
+	reply(w, status, map[string]string{"error": err.Error()})
+}
+
+// reply says whose answer it is: on the way here others may have something to say.
+func reply(w http.ResponseWriter, status int, content any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Agent", "e2e")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(content); err != nil {
+		log.Print("reply: ", err)
+	}
+}

@@ -1,0 +1,99 @@
+package load
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is what became of a load.
+type Report struct {
+	Seconds float64 `json:"seconds"` // that it has been going on for
+
+	Sent   int `json:"sent"`
+	Good   int `json:"good"`   // got the right answer, at last
+	Failed int `json:"failed"` // got none, or one that says so: 5xx, 429
+	Wrong  int `json:"wrong"`  // got an answer that is not true
+
+	Answers map[string]int `json:"answers"` // tries, by the status or "none"
+	Retried int            `json:"retried"`
+	Shed    int            `json:"shed"` // sign-ins that were told to come again, and did
+
+	LongestGap time.Duration `json:"longestGap"` // without a right answer
+	Failures   []Incident    `json:"failures"`   // the first of them
+	Wrongs     []Incident    `json:"wrongs"`
+
+	Tokens    map[string]int `json:"tokens"` // access tokens, by the kid
+	Mounted   Checks         `json:"mounted"`
+	Fetched   Checks         `json:"fetched"`
+	Surprises int            `json:"surprises"` // the kept JWKS had not the key of a token
+}
+
+// Incident is a request that did not go as it should.
+type Incident struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
+	Text string    `json:"text"`
+}
+
+// Checks are those of one consumer.
+type Checks struct {
+	Verified int       `json:"verified"`
+	Refused  int       `json:"refused"`
+	Refusals []Refusal `json:"refusals"` // the first of them
+}
+
+// Refusal is a live token of the gateway that a consumer did not believe.
+type Refusal struct {
+	At       time.Time `json:"at"`
+	KID      string    `json:"kid"`
+	IssuedAt time.Time `json:"issuedAt"`
+	Why      string    `json:"why"`
+}
+
+// some is how many incidents are kept with their details.
+const some = 10
+
+func (c *Checks) add(t *trackedToken, err error) {
+	if err == nil {
+		c.Verified++
+		return
+	}
+	c.Refused++
+	if len(c.Refusals) < some {
+		c.Refusals = append(c.Refusals, Refusal{time.Now(), t.kid, t.issued, err.Error()})
+	}
+}
+
+// String sums up in one line.
+func (r Report) String() string {
+	counts := func(of map[string]int) string {
+		var all []string
+		for _, k := range slices.Sorted(maps.Keys(of)) {
+			all = append(all, fmt.Sprintf("%.8s: %d", k, of[k]))
+		}
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d shed (%s); longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
+		r.Sent, r.Seconds, r.Failed, r.Wrong, r.Retried, r.Shed, counts(r.Answers), r.LongestGap.Round(time.Millisecond), counts(r.Tokens),
+		r.Mounted.Verified, r.Mounted.Refused, r.Fetched.Verified, r.Fetched.Refused)
+}
+
+// Details are the incidents, line by line.
+func (r Report) Details() string {
+	const clock = "15:04:05.000"
+	var out strings.Builder
+	for what, all := range map[string][]Incident{"failed": r.Failures, "wrong": r.Wrongs} {
+		for _, i := range all {
+			fmt.Fprintf(&out, "%s %s: %s: %s\n", i.At.Format(clock), what, i.What, i.Text)
+		}
+	}
+	for what, all := range map[string][]Refusal{"mounted": r.Mounted.Refusals, "fetched": r.Fetched.Refusals} {
+		for _, i := range all {
+			fmt.Fprintf(&out, "%s refused by %s keys: kid %s, issued %s: %s\n", i.At.Format(clock), what, i.KID, i.IssuedAt.Format(clock), i.Why)
+		}
+	}
+	return out.String()
+}

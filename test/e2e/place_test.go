@@ -1,0 +1,587 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/test/e2e/load"
+)
+
+// Bounds that are there to end a wait for nothing. They say nothing about how
+// long it should take.
+const (
+	soon  = 30 * time.Second
+	later = 2 * time.Minute
+)
+
+var everything metav1.ListOptions
+
+// place is a namespace for one test.
+type place struct {
+	cluster
+
+	name string
+}
+
+func newPlace(t *testing.T) place {
+	t.Helper()
+	c := connect(t)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "e2e-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
+	}}
+	if err := c.Create(t.Context(), namespace); err != nil {
+		t.Fatal(err)
+	}
+	p := place{c, namespace.Name}
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.tell(t, p.name)
+			p.tell(t, operatorNamespace)
+			if os.Getenv("E2E_KEEP") == "1" {
+				t.Logf("namespace %s is left there", p.name)
+				return
+			}
+		}
+		if err := client.IgnoreNotFound(p.Delete(context.WithoutCancel(t.Context()), namespace)); err != nil {
+			t.Errorf("delete namespace %s: %v", p.name, err)
+		}
+	})
+	return p
+}
+
+func (p place) create(t *testing.T, objects ...client.Object) {
+	t.Helper()
+	for _, o := range objects {
+		o.SetNamespace(p.name)
+		if err := p.Create(t.Context(), o); err != nil {
+			t.Fatalf("create %T %s: %v", o, o.GetName(), err)
+		}
+	}
+}
+
+func (p place) get(t *testing.T, name string, into client.Object) {
+	t.Helper()
+	if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, into); err != nil {
+		t.Fatalf("read %T %s: %v", into, name, err)
+	}
+}
+
+// change patches an object; the patch is a JSON merge patch.
+func (p place) change(t *testing.T, o client.Object, name, patch string) {
+	t.Helper()
+	o.SetNamespace(p.name)
+	o.SetName(name)
+	if err := p.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+		t.Fatalf("change %T %s: %v", o, name, err)
+	}
+}
+
+// secret makes one.
+func (p place) secret(t *testing.T, name string, content map[string]string) {
+	t.Helper()
+	p.create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: content})
+}
+
+// restrictedPod is one that the standard "restricted" lets in.
+func restrictedPod(name string, user int64, c corev1.Container) *corev1.Pod {
+	c.Name = name
+	c.ImagePullPolicy = corev1.PullIfNotPresent
+	c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
+	c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	c.ReadinessProbe.PeriodSeconds = 1
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false), TerminationGracePeriodSeconds: new(int64(2)),
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot: new(true), RunAsUser: new(user), RunAsGroup: new(user), FSGroup: new(user),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{c},
+		},
+	}
+}
+
+// start makes a pod and waits until it is ready.
+func (p place) start(t *testing.T, pod *corev1.Pod) {
+	t.Helper()
+	p.create(t, pod)
+	p.podReady(t, pod.Name)
+}
+
+func (p place) podReady(t *testing.T, name string) {
+	t.Helper()
+	eventually(t, later, "pod "+name+" is ready", func() error {
+		pod := &corev1.Pod{}
+		if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, pod); err != nil {
+			return err
+		}
+		if !isReady(pod) {
+			return fmt.Errorf("its status is %v", pod.Status)
+		}
+		return nil
+	})
+}
+
+func isReady(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// The database and what the gateway gets of it.
+const (
+	databaseHost = "postgres"
+	databaseUser = "shop"
+	databaseName = "auth"
+	credentials  = "auth-db"
+)
+
+// database starts a PostgreSQL, and gives the password of its user.
+func (p place) database(t *testing.T) (password string) {
+	t.Helper()
+	password = rand.Text()
+	p.secret(t, credentials, map[string]string{"username": databaseUser, "password": password})
+	pod := restrictedPod(databaseHost, 999, corev1.Container{
+		Image: p.postgresImage,
+		Args:  []string{"-c", "max_connections=100"},
+		Env: []corev1.EnvVar{
+			{Name: "POSTGRES_USER", Value: databaseUser}, {Name: "POSTGRES_PASSWORD", Value: password},
+			{Name: "POSTGRES_DB", Value: databaseName}, {Name: "PGDATA", Value: "/var/lib/postgresql/data/pgdata"},
+		},
+		Ports:          []corev1.ContainerPort{{ContainerPort: 5432}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(5432)}}},
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "data", MountPath: "/var/lib/postgresql/data"}, {Name: "run", MountPath: "/var/run/postgresql"}, {Name: "tmp", MountPath: "/tmp"},
+		},
+	})
+	for _, name := range []string{"data", "run", "tmp"} {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	}
+	p.create(t, databaseService(databaseHost, databaseHost))
+	p.start(t, pod)
+	return password
+}
+
+// databaseService leads to the pods of an app.
+func databaseService(name, app string) *corev1.Service {
+	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{
+		Selector: map[string]string{"app": app}, Ports: []corev1.ServicePort{{Port: 5432, TargetPort: intstr.FromInt32(5432)}},
+	}}
+}
+
+// smallest is the AuthGateway of docs/install.md.
+func smallest(name string, edits ...func(*v1alpha1.AuthGatewaySpec)) *v1alpha1.AuthGateway {
+	g := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.AuthGatewaySpec{
+		Database: v1alpha1.Database{Host: databaseHost, Name: databaseName, CredentialsSecretRef: &v1alpha1.LocalReference{Name: credentials}},
+	}}
+	for _, edit := range edits {
+		edit(&g.Spec)
+	}
+	return g
+}
+
+// cheapPasswords takes the least that is allowed for a hash: it is not what is
+// tested, and the machine may be small.
+func cheapPasswords(s *v1alpha1.AuthGatewaySpec) { s.Passwords.SaltRounds = 10 }
+
+// serving is a place with a database, a gateway "auth" that is ready, and an agent.
+func serving(t *testing.T, edits ...func(*v1alpha1.AuthGatewaySpec)) (place, agent) {
+	t.Helper()
+	p := newPlace(t)
+	p.database(t)
+	p.create(t, smallest("auth", append(edits, cheapPasswords)...))
+	p.ready(t, "auth", later)
+	return p, p.agent(t, "auth")
+}
+
+func (c cluster) gateways(ctx context.Context, namespace string) ([]v1alpha1.AuthGateway, error) {
+	var all v1alpha1.AuthGatewayList
+	err := c.List(ctx, &all, client.InNamespace(namespace))
+	return all.Items, err
+}
+
+func (p place) gateway(t *testing.T, name string) *v1alpha1.AuthGateway {
+	t.Helper()
+	g := &v1alpha1.AuthGateway{}
+	p.get(t, name, g)
+	return g
+}
+
+// ready waits for the condition, of this very spec.
+func (p place) ready(t *testing.T, name string, within time.Duration) time.Duration {
+	t.Helper()
+	return eventually(t, within, "AuthGateway "+name+" is ready", func() error { return p.isReady(t, name) })
+}
+
+func (p place) isReady(t *testing.T, name string) error {
+	g := &v1alpha1.AuthGateway{}
+	if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, g); err != nil {
+		return err
+	}
+	c := meta.FindStatusCondition(g.Status.Conditions, "Ready")
+	if c == nil || c.Status != metav1.ConditionTrue || c.ObservedGeneration != g.Generation {
+		return fmt.Errorf("generation %d, its condition is %+v", g.Generation, c)
+	}
+	return nil
+}
+
+// servers are the pods of a gateway, also those on their way out.
+func (p place) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := p.List(t.Context(), &pods, client.InNamespace(p.name), client.MatchingLabels{
+		"app.kubernetes.io/name": "authserver", "app.kubernetes.io/instance": gateway,
+	})
+	return pods.Items, err
+}
+
+// settled waits until there are so many servers, none of them is one of before,
+// and the gateway is ready.
+func (p place) settled(t *testing.T, gateway string, replicas int, before ...corev1.Pod) time.Duration {
+	t.Helper()
+	return eventually(t, later, fmt.Sprintf("%s has settled with %d replicas", gateway, replicas), func() error {
+		pods, err := p.servers(t, gateway)
+		if err != nil {
+			return err
+		}
+		var names []string
+		for _, pod := range pods {
+			names = append(names, pod.Name)
+			if slices.ContainsFunc(before, func(b corev1.Pod) bool { return b.UID == pod.UID }) {
+				return fmt.Errorf("pod %s is still there", pod.Name)
+			}
+		}
+		if len(names) != replicas {
+			return fmt.Errorf("its pods are %v", names)
+		}
+		return p.isReady(t, gateway)
+	})
+}
+
+// operatorActs deletes something that the operator has to put back. A status that
+// says Ready may be one of before.
+func (p place) operatorActs(t *testing.T, gateway string) time.Duration {
+	t.Helper()
+	policy := &networkingv1.NetworkPolicy{}
+	p.get(t, gateway, policy)
+	before := policy.UID
+	if err := p.Delete(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	return eventually(t, later, "the operator puts a NetworkPolicy back", func() error {
+		policy := &networkingv1.NetworkPolicy{}
+		if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: gateway}, policy); err != nil {
+			return err
+		}
+		if policy.UID == before {
+			return errors.New("it is still the old one")
+		}
+		return nil
+	})
+}
+
+// signingKey is the kid that signs access tokens, and kids all that verify them.
+func signingKey(g *v1alpha1.AuthGateway) (signing string, kids []string) {
+	if g.Status.Keys == nil {
+		return "", nil
+	}
+	for _, k := range g.Status.Keys.Access {
+		kids = append(kids, k.KID)
+		if k.Phase == "Signing" {
+			signing = k.KID
+		}
+	}
+	return signing, kids
+}
+
+// agent is a pod that has nothing of a gateway but its public keys, mounted.
+type agent struct {
+	place
+
+	pod, url  string
+	callerKey string // what a backend is given besides
+}
+
+func (p place) agent(t *testing.T, gateway string) agent {
+	t.Helper()
+	g := p.gateway(t, gateway)
+	pod := restrictedPod("agent-"+gateway, 65532, corev1.Container{
+		Image:          p.agentImage,
+		Env:            []corev1.EnvVar{{Name: "ISSUER", Value: g.Status.URL}},
+		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}},
+		VolumeMounts:   []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},
+	})
+	pod.Spec.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMap},
+	}}}}
+	p.start(t, pod)
+	return agent{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
+}
+
+func (p place) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
+	t.Helper()
+	secret := &corev1.Secret{}
+	p.get(t, g.Status.CallerSecret, secret)
+	return string(secret.Data["TRUSTED_CALLER_KEY"])
+}
+
+// ask asks the agent, through the API server, which is the way that every cluster
+// has.
+func (a agent) ask(ctx context.Context, method, path string, body []byte) (status int, reply []byte, err error) {
+	url := fmt.Sprintf("%s/api/v1/namespaces/%s/pods/%s:8080/proxy%s", strings.TrimSuffix(a.config.Host, "/"), a.name, a.pod, path)
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := a.http.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	reply, err = io.ReadAll(response.Body)
+	if err != nil {
+		return 0, nil, err
+	}
+	if response.Header.Get("X-Agent") == "" {
+		return 0, nil, fmt.Errorf("the way to the agent answers %s: %.500s", response.Status, reply)
+	}
+	return response.StatusCode, reply, nil
+}
+
+// verifies has the agent verify a token with what is mounted: nil where it does.
+func (a agent) verifies(t *testing.T, token string) error {
+	status, reply, err := a.ask(t.Context(), http.MethodPost, "/verify", []byte(token))
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("the agent answers %d: %s", status, reply)
+	}
+	return err
+}
+
+// call has the agent send a request to the gateway. What it sends as a caller
+// key, if anything, is up to the caller.
+func (a agent) call(t *testing.T, method, path, callerKey, token string, body map[string]string) (status int, reply map[string]any) {
+	t.Helper()
+	content := ""
+	header := map[string]string{}
+	if callerKey != "" {
+		header["X-Caller-Key"] = callerKey
+	}
+	if token != "" {
+		header["Authorization"] = "Bearer " + token
+	}
+	if body != nil {
+		header["Content-Type"] = "application/json"
+		content = string(asJSON(t, body))
+	}
+	code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
+		asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
+	if err != nil || code != http.StatusOK {
+		t.Fatalf("%s %s by the agent: %d, %v: %s", method, path, code, err, text)
+	}
+	var answer struct {
+		Status int
+		Body   string
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		t.Fatal(err)
+	}
+	if answer.Body != "" {
+		if err := json.Unmarshal([]byte(answer.Body), &reply); err != nil {
+			t.Fatalf("%s %s is answered %d with what is no JSON: %v", method, path, answer.Status, err)
+		}
+	}
+	return answer.Status, reply
+}
+
+func (a agent) must(t *testing.T, want int, method, path, token string, body map[string]string) map[string]any {
+	t.Helper()
+	status, reply := a.call(t, method, path, a.callerKey, token, body)
+	if status != want {
+		t.Fatalf("%s %s is answered %d, not %d: %v", method, path, status, want, reply["error_description"])
+	}
+	return reply
+}
+
+func asJSON(t *testing.T, content any) []byte {
+	t.Helper()
+	text, err := json.Marshal(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// person has signed up, and in.
+type person struct {
+	name, password  string
+	access, refresh string
+}
+
+func newPerson() person {
+	return person{name: "ada-" + strings.ToLower(rand.Text()[:12]), password: rand.Text()}
+}
+
+// signUp is what the request has.
+func (u person) signUp() map[string]string {
+	return map[string]string{"username": u.name, "email": u.name + "@example.com", "first_name": "Ada", "last_name": "Lovelace", "password": u.password}
+}
+
+// drive goes the whole way once: sign-up, verification with the code that the
+// caller key shows, sign-in, renewal, and a token that the agent verifies.
+func (a agent) drive(t *testing.T) person {
+	t.Helper()
+	u := newPerson()
+	code, _ := a.must(t, http.StatusCreated, http.MethodPost, "/users", "", u.signUp())["code"].(string)
+	a.must(t, http.StatusOK, http.MethodPost, "/users/verify-user", "", map[string]string{"code": code})
+	tokens := a.must(t, http.StatusOK, http.MethodPost, "/tokens/signin", "", map[string]string{"username": u.name, "password": u.password})
+	refresh, _ := tokens["refresh_token"].(string)
+	tokens = a.must(t, http.StatusOK, http.MethodPost, "/tokens", "", map[string]string{"refresh_token": refresh})
+	u.access, _ = tokens["access_token"].(string)
+	u.refresh, _ = tokens["refresh_token"].(string)
+	if profile := a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil); profile["username"] != u.name || profile["is_verified"] != true {
+		t.Errorf("the profile is %v", profile)
+	}
+	if err := a.verifies(t, u.access); err != nil {
+		t.Errorf("with the mounted keys: %v", err)
+	}
+	return u
+}
+
+// loading is a load that goes on.
+type loading struct {
+	agent
+
+	id string
+}
+
+const rate = 50 // requests a second
+
+// load puts one on the gateway.
+func (a agent) load(t *testing.T, retries int, keep time.Duration) loading {
+	t.Helper()
+	status, reply, err := a.ask(t.Context(), http.MethodPost, "/loads",
+		asJSON(t, load.Order{Gateway: a.url, CallerKey: a.callerKey, Rate: rate, Retries: retries, Keep: keep}))
+	if err != nil || status != http.StatusCreated {
+		t.Fatalf("begin a load: %d, %v: %s", status, err, reply)
+	}
+	var begun struct{ ID string }
+	if err := json.Unmarshal(reply, &begun); err != nil {
+		t.Fatal(err)
+	}
+	l := loading{a, begun.ID}
+	t.Cleanup(func() { // where the test ended before it did
+		_, _, _ = a.ask(context.WithoutCancel(t.Context()), http.MethodDelete, "/loads/"+l.id, nil)
+	})
+	l.flows(t)
+	return l
+}
+
+// report is how it goes, or with DELETE how it went.
+func (l loading) report(t *testing.T, method string) load.Report {
+	t.Helper()
+	var r load.Report
+	eventually(t, later, "the agent reports", func() error {
+		status, reply, err := l.ask(t.Context(), method, "/loads/"+l.id, nil)
+		if err != nil {
+			return err
+		}
+		if status != http.StatusOK {
+			return fmt.Errorf("the agent answers %d: %s", status, reply)
+		}
+		return json.Unmarshal(reply, &r)
+	})
+	return r
+}
+
+// flows waits until three seconds' worth of requests have got the right answer
+// from now on.
+func (l loading) flows(t *testing.T) {
+	t.Helper()
+	from := l.report(t, http.MethodGet)
+	eventually(t, later, "requests are answered", func() error {
+		if r := l.report(t, http.MethodGet); r.Good < from.Good+3*rate {
+			return errors.New(r.String() + "\n" + r.Details())
+		}
+		return nil
+	})
+}
+
+// truthful ends a load of which nothing may have been answered wrongly, and no
+// token refused.
+func (l loading) truthful(t *testing.T, what string) load.Report {
+	t.Helper()
+	r := l.report(t, http.MethodDelete)
+	figure(t, "%s: %s", what, r)
+	if r.Wrong > 0 || r.Mounted.Refused > 0 || r.Fetched.Refused > 0 {
+		t.Errorf("%s: %d answers were wrong, %d tokens were refused with mounted keys, and %d with fetched ones\n%s", what, r.Wrong, r.Mounted.Refused, r.Fetched.Refused, r.Details())
+	}
+	if float64(r.Sent) < 0.9*rate*r.Seconds || r.Good == 0 || r.Mounted.Verified == 0 || r.Fetched.Verified == 0 {
+		t.Errorf("%s: the load was not what it should be: %s", what, r)
+	}
+	return r
+}
+
+// perfect ends one of which nothing may have failed either.
+func (l loading) perfect(t *testing.T, what string) load.Report {
+	t.Helper()
+	r := l.truthful(t, what)
+	if r.Failed > 0 || r.Good != r.Sent {
+		t.Errorf("%s: %d of %d requests failed\n%s", what, r.Failed, r.Sent, r.Details())
+	}
+	return r
+}
+
+// operators are the pods of the operator that are not on their way out.
+func (c cluster) operators(t *testing.T) []corev1.Pod {
+	t.Helper()
+	var pods corev1.PodList
+	if err := c.List(t.Context(), &pods, client.InNamespace(operatorNamespace), client.MatchingLabels{"app.kubernetes.io/name": operatorName}); err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+}
+
+// operatorRuns waits until all its replicas are there.
+func (c cluster) operatorRuns(t *testing.T) {
+	t.Helper()
+	eventually(t, later, "the operator runs", func() error {
+		d := &appsv1.Deployment{}
+		if err := c.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, d); err != nil {
+			return err
+		}
+		if d.Spec.Replicas == nil || d.Status.AvailableReplicas != *d.Spec.Replicas || d.Status.Replicas != *d.Spec.Replicas {
+			return fmt.Errorf("its status is %+v", d.Status)
+		}
+		return nil
+	})
+}
+
+// sameKeys says of Secrets whether they have the same, and tells nothing of it.
+func sameKeys(a, b *corev1.Secret) bool {
+	return maps.EqualFunc(a.Data, b.Data, func(x, y []byte) bool { return bytes.Equal(x, y) })
+}

@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// helm is the version in hack/tools/kubernetes, with no settings of the machine.
+type helm struct {
+	cluster
+
+	program     string
+	environment []string
+}
+
+func (c cluster) helm(t *testing.T) helm {
+	t.Helper()
+	find := exec.CommandContext(t.Context(), "go", "tool", "-modfile=hack/tools/kubernetes/go.mod", "-n", "helm")
+	find.Dir = c.root
+	program, err := find.Output()
+	if err != nil {
+		t.Fatalf("build helm: %v", err)
+	}
+	kubeconfig, err := filepath.Abs(c.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	return helm{c, strings.TrimSpace(string(program)), []string{
+		"KUBECONFIG=" + kubeconfig, "PATH=" + os.Getenv("PATH"),
+		"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home,
+	}}
+}
+
+func (h helm) run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, h.program, append(args, "--namespace", operatorNamespace)...)
+	cmd.Dir, cmd.Env = h.root, h.environment
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		err = fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, exit.Stderr)
+	}
+	return string(out), err
+}
+
+// It runs alone: it takes the operator from everybody.
+func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
+	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.DeletionPolicy = v1alpha1.DeletionRetain })
+	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) { s.Replicas = new(int32(1)) }))
+	p.ready(t, "brief", later)
+	u := a.drive(t)
+	kid, _ := signingKey(p.gateway(t, "auth"))
+	before, err := p.servers(t, "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	h := p.helm(t)
+	values, err := h.run(t.Context(), "get", "values", release, "--output", "yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	installed := true
+	install := func(ctx context.Context) error {
+		_, err := h.run(ctx, "install", release, "charts/auth-gateway", "--values", file, "--wait", "--timeout", "2m")
+		installed = err == nil
+		return err
+	}
+	t.Cleanup(func() { // others need it
+		if !installed {
+			if err := install(context.WithoutCancel(t.Context())); err != nil {
+				t.Errorf("the operator is gone for good: %v", err)
+			}
+		}
+	})
+
+	l := a.load(t, 0, time.Minute)
+	installed = false
+	if _, err := h.run(t.Context(), "uninstall", release, "--wait", "--timeout", "2m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the operator is still there: %v", err)
+	}
+	if all, err := p.gateways(t.Context(), p.name); err != nil || len(all) != 2 {
+		t.Errorf("of the two AuthGateways there are %d: %v", len(all), err)
+	}
+	a.drive(t)
+
+	// What belongs to a gateway goes with it, also while there is no operator.
+	p.remove(t, "brief")
+	p.exists(t, false, "brief-keys", "brief-passphrases", "brief-caller")
+	p.exists(t, true, "auth-keys", "auth-passphrases", "auth-caller")
+
+	if err := install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.operatorRuns(t)
+	p.operatorActs(t, "auth")
+	p.ready(t, "auth", later)
+	l.flows(t)
+	l.perfect(t, "uninstalled and installed again")
+	after, err := p.servers(t, "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range after {
+		if pod.UID != before[0].UID && pod.UID != before[1].UID {
+			t.Errorf("pod %s was made by the operator that was installed again", pod.Name)
+		}
+	}
+	if now, _ := signingKey(p.gateway(t, "auth")); now != kid {
+		t.Errorf("the operator that was installed again changed the key from %s to %s", kid, now)
+	}
+
+	kept := &corev1.Secret{}
+	p.get(t, "auth-keys", kept)
+	p.remove(t, "auth")
+	p.exists(t, false, "auth-caller")
+	p.exists(t, true, "auth-keys", "auth-passphrases")
+	still := &corev1.Secret{}
+	p.get(t, "auth-keys", still)
+	if !sameKeys(kept, still) {
+		t.Error("the keys that were retained are not those that there were")
+	}
+
+	p.create(t, smallest("auth", cheapPasswords))
+	p.ready(t, "auth", later)
+	g := p.gateway(t, "auth")
+	if now, _ := signingKey(g); now != kid {
+		t.Errorf("the new gateway signs with %s, not with the retained %s", now, kid)
+	}
+	a.callerKey = p.callerKey(t, g)
+	a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil)
+	if err := a.verifies(t, u.access); err != nil {
+		t.Errorf("the token from before, with the mounted keys: %v", err)
+	}
+	a.drive(t)
+}
+
+// remove deletes an AuthGateway, and waits until what serves is gone.
+func (p place) remove(t *testing.T, gateway string) {
+	t.Helper()
+	if err := p.Delete(t.Context(), p.gateway(t, gateway)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, later, "the pods of "+gateway+" are gone", func() error {
+		if pods, err := p.servers(t, gateway); err != nil || len(pods) > 0 {
+			return fmt.Errorf("there are %d: %w", len(pods), err)
+		}
+		return nil
+	})
+}
+
+// exists: these Secrets are there, or are gone before long.
+func (p place) exists(t *testing.T, want bool, secrets ...string) {
+	t.Helper()
+	for _, name := range secrets {
+		eventually(t, soon, fmt.Sprintf("Secret %s is there: %v", name, want), func() error {
+			err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, &corev1.Secret{})
+			if client.IgnoreNotFound(err) != nil {
+				return err
+			}
+			if there := err == nil; there != want {
+				return fmt.Errorf("it is: %v", there)
+			}
+			return nil
+		})
+	}
+}
