@@ -811,10 +811,6 @@ func (c *cluster) operate(o *modelOperator) {
 		moments = []func(*modelOperator) bool{
 			c.readCached, c.readRing, c.readPassphrases, c.readPods, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
 		}
-	case podsReadFirst:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPods, c.readPassphrases, c.readRing, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
-		}
 	}
 	if o.moment == 0 {
 		c.passes++
@@ -1106,13 +1102,6 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 			custody.Current[kind], custody.Former[kind] = want, ""
 			delete(custody.Given, kind)
 		})
-	case adoptBlindly:
-		force(func(kind Kind, want string) bool { return !before.Given[kind] && want == before.Former[kind] }, func(custody Custody, kind Kind, want string) {
-			custody.Current[kind] = want
-			delete(custody.Former, kind)
-		})
-	case adoptNothingWhenLost:
-		force(func(kind Kind, _ string) bool { return before.Given[kind] }, func(Custody, Kind, string) { t.Wanted = nil })
 	case withoutGiven:
 		t.Given = func(map[Kind]string) bool { return true }
 	case sealAtOnce:
@@ -1498,24 +1487,21 @@ const (
 	publicFirst            = "C is written before K"
 	publicReadLast         = "C is read after K"
 	ringReadFirst          = "K is read before P"
-	podsReadFirst          = "pods are read before K"
 
-	adoptAtOnce          = "Adopt does not wait for the former change"
-	adoptWithoutFormer   = "Adopt keeps no former passphrase"
-	adoptOverFormer      = "Adopt drops what the ring is sealed with"
-	adoptTheOthers       = "Adopt takes the passphrase of the other kind"
-	adoptBack            = "Adopt goes back though there is no way back"
-	adoptBlindly         = "Adopt goes back without a look at the ring"
-	adoptNothingWhenLost = "Adopt waits where the passphrase is lost"
-	withoutGiven         = "Tend does not ask whether signers have been given a passphrase"
-	sealAtOnce           = "Passphrases seals with the current one at once"
-	givenIsNotKept       = "Given is not kept"
-	withoutLoaded        = "Forget does not wait until the ring is loaded"
-	forgetSealed         = "Forget does not look at the ring"
-	forgetInTheSamePass  = "Forget does not wait until the ring is written"
-	withoutPublished     = "what is lost waits for pods that can sign"
-	foundIsNothing       = "what was lost and is found again is sealed with what was adopted meanwhile"
-	announceUnseen       = "the lead begins before a key is seen"
+	adoptAtOnce         = "Adopt does not wait for the former change"
+	adoptWithoutFormer  = "Adopt keeps no former passphrase"
+	adoptOverFormer     = "Adopt drops what the ring is sealed with"
+	adoptTheOthers      = "Adopt takes the passphrase of the other kind"
+	adoptBack           = "Adopt goes back though there is no way back"
+	withoutGiven        = "Tend does not ask whether signers have been given a passphrase"
+	sealAtOnce          = "Passphrases seals with the current one at once"
+	givenIsNotKept      = "Given is not kept"
+	withoutLoaded       = "Forget does not wait until the ring is loaded"
+	forgetSealed        = "Forget does not look at the ring"
+	forgetInTheSamePass = "Forget does not wait until the ring is written"
+	withoutPublished    = "what is lost waits for pods that can sign"
+	foundIsNothing      = "what was lost and is found again is sealed with what was adopted meanwhile"
+	announceUnseen      = "the lead begins before a key is seen"
 )
 
 const (

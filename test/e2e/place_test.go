@@ -259,8 +259,8 @@ func (p place) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
 	return pods.Items, err
 }
 
-// settled waits until there are so many servers, none of them is one of before,
-// and the gateway is ready.
+// settled waits until there are so many servers, all ready and none of them one of
+// before, and the gateway is ready.
 func (p place) settled(t *testing.T, gateway string, replicas int, before ...corev1.Pod) time.Duration {
 	t.Helper()
 	return eventually(t, later, fmt.Sprintf("%s has settled with %d replicas", gateway, replicas), func() error {
@@ -273,6 +273,9 @@ func (p place) settled(t *testing.T, gateway string, replicas int, before ...cor
 			names = append(names, pod.Name)
 			if slices.ContainsFunc(before, func(b corev1.Pod) bool { return b.UID == pod.UID }) {
 				return fmt.Errorf("pod %s is still there", pod.Name)
+			}
+			if !isReady(&pod) {
+				return fmt.Errorf("pod %s is not ready", pod.Name)
 			}
 		}
 		if len(names) != replicas {
@@ -398,11 +401,21 @@ func (a agent) call(t *testing.T, method, path, callerKey, token string, body ma
 		header["Content-Type"] = "application/json"
 		content = string(asJSON(t, body))
 	}
-	code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
-		asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
-	if err != nil || code != http.StatusOK {
-		t.Fatalf("%s %s by the agent: %d, %v: %s", method, path, code, err, text)
-	}
+	var text []byte
+	eventually(t, soon, method+" "+path+" by the agent", func() (err error) {
+		code := 0
+		code, text, err = a.ask(t.Context(), http.MethodPost, "/requests",
+			asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
+		switch {
+		case err != nil:
+			t.Fatal(err) // it may have been sent
+		case code == http.StatusBadGateway && bytes.Contains(text, []byte("connection refused")):
+			return fmt.Errorf("%s", text) // a new Service is a moment behind its pods
+		case code != http.StatusOK:
+			t.Fatalf("%s %s by the agent: %d: %s", method, path, code, text)
+		}
+		return nil
+	})
 	var answer struct {
 		Status int
 		Body   string

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strconv"
 	"testing"
@@ -104,6 +105,12 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 		return nil
 	})
 	p.settled(t, "auth", 2)
+	eventually(t, later, "the new key has reached the pods", func() error { // whose mounts lag
+		if r := l.report(t, http.MethodGet); r.Tokens[fresh] == 0 {
+			return fmt.Errorf("there were tokens of %v", r.Tokens)
+		}
+		return nil
+	})
 	l.flows(t)
 	r := l.perfect(t, fmt.Sprintf("a changed passphrase is through after %.0f s, while pods were restarted %d times", took.Seconds(), restarts))
 	if restarts == 0 || r.Tokens[old] == 0 || r.Tokens[fresh] == 0 {
