@@ -34,6 +34,7 @@ hack/fuzz.sh
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
 go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -v '/test/e2e$')
+(cd hack/kubernetes/image && go test ./...)
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
 go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null

@@ -182,7 +182,7 @@ func (n *node) clean() error {
 	if err := n.killLeftovers(); err != nil {
 		return err
 	}
-	if err := errors.Join(unmountBelow(n.dir), unmountBelow(runtimeFolder)); err != nil {
+	if err := unmountBelow(n.dir, runtimeFolder); err != nil {
 		return err
 	}
 	errs := []error{removeLinks(), n.removeRules(), removePodGroups()}
@@ -197,10 +197,38 @@ func (n *node) clean() error {
 			errs = append(errs, os.WriteFile(path, []byte(value), 0))
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, n.nothingIsLeft())...); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
+}
+
+// nothingIsLeft looks once more, and tells what it finds.
+func (n *node) nothingIsLeft() error {
+	var left []string
+	shims, descendants := n.shims()
+	for _, pid := range append(shims, descendants...) {
+		left = append(left, fmt.Sprintf("process %d", pid))
+	}
+	mounts, err := mountsBelow(n.dir, runtimeFolder)
+	if err != nil {
+		return err
+	}
+	left = append(append(left, mounts...), podGroups()...)
+	for _, link := range []string{podLink, nodeLink} {
+		if exists(filepath.Join("/sys/class/net", link)) {
+			left = append(left, "the link "+link)
+		}
+	}
+	for _, command := range []string{"iptables-save", "ip6tables-save"} {
+		if rules, err := exec.Command(command).Output(); err == nil && isOurs(string(rules)) {
+			left = append(left, "rules that "+command+" shows")
+		}
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("this is left of the node: %s; run make down again", strings.Join(left, ", "))
+	}
+	return nil
 }
 
 // removeFiles keeps the images: they are not of the node, and take a while.
@@ -236,27 +264,39 @@ func (n *node) killLeftovers() error {
 	return errors.New("there are containers that do not end")
 }
 
-func unmountBelow(dir string) error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+func unmountBelow(dirs ...string) error {
+	mounts, err := mountsBelow(dirs...)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	lines := strings.Split(string(mounts), "\n")
-	slices.Reverse(lines) // what was mounted last is on top
-	for _, line := range lines {
+	for _, path := range mounts {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mountsBelow has what was mounted last, and so is on top, first.
+func mountsBelow(dirs ...string) ([]string, error) {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil, err
+	}
+	var mounts []string
+	for line := range strings.Lines(string(table)) {
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
 			continue
 		}
 		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[1])
-		if strings.HasPrefix(path, dir+"/") {
-			if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
-				errs = append(errs, fmt.Errorf("unmount %s: %w", path, err))
-			}
+		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(path, dir+"/") }) {
+			mounts = append(mounts, path)
 		}
 	}
-	return errors.Join(errs...)
+	slices.Reverse(mounts)
+	return mounts, nil
 }
 
 // removeLinks removes the two bridges. The links of pods have gone with their

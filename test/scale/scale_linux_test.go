@@ -53,7 +53,7 @@ const (
 	mostMemory = 150 << 20   // of the operator
 	mostDelay  = time.Second // of what it does about a change
 	window     = 15 * time.Second
-	patience   = 15 * time.Minute // for a machine whose every core is at work
+	patience   = 5 * time.Minute // for a machine whose every core is at work
 
 	// memoryLimit is GOMEMLIMIT as config/manager has it.
 	memoryLimit = "256MiB"
@@ -301,7 +301,7 @@ func (f *fleet) changeExpiry(g client.ObjectKey, expiry time.Duration) func() er
 			return err
 		}
 		for _, e := range d.Spec.Template.Spec.Containers[0].Env {
-			if set, err := time.ParseDuration(e.Value); e.Name == serverconfig.EnvAccessTokenExpiry && err == nil && set == expiry {
+			if e.Name == serverconfig.EnvAccessTokenExpiry && e.Value == strconv.Itoa(int(expiry.Seconds())) {
 				return nil
 			}
 		}

@@ -1,0 +1,32 @@
+package localcluster
+
+import (
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestAProgramComesWithItsLibrariesAndItsLoader(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("ldd is of Linux")
+	}
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	libraries, err := librariesOf(t.Context(), []string{shell, "images_test.go"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"libc.", "ld-"} {
+		if !slices.ContainsFunc(libraries, func(path string) bool {
+			return filepath.IsAbs(path) && strings.HasPrefix(filepath.Base(path), want)
+		}) {
+			t.Errorf("there is no %s… in %v", want, libraries)
+		}
+	}
+}

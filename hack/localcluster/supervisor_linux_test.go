@@ -1,0 +1,124 @@
+package localcluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// output is a log that is read while it is written.
+type output struct {
+	sync.Mutex
+	bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.Lock()
+	defer o.Unlock()
+	return o.Buffer.Write(p)
+}
+
+func (o *output) String() string {
+	o.Lock()
+	defer o.Unlock()
+	return o.Buffer.String()
+}
+
+// newSupervisor has one component to run: a script.
+func newSupervisor(t *testing.T, script string) (*supervisor, *output) {
+	t.Helper()
+	dir, log := t.TempDir(), &output{}
+	if err := os.WriteFile(filepath.Join(dir, "one"), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return &supervisor{bin: dir, logs: dir, pids: t.TempDir(), path: os.Getenv("PATH"), log: log}, log
+}
+
+func (s *supervisor) pid(name string) (int, error) {
+	content, err := os.ReadFile(filepath.Join(s.pids, name))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(content)))
+}
+
+func within(t *testing.T, try func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := poll(ctx, try); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
+	t.Parallel()
+	s, log := newSupervisor(t, "echo $1; exec sleep 1000")
+	if err := s.start(t.Context(), component{name: "one", args: []string{"hello"}}); err != nil {
+		t.Fatal(err)
+	}
+	var first, second int
+	within(t, func() (err error) { first, err = s.pid("one"); return err })
+	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() (err error) {
+		if second, err = s.pid("one"); err == nil && second == first {
+			err = errors.New("it is the one that was killed")
+		}
+		return err
+	})
+	within(t, func() error {
+		content, err := os.ReadFile(filepath.Join(s.logs, "one.log"))
+		if err == nil && string(content) != "hello\nhello\n" {
+			err = fmt.Errorf("its log is %q", content)
+		}
+		return err
+	})
+	s.stop("one")
+	if err := syscall.Kill(second, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("process %d has not ended: %v", second, err)
+	}
+	if _, err := s.pid("one"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is said to run: %v", err)
+	}
+	if got := log.String(); strings.Count(got, "one ended (signal: killed); starting it again") != 1 || strings.Count(got, "\n") != 1 {
+		t.Errorf("the log says %q", got)
+	}
+}
+
+func TestAComponentThatCannotBeStartedIsTriedAgainUntilItIsStopped(t *testing.T) {
+	t.Parallel()
+	s, log := newSupervisor(t, "")
+	if err := s.start(t.Context(), component{name: "missing"}); err != nil {
+		t.Fatal(err)
+	}
+	within(t, func() error {
+		if got := log.String(); strings.Count(got, "missing ended") < 2 {
+			return fmt.Errorf("the log says %q", got)
+		}
+		return nil
+	})
+	s.stop("missing")
+}
+
+func TestWhoDoesNotGetReadyIsNamedWithItsLog(t *testing.T) {
+	t.Parallel()
+	s, _ := newSupervisor(t, "exec sleep 1000")
+	err := s.start(t.Context(), component{name: "one", ready: func(context.Context) error { return errors.New("not today") }})
+	s.stop("one")
+	for _, want := range []string{"one does not get ready", filepath.Join(s.logs, "one.log"), "not today"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not say %q: %v", want, err)
+		}
+	}
+}
