@@ -25,7 +25,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 2 && args[0] == "supervise" { // by up, for itself
-		return localcluster.Supervise(args[1])
+		return localcluster.Supervise(ctx, args[1])
 	}
 	if len(args) != 1 {
 		return errors.New("usage: cluster up | status | down")

@@ -126,8 +126,9 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 	return nil
 }
 
-// compile builds a program of a module of the checkout.
-func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) {
+// compile builds a program of a module of the checkout, for this machine's
+// processor.
+func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) { //nolint:unparam // another system has kind
 	out := b.path(imagesFolder, filepath.Base(filepath.Join(module, path)))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=local", "-o", out, path)
 	cmd.Dir = module
@@ -147,7 +148,11 @@ func (b imageBuilder) goImage(ctx context.Context, name, path string, environmen
 	inside := "/" + filepath.Base(path)
 	args := []string{"-entrypoint", inside}
 	files := []string{program + "=" + inside}
-	if zones := filepath.Join(runtime.GOROOT(), "lib", "time", "zoneinfo.zip"); exists(zones) {
+	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return image{}, err
+	}
+	if zones := filepath.Join(strings.TrimSpace(string(root)), "lib", "time", "zoneinfo.zip"); exists(zones) {
 		files = append(files, zones+"=/zoneinfo.zip")
 		environment = append(environment, "ZONEINFO=/zoneinfo.zip")
 	}
@@ -188,7 +193,7 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 		}
 	}
 	// Debian has these apart from the rest; others below the prefix.
-	for _, folder := range []string{filepath.Join(prefix, "share"), filepath.Join("/usr/share/postgresql", filepath.Base(prefix)), "/usr/share/zoneinfo"} {
+	for _, folder := range []string{filepath.Join(prefix, "share"), "/usr/share/postgresql/" + filepath.Base(prefix), "/usr/share/zoneinfo"} {
 		if exists(folder) {
 			files = append(files, folder+"="+folder)
 		}

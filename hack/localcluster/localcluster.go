@@ -68,8 +68,9 @@ func (c *Cluster) path(elements ...string) string {
 
 func (c *Cluster) kubeconfig() string { return c.path("kubeconfig") }
 
-// The engines, as the file "engine" names them.
+// The engines, as the file names them.
 const (
+	engineFile = "engine"
 	engineKind = "kind"
 	engineNode = "node"
 )
@@ -81,14 +82,14 @@ func (c *Cluster) engineOf(name string) (engine, error) {
 	case name == engineNode && runtime.GOOS == "linux":
 		return newNode(c.dir, c.log), nil
 	default:
-		return nil, fmt.Errorf("%s: there is no engine %q", c.path("engine"), name)
+		return nil, fmt.Errorf("%s: there is no engine %q", c.path(engineFile), name)
 	}
 }
 
 // present is the engine that was chosen when the cluster was made; nil: there is
 // none.
 func (c *Cluster) present() (engine, error) {
-	name, err := os.ReadFile(c.path("engine"))
+	name, err := os.ReadFile(c.path(engineFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -120,7 +121,7 @@ func (c *Cluster) choose(ctx context.Context) (engine, error) {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return nil, err
 	}
-	return e, os.WriteFile(c.path("engine"), []byte(name+"\n"), 0o600)
+	return e, os.WriteFile(c.path(engineFile), []byte(name+"\n"), 0o600)
 }
 
 // Up makes all of it, or brings what is there up to date with the checkout, drives
@@ -205,7 +206,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 		return err
 	}
 	c.step("the cluster is gone")
-	return errors.Join(removeIfThere(c.kubeconfig()), removeIfThere(c.path("engine")))
+	return errors.Join(removeIfThere(c.kubeconfig()), removeIfThere(c.path(engineFile)))
 }
 
 func removeIfThere(path string) error {

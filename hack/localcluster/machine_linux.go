@@ -19,6 +19,9 @@ import (
 
 // What a node does to the machine that it runs on, and how that is undone.
 
+// links is where the system shows them.
+const links = "/sys/class/net/"
+
 // leavings are folders that its components make outside of its own.
 var leavings = []string{
 	"/run/containerd", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/xtables.lock",
@@ -49,7 +52,7 @@ func (n *node) remember() error {
 		}
 	}
 	for _, name := range sysctls {
-		content, err := os.ReadFile(filepath.Join("/proc/sys", name))
+		content, err := os.ReadFile("/proc/sys/" + name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -67,12 +70,12 @@ func (n *node) remember() error {
 
 // refuseToShare fails where the machine is a node of some cluster already: taking
 // ours down would take from that one.
-func refuseToShare() error {
+func refuseToShare(ctx context.Context) error {
 	if groups := podGroups(); len(groups) > 0 {
 		return fmt.Errorf("there are pods on this machine (%s): it is a node of another cluster, and cannot be one of ours too", groups[0])
 	}
 	for _, command := range []string{"iptables-save", "ip6tables-save"} {
-		rules, err := exec.Command(command).Output()
+		rules, err := exec.CommandContext(ctx, command).Output()
 		if err == nil && isOurs(string(rules)) {
 			return fmt.Errorf("%s shows rules of Kubernetes: this machine is a node of another cluster, and cannot be one of ours too", command)
 		}
@@ -104,7 +107,7 @@ func addLinks(ctx context.Context, n *node) error {
 
 // endPods ends every container, at once: their data ends with the cluster. Their
 // parents are the shims of containerd, which it then finds without one.
-func (n *node) endPods() {
+func (n *node) endPods(ctx context.Context) {
 	for range 50 {
 		shims, containers := n.shims()
 		if len(shims) == 0 {
@@ -113,15 +116,15 @@ func (n *node) endPods() {
 		for _, pid := range containers {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		for _, id := range n.ctr("tasks", "list", "--quiet") {
-			_ = n.ctr("tasks", "delete", "--force", id)
+		for _, id := range n.ctr(ctx, "tasks", "list", "--quiet") {
+			_ = n.ctr(ctx, "tasks", "delete", "--force", id)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 }
 
-func (n *node) ctr(args ...string) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func (n *node) ctr(ctx context.Context, args ...string) []string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.path("bin", "ctr"), append([]string{"--address", containerSocket, "--namespace", "k8s.io"}, args...)...)
 	out, _ := cmd.Output() // whatever cannot be ended now is ended by clean
@@ -138,7 +141,7 @@ func (n *node) shims() (shims, descendants []int) {
 		if err != nil {
 			continue
 		}
-		stat, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "stat"))
+		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
 		if err != nil {
 			continue // it has just ended
 		}
@@ -147,7 +150,7 @@ func (n *node) shims() (shims, descendants []int) {
 		if fields := strings.Fields(rest); len(fields) > 1 && fields[0] != "Z" {
 			parents[pid], _ = strconv.Atoi(fields[1])
 		}
-		command, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		command, _ := os.ReadFile("/proc/" + entry.Name() + "/cmdline")
 		args := strings.Split(string(command), "\x00")
 		if filepath.Base(args[0]) == "containerd-shim-runc-v2" && slices.Contains(args, containerSocket) {
 			shims = append(shims, pid)
@@ -167,7 +170,7 @@ func (n *node) shims() (shims, descendants []int) {
 // clean removes what a node has left that is not running any more: processes,
 // mounts, links, rules, control groups and files. Where there is nothing, it does
 // nothing.
-func (n *node) clean() error {
+func (n *node) clean(ctx context.Context) error {
 	content, err := os.ReadFile(n.beforePath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
@@ -185,29 +188,29 @@ func (n *node) clean() error {
 	if err := unmountBelow(n.dir, runtimeFolder); err != nil {
 		return err
 	}
-	errs := []error{removeLinks(), n.removeRules(), removePodGroups()}
+	errs := []error{removeLinks(ctx), n.removeRules(ctx), removePodGroups()}
 	for _, path := range leavings {
 		if !slices.Contains(b.Leavings, path) {
 			errs = append(errs, os.RemoveAll(path))
 		}
 	}
 	for name, value := range b.Sysctls {
-		path := filepath.Join("/proc/sys", name)
+		path := "/proc/sys/" + name
 		if now, err := os.ReadFile(path); err == nil && string(now) != value {
 			errs = append(errs, os.WriteFile(path, []byte(value), 0))
 		}
 	}
-	if err := errors.Join(append(errs, n.nothingIsLeft())...); err != nil {
+	if err := errors.Join(append(errs, n.nothingIsLeft(ctx))...); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
 }
 
 // nothingIsLeft looks once more, and tells what it finds.
-func (n *node) nothingIsLeft() error {
+func (n *node) nothingIsLeft(ctx context.Context) error {
 	var left []string
 	shims, descendants := n.shims()
-	for _, pid := range append(shims, descendants...) {
+	for _, pid := range slices.Concat(shims, descendants) {
 		left = append(left, fmt.Sprintf("process %d", pid))
 	}
 	mounts, err := mountsBelow(n.dir, runtimeFolder)
@@ -216,12 +219,12 @@ func (n *node) nothingIsLeft() error {
 	}
 	left = append(append(left, mounts...), podGroups()...)
 	for _, link := range []string{podLink, nodeLink} {
-		if exists(filepath.Join("/sys/class/net", link)) {
+		if exists(links + link) {
 			left = append(left, "the link "+link)
 		}
 	}
 	for _, command := range []string{"iptables-save", "ip6tables-save"} {
-		if rules, err := exec.Command(command).Output(); err == nil && isOurs(string(rules)) {
+		if rules, err := exec.CommandContext(ctx, command).Output(); err == nil && isOurs(string(rules)) {
 			left = append(left, "rules that "+command+" shows")
 		}
 	}
@@ -231,7 +234,8 @@ func (n *node) nothingIsLeft() error {
 	return nil
 }
 
-// removeFiles keeps the images: they are not of the node, and take a while.
+// removeFiles keeps what is not the node's: the images, which take a while, and
+// the name of the engine.
 func (n *node) removeFiles() error {
 	entries, err := os.ReadDir(n.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -242,7 +246,7 @@ func (n *node) removeFiles() error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		if entry.Name() != imagesFolder {
+		if name := entry.Name(); name != imagesFolder && name != engineFile {
 			errs = append(errs, os.RemoveAll(n.path(entry.Name())))
 		}
 	}
@@ -252,7 +256,7 @@ func (n *node) removeFiles() error {
 func (n *node) killLeftovers() error {
 	for range 50 {
 		shims, descendants := n.shims()
-		all := append(shims, descendants...)
+		all := slices.Concat(shims, descendants)
 		if len(all) == 0 {
 			return nil
 		}
@@ -301,17 +305,17 @@ func mountsBelow(dirs ...string) ([]string, error) {
 
 // removeLinks removes the two bridges. The links of pods have gone with their
 // namespaces, or go with their bridge's.
-func removeLinks() error {
+func removeLinks(ctx context.Context) error {
 	var errs []error
 	for _, link := range []string{podLink, nodeLink} {
-		if !exists(filepath.Join("/sys/class/net", link)) {
+		if !exists(links + link) {
 			continue
 		}
-		ports, _ := os.ReadDir(filepath.Join("/sys/class/net", link, "brif"))
+		ports, _ := os.ReadDir(links + link + "/brif")
 		for _, port := range ports {
-			_ = exec.Command("ip", "link", "delete", port.Name()).Run() // its other end may just have gone
+			_ = exec.CommandContext(ctx, "ip", "link", "delete", port.Name()).Run() // its other end may just have gone
 		}
-		if out, err := exec.Command("ip", "link", "delete", link).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "ip", "link", "delete", link).CombinedOutput(); err != nil {
 			errs = append(errs, fmt.Errorf("delete the link %s: %w: %s", link, err, out))
 		}
 	}
@@ -320,11 +324,11 @@ func removeLinks() error {
 
 // removeRules removes the rules and chains of kube-proxy, of the kubelet and of
 // CNI; when the node was made there were none.
-func (n *node) removeRules() error {
+func (n *node) removeRules(ctx context.Context) error {
 	var errs []error
 	for _, family := range []string{"iptables", "ip6tables"} {
 		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
-			rules, err := exec.Command(family+"-save", "--table", table).Output()
+			rules, err := exec.CommandContext(ctx, family+"-save", "--table", table).Output()
 			if err != nil || !isOurs(string(rules)) {
 				continue // there is no such table
 			}
@@ -334,7 +338,7 @@ func (n *node) removeRules() error {
 					kept.WriteString(line)
 				}
 			}
-			restore := exec.Command(family+"-restore", "--table", table)
+			restore := exec.CommandContext(ctx, family+"-restore", "--table", table)
 			restore.Stdin = strings.NewReader(kept.String())
 			if out, err := restore.CombinedOutput(); err != nil {
 				errs = append(errs, fmt.Errorf("%s-restore --table %s: %w: %s", family, table, err, out))

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -111,10 +110,10 @@ func (n *node) up(ctx context.Context) error {
 		return err
 	}
 	// What an earlier one left that did not come to its end.
-	if err := n.clean(); err != nil {
+	if err := n.clean(ctx); err != nil {
 		return err
 	}
-	if err := refuseToShare(); err != nil {
+	if err := refuseToShare(ctx); err != nil {
 		return err
 	}
 	for _, folder := range []string{"bin", "logs", "pids", "pki", "kubelet", "cni"} {
@@ -157,7 +156,6 @@ func (n *node) credentials() error {
 	if err != nil {
 		return err
 	}
-	server := apiServerURL
 	return errors.Join(
 		ca.serviceAccounts(),
 		ca.issue("etcd", "etcd", nil, "127.0.0.1"),
@@ -168,11 +166,11 @@ func (n *node) credentials() error {
 		ca.issue("kube-scheduler", "system:kube-scheduler", nil),
 		ca.issue("kube-proxy", "system:kube-proxy", nil),
 		ca.issue("kubelet", "system:node:"+nodeName, []string{"system:nodes"}, nodeAddress),
-		ca.kubeconfig(n.path("kubeconfig"), "admin", server),
-		ca.kubeconfig(n.path("pki", "kube-controller-manager.kubeconfig"), "kube-controller-manager", server),
-		ca.kubeconfig(n.path("pki", "kube-scheduler.kubeconfig"), "kube-scheduler", server),
-		ca.kubeconfig(n.path("pki", "kube-proxy.kubeconfig"), "kube-proxy", server),
-		ca.kubeconfig(n.path("pki", "kubelet.kubeconfig"), "kubelet", server),
+		ca.kubeconfig(n.path("kubeconfig"), "admin"),
+		ca.kubeconfig(n.path("pki", "kube-controller-manager.kubeconfig"), "kube-controller-manager"),
+		ca.kubeconfig(n.path("pki", "kube-scheduler.kubeconfig"), "kube-scheduler"),
+		ca.kubeconfig(n.path("pki", "kube-proxy.kubeconfig"), "kube-proxy"),
+		ca.kubeconfig(n.path("pki", "kubelet.kubeconfig"), "kubelet"),
 	)
 }
 
@@ -227,7 +225,7 @@ func (n *node) startSupervisor(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = log.Close() }() // the child has its own
-	cmd := exec.Command(self, "supervise", n.dir)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "supervise", n.dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives us and our terminal
 	reader, writer, err := os.Pipe()
@@ -273,11 +271,9 @@ func (n *node) startSupervisor(ctx context.Context) error {
 // all components are there: the first that exec passes on besides the usual three.
 const readyDescriptor = 3
 
-// Supervise runs the components of the node in a folder, until SIGTERM. It is for
+// Supervise runs the components of the node in a folder, until ctx ends. It is for
 // up to call, in a process of its own.
-func Supervise(dir string) (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+func Supervise(ctx context.Context, dir string) (err error) {
 	syscall.CloseOnExec(readyDescriptor) // the components are not to hold it open
 	n := &node{dir: dir, log: os.Stderr}
 	lock, err := n.lock()
@@ -301,13 +297,13 @@ func Supervise(dir string) (err error) {
 	// The pods end between the kubelet, which would start them again, and
 	// containerd; and the API server before its etcd, without which it cannot end.
 	defer s.stop("containerd", "kube-apiserver", "etcd")
-	defer n.endPods()
+	defer n.endPods(context.WithoutCancel(ctx))
 	defer s.stop("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager")
 	if err := n.start(ctx, s); err != nil {
 		return err
 	}
 	ready := os.NewFile(readyDescriptor, "ready")
-	if _, err := io.WriteString(ready, "ready"); err != nil {
+	if _, err := ready.WriteString("ready"); err != nil {
 		return err
 	}
 	if err := ready.Close(); err != nil {
@@ -481,7 +477,7 @@ func (n *node) down(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.clean()
+	return n.clean(ctx)
 }
 
 // needPrograms gets what no Go module has: iptables and ip, which kube-proxy and

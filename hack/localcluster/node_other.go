@@ -3,6 +3,7 @@
 package localcluster
 
 import (
+	"context"
 	"errors"
 	"io"
 )
@@ -10,4 +11,4 @@ import (
 func newNode(string, io.Writer) engine { return nil }
 
 // Supervise needs Linux.
-func Supervise(string) error { return errors.New("a node without Docker needs Linux") }
+func Supervise(context.Context, string) error { return errors.New("a node without Docker needs Linux") }

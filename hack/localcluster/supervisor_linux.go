@@ -87,7 +87,7 @@ func (s *supervisor) run(one *supervised) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(filepath.Join(s.bin, one.name), one.args...)
+	cmd := exec.Command(filepath.Join(s.bin, one.name), one.args...) //nolint:noctx // it ends when stop says so
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "PATH="+s.path)
 	// A group of its own, so that Ctrl-C in the terminal that began it all is not theirs.

@@ -402,10 +402,10 @@ func (a agent) call(t *testing.T, method, path, callerKey, token string, body ma
 		content = string(asJSON(t, body))
 	}
 	var text []byte
-	eventually(t, soon, method+" "+path+" by the agent", func() (err error) {
-		code := 0
-		code, text, err = a.ask(t.Context(), http.MethodPost, "/requests",
+	eventually(t, soon, method+" "+path+" by the agent", func() error {
+		code, reply, err := a.ask(t.Context(), http.MethodPost, "/requests",
 			asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
+		text = reply
 		switch {
 		case err != nil:
 			t.Fatal(err) // it may have been sent

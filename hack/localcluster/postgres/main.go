@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,17 +16,18 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	// A pod that is told to stop may well end in the middle of it.
+	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "postgres:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	bin, data := os.Getenv("PG_BIN_DIR"), os.Getenv("PGDATA")
 	_, err := os.Stat(filepath.Join(data, "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = initialize(bin, data)
+		err = initialize(ctx, bin, data)
 	}
 	if err != nil {
 		return err
@@ -37,7 +39,7 @@ func run() error {
 
 // initialize makes the cluster beside its place and moves it there when it is
 // whole, so that an interrupted start leaves nothing that looks like one.
-func initialize(bin, data string) error {
+func initialize(ctx context.Context, bin, data string) error {
 	unfinished := data + ".unfinished"
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
@@ -48,7 +50,7 @@ func initialize(bin, data string) error {
 		return err
 	}
 	defer func() { _ = os.Remove(password) }()
-	initdb := exec.Command(filepath.Join(bin, "initdb"), "--pgdata="+unfinished, "--username="+user, "--pwfile="+password,
+	initdb := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "--pgdata="+unfinished, "--username="+user, "--pwfile="+password,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
 	initdb.Stdout, initdb.Stderr = os.Stderr, os.Stderr
 	if err := initdb.Run(); err != nil {
@@ -65,7 +67,7 @@ func initialize(bin, data string) error {
 		return err
 	}
 	if database != "" && database != "postgres" {
-		create := exec.Command(filepath.Join(bin, "postgres"), "--single", "-D", unfinished, "postgres")
+		create := exec.CommandContext(ctx, filepath.Join(bin, "postgres"), "--single", "-D", unfinished, "postgres")
 		in, err := create.StdinPipe()
 		if err != nil {
 			return err

@@ -124,7 +124,7 @@ func writePEM(path, kind string, der []byte) error {
 
 // kubeconfig writes one for whom NAME.crt was issued. It needs no other file, so
 // that it can be copied.
-func (a *authority) kubeconfig(path, name, server string) error {
+func (a *authority) kubeconfig(path, name string) error {
 	var parts [3][]byte
 	for i, file := range []string{"ca.crt", name + ".crt", name + ".key"} {
 		var err error
@@ -134,7 +134,7 @@ func (a *authority) kubeconfig(path, name, server string) error {
 	}
 	const local = "auth-gateway"
 	return clientcmd.WriteToFile(api.Config{
-		Clusters:       map[string]*api.Cluster{local: {Server: server, CertificateAuthorityData: parts[0]}},
+		Clusters:       map[string]*api.Cluster{local: {Server: apiServerURL, CertificateAuthorityData: parts[0]}},
 		AuthInfos:      map[string]*api.AuthInfo{local: {ClientCertificateData: parts[1], ClientKeyData: parts[2]}},
 		Contexts:       map[string]*api.Context{local: {Cluster: local, AuthInfo: local}},
 		CurrentContext: local,

@@ -21,7 +21,7 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 	for _, err := range []error{
 		ca.issue("server", "the server", nil, "server.example", "127.0.0.1"),
 		ca.issue("client", "ada", []string{"readers", "writers"}),
-		ca.kubeconfig(filepath.Join(dir, "kubeconfig"), "client", "https://127.0.0.1:1"),
+		ca.kubeconfig(filepath.Join(dir, "kubeconfig"), "client"),
 	} {
 		if err != nil {
 			t.Fatal(err)
