@@ -97,9 +97,10 @@ func (c *call) finish() {
 	h := &c.http.Response.Header
 	h.Set("X-Request-Id", c.id)
 	h.Set("X-Content-Type-Options", "nosniff")
-	if len(h.Peek("Cache-Control")) == 0 {
-		h.Set("Cache-Control", "no-store")
-	}
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	setDefault(h, "Content-Security-Policy", replyPolicy)
+	setDefault(h, "Cache-Control", "no-store")
 	if c.server.draining.Load() {
 		h.SetConnectionClose()
 	}
@@ -107,6 +108,19 @@ func (c *call) finish() {
 	c.server.metrics.inFlight.Dec()
 	c.http.RemoveUserValue(callKey{})
 	calls.Put(c)
+}
+
+// replyPolicy is for replies that are no pages: whoever gets a browser to show
+// one, in a frame or by a link, gets nothing to run. With it X-Frame-Options is
+// not needed. There is no Strict-Transport-Security: TLS ends in front of us, and
+// over plain HTTP the field must not be sent (RFC 6797 section 7.2), so it is
+// for whoever has the certificate.
+const replyPolicy = "default-src 'none'; frame-ancestors 'none'"
+
+func setDefault(h *fasthttp.ResponseHeader, name, value string) {
+	if len(h.Peek(name)) == 0 {
+		h.Set(name, value)
+	}
 }
 
 // record counts the call and writes its line of the log: no query, no body, no
