@@ -46,6 +46,8 @@ type Config struct {
 	TrustedCallerKey Secret
 	SignupScopes     []string
 
+	CORSAllowedOrigins []string // none: no page of another origin may call the API
+
 	SaltRounds              int
 	PasswordMinLength       int
 	PasswordBlocklist       bool

@@ -30,6 +30,7 @@ const (
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
+	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
 	EnvSigningAlgorithm        = "SIGNING_ALGORITHM"
 	EnvKeysDir                 = "KEYS_DIR"
 	EnvKeyRotationInterval     = "KEY_ROTATION_INTERVAL"
@@ -144,6 +145,8 @@ var table = []setting{
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
+	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. `*` is refused."},
+		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
 
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},

@@ -78,6 +78,10 @@ type Options struct {
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 
+	// AllowedOrigins are those whose pages may call, as browsers write them;
+	// none: no reply says anything of CORS.
+	AllowedOrigins []string
+
 	Log     *slog.Logger          // nil: nowhere
 	Metrics prometheus.Registerer // nil: nowhere
 
@@ -92,6 +96,7 @@ type Server struct {
 	keys      KeySource
 	exposure  identity.Exposure
 	callerKey *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
+	origins   map[string]bool    // that are allowed; nil where there are none
 	log       *slog.Logger
 	metrics   *metrics
 	timeout   time.Duration
@@ -126,6 +131,12 @@ func New(o Options) *Server {
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout,
 		targets: map[string]target{},
+	}
+	if len(o.AllowedOrigins) > 0 {
+		s.origins = map[string]bool{}
+		for _, origin := range o.AllowedOrigins {
+			s.origins[origin] = true
+		}
 	}
 	if o.TrustedCallerKey != "" {
 		digest := sha256.Sum256([]byte(o.TrustedCallerKey))

@@ -35,6 +35,8 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 			h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; frame-ancestors 'none'")
 		}},
 		"may be framed":           {path: "/nowhere", status: 404, body: problem, change: func(h http.Header) { h.Set("Content-Security-Policy", "default-src 'none'; form-action 'none'") }},
+		"is for every origin":     {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Origin", "*") }},
+		"allows credentials":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Credentials", "true") }},
 		"may be kept":             {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cache-Control", "public") }},
 		"tells its software":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Server", "fasthttp") }},
 		"a member is missing":     {path: "/tokens", status: 200, body: strings.Replace(tokens, `"scope"`, `"scop"`, 1)},
