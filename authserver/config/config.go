@@ -47,6 +47,7 @@ type Config struct {
 	SignupScopes     []string
 
 	CORSAllowedOrigins []string // none: no page of another origin may call the API
+	TrustedProxyHops   int
 
 	SaltRounds              int
 	PasswordMinLength       int
