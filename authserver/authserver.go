@@ -85,7 +85,8 @@ func New(c config.Config, o Options) (*Server, error) {
 	metrics.MustRegister(collector{store: store, hasher: s.hasher, accounts: accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
-		TrustedCallerKey: c.TrustedCallerKey.Reveal(), Log: o.Log, Metrics: metrics,
+		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops,
+		Log: o.Log, Metrics: metrics,
 	})
 	s.ops = newOperations(metrics, s.state)
 	return s, nil

@@ -81,6 +81,17 @@ func TestIntrospectionTellsOfLiveTokensAlone(t *testing.T) {
 	}
 }
 
+func TestPagesOfTheOriginsInTheSettingsMayCall(t *testing.T) {
+	t.Parallel()
+	n := start(t, 1, env{"CORS_ALLOWED_ORIGINS": "https://app.example.com,http://localhost:3000"}).nodes[0]
+	for origin, status := range map[string]int{
+		"https://app.example.com": http.StatusNoContent, "http://localhost:3000": http.StatusNoContent, "https://other.example.com": http.StatusMethodNotAllowed,
+	} {
+		preflight := http.Header{"Origin": {origin}, "Access-Control-Request-Method": {http.MethodPost}}
+		want(t, status, n.try(http.MethodOptions, "/tokens/signin", preflight, nil), origin)
+	}
+}
+
 // Sign-in has one answer for all who may not know more.
 func TestSignInTellsNobodyWhoExists(t *testing.T) {
 	t.Parallel()

@@ -83,6 +83,8 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	for i := range 16 {
 		s.Audiences = append(s.Audiences, fmt.Sprintf("https://api-%d.example.com/?q=$(HOME)", (i*7)%16))
 	}
+	s.CORS = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[::1]:3000"}}
+	s.TrustedProxyHops = 2
 	s.Database = v1alpha1.Database{
 		Host: "2001:db8::1", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
 		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
@@ -156,7 +158,10 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	// Lists that grow in the middle, shrink, and change their order.
 	for i, change := range []func(*v1alpha1.AuthGatewaySpec){
 		func(s *v1alpha1.AuthGatewaySpec) { s.Database.CASecretRef, s.Database.SSLMode = nil, "require" },
-		func(s *v1alpha1.AuthGatewaySpec) { s.Passwords = v1alpha1.Passwords{}; s.Audiences = nil },
+		func(s *v1alpha1.AuthGatewaySpec) {
+			s.Passwords, s.Audiences = v1alpha1.Passwords{}, nil
+			s.CORS, s.TrustedProxyHops = nil, 0
+		},
 		func(s *v1alpha1.AuthGatewaySpec) {
 			s.Database.CASecretRef, s.Database.SSLMode = &v1alpha1.LocalReference{Name: "ca"}, "verify-ca"
 			s.Audiences = []string{"one"}
@@ -243,6 +248,32 @@ func TestCloudNativePGTellsHostAndCredentials(t *testing.T) {
 		return nil
 	})
 	b.secondPassWritesNothing("auth")
+}
+
+func TestTheServerIsToldOfPagesAndProxies(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	g := smallest("auth")
+	// The schema has no rule for every way to write IPv6; the server's own has.
+	g.Spec.CORS, g.Spec.TrustedProxyHops = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[0::1]:3000"}}, 2
+	b.create(credentials("auth-db"), g)
+	b.condition("auth", "Ready", metav1.ConditionFalse, "InvalidSpec")
+	b.says("auth", "Ready", "InvalidSpec", "spec.cors.allowedOrigins: ", "write http://[::1]:3000")
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.CORS.AllowedOrigins[1] = "http://[::1]:3000" })
+	environ := variables(b.made("auth"))
+	if environ["CORS_ALLOWED_ORIGINS"] != "https://app.example.com,http://[::1]:3000" || environ["TRUSTED_PROXY_HOPS"] != "2" {
+		t.Errorf("the server gets %v", environ)
+	}
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.CORS, g.Spec.TrustedProxyHops = nil, 0 })
+	b.eventually("the server is told of neither", func() error {
+		environ := variables(get(b, "auth", &appsv1.Deployment{}))
+		for _, name := range []string{"CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS"} {
+			if value, there := environ[name]; there {
+				return fmt.Errorf("%s is %q", name, value)
+			}
+		}
+		return nil
+	})
 }
 
 func variables(d *appsv1.Deployment) map[string]string {

@@ -37,6 +37,10 @@ func settings(w *world) config.Config {
 	c.Issuer = issuer(w)
 	c.Audience = spec.Audiences
 	c.Exposure = config.Exposure(strings.ToLower(string(spec.Exposure)))
+	if spec.CORS != nil {
+		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
+	}
+	c.TrustedProxyHops = int(spec.TrustedProxyHops)
 	c.KeysDir = dirKeys
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
@@ -142,6 +146,7 @@ func check(w *world, custody keys.Custody, callerKey string) error {
 // fields are what people write for a setting.
 var fields = map[string]string{
 	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
+	config.EnvCORSAllowedOrigins: "spec.cors.allowedOrigins", config.EnvTrustedProxyHops: "spec.trustedProxyHops",
 	config.EnvSigningAlgorithm: "spec.keys.algorithm", config.EnvKeyRotationInterval: "spec.keys.rotationInterval",
 	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessExpiry",
 	config.EnvRefreshTokenExpiry: "spec.tokens.refreshExpiry", config.EnvRefreshTokenRotation: "spec.tokens.rotation",

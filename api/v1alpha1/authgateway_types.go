@@ -131,6 +131,24 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default=Internal
 	Exposure Exposure `json:"exposure,omitempty"`
 
+	// Which pages in browsers may call the API. Left out: none of any origin but
+	// the gateway's own.
+	//
+	// +optional
+	CORS *CORS `json:"cors,omitempty"`
+
+	// How many proxies every request passes on its way to the pods: 1 behind an
+	// Ingress or a Gateway, one more for a load balancer in front of it that
+	// speaks HTTP. The client's address is then the one that the outermost of
+	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
+	// from which the connection comes. With more than 0, let networkPolicy.from
+	// name the last proxy alone: whoever else gets in writes what they like.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=10
+	TrustedProxyHops int32 `json:"trustedProxyHops,omitempty"`
+
 	// The PostgreSQL in which everything but the keys is kept.
 	//
 	// +required

@@ -20,6 +20,23 @@ func (d Duration) Value() time.Duration {
 	return value
 }
 
+// CORS says which pages in browsers may call the API and read its replies. They
+// send tokens in Authorization; no cookies are involved.
+type CORS struct {
+	// The origins of the pages, each exactly as browsers send it: scheme and host
+	// in lower case, the port where it is not the scheme's own, and no path, such
+	// as https://app.example.com. There is no * for all.
+	//
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^https?://([a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?|\\\\[[0-9a-f:.]+\\\\])(:[1-9][0-9]{0,4})?$')",message="write an origin as browsers send it, scheme://host[:port] in lower case and without a path, such as https://app.example.com; * is not allowed"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^(http://.*:80|https://.*:443)$')",message="browsers leave out the port that the scheme means anyway: leave out :80 after http and :443 after https"
+	AllowedOrigins []string `json:"allowedOrigins"`
+}
+
 // Database says where PostgreSQL is.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"

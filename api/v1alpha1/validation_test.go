@@ -57,6 +57,22 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"an exposure that there is not", `exposure: External`, "spec.exposure", `supported values: "Internal", "Public"`},
 	{"Public without email", `exposure: Public`, "spec.exposure", "it needs email: write email.smtp too, or write exposure: Internal"},
 
+	{"CORS for no origin", `cors: {}`, "spec.cors.allowedOrigins", "Required value"},
+	{"CORS for an empty list", `cors: {allowedOrigins: []}`, "spec.cors.allowedOrigins", "at least 1 items"},
+	{"CORS for everyone", `cors: {allowedOrigins: ["https://app.example.com", "*"]}`, "spec.cors.allowedOrigins[1]", "* is not allowed"},
+	{"CORS for all subdomains", `cors: {allowedOrigins: ["https://*.example.com"]}`, "spec.cors.allowedOrigins[0]", "* is not allowed"},
+	{"CORS for files and sandboxes", `cors: {allowedOrigins: ["null"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"an origin without a scheme", `cors: {allowedOrigins: [app.example.com]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"an origin with a path", `cors: {allowedOrigins: ["https://app.example.com/"]}`, "spec.cors.allowedOrigins[0]", "without a path"},
+	{"an origin in capitals", `cors: {allowedOrigins: ["https://App.example.com"]}`, "spec.cors.allowedOrigins[0]", "in lower case"},
+	{"an origin of two lines", `cors: {allowedOrigins: ["https://app.example.com\nb"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"two origins in one", `cors: {allowedOrigins: ["https://app.example.com,https://b.example.com"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"an origin with the port of https", `cors: {allowedOrigins: ["https://app.example.com:443"]}`, "spec.cors.allowedOrigins[0]", "leave out :80 after http and :443 after https"},
+	{"an origin with the port of http", `cors: {allowedOrigins: ["http://[::1]:80"]}`, "spec.cors.allowedOrigins[0]", "leave out :80 after http and :443 after https"},
+	{"an origin twice", `cors: {allowedOrigins: ["https://app.example.com", "https://app.example.com"]}`, "spec.cors.allowedOrigins[1]", "Duplicate value"},
+	{"fewer proxies than none", `trustedProxyHops: -1`, "spec.trustedProxyHops", "greater than or equal to 0"},
+	{"proxies without end", `trustedProxyHops: 11`, "spec.trustedProxyHops", "less than or equal to 10"},
+
 	{"a database that is nowhere", `database: {}`, "spec.database", "write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"},
 	{"a database in two places", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "and not both"},
 	{"a host without a name of a database", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database on the host"},
@@ -274,6 +290,8 @@ podTemplate:
 issuer: https://auth.example.com/tenant
 audiences: [shop, "https://till.example.com"]
 exposure: Public
+cors: {allowedOrigins: ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080"]}
+trustedProxyHops: 2
 database:
   host: "fd00::5"
   port: 6432
@@ -323,6 +341,7 @@ var right = map[string]string{
 	"no replicas":                `replicas: 0`,
 	"an IPv4 address":            `database: {host: 192.0.2.1, name: auth, credentialsSecretRef: {name: auth-db}}`,
 	"a host with a dot":          `database: {host: postgres.shop.svc.cluster.local., name: auth, credentialsSecretRef: {name: auth-db}}`,
+	"origins with ports":         `cors: {allowedOrigins: ["http://app.example.com:443", "https://app.example.com:80", "http://[::80]", "https://app_1.shop.svc:65535"]}`,
 	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
 	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
 	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,

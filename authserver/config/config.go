@@ -46,6 +46,9 @@ type Config struct {
 	TrustedCallerKey Secret
 	SignupScopes     []string
 
+	CORSAllowedOrigins []string // none: no page of another origin may call the API
+	TrustedProxyHops   int
+
 	SaltRounds              int
 	PasswordMinLength       int
 	PasswordBlocklist       bool

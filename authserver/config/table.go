@@ -30,6 +30,8 @@ const (
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
+	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
+	EnvTrustedProxyHops        = "TRUSTED_PROXY_HOPS"
 	EnvSigningAlgorithm        = "SIGNING_ALGORITHM"
 	EnvKeysDir                 = "KEYS_DIR"
 	EnvKeyRotationInterval     = "KEY_ROTATION_INTERVAL"
@@ -144,6 +146,10 @@ var table = []setting{
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
+	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. `*` is refused."},
+		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
+	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port, and the field that your proxies do not write they have to remove."},
+		field: bind(func(c *Config) *int { return &c.TrustedProxyHops }, integer(0, 10))},
 
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},

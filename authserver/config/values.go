@@ -1,11 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -249,23 +251,79 @@ var issuerURL = kind[string]{
 	format: text.format,
 }
 
-var audiences = kind[[]string]{
-	parse: func(s string) ([]string, error) {
-		list := strings.Split(s, ",")
-		for i := range list {
-			list[i] = strings.TrimSpace(list[i])
-			switch {
-			case list[i] == "":
-				return nil, fmt.Errorf("%s has an empty part: write names separated by single commas", quote(s))
-			case strings.ContainsFunc(list[i], unicode.IsSpace):
-				return nil, fmt.Errorf("%s has a space in a name: separate names by commas", quote(s))
-			case slices.Contains(list[:i], list[i]):
-				return nil, fmt.Errorf("%s is named twice: write it once", quote(list[i]))
+// commaSeparated is a list of different names; check tells what is wrong with
+// one of them.
+func commaSeparated(check func(string) error) kind[[]string] {
+	return kind[[]string]{
+		parse: func(s string) ([]string, error) {
+			list := strings.Split(s, ",")
+			for i := range list {
+				list[i] = strings.TrimSpace(list[i])
+				if list[i] == "" {
+					return nil, fmt.Errorf("%s has an empty part: write names separated by single commas", quote(s))
+				}
+				if err := check(list[i]); err != nil {
+					return nil, err
+				}
+				if slices.Contains(list[:i], list[i]) {
+					return nil, fmt.Errorf("%s is named twice: write it once", quote(list[i]))
+				}
 			}
+			return list, nil
+		},
+		format: func(list []string) string { return strings.Join(list, ",") },
+	}
+}
+
+var audiences = commaSeparated(func(s string) error {
+	if strings.ContainsFunc(s, unicode.IsSpace) {
+		return fmt.Errorf("%s has a space in a name: separate names by commas", quote(s))
+	}
+	return nil
+})
+
+// origins may be left empty.
+var origins = func() kind[[]string] {
+	k := commaSeparated(checkOrigin)
+	parse := k.parse
+	k.parse = func(s string) ([]string, error) {
+		if s == "" {
+			return nil, nil
 		}
-		return list, nil
-	},
-	format: func(list []string) string { return strings.Join(list, ",") },
+		return parse(s)
+	}
+	return k
+}()
+
+// checkOrigin takes an origin in the one form in which browsers send it (RFC
+// 6454 section 6.2), since it is compared byte by byte. A * is refused even
+// though no cookies are at stake: an internal gateway may trust its network
+// alone, and any page that someone in that network opens would be let in.
+func checkOrigin(s string) error {
+	if s == "*" {
+		return errors.New("* would let in every page that anyone opens: write the origin of each application, such as https://app.example.com")
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !isHost(u.Hostname()) {
+		return fmt.Errorf("%s is no origin: write scheme://host[:port], such as https://app.example.com, with http or https and a host in ASCII", quote(s))
+	}
+	// net/url does not check the range.
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "0"), 10, 16)
+	if err != nil || u.Port() != "" && port == 0 {
+		return fmt.Errorf("%s has a port that cannot be: write one from 1 to 65535", quote(s))
+	}
+	host := strings.ToLower(u.Hostname())
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		host = "[" + ip.String() + "]"
+	}
+	origin := u.Scheme + "://" + host
+	if own := map[string]uint64{"http": 80, "https": 443}[u.Scheme]; port != 0 && port != own {
+		origin += ":" + strconv.FormatUint(port, 10)
+	}
+	if s != origin {
+		return fmt.Errorf("%s is not as browsers send it: write %s", quote(s), origin)
+	}
+	return nil
 }
 
 // scopeToken is the grammar of RFC 6749, section 3.3.

@@ -24,6 +24,7 @@ type call struct {
 	http   *fasthttp.RequestCtx
 	start  time.Time
 	id     string // goes into X-Request-Id, the log, and the audit trail
+	origin string // of the page that called, where it may; see cors.go
 	route  string // path of the route; empty until it is found
 	params parameters
 
@@ -40,7 +41,7 @@ func callOf(ctx *fasthttp.RequestCtx) *call { return ctx.UserValue(callKey{}).(*
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *call {
 	c := calls.Get().(*call)
-	*c = call{server: s, http: ctx, start: time.Now(), id: id}
+	*c = call{server: s, http: ctx, start: time.Now(), id: id, origin: s.allowedOrigin(&ctx.Request.Header)}
 	ctx.SetUserValue(callKey{}, c)
 	s.metrics.inFlight.Inc()
 	return c
@@ -50,31 +51,34 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *call {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	c := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer c.finish()
-	if f := c.admit(); f != nil {
+	switch t, f := c.admit(); {
+	case f != nil:
 		c.fail(f)
-		return
+	case c.isPreflight():
+		c.allowMethods(t)
+	default:
+		s.router(ctx)
 	}
-	s.router(ctx)
 }
 
-// admit finds the route of a request, or why it must not be served. Fiber would
+// admit finds the target of a request, or why it must not be served. Fiber would
 // forgive other spellings of a path, and answers a method that it does not know
 // in plain text, so only what a route takes gets there.
-func (c *call) admit() *failure {
+func (c *call) admit() (target, *failure) {
 	h := &c.http.Request.Header
 	if f := screen(h); f != nil {
-		return f
+		return target{}, f
 	}
 	path, query := splitTarget(h.RequestURI())
 	t, known := c.server.targets[string(path)]
 	if !known {
-		return errNoRoute()
+		return target{}, errNoRoute()
 	}
 	c.route = t.path
-	if !t.methods[string(h.Method())] {
-		return errMethod(t.allow)
+	if !t.methods[string(h.Method())] && !c.isPreflight() {
+		return target{}, errMethod(t.allow)
 	}
-	return screenQuery(query)
+	return t, screenQuery(query)
 }
 
 // unreadable answers a request that fasthttp could not read. The connection is
@@ -97,9 +101,11 @@ func (c *call) finish() {
 	h := &c.http.Response.Header
 	h.Set("X-Request-Id", c.id)
 	h.Set("X-Content-Type-Options", "nosniff")
-	if len(h.Peek("Cache-Control")) == 0 {
-		h.Set("Cache-Control", "no-store")
-	}
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	setDefault(h, "Content-Security-Policy", replyPolicy)
+	setDefault(h, "Cache-Control", "no-store")
+	c.shareReply()
 	if c.server.draining.Load() {
 		h.SetConnectionClose()
 	}
@@ -107,6 +113,19 @@ func (c *call) finish() {
 	c.server.metrics.inFlight.Dec()
 	c.http.RemoveUserValue(callKey{})
 	calls.Put(c)
+}
+
+// replyPolicy is for replies that are no pages: whoever gets a browser to show
+// one, in a frame or by a link, gets nothing to run. With it X-Frame-Options is
+// not needed. There is no Strict-Transport-Security: TLS ends in front of us, and
+// over plain HTTP the field must not be sent (RFC 6797 section 7.2), so it is
+// for whoever has the certificate.
+const replyPolicy = "default-src 'none'; frame-ancestors 'none'"
+
+func setDefault(h *fasthttp.ResponseHeader, name, value string) {
+	if len(h.Peek(name)) == 0 {
+		h.Set(name, value)
+	}
 }
 
 // record counts the call and writes its line of the log: no query, no body, no

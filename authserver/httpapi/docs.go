@@ -43,7 +43,6 @@ func (s *Server) openAPI(_ context.Context, c *call) error {
 
 func (s *Server) docs(_ context.Context, c *call) error {
 	c.http.Response.Header.Set("Content-Security-Policy", docsPolicy)
-	c.http.Response.Header.Set("Referrer-Policy", "no-referrer")
 	c.http.Response.Header.SetContentType("text/html; charset=utf-8")
 	c.http.Response.SetBodyRaw(docsPage)
 	return nil

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -63,6 +64,20 @@ func screen(h *fasthttp.RequestHeader) *failure {
 		return invalid(http.StatusBadRequest, "the request target must be a path")
 	}
 	return nil
+}
+
+// headValues gives the value of each line of the head with this name. Peek would
+// also find fields of a trailer, which a client can send behind what the
+// proxies have added.
+func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\r\n")) {
+			field, value, _ := bytes.Cut(line, []byte(":"))
+			if len(field) == len(name) && strings.EqualFold(string(field), name) && !yield(bytes.Trim(value, " \t")) {
+				return
+			}
+		}
+	}
 }
 
 // isToken tells whether b is a token (RFC 9110 section 5.6.2).

@@ -150,8 +150,9 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
 	var log lines
-	s := start(t, func(o *httpapi.Options) { o.Log = log.logger() })
-	fields := header("User-Agent", "s3cr3t\u2028", "Cookie", secret, "Authorization", "Bearer "+secret, "X-Forwarded-For", secret, "X-Request-Id", "id-1")
+	s := start(t, func(o *httpapi.Options) { o.Log, o.ProxyHops = log.logger(), 1 })
+	const address = "192.0.2.43"
+	fields := header("User-Agent", "s3cr3t\u2028", "Cookie", secret, "Authorization", "Bearer "+secret, "X-Forwarded-For", secret+", "+address, "X-Request-Id", "id-1")
 	s.Do("POST", "/users", fields, signUpBody("username", secret, "password", secret, "email", secret))
 	s.Do("GET", "/users?x="+secret, fields, nil)
 	s.Do("GET", "/users?access_token="+secret, fields, nil)
@@ -164,7 +165,7 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	s.Do("POST", "/tokens/signin", fields, object("username", secret, "password", secret))
 
 	text := strings.TrimSpace(log.String())
-	if strings.Contains(text, secret) {
+	if strings.Contains(text, secret) || strings.Contains(text, address) || strings.Contains(text, "127.0.0.1") {
 		t.Errorf("the log has what it must not:\n%s", text)
 	}
 	var routes []string

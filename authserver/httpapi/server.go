@@ -78,6 +78,12 @@ type Options struct {
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 
+	// AllowedOrigins are those whose pages may call, as browsers write them;
+	// none: no reply says anything of CORS.
+	AllowedOrigins []string
+	// ProxyHops is how many trusted proxies each request has passed.
+	ProxyHops int
+
 	Log     *slog.Logger          // nil: nowhere
 	Metrics prometheus.Registerer // nil: nowhere
 
@@ -92,6 +98,8 @@ type Server struct {
 	keys      KeySource
 	exposure  identity.Exposure
 	callerKey *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
+	origins   map[string]bool    // that are allowed; nil where there are none
+	proxyHops int
 	log       *slog.Logger
 	metrics   *metrics
 	timeout   time.Duration
@@ -124,8 +132,14 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
-		metrics: newMetrics(o.Metrics), timeout: o.Timeout,
+		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops,
 		targets: map[string]target{},
+	}
+	if len(o.AllowedOrigins) > 0 {
+		s.origins = map[string]bool{}
+		for _, origin := range o.AllowedOrigins {
+			s.origins[origin] = true
+		}
 	}
 	if o.TrustedCallerKey != "" {
 		digest := sha256.Sum256([]byte(o.TrustedCallerKey))
@@ -202,6 +216,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()
 		ctx = identity.WithRequestID(ctx, c.id)
+		ctx = identity.WithClientAddress(ctx, s.clientAddress(c.http))
 		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
 		return r.handle(ctx, c)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -231,6 +232,21 @@ type requestIDKey struct{}
 // for it, for the audit trail.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+type clientAddressKey struct{}
+
+// WithClientAddress marks what is done in ctx with the address of who asked for
+// it. It is there for limits; an address is personal data, and the audit trail
+// has none.
+func WithClientAddress(ctx context.Context, address netip.Addr) context.Context {
+	return context.WithValue(ctx, clientAddressKey{}, address)
+}
+
+// ClientAddress gives that address; it is not valid where there is none.
+func ClientAddress(ctx context.Context) netip.Addr {
+	address, _ := ctx.Value(clientAddressKey{}).(netip.Addr)
+	return address
 }
 
 // newID makes an id for a user or a session: a random UUID (RFC 9562 version

@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -306,7 +307,10 @@ func TestAPersonHasOnlySoManySessions(t *testing.T) {
 func TestTheAuditTrailNamesTheRequest(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	_, err := w.service.SignIn(identity.WithRequestID(context.Background(), "request-7"), p.username, p.password)
+	const address = "192.0.2.43" // is personal data
+	w.private[address] = true
+	ctx := identity.WithClientAddress(identity.WithRequestID(context.Background(), "request-7"), netip.MustParseAddr(address))
+	_, err := w.service.SignIn(ctx, p.username, p.password)
 	w.ok(err)
 	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7"`) != 1 || !strings.Contains(lines, `"user":"`+p.id+`"`) {
 		t.Error(lines)

@@ -26,6 +26,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AutoscalingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("CloudNativePG"):
 		return &apiv1alpha1.CloudNativePGApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("CORS"):
+		return &apiv1alpha1.CORSApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Database"):
 		return &apiv1alpha1.DatabaseApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Email"):

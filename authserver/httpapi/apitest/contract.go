@@ -57,7 +57,8 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 		return append(broken, err.Error())
 	}
 	if !doc.operations[req.Method+" "+req.URL.EscapedPath()] {
-		if !slices.Contains(undocumented, resp.StatusCode) && !strings.HasPrefix(req.URL.Path, "/docs/") {
+		preflight := req.Method == http.MethodOptions && resp.StatusCode == 204
+		if !preflight && !slices.Contains(undocumented, resp.StatusCode) && !strings.HasPrefix(req.URL.Path, "/docs/") {
 			broken = append(broken, "a path or method that is not documented gets this status")
 		}
 		return broken
@@ -101,6 +102,12 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 		rule(h.Get("X-Request-Id") == sent, "X-Request-Id is %q, not the %q that was sent", h.Get("X-Request-Id"), sent)
 	}
 	rule(h.Get("X-Content-Type-Options") == "nosniff", "X-Content-Type-Options is missing")
+	rule(h.Get("Referrer-Policy") == "no-referrer", "Referrer-Policy is %q", h.Get("Referrer-Policy"))
+	rule(h.Get("Cross-Origin-Resource-Policy") == "same-origin", "Cross-Origin-Resource-Policy is %q", h.Get("Cross-Origin-Resource-Policy"))
+	policy := h.Get("Content-Security-Policy")
+	rule(strings.HasPrefix(policy, "default-src 'none'; ") && strings.HasSuffix(policy, "frame-ancestors 'none'"), "Content-Security-Policy is %q", policy)
+	rule(strings.Contains(policy, "script-src") == (req.URL.Path == "/docs" && resp.StatusCode == 200), "Content-Security-Policy is %q", policy)
+	rule(h.Get("Access-Control-Allow-Credentials") == "" && h.Get("Access-Control-Allow-Origin") != "*", "every origin, or credentials, are allowed")
 	rule(h.Get("Server") == "", "Server is %q", h.Get("Server"))
 	rule(h.Get("Cache-Control") == "no-store" || resp.StatusCode < 400 && mayBeKept(req.URL.Path), "Cache-Control is %q", h.Get("Cache-Control"))
 

@@ -24,11 +24,19 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 		change func(http.Header)
 		good   bool
 	}{
-		"good tokens":             {path: "/tokens", status: 200, body: tokens, good: true},
-		"good error":              {path: "/nowhere", status: 404, body: problem, good: true},
-		"no request id":           {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Request-Id") }},
-		"another request id":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("X-Request-Id", "other") }},
-		"may be sniffed":          {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Content-Type-Options") }},
+		"good tokens":        {path: "/tokens", status: 200, body: tokens, good: true},
+		"good error":         {path: "/nowhere", status: 404, body: problem, good: true},
+		"no request id":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Request-Id") }},
+		"another request id": {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("X-Request-Id", "other") }},
+		"may be sniffed":     {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Content-Type-Options") }},
+		"tells the referrer": {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("Referrer-Policy") }},
+		"may be embedded":    {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cross-Origin-Resource-Policy", "cross-origin") }},
+		"may run scripts": {path: "/nowhere", status: 404, body: problem, change: func(h http.Header) {
+			h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; frame-ancestors 'none'")
+		}},
+		"may be framed":           {path: "/nowhere", status: 404, body: problem, change: func(h http.Header) { h.Set("Content-Security-Policy", "default-src 'none'; form-action 'none'") }},
+		"is for every origin":     {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Origin", "*") }},
+		"allows credentials":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Credentials", "true") }},
 		"may be kept":             {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cache-Control", "public") }},
 		"tells its software":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Server", "fasthttp") }},
 		"a member is missing":     {path: "/tokens", status: 200, body: strings.Replace(tokens, `"scope"`, `"scop"`, 1)},
@@ -54,6 +62,8 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 			req := &http.Request{Method: "POST", URL: &url.URL{Path: tc.path}, Header: http.Header{"X-Request-Id": {"mine"}}}
 			resp := &http.Response{StatusCode: tc.status, Header: http.Header{
 				"X-Request-Id": {"mine"}, "X-Content-Type-Options": {"nosniff"}, "Cache-Control": {"no-store"}, "Content-Type": {"application/json"},
+				"Referrer-Policy": {"no-referrer"}, "Cross-Origin-Resource-Policy": {"same-origin"},
+				"Content-Security-Policy": {"default-src 'none'; frame-ancestors 'none'"},
 			}}
 			if tc.change != nil {
 				tc.change(resp.Header)

@@ -55,6 +55,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: autoscaling
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Autoscaling
+    - name: cors
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.CORS
     - name: database
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Database
@@ -122,6 +125,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tokens
       default: {}
+    - name: trustedProxyHops
+      type:
+        scalar: numeric
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayStatus
   map:
     fields:
@@ -174,6 +180,15 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 80
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.CORS
+  map:
+    fields:
+    - name: allowedOrigins
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.CloudNativePG
   map:
     fields:

@@ -39,6 +39,16 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
 	// browsers and apps; codes leave by mail alone, so it needs email.
 	Exposure *apiv1alpha1.Exposure `json:"exposure,omitempty"`
+	// Which pages in browsers may call the API. Left out: none of any origin but
+	// the gateway's own.
+	CORS *CORSApplyConfiguration `json:"cors,omitempty"`
+	// How many proxies every request passes on its way to the pods: 1 behind an
+	// Ingress or a Gateway, one more for a load balancer in front of it that
+	// speaks HTTP. The client's address is then the one that the outermost of
+	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
+	// from which the connection comes. With more than 0, let networkPolicy.from
+	// name the last proxy alone: whoever else gets in writes what they like.
+	TrustedProxyHops *int32 `json:"trustedProxyHops,omitempty"`
 	// The PostgreSQL in which everything but the keys is kept.
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`
 	// How long tokens live, and when they are renewed.
@@ -151,6 +161,22 @@ func (b *AuthGatewaySpecApplyConfiguration) WithAudiences(values ...string) *Aut
 // If called multiple times, the Exposure field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithExposure(value apiv1alpha1.Exposure) *AuthGatewaySpecApplyConfiguration {
 	b.Exposure = &value
+	return b
+}
+
+// WithCORS sets the CORS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the CORS field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithCORS(value *CORSApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.CORS = value
+	return b
+}
+
+// WithTrustedProxyHops sets the TrustedProxyHops field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TrustedProxyHops field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithTrustedProxyHops(value int32) *AuthGatewaySpecApplyConfiguration {
+	b.TrustedProxyHops = &value
 	return b
 }
 
