@@ -14,7 +14,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return err
 	}
 	var p problems
-	if userID != "" && !isUUID(userID) {
+	if userID != "" && !IsUUID(userID) {
 		p.add("id", "must be a UUID in lower case, as it was answered at sign-up")
 		userID = "" // the code is another matter
 	}

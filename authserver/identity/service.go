@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -233,13 +236,38 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }
 
+// maxUserAgent bounds, in bytes, what is kept of a User-Agent. What browsers send
+// is about half of it.
+const maxUserAgent = 256
+
+type userAgentKey struct{}
+
+// WithUserAgent marks what is done in ctx with what the client calls itself
+// (RFC 9110 section 10.1.5). It is kept with a session that is opened, so that
+// its owner recognises it, and nowhere else: it is in no log.
+func WithUserAgent(ctx context.Context, text string) context.Context {
+	return context.WithValue(ctx, userAgentKey{}, text)
+}
+
+// userAgent gives what a client calls itself, as it may be stored and shown: the
+// client chooses it, so it is cut to a size, and what is not printable goes.
+func userAgent(ctx context.Context) string {
+	text, _ := ctx.Value(userAgentKey{}).(string)
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text[:min(len(text), maxUserAgent)])
+}
+
 // newID makes an id for a user or a session: a random UUID (RFC 9562 version
 // 4), which tells nothing about when or how many.
 func newID() string { return uuid.NewString() }
 
-// isUUID tells whether s is a UUID in its canonical form. Other spellings
+// IsUUID tells whether s is a UUID in its canonical form. Other spellings
 // (upper case, braces, no dashes) name nobody, so that one id has one text.
-func isUUID(s string) bool {
+func IsUUID(s string) bool {
 	id, err := uuid.Parse(s)
 	return err == nil && id.String() == s
 }

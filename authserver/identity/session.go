@@ -31,7 +31,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if !c.Activated {
 		return Tokens{}, failure(Forbidden, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 	}
-	n := s.newSession()
+	n := s.newSession(ctx)
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
@@ -98,12 +98,12 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 
 // newSession prepares a session that opens now. Times are whole seconds, as in
 // tokens, so that what a token says and what the row says is the same.
-func (s *Service) newSession() NewSession {
+func (s *Service) newSession(ctx context.Context) NewSession {
 	now := s.now().UTC().Truncate(time.Second)
 	ends := now.Add(s.policy.SessionLifetime)
 	return NewSession{
 		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
-		Keep: s.policy.SessionsPerUser,
+		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx),
 	}
 }
 
@@ -243,6 +243,40 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 		s.counts.ended.Add(1)
 		s.event(ctx, "signed out", "user", claims.Subject, "session", claims.SessionID)
 	}
+	return nil
+}
+
+// Sessions lists the live sessions of the token's user, in one statement. Like
+// the profile they tell about a person, so they need its scope.
+func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSession, error) {
+	ref, err := s.authenticate(accessToken, ScopeProfile)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := s.store.FindOwnSessions(ctx, ref)
+	if err != nil {
+		return nil, storeFailure(err)
+	}
+	return sessions, nil
+}
+
+// EndSession ends one session of the token's user, with all its tokens; it may be
+// the token's own. Like signing out it needs no scope. A session of somebody else
+// and one that has ended are the same to the caller: there is none.
+func (s *Service) EndSession(ctx context.Context, accessToken, id string) error {
+	ref, err := s.authenticate(accessToken, "")
+	if err != nil {
+		return err
+	}
+	ended, err := s.store.EndOwnSession(ctx, ref, id)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if !ended {
+		return failure(NotFound, "you have no session of this id, or it has ended")
+	}
+	s.counts.ended.Add(1)
+	s.event(ctx, "session ended", "user", ref.UserID, "session", id, "by_session", ref.ID)
 	return nil
 }
 

@@ -164,7 +164,7 @@ func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
 	if !ok {
 		return Tokens{}, errCode()
 	}
-	n := s.newSession()
+	n := s.newSession(ctx)
 	user, err := s.store.RedeemVerification(ctx, hash, n)
 	if err != nil {
 		return Tokens{}, storeFailure(err)

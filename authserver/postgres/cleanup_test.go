@@ -123,6 +123,7 @@ func TestTheSchemaHoldsTheInvariants(t *testing.T) {
 		"a session of nobody":             `UPDATE sessions SET user_id = gen_random_uuid()`,
 		"a generation below 0":            `UPDATE sessions SET generation = -1`,
 		"a session that outlives its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
+		"a user agent of 257 bytes":       `UPDATE sessions SET user_agent = repeat('a', 257)`,
 		"a throttle of no failure":        `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
 		"a throttle of no digest":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
 		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,

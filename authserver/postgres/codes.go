@@ -83,8 +83,8 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 		), ended AS (
 			DELETE FROM sessions s USING used WHERE s.user_id = used.user_id
 		), opened AS (
-			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
-			SELECT $3, u.id, u.scope, $4, $4, $5, $6 FROM used JOIN users u ON u.id = used.user_id
+			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at, user_agent)
+			SELECT $3, u.id, u.scope, $4, $4, $5, $6, $7 FROM used JOIN users u ON u.id = used.user_id
 		), verified AS (
 			UPDATE users u
 			SET email_verified_at = now(), activated_at = coalesce(u.activated_at, now()), updated_at = now()
@@ -103,7 +103,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			return identity.ErrSuspended
 		}
 		err := tx.QueryRow(ctx, redeem, h[:], id(userID),
-			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt).Scan(userPlaces(&owner)...)
+			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	return owner, err

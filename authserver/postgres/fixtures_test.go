@@ -129,6 +129,11 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash))
 	ref = open(t, store, u, now)
+	spare := open(t, store, u, now)
+	_, err = store.FindOwnSessions(ctx, ref)
+	ok(err)
+	_, err = store.EndOwnSession(ctx, ref, spare.ID)
+	ok(err)
 	rehashed := newSession(u, now)
 	rehashed.Rehash = otherHash
 	ok(store.OpenSession(ctx, rehashed))

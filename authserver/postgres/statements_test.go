@@ -113,6 +113,14 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.EndSession(ctx, ref)
 			return err
 		}},
+		{"FindOwnSessions", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindOwnSessions(ctx, ref)
+			return err
+		}},
+		{"EndOwnSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.EndOwnSession(ctx, ref, ref.ID)
+			return err
+		}},
 		{"OpenSession", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.OpenSession(ctx, newSession(u, now))
 		}},

@@ -47,6 +47,7 @@ type session struct {
 	refreshedAt time.Time
 	expiresAt   time.Time
 	endsAt      time.Time
+	userAgent   string
 }
 
 type throttle struct {
