@@ -25,6 +25,7 @@ type call struct {
 	start  time.Time
 	id     string // goes into X-Request-Id, the log, and the audit trail
 	route  string // path of the route; empty until it is found
+	pathID string // what stands for "{id}" in that path
 	params parameters
 
 	tokenSent bool     // an access token was presented, whether or not it holds
@@ -66,11 +67,12 @@ func (c *call) admit() *failure {
 		return f
 	}
 	path, query := splitTarget(h.RequestURI())
-	t, known := c.server.targets[string(path)]
-	if !known {
+	pattern, pathID := splitID(string(path))
+	t, known := c.server.targets[pattern]
+	if !known || t.takesID != (pathID != "") {
 		return errNoRoute()
 	}
-	c.route = t.path
+	c.route, c.pathID = t.path, pathID
 	if !t.methods[string(h.Method())] {
 		return errMethod(t.allow)
 	}
