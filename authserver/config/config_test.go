@@ -59,7 +59,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		SessionLifetime: 2160 * time.Hour, SessionsPerUser: 100,
 		Exposure: config.Internal, SignupScopes: []string{"profile", "email"},
 		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
-		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour,
+		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,
 		DBHost: "localhost", DBPort: 5432, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
 		DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
 		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",

@@ -34,10 +34,11 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	if same {
 		return errSamePassword()
 	}
+	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
 	if err := s.store.RedeemRecovery(ctx, hash, c.User.ID, newHash); err != nil {
 		return storeFailure(err)
 	}
-	s.event(ctx, "password reset", "user", c.User.ID)
+	s.tell(ctx, e)
 	return nil
 }
 
@@ -84,10 +85,11 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return err
 	}
+	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
 	if err := s.store.ChangePassword(ctx, ref, c.PasswordHash, newHash); err != nil {
 		return storeFailure(err)
 	}
-	s.event(ctx, "password changed", "user", ref.UserID)
+	s.tell(ctx, e)
 	return nil
 }
 

@@ -54,6 +54,7 @@ type Policy struct {
 	RecoveryTTL       time.Duration // of a recovery or email-change code
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
+	KeepAudit         bool          // the Store records events, and not only the log
 	ServiceNames      []string      // words that are no password here: the issuer's host, for one
 }
 
@@ -217,15 +218,6 @@ func storeFailure(err error) error {
 func isTaken(err error) bool {
 	_, ok := errors.AsType[*TakenError](err)
 	return ok
-}
-
-// event writes one line of the audit trail: ids only, no names, addresses,
-// codes or tokens.
-func (s *Service) event(ctx context.Context, name string, args ...any) {
-	if id, ok := ctx.Value(requestIDKey{}).(string); ok {
-		args = append(args, "request_id", id)
-	}
-	s.audit.InfoContext(ctx, name, args...)
 }
 
 type requestIDKey struct{}

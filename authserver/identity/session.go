@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/token"
@@ -35,6 +36,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
+	ctx, e := s.event(ctx, EventSignedIn, c.User.ID, n.ID)
 	err = s.store.OpenSession(ctx, n)
 	if errors.Is(err, ErrStale) && rehash != "" {
 		err = s.openRehashed(ctx, login, password, n)
@@ -47,7 +49,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	case err != nil:
 		return Tokens{}, storeFailure(err)
 	}
-	s.event(ctx, "signed in", "user", c.User.ID, "session", n.ID)
+	s.tell(ctx, e)
 	return s.firstTokens(n, c.User)
 }
 
@@ -89,10 +91,11 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	if right && c.Found && !c.Suspended {
 		return rehash, nil
 	}
+	ctx, e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
 	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
 		return "", err // fail closed: a failure that cannot be counted is no free guess
 	}
-	s.event(ctx, "password refused", "user", c.User.ID, "failures", c.Failures+1)
+	s.tell(ctx, e)
 	return "", errCredentials()
 }
 
@@ -215,14 +218,15 @@ func (s *Service) standing(session Session, generation int64, now time.Time) sta
 
 // endReused ends a session whose refresh token was used again after its grace.
 func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
+	ctx, e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
+		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
 	ended, err := s.store.EndSession(ctx, ref)
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.reused.Add(1)
-		s.event(ctx, "refresh token reused: session ended", "user", ref.UserID, "session", ref.ID,
-			"generation", session.Generation, "presented", presented)
+		s.tell(ctx, e)
 	}
 	return errToken(nil)
 }
@@ -235,13 +239,14 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	if err != nil && !errors.Is(err, token.ErrExpired) {
 		return tokenFailure(err)
 	}
+	ctx, e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
 	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()})
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.ended.Add(1)
-		s.event(ctx, "signed out", "user", claims.Subject, "session", claims.SessionID)
+		s.tell(ctx, e)
 	}
 	return nil
 }
@@ -268,6 +273,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 	if err != nil {
 		return err
 	}
+	ctx, e := s.event(ctx, EventSessionEnded, ref.UserID, id, slog.String("by_session", ref.ID))
 	ended, err := s.store.EndOwnSession(ctx, ref, id)
 	if err != nil {
 		return storeFailure(err)
@@ -276,7 +282,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 		return failure(NotFound, "you have no session of this id, or it has ended")
 	}
 	s.counts.ended.Add(1)
-	s.event(ctx, "session ended", "user", ref.UserID, "session", id, "by_session", ref.ID)
+	s.tell(ctx, e)
 	return nil
 }
 

@@ -13,6 +13,11 @@ import (
 // returns an *Error of kind Unavailable. Other errors are those that the
 // comments name; anything else is a fault and maps to Internal.
 //
+// Where ctx has an Event (EventOf), a method that changes what the event is about
+// records it with the change: both are there, or neither. Where the event names
+// no user, it is the one whom the call has found. A method that changes nothing
+// records nothing. What is recorded outlives the user.
+//
 // The contract is executable: identitytest.TestStore runs against every Store.
 type Store interface {
 	accountStore

@@ -212,7 +212,7 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events') ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}

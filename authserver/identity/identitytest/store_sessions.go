@@ -27,6 +27,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	delete(s.throttles, n.ThrottleKey)
 	s.prune(n.UserID, n.Keep-1)
 	s.putSession(n.UserID, n.Scope, n)
+	s.record(ctx, n.UserID)
 	return nil
 }
 
@@ -103,6 +104,7 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (bool, 
 		return false, nil
 	}
 	delete(s.sessions, ref.ID)
+	s.record(ctx, ref.UserID)
 	return true, nil
 }
 
@@ -141,6 +143,7 @@ func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id s
 		return false, nil
 	}
 	delete(s.sessions, id)
+	s.record(ctx, ref.UserID)
 	return true, nil
 }
 
