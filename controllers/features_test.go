@@ -89,6 +89,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	}
 	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
 	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
+	s.Audit = v1alpha1.Audit{Retention: "0s"}
 	s.Keys = v1alpha1.Keys{
 		Algorithm: "EdDSA", RotationInterval: "500h", PublishLead: "1m", PassphraseSecretRef: &v1alpha1.LocalReference{Name: "own"},
 		Revoked: []string{strings.Repeat("A", 43)},
