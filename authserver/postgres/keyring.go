@@ -34,8 +34,8 @@ func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error
 }
 
 // SwapRing replaces the ring if its generation is still from; 0 is "there is
-// none". The event of ctx is recorded with it. Where the answer was lost, the caller gets an error, and finds out by
-// LoadRing whether it was done.
+// none". The event of ctx is recorded with it. Where the answer was lost, the
+// caller gets an error, and finds out by LoadRing whether it was done.
 func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][]byte) (swapped bool, err error) {
 	const (
 		insert  = `WITH swapped AS (INSERT INTO key_ring (generation, files) VALUES ($1, $2) ON CONFLICT DO NOTHING`
