@@ -141,6 +141,9 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image, "registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
 		t.Errorf("the server's container is %+v", c)
 	}
+	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
+		t.Errorf("the server is not told %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
+	}
 	// A sidecar has no more rights than the server, and gets none of its Secrets.
 	for _, c := range spec.Containers {
 		s := c.SecurityContext

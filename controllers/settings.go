@@ -148,9 +148,9 @@ var fields = map[string]string{
 	config.EnvRefreshTokenExpiry: "spec.tokens.refreshExpiry", config.EnvRefreshTokenRotation: "spec.tokens.rotation",
 	config.EnvRefreshReuseGrace: "spec.tokens.reuseGrace", config.EnvSaltRounds: "spec.passwords.saltRounds",
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
-	config.EnvAuditRetention: "spec.audit.retention",
-	config.EnvDBHost:         "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
+	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
+	config.EnvAuditRetention: "spec.audit.retention",
 }
 
 // fieldOf names the place where a setting comes from.

@@ -134,6 +134,7 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 		{"VERIFICATION_CODE_EXPIRY", []string{"1.5s"}, "whole number"},
 		{"RECOVERY_CODE_EXPIRY", []string{"0", "25h"}, "out of range"},
 		{"UNVERIFIED_ACCOUNT_EXPIRY", []string{"23h"}, ""},
+		{"AUDIT_RETENTION", []string{"-1", "90d", "87601h"}, ""},
 		{"DB_SSLMODE", []string{"", "on", "verify"}, "verify-ca or verify-full"},
 		{"DB_MAX_CONNS", []string{"0", "1001"}, "from 1 to 1000"},
 		{"DB_ACQUIRE_TIMEOUT", []string{"0", "1ms", "61s"}, "out of range"},
