@@ -118,6 +118,7 @@ func policy(c config.Config) identity.Policy {
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
 		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
+		KeepAudit: c.AuditRetention > 0,
 	}
 }
 

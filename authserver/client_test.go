@@ -132,6 +132,17 @@ func (c *client) profile(access string) *apitest.Reply {
 	return c.as(access, http.MethodGet, "/users", nil)
 }
 
+// sessionID tells which session tokens are of.
+func (c *client) sessionID(tk tokens) string {
+	c.t.Helper()
+	return want(c.t, http.StatusOK, c.post("/tokens/introspect", body{"token": tk.access}), "introspect").Text("sid")
+}
+
+// endSession ends a session by its id.
+func (c *client) endSession(access, id string) *apitest.Reply {
+	return c.as(access, http.MethodDelete, "/users/sessions/"+id, nil)
+}
+
 // recoveryCode asks for a code to set a new password.
 func (c *client) recoveryCode(u user) string {
 	c.t.Helper()

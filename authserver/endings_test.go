@@ -1,6 +1,7 @@
 package authserver_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -19,6 +20,10 @@ var endings = map[string]struct {
 }{
 	"a sign-out": {
 		end:       func(n *node, _ user, tk tokens) *apitest.Reply { return n.signOut(tk.refresh) },
+		otherStay: true,
+	},
+	"an end by its id": {
+		end:       func(n *node, _ user, tk tokens) *apitest.Reply { return n.endSession(tk.access, n.sessionID(tk)) },
 		otherStay: true,
 	},
 	"a change of the password": {
@@ -89,7 +94,7 @@ func TestNothingSurvivesARenewalThatRacesAnEnding(t *testing.T) {
 				u := c.any(round).newUser()
 				thief := c.any(round + 1).signIn(u)
 				victim := thief // whose session is to end
-				if name == "a sign-out" {
+				if ending.otherStay {
 					victim = u.tokens
 				}
 				first := rand.IntN(renewers + 1)
@@ -179,4 +184,43 @@ func TestAWrongOldPasswordCountsLikeAWrongSignIn(t *testing.T) {
 	// Whoever reads the mail is not locked out.
 	want(t, http.StatusNoContent, redeem["recovery"](c.nodes[0], u, c.nodes[0].recoveryCode(u)))
 	want(t, http.StatusOK, c.nodes[1].trySignIn(u.username, "a password that is new"))
+}
+
+func TestASessionThatIsEndedByAnotherIsDeadAtEveryReplica(t *testing.T) {
+	t.Parallel()
+	c := start(t, 3)
+	u := c.nodes[0].newUser()
+	stranger := c.nodes[0].newUser()
+	other := c.nodes[1].signIn(u)
+	c.alive("before it is ended", other.access)
+	reply := want(t, http.StatusOK, c.nodes[2].as(u.access, http.MethodGet, "/users/sessions", nil))
+	var list struct {
+		Sessions []struct {
+			ID        string
+			Current   bool
+			UserAgent string `json:"user_agent"`
+		}
+	}
+	if err := json.Unmarshal(reply.Body, &list); err != nil || len(list.Sessions) != 2 {
+		t.Fatalf("got %v", reply)
+	}
+	var id string
+	for _, s := range list.Sessions {
+		if s.Current != (s.ID == c.nodes[0].sessionID(u.tokens)) || s.UserAgent != "Go-http-client/1.1" {
+			t.Errorf("got %v", reply)
+		}
+		if !s.Current {
+			id = s.ID
+		}
+	}
+	foreign := want(t, http.StatusNotFound, c.nodes[0].endSession(stranger.access, id), "somebody else's")
+	c.alive("after a stranger tried to end it", other.access)
+	want(t, http.StatusNoContent, c.nodes[0].endSession(u.access, id))
+	c.dead("after it was ended by another", other)
+	c.alive("of the session that did it", u.access)
+	gone := want(t, http.StatusNotFound, c.nodes[1].endSession(u.access, id), "gone")
+	unknown := want(t, http.StatusNotFound, c.nodes[1].endSession(u.access, u.id), "unknown")
+	if string(gone.Body) != string(foreign.Body) || string(unknown.Body) != string(foreign.Body) {
+		t.Errorf("they tell apart:\n%s\n%s\n%s", foreign.Body, gone.Body, unknown.Body)
+	}
 }

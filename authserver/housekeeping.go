@@ -27,14 +27,14 @@ func (s *Server) housekeeping(ctx context.Context) {
 
 func (s *Server) cleanUp(ctx context.Context) {
 	for ctx.Err() == nil {
-		deleted, err := s.store.DeleteExpired(ctx, s.now(), s.config.UnverifiedAccountExpiry, cleanUpBatch)
+		deleted, err := s.store.DeleteExpired(ctx, s.now(), s.config.UnverifiedAccountExpiry, s.config.AuditRetention, cleanUpBatch)
 		if err != nil {
 			s.log.Warn("what has expired could not be removed; trying again later", "error", err)
 			return
 		}
 		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
-			"accounts", deleted.Users, "throttles", deleted.Throttles)
-		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles) < cleanUpBatch {
+			"accounts", deleted.Users, "throttles", deleted.Throttles, "events", deleted.Events)
+		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Events) < cleanUpBatch {
 			return
 		}
 	}

@@ -48,6 +48,8 @@ type keyring struct {
 	log    *slog.Logger
 	now    func() time.Time
 
+	keepAudit bool // a change of the ring is recorded with it
+
 	opened    atomic.Pointer[keys.Opened]
 	preparing sync.WaitGroup // goroutines of openNext
 	failed    atomic.Uint64  // reloads that were refused
@@ -60,7 +62,7 @@ type keyring struct {
 
 func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, log *slog.Logger, now func() time.Time) *keyring {
 	return &keyring{
-		dir: c.KeysDir, store: store, tokens: tokens, log: log, now: now,
+		dir: c.KeysDir, store: store, tokens: tokens, log: log, now: now, keepAudit: c.AuditRetention > 0,
 		pass: keys.Passphrases{
 			Access:  given(c.AccessPassphrase, c.FormerAccessPassphrase),
 			Refresh: given(c.RefreshPassphrase, c.FormerRefreshPassphrase),
@@ -310,14 +312,27 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		if err != nil {
 			return err
 		}
-		swapped, err := k.store.SwapRing(ctx, ring.Generation, changed.Generation, changed.Files())
+		event := keysChanged(step)
+		audited := ctx
+		if k.keepAudit {
+			audited = identity.WithEvent(ctx, event)
+		}
+		swapped, err := k.store.SwapRing(audited, ring.Generation, changed.Generation, changed.Files())
 		if err != nil {
 			return err
 		}
 		if swapped {
-			k.log.Info("key ring: "+step.Message, "log", "audit", "action", step.Action, "reason", step.Reason, "kind", step.Kind, "kid", step.Key)
+			k.log.LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, append(event.Details, slog.String("log", "audit"))...)
 		}
 	}
+}
+
+// keysChanged is a step as an event of the audit trail.
+func keysChanged(step keys.Step) identity.Event {
+	return identity.Event{Name: identity.EventKeysChanged, Details: []slog.Attr{
+		slog.String("action", string(step.Action)), slog.String("reason", string(step.Reason)),
+		slog.String("kind", string(step.Kind)), slog.String("kid", step.Key),
+	}}
 }
 
 // advanceInTurn is advance for a person: where a server is at it, it waits for

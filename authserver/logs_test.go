@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 
@@ -87,6 +88,10 @@ func (l *logs) check(t testing.TB, db postgres.Config) {
 	}
 	for _, found := range findSecrets(l.text.Bytes(), l.private) {
 		t.Errorf("the logs hold the %s %q", l.private[found], found)
+	}
+	trail := strings.Join(column(t, db, "SELECT e::text FROM audit_events e"), "\n")
+	for _, found := range findSecrets([]byte(trail), l.private) {
+		t.Errorf("the audit trail holds the %s %q", l.private[found], found)
 	}
 	if t.Failed() && testing.Verbose() {
 		t.Logf("the logs:\n%s", l.text.Bytes())

@@ -91,6 +91,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	}
 	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
 	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
+	s.Audit = v1alpha1.Audit{Retention: "0s"}
 	s.Keys = v1alpha1.Keys{
 		Algorithm: "EdDSA", RotationInterval: "500h", PublishLead: "1m", PassphraseSecretRef: &v1alpha1.LocalReference{Name: "own"},
 		Revoked: []string{strings.Repeat("A", 43)},
@@ -141,6 +142,9 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	}
 	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image, "registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
 		t.Errorf("the server's container is %+v", c)
+	}
+	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
+		t.Errorf("the server is not told %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
 	}
 	// A sidecar has no more rights than the server, and gets none of its Secrets.
 	for _, c := range spec.Containers {

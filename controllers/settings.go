@@ -54,6 +54,7 @@ func settings(w *world) config.Config {
 	}
 	c.SaltRounds, c.PasswordMinLength = int(spec.Passwords.SaltRounds), int(spec.Passwords.MinLength)
 	c.PasswordBlocklist = spec.Passwords.Blocklist == nil || *spec.Passwords.Blocklist
+	c.AuditRetention = spec.Audit.Retention.Value()
 	d := spec.Database
 	c.DBHost, c.DBPort, c.DBName = d.Host, int(d.Port), d.Name
 	if d.CloudNativePG != nil {
@@ -154,6 +155,7 @@ var fields = map[string]string{
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
 	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
+	config.EnvAuditRetention: "spec.audit.retention",
 }
 
 // fieldOf names the place where a setting comes from.

@@ -166,6 +166,12 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Passwords Passwords `json:"passwords,omitempty"`
 
+	// What is kept of what has happened.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Audit Audit `json:"audit,omitempty"`
+
 	// The signing keys.
 	//
 	// +optional

@@ -166,6 +166,19 @@ const (
 	RotateAlways     TokenRotation = "Always"
 )
 
+// Audit says what is kept of what has happened.
+type Audit struct {
+	// How long the table audit_events of the database keeps the audit trail:
+	// sign-ups, sign-ins and refused passwords, ended sessions, changes of
+	// passwords and addresses, by ids alone. With 0s it is in the log alone, and
+	// what the table has goes.
+	//
+	// +optional
+	// +kubebuilder:default="2160h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('0s') && duration(self) <= duration('87600h'))",message="write 0s to 87600h"
+	Retention Duration `json:"retention,omitempty"`
+}
+
 // Passwords says what a password may be.
 type Passwords struct {
 	// The cost of a bcrypt hash: each step doubles the work of a sign-in, and of

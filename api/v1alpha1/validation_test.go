@@ -103,6 +103,9 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"refresh tokens that live for seconds", `tokens: {accessExpiry: 10s, refreshExpiry: 59s}`, "spec.tokens.refreshExpiry", "write 1m to 8760h"},
 	{"access tokens that outlive refresh tokens", `tokens: {accessExpiry: 2h, refreshExpiry: 1h}`, "spec.tokens.accessExpiry", "write at most refreshExpiry"},
 	{"a grace for thieves", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
+	{"a trail for a century", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
+	{"a trail of days", `audit: {retention: 90d}`, "spec.audit.retention", "such as 720h, 15m or 1h30m"},
+	{"a trail below zero", `audit: {retention: -1s}`, "spec.audit.retention", "this is no duration"},
 	{"a rotation that there is not", `tokens: {rotation: Never}`, "spec.tokens.rotation", `supported values: "WhenNeeded", "Always"`},
 
 	{"a hash that is soon broken", `passwords: {saltRounds: 9}`, "spec.passwords.saltRounds", "greater than or equal to 10"},
@@ -302,6 +305,7 @@ database:
   maxConnections: 25
 tokens: {accessExpiry: 10m, refreshExpiry: 720h, rotation: Always, reuseGrace: 0s}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false}
+audit: {retention: 720h}
 keys:
   algorithm: EdDSA
   passphraseSecretRef: {name: auth-own-passphrases}
@@ -345,13 +349,15 @@ var right = map[string]string{
 	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
 	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
 	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
+	"no trail":                   `audit: {retention: 0s}`,
+	"the longest trail":          `audit: {retention: 87600h}`,
 	"tokens as long as allowed":  `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2190h}}`,
 	"a wildcard, and an issuer at an address": public + `
 issuer: "https://[fd00::5]:8443/tenant"
 httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
 	"mixed durations":  `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
 	"no NetworkPolicy": `networkPolicy: {enabled: false}`,
-	"empty parts":      `{tokens: {}, passwords: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
+	"empty parts":      `{tokens: {}, passwords: {}, audit: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
 	"null parts":       `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
 }
 
@@ -446,6 +452,7 @@ spec:
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
   tokens: {accessExpiry: 15m, refreshExpiry: 168h, reuseGrace: 60s}
   passwords: {saltRounds: 12, minLength: 8, blocklist: true}
+  audit: {retention: 2160h}
   keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 10m}
   email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}}
   networkPolicy: {enabled: true}

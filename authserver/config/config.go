@@ -57,6 +57,7 @@ type Config struct {
 	VerificationCodeExpiry  time.Duration
 	RecoveryCodeExpiry      time.Duration
 	UnverifiedAccountExpiry time.Duration
+	AuditRetention          time.Duration // 0: no table, the log alone
 
 	DBHost             string
 	DBPort             int

@@ -49,6 +49,7 @@ const (
 	EnvVerificationCodeExpiry  = "VERIFICATION_CODE_EXPIRY"
 	EnvRecoveryCodeExpiry      = "RECOVERY_CODE_EXPIRY"
 	EnvUnverifiedAccountExpiry = "UNVERIFIED_ACCOUNT_EXPIRY"
+	EnvAuditRetention          = "AUDIT_RETENTION"
 	EnvDBSSLMode               = "DB_SSLMODE"
 	EnvDBSSLRootCert           = "DB_SSLROOTCERT"
 	EnvDBMaxConns              = "DB_MAX_CONNS"
@@ -196,6 +197,8 @@ var table = []setting{
 		field: bind(func(c *Config) *time.Duration { return &c.RecoveryCodeExpiry }, wholeSeconds(time.Second, day))},
 	{Setting: Setting{Name: EnvUnverifiedAccountExpiry, Default: "168h", Help: "When an account that was never verified is removed, which frees its name and email."},
 		field: bind(func(c *Config) *time.Duration { return &c.UnverifiedAccountExpiry }, wholeSeconds(time.Second, year))},
+	{Setting: Setting{Name: EnvAuditRetention, Default: "2160h", Help: "How long the table `audit_events` keeps the audit trail. `0`: it is in the log alone, and what the table has goes."},
+		field: bind(func(c *Config) *time.Duration { return &c.AuditRetention }, duration(0, 10*year))},
 
 	{Setting: Setting{Name: EnvDBSSLMode, Default: "prefer", Help: "TLS to PostgreSQL, as libpq has it: `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`."},
 		field: bind(func(c *Config) *string { return &c.DBSSLMode }, oneOf("disable", "allow", "prefer", "require", "verify-ca", "verify-full"))},

@@ -26,6 +26,7 @@ type call struct {
 	id     string // goes into X-Request-Id, the log, and the audit trail
 	origin string // of the page that called, where it may; see cors.go
 	route  string // path of the route; empty until it is found
+	pathID string // what stands for "{id}" in that path
 	params parameters
 
 	tokenSent bool     // an access token was presented, whether or not it holds
@@ -70,11 +71,12 @@ func (c *call) admit() (target, *failure) {
 		return target{}, f
 	}
 	path, query := splitTarget(h.RequestURI())
-	t, known := c.server.targets[string(path)]
-	if !known {
+	pattern, pathID := splitID(string(path))
+	t, known := c.server.targets[pattern]
+	if !known || t.takesID != (pathID != "") {
 		return target{}, errNoRoute()
 	}
-	c.route = t.path
+	c.route, c.pathID = t.path, pathID
 	if !t.methods[string(h.Method())] && !c.isPreflight() {
 		return target{}, errMethod(t.allow)
 	}

@@ -6,8 +6,8 @@
 //
 //	bytes ──▶ fasthttp     request line, fields, body; limits and timeouts
 //	      ──▶ screen       refuses what can be read in two ways, and closes
-//	      ──▶ targets      404, 405; secrets in a query string are refused;
-//	                       preflights of browsers are answered
+//	      ──▶ targets      404, 405, the id in a path; secrets in a query string
+//	                       are refused; preflights of browsers are answered
 //	      ──▶ Fiber        finds the handler of the route
 //	      ──▶ parameters   strict JSON (or a form) into named strings
 //	      ──▶ handler      asks for its parameters, calls Accounts

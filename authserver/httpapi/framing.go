@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
 // single are the fields that decide where a request ends, whom it is for, and
@@ -96,6 +98,20 @@ func isToken(b []byte) bool {
 func splitTarget(uri []byte) (path, query []byte) {
 	path, query, _ = bytes.Cut(uri, []byte("?"))
 	return path, query
+}
+
+// idPattern stands for a UUID at the end of a route's path.
+const idPattern = "{id}"
+
+// splitID gives the path of a route that a path may be, and the id in it: that of
+// "/users/sessions/{id}" where it ends in a UUID in its one spelling (see
+// identity.IsUUID), else the path itself, and no id.
+func splitID(path string) (pattern, id string) {
+	slash := strings.LastIndexByte(path, '/') + 1
+	if id = path[slash:]; identity.IsUUID(id) {
+		return path[:slash] + idPattern, id
+	}
+	return path, ""
 }
 
 // secrets are the parameters that must not be in a URL, because URLs end up in

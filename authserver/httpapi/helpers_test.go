@@ -141,6 +141,17 @@ func (a *accounts) SignOut(ctx context.Context, token string) error {
 	return a.called(ctx, "SignOut", token)
 }
 
+func (a *accounts) Sessions(ctx context.Context, token string) ([]identity.OwnSession, error) {
+	u := theUser()
+	return []identity.OwnSession{
+		{ID: userID, OpenedAt: u.CreatedAt, RefreshedAt: u.UpdatedAt, ExpiresAt: u.CreatedAt.Add(time.Hour), UserAgent: "curl/8", Current: true},
+	}, a.called(ctx, "Sessions", token)
+}
+
+func (a *accounts) EndSession(ctx context.Context, token, id string) error {
+	return a.called(ctx, "EndSession", token, id)
+}
+
 func (a *accounts) Introspect(ctx context.Context, token string) (identity.Introspection, error) {
 	err := a.called(ctx, "Introspect", token)
 	switch {

@@ -200,6 +200,8 @@ func TestMetricsCountByRouteAndKeepNoSeriesForWhatCallersInvent(t *testing.T) {
 		s.Do("GET", fmt.Sprintf("/nowhere/%d", i), nil, nil)
 		s.Do(fmt.Sprintf("X%d", i), fmt.Sprintf("/nowhere/%d", i), nil, nil)
 	}
+	s.Do("DELETE", "/users/sessions/"+userID, apitest.Bearer("t"), nil)
+	s.Do("DELETE", "/users/sessions/"+strings.Replace(userID, "6", "7", 1), apitest.Bearer("t"), nil)
 	exchange(t, s, "x\r\n\r\n")
 	scrape := httptest.NewRecorder()
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))
@@ -210,11 +212,13 @@ func TestMetricsCountByRouteAndKeepNoSeriesForWhatCallersInvent(t *testing.T) {
 		}
 	}
 	want := []string{
+		`http_request_duration_seconds_count{method="DELETE",route="/users/sessions/{id}",status="204"} 2`,
 		`http_request_duration_seconds_count{method="GET",route="/users",status="200"} 2`,
 		`http_request_duration_seconds_count{method="GET",route="other",status="400"} 1`,
 		`http_request_duration_seconds_count{method="GET",route="other",status="404"} 50`,
 		`http_request_duration_seconds_count{method="other",route="other",status="404"} 50`,
 		`http_requests_in_flight 0`,
+		`http_requests_total{method="DELETE",route="/users/sessions/{id}",status="204"} 2`,
 		`http_requests_total{method="GET",route="/users",status="200"} 2`,
 		`http_requests_total{method="GET",route="other",status="400"} 1`,
 		`http_requests_total{method="GET",route="other",status="404"} 50`,

@@ -5,7 +5,7 @@ import "context"
 // route is one thing that can be asked for.
 type route struct {
 	method string
-	path   string // exactly: there are no patterns and no other spellings
+	path   string // exactly, in one spelling; "{id}" at its end is any UUID, and there are no other patterns
 	handle func(context.Context, *call) error
 	body   bodyKind
 	trust  trust
@@ -19,6 +19,8 @@ func (s *Server) routes() []route {
 		{"GET", "/users", s.profile, jsonBody, anyone},
 		{"PUT", "/users", s.updateProfile, jsonBody, anyone},
 		{"DELETE", "/users", s.deleteUser, jsonBody, anyone},
+		{"GET", "/users/sessions", s.sessions, jsonBody, anyone},
+		{"DELETE", "/users/sessions/{id}", s.endSession, jsonBody, anyone},
 		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone},
 		{"POST", "/users/verification-code", s.newVerificationCode, jsonBody, revealsCode},
 		{"POST", "/users/forgot-password", s.forgotPassword, jsonBody, revealsCode},

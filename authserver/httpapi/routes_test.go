@@ -45,6 +45,13 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 		{"update one", "PUT", "/users", bearer, object("last_name", ""), "UpdateProfile(" + goodToken + ", -, -, )", 200, userText},
 		{"delete", "DELETE", "/users", bearer, nil, "DeleteUser(" + goodToken + ")", 204, ""},
 		{"delete by body", "DELETE", "/users", nil, object("access_token", goodToken), "DeleteUser(" + goodToken + ")", 204, ""},
+		{
+			"sessions", "GET", "/users/sessions", bearer, nil, "Sessions(" + goodToken + ")", 200,
+			`{"sessions":[{"id":"` + userID + `","created_at":"2026-01-02T03:04:05Z","renewed_at":"2026-01-02T03:04:05.6Z",` +
+				`"expires_at":"2026-01-02T04:04:05Z","user_agent":"curl/8","current":true}]}`,
+		},
+		{"end a session", "DELETE", "/users/sessions/" + userID, bearer, nil, "EndSession(" + goodToken + ", " + userID + ")", 204, ""},
+		{"end a session by body", "DELETE", "/users/sessions/" + userID, nil, object("access_token", goodToken), "EndSession(" + goodToken + ", " + userID + ")", 204, ""},
 		{"forgot", "POST", "/users/forgot-password", nil, object("email", "a@b.c"), "ForgotPassword(a@b.c)", 200, justCode},
 		{"reset", "POST", "/users/change-password", nil, object("code", "c", "password", "p"), "ResetPassword(c, , p)", 204, ""},
 		{"reset with id", "POST", "/users/change-password", nil, object("code", "c", "id", userID, "password", "p"), "ResetPassword(c, " + userID + ", p)", 204, ""},

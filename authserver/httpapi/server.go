@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -59,6 +60,11 @@ type Accounts interface {
 	SignIn(ctx context.Context, username, password string) (identity.Tokens, error)
 	// Renew gives a new access token, and a new refresh token if needed.
 	Renew(ctx context.Context, refreshToken string) (identity.Tokens, error)
+	// Sessions lists the live sessions of the owner of an access token that has
+	// the scope profile.
+	Sessions(ctx context.Context, accessToken string) ([]identity.OwnSession, error)
+	// EndSession ends one of them.
+	EndSession(ctx context.Context, accessToken, id string) error
 	// SignOut ends a session. It is no error where it has ended already.
 	SignOut(ctx context.Context, refreshToken string) error
 	// Introspect tells what is known of a token of either kind (RFC 7662).
@@ -120,6 +126,7 @@ type Server struct {
 // target is what is known of a path.
 type target struct {
 	path    string
+	takesID bool // the path ends in idPattern
 	methods map[string]bool
 	allow   string // the value of Allow (RFC 9110 section 10.2.1)
 }
@@ -177,7 +184,7 @@ func New(o Options) *Server {
 		},
 	})
 	for _, r := range s.routes() {
-		app.Add(r.method, r.path, s.endpoint(r))
+		app.Add(r.method, strings.Replace(r.path, idPattern, ":id", 1), s.endpoint(r))
 		s.addTarget(r)
 	}
 	s.router = app.Handler()
@@ -195,7 +202,7 @@ func (s *Server) addTarget(r route) {
 	} else {
 		t.allow += ", "
 	}
-	t.path = r.path
+	t.path, t.takesID = r.path, strings.HasSuffix(r.path, idPattern)
 	t.methods[r.method] = true
 	t.allow += r.method
 	s.targets[r.path] = t
@@ -217,6 +224,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		defer cancel()
 		ctx = identity.WithRequestID(ctx, c.id)
 		ctx = identity.WithClientAddress(ctx, s.clientAddress(c.http))
+		ctx = identity.WithUserAgent(ctx, string(c.http.Request.Header.UserAgent()))
 		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
 		return r.handle(ctx, c)
 	}

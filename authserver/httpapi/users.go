@@ -131,6 +131,47 @@ func (s *Server) deleteUser(ctx context.Context, c *call) error {
 	return c.done(s.accounts.DeleteUser(ctx, token))
 }
 
+// sessionReply is a session as its owner sees it among theirs.
+type sessionReply struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	RenewedAt time.Time `json:"renewed_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	UserAgent string    `json:"user_agent"`
+	Current   bool      `json:"current"`
+}
+
+type sessionsReply struct {
+	Sessions []sessionReply `json:"sessions"`
+}
+
+func (s *Server) sessions(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	own, err := s.accounts.Sessions(ctx, token)
+	if err != nil {
+		return err
+	}
+	reply := sessionsReply{Sessions: make([]sessionReply, len(own))}
+	for i, o := range own {
+		reply.Sessions[i] = sessionReply{
+			ID: o.ID, CreatedAt: o.OpenedAt.UTC(), RenewedAt: o.RefreshedAt.UTC(), ExpiresAt: o.ExpiresAt.UTC(),
+			UserAgent: o.UserAgent, Current: o.Current,
+		}
+	}
+	return c.reply(http.StatusOK, &reply)
+}
+
+func (s *Server) endSession(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	return c.done(s.accounts.EndSession(ctx, token, c.pathID))
+}
+
 func (s *Server) forgotPassword(ctx context.Context, c *call) error {
 	email := c.params.required(paramEmail)
 	if err := c.err(); err != nil {

@@ -196,6 +196,36 @@ func TestAPathHasOneSpelling(t *testing.T) {
 	}
 }
 
+func TestAPathWithAnIdHasOneSpellingToo(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	const path = "/users/sessions/"
+	for target, status := range map[string]int{
+		path + userID: 204, path + userID + "?": 204, path + userID + "?x": 204,
+		path: 404, path + "{id}": 404, path + ":id": 404, path + "%7Bid%7D": 404, path + "*": 404, path + "x": 404,
+		path + strings.ToUpper(userID): 404, path + strings.ReplaceAll(userID, "-", ""): 404, path + "{" + userID + "}": 404,
+		path + "urn:uuid:" + userID: 404, path + "%36" + userID[1:]: 404, path + userID[:35]: 404, path + userID + "0": 404,
+		path + userID + "/": 404, path + "/" + userID: 404, path + "./" + userID: 404, path + userID + "/.": 404, path + userID + "/" + userID: 404,
+		path + userID + "%00": 404, path + userID + ";x": 404, "/USERS/sessions/" + userID: 404, "/users/" + userID: 404, "/" + userID: 404,
+	} {
+		wire := "DELETE " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
+		replies, _ := exchange(t, s, wire)
+		if len(replies) != 1 || replies[0].Status != status {
+			t.Errorf("%s got %v, not %d", target, replies, status)
+		}
+		if call := s.accounts.last(); (call == "EndSession(t, "+userID+")") != (status == 204) {
+			t.Errorf("after %s the domain was asked for %q", target, call)
+		}
+	}
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "OPTIONS"} {
+		wire := method + " " + path + userID + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
+		replies, _ := exchange(t, s, wire)
+		if len(replies) != 1 || replies[0].Status != 405 || replies[0].Header.Get("Allow") != "DELETE" {
+			t.Errorf("%s got %v", method, replies)
+		}
+	}
+}
+
 // Row H05.
 func TestAMethodThatAPathDoesNotTakeIsRefused(t *testing.T) {
 	t.Parallel()
@@ -231,6 +261,7 @@ func TestAnErrorEchoesNothingOfTheRequest(t *testing.T) {
 		mark + " /users HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /users HTTP/1.1\r\nHost: " + mark + "\r\nAuthorization: " + mark + "\r\n\r\n",
 		"GET /users?" + mark + "=" + mark + "&access_token=" + mark + " HTTP/1.1\r\nHost: x\r\n\r\n",
+		"DELETE /users/sessions/" + mark + " HTTP/1.1\r\nHost: x\r\n\r\n",
 		"GET /users " + mark + "\r\nHost: x\r\n\r\n",
 		"GET /users HTTP/1.1\r\nHost: x\r\n" + mark + "\r\nAuthorization: Bearer " + mark + "\r\n\r\n",
 		"GET /users HTTP/1.1\r\nHost: x\r\nX-Request-Id: \"" + mark + "\"\r\n\r\n",

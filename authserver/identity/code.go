@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"log/slog"
 	"time"
 )
 
@@ -27,6 +28,8 @@ func hashCode(text string) (h CodeHash, ok bool) {
 	}
 	return sha256.Sum256([]byte(text)), true
 }
+
+func purposeAttr(p Purpose) slog.Attr { return slog.String("purpose", string(p)) }
 
 // release gives a code to whoever may see it: the caller where callers are
 // trusted, else the owner of the address alone.

@@ -37,7 +37,7 @@ func canonicalUsername(s string) (canonical, wrong string) {
 		}
 	}
 	canonical = strings.ToLower(s)
-	if isUUID(canonical) {
+	if IsUUID(canonical) {
 		return "", "must not be a UUID"
 	}
 	return canonical, ""

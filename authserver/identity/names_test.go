@@ -214,14 +214,14 @@ func TestALoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
 
 func TestAnIDHasOneSpelling(t *testing.T) {
 	const id = "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22"
-	if !isUUID(id) || !isUUID(newID()) {
+	if !IsUUID(id) || !IsUUID(newID()) {
 		t.Error("a UUID is not taken for one")
 	}
 	for _, other := range []string{
 		"", "not-a-uuid", strings.ToUpper(id), "{" + id + "}", "urn:uuid:" + id, strings.ReplaceAll(id, "-", ""),
 		id + " ", id + "0", "01ARZ3NDEKTSV4RRFFQ69G5FAV", strings.Repeat("0", 1<<20),
 	} {
-		if isUUID(other) {
+		if IsUUID(other) {
 			t.Errorf("%.50q is taken for a UUID", other)
 		}
 	}

@@ -37,6 +37,13 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 		{"SignOut", "EndSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
 			return w.service.SignOut(w.Context(), tokens.RefreshToken)
 		}},
+		{"Sessions", "FindOwnSessions", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := w.service.Sessions(w.Context(), tokens.AccessToken)
+			return err
+		}},
+		{"EndSession", "EndOwnSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			return w.service.EndSession(w.Context(), tokens.AccessToken, w.Introspect(tokens.AccessToken).SessionID)
+		}},
 		{"Introspect", "FindSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
 			_, err := w.service.Introspect(w.Context(), tokens.AccessToken)
 			return err

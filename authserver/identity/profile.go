@@ -55,11 +55,12 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	if err := p.err(); err != nil {
 		return User{}, err
 	}
+	ctx, e := s.event(ctx, EventProfileChanged, ref.UserID, "")
 	user, err := s.store.UpdateUser(ctx, ref, change)
 	if err != nil {
 		return User{}, storeFailure(err)
 	}
-	s.event(ctx, "profile changed", "user", user.ID)
+	s.tell(ctx, e)
 	return user, nil
 }
 
@@ -69,10 +70,11 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 	if err != nil {
 		return err
 	}
+	ctx, e := s.event(ctx, EventAccountDeleted, ref.UserID, "")
 	if err := s.store.DeleteUser(ctx, ref); err != nil {
 		return storeFailure(err)
 	}
-	s.event(ctx, "account deleted", "user", ref.UserID)
+	s.tell(ctx, e)
 	return nil
 }
 
@@ -93,6 +95,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 			return Code{}, err
 		}
 	}
+	ctx, e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
 	user, err := s.store.IssueEmailChange(ctx, ref, code)
 	if s.hidesAccounts() && isTaken(err) {
 		return s.mail(ctx, Message{To: email, Purpose: MailEmailTaken})
@@ -100,7 +103,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	if err != nil {
 		return Code{}, storeFailure(err)
 	}
-	s.event(ctx, "code issued", "user", user.ID, "purpose", string(EmailChange))
+	s.tell(ctx, e)
 	return s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL},
 		Message{To: cmp.Or(email, user.Email), Purpose: MailEmailChange, Username: user.Username})
 }
@@ -121,14 +124,15 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 	if err := p.err(); err != nil {
 		return User{}, err
 	}
-	user, err := s.store.RedeemEmailChange(ctx, ref, hash, email, canonical)
+	audited, e := s.event(ctx, EventEmailChanged, ref.UserID, "")
+	user, err := s.store.RedeemEmailChange(audited, ref, hash, email, canonical)
 	if s.hidesAccounts() && isTaken(err) {
 		return User{}, s.useUp(ctx, ref)
 	}
 	if err != nil {
 		return User{}, storeFailure(err)
 	}
-	s.event(ctx, "email changed", "user", user.ID)
+	s.tell(ctx, e)
 	return user, nil
 }
 

@@ -14,7 +14,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return err
 	}
 	var p problems
-	if userID != "" && !isUUID(userID) {
+	if userID != "" && !IsUUID(userID) {
 		p.add("id", "must be a UUID in lower case, as it was answered at sign-up")
 		userID = "" // the code is another matter
 	}
@@ -34,10 +34,11 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	if same {
 		return errSamePassword()
 	}
+	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
 	if err := s.store.RedeemRecovery(ctx, hash, c.User.ID, newHash); err != nil {
 		return storeFailure(err)
 	}
-	s.event(ctx, "password reset", "user", c.User.ID)
+	s.tell(ctx, e)
 	return nil
 }
 
@@ -84,10 +85,11 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return err
 	}
+	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
 	if err := s.store.ChangePassword(ctx, ref, c.PasswordHash, newHash); err != nil {
 		return storeFailure(err)
 	}
-	s.event(ctx, "password changed", "user", ref.UserID)
+	s.tell(ctx, e)
 	return nil
 }
 

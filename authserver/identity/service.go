@@ -5,8 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -52,6 +55,7 @@ type Policy struct {
 	RecoveryTTL       time.Duration // of a recovery or email-change code
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
+	KeepAudit         bool          // the Store records events, and not only the log
 	ServiceNames      []string      // words that are no password here: the issuer's host, for one
 }
 
@@ -217,15 +221,6 @@ func isTaken(err error) bool {
 	return ok
 }
 
-// event writes one line of the audit trail: ids only, no names, addresses,
-// codes or tokens.
-func (s *Service) event(ctx context.Context, name string, args ...any) {
-	if id, ok := ctx.Value(requestIDKey{}).(string); ok {
-		args = append(args, "request_id", id)
-	}
-	s.audit.InfoContext(ctx, name, args...)
-}
-
 type requestIDKey struct{}
 
 // WithRequestID marks what is done in ctx with the id of the request that asked
@@ -249,13 +244,38 @@ func ClientAddress(ctx context.Context) netip.Addr {
 	return address
 }
 
+// maxUserAgent bounds, in bytes, what is kept of a User-Agent. What browsers send
+// is about half of it.
+const maxUserAgent = 256
+
+type userAgentKey struct{}
+
+// WithUserAgent marks what is done in ctx with what the client calls itself
+// (RFC 9110 section 10.1.5). It is kept with a session that is opened, so that
+// its owner recognises it, and nowhere else: it is in no log.
+func WithUserAgent(ctx context.Context, text string) context.Context {
+	return context.WithValue(ctx, userAgentKey{}, text)
+}
+
+// userAgent gives what a client calls itself, as it may be stored and shown: the
+// client chooses it, so it is cut to a size, and what is not printable goes.
+func userAgent(ctx context.Context) string {
+	text, _ := ctx.Value(userAgentKey{}).(string)
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, text[:min(len(text), maxUserAgent)])
+}
+
 // newID makes an id for a user or a session: a random UUID (RFC 9562 version
 // 4), which tells nothing about when or how many.
 func newID() string { return uuid.NewString() }
 
-// isUUID tells whether s is a UUID in its canonical form. Other spellings
+// IsUUID tells whether s is a UUID in its canonical form. Other spellings
 // (upper case, braces, no dashes) name nobody, so that one id has one text.
-func isUUID(s string) bool {
+func IsUUID(s string) bool {
 	id, err := uuid.Parse(s)
 	return err == nil && id.String() == s
 }

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/token"
@@ -31,10 +32,11 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if !c.Activated {
 		return Tokens{}, failure(Forbidden, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 	}
-	n := s.newSession()
+	n := s.newSession(ctx)
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
+	ctx, e := s.event(ctx, EventSignedIn, c.User.ID, n.ID)
 	err = s.store.OpenSession(ctx, n)
 	if errors.Is(err, ErrStale) && rehash != "" {
 		err = s.openRehashed(ctx, login, password, n)
@@ -47,7 +49,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	case err != nil:
 		return Tokens{}, storeFailure(err)
 	}
-	s.event(ctx, "signed in", "user", c.User.ID, "session", n.ID)
+	s.tell(ctx, e)
 	return s.firstTokens(n, c.User)
 }
 
@@ -89,21 +91,22 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	if right && c.Found && !c.Suspended {
 		return rehash, nil
 	}
+	ctx, e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
 	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
 		return "", err // fail closed: a failure that cannot be counted is no free guess
 	}
-	s.event(ctx, "password refused", "user", c.User.ID, "failures", c.Failures+1)
+	s.tell(ctx, e)
 	return "", errCredentials()
 }
 
 // newSession prepares a session that opens now. Times are whole seconds, as in
 // tokens, so that what a token says and what the row says is the same.
-func (s *Service) newSession() NewSession {
+func (s *Service) newSession(ctx context.Context) NewSession {
 	now := s.now().UTC().Truncate(time.Second)
 	ends := now.Add(s.policy.SessionLifetime)
 	return NewSession{
 		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
-		Keep: s.policy.SessionsPerUser,
+		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx),
 	}
 }
 
@@ -215,14 +218,15 @@ func (s *Service) standing(session Session, generation int64, now time.Time) sta
 
 // endReused ends a session whose refresh token was used again after its grace.
 func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
+	ctx, e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
+		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
 	ended, err := s.store.EndSession(ctx, ref)
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.reused.Add(1)
-		s.event(ctx, "refresh token reused: session ended", "user", ref.UserID, "session", ref.ID,
-			"generation", session.Generation, "presented", presented)
+		s.tell(ctx, e)
 	}
 	return errToken(nil)
 }
@@ -235,14 +239,50 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	if err != nil && !errors.Is(err, token.ErrExpired) {
 		return tokenFailure(err)
 	}
+	ctx, e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
 	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()})
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.ended.Add(1)
-		s.event(ctx, "signed out", "user", claims.Subject, "session", claims.SessionID)
+		s.tell(ctx, e)
 	}
+	return nil
+}
+
+// Sessions lists the live sessions of the token's user, in one statement. Like
+// the profile they tell about a person, so they need its scope.
+func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSession, error) {
+	ref, err := s.authenticate(accessToken, ScopeProfile)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := s.store.FindOwnSessions(ctx, ref)
+	if err != nil {
+		return nil, storeFailure(err)
+	}
+	return sessions, nil
+}
+
+// EndSession ends one session of the token's user, with all its tokens; it may be
+// the token's own. Like signing out it needs no scope. A session of somebody else
+// and one that has ended are the same to the caller: there is none.
+func (s *Service) EndSession(ctx context.Context, accessToken, id string) error {
+	ref, err := s.authenticate(accessToken, "")
+	if err != nil {
+		return err
+	}
+	ctx, e := s.event(ctx, EventSessionEnded, ref.UserID, id, slog.String("by_session", ref.ID))
+	ended, err := s.store.EndOwnSession(ctx, ref, id)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if !ended {
+		return failure(NotFound, "you have no session of this id, or it has ended")
+	}
+	s.counts.ended.Add(1)
+	s.tell(ctx, e)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -363,4 +364,89 @@ func TestSomeoneSuspendedIsOutAtOnce(t *testing.T) {
 	w.equal("the session is alive:", w.alive(tokens), false)
 	_, err := w.Renew(tokens.RefreshToken)
 	w.fails(err, identity.Unauthenticated, wrongToken)
+}
+
+func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
+	w := newWorld(t)
+	p, first := w.verified("grace")
+	w.verified("edsger")
+	w.pass(time.Minute)
+	const agent = "Mozilla/5.0 (X11; Linux x86_64)"
+	second, err := w.tokens(w.service.SignIn(identity.WithUserAgent(t.Context(), agent), p.username, p.password))
+	w.ok(err)
+	firstID, secondID := w.Introspect(first.AccessToken).SessionID, w.Introspect(second.AccessToken).SessionID
+	w.store.take()
+	sessions, err := w.service.Sessions(t.Context(), first.AccessToken)
+	w.ok(err)
+	w.equal("what the store was asked", w.store.take(), "FindOwnSessions")
+	want := []identity.OwnSession{
+		{ID: secondID, OpenedAt: start.Add(time.Minute), RefreshedAt: start.Add(time.Minute), ExpiresAt: start.Add(7*day + time.Minute), UserAgent: agent},
+		{ID: firstID, OpenedAt: start, RefreshedAt: start, ExpiresAt: start.Add(7 * day), Current: true},
+	}
+	if !slices.Equal(sessions, want) {
+		t.Errorf("got\n%+v, want\n%+v", sessions, want)
+	}
+
+	w.store.take()
+	w.ok(w.service.EndSession(t.Context(), first.AccessToken, secondID))
+	w.equal("what the store was asked", w.store.take(), "EndOwnSession")
+	w.equal("the session that was ended is alive:", w.alive(second), false)
+	w.equal("the one that ended it is alive:", w.alive(first), true)
+	w.ok(w.service.EndSession(t.Context(), first.AccessToken, firstID)) // itself
+	w.equal("the session that ended itself is alive:", w.alive(first), false)
+	w.equal("endings audited", w.audited("session ended"), 2)
+	w.equal("endings counted", w.service.Stats().SessionsEnded, uint64(2))
+	w.fails(w.service.EndSession(t.Context(), first.AccessToken, secondID), identity.Unauthenticated, wrongToken)
+	_, err = w.service.Sessions(t.Context(), first.AccessToken)
+	w.fails(err, identity.Unauthenticated, wrongToken)
+}
+
+func TestSomebodyElsesSessionAndOneThatHasEndedAreTheSame(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	_, others := w.verified("edsger")
+	gone := w.signIn(p)
+	goneID := w.Introspect(gone.AccessToken).SessionID
+	w.ok(w.service.SignOut(t.Context(), gone.RefreshToken))
+	before := w.audit.String()
+	for _, id := range []string{w.Introspect(others.AccessToken).SessionID, goneID, "6f1c1f0e-3d52-4d0a-9a57-0f6b6f3a9d11", "", "no id"} {
+		w.fails(w.service.EndSession(t.Context(), tokens.AccessToken, id), identity.NotFound, noSession)
+	}
+	w.equal("the other's session is alive:", w.alive(others), true)
+	w.equal("what is audited", w.audit.String(), before)
+}
+
+func TestSessionsAreSeenWithTheScopeProfileAndEndedWithAny(t *testing.T) {
+	w := newWorld(t)
+	in := signUpOf("grace")
+	in.Scope = "email"
+	code, err := w.SignUp(in)
+	w.ok(err)
+	tokens, err := w.VerifyUser(code.Text)
+	w.ok(err)
+	_, err = w.service.Sessions(t.Context(), tokens.AccessToken)
+	w.fails(err, identity.Forbidden, `the token lacks the scope "profile"`)
+	w.ok(w.service.EndSession(t.Context(), tokens.AccessToken, w.Introspect(tokens.AccessToken).SessionID))
+}
+
+func TestWhatAClientCallsItselfIsKeptAsTextOfABoundedSize(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	for sent, kept := range map[string]string{
+		"":                                "",
+		"curl/8.5.0":                      "curl/8.5.0",
+		"a\r\nb\x00c\x1b[31m\u202ed\xffe": "abc[31mde",
+		"Größe":                           "Größe",
+		strings.Repeat("a", 1000):         strings.Repeat("a", 256),
+		"a" + strings.Repeat("é", 500):    "a" + strings.Repeat("é", 127),
+	} {
+		_, err := w.tokens(w.service.SignIn(identity.WithUserAgent(t.Context(), sent), p.username, p.password))
+		w.ok(err)
+		sessions, err := w.service.Sessions(t.Context(), tokens.AccessToken)
+		w.ok(err)
+		found := slices.ContainsFunc(sessions, func(o identity.OwnSession) bool { return o.UserAgent == kept && !o.Current })
+		if !found {
+			t.Errorf("%.20q is not kept as %.20q: %+v", sent, kept, sessions)
+		}
+	}
 }

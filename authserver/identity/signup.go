@@ -24,14 +24,15 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 		return Code{}, err
 	}
 	text, code := newCode(Verification, s.policy.VerificationTTL)
-	created, err := s.store.CreateUser(ctx, user, code)
+	audited, e := s.event(ctx, EventAccountCreated, user.ID, "")
+	created, err := s.store.CreateUser(audited, user, code)
 	if taken, ok := errors.AsType[*TakenError](err); ok && s.hidesAccounts() {
 		return s.mail(ctx, signUpRefusal(user, taken))
 	}
 	if err != nil {
 		return Code{}, storeFailure(err)
 	}
-	s.event(ctx, "account created", "user", created.ID)
+	s.tell(ctx, e)
 	return s.release(ctx, Code{UserID: created.ID, Text: text, ExpiresIn: code.TTL},
 		Message{To: created.Email, Purpose: MailVerification, Username: created.Username})
 }
@@ -133,17 +134,21 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		ttl = s.policy.VerificationTTL
 	}
 	text, code := newCode(purpose, ttl)
+	ctx, e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
 	user, err := s.store.IssueCode(ctx, canonical, code)
 	switch {
 	case err == nil:
-		s.event(ctx, "code issued", "user", user.ID, "purpose", string(purpose))
+		e.UserID = user.ID
+		s.tell(ctx, e)
 		released, err := s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: ttl},
 			Message{To: user.Email, Purpose: about, Username: user.Username})
 		if err == nil {
 			return released, nil
 		}
-		// To tell of it would tell that there is an account.
-		s.event(ctx, "mail not taken", "user", user.ID, "purpose", string(purpose))
+		// To tell of it would tell that there is an account. Nothing was changed
+		// with which a Store could record it.
+		e.Name = "mail not taken"
+		s.tell(ctx, e)
 		return Code{}, nil
 	case s.hidesAccounts() && (errors.Is(err, ErrNoUser) || errors.Is(err, ErrAlreadyVerified)):
 		return Code{}, nil
@@ -164,12 +169,14 @@ func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
 	if !ok {
 		return Tokens{}, errCode()
 	}
-	n := s.newSession()
+	n := s.newSession(ctx)
+	ctx, e := s.event(ctx, EventEmailVerified, "", n.ID)
 	user, err := s.store.RedeemVerification(ctx, hash, n)
 	if err != nil {
 		return Tokens{}, storeFailure(err)
 	}
-	s.event(ctx, "email verified", "user", user.ID, "session", n.ID)
+	e.UserID = user.ID
+	s.tell(ctx, e)
 	n.UserID, n.Scope = user.ID, user.Scope
 	return s.firstTokens(n, user)
 }

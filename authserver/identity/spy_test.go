@@ -132,6 +132,16 @@ func (s *spy) AdvanceSession(ctx context.Context, r identity.SessionRef, generat
 	return s.rescope(session), advanced, err
 }
 
+func (s *spy) FindOwnSessions(ctx context.Context, r identity.SessionRef) ([]identity.OwnSession, error) {
+	s.note("FindOwnSessions")
+	return s.Store.FindOwnSessions(ctx, r)
+}
+
+func (s *spy) EndOwnSession(ctx context.Context, r identity.SessionRef, id string) (bool, error) {
+	s.note("EndOwnSession")
+	return s.Store.EndOwnSession(ctx, r, id)
+}
+
 func (s *spy) EndSession(ctx context.Context, r identity.SessionRef) (bool, error) {
 	s.note("EndSession")
 	return s.Store.EndSession(ctx, r)

@@ -13,6 +13,11 @@ import (
 // returns an *Error of kind Unavailable. Other errors are those that the
 // comments name; anything else is a fault and maps to Internal.
 //
+// Where ctx has an Event (EventOf), a method that changes what the event is about
+// records it with the change: both are there, or neither. Where the event names
+// no user, it is the one whom the call has found. A method that changes nothing
+// records nothing. What is recorded outlives the user.
+//
 // The contract is executable: identitytest.TestStore runs against every Store.
 type Store interface {
 	accountStore
@@ -112,6 +117,17 @@ type sessionStore interface {
 
 	// EndSession removes a session. It is no error where there is none.
 	EndSession(ctx context.Context, s SessionRef) (ended bool, err error)
+
+	// FindOwnSessions lists the live sessions of the user of a live session, that
+	// one among them, in one statement: the one opened last comes first.
+	// ErrNoSession.
+	FindOwnSessions(ctx context.Context, s SessionRef) ([]OwnSession, error)
+
+	// EndOwnSession removes the live session that has this id, of the user of a
+	// live session, in one statement; it may be that very session. ended is
+	// false, and nothing was changed, where they have no such session: of any
+	// number of calls at once one ends it. ErrNoSession.
+	EndOwnSession(ctx context.Context, s SessionRef, id string) (ended bool, err error)
 }
 
 // Login is what someone signs in with: one of the two.
@@ -191,6 +207,9 @@ type NewSession struct {
 	EndsAt time.Time
 	Scope  string
 	Keep   int // how many sessions of the user may live, this one included
+	// UserAgent is what the client called itself, for its owner to recognise the
+	// session by; see WithUserAgent.
+	UserAgent string
 
 	// For OpenSession alone:
 	PasswordHash string      // as it was read
@@ -218,6 +237,16 @@ type Session struct {
 	RefreshedAt time.Time // when the current generation was made
 	ExpiresAt   time.Time // when the refresh token of the current generation expires
 	EndsAt      time.Time
+}
+
+// OwnSession is a live session as its owner sees it among theirs.
+type OwnSession struct {
+	ID          string
+	OpenedAt    time.Time
+	RefreshedAt time.Time // when the current generation was made; an access token leaves no trace
+	ExpiresAt   time.Time // unless it is renewed before
+	UserAgent   string    // empty where it was not told
+	Current     bool      // the one that asks
 }
 
 // Renewal is what AdvanceSession writes.

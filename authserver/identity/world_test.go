@@ -3,8 +3,11 @@ package identity_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +125,7 @@ func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
 		SessionLifetime: 30 * 24 * time.Hour, SessionsPerUser: 10,
 		Rotation: identity.RotateWhenNeeded, ReuseGrace: time.Minute,
 		VerificationTTL: 24 * time.Hour, RecoveryTTL: time.Hour,
-		MinPasswordLength: 8, PasswordBlocklist: true, ServiceNames: []string{"auth.example", "Auth Gateway"},
+		KeepAudit: true, MinPasswordLength: 8, PasswordBlocklist: true, ServiceNames: []string{"auth.example", "Auth Gateway"},
 	}
 	for _, c := range change {
 		c(&w.policy)
@@ -132,6 +135,7 @@ func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
 	w.hasher = w.newHasher(cost)
 	w.service = w.replica(w.hasher)
 	t.Cleanup(w.auditHoldsNothingPrivate)
+	t.Cleanup(w.logAndTableAgree)
 	return w
 }
 
@@ -177,6 +181,40 @@ func (w *world) auditHoldsNothingPrivate() {
 		if strings.Contains(text, secret) {
 			w.Errorf("the audit trail holds %q:\n%s", secret, text)
 		}
+	}
+}
+
+// logAndTableAgree fails unless each line of the log is an event of the Store, in
+// the same order and with the same members: over all that any test does.
+func (w *world) logAndTableAgree() {
+	var logged, stored []string
+	for line := range strings.Lines(w.audit.String()) {
+		var members map[string]any
+		w.ok(json.Unmarshal([]byte(line), &members))
+		delete(members, "time")
+		delete(members, "level")
+		if members["msg"] != "mail not taken" { // which is no change
+			logged = append(logged, fmt.Sprint(members))
+		}
+	}
+	events, err := w.memory.Events(w.Context())
+	w.ok(err)
+	for _, e := range events {
+		members := map[string]any{"msg": string(e.Name)}
+		for name, value := range map[string]string{"user": e.UserID, "session": e.SessionID, "request_id": e.RequestID} {
+			if value != "" {
+				members[name] = value
+			}
+		}
+		for _, d := range e.Details {
+			members[d.Key] = d.Value
+		}
+		stored = append(stored, fmt.Sprint(members))
+	}
+	slices.Sort(logged) // of calls at once, the lines may be in another order
+	slices.Sort(stored)
+	if w.policy.KeepAudit && !slices.Equal(logged, stored) || !w.policy.KeepAudit && stored != nil {
+		w.Errorf("the log has\n%s\nand the table\n%s", strings.Join(logged, "\n"), strings.Join(stored, "\n"))
 	}
 }
 
@@ -353,5 +391,6 @@ const (
 	samePassword     = "password: must differ from the old one"
 	notVerified      = "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one"
 	tooManyWrong     = "too many wrong passwords; try again later"
+	noSession        = "you have no session of this id, or it has ended"
 	malformedEmail   = "email: must be an address like name@example.com"
 )

@@ -22,13 +22,15 @@ func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.N
 		), code AS (
 			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
 			SELECT $10, u.id, $11, $12, now() + $13 FROM u
+		), audited AS (
+			` + insertEvent + `u, jsonb_to_record($14::jsonb)` + asEvent + `
 		)
 		SELECT ` + userColumns + ` FROM u`
 	var created identity.User
 	err := s.query(ctx, onlyOnce, into(userPlaces(&created)...), sql,
 		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
 		n.FirstName, n.LastName, n.Scope, n.PasswordHash,
-		c.Hash[:], c.Purpose, c.Target, c.TTL)
+		c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))
 	if isViolation(err, usernameKey) || isViolation(err, emailKey) {
 		return identity.User{}, s.findTaken(ctx, err, n)
 	}
@@ -87,30 +89,39 @@ func (s *Store) findCredentials(ctx context.Context, sql string, args ...any) (i
 // CountFailure implements identity.Store.
 func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) error {
 	const sql = `
-		INSERT INTO throttles (key, failures, last_failure_at)
-		VALUES ($1, 1, now())
-		ON CONFLICT (key) DO UPDATE
-		SET failures = throttles.failures + 1, last_failure_at = now()`
-	_, err := s.exec(ctx, onlyOnce, sql, key[:])
+		WITH counted AS (
+			INSERT INTO throttles (key, failures, last_failure_at)
+			VALUES ($1, 1, now())
+			ON CONFLICT (key) DO UPDATE
+			SET failures = throttles.failures + 1, last_failure_at = now()
+			RETURNING key
+		)
+		` + insertEvent + `counted, jsonb_to_record($2::jsonb)` + asEvent
+	_, err := s.exec(ctx, onlyOnce, sql, key[:], eventArg(ctx))
 	return err
 }
 
 // UpdateUser implements identity.Store. It may be done again: the second time
-// changes nothing more.
+// changes nothing more, though it is recorded twice.
 func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
 	const sql = `
-		UPDATE users u
-		SET username = coalesce($4, u.username),
-			canonical_username = coalesce($5, u.canonical_username),
-			first_name = coalesce($6, u.first_name),
-			last_name = coalesce($7, u.last_name),
-			updated_at = now()
-		FROM sessions s
-		WHERE ` + isLive + `
-		RETURNING ` + userColumns
+		WITH updated AS (
+			UPDATE users u
+			SET username = coalesce($4, u.username),
+				canonical_username = coalesce($5, u.canonical_username),
+				first_name = coalesce($6, u.first_name),
+				last_name = coalesce($7, u.last_name),
+				updated_at = now()
+			FROM sessions s
+			WHERE ` + isLive + `
+			RETURNING ` + userColumns + `
+		), audited AS (
+			` + insertEvent + `updated, jsonb_to_record($8::jsonb)` + asEvent + `
+		)
+		SELECT ` + userNames + ` FROM updated`
 	var updated identity.User
 	err := s.query(ctx, repeatable, into(userPlaces(&updated)...), sql,
-		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName)...)
+		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName, eventArg(ctx))...)
 	if isViolation(err, usernameKey) {
 		return identity.User{}, &identity.TakenError{Username: true}
 	}
@@ -143,13 +154,15 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	const sql = `
 		WITH gone AS (
 			DELETE FROM users u WHERE u.id = $1 RETURNING ` + userThrottle + ` AS key
+		), audited AS (
+			` + insertEvent + `gone, jsonb_to_record($2::jsonb)` + asEvent + `
 		)
 		DELETE FROM throttles t USING gone WHERE t.key = gone.key`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, sql, id(ref.UserID))
+		_, err := tx.Exec(ctx, sql, id(ref.UserID), eventArg(ctx))
 		return err
 	})
 }
@@ -168,13 +181,15 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 			DELETE FROM codes c USING changed WHERE c.user_id = changed.id
 		), forgiven AS (
 			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
+		), audited AS (
+			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
 		)
 		SELECT FROM changed`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash).Scan()
+		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(ctx)).Scan()
 		return noRowsIs(err, identity.ErrNoSession)
 	})
 }

@@ -30,6 +30,18 @@ func (s *Store) query(ctx context.Context, mode idempotent, scan func(pgx.Row) e
 	})
 }
 
+// queryAll runs one statement and gives its rows to collect, which must leave
+// nothing of an earlier try.
+func (s *Store) queryAll(ctx context.Context, mode idempotent, collect func(pgx.Rows) error, sql string, args ...any) error {
+	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
+		rows, err := conn.Query(ctx, sql, args...)
+		if err != nil {
+			return mode, err
+		}
+		return mode, collect(rows)
+	})
+}
+
 // into makes the scan of query from the places that the columns go to.
 func into(places ...any) func(pgx.Row) error {
 	return func(row pgx.Row) error { return row.Scan(places...) }

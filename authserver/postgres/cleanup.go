@@ -14,15 +14,15 @@ const throttleMemory = 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	Users, Sessions, Codes, Throttles int64
+	Users, Sessions, Codes, Throttles, Events int64
 }
 
 // DeleteExpired removes at most batch of each: accounts that nobody has ever
 // verified, unverifiedFor after their creation; sessions that had ended by now,
-// on the day after; codes that have expired; and failures that were counted
-// long ago. One process at a time does it, and the others remove nothing; where
+// on the day after; codes that have expired; failures that were counted long ago;
+// and events older than eventsFor. One process at a time does it, and the others remove nothing; where
 // a count reaches batch there is more to do. It waits for no lock.
-func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor time.Duration, batch int) (Deleted, error) {
+func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int) (Deleted, error) {
 	const (
 		tryLock = `SELECT pg_try_advisory_xact_lock($1)`
 		users   = `
@@ -64,6 +64,15 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor 
 				RETURNING key
 			)
 			SELECT count(*) FROM gone`
+		events = `
+			WITH gone AS (
+				DELETE FROM audit_events WHERE id IN (
+					SELECT id FROM audit_events
+					WHERE at < now() - $1::interval
+					ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING id
+			)
+			SELECT count(*) FROM gone`
 	)
 	var deleted Deleted
 	err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -83,7 +92,10 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor 
 		if err := tx.QueryRow(ctx, codes, batch).Scan(&deleted.Codes); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, throttles, throttleMemory, batch).Scan(&deleted.Throttles)
+		if err := tx.QueryRow(ctx, throttles, throttleMemory, batch).Scan(&deleted.Throttles); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, events, eventsFor, batch).Scan(&deleted.Events)
 	})
 	if err != nil {
 		return Deleted{}, err

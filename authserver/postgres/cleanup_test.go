@@ -11,7 +11,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
 )
 
-const week = 7 * 24 * time.Hour
+const (
+	week    = 7 * 24 * time.Hour
+	quarter = 90 * 24 * time.Hour
+)
 
 func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	t.Parallel()
@@ -39,21 +42,22 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second' WHERE user_id IN `+theirs)
 	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = now() - interval '25 hours'
 		WHERE key IN (SELECT sha256(convert_to('user:' || id::text, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
+	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
 
-	deleted, err := store.DeleteExpired(t.Context(), now, week, 3)
-	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3}); err != nil || deleted != want {
+	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Events: 3}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	deleted, err = store.DeleteExpired(t.Context(), now, week, 3)
-	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2}); err != nil || deleted != want {
+	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Events: 2}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	deleted, err = store.DeleteExpired(t.Context(), now, week, 3)
+	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
 	if want := (postgres.Deleted{}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	// Of the three accounts one went, with its session, code and throttle.
-	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 17, "throttles": 17} {
+	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 17, "throttles": 17, "audit_events": 15} {
 		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
 			t.Errorf("%d %s are left; want %d", got, table, want)
 		}
@@ -74,14 +78,25 @@ func TestDeleteExpiredWaitsForNobody(t *testing.T) {
 			if _, err := tx.Exec(statement); err != nil {
 				t.Fatal(err)
 			}
-			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 10)
+			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
 			if err != nil || deleted != (postgres.Deleted{}) {
 				t.Errorf("%s: deleted %+v, error %v", name, deleted, err)
 			}
 		})
 	}
-	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 10)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
 	if err != nil || deleted.Users != 1 {
+		t.Errorf("deleted %+v, error %v", deleted, err)
+	}
+}
+
+func TestNoEventIsKeptWhereTheRetentionIsZero(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	fill(t, c, 5)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 0, 10)
+	if err != nil || deleted.Events != 5 || count(t, db, `SELECT count(*) FROM audit_events`) != 0 {
 		t.Errorf("deleted %+v, error %v", deleted, err)
 	}
 }
@@ -123,6 +138,12 @@ func TestTheSchemaHoldsTheInvariants(t *testing.T) {
 		"a session of nobody":             `UPDATE sessions SET user_id = gen_random_uuid()`,
 		"a generation below 0":            `UPDATE sessions SET generation = -1`,
 		"a session that outlives its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
+		"an event without a name":         `INSERT INTO audit_events (event) VALUES ('')`,
+		"an event of nothing known":       `INSERT INTO audit_events (user_id) VALUES (gen_random_uuid())`,
+		"details that are no object":      `INSERT INTO audit_events (event, details) VALUES ('x', '[1]')`,
+		"details without end":             `INSERT INTO audit_events (event, details) SELECT 'x', jsonb_build_object('x', string_agg(random()::text, '')) FROM generate_series(1, 500)`,
+		"a request id without end":        `INSERT INTO audit_events (event, request_id) VALUES ('x', repeat('a', 65))`,
+		"a user agent of 257 bytes":       `UPDATE sessions SET user_agent = repeat('a', 257)`,
 		"a throttle of no failure":        `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
 		"a throttle of no digest":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
 		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,

@@ -31,12 +31,15 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 			SELECT $2, u.id, $3::text, $4, now() + $5 FROM u
 			WHERE NOT ($3::text = 'verification' AND u.email_verified_at IS NOT NULL)` + replaceCode + `
 			RETURNING user_id
+		), audited AS (
+			` + insertEvent + `issued,
+				jsonb_to_record(jsonb_build_object('user_id', issued.user_id) || $6::jsonb)` + asEvent + `
 		)
 		SELECT ` + userColumns + `, EXISTS (SELECT FROM issued) FROM u`
 	var owner identity.User
 	var issued bool
 	err := s.query(ctx, repeatable, into(append(userPlaces(&owner), &issued)...), sql,
-		canonicalEmail, c.Hash[:], c.Purpose, c.Target, c.TTL)
+		canonicalEmail, c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))
 	if err != nil {
 		return identity.User{}, noRowsIs(err, identity.ErrNoUser)
 	}
@@ -49,18 +52,21 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 // IssueEmailChange implements identity.Store.
 func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode) (owner identity.User, err error) {
 	const sql = `
-		INSERT INTO codes (hash, user_id, purpose, target, expires_at)
-		SELECT $1, $2, $3, $4::text, now() + $5
-		WHERE NOT EXISTS (SELECT FROM users WHERE canonical_email = $4::text AND id <> $2)` + replaceCode
+		WITH issued AS (
+			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
+			SELECT $1, $2, $3, $4::text, now() + $5
+			WHERE NOT EXISTS (SELECT FROM users WHERE canonical_email = $4::text AND id <> $2)` + replaceCode + `
+			RETURNING user_id
+		), audited AS (
+			` + insertEvent + `issued, jsonb_to_record($6::jsonb)` + asEvent + `
+		)
+		SELECT FROM issued`
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if owner, err = lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, sql, c.Hash[:], id(ref.UserID), c.Purpose, c.Target, c.TTL)
-		if err == nil && tag.RowsAffected() == 0 {
-			return &identity.TakenError{Email: true}
-		}
-		return err
+		err := tx.QueryRow(ctx, sql, c.Hash[:], id(ref.UserID), c.Purpose, c.Target, c.TTL, eventArg(ctx)).Scan()
+		return noRowsIs(err, &identity.TakenError{Email: true})
 	})
 	return owner, err
 }
@@ -83,14 +89,17 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 		), ended AS (
 			DELETE FROM sessions s USING used WHERE s.user_id = used.user_id
 		), opened AS (
-			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
-			SELECT $3, u.id, u.scope, $4, $4, $5, $6 FROM used JOIN users u ON u.id = used.user_id
+			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at, user_agent)
+			SELECT $3, u.id, u.scope, $4, $4, $5, $6, $7 FROM used JOIN users u ON u.id = used.user_id
 		), verified AS (
 			UPDATE users u
 			SET email_verified_at = now(), activated_at = coalesce(u.activated_at, now()), updated_at = now()
 			FROM used
 			WHERE u.id = used.user_id
 			RETURNING ` + userColumns + `
+		), audited AS (
+			` + insertEvent + `verified,
+				jsonb_to_record(jsonb_build_object('user_id', verified.id) || $8::jsonb)` + asEvent + `
 		)
 		SELECT ` + userNames + ` FROM verified`
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -103,7 +112,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			return identity.ErrSuspended
 		}
 		err := tx.QueryRow(ctx, redeem, h[:], id(userID),
-			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt).Scan(userPlaces(&owner)...)
+			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent, eventArg(ctx)).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	return owner, err
@@ -142,13 +151,15 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 			RETURNING ` + userThrottle + ` AS throttle
 		), forgiven AS (
 			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
+		), audited AS (
+			` + insertEvent + `used, jsonb_to_record($4::jsonb)` + asEvent + `
 		)
 		SELECT FROM used`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if err := lockUser(ctx, tx, userID); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash).Scan()
+		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash, eventArg(ctx)).Scan()
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 }
@@ -170,13 +181,15 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 			FROM used
 			WHERE u.id = used.user_id
 			RETURNING ` + userColumns + `
+		), audited AS (
+			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
 		)
 		SELECT ` + userNames + ` FROM changed`
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(ref.UserID), email, canonicalEmail).Scan(userPlaces(&owner)...)
+		err := tx.QueryRow(ctx, sql, h[:], id(ref.UserID), email, canonicalEmail, eventArg(ctx)).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	if isViolation(err, emailKey) {

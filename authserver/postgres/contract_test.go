@@ -20,7 +20,7 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
 		c := postgrestest.Config(t)
-		store := suspender{postgrestest.Open(t, c), c, t}
+		store := hooked{postgrestest.Open(t, c), c, t}
 		// The database's clock cannot be moved; what it is compared with can.
 		return store, func(d time.Duration) {
 			postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
@@ -29,17 +29,36 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 	})
 }
 
-// suspender adds what no method of the Store does.
-type suspender struct {
+// hooked adds what no method of the Store does: see identitytest.Suspender and
+// identitytest.Auditor.
+type hooked struct {
 	*postgres.Store
 	config postgres.Config
 	t      testing.TB
 }
 
-func (s suspender) Suspend(_ context.Context, userID string, suspended bool) error {
+func (s hooked) Suspend(_ context.Context, userID string, suspended bool) error {
 	postgrestest.Exec(s.t, s.config,
 		`UPDATE users SET suspended_at = CASE WHEN $2::boolean THEN now() END WHERE id = $1`, userID, suspended)
 	return nil
+}
+
+// Events implements identitytest.Auditor.
+func (s hooked) Events(ctx context.Context) (events []identity.Event, err error) {
+	rows, err := connect(s.t, s.config).QueryContext(ctx, `SELECT event, coalesce(user_id::text, ''), coalesce(session_id::text, ''),
+		coalesce(request_id, '') FROM audit_events ORDER BY id`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e identity.Event
+		if err := rows.Scan(&e.Name, &e.UserID, &e.SessionID, &e.RequestID); err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	return events, rows.Err()
 }
 
 // connect opens a plain connection to a test's database.

@@ -9,6 +9,7 @@
 //	      ◀──── sessions   one row a session; a token has none
 //	throttles              wrong passwords; a digest names the account or the login
 //	key_ring               one row, replaced by compare-and-swap
+//	audit_events           what happened, by ids; refers to nothing, and outlives accounts
 //
 // # Who waits for whom
 //

@@ -78,6 +78,7 @@ func fill(t testing.TB, c postgres.Config, accounts int) {
 		 SELECT sha256(convert_to('code' || id::text, 'UTF8')), id, 'recovery', now() + interval '1 hour' FROM users LIMIT $1`,
 		`INSERT INTO throttles (key, failures, last_failure_at)
 		 SELECT sha256(convert_to('user:' || id::text, 'UTF8')), 3, now() FROM users LIMIT $1`,
+		`INSERT INTO audit_events (event, user_id) SELECT 'signed in', id FROM users LIMIT $1`,
 	} {
 		postgrestest.Exec(t, c, statement, accounts)
 	}
@@ -93,6 +94,7 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 			t.Fatal(err)
 		}
 	}
+	ctx = identity.WithEvent(ctx, identity.Event{Name: "something"})
 	verification := newCode(identity.Verification)
 	u, err := store.CreateUser(ctx, newUser(name), verification)
 	ok(err)
@@ -129,6 +131,11 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash))
 	ref = open(t, store, u, now)
+	spare := open(t, store, u, now)
+	_, err = store.FindOwnSessions(ctx, ref)
+	ok(err)
+	_, err = store.EndOwnSession(ctx, ref, spare.ID)
+	ok(err)
 	rehashed := newSession(u, now)
 	rehashed.Rehash = otherHash
 	ok(store.OpenSession(ctx, rehashed))
@@ -136,6 +143,6 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	ref.ID = rehashed.ID
 	ok(store.DeleteUser(ctx, ref))
-	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 100)
+	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 90*24*time.Hour, 100)
 	ok(err)
 }

@@ -34,20 +34,22 @@ func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error
 }
 
 // SwapRing replaces the ring if its generation is still from; 0 is "there is
-// none". Where the answer was lost, the caller gets an error, and finds out by
-// LoadRing whether it was done.
+// none". The event of ctx is recorded with it. Where the answer was lost, the
+// caller gets an error, and finds out by LoadRing whether it was done.
 func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][]byte) (swapped bool, err error) {
 	const (
-		insert  = `INSERT INTO key_ring (generation, files) VALUES ($1, $2) ON CONFLICT DO NOTHING`
-		replace = `UPDATE key_ring SET generation = $1, files = $2 WHERE generation = $3`
+		insert  = `WITH swapped AS (INSERT INTO key_ring (generation, files) VALUES ($1, $2) ON CONFLICT DO NOTHING`
+		replace = `WITH swapped AS (UPDATE key_ring SET generation = $1, files = $2 WHERE generation = $4`
+		audited = ` RETURNING generation), audited AS (
+			` + insertEvent + `swapped, jsonb_to_record($3::jsonb)` + asEvent + `)
+			SELECT EXISTS (SELECT FROM swapped)`
 	)
-	var changed int64
 	if from == 0 {
-		changed, err = s.exec(ctx, onlyOnce, insert, to, files)
+		err = s.query(ctx, onlyOnce, into(&swapped), insert+audited, to, files, eventArg(ctx))
 	} else {
-		changed, err = s.exec(ctx, onlyOnce, replace, to, files, from)
+		err = s.query(ctx, onlyOnce, into(&swapped), replace+audited, to, files, eventArg(ctx), from)
 	}
-	return changed > 0, err
+	return swapped, err
 }
 
 // TryRotationLock runs f while holding the lock of whoever rotates keys; held

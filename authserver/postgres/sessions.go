@@ -26,11 +26,11 @@ const (
 			WHERE key = $9 AND failures > $10 AND failures >= $11)`
 
 	lockAccount   = `SELECT id FROM users WHERE ` + isUnchanged + ` FOR NO KEY UPDATE`
-	rehashAccount = `UPDATE users SET password_hash = $12 WHERE ` + isUnchanged + ` RETURNING id`
+	rehashAccount = `UPDATE users SET password_hash = $14 WHERE ` + isUnchanged + ` RETURNING id`
 
 	openSession = `), opened AS (
-			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
-			SELECT $1, account.id, $3, $4, $4, $5, $6 FROM account
+			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at, user_agent)
+			SELECT $1, account.id, $3, $4, $4, $5, $6, $12 FROM account
 			RETURNING id
 		), pruned AS (
 			DELETE FROM sessions WHERE id IN (
@@ -39,6 +39,8 @@ const (
 				OFFSET greatest($7::int - 1, 0))
 		), forgiven AS (
 			DELETE FROM throttles t USING account WHERE t.key = $9
+		), audited AS (
+			` + insertEvent + `opened, jsonb_to_record($13::jsonb)` + asEvent + `
 		)
 		SELECT FROM opened`
 
@@ -50,7 +52,7 @@ const (
 func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	sql, args := openAsItIs, []any{
 		id(n.ID), id(n.UserID), n.Scope, n.OpenedAt, n.ExpiresAt, n.EndsAt, n.Keep,
-		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit,
+		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit, n.UserAgent, eventArg(ctx),
 	}
 	if n.Rehash != "" {
 		sql, args = openAndRehashed, append(args, n.Rehash)
@@ -88,7 +90,52 @@ func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, gen
 
 // EndSession implements identity.Store.
 func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (ended bool, err error) {
-	const sql = `DELETE FROM sessions WHERE id = $1 AND user_id = $2`
-	removed, err := s.exec(ctx, repeatable, sql, id(ref.ID), id(ref.UserID))
-	return removed > 0, err
+	const sql = `
+		WITH gone AS (
+			DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING id
+		), audited AS (
+			` + insertEvent + `gone, jsonb_to_record($3::jsonb)` + asEvent + `
+		)
+		SELECT EXISTS (SELECT FROM gone)`
+	err = s.query(ctx, repeatable, into(&ended), sql, id(ref.ID), id(ref.UserID), eventArg(ctx))
+	return ended, err
+}
+
+// FindOwnSessions implements identity.Store. A live session is among its user's,
+// so where there is no row, it is not alive.
+func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) ([]identity.OwnSession, error) {
+	const sql = `
+		SELECT own.id::text, own.opened_at, own.refreshed_at, own.expires_at, own.user_agent, own.id = s.id
+		FROM sessions s, users u, sessions own
+		WHERE ` + isLive + ` AND own.user_id = s.user_id AND own.expires_at > $3
+		ORDER BY own.opened_at DESC, own.id DESC`
+	var found []identity.OwnSession
+	err := s.queryAll(ctx, repeatable, func(rows pgx.Rows) (err error) {
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o identity.OwnSession, err error) {
+			return o, row.Scan(&o.ID, &o.OpenedAt, &o.RefreshedAt, &o.ExpiresAt, &o.UserAgent, &o.Current)
+		})
+		return err
+	}, sql, refArgs(ref)...)
+	if err == nil && len(found) == 0 {
+		return nil, identity.ErrNoSession
+	}
+	return found, err
+}
+
+// EndOwnSession implements identity.Store. It takes no lock of the account: it
+// only removes, and a session that is ended by two is ended.
+func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, sessionID string) (ended bool, err error) {
+	const sql = `
+		WITH asking AS (
+			SELECT s.user_id FROM sessions s, users u WHERE ` + isLive + `
+		), gone AS (
+			DELETE FROM sessions own USING asking
+			WHERE own.id = $4 AND own.user_id = asking.user_id AND own.expires_at > $3
+			RETURNING own.id
+		), audited AS (
+			` + insertEvent + `gone, jsonb_to_record($5::jsonb)` + asEvent + `
+		)
+		SELECT EXISTS (SELECT FROM gone) FROM asking`
+	err = s.query(ctx, onlyOnce, into(&ended), sql, refArgs(ref, id(sessionID), eventArg(ctx))...)
+	return ended, noRowsIs(err, identity.ErrNoSession)
 }

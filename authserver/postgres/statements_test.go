@@ -113,6 +113,14 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.EndSession(ctx, ref)
 			return err
 		}},
+		{"FindOwnSessions", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindOwnSessions(ctx, ref)
+			return err
+		}},
+		{"EndOwnSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.EndOwnSession(ctx, ref, ref.ID)
+			return err
+		}},
 		{"OpenSession", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.OpenSession(ctx, newSession(u, now))
 		}},
@@ -204,7 +212,7 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events') ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}

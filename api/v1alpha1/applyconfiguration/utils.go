@@ -16,6 +16,8 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=authgateway.io, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("Audit"):
+		return &apiv1alpha1.AuditApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGateway"):
 		return &apiv1alpha1.AuthGatewayApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGatewaySpec"):

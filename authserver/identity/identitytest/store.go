@@ -1,7 +1,9 @@
 package identitytest
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ type Store struct {
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
+	events    []identity.Event
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -47,6 +50,7 @@ type session struct {
 	refreshedAt time.Time
 	expiresAt   time.Time
 	endsAt      time.Time
+	userAgent   string
 }
 
 type throttle struct {
@@ -84,6 +88,21 @@ func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error 
 	}
 	u.suspended = suspended
 	return nil
+}
+
+// Events gives what was recorded, in its order.
+func (s *Store) Events(context.Context) ([]identity.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.events), nil
+}
+
+// record keeps the event of ctx, where there is one, as one of the user's.
+func (s *Store) record(ctx context.Context, userID string) {
+	if e, ok := identity.EventOf(ctx); ok {
+		e.UserID = cmp.Or(e.UserID, userID)
+		s.events = append(s.events, e)
+	}
 }
 
 // enter takes the lock; the caller gives it back by leave, also after an error.

@@ -29,6 +29,7 @@ func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.N
 	}
 	s.users[n.ID] = created
 	s.putCode(n.ID, c)
+	s.record(ctx, n.ID)
 	return created.User, nil
 }
 
@@ -80,6 +81,7 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) erro
 		return err
 	}
 	s.throttles[key] = throttle{failures: s.throttles[key].failures + 1, lastFailure: s.now()}
+	s.record(ctx, "")
 	return nil
 }
 
@@ -106,6 +108,7 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 		u.LastName = *p.LastName
 	}
 	u.UpdatedAt = s.now()
+	s.record(ctx, u.ID)
 	return u.User, nil
 }
 
@@ -123,6 +126,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	s.dropCodes(u.ID)
 	delete(s.throttles, userThrottle(u.ID))
 	delete(s.users, u.ID)
+	s.record(ctx, u.ID)
 	return nil
 }
 
@@ -170,5 +174,6 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 	s.dropSessions(u.ID, ref.ID)
 	s.dropCodes(u.ID)
 	delete(s.throttles, userThrottle(u.ID))
+	s.record(ctx, u.ID)
 	return nil
 }

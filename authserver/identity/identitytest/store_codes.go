@@ -20,6 +20,7 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 			return identity.User{}, identity.ErrAlreadyVerified
 		}
 		s.putCode(u.ID, c)
+		s.record(ctx, u.ID)
 		return u.User, nil
 	}
 	return identity.User{}, identity.ErrNoUser
@@ -39,6 +40,7 @@ func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c
 		return identity.User{}, err
 	}
 	s.putCode(u.ID, c)
+	s.record(ctx, u.ID)
 	return u.User, nil
 }
 
@@ -61,6 +63,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 	s.dropCodes(u.ID)
 	s.dropSessions(u.ID, "")
 	s.putSession(u.ID, u.Scope, n)
+	s.record(ctx, u.ID)
 	return u.User, nil
 }
 
@@ -97,6 +100,7 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 	s.dropCodes(userID)
 	s.dropSessions(userID, "")
 	delete(s.throttles, userThrottle(userID))
+	s.record(ctx, userID)
 	return nil
 }
 
@@ -125,5 +129,6 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 	u.activated = u.activated || u.EmailVerified
 	u.UpdatedAt = s.now()
 	s.dropCodes(u.ID)
+	s.record(ctx, u.ID)
 	return u.User, nil
 }

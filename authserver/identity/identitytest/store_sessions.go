@@ -27,12 +27,12 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	delete(s.throttles, n.ThrottleKey)
 	s.prune(n.UserID, n.Keep-1)
 	s.putSession(n.UserID, n.Scope, n)
+	s.record(ctx, n.UserID)
 	return nil
 }
 
-// prune ends all but the keep youngest sessions of a user.
-func (s *Store) prune(userID string, keep int) {
-	var open []*session
+// sessionsOf gives the sessions of a user, the youngest first.
+func (s *Store) sessionsOf(userID string) (open []*session) {
 	for _, candidate := range s.sessions {
 		if candidate.userID == userID {
 			open = append(open, candidate)
@@ -41,7 +41,12 @@ func (s *Store) prune(userID string, keep int) {
 	slices.SortFunc(open, func(a, b *session) int {
 		return cmp.Or(b.openedAt.Compare(a.openedAt), cmp.Compare(b.id, a.id))
 	})
-	for i, candidate := range open {
+	return open
+}
+
+// prune ends all but the keep youngest sessions of a user.
+func (s *Store) prune(userID string, keep int) {
+	for i, candidate := range s.sessionsOf(userID) {
 		if i >= keep {
 			delete(s.sessions, candidate.id)
 		}
@@ -52,7 +57,7 @@ func (s *Store) putSession(userID, scope string, n identity.NewSession) {
 	s.sessions[n.ID] = &session{
 		id: n.ID, userID: userID, scope: scope,
 		openedAt: n.OpenedAt, refreshedAt: n.OpenedAt,
-		expiresAt: n.ExpiresAt, endsAt: n.EndsAt,
+		expiresAt: n.ExpiresAt, endsAt: n.EndsAt, userAgent: n.UserAgent,
 	}
 }
 
@@ -99,6 +104,46 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (bool, 
 		return false, nil
 	}
 	delete(s.sessions, ref.ID)
+	s.record(ctx, ref.UserID)
+	return true, nil
+}
+
+// FindOwnSessions implements identity.Store.
+func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) (own []identity.OwnSession, err error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	if _, _, err := s.live(ref); err != nil {
+		return nil, err
+	}
+	for _, open := range s.sessionsOf(ref.UserID) {
+		if !ref.Now.Before(open.expiresAt) {
+			continue
+		}
+		own = append(own, identity.OwnSession{
+			ID: open.id, OpenedAt: open.openedAt, RefreshedAt: open.refreshedAt, ExpiresAt: open.expiresAt,
+			UserAgent: open.userAgent, Current: open.id == ref.ID,
+		})
+	}
+	return own, nil
+}
+
+// EndOwnSession implements identity.Store.
+func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id string) (ended bool, err error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return false, err
+	}
+	if _, _, err := s.live(ref); err != nil {
+		return false, err
+	}
+	found, ok := s.sessions[id]
+	if !ok || found.userID != ref.UserID || !ref.Now.Before(found.expiresAt) {
+		return false, nil
+	}
+	delete(s.sessions, id)
+	s.record(ctx, ref.UserID)
 	return true, nil
 }
 

@@ -23,7 +23,7 @@ type Suspender interface {
 // an empty store, and for a function that moves the store's own clock; subtests
 // run in parallel.
 func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
-	for _, group := range [][]sentence{accountSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences} {
+	for _, group := range [][]sentence{accountSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences} {
 		for _, s := range group {
 			t.Run(s.text, func(t *testing.T) {
 				t.Parallel()
@@ -52,6 +52,7 @@ type suite struct {
 	identity.Store
 	advance func(time.Duration)
 	now     time.Time
+	seen    int // of what was recorded
 }
 
 // Values that most subtests share.

@@ -103,6 +103,19 @@ var raceSentences = []sentence{
 		s.ok(err)
 		equal(s, found.Generation, 1)
 	}},
+	{"of 64 EndOwnSession at once, one ends the session", func(s *suite) {
+		u, _ := s.create("ada")
+		here, there := s.open(u), s.open(u)
+		won := s.winners(64, errNotEnded, func(int) error {
+			ended, err := s.EndOwnSession(s.Context(), here, there.ID)
+			if err == nil && !ended {
+				return errNotEnded
+			}
+			return err
+		})
+		equal(s, won, 1)
+		s.ended(there)
+	}},
 	{"no session with the old password survives OpenSession against ChangePassword", func(s *suite) {
 		u, _ := s.create("ada")
 		here := s.open(u)
@@ -266,7 +279,10 @@ var raceSentences = []sentence{
 	}},
 }
 
-var errNotAdvanced = errors.New("not advanced")
+var (
+	errNotAdvanced = errors.New("not advanced")
+	errNotEnded    = errors.New("not ended")
+)
 
 // okOr fails on every error but the one that the race allows.
 func (s *suite) okOr(err, allowed error) {

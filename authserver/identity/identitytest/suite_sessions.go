@@ -2,6 +2,7 @@ package identitytest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -193,6 +194,105 @@ var sessionSentences = []sentence{
 		_, advanced, err := s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 		s.ok(err)
 		equal(s, advanced, false)
+	}},
+	{"FindOwnSessions lists the live sessions of one user, the youngest first", func(s *suite) {
+		u, _ := s.create("ada")
+		other, _ := s.create("grace")
+		s.open(other)
+		s.open(u) // will have expired
+		s.pass(refreshTTL)
+		elder, younger := s.session(u), s.session(u)
+		elder.UserAgent = "a browser/1.0 (é)"
+		younger.OpenedAt = s.now.Add(time.Second)
+		s.ok(s.OpenSession(s.Context(), elder))
+		s.ok(s.OpenSession(s.Context(), younger))
+		s.pass(time.Hour)
+		renewed, advanced, err := s.AdvanceSession(s.Context(), s.ref(elder.ID, u), 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
+		s.ok(err)
+		equal(s, advanced, true)
+		for _, current := range []string{elder.ID, younger.ID} {
+			got, err := s.FindOwnSessions(s.Context(), s.ref(current, u))
+			s.ok(err)
+			want := []identity.OwnSession{
+				{ID: younger.ID, OpenedAt: younger.OpenedAt, RefreshedAt: younger.OpenedAt, ExpiresAt: younger.ExpiresAt, Current: current == younger.ID},
+				{ID: elder.ID, OpenedAt: elder.OpenedAt, RefreshedAt: s.now, ExpiresAt: renewed.ExpiresAt, UserAgent: elder.UserAgent, Current: current == elder.ID},
+			}
+			if !slices.Equal(got, want) {
+				s.Errorf("got\n%+v, want\n%+v", got, want)
+			}
+		}
+	}},
+	{"RedeemVerification keeps what the client calls itself", func(s *suite) {
+		u, code := s.create("ada")
+		n := s.session(u)
+		n.UserAgent = "a browser/1.0"
+		_, err := s.RedeemVerification(s.Context(), code, n)
+		s.ok(err)
+		got, err := s.FindOwnSessions(s.Context(), s.ref(n.ID, u))
+		s.ok(err)
+		if len(got) != 1 || got[0].UserAgent != n.UserAgent {
+			s.Errorf("got %+v", got)
+		}
+	}},
+	{"EndOwnSession ends one session of the user, and no one else's", func(s *suite) {
+		u, _ := s.create("ada")
+		other, _ := s.create("grace")
+		here, there, others := s.open(u), s.open(u), s.open(other)
+		expired := s.session(u)
+		expired.ExpiresAt = s.now
+		s.ok(s.OpenSession(s.Context(), expired))
+		for _, tc := range []struct {
+			name, id string
+			want     bool
+		}{
+			{"another user's", others.ID, false},
+			{"unknown", newID(), false},
+			{"not an id", "x", false},
+			{"expired", expired.ID, false},
+			{"alive", there.ID, true},
+			{"ended already", there.ID, false},
+		} {
+			ended, err := s.EndOwnSession(s.Context(), here, tc.id)
+			s.ok(err)
+			if ended != tc.want {
+				s.Errorf("%s: ended is %v", tc.name, ended)
+			}
+		}
+		s.ended(there)
+		s.alive(here)
+		s.alive(others)
+		ended, err := s.EndOwnSession(s.Context(), here, here.ID)
+		s.ok(err)
+		equal(s, ended, true)
+		s.ended(here)
+	}},
+	{"FindOwnSessions and EndOwnSession are for the user of a live session alone", func(s *suite) {
+		u, _ := s.create("ada")
+		other, _ := s.create("grace")
+		target, gone, suspended := s.open(u), s.open(u), s.open(u)
+		_, err := s.EndSession(s.Context(), gone)
+		s.ok(err)
+		late := s.ref(target.ID, u)
+		late.Now = s.now.Add(refreshTTL)
+		refuse := func(ref identity.SessionRef) {
+			s.Helper()
+			_, err := s.FindOwnSessions(s.Context(), ref)
+			s.is(err, identity.ErrNoSession)
+			_, err = s.EndOwnSession(s.Context(), ref, target.ID)
+			s.is(err, identity.ErrNoSession)
+			s.alive(target)
+		}
+		refuse(gone)
+		refuse(late)
+		refuse(s.ref("x", u))
+		refuse(s.ref(target.ID, other))
+		s.suspend(u, true)
+		_, err = s.FindOwnSessions(s.Context(), suspended)
+		s.is(err, identity.ErrNoSession)
+		_, err = s.EndOwnSession(s.Context(), suspended, target.ID)
+		s.is(err, identity.ErrNoSession)
+		s.suspend(u, false)
+		s.alive(target)
 	}},
 	{"a caller's cancellation stays a cancellation", func(s *suite) {
 		ctx, cancel := context.WithCancel(s.Context())

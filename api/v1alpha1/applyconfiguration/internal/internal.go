@@ -25,6 +25,13 @@ var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Algorithm
   scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Audit
+  map:
+    fields:
+    - name: retention
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
+      default: 2160h
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGateway
   map:
     fields:
@@ -52,6 +59,10 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             scalar: string
           elementRelationship: associative
+    - name: audit
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Audit
+      default: {}
     - name: autoscaling
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Autoscaling

@@ -55,6 +55,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	Tokens *TokensApplyConfiguration `json:"tokens,omitempty"`
 	// What a password may be, and how it is kept.
 	Passwords *PasswordsApplyConfiguration `json:"passwords,omitempty"`
+	// What is kept of what has happened.
+	Audit *AuditApplyConfiguration `json:"audit,omitempty"`
 	// The signing keys.
 	Keys *KeysApplyConfiguration `json:"keys,omitempty"`
 	// How mail is sent. The server of this version cannot send any yet, and the
@@ -201,6 +203,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithTokens(value *TokensApplyConfigu
 // If called multiple times, the Passwords field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithPasswords(value *PasswordsApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Passwords = value
+	return b
+}
+
+// WithAudit sets the Audit field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Audit field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithAudit(value *AuditApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Audit = value
 	return b
 }
 

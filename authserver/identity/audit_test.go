@@ -1,0 +1,39 @@
+package identity_test
+
+import (
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	session := w.Introspect(tokens.AccessToken).SessionID
+	ctx := identity.WithRequestID(t.Context(), "request-1")
+	w.ok(w.service.SignOut(ctx, tokens.RefreshToken))
+	events, err := w.memory.Events(t.Context())
+	w.ok(err)
+	var names []identity.EventName
+	for _, e := range events {
+		names = append(names, e.Name)
+	}
+	want := []identity.EventName{identity.EventAccountCreated, identity.EventEmailVerified, identity.EventSignedOut}
+	if len(names) != 3 || names[0] != want[0] || names[1] != want[1] || names[2] != want[2] {
+		t.Fatalf("recorded %q; want %q", names, want)
+	}
+	last := events[2]
+	w.equal("whose it is", last.UserID, p.id)
+	w.equal("the session", last.SessionID, session)
+	w.equal("the request", last.RequestID, "request-1")
+}
+
+func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {
+	w := newWorld(t, func(p *identity.Policy) { p.KeepAudit = false })
+	p, _ := w.verified("grace")
+	w.signIn(p)
+	events, err := w.memory.Events(t.Context())
+	w.ok(err)
+	w.equal("events of the table", len(events), 0)
+	w.equal("sign-ins in the log", w.audited("signed in"), 1)
+}

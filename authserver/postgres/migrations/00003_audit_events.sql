@@ -1,0 +1,26 @@
+-- +goose Up
+
+-- The audit trail. It refers to nothing, so that it outlives accounts and
+-- sessions; and it holds ids alone, so that it may. Names of events are the
+-- program's: a release may add one.
+CREATE TABLE audit_events (
+    id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
+    at         timestamptz NOT NULL DEFAULT now(),
+    event      text        NOT NULL COLLATE "C",
+    user_id    uuid,                         -- null: nobody's
+    session_id uuid,
+    request_id text        COLLATE "C",
+    address    inet,                         -- of the client, where it is known
+    details    jsonb,
+
+    CONSTRAINT audit_events_pkey PRIMARY KEY (id),
+    CONSTRAINT audit_events_event_check CHECK (octet_length(event) BETWEEN 1 AND 100),
+    CONSTRAINT audit_events_request_id_check CHECK (octet_length(request_id) BETWEEN 1 AND 64),
+    CONSTRAINT audit_events_details_check CHECK (jsonb_typeof(details) = 'object' AND octet_length(details::text) <= 1000)
+);
+
+CREATE INDEX audit_events_at_idx ON audit_events (at);
+
+-- Those of nobody are in it too: it would tell by the time who has an account, if
+-- a refused password were quicker to record where there is none.
+CREATE INDEX audit_events_user_id_at_idx ON audit_events (user_id, at);
