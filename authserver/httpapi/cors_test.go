@@ -42,7 +42,7 @@ func corsFields(r *apitest.Reply) (fields []string) {
 func methodsOf() map[string]string {
 	methods := map[string]string{}
 	for _, r := range httpapi.Routes() {
-		method, path, _ := strings.Cut(r, " ")
+		method, path, _ := strings.Cut(strings.Replace(r, "{id}", userID, 1), " ")
 		methods[path] = strings.TrimPrefix(methods[path]+", "+method, ", ")
 	}
 	return methods
