@@ -3,6 +3,7 @@ package authserver_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -94,18 +95,21 @@ func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 	}
 }
 
+var severalWait = regexp.MustCompile(`authgateway_hashing_jobs{state="waiting"} [2-9]`)
+
 func TestWhatWasTakenIsFinishedAlsoWithoutADrain(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "5s"})
+	c := start(t, 1, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "10s"})
 	n := c.nodes[0]
 	u := n.newUser()
-	replies := make(chan *apitest.Reply, 4)
+	replies := make(chan *apitest.Reply, 6)
 	for range cap(replies) {
 		go func() { replies <- n.trySignIn(u.username, u.password) }()
 	}
-	eventually(t, time.Minute, "all are in the hashing lane", func() bool {
+	// Some may be through before the last has come: the machine may be busy.
+	eventually(t, time.Minute, "some wait in the hashing lane", func() bool {
 		_, metrics := n.probe("/metrics")
-		return strings.Contains(metrics, `authgateway_hashing_jobs{state="waiting"} 3`)
+		return severalWait.MatchString(metrics)
 	})
 	if err := n.end(); err != nil {
 		t.Errorf("Run: %v", err)
