@@ -99,10 +99,10 @@ var severalWait = regexp.MustCompile(`authgateway_hashing_jobs{state="waiting"} 
 
 func TestWhatWasTakenIsFinishedAlsoWithoutADrain(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "10s"})
+	c := start(t, 1, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "5s"})
 	n := c.nodes[0]
 	u := n.newUser()
-	replies := make(chan *apitest.Reply, 6)
+	replies := make(chan *apitest.Reply, 5)
 	for range cap(replies) {
 		go func() { replies <- n.trySignIn(u.username, u.password) }()
 	}
