@@ -45,7 +45,7 @@ manifests: ## Print what config/default makes of the operator, for kubectl apply
 	@go tool -modfile=hack/tools/kubernetes/go.mod kustomize build config/default
 
 .PHONY: test
-test: ## Run every test, against a real PostgreSQL and a real Kubernetes API server.
+test: ## Run every test but e2e, against a real PostgreSQL and a real Kubernetes API server.
 	hack/test.sh
 
 .PHONY: fuzz

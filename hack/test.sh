@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every test. What a test needs and the machine lacks is installed where
+# Runs every test but test/e2e, which needs a whole cluster. What a test needs and the machine lacks is installed where
 # this is a Debian and we are root; PostgreSQL the tests get by themselves.
 set -eu
 cd "$(dirname "$0")/.."
@@ -29,8 +29,7 @@ fi
 hack/fuzz.sh
 
 # Those that need no Kubernetes API server come first: to bring one may mean to
-# build it, once, which takes minutes. Those that need a whole cluster are for
-# make e2e.
+# build it, once, which takes minutes.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
 go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -v '/test/e2e$')

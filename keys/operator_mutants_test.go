@@ -45,9 +45,6 @@ var missed = map[string]uint64{
 // A check that cannot fail says nothing. The clusters were found by trying one
 // after another; after a change of the model others may have to be.
 func TestTheModelCheckFindsEachMissingGuardOfTheOperator(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	for _, guard := range slices.Sorted(maps.Keys(missed)) {
 		t.Run(guard, func(t *testing.T) {
 			t.Parallel()

@@ -143,6 +143,7 @@ type AuthGatewaySpec struct {
 	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
 	// from which the connection comes. With more than 0, let networkPolicy.from
 	// name the last proxy alone: whoever else gets in writes what they like.
+	// Nothing uses the address yet; limits will.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0

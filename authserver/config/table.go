@@ -149,7 +149,7 @@ var table = []setting{
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
 	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. `*` is refused."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
-	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port, and the field that your proxies do not write they have to remove."},
+	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port, and the field that your proxies do not write they have to remove. Nothing uses the address yet; limits will."},
 		field: bind(func(c *Config) *int { return &c.TrustedProxyHops }, integer(0, 10))},
 
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},

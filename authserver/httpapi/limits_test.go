@@ -72,7 +72,7 @@ func TestATokenOf8KiBFitsAndAHeadOf16KiBDoesNot(t *testing.T) {
 // Row H09.
 func TestASlowClientIsToldAndClosed(t *testing.T) {
 	t.Parallel()
-	const patience = 300 * time.Millisecond
+	const patience = time.Second // so much that a busy machine is not taken for a late server
 	s := start(t, func(o *httpapi.Options) { o.Timeout = patience })
 	for name, tc := range map[string]struct {
 		wire     string
@@ -103,7 +103,7 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 			if fmt.Sprint(statuses) != tc.statuses || !closed {
 				t.Errorf("got %v, closed %t; want %s, closed", statuses, closed, tc.statuses)
 			}
-			if took := time.Since(begin); took < patience*2/3 || took > patience*30 { // the machine may be busy
+			if took := time.Since(begin); took < patience*2/3 || took > patience*5 {
 				t.Errorf("closed after %v", took)
 			}
 		})
@@ -117,12 +117,12 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 		defer c.Close()
 		begin := time.Now()
 		for _, b := range []byte("GET /users HTTP/1.1\r\nHost: " + strings.Repeat("x", 1000)) {
-			if _, err := c.Write([]byte{b}); err != nil || time.Since(begin) > 40*patience {
+			if _, err := c.Write([]byte{b}); err != nil || time.Since(begin) > 10*patience {
 				break
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		if took := time.Since(begin); took > 30*patience {
+		if took := time.Since(begin); took > 5*patience {
 			t.Errorf("the connection held for %v", took)
 		}
 	})

@@ -20,8 +20,9 @@ type Deleted struct {
 // DeleteExpired removes at most batch of each: accounts that nobody has ever
 // verified, unverifiedFor after their creation; sessions that had ended by now,
 // on the day after; codes that have expired; failures that were counted long ago;
-// and events older than eventsFor. One process at a time does it, and the others remove nothing; where
-// a count reaches batch there is more to do. It waits for no lock.
+// and events older than eventsFor. One process at a time does it, and the others
+// remove nothing; where a count reaches batch there is more to do. It waits for
+// no lock.
 func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int) (Deleted, error) {
 	const (
 		tryLock = `SELECT pg_try_advisory_xact_lock($1)`

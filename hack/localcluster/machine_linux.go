@@ -22,9 +22,12 @@ import (
 // links is where the system shows them.
 const links = "/sys/class/net/"
 
+// shimSockets is where the shims of every containerd have their sockets.
+const shimSockets = "/run/containerd"
+
 // leavings are folders that its components make outside of its own.
 var leavings = []string{
-	"/run/containerd", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/xtables.lock",
+	shimSockets, "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/xtables.lock",
 	"/usr/libexec/kubernetes", "/etc/cni", "/opt/cni", "/opt/containerd", "/run/nri", "/var/lib/cni",
 }
 
@@ -190,7 +193,9 @@ func (n *node) clean(ctx context.Context) error {
 	}
 	errs := []error{removeLinks(ctx), n.removeRules(ctx), removePodGroups()}
 	for _, path := range leavings {
-		if !slices.Contains(b.Leavings, path) {
+		// Somebody may have installed a containerd of their own meanwhile.
+		theirs := path == shimSockets && exists(path+"/containerd.sock")
+		if !theirs && !slices.Contains(b.Leavings, path) {
 			errs = append(errs, os.RemoveAll(path))
 		}
 	}

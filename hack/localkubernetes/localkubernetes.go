@@ -53,15 +53,12 @@ func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("%w; or set %s to a folder that has kube-apiserver and etcd", err, variable)
 	}
-	dir, err = cached(ctx, log, filepath.Join(cache, "auth-gateway", assetsName()), apiServer, downloadFrom(envtestIndex), build(apiServer))
+	name := strings.Join([]string{"kubernetes", version, runtime.GOOS, runtime.GOARCH}, "-")
+	dir, err = cached(ctx, log, filepath.Join(cache, "auth-gateway", name), apiServer, downloadFrom(envtestIndex), build(apiServer))
 	if err != nil {
 		return "", fmt.Errorf("get the programs of a Kubernetes API server, or set %s to a folder that has kube-apiserver and etcd: %w", variable, err)
 	}
 	return dir, nil
-}
-
-func assetsName() string {
-	return strings.Join([]string{"kubernetes", version, runtime.GOOS, runtime.GOARCH}, "-")
 }
 
 // Node gives a folder that has what a node needs besides the two of Assets: those
@@ -172,11 +169,11 @@ func lock(ctx context.Context, log io.Writer, path string) (unlock func(), err e
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		if !told {
-			fmt.Fprintln(log, "another process is getting them; waiting for it")
+			fmt.Fprintln(log, "another process is getting the programs; waiting for it")
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another process that is getting them: %w", ctx.Err()), f.Close())
+			return nil, errors.Join(fmt.Errorf("wait for another process that is getting the programs: %w", ctx.Err()), f.Close())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

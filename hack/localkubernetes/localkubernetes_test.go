@@ -68,7 +68,7 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 				t.Errorf("%q, %v", dir, err)
 			}
 			dirs.Store(dir, i)
-			if got := log.String(); got != "" && got != "another process is getting them; waiting for it\n" {
+			if got := log.String(); got != "" && got != "another process is getting the programs; waiting for it\n" {
 				t.Errorf("the log says %q", got)
 			}
 		})

@@ -1,6 +1,6 @@
 // Command coredns is CoreDNS with those of its plugins that a cluster's DNS
-// needs: a tenth of the requirements of the whole, and half its size. Choosing
-// at compile time is CoreDNS's own way (https://coredns.io/manual/plugins).
+// needs: the others would bring the libraries of every cloud. Choosing at compile
+// time is CoreDNS's own way (https://coredns.io/manual/plugins).
 package main
 
 import (

@@ -48,6 +48,7 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
 	// from which the connection comes. With more than 0, let networkPolicy.from
 	// name the last proxy alone: whoever else gets in writes what they like.
+	// Nothing uses the address yet; limits will.
 	TrustedProxyHops *int32 `json:"trustedProxyHops,omitempty"`
 	// The PostgreSQL in which everything but the keys is kept.
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`

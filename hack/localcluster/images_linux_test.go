@@ -3,7 +3,6 @@ package localcluster
 import (
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,9 +10,6 @@ import (
 
 func TestAProgramComesWithItsLibrariesAndItsLoader(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS != "linux" {
-		t.Skip("ldd is of Linux")
-	}
 	shell, err := exec.LookPath("sh")
 	if err != nil {
 		t.Fatal(err)
