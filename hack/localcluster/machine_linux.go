@@ -100,6 +100,10 @@ func addLinks(ctx context.Context, n *node) error {
 		{"link", "add", nodeLink, "type", "bridge"},
 		{"address", "replace", nodeAddress + "/32", "dev", nodeLink},
 		{"link", "set", nodeLink, "up"},
+		// Until kube-proxy knows a Service, what is sent to its address must end
+		// here: by the default route it would leave the machine, with what is in
+		// it, and somebody out there may answer.
+		{"route", "replace", serviceNetwork, "dev", nodeLink},
 	} {
 		if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))

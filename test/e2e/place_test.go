@@ -343,7 +343,23 @@ func (p place) agent(t *testing.T, gateway string) agent {
 		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMap},
 	}}}}
 	p.start(t, pod)
-	return agent{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
+	a := agent{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
+	a.reaches(t)
+	return a
+}
+
+// reaches waits until the gateway answers the agent: nodes know of a new Service a
+// moment after its pods are ready.
+func (a agent) reaches(t *testing.T) {
+	t.Helper()
+	eventually(t, soon, "the agent reaches the gateway", func() error {
+		code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
+			asJSON(t, map[string]any{"method": http.MethodGet, "url": a.url + "/tokens/keys"}))
+		if err == nil && (code != http.StatusOK || !bytes.Contains(text, []byte(`access_token`))) {
+			err = fmt.Errorf("%d: %.300s", code, text)
+		}
+		return err
+	})
 }
 
 func (p place) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
@@ -401,21 +417,11 @@ func (a agent) call(t *testing.T, method, path, callerKey, token string, body ma
 		header["Content-Type"] = "application/json"
 		content = string(asJSON(t, body))
 	}
-	var text []byte
-	eventually(t, soon, method+" "+path+" by the agent", func() error {
-		code, reply, err := a.ask(t.Context(), http.MethodPost, "/requests",
-			asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
-		text = reply
-		switch {
-		case err != nil:
-			t.Fatal(err) // it may have been sent
-		case code == http.StatusBadGateway && bytes.Contains(text, []byte("connection refused")):
-			return fmt.Errorf("%s", text) // a new Service is a moment behind its pods
-		case code != http.StatusOK:
-			t.Fatalf("%s %s by the agent: %d: %s", method, path, code, text)
-		}
-		return nil
-	})
+	code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
+		asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
+	if err != nil || code != http.StatusOK {
+		t.Fatalf("%s %s by the agent: %d, %v: %s", method, path, code, err, text)
+	}
 	var answer struct {
 		Status int
 		Body   string

@@ -149,6 +149,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 		t.Errorf("the new gateway signs with %s, not with the retained %s", now, kid)
 	}
 	a.callerKey = p.callerKey(t, g)
+	a.reaches(t)
 	a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil)
 	if err := a.verifies(t, u.access); err != nil {
 		t.Errorf("the token from before, with the mounted keys: %v", err)
