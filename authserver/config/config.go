@@ -48,6 +48,28 @@ type Config struct {
 
 	CORSAllowedOrigins []string // none: no page of another origin may call the API
 	TrustedProxyHops   int
+	TrustedProxyField  ProxyField
+
+	LimitSignIn Rate // by client address, as the next two
+	LimitSignUp Rate
+	LimitCodes  Rate
+	LimitMails  Rate // by recipient
+
+	MailFrom              string
+	MailLinkVerification  string // with {code} in it, as the next two; "": no link
+	MailLinkPasswordReset string
+	MailLinkEmailChange   string
+	MailTemplatesDir      string // "": the built-in ones
+	MailGiveUpAfter       time.Duration
+	SMTPHost              string // "": not by SMTP
+	SMTPPort              int
+	SMTPTLS               SMTPTLS
+	SMTPCAFile            string
+	SMTPUsername          string
+	SMTPPassword          Secret
+	SMTPConnections       int
+	MailWebhookURL        string // "": not by a webhook
+	MailWebhookSecret     Secret
 
 	SaltRounds              int
 	PasswordMinLength       int
@@ -95,6 +117,34 @@ const (
 	RotateWhenNeeded Rotation = "when-needed"
 	RotateAlways     Rotation = "always"
 )
+
+// ProxyField says which field tells what a trusted proxy saw.
+type ProxyField string
+
+// The values of TRUSTED_PROXY_FIELD.
+const (
+	AnyField           ProxyField = "any"
+	ForwardedField     ProxyField = "Forwarded"
+	XForwardedForField ProxyField = "X-Forwarded-For"
+)
+
+// SMTPTLS says how TLS to the mail server is used.
+type SMTPTLS string
+
+// The values of SMTP_TLS.
+const (
+	StartTLS    SMTPTLS = "starttls"
+	ImplicitTLS SMTPTLS = "implicit"
+	NoTLS       SMTPTLS = "none"
+)
+
+// Rate is how often something may happen: Count times at once, and again when that
+// was long enough ago that it is not more than Count times in Per on average. The
+// zero Rate is no limit.
+type Rate struct {
+	Count int
+	Per   time.Duration
+}
 
 // maxLength bounds a value, so that a mistaken file cannot fill the memory
 // or a log line.
@@ -231,12 +281,36 @@ func (c Config) contradictions() []Problem {
 	if c.MetricsPort == c.Port {
 		refuse(EnvMetricsPort, "%d is %s too: write another port, or 0 for neither metrics nor health", c.MetricsPort, EnvPort)
 	}
-	if c.Exposure == Public {
-		refuse(EnvExposure, "public hands out codes by mail alone, and this version cannot send mail: "+
-			"write internal (or leave it out), keep the port away from the public, and let your own backend mail the codes")
+	if c.Exposure == Public && !c.SendsMail() {
+		refuse(EnvExposure, "public hands out codes by mail alone, and nothing says how to send it: set %s and %s, or %s; "+
+			"or write internal (or leave it out), keep the port away from the public, and let your own backend mail the codes",
+			EnvSMTPHost, EnvMailFrom, EnvMailWebhookURL)
+	}
+	return append(problems, c.mailContradictions()...)
+}
+
+// mailContradictions checks the settings of mail against each other.
+func (c Config) mailContradictions() (problems []Problem) {
+	refuse := func(name, format string, args ...any) {
+		problems = append(problems, Problem{name, fmt.Sprintf(format, args...)})
+	}
+	if c.SMTPHost != "" && c.MailWebhookURL != "" {
+		refuse(EnvMailWebhookURL, "mail is sent by %s too: set one of them", EnvSMTPHost)
+	}
+	if c.SMTPHost != "" && c.MailFrom == "" {
+		refuse(EnvSMTPHost, "%s is not set: write the sender of all mail there, such as no-reply@example.com", EnvMailFrom)
+	}
+	if c.SMTPHost != "" && (c.SMTPUsername == "") != c.SMTPPassword.IsZero() {
+		refuse(EnvSMTPPassword, "%s and %s go together: set both, or neither", EnvSMTPUsername, EnvSMTPPassword)
+	}
+	if c.MailWebhookURL != "" && c.MailWebhookSecret.IsZero() {
+		refuse(EnvMailWebhookURL, "%s is not set: write there what to sign with, such as the output of `openssl rand -base64 32`", EnvMailWebhookSecret)
 	}
 	return problems
 }
+
+// SendsMail tells whether there is a way to send mail.
+func (c Config) SendsMail() bool { return c.SMTPHost != "" || c.MailWebhookURL != "" }
 
 // Warnings tells what is allowed, and is not wise in production.
 func (c Config) Warnings() []string {
@@ -261,6 +335,12 @@ func (c Config) Warnings() []string {
 	}
 	if c.AccessTokenExpiry > c.RefreshTokenExpiry {
 		warn("%s is longer than %s: an access token outlives what renews it", EnvAccessTokenExpiry, EnvRefreshTokenExpiry)
+	}
+	if c.SMTPHost != "" && c.SMTPTLS == NoTLS && !isLoopback(c.SMTPHost) {
+		warn("%s is none: codes, and a password if there is one, go to %s in the clear", EnvSMTPTLS, c.SMTPHost)
+	}
+	if strings.HasPrefix(c.MailWebhookURL, "http://") {
+		warn("%s is not https: codes go there in the clear", EnvMailWebhookURL)
 	}
 	if c.DBSSLRootCert != "" && !strings.HasPrefix(c.DBSSLMode, "verify-") {
 		warn("%s is set, but only %s verify-ca or verify-full checks the database's certificate with it", EnvDBSSLRootCert, EnvDBSSLMode)

@@ -32,6 +32,26 @@ const (
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
 	EnvTrustedProxyHops        = "TRUSTED_PROXY_HOPS"
+	EnvTrustedProxyField       = "TRUSTED_PROXY_FIELD"
+	EnvLimitSignIn             = "LIMIT_SIGNIN"
+	EnvLimitSignUp             = "LIMIT_SIGNUP"
+	EnvLimitCodes              = "LIMIT_CODES"
+	EnvLimitMails              = "LIMIT_MAILS"
+	EnvMailFrom                = "MAIL_FROM"
+	EnvMailLinkVerification    = "MAIL_LINK_VERIFICATION"
+	EnvMailLinkPasswordReset   = "MAIL_LINK_PASSWORD_RESET"
+	EnvMailLinkEmailChange     = "MAIL_LINK_EMAIL_CHANGE"
+	EnvMailTemplatesDir        = "MAIL_TEMPLATES_DIR"
+	EnvMailGiveUpAfter         = "MAIL_GIVE_UP_AFTER"
+	EnvSMTPHost                = "SMTP_HOST"
+	EnvSMTPPort                = "SMTP_PORT"
+	EnvSMTPTLS                 = "SMTP_TLS"
+	EnvSMTPCAFile              = "SMTP_CA_FILE"
+	EnvSMTPUsername            = "SMTP_USERNAME"
+	EnvSMTPPassword            = "SMTP_PASSWORD"
+	EnvSMTPConnections         = "SMTP_CONNECTIONS"
+	EnvMailWebhookURL          = "MAIL_WEBHOOK_URL"
+	EnvMailWebhookSecret       = "MAIL_WEBHOOK_SECRET"
 	EnvSigningAlgorithm        = "SIGNING_ALGORITHM"
 	EnvKeysDir                 = "KEYS_DIR"
 	EnvKeyRotationInterval     = "KEY_ROTATION_INTERVAL"
@@ -141,7 +161,7 @@ var table = []setting{
 	{Setting: Setting{Name: EnvAudience, DefaultText: "the issuer", Help: "The `aud` of access tokens; several are separated by commas."},
 		field:  bind(func(c *Config) *[]string { return &c.Audience }, audiences),
 		derive: func(c *Config) string { return c.Issuer }},
-	{Setting: Setting{Name: EnvExposure, Default: string(Internal), Help: "Who calls the API. `internal`: your own backends, which see codes and mail them. `public`: browsers and apps; it needs mail, which this version cannot send, and is refused."},
+	{Setting: Setting{Name: EnvExposure, Default: string(Internal), Help: "Who calls the API. `internal`: your own backends, which see codes and mail them. `public`: browsers and apps; codes leave by mail alone, so it needs `SMTP_HOST` or `MAIL_WEBHOOK_URL`."},
 		field: bind(func(c *Config) *Exposure { return &c.Exposure }, oneOf(Internal, Public))},
 	{Setting: Setting{Name: EnvTrustedCallerKey, Secret: true, Help: "16 bytes or more. Where set, only a caller that sends it as `X-Caller-Key` sees codes, chooses scopes and introspects tokens."},
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
@@ -149,8 +169,50 @@ var table = []setting{
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
 	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. `*` is refused."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
-	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port, and the field that your proxies do not write they have to remove. Nothing uses the address yet; limits will."},
+	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port. Limits and the audit trail go by it."},
 		field: bind(func(c *Config) *int { return &c.TrustedProxyHops }, integer(0, 10))},
+	{Setting: Setting{Name: EnvTrustedProxyField, Default: string(AnyField), Help: "The field that your proxies write: `Forwarded` or `X-Forwarded-For`; the other is not looked at. `any` takes either, and then your proxies have to remove the one that they do not write."},
+		field: bind(func(c *Config) *ProxyField { return &c.TrustedProxyField }, oneOf(AnyField, ForwardedField, XForwardedForField))},
+
+	{Setting: Setting{Name: EnvLimitSignIn, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "How many sign-ins one client address may try: a number, a slash and a duration. An IPv6 address counts with all of its /64. All replicas count together; what is more gets 429. `off`: no limit. Wrong passwords of one account are limited besides, and always."},
+		field: bind(func(c *Config) *Rate { return &c.LimitSignIn }, rate), derive: publicRate},
+	{Setting: Setting{Name: EnvLimitSignUp, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "The same for sign-ups."},
+		field: bind(func(c *Config) *Rate { return &c.LimitSignUp }, rate), derive: publicRate},
+	{Setting: Setting{Name: EnvLimitCodes, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "The same for asking for codes, and for using them."},
+		field: bind(func(c *Config) *Rate { return &c.LimitCodes }, rate), derive: publicRate},
+	{Setting: Setting{Name: EnvLimitMails, Default: "3/1h", Help: "How many mails one address is sent because somebody asked for it, whoever asks and whether or not it has an account. What is more is not sent, and the answer is the same. Notices of changes are not counted."},
+		field: bind(func(c *Config) *Rate { return &c.LimitMails }, rate)},
+
+	{Setting: Setting{Name: EnvMailFrom, Help: "The sender of all mail: an address, or `Name <address>`. Needed where mail is sent by SMTP."},
+		field: bind(func(c *Config) *string { return &c.MailFrom }, sender)},
+	{Setting: Setting{Name: EnvMailLinkVerification, DefaultText: "unset: mails bring the code alone", Help: "The page of your application where a new user verifies their address, with `{code}` for the code, such as `https://app.example.com/verify#{code}`. After a `#` it stays in the browser, and is in no log."},
+		field: bind(func(c *Config) *string { return &c.MailLinkVerification }, mailLink)},
+	{Setting: Setting{Name: EnvMailLinkPasswordReset, DefaultText: "unset: mails bring the code alone", Help: "The page where a user chooses a new password."},
+		field: bind(func(c *Config) *string { return &c.MailLinkPasswordReset }, mailLink)},
+	{Setting: Setting{Name: EnvMailLinkEmailChange, DefaultText: "unset: mails bring the code alone", Help: "The page where a user confirms a new address."},
+		field: bind(func(c *Config) *string { return &c.MailLinkEmailChange }, mailLink)},
+	{Setting: Setting{Name: EnvMailTemplatesDir, DefaultText: "unset: the built-in ones, in English", Help: "A folder whose templates replace the built-in ones, in as many languages as you write."},
+		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional)},
+	{Setting: Setting{Name: EnvMailGiveUpAfter, Default: "24h", Help: "How long a mail that is not taken is tried again. A code's life begins when it is sent."},
+		field: bind(func(c *Config) *time.Duration { return &c.MailGiveUpAfter }, duration(time.Minute, 30*day))},
+	{Setting: Setting{Name: EnvSMTPHost, Help: "The server that takes the mail. Where it is set, people are also told of changes of their password and address."},
+		field: bind(func(c *Config) *string { return &c.SMTPHost }, smtpHost)},
+	{Setting: Setting{Name: EnvSMTPPort, Default: "587", Help: "Its port."},
+		field: bind(func(c *Config) *int { return &c.SMTPPort }, integer(1, 65535))},
+	{Setting: Setting{Name: EnvSMTPTLS, Default: string(StartTLS), Help: "`starttls` (mostly port 587), `implicit` (mostly 465), or `none`, which sends codes and passwords in the clear. Without TLS nothing is sent where it is asked for."},
+		field: bind(func(c *Config) *SMTPTLS { return &c.SMTPTLS }, oneOf(StartTLS, ImplicitTLS, NoTLS))},
+	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's", Help: "The file with the certificates that the server's certificate is checked with."},
+		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional)},
+	{Setting: Setting{Name: EnvSMTPUsername, DefaultText: "unset: without signing in", Help: "The user that signs in there."},
+		field: bind(func(c *Config) *string { return &c.SMTPUsername }, optional)},
+	{Setting: Setting{Name: EnvSMTPPassword, Secret: true, Help: "That user's password."},
+		field: bind(func(c *Config) *Secret { return &c.SMTPPassword }, secret(0))},
+	{Setting: Setting{Name: EnvSMTPConnections, Default: "4", Help: "How many mails one replica sends at the same time, each over a connection of its own; by a webhook too."},
+		field: bind(func(c *Config) *int { return &c.SMTPConnections }, integer(1, 64))},
+	{Setting: Setting{Name: EnvMailWebhookURL, Help: "In place of SMTP: where each mail is sent to as JSON, signed as Standard Webhooks has it, for those who send mail their own way."},
+		field: bind(func(c *Config) *string { return &c.MailWebhookURL }, webhookURL)},
+	{Setting: Setting{Name: EnvMailWebhookSecret, Secret: true, Help: "What the webhook is signed with: 24 to 64 bytes in base64, with or without `whsec_` before them, such as the output of `openssl rand -base64 32`."},
+		field: bind(func(c *Config) *Secret { return &c.MailWebhookSecret }, webhookSecret)},
 
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
@@ -223,6 +285,15 @@ var table = []setting{
 		field: bind(func(c *Config) *string { return &c.LogFormat }, oneOf("json", "text"))},
 	{Setting: Setting{Name: EnvTerminationLog, Help: "The file that gets the reason when the server ends by itself, as the `terminationMessagePath` of a Kubernetes container."},
 		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional)},
+}
+
+// publicRate is the default of the limits by client address. An internal gateway
+// sees the addresses of its owner's backends, each of which calls for many people.
+func publicRate(c *Config) string {
+	if c.Exposure == Public {
+		return "30/5m"
+	}
+	return rateOff
 }
 
 // defaultIssuer names the gateway by where it listens. "All interfaces" is no

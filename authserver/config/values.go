@@ -2,11 +2,13 @@ package config
 
 import (
 	"cmp"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -249,6 +251,115 @@ var issuerURL = kind[string]{
 		return s, nil
 	},
 	format: text.format,
+}
+
+const rateOff = "off"
+
+// rate is written as 30/5m, or off.
+var rate = kind[Rate]{
+	parse: func(s string) (Rate, error) {
+		if s == rateOff {
+			return Rate{}, nil
+		}
+		count, per, ok := strings.Cut(s, "/")
+		n, err := integer(1, 100_000).parse(count)
+		if !ok || err != nil {
+			return Rate{}, fmt.Errorf("%s is no limit: write a number from 1 to 100000, a slash and a duration, such as 30/5m, or %s", quote(s), rateOff)
+		}
+		d, err := duration(time.Second, day).parse(per)
+		if err != nil {
+			return Rate{}, err
+		}
+		return Rate{Count: n, Per: d}, nil
+	},
+	format: func(r Rate) string {
+		if r == (Rate{}) {
+			return rateOff
+		}
+		return strconv.Itoa(r.Count) + "/" + formatDuration(r.Per)
+	},
+}
+
+// smtpHost may be left empty.
+var smtpHost = kind[string]{
+	parse: func(s string) (string, error) {
+		if s != "" && !isHost(s) {
+			return "", fmt.Errorf("%s is neither a host name nor an IP address: write one, without a scheme or a port (that is %s)", quote(s), EnvSMTPPort)
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sender may be left empty.
+var sender = kind[string]{
+	parse: func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		if _, err := mail.ParseAddress(s); err != nil {
+			return "", fmt.Errorf("%s is no email address: write one, such as no-reply@example.com or Example <no-reply@example.com>", quote(s))
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+// codePlace stands for the code in a link.
+const codePlace = "{code}"
+
+// mailLink may be left empty.
+var mailLink = kind[string]{
+	parse: func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		before, after, found := strings.Cut(s, codePlace)
+		u, err := url.Parse(before)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+			u.Path == "" && !strings.ContainsAny(before, "?#") || // the code would be part of the host
+			!found || strings.Contains(after, codePlace) || strings.ContainsFunc(s, unicode.IsSpace) {
+			return "", fmt.Errorf("%s is no link for a code: write an absolute URL with %s in it once, such as https://app.example.com/verify#%[2]s", quote(s), codePlace)
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+// webhookURL may be left empty.
+var webhookURL = kind[string]{
+	parse: func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
+			// It is not repeated: what was meant for a password may stand in it.
+			return "", errors.New("is no URL to send to: write an absolute one without a user in it, such as https://mail.example.com/hook")
+		}
+		return s, nil
+	},
+	format: text.format,
+}
+
+// webhookSecret may be left empty.
+var webhookSecret = kind[Secret]{
+	parse: func(s string) (Secret, error) {
+		if s == "" {
+			return Secret{}, nil
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "whsec_"))
+		if err != nil || len(key) < 24 || len(key) > 64 {
+			return Secret{}, errors.New("is not 24 to 64 bytes in base64: write the output of `openssl rand -base64 32`")
+		}
+		return NewSecret(s), nil
+	},
+	format: Secret.Reveal,
 }
 
 // commaSeparated is a list of different names; check tells what is wrong with

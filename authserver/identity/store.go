@@ -284,24 +284,3 @@ type Mailer interface {
 	// Send hands over one message. An error means that it was not taken.
 	Send(ctx context.Context, m Message) error
 }
-
-// Message is something to be told to the owner of an address.
-type Message struct {
-	To       string
-	Purpose  MessagePurpose
-	Username string        // the account's, or the one that was asked for; empty in MailEmailTaken
-	Code     string        // empty in messages that bring none
-	TTL      time.Duration // of the code
-}
-
-// MessagePurpose is what a message is about; it chooses the template.
-type MessagePurpose string
-
-// What messages are about.
-const (
-	MailVerification  MessagePurpose = "verification"   // here is your code to verify the address
-	MailRecovery      MessagePurpose = "recovery"       // here is your code to set a new password
-	MailEmailChange   MessagePurpose = "email_change"   // here is your code to change the address
-	MailEmailTaken    MessagePurpose = "email_taken"    // someone tried to use your address for another account
-	MailUsernameTaken MessagePurpose = "username_taken" // your sign-up made no account: choose another username
-)
