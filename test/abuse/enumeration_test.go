@@ -1,0 +1,178 @@
+package abuse
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// pairs is how many requests of each kind a comparison sends.
+const pairs = 2000
+
+// planted is the difference that the test must find.
+const planted = 2 * time.Millisecond
+
+const password = "correct horse battery"
+
+// kinds of accounts. Their names have one length, and nobody's too.
+const (
+	verified   = "verified.."
+	unverified = "unverified"
+	suspended  = "suspended."
+	nobody     = "nobody...."
+	newcomer   = "newcomer.." // is nobody too, until they sign up
+)
+
+var newcomers atomic.Int64
+
+func newName() string { return name("new.......", int(newcomers.Add(1))) }
+
+// populate makes so many accounts of each kind, all at once: to sign them up one
+// by one would take longer than the test.
+func (g *gateway) populate(n int) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, kind := range []string{verified, unverified, suspended} {
+		g.exec(`INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+				scope, password_hash, email_verified_at, activated_at, suspended_at)
+			SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B',
+				'profile email', $3, CASE WHEN $1 <> 'unverified' THEN now() END, CASE WHEN $1 <> 'unverified' THEN now() END,
+				CASE WHEN $1 = 'suspended.' THEN now() END
+			FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, kind, n, string(hash))
+	}
+	g.exec(`ANALYZE users`)
+}
+
+// ask makes the body of a request about the ith of a kind.
+type ask func(kind string, i int) map[string]string
+
+func signIn(kind string, i int) map[string]string {
+	return map[string]string{"username": name(kind, i), "password": "a wrong password"}
+}
+
+func signInByAddress(kind string, i int) map[string]string {
+	return map[string]string{"username": address(kind, i), "password": "a wrong password"}
+}
+
+func signInRight(kind string, i int) map[string]string {
+	return map[string]string{"username": name(kind, i), "password": password}
+}
+
+func byAddress(kind string, i int) map[string]string {
+	return map[string]string{"email": address(kind, i)}
+}
+
+func signUp(kind string, i int) map[string]string {
+	return map[string]string{"username": newName(), "email": address(kind, i), "first_name": "A", "last_name": "B", "password": password}
+}
+
+func signUpName(kind string, i int) map[string]string {
+	return map[string]string{"username": name(kind, i), "email": newName() + "@mailbox.example", "first_name": "A", "last_name": "B", "password": password}
+}
+
+// Nobody learns from the outside who has an account, and in what state it is:
+// each route that can be asked without a token gives the same status, fields and
+// bytes, and takes the same time, whoever it is about.
+func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
+	g := start(t, map[string]string{"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off", "LIMIT_MAILS": "100/1h"})
+	g.populate(pairs)
+	plan := []struct {
+		about, path string
+		ask         ask
+		known       string
+		unknown     string
+		status      int
+	}{
+		{"sign-in, a wrong password", "/tokens/signin", signIn, verified, nobody, http.StatusUnauthorized},
+		{"sign-in by address, a wrong password", "/tokens/signin", signInByAddress, verified, nobody, http.StatusUnauthorized},
+		{"sign-in, not verified, a wrong password", "/tokens/signin", signIn, unverified, nobody, http.StatusUnauthorized},
+		{"sign-in, suspended, the right password", "/tokens/signin", signInRight, suspended, nobody, http.StatusUnauthorized},
+		{"forgot-password, verified", "/users/forgot-password", byAddress, verified, nobody, http.StatusAccepted},
+		{"forgot-password, not verified", "/users/forgot-password", byAddress, unverified, nobody, http.StatusAccepted},
+		{"forgot-password, suspended", "/users/forgot-password", byAddress, suspended, nobody, http.StatusAccepted},
+		{"verification-code, not verified", "/users/verification-code", byAddress, unverified, nobody, http.StatusAccepted},
+		{"verification-code, verified", "/users/verification-code", byAddress, verified, nobody, http.StatusAccepted},
+		{"sign-up, the address is taken", "/users", signUp, verified, newcomer, http.StatusAccepted},
+		{"sign-up, the name is taken", "/users", signUpName, verified, newcomer, http.StatusAccepted},
+	}
+	for _, c := range plan {
+		t.Run(c.about, func(t *testing.T) {
+			measured := g.compare(t, g.base+c.path, c.ask, c.known, c.unknown, c.status)
+			t.Log(measured)
+			if measured.differs() {
+				t.Errorf("the two can be told apart by time: %v", measured)
+			}
+			if p := measured.power(planted); p < 0.99 {
+				t.Errorf("the test finds %v in %.0f %% of cases: too seldom to say that there is nothing", planted, 100*p)
+			}
+		})
+	}
+	t.Run("a planted difference is found", func(t *testing.T) {
+		base := g.delayed(verified, planted)
+		measured := g.compare(t, base+"/tokens/signin", signIn, verified, nobody, http.StatusUnauthorized)
+		t.Log(measured)
+		if !measured.differs() {
+			t.Errorf("%v are not found: %v", planted, measured)
+		}
+	})
+}
+
+// compare sends pairs of requests, about somebody of the kind and about nobody,
+// the two of a pair in an order by chance.
+func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown string, status int) comparison {
+	t.Helper()
+	g.t = t
+	var c comparison
+	var first reply
+	for i := range pairs + 50 {
+		var took [2]time.Duration
+		order := []int{0, 1}
+		if rand.IntN(2) == 0 {
+			slices.Reverse(order)
+		}
+		for _, which := range order {
+			content, err := json.Marshal(ask([]string{known, unknown}[which], i%pairs))
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			r := g.send(url, nil, content)
+			took[which] = time.Since(began)
+			if r.status != status {
+				t.Fatalf("%s: %d %s", content, r.status, r.body)
+			}
+			if first.status == 0 {
+				first = r
+			}
+			if seen, before := visible(r), visible(first); seen != before {
+				t.Fatalf("%s is answered with\n%s\nand another with\n%s", content, seen, before)
+			}
+		}
+		if i >= 50 { // the first warm up
+			c.known, c.unknown = append(c.known, took[0]), append(c.unknown, took[1])
+		}
+	}
+	return c
+}
+
+// visible is all of a reply but what differs between any two.
+func visible(r reply) string {
+	header := r.header.Clone()
+	header.Del("Date")
+	header.Del("X-Request-Id")
+	text := fmt.Sprintln(r.status, r.body)
+	for _, field := range slices.Sorted(maps.Keys(header)) {
+		text += fmt.Sprintln(field, header[field])
+	}
+	return text
+}

@@ -1,0 +1,85 @@
+package abuse
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// A stranger with a thousand addresses asks for mail to one mailbox by every
+// route that there is. Its owner gets as many as LIMIT_MAILS lets through, and
+// from the outside a mailbox that has had enough looks like any other.
+func TestAMailboxIsNotFlooded(t *testing.T) {
+	const addresses, limit = 1000, 3
+	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1", "LIMIT_MAILS": fmt.Sprint(limit, "/1h")})
+	g.populate(2)
+	routes := []struct {
+		path string
+		ask  ask
+	}{{"/users/forgot-password", byAddress}, {"/users/verification-code", byAddress}, {"/users", signUp}}
+	var first reply
+	for _, victim := range []string{verified, unverified, nobody} {
+		for i := range addresses {
+			route := routes[i%len(routes)]
+			r := g.post(route.path, from(fmt.Sprintf("203.0.%d.%d", 100+i/250, i%250)), route.ask(victim, 0))
+			if i == 0 && victim == verified {
+				first = r
+			}
+			if r.status != http.StatusAccepted || r.body != first.body {
+				t.Fatalf("%s is answered with %d %s", route.path, r.status, r.body)
+			}
+		}
+	}
+	g.drained()
+	for _, victim := range []string{verified, unverified, nobody} {
+		got := g.mail.count(address(victim, 0))
+		t.Logf("%s: %d mails of %d asked for", victim, got, addresses)
+		if got > limit {
+			t.Errorf("%s was sent %d mails, and the limit is %d", victim, got, limit)
+		}
+	}
+	if got := g.mail.count(address(verified, 0)); got == 0 {
+		t.Error("the mailbox gets no mail at all")
+	}
+	t.Logf("%d mails in all, %d rows of limits", g.mail.all(), g.number("SELECT count(*) FROM limits"))
+}
+
+// One client is told to come again later, and when; others are served.
+func TestOneClientAddressIsLimited(t *testing.T) {
+	const limit = 30
+	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1"})
+	for path, ask := range map[string]ask{"/tokens/signin": signIn, "/users/forgot-password": byAddress, "/users": signUp} {
+		taken := 0
+		for i := range 3 * limit {
+			r := g.post(path, from("203.0.113.7"), ask(nobody, i))
+			switch {
+			case r.status != http.StatusTooManyRequests:
+				taken++
+			case r.header.Get("Retry-After") == "" || r.header.Get("RateLimit") == "" || r.header.Get("RateLimit-Policy") == "":
+				t.Fatalf("%s: it is not told when to come again: %v", path, r.header)
+			}
+		}
+		// A place is free again every ten seconds.
+		if taken < limit || taken > limit+3 {
+			t.Errorf("%s: %d requests of one address were taken, and the limit is %d", path, taken, limit)
+		}
+		if r := g.post(path, from("203.0.113.8"), ask(nobody, 0)); r.status == http.StatusTooManyRequests {
+			t.Errorf("%s: another address is refused too", path)
+		}
+		// What a client says of itself on the left is not believed.
+		if r := g.post(path, from("198.51.100.9, 203.0.113.7"), ask(nobody, 0)); r.status != http.StatusTooManyRequests {
+			t.Errorf("%s: whoever makes up an address is served again: %d", path, r.status)
+		}
+	}
+}
+
+// drained waits until no mail waits to be sent.
+func (g *gateway) drained() {
+	g.t.Helper()
+	for deadline := time.Now().Add(time.Minute); g.number("SELECT count(*) FROM mails") > 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			g.t.Fatal("there are still mails to be sent")
+		}
+	}
+}

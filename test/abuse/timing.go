@@ -1,0 +1,100 @@
+package abuse
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// alpha is how often the test finds a difference where there is none. There are a
+// dozen comparisons in a run, so that one run in 80,000 is a false alarm.
+const alpha = 1e-6
+
+// A comparison is what requests of two kinds took, that were sent in turn.
+type comparison struct{ known, unknown []time.Duration }
+
+// distance is the two-sample Kolmogorov-Smirnov statistic: the largest difference
+// between the two empirical distributions. It sees more than a shift: a second
+// path that is taken now and then, too.
+func distance(a, b []time.Duration) float64 {
+	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
+	var i, j int
+	var most float64
+	for i < len(a) && j < len(b) {
+		at := min(a[i], b[j])
+		for i < len(a) && a[i] == at {
+			i++
+		}
+		for j < len(b) && b[j] == at {
+			j++
+		}
+		most = max(most, math.Abs(float64(i)/float64(len(a))-float64(j)/float64(len(b))))
+	}
+	return most
+}
+
+// critical is the distance that two samples of n have less often than alpha
+// where they are of one distribution (Smirnov's asymptotic bound).
+func critical(n int) float64 {
+	return math.Sqrt(-math.Log(alpha/2)/2) * math.Sqrt(2/float64(n))
+}
+
+// differs tells whether the two are of different distributions.
+func (c comparison) differs() bool {
+	return distance(c.known, c.unknown) > critical(len(c.known))
+}
+
+// shift is by how much longer a known one takes: the median of the differences of
+// the pairs, which a busy machine, that slows both of a pair down, hardly moves.
+func (c comparison) shift() time.Duration {
+	differences := make([]time.Duration, len(c.known))
+	for i := range c.known {
+		differences[i] = c.known[i] - c.unknown[i]
+	}
+	return median(differences)
+}
+
+func median(of []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[len(sorted)/2]
+}
+
+// power is how often, of a hundred, the test finds a difference of so much in the
+// noise of this very run: two samples are drawn from what was measured, and the
+// one is put off by it.
+func (c comparison) power(shift time.Duration) float64 {
+	const draws = 100
+	random := rand.New(rand.NewPCG(1, uint64(len(c.known)))) //nolint:gosec // nothing secret
+	pool := slices.Concat(c.known, c.unknown)
+	found := 0
+	for range draws {
+		drawn := comparison{make([]time.Duration, len(c.known)), make([]time.Duration, len(c.known))}
+		for i := range drawn.known {
+			drawn.known[i] = pool[random.IntN(len(pool))] + shift
+			drawn.unknown[i] = pool[random.IntN(len(pool))]
+		}
+		if drawn.differs() {
+			found++
+		}
+	}
+	return float64(found) / draws
+}
+
+// finds is the smallest difference, among a few, that the test finds 99 times of
+// a hundred.
+func (c comparison) finds() string {
+	for _, shift := range []time.Duration{25, 50, 100, 200, 400, 800, 1600, 2000} {
+		if shift *= time.Microsecond; c.power(shift) >= 0.99 {
+			return shift.String()
+		}
+	}
+	return "none of 2ms or less"
+}
+
+func (c comparison) String() string {
+	return fmt.Sprintf("%d pairs, median %v and %v, shift %v, distance %.3f of %.3f, would have found %s",
+		len(c.known), median(c.known).Round(time.Microsecond), median(c.unknown).Round(time.Microsecond),
+		c.shift().Round(100*time.Nanosecond), distance(c.known, c.unknown), critical(len(c.known)), c.finds())
+}
