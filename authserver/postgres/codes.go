@@ -79,7 +79,8 @@ func issueEmailChange(ctx context.Context, tx pgx.Tx, owner identity.User, c ide
 			WHERE NOT EXISTS (SELECT FROM users WHERE canonical_email = $4::text AND id <> $2)` + replaceCode + `
 			RETURNING user_id
 		), audited AS (
-			` + insertEvent + `issued, jsonb_to_record($6::jsonb)` + asEvent + `
+			` + insertEvent + `issued,
+				jsonb_to_record(jsonb_build_object('user_id', issued.user_id) || $6::jsonb)` + asEvent + `
 		)
 		SELECT FROM issued`
 	err := tx.QueryRow(ctx, sql, c.Hash[:], id(owner.ID), c.Purpose, c.Target, c.TTL, eventArg(ctx)).Scan()
