@@ -25,15 +25,16 @@ const clockLeeway = 10 * time.Second
 
 // Server is one replica of the service. Make one with New, and Run it once.
 type Server struct {
-	config  config.Config
-	version string
-	log     *slog.Logger
-	now     func() time.Time
-	store   *postgres.Store
-	keyring *keyring
-	hasher  *identity.Hasher
-	api     *httpapi.Server
-	ops     *operations
+	config   config.Config
+	version  string
+	log      *slog.Logger
+	now      func() time.Time
+	store    *postgres.Store
+	keyring  *keyring
+	hasher   *identity.Hasher
+	accounts *identity.Service
+	api      *httpapi.Server
+	ops      *operations
 
 	addresses chan Addresses
 	prepared  atomic.Bool            // the schema is current and the keys are open
@@ -78,13 +79,13 @@ func New(c config.Config, o Options) (*Server, error) {
 	s.hasher = identity.NewHasher(identity.HasherOptions{
 		Cost: c.SaltRounds, Threads: hashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
 	})
-	accounts := identity.New(policy(c), identity.Dependencies{
+	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
 	})
 	metrics := newMetrics(o.Version)
-	metrics.MustRegister(collector{store: store, hasher: s.hasher, accounts: accounts, keyring: s.keyring, now: o.Now})
+	metrics.MustRegister(collector{store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
+		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops,
 		Log: o.Log, Metrics: metrics,
 	})
@@ -118,7 +119,7 @@ func policy(c config.Config) identity.Policy {
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
 		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
-		KeepAudit: c.AuditRetention > 0,
+		KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
 	}
 }
 

@@ -1,6 +1,11 @@
 package authserver
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
 
 // CleanUp does now what housekeeping does every minute.
 func (s *Server) CleanUp(ctx context.Context) { s.cleanUp(ctx) }
@@ -21,3 +26,12 @@ func (s *Server) RefreshKeys(ctx context.Context) error { return s.keyring.refre
 
 // Close gives back what New has taken.
 func (s *Server) Close() { s.close() }
+
+// SendMail does what the sender of mail does, but that it only gives the mail that
+// it sends; ok is false where none is due.
+func (s *Server) SendMail(ctx context.Context) (m identity.Message, ok bool, err error) {
+	if m, ok, err = s.accounts.TakeMail(ctx, time.Minute); err == nil && ok {
+		err = s.accounts.SentMail(ctx, m.Ref)
+	}
+	return m, ok, err
+}

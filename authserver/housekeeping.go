@@ -33,8 +33,8 @@ func (s *Server) cleanUp(ctx context.Context) {
 			return
 		}
 		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
-			"accounts", deleted.Users, "throttles", deleted.Throttles, "events", deleted.Events)
-		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Events) < cleanUpBatch {
+			"accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events)
+		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events) < cleanUpBatch {
 			return
 		}
 	}

@@ -225,6 +225,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		ctx = identity.WithRequestID(ctx, c.id)
 		ctx = identity.WithClientAddress(ctx, s.clientAddress(c.http))
 		ctx = identity.WithUserAgent(ctx, string(c.http.Request.Header.UserAgent()))
+		ctx = identity.WithLanguage(ctx, string(c.http.Request.Header.Peek("Accept-Language")))
 		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
 		return r.handle(ctx, c)
 	}

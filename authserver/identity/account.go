@@ -14,6 +14,7 @@ type User struct {
 	LastName      string
 	Scope         string // space-separated scope tokens (RFC 6749 section 3.3)
 	EmailVerified bool   // the owner has proved that Email is theirs
+	Language      string // of their mails: the Accept-Language of their sign-up; empty where it was not said
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }

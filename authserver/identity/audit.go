@@ -22,7 +22,8 @@ type EventName string
 // The events. A Store takes any name, so that a release may add one.
 const (
 	EventAccountCreated  EventName = "account created"
-	EventEmailVerified   EventName = "email verified" // which signs in
+	EventSignUpRefused   EventName = "sign-up refused" // in exposure public: a name or address is taken; nobody's
+	EventEmailVerified   EventName = "email verified"  // which signs in
 	EventSignedIn        EventName = "signed in"
 	EventPasswordRefused EventName = "password refused"
 	EventTokenReused     EventName = "refresh token reused: session ended"

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"log/slog"
@@ -31,21 +30,10 @@ func hashCode(text string) (h CodeHash, ok bool) {
 
 func purposeAttr(p Purpose) slog.Attr { return slog.String("purpose", string(p)) }
 
-// release gives a code to whoever may see it: the caller where callers are
-// trusted, else the owner of the address alone.
-func (s *Service) release(ctx context.Context, c Code, m Message) (Code, error) {
-	if s.policy.Exposure != ExposurePublic {
-		return c, nil
+// codeTTL is how long a code lives.
+func (s *Service) codeTTL(p Purpose) time.Duration {
+	if p == Verification {
+		return s.policy.VerificationTTL
 	}
-	m.Code, m.TTL = c.Text, c.ExpiresIn
-	return s.mail(ctx, m)
-}
-
-// mail sends a message in place of an answer: every answer of a public route is
-// the same, whoever exists.
-func (s *Service) mail(ctx context.Context, m Message) (Code, error) {
-	if err := s.mailer.Send(ctx, m); err != nil {
-		return Code{}, &Error{Kind: Unavailable, Message: "mail cannot be sent now", RetryAfter: time.Minute, Cause: err}
-	}
-	return Code{}, nil
+	return s.policy.RecoveryTTL
 }

@@ -1,6 +1,6 @@
 // Package identity is the domain of the gateway: accounts, passwords, one-time
-// codes, sessions, and the rules that join them. It knows neither HTTP nor SQL;
-// what it needs from the world it names as interfaces (Store, Mailer), and its
+// codes, sessions, and the rules that join them. It knows neither HTTP nor SQL nor
+// SMTP; what it needs from the world it names as an interface (Store), and its
 // errors (Error) are the only vocabulary that its callers have to map.
 //
 // # A session
@@ -24,6 +24,29 @@
 // for each user and purpose, and takes its time from the database. A code is
 // redeemed in the transaction that does what it allows, so that of any number
 // of attempts at once exactly one succeeds.
+//
+// # A mail
+//
+// In exposure public codes leave by mail alone, and no answer tells who has an
+// account. So a request for a code looks nobody up: it writes one row, the same
+// whoever exists, and is answered 202. Everything else happens when the row is
+// taken out of the outbox:
+//
+//	forgot-password ──▶ mails{recovery, address} ──▶ 202
+//	                        │ TakeMail, by whoever sends mail
+//	                        ▼
+//	            who has the address now? nobody: the row is removed
+//	                        │ the code is made, only its SHA-256 is stored
+//	                        ▼
+//	            Message{to, code} ──▶ SentMail, PostponeMail, ReturnMail or GiveUpMail
+//
+// No code is ever kept in the clear, and its life begins when it is sent. Who died
+// while sending is found out by a lease; the next attempt brings another code, and
+// the newest holds. So a mail is sent at least once, and one that was sent twice
+// does no harm.
+//
+// A notice of a change is a row too, written by the statement that makes the
+// change, in either exposure. Nobody can ask for one, so no limit keeps it back.
 //
 // # A password
 //

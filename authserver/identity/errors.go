@@ -21,7 +21,7 @@ const (
 	Forbidden                   // known, but not allowed
 	NotFound                    // no such thing
 	RateLimited                 // too many tries; RetryAfter says when to come back
-	Unavailable                 // the database, the keys or the mail is away; RetryAfter as with RateLimited
+	Unavailable                 // the database or the keys are away; RetryAfter as with RateLimited
 	Overloaded                  // shed before any work was done; RetryAfter says when to come back
 )
 

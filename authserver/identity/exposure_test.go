@@ -1,7 +1,7 @@
 package identity_test
 
 import (
-	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,26 +34,23 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			w := newWorld(t, public)
 			edsger, _ := w.unverified("edsger")
 			w.store.take()
-			hashed := w.hasher.Stats().Done
+			hashed, nudges := w.hasher.Stats().Done, w.nudges.Load()
 			in := signUpOf(c.username)
 			in.Email = c.email
 			code, err := w.SignUp(in)
 			w.ok(err)
 			w.equal("the answer", code, identity.Code{})
-			w.equal("what the store was asked", w.store.take(), "CreateUser")
+			w.equal("what the store was asked", w.store.take(), "CreateUserQuietly")
 			w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
-			m := w.mail.take(t)
-			w.keep(m.Code)
+			w.equal("nudges", w.nudges.Load()-nudges, int64(1))
+			w.equal("sign-ups refused, audited", w.audited("sign-up refused"), map[bool]int{true: 0, false: 1}[c.what == "free"])
+			m := w.mail()
 			w.equal("a code was mailed:", m.Code != "", c.what == "free")
 			m.Code = ""
 			w.equal("the message", m, c.want)
 
 			_, err = w.SignIn(edsger.username, edsger.password) // nothing of theirs has changed
 			w.fails(err, identity.Forbidden, notVerified)
-
-			w.mail.refuse = errors.New("the queue is full")
-			_, err = w.SignUp(in)
-			w.fails(err, identity.Unavailable, "mail cannot be sent now")
 		})
 	}
 }
@@ -84,20 +81,19 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 			suspended, _ := w.verified("barbara")
 			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 			w.store.take()
-			for _, refuse := range []error{errors.New("the queue is full"), nil} {
-				w.mail.refuse = refuse // as little as anything else does that tell who exists
-				code, err := asks[c.purpose](w, c.email)
-				w.ok(err)
-				w.equal("the answer", code, identity.Code{})
-				w.equal("what the store was asked", w.store.take(), "IssueCode")
-			}
+			audit, nudges := w.audit.String(), w.nudges.Load()
+			code, err := asks[c.purpose](w, c.email)
+			w.ok(err)
+			w.equal("the answer", code, identity.Code{})
+			w.equal("what the store was asked", w.store.take(), "QueueMail")
+			w.equal("what is audited", w.audit.String(), audit)
+			w.equal("nudges", w.nudges.Load()-nudges, int64(1))
 			if !c.mailed {
-				w.equal("messages", len(w.mail.messages), 0)
+				w.noMail()
 				return
 			}
-			w.equal("mails not taken, audited", w.audited("mail not taken"), 1)
-			m := w.mail.take(t)
-			w.keep(m.Code)
+			m := w.mail()
+			w.equal("codes issued, audited", w.audited("code issued"), strings.Count(audit, `"code issued"`)+1)
 			w.equal("what it is about", m.Purpose, c.purpose)
 			c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: m.Username})
 			w.ok(err)
@@ -112,22 +108,24 @@ func TestCodesThatWereMailedHold(t *testing.T) {
 	p, _ := w.verified("grace")
 	_, err := w.ForgotPassword(p.email)
 	w.ok(err)
-	w.ok(w.ResetPassword(w.mail.take(t).Code, "", another))
+	w.ok(w.ResetPassword(w.mail().Code, "", another))
+	w.equal("what its owner hears", w.mail().Purpose, identity.MailPasswordChanged)
 	p.password = another
 	tokens := w.signIn(p)
 
 	code, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
 	w.ok(err)
 	w.equal("the answer", code, identity.Code{})
-	m := w.mail.take(t)
+	m := w.mail()
 	w.equal("it goes to the new address:", m.To, "new@mail.example")
 	u, err := w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example")
 	w.ok(err)
+	w.equal("where its owner hears of it", w.mail().To, p.email)
 	w.equal("it is verified:", u.EmailVerified, true)
 
 	_, err = w.RequestEmailChange(tokens.AccessToken, "")
 	w.ok(err)
-	m = w.mail.take(t)
+	m = w.mail()
 	w.equal("a code for any address goes to the present one:", m.To, "new@mail.example")
 	w.equal("what it is about", m.Purpose, identity.MailEmailChange)
 	u, err = w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example")
@@ -144,20 +142,111 @@ func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
 	code, err := w.RequestEmailChange(tokens.AccessToken, other.email)
 	w.ok(err)
 	w.equal("the answer", code, identity.Code{})
-	w.equal("what the store was asked", w.store.take(), "IssueEmailChange")
-	w.equal("what the owner hears", w.mail.take(t), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
-	w.mail.refuse = errors.New("the queue is full")
-	for _, address := range []string{other.email, "free@mail.example"} {
-		_, err = w.RequestEmailChange(tokens.AccessToken, address)
-		w.fails(err, identity.Unavailable, "mail cannot be sent now")
-	}
-	w.mail.refuse = nil
+	w.equal("what the store was asked", w.store.take(), "QueueEmailChange")
+	w.equal("what the owner hears", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
 
 	_, err = w.RequestEmailChange(tokens.AccessToken, "")
 	w.ok(err)
-	m := w.mail.take(t)
+	m := w.mail()
 	_, err = w.ChangeEmail(tokens.AccessToken, m.Code, other.email)
 	w.fails(err, identity.Invalid, wrongCode)
 	_, err = w.ChangeEmail(tokens.AccessToken, m.Code, "free@mail.example") // another try costs another mail
 	w.fails(err, identity.Invalid, wrongCode)
+}
+
+func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
+	for _, sends := range []bool{true, false} {
+		w := newWorld(t, func(p *identity.Policy) { p.SendsMail = sends })
+		p, tokens := w.verified("grace")
+		hears := func(about identity.MessagePurpose) {
+			t.Helper()
+			if !sends {
+				w.noMail()
+				w.equal("nudges", w.nudges.Load(), int64(0))
+				return
+			}
+			w.equal("the message", w.mail(), identity.Message{To: p.email, Purpose: about, Username: p.username})
+		}
+		w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+		hears(identity.MailPasswordChanged)
+		code, err := w.ForgotPassword(p.email)
+		w.ok(err)
+		w.ok(w.ResetPassword(code.Text, "", p.password))
+		hears(identity.MailPasswordChanged)
+		tokens = w.signIn(p)
+		code, err = w.RequestEmailChange(tokens.AccessToken, "")
+		w.ok(err)
+		_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
+		w.ok(err)
+		hears(identity.MailEmailChanged)
+	}
+}
+
+func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
+	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
+	p, _ := w.verified("grace") // which is the first
+	for range 5 {
+		_, err := w.ForgotPassword("Grace@mail.EXAMPLE")
+		w.ok(err)
+	}
+	queued, _, err := w.service.CountMails(t.Context())
+	w.ok(err)
+	w.equal("mails", queued, 2)
+	w.keep(p.email)
+}
+
+func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
+	w := newWorld(t, public)
+	p, _ := w.verified("grace")
+	_, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	take := func(attempt int) identity.Message {
+		t.Helper()
+		m, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+		w.ok(err)
+		if !ok || m.Ref.Attempt != attempt || m.TTL != time.Hour {
+			t.Fatalf("taken: %v, attempt %d, a code for %v", ok, m.Ref.Attempt, m.TTL)
+		}
+		w.keep(m.Code)
+		return m
+	}
+	first := take(1)
+	w.pass(2 * time.Minute) // its sender died
+	second := take(2)
+	w.ok(w.service.SentMail(t.Context(), first.Ref)) // or so it seemed
+	w.ok(w.service.ReturnMail(t.Context(), second.Ref))
+	third := take(2)
+	w.ok(w.service.PostponeMail(t.Context(), third.Ref, time.Hour))
+	_, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+	w.ok(err)
+	w.equal("it is due", ok, false)
+	w.pass(time.Hour)
+	fourth := take(3)
+	for _, m := range []identity.Message{first, second, third} {
+		w.fails(w.ResetPassword(m.Code, "", another), identity.Invalid, wrongCode)
+	}
+	w.ok(w.ResetPassword(fourth.Code, "", another))
+	w.ok(w.service.GiveUpMail(t.Context(), fourth.Ref))
+	w.equal("what is left", w.mail().Purpose, identity.MailPasswordChanged)
+}
+
+func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
+	for _, c := range []struct{ signUp, request, want string }{
+		{"de-CH, de;q=0.9", "fr", "de-CH, de;q=0.9"},
+		{"", "fr", "fr"},
+		{"", "", ""},
+		{"d\x00e\n", "fr", "de"},
+		{"dé", "fr", "d"},
+		{strings.Repeat("de,", 100), "fr", strings.Repeat("de,", 84) + "de"},
+		{strings.Repeat("x", 300), "fr", "fr"},
+	} {
+		w := newWorld(t, public)
+		in := signUpOf("grace")
+		_, err := w.service.SignUp(identity.WithLanguage(t.Context(), c.signUp), in)
+		w.ok(err)
+		w.mail()
+		_, err = w.service.ForgotPassword(identity.WithLanguage(t.Context(), c.request), in.Email)
+		w.ok(err)
+		w.equal("the language", w.mail().Language, c.want)
+	}
 }

@@ -1,6 +1,11 @@
 package identity
 
-import "time"
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+)
 
 // Message is one mail to the owner of an address, ready to be put into words.
 type Message struct {
@@ -15,11 +20,12 @@ type Message struct {
 	Age      time.Duration // since then, by the same clock
 }
 
-// MailRef names one attempt to send a mail that is in the outbox. What an earlier
-// attempt says of the mail, after its lease, is not believed.
+// MailRef names one taking of a mail that is in the outbox. What an earlier taker
+// says of the mail, after its lease, is not believed.
 type MailRef struct {
 	ID      int64
-	Attempt int // 1 is the first
+	Attempt int // 1 is the first; those after which the mail was returned do not count
+	Taken   int // all of them count
 }
 
 // MessagePurpose is what a message is about; it chooses the template.
@@ -35,3 +41,160 @@ const (
 	MailPasswordChanged MessagePurpose = "password_changed" // your password was changed; was it you?
 	MailEmailChanged    MessagePurpose = "email_changed"    // your account has another address now; was it you?
 )
+
+// NewMail is a mail that somebody asked for, to be put into the outbox. Who is
+// told what is found out when it is taken out again.
+type NewMail struct {
+	Purpose     MessagePurpose // one that brings a code
+	To          string         // as it was given; in QueueEmailChange empty: the user's address as it is when the mail is taken
+	CanonicalTo string
+	Language    string // of who asked
+	Limit       Rate   // of mails that this recipient is sent
+}
+
+// MailTake is what a Store needs to take a mail out of the outbox.
+type MailTake struct {
+	Lease time.Duration
+	Now   time.Time // decides whether a session that asks for a change of address is alive
+	// Issue makes the code that the mail of this id is to bring, and ctx for the
+	// Store, with the event of it. The Store may call it and not use what it gave.
+	Issue func(ctx context.Context, mailID int64, p Purpose) (context.Context, NewCode)
+}
+
+// TakenMail is a mail on its way, without the text of its code.
+type TakenMail struct {
+	Message
+	UserID string // for whom the code was stored that Issue gave last; empty where the mail brings none
+}
+
+// Notice is what the owner of an account hears of a change of it.
+type Notice struct {
+	Purpose  MessagePurpose
+	Language string // of who made the change, for an account that has none
+}
+
+type noticeKey struct{}
+
+// WithNotice has the Store put a notice into the outbox together with what it
+// changes in ctx: in the same statement, so that both are there, or neither.
+func WithNotice(ctx context.Context, n Notice) context.Context {
+	return context.WithValue(ctx, noticeKey{}, n)
+}
+
+// NoticeOf gives the notice of WithNotice, for the Store.
+func NoticeOf(ctx context.Context) (n Notice, ok bool) {
+	n, ok = ctx.Value(noticeKey{}).(Notice)
+	return n, ok
+}
+
+// notice prepares ctx for a change that the owner is told of, where there is mail.
+func (s *Service) notice(ctx context.Context, about MessagePurpose) context.Context {
+	if !s.policy.SendsMail {
+		return ctx
+	}
+	return WithNotice(ctx, Notice{Purpose: about, Language: language(ctx)})
+}
+
+// noticed tells who sends mail that a notice is there.
+func (s *Service) noticed() {
+	if s.policy.SendsMail {
+		s.nudge()
+	}
+}
+
+func (s *Service) newMail(ctx context.Context, about MessagePurpose, to, canonicalTo string) NewMail {
+	return NewMail{Purpose: about, To: to, CanonicalTo: canonicalTo, Language: language(ctx), Limit: s.policy.LimitMails}
+}
+
+// queueCode puts a mail into the outbox in place of an answer. Nobody is looked
+// up: whoever exists, the work and the answer are the same.
+func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to, canonicalTo string) (Code, error) {
+	if err := s.store.QueueMail(ctx, s.newMail(ctx, about, to, canonicalTo)); err != nil {
+		return Code{}, storeFailure(err)
+	}
+	s.nudge()
+	return Code{}, nil
+}
+
+// TakeMail takes the mail that is due longest out of the outbox, for the time of
+// lease, and makes the code that it brings: only now, so that no code is ever kept
+// in the clear, and so that its life begins when it is sent. Whoever takes a mail
+// tells what became of it; else it is due again after the lease, with another code.
+// It is false where no mail is due.
+func (s *Service) TakeMail(ctx context.Context, lease time.Duration) (Message, bool, error) {
+	var (
+		text string
+		code NewCode
+		e    Event
+	)
+	issue := func(ctx context.Context, mailID int64, p Purpose) (context.Context, NewCode) {
+		text, code = newCode(p, s.codeTTL(p))
+		ctx, e = s.event(ctx, EventCodeIssued, "", "", purposeAttr(p), slog.Int64("mail", mailID))
+		return ctx, code
+	}
+	taken, ok, err := s.store.TakeMail(ctx, MailTake{Lease: lease, Now: s.now(), Issue: issue})
+	if err != nil || !ok {
+		return Message{}, false, err
+	}
+	if taken.UserID != "" {
+		taken.Code, taken.TTL = text, code.TTL
+		e.UserID = taken.UserID
+		s.tell(ctx, e)
+	}
+	return taken.Message, true, nil
+}
+
+// SentMail takes a mail that was sent out of the outbox for good.
+func (s *Service) SentMail(ctx context.Context, ref MailRef) error {
+	return s.store.RemoveMail(ctx, ref)
+}
+
+// GiveUpMail takes a mail that cannot be sent out of the outbox for good.
+func (s *Service) GiveUpMail(ctx context.Context, ref MailRef) error {
+	return s.store.RemoveMail(ctx, ref)
+}
+
+// PostponeMail has a mail that is not taken now tried again after a while.
+func (s *Service) PostponeMail(ctx context.Context, ref MailRef, after time.Duration) error {
+	return s.store.PostponeMail(ctx, ref, after)
+}
+
+// ReturnMail puts a mail back that nobody could be given: it is due at once, and
+// the attempt does not count.
+func (s *Service) ReturnMail(ctx context.Context, ref MailRef) error {
+	return s.store.ReturnMail(ctx, ref)
+}
+
+// CountMails tells how many mails are in the outbox, and the age of the oldest.
+func (s *Service) CountMails(ctx context.Context) (queued int, oldest time.Duration, err error) {
+	return s.store.CountMails(ctx)
+}
+
+// maxLanguage bounds, in bytes, what is kept of an Accept-Language. What browsers
+// send is a fifth of it.
+const maxLanguage = 256
+
+type languageKey struct{}
+
+// WithLanguage marks what is done in ctx with the languages that the client asks
+// for (RFC 9110 section 12.5.4). They choose the language of mails.
+func WithLanguage(ctx context.Context, acceptLanguage string) context.Context {
+	return context.WithValue(ctx, languageKey{}, acceptLanguage)
+}
+
+// language gives an Accept-Language as it may be stored: the client chooses it, so
+// what is not printable ASCII goes, and so do whole members that are too many.
+func language(ctx context.Context) string {
+	text, _ := ctx.Value(languageKey{}).(string)
+	cut := len(text) > maxLanguage
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, text[:min(len(text), maxLanguage)])
+	if cut {
+		text = text[:max(strings.LastIndexByte(text, ','), 0)]
+	}
+	return strings.TrimSpace(text)
+}

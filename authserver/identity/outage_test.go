@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 	"github.com/auth-gateway/auth-gateway/authserver/token"
@@ -83,6 +84,10 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 		}},
 		{"ChangeEmail", "RedeemEmailChange", func(w *world, _ person, tokens identity.Tokens, codes map[identity.Purpose]string) error {
 			_, err := w.ChangeEmail(tokens.AccessToken, codes[identity.EmailChange], "new@mail.example")
+			return err
+		}},
+		{"TakeMail", "TakeMail", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, _, err := w.service.TakeMail(w.Context(), time.Minute)
 			return err
 		}},
 	} {

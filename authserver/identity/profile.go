@@ -1,9 +1,6 @@
 package identity
 
-import (
-	"cmp"
-	"context"
-)
+import "context"
 
 // ScopeProfile and ScopeEmail are the scopes that the gateway's own routes ask
 // for; all others are the applications' own.
@@ -87,25 +84,30 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	if err != nil {
 		return Code{}, err
 	}
-	text, code := newCode(EmailChange, s.policy.RecoveryTTL)
+	target := ""
 	if email != "" {
 		var p problems
-		code.Target = p.check("email", email, canonicalEmail)
+		target = p.check("email", email, canonicalEmail)
 		if err := p.err(); err != nil {
 			return Code{}, err
 		}
 	}
+	if s.hidesAccounts() {
+		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, email, target)); err != nil {
+			return Code{}, storeFailure(err)
+		}
+		s.nudge()
+		return Code{}, nil
+	}
+	text, code := newCode(EmailChange, s.codeTTL(EmailChange))
+	code.Target = target
 	ctx, e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
 	user, err := s.store.IssueEmailChange(ctx, ref, code)
-	if s.hidesAccounts() && isTaken(err) {
-		return s.mail(ctx, Message{To: email, Purpose: MailEmailTaken})
-	}
 	if err != nil {
 		return Code{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	return s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL},
-		Message{To: cmp.Or(email, user.Email), Purpose: MailEmailChange, Username: user.Username})
+	return Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
 // ChangeEmail redeems an email-change code. The new address counts as verified
@@ -125,7 +127,7 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 		return User{}, err
 	}
 	audited, e := s.event(ctx, EventEmailChanged, ref.UserID, "")
-	user, err := s.store.RedeemEmailChange(audited, ref, hash, email, canonical)
+	user, err := s.store.RedeemEmailChange(s.notice(audited, MailEmailChanged), ref, hash, email, canonical)
 	if s.hidesAccounts() && isTaken(err) {
 		return User{}, s.useUp(ctx, ref)
 	}
@@ -133,6 +135,7 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 		return User{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
+	s.noticed()
 	return user, nil
 }
 
@@ -140,7 +143,7 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 // address that is taken, where that must not be told: each try at finding out
 // who has an account costs a mail. A code that nobody knows replaces it.
 func (s *Service) useUp(ctx context.Context, ref SessionRef) error {
-	_, unknown := newCode(EmailChange, s.policy.RecoveryTTL)
+	_, unknown := newCode(EmailChange, s.codeTTL(EmailChange))
 	if _, err := s.store.IssueEmailChange(ctx, ref, unknown); err != nil {
 		return storeFailure(err)
 	}

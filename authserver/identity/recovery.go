@@ -35,10 +35,11 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return errSamePassword()
 	}
 	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
-	if err := s.store.RedeemRecovery(ctx, hash, c.User.ID, newHash); err != nil {
+	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, c.User.ID, newHash); err != nil {
 		return storeFailure(err)
 	}
 	s.tell(ctx, e)
+	s.noticed()
 	return nil
 }
 
@@ -86,10 +87,11 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		return err
 	}
 	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
-	if err := s.store.ChangePassword(ctx, ref, c.PasswordHash, newHash); err != nil {
+	if err := s.store.ChangePassword(s.notice(ctx, MailPasswordChanged), ref, c.PasswordHash, newHash); err != nil {
 		return storeFailure(err)
 	}
 	s.tell(ctx, e)
+	s.noticed()
 	return nil
 }
 

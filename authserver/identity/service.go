@@ -56,6 +56,8 @@ type Policy struct {
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
 	KeepAudit         bool          // the Store records events, and not only the log
+	SendsMail         bool          // owners are told of changes by mail; codes too where Exposure is public
+	LimitMails        Rate          // of mails that somebody asked for, by recipient
 	ServiceNames      []string      // words that are no password here: the issuer's host, for one
 }
 
@@ -67,9 +69,9 @@ type Service struct {
 	store  Store
 	tokens *token.Service
 	hasher *Hasher
-	mailer Mailer
 	audit  *slog.Logger
 	now    func() time.Time
+	nudge  func()
 	counts counters
 }
 
@@ -91,9 +93,9 @@ type Dependencies struct {
 	Store  Store
 	Tokens *token.Service
 	Hasher *Hasher
-	Mailer Mailer       // nil where Exposure is internal
 	Audit  *slog.Logger // nil: nowhere
 	Now    func() time.Time
+	Nudge  func() // called after a mail was put into the outbox; must not wait; nil: not
 }
 
 // SignUp is what a new account is made of.
@@ -138,9 +140,12 @@ func New(p Policy, d Dependencies) *Service {
 	if d.Audit == nil {
 		d.Audit = slog.New(slog.DiscardHandler)
 	}
+	if d.Nudge == nil {
+		d.Nudge = func() {}
+	}
 	return &Service{
 		policy: p, store: d.Store, tokens: d.Tokens, hasher: d.Hasher,
-		mailer: d.Mailer, audit: d.Audit, now: d.Now,
+		audit: d.Audit, now: d.Now, nudge: d.Nudge,
 	}
 }
 

@@ -18,32 +18,39 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	if err := wrong.err(); err != nil {
 		return Code{}, err
 	}
+	user.Language = language(ctx)
 	// Hashed before anything is known to be taken: both take the same time.
 	var err error
 	if user.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
-	text, code := newCode(Verification, s.policy.VerificationTTL)
-	audited, e := s.event(ctx, EventAccountCreated, user.ID, "")
-	created, err := s.store.CreateUser(audited, user, code)
-	if taken, ok := errors.AsType[*TakenError](err); ok && s.hidesAccounts() {
-		return s.mail(ctx, signUpRefusal(user, taken))
+	if s.hidesAccounts() {
+		return s.signUpQuietly(ctx, user)
 	}
+	text, code := newCode(Verification, s.codeTTL(Verification))
+	ctx, e := s.event(ctx, EventAccountCreated, user.ID, "")
+	created, err := s.store.CreateUser(ctx, user, code)
 	if err != nil {
 		return Code{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	return s.release(ctx, Code{UserID: created.ID, Text: text, ExpiresIn: code.TTL},
-		Message{To: created.Email, Purpose: MailVerification, Username: created.Username})
+	return Code{UserID: created.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
-// signUpRefusal tells the owner of an address, and them alone, why a sign-up
-// with it made no account.
-func signUpRefusal(u NewUser, taken *TakenError) Message {
-	if taken.Email {
-		return Message{To: u.Email, Purpose: MailEmailTaken}
+// signUpQuietly creates an account, or none, and only the audit trail and a mail
+// tell which.
+func (s *Service) signUpQuietly(ctx context.Context, user NewUser) (Code, error) {
+	ctx, e := s.event(ctx, EventAccountCreated, user.ID, "")
+	created, err := s.store.CreateUserQuietly(ctx, user, s.newMail(ctx, MailVerification, user.Email, user.CanonicalEmail))
+	if err != nil {
+		return Code{}, storeFailure(err)
 	}
-	return Message{To: u.Email, Purpose: MailUsernameTaken, Username: u.Username}
+	if !created {
+		e.Name, e.UserID = EventSignUpRefused, ""
+	}
+	s.tell(ctx, e)
+	s.nudge()
+	return Code{}, nil
 }
 
 // CheckSignUp tells what is wrong with the parameters of a sign-up, for a caller
@@ -129,29 +136,17 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 	if err := p.err(); err != nil {
 		return Code{}, err
 	}
-	ttl := s.policy.RecoveryTTL
-	if purpose == Verification {
-		ttl = s.policy.VerificationTTL
+	if s.hidesAccounts() {
+		return s.queueCode(ctx, about, email, canonical)
 	}
-	text, code := newCode(purpose, ttl)
+	text, code := newCode(purpose, s.codeTTL(purpose))
 	ctx, e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
 	user, err := s.store.IssueCode(ctx, canonical, code)
 	switch {
 	case err == nil:
 		e.UserID = user.ID
 		s.tell(ctx, e)
-		released, err := s.release(ctx, Code{UserID: user.ID, Text: text, ExpiresIn: ttl},
-			Message{To: user.Email, Purpose: about, Username: user.Username})
-		if err == nil {
-			return released, nil
-		}
-		// To tell of it would tell that there is an account. Nothing was changed
-		// with which a Store could record it.
-		e.Name = "mail not taken"
-		s.tell(ctx, e)
-		return Code{}, nil
-	case s.hidesAccounts() && (errors.Is(err, ErrNoUser) || errors.Is(err, ErrAlreadyVerified)):
-		return Code{}, nil
+		return Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL}, nil
 	case errors.Is(err, ErrAlreadyVerified):
 		return Code{}, failure(Conflict, "email: is verified already")
 	default:

@@ -26,7 +26,7 @@ func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
 	})
 	w.equal("accounts audited", w.audited("account created")+w.audited("email verified"), 2)
 	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(1))
-	w.equal("messages, where callers see codes", len(w.mail.messages), 0)
+	w.noMail() // where callers see codes
 }
 
 func TestASignUpNamesEveryParameterThatIsWrong(t *testing.T) {
@@ -166,7 +166,7 @@ func TestThePublicChoosesAmongTheScopesOnOffer(t *testing.T) {
 		in.Scope = asked
 		_, err := w.SignUp(in)
 		w.ok(err)
-		tokens, err := w.VerifyUser(w.mail.take(t).Code)
+		tokens, err := w.VerifyUser(w.mail().Code)
 		w.ok(err)
 		w.equal("the scope", tokens.Scope, want)
 	}

@@ -50,6 +50,11 @@ func (s *spy) CreateUser(ctx context.Context, u identity.NewUser, c identity.New
 	return s.Store.CreateUser(ctx, u, c)
 }
 
+func (s *spy) CreateUserQuietly(ctx context.Context, u identity.NewUser, m identity.NewMail) (bool, error) {
+	s.note("CreateUserQuietly")
+	return s.Store.CreateUserQuietly(ctx, u, m)
+}
+
 func (s *spy) FindCredentials(ctx context.Context, l identity.Login) (identity.Credentials, error) {
 	s.note("FindCredentials")
 	return s.Store.FindCredentials(ctx, l)
@@ -145,4 +150,19 @@ func (s *spy) EndOwnSession(ctx context.Context, r identity.SessionRef, id strin
 func (s *spy) EndSession(ctx context.Context, r identity.SessionRef) (bool, error) {
 	s.note("EndSession")
 	return s.Store.EndSession(ctx, r)
+}
+
+func (s *spy) QueueMail(ctx context.Context, m identity.NewMail) error {
+	s.note("QueueMail")
+	return s.Store.QueueMail(ctx, m)
+}
+
+func (s *spy) QueueEmailChange(ctx context.Context, r identity.SessionRef, m identity.NewMail) error {
+	s.note("QueueEmailChange")
+	return s.Store.QueueEmailChange(ctx, r, m)
+}
+
+func (s *spy) TakeMail(ctx context.Context, t identity.MailTake) (identity.TakenMail, bool, error) {
+	s.note("TakeMail")
+	return s.Store.TakeMail(ctx, t)
 }

@@ -18,11 +18,16 @@ import (
 // no user, it is the one whom the call has found. A method that changes nothing
 // records nothing. What is recorded outlives the user.
 //
+// Likewise, where ctx has a Notice (NoticeOf), ChangePassword, RedeemRecovery and
+// RedeemEmailChange put it into the outbox, in the statement that makes the change.
+// It goes to the address that the account had before, in the account's language.
+//
 // The contract is executable: identitytest.TestStore runs against every Store.
 type Store interface {
 	accountStore
 	codeStore
 	sessionStore
+	mailStore
 }
 
 type accountStore interface {
@@ -30,6 +35,13 @@ type accountStore interface {
 	// It returns *TakenError, which names all that is taken, where another
 	// account has the same canonical username or email.
 	CreateUser(ctx context.Context, u NewUser, c NewCode) (User, error)
+
+	// CreateUserQuietly inserts the user, not verified, where nobody has their
+	// canonical username or email, and in either case a mail, where the limit of its
+	// recipient allows one. It is one statement, and does the same work in either
+	// case; created is for the audit trail alone. Where it inserts nobody, an event
+	// of ctx is recorded as EventSignUpRefused, and as nobody's.
+	CreateUserQuietly(ctx context.Context, u NewUser, m NewMail) (created bool, err error)
 
 	// FindCredentials reads what a sign-in needs, in one statement: the account
 	// that has this canonical username or email (Found is false where there is
@@ -130,6 +142,49 @@ type sessionStore interface {
 	EndOwnSession(ctx context.Context, s SessionRef, id string) (ended bool, err error)
 }
 
+// mailStore is the outbox. What is in it refers to accounts and sessions, and
+// outlives them.
+type mailStore interface {
+	// QueueMail puts a mail into the outbox, in one statement, where the limit of
+	// its recipient allows one more; where it does not, that is no error. It looks
+	// nobody up.
+	QueueMail(ctx context.Context, m NewMail) error
+
+	// QueueEmailChange does the same for the user of a live session. Where m.To is
+	// empty, the recipient is the user at their own address. ErrNoSession.
+	QueueEmailChange(ctx context.Context, s SessionRef, m NewMail) error
+
+	// TakeMail takes the mail that is due longest and that no other call is taking;
+	// ok is false where there is none. The mail is due again after the lease. Then
+	// it finds out who is to be told what, in the same transaction:
+	//
+	//	MailVerification, of a sign-up that made an account: a code, if that account
+	//	still has this address, and it is not verified
+	//	MailVerification, of a sign-up that made none: MailEmailTaken, if an account
+	//	has the address; else MailUsernameTaken
+	//	MailVerification, MailRecovery: a code for the account that has the address;
+	//	for MailVerification if it is not verified
+	//	MailEmailChange: a code for that address, or for any, if the session that
+	//	asked is alive; MailEmailTaken, if another account has the address
+	//	all others: as they are
+	//
+	// A mail that tells nobody anything is removed, and the next one taken. A code
+	// takes the place of the account's former one, and is only ever sent to the
+	// address that the account has when the code is stored, or that the code is for.
+	// A mail to an account is in its language, where it has one.
+	TakeMail(ctx context.Context, t MailTake) (m TakenMail, ok bool, err error)
+
+	// RemoveMail, PostponeMail and ReturnMail end a taking: the mail is gone; due
+	// again after a while; due at once, and the attempt does not count. They do
+	// nothing, and it is no error, where the mail was taken anew meanwhile.
+	RemoveMail(ctx context.Context, ref MailRef) error
+	PostponeMail(ctx context.Context, ref MailRef, after time.Duration) error
+	ReturnMail(ctx context.Context, ref MailRef) error
+
+	// CountMails counts what is in the outbox, and tells the age of the oldest.
+	CountMails(ctx context.Context) (queued int, oldest time.Duration, err error)
+}
+
 // Login is what someone signs in with: one of the two.
 type Login struct {
 	CanonicalUsername string
@@ -147,6 +202,7 @@ type NewUser struct {
 	LastName          string
 	Scope             string
 	PasswordHash      string
+	Language          string // an Accept-Language; empty: not said
 }
 
 // ProfileChange holds the new values; what is nil stays.
@@ -277,10 +333,3 @@ type TakenError struct {
 }
 
 func (e *TakenError) Error() string { return "username or email is taken" }
-
-// Mailer tells people things that must not be told to the caller. It is needed
-// where the callers are not trusted (exposure public).
-type Mailer interface {
-	// Send hands over one message. An error means that it was not taken.
-	Send(ctx context.Context, m Message) error
-}

@@ -9,28 +9,34 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
+// newUserArgs are the ten columns of a new user, as both ways to make one name them.
+func newUserArgs(n identity.NewUser, more ...any) []any {
+	return append([]any{
+		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
+		n.FirstName, n.LastName, n.Scope, n.PasswordHash, n.Language,
+	}, more...)
+}
+
 // CreateUser implements identity.Store. The unique indexes decide the races;
 // who loses one hears of all that is taken.
 func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.NewCode) (identity.User, error) {
 	const sql = `
 		WITH u AS (
 			INSERT INTO users (id, username, canonical_username, email, canonical_email,
-				first_name, last_name, scope, password_hash)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+				first_name, last_name, scope, password_hash, language)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 			RETURNING id, username, email, first_name, last_name, scope,
-				email_verified_at, created_at, updated_at
+				email_verified_at, language, created_at, updated_at
 		), code AS (
 			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
-			SELECT $10, u.id, $11, $12, now() + $13 FROM u
+			SELECT $11, u.id, $12, $13, now() + $14 FROM u
 		), audited AS (
-			` + insertEvent + `u, jsonb_to_record($14::jsonb)` + asEvent + `
+			` + insertEvent + `u, jsonb_to_record($15::jsonb)` + asEvent + `
 		)
 		SELECT ` + userColumns + ` FROM u`
 	var created identity.User
 	err := s.query(ctx, onlyOnce, into(userPlaces(&created)...), sql,
-		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
-		n.FirstName, n.LastName, n.Scope, n.PasswordHash,
-		c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))
+		newUserArgs(n, c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))...)
 	if isViolation(err, usernameKey) || isViolation(err, emailKey) {
 		return identity.User{}, s.findTaken(ctx, err, n)
 	}
@@ -174,7 +180,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 			UPDATE users u
 			SET password_hash = $4, updated_at = now()
 			WHERE u.id = $1 AND u.password_hash = $3
-			RETURNING u.id, ` + userThrottle + ` AS throttle
+			RETURNING u.id, u.email, u.canonical_email, u.username, u.language, ` + userThrottle + ` AS throttle
 		), ended AS (
 			DELETE FROM sessions s USING changed WHERE s.user_id = changed.id AND s.id <> $2
 		), voided AS (
@@ -183,13 +189,15 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
 		), audited AS (
 			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
+		), noticed AS (
+			` + insertNotice + `changed u, jsonb_to_record($6::jsonb)` + asNotice + `
 		)
 		SELECT FROM changed`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(ctx)).Scan()
+		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(ctx), noticeArg(ctx)).Scan()
 		return noRowsIs(err, identity.ErrNoSession)
 	})
 }

@@ -14,13 +14,13 @@ const throttleMemory = 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	Users, Sessions, Codes, Throttles, Events int64
+	Users, Sessions, Codes, Throttles, Limits, Events int64
 }
 
 // DeleteExpired removes at most batch of each: accounts that nobody has ever
 // verified, unverifiedFor after their creation; sessions that had ended by now,
 // on the day after; codes that have expired; failures that were counted long ago;
-// and events older than eventsFor. One process at a time does it, and the others
+// limits of which nothing is used up; and events older than eventsFor. One process at a time does it, and the others
 // remove nothing; where a count reaches batch there is more to do. It waits for
 // no lock.
 func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int) (Deleted, error) {
@@ -65,6 +65,15 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor,
 				RETURNING key
 			)
 			SELECT count(*) FROM gone`
+		limits = `
+			WITH gone AS (
+				DELETE FROM limits WHERE key IN (
+					SELECT key FROM limits
+					WHERE until <= now()
+					ORDER BY until LIMIT $1 FOR UPDATE SKIP LOCKED)
+				RETURNING key
+			)
+			SELECT count(*) FROM gone`
 		events = `
 			WITH gone AS (
 				DELETE FROM audit_events WHERE id IN (
@@ -94,6 +103,9 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor,
 			return err
 		}
 		if err := tx.QueryRow(ctx, throttles, throttleMemory, batch).Scan(&deleted.Throttles); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, limits, batch).Scan(&deleted.Limits); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, events, eventsFor, batch).Scan(&deleted.Events)

@@ -14,17 +14,19 @@ const replaceCode = `
 	ON CONFLICT (user_id, purpose) DO UPDATE
 	SET hash = excluded.hash, target = excluded.target, expires_at = excluded.expires_at`
 
-// IssueCode implements identity.Store. It holds the lock of the account, so
-// that the address is still theirs when the code is stored: a code for an
-// address that was changed meanwhile would open the account to whoever reads
-// mail there.
-func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode) (identity.User, error) {
-	const sql = `
+// issueTo and issueCode make the statement that stores a code for the account that
+// has an address, with a further condition between them. It holds the lock of the
+// account, so that the address is still theirs when the code is stored: a code for
+// an address that was changed meanwhile would open the account to whoever reads
+// mail there. The last column tells whether a code was stored.
+const (
+	issueTo = `
 		WITH u AS (
 			SELECT id, username, email, first_name, last_name, scope,
-				email_verified_at, created_at, updated_at
+				email_verified_at, language, created_at, updated_at
 			FROM users
-			WHERE canonical_email = $1
+			WHERE canonical_email = $1`
+	issueCode = `
 			FOR NO KEY UPDATE
 		), issued AS (
 			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
@@ -36,10 +38,14 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 				jsonb_to_record(jsonb_build_object('user_id', issued.user_id) || $6::jsonb)` + asEvent + `
 		)
 		SELECT ` + userColumns + `, EXISTS (SELECT FROM issued) FROM u`
+)
+
+// IssueCode implements identity.Store.
+func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode) (identity.User, error) {
 	var owner identity.User
 	var issued bool
-	err := s.query(ctx, repeatable, into(append(userPlaces(&owner), &issued)...), sql,
-		canonicalEmail, c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))
+	err := s.query(ctx, repeatable, into(append(userPlaces(&owner), &issued)...), issueTo+issueCode,
+		issueArgs(ctx, canonicalEmail, c)...)
 	if err != nil {
 		return identity.User{}, noRowsIs(err, identity.ErrNoUser)
 	}
@@ -49,8 +55,23 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 	return owner, nil
 }
 
+func issueArgs(ctx context.Context, canonicalEmail string, c identity.NewCode, more ...any) []any {
+	return append([]any{canonicalEmail, c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx)}, more...)
+}
+
 // IssueEmailChange implements identity.Store.
 func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode) (owner identity.User, err error) {
+	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if owner, err = lockLive(ctx, tx, ref); err != nil {
+			return err
+		}
+		return issueEmailChange(ctx, tx, owner, c)
+	})
+	return owner, err
+}
+
+// issueEmailChange is for who holds the lock of the owner's account.
+func issueEmailChange(ctx context.Context, tx pgx.Tx, owner identity.User, c identity.NewCode) error {
 	const sql = `
 		WITH issued AS (
 			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
@@ -58,17 +79,12 @@ func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c
 			WHERE NOT EXISTS (SELECT FROM users WHERE canonical_email = $4::text AND id <> $2)` + replaceCode + `
 			RETURNING user_id
 		), audited AS (
-			` + insertEvent + `issued, jsonb_to_record($6::jsonb)` + asEvent + `
+			` + insertEvent + `issued,
+				jsonb_to_record(jsonb_build_object('user_id', issued.user_id) || $6::jsonb)` + asEvent + `
 		)
 		SELECT FROM issued`
-	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if owner, err = lockLive(ctx, tx, ref); err != nil {
-			return err
-		}
-		err := tx.QueryRow(ctx, sql, c.Hash[:], id(ref.UserID), c.Purpose, c.Target, c.TTL, eventArg(ctx)).Scan()
-		return noRowsIs(err, &identity.TakenError{Email: true})
-	})
-	return owner, err
+	err := tx.QueryRow(ctx, sql, c.Hash[:], id(owner.ID), c.Purpose, c.Target, c.TTL, eventArg(ctx)).Scan()
+	return noRowsIs(err, &identity.TakenError{Email: true})
 }
 
 // RedeemVerification implements identity.Store.
@@ -148,18 +164,20 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 				activated_at = coalesce(u.activated_at, now()), updated_at = now()
 			FROM used
 			WHERE u.id = used.user_id
-			RETURNING ` + userThrottle + ` AS throttle
+			RETURNING u.id, u.email, u.canonical_email, u.username, u.language, ` + userThrottle + ` AS throttle
 		), forgiven AS (
 			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
 		), audited AS (
 			` + insertEvent + `used, jsonb_to_record($4::jsonb)` + asEvent + `
+		), noticed AS (
+			` + insertNotice + `changed u, jsonb_to_record($5::jsonb)` + asNotice + `
 		)
 		SELECT FROM used`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if err := lockUser(ctx, tx, userID); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash, eventArg(ctx)).Scan()
+		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash, eventArg(ctx), noticeArg(ctx)).Scan()
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 }
@@ -183,13 +201,16 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 			RETURNING ` + userColumns + `
 		), audited AS (
 			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
+		), noticed AS (
+			` + insertNotice + `used JOIN users u ON u.id = used.user_id, jsonb_to_record($6::jsonb)` + asNotice + `
+				AND u.canonical_email <> $4::text
 		)
 		SELECT ` + userNames + ` FROM changed`
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(ref.UserID), email, canonicalEmail, eventArg(ctx)).Scan(userPlaces(&owner)...)
+		err := tx.QueryRow(ctx, sql, h[:], id(ref.UserID), email, canonicalEmail, eventArg(ctx), noticeArg(ctx)).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	if isViolation(err, emailKey) {

@@ -1,4 +1,4 @@
-// Package postgres keeps accounts, codes, sessions and the key ring in
+// Package postgres keeps accounts, codes, sessions, the outbox and the key ring in
 // PostgreSQL. It holds no rules of the domain: what a statement decides is what
 // the comments of identity.Store say that a store has to decide, because only
 // the database can decide it among replicas.
@@ -8,6 +8,8 @@
 //	users ◀──── codes      at most one of each purpose; only the SHA-256 is kept
 //	      ◀──── sessions   one row a session; a token has none
 //	throttles              wrong passwords; a digest names the account or the login
+//	mails                  to be sent; holds no code, refers to nothing, and outlives accounts
+//	limits                 what is used up of a limit; a digest names whose; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
 //	audit_events           what happened, by ids; refers to nothing, and outlives accounts
 //
@@ -44,10 +46,16 @@
 // one row of sessions. Nobody takes the lock of an account while holding a row
 // that belongs to one, so there is no cycle to deadlock in.
 //
+// A mail belongs to no account. Who takes one out of the outbox locks its row
+// first, and then the account that it turns out to be about; everyone else skips
+// rows that are locked, or adds rows, and waits for none. What a mail says is
+// decided under the lock of the account, so that no code goes to an address that is
+// being given up. The row of a limit is the last that a statement locks.
+//
 // # Two clocks
 //
-// Codes expire, and failures age, by the database's clock, of which all
-// replicas see the same one. Whether a session is alive is decided by the
+// Codes expire, failures age, mails fall due and limits recover by the database's
+// clock, of which all replicas see the same one. Whether a session is alive is decided by the
 // caller's clock, because its token is checked by that clock too.
 //
 // # Faults

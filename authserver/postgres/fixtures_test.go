@@ -62,7 +62,24 @@ func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) i
 	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
 }
 
-// fill inserts accounts, each with a session, a code and a throttle.
+func newMail(about identity.MessagePurpose, to string) identity.NewMail {
+	return identity.NewMail{
+		Purpose: about, To: to, CanonicalTo: to, Limit: identity.Rate{Count: 1000, Per: time.Hour},
+	}
+}
+
+// take takes a mail, with a code that nobody is told.
+func take(now time.Time) identity.MailTake {
+	return identity.MailTake{
+		Lease: time.Minute, Now: now,
+		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
+			return ctx, newCode(p)
+		},
+	}
+}
+
+// fill inserts accounts, each with a session, a code, a throttle, a limit and a
+// mail that is not due.
 func fill(t testing.TB, c postgres.Config, accounts int) {
 	t.Helper()
 	for _, statement := range []string{
@@ -79,6 +96,10 @@ func fill(t testing.TB, c postgres.Config, accounts int) {
 		`INSERT INTO throttles (key, failures, last_failure_at)
 		 SELECT sha256(convert_to('user:' || id::text, 'UTF8')), 3, now() FROM users LIMIT $1`,
 		`INSERT INTO audit_events (event, user_id) SELECT 'signed in', id FROM users LIMIT $1`,
+		`INSERT INTO limits (key, until) SELECT sha256(convert_to('mail:' || canonical_email, 'UTF8')), now() + interval '1 hour'
+		 FROM users LIMIT $1`,
+		`INSERT INTO mails (purpose, recipient, canonical_recipient, due_at)
+		 SELECT 'recovery', email, canonical_email, now() + interval '1 hour' FROM users LIMIT $1`,
 	} {
 		postgrestest.Exec(t, c, statement, accounts)
 	}
@@ -100,6 +121,11 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name})
 	ok(err)
+	quiet := newUser("quiet-" + name)
+	_, err = store.CreateUserQuietly(ctx, quiet, newMail(identity.MailVerification, quiet.Email))
+	ok(err)
+	_, err = store.CreateUserQuietly(ctx, quiet, newMail(identity.MailVerification, quiet.Email))
+	ok(err)
 	credentials, err := store.FindCredentials(ctx, identity.Login{CanonicalEmail: u.Email})
 	ok(err)
 	ok(store.CountFailure(ctx, credentials.ThrottleKey))
@@ -117,6 +143,7 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
 	ok(err)
+	ctx = identity.WithNotice(ctx, identity.Notice{Purpose: identity.MailPasswordChanged})
 	ok(store.ChangePassword(ctx, ref, passwordHash, passwordHash))
 	change := newCode(identity.EmailChange)
 	change.Target = "new-" + u.Email
@@ -130,7 +157,22 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	_, err = store.FindRecovery(ctx, recovery.Hash)
 	ok(err)
 	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash))
+	ok(store.QueueMail(ctx, newMail(identity.MailVerification, quiet.Email)))
+	ok(store.QueueMail(ctx, newMail(identity.MailRecovery, change.Target)))
 	ref = open(t, store, u, now)
+	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, "")))
+	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, quiet.Email)))
+	for {
+		m, found, err := store.TakeMail(ctx, take(now))
+		ok(err)
+		if !found {
+			break
+		}
+		ok(store.PostponeMail(ctx, m.Ref, time.Hour))
+		ok(store.ReturnMail(ctx, m.Ref))
+		m.Ref.Taken++
+		ok(store.RemoveMail(ctx, m.Ref))
+	}
 	spare := open(t, store, u, now)
 	_, err = store.FindOwnSessions(ctx, ref)
 	ok(err)

@@ -180,3 +180,171 @@ func TestASessionThatWasEndedMeanwhileChangesNoPassword(t *testing.T) {
 		t.Errorf("the error is %v; want %v", err, identity.ErrNoSession)
 	}
 }
+
+// A mail is taken while its account is being changed: what it brings is decided
+// after that, by the account as it is then.
+func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
+	t.Parallel()
+	const move = `UPDATE users SET email = 'new@example.com', canonical_email = 'new@example.com' WHERE id = $1`
+	for name, tc := range map[string]struct {
+		about     identity.MessagePurpose
+		statement string
+		finish    func(tx *sql.Tx) error
+		to        string // empty: nobody is told
+	}{
+		"brings no code to an address that was given up": {identity.MailRecovery, move, (*sql.Tx).Commit, ""},
+		"brings no code to verify one":                   {identity.MailVerification, move, (*sql.Tx).Commit, ""},
+		"brings nothing where the address was verified": {
+			identity.MailVerification, `UPDATE users SET email_verified_at = now(), activated_at = now() WHERE id = $1`, (*sql.Tx).Commit, "",
+		},
+		"brings nothing where the account was deleted": {identity.MailRecovery, `DELETE FROM users WHERE id = $1`, (*sql.Tx).Commit, ""},
+		"brings a code where the change was undone":    {identity.MailRecovery, move, (*sql.Tx).Rollback, "ada@example.com"},
+		"brings a code for a change of address to the one of now": {
+			identity.MailEmailChange, move, (*sql.Tx).Commit, "new@example.com",
+		},
+		"brings no code to a session that was ended": {
+			identity.MailEmailChange, `UPDATE users SET password_hash = 'new' WHERE id = $1`,
+			func(tx *sql.Tx) error {
+				_, err := tx.Exec(`DELETE FROM sessions`)
+				return errors.Join(err, tx.Commit())
+			}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Config(t)
+			store, now := postgrestest.Open(t, c), time.Now()
+			u := signUp(t, store, "ada")
+			postgrestest.Exec(t, c, `DELETE FROM codes`)
+			m := newMail(tc.about, u.Email)
+			err := store.QueueMail(t.Context(), m)
+			if tc.about == identity.MailEmailChange {
+				postgrestest.Exec(t, c, `DELETE FROM mails`)
+				m.To, m.CanonicalTo = "", ""
+				err = store.QueueEmailChange(t.Context(), open(t, store, u, now), m)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var taken identity.TakenMail
+			var told bool
+			err = meet(t, c, func() (err error) {
+				taken, told, err = store.TakeMail(t.Context(), take(now))
+				return err
+			}, tc.finish, tc.statement, u.ID)
+			if err != nil || told != (tc.to != "") || taken.To != tc.to {
+				t.Errorf("told is %v, to %q, error %v; want %q", told, taken.To, err, tc.to)
+			}
+			db, left := connect(t, c), 0
+			if tc.to != "" {
+				left = 1
+			}
+			if n := count(t, db, `SELECT count(*) FROM mails`); n != left {
+				t.Errorf("%d mails are in the outbox; want %d", n, left)
+			}
+			if n := count(t, db, `SELECT count(*) FROM codes`); n != left {
+				t.Errorf("%d codes are live; want %d", n, left)
+			}
+		})
+	}
+}
+
+// The taking is held in the middle, after it has locked the account: by the code
+// that it replaces.
+func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, now := postgrestest.Open(t, c), time.Now()
+	u := signUp(t, store, "ada")
+	ref := open(t, store, u, now)
+	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery)); err != nil {
+		t.Fatal(err)
+	}
+	change := newCode(identity.EmailChange)
+	if _, err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)); err != nil {
+		t.Fatal(err)
+	}
+	var told bool
+	changed := make(chan error, 1)
+	err := meet(t, c,
+		func() (err error) {
+			_, told, err = store.TakeMail(t.Context(), take(now))
+			return err
+		},
+		func(tx *sql.Tx) error {
+			go func() {
+				_, err := store.RedeemEmailChange(context.WithoutCancel(t.Context()), ref, change.Hash, "new@example.com", "new@example.com")
+				changed <- err
+			}()
+			waits(t, connect(t, c), 2)
+			return tx.Commit()
+		},
+		`SELECT FROM codes WHERE purpose = 'recovery' FOR UPDATE`)
+	if err != nil || !told {
+		t.Errorf("told is %v, error %v", told, err)
+	}
+	if err := <-changed; err != nil {
+		t.Errorf("the change of address: %v", err)
+	}
+	if n := count(t, connect(t, c), `SELECT count(*) FROM codes`); n != 0 {
+		t.Errorf("%d codes are live; want none", n)
+	}
+}
+
+func TestAMailThatIsBeingTakenIsSkipped(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	for _, to := range []string{"first@example.com", "second@example.com"} {
+		if err := store.QueueMail(t.Context(), newMail("notice", to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, db, func(tx *sql.Tx) {
+		if _, err := tx.Exec(`SELECT FROM mails WHERE recipient = 'first@example.com' FOR UPDATE`); err != nil {
+			t.Fatal(err)
+		}
+		m, ok, err := store.TakeMail(t.Context(), take(time.Now()))
+		if err != nil || !ok || m.To != "second@example.com" {
+			t.Errorf("taken is %v, the mail to %q, error %v", ok, m.To, err)
+		}
+		if _, ok, err = store.TakeMail(t.Context(), take(time.Now())); ok || err != nil {
+			t.Errorf("taken is %v, error %v", ok, err)
+		}
+	})
+}
+
+// A sign-up that waits for another of its address tells the address by mail what
+// became of it.
+func TestASignUpThatWaitsForAnotherMakesNoAccount(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		finish func(*sql.Tx) error
+		about  identity.MessagePurpose
+	}{
+		"where that made one":    {(*sql.Tx).Commit, identity.MailEmailTaken},
+		"unless that was undone": {(*sql.Tx).Rollback, identity.MailVerification},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Config(t)
+			store := postgrestest.Open(t, c)
+			var created bool
+			err := meet(t, c, func() (err error) {
+				created, err = store.CreateUserQuietly(t.Context(), newUser("ada"), newMail(identity.MailVerification, "ada@example.com"))
+				return err
+			}, tc.finish, `INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
+				VALUES (gen_random_uuid(), 'other', 'other', 'ada@example.com', 'ada@example.com', 'A', 'L', '', 'x')`)
+			if err != nil || created != (tc.about == identity.MailVerification) {
+				t.Errorf("created is %v, error %v", created, err)
+			}
+			m, _, err := store.TakeMail(t.Context(), take(time.Now()))
+			if err != nil || m.Purpose != tc.about {
+				t.Errorf("the mail is %+v, error %v; want %s", m, err, tc.about)
+			}
+		})
+	}
+}

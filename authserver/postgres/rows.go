@@ -14,8 +14,8 @@ import (
 // userNames are these columns of a WITH that has returned them.
 const (
 	userColumns = `u.id::text AS id, u.username, u.email, u.first_name, u.last_name, u.scope,
-		u.email_verified_at IS NOT NULL AS email_verified, u.created_at, u.updated_at`
-	userNames = `id, username, email, first_name, last_name, scope, email_verified, created_at, updated_at`
+		u.email_verified_at IS NOT NULL AS email_verified, u.language, u.created_at, u.updated_at`
+	userNames = `id, username, email, first_name, last_name, scope, email_verified, language, created_at, updated_at`
 )
 
 // userPlaces is where userColumns go to. The columns are null where an outer
@@ -24,7 +24,7 @@ func userPlaces(u *identity.User) []any {
 	return []any{
 		(*zeronull.Text)(&u.ID), (*zeronull.Text)(&u.Username), (*zeronull.Text)(&u.Email),
 		(*zeronull.Text)(&u.FirstName), (*zeronull.Text)(&u.LastName), (*zeronull.Text)(&u.Scope),
-		&u.EmailVerified, (*zeronull.Timestamptz)(&u.CreatedAt), (*zeronull.Timestamptz)(&u.UpdatedAt),
+		&u.EmailVerified, (*zeronull.Text)(&u.Language), (*zeronull.Timestamptz)(&u.CreatedAt), (*zeronull.Timestamptz)(&u.UpdatedAt),
 	}
 }
 

@@ -144,6 +144,42 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.IssueCode(ctx, u.Email, newCode(identity.Recovery))
 			return err
 		}},
+		{"CreateUserQuietly", 1, 1, func(identity.User, identity.SessionRef) error {
+			n := newUser(strings.ToLower(rand.Text()))
+			_, err := store.CreateUserQuietly(ctx, n, newMail(identity.MailVerification, n.Email))
+			return err
+		}},
+		{"CreateUserQuietly of what is taken", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.CreateUserQuietly(ctx, newUser("ada"), newMail(identity.MailVerification, u.Email))
+			return err
+		}},
+		{"QueueMail", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.QueueMail(ctx, newMail(identity.MailRecovery, u.Email))
+		}},
+		{"QueueEmailChange", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			return store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, ""))
+		}},
+		{"RemoveMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.RemoveMail(ctx, identity.MailRef{ID: 1, Taken: 1})
+		}},
+		{"PostponeMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.PostponeMail(ctx, identity.MailRef{ID: 1, Taken: 1}, time.Minute)
+		}},
+		{"ReturnMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.ReturnMail(ctx, identity.MailRef{ID: 1, Taken: 1})
+		}},
+		// BEGIN, take, issue, COMMIT.
+		{"TakeMail of a recovery", 4, 4, func(u identity.User, _ identity.SessionRef) error {
+			postgrestest.Exec(t, c, `DELETE FROM mails`)
+			postgrestest.Exec(t, c, `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('recovery', $1, $1)`, u.Email)
+			_, _, err := store.TakeMail(ctx, take(now))
+			return err
+		}},
+		// BEGIN, take, COMMIT.
+		{"TakeMail where none is due", 3, 3, func(identity.User, identity.SessionRef) error {
+			_, _, err := store.TakeMail(ctx, take(now))
+			return err
+		}},
 		// BEGIN, lock, look, act, COMMIT.
 		{"ChangePassword", 5, 5, func(_ identity.User, ref identity.SessionRef) error {
 			return store.ChangePassword(ctx, ref, passwordHash, passwordHash)
@@ -212,7 +248,7 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits') ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}

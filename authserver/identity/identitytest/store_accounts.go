@@ -16,21 +16,49 @@ func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.N
 	if err := s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail); err != nil {
 		return identity.User{}, err
 	}
+	created := s.putUser(n)
+	s.putCode(n.ID, c)
+	s.record(ctx, n.ID)
+	return created, nil
+}
+
+// CreateUserQuietly implements identity.Store.
+func (s *Store) CreateUserQuietly(ctx context.Context, n identity.NewUser, m identity.NewMail) (created bool, err error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return false, err
+	}
+	asked := &mail{canonicalTo: n.CanonicalEmail}
+	asked.Purpose, asked.To, asked.Username, asked.Language = m.Purpose, n.Email, n.Username, m.Language
+	if s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail) == nil {
+		created = true
+		asked.userID = s.putUser(n).ID
+	}
+	if s.allows(n.CanonicalEmail, m.Limit) {
+		s.queue(asked)
+	}
+	if e, ok := identity.EventOf(ctx); ok {
+		if !created {
+			e.Name, e.UserID = identity.EventSignUpRefused, ""
+		}
+		s.events = append(s.events, e)
+	}
+	return created, nil
+}
+
+func (s *Store) putUser(n identity.NewUser) identity.User {
 	now := s.now()
-	created := &user{
+	s.users[n.ID] = &user{
 		User: identity.User{
 			ID: n.ID, Username: n.Username, Email: n.Email,
-			FirstName: n.FirstName, LastName: n.LastName, Scope: n.Scope,
+			FirstName: n.FirstName, LastName: n.LastName, Scope: n.Scope, Language: n.Language,
 			CreatedAt: now, UpdatedAt: now,
 		},
 		canonicalUsername: n.CanonicalUsername,
 		canonicalEmail:    n.CanonicalEmail,
 		passwordHash:      n.PasswordHash,
 	}
-	s.users[n.ID] = created
-	s.putCode(n.ID, c)
-	s.record(ctx, n.ID)
-	return created.User, nil
+	return s.users[n.ID].User
 }
 
 // FindCredentials implements identity.Store.
@@ -175,5 +203,6 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 	s.dropCodes(u.ID)
 	delete(s.throttles, userThrottle(u.ID))
 	s.record(ctx, u.ID)
+	s.notice(ctx, u)
 	return nil
 }

@@ -12,18 +12,26 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 	if err := s.enter(ctx); err != nil {
 		return identity.User{}, err
 	}
-	for _, u := range s.users {
-		if u.canonicalEmail != canonicalEmail {
-			continue
-		}
-		if c.Purpose == identity.Verification && u.EmailVerified {
-			return identity.User{}, identity.ErrAlreadyVerified
-		}
-		s.putCode(u.ID, c)
-		s.record(ctx, u.ID)
-		return u.User, nil
+	u, ok := s.at(canonicalEmail)
+	if !ok {
+		return identity.User{}, identity.ErrNoUser
 	}
-	return identity.User{}, identity.ErrNoUser
+	if c.Purpose == identity.Verification && u.EmailVerified {
+		return identity.User{}, identity.ErrAlreadyVerified
+	}
+	s.putCode(u.ID, c)
+	s.record(ctx, u.ID)
+	return u.User, nil
+}
+
+// at finds who has an address.
+func (s *Store) at(canonicalEmail string) (*user, bool) {
+	for _, u := range s.users {
+		if u.canonicalEmail == canonicalEmail {
+			return u, true
+		}
+	}
+	return nil, false
 }
 
 // IssueEmailChange implements identity.Store.
@@ -101,6 +109,7 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 	s.dropSessions(userID, "")
 	delete(s.throttles, userThrottle(userID))
 	s.record(ctx, userID)
+	s.notice(ctx, u)
 	return nil
 }
 
@@ -123,6 +132,9 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 	}
 	if err := s.taken(u.ID, "", canonicalEmail); err != nil {
 		return identity.User{}, err
+	}
+	if u.canonicalEmail != canonicalEmail {
+		s.notice(ctx, u)
 	}
 	u.Email, u.canonicalEmail = email, canonicalEmail
 	u.EmailVerified = c.target == canonicalEmail

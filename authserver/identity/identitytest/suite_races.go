@@ -282,6 +282,7 @@ var raceSentences = []sentence{
 var (
 	errNotAdvanced = errors.New("not advanced")
 	errNotEnded    = errors.New("not ended")
+	errNotMade     = errors.New("not made")
 )
 
 // okOr fails on every error but the one that the race allows.

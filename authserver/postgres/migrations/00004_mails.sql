@@ -12,9 +12,11 @@ CREATE TABLE mails (
     canonical_recipient text        NOT NULL COLLATE "C",
     user_id             uuid,                             -- whom it is about, where that is known
     session_id          uuid,                             -- that asks for a change of address
+    target              text        NOT NULL COLLATE "C" DEFAULT '', -- the one address that change is to; '': any
     username            text        NOT NULL DEFAULT '',
     language            text        NOT NULL DEFAULT '',  -- an Accept-Language; '': not said
-    attempts            integer     NOT NULL DEFAULT 0,
+    attempts            integer     NOT NULL DEFAULT 0,   -- that count
+    taken               integer     NOT NULL DEFAULT 0,   -- how often: an earlier taker is not believed
     created_at          timestamptz NOT NULL DEFAULT now(),
     due_at              timestamptz NOT NULL DEFAULT now(), -- a mail that is being sent is due when its sender must have died
 

@@ -1,0 +1,221 @@
+package authserver_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// public is a gateway that faces browsers and apps. No server of mail listens where
+// it sends to: the tests take the mails themselves.
+var public = env{
+	"EXPOSURE": "public", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test",
+	"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off", "LIMIT_MAILS": "100/1h",
+}
+
+// mails takes all that is in the outbox.
+func (n *node) mails() (list []identity.Message) {
+	n.t.Helper()
+	for {
+		m, ok, err := n.server.SendMail(n.t.Context())
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		if !ok {
+			return list
+		}
+		n.logs.secrets(body{"code": m.Code, "email": m.To, "username": m.Username})
+		list = append(list, m)
+	}
+}
+
+// mail takes the one mail that must be there.
+func (n *node) mail(about identity.MessagePurpose, to string) identity.Message {
+	n.t.Helper()
+	list := n.mails()
+	if len(list) != 1 || list[0].Purpose != about || list[0].To != to {
+		n.t.Fatalf("the mails are %+v; want one of %s to %s", list, about, to)
+	}
+	return list[0]
+}
+
+// publicUser signs up and verifies the address by what is mailed to it.
+func (n *node) publicUser() user {
+	n.t.Helper()
+	u := newPerson()
+	want(n.t, http.StatusAccepted, n.post("/users", u.signUpBody()))
+	code := n.mail(identity.MailVerification, u.email).Code
+	u.tokens = tokensOf(want(n.t, http.StatusOK, n.post("/users/verify-user", body{"code": code})))
+	return u
+}
+
+// Whoever exists, a route of exposure public sends the same statements and answers
+// the same.
+func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, public)
+	n := c.nodes[0]
+	asking, verified, suspended, unverified, unknown := n.publicUser(), n.publicUser(), n.publicUser(), newPerson(), newPerson()
+	want(t, http.StatusAccepted, n.post("/users", unverified.signUpBody()))
+	postgrestest.Exec(t, c.db, "UPDATE users SET suspended_at = now() WHERE username = $1", suspended.username)
+	n.mails()
+	people := []struct {
+		who string
+		user
+	}{{"unknown", unknown}, {"unverified", unverified}, {"verified", verified}, {"suspended", suspended}}
+
+	type answer struct {
+		reply *apitest.Reply
+		sent  []string
+	}
+	first := map[string]answer{}
+	ask := func(about, path string, header http.Header, b body) {
+		t.Helper()
+		var a answer
+		a.sent = n.statements.during(func() { a.reply = want(t, http.StatusAccepted, n.try(http.MethodPost, path, header, b), path, about) })
+		a.reply.Header.Del("X-Request-Id")
+		a.reply.Header.Del("Date")
+		if len(a.sent) != 1 {
+			t.Errorf("%s, %s: %d statements are sent; want 1", path, about, len(a.sent))
+		}
+		f, ok := first[path]
+		if !ok {
+			first[path] = a
+			return
+		}
+		if string(a.reply.Body) != string(f.reply.Body) || fmt.Sprint(a.reply.Header) != fmt.Sprint(f.reply.Header) {
+			t.Errorf("%s, %s: %v %v; the first got %v %v", path, about, a.reply, a.reply.Header, f.reply, f.reply.Header)
+		}
+		if !slices.Equal(a.sent, f.sent) {
+			t.Errorf("%s, %s: other statements are sent than for the first:\n%s", path, about, strings.Join(a.sent, "\n"))
+		}
+	}
+	for _, p := range people {
+		ask(p.who, "/users/verification-code", nil, body{"email": p.email})
+		ask(p.who, "/users/forgot-password", nil, body{"email": p.email})
+		ask("to the address of "+p.who, "/users/change-email-request", apitest.Bearer(asking.access), body{"email": p.email})
+	}
+	ask("to any", "/users/change-email-request", apitest.Bearer(asking.access), body{})
+	ask("to one's own", "/users/change-email-request", apitest.Bearer(asking.access), body{"email": asking.email})
+
+	// What each is mailed, in the order in which it was asked for.
+	var got, wanted []string
+	for _, m := range n.mails() {
+		got = append(got, fmt.Sprintf("%s to %s, with a code: %v", m.Purpose, m.To, m.Code != ""))
+	}
+	expect := func(about identity.MessagePurpose, to string, code bool) {
+		wanted = append(wanted, fmt.Sprintf("%s to %s, with a code: %v", about, to, code))
+	}
+	expect(identity.MailEmailChange, unknown.email, true)
+	expect(identity.MailVerification, unverified.email, true)
+	expect(identity.MailRecovery, unverified.email, true)
+	expect(identity.MailEmailTaken, unverified.email, false)
+	for _, u := range []user{verified, suspended} {
+		expect(identity.MailRecovery, u.email, true)
+		expect(identity.MailEmailTaken, u.email, false)
+	}
+	expect(identity.MailEmailChange, asking.email, true)
+	expect(identity.MailEmailChange, asking.email, true)
+	if !slices.Equal(got, wanted) {
+		t.Errorf("mailed is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
+	}
+
+	for _, p := range people {
+		byAddress, byName := newPerson(), newPerson()
+		byAddress.email, byName.username = mixedCase(p.email, 3), mixedCase(p.username, 5)
+		ask("the address of "+p.who, "/users", nil, byAddress.signUpBody())
+		about := map[bool]identity.MessagePurpose{true: identity.MailVerification, false: identity.MailEmailTaken}[p.who == "unknown"]
+		n.mail(about, byAddress.email)
+		ask("the username of "+p.who, "/users", nil, byName.signUpBody())
+		about = map[bool]identity.MessagePurpose{true: identity.MailVerification, false: identity.MailUsernameTaken}[p.who == "unknown"]
+		n.mail(about, byName.email)
+	}
+	trail := column(t, c.db, "SELECT concat_ws(' ', event, user_id, count(*)) FROM audit_events WHERE event = 'sign-up refused' GROUP BY event, user_id")
+	if !slices.Equal(trail, []string{"sign-up refused 6"}) {
+		t.Errorf("of refused sign-ups the trail has %q", trail)
+	}
+}
+
+func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2, public)
+	n, other := c.nodes[0], c.nodes[1]
+	u := newPerson()
+	german := http.Header{"Accept-Language": {"de-CH, de;q=0.9"}}
+	want(t, http.StatusAccepted, n.try(http.MethodPost, "/users", german, u.signUpBody()))
+	m := other.mail(identity.MailVerification, u.email) // any replica sends it
+	if m.Username != u.username || m.Language != "de-CH, de;q=0.9" || m.TTL <= 0 {
+		t.Errorf("the mail is %+v", m)
+	}
+	u.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": m.Code})))
+	u.id = column(t, c.db, "SELECT id::text FROM users")[0]
+
+	want(t, http.StatusAccepted, n.post("/users/forgot-password", body{"email": u.email}))
+	m = n.mail(identity.MailRecovery, u.email)
+	if m.Language != "de-CH, de;q=0.9" {
+		t.Errorf("the mail is in %q", m.Language)
+	}
+	u.password = "the second password"
+	want(t, http.StatusNoContent, other.post("/users/change-password", body{"code": m.Code, "password": u.password}))
+	n.mail(identity.MailPasswordChanged, u.email)
+	u.tokens = n.signIn(u)
+	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password", body{"old_password": u.password, "password": "the third password"}))
+	n.mail(identity.MailPasswordChanged, u.email)
+
+	target := "elsewhere." + u.email
+	want(t, http.StatusAccepted, n.as(u.access, http.MethodPost, "/users/change-email-request", body{"email": target}))
+	m = n.mail(identity.MailEmailChange, target)
+	reply := want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": m.Code, "email": target}))
+	if reply.Text("is_verified") != "true" {
+		t.Errorf("the address was proved, and is not verified: %v", reply)
+	}
+	n.mail(identity.MailEmailChanged, u.email)
+
+	got := column(t, c.db, `SELECT concat_ws(' ', event, details->>'purpose', CASE WHEN request_id IS NULL THEN 'by no request' END,
+		CASE WHEN details ? 'mail' THEN 'in a mail' END) FROM audit_events WHERE user_id = $1 ORDER BY id`, u.id)
+	wanted := []string{
+		"account created", "code issued verification by no request in a mail", "email verified",
+		"code issued recovery by no request in a mail", "password reset", "signed in", "password changed",
+		"code issued email_change by no request in a mail", "email changed",
+	}
+	if !slices.Equal(got, wanted) {
+		t.Errorf("the trail is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
+	}
+}
+
+func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2, public, env{"LIMIT_MAILS": "3/1h"})
+	u := c.nodes[0].publicUser() // the first mail
+	replies := atOnce(20, func(i int) *apitest.Reply {
+		return c.any(i).post("/users/forgot-password", body{"email": mixedCase(u.email, i)})
+	})
+	if got := statuses(replies); got[http.StatusAccepted] != 20 {
+		t.Errorf("got %v", got)
+	}
+	list := c.nodes[0].mails()
+	if len(list) != 2 {
+		t.Errorf("%d mails are sent; want 2 more", len(list))
+	}
+	want(t, http.StatusNoContent, c.nodes[0].post("/users/change-password", body{"code": list[len(list)-1].Code, "password": "the second password"}))
+	c.nodes[1].mail(identity.MailPasswordChanged, u.email) // a notice is none of them
+}
+
+func TestWhereCodesAreInRepliesTheOwnerHearsOfChangesByMail(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, public, env{"EXPOSURE": "internal"})
+	n := c.nodes[0]
+	u := n.newUser()
+	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
+		body{"old_password": u.password, "password": "the second password"}))
+	n.mail(identity.MailPasswordChanged, u.email)
+	target := "elsewhere." + u.email
+	want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": n.emailCode(u.access, target), "email": target}))
+	n.mail(identity.MailEmailChanged, u.email)
+}
