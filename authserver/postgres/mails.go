@@ -264,24 +264,24 @@ func (m *mail) speak(language string) {
 	}
 }
 
-// isTaken is true of a mail that was not taken anew.
-const isTaken = ` WHERE id = $1 AND taken = $2`
+// stillTaken is true of a mail that was not taken anew.
+const stillTaken = ` WHERE id = $1 AND taken = $2`
 
 // RemoveMail implements identity.Store.
 func (s *Store) RemoveMail(ctx context.Context, ref identity.MailRef) error {
-	_, err := s.exec(ctx, repeatable, `DELETE FROM mails`+isTaken, ref.ID, ref.Taken)
+	_, err := s.exec(ctx, repeatable, `DELETE FROM mails`+stillTaken, ref.ID, ref.Taken)
 	return err
 }
 
 // PostponeMail implements identity.Store.
 func (s *Store) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
-	_, err := s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+isTaken, ref.ID, ref.Taken, after)
+	_, err := s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+stillTaken, ref.ID, ref.Taken, after)
 	return err
 }
 
 // ReturnMail implements identity.Store. A second run finds the mail taken anew.
 func (s *Store) ReturnMail(ctx context.Context, ref identity.MailRef) error {
-	const sql = `UPDATE mails SET due_at = now(), attempts = attempts - 1, taken = taken + 1` + isTaken
+	const sql = `UPDATE mails SET due_at = now(), attempts = attempts - 1, taken = taken + 1` + stillTaken
 	_, err := s.exec(ctx, repeatable, sql, ref.ID, ref.Taken)
 	return err
 }
