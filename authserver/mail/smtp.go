@@ -419,13 +419,13 @@ var enhancedCode = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 // quote them, are left out.
 func (l *smtpLine) explain(ctx context.Context, err error) (Reply, error) {
 	var (
-		reply    *textproto.Error
-		network  net.Error
-		cert     *tls.CertificateVerificationError
-		record   tls.RecordHeaderError
-		alert    tls.AlertError
-		path     *os.PathError
-		known    hint
+		reply   *textproto.Error
+		network net.Error
+		cert    *tls.CertificateVerificationError
+		record  tls.RecordHeaderError
+		alert   tls.AlertError
+		path    *os.PathError
+		known   hint
 	)
 	switch {
 	case errors.As(err, &reply):

@@ -147,7 +147,7 @@ func TestAWebhookThatDoesNotAnswerIsTheCarriersTrouble(t *testing.T) {
 	mustBeOfCarrier(t, w.Open().Send(ctx, aMessage(1), Letter{}), 0, "stopping")
 	close(released)
 	server.Close()
-	err = sendOne(t, w.Open(), aMessage(1))
+	err = sendOne(t, hook(t, server.URL+"/sesame").Open(), aMessage(1))
 	mustBeOfCarrier(t, err, 0, "refused")
 	if strings.Contains(err.Error(), "sesame") {
 		t.Errorf("the error has the URL: %v", err)
