@@ -1,0 +1,167 @@
+package mail
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+const hookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+func hook(t *testing.T, url string) *Webhook {
+	t.Helper()
+	w, err := NewWebhook(WebhookOptions{URL: url, Secret: func() string { return hookSecret }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Open().Close)
+	return w
+}
+
+func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
+	type request struct {
+		header http.Header
+		body   []byte
+	}
+	requests := make(chan request, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		requests <- request{r.Header, body}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	m := aMessage(42)
+	m.Language = "de-CH,de;q=0.9"
+	l := hook(t, server.URL+"/mails?key=sesame").Open()
+	for range 2 {
+		if err := sendOne(t, l, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, second := <-requests, <-requests
+	judge, err := standardwebhooks.NewWebhook(hookSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := judge.Verify(first.body, first.header); err != nil {
+		t.Error(err)
+	}
+	if judge.Verify(append(first.body, ' '), first.header) == nil {
+		t.Error("another body has the same signature")
+	}
+	if first.header.Get("Content-Type") != "application/json" {
+		t.Error(first.header)
+	}
+	id := first.header.Get("webhook-id")
+	if !strings.HasPrefix(id, "mail_42_1_") || id == second.header.Get("webhook-id") {
+		t.Errorf("the identity of an attempt is %q, and that of the next %q", id, second.header.Get("webhook-id"))
+	}
+	var body struct {
+		Type      string
+		Timestamp time.Time
+		Data      map[string]any
+	}
+	if err := json.Unmarshal(first.body, &body); err != nil {
+		t.Fatal(err)
+	}
+	if body.Type != "mail.verification" || time.Since(body.Timestamp).Abs() > time.Hour {
+		t.Errorf("%+v", body)
+	}
+	letter := render(t, mustTemplates(t, TemplateOptions{}), m)
+	for name, want := range map[string]any{
+		"purpose": "verification", "to": m.To, "username": "ada", "language": m.Language, "code": m.Code, "expires_in": 900.0,
+		"subject": letter.Subject, "text": letter.Text, "html": letter.HTML,
+	} {
+		if body.Data[name] != want {
+			t.Errorf("%s is %v", name, body.Data[name])
+		}
+	}
+	if _, there := body.Data["link"]; there {
+		t.Error("there is a link")
+	}
+}
+
+func TestTheStatusOfAWebhookTellsWhoseTroubleItIs(t *testing.T) {
+	var status atomic.Int64
+	var asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Retry-After", "120")
+		w.Header().Set("Location", "/elsewhere")
+		w.WriteHeader(int(status.Load()))
+		_, _ = io.WriteString(w, "ada@example.com ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	}))
+	defer server.Close()
+	l := hook(t, server.URL+"/sesame").Open()
+	for code, want := range map[int]string{
+		200: "taken", 202: "taken", 204: "taken",
+		301: "carrier", 307: "carrier", 308: "carrier", 401: "carrier", 403: "carrier", 404: "carrier", 405: "carrier", 408: "carrier", 429: "carrier",
+		500: "carrier", 502: "carrier", 503: "carrier", 504: "carrier",
+		400: "refused", 410: "refused", 413: "refused", 422: "refused",
+		409: "postponed", 425: "postponed",
+	} {
+		status.Store(int64(code))
+		asked.Store(0)
+		err := sendOne(t, l, aMessage(1))
+		switch want {
+		case "taken":
+			if err != nil {
+				t.Errorf("%d: %v", code, err)
+			}
+		case "carrier":
+			mustBeOfCarrier(t, err, code)
+			var e *CarrierError
+			if errors.As(err, &e) && e.RetryAfter != 2*time.Minute {
+				t.Errorf("%d: to be tried after %v", code, e.RetryAfter)
+			}
+		default:
+			mustBeOfMail(t, err, code, want == "refused")
+		}
+		if asked.Load() != 1 {
+			t.Errorf("%d: it was asked %d times", code, asked.Load())
+		}
+		if err != nil && strings.Contains(err.Error(), "sesame") {
+			t.Errorf("%d: the error has the URL: %v", code, err)
+		}
+	}
+}
+
+func TestAWebhookThatDoesNotAnswerIsTheCarriersTrouble(t *testing.T) {
+	released := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
+	w := hook(t, server.URL+"/sesame")
+	w.client.Timeout = 100 * time.Millisecond
+	err := sendOne(t, w.Open(), aMessage(1))
+	mustBeOfCarrier(t, err, 0, "took too long")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	mustBeOfCarrier(t, w.Open().Send(ctx, aMessage(1), Letter{}), 0, "stopping")
+	close(released)
+	server.Close()
+	err = sendOne(t, hook(t, server.URL+"/sesame").Open(), aMessage(1))
+	mustBeOfCarrier(t, err, 0, "refused")
+	if strings.Contains(err.Error(), "sesame") {
+		t.Errorf("the error has the URL: %v", err)
+	}
+}
+
+func TestRetryAfterIsReadWithinBounds(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for field, want := range map[string]time.Duration{
+		"": 0, "5": 5 * time.Second, "-5": 0, "99999999": maxRetryAfter, "9999999999999999999999": 0, "soon": 0,
+		"Thu, 01 Jan 2026 00:01:00 GMT": time.Minute, "Thu, 01 Jan 2025 00:01:00 GMT": 0, "Fri, 01 Jan 2027 00:01:00 GMT": maxRetryAfter,
+	} {
+		if got := retryAfter(field, now); got != want {
+			t.Errorf("%q: %v, not %v", field, got, want)
+		}
+	}
+}
