@@ -15,6 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/authserver/httpapi"
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/mail"
 	"github.com/auth-gateway/auth-gateway/authserver/postgres"
 	"github.com/auth-gateway/auth-gateway/authserver/token"
 )
@@ -33,6 +34,7 @@ type Server struct {
 	keyring  *keyring
 	hasher   *identity.Hasher
 	accounts *identity.Service
+	mail     *mail.Deliverer // nil: none is sent
 	api      *httpapi.Server
 	ops      *operations
 
@@ -82,8 +84,12 @@ func New(c config.Config, o Options) (*Server, error) {
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
 	})
+	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
+		s.close()
+		return nil, err
+	}
 	metrics := newMetrics(o.Version)
-	metrics.MustRegister(collector{store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
+	metrics.MustRegister(collector{mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops,
@@ -218,10 +224,13 @@ func (s *Server) work(ctx context.Context) error {
 	}
 	s.prepared.Store(true)
 	s.log.Info("ready")
-	var housekeeping sync.WaitGroup
-	housekeeping.Go(func() { s.housekeeping(ctx) })
+	var beside sync.WaitGroup
+	beside.Go(func() { s.housekeeping(ctx) })
+	if s.mail != nil {
+		beside.Go(func() { s.mail.Run(ctx) })
+	}
 	s.keyring.watch(ctx)
-	housekeeping.Wait()
+	beside.Wait()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/mail"
 	"github.com/auth-gateway/auth-gateway/authserver/postgres"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -30,6 +31,7 @@ type collector struct {
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	keyring  *keyring
+	mail     *mail.Deliverer // nil: none is sent
 	now      func() time.Time
 }
 
@@ -41,6 +43,12 @@ var (
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
 	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
 	poolGaveUp      = desc("database_connection_timeouts_total", "Calls that got no connection in time.")
+	mailsSent       = desc("mails_sent_total", "Mails that the SMTP server or the webhook has taken, by what they are about.", "purpose")
+	mailFailures    = desc("mail_failures_total", "Attempts to send a mail that failed, by reason: carrier (none could be sent), postponed, refused (for good), internal.", "purpose", "reason")
+	mailsGivenUp    = desc("mails_given_up_total", "Mails that will never be sent: refused for good, or too old.", "purpose")
+	mailsQueued     = desc("mails_queued", "Mails that wait to be sent, for all replicas together; each of them tells the same.")
+	mailsOldest     = desc("mails_oldest_seconds", "How long the oldest mail has been waiting.")
+	mailPaused      = desc("mail_paused", "Whether this replica has stopped sending, since no mail is taken.")
 	keyAge          = desc("signing_key_age_seconds", "How long ago a key was made.", "use", "kid", "phase")
 	keyPhaseAge     = desc("signing_key_phase_seconds", "How long a key has been in its phase.", "use", "kid", "phase")
 	keyGeneration   = desc("key_ring_generation", "Which writing of the key ring this replica uses; the same at every replica but for moments.")
@@ -55,6 +63,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		hashingJobs, hashingTotal, sessionsTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		keyAge, keyPhaseAge, keyGeneration, keyFailures,
 	} {
 		out <- d
@@ -89,6 +98,24 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(poolWaits, float64(pool.Waits))
 	counter(poolWaited, pool.Waited.Seconds())
 	counter(poolGaveUp, float64(pool.GaveUp))
+
+	if c.mail != nil {
+		stats := c.mail.Stats()
+		for _, purpose := range mail.Purposes {
+			counter(mailsSent, float64(stats.Sent[purpose]), string(purpose))
+			counter(mailsGivenUp, float64(stats.GivenUp[purpose]), string(purpose))
+			for _, reason := range mail.Failures {
+				counter(mailFailures, float64(stats.Failed[purpose][reason]), string(purpose), string(reason))
+			}
+		}
+		gauge(mailsQueued, float64(stats.Queued))
+		gauge(mailsOldest, stats.Oldest.Seconds())
+		paused := 0.0
+		if stats.Paused {
+			paused = 1
+		}
+		gauge(mailPaused, paused)
+	}
 
 	ring, now := c.keyring.Ring(), c.now()
 	gauge(keyGeneration, float64(ring.Generation))

@@ -34,7 +34,7 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			w := newWorld(t, public)
 			edsger, _ := w.unverified("edsger")
 			w.store.take()
-			hashed, nudges := w.hasher.Stats().Done, w.nudges.Load()
+			hashed := w.hasher.Stats().Done
 			in := signUpOf(c.username)
 			in.Email = c.email
 			code, err := w.SignUp(in)
@@ -42,7 +42,6 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			w.equal("the answer", code, identity.Code{})
 			w.equal("what the store was asked", w.store.take(), "CreateUserQuietly")
 			w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
-			w.equal("nudges", w.nudges.Load()-nudges, int64(1))
 			w.equal("sign-ups refused, audited", w.audited("sign-up refused"), map[bool]int{true: 0, false: 1}[c.what == "free"])
 			m := w.mail()
 			w.equal("a code was mailed:", m.Code != "", c.what == "free")
@@ -81,13 +80,12 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 			suspended, _ := w.verified("barbara")
 			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 			w.store.take()
-			audit, nudges := w.audit.String(), w.nudges.Load()
+			audit := w.audit.String()
 			code, err := asks[c.purpose](w, c.email)
 			w.ok(err)
 			w.equal("the answer", code, identity.Code{})
 			w.equal("what the store was asked", w.store.take(), "QueueMail")
 			w.equal("what is audited", w.audit.String(), audit)
-			w.equal("nudges", w.nudges.Load()-nudges, int64(1))
 			if !c.mailed {
 				w.noMail()
 				return
@@ -162,7 +160,6 @@ func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
 			t.Helper()
 			if !sends {
 				w.noMail()
-				w.equal("nudges", w.nudges.Load(), int64(0))
 				return
 			}
 			w.equal("the message", w.mail(), identity.Message{To: p.email, Purpose: about, Username: p.username})

@@ -95,13 +95,6 @@ func (s *Service) notice(ctx context.Context, about MessagePurpose) context.Cont
 	return WithNotice(ctx, Notice{Purpose: about, Language: language(ctx)})
 }
 
-// noticed tells who sends mail that a notice is there.
-func (s *Service) noticed() {
-	if s.policy.SendsMail {
-		s.nudge()
-	}
-}
-
 func (s *Service) newMail(ctx context.Context, about MessagePurpose, to, canonicalTo string) NewMail {
 	return NewMail{Purpose: about, To: to, CanonicalTo: canonicalTo, Language: language(ctx), Limit: s.policy.LimitMails}
 }
@@ -112,7 +105,6 @@ func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to, canon
 	if err := s.store.QueueMail(ctx, s.newMail(ctx, about, to, canonicalTo)); err != nil {
 		return Code{}, storeFailure(err)
 	}
-	s.nudge()
 	return Code{}, nil
 }
 

@@ -96,7 +96,6 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, email, target)); err != nil {
 			return Code{}, storeFailure(err)
 		}
-		s.nudge()
 		return Code{}, nil
 	}
 	text, code := newCode(EmailChange, s.codeTTL(EmailChange))
@@ -135,7 +134,6 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 		return User{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	s.noticed()
 	return user, nil
 }
 

@@ -39,7 +39,6 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return storeFailure(err)
 	}
 	s.tell(ctx, e)
-	s.noticed()
 	return nil
 }
 
@@ -91,7 +90,6 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		return storeFailure(err)
 	}
 	s.tell(ctx, e)
-	s.noticed()
 	return nil
 }
 

@@ -71,7 +71,6 @@ type Service struct {
 	hasher *Hasher
 	audit  *slog.Logger
 	now    func() time.Time
-	nudge  func()
 	counts counters
 }
 
@@ -95,7 +94,6 @@ type Dependencies struct {
 	Hasher *Hasher
 	Audit  *slog.Logger // nil: nowhere
 	Now    func() time.Time
-	Nudge  func() // called after a mail was put into the outbox; must not wait; nil: not
 }
 
 // SignUp is what a new account is made of.
@@ -140,12 +138,9 @@ func New(p Policy, d Dependencies) *Service {
 	if d.Audit == nil {
 		d.Audit = slog.New(slog.DiscardHandler)
 	}
-	if d.Nudge == nil {
-		d.Nudge = func() {}
-	}
 	return &Service{
 		policy: p, store: d.Store, tokens: d.Tokens, hasher: d.Hasher,
-		audit: d.Audit, now: d.Now, nudge: d.Nudge,
+		audit: d.Audit, now: d.Now,
 	}
 }
 

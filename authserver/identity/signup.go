@@ -49,7 +49,6 @@ func (s *Service) signUpQuietly(ctx context.Context, user NewUser) (Code, error)
 		e.Name, e.UserID = EventSignUpRefused, ""
 	}
 	s.tell(ctx, e)
-	s.nudge()
 	return Code{}, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -81,7 +80,6 @@ type world struct {
 	policy  identity.Policy
 	memory  *identitytest.Store
 	store   *spy
-	nudges  atomic.Int64
 	hasher  *identity.Hasher
 	service *identity.Service
 
@@ -132,7 +130,7 @@ func (w *world) replica(h *identity.Hasher) *identity.Service {
 	tokens.Use(opened)
 	return identity.New(w.policy, identity.Dependencies{
 		Store: w.store, Tokens: tokens, Hasher: h,
-		Audit: slog.New(slog.NewJSONHandler(&w.audit, nil)), Now: w.Now, Nudge: func() { w.nudges.Add(1) },
+		Audit: slog.New(slog.NewJSONHandler(&w.audit, nil)), Now: w.Now,
 	})
 }
 

@@ -85,8 +85,7 @@ type Deliverer struct {
 	log         *slog.Logger
 
 	turn     chan struct{} // full while a worker has the turn
-	nudge    chan struct{}
-	lines    trouble // with the carrier
+	lines    trouble       // with the carrier
 	database trouble
 
 	mu    sync.Mutex
@@ -98,17 +97,9 @@ func New(o Options) *Deliverer {
 	return &Deliverer{
 		outbox: o.Outbox, carrier: o.Carrier, render: o.Templates.Render,
 		workers: o.Workers, giveUpAfter: o.GiveUpAfter, log: o.Log,
-		turn: make(chan struct{}, 1), nudge: make(chan struct{}, 1),
+		turn:  make(chan struct{}, 1),
 		lines: trouble{unproven: true},
 		stats: newStats(),
-	}
-}
-
-// Nudge says that a mail may be due: it need not wait for the next poll.
-func (d *Deliverer) Nudge() {
-	select {
-	case d.nudge <- struct{}{}:
-	default:
 	}
 }
 
@@ -178,14 +169,15 @@ func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
 	return true
 }
 
-// idle waits for the next poll, or a nudge. Replicas that were started together do
-// not stay in step.
+// idle waits for the next poll. Replicas that were started together do not stay in
+// step. Nobody is told that a mail is there: a mail that is sent at once would keep
+// the machine busy just after the request that asked for it, and so tell, by the
+// time that the next one takes, that there was somebody to send it to.
 func (d *Deliverer) idle(ctx context.Context) bool {
 	timer := time.NewTimer(jitter(pollInterval))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-d.nudge:
 	case <-ctx.Done():
 		return false
 	}

@@ -328,20 +328,6 @@ func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
 	})
 }
 
-func TestANudgeSendsAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
-		synctest.Wait()
-		began := time.Now()
-		b.put(aMessage(1))
-		d.Nudge()
-		d.Nudge()
-		synctest.Wait()
-		if c.times(1) != 1 || time.Since(began) != 0 {
-			t.Errorf("sent %d times after %v", c.times(1), time.Since(began))
-		}
-	})
-}
-
 func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
 		time.Sleep(100 * time.Second)

@@ -31,7 +31,7 @@
 // # Who takes
 //
 // One worker at a time has the turn. It polls while there is nothing, about every
-// second and at a Nudge, and passes the turn on as soon as it has a mail. So an idle
+// second, and passes the turn on as soon as it has a mail. So an idle
 // replica asks once a second, however many workers it has, and a busy one sends with
 // all of them. While the carrier is in trouble, whoever has the turn keeps it until a
 // mail is through: that is the one worker that looks.

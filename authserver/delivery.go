@@ -1,0 +1,70 @@
+package authserver
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/authserver/mail"
+)
+
+// newDeliverer makes what sends the mail of the outbox; nil where the settings do
+// not say how. Templates are read and tried here, so that what is wrong with them
+// is known at start.
+func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail.Deliverer, error) {
+	if !c.SendsMail() {
+		return nil, nil
+	}
+	templates, err := mail.LoadTemplates(mail.TemplateOptions{
+		Dir: c.MailTemplatesDir, Service: serviceName(c.Issuer),
+		Links: map[identity.MessagePurpose]string{
+			identity.MailVerification: c.MailLinkVerification,
+			identity.MailRecovery:     c.MailLinkPasswordReset,
+			identity.MailEmailChange:  c.MailLinkEmailChange,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", config.EnvMailTemplatesDir, err)
+	}
+	carrier, err := newCarrier(c)
+	if err != nil {
+		return nil, err
+	}
+	return mail.New(mail.Options{
+		Outbox: accounts, Carrier: carrier, Templates: templates,
+		Workers: c.SMTPConnections, GiveUpAfter: c.MailGiveUpAfter, Log: o.Log,
+	}), nil
+}
+
+func newCarrier(c config.Config) (mail.Carrier, error) {
+	if c.MailWebhookURL != "" {
+		hook, err := mail.NewWebhook(mail.WebhookOptions{URL: c.MailWebhookURL, Secret: c.MailWebhookSecret.Reveal})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", config.EnvMailWebhookURL, err)
+		}
+		return hook, nil
+	}
+	hello, err := os.Hostname()
+	if err != nil {
+		hello = "localhost"
+	}
+	server, err := mail.NewSMTP(mail.SMTPOptions{
+		Host: c.SMTPHost, Port: c.SMTPPort, TLS: mail.TLSMode(c.SMTPTLS), CAFile: c.SMTPCAFile,
+		Username: c.SMTPUsername, Password: c.SMTPPassword.Reveal, From: c.MailFrom, Hello: hello,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", config.EnvSMTPHost, err)
+	}
+	return server, nil
+}
+
+// serviceName is what mails call the gateway: the host of its issuer.
+func serviceName(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Hostname() == "" {
+		return issuer
+	}
+	return u.Hostname()
+}
