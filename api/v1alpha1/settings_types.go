@@ -389,8 +389,8 @@ type SMTP struct {
 	// +optional
 	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
 
-	// Whom mails come from: an address, or a name and an address in angle
-	// brackets, such as Example <no-reply@example.com>.
+	// Whom mails come from: an address, or a name and then the address in angle
+	// brackets.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=254

@@ -24,8 +24,8 @@ type SMTPApplyConfiguration struct {
 	// server's image brings. When it changes, the pods are replaced one after the
 	// other.
 	CASecretRef *LocalReferenceApplyConfiguration `json:"caSecretRef,omitempty"`
-	// Whom mails come from: an address, or a name and an address in angle
-	// brackets, such as Example <no-reply@example.com>.
+	// Whom mails come from: an address, or a name and then the address in angle
+	// brackets.
 	From *string `json:"from,omitempty"`
 	// The Secret of this namespace with the keys username and password. Left out,
 	// mail is handed over without signing in. When it changes, the pods are
