@@ -489,6 +489,28 @@ func TestAPublicGatewayMailsItsCodes(t *testing.T) {
 		t.Errorf("the NetworkPolicy is about %v", policy.Spec.PolicyTypes)
 	}
 	b.secondPassWritesNothing("auth")
+
+	was := essence(t, get(b, "auth", &appsv1.Deployment{}))
+	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
+		for i := range pod(d).Volumes {
+			if v := &pod(d).Volumes[i]; v.Name == "mail" {
+				v.VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+			}
+		}
+		for i := range server(d).Env {
+			if e := &server(d).Env[i]; e.Name == "SMTP_HOST" {
+				e.Value = "attacker.example.com"
+			} else if e.Name == "SMTP_USERNAME" {
+				e.Value, e.ValueFrom = "attacker", nil
+			}
+		}
+	})
+	b.eventually("what mail is sent with comes back", func() error {
+		if is := essence(t, get(b, "auth", &appsv1.Deployment{})); is != was {
+			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
+		}
+		return nil
+	})
 }
 
 // mailMounts are the volumes of a Deployment that are for mail, and what is in
