@@ -61,6 +61,8 @@ type Reconciler struct {
 	seals *lru.Cache[[32]byte, keys.Seal]
 	steps *prometheus.CounterVec
 	kinds *lateKinds
+
+	configMaps *lateConfigMaps
 }
 
 // Options are what an operator is told when it starts.
@@ -68,6 +70,7 @@ type Options struct {
 	ServerImage       string   // of gateways that name none
 	AllowedImages     []string // beginnings of images that gateways may name; none: any
 	OperatorNamespace string   // in which the operator's own pods run
+	Namespaces        []string // that are looked after; none: all
 	Concurrency       int      // passes at a time; 0: 4
 }
 
@@ -119,7 +122,7 @@ func (r *Reconciler) pursue(ctx context.Context, w *world) (tended, *problem) {
 	}
 	// The keys go on whatever becomes of the rest: a Secret that is gone for a
 	// while, or a wrong spec, must not keep them from rotating.
-	if p := firstOf(w.unsupported(), imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs()); p != nil {
+	if p := firstOf(imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs()); p != nil {
 		return t, p
 	}
 	if err := check(w, t.custody, t.callerKey); err != nil {
@@ -152,6 +155,9 @@ func (r *Reconciler) rendering(w *world, t tended) rendering {
 	}{
 		{credentialsRef(w.gateway), []string{credentialsUsername, credentialsPassword}},
 		{w.gateway.Spec.Database.CASecretRef, []string{caCertificate}},
+		{mailCredentialsRef(w.gateway), []string{credentialsUsername, credentialsPassword}},
+		{mailCARef(w.gateway), []string{caCertificate}},
+		{webhookRef(w.gateway), []string{webhookSecret}},
 	} {
 		for _, key := range input.keys {
 			if input.ref != nil && w.inputs[input.ref.Name] != nil {
@@ -162,6 +168,7 @@ func (r *Reconciler) rendering(w *world, t tended) rendering {
 	return rendering{
 		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
 		inputs: digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
+		templates: contentDigest(w.templates),
 	}
 }
 

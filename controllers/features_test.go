@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -84,7 +85,16 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		s.Audiences = append(s.Audiences, fmt.Sprintf("https://api-%d.example.com/?q=$(HOME)", (i*7)%16))
 	}
 	s.CORS = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[::1]:3000"}}
-	s.TrustedProxyHops = 2
+	s.TrustedProxyHops, s.TrustedProxyField = 2, v1alpha1.ProxyFieldForwarded
+	s.Limits = v1alpha1.Limits{SignIn: "7/1m", SignUp: "5/90m", Codes: v1alpha1.Unlimited, Mails: "4/24h"}
+	s.Email = &v1alpha1.Email{
+		SMTP: &v1alpha1.SMTP{
+			Host: "2001:db8::2", Port: 465, TLS: "Implicit", From: "Example Inc. <no-reply@example.com>",
+			CredentialsSecretRef: &v1alpha1.LocalReference{Name: "mail"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
+		},
+		MaxConnections: 9, GiveUpAfter: "90m", TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
+		Links: &v1alpha1.EmailLinks{Verification: "https://example.com/$(HOME)#{code}", PasswordReset: "https://example.com/r?c={code}", EmailChange: "https://example.com/e#{code}"},
+	}
 	s.Database = v1alpha1.Database{
 		Host: "2001:db8::1", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
 		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
@@ -109,7 +119,8 @@ func secretsOf(b *bed) {
 	b.t.Helper()
 	own := passphraseSecret("the first passphrase of mine", "the second passphrase of mine")
 	own.Name = "own"
-	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}},
+		credentials("mail"), templates("mails"), webhookKey("hook"))
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
 	if err := client.IgnoreAlreadyExists(b.client.Create(b.t.Context(), class)); err != nil {
 		b.t.Fatal(err)
@@ -171,6 +182,11 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 			s.Audiences = []string{"one"}
 		},
 		func(s *v1alpha1.AuthGatewaySpec) {
+			s.Email.SMTP, s.Email.Links, s.Email.TemplatesConfigMapRef = nil, nil, nil
+			s.Email.Webhook = &v1alpha1.MailWebhook{URL: "https://example.com/hook?a=$(HOME)", SecretRef: v1alpha1.LocalReference{Name: "hook"}}
+		},
+		func(s *v1alpha1.AuthGatewaySpec) { s.Email, s.Limits, s.TrustedProxyField = nil, v1alpha1.Limits{}, "" },
+		func(s *v1alpha1.AuthGatewaySpec) {
 			slices.Reverse(s.PodTemplate.Sidecars)
 			slices.Reverse(s.ImagePullSecrets)
 		},
@@ -195,6 +211,17 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 || len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
 		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)
 	}
+}
+
+func templates(name string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"verification.txt": "a template"}}
+}
+
+// aWebhookKey is what a webhook is signed with.
+const aWebhookKey = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+
+func webhookKey(name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"secret": aWebhookKey}}
 }
 
 // keysOf are the objects of a gateway's keys.
@@ -426,20 +453,276 @@ func TestPodsAreReplacedForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 	}
 }
 
-func TestWithoutMailAGatewayIsNotMadePublic(t *testing.T) {
+func TestAPublicGatewayMailsItsCodes(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.create(credentials("auth-db"), exposed("auth"))
-	b.condition("auth", "Ready", metav1.ConditionFalse, "NotSupported")
-	b.condition("auth", "Stalled", metav1.ConditionTrue, "NotSupported")
-	b.says("auth", "Ready", "NotSupported", "spec.email")
-	b.without("auth", keysOf("auth")...) // which go on, whatever becomes of the rest
+	b.create(credentials("auth-db"), credentials("mail"))
+	g := exposed("auth")
+	g.Spec.Email.SMTP.CredentialsSecretRef = &v1alpha1.LocalReference{Name: "mail"}
+	g.Spec.Email.Links = &v1alpha1.EmailLinks{Verification: "https://example.com/verify#{code}"}
+	b.ready(g)
+	d := get(b, "auth", &appsv1.Deployment{})
+	environ := variables(d)
+	for name, value := range map[string]string{
+		"EXPOSURE": "public", "SMTP_HOST": "mail", "MAIL_FROM": "a@example.com", "MAIL_LINK_VERIFICATION": "https://example.com/verify#{code}",
+		"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password",
+	} {
+		if environ[name] != value {
+			t.Errorf("%s is %q, and should be %q", name, environ[name], value)
+		}
+	}
+	// What the server chooses by itself where it is public.
+	for _, name := range []string{"LIMIT_SIGNIN", "LIMIT_SIGNUP", "LIMIT_CODES", "LIMIT_MAILS", "REFRESH_TOKEN_ROTATION", "SMTP_PORT", "SMTP_TLS", "SMTP_CONNECTIONS", "MAIL_GIVE_UP_AFTER"} {
+		if value, there := environ[name]; there {
+			t.Errorf("%s is %q, and the default is the same", name, value)
+		}
+	}
+	user := corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "mail"}, Key: "username"}}
+	if !slices.ContainsFunc(server(d).Env, func(e corev1.EnvVar) bool {
+		return e.Name == "SMTP_USERNAME" && e.ValueFrom != nil && *e.ValueFrom.SecretKeyRef == *user.SecretKeyRef
+	}) {
+		t.Errorf("SMTP_USERNAME is not that of the Secret: %v", server(d).Env)
+	}
+	get(b, "auth", &networkingv1.Ingress{})
+	// Whoever restricts egress cuts off the mail server, and the database.
+	if policy := get(b, "auth", &networkingv1.NetworkPolicy{}); !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
+		t.Errorf("the NetworkPolicy is about %v", policy.Spec.PolicyTypes)
+	}
+	b.secondPassWritesNothing("auth")
+
+	was := essence(t, get(b, "auth", &appsv1.Deployment{}))
+	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
+		for i := range pod(d).Volumes {
+			if v := &pod(d).Volumes[i]; v.Name == "mail" {
+				v.VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+			}
+		}
+		for i := range server(d).Env {
+			if e := &server(d).Env[i]; e.Name == "SMTP_HOST" {
+				e.Value = "attacker.example.com"
+			} else if e.Name == "SMTP_USERNAME" {
+				e.Value, e.ValueFrom = "attacker", nil
+			}
+		}
+	})
+	b.eventually("what mail is sent with comes back", func() error {
+		if is := essence(t, get(b, "auth", &appsv1.Deployment{})); is != was {
+			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
+		}
+		return nil
+	})
+}
+
+// mailMounts are the volumes of a Deployment that are for mail, and what is in
+// them.
+func mailMounts(d *appsv1.Deployment) map[string]string {
+	all := map[string]string{}
+	for _, v := range pod(d).Volumes {
+		if !strings.HasPrefix(v.Name, "mail") {
+			continue
+		}
+		what := ""
+		switch {
+		case v.Secret != nil:
+			what = "Secret " + v.Secret.SecretName
+			for _, item := range v.Secret.Items {
+				what += " " + item.Key
+			}
+		case v.ConfigMap != nil:
+			what = "ConfigMap " + v.ConfigMap.Name
+		}
+		for _, m := range server(d).VolumeMounts {
+			if m.Name == v.Name && m.ReadOnly && m.SubPath == "" {
+				all[m.MountPath] = what
+			}
+		}
+	}
+	return all
+}
+
+func TestOnlyWhatMailNeedsIsMounted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), credentials("mail"), webhookKey("hook"), templates("mails"),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x", "ca.key": "y"}})
+	ref := func(name string) *v1alpha1.LocalReference { return &v1alpha1.LocalReference{Name: name} }
+	for i, tc := range []struct {
+		what     string
+		email    *v1alpha1.Email
+		mounts   map[string]string
+		settings map[string]string
+	}{
+		{"no mail", nil, nil, nil},
+		{
+			"a mail server that lets everybody in", &v1alpha1.Email{SMTP: &v1alpha1.SMTP{Host: "mail", From: "a@example.com", TLS: "None"}}, nil,
+			map[string]string{"SMTP_HOST": "mail", "SMTP_TLS": "none", "MAIL_FROM": "a@example.com"},
+		},
+		{
+			"all of it", &v1alpha1.Email{
+				SMTP:                  &v1alpha1.SMTP{Host: "mail", Port: 465, TLS: "Implicit", From: "A <a@example.com>", CredentialsSecretRef: ref("mail"), CASecretRef: ref("ca")},
+				TemplatesConfigMapRef: ref("mails"), MaxConnections: 2, GiveUpAfter: "1h",
+			},
+			map[string]string{"/etc/authserver/mail": "Secret mail password", "/etc/authserver/mail-ca": "Secret ca ca.crt", "/etc/authserver/mail-templates": "ConfigMap mails"},
+			map[string]string{
+				"SMTP_HOST": "mail", "SMTP_PORT": "465", "SMTP_TLS": "implicit", "MAIL_FROM": "A <a@example.com>", "SMTP_CA_FILE": "/etc/authserver/mail-ca/ca.crt", "SMTP_USERNAME": "",
+				"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password", "MAIL_TEMPLATES_DIR": "/etc/authserver/mail-templates", "SMTP_CONNECTIONS": "2", "MAIL_GIVE_UP_AFTER": "1h",
+			},
+		},
+		{
+			"a webhook", &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://mailer.example.com/", SecretRef: *ref("hook")}},
+			map[string]string{"/etc/authserver/mail": "Secret hook secret"},
+			map[string]string{"MAIL_WEBHOOK_URL": "https://mailer.example.com/", "MAIL_WEBHOOK_SECRET_FILE": "/etc/authserver/mail/secret"},
+		},
+	} {
+		g := smallest(fmt.Sprintf("auth-%d", i))
+		g.Spec.Email = tc.email
+		b.create(g)
+		d := b.made(g.Name)
+		if got := mailMounts(d); !maps.Equal(got, tc.mounts) {
+			t.Errorf("%s: mounted is %v, and should be %v", tc.what, got, tc.mounts)
+		}
+		environ := variables(d)
+		maps.DeleteFunc(environ, func(name, _ string) bool {
+			return !strings.HasPrefix(name, "SMTP_") && !strings.HasPrefix(name, "MAIL_")
+		})
+		if !maps.Equal(environ, tc.settings) {
+			t.Errorf("%s: the server gets %v, and should get %v", tc.what, environ, tc.settings)
+		}
+		_, annotated := d.Spec.Template.Annotations["authgateway.io/templates"]
+		if _, mounted := tc.mounts["/etc/authserver/mail-templates"]; annotated != mounted {
+			t.Errorf("%s: the annotations are %v", tc.what, d.Spec.Template.Annotations)
+		}
+	}
+}
+
+func TestLimitsAreWhatTheSpecSays(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	g := exposed("auth")
+	g.Spec.TrustedProxyHops, g.Spec.TrustedProxyField = 1, v1alpha1.ProxyFieldXForwardedFor
+	g.Spec.Limits = v1alpha1.Limits{SignIn: "10/1m", SignUp: v1alpha1.Unlimited, Codes: "5/1h30m", Mails: v1alpha1.Unlimited}
+	b.create(g)
+	environ := variables(b.made("auth"))
+	for name, value := range map[string]string{
+		"LIMIT_SIGNIN": "10/1m", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "5/1h30m", "LIMIT_MAILS": "off", "TRUSTED_PROXY_FIELD": "X-Forwarded-For",
+	} {
+		if environ[name] != value {
+			t.Errorf("%s is %q, and should be %q", name, environ[name], value)
+		}
+	}
+	b.secondPassWritesNothing("auth")
+}
+
+func TestWhatMailNeedsAndIsMissingIsNamedAndAwaited(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	g := exposed("auth")
+	g.Spec.Email.SMTP.CredentialsSecretRef, g.Spec.Email.SMTP.CASecretRef = &v1alpha1.LocalReference{Name: "mail"}, &v1alpha1.LocalReference{Name: "mail-ca"}
+	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
+	b.create(credentials("auth-db"), g)
+	b.says("auth", "Ready", "SecretMissing", " mail ", "spec.email.smtp.credentialsSecretRef", "username, password")
+	half := credentials("mail")
+	half.StringData["username"] = ""
+	b.create(half)
+	b.says("auth", "Ready", "SecretInvalid", " mail ", "username")
+	edit(b, "mail", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["username"] = []byte("auth") })
+	b.says("auth", "Ready", "SecretMissing", " mail-ca ", "spec.email.smtp.caSecretRef", "ca.crt")
+	b.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mail-ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	b.says("auth", "Ready", "ConfigMapMissing", " mails ", "spec.email.templatesConfigMapRef", "leave templatesConfigMapRef out")
+	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is seen when it comes
+	b.without("auth", keysOf("auth")...)                           // keys go on, whatever becomes of the rest
+	b.create(templates("mails"))
+	b.made("auth")
+
+	// What is there, and will not do, is told without its content.
+	hook := smallest("hook")
+	hook.Spec.Email = &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://mailer.example.com/", SecretRef: v1alpha1.LocalReference{Name: "hook"}}}
+	b.create(hook)
+	b.says("hook", "Ready", "SecretMissing", " hook ", "spec.email.webhook.secretRef", "secret")
+	const bad = "not in base64"
+	b.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "hook"}, StringData: map[string]string{"secret": bad}})
+	b.says("hook", "Ready", "InvalidSpec", "key secret of Secret hook", "openssl rand -base64 32")
+	if message := b.condition("hook", "Ready", metav1.ConditionFalse, "InvalidSpec").Message; strings.Contains(message, bad) {
+		t.Errorf("the message tells the secret: %s", message)
+	}
+	edit(b, "hook", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["secret"] = []byte(aWebhookKey) })
+	b.made("hook")
+}
+
+func TestWhatTheServerWillNotTakeOfMailIsToldByTheNameOfTheField(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	g := exposed("auth")
+	g.Spec.Email.SMTP.From = "Example(Inc <a@example.com>" // an open comment, says RFC 5322
+	b.create(g)
+	b.says("auth", "Ready", "InvalidSpec", "spec.email.smtp.from: ", "such as no-reply@example.com")
+	b.condition("auth", "Stalled", metav1.ConditionTrue, "InvalidSpec")
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Email.SMTP.From = "Example Inc. <a@example.com>" })
+	b.made("auth")
+}
+
+func TestPodsAreReplacedForWhatMailIsSentWith(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	g := exposed("auth")
+	g.Spec.Email.SMTP.CredentialsSecretRef, g.Spec.Email.SMTP.CASecretRef = &v1alpha1.LocalReference{Name: "mail"}, &v1alpha1.LocalReference{Name: "mail-ca"}
+	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
+	b.create(credentials("auth-db"), credentials("mail"), templates("mails"),
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mail-ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	b.ready(g)
+	annotations := func() map[string]string { return get(b, "auth", &appsv1.Deployment{}).Spec.Template.Annotations }
+	changes := func(what string, change func()) {
+		t.Helper()
+		before := annotations()
+		change()
+		b.eventually(what+" replaces the pods", func() error {
+			if maps.Equal(annotations(), before) {
+				return fmt.Errorf("the annotations are %v", before)
+			}
+			return nil
+		})
+	}
+	secret := func(name, key string) func() {
+		return func() {
+			edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Data[key] = []byte("another " + key) })
+		}
+	}
+	changes("a user name", secret("mail", "username"))
+	changes("a password", secret("mail", "password"))
+	changes("a certificate authority", secret("mail-ca", "ca.crt"))
+	changes("a template", func() {
+		edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data["verification.txt"] = "another template" })
+	})
+	changes("one template more", func() {
+		edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.BinaryData = map[string][]byte{"reset.txt": {0xff}} })
+	})
+	b.quiet()
+	before := annotations()
+	secret("mail", "unused")()
+	edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} })
+	b.rest()
+	if after := annotations(); !maps.Equal(after, before) {
+		t.Errorf("what no pod reads changed the annotations from %v to %v", before, after)
+	}
+	if writes := b.calls.written(); len(writes) > 0 {
+		t.Errorf("it wrote %v", writes)
+	}
+	// It goes, and is awaited; the pods that run go on.
+	if err := b.client.Delete(t.Context(), get(b, "mails", &corev1.ConfigMap{})); err != nil {
+		t.Fatal(err)
+	}
+	b.says("auth", "Ready", "ConfigMapMissing", " mails ")
+	if after := annotations(); !maps.Equal(after, before) {
+		t.Errorf("a ConfigMap that is gone changed the annotations from %v to %v", before, after)
+	}
 }
 
 func exposed(name string) *v1alpha1.AuthGateway {
 	g := smallest(name)
 	g.Spec.Exposure = v1alpha1.ExposurePublic
-	g.Spec.Email = &v1alpha1.Email{SMTP: v1alpha1.SMTP{Host: "mail", From: "a@example.com"}}
+	g.Spec.Email = &v1alpha1.Email{SMTP: &v1alpha1.SMTP{Host: "mail", From: "a@example.com"}}
 	g.Spec.Ingress = &v1alpha1.Ingress{
 		Host: "auth.example.com", ClassName: "nginx", TLSSecretRef: &v1alpha1.LocalReference{Name: "tls"},
 		Annotations: map[string]string{"example.com/a": "b", "example.com/empty": ""},
@@ -505,71 +788,49 @@ func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 
 func testExposed(t *testing.T) {
 	b := newBed(t)
-	b.create(credentials("auth-db"), exposed("auth"))
+	b.create(credentials("auth-db"))
+	b.ready(exposed("auth"))
 	g := exposed("routed")
 	g.Spec.Ingress = nil
 	g.Spec.HTTPRoute = &v1alpha1.HTTPRoute{
 		ParentRefs: []v1alpha1.GatewayReference{{Name: "b", Namespace: "infra", SectionName: "https"}, {Name: "a"}}, Hostnames: []string{"z.example.com", "a.example.com"},
 	}
-	b.create(g)
-	b.condition("auth", "Ready", metav1.ConditionFalse, "NotSupported")
-	b.condition("routed", "Ready", metav1.ConditionFalse, "NotSupported")
-	pass := func(name string) {
+	b.ready(g)
+	comesBack := func(what, was string, is func() string) {
 		t.Helper()
-		if err := b.operator.ApplyExposed(t.Context(), b.key(name)); err != nil {
-			t.Fatal(err)
-		}
-		b.rest()
+		b.eventually(what+" comes back", func() error {
+			if now := is(); now != was {
+				return fmt.Errorf("it is\n%s\nand was\n%s", now, was)
+			}
+			return nil
+		})
 	}
-	quiet := func(name string) {
-		t.Helper()
-		b.quiet()
-		pass(name)
-		if writes := b.calls.written(); len(writes) > 0 {
-			t.Errorf("a second pass wrote %v", writes)
-		}
-	}
-	pass("auth")
 	ingress := get(b, "auth", &networkingv1.Ingress{})
-	before := essence(t, ingress)
 	if len(ingress.Spec.TLS) != 1 || ingress.Annotations["example.com/a"] != "b" || *ingress.Spec.IngressClassName != "nginx" || ingress.Spec.Rules[0].Host != "auth.example.com" {
 		t.Errorf("the Ingress is %+v", ingress)
 	}
-	quiet("auth")
+	b.secondPassWritesNothing("auth")
+	led := func() string { return essence(t, get(b, "auth", &networkingv1.Ingress{})) }
+	was := led()
 	edit(b, "auth", &networkingv1.Ingress{}, func(i *networkingv1.Ingress) {
 		i.Spec.Rules[0].Host, i.Spec.TLS = "attacker.example.com", nil
 		i.Spec.DefaultBackend = nil
 	})
-	pass("auth")
-	if after := essence(t, get(b, "auth", &networkingv1.Ingress{})); after != before {
-		t.Errorf("it is\n%s\nand was\n%s", after, before)
-	}
-	quiet("auth")
+	comesBack("the Ingress", was, led)
+	b.secondPassWritesNothing("auth")
 
 	route := schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
-	pass("routed")
-	u := of(route)
-	routed := func() string {
-		t.Helper()
-		if err := b.client.Get(t.Context(), b.key("routed"), u); err != nil {
-			t.Fatal(err)
+	routed := func() string { return fmt.Sprint(get(b, "routed", of(route)).Object["spec"]) }
+	was = routed()
+	b.secondPassWritesNothing("routed")
+	edit(b, "routed", of(route), func(u *unstructured.Unstructured) {
+		if err := unstructured.SetNestedSlice(u.Object, []any{"attacker.example.com"}, "spec", "hostnames"); err != nil {
+			t.Error(err)
 		}
-		return fmt.Sprint(u.Object["spec"])
-	}
-	was := routed()
-	quiet("routed")
-	_ = unstructured.SetNestedSlice(u.Object, []any{"attacker.example.com"}, "spec", "hostnames")
-	if err := b.client.Update(t.Context(), u, client.FieldOwner("a-person")); err != nil {
-		t.Fatal(err)
-	}
-	b.rest()
-	pass("routed")
-	if is := routed(); is != was {
-		t.Errorf("it is\n%s\nand was\n%s", is, was)
-	}
-	quiet("routed")
+	})
+	comesBack("the HTTPRoute", was, routed)
+	b.secondPassWritesNothing("routed")
 
-	// What is wanted no more goes, with the operator's own pass.
 	for _, name := range []string{"auth", "routed"} {
 		edit(b, name, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 			g.Spec.Exposure, g.Spec.Email, g.Spec.Ingress, g.Spec.HTTPRoute = v1alpha1.ExposureInternal, nil, nil, nil
@@ -577,7 +838,14 @@ func testExposed(t *testing.T) {
 	}
 	b.gone("auth", &networkingv1.Ingress{})
 	b.gone("routed", of(route))
-	b.made("auth")
+	for _, name := range []string{"auth", "routed"} {
+		b.eventually("the servers of "+name+" are told", func() error {
+			if exposure := variables(get(b, name, &appsv1.Deployment{}))["EXPOSURE"]; exposure == "public" {
+				return fmt.Errorf("EXPOSURE is %s", exposure)
+			}
+			return nil
+		})
+	}
 }
 
 func of(gvk schema.GroupVersionKind) *unstructured.Unstructured {

@@ -74,7 +74,7 @@ func (b *bed) startOperator(options ...func(*controllers.Options)) (stop func())
 
 func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Options)) (stop func()) {
 	b.t.Helper()
-	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system"}
+	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system", Namespaces: []string{b.namespace}}
 	for _, change := range options {
 		change(&o)
 	}

@@ -362,6 +362,22 @@ func digest(key []byte, secrets ...string) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
+// contentDigest changes with what is in a ConfigMap, which is no secret. Without
+// a ConfigMap it is empty.
+func contentDigest(c *corev1.ConfigMap) string {
+	if c == nil {
+		return ""
+	}
+	hash := sha256.New()
+	for _, name := range slices.Sorted(maps.Keys(c.Data)) {
+		fmt.Fprintf(hash, "%q %q\n", name, c.Data[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.BinaryData)) {
+		fmt.Fprintf(hash, "%q %q binary\n", name, c.BinaryData[name])
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:16])
+}
+
 // event tells people what has happened.
 func (r *Reconciler) event(g *v1alpha1.AuthGateway, kind, reason, action, message string) {
 	if r.Events == nil {

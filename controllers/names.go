@@ -44,6 +44,10 @@ const (
 	// annotationPassphrases of a pod does so for the passphrases alone.
 	annotationPassphrases = "authgateway.io/passphrases"
 
+	// annotationTemplates of a pod does so for the templates of mails, which are no
+	// secret. Without templates there is none.
+	annotationTemplates = "authgateway.io/templates"
+
 	// annotationSealed of the Secret of the keys tells, by a keyed digest, which
 	// passphrases open just these files, so that a restarted operator need not
 	// open them all to know.
@@ -77,21 +81,28 @@ const (
 	cnpgHost            = "host"
 	cnpgPort            = "port"
 	cnpgDatabase        = "dbname"
+	webhookSecret       = "secret"
 )
 
-// Where the pods have their Secrets.
+// Where the pods have their Secrets, and what else they are given as files.
 const (
 	volumeKeys        = "keys"
 	volumePassphrases = "passphrases"
 	volumeCaller      = "caller"
 	volumeDatabase    = "database"
 	volumeCA          = "database-ca"
+	volumeMail        = "mail" // the password, or what a webhook is signed with
+	volumeMailCA      = "mail-ca"
+	volumeTemplates   = "mail-templates"
 
 	dirKeys        = "/etc/authserver/keys"
 	dirPassphrases = "/etc/authserver/passphrases"
 	dirCaller      = "/etc/authserver/caller"
 	dirDatabase    = "/etc/authserver/database"
 	dirCA          = "/etc/authserver/database-ca"
+	dirMail        = "/etc/authserver/mail"
+	dirMailCA      = "/etc/authserver/mail-ca"
+	dirTemplates   = "/etc/authserver/mail-templates"
 
 	terminationLog = "/dev/termination-log"
 )

@@ -27,6 +27,7 @@ type world struct {
 
 	keys, passphrases, caller *corev1.Secret            // ours; nil: there is none
 	inputs                    map[string]*corev1.Secret // that the spec names, by name; nil: there is none
+	templates                 *corev1.ConfigMap         // of mails, that the spec names; nil: there is none
 
 	ring    keys.Ring
 	ringErr error // why keys could not be read
@@ -63,6 +64,9 @@ func (r *Reconciler) observe(ctx context.Context, g *v1alpha1.AuthGateway) (*wor
 		}
 	}
 	if err := r.observeSecrets(ctx, w); err != nil {
+		return nil, err
+	}
+	if err := r.observeTemplates(ctx, w); err != nil {
 		return nil, err
 	}
 	if err := r.observePods(ctx, w); err != nil {
@@ -137,6 +141,28 @@ func (r *Reconciler) observeSecrets(ctx context.Context, w *world) error {
 	return nil
 }
 
+// observeTemplates reads a ConfigMap that is not ours, so no cache has it. It is
+// watched before it is read, so that no change of it is missed.
+func (r *Reconciler) observeTemplates(ctx context.Context, w *world) error {
+	ref := templatesRef(w.gateway)
+	if ref == nil {
+		return nil
+	}
+	if err := r.configMaps.watch(); err != nil {
+		return err
+	}
+	templates := &corev1.ConfigMap{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: w.names.namespace, Name: ref.Name}, templates)
+	switch {
+	case err == nil:
+		w.templates = templates
+	case apierrors.IsNotFound(err):
+	default:
+		return fmt.Errorf("read ConfigMap %s: %w", ref.Name, err)
+	}
+	return nil
+}
+
 // inputsOf names the Secrets that a gateway's spec refers to.
 func inputsOf(g *v1alpha1.AuthGateway) (all []string) {
 	add := func(ref *v1alpha1.LocalReference) {
@@ -147,7 +173,42 @@ func inputsOf(g *v1alpha1.AuthGateway) (all []string) {
 	add(credentialsRef(g))
 	add(g.Spec.Database.CASecretRef)
 	add(g.Spec.Keys.PassphraseSecretRef)
+	add(mailCredentialsRef(g))
+	add(mailCARef(g))
+	add(webhookRef(g))
 	return all
+}
+
+// mailCredentialsRef is the Secret that tells user and password of the mail
+// server; nil: there is none, as with the others here.
+func mailCredentialsRef(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+	if e := g.Spec.Email; e != nil && e.SMTP != nil {
+		return e.SMTP.CredentialsSecretRef
+	}
+	return nil
+}
+
+func mailCARef(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+	if e := g.Spec.Email; e != nil && e.SMTP != nil {
+		return e.SMTP.CASecretRef
+	}
+	return nil
+}
+
+// webhookRef is the Secret that tells what a webhook is signed with.
+func webhookRef(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+	if e := g.Spec.Email; e != nil && e.Webhook != nil {
+		return &e.Webhook.SecretRef
+	}
+	return nil
+}
+
+// templatesRef is the ConfigMap of the templates of mails.
+func templatesRef(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+	if g.Spec.Email == nil {
+		return nil
+	}
+	return g.Spec.Email.TemplatesConfigMapRef
 }
 
 // credentialsRef is the Secret that tells user and password of the database.

@@ -21,8 +21,8 @@ const (
 	reasonNameConflict     = "NameConflict"
 	reasonSecretMissing    = "SecretMissing"
 	reasonSecretInvalid    = "SecretInvalid"
+	reasonConfigMapMissing = "ConfigMapMissing"
 	reasonInvalidSpec      = "InvalidSpec"
-	reasonNotSupported     = "NotSupported"
 	reasonImageNotAllowed  = "ImageNotAllowed"
 	reasonKindMissing      = "KindMissing"
 	reasonKeysLost         = "KeysLost"
@@ -96,14 +96,6 @@ func (w *world) conflicts() *problem {
 	return stalled(reasonNameConflict, "there is already a %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(taken, ", a "))
 }
 
-// unsupported is what the types have, and this version cannot do.
-func (w *world) unsupported() *problem {
-	if w.gateway.Spec.Email != nil {
-		return stalled(reasonNotSupported, "spec.email: the server of this version cannot send mail: leave email out, write exposure: Internal, and let your own backend mail the codes")
-	}
-	return nil
-}
-
 // imageRefused holds an image against what the operator was told to allow.
 func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 	image := g.Spec.Image
@@ -113,8 +105,8 @@ func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 	return stalled(reasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
 }
 
-// missingInputs looks for what the Deployment needs and is not there. A Secret
-// that comes, or changes, brings the next pass.
+// missingInputs looks for what the Deployment needs and is not there. A Secret or
+// a ConfigMap that comes, or changes, brings the next pass.
 func (w *world) missingInputs() *problem {
 	need := func(ref *v1alpha1.LocalReference, field string, names ...string) *problem {
 		if ref == nil {
@@ -144,10 +136,16 @@ func (w *world) missingInputs() *problem {
 		need(credentialsRef(w.gateway), field, names...),
 		need(d.CASecretRef, "spec.database.caSecretRef", caCertificate),
 		need(w.gateway.Spec.Keys.PassphraseSecretRef, "spec.keys.passphraseSecretRef", passphraseSettings["access"].current, passphraseSettings["refresh"].current),
+		need(mailCredentialsRef(w.gateway), "spec.email.smtp.credentialsSecretRef", credentialsUsername, credentialsPassword),
+		need(mailCARef(w.gateway), "spec.email.smtp.caSecretRef", caCertificate),
+		need(webhookRef(w.gateway), "spec.email.webhook.secretRef", webhookSecret),
 	} {
 		if p != nil {
 			return p
 		}
+	}
+	if ref := templatesRef(w.gateway); ref != nil && w.templates == nil {
+		return waiting(reasonConfigMapMissing, "the ConfigMap %s (spec.email.templatesConfigMapRef) does not exist in namespace %s: create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones", ref.Name, w.names.namespace)
 	}
 	return nil
 }

@@ -36,6 +36,9 @@ type rendering struct {
 
 	// inputs and passphrases are digests of the Secrets that pods start with.
 	inputs, passphrases string
+
+	// templates is a digest of the templates of mails; "": there are none.
+	templates string
 }
 
 func (r rendering) owner() *acmeta.OwnerReferenceApplyConfiguration {
@@ -201,11 +204,13 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 	for _, c := range overlay.TopologySpreadConstraints {
 		spec.WithTopologySpreadConstraints(convert[accore.TopologySpreadConstraintApplyConfiguration](c))
 	}
+	annotations := map[string]string{annotationInputs: r.inputs, annotationPassphrases: r.passphrases}
+	if r.templates != "" {
+		annotations[annotationTemplates] = r.templates
+	}
 	return accore.PodTemplateSpec().
 		WithLabels(merged(overlay.Labels, r.names.labels())).
-		WithAnnotations(merged(overlay.Annotations, map[string]string{
-			annotationInputs: r.inputs, annotationPassphrases: r.passphrases,
-		})).
+		WithAnnotations(merged(overlay.Annotations, annotations)).
 		WithSpec(spec)
 }
 
@@ -224,14 +229,12 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 	if r.gateway.Spec.Resources != nil {
 		resources = *r.gateway.Spec.Resources
 	}
-	credentials := credentialsRef(r.gateway).Name
 	c := accore.Container().WithName(serverName).WithImage(r.image).
 		WithPorts(
 			accore.ContainerPort().WithName(portAPI).WithContainerPort(apiPort).WithProtocol(corev1.ProtocolTCP),
 			accore.ContainerPort().WithName(portOperations).WithContainerPort(operationsPort).WithProtocol(corev1.ProtocolTCP),
 		).
-		WithEnv(accore.EnvVar().WithName(config.EnvDBUser).WithValueFrom(accore.EnvVarSource().WithSecretKeyRef(
-			accore.SecretKeySelector().WithName(credentials).WithKey(credentialsUsername)))).
+		WithEnv(user(config.EnvDBUser, credentialsRef(r.gateway))).
 		WithReadinessProbe(probe("/readyz", 5, 2)).
 		WithLivenessProbe(probe("/healthz", 10, 6)).
 		// A start takes as long as the database does; the server is alive meanwhile.
@@ -240,7 +243,10 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 		WithTerminationMessagePath(terminationLog).
 		WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).
 		WithSecurityContext(restricted())
-	for _, v := range environmentOf(settings(r.world)) {
+	if ref := mailCredentialsRef(r.gateway); ref != nil {
+		c.WithEnv(user(config.EnvSMTPUsername, ref))
+	}
+	for _, v := range environmentOf(r.world) {
 		e := accore.EnvVar().WithName(v.Name)
 		if v.Value != "" { // an empty value is not kept, and so would not be found again
 			e.WithValue(v.Value)
@@ -257,7 +263,22 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 	if r.gateway.Spec.Database.CASecretRef != nil {
 		mount(volumeCA, dirCA)
 	}
+	if mailCredentialsRef(r.gateway) != nil || webhookRef(r.gateway) != nil {
+		mount(volumeMail, dirMail)
+	}
+	if mailCARef(r.gateway) != nil {
+		mount(volumeMailCA, dirMailCA)
+	}
+	if templatesRef(r.gateway) != nil {
+		mount(volumeTemplates, dirTemplates)
+	}
 	return c
+}
+
+// user is a variable with the user name of a Secret.
+func user(name string, of *v1alpha1.LocalReference) *accore.EnvVarApplyConfiguration {
+	return accore.EnvVar().WithName(name).WithValueFrom(accore.EnvVarSource().WithSecretKeyRef(
+		accore.SecretKeySelector().WithName(of.Name).WithKey(credentialsUsername)))
 }
 
 func restricted() *accore.SecurityContextApplyConfiguration {
@@ -289,8 +310,9 @@ func canonical(list corev1.ResourceList) corev1.ResourceList {
 	return out
 }
 
-// renderVolumes are the Secrets that the server reads. Each item is named, so
-// that nothing else that is in them reaches the pod.
+// renderVolumes are the Secrets that the server reads, and the templates of its
+// mails. Each item of a Secret is named, so that nothing else that is in it
+// reaches the pod.
 func renderVolumes(r rendering) []*accore.VolumeApplyConfiguration {
 	volume := func(name, secret string, items ...string) *accore.VolumeApplyConfiguration {
 		source := accore.SecretVolumeSource().WithSecretName(secret).WithDefaultMode(0o440)
@@ -311,6 +333,19 @@ func renderVolumes(r rendering) []*accore.VolumeApplyConfiguration {
 	}
 	if ca := r.gateway.Spec.Database.CASecretRef; ca != nil {
 		all = append(all, volume(volumeCA, ca.Name, caCertificate))
+	}
+	if ref := mailCredentialsRef(r.gateway); ref != nil {
+		all = append(all, volume(volumeMail, ref.Name, credentialsPassword))
+	}
+	if ref := webhookRef(r.gateway); ref != nil { // there are no credentials then
+		all = append(all, volume(volumeMail, ref.Name, webhookSecret))
+	}
+	if ref := mailCARef(r.gateway); ref != nil {
+		all = append(all, volume(volumeMailCA, ref.Name, caCertificate))
+	}
+	if ref := templatesRef(r.gateway); ref != nil { // all of it: which files there are is up to its author
+		all = append(all, accore.Volume().WithName(volumeTemplates).WithConfigMap(
+			accore.ConfigMapVolumeSource().WithName(ref.Name).WithDefaultMode(0o440)))
 	}
 	return all
 }

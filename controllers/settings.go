@@ -41,6 +41,15 @@ func settings(w *world) config.Config {
 		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
 	}
 	c.TrustedProxyHops = int(spec.TrustedProxyHops)
+	switch spec.TrustedProxyField {
+	case v1alpha1.ProxyFieldForwarded:
+		c.TrustedProxyField = config.ForwardedField
+	case v1alpha1.ProxyFieldXForwardedFor:
+		c.TrustedProxyField = config.XForwardedForField
+	}
+	if spec.Email != nil {
+		mailSettings(&c, spec.Email)
+	}
 	c.KeysDir = dirKeys
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
@@ -73,6 +82,48 @@ func settings(w *world) config.Config {
 	return c
 }
 
+func mailSettings(c *config.Config, e *v1alpha1.Email) {
+	if s := e.SMTP; s != nil {
+		c.SMTPHost, c.SMTPPort, c.MailFrom = s.Host, int(s.Port), s.From
+		c.SMTPTLS = config.SMTPTLS(strings.ToLower(string(s.TLS)))
+		if s.CASecretRef != nil {
+			c.SMTPCAFile = dirMailCA + "/" + caCertificate
+		}
+	}
+	if e.Webhook != nil {
+		c.MailWebhookURL = e.Webhook.URL
+	}
+	c.SMTPConnections, c.MailGiveUpAfter = int(e.MaxConnections), e.GiveUpAfter.Value()
+	if e.TemplatesConfigMapRef != nil {
+		c.MailTemplatesDir = dirTemplates
+	}
+	if l := e.Links; l != nil {
+		c.MailLinkVerification, c.MailLinkPasswordReset, c.MailLinkEmailChange = string(l.Verification), string(l.PasswordReset), string(l.EmailChange)
+	}
+}
+
+// unlimited is what the server's settings call v1alpha1.Unlimited.
+const unlimited = "off"
+
+// limits are the settings of limits that a spec has, as text: in a Config no
+// limit cannot be told from a default that the server is to choose.
+func limits(g *v1alpha1.AuthGateway) map[string]string {
+	l := g.Spec.Limits
+	all := map[string]string{}
+	for name, limit := range map[string]v1alpha1.Limit{
+		config.EnvLimitSignIn: l.SignIn, config.EnvLimitSignUp: l.SignUp, config.EnvLimitCodes: l.Codes, config.EnvLimitMails: l.Mails,
+	} {
+		switch limit {
+		case "":
+		case v1alpha1.Unlimited:
+			all[name] = unlimited
+		default:
+			all[name] = string(limit)
+		}
+	}
+	return all
+}
+
 func issuer(w *world) string {
 	if w.gateway.Spec.Issuer != "" {
 		return w.gateway.Spec.Issuer
@@ -81,27 +132,37 @@ func issuer(w *world) string {
 }
 
 // secretFiles are the settings that are secret, and where the pods have them.
-var secretFiles = map[string]string{
-	config.EnvAccessPassphrase:        dirPassphrases + "/" + config.EnvAccessPassphrase,
-	config.EnvRefreshPassphrase:       dirPassphrases + "/" + config.EnvRefreshPassphrase,
-	config.EnvFormerAccessPassphrase:  dirPassphrases + "/" + config.EnvFormerAccessPassphrase,
-	config.EnvFormerRefreshPassphrase: dirPassphrases + "/" + config.EnvFormerRefreshPassphrase,
-	config.EnvTrustedCallerKey:        dirCaller + "/" + secretCallerKey,
-	config.EnvDBPassword:              dirDatabase + "/" + credentialsPassword,
+func secretFiles(g *v1alpha1.AuthGateway) map[string]string {
+	files := map[string]string{
+		config.EnvAccessPassphrase:        dirPassphrases + "/" + config.EnvAccessPassphrase,
+		config.EnvRefreshPassphrase:       dirPassphrases + "/" + config.EnvRefreshPassphrase,
+		config.EnvFormerAccessPassphrase:  dirPassphrases + "/" + config.EnvFormerAccessPassphrase,
+		config.EnvFormerRefreshPassphrase: dirPassphrases + "/" + config.EnvFormerRefreshPassphrase,
+		config.EnvTrustedCallerKey:        dirCaller + "/" + secretCallerKey,
+		config.EnvDBPassword:              dirDatabase + "/" + credentialsPassword,
+	}
+	switch {
+	case mailCredentialsRef(g) != nil:
+		files[config.EnvSMTPPassword] = dirMail + "/" + credentialsPassword
+	case webhookRef(g) != nil:
+		files[config.EnvMailWebhookSecret] = dirMail + "/" + webhookSecret
+	}
+	return files
 }
 
-// environment is what the server's container gets, without the user of the
-// database, which comes from a Secret. What is the server's default is left out,
-// so that an upgrade of the operator replaces no pods for the sake of a default.
-func environment(c config.Config) map[string]string {
+// environment is what the server's container gets, without the users of the
+// database and of the mail server, which come from Secrets. What is the server's
+// default is left out, so that an upgrade of the operator replaces no pods for
+// the sake of a default.
+func environment(w *world) map[string]string {
 	defaults := config.Defaults().Environ()
-	environ := map[string]string{}
-	for name, value := range c.Environ() {
+	environ := limits(w.gateway)
+	for name, value := range settings(w).Environ() {
 		if defaulted, has := defaults[name]; !has || defaulted != value {
 			environ[name] = value
 		}
 	}
-	for name, path := range secretFiles {
+	for name, path := range secretFiles(w.gateway) {
 		environ[name+config.FileSuffix] = path
 	}
 	return environ
@@ -110,19 +171,29 @@ func environment(c config.Config) map[string]string {
 // check has the server's own settings say what is wrong with these, before any
 // pod is started with them.
 func check(w *world, custody keys.Custody, callerKey string) error {
-	environ := environment(settings(w))
-	credentials := w.inputs[credentialsRef(w.gateway).Name]
-	environ[config.EnvDBUser] = string(credentials.Data[credentialsUsername])
+	environ := environment(w)
+	from := func(ref *v1alpha1.LocalReference, key string) string {
+		if ref == nil || w.inputs[ref.Name] == nil {
+			return ""
+		}
+		return string(w.inputs[ref.Name].Data[key])
+	}
+	environ[config.EnvDBUser] = from(credentialsRef(w.gateway), credentialsUsername)
+	if ref := mailCredentialsRef(w.gateway); ref != nil {
+		environ[config.EnvSMTPUsername] = from(ref, credentialsUsername)
+	}
 	contents := map[string]string{
 		config.EnvAccessPassphrase:        custody.Current[keys.Access],
 		config.EnvRefreshPassphrase:       custody.Current[keys.Refresh],
 		config.EnvFormerAccessPassphrase:  custody.Former[keys.Access],
 		config.EnvFormerRefreshPassphrase: custody.Former[keys.Refresh],
 		config.EnvTrustedCallerKey:        callerKey,
-		config.EnvDBPassword:              string(credentials.Data[credentialsPassword]),
+		config.EnvDBPassword:              from(credentialsRef(w.gateway), credentialsPassword),
+		config.EnvSMTPPassword:            from(mailCredentialsRef(w.gateway), credentialsPassword),
+		config.EnvMailWebhookSecret:       from(webhookRef(w.gateway), webhookSecret),
 	}
 	files := map[string][]byte{}
-	for name, path := range secretFiles {
+	for name, path := range secretFiles(w.gateway) {
 		files[path] = []byte(contents[name])
 	}
 	_, err := config.Load(
@@ -155,24 +226,37 @@ var fields = map[string]string{
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
 	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
-	config.EnvAuditRetention: "spec.audit.retention",
+	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
+	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
+	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
+	config.EnvMailFrom: "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
+	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",
+	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",
+	config.EnvMailLinkVerification: "spec.email.links.verification", config.EnvMailLinkPasswordReset: "spec.email.links.passwordReset",
+	config.EnvMailLinkEmailChange: "spec.email.links.emailChange",
 }
 
 // fieldOf names the place where a setting comes from.
 func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
-	key := ""
+	key, secret := "", credentialsRef(g)
 	switch setting {
 	case config.EnvDBUser:
 		key = credentialsUsername
 	case config.EnvDBPassword:
 		key = credentialsPassword
+	case config.EnvSMTPUsername:
+		key, secret = credentialsUsername, mailCredentialsRef(g)
+	case config.EnvSMTPPassword:
+		key, secret = credentialsPassword, mailCredentialsRef(g)
+	case config.EnvMailWebhookSecret:
+		key, secret = webhookSecret, webhookRef(g)
 	case config.EnvDBHost, config.EnvDBPort, config.EnvDBName:
 		if g.Spec.Database.CloudNativePG != nil {
 			key = map[string]string{config.EnvDBHost: cnpgHost, config.EnvDBPort: cnpgPort, config.EnvDBName: cnpgDatabase}[setting]
 		}
 	}
-	if key != "" {
-		return fmt.Sprintf("key %s of Secret %s", key, credentialsRef(g).Name)
+	if key != "" && secret != nil {
+		return fmt.Sprintf("key %s of Secret %s", key, secret.Name)
 	}
 	if field, ok := fields[setting]; ok {
 		return field
@@ -182,8 +266,8 @@ func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
 
 // environmentOf is environment as a container has it, in an order that does not
 // change.
-func environmentOf(c config.Config) []corev1.EnvVar {
-	environ := environment(c)
+func environmentOf(w *world) []corev1.EnvVar {
+	environ := environment(w)
 	var all []corev1.EnvVar
 	for name, value := range environ {
 		all = append(all, corev1.EnvVar{Name: name, Value: value})

@@ -62,17 +62,24 @@ func CacheOptions(namespaces []string) cache.Options {
 			&corev1.Pod{}:           {Transform: podEssence},
 		},
 	}
-	if len(namespaces) > 0 {
-		o.DefaultNamespaces = map[string]cache.Config{}
-		for _, n := range namespaces {
-			o.DefaultNamespaces[n] = cache.Config{}
-		}
-	}
+	o.DefaultNamespaces = cacheNamespaces(namespaces)
 	return o
 }
 
-// nameOnly keeps of a Secret's metadata what tells that it has changed. There
-// may be tens of thousands.
+// cacheNamespaces is nil, which means all, where none is given.
+func cacheNamespaces(names []string) map[string]cache.Config {
+	if len(names) == 0 {
+		return nil
+	}
+	all := map[string]cache.Config{}
+	for _, n := range names {
+		all[n] = cache.Config{}
+	}
+	return all
+}
+
+// nameOnly keeps of the metadata of a Secret or a ConfigMap what tells that it
+// has changed. There may be tens of thousands.
 func nameOnly(in any) (any, error) {
 	m, err := meta.Accessor(in)
 	if err != nil {
@@ -81,7 +88,9 @@ func nameOnly(in any) (any, error) {
 	out := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		Namespace: m.GetNamespace(), Name: m.GetName(), UID: m.GetUID(), ResourceVersion: m.GetResourceVersion(),
 	}}
-	out.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if typed, ok := in.(*metav1.PartialObjectMetadata); ok {
+		out.TypeMeta = typed.TypeMeta
+	}
 	return out, nil
 }
 
@@ -127,8 +136,12 @@ func New(m manager.Manager, o Options) *Reconciler {
 	}
 }
 
-// indexInputs finds the AuthGateways that a Secret matters to.
-const indexInputs = "inputs"
+// The indices find the AuthGateways that a Secret, or a ConfigMap of templates,
+// matters to.
+const (
+	indexInputs    = "inputs"
+	indexTemplates = "templates"
+)
 
 // SetUp has the manager call Reconcile whenever something changes that matters.
 func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
@@ -140,12 +153,21 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	if err != nil {
 		return err
 	}
+	err = m.GetFieldIndexer().IndexField(ctx, &v1alpha1.AuthGateway{}, indexTemplates, func(o client.Object) []string {
+		if ref := templatesRef(o.(*v1alpha1.AuthGateway)); ref != nil {
+			return []string{ref.Name}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	concurrency := r.Options.Concurrency
 	if concurrency == 0 {
 		concurrency = 4
 	}
 	b := ctrl.NewControllerManagedBy(m).Named("authgateway").For(&v1alpha1.AuthGateway{}).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.usersOfSecret)).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.users(indexInputs))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
@@ -158,6 +180,9 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	}
 	c, err := b.Build(r)
 	if err != nil {
+		return err
+	}
+	if r.configMaps, err = r.lateConfigMaps(m, c); err != nil {
 		return err
 	}
 	r.kinds = &lateKinds{manager: m, controller: c, watched: map[schema.GroupVersionKind]bool{}}
@@ -178,21 +203,65 @@ const (
 	lastRetry  = 20 * time.Second
 )
 
-// usersOfSecret maps a Secret to the gateways that it matters to.
-func (r *Reconciler) usersOfSecret(ctx context.Context, secret client.Object) []reconcile.Request {
-	var users v1alpha1.AuthGatewayList
-	if err := r.Client.List(ctx, &users, client.InNamespace(secret.GetNamespace()), client.MatchingFields{indexInputs: secret.GetName()}); err != nil {
-		return nil // the cache's one error here is that the program is ending
+// users maps an object to the gateways that it matters to, by an index.
+func (r *Reconciler) users(index string) handler.MapFunc {
+	return func(ctx context.Context, o client.Object) []reconcile.Request {
+		var users v1alpha1.AuthGatewayList
+		if err := r.Client.List(ctx, &users, client.InNamespace(o.GetNamespace()), client.MatchingFields{index: o.GetName()}); err != nil {
+			return nil // the cache's one error here is that the program is ending
+		}
+		var requests []reconcile.Request
+		for i := range users.Items {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&users.Items[i])})
+		}
+		return requests
 	}
-	var requests []reconcile.Request
-	for i := range users.Items {
-		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&users.Items[i])})
-	}
-	return requests
 }
 
 func gatewayOfPod(_ context.Context, pod client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: pod.GetLabels()[labelInstance]}}}
+}
+
+// lateConfigMaps watches the ConfigMaps of others once a gateway names one. They
+// have a cache of their own, with their names alone: the manager's cache has those
+// that the operator has made, and a kind is cached in one way only.
+type lateConfigMaps struct {
+	cache      cache.Cache
+	controller controller.Controller
+	users      handler.MapFunc
+
+	mu      sync.Mutex
+	watched bool
+}
+
+func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) (*lateConfigMaps, error) {
+	o := cache.Options{
+		HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper(),
+		DefaultTransform: nameOnly, DefaultNamespaces: cacheNamespaces(r.Options.Namespaces),
+	}
+	names, err := cache.New(m.GetConfig(), o)
+	if err != nil {
+		return nil, fmt.Errorf("make the cache of the names of ConfigMaps: %w", err)
+	}
+	if err := m.Add(names); err != nil {
+		return nil, err
+	}
+	return &lateConfigMaps{cache: names, controller: c, users: r.users(indexTemplates)}, nil
+}
+
+func (l *lateConfigMaps) watch() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watched {
+		return nil
+	}
+	names := &metav1.PartialObjectMetadata{}
+	names.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
+	if err := l.controller.Watch(source.Kind[client.Object](l.cache, names, handler.EnqueueRequestsFromMapFunc(l.users))); err != nil {
+		return fmt.Errorf("watch ConfigMaps: %w", err)
+	}
+	l.watched = true
+	return nil
 }
 
 // lateKinds watches kinds that a cluster may get only after the operator runs.

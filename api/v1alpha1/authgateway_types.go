@@ -53,7 +53,7 @@ type AuthGatewayList struct {
 // AuthGatewaySpec is what is wanted. Only database is needed.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.autoscaling) || self.replicas == 2",fieldPath=".replicas",message="autoscaling decides how many replicas there are: leave replicas out, or leave autoscaling out"
-// +kubebuilder:validation:XValidation:rule="self.exposure != 'Public' || has(self.email)",fieldPath=".exposure",message="Public hands out codes by mail alone, so it needs email: write email.smtp too, or write exposure: Internal"
+// +kubebuilder:validation:XValidation:rule="self.exposure != 'Public' || has(self.email)",fieldPath=".exposure",message="Public hands out codes by mail alone, so it needs email: write email.smtp or email.webhook too, or write exposure: Internal"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave ingress out"
 // +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave httpRoute out"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="both lead to the same gateway: write ingress or httpRoute, not both"
@@ -125,7 +125,8 @@ type AuthGatewaySpec struct {
 
 	// Who calls the API. Internal: your own backends; those that send the key in
 	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
-	// browsers and apps; codes leave by mail alone, so it needs email.
+	// browsers and apps; codes leave by mail alone, so it needs email, and who has
+	// an account is told to nobody.
 	//
 	// +optional
 	// +kubebuilder:default=Internal
@@ -143,12 +144,28 @@ type AuthGatewaySpec struct {
 	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
 	// from which the connection comes. With more than 0, let networkPolicy.from
 	// name the last proxy alone: whoever else gets in writes what they like.
-	// Nothing uses the address yet; limits will.
+	// Limits go by the address. Behind a proxy that is not counted here all
+	// clients have one address, and use up each other's limits.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=10
 	TrustedProxyHops int32 `json:"trustedProxyHops,omitempty"`
+
+	// The field that your proxies write: Forwarded (RFC 7239) or XForwardedFor;
+	// the other is not looked at. Any takes either, and then your proxies have to
+	// remove the one that they do not write. It means something with
+	// trustedProxyHops alone.
+	//
+	// +optional
+	// +kubebuilder:default=Any
+	TrustedProxyField ProxyField `json:"trustedProxyField,omitempty"`
+
+	// How often something may be done.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Limits Limits `json:"limits,omitempty"`
 
 	// The PostgreSQL in which everything but the keys is kept.
 	//
@@ -179,8 +196,8 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Keys Keys `json:"keys,omitempty"`
 
-	// How mail is sent. The server of this version cannot send any yet, and the
-	// AuthGateway says so in its status.
+	// How mail is sent. Left out, none is: with exposure Internal your backends
+	// mail the codes.
 	//
 	// +optional
 	Email *Email `json:"email,omitempty"`

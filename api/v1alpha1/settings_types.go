@@ -254,25 +254,108 @@ type Keys struct {
 // +kubebuilder:validation:Enum=ES256;RS256;EdDSA
 type Algorithm string
 
-// Email says how mail is sent.
+// Limits says how often something may be done. All replicas count together.
+type Limits struct {
+	// Sign-ins that one client address may try. What is more is answered with
+	// 429. An IPv6 address counts with all of its /64. Wrong passwords of one
+	// account are limited besides, and always. Left out: 30/5m where exposure is
+	// Public, and Unlimited where it is Internal, for the addresses are then those
+	// of your backends, each of which calls for many people.
+	//
+	// +optional
+	SignIn Limit `json:"signIn,omitempty"`
+
+	// The same for sign-ups.
+	//
+	// +optional
+	SignUp Limit `json:"signUp,omitempty"`
+
+	// The same for asking for codes, and for using them.
+	//
+	// +optional
+	Codes Limit `json:"codes,omitempty"`
+
+	// Mails that one address is sent because somebody asked for them, whoever
+	// asks and whether or not it has an account. What is more is not sent, and
+	// the answer is the same. Notices of changes are not counted. Left out: 3/1h.
+	//
+	// +optional
+	Mails Limit `json:"mails,omitempty"`
+}
+
+// Limit is how often something may be done: a number, a slash and a duration,
+// such as 30/5m, which is 30 times at once and one more every 10 seconds. With
+// Unlimited there is no limit.
+//
+// +kubebuilder:validation:MaxLength=27
+// +kubebuilder:validation:XValidation:rule="self == 'Unlimited' || self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$')",message="this is no limit: write a number, a slash and a duration, such as 30/5m, or Unlimited"
+// +kubebuilder:validation:XValidation:rule="!self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$') || (int(self.split('/')[0]) <= 100000 && duration(self.split('/')[1]) >= duration('1s') && duration(self.split('/')[1]) <= duration('24h'))",message="write at most 100000, in 1s to 24h"
+type Limit string
+
+// Unlimited is no limit. It is not Off, which YAML takes for a boolean.
+const Unlimited Limit = "Unlimited"
+
+// ProxyField is the field by which proxies tell whose request they pass on.
+//
+// +kubebuilder:validation:Enum=Any;Forwarded;XForwardedFor
+type ProxyField string
+
+// The values of ProxyField.
+const (
+	ProxyFieldAny           ProxyField = "Any"
+	ProxyFieldForwarded     ProxyField = "Forwarded"
+	ProxyFieldXForwardedFor ProxyField = "XForwardedFor"
+)
+
+// Email says how mail is sent: by a mail server, or by a webhook of yours. Where
+// it is, people are also told of changes of their password and address, whatever
+// the exposure.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.smtp) != has(self.webhook)",message="write smtp for a mail server, or webhook for a service of yours that sends mail, and not both"
 type Email struct {
 	// The server that takes the mail.
 	//
-	// +required
-	SMTP SMTP `json:"smtp"`
+	// +optional
+	SMTP *SMTP `json:"smtp,omitempty"`
 
-	// The ConfigMap of this namespace whose templates replace the built-in ones.
+	// In place of smtp: where each mail is sent to as JSON.
+	//
+	// +optional
+	Webhook *MailWebhook `json:"webhook,omitempty"`
+
+	// How many mails one replica sends at the same time, each over a connection of
+	// its own.
+	//
+	// +optional
+	// +kubebuilder:default=4
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=64
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+
+	// How long a mail that is not taken is tried again. A code's life begins when
+	// it is sent.
+	//
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('720h'))",message="write 1m to 720h"
+	GiveUpAfter Duration `json:"giveUpAfter,omitempty"`
+
+	// The ConfigMap of this namespace whose templates replace the built-in ones,
+	// a file each. When it changes, the pods are replaced one after the other.
 	//
 	// +optional
 	TemplatesConfigMapRef *LocalReference `json:"templatesConfigMapRef,omitempty"`
 
-	// The pages of your application to which mails link.
+	// The pages of your application to which mails link. Left out, mails bring
+	// codes alone.
 	//
 	// +optional
 	Links *EmailLinks `json:"links,omitempty"`
 }
 
 // SMTP is a mail server.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.tls != 'None'",fieldPath=".tls",message="a certificate authority is used by TLS alone: write tls: StartTLS or Implicit, or leave caSecretRef out"
 type SMTP struct {
 	// The host name of the mail server.
 	//
@@ -291,21 +374,32 @@ type SMTP struct {
 	Port int32 `json:"port,omitempty"`
 
 	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes and credentials in the clear.
+	// sends codes and credentials in the clear. Where a server that is to speak
+	// TLS does not, nothing is sent.
 	//
 	// +optional
 	// +kubebuilder:default=StartTLS
 	TLS SMTPTLS `json:"tls,omitempty"`
 
-	// The address that mails come from.
+	// The Secret of this namespace whose key ca.crt holds the certificates that
+	// the mail server's is checked with. Left out, the public authorities that the
+	// server's image brings. When it changes, the pods are replaced one after the
+	// other.
+	//
+	// +optional
+	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
+
+	// Whom mails come from: an address, or a name and then the address in angle
+	// brackets.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=254
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[^@<>,;\\\\s]+@[^@<>,;\\\\s]+$')",message="write an email address, such as no-reply@example.com"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([^@<>,:;\\\\x00-\\\\x1f]+ <[^@<>,;\\\\s]+@[^@<>,;\\\\s]+>|[^@<>,;\\\\s]+@[^@<>,;\\\\s]+)$')",message="write an email address, such as no-reply@example.com or Example <no-reply@example.com>"
 	From string `json:"from"`
 
 	// The Secret of this namespace with the keys username and password. Left out,
-	// mail is handed over without signing in.
+	// mail is handed over without signing in. When it changes, the pods are
+	// replaced one after the other.
 	//
 	// +optional
 	CredentialsSecretRef *LocalReference `json:"credentialsSecretRef,omitempty"`
@@ -316,8 +410,26 @@ type SMTP struct {
 // +kubebuilder:validation:Enum=StartTLS;Implicit;None
 type SMTPTLS string
 
+// MailWebhook is a service of yours that sends mail. Each request is signed as
+// Standard Webhooks has it.
+type MailWebhook struct {
+	// Where each mail is sent to. With http codes go there in the clear.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')",message="write an absolute URL without a user and a fragment, such as https://mail.example.com/hook"
+	URL string `json:"url"`
+
+	// The Secret of this namespace whose key secret holds what requests are signed
+	// with: 24 to 64 bytes in base64, with or without whsec_ before them. When it
+	// changes, the pods are replaced one after the other.
+	//
+	// +required
+	SecretRef LocalReference `json:"secretRef"`
+}
+
 // EmailLinks are pages of your application. The text {code} in each stands for
-// the code.
+// the code; after a # it stays in the browser, and is in no log.
 type EmailLinks struct {
 	// Where a new user verifies their address.
 	//
@@ -338,5 +450,5 @@ type EmailLinks struct {
 // Link is an absolute URL with a place for a code.
 //
 // +kubebuilder:validation:MaxLength=1024
-// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^\\\\s]+$') && self.contains('{code}')",message="write an absolute URL with the text {code} in it, such as https://example.com/verify#{code}"
+// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@{}\\\\s]+[/?#][^\\\\s]*$') && self.split('{code}').size() == 2",message="write an absolute URL with the text {code} in it once, such as https://example.com/verify#{code}"
 type Link string

@@ -55,7 +55,7 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"an audience twice", `audiences: [shop, till, shop]`, "spec.audiences[2]", "Duplicate value"},
 
 	{"an exposure that there is not", `exposure: External`, "spec.exposure", `supported values: "Internal", "Public"`},
-	{"Public without email", `exposure: Public`, "spec.exposure", "it needs email: write email.smtp too, or write exposure: Internal"},
+	{"Public without email", `exposure: Public`, "spec.exposure", "it needs email: write email.smtp or email.webhook too, or write exposure: Internal"},
 
 	{"CORS for no origin", `cors: {}`, "spec.cors.allowedOrigins", "Required value"},
 	{"CORS for an empty list", `cors: {allowedOrigins: []}`, "spec.cors.allowedOrigins", "at least 1 items"},
@@ -122,7 +122,35 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a kid twice", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
 	{"passphrases without a name", `keys: {passphraseSecretRef: {name: ""}}`, "spec.keys.passphraseSecretRef.name", "at least 1 chars long"},
 
-	{"email without a server", `email: {}`, "spec.email.smtp", "Required value"},
+	{"a proxy's field that there is not", `trustedProxyField: X-Real-IP`, "spec.trustedProxyField", `supported values: "Any", "Forwarded", "XForwardedFor"`},
+
+	{"a limit without a time", `limits: {signIn: "30"}`, "spec.limits.signIn", "write a number, a slash and a duration, such as 30/5m, or Unlimited"},
+	{"a limit that is a number", `limits: {signIn: 30}`, "spec.limits.signIn", "must be of type string"},
+	{"a limit that YAML takes for a boolean", `limits: {signUp: off}`, "spec.limits.signUp", "must be of type string"},
+	{"a limit by a word", `limits: {codes: "off"}`, "spec.limits.codes", "or Unlimited"},
+	{"a limit of none", `limits: {mails: 0/1h}`, "spec.limits.mails", "this is no limit"},
+	{"a limit a day", `limits: {mails: 3/1d}`, "spec.limits.mails", "such as 30/5m"},
+	{"an empty limit", `limits: {mails: ""}`, "spec.limits.mails", "this is no limit"},
+	{"a limit of two lines", `limits: {mails: "3/1h\n"}`, "spec.limits.mails", "this is no limit"},
+	{"a limit that limits nothing", `limits: {signIn: 100001/1s}`, "spec.limits.signIn", "write at most 100000, in 1s to 24h"},
+	{"a limit in no time", `limits: {signIn: 30/0s}`, "spec.limits.signIn", "in 1s to 24h"},
+	{"a limit in days", `limits: {signIn: 30/24h1s}`, "spec.limits.signIn", "in 1s to 24h"},
+
+	{"email without a server", `email: {}`, "spec.email", "write smtp for a mail server, or webhook for a service of yours that sends mail, and not both"},
+	{"email in two ways", `email: {smtp: {host: mail, from: a@example.com}, webhook: {url: "https://a", secretRef: {name: b}}}`, "spec.email", "and not both"},
+	{"email over no connection", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 0}`, "spec.email.maxConnections", "greater than or equal to 1"},
+	{"email over too many connections", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 65}`, "spec.email.maxConnections", "less than or equal to 64"},
+	{"email that is given up at once", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 59s}`, "spec.email.giveUpAfter", "write 1m to 720h"},
+	{"email that is never given up", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 721h}`, "spec.email.giveUpAfter", "write 1m to 720h"},
+	{"email that is given up after days", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 1d}`, "spec.email.giveUpAfter", "such as 720h, 15m or 1h30m"},
+	{"a webhook to nowhere", `email: {webhook: {secretRef: {name: a}}}`, "spec.email.webhook.url", "Required value"},
+	{"a webhook that nobody signs", `email: {webhook: {url: "https://mail.example.com"}}`, "spec.email.webhook.secretRef", "Required value"},
+	{"a webhook with a user", `email: {webhook: {url: "https://me@mail.example.com/", secretRef: {name: a}}}`, "spec.email.webhook.url", "without a user and a fragment"},
+	{"a webhook without a scheme", `email: {webhook: {url: mail.example.com/hook, secretRef: {name: a}}}`, "spec.email.webhook.url", "such as https://mail.example.com/hook"},
+	{"a webhook with a secret of another namespace", `email: {webhook: {url: "https://mail.example.com", secretRef: {name: other/a}}}`, "spec.email.webhook.secretRef.name", "only objects of the same namespace"},
+	{"a certificate authority for mail in the clear", `email: {smtp: {host: mail, from: a@example.com, tls: None, caSecretRef: {name: b}}}`, "spec.email.smtp.tls", "write tls: StartTLS or Implicit, or leave caSecretRef out"},
+	{"mail from a name before nothing", `email: {smtp: {host: mail, from: "Shop <>"}}`, "spec.email.smtp.from", "or Example <no-reply@example.com>"},
+	{"mail from a name of two lines", `email: {smtp: {host: mail, from: "Shop\nBcc <a@example.com>"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
 	{"a mail server without a host", `email: {smtp: {from: a@example.com}}`, "spec.email.smtp.host", "Required value"},
 	{"a mail server with its port", `email: {smtp: {host: "mail:25", from: a@example.com}}`, "spec.email.smtp.host", "that is email.smtp.port"},
 	{"mail from nobody", `email: {smtp: {host: mail}}`, "spec.email.smtp.from", "Required value"},
@@ -130,7 +158,9 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"mail with a header more", `email: {smtp: {host: mail, from: "a@example.com\nBcc:b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
 	{"mail from two", `email: {smtp: {host: mail, from: "a@example.com,b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
 	{"mail over a TLS that there is not", `email: {smtp: {host: mail, from: a@example.com, tls: TLS}}`, "spec.email.smtp.tls", `supported values: "StartTLS", "Implicit", "None"`},
-	{"a link without the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/verify"}}`, "spec.email.links.verification", "with the text {code} in it"},
+	{"a link without the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/verify"}}`, "spec.email.links.verification", "with the text {code} in it once"},
+	{"a link with the code twice", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/{code}#{code}"}}`, "spec.email.links.verification", "with the text {code} in it once"},
+	{"a link to a host that is the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://{code}.example.com/"}}`, "spec.email.links.verification", "such as https://example.com/verify#{code}"},
 	{"a link to nowhere", `email: {smtp: {host: mail, from: a@example.com}, links: {passwordReset: "/reset#{code}"}}`, "spec.email.links.passwordReset", "write an absolute URL"},
 	{"a link of two lines", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
 	{"templates of another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "only objects of the same namespace"},
@@ -295,6 +325,8 @@ audiences: [shop, "https://till.example.com"]
 exposure: Public
 cors: {allowedOrigins: ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080"]}
 trustedProxyHops: 2
+trustedProxyField: XForwardedFor
+limits: {signIn: 20/1m, signUp: 5/1h30m, codes: Unlimited, mails: 100000/24h}
 database:
   host: "fd00::5"
   port: 6432
@@ -313,7 +345,9 @@ keys:
   publishLead: 5m30s
   revoked: [` + kid + `]
 email:
-  smtp: {host: mail.example.com, port: 465, tls: Implicit, from: no-reply@example.com, credentialsSecretRef: {name: mail}}
+  smtp: {host: mail.example.com, port: 465, tls: Implicit, from: "Example Inc. <no-reply@example.com>", credentialsSecretRef: {name: mail}, caSecretRef: {name: mail-ca}}
+  maxConnections: 64
+  giveUpAfter: 720h
   templatesConfigMapRef: {name: mail-templates}
   links:
     verification: "https://example.com/verify#{code}"
@@ -355,10 +389,14 @@ var right = map[string]string{
 	"a wildcard, and an issuer at an address": public + `
 issuer: "https://[fd00::5]:8443/tenant"
 httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
-	"mixed durations":  `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
-	"no NetworkPolicy": `networkPolicy: {enabled: false}`,
-	"empty parts":      `{tokens: {}, passwords: {}, audit: {}, keys: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
-	"null parts":       `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
+	"mail by a webhook": `
+exposure: Public
+email: {webhook: {url: "http://mailer.shop.svc:8080/hook?tenant=auth", secretRef: {name: mailer}}, giveUpAfter: 1m, maxConnections: 1}`,
+	"mail, and nobody from outside": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
+	"mixed durations":               `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
+	"no NetworkPolicy":              `networkPolicy: {enabled: false}`,
+	"empty parts":                   `{tokens: {}, passwords: {}, audit: {}, keys: {}, limits: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
+	"null parts":                    `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
 }
 
 func TestARightSpecIsAccepted(t *testing.T) {
@@ -449,12 +487,14 @@ spec:
   replicas: 2
   autoscaling: {minReplicas: 2, maxReplicas: 5, targetCPUUtilizationPercentage: 80}
   exposure: Internal
+  trustedProxyField: Any
+  limits: {}
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
   tokens: {accessExpiry: 15m, refreshExpiry: 168h, reuseGrace: 60s}
   passwords: {saltRounds: 12, minLength: 8, blocklist: true}
   audit: {retention: 2160h}
   keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 10m}
-  email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}}
+  email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}, maxConnections: 4, giveUpAfter: 24h}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
   deletionPolicy: Delete

@@ -39,7 +39,6 @@ Usage:
 // settings are the flags.
 type settings struct {
 	options        controllers.Options
-	namespaces     list
 	leaderElection bool
 	metrics        string
 	metricsCertDir string
@@ -71,7 +70,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprint(errs, usage)
 		flags.PrintDefaults()
 	}
-	flags.Var(&s.namespaces, "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
+	flags.Var((*list)(&s.options.Namespaces), "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
 	flags.StringVar(&s.options.ServerImage, "server-image", "auth-gateway/authserver:"+version, "the image of servers whose AuthGateway names none")
 	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
 	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
@@ -127,7 +126,7 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 	}
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                 controllers.Scheme(),
-		Cache:                  controllers.CacheOptions(s.namespaces),
+		Cache:                  controllers.CacheOptions(s.options.Namespaces),
 		Client:                 client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		HealthProbeBindAddress: s.probes,
 		Metrics: metricsserver.Options{

@@ -3,8 +3,9 @@
 //
 // Each test has namespaces of its own, and in each a PostgreSQL, an AuthGateway
 // and an agent (test/e2e/agent), which puts a load on the gateway and judges
-// every answer and every token. What disturbs the whole cluster runs alone and
-// first; the rest runs three at a time (-parallel).
+// every answer and every token; another is the mail server of a public gateway.
+// What disturbs the whole cluster runs alone and first; the rest runs three at a
+// time (-parallel).
 //
 // When a test fails, it prints what happened in its namespaces. E2E_KEEP=1 leaves
 // them there. Lines that begin with "figure:" are measurements, and come once

@@ -9,7 +9,12 @@
 //	DELETE /loads/{id}   end it, and how it went
 //	GET /healthz
 //
-// Settings: KEYS_DIR (/keys), ISSUER, LISTEN (:8080).
+// Or it is a mail server, and tells what has come:
+//
+//	GET /mails           {"mails"}: from whom, to whom, and what they say
+//
+// Settings: KEYS_DIR (/keys), ISSUER, LISTEN (:8080); of a mail server SMTP_LISTEN,
+// and TLS_DIR (/tls) with tls.crt and tls.key.
 package main
 
 import (
@@ -41,6 +46,13 @@ func main() {
 	}
 	server := &http.Server{Addr: cmp.Or(os.Getenv("LISTEN"), ":8080"), Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if address := os.Getenv("SMTP_LISTEN"); address != "" {
+		go func() {
+			if err := a.mailbox.serve(ctx, address, cmp.Or(os.Getenv("TLS_DIR"), "/tls")); err != nil && ctx.Err() == nil {
+				log.Fatal(err)
+			}
+		}()
+	}
 	log.Printf("verifying tokens of %s, listening at %s", a.issuer, server.Addr)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
@@ -48,8 +60,9 @@ func main() {
 }
 
 type agent struct {
-	issuer string
-	keys   *load.Directory
+	issuer  string
+	keys    *load.Directory
+	mailbox mailbox
 
 	mu    sync.Mutex
 	loads map[string]*load.Load
@@ -60,6 +73,7 @@ func (a *agent) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, struct{}{}) })
 	mux.HandleFunc("POST /verify", a.verify)
 	mux.HandleFunc("POST /requests", request)
+	mux.HandleFunc("GET /mails", a.mailbox.list)
 	mux.HandleFunc("POST /loads", a.begin)
 	mux.HandleFunc("GET /loads/{id}", a.report((*load.Load).Report))
 	mux.HandleFunc("DELETE /loads/{id}", a.report((*load.Load).Stop))

@@ -107,6 +107,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Keys
       default: {}
+    - name: limits
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limits
+      default: {}
     - name: monitoring
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Monitoring
@@ -136,6 +140,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tokens
       default: {}
+    - name: trustedProxyField
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.ProxyField
+      default: Any
     - name: trustedProxyHops
       type:
         scalar: numeric
@@ -243,15 +251,26 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Email
   map:
     fields:
+    - name: giveUpAfter
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
+      default: 24h
     - name: links
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.EmailLinks
+    - name: maxConnections
+      type:
+        scalar: numeric
+      default: 4
     - name: smtp
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.SMTP
     - name: templatesConfigMapRef
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: webhook
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.MailWebhook
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.EmailLinks
   map:
     fields:
@@ -382,12 +401,38 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - kid
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
+  scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limits
+  map:
+    fields:
+    - name: codes
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
+    - name: mails
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
+    - name: signIn
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
+    - name: signUp
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
   map:
     fields:
     - name: name
+      type:
+        scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.MailWebhook
+  map:
+    fields:
+    - name: secretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: url
       type:
         scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Monitoring
@@ -468,9 +513,14 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: io.k8s.api.core.v1.TopologySpreadConstraint
           elementRelationship: atomic
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.ProxyField
+  scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.SMTP
   map:
     fields:
+    - name: caSecretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
     - name: credentialsSecretRef
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference

@@ -37,7 +37,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	Audiences []string `json:"audiences,omitempty"`
 	// Who calls the API. Internal: your own backends; those that send the key in
 	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
-	// browsers and apps; codes leave by mail alone, so it needs email.
+	// browsers and apps; codes leave by mail alone, so it needs email, and who has
+	// an account is told to nobody.
 	Exposure *apiv1alpha1.Exposure `json:"exposure,omitempty"`
 	// Which pages in browsers may call the API. Left out: none of any origin but
 	// the gateway's own.
@@ -48,8 +49,16 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
 	// from which the connection comes. With more than 0, let networkPolicy.from
 	// name the last proxy alone: whoever else gets in writes what they like.
-	// Nothing uses the address yet; limits will.
+	// Limits go by the address. Behind a proxy that is not counted here all
+	// clients have one address, and use up each other's limits.
 	TrustedProxyHops *int32 `json:"trustedProxyHops,omitempty"`
+	// The field that your proxies write: Forwarded (RFC 7239) or XForwardedFor;
+	// the other is not looked at. Any takes either, and then your proxies have to
+	// remove the one that they do not write. It means something with
+	// trustedProxyHops alone.
+	TrustedProxyField *apiv1alpha1.ProxyField `json:"trustedProxyField,omitempty"`
+	// How often something may be done.
+	Limits *LimitsApplyConfiguration `json:"limits,omitempty"`
 	// The PostgreSQL in which everything but the keys is kept.
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`
 	// How long tokens live, and when they are renewed.
@@ -60,8 +69,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	Audit *AuditApplyConfiguration `json:"audit,omitempty"`
 	// The signing keys.
 	Keys *KeysApplyConfiguration `json:"keys,omitempty"`
-	// How mail is sent. The server of this version cannot send any yet, and the
-	// AuthGateway says so in its status.
+	// How mail is sent. Left out, none is: with exposure Internal your backends
+	// mail the codes.
 	Email *EmailApplyConfiguration `json:"email,omitempty"`
 	// An Ingress in front of the Service. Needs exposure: Public.
 	Ingress *IngressApplyConfiguration `json:"ingress,omitempty"`
@@ -180,6 +189,22 @@ func (b *AuthGatewaySpecApplyConfiguration) WithCORS(value *CORSApplyConfigurati
 // If called multiple times, the TrustedProxyHops field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithTrustedProxyHops(value int32) *AuthGatewaySpecApplyConfiguration {
 	b.TrustedProxyHops = &value
+	return b
+}
+
+// WithTrustedProxyField sets the TrustedProxyField field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TrustedProxyField field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithTrustedProxyField(value apiv1alpha1.ProxyField) *AuthGatewaySpecApplyConfiguration {
+	b.TrustedProxyField = &value
+	return b
+}
+
+// WithLimits sets the Limits field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Limits field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithLimits(value *LimitsApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Limits = value
 	return b
 }
 

@@ -2,16 +2,32 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
 // EmailApplyConfiguration represents a declarative configuration of the Email type for use
 // with apply.
 //
-// Email says how mail is sent.
+// Email says how mail is sent: by a mail server, or by a webhook of yours. Where
+// it is, people are also told of changes of their password and address, whatever
+// the exposure.
 type EmailApplyConfiguration struct {
 	// The server that takes the mail.
 	SMTP *SMTPApplyConfiguration `json:"smtp,omitempty"`
-	// The ConfigMap of this namespace whose templates replace the built-in ones.
+	// In place of smtp: where each mail is sent to as JSON.
+	Webhook *MailWebhookApplyConfiguration `json:"webhook,omitempty"`
+	// How many mails one replica sends at the same time, each over a connection of
+	// its own.
+	MaxConnections *int32 `json:"maxConnections,omitempty"`
+	// How long a mail that is not taken is tried again. A code's life begins when
+	// it is sent.
+	GiveUpAfter *apiv1alpha1.Duration `json:"giveUpAfter,omitempty"`
+	// The ConfigMap of this namespace whose templates replace the built-in ones,
+	// a file each. When it changes, the pods are replaced one after the other.
 	TemplatesConfigMapRef *LocalReferenceApplyConfiguration `json:"templatesConfigMapRef,omitempty"`
-	// The pages of your application to which mails link.
+	// The pages of your application to which mails link. Left out, mails bring
+	// codes alone.
 	Links *EmailLinksApplyConfiguration `json:"links,omitempty"`
 }
 
@@ -26,6 +42,30 @@ func Email() *EmailApplyConfiguration {
 // If called multiple times, the SMTP field is set to the value of the last call.
 func (b *EmailApplyConfiguration) WithSMTP(value *SMTPApplyConfiguration) *EmailApplyConfiguration {
 	b.SMTP = value
+	return b
+}
+
+// WithWebhook sets the Webhook field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Webhook field is set to the value of the last call.
+func (b *EmailApplyConfiguration) WithWebhook(value *MailWebhookApplyConfiguration) *EmailApplyConfiguration {
+	b.Webhook = value
+	return b
+}
+
+// WithMaxConnections sets the MaxConnections field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the MaxConnections field is set to the value of the last call.
+func (b *EmailApplyConfiguration) WithMaxConnections(value int32) *EmailApplyConfiguration {
+	b.MaxConnections = &value
+	return b
+}
+
+// WithGiveUpAfter sets the GiveUpAfter field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the GiveUpAfter field is set to the value of the last call.
+func (b *EmailApplyConfiguration) WithGiveUpAfter(value apiv1alpha1.Duration) *EmailApplyConfiguration {
+	b.GiveUpAfter = &value
 	return b
 }
 

@@ -10,7 +10,7 @@ import (
 // with apply.
 //
 // EmailLinks are pages of your application. The text {code} in each stands for
-// the code.
+// the code; after a # it stays in the browser, and is in no log.
 type EmailLinksApplyConfiguration struct {
 	// Where a new user verifies their address.
 	Verification *apiv1alpha1.Link `json:"verification,omitempty"`

@@ -16,12 +16,20 @@ type SMTPApplyConfiguration struct {
 	// The port of the mail server.
 	Port *int32 `json:"port,omitempty"`
 	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes and credentials in the clear.
+	// sends codes and credentials in the clear. Where a server that is to speak
+	// TLS does not, nothing is sent.
 	TLS *apiv1alpha1.SMTPTLS `json:"tls,omitempty"`
-	// The address that mails come from.
+	// The Secret of this namespace whose key ca.crt holds the certificates that
+	// the mail server's is checked with. Left out, the public authorities that the
+	// server's image brings. When it changes, the pods are replaced one after the
+	// other.
+	CASecretRef *LocalReferenceApplyConfiguration `json:"caSecretRef,omitempty"`
+	// Whom mails come from: an address, or a name and then the address in angle
+	// brackets.
 	From *string `json:"from,omitempty"`
 	// The Secret of this namespace with the keys username and password. Left out,
-	// mail is handed over without signing in.
+	// mail is handed over without signing in. When it changes, the pods are
+	// replaced one after the other.
 	CredentialsSecretRef *LocalReferenceApplyConfiguration `json:"credentialsSecretRef,omitempty"`
 }
 
@@ -52,6 +60,14 @@ func (b *SMTPApplyConfiguration) WithPort(value int32) *SMTPApplyConfiguration {
 // If called multiple times, the TLS field is set to the value of the last call.
 func (b *SMTPApplyConfiguration) WithTLS(value apiv1alpha1.SMTPTLS) *SMTPApplyConfiguration {
 	b.TLS = &value
+	return b
+}
+
+// WithCASecretRef sets the CASecretRef field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the CASecretRef field is set to the value of the last call.
+func (b *SMTPApplyConfiguration) WithCASecretRef(value *LocalReferenceApplyConfiguration) *SMTPApplyConfiguration {
+	b.CASecretRef = value
 	return b
 }
 

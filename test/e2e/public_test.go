@@ -1,0 +1,230 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
+	t.Parallel()
+	const from = "Shop <no-reply@shop.example.com>"
+	p := newPlace(t)
+	p.database(t)
+	post := p.post(t)
+	p.secret(t, "smtp", map[string]string{"username": "first", "password": rand.Text()})
+	p.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "mails"}, Data: map[string]string{
+		"verification.txt": "Subject: Welcome to the shop\n\nIt is you: {{.Link}}\n",
+	}})
+	p.create(t, smallest("auth", cheapPasswords, func(s *v1alpha1.AuthGatewaySpec) {
+		s.Exposure = v1alpha1.ExposurePublic
+		s.Email = &v1alpha1.Email{
+			SMTP: &v1alpha1.SMTP{
+				Host: post.pod, From: from,
+				CredentialsSecretRef: &v1alpha1.LocalReference{Name: "smtp"}, CASecretRef: &v1alpha1.LocalReference{Name: "mail-ca"},
+			},
+			TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
+			Links:                 &v1alpha1.EmailLinks{Verification: "https://shop.example.com/verify#{code}", PasswordReset: "https://shop.example.com/reset#{code}"},
+		}
+		s.Ingress = &v1alpha1.Ingress{Host: "auth.example.com"}
+	}))
+	p.ready(t, "auth", later)
+	a := p.agent(t, "auth")
+
+	u := newPerson()
+	address := u.signUp()["email"]
+	status, reply := a.call(t, http.MethodPost, "/users", "", "", u.signUp())
+	if status != http.StatusAccepted || len(reply) > 0 {
+		t.Fatalf("a sign-up is answered %d, not 202, with %v", status, slices.Sorted(maps.Keys(reply)))
+	}
+	welcome, verification := post.mail(t, address, "https://shop.example.com/verify#")
+	if welcome.Subject != "Welcome to the shop" || welcome.From != "no-reply@shop.example.com" || welcome.User != "first" {
+		t.Errorf("the mail is %q, from %s, handed over by %s", welcome.Subject, welcome.From, welcome.User)
+	}
+	if status, reply := a.call(t, http.MethodPost, "/users/verify-user", "", "", map[string]string{"code": verification}); status != http.StatusOK {
+		t.Fatalf("the code of the mail is answered %d: %v", status, reply["error_description"])
+	}
+	a.signsIn(t, u)
+
+	// Who leads the outside here is up to the cluster; that somebody may is not.
+	ingress := &networkingv1.Ingress{}
+	p.get(t, "auth", ingress)
+	if rules := ingress.Spec.Rules; len(rules) != 1 || rules[0].Host != "auth.example.com" || rules[0].HTTP.Paths[0].Backend.Service.Name != "auth" {
+		t.Errorf("the Ingress has the rules %+v", rules)
+	}
+
+	before, err := p.servers(t, "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.change(t, &corev1.Secret{}, "smtp", string(asJSON(t, map[string]any{"stringData": map[string]string{"username": "second", "password": rand.Text()}})))
+	figure(t, "another password of the mail server: all pods replaced and ready after %.1f s", p.settled(t, "auth", 2, before...).Seconds())
+	if status, reply := a.call(t, http.MethodPost, "/users/forgot-password", "", "", map[string]string{"email": address}); status != http.StatusAccepted || len(reply) > 0 {
+		t.Fatalf("who has forgotten their password is answered %d, not 202, with %v", status, slices.Sorted(maps.Keys(reply)))
+	}
+	reset, recovery := post.mail(t, address, "https://shop.example.com/reset#")
+	if reset.User != "second" {
+		t.Errorf("after the change mail is handed over by %s", reset.User)
+	}
+	u.password = rand.Text()
+	if status, reply := a.call(t, http.MethodPost, "/users/change-password", "", "", map[string]string{"code": recovery, "password": u.password}); status != http.StatusNoContent {
+		t.Fatalf("a new password by the code of the mail is answered %d: %v", status, reply["error_description"])
+	}
+	a.signsIn(t, u)
+
+	for what, text := range p.everythingSaid(t) {
+		for about, secret := range map[string]string{"the code of the verification": verification, "the code of the recovery": recovery, "the address": address} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s has %s", what, about)
+			}
+		}
+	}
+}
+
+func (a agent) signsIn(t *testing.T, u person) {
+	t.Helper()
+	status, tokens := a.call(t, http.MethodPost, "/tokens/signin", "", "", map[string]string{"username": u.name, "password": u.password})
+	if status != http.StatusOK {
+		t.Fatalf("a sign-in is answered %d: %v", status, tokens["error_description"])
+	}
+	access, _ := tokens["access_token"].(string)
+	if err := a.verifies(t, access); err != nil {
+		t.Errorf("with the mounted keys: %v", err)
+	}
+}
+
+// post starts a mail server, at port 587 of the Service "mail". Whoever trusts the
+// Secret mail-ca can speak TLS with it.
+func (p place) post(t *testing.T) agent {
+	t.Helper()
+	const name = "mail"
+	certificate, key := selfSigned(t, name)
+	p.secret(t, name+"-tls", map[string]string{"tls.crt": certificate, "tls.key": key})
+	p.secret(t, name+"-ca", map[string]string{"ca.crt": certificate})
+	p.create(t, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{
+		Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Port: 587, TargetPort: intstr.FromInt32(1587)}},
+	}})
+	pod := restrictedPod(name, 65532, corev1.Container{
+		Image:          p.agentImage,
+		Env:            []corev1.EnvVar{{Name: "SMTP_LISTEN", Value: ":1587"}},
+		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}, {ContainerPort: 1587}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(1587)}}},
+		VolumeMounts:   []corev1.VolumeMount{{Name: "tls", MountPath: "/tls", ReadOnly: true}},
+	})
+	pod.Spec.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name + "-tls"}}}}
+	p.start(t, pod)
+	return agent{place: p, pod: name}
+}
+
+func selfSigned(t *testing.T, host string) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(kind string, bytes []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
+	}
+	return in("CERTIFICATE", signed), in("PRIVATE KEY", encoded)
+}
+
+// received is a mail as the agent tells of it.
+type received struct {
+	User, From, Subject, Text string
+	To                        []string
+}
+
+var codePattern = regexp.MustCompile(`^[A-Z2-7]{26}`)
+
+// mail waits for the one mail to an address that has a link, and gives the code
+// with which the link ends.
+func (a agent) mail(t *testing.T, to, link string) (found received, code string) {
+	t.Helper()
+	eventually(t, later, "a mail with a link to "+link+" has come", func() error {
+		status, reply, err := a.ask(t.Context(), http.MethodGet, "/mails", nil)
+		if err != nil {
+			return err
+		}
+		var box struct{ Mails []received }
+		if status != http.StatusOK || json.Unmarshal(reply, &box) != nil {
+			return fmt.Errorf("the mail server answers %d", status)
+		}
+		count := 0
+		for _, m := range box.Mails {
+			_, after, linked := strings.Cut(m.Text, link)
+			if linked && slices.Contains(m.To, to) {
+				count++
+				found, code = m, codePattern.FindString(after)
+			}
+		}
+		if count != 1 || code == "" {
+			return fmt.Errorf("%d mails are like that, of %d; the code has %d letters", count, len(box.Mails), len(code))
+		}
+		return nil
+	})
+	return found, code
+}
+
+// everythingSaid is what people may read of a place and of the operator: logs,
+// events, and what the AuthGateways say.
+func (p place) everythingSaid(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, namespace := range []string{p.name, operatorNamespace} {
+		pods, err := p.clients.CoreV1().Pods(namespace).List(t.Context(), everything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pod := range pods.Items {
+			all["pod "+pod.Name] = string(asJSON(t, pod))
+			for _, s := range pod.Status.ContainerStatuses {
+				text, err := p.clients.CoreV1().Pods(namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: s.Name}).DoRaw(t.Context())
+				if err != nil {
+					t.Errorf("the log of %s in pod %s: %v", s.Name, pod.Name, err)
+				}
+				all["the log of "+s.Name+" in pod "+pod.Name] = string(text)
+			}
+		}
+		events, err := p.clients.CoreV1().Events(namespace).List(t.Context(), everything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all["an event in "+namespace] = string(asJSON(t, events.Items))
+	}
+	all["the AuthGateway"] = string(asJSON(t, p.gateway(t, "auth")))
+	return all
+}
