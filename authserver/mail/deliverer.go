@@ -17,7 +17,7 @@ const (
 	sendTimeout   = 2 * time.Minute // for one mail, connecting included
 	lease         = 3 * time.Minute // longer than sendTimeout and recordTimeout together
 	recordTimeout = 5 * time.Second // to write down what became of a mail
-	takeTimeout   = 15 * time.Second
+	takeTimeout   = time.Minute     // a take may pass over many mails that tell nobody anything
 	stopGrace     = 5 * time.Second // for mails in flight when the server stops
 
 	pollInterval  = time.Second

@@ -3,7 +3,6 @@ package mail
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,11 +115,11 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 	if err != nil {
 		return &MailError{Carrier: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be written as JSON")}
 	}
-	// Each attempt is a message of its own, with a code of its own. An attempt that
-	// was returned uncharged has the number of the next one, so the number alone
-	// would make a receiver take the mail whose code holds for a copy of the one
-	// whose code does not.
-	id := fmt.Sprintf("mail_%d_%d_%s", m.Ref.ID, m.Ref.Attempt, rand.Text())
+	// Each taking is a message of its own, with a code of its own. The number of the
+	// attempt would not do: one that was returned uncharged has the number of the
+	// next, and a receiver would take the mail whose code holds for a copy of the
+	// one whose code does not.
+	id := fmt.Sprintf("mail_%d_%d", m.Ref.ID, m.Ref.Taken)
 	signature, err := w.signer.Sign(id, now, body)
 	if err != nil {
 		return &CarrierError{Carrier: w.host, Step: "signing the mail", Err: errors.New("it cannot be signed")}
