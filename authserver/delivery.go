@@ -2,8 +2,8 @@ package authserver
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
-	"os"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -46,13 +46,9 @@ func newCarrier(c config.Config) (mail.Carrier, error) {
 		}
 		return hook, nil
 	}
-	hello, err := os.Hostname()
-	if err != nil {
-		hello = "localhost"
-	}
 	server, err := mail.NewSMTP(mail.SMTPOptions{
 		Host: c.SMTPHost, Port: c.SMTPPort, TLS: mail.TLSMode(c.SMTPTLS), CAFile: c.SMTPCAFile,
-		Username: c.SMTPUsername, Password: c.SMTPPassword.Reveal, From: c.MailFrom, Hello: hello,
+		Username: c.SMTPUsername, Password: c.SMTPPassword.Reveal, From: c.MailFrom, Hello: helloName(c.Issuer),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", config.EnvSMTPHost, err)
@@ -67,4 +63,19 @@ func serviceName(issuer string) string {
 		return issuer
 	}
 	return u.Hostname()
+}
+
+// helloName is what the gateway calls itself to an SMTP server (RFC 5321 section
+// 4.1.3): an address stands in brackets.
+func helloName(issuer string) string {
+	name := serviceName(issuer)
+	address, err := netip.ParseAddr(name)
+	switch {
+	case err != nil:
+		return name
+	case address.Is6():
+		return "[IPv6:" + name + "]"
+	default:
+		return "[" + name + "]"
+	}
 }

@@ -337,7 +337,7 @@ func (c Config) Warnings() []string {
 		warn("%s is longer than %s: an access token outlives what renews it", EnvAccessTokenExpiry, EnvRefreshTokenExpiry)
 	}
 	if c.SMTPHost != "" && c.SMTPTLS == NoTLS && !isLoopback(c.SMTPHost) {
-		warn("%s is none: codes, and a password if there is one, go to %s in the clear", EnvSMTPTLS, c.SMTPHost)
+		warn("%s is none: codes go to %s in the clear", EnvSMTPTLS, c.SMTPHost)
 	}
 	if strings.HasPrefix(c.MailWebhookURL, "http://") {
 		warn("%s is not https: codes go there in the clear", EnvMailWebhookURL)

@@ -199,7 +199,7 @@ var table = []setting{
 		field: bind(func(c *Config) *string { return &c.SMTPHost }, smtpHost)},
 	{Setting: Setting{Name: EnvSMTPPort, Default: "587", Help: "Its port."},
 		field: bind(func(c *Config) *int { return &c.SMTPPort }, integer(1, 65535))},
-	{Setting: Setting{Name: EnvSMTPTLS, Default: string(StartTLS), Help: "`starttls` (mostly port 587), `implicit` (mostly 465), or `none`, which sends codes and passwords in the clear. Without TLS nothing is sent where it is asked for."},
+	{Setting: Setting{Name: EnvSMTPTLS, Default: string(StartTLS), Help: "`starttls` (mostly port 587), `implicit` (mostly 465), or `none`, which sends codes in the clear; a password then goes to this machine alone, or by SCRAM or CRAM-MD5. Where TLS is asked for, nothing is sent without it."},
 		field: bind(func(c *Config) *SMTPTLS { return &c.SMTPTLS }, oneOf(StartTLS, ImplicitTLS, NoTLS))},
 	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's", Help: "The file with the certificates that the server's certificate is checked with."},
 		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional)},
