@@ -341,7 +341,7 @@ type Email struct {
 	GiveUpAfter Duration `json:"giveUpAfter,omitempty"`
 
 	// The ConfigMap of this namespace whose templates replace the built-in ones,
-	// a file each. When it changes, the pods are replaced one after the other.
+	// a file each, such as verification.txt. When it changes, the pods are replaced one after the other.
 	//
 	// +optional
 	TemplatesConfigMapRef *LocalReference `json:"templatesConfigMapRef,omitempty"`
@@ -374,8 +374,9 @@ type SMTP struct {
 	Port int32 `json:"port,omitempty"`
 
 	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes and credentials in the clear. Where a server that is to speak
-	// TLS does not, nothing is sent.
+	// sends codes in the clear, and passwords not at all: to sign in there takes
+	// SCRAM or CRAM-MD5. Where a server that is to speak TLS does not, nothing is
+	// sent.
 	//
 	// +optional
 	// +kubebuilder:default=StartTLS

@@ -24,7 +24,7 @@ type EmailApplyConfiguration struct {
 	// it is sent.
 	GiveUpAfter *apiv1alpha1.Duration `json:"giveUpAfter,omitempty"`
 	// The ConfigMap of this namespace whose templates replace the built-in ones,
-	// a file each. When it changes, the pods are replaced one after the other.
+	// a file each, such as verification.txt. When it changes, the pods are replaced one after the other.
 	TemplatesConfigMapRef *LocalReferenceApplyConfiguration `json:"templatesConfigMapRef,omitempty"`
 	// The pages of your application to which mails link. Left out, mails bring
 	// codes alone.

@@ -16,8 +16,9 @@ type SMTPApplyConfiguration struct {
 	// The port of the mail server.
 	Port *int32 `json:"port,omitempty"`
 	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes and credentials in the clear. Where a server that is to speak
-	// TLS does not, nothing is sent.
+	// sends codes in the clear, and passwords not at all: to sign in there takes
+	// SCRAM or CRAM-MD5. Where a server that is to speak TLS does not, nothing is
+	// sent.
 	TLS *apiv1alpha1.SMTPTLS `json:"tls,omitempty"`
 	// The Secret of this namespace whose key ca.crt holds the certificates that
 	// the mail server's is checked with. Left out, the public authorities that the
