@@ -166,3 +166,8 @@ func (s *spy) TakeMail(ctx context.Context, t identity.MailTake) (identity.Taken
 	s.note("TakeMail")
 	return s.Store.TakeMail(ctx, t)
 }
+
+func (s *spy) TakeLimit(ctx context.Context, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {
+	s.note("TakeLimit")
+	return s.Store.TakeLimit(ctx, k, r)
+}

@@ -28,6 +28,7 @@ type Store interface {
 	codeStore
 	sessionStore
 	mailStore
+	limitStore
 }
 
 type accountStore interface {
@@ -183,6 +184,15 @@ type mailStore interface {
 
 	// CountMails counts what is in the outbox, and tells the age of the oldest.
 	CountMails(ctx context.Context) (queued int, oldest time.Duration, err error)
+}
+
+type limitStore interface {
+	// TakeLimit counts one more under key, in one statement, if rate allows it;
+	// where it does not, nothing is counted. What was counted comes back one by
+	// one, by the store's own clock (the generic cell rate algorithm). Of any
+	// number of calls at once, for a key that is unused, rate.Count are allowed.
+	// A store may forget all that it has counted, but nothing in part.
+	TakeLimit(ctx context.Context, key LimitKey, rate Rate) (Allowance, error)
 }
 
 // Login is what someone signs in with: one of the two.

@@ -20,7 +20,7 @@ type Store struct {
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	limits    map[string]time.Time // by recipient: when nothing is used up any more
+	limits    map[string]time.Time // by recipient or key: when nothing is used up any more
 	mails     []*mail              // in the order in which they were queued
 	mailIDs   int64
 	events    []identity.Event
