@@ -18,16 +18,15 @@ const (
 
 // PlaceOf gives the place of an address. IPv4 in IPv6 is IPv4.
 func PlaceOf(address netip.Addr) Place {
+	if !address.IsValid() {
+		return ""
+	}
 	address = address.Unmap().WithZone("")
 	bits := placeBits6
 	if address.Is4() {
 		bits = placeBits4
 	}
-	prefix, err := address.Prefix(bits)
-	if err != nil {
-		return ""
-	}
-	return Place(prefix.String())
+	return Place(netip.PrefixFrom(address, bits).Masked().String())
 }
 
 // placeOf gives the place of who asked for what is done in ctx.

@@ -25,6 +25,7 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 		return store, func(d time.Duration) {
 			postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
+			postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = last_seen_at - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE limits SET until = until - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE mails SET due_at = due_at - $1::interval, created_at = created_at - $1::interval`, d.String())
 		}

@@ -99,8 +99,8 @@ var changes = []change{
 	}},
 	{"RedeemRecovery", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
 		h := s.issue(u, identity.Recovery)
-		s.ok(s.RedeemRecovery(ctx, h, u.ID, otherHash))
-		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, u.ID, otherHash), identity.ErrNoCode) }
+		s.ok(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""))
+		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""), identity.ErrNoCode) }
 	}},
 	{"RedeemEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		h := s.issueEmailChange(ref, "")
@@ -209,7 +209,7 @@ var auditSentences = func() (sentences []sentence) {
 			u, _ := s.create("ada")
 			h := s.issue(u, identity.Recovery)
 			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "reset", UserID: u.ID})
-			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, u.ID, otherHash) }), 1)
+			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, u.ID, otherHash, "") }), 1)
 			equal(s, len(s.recorded()), 1)
 		}},
 	)
