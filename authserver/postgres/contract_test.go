@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"database/sql"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -49,15 +50,19 @@ func (s hooked) Suspend(_ context.Context, userID string, suspended bool) error 
 // Events implements identitytest.Auditor.
 func (s hooked) Events(ctx context.Context) (events []identity.Event, err error) {
 	rows, err := connect(s.t, s.config).QueryContext(ctx, `SELECT event, coalesce(user_id::text, ''), coalesce(session_id::text, ''),
-		coalesce(request_id, '') FROM audit_events ORDER BY id`)
+		coalesce(request_id, ''), coalesce(host(address), '') FROM audit_events ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var e identity.Event
-		if err := rows.Scan(&e.Name, &e.UserID, &e.SessionID, &e.RequestID); err != nil {
+		var address string
+		if err := rows.Scan(&e.Name, &e.UserID, &e.SessionID, &e.RequestID, &address); err != nil {
 			return nil, err
+		}
+		if address != "" {
+			e.Address = netip.MustParseAddr(address)
 		}
 		events = append(events, e)
 	}

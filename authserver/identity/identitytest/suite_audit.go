@@ -3,6 +3,7 @@ package identitytest
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -156,7 +157,7 @@ var auditSentences = func() (sentences []sentence) {
 			ref := s.open(u)
 			equal(s, len(s.recorded()), 0) // nothing was asked to be
 			e := identity.Event{
-				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1",
+				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1", Address: netip.MustParseAddr("192.0.2.1"),
 				Details: []slog.Attr{slog.Int("number", 5), slog.String("text", "x")},
 			}
 			ctx := identity.WithEvent(s.Context(), e)
@@ -217,5 +218,8 @@ var auditSentences = func() (sentences []sentence) {
 
 // same compares events without their details.
 func same(a, b identity.Event) bool {
-	return slices.Equal([]string{string(a.Name), a.UserID, a.SessionID, a.RequestID}, []string{string(b.Name), b.UserID, b.SessionID, b.RequestID})
+	members := func(e identity.Event) []string {
+		return []string{string(e.Name), e.UserID, e.SessionID, e.RequestID, e.Address.String()}
+	}
+	return slices.Equal(members(a), members(b))
 }
