@@ -92,7 +92,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	metrics.MustRegister(collector{mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
-		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops,
+		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
 		Log: o.Log, Metrics: metrics,
 	})
 	s.ops = newOperations(metrics, s.state)
@@ -126,6 +126,7 @@ func policy(c config.Config) identity.Policy {
 		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
 		KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
+		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),
 	}
 }
 

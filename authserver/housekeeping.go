@@ -33,8 +33,9 @@ func (s *Server) cleanUp(ctx context.Context) {
 			return
 		}
 		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
-			"accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events)
-		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events) < cleanUpBatch {
+			"accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
+			"places", deleted.Places)
+		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Places) < cleanUpBatch {
 			return
 		}
 	}

@@ -39,6 +39,7 @@ var (
 	hashingJobs     = desc("hashing_jobs", "Passwords in the hashing lane now, by state.", "state")
 	hashingTotal    = desc("hashing_jobs_total", "Passwords that left the hashing lane: done, shed for want of time, or gone with their client.", "outcome")
 	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
+	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, by limit.", "limit")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
 	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
@@ -62,7 +63,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe gives the descriptions of what Collect gives.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		keyAge, keyPhaseAge, keyGeneration, keyFailures,
 	} {
@@ -90,6 +91,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter(sessionsTotal, float64(sessions.SessionsRenewed), "renewed")
 	counter(sessionsTotal, float64(sessions.SessionsReused), "ended_by_reuse")
 	counter(sessionsTotal, float64(sessions.SessionsEnded), "ended")
+
+	for _, class := range identity.LimitClasses() {
+		counter(limitedTotal, float64(c.accounts.Limited(class)), string(class))
+	}
 
 	pool := c.store.Stats()
 	gauge(poolConnections, float64(pool.Max), "max")

@@ -8,6 +8,13 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// The fields in which proxies tell the client's address.
+const (
+	AnyProxyField      = "any"
+	fieldForwarded     = "Forwarded" // RFC 7239
+	fieldXForwardedFor = "X-Forwarded-For"
+)
+
 // clientAddress gives the address of who made the request: the connection's, or
 // what the trusted proxies say.
 func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
@@ -17,7 +24,13 @@ func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
 		return peer
 	}
 	h := &ctx.Request.Header
-	return forwardedAddress(peer, s.proxyHops, joined(h, "Forwarded"), joined(h, "X-Forwarded-For"))
+	said := func(field string) string {
+		if s.proxyField != field && s.proxyField != AnyProxyField && s.proxyField != "" {
+			return "" // anybody may have written it
+		}
+		return joined(h, field)
+	}
+	return forwardedAddress(peer, s.proxyHops, said(fieldForwarded), said(fieldXForwardedFor))
 }
 
 // joined gives the lines of a field as the one list that they are (RFC 9110

@@ -101,6 +101,40 @@ func TestTheClientsAddressIsWhatTheOutermostTrustedProxySaw(t *testing.T) {
 	}
 }
 
+// A proxy that writes one of the two passes the other on as the client sent it. So
+// that the client cannot make the two differ, one may be named.
+func TestWhereOneFieldIsTheProxysTheOtherIsNotLookedAt(t *testing.T) {
+	t.Parallel()
+	const peer = "127.0.0.1"
+	for _, tc := range []struct {
+		name, field string
+		fields      []string
+		want        string
+	}{
+		{"either, the one", "any", []string{"Forwarded: for=192.0.2.1"}, "192.0.2.1"},
+		{"either, the other", "any", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
+		{"either, and they differ", "any", []string{"Forwarded: for=6.6.6.6", "X-Forwarded-For: 192.0.2.1"}, peer},
+		{"its field", "X-Forwarded-For", []string{"X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
+		{"its field, by the standard", "Forwarded", []string{"Forwarded: for=192.0.2.1"}, "192.0.2.1"},
+		{"the client wrote the other", "X-Forwarded-For", []string{"Forwarded: for=6.6.6.6", "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
+		{"the client wrote the other, by the standard", "Forwarded", []string{"Forwarded: for=192.0.2.1", "X-Forwarded-For: 6.6.6.6"}, "192.0.2.1"},
+		{"the client wrote nonsense", "X-Forwarded-For", []string{`Forwarded: for="`, "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
+		{"the other alone", "X-Forwarded-For", []string{"Forwarded: for=6.6.6.6"}, peer},
+		{"the other alone, by the standard", "Forwarded", []string{"X-Forwarded-For: 6.6.6.6"}, peer},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, func(o *httpapi.Options) { o.ProxyHops, o.ProxyField = 1, tc.field })
+			got := address(s)
+			wire := "GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n" + strings.Join(append(tc.fields, "\r\n"), "\r\n")
+			replies, _ := exchange(t, s, wire, 1)
+			if len(replies) != 1 || replies[0].Status != 200 || *got != tc.want {
+				t.Errorf("got %q (%v), not %s", *got, replies, tc.want)
+			}
+		})
+	}
+}
+
 // address gives where the domain's next call leaves the client's address.
 func address(s *running) *string {
 	var got string

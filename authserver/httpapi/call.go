@@ -180,8 +180,7 @@ func (c *call) fail(err error) {
 		resp.Header.Set("Allow", f.allow)
 	}
 	if f.retryAfter > 0 {
-		seconds := (f.retryAfter + time.Second - 1) / time.Second
-		resp.Header.Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
+		resp.Header.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.retryAfter), 10))
 	}
 	if f.close {
 		closeGently(c.http)

@@ -14,7 +14,7 @@ import "github.com/valyala/fasthttp"
 const (
 	// corsAllowed has no X-Caller-Key: that is a backend's, and no page has one.
 	corsAllowed = "Authorization, Content-Type, X-Request-Id"
-	corsExposed = "X-Request-Id, Retry-After, WWW-Authenticate"
+	corsExposed = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
 
 	// corsMaxAge is as long as Chromium keeps the answer to a preflight. An
 	// origin that is taken off the list cannot read replies from that moment.

@@ -60,7 +60,7 @@ func TestAPreflightIsToldWhatThePathTakes(t *testing.T) {
 				"Access-Control-Allow-Headers: Authorization, Content-Type, X-Request-Id",
 				"Access-Control-Allow-Methods: " + methods,
 				"Access-Control-Allow-Origin: " + pageOrigin,
-				"Access-Control-Expose-Headers: X-Request-Id, Retry-After, WWW-Authenticate",
+				"Access-Control-Expose-Headers: X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate",
 				"Access-Control-Max-Age: 7200",
 				"Vary: Origin",
 			}
@@ -94,7 +94,7 @@ func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"Access-Control-Allow-Origin: " + pageOrigin,
-		"Access-Control-Expose-Headers: X-Request-Id, Retry-After, WWW-Authenticate",
+		"Access-Control-Expose-Headers: X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate",
 		"Vary: Origin",
 	}
 	post := "POST /tokens HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\nContent-Type: application/json\r\n"

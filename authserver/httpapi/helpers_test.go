@@ -30,6 +30,8 @@ type accounts struct {
 	err    error                                        // the answer, where do is nil
 	do     func(ctx context.Context, call string) error // what to do instead
 	mailed bool                                         // codes leave by mail
+
+	admit func(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) // nil: no limits
 }
 
 func (a *accounts) called(ctx context.Context, method string, args ...string) error {
@@ -75,6 +77,13 @@ func theUser() identity.User {
 		Scope: "profile email", EmailVerified: true,
 		CreatedAt: time.Date(2026, 1, 2, 4, 4, 5, 0, east), UpdatedAt: time.Date(2026, 1, 2, 3, 4, 5, 600e6, time.UTC),
 	}
+}
+
+func (a *accounts) Admit(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) {
+	if a.admit == nil {
+		return identity.Allowance{Allowed: true}, nil
+	}
+	return a.admit(ctx, class)
 }
 
 func (a *accounts) CheckSignUp(identity.SignUp) []identity.Problem { return nil }

@@ -1,6 +1,10 @@
 package httpapi
 
-import "context"
+import (
+	"context"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
 
 // route is one thing that can be asked for.
 type route struct {
@@ -9,38 +13,39 @@ type route struct {
 	handle func(context.Context, *call) error
 	body   bodyKind
 	trust  trust
+	limit  identity.LimitClass // by client address; empty: none
 }
 
 // routes is the whole surface. The port for operators (health, metrics) is
 // elsewhere: nothing of it can be reached from here.
 func (s *Server) routes() []route {
 	return []route{
-		{"POST", "/users", s.signUp, jsonBody, revealsCode},
-		{"GET", "/users", s.profile, jsonBody, anyone},
-		{"PUT", "/users", s.updateProfile, jsonBody, anyone},
-		{"DELETE", "/users", s.deleteUser, jsonBody, anyone},
-		{"GET", "/users/sessions", s.sessions, jsonBody, anyone},
-		{"DELETE", "/users/sessions/{id}", s.endSession, jsonBody, anyone},
-		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone},
-		{"POST", "/users/verification-code", s.newVerificationCode, jsonBody, revealsCode},
-		{"POST", "/users/forgot-password", s.forgotPassword, jsonBody, revealsCode},
-		{"POST", "/users/change-password", s.changePassword, jsonBody, anyone},
-		{"POST", "/users/change-email-request", s.requestEmailChange, jsonBody, revealsCode},
-		{"POST", "/users/change-email", s.changeEmail, jsonBody, anyone},
+		{"POST", "/users", s.signUp, jsonBody, revealsCode, identity.LimitSignUp},
+		{"GET", "/users", s.profile, jsonBody, anyone, ""},
+		{"PUT", "/users", s.updateProfile, jsonBody, anyone, ""},
+		{"DELETE", "/users", s.deleteUser, jsonBody, anyone, ""},
+		{"GET", "/users/sessions", s.sessions, jsonBody, anyone, ""},
+		{"DELETE", "/users/sessions/{id}", s.endSession, jsonBody, anyone, ""},
+		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone, identity.LimitCodes},
+		{"POST", "/users/verification-code", s.newVerificationCode, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/forgot-password", s.forgotPassword, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/change-password", s.changePassword, jsonBody, anyone, identity.LimitCodes},
+		{"POST", "/users/change-email-request", s.requestEmailChange, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/change-email", s.changeEmail, jsonBody, anyone, identity.LimitCodes},
 
-		{"POST", "/tokens/signin", s.signIn, jsonBody, anyone},
-		{"POST", "/tokens", s.renew, jsonOrForm, anyone},
-		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone},
-		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly},
-		{"GET", "/tokens/keys", s.allKeys, noBody, anyone},
-		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone},
+		{"POST", "/tokens/signin", s.signIn, jsonBody, anyone, identity.LimitSignIn},
+		{"POST", "/tokens", s.renew, jsonOrForm, anyone, ""},
+		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone, ""},
+		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly, ""},
+		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
+		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone, ""},
 
-		{"GET", "/openapi.json", s.openAPI, noBody, anyone},
-		{"GET", "/docs", s.docs, noBody, anyone},
-		{"GET", "/docs/init.js", s.docsAsset, noBody, anyone},
-		{"GET", "/docs/swagger-ui.css", s.docsAsset, noBody, anyone},
-		{"GET", "/docs/swagger-ui-bundle.js", s.docsAsset, noBody, anyone},
-		{"GET", "/docs/favicon-32x32.png", s.docsAsset, noBody, anyone},
+		{"GET", "/openapi.json", s.openAPI, noBody, anyone, ""},
+		{"GET", "/docs", s.docs, noBody, anyone, ""},
+		{"GET", "/docs/init.js", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/swagger-ui.css", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/swagger-ui-bundle.js", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/favicon-32x32.png", s.docsAsset, noBody, anyone, ""},
 	}
 }
 

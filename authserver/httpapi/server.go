@@ -56,6 +56,9 @@ type Accounts interface {
 	RequestEmailChange(ctx context.Context, accessToken, email string) (identity.Code, error)
 	// ChangeEmail redeems such a code.
 	ChangeEmail(ctx context.Context, accessToken, code, email string) (identity.User, error)
+	// Admit counts one more of a class for who asked, by their address. Where that is
+	// too much, the error says so, and the allowance is there too.
+	Admit(ctx context.Context, class identity.LimitClass) (identity.Allowance, error)
 	// SignIn opens a session; username may be an email address.
 	SignIn(ctx context.Context, username, password string) (identity.Tokens, error)
 	// Renew gives a new access token, and a new refresh token if needed.
@@ -89,6 +92,9 @@ type Options struct {
 	AllowedOrigins []string
 	// ProxyHops is how many trusted proxies each request has passed.
 	ProxyHops int
+	// ProxyField is the one field that they write the client's address to;
+	// AnyProxyField, or empty: either.
+	ProxyField string
 
 	Log     *slog.Logger          // nil: nowhere
 	Metrics prometheus.Registerer // nil: nowhere
@@ -100,15 +106,16 @@ type Options struct {
 
 // Server answers requests. Make one with New.
 type Server struct {
-	accounts  Accounts
-	keys      KeySource
-	exposure  identity.Exposure
-	callerKey *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
-	origins   map[string]bool    // that are allowed; nil where there are none
-	proxyHops int
-	log       *slog.Logger
-	metrics   *metrics
-	timeout   time.Duration
+	accounts   Accounts
+	keys       KeySource
+	exposure   identity.Exposure
+	callerKey  *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
+	origins    map[string]bool    // that are allowed; nil where there are none
+	proxyHops  int
+	proxyField string
+	log        *slog.Logger
+	metrics    *metrics
+	timeout    time.Duration
 
 	targets  map[string]target // by path
 	router   fasthttp.RequestHandler
@@ -139,7 +146,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
-		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops,
+		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		targets: map[string]target{},
 	}
 	if len(o.AllowedOrigins) > 0 {
@@ -215,11 +222,6 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		if s.needsTrust(r.trust) && !s.trusts(c.http) {
 			return errUntrusted()
 		}
-		if r.body != noBody {
-			if err := c.params.read(&c.http.Request, r.body); err != nil {
-				return err
-			}
-		}
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()
 		ctx = identity.WithRequestID(ctx, c.id)
@@ -227,6 +229,16 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		ctx = identity.WithUserAgent(ctx, string(c.http.Request.Header.UserAgent()))
 		ctx = identity.WithLanguage(ctx, string(c.http.Request.Header.Peek("Accept-Language")))
 		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
+		if r.limit != "" {
+			if err := c.keepTo(ctx, r.limit); err != nil {
+				return err
+			}
+		}
+		if r.body != noBody {
+			if err := c.params.read(&c.http.Request, r.body); err != nil {
+				return err
+			}
+		}
 		return r.handle(ctx, c)
 	}
 }

@@ -3,16 +3,18 @@ package identity
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 )
 
-// Event is one entry of the audit trail: ids only, no names, addresses, codes or
-// tokens. It is one value from which both the line of the log and the row of the
+// Event is one entry of the audit trail: ids, and the client's address, which is
+// personal data; no names, mail addresses, codes or tokens. It is one value from which both the line of the log and the row of the
 // Store are made, so that they cannot disagree.
 type Event struct {
 	Name      EventName
-	UserID    string // empty where it is nobody's: a login that no account has
-	SessionID string // empty where it is about no session
-	RequestID string // empty where no request asked for it
+	UserID    string     // empty where it is nobody's: a login that no account has
+	SessionID string     // empty where it is about no session
+	RequestID string     // empty where no request asked for it
+	Address   netip.Addr // of the client; not valid where it is not known
 	Details   []slog.Attr
 }
 
@@ -55,7 +57,7 @@ func EventOf(ctx context.Context) (e Event, ok bool) {
 // event prepares an entry of the audit trail: ctx for the Store, which records it
 // where the policy keeps a trail, and the event for tell, once it is done.
 func (s *Service) event(ctx context.Context, name EventName, userID, sessionID string, details ...slog.Attr) (context.Context, Event) {
-	e := Event{Name: name, UserID: userID, SessionID: sessionID, Details: details}
+	e := Event{Name: name, UserID: userID, SessionID: sessionID, Address: ClientAddress(ctx), Details: details}
 	e.RequestID, _ = ctx.Value(requestIDKey{}).(string)
 	if s.policy.KeepAudit {
 		ctx = WithEvent(ctx, e)
@@ -77,6 +79,9 @@ func (e Event) attrs() (attrs []slog.Attr) {
 	attrs = append(attrs, e.Details...)
 	if e.RequestID != "" {
 		attrs = append(attrs, slog.String("request_id", e.RequestID))
+	}
+	if e.Address.IsValid() {
+		attrs = append(attrs, slog.String("address", e.Address.String()))
 	}
 	return attrs
 }

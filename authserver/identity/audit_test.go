@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -10,7 +11,7 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	session := w.Introspect(tokens.AccessToken).SessionID
-	ctx := identity.WithRequestID(t.Context(), "request-1")
+	ctx := identity.WithClientAddress(identity.WithRequestID(t.Context(), "request-1"), netip.MustParseAddr("2001:db8::1"))
 	w.ok(w.service.SignOut(ctx, tokens.RefreshToken))
 	events, err := w.memory.Events(t.Context())
 	w.ok(err)
@@ -26,6 +27,8 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	w.equal("whose it is", last.UserID, p.id)
 	w.equal("the session", last.SessionID, session)
 	w.equal("the request", last.RequestID, "request-1")
+	w.equal("the address", last.Address, netip.MustParseAddr("2001:db8::1"))
+	w.equal("an address that nobody told is known:", events[0].Address.IsValid(), false)
 }
 
 func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {

@@ -1,10 +1,130 @@
 package identity
 
-import "time"
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+)
 
-// Rate is how often something may happen: Count times at once, and on average
-// Count times in Per. The zero Rate is no limit.
+// Rate is how often something may be done: Count times at once, and again when
+// that is so long ago that Count in Per is kept. The zero Rate is no limit.
 type Rate struct {
 	Count int
 	Per   time.Duration
+}
+
+// Interval is how long one of Count takes to come back. A Store counts in
+// microseconds, so all of them do.
+func (r Rate) Interval() time.Duration {
+	return (r.Per / time.Duration(r.Count)).Truncate(time.Microsecond)
+}
+
+// Window is how long all of Count take to come back.
+func (r Rate) Window() time.Duration { return r.Interval() * time.Duration(r.Count) }
+
+// LimitKey names what is limited, and whose it is. It is a digest, so that the
+// table tells nobody who was there.
+type LimitKey [sha256.Size]byte
+
+// Allowance is what a limit says to one more.
+type Allowance struct {
+	Allowed    bool
+	Limit      int           // how many at once; 0: there is no limit, and nothing else is told
+	Window     time.Duration // how long all of them take to come back
+	Remaining  int           // how many more at once
+	Reset      time.Duration // until there are Limit of them again
+	RetryAfter time.Duration // where it is not allowed: until it may be; 0: not known
+}
+
+// Allow gives the allowance of who was allowed one more, or was not, where reset
+// is how long all that is used up takes to come back.
+func (r Rate) Allow(allowed bool, reset time.Duration) Allowance {
+	a := Allowance{Allowed: allowed, Limit: r.Count, Window: r.Window(), Reset: max(reset, 0)}
+	switch {
+	case allowed:
+		a.Remaining = max(int((r.Window()-a.Reset)/r.Interval()), 0)
+	case reset > 0: // else the store could not tell
+		a.RetryAfter = max(reset-r.Window()+r.Interval(), 0)
+	}
+	return a
+}
+
+// LimitClass is what one client address may do only so often.
+type LimitClass string
+
+// The classes. Each is counted by itself.
+const (
+	LimitSignIn LimitClass = "signin"
+	LimitSignUp LimitClass = "signup"
+	LimitCodes  LimitClass = "codes" // asking for them, and using them
+)
+
+// LimitClasses are all of them.
+func LimitClasses() []LimitClass { return []LimitClass{LimitSignIn, LimitSignUp, LimitCodes} }
+
+// Rate gives the limit of a class by client address.
+func (p Policy) Rate(class LimitClass) Rate {
+	switch class {
+	case LimitSignIn:
+		return p.LimitSignIn
+	case LimitSignUp:
+		return p.LimitSignUp
+	case LimitCodes:
+		return p.LimitCodes
+	}
+	return Rate{}
+}
+
+// maxRefusals bounds how many clients that were refused are remembered. Of more
+// than these, some cost a statement each time.
+const maxRefusals = 10_000
+
+// refusal is until when a client is refused, and when it has all of its limit
+// again, by the process's clock.
+type refusal struct{ until, reset time.Time }
+
+// Admit counts one more of a class for who asked for what is done in ctx, by their
+// place. Where it is too much, the error is of kind RateLimited, and the
+// allowance is there too. A client whose address is not known shares a limit with
+// all others of that kind: to let them pass would be a way round it.
+//
+// Who was refused is refused until their wait is over without asking the Store,
+// so that a flood costs no statements. The wait counts from before the Store was
+// asked, so it is never longer than the Store's.
+func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
+	rate := s.policy.Rate(class)
+	if rate == (Rate{}) {
+		return Allowance{Allowed: true}, nil
+	}
+	key := LimitKey(sha256.Sum256(fmt.Appendf(nil, "limit:%s %s", class, placeOf(ctx))))
+	now := s.now()
+	if r, ok := s.refusals.Get(key); ok && now.Before(r.until) {
+		return s.refuse(class, Allowance{
+			Limit: rate.Count, Window: rate.Window(), Reset: r.reset.Sub(now), RetryAfter: r.until.Sub(now),
+		})
+	}
+	a, err := s.store.TakeLimit(ctx, key, rate)
+	if err != nil {
+		return Allowance{}, err
+	}
+	if a.Allowed {
+		return a, nil
+	}
+	if a.RetryAfter > 0 {
+		s.refusals.Add(key, refusal{until: now.Add(a.RetryAfter), reset: now.Add(a.Reset)})
+	}
+	return s.refuse(class, a)
+}
+
+// Limited tells how many were refused because too many of a class came from one
+// client address, since the start of the process.
+func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[class].Load() }
+
+func (s *Service) refuse(class LimitClass, a Allowance) (Allowance, error) {
+	s.counts.limited[class].Add(1)
+	return a, &Error{
+		Kind: RateLimited, RetryAfter: a.RetryAfter,
+		Message: "too many requests of this kind from your network; wait for as many seconds as Retry-After says",
+	}
 }

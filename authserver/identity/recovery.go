@@ -35,7 +35,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return errSamePassword()
 	}
 	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
-	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, c.User.ID, newHash); err != nil {
+	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, c.User.ID, newHash, placeOf(ctx)); err != nil {
 		return storeFailure(err)
 	}
 	s.tell(ctx, e)
@@ -65,7 +65,7 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return err
 	}
-	c, err := s.store.FindPassword(ctx, ref)
+	c, err := s.store.FindPassword(ctx, ref, placeOf(ctx))
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -112,7 +112,7 @@ func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Creden
 		}
 		return err
 	}
-	after, err := s.store.FindPassword(ctx, ref)
+	after, err := s.store.FindPassword(ctx, ref, placeOf(ctx))
 	if err != nil {
 		return storeFailure(err)
 	}

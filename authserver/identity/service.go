@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/auth-gateway/auth-gateway/authserver/token"
 )
@@ -55,10 +56,13 @@ type Policy struct {
 	RecoveryTTL       time.Duration // of a recovery or email-change code
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
-	KeepAudit         bool          // the Store records events, and not only the log
-	SendsMail         bool          // owners are told of changes by mail; codes too where Exposure is public
-	LimitMails        Rate          // of mails that somebody asked for, by recipient
-	ServiceNames      []string      // words that are no password here: the issuer's host, for one
+	LimitSignIn       Rate          // of one client address, as the next two
+	LimitSignUp       Rate
+	LimitCodes        Rate
+	KeepAudit         bool     // the Store records events, and not only the log
+	SendsMail         bool     // owners are told of changes by mail; codes too where Exposure is public
+	LimitMails        Rate     // of mails that somebody asked for, by recipient
+	ServiceNames      []string // words that are no password here: the issuer's host, for one
 }
 
 // Service is the domain's whole surface. Its methods are safe for concurrent
@@ -72,11 +76,16 @@ type Service struct {
 	audit  *slog.Logger
 	now    func() time.Time
 	counts counters
+
+	refusals *lru.Cache[LimitKey, refusal] // those that are not over
 }
 
-// counters count what became of sessions; see Stats.
+// counters count what became of sessions, and who was refused; see Stats and
+// Limited.
 type counters struct {
 	opened, renewed, reused, ended atomic.Uint64
+
+	limited map[LimitClass]*atomic.Uint64 // every class is in it from the start
 }
 
 // Stats are counts since the start of the process.
@@ -138,10 +147,19 @@ func New(p Policy, d Dependencies) *Service {
 	if d.Audit == nil {
 		d.Audit = slog.New(slog.DiscardHandler)
 	}
-	return &Service{
+	s := &Service{
 		policy: p, store: d.Store, tokens: d.Tokens, hasher: d.Hasher,
 		audit: d.Audit, now: d.Now,
+		counts: counters{limited: map[LimitClass]*atomic.Uint64{}},
 	}
+	for _, class := range LimitClasses() {
+		s.counts.limited[class] = new(atomic.Uint64)
+	}
+	var err error
+	if s.refusals, err = lru.New[LimitKey, refusal](maxRefusals); err != nil {
+		panic("identity: " + err.Error()) // only for a size below one
+	}
+	return s
 }
 
 // Stats gives the counts so far.
@@ -232,8 +250,8 @@ func WithRequestID(ctx context.Context, id string) context.Context {
 type clientAddressKey struct{}
 
 // WithClientAddress marks what is done in ctx with the address of who asked for
-// it. It is there for limits; an address is personal data, and the audit trail
-// has none.
+// it, for the limits, the familiar places of an account, and the audit trail. An
+// address is personal data.
 func WithClientAddress(ctx context.Context, address netip.Addr) context.Context {
 	return context.WithValue(ctx, clientAddressKey{}, address)
 }

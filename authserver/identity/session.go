@@ -21,6 +21,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if !ok || !isPossiblePassword(password) {
 		return Tokens{}, errCredentials() // no account can have these: nothing to learn, nothing to count
 	}
+	login.From = placeOf(ctx)
 	c, err := s.store.FindCredentials(ctx, login)
 	if err != nil {
 		return Tokens{}, err
@@ -106,7 +107,7 @@ func (s *Service) newSession(ctx context.Context) NewSession {
 	ends := now.Add(s.policy.SessionLifetime)
 	return NewSession{
 		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
-		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx),
+		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx), From: placeOf(ctx),
 	}
 }
 

@@ -304,15 +304,13 @@ func TestAPersonHasOnlySoManySessions(t *testing.T) {
 	}
 }
 
-func TestTheAuditTrailNamesTheRequest(t *testing.T) {
+func TestTheAuditTrailNamesTheRequestAndTheClientsAddress(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	const address = "192.0.2.43" // is personal data
-	w.private[address] = true
-	ctx := identity.WithClientAddress(identity.WithRequestID(context.Background(), "request-7"), netip.MustParseAddr(address))
+	ctx := identity.WithClientAddress(identity.WithRequestID(context.Background(), "request-7"), netip.MustParseAddr("192.0.2.43"))
 	_, err := w.service.SignIn(ctx, p.username, p.password)
 	w.ok(err)
-	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7"`) != 1 || !strings.Contains(lines, `"user":"`+p.id+`"`) {
+	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7","address":"192.0.2.43"`) != 1 || !strings.Contains(lines, `"user":"`+p.id+`"`) {
 		t.Error(lines)
 	}
 }

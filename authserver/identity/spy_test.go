@@ -80,9 +80,9 @@ func (s *spy) FindUser(ctx context.Context, r identity.SessionRef) (identity.Use
 	return s.Store.FindUser(ctx, r)
 }
 
-func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef) (identity.Credentials, error) {
+func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef, from identity.Place) (identity.Credentials, error) {
 	s.note("FindPassword")
-	return s.Store.FindPassword(ctx, r)
+	return s.Store.FindPassword(ctx, r, from)
 }
 
 func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash, newHash string) error {
@@ -110,9 +110,9 @@ func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.C
 	return s.Store.FindRecovery(ctx, h)
 }
 
-func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string) error {
+func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string, from identity.Place) error {
 	s.note("RedeemRecovery")
-	return s.Store.RedeemRecovery(ctx, h, userID, newHash)
+	return s.Store.RedeemRecovery(ctx, h, userID, newHash, from)
 }
 
 func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, h identity.CodeHash, email, canonical string) (identity.User, error) {
@@ -165,4 +165,9 @@ func (s *spy) QueueEmailChange(ctx context.Context, r identity.SessionRef, m ide
 func (s *spy) TakeMail(ctx context.Context, t identity.MailTake) (identity.TakenMail, bool, error) {
 	s.note("TakeMail")
 	return s.Store.TakeMail(ctx, t)
+}
+
+func (s *spy) TakeLimit(ctx context.Context, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {
+	s.note("TakeLimit")
+	return s.Store.TakeLimit(ctx, k, r)
 }

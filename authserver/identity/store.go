@@ -28,6 +28,7 @@ type Store interface {
 	codeStore
 	sessionStore
 	mailStore
+	limitStore
 }
 
 type accountStore interface {
@@ -46,7 +47,8 @@ type accountStore interface {
 	// FindCredentials reads what a sign-in needs, in one statement: the account
 	// that has this canonical username or email (Found is false where there is
 	// none) and the failures counted against it, or against the login itself
-	// where there is no account.
+	// where there is no account. Those of an account are counted apart for each
+	// place that is familiar to it, and together for all others.
 	FindCredentials(ctx context.Context, login Login) (Credentials, error)
 
 	// CountFailure adds one failed password to those counted under key.
@@ -57,15 +59,15 @@ type accountStore interface {
 	UpdateUser(ctx context.Context, s SessionRef, p ProfileChange) (User, error)
 
 	// DeleteUser removes the user of a live session, and with them every
-	// session, code and counted failure. ErrNoSession.
+	// session, code, place and counted failure. ErrNoSession.
 	DeleteUser(ctx context.Context, s SessionRef) error
 
 	// FindUser reads the user of a live session, in one statement. ErrNoSession.
 	FindUser(ctx context.Context, s SessionRef) (User, error)
 
 	// FindPassword reads what a change of password needs, for the user of a
-	// live session. ErrNoSession.
-	FindPassword(ctx context.Context, s SessionRef) (Credentials, error)
+	// live session. Failures are counted as FindCredentials has them. ErrNoSession.
+	FindPassword(ctx context.Context, s SessionRef, from Place) (Credentials, error)
 
 	// ChangePassword replaces oldHash by newHash for the user of a live session,
 	// ends every other session of theirs, and removes their codes and counted
@@ -87,8 +89,8 @@ type codeStore interface {
 
 	// RedeemVerification uses up a Verification code: its user's email becomes
 	// verified, every session that was opened before ends, their other codes
-	// are removed, and the session n is opened. Of any number of calls at once
-	// one succeeds. ErrNoCode; ErrSuspended, and then the code still holds.
+	// are removed, and the session n is opened; n.From becomes familiar. Of any
+	// number of calls at once one succeeds. ErrNoCode; ErrSuspended, and then the code still holds.
 	RedeemVerification(ctx context.Context, h CodeHash, n NewSession) (User, error)
 
 	// FindRecovery reads whom a live Recovery code belongs to, without using it
@@ -97,9 +99,10 @@ type codeStore interface {
 
 	// RedeemRecovery uses up a Recovery code of the user userID: newHash becomes
 	// their password, their email is verified (they read it), and every session,
-	// code and counted failure of theirs goes. A suspended account stays
-	// suspended. Of any number of calls at once one succeeds. ErrNoCode.
-	RedeemRecovery(ctx context.Context, h CodeHash, userID, newHash string) error
+	// code and counted failure of theirs goes; from becomes familiar. A suspended
+	// account stays suspended. Of any number of calls at once one succeeds.
+	// ErrNoCode.
+	RedeemRecovery(ctx context.Context, h CodeHash, userID, newHash string, from Place) error
 
 	// RedeemEmailChange uses up an EmailChange code of the user of a live
 	// session: email becomes their address, verified where the code was made
@@ -112,9 +115,12 @@ type codeStore interface {
 type sessionStore interface {
 	// OpenSession inserts a session, in one statement, if the account is still
 	// as its Credentials were read: the same password hash, not suspended, and
-	// not failed at by others meanwhile (n.Failures). It forgets the counted
-	// failures, stores n.Rehash where that is not empty, and removes the oldest
-	// sessions of the user beyond n.Keep. ErrStale where the account has changed.
+	// not failed at by others meanwhile (n.Failures). It forgets the failures
+	// counted under n.ThrottleKey and no others, for an attack from elsewhere goes
+	// on. It stores n.Rehash where that is not empty, and removes the oldest
+	// sessions of the user beyond n.Keep. n.From, where it is known, becomes
+	// familiar; of more than FamiliarPlaces those seen last stay so. ErrStale where
+	// the account has changed.
 	OpenSession(ctx context.Context, n NewSession) error
 
 	// FindSession reads a live session and its user, in one statement.
@@ -185,10 +191,23 @@ type mailStore interface {
 	CountMails(ctx context.Context) (queued int, oldest time.Duration, err error)
 }
 
-// Login is what someone signs in with: one of the two.
+type limitStore interface {
+	// TakeLimit counts one more under key, in one statement, if rate allows it;
+	// where it does not, nothing is counted. What was counted comes back one by
+	// one, by the store's own clock (the generic cell rate algorithm). Of any
+	// number of calls at once, for a key that is unused, rate.Count are allowed.
+	// A store may forget all that it has counted, but nothing in part.
+	TakeLimit(ctx context.Context, key LimitKey, rate Rate) (Allowance, error)
+}
+
+// FamiliarPlaces is how many familiar places an account may have.
+const FamiliarPlaces = 20
+
+// Login is what someone signs in with, which is one of the two, and from where.
 type Login struct {
 	CanonicalUsername string
 	CanonicalEmail    string
+	From              Place
 }
 
 // NewUser is an account to be created.
@@ -246,8 +265,9 @@ type Credentials struct {
 	SinceFailure time.Duration
 }
 
-// ThrottleKey names what wrong passwords are counted against: an account, or a
-// login that no account has. It is a digest, so that the table tells nobody
+// ThrottleKey names what wrong passwords are counted against: an account, for all
+// strangers together; an account and a place that is familiar to it; or a login
+// that no account has. It is a digest, so that the table tells nobody
 // which names were tried, and its rows have one size.
 type ThrottleKey [32]byte
 
@@ -266,6 +286,7 @@ type NewSession struct {
 	// UserAgent is what the client called itself, for its owner to recognise the
 	// session by; see WithUserAgent.
 	UserAgent string
+	From      Place
 
 	// For OpenSession alone:
 	PasswordHash string      // as it was read

@@ -6,9 +6,10 @@ import "time"
 // login) may have before each further try has to wait.
 const freeFailures = 10
 
-// maxThrottle bounds the wait, so that a stranger who keeps failing slows the
-// owner down but never locks them out for long. At one try a minute, guessing
-// is 525,600 tries a year.
+// maxThrottle bounds the wait, so that strangers who keep failing slow down an
+// owner in a place where they have never signed in, but never lock them out for
+// long; from a familiar place the owner does not notice. At one try a minute,
+// guessing is 525,600 tries a year.
 const maxThrottle = time.Minute
 
 // throttleDelay is how long after the last of so many failures in a row the

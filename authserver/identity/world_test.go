@@ -208,7 +208,11 @@ func (w *world) logAndTableAgree() {
 	w.ok(err)
 	for _, e := range events {
 		members := map[string]any{"msg": string(e.Name)}
-		for name, value := range map[string]string{"user": e.UserID, "session": e.SessionID, "request_id": e.RequestID} {
+		address := ""
+		if e.Address.IsValid() {
+			address = e.Address.String()
+		}
+		for name, value := range map[string]string{"user": e.UserID, "session": e.SessionID, "request_id": e.RequestID, "address": address} {
 			if value != "" {
 				members[name] = value
 			}

@@ -66,19 +66,20 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 	const (
 		find = `SELECT ` + credentialColumns + `
 			FROM (SELECT $1::text COLLATE "C" AS canonical) login
+			CROSS JOIN (SELECT $2::text AS place) client
 			LEFT JOIN users u ON `
 		count = ` = login.canonical
-			CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL
+			CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL AND NOT ` + isFamiliar + `
 				THEN sha256(convert_to('name:' || login.canonical, 'UTF8'))
-				ELSE ` + userThrottle + ` END AS key) k
+				ELSE ` + accountThrottle + ` END AS key) k
 			LEFT JOIN throttles t ON t.key = k.key`
 		byUsername = find + `u.canonical_username` + count
 		byEmail    = find + `u.canonical_email` + count
 	)
 	if login.CanonicalEmail != "" {
-		return s.findCredentials(ctx, byEmail, login.CanonicalEmail)
+		return s.findCredentials(ctx, byEmail, login.CanonicalEmail, login.From)
 	}
-	return s.findCredentials(ctx, byUsername, login.CanonicalUsername)
+	return s.findCredentials(ctx, byUsername, login.CanonicalUsername, login.From)
 }
 
 // findCredentials runs a query for credentialColumns.
@@ -143,27 +144,28 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 }
 
 // FindPassword implements identity.Store.
-func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (identity.Credentials, error) {
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Place) (identity.Credentials, error) {
 	const sql = `
 		SELECT ` + credentialColumns + `
 		FROM sessions s, users u
-		CROSS JOIN LATERAL (SELECT ` + userThrottle + ` AS key) k
+		CROSS JOIN (SELECT $4::text AS place) client
+		CROSS JOIN LATERAL (SELECT ` + accountThrottle + ` AS key) k
 		LEFT JOIN throttles t ON t.key = k.key
 		WHERE ` + isLive
-	c, err := s.findCredentials(ctx, sql, refArgs(ref)...)
+	c, err := s.findCredentials(ctx, sql, refArgs(ref, from)...)
 	return c, noRowsIs(err, identity.ErrNoSession)
 }
 
-// DeleteUser implements identity.Store. Sessions and codes go by their foreign
-// keys.
+// DeleteUser implements identity.Store. Sessions, codes and places go by their
+// foreign keys, at the end of the statement.
 func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	const sql = `
-		WITH gone AS (
-			DELETE FROM users u WHERE u.id = $1 RETURNING ` + userThrottle + ` AS key
+		WITH changed AS (
+			DELETE FROM users u WHERE u.id = $1 RETURNING u.id, ` + userThrottle + ` AS throttle
 		), audited AS (
-			` + insertEvent + `gone, jsonb_to_record($2::jsonb)` + asEvent + `
+			` + insertEvent + `changed, jsonb_to_record($2::jsonb)` + asEvent + `
 		)
-		DELETE FROM throttles t USING gone WHERE t.key = gone.key`
+		DELETE FROM throttles WHERE key IN (` + allThrottles + `)`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
@@ -186,7 +188,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 		), voided AS (
 			DELETE FROM codes c USING changed WHERE c.user_id = changed.id
 		), forgiven AS (
-			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
+			DELETE FROM throttles WHERE key IN (` + allThrottles + `)
 		), audited AS (
 			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
 		), noticed AS (

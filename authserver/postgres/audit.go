@@ -11,9 +11,9 @@ import (
 // nothing was, and jsonb_to_record of the parameter that eventArg gives. As a part
 // of the statement that makes the change it costs no round trip.
 const (
-	insertEvent = `INSERT INTO audit_events (event, user_id, session_id, request_id, details)
-		SELECT e.event, e.user_id, e.session_id, e.request_id, e.details FROM `
-	asEvent = ` AS e(event text, user_id uuid, session_id uuid, request_id text, details jsonb)
+	insertEvent = `INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+		SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details FROM `
+	asEvent = ` AS e(event text, user_id uuid, session_id uuid, request_id text, address inet, details jsonb)
 		WHERE e.event IS NOT NULL`
 )
 
@@ -23,6 +23,7 @@ type auditEvent struct {
 	UserID    string             `json:"user_id,omitempty"`
 	SessionID string             `json:"session_id,omitempty"`
 	RequestID string             `json:"request_id,omitempty"`
+	Address   string             `json:"address,omitempty"`
 	Details   map[string]any     `json:"details,omitempty"`
 }
 
@@ -39,6 +40,9 @@ func eventArg(ctx context.Context) any {
 	}
 	if identity.IsUUID(e.SessionID) {
 		arg.SessionID = e.SessionID
+	}
+	if e.Address.IsValid() {
+		arg.Address = e.Address.WithZone("").String() // inet has no zones
 	}
 	if len(e.Details) > 0 {
 		arg.Details = map[string]any{}

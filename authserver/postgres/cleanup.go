@@ -14,29 +14,30 @@ const throttleMemory = 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	Users, Sessions, Codes, Throttles, Limits, Events int64
+	Users, Sessions, Codes, Throttles, Limits, Events, Places int64
 }
 
 // DeleteExpired removes at most batch of each: accounts that nobody has ever
 // verified, unverifiedFor after their creation; sessions that had ended by now,
 // on the day after; codes that have expired; failures that were counted long ago;
-// limits of which nothing is used up; and events older than eventsFor. One process at a time does it, and the others
+// limits of which nothing is used up; places that were not seen for placeMemory;
+// and events older than eventsFor. One process at a time does it, and the others
 // remove nothing; where a count reaches batch there is more to do. It waits for
 // no lock.
 func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int) (Deleted, error) {
 	const (
 		tryLock = `SELECT pg_try_advisory_xact_lock($1)`
 		users   = `
-			WITH gone AS (
+			WITH changed AS (
 				DELETE FROM users u WHERE u.id IN (
 					SELECT id FROM users
 					WHERE activated_at IS NULL AND created_at < now() - $1::interval
 					ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-				RETURNING ` + userThrottle + ` AS key
+				RETURNING u.id, ` + userThrottle + ` AS throttle
 			), forgotten AS (
-				DELETE FROM throttles t USING gone WHERE t.key = gone.key
+				DELETE FROM throttles WHERE key IN (` + allThrottles + `)
 			)
-			SELECT count(*) FROM gone`
+			SELECT count(*) FROM changed`
 		// The day is what has an index; see the table.
 		sessions = `
 			WITH gone AS (
@@ -83,6 +84,15 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor,
 				RETURNING id
 			)
 			SELECT count(*) FROM gone`
+		places = `
+			WITH gone AS (
+				DELETE FROM familiar_places WHERE (user_id, place) IN (
+					SELECT user_id, place FROM familiar_places
+					WHERE last_seen_at < now() - $1::interval
+					ORDER BY last_seen_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING place
+			)
+			SELECT count(*) FROM gone`
 	)
 	var deleted Deleted
 	err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -103,6 +113,9 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor,
 			return err
 		}
 		if err := tx.QueryRow(ctx, throttles, throttleMemory, batch).Scan(&deleted.Throttles); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, places, placeMemory, batch).Scan(&deleted.Places); err != nil {
 			return err
 		}
 		if err := tx.QueryRow(ctx, limits, batch).Scan(&deleted.Limits); err != nil {

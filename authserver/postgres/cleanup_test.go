@@ -42,16 +42,17 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second' WHERE user_id IN `+theirs)
 	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = now() - interval '25 hours'
 		WHERE key IN (SELECT sha256(convert_to('user:' || id::text, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
+	postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = now() - interval '91 days' WHERE user_id IN `+theirs)
 	postgrestest.Exec(t, c, `UPDATE limits SET until = now() - interval '1 second'
 		WHERE key IN (SELECT sha256(convert_to('mail:' || canonical_email, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
 	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
 
 	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
-	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3}); err != nil || deleted != want {
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3, Places: 3}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
-	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2}); err != nil || deleted != want {
+	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2, Places: 2}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
@@ -59,7 +60,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	// Of the three accounts one went, with its session, code and throttle.
-	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 17, "throttles": 17, "limits": 15, "mails": 20, "audit_events": 15} {
+	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 17, "throttles": 17, "limits": 15, "mails": 20, "familiar_places": 17, "audit_events": 15} {
 		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
 			t.Errorf("%d %s are left; want %d", got, table, want)
 		}
@@ -154,6 +155,8 @@ func TestTheSchemaHoldsTheInvariants(t *testing.T) {
 		"a mail to nobody":                `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', '', '')`,
 		"a mail to an endless address":    `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', repeat('a', 255), 'a@b')`,
 		"a mail of an endless language":   `INSERT INTO mails (purpose, recipient, canonical_recipient, language) VALUES ('x', 'a@b', 'a@b', repeat('a', 257))`,
+		"a place of nobody":               `INSERT INTO familiar_places (user_id, place, last_seen_at) VALUES (gen_random_uuid(), sha256('x'), now())`,
+		"a place that is no digest":       `INSERT INTO familiar_places (user_id, place, last_seen_at) SELECT id, '192.0.2.1', now() FROM users`,
 		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
 	} {
 		within(t, db, func(tx *sql.Tx) {

@@ -104,7 +104,9 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			DELETE FROM codes c USING used WHERE c.user_id = used.user_id AND c.hash <> $1
 		), ended AS (
 			DELETE FROM sessions s USING used WHERE s.user_id = used.user_id
-		), opened AS (
+		), account AS (
+			SELECT used.user_id AS id FROM used
+		), ` + becomesFamiliar + `$9` + fromNowOn + `, opened AS (
 			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at, user_agent)
 			SELECT $3, u.id, u.scope, $4, $4, $5, $6, $7 FROM used JOIN users u ON u.id = used.user_id
 		), verified AS (
@@ -128,7 +130,7 @@ func (s *Store) RedeemVerification(ctx context.Context, h identity.CodeHash, n i
 			return identity.ErrSuspended
 		}
 		err := tx.QueryRow(ctx, redeem, h[:], id(userID),
-			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent, eventArg(ctx)).Scan(userPlaces(&owner)...)
+			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent, eventArg(ctx), n.From).Scan(userPlaces(&owner)...)
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 	return owner, err
@@ -148,7 +150,7 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (identity
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string, from identity.Place) error {
 	const sql = `
 		WITH used AS (
 			DELETE FROM codes c
@@ -165,8 +167,10 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 			FROM used
 			WHERE u.id = used.user_id
 			RETURNING u.id, u.email, u.canonical_email, u.username, u.language, ` + userThrottle + ` AS throttle
-		), forgiven AS (
-			DELETE FROM throttles t USING changed WHERE t.key = changed.throttle
+		), account AS (
+			SELECT changed.id FROM changed
+		), ` + becomesFamiliar + `$6` + fromNowOn + `, forgiven AS (
+			DELETE FROM throttles WHERE key IN (` + allThrottles + `)
 		), audited AS (
 			` + insertEvent + `used, jsonb_to_record($4::jsonb)` + asEvent + `
 		), noticed AS (
@@ -177,7 +181,7 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 		if err := lockUser(ctx, tx, userID); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash, eventArg(ctx), noticeArg(ctx)).Scan()
+		err := tx.QueryRow(ctx, sql, h[:], id(userID), newHash, eventArg(ctx), noticeArg(ctx), from).Scan()
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 }

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"database/sql"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 		return store, func(d time.Duration) {
 			postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
+			postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = last_seen_at - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE limits SET until = until - $1::interval`, d.String())
 			postgrestest.Exec(t, c, `UPDATE mails SET due_at = due_at - $1::interval, created_at = created_at - $1::interval`, d.String())
 		}
@@ -48,15 +50,19 @@ func (s hooked) Suspend(_ context.Context, userID string, suspended bool) error 
 // Events implements identitytest.Auditor.
 func (s hooked) Events(ctx context.Context) (events []identity.Event, err error) {
 	rows, err := connect(s.t, s.config).QueryContext(ctx, `SELECT event, coalesce(user_id::text, ''), coalesce(session_id::text, ''),
-		coalesce(request_id, '') FROM audit_events ORDER BY id`)
+		coalesce(request_id, ''), coalesce(host(address), '') FROM audit_events ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var e identity.Event
-		if err := rows.Scan(&e.Name, &e.UserID, &e.SessionID, &e.RequestID); err != nil {
+		var address string
+		if err := rows.Scan(&e.Name, &e.UserID, &e.SessionID, &e.RequestID, &address); err != nil {
 			return nil, err
+		}
+		if address != "" {
+			e.Address = netip.MustParseAddr(address)
 		}
 		events = append(events, e)
 	}

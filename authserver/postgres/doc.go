@@ -7,11 +7,13 @@
 //
 //	users ◀──── codes      at most one of each purpose; only the SHA-256 is kept
 //	      ◀──── sessions   one row a session; a token has none
-//	throttles              wrong passwords; a digest names the account or the login
+//	      ◀──── familiar_places   where its owner has signed in; digests
+//	throttles              wrong passwords; a digest names the account, a place of it, or the login
 //	mails                  to be sent; holds no code, refers to nothing, and outlives accounts
 //	limits                 what is used up of a limit; a digest names whose; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
-//	audit_events           what happened, by ids; refers to nothing, and outlives accounts
+//	audit_events           what happened, by ids and client addresses; refers to nothing, and
+//	                       outlives accounts until its retention is over
 //
 // # Who waits for whom
 //

@@ -38,7 +38,7 @@ func newCode(p identity.Purpose) identity.NewCode {
 
 func newSession(u identity.User, now time.Time) identity.NewSession {
 	return identity.NewSession{
-		ID: newID(), UserID: u.ID, Scope: "profile email", Keep: 10,
+		ID: newID(), UserID: u.ID, Scope: "profile email", Keep: 10, From: "192.0.2.9/32",
 		OpenedAt: now, ExpiresAt: now.Add(24 * time.Hour), EndsAt: now.Add(30 * 24 * time.Hour),
 		PasswordHash: passwordHash, FailureLimit: 10, ThrottleKey: sha256.Sum256([]byte("user:" + u.ID)),
 	}
@@ -95,6 +95,8 @@ func fill(t testing.TB, c postgres.Config, accounts int) {
 		 SELECT sha256(convert_to('code' || id::text, 'UTF8')), id, 'recovery', now() + interval '1 hour' FROM users LIMIT $1`,
 		`INSERT INTO throttles (key, failures, last_failure_at)
 		 SELECT sha256(convert_to('user:' || id::text, 'UTF8')), 3, now() FROM users LIMIT $1`,
+		`INSERT INTO familiar_places (user_id, place, last_seen_at)
+		 SELECT id, sha256(convert_to('place:' || id::text || ' 192.0.2.1/32', 'UTF8')), now() FROM users LIMIT $1`,
 		`INSERT INTO audit_events (event, user_id) SELECT 'signed in', id FROM users LIMIT $1`,
 		`INSERT INTO limits (key, until) SELECT sha256(convert_to('mail:' || canonical_email, 'UTF8')), now() + interval '1 hour'
 		 FROM users LIMIT $1`,
@@ -119,7 +121,9 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	verification := newCode(identity.Verification)
 	u, err := store.CreateUser(ctx, newUser(name), verification)
 	ok(err)
-	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name})
+	_, err = store.TakeLimit(ctx, sha256.Sum256([]byte(name)), identity.Rate{Count: 1, Per: time.Hour})
+	ok(err)
+	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name, From: "192.0.2.1/32"})
 	ok(err)
 	quiet := newUser("quiet-" + name)
 	_, err = store.CreateUserQuietly(ctx, quiet, newMail(identity.MailVerification, quiet.Email))
@@ -139,7 +143,7 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	_, _, err = store.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: now, Lifetime: 48 * time.Hour})
 	ok(err)
-	_, err = store.FindPassword(ctx, ref)
+	_, err = store.FindPassword(ctx, ref, "")
 	ok(err)
 	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
 	ok(err)
@@ -156,7 +160,7 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	_, err = store.FindRecovery(ctx, recovery.Hash)
 	ok(err)
-	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash))
+	ok(store.RedeemRecovery(ctx, recovery.Hash, u.ID, passwordHash, "192.0.2.8/32"))
 	ok(store.QueueMail(ctx, newMail(identity.MailVerification, quiet.Email)))
 	ok(store.QueueMail(ctx, newMail(identity.MailRecovery, change.Target)))
 	ref = open(t, store, u, now)

@@ -35,8 +35,8 @@ const credentialColumns = userColumns + `,
 		k.key, coalesce(t.failures, 0),
 		coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint`
 
-// userThrottle is the key under which the failures of the user u are counted.
-// It is a digest, as that of an unknown login is: keys tell nobody anything.
+// userThrottle is the key under which the failures of the user u are counted that
+// are strangers'. It is a digest, as that of an unknown login is: keys tell nobody anything.
 const userThrottle = `sha256(convert_to('user:' || u.id::text, 'UTF8'))`
 
 // credentialPlaces is where credentialColumns go to; finish converts what

@@ -99,7 +99,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			return err
 		}},
 		{"FindPassword", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
-			_, err := store.FindPassword(ctx, ref)
+			_, err := store.FindPassword(ctx, ref, "")
 			return err
 		}},
 		{"AdvanceSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
@@ -123,6 +123,15 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		}},
 		{"OpenSession", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.OpenSession(ctx, newSession(u, now))
+		}},
+		{"OpenSession from a place", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			n := newSession(u, now)
+			n.From = "192.0.2.1/32"
+			return store.OpenSession(ctx, n)
+		}},
+		{"TakeLimit", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.TakeLimit(ctx, sha256.Sum256([]byte(u.ID)), identity.Rate{Count: 1, Per: time.Hour})
+			return err
 		}},
 		{"OpenSession with a new hash", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			n := newSession(u, now)
@@ -248,7 +257,7 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places') ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}

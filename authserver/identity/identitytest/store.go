@@ -20,8 +20,9 @@ type Store struct {
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	limits    map[string]time.Time // by recipient: when nothing is used up any more
-	mails     []*mail              // in the order in which they were queued
+	places    map[string]map[identity.ThrottleKey]time.Time // by user: when each was last seen
+	limits    map[string]time.Time                          // by recipient or key: when nothing is used up any more
+	mails     []*mail                                       // in the order in which they were queued
 	mailIDs   int64
 	events    []identity.Event
 }
@@ -70,6 +71,7 @@ func NewStore(now func() time.Time) *Store {
 		codes:     make(map[identity.CodeHash]code),
 		sessions:  make(map[string]*session),
 		throttles: make(map[identity.ThrottleKey]throttle),
+		places:    make(map[string]map[identity.ThrottleKey]time.Time),
 		limits:    make(map[string]time.Time),
 	}
 }

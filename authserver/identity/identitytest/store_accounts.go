@@ -3,6 +3,7 @@ package identitytest
 import (
 	"context"
 	"crypto/sha256"
+	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
@@ -70,7 +71,7 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 	for _, u := range s.users {
 		if login.CanonicalUsername != "" && u.canonicalUsername == login.CanonicalUsername ||
 			login.CanonicalEmail != "" && u.canonicalEmail == login.CanonicalEmail {
-			return s.credentials(u), nil
+			return s.credentials(u, login.From), nil
 		}
 	}
 	unknown := identity.Credentials{ThrottleKey: sha256.Sum256([]byte("name:" + login.CanonicalUsername + login.CanonicalEmail))}
@@ -78,7 +79,7 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 	return unknown, nil
 }
 
-func (s *Store) credentials(u *user) identity.Credentials {
+func (s *Store) credentials(u *user, from identity.Place) identity.Credentials {
 	c := identity.Credentials{
 		Found:        true,
 		User:         u.User,
@@ -86,6 +87,10 @@ func (s *Store) credentials(u *user) identity.Credentials {
 		Activated:    u.activated,
 		Suspended:    u.suspended,
 		ThrottleKey:  userThrottle(u.ID),
+	}
+	here := placeThrottle(u.ID, from)
+	if _, familiar := s.places[u.ID][here]; familiar {
+		c.ThrottleKey = here
 	}
 	s.countFailures(&c)
 	return c
@@ -100,6 +105,41 @@ func (s *Store) countFailures(c *identity.Credentials) {
 
 func userThrottle(userID string) identity.ThrottleKey {
 	return sha256.Sum256([]byte("user:" + userID))
+}
+
+func placeThrottle(userID string, from identity.Place) identity.ThrottleKey {
+	return sha256.Sum256([]byte("place:" + userID + " " + string(from)))
+}
+
+// forgetFailures forgets what was counted against an account, from wherever.
+func (s *Store) forgetFailures(userID string) {
+	delete(s.throttles, userThrottle(userID))
+	for place := range s.places[userID] {
+		delete(s.throttles, place)
+	}
+}
+
+// becomesFamiliar remembers a place of a user; where these are too many, the one
+// that was not seen for longest goes.
+func (s *Store) becomesFamiliar(userID string, from identity.Place) {
+	if from == "" {
+		return
+	}
+	known := s.places[userID]
+	if known == nil {
+		known = map[identity.ThrottleKey]time.Time{}
+		s.places[userID] = known
+	}
+	known[placeThrottle(userID, from)] = s.now()
+	for len(known) > identity.FamiliarPlaces {
+		var oldest identity.ThrottleKey
+		for place, seen := range known {
+			if first, ok := known[oldest]; !ok || seen.Before(first) {
+				oldest = place
+			}
+		}
+		delete(known, oldest)
+	}
 }
 
 // CountFailure implements identity.Store.
@@ -152,7 +192,8 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	}
 	s.dropSessions(u.ID, "")
 	s.dropCodes(u.ID)
-	delete(s.throttles, userThrottle(u.ID))
+	s.forgetFailures(u.ID)
+	delete(s.places, u.ID)
 	delete(s.users, u.ID)
 	s.record(ctx, u.ID)
 	return nil
@@ -172,7 +213,7 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 }
 
 // FindPassword implements identity.Store.
-func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (identity.Credentials, error) {
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Place) (identity.Credentials, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.Credentials{}, err
@@ -181,7 +222,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef) (iden
 	if err != nil {
 		return identity.Credentials{}, err
 	}
-	return s.credentials(u), nil
+	return s.credentials(u, from), nil
 }
 
 // ChangePassword implements identity.Store.
@@ -201,7 +242,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 	u.UpdatedAt = s.now()
 	s.dropSessions(u.ID, ref.ID)
 	s.dropCodes(u.ID)
-	delete(s.throttles, userThrottle(u.ID))
+	s.forgetFailures(u.ID)
 	s.record(ctx, u.ID)
 	s.notice(ctx, u)
 	return nil

@@ -85,11 +85,11 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (identity
 	if err != nil {
 		return identity.Credentials{}, err
 	}
-	return s.credentials(s.users[c.userID]), nil
+	return s.credentials(s.users[c.userID], ""), nil
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string, from identity.Place) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -107,7 +107,8 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID,
 	u.UpdatedAt = s.now()
 	s.dropCodes(userID)
 	s.dropSessions(userID, "")
-	delete(s.throttles, userThrottle(userID))
+	s.forgetFailures(userID)
+	s.becomesFamiliar(userID, from)
 	s.record(ctx, userID)
 	s.notice(ctx, u)
 	return nil

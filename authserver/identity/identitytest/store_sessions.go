@@ -54,6 +54,7 @@ func (s *Store) prune(userID string, keep int) {
 }
 
 func (s *Store) putSession(userID, scope string, n identity.NewSession) {
+	s.becomesFamiliar(userID, n.From)
 	s.sessions[n.ID] = &session{
 		id: n.ID, userID: userID, scope: scope,
 		openedAt: n.OpenedAt, refreshedAt: n.OpenedAt,

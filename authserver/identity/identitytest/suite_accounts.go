@@ -183,7 +183,7 @@ var accountSentences = []sentence{
 		s.ok(err)
 		_, err = s.RedeemVerification(s.Context(), code, s.session(again))
 		s.is(err, identity.ErrNoCode)
-		s.is(s.RedeemRecovery(s.Context(), recovery, again.ID, otherHash), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), recovery, again.ID, otherHash, ""), identity.ErrNoCode)
 		equal(s, s.credentials(again).Failures, 0)
 		if s.credentials(again).ThrottleKey == key {
 			s.Error("the new account has the old one's throttle")
@@ -197,7 +197,7 @@ var accountSentences = []sentence{
 		got, err := s.FindUser(s.Context(), ref)
 		s.ok(err)
 		equal(s, got, u)
-		c, err := s.FindPassword(s.Context(), ref)
+		c, err := s.FindPassword(s.Context(), ref, "")
 		s.ok(err)
 		want := s.credentials(u)
 		want.SinceFailure, c.SinceFailure = 0, 0
@@ -283,7 +283,7 @@ func (s *suite) refuses(name string, ref identity.SessionRef, code identity.Code
 	calls := map[string]func() error{
 		"FindUser":     func() error { _, err := s.FindUser(ctx, ref); return err },
 		"FindSession":  func() error { _, err := s.FindSession(ctx, ref); return err },
-		"FindPassword": func() error { _, err := s.FindPassword(ctx, ref); return err },
+		"FindPassword": func() error { _, err := s.FindPassword(ctx, ref, ""); return err },
 		"UpdateUser": func() error {
 			_, err := s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &first})
 			return err

@@ -3,6 +3,7 @@ package identitytest
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -99,8 +100,8 @@ var changes = []change{
 	}},
 	{"RedeemRecovery", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
 		h := s.issue(u, identity.Recovery)
-		s.ok(s.RedeemRecovery(ctx, h, u.ID, otherHash))
-		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, u.ID, otherHash), identity.ErrNoCode) }
+		s.ok(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""))
+		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""), identity.ErrNoCode) }
 	}},
 	{"RedeemEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		h := s.issueEmailChange(ref, "")
@@ -156,7 +157,7 @@ var auditSentences = func() (sentences []sentence) {
 			ref := s.open(u)
 			equal(s, len(s.recorded()), 0) // nothing was asked to be
 			e := identity.Event{
-				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1",
+				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1", Address: netip.MustParseAddr("192.0.2.1"),
 				Details: []slog.Attr{slog.Int("number", 5), slog.String("text", "x")},
 			}
 			ctx := identity.WithEvent(s.Context(), e)
@@ -209,7 +210,7 @@ var auditSentences = func() (sentences []sentence) {
 			u, _ := s.create("ada")
 			h := s.issue(u, identity.Recovery)
 			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "reset", UserID: u.ID})
-			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, u.ID, otherHash) }), 1)
+			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, u.ID, otherHash, "") }), 1)
 			equal(s, len(s.recorded()), 1)
 		}},
 	)
@@ -217,5 +218,8 @@ var auditSentences = func() (sentences []sentence) {
 
 // same compares events without their details.
 func same(a, b identity.Event) bool {
-	return slices.Equal([]string{string(a.Name), a.UserID, a.SessionID, a.RequestID}, []string{string(b.Name), b.UserID, b.SessionID, b.RequestID})
+	members := func(e identity.Event) []string {
+		return []string{string(e.Name), e.UserID, e.SessionID, e.RequestID, e.Address.String()}
+	}
+	return slices.Equal(members(a), members(b))
 }

@@ -14,7 +14,7 @@ var codeSentences = []sentence{
 		second := s.issue(u, identity.Recovery)
 		_, err := s.FindRecovery(s.Context(), first)
 		s.is(err, identity.ErrNoCode)
-		s.is(s.RedeemRecovery(s.Context(), first, u.ID, otherHash), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), first, u.ID, otherHash, ""), identity.ErrNoCode)
 		_, err = s.FindRecovery(s.Context(), second)
 		s.ok(err)
 
@@ -55,7 +55,7 @@ var codeSentences = []sentence{
 				return err
 			case identity.Recovery:
 				_, err := s.FindRecovery(s.Context(), h)
-				return errors.Join(err, s.RedeemRecovery(s.Context(), h, u.ID, otherHash))
+				return errors.Join(err, s.RedeemRecovery(s.Context(), h, u.ID, otherHash, ""))
 			default:
 				_, err := s.RedeemEmailChange(s.Context(), ref, h, "new@example.com", "new@example.com")
 				return err
@@ -84,7 +84,7 @@ var codeSentences = []sentence{
 		s.advance(2 * time.Minute)
 		_, err = s.FindRecovery(s.Context(), recovery)
 		s.is(err, identity.ErrNoCode)
-		s.is(s.RedeemRecovery(s.Context(), recovery, u.ID, otherHash), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), recovery, u.ID, otherHash, ""), identity.ErrNoCode)
 		_, err = s.RedeemVerification(s.Context(), verification, s.session(u))
 		s.is(err, identity.ErrNoCode)
 		_, err = s.RedeemEmailChange(s.Context(), ref, change, "new@example.com", "new@example.com")
@@ -149,7 +149,7 @@ var codeSentences = []sentence{
 		change := s.issueEmailChange(opened, "")
 		h := s.issue(u, identity.Recovery)
 		s.fail(u, 3)
-		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash))
+		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash, ""))
 		c := s.credentials(u)
 		equal(s, c.PasswordHash, otherHash)
 		equal(s, c.Failures, 0)
@@ -157,7 +157,7 @@ var codeSentences = []sentence{
 		equal(s, c.User.EmailVerified, true)
 		s.ended(opened)
 		s.alive(others)
-		s.is(s.RedeemRecovery(s.Context(), h, u.ID, passwordHash), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), h, u.ID, passwordHash, ""), identity.ErrNoCode)
 		_, err := s.RedeemVerification(s.Context(), verification, s.session(u))
 		s.is(err, identity.ErrNoCode)
 
@@ -172,17 +172,17 @@ var codeSentences = []sentence{
 		other, _ := s.create("grace")
 		h := s.issue(u, identity.Recovery)
 		for _, id := range []string{other.ID, newID(), "no id", ""} {
-			s.is(s.RedeemRecovery(s.Context(), h, id, otherHash), identity.ErrNoCode)
+			s.is(s.RedeemRecovery(s.Context(), h, id, otherHash, ""), identity.ErrNoCode)
 		}
 		equal(s, s.credentials(other).PasswordHash, passwordHash)
 		equal(s, s.credentials(u).PasswordHash, passwordHash)
-		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash))
+		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash, ""))
 	}},
 	{"RedeemRecovery leaves a suspended account suspended", func(s *suite) {
 		u, _ := s.create("ada")
 		h := s.issue(u, identity.Recovery)
 		s.suspend(u, true)
-		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash))
+		s.ok(s.RedeemRecovery(s.Context(), h, u.ID, otherHash, ""))
 		equal(s, s.credentials(u).Suspended, true)
 		equal(s, s.credentials(u).PasswordHash, otherHash)
 	}},

@@ -218,12 +218,12 @@ var mailSentences = []sentence{
 		equal(s, m.Age >= 2*codeTTL, true)
 		_, err := s.FindRecovery(s.Context(), first)
 		s.ok(err)
-		s.is(s.RedeemRecovery(s.Context(), former, u.ID, otherHash), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), former, u.ID, otherHash, ""), identity.ErrNoCode)
 		s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
 		_, second := s.next()
 		_, err = s.FindRecovery(s.Context(), first)
 		s.is(err, identity.ErrNoCode)
-		s.ok(s.RedeemRecovery(s.Context(), second, u.ID, otherHash))
+		s.ok(s.RedeemRecovery(s.Context(), second, u.ID, otherHash, ""))
 	}},
 	{"the code of a mail and its event are both there, or neither", func(s *suite) {
 		u, _ := s.create("ada")
@@ -336,7 +336,7 @@ var mailSentences = []sentence{
 		recovery := s.issue(u, identity.Recovery)
 		for _, refused := range []error{
 			s.ChangePassword(told, ref, otherHash, passwordHash),
-			s.RedeemRecovery(told, recovery, newID(), otherHash),
+			s.RedeemRecovery(told, recovery, newID(), otherHash, ""),
 			func() error { _, err := s.RedeemEmailChange(told, ref, newHash(), newAddress, newAddress); return err }(),
 		} {
 			equal(s, refused != nil, true)
@@ -345,7 +345,7 @@ var mailSentences = []sentence{
 		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
 		m, _ := s.next()
 		s.says(m, want)
-		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), u.ID, passwordHash))
+		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), u.ID, passwordHash, ""))
 		m, _ = s.next()
 		s.says(m, want)
 		ref = s.open(u)
@@ -357,7 +357,7 @@ var mailSentences = []sentence{
 		s.ok(err)
 		m, _ = s.next()
 		s.says(m, want)
-		s.ok(s.RedeemRecovery(s.Context(), s.issue(changed, identity.Recovery), u.ID, otherHash))
+		s.ok(s.RedeemRecovery(s.Context(), s.issue(changed, identity.Recovery), u.ID, otherHash, ""))
 		s.empty()
 	}},
 	{"a notice outlives the account, and is in the language of who made the change where that has none", func(s *suite) {

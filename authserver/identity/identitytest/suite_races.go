@@ -55,7 +55,7 @@ var raceSentences = []sentence{
 		var winner string
 		won := s.winners(50, identity.ErrNoCode, func(i int) error {
 			newHash := fmt.Sprintf("hash %d", i)
-			err := s.RedeemRecovery(s.Context(), h, u.ID, newHash)
+			err := s.RedeemRecovery(s.Context(), h, u.ID, newHash, "")
 			if err == nil {
 				winner = newHash
 			}
@@ -147,7 +147,7 @@ var raceSentences = []sentence{
 			var opening, redeeming error
 			atOnce(
 				func() { opening = s.OpenSession(s.Context(), late) },
-				func() { redeeming = s.RedeemRecovery(s.Context(), h, u.ID, next) },
+				func() { redeeming = s.RedeemRecovery(s.Context(), h, u.ID, next, "") },
 			)
 			s.ok(redeeming)
 			s.okOr(opening, identity.ErrStale)

@@ -1,0 +1,26 @@
+package identitytest
+
+import (
+	"context"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+)
+
+// TakeLimit implements identity.Store.
+func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Allowance{}, err
+	}
+	now := s.now()
+	until := s.limits[string(key[:])]
+	if until.Before(now) {
+		until = now
+	}
+	more := until.Add(rate.Interval())
+	if more.After(now.Add(rate.Window())) {
+		return rate.Allow(false, until.Sub(now)), nil
+	}
+	s.limits[string(key[:])] = more
+	return rate.Allow(true, more.Sub(now)), nil
+}
