@@ -24,16 +24,16 @@ const password = "correct horse battery"
 
 // kinds of accounts. Their names have one length, and nobody's too.
 const (
-	verified   = "verified.."
+	verified   = "verifiedxx"
 	unverified = "unverified"
-	suspended  = "suspended."
-	nobody     = "nobody...."
-	newcomer   = "newcomer.." // is nobody too, until they sign up
+	suspended  = "suspendedx"
+	nobody     = "nobodyxxxx"
+	newcomer   = "newcomerxx" // is nobody too, until they sign up
 )
 
 var newcomers atomic.Int64
 
-func newName() string { return name("new.......", int(newcomers.Add(1))) }
+func newName() string { return name("newxxxxxxx", int(newcomers.Add(1))) }
 
 // populate makes so many accounts of each kind, all at once: to sign them up one
 // by one would take longer than the test.
@@ -47,7 +47,7 @@ func (g *gateway) populate(n int) {
 				scope, password_hash, email_verified_at, activated_at, suspended_at)
 			SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B',
 				'profile email', $3, CASE WHEN $1 <> 'unverified' THEN now() END, CASE WHEN $1 <> 'unverified' THEN now() END,
-				CASE WHEN $1 = 'suspended.' THEN now() END
+				CASE WHEN $1 = 'suspendedx' THEN now() END
 			FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, kind, n, string(hash))
 	}
 	g.exec(`ANALYZE users`)
