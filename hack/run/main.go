@@ -261,6 +261,7 @@ Sign up, verify, sign in; paste these into another terminal, one after another:
   curl -s -w '\n' %[1]s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%[2]s","password":"note G of 1843"}'
 
 Ctrl-C stops it. The data stays in %[3]s; remove that folder to begin anew.
+With mail and an application in the browser: make run EXPOSURE=public
 
 `, url, user, r.dir)
 }

@@ -107,7 +107,7 @@ func TestAPersonMovesToAnotherAddress(t *testing.T) {
 }
 
 func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
-	r := start(t, "ACCESS_TOKEN_EXPIRY=4")
+	r := start(t)
 	p := r.signUp(t, "joan")
 	// An access token is replaced before its end, whenever one is needed.
 	p.until("the page renews its token", func() bool {

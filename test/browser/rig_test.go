@@ -3,12 +3,14 @@ package browser
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,69 +37,114 @@ type rig struct {
 
 var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*its mail +(\S+), and here\n.*:\n\n  (\S+)\n\nCtrl-C stops it`)
 
-// start starts both, with the person's own settings besides.
-func start(t *testing.T, environ ...string) *rig {
+// TestMain ends what the tests have shared.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, end := range slices.Backward(ends) {
+		if err := end(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "make run said\n%s\n", said)
+	}
+	os.Exit(code)
+}
+
+var (
+	ends []func() error
+	said = new(output) // what make run did
+
+	shared = sync.OnceValues(func() (*rig, error) {
+		r := new(rig)
+		return r, errors.Join(r.startBrowser(), r.run())
+	})
+)
+
+// start gives what all tests share; each has persons of its own.
+func start(t *testing.T) *rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds the server, and starts a browser")
 	}
-	r := &rig{browser: startBrowser(t)}
-	dir := t.TempDir()
+	if chromium() == "" {
+		t.Skip("there is no chromium")
+	}
+	r, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) run() error {
+	dir, err := os.MkdirTemp("", "browser")
+	if err != nil {
+		return err
+	}
+	ends = append(ends, func() error { return os.RemoveAll(dir) })
 	for _, program := range []string{"./cmd/authserver", "./hack/run"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", program)
+		build := exec.Command("go", "build", "-o", dir+"/", program)
 		build.Dir = "../.."
 		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+			return fmt.Errorf("build %s: %w\n%s", program, err, out)
 		}
+	}
+	// Where we are root, PostgreSQL runs as somebody else, who has to get there.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
 	}
 	run := exec.Command(filepath.Join(dir, "run"), "-server", filepath.Join(dir, "authserver"), "-dir", filepath.Join(dir, "local"))
 	run.Env = append(os.Environ(), "EXPOSURE=public", "SALT_ROUNDS=4",
+		"ACCESS_TOKEN_EXPIRY=4", // so that pages renew while a test looks
 		// All that these tests do comes from one address.
-		"LIMIT_SIGNIN=1000/5m", "LIMIT_SIGNUP=1000/5m", "LIMIT_CODES=1000/5m",
-		"PORT="+freePort(t), "METRICS_PORT="+freePort(t), "SMTP_PORT="+freePort(t), "MAILBOX_PORT="+freePort(t), "APP_PORT="+freePort(t))
-	run.Env = append(run.Env, environ...)
-	said := new(output)
+		"LIMIT_SIGNIN=1000/5m", "LIMIT_SIGNUP=1000/5m", "LIMIT_CODES=1000/5m")
+	for _, name := range []string{"PORT", "METRICS_PORT", "SMTP_PORT", "MAILBOX_PORT", "APP_PORT"} {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		run.Env = append(run.Env, name+"="+port)
+	}
 	run.Stdout, run.Stderr = said, said
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := run.Start(); err != nil {
-		t.Fatal(err)
+		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- run.Wait() }()
-	t.Cleanup(func() {
-		_ = run.Process.Signal(syscall.SIGTERM)
+	ends = append(ends, func() error {
+		_ = run.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 		if err := <-ended; err != nil {
-			t.Errorf("make run: %v", err)
+			return fmt.Errorf("make run ended: %w", err)
 		}
-		if t.Failed() {
-			t.Logf("make run said\n%s", said)
-		}
+		return nil
 	})
 	for deadline := time.Now().Add(10 * patience); ; time.Sleep(50 * time.Millisecond) { // PostgreSQL may have to be installed
 		if at := greeting.FindStringSubmatch(said.String()); at != nil {
 			r.gateway, r.mailbox, r.app = at[1], at[2], at[3]
-			return r
+			return nil
 		}
 		select {
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("make run ended: %v\n%s", err, said)
+			return errors.New("make run ended before it was ready")
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("make run does not get ready:\n%s", said)
+			return errors.New("make run does not get ready")
 		}
 	}
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
+func freePort() (string, error) {
 	l, err := net.Listen("tcp", "localhost:0")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port, l.Close()
 }
 
 // output collects what a program says.
@@ -118,30 +165,26 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func startBrowser(t *testing.T) context.Context {
-	t.Helper()
-	program := ""
+// chromium gives the browser's program; "" where there is none.
+func chromium() string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil {
-			program = found
-			break
+			return found
 		}
 	}
-	if program == "" {
-		t.Skip("there is no chromium")
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-dev-shm-usage", true))
+	return ""
+}
+
+func (r *rig) startBrowser() error {
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium()), chromedp.Flag("disable-dev-shm-usage", true))
 	if os.Getuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // chromium refuses root without
 	}
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	browser, cancel := chromedp.NewContext(allocator)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatalf("start %s: %v", program, err)
-	}
-	return browser
+	ends = append(ends, func() error { cancel(); return nil })
+	r.browser, cancel = chromedp.NewContext(allocator)
+	ends = append(ends, func() error { cancel(); return nil })
+	return chromedp.Do(r.browser)
 }
 
 // tab is a page in the browser, and what it did.
