@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -150,7 +151,7 @@ func readMail(raw []byte) caught {
 	for {
 		part, err := r.NextPart()
 		if err != nil && !message.IsUnknownCharset(err) {
-			if err != io.EOF { //nolint:errorlint // NextPart does not wrap it
+			if !errors.Is(err, io.EOF) {
 				c.Text += "\n" + err.Error() + "\n" + string(raw)
 			}
 			return c
