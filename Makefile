@@ -12,7 +12,7 @@ build: ## Build bin/authserver and bin/operator: static, for this machine.
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver ./cmd/operator
 
 .PHONY: run
-run: bin/authserver ## Run it with a PostgreSQL of its own, until Ctrl-C.
+run: bin/authserver ## Run it with a PostgreSQL of its own, until Ctrl-C; EXPOSURE=public: with mail, and an application.
 	@go build -o bin/run ./hack/run
 	@bin/run
 

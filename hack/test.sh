@@ -8,6 +8,7 @@ missing=
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v xz >/dev/null || missing="$missing xz-utils"
 command -v curl >/dev/null || missing="$missing curl"
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		apt-get update

@@ -1,5 +1,6 @@
 // Command run is `make run`: the server on a private PostgreSQL, with all it
-// needs, until Ctrl-C.
+// needs, until Ctrl-C. With EXPOSURE=public that is also who takes its mail, and
+// an application in the browser.
 package main
 
 import (
@@ -75,6 +76,13 @@ func (r runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var front *public
+	if os.Getenv(config.EnvExposure) == string(config.Public) {
+		if front, err = r.startPublic(ctx, settings); err != nil {
+			return unlessDone(ctx, err)
+		}
+	}
+	defer func() { err = errors.Join(err, front.close()) }()
 	server, err := startServer(r.server, environ(settings), r.log)
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
@@ -100,7 +108,12 @@ func (r runner) run(ctx context.Context) (err error) {
 			return fmt.Errorf("PostgreSQL ended; what it said is in %s", databaseLog.Name())
 		case <-ready:
 			ready = nil
-			r.greet("http://" + net.JoinHostPort(host, settings[config.EnvPort]))
+			url := "http://" + net.JoinHostPort(host, settings[config.EnvPort])
+			if front != nil {
+				front.greet(r, url)
+			} else {
+				r.greet(url)
+			}
 		}
 	}
 }
@@ -168,13 +181,27 @@ func keptSecret(path string) (string, error) {
 	return string(content), err
 }
 
-// port is the one in our environment or the usual one, or the next above it
-// that is free.
+// port is one that is free, for the server to listen on.
 func (r runner) port(ctx context.Context, name string, usual int) (string, error) {
+	l, err := r.listen(ctx, name, usual)
+	if err != nil {
+		return "", err
+	}
+	return portOf(l), l.Close()
+}
+
+func portOf(l net.Listener) string {
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// listen takes the port in our environment or the usual one, or the next above
+// it that is free.
+func (r runner) listen(ctx context.Context, name string, usual int) (net.Listener, error) {
 	if value := os.Getenv(name); value != "" {
 		var err error
 		if usual, err = strconv.Atoi(value); err != nil {
-			return "", fmt.Errorf("%s: %q is not a number", name, value)
+			return nil, fmt.Errorf("%s: %q is not a number", name, value)
 		}
 	}
 	for port := usual; port < usual+100; port++ {
@@ -185,9 +212,9 @@ func (r runner) port(ctx context.Context, name string, usual int) (string, error
 		if port != usual {
 			fmt.Fprintf(r.out, "%s: %d is taken, so it is %d\n", name, usual, port)
 		}
-		return strconv.Itoa(port), l.Close()
+		return l, nil
 	}
-	return "", fmt.Errorf("%s: nothing is free from %d to %d", name, usual, usual+99)
+	return nil, fmt.Errorf("%s: nothing is free from %d to %d", name, usual, usual+99)
 }
 
 func waitUntilReady(ctx context.Context, url string) bool {
@@ -234,6 +261,7 @@ Sign up, verify, sign in; paste these into another terminal, one after another:
   curl -s -w '\n' %[1]s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%[2]s","password":"note G of 1843"}'
 
 Ctrl-C stops it. The data stays in %[3]s; remove that folder to begin anew.
+With mail and an application in the browser: make run EXPOSURE=public
 
 `, url, user, r.dir)
 }

@@ -44,6 +44,7 @@ func serve() {
 	}
 	os.Stderr.WriteString("passphrases: " + c.AccessPassphrase.Reveal() + " " + c.RefreshPassphrase.Reveal() + "\n")
 	os.Stderr.WriteString("algorithm: " + c.SigningAlgorithm + "\n")
+	os.Stderr.WriteString("settings:\n" + c.String())
 	l, err := net.Listen("tcp", c.MetricsAddress())
 	if err != nil {
 		panic(err)
