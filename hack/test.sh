@@ -23,7 +23,7 @@ fi
 # that share something between goroutines; that of the whole server opens keys
 # hundreds of times, which takes it a quarter of an hour and adds nothing to these.
 if command -v "$(go env CC)" >/dev/null; then
-	CGO_ENABLED=1 go test -race -timeout 30m ./authserver/httpapi/... ./authserver/identity/... ./authserver/postgres/...
+	CGO_ENABLED=1 go test -race -timeout 30m ./authserver/httpapi/... ./authserver/identity/... ./authserver/mail ./authserver/postgres/...
 else
 	echo "there is no C compiler; the race detector is left out" >&2
 fi
@@ -33,7 +33,9 @@ hack/fuzz.sh
 # build it, once, which takes minutes.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -v '/test/e2e$')
+go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(abuse|browser|e2e)$')
+# Alone: the one compares times, the other drives a browser.
+go test -p 1 -timeout 30m ./test/abuse ./test/browser
 (cd hack/kubernetes/image && go test ./...)
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
