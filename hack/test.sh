@@ -33,9 +33,9 @@ hack/fuzz.sh
 # build it, once, which takes minutes.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(abuse|browser|e2e)$')
+go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public)$')
 # Alone: the one compares times, the other drives a browser.
-go test -p 1 -timeout 30m ./test/abuse ./test/browser
+go test -p 1 -timeout 30m ./test/public ./test/browser
 (cd hack/kubernetes/image && go test ./...)
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.

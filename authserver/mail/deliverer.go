@@ -14,11 +14,13 @@ import (
 )
 
 const (
-	sendTimeout   = 2 * time.Minute // for one mail, connecting included
-	lease         = 3 * time.Minute // longer than sendTimeout and recordTimeout together
-	recordTimeout = 5 * time.Second // to write down what became of a mail
-	takeTimeout   = time.Minute     // a take may pass over many mails that tell nobody anything
-	stopGrace     = 5 * time.Second // for mails in flight when the server stops
+	sendTimeout   = 2 * time.Minute  // for one mail, connecting included
+	lease         = 30 * time.Second // how long a mail waits whose sender has died
+	holdInterval  = lease / 3        // a sender that lives renews its lease
+	holdUntil     = lease * 2 / 3    // and one that cannot stops sending, some time before the lease ends
+	recordTimeout = 5 * time.Second  // to write down what became of a mail
+	takeTimeout   = time.Minute      // a take may pass over many mails that tell nobody anything
+	stopGrace     = 5 * time.Second  // for mails in flight when the server stops
 
 	pollInterval  = time.Second
 	watchInterval = 10 * time.Second
@@ -256,7 +258,47 @@ func (d *Deliverer) send(ctx context.Context, line Line, m identity.Message) (er
 	if err != nil {
 		return fmt.Errorf("putting it into words: %w", err)
 	}
+	ctx, release := d.hold(ctx, m.Ref)
+	defer release()
 	return line.Send(ctx, m, letter)
+}
+
+// hold renews the lease of a mail while it is sent, for a slow server may take
+// longer than a lease. Where that does not succeed, ctx ends before another sender
+// may take the mail. After release nothing is renewed any more.
+func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held context.Context, release func()) {
+	held, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(holdInterval)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-tick.C:
+			case <-held.Done():
+				return
+			}
+			asked := time.Now()
+			if err := d.renew(held, ref); err == nil {
+				last = asked
+			} else if time.Since(last) >= holdUntil {
+				cancel()
+				return
+			}
+		}
+	}()
+	return held, func() {
+		cancel()
+		<-ended
+	}
+}
+
+func (d *Deliverer) renew(ctx context.Context, ref identity.MailRef) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	defer recovered(&err)
+	return d.outbox.PostponeMail(ctx, ref, lease)
 }
 
 func (d *Deliverer) postpone(ctx context.Context, log *slog.Logger, m identity.Message, err error) {

@@ -608,6 +608,43 @@ func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 	})
 }
 
+func TestAMailIsHeldForAsLongAsASlowCarrierTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+		c.onSend(func(context.Context, identity.Message) error {
+			time.Sleep(sendTimeout - time.Second)
+			return nil
+		})
+		b.put(aMessage(1))
+		time.Sleep(sendTimeout + 2*time.Second) // many leases; three workers have nothing to do
+		if c.tries() != 1 || c.times(1) != 1 || b.left() != 0 {
+			t.Errorf("tried %d times, sent %d times, %d left", c.tries(), c.times(1), b.left())
+		}
+	})
+}
+
+func TestWhoCannotHoldAMailStopsSendingItBeforeAnotherMayTakeIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+		stopped := make(chan time.Duration, 1)
+		c.onSend(func(ctx context.Context, _ identity.Message) error {
+			began := time.Now()
+			b.setAway(errDead)
+			<-ctx.Done()
+			stopped <- time.Since(began)
+			return &MailError{Carrier: "m", Step: "ending the mail", Err: ctx.Err()}
+		})
+		b.put(aMessage(1))
+		if took := <-stopped; took >= lease {
+			t.Errorf("it was sent for %v, and the lease is %v", took, lease)
+		}
+		c.onSend(nil)
+		b.setAway(nil)
+		time.Sleep(2 * time.Minute)
+		if c.times(1) != 1 || b.left() != 0 {
+			t.Errorf("sent %d times, %d left", c.times(1), b.left())
+		}
+	})
+}
+
 // hardStop is an outbox whose process dies: it can neither take nor write down.
 type hardStop struct {
 	*box

@@ -9,8 +9,9 @@
 // # A mail is taken for a while
 //
 // Taking a mail is a lease. Who has taken it says what became of it; where nobody
-// does, because the process is gone, the mail is due again when the lease ends. A
-// lease is longer than the longest sending, so two senders never have one mail at
+// does, because the process is gone, the mail is due again when the lease ends, in
+// half a minute. A sender renews its lease while it sends, and stops sending before
+// the lease ends where it cannot, so two senders never have one mail at
 // the same time. What is lost with a process is therefore sent again: a mail may
 // come twice, and is never lost. The code in it is made when it is taken, so of two
 // mails the newer one has the code that holds.

@@ -1,4 +1,4 @@
-package abuse
+package public
 
 import (
 	"bytes"
@@ -14,14 +14,12 @@ import (
 	"net/url"
 	"os"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/emersion/go-smtp"
-
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
 	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
 )
 
@@ -30,31 +28,45 @@ func TestMain(m *testing.M) { postgrestest.Main(m) }
 // gateway is a public one, as its owner would run it, with cheap hashes: what
 // bcrypt takes at a higher cost, a difference would hide behind.
 type gateway struct {
-	t    *testing.T
-	base string // its URL
-	db   *sql.DB
-	mail *mailbox
+	t      *testing.T
+	base   string // its URL
+	config postgres.Config
+	db     *sql.DB
+	mail   *mailbox
 }
 
-func start(t *testing.T, changes map[string]string) *gateway {
+// prepare makes all of a gateway but its server.
+func prepare(t *testing.T) *gateway {
 	t.Helper()
-	db := postgrestest.Config(t)
-	connection, err := sql.Open("pgx", postgrestest.DSN(db))
+	g := &gateway{t: t, config: postgrestest.Config(t), mail: receive(t)}
+	connection, err := sql.Open("pgx", postgrestest.DSN(g.config))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = connection.Close() })
-	g := &gateway{t: t, mail: receive(t), db: connection}
+	g.db = connection
+	return g
+}
+
+func (g *gateway) environ(changes map[string]string) map[string]string {
 	host, port, _ := net.SplitHostPort(g.mail.address)
 	environ := map[string]string{
 		"HOST": "127.0.0.1", "PORT": "1", "METRICS_PORT": "0", "ISSUER": "http://auth.test",
 		"ACCESS_PASSPHRASE": "the passphrase of access tokens", "REFRESH_PASSPHRASE": "the passphrase of refresh tokens",
 		"SALT_ROUNDS": "4", "EXPOSURE": "public",
 		"SMTP_HOST": host, "SMTP_PORT": port, "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test",
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_NAME": db.Database,
-		"DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_SSLMODE": "disable",
+		"DB_HOST": g.config.Host, "DB_PORT": strconv.Itoa(g.config.Port), "DB_NAME": g.config.Database,
+		"DB_USER": g.config.User, "DB_PASSWORD": g.config.Password, "DB_SSLMODE": "disable",
 	}
 	maps.Copy(environ, changes)
+	return environ
+}
+
+// start starts a gateway in this process.
+func start(t *testing.T, changes map[string]string) *gateway {
+	t.Helper()
+	g := prepare(t)
+	environ := g.environ(changes)
 	settings, err := config.Load(func(name string) (string, bool) { v, ok := environ[name]; return v, ok }, os.ReadFile)
 	if err != nil {
 		t.Fatal(err)
@@ -151,68 +163,6 @@ func (g *gateway) delayed(holding string, by time.Duration) string {
 	g.t.Cleanup(func() { _ = server.Close() })
 	return "http://" + listener.Addr().String()
 }
-
-// mailbox is an SMTP server that takes every mail.
-type mailbox struct {
-	address string
-	mu      sync.Mutex
-	mails   map[string][]string // by recipient
-}
-
-func receive(t *testing.T) *mailbox {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	box := &mailbox{address: listener.Addr().String(), mails: map[string][]string{}}
-	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &delivery{box: box}, nil }))
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-	return box
-}
-
-// count is how many mails an address has been sent.
-func (b *mailbox) count(address string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.mails[address])
-}
-
-// all is how many mails have been sent to anybody.
-func (b *mailbox) all() (n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, mails := range b.mails {
-		n += len(mails)
-	}
-	return n
-}
-
-type delivery struct {
-	box *mailbox
-	to  []string
-}
-
-func (d *delivery) Mail(string, *smtp.MailOptions) error { return nil }
-func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error {
-	d.to = append(d.to, to)
-	return nil
-}
-
-func (d *delivery) Data(r io.Reader) error {
-	text, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	d.box.mu.Lock()
-	defer d.box.mu.Unlock()
-	for _, to := range d.to {
-		d.box.mails[to] = append(d.box.mails[to], string(text))
-	}
-	return nil
-}
-func (d *delivery) Reset()        { d.to = nil }
-func (d *delivery) Logout() error { return nil }
 
 // exec runs a statement, and number gives the one that a query gives.
 func (g *gateway) exec(statement string, args ...any) {
