@@ -94,13 +94,15 @@ func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
 func TestALockThatIsNotGivenBackIsUnavailableInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	c.StatementTimeout = 600 * time.Millisecond
+	c.StatementTimeout = 4 * time.Second // half of it for a lock: long enough to be seen waiting on a busy machine
 	store := postgrestest.Open(t, c)
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
+	done := make(chan struct{})
 	err := meet(t, c,
 		func() error {
-			unavailable(t, 2*time.Second, "locked", func() error {
+			defer close(done)
+			unavailable(t, 5*time.Second, "locked", func() error {
 				_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{})
 				return err
 			})
@@ -111,7 +113,7 @@ func TestALockThatIsNotGivenBackIsUnavailableInBoundedTime(t *testing.T) {
 			}
 			return nil
 		},
-		func(tx *sql.Tx) error { time.Sleep(time.Second); return tx.Rollback() },
+		func(tx *sql.Tx) error { <-done; return tx.Rollback() },
 		`SELECT FROM users FOR UPDATE`)
 	if err != nil {
 		t.Error(err)

@@ -9,10 +9,29 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
-// TakeLimit implements identity.Store. The row says when all that is used up will
-// have come back; one more moves that by an interval, and is allowed where it stays
-// within the window. The time is the clock's and not the transaction's: of calls
-// that wait for each other the later one must not have the earlier time.
+// useUp ends an INSERT into limits of a row that is used up once: the generic cell
+// rate algorithm. The row says when all that is used up will have come back; one
+// more moves that by the interval, $1, and is allowed where it stays within the
+// window, $2. The time is the clock's and not the transaction's: of calls that wait
+// for each other the later one must not have the earlier time.
+const (
+	usedOnce = `clock_timestamp() + $1::interval`
+	useUp    = `
+			ON CONFLICT (key) DO UPDATE
+			SET until = greatest(limits.until, clock_timestamp()) + $1::interval
+			WHERE greatest(limits.until, clock_timestamp()) + $1::interval <= clock_timestamp() + $2::interval`
+)
+
+// limitArgs are the first parameters of a statement with useUp; null where there is
+// no limit.
+func limitArgs(r identity.Rate, more ...any) []any {
+	if r == (identity.Rate{}) {
+		return append([]any{nil, nil}, more...)
+	}
+	return append([]any{r.Interval(), r.Window()}, more...)
+}
+
+// TakeLimit implements identity.Store.
 //
 // Who is refused has not changed the row, and reads it as it was when the
 // statement began: it may be an older one, or, where it was made at this very
@@ -22,18 +41,15 @@ import (
 func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
 	const sql = `
 		WITH taken AS (
-			INSERT INTO limits (key, until) VALUES ($1, clock_timestamp() + $2::interval)
-			ON CONFLICT (key) DO UPDATE
-			SET until = greatest(limits.until, clock_timestamp()) + $2::interval
-			WHERE greatest(limits.until, clock_timestamp()) + $2::interval <= clock_timestamp() + $3::interval
+			INSERT INTO limits (key, until) VALUES ($3, ` + usedOnce + `)` + useUp + `
 			RETURNING until
 		)
 		SELECT EXISTS (SELECT FROM taken),
 			(extract(epoch FROM coalesce(
-				(SELECT until FROM taken), (SELECT until FROM limits WHERE key = $1)) - clock_timestamp()) * 1000000)::bigint`
+				(SELECT until FROM taken), (SELECT until FROM limits WHERE key = $3)) - clock_timestamp()) * 1000000)::bigint`
 	var allowed bool
 	var microseconds int64
-	err := s.query(ctx, repeatable, into(&allowed, (*zeronull.Int8)(&microseconds)), sql, key[:], rate.Interval(), rate.Window())
+	err := s.query(ctx, repeatable, into(&allowed, (*zeronull.Int8)(&microseconds)), sql, limitArgs(rate, key[:])...)
 	if err != nil {
 		return identity.Allowance{}, err
 	}

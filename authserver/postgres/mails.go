@@ -10,33 +10,22 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
-// takeLimit and withinLimit make the part of a statement that uses up a limit, as
-// the generic cell rate algorithm has it, with a FROM between them that has one
-// row for one mail. What it is called is for the statement; allowed is then true
-// of whether the mail may be written. $1 is how long one mail uses the limit up,
-// null where there is no limit, and $2 how long all do.
+// takeLimit and withinLimit make the part of a statement that uses up the limit of
+// a recipient, with a FROM between them that has one row for one mail; see useUp.
+// What it is called is for the statement; allowed is then true of whether the mail
+// may be written.
 //
 // The key is made here, since the recipient of a change of address is not known
 // before. Like all keys of limits it is a digest that tells nobody anything.
 const (
 	takeLimit = `INSERT INTO limits (key, until)
-			SELECT sha256(convert_to('mail:' || canonical_recipient, 'UTF8')), now() + $1::interval
+			SELECT sha256(convert_to('mail:' || canonical_recipient, 'UTF8')), ` + usedOnce + `
 			FROM `
 	withinLimit = `
-			WHERE $1::interval IS NOT NULL
-			ON CONFLICT (key) DO UPDATE SET until = greatest(limits.until, now()) + $1::interval
-			WHERE greatest(limits.until, now()) + $1::interval <= now() + $2::interval
+			WHERE $1::interval IS NOT NULL` + useUp + `
 			RETURNING key`
 	allowed = `($1::interval IS NULL OR EXISTS (SELECT FROM counted))`
 )
-
-// limitArgs are the first parameters of a statement with takeLimit.
-func limitArgs(r identity.Rate, more ...any) []any {
-	if r == (identity.Rate{}) {
-		return append([]any{nil, nil}, more...)
-	}
-	return append([]any{r.Per / time.Duration(r.Count), r.Per}, more...)
-}
 
 // insertNotice and asNotice make the statement that writes a notice, with a FROM
 // between them: one row of the account, as u, and jsonb_to_record of the parameter
