@@ -381,9 +381,10 @@ func (s setting) setDefault(c *Config) {
 	}
 }
 
-// Environ gives the environment from which Load makes this Config again. It
-// reveals the secrets. What has no default and is empty is left out, so that
-// a Config without secrets gives an environment without them.
+// Environ gives the environment from which Load makes this Config again, but for a
+// limit that is off where its default is not: that is left out, as it is where no
+// limit was said. It reveals the secrets. What has no default and is empty is left
+// out, so that a Config without secrets gives an environment without them.
 func (c Config) Environ() map[string]string {
 	environ := make(map[string]string, len(table))
 	for _, s := range table {

@@ -28,8 +28,8 @@ func (c *call) keepTo(ctx context.Context, class identity.LimitClass) error {
 // up, so that nobody comes back too early.
 func (c *call) tellLimit(class identity.LimitClass, a identity.Allowance) {
 	h := &c.http.Response.Header
-	h.Set("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, class, a.Limit, wholeSeconds(a.Window)))
-	h.Set("RateLimit", fmt.Sprintf(`"%s";r=%d;t=%d`, class, a.Remaining, wholeSeconds(a.Reset)))
+	h.Set("RateLimit-Policy", fmt.Sprintf(`%q;q=%d;w=%d`, class, a.Limit, wholeSeconds(a.Window)))
+	h.Set("RateLimit", fmt.Sprintf(`%q;r=%d;t=%d`, class, a.Remaining, wholeSeconds(a.Reset)))
 }
 
 // wholeSeconds rounds up.

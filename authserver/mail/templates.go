@@ -214,7 +214,8 @@ func readWording(folder fs.FS, textName, htmlName string) (*wording, error) {
 			return nil, err
 		}
 	}
-	return w, w.try()
+	err = w.try()
+	return w, err
 }
 
 func readFile(folder fs.FS, name string) (string, error) {
@@ -333,8 +334,8 @@ func inWords(d time.Duration) string {
 		size time.Duration
 		name string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
-		n := d / unit.size
-		d -= n * unit.size
+		n := int64(d / unit.size)
+		d %= unit.size
 		switch {
 		case n == 1:
 			words = append(words, "1 "+unit.name)

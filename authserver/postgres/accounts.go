@@ -104,8 +104,7 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) erro
 			RETURNING key
 		)
 		` + insertEvent + `counted, jsonb_to_record($2::jsonb)` + asEvent
-	_, err := s.exec(ctx, onlyOnce, sql, key[:], eventArg(ctx))
-	return err
+	return s.exec(ctx, onlyOnce, sql, key[:], eventArg(ctx))
 }
 
 // UpdateUser implements identity.Store. It may be done again: the second time

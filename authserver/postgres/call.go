@@ -47,14 +47,12 @@ func into(places ...any) func(pgx.Row) error {
 	return func(row pgx.Row) error { return row.Scan(places...) }
 }
 
-// exec runs one statement that gives no rows, and tells how many it changed.
-func (s *Store) exec(ctx context.Context, mode idempotent, sql string, args ...any) (changed int64, err error) {
-	err = s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
-		tag, err := conn.Exec(ctx, sql, args...)
-		changed = tag.RowsAffected()
+// exec runs one statement that gives no rows.
+func (s *Store) exec(ctx context.Context, mode idempotent, sql string, args ...any) error {
+	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
+		_, err := conn.Exec(ctx, sql, args...)
 		return mode, err
 	})
-	return changed, err
 }
 
 // inTx runs f in a transaction, and commits where f returns nil. f may run more

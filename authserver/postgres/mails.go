@@ -85,8 +85,7 @@ func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 		)
 		INSERT INTO mails (purpose, recipient, canonical_recipient, language)
 		SELECT $4, $5, canonical_recipient, $6 FROM asked WHERE ` + allowed
-	_, err := s.exec(ctx, onlyOnce, sql, limitArgs(m.Limit, m.CanonicalTo, m.Purpose, m.To, m.Language)...)
-	return err
+	return s.exec(ctx, onlyOnce, sql, limitArgs(m.Limit, m.CanonicalTo, m.Purpose, m.To, m.Language)...)
 }
 
 // QueueEmailChange implements identity.Store.
@@ -170,21 +169,20 @@ func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found
 
 // resolve finds out who is to be told what. tells is false where it is nobody.
 func (m mail) resolve(ctx context.Context, tx pgx.Tx, t identity.MailTake) (taken identity.TakenMail, tells bool, err error) {
-	issue := func(p identity.Purpose) (context.Context, identity.NewCode) { return t.Issue(ctx, m.Ref.ID, p) }
 	switch m.Purpose {
 	case identity.MailVerification:
 		switch {
 		case m.Username == "":
-			ctx, c := issue(identity.Verification)
+			ctx, c := t.Issue(ctx, m.Ref.ID, identity.Verification)
 			return m.issue(ctx, tx, issueTo+issueCode, issueArgs(ctx, m.canonicalTo, c)...)
 		case m.userID == "":
 			return m.refuse(ctx, tx, identity.MailUsernameTaken)
 		default:
-			ctx, c := issue(identity.Verification)
+			ctx, c := t.Issue(ctx, m.Ref.ID, identity.Verification)
 			return m.issue(ctx, tx, issueTo+` AND id = $7`+issueCode, issueArgs(ctx, m.canonicalTo, c, id(m.userID))...)
 		}
 	case identity.MailRecovery:
-		ctx, c := issue(identity.Recovery)
+		ctx, c := t.Issue(ctx, m.Ref.ID, identity.Recovery)
 		return m.issue(ctx, tx, issueTo+issueCode, issueArgs(ctx, m.canonicalTo, c)...)
 	case identity.MailEmailChange:
 		owner, err := lockLive(ctx, tx, identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: t.Now})
@@ -194,7 +192,7 @@ func (m mail) resolve(ctx context.Context, tx pgx.Tx, t identity.MailTake) (take
 		if err != nil {
 			return identity.TakenMail{}, false, err
 		}
-		ctx, c := issue(identity.EmailChange)
+		ctx, c := t.Issue(ctx, m.Ref.ID, identity.EmailChange)
 		c.Target = m.target
 		err = issueEmailChange(ctx, tx, owner, c)
 		if _, isTaken := errors.AsType[*identity.TakenError](err); isTaken {
@@ -258,21 +256,18 @@ const stillTaken = ` WHERE id = $1 AND taken = $2`
 
 // RemoveMail implements identity.Store.
 func (s *Store) RemoveMail(ctx context.Context, ref identity.MailRef) error {
-	_, err := s.exec(ctx, repeatable, `DELETE FROM mails`+stillTaken, ref.ID, ref.Taken)
-	return err
+	return s.exec(ctx, repeatable, `DELETE FROM mails`+stillTaken, ref.ID, ref.Taken)
 }
 
 // PostponeMail implements identity.Store.
 func (s *Store) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
-	_, err := s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+stillTaken, ref.ID, ref.Taken, after)
-	return err
+	return s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+stillTaken, ref.ID, ref.Taken, after)
 }
 
 // ReturnMail implements identity.Store. A second run finds the mail taken anew.
 func (s *Store) ReturnMail(ctx context.Context, ref identity.MailRef) error {
 	const sql = `UPDATE mails SET due_at = now(), attempts = attempts - 1, taken = taken + 1` + stillTaken
-	_, err := s.exec(ctx, repeatable, sql, ref.ID, ref.Taken)
-	return err
+	return s.exec(ctx, repeatable, sql, ref.ID, ref.Taken)
 }
 
 // CountMails implements identity.Store. It reads the whole table, which is empty
