@@ -179,6 +179,9 @@ func (p place) database(t *testing.T) (password string) {
 			{Name: "data", MountPath: "/var/lib/postgresql/data"}, {Name: "run", MountPath: "/var/run/postgresql"}, {Name: "tmp", MountPath: "/tmp"},
 		},
 	})
+	// Where the node is busy, a pod gets what it asks for: a database that starves
+	// would make of each test one of a database that does not answer.
+	pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("250m")
 	for _, name := range []string{"data", "run", "tmp"} {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	}
