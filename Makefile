@@ -38,7 +38,7 @@ bin/cluster:
 
 .PHONY: e2e
 e2e: ## Test the operator and real pods, in what make up made or what KUBECONFIG names.
-	go test -count=1 -timeout 40m -v ./test/e2e
+	go test -count=1 -parallel 1 -timeout 40m -v ./test/e2e
 
 .PHONY: manifests
 manifests: ## Print what config/default makes of the operator, for kubectl apply.
