@@ -51,7 +51,7 @@ func newCarrier(c config.Config) (mail.Carrier, error) {
 		Username: c.SMTPUsername, Password: c.SMTPPassword.Reveal, From: c.MailFrom, Hello: helloName(c.Issuer),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", config.EnvSMTPHost, err)
+		return nil, fmt.Errorf("%s, %s: %w", config.EnvMailFrom, config.EnvSMTPCAFile, err)
 	}
 	return server, nil
 }

@@ -170,7 +170,7 @@ const (
 type Audit struct {
 	// How long the table audit_events of the database keeps the audit trail:
 	// sign-ups, sign-ins and refused passwords, ended sessions, changes of
-	// passwords and addresses, by ids alone. With 0s it is in the log alone, and
+	// passwords and addresses, by ids and the client's address. With 0s it is in the log alone, and
 	// what the table has goes.
 	//
 	// +optional

@@ -16,8 +16,7 @@ type Message struct {
 	Language string        // an Accept-Language (RFC 9110 section 12.5.4); empty: not said
 	Code     string        // empty in messages that bring none
 	TTL      time.Duration // of the code
-	QueuedAt time.Time     // by the store's clock
-	Age      time.Duration // since then, by the same clock
+	Age      time.Duration // since it was queued, by the store's clock
 }
 
 // MailRef names one taking of a mail that is in the outbox. What an earlier taker

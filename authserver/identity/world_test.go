@@ -155,7 +155,7 @@ func (w *world) mail() identity.Message {
 	w.keep(m.To, m.Username, m.Code)
 	w.ok(w.service.SentMail(w.Context(), m.Ref))
 	w.noMail()
-	m.Ref, m.QueuedAt, m.Age = identity.MailRef{}, time.Time{}, 0
+	m.Ref, m.Age = identity.MailRef{}, 0
 	return m
 }
 

@@ -155,11 +155,11 @@ func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found
 		SET due_at = now() + $1::interval, attempts = attempts + 1, taken = taken + 1
 		WHERE id = (SELECT id FROM mails WHERE due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
 		RETURNING id, attempts, taken, purpose, recipient, canonical_recipient, target,
-			coalesce(user_id::text, ''), coalesce(session_id::text, ''), username, language, created_at,
+			coalesce(user_id::text, ''), coalesce(session_id::text, ''), username, language,
 			(extract(epoch FROM greatest(now() - created_at, interval '0')) * 1000000)::bigint`
 	var microseconds int64
 	err = tx.QueryRow(ctx, sql, lease).Scan(&m.Ref.ID, &m.Ref.Attempt, &m.Ref.Taken, &m.Purpose, &m.To, &m.canonicalTo, &m.target,
-		&m.userID, &m.sessionID, &m.Username, &m.Language, &m.QueuedAt, &microseconds)
+		&m.userID, &m.sessionID, &m.Username, &m.Language, &microseconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return mail{}, false, nil
 	}

@@ -15,12 +15,12 @@ type mail struct {
 	identity.Message
 	canonicalTo, target string
 	userID, sessionID   string
-	dueAt               time.Time
+	queuedAt, dueAt     time.Time
 }
 
 func (s *Store) queue(m *mail) {
 	s.mailIDs++
-	m.Ref.ID, m.QueuedAt, m.dueAt = s.mailIDs, s.now(), s.now()
+	m.Ref.ID, m.queuedAt, m.dueAt = s.mailIDs, s.now(), s.now()
 	s.mails = append(s.mails, m)
 }
 
@@ -107,7 +107,7 @@ func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (identity.Tak
 		due.Ref.Taken++
 		taken, tells := s.resolve(ctx, *due, t)
 		if tells {
-			taken.Age = s.now().Sub(taken.QueuedAt)
+			taken.Age = s.now().Sub(due.queuedAt)
 			return taken, true, nil
 		}
 		s.remove(due)
@@ -210,7 +210,7 @@ func (s *Store) CountMails(ctx context.Context) (queued int, oldest time.Duratio
 		return 0, 0, err
 	}
 	if len(s.mails) > 0 {
-		oldest = s.now().Sub(s.mails[0].QueuedAt)
+		oldest = s.now().Sub(s.mails[0].queuedAt)
 	}
 	return len(s.mails), oldest, nil
 }

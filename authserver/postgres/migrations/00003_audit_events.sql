@@ -1,8 +1,8 @@
 -- +goose Up
 
 -- The audit trail. It refers to nothing, so that it outlives accounts and
--- sessions; and it holds ids alone, so that it may. Names of events are the
--- program's: a release may add one.
+-- sessions. It holds ids and no names; the client's address goes with its row.
+-- Names of events are the program's: a release may add one.
 CREATE TABLE audit_events (
     id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     at         timestamptz NOT NULL DEFAULT now(),
