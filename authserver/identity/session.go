@@ -161,11 +161,17 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	if err != nil {
 		return Tokens{}, tokenFailure(err)
 	}
-	now := s.now()
+	now := s.preciseNow()
 	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
 	if s.needsRotation(claims, now) {
+		// The moment of the renewal is kept as it is, because the grace of the replaced
+		// token is measured from it: whole seconds would make that up to a second
+		// shorter. The end is a whole second, as the token's exp is. A statement that
+		// the Store sends again, because its answer was lost, finds its own moment, so
+		// not even a grace of zero takes it for a theft.
+		issued := now.Truncate(time.Second)
 		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
-			RefreshedAt: now.UTC().Truncate(time.Second), Lifetime: s.policy.RefreshTTL,
+			RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
 		})
 		if err != nil {
 			return Tokens{}, storeFailure(err)
@@ -190,6 +196,9 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 		return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
 	}
 }
+
+// preciseNow returns the time as a Store keeps it: in microseconds.
+func (s *Service) preciseNow() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
 // needsRotation tells whether a renewal makes a new refresh token: always, or
 // past half of the life of the one presented.
@@ -290,7 +299,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 // Introspect tells what is known of an access or refresh token (RFC 7662). A
 // token that does not hold is no error: it is not active.
 func (s *Service) Introspect(ctx context.Context, text string) (Introspection, error) {
-	now := s.now()
+	now := s.preciseNow()
 	access, accessErr := s.tokens.VerifyAccess(text)
 	if errors.Is(accessErr, token.ErrNoKeys) {
 		return Introspection{}, tokenFailure(accessErr)

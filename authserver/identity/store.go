@@ -328,7 +328,7 @@ type OwnSession struct {
 
 // Renewal is what AdvanceSession writes.
 type Renewal struct {
-	RefreshedAt time.Time
+	RefreshedAt time.Time // kept to the microsecond
 	// Lifetime of the new generation; the store cuts it at the session's end.
 	Lifetime time.Duration
 }

@@ -153,6 +153,20 @@ var sessionSentences = []sentence{
 		s.now = n.EndsAt
 		s.ended(s.ref(n.ID, u))
 	}},
+	{"AdvanceSession keeps the moment of a renewal to the microsecond", func(s *suite) {
+		u, _ := s.create("ada")
+		ref := s.open(u)
+		renewed := s.now.Add(999_999 * time.Microsecond)
+		ref.Now = renewed
+		got, advanced, err := s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: renewed, Lifetime: refreshTTL})
+		s.ok(err)
+		equal(s, advanced, true)
+		equal(s, got.RefreshedAt, renewed)
+		equal(s, got.ExpiresAt, renewed.Add(refreshTTL))
+		found, err := s.FindSession(s.Context(), ref)
+		s.ok(err)
+		equal(s, found, got)
+	}},
 	{"FindSession and AdvanceSession give the user as they are now", func(s *suite) {
 		u, _ := s.create("ada")
 		ref := s.open(u)
