@@ -3,6 +3,8 @@ package httpapi
 import (
 	"bytes"
 	"strings"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
 // accessToken gives the access token of a request: from the Authorization field
@@ -23,7 +25,7 @@ func (c *call) accessToken() string {
 	case !ok:
 		c.denied = errBadHeader()
 	case there && inBody != inField:
-		c.params.wrong(paramAccessToken, "is not the one in the Authorization field; send one")
+		c.params.wrong(paramAccessToken, identity.FieldConflicting, "is not the one in the Authorization field; send one")
 	}
 	c.tokenSent = true
 	return inField

@@ -186,7 +186,7 @@ func (c *call) fail(err error) {
 		closeGently(c.http)
 	}
 	// A failure marshals always.
-	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description})
+	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, Fields: f.fields})
 }
 
 // reply answers with JSON.
@@ -234,6 +234,8 @@ func (s *Server) needsTrust(t trust) bool {
 		return false
 	}
 }
+
+func (c *call) callerKey() []byte { return c.http.Request.Header.Peek("X-Caller-Key") }
 
 // trusts tells whether the request is from the trusted caller. Digests are
 // compared, so that the time tells nothing, not even a length.

@@ -120,8 +120,8 @@ func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
 		"two readings":                   {post + "Content-Length: 2\r\nContent-Type: text/plain\r\n\r\n{}", nil, 400},
 		"a body that is too long":        {post + "Content-Length: 1000000\r\n\r\n", nil, 413},
 		"a media type that is not taken": {strings.Replace(post, "application/json", "text/plain", 1) + "Content-Length: 2\r\n\r\n{}", nil, 415},
-		"too many tries":                 {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.RateLimited, Message: "why"}), 429},
-		"a database that is away":        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.Unavailable, Message: "why"}), 503},
+		"too many tries":                 {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why"}), 429},
+		"a database that is away":        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "why"}), 503},
 		"a panic":                        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", func(context.Context, string) error { panic("x") }, 500},
 	} {
 		t.Run(name, func(t *testing.T) {

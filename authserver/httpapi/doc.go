@@ -21,3 +21,4 @@
 package httpapi
 
 //go:generate go run ./internal/openapigen openapi.yaml openapi.json
+//go:generate go run ./internal/errorsdoc ../../docs/reference/errors.md

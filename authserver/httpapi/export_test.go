@@ -7,3 +7,14 @@ func Routes() (list []string) {
 	}
 	return list
 }
+
+// DocumentedReasons lists the rows of reasons.go.
+func DocumentedReasons() (list, fields []string) {
+	for _, r := range reasons {
+		list = append(list, string(r.reason))
+	}
+	for _, f := range fieldReasons {
+		fields = append(fields, string(f.reason))
+	}
+	return list, fields
+}

@@ -63,7 +63,7 @@ func screen(h *fasthttp.RequestHeader) *failure {
 	}
 	if uri := h.RequestURI(); len(uri) == 0 || uri[0] != '/' {
 		// RFC 9112 section 3.2: the other forms are for proxies and for OPTIONS.
-		return invalid(http.StatusBadRequest, "the request target must be a path")
+		return invalid(http.StatusBadRequest, reasonRequestMalformed, "the request target must be a path")
 	}
 	return nil
 }
@@ -126,16 +126,18 @@ func screenQuery(query []byte) *failure {
 	}
 	values, err := url.ParseQuery(string(query))
 	if err != nil {
-		return invalid(http.StatusBadRequest, "the query string is malformed")
+		return invalid(http.StatusBadRequest, reasonQueryMalformed, "the query string is malformed")
 	}
-	var wrong []string
+	var wrong []identity.Problem
 	for _, p := range secrets {
 		if values.Has(p.String()) {
-			wrong = append(wrong, p.String()+": must not be in the query string")
+			wrong = append(wrong, identity.Problem{
+				Parameter: p.String(), Fault: identity.Fault{Reason: identity.FieldInQuery, Text: "must not be in the query string"},
+			})
 		}
 	}
 	if wrong != nil {
-		return invalid(http.StatusBadRequest, strings.Join(wrong, "; "))
+		return invalidFields(wrong)
 	}
 	return nil
 }

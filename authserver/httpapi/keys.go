@@ -44,7 +44,7 @@ func newDocument(body []byte) document {
 func (s *Server) publish() (*publishedKeys, error) {
 	ring := s.keys.Ring()
 	if len(ring.Keys) == 0 {
-		return nil, &identity.Error{Kind: identity.Unavailable, Message: "the signing keys are not loaded yet"}
+		return nil, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet"}
 	}
 	if p := s.published.Load(); p != nil && sameRing(p.ring, ring) {
 		return p, nil

@@ -242,7 +242,7 @@ func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
 	s.accounts.do = func(_ context.Context, call string) error {
 		n := count.Add(1)
 		kept.Store(n, call) // as a throttle, a queue or an audit trail keeps it
-		return &identity.Error{Kind: identity.Forbidden, Message: call}
+		return &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: call}
 	}
 	var wg sync.WaitGroup
 	for range 8 {

@@ -53,17 +53,17 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 		code       string
 		retryAfter string
 	}{
-		{"invalid", &identity.Error{Kind: identity.Invalid, Message: "why", Cause: secret}, 400, "invalid_arguments", ""},
-		{"conflict", &identity.Error{Kind: identity.Conflict, Message: "why"}, 409, "invalid_arguments", ""},
-		{"unauthenticated", &identity.Error{Kind: identity.Unauthenticated, Message: "why"}, 401, "unauthenticated", ""},
-		{"forbidden", &identity.Error{Kind: identity.Forbidden, Message: "why"}, 403, "forbidden", ""},
-		{"not found", &identity.Error{Kind: identity.NotFound, Message: "why"}, 404, "not_found", ""},
-		{"rate limited", &identity.Error{Kind: identity.RateLimited, Message: "why", RetryAfter: 90*time.Second + 1}, 429, "rate_limited", "91"},
-		{"rate limited for less than a second", &identity.Error{Kind: identity.RateLimited, Message: "why", RetryAfter: time.Millisecond}, 429, "rate_limited", "1"},
-		{"unavailable", &identity.Error{Kind: identity.Unavailable, Message: "why", Cause: secret}, 503, "internal_error", "1"},
-		{"overloaded", &identity.Error{Kind: identity.Overloaded, Message: "why", RetryAfter: 2500 * time.Millisecond}, 503, "internal_error", "3"},
-		{"wrapped", fmt.Errorf("s3cr3t: %w", &identity.Error{Kind: identity.Conflict, Message: "why"}), 409, "invalid_arguments", ""},
-		{"joined", errors.Join(secret, &identity.Error{Kind: identity.Overloaded, Message: "why"}), 503, "internal_error", "1"},
+		{"invalid", &identity.Error{Kind: identity.Invalid, Reason: identity.ReasonInvalidFields, Message: "why", Cause: secret}, 400, "invalid_arguments", ""},
+		{"conflict", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken, Message: "why"}, 409, "invalid_arguments", ""},
+		{"unauthenticated", &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "why"}, 401, "unauthenticated", ""},
+		{"forbidden", &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: "why"}, 403, "forbidden", ""},
+		{"not found", &identity.Error{Kind: identity.NotFound, Reason: identity.ReasonAccountNotFound, Message: "why"}, 404, "not_found", ""},
+		{"rate limited", &identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why", RetryAfter: 90*time.Second + 1}, 429, "rate_limited", "91"},
+		{"rate limited for less than a second", &identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why", RetryAfter: time.Millisecond}, 429, "rate_limited", "1"},
+		{"unavailable", &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "why", Cause: secret}, 503, "internal_error", "1"},
+		{"overloaded", &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded, Message: "why", RetryAfter: 2500 * time.Millisecond}, 503, "internal_error", "3"},
+		{"wrapped", fmt.Errorf("s3cr3t: %w", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken, Message: "why"}), 409, "invalid_arguments", ""},
+		{"joined", errors.Join(secret, &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded, Message: "why"}), 503, "internal_error", "1"},
 		{"internal", &identity.Error{Kind: identity.Internal, Message: "s3cr3t", Cause: secret}, 500, "internal_error", ""},
 		{"a kind of tomorrow", &identity.Error{Kind: 99, Message: "s3cr3t"}, 500, "internal_error", ""},
 		{"unknown", secret, 500, "internal_error", ""},
@@ -99,7 +99,7 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 func TestAllSignInsThatFailLookAlike(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Message: "the username or the password is wrong"}
+	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "the username or the password is wrong"}
 	var first string
 	for _, body := range []map[string]string{
 		object("username", "ada", "password", "wrong"), object("username", "nobody", "password", ""),
@@ -118,7 +118,7 @@ func TestAllSignInsThatFailLookAlike(t *testing.T) {
 func TestAScopeThatIsMissingIsChallenged(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.accounts.err = &identity.Error{Kind: identity.Forbidden, Message: "the token lacks the scope"}
+	s.accounts.err = &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: "the token lacks the scope"}
 	reply := s.Do("GET", "/users", apitest.Bearer("t"), nil)
 	if got := reply.Header.Get("WWW-Authenticate"); got != `Bearer realm="auth-gateway", error="insufficient_scope"` {
 		t.Error(got)
@@ -161,7 +161,7 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	s.Do("POST", "/users", fields, `{"`+secret+`":`)
 	exchange(t, s, "GET /users HTTP/1.1\r\nHost: x\r\n"+secret+"\r\n\r\n")
 	exchange(t, s, secret+"\r\n\r\n")
-	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Message: "no"}
+	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "no"}
 	s.Do("POST", "/tokens/signin", fields, object("username", secret, "password", secret))
 
 	text := strings.TrimSpace(log.String())

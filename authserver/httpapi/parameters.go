@@ -59,7 +59,7 @@ func parameterNamed(name string) (parameter, bool) {
 type parameters struct {
 	text     [parameterCount]string
 	state    [parameterCount]state
-	problems []string
+	problems []identity.Problem
 }
 
 type state int8
@@ -76,7 +76,7 @@ func (p *parameters) optional(name parameter) (value string, there bool) {
 	case given:
 		return p.text[name], true
 	case mistyped:
-		p.wrong(name, "must be a string")
+		p.wrong(name, identity.FieldNotText, "must be a string")
 	}
 	return "", false
 }
@@ -84,7 +84,7 @@ func (p *parameters) optional(name parameter) (value string, there bool) {
 // required gives a parameter that may not be missing.
 func (p *parameters) required(name parameter) string {
 	if p.state[name] == absent {
-		p.wrong(name, "is missing")
+		p.wrong(name, identity.FieldMissing, "is missing")
 	}
 	value, _ := p.optional(name)
 	return value
@@ -98,15 +98,15 @@ func (p *parameters) pointer(name parameter) *string {
 	return nil
 }
 
-func (p *parameters) wrong(name parameter, what string) {
-	p.problems = append(p.problems, name.String()+": "+what)
+func (p *parameters) wrong(name parameter, reason identity.FieldReason, what string) {
+	p.problems = append(p.problems, identity.Problem{Parameter: name.String(), Fault: identity.Fault{Reason: reason, Text: what}})
 }
 
 // also adds what the domain finds wrong with parameters that were given.
 func (p *parameters) also(problems []identity.Problem) {
 	for _, problem := range problems {
 		if name, known := parameterNamed(problem.Parameter); known && p.state[name] == given {
-			p.wrong(name, problem.Wrong)
+			p.wrong(name, problem.Reason, problem.Text)
 		}
 	}
 }
@@ -116,14 +116,14 @@ func (p *parameters) err() error {
 	if p.problems == nil {
 		return nil
 	}
-	return invalid(http.StatusBadRequest, strings.Join(p.problems, "; "))
+	return invalidFields(p.problems)
 }
 
 // read parses the body. It takes the bytes as they came: nothing is inflated,
 // so no small body can become a large one.
 func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 	if len(req.Header.Peek("Content-Encoding")) > 0 {
-		return invalid(http.StatusUnsupportedMediaType, "a Content-Encoding is not taken: send the body as it is")
+		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding, "a Content-Encoding is not taken: send the body as it is")
 	}
 	body := req.Body()
 	if len(body) == 0 {
@@ -138,9 +138,9 @@ func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 		}
 	}
 	if kind == jsonOrForm {
-		return invalid(http.StatusUnsupportedMediaType, "the Content-Type must be application/json or application/x-www-form-urlencoded")
+		return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json or application/x-www-form-urlencoded")
 	}
-	return invalid(http.StatusUnsupportedMediaType, "the Content-Type must be application/json")
+	return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json")
 }
 
 // mediaType gives the media type, in lower case and without "charset=utf-8", the
@@ -230,7 +230,9 @@ func (p *parameters) readJSON(body []byte) error {
 	return nil
 }
 
-func errBody(what string) *failure { return invalid(http.StatusBadRequest, "the body "+what) }
+func errBody(what string) *failure {
+	return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body "+what)
+}
 
 // readForm takes a flat form, each field at most once. As RFC 6749 section 3.2
 // has it, a field without a value counts as left out.

@@ -75,7 +75,7 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	admitting(s, identity.Allowance{Limit: 30, Window: 5 * time.Minute, Reset: 5 * time.Minute},
-		&identity.Error{Kind: identity.RateLimited, Message: "wait", RetryAfter: 9001 * time.Millisecond})
+		&identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "wait", RetryAfter: 9001 * time.Millisecond})
 	for r, class := range limited {
 		method, path, _ := strings.Cut(r, " ")
 		for _, body := range []any{object("username", "ada", "password", "p"), nil, "{malformed"} {
@@ -94,7 +94,7 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 func TestWhereALimitCannotBeCountedNothingIsDone(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable, Message: "the database is away"})
+	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "the database is away"})
 	reply := s.Do("POST", "/tokens/signin", nil, object("username", "ada", "password", "p"))
 	s.expect(t, reply, 503, "the database is away")
 	if call := s.accounts.last(); call != "" || reply.Header.Get("RateLimit") != "" {

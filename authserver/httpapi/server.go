@@ -220,7 +220,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
 		c := callOf(f.Context())
 		if s.needsTrust(r.trust) && !s.trusts(c.http) {
-			return errUntrusted()
+			return errUntrusted(c.callerKey())
 		}
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()

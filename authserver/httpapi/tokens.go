@@ -38,7 +38,7 @@ func (s *Server) signIn(ctx context.Context, c *call) error {
 func (s *Server) renew(ctx context.Context, c *call) error {
 	token := c.params.required(paramRefreshToken)
 	if grant, there := c.params.optional(paramGrantType); there && grant != "refresh_token" {
-		c.params.wrong(paramGrantType, "must be refresh_token")
+		c.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
 	}
 	if err := c.err(); err != nil {
 		return err

@@ -67,11 +67,11 @@ func (s *Server) signUp(ctx context.Context, c *call) error {
 	}
 	scope, chosen := p.optional(paramScope)
 	if chosen && !s.trusts(c.http) {
-		return errUntrusted()
+		return errUntrusted(c.callerKey())
 	}
 	if chosen && scope == "" {
 		// To the domain an empty scope is one that was not chosen.
-		p.wrong(paramScope, "is empty; leave it out for the default")
+		p.wrong(paramScope, identity.FieldEmpty, "is empty; leave it out for the default")
 	}
 	account.Scope = scope
 	if c.params.problems != nil {
@@ -190,7 +190,8 @@ func (s *Server) changePassword(ctx context.Context, c *call) error {
 		len(c.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
 	case byCode && signedIn:
-		return invalid(http.StatusBadRequest, "code: cannot be together with old_password or an access token; send one or the other")
+		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password or an access token; send one or the other")
+		return c.params.err()
 	case byCode:
 		code, password := p.required(paramCode), p.required(paramPassword)
 		id, _ := p.optional(paramID)
@@ -206,7 +207,7 @@ func (s *Server) changePassword(ctx context.Context, c *call) error {
 		}
 		return c.done(s.accounts.ChangePassword(ctx, token, old, password))
 	default:
-		p.wrong(paramCode, "is missing; or send an access token and old_password")
+		p.wrong(paramCode, identity.FieldMissing, "is missing; or send an access token and old_password")
 		p.required(paramPassword)
 		return c.err()
 	}
@@ -217,7 +218,7 @@ func (s *Server) requestEmailChange(ctx context.Context, c *call) error {
 	email, there := c.params.optional(paramEmail)
 	if there && email == "" {
 		// To the domain an empty address is one that was left out.
-		c.params.wrong(paramEmail, "is empty; leave it out for a code that is good for any address")
+		c.params.wrong(paramEmail, identity.FieldEmpty, "is empty; leave it out for a code that is good for any address")
 	}
 	if err := c.err(); err != nil {
 		return err

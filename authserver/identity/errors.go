@@ -54,7 +54,9 @@ func (k Kind) String() string {
 // log alone.
 type Error struct {
 	Kind       Kind
+	Reason     Reason        // for programs that call the API
 	Message    string        // for the caller; with Invalid and Conflict it names every parameter that is wrong
+	Fields     []Problem     // the parameters that are wrong; each is in Message too
 	RetryAfter time.Duration // with RateLimited, Unavailable and Overloaded: when to come back; 0 where unknown
 	Cause      error         // for the log; may be nil
 }
@@ -79,52 +81,49 @@ func KindOf(err error) Kind {
 	return Internal
 }
 
-func failure(kind Kind, format string, args ...any) *Error {
-	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+func failure(kind Kind, reason Reason, format string, args ...any) *Error {
+	return &Error{Kind: kind, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// fieldFailure is an error about one parameter.
+func fieldFailure(kind Kind, parameter string, fault Fault) *Error {
+	return problems{{parameter, fault}}.as(kind)
 }
 
 // errCredentials is the one answer to a sign-in that does not hold: an unknown
 // user, a wrong password and a suspended account look alike (decision 2 of the
 // security notes: no enumeration).
 func errCredentials() *Error {
-	return failure(Unauthenticated, "the username or the password is wrong")
+	return failure(Unauthenticated, ReasonWrongCredentials, "the username or the password is wrong")
 }
 
 // errToken is the one answer to a token that does not hold, whatever the reason.
 func errToken(cause error) *Error {
-	return &Error{Kind: Unauthenticated, Message: "the token is invalid, expired or revoked", Cause: cause}
+	return &Error{Kind: Unauthenticated, Reason: ReasonTokenInvalid, Message: "the token is invalid, expired or revoked", Cause: cause}
 }
 
 // wrongCode is the one thing told of a code that does not hold: used, expired,
 // replaced, made for another purpose or another person, or never issued.
-const wrongCode = "is invalid, expired or used already"
+var wrongCode = Fault{FieldExpiredOrUsed, "is invalid, expired or used already"}
 
 // errCode is the answer where nothing but the code is wrong.
 func errCode() *Error {
-	return failure(Invalid, "code: %s", wrongCode)
+	return fieldFailure(Invalid, "code", wrongCode)
 }
 
 // problems collects what is wrong with the parameters of a call, so that the
 // caller hears of all of it at once.
 type problems []Problem
 
-// Problem is one parameter that is wrong.
-type Problem struct {
-	Parameter string // its name in the API
-	Wrong     string // what is wrong with it; never its value
-}
-
-func (p Problem) String() string { return p.Parameter + ": " + p.Wrong }
-
-func (p *problems) add(parameter, wrong string) {
+func (p *problems) add(parameter string, wrong Fault) {
 	*p = append(*p, Problem{parameter, wrong})
 }
 
 // check gives the canonical form of a parameter, and notes what is wrong with
 // it where it has none.
-func (p *problems) check(parameter, value string, canonical func(string) (form, wrong string)) string {
+func (p *problems) check(parameter, value string, canonical func(string) (form string, wrong Fault)) string {
 	form, wrong := canonical(value)
-	if wrong != "" {
+	if wrong != (Fault{}) {
 		p.add(parameter, wrong)
 	}
 	return form
@@ -143,5 +142,5 @@ func (p problems) as(kind Kind) *Error {
 	for i, problem := range p {
 		texts[i] = problem.String()
 	}
-	return failure(kind, "%s", strings.Join(texts, "; "))
+	return &Error{Kind: kind, Reason: ReasonOf(p), Message: strings.Join(texts, "; "), Fields: p}
 }

@@ -33,7 +33,7 @@ func TestWhatNobodyClassifiedIsInternal(t *testing.T) {
 	if !errors.Is(e, cause) {
 		t.Error("the cause is not in the chain")
 	}
-	if got := failure(NotFound, "no %s", "such thing").Error(); got != "not_found: no such thing" {
+	if got := failure(NotFound, ReasonAccountNotFound, "no %s", "such thing").Error(); got != "not_found: no such thing" {
 		t.Errorf("the log would say %q", got)
 	}
 }

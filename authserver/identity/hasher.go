@@ -166,13 +166,13 @@ func (h *Hasher) run(ctx context.Context, l *lane, work func() error) error {
 // time.
 func (h *Hasher) abandoned(ctx context.Context) error {
 	h.gone.Add(1)
-	return &Error{Kind: Overloaded, Message: "nobody waits for the answer any more", Cause: context.Cause(ctx)}
+	return &Error{Kind: Overloaded, Reason: ReasonOverloaded, Message: "nobody waits for the answer any more", Cause: context.Cause(ctx)}
 }
 
 func (h *Hasher) overloaded(l *lane) error {
 	h.shed.Add(1)
 	return &Error{
-		Kind: Overloaded, Message: "too many passwords are being checked; try again later",
+		Kind: Overloaded, Reason: ReasonOverloaded, Message: "too many passwords are being checked; try again later",
 		RetryAfter: max(l.wait, time.Second),
 	}
 }

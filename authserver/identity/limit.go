@@ -124,7 +124,7 @@ func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[cla
 func (s *Service) refuse(class LimitClass, a Allowance) (Allowance, error) {
 	s.counts.limited[class].Add(1)
 	return a, &Error{
-		Kind: RateLimited, RetryAfter: a.RetryAfter,
+		Kind: RateLimited, Reason: ReasonTooManyRequests, RetryAfter: a.RetryAfter,
 		Message: "too many requests of this kind from your network; wait for as many seconds as Retry-After says",
 	}
 }

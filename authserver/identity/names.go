@@ -22,25 +22,25 @@ const (
 // canonicalUsername gives the spelling that usernames are compared by, or what
 // is wrong with s. Usernames are plain ASCII, so that nothing folds to, or
 // looks like, someone else's; and never look like an email address or an id.
-func canonicalUsername(s string) (canonical, wrong string) {
+func canonicalUsername(s string) (canonical string, wrong Fault) {
 	switch {
 	case s == "":
-		return "", "is empty"
+		return "", Fault{FieldEmpty, "is empty"}
 	case len(s) > maxUsername:
-		return "", "is longer than 64 characters"
+		return "", Fault{FieldTooLong, "is longer than 64 characters"}
 	case !isAlphanumeric(s[0]):
-		return "", "must start with a letter (a-z) or a digit"
+		return "", Fault{FieldMalformed, "must start with a letter (a-z) or a digit"}
 	}
 	for i := range len(s) {
 		if !isAlphanumeric(s[i]) && s[i] != '.' && s[i] != '_' && s[i] != '-' {
-			return "", "may hold only letters (a-z), digits, '.', '_' and '-'"
+			return "", Fault{FieldMalformed, "may hold only letters (a-z), digits, '.', '_' and '-'"}
 		}
 	}
 	canonical = strings.ToLower(s)
 	if IsUUID(canonical) {
-		return "", "must not be a UUID"
+		return "", Fault{FieldMalformed, "must not be a UUID"}
 	}
-	return canonical, ""
+	return canonical, Fault{}
 }
 
 func isAlphanumeric(c byte) bool {
@@ -51,12 +51,13 @@ func isAlphanumeric(c byte) bool {
 // wrong with s: a local part that is a dot-atom of RFC 5322 (section 3.2.3) and
 // so has no quotes, comments or spaces, in lower case, and the domain's A-labels
 // (RFC 5890).
-func canonicalEmail(s string) (canonical, wrong string) {
-	const malformed, tooLong = "must be an address like name@example.com", "is longer than 254 bytes"
+func canonicalEmail(s string) (canonical string, wrong Fault) {
+	malformed := Fault{FieldMalformed, "must be an address like name@example.com"}
+	tooLong := Fault{FieldTooLong, "is longer than 254 bytes"}
 	at := strings.LastIndexByte(s, '@')
 	switch {
 	case s == "":
-		return "", "is empty"
+		return "", Fault{FieldEmpty, "is empty"}
 	case len(s) > maxEmail: // before anything else is looked at
 		return "", tooLong
 	case at < 0:
@@ -65,7 +66,7 @@ func canonicalEmail(s string) (canonical, wrong string) {
 	local, domain := s[:at], s[at+1:]
 	switch {
 	case len(local) > maxLocal:
-		return "", "has more than 64 bytes before the @"
+		return "", Fault{FieldTooLong, "has more than 64 bytes before the @"}
 	case !isDotAtom(local):
 		return "", malformed
 	case strings.Contains(local, "=?"): // an encoded word (RFC 2047), which some mailers decode all the same
@@ -82,7 +83,7 @@ func canonicalEmail(s string) (canonical, wrong string) {
 	if len(canonical) > maxEmail {
 		return "", tooLong
 	}
-	return canonical, ""
+	return canonical, Fault{}
 }
 
 func isDotAtom(s string) bool {
@@ -107,19 +108,19 @@ func isTopLevel(label string) bool {
 
 // personName gives a first or last name in normal form C, without white space
 // around it, or what is wrong with it.
-func personName(s string) (name, wrong string) {
+func personName(s string) (name string, wrong Fault) {
 	name = strings.TrimSpace(norm.NFC.String(s))
 	switch {
 	case name == "":
-		return "", "is empty"
+		return "", Fault{FieldEmpty, "is empty"}
 	case !utf8.ValidString(name):
-		return "", "is not valid UTF-8"
+		return "", Fault{FieldMalformed, "is not valid UTF-8"}
 	case utf8.RuneCountInString(name) > maxName:
-		return "", "is longer than 100 characters"
+		return "", Fault{FieldTooLong, "is longer than 100 characters"}
 	case strings.ContainsFunc(name, unprintable):
-		return "", "holds control characters"
+		return "", Fault{FieldMalformed, "holds control characters"}
 	}
-	return name, ""
+	return name, Fault{}
 }
 
 // unprintable tells of characters that can forge or hide text around them:
@@ -132,13 +133,13 @@ func unprintable(r rune) bool {
 
 // canonicalScope gives scope with each token once, separated by single spaces,
 // or what is wrong with it (grammar: RFC 6749 section 3.3).
-func canonicalScope(s string) (scope, wrong string) {
+func canonicalScope(s string) (scope string, wrong Fault) {
 	if len(s) > maxScope {
-		return "", "is longer than 1000 bytes"
+		return "", Fault{FieldTooLong, "is longer than 1000 bytes"}
 	}
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return "", "must be tokens of printable ASCII without quotes and backslashes, separated by spaces"
+			return "", Fault{FieldMalformed, "must be tokens of printable ASCII without quotes and backslashes, separated by spaces"}
 		}
 	}
 	var tokens []string
@@ -148,9 +149,9 @@ func canonicalScope(s string) (scope, wrong string) {
 		}
 	}
 	if len(tokens) == 0 {
-		return "", "is empty"
+		return "", Fault{FieldEmpty, "is empty"}
 	}
-	return strings.Join(tokens, " "), ""
+	return strings.Join(tokens, " "), Fault{}
 }
 
 // parseLogin tells a username from an email: only the latter has an @. What is
@@ -158,8 +159,8 @@ func canonicalScope(s string) (scope, wrong string) {
 func parseLogin(s string) (Login, bool) {
 	if strings.Contains(s, "@") {
 		email, wrong := canonicalEmail(s)
-		return Login{CanonicalEmail: email}, wrong == ""
+		return Login{CanonicalEmail: email}, wrong == Fault{}
 	}
 	name, wrong := canonicalUsername(s)
-	return Login{CanonicalUsername: name}, wrong == ""
+	return Login{CanonicalUsername: name}, wrong == Fault{}
 }

@@ -184,10 +184,14 @@ func TestAScopeIsTheTokensOfRFC6749EachOnce(t *testing.T) {
 }
 
 // checkCanonical compares; of what is wrong, the beginning will do.
-func checkCanonical(t *testing.T, canonical, wrong, wantCanonical, wantWrong string) {
+func checkCanonical(t *testing.T, canonical string, fault Fault, wantCanonical, wantWrong string) {
 	t.Helper()
 	if canonical != wantCanonical && wantWrong == "" {
 		t.Errorf("the canonical form is %q; want %q", canonical, wantCanonical)
+	}
+	wrong := fault.Text
+	if (wrong == "") != (fault.Reason == "") {
+		t.Errorf("the fault is %+v", fault)
 	}
 	if !strings.HasPrefix(wrong, wantWrong) || (wrong == "") != (wantWrong == "") {
 		t.Errorf("what is wrong is %q; want %q", wrong, wantWrong)
@@ -286,9 +290,9 @@ func addAll(f *testing.F, seeds ...string) {
 
 // checkForm asks that a canonical form is ASCII, within its limit, and its own
 // canonical form; and that there is none where something is wrong.
-func checkForm(t *testing.T, s string, canonical func(string) (form, wrong string), limit int) (taken bool) {
+func checkForm(t *testing.T, s string, canonical func(string) (form string, wrong Fault), limit int) (taken bool) {
 	form, wrong := canonical(s)
-	if wrong != "" {
+	if wrong != (Fault{}) {
 		if form != "" {
 			t.Fatalf("%q is wrong (%s) and has the form %q", s, wrong, form)
 		}
@@ -302,7 +306,7 @@ func checkForm(t *testing.T, s string, canonical func(string) (form, wrong strin
 			t.Fatalf("the form of %q is no printable ASCII: %q", s, form)
 		}
 	}
-	if again, wrong := canonical(form); again != form || wrong != "" {
+	if again, wrong := canonical(form); again != form || wrong != (Fault{}) {
 		t.Fatalf("the form of %q is %q, whose form is %q (%s)", s, form, again, wrong)
 	}
 	return true

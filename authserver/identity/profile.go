@@ -34,10 +34,14 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 		return User{}, err
 	}
 	if in == (ProfileUpdate{}) {
-		return User{}, failure(Invalid, "username, first_name, last_name: give at least one of them")
+		missing := Fault{FieldMissing, "is missing"}
+		return User{}, &Error{
+			Kind: Invalid, Reason: ReasonInvalidFields, Message: "username, first_name, last_name: give at least one of them",
+			Fields: []Problem{{"username", missing}, {"first_name", missing}, {"last_name", missing}},
+		}
 	}
 	var p problems
-	check := func(parameter string, value *string, canonical func(string) (string, string)) *string {
+	check := func(parameter string, value *string, canonical func(string) (string, Fault)) *string {
 		if value == nil {
 			return nil
 		}

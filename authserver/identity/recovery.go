@@ -15,7 +15,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	}
 	var p problems
 	if userID != "" && !IsUUID(userID) {
-		p.add("id", "must be a UUID in lower case, as it was answered at sign-up")
+		p.add("id", Fault{FieldMalformed, "must be a UUID in lower case, as it was answered at sign-up"})
 		userID = "" // the code is another matter
 	}
 	if !c.Found || userID != "" && userID != c.User.ID {
@@ -94,7 +94,7 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 }
 
 func errSamePassword() error {
-	return failure(Invalid, "password: must differ from the old one")
+	return fieldFailure(Invalid, "password", Fault{FieldUnchanged, "must differ from the old one"})
 }
 
 // checkOldPassword is checkPassword for who is signed in already. The failures
@@ -102,7 +102,7 @@ func errSamePassword() error {
 // sent at once, none that the throttle would have kept from being tried is told
 // to be right.
 func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Credentials, old string) error {
-	wrong := failure(Unauthenticated, "old_password: is wrong")
+	wrong := fieldFailure(Unauthenticated, "old_password", Fault{FieldWrong, "is wrong"})
 	if !isPossiblePassword(old) {
 		return wrong
 	}

@@ -184,7 +184,7 @@ func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 		return SessionRef{}, tokenFailure(err)
 	}
 	if scope != "" && !HasScope(claims.Scope, scope) {
-		return SessionRef{}, failure(Forbidden, "the token lacks the scope %q", scope)
+		return SessionRef{}, failure(Forbidden, ReasonScopeMissing, "the token lacks the scope %q", scope)
 	}
 	return SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, nil
 }
@@ -202,7 +202,7 @@ func (s *Service) ready() error {
 // there are no keys to verify with is it not the token's fault.
 func tokenFailure(err error) error {
 	if errors.Is(err, token.ErrNoKeys) {
-		return &Error{Kind: Unavailable, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
+		return &Error{Kind: Unavailable, Reason: ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
 	}
 	return errToken(err)
 }
@@ -213,10 +213,10 @@ func storeFailure(err error) error {
 	if taken, ok := errors.AsType[*TakenError](err); ok {
 		var p problems
 		if taken.Username {
-			p.add("username", "is taken")
+			p.add("username", Fault{FieldTaken, "is taken"})
 		}
 		if taken.Email {
-			p.add("email", "is taken")
+			p.add("email", Fault{FieldTaken, "is taken"})
 		}
 		return p.as(Conflict)
 	}
@@ -226,9 +226,9 @@ func storeFailure(err error) error {
 	case errors.Is(err, ErrNoCode):
 		return errCode()
 	case errors.Is(err, ErrSuspended):
-		return failure(Forbidden, "the account is suspended")
+		return failure(Forbidden, ReasonAccountSuspended, "the account is suspended")
 	case errors.Is(err, ErrNoUser):
-		return failure(NotFound, "email: no account has this address")
+		return fieldFailure(NotFound, "email", Fault{FieldUnknown, "no account has this address"})
 	default:
 		return err
 	}

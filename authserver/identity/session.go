@@ -31,7 +31,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 		return Tokens{}, err
 	}
 	if !c.Activated {
-		return Tokens{}, failure(Forbidden, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
+		return Tokens{}, failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 	}
 	n := s.newSession(ctx)
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
@@ -289,7 +289,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 		return storeFailure(err)
 	}
 	if !ended {
-		return failure(NotFound, "you have no session of this id, or it has ended")
+		return failure(NotFound, ReasonSessionNotFound, "you have no session of this id, or it has ended")
 	}
 	s.counts.ended.Add(1)
 	s.tell(ctx, e)

@@ -79,41 +79,41 @@ func (s *Service) newUser(in SignUp) (u NewUser, password string, p problems) {
 
 // signUpScope gives the scope of a new account. Trusted callers choose freely;
 // the public chooses among what the policy offers.
-func (s *Service) signUpScope(asked string) (scope, wrong string) {
+func (s *Service) signUpScope(asked string) (scope string, wrong Fault) {
 	if asked == "" {
-		return s.policy.SignUpScopes, ""
+		return s.policy.SignUpScopes, Fault{}
 	}
-	if scope, wrong = canonicalScope(asked); wrong != "" {
+	if scope, wrong = canonicalScope(asked); wrong != (Fault{}) {
 		return "", wrong
 	}
 	if s.policy.Exposure == ExposurePublic && narrowScope(scope, s.policy.SignUpScopes) != scope {
-		return "", "may hold only " + strings.Join(strings.Fields(s.policy.SignUpScopes), ", ")
+		return "", Fault{FieldNotAllowed, "may hold only " + strings.Join(strings.Fields(s.policy.SignUpScopes), ", ")}
 	}
-	return scope, ""
+	return scope, Fault{}
 }
 
 // newPassword gives what brings a password that is to be set into the form that
 // is hashed, or tells what is wrong with it. The owner may be nobody.
-func (s *Service) newPassword(username, email string) func(password string) (normal, wrong string) {
+func (s *Service) newPassword(username, email string) func(password string) (normal string, wrong Fault) {
 	local, _, _ := strings.Cut(email, "@")
-	return func(password string) (normal, wrong string) {
+	return func(password string) (normal string, wrong Fault) {
 		normal = normalizePassword(password)
 		is := func(word string) bool { return strings.EqualFold(normal, word) }
 		switch n := utf8.RuneCountInString(normal); {
 		case n < s.policy.MinPasswordLength:
-			return "", fmt.Sprintf("is shorter than %d characters", s.policy.MinPasswordLength)
+			return "", Fault{FieldTooShort, fmt.Sprintf("is shorter than %d characters", s.policy.MinPasswordLength)}
 		case n > maxPassword:
-			return "", fmt.Sprintf("is longer than %d characters", maxPassword)
+			return "", Fault{FieldTooLong, fmt.Sprintf("is longer than %d characters", maxPassword)}
 		case strings.ContainsRune(normal, 0):
-			return "", "holds a NUL character"
+			return "", Fault{FieldMalformed, "holds a NUL character"}
 		case is(username) || is(email) || is(local):
-			return "", "must not be your username or email address"
+			return "", Fault{FieldTooGuessable, "must not be your username or email address"}
 		case slices.ContainsFunc(s.policy.ServiceNames, is):
-			return "", "must not be the name of this service"
+			return "", Fault{FieldTooGuessable, "must not be the name of this service"}
 		case s.policy.PasswordBlocklist && isCommonPassword(normal):
-			return "", "is one of the most common passwords; choose another"
+			return "", Fault{FieldTooCommon, "is one of the most common passwords; choose another"}
 		}
-		return normal, ""
+		return normal, Fault{}
 	}
 }
 
@@ -147,7 +147,7 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		s.tell(ctx, e)
 		return Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL}, nil
 	case errors.Is(err, ErrAlreadyVerified):
-		return Code{}, failure(Conflict, "email: is verified already")
+		return Code{}, fieldFailure(Conflict, "email", Fault{FieldVerified, "is verified already"})
 	default:
 		return Code{}, storeFailure(err)
 	}

@@ -28,5 +28,5 @@ func checkThrottle(c Credentials) error {
 	if wait <= 0 {
 		return nil
 	}
-	return &Error{Kind: RateLimited, Message: "too many wrong passwords; try again later", RetryAfter: wait}
+	return &Error{Kind: RateLimited, Reason: ReasonTooManyWrongPasswords, Message: "too many wrong passwords; try again later", RetryAfter: wait}
 }

@@ -72,10 +72,11 @@ func translate(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	if isFault(sqlState(err)) && !isRefused(err) {
-		return &identity.Error{Kind: identity.Internal, Message: "the database refused a statement", Cause: cause(err)}
+		return &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database refused a statement", Cause: cause(err)}
 	}
 	return &identity.Error{
 		Kind:       identity.Unavailable,
+		Reason:     identity.ReasonDatabaseUnavailable,
 		Message:    "the service cannot reach its data now; try again later",
 		RetryAfter: retryAfter,
 		Cause:      cause(err),

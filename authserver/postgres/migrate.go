@@ -73,6 +73,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	if version < SchemaVersion {
 		return &identity.Error{
 			Kind:       identity.Unavailable,
+			Reason:     identity.ReasonDatabaseUnavailable,
 			Message:    "the service is not ready yet",
 			RetryAfter: retryAfter,
 			Cause:      fmt.Errorf("the database has schema %d, and this version needs %d: it has to be migrated", version, SchemaVersion),
@@ -134,7 +135,7 @@ func unmigrated(err error) error {
 	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 		why = fmt.Errorf("migration %d: %w", partial.Failed.Source.Version, why)
 	}
-	failed := &identity.Error{Kind: identity.Internal, Message: "the database cannot be migrated", Cause: why}
+	failed := &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be migrated", Cause: why}
 	if lost || answered && !isFault(pg.Code) {
 		failed.Kind, failed.RetryAfter = identity.Unavailable, retryAfter
 	}

@@ -138,14 +138,21 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	}
 	rule(h.Get("Content-Type") == "application/json", "Content-Type is %q", h.Get("Content-Type"))
 	var shape struct {
-		Code        string `json:"error_code"`
-		Description string `json:"error_description"`
+		Code        string            `json:"error_code"`
+		Description string            `json:"error_description"`
+		Reason      string            `json:"reason"`
+		Fields      map[string]string `json:"fields"`
 	}
 	strict := json.NewDecoder(bytes.NewReader(body))
 	strict.DisallowUnknownFields()
 	rule(strict.Decode(&shape) == nil, "the body is not in the one error shape")
 	rule(shape.Code == code, "error_code is %q, not %q", shape.Code, code)
 	rule(shape.Description != "", "error_description is empty")
+	reasons, err := Reasons()
+	rule(err == nil && slices.Contains(reasons, shape.Reason), "reason is %q, which is not documented", shape.Reason)
+	for parameter := range shape.Fields {
+		rule(strings.Contains(shape.Description, parameter), "the description does not name the field %q", parameter)
+	}
 	return broken
 }
 
@@ -156,6 +163,7 @@ func mayBeKept(path string) bool {
 type openAPI struct {
 	validator  validator.Validator
 	operations map[string]bool // "GET /users"
+	reasons    []string
 }
 
 // document reads the OpenAPI document, once in a process: that takes longer than
@@ -173,6 +181,9 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 		validator:  validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode()),
 		operations: map[string]bool{},
 	}
+	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum {
+		doc.reasons = append(doc.reasons, reason.Value)
+	}
 	for path, item := range model.Model.Paths.PathItems.FromOldest() {
 		for method := range item.GetOperations().FromOldest() {
 			doc.operations[strings.ToUpper(method)+" "+path] = true
@@ -180,6 +191,15 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 	}
 	return doc, nil
 })
+
+// Reasons lists the reasons that the document knows.
+func Reasons() ([]string, error) {
+	doc, err := document()
+	if err != nil {
+		return nil, err
+	}
+	return doc.reasons, nil
+}
 
 // Operations lists what the document describes, as "GET /users".
 func Operations() ([]string, error) {

@@ -15,7 +15,7 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 	t.Parallel()
 	const (
 		tokens  = `{"access_token":"a","token_type":"Bearer","expires_in":900,"refresh_token":"r","refresh_expires_in":9,"scope":"s"}`
-		problem = `{"error_code":"not_found","error_description":"d"}`
+		problem = `{"error_code":"not_found","error_description":"the path","reason":"path_not_found"}`
 	)
 	for name, tc := range map[string]struct {
 		path   string
@@ -50,7 +50,10 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 		"another error code":      {path: "/nowhere", status: 404, body: strings.Replace(problem, "not_found", "internal_error", 1)},
 		"another error shape":     {path: "/nowhere", status: 404, body: `{"message":"no"}`},
 		"more than the shape":     {path: "/nowhere", status: 404, body: strings.Replace(problem, `{`, `{"stack":"s",`, 1)},
-		"no description":          {path: "/nowhere", status: 404, body: `{"error_code":"not_found","error_description":""}`},
+		"no description":          {path: "/nowhere", status: 404, body: strings.Replace(problem, "the path", "", 1)},
+		"no reason":               {path: "/nowhere", status: 404, body: `{"error_code":"not_found","error_description":"d"}`},
+		"an unknown reason":       {path: "/nowhere", status: 404, body: strings.Replace(problem, "path_not_found", "lost", 1)},
+		"an unnamed field":        {path: "/nowhere", status: 404, body: strings.Replace(problem, "}", `,"fields":{"code":"missing"}}`, 1)},
 		"plain text":              {path: "/nowhere", status: 404, body: "Not Found"},
 		"401 without a challenge": {path: "/tokens", status: 401, body: strings.Replace(problem, "not_found", "unauthenticated", 1)},
 		"503 without Retry-After": {path: "/tokens", status: 503, body: strings.Replace(problem, "not_found", "internal_error", 1)},
