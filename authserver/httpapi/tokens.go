@@ -67,6 +67,7 @@ type introspectionReply struct {
 	Subject   string   `json:"sub,omitempty"`
 	Audience  []string `json:"aud,omitempty"`
 	Issuer    string   `json:"iss,omitempty"`
+	TokenID   string   `json:"jti,omitempty"`
 	SessionID string   `json:"sid,omitempty"`
 }
 
@@ -86,7 +87,7 @@ func (s *Server) introspect(ctx context.Context, c *call) error {
 	reply := introspectionReply{
 		Active: true, Scope: i.Scope, Username: i.Username, TokenUse: i.TokenType,
 		Expires: i.ExpiresAt.Unix(), Issued: i.IssuedAt.Unix(),
-		Subject: i.Subject, Audience: i.Audience, Issuer: i.Issuer, SessionID: i.SessionID,
+		Subject: i.Subject, Audience: i.Audience, Issuer: i.Issuer, TokenID: i.TokenID, SessionID: i.SessionID,
 	}
 	if i.TokenType == "access_token" {
 		reply.TokenType = "Bearer"

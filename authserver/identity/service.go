@@ -132,7 +132,8 @@ type Tokens struct {
 type Introspection struct {
 	Active    bool
 	TokenType string // "access_token" or "refresh_token"
-	Scope     string
+	TokenID   string // jti
+	Scope     string // as the account has it now, and never wider than the token's
 	Username  string
 	Subject   string
 	SessionID string

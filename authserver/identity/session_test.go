@@ -299,7 +299,8 @@ func TestIntrospectionTellsWhatATokenIs(t *testing.T) {
 	w.equal("the audience of the access token", strings.Join(access.Audience, " "), "https://api.example")
 	w.equal("the session", access.SessionID != "", true)
 	session := access.SessionID
-	access.Audience = nil
+	w.equal("the id of the access token is there:", access.TokenID != "", true)
+	access.Audience, access.TokenID = nil, ""
 	want := identity.Introspection{
 		Active: true, TokenType: "access_token", Scope: "profile email", Username: "grace", Subject: p.id,
 		SessionID: session, Issuer: issuer, IssuedAt: start, ExpiresAt: start.Add(15 * time.Minute),
@@ -308,9 +309,41 @@ func TestIntrospectionTellsWhatATokenIs(t *testing.T) {
 
 	refresh := w.Introspect(tokens.RefreshToken)
 	w.equal("the audience of the refresh token", strings.Join(refresh.Audience, " "), issuer)
-	refresh.Audience = nil
+	w.equal("the id of the refresh token", refresh.TokenID, session+".0")
+	refresh.Audience, refresh.TokenID = nil, ""
 	want.TokenType, want.ExpiresAt = "refresh_token", start.Add(7*day)
 	equalIntrospection(t, refresh, want)
+}
+
+func TestIntrospectionHasNoLeeway(t *testing.T) {
+	w := newWorld(t)
+	w.leeway = 10 * time.Second
+	w.service = w.replica(w.hasher)
+	_, tokens := w.verified("grace")
+	for _, c := range []struct {
+		what, token string
+		lives       time.Duration
+	}{
+		{what: "an access token", token: tokens.AccessToken, lives: 15 * time.Minute},
+		{what: "a refresh token", token: tokens.RefreshToken, lives: 7 * day},
+	} {
+		w.pass(start.Add(c.lives - time.Nanosecond).Sub(w.Now()))
+		w.equal(c.what+" is active before its end:", w.Introspect(c.token).Active, true)
+		w.pass(time.Nanosecond)
+		equalIntrospection(t, w.Introspect(c.token), identity.Introspection{})
+	}
+}
+
+func TestIntrospectionShowsTheScopeAsItIsNow(t *testing.T) {
+	w := newWorld(t)
+	_, tokens := w.verified("grace")
+	for _, c := range []struct{ now, want string }{
+		{"profile email admin", "profile email"}, {"email", "email"}, {"admin", ""}, {"profile email", "profile email"},
+	} {
+		w.store.scope = c.now
+		w.equal("of an access token, the scope", w.Introspect(tokens.AccessToken).Scope, c.want)
+		w.equal("of a refresh token, the scope", w.Introspect(tokens.RefreshToken).Scope, c.want)
+	}
 }
 
 func equalIntrospection(t *testing.T, got, want identity.Introspection) {
@@ -320,7 +353,7 @@ func equalIntrospection(t *testing.T, got, want identity.Introspection) {
 	}
 	got.IssuedAt, got.ExpiresAt, want.IssuedAt, want.ExpiresAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	if got.Active != want.Active || got.TokenType != want.TokenType || got.Scope != want.Scope || got.Username != want.Username ||
-		got.Subject != want.Subject || got.SessionID != want.SessionID || got.Issuer != want.Issuer || len(got.Audience) != len(want.Audience) {
+		got.Subject != want.Subject || got.TokenID != want.TokenID || got.SessionID != want.SessionID || got.Issuer != want.Issuer || len(got.Audience) != len(want.Audience) {
 		t.Errorf("it is %+v; want %+v", got, want)
 	}
 }

@@ -78,6 +78,7 @@ type world struct {
 	*testing.T
 	*clock
 	policy  identity.Policy
+	leeway  time.Duration // of tokens
 	memory  *identitytest.Store
 	store   *spy
 	hasher  *identity.Hasher
@@ -125,7 +126,7 @@ func (w *world) replica(h *identity.Hasher) *identity.Service {
 	opened, err := ring()
 	w.ok(err)
 	tokens := token.New(token.Config{
-		Issuer: w.policy.Issuer, Audience: w.policy.Audience, AccessTTL: w.policy.AccessTTL, Now: w.Now,
+		Issuer: w.policy.Issuer, Audience: w.policy.Audience, AccessTTL: w.policy.AccessTTL, Leeway: w.leeway, Now: w.Now,
 	})
 	tokens.Use(opened)
 	return identity.New(w.policy, identity.Dependencies{

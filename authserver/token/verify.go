@@ -58,6 +58,25 @@ func (s *Service) VerifyRefresh(text string) (Refresh, error) {
 	return c.refresh(), err
 }
 
+// Details returns the jti and the aud of a token that VerifyAccess or VerifyRefresh has
+// accepted. They are read from its text, because only introspection asks for them: they
+// are not remembered with tokens that were checked.
+func (s *Service) Details(text string) (id string, audience []string, err error) {
+	first, last, err := split(text)
+	if err != nil {
+		return "", nil, err
+	}
+	encoded, err := strict.DecodeString(text[first+1 : last])
+	if err != nil {
+		return "", nil, invalid("a payload that is not base64url")
+	}
+	p, err := parsePayload(encoded)
+	if err != nil {
+		return "", nil, invalid("claims that do not parse")
+	}
+	return p.id, p.audience, nil
+}
+
 func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 	set := s.set.Load()
 	if set == nil {
