@@ -224,3 +224,24 @@ func TestASessionThatIsEndedByAnotherIsDeadAtEveryReplica(t *testing.T) {
 		t.Errorf("they tell apart:\n%s\n%s\n%s", foreign.Body, gone.Body, unknown.Body)
 	}
 }
+
+// While the replicas are restarted with another SALT_ROUNDS, sign-ins renew each
+// other's hashes.
+func TestAPasswordIsChangedWhileASignInRenewsItsHash(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, env{"HASHING_MAX_WAIT": "5s"})
+	c.add(env{"HASHING_MAX_WAIT": "5s", "SALT_ROUNDS": "5"}).waitReady()
+	u := c.nodes[0].newUser()
+	for round := range 10 {
+		next := fmt.Sprintf("password number %d", round)
+		replies := atOnce(5, func(i int) *apitest.Reply {
+			if i == 0 {
+				return c.any(round).as(u.access, http.MethodPost, "/users/change-password", body{"old_password": u.password, "password": next})
+			}
+			return c.any(i).trySignIn(u.username, u.password)
+		})
+		want(t, http.StatusNoContent, replies[0], "while the hash is renewed")
+		u.password = next
+		c.alive("of the session that changed the password", u.access)
+	}
+}

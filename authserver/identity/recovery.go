@@ -86,11 +86,27 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		return err
 	}
 	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
-	if err := s.store.ChangePassword(s.notice(ctx, MailPasswordChanged), ref, c.PasswordHash, newHash); err != nil {
-		return storeFailure(err)
+	find := func() (Credentials, error) { return s.store.FindPassword(ctx, ref, placeOf(ctx)) }
+	for {
+		err := s.store.ChangePassword(s.notice(ctx, MailPasswordChanged), ref, c.PasswordHash, newHash)
+		if errors.Is(err, ErrStale) {
+			if c, err = s.renewedHash(ctx, find, c, old); err == nil {
+				continue // the same password, hashed anew by a sign-in
+			}
+		}
+		switch {
+		case errors.Is(err, ErrStale):
+			return errOldPassword() // it is no longer the password
+		case err != nil:
+			return storeFailure(err)
+		}
+		s.tell(ctx, e)
+		return nil
 	}
-	s.tell(ctx, e)
-	return nil
+}
+
+func errOldPassword() error {
+	return fieldFailure(Unauthenticated, "old_password", Fault{FieldWrong, "is wrong"})
 }
 
 func errSamePassword() error {
@@ -102,7 +118,7 @@ func errSamePassword() error {
 // sent at once, none that the throttle would have kept from being tried is told
 // to be right.
 func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Credentials, old string) error {
-	wrong := fieldFailure(Unauthenticated, "old_password", Fault{FieldWrong, "is wrong"})
+	wrong := errOldPassword()
 	if !isPossiblePassword(old) {
 		return wrong
 	}

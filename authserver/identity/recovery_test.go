@@ -198,7 +198,43 @@ func TestAPasswordChangedMeanwhileIsNotChangedAgain(t *testing.T) {
 	w.store.before["ChangePassword"] = func() {
 		w.ok(w.ChangePassword(tokens.AccessToken, p.password, "a third of mine"))
 	}
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongToken)
+	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
 	p.password = "a third of mine"
 	w.signIn(p)
+	w.equal("the session is alive:", w.alive(tokens), true)
+}
+
+// Replicas of two costs renew each other's hashes for as long as both run.
+func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	costs := []*identity.Service{w.replica(w.newHasher(cost + 1)), w.replica(w.newHasher(cost)), w.replica(w.newHasher(cost + 1))}
+	var renew func()
+	renew = func() {
+		if len(costs) == 0 {
+			return
+		}
+		service := costs[0]
+		costs = costs[1:]
+		_, err := w.tokens(service.SignIn(t.Context(), p.username, p.password))
+		w.ok(err)
+		w.store.before["ChangePassword"] = renew
+	}
+	w.store.before["ChangePassword"] = renew
+	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+	w.equal("the costs that were not tried", len(costs), 0)
+	w.equal("changes audited", w.audited("password changed"), 1)
+	w.equal("the session is alive:", w.alive(tokens), true)
+	p.password = another
+	w.signIn(p)
+}
+
+func TestASessionThatEndsWhileItChangesThePasswordIsToldSo(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	other := w.signIn(p)
+	w.store.before["ChangePassword"] = func() {
+		w.ok(w.ChangePassword(other.AccessToken, p.password, "a third of mine"))
+	}
+	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongToken)
 }

@@ -37,10 +37,17 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
-	ctx, e := s.event(ctx, EventSignedIn, c.User.ID, n.ID)
-	err = s.store.OpenSession(ctx, n)
-	if errors.Is(err, ErrStale) && rehash != "" {
-		err = s.openRehashed(ctx, login, password, n)
+	user := c.User
+	ctx, e := s.event(ctx, EventSignedIn, user.ID, n.ID)
+	find := func() (Credentials, error) { return s.store.FindCredentials(ctx, login) }
+	for {
+		if err = s.store.OpenSession(ctx, n); !errors.Is(err, ErrStale) {
+			break
+		}
+		if c, err = s.renewedHash(ctx, find, c, password); err != nil {
+			break
+		}
+		n.PasswordHash, n.Rehash = c.PasswordHash, ""
 	}
 	switch {
 	case errors.Is(err, ErrStale):
@@ -51,30 +58,30 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 		return Tokens{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	return s.firstTokens(n, c.User)
+	return s.firstTokens(n, user)
 }
 
-// openRehashed opens a session where the account may have changed only in that
-// another sign-in with the same password has renewed its hash meanwhile; else
-// ErrStale. Failures are not read anew: those that stopped the first try do so
-// again.
-func (s *Service) openRehashed(ctx context.Context, login Login, password string, n NewSession) error {
-	c, err := s.store.FindCredentials(ctx, login)
+// renewedHash is asked when a Store says that the hash against which a password was
+// right is not the present one. It returns the present credentials if they have another
+// hash of the same password, because another sign-in has renewed it meanwhile: then the
+// caller tries again. Else the error is ErrStale. The failures that find reads do not
+// count: those that stopped the first try stop the next one too.
+func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, error), was Credentials, password string) (Credentials, error) {
+	c, err := find()
 	if err != nil {
-		return err
+		return Credentials{}, err
 	}
-	if c.PasswordHash == n.PasswordHash {
-		return ErrStale
+	if c.User.ID != was.User.ID || c.PasswordHash == was.PasswordHash {
+		return Credentials{}, ErrStale
 	}
 	right, _, err := s.hasher.Check(ctx, c.PasswordHash, password)
 	if err != nil {
-		return err
+		return Credentials{}, err
 	}
 	if !right {
-		return ErrStale
+		return Credentials{}, ErrStale
 	}
-	n.PasswordHash, n.Rehash = c.PasswordHash, ""
-	return s.store.OpenSession(ctx, n)
+	return c, nil
 }
 
 // checkPassword refuses what comes too early, hashes, and counts what is wrong.

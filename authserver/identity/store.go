@@ -72,7 +72,7 @@ type accountStore interface {
 	// ChangePassword replaces oldHash by newHash for the user of a live session,
 	// ends every other session of theirs, and removes their codes and counted
 	// failures. A sign-in that read oldHash and is still under way opens no
-	// session afterwards. ErrNoSession, also where the hash is no longer oldHash.
+	// session afterwards. ErrNoSession; ErrStale if the hash is no longer oldHash.
 	ChangePassword(ctx context.Context, s SessionRef, oldHash, newHash string) error
 }
 

@@ -199,7 +199,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 			return err
 		}
 		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(ctx), noticeArg(ctx)).Scan()
-		return noRowsIs(err, identity.ErrNoSession)
+		return noRowsIs(err, identity.ErrStale)
 	})
 }
 

@@ -236,7 +236,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 		return err
 	}
 	if u.passwordHash != oldHash {
-		return identity.ErrNoSession
+		return identity.ErrStale
 	}
 	u.passwordHash = newHash
 	u.UpdatedAt = s.now()

@@ -227,7 +227,7 @@ var accountSentences = []sentence{
 		u, _ := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		s.fail(u, 3)
-		s.is(s.ChangePassword(s.Context(), here, "another hash", otherHash), identity.ErrNoSession)
+		s.is(s.ChangePassword(s.Context(), here, "another hash", otherHash), identity.ErrStale)
 		equal(s, s.credentials(u).PasswordHash, passwordHash)
 		equal(s, s.credentials(u).Failures, 3)
 		s.alive(there)

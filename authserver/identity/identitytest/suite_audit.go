@@ -67,7 +67,7 @@ var changes = []change{
 	{"ChangePassword", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		s.ok(s.ChangePassword(ctx, ref, passwordHash, otherHash))
 		return func(ctx context.Context) {
-			s.is(s.ChangePassword(ctx, ref, passwordHash, otherHash), identity.ErrNoSession)
+			s.is(s.ChangePassword(ctx, ref, passwordHash, otherHash), identity.ErrStale)
 		}
 	}},
 	{"IssueCode", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
