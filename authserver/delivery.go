@@ -18,7 +18,7 @@ func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail
 		return nil, nil
 	}
 	templates, err := mail.LoadTemplates(mail.TemplateOptions{
-		Dir: c.MailTemplatesDir, Service: serviceName(c.Issuer),
+		Dir: c.MailTemplatesDir, Service: c.ServiceName,
 		Links: map[identity.MessagePurpose]string{
 			identity.MailVerification: c.MailLinkVerification,
 			identity.MailRecovery:     c.MailLinkPasswordReset,
@@ -56,8 +56,8 @@ func newCarrier(c config.Config) (mail.Carrier, error) {
 	return server, nil
 }
 
-// serviceName is what mails call the gateway: the host of its issuer.
-func serviceName(issuer string) string {
+// issuerHost returns the host of an issuer.
+func issuerHost(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Hostname() == "" {
 		return issuer
@@ -68,7 +68,7 @@ func serviceName(issuer string) string {
 // helloName is what the gateway calls itself to an SMTP server (RFC 5321 section
 // 4.1.3): an address stands in brackets.
 func helloName(issuer string) string {
-	name := serviceName(issuer)
+	name := issuerHost(issuer)
 	address, err := netip.ParseAddr(name)
 	switch {
 	case err != nil:

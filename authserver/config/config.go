@@ -55,6 +55,7 @@ type Config struct {
 	LimitCodes  Rate
 	LimitMails  Rate // by recipient
 
+	ServiceName           string
 	MailFrom              string
 	MailLinkVerification  string // with {code} in it, as the next two; "": no link
 	MailLinkPasswordReset string

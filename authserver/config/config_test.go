@@ -58,7 +58,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		RefreshTokenRotation: config.RotateWhenNeeded, RefreshReuseGrace: time.Minute,
 		SessionLifetime: 2160 * time.Hour, SessionsPerUser: 100,
 		Exposure: config.Internal, SignupScopes: []string{"profile", "email"}, TrustedProxyField: config.AnyField,
-		LimitMails: config.Rate{Count: 3, Per: time.Hour}, MailGiveUpAfter: 24 * time.Hour,
+		LimitMails: config.Rate{Count: 3, Per: time.Hour}, ServiceName: "localhost", MailGiveUpAfter: 24 * time.Hour,
 		SMTPPort: 587, SMTPTLS: config.StartTLS, SMTPConnections: 4,
 		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
 		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,
@@ -134,6 +134,7 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 		{"LIMIT_SIGNUP", []string{"30/five", "30/"}, "not a duration"},
 		{"LIMIT_CODES", []string{"30/0s", "30/25h", "30/-1s"}, "out of range"},
 		{"LIMIT_MAILS", []string{"no"}, "or off"},
+		{"SERVICE_NAME", []string{"", " Shop", strings.Repeat("x", 256)}, "one line of at most 255 bytes"},
 		{"MAIL_FROM", []string{"nobody", "a@b, c@d", "a@b\n"}, ""},
 		{"MAIL_LINK_VERIFICATION", []string{"https://a.example", "/verify#{code}", "mailto:{code}", "https://a.example/{code}#{code}", "https://a.example/ #{code}"}, "no link for a code"},
 		{"MAIL_LINK_PASSWORD_RESET", []string{"{code}"}, "no link for a code"},
@@ -408,6 +409,18 @@ func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	got, err := load(e)
 	if err != nil || got.Issuer != "http://localhost:80" || got.SessionLifetime != 8000*time.Hour {
 		t.Errorf("%v\n%v", err, got)
+	}
+}
+
+func TestTheServiceIsNamedAfterItsIssuer(t *testing.T) {
+	for name, want := range map[string]string{"": "auth.example.com", "Example Shop": "Example Shop"} {
+		changes := map[string]string{"ISSUER": "https://auth.example.com:8443/tenant"}
+		if name != "" {
+			changes["SERVICE_NAME"] = name
+		}
+		if c, err := load(with(changes)); err != nil || c.ServiceName != want {
+			t.Errorf("%q: %q, %v", name, c.ServiceName, err)
+		}
 	}
 }
 

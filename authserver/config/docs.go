@@ -22,7 +22,7 @@ func Usage(w io.Writer) error {
 	return err
 }
 
-// Markdown renders the settings as a table for the reference and the README.
+// Markdown renders the settings as a table for docs/reference/settings.md.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| setting | default | meaning |\n|---|---|---|\n")

@@ -3,6 +3,7 @@ package config
 import (
 	"log/slog"
 	"net"
+	"net/url"
 	"strconv"
 	"time"
 )
@@ -37,6 +38,7 @@ const (
 	EnvLimitSignUp             = "LIMIT_SIGNUP"
 	EnvLimitCodes              = "LIMIT_CODES"
 	EnvLimitMails              = "LIMIT_MAILS"
+	EnvServiceName             = "SERVICE_NAME"
 	EnvMailFrom                = "MAIL_FROM"
 	EnvMailLinkVerification    = "MAIL_LINK_VERIFICATION"
 	EnvMailLinkPasswordReset   = "MAIL_LINK_PASSWORD_RESET"
@@ -86,6 +88,8 @@ const (
 const (
 	minPassphrase = 16
 	minCallerKey  = 16
+
+	maxServiceName = 255 // an issuer's host fits
 
 	day  = 24 * time.Hour
 	year = 365 * day
@@ -183,6 +187,8 @@ var table = []setting{
 	{Setting: Setting{Name: EnvLimitMails, Default: "3/1h", Help: "How many mails one address is sent because somebody asked for it, whoever asks and whether or not it has an account. What is more is not sent, and the answer is the same. Notices of changes are not counted."},
 		field: bind(func(c *Config) *Rate { return &c.LimitMails }, rate)},
 
+	{Setting: Setting{Name: EnvServiceName, DefaultText: "the host of `ISSUER`", Help: "The name of your service in emails: `Example Shop`."},
+		field: bind(func(c *Config) *string { return &c.ServiceName }, serviceName), derive: func(c *Config) string { return issuerHost(c.Issuer) }},
 	{Setting: Setting{Name: EnvMailFrom, Help: "The sender of all mail: an address, or `Name <address>`. Needed where mail is sent by SMTP."},
 		field: bind(func(c *Config) *string { return &c.MailFrom }, sender)},
 	{Setting: Setting{Name: EnvMailLinkVerification, DefaultText: "unset: mails bring the code alone", Help: "The page of your application where a new user verifies their address, with `{code}` for the code, such as `https://app.example.com/verify#{code}`. After a `#` it stays in the browser, and is in no log."},
@@ -303,4 +309,13 @@ func defaultIssuer(host string, port int) string {
 		host = "localhost"
 	}
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// issuerHost is the name of the gateway in emails if no other is set.
+func issuerHost(issuer string) string {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Hostname() == "" {
+		return issuer
+	}
+	return u.Hostname()
 }

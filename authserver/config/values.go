@@ -182,6 +182,17 @@ var text = kind[string]{
 	format: func(s string) string { return s },
 }
 
+// serviceName is short, because subjects of emails contain it.
+var serviceName = kind[string]{
+	parse: func(s string) (string, error) {
+		if s == "" || len(s) > maxServiceName || strings.TrimSpace(s) != s {
+			return "", fmt.Errorf("write one line of at most %d bytes, such as Example Shop", maxServiceName)
+		}
+		return s, nil
+	},
+	format: func(s string) string { return s },
+}
+
 // optional is text that may be left empty.
 var optional = kind[string]{
 	parse:  func(s string) (string, error) { return s, nil },

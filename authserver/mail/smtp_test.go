@@ -304,7 +304,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	}
 	for field, want := range map[string]string{
 		"From": `"Auth Gateway" <no-reply@example.com>`, "To": "<ada@xn--bcher-kva.example>",
-		"Auto-Submitted": "auto-generated", "Mime-Version": "1.0", "Subject": "Your code for auth.example.com",
+		"Auto-Submitted": "auto-generated", "Mime-Version": "1.0", "Subject": "Confirm your email address for auth.example.com",
 	} {
 		if value := parsed.Header.Get(field); value != want {
 			t.Errorf("%s: %q, not %q", field, value, want)

@@ -10,12 +10,14 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"text/template"
 	"time"
 	"unicode"
 
+	"golang.org/x/net/publicsuffix"
 	"golang.org/x/text/language"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -38,7 +40,7 @@ var purposes = []identity.MessagePurpose{
 type TemplateOptions struct {
 	Dir     string                             // "": the built-in ones alone
 	Links   map[identity.MessagePurpose]string // with {code} in them; none: mails bring the code alone
-	Service string                             // what mails call the service: the host of the issuer
+	Service string                             // what mails call the service
 }
 
 // Letter is a mail in words.
@@ -51,13 +53,13 @@ type Letter struct {
 
 // Data is what a template may use.
 type Data struct {
-	Username         string // empty where the mail is about no account
-	Email            string // to which the mail goes
-	Code             string // empty in mails that bring none
-	Link             string // with the code in it; empty where none is set up
-	ExpiresIn        string // how long the code holds, in English words: 15 minutes
-	ExpiresInMinutes int    // the same, for other languages
-	Service          string // the host of the issuer
+	Username         string // empty if the mail is about no account; never looks like a link
+	Email            string // the recipient
+	Code             string // in groups, as people read it; empty in mails without a code
+	Link             string // contains the code; empty if no link is set up
+	ExpiresIn        string // how long the code is valid, in English: 15 minutes
+	ExpiresInMinutes int    // the same for other languages
+	Service          string // SERVICE_NAME, or the host of the issuer
 }
 
 // Templates put messages into words. They may be used by many goroutines.
@@ -234,10 +236,10 @@ func readFile(folder fs.FS, name string) (string, error) {
 func (w *wording) try() error {
 	for _, data := range []Data{
 		{
-			Username: "ada", Email: "ada@example.com", Code: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", Link: "https://app.example.com/#ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+			Username: "ada", Email: "ada@example.com", Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ", Link: "https://app.example.com/#ABCDEFGHIJKLMNOPQRSTUVWXYZ",
 			ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com",
 		},
-		{Email: "ada@example.com", Code: "ABCDEFGHIJKLMNOPQRSTUVWXYZ", ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com"},
+		{Email: "ada@example.com", Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ", ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com"},
 		{Email: "ada@example.com", Service: "auth.example.com"},
 	} {
 		if _, err := w.write(data); err != nil {
@@ -318,7 +320,7 @@ func (t *Templates) Render(m identity.Message) (Letter, error) {
 		return Letter{}, fmt.Errorf("there is no template for the purpose %q", m.Purpose)
 	}
 	data := Data{
-		Username: m.Username, Email: m.To, Code: m.Code, Service: t.service,
+		Username: withoutLinks(m.Username), Email: m.To, Code: grouped(m.Code), Service: t.service,
 		ExpiresIn: inWords(m.TTL), ExpiresInMinutes: int(m.TTL / time.Minute),
 	}
 	if link := t.links[m.Purpose]; link != "" && m.Code != "" {
@@ -327,13 +329,44 @@ func (t *Templates) Render(m identity.Message) (Letter, error) {
 	return w.in(m.Language).write(data)
 }
 
-// inWords says a duration as people do, by its two largest units.
+// grouped splits a code into groups that people can read and compare:
+// ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ. The server ignores the hyphens.
+func grouped(code string) string {
+	const size = 5
+	var groups []string
+	for len(code) >= 2*size {
+		groups, code = append(groups, code[:size]), code[size:]
+	}
+	return strings.Join(append(groups, code), "-")
+}
+
+// linkEnding matches a dot and what could be a top-level domain after it.
+var linkEnding = regexp.MustCompile(`\.([a-zA-Z]{2,})`)
+
+// withoutLinks puts a dot of a name in brackets if a mail program could take what
+// follows for the end of a web address: prizes.example[.]net. Anyone can sign up
+// with a stranger's address, and the stranger reads the username.
+func withoutLinks(name string) string {
+	return linkEnding.ReplaceAllStringFunc(name, func(ending string) string {
+		if _, registered := publicsuffix.PublicSuffix(strings.ToLower(ending[1:])); registered {
+			return "[.]" + ending[1:]
+		}
+		return ending
+	})
+}
+
+// inWords writes a duration as people do, in its two largest units. Up to two
+// days it counts hours.
 func inWords(d time.Duration) string {
 	var words []string
+	days := d >= 48*time.Hour
 	for _, unit := range []struct {
 		size time.Duration
 		name string
 	}{{24 * time.Hour, "day"}, {time.Hour, "hour"}, {time.Minute, "minute"}, {time.Second, "second"}} {
+		if unit.name == "day" && !days {
+			continue
+		}
 		n := int64(d / unit.size)
 		d %= unit.size
 		switch {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
@@ -60,10 +62,10 @@ func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
 			if !strings.Contains(text, "auth.example.com") {
 				t.Errorf("the %s of %s does not say what it is about:\n%s", form, purpose, text)
 			}
-			if bringsCode && (!strings.Contains(text, m.Code) || !strings.Contains(text, "15 minutes")) {
+			if bringsCode && (!strings.Contains(text, "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ") || !strings.Contains(text, "This code expires in 15 minutes and can be used once. Don't share this code with anyone.")) {
 				t.Errorf("the %s of %s has no code, or not how long it works:\n%s", form, purpose, text)
 			}
-			if !strings.Contains(text, "If it was not you") {
+			if !strings.Contains(text, "If it was not you") && !strings.Contains(text, "If you did not ") {
 				t.Errorf("the %s of %s does not tell a stranger what to do:\n%s", form, purpose, text)
 			}
 			if strings.Contains(text, "src=") || strings.Contains(text, "http") {
@@ -73,19 +75,45 @@ func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWhoSignsUpCannotWriteIntoAStrangersMail(t *testing.T) {
-	// An address need not be that of who signs up, and a name such as this becomes
-	// a link in many mail programs.
+func TestASignUpMailNamesTheUsername(t *testing.T) {
+	words := mustTemplates(t, TemplateOptions{})
+	l := render(t, words, aMessage(1))
+	if !strings.Contains(l.Text, "\nUsername: ada\n") || !strings.Contains(l.HTML, "Username: <strong>ada</strong>") {
+		t.Errorf("the reader cannot see which sign-up it is:\n%s\n%s", l.Text, l.HTML)
+	}
+}
+
+func TestAUsernameInAMailIsNeverALink(t *testing.T) {
+	// Anyone can sign up with a stranger's address and choose the username.
+	for name, want := range map[string]string{
+		"prizes.example.net": "prizes.example[.]net", "WIN.COM": "WIN[.]COM", "a.com_b": "a[.]com_b", "x.co.uk": "x[.]co[.]uk",
+		"ada.lovelace": "ada.lovelace", "ada": "ada", "a.b.c": "a.b.c", "v1.2": "v1.2", "": "",
+	} {
+		if got := withoutLinks(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
 	words := mustTemplates(t, TemplateOptions{})
 	for _, purpose := range purposes {
-		if purpose == identity.MailPasswordChanged || purpose == identity.MailEmailChanged {
-			continue // go to an address that its owner has verified
-		}
 		m := aMessage(1)
 		m.Purpose, m.Username = purpose, "prizes.example.net"
-		l := render(t, words, m)
-		if strings.Contains(l.Subject+l.Text+l.HTML, m.Username) {
+		if l := render(t, words, m); strings.Contains(l.Subject+l.Text+l.HTML, m.Username) {
 			t.Errorf("%s repeats the username:\n%s", purpose, l.Text)
+		}
+	}
+}
+
+// TestMailsAreWrittenInSentences holds because every adopter's users read them.
+func TestMailsAreWrittenInSentences(t *testing.T) {
+	words := mustTemplates(t, TemplateOptions{Links: map[identity.MessagePurpose]string{identity.MailRecovery: "https://app.example.com/#{code}"}})
+	for _, purpose := range purposes {
+		m := aMessage(1)
+		m.Purpose = purpose
+		for line := range strings.Lines(render(t, words, m).Text) {
+			first, _ := utf8.DecodeRuneInString(line)
+			if unicode.IsLower(first) && !strings.HasPrefix(line, "https://") {
+				t.Errorf("%s begins a sentence with a small letter: %s", purpose, line)
+			}
 		}
 	}
 }
@@ -139,17 +167,17 @@ func TestTheLanguageIsTheOneThatTheReaderAskedFor(t *testing.T) {
 	}{
 		{identity.MailVerification, "de-CH,de;q=0.9,en;q=0.8", "Hallo"},
 		{identity.MailVerification, "pt", "Oi"},
-		{identity.MailVerification, "en-GB,de;q=0.5", "Your code for auth.example.com"},
-		{identity.MailVerification, "ja", "Your code for auth.example.com"},
+		{identity.MailVerification, "en-GB,de;q=0.5", "Confirm your email address for auth.example.com"},
+		{identity.MailVerification, "ja", "Confirm your email address for auth.example.com"},
 		{identity.MailVerification, "ja,de;q=0.1", "Hallo"},
-		{identity.MailVerification, "", "Your code for auth.example.com"},
-		{identity.MailVerification, "*", "Your code for auth.example.com"},
-		{identity.MailVerification, ";;q=nonsense,,", "Your code for auth.example.com"},
-		{identity.MailVerification, strings.Repeat("de-", 85), "Your code for auth.example.com"},
+		{identity.MailVerification, "", "Confirm your email address for auth.example.com"},
+		{identity.MailVerification, "*", "Confirm your email address for auth.example.com"},
+		{identity.MailVerification, ";;q=nonsense,,", "Confirm your email address for auth.example.com"},
+		{identity.MailVerification, strings.Repeat("de-", 85), "Confirm your email address for auth.example.com"},
 		{identity.MailRecovery, "en-US", "Hello"},
 		{identity.MailRecovery, "ja", "Grüezi"},
 		{identity.MailRecovery, "", "Grüezi"},
-		{identity.MailEmailTaken, "de", "You have an account at auth.example.com already"},
+		{identity.MailEmailTaken, "de", "You already have an account at auth.example.com"},
 	} {
 		m := aMessage(1)
 		m.Purpose, m.Language = c.purpose, c.accepted
@@ -208,7 +236,7 @@ func TestAWrongTemplateIsRefusedAtStartWithFileAndLine(t *testing.T) {
 func TestAFileMayComeFromAnotherSystem(t *testing.T) {
 	dir := folder(t, map[string]string{"verification.txt": "\ufeffSubject: Hello\r\n\r\nIt is {{.Code}}\r\n"})
 	l := render(t, mustTemplates(t, TemplateOptions{Dir: dir}), aMessage(1))
-	if l.Subject != "Hello" || l.Text != "It is ABCDEFGHIJKLMNOPQRSTUVWXYZ\n" {
+	if l.Subject != "Hello" || l.Text != "It is ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ\n" {
 		t.Errorf("%q, %q", l.Subject, l.Text)
 	}
 }
@@ -224,7 +252,7 @@ func TestAPurposeOfALaterVersionIsAnErrorAndNoPanic(t *testing.T) {
 func TestDurationsAreSaidAsPeopleDo(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		15 * time.Minute: "15 minutes", time.Hour: "1 hour", 90 * time.Minute: "1 hour and 30 minutes",
-		24 * time.Hour: "1 day", 48*time.Hour + time.Second: "2 days and 1 second", time.Minute: "1 minute", 0: "",
+		24 * time.Hour: "24 hours", 36 * time.Hour: "36 hours", 48*time.Hour + time.Second: "2 days and 1 second", time.Minute: "1 minute", 0: "",
 	} {
 		if got := inWords(d); got != want {
 			t.Errorf("%v: %q, not %q", d, got, want)

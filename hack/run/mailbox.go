@@ -51,7 +51,7 @@ type caught struct {
 
 var (
 	linkPattern = regexp.MustCompile(`https?://[^\s<>"]+`)
-	codePattern = regexp.MustCompile(`\b[A-Z2-7]{26}\b`) // what crypto/rand.Text makes
+	codePattern = regexp.MustCompile(`\b[A-Z2-7]{5}(-?[A-Z2-7]{5}){3}-?[A-Z2-7]{6}\b`) // in groups or not
 )
 
 // smtpServer takes mail without TLS and without asking who sends it. It listens

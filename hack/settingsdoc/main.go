@@ -1,22 +1,14 @@
-// Command settingsdoc writes the table of settings into the documents, from
-// the table that the server itself reads.
+// Command settingsdoc writes docs/reference/settings.md from the table that the
+// server itself reads.
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
-)
-
-const (
-	begin = "<!-- settings:begin -->\n"
-	end   = "<!-- settings:end -->"
 )
 
 func main() {
@@ -37,31 +29,8 @@ func run(root string) error {
 
 # Settings
 
-The server reads environment variables. A secret may come from a file instead: ` + "`NAME" + config.FileSuffix + "`" + ` holds the path, and a line break at the end of the file is not part of the secret. A duration is a number of seconds, or text such as ` + "`15m` or `1h30m`" + `. A start with wrong settings names every one that is wrong and ends with a code other than zero.
+The server reads environment variables. A secret may come from a file instead: ` + "`NAME" + config.FileSuffix + "`" + ` holds the path, and a line break at the end of the file is not part of the secret. A duration is a number of seconds, or text such as ` + "`15m` or `1h30m`" + `. If settings are wrong, the server names all of them at start and exits with code 2.
 
 ` + config.Markdown()
-	if err := os.WriteFile(reference, []byte(page), 0o644); err != nil {
-		return err
-	}
-	return intoReadme(filepath.Join(root, "README.md"))
-}
-
-// intoReadme replaces what stands between the markers.
-func intoReadme(path string) error {
-	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	before, rest, found := strings.Cut(string(content), begin)
-	if !found {
-		return fmt.Errorf("%s has no line %q to write the settings below", path, strings.TrimSpace(begin))
-	}
-	_, after, found := strings.Cut(rest, end)
-	if !found {
-		return fmt.Errorf("%s has no %q after the settings", path, end)
-	}
-	return os.WriteFile(path, []byte(before+begin+"\n"+config.Markdown()+"\n"+end+after), 0o644)
+	return os.WriteFile(reference, []byte(page), 0o644)
 }
