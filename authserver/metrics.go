@@ -40,6 +40,7 @@ var (
 	hashingTotal    = desc("hashing_jobs_total", "Passwords that left the hashing lane: done, shed for want of time, or gone with their client.", "outcome")
 	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
 	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, by limit.", "limit")
+	refusedTotal    = desc("refused_tries_total", "Tries that were refused and counted nowhere else, by reason: throttled (a password that came too early), stale (a right password of an account that changed meanwhile), not_verified (a right password of a sign-up that waits for its proof), code (a one-time code that does not hold).", "reason")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
 	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
@@ -63,7 +64,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe gives the descriptions of what Collect gives.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		keyAge, keyPhaseAge, keyGeneration, keyFailures,
 	} {
@@ -94,6 +95,10 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 	for _, class := range identity.LimitClasses() {
 		counter(limitedTotal, float64(c.accounts.Limited(class)), string(class))
+	}
+
+	for _, r := range identity.Refusals() {
+		counter(refusedTotal, float64(c.accounts.Refused(r)), string(r))
 	}
 
 	pool := c.store.Stats()

@@ -38,6 +38,12 @@ const (
 	EventEmailChanged    EventName = "email changed"
 	EventAccountDeleted  EventName = "account deleted"
 	EventKeysChanged     EventName = "keys changed"
+
+	// Refusals, of which one entry a minute stands for all alike; see Refusal.
+	EventPasswordThrottled EventName = "password throttled"
+	EventSignInRefused     EventName = "sign-in refused"
+	EventCodeRefused       EventName = "code refused"
+	EventLimitExceeded     EventName = "limit exceeded"
 )
 
 type eventKey struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -90,7 +91,7 @@ type refusal struct{ until, reset time.Time }
 // all others of that kind: to let them pass would be a way round it.
 //
 // Who was refused is refused until their wait is over without asking the Store,
-// so that a flood costs no statements. The wait counts from before the Store was
+// so that a flood costs no statements but one a minute, for the audit trail. The wait counts from before the Store was
 // asked, so it is never longer than the Store's.
 func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
 	rate := s.policy.Rate(class)
@@ -100,7 +101,7 @@ func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error
 	key := LimitKey(sha256.Sum256(fmt.Appendf(nil, "limit:%s %s", class, placeOf(ctx))))
 	now := s.now()
 	if r, ok := s.refusals.Get(key); ok && now.Before(r.until) {
-		return s.refuse(class, Allowance{
+		return s.refuse(ctx, class, key, Allowance{
 			Limit: rate.Count, Window: rate.Window(), Reset: r.reset.Sub(now), RetryAfter: r.until.Sub(now),
 		})
 	}
@@ -114,15 +115,16 @@ func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error
 	if a.RetryAfter > 0 {
 		s.refusals.Add(key, refusal{until: now.Add(a.RetryAfter), reset: now.Add(a.Reset)})
 	}
-	return s.refuse(class, a)
+	return s.refuse(ctx, class, key, a)
 }
 
 // Limited tells how many were refused because too many of a class came from one
 // client address, since the start of the process.
 func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[class].Load() }
 
-func (s *Service) refuse(class LimitClass, a Allowance) (Allowance, error) {
+func (s *Service) refuse(ctx context.Context, class LimitClass, key LimitKey, a Allowance) (Allowance, error) {
 	s.counts.limited[class].Add(1)
+	s.refused(ctx, refusedLimit, string(key[:]), "", "", slog.String("limit", string(class)))
 	return a, &Error{
 		Kind: RateLimited, Reason: ReasonTooManyRequests, RetryAfter: a.RetryAfter,
 		Message: "too many requests of this kind from your network; wait for as many seconds as Retry-After says",

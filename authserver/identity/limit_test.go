@@ -122,6 +122,7 @@ func TestManyAddressesThatAreRefusedTakeNoMoreRoomThanThereIs(t *testing.T) {
 			_, _ = w.service.Admit(from(address), identity.LimitCodes)
 		}
 	}
+	w.equal("entries of the trail", w.audited("limit exceeded"), 100)
 	w.store.take()
 	w.admits(0, identity.LimitCodes, "2001:db8::") // who is forgotten is asked about, and still refused
 	w.equal("what the store was asked", w.store.take(), "TakeLimit")

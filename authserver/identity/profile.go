@@ -135,7 +135,7 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 		return User{}, s.useUp(ctx, ref)
 	}
 	if err != nil {
-		return User{}, storeFailure(err)
+		return User{}, s.codeFailure(ctx, EmailChange, ref, err)
 	}
 	s.tell(ctx, e)
 	return user, nil

@@ -36,7 +36,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	}
 	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
 	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, c.User.ID, newHash, placeOf(ctx)); err != nil {
-		return storeFailure(err)
+		return s.codeFailure(ctx, Recovery, SessionRef{}, err)
 	}
 	s.tell(ctx, e)
 	return nil
@@ -51,6 +51,7 @@ func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Cred
 	}
 	c, err := s.store.FindRecovery(ctx, hash)
 	if errors.Is(err, ErrNoCode) {
+		_ = s.codeFailure(ctx, Recovery, SessionRef{}, err)
 		return hash, Credentials{}, nil
 	}
 	return hash, c, err
@@ -133,6 +134,7 @@ func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Creden
 		return storeFailure(err)
 	}
 	if after.Failures > c.Failures && after.Failures >= freeFailures {
+		s.throttled(ctx, after)
 		return wrong
 	}
 	return nil

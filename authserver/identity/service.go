@@ -78,6 +78,7 @@ type Service struct {
 	counts counters
 
 	refusals *lru.Cache[LimitKey, refusal] // those that are not over
+	sampler  *sampler
 }
 
 // counters count what became of sessions, and who was refused; see Stats and
@@ -86,6 +87,7 @@ type counters struct {
 	opened, renewed, reused, ended atomic.Uint64
 
 	limited map[LimitClass]*atomic.Uint64 // every class is in it from the start
+	refused map[Refusal]*atomic.Uint64    // likewise
 }
 
 // Stats are counts since the start of the process.
@@ -151,10 +153,14 @@ func New(p Policy, d Dependencies) *Service {
 	s := &Service{
 		policy: p, store: d.Store, tokens: d.Tokens, hasher: d.Hasher,
 		audit: d.Audit, now: d.Now,
-		counts: counters{limited: map[LimitClass]*atomic.Uint64{}},
+		counts:  counters{limited: map[LimitClass]*atomic.Uint64{}, refused: map[Refusal]*atomic.Uint64{}},
+		sampler: newSampler(),
 	}
 	for _, class := range LimitClasses() {
 		s.counts.limited[class] = new(atomic.Uint64)
+	}
+	for _, r := range Refusals() {
+		s.counts.refused[r] = new(atomic.Uint64)
 	}
 	var err error
 	if s.refusals, err = lru.New[LimitKey, refusal](maxRefusals); err != nil {

@@ -31,6 +31,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 		return Tokens{}, err
 	}
 	if !c.Activated {
+		s.signInRefused(ctx, RefusedUnverified, c.User.ID)
 		return Tokens{}, failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 	}
 	n := s.newSession(ctx)
@@ -53,6 +54,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	case errors.Is(err, ErrStale):
 		// The password was changed, or others failed too often, while this one
 		// was hashed. To say which would tell a guesser that they hit.
+		s.signInRefused(ctx, RefusedStale, user.ID)
 		return Tokens{}, errCredentials()
 	case err != nil:
 		return Tokens{}, storeFailure(err)
@@ -90,6 +92,7 @@ func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, err
 // hash has another.
 func (s *Service) checkPassword(ctx context.Context, c Credentials, password string) (rehash string, err error) {
 	if err := checkThrottle(c); err != nil {
+		s.throttled(ctx, c)
 		return "", err
 	}
 	right, rehash, err := s.hasher.Check(ctx, c.PasswordHash, password)

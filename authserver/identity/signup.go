@@ -167,7 +167,7 @@ func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
 	ctx, e := s.event(ctx, EventEmailVerified, "", n.ID)
 	user, err := s.store.RedeemVerification(ctx, hash, n)
 	if err != nil {
-		return Tokens{}, storeFailure(err)
+		return Tokens{}, s.codeFailure(ctx, Verification, SessionRef{}, err)
 	}
 	e.UserID = user.ID
 	s.tell(ctx, e)

@@ -171,3 +171,8 @@ func (s *spy) TakeLimit(ctx context.Context, k identity.LimitKey, r identity.Rat
 	s.note("TakeLimit")
 	return s.Store.TakeLimit(ctx, k, r)
 }
+
+func (s *spy) RecordEvent(ctx context.Context) error {
+	s.note("RecordEvent")
+	return s.Store.RecordEvent(ctx)
+}

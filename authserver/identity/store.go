@@ -29,6 +29,10 @@ type Store interface {
 	sessionStore
 	mailStore
 	limitStore
+
+	// RecordEvent records the event of ctx by itself, in one statement: it is about
+	// something that was refused, and changes nothing else.
+	RecordEvent(ctx context.Context) error
 }
 
 type accountStore interface {

@@ -85,6 +85,7 @@ type world struct {
 	service *identity.Service
 
 	audit   bytes.Buffer
+	seen    int // of the trail; see refusals
 	private map[string]bool
 }
 

@@ -17,6 +17,12 @@ const (
 		WHERE e.event IS NOT NULL`
 )
 
+// RecordEvent implements identity.Store. An event is not worth a second row: where the
+// answer was lost, it is not sent again.
+func (s *Store) RecordEvent(ctx context.Context) error {
+	return s.exec(ctx, onlyOnce, insertEvent+`jsonb_to_record($1::jsonb)`+asEvent, eventArg(ctx))
+}
+
 // auditEvent is an event as jsonb_to_record takes it apart.
 type auditEvent struct {
 	Event     identity.EventName `json:"event"`

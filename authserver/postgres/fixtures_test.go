@@ -121,6 +121,7 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	verification := newCode(identity.Verification)
 	u, err := store.CreateUser(ctx, newUser(name), verification)
 	ok(err)
+	ok(store.RecordEvent(ctx))
 	_, err = store.TakeLimit(ctx, sha256.Sum256([]byte(name)), identity.Rate{Count: 1, Per: time.Hour})
 	ok(err)
 	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name, From: "192.0.2.1/32"})

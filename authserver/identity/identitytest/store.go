@@ -103,6 +103,16 @@ func (s *Store) Events(context.Context) ([]identity.Event, error) {
 	return slices.Clone(s.events), nil
 }
 
+// RecordEvent implements identity.Store.
+func (s *Store) RecordEvent(ctx context.Context) error {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	s.record(ctx, "")
+	return nil
+}
+
 // record keeps the event of ctx, where there is one, as one of the user's.
 func (s *Store) record(ctx context.Context, userID string) {
 	if e, ok := identity.EventOf(ctx); ok {

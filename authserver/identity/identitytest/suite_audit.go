@@ -197,6 +197,20 @@ var auditSentences = func() (sentences []sentence) {
 				equal(s, e.UserID, u.ID)
 			}
 		}},
+		sentence{"RecordEvent records an event that is about no change", func(s *suite) {
+			u, _ := s.create("ada")
+			s.ok(s.RecordEvent(s.Context())) // of a context without an event, none
+			for _, e := range []identity.Event{
+				{Name: "refused", UserID: u.ID, SessionID: newID(), RequestID: "r", Address: netip.MustParseAddr("192.0.2.1")},
+				{Name: "refused, and of nobody"},
+				{Name: "refused, and of nobody"},
+			} {
+				s.ok(s.RecordEvent(identity.WithEvent(s.Context(), e)))
+				if got := s.recorded(); len(got) != 1 || !same(got[0], e) {
+					s.Errorf("recorded %+v; want %+v", got, e)
+				}
+			}
+		}},
 		sentence{"what was recorded outlives the user", func(s *suite) {
 			u, _ := s.create("ada")
 			ref := s.open(u)
