@@ -1,6 +1,6 @@
-// Command run is `make run`: the server on a private PostgreSQL, with all it
-// needs, until Ctrl-C. With EXPOSURE=public that is also who takes its mail, and
-// an application in the browser.
+// Command run is `make run`: the server on a private PostgreSQL and a mailbox that
+// takes its mail, until Ctrl-C. With EXPOSURE=public it also serves an application
+// in the browser.
 package main
 
 import (
@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,7 +43,8 @@ func main() {
 	}
 }
 
-// host is where all of it listens; development is not for the network.
+// host is where everything listens but the server, for which HOST may name
+// another: development is not for the network.
 const host = "localhost"
 
 type runner struct {
@@ -53,6 +56,9 @@ type runner struct {
 
 // run returns nil where ctx ended it.
 func (r runner) run(ctx context.Context) (err error) {
+	if err := refuseDatabase(); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return err
 	}
@@ -76,13 +82,14 @@ func (r runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	var front *public
-	if os.Getenv(config.EnvExposure) == string(config.Public) {
-		if front, err = r.startPublic(ctx, settings); err != nil {
-			return unlessDone(ctx, err)
-		}
+	around, err := r.startSurroundings(ctx, settings)
+	if err != nil {
+		return unlessDone(ctx, err)
 	}
-	defer func() { err = errors.Join(err, front.close()) }()
+	defer func() { err = errors.Join(err, around.close()) }()
+	if err := r.writeEnv(settings); err != nil {
+		return err
+	}
 	server, err := startServer(r.server, environ(settings), r.log)
 	if err != nil {
 		return fmt.Errorf("start the server: %w", err)
@@ -93,7 +100,7 @@ func (r runner) run(ctx context.Context) (err error) {
 	waiting, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	go func() {
-		if waitUntilReady(waiting, "http://"+net.JoinHostPort(host, settings[config.EnvMetricsPort])+"/readyz") {
+		if waitUntilReady(waiting, serverURL(settings, config.EnvMetricsPort)+"/readyz") {
 			close(ready)
 		}
 	}()
@@ -108,12 +115,7 @@ func (r runner) run(ctx context.Context) (err error) {
 			return fmt.Errorf("PostgreSQL ended; what it said is in %s", databaseLog.Name())
 		case <-ready:
 			ready = nil
-			url := "http://" + net.JoinHostPort(host, settings[config.EnvPort])
-			if front != nil {
-				front.greet(r, url)
-			} else {
-				r.greet(url)
-			}
+			r.greet(serverURL(settings, config.EnvPort), around)
 		}
 	}
 }
@@ -128,12 +130,70 @@ func unlessDone(ctx context.Context, err error) error {
 
 const databaseName = "authgateway"
 
-// settings are those of a deployment that sets the necessary ones. What else
-// stands in our own environment, such as SIGNING_ALGORITHM, reaches the server
-// as well.
+// refuseDatabase returns an error if the environment names a database. make run
+// uses its own, and must not look as if it used another.
+func refuseDatabase() error {
+	var set []string
+	for _, name := range []string{config.EnvDBHost, config.EnvDBPort, config.EnvDBUser, config.EnvDBPassword, config.EnvDBPassword + config.FileSuffix, config.EnvDBName} {
+		if os.Getenv(name) != "" {
+			set = append(set, name)
+		}
+	}
+	if set == nil {
+		return nil
+	}
+	names := strings.Join(set, ", ")
+	return fmt.Errorf("%s: make run starts a PostgreSQL of its own and cannot use another.\n"+
+		"To use yours, run bin/authserver (docs/quick-start.md, With your own PostgreSQL). To use make run: unset %s",
+		names, strings.Join(set, " "))
+}
+
+// serverURL is where this machine reaches a port of the server.
+func serverURL(settings map[string]string, port string) string {
+	at := settings[config.EnvHost]
+	if ip := net.ParseIP(at); at == "" || ip != nil && ip.IsUnspecified() {
+		at = host
+	}
+	return "http://" + net.JoinHostPort(at, settings[port])
+}
+
+// envFile has the settings of the server, for a shell to read.
+func (r runner) envFile() string { return filepath.Join(r.dir, "env") }
+
+// writeEnv writes the settings to a file, so that other commands, such as
+// authserver keys list and psql, can use the same database.
+func (r runner) writeEnv(settings map[string]string) error {
+	settings = maps.Clone(settings)
+	for libpq, ours := range map[string]string{
+		"PGHOST": config.EnvDBHost, "PGPORT": config.EnvDBPort, "PGUSER": config.EnvDBUser, "PGPASSWORD": config.EnvDBPassword, "PGDATABASE": config.EnvDBName,
+	} {
+		settings[libpq] = settings[ours]
+	}
+	for _, s := range config.Settings() {
+		for _, name := range []string{s.Name, s.Name + config.FileSuffix} {
+			if value, set := os.LookupEnv(name); set && settings[name] == "" {
+				settings[name] = value
+			}
+		}
+	}
+	var b strings.Builder
+	b.WriteString("# Written by make run at each start: the settings of its server, and how psql reaches its database.\n")
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(settings[name], "'", `'\''`))
+	}
+	// A file that is there already keeps its mode, so it is replaced.
+	if err := os.Remove(r.envFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(r.envFile(), []byte(b.String()), 0o600)
+}
+
+// settings are those of a deployment that sets the necessary ones. Everything else
+// in our own environment, such as SIGNING_ALGORITHM, reaches the server as well.
 func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[string]string, error) {
 	settings := map[string]string{
 		config.EnvHost:       host,
+		config.EnvLimitMails: "off", // people try the same address many times
 		config.EnvDBHost:     db.Host(),
 		config.EnvDBPort:     strconv.Itoa(db.Port()),
 		config.EnvDBUser:     db.User(),
@@ -146,18 +206,27 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		config.EnvAccessPassphrase:  "access-passphrase",
 		config.EnvRefreshPassphrase: "refresh-passphrase",
 	} {
+		if os.Getenv(name) != "" || os.Getenv(name+config.FileSuffix) != "" {
+			continue
+		}
 		passphrase, err := keptSecret(filepath.Join(r.dir, file))
 		if err != nil {
 			return nil, err
 		}
 		settings[name] = passphrase
 	}
-	port, err := r.port(ctx, config.EnvPort, config.Defaults().Port)
+	for _, name := range []string{config.EnvHost, config.EnvLimitMails} {
+		if value, set := os.LookupEnv(name); set {
+			settings[name] = value
+		}
+	}
+	at := settings[config.EnvHost]
+	port, err := r.port(ctx, at, config.EnvPort, config.Defaults().Port)
 	if err != nil {
 		return nil, err
 	}
 	settings[config.EnvPort] = port
-	settings[config.EnvMetricsPort], err = r.port(ctx, config.EnvMetricsPort, config.Defaults().MetricsPort)
+	settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort)
 	return settings, err
 }
 
@@ -182,8 +251,8 @@ func keptSecret(path string) (string, error) {
 }
 
 // port is one that is free, for the server to listen on.
-func (r runner) port(ctx context.Context, name string, usual int) (string, error) {
-	l, err := r.listen(ctx, name, usual)
+func (r runner) port(ctx context.Context, at, name string, usual int) (string, error) {
+	l, err := r.listen(ctx, at, name, usual)
 	if err != nil {
 		return "", err
 	}
@@ -197,7 +266,12 @@ func portOf(l net.Listener) string {
 
 // listen takes the port in our environment or the usual one, or the next above
 // it that is free.
-func (r runner) listen(ctx context.Context, name string, usual int) (net.Listener, error) {
+func (r runner) listen(ctx context.Context, at, name string, usual int) (net.Listener, error) {
+	if l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(at, "0")); err != nil {
+		return nil, fmt.Errorf("%s: cannot listen on %q: %w", config.EnvHost, at, err)
+	} else if err := l.Close(); err != nil {
+		return nil, err
+	}
 	if value := os.Getenv(name); value != "" {
 		var err error
 		if usual, err = strconv.Atoi(value); err != nil {
@@ -205,7 +279,7 @@ func (r runner) listen(ctx context.Context, name string, usual int) (net.Listene
 		}
 	}
 	for port := usual; port < usual+100; port++ {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(at, strconv.Itoa(port)))
 		if err != nil {
 			continue
 		}
@@ -245,23 +319,31 @@ func isReady(ctx context.Context, url string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// greet prints lines to paste. The user is a new one each time, since those of
-// earlier runs are still in the database.
-func (r runner) greet(url string) {
-	user := "ada-" + strings.ToLower(rand.Text()[:5])
+// greet says where everything is, and how to go on. The user is a new one each
+// time, because those of earlier runs are still in the database.
+func (r runner) greet(url string, around *surroundings) {
 	fmt.Fprintf(r.out, `
 Auth Gateway runs at %[1]s
   its documentation   %[1]s/docs
-  its database        %[3]s
-
+  its database        (. %[2]s; psql)
+  its signing keys    (. %[2]s; %[3]s keys list)
+`, url, r.envFile(), r.server)
+	if around.mailbox != "" {
+		fmt.Fprintf(r.out, "  its mail            %s, and here\n  mail of your own    by SMTP to %s\n", around.mailbox, around.smtp)
+	}
+	if around.app != "" {
+		fmt.Fprintf(r.out, "\nOpen the application that uses it, sign up, and follow the link in the mail:\n\n  %s\n", around.app)
+	} else {
+		user := "ada-" + strings.ToLower(rand.Text()[:5])
+		fmt.Fprintf(r.out, `
 Sign up, verify, sign in; paste these into another terminal, one after another:
 
   code=$(curl -s %[1]s/users -H 'Content-Type: application/json' -d '{"username":"%[2]s","email":"%[2]s@example.com","first_name":"Ada","last_name":"Lovelace","password":"note G of 1843"}' | sed -n 's/.*"code": *"\([^"]*\)".*/\1/p'); echo "$code"
   curl -s -w '\n' %[1]s/users/verify-user -H 'Content-Type: application/json' -d "{\"code\":\"$code\"}"
   curl -s -w '\n' %[1]s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%[2]s","password":"note G of 1843"}'
 
-Ctrl-C stops it. The data stays in %[3]s; remove that folder to begin anew.
-With mail and an application in the browser: make run EXPOSURE=public
-
-`, url, user, r.dir)
+With an application in the browser: make run EXPOSURE=public
+`, url, user)
+	}
+	fmt.Fprintf(r.out, "\nCtrl-C stops it. The data stays in %s; remove that folder to start again.\n\n", r.dir)
 }

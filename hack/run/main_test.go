@@ -194,6 +194,19 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
+	for _, c := range []struct{ command, want string }{
+		{regexp.MustCompile(`its signing keys +(.*)`).FindStringSubmatch(r.String())[1], "Signing"},
+		{strings.Replace(regexp.MustCompile(`its database +(.*)`).FindStringSubmatch(r.String())[1], "psql", "psql -c 'SELECT current_database()'", 1), databaseName},
+	} {
+		if strings.Contains(c.command, "psql") {
+			if _, err := exec.LookPath("psql"); err != nil {
+				continue // PostgreSQL's server may be there without its client
+			}
+		}
+		if out, err := exec.CommandContext(t.Context(), "bash", "-c", c.command).CombinedOutput(); err != nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: %v\n%s", c.command, err, out)
+		}
+	}
 	out, err := exec.CommandContext(t.Context(), "bash", "-c", strings.Join(lines, "")).CombinedOutput()
 	if err != nil || len(lines) != 3 || bytes.Count(out, []byte(`"access_token"`)) != 2 {
 		t.Errorf("%v\n%s\n%s", err, out, r)
@@ -214,4 +227,51 @@ func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	r.waitFor(t, "PORT: "+port+" is taken, so it is ")
 	r.waitFor(t, "Ctrl-C stops it")
 	r.finish(t)
+}
+
+func TestTheSettingsAreWrittenForOtherCommands(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
+	t.Setenv("SERVICE_NAME", "Ada's shop")
+	dir := t.TempDir()
+	r := start(t, os.Args[0], dir)
+	r.waitFor(t, "Ctrl-C stops it")
+	path := filepath.Join(dir, "env")
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `. "$1"; echo "$SIGNING_ALGORITHM $SERVICE_NAME $PORT $PGDATABASE"`, "sh", path).CombinedOutput()
+	if want := "EdDSA Ada's shop " + r.setting(t, "PORT") + " " + databaseName + "\n"; err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
+	r.finish(t)
+}
+
+func TestHostIsHonoured(t *testing.T) {
+	t.Setenv(serverVariable, "serve")
+	t.Setenv("HOST", "127.0.0.1")
+	r := start(t, os.Args[0], t.TempDir())
+	r.waitFor(t, "Ctrl-C stops it")
+	r.waitFor(t, "Auth Gateway runs at http://127.0.0.1:")
+	if got := r.setting(t, "HOST"); got != "127.0.0.1" {
+		t.Errorf("the server listens on %s", got)
+	}
+	r.finish(t)
+	t.Setenv("HOST", "192.0.2.1") // no machine has it
+	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &output{}, log: &output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
+		t.Errorf("an address of another machine: %v", err)
+	}
+}
+
+func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
+	t.Setenv("DB_HOST", "db.example.com")
+	t.Setenv("DB_NAME", "shop")
+	dir := filepath.Join(t.TempDir(), "untouched")
+	err := runner{dir: dir, out: &output{}, log: &output{}}.run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts a PostgreSQL of its own") || !strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it has begun all the same")
+	}
 }

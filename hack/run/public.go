@@ -5,12 +5,10 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -29,18 +27,19 @@ const (
 //go:embed app
 var appFiles embed.FS
 
-// public is what EXPOSURE=public needs around the server to be tried: an
-// application in the browser, and somebody who takes the mail.
-type public struct {
-	app     string // its URL
-	mailbox string // the URL of its page; "" where mail goes elsewhere
+// surroundings are what is needed around the server to try it: a mailbox, and with
+// EXPOSURE=public an application in the browser.
+type surroundings struct {
+	app     string // its URL; "" without EXPOSURE=public
+	mailbox string // the URL of its page; "" if mail goes elsewhere
+	smtp    string // the address at which the mailbox takes mail
 	servers []interface{ Close() error }
 }
 
-// startPublic starts both, and adds to the settings what leads to them. What our
-// own environment sets stays as it is: with SMTP_HOST in it, mail goes there.
-func (r runner) startPublic(ctx context.Context, settings map[string]string) (_ *public, err error) {
-	p := new(public)
+// startSurroundings starts them, and adds to the settings what leads to them. What our
+// own environment sets stays as it is: if it has SMTP_HOST, mail goes there.
+func (r runner) startSurroundings(ctx context.Context, settings map[string]string) (_ *surroundings, err error) {
+	p := new(surroundings)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -57,13 +56,15 @@ func (r runner) startPublic(ctx context.Context, settings map[string]string) (_ 
 		}
 		unlessSet(config.EnvMailFrom, "Auth Gateway <no-reply@example.com>")
 	}
-
-	l, err := r.listen(ctx, envAppPort, usualAppPort)
+	if os.Getenv(config.EnvExposure) != string(config.Public) {
+		return p, nil
+	}
+	l, err := r.listen(ctx, host, envAppPort, usualAppPort)
 	if err != nil {
 		return nil, err
 	}
 	p.app = urlOf(l)
-	handler, err := appHandler("http://" + net.JoinHostPort(host, settings[config.EnvPort]))
+	handler, err := appHandler(serverURL(settings, config.EnvPort))
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -75,8 +76,8 @@ func (r runner) startPublic(ctx context.Context, settings map[string]string) (_ 
 	return p, nil
 }
 
-func (r runner) startMailbox(ctx context.Context, p *public, settings map[string]string) error {
-	page, err := r.listen(ctx, envMailboxPort, usualMailboxPort)
+func (r runner) startMailbox(ctx context.Context, p *surroundings, settings map[string]string) error {
+	page, err := r.listen(ctx, host, envMailboxPort, usualMailboxPort)
 	if err != nil {
 		return err
 	}
@@ -84,13 +85,14 @@ func (r runner) startMailbox(ctx context.Context, p *public, settings map[string
 	box := &mailbox{out: r.out, url: p.mailbox}
 	p.serve(page, box.handler())
 
-	l, err := r.listen(ctx, config.EnvSMTPPort, usualSMTPPort)
+	l, err := r.listen(ctx, host, config.EnvSMTPPort, usualSMTPPort)
 	if err != nil {
 		return err
 	}
 	server := box.smtpServer()
 	p.servers = append(p.servers, closing{l, server})
 	go func() { _ = server.Serve(l) }() // until it is closed
+	p.smtp = l.Addr().String()
 	settings[config.EnvSMTPHost], settings[config.EnvSMTPPort] = host, portOf(l)
 	settings[config.EnvSMTPTLS] = string(config.NoTLS) // it is on this very machine
 	return nil
@@ -106,17 +108,13 @@ func (c closing) Close() error {
 	return nil
 }
 
-func (p *public) serve(l net.Listener, handler http.Handler) {
+func (p *surroundings) serve(l net.Listener, handler http.Handler) {
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: largestDelay, WriteTimeout: largestDelay, IdleTimeout: time.Minute}
 	p.servers = append(p.servers, closing{l, server})
 	go func() { _ = server.Serve(l) }() // until it is closed
 }
 
-// close is for a nil one too: in exposure internal there is none.
-func (p *public) close() error {
-	if p == nil {
-		return nil
-	}
+func (p *surroundings) close() error {
 	var all error
 	for _, server := range p.servers {
 		all = errors.Join(all, server.Close())
@@ -149,23 +147,6 @@ func appHandler(gateway string) (http.Handler, error) {
 		strict(w.Header(), policy)
 		mux.ServeHTTP(w, r)
 	}), nil
-}
-
-// greet tells where all of it is.
-func (p *public) greet(r runner, url string) {
-	var where strings.Builder
-	fmt.Fprintf(&where, "\nAuth Gateway runs at %s\n  its documentation   %[1]s/docs\n  its database        %s\n", url, r.dir)
-	if p.mailbox != "" {
-		fmt.Fprintf(&where, "  its mail            %s, and here\n", p.mailbox)
-	}
-	fmt.Fprintf(r.out, `%s
-Open the application that uses it, sign up, and follow the link in the mail:
-
-  %s
-
-Ctrl-C stops it. The data stays in %s; remove that folder to begin anew.
-
-`, &where, p.app, r.dir)
 }
 
 func urlOf(l net.Listener) string { return "http://" + net.JoinHostPort(host, portOf(l)) }

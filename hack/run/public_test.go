@@ -69,7 +69,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	t.Setenv("EXPOSURE", "public")
 	r := start(t, os.Args[0], t.TempDir())
 	r.waitFor(t, "Ctrl-C stops it")
-	greeted := regexp.MustCompile(`its mail +(\S+), and here\n[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
+	greeted := regexp.MustCompile(`(?s)its mail +(\S+), and here\n.*Open the application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
 	if greeted == nil {
 		t.Fatalf("it does not say where they are:\n%s", r)
 	}
@@ -77,7 +77,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 
 	gateway := "http://localhost:" + r.setting(t, "PORT")
 	for name, want := range map[string]string{
-		"EXPOSURE": "public", "SMTP_HOST": "localhost", "SMTP_TLS": "none", "CORS_ALLOWED_ORIGINS": app,
+		"EXPOSURE": "public", "LIMIT_MAILS": "off", "SMTP_HOST": "localhost", "SMTP_TLS": "none", "CORS_ALLOWED_ORIGINS": app,
 		"MAIL_LINK_VERIFICATION":   app + "/#verify={code}",
 		"MAIL_LINK_PASSWORD_RESET": app + "/#reset={code}",
 		"MAIL_LINK_EMAIL_CHANGE":   app + "/#email={code}",
@@ -129,7 +129,7 @@ func TestTheCallersOwnSettingsStay(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	own := map[string]string{
 		"EXPOSURE": "public", "SMTP_HOST": "smtp.example.com", "SMTP_PORT": "2525", "SMTP_TLS": "implicit", "MAIL_FROM": "me@example.com",
-		"CORS_ALLOWED_ORIGINS": "http://localhost:3000", "MAIL_LINK_VERIFICATION": "http://localhost:3000/#{code}",
+		"LIMIT_MAILS": "7/1h", "CORS_ALLOWED_ORIGINS": "http://localhost:3000", "MAIL_LINK_VERIFICATION": "http://localhost:3000/#{code}",
 	}
 	for name, value := range own {
 		t.Setenv(name, value)
