@@ -8,6 +8,8 @@ missing=
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v xz >/dev/null || missing="$missing xz-utils"
 command -v curl >/dev/null || missing="$missing curl"
+command -v node >/dev/null || missing="$missing nodejs"
+command -v npm >/dev/null || missing="$missing npm"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -33,10 +35,11 @@ hack/fuzz.sh
 # build it, once, which takes minutes.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public)$')
-# Alone: the one compares times, the other drives a browser.
-go test -p 1 -timeout 30m ./test/public ./test/browser
+go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public|walk)$')
+# Alone: one compares times, one drives a browser, one waits for whole programs.
+go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk
 (cd hack/kubernetes/image && go test ./...)
+(cd test/compose && go test ./...)
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
 go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null

@@ -14,6 +14,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
+	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
 )
 
 const root = "../.."
@@ -318,5 +323,73 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 	s.waitFor(t, "finished\n")
 	if text := s.String(); strings.Count(text, "verified: ") != 1 || !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
 		t.Errorf("%s", text)
+	}
+}
+
+// TestAnAccountMovesIn runs the statement of docs/moving-in.md and signs in with
+// the password behind the hash.
+func TestAnAccountMovesIn(t *testing.T) {
+	need(t, "psql")
+	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, statement, _ := strings.Cut(string(content), "```sql\n")
+	statement, _, _ = strings.Cut(statement, "```")
+	r := start(t, "internal")
+	for i, prefix := range []string{"$2a$", "$2b$", "$2y$"} {
+		hash, err := bcrypt.GenerateFromPassword([]byte("note G of 1843"), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("moved%d", i)
+		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'", "'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
+		moved = strings.NewReplacer("'A"+name, "'"+name, "'a"+name, "'"+name).Replace(moved)
+		s := openShell(t)
+		s.paste(t, fmt.Sprintf(`. %s/internal/env
+psql -v ON_ERROR_STOP=1 <<'SQL'
+%s
+SQL
+curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s","password":"note G of 1843"}'; echo finished
+`, programs, moved, r.url, name))
+		s.waitFor(t, "finished\n")
+		if !strings.Contains(s.String(), "INSERT 0 1") || !strings.Contains(s.String(), `"access_token"`) {
+			t.Errorf("%s: %s", prefix, s)
+		}
+	}
+}
+
+// TestTheComposeFileSetsWhatTheServerReads: test/compose holds the file against
+// the Compose specification.
+func TestTheComposeFileSetsWhatTheServerReads(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join(root, "examples/compose/compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Services map[string]struct{ Environment map[string]string }
+	}
+	if err := yaml.Unmarshal(content, &file); err != nil {
+		t.Fatal(err)
+	}
+	environ := file.Services["auth"].Environment
+	known := map[string]bool{}
+	for _, s := range config.Settings() {
+		known[s.Name] = true
+		known[s.Name+config.FileSuffix] = known[s.Name+config.FileSuffix] || s.Secret
+	}
+	for name := range environ {
+		if !known[name] {
+			t.Errorf("%s is no setting", name)
+		}
+	}
+	for _, exposure := range []string{"internal", "public"} {
+		environ["EXPOSURE"] = exposure
+		environ["HOST"] = "" // as the image has it
+		lookup := func(name string) (string, bool) { value, ok := environ[name]; return value, ok }
+		readFile := func(path string) ([]byte, error) { return []byte("sixteen bytes or more in " + path), nil }
+		if c, err := config.Load(lookup, readFile); err != nil || c.Issuer != "http://localhost:8080" {
+			t.Errorf("%s: %v", exposure, err)
+		}
 	}
 }
