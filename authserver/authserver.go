@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -92,7 +93,8 @@ func New(c config.Config, o Options) (*Server, error) {
 	metrics.MustRegister(collector{mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
-		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
+		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, AllowedHeaders: c.CORSAllowedHeaders,
+		IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
 		Log: o.Log, Metrics: metrics,
 	})
 	s.ops = newOperations(metrics, s.state)
@@ -141,7 +143,9 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, warning := range s.config.Warnings() {
 		s.log.Warn(warning)
 	}
-	api, err := listen("PORT", s.config.Address())
+	usable := usableMemory()
+	s.log.Info("memory", "usable_bytes", usable, "connections_bytes", connectionMemory(s.config, usable))
+	api, err := listen(config.EnvPort, s.config.Address())
 	if err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ func (s *Server) Run(ctx context.Context) error {
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	if address := s.config.MetricsAddress(); address != "" {
-		ops, err := listen("METRICS_PORT", address)
+		ops, err := s.listenOperations(address)
 		if err != nil {
 			return errors.Join(err, api.Close())
 		}
@@ -189,12 +193,35 @@ func (s *Server) close() {
 	s.store.Close()
 }
 
+// listenOperations listens for those who run the server. A port that nobody chose
+// is no reason not to start: 9090 is also what Prometheus and a second server take.
+func (s *Server) listenOperations(address string) (net.Listener, error) {
+	ops, err := listen(config.EnvMetricsPort, address)
+	if !s.config.MetricsPortSet && errors.Is(err, syscall.EADDRINUSE) {
+		if ops, err = listen(config.EnvMetricsPort, net.JoinHostPort(s.config.Host, "0")); err == nil {
+			s.log.Warn("METRICS_PORT is not set and its default is in use, by Prometheus or another server: metrics and health are at another port; set METRICS_PORT to choose one",
+				"in_use", address, "metrics", ops.Addr().String())
+		}
+	}
+	return ops, err
+}
+
+// listen listens at HOST and the port that a setting names. The error names the one
+// of the two that is wrong.
 func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address) //nolint:noctx // nothing to wait for
-	if err != nil {
-		return nil, fmt.Errorf("%s: cannot listen at %s (is another server running there?): %w", setting, address, err)
+	var lookup *net.DNSError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.As(err, &lookup):
+		return nil, fmt.Errorf("%s: there is no such host; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("%s: this machine does not have that address; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("%s: cannot listen at %s (ports below 1024 need a privilege; write a higher one): %w", setting, address, err)
 	}
-	return l, nil
+	return nil, fmt.Errorf("%s: cannot listen at %s (is another server running there?): %w", setting, address, err)
 }
 
 // shutDown stops taking requests and finishes those that were taken. Replies

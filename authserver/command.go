@@ -95,6 +95,9 @@ func (c Command) Run(ctx context.Context) int {
 	if err != nil {
 		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err))
 	}
+	if verb == "serve" {
+		limitHeap()
+	}
 	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version}) //nolint:contextcheck // New connects to nothing
 	if err != nil {
 		return c.exit(err)
@@ -158,17 +161,18 @@ func (c Command) migrate(ctx context.Context, s *Server) error {
 // healthcheck asks the server of the same settings whether it is alive. It needs
 // none but METRICS_PORT, so that it works in a container's HEALTHCHECK.
 func (c Command) healthcheck(ctx context.Context) error {
-	port := strconv.Itoa(config.Defaults().MetricsPort)
-	if given, ok := c.LookupEnv(config.EnvMetricsPort); ok && given != "" {
-		port = given
-	}
-	host := "localhost"
-	if given, ok := c.LookupEnv(config.EnvHost); ok && given != "" && !net.ParseIP(given).IsUnspecified() {
-		host = given
+	host, port, err := config.LoadOperations(c.LookupEnv)
+	switch ip := net.ParseIP(host); {
+	case err != nil:
+		return err
+	case port == 0:
+		return fmt.Errorf("%s is 0: such a server cannot be asked", config.EnvMetricsPort)
+	case host == "" || ip.IsUnspecified():
+		host = "localhost"
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/healthz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, strconv.Itoa(port))+"/healthz", nil)
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,9 @@ type Config struct {
 	SignupScopes     []string
 
 	CORSAllowedOrigins []string // none: no page of another origin may call the API
+	CORSAllowedHeaders []string // besides the usual ones
+	IdleTimeout        time.Duration
+	ConnectionMemory   int64 // bytes; 0: a part of what the process may use
 	TrustedProxyHops   int
 	TrustedProxyField  ProxyField
 
@@ -93,7 +96,10 @@ type Config struct {
 	DBAcquireTimeout   time.Duration
 	DBStatementTimeout time.Duration
 
-	MetricsPort     int // 0 serves neither metrics nor health
+	MetricsPort int // 0 serves neither metrics nor health
+	// MetricsPortSet reports whether somebody chose the port. If not, another one
+	// will do, so that a machine on which Prometheus has the default is no obstacle.
+	MetricsPortSet  bool
 	DrainDelay      time.Duration
 	ShutdownTimeout time.Duration
 	LogLevel        slog.Level
@@ -201,6 +207,7 @@ func Load(lookup func(string) (string, bool), readFile func(string) ([]byte, err
 		if err := s.set(&c, value); err != nil {
 			refuse(s.Name, err)
 		}
+		c.MetricsPortSet = c.MetricsPortSet || s.Name == EnvMetricsPort
 	}
 	if len(invalid.Problems) == 0 {
 		// Only when each setting is right by itself is it clear which of
@@ -279,7 +286,7 @@ func (c Config) contradictions() []Problem {
 		refuse(EnvDrainDelay, "%s leaves no time to finish anything within %s (%s): write a shorter one, or raise that",
 			formatDuration(c.DrainDelay), EnvShutdownTimeout, formatDuration(c.ShutdownTimeout))
 	}
-	if c.MetricsPort == c.Port {
+	if c.MetricsPort == c.Port && c.MetricsPortSet {
 		refuse(EnvMetricsPort, "%d is %s too: write another port, or 0 for neither metrics nor health", c.MetricsPort, EnvPort)
 	}
 	if c.Exposure == Public && !c.SendsMail() {
@@ -349,6 +356,29 @@ func (c Config) Warnings() []string {
 	return warnings
 }
 
+// LoadOperations reads HOST and METRICS_PORT alone, for a process that asks a server
+// of the same settings how it is. The error is an *InvalidError.
+func LoadOperations(lookup func(string) (string, bool)) (host string, port int, err error) {
+	c := Defaults()
+	invalid := &InvalidError{}
+	for _, s := range table {
+		if s.Name != EnvHost && s.Name != EnvMetricsPort {
+			continue
+		}
+		value, given, err := s.read(lookup, nil)
+		if err == nil && given {
+			err = s.set(&c, value)
+		}
+		if err != nil {
+			invalid.Problems = append(invalid.Problems, Problem{s.Name, err.Error()})
+		}
+	}
+	if len(invalid.Problems) > 0 {
+		return "", 0, invalid
+	}
+	return c.Host, c.MetricsPort, nil
+}
+
 // Address is where the API listens.
 func (c Config) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
 
@@ -384,11 +414,14 @@ func (s setting) setDefault(c *Config) {
 
 // Environ gives the environment from which Load makes this Config again, but for a
 // limit that is off where its default is not: that is left out, as it is where no
-// limit was said. It reveals the secrets. What has no default and is empty is left
+// limit was said. So is a METRICS_PORT that nobody chose. It reveals the secrets. What has no default and is empty is left
 // out, so that a Config without secrets gives an environment without them.
 func (c Config) Environ() map[string]string {
 	environ := make(map[string]string, len(table))
 	for _, s := range table {
+		if s.Name == EnvMetricsPort && !c.MetricsPortSet && s.get(&c) == s.Default {
+			continue
+		}
 		if s.Default != "" || !s.isZero(&c) {
 			environ[s.Name] = s.get(&c)
 		}

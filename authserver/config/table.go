@@ -32,6 +32,9 @@ const (
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
+	EnvCORSAllowedHeaders      = "CORS_ALLOWED_HEADERS"
+	EnvIdleTimeout             = "IDLE_TIMEOUT"
+	EnvConnectionMemory        = "CONNECTION_MEMORY"
 	EnvTrustedProxyHops        = "TRUSTED_PROXY_HOPS"
 	EnvTrustedProxyField       = "TRUSTED_PROXY_FIELD"
 	EnvLimitSignIn             = "LIMIT_SIGNIN"
@@ -171,8 +174,14 @@ var table = []setting{
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
-	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. `*` is refused."},
+	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. Those of apps that carry their pages with them are taken too, such as `capacitor://localhost`. `*` and `null` are refused."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
+	{Setting: Setting{Name: EnvCORSAllowedHeaders, DefaultText: "unset: none more", Help: "Header fields that these pages may send besides those that the API reads and those that tracing libraries add (`traceparent`, `baggage`, `sentry-trace` and the like), separated by commas."},
+		field: bind(func(c *Config) *[]string { return &c.CORSAllowedHeaders }, fieldNames)},
+	{Setting: Setting{Name: EnvIdleTimeout, Default: "620s", Help: "How long a connection may be idle between two requests. It must be longer than your proxy or load balancer keeps an idle connection to the server; else the proxy sends a request now and then on a connection that has just been closed, and answers 502. The default is longer than that of nginx, HAProxy, Caddy, Traefik and the load balancers of AWS, Azure and Google Cloud."},
+		field: bind(func(c *Config) *time.Duration { return &c.IdleTimeout }, duration(time.Second, day))},
+	{Setting: Setting{Name: EnvConnectionMemory, DefaultText: "a quarter of the memory that the process may use, at most `1GiB`", Help: "How much memory the connections of all clients may hold: a number with `KiB`, `MiB` or `GiB`. When they need more, those that have waited longest for their client are closed. The memory that the process may use is the limit of its control group (a container's), `GOMEMLIMIT`, or the machine's."},
+		field: bind(func(c *Config) *int64 { return &c.ConnectionMemory }, size(8<<20, 1<<40))},
 	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port. Limits and the audit trail go by it."},
 		field: bind(func(c *Config) *int { return &c.TrustedProxyHops }, integer(0, 10))},
 	{Setting: Setting{Name: EnvTrustedProxyField, Default: string(AnyField), Help: "The field that your proxies write: `Forwarded` or `X-Forwarded-For`; the other is not looked at. `any` takes either, and then your proxies have to remove the one that they do not write."},
@@ -279,7 +288,7 @@ var table = []setting{
 	{Setting: Setting{Name: EnvDBStatementTimeout, Default: "5s", Help: "How long one statement may take."},
 		field: bind(func(c *Config) *time.Duration { return &c.DBStatementTimeout }, duration(10*time.Millisecond, 10*time.Minute))},
 
-	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`; 0 serves none of them."},
+	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`; 0 serves none of them. If it is not set and 9090 is in use, the server takes a free port and logs which one."},
 		field: bind(func(c *Config) *int { return &c.MetricsPort }, integer(0, 65535))},
 	{Setting: Setting{Name: EnvDrainDelay, Default: "0s", Help: "How long to go on serving after SIGTERM, while load balancers notice that the server is no longer ready."},
 		field: bind(func(c *Config) *time.Duration { return &c.DrainDelay }, duration(0, 10*time.Minute))},

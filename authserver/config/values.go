@@ -420,14 +420,20 @@ var origins = func() kind[[]string] {
 // checkOrigin takes an origin in the one form in which browsers send it (RFC
 // 6454 section 6.2), since it is compared byte by byte. A * is refused even
 // though no cookies are at stake: an internal gateway may trust its network
-// alone, and any page that someone in that network opens would be let in.
+// alone, and any page that someone in that network opens would be let in. So is
+// null, which every sandboxed frame and every local file sends.
 func checkOrigin(s string) error {
-	if s == "*" {
+	switch scheme, host, _ := strings.Cut(s, "://"); {
+	case s == "*":
 		return errors.New("* would let in every page that anyone opens: write the origin of each application, such as https://app.example.com")
+	case s == "null" || strings.EqualFold(scheme, "file"):
+		return fmt.Errorf("%s is what any local file and any sandboxed frame sends: serve the application from a host, or give it a scheme of its own, such as capacitor://localhost", quote(s))
+	case appScheme.MatchString(scheme) && !webSchemes[scheme]:
+		return checkAppOrigin(s, host)
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || !isHost(u.Hostname()) {
-		return fmt.Errorf("%s is no origin: write scheme://host[:port], such as https://app.example.com, with http or https and a host in ASCII", quote(s))
+		return fmt.Errorf("%s is no origin: write scheme://host[:port], such as https://app.example.com, and a host in ASCII", quote(s))
 	}
 	// net/url does not check the range.
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), "0"), 10, 16)
@@ -446,6 +452,101 @@ func checkOrigin(s string) error {
 		return fmt.Errorf("%s is not as browsers send it: write %s", quote(s), origin)
 	}
 	return nil
+}
+
+// Applications that carry their pages with them have schemes of their own:
+// capacitor://localhost, ionic://localhost, tauri://localhost, app://-.
+var (
+	appScheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
+	appHost   = regexp.MustCompile(`^[A-Za-z0-9._-]*(:[0-9]{1,5})?$`)
+
+	// webSchemes are those that mean something else to browsers, or that cannot be
+	// the scheme of an origin.
+	webSchemes = map[string]bool{
+		"http": true, "https": true, "ws": true, "wss": true, "ftp": true,
+		"about": true, "blob": true, "data": true, "filesystem": true, "javascript": true, "mailto": true, "view-source": true,
+	}
+)
+
+func checkAppOrigin(s, host string) error {
+	if !strings.Contains(s, "://") || !appHost.MatchString(host) {
+		return fmt.Errorf("%s is no origin: write scheme://host[:port] without a path, such as https://app.example.com or capacitor://localhost", quote(s))
+	}
+	return nil
+}
+
+// fieldNames may be left empty.
+var fieldNames = func() kind[[]string] {
+	k := commaSeparated(checkFieldName)
+	parse := k.parse
+	k.parse = func(s string) ([]string, error) {
+		if s == "" {
+			return nil, nil
+		}
+		return parse(s)
+	}
+	return k
+}()
+
+var fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'+.^_`|~-]+$")
+
+// checkFieldName takes the name of a header field that a page may send. Some are for
+// those alone who speak for others.
+func checkFieldName(s string) error {
+	lower := strings.ToLower(s)
+	switch {
+	case lower == "x-caller-key":
+		return errors.New("X-Caller-Key is the key of your own backend: no page may have it")
+	case lower == "forwarded" || strings.HasPrefix(lower, "x-forwarded-") || lower == "x-real-ip":
+		return fmt.Errorf("%s is for proxies alone: leave it out", quote(s))
+	case !fieldName.MatchString(s): // a * is none here: it does not stand for Authorization
+		return fmt.Errorf("%s is no name of a header field: write names separated by commas, such as X-Tenant", quote(s))
+	}
+	return nil
+}
+
+// sizeUnits are in the order in which format tries them.
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// size is a number of bytes with a unit. Empty is 0, and stands for a default that
+// is found out later.
+func size(low, high int64) kind[int64] {
+	format := func(n int64) string {
+		for _, unit := range sizeUnits {
+			if n != 0 && n%unit.bytes == 0 {
+				return strconv.FormatInt(n/unit.bytes, 10) + unit.name
+			}
+		}
+		if n == 0 {
+			return ""
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	return kind[int64]{
+		parse: func(s string) (int64, error) {
+			if s == "" {
+				return 0, nil
+			}
+			number, factor := s, int64(1)
+			for _, unit := range sizeUnits {
+				if before, found := strings.CutSuffix(s, unit.name); found {
+					number, factor = before, unit.bytes
+				}
+			}
+			n, err := strconv.ParseInt(number, 10, 64)
+			if err != nil && !errors.Is(err, strconv.ErrRange) {
+				return 0, fmt.Errorf("%s is no size: write a number with KiB, MiB or GiB, such as 64MiB", quote(s))
+			}
+			if err != nil || n < low/factor || n > high/factor {
+				return 0, fmt.Errorf("%s is out of range: write a size from %s to %s", quote(s), format(low), format(high))
+			}
+			return n * factor, nil
+		},
+		format: format,
+	}
 }
 
 // scopeToken is the grammar of RFC 6749, section 3.3.

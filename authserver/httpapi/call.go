@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,10 +71,17 @@ func (c *call) admit() (target, *failure) {
 	if f := screen(h); f != nil {
 		return target{}, f
 	}
-	path, query := splitTarget(h.RequestURI())
+	uri, ok := originForm(h.RequestURI())
+	if !ok {
+		return target{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path, or an http URL")
+	}
+	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))
 	t, known := c.server.targets[pattern]
 	if !known || t.takesID != (pathID != "") {
+		if without, _ := splitID(strings.TrimSuffix(string(path), "/")); c.server.targets[without].path != "" {
+			return target{}, errTrailingSlash()
+		}
 		return target{}, errNoRoute()
 	}
 	c.route, c.pathID = t.path, pathID
@@ -88,7 +96,11 @@ func (c *call) admit() (target, *failure) {
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	c := s.begin(ctx, rand.Text())
 	defer c.finish()
-	c.fail(readFailure(err))
+	if conn, ok := ctx.Conn().(*conn); ok && conn.refusal != nil {
+		c.fail(conn.refusal)
+	} else {
+		c.fail(readFailure(err))
+	}
 	// The deadline that stands is that of the reply before, and may have passed.
 	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.timeout))
 }

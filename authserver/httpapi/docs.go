@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"net/http"
 	"path"
 	"sync"
 
@@ -45,6 +46,18 @@ func (s *Server) docs(_ context.Context, c *call) error {
 	c.http.Response.Header.Set("Content-Security-Policy", docsPolicy)
 	c.http.Response.Header.SetContentType("text/html; charset=utf-8")
 	c.http.Response.SetBodyRaw(docsPage)
+	return nil
+}
+
+// toDocs leads people who typed the host alone, or a slash too many, to the page.
+// The way there is relative, so that it also holds below a proxy's prefix.
+func (s *Server) toDocs(_ context.Context, c *call) error {
+	to := "docs"
+	if c.route != "/" {
+		to = "../docs"
+	}
+	c.http.Response.Header.Set("Location", to)
+	c.http.Response.SetStatusCode(http.StatusFound)
 	return nil
 }
 

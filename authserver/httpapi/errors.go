@@ -130,10 +130,16 @@ func errNoRoute() *failure {
 	return &failure{status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound, description: "there is no such path; see /openapi.json"}
 }
 
+func errTrailingSlash() *failure {
+	f := errNoRoute()
+	f.description = "there is no such path; it has no slash at its end"
+	return f
+}
+
 func errMethod(allow string) *failure {
 	return &failure{
 		status: http.StatusMethodNotAllowed, code: codeNotFound, reason: reasonMethodNotAllowed, allow: allow,
-		description: "this path does not take this method; see the field Allow",
+		description: "this path does not take this method; it takes " + allow,
 	}
 }
 
@@ -170,6 +176,15 @@ func errAmbiguous(description string) *failure {
 	f := invalid(http.StatusBadRequest, reasonRequestMalformed, description)
 	f.close = true
 	return f
+}
+
+// errCrowded is the answer to a request that has not arrived completely, if what
+// it holds is needed for others.
+func errCrowded() *failure {
+	return &failure{
+		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonCrowded, retryAfter: time.Second,
+		description: "the server holds as many unfinished requests as it can, and this one has waited longest; send it again, at once",
+	}
 }
 
 // readFailure explains why fasthttp could not read a request. Its own messages

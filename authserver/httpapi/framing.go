@@ -20,6 +20,10 @@ var single = [...]string{
 	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
 }
 
+// framingFields is how many of them, from the first, decide where a request ends and
+// whom it is for: in a trailer they are refused, not just ignored.
+const framingFields = 3
+
 // screen refuses what can be read in two ways. fasthttp forgives some of it, and
 // each time has served as a way to smuggle a second request past a proxy:
 // RFC 9112 sections 2.2 (line ends), 5.1 (space before the colon), 5.2
@@ -61,16 +65,10 @@ func screen(h *fasthttp.RequestHeader) *failure {
 	if chunked && seen[0] {
 		return errAmbiguous("the request has both a Content-Length and a Transfer-Encoding")
 	}
-	if uri := h.RequestURI(); len(uri) == 0 || uri[0] != '/' {
-		// RFC 9112 section 3.2: the other forms are for proxies and for OPTIONS.
-		return invalid(http.StatusBadRequest, reasonRequestMalformed, "the request target must be a path")
-	}
 	return nil
 }
 
-// headValues gives the value of each line of the head with this name. Peek would
-// also find fields of a trailer, which a client can send behind what the
-// proxies have added.
+// headValues gives the value of each line of the head with this name.
 func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\r\n")) {
@@ -90,6 +88,38 @@ func isToken(b []byte) bool {
 		}
 	}
 	return len(b) > 0
+}
+
+// originForm returns the path and query of a target. An absolute one is taken too
+// (RFC 9112 section 3.2.2); whom it names does not matter here, since this server
+// answers for itself alone, whatever it is called. The other forms are for proxies
+// and for OPTIONS.
+func originForm(uri []byte) ([]byte, bool) {
+	if len(uri) > 0 && uri[0] == '/' {
+		return uri, true
+	}
+	scheme, rest, found := bytes.Cut(uri, []byte("://"))
+	if !found || !bytes.EqualFold(scheme, []byte("http")) && !bytes.EqualFold(scheme, []byte("https")) {
+		return nil, false
+	}
+	authority := rest
+	if i := bytes.IndexAny(rest, "/?"); i >= 0 {
+		authority = rest[:i]
+	}
+	for _, b := range authority {
+		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
+		digit := '0' <= b && b <= '9'
+		if !letter && !digit && !bytes.Contains([]byte("-._:[]"), []byte{b}) {
+			return nil, false // a user, for one, has no place here (RFC 9110 section 4.2.4)
+		}
+	}
+	switch rest = rest[len(authority):]; {
+	case len(authority) == 0:
+		return nil, false
+	case len(rest) == 0 || rest[0] != '/':
+		return append([]byte("/"), rest...), true
+	}
+	return rest, true
 }
 
 // splitTarget gives the path as it was sent, neither decoded nor cleaned: a

@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,20 +19,70 @@ import (
 
 const lingerTime = time.Second
 
-// lingering makes connections that can be closed gently.
-type lingering struct{ net.Listener }
-
-func (l lingering) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: c}, nil
+// listener makes connections whose requests are framed, that are bounded in what
+// they hold, and that can be closed gently.
+type listener struct {
+	net.Listener
+	all *connections
 }
 
+func newListener(l net.Listener, all *connections) listener {
+	if s, ok := l.(syscall.Conn); ok {
+		limitSocketBuffers(s)
+	}
+	return listener{l, all}
+}
+
+// Accept waits for the next connection. fasthttp ends for good at any error, so
+// those that pass are waited for here: there are no more descriptors, say, or a
+// client has gone before it was accepted.
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			c := &conn{Conn: accepted, all: l.all}
+			l.all.add(c)
+			return c, nil
+		case isPassing(err):
+			l.all.evictIdle()
+			time.Sleep(acceptPause)
+		default:
+			return nil, err
+		}
+	}
+}
+
+const acceptPause = 10 * time.Millisecond
+
+func isPassing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// conn is a connection. Read, Write and the deadlines are for the goroutine that
+// serves it; Close may be called by any.
 type conn struct {
 	net.Conn
+	all    *connections
 	gently atomic.Bool
+
+	wire    framing
+	doing   phase    // as the goroutine that serves it knows it
+	charged int64    // for the request
+	reply   int64    // what the kernel may still keep of the last reply
+	refusal *failure // of what the client sends next
+
+	evicted atomic.Uint32 // the phase in which it was evicted; 0: it was not
+
+	// The rest is guarded by all.mu.
+	phase         phase
+	held          int64
+	before, after *conn
 }
 
 // closeGently asks for the connection to be closed after the reply, in a way
@@ -42,14 +94,129 @@ func closeGently(ctx *fasthttp.RequestCtx) {
 	}
 }
 
+// Read gives fasthttp the next bytes of a request that can be framed, without those
+// of trailer fields. A refusal is an error that comes in place of what is refused.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.refusal != nil {
+		return 0, c.refusal
+	}
+	if c.wire.state == betweenRequests && c.doing != phaseIdle {
+		// Of a large reply the kernel may still hold the end, which the client
+		// can leave there for as long as it keeps the connection.
+		c.charged = 0
+		if !c.enter(phaseIdle, idleCost+c.reply) {
+			return 0, io.EOF
+		}
+	}
+	for {
+		if err := c.evictionError(); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if err != nil {
+			if evicted := c.evictionError(); evicted != nil {
+				err = evicted
+			}
+			return 0, err
+		}
+		kept, refusal := c.wire.advance(p[:n])
+		if refusal != nil {
+			c.refusal = refusal
+			if kept == 0 && len(p) == 1 {
+				return 1, nil // fasthttp waits for a first byte without looking at errors
+			}
+		} else if !c.charge() {
+			c.refusal = errCrowded()
+		}
+		switch {
+		case kept > 0:
+			return kept, nil
+		case c.refusal != nil:
+			return 0, c.refusal
+		}
+	}
+}
+
+// charge charges the connection for the request that has begun, and notes when it
+// is complete. A complete one is served, whatever else there is.
+func (c *conn) charge() bool {
+	if c.wire.state == betweenRequests {
+		if c.doing != phaseWorking {
+			c.enter(phaseWorking, max(c.charged, requestCost))
+		}
+		return true
+	}
+	cost := requestCost + bodyCost(c.wire.body)
+	if c.doing == phaseReading && cost <= c.charged {
+		return true
+	}
+	c.charged, c.reply = cost, 0
+	return c.enter(phaseReading, cost)
+}
+
+func (c *conn) enter(p phase, cost int64) bool {
+	c.doing = p
+	return c.all.enter(c, p, cost)
+}
+
+// evictionError is what fasthttp gets to know of an eviction. One that was between
+// two requests just ends.
+func (c *conn) evictionError() error {
+	switch phase(c.evicted.Load()) {
+	case phaseNew:
+		return nil
+	case phaseIdle:
+		return io.EOF
+	case phaseReading:
+		c.refusal = errCrowded()
+		return c.refusal
+	default:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// Write sends a part of a reply. (What is sent in the middle of a request is 100
+// Continue, or an error that ends the connection.)
+func (c *conn) Write(p []byte) (int, error) {
+	if phase(c.evicted.Load()) == phaseReplying {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if c.wire.state == betweenRequests && c.refusal == nil {
+		if cost := replyCost(len(p)); c.doing != phaseReplying || cost > c.reply {
+			c.reply = cost
+			c.enter(phaseReplying, max(c.charged, requestCost)+cost) // without room it is sent all the same
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// SetReadDeadline sets the deadline, unless the connection is being closed.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.evicted.Load() != 0 {
+		return nil
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the deadline, unless the connection is being closed in the
+// middle of a reply.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if phase(c.evicted.Load()) == phaseReplying {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
 // Close ends our side, then reads on for a moment before it ends the other.
 func (c *conn) Close() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.gently.Load() {
-		if half.CloseWrite() == nil && c.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
+		if half.CloseWrite() == nil && c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil && c.all.enter(c, phaseReading, requestCost) {
 			_, _ = io.Copy(io.Discard, c.Conn)
 		}
 	}
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.all.remove(c)
+	return err
 }
 
 // SyscallConn gives access to the socket; see peerLives.

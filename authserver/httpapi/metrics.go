@@ -13,6 +13,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
+	evicted  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -33,11 +34,42 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "http_requests_in_flight",
 			Help: "Requests being worked on.",
 		}),
+		evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "http_connections_evicted_total",
+			Help: "Connections closed to make room for others, by what they waited for: the next request (idle), the rest of a request (request), or their client to read a reply (reply).",
+		}, []string{"waiting_for"}),
+	}
+	for _, name := range phaseNames {
+		m.evicted.WithLabelValues(name)
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.inFlight)
+		r.MustRegister(m.requests, m.duration, m.inFlight, m.evicted)
 	}
 	return m
+}
+
+var phaseNames = map[phase]string{phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
+
+// watch publishes what the connections hold.
+func (m *metrics) watch(s *connections, r prometheus.Registerer) {
+	s.onEvict = func(p phase) { m.evicted.WithLabelValues(phaseNames[p]).Inc() }
+	if r == nil {
+		return
+	}
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("http_connections_open", "Open connections of clients.", func() float64 {
+		open, _ := s.count()
+		return float64(open)
+	})
+	gauge("http_connections_memory_bytes", "Memory that the connections of clients are charged for, at most CONNECTION_MEMORY.", func() float64 {
+		_, held := s.count()
+		return float64(held)
+	})
+	gauge("http_connections_memory_limit_bytes", "CONNECTION_MEMORY: when the connections of clients hold that much, those that have waited longest are closed.", func() float64 {
+		return float64(s.memory)
+	})
 }
 
 func (m *metrics) observe(method, route string, status int, took time.Duration) {

@@ -25,6 +25,7 @@ const (
 	reasonCallerKeyMissing       identity.Reason = "caller_key_missing"
 	reasonCallerKeyWrong         identity.Reason = "caller_key_wrong"
 	reasonTookTooLong            identity.Reason = "took_too_long"
+	reasonCrowded                identity.Reason = "too_many_unfinished_requests"
 )
 
 // documentedReason is a row of docs/reference/errors.md.
@@ -83,6 +84,7 @@ var reasons = []documentedReason{
 	{identity.ReasonDatabaseUnavailable, http.StatusServiceUnavailable, "The database cannot be reached.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonKeysNotLoaded, http.StatusServiceUnavailable, "The server has just started and has no signing keys yet.", "Try again after `Retry-After` seconds."},
 	{reasonTookTooLong, http.StatusServiceUnavailable, "The request could not be finished in time.", "Try again after `Retry-After` seconds."},
+	{reasonCrowded, http.StatusServiceUnavailable, "The request did not arrive completely, and the memory that it held was needed for others. Nothing was done. The connection is closed.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonInternal, http.StatusInternalServerError, "The gateway failed. Its log has the cause under the `X-Request-Id`.", "Report the request id."},
 }
 

@@ -49,6 +49,15 @@ func (s *Server) routes() []route {
 	}
 }
 
+// shortcuts lead people to the page of the API. They are no part of the API, and not
+// documented there.
+func (s *Server) shortcuts() []route {
+	return []route{
+		{"GET", "/", s.toDocs, noBody, anyone, ""},
+		{"GET", "/docs/", s.toDocs, noBody, anyone, ""},
+	}
+}
+
 // bodyKind tells how the parameters of a route may be sent.
 type bodyKind int
 

@@ -1,11 +1,14 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -90,6 +93,8 @@ type Options struct {
 	// AllowedOrigins are those whose pages may call, as browsers write them;
 	// none: no reply says anything of CORS.
 	AllowedOrigins []string
+	// AllowedHeaders are the fields that these pages may send besides the usual ones.
+	AllowedHeaders []string
 	// ProxyHops is how many trusted proxies each request has passed.
 	ProxyHops int
 	// ProxyField is the one field that they write the client's address to;
@@ -99,9 +104,15 @@ type Options struct {
 	Log     *slog.Logger          // nil: nowhere
 	Metrics prometheus.Registerer // nil: nowhere
 
-	// Timeout bounds each of: reading a request, waiting between two of one
-	// connection, working on one, and writing its reply. Zero means 10 s.
+	// Timeout bounds each of: reading a request, working on one, and writing its
+	// reply. Zero means 10 s.
 	Timeout time.Duration
+	// IdleTimeout bounds the wait between two requests of one connection. Zero
+	// means Timeout.
+	IdleTimeout time.Duration
+	// Memory bounds, in bytes, what the connections of all clients hold. Zero means
+	// 64 MiB.
+	Memory int64
 }
 
 // Server answers requests. Make one with New.
@@ -111,12 +122,15 @@ type Server struct {
 	exposure   identity.Exposure
 	callerKey  *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
 	origins    map[string]bool    // that are allowed; nil where there are none
+	fields     string             // that pages of these may send
+	refused    refusedOrigins
 	proxyHops  int
 	proxyField string
 	log        *slog.Logger
 	metrics    *metrics
 	timeout    time.Duration
 
+	conns    *connections
 	targets  map[string]target // by path
 	router   fasthttp.RequestHandler
 	http     *fasthttp.Server
@@ -149,6 +163,7 @@ func New(o Options) *Server {
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		targets: map[string]target{},
 	}
+	s.fields = strings.Join(append(slices.Clone(corsAllowed), o.AllowedHeaders...), ", ")
 	if len(o.AllowedOrigins) > 0 {
 		s.origins = map[string]bool{}
 		for _, origin := range o.AllowedOrigins {
@@ -165,6 +180,8 @@ func New(o Options) *Server {
 	if s.timeout == 0 {
 		s.timeout = 10 * time.Second
 	}
+	s.conns = newConnections(cmp.Or(o.Memory, defaultMemory), descriptorsForClients())
+	s.metrics.watch(s.conns, o.Metrics)
 	s.work, s.stop = context.WithCancel(context.Background())
 
 	// Fiber serves what it is asked for; limits and timeouts are fasthttp's.
@@ -184,14 +201,16 @@ func New(o Options) *Server {
 		ReduceMemoryUsage: true,
 		ReadTimeout:       s.timeout,
 		WriteTimeout:      s.timeout,
-		IdleTimeout:       s.timeout,
+		IdleTimeout:       cmp.Or(o.IdleTimeout, s.timeout),
 		ErrorHandler: func(c *fiber.Ctx, err error) error {
 			callOf(c.Context()).fail(err)
 			return nil
 		},
 	})
-	for _, r := range s.routes() {
-		app.Add(r.method, strings.Replace(r.path, idPattern, ":id", 1), s.endpoint(r))
+	for _, r := range append(s.routes(), s.shortcuts()...) {
+		for _, method := range methodsOf(r) {
+			app.Add(method, strings.Replace(r.path, idPattern, ":id", 1), s.endpoint(r))
+		}
 		s.addTarget(r)
 	}
 	s.router = app.Handler()
@@ -202,6 +221,15 @@ func New(o Options) *Server {
 	return s
 }
 
+// methodsOf returns the methods that a route takes: HEAD wherever there is GET (RFC
+// 9110 section 9.1). fasthttp leaves out the body.
+func methodsOf(r route) []string {
+	if r.method == http.MethodGet {
+		return []string{http.MethodGet, http.MethodHead}
+	}
+	return []string{r.method}
+}
+
 func (s *Server) addTarget(r route) {
 	t, known := s.targets[r.path]
 	if !known {
@@ -210,8 +238,10 @@ func (s *Server) addTarget(r route) {
 		t.allow += ", "
 	}
 	t.path, t.takesID = r.path, strings.HasSuffix(r.path, idPattern)
-	t.methods[r.method] = true
-	t.allow += r.method
+	for _, method := range methodsOf(r) {
+		t.methods[method] = true
+	}
+	t.allow += strings.Join(methodsOf(r), ", ")
 	s.targets[r.path] = t
 }
 
@@ -245,7 +275,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 
 // Serve answers requests that come in at the listener, until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(lingering{l}); err != nil {
+	if err := s.http.Serve(newListener(l, s.conns)); err != nil {
 		return fmt.Errorf("httpapi: serve: %w", err)
 	}
 	return nil
@@ -259,6 +289,7 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // first, they are cancelled.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	s.conns.stop()
 	defer s.stop()
 	if err := s.http.ShutdownWithContext(ctx); err != nil {
 		return fmt.Errorf("httpapi: shut down: %w", err)

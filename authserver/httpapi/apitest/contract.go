@@ -56,12 +56,23 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 	if err != nil {
 		return append(broken, err.Error())
 	}
-	if !doc.operations[req.Method+" "+lastID.ReplaceAllString(req.URL.EscapedPath(), "/{id}")] {
+	method := req.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if !doc.operations[method+" "+lastID.ReplaceAllString(req.URL.EscapedPath(), "/{id}")] {
 		preflight := req.Method == http.MethodOptions && resp.StatusCode == 204
-		if !preflight && !slices.Contains(undocumented, resp.StatusCode) && !strings.HasPrefix(req.URL.Path, "/docs/") {
+		toDocs := resp.StatusCode == http.StatusFound && req.URL.Path == "/"
+		if !preflight && !toDocs && !slices.Contains(undocumented, resp.StatusCode) && !strings.HasPrefix(req.URL.Path, "/docs/") {
 			broken = append(broken, "a path or method that is not documented gets this status")
 		}
 		return broken
+	}
+	if req.Method == http.MethodHead {
+		if len(body) != 0 {
+			broken = append(broken, "the reply to HEAD has a body")
+		}
+		return broken // a GET of the same path is held against the document
 	}
 	copied := *resp
 	copied.Body = io.NopCloser(bytes.NewReader(body))
@@ -77,7 +88,7 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 }
 
 // undocumented are the statuses of what the document does not list.
-var undocumented = []int{400, 404, 405, 408, 413, 431}
+var undocumented = []int{400, 404, 405, 408, 413, 431, 503}
 
 // statusCodes tells which error_code goes with which status.
 var statusCodes = map[int]string{
