@@ -11,6 +11,10 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
+# The proxies of docs/proxies.md. Some of their packages are in /usr/sbin.
+for proxy in nginx haproxy caddy; do
+	[ -x "/usr/sbin/$proxy" ] || command -v "$proxy" >/dev/null || missing="$missing $proxy"
+done
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 		apt-get update

@@ -68,6 +68,12 @@ func freePort(t *testing.T) string {
 // launch starts the program; settings are NAME=value.
 func launch(t *testing.T, db postgres.Config, args []string, settings ...string) *process {
 	t.Helper()
+	return launchIn(t, func(*exec.Cmd) {}, db, args, settings...)
+}
+
+// launchIn is launch for a process that needs something before it is started.
+func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []string, settings ...string) *process {
+	t.Helper()
 	p := &process{t: t, stderr: new(safeBuffer), ended: make(chan struct{})}
 	apiPort, opsPort := freePort(t), freePort(t)
 	p.api, p.ops = "http://127.0.0.1:"+apiPort, "http://127.0.0.1:"+opsPort
@@ -79,6 +85,7 @@ func launch(t *testing.T, db postgres.Config, args []string, settings ...string)
 	}, settings...)
 	p.cmd.Stderr = p.stderr
 	p.cmd.Stdout = p.stderr
+	prepare(p.cmd)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
