@@ -65,12 +65,13 @@ func settings(w *world) config.Config {
 	c.PasswordBlocklist = spec.Passwords.Blocklist == nil || *spec.Passwords.Blocklist
 	c.AuditRetention = spec.Audit.Retention.Value()
 	d := spec.Database
-	c.DBHost, c.DBPort, c.DBName = d.Host, int(d.Port), d.Name
+	c.DBHost, c.DBPort, c.DBName = d.Host, config.Ports{int(d.Port)}, d.Name
 	if d.CloudNativePG != nil {
 		if secret := w.inputs[cnpgSecret(d.CloudNativePG.Cluster)]; secret != nil {
 			c.DBHost, c.DBName = string(secret.Data[cnpgHost]), string(secret.Data[cnpgDatabase])
 			// A port that is no number is named among the problems.
-			c.DBPort, _ = strconv.Atoi(string(secret.Data[cnpgPort]))
+			port, _ := strconv.Atoi(string(secret.Data[cnpgPort]))
+			c.DBPort = config.Ports{port}
 		}
 	}
 	c.DBSSLMode, c.DBMaxConns = string(d.SSLMode), int(d.MaxConnections)

@@ -23,6 +23,9 @@ type Config struct {
 	Host   string // "" listens on all interfaces
 	Port   int
 	Issuer string
+	// DerivedIssuer is true where no ISSUER is set, so that Issuer is made of Host and
+	// Port.
+	DerivedIssuer bool
 	// Audience is never empty.
 	Audience []string
 
@@ -85,8 +88,8 @@ type Config struct {
 	UnverifiedAccountExpiry time.Duration
 	AuditRetention          time.Duration // 0: no table, the log alone
 
-	DBHost             string
-	DBPort             int
+	DBHost             string // several are separated by commas
+	DBPort             Ports
 	DBUser             string
 	DBPassword         Secret
 	DBName             string
@@ -145,6 +148,9 @@ const (
 	NoTLS       SMTPTLS = "none"
 )
 
+// Ports are those of the hosts of PostgreSQL: one for all of them, or one for each.
+type Ports []int
+
 // Rate is how often something may happen: Count times at once, and again when that
 // was long enough ago that it is not more than Count times in Per on average. The
 // zero Rate is no limit.
@@ -199,6 +205,9 @@ func Load(lookup func(string) (string, bool), readFile func(string) ([]byte, err
 				// What a derived default can get wrong was wrong in the
 				// setting that it derives from, and is named there.
 				_ = s.set(&c, s.derive(&c))
+				if s.Name == EnvIssuer {
+					c.DerivedIssuer = true
+				}
 			default:
 				s.setDefault(&c)
 			}
@@ -256,6 +265,15 @@ func (s setting) read(lookup func(string) (string, bool), readFile func(string) 
 	return value, true, nil
 }
 
+// What goes into every token is bounded, in bytes, so that the longest token that a
+// user can have is one that verifiers accept: 8 KiB. TestTheLongestSettingsMakeTokens
+// of the server holds these against it.
+const (
+	maxIssuer   = 1024
+	maxAudience = 1500 // all of them
+	maxScopes   = 1000 // as an account can have
+)
+
 // maxKeys bounds the keys that verify at one time: those that still have
 // tokens alive when keys rotate faster than tokens die.
 const maxKeys = 64
@@ -288,6 +306,22 @@ func (c Config) contradictions() []Problem {
 	}
 	if c.MetricsPort == c.Port && c.MetricsPortSet {
 		refuse(EnvMetricsPort, "%d is %s too: write another port, or 0 for neither metrics nor health", c.MetricsPort, EnvPort)
+	}
+	for _, bound := range []struct {
+		name  string
+		bytes int
+		most  int
+	}{
+		{EnvIssuer, len(strconv.Quote(c.Issuer)) - 2, maxIssuer},
+		{EnvAudience, len(strconv.Quote(strings.Join(c.Audience, ","))) - 2, maxAudience},
+		{EnvSignupScopes, len(strings.Join(c.SignupScopes, " ")), maxScopes},
+	} {
+		if bound.bytes > bound.most {
+			refuse(bound.name, "is %d bytes long, and stands in every token, which verifiers take up to a length: write at most %d", bound.bytes, bound.most)
+		}
+	}
+	if hosts := strings.Count(c.DBHost, ",") + 1; len(c.DBPort) != 1 && len(c.DBPort) != hosts {
+		refuse(EnvDBPort, "has %d ports, and %s has %d hosts: write one port for all hosts, or one for each", len(c.DBPort), EnvDBHost, hosts)
 	}
 	if c.Exposure == Public && !c.SendsMail() {
 		refuse(EnvExposure, "public hands out codes by mail alone, and nothing says how to send it: set %s and %s, or %s; "+
@@ -422,7 +456,8 @@ func (c Config) Environ() map[string]string {
 		if s.Name == EnvMetricsPort && !c.MetricsPortSet && s.get(&c) == s.Default {
 			continue
 		}
-		if s.Default != "" || !s.isZero(&c) {
+		derived := s.Name == EnvIssuer && c.DerivedIssuer
+		if s.Default != "" || !derived && !s.isZero(&c) {
 			environ[s.Name] = s.get(&c)
 		}
 	}

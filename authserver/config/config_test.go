@@ -51,7 +51,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config.Config{
-		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", Audience: []string{"http://localhost:8080"},
+		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", DerivedIssuer: true, Audience: []string{"http://localhost:8080"},
 		AccessPassphrase: config.NewSecret("access-passphrase-22"), RefreshPassphrase: config.NewSecret("refresh-passphrase-1"),
 		SigningAlgorithm: "ES256", KeyRotationInterval: 720 * time.Hour, KeyPublishLead: 10 * time.Minute,
 		AccessTokenExpiry: 15 * time.Minute, RefreshTokenExpiry: 7 * 24 * time.Hour,
@@ -62,7 +62,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		SMTPPort: 587, SMTPTLS: config.StartTLS, SMTPConnections: 4,
 		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
 		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,
-		DBHost: "localhost", DBPort: 5432, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
+		DBHost: "localhost", DBPort: config.Ports{5432}, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
 		DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
 		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
 	}
@@ -98,11 +98,17 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 		{"SALT_ROUNDS", []string{"", "abc"}, "whole number"},
 		{"SALT_ROUNDS", []string{"-1", "0", "3", "16", "31", "32", "99"}, "from 4 to 15"},
 		{"DB_HOST", []string{""}, "is empty"},
-		{"DB_HOST", []string{"postgres://localhost", "a,b", "localhost:5432"}, "DB_PORT"},
+		{"DB_HOST", []string{"postgres://localhost", "a,b:1", "localhost:5432"}, "DB_PORT"},
+		{"DB_HOST", []string{"a,,b", "a,"}, "empty part"},
+		{"DB_HOST", []string{"a,a"}, "named twice"},
 		{"DB_USER", []string{""}, "is empty"},
 		{"DB_NAME", []string{""}, "is empty"},
 		{"DB_NAME", []string{"a\nb"}, "control character"},
-		{"DB_PORT", []string{"0", "65536"}, "from 1 to 65535"},
+		{"ISSUER", []string{"https://auth.example.com/" + strings.Repeat("i", 3000)}, "at most 1024"},
+		{"AUDIENCE", []string{strings.Repeat("a", 1501)}, "at most 1500"},
+		{"SIGNUP_SCOPES", []string{strings.Repeat("s", 1001)}, "at most 1000"},
+		{"DB_PORT", []string{"5432,5433"}, "has 2 ports, and DB_HOST has 1 hosts"},
+		{"DB_PORT", []string{"0", "65536", "5432,", "5432,0"}, "from 1 to 65535"},
 		{"ISSUER", []string{"", "auth.example.com", "ftp://a.b", "//a.b", "mailto:a@b.c"}, "http://"},
 		{"ISSUER", []string{"https://"}, "no host"},
 		{"ISSUER", []string{"https://a b", "https://a:x"}, "not a URL"},
@@ -272,6 +278,12 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 			func(c config.Config) bool { return c.DBPassword.IsZero() }},
 		"the folder of a socket": {map[string]string{"DB_HOST": "/run/postgresql"},
 			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
+		"several hosts, one port": {map[string]string{"DB_HOST": "db1, db2,/run/postgresql", "DB_PORT": "5433"},
+			func(c config.Config) bool {
+				return c.DBHost == "db1,db2,/run/postgresql" && reflect.DeepEqual(c.DBPort, config.Ports{5433})
+			}},
+		"several hosts with their ports": {map[string]string{"DB_HOST": "db1,db2", "DB_PORT": "5432, 5433"},
+			func(c config.Config) bool { return reflect.DeepEqual(c.DBPort, config.Ports{5432, 5433}) }},
 		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
 			func(c config.Config) bool {
 				return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()

@@ -10,7 +10,9 @@ type State struct {
 	// Version is that of the program.
 	Version string `json:"version"`
 
-	// Ready says whether requests should be sent to the server, as /readyz does.
+	// Ready says whether requests should be sent to the server, as /readyz does. A
+	// server that has been ready stays so while its database is away; see
+	// DatabaseState.Problem.
 	Ready bool `json:"ready"`
 
 	// Reason says why not, to a person, in one line of less than 512 bytes.
@@ -39,4 +41,9 @@ type DatabaseState struct {
 	// MaxConnections is how many connections PostgreSQL gives to all of its
 	// ordinary users together; 0 while that is not known.
 	MaxConnections int `json:"maxConnections,omitempty"`
+
+	// Problem says, as Reason does, why requests that need the database fail now,
+	// though the server is ready: it is away, takes no writes, or belongs to another
+	// issuer. All others are answered, those for the keys among them.
+	Problem string `json:"problem,omitempty"`
 }

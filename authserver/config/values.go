@@ -230,12 +230,36 @@ var listenHost = kind[string]{
 
 var databaseHost = kind[string]{
 	parse: func(s string) (string, error) {
-		if !isHost(s) && !strings.HasPrefix(s, "/") {
-			return "", fmt.Errorf("%s is neither a host name, an IP address nor the folder of a socket: write one, without a scheme or a port (that is %s)", quote(s), EnvDBPort)
-		}
-		return s, nil
+		hosts, err := commaSeparated(func(host string) error {
+			if !isHost(host) && !strings.HasPrefix(host, "/") {
+				return fmt.Errorf("%s is neither a host name, an IP address nor the folder of a socket: write one, or several separated by commas, without a scheme or a port (that is %s)", quote(host), EnvDBPort)
+			}
+			return nil
+		}).parse(s)
+		return strings.Join(hosts, ","), err
 	},
 	format: text.format,
+}
+
+// ports is one number, or several separated by commas.
+var ports = kind[Ports]{
+	parse: func(s string) (list Ports, err error) {
+		for part := range strings.SplitSeq(s, ",") {
+			port, err := integer(1, 65535).parse(strings.TrimSpace(part))
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, port)
+		}
+		return list, nil
+	},
+	format: func(list Ports) string {
+		texts := make([]string, len(list))
+		for i, port := range list {
+			texts[i] = strconv.Itoa(port)
+		}
+		return strings.Join(texts, ",")
+	},
 }
 
 var issuerURL = kind[string]{

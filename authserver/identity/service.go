@@ -205,11 +205,14 @@ func (s *Service) ready() error {
 	return nil
 }
 
-// tokenFailure is the answer to a token that cannot be verified. Only where
-// there are no keys to verify with is it not the token's fault.
+// tokenFailure is the answer to a token that cannot be verified, or signed. That
+// there are no keys yet, and that signing fails, is not the caller's fault.
 func tokenFailure(err error) error {
 	if errors.Is(err, token.ErrNoKeys) {
 		return &Error{Kind: Unavailable, Reason: ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
+	}
+	if !errors.Is(err, token.ErrInvalid) {
+		return &Error{Kind: Internal, Message: "a token could not be signed", Cause: err}
 	}
 	return errToken(err)
 }
