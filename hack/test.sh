@@ -10,6 +10,7 @@ command -v xz >/dev/null || missing="$missing xz-utils"
 command -v curl >/dev/null || missing="$missing curl"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
+command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 # The proxies of docs/proxies.md. Some of their packages are in /usr/sbin.
 for proxy in nginx haproxy caddy; do

@@ -108,27 +108,22 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) erro
 }
 
 // UpdateUser implements identity.Store. It may be done again: the second time
-// changes nothing more, though it is recorded twice.
+// changes nothing more, though it is recorded twice. Where another account has the
+// username, the function gives a row of nulls, and PostgreSQL logs nothing.
 func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
 	const sql = `
 		WITH updated AS (
-			UPDATE users u
-			SET username = coalesce($4, u.username),
-				canonical_username = coalesce($5, u.canonical_username),
-				first_name = coalesce($6, u.first_name),
-				last_name = coalesce($7, u.last_name),
-				updated_at = now()
-			FROM sessions s
-			WHERE ` + isLive + `
-			RETURNING ` + userColumns + `
+			SELECT ` + userColumns + ` FROM change_profile($1, $2, $3, $4, $5, $6, $7) u
+		), changed AS (
+			SELECT id FROM updated WHERE id IS NOT NULL
 		), audited AS (
-			` + insertEvent + `updated, jsonb_to_record($8::jsonb)` + asEvent + `
+			` + insertEvent + `changed, jsonb_to_record($8::jsonb)` + asEvent + `
 		)
 		SELECT ` + userNames + ` FROM updated`
 	var updated identity.User
 	err := s.query(ctx, repeatable, into(userPlaces(&updated)...), sql,
 		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName, eventArg(ctx))...)
-	if isViolation(err, usernameKey) {
+	if err == nil && updated.ID == "" {
 		return identity.User{}, &identity.TakenError{Username: true}
 	}
 	return updated, noRowsIs(err, identity.ErrNoSession)

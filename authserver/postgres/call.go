@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,20 +26,20 @@ const (
 // returns pgx.ErrNoRows where there is none; that and the errors of the
 // contract are for the caller to tell apart, all others are translated.
 func (s *Store) query(ctx context.Context, mode idempotent, scan func(pgx.Row) error, sql string, args ...any) error {
-	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
-		return mode, scan(conn.QueryRow(ctx, sql, args...))
+	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
+		return scan(c.QueryRow(ctx, sql, args...))
 	})
 }
 
 // queryAll runs one statement and gives its rows to collect, which must leave
 // nothing of an earlier try.
 func (s *Store) queryAll(ctx context.Context, mode idempotent, collect func(pgx.Rows) error, sql string, args ...any) error {
-	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
-		rows, err := conn.Query(ctx, sql, args...)
+	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
+		rows, err := c.Query(ctx, sql, args...)
 		if err != nil {
-			return mode, err
+			return err
 		}
-		return mode, collect(rows)
+		return collect(rows)
 	})
 }
 
@@ -49,9 +50,29 @@ func into(places ...any) func(pgx.Row) error {
 
 // exec runs one statement that gives no rows.
 func (s *Store) exec(ctx context.Context, mode idempotent, sql string, args ...any) error {
+	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
+		_, err := c.Exec(ctx, sql, args...)
+		return err
+	})
+}
+
+// single runs f, which sends one statement, as a transaction of its own. Behind a
+// pooler that takes a BEGIN, because only within it do limits hold.
+func (s *Store) single(ctx context.Context, mode idempotent, f func(context.Context, statements) error) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
-		_, err := conn.Exec(ctx, sql, args...)
-		return mode, err
+		if !s.isPooled(conn.Conn()) {
+			return mode, f(ctx, conn)
+		}
+		tx, err := s.begin(ctx, conn.Conn())
+		if err != nil {
+			return repeatable, err
+		}
+		err = f(ctx, tx)
+		if conn.Conn().PgConn().TxStatus() != 'T' {
+			_ = tx.Rollback(ctx) // nothing was done; see inTx
+			return mode, err
+		}
+		return mode, cmp.Or(tx.Commit(ctx), err) // an err is of reading: without a BEGIN it would be done, too
 	})
 }
 
@@ -59,7 +80,7 @@ func (s *Store) exec(ctx context.Context, mode idempotent, sql string, args ...a
 // than once, so it must change nothing but the database and what it overwrites.
 func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
-		tx, err := conn.Begin(ctx)
+		tx, err := s.begin(ctx, conn.Conn())
 		if err != nil {
 			return repeatable, err
 		}
@@ -93,9 +114,14 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 			// PostgreSQL chose this one to solve a conflict, and undid it.
 			aborted = true
 			continue
-		case isLost(err) && try < s.tries && mode == repeatable:
+		case isUnpreparable(err) && s.hidden.CompareAndSwap(false, true):
+			s.log.WarnContext(ctx, "a pooler is in front of PostgreSQL: statements are no longer prepared")
+			continue
+		case isLost(err) && try < s.tries && mode == repeatable, isUnusable(err) && try < s.tries:
 			s.reset()
 			continue
+		case isMute(err) && ctx.Err() == nil:
+			s.reset() // for those who come later; there is no time left
 		}
 		return translate(ctx, err)
 	}
@@ -106,19 +132,23 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	conn, err := s.pool.Acquire(waiting)
 	cancel()
 	if err != nil {
-		return onlyOnce, &acquireError{cause: err, late: s.waitedFor()}
+		return onlyOnce, s.notAcquired(err)
 	}
 	defer conn.Release()
-	return f(ctx, conn)
+	mode, err := f(ctx, conn)
+	if isUnusable(err) {
+		_ = conn.Conn().Close(ctx)
+	}
+	return mode, err
 }
 
-// waitedFor says what keeps a connection away that does not come: whoever has
+// notAcquired says what keeps a connection away that does not come: whoever has
 // them all, or the way to the database.
-func (s *Store) waitedFor() string {
+func (s *Store) notAcquired(err error) error {
 	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
-		return "no free connection in time"
+		return &acquireError{cause: err, late: "no free connection in time", busy: true}
 	}
-	return unreachable(&s.pool.Config().ConnConfig.Config, tooLate)
+	return &acquireError{cause: err, late: "cannot reach " + places(&s.pool.Config().ConnConfig.Config) + ": " + tooLate}
 }
 
 // reset throws away all idle connections: where one was found dead, they most
@@ -139,6 +169,33 @@ func isAborted(err error) bool {
 	return code == "40001" || code == "40P01"
 }
 
+// isUnusable tells of a connection over which nothing can be written, and over which
+// nothing was: its server has become a standby, or read-only, or its transaction was
+// broken off before the statement came. The statement may be sent again, over another.
+func isUnusable(err error) bool {
+	code := sqlState(err)
+	return code == readOnlyTransaction || code == "25P02"
+}
+
+// readOnlyTransaction is the code of a write to a standby, or where
+// default_transaction_read_only is on.
+const readOnlyTransaction = "25006"
+
+// isUnpreparable tells of a prepared statement that another server process has than
+// the one that was asked, or that another client has prepared there. Nothing was done.
+func isUnpreparable(err error) bool {
+	code := sqlState(err)
+	return code == "26000" || code == "42P05"
+}
+
+// isMute tells of a server that has not even told that its own limits were over, or
+// that could not be reached in time: over the other connections it is not reached
+// either.
+func isMute(err error) bool {
+	acquiring, waited := errors.AsType[*acquireError](err)
+	return isTimeout(err) && sqlState(err) == "" && !(waited && acquiring.busy)
+}
+
 // isLost tells of a connection that has died, or was dead when it was taken
 // from the pool; but not of a database that cannot be reached, for which a
 // further try would only make the caller wait.
@@ -147,8 +204,8 @@ func isLost(err error) bool {
 		return false
 	}
 	switch code := sqlState(err); {
-	case code == "57P01", code == "57P02", strings.HasPrefix(code, "08"):
-		return true // admin shutdown, crash shutdown, connection exceptions
+	case code == "57P01", code == "57P02", code == "57P03", strings.HasPrefix(code, "08"):
+		return true // admin shutdown, crash shutdown, cannot connect now, connection exceptions
 	case code != "":
 		return false
 	}

@@ -21,16 +21,19 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
 		c := postgrestest.Config(t)
-		store := hooked{postgrestest.Open(t, c), c, t}
 		// The database's clock cannot be moved; what it is compared with can.
-		return store, func(d time.Duration) {
-			postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
-			postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
-			postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = last_seen_at - $1::interval`, d.String())
-			postgrestest.Exec(t, c, `UPDATE limits SET until = until - $1::interval`, d.String())
-			postgrestest.Exec(t, c, `UPDATE mails SET due_at = due_at - $1::interval, created_at = created_at - $1::interval`, d.String())
-		}
+		return hooked{postgrestest.Open(t, c), c, t}, func(d time.Duration) { ago(t, c, d) }
 	})
+}
+
+// ago moves what is in the database into the past.
+func ago(t testing.TB, c postgres.Config, d time.Duration) {
+	t.Helper()
+	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
+	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
+	postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = last_seen_at - $1::interval`, d.String())
+	postgrestest.Exec(t, c, `UPDATE limits SET until = until - $1::interval`, d.String())
+	postgrestest.Exec(t, c, `UPDATE mails SET due_at = due_at - $1::interval, created_at = created_at - $1::interval`, d.String())
 }
 
 // hooked adds what no method of the Store does: see identitytest.Suspender and

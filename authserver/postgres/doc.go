@@ -12,6 +12,7 @@
 //	mails                  to be sent; holds no code, refers to nothing, and outlives accounts
 //	limits                 what is used up of a limit; a digest names whose; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
+//	gateway                one row: the issuer of all replicas
 //	audit_events           what happened, by ids and client addresses; refers to nothing, and
 //	                       outlives accounts until its retention is over
 //
@@ -67,6 +68,12 @@
 // becomes an *identity.Error of kind Unavailable, unknown errors too: nothing
 // is ever taken for "no such session" because the database is ill.
 //
+// A connection is admitted if its server takes writes and its text is UTF-8; of
+// several hosts the next one is tried. A connection that answers later that it takes
+// no writes is thrown away, with all idle ones. Nothing was done over it, so even
+// what must not be done twice is sent again. So the pool is a new primary's within
+// seconds of there being one.
+//
 // After a restart of PostgreSQL the pool is full of dead connections. What may
 // be done twice (reads, conditional writes, transactions that had not begun to
 // commit) is sent again over another connection; a write whose answer was lost
@@ -79,7 +86,17 @@
 // schema, which it logs, and a roll-back needs no migration. A binary refuses
 // to be ready on an older schema than its own.
 //
-// Prepared statements and session locks need a connection to be the same
-// server process throughout: a pooler in front must pool sessions, not
-// transactions.
+// # Poolers
+//
+// A pooler lends a server process for one transaction, or for longer, which cannot be
+// told from outside. So nothing outlives a transaction there: it brings its limits
+// with it (SET LOCAL), prepares no statement for a later one, and a single statement
+// is a transaction too. Advisory locks are those of transactions, with a pooler or
+// without. See admit for how a pooler is found out.
+//
+// # PostgreSQL's own log
+//
+// An error in a statement is logged there with the values that collide. So a name that
+// is taken is no error: inserts have ON CONFLICT, and an update that may collide is a
+// function that catches the violation, which is then not logged.
 package postgres

@@ -33,6 +33,7 @@ const (
 type acquireError struct {
 	cause error
 	late  string
+	busy  bool // others have them all
 }
 
 func (e *acquireError) Error() string { return "no connection: " + e.cause.Error() }
@@ -70,6 +71,9 @@ func translate(ctx context.Context, err error) error {
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
+	}
+	if unfit, ok := errors.AsType[*unfitError](err); ok && unfit.forGood {
+		return &identity.Error{Kind: identity.Internal, Message: "the database cannot be used", Cause: unfit}
 	}
 	if isFault(sqlState(err)) && !isRefused(err) {
 		return &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database refused a statement", Cause: cause(err)}
@@ -113,13 +117,21 @@ func isFault(code string) bool {
 	}
 }
 
-// insufficientPrivilege is the code of a statement that the user may not send.
-const insufficientPrivilege = "42501"
+// namesNoData tells of the codes whose message holds nothing of a statement: of what
+// is not allowed, of connections, resources and interventions, and of a database that
+// takes no writes.
+func namesNoData(code string) bool {
+	const insufficientPrivilege, lockNotAvailable = "42501", "55P03"
+	if code == insufficientPrivilege || code == lockNotAvailable || code == readOnlyTransaction {
+		return true
+	}
+	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") || strings.HasPrefix(code, "57")
+}
 
 // cause gives what may be logged of an error, and told to those who run the
 // server. What PostgreSQL says of a statement can hold what was in it, such as an
-// address that is taken: only the code and the constraint are kept, unless it
-// says that something is not allowed, which names the thing and nothing in it.
+// address that is taken: only the code and the constraint are kept, unless it is
+// one that says nothing of data.
 // What it says of a connection names the user, the host and the database.
 func cause(err error) error {
 	acquiring, waiting := errors.AsType[*acquireError](err)
@@ -129,10 +141,10 @@ func cause(err error) error {
 	switch {
 	case refused:
 		return errors.New(refusal(unconnected))
-	case answered && pg.Code == insufficientPrivilege:
-		return errors.New(said(pg))
 	case answered && pg.ConstraintName != "":
 		return fmt.Errorf("PostgreSQL: SQLSTATE %s, constraint %s", pg.Code, pg.ConstraintName)
+	case answered && namesNoData(pg.Code):
+		return errors.New(said(pg))
 	case answered:
 		return fmt.Errorf("PostgreSQL: SQLSTATE %s", pg.Code)
 	case waiting && isTimeout(err):
@@ -148,7 +160,23 @@ func cause(err error) error {
 
 const tooLate = "no answer in time"
 
-func said(pg *pgconn.PgError) string { return fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code) }
+// said is what PostgreSQL says, or a pooler in front of it, and then what to do.
+func said(pg *pgconn.PgError) string {
+	text := fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+	for words, advice := range map[string]string{
+		"query_wait_timeout":                 "the pooler in front of PostgreSQL has no free server connection: raise its pool size, or lower DB_MAX_CONNS",
+		"no more connections allowed":        "the pooler in front of PostgreSQL takes no more clients: raise its max_client_conn, or lower DB_MAX_CONNS",
+		"unsupported startup parameter":      "the pooler in front of PostgreSQL does not know a parameter that this program does not need: unset PGOPTIONS and the like",
+		"no such database":                   "the pooler in front of PostgreSQL does not know the database: add it there, or set DB_NAME",
+		"server login has been failing":      "the pooler in front of PostgreSQL cannot sign in there: look into its log",
+		"pgbouncer cannot connect to server": "the pooler in front of PostgreSQL does not reach it: look into its log",
+	} {
+		if strings.Contains(pg.Message, words) {
+			text += ": " + advice
+		}
+	}
+	return text
+}
 
 // refusal says why no connection could be made: what PostgreSQL said, else what
 // became of each way to it. The driver tells the same at length, with every try
@@ -160,25 +188,62 @@ func refusal(err *pgconn.ConnectError) string {
 			*list = append(*list, text)
 		}
 	}
+	several := strings.Contains(places(err.Config), ", ")
 	for _, try := range tries(err) {
-		if pg, answered := errors.AsType[*pgconn.PgError](try); answered {
+		pg, answered := errors.AsType[*pgconn.PgError](try)
+		unfit, refused := errors.AsType[*unfitError](try)
+		switch {
+		case answered:
 			add(&answers, said(pg))
-		} else {
+		case refused:
+			add(&answers, unfit.why)
+		case several:
+			add(&ways, placeOf(try)+obstacle(try))
+		default:
 			add(&ways, obstacle(try))
 		}
 	}
-	if len(answers) > 0 {
+	switch {
+	case len(answers) > 0 && several && len(ways) > 0:
+		return strings.Join(append(answers, "cannot reach "+strings.Join(ways, "; ")), "; ")
+	case len(answers) > 0:
 		return strings.Join(answers, "; ")
+	case several:
+		return "cannot reach " + strings.Join(ways, "; ")
 	}
-	return unreachable(err.Config, strings.Join(ways, "; "))
+	return "cannot reach " + places(err.Config) + ": " + strings.Join(ways, "; ")
 }
 
-func unreachable(c *pgconn.Config, why string) string {
-	where := net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))
-	if strings.HasPrefix(c.Host, "/") {
-		where = fmt.Sprintf("the socket of port %d in %s", c.Port, c.Host)
+// places are the hosts of a configuration with their ports.
+func places(c *pgconn.Config) string {
+	var list []string
+	for _, f := range append([]*pgconn.FallbackConfig{{Host: c.Host, Port: c.Port}}, c.Fallbacks...) {
+		where := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))
+		if strings.HasPrefix(f.Host, "/") {
+			where = fmt.Sprintf("the socket of port %d in %s", f.Port, f.Host)
+		}
+		if !slices.Contains(list, where) { // with TLS, and without it
+			list = append(list, where)
+		}
 	}
-	return "cannot reach " + where + ": " + why
+	return strings.Join(list, ", ")
+}
+
+// placeOf says which of several hosts a try was for. The driver tells it in the text
+// of the error alone, which begins with the address.
+func placeOf(try error) string {
+	if dns, ok := errors.AsType[*net.DNSError](try); ok {
+		return dns.Name + ": "
+	}
+	address, rest, _ := strings.Cut(try.Error(), " (")
+	host, _, ok := strings.Cut(rest, ")")
+	if !ok {
+		return ""
+	}
+	if _, port, err := net.SplitHostPort(address); err == nil {
+		return net.JoinHostPort(host, port) + ": "
+	}
+	return address + ": "
 }
 
 // tries are what became of each address, with TLS and without it, that was tried

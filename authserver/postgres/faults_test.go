@@ -132,7 +132,11 @@ func ownServer(t *testing.T) (*localpostgres.Server, postgres.Config) {
 			t.Error(err)
 		}
 	})
-	return s, postgres.Config{
+	return s, configOf(s)
+}
+
+func configOf(s *localpostgres.Server) postgres.Config {
+	return postgres.Config{
 		Host: s.Host(), Port: s.Port(), User: s.User(), Password: s.Password(),
 		Database: "postgres", SSLMode: "disable",
 		AcquireTimeout: time.Second, StatementTimeout: 2 * time.Second,

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -56,27 +57,11 @@ func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][
 // is false, and f was not run, where another process holds it. The lock keeps
 // replicas from doing the same work; what keeps them from undoing each other's
 // is SwapRing, which is why losing the connection meanwhile does no harm.
-//
-// The connection is not one of the pool's: f needs those, and may take seconds.
 func (s *Store) TryRotationLock(ctx context.Context, f func(context.Context) error) (held bool, err error) {
-	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
-	defer cancel()
-	conn, err := pgx.ConnectConfig(bounded, s.pool.Config().ConnConfig)
-	if err != nil {
+	const longest = 5 * time.Minute // a rotation takes seconds
+	held, err = s.inTurn(ctx, rotationLock, 0, longest, f)
+	if !held && err != nil {
 		return false, translate(ctx, err)
 	}
-	// Closing the connection gives back the lock, also where ctx is over.
-	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.acquireTimeout)
-		defer cancel()
-		_ = conn.Close(closing)
-	}()
-	err = conn.QueryRow(bounded, `SELECT pg_try_advisory_lock($1)`, rotationLock).Scan(&held)
-	if err != nil {
-		return false, translate(ctx, err)
-	}
-	if !held {
-		return false, nil
-	}
-	return true, f(ctx)
+	return held, err
 }

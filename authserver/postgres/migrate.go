@@ -19,7 +19,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
@@ -45,35 +44,54 @@ const (
 	migrationStatementTimeout = 10 * time.Minute
 	migrationLockTimeout      = 5 * time.Second
 	migrationTurn             = 50 * time.Millisecond // between two looks at whether it is our turn
+	migrationsTimeout         = time.Hour             // all of them
 )
+
+const latestVersion = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
 
 // Version reads the number of the last migration that the database has had; 0
 // for an empty database.
 func (s *Store) Version(ctx context.Context) (version int64, err error) {
-	const sql = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+	err = s.query(ctx, repeatable, ifMigrated(&version), latestVersion)
+	return version, err
+}
+
+// ifMigrated scans a row of which the table of versions is a part; where there is no
+// such table, the places stay as they are.
+func ifMigrated(places ...any) func(pgx.Row) error {
 	const undefinedTable = "42P01"
-	scan := func(row pgx.Row) error {
-		err := row.Scan(&version)
+	return func(row pgx.Row) error {
+		err := row.Scan(places...)
 		if sqlState(err) == undefinedTable {
 			return nil
 		}
 		return err
 	}
-	err = s.query(ctx, repeatable, scan, sql)
-	return version, err
 }
 
-// Ready tells whether the database answers, and has the schema that this
-// binary needs, or a newer one.
+// Ready tells whether the database answers and takes writes, and has the schema that
+// this binary needs, or a newer one. A connection that has become useless is replaced
+// at this occasion.
 func (s *Store) Ready(ctx context.Context) error {
-	version, err := s.Version(ctx)
+	const sql = `SELECT version.*, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' FROM (` + latestVersion + `) version`
+	var version int64
+	var readOnly bool
+	err := s.query(ctx, repeatable, func(row pgx.Row) error {
+		version, readOnly = 0, false
+		if err := ifMigrated(&version, &readOnly)(row); err != nil {
+			return err
+		}
+		if readOnly {
+			return &pgconn.PgError{Code: readOnlyTransaction, Message: "the database takes no writes: it is a standby, or read-only"}
+		}
+		return nil
+	}, sql)
 	if err != nil {
 		return err
 	}
 	if version < SchemaVersion {
 		return &identity.Error{
 			Kind:       identity.Unavailable,
-			Reason:     identity.ReasonDatabaseUnavailable,
 			Message:    "the service is not ready yet",
 			RetryAfter: retryAfter,
 			Cause:      fmt.Errorf("the database has schema %d, and this version needs %d: it has to be migrated", version, SchemaVersion),
@@ -104,7 +122,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 
 // migrate applies what the database has not had of the folder migrations.
 func (s *Store) migrate(ctx context.Context, files fs.FS) error {
-	err := s.up(ctx, files)
+	_, err := s.inTurn(ctx, migrationLock, migrationTurn, migrationsTimeout, func(ctx context.Context) error { return s.up(ctx, files) })
 	switch {
 	case err == nil:
 		return nil
@@ -123,6 +141,8 @@ func unmigrated(err error) error {
 	lost := network || isLost(err) || isTimeout(err) || errors.Is(err, driver.ErrBadConn)
 	why := err
 	switch {
+	case errors.Is(err, errTurnLost):
+		why, lost = errTurnLost, true
 	case isRefused(err):
 		why, lost = cause(err), true
 	case answered && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")):
@@ -142,22 +162,20 @@ func unmigrated(err error) error {
 	return failed
 }
 
-// up uses a connection of its own, whose limits are those of a migration.
+// up applies what is missing, over a connection of its own.
 func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
-	folder, err := fs.Sub(files, "migrations")
+	steps, err := migrationSteps(files)
 	if err != nil {
 		return err
 	}
 	config := s.pool.Config().ConnConfig
-	config.RuntimeParams["statement_timeout"] = milliseconds(migrationStatementTimeout)
-	config.RuntimeParams["lock_timeout"] = milliseconds(migrationLockTimeout)
-	delete(config.RuntimeParams, "idle_in_transaction_session_timeout")
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler may be in front
 	db := stdlib.OpenDB(*config)
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, folder,
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, nil,
+		goose.WithGoMigrations(steps...),
 		goose.WithTableName(versionTable),
-		goose.WithSessionLocker(turns{}),
 		goose.WithSlog(s.log),
 		goose.WithDisableGlobalRegistry(true))
 	if err != nil {
@@ -170,34 +188,47 @@ func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
 	return err
 }
 
-// turns lets one process migrate at a time. It is not goose's own locker only
-// because that one looks no more often than once a second, and of twelve
-// replicas that start at once the last would wait for its turn for as many
-// seconds. To ask again and again is better than to wait inside PostgreSQL: an
-// index that is built concurrently waits for every statement that is running.
-type turns struct{}
-
-var _ lock.SessionLocker = turns{}
-
-func (turns) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	for {
-		var mine bool
-		err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&mine)
-		if err != nil || mine {
-			return err
-		}
-		select {
-		case <-time.After(migrationTurn):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+// migrationSteps makes a transaction of each file. Its limits are those of a
+// migration, and end with it; goose itself has no place for them. Should the turn
+// have been lost with its connection, the second who applies a migration finds out
+// by the table of versions, and fails.
+func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
+	names, err := fs.Glob(files, "migrations/*.sql")
+	if err != nil || len(names) == 0 {
+		return nil, errors.Join(errors.New("there are no migrations"), err)
 	}
+	const limits = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = %s; SET LOCAL lock_timeout = %s;
+		LOCK TABLE ` + versionTable + ` IN SHARE ROW EXCLUSIVE MODE`
+	for _, name := range names {
+		content, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, err
+		}
+		version, err := migrationNumber(name)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, goose.NewGoMigration(version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			if _, err := tx.ExecContext(ctx, fmt.Sprintf(limits, milliseconds(migrationStatementTimeout), milliseconds(migrationLockTimeout))); err != nil {
+				return err
+			}
+			var applied bool
+			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM `+versionTable+` WHERE version_id = $1)`, version).Scan(&applied)
+			if err != nil {
+				return err
+			}
+			if applied {
+				return errTurnLost
+			}
+			_, err = tx.ExecContext(ctx, string(content))
+			return err
+		}}, nil))
+	}
+	return steps, nil
 }
 
-func (turns) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, migrationLock)
-	return err
-}
+// errTurnLost is of a migration that another process has applied meanwhile.
+var errTurnLost = errors.New("another process has applied it meanwhile")
 
 // lastMigration finds the highest number among the files' names.
 func lastMigration(files fs.FS) int64 {
@@ -207,12 +238,20 @@ func lastMigration(files fs.FS) int64 {
 	}
 	var last int64
 	for _, name := range names {
-		number, _, _ := strings.Cut(path.Base(name), "_")
-		version, err := strconv.ParseInt(number, 10, 64)
+		version, err := migrationNumber(name)
 		if err != nil {
-			panic("postgres: a migration has no number: " + name)
+			panic("postgres: " + err.Error())
 		}
 		last = max(last, version)
 	}
 	return last
+}
+
+func migrationNumber(name string) (int64, error) {
+	number, _, _ := strings.Cut(path.Base(name), "_")
+	version, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("a migration has no number: %s", name)
+	}
+	return version, nil
 }

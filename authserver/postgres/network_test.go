@@ -19,12 +19,12 @@ import (
 // network stands between a Store and PostgreSQL, and can fail.
 type network struct {
 	listener net.Listener
-	target   string
 	frozen   atomic.Bool  // answers stay away, connections stay open
 	lose     atomic.Int64 // the how many-th answer from now is lost, with its connection; 0: none
 
-	mu    sync.Mutex
-	conns []net.Conn
+	mu     sync.Mutex
+	target string
+	conns  []net.Conn
 }
 
 // through puts a network before the database of c.
@@ -42,7 +42,10 @@ func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("tcp", n.target)
+			n.mu.Lock()
+			target := n.target
+			n.mu.Unlock()
+			server, err := net.Dial("tcp", target)
 			if err != nil {
 				_ = client.Close()
 				continue
@@ -78,6 +81,14 @@ func (n *network) answer(client, server net.Conn) {
 			return
 		}
 	}
+}
+
+// turn resets all connections, and leads new ones elsewhere.
+func (n *network) turn(target string) {
+	n.mu.Lock()
+	n.target = target
+	n.mu.Unlock()
+	n.drop()
 }
 
 // drop resets all connections.

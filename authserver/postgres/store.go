@@ -19,8 +19,9 @@ import (
 
 // Config says where the database is and what one process may ask of it.
 type Config struct {
-	Host        string
+	Host        string // or several, separated by commas: the first is used that takes writes
 	Port        int
+	Ports       []int // of several hosts, one for each; empty: Port for all
 	User        string
 	Password    string
 	Database    string
@@ -41,6 +42,8 @@ type Store struct {
 	callTimeout    time.Duration
 	tries          int
 	lastReset      atomic.Int64 // Unix nanoseconds
+	limits         limits
+	hidden         atomic.Bool // there is a pooler that does not show itself; see isPooled
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -84,7 +87,10 @@ func Open(c Config, opts ...Option) (*Store, error) {
 	if c.StatementTimeout == 0 {
 		c.StatementTimeout = 5 * time.Second
 	}
-	pc, err := poolConfig(c)
+	l := limits{
+		statement: c.StatementTimeout, lock: c.StatementTimeout / 2, idle: c.AcquireTimeout + c.StatementTimeout,
+	}
+	pc, err := poolConfig(c, l)
 	if err != nil {
 		return nil, err
 	}
@@ -105,16 +111,21 @@ func Open(c Config, opts ...Option) (*Store, error) {
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
 		// The pool holds at most MaxConns dead connections, and throws each
 		// away as it is given back.
-		tries: c.MaxConns + 1,
+		tries:  c.MaxConns + 1,
+		limits: l,
 	}, nil
 }
 
 // poolConfig builds the driver's configuration. The driver only takes a string,
 // which holds the password: neither it nor an error that quotes it leaves here.
-func poolConfig(c Config) (*pgxpool.Config, error) {
+func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
+	ports := strconv.Itoa(c.Port)
+	if len(c.Ports) > 0 {
+		ports = strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Ports), " ", ","), "[]")
+	}
 	settings := []string{
 		setting("host", c.Host),
-		setting("port", strconv.Itoa(c.Port)),
+		setting("port", ports),
 		setting("user", c.User),
 		setting("password", c.Password),
 		setting("dbname", c.Database),
@@ -135,12 +146,13 @@ func poolConfig(c Config) (*pgxpool.Config, error) {
 	pc.PingTimeout = c.AcquireTimeout
 
 	cc := pc.ConnConfig
-	cc.ConnectTimeout = c.AcquireTimeout
+	// A host that does not answer leaves time for the next one.
+	cc.ConnectTimeout = c.AcquireTimeout / time.Duration(strings.Count(c.Host, ",")+1)
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	// No other parameters: PgBouncer refuses those that it does not know.
 	cc.RuntimeParams["application_name"] = "authserver"
-	cc.RuntimeParams["statement_timeout"] = milliseconds(c.StatementTimeout)
-	cc.RuntimeParams["lock_timeout"] = milliseconds(c.StatementTimeout / 2)
-	cc.RuntimeParams["idle_in_transaction_session_timeout"] = milliseconds(c.AcquireTimeout + c.StatementTimeout)
+	cc.RuntimeParams["client_encoding"] = "UTF8"
+	cc.ValidateConnect = admit(l)
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name:  "timestamptz",
