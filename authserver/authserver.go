@@ -43,6 +43,7 @@ type Server struct {
 	prepared  atomic.Bool            // the schema is current and the keys are open
 	waiting   atomic.Pointer[string] // what for, until it is prepared
 	maxConns  atomic.Int64           // that the database gives to all; 0: not known
+	away      atomic.Pointer[string] // what is wrong with the database, as it was last seen; nil: nothing
 	stopping  atomic.Bool
 }
 
@@ -90,14 +91,14 @@ func New(c config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	metrics := newMetrics(o.Version)
-	metrics.MustRegister(collector{mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
+	metrics.MustRegister(collector{database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, AllowedHeaders: c.CORSAllowedHeaders,
 		IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
 		Log: o.Log, Metrics: metrics,
 	})
-	s.ops = newOperations(metrics, s.state)
+	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
 	return s, nil
 }
 
@@ -107,7 +108,7 @@ func openStore(c config.Config, o Options) (*postgres.Store, error) {
 		options = append(options, postgres.WithStatementHook(o.Statement))
 	}
 	return postgres.Open(postgres.Config{
-		Host: c.DBHost, Port: c.DBPort, User: c.DBUser, Password: c.DBPassword.Reveal(), Database: c.DBName,
+		Host: c.DBHost, Ports: c.DBPort, User: c.DBUser, Password: c.DBPassword.Reveal(), Database: c.DBName,
 		SSLMode: c.DBSSLMode, SSLRootCert: c.DBSSLRootCert, MaxConns: c.DBMaxConns,
 		AcquireTimeout: c.DBAcquireTimeout, StatementTimeout: c.DBStatementTimeout,
 	}, options...)
@@ -254,6 +255,7 @@ func (s *Server) work(ctx context.Context) error {
 	s.log.Info("ready")
 	var beside sync.WaitGroup
 	beside.Go(func() { s.housekeeping(ctx) })
+	beside.Go(func() { s.watchDatabase(ctx) })
 	if s.mail != nil {
 		beside.Go(func() { s.mail.Run(ctx) })
 	}
@@ -289,6 +291,9 @@ func (s *Server) bringUp(ctx context.Context) error {
 	if err := s.store.Migrate(ctx); err != nil {
 		return err
 	}
+	if err := s.agreeOnIssuer(ctx); err != nil {
+		return err
+	}
 	s.waitFor("starting: opening the keys")
 	if err := s.keyring.start(ctx); err != nil {
 		return err
@@ -306,31 +311,6 @@ func (s *Server) bringUp(ctx context.Context) error {
 }
 
 func (s *Server) waitFor(what string) { s.waiting.Store(&what) }
-
-// state is what /state and /readyz tell. Of the database it asks whether it is
-// there, and nothing else.
-func (s *Server) state(ctx context.Context) config.State {
-	reason := s.notReady(ctx)
-	return config.State{
-		Version: s.version, Ready: reason == "", Reason: reason,
-		Keys: s.keyring.state(), Database: config.DatabaseState{MaxConnections: int(s.maxConns.Load())},
-	}
-}
-
-// notReady says why the server should not be sent requests; "" where it should.
-func (s *Server) notReady(ctx context.Context) string {
-	switch {
-	case s.stopping.Load():
-		return "shutting down"
-	case !s.prepared.Load():
-		return *s.waiting.Load()
-	}
-	if err := s.store.Ready(ctx); err != nil {
-		s.log.Warn("not ready", "error", err)
-		return because(err)
-	}
-	return ""
-}
 
 // maxReason bounds, in bytes, the one line that says why a server is not ready.
 const maxReason = 511

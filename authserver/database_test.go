@@ -122,8 +122,11 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 		}
 		away := l.aways.Load()
 		eventually(t, time.Minute, "requests are told to come again", func() bool { return l.aways.Load() > away+10 })
-		if n.ready() {
-			t.Error("ready without a database")
+		if status, _ := n.probe("/readyz/database"); status != http.StatusServiceUnavailable {
+			t.Errorf("/readyz/database is %d without a database", status)
+		}
+		if !n.ready() {
+			t.Error("not ready without a database: the keys are gone")
 		}
 		if status, _ := n.probe("/healthz"); status != http.StatusOK {
 			t.Errorf("/healthz is %d without a database", status)
@@ -144,7 +147,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 		if err := database.StartAgain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		n.waitReady()
+		n.waitForDatabase()
 		ok := l.oks.Load()
 		eventually(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
 		if again {

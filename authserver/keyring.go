@@ -456,7 +456,7 @@ func (k *keyring) loadChanged(ctx context.Context, used keys.Ring) (ring keys.Ri
 
 // isFatal tells of errors that waiting does not mend.
 func isFatal(err error) bool {
-	return errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
+	return isIssuerError(err) || errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
 		errors.Is(err, errNoKeys) || errors.Is(err, errNoKeysYet) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		(identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled))

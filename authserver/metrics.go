@@ -32,6 +32,7 @@ type collector struct {
 	accounts *identity.Service
 	keyring  *keyring
 	mail     *mail.Deliverer // nil: none is sent
+	database func() bool     // whether it answered and took writes
 	now      func() time.Time
 }
 
@@ -41,6 +42,7 @@ var (
 	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
 	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, by limit.", "limit")
 	refusedTotal    = desc("refused_tries_total", "Tries that were refused and counted nowhere else, by reason: throttled (a password that came too early), stale (a right password of an account that changed meanwhile), not_verified (a right password of a sign-up that waits for its proof), code (a one-time code that does not hold).", "reason")
+	databaseUp      = desc("database_up", "Whether the database answered and took writes when it was last looked at, which is every two seconds.")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
 	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
@@ -64,7 +66,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe gives the descriptions of what Collect gives.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		keyAge, keyPhaseAge, keyGeneration, keyFailures,
 	} {
@@ -101,6 +103,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(refusedTotal, float64(c.accounts.Refused(r)), string(r))
 	}
 
+	up := 0.0
+	if c.database() {
+		up = 1
+	}
+	gauge(databaseUp, up)
 	pool := c.store.Stats()
 	gauge(poolConnections, float64(pool.Max), "max")
 	gauge(poolConnections, float64(pool.Acquired), "acquired")

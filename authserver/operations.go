@@ -23,25 +23,35 @@ type operations struct {
 	http *http.Server
 }
 
-func newOperations(metrics *prometheus.Registry, state func(context.Context) config.State) *operations {
-	look := func(r *http.Request) config.State {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		return state(ctx)
+// checks are what operations asks of a server. ready asks nobody else: what a probe
+// hears must not depend on how slow a database is.
+type checks struct {
+	ready    func() (reason, database string)
+	database func(context.Context) (reason string)
+	state    func(context.Context) config.State
+}
+
+func newOperations(metrics *prometheus.Registry, of checks) *operations {
+	bounded := func(r *http.Request) (context.Context, context.CancelFunc) {
+		return context.WithTimeout(r.Context(), readyTimeout)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, health{Status: "ok"})
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if s := look(r); !s.Ready {
-			answer(w, http.StatusServiceUnavailable, health{"not ready", s.Reason})
-			return
-		}
-		answer(w, http.StatusOK, health{Status: "ready"})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		reason, database := of.ready()
+		answerReady(w, reason, database)
+	})
+	mux.HandleFunc("GET /readyz/database", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := bounded(r)
+		defer cancel()
+		answerReady(w, of.database(ctx), "")
 	})
 	mux.HandleFunc("GET "+config.StatePath, func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, look(r))
+		ctx, cancel := bounded(r)
+		defer cancel()
+		answer(w, http.StatusOK, of.state(ctx))
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	return &operations{http: &http.Server{
@@ -52,8 +62,17 @@ func newOperations(metrics *prometheus.Registry, state func(context.Context) con
 }
 
 type health struct {
-	Status string `json:"status"`
-	Reason string `json:"reason,omitempty"`
+	Status   string `json:"status"`
+	Reason   string `json:"reason,omitempty"`
+	Database string `json:"database,omitempty"` // what is wrong with it, all the same
+}
+
+func answerReady(w http.ResponseWriter, reason, database string) {
+	if reason != "" {
+		answer(w, http.StatusServiceUnavailable, health{Status: "not ready", Reason: reason})
+		return
+	}
+	answer(w, http.StatusOK, health{Status: "ready", Database: database})
 }
 
 func answer(w http.ResponseWriter, status int, body any) {

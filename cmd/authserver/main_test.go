@@ -79,7 +79,7 @@ func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []
 	p.api, p.ops = "http://127.0.0.1:"+apiPort, "http://127.0.0.1:"+opsPort
 	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Env = append([]string{
-		runMain + "=1", "HOST=127.0.0.1", "PORT=" + apiPort, "METRICS_PORT=" + opsPort, "SALT_ROUNDS=8",
+		runMain + "=1", "HOST=127.0.0.1", "ISSUER=http://auth.test", "PORT=" + apiPort, "METRICS_PORT=" + opsPort, "SALT_ROUNDS=8",
 		"ACCESS_PASSPHRASE=the passphrase of access tokens", "REFRESH_PASSPHRASE=the passphrase of refresh tokens",
 		"DB_HOST=" + db.Host, "DB_PORT=" + strconv.Itoa(db.Port), "DB_NAME=" + db.Database, "DB_USER=" + db.User, "DB_PASSWORD=" + db.Password,
 	}, settings...)

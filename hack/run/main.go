@@ -226,6 +226,10 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		return nil, err
 	}
 	settings[config.EnvPort] = port
+	if os.Getenv(config.EnvIssuer) == "" {
+		// Set, since the database remembers it, and another run may find another port.
+		settings[config.EnvIssuer] = "http://" + net.JoinHostPort(host, port)
+	}
 	settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort)
 	return settings, err
 }

@@ -1,0 +1,78 @@
+package authserver_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+)
+
+func TestAServerGoesOnAfterAFailover(t *testing.T) {
+	t.Parallel()
+	primary, db := ownDatabase(t)
+	standby, err := primary.Standby(t.Context())
+	if errors.Is(err, localpostgres.ErrNoBaseBackup) {
+		t.Skip("there is no pg_basebackup on this machine; Debian has it in postgresql-client")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := newCluster(t, db)
+	hosts := env{"DB_HOST": "127.0.0.1,localhost", "DB_PORT": fmt.Sprintf("%d,%d", primary.Port(), standby.Port())}
+	n := c.add(hosts)
+	n.waitReady()
+	u := n.newUser()
+	copied := db
+	copied.Port = standby.Port()
+	eventually(t, time.Minute, "the standby has followed", func() bool {
+		return len(column(t, copied, `SELECT id::text FROM sessions`)) == len(column(t, db, `SELECT id::text FROM sessions`))
+	})
+	if err := primary.StopNow(); err != nil {
+		t.Fatal(err)
+	}
+	n.problem("on a standby", "is a standby, which takes no writes", db.Password)
+	want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil), "during a failover")
+	want(t, http.StatusServiceUnavailable, n.trySignIn(u.username, u.password), "on a standby")
+	late := c.add(hosts)
+	late.unready("that starts with a standby alone", "is a standby, which takes no writes", db.Password)
+
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	eventually(t, 10*time.Second, "people sign in again", func() bool {
+		return n.trySignIn(u.username, u.password).Status == http.StatusOK
+	})
+	t.Logf("sign-ins %v after there was a primary", time.Since(begun).Round(time.Millisecond))
+	n.newUser()
+	want(t, http.StatusOK, n.profile(u.access), "a session from before")
+	n.waitForDatabase()
+	late.waitReady()
+}
+
+func TestAServerRunsBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"session", "transaction"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			db := postgrestest.Unmigrated(t)
+			c := newCluster(t, postgrestest.Behind(t, db, mode, "default_pool_size = 30"))
+			for range 2 {
+				c.add(env{"DB_MAX_CONNS": "5"})
+			}
+			for _, n := range c.nodes {
+				n.waitReady()
+			}
+			c.alive("behind a pooler", c.nodes[0].newUser().access)
+		})
+	}
+}
