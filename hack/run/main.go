@@ -228,7 +228,11 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 	settings[config.EnvPort] = port
 	if os.Getenv(config.EnvIssuer) == "" {
 		// Set, since the database remembers it, and another run may find another port.
-		settings[config.EnvIssuer] = "http://" + net.JoinHostPort(host, port)
+		name := at
+		if ip := net.ParseIP(at); at == "" || ip != nil && ip.IsUnspecified() {
+			name = host
+		}
+		settings[config.EnvIssuer] = "http://" + net.JoinHostPort(name, port)
 	}
 	settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort)
 	return settings, err
