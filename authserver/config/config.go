@@ -316,7 +316,9 @@ func (c Config) contradictions() []Problem {
 		{EnvAudience, len(strconv.Quote(strings.Join(c.Audience, ","))) - 2, maxAudience},
 		{EnvSignupScopes, len(strings.Join(c.SignupScopes, " ")), maxScopes},
 	} {
-		if bound.bytes > bound.most {
+		// An audience that is the issuer is named there.
+		follows := bound.name == EnvAudience && len(c.Audience) == 1 && c.Audience[0] == c.Issuer
+		if bound.bytes > bound.most && !follows {
 			refuse(bound.name, "is %d bytes long, and stands in every token, which verifiers take up to a length: write at most %d", bound.bytes, bound.most)
 		}
 	}
