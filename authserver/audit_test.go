@@ -24,7 +24,7 @@ func TestTheTrailOfAnAccountOutlivesIt(t *testing.T) {
 
 	got := column(t, c.db, "SELECT event FROM audit_events WHERE user_id = $1 ORDER BY id", u.id)
 	wanted := []string{
-		"account created", "email verified", "signed in", "password refused",
+		"signed up", "email verified", "signed in", "password refused",
 		"refresh token reused: session ended", "account deleted",
 	}
 	if !slices.Equal(got, wanted) {
@@ -50,7 +50,7 @@ func TestWithoutARetentionTheTableStaysEmptyAndTheLogHasTheTrail(t *testing.T) {
 	if got := column(t, c.db, "SELECT event FROM audit_events WHERE event <> 'keys changed'"); got != nil {
 		t.Errorf("the table has %q", got)
 	}
-	if !c.logs.contain(`"msg":"account created"`) {
+	if !c.logs.contain(`"msg":"signed up"`) {
 		t.Error("the log does not have it")
 	}
 }

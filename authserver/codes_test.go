@@ -249,17 +249,8 @@ func TestWhatIsNearlyACodeIsNone(t *testing.T) {
 	t.Parallel()
 	n := start(t, 1).nodes[0]
 	u, code := n.signUp()
-	swapped := strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z':
-			return r - 'a' + 'A'
-		case 'A' <= r && r <= 'Z':
-			return r - 'A' + 'a'
-		}
-		return r
-	}, code)
 	for _, wrong := range []string{
-		"", " ", swapped, " " + code, code + " ", code + "\n", code + "=", code[1:], code[:len(code)-1],
+		"", " ", code + "=", code + "." + code, code[1:], code[:len(code)-1],
 		"%", "_", code[:len(code)-1] + "%", code[:len(code)-1] + "_", strings.Repeat(code, 2), "null", "0", "'; DROP TABLE codes; --",
 	} {
 		if wrong == code {
@@ -270,7 +261,8 @@ func TestWhatIsNearlyACodeIsNone(t *testing.T) {
 	for _, wrong := range []string{"null", "0", "true", "[]", "{}", `["` + code + `"]`} {
 		want(t, http.StatusBadRequest, n.Do(http.MethodPost, "/users/verify-user", nil, `{"code":`+wrong+`}`), wrong)
 	}
-	want(t, http.StatusOK, redeem["verification"](n, u, code), "none of them burnt it")
+	// But people type it, and copy it with what stands around it.
+	want(t, http.StatusOK, redeem["verification"](n, u, " "+strings.ToLower(code[:13])+"-"+code[13:]+"\n"), "none of them burnt it")
 }
 
 func TestAVerificationProvesTheAddressAndEndsWhatAnImpostorOpened(t *testing.T) {

@@ -33,9 +33,9 @@ func (s *Server) cleanUp(ctx context.Context) {
 			return
 		}
 		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
-			"accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
+			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
 			"places", deleted.Places)
-		if max(deleted.Sessions, deleted.Codes, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Places) < cleanUpBatch {
+		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Places) < cleanUpBatch {
 			return
 		}
 	}

@@ -8,7 +8,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
 )
 
-func TestOfTwentySignUpsOfOneNameAtOnceOneIsTaken(t *testing.T) {
+// A sign-up holds neither its username nor its address: they go to the first of many
+// that is proved.
+func TestOfTwentySignUpsOfOneNameAtOnceOneIsProved(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3)
 	variants := map[string]func(u *user, i int){
@@ -24,22 +26,32 @@ func TestOfTwentySignUpsOfOneNameAtOnceOneIsTaken(t *testing.T) {
 	}
 	for name, vary := range variants {
 		t.Run(name, func(t *testing.T) {
-			replies := atOnce(20, func(i int) *apitest.Reply {
-				u := newPerson()
-				vary(&u, i)
-				return c.any(i).post("/users", u.signUpBody())
+			people := make([]user, 20)
+			replies := atOnce(len(people), func(i int) *apitest.Reply {
+				people[i] = newPerson()
+				vary(&people[i], i)
+				return c.any(i).post("/users", people[i].signUpBody())
 			})
-			got := statuses(replies)
-			if got[http.StatusCreated] != 1 || got[http.StatusConflict] != 19 {
-				t.Errorf("got %v, want one 201 and nineteen 409", got)
+			if got := statuses(replies); got[http.StatusCreated] != len(people) {
+				t.Fatalf("got %v, want twenty 201", got)
 			}
+			proofs := atOnce(len(people), func(i int) *apitest.Reply {
+				return c.any(i).post("/users/verify-user", body{"code": replies[i].Text("code"), "password": people[i].password})
+			})
+			got := statuses(proofs)
+			if got[http.StatusOK] != 1 || got[http.StatusConflict]+got[http.StatusBadRequest] != len(people)-1 {
+				t.Errorf("got %v, want one 200, and else 409 and 400", got)
+			}
+			late := newPerson()
+			vary(&late, 3)
+			want(t, http.StatusConflict, c.any(0).post("/users", late.signUpBody()), "an account has it by now")
 		})
 	}
 	if n := column(t, c.db, "SELECT count(*) FROM users"); n[0] != "5" {
 		t.Errorf("there are %s accounts, not 5", n)
 	}
-	if n := column(t, c.db, "SELECT count(*) FROM codes"); n[0] != "5" {
-		t.Errorf("there are %s codes, not 5", n)
+	if n := column(t, c.db, "SELECT count(*) FROM codes"); n[0] != "38" { // of those who may choose another username
+		t.Errorf("there are %s codes, not 38", n)
 	}
 }
 

@@ -92,8 +92,14 @@ func (a *accounts) SignUp(ctx context.Context, s identity.SignUp) (identity.Code
 	return a.code(), a.called(ctx, "SignUp", s.Username, s.Email, s.FirstName, s.LastName, s.Password, s.Scope)
 }
 
-func (a *accounts) VerifyUser(ctx context.Context, code string) (identity.Tokens, error) {
-	return theTokens(), a.called(ctx, "VerifyUser", code)
+func (a *accounts) VerifyUser(ctx context.Context, p identity.Proof) (identity.Tokens, error) {
+	args := []string{p.Code}
+	for _, given := range []*string{p.Password, p.Username} {
+		if given != nil {
+			args = append(args, *given)
+		}
+	}
+	return theTokens(), a.called(ctx, "VerifyUser", args...)
 }
 
 func (a *accounts) NewVerificationCode(ctx context.Context, email string) (identity.Code, error) {

@@ -38,6 +38,7 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 		{"sign up", "POST", "/users", nil, signUpBody(), "SignUp(ada, ada@example.com, Ada, Lovelace, correct horse, )", 201, idCodeText},
 		{"sign up with a scope", "POST", "/users", nil, signUpBody("scope", "read write"), "SignUp(ada, ada@example.com, Ada, Lovelace, correct horse, read write)", 201, idCodeText},
 		{"verify", "POST", "/users/verify-user", nil, object("code", codeText), "VerifyUser(" + codeText + ")", 200, tokensText},
+		{"verify, with a password and a username", "POST", "/users/verify-user", nil, object("code", codeText, "password", "secret", "username", "ada"), "VerifyUser(" + codeText + ", secret, ada)", 200, tokensText},
 		{"new code", "POST", "/users/verification-code", nil, object("email", "a@b.c"), "NewVerificationCode(a@b.c)", 200, justCode},
 		{"profile", "GET", "/users", bearer, nil, "Profile(" + goodToken + ")", 200, userText},
 		{"profile by body", "GET", "/users", nil, object("access_token", "in.the.body"), "Profile(in.the.body)", 200, userText},

@@ -38,7 +38,7 @@ type Accounts interface {
 	// CheckSignUp tells what is wrong with the parameters of a sign-up.
 	CheckSignUp(s identity.SignUp) []identity.Problem
 	// VerifyUser redeems a verification code and opens a session.
-	VerifyUser(ctx context.Context, code string) (identity.Tokens, error)
+	VerifyUser(ctx context.Context, proof identity.Proof) (identity.Tokens, error)
 	// NewVerificationCode replaces the code of an account that is not verified.
 	NewVerificationCode(ctx context.Context, email string) (identity.Code, error)
 	// Profile gives the owner of an access token that has the scope profile.

@@ -84,11 +84,14 @@ func (s *Server) signUp(ctx context.Context, c *call) error {
 }
 
 func (s *Server) verifyUser(ctx context.Context, c *call) error {
-	code := c.params.required(paramCode)
+	p := &c.params
+	proof := identity.Proof{
+		Code: p.required(paramCode), Password: p.pointer(paramPassword), Username: p.pointer(paramUsername),
+	}
 	if err := c.err(); err != nil {
 		return err
 	}
-	tokens, err := s.accounts.VerifyUser(ctx, code)
+	tokens, err := s.accounts.VerifyUser(ctx, proof)
 	return c.replyTokens(tokens, err)
 }
 

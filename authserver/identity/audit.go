@@ -23,15 +23,15 @@ type EventName string
 
 // The events. A Store takes any name, so that a release may add one.
 const (
-	EventAccountCreated  EventName = "account created"
-	EventSignUpRefused   EventName = "sign-up refused" // in exposure public: a name or address is taken; nobody's
-	EventEmailVerified   EventName = "email verified"  // which signs in
+	EventSignedUp        EventName = "signed up"      // and waits for the proof of its address
+	EventEmailVerified   EventName = "email verified" // of a sign-up, which makes it an account, or of an account; signs in
 	EventSignedIn        EventName = "signed in"
 	EventPasswordRefused EventName = "password refused"
 	EventTokenReused     EventName = "refresh token reused: session ended"
 	EventSignedOut       EventName = "signed out"
 	EventSessionEnded    EventName = "session ended" // by its owner, from a session of theirs
 	EventCodeIssued      EventName = "code issued"
+	EventMailWithheld    EventName = "mail withheld: too many to its recipient" // as LIMIT_MAILS says
 	EventPasswordReset   EventName = "password reset"
 	EventPasswordChanged EventName = "password changed"
 	EventProfileChanged  EventName = "profile changed"
@@ -57,7 +57,7 @@ func WithEvent(ctx context.Context, e Event) context.Context {
 // EventOf gives the event of WithEvent, for the Store.
 func EventOf(ctx context.Context) (e Event, ok bool) {
 	e, ok = ctx.Value(eventKey{}).(Event)
-	return e, ok
+	return e, ok && e.Name != ""
 }
 
 // event prepares an entry of the audit trail: ctx for the Store, which records it

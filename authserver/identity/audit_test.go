@@ -19,7 +19,7 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	for _, e := range events {
 		names = append(names, e.Name)
 	}
-	want := []identity.EventName{identity.EventAccountCreated, identity.EventEmailVerified, identity.EventSignedOut}
+	want := []identity.EventName{identity.EventSignedUp, identity.EventEmailVerified, identity.EventSignedOut}
 	if len(names) != 3 || names[0] != want[0] || names[1] != want[1] || names[2] != want[2] {
 		t.Fatalf("recorded %q; want %q", names, want)
 	}

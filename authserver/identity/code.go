@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // codeLength is what rand.Text gives: 26 characters of base32, 130 bits.
@@ -18,10 +20,26 @@ func newCode(p Purpose, ttl time.Duration) (text string, c NewCode) {
 	return text, NewCode{Purpose: p, Hash: sha256.Sum256([]byte(text)), TTL: ttl}
 }
 
-// hashCode gives what a presented code is looked up by. Codes are compared as
-// they are: another case, or space around it, is another code. What has another
-// length is none.
+// maxTypedCode bounds, in bytes, a code as people type and paste it.
+const maxTypedCode = 200
+
+// hashCode returns what a presented code is looked up by. People type codes, and copy
+// them out of mails, where they stand in groups: upper and lower case are the same,
+// and spaces, line breaks and hyphens make no difference, whichever character a mail
+// program has put in their place. What has another length then is not a code.
 func hashCode(text string) (h CodeHash, ok bool) {
+	if len(text) > maxTypedCode {
+		return CodeHash{}, false
+	}
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r), unicode.Is(unicode.Pd, r), unicode.Is(unicode.Cf, r): // Cf: soft hyphen, zero width space
+			return -1
+		case 'a' <= r && r <= 'z':
+			return r - 'a' + 'A'
+		}
+		return r
+	}, text)
 	if len(text) != codeLength {
 		return CodeHash{}, false
 	}

@@ -11,8 +11,8 @@ import (
 type Message struct {
 	Ref      MailRef
 	Purpose  MessagePurpose
-	To       string
-	Username string        // the account's, or the one that was asked for; empty in MailEmailTaken
+	To       string        // the canonical address: the very text that accounts are compared by
+	Username string        // the account's or the sign-up's; empty in MailEmailTaken
 	Language string        // an Accept-Language (RFC 9110 section 12.5.4); empty: not said
 	Code     string        // empty in messages that bring none
 	TTL      time.Duration // of the code
@@ -36,25 +36,23 @@ const (
 	MailRecovery        MessagePurpose = "recovery"         // here is your code to set a new password
 	MailEmailChange     MessagePurpose = "email_change"     // here is your code to change the address
 	MailEmailTaken      MessagePurpose = "email_taken"      // someone tried to use your address for another account
-	MailUsernameTaken   MessagePurpose = "username_taken"   // your sign-up made no account: choose another username
 	MailPasswordChanged MessagePurpose = "password_changed" // your password was changed; was it you?
 	MailEmailChanged    MessagePurpose = "email_changed"    // your account has another address now; was it you?
 )
 
-// NewMail is a mail that somebody asked for, to be put into the outbox. Who is
-// told what is found out when it is taken out again.
+// NewMail is a mail that somebody asked for, to be put into the outbox. What it says,
+// if anything, is found out when it is taken out again.
 type NewMail struct {
-	Purpose     MessagePurpose // one that brings a code
-	To          string         // as it was given; in QueueEmailChange empty: the user's address as it is when the mail is taken
-	CanonicalTo string
-	Language    string // of who asked
-	Limit       Rate   // of mails that this recipient is sent
+	Purpose  MessagePurpose // one that brings a code
+	To       string         // canonical; in QueueEmailChange empty: the user's address as it is when the mail is taken
+	Language string         // of the request
 }
 
 // MailTake is what a Store needs to take a mail out of the outbox.
 type MailTake struct {
 	Lease time.Duration
 	Now   time.Time // decides whether a session that asks for a change of address is alive
+	Limit Rate      // of mails that somebody asked for, by recipient and purpose; zero: no limit
 	// Issue makes the code that the mail of this id is to bring, and ctx for the
 	// Store, with the event of it. The Store may call it and not use what it gave.
 	Issue func(ctx context.Context, mailID int64, p Purpose) (context.Context, NewCode)
@@ -63,7 +61,8 @@ type MailTake struct {
 // TakenMail is a mail on its way, without the text of its code.
 type TakenMail struct {
 	Message
-	UserID string // for whom the code was stored that Issue gave last; empty where the mail brings none
+	UserID   string // whose the code is that Issue gave last: an account, or a sign-up; empty if the mail brings none
+	Withheld bool   // the limit of its recipient allowed no more, and the mail is gone
 }
 
 // Notice is what the owner of an account hears of a change of it.
@@ -94,14 +93,14 @@ func (s *Service) notice(ctx context.Context, about MessagePurpose) context.Cont
 	return WithNotice(ctx, Notice{Purpose: about, Language: language(ctx)})
 }
 
-func (s *Service) newMail(ctx context.Context, about MessagePurpose, to, canonicalTo string) NewMail {
-	return NewMail{Purpose: about, To: to, CanonicalTo: canonicalTo, Language: language(ctx), Limit: s.policy.LimitMails}
+func (s *Service) newMail(ctx context.Context, about MessagePurpose, to string) NewMail {
+	return NewMail{Purpose: about, To: to, Language: language(ctx)}
 }
 
 // queueCode puts a mail into the outbox in place of an answer. Nobody is looked
 // up: whoever exists, the work and the answer are the same.
-func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to, canonicalTo string) (Code, error) {
-	if err := s.store.QueueMail(ctx, s.newMail(ctx, about, to, canonicalTo)); err != nil {
+func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to string) (Code, error) {
+	if err := s.store.QueueMail(ctx, s.newMail(ctx, about, to)); err != nil {
 		return Code{}, storeFailure(err)
 	}
 	return Code{}, nil
@@ -111,6 +110,7 @@ func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to, canon
 // lease, and makes the code that it brings: only now, so that no code is ever kept
 // in the clear, and so that its life begins when it is sent. Whoever takes a mail
 // tells what became of it; else it is due again after the lease, with another code.
+// Mails of which their recipients have had too many are left out, and recorded.
 // It is false where no mail is due.
 func (s *Service) TakeMail(ctx context.Context, lease time.Duration) (Message, bool, error) {
 	var (
@@ -123,16 +123,22 @@ func (s *Service) TakeMail(ctx context.Context, lease time.Duration) (Message, b
 		ctx, e = s.event(ctx, EventCodeIssued, "", "", purposeAttr(p), slog.Int64("mail", mailID))
 		return ctx, code
 	}
-	taken, ok, err := s.store.TakeMail(ctx, MailTake{Lease: lease, Now: s.now(), Issue: issue})
-	if err != nil || !ok {
-		return Message{}, false, err
+	ctx, withheld := s.event(ctx, EventMailWithheld, "", "")
+	for {
+		taken, ok, err := s.store.TakeMail(ctx, MailTake{Lease: lease, Now: s.now(), Limit: s.policy.LimitMails, Issue: issue})
+		switch {
+		case err != nil || !ok:
+			return Message{}, false, err
+		case taken.Withheld:
+			s.tell(ctx, withheld)
+			continue
+		case taken.UserID != "":
+			taken.Code, taken.TTL = text, code.TTL
+			e.UserID = taken.UserID
+			s.tell(ctx, e)
+		}
+		return taken.Message, true, nil
 	}
-	if taken.UserID != "" {
-		taken.Code, taken.TTL = text, code.TTL
-		e.UserID = taken.UserID
-		s.tell(ctx, e)
-	}
-	return taken.Message, true, nil
 }
 
 // SentMail takes a mail that was sent out of the outbox for good.
@@ -140,9 +146,10 @@ func (s *Service) SentMail(ctx context.Context, ref MailRef) error {
 	return s.store.RemoveMail(ctx, ref)
 }
 
-// GiveUpMail takes a mail that cannot be sent out of the outbox for good.
+// GiveUpMail takes a mail that cannot be sent out of the outbox for good. It does not
+// count against the limit of its recipient, who has not had it.
 func (s *Service) GiveUpMail(ctx context.Context, ref MailRef) error {
-	return s.store.RemoveMail(ctx, ref)
+	return s.store.GiveUpMail(ctx, ref, s.policy.LimitMails)
 }
 
 // PostponeMail has a mail that is not taken now tried again after a while.

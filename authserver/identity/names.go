@@ -72,11 +72,8 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 	case strings.Contains(local, "=?"): // an encoded word (RFC 2047), which some mailers decode all the same
 		return "", malformed
 	}
-	// Registration maps nothing to something else: what looks like a letter or
-	// a dot, or like nothing at all, is refused.
-	ascii, err := idna.Registration.ToASCII(strings.ToLower(norm.NFC.String(domain)))
-	dot := strings.LastIndexByte(ascii, '.')
-	if err != nil || dot < 0 || !isTopLevel(ascii[dot+1:]) {
+	ascii, ok := asciiDomain(domain)
+	if !ok {
 		return "", malformed
 	}
 	canonical = strings.ToLower(local) + "@" + ascii
@@ -84,6 +81,26 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 		return "", tooLong
 	}
 	return canonical, Fault{}
+}
+
+// asciiDomain gives the A-labels of a domain (RFC 5891 section 5), which addresses are
+// compared by, and which mail is sent to. There are several foldings of what is not
+// ASCII, and mail that follows one of them must not prove what was compared by
+// another: U+0130 is an i to one, and i with a dot above to another. So a domain is
+// refused unless the registration rules, which map nothing, agree on its lower case with the
+// rules for looking it up, which map what people type.
+func asciiDomain(domain string) (ascii string, ok bool) {
+	ascii, err := idna.Registration.ToASCII(strings.ToLower(norm.NFC.String(domain)))
+	if err != nil {
+		return "", false
+	}
+	for _, form := range []string{domain, strings.ToLower(domain), ascii} {
+		if other, err := idna.Lookup.ToASCII(form); err != nil || other != ascii {
+			return "", false
+		}
+	}
+	dot := strings.LastIndexByte(ascii, '.')
+	return ascii, dot >= 0 && isTopLevel(ascii[dot+1:])
 }
 
 func isDotAtom(s string) bool {
@@ -154,9 +171,11 @@ func canonicalScope(s string) (scope string, wrong Fault) {
 	return strings.Join(tokens, " "), Fault{}
 }
 
-// parseLogin tells a username from an email: only the latter has an @. What is
-// neither names nobody.
+// parseLogin tells a username from an email: only the latter has an @. White space
+// around it comes from keyboards and clipboards, and is no part of either. What is
+// neither names no account.
 func parseLogin(s string) (Login, bool) {
+	s = strings.TrimSpace(s)
 	if strings.Contains(s, "@") {
 		email, wrong := canonicalEmail(s)
 		return Login{CanonicalEmail: email}, wrong == Fault{}

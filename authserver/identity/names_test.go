@@ -4,7 +4,10 @@ import (
 	"net/mail"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 func TestAUsernameIsPlainASCIIAndComparedWithoutCase(t *testing.T) {
@@ -121,6 +124,66 @@ func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 			canonical, wrong := canonicalEmail(c.in)
 			checkCanonical(t, canonical, wrong, c.canonical, c.wrong)
 		})
+	}
+}
+
+// foldings are the ways in which programs bring a domain into A-labels. Mail goes to
+// what the first gives, or, of a program that knows only the former standard, the
+// second; forms compare domains by the third, or by lower case alone.
+var foldings = map[string]func(string) (string, error){
+	"for looking it up": idna.Lookup.ToASCII,
+	"of a browser":      idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false)).ToASCII,
+	"for registration":  idna.Registration.ToASCII,
+}
+
+// An address is compared by one text, and mail goes to that text. Whatever character
+// stands wherever in a domain: it is refused, or every folding gives that very text, of
+// the domain as it was given, of its lower case and of its capitals.
+func TestADomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing.T) {
+	taken := 0
+	for r := rune(0x80); r <= unicode.MaxRune; r++ {
+		if !unicode.IsPrint(r) && !unicode.In(r, unicode.Cf, unicode.Mn, unicode.Me) {
+			continue // not assigned, or private
+		}
+		if unicode.In(r, unicode.Han, unicode.Hangul) && r%64 != 0 {
+			continue // no folding touches them, and they are nine of ten
+		}
+		for _, domain := range []string{"git" + string(r) + "hub.example", string(r) + "b.example", "a.ex" + string(r)} {
+			canonical, fault := canonicalEmail("ada@" + domain)
+			if fault != (Fault{}) {
+				continue
+			}
+			taken++
+			want := strings.TrimPrefix(canonical, "ada@")
+			for name, fold := range foldings {
+				for _, form := range []string{want, domain, strings.ToLower(domain)} {
+					got, err := fold(form)
+					if name == "for registration" && err != nil {
+						continue // it refuses what the others map; so no mail is sent by it
+					}
+					if err != nil || got != want {
+						t.Errorf("U+%04X: %q is compared as %q, and %q %s is %q, %v", r, domain, want, form, name, got, err)
+					}
+				}
+			}
+			if upper, fault := canonicalEmail("ADA@" + strings.ToUpper(domain)); fault == (Fault{}) && upper != canonical {
+				// Not every character is the lower case of its capital: what is written in
+				// capitals may be another domain, but then it is one that mail goes to.
+				if got, err := idna.Lookup.ToASCII(strings.ToUpper(domain)); err != nil || "ada@"+got != upper {
+					t.Errorf("U+%04X: %q in capitals is compared as %q, and mail goes to %q, %v", r, domain, upper, got, err)
+				}
+			}
+		}
+	}
+	if taken < 10_000 {
+		t.Errorf("only %d domains are taken", taken)
+	}
+	for _, domain := range []string{"g\u0130thub.com", "stra\u1e9ee.de", "github.c\u2126m", "\u212bngstrom.se"} {
+		if canonical, fault := canonicalEmail("ada@" + domain); fault == (Fault{}) {
+			if got, err := idna.Lookup.ToASCII(domain); err != nil || "ada@"+got != canonical {
+				t.Errorf("%s is compared as %s; mail goes to %s, %v", domain, canonical, got, err)
+			}
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 		methods string // each of which may be the one that finds the data gone
 		do      call
 	}{
-		{"SignUp", "CreateUser", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+		{"SignUp", "CreateSignUp", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
 			_, err := w.SignUp(signUpOf("barbara"))
 			return err
 		}},
@@ -51,6 +51,14 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 		}},
 		{"VerifyUser", "RedeemVerification", func(w *world, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
 			_, err := w.VerifyUser(codes[identity.Verification])
+			return err
+		}},
+		{"VerifyUser with a password", "FindClaims RedeemVerification", func(w *world, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
+			_, err := w.Prove(codes[identity.Verification], password)
+			return err
+		}},
+		{"SignIn before the proof", "FindSignUps", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := w.SignIn("edsger", password)
 			return err
 		}},
 		{"NewVerificationCode", "IssueCode", func(w *world, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {

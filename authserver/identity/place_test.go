@@ -77,7 +77,7 @@ func TestAStolenTokenIsNoWayRoundTheCountOfStrangers(t *testing.T) {
 	w.fails(change(stranger, p.password), identity.RateLimited, tooManyWrong)
 	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
 	w.ok(change(home, p.password))
-	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.Unauthenticated, wrongCredentials) // no longer slowed down
+	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong) // strangers do not learn of it
 }
 
 func TestWhereAPasswordWasResetFromIsFamiliar(t *testing.T) {

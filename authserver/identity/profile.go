@@ -80,8 +80,8 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 }
 
 // RequestEmailChange makes a code that allows a new address. Where email is
-// given, the code is good for that address alone, and whoever brings it back has
-// proved that the address is theirs. In exposure public the answer is the same
+// given, the code is good for that address alone, and bringing it back proves the
+// address. In exposure public the answer is the same
 // where another account has it, and its owner hears of it by mail.
 func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email string) (Code, error) {
 	ref, err := s.authenticate(accessToken, ScopeEmail)
@@ -97,7 +97,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 		}
 	}
 	if s.hidesAccounts() {
-		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, email, target)); err != nil {
+		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, target)); err != nil {
 			return Code{}, storeFailure(err)
 		}
 		return Code{}, nil
@@ -105,16 +105,17 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	text, code := newCode(EmailChange, s.codeTTL(EmailChange))
 	code.Target = target
 	ctx, e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
-	user, err := s.store.IssueEmailChange(ctx, ref, code)
-	if err != nil {
+	if err := s.store.IssueEmailChange(ctx, ref, code); err != nil {
 		return Code{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	return Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL}, nil
+	return Code{UserID: ref.UserID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
-// ChangeEmail redeems an email-change code. The new address counts as verified
-// only where the code was made for it.
+// ChangeEmail redeems an email-change code. If the code was made for the new address,
+// that is proved. Otherwise the account shows it as not verified, and it holds nothing
+// until it is proved: sign-in and recovery go by the former one. In exposure public the
+// answer to an address that is not proved does not depend on whether an account has it.
 func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email string) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -125,29 +126,16 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 	if !ok {
 		p.add("code", wrongCode)
 	}
-	canonical := p.check("email", email, canonicalEmail)
+	change := EmailRedemption{Code: hash, Email: email, RefuseTaken: !s.hidesAccounts()}
+	change.CanonicalEmail = p.check("email", email, canonicalEmail)
 	if err := p.err(); err != nil {
 		return User{}, err
 	}
-	audited, e := s.event(ctx, EventEmailChanged, ref.UserID, "")
-	user, err := s.store.RedeemEmailChange(s.notice(audited, MailEmailChanged), ref, hash, email, canonical)
-	if s.hidesAccounts() && isTaken(err) {
-		return User{}, s.useUp(ctx, ref)
-	}
+	ctx, e := s.event(ctx, EventEmailChanged, ref.UserID, "")
+	user, err := s.store.RedeemEmailChange(s.notice(ctx, MailEmailChanged), ref, change)
 	if err != nil {
 		return User{}, s.codeFailure(ctx, EmailChange, ref, err)
 	}
 	s.tell(ctx, e)
 	return user, nil
-}
-
-// useUp takes the email-change code away from someone who brought it for an
-// address that is taken, where that must not be told: each try at finding out
-// who has an account costs a mail. A code that nobody knows replaces it.
-func (s *Service) useUp(ctx context.Context, ref SessionRef) error {
-	_, unknown := newCode(EmailChange, s.codeTTL(EmailChange))
-	if _, err := s.store.IssueEmailChange(ctx, ref, unknown); err != nil {
-		return storeFailure(err)
-	}
-	return errCode()
 }

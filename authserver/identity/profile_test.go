@@ -67,7 +67,7 @@ func TestOnlyTheNamesThatAreGivenChange(t *testing.T) {
 func TestAChangeOfNamesSaysAllThatIsWrongWithIt(t *testing.T) {
 	w := newWorld(t)
 	_, tokens := w.verified("grace")
-	w.unverified("edsger")
+	w.verified("edsger")
 	at, blank, taken, own := "a@b", " ", "EDSGER", "GRACE"
 	for _, c := range []struct {
 		what    string
@@ -97,7 +97,7 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 	other := w.signIn(p)
 	recovery, err := w.ForgotPassword(p.email)
 	w.ok(err)
-	w.fail(p.username, 9)
+	w.fail(p.username, 5)
 	tokens, other = w.renew(tokens.RefreshToken), w.renew(other.RefreshToken)
 	w.ok(w.service.DeleteUser(t.Context(), tokens.AccessToken))
 
@@ -172,7 +172,16 @@ func TestACodeForAnyAddressProvesNone(t *testing.T) {
 	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
 	w.ok(err)
 	w.equal("the address is verified:", verified(), false)
-	w.signIn(p) // the account was verified once
+	w.signIn(p)
+	_, err = w.SignIn("new@mail.example", p.password) // one signs in by the address that was proved
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.SignIn(p.email, p.password)
+	w.ok(err)
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	w.equal("whose code it is", recovery.UserID, p.id)
+	_, err = w.ForgotPassword("new@mail.example")
+	w.fails(err, identity.NotFound, "email: no account has this address")
 
 	proof, err := w.NewVerificationCode("new@mail.example")
 	w.ok(err)

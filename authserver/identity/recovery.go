@@ -9,7 +9,7 @@ import (
 // session and code of the user ends. userID may be empty; where it is given, the
 // code must be that user's. A suspended account stays suspended.
 func (s *Service) ResetPassword(ctx context.Context, code, userID, password string) error {
-	hash, c, err := s.findRecovery(ctx, code)
+	hash, owner, err := s.findRecovery(ctx, code)
 	if err != nil {
 		return err
 	}
@@ -18,43 +18,43 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		p.add("id", Fault{FieldMalformed, "must be a UUID in lower case, as it was answered at sign-up"})
 		userID = "" // the code is another matter
 	}
-	if !c.Found || userID != "" && userID != c.User.ID {
-		// Told along with what else is wrong; the code, where there is one, still holds.
+	if owner.ID == "" || userID != "" && userID != owner.ID {
+		// Told along with what else is wrong; the code, if there is one, still holds.
 		p.add("code", wrongCode)
-		c = Credentials{}
+		owner = Claim{}
 	}
-	normal := p.check("password", password, s.newPassword(c.User.Username, c.User.Email))
+	normal := p.check("password", password, s.newPassword(owner.Username, owner.Email))
 	if err := p.err(); err != nil {
 		return err
 	}
-	same, newHash, err := s.hasher.Replace(ctx, c.PasswordHash, normal)
+	same, newHash, err := s.hasher.Replace(ctx, owner.PasswordHash, normal)
 	if err != nil {
 		return err
 	}
-	if same {
+	if same && !owner.IsSignUp { // a sign-up may not be the reader's: its password is not theirs to know
 		return errSamePassword()
 	}
-	ctx, e := s.event(ctx, EventPasswordReset, c.User.ID, "")
-	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, c.User.ID, newHash, placeOf(ctx)); err != nil {
+	ctx, e := s.event(ctx, EventPasswordReset, owner.ID, "")
+	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, owner, newHash, placeOf(ctx)); err != nil {
 		return s.codeFailure(ctx, Recovery, SessionRef{}, err)
 	}
 	s.tell(ctx, e)
 	return nil
 }
 
-// findRecovery finds whose recovery code this is; where it does not hold, it is
-// nobody's, which is no error.
-func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Credentials, error) {
+// findRecovery finds what a recovery code belongs to; if it does not hold, that is
+// the zero Claim, and no error.
+func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Claim, error) {
 	hash, ok := hashCode(code)
 	if !ok {
-		return hash, Credentials{}, nil
+		return hash, Claim{}, nil
 	}
-	c, err := s.store.FindRecovery(ctx, hash)
+	owner, err := s.store.FindRecovery(ctx, hash)
 	if errors.Is(err, ErrNoCode) {
 		_ = s.codeFailure(ctx, Recovery, SessionRef{}, err)
-		return hash, Credentials{}, nil
+		return hash, Claim{}, nil
 	}
-	return hash, c, err
+	return hash, owner, err
 }
 
 // ChangePassword replaces the password of the token's user, who knows the old
@@ -123,7 +123,7 @@ func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Creden
 	if !isPossiblePassword(old) {
 		return wrong
 	}
-	if _, err := s.checkPassword(ctx, c, old); err != nil {
+	if _, err := s.checkPassword(ctx, c, old, func() error { return nil }); err != nil {
 		if KindOf(err) == Unauthenticated {
 			return wrong
 		}

@@ -10,8 +10,10 @@ import (
 )
 
 // SignIn checks a password and opens a session. Whatever is wrong with the
-// account or the password, the answer is one and the same, and so is the work;
-// that the email is not verified is told only to who knows the password.
+// account or the password, the answer is one and the same, and so is the work.
+// In exposure internal, a caller with the password of a sign-up that waits for its
+// proof learns that; in exposure public sign-ups are not looked at, so that the answer
+// does not depend on whether somebody else has an account.
 func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -26,18 +28,17 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if err != nil {
 		return Tokens{}, err
 	}
-	rehash, err := s.checkPassword(ctx, c, password)
+	rehash, err := s.checkPassword(ctx, c, password, func() error { return s.checkSignUps(ctx, login, c, password) })
 	if err != nil {
 		return Tokens{}, err
-	}
-	if !c.Activated {
-		s.signInRefused(ctx, RefusedUnverified, c.User.ID)
-		return Tokens{}, failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 	}
 	n := s.newSession(ctx)
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
+	// Those of strangers stay: an attack goes on, and must not learn of the owner by
+	// them. The place is familiar from now on, and what is counted for it begins anew.
+	n.Forgive = c.Familiar || n.From == ""
 	user := c.User
 	ctx, e := s.event(ctx, EventSignedIn, user.ID, n.ID)
 	find := func() (Credentials, error) { return s.store.FindCredentials(ctx, login) }
@@ -90,7 +91,10 @@ func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, err
 // The same statements and the same hashing are done whether or not there is an
 // account. rehash is the same password at the current cost, where the stored
 // hash has another.
-func (s *Service) checkPassword(ctx context.Context, c Credentials, password string) (rehash string, err error) {
+//
+// If the password is wrong, otherwise may have another error for the caller, and then
+// it is not counted; nil has none.
+func (s *Service) checkPassword(ctx context.Context, c Credentials, password string, otherwise func() error) (rehash string, err error) {
 	if err := checkThrottle(c); err != nil {
 		s.throttled(ctx, c)
 		return "", err
@@ -99,8 +103,11 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	if err != nil {
 		return "", err
 	}
-	if right && c.Found && !c.Suspended {
+	if right && c.Found && c.Activated && !c.Suspended {
 		return rehash, nil
+	}
+	if err := otherwise(); err != nil {
+		return "", err
 	}
 	ctx, e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
 	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
@@ -108,6 +115,33 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	}
 	s.tell(ctx, e)
 	return "", errCredentials()
+}
+
+// checkSignUps returns an error of kind Forbidden if a sign-up that waits under this
+// login has this password, and the caller may know. The failures are read again
+// afterwards, as OpenSession does: of many guesses sent at once, none is said to be
+// right that the throttle would have refused.
+func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, password string) error {
+	if s.hidesAccounts() || c.Found {
+		return nil
+	}
+	waiting, err := s.store.FindSignUps(ctx, login)
+	if err != nil {
+		return err
+	}
+	match, ok, err := s.matchClaim(ctx, waiting, password)
+	if err != nil || !ok {
+		return err
+	}
+	after, err := s.store.FindCredentials(ctx, login)
+	if err != nil {
+		return err
+	}
+	if after.Failures > c.Failures && after.Failures >= freeFailures {
+		return nil
+	}
+	s.signInRefused(ctx, RefusedUnverified, match.ID)
+	return failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 }
 
 // newSession prepares a session that opens now. Times are whole seconds, as in

@@ -32,9 +32,8 @@ func TestSigningInByUsernameOrEmailInAnyCaseOpensASession(t *testing.T) {
 }
 
 func TestWhateverIsWrongWithASignInTheAnswerAndTheWorkAreTheSame(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, public)
 	p, _ := w.verified("grace")
-	unverified, _ := w.unverified("edsger")
 	suspended, _ := w.verified("barbara")
 	w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 	for _, c := range []struct{ what, login, password string }{
@@ -43,7 +42,6 @@ func TestWhateverIsWrongWithASignInTheAnswerAndTheWorkAreTheSame(t *testing.T) {
 		{"a long wrong password", p.username, strings.Repeat("wrong", 50)},
 		{"an unknown username", "nobody", p.password},
 		{"an unknown email", "nobody@mail.example", p.password},
-		{"not verified, and a wrong password", unverified.username, "wrong guess"},
 		{"suspended, and the right password", suspended.username, suspended.password},
 		{"suspended, and a wrong password", suspended.username, "wrong guess"},
 	} {
@@ -59,7 +57,7 @@ func TestWhateverIsWrongWithASignInTheAnswerAndTheWorkAreTheSame(t *testing.T) {
 			w.equal("the cause", e.Cause, nil)
 		})
 	}
-	w.equal("refusals audited", w.audited("password refused"), 8)
+	w.equal("refusals audited", w.audited("password refused"), 7)
 }
 
 func TestWhatNobodyCanHaveIsRefusedWithoutWork(t *testing.T) {
@@ -76,6 +74,56 @@ func TestWhatNobodyCanHaveIsRefusedWithoutWork(t *testing.T) {
 	}
 	w.equal("what the store was asked", w.store.take(), "")
 	w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(0))
+}
+
+func TestInPublicASignUpThatWaitsIsNotLookedAt(t *testing.T) {
+	w := newWorld(t, public)
+	p, code := w.unverified("grace")
+	w.store.take()
+	for _, login := range []string{p.username, p.email} {
+		hashed := w.hasher.Stats().Done
+		_, err := w.SignIn(login, p.password)
+		w.fails(err, identity.Unauthenticated, wrongCredentials)
+		w.equal("what the store was asked", w.store.take(), "FindCredentials CountFailure")
+		w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
+	}
+	_, err := w.VerifyUser(code)
+	w.ok(err)
+	w.signIn(p)
+}
+
+// The throttle of a login goes on when somebody signs up with it: a guesser cannot tell
+// by it whether there was an account before, nor begin anew.
+func TestASignUpDoesNotResetTheThrottleOfItsLogin(t *testing.T) {
+	for _, exposure := range []func(*identity.Policy){public, mailing} {
+		w := newWorld(t, exposure)
+		w.fail("grace", 10)
+		w.unverified("grace")
+		w.throttled("grace", password, time.Second)
+	}
+}
+
+func TestOfManyGuessesAtASignUpAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
+	w := newWorld(t)
+	p, _ := w.unverified("grace")
+	w.fail(p.username, 9)
+	w.store.before["FindSignUps"] = func() { // others, sent at the same time
+		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
+		w.ok(err)
+		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey))
+	}
+	_, err := w.SignIn(p.username, p.password)
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.throttled(p.username, p.password, 2*time.Second)
+}
+
+func TestALoginIsTakenWithoutTheSpacesAroundIt(t *testing.T) {
+	w := newWorld(t)
+	p, _ := w.verified("grace")
+	for _, login := range []string{" grace", "grace ", "\tGrace\r\n", " " + p.email + " "} {
+		_, err := w.SignIn(login, p.password)
+		w.ok(err)
+	}
 }
 
 func TestThatAnAddressIsNotVerifiedIsToldOnlyToWhoKnowsThePassword(t *testing.T) {
@@ -116,11 +164,10 @@ func (w *world) throttled(login, password string, wait time.Duration) {
 }
 
 func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
-	for _, login := range []string{"grace", "edsger", "barbara", "nobody", "nobody@mail.example"} {
+	for _, login := range []string{"grace", "grace@mail.example", "barbara", "nobody", "nobody@mail.example"} {
 		t.Run(login, func(t *testing.T) {
 			w := newWorld(t)
 			w.verified("grace")
-			w.unverified("edsger")
 			suspended, _ := w.verified("barbara")
 			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 
@@ -138,14 +185,18 @@ func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
 	}
 }
 
-func TestFailuresAreCountedTogetherHoweverAPersonIsNamed(t *testing.T) {
+// Those by the username and those by the address are counted apart: else a stranger
+// could tell which of them are one account's, and whether there is one.
+func TestFailuresAreCountedTogetherHoweverALoginIsWritten(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	for _, login := range []string{"grace", "GRACE", p.email, strings.ToUpper(p.email), "Grace"} {
+	for _, login := range []string{"grace", "GRACE", " grace", "Grace", "gRACE"} {
 		w.fail(login, 2)
 	}
-	w.throttled(p.email, p.password, time.Second)
 	w.throttled(p.username, p.password, time.Second)
+	w.fail(p.email, 5)
+	w.fail(strings.ToUpper(p.email), 5)
+	w.throttled(p.email, p.password, time.Second)
 	_, err := w.SignIn("nobody", "wrong guess") // another name is another matter
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 
@@ -163,14 +214,16 @@ func TestAfterAHundredFailuresTheOwnerGetsInBothWays(t *testing.T) {
 			code, err := w.ForgotPassword(p.email)
 			w.ok(err)
 			p.password = "another of mine"
-			w.ok(w.ResetPassword(code.Text, "", p.password))
+			w.keep(p.password)
+			w.ok(w.service.ResetPassword(from(home), code.Text, "", p.password))
 		} else {
 			w.pass(time.Minute)
+			w.ok(w.signInFrom(home, p.username, p.password))
 		}
-		w.signIn(p) // which forgets the failures
-		_, err := w.SignIn(p.username, "wrong guess")
-		w.fails(err, identity.Unauthenticated, wrongCredentials)
-		w.signIn(p)
+		for range 2 { // the place is familiar now, and what strangers fail at is no matter there
+			w.ok(w.signInFrom(home, p.username, p.password))
+			w.fails(w.signInFrom(home, p.username, "wrong guess"), identity.Unauthenticated, wrongCredentials)
+		}
 	}
 }
 

@@ -9,61 +9,50 @@ import (
 	"unicode/utf8"
 )
 
-// SignUp creates an account, not verified yet, and the code that verifies it.
-// It names every parameter that is wrong, and everything that is taken. In
-// exposure public the answer is the same whoever exists: the owner of the
-// address hears the rest by mail.
+// SignUp keeps a sign-up until its address is proved, and makes the code that proves
+// it. It names every parameter that is wrong. Until then the sign-up holds neither
+// the username nor the address, so in exposure internal only what an account has is
+// taken. In exposure public the answer is the same whatever accounts have: the owner
+// of the address learns the rest by mail.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
-	user, password, wrong := s.newUser(in)
+	n, password, wrong := s.newSignUp(in)
 	if err := wrong.err(); err != nil {
 		return Code{}, err
 	}
-	user.Language = language(ctx)
+	n.Language = language(ctx)
 	// Hashed before anything is known to be taken: both take the same time.
 	var err error
-	if user.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
+	if n.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
+	ctx, e := s.event(ctx, EventSignedUp, n.ID, "")
 	if s.hidesAccounts() {
-		return s.signUpQuietly(ctx, user)
+		if err := s.store.CreateSignUpConcealed(ctx, n, s.newMail(ctx, MailVerification, n.CanonicalEmail)); err != nil {
+			return Code{}, storeFailure(err)
+		}
+		s.tell(ctx, e)
+		return Code{}, nil
 	}
 	text, code := newCode(Verification, s.codeTTL(Verification))
-	ctx, e := s.event(ctx, EventAccountCreated, user.ID, "")
-	created, err := s.store.CreateUser(ctx, user, code)
-	if err != nil {
+	if err := s.store.CreateSignUp(ctx, n, code); err != nil {
 		return Code{}, storeFailure(err)
 	}
 	s.tell(ctx, e)
-	return Code{UserID: created.ID, Text: text, ExpiresIn: code.TTL}, nil
-}
-
-// signUpQuietly creates an account, or none, and only the audit trail and a mail
-// tell which.
-func (s *Service) signUpQuietly(ctx context.Context, user NewUser) (Code, error) {
-	ctx, e := s.event(ctx, EventAccountCreated, user.ID, "")
-	created, err := s.store.CreateUserQuietly(ctx, user, s.newMail(ctx, MailVerification, user.Email, user.CanonicalEmail))
-	if err != nil {
-		return Code{}, storeFailure(err)
-	}
-	if !created {
-		e.Name, e.UserID = EventSignUpRefused, ""
-	}
-	s.tell(ctx, e)
-	return Code{}, nil
+	return Code{UserID: n.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
 // CheckSignUp tells what is wrong with the parameters of a sign-up, for a caller
 // that cannot sign up with them anyway, since some are missing, and who is to
 // hear of the others too.
 func (s *Service) CheckSignUp(in SignUp) []Problem {
-	_, _, p := s.newUser(in)
+	_, _, p := s.newSignUp(in)
 	return p
 }
 
-// newUser checks what a sign-up says and brings it into canonical form. The
+// newSignUp checks what a sign-up says and brings it into canonical form. The
 // password is yet to be hashed.
-func (s *Service) newUser(in SignUp) (u NewUser, password string, p problems) {
-	u = NewUser{
+func (s *Service) newSignUp(in SignUp) (n NewSignUp, password string, p problems) {
+	n = NewSignUp{
 		ID:                newID(),
 		Username:          in.Username,
 		CanonicalUsername: p.check("username", in.Username, canonicalUsername),
@@ -73,8 +62,8 @@ func (s *Service) newUser(in SignUp) (u NewUser, password string, p problems) {
 		LastName:          p.check("last_name", in.LastName, personName),
 	}
 	password = p.check("password", in.Password, s.newPassword(in.Username, in.Email))
-	u.Scope = p.check("scope", in.Scope, s.signUpScope)
-	return u, password, p
+	n.Scope = p.check("scope", in.Scope, s.signUpScope)
+	return n, password, p
 }
 
 // signUpScope gives the scope of a new account. Trusted callers choose freely;
@@ -117,14 +106,15 @@ func (s *Service) newPassword(username, email string) func(password string) (nor
 	}
 }
 
-// NewVerificationCode replaces the code of an account that is not verified yet.
+// NewVerificationCode replaces the code of a sign-up that waits, or of an account
+// whose new address is not proved yet.
 func (s *Service) NewVerificationCode(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Verification, MailVerification)
 }
 
-// ForgotPassword makes a code that sets a new password. An account that is not
-// verified gets one too (using it proves the address), and so does a suspended
-// one (which stays suspended), so that the answer tells nothing of either.
+// ForgotPassword makes a code that sets a new password. A sign-up that waits gets
+// one too (using it proves the address), and so does a suspended account (which
+// stays suspended), so that the answer tells nothing of either.
 func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Recovery, MailRecovery)
 }
@@ -136,16 +126,16 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		return Code{}, err
 	}
 	if s.hidesAccounts() {
-		return s.queueCode(ctx, about, email, canonical)
+		return s.queueCode(ctx, about, canonical)
 	}
 	text, code := newCode(purpose, s.codeTTL(purpose))
 	ctx, e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
-	user, err := s.store.IssueCode(ctx, canonical, code)
+	ownerID, err := s.store.IssueCode(ctx, canonical, code)
 	switch {
 	case err == nil:
-		e.UserID = user.ID
+		e.UserID = ownerID
 		s.tell(ctx, e)
-		return Code{UserID: user.ID, Text: text, ExpiresIn: code.TTL}, nil
+		return Code{UserID: ownerID, Text: text, ExpiresIn: code.TTL}, nil
 	case errors.Is(err, ErrAlreadyVerified):
 		return Code{}, fieldFailure(Conflict, "email", Fault{FieldVerified, "is verified already"})
 	default:
@@ -153,24 +143,95 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 	}
 }
 
-// VerifyUser redeems a verification code: the owner of the address is signed in,
-// and whatever was opened before they proved it ends.
-func (s *Service) VerifyUser(ctx context.Context, code string) (Tokens, error) {
+// Proof is what an owner gives to prove an address.
+type Proof struct {
+	Code string
+	// Password was chosen with the claim that is to be proved. It may be nil if no
+	// other claim waits for the address.
+	Password *string
+	// Username takes the place of the sign-up's, if an account has that by now; nil
+	// leaves it.
+	Username *string
+}
+
+// VerifyUser redeems a verification code: the sign-up becomes an account, or the new
+// address of an account its address, and the owner is signed in. Whatever was opened
+// before ends.
+//
+// The reader of the mailbox may not be the one who chose the password of the sign-up
+// that the code belongs to. So if several wait for the address, the password says
+// which of them is the reader's, and a code alone proves none.
+func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
 	}
-	hash, ok := hashCode(code)
-	if !ok {
-		return Tokens{}, errCode()
+	var (
+		proof ClaimProof
+		p     problems
+		ok    bool
+	)
+	if proof.Code, ok = hashCode(in.Code); !ok {
+		p.add("code", wrongCode)
+	}
+	if in.Username != nil {
+		proof.Username, proof.CanonicalUsername = *in.Username, p.check("username", *in.Username, canonicalUsername)
+	}
+	if err := p.err(); err != nil {
+		return Tokens{}, err
+	}
+	if in.Password != nil {
+		claim, err := s.findClaim(ctx, proof.Code, normalizePassword(*in.Password))
+		if err != nil {
+			return Tokens{}, err
+		}
+		proof.ClaimID, proof.PasswordHash = claim.ID, claim.PasswordHash
 	}
 	n := s.newSession(ctx)
 	ctx, e := s.event(ctx, EventEmailVerified, "", n.ID)
-	user, err := s.store.RedeemVerification(ctx, hash, n)
-	if err != nil {
+	user, err := s.store.RedeemVerification(s.notice(ctx, MailEmailChanged), proof, n)
+	switch {
+	case errors.Is(err, ErrSeveralClaims):
+		return Tokens{}, fieldFailure(Invalid, "password", Fault{FieldRequired, "is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"})
+	case errors.Is(err, ErrStale):
+		return Tokens{}, errNoClaim()
+	case err != nil:
 		return Tokens{}, s.codeFailure(ctx, Verification, SessionRef{}, err)
 	}
 	e.UserID = user.ID
 	s.tell(ctx, e)
 	n.UserID, n.Scope = user.ID, user.Scope
 	return s.firstTokens(n, user)
+}
+
+// findClaim finds the claim that a password was chosen with, among those to the
+// address that a code was sent to.
+func (s *Service) findClaim(ctx context.Context, h CodeHash, password string) (Claim, error) {
+	claims, err := s.store.FindClaims(ctx, h)
+	if err != nil {
+		return Claim{}, s.codeFailure(ctx, Verification, SessionRef{}, err)
+	}
+	claim, ok, err := s.matchClaim(ctx, claims, password)
+	if err == nil && !ok {
+		err = errNoClaim()
+	}
+	return claim, err
+}
+
+// matchClaim finds the first of the claims that has this password.
+func (s *Service) matchClaim(ctx context.Context, claims []Claim, password string) (match Claim, ok bool, err error) {
+	if !isPossiblePassword(password) {
+		return Claim{}, false, nil
+	}
+	for _, claim := range claims {
+		right, _, err := s.hasher.Check(ctx, claim.PasswordHash, password)
+		if err != nil || right {
+			return claim, right, err
+		}
+	}
+	return Claim{}, false, nil
+}
+
+// errNoClaim is the answer to a password that no claim to an address has.
+func errNoClaim() *Error {
+	return fieldFailure(Invalid, "password", Fault{FieldWrong, "is not the one of a sign-up that waits for this address; the code still holds"})
 }

@@ -24,7 +24,7 @@ func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
 		ID: code.UserID, Username: "Grace", Email: "Grace@Mail.Example", FirstName: "Grace", LastName: "Hopper",
 		Scope: "profile email", EmailVerified: true, CreatedAt: start, UpdatedAt: start,
 	})
-	w.equal("accounts audited", w.audited("account created")+w.audited("email verified"), 2)
+	w.equal("sign-ups and proofs audited", w.audited("signed up")+w.audited("email verified"), 2)
 	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(1))
 	w.noMail() // where callers see codes
 }
@@ -51,7 +51,7 @@ func TestASignUpNamesAllThatIsTakenWithoutCase(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			w := newWorld(t)
-			w.unverified("grace")
+			w.verified("grace")
 			in := signUpOf(c.username)
 			in.Email = c.email
 			_, err := w.SignUp(in)
@@ -183,7 +183,7 @@ func TestAVerificationCodeHoldsOnceForADayAndOnlyTheLast(t *testing.T) {
 	w := newWorld(t)
 	p, code := w.unverified("grace")
 	for _, other := range []string{
-		"", strings.ToLower(code), " " + code, code + " ", code[:25], code + "A", "%", "_", "null", "0", strings.Repeat("A", 26), strings.Repeat("%", 26),
+		"", code[:25], code + "A", "%", "_", "null", "0", strings.Repeat("A", 26), strings.Repeat("%", 26), code + "." + strings.Repeat(" ", 500),
 	} {
 		_, err := w.VerifyUser(other)
 		w.fails(err, identity.Invalid, wrongCode)
@@ -246,13 +246,159 @@ func TestAnUnknownAddressIsToldWhereCallersAreTrusted(t *testing.T) {
 	}
 }
 
-func TestASuspendedAccountIsNotVerifiedAndItsCodeStillHolds(t *testing.T) {
+func TestASuspensionThatIsLiftedGivesNothingBack(t *testing.T) {
+	w := newWorld(t, rotating)
+	p, tokens := w.verified("grace")
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	change, err := w.RequestEmailChange(tokens.AccessToken, "")
+	w.ok(err)
+	for _, suspended := range []bool{true, false} {
+		w.ok(w.memory.Suspend(t.Context(), p.id, suspended))
+		w.equal("the session is alive:", w.alive(tokens), false)
+		_, err = w.Renew(tokens.RefreshToken)
+		w.equal("the kind", identity.KindOf(err), identity.Unauthenticated)
+		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
+	}
+	_, err = w.ChangeEmail(w.signIn(p).AccessToken, change.Text, "new@mail.example")
+	w.fails(err, identity.Invalid, wrongCode)
+}
+
+// People type codes, and paste them with what stands around them.
+func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
+	for _, write := range []func(string) string{
+		strings.ToLower,
+		func(code string) string { return "  " + code + "\r\n" },
+		func(code string) string {
+			return code[:5] + "-" + code[5:10] + "-" + code[10:15] + "-" + code[15:20] + "-" + code[20:]
+		},
+		func(code string) string { return strings.Join(strings.Split(code, ""), " ") },
+		func(code string) string {
+			return code[:13] + "\u2011" + code[13:20] + "\u00a0" + strings.ToLower(code[20:]) + "\u200b"
+		},
+	} {
+		w := newWorld(t)
+		p, code := w.unverified("grace")
+		w.keep(write(code))
+		tokens, err := w.VerifyUser(write(code))
+		w.ok(err)
+		recovery, err := w.ForgotPassword(p.email)
+		w.ok(err)
+		change, err := w.RequestEmailChange(tokens.AccessToken, "")
+		w.ok(err)
+		_, err = w.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example")
+		w.ok(err)
+		w.fails(w.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // which the change has ended
+		recovery, err = w.ForgotPassword(p.email)
+		w.ok(err)
+		w.ok(w.ResetPassword(write(recovery.Text), "", another))
+	}
+}
+
+// A mailbox has one master: a stranger has signed up with an owner's address, before
+// them or after.
+func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
+	for _, exposure := range []func(*identity.Policy){public, func(*identity.Policy) {}} {
+		for _, strangerFirst := range []bool{true, false} {
+			w := newWorld(t, exposure)
+			codes := map[string]string{}
+			signUp := func(name, secret string) {
+				in := signUpOf(name)
+				in.Email, in.Password = "owner@mail.example", secret
+				code, err := w.SignUp(in)
+				w.ok(err)
+				if code.Text == "" {
+					code.Text = w.mail().Code
+				}
+				codes[name] = code.Text
+			}
+			const theirs = "the stranger's choice"
+			names := []string{"mallory", "owner"}
+			if !strangerFirst {
+				names = []string{"owner", "mallory"}
+			}
+			for _, name := range names {
+				signUp(name, map[string]string{"owner": password, "mallory": theirs}[name])
+			}
+			for _, code := range codes {
+				_, err := w.VerifyUser(code)
+				w.fails(err, identity.Invalid, passwordNeeded)
+				_, err = w.Prove(code, "neither of the two")
+				w.fails(err, identity.Invalid, wrongClaim)
+				_, err = w.Prove(code, "")
+				w.fails(err, identity.Invalid, wrongClaim)
+			}
+			tokens, err := w.Prove(codes[names[0]], password) // either will do
+			w.ok(err)
+			u, err := w.Profile(tokens.AccessToken)
+			w.ok(err)
+			w.equal("whose account it is", u.Username, "owner")
+			for _, code := range codes {
+				_, err := w.Prove(code, theirs)
+				w.fails(err, identity.Invalid, wrongCode)
+			}
+			for _, login := range []string{"owner@mail.example", "mallory", "owner"} {
+				_, err := w.SignIn(login, theirs)
+				w.fails(err, identity.Unauthenticated, wrongCredentials)
+			}
+			_, err = w.SignIn("owner@mail.example", password)
+			w.ok(err)
+		}
+	}
+}
+
+func TestASignUpThatIsMadeTwiceIsProvedByEitherMail(t *testing.T) {
+	w := newWorld(t, public)
+	_, first := w.unverified("grace")
+	_, second := w.unverified("grace")
+	_, err := w.VerifyUser(second)
+	w.fails(err, identity.Invalid, passwordNeeded)
+	_, err = w.Prove(first, password)
+	w.ok(err)
+	_, err = w.SignIn("grace", password)
+	w.ok(err)
+}
+
+func TestAUsernameThatWasTakenMeanwhileIsChosenAnewWithTheSameCode(t *testing.T) {
+	for _, exposure := range []func(*identity.Policy){public, func(*identity.Policy) {}} {
+		w := newWorld(t, exposure)
+		in := signUpOf("grace")
+		in.Email = "other@mail.example"
+		code, err := w.SignUp(in)
+		w.ok(err)
+		if code.Text == "" {
+			code.Text = w.mail().Code
+		}
+		w.verified("grace")
+		for range 2 {
+			_, err = w.VerifyUser(code.Text)
+			w.fails(err, identity.Conflict, "username: is taken")
+		}
+		bad, taken, free := "a b", "GRACE", "Grace2"
+		w.keep(free)
+		_, err = w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &bad})
+		w.fails(err, identity.Invalid, "username: may hold only letters (a-z), digits, '.', '_' and '-'")
+		_, err = w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &taken})
+		w.fails(err, identity.Conflict, "username: is taken")
+		tokens, err := w.tokens(w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &free}))
+		w.ok(err)
+		u, err := w.Profile(tokens.AccessToken)
+		w.ok(err)
+		w.equal("the username", u.Username, free)
+	}
+}
+
+func TestARecoveryOfASignUpMakesAnAccountOfItsReaders(t *testing.T) {
 	w := newWorld(t)
 	p, code := w.unverified("grace")
-	w.ok(w.memory.Suspend(t.Context(), p.id, true))
-	_, err := w.VerifyUser(code)
-	w.fails(err, identity.Forbidden, "the account is suspended")
-	w.ok(w.memory.Suspend(t.Context(), p.id, false))
-	_, err = w.VerifyUser(code)
+	recovery, err := w.ForgotPassword(p.email)
 	w.ok(err)
+	w.equal("whose code it is", recovery.UserID, p.id)
+	w.ok(w.ResetPassword(recovery.Text, p.id, another))
+	_, err = w.SignIn(p.username, p.password)
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.VerifyUser(code)
+	w.fails(err, identity.Invalid, wrongCode)
+	p.password = another
+	w.signIn(p)
 }

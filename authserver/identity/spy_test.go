@@ -45,14 +45,24 @@ func (s *spy) rescope(session identity.Session) identity.Session {
 	return session
 }
 
-func (s *spy) CreateUser(ctx context.Context, u identity.NewUser, c identity.NewCode) (identity.User, error) {
-	s.note("CreateUser")
-	return s.Store.CreateUser(ctx, u, c)
+func (s *spy) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
+	s.note("CreateSignUp")
+	return s.Store.CreateSignUp(ctx, n, c)
 }
 
-func (s *spy) CreateUserQuietly(ctx context.Context, u identity.NewUser, m identity.NewMail) (bool, error) {
-	s.note("CreateUserQuietly")
-	return s.Store.CreateUserQuietly(ctx, u, m)
+func (s *spy) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
+	s.note("CreateSignUpConcealed")
+	return s.Store.CreateSignUpConcealed(ctx, n, m)
+}
+
+func (s *spy) FindSignUps(ctx context.Context, l identity.Login) ([]identity.Claim, error) {
+	s.note("FindSignUps")
+	return s.Store.FindSignUps(ctx, l)
+}
+
+func (s *spy) FindClaims(ctx context.Context, h identity.CodeHash) ([]identity.Claim, error) {
+	s.note("FindClaims")
+	return s.Store.FindClaims(ctx, h)
 }
 
 func (s *spy) FindCredentials(ctx context.Context, l identity.Login) (identity.Credentials, error) {
@@ -90,34 +100,34 @@ func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash
 	return s.Store.ChangePassword(ctx, r, oldHash, newHash)
 }
 
-func (s *spy) IssueCode(ctx context.Context, email string, c identity.NewCode) (identity.User, error) {
+func (s *spy) IssueCode(ctx context.Context, email string, c identity.NewCode) (string, error) {
 	s.note("IssueCode")
 	return s.Store.IssueCode(ctx, email, c)
 }
 
-func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c identity.NewCode) (identity.User, error) {
+func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c identity.NewCode) error {
 	s.note("IssueEmailChange")
 	return s.Store.IssueEmailChange(ctx, r, c)
 }
 
-func (s *spy) RedeemVerification(ctx context.Context, h identity.CodeHash, n identity.NewSession) (identity.User, error) {
+func (s *spy) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession) (identity.User, error) {
 	s.note("RedeemVerification")
-	return s.Store.RedeemVerification(ctx, h, n)
+	return s.Store.RedeemVerification(ctx, p, n)
 }
 
-func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.Credentials, error) {
+func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.Claim, error) {
 	s.note("FindRecovery")
 	return s.Store.FindRecovery(ctx, h)
 }
 
-func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, userID, newHash string, from identity.Place) error {
+func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Place) error {
 	s.note("RedeemRecovery")
-	return s.Store.RedeemRecovery(ctx, h, userID, newHash, from)
+	return s.Store.RedeemRecovery(ctx, h, owner, newHash, from)
 }
 
-func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, h identity.CodeHash, email, canonical string) (identity.User, error) {
+func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, e identity.EmailRedemption) (identity.User, error) {
 	s.note("RedeemEmailChange")
-	return s.Store.RedeemEmailChange(ctx, r, h, email, canonical)
+	return s.Store.RedeemEmailChange(ctx, r, e)
 }
 
 func (s *spy) OpenSession(ctx context.Context, n identity.NewSession) error {

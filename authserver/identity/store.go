@@ -18,9 +18,10 @@ import (
 // no user, it is the one whom the call has found. A method that changes nothing
 // records nothing. What is recorded outlives the user.
 //
-// Likewise, where ctx has a Notice (NoticeOf), ChangePassword, RedeemRecovery and
-// RedeemEmailChange put it into the outbox, in the statement that makes the change.
-// It goes to the address that the account had before, in the account's language.
+// Likewise, where ctx has a Notice (NoticeOf), ChangePassword, RedeemRecovery,
+// RedeemEmailChange and RedeemVerification put it into the outbox, in the statement
+// that changes an account. It goes to the proved address that the account had before,
+// in the account's language. What a sign-up becomes has no notice.
 //
 // The contract is executable: identitytest.TestStore runs against every Store.
 type Store interface {
@@ -36,23 +37,26 @@ type Store interface {
 }
 
 type accountStore interface {
-	// CreateUser inserts the user, not verified, and a code for them.
-	// It returns *TakenError, which names all that is taken, where another
-	// account has the same canonical username or email.
-	CreateUser(ctx context.Context, u NewUser, c NewCode) (User, error)
+	// CreateSignUp keeps a sign-up, which waits for the proof of its address, and its
+	// code. Any number of them may wait for one username or address: a sign-up holds
+	// neither. It returns *TakenError, which names all that is taken, if an account
+	// has the same canonical username or email.
+	CreateSignUp(ctx context.Context, n NewSignUp, c NewCode) error
 
-	// CreateUserQuietly inserts the user, not verified, where nobody has their
-	// canonical username or email, and in either case a mail, where the limit of its
-	// recipient allows one. It is one statement, and does the same work in either
-	// case; created is for the audit trail alone. Where it inserts nobody, an event
-	// of ctx is recorded as EventSignUpRefused, and as nobody's.
-	CreateUserQuietly(ctx context.Context, u NewUser, m NewMail) (created bool, err error)
+	// CreateSignUpConcealed keeps a sign-up, whatever accounts have, and puts a mail
+	// into the outbox. It is one statement, and does the same work in every case.
+	CreateSignUpConcealed(ctx context.Context, n NewSignUp, m NewMail) error
+
+	// FindSignUps reads the sign-ups that wait under this canonical username or
+	// email, the newest first and at most MaxClaims of them.
+	FindSignUps(ctx context.Context, login Login) ([]Claim, error)
 
 	// FindCredentials reads what a sign-in needs, in one statement: the account
-	// that has this canonical username or email (Found is false where there is
-	// none) and the failures counted against it, or against the login itself
-	// where there is no account. Those of an account are counted apart for each
-	// place that is familiar to it, and together for all others.
+	// that has this canonical username or email (Found is false if there is none),
+	// and the failures counted against it. Those from a place that is familiar to the
+	// account are counted for that place; all others are counted for strangers. Either
+	// way they are counted for the login as it was given, so that they are the same
+	// whether or not an account has it, and do not show which logins are one account's.
 	FindCredentials(ctx context.Context, login Login) (Credentials, error)
 
 	// CountFailure adds one failed password to those counted under key.
@@ -70,7 +74,7 @@ type accountStore interface {
 	FindUser(ctx context.Context, s SessionRef) (User, error)
 
 	// FindPassword reads what a change of password needs, for the user of a
-	// live session. Failures are counted as FindCredentials has them. ErrNoSession.
+	// live session. Failures are those of FindCredentials for its username. ErrNoSession.
 	FindPassword(ctx context.Context, s SessionRef, from Place) (Credentials, error)
 
 	// ChangePassword replaces oldHash by newHash for the user of a live session,
@@ -81,47 +85,70 @@ type accountStore interface {
 }
 
 type codeStore interface {
-	// IssueCode makes c the only live code of its purpose for the account that
-	// has this canonical email. ErrNoUser; and ErrAlreadyVerified for the
-	// purpose Verification where the email is verified.
-	IssueCode(ctx context.Context, canonicalEmail string, c NewCode) (User, error)
+	// IssueCode makes c, of purpose Verification or Recovery, the only live code of
+	// its purpose for what it belongs to, and returns the id of that:
+	//
+	//	Recovery      the account that has this canonical email; if there is none, the
+	//	              newest sign-up that waits for it
+	//	Verification  the newest claim to the address (see Claim); ErrAlreadyVerified if
+	//	              an account has it
+	//
+	// ErrNoUser if there is neither.
+	IssueCode(ctx context.Context, canonicalEmail string, c NewCode) (ownerID string, err error)
 
 	// IssueEmailChange makes c the only live EmailChange code of the user of a
-	// live session. Where c.Target is not empty and another account has that
+	// live session. If c.Target is not empty and another account has that
 	// address, it returns *TakenError. ErrNoSession.
-	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode) (User, error)
+	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode) error
 
-	// RedeemVerification uses up a Verification code: its user's email becomes
-	// verified, every session that was opened before ends, their other codes
-	// are removed, and the session n is opened; n.From becomes familiar. Of any
-	// number of calls at once one succeeds. ErrNoCode; ErrSuspended, and then the code still holds.
-	RedeemVerification(ctx context.Context, h CodeHash, n NewSession) (User, error)
+	// FindClaims reads the claims to the address that a live Verification code was
+	// sent to: first the one that the code belongs to, then the newest others, at
+	// most MaxClaims in all. It does not use the code up. ErrNoCode.
+	FindClaims(ctx context.Context, h CodeHash) ([]Claim, error)
 
-	// FindRecovery reads whom a live Recovery code belongs to, without using it
-	// up. ErrNoCode.
-	FindRecovery(ctx context.Context, h CodeHash) (Credentials, error)
+	// RedeemVerification uses up a Verification code and proves a claim to the address
+	// that it was sent to: a sign-up becomes an account, with its id; the unproved
+	// address of an account becomes its address. All sign-ups that wait for the
+	// address go, every session that the account had ends, its other codes are
+	// removed, and the session n is opened; n.From becomes familiar. Of any number of
+	// calls at once for one address one succeeds.
+	//
+	// ErrNoCode; ErrSeveralClaims if p.ClaimID is empty and the claim of the code is
+	// not the only one; ErrStale if the claim is gone or has another password hash
+	// than p.PasswordHash; ErrSuspended; *TakenError if an account has the username.
+	// The code still holds after all of these.
+	RedeemVerification(ctx context.Context, p ClaimProof, n NewSession) (User, error)
 
-	// RedeemRecovery uses up a Recovery code of the user userID: newHash becomes
-	// their password, their email is verified (they read it), and every session,
-	// code and counted failure of theirs goes; from becomes familiar. A suspended
-	// account stays suspended. Of any number of calls at once one succeeds.
-	// ErrNoCode.
-	RedeemRecovery(ctx context.Context, h CodeHash, userID, newHash string, from Place) error
+	// FindRecovery reads what a live Recovery code belongs to, an account or a
+	// sign-up, without using it up. ErrNoCode.
+	FindRecovery(ctx context.Context, h CodeHash) (Claim, error)
 
-	// RedeemEmailChange uses up an EmailChange code of the user of a live
-	// session: email becomes their address, verified where the code was made
-	// for this very address, and every other code of theirs is removed.
-	// ErrNoSession; ErrNoCode, also where the code is another user's or another
-	// address's, and then it still holds; *TakenError, likewise.
-	RedeemEmailChange(ctx context.Context, s SessionRef, h CodeHash, email, canonicalEmail string) (User, error)
+	// RedeemRecovery uses up the Recovery code of an account or sign-up, owner: newHash
+	// becomes its password, and every session, code and counted failure of it goes;
+	// from becomes familiar. A sign-up becomes an account, as with
+	// RedeemVerification, for its owner has read the mail. A suspended account stays
+	// suspended. Of any number of calls at once one succeeds. ErrNoCode; *TakenError
+	// if another account has the username of a sign-up, and then the code still holds.
+	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Place) error
+
+	// RedeemEmailChange uses up an EmailChange code of the user of a live session,
+	// and removes every other code of theirs. If the code was made for this very
+	// address, or it is the account's already, it becomes their address, proved.
+	// Otherwise it is kept beside that one, unproved, and holds nothing: sign-in and
+	// recovery still go by the address that was proved.
+	//
+	// ErrNoSession; ErrNoCode, also if the code is another user's or another
+	// address's, and then it still holds; *TakenError, likewise, if another account
+	// has an address that is to be proved, or, with refuseTaken, any address.
+	RedeemEmailChange(ctx context.Context, s SessionRef, e EmailRedemption) (User, error)
 }
 
 type sessionStore interface {
 	// OpenSession inserts a session, in one statement, if the account is still
 	// as its Credentials were read: the same password hash, not suspended, and
-	// not failed at by others meanwhile (n.Failures). It forgets the failures
-	// counted under n.ThrottleKey and no others, for an attack from elsewhere goes
-	// on. It stores n.Rehash where that is not empty, and removes the oldest
+	// not failed at by others meanwhile (n.Failures). With n.Forgive it forgets the
+	// failures counted under n.ThrottleKey. It stores n.Rehash where that is not
+	// empty, and removes the oldest
 	// sessions of the user beyond n.Keep. n.From, where it is known, becomes
 	// familiar; of more than FamiliarPlaces those seen last stay so. ErrStale where
 	// the account has changed.
@@ -155,34 +182,41 @@ type sessionStore interface {
 // mailStore is the outbox. What is in it refers to accounts and sessions, and
 // outlives them.
 type mailStore interface {
-	// QueueMail puts a mail into the outbox, in one statement, where the limit of
-	// its recipient allows one more; where it does not, that is no error. It looks
-	// nobody up.
+	// QueueMail puts a mail into the outbox, in one statement, unless the same mail is
+	// there that no sender has taken yet: that one will do. It looks nobody up.
 	QueueMail(ctx context.Context, m NewMail) error
 
-	// QueueEmailChange does the same for the user of a live session. Where m.To is
+	// QueueEmailChange does the same for the user of a live session. If m.To is
 	// empty, the recipient is the user at their own address. ErrNoSession.
 	QueueEmailChange(ctx context.Context, s SessionRef, m NewMail) error
 
 	// TakeMail takes the mail that is due longest and that no other call is taking;
-	// ok is false where there is none. The mail is due again after the lease. Then
+	// ok is false if there is none. The mail is due again after the lease. Then
 	// it finds out who is to be told what, in the same transaction:
 	//
-	//	MailVerification, of a sign-up that made an account: a code, if that account
-	//	still has this address, and it is not verified
-	//	MailVerification, of a sign-up that made none: MailEmailTaken, if an account
-	//	has the address; else MailUsernameTaken
-	//	MailVerification, MailRecovery: a code for the account that has the address;
-	//	for MailVerification if it is not verified
+	//	MailVerification, of a sign-up: MailEmailTaken, if an account has the address;
+	//	else a code for that sign-up
+	//	MailVerification, MailRecovery: a code, as IssueCode has it
 	//	MailEmailChange: a code for that address, or for any, if the session that
-	//	asked is alive; MailEmailTaken, if another account has the address
+	//	asked is alive; if another account has the address, the code is made all the
+	//	same, so that the one before is void either way, but MailEmailTaken is what is
+	//	sent, and nobody gets the code
 	//	all others: as they are
 	//
-	// A mail that tells nobody anything is removed, and the next one taken. A code
-	// takes the place of the account's former one, and is only ever sent to the
-	// address that the account has when the code is stored, or that the code is for.
-	// A mail to an account is in its language, where it has one.
+	// A mail that has nothing to say is removed, and the next one taken. A code
+	// takes the place of the former one, and is only ever sent to the address that
+	// it proves. A mail to an account is in its language, if it has one.
+	//
+	// A mail that somebody asked for counts against t.Limit of its recipient and of
+	// what it says, once; that for a change of address, of the account that asked too,
+	// so that nobody uses up what another has. If that allows no more, the mail is removed, no code is
+	// made, an event of ctx is recorded, and what is returned has Withheld set. An
+	// event of the code is in the ctx that t.Issue returns.
 	TakeMail(ctx context.Context, t MailTake) (m TakenMail, ok bool, err error)
+
+	// GiveUpMail removes a mail that was not sent, and gives back what it counted
+	// against limit. It does nothing, as the next three, if the mail was taken anew.
+	GiveUpMail(ctx context.Context, ref MailRef, limit Rate) error
 
 	// RemoveMail, PostponeMail and ReturnMail end a taking: the mail is gone; due
 	// again after a while; due at once, and the attempt does not count. They do
@@ -207,6 +241,41 @@ type limitStore interface {
 // FamiliarPlaces is how many familiar places an account may have.
 const FamiliarPlaces = 20
 
+// MaxClaims is how many claims to one address a password is compared with. It
+// bounds the work of a verification; the claim that the code belongs to is always
+// among them, so that no number of strangers' sign-ups keeps it out.
+const MaxClaims = 10
+
+// Claim is what waits for the proof of an address: a sign-up, or an account that
+// has changed to it. A code of purpose Recovery belongs to one too.
+type Claim struct {
+	ID           string // of the sign-up, and so of the account that it becomes; or of the account
+	IsSignUp     bool
+	Username     string
+	Email        string
+	PasswordHash string
+}
+
+// ClaimProof says which claim a Verification code proves.
+type ClaimProof struct {
+	Code CodeHash
+	// ClaimID is empty if the code came alone: it proves the claim that it belongs to.
+	ClaimID      string
+	PasswordHash string // of the claim, as the password was compared with; with ClaimID
+
+	// A username that was chosen in place of the sign-up's; empty: that one.
+	Username          string
+	CanonicalUsername string
+}
+
+// EmailRedemption is what an EmailChange code is used for.
+type EmailRedemption struct {
+	Code           CodeHash
+	Email          string // as given
+	CanonicalEmail string
+	RefuseTaken    bool // an address that another account has, even if it is not to be proved
+}
+
 // Login is what someone signs in with, which is one of the two, and from where.
 type Login struct {
 	CanonicalUsername string
@@ -214,8 +283,8 @@ type Login struct {
 	From              Place
 }
 
-// NewUser is an account to be created.
-type NewUser struct {
+// NewSignUp is a sign-up to be kept. Its ID becomes the account's.
+type NewSignUp struct {
 	ID                string
 	Username          string
 	CanonicalUsername string
@@ -265,18 +334,18 @@ type Credentials struct {
 	Activated    bool // the email was verified at least once
 	Suspended    bool
 	ThrottleKey  ThrottleKey // what failures are counted under, for known and unknown alike
+	Familiar     bool        // the key is of a place that is familiar to the account
 	Failures     int         // wrong passwords since the last right one
 	SinceFailure time.Duration
 }
 
-// ThrottleKey names what wrong passwords are counted against: an account, for all
-// strangers together; an account and a place that is familiar to it; or a login
-// that no account has. It is a digest, so that the table tells nobody
-// which names were tried, and its rows have one size.
+// ThrottleKey names what wrong passwords are counted against: a login, for all
+// strangers together, or for a place that is familiar to its account. It is a digest,
+// so that the table does not show which names were tried, and its rows have one size.
 type ThrottleKey [32]byte
 
 // NewSession is a session to be opened. RedeemVerification takes the user and
-// the scope from the code's owner and ignores UserID and Scope.
+// the scope from the claim and ignores UserID and Scope.
 type NewSession struct {
 	ID       string
 	UserID   string
@@ -295,7 +364,8 @@ type NewSession struct {
 	// For OpenSession alone:
 	PasswordHash string      // as it was read
 	Rehash       string      // the same password at the current cost; empty: leave it
-	ThrottleKey  ThrottleKey // whose failures are forgotten
+	ThrottleKey  ThrottleKey // as it was read
+	Forgive      bool        // forget its failures
 	Failures     int         // as they were read; more by now, and at FailureLimit: ErrStale
 	FailureLimit int
 }
@@ -344,6 +414,7 @@ var (
 	ErrNoSession       = storeError("no such session, or it has ended")
 	ErrAlreadyVerified = storeError("the email address is verified already")
 	ErrSuspended       = storeError("the account is suspended")
+	ErrSeveralClaims   = storeError("several sign-ups wait for the proof of this address")
 	ErrStale           = storeError("the account has changed since it was read")
 )
 

@@ -255,7 +255,13 @@ func (w *world) Renew(refresh string) (identity.Tokens, error) {
 }
 
 func (w *world) VerifyUser(code string) (identity.Tokens, error) {
-	return w.tokens(w.service.VerifyUser(w.Context(), code))
+	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code}))
+}
+
+// Prove verifies with the password that was chosen at sign-up.
+func (w *world) Prove(code, password string) (identity.Tokens, error) {
+	w.keep(password)
+	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code, Password: &password}))
 }
 
 func (w *world) tokens(t identity.Tokens, err error) (identity.Tokens, error) {
@@ -320,8 +326,8 @@ func signUpOf(username string) identity.SignUp {
 	}
 }
 
-// unverified makes an account whose address is not verified, and gives the code
-// that verifies it, however it left.
+// unverified signs somebody up, and gives the code that verifies the address, however
+// it left.
 func (w *world) unverified(username string) (person, string) {
 	w.Helper()
 	in := signUpOf(username)
@@ -330,9 +336,9 @@ func (w *world) unverified(username string) (person, string) {
 	if w.policy.Exposure == identity.ExposurePublic {
 		code.Text = w.mail().Code
 	}
-	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)})
+	waiting, err := w.memory.FindSignUps(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)})
 	w.ok(err)
-	return person{c.User.ID, username, in.Email, in.Password}, code.Text
+	return person{waiting[0].ID, username, in.Email, in.Password}, code.Text
 }
 
 // verified makes an account that has a session.
@@ -400,6 +406,8 @@ const (
 	wrongToken       = "the token is invalid, expired or revoked"
 	wrongCode        = "code: is invalid, expired or used already"
 	wrongOld         = "old_password: is wrong"
+	passwordNeeded   = "password: is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"
+	wrongClaim       = "password: is not the one of a sign-up that waits for this address; the code still holds"
 	samePassword     = "password: must differ from the old one"
 	notVerified      = "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one"
 	tooManyWrong     = "too many wrong passwords; try again later"

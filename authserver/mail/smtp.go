@@ -157,7 +157,12 @@ func (l *smtpLine) Send(ctx context.Context, m identity.Message, letter Letter) 
 	defer l.rest()
 	l.stopTimer()
 
+	// The recipient is the text that accounts are compared by, and no folding of it:
+	// mail that went elsewhere would prove an address to someone else.
 	to, err := asciiAddress(m.To)
+	if err == nil && to != m.To {
+		err = errors.New("it is not in canonical form")
+	}
 	if err != nil {
 		return &MailError{Carrier: l.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
 	}

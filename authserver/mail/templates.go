@@ -32,7 +32,7 @@ const maxTemplate = 256 << 10
 // purposes are those that there are templates for.
 var purposes = []identity.MessagePurpose{
 	identity.MailVerification, identity.MailRecovery, identity.MailEmailChange,
-	identity.MailEmailTaken, identity.MailUsernameTaken,
+	identity.MailEmailTaken,
 	identity.MailPasswordChanged, identity.MailEmailChanged,
 }
 

@@ -9,69 +9,100 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
-// newUserArgs are the ten columns of a new user, as both ways to make one name them.
-func newUserArgs(n identity.NewUser, more ...any) []any {
+// insertSignUp keeps a sign-up, with what its values are and come from after it, and
+// signUpArgs are the first ten parameters.
+const (
+	insertSignUp = `INSERT INTO signups (id, username, canonical_username, email, canonical_email,
+				first_name, last_name, scope, password_hash, language)
+			SELECT $1, $2, $3::text, $4, $5::text, $6, $7, $8, $9, $10`
+)
+
+func signUpArgs(n identity.NewSignUp, more ...any) []any {
 	return append([]any{
 		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
 		n.FirstName, n.LastName, n.Scope, n.PasswordHash, n.Language,
 	}, more...)
 }
 
-// CreateUser implements identity.Store. The unique indexes decide the races;
-// who loses one hears of all that is taken.
-func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.NewCode) (identity.User, error) {
+// CreateSignUp implements identity.Store. An account that is made meanwhile is no
+// harm: what is taken is decided when the sign-up is proved.
+func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
 	const sql = `
-		WITH u AS (
-			INSERT INTO users (id, username, canonical_username, email, canonical_email,
-				first_name, last_name, scope, password_hash, language)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-			RETURNING id, username, email, first_name, last_name, scope,
-				email_verified_at, language, created_at, updated_at
+		WITH taken AS (
+			SELECT EXISTS (SELECT FROM users WHERE canonical_username = $3::text) AS username,
+				EXISTS (SELECT FROM users WHERE canonical_email = $5::text) AS email
+		), waiting AS (
+			` + insertSignUp + ` FROM taken WHERE NOT (taken.username OR taken.email)
+			RETURNING id
 		), code AS (
-			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
-			SELECT $11, u.id, $12, $13, now() + $14 FROM u
+			INSERT INTO codes (hash, signup_id, purpose, expires_at)
+			SELECT $11, waiting.id, $12, now() + $13 FROM waiting
 		), audited AS (
-			` + insertEvent + `u, jsonb_to_record($15::jsonb)` + asEvent + `
+			` + insertEvent + `waiting, jsonb_to_record($14::jsonb)` + asEvent + `
 		)
-		SELECT ` + userColumns + ` FROM u`
-	var created identity.User
-	err := s.query(ctx, onlyOnce, into(userPlaces(&created)...), sql,
-		newUserArgs(n, c.Hash[:], c.Purpose, c.Target, c.TTL, eventArg(ctx))...)
-	if isViolation(err, usernameKey) || isViolation(err, emailKey) {
-		return identity.User{}, s.findTaken(ctx, err, n)
+		SELECT username, email FROM taken`
+	var taken identity.TakenError
+	err := s.query(ctx, onlyOnce, into(&taken.Username, &taken.Email), sql,
+		signUpArgs(n, c.Hash[:], c.Purpose, c.TTL, eventArg(ctx))...)
+	if err == nil && taken != (identity.TakenError{}) {
+		return &taken
 	}
-	return created, err
+	return err
 }
 
-// findTaken looks up what else is taken, for PostgreSQL stops at the first.
-func (s *Store) findTaken(ctx context.Context, violation error, n identity.NewUser) error {
+// CreateSignUpConcealed implements identity.Store.
+func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
 	const sql = `
-		SELECT EXISTS (SELECT FROM users WHERE canonical_username = $1),
-		       EXISTS (SELECT FROM users WHERE canonical_email = $2)`
-	var taken identity.TakenError
-	err := s.query(ctx, repeatable, into(&taken.Username, &taken.Email), sql, n.CanonicalUsername, n.CanonicalEmail)
-	if err != nil {
+		WITH waiting AS (
+			` + insertSignUp + `
+			RETURNING id
+		), queued AS (
+			INSERT INTO mails (purpose, recipient, canonical_recipient, signup_id, username, language)
+			SELECT $11, $12, $12, waiting.id, $2, $13 FROM waiting
+		)
+		` + insertEvent + `waiting, jsonb_to_record($14::jsonb)` + asEvent
+	return s.exec(ctx, onlyOnce, sql, signUpArgs(n, m.Purpose, m.To, m.Language, eventArg(ctx))...)
+}
+
+// claimColumns are what an identity.Claim is made of, of a sign-up that is called w.
+const claimColumns = `w.id::text, true, w.username, w.email, w.password_hash`
+
+func claimOf(row pgx.CollectableRow) (c identity.Claim, err error) {
+	return c, row.Scan(&c.ID, &c.IsSignUp, &c.Username, &c.Email, &c.PasswordHash)
+}
+
+// findClaims runs a query for identity.Claims.
+func (s *Store) findClaims(ctx context.Context, sql string, args ...any) (found []identity.Claim, err error) {
+	err = s.queryAll(ctx, repeatable, func(rows pgx.Rows) (err error) {
+		found, err = pgx.CollectRows(rows, claimOf)
 		return err
+	}, sql, args...)
+	return found, err
+}
+
+// FindSignUps implements identity.Store.
+func (s *Store) FindSignUps(ctx context.Context, login identity.Login) ([]identity.Claim, error) {
+	const (
+		find  = `SELECT ` + claimColumns + ` FROM signups w WHERE `
+		first = ` = $1 ORDER BY w.created_at DESC LIMIT $2`
+	)
+	if login.CanonicalEmail != "" {
+		return s.findClaims(ctx, find+`w.canonical_email`+first, login.CanonicalEmail, identity.MaxClaims)
 	}
-	// The other account may be gone again by now; the answer stays.
-	taken.Username = taken.Username || isViolation(violation, usernameKey)
-	taken.Email = taken.Email || isViolation(violation, emailKey)
-	return &taken
+	return s.findClaims(ctx, find+`w.canonical_username`+first, login.CanonicalUsername, identity.MaxClaims)
 }
 
 // FindCredentials implements identity.Store.
 func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (identity.Credentials, error) {
 	// The key of the throttle is made here, so that one statement finds the
-	// failures of whoever the login turns out to be.
+	// failures, and does the same work whether or not an account has the login.
 	const (
 		find = `SELECT ` + credentialColumns + `
 			FROM (SELECT $1::text COLLATE "C" AS canonical) login
 			CROSS JOIN (SELECT $2::text AS place) client
 			LEFT JOIN users u ON `
 		count = ` = login.canonical
-			CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL AND NOT ` + isFamiliar + `
-				THEN sha256(convert_to('name:' || login.canonical, 'UTF8'))
-				ELSE ` + accountThrottle + ` END AS key) k
+			CROSS JOIN LATERAL ` + throttleKey + `login.canonical` + asThrottleKey + `
 			LEFT JOIN throttles t ON t.key = k.key`
 		byUsername = find + `u.canonical_username` + count
 		byEmail    = find + `u.canonical_email` + count
@@ -143,7 +174,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 		SELECT ` + credentialColumns + `
 		FROM sessions s, users u
 		CROSS JOIN (SELECT $4::text AS place) client
-		CROSS JOIN LATERAL (SELECT ` + accountThrottle + ` AS key) k
+		CROSS JOIN LATERAL ` + throttleKey + `u.canonical_username` + asThrottleKey + `
 		LEFT JOIN throttles t ON t.key = k.key
 		WHERE ` + isLive
 	c, err := s.findCredentials(ctx, sql, refArgs(ref, from)...)
@@ -155,11 +186,11 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	const sql = `
 		WITH changed AS (
-			DELETE FROM users u WHERE u.id = $1 RETURNING u.id, ` + userThrottle + ` AS throttle
+			DELETE FROM users u WHERE u.id = $1 RETURNING u.id, u.canonical_username, u.canonical_email
 		), audited AS (
 			` + insertEvent + `changed, jsonb_to_record($2::jsonb)` + asEvent + `
 		)
-		DELETE FROM throttles WHERE key IN (` + allThrottles + `)`
+		DELETE FROM throttles WHERE key IN (` + placeThrottles + `)`
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
@@ -176,13 +207,13 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 			UPDATE users u
 			SET password_hash = $4, updated_at = now()
 			WHERE u.id = $1 AND u.password_hash = $3
-			RETURNING u.id, u.email, u.canonical_email, u.username, u.language, ` + userThrottle + ` AS throttle
+			RETURNING u.id, u.canonical_username, u.canonical_email, u.username, u.language
 		), ended AS (
 			DELETE FROM sessions s USING changed WHERE s.user_id = changed.id AND s.id <> $2
 		), voided AS (
 			DELETE FROM codes c USING changed WHERE c.user_id = changed.id
 		), forgiven AS (
-			DELETE FROM throttles WHERE key IN (` + allThrottles + `)
+			DELETE FROM throttles WHERE key IN (` + placeThrottles + `)
 		), audited AS (
 			` + insertEvent + `changed, jsonb_to_record($5::jsonb)` + asEvent + `
 		), noticed AS (

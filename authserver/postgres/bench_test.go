@@ -66,7 +66,11 @@ func BenchmarkCalls(b *testing.B) {
 }
 
 func lifeOfASession(ctx context.Context, store *postgres.Store, now time.Time) error {
-	created, err := store.CreateUser(ctx, newUser("u"+newID()), newCode(identity.Verification))
+	c := newCode(identity.Verification)
+	if err := store.CreateSignUp(ctx, newSignUp("u"+newID()), c); err != nil {
+		return err
+	}
+	created, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now))
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,12 @@ const throttleMemory = 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	Users, Sessions, Codes, Throttles, Limits, Events, Places int64
+	SignUps, Users, Sessions, Codes, Throttles, Limits, Events, Places int64
 }
 
-// DeleteExpired removes at most batch of each: accounts that nobody has ever
-// verified, unverifiedFor after their creation; sessions that had ended by now,
-// on the day after; codes that have expired; failures that were counted long ago;
+// DeleteExpired removes at most batch of each: sign-ups that were not proved within
+// unverifiedFor, unless they have a code that still holds, and accounts likewise that
+// a former release made of sign-ups; sessions that had ended by now, on the day after; codes that have expired; failures that were counted long ago;
 // limits of which nothing is used up; places that were not seen for placeMemory;
 // and events older than eventsFor. One process at a time does it, and the others
 // remove nothing; where a count reaches batch there is more to do. It waits for
@@ -27,15 +27,25 @@ type Deleted struct {
 func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int) (Deleted, error) {
 	const (
 		tryLock = `SELECT pg_try_advisory_xact_lock($1)`
-		users   = `
+		signUps = `
+			WITH gone AS (
+				DELETE FROM signups WHERE id IN (
+					SELECT w.id FROM signups w
+					WHERE w.created_at < now() - $1::interval
+						AND NOT EXISTS (SELECT FROM codes c WHERE c.signup_id = w.id AND c.expires_at > now())
+					ORDER BY w.created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+				RETURNING id
+			)
+			SELECT count(*) FROM gone`
+		users = `
 			WITH changed AS (
 				DELETE FROM users u WHERE u.id IN (
 					SELECT id FROM users
 					WHERE activated_at IS NULL AND created_at < now() - $1::interval
 					ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-				RETURNING u.id, ` + userThrottle + ` AS throttle
+				RETURNING u.id, u.canonical_username, u.canonical_email
 			), forgotten AS (
-				DELETE FROM throttles WHERE key IN (` + allThrottles + `)
+				DELETE FROM throttles WHERE key IN (` + placeThrottles + `)
 			)
 			SELECT count(*) FROM changed`
 		// The day is what has an index; see the table.
@@ -101,8 +111,11 @@ func (s *Store) DeleteExpired(ctx context.Context, now time.Time, unverifiedFor,
 		if err := tx.QueryRow(ctx, tryLock, cleanUpLock).Scan(&mine); err != nil || !mine {
 			return err
 		}
-		// Accounts come first: the lock of an account is never asked for by
+		// Sign-ups and accounts come first: the lock of an account is never asked for by
 		// someone who holds what belongs to one.
+		if err := tx.QueryRow(ctx, signUps, unverifiedFor, batch).Scan(&deleted.SignUps); err != nil {
+			return err
+		}
 		if err := tx.QueryRow(ctx, users, unverifiedFor, batch).Scan(&deleted.Users); err != nil {
 			return err
 		}

@@ -29,6 +29,7 @@ func TestThePostgresStoreKeepsTheContract(t *testing.T) {
 // ago moves what is in the database into the past.
 func ago(t testing.TB, c postgres.Config, d time.Duration) {
 	t.Helper()
+	postgrestest.Exec(t, c, `UPDATE signups SET created_at = created_at - $1::interval`, d.String())
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = expires_at - $1::interval`, d.String())
 	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = last_failure_at - $1::interval`, d.String())
 	postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = last_seen_at - $1::interval`, d.String())

@@ -91,7 +91,7 @@ func translate(ctx context.Context, err error) error {
 func isContract(err error) bool {
 	for _, known := range []error{
 		identity.ErrNoUser, identity.ErrNoCode, identity.ErrNoSession,
-		identity.ErrAlreadyVerified, identity.ErrSuspended, identity.ErrStale,
+		identity.ErrAlreadyVerified, identity.ErrSuspended, identity.ErrStale, identity.ErrSeveralClaims,
 	} {
 		if errors.Is(err, known) {
 			return true

@@ -24,8 +24,7 @@ func TestADatabaseThatIsAwayIsUnavailableInBoundedTime(t *testing.T) {
 	store := postgrestest.Open(t, c)
 	unavailable(t, time.Second, "no database", func() error { return store.Ready(t.Context()) })
 	unavailable(t, time.Second, "no database", func() error {
-		_, err := store.CreateUser(t.Context(), newUser("ada"), newCode(identity.Verification))
-		return err
+		return store.CreateSignUp(t.Context(), newSignUp("ada"), newCode(identity.Verification))
 	})
 	if err := store.Migrate(t.Context()); err == nil {
 		t.Error("Migrate reports success")

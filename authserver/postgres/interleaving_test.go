@@ -142,24 +142,109 @@ func TestACodeIsNotIssuedForAnAddressThatIsBeingGivenUp(t *testing.T) {
 	}
 }
 
-func TestAVerificationThatWaitsForASuspensionIsRefused(t *testing.T) {
-	t.Parallel()
-	c := postgrestest.Config(t)
-	store := postgrestest.Open(t, c)
-	code := newCode(identity.Verification)
-	u, err := store.CreateUser(t.Context(), newUser("ada"), code)
+// unproved makes an account with a new address that is not proved, and its code.
+func unproved(t *testing.T, store *postgres.Store, address string) (identity.User, identity.CodeHash) {
+	t.Helper()
+	u := signUp(t, store, "ada")
+	change, code := newCode(identity.EmailChange), newCode(identity.Verification)
+	ref := open(t, store, u, time.Now())
+	_, err := store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address})
+	if !errors.Is(err, identity.ErrNoCode) {
+		t.Fatal(err)
+	}
+	err = store.IssueEmailChange(t.Context(), ref, change)
+	if err == nil {
+		_, err = store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address})
+	}
+	if err == nil {
+		_, err = store.IssueCode(t.Context(), address, code)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = meet(t, c,
+	return u, code.Hash
+}
+
+func TestAProofOfANewAddressThatWaitsForASuspensionIsRefused(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	u, code := unproved(t, store, "new@example.com")
+	err := meet(t, c,
 		func() error {
-			_, err := store.RedeemVerification(t.Context(), code.Hash, newSession(u, time.Now()))
+			_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()))
 			return err
 		},
 		(*sql.Tx).Commit,
 		`UPDATE users SET suspended_at = now() WHERE id = $1`, u.ID)
-	if !errors.Is(err, identity.ErrSuspended) {
-		t.Errorf("the error is %v; want %v", err, identity.ErrSuspended)
+	if !errors.Is(err, identity.ErrNoCode) { // which the suspension has ended
+		t.Errorf("the error is %v; want %v", err, identity.ErrNoCode)
+	}
+}
+
+// Who proves an address waits for whoever is proving it, whatever of theirs it is
+// that is proved: here for the lock of the address itself.
+func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	const lock = `SELECT pg_advisory_xact_lock(hashtextextended('address:new@example.com', 0))`
+	for name, prepare := range map[string]func(t *testing.T, store *postgres.Store) func() error{
+		"a sign-up": func(t *testing.T, store *postgres.Store) func() error {
+			n, code := newSignUp("grace"), newCode(identity.Verification)
+			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
+			if err := store.CreateSignUp(t.Context(), n, code); err != nil {
+				t.Fatal(err)
+			}
+			return func() error {
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()))
+				return err
+			}
+		},
+		"a sign-up, by a recovery": func(t *testing.T, store *postgres.Store) func() error {
+			n, code := newSignUp("grace"), newCode(identity.Recovery)
+			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
+			err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification))
+			if err == nil {
+				_, err = store.IssueCode(t.Context(), n.Email, code)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() error {
+				return store.RedeemRecovery(t.Context(), code.Hash, identity.Claim{ID: n.ID, IsSignUp: true}, otherHash, "")
+			}
+		},
+		"a new address": func(t *testing.T, store *postgres.Store) func() error {
+			u, code := unproved(t, store, "new@example.com")
+			return func() error {
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()))
+				return err
+			}
+		},
+		"a change": func(t *testing.T, store *postgres.Store) func() error {
+			change := newCode(identity.EmailChange)
+			change.Target = "new@example.com"
+			ref := open(t, store, signUp(t, store, "ada"), time.Now())
+			if err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
+				t.Fatal(err)
+			}
+			return func() error {
+				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
+				_, err := store.RedeemEmailChange(t.Context(), ref, e)
+				return err
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Config(t)
+			store := postgrestest.Open(t, c)
+			if err := meet(t, c, prepare(t, store), (*sql.Tx).Commit, lock); err != nil {
+				t.Error(err)
+			}
+			if n := count(t, connect(t, c), `SELECT count(*) FROM users WHERE canonical_email = 'new@example.com'`); n != 1 {
+				t.Errorf("%d accounts have the address", n)
+			}
+		})
 	}
 }
 
@@ -194,11 +279,8 @@ func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 	}{
 		"brings no code to an address that was given up": {identity.MailRecovery, move, (*sql.Tx).Commit, ""},
 		"brings no code to verify one":                   {identity.MailVerification, move, (*sql.Tx).Commit, ""},
-		"brings nothing where the address was verified": {
-			identity.MailVerification, `UPDATE users SET email_verified_at = now(), activated_at = now() WHERE id = $1`, (*sql.Tx).Commit, "",
-		},
-		"brings nothing where the account was deleted": {identity.MailRecovery, `DELETE FROM users WHERE id = $1`, (*sql.Tx).Commit, ""},
-		"brings a code where the change was undone":    {identity.MailRecovery, move, (*sql.Tx).Rollback, "ada@example.com"},
+		"brings nothing where the account was deleted":   {identity.MailRecovery, `DELETE FROM users WHERE id = $1`, (*sql.Tx).Commit, ""},
+		"brings a code where the change was undone":      {identity.MailRecovery, move, (*sql.Tx).Rollback, "ada@example.com"},
 		"brings a code for a change of address to the one of now": {
 			identity.MailEmailChange, move, (*sql.Tx).Commit, "new@example.com",
 		},
@@ -220,7 +302,7 @@ func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 			err := store.QueueMail(t.Context(), m)
 			if tc.about == identity.MailEmailChange {
 				postgrestest.Exec(t, c, `DELETE FROM mails`)
-				m.To, m.CanonicalTo = "", ""
+				m.To = ""
 				err = store.QueueEmailChange(t.Context(), open(t, store, u, now), m)
 			}
 			if err != nil {
@@ -261,7 +343,8 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	change := newCode(identity.EmailChange)
-	if _, err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
+	change.Target = "new@example.com"
+	if err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)); err != nil {
@@ -276,7 +359,8 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 		},
 		func(tx *sql.Tx) error {
 			go func() {
-				_, err := store.RedeemEmailChange(context.WithoutCancel(t.Context()), ref, change.Hash, "new@example.com", "new@example.com")
+				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
+				_, err := store.RedeemEmailChange(context.WithoutCancel(t.Context()), ref, e)
 				changed <- err
 			}()
 			waits(t, connect(t, c), 2)
@@ -317,33 +401,33 @@ func TestAMailThatIsBeingTakenIsSkipped(t *testing.T) {
 	})
 }
 
-// A sign-up that waits for another of its address tells the address by mail what
-// became of it.
-func TestASignUpThatWaitsForAnotherMakesNoAccount(t *testing.T) {
+// A sign-up is proved while an account takes its username, which the database decides.
+func TestASignUpThatWaitsForItsUsername(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		finish func(*sql.Tx) error
-		about  identity.MessagePurpose
+		taken  bool
 	}{
-		"where that made one":    {(*sql.Tx).Commit, identity.MailEmailTaken},
-		"unless that was undone": {(*sql.Tx).Rollback, identity.MailVerification},
+		"is refused where another account was made": {(*sql.Tx).Commit, true},
+		"is proved where that was undone":           {(*sql.Tx).Rollback, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := postgrestest.Config(t)
-			store := postgrestest.Open(t, c)
-			var created bool
-			err := meet(t, c, func() (err error) {
-				created, err = store.CreateUserQuietly(t.Context(), newUser("ada"), newMail(identity.MailVerification, "ada@example.com"))
-				return err
-			}, tc.finish, `INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
-				VALUES (gen_random_uuid(), 'other', 'other', 'ada@example.com', 'ada@example.com', 'A', 'L', '', 'x')`)
-			if err != nil || created != (tc.about == identity.MailVerification) {
-				t.Errorf("created is %v, error %v", created, err)
+			store, code := postgrestest.Open(t, c), newCode(identity.Verification)
+			if err := store.CreateSignUp(t.Context(), newSignUp("ada"), code); err != nil {
+				t.Fatal(err)
 			}
-			m, _, err := store.TakeMail(t.Context(), take(time.Now()))
-			if err != nil || m.Purpose != tc.about {
-				t.Errorf("the mail is %+v, error %v; want %s", m, err, tc.about)
+			prove := func() error {
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()))
+				return err
+			}
+			err := meet(t, c, prove, tc.finish, `INSERT INTO users (id, username, canonical_username, email, canonical_email,
+				first_name, last_name, scope, password_hash, email_verified_at, activated_at)
+				VALUES (gen_random_uuid(), 'ada', 'ada', 'other@example.com', 'other@example.com', 'A', 'L', '', 'x', now(), now())`)
+			taken, ok := errors.AsType[*identity.TakenError](err)
+			if ok != tc.taken || err != nil && (!ok || *taken != identity.TakenError{Username: true}) {
+				t.Errorf("the error is %v", err)
 			}
 		})
 	}

@@ -2,29 +2,14 @@ package postgres
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
-)
-
-// takeLimit and withinLimit make the part of a statement that uses up the limit of
-// a recipient, with a FROM between them that has one row for one mail; see useUp.
-// What it is called is for the statement; allowed is then true of whether the mail
-// may be written.
-//
-// The key is made here, since the recipient of a change of address is not known
-// before. Like all keys of limits it is a digest that tells nobody anything.
-const (
-	takeLimit = `INSERT INTO limits (key, until)
-			SELECT sha256(convert_to('mail:' || canonical_recipient, 'UTF8')), ` + usedOnce + `
-			FROM `
-	withinLimit = `
-			WHERE $1::interval IS NOT NULL` + useUp + `
-			RETURNING key`
-	allowed = `($1::interval IS NULL OR EXISTS (SELECT FROM counted))`
 )
 
 // insertNotice and asNotice make the statement that writes a notice, with a FROM
@@ -32,7 +17,7 @@ const (
 // that noticeArg gives.
 const (
 	insertNotice = `INSERT INTO mails (purpose, recipient, canonical_recipient, user_id, username, language)
-		SELECT n.purpose, u.email, u.canonical_email, u.id, u.username, coalesce(nullif(u.language, ''), n.language)
+		SELECT n.purpose, u.canonical_email, u.canonical_email, u.id, u.username, coalesce(nullif(u.language, ''), n.language)
 		FROM `
 	asNotice = ` AS n(purpose text, language text)
 		WHERE n.purpose IS NOT NULL`
@@ -47,65 +32,33 @@ func noticeArg(ctx context.Context) any {
 	return map[string]string{"purpose": string(n.Purpose), "language": n.Language}
 }
 
-// CreateUserQuietly implements identity.Store. The mail of a sign-up that made no
-// account is about no user. The limit comes after the insertion, which may have to
-// wait for another sign-up: nobody who holds the row of a limit waits for a user.
-func (s *Store) CreateUserQuietly(ctx context.Context, n identity.NewUser, m identity.NewMail) (created bool, err error) {
-	const sql = `
-		WITH made AS (
-			INSERT INTO users (id, username, canonical_username, email, canonical_email,
-				first_name, last_name, scope, password_hash, language)
-			VALUES ($3, $4, $5, $6, $7::text, $8, $9, $10, $11, $12)
-			ON CONFLICT DO NOTHING
-			RETURNING id
-		), outcome AS (
-			SELECT (SELECT id FROM made) AS id, $7::text AS canonical_recipient
-		), counted AS (
-			` + takeLimit + `outcome` + withinLimit + `
-		), queued AS (
-			INSERT INTO mails (purpose, recipient, canonical_recipient, user_id, username, language)
-			SELECT $13, $6, canonical_recipient, id, $4, $14 FROM outcome WHERE ` + allowed + `
-		), audited AS (
-			` + insertEvent + `outcome, jsonb_to_record($15::jsonb || CASE WHEN outcome.id IS NULL
-				THEN jsonb_build_object('event', $16::text, 'user_id', NULL) ELSE '{}' END)` + asEvent + `
-		)
-		SELECT id IS NOT NULL FROM outcome`
-	args := newUserArgs(n, m.Purpose, m.Language, eventArg(ctx), identity.EventSignUpRefused)
-	err = s.query(ctx, onlyOnce, into(&created), sql, limitArgs(m.Limit, args...)...)
-	return created, err
-}
-
 // QueueMail implements identity.Store.
 func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 	const sql = `
-		WITH asked AS (
-			SELECT $3::text AS canonical_recipient
-		), counted AS (
-			` + takeLimit + `asked` + withinLimit + `
-		)
 		INSERT INTO mails (purpose, recipient, canonical_recipient, language)
-		SELECT $4, $5, canonical_recipient, $6 FROM asked WHERE ` + allowed
-	return s.exec(ctx, onlyOnce, sql, limitArgs(m.Limit, m.CanonicalTo, m.Purpose, m.To, m.Language)...)
+		SELECT $1::text, $2::text, $2::text, $3
+		WHERE NOT EXISTS (SELECT FROM mails m
+			WHERE m.canonical_recipient = $2::text AND m.purpose = $1::text AND m.taken = 0
+				AND m.user_id IS NULL AND m.signup_id IS NULL)`
+	return s.exec(ctx, onlyOnce, sql, m.Purpose, m.To, m.Language)
 }
 
 // QueueEmailChange implements identity.Store.
 func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m identity.NewMail) error {
 	const sql = `
 		WITH asked AS (
-			SELECT s.id, s.user_id,
-				coalesce(nullif($6::text, ''), u.email) AS recipient,
-				coalesce(nullif($7::text, ''), u.canonical_email) AS canonical_recipient
+			SELECT s.id, s.user_id, coalesce(nullif($4::text, ''), u.canonical_email) AS recipient
 			FROM sessions s, users u
-			WHERE s.id = $3 AND s.user_id = $4 AND s.expires_at > $5 AND u.id = s.user_id AND u.suspended_at IS NULL
-		), counted AS (
-			` + takeLimit + `asked` + withinLimit + `
+			WHERE ` + isLive + `
 		), queued AS (
 			INSERT INTO mails (purpose, recipient, canonical_recipient, user_id, session_id, target, language)
-			SELECT $8, recipient, canonical_recipient, user_id, id, $7::text, $9 FROM asked WHERE ` + allowed + `
+			SELECT $5::text, asked.recipient, asked.recipient, asked.user_id, asked.id, $4::text, $6 FROM asked
+			WHERE NOT EXISTS (SELECT FROM mails m
+				WHERE m.canonical_recipient = asked.recipient AND m.purpose = $5::text AND m.taken = 0
+					AND m.user_id = asked.user_id AND m.session_id = asked.id AND m.target = $4::text)
 		)
 		SELECT FROM asked`
-	err := s.query(ctx, onlyOnce, into(), sql,
-		limitArgs(m.Limit, refArgs(ref, m.To, m.CanonicalTo, m.Purpose, m.Language)...)...)
+	err := s.query(ctx, onlyOnce, into(), sql, refArgs(ref, m.To, m.Purpose, m.Language)...)
 	return noRowsIs(err, identity.ErrNoSession)
 }
 
@@ -113,32 +66,59 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 // what is to be said is for TakeMail to find out.
 type mail struct {
 	identity.Message
-	canonicalTo, target string
-	userID, sessionID   string // empty: null
+	target            string
+	userID, sessionID string // empty: null
+	signUpID          string // likewise
+	counted           string // what it was counted as against the limit of its recipient; empty: not yet
+
+	// What resolve has found:
+	countsAs  string           // empty: no limit is about it
+	brings    identity.Purpose // of the code; empty: none
+	conceals  bool             // the code is made, and nobody gets it
+	ownerID   string           // of the code, an account
+	ownerSign string           // or a sign-up
 }
 
 // TakeMail implements identity.Store. Each mail is looked at in a transaction of
-// its own, so that those that tell nobody anything are gone, whatever becomes of
+// its own, so that those that have nothing to say are gone, whatever becomes of
 // the next.
 func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (m identity.TakenMail, ok bool, err error) {
 	for {
-		var found, tells bool
-		err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-			var taken mail
-			var err error
-			if taken, found, err = takeRow(ctx, tx, t.Lease); err != nil || !found {
+		var found, says bool
+		err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+			var row mail
+			m = identity.TakenMail{}
+			if row, found, err = takeRow(ctx, tx, t.Lease); err != nil || !found {
 				return err
 			}
-			if m, tells, err = taken.resolve(ctx, tx, t); err != nil || tells {
+			if says, err = row.resolve(ctx, tx, t.Now); err != nil {
 				return err
 			}
-			_, err = tx.Exec(ctx, `DELETE FROM mails WHERE id = $1`, taken.Ref.ID)
-			return err
+			if says {
+				if m.Withheld, err = row.count(ctx, tx, t.Limit); err != nil {
+					return err
+				}
+			}
+			m.Message = row.Message
+			if !says || m.Withheld {
+				return row.drop(ctx, tx, m.Withheld)
+			}
+			if row.brings == "" {
+				return nil
+			}
+			audited, code := t.Issue(ctx, row.Ref.ID, row.brings)
+			code.Target = row.target
+			if row.conceals {
+				audited = identity.WithEvent(ctx, identity.Event{}) // none
+			} else {
+				m.UserID = row.ownerID + row.ownerSign
+			}
+			return putCode(audited, tx, code, row.ownerID, row.ownerSign)
 		})
 		switch {
 		case err != nil:
 			return identity.TakenMail{}, false, err
-		case tells:
+		case says:
 			return m, true, nil
 		case !found:
 			return identity.TakenMail{}, false, nil
@@ -147,19 +127,19 @@ func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (m identity.T
 }
 
 // takeRow takes the mail that is due longest. The lock of its row is the first that
-// its transaction takes: nobody who holds an account waits for a mail, for a row
+// its transaction takes: the holder of an account does not wait for a mail, for a row
 // that is locked is skipped.
 func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found bool, err error) {
 	const sql = `
 		UPDATE mails
 		SET due_at = now() + $1::interval, attempts = attempts + 1, taken = taken + 1
 		WHERE id = (SELECT id FROM mails WHERE due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-		RETURNING id, attempts, taken, purpose, recipient, canonical_recipient, target,
-			coalesce(user_id::text, ''), coalesce(session_id::text, ''), username, language,
+		RETURNING id, attempts, taken, purpose, canonical_recipient, target, counted,
+			user_id::text, session_id::text, signup_id::text, username, language,
 			(extract(epoch FROM greatest(now() - created_at, interval '0')) * 1000000)::bigint`
 	var microseconds int64
-	err = tx.QueryRow(ctx, sql, lease).Scan(&m.Ref.ID, &m.Ref.Attempt, &m.Ref.Taken, &m.Purpose, &m.To, &m.canonicalTo, &m.target,
-		&m.userID, &m.sessionID, &m.Username, &m.Language, &microseconds)
+	err = tx.QueryRow(ctx, sql, lease).Scan(&m.Ref.ID, &m.Ref.Attempt, &m.Ref.Taken, &m.Purpose, &m.To, &m.target, &m.counted,
+		(*zeronull.Text)(&m.userID), (*zeronull.Text)(&m.sessionID), (*zeronull.Text)(&m.signUpID), &m.Username, &m.Language, &microseconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return mail{}, false, nil
 	}
@@ -167,81 +147,121 @@ func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found
 	return m, err == nil, err
 }
 
-// resolve finds out who is to be told what. tells is false where it is nobody.
-func (m mail) resolve(ctx context.Context, tx pgx.Tx, t identity.MailTake) (taken identity.TakenMail, tells bool, err error) {
+// resolve finds out what the mail says, and holds the lock of what its code belongs
+// to. says is false if it is nothing.
+func (m *mail) resolve(ctx context.Context, tx pgx.Tx, now time.Time) (says bool, err error) {
 	switch m.Purpose {
 	case identity.MailVerification:
-		switch {
-		case m.Username == "":
-			ctx, c := t.Issue(ctx, m.Ref.ID, identity.Verification)
-			return m.issue(ctx, tx, issueTo+issueCode, issueArgs(ctx, m.canonicalTo, c)...)
-		case m.userID == "":
-			return m.refuse(ctx, tx, identity.MailUsernameTaken)
-		default:
-			ctx, c := t.Issue(ctx, m.Ref.ID, identity.Verification)
-			return m.issue(ctx, tx, issueTo+` AND id = $7`+issueCode, issueArgs(ctx, m.canonicalTo, c, id(m.userID))...)
-		}
+		return m.findOwner(ctx, tx, identity.Verification)
 	case identity.MailRecovery:
-		ctx, c := t.Issue(ctx, m.Ref.ID, identity.Recovery)
-		return m.issue(ctx, tx, issueTo+issueCode, issueArgs(ctx, m.canonicalTo, c)...)
+		return m.findOwner(ctx, tx, identity.Recovery)
 	case identity.MailEmailChange:
-		owner, err := lockLive(ctx, tx, identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: t.Now})
-		if errors.Is(err, identity.ErrNoSession) {
-			return identity.TakenMail{}, false, nil
-		}
+		owner, err := lockLive(ctx, tx, identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: now})
 		if err != nil {
-			return identity.TakenMail{}, false, err
+			return false, noSessionIsNil(err)
 		}
-		ctx, c := t.Issue(ctx, m.Ref.ID, identity.EmailChange)
-		c.Target = m.target
-		err = issueEmailChange(ctx, tx, owner, c)
-		if _, isTaken := errors.AsType[*identity.TakenError](err); isTaken {
-			return m.refuse(ctx, tx, identity.MailEmailTaken)
-		}
-		if m.target == "" {
-			m.To = owner.Email
-		}
-		return m.bringCode(owner), err == nil, err
+		m.brings, m.ownerID = identity.EmailChange, m.userID
+		m.countsAs = string(m.Purpose) + " of " + m.userID
+		m.Username = owner.Username
+		m.speak(owner.Language)
+		return true, m.checkTarget(ctx, tx)
 	default:
-		return identity.TakenMail{Message: m.Message}, true, nil
+		return true, nil
 	}
 }
 
-// issue stores a code for the account that the statement finds. The code goes to
-// the address as its owner wrote it.
-func (m mail) issue(ctx context.Context, tx pgx.Tx, sql string, args ...any) (taken identity.TakenMail, tells bool, err error) {
-	var owner identity.User
-	var issued bool
-	err = tx.QueryRow(ctx, sql, args...).Scan(append(userPlaces(&owner), &issued)...)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return identity.TakenMail{}, false, nil
-	}
-	m.To = owner.Email
-	return m.bringCode(owner), err == nil && issued, err
-}
-
-// bringCode makes it a mail with a code to an account.
-func (m mail) bringCode(owner identity.User) identity.TakenMail {
-	m.Username = owner.Username
-	m.speak(owner.Language)
-	return identity.TakenMail{Message: m.Message, UserID: owner.ID}
-}
-
-// refuse tells why there is no code: somebody has the address, or else what the
-// caller says.
-func (m mail) refuse(ctx context.Context, tx pgx.Tx, otherwise identity.MessagePurpose) (taken identity.TakenMail, tells bool, err error) {
-	var owners string
-	err = tx.QueryRow(ctx, `SELECT language FROM users WHERE canonical_email = $1`, m.canonicalTo).Scan(&owners)
+// findOwner finds what the code of the mail belongs to. The mail of a sign-up tells
+// the owner of an account with its address of it instead.
+func (m *mail) findOwner(ctx context.Context, tx pgx.Tx, p identity.Purpose) (says bool, err error) {
+	const sql = `
+		WITH ` + ownerOfCode + `
+		SELECT owner.user_id::text, owner.signup_id::text, owner.target, owner.username, owner.language, account.language
+		FROM (SELECT) one LEFT JOIN owner ON true LEFT JOIN account ON true`
+	var username, language string
+	var taken *string
+	err = tx.QueryRow(ctx, sql, m.To, p, id(m.signUpID)).Scan((*zeronull.Text)(&m.ownerID), (*zeronull.Text)(&m.ownerSign),
+		(*zeronull.Text)(&m.target), (*zeronull.Text)(&username), (*zeronull.Text)(&language), &taken)
 	switch {
-	case err == nil:
-		m.Purpose, m.Username = identity.MailEmailTaken, ""
-		m.speak(owners)
-	case errors.Is(err, pgx.ErrNoRows):
-		m.Purpose = otherwise
-	default:
-		return identity.TakenMail{}, false, err
+	case err != nil:
+		return false, err
+	case m.signUpID != "" && taken != nil:
+		m.refuse(*taken)
+		m.brings, m.countsAs = "", string(m.Purpose)
+		return true, nil
+	case m.ownerID+m.ownerSign == "":
+		return false, nil
 	}
-	return identity.TakenMail{Message: m.Message}, true, nil
+	m.brings, m.Username, m.countsAs = p, username, string(m.Purpose)
+	m.speak(language)
+	return true, nil
+}
+
+// checkTarget makes the mail of a change to an address that another account has one
+// to its owner. That of a change to any address goes to the account's own.
+func (m *mail) checkTarget(ctx context.Context, tx pgx.Tx) error {
+	const sql = `
+		SELECT u.canonical_email, o.language FROM users u
+		LEFT JOIN users o ON o.canonical_email = $2 AND o.id <> u.id
+		WHERE u.id = $1`
+	var own string
+	var taken *string
+	if err := tx.QueryRow(ctx, sql, id(m.userID), m.target).Scan(&own, &taken); err != nil {
+		return err
+	}
+	switch {
+	case m.target == "":
+		m.To = own
+	case taken != nil:
+		m.refuse(*taken)
+		m.conceals = true
+	}
+	return nil
+}
+
+// refuse makes it a mail to the owner of an account, in their language: somebody has
+// tried to use their address.
+func (m *mail) refuse(language string) {
+	m.Purpose, m.Username = identity.MailEmailTaken, ""
+	m.speak(language)
+}
+
+// count counts a mail that somebody asked for against the limit of its recipient,
+// once; withheld is true if that allows no more.
+func (m *mail) count(ctx context.Context, tx pgx.Tx, r identity.Rate) (withheld bool, err error) {
+	const sql = `
+		WITH counted AS (
+			INSERT INTO limits (key, until) VALUES ($3, ` + usedOnce + `)` + useUp + `
+			RETURNING key
+		)
+		UPDATE mails SET counted = $4 FROM counted WHERE id = $5`
+	if r == (identity.Rate{}) || m.countsAs == m.counted || m.countsAs == "" {
+		return false, nil
+	}
+	key := sha256.Sum256([]byte("mail:" + m.countsAs + ":" + m.To))
+	tag, err := tx.Exec(ctx, sql, limitArgs(r, key[:], m.countsAs, m.Ref.ID)...)
+	return err == nil && tag.RowsAffected() == 0, err
+}
+
+// drop removes a mail that says nothing, or is withheld, which is recorded.
+func (m *mail) drop(ctx context.Context, tx pgx.Tx, withheld bool) error {
+	const sql = `
+		WITH gone AS (
+			DELETE FROM mails WHERE id = $1 RETURNING id
+		)
+		` + insertEvent + `gone, jsonb_to_record($2::jsonb)` + asEvent
+	var event any
+	if withheld {
+		event = eventArg(ctx)
+	}
+	_, err := tx.Exec(ctx, sql, m.Ref.ID, event)
+	return err
+}
+
+func noSessionIsNil(err error) error {
+	if errors.Is(err, identity.ErrNoSession) {
+		return nil
+	}
+	return err
 }
 
 // speak has the mail in the language of an account, where that has one.
@@ -253,6 +273,20 @@ func (m *mail) speak(language string) {
 
 // stillTaken is true of a mail that was not taken anew.
 const stillTaken = ` WHERE id = $1 AND taken = $2`
+
+// GiveUpMail implements identity.Store. A second run finds no mail.
+func (s *Store) GiveUpMail(ctx context.Context, ref identity.MailRef, limit identity.Rate) error {
+	const sql = `
+		WITH gone AS (
+			DELETE FROM mails` + stillTaken + ` RETURNING counted, canonical_recipient
+		)
+		UPDATE limits SET until = until - $3::interval FROM gone
+		WHERE key = sha256(convert_to('mail:' || gone.counted || ':' || gone.canonical_recipient, 'UTF8'))`
+	if limit == (identity.Rate{}) {
+		return s.RemoveMail(ctx, ref)
+	}
+	return s.exec(ctx, repeatable, sql, ref.ID, ref.Taken, limit.Interval())
+}
 
 // RemoveMail implements identity.Store.
 func (s *Store) RemoveMail(ctx context.Context, ref identity.MailRef) error {

@@ -17,14 +17,25 @@ const (
 // row has the digest of a place that is not known.
 const isFamiliar = `EXISTS (SELECT FROM familiar_places f WHERE f.user_id = ` + anyID + ` AND f.place = ` + userPlace + `)`
 
-// accountThrottle is the key under which wrong passwords of the user u are counted
-// that come from where the client is: the place's own, or that of all strangers.
-const accountThrottle = `CASE WHEN ` + isFamiliar + ` THEN ` + userPlace + ` ELSE ` + userThrottle + ` END`
+// throttleKey and asThrottleKey make the part of a FROM that is called k: the key under
+// which wrong passwords for the user u are counted that come from where the client is,
+// and whether the place is familiar. Between them stands the login, in canonical form.
+// A key is a digest: it does not show whose it is. It is made in the same way, at the
+// same cost, where no account has the login.
+const (
+	throttleKey = `(SELECT f.familiar, CASE WHEN f.familiar
+			THEN sha256(` + userPlace + ` || convert_to(l.login, 'UTF8'))
+			ELSE sha256(convert_to('name:' || l.login, 'UTF8')) END AS key
+		FROM (SELECT ` + isFamiliar + ` AS familiar) f, (SELECT `
+	asThrottleKey = ` AS login) l) k`
+)
 
-// allThrottles is what failures of a user, of whom changed has id and throttle, are
-// counted under, by whomever.
-const allThrottles = `SELECT changed.throttle FROM changed
-	UNION ALL SELECT f.place FROM familiar_places f JOIN changed ON f.user_id = changed.id`
+// placeThrottles are the keys under which failures from the places of a user are
+// counted, who is changed. Those of strangers are counted for a login alone, and
+// nothing that its owner does shows in them.
+const placeThrottles = `SELECT sha256(f.place || convert_to(name, 'UTF8'))
+	FROM changed JOIN familiar_places f ON f.user_id = changed.id,
+		LATERAL unnest(ARRAY[changed.canonical_username, changed.canonical_email]) name`
 
 // becomesFamiliar and fromNowOn make a part of a WITH that has the users' ids in
 // account, with the parameter that says where the client is between them. It

@@ -11,10 +11,11 @@ import (
 )
 
 // userColumns are what an identity.User is made of, where users is called u;
-// userNames are these columns of a WITH that has returned them.
+// userNames are these columns of a WITH that has returned them. An address that is
+// not proved yet is shown in place of the one that is.
 const (
-	userColumns = `u.id::text AS id, u.username, u.email, u.first_name, u.last_name, u.scope,
-		u.email_verified_at IS NOT NULL AS email_verified, u.language, u.created_at, u.updated_at`
+	userColumns = `u.id::text AS id, u.username, coalesce(u.unproved_email, u.email) AS email, u.first_name, u.last_name, u.scope,
+		u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL AS email_verified, u.language, u.created_at, u.updated_at`
 	userNames = `id, username, email, first_name, last_name, scope, email_verified, language, created_at, updated_at`
 )
 
@@ -29,15 +30,11 @@ func userPlaces(u *identity.User) []any {
 }
 
 // credentialColumns are what identity.Credentials are made of, where users is
-// called u, the key of their throttle k.key, and the throttle t.
+// called u, the key of their throttle k (see throttleKey), and the throttle t.
 const credentialColumns = userColumns + `,
 		u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
-		k.key, coalesce(t.failures, 0),
+		k.key, k.familiar, coalesce(t.failures, 0),
 		coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint`
-
-// userThrottle is the key under which the failures of the user u are counted that
-// are strangers'. It is a digest, as that of an unknown login is: keys tell nobody anything.
-const userThrottle = `sha256(convert_to('user:' || u.id::text, 'UTF8'))`
 
 // credentialPlaces is where credentialColumns go to; finish converts what
 // has no type of its own.
@@ -46,7 +43,7 @@ func credentialPlaces(c *identity.Credentials) (places []any, finish func()) {
 	var microseconds int64
 	places = append(userPlaces(&c.User),
 		&c.Found, (*zeronull.Text)(&c.PasswordHash), &c.Activated, &c.Suspended,
-		&key, &c.Failures, &microseconds)
+		&key, &c.Familiar, &c.Failures, &microseconds)
 	return places, func() {
 		copy(c.ThrottleKey[:], key)
 		c.SinceFailure = time.Duration(microseconds) * time.Microsecond

@@ -26,7 +26,7 @@ const (
 			WHERE key = $9 AND failures > $10 AND failures >= $11)`
 
 	lockAccount   = `SELECT id FROM users WHERE ` + isUnchanged + ` FOR NO KEY UPDATE`
-	rehashAccount = `UPDATE users SET password_hash = $15 WHERE ` + isUnchanged + ` RETURNING id`
+	rehashAccount = `UPDATE users SET password_hash = $16 WHERE ` + isUnchanged + ` RETURNING id`
 
 	openSession = `), opened AS (
 			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at, user_agent)
@@ -37,9 +37,9 @@ const (
 				SELECT s.id FROM sessions s JOIN account ON s.user_id = account.id
 				ORDER BY s.opened_at DESC, s.id DESC
 				OFFSET greatest($7::int - 1, 0))
-		), forgiven AS (
-			DELETE FROM throttles t USING account WHERE t.key = $9
-		), ` + becomesFamiliar + `$14` + fromNowOn + `, audited AS (
+		), ` + becomesFamiliar + `$14` + fromNowOn + `, forgiven AS (
+			DELETE FROM throttles t USING account WHERE t.key = $9 AND $15
+		), audited AS (
 			` + insertEvent + `opened, jsonb_to_record($13::jsonb)` + asEvent + `
 		)
 		SELECT FROM opened`
@@ -52,7 +52,7 @@ const (
 func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	sql, args := openAsItIs, []any{
 		id(n.ID), id(n.UserID), n.Scope, n.OpenedAt, n.ExpiresAt, n.EndsAt, n.Keep,
-		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit, n.UserAgent, eventArg(ctx), n.From,
+		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit, n.UserAgent, eventArg(ctx), n.From, n.Forgive,
 	}
 	if n.Rehash != "" {
 		sql, args = openAndRehashed, append(args, n.Rehash)

@@ -141,8 +141,20 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		{"CountFailure", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.CountFailure(ctx, identity.ThrottleKey(sha256.Sum256([]byte("user:"+u.ID))))
 		}},
-		{"CreateUser", 1, 1, func(identity.User, identity.SessionRef) error {
-			_, err := store.CreateUser(ctx, newUser(strings.ToLower(rand.Text())), newCode(identity.Verification))
+		{"CreateSignUp", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), newCode(identity.Verification))
+		}},
+		{"FindSignUps", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.FindSignUps(ctx, identity.Login{CanonicalEmail: u.Email})
+			return err
+		}},
+		// BEGIN, lock, act, COMMIT; before, in either case, the sign-up.
+		{"CreateSignUp and RedeemVerification", 5, 5, func(identity.User, identity.SessionRef) error {
+			c := newCode(identity.Verification)
+			if err := store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), c); err != nil {
+				return err
+			}
+			_, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now))
 			return err
 		}},
 		{"UpdateUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
@@ -153,14 +165,12 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.IssueCode(ctx, u.Email, newCode(identity.Recovery))
 			return err
 		}},
-		{"CreateUserQuietly", 1, 1, func(identity.User, identity.SessionRef) error {
-			n := newUser(strings.ToLower(rand.Text()))
-			_, err := store.CreateUserQuietly(ctx, n, newMail(identity.MailVerification, n.Email))
-			return err
+		{"CreateSignUpConcealed", 1, 1, func(identity.User, identity.SessionRef) error {
+			n := newSignUp(strings.ToLower(rand.Text()))
+			return store.CreateSignUpConcealed(ctx, n, newMail(identity.MailVerification, n.Email))
 		}},
-		{"CreateUserQuietly of what is taken", 1, 1, func(u identity.User, _ identity.SessionRef) error {
-			_, err := store.CreateUserQuietly(ctx, newUser("ada"), newMail(identity.MailVerification, u.Email))
-			return err
+		{"CreateSignUpConcealed of what is taken", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email))
 		}},
 		{"QueueMail", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.QueueMail(ctx, newMail(identity.MailRecovery, u.Email))
@@ -177,8 +187,8 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		{"ReturnMail", 1, 1, func(identity.User, identity.SessionRef) error {
 			return store.ReturnMail(ctx, identity.MailRef{ID: 1, Taken: 1})
 		}},
-		// BEGIN, take, issue, COMMIT.
-		{"TakeMail of a recovery", 4, 4, func(u identity.User, _ identity.SessionRef) error {
+		// BEGIN, take, look, count, issue, COMMIT.
+		{"TakeMail of a recovery", 6, 6, func(u identity.User, _ identity.SessionRef) error {
 			postgrestest.Exec(t, c, `DELETE FROM mails`)
 			postgrestest.Exec(t, c, `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('recovery', $1, $1)`, u.Email)
 			_, _, err := store.TakeMail(ctx, take(now))

@@ -42,15 +42,19 @@ func (g *gateway) populate(n int) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	for _, kind := range []string{verified, unverified, suspended} {
+	for _, kind := range []string{verified, suspended} {
 		g.exec(`INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
 				scope, password_hash, email_verified_at, activated_at, suspended_at)
 			SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B',
-				'profile email', $3, CASE WHEN $1 <> 'unverified' THEN now() END, CASE WHEN $1 <> 'unverified' THEN now() END,
+				'profile email', $3, now(), now(),
 				CASE WHEN $1 = 'suspendedx' THEN now() END
 			FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, kind, n, string(hash))
 	}
+	g.exec(`INSERT INTO signups (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
+		SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B', 'profile email', $3
+		FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, unverified, n, string(hash))
 	g.exec(`ANALYZE users`)
+	g.exec(`ANALYZE signups`)
 }
 
 // ask makes the body of a request about the ith of a kind.
@@ -96,6 +100,7 @@ func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 		{"sign-in, a wrong password", "/tokens/signin", signIn, verified, nobody, http.StatusUnauthorized},
 		{"sign-in by address, a wrong password", "/tokens/signin", signInByAddress, verified, nobody, http.StatusUnauthorized},
 		{"sign-in, not verified, a wrong password", "/tokens/signin", signIn, unverified, nobody, http.StatusUnauthorized},
+		{"sign-in, not verified, the right password", "/tokens/signin", signInRight, unverified, nobody, http.StatusUnauthorized},
 		{"sign-in, suspended, the right password", "/tokens/signin", signInRight, suspended, nobody, http.StatusUnauthorized},
 		{"forgot-password, verified", "/users/forgot-password", byAddress, verified, nobody, http.StatusAccepted},
 		{"forgot-password, not verified", "/users/forgot-password", byAddress, unverified, nobody, http.StatusAccepted},

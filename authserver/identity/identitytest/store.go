@@ -17,29 +17,49 @@ type Store struct {
 	mu        sync.Mutex
 	broken    error
 	users     map[string]*user
+	signUps   []*signUp // that wait, in the order in which they came
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	places    map[string]map[identity.ThrottleKey]time.Time // by user: when each was last seen
-	limits    map[string]time.Time                          // by recipient or key: when nothing is used up any more
-	mails     []*mail                                       // in the order in which they were queued
+	places    map[string]map[identity.Place]time.Time // by user: when each was last seen
+	limits    map[string]time.Time                    // by recipient or key: when nothing is used up any more
+	mails     []*mail                                 // in the order in which they were queued
 	mailIDs   int64
 	events    []identity.Event
 }
 
 var _ identity.Store = (*Store)(nil)
 
+// user is an account. Its Email is the one that was proved.
 type user struct {
 	identity.User
-	canonicalUsername string
-	canonicalEmail    string
-	passwordHash      string
-	activated         bool
-	suspended         bool
+	canonicalUsername      string
+	canonicalEmail         string
+	unprovedEmail          string // empty: there is none
+	canonicalUnprovedEmail string
+	changedAt              time.Time // to the unproved address
+	passwordHash           string
+	suspended              bool
 }
 
+// shown is the account as its owner sees it.
+func (u *user) shown() identity.User {
+	shown := u.User
+	shown.EmailVerified = u.unprovedEmail == ""
+	if u.unprovedEmail != "" {
+		shown.Email = u.unprovedEmail
+	}
+	return shown
+}
+
+type signUp struct {
+	identity.NewSignUp
+	createdAt time.Time
+}
+
+// code belongs to an account or to a sign-up: their ids differ from each other's.
 type code struct {
-	userID    string
+	ownerID   string
 	purpose   identity.Purpose
 	target    string
 	expiresAt time.Time
@@ -71,7 +91,7 @@ func NewStore(now func() time.Time) *Store {
 		codes:     make(map[identity.CodeHash]code),
 		sessions:  make(map[string]*session),
 		throttles: make(map[identity.ThrottleKey]throttle),
-		places:    make(map[string]map[identity.ThrottleKey]time.Time),
+		places:    make(map[string]map[identity.Place]time.Time),
 		limits:    make(map[string]time.Time),
 	}
 }
@@ -93,6 +113,10 @@ func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error 
 		return identity.ErrNoUser
 	}
 	u.suspended = suspended
+	if suspended {
+		s.dropCodes(userID)
+		s.dropSessions(userID, "")
+	}
 	return nil
 }
 
@@ -154,18 +178,18 @@ func (s *Store) redeemable(h identity.CodeHash, purpose identity.Purpose) (code,
 	return c, nil
 }
 
-func (s *Store) putCode(userID string, c identity.NewCode) {
+func (s *Store) putCode(ownerID string, c identity.NewCode) {
 	for h, old := range s.codes {
-		if old.userID == userID && old.purpose == c.Purpose {
+		if old.ownerID == ownerID && old.purpose == c.Purpose {
 			delete(s.codes, h)
 		}
 	}
-	s.codes[c.Hash] = code{userID: userID, purpose: c.Purpose, target: c.Target, expiresAt: s.now().Add(c.TTL)}
+	s.codes[c.Hash] = code{ownerID: ownerID, purpose: c.Purpose, target: c.Target, expiresAt: s.now().Add(c.TTL)}
 }
 
-func (s *Store) dropCodes(userID string) {
+func (s *Store) dropCodes(ownerID string) {
 	for h, c := range s.codes {
-		if c.userID == userID {
+		if c.ownerID == ownerID {
 			delete(s.codes, h)
 		}
 	}

@@ -3,63 +3,88 @@ package identitytest
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
-// CreateUser implements identity.Store.
-func (s *Store) CreateUser(ctx context.Context, n identity.NewUser, c identity.NewCode) (identity.User, error) {
+// CreateSignUp implements identity.Store.
+func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
-		return identity.User{}, err
+		return err
 	}
 	if err := s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail); err != nil {
-		return identity.User{}, err
+		return err
 	}
-	created := s.putUser(n)
+	s.signUps = append(s.signUps, &signUp{NewSignUp: n, createdAt: s.now()})
 	s.putCode(n.ID, c)
 	s.record(ctx, n.ID)
-	return created, nil
+	return nil
 }
 
-// CreateUserQuietly implements identity.Store.
-func (s *Store) CreateUserQuietly(ctx context.Context, n identity.NewUser, m identity.NewMail) (created bool, err error) {
+// CreateSignUpConcealed implements identity.Store.
+func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
-		return false, err
+		return err
 	}
-	asked := &mail{canonicalTo: n.CanonicalEmail}
-	asked.Purpose, asked.To, asked.Username, asked.Language = m.Purpose, n.Email, n.Username, m.Language
-	if s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail) == nil {
-		created = true
-		asked.userID = s.putUser(n).ID
-	}
-	if s.allows(n.CanonicalEmail, m.Limit) {
-		s.queue(asked)
-	}
-	if e, ok := identity.EventOf(ctx); ok {
-		if !created {
-			e.Name, e.UserID = identity.EventSignUpRefused, ""
-		}
-		s.events = append(s.events, e)
-	}
-	return created, nil
+	s.signUps = append(s.signUps, &signUp{NewSignUp: n, createdAt: s.now()})
+	asked := &mail{signUpID: n.ID}
+	asked.Purpose, asked.To, asked.Username, asked.Language = m.Purpose, m.To, n.Username, m.Language
+	s.queue(asked)
+	s.record(ctx, n.ID)
+	return nil
 }
 
-func (s *Store) putUser(n identity.NewUser) identity.User {
-	now := s.now()
-	s.users[n.ID] = &user{
-		User: identity.User{
-			ID: n.ID, Username: n.Username, Email: n.Email,
-			FirstName: n.FirstName, LastName: n.LastName, Scope: n.Scope, Language: n.Language,
-			CreatedAt: now, UpdatedAt: now,
-		},
-		canonicalUsername: n.CanonicalUsername,
-		canonicalEmail:    n.CanonicalEmail,
-		passwordHash:      n.PasswordHash,
+// FindSignUps implements identity.Store.
+func (s *Store) FindSignUps(ctx context.Context, login identity.Login) ([]identity.Claim, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return nil, err
 	}
-	return s.users[n.ID].User
+	var claims []identity.Claim
+	for _, waiting := range slices.Backward(s.signUps) {
+		if len(claims) < identity.MaxClaims &&
+			(login.CanonicalUsername != "" && waiting.CanonicalUsername == login.CanonicalUsername ||
+				login.CanonicalEmail != "" && waiting.CanonicalEmail == login.CanonicalEmail) {
+			claims = append(claims, waiting.claim())
+		}
+	}
+	return claims, nil
+}
+
+func (w *signUp) claim() identity.Claim {
+	return identity.Claim{ID: w.ID, IsSignUp: true, Username: w.Username, Email: w.Email, PasswordHash: w.PasswordHash}
+}
+
+// becomeAccount makes an account of a sign-up, under this username. All sign-ups that
+// wait for its address go.
+func (s *Store) becomeAccount(w *signUp, username, canonicalUsername, passwordHash string) (*user, error) {
+	if err := s.taken(w.ID, canonicalUsername, w.CanonicalEmail); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	u := &user{
+		User: identity.User{
+			ID: w.ID, Username: username, Email: w.Email,
+			FirstName: w.FirstName, LastName: w.LastName, Scope: w.Scope, Language: w.Language,
+			CreatedAt: w.createdAt, UpdatedAt: now,
+		},
+		canonicalUsername: canonicalUsername,
+		canonicalEmail:    w.CanonicalEmail,
+		passwordHash:      passwordHash,
+	}
+	s.users[w.ID] = u
+	s.signUps = slices.DeleteFunc(s.signUps, func(other *signUp) bool {
+		if other.CanonicalEmail != w.CanonicalEmail {
+			return false
+		}
+		s.dropCodes(other.ID)
+		return true
+	})
+	return u, nil
 }
 
 // FindCredentials implements identity.Store.
@@ -68,29 +93,29 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 	if err := s.enter(ctx); err != nil {
 		return identity.Credentials{}, err
 	}
+	canonical := login.CanonicalUsername + login.CanonicalEmail
 	for _, u := range s.users {
 		if login.CanonicalUsername != "" && u.canonicalUsername == login.CanonicalUsername ||
 			login.CanonicalEmail != "" && u.canonicalEmail == login.CanonicalEmail {
-			return s.credentials(u, login.From), nil
+			return s.credentials(u, login.From, canonical), nil
 		}
 	}
-	unknown := identity.Credentials{ThrottleKey: sha256.Sum256([]byte("name:" + login.CanonicalUsername + login.CanonicalEmail))}
+	unknown := identity.Credentials{ThrottleKey: loginThrottle("", "", canonical)}
 	s.countFailures(&unknown)
 	return unknown, nil
 }
 
-func (s *Store) credentials(u *user, from identity.Place) identity.Credentials {
+func (s *Store) credentials(u *user, from identity.Place, canonical string) identity.Credentials {
 	c := identity.Credentials{
 		Found:        true,
-		User:         u.User,
+		User:         u.shown(),
 		PasswordHash: u.passwordHash,
-		Activated:    u.activated,
+		Activated:    true,
 		Suspended:    u.suspended,
-		ThrottleKey:  userThrottle(u.ID),
+		ThrottleKey:  loginThrottle("", "", canonical),
 	}
-	here := placeThrottle(u.ID, from)
-	if _, familiar := s.places[u.ID][here]; familiar {
-		c.ThrottleKey = here
+	if _, c.Familiar = s.places[u.ID][from]; c.Familiar {
+		c.ThrottleKey = loginThrottle(u.ID, from, canonical)
 	}
 	s.countFailures(&c)
 	return c
@@ -103,19 +128,16 @@ func (s *Store) countFailures(c *identity.Credentials) {
 	}
 }
 
-func userThrottle(userID string) identity.ThrottleKey {
-	return sha256.Sum256([]byte("user:" + userID))
+// loginThrottle is the key of a login: for strangers, or for a place of an account.
+func loginThrottle(userID string, from identity.Place, canonical string) identity.ThrottleKey {
+	return sha256.Sum256([]byte(userID + " " + string(from) + " " + canonical))
 }
 
-func placeThrottle(userID string, from identity.Place) identity.ThrottleKey {
-	return sha256.Sum256([]byte("place:" + userID + " " + string(from)))
-}
-
-// forgetFailures forgets what was counted against an account, from wherever.
-func (s *Store) forgetFailures(userID string) {
-	delete(s.throttles, userThrottle(userID))
-	for place := range s.places[userID] {
-		delete(s.throttles, place)
+// forgetFailures forgets what was counted for the places of an account.
+func (s *Store) forgetFailures(u *user) {
+	for place := range s.places[u.ID] {
+		delete(s.throttles, loginThrottle(u.ID, place, u.canonicalUsername))
+		delete(s.throttles, loginThrottle(u.ID, place, u.canonicalEmail))
 	}
 }
 
@@ -127,12 +149,12 @@ func (s *Store) becomesFamiliar(userID string, from identity.Place) {
 	}
 	known := s.places[userID]
 	if known == nil {
-		known = map[identity.ThrottleKey]time.Time{}
+		known = map[identity.Place]time.Time{}
 		s.places[userID] = known
 	}
-	known[placeThrottle(userID, from)] = s.now()
+	known[from] = s.now()
 	for len(known) > identity.FamiliarPlaces {
-		var oldest identity.ThrottleKey
+		var oldest identity.Place
 		for place, seen := range known {
 			if first, ok := known[oldest]; !ok || seen.Before(first) {
 				oldest = place
@@ -177,7 +199,7 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 	}
 	u.UpdatedAt = s.now()
 	s.record(ctx, u.ID)
-	return u.User, nil
+	return u.shown(), nil
 }
 
 // DeleteUser implements identity.Store.
@@ -192,7 +214,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	}
 	s.dropSessions(u.ID, "")
 	s.dropCodes(u.ID)
-	s.forgetFailures(u.ID)
+	s.forgetFailures(u)
 	delete(s.places, u.ID)
 	delete(s.users, u.ID)
 	s.record(ctx, u.ID)
@@ -209,7 +231,7 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 	if err != nil {
 		return identity.User{}, err
 	}
-	return u.User, nil
+	return u.shown(), nil
 }
 
 // FindPassword implements identity.Store.
@@ -222,7 +244,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 	if err != nil {
 		return identity.Credentials{}, err
 	}
-	return s.credentials(u, from), nil
+	return s.credentials(u, from, u.canonicalUsername), nil
 }
 
 // ChangePassword implements identity.Store.
@@ -242,7 +264,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 	u.UpdatedAt = s.now()
 	s.dropSessions(u.ID, ref.ID)
 	s.dropCodes(u.ID)
-	s.forgetFailures(u.ID)
+	s.forgetFailures(u)
 	s.record(ctx, u.ID)
 	s.notice(ctx, u)
 	return nil

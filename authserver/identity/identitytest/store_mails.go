@@ -13,9 +13,11 @@ import (
 // is for TakeMail to find out.
 type mail struct {
 	identity.Message
-	canonicalTo, target string
-	userID, sessionID   string
-	queuedAt, dueAt     time.Time
+	target            string
+	signUpID          string
+	userID, sessionID string
+	counted           string // what it was counted as against the limit; empty: not yet
+	queuedAt, dueAt   time.Time
 }
 
 func (s *Store) queue(m *mail) {
@@ -24,31 +26,42 @@ func (s *Store) queue(m *mail) {
 	s.mails = append(s.mails, m)
 }
 
-// allows uses up the limit of a recipient, where one more mail is within it.
-func (s *Store) allows(canonicalTo string, r identity.Rate) bool {
+// allows uses up the limit of a recipient, if one more mail of a kind is within it.
+func (s *Store) allows(what, to string, r identity.Rate) bool {
 	if r == (identity.Rate{}) {
 		return true
 	}
 	now := s.now()
-	from := s.limits[canonicalTo]
+	from := s.limits[what+":"+to]
 	if from.Before(now) {
 		from = now
 	}
-	until := from.Add(r.Per / time.Duration(r.Count))
-	if until.After(now.Add(r.Per)) {
+	until := from.Add(r.Interval())
+	if until.After(now.Add(r.Window())) {
 		return false
 	}
-	s.limits[canonicalTo] = until
+	s.limits[what+":"+to] = until
 	return true
 }
 
-// notice puts the notice of ctx into the outbox, where there is one.
+// notice puts the notice of ctx into the outbox, if there is one.
 func (s *Store) notice(ctx context.Context, u *user) {
 	if n, ok := identity.NoticeOf(ctx); ok {
-		m := &mail{canonicalTo: u.canonicalEmail, userID: u.ID}
-		m.Purpose, m.To, m.Username, m.Language = n.Purpose, u.Email, u.Username, cmp.Or(u.Language, n.Language)
+		m := &mail{userID: u.ID}
+		m.Purpose, m.To, m.Username, m.Language = n.Purpose, u.canonicalEmail, u.Username, cmp.Or(u.Language, n.Language)
 		s.queue(m)
 	}
+}
+
+// queueOnce queues a mail unless the same one is there that no sender has taken.
+func (s *Store) queueOnce(m *mail) {
+	for _, other := range s.mails {
+		if other.Ref.Taken == 0 && other.Purpose == m.Purpose && other.To == m.To && other.target == m.target &&
+			other.signUpID == m.signUpID && other.userID == m.userID && other.sessionID == m.sessionID {
+			return
+		}
+	}
+	s.queue(m)
 }
 
 // QueueMail implements identity.Store.
@@ -57,11 +70,9 @@ func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	if s.allows(m.CanonicalTo, m.Limit) {
-		asked := &mail{canonicalTo: m.CanonicalTo}
-		asked.Purpose, asked.To, asked.Language = m.Purpose, m.To, m.Language
-		s.queue(asked)
-	}
+	asked := &mail{}
+	asked.Purpose, asked.To, asked.Language = m.Purpose, m.To, m.Language
+	s.queueOnce(asked)
 	return nil
 }
 
@@ -75,14 +86,9 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 	if err != nil {
 		return err
 	}
-	asked := &mail{
-		canonicalTo: cmp.Or(m.CanonicalTo, u.canonicalEmail), target: m.CanonicalTo,
-		userID: ref.UserID, sessionID: ref.ID,
-	}
-	asked.Purpose, asked.To, asked.Language = m.Purpose, cmp.Or(m.To, u.Email), m.Language
-	if s.allows(asked.canonicalTo, m.Limit) {
-		s.queue(asked)
-	}
+	asked := &mail{target: m.To, userID: ref.UserID, sessionID: ref.ID}
+	asked.Purpose, asked.To, asked.Language = m.Purpose, cmp.Or(m.To, u.canonicalEmail), m.Language
+	s.queueOnce(asked)
 	return nil
 }
 
@@ -105,64 +111,110 @@ func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (identity.Tak
 		due.dueAt = s.now().Add(t.Lease)
 		due.Ref.Attempt++
 		due.Ref.Taken++
-		taken, tells := s.resolve(ctx, *due, t)
-		if tells {
-			taken.Age = s.now().Sub(due.queuedAt)
-			return taken, true, nil
+		says, code, owner := s.resolve(*due, t.Now)
+		if says.Purpose == "" {
+			s.remove(due)
+			continue
 		}
-		s.remove(due)
+		countsAs := ""
+		switch {
+		case code == identity.EmailChange:
+			countsAs = string(due.Purpose) + " of " + owner.ID
+		case code != "" || says.Purpose == identity.MailEmailTaken:
+			countsAs = string(says.Purpose)
+		}
+		if countsAs != due.counted && countsAs != "" {
+			if !s.allows(countsAs, says.To, t.Limit) {
+				s.remove(due)
+				s.record(ctx, "")
+				return identity.TakenMail{Message: says, Withheld: true}, true, nil
+			}
+			due.counted = countsAs
+		}
+		taken := identity.TakenMail{Message: says}
+		if code != "" {
+			ctx, c := t.Issue(ctx, due.Ref.ID, code)
+			if c.Target = due.target; code == identity.Verification {
+				c = owner.code(c, says.To)
+			}
+			s.putCode(owner.ID, c)
+			if says.Purpose != identity.MailEmailTaken { // else nobody gets it
+				s.record(ctx, owner.ID)
+				taken.UserID = owner.ID
+			}
+		}
+		taken.Age = s.now().Sub(due.queuedAt)
+		return taken, true, nil
 	}
 }
 
-// resolve finds out who is to be told what, if anyone.
-func (s *Store) resolve(ctx context.Context, m mail, t identity.MailTake) (taken identity.TakenMail, tells bool) {
-	bringCode := func(u *user, p identity.Purpose) (identity.TakenMail, bool) {
-		ctx, c := t.Issue(ctx, m.Ref.ID, p)
-		c.Target = m.target
-		s.putCode(u.ID, c)
-		s.record(ctx, u.ID)
-		m.Username, m.Language = u.Username, cmp.Or(u.Language, m.Language)
-		return identity.TakenMail{Message: m.Message, UserID: u.ID}, true
+// resolve finds out what a mail says: with no purpose, nothing; with a code, to whom
+// that belongs.
+func (s *Store) resolve(m mail, now time.Time) (says identity.Message, code identity.Purpose, owner claim) {
+	bringCode := func(p identity.Purpose, owner claim) (identity.Message, identity.Purpose, claim) {
+		m.Username = owner.Username
+		if owner.IsSignUp {
+			m.Language = cmp.Or(owner.signUp.Language, m.Language)
+		} else {
+			m.Language = cmp.Or(owner.user.Language, m.Language)
+		}
+		return m.Message, p, owner
 	}
-	refuse := func(owner *user) (identity.TakenMail, bool) {
-		m.Purpose, m.Username, m.Language = identity.MailEmailTaken, "", cmp.Or(owner.Language, m.Language)
-		return identity.TakenMail{Message: m.Message}, true
+	refuse := func(has *user) (identity.Message, identity.Purpose, claim) {
+		m.Purpose, m.Username, m.Language = identity.MailEmailTaken, "", cmp.Or(has.Language, m.Language)
+		return m.Message, "", claim{}
 	}
-	owner, found := s.at(m.canonicalTo)
+	has, found := s.at(m.To)
 	switch m.Purpose {
 	case identity.MailVerification:
-		refused := m.Username != "" && m.userID == ""
-		switch {
-		case refused && found:
-			return refuse(owner)
-		case refused:
-			m.Purpose = identity.MailUsernameTaken
-			return identity.TakenMail{Message: m.Message}, true
-		case !found || owner.EmailVerified || m.userID != "" && m.userID != owner.ID:
-			return identity.TakenMail{}, false
+		if found && m.signUpID != "" {
+			return refuse(has)
 		}
-		m.To = owner.Email
-		return bringCode(owner, identity.Verification)
+		if m.signUpID != "" {
+			for _, c := range s.claims(m.To) {
+				if c.ID == m.signUpID {
+					return bringCode(identity.Verification, c)
+				}
+			}
+			return identity.Message{}, "", claim{}
+		}
+		if owner, err := s.owner(m.To, identity.Verification); err == nil {
+			return bringCode(identity.Verification, owner)
+		}
+		return identity.Message{}, "", claim{}
 	case identity.MailRecovery:
-		if !found {
-			return identity.TakenMail{}, false
+		if owner, err := s.owner(m.To, identity.Recovery); err == nil {
+			return bringCode(identity.Recovery, owner)
 		}
-		m.To = owner.Email
-		return bringCode(owner, identity.Recovery)
+		return identity.Message{}, "", claim{}
 	case identity.MailEmailChange:
-		_, u, err := s.live(identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: t.Now})
+		_, u, err := s.live(identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: now})
 		switch {
 		case err != nil:
-			return identity.TakenMail{}, false
+			return identity.Message{}, "", claim{}
 		case m.target == "":
-			m.To = u.Email
-		case found && owner != u:
-			return refuse(owner)
+			m.To = u.canonicalEmail
 		}
-		return bringCode(u, identity.EmailChange)
+		message, p, owner := bringCode(identity.EmailChange, claim{Claim: u.claim(), user: u})
+		if m.target != "" && found && has != u {
+			m.Message = message
+			message, _, _ = refuse(has)
+		}
+		return message, p, owner
 	default:
-		return identity.TakenMail{Message: m.Message}, true
+		return m.Message, "", claim{}
 	}
+}
+
+// GiveUpMail implements identity.Store.
+func (s *Store) GiveUpMail(ctx context.Context, ref identity.MailRef, limit identity.Rate) error {
+	return s.end(ctx, ref, func(m *mail) {
+		s.remove(m)
+		if m.counted != "" && limit != (identity.Rate{}) {
+			key := m.counted + ":" + m.To
+			s.limits[key] = s.limits[key].Add(-limit.Interval())
+		}
+	})
 }
 
 func (s *Store) remove(gone *mail) {

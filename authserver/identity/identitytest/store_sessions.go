@@ -24,7 +24,9 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	if n.Rehash != "" {
 		u.passwordHash = n.Rehash
 	}
-	delete(s.throttles, n.ThrottleKey)
+	if n.Forgive {
+		delete(s.throttles, n.ThrottleKey)
+	}
 	s.prune(n.UserID, n.Keep-1)
 	s.putSession(n.UserID, n.Scope, n)
 	s.record(ctx, n.UserID)
@@ -150,7 +152,7 @@ func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id s
 
 func (s session) with(u *user) identity.Session {
 	return identity.Session{
-		ID: s.id, User: u.User, Scope: s.scope, Generation: s.generation,
+		ID: s.id, User: u.shown(), Scope: s.scope, Generation: s.generation,
 		OpenedAt: s.openedAt, RefreshedAt: s.refreshedAt, ExpiresAt: s.expiresAt, EndsAt: s.endsAt,
 	}
 }

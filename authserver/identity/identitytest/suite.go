@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ type Suspender interface {
 // an empty store, and for a function that moves the store's own clock; subtests
 // run in parallel.
 func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
-	for _, group := range [][]sentence{accountSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, placeSentences} {
+	for _, group := range [][]sentence{accountSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, placeSentences} {
 		for _, s := range group {
 			t.Run(s.text, func(t *testing.T) {
 				t.Parallel()
@@ -52,7 +53,8 @@ type suite struct {
 	identity.Store
 	advance func(time.Duration)
 	now     time.Time
-	seen    int // of what was recorded
+	seen    int           // of what was recorded
+	limit   identity.Rate // of mails
 }
 
 // Values that most subtests share.
@@ -67,9 +69,9 @@ const (
 	scope        = "profile email"
 )
 
-// newUser is a valid account of that name.
-func newUser(name string) identity.NewUser {
-	return identity.NewUser{
+// newSignUp is a valid sign-up of that name.
+func newSignUp(name string) identity.NewSignUp {
+	return identity.NewSignUp{
 		ID:       newID(),
 		Username: name, CanonicalUsername: name,
 		Email: name + "@example.com", CanonicalEmail: name + "@example.com",
@@ -90,13 +92,36 @@ func newCode(p identity.Purpose) identity.NewCode {
 
 func newHash() identity.CodeHash { return sha256.Sum256([]byte(rand.Text())) }
 
-// create makes an account, and gives the code that it came with.
-func (s *suite) create(name string) (identity.User, identity.CodeHash) {
+// signUp keeps a sign-up, and returns the code that it came with.
+func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 	s.Helper()
 	c := newCode(identity.Verification)
-	u, err := s.CreateUser(s.Context(), newUser(name), c)
+	s.ok(s.CreateSignUp(s.Context(), n, c))
+	return c.Hash
+}
+
+// prove makes an account of a sign-up that is the only one for its address.
+func (s *suite) prove(n identity.NewSignUp) identity.User {
+	s.Helper()
+	opened := s.newSession()
+	u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened)
 	s.ok(err)
-	return u, c.Hash
+	_, err = s.EndSession(s.Context(), s.ref(opened.ID, u))
+	s.ok(err)
+	return u
+}
+
+// create makes an account that has no session.
+func (s *suite) create(name string) identity.User {
+	s.Helper()
+	return s.prove(newSignUp(name))
+}
+
+// newSession is a session of nobody yet, as RedeemVerification takes it.
+func (s *suite) newSession() identity.NewSession {
+	return identity.NewSession{
+		ID: newID(), OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime), Keep: keep,
+	}
 }
 
 // session is what it takes to open a session of a user at the suite's time.
@@ -105,7 +130,7 @@ func (s *suite) session(u identity.User) identity.NewSession {
 		ID: newID(), UserID: u.ID, Scope: scope, Keep: keep,
 		OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime),
 		PasswordHash: passwordHash, FailureLimit: failureLimit,
-		ThrottleKey: s.credentials(u).ThrottleKey,
+		ThrottleKey: s.credentials(u).ThrottleKey, Forgive: true,
 	}
 }
 
@@ -125,8 +150,9 @@ func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
 func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	s.Helper()
 	c := newCode(p)
-	_, err := s.IssueCode(s.Context(), u.Email, c)
+	owner, err := s.IssueCode(s.Context(), u.Email, c)
 	s.ok(err)
+	equal(s, owner, u.ID)
 	return c.Hash
 }
 
@@ -135,8 +161,7 @@ func (s *suite) issueEmailChange(ref identity.SessionRef, target string) identit
 	s.Helper()
 	c := newCode(identity.EmailChange)
 	c.Target = target
-	_, err := s.IssueEmailChange(s.Context(), ref, c)
-	s.ok(err)
+	s.ok(s.IssueEmailChange(s.Context(), ref, c))
 	return c.Hash
 }
 
@@ -145,6 +170,19 @@ func (s *suite) credentials(u identity.User) identity.Credentials {
 	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email})
 	s.ok(err)
 	return c
+}
+
+// change redeems an email-change code.
+func (s *suite) change(ref identity.SessionRef, h identity.CodeHash, email string) (identity.User, error) {
+	s.Helper()
+	return s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{
+		Code: h, Email: email, CanonicalEmail: strings.ToLower(email), RefuseTaken: true,
+	})
+}
+
+// recover redeems a recovery code of an account.
+func (s *suite) recover(u identity.User, h identity.CodeHash, newHash string, from identity.Place) error {
+	return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, newHash, from)
 }
 
 func (s *suite) fail(u identity.User, times int) {

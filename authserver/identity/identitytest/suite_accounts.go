@@ -1,6 +1,7 @@
 package identitytest
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -8,63 +9,12 @@ import (
 )
 
 var accountSentences = []sentence{
-	{"CreateUser inserts the user, not verified, and a code for them", func(s *suite) {
-		n := newUser("ada")
-		n.Username, n.Email = "Ada", "Ada@Example.com"
-		c := newCode(identity.Verification)
-		u, err := s.CreateUser(s.Context(), n, c)
-		s.ok(err)
-		if u.CreatedAt.IsZero() || !u.UpdatedAt.Equal(u.CreatedAt) {
-			s.Errorf("created at %v, updated at %v", u.CreatedAt, u.UpdatedAt)
-		}
-		want := identity.User{
-			ID: n.ID, Username: "Ada", Email: "Ada@Example.com", FirstName: "Ada", LastName: "Lovelace",
-			Scope: scope, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
-		}
-		equal(s, u, want)
-		verified, err := s.RedeemVerification(s.Context(), c.Hash, identity.NewSession{
-			ID: newID(), OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime),
-		})
-		s.ok(err)
-		equal(s, verified.ID, n.ID)
-	}},
-	{"CreateUser names all that is taken", func(s *suite) {
-		s.create("ada")
-		s.create("grace")
-		for _, tc := range []struct {
-			username, email string
-			want            identity.TakenError
-		}{
-			{"ada", "new@example.com", identity.TakenError{Username: true}},
-			{"new", "ada@example.com", identity.TakenError{Email: true}},
-			{"ada", "ada@example.com", identity.TakenError{Username: true, Email: true}},
-			{"ada", "grace@example.com", identity.TakenError{Username: true, Email: true}},
-		} {
-			n := newUser("new")
-			n.Username, n.CanonicalUsername = tc.username, tc.username
-			n.Email, n.CanonicalEmail = tc.email, tc.email
-			_, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
-			s.taken(err, tc.want)
-		}
-	}},
-	{"CreateUser inserts nothing where something is taken", func(s *suite) {
-		s.create("ada")
-		n, c := newUser("ada"), newCode(identity.Verification)
-		n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
-		_, err := s.CreateUser(s.Context(), n, c)
-		s.taken(err, identity.TakenError{Username: true})
-		found, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: "new@example.com"})
-		s.ok(err)
-		equal(s, found.Found, false)
-		_, err = s.RedeemVerification(s.Context(), c.Hash, identity.NewSession{ID: newID()})
-		s.is(err, identity.ErrNoCode)
-	}},
 	{"FindCredentials finds an account by its canonical username or email", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		for _, login := range []identity.Login{{CanonicalUsername: "ada"}, {CanonicalEmail: "ada@example.com"}} {
 			c, err := s.FindCredentials(s.Context(), login)
 			s.ok(err)
-			want := identity.Credentials{Found: true, User: u, PasswordHash: passwordHash, ThrottleKey: c.ThrottleKey}
+			want := identity.Credentials{Found: true, User: u, PasswordHash: passwordHash, Activated: true, ThrottleKey: c.ThrottleKey}
 			equal(s, c, want)
 		}
 		for _, login := range []identity.Login{
@@ -76,37 +26,33 @@ var accountSentences = []sentence{
 		}
 	}},
 	{"FindCredentials tells of activation and suspension", func(s *suite) {
-		u, code := s.create("ada")
-		equal(s, s.credentials(u).Activated, false)
-		_, err := s.RedeemVerification(s.Context(), code, s.session(u))
-		s.ok(err)
+		u := s.create("ada")
 		equal(s, s.credentials(u).Activated, true)
 		equal(s, s.credentials(u).User.EmailVerified, true)
 		equal(s, s.credentials(u).Suspended, false)
 		s.suspend(u, true)
 		equal(s, s.credentials(u).Suspended, true)
 	}},
-	{"failures of an account are counted under one key, however it is named", func(s *suite) {
-		s.create("ada")
-		s.create("grace")
+	{"failures are counted under the login as it was given, whether an account has it or not", func(s *suite) {
 		key := func(l identity.Login) identity.ThrottleKey {
 			c, err := s.FindCredentials(s.Context(), l)
 			s.ok(err)
 			return c.ThrottleKey
 		}
-		byName := key(identity.Login{CanonicalUsername: "ada"})
-		byEmail := key(identity.Login{CanonicalEmail: "ada@example.com"})
-		equal(s, byName, byEmail)
-		distinct := map[identity.ThrottleKey]bool{
-			{}:     true,
-			byName: true,
-			key(identity.Login{CanonicalUsername: "grace"}):            true,
-			key(identity.Login{CanonicalUsername: "nobody"}):           true,
-			key(identity.Login{CanonicalEmail: "nobody@example.com"}):  true,
-			key(identity.Login{CanonicalEmail: "nobody2@example.com"}): true,
+		logins := []identity.Login{
+			{CanonicalUsername: "ada"}, {CanonicalEmail: "ada@example.com"},
+			{CanonicalUsername: "grace"}, {CanonicalUsername: "nobody"}, {CanonicalEmail: "nobody@example.com"},
 		}
-		equal(s, len(distinct), 6)
-		equal(s, key(identity.Login{CanonicalUsername: "nobody"}), key(identity.Login{CanonicalUsername: "nobody"}))
+		before := map[identity.ThrottleKey]bool{{}: true}
+		for _, login := range logins {
+			before[key(login)] = true
+		}
+		equal(s, len(before), len(logins)+1)
+		s.create("ada")
+		s.create("grace")
+		for _, login := range logins {
+			equal(s, before[key(login)], true)
+		}
 	}},
 	{"CountFailure adds one, for known and unknown alike, and they age by the store's clock", func(s *suite) {
 		s.create("ada")
@@ -129,7 +75,7 @@ var accountSentences = []sentence{
 		}
 	}},
 	{"UpdateUser changes the names that are not nil", func(s *suite) {
-		before, _ := s.create("ada")
+		before := s.create("ada")
 		ref := s.open(before)
 		s.pass(time.Second)
 		empty, countess := "", "Countess"
@@ -153,7 +99,7 @@ var accountSentences = []sentence{
 	}},
 	{"UpdateUser refuses another account's username, and takes one's own in another case", func(s *suite) {
 		s.create("grace")
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		name, first := "grace", "changed"
 		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name, FirstName: &first})
@@ -165,12 +111,10 @@ var accountSentences = []sentence{
 		s.ok(err)
 		equal(s, got.Username, "ADA")
 	}},
-	{"DeleteUser removes the user with every session, code and counted failure", func(s *suite) {
-		u, code := s.create("ada")
+	{"DeleteUser removes the user with every session and code", func(s *suite) {
+		u := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		recovery := s.issue(u, identity.Recovery)
-		s.fail(u, 3)
-		key := s.credentials(u).ThrottleKey
 
 		s.ok(s.DeleteUser(s.Context(), here))
 		s.ended(here)
@@ -179,52 +123,48 @@ var accountSentences = []sentence{
 		equal(s, s.credentials(u).Found, false)
 
 		// The same names are free, and nothing of before works for their new owner.
-		again, err := s.CreateUser(s.Context(), newUser("ada"), newCode(identity.Verification))
-		s.ok(err)
-		_, err = s.RedeemVerification(s.Context(), code, s.session(again))
+		again := s.create("ada")
+		_, err := s.FindRecovery(s.Context(), recovery)
 		s.is(err, identity.ErrNoCode)
-		s.is(s.RedeemRecovery(s.Context(), recovery, again.ID, otherHash, ""), identity.ErrNoCode)
-		equal(s, s.credentials(again).Failures, 0)
-		if s.credentials(again).ThrottleKey == key {
-			s.Error("the new account has the old one's throttle")
-		}
+		s.is(s.recover(again, recovery, otherHash, ""), identity.ErrNoCode)
 		equal(s, s.isAlive(identity.SessionRef{ID: here.ID, UserID: again.ID}), false)
 	}},
 	{"FindUser and FindPassword read the user of a live session", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
-		s.fail(u, 2)
 		got, err := s.FindUser(s.Context(), ref)
 		s.ok(err)
 		equal(s, got, u)
-		c, err := s.FindPassword(s.Context(), ref, "")
+		for want := range 3 {
+			c, err := s.FindPassword(s.Context(), ref, "")
+			s.ok(err)
+			equal(s, c, identity.Credentials{
+				Found: true, User: u, PasswordHash: passwordHash, Activated: true,
+				ThrottleKey: c.ThrottleKey, Failures: want, SinceFailure: c.SinceFailure,
+			})
+			s.ok(s.CountFailure(s.Context(), c.ThrottleKey))
+		}
+		c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada"})
 		s.ok(err)
-		want := s.credentials(u)
-		want.SinceFailure, c.SinceFailure = 0, 0
-		equal(s, c, want)
-		equal(s, c.Failures, 2)
+		equal(s, c.Failures, 3)
 	}},
-	{"ChangePassword replaces the hash, and ends all but this session, codes and failures", func(s *suite) {
-		u, code := s.create("ada")
-		other, _ := s.create("grace")
+	{"ChangePassword replaces the hash, and ends all but this session and all codes", func(s *suite) {
+		u := s.create("ada")
+		other := s.create("grace")
 		here, there, others := s.open(u), s.open(u), s.open(other)
 		recovery := s.issue(u, identity.Recovery)
-		s.fail(u, 3)
 
 		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash))
 		equal(s, s.credentials(u).PasswordHash, otherHash)
-		equal(s, s.credentials(u).Failures, 0)
 		s.alive(here)
 		s.ended(there)
 		s.alive(others)
-		_, err := s.RedeemVerification(s.Context(), code, s.session(u))
-		s.is(err, identity.ErrNoCode)
-		_, err = s.FindRecovery(s.Context(), recovery)
+		_, err := s.FindRecovery(s.Context(), recovery)
 		s.is(err, identity.ErrNoCode)
 		equal(s, s.credentials(other).PasswordHash, passwordHash)
 	}},
 	{"ChangePassword does nothing where the hash is no longer the one that was read", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		s.fail(u, 3)
 		s.is(s.ChangePassword(s.Context(), here, "another hash", otherHash), identity.ErrStale)
@@ -233,15 +173,15 @@ var accountSentences = []sentence{
 		s.alive(there)
 	}},
 	{"a sign-in that read the old hash opens no session after ChangePassword", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		here, late := s.open(u), s.session(u)
 		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash))
 		s.is(s.OpenSession(s.Context(), late), identity.ErrStale)
 		s.ended(s.ref(late.ID, u))
 	}},
 	{"what takes a live session refuses every other one", func(s *suite) {
-		u, _ := s.create("ada")
-		other, _ := s.create("grace")
+		u := s.create("ada")
+		other := s.create("grace")
 		ref, others := s.open(u), s.open(other)
 		code := s.issueEmailChange(ref, "")
 		signedOut := s.open(u)
@@ -265,14 +205,24 @@ var accountSentences = []sentence{
 		for name, ref := range dead {
 			s.refuses(name, ref, code)
 		}
-		s.suspend(u, true)
-		s.refuses("suspended", ref, code)
-		s.suspend(u, false)
-
 		equal(s, s.credentials(u).User, u)
 		equal(s, s.credentials(u).PasswordHash, passwordHash)
-		_, err = s.RedeemEmailChange(s.Context(), ref, code, "new@example.com", "new@example.com")
+		_, err = s.change(ref, code, "new@example.com")
 		s.ok(err)
+	}},
+	{"a suspension ends every session and code, and lifting it gives none of them back", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		change, recovery := s.issueEmailChange(ref, ""), s.issue(u, identity.Recovery)
+		for _, suspended := range []bool{true, false} {
+			s.suspend(u, suspended)
+			s.refuses(fmt.Sprint("of one who was suspended; still: ", suspended), ref, change)
+			s.is(s.recover(u, recovery, otherHash, ""), identity.ErrNoCode)
+		}
+		again := s.open(u)
+		_, err := s.change(again, change, newAddress)
+		s.is(err, identity.ErrNoCode)
+		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, otherHash, ""))
 	}},
 }
 
@@ -290,9 +240,9 @@ func (s *suite) refuses(name string, ref identity.SessionRef, code identity.Code
 		},
 		"DeleteUser":       func() error { return s.DeleteUser(ctx, ref) },
 		"ChangePassword":   func() error { return s.ChangePassword(ctx, ref, passwordHash, otherHash) },
-		"IssueEmailChange": func() error { _, err := s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange)); return err },
+		"IssueEmailChange": func() error { return s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange)) },
 		"RedeemEmailChange": func() error {
-			_, err := s.RedeemEmailChange(ctx, ref, code, "new@example.com", "new@example.com")
+			_, err := s.change(ref, code, newAddress)
 			return err
 		},
 		"AdvanceSession": func() error {

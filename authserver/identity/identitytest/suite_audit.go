@@ -42,13 +42,17 @@ type change struct {
 }
 
 var changes = []change{
-	{"CreateUser", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
-		create := func(ctx context.Context) error {
-			_, err := s.CreateUser(ctx, newUser("grace"), newCode(identity.Verification))
-			return err
+	{"CreateSignUp", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+		n := newSignUp("grace")
+		s.ok(s.CreateSignUp(ctx, n, newCode(identity.Verification)))
+		s.create("edsger")
+		return func(ctx context.Context) {
+			s.taken(s.CreateSignUp(ctx, newSignUp("edsger"), newCode(identity.Verification)), identity.TakenError{Username: true, Email: true})
 		}
-		s.ok(create(ctx))
-		return func(ctx context.Context) { s.taken(create(ctx), identity.TakenError{Username: true, Email: true}) }
+	}},
+	{"CreateSignUpConcealed", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
+		s.ok(s.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email)))
+		return func(context.Context) {}
 	}},
 	{"UpdateUser", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		name := "Countess"
@@ -80,35 +84,57 @@ var changes = []change{
 	}},
 	{"IssueEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		s.create("edsger")
-		_, err := s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange))
-		s.ok(err)
+		s.ok(s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange)))
 		return func(ctx context.Context) {
 			taken := newCode(identity.EmailChange)
 			taken.Target = "edsger@example.com"
-			_, err := s.IssueEmailChange(ctx, ref, taken)
-			s.taken(err, identity.TakenError{Email: true})
+			s.taken(s.IssueEmailChange(ctx, ref, taken), identity.TakenError{Email: true})
 		}
 	}},
-	{"RedeemVerification", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
-		h := s.issue(u, identity.Verification)
-		_, err := s.RedeemVerification(ctx, h, s.session(u))
+	{"RedeemVerification of a sign-up", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+		h := s.signUp(newSignUp("grace"))
+		redeem := func(ctx context.Context) error {
+			_, err := s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
+			return err
+		}
+		s.ok(redeem(ctx))
+		return func(ctx context.Context) { s.is(redeem(ctx), identity.ErrNoCode) }
+	}},
+	{"RedeemVerification of a new address", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
+		changed, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
 		s.ok(err)
+		h := s.issue(changed, identity.Verification)
+		redeem := func(ctx context.Context) error {
+			_, err := s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
+			return err
+		}
+		s.ok(redeem(ctx))
+		return func(ctx context.Context) { s.is(redeem(ctx), identity.ErrNoCode) }
+	}},
+	{"RedeemRecovery of a sign-up", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+		n, c := newSignUp("grace"), newCode(identity.Recovery)
+		s.signUp(n)
+		_, err := s.IssueCode(s.Context(), n.Email, c)
+		s.ok(err)
+		owner := identity.Claim{ID: n.ID, IsSignUp: true}
+		s.ok(s.RedeemRecovery(ctx, c.Hash, owner, otherHash, ""))
 		return func(ctx context.Context) {
-			_, err := s.RedeemVerification(ctx, h, s.session(u))
-			s.is(err, identity.ErrNoCode)
+			s.is(s.RedeemRecovery(ctx, c.Hash, owner, otherHash, ""), identity.ErrNoCode)
 		}
 	}},
 	{"RedeemRecovery", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
 		h := s.issue(u, identity.Recovery)
-		s.ok(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""))
-		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, u.ID, otherHash, ""), identity.ErrNoCode) }
+		owner := identity.Claim{ID: u.ID}
+		s.ok(s.RedeemRecovery(ctx, h, owner, otherHash, ""))
+		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, owner, otherHash, ""), identity.ErrNoCode) }
 	}},
 	{"RedeemEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
 		h := s.issueEmailChange(ref, "")
-		_, err := s.RedeemEmailChange(ctx, ref, h, newAddress, newAddress)
+		e := identity.EmailRedemption{Code: h, Email: newAddress, CanonicalEmail: newAddress}
+		_, err := s.RedeemEmailChange(ctx, ref, e)
 		s.ok(err)
 		return func(ctx context.Context) {
-			_, err := s.RedeemEmailChange(ctx, ref, h, newAddress, newAddress)
+			_, err := s.RedeemEmailChange(ctx, ref, e)
 			s.is(err, identity.ErrNoCode)
 		}
 	}},
@@ -153,7 +179,7 @@ var changes = []change{
 var auditSentences = func() (sentences []sentence) {
 	for _, c := range changes {
 		sentences = append(sentences, sentence{c.method + " and its event are both there, or neither", func(s *suite) {
-			u, _ := s.create("ada")
+			u := s.create("ada")
 			ref := s.open(u)
 			equal(s, len(s.recorded()), 0) // nothing was asked to be
 			e := identity.Event{
@@ -174,7 +200,7 @@ var auditSentences = func() (sentences []sentence) {
 	}
 	return append(sentences,
 		sentence{"CountFailure and its event are both there, whether there is an account or not", func(s *suite) {
-			u, _ := s.create("ada")
+			u := s.create("ada")
 			for _, userID := range []string{u.ID, ""} {
 				e := identity.Event{Name: "a wrong password", UserID: userID}
 				s.ok(s.CountFailure(identity.WithEvent(s.Context(), e), s.credentials(u).ThrottleKey))
@@ -185,20 +211,21 @@ var auditSentences = func() (sentences []sentence) {
 			equal(s, s.credentials(u).Failures, 2)
 		}},
 		sentence{"an event that names no user is recorded as one of the user who was found", func(s *suite) {
-			u, verification := s.create("ada")
+			u := s.create("ada")
+			n := newSignUp("grace")
+			h := s.signUp(n)
 			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "by address or code"})
 			_, err := s.IssueCode(ctx, u.Email, newCode(identity.Recovery))
 			s.ok(err)
-			_, err = s.RedeemVerification(ctx, verification, s.session(u))
+			_, err = s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
 			s.ok(err)
 			got := s.recorded()
 			equal(s, len(got), 2)
-			for _, e := range got {
-				equal(s, e.UserID, u.ID)
-			}
+			equal(s, got[0].UserID, u.ID)
+			equal(s, got[1].UserID, n.ID)
 		}},
 		sentence{"RecordEvent records an event that is about no change", func(s *suite) {
-			u, _ := s.create("ada")
+			u := s.create("ada")
 			s.ok(s.RecordEvent(s.Context())) // of a context without an event, none
 			for _, e := range []identity.Event{
 				{Name: "refused", UserID: u.ID, SessionID: newID(), RequestID: "r", Address: netip.MustParseAddr("192.0.2.1")},
@@ -212,7 +239,7 @@ var auditSentences = func() (sentences []sentence) {
 			}
 		}},
 		sentence{"what was recorded outlives the user", func(s *suite) {
-			u, _ := s.create("ada")
+			u := s.create("ada")
 			ref := s.open(u)
 			s.ok(s.DeleteUser(identity.WithEvent(s.Context(), identity.Event{Name: "gone", UserID: u.ID}), ref))
 			s.create("ada")
@@ -221,10 +248,10 @@ var auditSentences = func() (sentences []sentence) {
 			equal(s, got[0].UserID, u.ID)
 		}},
 		sentence{"of many calls at once that one wins, one is recorded", func(s *suite) {
-			u, _ := s.create("ada")
+			u := s.create("ada")
 			h := s.issue(u, identity.Recovery)
 			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "reset", UserID: u.ID})
-			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, u.ID, otherHash, "") }), 1)
+			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, identity.Claim{ID: u.ID}, otherHash, "") }), 1)
 			equal(s, len(s.recorded()), 1)
 		}},
 	)

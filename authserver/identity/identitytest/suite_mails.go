@@ -2,8 +2,9 @@ package identitytest
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/identity"
@@ -15,7 +16,7 @@ const lease = 3 * time.Minute
 var limit = identity.Rate{Count: 2, Per: time.Hour}
 
 func newMail(about identity.MessagePurpose, to string) identity.NewMail {
-	return identity.NewMail{Purpose: about, To: to, CanonicalTo: to, Language: "de"}
+	return identity.NewMail{Purpose: about, To: to, Language: "de"}
 }
 
 // queue asks for a mail to an address.
@@ -24,22 +25,18 @@ func (s *suite) queue(about identity.MessagePurpose, to string) {
 	s.ok(s.QueueMail(s.Context(), newMail(about, to)))
 }
 
-// createQuietly makes an account, if it can, and asks for a mail.
-func (s *suite) createQuietly(n identity.NewUser) bool {
+// signUpConcealed keeps a sign-up, and asks for its mail.
+func (s *suite) signUpConcealed(n identity.NewSignUp) {
 	s.Helper()
-	m := newMail(identity.MailVerification, n.Email)
-	m.CanonicalTo = n.CanonicalEmail
-	created, err := s.CreateUserQuietly(s.Context(), n, m)
-	s.ok(err)
-	return created
+	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail)))
 }
 
-// takeMail takes a mail with a code that nobody knows before.
+// takeMail takes a mail, with its code.
 func (s *suite) takeMail(ctx context.Context) (identity.TakenMail, identity.CodeHash, bool) {
 	s.Helper()
 	var code identity.NewCode
 	m, ok, err := s.TakeMail(ctx, identity.MailTake{
-		Lease: lease, Now: s.now,
+		Lease: lease, Now: s.now, Limit: s.limit,
 		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
 			code = newCode(p)
 			return ctx, code
@@ -94,123 +91,106 @@ func mailTo(about identity.MessagePurpose, to, username, language, userID string
 	}
 }
 
-// verify verifies an account's address.
-func (s *suite) verify(u identity.User, h identity.CodeHash) identity.SessionRef {
-	s.Helper()
-	n := s.session(u)
-	_, err := s.RedeemVerification(s.Context(), h, n)
-	s.ok(err)
-	return s.ref(n.ID, u)
-}
-
 var mailSentences = []sentence{
-	{"CreateUserQuietly makes an account, and its mail brings the code that verifies it", func(s *suite) {
-		n := newUser("ada")
+	{"the mail of a concealed sign-up brings the code that proves it, to the canonical address", func(s *suite) {
+		n := newSignUp("ada")
 		n.Username, n.Email, n.Language = "Ada", "Ada@Example.com", "fr"
-		equal(s, s.createQuietly(n), true)
+		s.signUpConcealed(n)
 		m, h := s.next()
-		s.says(m, mailTo(identity.MailVerification, "Ada@Example.com", "Ada", "fr", n.ID))
+		s.says(m, mailTo(identity.MailVerification, "ada@example.com", "Ada", "fr", n.ID))
 		s.empty()
-		u := s.credentials(identity.User{Email: n.CanonicalEmail}).User
+		u, err := s.alone(h)
+		s.ok(err)
 		equal(s, u.ID, n.ID)
 		equal(s, u.Language, "fr")
-		s.verify(u, h)
 	}},
-	{"CreateUserQuietly makes no second account of a name or address, and tells its owner by mail", func(s *suite) {
-		first := newUser("ada")
-		first.Language = "fr"
-		_, err := s.CreateUser(s.Context(), first, newCode(identity.Verification))
-		s.ok(err)
-		before := s.credentials(identity.User{Email: first.Email})
-		for _, tc := range []struct {
-			username, email string
-			want            identity.TakenMail
-		}{
-			{"ada", "new@example.com", mailTo(identity.MailUsernameTaken, "new@example.com", "ada", "de", "")},
-			{"new", first.Email, mailTo(identity.MailEmailTaken, first.Email, "", "fr", "")},
-			{"ada", first.Email, mailTo(identity.MailEmailTaken, first.Email, "", "fr", "")},
-		} {
-			n := newUser(tc.username)
-			n.Email, n.CanonicalEmail = tc.email, tc.email
-			equal(s, s.createQuietly(n), false)
-			m, _ := s.next()
-			s.says(m, tc.want)
-		}
+	{"each of several concealed sign-ups has its own code, whatever usernames accounts have", func(s *suite) {
+		s.create("grace")
+		first, second := at(address, "ada"), at(address, "grace")
+		s.signUpConcealed(first)
+		s.signUpConcealed(second)
+		m, one := s.next()
+		s.says(m, mailTo(identity.MailVerification, address, "ada", "de", first.ID))
+		m, two := s.next()
+		s.says(m, mailTo(identity.MailVerification, address, "grace", "de", second.ID))
 		s.empty()
-		equal(s, s.credentials(identity.User{Email: first.Email}), before)
-		equal(s, s.credentials(identity.User{Email: "new@example.com"}).Found, false)
-	}},
-	{"CreateUserQuietly records that an account was made, or that none was, as nobody's", func(s *suite) {
-		for _, created := range []bool{true, false} {
-			n := newUser("ada")
-			e := identity.Event{Name: "made", UserID: n.ID, RequestID: "request", Details: []slog.Attr{slog.Int("number", 5)}}
-			got, err := s.CreateUserQuietly(identity.WithEvent(s.Context(), e), n, newMail(identity.MailVerification, n.Email))
-			s.ok(err)
-			equal(s, got, created)
-			if !created {
-				e.Name, e.UserID = identity.EventSignUpRefused, ""
-			}
-			if got := s.recorded(); len(got) != 1 || !same(got[0], e) {
-				s.Errorf("recorded %+v; want %+v", got, e)
-			}
-		}
-	}},
-	{"a mail of a sign-up brings nothing where the address is verified already, or has changed, or the account is gone", func(s *suite) {
-		for i, change := range []func(u identity.User, ref identity.SessionRef){
-			func(identity.User, identity.SessionRef) {},
-			func(_ identity.User, ref identity.SessionRef) {
-				_, err := s.RedeemEmailChange(s.Context(), ref, s.issueEmailChange(ref, ""), newAddress, newAddress)
-				s.ok(err)
-			},
-			func(_ identity.User, ref identity.SessionRef) { s.ok(s.DeleteUser(s.Context(), ref)) },
-		} {
-			n := newUser(fmt.Sprintf("ada%d", i))
-			equal(s, s.createQuietly(n), true)
-			u := s.credentials(identity.User{Email: n.Email}).User
-			change(u, s.verify(u, s.issue(u, identity.Verification)))
-			s.empty()
-		}
-	}},
-	{"a mail that was asked for by address brings a code to whom it is of use, and nobody else gets one", func(s *suite) {
-		n := newUser("edsger")
-		n.Email = "Edsger@Example.com"
-		edsger, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
+		_, err := s.proves(one, second)
+		s.taken(err, identity.TakenError{Username: true})
+		_, err = s.proves(two, first)
 		s.ok(err)
-		grace, code := s.create("grace")
-		s.verify(grace, code)
-		barbara, code := s.create("barbara")
-		s.verify(barbara, code)
+	}},
+	{"a concealed sign-up with the address of an account changes nothing, and its owner is told by mail", func(s *suite) {
+		first := newSignUp("ada")
+		first.Language = "fr"
+		u := s.prove(first)
+		before := s.credentials(u)
+		for _, name := range []string{"ada", "mallory"} {
+			s.signUpConcealed(at(u.Email, name))
+			m, h := s.next()
+			s.says(m, mailTo(identity.MailEmailTaken, u.Email, "", "fr", ""))
+			s.empty()
+			_, err := s.alone(h)
+			s.is(err, identity.ErrNoCode)
+		}
+		equal(s, s.credentials(u), before)
+	}},
+	{"a mail of a sign-up brings nothing once that is gone", func(s *suite) {
+		first, second := at(address, "ada"), at(address, "grace")
+		s.signUpConcealed(second)
+		_, err := s.proves(s.signUp(first), first)
+		s.ok(err)
+		u := s.credentials(identity.User{Email: address}).User
+		s.ok(s.DeleteUser(s.Context(), s.openWith(u, first.PasswordHash)))
+		s.empty()
+	}},
+	{"a mail that was asked for by address brings a code to whom it is of use, and to no one else", func(s *suite) {
+		n := newSignUp("edsger")
+		n.Email = "Edsger@Example.com"
+		s.signUp(n)
+		grace, barbara := s.create("grace"), s.create("barbara")
 		s.suspend(barbara, true)
+		mallory := s.create("mallory")
+		ref := s.open(mallory)
+		_, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
+		s.ok(err)
 		for _, tc := range []struct {
-			about identity.MessagePurpose
-			to    string
-			whose identity.User // nobody: nothing
+			about    identity.MessagePurpose
+			to, name string // empty: nothing
+			id       string
 		}{
-			{identity.MailVerification, "edsger@example.com", edsger},
-			{identity.MailVerification, grace.Email, identity.User{}},
-			{identity.MailVerification, "nobody@example.com", identity.User{}},
-			{identity.MailRecovery, "edsger@example.com", edsger},
-			{identity.MailRecovery, grace.Email, grace},
-			{identity.MailRecovery, barbara.Email, barbara},
-			{identity.MailRecovery, "nobody@example.com", identity.User{}},
+			{identity.MailVerification, "edsger@example.com", "edsger", n.ID},
+			{identity.MailVerification, newAddress, "mallory", mallory.ID},
+			{identity.MailVerification, mallory.Email, "", ""},
+			{identity.MailVerification, grace.Email, "", ""},
+			{identity.MailVerification, "nobody@example.com", "", ""},
+			{identity.MailRecovery, "edsger@example.com", "edsger", n.ID},
+			{identity.MailRecovery, grace.Email, "grace", grace.ID},
+			{identity.MailRecovery, barbara.Email, "barbara", barbara.ID},
+			{identity.MailRecovery, newAddress, "", ""},
+			{identity.MailRecovery, mallory.Email, "mallory", mallory.ID},
+			{identity.MailRecovery, "nobody@example.com", "", ""},
 		} {
 			s.queue(tc.about, tc.to)
-			if tc.whose.ID == "" {
+			if tc.id == "" {
 				s.empty()
 				continue
 			}
 			m, h := s.next()
-			s.says(m, mailTo(tc.about, tc.whose.Email, tc.whose.Username, "de", tc.whose.ID))
+			s.says(m, mailTo(tc.about, tc.to, tc.name, "de", tc.id))
 			if tc.about == identity.MailRecovery {
 				c, err := s.FindRecovery(s.Context(), h)
 				s.ok(err)
-				equal(s, c.User.ID, tc.whose.ID)
+				equal(s, c.ID, tc.id)
+				continue
 			}
+			claims, err := s.FindClaims(s.Context(), h)
+			s.ok(err)
+			equal(s, claims[0].ID, tc.id)
 		}
 		s.empty()
 	}},
 	{"a code that is mailed lives from when its mail is taken, and takes the place of the one before", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		former := s.issue(u, identity.Recovery)
 		s.queue(identity.MailRecovery, u.Email)
 		s.pass(2 * codeTTL)
@@ -218,58 +198,56 @@ var mailSentences = []sentence{
 		equal(s, m.Age >= 2*codeTTL, true)
 		_, err := s.FindRecovery(s.Context(), first)
 		s.ok(err)
-		s.is(s.RedeemRecovery(s.Context(), former, u.ID, otherHash, ""), identity.ErrNoCode)
+		s.is(s.recover(u, former, otherHash, ""), identity.ErrNoCode)
 		s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
 		_, second := s.next()
 		_, err = s.FindRecovery(s.Context(), first)
 		s.is(err, identity.ErrNoCode)
-		s.ok(s.RedeemRecovery(s.Context(), second, u.ID, otherHash, ""))
+		s.ok(s.recover(u, second, otherHash, ""))
 	}},
 	{"the code of a mail and its event are both there, or neither", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "code issued"})
 		s.queue(identity.MailRecovery, "nobody@example.com")
 		_, _, ok := s.takeMail(ctx)
 		equal(s, ok, false)
 		equal(s, len(s.recorded()), 0)
-		s.createQuietly(newUser("grace"))
-		grace := s.credentials(identity.User{Email: "grace@example.com"}).User
+		n := newSignUp("grace")
+		s.signUpConcealed(n)
 		s.queue(identity.MailRecovery, u.Email)
 		s.ok(s.QueueEmailChange(s.Context(), s.open(u), newMail(identity.MailEmailChange, newAddress)))
-		for _, owner := range []identity.User{grace, u, u} {
+		for _, owner := range []string{n.ID, u.ID, u.ID} {
 			_, _, ok = s.takeMail(ctx)
 			equal(s, ok, true)
-			if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "code issued", UserID: owner.ID}) {
+			if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "code issued", UserID: owner}) {
 				s.Errorf("recorded %+v", got)
 			}
 		}
 	}},
 	{"a change of address is asked for by a live session, and its mail brings a code that is good for the address", func(s *suite) {
-		n := newUser("ada")
+		n := newSignUp("ada")
 		n.Email, n.Language = "Ada@Example.com", "fr"
-		u, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
-		s.ok(err)
+		u := s.prove(n)
 		u.Email = n.CanonicalEmail // which is what the suite looks it up by
 		ref := s.open(u)
-		to := newMail(identity.MailEmailChange, "New@Example.com")
-		to.CanonicalTo = newAddress
+		to := newMail(identity.MailEmailChange, newAddress)
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
 		m, h := s.next()
-		s.says(m, mailTo(identity.MailEmailChange, "New@Example.com", "ada", "fr", u.ID))
-		_, err = s.RedeemEmailChange(s.Context(), ref, h, "else@example.com", "else@example.com")
+		s.says(m, mailTo(identity.MailEmailChange, newAddress, "ada", "fr", u.ID))
+		_, err := s.change(ref, h, "else@example.com")
 		s.is(err, identity.ErrNoCode)
 
 		anywhere := newMail(identity.MailEmailChange, "")
 		s.ok(s.QueueEmailChange(s.Context(), ref, anywhere))
 		m, h = s.next()
-		s.says(m, mailTo(identity.MailEmailChange, "Ada@Example.com", "ada", "fr", u.ID))
-		got, err := s.RedeemEmailChange(s.Context(), ref, h, "else@example.com", "else@example.com")
+		s.says(m, mailTo(identity.MailEmailChange, "ada@example.com", "ada", "fr", u.ID))
+		got, err := s.change(ref, h, "else@example.com")
 		s.ok(err)
 		equal(s, got.EmailVerified, false)
 
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
 		_, h = s.next()
-		got, err = s.RedeemEmailChange(s.Context(), ref, h, newAddress, newAddress)
+		got, err = s.change(ref, h, newAddress)
 		s.ok(err)
 		equal(s, got.EmailVerified, true)
 
@@ -278,20 +256,60 @@ var mailSentences = []sentence{
 		s.is(s.QueueEmailChange(s.Context(), ref, anywhere), identity.ErrNoSession)
 	}},
 	{"a mail for a change to an address that another has tells them, and brings no code", func(s *suite) {
-		n := newUser("grace")
+		n := newSignUp("grace")
 		n.Language = "fr"
-		_, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
-		s.ok(err)
-		u, _ := s.create("ada")
+		s.prove(n)
+		u := s.create("ada")
 		ref := s.open(u)
 		s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, n.Email)))
 		m, h := s.next()
 		s.says(m, mailTo(identity.MailEmailTaken, n.Email, "", "fr", ""))
-		_, err = s.RedeemEmailChange(s.Context(), ref, h, newAddress, newAddress)
+		_, err := s.change(ref, h, newAddress)
 		s.is(err, identity.ErrNoCode)
 	}},
+	{"a mail for a change of address voids the code before it, whether or not another has the address", func(s *suite) {
+		s.create("grace")
+		u := s.create("ada")
+		ref := s.open(u)
+		s.limit = limit
+		for _, target := range []string{"grace@example.com", "nobody@example.com"} {
+			for i := range limit.Count + 1 {
+				before := s.issueEmailChange(ref, "")
+				s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, target)))
+				_, _, ok := s.takeMail(s.Context())
+				equal(s, ok, true)
+				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress})
+				if withheld := i == limit.Count; withheld {
+					s.ok(err)
+				} else {
+					s.is(err, identity.ErrNoCode)
+				}
+			}
+		}
+	}},
+	{"nobody uses up the mails for a change of address that another account may ask for", func(s *suite) {
+		s.limit = limit
+		owner, mallory := s.create("ada"), s.create("mallory")
+		ref, others := s.open(owner), s.open(mallory)
+		ask := func(r identity.SessionRef, to string) bool {
+			s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
+			m, _, ok := s.takeMail(s.Context())
+			equal(s, ok, true)
+			if !m.Withheld {
+				s.ok(s.RemoveMail(s.Context(), m.Ref))
+			}
+			return !m.Withheld
+		}
+		for _, to := range []string{newAddress, owner.Email} {
+			for i := range limit.Count + 1 {
+				equal(s, ask(others, to), i < limit.Count)
+			}
+			equal(s, ask(ref, to), true)
+		}
+		equal(s, ask(ref, ""), true)
+	}},
 	{"a mail for a change of address brings nothing where the session has ended meanwhile", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		for _, end := range []func(ref identity.SessionRef){
 			func(ref identity.SessionRef) {
 				_, err := s.EndSession(s.Context(), ref)
@@ -306,38 +324,44 @@ var mailSentences = []sentence{
 			s.empty()
 		}
 	}},
-	{"a mail for any change of address goes to the address that the account has when it is taken", func(s *suite) {
-		u, _ := s.create("ada")
+	{"a mail for any change of address goes to the proved address that the account has when it is taken", func(s *suite) {
+		u := s.create("ada")
 		ref := s.open(u)
-		s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, "")))
-		_, err := s.RedeemEmailChange(s.Context(), ref, s.issueEmailChange(ref, ""), newAddress, newAddress)
-		s.ok(err)
-		m, _ := s.next()
-		s.says(m, mailTo(identity.MailEmailChange, newAddress, "ada", "de", u.ID))
+		for _, tc := range []struct{ target, to string }{{"", u.Email}, {newAddress, newAddress}} {
+			s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, "")))
+			_, err := s.change(ref, s.issueEmailChange(ref, tc.target), newAddress)
+			s.ok(err)
+			m, _ := s.next()
+			s.says(m, mailTo(identity.MailEmailChange, tc.to, "ada", "de", u.ID))
+		}
 	}},
 	{"no code goes to an address that was given up meanwhile", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		s.queue(identity.MailRecovery, u.Email)
 		s.queue(identity.MailVerification, u.Email)
-		_, err := s.RedeemEmailChange(s.Context(), ref, s.issueEmailChange(ref, ""), newAddress, newAddress)
+		_, err := s.change(ref, s.issueEmailChange(ref, newAddress), newAddress)
 		s.ok(err)
 		s.empty()
 	}},
-	{"a notice is there with the change, and goes to the address of before in the account's language", func(s *suite) {
-		n := newUser("ada")
+	{"a notice is there with the change, and goes to the proved address of before in the account's language", func(s *suite) {
+		n := newSignUp("ada")
 		n.Username, n.Email, n.Language = "Ada", "Ada@Example.com", "fr"
-		u, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
-		s.ok(err)
+		u := s.prove(n)
 		u.Email = n.CanonicalEmail
 		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
-		want := mailTo("something", "Ada@Example.com", "Ada", "fr", "")
+		want := mailTo("something", "ada@example.com", "Ada", "fr", "")
 		ref := s.open(u)
-		recovery := s.issue(u, identity.Recovery)
+		change := func(target, email string) error {
+			_, err := s.RedeemEmailChange(told, ref, identity.EmailRedemption{
+				Code: s.issueEmailChange(ref, target), Email: email, CanonicalEmail: strings.ToLower(email),
+			})
+			return err
+		}
 		for _, refused := range []error{
 			s.ChangePassword(told, ref, otherHash, passwordHash),
-			s.RedeemRecovery(told, recovery, newID(), otherHash, ""),
-			func() error { _, err := s.RedeemEmailChange(told, ref, newHash(), newAddress, newAddress); return err }(),
+			s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: newID()}, otherHash, ""),
+			change(newAddress, "else@example.com"),
 		} {
 			equal(s, refused != nil, true)
 			s.empty()
@@ -345,23 +369,26 @@ var mailSentences = []sentence{
 		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
 		m, _ := s.next()
 		s.says(m, want)
-		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), u.ID, passwordHash, ""))
+		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, passwordHash, ""))
 		m, _ = s.next()
 		s.says(m, want)
 		ref = s.open(u)
-		_, err = s.RedeemEmailChange(told, ref, s.issueEmailChange(ref, u.Email), "ADA@example.com", u.Email)
-		s.ok(err)
-		s.empty() // it is the same address
-		want.To = "ADA@example.com"
-		changed, err := s.RedeemEmailChange(told, ref, s.issueEmailChange(ref, newAddress), newAddress, newAddress)
-		s.ok(err)
+		s.ok(change(u.Email, "ADA@example.com"))
+		s.empty()     // it is the same address
+		for range 2 { // the first proves nothing, so that the owner is still told at the first
+			s.ok(change("", newAddress))
+			m, _ = s.next()
+			s.says(m, want)
+		}
+		s.ok(change(newAddress, newAddress))
 		m, _ = s.next()
 		s.says(m, want)
-		s.ok(s.RedeemRecovery(s.Context(), s.issue(changed, identity.Recovery), u.ID, otherHash, ""))
+		u.Email = newAddress
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), otherHash, ""))
 		s.empty()
 	}},
 	{"a notice outlives the account, and is in the language of who made the change where that has none", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
 		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
@@ -369,69 +396,115 @@ var mailSentences = []sentence{
 		m, _ := s.next()
 		s.says(m, mailTo("something", u.Email, "ada", "de", ""))
 	}},
-	{"a recipient is sent no more mails than the limit lets them, whoever asks and however, but all notices", func(s *suite) {
-		u, _ := s.create("ada")
-		ref := s.open(u)
-		asks := []func(m identity.NewMail) error{
-			func(m identity.NewMail) error { return s.QueueMail(s.Context(), m) },
-			func(m identity.NewMail) error { return s.QueueEmailChange(s.Context(), ref, m) },
-			func(m identity.NewMail) error {
-				m.To, m.CanonicalTo = "", ""
-				return s.QueueEmailChange(s.Context(), ref, m)
-			},
-			func(m identity.NewMail) error {
-				n := newUser("ada")
-				created, err := s.CreateUserQuietly(s.Context(), n, m)
-				equal(s, created, false)
-				return err
-			},
-		}
+	{"a mail that waits untaken is not asked for twice", func(s *suite) {
+		u := s.create("ada")
+		ref, other := s.open(u), s.open(u)
 		queued := func(want int) {
 			s.Helper()
 			got, _, err := s.CountMails(s.Context())
 			s.ok(err)
 			equal(s, got, want)
 		}
-		m := newMail(identity.MailRecovery, u.Email)
-		m.Limit = limit
-		for range 3 {
-			for _, ask := range asks {
-				s.ok(ask(m))
+		ask := func() {
+			s.Helper()
+			for range 2 {
+				s.queue(identity.MailRecovery, u.Email)
+				s.queue(identity.MailVerification, u.Email)
+				s.queue(identity.MailRecovery, "other@example.com")
+				for _, r := range []identity.SessionRef{ref, other} {
+					for _, to := range []string{"", newAddress} {
+						s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
+					}
+				}
 			}
 		}
-		queued(2)
-		other := newMail(identity.MailRecovery, "other@example.com")
-		other.Limit = limit
-		s.ok(s.QueueMail(s.Context(), other))
-		queued(3)
-		s.ok(s.ChangePassword(identity.WithNotice(s.Context(), identity.Notice{Purpose: "something"}), ref, passwordHash, otherHash))
-		queued(4)
-		s.advance(limit.Per/2 + time.Minute)
-		for _, ask := range asks {
-			s.ok(ask(m))
-		}
-		queued(5)
-		s.advance(10 * limit.Per) // what was not used does not add up
-		for range 2 {
-			for _, ask := range asks {
-				s.ok(ask(m))
-			}
-		}
+		ask()
 		queued(7)
+		m, _ := s.next() // it is on its way, and may be lost
+		equal(s, m.Purpose, identity.MailRecovery)
+		ask()
+		queued(8)
 	}},
-	{"CreateUserQuietly makes the account though its address is sent no more mails", func(s *suite) {
-		m := newMail(identity.MailVerification, "ada@example.com")
-		m.Limit = identity.Rate{Count: 1, Per: time.Hour}
-		s.ok(s.QueueMail(s.Context(), m))
-		created, err := s.CreateUserQuietly(s.Context(), newUser("ada"), m)
-		s.ok(err)
-		equal(s, created, true)
-		queued, _, err := s.CountMails(s.Context())
-		s.ok(err)
-		equal(s, queued, 1)
+	{"a recipient is sent no more mails of a kind than the limit lets them, whoever asks, but all notices", func(s *suite) {
+		s.limit = limit
+		u := s.create("ada")
+		ref := s.open(u)
+		sent := func(ask func(), want ...identity.MessagePurpose) {
+			s.Helper()
+			for range 4 {
+				ask()
+				for {
+					m, _, ok := s.takeMail(s.Context())
+					if !ok {
+						break
+					}
+					if m.Withheld {
+						equal(s, m.UserID, "")
+						continue
+					}
+					if len(want) == 0 || m.Purpose != want[0] {
+						s.Errorf("sent %q; want %v", m.Purpose, want)
+						return
+					}
+					want = want[1:]
+					s.ok(s.RemoveMail(s.Context(), m.Ref))
+				}
+			}
+			equal(s, len(want), 0)
+		}
+		recovery := func() { s.queue(identity.MailRecovery, u.Email) }
+		// What is not sent counts nothing: a verification for an account that is proved.
+		sent(func() { s.queue(identity.MailVerification, u.Email) })
+		sent(recovery, identity.MailRecovery, identity.MailRecovery)
+		sent(recovery)
+		sent(func() { s.signUpConcealed(at(u.Email, "mallory")) }, identity.MailEmailTaken, identity.MailEmailTaken)
+		sent(func() { s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, ""))) }, identity.MailEmailChange, identity.MailEmailChange)
+		sent(func() { s.queue(identity.MailRecovery, "nobody@example.com") })
+		s.signUp(at("other@example.com", "other"))
+		sent(func() { s.queue(identity.MailRecovery, "other@example.com") }, identity.MailRecovery, identity.MailRecovery)
+		sent(func() {
+			s.ok(s.ChangePassword(identity.WithNotice(s.Context(), identity.Notice{Purpose: "something"}), ref, passwordHash, passwordHash))
+		}, "something", "something", "something", "something")
+		s.advance(limit.Per/2 + time.Minute)
+		sent(recovery, identity.MailRecovery)
+		s.advance(10 * limit.Per) // what was not used does not add up
+		sent(recovery, identity.MailRecovery, identity.MailRecovery)
+	}},
+	{"a mail that is withheld is removed and recorded, and leaves the code that was sent before", func(s *suite) {
+		s.limit = identity.Rate{Count: 1, Per: time.Hour}
+		u := s.create("ada")
+		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "withheld"})
+		s.queue(identity.MailRecovery, u.Email)
+		m, h := s.next()
+		s.ok(s.RemoveMail(s.Context(), m.Ref))
+		s.queue(identity.MailRecovery, u.Email)
+		m, _, ok := s.takeMail(ctx)
+		equal(s, ok, true)
+		equal(s, m.Withheld, true)
+		if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "withheld"}) {
+			s.Errorf("recorded %+v", got)
+		}
+		s.empty()
+		s.ok(s.recover(u, h, otherHash, ""))
+	}},
+	{"a mail counts once, however often it is tried, and not at all once it is given up", func(s *suite) {
+		s.limit = identity.Rate{Count: 1, Per: time.Hour}
+		u := s.create("ada")
+		for range 3 {
+			s.queue(identity.MailRecovery, u.Email)
+			m, _ := s.next()
+			for range 3 {
+				s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
+				m, _ = s.next()
+				equal(s, m.Withheld, false)
+			}
+			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
+			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
+			s.empty()
+		}
 	}},
 	{"a mail is taken once until its lease has passed, and then again, and only the last taker is believed", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.queue(identity.MailRecovery, u.Email)
 		first, _ := s.next()
 		equal(s, first.Ref.Attempt, 1)
@@ -459,7 +532,7 @@ var mailSentences = []sentence{
 		s.ok(s.RemoveMail(s.Context(), second.Ref))
 	}},
 	{"a mail that is postponed is due again after that, and its attempt counts", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.queue(identity.MailRecovery, u.Email)
 		m, _ := s.next()
 		s.ok(s.PostponeMail(s.Context(), m.Ref, 10*time.Minute))
@@ -470,7 +543,7 @@ var mailSentences = []sentence{
 		equal(s, m.Ref.Attempt, 2)
 	}},
 	{"a mail that is returned is due at once, its attempt does not count, and whoever had it is not believed", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.queue(identity.MailRecovery, u.Email)
 		stalled, _ := s.next()
 		s.pass(lease + time.Minute)
@@ -533,46 +606,26 @@ var mailSentences = []sentence{
 			}
 		}
 	}},
-	{"of 20 mails to one recipient that are asked for at once, as many as the limit lets are queued", func(s *suite) {
-		m := newMail(identity.MailRecovery, "ada@example.com")
-		m.Limit = limit
-		equal(s, s.winners(20, nil, func(int) error { return s.QueueMail(s.Context(), m) }), 20)
-		queued, _, err := s.CountMails(s.Context())
-		s.ok(err)
-		equal(s, queued, limit.Count)
-	}},
-	{"of 20 CreateUserQuietly at once with one name, one makes an account, and all are told by mail", func(s *suite) {
-		made := s.winners(20, errNotMade, func(i int) error {
-			n := newUser("ada")
-			if i%2 == 0 {
-				n.Email = fmt.Sprintf("ada%d@example.com", i)
-				n.CanonicalEmail = n.Email
-			}
-			m := newMail(identity.MailVerification, n.Email)
-			m.Limit = identity.Rate{Count: 20, Per: time.Hour}
-			created, err := s.CreateUserQuietly(s.Context(), n, m)
-			if err == nil && !created {
-				return errNotMade
+	{"of 20 mails to one recipient that are taken at once, as many as the limit lets are sent", func(s *suite) {
+		for i := range 20 {
+			s.signUpConcealed(at(address, fmt.Sprintf("ada%d", i)))
+		}
+		sent := s.winners(20, errWithheld, func(int) error {
+			m, ok, err := s.TakeMail(s.Context(), identity.MailTake{Lease: lease, Now: s.now, Limit: limit, Issue: issueUnknown})
+			if err == nil && (m.Withheld || !ok) {
+				return errWithheld
 			}
 			return err
 		})
-		equal(s, made, 1)
-		about := map[identity.MessagePurpose]int{}
-		for range 20 {
-			m, _ := s.next()
-			about[m.Purpose]++
-		}
-		s.noMail()
-		equal(s, about[identity.MailVerification], 1)
-		equal(s, about[identity.MailEmailTaken]+about[identity.MailUsernameTaken], 19)
+		equal(s, sent, limit.Count)
 	}},
 	{"no code that is mailed to the old address survives a change of address", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		for i := range rounds {
 			s.queue(identity.MailRecovery, u.Email)
-			change := s.issueEmailChange(ref, "")
 			next := fmt.Sprintf("ada%d@example.com", i)
+			change := s.issueEmailChange(ref, next)
 			recovery := newCode(identity.Recovery)
 			var taking, changing error
 			changed := u
@@ -590,7 +643,7 @@ var mailSentences = []sentence{
 						taking = s.RemoveMail(s.Context(), m.Ref)
 					}
 				},
-				func() { changed, changing = s.RedeemEmailChange(s.Context(), ref, change, next, next) },
+				func() { changed, changing = s.change(ref, change, next) },
 			)
 			s.ok(taking)
 			s.ok(changing)
@@ -605,3 +658,5 @@ var mailSentences = []sentence{
 func issueUnknown(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
 	return ctx, newCode(p)
 }
+
+var errWithheld = errors.New("withheld")

@@ -33,7 +33,7 @@ func (s *suite) openFrom(u identity.User, place identity.Place) identity.Session
 	s.Helper()
 	c, n := s.from(u, place), s.session(u)
 	n.From, n.PasswordHash = place, c.PasswordHash
-	n.ThrottleKey, n.Failures = c.ThrottleKey, c.Failures
+	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.Familiar
 	s.ok(s.OpenSession(s.Context(), n))
 	return s.ref(n.ID, u)
 }
@@ -49,12 +49,10 @@ func (s *suite) familiar(u identity.User, place identity.Place, want bool) {
 
 var placeSentences = []sentence{
 	{"a place becomes familiar where a session is opened from it, or a password reset", func(s *suite) {
-		u, code := s.create("ada")
-		other, _ := s.create("grace")
-		s.familiar(u, home, false)
-		n := s.session(u)
+		other := s.create("grace")
+		n := s.newSession()
 		n.From = home
-		_, err := s.RedeemVerification(s.Context(), code, n)
+		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n)
 		s.ok(err)
 		s.familiar(u, home, true)
 		s.familiar(u, office, false)
@@ -63,32 +61,32 @@ var placeSentences = []sentence{
 		s.familiar(u, office, true)
 		s.familiar(u, abroad, false)
 
-		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), u.ID, passwordHash, abroad))
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, abroad))
 		for _, place := range []identity.Place{home, office, abroad} {
 			s.familiar(u, place, true)
 			s.familiar(other, place, false)
 		}
 	}},
 	{"a place does not become familiar where nothing was opened or reset from it", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.failFrom(u, abroad, 3)
 		stale := s.session(u)
 		stale.From, stale.PasswordHash = abroad, otherHash
 		s.is(s.OpenSession(s.Context(), stale), identity.ErrStale)
-		s.is(s.RedeemRecovery(s.Context(), newHash(), u.ID, otherHash, abroad), identity.ErrNoCode)
-		_, err := s.RedeemVerification(s.Context(), newHash(), stale)
+		s.is(s.recover(u, newHash(), otherHash, abroad), identity.ErrNoCode)
+		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale)
 		s.is(err, identity.ErrNoCode)
 		s.familiar(u, abroad, false)
 	}},
 	{"where the place is not known, all failures are counted together", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.openFrom(u, "")
 		equal(s, s.from(u, "").ThrottleKey, s.from(u, home).ThrottleKey)
 		s.failFrom(u, home, 1)
 		equal(s, s.from(u, "").Failures, 1)
 	}},
 	{"failures from a familiar place are counted apart from those of strangers", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.openFrom(u, home)
 		s.openFrom(u, office)
 		s.failFrom(u, abroad, 20)
@@ -96,13 +94,14 @@ var placeSentences = []sentence{
 		s.failFrom(u, home, 3)
 		for place, failures := range map[identity.Place]int{home: 3, office: 0, abroad: 40, "": 40} {
 			equal(s, s.from(u, place).Failures, failures)
+			equal(s, s.from(u, place).Familiar, place == home || place == office)
 			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: place})
 			s.ok(err)
-			equal(s, byName.ThrottleKey, s.from(u, place).ThrottleKey)
+			equal(s, byName.Failures, 0)
 			signedIn, err := s.FindPassword(s.Context(), ref, place)
 			s.ok(err)
-			equal(s, signedIn.ThrottleKey, s.from(u, place).ThrottleKey)
-			equal(s, signedIn.Failures, failures)
+			equal(s, signedIn.ThrottleKey, byName.ThrottleKey)
+			equal(s, signedIn.Familiar, byName.Familiar)
 		}
 	}},
 	{"failures of a login that no account has are counted together, wherever they come from", func(s *suite) {
@@ -115,7 +114,7 @@ var placeSentences = []sentence{
 		equal(s, here.ThrottleKey, there.ThrottleKey)
 	}},
 	{"OpenSession forgets the failures of the place that it is from, and no others", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.openFrom(u, home)
 		s.openFrom(u, office)
 		s.failFrom(u, abroad, 12)
@@ -126,11 +125,11 @@ var placeSentences = []sentence{
 		equal(s, s.from(u, office).Failures, 2)
 		equal(s, s.from(u, abroad).Failures, 12)
 		s.openFrom(u, abroad) // who waited, and knew the password
-		equal(s, s.from(u, "").Failures, 0)
 		equal(s, s.from(u, abroad).Failures, 0)
+		equal(s, s.from(u, "").Failures, 12) // strangers do not learn of it
 	}},
 	{"OpenSession is stopped by failures from the same place alone", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		s.openFrom(u, home)
 		late := func(place identity.Place) identity.NewSession {
 			n := s.session(u)
@@ -145,37 +144,35 @@ var placeSentences = []sentence{
 		s.failFrom(u, home, failureLimit)
 		s.is(s.OpenSession(s.Context(), here), identity.ErrStale)
 	}},
-	{"ChangePassword, RedeemRecovery and DeleteUser forget failures from everywhere", func(s *suite) {
-		u, _ := s.create("ada")
+	{"ChangePassword, RedeemRecovery and DeleteUser forget failures from familiar places, and those of strangers stay", func(s *suite) {
+		u := s.create("ada")
 		ref := s.openFrom(u, home)
 		s.openFrom(u, office)
-		everywhere := []identity.Place{home, office, abroad}
-		failed := func(want int) {
+		failed := func(strangers int) {
 			s.Helper()
-			for _, place := range everywhere {
+			for place, want := range map[identity.Place]int{home: 0, office: 0, abroad: strangers} {
 				equal(s, s.from(u, place).Failures, want)
 			}
 		}
 		fail := func() {
-			for _, place := range everywhere {
+			s.Helper()
+			for _, place := range []identity.Place{home, office, abroad} {
 				s.failFrom(u, place, 2)
 			}
-			failed(2)
 		}
 		fail()
 		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, passwordHash))
-		failed(0)
+		failed(2)
 		fail()
-		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), u.ID, passwordHash, home))
-		failed(0)
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, home))
+		failed(4)
 		fail()
 		s.ok(s.DeleteUser(s.Context(), s.openFrom(u, home)))
 		equal(s, s.from(u, home).Found, false)
-		s.create("ada")
-		failed(0)
+		equal(s, s.from(u, home).Failures, 6)
 	}},
 	{"an account has only so many familiar places: those that were seen last", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		place := func(i int) identity.Place { return identity.Place(fmt.Sprintf("192.0.2.%d/32", i)) }
 		for i := range identity.FamiliarPlaces {
 			s.openFrom(u, place(i))
@@ -193,7 +190,7 @@ var placeSentences = []sentence{
 		}
 	}},
 	{"of many sign-ins at once from one new place all succeed, and it is familiar", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		sessions := make([]identity.NewSession, 20)
 		for i := range sessions {
 			sessions[i] = s.session(u)
@@ -204,7 +201,7 @@ var placeSentences = []sentence{
 	}},
 	{"no familiar place outlives DeleteUser against OpenSession", func(s *suite) {
 		for i := range rounds {
-			u, _ := s.create(fmt.Sprintf("user%d", i))
+			u := s.create(fmt.Sprintf("user%d", i))
 			here, late := s.open(u), s.session(u)
 			late.From = home
 			var opening, deleting error

@@ -12,50 +12,39 @@ import (
 const rounds = 150
 
 var raceSentences = []sentence{
-	{"of 20 CreateUser at once with one name, one succeeds", func(s *suite) {
-		won := s.winners(20, nil, func(i int) error {
-			n := newUser("ada")
-			if i%2 == 0 {
-				n.Email = fmt.Sprintf("ada%d@example.com", i)
-				n.CanonicalEmail = n.Email
-			}
-			_, err := s.CreateUser(s.Context(), n, newCode(identity.Verification))
-			return err
-		})
-		equal(s, won, 1)
-	}},
 	{"CountFailure loses none of 30 at once", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		key := s.credentials(u).ThrottleKey
 		equal(s, s.winners(30, nil, func(int) error { return s.CountFailure(s.Context(), key) }), 30)
 		equal(s, s.credentials(u).Failures, 30)
 	}},
 	{"of 50 RedeemVerification at once, one succeeds, and one session is open", func(s *suite) {
-		u, code := s.create("ada")
+		n := newSignUp("ada")
+		code := s.signUp(n)
 		sessions := make([]identity.NewSession, 50)
 		for i := range sessions {
-			sessions[i] = s.session(u)
+			sessions[i] = s.newSession()
 		}
 		won := s.winners(len(sessions), identity.ErrNoCode, func(i int) error {
-			_, err := s.RedeemVerification(s.Context(), code, sessions[i])
+			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, sessions[i])
 			return err
 		})
 		equal(s, won, 1)
 		open := 0
-		for _, n := range sessions {
-			if s.isAlive(s.ref(n.ID, u)) {
+		for _, opened := range sessions {
+			if s.isAlive(s.ref(opened.ID, identity.User{ID: n.ID})) {
 				open++
 			}
 		}
 		equal(s, open, 1)
 	}},
 	{"of 50 RedeemRecovery at once, one succeeds, and its password is the one", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		h := s.issue(u, identity.Recovery)
 		var winner string
 		won := s.winners(50, identity.ErrNoCode, func(i int) error {
 			newHash := fmt.Sprintf("hash %d", i)
-			err := s.RedeemRecovery(s.Context(), h, u.ID, newHash, "")
+			err := s.recover(u, h, newHash, "")
 			if err == nil {
 				winner = newHash
 			}
@@ -65,12 +54,12 @@ var raceSentences = []sentence{
 		equal(s, s.credentials(u).PasswordHash, winner)
 	}},
 	{"of 50 RedeemEmailChange at once, one succeeds", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		h := s.issueEmailChange(ref, "")
 		won := s.winners(50, identity.ErrNoCode, func(i int) error {
 			email := fmt.Sprintf("ada%d@example.com", i)
-			_, err := s.RedeemEmailChange(s.Context(), ref, h, email, email)
+			_, err := s.change(ref, h, email)
 			return err
 		})
 		equal(s, won, 1)
@@ -78,18 +67,18 @@ var raceSentences = []sentence{
 	{"of 20 users who change to one address at once, one succeeds", func(s *suite) {
 		refs, codes := make([]identity.SessionRef, 20), make([]identity.CodeHash, 20)
 		for i := range refs {
-			u, _ := s.create(fmt.Sprintf("user%d", i))
+			u := s.create(fmt.Sprintf("user%d", i))
 			refs[i] = s.open(u)
 			codes[i] = s.issueEmailChange(refs[i], newAddress)
 		}
 		won := s.winners(len(refs), nil, func(i int) error {
-			_, err := s.RedeemEmailChange(s.Context(), refs[i], codes[i], newAddress, newAddress)
+			_, err := s.change(refs[i], codes[i], newAddress)
 			return err
 		})
 		equal(s, won, 1)
 	}},
 	{"of 64 AdvanceSession at once, one advances", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		won := s.winners(64, errNotAdvanced, func(int) error {
 			_, advanced, err := s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
@@ -104,7 +93,7 @@ var raceSentences = []sentence{
 		equal(s, found.Generation, 1)
 	}},
 	{"of 64 EndOwnSession at once, one ends the session", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		won := s.winners(64, errNotEnded, func(int) error {
 			ended, err := s.EndOwnSession(s.Context(), here, there.ID)
@@ -117,7 +106,7 @@ var raceSentences = []sentence{
 		s.ended(there)
 	}},
 	{"no session with the old password survives OpenSession against ChangePassword", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		here := s.open(u)
 		current := passwordHash
 		for i := range rounds {
@@ -136,7 +125,7 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"no session with the old password survives OpenSession against RedeemRecovery", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		current := passwordHash
 		for i := range rounds {
 			late, next, h := s.session(u), fmt.Sprintf("hash %d", i), s.issue(u, identity.Recovery)
@@ -147,7 +136,7 @@ var raceSentences = []sentence{
 			var opening, redeeming error
 			atOnce(
 				func() { opening = s.OpenSession(s.Context(), late) },
-				func() { redeeming = s.RedeemRecovery(s.Context(), h, u.ID, next, "") },
+				func() { redeeming = s.recover(u, h, next, "") },
 			)
 			s.ok(redeeming)
 			s.okOr(opening, identity.ErrStale)
@@ -157,7 +146,7 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"of two ChangePassword at once from two sessions, one succeeds and its session lives", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		current := passwordHash
 		for i := range rounds {
 			var refs [2]identity.SessionRef
@@ -186,7 +175,7 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"nothing lives after EndSession and AdvanceSession have both returned", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		for range rounds {
 			ref := s.open(u)
 			var ended bool
@@ -203,7 +192,7 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"nothing lives after ChangePassword has ended a session that is being renewed", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		here := s.open(u)
 		current := passwordHash
 		for i := range rounds {
@@ -225,7 +214,7 @@ var raceSentences = []sentence{
 	}},
 	{"nothing lives after DeleteUser and OpenSession have both returned", func(s *suite) {
 		for i := range rounds {
-			u, _ := s.create(fmt.Sprintf("user%d", i))
+			u := s.create(fmt.Sprintf("user%d", i))
 			here, late := s.open(u), s.session(u)
 			var opening, deleting error
 			atOnce(
@@ -239,16 +228,16 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"no recovery code for the old address survives a change of address", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		ref := s.open(u)
 		for i := range rounds {
-			recovery, change := newCode(identity.Recovery), s.issueEmailChange(ref, "")
 			next := fmt.Sprintf("ada%d@example.com", i)
+			recovery, change := newCode(identity.Recovery), s.issueEmailChange(ref, next)
 			var issuing, changing error
 			changed := u
 			atOnce(
 				func() { _, issuing = s.IssueCode(s.Context(), u.Email, recovery) },
-				func() { changed, changing = s.RedeemEmailChange(s.Context(), ref, change, next, next) },
+				func() { changed, changing = s.change(ref, change, next) },
 			)
 			s.ok(changing)
 			s.okOr(issuing, identity.ErrNoUser)
@@ -258,7 +247,7 @@ var raceSentences = []sentence{
 		}
 	}},
 	{"many sign-ins of one user at once all succeed, and the next one keeps to the limit", func(s *suite) {
-		u, _ := s.create("ada")
+		u := s.create("ada")
 		sessions := make([]identity.NewSession, 20)
 		for i := range sessions {
 			sessions[i] = s.session(u)
@@ -282,7 +271,6 @@ var raceSentences = []sentence{
 var (
 	errNotAdvanced = errors.New("not advanced")
 	errNotEnded    = errors.New("not ended")
-	errNotMade     = errors.New("not made")
 )
 
 // okOr fails on every error but the one that the race allows.
