@@ -18,7 +18,7 @@ const databaseLook = 2 * time.Second
 // A server that has been ready stays so without its database: it still has the keys,
 // which every verifier needs, and says itself, and when to come back, what it cannot
 // do. All replicas lose the database at the same moment; were none of them ready, the
-// keys would be gone with it. See docs/decisions/0025-ready-without-a-database.md.
+// keys would be gone with it. See docs/decisions/0028-ready-without-a-database.md.
 func (s *Server) readiness() (reason, database string) {
 	if away := s.away.Load(); away != nil {
 		database = *away

@@ -18,10 +18,28 @@
 //	                    racing tabs); after the grace: theft, the session ends
 //	gen <  current - 1  theft, the session ends
 //
+// # A sign-up
+//
+// A sign-up is not an account. It waits for the proof of its address, beside other
+// sign-ups for the same one, and holds neither the address nor the username:
+//
+//	SignUp ──▶ signups{mallory, ada@…}    SignUp ──▶ signups{ada, ada@…}
+//	                 │ a code to ada@…                     │ a code to ada@…
+//	                 └──────────────┬──────────────────────┘
+//	                                ▼
+//	VerifyUser(code)            several wait: the password is needed
+//	VerifyUser(code, password)  the sign-up that has this password becomes an account;
+//	                            the others go
+//
+// A code proves the mailbox, and the password says whose sign-up its reader means. So
+// a proof never blesses a password that its reader did not choose, and a stranger who
+// uses up the mails of an address has sent its owner codes that work. An account that
+// has changed to an address without a proof is a claim to it, like a sign-up.
+//
 // # A one-time code
 //
 // A code is 130 random bits. The store keeps only its SHA-256, one live code
-// for each user and purpose, and takes its time from the database. A code is
+// for each account or sign-up and purpose, and takes its time from the database. A code is
 // redeemed in the transaction that does what it allows, so that of any number
 // of attempts at once exactly one succeeds.
 //

@@ -6,9 +6,10 @@
 // # Tables
 //
 //	users ◀──── codes      at most one of each purpose; only the SHA-256 is kept
-//	      ◀──── sessions   one row a session; a token has none
+//	signups ◀── codes      likewise; sign-ups that wait for their proof
+//	users ◀──── sessions   one row a session; a token has none
 //	      ◀──── familiar_places   where its owner has signed in; digests
-//	throttles              wrong passwords; a digest names the account, a place of it, or the login
+//	throttles              wrong passwords; a digest names the login, and a familiar place
 //	mails                  to be sent; holds no code, refers to nothing, and outlives accounts
 //	limits                 what is used up of a limit; a digest names whose; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
@@ -44,6 +45,12 @@
 //	   or
 //	   │ (waits)                        │ lock, new hash, delete sessions, commit
 //	   │ lock ──▶ hash differs: stale
+//
+// An address that is to be proved has a lock of its own, an advisory one that lasts
+// until the transaction ends; so sign-ups and accounts prove it one after another, and
+// who comes second sees that an account has it. It is taken before the lock of an
+// account. A code for a sign-up is stored under a lock of that sign-up, so that it goes
+// with it.
 //
 // A renewal and a sign-out need no lock: each is one conditional statement on
 // one row of sessions. Nobody takes the lock of an account while holding a row
