@@ -46,12 +46,12 @@ func newOperations(metrics *prometheus.Registry, of checks) *operations {
 	mux.HandleFunc("GET /readyz/database", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := bounded(r)
 		defer cancel()
-		answerReady(w, of.database(ctx), "")
+		answerReady(w, of.database(ctx), "") //nolint:contextcheck // it is made of the request's
 	})
 	mux.HandleFunc("GET "+config.StatePath, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := bounded(r)
 		defer cancel()
-		answer(w, http.StatusOK, of.state(ctx))
+		answer(w, http.StatusOK, of.state(ctx)) //nolint:contextcheck // it is made of the request's
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	return &operations{http: &http.Server{

@@ -72,7 +72,7 @@ const (
 
 // descriptorsForClients returns how many connections of clients may be open.
 func descriptorsForClients() int {
-	limit := int(descriptorLimit()) //nolint:gosec // manyDescriptors at most
+	limit := int(descriptorLimit())
 	return limit - min(otherDescriptors, limit/2)
 }
 
@@ -82,7 +82,7 @@ func bodyCost(length int) int64 {
 	if length <= smallBody || length > bodyLimit {
 		return 0 // or it will be refused
 	}
-	return 1 << bits.Len(uint(length-1)) //nolint:gosec // positive
+	return 1 << bits.Len(uint(length-1))
 }
 
 // replyCost is what a reply costs that the kernel may have to keep.
@@ -185,7 +185,7 @@ func (s *connections) evict(c *conn) {
 	s.leavers++
 	c.evicted.Store(uint32(was))
 	if was == phaseReplying {
-		_ = c.Conn.SetDeadline(longAgo)
+		_ = c.SetDeadline(longAgo)
 	} else {
 		_ = c.Conn.SetReadDeadline(longAgo)
 	}

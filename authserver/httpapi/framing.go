@@ -109,7 +109,7 @@ func originForm(uri []byte) ([]byte, bool) {
 	for _, b := range authority {
 		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
 		digit := '0' <= b && b <= '9'
-		if !letter && !digit && !bytes.Contains([]byte("-._:[]"), []byte{b}) {
+		if !letter && !digit && strings.IndexByte("-._:[]", b) < 0 {
 			return nil, false // a user, for one, has no place here (RFC 9110 section 4.2.4)
 		}
 	}

@@ -18,8 +18,8 @@ func limitSocketBuffers(l syscall.Conn) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer) //nolint:gosec // a descriptor fits
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer) //nolint:gosec // a descriptor fits
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
 	})
 }
 
@@ -29,5 +29,5 @@ func descriptorLimit() uint64 {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return manyDescriptors
 	}
-	return min(uint64(limit.Cur), manyDescriptors)
+	return min(limit.Cur, manyDescriptors)
 }

@@ -244,11 +244,6 @@ func storeFailure(err error) error {
 	}
 }
 
-func isTaken(err error) bool {
-	_, ok := errors.AsType[*TakenError](err)
-	return ok
-}
-
 type requestIDKey struct{}
 
 // WithRequestID marks what is done in ctx with the id of the request that asked

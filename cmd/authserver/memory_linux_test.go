@@ -47,7 +47,7 @@ func newMemoryGroup(t *testing.T) memoryGroup {
 			continue
 		}
 		_ = write(v.root, "cgroup.subtree_control", "+memory")
-		dir, err := os.MkdirTemp(v.root, "authserver-test-")
+		dir, err := os.MkdirTemp(v.root, "authserver-test-") //nolint:usetesting // it is a control group
 		if err != nil {
 			continue
 		}

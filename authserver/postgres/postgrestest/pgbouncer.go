@@ -23,7 +23,7 @@ func Behind(t testing.TB, c postgres.Config, mode string, settings ...string) po
 			t.Skip("there is no pgbouncer on this machine; hack/test.sh installs it on Debian")
 		}
 	}
-	dir, err := os.MkdirTemp("", "authgateway-pgbouncer-")
+	dir, err := os.MkdirTemp("", "authgateway-pgbouncer-") //nolint:usetesting // PgBouncer runs as another user, who may not enter the test's folder
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +49,11 @@ server_idle_timeout = 10
 	}
 	for path, content := range map[string]string{users: fmt.Sprintf("%q %q\n", c.User, c.Password), ini: configuration} {
 		// It runs as another user where we are root.
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil { //nolint:gosec // a test's
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // a test's
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	arguments := []string{"--quiet", ini}
@@ -64,7 +64,7 @@ server_idle_timeout = 10
 	if err != nil {
 		t.Fatal(err)
 	}
-	pooler := exec.Command(program, arguments...) //nolint:noctx // it lives as long as the test
+	pooler := exec.Command(program, arguments...)
 	pooler.Stdout, pooler.Stderr, pooler.Dir = log, log, "/"
 	bindToParent(pooler)
 	if err := pooler.Start(); err != nil {
