@@ -62,6 +62,7 @@ type Reconciler struct {
 	steps *prometheus.CounterVec
 	kinds *lateKinds
 
+	watches    *watches
 	configMaps *lateConfigMaps
 }
 
@@ -247,6 +248,9 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 		consider(recheckPods)
 	}
 	if w.kindMissing() != nil {
+		consider(recheckKinds)
+	}
+	if r.watches.denied(secretNames(), w.names.namespace) != nil { // nothing tells of their changes
 		consider(recheckKinds)
 	}
 	return after

@@ -349,8 +349,8 @@ func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 	}
 }
 
-// as is a user who has the operator's role without one of its verbs, and who can
-// be given that, too.
+// as is a user who has the operator's role without one of its verbs, or without
+// all for one resource (*), and who can be given that, too.
 func (b *bed) as(verb, group, name string) (user *rest.Config, grant func()) {
 	b.t.Helper()
 	role, err := readRole()
@@ -363,7 +363,7 @@ func (b *bed) as(verb, group, name string) (user *rest.Config, grant func()) {
 		for _, of := range r.Resources {
 			verbs := r.Verbs
 			if of == name && r.APIGroups[0] == group {
-				verbs = slices.DeleteFunc(slices.Clone(verbs), func(v string) bool { return v == verb })
+				verbs = slices.DeleteFunc(slices.Clone(verbs), func(v string) bool { return v == verb || verb == "*" })
 				taken = taken || len(verbs) < len(r.Verbs)
 			}
 			if len(verbs) == 0 {

@@ -12,9 +12,11 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -780,6 +782,33 @@ func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 		}
 		return nil
 	})
+	// The kind goes, as when what brings it is installed anew, and comes back.
+	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "servicemonitors.monitoring.coreos.com"}}
+	definitions, err := client.New(kubernetestest.Config(t), client.Options{Scheme: func() *runtime.Scheme {
+		s := runtime.NewScheme()
+		_ = apiextensionsv1.AddToScheme(s)
+		return s
+	}()})
+	if err == nil {
+		err = definitions.Delete(t.Context(), crd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the kind is gone", func() error {
+		b.nudge("auth")
+		if c := meta.FindStatusCondition(get(b, "auth", &v1alpha1.AuthGateway{}).Status.Conditions, "Ready"); c.Reason != "KindMissing" {
+			return fmt.Errorf("Ready is %+v", c)
+		}
+		return nil
+	})
+	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	installKinds(t)
+	b.eventually("the kind is used again", func() error {
+		b.nudge("auth")
+		return b.client.Get(t.Context(), b.key("auth"), of(monitor))
+	})
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Monitoring.ServiceMonitor = nil })
 	b.gone("auth", of(monitor))
 	b.secondPassWritesNothing("auth")

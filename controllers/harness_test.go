@@ -84,7 +84,7 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 	skip := true
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:     controllers.Scheme(),
-		Cache:      controllers.CacheOptions([]string{b.namespace}),
+		NewCache:   controllers.NewCache(o.Namespaces),
 		Client:     client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &skip},

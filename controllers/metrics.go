@@ -29,8 +29,8 @@ var (
 		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
 )
 
-func registerMetrics(c client.Reader, steps *prometheus.CounterVec) error {
-	for _, collector := range []prometheus.Collector{gatewayMetrics{c}, steps} {
+func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) error {
+	for _, collector := range []prometheus.Collector{gatewayMetrics{c}, steps, w} {
 		err := metrics.Registry.Register(collector)
 		if known := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &known) {
 			return err

@@ -100,6 +100,7 @@ func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) error {
 	case err == nil:
 		w.objects[s.kind] = object
 	case apierrors.IsNotFound(err):
+	case apierrors.IsForbidden(err) && !s.wantedBy(w.gateway): // a right that this gateway does not need
 	default:
 		return fmt.Errorf("read %s %s: %w", s.kind, key.Name, err)
 	}

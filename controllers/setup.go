@@ -49,10 +49,10 @@ func Scheme() *runtime.Scheme {
 	return s
 }
 
-// CacheOptions is what the operator keeps in memory: of its own kind all, of
+// cacheOptions is what the operator keeps in memory: of its own kind all, of
 // every other kind only what it has made, and of Secrets not even that, but the
 // names alone. Where namespaces are given it looks nowhere else.
-func CacheOptions(namespaces []string) cache.Options {
+func cacheOptions(namespaces []string) cache.Options {
 	o := cache.Options{
 		DefaultLabelSelector: managed(),
 		DefaultTransform:     ownFields,
@@ -123,14 +123,15 @@ func podEssence(in any) (any, error) {
 	return in, nil
 }
 
-// New makes a Reconciler that works for a manager.
+// New makes a Reconciler that works for a manager, whose cache is of NewCache.
 func New(m manager.Manager, o Options) *Reconciler {
 	seals, err := lru.New[[32]byte, keys.Seal](10_000)
 	if err != nil { // a size that is not positive is the one way
 		panic(err)
 	}
 	return &Reconciler{
-		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
+		watches: m.GetCache().(*partialCache).watches,
+		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken
 		Options: o, seals: seals, steps: stepsMetric(),
 	}
@@ -171,6 +172,7 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
+			ReconciliationTimeout:   passTimeout,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 		})
 	for _, s := range slots {
@@ -185,7 +187,7 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	if r.configMaps, err = r.lateConfigMaps(m, c); err != nil {
 		return err
 	}
-	r.kinds = &lateKinds{manager: m, controller: c, watched: map[schema.GroupVersionKind]bool{}}
+	r.kinds = &lateKinds{manager: m, controller: c, watches: r.watches, watched: map[schema.GroupVersionKind]bool{}}
 	for _, s := range slots {
 		if !s.gvk.Empty() {
 			if _, err := r.kinds.watch(s, true); err != nil {
@@ -193,8 +195,12 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 			}
 		}
 	}
-	return registerMetrics(m.GetClient(), r.steps)
+	return registerMetrics(m.GetClient(), r.steps, r.watches)
 }
+
+// passTimeout ends a pass that an API server keeps waiting, so that it is tried
+// again, and the others go on.
+const passTimeout = 2 * time.Minute
 
 // A pass that failed is tried again after a while that doubles. The longest is
 // short enough that nobody waits long for what they have just mended.
@@ -239,6 +245,7 @@ func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) 
 		HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper(),
 		DefaultTransform: nameOnly, DefaultNamespaces: cacheNamespaces(r.Options.Namespaces),
 	}
+	r.watches.into(&o)
 	names, err := cache.New(m.GetConfig(), o)
 	if err != nil {
 		return nil, fmt.Errorf("make the cache of the names of ConfigMaps: %w", err)
@@ -268,18 +275,20 @@ func (l *lateConfigMaps) watch() error {
 type lateKinds struct {
 	manager    manager.Manager
 	controller controller.Controller
+	watches    *watches
 
 	mu      sync.Mutex
 	watched map[schema.GroupVersionKind]bool
 }
 
 // watch begins to watch the kind of a slot, once it is there, and reports
-// whether it is. Only where look is set is the API server asked again.
+// whether it is: what was there may have gone again. Only where look is set is
+// the API server asked again.
 func (k *lateKinds) watch(s *slot, look bool) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.watched[s.gvk] || !look {
-		return k.watched[s.gvk], nil
+		return k.watched[s.gvk] && !k.watches.gone(s.gvk), nil
 	}
 	_, err := k.manager.GetRESTMapper().RESTMapping(s.gvk.GroupKind(), s.gvk.Version)
 	if meta.IsNoMatchError(err) {

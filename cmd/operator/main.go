@@ -43,6 +43,7 @@ type settings struct {
 	metrics        string
 	metricsCertDir string
 	probes         string
+	endTimeout     time.Duration
 	logLevel       slog.Level
 	logFormat      string
 }
@@ -78,6 +79,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443", "where metrics are served, to those whom the API server lets; 0: nowhere")
 	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")
 	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	flags.DurationVar(&s.endTimeout, "shutdown-timeout", 15*time.Second, "how long what is under way at SIGTERM may take; the operator is gone by then, whatever it waits for")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.StringVar(&s.logFormat, "log-format", "json", "json or text")
 	switch err := flags.Parse(args); {
@@ -89,7 +91,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	var err error
 	switch rest := flags.Args(); {
 	case len(rest) == 0:
-		err = operate(ctx, s, errs)
+		err = endWith(ctx, s.endTimeout+time.Second, func(ctx context.Context) error { return operate(ctx, s, errs) })
 	case len(rest) == 1 && rest[0] == "version":
 		fmt.Fprintln(out, version)
 	case len(rest) == 2 && rest[0] == "healthcheck":
@@ -126,7 +128,7 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 	}
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                 controllers.Scheme(),
-		Cache:                  controllers.CacheOptions(s.options.Namespaces),
+		NewCache:               controllers.NewCache(s.options.Namespaces),
 		Client:                 client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		HealthProbeBindAddress: s.probes,
 		Metrics: metricsserver.Options{
@@ -138,17 +140,37 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 		LeaderElectionID: "auth-gateway-operator", LeaderElectionNamespace: s.options.OperatorNamespace,
 		// A replica that ends gives the lead away at once; it does nothing after.
 		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &s.endTimeout,
 	})
 	if err != nil {
 		return err
 	}
-	if err := controllers.New(m, s.options).SetUp(ctx, m); err != nil {
+	r := controllers.New(m, s.options)
+	if err := r.SetUp(ctx, m); err != nil {
 		return err
 	}
-	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("synced", r.Synced)); err != nil {
 		return err
 	}
 	return m.Start(ctx)
+}
+
+// endWith runs what is to end with ctx, and waits no longer than patience for it
+// to: an API server that does not answer keeps no operator from ending.
+func endWith(ctx context.Context, patience time.Duration, run func(context.Context) error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		return errors.New("the operator was told to end, and was still waiting for the API server: it is cut off")
+	}
 }
 
 // healthcheck is for `helm test`, and for images without a shell.
