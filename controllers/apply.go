@@ -9,12 +9,14 @@ import (
 	"maps"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -44,7 +46,7 @@ func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s 
 		if err := r.applySlot(ctx, s, live, s.render(rendered)); err != nil {
 			return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
 		}
-	case live != nil && live.GetDeletionTimestamp() == nil:
+	case live != nil && live.GetDeletionTimestamp() == nil && w.owns(live):
 		uid := live.GetUID()
 		err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
 		if client.IgnoreNotFound(err) != nil {
@@ -56,11 +58,7 @@ func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s 
 
 func (r *Reconciler) applySlot(ctx context.Context, s *slot, live client.Object, wanted runtime.ApplyConfiguration) error {
 	if live != nil {
-		applied, err := s.applied(live)
-		if err != nil {
-			return err
-		}
-		same, err := sameJSON(applied, wanted)
+		same, err := r.prepare(ctx, s, live, wanted)
 		if same || err != nil {
 			return err
 		}
@@ -74,6 +72,26 @@ func (r *Reconciler) applySlot(ctx context.Context, s *slot, live client.Object,
 		return errors.Join(err, patchErr)
 	}
 	return r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
+}
+
+// prepare takes out of a live object what an apply would leave in it, and
+// reports whether there is nothing left to apply.
+func (r *Reconciler) prepare(ctx context.Context, s *slot, live client.Object, wanted runtime.ApplyConfiguration) (same bool, err error) {
+	if isAdopted(live) {
+		return false, r.takeOver(ctx, s, live)
+	}
+	applied, err := s.applied(live)
+	if err != nil {
+		return false, err
+	}
+	if same, err = sameJSON(applied, wanted); err != nil || s != slotDeployment {
+		return same, err
+	}
+	patch, err := strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration))
+	if err == nil && len(patch) > 0 {
+		err = r.patchSeen(ctx, live, patch)
+	}
+	return same, err
 }
 
 // resolve puts in a live object what is wanted in the place of what excludes it.
@@ -178,6 +196,9 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 		return r.apply(ctx, w, rendered, slotPublicKeys)
 	}
 	if live.Immutable != nil && *live.Immutable { // by somebody's hand; only another object can change
+		if !w.owns(live) {
+			return stalled(reasonNameConflict, "the ConfigMap %s is immutable, so it cannot be brought up to date, and no ownerReference says that this AuthGateway made it, so it is left alone: delete it, and it is made anew", live.Name)
+		}
 		uid := live.UID
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {
 			return fmt.Errorf("delete the immutable ConfigMap %s: %w", live.Name, err)

@@ -15,6 +15,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -169,6 +170,44 @@ func drifts() []drift {
 		deployment("the strategy", func(d *appsv1.Deployment) {
 			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
 		}),
+		deployment("no limit, where the spec leaves the default", func(d *appsv1.Deployment) {
+			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "LIMIT_SIGNIN", Value: "off"})
+		}),
+		deployment("two settings that are left out at their default", func(d *appsv1.Deployment) {
+			server(d).Env = append([]corev1.EnvVar{{Name: "PASSWORD_BLOCKLIST", Value: "false"}, {Name: "CORS_ALLOWED_ORIGINS", Value: "https://attacker.example.com"}}, server(d).Env...)
+		}),
+		deployment("a setting from a file", func(d *appsv1.Deployment) {
+			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "SMTP_PASSWORD_FILE", Value: "/x"})
+		}),
+		deployment("variables from a ConfigMap", func(d *appsv1.Deployment) {
+			server(d).EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}}
+		}),
+		deployment("a command", func(d *appsv1.Deployment) {
+			server(d).Command, server(d).Args, server(d).WorkingDir = []string{"/bin/x"}, []string{"serve", "--x"}, "/tmp"
+		}),
+		deployment("a hook", func(d *appsv1.Deployment) {
+			server(d).Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+		}),
+		deployment("a limit more", func(d *appsv1.Deployment) {
+			server(d).Resources.Limits[corev1.ResourceCPU] = resource.MustParse("1")
+			server(d).Resources.Limits["example.com/gpu"] = resource.MustParse("1")
+			server(d).Resources.Requests["example.com/gpu"] = resource.MustParse("1")
+		}),
+		deployment("a capability, and root", func(d *appsv1.Deployment) {
+			server(d).SecurityContext.Capabilities.Add = []corev1.Capability{"NET_ADMIN"}
+			server(d).SecurityContext.RunAsUser = new(int64(0))
+		}),
+		deployment("another database by its name", func(d *appsv1.Deployment) {
+			pod(d).HostAliases = []corev1.HostAlias{{IP: "192.0.2.1", Hostnames: []string{"postgres.shop.svc"}}}
+		}),
+		deployment("another resolver, and the node's network", func(d *appsv1.Deployment) {
+			pod(d).DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}}
+			pod(d).ShareProcessNamespace, pod(d).HostPID = new(false), true
+		}),
+		deployment("a file over a setting's", func(d *appsv1.Deployment) {
+			pod(d).Volumes = append(pod(d).Volumes, corev1.Volume{Name: "x", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+			server(d).VolumeMounts = append(server(d).VolumeMounts, corev1.VolumeMount{Name: "x", MountPath: "/etc/authserver/keys/sub"})
+		}),
 		deployment("the digest of its Secrets", func(d *appsv1.Deployment) { d.Spec.Template.Annotations["authgateway.io/inputs"] = "edited" }),
 	}
 	for _, o := range objects {
@@ -308,6 +347,9 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 		pod(d).Containers = append([]corev1.Container{{
 			Name: "injected", Image: "mesh/proxy", VolumeMounts: []corev1.VolumeMount{{Name: "injected", MountPath: "/x"}},
 		}}, pod(d).Containers...)
+		c := &pod(d).Containers[1]
+		c.Env = append(c.Env, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "auth"})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "injected", MountPath: "/etc/ssl/extra"})
 		pod(d).InitContainers = []corev1.Container{{Name: "injected-init", Image: "mesh/init"}}
 		pod(d).Volumes = append([]corev1.Volume{{Name: "injected", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}, pod(d).Volumes...)
 		d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-24T10:00:00Z"
@@ -375,6 +417,10 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 		if !slices.Contains(names, wanted) {
 			t.Errorf("%s is gone: there are %s", wanted, strings.Join(names, ", "))
 		}
+	}
+	ours := slices.IndexFunc(pod(d).Containers, func(c corev1.Container) bool { return c.Name == "authserver" })
+	if !slices.ContainsFunc(pod(d).Containers[ours].Env, func(e corev1.EnvVar) bool { return e.Name == "OTEL_SERVICE_NAME" }) {
+		t.Error("a variable that the server does not know is gone")
 	}
 	if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" || d.Spec.Template.Labels["mesh"] != "on" {
 		t.Errorf("the template has %v and %v", d.Spec.Template.Annotations, d.Spec.Template.Labels)

@@ -95,14 +95,15 @@ const (
 	volumeMailCA      = "mail-ca"
 	volumeTemplates   = "mail-templates"
 
-	dirKeys        = "/etc/authserver/keys"
-	dirPassphrases = "/etc/authserver/passphrases"
-	dirCaller      = "/etc/authserver/caller"
-	dirDatabase    = "/etc/authserver/database"
-	dirCA          = "/etc/authserver/database-ca"
-	dirMail        = "/etc/authserver/mail"
-	dirMailCA      = "/etc/authserver/mail-ca"
-	dirTemplates   = "/etc/authserver/mail-templates"
+	dirSettings    = "/etc/authserver"
+	dirKeys        = dirSettings + "/keys"
+	dirPassphrases = dirSettings + "/passphrases"
+	dirCaller      = dirSettings + "/caller"
+	dirDatabase    = dirSettings + "/database"
+	dirCA          = dirSettings + "/database-ca"
+	dirMail        = dirSettings + "/mail"
+	dirMailCA      = dirSettings + "/mail-ca"
+	dirTemplates   = dirSettings + "/mail-templates"
 
 	terminationLog = "/dev/termination-log"
 )

@@ -95,11 +95,12 @@ func nameOnly(in any) (any, error) {
 }
 
 // ownFields drops of an object's managedFields what others have written: what we
-// have applied is found in our own, and they are a good part of an object.
+// have applied is found in our own, and they are a good part of an object. What
+// was there before our first apply is to be taken over; see isAdopted.
 func ownFields(in any) (any, error) {
 	if m, err := meta.Accessor(in); err == nil {
 		m.SetManagedFields(slices.DeleteFunc(m.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
-			return f.Manager != FieldManager || f.Subresource != ""
+			return f.Manager != FieldManager && f.Manager != beforeFirstApply || f.Subresource != ""
 		}))
 	}
 	return in, nil

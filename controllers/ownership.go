@@ -1,0 +1,204 @@
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+)
+
+// beforeFirstApply is whom the API server names as the owner of what was there
+// when managed fields began, or were cleared.
+const beforeFirstApply = "before-first-apply"
+
+// isAdopted reports whether an object of ours was written by others before the
+// operator applied it, as by a restore, and the operator has yet to take their
+// fields over.
+func isAdopted(live client.Object) bool {
+	ours := false
+	for _, f := range live.GetManagedFields() {
+		switch {
+		case f.Subresource != "":
+		case f.Manager == beforeFirstApply:
+			return true
+		case f.Manager == FieldManager && f.Operation == metav1.ManagedFieldsOperationApply:
+			ours = true
+		}
+	}
+	return !ours
+}
+
+// takeOver makes the operator the owner of every field that anybody has set in
+// an object, so that what is applied next takes away what is not wanted. Else
+// the tool that restored an object from a backup would keep a setting in it that
+// the spec dropped long ago.
+func (r *Reconciler) takeOver(ctx context.Context, s *slot, of client.Object) error {
+	live := s.empty() // the cache does not have the fields of others
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(of), live); err != nil {
+		return fmt.Errorf("read %s %s: %w", s.kind, of.GetName(), err)
+	}
+	if live.GetUID() != of.GetUID() {
+		return errSwapLost
+	}
+	all := fieldpath.NewSet()
+	var kept []metav1.ManagedFieldsEntry
+	version := ""
+	for _, f := range live.GetManagedFields() {
+		if f.Subresource != "" || f.FieldsV1 == nil || version != "" && f.APIVersion != version {
+			kept = append(kept, f)
+			continue
+		}
+		set := fieldpath.NewSet()
+		if err := set.FromJSON(bytes.NewReader(f.FieldsV1.Raw)); err != nil {
+			return fmt.Errorf("the managed fields of %s %s: %w", s.kind, of.GetName(), err)
+		}
+		version, all = f.APIVersion, all.Union(set)
+	}
+	if version == "" { // they were cleared; the next apply brings beforeFirstApply about
+		return nil
+	}
+	fields, err := all.ToJSON()
+	if err != nil {
+		return err
+	}
+	now := metav1.NewTime(r.Now())
+	kept = append(kept, metav1.ManagedFieldsEntry{
+		Manager: FieldManager, Operation: metav1.ManagedFieldsOperationApply, APIVersion: version, Time: &now,
+		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: fields},
+	})
+	return r.patchSeen(ctx, live, []map[string]any{{"op": "replace", "path": "/metadata/managedFields", "value": kept}})
+}
+
+// patchSeen patches an object, if nobody has written it since it was read.
+func (r *Reconciler) patchSeen(ctx context.Context, live client.Object, patch []map[string]any) error {
+	patch = append(patch, map[string]any{"op": "replace", "path": "/metadata/resourceVersion", "value": live.GetResourceVersion()})
+	text, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	target := live.DeepCopyObject().(client.Object)
+	return r.Client.Patch(ctx, target, client.RawPatch(types.JSONPatchType, text), client.FieldOwner(FieldManager))
+}
+
+// serverFields are those of the server's container that are the operator's
+// whole: what is in them and is not rendered is taken away, whoever put it there.
+var serverFields = []string{"command", "args", "workingDir", "envFrom", "lifecycle", "resources", "securityContext"}
+
+// podFields are those of its pods.
+var podFields = []string{"hostAliases", "dnsConfig", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "securityContext"}
+
+// strays is a JSON patch that takes out of a Deployment what changes how the
+// server runs and is not rendered: a setting at its default is not rendered, so
+// no field of ours would bring it back. Containers, volumes, and variables that
+// the server does not know are not touched: others may add them.
+func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) ([]map[string]any, error) {
+	var is, want struct {
+		Spec struct {
+			Template struct {
+				Spec map[string]any `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	for from, into := range map[any]any{live: &is, wanted: &want} {
+		text, err := json.Marshal(from)
+		if err == nil {
+			err = json.Unmarshal(text, into)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var patch []map[string]any
+	remove := func(path string) { patch = append(patch, map[string]any{"op": "remove", "path": path}) }
+	var within func(path string, is, want map[string]any)
+	whole := func(path string, fields []string, is, want map[string]any) {
+		for _, f := range fields {
+			if is[f] == nil {
+				continue
+			}
+			if want[f] == nil {
+				remove(path + "/" + f)
+				continue
+			}
+			a, _ := is[f].(map[string]any)
+			b, _ := want[f].(map[string]any)
+			within(path+"/"+f, a, b)
+		}
+	}
+	within = func(path string, is, want map[string]any) {
+		names := make([]string, 0, len(is))
+		for name := range is {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			escaped := strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+			a, isObject := is[name].(map[string]any)
+			b, wantsObject := want[name].(map[string]any)
+			switch {
+			case want[name] == nil:
+				remove(path + "/" + escaped)
+			case isObject && wantsObject:
+				within(path+"/"+escaped, a, b)
+			}
+		}
+	}
+	const pod = "/spec/template/spec"
+	whole(pod, podFields, is.Spec.Template.Spec, want.Spec.Template.Spec)
+	i, server := named(is.Spec.Template.Spec["containers"], "name", serverName)
+	_, rendered := named(want.Spec.Template.Spec["containers"], "name", serverName)
+	if server == nil || rendered == nil {
+		return patch, nil // it is applied whole
+	}
+	path := fmt.Sprintf("%s/containers/%d", pod, i)
+	whole(path, serverFields, server, rendered)
+	// The last ones first, for each removal moves what is behind it.
+	entries := func(field, key string, isOurs func(string) bool) {
+		list, _ := server[field].([]any)
+		for i, entry := range slices.Backward(list) {
+			e, _ := entry.(map[string]any)
+			name, _ := e[key].(string)
+			if _, there := named(rendered[field], key, name); there == nil && isOurs(name) {
+				remove(fmt.Sprintf("%s/%s/%d", path, field, i))
+			}
+		}
+	}
+	entries("env", "name", isSetting)
+	entries("volumeMounts", "mountPath", func(path string) bool { return strings.HasPrefix(path+"/", dirSettings+"/") })
+	return patch, nil
+}
+
+// named is an entry of a list, and where it stands; nil: there is none.
+func named(list any, key, name string) (int, map[string]any) {
+	entries, _ := list.([]any)
+	for i, entry := range entries {
+		if e, ok := entry.(map[string]any); ok && e[key] == name {
+			return i, e
+		}
+	}
+	return 0, nil
+}
+
+// isSetting reports whether a variable is one that the server reads.
+func isSetting(variable string) bool {
+	return slices.ContainsFunc(config.Settings(), func(s config.Setting) bool {
+		return variable == s.Name || variable == s.Name+config.FileSuffix
+	})
+}
+
+// owns reports whether a gateway is the one that an object belongs to. A name and
+// labels are not enough to delete it by: anybody may have written them.
+func (w *world) owns(o client.Object) bool {
+	return metav1.IsControlledBy(o, w.gateway)
+}

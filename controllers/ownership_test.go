@@ -1,0 +1,104 @@
+package controllers_test
+
+import (
+	"fmt"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// A tool that restores objects from a backup writes them in its own name, by any
+// of these ways. What the spec drops afterwards goes all the same.
+func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
+	t.Parallel()
+	tool := client.FieldOwner("a-restore")
+	for what, restore := range map[string]func(*bed, *appsv1.Deployment) error{
+		"created": func(b *bed, d *appsv1.Deployment) error { return b.client.Create(b.t.Context(), d, tool) },
+		"applied": func(b *bed, d *appsv1.Deployment) error {
+			m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
+			if err != nil {
+				return err
+			}
+			u := &unstructured.Unstructured{Object: m}
+			u.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("Deployment"))
+			unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
+			unstructured.RemoveNestedField(u.Object, "spec", "template", "metadata", "creationTimestamp")
+			unstructured.RemoveNestedField(u.Object, "status")
+			return b.client.Apply(b.t.Context(), client.ApplyConfigurationFromUnstructured(u), tool)
+		},
+		"of no manager": func(b *bed, d *appsv1.Deployment) error {
+			if err := b.client.Create(b.t.Context(), d, tool); err != nil {
+				return err
+			}
+			return b.client.Patch(b.t.Context(), d, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"managedFields":[{}]}}`)), tool)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			stop := b.startOperator()
+			g := smallest("auth")
+			g.Spec.TrustedProxyHops = 2
+			g.Spec.PodTemplate = &v1alpha1.PodTemplate{
+				Sidecars: []v1alpha1.Sidecar{{Name: "proxy", Image: "registry.example.com/proxy:1"}}, PriorityClassName: "system-cluster-critical",
+			}
+			b.create(credentials("auth-db"), g)
+			backup := b.made("auth")
+			stop()
+			if err := b.client.Delete(t.Context(), backup.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
+				t.Fatal(err)
+			}
+			backup.ResourceVersion, backup.UID, backup.ManagedFields = "", "", nil
+			if err := restore(b, backup); err != nil {
+				t.Fatal(err)
+			}
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.TrustedProxyHops, g.Spec.PodTemplate = 0, nil
+			})
+			b.startOperator()
+			b.eventually("the Deployment is as the spec says", func() error {
+				d := get(b, "auth", &appsv1.Deployment{})
+				if hops, there := variables(d)["TRUSTED_PROXY_HOPS"]; there || len(pod(d).Containers) != 1 || pod(d).PriorityClassName != "" {
+					return fmt.Errorf("TRUSTED_PROXY_HOPS is %q, there are %d containers, priority %q", hops, len(pod(d).Containers), pod(d).PriorityClassName)
+				}
+				return nil
+			})
+			b.rollOut("auth")
+			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			b.secondPassWritesNothing("auth")
+		})
+	}
+}
+
+// Names and labels are anybody's to write. Only what says that this very gateway
+// is its owner is deleted.
+func TestOnlyWhatAGatewayOwnsIsDeleted(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	other := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
+	b.create(credentials("auth-db"), other)
+	for name, owners := range map[string][]metav1.OwnerReference{
+		"nobodys": nil, "anothers": {{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: other.UID, Controller: new(true)}},
+	} {
+		policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners, Labels: map[string]string{
+			"app.kubernetes.io/name": "authserver", "app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "auth-gateway-operator",
+		}}}
+		b.create(policy)
+		g := smallest(name)
+		g.Spec.NetworkPolicy.Enabled = new(false)
+		b.ready(g)
+		b.rest()
+		if is := get(b, name, &networkingv1.NetworkPolicy{}); is.DeletionTimestamp != nil || is.UID != policy.UID {
+			t.Errorf("the NetworkPolicy is %+v", is.ObjectMeta)
+		}
+	}
+}
