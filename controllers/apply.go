@@ -43,7 +43,7 @@ func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s 
 	switch {
 	case w.absent[s.kind]: // the status says so where the kind is asked for
 	case s.wantedBy(w.gateway):
-		if err := r.applySlot(ctx, s, live, s.render(rendered)); err != nil {
+		if err := r.applySlot(ctx, w, s, live, s.render(rendered)); err != nil {
 			return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
 		}
 	case live != nil && live.GetDeletionTimestamp() == nil && w.owns(live):
@@ -56,9 +56,9 @@ func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s 
 	return nil
 }
 
-func (r *Reconciler) applySlot(ctx context.Context, s *slot, live client.Object, wanted runtime.ApplyConfiguration) error {
+func (r *Reconciler) applySlot(ctx context.Context, w *world, s *slot, live client.Object, wanted runtime.ApplyConfiguration) error {
 	if live != nil {
-		same, err := r.prepare(ctx, s, live, wanted)
+		same, err := r.prepare(ctx, w, s, live, wanted)
 		if same || err != nil {
 			return err
 		}
@@ -76,20 +76,32 @@ func (r *Reconciler) applySlot(ctx context.Context, s *slot, live client.Object,
 
 // prepare takes out of a live object what an apply would leave in it, and
 // reports whether there is nothing left to apply.
-func (r *Reconciler) prepare(ctx context.Context, s *slot, live client.Object, wanted runtime.ApplyConfiguration) (same bool, err error) {
-	if isAdopted(live) {
-		return false, r.takeOver(ctx, s, live)
-	}
+func (r *Reconciler) prepare(ctx context.Context, w *world, s *slot, live client.Object, wanted runtime.ApplyConfiguration) (same bool, err error) {
+	adopted := isAdopted(live)
 	applied, err := s.applied(live)
 	if err != nil {
 		return false, err
 	}
-	if same, err = sameJSON(applied, wanted); err != nil || s != slotDeployment {
-		return same, err
+	if same, err = sameJSON(applied, wanted); err != nil {
+		return false, err
 	}
-	patch, err := strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration))
-	if err == nil && len(patch) > 0 {
-		err = r.patchSeen(ctx, live, patch)
+	var stray []map[string]any
+	if s == slotDeployment {
+		if stray, err = strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration)); err != nil {
+			return false, err
+		}
+	}
+	if same && !adopted && len(stray) == 0 {
+		return true, nil
+	}
+	if !r.damper.allow(w.gateway.UID, s.kind, wanted, w.now) {
+		return false, r.contended(ctx, s, live)
+	}
+	if adopted {
+		return false, r.takeOver(ctx, s, live)
+	}
+	if len(stray) > 0 {
+		err = r.patchSeen(ctx, live, stray)
 	}
 	return same, err
 }
@@ -203,7 +215,7 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {
 			return fmt.Errorf("delete the immutable ConfigMap %s: %w", live.Name, err)
 		}
-		return r.applySlot(ctx, slotPublicKeys, nil, wanted)
+		return r.applySlot(ctx, w, slotPublicKeys, nil, wanted)
 	}
 	applied, err := slotPublicKeys.applied(live)
 	if err != nil {

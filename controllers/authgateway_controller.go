@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -63,6 +64,8 @@ type Reconciler struct {
 	kinds *lateKinds
 
 	watches    *watches
+	damper     *damper
+	asked      *lru.Cache[types.UID, time.Time] // when, whether another operator still works; see isAnothers
 	configMaps *lateConfigMaps
 }
 
@@ -73,6 +76,7 @@ type Options struct {
 	OperatorNamespace string   // in which the operator's own pods run
 	Namespaces        []string // that are looked after; none: all
 	Concurrency       int      // passes at a time; 0: 4
+	PlatformUsers     bool     // the platform assigns the users that pods run as, as OpenShift does
 }
 
 // Times after which a pass is due though nothing has changed.
@@ -90,6 +94,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	if g.DeletionTimestamp != nil {
 		return ctrl.Result{}, nil // what it owns goes with it; see ownerReference
+	}
+	if others, result, err := r.isAnothers(ctx, g); others {
+		return result, err
 	}
 	w, err := r.observe(ctx, g)
 	if err != nil {
@@ -168,7 +175,8 @@ func (r *Reconciler) rendering(w *world, t tended) rendering {
 	}
 	return rendering{
 		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
-		inputs: digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
+		platformUsers: r.Options.PlatformUsers,
+		inputs:        digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
 		templates: contentDigest(w.templates),
 	}
 }
@@ -189,6 +197,7 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 	}
 	before := w.gateway
 	status := summarize(w, t, found, r.image(w.gateway))
+	status.Operator, status.OperatorContest = r.identity(), nil // an answer, where another one asks
 	if !equality.Semantic.DeepEqual(before.Status, status) {
 		after := before.DeepCopy()
 		after.Status = status
@@ -197,6 +206,9 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
 		}
 		r.tell(before, status)
+	}
+	if found != nil && found.cause != nil && found.isTheirs() {
+		return ctrl.Result{RequeueAfter: lastRetry}, nil
 	}
 	if found != nil && found.cause != nil {
 		log.FromContext(ctx).Info("a pass could not be finished; it is tried again", "reason", found.reason, "error", found.cause.Error())
@@ -228,6 +240,9 @@ func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGate
 func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alpha1.AuthGatewayStatus) time.Duration {
 	if found != nil && found.reason == reasonNameConflict {
 		return recheckNames
+	}
+	if found != nil && found.reason == reasonContended {
+		return dampedInterval
 	}
 	if w.gateway.Spec.Suspend {
 		return 0

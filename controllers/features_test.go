@@ -70,6 +70,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		},
 		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
 			{MaxSkew: 1, TopologyKey: "topology.kubernetes.io/zone", WhenUnsatisfiable: "DoNotSchedule", MinDomains: new(int32(2)), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "shop"}}},
+			{MaxSkew: 3, TopologyKey: "rack", WhenUnsatisfiable: "ScheduleAnyway"},
 			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway", LabelSelector: &metav1.LabelSelector{}, NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor), MatchLabelKeys: []string{"pod-template-hash"}},
 		},
 		PriorityClassName: "important",
@@ -80,8 +81,10 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 				Resources: &corev1.ResourceRequirements{Requests: odd("0.0001", "128974848"), Limits: odd("2e-1", "128974848000m")},
 			},
 			{Name: "a-sidecar", Image: "example.com/other:2"},
+			{Name: "native", Image: "example.com/proxy", Native: true, Resources: &corev1.ResourceRequirements{Requests: odd("0.1", "1e6")}},
 		},
 	}
+	s.Shutdown = v1alpha1.Shutdown{DrainDelay: "90s", GracePeriod: "3m"}
 	s.Issuer = "https://auth.example.com/realm"
 	for i := range 16 {
 		s.Audiences = append(s.Audiences, fmt.Sprintf("https://api-%d.example.com/?q=$(HOME)", (i*7)%16))
@@ -148,7 +151,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		t.Errorf("annotations %v", template.Annotations)
 	}
 	spec := template.Spec
-	if len(spec.Tolerations) != 3 || len(spec.TopologySpreadConstraints) != 2 || spec.PriorityClassName != "important" ||
+	if len(spec.Tolerations) != 3 || len(spec.TopologySpreadConstraints) != 3 || spec.PriorityClassName != "important" ||
 		spec.Affinity == nil || len(spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms) != 2 ||
 		spec.NodeSelector["disk"] != "ssd" || len(spec.ImagePullSecrets) != 2 || len(spec.Containers) != 3 {
 		t.Errorf("the overlay is not in the pod: %+v", spec)
@@ -156,11 +159,22 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image, "registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
 		t.Errorf("the server's container is %+v", c)
 	}
+	for _, c := range spec.TopologySpreadConstraints {
+		if c.LabelSelector == nil {
+			t.Errorf("a constraint that selects no pods: %+v", c)
+		}
+	}
+	if n := spec.InitContainers; len(n) != 1 || n[0].Name != "native" || n[0].RestartPolicy == nil || *n[0].RestartPolicy != corev1.ContainerRestartPolicyAlways {
+		t.Errorf("the native sidecar is %+v", n)
+	}
+	if v := variables(d); *spec.TerminationGracePeriodSeconds != 180 || v["DRAIN_DELAY"] != "1m30s" || v["SHUTDOWN_TIMEOUT"] != "2m50s" {
+		t.Errorf("it ends in %d s, drains for %s, and has %s", *spec.TerminationGracePeriodSeconds, v["DRAIN_DELAY"], v["SHUTDOWN_TIMEOUT"])
+	}
 	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
 		t.Errorf("the server is not told %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
 	}
 	// A sidecar has no more rights than the server, and gets none of its Secrets.
-	for _, c := range spec.Containers {
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		s := c.SecurityContext
 		if s == nil || *s.AllowPrivilegeEscalation || *s.Privileged || !*s.RunAsNonRoot || !*s.ReadOnlyRootFilesystem ||
 			!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 {
@@ -195,6 +209,9 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		func(s *v1alpha1.AuthGatewaySpec) {
 			s.PodTemplate.Sidecars = append([]v1alpha1.Sidecar{{Name: "new", Image: "new"}}, s.PodTemplate.Sidecars[1:]...)
 			s.PodTemplate.Sidecars[1].Env = map[string]string{"AA": "1", "B": "3"}
+			for i := range s.PodTemplate.Sidecars { // an ordinary one becomes native, and the other way round
+				s.PodTemplate.Sidecars[i].Native = !s.PodTemplate.Sidecars[i].Native
+			}
 		},
 		func(s *v1alpha1.AuthGatewaySpec) {
 			slices.Reverse(s.PodTemplate.TopologySpreadConstraints)
@@ -239,7 +256,13 @@ func TestOnlyAllowedImagesRun(t *testing.T) {
 	b.create(credentials("auth-db"))
 	g := smallest("auth")
 	g.Spec.Image = "docker.io/attacker/registry.example.com/auth/x"
-	b.create(g, smallest("default"))
+	beside := smallest("beside")
+	beside.Spec.PodTemplate = &v1alpha1.PodTemplate{Sidecars: []v1alpha1.Sidecar{
+		{Name: "good", Image: "mirror.example.com/proxy"}, {Name: "bad", Image: "docker.io/attacker/proxy"}, {Name: "native", Image: "docker.io/attacker/proxy", Native: true},
+	}}
+	b.create(g, beside, smallest("default"))
+	b.says("beside", "Ready", "ImageNotAllowed", "spec.podTemplate.sidecars[bad].image", "mirror.example.com/")
+	b.without("beside", keysOf("beside")...)
 	b.condition("auth", "Ready", metav1.ConditionFalse, "ImageNotAllowed")
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "ImageNotAllowed")
 	b.says("auth", "Ready", "ImageNotAllowed", "spec.image", "registry.example.com/auth/", "mirror.example.com/")
@@ -380,7 +403,7 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
-	b.condition("auth", "Ready", metav1.ConditionUnknown, "Suspended")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Suspended") // kstatus calls Unknown InProgress
 	b.condition("auth", "Reconciling", metav1.ConditionFalse, "Suspended")
 	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
 	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
@@ -406,7 +429,8 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	g := smallest("late")
 	g.Spec.Suspend = true
 	b.create(g)
-	b.condition("late", "Ready", metav1.ConditionUnknown, "Suspended")
+	b.condition("late", "Ready", metav1.ConditionFalse, "Suspended")
+	b.condition("late", "Stalled", metav1.ConditionTrue, "Suspended")
 	b.without("late")
 }
 
@@ -725,6 +749,8 @@ func exposed(name string) *v1alpha1.AuthGateway {
 	g := smallest(name)
 	g.Spec.Exposure = v1alpha1.ExposurePublic
 	g.Spec.Email = &v1alpha1.Email{SMTP: &v1alpha1.SMTP{Host: "mail", From: "a@example.com"}}
+	g.Spec.Issuer, g.Spec.TrustedProxyHops = "https://auth.example.com", 1
+	g.Spec.NetworkPolicy.From = []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{}}}
 	g.Spec.Ingress = &v1alpha1.Ingress{
 		Host: "auth.example.com", ClassName: "nginx", TLSSecretRef: &v1alpha1.LocalReference{Name: "tls"},
 		Annotations: map[string]string{"example.com/a": "b", "example.com/empty": ""},

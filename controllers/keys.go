@@ -383,5 +383,5 @@ func (r *Reconciler) event(g *v1alpha1.AuthGateway, kind, reason, action, messag
 	if r.Events == nil {
 		return
 	}
-	r.Events.Eventf(g, nil, kind, reason, action, "%s", message)
+	r.Events.Eventf(g, nil, kind, reason, action, "%s", clipTo(message, mostOfEvent))
 }

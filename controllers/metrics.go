@@ -27,6 +27,8 @@ var (
 		"1 while an AuthGateway has this status of a condition.", []string{"namespace", "name", "type", "status"}, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
 		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
+	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
+		"1 while spec.suspend of an AuthGateway is true.", []string{"namespace", "name"}, nil)
 )
 
 func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) error {
@@ -43,6 +45,7 @@ func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) 
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- conditionMetric
 	to <- rotationMetric
+	to <- suspendedMetric
 }
 
 // Collect is of prometheus.Collector.
@@ -63,6 +66,11 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 				to <- prometheus.MustNewConstMetric(conditionMetric, prometheus.GaugeValue, value, g.Namespace, g.Name, c.Type, string(status))
 			}
 		}
+		suspended := 0.0
+		if g.Spec.Suspend {
+			suspended = 1
+		}
+		to <- prometheus.MustNewConstMetric(suspendedMetric, prometheus.GaugeValue, suspended, g.Namespace, g.Name)
 		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
 			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
 		}

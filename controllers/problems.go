@@ -41,6 +41,8 @@ const (
 	reasonNamespaceLeaving = "NamespaceTerminating"
 	reasonRefused          = "Refused"
 	reasonAPIUnavailable   = "APIUnavailable"
+	reasonContended        = "Contended"
+	reasonOtherOperator    = "OtherOperator" // of an event: the other one writes the conditions
 )
 
 // problem is what keeps a pass from doing all that is wanted.
@@ -59,6 +61,12 @@ type problem struct {
 func (p *problem) Error() string { return p.message }
 func (p *problem) Unwrap() error { return p.cause }
 
+// isTheirs reports whether it is for the owner of the namespace to see to. Such
+// a problem is no error of the operator, and raises no alert about it.
+func (p *problem) isTheirs() bool {
+	return slices.Contains([]string{reasonRefused, reasonQuotaExceeded, reasonNamespaceLeaving}, p.reason)
+}
+
 func stalled(reason, format string, args ...any) *problem {
 	return &problem{reason: reason, message: fmt.Sprintf(format, args...), stalled: true}
 }
@@ -73,7 +81,7 @@ func (w *world) conflicts() *problem {
 	var taken []string
 	look := func(kind, name string, object metav1.Object) {
 		if !w.names.isOurs(object, w.gateway) {
-			taken = append(taken, kind+" "+name)
+			taken = append(taken, article(kind)+" "+kind+" "+name)
 		}
 	}
 	for _, s := range slots {
@@ -93,16 +101,33 @@ func (w *world) conflicts() *problem {
 	if len(taken) == 0 {
 		return nil
 	}
-	return stalled(reasonNameConflict, "there is already a %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(taken, ", a "))
+	return stalled(reasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(taken, ", "))
+}
+
+// article is what stands before the name of a kind.
+func article(kind string) string {
+	if strings.ContainsAny(kind[:1], "AEIO") || strings.HasPrefix(kind, "HTTP") {
+		return "an"
+	}
+	return "a"
 }
 
 // imageRefused holds an image against what the operator was told to allow.
 func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
-	image := g.Spec.Image
-	if image == "" || len(allowed) == 0 || slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) }) {
-		return nil
+	isAllowed := func(image string) bool {
+		return len(allowed) == 0 || slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) })
 	}
-	return stalled(reasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
+	if g.Spec.Image != "" && !isAllowed(g.Spec.Image) {
+		return stalled(reasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
+	}
+	if g.Spec.PodTemplate != nil {
+		for _, s := range g.Spec.PodTemplate.Sidecars {
+			if !isAllowed(s.Image) {
+				return stalled(reasonImageNotAllowed, "spec.podTemplate.sidecars[%s].image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave the sidecar out", s.Name, strings.Join(allowed, " or "))
+			}
+		}
+	}
+	return nil
 }
 
 // missingInputs looks for what the Deployment needs and is not there. A Secret or

@@ -8,6 +8,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	acautoscaling "k8s.io/client-go/applyconfigurations/autoscaling/v2"
@@ -33,6 +34,7 @@ type rendering struct {
 	image string
 
 	operatorNamespace string
+	platformUsers     bool // the platform assigns the user that pods run as
 
 	// inputs and passphrases are digests of the Secrets that pods start with.
 	inputs, passphrases string
@@ -172,14 +174,16 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 		WithServiceAccountName(r.names.workload()).
 		WithAutomountServiceAccountToken(false).
 		WithEnableServiceLinks(false).
-		WithTerminationGracePeriodSeconds(int64(gracePeriod.Seconds())).
-		WithSecurityContext(accore.PodSecurityContext().
-			WithRunAsNonRoot(true).WithRunAsUser(serverUser).WithRunAsGroup(serverUser).WithFSGroup(serverUser).
-			WithSeccompProfile(accore.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))).
+		WithTerminationGracePeriodSeconds(int64(r.gateway.Spec.Shutdown.GracePeriod.Value().Seconds())).
+		WithSecurityContext(renderUser(r)).
 		WithContainers(renderServer(r)).
 		WithVolumes(renderVolumes(r)...)
 	for _, s := range overlay.Sidecars {
-		spec.WithContainers(renderSidecar(s))
+		if s.Native {
+			spec.WithInitContainers(renderSidecar(s).WithRestartPolicy(corev1.ContainerRestartPolicyAlways))
+		} else {
+			spec.WithContainers(renderSidecar(s))
+		}
 	}
 	for _, secret := range r.gateway.Spec.ImagePullSecrets {
 		spec.WithImagePullSecrets(accore.LocalObjectReference().WithName(secret.Name))
@@ -202,6 +206,9 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 			WithLabelSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())))
 	}
 	for _, c := range overlay.TopologySpreadConstraints {
+		if c.LabelSelector == nil { // which selects no pods, and so would do nothing
+			c.LabelSelector = &metav1.LabelSelector{MatchLabels: r.names.selector()}
+		}
 		spec.WithTopologySpreadConstraints(convert[accore.TopologySpreadConstraintApplyConfiguration](c))
 	}
 	annotations := map[string]string{annotationInputs: r.inputs, annotationPassphrases: r.passphrases}
@@ -217,6 +224,17 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 // serverUser is nobody on any system.
 const serverUser = 65532
 
+// renderUser is whom the pods run as. Where the platform assigns users, as
+// OpenShift does by namespace, it refuses pods that name one.
+func renderUser(r rendering) *accore.PodSecurityContextApplyConfiguration {
+	c := accore.PodSecurityContext().WithRunAsNonRoot(true).
+		WithSeccompProfile(accore.SeccompProfile().WithType(corev1.SeccompProfileTypeRuntimeDefault))
+	if !r.platformUsers {
+		c.WithRunAsUser(serverUser).WithRunAsGroup(serverUser).WithFSGroup(serverUser)
+	}
+	return c
+}
+
 func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 	probe := func(path string, period, failures int32) *accore.ProbeApplyConfiguration {
 		return accore.Probe().WithHTTPGet(accore.HTTPGetAction().WithPath(path).WithPort(intstr.FromString(portOperations)).WithScheme(corev1.URISchemeHTTP)).
@@ -225,6 +243,12 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 	resources := corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")},
 		Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
+	}
+	if r.gateway.Spec.Autoscaling != nil {
+		// A target is a share of the request. A sign-in takes a processor for a
+		// quarter of a second, so of a small request each would be a reason for
+		// another replica.
+		resources.Requests[corev1.ResourceCPU] = resource.MustParse("1")
 	}
 	if r.gateway.Spec.Resources != nil {
 		resources = *r.gateway.Spec.Resources

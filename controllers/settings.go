@@ -16,13 +16,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// How a pod ends: it goes on serving for a while, so that whoever balances the
-// load notices, and then finishes what it has taken.
-const (
-	drainDelay      = 5 * time.Second
-	shutdownTimeout = 20 * time.Second
-	gracePeriod     = 30 * time.Second
-)
+// killMargin is of the time that a pod has to end what its server leaves: to its
+// sidecars, and to a node that is slow.
+const killMargin = 10 * time.Second
 
 // verifierSkew is by how much clocks may differ, with the leeway that verifiers
 // give. The server has the same when it looks after its keys by itself.
@@ -78,7 +74,7 @@ func settings(w *world) config.Config {
 	if d.CASecretRef != nil {
 		c.DBSSLRootCert = dirCA + "/" + caCertificate
 	}
-	c.DrainDelay, c.ShutdownTimeout = drainDelay, shutdownTimeout
+	c.DrainDelay, c.ShutdownTimeout = spec.Shutdown.DrainDelay.Value(), spec.Shutdown.GracePeriod.Value()-killMargin
 	c.TerminationLog = terminationLog
 	return c
 }
@@ -227,6 +223,7 @@ var fields = map[string]string{
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
 	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
+	config.EnvDrainDelay: "spec.shutdown.drainDelay", config.EnvShutdownTimeout: "spec.shutdown.gracePeriod",
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",

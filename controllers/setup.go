@@ -130,7 +130,12 @@ func New(m manager.Manager, o Options) *Reconciler {
 	if err != nil { // a size that is not positive is the one way
 		panic(err)
 	}
+	asked, err := lru.New[types.UID, time.Time](10_000)
+	if err != nil { // as above
+		panic(err)
+	}
 	return &Reconciler{
+		damper: newDamper(), asked: asked,
 		watches: m.GetCache().(*partialCache).watches,
 		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken

@@ -70,12 +70,15 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	ready := readiness(w, found, keysReady, available)
 	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
 	switch {
+	case ready.reason == reasonSuspended:
+		reconciling = isFalse(reasonSuspended, ready.message)
+		if ready.status != metav1.ConditionTrue {
+			stall = isTrue(reasonSuspended, ready.message)
+		}
 	case ready.status == metav1.ConditionTrue:
 	case found != nil && found.stalled:
 		stall = isTrue(found.reason, found.message)
 		reconciling = isFalse(found.reason, "waiting for a person")
-	case ready.reason == reasonSuspended:
-		reconciling = isFalse(reasonSuspended, ready.message)
 	default:
 		reconciling = isTrue(ready.reason, ready.message)
 	}
@@ -100,11 +103,18 @@ var conditionOrder = []string{conditionReady, conditionKeysReady, conditionAvail
 
 // clip keeps a message within what a person reads, and the API server takes.
 func clip(message string) string {
-	const most = 2000
+	return clipTo(message, 2000)
+}
+
+// mostOfEvent is how many bytes the API server takes of the note of an event.
+const mostOfEvent = 1024
+
+func clipTo(message string, most int) string {
 	if len(message) <= most {
 		return message
 	}
-	return strings.ToValidUTF8(message[:most], "") + "…"
+	const more = "…"
+	return strings.ToValidUTF8(message[:most-len(more)], "") + more
 }
 
 // keysStatus shows a ring without what is secret in it.
@@ -200,7 +210,8 @@ func readiness(w *world, found *problem, keysReady, available condition) conditi
 	case found != nil:
 		return isFalse(found.reason, found.message)
 	case w.gateway.Spec.Suspend:
-		return condition{metav1.ConditionUnknown, reasonSuspended, "spec.suspend is true: the operator changes nothing, and keys do not rotate"}
+		// Tools that wait for an object take Unknown for "not yet", for ever.
+		return condition{available.status, reasonSuspended, "spec.suspend is true: the operator changes nothing, edits of the spec wait, and keys do not rotate; " + available.message}
 	case keysReady.status != metav1.ConditionTrue:
 		return isFalse(keysReady.reason, keysReady.message)
 	}

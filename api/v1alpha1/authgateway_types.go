@@ -25,6 +25,7 @@ import (
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.url`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name becomes that of a Service and a part of other names: write at most 40 lower-case letters, digits and dashes, and begin with a letter"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec) || !has(self.spec.database) || !has(self.spec.database.cloudNativePG) || self.spec.database.cloudNativePG.cluster != self.metadata.name",fieldPath=".spec.database.cloudNativePG",message="CloudNativePG makes a ServiceAccount and a PodDisruptionBudget of the Cluster's name, and an AuthGateway has them by its own: give the AuthGateway another name"
 type AuthGateway struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -34,9 +35,11 @@ type AuthGateway struct {
 	// +required
 	Spec AuthGatewaySpec `json:"spec"`
 
-	// What there is, as the operator has last seen it.
+	// What there is, as the operator has last seen it. Its observedGeneration is
+	// -1 until the operator has looked.
 	//
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status AuthGatewayStatus `json:"status,omitempty"`
 }
 
@@ -57,6 +60,9 @@ type AuthGatewayList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave ingress out"
 // +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave httpRoute out"
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="both lead to the same gateway: write ingress or httpRoute, not both"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.trustedProxyHops) && self.trustedProxyHops > 0)",fieldPath=".trustedProxyHops",message="behind an Ingress or a Gateway all clients have the address of the proxy, and would use up each other's limits: write trustedProxyHops: 1, and one more for each proxy in front of it that speaks HTTP"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.issuer) && self.issuer.startsWith('https://'))",fieldPath=".issuer",message="consumers outside of the cluster know this gateway by a URL that they can reach: write issuer with the public host, such as https://auth.example.com"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || !has(self.networkPolicy) || has(self.networkPolicy.from) || (has(self.networkPolicy.enabled) && !self.networkPolicy.enabled)",fieldPath=".networkPolicy",message="the NetworkPolicy keeps out the proxies of an Ingress or a Gateway: name their pods in networkPolicy.from, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}], or write networkPolicy: {enabled: false}"
 // +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessExpiry, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessExpiry) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessExpiry plus twice keys.publishLead, such as 720h"
 // +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshExpiry].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshExpiry).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshExpiry"
 type AuthGatewaySpec struct {
@@ -96,7 +102,14 @@ type AuthGatewaySpec struct {
 	// limit allows.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="the pods have no devices to claim: leave claims out"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// How a replica ends.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Shutdown Shutdown `json:"shutdown,omitempty"`
 
 	// What is laid over the pods that the operator makes. It cannot touch the
 	// server's container, its volumes or its security.

@@ -61,6 +61,31 @@ type AuthGatewayStatus struct {
 	//
 	// +optional
 	Keys *KeysStatus `json:"keys,omitempty"`
+
+	// The operator that looks after this AuthGateway, by the namespace that it
+	// runs in. Another one that watches it too stays out.
+	//
+	// +optional
+	Operator string `json:"operator,omitempty"`
+
+	// Another operator that asks whether that one still works. If there is no
+	// answer within two minutes, it takes over.
+	//
+	// +optional
+	OperatorContest *OperatorContest `json:"operatorContest,omitempty"`
+}
+
+// OperatorContest is the question of one operator to another.
+type OperatorContest struct {
+	// The operator that asks, by the namespace that it runs in.
+	//
+	// +required
+	By string `json:"by"`
+
+	// When it asked.
+	//
+	// +required
+	Since metav1.Time `json:"since"`
 }
 
 // KeysStatus is the ring of signing keys.

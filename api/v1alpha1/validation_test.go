@@ -165,34 +165,73 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a link of two lines", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
 	{"templates of another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "only objects of the same namespace"},
 
-	{"an Ingress to codes", `ingress: {host: auth.example.com}`, "spec.ingress", "write exposure: Public too, or leave ingress out"},
-	{"an HTTPRoute to codes", `httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write exposure: Public too, or leave httpRoute out"},
-	{"an Ingress and an HTTPRoute", public + `
-ingress: {host: auth.example.com}
+	{"an Ingress to codes", behind + `ingress: {host: auth.example.com, tls: Elsewhere}`, "spec.ingress", "write exposure: Public too, or leave ingress out"},
+	{"an HTTPRoute to codes", behind + `httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write exposure: Public too, or leave httpRoute out"},
+	{"an Ingress and an HTTPRoute", outside + `
+ingress: {host: auth.example.com, tls: Elsewhere}
 httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write ingress or httpRoute, not both"},
-	{"an Ingress for nobody", public + `
-ingress: {}`, "spec.ingress.host", "Required value"},
-	{"an Ingress for a URL", public + `
-ingress: {host: "https://auth.example.com"}`, "spec.ingress.host", "without a scheme, a port or a path"},
-	{"an HTTPRoute through nothing", public + `
+	{"an Ingress for nobody", outside + `
+ingress: {tls: Elsewhere}`, "spec.ingress.host", "Required value"},
+	{"an Ingress for a URL", outside + `
+ingress: {host: "https://auth.example.com", tls: Elsewhere}`, "spec.ingress.host", "without a scheme, a port or a path"},
+	{"an HTTPRoute through nothing", outside + `
 httpRoute: {parentRefs: []}`, "spec.httpRoute.parentRefs", "at least 1 items"},
-	{"an HTTPRoute through a Gateway without a name", public + `
+	{"an HTTPRoute through a Gateway without a name", outside + `
 httpRoute: {parentRefs: [{namespace: gateways}]}`, "spec.httpRoute.parentRefs[0].name", "Required value"},
 
-	{"an Ingress for no name", public + `
-ingress: {host: "auth..example.com"}`, "spec.ingress.host", "such as auth.example.com"},
-	{"an Ingress of no class", public + `
-ingress: {host: auth.example.com, className: "My Class"}`, "spec.ingress.className", "write the name of an IngressClass"},
-	{"an Ingress with an annotation that cannot be", public + `
-ingress: {host: auth.example.com, annotations: {"a b": c}}`, "spec.ingress.annotations", "the name of an annotation is none"},
-	{"an HTTPRoute for a URL", public + `
+	{"an Ingress for no name", outside + `
+ingress: {host: "auth..example.com", tls: Elsewhere}`, "spec.ingress.host", "such as auth.example.com"},
+	{"an Ingress of no class", outside + `
+ingress: {host: auth.example.com, className: "My Class", tls: Elsewhere}`, "spec.ingress.className", "write the name of an IngressClass"},
+	{"an Ingress with an annotation that cannot be", outside + `
+ingress: {host: auth.example.com, annotations: {"a b": c}, tls: Elsewhere}`, "spec.ingress.annotations", "the name of an annotation is none"},
+	{"an HTTPRoute for a URL", outside + `
 httpRoute: {parentRefs: [{name: gateway}], hostnames: [auth.example.com, "https://auth.example.com"]}`, "spec.httpRoute.hostnames[1]", "without a scheme, a port or a path"},
-	{"an HTTPRoute through a Gateway that cannot be", public + `
+	{"an HTTPRoute through a Gateway that cannot be", outside + `
 httpRoute: {parentRefs: [{name: My_Gateway}]}`, "spec.httpRoute.parentRefs[0].name", "write the name of a Gateway"},
-	{"an HTTPRoute through a namespace that cannot be", public + `
+	{"an HTTPRoute through a namespace that cannot be", outside + `
 httpRoute: {parentRefs: [{name: gateway, namespace: a/b}]}`, "spec.httpRoute.parentRefs[0].namespace", "write the name of a namespace"},
-	{"an HTTPRoute through a listener that cannot be", public + `
+	{"an HTTPRoute through a listener that cannot be", outside + `
 httpRoute: {parentRefs: [{name: gateway, sectionName: "a b"}]}`, "spec.httpRoute.parentRefs[0].sectionName", "write the name of a listener"},
+
+	{"an Ingress, and all clients have its address", public + `
+issuer: https://auth.example.com
+networkPolicy: {enabled: false}
+ingress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}`, "spec.trustedProxyHops", "write trustedProxyHops: 1"},
+	{"an HTTPRoute, and all clients have its address", public + `
+issuer: https://auth.example.com
+trustedProxyHops: 0
+networkPolicy: {enabled: false}
+httpRoute: {parentRefs: [{name: gateway}]}`, "spec.trustedProxyHops", "write trustedProxyHops: 1"},
+	{"an Ingress to what is known by an address in the cluster", public + `
+trustedProxyHops: 1
+networkPolicy: {enabled: false}
+ingress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}`, "spec.issuer", "such as https://auth.example.com"},
+	{"an HTTPRoute to what is known without TLS", public + `
+issuer: http://auth.example.com
+trustedProxyHops: 1
+networkPolicy: {enabled: false}
+httpRoute: {parentRefs: [{name: gateway}]}`, "spec.issuer", "such as https://auth.example.com"},
+	{"an Ingress whose controller is kept out", public + `
+issuer: https://auth.example.com
+trustedProxyHops: 1
+ingress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}`, "spec.networkPolicy", "name their pods in networkPolicy.from"},
+	{"an HTTPRoute whose proxies are kept out", public + `
+issuer: https://auth.example.com
+trustedProxyHops: 1
+networkPolicy: {enabled: true}
+httpRoute: {parentRefs: [{name: gateway}]}`, "spec.networkPolicy", "or write networkPolicy: {enabled: false}"},
+	{"an Ingress without TLS", outside + `
+ingress: {host: auth.example.com}`, "spec.ingress.tlsSecretRef", "or tls: Elsewhere"},
+	{"an Ingress with TLS of another kind", outside + `
+ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported values: "Ingress", "Elsewhere"`},
+
+	{"claims of devices", `resources: {claims: [{name: gpu}]}`, "spec.resources.claims", "leave claims out"},
+	{"claims of a sidecar", `podTemplate: {sidecars: [{name: a, image: a, resources: {claims: [{name: gpu}]}}]}`, "spec.podTemplate.sidecars[0].resources.claims", "leave claims out"},
+	{"a drain without end", `shutdown: {drainDelay: 3m, gracePeriod: 10m}`, "spec.shutdown.drainDelay", "write 0s to 2m"},
+	{"no time after the drain", `shutdown: {drainDelay: 20s}`, "spec.shutdown.gracePeriod", "write at least drainDelay plus 15s"},
+	{"too little time", `shutdown: {drainDelay: 0s, gracePeriod: 14s}`, "spec.shutdown.gracePeriod", "write"},
+	{"a cluster of the gateway's own name", `database: {cloudNativePG: {cluster: auth}}`, "spec.database.cloudNativePG", "give the AuthGateway another name"},
 
 	{"a label of the operator's", `podTemplate: {labels: {app.kubernetes.io/name: mine}}`, "spec.podTemplate.labels", "choose another prefix"},
 	{"an annotation of the operator's", `podTemplate: {annotations: {authgateway.io/rotate: now}}`, "spec.podTemplate.annotations", "choose another prefix"},
@@ -219,6 +258,14 @@ const (
 	public = `
 exposure: Public
 email: {smtp: {host: mail.example.com, from: no-reply@example.com}}`
+
+	// What a gateway needs that is reached from outside, besides.
+	behind = `
+issuer: https://auth.example.com
+trustedProxyHops: 1
+networkPolicy: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}]}
+`
+	outside = public + behind
 )
 
 func TestAWrongSpecIsRefusedAtItsFieldWithAMessageThatSaysWhatToWrite(t *testing.T) {
@@ -320,6 +367,8 @@ podTemplate:
     args: [--port=5432]
     env: {INSTANCE: shop}
     resources: {limits: {memory: 64Mi}}
+    native: true
+shutdown: {drainDelay: 30s, gracePeriod: 2m}
 issuer: https://auth.example.com/tenant
 audiences: [shop, "https://till.example.com"]
 exposure: Public
@@ -371,8 +420,8 @@ var right = map[string]string{
 	"CloudNativePG":              `database: {cloudNativePG: {cluster: pg}}`,
 	"CloudNativePG and its CA":   `database: {cloudNativePG: {cluster: pg}, sslMode: verify-ca, caSecretRef: {name: pg-ca}, maxConnections: 5}`,
 	"Public":                     public,
-	"Public behind an Ingress":   public + "\ningress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}",
-	"Public behind an HTTPRoute": public + "\nhttpRoute: {parentRefs: [{name: gateway, namespace: gateways, sectionName: https}], hostnames: [auth.example.com]}",
+	"Public behind an Ingress":   outside + "\ningress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}",
+	"Public behind an HTTPRoute": outside + "\nhttpRoute: {parentRefs: [{name: gateway, namespace: gateways, sectionName: https}], hostnames: [auth.example.com]}",
 	"email without Public":       `email: {smtp: {host: 192.0.2.25, port: 25, tls: None, from: auth@shop}}`,
 	"autoscaling":                `autoscaling: {minReplicas: 3, maxReplicas: 10, targetCPUUtilizationPercentage: 60}`,
 	"autoscaling by default":     `autoscaling: {maxReplicas: 4}`,
@@ -383,11 +432,16 @@ var right = map[string]string{
 	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
 	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
 	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
+	"TLS at a load balancer":     outside + "\ningress: {host: auth.example.com, tls: Elsewhere}",
+	"a long drain":               `shutdown: {drainDelay: 2m, gracePeriod: 10m}`,
+	"no drain":                   `shutdown: {drainDelay: 0s, gracePeriod: 15s}`,
 	"no trail":                   `audit: {retention: 0s}`,
 	"the longest trail":          `audit: {retention: 87600h}`,
 	"tokens as long as allowed":  `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2190h}}`,
 	"a wildcard, and an issuer at an address": public + `
 issuer: "https://[fd00::5]:8443/tenant"
+trustedProxyHops: 1
+networkPolicy: {enabled: false}
 httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
 	"mail by a webhook": `
 exposure: Public
@@ -497,6 +551,7 @@ spec:
   email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}, maxConnections: 4, giveUpAfter: 24h}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
+  shutdown: {drainDelay: 5s, gracePeriod: 30s}
   deletionPolicy: Delete
 `)
 	if diff := cmp.Diff(want.Object["spec"], u.Object["spec"]); diff != "" {

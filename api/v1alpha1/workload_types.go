@@ -33,6 +33,27 @@ type Autoscaling struct {
 	TargetCPUUtilizationPercentage int32 `json:"targetCPUUtilizationPercentage,omitempty"`
 }
 
+// Shutdown says how a replica ends, when it is replaced or its node is drained.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.drainDelay) || !has(self.gracePeriod) || ![self.drainDelay, self.gracePeriod].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.gracePeriod) >= duration(self.drainDelay) + duration('15s')",fieldPath=".gracePeriod",message="requests that have begun need time after the drain: write at least drainDelay plus 15s"
+type Shutdown struct {
+	// How long it goes on serving once it is told to end, until whoever balances
+	// the load has noticed. A load balancer outside of the cluster may need 30s.
+	//
+	// +optional
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || duration(self) <= duration('2m')",message="write 0s to 2m"
+	DrainDelay Duration `json:"drainDelay,omitempty"`
+
+	// How long all of it may take: the drain, then the requests that have begun,
+	// then its sidecars. The pod is killed afterwards.
+	//
+	// +optional
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('15s') && duration(self) <= duration('10m'))",message="write 15s to 10m"
+	GracePeriod Duration `json:"gracePeriod,omitempty"`
+}
+
 // PodTemplate is laid over the pods that the operator makes.
 type PodTemplate struct {
 	// Labels that the pods get besides the operator's own, which win.
@@ -69,7 +90,8 @@ type PodTemplate struct {
 	// +listType=atomic
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
-	// How the pods are spread. Left out, they prefer different nodes.
+	// How the pods are spread; a constraint without a labelSelector means them.
+	// Left out, they prefer different nodes.
 	//
 	// +optional
 	// +listType=atomic
@@ -132,10 +154,19 @@ type Sidecar struct {
 	// What it may use.
 	//
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="the pods have no devices to claim: leave claims out"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// Whether it starts before the server and ends after it, as a proxy to the
+	// database should: it is then an init container with restartPolicy Always.
+	//
+	// +optional
+	Native bool `json:"native,omitempty"`
 }
 
 // Ingress is an Ingress in front of the Service.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.tlsSecretRef) || (has(self.tls) && self.tls == 'Elsewhere')",fieldPath=".tlsSecretRef",message="passwords and tokens would go over the network in clear text: write tlsSecretRef with the name of a Secret of type kubernetes.io/tls, or tls: Elsewhere where a load balancer or the Ingress controller's own certificate sees to it"
 type Ingress struct {
 	// The host under which the gateway is reached.
 	//
@@ -152,10 +183,19 @@ type Ingress struct {
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of an IngressClass: lower-case letters, digits, dashes and dots"
 	ClassName string `json:"className,omitempty"`
 
-	// The Secret of this namespace with the certificate of the host.
+	// The Secret of this namespace with the certificate of the host. It is needed,
+	// unless tls is Elsewhere.
 	//
 	// +optional
 	TLSSecretRef *LocalReference `json:"tlsSecretRef,omitempty"`
+
+	// Where TLS ends. Ingress: there, with the certificate of tlsSecretRef.
+	// Elsewhere: at a load balancer in front of it, or there with a certificate
+	// that its controller has by itself.
+	//
+	// +optional
+	// +kubebuilder:default=Ingress
+	TLS IngressTLS `json:"tls,omitempty"`
 
 	// Annotations for the controller that serves the Ingress.
 	//
@@ -164,6 +204,17 @@ type Ingress struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
+
+// IngressTLS says where TLS ends.
+//
+// +kubebuilder:validation:Enum=Ingress;Elsewhere
+type IngressTLS string
+
+// The values of IngressTLS.
+const (
+	IngressTLSHere      IngressTLS = "Ingress"
+	IngressTLSElsewhere IngressTLS = "Elsewhere"
+)
 
 // HTTPRoute is an HTTPRoute of the Gateway API in front of the Service.
 type HTTPRoute struct {

@@ -58,12 +58,16 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.MonitoringApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NetworkPolicy"):
 		return &apiv1alpha1.NetworkPolicyApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("OperatorContest"):
+		return &apiv1alpha1.OperatorContestApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Passwords"):
 		return &apiv1alpha1.PasswordsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodTemplate"):
 		return &apiv1alpha1.PodTemplateApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServiceMonitor"):
 		return &apiv1alpha1.ServiceMonitorApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Shutdown"):
+		return &apiv1alpha1.ShutdownApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Sidecar"):
 		return &apiv1alpha1.SidecarApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SMTP"):

@@ -50,6 +50,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: status
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayStatus
+      default:
+        observedGeneration: -1
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewaySpec
   map:
     fields:
@@ -133,6 +135,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+    - name: shutdown
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Shutdown
+      default: {}
     - name: suspend
       type:
         scalar: boolean
@@ -170,6 +176,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: operator
+      type:
+        scalar: string
+    - name: operatorContest
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.OperatorContest
     - name: publicKeysConfigMap
       type:
         scalar: string
@@ -326,9 +338,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: host
       type:
         scalar: string
+    - name: tls
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.IngressTLS
+      default: Ingress
     - name: tlsSecretRef
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.IngressTLS
+  scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.KeyPhase
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.KeyStatus
@@ -454,6 +472,15 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: io.k8s.api.networking.v1.NetworkPolicyPeer
           elementRelationship: atomic
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.OperatorContest
+  map:
+    fields:
+    - name: by
+      type:
+        scalar: string
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Passwords
   map:
     fields:
@@ -554,6 +581,17 @@ var schemaYAML = typed.YAMLObject(`types:
         map:
           elementType:
             scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Shutdown
+  map:
+    fields:
+    - name: drainDelay
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
+      default: 5s
+    - name: gracePeriod
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
+      default: 30s
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Sidecar
   map:
     fields:
@@ -580,6 +618,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+    - name: native
+      type:
+        scalar: boolean
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements

@@ -26,7 +26,8 @@ type AuthGatewayApplyConfiguration struct {
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// What is wanted.
 	Spec *AuthGatewaySpecApplyConfiguration `json:"spec,omitempty"`
-	// What there is, as the operator has last seen it.
+	// What there is, as the operator has last seen it. Its observedGeneration is
+	// -1 until the operator has looked.
 	Status *AuthGatewayStatusApplyConfiguration `json:"status,omitempty"`
 }
 

@@ -26,6 +26,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// memory limit of 256Mi. Passwords are hashed by as many threads as the CPU
 	// limit allows.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
+	// How a replica ends.
+	Shutdown *ShutdownApplyConfiguration `json:"shutdown,omitempty"`
 	// What is laid over the pods that the operator makes. It cannot touch the
 	// server's container, its volumes or its security.
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
@@ -139,6 +141,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithImagePullSecrets(values ...*Loca
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithResources(value v1.ResourceRequirements) *AuthGatewaySpecApplyConfiguration {
 	b.Resources = &value
+	return b
+}
+
+// WithShutdown sets the Shutdown field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Shutdown field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithShutdown(value *ShutdownApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Shutdown = value
 	return b
 }
 

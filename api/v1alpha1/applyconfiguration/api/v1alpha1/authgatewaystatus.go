@@ -35,6 +35,12 @@ type AuthGatewayStatusApplyConfiguration struct {
 	Image *string `json:"image,omitempty"`
 	// The signing keys.
 	Keys *KeysStatusApplyConfiguration `json:"keys,omitempty"`
+	// The operator that looks after this AuthGateway, by the namespace that it
+	// runs in. Another one that watches it too stays out.
+	Operator *string `json:"operator,omitempty"`
+	// Another operator that asks whether that one still works. If there is no
+	// answer within two minutes, it takes over.
+	OperatorContest *OperatorContestApplyConfiguration `json:"operatorContest,omitempty"`
 }
 
 // AuthGatewayStatusApplyConfiguration constructs a declarative configuration of the AuthGatewayStatus type for use with
@@ -125,5 +131,21 @@ func (b *AuthGatewayStatusApplyConfiguration) WithImage(value string) *AuthGatew
 // If called multiple times, the Keys field is set to the value of the last call.
 func (b *AuthGatewayStatusApplyConfiguration) WithKeys(value *KeysStatusApplyConfiguration) *AuthGatewayStatusApplyConfiguration {
 	b.Keys = value
+	return b
+}
+
+// WithOperator sets the Operator field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Operator field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithOperator(value string) *AuthGatewayStatusApplyConfiguration {
+	b.Operator = &value
+	return b
+}
+
+// WithOperatorContest sets the OperatorContest field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the OperatorContest field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithOperatorContest(value *OperatorContestApplyConfiguration) *AuthGatewayStatusApplyConfiguration {
+	b.OperatorContest = value
 	return b
 }

@@ -2,6 +2,10 @@
 
 package v1alpha1
 
+import (
+	apiv1alpha1 "github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
 // IngressApplyConfiguration represents a declarative configuration of the Ingress type for use
 // with apply.
 //
@@ -11,8 +15,13 @@ type IngressApplyConfiguration struct {
 	Host *string `json:"host,omitempty"`
 	// The IngressClass; left out, the cluster's default.
 	ClassName *string `json:"className,omitempty"`
-	// The Secret of this namespace with the certificate of the host.
+	// The Secret of this namespace with the certificate of the host. It is needed,
+	// unless tls is Elsewhere.
 	TLSSecretRef *LocalReferenceApplyConfiguration `json:"tlsSecretRef,omitempty"`
+	// Where TLS ends. Ingress: there, with the certificate of tlsSecretRef.
+	// Elsewhere: at a load balancer in front of it, or there with a certificate
+	// that its controller has by itself.
+	TLS *apiv1alpha1.IngressTLS `json:"tls,omitempty"`
 	// Annotations for the controller that serves the Ingress.
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
@@ -44,6 +53,14 @@ func (b *IngressApplyConfiguration) WithClassName(value string) *IngressApplyCon
 // If called multiple times, the TLSSecretRef field is set to the value of the last call.
 func (b *IngressApplyConfiguration) WithTLSSecretRef(value *LocalReferenceApplyConfiguration) *IngressApplyConfiguration {
 	b.TLSSecretRef = value
+	return b
+}
+
+// WithTLS sets the TLS field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the TLS field is set to the value of the last call.
+func (b *IngressApplyConfiguration) WithTLS(value apiv1alpha1.IngressTLS) *IngressApplyConfiguration {
+	b.TLS = &value
 	return b
 }
 

@@ -21,7 +21,8 @@ type PodTemplateApplyConfiguration struct {
 	Affinity *v1.Affinity `json:"affinity,omitempty"`
 	// The taints that the pods tolerate.
 	Tolerations []v1.Toleration `json:"tolerations,omitempty"`
-	// How the pods are spread. Left out, they prefer different nodes.
+	// How the pods are spread; a constraint without a labelSelector means them.
+	// Left out, they prefer different nodes.
 	TopologySpreadConstraints []v1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 	// The PriorityClass of the pods.
 	PriorityClassName *string `json:"priorityClassName,omitempty"`

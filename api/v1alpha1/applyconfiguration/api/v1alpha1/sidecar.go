@@ -23,6 +23,9 @@ type SidecarApplyConfiguration struct {
 	Env map[string]string `json:"env,omitempty"`
 	// What it may use.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
+	// Whether it starts before the server and ends after it, as a proxy to the
+	// database should: it is then an init container with restartPolicy Always.
+	Native *bool `json:"native,omitempty"`
 }
 
 // SidecarApplyConfiguration constructs a declarative configuration of the Sidecar type for use with
@@ -86,5 +89,13 @@ func (b *SidecarApplyConfiguration) WithEnv(entries map[string]string) *SidecarA
 // If called multiple times, the Resources field is set to the value of the last call.
 func (b *SidecarApplyConfiguration) WithResources(value v1.ResourceRequirements) *SidecarApplyConfiguration {
 	b.Resources = &value
+	return b
+}
+
+// WithNative sets the Native field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Native field is set to the value of the last call.
+func (b *SidecarApplyConfiguration) WithNative(value bool) *SidecarApplyConfiguration {
+	b.Native = &value
 	return b
 }
