@@ -205,8 +205,7 @@ func drifts() []drift {
 			pod(d).ShareProcessNamespace, pod(d).HostPID = new(false), true
 		}),
 		deployment("a file over a setting's", func(d *appsv1.Deployment) {
-			pod(d).Volumes = append(pod(d).Volumes, corev1.Volume{Name: "x", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-			server(d).VolumeMounts = append(server(d).VolumeMounts, corev1.VolumeMount{Name: "x", MountPath: "/etc/authserver/keys/sub"})
+			server(d).VolumeMounts = append(server(d).VolumeMounts, corev1.VolumeMount{Name: "caller", MountPath: "/etc/authserver/keys/sub"})
 		}),
 		deployment("the digest of its Secrets", func(d *appsv1.Deployment) { d.Spec.Template.Annotations["authgateway.io/inputs"] = "edited" }),
 	}

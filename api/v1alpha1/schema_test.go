@@ -226,6 +226,13 @@ func TestItIsAppliedByFieldsWithTheGeneratedConfiguration(t *testing.T) {
 	if *first.Spec.Replicas != 3 || first.Spec.Database.CloudNativePG.Cluster != "pg" || first.Spec.Exposure != v1alpha1.ExposureInternal {
 		t.Errorf("got %+v", first.Spec)
 	}
+	// kstatus takes what says nothing about its generation for done.
+	if first.Status.ObservedGeneration != -1 {
+		t.Errorf("before anybody has looked at it, it has been observed in generation %d", first.Status.ObservedGeneration)
+	}
+	if first, err = apply("first", wanted(3)); err != nil { // with which that default is stored, too
+		t.Fatal(err)
+	}
 	same, err := apply("first", wanted(3))
 	if err != nil || same.ResourceVersion != first.ResourceVersion {
 		t.Errorf("the same once more is a write: %v", err)
