@@ -27,7 +27,9 @@ func (b *bed) holder(name string) string {
 func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
-	other := func(o *controllers.Options) { o.OperatorNamespace, o.ServerImage = "elsewhere", "auth-gateway/authserver:other" }
+	other := func(o *controllers.Options) {
+		o.OperatorNamespace, o.ServerImage = "elsewhere", "auth-gateway/authserver:other"
+	}
 	b.create(credentials("auth-db"))
 	stop := b.startOperator()
 	b.ready(smallest("auth"))

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -92,7 +93,7 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world) (tended, error) {
 		return t, err
 	}
 	for _, step := range out.Steps {
-		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), string(step.Action), step.Message)
+		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), strings.TrimSpace(string(step.Action)+" "+string(step.Kind)), step.Message) // a step of each kind in one pass are two events
 		r.steps.WithLabelValues(string(step.Action), string(step.Reason)).Inc()
 	}
 	err = r.keepCaller(ctx, w, &t)

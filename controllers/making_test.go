@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/controllers"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -111,6 +112,18 @@ func TestPodsAreRestricted(t *testing.T) {
 			t.Errorf("%s is in the environment", e.Name)
 		}
 	}
+}
+
+// OpenShift refuses pods that name a user which is not the namespace's own.
+func TestNoUserIsNamedWhereThePlatformAssignsOne(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, func(o *controllers.Options) { o.PlatformUsers = true })
+	b.create(credentials("auth-db"), smallest("auth"))
+	d := b.made("auth")
+	if c := pod(d).SecurityContext; c.RunAsUser != nil || c.RunAsGroup != nil || c.FSGroup != nil || !*c.RunAsNonRoot {
+		t.Errorf("the pods run as %+v", c)
+	}
+	b.startPod(d, 0, true) // is refused where it is not restricted
 }
 
 func TestTheStatusTellsWhatThereIs(t *testing.T) {

@@ -12,10 +12,13 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -44,6 +47,7 @@ type settings struct {
 	metricsCertDir string
 	probes         string
 	endTimeout     time.Duration
+	platformUsers  string
 	logLevel       slog.Level
 	logFormat      string
 }
@@ -79,6 +83,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443", "where metrics are served, to those whom the API server lets; 0: nowhere")
 	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")
 	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	flags.StringVar(&s.platformUsers, "platform-users", "auto", "whether the platform assigns the users that pods run as, so that servers name none: true, false, or auto, which is true on OpenShift")
 	flags.DurationVar(&s.endTimeout, "shutdown-timeout", 15*time.Second, "how long what is under way at SIGTERM may take; the operator is gone by then, whatever it waits for")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.StringVar(&s.logFormat, "log-format", "json", "json or text")
@@ -118,6 +123,7 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 		// garbage is enough of a reserve, and the processor is idle anyway.
 		debug.SetGCPercent(50)
 	}
+	limitMemory()
 	kubernetes, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("it finds no API server; in a pod it needs its ServiceAccount's token, elsewhere a kubeconfig: %w", err)
@@ -145,6 +151,9 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if s.options.PlatformUsers, err = assignsUsers(s.platformUsers, m.GetRESTMapper()); err != nil {
+		return err
+	}
 	r := controllers.New(m, s.options)
 	if err := r.SetUp(ctx, m); err != nil {
 		return err
@@ -153,6 +162,35 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 		return err
 	}
 	return m.Start(ctx)
+}
+
+// assignsUsers reports whether the platform assigns the users that pods run as.
+// OpenShift does, and refuses pods that name another one.
+func assignsUsers(setting string, kinds meta.RESTMapper) (bool, error) {
+	switch setting {
+	case "true", "false":
+		return setting == "true", nil
+	case "auto":
+		_, err := kinds.RESTMapping(schema.GroupKind{Group: "security.openshift.io", Kind: "SecurityContextConstraints"})
+		if meta.IsNoMatchError(err) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	return false, fmt.Errorf("--platform-users is %q: write auto, true or false", setting)
+}
+
+// memoryShare is the share of its memory limit at which the operator collects
+// garbage rather than be killed: what the Go runtime does not count needs some.
+const memoryShare = 0.9
+
+// limitMemory makes the runtime keep within a container's limit, which its
+// Deployment hands on in MEMORY_LIMIT. GOMEMLIMIT wins.
+func limitMemory() {
+	limit, err := strconv.ParseInt(os.Getenv("MEMORY_LIMIT"), 10, 64)
+	if err == nil && limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(float64(limit) * memoryShare))
+	}
 }
 
 // endWith runs what is to end with ctx, and waits no longer than patience for it

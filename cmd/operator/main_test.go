@@ -7,8 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // An API server that takes connections and never answers, as behind a firewall.
@@ -50,5 +54,35 @@ func TestTheOperatorEndsThoughTheAPIServerDoesNotAnswer(t *testing.T) {
 	sigterm()
 	if c := <-code; c != 1 || !strings.Contains(errs.String(), "cut off") {
 		t.Errorf("it ended with %d: %s", c, errs.String())
+	}
+}
+
+func TestUsersAreThePlatformsWhereItAssignsThem(t *testing.T) {
+	t.Parallel()
+	openshift := meta.NewDefaultRESTMapper(nil)
+	openshift.Add(schema.GroupVersionKind{Group: "security.openshift.io", Version: "v1", Kind: "SecurityContextConstraints"}, meta.RESTScopeRoot)
+	others := meta.NewDefaultRESTMapper(nil)
+	for _, c := range []struct {
+		setting string
+		kinds   meta.RESTMapper
+		want    bool
+	}{{"auto", openshift, true}, {"auto", others, false}, {"true", others, true}, {"false", openshift, false}} {
+		if got, err := assignsUsers(c.setting, c.kinds); got != c.want || err != nil {
+			t.Errorf("%s: %v, %v", c.setting, got, err)
+		}
+	}
+	if _, err := assignsUsers("perhaps", others); err == nil || !strings.Contains(err.Error(), "write auto, true or false") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+func TestTheOperatorUsesAShareOfItsMemory(t *testing.T) {
+	was := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(was) })
+	t.Setenv("GOMEMLIMIT", "")
+	t.Setenv("MEMORY_LIMIT", "1000000000")
+	limitMemory()
+	if limit := debug.SetMemoryLimit(-1); limit != 900000000 {
+		t.Errorf("the limit is %d", limit)
 	}
 }

@@ -196,7 +196,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 		}},
 		{"no limits", "resources: {limits: null, requests: null}", func(t *testing.T, r rendered) {
 			for _, variable := range r.operator(t).Env {
-				if variable.Name == "GOMEMLIMIT" {
+				if variable.Name == "MEMORY_LIMIT" {
 					t.Error("the memory of the node is taken for the operator's")
 				}
 			}

@@ -55,8 +55,8 @@ const (
 	window     = 15 * time.Second
 	patience   = 5 * time.Minute // for a machine whose every core is at work
 
-	// memoryLimit is GOMEMLIMIT as config/manager has it.
-	memoryLimit = "256MiB"
+	// memoryLimit is that of the container as config/manager has it.
+	memoryLimit = "268435456"
 )
 
 func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
@@ -461,7 +461,7 @@ func (f *fleet) startOperator() *process {
 	// It does not wait for the lead: a machine that is too busy for that would
 	// end it. The end of the test's context does, too.
 	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
-	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.config, "POD_NAMESPACE=auth-gateway-system", "GOMEMLIMIT="+memoryLimit)
+	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.config, "POD_NAMESPACE=auth-gateway-system", "MEMORY_LIMIT="+memoryLimit)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

@@ -65,8 +65,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- /* The pods, the way the standard "restricted" wants them. */ -}}
 {{- define "auth-gateway.podSecurityContext" -}}
 runAsNonRoot: true
+{{- /* OpenShift assigns users by namespace, and refuses others. */ -}}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
 runAsUser: 65532
 runAsGroup: 65532
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
