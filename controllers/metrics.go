@@ -29,6 +29,9 @@ var (
 		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
 	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
 		"1 while spec.suspend of an AuthGateway is true.", []string{"namespace", "name"}, nil)
+	deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
+		"1 while the API server does not let the operator watch a kind in a namespace that it is to look after; all namespaces: \"\".",
+		[]string{"kind", "watched_namespace"}, nil)
 )
 
 func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) error {

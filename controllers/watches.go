@@ -249,10 +249,6 @@ func (w *watches) unsynced() (all []string) {
 	return slices.Compact(all)
 }
 
-var deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
-	"1 while the API server does not let the operator watch a kind in a namespace that it is to look after; all namespaces: \"\".",
-	[]string{"kind", "watched_namespace"}, nil)
-
 // Describe is of prometheus.Collector.
 func (w *watches) Describe(to chan<- *prometheus.Desc) { to <- deniedMetric }
 

@@ -59,8 +59,9 @@ func TestTheOperatorEndsThoughTheAPIServerDoesNotAnswer(t *testing.T) {
 
 func TestUsersAreThePlatformsWhereItAssignsThem(t *testing.T) {
 	t.Parallel()
-	openshift := meta.NewDefaultRESTMapper(nil)
-	openshift.Add(schema.GroupVersionKind{Group: "security.openshift.io", Version: "v1", Kind: "SecurityContextConstraints"}, meta.RESTScopeRoot)
+	constraints := schema.GroupVersionKind{Group: "security.openshift.io", Version: "v1", Kind: "SecurityContextConstraints"}
+	openshift := meta.NewDefaultRESTMapper([]schema.GroupVersion{constraints.GroupVersion()})
+	openshift.Add(constraints, meta.RESTScopeRoot)
 	others := meta.NewDefaultRESTMapper(nil)
 	for _, c := range []struct {
 		setting string
