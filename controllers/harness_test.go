@@ -47,6 +47,7 @@ type bed struct {
 	calls     *recorder               // what the operator asked of the API server
 	offset    atomic.Int64            // of the operator's clock
 	operator  *controllers.Reconciler // the last that was started
+	stops     []func()                // of all that were started
 
 	mu      sync.Mutex
 	answers map[string]func() (serverconfig.State, error) // what pods say, by their address
@@ -117,6 +118,7 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 		})
 	}
 	b.t.Cleanup(stop)
+	b.stops = append(b.stops, stop)
 	return stop
 }
 
