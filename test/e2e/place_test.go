@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -337,7 +338,7 @@ func (p place) agent(t *testing.T, gateway string) agent {
 	g := p.gateway(t, gateway)
 	pod := restrictedPod("agent-"+gateway, 65532, corev1.Container{
 		Image:          p.agentImage,
-		Env:            []corev1.EnvVar{{Name: "ISSUER", Value: g.Status.URL}},
+		Env:            []corev1.EnvVar{{Name: "ISSUER", Value: cmp.Or(g.Spec.Issuer, g.Status.URL)}},
 		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}},
 		VolumeMounts:   []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},

@@ -46,7 +46,9 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 			TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
 			Links:                 &v1alpha1.EmailLinks{Verification: "https://shop.example.com/verify#{code}", PasswordReset: "https://shop.example.com/reset#{code}"},
 		}
-		s.Ingress = &v1alpha1.Ingress{Host: "auth.example.com"}
+		s.Issuer, s.TrustedProxyHops = "https://auth.example.com", 1
+		s.Ingress = &v1alpha1.Ingress{Host: "auth.example.com", TLS: v1alpha1.IngressTLSElsewhere}
+		s.NetworkPolicy = v1alpha1.NetworkPolicy{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}
 	}))
 	p.ready(t, "auth", later)
 	a := p.agent(t, "auth")
