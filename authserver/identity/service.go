@@ -212,7 +212,7 @@ func tokenFailure(err error) error {
 		return &Error{Kind: Unavailable, Reason: ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
 	}
 	if !errors.Is(err, token.ErrInvalid) {
-		return &Error{Kind: Internal, Message: "a token could not be signed", Cause: err}
+		return &Error{Kind: Internal, Reason: ReasonInternal, Message: "a token could not be signed", Cause: err}
 	}
 	return errToken(err)
 }

@@ -92,6 +92,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	if version < SchemaVersion {
 		return &identity.Error{
 			Kind:       identity.Unavailable,
+			Reason:     identity.ReasonDatabaseUnavailable,
 			Message:    "the service is not ready yet",
 			RetryAfter: retryAfter,
 			Cause:      fmt.Errorf("the database has schema %d, and this version needs %d: it has to be migrated", version, SchemaVersion),
