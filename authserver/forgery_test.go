@@ -274,11 +274,13 @@ func TestATokenHoldsAsLongAsItSaysAndNoLonger(t *testing.T) {
 	c.clock.putAhead(20*time.Second + 15*time.Second) // and what clocks may differ
 	expired := want(t, http.StatusUnauthorized, n.profile(u.access))
 	forged := want(t, http.StatusUnauthorized, n.profile(u.access[:len(u.access)-8]+"AAAAAAAA"))
-	if string(expired.Body) != string(forged.Body) {
+	if expired.Text("reason") != "token_expired" || forged.Text("reason") != "token_invalid" {
 		t.Errorf("expired: %v, forged: %v", expired, forged)
 	}
 	c.clock.putAhead(300 * time.Second)
-	want(t, http.StatusUnauthorized, n.renew(u.refresh))
+	if expired := want(t, http.StatusUnauthorized, n.renew(u.refresh)); expired.Text("reason") != "token_expired" {
+		t.Errorf("expired: %v", expired)
+	}
 	// A clock that steps back by an hour has issued tokens from the future.
 	u.tokens = n.signIn(u)
 	c.clock.putAhead(-time.Hour)

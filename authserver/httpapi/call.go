@@ -78,6 +78,9 @@ func (c *call) admit() (target, *failure) {
 	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))
 	t, known := c.server.targets[pattern]
+	if !known && c.server.targets[withoutID(string(path))].methods[string(h.Method())] {
+		return target{}, errNoID()
+	}
 	if !known || t.takesID != (pathID != "") {
 		if without, _ := splitID(strings.TrimSuffix(string(path), "/")); c.server.targets[without].path != "" {
 			return target{}, errTrailingSlash()
@@ -181,6 +184,7 @@ func (c *call) method() string {
 func (c *call) fail(err error) {
 	f := failureOf(err)
 	c.failed = f
+	oauth := c.oauthError(f)
 	resp := &c.http.Response
 	switch {
 	case f.status == fasthttp.StatusUnauthorized:
@@ -198,7 +202,7 @@ func (c *call) fail(err error) {
 		closeGently(c.http)
 	}
 	// A failure marshals always.
-	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, Fields: f.fields})
+	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, OAuth: oauth, Fields: f.fields})
 }
 
 // reply answers with JSON.

@@ -21,6 +21,7 @@ type documentedBody struct {
 func documentedBodies(t *testing.T) (list []documentedBody) {
 	t.Helper()
 	type schema struct {
+		Ref        string         `json:"$ref"`
 		Properties map[string]any `json:"properties"`
 	}
 	type requestBody struct {
@@ -33,6 +34,7 @@ func documentedBodies(t *testing.T) (list []documentedBody) {
 		Paths      map[string]map[string]json.RawMessage `json:"paths"`
 		Components struct {
 			RequestBodies map[string]requestBody `json:"requestBodies"`
+			Schemas       map[string]schema      `json:"schemas"`
 		} `json:"components"`
 	}
 	if err := json.Unmarshal(httpapi.OpenAPI(), &doc); err != nil {
@@ -55,7 +57,11 @@ func documentedBodies(t *testing.T) (list []documentedBody) {
 			}
 			_, form := body.Content["application/x-www-form-urlencoded"]
 			o := documentedBody{method: strings.ToUpper(method), path: strings.Replace(path, "{id}", userID, 1), form: form}
-			for name := range body.Content["application/json"].Schema.Properties {
+			parameters := body.Content["application/json"].Schema
+			if parameters.Ref != "" {
+				parameters = doc.Components.Schemas[parameters.Ref[strings.LastIndex(parameters.Ref, "/")+1:]]
+			}
+			for name := range parameters.Properties {
 				o.parameters = append(o.parameters, name)
 			}
 			if o.method == "GET" && (path == "/users" || path == "/users/sessions") {

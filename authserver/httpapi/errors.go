@@ -30,6 +30,7 @@ type errorReply struct {
 	Code        string          `json:"error_code"`
 	Description string          `json:"error_description"`
 	Reason      identity.Reason `json:"reason"`
+	OAuth       string          `json:"error,omitempty"` // at /tokens; see oauth.go
 	Fields      fieldsReply     `json:"fields,omitempty"`
 }
 
@@ -134,6 +135,15 @@ func errTrailingSlash() *failure {
 	f := errNoRoute()
 	f.description = "there is no such path; it has no slash at its end"
 	return f
+}
+
+// errNoID is the answer to a path that would be a route's if it ended in a UUID.
+func errNoID() *failure {
+	return &failure{
+		status: http.StatusNotFound, code: codeNotFound, reason: reasonIDMalformed,
+		description: "id: the path must end in a UUID in lower case",
+		fields:      []identity.Problem{{Parameter: paramID.String(), Fault: identity.Fault{Reason: identity.FieldMalformed}}},
+	}
 }
 
 func errMethod(allow string) *failure {

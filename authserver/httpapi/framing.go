@@ -144,6 +144,15 @@ func splitID(path string) (pattern, id string) {
 	return path, ""
 }
 
+// withoutID gives the route that a path would be of if what follows its last slash
+// were an id; empty if nothing does.
+func withoutID(path string) string {
+	if slash := strings.LastIndexByte(path, '/') + 1; slash < len(path) {
+		return path[:slash] + idPattern
+	}
+	return ""
+}
+
 // secrets are the parameters that must not be in a URL, because URLs end up in
 // logs, histories and Referer fields (RFC 6750 section 5.3).
 var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}

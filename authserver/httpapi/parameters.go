@@ -129,9 +129,15 @@ func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 	if len(body) == 0 {
 		return nil
 	}
-	switch mediaType(string(req.Header.ContentType())) {
+	switch contentType := req.Header.ContentType(); mediaType(string(contentType)) {
 	case "application/json":
 		return p.readJSON(body)
+	case "":
+		// Where a body has two forms, generated clients leave it to the server to
+		// tell them apart. No form begins like an object.
+		if kind == jsonOrForm && len(contentType) == 0 && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+			return p.readJSON(body)
+		}
 	case "application/x-www-form-urlencoded":
 		if kind == jsonOrForm {
 			return p.readForm(body)

@@ -11,6 +11,7 @@ import (
 // The reasons of HTTP itself. Those of the domain are identity's.
 const (
 	reasonPathNotFound           identity.Reason = "path_not_found"
+	reasonIDMalformed            identity.Reason = "id_malformed"
 	reasonMethodNotAllowed       identity.Reason = "method_not_allowed"
 	reasonRequestMalformed       identity.Reason = "request_malformed"
 	reasonRequestTimeout         identity.Reason = "request_timeout"
@@ -67,6 +68,7 @@ var reasons = []documentedReason{
 	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only).", "Offer to sign up."},
 	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session of this id, or it has ended.", "Read the list again."},
 	{reasonPathNotFound, http.StatusNotFound, "There is no such path.", "Mend the client."},
+	{reasonIDMalformed, http.StatusNotFound, "The path would name a thing if it ended in a UUID in lower case.", "Mend the client."},
 	{reasonMethodNotAllowed, http.StatusMethodNotAllowed, "The path does not take this method; `Allow` lists those that it takes.", "Mend the client."},
 
 	{reasonRequestTimeout, http.StatusRequestTimeout, "The request did not arrive in time. The connection is closed.", "Try again."},

@@ -56,6 +56,7 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 		{"forgot", "POST", "/users/forgot-password", nil, object("email", "a@b.c"), "ForgotPassword(a@b.c)", 200, justCode},
 		{"reset", "POST", "/users/change-password", nil, object("code", "c", "password", "p"), "ResetPassword(c, , p)", 204, ""},
 		{"reset with id", "POST", "/users/change-password", nil, object("code", "c", "id", userID, "password", "p"), "ResetPassword(c, " + userID + ", p)", 204, ""},
+		{"reset by who sends a token with everything", "POST", "/users/change-password", bearer, object("code", "c", "password", "p", "access_token", "t"), "ResetPassword(c, , p)", 204, ""},
 		{"change password", "POST", "/users/change-password", bearer, object("old_password", "o", "password", "p"), "ChangePassword(" + goodToken + ", o, p)", 204, ""},
 		{"request email change", "POST", "/users/change-email-request", bearer, nil, "RequestEmailChange(" + goodToken + ", )", 200, justCode},
 		{"request email change to", "POST", "/users/change-email-request", bearer, object("email", "n@b.c"), "RequestEmailChange(" + goodToken + ", n@b.c)", 200, justCode},

@@ -36,10 +36,12 @@ func (s *Server) signIn(ctx context.Context, c *call) error {
 }
 
 func (s *Server) renew(ctx context.Context, c *call) error {
-	token := c.params.required(paramRefreshToken)
 	if grant, there := c.params.optional(paramGrantType); there && grant != "refresh_token" {
+		// The other parameters are those of another grant, and right for it.
 		c.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
+		return c.err()
 	}
+	token := c.params.required(paramRefreshToken)
 	if err := c.err(); err != nil {
 		return err
 	}

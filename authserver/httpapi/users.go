@@ -185,15 +185,15 @@ func (s *Server) forgotPassword(ctx context.Context, c *call) error {
 }
 
 // changePassword is two things: a reset by one who has a recovery code, and a
-// change by one who is signed in and knows the old password. Which one is told
-// by the parameters, and never guessed.
+// change by one who is signed in and knows the old password. A code decides: many
+// clients send the token that they have with every request, and here it is ignored.
 func (s *Server) changePassword(ctx context.Context, c *call) error {
 	p := &c.params
-	signedIn := p.state[paramAccessToken] != absent || p.state[paramOldPassword] != absent ||
-		len(c.http.Request.Header.Peek("Authorization")) > 0
+	byOld := p.state[paramOldPassword] != absent
+	signedIn := byOld || p.state[paramAccessToken] != absent || len(c.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
-	case byCode && signedIn:
-		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password or an access token; send one or the other")
+	case byCode && byOld:
+		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password; send one or the other")
 		return c.params.err()
 	case byCode:
 		code, password := p.required(paramCode), p.required(paramPassword)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/token"
 )
 
 // Kind is the class of an Error. Each edge (HTTP, command line) maps kinds, and
@@ -97,9 +99,19 @@ func errCredentials() *Error {
 	return failure(Unauthenticated, ReasonWrongCredentials, "the username or the password is wrong")
 }
 
-// errToken is the one answer to a token that does not hold, whatever the reason.
+// errToken is the answer to a token that does not hold. Why is said only of a token
+// that this gateway signed; of anything else, nothing.
 func errToken(cause error) *Error {
-	return &Error{Kind: Unauthenticated, Reason: ReasonTokenInvalid, Message: "the token is invalid, expired or revoked", Cause: cause}
+	e := &Error{Kind: Unauthenticated, Reason: ReasonTokenInvalid, Message: "the token is invalid, expired or revoked", Cause: cause}
+	switch {
+	case errors.Is(cause, token.ErrExpired):
+		e.Reason, e.Message = ReasonTokenExpired, "the token has expired; renew an access token with POST /tokens, and sign in again if the refresh token has expired"
+	case errors.Is(cause, token.ErrWrongKind):
+		e.Reason, e.Message = ReasonTokenWrongKind, "the token is of the wrong kind; a refresh token is only for POST and DELETE /tokens, and an access token for all else"
+	case errors.Is(cause, ErrNoSession):
+		e.Reason, e.Message = ReasonSessionEnded, "the session of the token has ended; sign in again"
+	}
+	return e
 }
 
 // wrongCode is the one thing told of a code that does not hold: used, expired,

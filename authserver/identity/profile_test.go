@@ -103,11 +103,11 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 
 	gone := func() {
 		t.Helper()
-		w.fails(w.service.DeleteUser(t.Context(), tokens.AccessToken), identity.Unauthenticated, wrongToken)
+		w.fails(w.service.DeleteUser(t.Context(), tokens.AccessToken), identity.Unauthenticated, endedSession)
 		for _, tokens := range []identity.Tokens{tokens, other} {
 			w.equal("the session is alive:", w.alive(tokens), false)
 			_, err := w.Renew(tokens.RefreshToken)
-			w.fails(err, identity.Unauthenticated, wrongToken)
+			w.fails(err, identity.Unauthenticated, endedSession)
 			w.ok(w.service.SignOut(t.Context(), tokens.RefreshToken))
 		}
 		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)

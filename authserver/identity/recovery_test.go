@@ -121,7 +121,7 @@ func TestAChangeOfPasswordKeepsTheSessionThatMadeItAndNoOther(t *testing.T) {
 	w.equal("the session is alive:", w.alive(tokens), true)
 	w.equal("the other session is alive:", w.alive(other), false)
 	_, err = w.Renew(other.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.fails(w.ResetPassword(recovery.Text, "", "a third of mine"), identity.Invalid, wrongCode)
 	_, err = w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")
 	w.fails(err, identity.Invalid, wrongCode)

@@ -282,7 +282,7 @@ func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session
 		s.counts.reused.Add(1)
 		s.tell(ctx, e)
 	}
-	return errToken(nil)
+	return errToken(ErrNoSession)
 }
 
 // SignOut ends the session of a refresh token, with all its access tokens. A

@@ -91,16 +91,16 @@ func TestARefreshTokenUsedAgainAfterTheGraceEndsItsSessionAndNoOther(t *testing.
 	next := w.renew(first.RefreshToken)
 	w.pass(time.Minute + time.Second)
 	_, err := w.Renew(first.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("the session is alive:", w.alive(next), false)
 	w.equal("the other session is alive:", w.alive(other), true)
 	_, err = w.Renew(next.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 	w.equal("reuses audited", w.audited("refresh token reused: session ended"), 1)
 	// What was ended is not ended again.
 	_, err = w.Renew(first.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 }
 
@@ -111,7 +111,7 @@ func TestAReuseOfWhatEndsAtTheSameMomentIsCountedOnce(t *testing.T) {
 	w.pass(time.Hour)
 	w.store.before["EndSession"] = func() { _, _ = w.Renew(first.RefreshToken) }
 	_, err := w.Renew(first.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 	w.equal("reuses audited", w.audited("refresh token reused: session ended"), 1)
 }
@@ -122,7 +122,7 @@ func TestAnOlderGenerationEndsTheSessionEvenWithinTheGrace(t *testing.T) {
 	second := w.renew(first.RefreshToken)
 	third := w.renew(second.RefreshToken)
 	_, err := w.Renew(first.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("the session is alive:", w.alive(third), false)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 }
@@ -158,7 +158,7 @@ func TestNoRenewalOutlivesTheSession(t *testing.T) {
 		w.pass(time.Second)
 		w.equal("the session is alive:", w.alive(tokens), false)
 		_, err := w.Renew(tokens.RefreshToken)
-		w.fails(err, identity.Unauthenticated, wrongToken)
+		w.fails(err, identity.Unauthenticated, expiredToken)
 	}
 }
 
@@ -178,7 +178,7 @@ func TestARefreshTokenThatIsNotRenewedExpires(t *testing.T) {
 	_, tokens := w.verified("grace")
 	w.pass(7 * day)
 	_, err := w.Renew(tokens.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, expiredToken)
 }
 
 func TestARenewalIsNeverWiderThanWhatTheUserStillHas(t *testing.T) {
@@ -273,7 +273,7 @@ func TestSigningOutEndsTheSessionAtOnceAndAsOftenAsYouLike(t *testing.T) {
 	w.equal("the session is alive:", w.alive(tokens), false)
 	w.equal("the other session is alive:", w.alive(other), true)
 	_, err := w.Renew(tokens.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended", w.service.Stats().SessionsEnded, uint64(1))
 	w.equal("sign-outs audited", w.audited("signed out"), 1)
 }
@@ -287,7 +287,7 @@ func TestSigningOutTakesWhatIsGenuineHoweverOld(t *testing.T) {
 	w.pass(2 * day) // the first has expired, its session has not
 	w.ok(w.service.SignOut(t.Context(), first.RefreshToken))
 	_, err := w.Renew(next.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 }
 
 func TestIntrospectionTellsWhatATokenIs(t *testing.T) {
@@ -397,7 +397,7 @@ func TestSomeoneSuspendedIsOutAtOnce(t *testing.T) {
 	w.ok(w.memory.Suspend(t.Context(), p.id, true))
 	w.equal("the session is alive:", w.alive(tokens), false)
 	_, err := w.Renew(tokens.RefreshToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 }
 
 func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
@@ -430,9 +430,9 @@ func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
 	w.equal("the session that ended itself is alive:", w.alive(first), false)
 	w.equal("endings audited", w.audited("session ended"), 2)
 	w.equal("endings counted", w.service.Stats().SessionsEnded, uint64(2))
-	w.fails(w.service.EndSession(t.Context(), first.AccessToken, secondID), identity.Unauthenticated, wrongToken)
+	w.fails(w.service.EndSession(t.Context(), first.AccessToken, secondID), identity.Unauthenticated, endedSession)
 	_, err = w.service.Sessions(t.Context(), first.AccessToken)
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(err, identity.Unauthenticated, endedSession)
 }
 
 func TestSomebodyElsesSessionAndOneThatHasEndedAreTheSame(t *testing.T) {

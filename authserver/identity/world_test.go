@@ -404,6 +404,8 @@ func (w *world) equal(what string, got, want any) {
 const (
 	wrongCredentials = "the username or the password is wrong"
 	wrongToken       = "the token is invalid, expired or revoked"
+	endedSession     = "the session of the token has ended; sign in again"
+	expiredToken     = "the token has expired; renew an access token with POST /tokens, and sign in again if the refresh token has expired"
 	wrongCode        = "code: is invalid, expired or used already"
 	wrongOld         = "old_password: is wrong"
 	passwordNeeded   = "password: is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"

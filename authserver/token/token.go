@@ -50,6 +50,11 @@ var (
 	// too, and is told only of tokens whose signature was found good.
 	ErrExpired = fmt.Errorf("%w: expired", ErrInvalid)
 
+	// ErrWrongKind is for a token that is genuine but of the other kind: a refresh
+	// token where an access token is needed, or the reverse. It is an ErrInvalid too,
+	// and is returned only for tokens whose signature and claims were found good.
+	ErrWrongKind = fmt.Errorf("%w: of the other kind", ErrInvalid)
+
 	// ErrNoKeys means that Use has not been called yet. The token may be good.
 	ErrNoKeys = errors.New("no keys to sign or verify tokens with yet")
 )

@@ -38,8 +38,8 @@ func invalid(reason string) error { return fmt.Errorf("%w: %s", ErrInvalid, reas
 
 // VerifyAccess says what the gateway acts on of an access token, if it is to be
 // believed: Subject, SessionID, Scope, IssuedAt and ExpiresAt. The other claims
-// are for those who consume it, and are empty here. Its errors are ErrNoKeys, ErrExpired and others that are ErrInvalid. Whether the
-// session is alive is for the caller to find out.
+// are for those who consume it, and are empty here. Its errors are ErrNoKeys,
+// ErrExpired, ErrWrongKind and others that are ErrInvalid. Whether the session is alive is for the caller to find out.
 func (s *Service) VerifyAccess(text string) (Access, error) {
 	c, err := s.verify(keys.Access, text)
 	if err != nil {
@@ -89,13 +89,13 @@ func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 	sum := digest(text)
 	c, ok := set.checked.Get(sum)
 	if !ok {
-		if c, err = s.check(set, kind, text, first, last); err != nil {
+		if c, err = s.check(set, text, first, last); err != nil {
 			return checked{}, err
 		}
 		set.checked.Add(sum, c)
 	}
 	if c.kind != kind {
-		return checked{}, invalid("a token of the other kind")
+		return checked{}, ErrWrongKind
 	}
 	return c, s.checkTimes(c)
 }
@@ -131,9 +131,10 @@ func split(text string) (first, last int, err error) {
 	return first, last, nil
 }
 
-// check does all that does not depend on the time of day. It needs the text in
-// its three parts, which the dots at first and last divide.
-func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last int) (checked, error) {
+// check does all that does not depend on the time of day, whichever kind the token
+// is of: a key has one kind, so the key decides. It needs the text in its three
+// parts, which the dots at first and last divide.
+func (s *Service) check(set *keySet, text string, first, last int) (checked, error) {
 	if first > maxHeader {
 		return checked{}, invalid("a header that is too long")
 	}
@@ -145,7 +146,7 @@ func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last in
 	if err != nil {
 		return checked{}, invalid("a header that is not just alg, kid and typ, once each")
 	}
-	v, ok := set.verifiers[kind][h.keyID]
+	kind, v, ok := set.verifier(h.keyID)
 	if !ok {
 		return checked{}, invalid("not a key of ours")
 	}
@@ -165,6 +166,16 @@ func (s *Service) check(set *keySet, kind keys.Kind, text string, first, last in
 		return checked{}, invalid("claims that do not parse")
 	}
 	return s.believe(kind, p, v)
+}
+
+// verifier finds a key by its kid, and the kind of tokens that it signs.
+func (set *keySet) verifier(keyID string) (keys.Kind, verifier, bool) {
+	for _, kind := range keys.Kinds() {
+		if v, ok := set.verifiers[kind][keyID]; ok {
+			return kind, v, true
+		}
+	}
+	return "", verifier{}, false
 }
 
 // verify checks the signature, which is what follows the dot at last.
