@@ -236,5 +236,5 @@ func TestASessionThatEndsWhileItChangesThePasswordIsToldSo(t *testing.T) {
 	w.store.before["ChangePassword"] = func() {
 		w.ok(w.ChangePassword(other.AccessToken, p.password, "a third of mine"))
 	}
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongToken)
+	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, endedSession)
 }
