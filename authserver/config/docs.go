@@ -13,7 +13,7 @@ const width = 80
 func Usage(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("Settings are environment variables. A secret may come from a file instead:\n" +
-		"NAME" + FileSuffix + " holds the path. A duration is a number of seconds, or text such as 15m.\n")
+		"NAME" + FileSuffix + " holds the path. A duration is a number of seconds, or text such as 15m or 7d.\n")
 	for _, s := range Settings() {
 		fmt.Fprintf(&b, "\n  %s (%s)\n", s.Name, s.note(plain))
 		wrap(&b, plain(s.Help), "      ")
@@ -41,7 +41,7 @@ func (s Setting) note(style func(string) string) string {
 	case s.DefaultText != "":
 		parts = append(parts, s.DefaultText)
 	case s.Default != "":
-		parts = append(parts, "`"+s.Default+"`")
+		parts = append(parts, "`"+inDays(s.Default)+"`")
 	default:
 		parts = append(parts, "unset")
 	}

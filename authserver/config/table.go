@@ -252,7 +252,7 @@ var table = []setting{
 		}},
 	{Setting: Setting{Name: EnvRefreshReuseGrace, Default: "60s", Help: "How long a replaced refresh token is still answered, with the same successor. Later it counts as stolen."},
 		field: bind(func(c *Config) *time.Duration { return &c.RefreshReuseGrace }, duration(0, 10*time.Minute))},
-	{Setting: Setting{Name: EnvSessionLifetime, DefaultText: "`2160h`, or `REFRESH_TOKEN_EXPIRY` where that is longer", Help: "When a session ends, however often it was renewed."},
+	{Setting: Setting{Name: EnvSessionLifetime, DefaultText: "`90d`, or `REFRESH_TOKEN_EXPIRY` where that is longer", Help: "When a session ends, however often it was renewed."},
 		field: bind(func(c *Config) *time.Duration { return &c.SessionLifetime }, duration(time.Second, 10*year)),
 		derive: func(c *Config) string {
 			return formatDuration(max(90*day, c.RefreshTokenExpiry))

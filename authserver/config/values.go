@@ -65,13 +65,14 @@ func integer(low, high int) kind[int] {
 	}
 }
 
-// duration is text as Go writes it (15m, 1h30m), or a bare number of seconds.
+// duration is text as Go writes it (15m, 1h30m), with days before it (7d, 1d12h), or a
+// bare number of seconds.
 func duration(low, high time.Duration) kind[time.Duration] {
 	return kind[time.Duration]{
 		parse: func(s string) (time.Duration, error) {
 			d, err := parseDuration(s)
 			if err != nil {
-				return 0, fmt.Errorf("%s is not a duration: write seconds, such as 900, or a number with h, m, s or ms, such as 15m", quote(s))
+				return 0, fmt.Errorf("%s is not a duration: write seconds, such as 900, or a number with d, h, m, s or ms, such as 15m or 7d", quote(s))
 			}
 			if d < low || d > high {
 				return 0, fmt.Errorf("%s is out of range: write a duration from %s to %s", quote(s), formatDuration(low), formatDuration(high))
@@ -112,7 +113,32 @@ func parseDuration(s string) (time.Duration, error) {
 		n = min(max(n, math.MinInt64/int64(time.Second)), math.MaxInt64/int64(time.Second))
 		return time.Duration(n) * time.Second, nil
 	}
-	return time.ParseDuration(s)
+	days, rest, found := strings.Cut(s, "d")
+	if !found {
+		return time.ParseDuration(s)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	if err != nil {
+		return 0, err
+	}
+	if rest == "" {
+		return time.Duration(n) * day, nil
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || d < 0 || rest[0] == '+' {
+		return 0, fmt.Errorf("%s does not follow a number of days", quote(rest))
+	}
+	return time.Duration(n)*day + d, nil
+}
+
+// inDays writes 30d where formatDuration writes 720h, for people. What the operator
+// writes for a pod stays in hours, which every version of the server reads.
+func inDays(text string) string {
+	d, err := time.ParseDuration(text)
+	if err != nil || !strings.HasSuffix(text, "h") || d%day != 0 || d < 2*day {
+		return text
+	}
+	return strconv.FormatInt(int64(d/day), 10) + "d"
 }
 
 // formatDuration writes 720h where Duration.String writes 720h0m0s.
