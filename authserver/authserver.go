@@ -277,7 +277,7 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 		s.waitFor(because(err))
-		s.log.Warn("not ready yet; trying again", "error", err, "after", wait)
+		s.log.Warn("not ready yet; trying again", "error", because(err), "after", wait.String())
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

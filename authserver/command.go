@@ -34,9 +34,9 @@ Usage:
   authserver migrate            bring the database's schema up to date, and end
   authserver keys list          show the signing keys
   authserver keys rotate        begin a rotation of both keys now
-  authserver keys revoke KID    trust a key no more: every token that it signed dies
+  authserver keys revoke KID    revoke a key: every token signed with it becomes invalid
   authserver healthcheck        end with 0 if the server on this machine is alive
-  authserver version            show the version
+  authserver version            show the version; so does --version
   authserver -h                 show this, and every setting
 
 Settings come from the environment:
@@ -50,6 +50,7 @@ const maxLastWords = 4096
 type Command struct {
 	Args      []string // without the program's name
 	LookupEnv func(string) (string, bool)
+	Environ   []string // the whole environment, to find misspelt settings in; may be nil
 	ReadFile  func(string) ([]byte, error)
 	WriteFile func(string, []byte, fs.FileMode) error // nil: no last words are left
 	Out, Err  io.Writer
@@ -61,12 +62,16 @@ type Command struct {
 func (c Command) Run(ctx context.Context) int {
 	flags := flag.NewFlagSet("authserver", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
+	version := flags.Bool("version", false, "show the version")
 	switch err := flags.Parse(c.Args); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(c.Out, usage)
 		return c.exit(config.Usage(c.Out))
 	case err != nil:
 		return c.misused(err.Error())
+	case *version:
+		fmt.Fprintln(c.Out, c.Version)
+		return exitOK
 	}
 	verb, rest := "serve", flags.Args()
 	if len(rest) > 0 {
@@ -74,6 +79,9 @@ func (c Command) Run(ctx context.Context) int {
 	}
 	if verb == "healthcheck" || verb == "keys" {
 		c.WriteFile = nil // they are run beside a server, whose last words are its own
+	}
+	if !slices.Contains(verbs, verb) {
+		return c.misused(fmt.Sprintf("there is no command %q", verb))
 	}
 	if verb != "keys" && len(rest) > 0 {
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
@@ -87,9 +95,6 @@ func (c Command) Run(ctx context.Context) int {
 		return c.exit(config.Usage(c.Out))
 	case "healthcheck":
 		return c.exit(c.healthcheck(ctx))
-	case "serve", "migrate", "keys":
-	default:
-		return c.misused(fmt.Sprintf("there is no command %q", verb))
 	}
 	settings, err := config.Load(c.LookupEnv, c.ReadFile)
 	if err != nil {
@@ -98,11 +103,14 @@ func (c Command) Run(ctx context.Context) int {
 	if verb == "serve" {
 		limitHeap()
 	}
-	server, err := New(settings, Options{Log: c.logger(settings), Version: c.Version}) //nolint:contextcheck // New connects to nothing
+	server, err := New(settings, Options{Log: c.logger(settings, verb), Version: c.Version}) //nolint:contextcheck // New connects to nothing
 	if err != nil {
 		return c.exit(err)
 	}
 	if verb == "serve" {
+		for _, warning := range config.NearMisses(c.Environ) {
+			server.log.Warn(warning)
+		}
 		return c.exit(server.Run(ctx))
 	}
 	defer server.close()
@@ -138,8 +146,17 @@ func (c Command) fail(code int, why string) int {
 	return code
 }
 
-func (c Command) logger(settings config.Config) *slog.Logger {
+// verbs are the commands that there are.
+var verbs = []string{"serve", "migrate", "keys", "healthcheck", "version", "help"}
+
+// logger makes the log of a command. A server's is for programs; what a person runs
+// answers on its own, and its log is for the person: text, and only what went wrong.
+func (c Command) logger(settings config.Config, verb string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: settings.LogLevel}
+	if verb == "keys" {
+		options.Level = max(settings.LogLevel, slog.LevelWarn)
+		return slog.New(slog.NewTextHandler(c.Err, options))
+	}
 	if settings.LogFormat == "text" {
 		return slog.New(slog.NewTextHandler(c.Err, options))
 	}
@@ -219,6 +236,13 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	if err := k.advanceInTurn(ctx, change); err != nil {
 		return c.exit(err)
 	}
+	after, err := k.load(ctx)
+	if err != nil {
+		return c.exit(err)
+	}
+	if after.Generation == ring.Generation {
+		fmt.Fprintln(c.Out, "nothing to do: a rotation is under way already, or the key is revoked already")
+	}
 	return c.exit(c.listKeys(ctx, k))
 }
 
@@ -231,13 +255,31 @@ func (c Command) listKeys(ctx context.Context, k *keyring) error {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(phases[a.Phase], phases[b.Phase]), a.Created.Compare(b.Created))
 	})
 	table := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tUNTIL")
+	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tNEXT")
 	for _, key := range ring.Keys {
-		until := "-"
-		if !key.Until.IsZero() {
-			until = key.Until.UTC().Format(time.RFC3339)
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Kind, key.Algorithm, key.Phase, key.Since.UTC().Format(time.RFC3339), until)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Kind, key.Algorithm, key.Phase, key.Since.UTC().Format(time.RFC3339), c.nextOf(k.policy, ring, key))
 	}
 	return table.Flush()
+}
+
+// nextOf says what happens to a key next, and when at the earliest.
+func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
+	at := func(what string, t time.Time) string { return what + " " + t.UTC().Format(time.RFC3339) }
+	switch key.Phase {
+	case keys.Published:
+		// The lead is waited for twice, in case the clock jumps.
+		lead := policy.PublishLead + policy.ClockSkew
+		if !key.Confirmed {
+			lead *= 2
+		}
+		return at("signs from", key.Since.Add(lead))
+	case keys.Signing:
+		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Kind == key.Kind && o.Phase == keys.Published })
+		if due := policy.NextRotation(ring, key.Kind); !published && !due.IsZero() {
+			return at("rotates", due)
+		}
+		return "is replaced by the published key"
+	default:
+		return at("is removed", key.Until)
+	}
 }

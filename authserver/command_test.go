@@ -69,6 +69,40 @@ func TestTheVersionNeedsNoSettings(t *testing.T) {
 	}
 }
 
+func TestTheVersionIsAFlagToo(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--version", "-version"} {
+		if got := call(t, env{}, flag); got.code != 0 || strings.TrimSpace(got.out) != "v1.2.3-test" {
+			t.Errorf("%s: got %+v", flag, got)
+		}
+	}
+}
+
+func TestACommandThatIsNoneIsToldSoWhateverFollows(t *testing.T) {
+	t.Parallel()
+	got := call(t, env{}, "users", "list")
+	if got.code != 2 || !strings.Contains(got.err, `there is no command "users"`) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestRotatingTwiceSaysThatARotationIsUnderWay(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgrestest.Config(t))
+	seed(t, c.db)
+	first := c.call([]string{"keys", "rotate"})
+	if first.code != 0 || strings.Contains(first.out, "nothing to do") || !strings.Contains(first.out, "signs from ") || !strings.Contains(first.out, "is replaced by") {
+		t.Errorf("the first time: %+v", first)
+	}
+	second := c.call([]string{"keys", "rotate"})
+	if second.code != 0 || !strings.Contains(second.out, "a rotation is under way already") {
+		t.Errorf("the second time: %+v", second)
+	}
+	if first.err+second.err != "" {
+		t.Errorf("beside the table stands %s%s", first.err, second.err)
+	}
+}
+
 func TestWrongArgumentsAreNamedWithExitCode2(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{

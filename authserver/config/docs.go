@@ -41,7 +41,7 @@ func (s Setting) note(style func(string) string) string {
 	case s.DefaultText != "":
 		parts = append(parts, s.DefaultText)
 	case s.Default != "":
-		parts = append(parts, "`"+inDays(s.Default)+"`")
+		parts = append(parts, "`"+s.Default+"`")
 	default:
 		parts = append(parts, "unset")
 	}

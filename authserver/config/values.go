@@ -131,16 +131,6 @@ func parseDuration(s string) (time.Duration, error) {
 	return time.Duration(n)*day + d, nil
 }
 
-// inDays writes 30d where formatDuration writes 720h, for people. What the operator
-// writes for a pod stays in hours, which every version of the server reads.
-func inDays(text string) string {
-	d, err := time.ParseDuration(text)
-	if err != nil || !strings.HasSuffix(text, "h") || d%day != 0 || d < 2*day {
-		return text
-	}
-	return strconv.FormatInt(int64(d/day), 10) + "d"
-}
-
 // formatDuration writes 720h where Duration.String writes 720h0m0s.
 func formatDuration(d time.Duration) string {
 	s := d.String()

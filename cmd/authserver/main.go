@@ -24,7 +24,7 @@ func run() int {
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 	return authserver.Command{
-		Args: os.Args[1:], LookupEnv: os.LookupEnv, ReadFile: os.ReadFile, WriteFile: os.WriteFile,
+		Args: os.Args[1:], LookupEnv: os.LookupEnv, Environ: os.Environ(), ReadFile: os.ReadFile, WriteFile: os.WriteFile,
 		Out: os.Stdout, Err: os.Stderr, Version: buildVersion(),
 	}.Run(ctx)
 }
