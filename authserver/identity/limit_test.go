@@ -175,7 +175,7 @@ func TestChangesAreLimitedByUserAndEndingsBySession(t *testing.T) {
 	w.pass(3 * time.Minute)
 	for range 5 {
 		_, err = w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
-		w.fails(err, identity.Unauthenticated, wrongToken)
+		w.fails(err, identity.Unauthenticated, endedSession)
 	}
 	a, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
 	w.ok(err)
