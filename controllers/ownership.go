@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -60,7 +59,7 @@ func (r *Reconciler) takeOver(ctx context.Context, s *slot, of client.Object) er
 			continue
 		}
 		set := fieldpath.NewSet()
-		if err := set.FromJSON(bytes.NewReader(f.FieldsV1.Raw)); err != nil {
+		if err := set.FromJSON(f.FieldsV1.GetRawReader()); err != nil {
 			return fmt.Errorf("the managed fields of %s %s: %w", s.kind, of.GetName(), err)
 		}
 		version, all = f.APIVersion, all.Union(set)
@@ -75,7 +74,7 @@ func (r *Reconciler) takeOver(ctx context.Context, s *slot, of client.Object) er
 	now := metav1.NewTime(r.Now())
 	kept = append(kept, metav1.ManagedFieldsEntry{
 		Manager: FieldManager, Operation: metav1.ManagedFieldsOperationApply, APIVersion: version, Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: fields},
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(fields)),
 	})
 	return r.patchSeen(ctx, live, []map[string]any{{"op": "replace", "path": "/metadata/managedFields", "value": kept}})
 }

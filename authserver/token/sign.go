@@ -139,8 +139,8 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 }
 
 // remember saves the first verification of a token that was just signed.
-func (k *keySet) remember(text string, c checked) {
-	k.checked.Add(digest(text), c)
+func (set *keySet) remember(text string, c checked) {
+	set.checked.Add(digest(text), c)
 }
 
 // numericDate is the time as a token tells it: whole seconds, UTC.

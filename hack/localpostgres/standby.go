@@ -30,7 +30,7 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 			_ = standby.release()
 		}
 	}()
-	if err := os.Chmod(standby.dir, 0o711); err != nil { //nolint:gosec // the data's owner is another user than root
+	if err := os.Chmod(standby.dir, 0o711); err != nil {
 		return nil, err
 	}
 	if standby.lock, err = lockFolder(standby.dir); err != nil {
@@ -48,7 +48,8 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if out, err := backup.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("copy the server at port %d: %w\n%s", s.port, err, out)
 	}
-	return standby, standby.startOnSomePort(ctx)
+	err = standby.startOnSomePort(ctx)
+	return standby, err
 }
 
 // Promote makes a primary of a standby, and returns when it takes writes.

@@ -211,8 +211,8 @@ func (w *world) use(p *person, rt route, r *rand.Rand) {
 			q.parameters[name] = value
 		}
 	}
-	if strings.Contains(q.path, "{id}") {
-		q.path = strings.Replace(q.path, "{id}", latest(r, p.sessions, "00000000-0000-4000-8000-000000000000"), 1)
+	if before, after, ok := strings.Cut(q.path, "{id}"); ok {
+		q.path = before + latest(r, p.sessions, "00000000-0000-4000-8000-000000000000") + after
 	}
 	w.answer(p, q, w.call(p, q), r)
 }
