@@ -552,7 +552,7 @@ spec:
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
   shutdown: {drainDelay: 5s, gracePeriod: 30s}
-  deletionPolicy: Delete
+  deletionPolicy: Retain
 `)
 	if diff := cmp.Diff(want.Object["spec"], u.Object["spec"]); diff != "" {
 		t.Errorf("want (-), got (+):\n%s", diff)
