@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -25,6 +26,8 @@ type gatewayMetrics struct{ client client.Reader }
 var (
 	conditionMetric = prometheus.NewDesc("authgateway_condition",
 		"1 while an AuthGateway has this status of a condition.", []string{"namespace", "name", "type", "status"}, nil)
+	awaitingMetric = prometheus.NewDesc("authgateway_keys_awaiting_replicas",
+		"1 while a key of an AuthGateway waits for replicas that have not loaded it, or cannot be asked.", []string{"namespace", "name"}, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
 		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
 )
@@ -42,6 +45,7 @@ func registerMetrics(c client.Reader, steps *prometheus.CounterVec) error {
 // Describe is of prometheus.Collector.
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- conditionMetric
+	to <- awaitingMetric
 	to <- rotationMetric
 }
 
@@ -63,6 +67,11 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 				to <- prometheus.MustNewConstMetric(conditionMetric, prometheus.GaugeValue, value, g.Namespace, g.Name, c.Type, string(status))
 			}
 		}
+		awaiting := 0.0
+		if c := meta.FindStatusCondition(g.Status.Conditions, conditionKeysReady); c != nil && c.Reason == reasonAwaitingReplicas {
+			awaiting = 1
+		}
+		to <- prometheus.MustNewConstMetric(awaitingMetric, prometheus.GaugeValue, awaiting, g.Namespace, g.Name)
 		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
 			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
 		}
