@@ -130,6 +130,7 @@ func policy(c config.Config) identity.Policy {
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
 		KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
 		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),
+		LimitWrites: identity.Rate(c.LimitWrites),
 	}
 }
 

@@ -109,3 +109,24 @@ func TestTheAuditTrailHasTheClientsAddressInTheTableAndInTheLog(t *testing.T) {
 		t.Error("the log does not have it")
 	}
 }
+
+func TestProbingForTakenNamesIsSlow(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2, env{"LIMIT_WRITES": "20/1h"})
+	taken, u := c.nodes[0].newUser(), c.nodes[0].newUser()
+	again := c.nodes[1].signIn(u)
+	got := statuses(atOnce(100, func(i int) *apitest.Reply {
+		token := u.access
+		if i%2 == 1 {
+			token = again.access // another session is no way round it
+		}
+		return c.any(i).as(token, http.MethodPut, "/users", body{"username": taken.username})
+	}))
+	if got[http.StatusConflict] != 20 || got[http.StatusTooManyRequests] != 80 {
+		t.Errorf("got %v; want 20 times 409, and 429", got)
+	}
+	// It keeps nobody from the way out.
+	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
+	want(t, http.StatusNoContent, c.nodes[0].endSession(u.access, c.nodes[0].sessionID(again)))
+	want(t, http.StatusNoContent, c.nodes[0].signOut(u.refresh))
+}

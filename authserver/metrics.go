@@ -40,7 +40,7 @@ var (
 	hashingJobs     = desc("hashing_jobs", "Passwords in the hashing lane now, by state.", "state")
 	hashingTotal    = desc("hashing_jobs_total", "Passwords that left the hashing lane: done, shed for want of time, or gone with their client.", "outcome")
 	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
-	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, by limit.", "limit")
+	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, or of one user, by limit.", "limit")
 	refusedTotal    = desc("refused_tries_total", "Tries that were refused and counted nowhere else, by reason: throttled (a password that came too early), stale (a right password of an account that changed meanwhile), not_verified (a right password of a sign-up that waits for its proof), code (a one-time code that does not hold).", "reason")
 	databaseUp      = desc("database_up", "Whether the database answered and took writes when it was last looked at, which is every two seconds.")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")

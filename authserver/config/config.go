@@ -59,6 +59,7 @@ type Config struct {
 	LimitSignIn Rate // by client address, as the next two
 	LimitSignUp Rate
 	LimitCodes  Rate
+	LimitWrites Rate // by user
 	LimitMails  Rate // by recipient
 
 	ServiceName           string

@@ -58,7 +58,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		RefreshTokenRotation: config.RotateWhenNeeded, RefreshReuseGrace: time.Minute,
 		SessionLifetime: 2160 * time.Hour, SessionsPerUser: 100,
 		Exposure: config.Internal, SignupScopes: []string{"profile", "email"}, TrustedProxyField: config.AnyField, IdleTimeout: 620 * time.Second,
-		LimitMails: config.Rate{Count: 3, Per: time.Hour}, ServiceName: "localhost", MailGiveUpAfter: 24 * time.Hour,
+		LimitWrites: config.Rate{Count: 300, Per: 5 * time.Minute}, LimitMails: config.Rate{Count: 3, Per: time.Hour}, ServiceName: "localhost", MailGiveUpAfter: 24 * time.Hour,
 		SMTPPort: 587, SMTPTLS: config.StartTLS, SMTPConnections: 4,
 		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
 		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,

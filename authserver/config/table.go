@@ -40,6 +40,7 @@ const (
 	EnvLimitSignIn             = "LIMIT_SIGNIN"
 	EnvLimitSignUp             = "LIMIT_SIGNUP"
 	EnvLimitCodes              = "LIMIT_CODES"
+	EnvLimitWrites             = "LIMIT_WRITES"
 	EnvLimitMails              = "LIMIT_MAILS"
 	EnvServiceName             = "SERVICE_NAME"
 	EnvMailFrom                = "MAIL_FROM"
@@ -193,6 +194,8 @@ var table = []setting{
 		field: bind(func(c *Config) *Rate { return &c.LimitSignUp }, rate), derive: publicRate},
 	{Setting: Setting{Name: EnvLimitCodes, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "The same for asking for codes, and for using them."},
 		field: bind(func(c *Config) *Rate { return &c.LimitCodes }, rate), derive: publicRate},
+	{Setting: Setting{Name: EnvLimitWrites, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `300/5m`", Help: "How many changes one user may make with an access token: of names, of the email address. All sessions of the user count together. Calls that end sessions or the account, or change the password, are counted for each session apart, so that a stolen token does not keep the owner from them."},
+		field: bind(func(c *Config) *Rate { return &c.LimitWrites }, rate), derive: writesRate},
 	{Setting: Setting{Name: EnvLimitMails, Default: "3/1h", Help: "How many mails one address is sent because somebody asked for it, whoever asks and whether or not it has an account. What is more is not sent, and the answer is the same. Notices of changes are not counted."},
 		field: bind(func(c *Config) *Rate { return &c.LimitMails }, rate)},
 
@@ -309,6 +312,15 @@ func publicRate(c *Config) string {
 		return "30/5m"
 	}
 	return rateOff
+}
+
+// writesRate is the default of the limit by user. It does not depend on addresses, so an
+// internal gateway has one too, which is out of the way of people.
+func writesRate(c *Config) string {
+	if c.Exposure == Public {
+		return "30/5m"
+	}
+	return "300/5m"
 }
 
 // defaultIssuer names the gateway by where it listens. "All interfaces" is no

@@ -31,7 +31,8 @@ type accounts struct {
 	do     func(ctx context.Context, call string) error // what to do instead
 	mailed bool                                         // codes leave by mail
 
-	admit func(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) // nil: no limits
+	admit  func(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) // nil: no limits
+	writes func(kind string) (identity.Allowance, error)                                    // nil: as many as one likes
 }
 
 func (a *accounts) called(ctx context.Context, method string, args ...string) error {
@@ -84,6 +85,21 @@ func (a *accounts) Admit(ctx context.Context, class identity.LimitClass) (identi
 		return identity.Allowance{Allowed: true}, nil
 	}
 	return a.admit(ctx, class)
+}
+
+func (a *accounts) AdmitChange(ctx context.Context, _ string) (identity.Allowance, error) {
+	return a.admitWrite(ctx, "change")
+}
+
+func (a *accounts) AdmitEnding(ctx context.Context, _ string) (identity.Allowance, error) {
+	return a.admitWrite(ctx, "ending")
+}
+
+func (a *accounts) admitWrite(_ context.Context, kind string) (identity.Allowance, error) {
+	if a.writes == nil {
+		return identity.Allowance{Allowed: true}, nil
+	}
+	return a.writes(kind)
 }
 
 func (a *accounts) CheckSignUp(identity.SignUp) []identity.Problem { return nil }

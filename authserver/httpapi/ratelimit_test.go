@@ -139,3 +139,47 @@ func TestALimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
 		t.Errorf("it is counted for %s", got)
 	}
 }
+
+// writes are the routes that have a limit by user, with parameters that reach it.
+var writes = map[string]struct{ kind, body string }{
+	"PUT /users":                       {"change", `{"first_name":"Ada"}`},
+	"POST /users/change-email-request": {"change", `{}`},
+	"POST /users/change-email":         {"change", `{"code":"c","email":"n@b.c"}`},
+	"POST /users/change-password":      {"ending", `{"old_password":"o","password":"p"}`},
+	"DELETE /users":                    {"ending", `{}`},
+	"DELETE /users/sessions/{id}":      {"ending", `{}`},
+}
+
+func TestWritesOfASessionAreLimitedByUser(t *testing.T) {
+	t.Parallel()
+	for _, key := range []string{"", "the key of the backend"} {
+		s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = key })
+		var asked string
+		s.accounts.writes = func(kind string) (identity.Allowance, error) {
+			asked = kind
+			return identity.Allowance{Limit: 30, Window: 5 * time.Minute, Reset: 5 * time.Minute},
+				&identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "wait", RetryAfter: 9 * time.Second}
+		}
+		for _, r := range httpapi.Routes() {
+			method, path, _ := strings.Cut(r, " ")
+			want := writes[r]
+			if want.kind == "" {
+				want.body = "{}"
+			}
+			asked = ""
+			reply := s.Do(method, strings.Replace(path, "{id}", userID, 1), header("Authorization", "Bearer "+goodToken, "X-Caller-Key", key), want.body)
+			if key != "" {
+				want.kind = "" // who speaks for many limits them itself
+			}
+			if asked != want.kind {
+				t.Errorf("%s is counted as %q; want %q", r, asked, want.kind)
+			}
+			if want.kind != "" && (reply.Status != 429 || reply.Header.Get("Retry-After") != "9" || reply.Header.Get("RateLimit-Policy") != `"writes";q=30;w=300`) {
+				t.Errorf("%s: got %v, Retry-After %q, RateLimit-Policy %q", r, reply, reply.Header.Get("Retry-After"), reply.Header.Get("RateLimit-Policy"))
+			}
+		}
+		if call := s.accounts.last(); key == "" && call != "" {
+			t.Errorf("the domain was asked for %s", call)
+		}
+	}
+}

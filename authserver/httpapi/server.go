@@ -62,6 +62,10 @@ type Accounts interface {
 	// Admit counts one more of a class for who asked, by their address. Where that is
 	// too much, the error says so, and the allowance is there too.
 	Admit(ctx context.Context, class identity.LimitClass) (identity.Allowance, error)
+	// AdmitChange and AdmitEnding do the same for what the owner of an access token
+	// changes, and ends. Their errors are also those of a token that does not hold.
+	AdmitChange(ctx context.Context, accessToken string) (identity.Allowance, error)
+	AdmitEnding(ctx context.Context, accessToken string) (identity.Allowance, error)
 	// SignIn opens a session; username may be an email address.
 	SignIn(ctx context.Context, username, password string) (identity.Tokens, error)
 	// Renew gives a new access token, and a new refresh token if needed.

@@ -123,12 +123,18 @@ func (s *Server) updateProfile(ctx context.Context, c *call) error {
 	if err := c.err(); err != nil {
 		return err
 	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
 	return c.replyUser(s.accounts.UpdateProfile(ctx, token, change))
 }
 
 func (s *Server) deleteUser(ctx context.Context, c *call) error {
 	token := c.accessToken()
 	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
 		return err
 	}
 	return c.done(s.accounts.DeleteUser(ctx, token))
@@ -172,6 +178,9 @@ func (s *Server) endSession(ctx context.Context, c *call) error {
 	if err := c.err(); err != nil {
 		return err
 	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+		return err
+	}
 	return c.done(s.accounts.EndSession(ctx, token, c.pathID))
 }
 
@@ -208,6 +217,9 @@ func (s *Server) changePassword(ctx context.Context, c *call) error {
 		if err := c.err(); err != nil {
 			return err
 		}
+		if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+			return err
+		}
 		return c.done(s.accounts.ChangePassword(ctx, token, old, password))
 	default:
 		p.wrong(paramCode, identity.FieldMissing, "is missing; or send an access token and old_password")
@@ -226,6 +238,9 @@ func (s *Server) requestEmailChange(ctx context.Context, c *call) error {
 	if err := c.err(); err != nil {
 		return err
 	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
 	code, err := s.accounts.RequestEmailChange(ctx, token, email)
 	return c.replyCode(http.StatusOK, code, "", err)
 }
@@ -234,6 +249,9 @@ func (s *Server) changeEmail(ctx context.Context, c *call) error {
 	token := c.accessToken()
 	code, email := c.params.required(paramCode), c.params.required(paramEmail)
 	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
 	return c.replyUser(s.accounts.ChangeEmail(ctx, token, code, email))

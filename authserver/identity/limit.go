@@ -51,20 +51,23 @@ func (r Rate) Allow(allowed bool, reset time.Duration) Allowance {
 	return a
 }
 
-// LimitClass is what one client address may do only so often.
+// LimitClass is what one client address, or one user, may do only so often.
 type LimitClass string
 
 // The classes. Each is counted by itself.
 const (
 	LimitSignIn LimitClass = "signin"
 	LimitSignUp LimitClass = "signup"
-	LimitCodes  LimitClass = "codes" // asking for them, and using them
+	LimitCodes  LimitClass = "codes"  // asking for them, and using them
+	LimitWrites LimitClass = "writes" // of a session; by user, or by session, and not by address
 )
 
 // LimitClasses are all of them.
-func LimitClasses() []LimitClass { return []LimitClass{LimitSignIn, LimitSignUp, LimitCodes} }
+func LimitClasses() []LimitClass {
+	return []LimitClass{LimitSignIn, LimitSignUp, LimitCodes, LimitWrites}
+}
 
-// Rate gives the limit of a class by client address.
+// Rate gives the limit of a class.
 func (p Policy) Rate(class LimitClass) Rate {
 	switch class {
 	case LimitSignIn:
@@ -73,6 +76,8 @@ func (p Policy) Rate(class LimitClass) Rate {
 		return p.LimitSignUp
 	case LimitCodes:
 		return p.LimitCodes
+	case LimitWrites:
+		return p.LimitWrites
 	}
 	return Rate{}
 }
@@ -91,21 +96,57 @@ type refusal struct{ until, reset time.Time }
 // all others of that kind: to let them pass would be a way round it.
 //
 // Who was refused is refused until their wait is over without asking the Store,
-// so that a flood costs no statements but one a minute, for the audit trail. The wait counts from before the Store was
-// asked, so it is never longer than the Store's.
+// so that a flood costs no statements but one a minute, for the audit trail. The wait
+// counts from before the Store was asked, so it is never longer than the Store's.
 func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
+	return s.admit(ctx, class, string(placeOf(ctx)), SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
+		return s.store.TakeLimit(ctx, key, rate)
+	})
+}
+
+// AdmitChange counts one more change that the user of an access token makes. All
+// sessions of a user are counted together: signing in again is no way round the limit.
+// A session that has ended is refused and not counted, so that a stolen token
+// of it uses up nothing.
+func (s *Service) AdmitChange(ctx context.Context, accessToken string) (Allowance, error) {
+	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "user " + ref.UserID })
+}
+
+// AdmitEnding counts one more call by which a session ends others, or the account. Each
+// session is counted by itself: a stolen token must not keep the owner from ending the
+// session that it is of.
+func (s *Service) AdmitEnding(ctx context.Context, accessToken string) (Allowance, error) {
+	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "session " + ref.ID })
+}
+
+func (s *Service) admitWrite(ctx context.Context, accessToken string, whose func(SessionRef) string) (Allowance, error) {
+	ref, err := s.authenticate(accessToken, "")
+	if err != nil {
+		return Allowance{}, err
+	}
+	return s.admit(ctx, LimitWrites, whose(ref), ref, func(key LimitKey, rate Rate) (Allowance, error) {
+		a, err := s.store.TakeSessionLimit(ctx, ref, key, rate)
+		if err != nil {
+			err = storeFailure(err)
+		}
+		return a, err
+	})
+}
+
+// admit counts one more of a class for whoever is named; take asks the Store.
+func (s *Service) admit(ctx context.Context, class LimitClass, whose string, by SessionRef, take func(LimitKey, Rate) (Allowance, error)) (Allowance, error) {
 	rate := s.policy.Rate(class)
 	if rate == (Rate{}) {
 		return Allowance{Allowed: true}, nil
 	}
-	key := LimitKey(sha256.Sum256(fmt.Appendf(nil, "limit:%s %s", class, placeOf(ctx))))
+	key := LimitKey(sha256.Sum256(fmt.Appendf(nil, "limit:%s %s", class, whose)))
 	now := s.now()
 	if r, ok := s.refusals.Get(key); ok && now.Before(r.until) {
-		return s.refuse(ctx, class, key, Allowance{
+		return s.refuse(ctx, class, key, by, Allowance{
 			Limit: rate.Count, Window: rate.Window(), Reset: r.reset.Sub(now), RetryAfter: r.until.Sub(now),
 		})
 	}
-	a, err := s.store.TakeLimit(ctx, key, rate)
+	a, err := take(key, rate)
 	if err != nil {
 		return Allowance{}, err
 	}
@@ -115,18 +156,22 @@ func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error
 	if a.RetryAfter > 0 {
 		s.refusals.Add(key, refusal{until: now.Add(a.RetryAfter), reset: now.Add(a.Reset)})
 	}
-	return s.refuse(ctx, class, key, a)
+	return s.refuse(ctx, class, key, by, a)
 }
 
 // Limited tells how many were refused because too many of a class came from one
-// client address, since the start of the process.
+// client address or user, since the start of the process.
 func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[class].Load() }
 
-func (s *Service) refuse(ctx context.Context, class LimitClass, key LimitKey, a Allowance) (Allowance, error) {
+func (s *Service) refuse(ctx context.Context, class LimitClass, key LimitKey, by SessionRef, a Allowance) (Allowance, error) {
 	s.counts.limited[class].Add(1)
-	s.refused(ctx, refusedLimit, string(key[:]), "", "", slog.String("limit", string(class)))
+	s.refused(ctx, refusedLimit, string(key[:]), by.UserID, by.ID, slog.String("limit", string(class)))
+	message := "too many requests of this kind from your network; wait for as many seconds as Retry-After says"
+	if by != (SessionRef{}) {
+		message = "too many changes; wait for as many seconds as Retry-After says"
+	}
 	return a, &Error{
 		Kind: RateLimited, Reason: ReasonTooManyRequests, RetryAfter: a.RetryAfter,
-		Message: "too many requests of this kind from your network; wait for as many seconds as Retry-After says",
+		Message: message,
 	}
 }

@@ -137,3 +137,51 @@ func TestWhereALimitCannotBeCountedNobodyIsAdmitted(t *testing.T) {
 	w.fails(err, identity.Unavailable, "the database is away")
 	w.equal("the allowance", a, identity.Allowance{})
 }
+
+func TestChangesAreLimitedByUserAndEndingsBySession(t *testing.T) {
+	w := newWorld(t, func(p *identity.Policy) { p.LimitWrites = identity.Rate{Count: 3, Per: 3 * time.Minute} })
+	p, thief := w.verified("grace")
+	owner := w.signIn(p)
+	_, other := w.verified("edsger")
+	refused := func(err error) {
+		t.Helper()
+		w.fails(err, identity.RateLimited, "too many changes; wait for as many seconds as Retry-After says")
+	}
+	// All sessions of a user share what they may change.
+	for i := range 3 {
+		a, err := w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
+		w.ok(err)
+		w.equal("how many more", a.Remaining, 2-i)
+	}
+	w.refusals()
+	_, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
+	refused(err)
+	if got := w.refusals(); len(got) != 1 || got[0].user != p.id || got[0].because != "writes" {
+		t.Errorf("the trail has %+v", got)
+	}
+	_, err = w.service.AdmitChange(from("192.0.2.1"), other.AccessToken)
+	w.ok(err)
+	// A thief keeps nobody from ending the session that was stolen.
+	for range 3 {
+		_, err := w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
+		w.ok(err)
+	}
+	_, err = w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
+	refused(err)
+	_, err = w.service.AdmitEnding(from("192.0.2.2"), owner.AccessToken)
+	w.ok(err)
+	// What has ended uses nothing up.
+	w.ok(w.service.SignOut(t.Context(), thief.RefreshToken))
+	w.pass(3 * time.Minute)
+	for range 5 {
+		_, err = w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
+		w.fails(err, identity.Unauthenticated, wrongToken)
+	}
+	a, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
+	w.ok(err)
+	w.equal("how many more", a.Remaining, 2)
+	w.store.take()
+	_, err = w.service.AdmitChange(t.Context(), "no token")
+	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.equal("what the store was asked", w.store.take(), "")
+}

@@ -59,6 +59,7 @@ type Policy struct {
 	LimitSignIn       Rate          // of one client address, as the next two
 	LimitSignUp       Rate
 	LimitCodes        Rate
+	LimitWrites       Rate     // of one user, or one of their sessions
 	KeepAudit         bool     // the Store records events, and not only the log
 	SendsMail         bool     // owners are told of changes by mail; codes too where Exposure is public
 	LimitMails        Rate     // of mails that somebody asked for, by recipient

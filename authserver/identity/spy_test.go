@@ -186,3 +186,8 @@ func (s *spy) RecordEvent(ctx context.Context) error {
 	s.note("RecordEvent")
 	return s.Store.RecordEvent(ctx)
 }
+
+func (s *spy) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {
+	s.note("TakeSessionLimit")
+	return s.Store.TakeSessionLimit(ctx, ref, k, r)
+}

@@ -236,6 +236,10 @@ type limitStore interface {
 	// number of calls at once, for a key that is unused, rate.Count are allowed.
 	// A store may forget all that it has counted, but nothing in part.
 	TakeLimit(ctx context.Context, key LimitKey, rate Rate) (Allowance, error)
+
+	// TakeSessionLimit is TakeLimit for the user of a live session, in one statement.
+	// ErrNoSession, and then nothing is counted.
+	TakeSessionLimit(ctx context.Context, s SessionRef, key LimitKey, rate Rate) (Allowance, error)
 }
 
 // FamiliarPlaces is how many familiar places an account may have.

@@ -165,6 +165,8 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ref := open(t, store, u, now)
 	_, err = store.FindUser(ctx, ref)
 	ok(err)
+	_, err = store.TakeSessionLimit(ctx, ref, sha256.Sum256([]byte("of "+name)), identity.Rate{Count: 1, Per: time.Hour})
+	ok(err)
 	_, err = store.FindSession(ctx, ref)
 	ok(err)
 	_, _, err = store.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: now, Lifetime: 48 * time.Hour})

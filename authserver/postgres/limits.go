@@ -47,9 +47,35 @@ func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate ident
 		SELECT EXISTS (SELECT FROM taken),
 			(extract(epoch FROM coalesce(
 				(SELECT until FROM taken), (SELECT until FROM limits WHERE key = $3)) - clock_timestamp()) * 1000000)::bigint`
+	return s.takeLimit(ctx, rate, sql, limitArgs(rate, key[:])...)
+}
+
+// TakeSessionLimit implements identity.Store.
+func (s *Store) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
+	// As in TakeLimit, with the parameters of a session before those of the limit.
+	const sql = `
+		WITH alive AS (
+			SELECT s.id FROM sessions s, users u WHERE ` + isLive + `
+		), taken AS (
+			INSERT INTO limits (key, until)
+			SELECT $6::bytea, clock_timestamp() + $4::interval FROM alive
+			ON CONFLICT (key) DO UPDATE
+			SET until = greatest(limits.until, clock_timestamp()) + $4::interval
+			WHERE greatest(limits.until, clock_timestamp()) + $4::interval <= clock_timestamp() + $5::interval
+			RETURNING until
+		)
+		SELECT EXISTS (SELECT FROM taken),
+			(extract(epoch FROM coalesce(
+				(SELECT until FROM taken), (SELECT until FROM limits WHERE key = $6::bytea)) - clock_timestamp()) * 1000000)::bigint
+		FROM alive`
+	a, err := s.takeLimit(ctx, rate, sql, refArgs(ref, rate.Interval(), rate.Window(), key[:])...)
+	return a, noRowsIs(err, identity.ErrNoSession)
+}
+
+func (s *Store) takeLimit(ctx context.Context, rate identity.Rate, sql string, args ...any) (identity.Allowance, error) {
 	var allowed bool
 	var microseconds int64
-	err := s.query(ctx, repeatable, into(&allowed, (*zeronull.Int8)(&microseconds)), sql, limitArgs(rate, key[:])...)
+	err := s.query(ctx, repeatable, into(&allowed, (*zeronull.Int8)(&microseconds)), sql, args...)
 	if err != nil {
 		return identity.Allowance{}, err
 	}

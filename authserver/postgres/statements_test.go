@@ -129,6 +129,10 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			n.From = "192.0.2.1/32"
 			return store.OpenSession(ctx, n)
 		}},
+		{"TakeSessionLimit", 1, 1, func(u identity.User, ref identity.SessionRef) error {
+			_, err := store.TakeSessionLimit(ctx, ref, sha256.Sum256([]byte("writes of "+u.ID)), identity.Rate{Count: 1, Per: time.Hour})
+			return err
+		}},
 		{"TakeLimit", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			_, err := store.TakeLimit(ctx, sha256.Sum256([]byte(u.ID)), identity.Rate{Count: 1, Per: time.Hour})
 			return err

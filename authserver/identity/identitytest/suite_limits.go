@@ -83,6 +83,30 @@ var limitSentences = []sentence{
 		equal(s, a.Remaining, 0)
 		s.about(a.RetryAfter, time.Hour)
 	}},
+	{"TakeSessionLimit counts for live sessions alone, and together with TakeLimit", func(s *suite) {
+		u := s.create("ada")
+		here, there := s.open(u), s.open(u)
+		key, rate := newLimitKey(), identity.Rate{Count: 3, Per: 3 * time.Hour}
+		gone := s.open(u)
+		_, err := s.EndSession(s.Context(), gone)
+		s.ok(err)
+		for _, ref := range []identity.SessionRef{gone, s.ref("x", u), s.ref(here.ID, identity.User{ID: newID()})} {
+			a, err := s.TakeSessionLimit(s.Context(), ref, key, rate)
+			s.is(err, identity.ErrNoSession)
+			equal(s, a, identity.Allowance{})
+		}
+		for i, ref := range []identity.SessionRef{here, there} {
+			a, err := s.TakeSessionLimit(s.Context(), ref, key, rate)
+			s.ok(err)
+			equal(s, a.Allowed, true)
+			equal(s, a.Remaining, 2-i)
+		}
+		equal(s, s.take(key, rate).Allowed, true)
+		a, err := s.TakeSessionLimit(s.Context(), here, key, rate)
+		s.ok(err)
+		equal(s, a.Allowed, false)
+		s.about(a.RetryAfter, time.Hour)
+	}},
 	{"of 60 TakeLimit at once, exactly as many as the rate has are allowed", func(s *suite) {
 		for _, count := range []int{1, 7, 20} {
 			key, allowed := newLimitKey(), make([]identity.Allowance, 60)
