@@ -1,0 +1,253 @@
+package search
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/auth-gateway/auth-gateway/authserver"
+	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+func TestMain(m *testing.M) { postgrestest.Main(m) }
+
+// gateway is a whole server in this process, over a database of its own. One
+// clock drives both of them: time passes when a test says so, and not between.
+type gateway struct {
+	t        testing.TB
+	exposure string
+	base     string // its URL
+	ops      string // the URL of its metrics
+	settings config.Config
+	db       *pgxpool.Pool
+	store    *postgres.Store // for what a server does by itself
+	clock    *clock
+	mail     *postOffice
+	client   *http.Client
+
+	mu         sync.Mutex
+	statements []string
+}
+
+// epoch is when every run begins.
+var epoch = time.Now().Truncate(time.Hour)
+
+type clock struct{ nanoseconds atomic.Int64 }
+
+func (c *clock) Now() time.Time   { return time.Unix(0, c.nanoseconds.Load()) }
+func (c *clock) set(at time.Time) { c.nanoseconds.Store(at.UnixNano()) }
+
+// databaseClock gives the database our clock in place of its own: a function in
+// public hides the one of that name in pg_catalog, for all that is created or
+// asked for from here on.
+const databaseClock = `
+	CREATE TABLE clock (at timestamptz NOT NULL);
+	INSERT INTO clock VALUES ('epoch');
+	CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM public.clock';
+	CREATE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM public.clock'`
+
+func start(t testing.TB, exposure string) *gateway {
+	t.Helper()
+	db := postgrestest.Unmigrated(t)
+	postgrestest.Exec(t, db, `ALTER DATABASE `+db.Database+` SET search_path = public, pg_catalog`)
+	pool, err := pgxpool.New(t.Context(), postgrestest.DSN(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	g := &gateway{t: t, exposure: exposure, db: pool, clock: new(clock)}
+	g.exec(databaseClock)
+	g.setClock(epoch)
+
+	environ := map[string]string{
+		"HOST": "127.0.0.1", "PORT": "1", "METRICS_PORT": "2", "ISSUER": "http://auth.test", "SALT_ROUNDS": "4",
+		"ACCESS_PASSPHRASE": "the passphrase of access tokens", "REFRESH_PASSPHRASE": "the passphrase of refresh tokens",
+		"KEY_ROTATION_INTERVAL": "87600h", "TRUSTED_PROXY_HOPS": "1", "TRUSTED_PROXY_FIELD": "X-Forwarded-For",
+		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_NAME": db.Database,
+		"DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_SSLMODE": "disable",
+		"EXPOSURE": exposure,
+	}
+	if exposure == "public" {
+		// No server of mail listens there: the post office takes the mails when the
+		// test says so, and none of its statements is counted as a request's.
+		for name, value := range map[string]string{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test"} {
+			environ[name] = value
+		}
+	}
+	g.settings, err = config.Load(func(name string) (string, bool) { v, ok := environ[name]; return v, ok }, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.settings.Port, g.settings.MetricsPort = 0, freePort(t)
+	server, err := authserver.New(g.settings, authserver.Options{Now: g.clock.Now, Statement: g.noteStatement})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case at := <-server.Listening():
+		g.base, g.ops = "http://"+at.API, "http://"+at.Ops
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 64
+	t.Cleanup(transport.CloseIdleConnections)
+	g.client = &http.Client{Transport: transport, Timeout: time.Minute}
+	for deadline := time.Now().Add(time.Minute); g.get("/readyz") != "200 OK"; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the server is not ready within a minute")
+		}
+	}
+	g.store = postgrestest.Open(t, db)
+	g.mail = openPostOffice(t, g)
+	return g
+}
+
+// setClock sets what the server and the database take for the time.
+func (g *gateway) setClock(at time.Time) {
+	g.clock.set(at)
+	g.exec(`UPDATE clock SET at = $1`, at)
+}
+
+// passes lets time pass.
+func (g *gateway) passes(d time.Duration) { g.setClock(g.clock.Now().Add(d)) }
+
+// checkClock fails where the database does not go by our clock: then the searches
+// would find little, and say nothing of it.
+func (g *gateway) checkClock() {
+	g.t.Helper()
+	var at time.Time
+	g.row(`SELECT created_at FROM users ORDER BY created_at DESC LIMIT 1`, nil, &at)
+	if at.Before(epoch) || at.After(epoch.Add(365*24*time.Hour)) {
+		g.t.Fatalf("a user was created at %v, and the clock of the test says %v: the database has a clock of its own", at, g.clock.Now())
+	}
+}
+
+func (g *gateway) noteStatement(sql string) {
+	if strings.Contains(sql, "key_ring") || strings.Contains(sql, "min(created_at)") {
+		return // every server looks after its keys, and counts the mails that wait, by itself
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.statements = append(g.statements, sql)
+}
+
+// takeStatements gives those that were sent since it was last called.
+func (g *gateway) takeStatements() []string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	taken := g.statements
+	g.statements = nil
+	return taken
+}
+
+func (g *gateway) exec(sql string, args ...any) {
+	g.t.Helper()
+	mode := []any{}
+	if len(args) == 0 {
+		mode = []any{pgx.QueryExecModeSimpleProtocol} // several statements
+	}
+	if _, err := g.db.Exec(context.Background(), sql, append(mode, args...)...); err != nil {
+		g.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func (g *gateway) row(sql string, args []any, into ...any) {
+	g.t.Helper()
+	if err := g.db.QueryRow(context.Background(), sql, args...).Scan(into...); err != nil {
+		g.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// get asks the port for operators, and gives the status, and the body of /metrics.
+func (g *gateway) get(path string) string {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, g.ops+path, http.NoBody)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	response, err := g.client.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	if path == "/metrics" {
+		return string(text)
+	}
+	return response.Status
+}
+
+// request is one to a route, by its parameters.
+type request struct {
+	method, path string
+	from         string // the client's address
+	bearer       string
+	parameters   map[string]string
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (g *gateway) send(q request) reply {
+	content := []byte("{}")
+	if q.parameters != nil {
+		content, _ = json.Marshal(q.parameters) // of texts, which always works
+	}
+	r, err := http.NewRequestWithContext(context.Background(), q.method, g.base+q.path, bytes.NewReader(content))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Forwarded-For", q.from)
+	if q.bearer != "" {
+		r.Header.Set("Authorization", "Bearer "+q.bearer)
+	}
+	response, err := g.client.Do(r)
+	if err != nil {
+		g.t.Fatalf("%s %s: %v", q.method, q.path, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return reply{response.StatusCode, response.Header, text}
+}
+
+// text gives a member of a JSON body; empty where it is not there.
+func (r reply) text(member string) string {
+	var members map[string]any
+	if json.Unmarshal(r.body, &members) != nil || members[member] == nil {
+		return ""
+	}
+	return fmt.Sprint(members[member])
+}
+
+func (r reply) ok() bool { return r.status/100 == 2 }

@@ -1,0 +1,194 @@
+package search
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-message/mail"
+	"github.com/emersion/go-smtp"
+	"golang.org/x/net/idna"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	sending "github.com/auth-gateway/auth-gateway/authserver/mail"
+)
+
+// postOffice empties the outbox when it is told to, with the parts of the server
+// that do it: the domain takes the mail and makes its code, the templates put it
+// into words, and SMTP hands it to a server, which reads what came over the wire.
+type postOffice struct {
+	t         testing.TB
+	accounts  *identity.Service
+	templates *sending.Templates
+	line      sending.Line
+
+	mu  sync.Mutex
+	got []letter
+}
+
+// letter is a mail as its reader has it.
+type letter struct{ to, subject, text string }
+
+func openPostOffice(t testing.TB, g *gateway) *postOffice {
+	t.Helper()
+	p := &postOffice{t: t}
+	if g.exposure != "public" {
+		return p
+	}
+	c := g.settings
+	p.accounts = identity.New(identity.Policy{
+		Exposure: identity.ExposurePublic, VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
+		KeepAudit: true, SendsMail: true, LimitMails: identity.Rate(c.LimitMails),
+	}, identity.Dependencies{Store: g.store, Now: g.clock.Now})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &delivery{office: p}, nil }))
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	host, port, _ := net.SplitHostPort(listener.Addr().String())
+	number, _ := strconv.Atoi(port)
+	carrier, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"), From: c.MailFrom, Hello: "auth.test",
+		Password: func() string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.templates, err = sending.LoadTemplates(sending.TemplateOptions{Service: "auth.test"}); err != nil {
+		t.Fatal(err)
+	}
+	p.line = carrier.Open()
+	t.Cleanup(p.line.Close)
+	return p
+}
+
+// deliver sends all that waits, and gives what was received, in its order.
+func (p *postOffice) deliver() []letter {
+	for p.accounts != nil && p.sendOne() {
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	got := p.got
+	p.got = nil
+	return got
+}
+
+func (p *postOffice) sendOne() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	m, found, err := p.accounts.TakeMail(ctx, time.Minute)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if !found {
+		return false
+	}
+	content, err := p.templates.Render(m)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var refused *sending.MailError
+	switch err := p.line.Send(ctx, m, content); {
+	case err == nil:
+		err = p.accounts.SentMail(ctx, m.Ref)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	case errors.As(err, &refused) && refused.Permanent:
+		if err := p.accounts.GiveUpMail(ctx, m.Ref); err != nil {
+			p.t.Fatal(err)
+		}
+	default:
+		p.t.Fatal(err)
+	}
+	return true
+}
+
+// post is how a backend of exposure internal mails a code: to the address that it
+// was given, as any library of mail writes it.
+func (p *postOffice) post(to, code string) {
+	at := strings.LastIndex(to, "@")
+	domain, err := idna.Lookup.ToASCII(to[at+1:])
+	if err != nil {
+		return // it cannot be sent
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got = append(p.got, letter{to: to[:at+1] + domain, subject: "Your code", text: code + "\n"})
+}
+
+// aCode is a code alone in its line, in groups or in one piece.
+var aCode = regexp.MustCompile(`(?m)^[ \t]*([A-Z2-7]{2,}(?:[ -][A-Z2-7]+)*)[ \t]*\r?$`)
+
+// code gives the code of a mail as it is shown there; empty where it has none.
+func (l letter) code() string {
+	for _, found := range aCode.FindAllStringSubmatch(l.text, -1) {
+		if len(plain(found[1])) == 26 {
+			return found[1]
+		}
+	}
+	return ""
+}
+
+// plain is a code as the server made it.
+func plain(code string) string {
+	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\n", "").Replace(code))
+}
+
+type delivery struct {
+	office *postOffice
+	to     []string
+}
+
+func (*delivery) Mail(string, *smtp.MailOptions) error { return nil }
+func (d *delivery) Reset()                             { d.to = nil }
+func (*delivery) Logout() error                        { return nil }
+
+func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error {
+	d.to = append(d.to, to)
+	return nil
+}
+
+func (d *delivery) Data(r io.Reader) error {
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	message, err := mail.CreateReader(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	subject, _ := message.Header.Subject()
+	part, err := message.NextPart() // the text comes before the HTML (RFC 2046 section 5.1.4)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(part.Body)
+	if err != nil {
+		return err
+	}
+	d.office.mu.Lock()
+	defer d.office.mu.Unlock()
+	for _, to := range d.to {
+		d.office.got = append(d.office.got, letter{to: to, subject: subject, text: string(text)})
+	}
+	return nil
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

@@ -1,0 +1,354 @@
+package search
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Whatever strangers do, in whatever order with what the owner of a mailbox does:
+// no stranger gets into an account that has the owner's address, and the owner gets
+// into one.
+func TestNobodyIsTakenOverOrLockedOut(t *testing.T) {
+	for _, exposure := range []string{"public", "internal"} {
+		t.Run(exposure, func(t *testing.T) {
+			t.Parallel()
+			g := start(t, exposure)
+			explore(t, func(all trace) *finding { return takeover(g, all) })
+			g.checkClock()
+		})
+	}
+}
+
+// takeover is a run of the owner and the strangers.
+func takeover(g *gateway, all trace) *finding {
+	w := newWorld(g, nextNumber())
+	w.forgetful = random(all.seed).IntN(2) == 0
+	for _, seed := range all.steps {
+		if broken := w.step(random(seed)); broken != "" {
+			return &finding{broken, w.log}
+		}
+	}
+	if broken := w.end(); broken != "" {
+		return &finding{broken, w.log}
+	}
+	return nil
+}
+
+// step lets one thing happen, and gives the rule that it breaks.
+func (w *world) step(r *rand.Rand) (broken string) {
+	switch n := r.IntN(100); {
+	case n < 45:
+		w.act(w.strangers, r)
+	case n < 88:
+		w.act(w.owner, r)
+	case n < 94:
+		w.waits4(any1Of(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
+	case n < 96:
+		w.suspend()
+	case n < 98:
+		if broken := w.lift(); broken != "" {
+			return broken
+		}
+	default:
+		if broken := w.burst(r); broken != "" {
+			return broken
+		}
+	}
+	if r.IntN(3) > 0 {
+		w.readMail()
+	}
+	return w.takenOver()
+}
+
+func any1Of[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+
+// waits4 lets time pass; when it is long, the server cleans up.
+func (w *world) waits4(d time.Duration) {
+	w.note("%v pass", d)
+	w.g.passes(d)
+	if d > 24*time.Hour {
+		w.g.cleanUp()
+	}
+}
+
+// ended is what a suspension has ended, for good.
+type ended struct {
+	suspended bool
+	sessions  []string
+	codes     [][]byte
+}
+
+// suspend does what docs/security.md tells operators to do, to the owner's account.
+func (w *world) suspend() {
+	accounts := w.accounts(false)
+	if len(accounts) == 0 || w.ended.suspended {
+		return // what was asked for meanwhile is ended by nothing
+	}
+	w.ended.suspended = true
+	w.note("the operator suspends the owner's account")
+	w.g.exec(`UPDATE users SET suspended_at = now() WHERE canonical_email = ANY ($1) AND suspended_at IS NULL`, w.ownAddresses())
+	for _, a := range accounts {
+		w.ended.sessions = append(w.ended.sessions, a.sessions...)
+		w.ended.codes = append(w.ended.codes, a.codes...)
+	}
+}
+
+func (w *world) lift() (broken string) {
+	if !w.ended.suspended {
+		return ""
+	}
+	w.note("the operator lifts the suspension")
+	w.ended.suspended = false
+	w.g.exec(`UPDATE users SET suspended_at = NULL WHERE canonical_email = ANY ($1)`, w.ownAddresses())
+	for _, a := range w.accounts(false) {
+		for _, session := range a.sessions {
+			if slices.Contains(w.ended.sessions, session) {
+				return "a lifted suspension gives back a session"
+			}
+		}
+		for _, code := range a.codes {
+			if slices.ContainsFunc(w.ended.codes, func(c []byte) bool { return slices.Equal(c, code) }) {
+				return "a lifted suspension gives back a code"
+			}
+		}
+	}
+	return ""
+}
+
+// account is what opens one.
+type account struct {
+	hash     string
+	sessions []string
+	codes    [][]byte
+}
+
+// accounts are those that have an address of the owner's; proved: as theirs.
+func (w *world) accounts(proved bool) (all []account) {
+	rows, err := w.g.db.Query(context.Background(), `
+		SELECT password_hash, ARRAY(SELECT id::text FROM sessions WHERE user_id = u.id), ARRAY(SELECT hash FROM codes WHERE user_id = u.id)
+		FROM users u WHERE canonical_email = ANY ($1) AND (email_verified_at IS NOT NULL OR NOT $2)`, w.ownAddresses(), proved)
+	if err != nil {
+		w.g.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var a account
+		if err := rows.Scan(&a.hash, &a.sessions, &a.codes); err != nil {
+			w.g.t.Fatal(err)
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func (w *world) ownAddresses() (all []string) {
+	for _, address := range w.owner.mailboxes {
+		all = append(all, wire(address))
+	}
+	return all
+}
+
+// takenOver is the first rule: nothing that strangers have opens an account whose
+// verified address is the owner's.
+func (w *world) takenOver() (broken string) {
+	for _, a := range w.accounts(true) {
+		switch {
+		case slices.ContainsFunc(a.sessions, func(id string) bool { return slices.Contains(w.strangers.sessions, id) }):
+			return "strangers have a session of an account that has the owner's verified address"
+		case slices.ContainsFunc(a.codes, w.strangers.knows):
+			return "strangers have a code of an account that has the owner's verified address"
+		case w.strangers.chose(a.hash):
+			return "strangers chose the password of an account that has the owner's verified address"
+		}
+	}
+	return ""
+}
+
+// chose tells whether a hash is of a password that the person chooses.
+func (p *person) chose(hash string) bool {
+	if theirs, known := p.hashedWithTheirs[hash]; known {
+		return theirs
+	}
+	p.hashedWithTheirs[hash] = slices.ContainsFunc(p.passwords, func(password string) bool {
+		return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
+	})
+	return p.hashedWithTheirs[hash]
+}
+
+// end is the second rule: the owner gets in. They try what everybody tries: the
+// passwords that they remember, a new password by mail, a new sign-up, each with
+// the codes of all mails that they have. Three rounds of that must do, twenty
+// minutes apart, in which the strangers go on asking for whatever they asked for.
+func (w *world) end() (broken string) {
+	if broken := w.lift(); broken != "" {
+		return broken
+	}
+	w.note("now the owner wants to get in")
+	if w.forgetful {
+		w.note("and has forgotten every password")
+		w.owner.passwords = []string{"the owner's third", "the owner's fourth"}
+	}
+	for round := range 3 {
+		w.readMail()
+		if w.getIn() {
+			return w.takenOver()
+		}
+		if round == 0 {
+			w.note("and so twice more, twenty minutes apart, while the strangers go on asking")
+			defer func(log []string) { w.log = log }(w.log)
+		}
+		w.waits4(20 * time.Minute)
+		w.askAgain()
+	}
+	return "the owner is locked out"
+}
+
+func (w *world) getIn() bool {
+	return w.signIn() || w.recover() || w.signUp()
+}
+
+func (w *world) signIn() bool {
+	for _, address := range w.owner.asked {
+		for _, password := range w.owner.passwords {
+			q := request{method: "POST", path: "/tokens/signin", from: w.owner.networks[1], parameters: map[string]string{"username": address, "password": password}}
+			a := w.call(w.owner, q)
+			if a.status == 429 {
+				w.waits4(time.Minute + time.Second)
+				a = w.call(w.owner, q)
+			}
+			if a.ok() && w.isIn(a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (w *world) recover() bool {
+	for _, address := range w.owner.asked {
+		w.call(w.owner, request{method: "POST", path: "/users/forgot-password", parameters: map[string]string{"email": address}})
+	}
+	w.readMail()
+	for _, code := range w.newestCodes() {
+		for _, password := range []string{"the owner's third", "the owner's fourth"} { // one of them may be the old one
+			q := request{method: "POST", path: "/users/change-password", parameters: map[string]string{"code": code, "password": password}}
+			a := w.call(w.owner, q)
+			if a.text("reason") == "username_taken" {
+				q.parameters["username"] = w.owner.names[0] + ".2"
+				a = w.call(w.owner, q)
+			}
+			if a.ok() {
+				w.owner.passwords = []string{password}
+				return w.signIn()
+			}
+		}
+	}
+	return false
+}
+
+func (w *world) signUp() bool {
+	for _, address := range w.owner.mailboxes {
+		q := request{method: "POST", path: "/users", parameters: map[string]string{
+			"username": w.owner.names[0], "email": address, "first_name": "Olga", "last_name": "O", "password": w.owner.passwords[0]}}
+		if a := w.call(w.owner, q); a.status == 409 {
+			q.parameters["username"] += ".2"
+			w.call(w.owner, q)
+		}
+		w.readMail()
+		for _, code := range w.newestCodes() {
+			q := request{method: "POST", path: "/users/verify-user", parameters: map[string]string{"code": code, "password": w.owner.passwords[0]}}
+			a := w.call(w.owner, q)
+			if a.text("reason") == "username_taken" {
+				q.parameters["username"] = w.owner.names[0] + ".2"
+				a = w.call(w.owner, q)
+			}
+			if a.ok() {
+				return w.isIn(a)
+			}
+		}
+	}
+	return false
+}
+
+// newestCodes are those of the owner's last mails, the newest first.
+func (w *world) newestCodes() (codes []string) {
+	for _, l := range slices.Backward(w.owner.letters) {
+		if len(codes) < 8 {
+			codes = append(codes, l.code())
+		}
+	}
+	return codes
+}
+
+// isIn tells whether tokens are of an account that the owner made: it has an address
+// of theirs, and a username that they chose.
+func (w *world) isIn(a reply) bool {
+	me := w.call(w.owner, request{method: "GET", path: "/users", bearer: a.text("access_token")})
+	theirs := func(list []string, value string) bool {
+		return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, value) || strings.EqualFold(s+".2", value) })
+	}
+	return me.ok() && theirs(slices.Concat(w.owner.mailboxes, w.ownAddresses()), me.text("email")) && theirs(w.owner.names, me.text("username"))
+}
+
+// askAgain has strangers ask for everything that has to do with the owner's
+// addresses.
+func (w *world) askAgain() {
+	for _, path := range []string{"/users/verification-code", "/users/forgot-password"} {
+		for _, address := range w.owner.mailboxes {
+			w.call(w.strangers, request{method: "POST", path: path, parameters: map[string]string{"email": address}})
+		}
+	}
+}
+
+// burst is forty wrong guesses at the owner's password, and a right one, all at
+// once, from as many networks. When most of the wrong ones have been answered
+// before the right one, which the throttle would never have let through had they
+// come one by one, the right one must not be answered otherwise.
+func (w *world) burst(r *rand.Rand) (broken string) {
+	const guesses, enough = 40, 30
+	login, right := any1(r, w.owner.logins), w.owner.passwords[0]
+	w.note("strangers send %d wrong guesses and the right one for %s at once", guesses, login[:4])
+	var wrong atomic.Int64
+	var all sync.WaitGroup
+	for i := range guesses + 1 {
+		all.Go(func() {
+			q := request{method: "POST", path: "/tokens/signin", from: fmt.Sprintf("2001:db8:%x:%x::1", w.number, len(w.log)*64+i),
+				parameters: map[string]string{"username": login, "password": "a wrong guess"}}
+			if i == guesses {
+				q.parameters["password"] = right
+			}
+			a := w.g.send(q)
+			switch before := wrong.Load(); {
+			case i < guesses && a.status == 401:
+				wrong.Add(1)
+			case i == guesses && a.status == 403 && before >= enough:
+				w.told.Store(true)
+			case i == guesses && a.ok():
+				w.told.Store(before >= enough)
+				w.g.send(request{method: "DELETE", path: "/tokens", from: q.from, parameters: map[string]string{"refresh_token": a.text("refresh_token")}})
+			}
+		})
+	}
+	all.Wait()
+	if w.told.Load() {
+		return "a burst of guesses goes round the throttle"
+	}
+	return ""
+}
+
+// cleanUp removes what has expired, as the server does every minute.
+func (g *gateway) cleanUp() {
+	_, err := g.store.DeleteExpired(context.Background(), g.clock.Now(), g.settings.UnverifiedAccountExpiry, g.settings.AuditRetention, 500)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+}

@@ -1,0 +1,185 @@
+package search
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// What strangers see does not depend on who has an account: the same sequence of
+// requests in two worlds, one where the owner has one and one where they have none,
+// gets the same statuses, header fields and bytes, and costs the same statements
+// and hashes.
+func TestNothingThatStrangersDoTellsWhoHasAnAccount(t *testing.T) {
+	t.Parallel()
+	with, without := start(t, "public"), start(t, "public")
+	explore(t, func(all trace) *finding { return telling(with, without, all) })
+	with.checkClock()
+}
+
+// telling is a run of two worlds.
+func telling(with, without *gateway, all trace) *finding {
+	number := nextNumber()
+	here, there := newWorld(with, number), newWorld(without, number)
+	r := random(all.seed)
+	mailbox := r.IntN(2) == 0
+	here.note("strangers have a mailbox of their own: %v", mailbox)
+	here.populate(r.IntN(6))
+	for _, g := range []*gateway{with, without} {
+		g.setClock(epoch.Add(time.Minute)) // it took the owner some time
+	}
+	seenHere, seenThere := here.observe(mailbox), there.observe(mailbox)
+	hashes := with.hashes() - without.hashes()
+	for _, seed := range all.steps {
+		for _, w := range []*world{here, there} {
+			w.strangersStep(random(seed))
+		}
+		if different := compare(*seenHere, *seenThere); different != "" {
+			return &finding{different, slices.Concat(here.log, []string{"and without the owner's account:"}, there.log)}
+		}
+	}
+	if with.hashes()-without.hashes() != hashes {
+		return &finding{"other numbers of passwords are hashed", here.log}
+	}
+	return nil
+}
+
+// populate gives the owner an account, in one of several states.
+func (w *world) populate(state int) {
+	first := len(w.log)
+	r := random(1)
+	if state == 0 {
+		w.use(w.owner, routeOf("POST", "/users"), r)
+		w.log = append(w.log[:first], "the owner has a sign-up that waits")
+		return
+	}
+	w.settle(w.owner, r)
+	if len(w.owner.access) == 0 {
+		w.g.t.Fatalf("the owner has no account:\n%s", strings.Join(w.log, "\n"))
+	}
+	about := "a session"
+	switch state {
+	case 1:
+		about = "an account that is suspended"
+		w.suspend()
+	case 2:
+		about = "no session"
+		w.call(w.owner, request{method: "DELETE", path: "/tokens", parameters: map[string]string{"refresh_token": w.owner.refresh[0]}})
+	case 3:
+		about = "a change of address that waits"
+		w.call(w.owner, request{method: "POST", path: "/users/change-email-request", bearer: w.owner.access[0]})
+		w.readMail()
+		w.call(w.owner, request{method: "POST", path: "/users/change-email", bearer: w.owner.access[0],
+			parameters: map[string]string{"code": w.newestCodes()[0], "email": w.owner.mailboxes[1]}})
+	case 4:
+		about = "a password of another cost"
+		hash, err := bcrypt.GenerateFromPassword([]byte(w.owner.passwords[0]), 5)
+		if err != nil {
+			w.g.t.Fatal(err)
+		}
+		w.g.exec(`UPDATE users SET password_hash = $1 WHERE canonical_email = ANY ($2)`, string(hash), w.ownAddresses())
+	}
+	w.log = append(w.log[:first], "the owner has "+about)
+}
+
+// observe has the world write down what strangers see, and what it costs. Those
+// who have a mailbox may learn from its mails that a username is taken, as everybody
+// who is signed in may; they name none of the owner's.
+func (w *world) observe(mailbox bool) *[]string {
+	var seen []string
+	w.strangers.blind = !mailbox
+	if mailbox {
+		w.strangers.names, w.strangers.logins = w.strangers.names[:2], slices.Concat(w.strangers.logins[:2], w.strangers.logins[3:])
+		w.strangers.reads = func(l letter) { seen = append(seen, "mail\n"+anonymous(l.to+"\n"+l.subject+"\n"+l.text)) }
+	}
+	w.watch = func(q request, a reply) {
+		header := a.header.Clone()
+		for _, field := range []string{"Date", "X-Request-Id"} {
+			header.Del(field)
+		}
+		text := fmt.Sprintf("%s %s\n%d\n", q.method, q.path, a.status)
+		for _, field := range slices.Sorted(maps.Keys(header)) {
+			text += fmt.Sprintln(field, header[field])
+		}
+		text += inAnyOrder(q, string(a.body)) + "\n" + strings.Join(w.g.takeStatements(), "\n;\n")
+		seen = append(seen, anonymous(text))
+	}
+	w.g.takeStatements()
+	return &seen
+}
+
+var (
+	aUUID     = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	aRawCode  = regexp.MustCompile(`\b[A-Z2-7]{26}\b`)
+	aNumber   = regexp.MustCompile(`\.\d{5}\b`)
+	shownCode = regexp.MustCompile(`(?m)^[ \t]*[A-Z2-7]{2,}([ -][A-Z2-7]+)+[ \t]*\r?$`)
+)
+
+// anonymous is a text without what chance has chosen.
+func anonymous(text string) string {
+	for name, pattern := range map[string]*regexp.Regexp{"UUID": aUUID, "CODE": aRawCode, "CODES": shownCode, "TOKEN": aToken, "": aNumber} {
+		text = pattern.ReplaceAllString(text, name)
+	}
+	return text
+}
+
+// inAnyOrder is a body in which chance does not choose the order either: that of
+// sessions that were opened in the same second.
+func inAnyOrder(q request, body string) string {
+	if q.path == "/users/sessions" {
+		sessions := strings.Split(anonymous(strings.TrimSuffix(strings.TrimPrefix(body, `{"sessions":[{`), "}]}")), "},{")
+		slices.Sort(sessions)
+		return strings.Join(sessions, "},{")
+	}
+	return body
+}
+
+// compare gives what is different, as a rule that was broken.
+func compare(here, there []string) string {
+	for i := range max(len(here), len(there)) {
+		switch {
+		case i >= len(here) || i >= len(there):
+			return "another number of replies or mails"
+		case here[i] != there[i]:
+			a, b := strings.Split(here[i], "\n"), strings.Split(there[i], "\n")
+			for j := range min(len(a), len(b)) {
+				if a[j] != b[j] {
+					return fmt.Sprintf("%s: %.120q with the owner's account, %.120q without", a[0], a[j], b[j])
+				}
+			}
+			return a[0] + ": one has more lines"
+		}
+	}
+	return ""
+}
+
+// strangersStep is a step of strangers alone.
+func (w *world) strangersStep(r *rand.Rand) {
+	if n := r.IntN(100); n < 90 {
+		w.act(w.strangers, r)
+	} else {
+		w.waits4(any1Of(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
+	}
+	if r.IntN(3) > 0 {
+		w.readMail()
+	}
+}
+
+var doneHashes = regexp.MustCompile(`hashing_jobs_total\{outcome="done"\} (\d+)`)
+
+// hashes counts the passwords that the server has hashed.
+func (g *gateway) hashes() (n int) {
+	found := doneHashes.FindStringSubmatch(g.get("/metrics"))
+	if found == nil {
+		g.t.Fatal("the metrics do not say how many passwords were hashed")
+	}
+	_, _ = fmt.Sscan(found[1], &n)
+	return n
+}
