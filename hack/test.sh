@@ -40,9 +40,10 @@ hack/fuzz.sh
 # build it, once, which takes minutes.
 needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public|walk)$')
-# Alone: one compares times, one drives a browser, one waits for whole programs.
-go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk
+go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public|search|walk)$')
+# Alone: one compares times, one drives a browser, one waits for whole programs, one
+# searches for as long as it is given.
+go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk ./test/search
 (cd hack/kubernetes/image && go test ./...)
 (cd test/compose && go test ./...)
 go run ./hack/localkubernetes/assets >/dev/null
