@@ -181,7 +181,7 @@ func (w *world) move(p *person, r *rand.Rand) {
 
 // guess is a dozen wrong passwords in a row.
 func (w *world) guess(p *person, r *rand.Rand) {
-	login := any1(r, p.logins)
+	login := oneOf(r, p.logins...)
 	for range 12 {
 		w.call(p, request{method: "POST", path: "/tokens/signin", parameters: map[string]string{"username": login, "password": "a wrong guess"}})
 	}
@@ -220,9 +220,9 @@ func (w *world) answer(p *person, q request, a reply, r *rand.Rand) {
 	for range 2 {
 		switch a.text("reason") {
 		case "password_required":
-			q.parameters["password"] = any1(r, p.passwords)
+			q.parameters["password"] = oneOf(r, p.passwords...)
 		case "username_taken":
-			q.parameters["username"] = any1(r, p.names)
+			q.parameters["username"] = oneOf(r, p.names...)
 		default:
 			return
 		}
@@ -235,15 +235,15 @@ func (w *world) answer(p *person, q request, a reply, r *rand.Rand) {
 func (w *world) choose(p *person, rt route, parameter string, r *rand.Rand) string {
 	switch parameter {
 	case "username":
-		return any1(r, p.names)
+		return oneOf(r, p.names...)
 	case "login":
-		return any1(r, p.logins)
+		return oneOf(r, p.logins...)
 	case "email":
-		return any1(r, p.targets)
+		return oneOf(r, p.targets...)
 	case "first_name", "last_name":
-		return any1(r, []string{"Olga", "Mallory", "\u202eevil"})
+		return oneOf(r, "Olga", "Mallory", "\u202eevil")
 	case "password":
-		return any1(r, p.passwords)
+		return oneOf(r, p.passwords...)
 	case "scope":
 		return "profile email"
 	case "grant_type":
@@ -383,8 +383,6 @@ func (p *person) knows(hash []byte) bool {
 	})
 }
 
-func any1(r *rand.Rand, of []string) string { return of[r.IntN(len(of))] }
-
 // latest gives mostly the newest; any other, and something else, seldom.
 func latest(r *rand.Rand, of []string, otherwise string) string {
 	switch n := r.IntN(10); {
@@ -393,7 +391,7 @@ func latest(r *rand.Rand, of []string, otherwise string) string {
 	case n == 0:
 		return otherwise
 	case n < 4:
-		return any1(r, of)
+		return oneOf(r, of...)
 	default:
 		return of[len(of)-1]
 	}

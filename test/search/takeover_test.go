@@ -51,7 +51,7 @@ func (w *world) step(r *rand.Rand) (broken string) {
 	case n < 88:
 		w.act(w.owner, r)
 	case n < 94:
-		w.waits4(any1Of(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
+		w.wait(oneOf(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
 	case n < 96:
 		w.suspend()
 	case n < 98:
@@ -69,10 +69,10 @@ func (w *world) step(r *rand.Rand) (broken string) {
 	return w.takenOver()
 }
 
-func any1Of[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
+func oneOf[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 
-// waits4 lets time pass; when it is long, the server cleans up.
-func (w *world) waits4(d time.Duration) {
+// wait lets time pass; when it is long, the server cleans up.
+func (w *world) wait(d time.Duration) {
 	w.note("%v pass", d)
 	w.g.passes(d)
 	if d > 24*time.Hour {
@@ -206,7 +206,7 @@ func (w *world) end() (broken string) {
 			w.note("and so twice more, twenty minutes apart, while the strangers go on asking")
 			defer func(log []string) { w.log = log }(w.log)
 		}
-		w.waits4(20 * time.Minute)
+		w.wait(20 * time.Minute)
 		w.askAgain()
 	}
 	return "the owner is locked out"
@@ -222,7 +222,7 @@ func (w *world) signIn() bool {
 			q := request{method: "POST", path: "/tokens/signin", from: w.owner.networks[1], parameters: map[string]string{"username": address, "password": password}}
 			a := w.call(w.owner, q)
 			if a.status == 429 {
-				w.waits4(time.Minute + time.Second)
+				w.wait(time.Minute + time.Second)
 				a = w.call(w.owner, q)
 			}
 			if a.ok() && w.isIn(a) {
@@ -315,7 +315,7 @@ func (w *world) askAgain() {
 // come one by one, the right one must not be answered otherwise.
 func (w *world) burst(r *rand.Rand) (broken string) {
 	const guesses, enough = 40, 30
-	login, right := any1(r, w.owner.logins), w.owner.passwords[0]
+	login, right := oneOf(r, w.owner.logins...), w.owner.passwords[0]
 	w.note("strangers send %d wrong guesses and the right one for %s at once", guesses, login[:4])
 	var wrong atomic.Int64
 	var all sync.WaitGroup

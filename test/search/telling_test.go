@@ -165,7 +165,7 @@ func (w *world) strangersStep(r *rand.Rand) {
 	if n := r.IntN(100); n < 90 {
 		w.act(w.strangers, r)
 	} else {
-		w.waits4(any1Of(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
+		w.wait(oneOf(r, time.Second, time.Minute, 16*time.Minute, 20*time.Minute, time.Hour, 25*time.Hour, 8*24*time.Hour))
 	}
 	if r.IntN(3) > 0 {
 		w.readMail()

@@ -81,11 +81,11 @@ func explore(t *testing.T, run func(trace) *finding) {
 			break
 		}
 		steps, f = shrink(steps, f, run)
-		if kind := f.rule + signature(f.log); *searchAll && seen[kind] {
+		kind := f.rule + signature(f.log)
+		if *searchAll && seen[kind] {
 			continue
-		} else {
-			seen[kind] = true
 		}
+		seen[kind] = true
 		t.Errorf("%s, after %v; go test ./test/search -run '%s' -search.seed %d\n%s",
 			f.rule, time.Since(began).Round(time.Second), t.Name(), steps.seed, strings.Join(f.log, "\n"))
 		if !*searchAll {
