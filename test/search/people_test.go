@@ -119,7 +119,7 @@ func wire(address string) string {
 // act has a person do one thing.
 func (w *world) act(p *person, r *rand.Rand) {
 	switch n := r.IntN(100); {
-	case n < 8:
+	case n < 8 || n < 35 && !p.careful && len(p.access) == 0: // most of what strangers can do needs an account
 		w.settle(p, r)
 	case n < 12:
 		w.move(p, r)

@@ -112,7 +112,7 @@ func look(t *testing.T, seed *uint64, within time.Duration, run func(trace) *fin
 				return steps, f
 			}
 		}
-		t.Logf("seed %d: %q is not found a second time", steps.seed, f.rule)
+		t.Logf("seed %d: %q is not found a second time\n%s", steps.seed, f.rule, strings.Join(f.log, "\n"))
 	}
 	return trace{}, nil
 }
