@@ -50,9 +50,11 @@ type world struct {
 	watch            func(request, reply) // called with every reply to the strangers
 }
 
-// newWorld makes up people whom no other run knows.
+// newWorld makes up people whom no other run knows, and who get no mail of another.
 func newWorld(g *gateway, number int) *world {
 	g.setClock(epoch)
+	g.exec(`DELETE FROM mails`)
+	g.mail.deliver()
 	name := func(s string) string { return fmt.Sprintf("%s.%05d", s, number) }
 	network := func(i int) string { return fmt.Sprintf("10.%d.%d.%d", number>>8&255, number&255, i) }
 	home, second := name("olga")+"@kissbox.example", name("olga")+"@kißbox.example"
