@@ -37,7 +37,8 @@
 //	go test ./test/search -search.time 1h -search.all
 //
 // The second searches longer, and goes on after each finding. Every run has names of
-// its own, so a finding does not depend on the runs before it.
+// its own, and begins without mails that wait, so a finding does not depend on the
+// runs before it.
 //
 // # That they find what they look for
 //

@@ -22,7 +22,7 @@ var plants = []struct {
 			RETURN NEW;
 		END $$;
 		CREATE TRIGGER planted BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION first_password()`, false, "strangers chose the password"},
-	{"a sign-up that waits holds its address", `CREATE UNIQUE INDEX planted ON signups (canonical_email)`, false, "locked out"},
+	{"a sign-up that waits holds what is before the @", `CREATE UNIQUE INDEX planted ON signups (split_part(canonical_email, '@', 1))`, false, "locked out"},
 	{"a new address counts before it is proved", `
 		CREATE FUNCTION unproved() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 			IF NEW.canonical_unproved_email IS NOT NULL THEN
