@@ -204,7 +204,7 @@ func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
 	if got := statuses(replies); got[http.StatusAccepted] != 20 {
 		t.Errorf("got %v", got)
 	}
-	list := c.nodes[0].mails() // those that were asked for at the same time are one
+	list := c.nodes[0].mails()
 	for range 20 {
 		want(t, http.StatusAccepted, c.any(len(list)).post("/users/forgot-password", body{"email": u.email}))
 		list = append(list, c.any(len(list)).mails()...)

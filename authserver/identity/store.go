@@ -182,8 +182,7 @@ type sessionStore interface {
 // mailStore is the outbox. What is in it refers to accounts and sessions, and
 // outlives them.
 type mailStore interface {
-	// QueueMail puts a mail into the outbox, in one statement, unless the same mail is
-	// there that no sender has taken yet: that one will do. It looks nobody up.
+	// QueueMail puts a mail into the outbox, in one statement. It looks nobody up.
 	QueueMail(ctx context.Context, m NewMail) error
 
 	// QueueEmailChange does the same for the user of a live session. If m.To is

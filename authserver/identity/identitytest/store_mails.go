@@ -53,17 +53,6 @@ func (s *Store) notice(ctx context.Context, u *user) {
 	}
 }
 
-// queueOnce queues a mail unless the same one is there that no sender has taken.
-func (s *Store) queueOnce(m *mail) {
-	for _, other := range s.mails {
-		if other.Ref.Taken == 0 && other.Purpose == m.Purpose && other.To == m.To && other.target == m.target &&
-			other.signUpID == m.signUpID && other.userID == m.userID && other.sessionID == m.sessionID {
-			return
-		}
-	}
-	s.queue(m)
-}
-
 // QueueMail implements identity.Store.
 func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 	defer s.leave()
@@ -72,7 +61,7 @@ func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 	}
 	asked := &mail{}
 	asked.Purpose, asked.To, asked.Language = m.Purpose, m.To, m.Language
-	s.queueOnce(asked)
+	s.queue(asked)
 	return nil
 }
 
@@ -88,7 +77,7 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 	}
 	asked := &mail{target: m.To, userID: ref.UserID, sessionID: ref.ID}
 	asked.Purpose, asked.To, asked.Language = m.Purpose, cmp.Or(m.To, u.canonicalEmail), m.Language
-	s.queueOnce(asked)
+	s.queue(asked)
 	return nil
 }
 

@@ -396,35 +396,6 @@ var mailSentences = []sentence{
 		m, _ := s.next()
 		s.says(m, mailTo("something", u.Email, "ada", "de", ""))
 	}},
-	{"a mail that waits untaken is not asked for twice", func(s *suite) {
-		u := s.create("ada")
-		ref, other := s.open(u), s.open(u)
-		queued := func(want int) {
-			s.Helper()
-			got, _, err := s.CountMails(s.Context())
-			s.ok(err)
-			equal(s, got, want)
-		}
-		ask := func() {
-			s.Helper()
-			for range 2 {
-				s.queue(identity.MailRecovery, u.Email)
-				s.queue(identity.MailVerification, u.Email)
-				s.queue(identity.MailRecovery, "other@example.com")
-				for _, r := range []identity.SessionRef{ref, other} {
-					for _, to := range []string{"", newAddress} {
-						s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
-					}
-				}
-			}
-		}
-		ask()
-		queued(7)
-		m, _ := s.next() // it is on its way, and may be lost
-		equal(s, m.Purpose, identity.MailRecovery)
-		ask()
-		queued(8)
-	}},
 	{"a recipient is sent no more mails of a kind than the limit lets them, whoever asks, but all notices", func(s *suite) {
 		s.limit = limit
 		u := s.create("ada")

@@ -70,8 +70,6 @@ ALTER TABLE mails
     ADD COLUMN signup_id uuid,
     ADD COLUMN counted   text NOT NULL DEFAULT '' COLLATE "C";
 
-CREATE INDEX mails_canonical_recipient_idx ON mails (canonical_recipient);
-
 -- Accounts that were never verified are sign-ups that wait.
 INSERT INTO signups (id, username, canonical_username, email, canonical_email,
     first_name, last_name, scope, password_hash, language, created_at)
