@@ -142,6 +142,10 @@ func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
 	if !sleep(ctx, max(d.lines.wait(), d.database.wait())) || ctx.Err() != nil {
 		return false
 	}
+	failures := d.lines.failures()
+	if d.lines.wait() > 0 {
+		return true
+	}
 	// Before a mail is taken, and a code made that replaces the former one, it must
 	// look as if the mail could be handed over.
 	looking, certain := d.lines.bad(), false
@@ -158,6 +162,14 @@ func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
 		return true
 	}
 	d.databaseWorks()
+	if d.lines.failures() != failures {
+		// Another worker has failed meanwhile. The mail may be the very one that it
+		// has returned.
+		if found {
+			d.returnMail(flight, d.logOf(m), m)
+		}
+		return true
+	}
 	if !found {
 		if certain {
 			d.carrierWorks()
@@ -202,7 +214,7 @@ func (d *Deliverer) take(ctx context.Context) (m identity.Message, found bool, e
 
 // deliver sends a mail, and writes down what became of it.
 func (d *Deliverer) deliver(ctx context.Context, line Line, m identity.Message) {
-	log := d.log.With("mail", m.Ref.ID, "purpose", string(m.Purpose), "attempt", m.Ref.Attempt, "age", m.Age.Round(time.Second).String())
+	log := d.logOf(m)
 	if m.Age >= d.giveUpAfter {
 		d.giveUp(ctx, log, m, "it is too old", Reply{})
 		return
@@ -222,7 +234,7 @@ func (d *Deliverer) deliver(ctx context.Context, line Line, m identity.Message) 
 	case errors.As(err, &ofCarrier):
 		d.failed(m, FailedCarrier)
 		d.carrierFailed(err)
-		d.record(ctx, log, "not sent", func(ctx context.Context) error { return d.outbox.ReturnMail(ctx, m.Ref) })
+		d.returnMail(ctx, log, m)
 	case errors.As(err, &ofMail) && ofMail.Permanent:
 		d.failed(m, FailedRefused)
 		d.carrierWorks()
@@ -299,6 +311,16 @@ func (d *Deliverer) renew(ctx context.Context, ref identity.MailRef) (err error)
 	defer cancel()
 	defer recovered(&err)
 	return d.outbox.PostponeMail(ctx, ref, lease)
+}
+
+// logOf returns the logger for what happens to a mail.
+func (d *Deliverer) logOf(m identity.Message) *slog.Logger {
+	return d.log.With("mail", m.Ref.ID, "purpose", string(m.Purpose), "attempt", m.Ref.Attempt, "age", m.Age.Round(time.Second).String())
+}
+
+// returnMail makes a mail due at once that the transport did not take.
+func (d *Deliverer) returnMail(ctx context.Context, log *slog.Logger, m identity.Message) {
+	d.record(ctx, log, "not sent", func(ctx context.Context) error { return d.outbox.ReturnMail(ctx, m.Ref) })
 }
 
 func (d *Deliverer) postpone(ctx context.Context, log *slog.Logger, m identity.Message, err error) {
@@ -383,6 +405,7 @@ type trouble struct {
 	mu       sync.Mutex
 	unproven bool   // nobody has looked yet
 	fell     int    // how many times in a row
+	failed   int    // how many times in all
 	kind     string // of the last failure
 	since    time.Time
 	until    time.Time // of the pause
@@ -393,6 +416,13 @@ func (t *trouble) bad() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.unproven || t.fell > 0
+}
+
+// failures returns how many times it has failed in all.
+func (t *trouble) failures() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
 }
 
 // wait is what is left of the pause.
@@ -406,6 +436,7 @@ func (t *trouble) wait() time.Duration {
 func (t *trouble) fails(kind string, atLeast time.Duration) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.failed++
 	now := time.Now()
 	news = t.fell == 0 || t.kind != kind
 	if t.fell == 0 {

@@ -28,6 +28,7 @@ type box struct {
 	taken  int
 	asked  int
 	givens []int64
+	onTake func() // called once, by the next take
 }
 
 type row struct {
@@ -109,6 +110,10 @@ func (b *box) attempts(id int64) int {
 func (b *box) TakeMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if f := b.onTake; f != nil {
+		b.onTake = nil
+		f()
+	}
 	b.asked++
 	if b.away != nil {
 		return identity.Message{}, false, b.away
@@ -418,6 +423,28 @@ func TestACarrierIsNotAskedBeforeItSaid(t *testing.T) {
 			t.Errorf("it was asked %d times", c.tries())
 		}
 		c.onSend(nil)
+		time.Sleep(2 * time.Minute)
+		if b.left() != 0 {
+			t.Error("it was not asked again")
+		}
+	})
+}
+
+func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
+		synctest.Wait()
+		b.mu.Lock()
+		b.onTake = func() {
+			d.carrierFailed(&CarrierError{Carrier: "hook", Step: "posting the mail", Reply: Reply{Code: 429}, RetryAfter: 5 * time.Minute})
+		}
+		b.mu.Unlock()
+		b.fill(1)
+		time.Sleep(4 * time.Minute)
+		if n := c.tries(); n != 0 {
+			t.Errorf("it was asked %d times", n)
+		} else if n := b.attempts(1); n != 0 {
+			t.Errorf("the mail is charged with %d attempts", n)
+		}
 		time.Sleep(2 * time.Minute)
 		if b.left() != 0 {
 			t.Error("it was not asked again")
