@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,17 +23,17 @@ func (r *rig) signUp(t *testing.T, name string) *tab {
 	p.see("Sign in")
 	p.click("#sign-in button[data-show=sign-up]")
 	p.fill("sign-up", "username", name, "email", name+"@example.com", "first_name", "Ada", "last_name", "Lovelace", "password", password)
-	p.see("Look into your mailbox")
+	p.see("Check your inbox")
 	p.behaved("")
 
 	link, code := r.mailedLink(t, name+"@example.com", "verify")
 	mailed := r.open(t, link)
-	mailed.see("Verify your address")
+	mailed.see("Confirm your email address")
 	if at := mailed.evaluate("location.href"); at != r.app+"/" {
 		t.Errorf("the address bar shows %s", at)
 	}
 	mailed.click("form[name=verify] button")
-	mailed.see("Your address is verified, and you are signed in.")
+	mailed.see("Your email address is confirmed. You are signed in.")
 	mailed.see(name + "@example.com")
 	mailed.see("Ada Lovelace")
 	mailed.behaved(code)
@@ -58,7 +59,7 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	}
 	p.signIn("ada", "not her password")
 	p.see("is wrong")
-	p.signIn("ada@example.com", password)
+	p.signIn(" ada@example.com ", password) // as it is pasted
 	p.see("Your account")
 	p.do(chromedp.Reload())
 	p.see("Your account")
@@ -67,7 +68,7 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	p.see("You are signed out.")
 	p.click("#sign-in button[data-show=forgot]")
 	p.fill("forgot", "email", "ada@example.com")
-	p.see("we have sent it a mail")
+	p.see("we have sent an email")
 	link, code := r.mailedLink(t, "ada@example.com", "reset")
 	p.do(chromedp.Navigate(link)) // in the same tab, where only the fragment changes
 	p.see("Choose a new password")
@@ -83,14 +84,19 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	again := r.open(t, link)
 	again.fill("reset", "password", "another one still")
 	again.see("code:")
+	// A code that does not work is no dead end.
+	again.click("#reset button[data-show=forgot]")
+	again.fill("forgot", "email", "ada@example.com")
+	again.see("we have sent an email")
 	again.behaved(code)
 }
 
 func TestAPersonMovesToAnotherAddress(t *testing.T) {
 	r := start(t)
 	p := r.signUp(t, "grace")
+	p.open("request-email")
 	p.fill("request-email", "email", "hopper@example.com")
-	p.see("We have sent a mail to hopper@example.com")
+	p.see("We have sent an email to hopper@example.com")
 	link, code := r.mailedLink(t, "hopper@example.com", "email")
 	// The mail program opens a tab of its own, which is not signed in.
 	mailed := r.open(t, link)
@@ -98,7 +104,7 @@ func TestAPersonMovesToAnotherAddress(t *testing.T) {
 	mailed.signIn("grace", password)
 	mailed.see("Confirm your new address")
 	mailed.fill("email", "email", "hopper@example.com")
-	mailed.see("Your address is changed.")
+	mailed.see("Your email address is changed.")
 	if address := mailed.evaluate(`document.getElementById("profile-email").textContent`); address != "hopper@example.com" {
 		t.Errorf("the profile shows %s", address)
 	}
@@ -133,7 +139,7 @@ func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
 		return p.evaluate(`document.querySelectorAll("#sessions li").length`) == "2"
 	})
 	p.click("#sessions button")
-	p.see("That session has ended.")
+	p.see("is signed out.")
 	other.click("#reload")
 	other.see("Your session has ended. Sign in again.")
 	p.click("#reload")
@@ -141,6 +147,96 @@ func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
 	p.behaved("")
 	other.behaved("")
 	copied.behaved("")
+}
+
+// open opens the part of the page that holds a form.
+func (p *tab) open(form string) {
+	p.t.Helper()
+	p.click(fmt.Sprintf("details:has(form[name=%s]) summary", form))
+}
+
+func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
+	r := start(t)
+	p := r.signUp(t, "katherine")
+	if said := p.evaluate(`document.getElementById("sessions").innerText`); !strings.Contains(said, "Chrome on ") || !strings.Contains(said, "This device") || strings.Contains(said, "Mozilla") {
+		t.Errorf("the list of devices is %s", said)
+	}
+	p.open("profile")
+	p.fill("profile", "last_name", "Johnson")
+	p.see("Your profile is saved.")
+	p.see("Ada Johnson")
+	p.open("password")
+	p.fill("password", "old_password", "not her password", "password", newPassword)
+	p.see("old_password:")
+	p.fill("password", "old_password", password, "password", newPassword)
+	p.see("Your password is changed. Your other devices are signed out.")
+	// An API of one's own gets a token that is valid; the gateway itself is one.
+	own := `import("./gateway.js").then(async ({ Gateway }) => {
+		const gateway = new Gateway("` + r.gateway + `");
+		await gateway.signIn("katherine ", "` + newPassword + `");
+		const reply = await gateway.fetch("` + r.gateway + `/users", { headers: { Accept: "application/json" } });
+		return [(await reply.json()).last_name, (await gateway.accessToken()).split(".").length].join(" ");
+	})`
+	q := r.open(t, r.app)
+	q.see("Sign in")
+	if got := q.evaluate(own); got != "Johnson 3" {
+		t.Errorf("a call to an API of one's own: %s", got)
+	}
+	p.open("delete")
+	p.fill("delete", "username", "somebody")
+	p.see("Nothing was deleted.")
+	p.fill("delete", "username", "katherine")
+	p.see("Your account is deleted.")
+	p.signIn("katherine", newPassword)
+	p.see("is wrong")
+	p.behaved("")
+	q.behaved("")
+}
+
+// TestThePageAsksForWhatACodeAloneDoesNotSay answers in the gateway's place: what
+// leads to these answers takes several people.
+func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
+	r := start(t)
+	p := r.open(t, r.app+"/#verify=ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	p.see("Confirm your email address")
+	p.evaluate(`window.sent = []; window.fetch = async (url, options) => {
+		const body = JSON.parse(options.body);
+		sent.push(body);
+		const [status, reason] = body.username ? [400, "code_expired_or_used"] : body.password ? [409, "username_taken"] : [400, "password_required"];
+		return new Response(JSON.stringify({ error_code: "invalid_arguments", error_description: "in English", reason }), { status });
+	}; ""`)
+	p.fill("verify", "code", " abcde-fghij-klmno-pqrst-uvwxyz ")
+	p.see("Enter the password that you chose when you signed up.")
+	p.fill("verify", "password", password)
+	p.see("Choose another one.")
+	p.fill("verify", "username", "ada2")
+	p.see("in English")
+	want := `{"code":"ABCDEFGHIJKLMNOPQRSTUVWXYZ","password":"` + password + `","username":"ada2"}`
+	if got := p.evaluate(`JSON.stringify(sent.at(-1))`); got != want {
+		t.Errorf("sent %s, want %s", got, want)
+	}
+	p.click("#verify button[data-show=mailbox]")
+	p.see("Didn't get the email?")
+}
+
+func TestSessionsAreNamedAfterBrowserAndSystem(t *testing.T) {
+	r := start(t)
+	p := r.open(t, r.app)
+	p.see("Sign in")
+	for agent, want := range map[string]string{
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0":                                                           "Firefox on Windows",
+		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15":                      "Safari on Mac",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1":    "Safari on iPhone",
+		"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) CriOS/138.0 Mobile/15E148 Safari/604.1":     "Chrome on iPhone",
+		"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36 Edg/138.0.0.0":              "Edge on Windows",
+		"Mozilla/5.0 (Linux; Android 14; SM-S921B) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/27.0 Chrome/125.0.0.0 Mobile Safari/537.36": "Samsung Internet on Android",
+		"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36 OPR/122.0.0.0":                        "Opera on Linux",
+		"curl/8.5.0": "curl", "": "Unknown device",
+	} {
+		if got := p.evaluate(fmt.Sprintf(`import("./useragent.js").then(({ describe }) => describe(%q))`, agent)); got != want {
+			t.Errorf("%s: %s, want %s", agent, got, want)
+		}
+	}
 }
 
 func TestWhoTriesTooOftenIsToldHowLongToWait(t *testing.T) {

@@ -1,4 +1,5 @@
 import { Gateway } from "./gateway.js";
+import { describe } from "./useragent.js";
 
 // The links in mails are #verify=CODE, #reset=CODE and #email=CODE. What is behind a # is in no request, so in no
 // log and in no Referer; taken out of the address bar at once, it is in no bookmark and in no screenshot either.
@@ -23,7 +24,7 @@ function say(text, isError = false) {
 function show(view, text = "") {
   say(text);
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== view;
-  byID(view).querySelector("h2").focus();
+  byID(view).querySelector("h1").focus();
 }
 
 // wait says how long, and lets the button be pressed again only then: whoever tries sooner waits longer.
@@ -50,13 +51,13 @@ async function attempt(button, action) {
 }
 
 // Data comes into the page as text, and never as markup.
-function onSubmit(name, action) {
+function onSubmit(name, action, { keep = false } = {}) {
   form(name).addEventListener("submit", (event) => {
     event.preventDefault();
     const values = Object.fromEntries(new FormData(event.target));
     attempt(event.submitter ?? event.target.querySelector("button"), async () => {
       await action(values);
-      event.target.reset(); // a password does not stay in the page
+      if (!keep) event.target.reset(); // a password does not stay in the page
     });
   });
 }
@@ -74,28 +75,36 @@ function follow({ view, code }) {
 async function showAccount(text = "") {
   const [profile, sessions] = await Promise.all([gateway.profile(), gateway.sessions()]);
   for (const field of ["username", "name", "email"]) byID(`profile-${field}`).textContent = profile[field];
+  for (const field of ["username", "first_name", "last_name"]) form("profile").elements.namedItem(field).value = profile[field];
+  if (!profile.is_verified) byID("profile-email").append(" (not confirmed yet)");
   byID("sessions").replaceChildren(...sessions.map(sessionItem));
   show("account", text);
 }
 
 function sessionItem(session) {
   const item = document.createElement("li");
-  const since = new Date(session.created_at).toLocaleString();
-  item.append(`${session.user_agent || "unknown program"}, since ${since} `);
+  const name = describe(session.user_agent);
+  const since = document.createElement("small");
+  since.textContent = `Signed in ${new Date(session.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`;
+  const text = document.createElement("div");
+  text.append(name, since);
+  item.append(text);
   if (session.current) {
-    const here = document.createElement("strong");
-    here.textContent = "this one";
+    const here = document.createElement("span");
+    here.className = "here";
+    here.textContent = "This device";
     item.append(here);
     return item;
   }
   const end = document.createElement("button");
   end.type = "button";
-  end.textContent = "End it";
-  end.setAttribute("aria-label", `End the session since ${since}`);
+  end.className = "secondary";
+  end.textContent = "Sign out";
+  end.setAttribute("aria-label", `Sign out ${name}, ${since.textContent}`);
   end.addEventListener("click", () =>
     attempt(end, async () => {
       await gateway.endSession(session.id);
-      await showAccount("That session has ended.");
+      await showAccount(`${name} is signed out.`);
     }),
   );
   item.append(end);
@@ -106,19 +115,44 @@ onSubmit("sign-up", async (person) => {
   await gateway.signUp(person);
   form("resend").elements.namedItem("email").value = person.email;
   // The answer is the same whether or not that address has an account already; so is what we say.
-  show("mailbox", `We have sent a mail to ${person.email}.`);
+  show("mailbox", `We have sent an email to ${person.email}.`);
 });
 
 onSubmit("resend", async ({ email }) => {
   await gateway.requestVerification(email);
-  say(`If ${email} waits for a verification, we have sent it a new mail.`);
+  say(`If ${email} is waiting for confirmation, we have sent a new email. Only its code works now.`);
 });
 
-// Verifying takes a click: programs that look through mail open links, and would use the code up.
-onSubmit("verify", async ({ code }) => {
-  await gateway.verify(code);
-  await showAccount("Your address is verified, and you are signed in.");
-});
+// The gateway asks for one of these where the code alone does not say enough; the code stays valid.
+function ask(name, text) {
+  const input = form("verify").elements.namedItem(name);
+  input.closest("label").hidden = false;
+  input.required = true;
+  say(text, true);
+  input.focus();
+}
+
+function askNothing() {
+  for (const name of ["password", "username"]) {
+    const input = form("verify").elements.namedItem(name);
+    input.closest("label").hidden = true;
+    input.required = false;
+  }
+}
+
+// Confirming takes a click: programs that scan mail open links, and would use the code up.
+onSubmit("verify", async (values) => {
+  try {
+    await gateway.verify(values);
+  } catch (error) {
+    if (error.reason === "password_required") return ask("password", "Enter the password that you chose when you signed up.");
+    if (error.reason === "username_taken") return ask("username", "Someone else has your username by now. Choose another one.");
+    throw error;
+  }
+  askNothing();
+  form("verify").reset();
+  await showAccount("Your email address is confirmed. You are signed in.");
+}, { keep: true });
 
 onSubmit("sign-in", async ({ username, password }) => {
   await gateway.signIn(username, password);
@@ -128,23 +162,41 @@ onSubmit("sign-in", async ({ username, password }) => {
 
 onSubmit("forgot", async ({ email }) => {
   await gateway.requestRecovery(email);
-  show("reset", `If ${email} has an account, we have sent it a mail. Open the link in it, or type its code here.`);
+  show("reset", `If ${email} has an account, we have sent an email. Open its link, or enter its code here.`);
 });
 
 onSubmit("reset", async ({ code, password }) => {
   await gateway.resetPassword(code, password);
-  show("sign-in", "Your password is changed, and every session has ended. Sign in with the new one.");
+  show("sign-in", "Your password is changed. You are signed out everywhere; sign in with the new password.");
 });
 
 onSubmit("request-email", async ({ email }) => {
   await gateway.requestEmailChange(email);
   form("email").elements.namedItem("email").value = email;
-  show("email", `We have sent a mail to ${email}. Open the link in it, or type its code here.`);
+  show("email", `We have sent an email to ${email}. Open its link, or enter its code here.`);
 });
 
 onSubmit("email", async ({ code, email }) => {
   await gateway.changeEmail(code, email);
-  await showAccount("Your address is changed.");
+  await showAccount("Your email address is changed.");
+});
+
+onSubmit("profile", async (changes) => {
+  await gateway.updateProfile(changes);
+  await showAccount("Your profile is saved.");
+}, { keep: true });
+
+onSubmit("password", async ({ old_password, password }) => {
+  await gateway.changePassword(old_password, password);
+  await showAccount("Your password is changed. Your other devices are signed out.");
+});
+
+onSubmit("delete", async ({ username }) => {
+  if (username.trim().toLowerCase() !== byID("profile-username").textContent.toLowerCase()) {
+    return say("That is not your username. Nothing was deleted.", true);
+  }
+  await gateway.deleteAccount();
+  show("sign-in", "Your account is deleted.");
 });
 
 byID("sign-out").addEventListener("click", (event) =>

@@ -20,10 +20,12 @@ const timeout = 30_000;
 
 // What went wrong, in words for the person: the API's error_description.
 export class GatewayError extends Error {
-  constructor(status, code, description, retryAfter = 0) {
+  constructor(status, code, description, retryAfter = 0, reason = "", fields = {}) {
     super(description);
     this.status = status; // 0: there was no answer
-    this.code = code; // the API's error_code; what programs go by
+    this.code = code; // the API's error_code
+    this.reason = reason; // stable, one for each cause: what programs decide by
+    this.fields = fields; // what is wrong with each parameter
     this.retryAfter = retryAfter; // in seconds, with 429 and 503
   }
 }
@@ -63,8 +65,11 @@ export class Gateway extends EventTarget {
     return this.#send("POST", "/users", person);
   }
 
-  async verify(code) {
-    await this.#keep(await this.#send("POST", "/users/verify-user", { code }));
+  // verify needs the password if several sign-ups wait for the address (reason password_required), and another
+  // username if the one that was chosen has been taken meanwhile (reason username_taken).
+  async verify({ code, password, username }) {
+    const body = { code: tidyCode(code), password: password || undefined, username: username || undefined };
+    await this.#keep(await this.#send("POST", "/users/verify-user", body));
   }
 
   requestVerification(email) {
@@ -72,7 +77,7 @@ export class Gateway extends EventTarget {
   }
 
   async signIn(username, password) {
-    await this.#keep(await this.#send("POST", "/tokens/signin", { username, password }));
+    await this.#keep(await this.#send("POST", "/tokens/signin", { username: username.trim(), password }));
   }
 
   // signOut forgets the session here, also where the gateway cannot be told.
@@ -89,12 +94,47 @@ export class Gateway extends EventTarget {
 
   // resetPassword ends every session of the account.
   async resetPassword(code, password) {
-    await this.#send("POST", "/users/change-password", { code, password });
+    await this.#send("POST", "/users/change-password", { code: tidyCode(code), password });
     this.#forget();
   }
 
   profile() {
     return this.#authorized("GET", "/users");
+  }
+
+  // updateProfile changes any of username, first_name and last_name.
+  updateProfile(changes) {
+    return this.#authorized("PUT", "/users", changes);
+  }
+
+  // changePassword ends every other session of the account.
+  changePassword(oldPassword, password) {
+    return this.#authorized("POST", "/users/change-password", { old_password: oldPassword, password });
+  }
+
+  async deleteAccount() {
+    await this.#authorized("DELETE", "/users");
+    this.#forget();
+  }
+
+  // accessToken returns one that is valid for half a minute or more, for a call to an API of your own.
+  async accessToken() {
+    if (!this.#access || Date.now() >= this.#renewAt) await this.#renew();
+    return this.#access;
+  }
+
+  // fetch is the browser's fetch with the access token, for an API of your own that verifies it. Use it for URLs
+  // that you trust: whoever gets the request can use the token.
+  async fetch(url, options = {}) {
+    const call = (token) => {
+      const headers = new Headers(options.headers);
+      headers.set("Authorization", `Bearer ${token}`);
+      return fetch(url, { ...options, headers });
+    };
+    const response = await call(await this.accessToken());
+    if (response.status !== 401) return response;
+    await this.#renew();
+    return call(this.#access);
   }
 
   async sessions() {
@@ -110,13 +150,12 @@ export class Gateway extends EventTarget {
   }
 
   changeEmail(code, email) {
-    return this.#authorized("POST", "/users/change-email", { code, email });
+    return this.#authorized("POST", "/users/change-email", { code: tidyCode(code), email });
   }
 
   async #authorized(method, path, body) {
-    if (!this.#access || Date.now() >= this.#renewAt) await this.#renew();
     try {
-      return await this.#send(method, path, body, this.#access);
+      return await this.#send(method, path, body, await this.accessToken());
     } catch (error) {
       if (error.status !== 401) throw error;
     }
@@ -187,8 +226,13 @@ export class Gateway extends EventTarget {
       throw new GatewayError(0, "unreachable", "The service cannot be reached. Try again.");
     }
     if (response.ok) return reply;
-    throw new GatewayError(response.status, reply.error_code, reply.error_description, Number(response.headers.get("Retry-After")));
+    throw new GatewayError(response.status, reply.error_code, reply.error_description, Number(response.headers.get("Retry-After")), reply.reason, reply.fields);
   }
+}
+
+// tidyCode takes a code as people copy it from a mail: in groups, with spaces, in small letters.
+function tidyCode(code) {
+  return code.replace(/[\s-]/g, "").toUpperCase();
 }
 
 // own holds a lock for as long as the tab lives, and tells whether it got it. A tab that is reloaded gives its lock
