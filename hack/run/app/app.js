@@ -76,6 +76,7 @@ async function showAccount(text = "") {
   const [profile, sessions] = await Promise.all([gateway.profile(), gateway.sessions()]);
   for (const field of ["username", "name", "email"]) byID(`profile-${field}`).textContent = profile[field];
   for (const field of ["username", "first_name", "last_name"]) form("profile").elements.namedItem(field).value = profile[field];
+  form("password").elements.namedItem("username").value = profile.username; // for password managers
   if (!profile.is_verified) byID("profile-email").append(" (not confirmed yet)");
   byID("sessions").replaceChildren(...sessions.map(sessionItem));
   show("account", text);
