@@ -1,8 +1,9 @@
 import { Gateway } from "./gateway.js";
+import { explain } from "./texts.js";
 import { describe } from "./useragent.js";
 
-// The links in mails are #verify=CODE, #reset=CODE and #email=CODE. What is behind a # is in no request, so in no
-// log and in no Referer; taken out of the address bar at once, it is in no bookmark and in no screenshot either.
+// The links in mails are #verify=CODE, #reset=CODE and #email=CODE. Browsers send nothing after the #, so the code is in
+// no log and in no Referer. It leaves the address bar at once, so it is in no bookmark and in no screenshot either.
 function takeLink() {
   const [, view, code] = location.hash.match(/^#(verify|reset|email)=(.+)$/) ?? [];
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
@@ -15,7 +16,7 @@ const gateway = new Gateway((await (await fetch("config.json")).json()).gateway)
 const byID = (id) => document.getElementById(id);
 const form = (name) => document.forms.namedItem(name);
 
-// say tells what happened, or what went wrong, to eyes and to screen readers.
+// say shows what happened or what went wrong, to screen readers too.
 function say(text, isError = false) {
   byID("status").textContent = isError ? "" : text;
   byID("error").textContent = isError ? text : "";
@@ -24,47 +25,81 @@ function say(text, isError = false) {
 function show(view, text = "") {
   say(text);
   for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== view;
+  for (const one of document.forms) unmark(one);
+  for (const label of document.querySelectorAll("[data-on-demand]")) ask(label, false);
   byID(view).querySelector("h1").focus();
 }
 
-// wait says how long, and lets the button be pressed again only then: whoever tries sooner waits longer.
+// wait counts down until the button may be pressed again; trying sooner would make the wait longer.
 function wait(button, text, seconds) {
   button.disabled = seconds > 0;
-  // By now they may look at something else.
+  // The person may look at another part of the page by now.
   if (button.checkVisibility()) say(seconds > 0 ? `${text} Try again in ${seconds} s.` : "", true);
   if (seconds <= 0) return;
   setTimeout(wait, 1000, button, text, seconds - 1);
 }
 
-async function attempt(button, action) {
+async function attempt(button, action, inputs = {}) {
   button.disabled = true;
   say("");
   try {
     await action();
   } catch (error) {
-    // What has no status is no answer of the gateway, but a mistake of ours.
+    // Only a GatewayError has a status; everything else is a fault of this page.
     if (error.status === undefined) throw error;
-    say(error.message, true);
-    if (error.retryAfter > 0) return wait(button, error.message, error.retryAfter);
+    const { beside, whole } = explain(error);
+    const unplaced = Object.entries(beside).filter(([name, text]) => !mark(inputs[name], text));
+    const text = [whole, ...unplaced.map(([, text]) => text)].filter(Boolean).join(" ");
+    say(text, true);
+    document.querySelector("[aria-invalid]")?.focus();
+    if (error.retryAfter > 0) return wait(button, text, error.retryAfter);
   }
   button.disabled = false;
 }
 
-// Data comes into the page as text, and never as markup.
-function onSubmit(name, action, { keep = false } = {}) {
+// mark shows beside an input what is wrong with it, and reports whether it could.
+function mark(input, text) {
+  const label = input?.closest("label");
+  if (!label) return false;
+  if (label.hidden) ask(label, true);
+  input.setAttribute("aria-invalid", "true");
+  const fault = document.createElement("small");
+  fault.className = "fault";
+  fault.textContent = text;
+  input.after(fault); // in the label, so that screen readers read it with the input
+  return true;
+}
+
+function unmark(form) {
+  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+  for (const fault of form.querySelectorAll(".fault")) fault.remove();
+}
+
+// ask shows or hides an input that is needed only if the gateway asks for it.
+function ask(label, needed) {
+  const input = label.querySelector("input");
+  label.hidden = !needed;
+  input.required = needed;
+  input.value = "";
+}
+
+// onSubmit runs an action with what is in a form. Data comes into the page as text, and never as markup.
+function onSubmit(name, action) {
   form(name).addEventListener("submit", (event) => {
     event.preventDefault();
+    unmark(event.target);
     const values = Object.fromEntries(new FormData(event.target));
+    const inputs = Object.fromEntries([...event.target.elements].map((input) => [input.name, input]));
     attempt(event.submitter ?? event.target.querySelector("button"), async () => {
       await action(values);
-      if (!keep) event.target.reset(); // a password does not stay in the page
-    });
+      if (name !== "profile") event.target.reset(); // a password does not stay in the page
+    }, inputs);
   });
 }
 
 function follow({ view, code }) {
   if (view === "email" && !gateway.signedIn) {
-    // The code shows that the address is theirs; whose account it is, only a sign-in does.
+    // The code proves the address; only a sign-in says whose account it is for.
     show("sign-in", "Sign in to confirm your new address.");
   } else {
     show(view);
@@ -72,13 +107,18 @@ function follow({ view, code }) {
   form(view).elements.namedItem("code").value = code;
 }
 
+let account; // the profile that is shown
+
 async function showAccount(text = "") {
   const [profile, sessions] = await Promise.all([gateway.profile(), gateway.sessions()]);
+  account = profile;
   for (const field of ["username", "name", "email"]) byID(`profile-${field}`).textContent = profile[field];
   for (const field of ["username", "first_name", "last_name"]) form("profile").elements.namedItem(field).value = profile[field];
   form("password").elements.namedItem("username").value = profile.username; // for password managers
   if (!profile.is_verified) byID("profile-email").append(" (not confirmed yet)");
+  sessions.sort((a, b) => b.current - a.current);
   byID("sessions").replaceChildren(...sessions.map(sessionItem));
+  if (text) for (const part of document.querySelectorAll("#account details")) part.open = false;
   show("account", text);
 }
 
@@ -124,36 +164,11 @@ onSubmit("resend", async ({ email }) => {
   say(`If ${email} is waiting for confirmation, we have sent a new email. Only its code works now.`);
 });
 
-// The gateway asks for one of these where the code alone does not say enough; the code stays valid.
-function ask(name, text) {
-  const input = form("verify").elements.namedItem(name);
-  input.closest("label").hidden = false;
-  input.required = true;
-  say(text, true);
-  input.focus();
-}
-
-function askNothing() {
-  for (const name of ["password", "username"]) {
-    const input = form("verify").elements.namedItem(name);
-    input.closest("label").hidden = true;
-    input.required = false;
-  }
-}
-
-// Confirming takes a click: programs that scan mail open links, and would use the code up.
+// Confirming takes a click: programs that scan mail open links, and would use up the code.
 onSubmit("verify", async (values) => {
-  try {
-    await gateway.verify(values);
-  } catch (error) {
-    if (error.reason === "password_required") return ask("password", "Enter the password that you chose when you signed up.");
-    if (error.reason === "username_taken") return ask("username", "Someone else has your username by now. Choose another one.");
-    throw error;
-  }
-  askNothing();
-  form("verify").reset();
+  await gateway.verify(values);
   await showAccount("Your email address is confirmed. You are signed in.");
-}, { keep: true });
+});
 
 onSubmit("sign-in", async ({ username, password }) => {
   await gateway.signIn(username, password);
@@ -185,16 +200,16 @@ onSubmit("email", async ({ code, email }) => {
 onSubmit("profile", async (changes) => {
   await gateway.updateProfile(changes);
   await showAccount("Your profile is saved.");
-}, { keep: true });
+});
 
 onSubmit("password", async ({ old_password, password }) => {
   await gateway.changePassword(old_password, password);
   await showAccount("Your password is changed. Your other devices are signed out.");
 });
 
-onSubmit("delete", async ({ username }) => {
-  if (username.trim().toLowerCase() !== byID("profile-username").textContent.toLowerCase()) {
-    return say("That is not your username. Nothing was deleted.", true);
+onSubmit("delete", async ({ confirmation }) => {
+  if (confirmation.trim().toLowerCase() !== account.email.toLowerCase()) {
+    return say("That is not your email address. Nothing was deleted.", true);
   }
   await gateway.deleteAccount();
   show("sign-in", "Your account is deleted.");
@@ -202,7 +217,12 @@ onSubmit("delete", async ({ username }) => {
 
 byID("sign-out").addEventListener("click", (event) =>
   attempt(event.target, async () => {
-    await gateway.signOut();
+    try {
+      await gateway.signOut();
+    } catch (error) {
+      if (error.status === undefined) throw error;
+      return show("sign-in", "You are signed out here, but the service could not be reached: your session there ends by itself later.");
+    }
     show("sign-in", "You are signed out.");
   }),
 );
@@ -211,9 +231,14 @@ for (const button of document.querySelectorAll("button[data-show]")) {
   button.addEventListener("click", () => show(button.dataset.show));
 }
 byID("reload").addEventListener("click", (event) => attempt(event.target, () => showAccount()));
-byID("back").addEventListener("click", (event) => attempt(event.target, () => showAccount()));
+byID("back").addEventListener("click", (event) =>
+  attempt(event.target, async () => {
+    await showAccount();
+    form("request-email").closest("details").open = true;
+  }),
+);
 
-// Said last, so that it stands whatever the call that found out says.
+// This is shown last, so that the error of the call that found out does not replace it.
 gateway.addEventListener("ended", () => setTimeout(show, 0, "sign-in", "Your session has ended. Sign in again."));
 
 // A link may be opened in this very tab.

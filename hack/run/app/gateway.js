@@ -2,30 +2,30 @@
 // page that it is in; copy it as it is.
 
 // Where the tokens are. The access token is in this module's memory alone. The refresh token is in sessionStorage,
-// so that a reload does not sign people out; it belongs to one tab, and goes when that is closed.
+// so that a reload does not sign people out; it belongs to one tab, and is removed when the tab is closed.
 //
-// Neither is safe from a script that somebody else gets to run in the page (XSS): that can read both, or simply
-// call the API from here. No place in a browser is, a cookie that scripts cannot read included. What helps is that
-// no such script runs (a strict Content-Security-Policy, no markup made of data, few dependencies), and that a
-// stolen token is worth little: access tokens live for minutes, refresh tokens are replaced at each use, and the
-// session ends when one is used by two. Who needs more keeps the tokens in a backend, and gives the browser a
-// cookie (RFC 6265, HttpOnly) for that. localStorage would share a session among tabs, and leave it behind on a
-// computer that others use.
+// Neither is safe from a foreign script that runs in the page (XSS): it can read both, or call the API from here. No
+// place in a browser is safe from that, not even a cookie that scripts cannot read. Prevent such scripts (a strict
+// Content-Security-Policy, no markup made of data, few dependencies), and a stolen token is worth little: access
+// tokens live for minutes, refresh tokens are replaced at each use, and the session ends when two clients use one. If
+// that is not enough, keep the tokens in a backend that gives the browser an HttpOnly cookie (RFC 6265). localStorage
+// would share a session among tabs, and leave it behind on a computer that other people use.
 const kept = "auth-gateway";
 
-// Renewed this long before its end, so that it does not expire on its way.
+// Tokens are renewed this long before they expire, so that they do not expire on their way.
 const margin = 30_000;
 
 const timeout = 30_000;
 
-// What went wrong, in words for the person: the API's error_description.
+// GatewayError is an error of the API, or of the way to it (status 0). Decide by `reason` and `fields`; the message is
+// the API's error_description, for people and in English.
 export class GatewayError extends Error {
   constructor(status, code, description, retryAfter = 0, reason = "", fields = {}) {
     super(description);
-    this.status = status; // 0: there was no answer
+    this.status = status; // 0: no answer
     this.code = code; // the API's error_code
-    this.reason = reason; // stable, one for each cause: what programs decide by
-    this.fields = fields; // what is wrong with each parameter
+    this.reason = reason; // the cause; see docs/reference/errors.md
+    this.fields = fields; // the parameters that are wrong, and what is wrong with each
     this.retryAfter = retryAfter; // in seconds, with 429 and 503
   }
 }
@@ -42,7 +42,8 @@ export class Gateway extends EventTarget {
     this.#base = base;
   }
 
-  // Whether there is a session; it may have ended elsewhere, which the next call tells by the event "ended".
+  // signedIn reports whether this tab has a session. If the session has ended elsewhere, the next call finds out, and
+  // the event "ended" is dispatched.
   get signedIn() {
     return this.#kept() !== null;
   }
@@ -51,8 +52,8 @@ export class Gateway extends EventTarget {
   async resume() {
     const session = this.#kept();
     if (!session) return;
-    // To duplicate a tab copies its sessionStorage. Two that renew one session look like its owner and a thief, and
-    // the gateway ends it; so the copy forgets it.
+    // A duplicated tab has a copy of the sessionStorage. Two tabs that renew one session look like its owner and a
+    // thief, and the gateway ends it; so the copy forgets it.
     if (!(await own(session.tab))) {
       sessionStorage.removeItem(kept);
       return;
@@ -61,26 +62,27 @@ export class Gateway extends EventTarget {
     await this.#renew();
   }
 
+  // signUp takes username, email, first_name, last_name and password.
   signUp(person) {
-    return this.#send("POST", "/users", person);
+    return this.#send("POST", "/users", tidy(person));
   }
 
   // verify needs the password if several sign-ups wait for the address (reason password_required), and another
-  // username if the one that was chosen has been taken meanwhile (reason username_taken).
+  // username if the first one has been taken meanwhile (reason username_taken). The code holds until it succeeds.
   async verify({ code, password, username }) {
-    const body = { code: tidyCode(code), password: password || undefined, username: username || undefined };
+    const body = { code: tidyCode(code), password: password || undefined, username: username?.trim() || undefined };
     await this.#keep(await this.#send("POST", "/users/verify-user", body));
   }
 
   requestVerification(email) {
-    return this.#send("POST", "/users/verification-code", { email });
+    return this.#send("POST", "/users/verification-code", tidy({ email }));
   }
 
   async signIn(username, password) {
-    await this.#keep(await this.#send("POST", "/tokens/signin", { username: username.trim(), password }));
+    await this.#keep(await this.#send("POST", "/tokens/signin", tidy({ username, password })));
   }
 
-  // signOut forgets the session here, also where the gateway cannot be told.
+  // signOut forgets the session here, even if the gateway cannot be reached.
   async signOut() {
     await this.#renewal?.catch(() => {});
     const session = this.#kept();
@@ -89,7 +91,7 @@ export class Gateway extends EventTarget {
   }
 
   requestRecovery(email) {
-    return this.#send("POST", "/users/forgot-password", { email });
+    return this.#send("POST", "/users/forgot-password", tidy({ email }));
   }
 
   // resetPassword ends every session of the account.
@@ -104,7 +106,7 @@ export class Gateway extends EventTarget {
 
   // updateProfile changes any of username, first_name and last_name.
   updateProfile(changes) {
-    return this.#authorized("PUT", "/users", changes);
+    return this.#authorized("PUT", "/users", tidy(changes));
   }
 
   // changePassword ends every other session of the account.
@@ -117,19 +119,21 @@ export class Gateway extends EventTarget {
     this.#forget();
   }
 
-  // accessToken returns one that is valid for half a minute or more, for a call to an API of your own.
+  // accessToken returns a token that is valid for at least half a minute (or half of its lifetime, if that is less),
+  // for a call to an API of your own.
   async accessToken() {
     if (!this.#access || Date.now() >= this.#renewAt) await this.#renew();
     return this.#access;
   }
 
-  // fetch is the browser's fetch with the access token, for an API of your own that verifies it. Use it for URLs
-  // that you trust: whoever gets the request can use the token.
-  async fetch(url, options = {}) {
+  // fetch is the browser's fetch with the access token, for an API of your own that verifies it. Call only URLs that
+  // you trust: the server that gets the request can use the token.
+  async fetch(url, options) {
+    const request = new Request(url, options);
     const call = (token) => {
-      const headers = new Headers(options.headers);
-      headers.set("Authorization", `Bearer ${token}`);
-      return fetch(url, { ...options, headers });
+      const copy = request.clone();
+      copy.headers.set("Authorization", `Bearer ${token}`);
+      return fetch(copy);
     };
     const response = await call(await this.accessToken());
     if (response.status !== 401) return response;
@@ -146,11 +150,11 @@ export class Gateway extends EventTarget {
   }
 
   requestEmailChange(email) {
-    return this.#authorized("POST", "/users/change-email-request", { email });
+    return this.#authorized("POST", "/users/change-email-request", tidy({ email }));
   }
 
   changeEmail(code, email) {
-    return this.#authorized("POST", "/users/change-email", { code: tidyCode(code), email });
+    return this.#authorized("POST", "/users/change-email", tidy({ code: tidyCode(code), email }));
   }
 
   async #authorized(method, path, body) {
@@ -159,13 +163,13 @@ export class Gateway extends EventTarget {
     } catch (error) {
       if (error.status !== 401) throw error;
     }
-    // It did not hold: this computer's clock was set, or the session has ended. Renewing tells which.
+    // The token was refused: this computer's clock was changed, or the session has ended. Renewing shows which.
     await this.#renew();
     return this.#send(method, path, body, this.#access);
   }
 
-  // One renewal at a time, however many calls wait for it. Where its reply is lost, the refresh token stays, and the
-  // next call presents it again: for a minute the gateway answers that with the same successor.
+  // One renewal runs at a time, and all calls wait for it. If its reply is lost, the refresh token stays, and the next
+  // call presents it again: for a minute the gateway answers with the same successor.
   #renew() {
     this.#renewal ??= this.#renewOnce().finally(() => {
       this.#renewal = null;
@@ -194,7 +198,7 @@ export class Gateway extends EventTarget {
     this.#access = tokens.access_token;
     const lifetime = tokens.expires_in * 1000;
     this.#renewAt = Date.now() + lifetime - Math.min(margin, lifetime / 2);
-    // The reply's refresh token is the one to hold from now on, whether it is a new one or not.
+    // Keep the refresh token of the reply, whether or not it is a new one.
     sessionStorage.setItem(kept, JSON.stringify({ tab: this.#tab, refresh: tokens.refresh_token }));
   }
 
@@ -222,21 +226,27 @@ export class Gateway extends EventTarget {
       });
       if (response.status !== 204) reply = await response.json();
     } catch {
-      // Also where CORS_ALLOWED_ORIGINS does not have this page's origin; the browser's console tells.
+      // CORS_ALLOWED_ORIGINS without this page's origin ends here too; the browser's console says so.
       throw new GatewayError(0, "unreachable", "The service cannot be reached. Try again.");
     }
     if (response.ok) return reply;
-    throw new GatewayError(response.status, reply.error_code, reply.error_description, Number(response.headers.get("Retry-After")), reply.reason, reply.fields);
+    const { error_code, error_description, reason, fields } = reply;
+    throw new GatewayError(response.status, error_code, error_description, Number(response.headers.get("Retry-After")), reason, fields);
   }
 }
 
-// tidyCode takes a code as people copy it from a mail: in groups, with spaces, in small letters.
+// tidy takes away the spaces around what people paste. Every character of a password counts.
+function tidy(values) {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, /password$/.test(name) ? value : value?.trim()]));
+}
+
+// tidyCode takes a code as people copy it from a mail: in groups, with spaces, in lower case.
 function tidyCode(code) {
   return code.replace(/[\s-]/g, "").toUpperCase();
 }
 
-// own holds a lock for as long as the tab lives, and tells whether it got it. A tab that is reloaded gives its lock
-// up a moment late, so we wait a little.
+// own takes a lock that it holds for as long as the tab lives, and reports whether it got it. A tab that is reloaded
+// releases its lock a moment late, so it waits a little.
 function own(tab) {
   return new Promise((resolve) => {
     const hold = () => {

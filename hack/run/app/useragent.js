@@ -1,12 +1,12 @@
-// describe names the browser and the system of a User-Agent for people: "Firefox on Windows". Browsers name each
-// other in their User-Agents, so the order counts; what is not known is shown as it is, in short.
+// describe names the browser and the system of a User-Agent for people: "Firefox on Windows". Browsers name each other
+// in their User-Agents, so the order counts. Of an unknown User-Agent it returns the beginning.
 const browsers = [
   ["Edg(?:e|A|iOS)?", "Edge"],
   ["OPR", "Opera"],
   ["SamsungBrowser", "Samsung Internet"],
   ["Firefox|FxiOS", "Firefox"],
   ["Chrome|CriOS|HeadlessChrome", "Chrome"],
-  ["Version", "Safari"], // Safari alone writes Version/ before Safari/
+  ["Version", "Safari"], // only Safari writes Version/ before Safari/
 ];
 const systems = [
   ["iPhone", "iPhone"],
