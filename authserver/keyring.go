@@ -92,6 +92,18 @@ func (k *keyring) Ring() keys.Ring {
 	return keys.Ring{}
 }
 
+// rotationInterval returns the age at which this server replaces the signing key
+// of a kind. It is zero when the server reads its keys from a folder, because
+// the operator then rotates them.
+func (k *keyring) rotationInterval(ring keys.Ring, kind keys.Kind) time.Duration {
+	due := k.policy.NextRotation(ring, kind)
+	if k.dir != "" || due.IsZero() {
+		return 0
+	}
+	signing, _ := ring.Signing(kind)
+	return due.Sub(signing.Since)
+}
+
 // state says what this process could verify and sign with now.
 func (k *keyring) state() config.KeysState {
 	state := config.KeysState{Held: []string{}, Ready: []string{}}

@@ -55,6 +55,7 @@ var (
 	mailPaused      = desc("mail_paused", "Whether this replica has stopped sending, since no mail is taken.")
 	keyAge          = desc("signing_key_age_seconds", "How long ago a key was made.", "use", "kid", "phase")
 	keyPhaseAge     = desc("signing_key_phase_seconds", "How long a key has been in its phase.", "use", "kid", "phase")
+	keyInterval     = desc("key_rotation_interval_seconds", "The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer where tokens live very long. Absent when the operator rotates the keys.", "use")
 	keyGeneration   = desc("key_ring_generation", "Which writing of the key ring this replica uses; the same at every replica but for moments.")
 	keyFailures     = desc("key_ring_reload_failures_total", "Times that the keys could not be brought up to date; the last good ones stay in use.")
 )
@@ -68,7 +69,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
-		keyAge, keyPhaseAge, keyGeneration, keyFailures,
+		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures,
 	} {
 		out <- d
 	}
@@ -136,6 +137,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 	ring, now := c.keyring.Ring(), c.now()
 	gauge(keyGeneration, float64(ring.Generation))
+	for _, kind := range keys.Kinds() {
+		if interval := c.keyring.rotationInterval(ring, kind); interval > 0 {
+			gauge(keyInterval, interval.Seconds(), string(kind))
+		}
+	}
 	counter(keyFailures, float64(c.keyring.failed.Load()))
 	for _, k := range ring.Keys {
 		labels := []string{string(k.Kind), k.ID, string(k.Phase)}

@@ -38,6 +38,8 @@ func TestMetricsTellHowTheServerDoesAndNobodysSecrets(t *testing.T) {
 		`authgateway_database_connection_wait_seconds_total `,
 		`authgateway_database_connection_timeouts_total 0`,
 		`authgateway_key_ring_generation `,
+		`authgateway_key_rotation_interval_seconds{use="access"} 2.592e+06`,
+		`authgateway_key_rotation_interval_seconds{use="refresh"} 2.592e+06`,
 		`authgateway_key_ring_reload_failures_total 0`,
 		`authgateway_signing_key_age_seconds{`, `authgateway_signing_key_phase_seconds{`, `phase="Signing"`, `use="access"`, `use="refresh"`,
 		`http_requests_total{method="POST",route="/tokens/signin",status="200"} 1`,

@@ -22,13 +22,23 @@ func stepsMetric() *prometheus.CounterVec {
 // gatewayMetrics shows the status of every AuthGateway, from the cache.
 type gatewayMetrics struct{ client client.Reader }
 
+// The labels that name an AuthGateway. They are not called namespace and name,
+// because Prometheus overwrites labels of the names that its service discovery
+// sets, unless honorLabels is set.
+const (
+	labelOfNamespace = "gateway_namespace"
+	labelOfName      = "gateway_name"
+)
+
 var (
 	conditionMetric = prometheus.NewDesc("authgateway_condition",
-		"1 while an AuthGateway has this status of a condition.", []string{"namespace", "name", "type", "status"}, nil)
+		"1 while an AuthGateway has this status of a condition.", []string{labelOfNamespace, labelOfName, "type", "status"}, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
-		"When the next rotation of an AuthGateway's keys by age begins.", []string{"namespace", "name"}, nil)
+		"When the next rotation of an AuthGateway's keys by age begins.", []string{labelOfNamespace, labelOfName}, nil)
+	leadMetric = prometheus.NewDesc("authgateway_key_publish_lead_seconds",
+		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long, and a few minutes.", []string{labelOfNamespace, labelOfName}, nil)
 	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
-		"1 while spec.suspend of an AuthGateway is true.", []string{"namespace", "name"}, nil)
+		"1 while spec.suspend of an AuthGateway is true.", []string{labelOfNamespace, labelOfName}, nil)
 	deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
 		"1 while the API server does not let the operator watch a kind in a namespace that it is to look after; all namespaces: \"\".",
 		[]string{"kind", "watched_namespace"}, nil)
@@ -48,6 +58,7 @@ func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) 
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- conditionMetric
 	to <- rotationMetric
+	to <- leadMetric
 	to <- suspendedMetric
 }
 
@@ -74,6 +85,7 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 			suspended = 1
 		}
 		to <- prometheus.MustNewConstMetric(suspendedMetric, prometheus.GaugeValue, suspended, g.Namespace, g.Name)
+		to <- prometheus.MustNewConstMetric(leadMetric, prometheus.GaugeValue, g.Spec.Keys.PublishLead.Value().Seconds(), g.Namespace, g.Name)
 		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
 			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
 		}

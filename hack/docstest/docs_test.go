@@ -331,7 +331,7 @@ var (
 	braces   = regexp.MustCompile(`\{[^}]*\}`)
 	grouping = regexp.MustCompile(`\b(by|on|without|ignoring)\s*\([^)]*\)`)
 	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-	promql   = []string{"absent", "and", "by", "group", "increase", "max", "min", "offset", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
+	promql   = []string{"absent_over_time", "and", "by", "count", "group", "increase", "last_over_time", "max", "min", "offset", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
 )
 
 // metricNames are what an expression asks for.

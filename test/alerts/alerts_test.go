@@ -1,0 +1,237 @@
+// Package alerts runs the rules of docs/alerts.yaml in promtool, the test tool of
+// Prometheus: each alert fires when it has to, and is silent otherwise.
+package alerts
+
+import (
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+const rulesFile = "../../docs/alerts.yaml"
+
+type labels map[string]string
+
+// scenario is a set of series, a value a minute, and what one alert makes of them.
+type scenario struct {
+	name, alert string
+	series      map[string]string
+	quiet       []string // times at which the alert does not fire
+	at          string   // a time at which it fires
+	fires       []firing
+}
+
+// firing is one alert that fires. Its severity and its runbook are those of the rule.
+type firing struct {
+	labels  labels
+	summary string
+}
+
+// The names that a gateway and a server of it have in metrics. namespace, service
+// and pod are set by Prometheus' service discovery.
+var (
+	gateway = labels{"gateway_namespace": "shop", "gateway_name": "auth"}
+	server  = labels{"namespace": "shop", "service": "auth"}
+)
+
+// condition is a condition as the two replicas of an operator report it.
+func condition(kind, status, values string) map[string]string {
+	all := map[string]string{}
+	for _, pod := range []string{"a", "b"} {
+		all[`authgateway_condition{namespace="system",pod="`+pod+`",gateway_namespace="shop",gateway_name="auth",type="`+kind+`",status="`+status+`"}`] = values
+	}
+	return all
+}
+
+// of is a series of a gateway as one operator reports it.
+func of(metric, values string) map[string]string {
+	return map[string]string{metric + `{namespace="system",pod="a",gateway_namespace="shop",gateway_name="auth"}`: values}
+}
+
+// pod is a series of one replica of a server.
+func pod(metric, name, more, values string) map[string]string {
+	if more != "" {
+		more = "," + more
+	}
+	return map[string]string{metric + `{namespace="shop",service="auth",pod="` + name + `"` + more + `}`: values}
+}
+
+func leads(namespace, pod, values string) map[string]string {
+	return map[string]string{`leader_election_master_status{name="auth-gateway-operator",namespace="` + namespace + `",pod="` + pod + `"}`: values}
+}
+
+func all(series ...map[string]string) map[string]string {
+	merged := map[string]string{}
+	for _, s := range series {
+		maps.Copy(merged, s)
+	}
+	return merged
+}
+
+func with(l labels, more ...string) labels {
+	l = maps.Clone(l)
+	for i := 0; i < len(more); i += 2 {
+		l[more[i]] = more[i+1]
+	}
+	return l
+}
+
+func one(l labels, summary string) []firing { return []firing{{l, summary}} }
+
+var scenarios = []scenario{
+	{"a gateway that is not Ready for long", "AuthGatewayNotReady", condition("Ready", "False", "1x60"),
+		[]string{"14m"}, "16m", one(gateway, "AuthGateway shop/auth is not as its spec says")},
+	{"a gateway that becomes Ready in time", "AuthGatewayNotReady", condition("Ready", "False", "1x10 0x50"), []string{"16m", "40m"}, "", nil},
+	{"a gateway that waits for a person", "AuthGatewayStalled", condition("Stalled", "True", "1x60"),
+		[]string{"4m"}, "6m", one(gateway, "AuthGateway shop/auth waits for a person")},
+	{"no replica", "AuthGatewayUnavailable", all(condition("Available", "False", "1x60"), condition("Ready", "True", "0x60")),
+		[]string{"4m"}, "6m", one(gateway, "nobody can sign in at AuthGateway shop/auth")},
+	{"no replica, as it is wanted", "AuthGatewayUnavailable", all(condition("Available", "False", "1x60"), condition("Ready", "True", "1x60")), []string{"30m"}, "", nil},
+	{"no keys", "AuthGatewayKeysNotReady", condition("KeysReady", "False", "1x60"),
+		[]string{"9m"}, "11m", one(gateway, "AuthGateway shop/auth has no keys that a new pod could sign with")},
+	{"suspended", "AuthGatewaySuspended", of("authgateway_suspended", "1x3000"),
+		[]string{"23h"}, "25h", one(gateway, "AuthGateway shop/auth is suspended, and its keys do not rotate")},
+
+	{"a rotation that is late", "AuthGatewayRotationOverdue", all(of("authgateway_next_rotation_timestamp_seconds", "600x200"), of("authgateway_key_publish_lead_seconds", "600x200")),
+		[]string{"60m"}, "66m", one(gateway, "the keys of AuthGateway shop/auth should have rotated 56m 0s ago")},
+	{"a rotation with a long lead", "AuthGatewayRotationOverdue", all(of("authgateway_next_rotation_timestamp_seconds", "600x1000"), of("authgateway_key_publish_lead_seconds", "21600x1000")),
+		[]string{"66m", "12h"}, "13h", one(gateway, "the keys of AuthGateway shop/auth should have rotated 12h 50m 0s ago")},
+
+	{"a clock that goes back for the first time", "AuthGatewayClockJumped",
+		map[string]string{`authgateway_key_steps_total{namespace="system",pod="a",action="Rebase",reason="ClockWentBack"}`: "_x30 1x60"},
+		[]string{"20m", "60m"}, "32m", one(labels{"namespace": "system"}, "the clock of the Auth Gateway operator in namespace system went back")},
+	{"a clock that goes back again", "AuthGatewayClockJumped",
+		map[string]string{`authgateway_key_steps_total{namespace="system",pod="a",action="Rebase",reason="ClockWentBack"}`: "1x30 2x60"},
+		[]string{"28m", "60m"}, "35m", one(labels{"namespace": "system"}, "the clock of the Auth Gateway operator in namespace system went back")},
+
+	{"an operator that works, beside one that does not", "AuthGatewayOperatorDown", all(leads("works", "a", "1x60"), leads("works", "b", "0x60"), leads("fails", "a", "1x20 0x40"), leads("fails", "b", "0x60")),
+		[]string{"20m"}, "28m", one(labels{"namespace": "fails"}, "no replica of the Auth Gateway operator leads in namespace fails, so no keys rotate")},
+	{"an operator that works, beside one that is gone", "AuthGatewayOperatorDown", all(leads("works", "a", "1x200"), leads("gone", "a", "1x20")),
+		[]string{"20m"}, "3h", one(labels{"namespace": "gone"}, "no replica of the Auth Gateway operator leads in namespace gone, so no keys rotate")},
+	{"an operator whose lead goes from one to the other", "AuthGatewayOperatorDown", all(leads("system", "a", "1x20 0x40"), leads("system", "b", "0x22 1x38")), []string{"30m", "60m"}, "", nil},
+	{"no operator at all", "AuthGatewayOperatorDown", map[string]string{"up": "1x60"},
+		[]string{"4m"}, "6m", one(labels{"name": "auth-gateway-operator"}, "no replica of the Auth Gateway operator leads, so no keys rotate")},
+
+	{"errors", "AuthGatewayOperatorErrors", map[string]string{`controller_runtime_reconcile_errors_total{controller="authgateway",namespace="system",pod="a"}`: "0+3x60"},
+		[]string{"5m"}, "25m", one(labels{"namespace": "system"}, "the Auth Gateway operator in namespace system fails again and again to reconcile")},
+	{"an error now and then", "AuthGatewayOperatorErrors", map[string]string{`controller_runtime_reconcile_errors_total{controller="authgateway",namespace="system",pod="a"}`: "0+1x60"}, []string{"55m"}, "", nil},
+	{"a namespace that may not be watched", "AuthGatewayOperatorWatchDenied",
+		map[string]string{`authgateway_operator_watch_denied{namespace="system",pod="a",kind="Secret",watched_namespace="shop"}`: "1x60"},
+		[]string{"14m"}, "16m", one(labels{"namespace": "system", "kind": "Secret", "watched_namespace": "shop"}, "the Auth Gateway operator in namespace system may not watch Secret in namespace shop")},
+	{"a kind that may not be watched anywhere", "AuthGatewayOperatorWatchDenied",
+		map[string]string{`authgateway_operator_watch_denied{namespace="system",pod="a",kind="Ingress",watched_namespace=""}`: "1x60"},
+		nil, "16m", one(labels{"namespace": "system", "kind": "Ingress"}, "the Auth Gateway operator in namespace system may not watch Ingress in any namespace")},
+	{"a queue", "AuthGatewayOperatorBehind", map[string]string{`workqueue_depth{name="authgateway",namespace="system",pod="a",priority="0"}`: "60x60"},
+		[]string{"9m"}, "11m", one(labels{"namespace": "system"}, "60 AuthGateways wait for the operator in namespace system")},
+
+	{"requests that fail", "AuthGatewayServerErrors", all(pod("http_requests_total", "a", `status="500"`, "0+6x60"), pod("http_requests_total", "a", `status="200"`, "0+54x60"), pod("authgateway_build_info", "a", `version="1"`, "1x60")),
+		[]string{"9m"}, "20m", one(server, "10% of the requests to Auth Gateway shop/auth fail")},
+	{"requests to another program that fail", "AuthGatewayServerErrors", all(pod("http_requests_total", "a", `status="500"`, "0+6x60")), []string{"20m"}, "", nil},
+	{"sign-ins that are turned away", "AuthGatewaySignInsShed", pod("authgateway_hashing_jobs_total", "a", `outcome="shed"`, "0+1x60"),
+		[]string{"4m"}, "10m", one(server, "Auth Gateway shop/auth turns sign-ins away, for it cannot hash as many passwords")},
+	{"many requests over a limit", "AuthGatewayManyLimited", pod("authgateway_limited_requests_total", "a", `limit="signin"`, "0+120x60"),
+		[]string{"15m"}, "30m", one(with(server, "limit", "signin"), "2 requests a second are over the limit signin of Auth Gateway shop/auth")},
+	{"mails that wait", "AuthGatewayMailWaits", pod("authgateway_mails_oldest_seconds", "a", "", "0+60x60"),
+		[]string{"8m"}, "20m", one(server, "a mail of Auth Gateway shop/auth has been waiting for 20m 0s")},
+	{"mails that were given up", "AuthGatewayMailsGivenUp", pod("authgateway_mails_given_up_total", "a", `purpose="reset"`, "0+1x90"),
+		[]string{"5m"}, "80m", one(server, "Auth Gateway shop/auth gave up 60 mails within an hour")},
+	{"keys that cannot be reloaded", "AuthGatewayKeysNotReloaded", pod("authgateway_key_ring_reload_failures_total", "a", "", "0+1x60"),
+		[]string{"4m"}, "20m", one(with(server, "pod", "a"), "replica shop/a of an Auth Gateway goes on with old keys")},
+	{"rings that differ", "AuthGatewayRingsDiffer", all(pod("authgateway_key_ring_generation", "a", "", "7x60"), pod("authgateway_key_ring_generation", "b", "", "8x60")),
+		[]string{"9m"}, "11m", one(server, "replicas of Auth Gateway shop/auth use different keys")},
+	{"refresh tokens that are used twice", "AuthGatewayRefreshTokensReused", pod("authgateway_sessions_total", "a", `event="ended_by_reuse"`, "0+1x90"),
+		[]string{"5m"}, "80m", one(server, "60 sessions of Auth Gateway shop/auth ended within an hour because a refresh token was used by two")},
+
+	{"no database", "AuthGatewayDatabaseDown", all(pod("authgateway_database_up", "a", "", "1x10 0x50"), pod("authgateway_database_up", "b", "", "1x10 0x50")),
+		[]string{"10m", "12m"}, "14m", one(server, "2 replicas of Auth Gateway shop/auth have no database that takes writes")},
+	{"no database for one of two", "AuthGatewayDatabaseDown", all(pod("authgateway_database_up", "a", "", "1x60"), pod("authgateway_database_up", "b", "", "1x10 0x50")),
+		nil, "14m", one(server, "1 replicas of Auth Gateway shop/auth have no database that takes writes")},
+	{"a failover", "AuthGatewayDatabaseDown", pod("authgateway_database_up", "a", "", "1x10 0 1x50"), []string{"11m", "12m", "30m"}, "", nil},
+	{"no free connections", "AuthGatewayDatabaseConnectionsShort", pod("authgateway_database_connection_timeouts_total", "a", "", "0+1x60"),
+		[]string{"4m"}, "10m", one(server, "requests to Auth Gateway shop/auth get no connection to the database")},
+
+	{"a key that signs for long", "AuthGatewaySigningKeyOld", all(pod("authgateway_signing_key_phase_seconds", "a", `phase="Signing",use="access"`, "0+60x300"), pod("authgateway_key_rotation_interval_seconds", "a", `use="access"`, "7200x300")),
+		[]string{"150m"}, "200m", one(with(server, "use", "access"), "a key of Auth Gateway shop/auth has signed access tokens for 3h 20m 0s")},
+	{"a key that has to sign for long", "AuthGatewaySigningKeyOld", all(pod("authgateway_signing_key_phase_seconds", "a", `phase="Signing",use="access"`, "4000000x300"), pod("authgateway_key_rotation_interval_seconds", "a", `use="access"`, "7776000x300")), []string{"200m"}, "", nil},
+	{"a key that the operator rotates", "AuthGatewaySigningKeyOld", pod("authgateway_signing_key_phase_seconds", "a", `phase="Signing",use="access"`, "40000000x300"), []string{"200m"}, "", nil},
+}
+
+type rules struct {
+	Groups []struct {
+		Name  string
+		Rules []struct {
+			Alert               string
+			Labels, Annotations map[string]string
+		}
+	}
+}
+
+func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed: install the package prometheus")
+	}
+	text, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file rules
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	severity, runbook := map[string]string{}, map[string]string{}
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			severity[r.Alert], runbook[r.Alert] = r.Labels["severity"], r.Annotations["runbook_url"]
+			if !slices.ContainsFunc(scenarios, func(s scenario) bool { return s.alert == r.Alert && s.at != "" }) ||
+				!slices.ContainsFunc(scenarios, func(s scenario) bool { return s.alert == r.Alert && len(s.quiet) > 0 }) {
+				t.Errorf("%s needs a scenario in which it fires, and a time at which it does not", r.Alert)
+			}
+		}
+	}
+	path, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests []any
+	for _, s := range scenarios {
+		if severity[s.alert] == "" {
+			t.Errorf("%s: there is no alert %s", s.name, s.alert)
+		}
+		var series, moments []any
+		for _, name := range slices.Sorted(maps.Keys(s.series)) {
+			series = append(series, map[string]any{"series": name, "values": s.series[name]})
+		}
+		for _, at := range s.quiet {
+			moments = append(moments, map[string]any{"eval_time": at, "alertname": s.alert})
+		}
+		if s.at != "" {
+			var fires []any
+			for _, f := range s.fires {
+				fires = append(fires, map[string]any{
+					"exp_labels":      with(f.labels, "severity", severity[s.alert]),
+					"exp_annotations": labels{"summary": f.summary, "runbook_url": runbook[s.alert]},
+				})
+			}
+			moments = append(moments, map[string]any{"eval_time": s.at, "alertname": s.alert, "exp_alerts": fires})
+		}
+		tests = append(tests, map[string]any{"name": s.name, "interval": "1m", "input_series": series, "alert_rule_test": moments})
+	}
+	text, err = yaml.Marshal(map[string]any{"rule_files": []string{path}, "evaluation_interval": "1m", "tests": tests})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "tests.yaml")
+	if err := os.WriteFile(unit, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", unit).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
+	}
+}
