@@ -77,6 +77,7 @@ type Options struct {
 	Namespaces        []string // that are looked after; none: all
 	Concurrency       int      // passes at a time; 0: 4
 	PlatformUsers     bool     // the platform assigns the users that pods run as, as OpenShift does
+	OpenServerMetrics bool     // every namespace may reach the metrics of servers
 }
 
 // Times after which a pass is due though nothing has changed.
@@ -175,8 +176,8 @@ func (r *Reconciler) rendering(w *world, t tended) rendering {
 	}
 	return rendering{
 		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
-		platformUsers: r.Options.PlatformUsers,
-		inputs:        digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
+		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
+		inputs: digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
 		templates: contentDigest(w.templates),
 	}
 }

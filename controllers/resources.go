@@ -35,6 +35,7 @@ type rendering struct {
 
 	operatorNamespace string
 	platformUsers     bool // the platform assigns the user that pods run as
+	openMetrics       bool // every namespace may reach the operations port
 
 	// inputs and passphrases are digests of the Secrets that pods start with.
 	inputs, passphrases string
@@ -98,7 +99,7 @@ func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfigurat
 			WithNamespaceSelector(acmeta.LabelSelector().WithMatchLabels(map[string]string{corev1.LabelMetadataName: r.operatorNamespace})).
 			WithPodSelector(acmeta.LabelSelector().WithMatchLabels(map[string]string{labelName: operatorName})),
 	)
-	if r.gateway.Spec.Monitoring.ServiceMonitor != nil { // a Prometheus can be anywhere, and there are no secrets here
+	if r.gateway.Spec.Monitoring.ServiceMonitor != nil || r.openMetrics { // a Prometheus can be anywhere, and there are no secrets here
 		operations.WithFrom(acnetworking.NetworkPolicyPeer().WithNamespaceSelector(acmeta.LabelSelector()))
 	}
 	return acnetworking.NetworkPolicy(r.names.workload(), r.names.namespace).

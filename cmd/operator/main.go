@@ -84,6 +84,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")
 	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
 	flags.StringVar(&s.platformUsers, "platform-users", "auto", "whether the platform assigns the users that pods run as, so that servers name none: true, false, or auto, which is true on OpenShift")
+	flags.BoolVar(&s.options.OpenServerMetrics, "open-server-metrics", false, "let pods of every namespace reach the port of the servers' metrics, also where the AuthGateway asks for no ServiceMonitor")
 	flags.DurationVar(&s.endTimeout, "shutdown-timeout", 15*time.Second, "how long what is under way at SIGTERM may take; the operator is gone by then, whatever it waits for")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.StringVar(&s.logFormat, "log-format", "json", "json or text")

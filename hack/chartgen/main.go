@@ -1,7 +1,7 @@
 // Command chartgen writes those parts of the Helm chart that follow from
 // something else: the custom resources and the operator's rules from config/,
-// where controller-gen has put them, and the table of values in the README from
-// the comments of values.yaml.
+// where controller-gen has put them, the alerts from docs/alerts.yaml, and the
+// table of values in the README from the comments of values.yaml.
 package main
 
 import (
@@ -33,6 +33,7 @@ func run(root string) error {
 	return errors.Join(
 		writeCRDs(filepath.Join(root, "config", "crd", "bases"), filepath.Join(chart, "templates")),
 		writeRules(filepath.Join(root, "config", "rbac", "role.yaml"), filepath.Join(chart, "templates", "_rules.tpl")),
+		writeAlerts(filepath.Join(root, "docs", "alerts.yaml"), filepath.Join(chart, "templates", "_alerts.tpl")),
 		writeTable(filepath.Join(chart, "values.yaml"), filepath.Join(chart, "README.md")),
 	)
 }
@@ -117,6 +118,21 @@ func writeRules(from, to string) error {
 	}
 	return os.WriteFile(to, []byte(header("config/rbac/role.yaml")+
 		"{{- define \"auth-gateway.rules\" -}}\n"+literal(rules)+"{{- end }}\n"), 0o644)
+}
+
+// writeAlerts makes a named template of the groups of alerts, to be included by a
+// PrometheusRule.
+func writeAlerts(from, to string) error {
+	alerts, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	_, groups, found := strings.Cut(string(alerts), "\ngroups:\n")
+	if !found {
+		return fmt.Errorf("%s has no groups", from)
+	}
+	return os.WriteFile(to, []byte(header("docs/alerts.yaml")+
+		"{{- define \"auth-gateway.alerts\" -}}\ngroups:\n"+literal(groups)+"{{- end }}\n"), 0o644)
 }
 
 const (

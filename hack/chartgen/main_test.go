@@ -107,6 +107,7 @@ func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
 	for path, content := range map[string]string{
 		"config/crd/bases/example.com_things.yaml":      "---\nkind: X\nmetadata:\n  annotations:\n    a: b\n",
 		"config/rbac/role.yaml":                         "---\nkind: ClusterRole\nrules:\n- verbs: [get]\n",
+		"docs/alerts.yaml":                              "# About.\ngroups:\n- name: a # {{ $value }}\n",
 		"charts/auth-gateway/values.yaml":               "# A.\na: 1\n",
 		"charts/auth-gateway/README.md":                 "above\n" + begin + "old\n" + end + "below\n",
 		"charts/auth-gateway/templates/crd-former.yaml": "of a custom resource that is no more",
@@ -140,7 +141,7 @@ func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := read()
-	for _, part := range []string{"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}", "| `a` | `1` | A. |", "above\n", "below\n", "written by hand"} {
+	for _, part := range []string{"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}", "groups:\n- name: a # {{ `{{` }} $value }}\n{{- end }}", "| `a` | `1` | A. |", "above\n", "below\n", "written by hand"} {
 		if !strings.Contains(first, part) {
 			t.Errorf("there is no %q in\n%s", part, first)
 		}

@@ -44,6 +44,8 @@ metrics:
   - {namespace: monitoring, name: prometheus}
   - {namespace: monitoring, name: other}
   serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}
+  podMonitor: {enabled: true, interval: 2m, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy:
   metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]
   egress: [{ports: [{port: 443, protocol: TCP}, {port: 53, protocol: UDP}]}, {ports: [{port: 9090}]}]
@@ -73,7 +75,7 @@ type rendered []*unstructured.Unstructured
 
 func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 	c := chart(t)
-	installServiceMonitors(t, c.cluster)
+	installPrometheusKinds(t, c.cluster)
 	for _, name := range append([]string{namespace, number}, watched...) {
 		makeNamespace(t, c.cluster, name)
 	}
@@ -129,12 +131,21 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			if monitor.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "1m" || endpoint["tlsConfig"].(map[string]any)["serverName"] != "identity-operator."+namespace+".svc" {
 				t.Errorf("the ServiceMonitor is %v", monitor.Object)
 			}
+			has(t, operator.Args, "--open-server-metrics")
+			servers := one(t, r, "PodMonitor")
+			if endpoint := servers.Object["spec"].(map[string]any)["podMetricsEndpoints"].([]any)[0].(map[string]any); servers.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "2m" {
+				t.Errorf("the PodMonitor is %v", servers.Object)
+			}
+			if rule := one(t, r, "PrometheusRule"); rule.GetLabels()["release"] != "prometheus" {
+				t.Errorf("the PrometheusRule has the labels %v", rule.GetLabels())
+			}
 			if policy := r.networkPolicy(t); len(policy.Spec.Egress) != 2 || len(policy.Spec.PolicyTypes) != 2 || len(policy.Spec.Ingress[0].From) != 1 {
 				t.Errorf("the policy is %v", policy.Spec)
 			}
 		}},
 		{"some namespaces", "watchNamespaces: [shop, orders]", func(t *testing.T, r rendered) {
 			has(t, r.operator(t).Args, "--namespaces=shop,orders")
+			hasNone(t, r.operator(t).Args, "--open-server-metrics")
 			r.isConfined(t)
 			for _, role := range kind(r, "ClusterRole") {
 				for _, right := range rightsOf(t, role) {
@@ -167,6 +178,25 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			tls := one(t, r, "ServiceMonitor").Object["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)["tlsConfig"]
 			if diff := cmp.Diff(map[string]any{"insecureSkipVerify": true}, tls); diff != "" {
 				t.Error(diff)
+			}
+		}},
+		{"a PodMonitor without metrics of the operator", "{watchNamespaces: [shop, orders], metrics: {enabled: false, podMonitor: {enabled: true}}}", func(t *testing.T, r rendered) {
+			in := one(t, r, "PodMonitor").Object["spec"].(map[string]any)["namespaceSelector"]
+			if diff := cmp.Diff(map[string]any{"matchNames": []any{"shop", "orders"}}, in); diff != "" {
+				t.Error(diff)
+			}
+		}},
+		{"alerts", "metrics: {prometheusRule: {enabled: true}}", func(t *testing.T, r rendered) {
+			text, err := os.ReadFile(filepath.Join(root, "docs", "alerts.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var alerts map[string]any
+			if err := yaml.Unmarshal(text, &alerts); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(alerts, one(t, r, "PrometheusRule").Object["spec"]); diff != "" {
+				t.Errorf("the rules differ from docs/alerts.yaml:\n%s", diff)
 			}
 		}},
 		{"no custom resource", "crds: {install: false}", func(t *testing.T, r rendered) {
@@ -457,6 +487,7 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"crds: {install: 'yes'}":                                           "'/crds/install': got string, want boolean",
 		"metrics: {readers: [{name: prometheus}]}":                         "missing property 'namespace'",
 		"metrics: {serviceMonitor: {interval: often}}":                     "'/metrics/serviceMonitor/interval'",
+		"metrics: {prometheusRule: true}":                                  "'/metrics/prometheusRule': got boolean, want object",
 		"podLabels: {team: 1}":                                             "'/podLabels/team': got number, want string",
 		"affinity: {nodeAffinities: {}}":                                   "'/affinity'",
 		"priorityClassName: [a]":                                           "'/priorityClassName': got array, want string",

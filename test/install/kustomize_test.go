@@ -127,7 +127,7 @@ func TestAPodThatIsNotRestrictedIsRefused(t *testing.T) {
 
 func TestTheConfigurationForPrometheusIsAccepted(t *testing.T) {
 	c := connect(t)
-	installServiceMonitors(t, c)
+	installPrometheusKinds(t, c)
 	namespace := kubernetestest.Namespace(t)
 	for _, o := range build(t, "config/prometheus") {
 		o.SetNamespace(namespace)
@@ -135,10 +135,10 @@ func TestTheConfigurationForPrometheusIsAccepted(t *testing.T) {
 	}
 }
 
-// installServiceMonitors teaches the API server the kind ServiceMonitor.
-func installServiceMonitors(t *testing.T, c cluster) {
+// installPrometheusKinds installs the kinds of the Prometheus operator.
+func installPrometheusKinds(t *testing.T, c cluster) {
 	t.Helper()
-	_, err := envtest.InstallCRDs(c.config, envtest.CRDInstallOptions{Paths: []string{"testdata/servicemonitors.yaml"}, ErrorIfPathMissing: true})
+	_, err := envtest.InstallCRDs(c.config, envtest.CRDInstallOptions{Paths: []string{"testdata/prometheus-operator.yaml"}, ErrorIfPathMissing: true})
 	if err != nil {
 		t.Fatal(err)
 	}

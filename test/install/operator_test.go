@@ -38,7 +38,7 @@ import (
 // that it may not. There is no node to run its pod, so it runs beside the test.
 func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 	c := connect(t)
-	installServiceMonitors(t, c)
+	installPrometheusKinds(t, c)
 	program := buildOperator(t)
 
 	t.Run("by Kustomize", func(t *testing.T) {
