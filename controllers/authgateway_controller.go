@@ -72,6 +72,7 @@ type Reconciler struct {
 // Options are what an operator is told when it starts.
 type Options struct {
 	ServerImage       string   // of gateways that name none
+	ServerPullSecrets []string // in the namespaces of gateways that name no image
 	AllowedImages     []string // beginnings of images that gateways may name; none: any
 	OperatorNamespace string   // in which the operator's own pods run
 	Namespaces        []string // that are looked after; none: all
@@ -177,7 +178,8 @@ func (r *Reconciler) rendering(w *world, t tended) rendering {
 	return rendering{
 		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
 		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
-		inputs: digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
+		pullSecrets: r.Options.ServerPullSecrets,
+		inputs:      digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
 		templates: contentDigest(w.templates),
 	}
 }

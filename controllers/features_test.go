@@ -91,17 +91,19 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	}
 	s.CORS = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[::1]:3000"}}
 	s.TrustedProxyHops, s.TrustedProxyField = 2, v1alpha1.ProxyFieldForwarded
-	s.Limits = v1alpha1.Limits{SignIn: "7/1m", SignUp: "5/90m", Codes: v1alpha1.Unlimited, Mails: "4/24h"}
+	s.Limits = v1alpha1.Limits{SignIn: "7/1m", SignUp: "5/90m", Codes: v1alpha1.Unlimited, Mails: "4/24h", Writes: "9/10s"}
+	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"}, IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
+	s.ServiceAccount = v1alpha1.ServiceAccount{Annotations: map[string]string{"example.com/role": "arn:of:something"}}
 	s.Email = &v1alpha1.Email{
 		SMTP: &v1alpha1.SMTP{
 			Host: "2001:db8::2", Port: 465, TLS: "Implicit", From: "Example Inc. <no-reply@example.com>",
 			CredentialsSecretRef: &v1alpha1.LocalReference{Name: "mail"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
 		},
-		MaxConnections: 9, GiveUpAfter: "90m", TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
+		MaxConnections: 9, GiveUpAfter: "90m", ServiceName: "Example $(HOME) & Söhne", TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
 		Links: &v1alpha1.EmailLinks{Verification: "https://example.com/$(HOME)#{code}", PasswordReset: "https://example.com/r?c={code}", EmailChange: "https://example.com/e#{code}"},
 	}
 	s.Database = v1alpha1.Database{
-		Host: "2001:db8::1", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
+		Host: "2001:db8::1,pg-1.example.com", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
 		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
 	}
 	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}

@@ -35,6 +35,7 @@ type rendering struct {
 
 	operatorNamespace string
 	platformUsers     bool // the platform assigns the user that pods run as
+	pullSecrets       []string
 	openMetrics       bool // every namespace may reach the operations port
 
 	// inputs and passphrases are digests of the Secrets that pods start with.
@@ -62,19 +63,34 @@ func renderPublicKeys(r rendering) *accore.ConfigMapApplyConfiguration {
 // renderServiceAccount: the server asks nothing of Kubernetes, so its account
 // has no rights, and its pods no token.
 func renderServiceAccount(r rendering) *accore.ServiceAccountApplyConfiguration {
-	return accore.ServiceAccount(r.names.workload(), r.names.namespace).
+	account := accore.ServiceAccount(r.names.workload(), r.names.namespace).
 		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).WithAutomountServiceAccountToken(false)
+	if annotations := r.gateway.Spec.ServiceAccount.Annotations; len(annotations) > 0 {
+		account.WithAnnotations(annotations)
+	}
+	return account
 }
 
 func renderService(r rendering) *accore.ServiceApplyConfiguration {
-	return accore.Service(r.names.workload(), r.names.namespace).
-		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).
-		WithSpec(accore.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithSelector(r.names.selector()).WithPorts(
-			accore.ServicePort().WithName(portAPI).WithPort(servicePort).WithProtocol(corev1.ProtocolTCP).
-				WithTargetPort(intstr.FromString(portAPI)).WithAppProtocol("http"),
-			accore.ServicePort().WithName(portOperations).WithPort(operationsPort).WithProtocol(corev1.ProtocolTCP).
-				WithTargetPort(intstr.FromString(portOperations)).WithAppProtocol("http"),
-		))
+	wanted := r.gateway.Spec.Service
+	spec := accore.ServiceSpec().WithType(corev1.ServiceTypeClusterIP).WithSelector(r.names.selector()).WithPorts(
+		accore.ServicePort().WithName(portAPI).WithPort(servicePort).WithProtocol(corev1.ProtocolTCP).
+			WithTargetPort(intstr.FromString(portAPI)).WithAppProtocol("http"),
+		accore.ServicePort().WithName(portOperations).WithPort(operationsPort).WithProtocol(corev1.ProtocolTCP).
+			WithTargetPort(intstr.FromString(portOperations)).WithAppProtocol("http"),
+	)
+	if wanted.IPFamilyPolicy != "" {
+		spec.WithIPFamilyPolicy(corev1.IPFamilyPolicy(wanted.IPFamilyPolicy))
+	}
+	if wanted.TrafficDistribution != "" {
+		spec.WithTrafficDistribution(string(wanted.TrafficDistribution))
+	}
+	service := accore.Service(r.names.workload(), r.names.namespace).
+		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).WithSpec(spec)
+	if len(wanted.Annotations) > 0 {
+		service.WithAnnotations(wanted.Annotations)
+	}
+	return service
 }
 
 // renderNetworkPolicy lets in those who may call the API, and to the operations
@@ -186,8 +202,8 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 			spec.WithContainers(renderSidecar(s))
 		}
 	}
-	for _, secret := range r.gateway.Spec.ImagePullSecrets {
-		spec.WithImagePullSecrets(accore.LocalObjectReference().WithName(secret.Name))
+	for _, secret := range pullSecrets(r) {
+		spec.WithImagePullSecrets(accore.LocalObjectReference().WithName(secret))
 	}
 	if len(overlay.NodeSelector) > 0 {
 		spec.WithNodeSelector(overlay.NodeSelector)
@@ -220,6 +236,23 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 		WithLabels(merged(overlay.Labels, r.names.labels())).
 		WithAnnotations(merged(overlay.Annotations, annotations)).
 		WithSpec(spec)
+}
+
+// pullSecrets names the Secrets with which the images of a pod are pulled: those
+// of the spec, and those of the operator's options if the operator chooses the
+// image.
+func pullSecrets(r rendering) (all []string) {
+	for _, secret := range r.gateway.Spec.ImagePullSecrets {
+		all = append(all, secret.Name)
+	}
+	if r.gateway.Spec.Image == "" {
+		for _, name := range r.pullSecrets {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
 }
 
 // serverUser is nobody on any system.

@@ -91,6 +91,9 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 		c.MailWebhookURL = e.Webhook.URL
 	}
 	c.SMTPConnections, c.MailGiveUpAfter = int(e.MaxConnections), e.GiveUpAfter.Value()
+	if e.ServiceName != "" {
+		c.ServiceName = e.ServiceName
+	}
 	if e.TemplatesConfigMapRef != nil {
 		c.MailTemplatesDir = dirTemplates
 	}
@@ -109,6 +112,7 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 	all := map[string]string{}
 	for name, limit := range map[string]v1alpha1.Limit{
 		config.EnvLimitSignIn: l.SignIn, config.EnvLimitSignUp: l.SignUp, config.EnvLimitCodes: l.Codes, config.EnvLimitMails: l.Mails,
+		config.EnvLimitWrites: l.Writes,
 	} {
 		switch limit {
 		case "":
@@ -227,6 +231,7 @@ var fields = map[string]string{
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
+	config.EnvLimitWrites: "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
 	config.EnvMailFrom: "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
 	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",
 	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",

@@ -89,7 +89,8 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/authserver:1.2.3"
 	Image string `json:"image,omitempty"`
 
-	// Secrets of this namespace with which the image is pulled.
+	// Secrets of this namespace with which the image is pulled. If image is left
+	// out, the operator may be set up to add the names of others.
 	//
 	// +optional
 	// +listType=map
@@ -225,6 +226,18 @@ type AuthGatewaySpec struct {
 	//
 	// +optional
 	HTTPRoute *HTTPRoute `json:"httpRoute,omitempty"`
+
+	// service configures the Service through which the pods are reached.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Service Service `json:"service,omitempty"`
+
+	// serviceAccount configures the ServiceAccount of the pods.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	ServiceAccount ServiceAccount `json:"serviceAccount,omitempty"`
 
 	// Who may reach the pods.
 	//

@@ -45,15 +45,17 @@ type CORS struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || has(self.host) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="CloudNativePG's Secret tells name and credentials: leave name and credentialsSecretRef out"
 // +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="a certificate authority is used by verify-ca and verify-full alone: write sslMode: verify-full, or leave caSecretRef out"
 type Database struct {
-	// The host name or IP address of PostgreSQL.
+	// host is the host name or IP address of PostgreSQL, or several, separated by
+	// commas, for a primary and its standbys. A replica uses the one that takes
+	// writes.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?$') || isIP(self)",message="write a host name or an IP address, without a scheme and a port (that is database.port)"
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme and a port (that is database.port)"
 	Host string `json:"host,omitempty"`
 
-	// The port of PostgreSQL. CloudNativePG's Secret tells its own.
+	// The port of PostgreSQL, at each of its hosts. CloudNativePG's Secret tells its own.
 	//
 	// +optional
 	// +kubebuilder:default=5432
@@ -275,6 +277,13 @@ type Limits struct {
 	// +optional
 	Codes Limit `json:"codes,omitempty"`
 
+	// writes limits the changes that one user may make with an access token: of
+	// names, of the email address. All sessions of the user count together. Left
+	// out: 30/5m where exposure is Public, and 300/5m where it is Internal.
+	//
+	// +optional
+	Writes Limit `json:"writes,omitempty"`
+
 	// Mails that one address is sent because somebody asked for them, whoever
 	// asks and whether or not it has an account. What is more is not sent, and
 	// the answer is the same. Notices of changes are not counted. Left out: 3/1h.
@@ -322,6 +331,15 @@ type Email struct {
 	//
 	// +optional
 	Webhook *MailWebhook `json:"webhook,omitempty"`
+
+	// serviceName is the name of your service in mails, such as Example Shop. If it
+	// is left out, it is the host of the issuer.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\s\\\\x00-\\\\x1f]([^\\\\x00-\\\\x1f]*[^\\\\s\\\\x00-\\\\x1f])?$')",message="write one line, without spaces around it, such as Example Shop"
+	ServiceName string `json:"serviceName,omitempty"`
 
 	// How many mails one replica sends at the same time, each over a connection of
 	// its own.

@@ -79,6 +79,8 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a host without credentials", `database: {host: a, name: b}`, "spec.database.credentialsSecretRef", "write the name of a Secret with the keys username and password"},
 	{"a URL for a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme and a port (that is database.port)"},
 	{"a host with its port", `database: {host: "a:5432", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "that is database.port"},
+	{"hosts with spaces between them", `database: {host: "a, b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
+	{"hosts with one missing", `database: {host: "a,,b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
 	{"port 0", `database: {host: a, port: 0, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "greater than or equal to 1"},
 	{"port 65536", `database: {host: a, port: 65536, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "less than or equal to 65535"},
 	{"a name of a database of two lines", `database: {host: a, name: "b\nc", credentialsSecretRef: {name: c}}`, "spec.database.name", "in one line"},
@@ -136,6 +138,10 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"a limit in no time", `limits: {signIn: 30/0s}`, "spec.limits.signIn", "in 1s to 24h"},
 	{"a limit in days", `limits: {signIn: 30/24h1s}`, "spec.limits.signIn", "in 1s to 24h"},
 
+	{"a limit of writes by a word", `limits: {writes: few}`, "spec.limits.writes", "such as 30/5m"},
+
+	{"a service with two lines for a name", `email: {smtp: {host: mail, from: a@example.com}, serviceName: "Example\nShop"}`, "spec.email.serviceName", "write one line"},
+	{"a service with a space for a name", `email: {smtp: {host: mail, from: a@example.com}, serviceName: " "}`, "spec.email.serviceName", "write one line"},
 	{"email without a server", `email: {}`, "spec.email", "write smtp for a mail server, or webhook for a service of yours that sends mail, and not both"},
 	{"email in two ways", `email: {smtp: {host: mail, from: a@example.com}, webhook: {url: "https://a", secretRef: {name: b}}}`, "spec.email", "and not both"},
 	{"email over no connection", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 0}`, "spec.email.maxConnections", "greater than or equal to 1"},
@@ -245,6 +251,12 @@ ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported
 	{"a sidecar that would be the server", `podTemplate: {sidecars: [{name: authserver, image: a}]}`, "spec.podTemplate.sidecars[0].name", "authserver is the server's own name"},
 	{"a sidecar twice", `podTemplate: {sidecars: [{name: proxy, image: a}, {name: proxy, image: b}]}`, "spec.podTemplate.sidecars[1]", "Duplicate value"},
 	{"a sidecar without an image", `podTemplate: {sidecars: [{name: proxy}]}`, "spec.podTemplate.sidecars[0].image", "Required value"},
+
+	{"an annotation of the operator's at the Service", `service: {annotations: {authgateway.io/rotate: now}}`, "spec.service.annotations", "choose another prefix"},
+	{"an annotation of the Service that cannot be", `service: {annotations: {"a b": c}}`, "spec.service.annotations", "the name of an annotation is none"},
+	{"addresses that there are not", `service: {ipFamilyPolicy: IPv6}`, "spec.service.ipFamilyPolicy", `supported values: "SingleStack", "PreferDualStack", "RequireDualStack"`},
+	{"traffic that goes far", `service: {trafficDistribution: PreferFar}`, "spec.service.trafficDistribution", `supported values: "PreferClose", "PreferSameZone", "PreferSameNode"`},
+	{"an annotation of the ServiceAccount that cannot be", `serviceAccount: {annotations: {"a b": c}}`, "spec.serviceAccount.annotations", "the name of an annotation is none"},
 
 	{"a caller that is nobody", `networkPolicy: {from: [{}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},
 	{"a caller that is two", `networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},
@@ -375,9 +387,9 @@ exposure: Public
 cors: {allowedOrigins: ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080"]}
 trustedProxyHops: 2
 trustedProxyField: XForwardedFor
-limits: {signIn: 20/1m, signUp: 5/1h30m, codes: Unlimited, mails: 100000/24h}
+limits: {signIn: 20/1m, signUp: 5/1h30m, codes: Unlimited, mails: 100000/24h, writes: 60/1m}
 database:
-  host: "fd00::5"
+  host: "fd00::5,pg-1.example.com,192.0.2.7"
   port: 6432
   name: Auth & more
   sslMode: verify-full
@@ -397,6 +409,7 @@ email:
   smtp: {host: mail.example.com, port: 465, tls: Implicit, from: "Example Inc. <no-reply@example.com>", credentialsSecretRef: {name: mail}, caSecretRef: {name: mail-ca}}
   maxConnections: 64
   giveUpAfter: 720h
+  serviceName: Example & Söhne
   templatesConfigMapRef: {name: mail-templates}
   links:
     verification: "https://example.com/verify#{code}"
@@ -408,6 +421,8 @@ networkPolicy:
   from:
   - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}
   - ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}
+service: {annotations: {example.com/mesh: "on"}, ipFamilyPolicy: PreferDualStack, trafficDistribution: PreferSameZone}
+serviceAccount: {annotations: {example.com/role: "arn:of:something"}}
 monitoring: {serviceMonitor: {interval: 15s, labels: {release: prometheus}}}
 suspend: true
 deletionPolicy: Retain
@@ -551,6 +566,8 @@ spec:
   email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}, maxConnections: 4, giveUpAfter: 24h}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
+  service: {}
+  serviceAccount: {}
   shutdown: {drainDelay: 5s, gracePeriod: 30s}
   deletionPolicy: Delete
 `)

@@ -264,6 +264,54 @@ type GatewayReference struct {
 	SectionName string `json:"sectionName,omitempty"`
 }
 
+// Service configures the Service through which the pods are reached.
+type Service struct {
+	// annotations are added to the Service, such as those of a mesh.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// ipFamilyPolicy sets whether the Service has addresses of IPv4, of IPv6 or of
+	// both. If it is left out, the cluster decides. If it is removed later, the
+	// Service keeps its addresses; write SingleStack to give up one of two.
+	//
+	// +optional
+	IPFamilyPolicy IPFamilyPolicy `json:"ipFamilyPolicy,omitempty"`
+
+	// trafficDistribution prefers replicas near the client. If it is left out,
+	// requests are spread over all replicas. PreferSameZone and PreferSameNode need
+	// Kubernetes 1.34.
+	//
+	// +optional
+	TrafficDistribution TrafficDistribution `json:"trafficDistribution,omitempty"`
+}
+
+// IPFamilyPolicy is that of a Service.
+//
+// +kubebuilder:validation:Enum=SingleStack;PreferDualStack;RequireDualStack
+type IPFamilyPolicy string
+
+// TrafficDistribution is that of a Service.
+//
+// +kubebuilder:validation:Enum=PreferClose;PreferSameZone;PreferSameNode
+type TrafficDistribution string
+
+// ServiceAccount configures the ServiceAccount of the pods. It has no rights, and
+// the pods get no token of it.
+type ServiceAccount struct {
+	// annotations are added to the ServiceAccount, such as the role of a cloud
+	// that a sidecar uses to reach the database.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
 // NetworkPolicy says who may reach the pods. The operator itself always may, for
 // it asks each replica which keys it has loaded.
 type NetworkPolicy struct {

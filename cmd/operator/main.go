@@ -77,6 +77,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	flags.Var((*list)(&s.options.Namespaces), "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
 	flags.StringVar(&s.options.ServerImage, "server-image", "auth-gateway/authserver:"+version, "the image of servers whose AuthGateway names none")
+	flags.Var((*list)(&s.options.ServerPullSecrets), "server-pull-secrets", "the Secrets with which --server-image is pulled, separated by commas; they have to be in the namespace of the AuthGateway")
 	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
 	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
 	flags.BoolVar(&s.leaderElection, "leader-elect", true, "let one of several replicas work, and the others wait")

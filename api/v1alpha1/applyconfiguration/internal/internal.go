@@ -135,6 +135,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+    - name: service
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Service
+      default: {}
+    - name: serviceAccount
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.ServiceAccount
+      default: {}
     - name: shutdown
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Shutdown
@@ -274,6 +282,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 4
+    - name: serviceName
+      type:
+        scalar: string
     - name: smtp
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.SMTP
@@ -324,6 +335,8 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.GatewayReference
           elementRelationship: atomic
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.IPFamilyPolicy
+  scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Ingress
   map:
     fields:
@@ -434,6 +447,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
     - name: signUp
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
+    - name: writes
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link
@@ -569,6 +585,28 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.SSLMode
   scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Service
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
+    - name: ipFamilyPolicy
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.IPFamilyPolicy
+    - name: trafficDistribution
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.TrafficDistribution
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.ServiceAccount
+  map:
+    fields:
+    - name: annotations
+      type:
+        map:
+          elementType:
+            scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.ServiceMonitor
   map:
     fields:
@@ -644,6 +682,8 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: rotation
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.TokenRotation
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.TrafficDistribution
+  scalar: string
 - name: io.k8s.api.core.v1.Affinity
   map:
     fields:

@@ -20,7 +20,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// operator's version; status.image shows it. The operator may be set up to
 	// allow only certain images.
 	Image *string `json:"image,omitempty"`
-	// Secrets of this namespace with which the image is pulled.
+	// Secrets of this namespace with which the image is pulled. If image is left
+	// out, the operator may be set up to add the names of others.
 	ImagePullSecrets []LocalReferenceApplyConfiguration `json:"imagePullSecrets,omitempty"`
 	// What one replica may use. Left out: requests of 100m CPU and 64Mi, and a
 	// memory limit of 256Mi. Passwords are hashed by as many threads as the CPU
@@ -79,6 +80,10 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// An HTTPRoute of the Gateway API in front of the Service. Needs exposure:
 	// Public, and the Gateway API in the cluster.
 	HTTPRoute *HTTPRouteApplyConfiguration `json:"httpRoute,omitempty"`
+	// service configures the Service through which the pods are reached.
+	Service *ServiceApplyConfiguration `json:"service,omitempty"`
+	// serviceAccount configures the ServiceAccount of the pods.
+	ServiceAccount *ServiceAccountApplyConfiguration `json:"serviceAccount,omitempty"`
 	// Who may reach the pods.
 	NetworkPolicy *NetworkPolicyApplyConfiguration `json:"networkPolicy,omitempty"`
 	// How it is watched.
@@ -279,6 +284,22 @@ func (b *AuthGatewaySpecApplyConfiguration) WithIngress(value *IngressApplyConfi
 // If called multiple times, the HTTPRoute field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithHTTPRoute(value *HTTPRouteApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.HTTPRoute = value
+	return b
+}
+
+// WithService sets the Service field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Service field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithService(value *ServiceApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Service = value
+	return b
+}
+
+// WithServiceAccount sets the ServiceAccount field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServiceAccount field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithServiceAccount(value *ServiceAccountApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.ServiceAccount = value
 	return b
 }
 

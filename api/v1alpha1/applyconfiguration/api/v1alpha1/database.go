@@ -11,9 +11,11 @@ import (
 //
 // Database says where PostgreSQL is.
 type DatabaseApplyConfiguration struct {
-	// The host name or IP address of PostgreSQL.
+	// host is the host name or IP address of PostgreSQL, or several, separated by
+	// commas, for a primary and its standbys. A replica uses the one that takes
+	// writes.
 	Host *string `json:"host,omitempty"`
-	// The port of PostgreSQL. CloudNativePG's Secret tells its own.
+	// The port of PostgreSQL, at each of its hosts. CloudNativePG's Secret tells its own.
 	Port *int32 `json:"port,omitempty"`
 	// The name of the database. The server makes its tables in it by itself.
 	Name *string `json:"name,omitempty"`

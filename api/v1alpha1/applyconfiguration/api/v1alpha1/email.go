@@ -17,6 +17,9 @@ type EmailApplyConfiguration struct {
 	SMTP *SMTPApplyConfiguration `json:"smtp,omitempty"`
 	// In place of smtp: where each mail is sent to as JSON.
 	Webhook *MailWebhookApplyConfiguration `json:"webhook,omitempty"`
+	// serviceName is the name of your service in mails, such as Example Shop. If it
+	// is left out, it is the host of the issuer.
+	ServiceName *string `json:"serviceName,omitempty"`
 	// How many mails one replica sends at the same time, each over a connection of
 	// its own.
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
@@ -50,6 +53,14 @@ func (b *EmailApplyConfiguration) WithSMTP(value *SMTPApplyConfiguration) *Email
 // If called multiple times, the Webhook field is set to the value of the last call.
 func (b *EmailApplyConfiguration) WithWebhook(value *MailWebhookApplyConfiguration) *EmailApplyConfiguration {
 	b.Webhook = value
+	return b
+}
+
+// WithServiceName sets the ServiceName field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ServiceName field is set to the value of the last call.
+func (b *EmailApplyConfiguration) WithServiceName(value string) *EmailApplyConfiguration {
+	b.ServiceName = &value
 	return b
 }
 

@@ -21,6 +21,10 @@ type LimitsApplyConfiguration struct {
 	SignUp *apiv1alpha1.Limit `json:"signUp,omitempty"`
 	// The same for asking for codes, and for using them.
 	Codes *apiv1alpha1.Limit `json:"codes,omitempty"`
+	// writes limits the changes that one user may make with an access token: of
+	// names, of the email address. All sessions of the user count together. Left
+	// out: 30/5m where exposure is Public, and 300/5m where it is Internal.
+	Writes *apiv1alpha1.Limit `json:"writes,omitempty"`
 	// Mails that one address is sent because somebody asked for them, whoever
 	// asks and whether or not it has an account. What is more is not sent, and
 	// the answer is the same. Notices of changes are not counted. Left out: 3/1h.
@@ -54,6 +58,14 @@ func (b *LimitsApplyConfiguration) WithSignUp(value apiv1alpha1.Limit) *LimitsAp
 // If called multiple times, the Codes field is set to the value of the last call.
 func (b *LimitsApplyConfiguration) WithCodes(value apiv1alpha1.Limit) *LimitsApplyConfiguration {
 	b.Codes = &value
+	return b
+}
+
+// WithWrites sets the Writes field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Writes field is set to the value of the last call.
+func (b *LimitsApplyConfiguration) WithWrites(value apiv1alpha1.Limit) *LimitsApplyConfiguration {
+	b.Writes = &value
 	return b
 }
 
