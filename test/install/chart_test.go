@@ -30,7 +30,12 @@ import (
 const everything = `
 replicas: 3
 image: {repository: registry.example.com/mirror/operator, digest: "sha256:` + digest + `", pullPolicy: Always}
-serverImage: {repository: "registry.example.com:5000/mirror/authserver", tag: 0.9.0}
+serverImage: {repository: "registry.example.com:5000/mirror/authserver", tag: 0.9.0, pullSecrets: [{name: registry}, {name: mirror}]}
+extraArgs: [--platform-users=true, "--shutdown-timeout=20s"]
+extraEnv: [{name: GOGC, value: "80"}, {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+podSecurityContext: {runAsUser: 1234, fsGroup: 1234, runAsGroup: null}
+terminationGracePeriodSeconds: 45
+service: {annotations: {example.com/mesh: "on"}, ipFamilyPolicy: PreferDualStack, trafficDistribution: PreferClose}
 allowedImages: [registry.example.com:5000/mirror/, registry.example.com/mirror/]
 imagePullSecrets: [{name: registry}]
 concurrentReconciles: 8
@@ -97,7 +102,10 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				t.Errorf("the image is %s", operator.Image)
 			}
 			has(t, operator.Args, "--server-image=auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
-			hasNone(t, operator.Args, "--namespaces", "--allowed-images", "--leader-elect", "--metrics-cert-dir")
+			if c := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.SecurityContext; *c.RunAsUser != 65532 || *c.RunAsGroup != 65532 {
+				t.Errorf("the pods run as %v", c)
+			}
+			hasNone(t, operator.Args, "--namespaces", "--server-pull-secrets", "--allowed-images", "--leader-elect", "--metrics-cert-dir")
 			if crd := one(t, r, "CustomResourceDefinition"); crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
 				t.Error("the custom resource would go with the release")
 			}
@@ -111,12 +119,22 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				t.Errorf("the image is %s, pulled %s", operator.Image, operator.ImagePullPolicy)
 			}
 			has(t, operator.Args, "--server-image=registry.example.com:5000/mirror/authserver:0.9.0", "--allowed-images=registry.example.com:5000/mirror/,registry.example.com/mirror/",
-				"--concurrent-reconciles=8", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
+				"--server-pull-secrets=registry,mirror", "--platform-users=true", "--shutdown-timeout=20s", "--concurrent-reconciles=8", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
 			pod := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template
 			if pod.Labels["team"] != "identity" || pod.Annotations["example.com/on"] != "true" || pod.Spec.PriorityClassName != "important" ||
 				pod.Spec.ServiceAccountName != "operator" || pod.Spec.ImagePullSecrets[0].Name != "registry" || len(pod.Spec.Tolerations) != 1 ||
 				pod.Spec.Affinity.PodAntiAffinity == nil || pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" {
 				t.Errorf("the pod is %v", pod)
+			}
+			if c := pod.Spec.SecurityContext; *c.RunAsUser != 1234 || c.RunAsGroup != nil || *c.FSGroup != 1234 || !*c.RunAsNonRoot || *pod.Spec.TerminationGracePeriodSeconds != 45 {
+				t.Errorf("the pod ends within %d s, and runs as %v", *pod.Spec.TerminationGracePeriodSeconds, c)
+			}
+			if e := operator.Env[len(operator.Env)-2:]; e[0].Value != "80" || e[1].ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
+				t.Errorf("the variables are %v", operator.Env)
+			}
+			service := as[corev1.Service](t, one(t, r, "Service"))
+			if s := service.Spec; service.Annotations["example.com/mesh"] != "on" || *s.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || *s.TrafficDistribution != "PreferClose" {
+				t.Errorf("the Service is %v", service)
 			}
 			spread := pod.Spec.TopologySpreadConstraints
 			if len(spread) != 2 || spread[0].LabelSelector.MatchLabels["app.kubernetes.io/name"] != "auth-gateway-operator" || !maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "identity"}) {
@@ -488,6 +506,11 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"metrics: {readers: [{name: prometheus}]}":                         "missing property 'namespace'",
 		"metrics: {serviceMonitor: {interval: often}}":                     "'/metrics/serviceMonitor/interval'",
 		"metrics: {prometheusRule: true}":                                  "'/metrics/prometheusRule': got boolean, want object",
+		"serverImage: {pullSecrets: [registry]}":                           "'/serverImage/pullSecrets/0': got string, want object",
+		"extraArgs: [leader-elect=false]":                                  "'/extraArgs/0'",
+		"extraEnv: [{value: a}]":                                           "'/extraEnv/0': missing property 'name'",
+		"terminationGracePeriodSeconds: 5":                                 "'/terminationGracePeriodSeconds': minimum: got 5, want 16",
+		"service: {ipFamilyPolicy: IPv6}":                                  "'/service/ipFamilyPolicy': value must be one of",
 		"podLabels: {team: 1}":                                             "'/podLabels/team': got number, want string",
 		"affinity: {nodeAffinities: {}}":                                   "'/affinity'",
 		"priorityClassName: [a]":                                           "'/priorityClassName': got array, want string",
@@ -545,6 +568,25 @@ func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
 		}
 	}
 	compare("", schema.Properties, values)
+}
+
+// OpenShift assigns users by namespace, and refuses pods that name another one.
+func TestNoUserIsNamedOnOpenShift(t *testing.T) {
+	c := chart(t)
+	out := c.run(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--api-versions", "security.openshift.io/v1")
+	all := pods(t, parse(t, []byte(out)))
+	if len(all) != 2 {
+		t.Fatalf("there are %d pods, and not the operator's and the test's", len(all))
+	}
+	for _, pod := range all {
+		c := pod.Spec.SecurityContext
+		if c.RunAsUser != nil || c.RunAsGroup != nil || c.FSGroup != nil || pod.Spec.Containers[0].SecurityContext.RunAsUser != nil {
+			t.Errorf("the pod %s names a user: %v", pod.Name, c)
+		}
+		if !*c.RunAsNonRoot {
+			t.Errorf("the pod %s may run as root", pod.Name)
+		}
+	}
 }
 
 func TestTheChartPassesHelmsLinter(t *testing.T) {

@@ -62,16 +62,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .context.Chart.AppVersion }}{{ end -}}
 {{- end }}
 
-{{- /* The pods, the way the standard "restricted" wants them. */ -}}
+{{- /*
+The pods, the way the standard "restricted" wants them, with what podSecurityContext
+adds and replaces. OpenShift assigns users by namespace, and refuses others.
+*/ -}}
 {{- define "auth-gateway.podSecurityContext" -}}
-runAsNonRoot: true
-{{- /* OpenShift assigns users by namespace, and refuses others. */ -}}
-{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
-runAsUser: 65532
-runAsGroup: 65532
-{{- end }}
-seccompProfile:
-  type: RuntimeDefault
+{{- $context := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
+{{- if not (.Capabilities.APIVersions.Has "security.openshift.io/v1") -}}
+{{- $context = merge $context (dict "runAsUser" 65532 "runAsGroup" 65532) -}}
+{{- end -}}
+{{- range $key, $value := .Values.podSecurityContext -}}
+{{- if kindIs "invalid" $value }}{{ $_ := unset $context $key }}{{ else }}{{ $_ := set $context $key $value }}{{ end -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end }}
 
 {{- define "auth-gateway.securityContext" -}}
