@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		flags.PrintDefaults()
 	}
 	flags.Var((*list)(&s.options.Namespaces), "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
-	flags.StringVar(&s.options.ServerImage, "server-image", "auth-gateway/authserver:"+version, "the image of servers whose AuthGateway names none")
+	flags.StringVar(&s.options.ServerImage, "server-image", "", "the image of servers whose AuthGateway names none, such as registry.example.com/auth-gateway/authserver:1.2.3; it has to be set")
 	flags.Var((*list)(&s.options.ServerPullSecrets), "server-pull-secrets", "the Secrets with which --server-image is pulled, separated by commas; they have to be in the namespace of the AuthGateway")
 	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
 	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
@@ -126,6 +126,9 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 		debug.SetGCPercent(50)
 	}
 	limitMemory()
+	if s.options.ServerImage == "" {
+		return errors.New("--server-image is not set: name the image of the servers with its registry, such as registry.example.com/auth-gateway/authserver:1.2.3")
+	}
 	kubernetes, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("it finds no API server; in a pod it needs its ServiceAccount's token, elsewhere a kubeconfig: %w", err)

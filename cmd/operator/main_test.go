@@ -44,7 +44,7 @@ func TestTheOperatorEndsThoughTheAPIServerDoesNotAnswer(t *testing.T) {
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"--health-probe-bind-address=0", "--metrics-bind-address=0", "--shutdown-timeout=1ms"}, &errs, &errs)
+		code <- run(ctx, []string{"--server-image=example.com/authserver:1", "--health-probe-bind-address=0", "--metrics-bind-address=0", "--shutdown-timeout=1ms"}, &errs, &errs)
 	}()
 	select {
 	case <-asked:
@@ -85,5 +85,14 @@ func TestTheOperatorUsesAShareOfItsMemory(t *testing.T) {
 	limitMemory()
 	if limit := debug.SetMemoryLimit(-1); limit != 900000000 {
 		t.Errorf("the limit is %d", limit)
+	}
+}
+
+// A name without a registry would be pulled from a public one, where anybody may
+// have taken it.
+func TestTheOperatorDoesNotStartWithoutTheImageOfServers(t *testing.T) {
+	var errs bytes.Buffer
+	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 || !strings.Contains(errs.String(), "--server-image is not set: name the image of the servers") {
+		t.Errorf("it ended with %d: %s", code, errs.String())
 	}
 }

@@ -98,10 +98,10 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				"ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
 				"NetworkPolicy", "PodDisruptionBudget", "Pod")
 			operator := r.operator(t)
-			if operator.Image != "auth-gateway/operator:"+c.about(t).AppVersion {
+			if operator.Image != "registry.example.com/auth-gateway/operator:"+c.about(t).AppVersion {
 				t.Errorf("the image is %s", operator.Image)
 			}
-			has(t, operator.Args, "--server-image=auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
+			has(t, operator.Args, "--server-image=registry.example.com/auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
 			if c := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.SecurityContext; *c.RunAsUser != 65532 || *c.RunAsGroup != 65532 {
 				t.Errorf("the pods run as %v", c)
 			}
@@ -250,10 +250,10 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			}
 		}},
 		{"another tag", "{image: {tag: v2}, serverImage: {digest: 'sha256:" + digest + "'}}", func(t *testing.T, r rendered) {
-			if image := r.operator(t).Image; image != "auth-gateway/operator:v2" {
+			if image := r.operator(t).Image; image != "registry.example.com/auth-gateway/operator:v2" {
 				t.Errorf("the image is %s", image)
 			}
-			has(t, r.operator(t).Args, "--server-image=auth-gateway/authserver@sha256:"+digest)
+			has(t, r.operator(t).Args, "--server-image=registry.example.com/auth-gateway/authserver@sha256:"+digest)
 		}},
 		{"no replicas", "replicas: 0", func(t *testing.T, r rendered) {
 			if n := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Replicas; n == nil || *n != 0 {
@@ -495,7 +495,9 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"watchNamespaces: [shop, shop]":                                    "'/watchNamespaces': items at 0 and 1 are equal",
 		"image: {pullPolicy: Sometimes}":                                   "value must be one of 'Always', 'IfNotPresent', 'Never'",
 		"image: {digest: abc}":                                             "'/image/digest'",
-		"image: {repository: ''}":                                          "'/image/repository'",
+		"image: {repository: ''}":                                          "image.repository is not set: write where the operator's image is",
+		"serverImage: {repository: ''}":                                    "serverImage.repository is not set: write where the servers' image is",
+		"image: {repository: 'a b'}":                                       "'/image/repository'",
 		"serverImage: {tag: 'a b'}":                                        "'/serverImage/tag'",
 		"allowedImages: ['a,b']":                                           "'/allowedImages/0'",
 		"imagePullSecrets: [registry]":                                     "'/imagePullSecrets/0': got string, want object",
@@ -573,7 +575,7 @@ func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
 // OpenShift assigns users by namespace, and refuses pods that name another one.
 func TestNoUserIsNamedOnOpenShift(t *testing.T) {
 	c := chart(t)
-	out := c.run(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--api-versions", "security.openshift.io/v1")
+	out := c.run(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--api-versions", "security.openshift.io/v1")
 	all := pods(t, parse(t, []byte(out)))
 	if len(all) != 2 {
 		t.Fatalf("there are %d pods, and not the operator's and the test's", len(all))
@@ -592,9 +594,18 @@ func TestNoUserIsNamedOnOpenShift(t *testing.T) {
 func TestTheChartPassesHelmsLinter(t *testing.T) {
 	c := chart(t)
 	for _, values := range []string{"", everything, "watchNamespaces: [shop]"} {
-		if out, err := c.try(t, "lint", "--strict", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, values)); err != nil {
+		if out, err := c.try(t, "lint", "--strict", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values)); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
+	}
+}
+
+// A name without a registry would be pulled from a public one, where anybody may
+// have taken it.
+func TestImagesHaveToBeNamed(t *testing.T) {
+	c := chart(t)
+	if _, err := c.try(t, "template", c.dir, "--kube-version", c.version); err == nil || !strings.Contains(err.Error(), "image.repository is not set") {
+		t.Errorf("without images: %v", err)
 	}
 }
 
@@ -607,7 +618,7 @@ func TestAnOldKubernetesIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 	// Providers' versions look like versions before a release.
-	if _, err := c.try(t, "template", c.dir, "--kube-version", "v1.31.0-gke.1"); err != nil {
+	if _, err := c.try(t, "template", c.dir, "--kube-version", "v1.31.0-gke.1", "--values", c.file(t, images)); err != nil {
 		t.Error(err)
 	}
 }
@@ -625,7 +636,7 @@ func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
 		"2024":                  "auth-gateway-operator-2024",
 		long:                    long + "-auth-gate",
 	} {
-		out := c.run(t, "template", release, c.dir, "--namespace", namespace, "--kube-version", c.version)
+		out := c.run(t, "template", release, c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images))
 		objects := parse(t, []byte(out))
 		if got := one(t, objects, "Deployment").GetName(); got != name {
 			t.Errorf("the operator of the release %s is called %s, want %s", release, got, name)
@@ -648,7 +659,7 @@ func TestAnotherChartMayDependOnIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for enabled, objects := range map[bool]int{true: 16, false: 0} {
-		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1}}", enabled))
+		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))
 		out := c.run(t, "template", "platform", parent, "--namespace", namespace, "--kube-version", c.version, "--values", values)
 		if got := len(parse(t, []byte(out))); got != objects {
 			t.Errorf("enabled: %v: there are %d objects, want %d", enabled, got, objects)
@@ -662,7 +673,7 @@ func TestAPackageOfTheChartMakesTheSame(t *testing.T) {
 	dir := t.TempDir()
 	c.run(t, "package", c.dir, "--destination", dir)
 	packed := filepath.Join(dir, "auth-gateway-"+c.about(t).Version+".tgz")
-	for _, command := range [][]string{{"template", "--namespace", namespace, "--kube-version", c.version}, {"show", "readme"}, {"show", "values"}} {
+	for _, command := range [][]string{{"template", "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images)}, {"show", "readme"}, {"show", "values"}} {
 		if diff := cmp.Diff(c.run(t, append(command, c.dir)...), c.run(t, append(command, packed)...)); diff != "" {
 			t.Errorf("helm %v: %s", command, diff)
 		}

@@ -120,8 +120,14 @@ func chart(t *testing.T) aChart {
 // tryTemplate renders a release called auth-gateway with these values, YAML.
 func (c aChart) tryTemplate(t *testing.T, values string) (string, error) {
 	t.Helper()
-	return c.try(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, values))
+	return c.try(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values))
 }
+
+// images are the values that have no default. What follows them wins.
+const images = `
+image: {repository: registry.example.com/auth-gateway/operator}
+serverImage: {repository: registry.example.com/auth-gateway/authserver}
+`
 
 func (c aChart) template(t *testing.T, name, values string) []*unstructured.Unstructured {
 	t.Helper()

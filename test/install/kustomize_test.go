@@ -36,11 +36,30 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	return parse(t, text)
 }
 
-// applyDefault applies config/default, and takes away what is of the cluster when
+// overlay is a kustomization over config/default that names the images, as
+// docs/install.md has it.
+const overlay = "test/install/testdata/kustomize"
+
+func TestTheKustomizationOfTheManualIsTheOneThatIsTested(t *testing.T) {
+	tested, err := os.ReadFile(filepath.Join(root, overlay, "kustomization.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.Replace(string(tested), "../../../../config/default", "auth-gateway/config/default", 1)
+	if !strings.Contains(string(manual), "```yaml\n"+want+"```\n") {
+		t.Errorf("docs/install.md has another kustomization than\n%s", want)
+	}
+}
+
+// applyDefault applies config/default with images, and takes away what is of the cluster when
 // the test is done.
 func (c cluster) applyDefault(t *testing.T) []*unstructured.Unstructured {
 	t.Helper()
-	objects := build(t, "config/default")
+	objects := build(t, overlay)
 	for _, o := range objects { // in the order in which kubectl gets them
 		if err := c.apply(t.Context(), o); err != nil {
 			t.Fatalf("%s is refused: %v", nameOf(o), err)
@@ -224,11 +243,15 @@ func TestTheSmallestSampleIsTheSmallest(t *testing.T) {
 // The operator of config/ is of the version of the chart.
 func TestAllNameOneVersion(t *testing.T) {
 	about := chart(t).about(t)
-	deployment := pods(t, build(t, "config/default"))[0].Spec.Containers[0]
-	if want := "auth-gateway/operator:" + about.AppVersion; deployment.Image != want {
+	unnamed := pods(t, build(t, "config/default"))[0].Spec.Containers[0]
+	if want := "registry.invalid/auth-gateway/operator:" + about.AppVersion; unnamed.Image != want || unnamed.Args[0] != "--server-image=" {
+		t.Errorf("config/default has the image %s and the arguments %v", unnamed.Image, unnamed.Args)
+	}
+	deployment := pods(t, build(t, overlay))[0].Spec.Containers[0]
+	if want := "registry.example.com/auth-gateway/operator:" + about.AppVersion; deployment.Image != want {
 		t.Errorf("config/manager has the image %s, the chart %s", deployment.Image, want)
 	}
-	if want := "--server-image=auth-gateway/authserver:" + about.AppVersion; len(deployment.Args) == 0 || deployment.Args[0] != want {
+	if want := "--server-image=registry.example.com/auth-gateway/authserver:" + about.AppVersion; len(deployment.Args) == 0 || deployment.Args[0] != want {
 		t.Errorf("config/manager has the arguments %v, the chart %s", deployment.Args, want)
 	}
 }

@@ -33,7 +33,7 @@ func (r release) do(t *testing.T, command, values string, more ...string) (strin
 	t.Helper()
 	args := []string{command, r.name, "--namespace", r.namespace}
 	if command != "uninstall" {
-		args = append(args, r.dir, "--wait=false", "--values", r.file(t, values))
+		args = append(args, r.dir, "--wait=false", "--values", r.file(t, images), "--values", r.file(t, values))
 	}
 	return r.try(t, append(args, more...)...)
 }
@@ -166,7 +166,7 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=auth-gateway/authserver:0.0.9")
+	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=registry.example.com/auth-gateway/authserver:0.0.9")
 	g := c.gateway(t, shop)
 	c.hold(t, account, []question{
 		{verb: "list", resource: "secrets"},
@@ -190,7 +190,7 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 	if d, err = c.operator(t, r); err != nil || *d.Spec.Replicas != 3 {
 		t.Errorf("the operator is %v, %v", d.Spec.Replicas, err)
 	}
-	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=auth-gateway/authserver:"+now.about(t).AppVersion, "--namespaces="+shop)
+	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=registry.example.com/auth-gateway/authserver:"+now.about(t).AppVersion, "--namespaces="+shop)
 	c.hold(t, account, []question{{verb: "list", resource: "secrets", namespace: shop}}, []question{
 		{verb: "list", resource: "secrets"},
 		{verb: "get", resource: "secrets", namespace: elsewhere},

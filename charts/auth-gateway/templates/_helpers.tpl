@@ -88,6 +88,12 @@ runAsNonRoot: true
 
 {{- /* What a schema cannot say plainly. */ -}}
 {{- define "auth-gateway.check" -}}
+{{- if not .Values.image.repository -}}
+{{- fail "image.repository is not set: write where the operator's image is, such as registry.example.com/auth-gateway/operator" -}}
+{{- end -}}
+{{- if not .Values.serverImage.repository -}}
+{{- fail "serverImage.repository is not set: write where the servers' image is, such as registry.example.com/auth-gateway/authserver" -}}
+{{- end -}}
 {{- range $key, $_ := .Values.podLabels -}}
 {{- if hasPrefix "app.kubernetes.io/" $key -}}
 {{- fail (printf "podLabels: %s is the chart's own: choose a label with another prefix" $key) -}}
