@@ -13,6 +13,7 @@ command -v npm >/dev/null || missing="$missing npm"
 command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 command -v promtool >/dev/null || missing="$missing prometheus" # for docs/alerts.yaml
+command -v lua5.1 >/dev/null || command -v lua5.4 >/dev/null || missing="$missing lua5.1" # for config/argocd
 # The proxies of docs/proxies.md. Some of their packages are in /usr/sbin.
 for proxy in nginx haproxy caddy; do
 	[ -x "/usr/sbin/$proxy" ] || command -v "$proxy" >/dev/null || missing="$missing $proxy"

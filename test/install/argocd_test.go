@@ -1,0 +1,78 @@
+package install
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// lua writes a value as Lua.
+func lua(value any) string {
+	switch value := value.(type) {
+	case map[string]any:
+		var fields []string
+		for key, v := range value {
+			fields = append(fields, fmt.Sprintf("[%s] = %s", strconv.Quote(key), lua(v)))
+		}
+		return "{" + strings.Join(fields, ", ") + "}"
+	case []any:
+		var items []string
+		for _, v := range value {
+			items = append(items, lua(v))
+		}
+		return "{" + strings.Join(items, ", ") + "}"
+	case string:
+		return strconv.Quote(value)
+	}
+	return fmt.Sprint(value)
+}
+
+func TestArgoCDKnowsHowAnAuthGatewayIs(t *testing.T) {
+	interpreter := ""
+	for _, name := range []string{"lua5.1", "lua5.4", "lua"} {
+		if path, err := exec.LookPath(name); err == nil {
+			interpreter = path
+			break
+		}
+	}
+	if interpreter == "" {
+		t.Skip("Lua is not installed: install the package lua5.1")
+	}
+	condition := func(kind, status, reason string) any {
+		return map[string]any{"type": kind, "status": status, "reason": reason, "message": "why " + reason, "observedGeneration": 2}
+	}
+	for _, c := range []struct {
+		what       string
+		generation int
+		status     map[string]any
+		want       string
+	}{
+		{"not seen by the operator", 1, nil, "Progressing the operator has not seen this AuthGateway yet"},
+		{"an empty status", 1, map[string]any{}, "Progressing the operator has not seen this AuthGateway yet"},
+		{"a spec that the operator has not seen", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen the present spec yet"},
+		{"Ready", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Stalled", "False", "Ready"), condition("Ready", "True", "Ready")}}, "Healthy why Ready"},
+		{"suspended, and serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Suspended")}}, "Suspended why Suspended"},
+		{"suspended, and not serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Suspended"), condition("Stalled", "True", "Suspended")}}, "Suspended why Suspended"},
+		{"waits for a person", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "NameConflict"), condition("Stalled", "True", "NameConflict")}}, "Degraded NameConflict: why NameConflict"},
+		{"pods that fail", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "PodsFailing"), condition("Stalled", "False", "Ready")}}, "Degraded PodsFailing: why PodsFailing"},
+		{"without a database", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "DatabaseUnavailable")}}, "Degraded DatabaseUnavailable: why DatabaseUnavailable"},
+		{"being made", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Progressing"), condition("Stalled", "False", "Ready")}}, "Progressing Progressing: why Progressing"},
+		{"waits for a Secret", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "SecretMissing")}}, "Progressing SecretMissing: why SecretMissing"},
+	} {
+		object := map[string]any{"metadata": map[string]any{"generation": c.generation}, "spec": map[string]any{}}
+		if c.status != nil {
+			object["status"] = c.status
+		}
+		program := fmt.Sprintf("obj = %s\nlocal health = dofile(%q)\nio.write(health.status, ' ', health.message)", lua(object), filepath.Join(root, "config", "argocd", "health.lua"))
+		out, err := exec.CommandContext(t.Context(), interpreter, "-e", program).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", c.what, err, out)
+		}
+		if string(out) != c.want {
+			t.Errorf("%s: %q, want %q", c.what, out, c.want)
+		}
+	}
+}
