@@ -48,6 +48,8 @@ go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(brow
 go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk ./test/search
 (cd hack/kubernetes/image && go test ./...)
 (cd test/compose && go test ./...)
+# Clients of the API, in Go and TypeScript, are generated first.
+(cd test/clients && go generate ./... && go test -timeout 30m ./...)
 go run ./hack/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
 go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null

@@ -15,6 +15,7 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 	t.Parallel()
 	const (
 		tokens  = `{"access_token":"a","token_type":"Bearer","expires_in":900,"refresh_token":"r","refresh_expires_in":9,"scope":"s"}`
+		whole   = `"token_use":"access_token","exp":2,"iat":1,"sub":"6f1c1f0e-3d52-4d0a-9a57-0f6b6f3a9d11","aud":["a"],"iss":"i","jti":"j","sid":"s"`
 		problem = `{"error_code":"not_found","error_description":"the path","reason":"path_not_found"}`
 	)
 	for name, tc := range map[string]struct {
@@ -55,6 +56,10 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 		"an unknown reason":       {path: "/nowhere", status: 404, body: strings.Replace(problem, "path_not_found", "lost", 1)},
 		"an unnamed field":        {path: "/nowhere", status: 404, body: strings.Replace(problem, "}", `,"fields":{"code":"missing"}}`, 1)},
 		"plain text":              {path: "/nowhere", status: 404, body: "Not Found"},
+		"introspection is whole":  {path: "/tokens/introspect", status: 200, body: `{"active":true,` + whole + `}`, good: true},
+		"introspection is empty":  {path: "/tokens/introspect", status: 200, body: `{"active":false}`, good: true},
+		"introspection lacks jti": {path: "/tokens/introspect", status: 200, body: strings.Replace(`{"active":true,`+whole+`}`, `,"jti":"j"`, "", 1)},
+		"a dead token is known":   {path: "/tokens/introspect", status: 200, body: `{"active":false,"token_use":"access_token"}`},
 		"401 without a challenge": {path: "/tokens", status: 401, body: strings.Replace(problem, "not_found", "unauthenticated", 1)},
 		"503 without Retry-After": {path: "/tokens", status: 503, body: strings.Replace(problem, "not_found", "internal_error", 1)},
 		"405 without Allow":       {path: "/nowhere", status: 405, body: problem},
