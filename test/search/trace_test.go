@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	searchTime = flag.Duration("search.time", 55*time.Second, "how long each search goes on")
+	searchTime = flag.Duration("search.time", 90*time.Second, "how long each search goes on")
 	searchSeed = flag.Uint64("search.seed", 0, "the seed of the first run; 0: another each time")
 	searchSkip = flag.String("search.skip", "", "a regular expression: findings whose rule it matches are passed over")
 	searchAll  = flag.Bool("search.all", false, "go on after a finding, and list all kinds of them")
