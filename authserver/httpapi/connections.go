@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"math/bits"
 	"sync"
 	"time"
@@ -25,22 +26,24 @@ type connections struct {
 	leaving    int64     // by those that are
 	leavers    int
 	unfinished int64 // of held: by those in the list waiting
+	fresh      int64 // of held: by those in the list newcomers
 	stopped    bool
 
 	// Those that wait for their client, each list in the order of waiting.
-	idle, waiting connList
+	newcomers, idle, waiting connList
 }
 
 // phase says what a connection is doing.
 type phase uint8
 
 const (
-	phaseNew      phase = iota
-	phaseIdle           // between two requests, or before the first
-	phaseReading        // a request has begun and is not complete
-	phaseWorking        // the client waits for the server
-	phaseReplying       // a reply is being sent, or has been
-	phaseLeaving        // being closed
+	phaseNew      phase = iota // not counted yet
+	phaseFresh                 // before the first byte
+	phaseIdle                  // between two requests
+	phaseReading               // a request has begun and is not complete
+	phaseWorking               // the client waits for the server, or has sent what is not read yet
+	phaseReplying              // a reply is being sent, or has been
+	phaseLeaving               // being closed
 	phaseLeft
 )
 
@@ -105,10 +108,13 @@ func (s *connections) add(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open++
-	s.set(c, phaseIdle, idleCost)
+	s.set(c, phaseFresh, idleCost)
 	s.makeRoom(c)
 	for !s.stopped && (s.open > s.most || s.leaving > s.memory/2) {
 		s.room.Wait()
+	}
+	if s.stopped && c.phase == phaseFresh {
+		s.evict(c)
 	}
 }
 
@@ -130,12 +136,12 @@ func (s *connections) set(c *conn, p phase, cost int64) {
 	if l := s.list(c.phase); l != nil && p != c.phase {
 		l.remove(c)
 	}
-	if c.phase == phaseReading || c.phase == phaseReplying {
-		s.unfinished -= c.held
+	if sum := s.sum(c.phase); sum != nil {
+		*sum -= c.held
 	}
 	s.held += cost - c.held
-	if p == phaseReading || p == phaseReplying {
-		s.unfinished += cost
+	if sum := s.sum(p); sum != nil {
+		*sum += cost
 	}
 	if l := s.list(p); l != nil && p != c.phase {
 		l.push(c)
@@ -145,6 +151,8 @@ func (s *connections) set(c *conn, p phase, cost int64) {
 
 func (s *connections) list(p phase) *connList {
 	switch p {
+	case phaseFresh:
+		return &s.newcomers
 	case phaseIdle:
 		return &s.idle
 	case phaseReading, phaseReplying:
@@ -154,22 +162,42 @@ func (s *connections) list(p phase) *connList {
 	}
 }
 
+// sum returns what the connections in a phase hold together, if that is kept.
+func (s *connections) sum(p phase) *int64 {
+	switch p {
+	case phaseFresh:
+		return &s.fresh
+	case phaseReading, phaseReplying:
+		return &s.unfinished
+	default:
+		return nil
+	}
+}
+
 // makeRoom closes connections until the others fit. It returns false if c itself
 // is the next one to be closed, or if none waits for its client.
 func (s *connections) makeRoom(c *conn) bool {
 	for s.held > s.memory || s.open-s.leavers > s.most {
-		victim := s.idle.first
-		// An unfinished request or reply is the more suspicious the more of them
-		// there are; closing an idle connection may cost a proxy a request.
-		if s.waiting.first != nil && (victim == nil || s.unfinished > s.memory/2) {
-			victim = s.waiting.first
-		}
+		victim := s.next()
 		if victim == nil || victim == c {
 			return false
 		}
 		s.evict(victim)
 	}
 	return true
+}
+
+// next returns the connection that is closed next. An unfinished request or reply is
+// the more suspicious the more of them there are, and so is a connection that has
+// never sent anything. Closing one that has had a reply may cost a proxy a request.
+func (s *connections) next() *conn {
+	switch {
+	case s.unfinished > s.memory/2:
+		return s.waiting.first
+	case s.fresh > min(s.memory, int64(s.most)*idleCost)/4:
+		return s.newcomers.first
+	}
+	return cmp.Or(s.idle.first, s.newcomers.first, s.waiting.first)
 }
 
 // longAgo is a deadline that has passed.
@@ -192,6 +220,24 @@ func (s *connections) evict(c *conn) {
 	s.onEvict(was)
 }
 
+// revive takes back an eviction: the next request of a connection that seemed to do
+// nothing has arrived meanwhile. Others give way to it, and it to none until what has
+// arrived is read.
+func (s *connections) revive(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.phase != phaseLeaving {
+		return
+	}
+	s.leaving -= c.held
+	s.leavers--
+	c.held = 0
+	s.set(c, phaseWorking, requestCost)
+	c.evicted.Store(uint32(phaseNew))
+	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+	s.makeRoom(c)
+}
+
 // remove forgets a connection that has been closed.
 func (s *connections) remove(c *conn) {
 	s.mu.Lock()
@@ -210,12 +256,12 @@ func (s *connections) remove(c *conn) {
 	s.room.Broadcast()
 }
 
-// evictIdle closes one connection that does nothing, if there is one.
-func (s *connections) evictIdle() {
+// evictOne closes the connection that is next, if any waits for its client.
+func (s *connections) evictOne() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.idle.first != nil {
-		s.evict(s.idle.first)
+	if victim := s.next(); victim != nil {
+		s.evict(victim)
 	}
 }
 
@@ -224,8 +270,8 @@ func (s *connections) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for s.idle.first != nil {
-		s.evict(s.idle.first)
+	for victim := cmp.Or(s.newcomers.first, s.idle.first); victim != nil; victim = cmp.Or(s.newcomers.first, s.idle.first) {
+		s.evict(victim)
 	}
 	s.room.Broadcast()
 }

@@ -45,7 +45,7 @@ func (l listener) Accept() (net.Conn, error) {
 			l.all.add(c)
 			return c, nil
 		case isPassing(err):
-			l.all.evictIdle()
+			l.all.evictOne()
 			time.Sleep(acceptPause)
 		default:
 			return nil, err
@@ -72,6 +72,7 @@ type conn struct {
 	gently atomic.Bool
 
 	wire    framing
+	first   bool     // only the first byte of a request was read: fasthttp waits for it alone
 	doing   phase    // as the goroutine that serves it knows it
 	charged int64    // for the request
 	reply   int64    // what the kernel may still keep of the last reply
@@ -100,12 +101,19 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.refusal != nil {
 		return 0, c.refusal
 	}
-	if c.wire.state == betweenRequests && c.doing != phaseIdle {
+	if c.wire.state == betweenRequests && (c.doing == phaseWorking || c.doing == phaseReplying) {
 		// Of a large reply the kernel may still hold the end, which the client
 		// can leave there for as long as it keeps the connection.
 		c.charged = 0
 		if !c.enter(phaseIdle, idleCost+c.reply) {
 			return 0, io.EOF
+		}
+	}
+	if c.first {
+		c.first = false
+		if !bytesWait(c) && !c.charge() {
+			c.refusal = errCrowded()
+			return 0, c.refusal
 		}
 	}
 	for {
@@ -114,18 +122,23 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		n, err := c.Conn.Read(p)
 		if err != nil {
-			if evicted := c.evictionError(); evicted != nil {
-				err = evicted
+			if c.evicted.Load() != 0 {
+				continue
 			}
 			return 0, err
 		}
 		kept, refusal := c.wire.advance(p[:n])
-		if refusal != nil {
+		switch {
+		case refusal != nil:
 			c.refusal = refusal
 			if kept == 0 && len(p) == 1 {
 				return 1, nil // fasthttp waits for a first byte without looking at errors
 			}
-		} else if !c.charge() {
+		case len(p) == 1 && c.wire.state != betweenRequests:
+			// The rest of the request has probably arrived too, so it gives way to none.
+			c.first, c.charged, c.reply = true, requestCost, 0
+			c.enter(phaseWorking, requestCost)
+		case !c.charge():
 			c.refusal = errCrowded()
 		}
 		switch {
@@ -159,13 +172,19 @@ func (c *conn) enter(p phase, cost int64) bool {
 	return c.all.enter(c, p, cost)
 }
 
-// evictionError is what fasthttp gets to know of an eviction. One that was between
-// two requests just ends.
+// evictionError is what fasthttp gets to know of an eviction. A connection that was
+// between two requests just ends, unless the next request is there: the client of a
+// connection that is closed then does not know whether the request was received.
 func (c *conn) evictionError() error {
 	switch phase(c.evicted.Load()) {
 	case phaseNew:
 		return nil
-	case phaseIdle:
+	case phaseFresh, phaseIdle:
+		if bytesWait(c) {
+			c.all.revive(c)
+			c.doing, c.charged, c.reply = phaseWorking, requestCost, 0
+			return nil
+		}
 		return io.EOF
 	case phaseReading:
 		c.refusal = errCrowded()

@@ -3,6 +3,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"errors"
 	"net"
 	"syscall"
 
@@ -18,20 +20,31 @@ import (
 // nothing yet mean that it is there. A client that closes its sending half and
 // waits counts as gone, as it does for net/http.
 func peerLives(c net.Conn) bool {
+	n, err := peek(c)
+	return n > 0 || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, errors.ErrUnsupported)
+}
+
+// bytesWait reports whether bytes have arrived that nobody has read yet.
+func bytesWait(c net.Conn) bool {
+	n, _ := peek(c)
+	return n > 0
+}
+
+// peek looks for a next byte and leaves it where it is. It returns 0 and no error at
+// the end of the stream.
+func peek(c net.Conn) (n int, err error) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
-		return true
+		return 0, errors.ErrUnsupported
 	}
 	raw, err := s.SyscallConn()
 	if err != nil {
-		return true
+		return 0, errors.ErrUnsupported
 	}
-	alive := true
 	// Control, unlike Read, does not mind the read deadline, which may have passed.
-	err = raw.Control(func(fd uintptr) {
+	controlErr := raw.Control(func(fd uintptr) {
 		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		alive = n > 0 || err == unix.EAGAIN || err == unix.EINTR
+		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	})
-	return err == nil && alive
+	return n, cmp.Or(controlErr, err)
 }

@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 		evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_connections_evicted_total",
-			Help: "Connections closed to make room for others, by what they waited for: the next request (idle), the rest of a request (request), or their client to read a reply (reply).",
+			Help: "Connections closed to make room for others, by what they waited for: their first request (first_request), the next one (idle), the rest of a request (request), or their client to read a reply (reply).",
 		}, []string{"waiting_for"}),
 	}
 	for _, name := range phaseNames {
@@ -48,7 +48,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-var phaseNames = map[phase]string{phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
+var phaseNames = map[phase]string{phaseFresh: "first_request", phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
 
 // watch publishes what the connections hold.
 func (m *metrics) watch(s *connections, r prometheus.Registerer) {

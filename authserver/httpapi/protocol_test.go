@@ -3,14 +3,20 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/auth-gateway/auth-gateway/authserver/httpapi"
 	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
@@ -427,27 +433,100 @@ func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
 
 func TestAReplyThatIsNotReadGivesWayToOthers(t *testing.T) {
 	t.Parallel()
-	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout = 8<<20, time.Hour })
+	registry := prometheus.NewRegistry()
+	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout, o.Metrics = 8<<20, time.Hour, registry })
+	const clients, room = 200, 8 << 20 / (128 << 10) // at most so many replies may wait
 	var slow []net.Conn
-	for range 200 {
+	for range clients {
 		c := s.dial(t)
 		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
 		_, _ = io.WriteString(c, strings.Repeat("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n", 5))
 		slow = append(slow, c)
 	}
+	for deadline := time.Now().Add(30 * time.Second); evicted(t, registry, "reply") < clients-room; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v were closed, not %d", evicted(t, registry, "reply"), clients-room)
+		}
+	}
 	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
-	// To read from one has it go on, and not wait any longer. So any will do that is
-	// closed before it has all of its replies.
-	for range 20 {
-		for _, c := range slow {
-			_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-			_, err := io.Copy(io.Discard, c)
-			if e, ok := err.(net.Error); !ok || !e.Timeout() {
-				return
+	// Those that were closed end before one reply is complete. To read from the others
+	// has them go on.
+	var ended atomic.Int64
+	var all sync.WaitGroup
+	for _, c := range slow {
+		all.Go(func() {
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, err := io.Copy(io.Discard, io.LimitReader(c, 1<<20))
+			if e, ok := err.(net.Error); n < 1<<20 && (!ok || !e.Timeout()) {
+				ended.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := ended.Load(); n < clients-room {
+		t.Errorf("%d of %d were closed, not %d", n, clients, clients-room)
+	}
+}
+
+// A request that is sent in one go is answered, or finds a connection that gave way
+// before it came: it is never refused.
+func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout = 8<<20, time.Hour })
+	const request = "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n"
+	ask := func(c net.Conn) error {
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.WriteString(c, request); err != nil {
+			return err
+		}
+		reply, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil && reply.StatusCode != http.StatusOK {
+			err = fmt.Errorf("status %s", reply.Status)
+		}
+		return err
+	}
+	var clients sync.WaitGroup
+	begin := make(chan struct{})
+	for range 400 {
+		c := s.dial(t)
+		if err := ask(c); err != nil {
+			t.Fatal(err)
+		}
+		clients.Go(func() {
+			<-begin
+			err := ask(c)
+			for _, closed := range []error{nil, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+				if errors.Is(err, closed) {
+					return
+				}
+			}
+			t.Errorf("a second request got %v", err)
+		})
+	}
+	// Room for 512 idle ones: the next ones push out the oldest, which now all send.
+	close(begin)
+	for range 300 {
+		_, _ = io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n")
+	}
+	clients.Wait()
+}
+
+// evicted returns how many connections were closed that waited for something.
+func evicted(t *testing.T, registry *prometheus.Registry, waitingFor string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "http_connections_evicted_total" && m.GetLabel()[0].GetValue() == waitingFor {
+				return m.GetCounter().GetValue()
 			}
 		}
 	}
-	t.Error("all of them are still open")
+	t.Fatalf("no connections that wait for %s are counted", waitingFor)
+	return 0
 }
 
 // A request that is being worked on never gives way.

@@ -1,0 +1,76 @@
+package httpapi
+
+import (
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// served returns a connection as fasthttp gets it, and the client's end of it.
+func served(t *testing.T, all *connections) (c, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if c, err = newListener(l, all).Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c, client
+}
+
+func TestAnEvictedConnectionReadsWhatHasArrived(t *testing.T) {
+	t.Parallel()
+	for name, arrives := range map[string]string{"a request": "GET / HTTP/1.1\r\n\r\n", "nothing": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := newConnections(0, 100)
+			c, client := served(t, all)
+			if _, err := io.WriteString(client, arrives); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(10 * time.Second); arrives != "" && !bytesWait(c); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it does not arrive")
+				}
+			}
+			all.evictOne()
+			got := make([]byte, 100)
+			n, err := io.ReadFull(c, got[:max(len(arrives), 1)])
+			if string(got[:n]) != arrives || (err == nil) != (arrives != "") {
+				t.Errorf("it reads %q, %v", got[:n], err)
+			}
+			if open, held := all.count(); open != 1 || arrives != "" && held != requestCost {
+				t.Errorf("%d are open, and hold %d bytes", open, held)
+			}
+		})
+	}
+}
+
+// While a connection has bytes that are not read yet, it does not give way.
+func TestAFirstByteIsNotAnUnfinishedRequest(t *testing.T) {
+	t.Parallel()
+	all := newConnections(0, 100)
+	c, client := served(t, all)
+	if _, err := io.WriteString(client, "GET / HTTP/1.1\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // as fasthttp does it
+		t.Fatal(err)
+	}
+	all.evictOne()
+	if got, err := io.ReadFull(c, make([]byte, 15)); err != nil {
+		t.Errorf("after %d bytes: %v", got, err)
+	}
+	all.evictOne()
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("an unfinished request does not give way")
+	}
+}
