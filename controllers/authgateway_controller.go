@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
@@ -63,6 +64,8 @@ type Reconciler struct {
 	steps *prometheus.CounterVec
 	kinds *lateKinds
 
+	wake       chan event.GenericEvent // gateways that a pass is due for; see wakeUp
+	databases  *databases
 	watches    *watches
 	damper     *damper
 	asked      *lru.Cache[types.UID, time.Time] // when, whether another operator still works; see isAnothers
@@ -71,14 +74,15 @@ type Reconciler struct {
 
 // Options are what an operator is told when it starts.
 type Options struct {
-	ServerImage       string   // of gateways that name none
-	ServerPullSecrets []string // in the namespaces of gateways that name no image
-	AllowedImages     []string // beginnings of images that gateways may name; none: any
-	OperatorNamespace string   // in which the operator's own pods run
-	Namespaces        []string // that are looked after; none: all
-	Concurrency       int      // passes at a time; 0: 4
-	PlatformUsers     bool     // the platform assigns the users that pods run as, as OpenShift does
-	OpenServerMetrics bool     // every namespace may reach the metrics of servers
+	ServerImage       string        // of gateways that name none
+	ServerPullSecrets []string      // in the namespaces of gateways that name no image
+	AllowedImages     []string      // beginnings of images that gateways may name; none: any
+	OperatorNamespace string        // in which the operator's own pods run
+	Namespaces        []string      // that are looked after; none: all
+	Concurrency       int           // passes at a time; 0: 4
+	PlatformUsers     bool          // the platform assigns the users that pods run as, as OpenShift does
+	OpenServerMetrics bool          // every namespace may reach the metrics of servers
+	DatabaseLook      time.Duration // how often replicas are asked for their database; 0: 30 s
 }
 
 // Times after which a pass is due though nothing has changed.
@@ -238,6 +242,15 @@ func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGate
 	}
 }
 
+// wakeUp asks for a pass over a gateway, as an event of Kubernetes would. If too
+// many are asked for, this one is dropped; its caller asks again later.
+func (r *Reconciler) wakeUp(key types.NamespacedName) {
+	select {
+	case r.wake <- event.GenericEvent{Object: &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}}:
+	default:
+	}
+}
+
 // lookAgain is after how long a pass is due though nothing has told of a change;
 // zero: never.
 func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alpha1.AuthGatewayStatus) time.Duration {
@@ -262,7 +275,9 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 	if len(t.custody.Former[keys.Access])+len(t.custody.Former[keys.Refresh]) > 0 {
 		consider(recheckPods)
 	}
-	if !meta.IsStatusConditionTrue(status.Conditions, conditionReady) && len(w.pods) > 0 {
+	ready := meta.FindStatusCondition(status.Conditions, conditionReady)
+	// The end of an outage of the database is noticed by watchDatabases.
+	if ready.Status != metav1.ConditionTrue && ready.Reason != reasonDatabaseUnavailable && len(w.pods) > 0 {
 		consider(recheckPods)
 	}
 	if w.kindMissing() != nil {

@@ -793,6 +793,8 @@ func TestThePodsLastWordsAreReadInTheConditions(t *testing.T) {
 			b.mu.Unlock()
 			b.report(name, 0)
 			b.setPod(p, c.status)
+			b.pass(time.Minute) // it is no longer an ordinary start
+			b.nudge(name)
 			b.says(name, "Ready", "PodsFailing", p.Name, c.says)
 			b.says(name, "Available", "PodsFailing", p.Name, c.says)
 		})

@@ -231,7 +231,7 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) error {
 		}
 	}
 	asked := w.pods
-	if !w.needsAnswers() { // one is enough to know the database by
+	if !w.needsAnswers() && !r.databases.suspect(w.gateway) { // one is enough to know the database by
 		asked = asked[:min(1, len(asked))]
 	}
 	var mu sync.Mutex

@@ -42,7 +42,11 @@ const (
 	reasonRefused          = "Refused"
 	reasonAPIUnavailable   = "APIUnavailable"
 	reasonContended        = "Contended"
-	reasonOtherOperator    = "OtherOperator" // of an event: the other one writes the conditions
+
+	reasonDatabaseAnswers     = "DatabaseAnswers"
+	reasonDatabaseUnavailable = "DatabaseUnavailable"
+
+	reasonOtherOperator = "OtherOperator" // of an event: the other one writes the conditions
 )
 
 // problem is what keeps a pass from doing all that is wanted.

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -135,7 +136,7 @@ func New(m manager.Manager, o Options) *Reconciler {
 		panic(err)
 	}
 	return &Reconciler{
-		damper: newDamper(), asked: asked,
+		damper: newDamper(), asked: asked, databases: newDatabases(), wake: make(chan event.GenericEvent, 1024),
 		watches: m.GetCache().(*partialCache).watches,
 		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken
@@ -176,6 +177,7 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	b := ctrl.NewControllerManagedBy(m).Named("authgateway").For(&v1alpha1.AuthGateway{}).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.users(indexInputs))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
+		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
 			ReconciliationTimeout:   passTimeout,
@@ -185,6 +187,9 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 		if s.gvk.Empty() {
 			b = b.Owns(s.empty())
 		}
+	}
+	if err := m.Add(manager.RunnableFunc(r.watchDatabases)); err != nil {
+		return err
 	}
 	c, err := b.Build(r)
 	if err != nil {

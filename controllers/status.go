@@ -24,6 +24,7 @@ const (
 	conditionAvailable   = "Available"
 	conditionReconciling = "Reconciling"
 	conditionStalled     = "Stalled"
+	conditionDatabase    = "DatabaseAvailable"
 )
 
 // condition is the outcome of one question, and of all that was asked for it the
@@ -67,7 +68,8 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 		keysReady = condition{metav1.ConditionUnknown, found.reason, found.message}
 		available = keysReady
 	}
-	ready := readiness(w, found, keysReady, available)
+	database := databaseCondition(w)
+	ready := readiness(w, found, keysReady, available, database)
 	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
 	switch {
 	case ready.reason == reasonSuspended:
@@ -85,6 +87,7 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	for kind, c := range map[string]condition{
 		conditionReady: ready, conditionKeysReady: keysReady, conditionAvailable: available,
 		conditionReconciling: reconciling, conditionStalled: stall,
+		conditionDatabase: database,
 	} {
 		if w.unread && (kind == conditionKeysReady || kind == conditionAvailable) && meta.FindStatusCondition(status.Conditions, kind) != nil {
 			continue // what was known last, about the generation that it was about
@@ -99,7 +102,7 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	return status
 }
 
-var conditionOrder = []string{conditionReady, conditionKeysReady, conditionAvailable, conditionReconciling, conditionStalled}
+var conditionOrder = []string{conditionReady, conditionKeysReady, conditionAvailable, conditionDatabase, conditionReconciling, conditionStalled}
 
 // clip keeps a message within what a person reads, and the API server takes.
 func clip(message string) string {
@@ -197,15 +200,18 @@ func availability(w *world) condition {
 	case d.Status.AvailableReplicas > 0:
 		return isTrue(reasonReplicasReady, count)
 	}
-	if why := lastWords(w); why != "" {
+	switch why, failing := lastWords(w); {
+	case failing:
 		return isFalse(reasonPodsFailing, count+": "+why)
+	case why != "":
+		return isFalse(reasonReplicasMissing, count+": "+why)
 	}
 	return isFalse(reasonReplicasMissing, count)
 }
 
 // readiness is true only where everything of this generation of the spec is in
 // place.
-func readiness(w *world, found *problem, keysReady, available condition) condition {
+func readiness(w *world, found *problem, keysReady, available, database condition) condition {
 	switch {
 	case found != nil:
 		return isFalse(found.reason, found.message)
@@ -227,11 +233,17 @@ func readiness(w *world, found *problem, keysReady, available condition) conditi
 		if available.status != metav1.ConditionTrue && wanted > 0 {
 			return available
 		}
+		if database.status == metav1.ConditionFalse {
+			return database
+		}
 		return isTrue(reasonReady, available.message)
 	}
 	message := fmt.Sprintf("%d of %d replicas are up to date and ready", min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas), wanted)
-	if why := lastWords(w); why != "" {
+	switch why, failing := lastWords(w); {
+	case failing:
 		return isFalse(reasonPodsFailing, message+": "+why)
+	case why != "":
+		return isFalse(reasonProgressing, message+": "+why)
 	}
 	if why := deploymentTrouble(d); why != "" {
 		return isFalse(reasonReplicasMissing, message+": "+why)
@@ -256,10 +268,15 @@ func deploymentTrouble(d *appsv1.Deployment) string {
 	return ""
 }
 
-// lastWords is why a pod is not ready: what it says itself, else what it said
-// when it ended, else what keeps it from starting. Of several pods the newest
-// speaks, for it has what is wanted now.
-func lastWords(w *world) string {
+// startGrace is how long a pod may be not ready before it counts as failing. At an
+// ordinary start it waits for its node, its image and its database, and may end
+// and be started again.
+const startGrace = 30 * time.Second
+
+// lastWords returns why a pod is not ready, and whether that is a failure yet. It
+// is what the pod says itself, else what it said when it ended, else what keeps it
+// from starting. Of several pods the newest speaks, for it has what is wanted now.
+func lastWords(w *world) (why string, failing bool) {
 	pods := slices.Clone(w.pods)
 	slices.SortFunc(pods, func(a, b corev1.Pod) int {
 		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
@@ -269,13 +286,24 @@ func lastWords(w *world) string {
 			continue
 		}
 		if why := whyNotReady(p, w.states[p.Name].Reason); why != "" {
-			return fmt.Sprintf("pod %s: %s", p.Name, why)
+			return fmt.Sprintf("pod %s: %s", p.Name, why), w.now.Sub(notReadySince(p)) >= startGrace
 		}
 	}
 	if d := w.deployment(); d != nil {
-		return deploymentTrouble(d)
+		why = deploymentTrouble(d)
 	}
-	return ""
+	return why, why != ""
+}
+
+// notReadySince returns since when a pod is not ready.
+func notReadySince(p corev1.Pod) time.Time {
+	since := p.CreationTimestamp.Time
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.LastTransitionTime.After(since) {
+			since = c.LastTransitionTime.Time
+		}
+	}
+	return since
 }
 
 func whyNotReady(p corev1.Pod, said string) string {

@@ -14,9 +14,9 @@ type AuthGatewayStatusApplyConfiguration struct {
 	// The generation of the spec that this status is about.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// Ready: it serves as the spec says. KeysReady: there are keys to sign with,
-	// and they are published. Available: the API answers. Reconciling: something
-	// is still under way. Stalled: nothing more happens until a person acts; the
-	// message says what to do.
+	// and they are published. Available: the API answers. DatabaseAvailable: the
+	// database takes writes. Reconciling: something is still under way. Stalled:
+	// nothing more happens until a person acts; the message says what to do.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// Where applications in the cluster reach the API.
 	URL *string `json:"url,omitempty"`

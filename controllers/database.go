@@ -1,0 +1,173 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+)
+
+// A server stays ready while its database is away, because it still serves the
+// keys (docs/decisions/0028-ready-without-a-database.md). No event of Kubernetes
+// reports such an outage, so the operator asks the replicas.
+
+const (
+	// databaseLook is how often the replicas are asked for their database.
+	databaseLook = 30 * time.Second
+
+	// databaseAskers is how many replicas are asked at the same time.
+	databaseAskers = 8
+
+	// maxProblem bounds the text of a replica that a condition shows.
+	maxProblem = 511
+)
+
+// databaseCondition reports whether the replicas have a database that takes
+// writes, as they say themselves. If no replica has answered, what was known
+// before stays.
+func databaseCondition(w *world) condition {
+	var failing []string
+	answered := 0
+	for _, p := range w.pods {
+		state, known := w.states[p.Name]
+		if !known || !isReady(p) {
+			continue
+		}
+		answered++
+		if state.Database.Problem != "" {
+			failing = append(failing, fmt.Sprintf("pod %s: %s", p.Name, oneLine(state.Database.Problem, maxProblem)))
+		}
+	}
+	if len(failing) > 0 {
+		slices.Sort(failing)
+		return isFalse(reasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered have no database that takes writes, and can neither sign people in nor renew tokens; keys are served: %s", len(failing), answered, failing[0]))
+	}
+	if answered > 0 {
+		return isTrue(reasonDatabaseAnswers, "the database takes writes")
+	}
+	if last := meta.FindStatusCondition(w.gateway.Status.Conditions, conditionDatabase); last != nil {
+		return condition{last.Status, last.Reason, last.Message}
+	}
+	return condition{metav1.ConditionUnknown, reasonReplicasMissing, "no replica that is ready has answered yet"}
+}
+
+// oneLine returns a text as one line without control characters, of at most so
+// many bytes.
+func oneLine(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	return clipTo(text, most)
+}
+
+// databases notices that a gateway has lost its database, or has it back.
+type databases struct {
+	mu       sync.Mutex
+	suspects map[types.NamespacedName]bool // whose replicas differ from the condition
+}
+
+func newDatabases() *databases {
+	return &databases{suspects: map[types.NamespacedName]bool{}}
+}
+
+// suspect reports whether all replicas of a gateway have to be asked, because one
+// of them differed from the condition.
+func (d *databases) suspect(g *v1alpha1.AuthGateway) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.suspects[client.ObjectKeyFromObject(g)] || meta.IsStatusConditionFalse(g.Status.Conditions, conditionDatabase)
+}
+
+// watchDatabases asks all replicas again and again until ctx ends. If their
+// answers differ from the condition of their gateway, it asks for a pass.
+func (r *Reconciler) watchDatabases(ctx context.Context) error {
+	every := r.Options.DatabaseLook
+	if every == 0 {
+		every = databaseLook
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		r.lookAtDatabases(ctx)
+	}
+}
+
+func (r *Reconciler) lookAtDatabases(ctx context.Context) {
+	var gateways v1alpha1.AuthGatewayList
+	var pods corev1.PodList
+	if r.Client.List(ctx, &gateways, client.UnsafeDisableDeepCopy) != nil || r.Client.List(ctx, &pods, client.UnsafeDisableDeepCopy) != nil {
+		return // the cache is not filled yet, or ctx has ended
+	}
+	replicas := map[types.NamespacedName][]string{} // the addresses of those that are ready
+	for _, p := range pods.Items {
+		if p.DeletionTimestamp == nil && p.Status.PodIP != "" && isReady(p) && p.Labels[labelName] == serverName {
+			key := types.NamespacedName{Namespace: p.Namespace, Name: p.Labels[labelInstance]}
+			replicas[key] = append(replicas[key], p.Status.PodIP)
+		}
+	}
+	slots := make(chan struct{}, databaseAskers)
+	var asking sync.WaitGroup
+	for i := range gateways.Items {
+		g := &gateways.Items[i]
+		addresses := replicas[client.ObjectKeyFromObject(g)]
+		if g.DeletionTimestamp != nil || len(addresses) == 0 {
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		asking.Go(func() {
+			defer func() { <-slots }()
+			r.compareDatabase(ctx, g, addresses)
+		})
+	}
+	asking.Wait()
+}
+
+func (r *Reconciler) compareDatabase(ctx context.Context, g *v1alpha1.AuthGateway, addresses []string) {
+	answered, failing := false, false
+	for _, address := range addresses {
+		if state, err := r.Ask(ctx, address); err == nil {
+			answered, failing = true, failing || state.Database.Problem != ""
+		}
+	}
+	key := client.ObjectKeyFromObject(g)
+	condition := meta.FindStatusCondition(g.Status.Conditions, conditionDatabase)
+	differs := answered && (condition == nil || failing != (condition.Status == metav1.ConditionFalse))
+	r.databases.mu.Lock()
+	if differs {
+		r.databases.suspects[key] = true
+	} else {
+		delete(r.databases.suspects, key)
+	}
+	r.databases.mu.Unlock()
+	if differs {
+		r.wakeUp(key)
+	}
+}
