@@ -95,7 +95,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, AllowedHeaders: c.CORSAllowedHeaders,
-		IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
+		StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
 		Log: o.Log, Metrics: metrics,
 	})
 	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})

@@ -51,6 +51,7 @@ type Config struct {
 
 	CORSAllowedOrigins []string // none: no page of another origin may call the API
 	CORSAllowedHeaders []string // besides the usual ones
+	StrictParameters   bool
 	IdleTimeout        time.Duration
 	ConnectionMemory   int64 // bytes; 0: a part of what the process may use
 	TrustedProxyHops   int

@@ -33,6 +33,7 @@ const (
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
 	EnvCORSAllowedHeaders      = "CORS_ALLOWED_HEADERS"
+	EnvStrictParameters        = "STRICT_PARAMETERS"
 	EnvIdleTimeout             = "IDLE_TIMEOUT"
 	EnvConnectionMemory        = "CONNECTION_MEMORY"
 	EnvTrustedProxyHops        = "TRUSTED_PROXY_HOPS"
@@ -179,6 +180,8 @@ var table = []setting{
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
 	{Setting: Setting{Name: EnvCORSAllowedHeaders, DefaultText: "unset: none more", Help: "Header fields that these pages may send besides those that the API reads and those that tracing libraries add (`traceparent`, `baggage`, `sentry-trace` and the like), separated by commas."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedHeaders }, fieldNames)},
+	{Setting: Setting{Name: EnvStrictParameters, Default: "off", Help: "`on` refuses a request with a parameter that the route does not know, in a JSON body or in the query string: 400 with the reason `parameter_unknown` (`invalid_fields` if more is wrong), and `fields` names the parameter. It finds misspelt names; `make run` has it on. `off` ignores such parameters, so that clients of a newer version keep working. In forms they are always ignored, as RFC 6749 section 3.2 demands."},
+		field: bind(func(c *Config) *bool { return &c.StrictParameters }, onOff)},
 	{Setting: Setting{Name: EnvIdleTimeout, Default: "620s", Help: "How long a connection may be idle between two requests. It must be longer than your proxy or load balancer keeps an idle connection to the server; else the proxy sends a request now and then on a connection that has just been closed, and answers 502. The default is longer than that of nginx, HAProxy, Caddy, Traefik and the load balancers of AWS, Azure and Google Cloud."},
 		field: bind(func(c *Config) *time.Duration { return &c.IdleTimeout }, duration(time.Second, day))},
 	{Setting: Setting{Name: EnvConnectionMemory, DefaultText: "a quarter of the memory that the process may use, at most `1GiB`", Help: "How much memory the connections of all clients may hold: a number with `KiB`, `MiB` or `GiB`. When they need more, those that have waited longest for their client are closed. The memory that the process may use is the limit of its control group (a container's), `GOMEMLIMIT`, or the machine's."},

@@ -91,7 +91,7 @@ func (c *call) admit() (target, *failure) {
 	if !t.methods[string(h.Method())] && !c.isPreflight() {
 		return target{}, errMethod(t.allow)
 	}
-	return t, screenQuery(query)
+	return t, screenQuery(query, c.server.strict)
 }
 
 // unreadable answers a request that fasthttp could not read. The connection is

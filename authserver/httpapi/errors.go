@@ -123,6 +123,9 @@ func invalidFields(problems []identity.Problem) *failure {
 		texts[i] = p.String()
 	}
 	f := invalid(http.StatusBadRequest, identity.ReasonOf(problems), strings.Join(texts, "; "))
+	if !slices.ContainsFunc(problems, func(p identity.Problem) bool { return p.Reason != identity.FieldUnrecognized }) {
+		f.reason = reasonParameterUnknown
+	}
 	f.fields = problems
 	return f
 }

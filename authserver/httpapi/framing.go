@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -157,9 +158,9 @@ func withoutID(path string) string {
 // logs, histories and Referer fields (RFC 6750 section 5.3).
 var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
 
-// screenQuery refuses secrets in a query string. Everything else there is
-// ignored: no route reads it.
-func screenQuery(query []byte) *failure {
+// screenQuery refuses secrets in a query string. Everything else there is ignored,
+// unless the server is strict: no route reads it.
+func screenQuery(query []byte, strict bool) *failure {
 	if len(query) == 0 {
 		return nil
 	}
@@ -173,6 +174,14 @@ func screenQuery(query []byte) *failure {
 			wrong = append(wrong, identity.Problem{
 				Parameter: p.String(), Fault: identity.Fault{Reason: identity.FieldInQuery, Text: "must not be in the query string"},
 			})
+		}
+	}
+	if strict {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			secret := slices.ContainsFunc(secrets[:], func(p parameter) bool { return p.String() == name })
+			if !secret && len(wrong) < maxUnknownNames {
+				wrong = append(wrong, unknownParameter(name))
+			}
 		}
 	}
 	if wrong != nil {

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -34,12 +35,13 @@ const (
 	paramRefreshToken
 	paramGrantType
 	paramToken
+	paramTokenTypeHint
 	parameterCount
 )
 
 var parameterNames = [parameterCount]string{
 	"username", "email", "first_name", "last_name", "password", "old_password", "scope",
-	"code", "id", "access_token", "refresh_token", "grant_type", "token",
+	"code", "id", "access_token", "refresh_token", "grant_type", "token", "token_type_hint",
 }
 
 func (p parameter) String() string { return parameterNames[p] }
@@ -55,11 +57,18 @@ func parameterNamed(name string) (parameter, bool) {
 
 // parameters are those of a request. A handler asks for each that it takes, and
 // then for what was wrong with any of them, so that its caller hears of all at
-// once; what it does not ask for might as well not be there.
+// once; what it does not ask for might as well not be there, unless the server has
+// STRICT_PARAMETERS.
 type parameters struct {
 	text     [parameterCount]string
 	state    [parameterCount]state
+	asked    [parameterCount]bool
 	problems []identity.Problem
+
+	// strict is whether members of a JSON object that no handler asks for are wrong.
+	// Those of a form never are (RFC 6749 section 3.2).
+	strict  bool
+	members []string // the names of the object's members; only if strict
 }
 
 type state int8
@@ -72,6 +81,7 @@ const (
 
 // optional gives a parameter that may be missing.
 func (p *parameters) optional(name parameter) (value string, there bool) {
+	p.asked[name] = true
 	switch p.state[name] {
 	case given:
 		return p.text[name], true
@@ -98,6 +108,13 @@ func (p *parameters) pointer(name parameter) *string {
 	return nil
 }
 
+// ignore takes parameters that clients may send and that make no difference.
+func (p *parameters) ignore(names ...parameter) {
+	for _, name := range names {
+		p.asked[name] = true
+	}
+}
+
 func (p *parameters) wrong(name parameter, reason identity.FieldReason, what string) {
 	p.problems = append(p.problems, identity.Problem{Parameter: name.String(), Fault: identity.Fault{Reason: reason, Text: what}})
 }
@@ -111,12 +128,43 @@ func (p *parameters) also(problems []identity.Problem) {
 	}
 }
 
-// err tells all that was wrong with the parameters asked for.
+// err returns all that is wrong with the parameters. A handler calls it when it has
+// asked for all that it takes, and before it does anything.
 func (p *parameters) err() error {
-	if p.problems == nil {
+	problems := slices.Clip(p.problems)
+	for _, member := range p.members {
+		if name, known := parameterNamed(member); !known || !p.asked[name] {
+			problems = append(problems, unknownParameter(member))
+		}
+	}
+	if len(problems) == 0 {
 		return nil
 	}
-	return invalidFields(p.problems)
+	return invalidFields(problems)
+}
+
+// maxNamed bounds the length of a name that a reply repeats, and how many unknown
+// ones it has.
+const (
+	maxNamed        = 64
+	maxUnknownNames = 16
+)
+
+// unknownParameter returns what is wrong with a parameter that its route does not know.
+// A name that could not be a parameter's is not repeated.
+func unknownParameter(name string) identity.Problem {
+	for _, b := range []byte(name) {
+		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
+		digit := '0' <= b && b <= '9'
+		if !letter && !digit && b != '_' && b != '-' && b != '.' {
+			name = ""
+			break
+		}
+	}
+	if name == "" || len(name) > maxNamed {
+		name = "parameters"
+	}
+	return identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not known to this route"}}
 }
 
 // read parses the body. It takes the bytes as they came: nothing is inflated,
@@ -215,6 +263,9 @@ func (p *parameters) readJSON(body []byte) error {
 			break
 		}
 		name, known := parameterNamed(t.String())
+		if p.strict && len(p.members) < maxUnknownNames+int(parameterCount) {
+			p.members = append(p.members, t.String())
+		}
 		if t, err = next(); err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ const (
 	reasonRequestMalformed       identity.Reason = "request_malformed"
 	reasonRequestTimeout         identity.Reason = "request_timeout"
 	reasonHeadTooLong            identity.Reason = "head_too_long"
+	reasonParameterUnknown       identity.Reason = "parameter_unknown"
 	reasonQueryMalformed         identity.Reason = "query_malformed"
 	reasonBodyMalformed          identity.Reason = "body_malformed"
 	reasonBodyTooLong            identity.Reason = "body_too_long"
@@ -48,6 +49,7 @@ var reasons = []documentedReason{
 	{identity.ReasonPasswordUnchanged, http.StatusBadRequest, "The new password is the old one.", "Ask for another password."},
 	{identity.ReasonPasswordRequired, http.StatusBadRequest, "Several sign-ups wait for this address, and the code alone does not say which one is meant.", "Ask for the password that was chosen at sign-up, and send it with the code."},
 	{identity.ReasonCodeExpiredOrUsed, http.StatusBadRequest, "The one-time code is wrong, expired, used, replaced by a newer one, or made for something else.", "Ask for the newest code, or offer to send a new one."},
+	{reasonParameterUnknown, http.StatusBadRequest, "The request has a parameter that the route does not know, and nothing else is wrong (`STRICT_PARAMETERS` only).", "Mend the client; `fields` names the parameter."},
 	{identity.ReasonUnsupportedGrantType, http.StatusBadRequest, "`grant_type` is not `refresh_token`.", "Mend the client."},
 
 	{identity.ReasonWrongCredentials, http.StatusUnauthorized, "No account has this username or address, the password is wrong, or the account is suspended.", "Say that the username or the password is wrong."},
@@ -116,6 +118,7 @@ var fieldReasons = []documentedField{
 	{identity.FieldVerified, "It is verified already."},
 	{identity.FieldConflicting, "It contradicts another parameter or a header field."},
 	{identity.FieldInQuery, "It is in the query string, where a secret must not be."},
+	{identity.FieldUnrecognized, "The route has no such parameter (`STRICT_PARAMETERS` only)."},
 }
 
 // ErrorsReference returns docs/reference/errors.md.

@@ -94,6 +94,10 @@ type Options struct {
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 
+	// StrictParameters refuses parameters that a route does not know. Otherwise they
+	// are ignored.
+	StrictParameters bool
+
 	// AllowedOrigins are those whose pages may call, as browsers write them;
 	// none: no reply says anything of CORS.
 	AllowedOrigins []string
@@ -128,6 +132,7 @@ type Server struct {
 	origins    map[string]bool    // that are allowed; nil where there are none
 	fields     string             // that pages of these may send
 	refused    refusedOrigins
+	strict     bool
 	proxyHops  int
 	proxyField string
 	log        *slog.Logger
@@ -165,7 +170,7 @@ func New(o Options) *Server {
 	s := &Server{
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
-		targets: map[string]target{},
+		targets: map[string]target{}, strict: o.StrictParameters,
 	}
 	s.fields = strings.Join(append(slices.Clone(corsAllowed), o.AllowedHeaders...), ", ")
 	if len(o.AllowedOrigins) > 0 {
@@ -268,6 +273,7 @@ func (s *Server) endpoint(r route) fiber.Handler {
 				return err
 			}
 		}
+		c.params.strict = s.strict
 		if r.body != noBody {
 			if err := c.params.read(&c.http.Request, r.body); err != nil {
 				return err

@@ -39,7 +39,7 @@ func (s *Server) renew(ctx context.Context, c *call) error {
 	if grant, there := c.params.optional(paramGrantType); there && grant != "refresh_token" {
 		// The other parameters are those of another grant, and right for it.
 		c.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
-		return c.err()
+		return invalidFields(c.params.problems)
 	}
 	token := c.params.required(paramRefreshToken)
 	if err := c.err(); err != nil {
@@ -75,6 +75,7 @@ type introspectionReply struct {
 
 func (s *Server) introspect(ctx context.Context, c *call) error {
 	token := c.params.required(paramToken)
+	c.params.ignore(paramTokenTypeHint)
 	if err := c.err(); err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (s *Server) signUp(ctx context.Context, c *call) error {
 		p.wrong(paramScope, identity.FieldEmpty, "is empty; leave it out for the default")
 	}
 	account.Scope = scope
-	if c.params.problems != nil {
+	if c.err() != nil {
 		// Nothing comes of it, but the caller is to hear of all that is wrong.
 		p.also(s.accounts.CheckSignUp(account))
 		return c.err()
@@ -198,12 +198,13 @@ func (s *Server) forgotPassword(ctx context.Context, c *call) error {
 // clients send the token that they have with every request, and here it is ignored.
 func (s *Server) changePassword(ctx context.Context, c *call) error {
 	p := &c.params
+	p.ignore(paramAccessToken, paramID) // where they make no difference
 	byOld := p.state[paramOldPassword] != absent
 	signedIn := byOld || p.state[paramAccessToken] != absent || len(c.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
 	case byCode && byOld:
 		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password; send one or the other")
-		return c.params.err()
+		return invalidFields(p.problems)
 	case byCode:
 		code, password := p.required(paramCode), p.required(paramPassword)
 		id, _ := p.optional(paramID)

@@ -72,6 +72,7 @@ const (
 	FieldConflicting   FieldReason = "conflicting"
 	FieldRequired      FieldReason = "required"
 	FieldInQuery       FieldReason = "in_query"
+	FieldUnrecognized  FieldReason = "unrecognized"
 )
 
 // Fault is what is wrong with the value of a parameter, for programs and for

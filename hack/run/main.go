@@ -192,15 +192,16 @@ func (r runner) writeEnv(settings map[string]string) error {
 // in our own environment, such as SIGNING_ALGORITHM, reaches the server as well.
 func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[string]string, error) {
 	settings := map[string]string{
-		config.EnvHost:       host,
-		config.EnvLimitMails: "off", // people try the same address many times
-		config.EnvDBHost:     db.Host(),
-		config.EnvDBPort:     strconv.Itoa(db.Port()),
-		config.EnvDBUser:     db.User(),
-		config.EnvDBPassword: db.Password(),
-		config.EnvDBName:     databaseName,
-		config.EnvDBSSLMode:  "disable", // it is on this very machine
-		config.EnvLogFormat:  "text",
+		config.EnvHost:             host,
+		config.EnvLimitMails:       "off", // people try the same address many times
+		config.EnvStrictParameters: "on",  // so that misspelt names are noticed
+		config.EnvDBHost:           db.Host(),
+		config.EnvDBPort:           strconv.Itoa(db.Port()),
+		config.EnvDBUser:           db.User(),
+		config.EnvDBPassword:       db.Password(),
+		config.EnvDBName:           databaseName,
+		config.EnvDBSSLMode:        "disable", // it is on this very machine
+		config.EnvLogFormat:        "text",
 	}
 	for name, file := range map[string]string{
 		config.EnvAccessPassphrase:  "access-passphrase",
@@ -215,7 +216,7 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		}
 		settings[name] = passphrase
 	}
-	for _, name := range []string{config.EnvHost, config.EnvLimitMails} {
+	for _, name := range []string{config.EnvHost, config.EnvLimitMails, config.EnvStrictParameters} {
 		if value, set := os.LookupEnv(name); set {
 			settings[name] = value
 		}

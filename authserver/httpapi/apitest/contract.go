@@ -226,8 +226,8 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 	doc := &openAPI{
 		validator: validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode(),
 			config.WithStrictIgnoredHeadersExtra(everywhere...),
-			// The document itself is an object of another specification.
-			config.WithStrictIgnorePaths("$.body.openapi", "$.body.info", "$.body.tags", "$.body.security", "$.body.servers", "$.body.paths", "$.body.components")),
+			// The document itself is an object of another specification, and fields may have names that a client made up.
+			config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security", "$.body.servers", "$.body.paths", "$.body.components")),
 		operations: map[string]bool{},
 	}
 	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum {
