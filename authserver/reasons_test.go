@@ -1,0 +1,141 @@
+package authserver_test
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+)
+
+// givenElsewhere are the reasons that take a machine in need, with the tests that
+// bring it there.
+var givenElsewhere = map[string]string{
+	"request_timeout":              "httpapi: TestASlowClientIsToldAndClosed",
+	"took_too_long":                "httpapi: TestARequestThatTakesTooLongIsCutOff",
+	"too_many_unfinished_requests": "httpapi: TestUnfinishedRequestsGiveWayToOthers",
+	"overloaded":                   "identity: hasher_test.go",
+}
+
+// TestEveryReasonIsReallyGiven goes through docs/reference/errors.md with servers that
+// run: each row is brought about, and none is forgotten.
+func TestEveryReasonIsReallyGiven(t *testing.T) {
+	t.Parallel()
+	given := map[string]bool{}
+	gives := func(reason string, r *apitest.Reply) {
+		t.Helper()
+		if given[reason] = true; r.Text("reason") != reason {
+			t.Errorf("want %s, got %v", reason, r)
+		}
+	}
+	c := start(t, 1, env{"STRICT_PARAMETERS": "on"})
+	n := c.nodes[0]
+	u, other := n.newUser(), newPerson()
+	signUp := func(changes body) *apitest.Reply {
+		b := other.signUpBody()
+		for name, value := range changes {
+			b[name] = value
+		}
+		return n.post("/users", b)
+	}
+	send := func(header http.Header, b any) *apitest.Reply {
+		return n.try(http.MethodPost, "/users/verify-user", header, b)
+	}
+
+	gives("invalid_fields", n.post("/users", body{}))
+	gives("parameter_unknown", signUp(body{"scopes": "admin"}))
+	gives("username_taken", signUp(body{"username": u.username}))
+	gives("email_taken", signUp(body{"email": u.email}))
+	gives("password_too_common", signUp(body{"password": "password12"}))
+	gives("email_already_verified", n.post("/users/verification-code", body{"email": u.email}))
+	gives("account_not_found", n.post("/users/forgot-password", body{"email": other.email}))
+	gives("code_expired_or_used", n.post("/users/verify-user", body{"code": strings.Repeat("A", 26)}))
+	want(t, http.StatusCreated, signUp(nil))
+	gives("email_not_verified", n.trySignIn(other.username, other.password))
+	code := want(t, http.StatusCreated, signUp(body{"username": "another." + other.username, "password": "another password"})).Text("code")
+	gives("password_required", n.post("/users/verify-user", body{"code": code}))
+
+	gives("wrong_credentials", n.trySignIn(u.username, "a wrong password"))
+	change := func(old, password string) *apitest.Reply {
+		return n.as(u.access, http.MethodPost, "/users/change-password", body{"old_password": old, "password": password})
+	}
+	gives("wrong_old_password", change("a wrong password", "a better password"))
+	gives("password_unchanged", change(u.password, u.password))
+	gives("unsupported_grant_type", n.post("/tokens", body{"grant_type": "password"}))
+
+	gives("token_missing", n.try(http.MethodGet, "/users", nil, nil))
+	gives("authorization_malformed", n.try(http.MethodGet, "/users", http.Header{"Authorization": {"Basic eDp5"}}, nil))
+	gives("token_invalid", n.profile("some.access.token"))
+	gives("token_wrong_kind", n.profile(u.refresh))
+	gives("session_not_found", n.endSession(u.access, u.id))
+	ended := n.signIn(u)
+	want(t, http.StatusNoContent, n.signOut(ended.refresh))
+	gives("session_ended", n.profile(ended.access))
+	scopeless := newPerson()
+	b := scopeless.signUpBody()
+	b["scope"] = "profile"
+	code = want(t, http.StatusCreated, n.post("/users", b)).Text("code")
+	scopeless.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": code})))
+	gives("scope_missing", n.as(scopeless.access, http.MethodPost, "/users/change-email-request", nil))
+	// Only the proof of another address says that the account is suspended.
+	moving, address := n.newUser(), newPerson().email
+	code = want(t, http.StatusOK, n.as(moving.access, http.MethodPost, "/users/change-email-request", nil)).Text("code")
+	want(t, http.StatusOK, n.as(moving.access, http.MethodPost, "/users/change-email", body{"code": code, "email": address}))
+	postgrestest.Exec(t, c.db, "UPDATE users SET suspended_at = now() WHERE username = $1", moving.username)
+	code = want(t, http.StatusOK, n.post("/users/verification-code", body{"email": address})).Text("code")
+	gives("account_suspended", n.post("/users/verify-user", body{"code": code}))
+
+	gives("path_not_found", n.try(http.MethodGet, "/nowhere", nil, nil))
+	gives("id_malformed", n.endSession(u.access, "1"))
+	gives("method_not_allowed", n.try(http.MethodPut, "/tokens", nil, nil))
+	gives("request_malformed", send(http.Header{"X-Request-Id": {"a", "b"}}, nil))
+	gives("head_too_long", send(http.Header{"X-Long": {strings.Repeat("x", 17<<10)}}, nil))
+	gives("body_too_long", send(nil, strings.Repeat(" ", 65<<10)))
+	gives("media_type_unsupported", send(http.Header{"Content-Type": {"text/plain"}}, "{}"))
+	gives("content_encoding_unsupported", send(http.Header{"Content-Encoding": {"gzip"}}, "{}"))
+	gives("query_malformed", n.try(http.MethodGet, "/users?a=%zz", nil, nil))
+	gives("body_malformed", send(nil, "{"))
+
+	guessed := n.newUser()
+	for range 10 {
+		want(t, http.StatusUnauthorized, n.trySignIn(guessed.username, "a wrong password"))
+	}
+	gives("too_many_wrong_passwords", n.trySignIn(guessed.username, "a wrong password"))
+
+	guarded := c.add(env{"TRUSTED_CALLER_KEY": "the key of the one trusted caller", "LIMIT_SIGNIN": "1/1h"})
+	guarded.waitReady()
+	gives("caller_key_missing", guarded.post("/users", other.signUpBody()))
+	gives("caller_key_wrong", guarded.try(http.MethodPost, "/users", http.Header{"X-Caller-Key": {"another one"}}, other.signUpBody()))
+	guarded.signIn(u)
+	gives("too_many_requests", guarded.trySignIn(u.username, u.password))
+
+	alone := c.add(env{"DB_PORT": strconv.Itoa(freePort(t))}) // where no database is
+	gives("keys_not_loaded", alone.try(http.MethodGet, "/tokens/keys", nil, nil))
+	gives("database_unavailable", alone.post("/users/forgot-password", body{"email": u.email}))
+
+	c.clock.putAhead(time.Hour)
+	gives("token_expired", n.profile(u.access))
+
+	postgrestest.Exec(t, c.db, "ALTER TABLE sessions RENAME TO lost")
+	gives("internal_error", n.renew(u.refresh))
+	postgrestest.Exec(t, c.db, "ALTER TABLE lost RENAME TO sessions")
+
+	reasons, err := apitest.Reasons()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range reasons {
+		if given[reason] == (givenElsewhere[reason] != "") {
+			t.Errorf("%s is given by no test, or by two that name it", reason)
+		}
+	}
+	for reason := range givenElsewhere {
+		if !slices.Contains(reasons, reason) {
+			t.Errorf("%s is no reason", reason)
+		}
+	}
+}
