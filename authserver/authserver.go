@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,7 +94,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	metrics := newMetrics(o.Version)
 	metrics.MustRegister(collector{database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure),
+		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, AllowedHeaders: c.CORSAllowedHeaders,
 		StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
 		Log: o.Log, Metrics: metrics,
@@ -122,7 +123,7 @@ func policy(c config.Config) identity.Policy {
 	}
 	return identity.Policy{
 		Issuer: c.Issuer, Audience: c.Audience,
-		Exposure: identity.Exposure(c.Exposure), SignUpScopes: strings.Join(c.SignupScopes, " "),
+		Exposure: identity.Exposure(c.Exposure), SignUpScopes: strings.Join(c.SignupScopes, " "), Optional: optionalNames(c),
 		AccessTTL: c.AccessTokenExpiry, RefreshTTL: c.RefreshTokenExpiry,
 		SessionLifetime: c.SessionLifetime, SessionsPerUser: c.SessionsPerUser,
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
@@ -132,6 +133,12 @@ func policy(c config.Config) identity.Policy {
 		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),
 		LimitWrites: identity.Rate(c.LimitWrites),
 	}
+}
+
+// optionalNames are those that SIGNUP_REQUIRED leaves out.
+func optionalNames(c config.Config) identity.OptionalNames {
+	optional := func(name string) bool { return !slices.Contains(c.SignupRequired, name) }
+	return identity.OptionalNames{Username: optional("username"), FirstName: optional("first_name"), LastName: optional("last_name")}
 }
 
 // Listening tells where a running server listens, once it does.

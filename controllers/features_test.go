@@ -107,6 +107,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
 	}
 	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
+	s.SignUp = v1alpha1.SignUp{Required: []v1alpha1.PersonName{}}
 	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
 	s.Audit = v1alpha1.Audit{Retention: "0s"}
 	s.Keys = v1alpha1.Keys{

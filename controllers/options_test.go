@@ -104,3 +104,25 @@ func TestTheServerGetsItsNameItsLimitOfWritesAndAllHosts(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Email.ServiceName = strings.Repeat("ö", 200) })
 	b.says("auth", "Ready", "InvalidSpec", "spec.email.serviceName", "at most 255 bytes")
 }
+
+func TestTheServerIsToldWhatASignUpRequires(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	for name, c := range map[string]struct {
+		required []v1alpha1.PersonName
+		want     string
+	}{
+		"all":  {nil, ""}, // the server's default
+		"none": {[]v1alpha1.PersonName{}, "none"},
+		"two":  {[]v1alpha1.PersonName{v1alpha1.LastName, v1alpha1.Username}, "username,last_name"},
+	} {
+		g := smallest(name)
+		g.Spec.SignUp.Required = c.required
+		b.create(g)
+		b.rollOut(name)
+		if got := variables(get(b, name, &appsv1.Deployment{}))["SIGNUP_REQUIRED"]; got != c.want {
+			t.Errorf("with %v SIGNUP_REQUIRED is %q, want %q", c.required, got, c.want)
+		}
+	}
+}

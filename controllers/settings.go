@@ -57,6 +57,7 @@ func settings(w *world) config.Config {
 	case v1alpha1.RotateWhenNeeded:
 		c.RefreshTokenRotation = config.RotateWhenNeeded
 	}
+	c.SignupRequired = requiredNames(spec.SignUp.Required)
 	c.SaltRounds, c.PasswordMinLength = int(spec.Passwords.SaltRounds), int(spec.Passwords.MinLength)
 	c.PasswordBlocklist = spec.Passwords.Blocklist == nil || *spec.Passwords.Blocklist
 	c.AuditRetention = spec.Audit.Retention.Value()
@@ -100,6 +101,21 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 	if l := e.Links; l != nil {
 		c.MailLinkVerification, c.MailLinkPasswordReset, c.MailLinkEmailChange = string(l.Verification), string(l.PasswordReset), string(l.EmailChange)
 	}
+}
+
+// requiredNames returns what the server's settings call the names that are required at
+// sign-up. A list that is left out, which is not an empty one, has all of them.
+func requiredNames(required []v1alpha1.PersonName) []string {
+	names := []string{} // none, and not a default
+	for _, n := range []struct {
+		name    v1alpha1.PersonName
+		setting string
+	}{{v1alpha1.Username, "username"}, {v1alpha1.FirstName, "first_name"}, {v1alpha1.LastName, "last_name"}} {
+		if required == nil || slices.Contains(required, n.name) {
+			names = append(names, n.setting)
+		}
+	}
+	return names
 }
 
 // unlimited is what the server's settings call v1alpha1.Unlimited.
@@ -232,7 +248,8 @@ var fields = map[string]string{
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
 	config.EnvLimitWrites: "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
-	config.EnvMailFrom: "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
+	config.EnvSignupRequired: "spec.signUp.required",
+	config.EnvMailFrom:       "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
 	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",
 	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",
 	config.EnvMailLinkVerification: "spec.email.links.verification", config.EnvMailLinkPasswordReset: "spec.email.links.passwordReset",

@@ -192,6 +192,12 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Tokens Tokens `json:"tokens,omitempty"`
 
+	// signUp configures what a person has to give at sign-up.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	SignUp SignUp `json:"signUp,omitempty"`
+
 	// What a password may be, and how it is kept.
 	//
 	// +optional

@@ -181,6 +181,32 @@ type Audit struct {
 	Retention Duration `json:"retention,omitempty"`
 }
 
+// SignUp configures what a person has to give at sign-up.
+type SignUp struct {
+	// required lists the names that a person has to give besides email and
+	// password: Username, FirstName, LastName. If it is left out, all three are
+	// required; if it is empty ([]), none of them is. What is not required may also
+	// be removed later. An account without a username signs in by email, and its
+	// tokens have no username.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=3
+	Required []PersonName `json:"required,omitzero"`
+}
+
+// PersonName is a name that a person gives at sign-up.
+//
+// +kubebuilder:validation:Enum=Username;FirstName;LastName
+type PersonName string
+
+// The values of PersonName.
+const (
+	Username  PersonName = "Username"
+	FirstName PersonName = "FirstName"
+	LastName  PersonName = "LastName"
+)
+
 // Passwords says what a password may be.
 type Passwords struct {
 	// The cost of a bcrypt hash: each step doubles the work of a sign-in, and of

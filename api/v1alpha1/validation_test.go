@@ -112,6 +112,8 @@ var wrong = []struct{ what, spec, field, says string }{
 
 	{"a hash that is soon broken", `passwords: {saltRounds: 9}`, "spec.passwords.saltRounds", "greater than or equal to 10"},
 	{"a hash that takes seconds", `passwords: {saltRounds: 16}`, "spec.passwords.saltRounds", "less than or equal to 15"},
+	{"a name that is none at sign-up", `signUp: {required: [Email]}`, "spec.signUp.required[0]", `supported values: "Username", "FirstName", "LastName"`},
+	{"a name twice at sign-up", `signUp: {required: [Username, Username]}`, "spec.signUp.required[1]", "Duplicate value"},
 	{"short passwords", `passwords: {minLength: 7}`, "spec.passwords.minLength", "greater than or equal to 8"},
 	{"passwords that nobody remembers", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
 
@@ -397,6 +399,7 @@ database:
   caSecretRef: {name: auth-db-ca}
   maxConnections: 25
 tokens: {accessExpiry: 10m, refreshExpiry: 720h, rotation: Always, reuseGrace: 0s}
+signUp: {required: []}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false}
 audit: {retention: 720h}
 keys:
@@ -560,6 +563,7 @@ spec:
   limits: {}
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
   tokens: {accessExpiry: 15m, refreshExpiry: 168h, reuseGrace: 60s}
+  signUp: {}
   passwords: {saltRounds: 12, minLength: 8, blocklist: true}
   audit: {retention: 2160h}
   keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 10m}

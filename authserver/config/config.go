@@ -48,6 +48,7 @@ type Config struct {
 	Exposure         Exposure
 	TrustedCallerKey Secret
 	SignupScopes     []string
+	SignupRequired   []string // of username, first_name and last_name; email and password always are
 
 	CORSAllowedOrigins []string // none: no page of another origin may call the API
 	CORSAllowedHeaders []string // besides the usual ones

@@ -31,6 +31,7 @@ const (
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
+	EnvSignupRequired          = "SIGNUP_REQUIRED"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
 	EnvCORSAllowedHeaders      = "CORS_ALLOWED_HEADERS"
 	EnvStrictParameters        = "STRICT_PARAMETERS"
@@ -176,6 +177,8 @@ var table = []setting{
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
+	{Setting: Setting{Name: EnvSignupRequired, Default: "username,first_name,last_name", Help: "Which of `username`, `first_name` and `last_name` a person has to give at sign-up besides email and password, separated by commas. `none`: email and password alone. What is not required may also be removed later, with `PUT /users`. An account without a username signs in by email, and its tokens have no `username`."},
+		field: bind(func(c *Config) *[]string { return &c.SignupRequired }, signUpNames)},
 	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. Those of apps that carry their pages with them are taken too, such as `capacitor://localhost`. `*` and `null` are refused."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
 	{Setting: Setting{Name: EnvCORSAllowedHeaders, DefaultText: "unset: none more", Help: "Header fields that these pages may send besides those that the API reads and those that tracing libraries add (`traceparent`, `baggage`, `sentry-trace` and the like), separated by commas."},

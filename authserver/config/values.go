@@ -515,6 +515,31 @@ func checkAppOrigin(s, host string) error {
 	return nil
 }
 
+const noNames = "none"
+
+// signUpNames is a list of the names that a person has to give at sign-up, or none.
+var signUpNames = func() kind[[]string] {
+	names := []string{"username", "first_name", "last_name"}
+	k := commaSeparated(func(s string) error {
+		if !slices.Contains(names, s) {
+			return fmt.Errorf("%s is not known: write %s, or %s alone", quote(s), alternatives(names), noNames)
+		}
+		return nil
+	})
+	parse, format := k.parse, k.format
+	k.parse = func(s string) ([]string, error) {
+		switch s {
+		case noNames:
+			return []string{}, nil
+		case "":
+			return nil, fmt.Errorf("is empty: write %s, or %s if none of them is required", strings.Join(names, ","), noNames)
+		}
+		return parse(s)
+	}
+	k.format = func(list []string) string { return cmp.Or(format(list), noNames) }
+	return k
+}()
+
 // fieldNames may be left empty.
 var fieldNames = func() kind[[]string] {
 	k := commaSeparated(checkFieldName)

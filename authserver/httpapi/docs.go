@@ -9,9 +9,12 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"regexp"
 	"sync"
 
 	swaggerui "github.com/swaggest/swgui/v5/static"
+
+	"github.com/auth-gateway/auth-gateway/authserver/identity"
 )
 
 var (
@@ -25,7 +28,8 @@ var (
 	docsScript []byte
 )
 
-// OpenAPI gives the description of the API, as /openapi.json serves it.
+// OpenAPI returns the description of the API, as /openapi.json serves it if all names
+// are required at sign-up.
 func OpenAPI() []byte { return bytes.Clone(openAPIDocument) }
 
 // docsPolicy allows the page nothing but its own scripts and calls to this very
@@ -36,9 +40,28 @@ const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'uns
 // assetsMaxAge is a day: they change with a release, and then they may be late.
 const assetsMaxAge = "public, max-age=86400"
 
-func (s *Server) openAPI(_ context.Context, c *call) error {
+// openAPIOf returns the description of the API of a gateway that does not require these
+// names at sign-up, so that generated clients can leave them out.
+func openAPIOf(optional identity.OptionalNames) []byte {
+	if optional == (identity.OptionalNames{}) {
+		return openAPIDocument
+	}
+	required := `"required": ["email", "password"`
+	for _, name := range []struct {
+		parameter parameter
+		optional  bool
+	}{{paramUsername, optional.Username}, {paramFirstName, optional.FirstName}, {paramLastName, optional.LastName}} {
+		if !name.optional {
+			required += `, "` + name.parameter.String() + `"`
+		}
+	}
+	list := regexp.MustCompile(`("SignUpRequest": \{\s*"type": "object",\s*)"required": \[[^\]]*`)
+	return list.ReplaceAll(openAPIDocument, []byte("${1}"+required))
+}
+
+func (s *Server) serveOpenAPI(_ context.Context, c *call) error {
 	c.http.Response.Header.SetContentType("application/json")
-	c.http.Response.SetBodyRaw(openAPIDocument)
+	c.http.Response.SetBodyRaw(s.openAPI)
 	return nil
 }
 

@@ -100,6 +100,15 @@ func (p *parameters) required(name parameter) string {
 	return value
 }
 
+// requiredUnless returns a parameter that may be missing only if it is optional.
+func (p *parameters) requiredUnless(optional bool, name parameter) string {
+	if !optional {
+		return p.required(name)
+	}
+	value, _ := p.optional(name)
+	return value
+}
+
 // pointer gives a parameter that may be missing as nil where it is.
 func (p *parameters) pointer(name parameter) *string {
 	if value, there := p.optional(name); there {

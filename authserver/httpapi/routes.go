@@ -40,7 +40,7 @@ func (s *Server) routes() []route {
 		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
 		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone, ""},
 
-		{"GET", "/openapi.json", s.openAPI, noBody, anyone, ""},
+		{"GET", "/openapi.json", s.serveOpenAPI, noBody, anyone, ""},
 		{"GET", "/docs", s.docs, noBody, anyone, ""},
 		{"GET", "/docs/init.js", s.docsAsset, noBody, anyone, ""},
 		{"GET", "/docs/swagger-ui.css", s.docsAsset, noBody, anyone, ""},

@@ -93,6 +93,7 @@ type Options struct {
 	Keys             KeySource
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
+	Optional         identity.OptionalNames
 
 	// StrictParameters refuses parameters that a route does not know. Otherwise they
 	// are ignored.
@@ -128,6 +129,8 @@ type Server struct {
 	accounts   Accounts
 	keys       KeySource
 	exposure   identity.Exposure
+	optional   identity.OptionalNames
+	openAPI    []byte
 	callerKey  *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
 	origins    map[string]bool    // that are allowed; nil where there are none
 	fields     string             // that pages of these may send
@@ -168,7 +171,8 @@ func New(o Options) *Server {
 		panic("httpapi: Options.Accounts and Options.Keys are needed")
 	}
 	s := &Server{
-		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, log: o.Log,
+		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
+		openAPI: openAPIOf(o.Optional), log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		targets: map[string]target{}, strict: o.StrictParameters,
 	}

@@ -59,10 +59,10 @@ func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 func (s *Server) signUp(ctx context.Context, c *call) error {
 	p := &c.params
 	account := identity.SignUp{
-		Username:  p.required(paramUsername),
+		Username:  p.requiredUnless(s.optional.Username, paramUsername),
 		Email:     p.required(paramEmail),
-		FirstName: p.required(paramFirstName),
-		LastName:  p.required(paramLastName),
+		FirstName: p.requiredUnless(s.optional.FirstName, paramFirstName),
+		LastName:  p.requiredUnless(s.optional.LastName, paramLastName),
 		Password:  p.required(paramPassword),
 	}
 	scope, chosen := p.optional(paramScope)

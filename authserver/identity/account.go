@@ -8,7 +8,7 @@ import (
 // User is an account as its owner may see it.
 type User struct {
 	ID            string // UUID, canonical lower case; never used again once deleted
-	Username      string // as given at sign-up
+	Username      string // as given at sign-up; empty: none
 	Email         string // as given
 	FirstName     string
 	LastName      string

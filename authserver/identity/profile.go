@@ -9,7 +9,7 @@ const (
 	ScopeEmail   = "email"
 )
 
-// ProfileUpdate holds what someone changes about themselves; what is nil stays.
+// ProfileUpdate holds what people change about themselves; what is nil stays.
 type ProfileUpdate struct {
 	Username, FirstName, LastName *string
 }
@@ -27,7 +27,8 @@ func (s *Service) Profile(ctx context.Context, accessToken string) (User, error)
 	return user, nil
 }
 
-// UpdateProfile changes the names of the token's user.
+// UpdateProfile changes the names of the token's user. An optional name that is empty
+// is removed.
 func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in ProfileUpdate) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -49,9 +50,9 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	}
 	change := ProfileChange{
 		Username:          in.Username,
-		CanonicalUsername: check("username", in.Username, canonicalUsername),
-		FirstName:         check("first_name", in.FirstName, personName),
-		LastName:          check("last_name", in.LastName, personName),
+		CanonicalUsername: check("username", in.Username, orNone(s.policy.Optional.Username, canonicalUsername)),
+		FirstName:         check("first_name", in.FirstName, orNone(s.policy.Optional.FirstName, personName)),
+		LastName:          check("last_name", in.LastName, orNone(s.policy.Optional.LastName, personName)),
 	}
 	if err := p.err(); err != nil {
 		return User{}, err

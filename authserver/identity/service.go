@@ -46,6 +46,7 @@ type Policy struct {
 	Audience          []string // of access tokens
 	Exposure          Exposure
 	SignUpScopes      string        // what a sign-up without a scope gets
+	Optional          OptionalNames // what people need not say of themselves
 	AccessTTL         time.Duration // of an access token
 	RefreshTTL        time.Duration // of a refresh token
 	SessionLifetime   time.Duration // of a session, however often it is renewed
@@ -108,9 +109,15 @@ type Dependencies struct {
 	Now    func() time.Time
 }
 
+// OptionalNames says which names an account may be without. Without a username a
+// person signs in by email.
+type OptionalNames struct {
+	Username, FirstName, LastName bool
+}
+
 // SignUp is what a new account is made of.
 type SignUp struct {
-	Username, Email, FirstName, LastName, Password string
+	Username, Email, FirstName, LastName, Password string // an optional name may be empty
 	Scope                                          string // empty: the policy's
 }
 

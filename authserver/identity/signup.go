@@ -55,15 +55,26 @@ func (s *Service) newSignUp(in SignUp) (n NewSignUp, password string, p problems
 	n = NewSignUp{
 		ID:                newID(),
 		Username:          in.Username,
-		CanonicalUsername: p.check("username", in.Username, canonicalUsername),
+		CanonicalUsername: p.check("username", in.Username, orNone(s.policy.Optional.Username, canonicalUsername)),
 		Email:             in.Email,
 		CanonicalEmail:    p.check("email", in.Email, canonicalEmail),
-		FirstName:         p.check("first_name", in.FirstName, personName),
-		LastName:          p.check("last_name", in.LastName, personName),
+		FirstName:         p.check("first_name", in.FirstName, orNone(s.policy.Optional.FirstName, personName)),
+		LastName:          p.check("last_name", in.LastName, orNone(s.policy.Optional.LastName, personName)),
 	}
 	password = p.check("password", in.Password, s.newPassword(in.Username, in.Email))
 	n.Scope = p.check("scope", in.Scope, s.signUpScope)
 	return n, password, p
+}
+
+// orNone returns a check that takes an empty text too, if that is allowed.
+func orNone(allowed bool, canonical func(string) (string, Fault)) func(string) (string, Fault) {
+	return func(s string) (string, Fault) {
+		name, wrong := canonical(s)
+		if allowed && wrong.Reason == FieldEmpty {
+			return "", Fault{}
+		}
+		return name, wrong
+	}
 }
 
 // signUpScope gives the scope of a new account. Trusted callers choose freely;

@@ -74,7 +74,8 @@ type accountStore interface {
 	FindUser(ctx context.Context, s SessionRef) (User, error)
 
 	// FindPassword reads what a change of password needs, for the user of a
-	// live session. Failures are those of FindCredentials for its username. ErrNoSession.
+	// live session. Failures are those of FindCredentials for its username; those of an
+	// account without one are counted apart from all others. ErrNoSession.
 	FindPassword(ctx context.Context, s SessionRef, from Place) (Credentials, error)
 
 	// ChangePassword replaces oldHash by newHash for the user of a live session,
@@ -289,7 +290,7 @@ type Login struct {
 // NewSignUp is a sign-up to be kept. Its ID becomes the account's.
 type NewSignUp struct {
 	ID                string
-	Username          string
+	Username          string // empty, as CanonicalUsername: none; any number may be without
 	CanonicalUsername string
 	Email             string
 	CanonicalEmail    string
@@ -300,7 +301,8 @@ type NewSignUp struct {
 	Language          string // an Accept-Language; empty: not said
 }
 
-// ProfileChange holds the new values; what is nil stays.
+// ProfileChange holds the new values; what is nil stays. An empty Username, with an
+// empty CanonicalUsername, removes it.
 type ProfileChange struct {
 	Username          *string
 	CanonicalUsername *string // set with Username

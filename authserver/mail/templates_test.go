@@ -83,6 +83,18 @@ func TestASignUpMailNamesTheUsername(t *testing.T) {
 	}
 }
 
+func TestAMailGreetsWithoutAUsernameToo(t *testing.T) {
+	words := mustTemplates(t, TemplateOptions{})
+	for _, purpose := range purposes {
+		m := aMessage(1)
+		m.Purpose, m.Username = purpose, ""
+		l := render(t, words, m)
+		if text := l.Text + l.HTML; strings.Contains(text, "Hello ,") || strings.Contains(text, "Username") {
+			t.Errorf("%s:\n%s", purpose, text)
+		}
+	}
+}
+
 func TestAUsernameInAMailIsNeverALink(t *testing.T) {
 	// Anyone can sign up with a stranger's address and choose the username.
 	for name, want := range map[string]string{

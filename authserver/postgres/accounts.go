@@ -19,7 +19,7 @@ const (
 
 func signUpArgs(n identity.NewSignUp, more ...any) []any {
 	return append([]any{
-		id(n.ID), n.Username, n.CanonicalUsername, n.Email, n.CanonicalEmail,
+		id(n.ID), stored(n.Username, n.ID), stored(n.CanonicalUsername, n.ID), n.Email, n.CanonicalEmail,
 		n.FirstName, n.LastName, n.Scope, n.PasswordHash, n.Language,
 	}, more...)
 }
@@ -68,7 +68,7 @@ func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp,
 const claimColumns = `w.id::text, true, w.username, w.email, w.password_hash`
 
 func claimOf(row pgx.CollectableRow) (c identity.Claim, err error) {
-	return c, row.Scan(&c.ID, &c.IsSignUp, &c.Username, &c.Email, &c.PasswordHash)
+	return c, row.Scan(&c.ID, &c.IsSignUp, (*storedName)(&c.Username), &c.Email, &c.PasswordHash)
 }
 
 // findClaims runs a query for identity.Claims.
@@ -151,6 +151,9 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 			` + insertEvent + `changed, jsonb_to_record($8::jsonb)` + asEvent + `
 		)
 		SELECT ` + userNames + ` FROM updated`
+	if p.Username != nil {
+		p.Username, p.CanonicalUsername = new(stored(*p.Username, ref.UserID)), new(stored(*p.CanonicalUsername, ref.UserID))
+	}
 	var updated identity.User
 	err := s.query(ctx, repeatable, into(userPlaces(&updated)...), sql,
 		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName, eventArg(ctx))...)

@@ -337,7 +337,7 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (owner id
 	const sql = `
 		SELECT coalesce(u.id, w.id)::text, u.id IS NULL, coalesce(u.username, w.username),
 			coalesce(u.email, w.email), coalesce(u.password_hash, w.password_hash)` + recoveryCode
-	err = s.query(ctx, repeatable, into(&owner.ID, &owner.IsSignUp, &owner.Username, &owner.Email, &owner.PasswordHash), sql, h[:])
+	err = s.query(ctx, repeatable, into(&owner.ID, &owner.IsSignUp, (*storedName)(&owner.Username), &owner.Email, &owner.PasswordHash), sql, h[:])
 	return owner, noRowsIs(err, identity.ErrNoCode)
 }
 

@@ -135,7 +135,7 @@ func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found
 			(extract(epoch FROM greatest(now() - created_at, interval '0')) * 1000000)::bigint`
 	var microseconds int64
 	err = tx.QueryRow(ctx, sql, lease).Scan(&m.Ref.ID, &m.Ref.Attempt, &m.Ref.Taken, &m.Purpose, &m.To, &m.target, &m.counted,
-		(*zeronull.Text)(&m.userID), (*zeronull.Text)(&m.sessionID), (*zeronull.Text)(&m.signUpID), &m.Username, &m.Language, &microseconds)
+		(*zeronull.Text)(&m.userID), (*zeronull.Text)(&m.sessionID), (*zeronull.Text)(&m.signUpID), (*storedName)(&m.Username), &m.Language, &microseconds)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return mail{}, false, nil
 	}
@@ -176,7 +176,7 @@ func (m *mail) findOwner(ctx context.Context, tx pgx.Tx, p identity.Purpose) (sa
 	var username, language string
 	var taken *string
 	err = tx.QueryRow(ctx, sql, m.To, p, id(m.signUpID)).Scan((*zeronull.Text)(&m.ownerID), (*zeronull.Text)(&m.ownerSign),
-		(*zeronull.Text)(&m.target), (*zeronull.Text)(&username), (*zeronull.Text)(&language), &taken)
+		(*zeronull.Text)(&m.target), (*storedName)(&username), (*zeronull.Text)(&language), &taken)
 	switch {
 	case err != nil:
 		return false, err

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"encoding/hex"
 	"time"
 
@@ -23,11 +24,32 @@ const (
 // join finds no user, who is then the zero User.
 func userPlaces(u *identity.User) []any {
 	return []any{
-		(*zeronull.Text)(&u.ID), (*zeronull.Text)(&u.Username), (*zeronull.Text)(&u.Email),
+		(*zeronull.Text)(&u.ID), (*storedName)(&u.Username), (*zeronull.Text)(&u.Email),
 		(*zeronull.Text)(&u.FirstName), (*zeronull.Text)(&u.LastName), (*zeronull.Text)(&u.Scope),
 		&u.EmailVerified, (*zeronull.Text)(&u.Language), (*zeronull.Timestamptz)(&u.CreatedAt), (*zeronull.Timestamptz)(&u.UpdatedAt),
 	}
 }
+
+// storedName is a username as the database has it. An account or sign-up without a
+// username has its id in both columns: that is unique like a username, and no username
+// is a UUID. So the columns keep their constraints and indexes, and a replica of a
+// release that knows only accounts with usernames works on.
+type storedName string
+
+// SkipUnderlyingTypePlan implements pgtype.SkipUnderlyingTypePlanner.
+func (*storedName) SkipUnderlyingTypePlan() {}
+
+// ScanText implements pgtype.TextScanner. An id, and NULL, is no username.
+func (n *storedName) ScanText(v pgtype.Text) error {
+	*n = ""
+	if v.Valid && !identity.IsUUID(v.String) {
+		*n = storedName(v.String)
+	}
+	return nil
+}
+
+// stored returns what is stored for a username of what has this id.
+func stored(username, id string) string { return cmp.Or(username, id) }
 
 // credentialColumns are what identity.Credentials are made of, where users is
 // called u, the key of their throttle k (see throttleKey), and the throttle t.

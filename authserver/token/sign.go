@@ -87,10 +87,14 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	w.text("jti", a.ID)
 	w.text("scope", a.Scope)
 	w.text("sid", a.SessionID)
-	w.text("username", a.Username)
+	if a.Username != "" {
+		w.text("username", a.Username)
+	}
 	w.text("email", a.Email)
 	w.flag("email_verified", a.EmailVerified)
-	w.text("name", a.Name)
+	if a.Name != "" {
+		w.text("name", a.Name)
+	}
 	w.number("auth_time", a.AuthTime.Unix())
 	text, err := w.sign(set.signers[keys.Access])
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -64,7 +66,7 @@ func (r runner) startSurroundings(ctx context.Context, settings map[string]strin
 		return nil, err
 	}
 	p.app = urlOf(l)
-	handler, err := appHandler(serverURL(settings, config.EnvPort))
+	handler, err := appHandler(serverURL(settings, config.EnvPort), cmp.Or(os.Getenv(config.EnvSignupRequired), strings.Join(config.Defaults().SignupRequired, ",")))
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -122,14 +124,15 @@ func (p *surroundings) close() error {
 	return all
 }
 
-// appHandler serves the application, and tells it where the gateway is. Its origin
-// is another than the gateway's, as it mostly is in production.
-func appHandler(gateway string) (http.Handler, error) {
+// appHandler serves the application. Its config.json has the URL of the gateway and the
+// names that the gateway requires at sign-up. Its origin is not the gateway's, as it
+// mostly is in production.
+func appHandler(gateway, required string) (http.Handler, error) {
 	files, err := fs.Sub(appFiles, "app")
 	if err != nil {
 		return nil, err
 	}
-	where, err := json.Marshal(map[string]string{"gateway": gateway})
+	where, err := json.Marshal(map[string]string{"gateway": gateway, "signup_required": required})
 	if err != nil {
 		return nil, err
 	}

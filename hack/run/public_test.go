@@ -67,6 +67,7 @@ Content-Type: text/html; charset=utf-8
 func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("EXPOSURE", "public")
+	t.Setenv("SIGNUP_REQUIRED", "username,last_name")
 	r := start(t, os.Args[0], t.TempDir())
 	r.waitFor(t, "Ctrl-C stops it")
 	greeted := regexp.MustCompile(`(?s)its mail +(\S+), and here\n.*Open the application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
@@ -86,7 +87,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 			t.Errorf("%s is %q, not %q", name, got, want)
 		}
 	}
-	if _, body := get(t, app+"/config.json"); body != `{"gateway":"`+gateway+`"}` {
+	if _, body := get(t, app+"/config.json"); body != `{"gateway":"`+gateway+`","signup_required":"username,last_name"}` {
 		t.Errorf("the application is told %s", body)
 	}
 	response, page := get(t, app+"/")

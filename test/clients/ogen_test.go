@@ -117,7 +117,7 @@ func (c ogenClient) Username(ctx context.Context, access string) (string, error)
 }
 
 func (c ogenClient) Rename(ctx context.Context, access, firstName string) (string, error) {
-	r, err := c.UpdateProfile(with(ctx, access), &ogen.UpdateProfileRequest{FirstName: ogen.NewOptPersonName(ogen.PersonName(firstName))}, ogen.UpdateProfileParams{})
+	r, err := c.UpdateProfile(with(ctx, access), &ogen.UpdateProfileRequest{FirstName: ogen.NewOptString(firstName)}, ogen.UpdateProfileParams{})
 	user, err := userOf(r, err)
 	return user.Name, err
 }

@@ -74,6 +74,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ShutdownApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Sidecar"):
 		return &apiv1alpha1.SidecarApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("SignUp"):
+		return &apiv1alpha1.SignUpApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("SMTP"):
 		return &apiv1alpha1.SMTPApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Tokens"):

@@ -42,6 +42,9 @@ type user struct {
 	suspended              bool
 }
 
+// login is what wrong old passwords of an account are counted for.
+func (u *user) login() string { return cmp.Or(u.canonicalUsername, u.ID) }
+
 // shown is the account as its owner sees it.
 func (u *user) shown() identity.User {
 	shown := u.User

@@ -136,7 +136,7 @@ func loginThrottle(userID string, from identity.Place, canonical string) identit
 // forgetFailures forgets what was counted for the places of an account.
 func (s *Store) forgetFailures(u *user) {
 	for place := range s.places[u.ID] {
-		delete(s.throttles, loginThrottle(u.ID, place, u.canonicalUsername))
+		delete(s.throttles, loginThrottle(u.ID, place, u.login()))
 		delete(s.throttles, loginThrottle(u.ID, place, u.canonicalEmail))
 	}
 }
@@ -244,7 +244,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 	if err != nil {
 		return identity.Credentials{}, err
 	}
-	return s.credentials(u, from, u.canonicalUsername), nil
+	return s.credentials(u, from, u.login()), nil
 }
 
 // ChangePassword implements identity.Store.

@@ -11,10 +11,18 @@ function takeLink() {
 }
 
 const link = takeLink();
-const gateway = new Gateway((await (await fetch("config.json")).json()).gateway);
+const config = await (await fetch("config.json")).json();
+const gateway = new Gateway(config.gateway);
 
 const byID = (id) => document.getElementById(id);
 const form = (name) => document.forms.namedItem(name);
+
+// Names that the gateway does not require are not asked for at sign-up, and may be empty in the profile.
+const required = config.signup_required.split(",").map((name) => name.trim());
+for (const name of ["username", "first_name", "last_name"].filter((name) => !required.includes(name))) {
+  form("sign-up").elements.namedItem(name).closest("label").hidden = true;
+  for (const one of ["sign-up", "profile"]) form(one).elements.namedItem(name).required = false;
+}
 
 // say shows what happened or what went wrong, to screen readers too.
 function say(text, isError = false) {
@@ -112,9 +120,13 @@ let account; // the profile that is shown
 async function showAccount(text = "") {
   const [profile, sessions] = await Promise.all([gateway.profile(), gateway.sessions()]);
   account = profile;
-  for (const field of ["username", "name", "email"]) byID(`profile-${field}`).textContent = profile[field];
+  for (const field of ["username", "name", "email"]) {
+    const value = byID(`profile-${field}`);
+    value.textContent = profile[field];
+    value.hidden = value.previousElementSibling.hidden = profile[field] === "";
+  }
   for (const field of ["username", "first_name", "last_name"]) form("profile").elements.namedItem(field).value = profile[field];
-  form("password").elements.namedItem("username").value = profile.username; // for password managers
+  form("password").elements.namedItem("username").value = profile.username || profile.email; // for password managers
   if (!profile.is_verified) byID("profile-email").append(" (not confirmed yet)");
   sessions.sort((a, b) => b.current - a.current);
   byID("sessions").replaceChildren(...sessions.map(sessionItem));

@@ -62,7 +62,8 @@ export class Gateway extends EventTarget {
     await this.#renew();
   }
 
-  // signUp takes username, email, first_name, last_name and password.
+  // signUp takes email, password and what else the gateway requires (SIGNUP_REQUIRED): by default username, first_name
+  // and last_name.
   signUp(person) {
     return this.#send("POST", "/users", tidy(person));
   }
@@ -104,7 +105,7 @@ export class Gateway extends EventTarget {
     return this.#authorized("GET", "/users");
   }
 
-  // updateProfile changes any of username, first_name and last_name.
+  // updateProfile changes any of username, first_name and last_name. An empty one that is not required is removed.
   updateProfile(changes) {
     return this.#authorized("PUT", "/users", tidy(changes));
   }

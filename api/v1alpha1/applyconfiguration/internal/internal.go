@@ -147,6 +147,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Shutdown
       default: {}
+    - name: signUp
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.SignUp
+      default: {}
     - name: suspend
       type:
         scalar: boolean
@@ -512,6 +516,8 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: numeric
       default: 12
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PersonName
+  scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PodTemplate
   map:
     fields:
@@ -662,6 +668,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: resources
       type:
         namedType: io.k8s.api.core.v1.ResourceRequirements
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.SignUp
+  map:
+    fields:
+    - name: required
+      type:
+        list:
+          elementType:
+            namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PersonName
+          elementRelationship: associative
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.TokenRotation
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tokens

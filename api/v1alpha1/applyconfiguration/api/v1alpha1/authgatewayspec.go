@@ -66,6 +66,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`
 	// How long tokens live, and when they are renewed.
 	Tokens *TokensApplyConfiguration `json:"tokens,omitempty"`
+	// signUp configures what a person has to give at sign-up.
+	SignUp *SignUpApplyConfiguration `json:"signUp,omitempty"`
 	// What a password may be, and how it is kept.
 	Passwords *PasswordsApplyConfiguration `json:"passwords,omitempty"`
 	// What is kept of what has happened.
@@ -236,6 +238,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithDatabase(value *DatabaseApplyCon
 // If called multiple times, the Tokens field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithTokens(value *TokensApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Tokens = value
+	return b
+}
+
+// WithSignUp sets the SignUp field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SignUp field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithSignUp(value *SignUpApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.SignUp = value
 	return b
 }
 
