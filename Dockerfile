@@ -1,5 +1,6 @@
 # Two images from one file, chosen by --target: authserver (the default) and
-# operator. Both hold one static program and no shell, and run as no one.
+# operator. Both hold one static program, the licence
+# texts of all that is linked into it, and no shell, and run as no one.
 
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS source
 WORKDIR /src
@@ -12,9 +13,11 @@ ENV CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
 
 FROM source AS build-authserver
 RUN go build -ldflags "-s -w -X main.version=$VERSION" -o /out/authserver ./cmd/authserver
+RUN GOOS= GOARCH= go run ./hack/licenses /out/licenses ./cmd/authserver
 
 FROM source AS build-operator
 RUN go build -ldflags "-s -w -X main.version=$VERSION" -o /out/operator ./cmd/operator
+RUN GOOS= GOARCH= go run ./hack/licenses /out/licenses ./cmd/operator
 
 FROM scratch AS base
 COPY --from=source /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
@@ -24,11 +27,13 @@ USER 65532:65532
 
 FROM base AS operator
 COPY --from=build-operator /out/operator /
+COPY --from=build-operator /out/licenses /licenses
 COPY LICENSE NOTICE /licenses/
 ENTRYPOINT ["/operator"]
 
 FROM base AS authserver
 COPY --from=build-authserver /out/authserver /
+COPY --from=build-authserver /out/licenses /licenses
 COPY LICENSE NOTICE /licenses/
 # In a container localhost is reached by nobody, so it listens everywhere.
 ENV HOST=""

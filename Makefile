@@ -68,6 +68,10 @@ generate: ## Write the generated files anew.
 verify: ## Check that generated files, go.mod and formatting are up to date.
 	hack/verify.sh
 
+.PHONY: deps
+deps: ## Show which direct requirements are behind.
+	@go list -m -u -f '{{with .Update}}{{$$.Path}} {{$$.Version}} -> {{.Version}}{{end}}' $$(go list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all)
+
 .PHONY: bench
 bench: ## Measure the server against the bare libraries.
 	go run ./test/load

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestEachLinkedModuleHasItsTexts(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	if err := collect(t.Context(), folder, []string{"../../cmd/authserver"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"go/LICENSE", "github.com/jackc/pgx/v5/LICENSE", "github.com/gofiber/fiber/v2/LICENSE", "golang.org/x/crypto/PATENTS"} {
+		if text, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(path))); err != nil || len(text) < 100 {
+			t.Errorf("%s has %d bytes (%v)", path, len(text), err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(folder, "sigs.k8s.io")); err == nil {
+		t.Error("the server is said to be linked with Kubernetes")
+	}
+}
