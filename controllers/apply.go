@@ -43,7 +43,13 @@ func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s 
 	switch {
 	case w.absent[s.kind]: // the status says so where the kind is asked for
 	case s.wantedBy(w.gateway):
-		if err := r.applySlot(ctx, w, s, live, s.render(rendered)); err != nil {
+		wanted := s.render(rendered)
+		if d, is := live.(*appsv1.Deployment); is && s == slotDeployment {
+			if may, err := r.mayRoll(ctx, w, d, wanted.(*acapps.DeploymentApplyConfiguration)); !may {
+				return err
+			}
+		}
+		if err := r.applySlot(ctx, w, s, live, wanted); err != nil {
 			return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
 		}
 	case live != nil && live.GetDeletionTimestamp() == nil && w.owns(live):

@@ -66,6 +66,7 @@ type Reconciler struct {
 
 	wake       chan event.GenericEvent // gateways that a pass is due for; see wakeUp
 	databases  *databases
+	upgrades   *upgrades
 	watches    *watches
 	damper     *damper
 	asked      *lru.Cache[types.UID, time.Time] // when, whether another operator still works; see isAnothers
@@ -80,6 +81,7 @@ type Options struct {
 	OperatorNamespace string        // in which the operator's own pods run
 	Namespaces        []string      // that are looked after; none: all
 	Concurrency       int           // passes at a time; 0: 4
+	Upgrades          int           // gateways at a time whose pods are replaced because the operator was upgraded; 0: all
 	PlatformUsers     bool          // the platform assigns the users that pods run as, as OpenShift does
 	OpenServerMetrics bool          // every namespace may reach the metrics of servers
 	DatabaseLook      time.Duration // how often replicas are asked for their database; 0: 30 s
@@ -87,18 +89,23 @@ type Options struct {
 
 // Times after which a pass is due though nothing has changed.
 const (
-	recheckPods  = 10 * time.Second // a pod that is not ready is asked again
-	recheckKinds = time.Minute      // a kind that was missing may have come
-	recheckNames = 20 * time.Second // a name that was taken may be free: no event tells of what is not ours
+	recheckPods    = 10 * time.Second // a pod that is not ready is asked again
+	recheckUpgrade = 5 * time.Minute  // a gateway that waits for its upgrade, in case its turn was missed
+	recheckKinds   = time.Minute      // a kind that was missing may have come
+	recheckNames   = 20 * time.Second // a name that was taken may be free: no event tells of what is not ours
 )
 
 // Reconcile is one pass over one AuthGateway; doc.go explains it.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	g := &v1alpha1.AuthGateway{}
 	if err := r.Client.Get(ctx, request.NamespacedName, g); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.endUpgrade(request.NamespacedName)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if g.DeletionTimestamp != nil {
+		r.endUpgrade(request.NamespacedName)
 		return ctrl.Result{}, nil // what it owns goes with it; see ownerReference
 	}
 	if others, result, err := r.isAnothers(ctx, g); others {
@@ -214,6 +221,7 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 		}
 		r.tell(before, status)
 	}
+	r.noteUpgrade(ctx, w, status)
 	if found != nil && found.cause != nil && found.isTheirs() {
 		return ctrl.Result{RequeueAfter: lastRetry}, nil
 	}
@@ -279,6 +287,9 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 	// The end of an outage of the database is noticed by watchDatabases.
 	if ready.Status != metav1.ConditionTrue && ready.Reason != reasonDatabaseUnavailable && len(w.pods) > 0 {
 		consider(recheckPods)
+	}
+	if w.upgradeWaits { // it is woken in its turn; this is in case a wake-up was dropped
+		consider(recheckUpgrade)
 	}
 	if w.kindMissing() != nil {
 		consider(recheckKinds)

@@ -39,13 +39,17 @@ var (
 		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long, and a few minutes.", []string{labelOfNamespace, labelOfName}, nil)
 	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
 		"1 while spec.suspend of an AuthGateway is true.", []string{labelOfNamespace, labelOfName}, nil)
+	upgradesMetric = prometheus.NewDesc("authgateway_operator_upgrades",
+		"AuthGateways whose pods are replaced because the operator renders them differently, by state: waiting, under_way.", []string{"state"}, nil)
+	upgradeFailingMetric = prometheus.NewDesc("authgateway_operator_upgrade_failing",
+		"1 for an AuthGateway that was Ready and is not after its upgrade. No other one is upgraded meanwhile.", []string{labelOfNamespace, labelOfName}, nil)
 	deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
 		"1 while the API server does not let the operator watch a kind in a namespace that it is to look after; all namespaces: \"\".",
 		[]string{"kind", "watched_namespace"}, nil)
 )
 
-func registerMetrics(c client.Reader, steps *prometheus.CounterVec, w *watches) error {
-	for _, collector := range []prometheus.Collector{gatewayMetrics{c}, steps, w} {
+func registerMetrics(all ...prometheus.Collector) error {
+	for _, collector := range all {
 		err := metrics.Registry.Register(collector)
 		if known := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &known) {
 			return err

@@ -16,7 +16,7 @@ var overwritten = []string{"container", "endpoint", "instance", "job", "namespac
 var variableLabels = regexp.MustCompile(`variableLabels: \{([^}]*)\}`)
 
 func TestNoLabelOfAMetricIsOneThatPrometheusOverwrites(t *testing.T) {
-	for _, collector := range []prometheus.Collector{gatewayMetrics{}, stepsMetric(), &watches{}} {
+	for _, collector := range []prometheus.Collector{gatewayMetrics{}, stepsMetric(), &watches{}, newUpgrades(0)} {
 		descriptions := make(chan *prometheus.Desc)
 		go func() { defer close(descriptions); collector.Describe(descriptions) }()
 		for d := range descriptions {

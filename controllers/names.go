@@ -37,6 +37,14 @@ const (
 	// labelClient of a namespace lets its pods call every gateway.
 	labelClient = "authgateway.io/client"
 
+	// labelTemplate of a Deployment is a digest of the pod template that the operator
+	// rendered, and labelGeneration the generation of the AuthGateway that it was for.
+	// labelUpgrading says that its pods are being replaced because an operator renders
+	// them differently; see upgrades.go.
+	labelTemplate   = "authgateway.io/template"
+	labelGeneration = "authgateway.io/generation"
+	labelUpgrading  = "authgateway.io/upgrading"
+
 	// annotationInputs of a pod tells the Secrets that it was started with, by a
 	// digest that reveals nothing: where it changes, the pods are replaced.
 	annotationInputs = "authgateway.io/inputs"

@@ -36,6 +36,8 @@ type world struct {
 	objects map[string]client.Object // by kind, what there is of what we make; nil: there is none
 	absent  map[string]bool          // whose kind the cluster does not have
 
+	upgradeWaits bool // the pods are not replaced yet, because others come first
+
 	pods   []corev1.Pod            // that are not on their way out
 	states map[string]config.State // what pods say, by their name; none: no answer
 }

@@ -43,6 +43,7 @@ const (
 	reasonAPIUnavailable   = "APIUnavailable"
 	reasonContended        = "Contended"
 
+	reasonUpgradeWaiting      = "UpgradeWaiting"
 	reasonDatabaseAnswers     = "DatabaseAnswers"
 	reasonDatabaseUnavailable = "DatabaseUnavailable"
 

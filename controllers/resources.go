@@ -142,6 +142,7 @@ func renderDisruptionBudget(r rendering) *acpolicy.PodDisruptionBudgetApplyConfi
 }
 
 func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
+	template := renderPod(r)
 	spec := acapps.DeploymentSpec().
 		WithSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())).
 		WithRevisionHistoryLimit(3).
@@ -150,12 +151,13 @@ func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
 		WithStrategy(acapps.DeploymentStrategy().WithType(appsv1.RollingUpdateDeploymentStrategyType).
 			WithRollingUpdate(acapps.RollingUpdateDeployment().
 				WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
-		WithTemplate(renderPod(r))
+		WithTemplate(template)
 	if replicas := replicasWanted(r.gateway, r.deployment()); replicas != nil {
 		spec.WithReplicas(*replicas)
 	}
-	return acapps.Deployment(r.names.workload(), r.names.namespace).
+	d := acapps.Deployment(r.names.workload(), r.names.namespace).
 		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).WithSpec(spec)
+	return withRecord(d, template, r.gateway.Generation)
 }
 
 // replicasWanted leaves the number to an autoscaler where there is one. But the

@@ -136,7 +136,7 @@ func New(m manager.Manager, o Options) *Reconciler {
 		panic(err)
 	}
 	return &Reconciler{
-		damper: newDamper(), asked: asked, databases: newDatabases(), wake: make(chan event.GenericEvent, 1024),
+		damper: newDamper(), asked: asked, databases: newDatabases(), upgrades: newUpgrades(o.Upgrades), wake: make(chan event.GenericEvent, 1024),
 		watches: m.GetCache().(*partialCache).watches,
 		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken
@@ -206,7 +206,7 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 			}
 		}
 	}
-	return registerMetrics(m.GetClient(), r.steps, r.watches)
+	return registerMetrics(gatewayMetrics{m.GetClient()}, r.steps, r.watches, r.upgrades)
 }
 
 // passTimeout ends a pass that an API server keeps waiting, so that it is tried

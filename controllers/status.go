@@ -84,6 +84,9 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	default:
 		reconciling = isTrue(ready.reason, ready.message)
 	}
+	if w.upgradeWaits && stall.status == metav1.ConditionFalse {
+		reconciling = isTrue(reasonUpgradeWaiting, "the pods are replaced by those of this operator when it is their turn, a few AuthGateways at a time; none are while one fails, which the operator's log and its metric authgateway_operator_upgrade_failing name")
+	}
 	for kind, c := range map[string]condition{
 		conditionReady: ready, conditionKeysReady: keysReady, conditionAvailable: available,
 		conditionReconciling: reconciling, conditionStalled: stall,

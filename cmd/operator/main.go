@@ -80,6 +80,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.Var((*list)(&s.options.ServerPullSecrets), "server-pull-secrets", "the Secrets with which --server-image is pulled, separated by commas; they have to be in the namespace of the AuthGateway")
 	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
 	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
+	flags.IntVar(&s.options.Upgrades, "concurrent-upgrades", 5, "at how many AuthGateways at a time pods are replaced because this operator renders them differently from the one before; 0: at all of them")
 	flags.BoolVar(&s.leaderElection, "leader-elect", true, "let one of several replicas work, and the others wait")
 	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443", "where metrics are served, to those whom the API server lets; 0: nowhere")
 	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")

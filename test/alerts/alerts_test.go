@@ -127,6 +127,8 @@ var scenarios = []scenario{
 	{"a kind that may not be watched anywhere", "AuthGatewayOperatorWatchDenied",
 		map[string]string{`authgateway_operator_watch_denied{namespace="system",pod="a",kind="Ingress",watched_namespace=""}`: "1x60"},
 		nil, "16m", one(labels{"namespace": "system", "kind": "Ingress"}, "the Auth Gateway operator in namespace system may not watch Ingress in any namespace")},
+	{"an upgrade that stops", "AuthGatewayUpgradeStopped", of("authgateway_operator_upgrade_failing", "1x60"),
+		[]string{"4m"}, "6m", one(with(gateway, "namespace", "system"), "AuthGateway shop/auth is not Ready after its upgrade, and no other one is upgraded")},
 	{"a queue", "AuthGatewayOperatorBehind", map[string]string{`workqueue_depth{name="authgateway",namespace="system",pod="a",priority="0"}`: "60x60"},
 		[]string{"9m"}, "11m", one(labels{"namespace": "system"}, "60 AuthGateways wait for the operator in namespace system")},
 
@@ -199,7 +201,7 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var tests []any
+	tests := map[string][]any{} // by how often rules are evaluated: long scenarios seldom, or they take long
 	for _, s := range scenarios {
 		if severity[s.alert] == "" {
 			t.Errorf("%s: there is no alert %s", s.name, s.alert)
@@ -221,17 +223,23 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 			}
 			moments = append(moments, map[string]any{"eval_time": s.at, "alertname": s.alert, "exp_alerts": fires})
 		}
-		tests = append(tests, map[string]any{"name": s.name, "interval": "1m", "input_series": series, "alert_rule_test": moments})
+		every := "1m"
+		if strings.Contains(s.at, "h") {
+			every = "10m"
+		}
+		tests[every] = append(tests[every], map[string]any{"name": s.name, "interval": "1m", "input_series": series, "alert_rule_test": moments})
 	}
-	text, err = yaml.Marshal(map[string]any{"rule_files": []string{path}, "evaluation_interval": "1m", "tests": tests})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unit := filepath.Join(t.TempDir(), "tests.yaml")
-	if err := os.WriteFile(unit, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", unit).CombinedOutput(); err != nil {
-		t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
+	for every, tests := range tests {
+		text, err := yaml.Marshal(map[string]any{"rule_files": []string{path}, "evaluation_interval": every, "tests": tests})
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := filepath.Join(t.TempDir(), "tests.yaml")
+		if err := os.WriteFile(unit, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", unit).CombinedOutput(); err != nil {
+			t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
+		}
 	}
 }

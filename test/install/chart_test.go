@@ -39,6 +39,7 @@ service: {annotations: {example.com/mesh: "on"}, ipFamilyPolicy: PreferDualStack
 allowedImages: [registry.example.com:5000/mirror/, registry.example.com/mirror/]
 imagePullSecrets: [{name: registry}]
 concurrentReconciles: 8
+concurrentUpgrades: 2
 log: {level: debug, format: text}
 serviceAccount:
   name: operator
@@ -119,7 +120,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				t.Errorf("the image is %s, pulled %s", operator.Image, operator.ImagePullPolicy)
 			}
 			has(t, operator.Args, "--server-image=registry.example.com:5000/mirror/authserver:0.9.0", "--allowed-images=registry.example.com:5000/mirror/,registry.example.com/mirror/",
-				"--server-pull-secrets=registry,mirror", "--platform-users=true", "--shutdown-timeout=20s", "--concurrent-reconciles=8", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
+				"--server-pull-secrets=registry,mirror", "--platform-users=true", "--shutdown-timeout=20s", "--concurrent-reconciles=8", "--concurrent-upgrades=2", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
 			pod := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template
 			if pod.Labels["team"] != "identity" || pod.Annotations["example.com/on"] != "true" || pod.Spec.PriorityClassName != "important" ||
 				pod.Spec.ServiceAccountName != "operator" || pod.Spec.ImagePullSecrets[0].Name != "registry" || len(pod.Spec.Tolerations) != 1 ||
@@ -502,6 +503,7 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 		"allowedImages: ['a,b']":                                           "'/allowedImages/0'",
 		"imagePullSecrets: [registry]":                                     "'/imagePullSecrets/0': got string, want object",
 		"log: {level: loud}":                                               "'/log/level': value must be one of 'debug', 'info', 'warn', 'error'",
+		"concurrentUpgrades: -1":                                           "'/concurrentUpgrades': minimum: got -1, want 0",
 		"concurrentReconciles: 0":                                          "'/concurrentReconciles'",
 		"crds: {enabled: true}":                                            "'/crds': additional properties 'enabled' not allowed",
 		"crds: {install: 'yes'}":                                           "'/crds/install': got string, want boolean",

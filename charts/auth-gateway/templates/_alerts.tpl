@@ -117,6 +117,15 @@ groups:
       summary: the Auth Gateway operator in namespace {{ `{{` }} $labels.namespace }} may not watch {{ `{{` }} $labels.kind }} in {{ `{{` }} with $labels.watched_namespace }}namespace {{ `{{` }} . }}{{ `{{` }} else }}any namespace{{ `{{` }} end }}
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayoperatorwatchdenied
 
+  - alert: AuthGatewayUpgradeStopped
+    expr: max by (namespace, gateway_namespace, gateway_name) (authgateway_operator_upgrade_failing) == 1
+    for: 5m
+    labels:
+      severity: warning
+    annotations:
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not Ready after its upgrade, and no other one is upgraded
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayupgradestopped
+
   - alert: AuthGatewayOperatorBehind
     expr: sum by (namespace) (workqueue_depth{name="authgateway"}) > 50
     for: 10m
