@@ -208,11 +208,9 @@ func (r *Reconciler) mayRoll(ctx context.Context, w *world, live *appsv1.Deploym
 }
 
 // isAsked reports whether a person has changed what a Deployment is rendered from:
-// the spec of its gateway, or a Secret or a ConfigMap that it names.
+// the spec of its gateway, or a Secret or a ConfigMap that it names. Somebody may
+// also have removed the labels; they are put back at once.
 func isAsked(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) bool {
-	if live.Labels[labelTemplate] == "" { // of an operator that did not record it
-		return false
-	}
 	if live.Labels[labelGeneration] != wanted.Labels[labelGeneration] {
 		return true
 	}
