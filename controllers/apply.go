@@ -21,21 +21,28 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// apply brings every object to what is wanted of it, and takes away what is
-// wanted no more. It writes only where something differs. What cannot be written
-// keeps nothing else from it, but for the Deployment: no pod is started that
-// others, as its NetworkPolicy, are not there for.
-func (r *Reconciler) apply(ctx context.Context, w *world, rendered rendering, which ...*slot) error {
-	var failed error
-	for _, s := range which {
-		if s == slotDeployment && failed != nil {
-			break
+// apply brings every object but the public keys to what is wanted of it, and
+// takes away what is wanted no more. It writes only where something differs, and
+// returns what could not be done. That keeps nothing else from being done, with
+// one exception: the Deployment is left as it is where something that comes
+// before it is not there, since no pod may start without it; and where withPods
+// is false.
+func (r *Reconciler) apply(ctx context.Context, w *world, rendered rendering, withPods bool) (found []*problem) {
+	for _, s := range slots {
+		if s == slotPublicKeys || s == slotDeployment && (!withPods || len(found) > 0) {
+			continue
 		}
-		if err := r.bring(ctx, w, rendered, s); err != nil && failed == nil {
-			failed = err
+		if err := w.unread[s.kind]; err != nil {
+			if s.wantedBy(w.gateway) {
+				found = append(found, classify(err))
+			}
+		} else if p := w.taken(s); p != nil {
+			found = append(found, p)
+		} else if err := r.bring(ctx, w, rendered, s); err != nil {
+			found = append(found, classify(err))
 		}
 	}
-	return failed
+	return found
 }
 
 func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s *slot) error {
@@ -211,7 +218,7 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 	live := w.publicKeys()
 	wanted := renderPublicKeys(rendered)
 	if live == nil {
-		return r.apply(ctx, w, rendered, slotPublicKeys)
+		return r.bring(ctx, w, rendered, slotPublicKeys)
 	}
 	if live.Immutable != nil && *live.Immutable { // by somebody's hand; only another object can change
 		if !w.owns(live) {

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -36,6 +37,7 @@ import (
 // +kubebuilder:rbac:groups="",resources=serviceaccounts;services,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
 // +kubebuilder:rbac:groups=apps,resources=deployments,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies;ingresses,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=autoscaling,resources=horizontalpodautoscalers,verbs=get;list;watch;create;patch;delete
@@ -60,9 +62,10 @@ type Reconciler struct {
 	Now     func() time.Time
 	Options Options
 
-	seals *lru.Cache[[32]byte, keys.Seal]
-	steps *prometheus.CounterVec
-	kinds *lateKinds
+	seals  *lru.Cache[[32]byte, keys.Seal]
+	owners *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
+	steps  *prometheus.CounterVec
+	kinds  *lateKinds
 
 	wake       chan event.GenericEvent // gateways that a pass is due for; see wakeUp
 	databases  *databases
@@ -111,51 +114,111 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if others, result, err := r.isAnothers(ctx, g); others {
 		return result, err
 	}
-	w, err := r.observe(ctx, g)
-	if err != nil {
-		return r.conclude(ctx, &world{gateway: g, names: namesOf(g), now: r.Now(), unread: true}, tended{}, classify(err))
+	w, t := newWorld(g, r.Now()), tended{}
+	inKeys := r.pursueKeys(ctx, w, &t)
+	if isLost(inKeys) { // somebody else was faster, and all is read anew
+		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
-	t := tended{ring: w.ring, custody: w.custody}
-	found := w.conflicts()
-	if found == nil && !g.Spec.Suspend {
-		t, found = r.pursue(ctx, w)
-	}
-	return r.conclude(ctx, w, t, found)
+	return r.conclude(ctx, w, t, inKeys, r.pursueRest(ctx, w, &t, inKeys))
 }
 
-// pursue does what is wanted, as far as nothing is in the way.
-func (r *Reconciler) pursue(ctx context.Context, w *world) (tended, *problem) {
-	t, err := r.tendKeys(ctx, w)
-	if err != nil {
-		return t, classify(err)
+// isLost says that a pass ends because another writer was faster.
+func isLost(p *problem) bool {
+	return p != nil && (errors.Is(p.cause, errSwapLost) || apierrors.IsConflict(p.cause))
+}
+
+// pursueKeys does what is due of the keys, and publishes them. It comes first and
+// needs nothing else: a revocation must not wait for anything.
+func (r *Reconciler) pursueKeys(ctx context.Context, w *world, t *tended) *problem {
+	if err := r.observeKeys(ctx, w); err != nil {
+		return classify(err)
 	}
-	switch t.idle.Reason {
-	case keys.PolicyInvalid:
-		return t, stalled(reasonInvalidSpec, "what is wanted of the keys, and the annotation %s: %s", AnnotationRotate, t.idle.Message)
-	case keys.Unopenable:
-		if t.ring.Generation == 0 {
-			return t, stalled(reasonKeysUnopenable, "%s", t.idle.Message)
+	t.custody = w.custody
+	if w.passphrases != nil && len(w.passphrases.Data[secretDigestKey]) >= sha256.Size {
+		t.digestKey = w.passphrases.Data[secretDigestKey]
+	}
+	if p := w.takenKeys(); p != nil {
+		return p
+	}
+	if w.gateway.Spec.Suspend {
+		trace := w.trace(w.ring)
+		if p := w.rolledBack(trace); p != nil {
+			return p
+		}
+		t.ring = w.ring
+		return nil
+	}
+	err := r.tendKeys(ctx, w, t)
+	if err != nil && len(t.ring.Keys) == 0 {
+		return classify(err)
+	}
+	published := r.publish(ctx, w, t)
+	switch {
+	case err != nil:
+		return classify(err)
+	case t.aside != nil && t.aside.reason == reasonPassphrasesLost:
+		return t.aside
+	case t.idle.Reason == keys.PolicyInvalid:
+		return stalled(reasonInvalidSpec, "what is wanted of the keys: %s", t.idle.Message)
+	case t.idle.Reason == keys.Unopenable && len(t.ring.Keys) == 0:
+		return stalled(reasonKeysUnopenable, "%s", t.idle.Message)
+	case published != nil:
+		return published
+	}
+	t.through = true
+	return nil
+}
+
+// publish brings the ConfigMap of public keys to what the ring holds.
+func (r *Reconciler) publish(ctx context.Context, w *world, t *tended) *problem {
+	if len(t.ring.Keys) == 0 {
+		return nil
+	}
+	if err := w.unread[kindConfigMap]; err != nil {
+		return classify(err)
+	}
+	if p := w.taken(slotPublicKeys); p != nil {
+		return p
+	}
+	if err := r.applyPublicKeys(ctx, w, rendering{world: w, ring: t.ring}); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
+// pursueRest does what is wanted besides the keys, each object by itself. Where
+// something is amiss with the keys no pod is started: what it would be given is
+// not known, or not to be used.
+func (r *Reconciler) pursueRest(ctx context.Context, w *world, t *tended, inKeys *problem) *problem {
+	err := r.observeRest(ctx, w)
+	if w.gateway.Spec.Suspend {
+		return firstOf(w.takenNames(), classifyOrNil(err))
+	}
+	if inKeys != nil && len(t.ring.Keys) == 0 && w.publicKeys() == nil { // nothing is there yet, and nothing is begun
+		return w.takenNames()
+	}
+	if err != nil {
+		return classify(err)
+	}
+	if p := w.takenCaller(); p != nil {
+		return p
+	}
+	if err := r.keepCaller(ctx, w, t); err != nil {
+		return classify(err)
+	}
+	if p := firstOf(imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs(), t.aside); p != nil {
+		return p
+	}
+	if inKeys == nil {
+		if err := check(w, t.custody, t.callerKey); err != nil {
+			return stalled(reasonInvalidSpec, "%s", err.Error())
 		}
 	}
-	rendered := r.rendering(w, t)
-	if err := r.applyPublicKeys(ctx, w, rendered); err != nil {
-		return t, classify(err)
-	}
-	// The keys go on whatever becomes of the rest: a Secret that is gone for a
-	// while, or a wrong spec, must not keep them from rotating.
-	if p := firstOf(imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs()); p != nil {
-		return t, p
-	}
-	if err := check(w, t.custody, t.callerKey); err != nil {
-		return t, stalled(reasonInvalidSpec, "%s", err.Error())
-	}
-	if err := r.apply(ctx, w, rendered, slots[1:]...); err != nil {
-		return t, classify(err)
-	}
+	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil)
 	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
-		return t, stalled(reasonKeysUnopenable, "%s", t.idle.Message)
+		found = append(found, stalled(reasonKeysUnopenable, "%s", t.idle.Message))
 	}
-	return t, nil
+	return joined(append(found, rotateRefused(w.gateway)))
 }
 
 func firstOf(problems ...*problem) *problem {
@@ -204,13 +267,10 @@ func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
 
 // conclude writes the status, tells people of what has changed, and says when to
 // look again.
-func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *problem) (ctrl.Result, error) {
-	lost := found != nil && (errors.Is(found.cause, errSwapLost) || apierrors.IsConflict(found.cause))
-	if lost { // no news for people: somebody else was faster, and all is read anew
-		return ctrl.Result{RequeueAfter: time.Second}, nil
-	}
+func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, inKeys, inRest *problem) (ctrl.Result, error) {
+	found := joined([]*problem{inKeys, inRest})
 	before := w.gateway
-	status := summarize(w, t, found, r.image(w.gateway))
+	status := summarize(w, t, inKeys, found, r.image(w.gateway))
 	status.Operator, status.OperatorContest = r.identity(), nil // an answer, where another one asks
 	if !equality.Semantic.DeepEqual(before.Status, status) {
 		after := before.DeepCopy()
@@ -222,6 +282,9 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, found *pr
 		r.tell(before, status)
 	}
 	r.noteUpgrade(ctx, w, status)
+	if isLost(inRest) {
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
 	if found != nil && found.cause != nil && found.isTheirs() {
 		return ctrl.Result{RequeueAfter: lastRetry}, nil
 	}
@@ -262,20 +325,17 @@ func (r *Reconciler) wakeUp(key types.NamespacedName) {
 // lookAgain is after how long a pass is due though nothing has told of a change;
 // zero: never.
 func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alpha1.AuthGatewayStatus) time.Duration {
-	if found != nil && found.reason == reasonNameConflict {
-		return recheckNames
-	}
-	if found != nil && found.reason == reasonContended {
-		return dampedInterval
-	}
-	if w.gateway.Spec.Suspend {
-		return 0
-	}
 	var after time.Duration
 	consider := func(d time.Duration) {
 		if after == 0 || d < after {
 			after = max(d, time.Second)
 		}
+	}
+	if found != nil && found.recheck != 0 {
+		consider(found.recheck)
+	}
+	if w.gateway.Spec.Suspend {
+		return after
 	}
 	if !t.idle.When.IsZero() {
 		consider(t.idle.When.Sub(w.now))

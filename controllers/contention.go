@@ -138,5 +138,7 @@ func (r *Reconciler) contended(ctx context.Context, s *slot, of client.Object) *
 			}
 		}
 	}
-	return waiting(reasonContended, "the %s %s is changed again and again: %s undoes what the operator writes, so it is put right only every %s: find out who that is, and keep them from it", s.kind, of.GetName(), who, dampedInterval)
+	p := waiting(reasonContended, "the %s %s is changed again and again: %s undoes what the operator writes, so it is put right only every %s: find out who that is, and keep them from it", s.kind, of.GetName(), who, dampedInterval)
+	p.recheck = dampedInterval
+	return p
 }

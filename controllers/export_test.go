@@ -8,3 +8,6 @@ func (r *Reconciler) Watches() prometheus.Collector { return r.watches }
 
 // Upgrades shows the upgrades that an operator does, as its metrics do.
 func (r *Reconciler) Upgrades() prometheus.Collector { return r.upgrades }
+
+// AskAPod is how the operator asks a pod.
+var AskAPod = ask(askTransport())

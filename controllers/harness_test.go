@@ -15,6 +15,7 @@ import (
 	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -217,7 +218,8 @@ func (b *bed) condition(name, kind string, status metav1.ConditionStatus, reason
 			return err
 		}
 		found := meta.FindStatusCondition(g.Status.Conditions, kind)
-		if found == nil || found.Status != status || found.Reason != reason || found.ObservedGeneration != g.Generation {
+		current := found != nil && (found.ObservedGeneration == g.Generation || kind == "KeysReady" && status == metav1.ConditionFalse)
+		if !current || found.Status != status || found.Reason != reason {
 			return fmt.Errorf("the conditions of generation %d are %+v", g.Generation, g.Status.Conditions)
 		}
 		c = *found
@@ -273,6 +275,8 @@ func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
 	n := podCount.Add(1)
 	p := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: *d.Spec.Template.Spec.DeepCopy()}
 	p.Name = fmt.Sprintf("%s-%d-%d", d.Name, n, i)
+	set := b.replicaSet(d)
+	p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
 	b.create(p)
 	p.Status.PodIP = fmt.Sprintf("10.1.%d.%d", n/250, n%250+1)
 	p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
@@ -289,6 +293,26 @@ func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
 	defer b.mu.Unlock()
 	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return b.holdsAll(d.Name), nil }
 	return p
+}
+
+// replicaSet makes the ReplicaSet of a Deployment that its pods belong to, where
+// there is none yet.
+func (b *bed) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	b.t.Helper()
+	set := &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: d.Name + "-" + string(d.UID)[:8], Labels: d.Spec.Template.Labels,
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+		},
+		Spec: appsv1.ReplicaSetSpec{Selector: d.Spec.Selector, Template: d.Spec.Template},
+	}
+	set.Namespace = b.namespace
+	if err := b.client.Create(b.t.Context(), set); apierrors.IsAlreadyExists(err) {
+		return get(b, set.Name, set)
+	} else if err != nil {
+		b.t.Fatal(err)
+	}
+	return set
 }
 
 // holdsAll is what a server says that has loaded the present ring.

@@ -7,14 +7,18 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	accore "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/authserver/config"
@@ -23,14 +27,24 @@ import (
 
 // tended is what a pass has made of the keys.
 type tended struct {
+	// ring is what the Secret of the keys holds, where it is to be published; the
+	// zero Ring where there is none that may be.
 	ring    keys.Ring
 	custody keys.Custody
 	idle    keys.Step
 	waits   []keys.Kind
 
+	// through says that the keys are as this generation of the spec wants them, as
+	// far as that is up to the operator: the ring is written and published.
+	through bool
+
+	// aside is what keeps something from being done of the keys that is not
+	// urgent, as a Secret of passphrases that will not do. The keys that there are
+	// go on.
+	aside *problem
+
 	digestKey []byte // keys every digest of a secret
 	callerKey string
-	changed   bool // something was written, so there is more to see
 }
 
 // passphraseSettings are the keys of a Secret of passphrases.
@@ -53,68 +67,210 @@ func custodyOf(secret *corev1.Secret) keys.Custody {
 }
 
 // tendKeys takes every step of the keys that is due, and writes what follows:
-// the passphrases first, then the ring. A problem is one that a person, or a
-// later pass, has to see to.
-func (r *Reconciler) tendKeys(ctx context.Context, w *world) (tended, error) {
-	t := tended{ring: w.ring, custody: w.custody}
-	ring, problem := w.startingRing()
+// the passphrases first, then the ring. Its error is what a person, or a later
+// pass, has to see to.
+func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
+	trace := w.trace(w.ring)
+	if p := w.rolledBack(trace); p != nil {
+		return p
+	}
+	ring, problem := w.startingRing(trace)
 	if problem != nil {
-		return t, problem
+		return problem
 	}
-	wanted, problem := w.wantedPassphrases(ring)
-	if problem != nil {
-		return t, problem
+	policy := keyPolicy(w.gateway)
+	policy.Revoked = slices.Concat(policy.Revoked, trace.Revoked)
+	wanted, problem := w.wantedPassphrases(ring, policy)
+	if problem != nil && len(ring.Keys) == 0 {
+		return problem
 	}
-	t.ring = ring
-	if w.passphrases != nil {
-		t.digestKey = w.passphrases.Data[secretDigestKey]
-	}
-	if len(t.digestKey) < sha256.Size {
+	t.aside = problem
+	if t.digestKey == nil {
 		t.digestKey = random(sha256.Size)
 	}
 	inspect := func(ring keys.Ring, p keys.Passphrases) map[string]keys.Seal {
 		return r.inspect(w, t.digestKey, ring, p)
 	}
-	out, err := keys.Tend(keys.Tending{
-		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: keyPolicy(w.gateway), Now: w.now,
-		Seen: w.seen, Published: w.published, Loaded: w.loaded(), Inspect: inspect,
-		Given: func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
-	})
-	t.custody, t.idle, t.waits = out.Custody, out.Idle, out.Waits
-	if writeErr := r.keepPassphrases(ctx, w, &t); writeErr != nil {
-		return t, writeErr
+	tending := keys.Tending{
+		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: policy, Now: w.now,
+		Seen: w.seen, Loaded: w.loaded(), Inspect: inspect, Trace: trace,
+		// What cannot be read is not known to be published, nor to be gone.
+		Published: func(id string) bool { return w.published(id) || w.unread[kindConfigMap] != nil },
+		Given:     func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	}
-	if err != nil {
-		return t, fmt.Errorf("keys: %w", err)
+	out, tendErr := keys.Tend(tending)
+	if err := r.keepPassphrases(ctx, w, t, out.Custody); err != nil {
+		if errors.Is(err, errSwapLost) || len(ring.Keys) == 0 || w.passphrases == nil {
+			return err
+		}
+		// The keys go on with the passphrases that there are.
+		t.aside = classify(err)
+		tending.Wanted, tending.Loaded = nil, false
+		tending.Given = func(map[keys.Kind]string) bool { return false }
+		if out, tendErr = keys.Tend(tending); !out.Custody.Equal(w.custody) {
+			return err
+		}
+	}
+	t.custody, t.idle, t.waits = out.Custody, out.Idle, out.Waits
+	if tendErr != nil {
+		return fmt.Errorf("keys: %w", tendErr)
+	}
+	t.ring = ring
+	if len(out.Ring.Keys) == 0 { // Next made nothing; t.idle says why
+		return nil
+	}
+	if err := r.keepRing(ctx, w, t, out.Ring, inspect); err != nil {
+		return err
 	}
 	t.ring = out.Ring
-	if err := r.keepRing(ctx, w, &t, inspect); err != nil {
-		t.ring = ring // the status must not tell of keys that there are not: it would count as a trace of a loss
-		return t, err
-	}
 	for _, step := range out.Steps {
 		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), strings.TrimSpace(string(step.Action)+" "+string(step.Kind)), step.Message) // a step of each kind in one pass are two events
 		r.steps.WithLabelValues(string(step.Action), string(step.Reason)).Inc()
 	}
-	err = r.keepCaller(ctx, w, &t)
-	return t, err
+	return nil
 }
 
-// startingRing is the ring to go on from: the one that was read, or the zero
-// ring, which asks for the first keys. There are first keys only where there is
-// no trace of earlier ones, or where a person has given those up.
-func (w *world) startingRing() (keys.Ring, *problem) {
+// keyPolicy is what a spec wants of the keys. An order to rotate that is longer
+// than any may be is none, so that it is in the way of nothing; rotateRefused
+// names it.
+func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
+	p := keys.Policy{
+		Algorithm:        keys.Algorithm(g.Spec.Keys.Algorithm),
+		RotationInterval: g.Spec.Keys.RotationInterval.Value(),
+		PublishLead:      g.Spec.Keys.PublishLead.Value(),
+		Lifetimes: map[keys.Kind]time.Duration{
+			keys.Access: g.Spec.Tokens.AccessExpiry.Value(), keys.Refresh: g.Spec.Tokens.RefreshExpiry.Value(),
+		},
+		ClockSkew: verifierSkew,
+		Revoked:   g.Spec.Keys.Revoked,
+	}
+	if rotateRefused(g) == nil {
+		p.Rotate = g.Annotations[AnnotationRotate]
+	}
+	return p
+}
+
+// maxRotate is how long an order to rotate may be, as the ring keeps it.
+const maxRotate = 256
+
+func rotateRefused(g *v1alpha1.AuthGateway) *problem {
+	if rotate := g.Annotations[AnnotationRotate]; len(rotate) > maxRotate {
+		return stalled(reasonInvalidSpec, "the annotation %s is longer than %d bytes, so no rotation begins: write a short one, such as the output of date +%%s", AnnotationRotate, maxRotate)
+	}
+	return nil
+}
+
+// trace is what is known of the ring beside its Secret: the status and the public
+// keys remember it, and the pods have loaded it. The public keys count for as
+// long as nobody else has written over them.
+func (w *world) trace(ring keys.Ring) keys.Trace {
+	var t keys.Trace
+	known := map[string]bool{}
+	revoked := func(id string) {
+		if !known[id] {
+			known[id], t.Revoked = true, append(t.Revoked, id)
+		}
+	}
+	document, status := w.ownDocument(), w.gateway.Status.Keys
+	if status != nil { // the order is that in which they were learned, so that it stays the same
+		t.Generation = max(t.Generation, status.Generation)
+		for _, id := range status.Revoked {
+			revoked(id)
+		}
+		var there []string
+		for _, k := range slices.Concat(status.Access, status.Refresh) {
+			if there = append(there, k.KID); k.Phase == v1alpha1.KeyPhase(keys.Revoked) {
+				revoked(k.KID)
+			}
+		}
+		if status.Generation == ring.Generation && len(ring.Keys) > 0 && !sameKeys(ring, there) {
+			t.Generation++ // another ring than the one of this generation
+		}
+	}
+	if document != nil {
+		t.Generation = max(t.Generation, document.Generation)
+		for _, id := range document.Revoked {
+			revoked(id)
+		}
+		for _, k := range document.Keys {
+			if k.Phase == keys.Revoked {
+				revoked(k.ID)
+			}
+		}
+	}
+	for _, state := range w.states {
+		if g := state.Keys.Generation; g < mostGenerations {
+			t.Generation = max(t.Generation, g)
+		}
+	}
+	t.Revoked = t.Revoked[max(0, len(t.Revoked)-mostRevoked):]
+	t.Accepted = w.gateway.Annotations[AnnotationAcceptKeys] == acceptance(ring.Generation, t.Generation)
+	return t
+}
+
+const (
+	// mostGenerations is more than a ring has in a thousand years: a pod that says
+	// more must not decide where the ring goes on.
+	mostGenerations = 1 << 40
+
+	// mostRevoked bounds how many revoked keys are remembered, the latest ones.
+	mostRevoked = 256
+)
+
+func sameKeys(ring keys.Ring, ids []string) bool {
+	return len(ids) == len(ring.Keys) && !slices.ContainsFunc(ids, func(id string) bool { _, there := ring.Key(id); return !there })
+}
+
+// acceptance is the value of AnnotationAcceptKeys for one restore. The ring that
+// follows from it is above both, so an order is never obeyed twice.
+func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", found, seen) }
+
+// ownDocument is what the operator has published of the ring, if nobody else has
+// written it since.
+func (w *world) ownDocument() *keys.PublicDocument {
+	public := w.publicKeys()
+	if public == nil || !w.names.isOurs(public, w.gateway) {
+		return nil
+	}
+	applied, err := accore.ExtractConfigMap(public, FieldManager)
+	var document keys.PublicDocument
+	if err != nil || json.Unmarshal([]byte(applied.Data[keys.PublicDocumentFile]), &document) != nil {
+		return nil
+	}
+	return &document
+}
+
+// rolledBack: the ring goes forward only. What was published of a later ring has
+// been seen by others: to go back would have them trust what is revoked, and
+// refuse what was signed since.
+func (w *world) rolledBack(trace keys.Trace) *problem {
+	if w.ringErr != nil || !trace.RolledBack(w.ring) || trace.Accepted {
+		return nil
+	}
+	signing, _ := w.ring.Signing(keys.Access)
+	return stalled(reasonKeysRolledBack, "the Secret %s has keys of generation %d, though generation %d was seen: an older copy was restored, or another operator has written it. "+
+		"Nothing changes: the pods keep the keys that they have, and what is published stays. Restore the latest copy; or, if there is none, go on with these keys, of which %s signs access tokens: "+
+		"tokens of keys that this copy lacks end, and revoked keys stay revoked: kubectl annotate agw %s -n %s --overwrite %s=%s",
+		w.names.keys(), w.ring.Generation, trace.Generation, signing.ID, w.names.gateway, w.names.namespace, AnnotationAcceptKeys, acceptance(w.ring.Generation, trace.Generation))
+}
+
+// startingRing is the ring to go on from: the one that was read, or one without
+// keys, which asks for the first. There are first keys only where there is no
+// trace of earlier ones, or where a person has given those up; then they go on
+// above every generation that was seen.
+func (w *world) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 	last := w.lastSigningKey()
 	givenUp := last != "" && w.gateway.Annotations[AnnotationNewRing] == last
 	order := fmt.Sprintf("restore the Secret %s from a backup; or, if it is lost for good, order new keys, which ends every session: kubectl annotate agw %s -n %s --overwrite %s=%s",
 		w.names.keys(), w.names.gateway, w.names.namespace, AnnotationNewRing, last)
+	first := keys.Ring{Generation: trace.Generation}
 	switch {
 	case w.keys == nil && (last == "" || givenUp):
-		return keys.Ring{}, nil
+		return first, nil
 	case w.keys == nil:
 		return keys.Ring{}, stalled(reasonKeysLost, "the Secret %s with the signing keys is gone, though tokens of key %s may be alive; nothing is made in its place by itself: %s", w.names.keys(), last, order)
 	case w.ringErr != nil && givenUp:
-		return keys.Ring{}, nil
+		return first, nil
 	case w.ringErr != nil && last == "":
 		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s: %v; to have new keys made, delete it", w.names.keys(), w.ringErr)
 	case w.ringErr != nil:
@@ -125,21 +281,24 @@ func (w *world) startingRing() (keys.Ring, *problem) {
 }
 
 // wantedPassphrases are those of the person's Secret, or those that there are,
-// or new ones.
-func (w *world) wantedPassphrases(ring keys.Ring) (map[keys.Kind]string, *problem) {
+// or new ones. Where there is a problem, those that there are may still do.
+func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Kind]string, *problem) {
 	ref := w.gateway.Spec.Keys.PassphraseSecretRef
 	if ref == nil {
 		if w.custody.Current[keys.Access] != "" && w.custody.Current[keys.Refresh] != "" {
 			return nil, nil
 		}
-		rotate := w.gateway.Annotations[AnnotationRotate]
-		if len(ring.Keys) > 0 && (rotate == "" || ring.Honoured(rotate)) {
+		ordered := policy.Rotate != "" && !ring.Honoured(policy.Rotate)
+		if len(ring.Keys) > 0 && !ordered && !revokesSigning(ring, policy) {
 			return nil, stalled(reasonPassphrasesLost, "the Secret %s, which opens the keys in %s, is gone or incomplete: restore it from a backup; or, if it is lost for good, order a rotation: kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
 				w.names.passphrases(), w.names.keys(), w.names.gateway, w.names.namespace, AnnotationRotate)
 		}
 		return map[keys.Kind]string{keys.Access: newPassphrase(), keys.Refresh: newPassphrase()}, nil
 	}
 	secret := w.inputs[ref.Name]
+	if err := w.inputErr[ref.Name]; err != nil {
+		return nil, classify(err)
+	}
 	if secret == nil {
 		if w.custody.Current[keys.Access] != "" {
 			return nil, nil // what was taken over from it still opens the keys; problems.go tells of the rest
@@ -148,7 +307,8 @@ func (w *world) wantedPassphrases(ring keys.Ring) (map[keys.Kind]string, *proble
 			ref.Name, config.EnvAccessPassphrase, config.EnvRefreshPassphrase)
 	}
 	wanted := map[keys.Kind]string{}
-	for kind, name := range passphraseSettings {
+	for _, kind := range keys.Kinds() {
+		name := passphraseSettings[kind]
 		wanted[kind] = string(secret.Data[name.current])
 		if len(wanted[kind]) < minPassphrase {
 			return nil, waiting(reasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
@@ -164,6 +324,17 @@ func (w *world) wantedPassphrases(ring keys.Ring) (map[keys.Kind]string, *proble
 	return wanted, nil
 }
 
+// revokesSigning says whether a person has revoked a key that signs. That waits
+// for no passphrase that is lost: its successor is sealed with a new one.
+func revokesSigning(ring keys.Ring, policy keys.Policy) bool {
+	for _, kind := range keys.Kinds() {
+		if k, signs := ring.Signing(kind); signs && slices.Contains(policy.Revoked, k.ID) {
+			return true
+		}
+	}
+	return false
+}
+
 // minPassphrase is decision 5 of docs/security.md.
 const minPassphrase = 16
 
@@ -176,36 +347,37 @@ func random(n int) []byte {
 }
 
 // keepPassphrases writes the operator's Secret of passphrases where it differs.
-func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended) error {
+// Where passphrases were lost and none is to take their place, none is written.
+func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, custody keys.Custody) error {
+	if w.passphrases == nil && custody.Equal(keys.Custody{}) {
+		return nil
+	}
 	data := map[string][]byte{secretDigestKey: t.digestKey}
 	for kind, name := range passphraseSettings {
-		data[name.current] = []byte(t.custody.Current[kind])
-		data[name.former] = []byte(t.custody.Former[kind]) // the pods mount it, empty or not
-		if t.custody.Given[kind] {
+		data[name.current] = []byte(custody.Current[kind])
+		data[name.former] = []byte(custody.Former[kind]) // the pods mount it, empty or not
+		if custody.Given[kind] {
 			data[secretGiven(kind)] = []byte("true")
 		}
 	}
-	return r.keepSecret(ctx, w, t, w.passphrases, w.ownSecret(w.names.passphrases(), data, nil, true))
+	return r.keepSecret(ctx, w, w.passphrases, w.ownSecret(w.names.passphrases(), data, nil, true))
 }
 
-// keepRing writes the ring where it differs. What is written has been opened
+// keepRing writes a ring where it differs. What is written has been opened
 // before: a ring that nobody can open is never written.
-func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Seal) error {
-	files := t.ring.Files()
-	if t.ring.Generation == 0 { // Next made nothing; t.idle says why
-		return nil
-	}
+func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, ring keys.Ring, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Seal) error {
+	files := ring.Files()
 	var annotations map[string]string
-	if w.keys != nil && w.ringErr == nil && t.ring.Generation == w.ring.Generation {
+	if w.keys != nil && w.ringErr == nil && ring.Generation == w.ring.Generation {
 		annotations = map[string]string{annotationSealed: w.keys.Annotations[annotationSealed]}
 	} else {
 		p := t.custody.Passphrases()
 		shut := func(s keys.Seal) bool { return s != keys.SealCurrent }
-		if seals := inspect(t.ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(seals)), shut) {
+		if seals := inspect(ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(seals)), shut) {
 			annotations = map[string]string{annotationSealed: sealedDigest(t.digestKey, p, files)}
 		}
 	}
-	return r.keepSecret(ctx, w, t, w.keys, w.ownSecret(w.names.keys(), files, annotations, true))
+	return r.keepSecret(ctx, w, w.keys, w.ownSecret(w.names.keys(), files, annotations, true))
 }
 
 // keepCaller sees to the key by which backends see codes.
@@ -216,7 +388,7 @@ func (r *Reconciler) keepCaller(ctx context.Context, w *world, t *tended) error 
 	if len(t.callerKey) < minPassphrase {
 		t.callerKey = newPassphrase()
 	}
-	return r.keepSecret(ctx, w, t, w.caller, w.ownSecret(w.names.caller(), map[string][]byte{secretCallerKey: []byte(t.callerKey)}, nil, false))
+	return r.keepSecret(ctx, w, w.caller, w.ownSecret(w.names.caller(), map[string][]byte{secretCallerKey: []byte(t.callerKey)}, nil, false))
 }
 
 // ownSecret is a Secret as the operator writes it. Where keys are to outlive
@@ -247,7 +419,7 @@ func ownerReference(g *v1alpha1.AuthGateway) metav1.OwnerReference {
 var errSwapLost = fmt.Errorf("another writer was faster; reading anew")
 
 // keepSecret writes a Secret of ours where it differs from what was read.
-func (r *Reconciler) keepSecret(ctx context.Context, w *world, t *tended, read, wanted *corev1.Secret) error {
+func (r *Reconciler) keepSecret(ctx context.Context, w *world, read, wanted *corev1.Secret) error {
 	if read != nil {
 		// What others have put there beside it stays.
 		wanted.Labels = merged(read.Labels, wanted.Labels)
@@ -259,12 +431,15 @@ func (r *Reconciler) keepSecret(ctx context.Context, w *world, t *tended, read, 
 			return nil
 		}
 		wanted.Type = read.Type // it cannot be changed
+		if wanted.Immutable = read.Immutable; read.Immutable != nil && *read.Immutable && !reflect.DeepEqual(read.Data, wanted.Data) {
+			return stalled(reasonSecretImmutable, "the Secret %s is immutable, so it cannot be brought up to date: take that away, which only another object of its name can: "+
+				"kubectl get secret %s -n %s -o json | jq 'del(.immutable)' | kubectl replace --force -f -", read.Name, read.Name, read.Namespace)
+		}
 	}
 	swapped, err := r.swap(ctx, read, wanted)
 	if err == nil && !swapped {
 		err = errSwapLost
 	}
-	t.changed = t.changed || err == nil
 	return err
 }
 

@@ -122,7 +122,7 @@ func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T
 	if k := b.signing("auth", keys.Access); k.ID != old.ID {
 		t.Fatal("the new key signs, though a replica has not loaded it")
 	}
-	b.condition("auth", "KeysReady", metav1.ConditionTrue, "Rotating")
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
 	if got := get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys.ObservedRotate; got != "" {
 		t.Errorf("the order is reported as done: %q", got)
 	}

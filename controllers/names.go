@@ -34,6 +34,11 @@ const (
 	// tokens, so that an order is for one loss and is never obeyed twice.
 	AnnotationNewRing = "authgateway.io/new-ring"
 
+	// AnnotationAcceptKeys of an AuthGateway has the operator go on with keys that
+	// are older than what was seen, as after the restore of an old backup. Its
+	// value names both generations, so that an order is for one restore.
+	AnnotationAcceptKeys = "authgateway.io/accept-keys"
+
 	// labelClient of a namespace lets its pods call every gateway.
 	labelClient = "authgateway.io/client"
 

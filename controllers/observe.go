@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -23,7 +22,6 @@ type world struct {
 	gateway *v1alpha1.AuthGateway
 	names   names
 	now     time.Time
-	unread  bool // it could not be looked at: nothing below is known
 
 	keys, passphrases, caller *corev1.Secret            // ours; nil: there is none
 	inputs                    map[string]*corev1.Secret // that the spec names, by name; nil: there is none
@@ -35,11 +33,15 @@ type world struct {
 
 	objects map[string]client.Object // by kind, what there is of what we make; nil: there is none
 	absent  map[string]bool          // whose kind the cluster does not have
+	unread  map[string]error         // why objects of a kind could not be read, so that nothing is known of them
 
 	upgradeWaits bool // the pods are not replaced yet, because others come first
 
-	pods   []corev1.Pod            // that are not on their way out
-	states map[string]config.State // what pods say, by their name; none: no answer
+	pods     []corev1.Pod            // of our Deployment, that are not on their way out
+	states   map[string]config.State // what pods say, by their name
+	silent   map[string]error        // why pods that were asked said nothing, by their name
+	podsErr  error                   // why the pods could not be listed
+	inputErr map[string]error        // why a Secret that the spec names could not be read, by its name
 }
 
 func (w *world) deployment() *appsv1.Deployment {
@@ -52,49 +54,101 @@ func (w *world) publicKeys() *corev1.ConfigMap {
 	return c
 }
 
-// observe reads. It is the one place that does.
-func (r *Reconciler) observe(ctx context.Context, g *v1alpha1.AuthGateway) (*world, error) {
-	w := &world{
-		gateway: g, names: namesOf(g), now: r.Now(),
-		inputs: map[string]*corev1.Secret{}, objects: map[string]client.Object{}, absent: map[string]bool{},
-		states: map[string]config.State{},
+func newWorld(g *v1alpha1.AuthGateway, now time.Time) *world {
+	return &world{
+		gateway: g, names: namesOf(g), now: now,
+		inputs: map[string]*corev1.Secret{}, objects: map[string]client.Object{}, absent: map[string]bool{}, unread: map[string]error{},
+		states: map[string]config.State{}, silent: map[string]error{}, inputErr: map[string]error{},
 	}
-	// The published keys come before the keys: see keepPublicKeys in apply.go.
-	for _, s := range slots {
-		if err := r.observeSlot(ctx, w, s); err != nil {
-			return nil, err
+}
+
+// observeKeys reads what decides about the keys, and nothing else, so that
+// nothing else is in their way. Its error is of a Secret without which nothing
+// can be decided. What else cannot be read counts as not seen, and is left to
+// those who need it.
+func (r *Reconciler) observeKeys(ctx context.Context, w *world) error {
+	// The published keys come before the keys: see applyPublicKeys in apply.go.
+	r.observeSlot(ctx, w, slotPublicKeys)
+	for _, s := range []struct {
+		name string
+		into **corev1.Secret
+	}{{w.names.passphrases(), &w.passphrases}, {w.names.keys(), &w.keys}} {
+		var err error
+		if *s.into, err = r.readSecret(ctx, w, s.name); err != nil {
+			return err
 		}
 	}
-	if err := r.observeSecrets(ctx, w); err != nil {
-		return nil, err
+	if w.keys != nil {
+		w.ring, w.ringErr = keys.FromFiles(w.keys.Data)
 	}
-	if err := r.observeTemplates(ctx, w); err != nil {
-		return nil, err
+	w.custody = custodyOf(w.passphrases)
+	if ref := w.gateway.Spec.Keys.PassphraseSecretRef; ref != nil {
+		r.observeInput(ctx, w, ref.Name)
 	}
-	if err := r.observePods(ctx, w); err != nil {
-		return nil, err
-	}
-	return w, nil
+	r.observeSlot(ctx, w, slotDeployment)
+	r.observePods(ctx, w)
+	return r.stillThere(ctx, w)
 }
+
+// stillThere reads the ring again where a pod has a later one: whoever wrote that
+// may have done so since the ring was read, and then this is another pass.
+func (r *Reconciler) stillThere(ctx context.Context, w *world) error {
+	if w.keys == nil || !w.trace(w.ring).RolledBack(w.ring) {
+		return nil
+	}
+	now, err := r.readSecret(ctx, w, w.names.keys())
+	if err == nil && (now == nil || now.ResourceVersion != w.keys.ResourceVersion) {
+		err = errSwapLost
+	}
+	return err
+}
+
+// observeRest reads everything else. What cannot be read is in the way of what
+// needs it, and of nothing else. Its error is of what every other object needs.
+func (r *Reconciler) observeRest(ctx context.Context, w *world) error {
+	for _, s := range slots {
+		if s != slotPublicKeys && s != slotDeployment {
+			r.observeSlot(ctx, w, s)
+		}
+	}
+	var err error
+	if w.caller, err = r.readSecret(ctx, w, w.names.caller()); err != nil {
+		return err
+	}
+	for _, name := range inputsOf(w.gateway) {
+		r.observeInput(ctx, w, name)
+		if err := w.inputErr[name]; err != nil {
+			return err
+		}
+	}
+	return r.observeTemplates(ctx, w)
+}
+
+// cacheWait bounds how long a read waits for a cache that is not filled, as where
+// the operator may not list a kind.
+const cacheWait = 5 * time.Second
 
 // observeSlot looks for the object of a slot. The cache holds what has our label
 // and may lag; so where it has nothing, and something has to be there, the API
 // server is asked. It may have an object of that name that is not ours.
-func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) error {
+func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) {
 	if !s.gvk.Empty() {
 		there, err := r.kinds.watch(s, s.wantedBy(w.gateway))
 		if err != nil {
-			return err
+			w.unread[s.kind] = err
+			return
 		}
 		if !there {
 			w.absent[s.kind] = true
-			return nil
+			return
 		}
 	}
 	object := s.empty()
 	key := client.ObjectKey{Namespace: w.names.namespace, Name: s.nameIn(w.names)}
-	err := r.Client.Get(ctx, key, object)
-	if apierrors.IsNotFound(err) && s.wantedBy(w.gateway) {
+	cached, cancel := context.WithTimeout(ctx, cacheWait)
+	err := r.Client.Get(cached, key, object)
+	cancel()
+	if err != nil && s.wantedBy(w.gateway) {
 		object = s.empty()
 		err = r.Live.Get(ctx, key, object)
 	}
@@ -104,44 +158,36 @@ func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) error {
 	case apierrors.IsNotFound(err):
 	case apierrors.IsForbidden(err) && !s.wantedBy(w.gateway): // a right that this gateway does not need
 	default:
-		return fmt.Errorf("read %s %s: %w", s.kind, key.Name, err)
+		w.unread[s.kind] = fmt.Errorf("read %s %s: %w", s.kind, key.Name, err)
 	}
-	return nil
 }
 
-// observeSecrets reads Secrets from the API server itself: no cache holds what
-// is in them, and for the keys only the truth will do.
-func (r *Reconciler) observeSecrets(ctx context.Context, w *world) error {
-	read := func(name string) (*corev1.Secret, error) {
-		secret := &corev1.Secret{}
-		err := r.Live.Get(ctx, client.ObjectKey{Namespace: w.names.namespace, Name: name}, secret)
-		if apierrors.IsNotFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read Secret %s: %w", name, err)
-		}
-		return secret, nil
+// readSecret reads a Secret from the API server itself: no cache holds what is in
+// it, and for the keys only the truth will do. Nil: there is none.
+func (r *Reconciler) readSecret(ctx context.Context, w *world, name string) (*corev1.Secret, error) {
+	secret := &corev1.Secret{}
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: w.names.namespace, Name: name}, secret)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
 	}
-	var err error
-	for _, s := range []struct {
-		name string
-		into **corev1.Secret
-	}{{w.names.passphrases(), &w.passphrases}, {w.names.keys(), &w.keys}, {w.names.caller(), &w.caller}} {
-		if *s.into, err = read(s.name); err != nil {
-			return err
-		}
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s: %w", name, err)
 	}
-	for _, name := range inputsOf(w.gateway) {
-		if w.inputs[name], err = read(name); err != nil {
-			return err
-		}
+	return secret, nil
+}
+
+// observeInput reads a Secret that the spec names, once.
+func (r *Reconciler) observeInput(ctx context.Context, w *world, name string) {
+	if _, done := w.inputs[name]; done {
+		return
 	}
-	if w.keys != nil {
-		w.ring, w.ringErr = keys.FromFiles(w.keys.Data)
+	secret, err := r.readSecret(ctx, w, name)
+	if err != nil {
+		w.inputErr[name] = err
+		return
 	}
-	w.custody = custodyOf(w.passphrases)
-	return nil
+	delete(w.inputErr, name)
+	w.inputs[name] = secret
 }
 
 // observeTemplates reads a ConfigMap that is not ours, so no cache has it. It is
@@ -220,111 +266,6 @@ func credentialsRef(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
 		return &v1alpha1.LocalReference{Name: cnpgSecret(c.Cluster)}
 	}
 	return g.Spec.Database.CredentialsSecretRef
-}
-
-func (r *Reconciler) observePods(ctx context.Context, w *world) error {
-	var pods corev1.PodList
-	if err := r.Client.List(ctx, &pods, client.InNamespace(w.names.namespace), client.MatchingLabels(w.names.selector())); err != nil {
-		return fmt.Errorf("list pods: %w", err)
-	}
-	for _, p := range pods.Items {
-		if p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
-			w.pods = append(w.pods, p)
-		}
-	}
-	asked := w.pods
-	if !w.needsAnswers() && !r.databases.suspect(w.gateway) { // one is enough to know the database by
-		asked = asked[:min(1, len(asked))]
-	}
-	var mu sync.Mutex
-	var asking sync.WaitGroup
-	for _, p := range asked {
-		if p.Status.PodIP == "" {
-			continue
-		}
-		asking.Go(func() {
-			state, err := r.Ask(ctx, p.Status.PodIP)
-			if err != nil { // a pod that does not answer has loaded nothing, as far as anyone knows
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			w.states[p.Name] = state
-		})
-	}
-	asking.Wait()
-	return nil
-}
-
-// needsAnswers: all pods are asked only where their answers matter: while keys
-// come and go, and while a pod is not ready.
-func (w *world) needsAnswers() bool {
-	for _, k := range w.ring.Keys {
-		if k.Phase != keys.Signing {
-			return true
-		}
-	}
-	for _, kind := range keys.Kinds() {
-		if w.custody.Former[kind] != "" {
-			return true
-		}
-	}
-	return slices.ContainsFunc(w.pods, func(p corev1.Pod) bool { return !isReady(p) })
-}
-
-func isReady(p corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-}
-
-// published says whether consumers get a key.
-func (w *world) published(id string) bool {
-	public := w.publicKeys()
-	if public == nil {
-		return false
-	}
-	_, there := public.Data[keys.PublicFile(id)]
-	return there
-}
-
-// seen says whether a key is published, and every replica in service could sign
-// with it.
-func (w *world) seen(id string) bool {
-	for _, p := range w.pods {
-		if isReady(p) && !slices.Contains(w.states[p.Name].Keys.Ready, id) {
-			return false
-		}
-	}
-	return w.published(id)
-}
-
-// given says whether every pod has been started with the passphrases of this
-// digest, and no pod will be with others.
-func (w *world) given(digest string) bool {
-	for _, p := range w.pods {
-		if p.Annotations[annotationPassphrases] != digest {
-			return false
-		}
-	}
-	d := w.deployment()
-	return len(w.pods) == 0 || d != nil && d.Spec.Template.Annotations[annotationPassphrases] == digest && isRolledOut(d)
-}
-
-// loaded says whether every pod has the ring that was read.
-func (w *world) loaded() bool {
-	for _, p := range w.pods {
-		state, answered := w.states[p.Name]
-		if !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
-			return false
-		}
-		for _, kind := range keys.Kinds() { // a ring in the place of a lost one may have its generation
-			if k, _ := w.ring.Signing(kind); !slices.Contains(state.Keys.Ready, k.ID) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // isRolledOut says that a Deployment has replaced every pod of an older template.

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
@@ -27,6 +28,10 @@ const (
 	reasonKindMissing      = "KindMissing"
 	reasonKeysLost         = "KeysLost"
 	reasonKeysDamaged      = "KeysDamaged"
+	reasonKeysRolledBack   = "KeysRolledBack"
+	reasonSecretImmutable  = "SecretImmutable"
+	reasonRevocation       = "RevocationPending"
+	reasonAwaitingReplicas = "AwaitingReplicas"
 	reasonPassphrasesLost  = "PassphrasesLost"
 	reasonKeysUnopenable   = "KeysUnopenable"
 	reasonKeysPublished    = "KeysPublished"
@@ -61,6 +66,10 @@ type problem struct {
 
 	// cause is an error that is worth another try, after a while that grows.
 	cause error
+
+	// recheck is after how long another pass may find it mended, though nothing
+	// tells; zero: something does.
+	recheck time.Duration
 }
 
 func (p *problem) Error() string { return p.message }
@@ -80,33 +89,48 @@ func waiting(reason, format string, args ...any) *problem {
 	return &problem{reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
-// conflicts: an object that was not made by us and has a name that we need is
-// left alone, and nothing is done for a gateway whose names are taken.
-func (w *world) conflicts() *problem {
-	var taken []string
-	look := func(kind, name string, object metav1.Object) {
-		if !w.names.isOurs(object, w.gateway) {
-			taken = append(taken, article(kind)+" "+kind+" "+name)
+// joined makes one problem of several, none of which keeps another from being
+// told: the first has its reason shown, and all have their messages. Nil: there
+// is none.
+func joined(all []*problem) *problem {
+	var one *problem
+	for _, p := range all {
+		switch {
+		case p == nil:
+		case one == nil:
+			copied := *p
+			one = &copied
+		case !strings.Contains(one.message, p.message):
+			one.message += "; and: " + p.message
+			one.stalled = one.stalled && p.stalled
+			if p.recheck != 0 && (one.recheck == 0 || p.recheck < one.recheck) {
+				one.recheck = p.recheck
+			}
+			if one.cause == nil {
+				one.cause = p.cause
+			}
 		}
 	}
-	for _, s := range slots {
-		if object := w.objects[s.kind]; object != nil && s.wantedBy(w.gateway) {
-			look(s.kind, s.nameIn(w.names), object)
-		}
-	}
-	if w.keys != nil {
-		look("Secret", w.names.keys(), w.keys)
-	}
-	if w.passphrases != nil {
-		look("Secret", w.names.passphrases(), w.passphrases)
-	}
-	if w.caller != nil {
-		look("Secret", w.names.caller(), w.caller)
-	}
-	if len(taken) == 0 {
+	return one
+}
+
+// taken: an object that was not made by us and has a name that we need is left
+// alone, and what it is in the way of is not done.
+func (w *world) taken(s *slot) *problem {
+	object := w.objects[s.kind]
+	if object == nil || !s.wantedBy(w.gateway) || w.names.isOurs(object, w.gateway) {
 		return nil
 	}
-	return stalled(reasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(taken, ", "))
+	return taken(article(s.kind) + " " + s.kind + " " + s.nameIn(w.names))
+}
+
+func taken(what ...string) *problem {
+	if len(what) == 0 {
+		return nil
+	}
+	p := stalled(reasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(what, ", "))
+	p.recheck = recheckNames
+	return p
 }
 
 // article is what stands before the name of a kind.
@@ -115,6 +139,30 @@ func article(kind string) string {
 		return "an"
 	}
 	return "a"
+}
+
+func (w *world) takenSecrets(all ...*corev1.Secret) *problem {
+	var names []string
+	for _, s := range all {
+		if s != nil && !w.names.isOurs(s, w.gateway) {
+			names = append(names, "a Secret "+s.Name)
+		}
+	}
+	return taken(names...)
+}
+
+// takenKeys: without these two Secrets nothing can be done of the keys.
+func (w *world) takenKeys() *problem { return w.takenSecrets(w.keys, w.passphrases) }
+
+func (w *world) takenCaller() *problem { return w.takenSecrets(w.caller) }
+
+// takenNames are all names that are taken, but those of the keys.
+func (w *world) takenNames() *problem {
+	all := []*problem{w.takenCaller()}
+	for _, s := range slots {
+		all = append(all, w.taken(s))
+	}
+	return joined(all)
 }
 
 // imageRefused holds an image against what the operator was told to allow.
@@ -188,6 +236,13 @@ func (w *world) kindMissing() *problem {
 		}
 	}
 	return nil
+}
+
+func classifyOrNil(err error) *problem {
+	if err == nil {
+		return nil
+	}
+	return classify(err)
 }
 
 // classify makes of an error of the API server what a person should know. The

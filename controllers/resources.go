@@ -53,7 +53,7 @@ func (r rendering) owner() *acmeta.OwnerReferenceApplyConfiguration {
 // renderPublicKeys is what consumers mount.
 func renderPublicKeys(r rendering) *accore.ConfigMapApplyConfiguration {
 	data := map[string]string{}
-	for name, content := range keys.PublicFiles(r.ring, issuer(r.world)) {
+	for name, content := range keys.PublicFiles(r.ring, issuer(r.world), r.trace(r.world.ring).Revoked...) {
 		data[name] = string(content)
 	}
 	return accore.ConfigMap(r.names.publicKeys(), r.names.namespace).

@@ -295,18 +295,3 @@ func environmentOf(w *world) []corev1.EnvVar {
 	slices.SortFunc(all, func(a, b corev1.EnvVar) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
-
-// keyPolicy is what a spec wants of the keys.
-func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
-	return keys.Policy{
-		Algorithm:        keys.Algorithm(g.Spec.Keys.Algorithm),
-		RotationInterval: g.Spec.Keys.RotationInterval.Value(),
-		PublishLead:      g.Spec.Keys.PublishLead.Value(),
-		Lifetimes: map[keys.Kind]time.Duration{
-			keys.Access: g.Spec.Tokens.AccessExpiry.Value(), keys.Refresh: g.Spec.Tokens.RefreshExpiry.Value(),
-		},
-		ClockSkew: verifierSkew,
-		Revoked:   g.Spec.Keys.Revoked,
-		Rotate:    g.Annotations[AnnotationRotate],
-	}
-}

@@ -4,12 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"reflect"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -35,7 +31,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -135,12 +130,16 @@ func New(m manager.Manager, o Options) *Reconciler {
 	if err != nil { // as above
 		panic(err)
 	}
+	owners, err := lru.New[types.UID, types.UID](10_000)
+	if err != nil { // as above
+		panic(err)
+	}
 	return &Reconciler{
 		damper: newDamper(), asked: asked, databases: newDatabases(), upgrades: newUpgrades(o.Upgrades), wake: make(chan event.GenericEvent, 1024),
 		watches: m.GetCache().(*partialCache).watches,
 		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
-		Ask: ask(&http.Client{Timeout: askTimeout}), Now: time.Now, //nolint:forbidigo // here the clock is taken
-		Options: o, seals: seals, steps: stepsMetric(),
+		Ask: ask(askTransport()), Now: time.Now, //nolint:forbidigo // here the clock is taken
+		Options: o, seals: seals, owners: owners, steps: stepsMetric(),
 	}
 }
 
@@ -315,28 +314,6 @@ func (k *lateKinds) watch(s *slot, look bool) (bool, error) {
 	}
 	k.watched[s.gvk] = true
 	return true, nil
-}
-
-// askTimeout bounds how long a pod may take to say how it is.
-const askTimeout = 2 * time.Second
-
-// ask gets the state of a server from its operations port.
-func ask(c *http.Client) func(context.Context, string) (config.State, error) {
-	return func(ctx context.Context, ip string) (config.State, error) {
-		var state config.State
-		url := "http://" + net.JoinHostPort(ip, strconv.Itoa(operationsPort)) + config.StatePath
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return state, err
-		}
-		response, err := c.Do(request)
-		if err != nil {
-			return state, err
-		}
-		defer func() { _ = response.Body.Close() }()
-		err = json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&state)
-		return state, err
-	}
 }
 
 // convert makes an apply configuration of what a person wrote in a spec: both

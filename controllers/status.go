@@ -42,17 +42,19 @@ func isFalse(reason, message string) condition {
 	return condition{metav1.ConditionFalse, reason, message}
 }
 
-// summarize is the status that follows from a pass. It is pure.
-func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGatewayStatus {
+// summarize is the status that follows from a pass, in which something was found
+// amiss with the keys, or with anything. It is pure.
+func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha1.AuthGatewayStatus {
 	g := w.gateway
 	status := *g.Status.DeepCopy()
 	status.ObservedGeneration = g.Generation
 	status.URL = w.names.url()
 	status.Selector = labels.SelectorFromSet(w.names.selector()).String()
 	status.Image = image
+	blind := w.unread[kindDeployment] != nil
 	if d := w.deployment(); d != nil {
 		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
-	} else if !w.unread {
+	} else if !blind {
 		status.Replicas, status.ReadyReplicas = 0, 0
 	}
 	if t.callerKey != "" {
@@ -60,13 +62,12 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 	}
 	if len(t.ring.Keys) > 0 {
 		status.PublicKeysConfigMap = w.names.publicKeys()
-		status.Keys = keysStatus(g, t.ring)
+		status.Keys = keysStatus(g, t.ring, w.trace(w.ring).Revoked)
 	}
 
-	keysReady, available := keysCondition(w, t, found), availability(w)
-	if w.unread {
-		keysReady = condition{metav1.ConditionUnknown, found.reason, found.message}
-		available = keysReady
+	keysReady, available := keysCondition(w, t, inKeys), availability(w)
+	if blind {
+		available = condition{metav1.ConditionUnknown, classify(w.unread[kindDeployment]).reason, "the Deployment cannot be read"}
 	}
 	database := databaseCondition(w)
 	ready := readiness(w, found, keysReady, available, database)
@@ -77,6 +78,8 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 		if ready.status != metav1.ConditionTrue {
 			stall = isTrue(reasonSuspended, ready.message)
 		}
+	case ready.status == metav1.ConditionTrue && keysReady.reason == reasonAwaitingReplicas:
+		reconciling = isTrue(keysReady.reason, keysReady.message)
 	case ready.status == metav1.ConditionTrue:
 	case found != nil && found.stalled:
 		stall = isTrue(found.reason, found.message)
@@ -92,11 +95,18 @@ func summarize(w *world, t tended, found *problem, image string) v1alpha1.AuthGa
 		conditionReconciling: reconciling, conditionStalled: stall,
 		conditionDatabase: database,
 	} {
-		if w.unread && (kind == conditionKeysReady || kind == conditionAvailable) && meta.FindStatusCondition(status.Conditions, kind) != nil {
+		last := meta.FindStatusCondition(status.Conditions, kind)
+		if c.status == metav1.ConditionUnknown && kind != conditionReady && last != nil {
 			continue // what was known last, about the generation that it was about
 		}
+		about := g.Generation
+		if kind == conditionKeysReady && !t.through { // it moves with the ring alone
+			if about = 0; last != nil {
+				about = last.ObservedGeneration
+			}
+		}
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: g.Generation, LastTransitionTime: metav1.NewTime(w.now),
+			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: about, LastTransitionTime: metav1.NewTime(w.now),
 		})
 	}
 	slices.SortFunc(status.Conditions, func(a, b metav1.Condition) int {
@@ -124,8 +134,8 @@ func clipTo(message string, most int) string {
 }
 
 // keysStatus shows a ring without what is secret in it.
-func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring) *v1alpha1.KeysStatus {
-	s := &v1alpha1.KeysStatus{Generation: ring.Generation}
+func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1alpha1.KeysStatus {
+	s := &v1alpha1.KeysStatus{Generation: ring.Generation, Revoked: ring.AllRevoked(revoked)}
 	for _, k := range ring.Keys {
 		shown := v1alpha1.KeyStatus{
 			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), Since: metav1.NewTime(k.Since),
@@ -156,18 +166,25 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring) *v1alpha1.KeysStatus {
 	return s
 }
 
-// keysCondition says whether there are keys to sign with, and whether they are
-// published.
+// keysCondition says whether there are keys to sign with, whether they are
+// published, and whether every key that a person has revoked is trusted no more.
 func keysCondition(w *world, t tended, found *problem) condition {
+	if pending := w.pendingRevocation(t); pending != "" {
+		switch {
+		case found != nil:
+			pending += ": " + found.message
+		case w.gateway.Spec.Suspend:
+			pending += ": spec.suspend is true, and the operator changes nothing"
+		}
+		return isFalse(reasonRevocation, pending)
+	}
 	switch {
-	case found != nil && strings.HasPrefix(found.reason, "Keys"), found != nil && found.reason == reasonPassphrasesLost:
-		return isFalse(found.reason, found.message)
-	case len(t.ring.Keys) == 0 && found != nil:
+	case found != nil && found.cause != nil && len(t.ring.Keys) == 0 && w.gateway.Status.Keys != nil:
+		return condition{metav1.ConditionUnknown, found.reason, found.message}
+	case found != nil:
 		return isFalse(found.reason, found.message)
 	case len(t.ring.Keys) == 0:
 		return isFalse(reasonProgressing, "the first keys are being made")
-	case t.idle.Reason == keys.PolicyInvalid:
-		return isFalse(reasonInvalidSpec, t.idle.Message)
 	}
 	for _, kind := range keys.Kinds() {
 		k, signs := t.ring.Signing(kind)
@@ -176,14 +193,77 @@ func keysCondition(w *world, t tended, found *problem) condition {
 			return isFalse(reasonProgressing, fmt.Sprintf("the %s keys are being published", kind))
 		}
 	}
+	if t.idle.Reason == keys.Unopenable {
+		return isFalse(reasonKeysUnopenable, t.idle.Message)
+	}
+	unconfirmed := ""
+	if all := w.assumed(); len(all) > 0 && w.needsAnswers() {
+		unconfirmed = fmt.Sprintf("; not confirmed, but ready for so long that it has the keys: %s", few(all))
+	}
+	if awaited := w.awaitedReplicas(t.ring); awaited != "" {
+		return isTrue(reasonAwaitingReplicas, awaited+unconfirmed)
+	}
 	if len(t.waits) > 0 {
-		return isTrue(reasonRotating, "a changed passphrase waits until the change before it is through")
+		return isTrue(reasonRotating, "a changed passphrase waits until the change before it is through"+unconfirmed)
 	}
 	switch t.idle.Reason {
 	case keys.AwaitingPublication, keys.RingFull:
-		return isTrue(reasonRotating, t.idle.Message)
+		return isTrue(reasonRotating, t.idle.Message+unconfirmed)
 	}
-	return isTrue(reasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys())
+	return isTrue(reasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys()+unconfirmed)
+}
+
+// pendingRevocation says which key is to be trusted no more and still is; "":
+// none. The ring, what is published, and the replicas in service have to know.
+func (w *world) pendingRevocation(t tended) string {
+	document := w.ownDocument()
+	for _, id := range w.gateway.Spec.Keys.Revoked {
+		phase := w.phaseOf(id, t.ring)
+		switch {
+		case phase == "":
+		case phase != keys.Revoked:
+			return fmt.Sprintf("the key %s is to be revoked, and is still %s", id, phase)
+		case !t.through && document != nil && slices.ContainsFunc(document.Keys, func(k keys.PublicState) bool { return k.ID == id && k.Phase != keys.Revoked }):
+			return fmt.Sprintf("the key %s is revoked, and still published", id)
+		}
+		if all := w.trusting(id); phase == keys.Revoked && len(all) > 0 {
+			return fmt.Sprintf("the key %s is revoked, and may be trusted for about two minutes more, until every replica has the new keys: %s", id, few(all))
+		}
+	}
+	return ""
+}
+
+// phaseOf is the phase of a key, by the ring, or by what was last known of it;
+// "": there is no such key.
+func (w *world) phaseOf(id string, ring keys.Ring) keys.Phase {
+	if len(ring.Keys) > 0 {
+		k, _ := ring.Key(id)
+		return k.Phase
+	}
+	if s := w.gateway.Status.Keys; s != nil {
+		for _, k := range slices.Concat(s.Access, s.Refresh) {
+			if k.KID == id {
+				return keys.Phase(k.Phase)
+			}
+		}
+	}
+	return ""
+}
+
+// awaitedReplicas says which key waits for which replicas; "": none does.
+func (w *world) awaitedReplicas(ring keys.Ring) string {
+	for _, k := range ring.Keys {
+		if k.Phase != keys.Published && k.Phase != keys.Signing || !w.published(k.ID) {
+			continue
+		}
+		if w.podsErr != nil {
+			return fmt.Sprintf("the %s key %s waits until every replica has it, and the pods cannot be listed", k.Kind, k.ID)
+		}
+		if all := w.without(k.ID); len(all) > 0 && w.needsAnswers() {
+			return fmt.Sprintf("the %s key %s waits until every replica has it: %s", k.Kind, k.ID, few(all))
+		}
+	}
+	return ""
 }
 
 // availability says whether the API answers, and if not, why, in the words of

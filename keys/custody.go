@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -201,6 +202,41 @@ type Tending struct {
 
 	// Inspect is keys.Inspect, or one that remembers what it found.
 	Inspect func(Ring, Passphrases) map[string]Seal
+
+	// Trace is what is remembered of this ring outside its home.
+	Trace Trace
+}
+
+// Trace is what is remembered of a ring outside its home: in a status, in what
+// was published of it, by those who use it. It shows that the ring was taken
+// back, as by the restore of an old backup. Then nothing is done with the ring
+// until a person accepts it.
+type Trace struct {
+	// Generation is the highest that was seen.
+	Generation int64
+
+	// Revoked are the IDs of keys that were revoked at some time. They stay so,
+	// whatever is restored.
+	Revoked []string
+
+	// Accepted says that a person has accepted this ring in the place of the one
+	// that was seen. It goes on above every generation that was seen, so that
+	// everybody takes it, and an order is never obeyed twice.
+	Accepted bool
+}
+
+// RolledBack says whether a ring is older than what was seen of it.
+func (t Trace) RolledBack(ring Ring) bool {
+	return len(ring.Keys) > 0 && ring.Generation < t.Generation
+}
+
+// accept gives the step after which an older ring is above every one that was
+// seen, and the ring that follows from it.
+func (t Trace) accept(ring Ring) (Ring, Step) {
+	accepted := ring.clone()
+	accepted.Generation = t.Generation + 1
+	return accepted, Step{Action: Accept, Reason: OlderRingAccepted, Message: fmt.Sprintf(
+		"taking the keys of generation %d in the place of those of generation %d, as a person has ordered", ring.Generation, t.Generation)}
 }
 
 // Tended is what is to be kept from now on, and why.
@@ -220,6 +256,16 @@ type Tended struct {
 // been held up in between.
 const Announced Reason = "Announced"
 
+// The reasons and the action that come of what others have done to a ring, or to
+// what is published of it.
+const (
+	Withdrawn         Reason = "Withdrawn"         // Wait: a published key is published no more
+	RolledBack        Reason = "RolledBack"        // None: the ring is older than what was seen of it; a person has to decide
+	OlderRingAccepted Reason = "OlderRingAccepted" // Accept
+
+	Accept Action = "Accept" // go on with an older ring, above every generation that was seen
+)
+
 // Tend takes every step that is due, of the ring and of its passphrases. What it
 // returns is written at once, in one write each; steps that wait for others to
 // see a key wait here too, since nobody sees what is not written.
@@ -229,6 +275,18 @@ func Tend(t Tending) (Tended, error) { return tend(realWorkshop, t) }
 
 func tend(w workshop, t Tending) (Tended, error) {
 	out := Tended{Ring: t.Ring}
+	var accepted []Step
+	if t.Trace.RolledBack(t.Ring) {
+		if !t.Trace.Accepted {
+			out.Custody = t.Custody
+			out.Idle = Step{Action: None, Reason: RolledBack, Message: fmt.Sprintf(
+				"the keys have generation %d, though generation %d was seen: they were taken back", t.Ring.Generation, t.Trace.Generation)}
+			return out, nil
+		}
+		ring, step := t.Trace.accept(t.Ring)
+		t.Ring, accepted = ring, []Step{step}
+	}
+	t.Policy.Revoked = slices.Concat(t.Policy.Revoked, t.Trace.Revoked)
 	inspect := func(c Custody) map[string]Seal { return t.Inspect(t.Ring, c.Passphrases()) }
 	adopted, waits := t.Custody.Adopt(t.Wanted, t.Ring, inspect(t.Custody))
 	given := adopted.Equal(t.Custody) && adopted.changing() && t.Given(adopted.Current)
@@ -236,6 +294,7 @@ func tend(w workshop, t Tending) (Tended, error) {
 	kept, seals := out.Custody.Equal(t.Custody), inspect(out.Custody)
 	var err error
 	out.Ring, out.Steps, out.Idle, err = t.advance(w, seals, out.Custody.Passphrases())
+	out.Steps = slices.Concat(accepted, out.Steps)
 	if err == nil && len(out.Steps) == 0 && kept && t.Loaded {
 		out.Custody = out.Custody.Forget(t.Ring, seals)
 	}
@@ -257,13 +316,24 @@ func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphra
 		step := Next(unseenBeginNow(ring, t.Now), t.Policy, observed, t.Now)
 		if step.Action == None {
 			announcement, unseen := announce(ring, t.Policy, observed, t.Now)
-			if step.Reason == PolicyInvalid || announcement.Action == None {
-				if unseen {
-					step.When = earliest(step.When, t.Now.Add(recheck))
+			withdrawal, withdrawn := t.withdrawn(ring)
+			switch {
+			case step.Reason == PolicyInvalid:
+				return ring, taken, step, nil
+			case withdrawn:
+				step = withdrawal
+			case announcement.Action != None:
+				step = announcement
+			case len(unseen) > 0: // no time that moves on with each look
+				step.When = earliest(step.When, t.Now.Add(recheck))
+				if step.Reason == AwaitingPublication {
+					step.Key, step.Message = unseen[0].ID, fmt.Sprintf(
+						"the %s key %s is published, and its time begins when it is seen everywhere", unseen[0].Kind, unseen[0].ID)
 				}
 				return ring, taken, step, nil
+			default:
+				return ring, taken, step, nil
 			}
-			step = announcement
 		}
 		changed, err := apply(w, ring, step, passphrases)
 		if err != nil {
@@ -294,9 +364,25 @@ func unseenBeginNow(ring Ring, now time.Time) Ring {
 	return ring
 }
 
+// withdrawn gives the step for a published key that is published no more, for
+// someone deleted or replaced what is published: whoever looked meanwhile does
+// not know it, so its lead begins anew when it is seen again.
+func (t Tending) withdrawn(ring Ring) (Step, bool) {
+	for _, k := range ring.Keys {
+		if k.Phase == Published && !k.unannounced() && t.Published != nil && !t.Published(k.ID) {
+			return Step{
+				Action: Wait, Kind: k.Kind, Key: k.ID, Reason: Withdrawn,
+				Message:    fmt.Sprintf("the %s key %s is published no more; its lead begins anew when it is seen again", k.Kind, k.ID),
+				generation: ring.Generation, at: k.Created, policy: t.Policy,
+			}, true
+		}
+	}
+	return Step{}, false
+}
+
 // announce gives the step that begins the lead of a key that is seen everywhere,
-// and says whether there is a key that is not.
-func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step Step, unseen bool) {
+// and the keys that are not.
+func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step Step, unseen []Key) {
 	step.Action = None
 	for _, k := range ring.Keys {
 		s := situation{ring, k.Kind, policy, observed, now}
@@ -307,7 +393,7 @@ func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step 
 			continue
 		}
 		if !s.seen(k.ID) {
-			unseen = true
+			unseen = append(unseen, k)
 			continue
 		}
 		at := whole(now)

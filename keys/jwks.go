@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
+	"slices"
 	"time"
 )
 
@@ -77,6 +78,10 @@ type PublicDocument struct {
 	Issuer     string        `json:"issuer"` // whose keys they are
 	Generation int64         `json:"generation"`
 	Keys       []PublicState `json:"keys"`
+
+	// Revoked are the IDs of all keys that were ever revoked, as far as they are
+	// remembered: also of those that the ring has forgotten.
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 // PublicState is one key of a PublicDocument.
@@ -92,8 +97,9 @@ type PublicState struct {
 // PublicFiles gives what consumers mount: jwks.json (access keys),
 // refresh.jwks.json, one <kid>.pem for each key of both, and keys.json, which
 // tells the phase of every key, the issuer whose keys they are, and the
-// generation of the ring. The same ring gives the same bytes.
-func PublicFiles(ring Ring, issuer string) map[string][]byte {
+// generation of the ring. The same ring gives the same bytes. revoked are the IDs
+// of keys that were revoked before and are still remembered.
+func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte {
 	files := map[string][]byte{
 		"jwks.json":         document(JWKS(ring, Access, false)),
 		"refresh.jwks.json": document(JWKS(ring, Refresh, false)),
@@ -110,8 +116,19 @@ func PublicFiles(ring Ring, issuer string) map[string][]byte {
 			files[PublicFile(k.ID)] = publicPEM(k)
 		}
 	}
-	files[PublicDocumentFile] = document(PublicDocument{issuer, ring.Generation, states})
+	files[PublicDocumentFile] = document(PublicDocument{issuer, ring.Generation, states, ring.AllRevoked(revoked)})
 	return files
+}
+
+// AllRevoked adds to the IDs of keys that were revoked before those of this ring.
+func (r Ring) AllRevoked(before []string) []string {
+	all := slices.Clone(before)
+	for _, k := range r.Keys {
+		if k.Phase == Revoked && !slices.Contains(all, k.ID) {
+			all = append(all, k.ID)
+		}
+	}
+	return all
 }
 
 // PublicFile is the name under which the public half of a key is published.

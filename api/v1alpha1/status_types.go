@@ -109,6 +109,13 @@ type KeysStatus struct {
 	// +listMapKey=kid
 	Refresh []KeyStatus `json:"refresh,omitempty"`
 
+	// The kids of keys that were revoked at some time, also of those that are
+	// forgotten by now. They stay revoked, whatever is restored.
+	//
+	// +optional
+	// +listType=atomic
+	Revoked []string `json:"revoked,omitempty"`
+
 	// When the next rotation by age begins.
 	//
 	// +optional

@@ -453,6 +453,11 @@ func (in *KeysStatus) DeepCopyInto(out *KeysStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Revoked != nil {
+		in, out := &in.Revoked, &out.Revoked
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.NextRotation != nil {
 		in, out := &in.NextRotation, &out.NextRotation
 		*out = (*in).DeepCopy()

@@ -50,6 +50,12 @@
   - patch
   - watch
 - apiGroups:
+  - apps
+  resources:
+  - replicasets
+  verbs:
+  - get
+- apiGroups:
   - authgateway.io
   resources:
   - authgateways

@@ -436,6 +436,12 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - kid
+    - name: revoked
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: atomic
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limit
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Limits

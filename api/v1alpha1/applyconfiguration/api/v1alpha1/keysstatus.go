@@ -17,6 +17,9 @@ type KeysStatusApplyConfiguration struct {
 	Access []KeyStatusApplyConfiguration `json:"access,omitempty"`
 	// The keys of refresh tokens, oldest first.
 	Refresh []KeyStatusApplyConfiguration `json:"refresh,omitempty"`
+	// The kids of keys that were revoked at some time, also of those that are
+	// forgotten by now. They stay revoked, whatever is restored.
+	Revoked []string `json:"revoked,omitempty"`
 	// When the next rotation by age begins.
 	NextRotation *v1.Time `json:"nextRotation,omitempty"`
 	// The value of the annotation authgateway.io/rotate whose rotation is done.
@@ -59,6 +62,16 @@ func (b *KeysStatusApplyConfiguration) WithRefresh(values ...*KeyStatusApplyConf
 			panic("nil value passed to WithRefresh")
 		}
 		b.Refresh = append(b.Refresh, *values[i])
+	}
+	return b
+}
+
+// WithRevoked adds the given value to the Revoked field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Revoked field.
+func (b *KeysStatusApplyConfiguration) WithRevoked(values ...string) *KeysStatusApplyConfiguration {
+	for i := range values {
+		b.Revoked = append(b.Revoked, values[i])
 	}
 	return b
 }

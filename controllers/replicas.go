@@ -1,0 +1,263 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// What is known of the replicas: which keys each has loaded. A replica says so
+// itself, when the operator can reach it; docs/decisions/0025 has what counts
+// where it cannot.
+
+// propagation is how long a change of a Secret takes, at most, until a pod that
+// is ready has loaded it: the kubelet looks at a mounted Secret at least every 90
+// seconds, its view of it may be a minute old, and the server looks every two
+// seconds.
+const propagation = 3 * time.Minute
+
+// observePods looks for the pods of our Deployment, and asks them.
+func (r *Reconciler) observePods(ctx context.Context, w *world) {
+	var pods corev1.PodList
+	cached, cancel := context.WithTimeout(ctx, cacheWait)
+	defer cancel()
+	if err := r.Client.List(cached, &pods, client.InNamespace(w.names.namespace), client.MatchingLabels(w.names.selector())); err != nil {
+		w.podsErr = fmt.Errorf("list pods: %w", err)
+		return
+	}
+	var askable []corev1.Pod
+	for _, p := range pods.Items {
+		if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		ours, err := r.isOfOurDeployment(ctx, w, p)
+		switch {
+		case err != nil: // it may be
+			w.pods, w.silent[p.Name] = append(w.pods, p), err
+		case ours:
+			w.pods, askable = append(w.pods, p), append(askable, p)
+		}
+	}
+	if !w.needsAnswers() && !r.databases.suspect(w.gateway) { // one is enough to know the database by
+		askable = askable[:min(1, len(askable))]
+	}
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for _, p := range askable {
+		if p.Status.PodIP == "" {
+			continue
+		}
+		asking.Go(func() {
+			state, err := r.Ask(ctx, p.Status.PodIP)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				w.silent[p.Name] = err
+			} else {
+				w.states[p.Name] = state
+			}
+		})
+	}
+	asking.Wait()
+}
+
+// isOfOurDeployment says whether a pod belongs to a ReplicaSet of the Deployment
+// that the operator has made. Anybody who may make pods can give one our labels,
+// and what such a pod says, or where it leads, is nothing to go by.
+func (r *Reconciler) isOfOurDeployment(ctx context.Context, w *world, p corev1.Pod) (bool, error) {
+	if err := w.unread[kindDeployment]; err != nil {
+		return false, errors.New("the Deployment cannot be read")
+	}
+	d, owner := w.deployment(), metav1.GetControllerOf(&p)
+	if d == nil || owner == nil || owner.Kind != "ReplicaSet" || !w.names.isOurs(d, w.gateway) {
+		return false, nil
+	}
+	of, known := r.owners.Get(owner.UID)
+	if !known || of != d.UID { // it may have been adopted since
+		set := &metav1.PartialObjectMetadata{}
+		set.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: owner.Name}, set)
+		if client.IgnoreNotFound(err) != nil {
+			return false, errors.New("its ReplicaSet cannot be read")
+		}
+		controller := metav1.GetControllerOf(set)
+		if err != nil || set.UID != owner.UID || controller == nil || controller.Kind != "Deployment" {
+			return false, nil
+		}
+		of = controller.UID
+		r.owners.Add(owner.UID, of)
+	}
+	return of == d.UID, nil
+}
+
+// needsAnswers: all pods are asked only where their answers matter: while keys
+// come and go, and while a pod is not ready.
+func (w *world) needsAnswers() bool {
+	for _, k := range w.ring.Keys {
+		if k.Phase != keys.Signing {
+			return true
+		}
+	}
+	for _, kind := range keys.Kinds() {
+		if w.custody.Former[kind] != "" {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.pods, func(p corev1.Pod) bool { return !isReady(p) })
+}
+
+func readyCondition(p corev1.Pod) *corev1.PodCondition {
+	for i, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+			return &p.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func isReady(p corev1.Pod) bool { return readyCondition(p) != nil }
+
+// isAssumed says of a pod that could not be asked that it must have loaded the
+// ring that was read: for keys.publishLead, and as long as a mounted Secret can
+// lag behind besides, the ring has not changed, and the pod has been ready, so
+// that its kubelet was at work.
+func (w *world) isAssumed(p corev1.Pod) bool {
+	ready, written := readyCondition(p), lastWritten(w.keys)
+	if w.silent[p.Name] == nil || ready == nil || written.IsZero() {
+		return false
+	}
+	bound := w.gateway.Spec.Keys.PublishLead.Value() + propagation
+	return w.now.Sub(written) >= bound && w.now.Sub(ready.LastTransitionTime.Time) >= bound
+}
+
+// lastWritten is when a Secret was written last, by the API server's own clock.
+func lastWritten(s *corev1.Secret) (last time.Time) {
+	if s == nil {
+		return last
+	}
+	for _, f := range s.ManagedFields {
+		if f.Time != nil && f.Time.After(last) {
+			last = f.Time.Time
+		}
+	}
+	return last
+}
+
+// published says whether consumers get a key.
+func (w *world) published(id string) bool {
+	public := w.publicKeys()
+	if public == nil {
+		return false
+	}
+	_, there := public.Data[keys.PublicFile(id)]
+	return there
+}
+
+// seen says whether a key is published, and every replica in service could sign
+// with it.
+func (w *world) seen(id string) bool {
+	return w.podsErr == nil && w.published(id) && len(w.without(id)) == 0
+}
+
+// without are the replicas in service that are not known to have a key, each with
+// the reason.
+func (w *world) without(id string) (all []string) {
+	for _, p := range w.pods {
+		switch {
+		case !isReady(p) || w.isAssumed(p):
+		case w.silent[p.Name] != nil:
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
+		case !slices.Contains(w.states[p.Name].Keys.Ready, id):
+			all = append(all, fmt.Sprintf("pod %s has not loaded it", p.Name))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// trusting are the replicas in service that may still trust a revoked key, each
+// with the reason.
+func (w *world) trusting(id string) (all []string) {
+	for _, p := range w.pods {
+		state, answered := w.states[p.Name]
+		switch {
+		case !isReady(p) || w.isAssumed(p):
+		case w.silent[p.Name] != nil:
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
+		case answered && slices.Contains(state.Keys.Held, id):
+			all = append(all, fmt.Sprintf("pod %s has not loaded the new keys", p.Name))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// assumed are the replicas in service that could not be asked, and count as
+// having loaded the ring all the same.
+func (w *world) assumed() (all []string) {
+	for _, p := range w.pods {
+		if w.isAssumed(p) {
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// few joins what a message names, of which there may be a hundred.
+func few(all []string) string {
+	const most = 5
+	if len(all) > most {
+		return fmt.Sprintf("%s; and %d more", strings.Join(all[:most], "; "), len(all)-most)
+	}
+	return strings.Join(all, "; ")
+}
+
+// given says whether every pod has been started with the passphrases of this
+// digest, and no pod will be with others.
+func (w *world) given(digest string) bool {
+	if w.podsErr != nil || w.unread[kindDeployment] != nil {
+		return false
+	}
+	for _, p := range w.pods {
+		if p.Annotations[annotationPassphrases] != digest {
+			return false
+		}
+	}
+	d := w.deployment()
+	return len(w.pods) == 0 || d != nil && d.Spec.Template.Annotations[annotationPassphrases] == digest && isRolledOut(d)
+}
+
+// loaded says whether every pod has the ring that was read.
+func (w *world) loaded() bool {
+	if w.podsErr != nil {
+		return false
+	}
+	for _, p := range w.pods {
+		if w.isAssumed(p) {
+			continue
+		}
+		state, answered := w.states[p.Name]
+		if !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
+			return false
+		}
+		for _, kind := range keys.Kinds() { // a ring in the place of a lost one may have its generation
+			if k, _ := w.ring.Signing(kind); !slices.Contains(state.Keys.Ready, k.ID) {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,133 @@
+package controllers_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// pods are those of the namespace.
+func (b *bed) pods() []corev1.Pod {
+	b.t.Helper()
+	var pods corev1.PodList
+	if err := b.client.List(b.t.Context(), &pods, client.InNamespace(b.namespace)); err != nil {
+		b.t.Fatal(err)
+	}
+	return pods.Items
+}
+
+// silence has a pod give no answer.
+func (b *bed) silence(p corev1.Pod, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return serverconfig.State{}, err }
+}
+
+// A replica that cannot be asked is named, without a status write for each look.
+// It delays a rotation by as long as a mounted Secret can lag behind at most, and
+// no longer; and not at all where it is not ready.
+func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	silent := b.pods()[0]
+	b.silence(silent, errors.New("connection refused"))
+	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	next := b.published("auth", keys.Access)
+	c := b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
+	for _, w := range []string{"pod " + silent.Name + " cannot be asked: connection refused", next} {
+		if !strings.Contains(c.Message, w) {
+			t.Errorf("%q is not in %q", w, c.Message)
+		}
+	}
+	b.condition("auth", "Reconciling", metav1.ConditionTrue, "AwaitingReplicas")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	b.quiet()
+	for range 5 {
+		b.pass(time.Minute) // less than the bound in all
+		b.nudge("auth")
+		b.rest()
+	}
+	for _, call := range b.calls.written() {
+		t.Errorf("while it waits it writes: %v", call)
+	}
+	if k, _ := b.ring("auth").Key(next); k.Phase != keys.Published || !k.Since.Equal(k.Created) {
+		t.Errorf("the time of the key has begun, though a replica may not have it: %+v", k)
+	}
+	b.wait("auth")
+	b.phase("auth", next, keys.Signing)
+	b.eventually("what is not confirmed is named", func() error {
+		for _, c := range b.gateway("auth").Status.Conditions {
+			if c.Type == "KeysReady" && strings.Contains(c.Message, "not confirmed") && strings.Contains(c.Message, silent.Name) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", b.gateway("auth").Status.Conditions)
+	})
+}
+
+// A pod with our labels that somebody else has made is neither asked nor waited
+// for, wherever it leads.
+func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	d := b.made("auth")
+	other := d.DeepCopy()
+	other.ObjectMeta = metav1.ObjectMeta{Name: "other", Labels: d.Labels}
+	b.create(other)
+	for i, owner := range []*appsv1.Deployment{nil, other} {
+		p := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: *d.Spec.Template.Spec.DeepCopy()}
+		p.Name = fmt.Sprintf("stranger-%d", i)
+		if owner != nil {
+			p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(b.replicaSet(owner), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
+		}
+		b.create(p)
+		p.Status.PodIP = fmt.Sprintf("10.9.9.%d", i+1)
+		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		if err := b.client.Status().Update(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		b.mu.Lock()
+		b.answers[p.Status.PodIP] = func() (serverconfig.State, error) {
+			t.Errorf("%s was asked", p.Name)
+			return serverconfig.State{Keys: serverconfig.KeysState{Generation: 1 << 30}}, nil
+		}
+		b.mu.Unlock()
+	}
+	b.rotate("auth")
+}
+
+// What a pod of ours makes up moves nothing but what it can speak for.
+func TestAPodThatLiesDoesNotStopTheKeys(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	liar := b.pods()[0]
+	b.mu.Lock()
+	b.answers[liar.Status.PodIP] = func() (serverconfig.State, error) {
+		s := b.holdsAll("auth")
+		s.Version, s.Keys.Generation = "1", 1<<62
+		return s, nil
+	}
+	b.mu.Unlock()
+	b.rotate("auth")
+}

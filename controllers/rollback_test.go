@@ -1,0 +1,375 @@
+package controllers_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// copyOf is what a backup has of a Secret or a ConfigMap.
+func (b *bed) copyOf(name string) map[string][]byte {
+	b.t.Helper()
+	return maps.Clone(get(b, name, &corev1.Secret{}).Data)
+}
+
+func (b *bed) restoreKeys(name string, data map[string][]byte) {
+	b.t.Helper()
+	edit(b, name+"-keys", &corev1.Secret{}, func(s *corev1.Secret) { s.Data = maps.Clone(data) })
+}
+
+func (b *bed) revoke(name, id string) {
+	b.t.Helper()
+	edit(b, name, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{id} })
+	b.phase(name, id, keys.Revoked)
+	b.unpublished(name, id)
+}
+
+func (b *bed) unpublished(name, id string) {
+	b.t.Helper()
+	b.eventually(id+" is published no more", func() error { return b.trusted(name, id) })
+}
+
+// trusted fails where a key is published.
+func (b *bed) trusted(name, id string) error {
+	cm := get(b, name+"-public-keys", &corev1.ConfigMap{})
+	if cm.Data[keys.PublicFile(id)] != "" || strings.Contains(cm.Data["jwks.json"], id) {
+		return fmt.Errorf("it is published")
+	}
+	return nil
+}
+
+// rotate orders a rotation and sees it through.
+func (b *bed) rotate(name string) {
+	b.t.Helper()
+	annotate(b, name, controllers.AnnotationRotate, fmt.Sprint(podCount.Add(1)))
+	next := b.published(name, keys.Access)
+	b.rest()
+	b.wait(name)
+	b.phase(name, next, keys.Signing)
+	b.rest()
+}
+
+// accept obeys the message of KeysRolledBack.
+func (b *bed) accept(name string) {
+	b.t.Helper()
+	c := b.condition(name, "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+	_, value, found := strings.Cut(c.Message, controllers.AnnotationAcceptKeys+"=")
+	if !found {
+		b.t.Fatalf("the message does not say what to do: %s", c.Message)
+	}
+	annotate(b, name, controllers.AnnotationAcceptKeys, value)
+}
+
+func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRevoked(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	stolen := b.signing("auth", keys.Access).ID
+	older := b.copyOf("auth-keys")
+	b.rotate("auth")
+	b.revoke("auth", stolen)
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = nil })
+	b.rest()
+	between, published := b.copyOf("auth-keys"), get(b, "auth-public-keys", &corev1.ConfigMap{}).Data
+	signing, generation := b.signing("auth", keys.Access).ID, b.ring("auth").Generation
+	template := b.made("auth").Spec.Template.String()
+
+	b.restoreKeys("auth", older)
+	for _, kind := range []string{"Ready", "KeysReady"} {
+		b.condition("auth", kind, metav1.ConditionFalse, "KeysRolledBack")
+	}
+	b.condition("auth", "Stalled", metav1.ConditionTrue, "KeysRolledBack")
+	annotate(b, "auth", controllers.AnnotationAcceptKeys, "true") // no order for this restore
+	annotate(b, "auth", controllers.AnnotationRotate, "again")
+	b.rest()
+	if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; !maps.Equal(now, published) {
+		t.Error("what is published has changed")
+	}
+	if now := b.copyOf("auth-keys"); string(now["ring.json"]) != string(older["ring.json"]) {
+		t.Error("the restored Secret has changed")
+	}
+	if now := b.made("auth").Spec.Template.String(); now != template {
+		t.Error("the pods are to be replaced")
+	}
+	if s := get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys; s.Generation != generation || !slices.Contains(s.Revoked, stolen) {
+		t.Errorf("the status remembers %+v", s)
+	}
+
+	// The latest copy is taken without a word.
+	b.restoreKeys("auth", between)
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "Rotating") // the order above
+	if now := b.signing("auth", keys.Access).ID; now != signing {
+		t.Errorf("%s signs, and should %s", now, signing)
+	}
+	b.rest()
+
+	// An older one only when a person says so, and without the revoked key. It
+	// takes as many words as there are restores.
+	for range 2 {
+		before := max(b.ring("auth").Generation, get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys.Generation)
+		b.restoreKeys("auth", older)
+		b.accept("auth")
+		b.phase("auth", stolen, keys.Revoked)
+		b.unpublished("auth", stolen)
+		b.rest()
+		if ring := b.ring("auth"); ring.Generation <= before {
+			t.Errorf("generation %d follows %d", ring.Generation, before)
+		}
+		if now := b.signing("auth", keys.Access).ID; now == stolen {
+			t.Error("the revoked key signs")
+		}
+	}
+}
+
+// A gateway whose status was lost, as where it was restored without one, has what
+// it published to go by; and where that is restored too, what its pods say.
+func TestWhatWasPublishedAndWhatPodsHaveLoadedShowThatKeysWereTakenBack(t *testing.T) {
+	t.Parallel()
+	for _, c := range []string{"the status is lost", "the status is lost and the ConfigMap is restored", "the ConfigMap is deleted"} {
+		t.Run(c, func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			stop := b.startOperator()
+			b.create(credentials("auth-db"))
+			b.ready(smallest("auth"))
+			b.rest()
+			older, olderPublic := b.copyOf("auth-keys"), get(b, "auth-public-keys", &corev1.ConfigMap{}).Data
+			b.rotate("auth")
+			has := b.holdsAll("auth")
+			b.mu.Lock()
+			for ip := range b.answers {
+				b.answers[ip] = func() (serverconfig.State, error) { return has, nil }
+			}
+			b.mu.Unlock()
+			stop()
+			b.restoreKeys("auth", older)
+			switch c {
+			case "the ConfigMap is deleted":
+				if err := b.client.Delete(t.Context(), get(b, "auth-public-keys", &corev1.ConfigMap{})); err != nil {
+					t.Fatal(err)
+				}
+			case "the status is lost and the ConfigMap is restored":
+				edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data = olderPublic })
+			}
+			if c != "the ConfigMap is deleted" {
+				g := get(b, "auth", &v1alpha1.AuthGateway{})
+				g.Status = v1alpha1.AuthGatewayStatus{}
+				if err := b.client.Status().Update(t.Context(), g); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.startOperator()
+			b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+			b.rest()
+			b.accept("auth")
+			b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
+			if ring := b.ring("auth"); ring.Generation <= has.Keys.Generation {
+				t.Errorf("generation %d follows %d", ring.Generation, has.Keys.Generation)
+			}
+		})
+	}
+}
+
+// What somebody takes out of the ConfigMap comes back at once, and a key that
+// waited there to sign waits anew: who looked meanwhile does not know it.
+func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	older := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data
+	for _, c := range []string{"restored", "deleted"} {
+		annotate(b, "auth", controllers.AnnotationRotate, c)
+		next := b.published("auth", keys.Access)
+		b.rest()
+		b.pass(lead)
+		b.nudge("auth")
+		b.rest()
+		b.pass(lead + lead) // the next pass would have the key sign
+		if c == "restored" {
+			edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data = older })
+		} else if err := b.client.Delete(t.Context(), get(b, "auth-public-keys", &corev1.ConfigMap{})); err != nil {
+			t.Fatal(err)
+		}
+		b.eventually("the ConfigMap has the key", func() error {
+			var cm corev1.ConfigMap
+			if err := b.client.Get(t.Context(), b.key("auth-public-keys"), &cm); err != nil {
+				return err
+			}
+			if cm.Data[keys.PublicFile(next)] == "" {
+				return fmt.Errorf("it has not")
+			}
+			return nil
+		})
+		b.rest()
+		if k, _ := b.ring("auth").Key(next); k.Phase != keys.Published {
+			t.Errorf("%s: the key is %s though it was out of sight a moment ago", c, k.Phase)
+		}
+		b.wait("auth")
+		b.phase("auth", next, keys.Signing)
+	}
+}
+
+// New keys in the place of lost ones go on above what was seen, so that every
+// server takes them.
+func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rotate("auth")
+	lost, signing := b.ring("auth").Generation, b.signing("auth", keys.Access).ID
+	if err := b.client.Delete(t.Context(), get(b, "auth-keys", &corev1.Secret{})); err != nil {
+		t.Fatal(err)
+	}
+	b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysLost")
+	annotate(b, "auth", controllers.AnnotationNewRing, signing)
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	b.rest()
+	if now := b.ring("auth").Generation; now <= lost {
+		t.Errorf("generation %d follows %d", now, lost)
+	}
+}
+
+// A revocation waits for nothing that is not the keys themselves.
+func TestARevocationWaitsForNothingElse(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what   string
+		denied [3]string
+		do     func(*bed)
+		reason string // of Ready
+	}{
+		{"an autoscaler of the same name", [3]string{}, func(b *bed) {
+			b.create(&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "auth"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "x", APIVersion: "apps/v1"}, MaxReplicas: 3,
+			}})
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+			})
+		}, "NameConflict"},
+		{"a Secret of the caller's key that is another's", [3]string{}, func(b *bed) {
+			edit(b, "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Labels, s.OwnerReferences = nil, nil })
+		}, "NameConflict"},
+		{"no right to read HorizontalPodAutoscalers", [3]string{"get", "autoscaling", "horizontalpodautoscalers"}, func(b *bed) {
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+			})
+		}, "Forbidden"},
+		{"no right to write Services", [3]string{"patch", "", "services"}, func(b *bed) {
+			edit(b, "auth", &corev1.Service{}, func(s *corev1.Service) { s.Labels = nil })
+		}, "Forbidden"},
+		{"an order to rotate that is too long", [3]string{}, func(b *bed) {
+			annotate(b, "auth", controllers.AnnotationRotate, strings.Repeat("x", 257))
+		}, "InvalidSpec"},
+		{"a missing Secret", [3]string{}, func(b *bed) {
+			if err := b.client.Delete(b.t.Context(), get(b, "auth-db", &corev1.Secret{})); err != nil {
+				b.t.Fatal(err)
+			}
+		}, "SecretMissing"},
+		{"a Secret of passphrases that will not do", [3]string{}, func(b *bed) {
+			b.create(passphraseSecret("short", "short too"))
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
+			})
+		}, "SecretInvalid"},
+		{"an immutable Secret of passphrases that has to change", [3]string{}, func(b *bed) {
+			edit(b, "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { s.Immutable = new(true) })
+			b.create(passphraseSecret("a passphrase for access one", "a passphrase for refresh one"))
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
+			})
+		}, "SecretImmutable"},
+		{"an immutable ConfigMap", [3]string{}, func(b *bed) {
+			edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Immutable = new(true) })
+		}, ""},
+		{"replicas that do not answer", [3]string{}, func(b *bed) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			clear(b.answers)
+		}, ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			b := emptyBed(t)
+			if c.denied[0] == "" {
+				b.startOperator()
+			} else {
+				user, _ := b.as(c.denied[0], c.denied[1], c.denied[2])
+				b.startOperatorAs(user)
+			}
+			b.create(credentials("auth-db"))
+			b.ready(smallest("auth"))
+			b.rest()
+			c.do(b)
+			stolen := b.signing("auth", keys.Access).ID
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen} })
+			b.phase("auth", stolen, keys.Revoked)
+			b.unpublished("auth", stolen)
+			if c.reason != "" {
+				b.condition("auth", "Ready", metav1.ConditionFalse, c.reason)
+			}
+		})
+	}
+}
+
+// Where a revocation cannot be done, KeysReady is not True, and says of the
+// generation that it is about.
+func TestARevocationThatCannotBeDoneIsNamedAndPending(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		what  string
+		do    func(*bed)
+		words string
+	}{
+		{"an immutable Secret of keys", func(b *bed) {
+			edit(b, "auth-keys", &corev1.Secret{}, func(s *corev1.Secret) { s.Immutable = new(true) })
+		}, "the Secret auth-keys is immutable"},
+		{"a ConfigMap that is another's", func(b *bed) {
+			edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels, c.OwnerReferences = nil, nil })
+		}, "ConfigMap auth-public-keys"},
+		{"suspended", func(b *bed) {
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
+		}, "spec.suspend"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.create(credentials("auth-db"))
+			b.ready(smallest("auth"))
+			b.rest()
+			c.do(b)
+			b.rest()
+			stolen := b.signing("auth", keys.Access).ID
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen} })
+			b.eventually("KeysReady tells", func() error {
+				g := get(b, "auth", &v1alpha1.AuthGateway{})
+				for _, k := range g.Status.Conditions {
+					if k.Type == "KeysReady" && k.Status == metav1.ConditionFalse && strings.Contains(k.Message, c.words) && k.ObservedGeneration < g.Generation {
+						return nil
+					}
+				}
+				return fmt.Errorf("%+v", g.Status.Conditions)
+			})
+		})
+	}
+}
+
+func (b *bed) gateway(name string) *v1alpha1.AuthGateway {
+	b.t.Helper()
+	return get(b, name, &v1alpha1.AuthGateway{})
+}
