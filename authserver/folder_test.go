@@ -132,7 +132,7 @@ func TestARotationInAFolderIsFollowedWithinSecondsWithoutARestart(t *testing.T) 
 		t.Error("an ordinary rotation counts as a failure")
 	}
 
-	writeRing(t, dir, r.files(r.revoked))
+	writeRing(t, dir, renumbered(t, r.files(r.revoked), r.promoted.Generation+1))
 	eventually(t, soon, "a revoked key is neither held nor ready", func() bool {
 		s := n.state().Keys
 		return slices.Equal(sorted(s.Held...), sorted(refresh, nextAccess, nextRefresh)) && slices.Equal(sorted(s.Ready...), sorted(s.Held...))
@@ -143,6 +143,49 @@ func TestARotationInAFolderIsFollowedWithinSecondsWithoutARestart(t *testing.T) 
 // failures is how often a replica could not bring its keys up to date.
 func failures(t testing.TB, n *node) int {
 	return int(metric(t, n, "authgateway_key_ring_reload_failures_total"))
+}
+
+// A backup of the keys that is restored, or any other way back, is not followed:
+// what was revoked since would be trusted again. Neither is it by a server that
+// starts, if it is told what is published.
+func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
+	t.Parallel()
+	r := prepareRotation(t)
+	c := newCluster(t, postgrestest.Config(t))
+	dir := t.TempDir()
+	document := filepath.Join(t.TempDir(), "keys.json")
+	publish := func(ring keys.Ring) {
+		t.Helper()
+		if err := os.WriteFile(document, keys.PublicFiles(ring, "https://auth.example")[keys.PublicDocumentFile], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	settings := env{"KEYS_DIR": dir, "KEYS_PUBLISHED": document}
+	stolen := r.former[keys.Access]
+	writeRing(t, dir, r.files(r.revoked))
+	n := c.add(settings) // nothing is published yet
+	n.waitReady()
+	publish(r.revoked)
+	u := n.newUser()
+	for _, older := range []keys.Ring{r.published, r.first} { // two restores in a row
+		before := failures(t, n)
+		writeRing(t, dir, r.files(older))
+		eventually(t, time.Minute, "the replica notices", func() bool { return failures(t, n) > before })
+		if got := signs(t, n, u); got[keys.Access] == stolen || slices.Contains(n.state().Keys.Held, stolen) {
+			t.Errorf("%v sign, and %v are trusted", got, n.state().Keys.Held)
+		}
+	}
+	started := c.add(settings)
+	started.unready("its keys are older than what is published", "were taken back")
+
+	// The operator has a person's word, and puts them above what there was.
+	accepted := r.revoked
+	accepted.Generation = r.revoked.Generation + 10
+	writeRing(t, dir, r.files(accepted))
+	for _, n := range []*node{n, started} {
+		n.waitReady()
+		eventually(t, time.Minute, "what is accepted is taken", func() bool { return n.state().Keys.Generation == accepted.Generation })
+	}
 }
 
 // A ring that is made in the place of a lost one counts from the beginning.

@@ -3,6 +3,7 @@ package authserver
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,6 +42,7 @@ const maxKeyFile = 1 << 20
 // themselves, or a directory, where someone else does (the operator).
 type keyring struct {
 	dir    string // empty: the database
+	public string // the file of what is published; empty: there is none
 	store  *postgres.Store
 	tokens *token.Service
 	pass   keys.Passphrases
@@ -62,7 +64,7 @@ type keyring struct {
 
 func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, log *slog.Logger, now func() time.Time) *keyring {
 	return &keyring{
-		dir: c.KeysDir, store: store, tokens: tokens, log: log, now: now, keepAudit: c.AuditRetention > 0,
+		dir: c.KeysDir, public: c.KeysPublished, store: store, tokens: tokens, log: log, now: now, keepAudit: c.AuditRetention > 0,
 		pass: keys.Passphrases{
 			Access:  given(c.AccessPassphrase, c.FormerAccessPassphrase),
 			Refresh: given(c.RefreshPassphrase, c.FormerRefreshPassphrase),
@@ -138,7 +140,30 @@ func (k *keyring) load(ctx context.Context) (keys.Ring, error) {
 	if err != nil || files == nil {
 		return keys.Ring{}, err
 	}
-	return keys.FromFiles(files)
+	ring, err := keys.FromFiles(files)
+	if err != nil {
+		return keys.Ring{}, err
+	}
+	return ring, k.checkPublished(ring)
+}
+
+// checkPublished holds a ring of a folder against what is published. The two are
+// mounted each by itself, and either may lag behind by minutes: a server that
+// starts meanwhile waits until they agree. Where nothing is published yet, or
+// what is cannot be read, nothing is known.
+func (k *keyring) checkPublished(ring keys.Ring) error {
+	if k.dir == "" || k.public == "" {
+		return nil
+	}
+	var document keys.PublicDocument
+	text, err := os.ReadFile(k.public)
+	if err != nil || json.Unmarshal(text, &document) != nil {
+		return nil
+	}
+	if err := document.Check(ring); err != nil {
+		return fmt.Errorf("%s, %s: %w", config.EnvKeysDir, config.EnvKeysPublished, err)
+	}
+	return nil
 }
 
 // errNoKeysYet is of a folder that somebody has yet to write.
@@ -432,6 +457,9 @@ func (k *keyring) refresh(ctx context.Context) error {
 		if ring.Generation == 0 {
 			return errors.New("the key ring is gone from its home")
 		}
+		if err := k.isOlder(ring, opened.Ring()); err != nil {
+			return err
+		}
 		if opened, err = k.use(ring); err != nil {
 			return err
 		}
@@ -452,6 +480,17 @@ func (k *keyring) refresh(ctx context.Context) error {
 	return err
 }
 
+// isOlder refuses a ring of a folder that is older than the one in use, as where
+// somebody has restored a backup of its Secret: what has been revoked since would
+// be trusted again. The operator gives a ring that is to be gone back to a
+// generation above all others. In the database the ring is what it is.
+func (k *keyring) isOlder(ring, used keys.Ring) error {
+	if k.dir == "" || ring.Generation >= used.Generation {
+		return nil
+	}
+	return fmt.Errorf("%s: the keys in %s have generation %d, older than %d, the one in use: they were taken back, and are not taken over", config.EnvKeysDir, k.dir, ring.Generation, used.Generation)
+}
+
 // loadChanged reads the ring from its home where it is another than the one in
 // use.
 func (k *keyring) loadChanged(ctx context.Context, used keys.Ring) (ring keys.Ring, changed bool, err error) {
@@ -468,6 +507,9 @@ func (k *keyring) loadChanged(ctx context.Context, used keys.Ring) (ring keys.Ri
 
 // isFatal tells of errors that waiting does not mend.
 func isFatal(err error) bool {
+	if errors.Is(err, keys.ErrTakenBack) { // what is mounted may only lag behind what is published
+		return false
+	}
 	return isIssuerError(err) || errors.Is(err, keys.ErrPassphrase) || errors.Is(err, keys.ErrDamaged) ||
 		errors.Is(err, errNoKeys) || errors.Is(err, errNoKeysYet) ||
 		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||

@@ -214,7 +214,9 @@ func (r *Reconciler) pursueRest(ctx context.Context, w *world, t *tended, inKeys
 			return stalled(reasonInvalidSpec, "%s", err.Error())
 		}
 	}
-	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil)
+	unaccepted := notAccepted(w.gateway)
+	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil && unaccepted == nil)
+	found = append(found, unaccepted)
 	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
 		found = append(found, stalled(reasonKeysUnopenable, "%s", t.idle.Message))
 	}

@@ -361,10 +361,30 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	policy := func(p v1alpha1.DeletionPolicy) {
 		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
 	}
+	// Whoever prunes by a label, as Argo CD does, or takes away what a release has
+	// made, as Helm does, leaves alone what outlives its gateway.
+	prunable := func(name string, wanted bool) {
+		t.Helper()
+		s := get(b, name, &corev1.Secret{})
+		_, instance := s.Labels["app.kubernetes.io/instance"]
+		kept := s.Annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false" && s.Annotations["helm.sh/resource-policy"] == "keep"
+		if instance != wanted || kept == wanted {
+			t.Errorf("%s has labels %v and annotations %v", name, s.Labels, s.Annotations)
+		}
+	}
+	owners("auth-keys", 0) // it is the default
+	prunable("auth-keys", false)
+	prunable("auth-passphrases", false)
+	prunable("auth-caller", true)
+	policy(v1alpha1.DeletionDelete)
+	owners("auth-keys", 1)
+	owners("auth-passphrases", 1)
+	prunable("auth-keys", true)
 	policy(v1alpha1.DeletionRetain)
 	owners("auth-keys", 0)
 	owners("auth-passphrases", 0)
 	owners("auth-caller", 1)
+	prunable("auth-keys", false)
 	policy(v1alpha1.DeletionDelete)
 	owners("auth-keys", 1)
 	owners("auth-passphrases", 1)
@@ -387,9 +407,12 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	}
 	b.rest()
 	b.without("auth", "*v1.Secret auth-keys", "*v1.Secret auth-passphrases")
-	b.create(smallest("auth"))
+	next := smallest("auth")
+	next.Spec.DeletionPolicy = v1alpha1.DeletionDelete
+	b.create(next)
 	b.made("auth")
 	owners("auth-keys", 1) // the new one is to take them with it
+	prunable("auth-keys", true)
 	for _, kind := range keys.Kinds() {
 		was, _ := ring.Signing(kind)
 		if is := b.signing("auth", kind); is.ID != was.ID {

@@ -173,7 +173,9 @@ func (w *world) trace(ring keys.Ring) keys.Trace {
 	}
 	document, status := w.ownDocument(), w.gateway.Status.Keys
 	if status != nil { // the order is that in which they were learned, so that it stays the same
-		t.Generation = max(t.Generation, status.Generation)
+		if isWhole(status) {
+			t.Generation = status.Generation
+		}
 		for _, id := range status.Revoked {
 			revoked(id)
 		}
@@ -183,7 +185,7 @@ func (w *world) trace(ring keys.Ring) keys.Trace {
 				revoked(k.KID)
 			}
 		}
-		if status.Generation == ring.Generation && len(ring.Keys) > 0 && !sameKeys(ring, there) {
+		if isWhole(status) && status.Generation == ring.Generation && len(ring.Keys) > 0 && !sameKeys(ring, there) {
 			t.Generation++ // another ring than the one of this generation
 		}
 	}
@@ -219,6 +221,13 @@ const (
 
 func sameKeys(ring keys.Ring, ids []string) bool {
 	return len(ids) == len(ring.Keys) && !slices.ContainsFunc(ids, func(id string) bool { _, there := ring.Key(id); return !there })
+}
+
+// isWhole says whether a status shows a ring as the operator does, and not what
+// somebody has edited: in each kind a key signs.
+func isWhole(s *v1alpha1.KeysStatus) bool {
+	signs := func(k v1alpha1.KeyStatus) bool { return k.Phase == v1alpha1.KeyPhase(keys.Signing) }
+	return slices.ContainsFunc(s.Access, signs) && slices.ContainsFunc(s.Refresh, signs)
 }
 
 // acceptance is the value of AnnotationAcceptKeys for one restore. The ring that
@@ -392,16 +401,21 @@ func (r *Reconciler) keepCaller(ctx context.Context, w *world, t *tended) error 
 }
 
 // ownSecret is a Secret as the operator writes it. Where keys are to outlive
-// their gateway, nobody owns them, and their labels tell whose they were.
+// their gateway nobody owns them, a label tells whose they were, and nothing that
+// others would prune by is on them.
 func (w *world) ownSecret(name string, data map[string][]byte, annotations map[string]string, retainable bool) *corev1.Secret {
 	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: w.names.namespace, Name: name, Labels: w.names.labels(), Annotations: annotations},
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.names.namespace, Name: name, Labels: w.names.labels(), Annotations: merged(annotations, nil)},
 		Type:       corev1.SecretTypeOpaque,
 		Data:       data,
 	}
-	if !retainable || w.gateway.Spec.DeletionPolicy != v1alpha1.DeletionRetain {
-		s.OwnerReferences = []metav1.OwnerReference{ownerReference(w.gateway)}
+	s.Labels[labelGateway] = w.names.gateway
+	if retainable && w.gateway.Spec.DeletionPolicy != v1alpha1.DeletionDelete {
+		s.Labels[labelInstance] = "" // see merged: it is taken away
+		s.Annotations[annotationSyncOptions], s.Annotations[annotationHelmPolicy] = keepFromArgoCD, keepFromHelm
+		return s
 	}
+	s.OwnerReferences = []metav1.OwnerReference{ownerReference(w.gateway)}
 	return s
 }
 
@@ -420,10 +434,17 @@ var errSwapLost = fmt.Errorf("another writer was faster; reading anew")
 
 // keepSecret writes a Secret of ours where it differs from what was read.
 func (r *Reconciler) keepSecret(ctx context.Context, w *world, read, wanted *corev1.Secret) error {
-	if read != nil {
-		// What others have put there beside it stays.
-		wanted.Labels = merged(read.Labels, wanted.Labels)
-		wanted.Annotations = merged(read.Annotations, wanted.Annotations)
+	if read == nil {
+		read = &corev1.Secret{}
+	}
+	// What others have put there beside it stays.
+	annotations := maps.Clone(read.Annotations)
+	maps.DeleteFunc(annotations, func(name, value string) bool {
+		return name == annotationSyncOptions && value == keepFromArgoCD || name == annotationHelmPolicy && value == keepFromHelm
+	})
+	wanted.Labels = merged(read.Labels, wanted.Labels)
+	wanted.Annotations = merged(annotations, wanted.Annotations)
+	if read.Name != "" {
 		wanted.OwnerReferences = append(wanted.OwnerReferences, othersOwners(read, w.gateway)...)
 		wanted.Finalizers = read.Finalizers
 		if reflect.DeepEqual(read.Data, wanted.Data) && maps.Equal(read.Labels, wanted.Labels) &&
@@ -435,6 +456,9 @@ func (r *Reconciler) keepSecret(ctx context.Context, w *world, read, wanted *cor
 			return stalled(reasonSecretImmutable, "the Secret %s is immutable, so it cannot be brought up to date: take that away, which only another object of its name can: "+
 				"kubectl get secret %s -n %s -o json | jq 'del(.immutable)' | kubectl replace --force -f -", read.Name, read.Name, read.Namespace)
 		}
+	}
+	if read.Name == "" {
+		read = nil
 	}
 	swapped, err := r.swap(ctx, read, wanted)
 	if err == nil && !swapped {

@@ -34,6 +34,25 @@ const (
 	// tokens, so that an order is for one loss and is never obeyed twice.
 	AnnotationNewRing = "authgateway.io/new-ring"
 
+	// labelGateway of a Secret names the AuthGateway whose it is, also where no
+	// owner does. labelInstance must not: Argo CD goes by it, and would prune what
+	// is in no manifest.
+	labelGateway = "authgateway.io/gateway"
+
+	// These keep a Secret that outlives its AuthGateway from being taken away with
+	// it, by Argo CD and by Helm.
+	annotationSyncOptions = "argocd.argoproj.io/sync-options"
+	keepFromArgoCD        = "Prune=false,Delete=false"
+	annotationHelmPolicy  = "helm.sh/resource-policy"
+	keepFromHelm          = "keep"
+
+	// AnnotationAcceptIssuer and AnnotationAcceptDatabase of an AuthGateway say
+	// that a change of the issuer, which ends every session, or of the database,
+	// which may have other users in it, is meant. The value is the new one, so that
+	// an order is for one change.
+	AnnotationAcceptIssuer   = "authgateway.io/accept-issuer"
+	AnnotationAcceptDatabase = "authgateway.io/accept-database"
+
 	// AnnotationAcceptKeys of an AuthGateway has the operator go on with keys that
 	// are older than what was seen, as after the restore of an old backup. Its
 	// value names both generations, so that an order is for one restore.
@@ -100,6 +119,7 @@ const (
 // Where the pods have their Secrets, and what else they are given as files.
 const (
 	volumeKeys        = "keys"
+	volumePublicKeys  = "public-keys"
 	volumePassphrases = "passphrases"
 	volumeCaller      = "caller"
 	volumeDatabase    = "database"
@@ -110,6 +130,7 @@ const (
 
 	dirSettings    = "/etc/authserver"
 	dirKeys        = dirSettings + "/keys"
+	dirPublicKeys  = dirSettings + "/public-keys"
 	dirPassphrases = dirSettings + "/passphrases"
 	dirCaller      = dirSettings + "/caller"
 	dirDatabase    = dirSettings + "/database"
@@ -163,7 +184,7 @@ func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
 		return controller.UID == owner.UID
 	}
 	have := object.GetLabels()
-	return have[labelManagedBy] == operatorName && have[labelInstance] == n.gateway
+	return have[labelManagedBy] == operatorName && (have[labelGateway] == n.gateway || have[labelGateway] == "" && have[labelInstance] == n.gateway)
 }
 
 // managed selects what the operator has made, for whomever.

@@ -30,6 +30,7 @@ const (
 	reasonKeysDamaged      = "KeysDamaged"
 	reasonKeysRolledBack   = "KeysRolledBack"
 	reasonSecretImmutable  = "SecretImmutable"
+	reasonNotAccepted      = "ChangeNotAccepted"
 	reasonRevocation       = "RevocationPending"
 	reasonAwaitingReplicas = "AwaitingReplicas"
 	reasonPassphrasesLost  = "PassphrasesLost"
@@ -181,6 +182,25 @@ func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 		}
 	}
 	return nil
+}
+
+// notAccepted: what ends every session, or loses every user, is done when a
+// person has said so twice: in the spec, and in an annotation with the new value.
+// Until then the pods stay as they are. A gateway that has never been Ready has
+// nothing to lose.
+func notAccepted(g *v1alpha1.AuthGateway) *problem {
+	var all []*problem
+	for _, c := range []struct{ field, was, is, annotation, effect string }{
+		{"spec.issuer", g.Status.Issuer, issuerWanted(g), AnnotationAcceptIssuer, "which ends every session, and has every service that verifies tokens refuse them until it knows the new issuer"},
+		{"spec.database", g.Status.Database, databaseWanted(g), AnnotationAcceptDatabase, "and nobody can sign in whose account is not in the new one"},
+	} {
+		if c.was == "" || c.was == c.is || g.Annotations[c.annotation] == c.is {
+			continue
+		}
+		all = append(all, stalled(reasonNotAccepted, "%s was changed from %s to %s, %s: the pods stay as they are. Take it back; or, if it is meant, say so: kubectl annotate agw %s -n %s --overwrite %s=%s",
+			c.field, c.was, c.is, c.effect, g.Name, g.Namespace, c.annotation, c.is))
+	}
+	return joined(all)
 }
 
 // missingInputs looks for what the Deployment needs and is not there. A Secret or

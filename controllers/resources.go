@@ -317,6 +317,7 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 		c.WithVolumeMounts(accore.VolumeMount().WithName(volume).WithMountPath(path).WithReadOnly(true))
 	}
 	mount(volumeKeys, dirKeys)
+	mount(volumePublicKeys, dirPublicKeys)
 	mount(volumePassphrases, dirPassphrases)
 	mount(volumeCaller, dirCaller)
 	mount(volumeDatabase, dirDatabase)
@@ -387,6 +388,10 @@ func renderVolumes(r rendering) []*accore.VolumeApplyConfiguration {
 	}
 	all := []*accore.VolumeApplyConfiguration{
 		volume(volumeKeys, r.names.keys()), // all of it: which files there are changes
+		// What is published shows a server that starts whether its keys were taken back.
+		accore.Volume().WithName(volumePublicKeys).WithConfigMap(accore.ConfigMapVolumeSource().
+			WithName(r.names.publicKeys()).WithDefaultMode(0o440).WithOptional(true).
+			WithItems(accore.KeyToPath().WithKey(keys.PublicDocumentFile).WithPath(keys.PublicDocumentFile))),
 		volume(volumePassphrases, r.names.passphrases(), passphrases...),
 		volume(volumeCaller, r.names.caller(), secretCallerKey),
 		volume(volumeDatabase, credentialsRef(r.gateway).Name, credentialsPassword),

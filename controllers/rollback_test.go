@@ -270,8 +270,10 @@ func TestARevocationWaitsForNothingElse(t *testing.T) {
 				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
 			})
 		}, "Forbidden"},
-		{"no right to write Services", [3]string{"patch", "", "services"}, func(b *bed) {
-			edit(b, "auth", &corev1.Service{}, func(s *corev1.Service) { s.Labels = nil })
+		{"no right to write HorizontalPodAutoscalers", [3]string{"patch", "autoscaling", "horizontalpodautoscalers"}, func(b *bed) {
+			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+			})
 		}, "Forbidden"},
 		{"an order to rotate that is too long", [3]string{}, func(b *bed) {
 			annotate(b, "auth", controllers.AnnotationRotate, strings.Repeat("x", 257))

@@ -46,7 +46,7 @@ func settings(w *world) config.Config {
 	if spec.Email != nil {
 		mailSettings(&c, spec.Email)
 	}
-	c.KeysDir = dirKeys
+	c.KeysDir, c.KeysPublished = dirKeys, dirPublicKeys+"/"+keys.PublicDocumentFile
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
 	c.AccessTokenExpiry, c.RefreshTokenExpiry = spec.Tokens.AccessExpiry.Value(), spec.Tokens.RefreshExpiry.Value()
@@ -141,11 +141,29 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 	return all
 }
 
+// issuer is whose the keys and tokens are: for as long as a person has not
+// accepted another one, the former.
 func issuer(w *world) string {
-	if w.gateway.Spec.Issuer != "" {
-		return w.gateway.Spec.Issuer
+	if last := w.gateway.Status.Issuer; last != "" && w.gateway.Annotations[AnnotationAcceptIssuer] != issuerWanted(w.gateway) {
+		return last
 	}
-	return w.names.url()
+	return issuerWanted(w.gateway)
+}
+
+func issuerWanted(g *v1alpha1.AuthGateway) string {
+	if g.Spec.Issuer != "" {
+		return g.Spec.Issuer
+	}
+	return namesOf(g).url()
+}
+
+// databaseWanted names the database of a spec, where people would look for their
+// users.
+func databaseWanted(g *v1alpha1.AuthGateway) string {
+	if c := g.Spec.Database.CloudNativePG; c != nil {
+		return c.Cluster
+	}
+	return g.Spec.Database.Host + "/" + g.Spec.Database.Name
 }
 
 // secretFiles are the settings that are secret, and where the pods have them.

@@ -71,6 +71,9 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 	}
 	database := databaseCondition(w)
 	ready := readiness(w, found, keysReady, available, database)
+	if ready.status == metav1.ConditionTrue {
+		status.Issuer, status.Database = issuerWanted(g), databaseWanted(g)
+	}
 	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
 	switch {
 	case ready.reason == reasonSuspended:
@@ -252,15 +255,17 @@ func (w *world) phaseOf(id string, ring keys.Ring) keys.Phase {
 
 // awaitedReplicas says which key waits for which replicas; "": none does.
 func (w *world) awaitedReplicas(ring keys.Ring) string {
-	for _, k := range ring.Keys {
-		if k.Phase != keys.Published && k.Phase != keys.Signing || !w.published(k.ID) {
-			continue
-		}
-		if w.podsErr != nil {
-			return fmt.Sprintf("the %s key %s waits until every replica has it, and the pods cannot be listed", k.Kind, k.ID)
-		}
-		if all := w.without(k.ID); len(all) > 0 && w.needsAnswers() {
-			return fmt.Sprintf("the %s key %s waits until every replica has it: %s", k.Kind, k.ID, few(all))
+	for _, phase := range []keys.Phase{keys.Published, keys.Signing} {
+		for _, k := range ring.Keys {
+			if k.Phase != phase || !w.published(k.ID) {
+				continue
+			}
+			if w.podsErr != nil {
+				return fmt.Sprintf("the %s %s key %s waits until every replica has it, and the pods cannot be listed", strings.ToLower(string(phase)), k.Kind, k.ID)
+			}
+			if all := w.without(k.ID); len(all) > 0 && w.needsAnswers() {
+				return fmt.Sprintf("the %s %s key %s waits until every replica has it: %s", strings.ToLower(string(phase)), k.Kind, k.ID, few(all))
+			}
 		}
 	}
 	return ""

@@ -6,6 +6,8 @@ import (
 	"crypto/rsa"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -82,6 +84,29 @@ type PublicDocument struct {
 	// Revoked are the IDs of all keys that were ever revoked, as far as they are
 	// remembered: also of those that the ring has forgotten.
 	Revoked []string `json:"revoked,omitempty"`
+}
+
+// ErrTakenBack is in the chain of an error of PublicDocument.Check.
+var ErrTakenBack = errors.New("the keys were taken back")
+
+// Check holds a ring against what has been published, possibly of a later one: an
+// error says that it must not be used, since it would trust a key that is revoked,
+// or sign with one that verifiers do not get. Of a document that is older than the
+// ring only what it has as revoked counts.
+func (d PublicDocument) Check(ring Ring) error {
+	phases := map[string]Phase{}
+	for _, k := range d.Keys {
+		phases[k.ID] = k.Phase
+	}
+	for _, k := range ring.Keys {
+		switch {
+		case k.verifies() && (phases[k.ID] == Revoked || slices.Contains(d.Revoked, k.ID)):
+			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, of generation %d, and was revoked by generation %d", ErrTakenBack, k.Kind, k.ID, k.Phase, ring.Generation, d.Generation)
+		case k.Phase == Signing && ring.Generation < d.Generation && phases[k.ID] == "":
+			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and is not published by generation %d", ErrTakenBack, k.Kind, k.ID, ring.Generation, d.Generation)
+		}
+	}
+	return nil
 }
 
 // PublicState is one key of a PublicDocument.

@@ -120,7 +120,8 @@ type AuthGatewaySpec struct {
 
 	// The iss of every token: the URL by which consumers know this gateway. Left
 	// out: the Service's URL, http://NAME.NAMESPACE.svc. Changing it ends every
-	// session.
+	// session, so the pods of a gateway that has been Ready keep the former one
+	// until the annotation authgateway.io/accept-issuer has the new one.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
@@ -181,7 +182,10 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Limits Limits `json:"limits,omitempty"`
 
-	// The PostgreSQL in which everything but the keys is kept.
+	// The PostgreSQL in which everything but the keys is kept. Another one may have
+	// other users in it, so the pods of a gateway that has been Ready keep the
+	// former one until the annotation authgateway.io/accept-database has the new
+	// one, as HOST/NAME or as the name of the cluster.
 	//
 	// +required
 	Database Database `json:"database"`
@@ -264,12 +268,12 @@ type AuthGatewaySpec struct {
 	Suspend bool `json:"suspend,omitempty"`
 
 	// What becomes of the keys and their passphrases when the AuthGateway is
-	// deleted. Delete: they go, and every token dies. Retain: the Secrets
-	// NAME-keys and NAME-passphrases stay, and an AuthGateway of the same name
-	// takes them up again.
+	// deleted. Retain: the Secrets NAME-keys and NAME-passphrases stay, and an
+	// AuthGateway of the same name takes them up again. Delete: they go, and every
+	// token dies.
 	//
 	// +optional
-	// +kubebuilder:default=Delete
+	// +kubebuilder:default=Retain
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 

@@ -57,6 +57,17 @@ type AuthGatewayStatus struct {
 	// +optional
 	Image string `json:"image,omitempty"`
 
+	// The issuer with which the gateway was Ready last.
+	//
+	// +optional
+	Issuer string `json:"issuer,omitempty"`
+
+	// The database with which the gateway was Ready last: HOST/NAME, or the name of
+	// the cluster.
+	//
+	// +optional
+	Database string `json:"database,omitempty"`
+
 	// The signing keys.
 	//
 	// +optional

@@ -60,7 +60,9 @@ func (h helm) run(ctx context.Context, args ...string) (string, error) {
 // It runs alone: it takes the operator from everybody.
 func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.DeletionPolicy = v1alpha1.DeletionRetain })
-	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) { s.Replicas = new(int32(1)) }))
+	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) {
+		s.Replicas, s.DeletionPolicy = new(int32(1)), v1alpha1.DeletionDelete
+	}))
 	p.ready(t, "brief", later)
 	u := a.drive(t)
 	kid, _ := signingKey(p.gateway(t, "auth"))

@@ -77,7 +77,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: deletionPolicy
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.DeletionPolicy
-      default: Delete
+      default: Retain
     - name: email
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Email
@@ -179,7 +179,13 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - type
+    - name: database
+      type:
+        scalar: string
     - name: image
+      type:
+        scalar: string
+    - name: issuer
       type:
         scalar: string
     - name: keys

@@ -34,7 +34,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
 	// The iss of every token: the URL by which consumers know this gateway. Left
 	// out: the Service's URL, http://NAME.NAMESPACE.svc. Changing it ends every
-	// session.
+	// session, so the pods of a gateway that has been Ready keep the former one
+	// until the annotation authgateway.io/accept-issuer has the new one.
 	Issuer *string `json:"issuer,omitempty"`
 	// The aud of access tokens: who they are for. Left out: the issuer.
 	Audiences []string `json:"audiences,omitempty"`
@@ -62,7 +63,10 @@ type AuthGatewaySpecApplyConfiguration struct {
 	TrustedProxyField *apiv1alpha1.ProxyField `json:"trustedProxyField,omitempty"`
 	// How often something may be done.
 	Limits *LimitsApplyConfiguration `json:"limits,omitempty"`
-	// The PostgreSQL in which everything but the keys is kept.
+	// The PostgreSQL in which everything but the keys is kept. Another one may have
+	// other users in it, so the pods of a gateway that has been Ready keep the
+	// former one until the annotation authgateway.io/accept-database has the new
+	// one, as HOST/NAME or as the name of the cluster.
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`
 	// How long tokens live, and when they are renewed.
 	Tokens *TokensApplyConfiguration `json:"tokens,omitempty"`
@@ -94,9 +98,9 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// that they have, keys do not rotate, and edits of the spec wait.
 	Suspend *bool `json:"suspend,omitempty"`
 	// What becomes of the keys and their passphrases when the AuthGateway is
-	// deleted. Delete: they go, and every token dies. Retain: the Secrets
-	// NAME-keys and NAME-passphrases stay, and an AuthGateway of the same name
-	// takes them up again.
+	// deleted. Retain: the Secrets NAME-keys and NAME-passphrases stay, and an
+	// AuthGateway of the same name takes them up again. Delete: they go, and every
+	// token dies.
 	DeletionPolicy *apiv1alpha1.DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 

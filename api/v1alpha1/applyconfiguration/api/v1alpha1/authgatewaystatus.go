@@ -33,6 +33,11 @@ type AuthGatewayStatusApplyConfiguration struct {
 	Selector *string `json:"selector,omitempty"`
 	// The image that the pods are to run.
 	Image *string `json:"image,omitempty"`
+	// The issuer with which the gateway was Ready last.
+	Issuer *string `json:"issuer,omitempty"`
+	// The database with which the gateway was Ready last: HOST/NAME, or the name of
+	// the cluster.
+	Database *string `json:"database,omitempty"`
 	// The signing keys.
 	Keys *KeysStatusApplyConfiguration `json:"keys,omitempty"`
 	// The operator that looks after this AuthGateway, by the namespace that it
@@ -123,6 +128,22 @@ func (b *AuthGatewayStatusApplyConfiguration) WithSelector(value string) *AuthGa
 // If called multiple times, the Image field is set to the value of the last call.
 func (b *AuthGatewayStatusApplyConfiguration) WithImage(value string) *AuthGatewayStatusApplyConfiguration {
 	b.Image = &value
+	return b
+}
+
+// WithIssuer sets the Issuer field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Issuer field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithIssuer(value string) *AuthGatewayStatusApplyConfiguration {
+	b.Issuer = &value
+	return b
+}
+
+// WithDatabase sets the Database field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Database field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithDatabase(value string) *AuthGatewayStatusApplyConfiguration {
+	b.Database = &value
 	return b
 }
 
