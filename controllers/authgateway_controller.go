@@ -64,8 +64,10 @@ type Reconciler struct {
 
 	seals  *lru.Cache[[32]byte, keys.Seal]
 	owners *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
-	steps  *prometheus.CounterVec
-	kinds  *lateKinds
+
+	sightings *lru.Cache[string, time.Time] // since when something was seen; see sighted
+	steps     *prometheus.CounterVec
+	kinds     *lateKinds
 
 	wake       chan event.GenericEvent // gateways that a pass is due for; see wakeUp
 	databases  *databases

@@ -3,12 +3,17 @@
 //
 // # One pass
 //
-//	observe ──▶ tend the keys ──▶ render ──▶ apply ──▶ one status write
-//	reads       keys.Tend,        pure       writes
-//	            2 swaps at most
+//	observe ────▶ tend the keys ──▶ publish ──▶ observe ──▶ render ──▶ apply ──▶ one status write
+//	what keys     keys.Tend,        them        the rest    pure       writes
+//	need          2 swaps at most
 //
-// observe.go is the one place that reads, and what it returns is all that the
-// rest goes by, the time included. problems.go decides, from what was observed,
+// The keys come first, and need nothing else: a revocation must not wait for a
+// name that is taken, or for a right that is missing. Each other object is read
+// and applied by itself. What is in the way of one is named, and keeps no other
+// from being done, but for the Deployment; see apply.
+//
+// observe.go and replicas.go are the places that read, and what they find is all
+// that the rest goes by, the time included. problems.go decides, from what was observed,
 // what keeps the operator from going on; resources.go renders every object from
 // it; status.go sums up. All three are pure. keys.go and apply.go write. A pass
 // that finds everything as it should be writes nothing.
@@ -40,5 +45,5 @@
 // what was last applied has to be kept anywhere.
 //
 // An object that has a name of ours and was not made by us is never touched; the
-// AuthGateway says so and waits.
+// AuthGateway says so, and what needs the object waits.
 package controllers

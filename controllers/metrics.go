@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -33,6 +34,8 @@ const (
 var (
 	conditionMetric = prometheus.NewDesc("authgateway_condition",
 		"1 while an AuthGateway has this status of a condition.", []string{labelOfNamespace, labelOfName, "type", "status"}, nil)
+	awaitingMetric = prometheus.NewDesc("authgateway_keys_awaiting_replicas",
+		"1 while a key of an AuthGateway waits for replicas that have not loaded it, or cannot be asked.", []string{labelOfNamespace, labelOfName}, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
 		"When the next rotation of an AuthGateway's keys by age begins.", []string{labelOfNamespace, labelOfName}, nil)
 	leadMetric = prometheus.NewDesc("authgateway_key_publish_lead_seconds",
@@ -61,6 +64,7 @@ func registerMetrics(all ...prometheus.Collector) error {
 // Describe is of prometheus.Collector.
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- conditionMetric
+	to <- awaitingMetric
 	to <- rotationMetric
 	to <- leadMetric
 	to <- suspendedMetric
@@ -90,6 +94,11 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 		}
 		to <- prometheus.MustNewConstMetric(suspendedMetric, prometheus.GaugeValue, suspended, g.Namespace, g.Name)
 		to <- prometheus.MustNewConstMetric(leadMetric, prometheus.GaugeValue, g.Spec.Keys.PublishLead.Value().Seconds(), g.Namespace, g.Name)
+		awaiting := 0.0
+		if c := meta.FindStatusCondition(g.Status.Conditions, conditionKeysReady); c != nil && c.Reason == reasonAwaitingReplicas {
+			awaiting = 1
+		}
+		to <- prometheus.MustNewConstMetric(awaitingMetric, prometheus.GaugeValue, awaiting, g.Namespace, g.Name)
 		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
 			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
 		}

@@ -37,11 +37,13 @@ type world struct {
 
 	upgradeWaits bool // the pods are not replaced yet, because others come first
 
-	pods     []corev1.Pod            // of our Deployment, that are not on their way out
-	states   map[string]config.State // what pods say, by their name
-	silent   map[string]error        // why pods that were asked said nothing, by their name
-	podsErr  error                   // why the pods could not be listed
-	inputErr map[string]error        // why a Secret that the spec names could not be read, by its name
+	pods       []corev1.Pod            // of our Deployment, that are not on their way out
+	states     map[string]config.State // what pods say, by their name
+	silent     map[string]error        // why pods that were asked said nothing, by their name
+	podsErr    error                   // why the pods could not be listed
+	ringSince  time.Time               // since when this process has seen the Secret of the keys as it is
+	readySince map[string]time.Time    // since when it has seen a pod ready, by its name
+	inputErr   map[string]error        // why a Secret that the spec names could not be read, by its name
 }
 
 func (w *world) deployment() *appsv1.Deployment {
@@ -58,7 +60,7 @@ func newWorld(g *v1alpha1.AuthGateway, now time.Time) *world {
 	return &world{
 		gateway: g, names: namesOf(g), now: now,
 		inputs: map[string]*corev1.Secret{}, objects: map[string]client.Object{}, absent: map[string]bool{}, unread: map[string]error{},
-		states: map[string]config.State{}, silent: map[string]error{}, inputErr: map[string]error{},
+		states: map[string]config.State{}, silent: map[string]error{}, inputErr: map[string]error{}, readySince: map[string]time.Time{},
 	}
 }
 

@@ -71,6 +71,14 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) {
 		})
 	}
 	asking.Wait()
+	if w.keys != nil {
+		w.ringSince = r.sighted(w.now, string(w.keys.UID), w.keys.ResourceVersion)
+	}
+	for _, p := range w.pods {
+		if ready := readyCondition(p); ready != nil {
+			w.readySince[p.Name] = r.sighted(w.now, string(p.UID), ready.LastTransitionTime.UTC().Format(time.RFC3339))
+		}
+	}
 }
 
 // isOfOurDeployment says whether a pod belongs to a ReplicaSet of the Deployment
@@ -131,28 +139,27 @@ func isReady(p corev1.Pod) bool { return readyCondition(p) != nil }
 
 // isAssumed says of a pod that could not be asked that it must have loaded the
 // ring that was read: for keys.publishLead, and as long as a mounted Secret can
-// lag behind besides, the ring has not changed, and the pod has been ready, so
-// that its kubelet was at work.
+// lag behind besides, the operator has seen this ring, and the pod ready, so that
+// its kubelet was at work.
 func (w *world) isAssumed(p corev1.Pod) bool {
-	ready, written := readyCondition(p), lastWritten(w.keys)
-	if w.silent[p.Name] == nil || ready == nil || written.IsZero() {
+	ready, known := w.readySince[p.Name]
+	if w.silent[p.Name] == nil || !isReady(p) || !known || w.ringSince.IsZero() {
 		return false
 	}
 	bound := w.gateway.Spec.Keys.PublishLead.Value() + propagation
-	return w.now.Sub(written) >= bound && w.now.Sub(ready.LastTransitionTime.Time) >= bound
+	return w.now.Sub(w.ringSince) >= bound && w.now.Sub(ready) >= bound
 }
 
-// lastWritten is when a Secret was written last, by the API server's own clock.
-func lastWritten(s *corev1.Secret) (last time.Time) {
-	if s == nil {
-		return last
+// sighted is since when this process has seen something. What it remembers is
+// lost with it, so that a wait begins anew, and no clock that jumps, or that
+// differs from another's, makes one shorter.
+func (r *Reconciler) sighted(now time.Time, what ...string) time.Time {
+	key := strings.Join(what, "/")
+	if since, known := r.sightings.Get(key); known {
+		return since
 	}
-	for _, f := range s.ManagedFields {
-		if f.Time != nil && f.Time.After(last) {
-			last = f.Time.Time
-		}
-	}
-	return last
+	r.sightings.Add(key, now)
+	return now
 }
 
 // published says whether consumers get a key.

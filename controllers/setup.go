@@ -134,12 +134,16 @@ func New(m manager.Manager, o Options) *Reconciler {
 	if err != nil { // as above
 		panic(err)
 	}
+	sightings, err := lru.New[string, time.Time](20_000)
+	if err != nil {
+		panic(err)
+	}
 	return &Reconciler{
 		damper: newDamper(), asked: asked, databases: newDatabases(), upgrades: newUpgrades(o.Upgrades), wake: make(chan event.GenericEvent, 1024),
 		watches: m.GetCache().(*partialCache).watches,
 		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(askTransport()), Now: time.Now, //nolint:forbidigo // here the clock is taken
-		Options: o, seals: seals, owners: owners, steps: stepsMetric(),
+		Options: o, seals: seals, owners: owners, sightings: sightings, steps: stepsMetric(),
 	}
 }
 

@@ -102,8 +102,8 @@ func (d PublicDocument) Check(ring Ring) error {
 		switch {
 		case k.verifies() && (phases[k.ID] == Revoked || slices.Contains(d.Revoked, k.ID)):
 			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, of generation %d, and was revoked by generation %d", ErrTakenBack, k.Kind, k.ID, k.Phase, ring.Generation, d.Generation)
-		case k.Phase == Signing && ring.Generation < d.Generation && phases[k.ID] == "":
-			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and is not published by generation %d", ErrTakenBack, k.Kind, k.ID, ring.Generation, d.Generation)
+		case k.Phase == Signing && ring.Generation < d.Generation && phases[k.ID] != Signing:
+			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and signs no more by generation %d", ErrTakenBack, k.Kind, k.ID, ring.Generation, d.Generation)
 		}
 	}
 	return nil
@@ -128,7 +128,17 @@ func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte 
 	files := map[string][]byte{
 		"jwks.json":         document(JWKS(ring, Access, false)),
 		"refresh.jwks.json": document(JWKS(ring, Refresh, false)),
+		PublicDocumentFile:  document(publicDocument(ring, issuer, revoked)),
 	}
+	for _, k := range ring.Keys {
+		if k.verifies() {
+			files[PublicFile(k.ID)] = publicPEM(k)
+		}
+	}
+	return files
+}
+
+func publicDocument(ring Ring, issuer string, revoked []string) PublicDocument {
 	states := []PublicState{}
 	for _, k := range ring.Keys {
 		state := PublicState{ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.Since)}
@@ -137,12 +147,8 @@ func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte 
 			state.Until = &until
 		}
 		states = append(states, state)
-		if k.verifies() {
-			files[PublicFile(k.ID)] = publicPEM(k)
-		}
 	}
-	files[PublicDocumentFile] = document(PublicDocument{issuer, ring.Generation, states, ring.AllRevoked(revoked)})
-	return files
+	return PublicDocument{issuer, ring.Generation, states, ring.AllRevoked(revoked)}
 }
 
 // AllRevoked adds to the IDs of keys that were revoked before those of this ring.
