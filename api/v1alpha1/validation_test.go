@@ -573,7 +573,7 @@ spec:
   service: {}
   serviceAccount: {}
   shutdown: {drainDelay: 5s, gracePeriod: 30s}
-  deletionPolicy: Delete
+  deletionPolicy: Retain
 `)
 	if diff := cmp.Diff(want.Object["spec"], u.Object["spec"]); diff != "" {
 		t.Errorf("want (-), got (+):\n%s", diff)
