@@ -97,6 +97,7 @@ const (
 	recheckPods    = 10 * time.Second // a pod that is not ready is asked again
 	recheckUpgrade = 5 * time.Minute  // a gateway that waits for its upgrade, in case its turn was missed
 	recheckKinds   = time.Minute      // a kind that was missing may have come
+	recheckAwaited = 30 * time.Second // a replica that has not loaded the keys is asked again
 	recheckNames   = 20 * time.Second // a name that was taken may be free: no event tells of what is not ours
 )
 
@@ -143,8 +144,7 @@ func (r *Reconciler) pursueKeys(ctx context.Context, w *world, t *tended) *probl
 		return p
 	}
 	if w.gateway.Spec.Suspend {
-		trace := w.trace(w.ring)
-		if p := w.rolledBack(trace); p != nil {
+		if p := r.rolledBack(w, t.digestKey, w.trace(w.ring)); p != nil {
 			return p
 		}
 		t.ring = w.ring
@@ -218,7 +218,7 @@ func (r *Reconciler) pursueRest(ctx context.Context, w *world, t *tended, inKeys
 	}
 	unaccepted := notAccepted(w.gateway)
 	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil && unaccepted == nil)
-	found = append(found, unaccepted)
+	found = append(found, unaccepted, classifyOrNil(w.podsErr))
 	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
 		found = append(found, stalled(reasonKeysUnopenable, "%s", t.idle.Message))
 	}
@@ -357,6 +357,9 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 	}
 	if w.kindMissing() != nil {
 		consider(recheckKinds)
+	}
+	if w.awaitedReplicas(t.ring) != "" { // a mounted Secret that arrives brings no event
+		consider(recheckAwaited)
 	}
 	if r.watches.denied(secretNames(), w.names.namespace) != nil { // nothing tells of their changes
 		consider(recheckKinds)

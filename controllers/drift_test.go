@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/controllers"
 )
 
 // essence is what an object says, without what the API server says about it.
@@ -371,6 +372,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 		g.Spec.Audiences = []string{"shop"}
 		g.Spec.Issuer = "https://auth.example.com"
+		g.Annotations = map[string]string{controllers.AnnotationAcceptIssuer: g.Spec.Issuer}
 		g.Spec.Monitoring.ServiceMonitor = nil
 	})
 	for _, o := range objects {

@@ -71,7 +71,7 @@ func custodyOf(secret *corev1.Secret) keys.Custody {
 // pass, has to see to.
 func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 	trace := w.trace(w.ring)
-	if p := w.rolledBack(trace); p != nil {
+	if p := r.rolledBack(w, t.digestKey, trace); p != nil {
 		return p
 	}
 	ring, problem := w.startingRing(trace)
@@ -162,7 +162,8 @@ func rotateRefused(g *v1alpha1.AuthGateway) *problem {
 
 // trace is what is known of the ring beside its Secret: the status and the public
 // keys remember it, and the pods have loaded it. The public keys count for as
-// long as nobody else has written over them.
+// long as nobody else has written over them. The word of a pod does not count
+// while a key is to be revoked: a pod that was taken over may lie to keep it.
 func (w *world) trace(ring keys.Ring) keys.Trace {
 	var t keys.Trace
 	known := map[string]bool{}
@@ -200,9 +201,11 @@ func (w *world) trace(ring keys.Ring) keys.Trace {
 			}
 		}
 	}
-	for _, state := range w.states {
-		if g := state.Keys.Generation; g < mostGenerations {
-			t.Generation = max(t.Generation, g)
+	if !revokes(ring, w.gateway.Spec.Keys.Revoked) {
+		for _, state := range w.states {
+			if g := state.Keys.Generation; g < mostGenerations {
+				t.Generation = max(t.Generation, g)
+			}
 		}
 	}
 	t.Revoked = t.Revoked[max(0, len(t.Revoked)-mostRevoked):]
@@ -252,15 +255,39 @@ func (w *world) ownDocument() *keys.PublicDocument {
 // rolledBack: the ring goes forward only. What was published of a later ring has
 // been seen by others: to go back would have them trust what is revoked, and
 // refuse what was signed since.
-func (w *world) rolledBack(trace keys.Trace) *problem {
+func (r *Reconciler) rolledBack(w *world, digestKey []byte, trace keys.Trace) *problem {
 	if w.ringErr != nil || !trace.RolledBack(w.ring) || trace.Accepted {
 		return nil
 	}
 	signing, _ := w.ring.Signing(keys.Access)
-	return stalled(reasonKeysRolledBack, "the Secret %s has keys of generation %d, though generation %d was seen: an older copy was restored, or another operator has written it. "+
+	opened := ""
+	for _, seal := range r.inspect(w, digestKey, w.ring, w.custody.Passphrases()) {
+		if seal == keys.SealUnknown {
+			opened = fmt.Sprintf(" (No passphrase in the Secret %s opens all of these keys: restore that Secret too, or order a rotation afterwards.)", w.names.passphrases())
+		}
+	}
+	return stalled(reasonKeysRolledBack, "the Secret %s has keys of generation %d, though generation %d was seen in %s: an older copy was restored, or another operator has written it. "+
 		"Nothing changes: the pods keep the keys that they have, and what is published stays. Restore the latest copy; or, if there is none, go on with these keys, of which %s signs access tokens: "+
-		"tokens of keys that this copy lacks end, and revoked keys stay revoked: kubectl annotate agw %s -n %s --overwrite %s=%s",
-		w.names.keys(), w.ring.Generation, trace.Generation, signing.ID, w.names.gateway, w.names.namespace, AnnotationAcceptKeys, acceptance(w.ring.Generation, trace.Generation))
+		"tokens of keys that this copy lacks end, and revoked keys stay revoked: kubectl annotate agw %s -n %s --overwrite %s=%s%s",
+		w.names.keys(), w.ring.Generation, trace.Generation, w.witness(trace.Generation), signing.ID, w.names.gateway, w.names.namespace, AnnotationAcceptKeys, acceptance(w.ring.Generation, trace.Generation), opened)
+}
+
+// witness names where a generation was seen.
+func (w *world) witness(generation int64) string {
+	if document := w.ownDocument(); document != nil && document.Generation == generation {
+		return "the ConfigMap " + w.names.publicKeys()
+	}
+	var pods []string
+	for name, state := range w.states {
+		if state.Keys.Generation == generation {
+			pods = append(pods, "pod "+name)
+		}
+	}
+	if s := w.gateway.Status.Keys; len(pods) == 0 || s != nil && s.Generation >= generation {
+		return "the status"
+	}
+	slices.Sort(pods)
+	return few(pods)
 }
 
 // startingRing is the ring to go on from: the one that was read, or one without
@@ -298,7 +325,7 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 			return nil, nil
 		}
 		ordered := policy.Rotate != "" && !ring.Honoured(policy.Rotate)
-		if len(ring.Keys) > 0 && !ordered && !revokesSigning(ring, policy) {
+		if len(ring.Keys) > 0 && !ordered && !revokesSigning(ring, policy.Revoked) {
 			return nil, stalled(reasonPassphrasesLost, "the Secret %s, which opens the keys in %s, is gone or incomplete: restore it from a backup; or, if it is lost for good, order a rotation: kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
 				w.names.passphrases(), w.names.keys(), w.names.gateway, w.names.namespace, AnnotationRotate)
 		}
@@ -333,15 +360,15 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 	return wanted, nil
 }
 
-// revokesSigning says whether a person has revoked a key that signs. That waits
-// for no passphrase that is lost: its successor is sealed with a new one.
-func revokesSigning(ring keys.Ring, policy keys.Policy) bool {
-	for _, kind := range keys.Kinds() {
-		if k, signs := ring.Signing(kind); signs && slices.Contains(policy.Revoked, k.ID) {
-			return true
-		}
-	}
-	return false
+// revokes reports whether a key of the ring that verifies is to be revoked.
+func revokes(ring keys.Ring, revoked []string) bool {
+	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool { return k.Phase != keys.Revoked && slices.Contains(revoked, k.ID) })
+}
+
+// revokesSigning reports whether a key that signs is to be revoked. That waits for
+// no passphrase that is lost: its successor is sealed with a new one.
+func revokesSigning(ring keys.Ring, revoked []string) bool {
+	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool { return k.Phase == keys.Signing && slices.Contains(revoked, k.ID) })
 }
 
 // minPassphrase is decision 5 of docs/security.md.

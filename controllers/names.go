@@ -184,7 +184,10 @@ func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
 		return controller.UID == owner.UID
 	}
 	have := object.GetLabels()
-	return have[labelManagedBy] == operatorName && (have[labelGateway] == n.gateway || have[labelGateway] == "" && have[labelInstance] == n.gateway)
+	if of, told := have[labelGateway]; told {
+		return of == n.gateway
+	}
+	return have[labelManagedBy] == operatorName && have[labelInstance] == n.gateway
 }
 
 // managed selects what the operator has made, for whomever.

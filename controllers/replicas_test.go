@@ -69,6 +69,8 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	}
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)
+	b.pass(2 * lead) // the ring has changed, so the pod has as long again to load it
+	b.nudge("auth")
 	b.eventually("what is not confirmed is named", func() error {
 		for _, c := range b.gateway("auth").Status.Conditions {
 			if c.Type == "KeysReady" && strings.Contains(c.Message, "not confirmed") && strings.Contains(c.Message, silent.Name) {
@@ -114,6 +116,17 @@ func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
 	b.rotate("auth")
 }
 
+// answer has a pod say something else than what it has loaded.
+func (b *bed) answer(p corev1.Pod, change func(*serverconfig.State)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) {
+		s := b.holdsAll("auth")
+		change(&s)
+		return s, nil
+	}
+}
+
 // What a pod of ours makes up moves nothing but what it can speak for.
 func TestAPodThatLiesDoesNotStopTheKeys(t *testing.T) {
 	t.Parallel()
@@ -121,13 +134,27 @@ func TestAPodThatLiesDoesNotStopTheKeys(t *testing.T) {
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
-	liar := b.pods()[0]
-	b.mu.Lock()
-	b.answers[liar.Status.PodIP] = func() (serverconfig.State, error) {
-		s := b.holdsAll("auth")
-		s.Version, s.Keys.Generation = "1", 1<<62
-		return s, nil
-	}
-	b.mu.Unlock()
+	b.answer(b.pods()[0], func(s *serverconfig.State) { s.Keys.Generation = 1 << 62 })
 	b.rotate("auth")
+}
+
+// A pod that was taken over knows the key that signs. By pretending to have later
+// keys it stops a rotation, and is named; it does not stop the key's revocation.
+func TestAPodThatPretendsToHaveLaterKeysIsNamedAndDoesNotStopARevocation(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	liar, stolen := b.pods()[0], b.signing("auth", keys.Access).ID
+	b.answer(liar, func(s *serverconfig.State) { s.Keys.Generation = 1 << 39 })
+	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	b.says("auth", "KeysReady", "KeysRolledBack", "pod "+liar.Name)
+	b.revoke("auth", stolen)
+	b.says("auth", "KeysReady", "KeysRolledBack", "pod "+liar.Name)
+	if err := b.client.Delete(t.Context(), &liar, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 }

@@ -60,14 +60,27 @@ func (b *bed) rotate(name string) {
 	b.rest()
 }
 
+// retiring is the key of a kind that signed before the present one.
+func (b *bed) retiring(name string, kind keys.Kind) string {
+	b.t.Helper()
+	for _, k := range b.ring(name).Keys {
+		if k.Kind == kind && k.Phase == keys.Retiring {
+			return k.ID
+		}
+	}
+	b.t.Fatalf("no %s key is retiring: %+v", kind, b.ring(name).Keys)
+	return ""
+}
+
 // accept obeys the message of KeysRolledBack.
 func (b *bed) accept(name string) {
 	b.t.Helper()
-	c := b.condition(name, "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+	c := b.condition(name, "Stalled", metav1.ConditionTrue, "KeysRolledBack")
 	_, value, found := strings.Cut(c.Message, controllers.AnnotationAcceptKeys+"=")
 	if !found {
 		b.t.Fatalf("the message does not say what to do: %s", c.Message)
 	}
+	value, _, _ = strings.Cut(value, " ")
 	annotate(b, name, controllers.AnnotationAcceptKeys, value)
 }
 
@@ -243,6 +256,123 @@ func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 	if now := b.ring("auth").Generation; now <= lost {
 		t.Errorf("generation %d follows %d", now, lost)
 	}
+}
+
+// A key that is to be revoked while older keys are restored is named until a
+// person has decided, and is revoked with that word.
+func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	older := b.copyOf("auth-keys")
+	b.rotate("auth")
+	stolen := b.signing("auth", keys.Refresh).ID
+	former, _ := b.ring("auth").Key(b.retiring("auth", keys.Access))
+
+	b.restoreKeys("auth", older)
+	b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen, former.ID} })
+	b.says("auth", "KeysReady", "RevocationPending", former.ID, controllers.AnnotationAcceptKeys)
+	b.rest()
+	b.accept("auth")
+	b.phase("auth", former.ID, keys.Revoked)
+	b.unpublished("auth", former.ID)
+	b.unpublished("auth", stolen)
+	b.rest()
+	if now := b.signing("auth", keys.Access).ID; now == former.ID {
+		t.Error("the revoked key signs")
+	}
+
+	// Back to the ring in which the revoked key was published: the key stays revoked.
+	b.restoreKeys("auth", older)
+	b.accept("auth")
+	b.phase("auth", former.ID, keys.Revoked)
+	b.rest()
+	b.unpublished("auth", former.ID)
+
+	// And the keys go on.
+	b.rotate("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+}
+
+// A word that is given before the restore is for the two generations that it
+// names, and for no others.
+func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	b.rest()
+	older, first := b.copyOf("auth-keys"), b.ring("auth").Generation
+	b.rotate("auth")
+	seen := b.ring("auth").Generation
+	for _, wrong := range []string{fmt.Sprintf("%d-after-%d", first, seen+1), fmt.Sprintf("%d-after-%d", first-1, seen)} {
+		annotate(b, "auth", controllers.AnnotationAcceptKeys, wrong)
+		b.rest()
+		latest := b.copyOf("auth-keys")
+		b.restoreKeys("auth", older)
+		b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+		b.restoreKeys("auth", latest)
+		b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	}
+	annotate(b, "auth", controllers.AnnotationAcceptKeys, fmt.Sprintf("%d-after-%d", first, seen))
+	b.rest()
+	b.restoreKeys("auth", older)
+	b.eventually("the older keys are taken", func() error {
+		if g := b.ring("auth").Generation; g <= seen {
+			return fmt.Errorf("the generation is %d", g)
+		}
+		return nil
+	})
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+}
+
+// Keys that were sealed with passphrases which are gone are accepted only to be
+// given up: the message says so, and a rotation leads out.
+func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"), passphraseSecret("a passphrase for access one", "a passphrase for refresh one"))
+	g := smallest("auth")
+	g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
+	b.ready(g)
+	b.rest()
+	older := b.copyOf("auth-keys")
+	edit(b, "own-passphrases", &corev1.Secret{}, func(s *corev1.Secret) {
+		s.StringData = map[string]string{"ACCESS_PASSPHRASE": "a passphrase for access two", "REFRESH_PASSPHRASE": "a passphrase for refresh two"}
+	})
+	b.eventually("the new passphrases are given to the pods", func() error {
+		if former := b.copyOf("auth-passphrases")["FORMER_ACCESS_PASSPHRASE"]; len(former) == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	b.eventually("the former passphrases are forgotten", func() error {
+		b.rest()
+		b.rollOut("auth")
+		b.pass(lead)
+		b.nudge("auth")
+		b.rest()
+		if former := b.copyOf("auth-passphrases")["FORMER_ACCESS_PASSPHRASE"]; len(former) > 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	latest := b.copyOf("auth-keys")
+	b.restoreKeys("auth", older)
+	b.says("auth", "KeysReady", "KeysRolledBack", "No passphrase")
+	b.accept("auth")
+	b.condition("auth", "Ready", metav1.ConditionFalse, "KeysUnopenable")
+	b.rest()
+
+	// The latest copy opens, and has to be accepted now in its turn.
+	b.restoreKeys("auth", latest)
+	b.accept("auth")
+	b.rest()
+	b.rotate("auth")
+	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 }
 
 // A revocation waits for nothing that is not the keys themselves.
