@@ -94,7 +94,7 @@ var scenarios = []scenario{
 		[]string{"4m"}, "6m", one(gateway, "nobody can sign in at AuthGateway shop/auth")},
 	{"no replica, as it is wanted", "AuthGatewayUnavailable", all(condition("Available", "False", "1x60"), condition("Ready", "True", "1x60")), []string{"30m"}, "", nil},
 	{"no keys", "AuthGatewayKeysNotReady", condition("KeysReady", "False", "1x60"),
-		[]string{"9m"}, "11m", one(gateway, "AuthGateway shop/auth has no keys that a new pod could sign with")},
+		[]string{"9m"}, "11m", one(gateway, "AuthGateway shop/auth has no keys that a new pod could sign with, or trusts one that was revoked")},
 	{"suspended", "AuthGatewaySuspended", of("authgateway_suspended", "1x3000"),
 		[]string{"23h"}, "25h", one(gateway, "AuthGateway shop/auth is suspended, and its keys do not rotate")},
 
@@ -102,6 +102,10 @@ var scenarios = []scenario{
 		[]string{"60m"}, "66m", one(gateway, "the keys of AuthGateway shop/auth should have rotated 56m 0s ago")},
 	{"a rotation with a long lead", "AuthGatewayRotationOverdue", all(of("authgateway_next_rotation_timestamp_seconds", "600x1000"), of("authgateway_key_publish_lead_seconds", "21600x1000")),
 		[]string{"66m", "12h"}, "13h", one(gateway, "the keys of AuthGateway shop/auth should have rotated 12h 50m 0s ago")},
+
+	{"a replica that is awaited", "AuthGatewayReplicasAwaited", of("authgateway_keys_awaiting_replicas", "0x10 1x90"),
+		[]string{"39m"}, "45m", one(gateway, "a key of AuthGateway shop/auth waits for a replica that has not loaded it")},
+	{"replicas that are awaited as after every change of the keys", "AuthGatewayReplicasAwaited", of("authgateway_keys_awaiting_replicas", "0x10 1x18 0x60"), []string{"20m", "60m"}, "", nil},
 
 	{"a clock that goes back for the first time", "AuthGatewayClockJumped",
 		map[string]string{`authgateway_key_steps_total{namespace="system",pod="a",action="Rebase",reason="ClockWentBack"}`: "_x30 1x60"},

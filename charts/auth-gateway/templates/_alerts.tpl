@@ -40,7 +40,7 @@ groups:
     labels:
       severity: critical
     annotations:
-      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} has no keys that a new pod could sign with
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} has no keys that a new pod could sign with, or trusts one that was revoked
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaykeysnotready
 
   - alert: AuthGatewaySuspended
@@ -64,6 +64,17 @@ groups:
     annotations:
       summary: the keys of AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} should have rotated {{ `{{` }} $value | humanizeDuration }} ago
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayrotationoverdue
+
+  # A replica that cannot be asked is waited for keys.publishLead and three minutes:
+  # 18 by default.
+  - alert: AuthGatewayReplicasAwaited
+    expr: max by (gateway_namespace, gateway_name) (authgateway_keys_awaiting_replicas) == 1
+    for: 30m
+    labels:
+      severity: warning
+    annotations:
+      summary: a key of AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} waits for a replica that has not loaded it
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayreplicasawaited
 
   # The series begins with the first such step, which "increase" does not see.
   - alert: AuthGatewayClockJumped
