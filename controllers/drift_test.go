@@ -233,7 +233,9 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
 			b.create(credentials("auth-db"))
-			b.ready(smallest("auth"))
+			g := smallest("auth")
+			g.Spec.DeletionPolicy = v1alpha1.DeletionDelete // so that the Secrets have an owner
+			b.ready(g)
 			for i, d := range drifts() {
 				if i%3 != part {
 					continue
@@ -262,6 +264,34 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 			b.secondPassWritesNothing("auth")
 		})
+	}
+}
+
+// A Secret of keys that outlives its gateway has no owner: its own label says whose
+// it is. What keeps others from pruning it comes back; without the label it is
+// named, and taken up again with it.
+func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.create(credentials("auth-db"))
+	b.ready(smallest("auth"))
+	for _, name := range []string{"auth-keys", "auth-passphrases"} {
+		b.rest()
+		before := essence(t, get(b, name, &corev1.Secret{}))
+		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) {
+			s.Annotations, s.Labels = nil, map[string]string{"authgateway.io/gateway": "auth", "app.kubernetes.io/instance": "shop"}
+		})
+		b.eventually(name+" is as it was", func() error {
+			is := get(b, name, &corev1.Secret{})
+			if is.Labels["app.kubernetes.io/instance"] != "" || is.Labels["app.kubernetes.io/managed-by"] == "" || is.Annotations["argocd.argoproj.io/sync-options"] == "" {
+				return fmt.Errorf("it is %s, and was %s", essence(t, is), before)
+			}
+			return nil
+		})
+		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = nil })
+		b.says("auth", "Ready", "NameConflict", "a Secret "+name)
+		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = map[string]string{"authgateway.io/gateway": "auth"} })
+		b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	}
 }
 
