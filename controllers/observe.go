@@ -132,7 +132,8 @@ const cacheWait = 5 * time.Second
 
 // observeSlot looks for the object of a slot. The cache holds what has our label
 // and may lag; so where it has nothing, and something has to be there, the API
-// server is asked. It may have an object of that name that is not ours.
+// server is asked. It may have an object of that name that is not ours. The API
+// server is always asked for the public keys.
 func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) {
 	if !s.gvk.Empty() {
 		there, err := r.kinds.watch(s, s.wantedBy(w.gateway))
@@ -147,10 +148,13 @@ func (r *Reconciler) observeSlot(ctx context.Context, w *world, s *slot) {
 	}
 	object := s.empty()
 	key := client.ObjectKey{Namespace: w.names.namespace, Name: s.nameIn(w.names)}
-	cached, cancel := context.WithTimeout(ctx, cacheWait)
-	err := r.Client.Get(cached, key, object)
-	cancel()
-	if err != nil && s.wantedBy(w.gateway) {
+	var err error
+	if s != slotPublicKeys { // a key must not sign because a cache still shows it as published
+		cached, cancel := context.WithTimeout(ctx, cacheWait)
+		err = r.Client.Get(cached, key, object)
+		cancel()
+	}
+	if s == slotPublicKeys || err != nil && s.wantedBy(w.gateway) {
 		object = s.empty()
 		err = r.Live.Get(ctx, key, object)
 	}
