@@ -10,10 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/auth-gateway/auth-gateway/authserver/config"
 )
@@ -83,26 +81,8 @@ func parseState(body io.Reader) (config.State, error) {
 		len(state.Keys.Held) > maxAnswered, len(state.Keys.Ready) > maxAnswered:
 		return config.State{}, errors.New("its answer is not that of a server")
 	}
-	state.Reason = printable(state.Reason, maxReason)
+	state.Reason = oneLine(state.Reason, maxReason)
 	return state, nil
-}
-
-// printable is a text in one line, without control characters, of at most so many
-// bytes.
-func printable(text string, most int) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "")
-	}
-	return text
 }
 
 var knownCauses = []struct {
@@ -137,5 +117,5 @@ func cause(err error) error {
 	if errors.As(err, &op) {
 		err = op.Err
 	}
-	return errors.New(printable(err.Error(), 200))
+	return errors.New(oneLine(err.Error(), 200))
 }

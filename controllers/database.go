@@ -122,7 +122,7 @@ func (r *Reconciler) lookAtDatabases(ctx context.Context) {
 	}
 	replicas := map[types.NamespacedName][]string{} // the addresses of those that are ready
 	for _, p := range pods.Items {
-		if p.DeletionTimestamp == nil && p.Status.PodIP != "" && isReady(p) && p.Labels[labelName] == serverName {
+		if p.DeletionTimestamp == nil && p.Status.PodIP != "" && isReady(p) && p.Labels[labelName] == serverName && r.isKnown(&p) {
 			key := types.NamespacedName{Namespace: p.Namespace, Name: p.Labels[labelInstance]}
 			replicas[key] = append(replicas[key], p.Status.PodIP)
 		}

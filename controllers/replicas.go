@@ -19,7 +19,7 @@ import (
 )
 
 // What is known of the replicas: which keys each has loaded. A replica says so
-// itself, when the operator can reach it; docs/decisions/0025 has what counts
+// itself, when the operator can reach it; docs/decisions/0032 has what counts
 // where it cannot.
 
 // propagation is how long a change of a Secret takes, at most, until a pod that
@@ -108,6 +108,12 @@ func (r *Reconciler) isOfOurDeployment(ctx context.Context, w *world, p corev1.P
 		r.owners.Add(owner.UID, of)
 	}
 	return of == d.UID, nil
+}
+
+// isKnown reports whether a pass has found that a pod belongs to a Deployment.
+func (r *Reconciler) isKnown(p *corev1.Pod) bool {
+	owner := metav1.GetControllerOf(p)
+	return owner != nil && r.owners.Contains(owner.UID)
 }
 
 // needsAnswers: all pods are asked only where their answers matter: while keys
