@@ -94,9 +94,8 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 	tending := keys.Tending{
 		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: policy, Now: w.now,
 		Seen: w.seen, Loaded: w.loaded(), Inspect: inspect, Trace: trace,
-		// What cannot be read is not known to be published, nor to be gone.
-		Published: func(id string) bool { return w.published(id) || w.unread[kindConfigMap] != nil },
-		Given:     func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
+		Published: w.published, Unread: w.unread[kindConfigMap] != nil,
+		Given: func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	}
 	out, tendErr := keys.Tend(tending)
 	if err := r.keepPassphrases(ctx, w, t, out.Custody); err != nil {
@@ -120,6 +119,9 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 		return nil
 	}
 	if err := r.keepRing(ctx, w, t, out.Ring, inspect); err != nil {
+		if slices.ContainsFunc(out.Steps, func(s keys.Step) bool { return s.Reason == keys.Withdrawn }) {
+			t.ring = keys.Ring{} // published again, the key would look as if it had been there all the time
+		}
 		return err
 	}
 	t.ring = out.Ring

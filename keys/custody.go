@@ -192,6 +192,10 @@ type Tending struct {
 	// after it, and whoever has the new passphrase cannot start. Nil: Seen.
 	Published func(id string) bool
 
+	// Unread says that what is published could not be read. Then no key is known to
+	// be published, and none is known to be withdrawn.
+	Unread bool
+
 	// Given says whether every signer that there is, ready or not, has been
 	// given these passphrases as the current ones, and no signer to come will be
 	// given older ones. It is asked only of what has been kept already.
@@ -231,10 +235,16 @@ func (t Trace) RolledBack(ring Ring) bool {
 }
 
 // accept gives the step after which an older ring is above every one that was
-// seen, and the ring that follows from it.
+// seen, and the ring that follows from it. A key that waits to sign waits anew: it
+// may have been out of sight since the older ring was written.
 func (t Trace) accept(ring Ring) (Ring, Step) {
 	accepted := ring.clone()
 	accepted.Generation = t.Generation + 1
+	for i := range accepted.Keys {
+		if k := &accepted.Keys[i]; k.Phase == Published {
+			k.Since, k.Confirmed = k.Created, false
+		}
+	}
 	return accepted, Step{Action: Accept, Reason: OlderRingAccepted, Message: fmt.Sprintf(
 		"taking the keys of generation %d in the place of those of generation %d, as a person has ordered", ring.Generation, t.Generation)}
 }
@@ -369,7 +379,7 @@ func unseenBeginNow(ring Ring, now time.Time) Ring {
 // not know it, so its lead begins anew when it is seen again.
 func (t Tending) withdrawn(ring Ring) (Step, bool) {
 	for _, k := range ring.Keys {
-		if k.Phase == Published && !k.unannounced() && t.Published != nil && !t.Published(k.ID) {
+		if k.Phase == Published && !k.unannounced() && t.Published != nil && !t.Unread && !t.Published(k.ID) {
 			return Step{
 				Action: Wait, Kind: k.Kind, Key: k.ID, Reason: Withdrawn,
 				Message:    fmt.Sprintf("the %s key %s is published no more; its lead begins anew when it is seen again", k.Kind, k.ID),

@@ -413,3 +413,64 @@ func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// halfway is a rotation in which the keys are announced and wait for their lead.
+func halfway(t *testing.T) *keeper {
+	k := newKeeper(t)
+	k.policy.Rotate = "now"
+	k.passes()
+	k.now = k.now.Add(k.policy.lead())
+	k.passes()
+	return k
+}
+
+// announced counts the keys that wait and have been seen everywhere.
+func announced(ring Ring) (n int) {
+	for _, k := range ring.Keys {
+		if k.Phase == Published && !k.unannounced() {
+			n++
+		}
+	}
+	return n
+}
+
+// A key may be taken out of what is published, and it may be unknown whether it is
+// there. Only the first makes it wait anew, and neither lets it sign.
+func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
+	for _, unread := range []bool{false, true} {
+		k := halfway(t)
+		k.seen, k.published = false, false
+		k.now = k.now.Add(2 * k.policy.lead())
+		t0 := k.tending()
+		t0.Unread = unread
+		out, err := tend(modelWorkshop, t0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if unread {
+			want = 2
+		}
+		if got := announced(out.Ring); got != want {
+			t.Errorf("unread %v: %d keys are announced, and should %d: %v", unread, got, want, out.Steps)
+		}
+	}
+}
+
+// An older ring is not used without a person's word. With it, it goes on above
+// what was seen, and a key that waits in it waits anew.
+func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
+	k := halfway(t)
+	older := k.tending()
+	older.Trace = Trace{Generation: k.ring.Generation + 5}
+	out, err := tend(modelWorkshop, older)
+	if err != nil || len(out.Steps) > 0 || out.Idle.Reason != RolledBack || out.Ring.Generation != k.ring.Generation {
+		t.Errorf("%v, %v, generation %d: %v", out.Steps, out.Idle, out.Ring.Generation, err)
+	}
+	older.Trace.Accepted = true
+	older.Seen = func(string) bool { return false }
+	out, err = tend(modelWorkshop, older)
+	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted || out.Ring.Generation <= older.Trace.Generation || announced(out.Ring) > 0 {
+		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, announced(out.Ring), err)
+	}
+}
