@@ -460,7 +460,7 @@ func (f *fleet) startOperator() *process {
 	p := &process{f: f, log: log.Name(), ended: make(chan error, 1)}
 	// It does not wait for the lead: a machine that is too busy for that would
 	// end it. The end of the test's context does, too.
-	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
+	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--server-image=example.com/authserver:test", "--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
 	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.config, "POD_NAMESPACE=auth-gateway-system", "MEMORY_LIMIT="+memoryLimit)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
