@@ -158,7 +158,7 @@ func (k *keyring) checkPublished(ring keys.Ring) error {
 	var document keys.PublicDocument
 	text, err := os.ReadFile(k.public)
 	if err != nil || json.Unmarshal(text, &document) != nil {
-		return nil
+		return nil //nolint:nilerr // then nothing is known
 	}
 	if err := document.Check(ring); err != nil {
 		return fmt.Errorf("%s, %s: %w", config.EnvKeysDir, config.EnvKeysPublished, err)

@@ -102,7 +102,7 @@ func (r *Reconciler) isOfOurDeployment(ctx context.Context, w *world, p corev1.P
 		}
 		controller := metav1.GetControllerOf(set)
 		if err != nil || set.UID != owner.UID || controller == nil || controller.Kind != "Deployment" {
-			return false, nil
+			return false, nil //nolint:nilerr // it does not exist, or is not ours
 		}
 		of = controller.UID
 		r.owners.Add(owner.UID, of)
