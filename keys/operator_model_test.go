@@ -20,7 +20,9 @@ import (
 // Deployment's controller; pods, whose mounts lag, each by itself; and two
 // operators, each of which does one read or write at a time and may be held up
 // for minutes or days before the next, or crash after it. Between any two of
-// these moments anything else can happen.
+// these moments anything else can happen: people restore old copies or delete them,
+// the API server denies what it let be done before, pods answer nothing or lie, and
+// one operator may be of a version that knows nothing of what is taken back.
 //
 // The cluster knows the real time, and what really is in every mount and
 // process; so it judges at each moment:
@@ -36,13 +38,18 @@ import (
 //	I5  what people want comes about
 //	I6  what is kept in P opens each private half in K
 //	I7  no passphrase of one kind opens a key of the other
+//	I8  what was revoked once never signs and is never published again, whatever
+//	    people restore, as far as anything is left that tells
+//	I9  what cannot be done is named: an operator that leaves something undone
+//	    says why
 
 // The lags of a cluster.
 const (
 	mountLag  = 2 * time.Minute // of a mounted Secret, at most
 	pollLag   = 2 * time.Second // of a server, behind its mount
 	graceLag  = 40 * time.Second
-	cacheLag  = consumerLag // of a JWKS that was fetched from a pod
+	cacheLag  = consumerLag     // of a JWKS that was fetched from a pod
+	cachesLag = 2 * time.Second // of what an operator has of the status
 	resyncLag = 10 * time.Hour
 )
 
@@ -63,7 +70,10 @@ type cluster struct {
 
 	k       ringHome
 	p       custodyHome
-	c, cWas publicHome // cWas: a moment ago, as in a cache
+	s, sWas statusHome // sWas: before sAt, as in a cache
+	sAt     time.Time
+	c, cWas publicHome // cWas: before cAt, as in a cache
+	cAt     time.Time
 	d, dWas deployment
 
 	pods      []*modelPod
@@ -73,11 +83,26 @@ type cluster struct {
 
 	lives   map[string]*tokens
 	openers map[string]string
-	excused map[Kind]bool // a person lost the passphrases
-	writes  int
-	passes  int
-	recent  []time.Time // of writes, while nothing disturbs
-	quiet   bool        // nothing may be written
+
+	backups   []ringHome   // of K, as people keep them
+	public    []publicHome // of C
+	revoked   map[string]bool
+	accepted  string   // a person accepts what is found, after what was seen
+	newRing   int64    // a person gives up the ring of this generation, which is lost
+	latest    ringHome // that operators have written
+	highest   int64
+	gaveUp    int64 // what is older was given up by a person
+	restoredK bool  // by a person, and nobody has decided yet
+
+	frozen   map[string]bool // the homes that are immutable
+	start0   time.Time
+	denied   map[string]bool // what the API server denies to operators, by "read K" and so on
+	troubled time.Time       // when a person notices what operators say
+	excused  map[Kind]bool   // a person lost the passphrases
+	writes   int
+	passes   int
+	recent   []time.Time // of writes, while nothing disturbs
+	quiet    bool        // nothing may be written
 }
 
 type clusterSpec struct {
@@ -98,8 +123,23 @@ type custodyHome struct {
 }
 
 type publicHome struct {
-	version int
-	ring    Ring
+	version  int
+	ring     Ring
+	revoked  []string
+	document PublicDocument
+	byHand   bool // a person has written it
+}
+
+func published(version int, ring Ring, revoked []string) publicHome {
+	document := publicDocument(ring, "", revoked)
+	return publicHome{version: version, ring: ring, revoked: document.Revoked, document: document}
+}
+
+// statusHome is what the status of the gateway tells of the ring.
+type statusHome struct {
+	generation int64
+	revoked    []string
+	named      string // what cannot be done, and why; "": all is well
 }
 
 type deployment struct {
@@ -129,8 +169,10 @@ type modelPod struct {
 	// mounts
 	keys             Ring
 	custody          Custody
+	public           publicHome
 	hasKeys, hasPass time.Time // when they are mounted first; then zero
 	keysAt, passAt   time.Time // when a change arrives; zero: none is under way
+	publicAt         time.Time
 	mounted          bool
 
 	// the container
@@ -141,7 +183,11 @@ type modelPod struct {
 	stuck                    bool
 	startAt, readyAt, pollAt time.Time
 
+	silent, lies bool // how it answers
+	astray       bool // it has loaded what people restored, and nothing told it that
+
 	ready     bool
+	readyFrom time.Time
 	hungUntil time.Time
 	coldUntil time.Time // its mounts do not change
 	endAt     time.Time // it is on its way out
@@ -156,6 +202,7 @@ type tokens struct {
 	missing   time.Time // when a pod in service was last without it
 	revoked   bool
 	expiry    time.Time // of the last token
+	tampered  bool      // people took it out of C, or brought it back, while it signed
 }
 
 // modelOperator is one process. Its pass is a list of moments.
@@ -167,15 +214,27 @@ type modelOperator struct {
 	backoff time.Duration
 	skew    time.Duration
 
+	old bool // of a version that knows nothing of what is taken back
+
+	// What this process has seen, and since when.
+	sinceRing  map[int]time.Time
+	sinceReady map[string]time.Time
+
 	spec  clusterSpec
+	s     statusHome
 	c     publicHome
 	d     deployment
 	p     custodyHome
 	k     ringHome
 	pods  []modelPod
+	blind map[string]bool // what could not be read
+	trace Trace
+	named string
 	out   Tended
 	era   int
 	wrote bool
+	lost  bool      // another was faster
+	told  bool      // the ring may be told of
 	idle  time.Time // by the clock; zero: never
 }
 
@@ -187,6 +246,7 @@ func newCluster(seed uint64, of theme, broken string) *cluster {
 		lives:   map[string]*tokens{},
 		openers: map[string]string{},
 		excused: map[Kind]bool{},
+		revoked: map[string]bool{}, frozen: map[string]bool{}, denied: map[string]bool{},
 		spec: clusterSpec{replicas: 2, policy: Policy{
 			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
 			Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
@@ -196,9 +256,10 @@ func newCluster(seed uint64, of theme, broken string) *cluster {
 		c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	}
 	for i := range c.operators {
-		c.operators[i] = &modelOperator{name: i, at: c.now.Add(c.upTo(time.Minute))}
+		c.operators[i] = &modelOperator{name: i, at: c.now.Add(c.upTo(time.Minute)), old: of == ofVersions && i == 1}
+		c.operators[i].forget()
 	}
-	c.rollAt, c.disturbAt = c.now, c.now.Add(c.upTo(time.Hour))
+	c.start0, c.rollAt, c.disturbAt = c.now, c.now, c.now.Add(c.upTo(time.Hour))
 	return c
 }
 
@@ -294,18 +355,30 @@ func (c *cluster) blame(kinds []Kind) []Kind {
 	return slices.DeleteFunc(kinds, func(k Kind) bool { return c.excused[k] })
 }
 
-// run simulates, and returns what was violated or "".
+// run simulates disturbances by chance, and returns what was violated or "".
 func (c *cluster) run(disturbances int) (found string) {
+	return c.play(func(c *cluster) {
+		for n := 0; n < disturbances; {
+			if c.event(time.Time{}) {
+				n++
+			}
+		}
+	})
+}
+
+// play lets a scene happen and then lets everything be well. It returns what was
+// violated or "".
+func (c *cluster) play(scene func(*cluster)) (found string) {
 	defer func() {
-		if v, ok := recover().(violation); ok {
+		switch v := recover().(type) {
+		case nil:
+		case violation:
 			found = v.text
+		default:
+			panic(v)
 		}
 	}()
-	for n := 0; n < disturbances; {
-		if c.event(time.Time{}) {
-			n++
-		}
-	}
+	scene(c)
 	c.settle()
 	return ""
 }
@@ -321,6 +394,7 @@ func (c *cluster) event(end time.Time) (disturbance bool) {
 	}
 	consider(c.disturbAt, func() { c.disturb(); disturbance = true })
 	consider(c.rollAt, c.roll)
+	consider(c.troubled, c.help)
 	for _, o := range c.operators {
 		consider(o.at, func() { c.operate(o) })
 	}
@@ -329,6 +403,7 @@ func (c *cluster) event(end time.Time) (disturbance bool) {
 		consider(p.hasPass, func() { c.mount(p) })
 		consider(p.keysAt, func() { c.arrive(p) })
 		consider(p.passAt, func() { c.arrive(p) })
+		consider(p.publicAt, func() { c.arrive(p) })
 		consider(p.startAt, func() { c.start(p) })
 		consider(p.readyAt, func() { c.becomeReady(p) })
 		consider(p.pollAt, func() { c.poll(p) })
@@ -355,8 +430,8 @@ func (c *cluster) judge() {
 			continue
 		}
 		for _, p := range c.pods {
-			if p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !c.waived(p, k.Kind) {
-				c.lives[k.ID].missing = c.now
+			if l := c.lives[k.ID]; l != nil && p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !c.waived(p, k.Kind) {
+				l.missing = c.now
 			}
 		}
 	}
@@ -381,7 +456,7 @@ func (c *cluster) judge() {
 
 // waived says that nothing can be asked of a pod, since what it lacks is lost.
 func (c *cluster) waived(p *modelPod, kind Kind) bool {
-	return c.excused[kind] && (p.stuck || c.cut(p))
+	return p.lies || p.astray || c.excused[kind] && (p.stuck || c.cut(p))
 }
 
 func (c *cluster) sign(p *modelPod) {
@@ -390,7 +465,10 @@ func (c *cluster) sign(p *modelPod) {
 			continue
 		}
 		k, _ := p.loaded.Signing(kind)
-		if now, _ := c.k.ring.Signing(kind); c.cut(p) && now.ID != k.ID {
+		if now, _ := c.latest.ring.Signing(kind); c.cut(p) && now.ID != k.ID {
+			continue
+		}
+		if k.ID == "" {
 			continue
 		}
 		l := c.lives[k.ID]
@@ -400,7 +478,7 @@ func (c *cluster) sign(p *modelPod) {
 		if expiry := c.now.Add(p.template.lifetime(kind)); expiry.After(l.expiry) {
 			l.expiry = expiry
 		}
-		if l.atOnce || l.revoked {
+		if l.atOnce || l.revoked || l.tampered {
 			continue
 		}
 		if l.held.IsZero() || c.now.Sub(l.held) < consumerLag {
@@ -446,7 +524,7 @@ func (c *cluster) wrote() {
 func (c *cluster) writePassphrases(o *modelOperator) bool {
 	if o.p.version != c.p.version && c.broken != withoutPassphrasesSwap {
 		c.note("operator %d loses the swap of P", o.name)
-		return false
+		return o.loses()
 	}
 	c.p = custodyHome{c.p.version + 1 + c.writes, o.out.Custody, o.era}
 	c.wrote()
@@ -489,9 +567,13 @@ func (c *cluster) cut(p *modelPod) bool { return c.now.Before(p.coldUntil.Add(mo
 func (c *cluster) writeRing(o *modelOperator) bool {
 	if o.k.version != c.k.version && c.broken != withoutRingSwap {
 		c.note("operator %d loses the swap of K", o.name)
-		return false
+		return o.loses()
 	}
 	old, ring := c.k.ring, o.out.Ring
+	if c.restoredK && !o.old { // by a person's word what there was is given up
+		c.giveUp(ring)
+	}
+	c.restoredK = false
 	if c.writes%8 == 0 {
 		back, err := FromFiles(ring.Files())
 		if err != nil {
@@ -520,6 +602,14 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 			}
 		}
 		l.revoked = l.revoked || k.Phase == Revoked
+		if c.revoked[k.ID] && k.verifies() {
+			c.fail("I8: %s was revoked, and operator %d has it %s", k.ID, o.name, k.Phase)
+		}
+	}
+	c.highest = max(c.highest, ring.Generation)
+	c.latest = c.k
+	if c.chance(10) {
+		c.backups = append(c.backups[max(0, len(c.backups)-4):], c.k)
 	}
 	for id, l := range c.lives {
 		if _, there := ring.Key(id); !there && l.held.IsZero() && l.expiry.Add(time.Hour).Before(c.now) {
@@ -573,11 +663,19 @@ func (c *cluster) writePublic(o *modelOperator) bool {
 	absent := o.c.version == 0 && c.c.version == 0 && o.k.version != c.k.version
 	if (o.c.version != c.c.version || absent) && c.broken != withoutPublicSwap {
 		c.note("operator %d loses the swap of C", o.name)
-		return false
+		return o.loses()
 	}
-	c.cWas = c.c
-	c.c = publicHome{c.c.version + 1 + c.writes, o.out.Ring}
+	c.cWas, c.cAt = c.c, c.now
+	c.c = published(c.c.version+1+c.writes, o.out.Ring, o.trace.Revoked)
 	c.wrote()
+	if c.chance(10) {
+		c.public = append(c.public[max(0, len(c.public)-4):], c.c)
+	}
+	for _, k := range c.c.ring.Keys {
+		if k.verifies() && c.revoked[k.ID] {
+			c.fail("I8: %s was revoked, and operator %d publishes it", k.ID, o.name)
+		}
+	}
 	c.note("operator %d: C generation %d", o.name, c.c.ring.Generation)
 	for id, l := range c.lives {
 		k, _ := c.c.ring.Key(id)
@@ -585,13 +683,25 @@ func (c *cluster) writePublic(o *modelOperator) bool {
 		case k.verifies() && l.held.IsZero():
 			l.held = c.now
 		case !k.verifies() && !l.held.IsZero():
-			if l.held = (time.Time{}); l.expiry.After(c.now) && !l.revoked {
+			if l.held = (time.Time{}); l.expiry.After(c.now) && !l.revoked && !l.tampered {
 				c.fail("I1: C forgets %s, of which a token is alive until %v", id, l.expiry)
 			}
 		}
 	}
+	for _, id := range c.c.document.Revoked {
+		c.revoked[id] = true
+	}
+	c.mountPublic()
 	c.poke()
 	return true
+}
+
+func (c *cluster) mountPublic() {
+	for _, p := range c.pods {
+		if p.mounted && p.publicAt.IsZero() && p.endAt.IsZero() {
+			p.publicAt = c.arrival(p)
+		}
+	}
 }
 
 func (c *cluster) writeDeployment(o *modelOperator, template podTemplate) {
@@ -675,6 +785,7 @@ func (c *cluster) rollSoon() {
 func (c *cluster) terminate(p *modelPod) {
 	p.ready, p.endAt = false, c.in(graceLag)
 	p.hasKeys, p.hasPass, p.keysAt, p.passAt, p.startAt, p.readyAt, p.pollAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	p.publicAt = time.Time{}
 	c.note("pod %d is on its way out", p.name)
 	c.poke()
 }
@@ -704,14 +815,22 @@ func (c *cluster) mount(p *modelPod) {
 		}
 		// What changed between the two is on its way.
 		p.keysAt, p.passAt = c.arrival(p), c.arrival(p)
+		p.public, p.publicAt = c.c, c.arrival(p)
 		c.judgeMounts(p)
 	}
 }
 
 // arrive brings the mounts up to date.
 func (c *cluster) arrive(p *modelPod) {
+	if !p.publicAt.IsZero() && !p.publicAt.After(c.now) {
+		if p.publicAt = (time.Time{}); c.c.version > 0 {
+			p.public = c.c
+		}
+	}
 	if !p.keysAt.IsZero() && !p.keysAt.After(c.now) {
-		p.keysAt, p.keys = time.Time{}, c.k.ring
+		if p.keysAt = (time.Time{}); c.k.version > 0 { // what is gone stays in its mounts
+			p.keys = c.k.ring
+		}
 		if p.running {
 			p.pollAt = c.in(pollLag)
 		}
@@ -725,7 +844,7 @@ func (c *cluster) arrive(p *modelPod) {
 }
 
 func (c *cluster) judgeMounts(p *modelPod) {
-	if bad := c.blame(c.shut(p.keys, p.custody.Passphrases())); len(bad) > 0 {
+	if bad := c.blame(c.shut(p.keys, p.custody.Passphrases())); len(bad) > 0 && !p.lies {
 		c.fail("I3: if pod %d restarts now it cannot open the %s key", p.name, bad)
 	}
 }
@@ -736,13 +855,25 @@ func (c *cluster) start(p *modelPod) {
 		p.startAt = c.in(5 * time.Minute) // judgeMounts knows whether that is to be excused
 		return
 	}
-	p.running = true
+	if c.broken != withoutServerPublished && p.public.document.Check(p.keys) != nil {
+		p.startAt = c.in(time.Minute)
+		return
+	}
+	p.running, p.loaded = true, Ring{}
 	c.load(p)
 	p.readyAt = c.in(5 * time.Second)
 	c.poke()
 }
 
 func (c *cluster) load(p *modelPod) {
+	for _, k := range p.keys.Keys {
+		was, _ := p.loaded.Key(k.ID)
+		told := slices.ContainsFunc(p.public.document.Revoked, func(id string) bool { return id == k.ID })
+		if k.verifies() && (was.Phase == Revoked || told) {
+			c.fail("I8: pod %d takes %s as %s, and has known that it is revoked", p.name, k.ID, k.Phase)
+		}
+	}
+	p.astray = c.restoredK && p.keys.Generation < c.highest || p.keys.Generation < c.gaveUp
 	p.loaded, p.stuck, p.verifies = p.keys, false, map[string]bool{}
 	for _, k := range p.keys.Keys {
 		p.verifies[k.ID] = k.verifies()
@@ -760,7 +891,7 @@ func (c *cluster) becomeReady(p *modelPod) {
 		p.readyAt = p.coldUntil.Add(mountLag + pollLag)
 		return
 	}
-	p.ready = true
+	p.ready, p.readyFrom = true, c.now
 	c.judge()
 	c.rollSoon()
 	c.poke()
@@ -768,6 +899,13 @@ func (c *cluster) becomeReady(p *modelPod) {
 
 func (c *cluster) poll(p *modelPod) {
 	p.pollAt = time.Time{}
+	if c.broken != withoutServerOrder && p.keys.Generation < p.loaded.Generation {
+		return // it was taken back
+	}
+	if c.broken != withoutServerPublished && p.public.document.Check(p.keys) != nil {
+		p.pollAt = c.in(pollLag)
+		return
+	}
 	if bad := c.shut(p.keys, p.passphrases); len(bad) > 0 {
 		p.stuck = true // the last good ring stays
 		if bad = c.blame(bad); len(bad) > 0 {
@@ -814,7 +952,7 @@ func (c *cluster) operate(o *modelOperator) {
 	}
 	if o.moment == 0 {
 		c.passes++
-		o.down, o.wrote = false, false
+		o.down, o.wrote, o.lost, o.named = false, false, false, ""
 		o.skew = c.upTo(20*time.Second) - 10*time.Second
 	}
 	writes := c.writes
@@ -826,6 +964,7 @@ func (c *cluster) operate(o *modelOperator) {
 	switch {
 	case !c.calm && (writes != c.writes && c.chance(7) || c.chance(1) && c.chance(10)):
 		o.down, o.moment, o.backoff = true, 0, 0
+		o.forget()
 		o.at = c.now.Add(c.pause())
 		c.note("operator %d crashes, until %v", o.name, o.at)
 	case on:
@@ -834,8 +973,68 @@ func (c *cluster) operate(o *modelOperator) {
 			o.at = c.now.Add(c.pause())
 		}
 	default:
+		c.tell(o)
 		c.rest(o)
 	}
+}
+
+// forget is what a process does that ends.
+func (o *modelOperator) forget() {
+	o.sinceRing, o.sinceReady = map[int]time.Time{}, map[string]time.Time{}
+}
+
+// loses ends a pass: all is read anew.
+func (o *modelOperator) loses() bool {
+	o.lost = true
+	return false
+}
+
+// tell writes the status at the end of a pass.
+func (c *cluster) tell(o *modelOperator) {
+	if o.lost || c.denied["write status"] {
+		return
+	}
+	for _, id := range o.spec.policy.Revoked {
+		if k, _ := o.out.Ring.Key(id); o.k.version == c.k.version && o.named == "" && k.verifies() {
+			c.fail("I9: %s is to be revoked, is %s, and operator %d says nothing", id, k.Phase, o.name)
+		}
+	}
+	now := statusHome{c.s.generation, c.s.revoked, o.named}
+	if o.told {
+		now.generation, now.revoked = o.out.Ring.Generation, o.out.Ring.AllRevoked(o.trace.Revoked)
+	}
+	if now.generation != c.s.generation || now.named != c.s.named || !slices.Equal(now.revoked, c.s.revoked) {
+		c.sWas, c.s, c.sAt = c.s, now, c.now
+		for _, id := range now.revoked {
+			c.revoked[id] = true
+		}
+		if now.named != "" {
+			c.note("operator %d says: %s", o.name, now.named)
+		}
+	}
+	if now.named != "" && c.troubled.IsZero() {
+		c.troubled = c.in(choose(c, time.Minute, time.Hour, 24*time.Hour))
+	}
+}
+
+// stops ends a pass, and says why.
+func (o *modelOperator) stops(why string) bool {
+	o.named = why
+	return false
+}
+
+// refused says whether the API server lets something be done, and has the
+// operator name it where it does not.
+func (c *cluster) refused(o *modelOperator, verb, home string) bool {
+	switch {
+	case c.denied[verb+" "+home]:
+		o.named = "it may not " + verb + " " + home
+	case verb == "write" && c.frozen[home]:
+		o.named = home + " is immutable"
+	default:
+		return false
+	}
+	return true
 }
 
 // hesitant clusters have operators that are often held up between two moments.
@@ -878,42 +1077,108 @@ func (c *cluster) rest(o *modelOperator) {
 }
 
 func (c *cluster) readCached(o *modelOperator) bool {
-	o.spec, o.c, o.d, o.idle = c.spec, c.c, c.d, time.Time{}
+	o.spec, o.s, o.c, o.d, o.idle = c.spec, c.s, c.c, c.d, time.Time{}
+	o.told, o.out, o.blind = false, Tended{}, map[string]bool{}
+	o.spec.policy.Revoked = slices.Clone(c.spec.policy.Revoked)
 	o.spec.policy.Lifetimes = maps.Clone(c.spec.policy.Lifetimes)
-	if !c.calm && c.chance(10) {
+	if c.broken == publicFromCache && c.now.Sub(c.cAt) < time.Minute {
 		o.c = c.cWas
 	}
 	if !c.calm && c.chance(10) {
 		o.d = c.dWas
+	}
+	if !c.calm && c.chance(10) && c.now.Sub(c.sAt) < cachesLag {
+		o.s = c.sWas
+	}
+	if c.refused(o, "read", "C") {
+		o.c, o.blind["C"] = publicHome{}, true
+	}
+	if c.refused(o, "read", "D") {
+		o.d, o.blind["D"] = deployment{}, true
 	}
 	return true
 }
 
 func (c *cluster) readPassphrases(o *modelOperator) bool {
 	o.p = c.p
-	return true
+	return !c.refused(o, "read", "P")
 }
 
 func (c *cluster) readRing(o *modelOperator) bool {
 	o.k = c.k
-	return true
+	o.out.Ring = o.k.ring
+	if _, known := o.sinceRing[o.k.version]; !known {
+		o.sinceRing[o.k.version] = c.now
+	}
+	return !c.refused(o, "read", "K")
 }
 
 func (c *cluster) readPods(o *modelOperator) bool {
 	o.pods = nil
+	if c.refused(o, "read", "pods") {
+		o.blind["pods"] = true
+		return true
+	}
 	for _, p := range c.pods {
 		if p.endAt.IsZero() {
 			o.pods = append(o.pods, *p)
+			if _, known := o.sinceReady[p.key()]; p.ready && !known {
+				o.sinceReady[p.key()] = c.now
+			}
 		}
 	}
 	return true
 }
 
+func (p *modelPod) key() string { return fmt.Sprint(p.name, p.readyFrom) }
+
+// assumed is isAssumed of the operator: a replica that cannot be asked has had
+// time enough to load the ring.
+func (c *cluster) assumed(o *modelOperator, p modelPod) bool {
+	bound := o.spec.policy.PublishLead + 3*time.Minute
+	if c.broken == assumeAtOnce {
+		bound = 0
+	}
+	ready, known := o.sinceReady[p.key()]
+	return p.silent && p.ready && known && c.now.Sub(ready) >= bound && c.now.Sub(o.sinceRing[o.k.version]) >= bound
+}
+
+// traceOf is what an operator knows of the ring beside its home.
+func (c *cluster) traceOf(o *modelOperator) Trace {
+	if o.old || c.broken == withoutTrace {
+		return Trace{}
+	}
+	var document PublicDocument
+	if !o.c.byHand {
+		document = o.c.document
+	}
+	t := Trace{Generation: max(o.s.generation, document.Generation), Revoked: slices.Clone(o.s.revoked)}
+	for _, id := range document.Revoked {
+		if !slices.Contains(t.Revoked, id) {
+			t.Revoked = append(t.Revoked, id)
+		}
+	}
+	for _, p := range o.pods {
+		if p.running && !p.silent && !p.lies { // what a liar says is beyond every bound
+			t.Generation = max(t.Generation, p.loaded.Generation)
+		}
+	}
+	if c.broken == withoutRevokedMemory {
+		t.Revoked = nil
+	}
+	t.Accepted = c.accepted == acceptance(o.k.ring.Generation, t.Generation)
+	return t
+}
+
+func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", found, seen) }
+
 // wanted is what the operator asks Tend for; false ends the pass: a person has
 // to do something.
 func (c *cluster) wanted(o *modelOperator) (map[Kind]string, bool) {
-	if o.spec.wanted != nil {
-		return o.spec.wanted, true
+	if w := o.spec.wanted; w != nil && w[Access] == w[Refresh] { // which is refused
+		return nil, o.p.version > 0
+	} else if w != nil {
+		return w, true
 	}
 	if o.p.custody.Current[Access] != "" && o.p.custody.Current[Refresh] != "" {
 		return nil, true
@@ -932,16 +1197,34 @@ func (c *cluster) digest(era int, current map[Kind]string) string {
 }
 
 func (c *cluster) ask(o *modelOperator) bool {
+	o.trace = c.traceOf(o)
+	if o.k.version != c.k.version && o.trace.RolledBack(o.k.ring) {
+		return o.loses() // pods have what was written since it was read
+	}
+	ring := o.k.ring
+	if o.k.version == 0 && o.trace.Generation > 0 {
+		if c.newRing < o.trace.Generation {
+			return o.stops("K is lost")
+		}
+		if ring.Generation = o.trace.Generation; c.broken == newRingFromZero {
+			ring.Generation = 0
+		}
+	}
 	wanted, ok := c.wanted(o)
 	if !ok {
-		return false
+		return o.stops("the passphrases are lost")
 	}
+	return c.tendFor(o, ring, wanted)
+}
+
+func (c *cluster) tendFor(o *modelOperator, ring Ring, wanted map[Kind]string) bool {
 	t := Tending{
-		Ring: o.k.ring, Custody: o.p.custody, Wanted: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
+		Trace: o.trace,
+		Ring:  ring, Custody: o.p.custody, Wanted: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
 		Inspect: c.seals, Loaded: c.loaded(o),
 		Seen:      func(id string) bool { return c.seen(o, id) },
-		Published: func(id string) bool { return c.isPublished(o, id) },
-		Given:     func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
+		Published: func(id string) bool { return c.isPublished(o, id) || o.blind["C"] && c.broken == unreadIsPublished }, Unread: o.blind["C"],
+		Given: func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
 	}
 	t.Policy.Lifetimes = c.lifetimes(o)
 	var err error
@@ -949,6 +1232,10 @@ func (c *cluster) ask(o *modelOperator) bool {
 	if err != nil {
 		c.fail("Tend fails: %v", err)
 	}
+	if o.out.Idle.Reason == RolledBack {
+		return o.stops("K was taken back")
+	}
+	o.told = true
 	o.idle = o.out.Idle.When
 	o.era = o.p.era
 	if !maps.Equal(o.out.Custody.Current, o.p.custody.Current) {
@@ -962,6 +1249,16 @@ func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 	if o.p.version > 0 && o.out.Custody.Equal(o.p.custody) {
 		return true
 	}
+	if c.refused(o, "write", "P") {
+		// The keys go on with the passphrases that there are.
+		why := o.named
+		if o.p.version == 0 || !c.tendFor(o, o.k.ring, nil) || !o.out.Custody.Equal(o.p.custody) {
+			o.told = false
+			o.out.Ring = o.k.ring
+			return o.stops(why)
+		}
+		return true
+	}
 	return c.writePassphrases(o)
 }
 
@@ -972,6 +1269,9 @@ func (c *cluster) lifetimes(o *modelOperator) map[Kind]time.Duration {
 		return all
 	}
 	for _, kind := range Kinds() {
+		if k, signs := o.k.ring.Signing(kind); signs && len(o.blind) > 0 { // it may be as long as it was
+			all[kind] = max(all[kind], k.Longest)
+		}
 		all[kind] = max(all[kind], o.d.template.lifetime(kind))
 		for _, p := range o.pods {
 			all[kind] = max(all[kind], p.template.lifetime(kind))
@@ -987,10 +1287,16 @@ func (c *cluster) isPublished(o *modelOperator, id string) bool {
 
 // seen says whether a key is published, and loaded by every pod in service.
 func (c *cluster) seen(o *modelOperator, id string) bool {
-	if !c.isPublished(o, id) {
+	if !c.isPublished(o, id) || o.blind["pods"] {
 		return false
 	}
 	for _, p := range o.pods {
+		switch {
+		case p.ready && p.silent && !c.assumed(o, p) && c.broken != withoutPodsSeen:
+			return false
+		case p.silent, p.lies:
+			continue
+		}
 		if k, _ := p.loaded.Key(id); p.ready && c.broken != withoutPodsSeen &&
 			(!k.verifies() || k.needsPrivate() && !c.canOpen(k, p.passphrases)) {
 			return false
@@ -1005,6 +1311,9 @@ func (c *cluster) canOpen(k Key, p Passphrases) bool {
 }
 
 func (c *cluster) given(o *modelOperator, digest string) bool {
+	if o.blind["pods"] || o.blind["D"] {
+		return false
+	}
 	if c.broken == withoutUnreadyGiven {
 		for _, p := range o.pods {
 			if p.ready && p.template.passphrases != digest {
@@ -1025,7 +1334,16 @@ func (c *cluster) given(o *modelOperator, digest string) bool {
 }
 
 func (c *cluster) loaded(o *modelOperator) bool {
+	if o.blind["pods"] {
+		return false
+	}
 	for _, p := range o.pods {
+		if p.silent && c.assumed(o, p) || p.lies {
+			continue
+		}
+		if p.silent {
+			return false
+		}
 		if c.broken == withoutUnreadyLoaded && !p.ready {
 			continue
 		}
@@ -1040,19 +1358,29 @@ func (c *cluster) rereadPassphrases(o *modelOperator) bool {
 	if o.out.Ring.Generation == o.k.ring.Generation && o.k.version > 0 || c.broken == withoutReread {
 		return true
 	}
-	return o.p.version == c.p.version
+	return o.p.version == c.p.version || o.loses()
 }
 
 func (c *cluster) writeRingOf(o *modelOperator) bool {
 	if o.out.Ring.Generation == o.k.ring.Generation && o.k.version > 0 {
 		return true
 	}
+	if c.refused(o, "write", "K") {
+		withdrawn := slices.ContainsFunc(o.out.Steps, func(s Step) bool { return s.Reason == Withdrawn })
+		o.told, o.out.Ring = o.k.version > 0, o.k.ring
+		return len(o.out.Ring.Keys) > 0 && (!withdrawn || c.broken == publishWithdrawn)
+	}
 	return c.writeRing(o)
 }
 
 func (c *cluster) writePublicOf(o *modelOperator) bool {
-	if o.c.version > 0 && o.c.ring.Generation == o.out.Ring.Generation {
+	switch {
+	case o.c.version > 0 && o.c.ring.Generation == o.out.Ring.Generation && (o.old || slices.Equal(o.c.revoked, o.out.Ring.AllRevoked(o.trace.Revoked))):
 		return true
+	case o.blind["C"], c.denied["write C"]:
+		return o.stops("C cannot be read, or written")
+	case c.frozen["C"]: // another object takes its place
+		delete(c.frozen, "C")
 	}
 	return c.writePublic(o)
 }
@@ -1060,6 +1388,9 @@ func (c *cluster) writePublicOf(o *modelOperator) bool {
 func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 	template := podTemplate{c.digest(o.era, o.out.Custody.Current), o.spec.policy.Lifetimes[Access], o.spec.policy.Lifetimes[Refresh]}
 	if o.d.version > 0 && o.d.template == template && o.d.replicas == o.spec.replicas {
+		return true
+	}
+	if o.named != "" || c.refused(o, "write", "D") { // something is amiss with the keys
 		return true
 	}
 	c.writeDeployment(o, template)
@@ -1114,6 +1445,11 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 		t.Loaded = true
 	case withoutPublished:
 		t.Published = nil
+	case withoutWithdrawn:
+		lost := lost(t.Ring, Access, seals(before)) || lost(t.Ring, Refresh, seals(before))
+		if !lost {
+			t.Published = nil
+		}
 	case announceUnseen:
 		t.Ring = t.Ring.clone()
 		for i := range t.Ring.Keys {
@@ -1127,6 +1463,15 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 		}
 	}
 	out, err := tend(c.workshop(), t)
+	if c.broken == acceptAnnounced && t.Trace.Accepted && t.Trace.RolledBack(t.Ring) {
+		t.Ring = t.Ring.clone()
+		t.Ring.Generation = t.Trace.Generation
+		out, err = tend(c.workshop(), t)
+	}
+	if c.broken == acceptInPlace && t.Trace.Accepted && t.Trace.RolledBack(t.Ring) {
+		t.Trace.Generation = t.Ring.Generation
+		out, err = tend(c.workshop(), t)
+	}
 	switch c.broken {
 	case foundIsNothing:
 		custody, _ := before.Adopt(t.Wanted, t.Ring, seals(before))
@@ -1170,12 +1515,16 @@ const (
 	ofOrders
 	ofPods
 	ofPassphrasesAndPods
+	ofRestores
+	ofDenials
+	ofVersions
 	themes
 )
 
 // disturbances, by the theme; the numbers are those in disturb.
 var disturbances = [themes][]int{
 	ofSettings: {2, 3, 4}, ofPassphrases: {6}, ofOrders: {7, 8, 4}, ofPods: {9, 10}, ofPassphrasesAndPods: {6, 6, 10, 10, 9},
+	ofRestores: {12, 12, 7, 8, 10}, ofDenials: {13, 13, 7, 8}, ofVersions: {7, 8, 4, 10},
 }
 
 func (c *cluster) disturb() {
@@ -1192,7 +1541,7 @@ func (c *cluster) disturb() {
 		c.disturbAt = c.in(10 * 24 * time.Hour)
 	}
 	c.recent = nil
-	what := c.r.IntN(12)
+	what := c.r.IntN(14)
 	if more := disturbances[c.theme]; len(more) > 0 && c.chance(60) {
 		what = choose(c, more...)
 	}
@@ -1246,11 +1595,176 @@ func (c *cluster) disturb() {
 		case c.chance(10):
 			c.losePassphrases()
 		case c.chance(20) && c.c.version > 0:
-			c.cWas, c.c = c.c, publicHome{}
+			c.replacePublic(publicHome{})
 			c.note("a person deletes C")
 		}
+	case 12:
+		if c.theme != ofVersions { // an older version knows no better
+			c.restore()
+		}
+	case 13:
+		c.deny()
 	}
 	c.poke()
+}
+
+// restore is a person who restores old copies, or deletes what there is.
+func (c *cluster) restore() {
+	if c.k.version == 0 || c.c.version == 0 || c.now.Sub(c.start0) < 24*time.Hour || len(c.excused) > 0 {
+		return
+	}
+	n := c.r.IntN(100)
+	if n < 60 && len(c.backups) > 0 { // of K
+		c.replaceRing(choose(c, c.backups...))
+	}
+	if n >= 40 && n < 90 && len(c.public) > 0 { // of C, or of both
+		c.replacePublic(choose(c, c.public...))
+	}
+	if n >= 90 && c.chance(40) {
+		c.note("a person deletes K")
+		c.interrupt()
+		c.k = ringHome{}
+		c.restoredK = true
+	}
+}
+
+func (c *cluster) replaceRing(with ringHome) {
+	if c.k.version != 0 && with.ring.Generation == c.k.ring.Generation {
+		return
+	}
+	// What seals it may be gone by now; then it is another story, of lost passphrases.
+	if len(c.shut(with.ring, c.p.custody.Passphrases())) > 0 || opens(with.ring, Access, c.seals(with.ring, c.p.custody.Passphrases()), SealUnknown) ||
+		opens(with.ring, Refresh, c.seals(with.ring, c.p.custody.Passphrases()), SealUnknown) || c.p.custody.changing() || len(c.p.custody.Former) > 0 {
+		return
+	}
+	c.count++
+	c.writes++
+	c.interrupt()
+	c.k = ringHome{c.k.version + 1 + c.writes, with.ring}
+	c.restoredK = with.ring.Generation < c.highest
+	c.note("a person restores K, generation %d of %d", with.ring.Generation, c.highest)
+	for _, p := range c.pods {
+		p.astray = p.astray || p.loaded.Generation < c.highest // and it cannot get what it lacks
+		if p.mounted && p.keysAt.IsZero() && p.endAt.IsZero() {
+			p.keysAt = c.arrival(p)
+		}
+	}
+}
+
+// interrupt ends the passes that are under way. A person's write can come between
+// a read and a write of any pass, and only where the write is a swap of the same
+// home can it be noticed; that moment is not looked into.
+func (c *cluster) interrupt() {
+	for _, o := range c.operators {
+		if !o.down && o.moment > 0 {
+			o.moment, o.at = 0, c.in(3*time.Second)
+		}
+	}
+}
+
+// replacePublic is a person's hand at C: it is out of sight what they take out.
+func (c *cluster) replacePublic(with publicHome) {
+	c.writes++
+	c.interrupt()
+	c.cWas, c.cAt = c.c, c.now
+	if with.version > 0 {
+		with.version, with.byHand = c.c.version+1+c.writes, true
+		c.note("a person restores C, generation %d", with.ring.Generation)
+	}
+	c.c = with
+	maps.DeleteFunc(c.revoked, func(id string, _ bool) bool { return !slices.Contains(c.s.revoked, id) })
+	for id, l := range c.lives {
+		k, _ := with.ring.Key(id)
+		now, _ := c.latest.ring.Key(id)
+		switch {
+		case k.verifies() && l.held.IsZero():
+			l.held, l.tampered = c.now, true
+		case !k.verifies():
+			l.held = time.Time{}
+			l.tampered = l.tampered || now.Phase != Published
+			for _, p := range c.pods {
+				if signing, _ := p.loaded.Signing(l.kind); signing.ID == id {
+					l.tampered = true
+				}
+			}
+		}
+	}
+	c.mountPublic()
+}
+
+// giveUp is what follows from a person's word that an older or a new ring is to be
+// gone on with: the tokens that there are may end, and what signs, signs at once.
+func (c *cluster) giveUp(ring Ring) {
+	c.gaveUp = ring.Generation
+	for id, l := range c.lives {
+		l.expiry = c.now
+		if k, _ := ring.Key(id); k.Phase == Signing || k.Phase == "" {
+			l.atOnce, l.published, l.tampered = true, c.now, true
+		}
+	}
+	for _, k := range ring.Keys {
+		if c.lives[k.ID] == nil {
+			c.lives[k.ID] = &tokens{kind: k.Kind, published: c.now, atOnce: k.Phase == Signing, tampered: true}
+		}
+	}
+	for _, p := range c.pods { // until they have it, what they sign is given up too
+		p.astray = true
+	}
+}
+
+// deny has the API server deny operators something, or makes a home immutable.
+func (c *cluster) deny() {
+	if c.chance(30) {
+		home := choose(c, "P", "K", "C")
+		c.frozen[home] = true
+		c.note("%s is immutable", home)
+	} else {
+		what := choose(c, "read C", "read D", "read P", "read K", "read pods", "write C", "write D", "write P", "write K", "write status")
+		c.denied[what] = true
+		c.note("denied: %s", what)
+	}
+	if at := c.in(choose(c, time.Minute, time.Hour, 3*24*time.Hour)); c.troubled.IsZero() || at.Before(c.troubled) {
+		c.troubled = at
+	}
+}
+
+// help is a person who reads what operators say, and does something about it.
+func (c *cluster) help() {
+	c.troubled = time.Time{}
+	clear(c.denied)
+	clear(c.frozen)
+	if c.restoredK {
+		switch n := c.r.IntN(100); {
+		case n < 40:
+			c.replaceRing(c.latest)
+		case c.k.version == 0:
+			c.newRing = max(c.seenGeneration(), c.highest)
+			c.note("a person gives K up")
+		default:
+			c.accept()
+		}
+	}
+	if c.restoredK || c.s.named != "" {
+		c.troubled = c.in(time.Hour)
+	}
+	c.poke()
+}
+
+// accept is a person's word that the ring that is there is to be used.
+func (c *cluster) accept() {
+	c.accepted = acceptance(c.k.ring.Generation, c.seenGeneration())
+	c.note("a person accepts K: %s", c.accepted)
+}
+
+// seenGeneration is the highest generation of K that a person can see.
+func (c *cluster) seenGeneration() int64 {
+	seen := max(c.s.generation, c.c.document.Generation)
+	for _, p := range c.pods {
+		if p.running && p.endAt.IsZero() && !p.silent && !p.lies {
+			seen = max(seen, p.loaded.Generation)
+		}
+	}
+	return seen
 }
 
 func choose[T any](c *cluster, of ...T) T { return of[c.r.IntN(len(of))] }
@@ -1297,7 +1811,7 @@ func (c *cluster) troublePods() {
 	if len(running) > 0 && c.chance(70) {
 		running = []*modelPod{choose(c, running...)}
 	}
-	what := c.r.IntN(100)
+	what := c.r.IntN(120)
 	for _, p := range running {
 		c.trouble(p, what)
 	}
@@ -1306,7 +1820,18 @@ func (c *cluster) troublePods() {
 
 func (c *cluster) trouble(p *modelPod, what int) {
 	switch {
+	case what >= 110:
+		p.lies, p.silent = !p.lies, false
+		c.note("pod %d lies: %v", p.name, p.lies)
+	case what >= 100:
+		if !c.cut(p) {
+			p.silent, p.lies = !p.silent, false
+			c.note("pod %d does not answer: %v", p.name, p.silent)
+		}
 	case what < 15:
+		if p.silent && p.ready { // its kubelet is cut off, so it is ready no more
+			p.ready, p.readyAt = false, c.now
+		}
 		p.coldUntil = c.in(choose(c, 10*time.Minute, time.Hour, 24*time.Hour, 5*24*time.Hour))
 		if !p.keysAt.IsZero() {
 			p.keysAt = p.coldUntil
@@ -1339,9 +1864,10 @@ func (c *cluster) losePassphrases() {
 // settle lets everything be well, and then looks whether what people want has
 // come about.
 func (c *cluster) settle() {
-	c.calm, c.disturbAt = true, time.Time{}
+	c.calm, c.disturbAt, c.troubled = true, time.Time{}, c.in(time.Minute)
 	c.note("all is well from now on")
 	for _, p := range c.pods {
+		p.silent, p.lies = false, false
 		if p.coldUntil.After(c.now) {
 			p.coldUntil = c.now
 			p.keysAt, p.passAt = c.arrival(p), c.arrival(p)
@@ -1366,7 +1892,13 @@ func (c *cluster) settle() {
 			c.spec.wanted[Access] = c.every[1]
 		}
 	}
-	c.pass(time.Hour)
+	c.pass(6 * time.Hour)
+	for begin := c.now; c.restoredK || c.s.named != "" && !strings.Contains(c.s.named, "passphrases"); {
+		if c.now.Sub(begin) > 60*24*time.Hour {
+			c.fail("I9: nobody can put right what operators name: %s", c.s.named)
+		}
+		c.pass(time.Hour)
+	}
 	if opens(c.k.ring, Access, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) ||
 		opens(c.k.ring, Refresh, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) {
 		c.count++
@@ -1416,7 +1948,7 @@ func (c *cluster) pass(d time.Duration) {
 }
 
 func (c *cluster) hasComeAbout(all bool) {
-	for c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until everybody knows
+	for len(c.recent) > 0 && c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until everybody knows
 		c.pass(time.Minute)
 	}
 	p := c.p.custody
@@ -1431,6 +1963,14 @@ func (c *cluster) hasComeAbout(all bool) {
 	for _, id := range c.spec.policy.Revoked {
 		if k, ok := c.k.ring.Key(id); ok && k.Phase != Revoked {
 			c.fail("I5: %s is revoked, and still %s", id, k.Phase)
+		}
+	}
+	if c.s.named != "" {
+		c.fail("I9: all is well, and the status says: %s", c.s.named)
+	}
+	for _, k := range c.c.ring.Keys {
+		if k.verifies() && c.revoked[k.ID] {
+			c.fail("I8: %s was revoked, and is published", k.ID)
 		}
 	}
 	if c.c.ring.Generation != c.k.ring.Generation {
@@ -1486,6 +2026,7 @@ const (
 	ringFirst              = "K is written before P"
 	publicFirst            = "C is written before K"
 	publicReadLast         = "C is read after K"
+	publicFromCache        = "C is read from a cache"
 	ringReadFirst          = "K is read before P"
 
 	adoptAtOnce         = "Adopt does not wait for the former change"
@@ -1502,6 +2043,18 @@ const (
 	withoutPublished    = "what is lost waits for pods that can sign"
 	foundIsNothing      = "what was lost and is found again is sealed with what was adopted meanwhile"
 	announceUnseen      = "the lead begins before a key is seen"
+
+	withoutTrace           = "an older ring is taken without a word"
+	withoutRevokedMemory   = "what was revoked is not remembered outside the ring"
+	withoutWithdrawn       = "a key that is published no more goes on waiting as if it were"
+	withoutServerOrder     = "a server takes an older ring"
+	withoutServerPublished = "a server that starts does not look at what is published"
+	assumeAtOnce           = "a replica that cannot be asked counts as having loaded the ring at once"
+	acceptInPlace          = "a ring that is accepted does not go above what was seen"
+	publishWithdrawn       = "a key that was withdrawn is published before that is written down"
+	acceptAnnounced        = "a key that waits in a ring that is accepted goes on waiting"
+	unreadIsPublished      = "what cannot be read counts as published"
+	newRingFromZero        = "a new ring counts from the beginning"
 )
 
 const (

@@ -1,0 +1,224 @@
+package keys
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// scenes are what chance hardly ever leads to, each with the guard of the protocol
+// that matters in it.
+var scenes = map[string]func(*cluster){
+	publicFromCache:        publicKeysGoWhenOneIsAboutToSign,
+	publishWithdrawn:       publicKeysGoWhenTheRingCannotBeWritten,
+	newRingFromZero:        ringIsLostAndGivenUp,
+	assumeAtOnce:           silentPodsLagWhenAPassphraseChanges,
+	acceptInPlace:          olderRingIsAccepted,
+	acceptAnnounced:        olderRingHasAKeyThatWasOutOfSight,
+	withoutServerPublished: podsRestartWithAKeyThatWasRevoked,
+	unreadIsPublished:      publicKeysCannotBeReadWhenPassphrasesAreLost,
+}
+
+const sceneRuns = 4
+
+func TestEachSceneNeedsItsGuard(t *testing.T) {
+	for guard, scene := range scenes {
+		t.Run(guard, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(sceneRuns) {
+				if found := newScene(seed, "").play(scene); found != "" {
+					t.Errorf("seed %d: %s", seed, found)
+				}
+				if found := newScene(seed, guard).play(scene); found == "" {
+					t.Errorf("seed %d: nothing was found without the guard", seed)
+				}
+			}
+		})
+	}
+}
+
+// newScene is a cluster that is well, in which nothing happens by chance.
+func newScene(seed uint64, broken string) *cluster {
+	c := newCluster(seed, ofEverything, broken)
+	c.calm, c.disturbAt = true, time.Time{}
+	if c.spec.wanted == nil {
+		c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	}
+	return c
+}
+
+// until lets time pass until something is so.
+func (c *cluster) until(what string, so func() bool) {
+	for end := c.now.Add(24 * time.Hour); !so(); c.event(end) {
+		if !c.now.Before(end) {
+			panic(fmt.Sprintf("the scene waits for ever until %s, without the guard %q", what, c.broken))
+		}
+	}
+}
+
+func (c *cluster) untilWell() { c.until("all is well", c.well) }
+
+// well says that the keys are the same everywhere.
+func (c *cluster) well() bool {
+	generation := c.k.ring.Generation
+	return generation > 0 && c.c.ring.Generation == generation && c.s.generation == generation && c.s.named == "" && c.d.rolled &&
+		len(c.pods) == c.d.replicas && !slices.ContainsFunc(c.pods, func(p *modelPod) bool {
+		return !p.ready || p.loaded.Generation != generation || p.public.ring.Generation != generation
+	})
+}
+
+// unheard lets people hear nothing of what operators say for a day, and so do
+// nothing about it by themselves.
+func (c *cluster) unheard() { c.troubled = c.now.Add(24 * time.Hour) }
+
+// rotate is a person who asks for a rotation.
+func (c *cluster) rotate() {
+	c.count++
+	c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
+	c.poke()
+}
+
+// next is the access key that waits to sign.
+func (c *cluster) next() Key {
+	for _, k := range c.k.ring.Keys {
+		if k.Kind == Access && k.Phase == Published {
+			return k
+		}
+	}
+	return Key{}
+}
+
+// untilNextIsDue rotates, and lets time pass until only a moment is missing until
+// the next access key signs. It returns when that is, by the slowest clock.
+func (c *cluster) untilNextIsDue(but time.Duration) (due time.Time) {
+	c.untilWell()
+	c.rotate()
+	c.until("the next key has waited once", func() bool { return c.next().Confirmed && c.well() })
+	due = c.next().Since.Add(c.spec.policy.lead())
+	c.pass(due.Sub(c.now) - but)
+	if c.next().ID == "" {
+		panic("the scene comes too late")
+	}
+	return due
+}
+
+func publicKeysGoWhenOneIsAboutToSign(c *cluster) {
+	c.untilNextIsDue(11 * time.Second) // clocks differ by ten
+	c.replacePublic(publicHome{})
+	c.poke()
+	c.pass(time.Hour)
+}
+
+func publicKeysGoWhenTheRingCannotBeWritten(c *cluster) {
+	c.untilNextIsDue(time.Minute)
+	c.unheard()
+	c.denied["write K"] = true
+	c.replacePublic(publicHome{})
+	c.poke()
+	c.pass(30 * time.Second)
+	clear(c.denied)
+	c.poke()
+	c.pass(time.Hour)
+}
+
+func ringIsLostAndGivenUp(c *cluster) {
+	c.untilNextIsDue(time.Minute)
+	c.pass(time.Hour)
+	c.unheard()
+	c.interrupt()
+	c.k, c.restoredK = ringHome{}, true
+	c.poke()
+	c.until("it is said that K is lost", func() bool { return c.s.named != "" })
+	c.newRing = c.highest
+	c.poke()
+	c.pass(time.Hour)
+	if c.s.named != "" {
+		c.fail("I5: a person has given K up, and the status says: %s", c.s.named)
+	}
+}
+
+func silentPodsLagWhenAPassphraseChanges(c *cluster) {
+	c.untilWell()
+	c.spec.wanted[Access] = c.passphrase(Access)
+	c.poke()
+	c.until("the ring is sealed anew", func() bool {
+		k, _ := c.k.ring.Signing(Access)
+		return k.Resealed
+	})
+	for _, p := range c.pods {
+		p.silent, p.keysAt = true, c.now.Add(mountLag)
+	}
+	c.pass(time.Hour)
+}
+
+func olderRingIsAccepted(c *cluster) {
+	c.untilWell()
+	older := c.k
+	c.untilNextIsDue(time.Minute)
+	c.pass(time.Hour)
+	c.unheard()
+	c.replaceRing(older)
+	c.poke()
+	c.until("it is said that K was taken back", func() bool { return c.s.named != "" })
+	c.accept()
+	c.poke()
+	for end := c.now.Add(time.Hour); !c.well(); c.event(end) {
+		if !c.now.Before(end) {
+			c.fail("I5: a person has accepted K, and the pods do not take it")
+		}
+	}
+}
+
+func olderRingHasAKeyThatWasOutOfSight(c *cluster) {
+	c.untilNextIsDue(2 * time.Minute)
+	older, next := c.k, c.next().ID
+	c.replacePublic(publicHome{})
+	c.poke()
+	c.until("the key is published again", func() bool {
+		k, _ := c.c.ring.Key(next)
+		return c.next().unannounced() && k.verifies()
+	})
+	c.unheard()
+	c.replaceRing(older)
+	c.poke()
+	c.until("it is said that K was taken back", func() bool { return c.s.named != "" })
+	c.accept()
+	c.poke()
+	c.pass(time.Hour)
+}
+
+func podsRestartWithAKeyThatWasRevoked(c *cluster) {
+	c.untilWell()
+	older := c.k
+	k, _ := older.ring.Signing(Access)
+	c.spec.policy.Revoked = []string{k.ID}
+	c.poke()
+	c.pass(time.Minute)
+	c.untilWell()
+	c.unheard()
+	c.replaceRing(older)
+	c.poke()
+	c.pass(mountLag)
+	for _, p := range c.pods {
+		c.trouble(p, 20)
+	}
+	c.pass(time.Hour)
+	c.accept()
+	c.poke()
+	c.pass(time.Hour)
+}
+
+func publicKeysCannotBeReadWhenPassphrasesAreLost(c *cluster) {
+	c.untilWell()
+	c.unheard()
+	c.denied["read C"] = true
+	c.losePassphrases()
+	c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	c.rotate()
+	c.pass(3 * time.Hour)
+	for _, p := range c.pods {
+		c.trouble(p, 20)
+	}
+	c.pass(time.Hour)
+}
