@@ -218,7 +218,7 @@ func (f *fleet) copyKeys() {
 				ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name + of, Labels: maps.Clone(original.Labels), Annotations: original.Annotations},
 				Type:       original.Type, Data: original.Data,
 			}
-			duplicate.Labels["app.kubernetes.io/instance"] = g.Name
+			duplicate.Labels["authgateway.io/gateway"] = g.Name
 			return f.client.Create(ctx, duplicate)
 		})
 	}
