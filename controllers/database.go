@@ -51,7 +51,7 @@ func databaseCondition(w *world) condition {
 	}
 	if len(failing) > 0 {
 		slices.Sort(failing)
-		return isFalse(reasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered have no database that takes writes, and can neither sign people in nor renew tokens; keys are served: %s", len(failing), answered, failing[0]))
+		return isFalse(reasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered cannot use the database; keys are served: %s", len(failing), answered, failing[0]))
 	}
 	if answered > 0 {
 		return isTrue(reasonDatabaseAnswers, "the database takes writes")

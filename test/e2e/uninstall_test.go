@@ -62,6 +62,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.DeletionPolicy = v1alpha1.DeletionRetain })
 	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) {
 		s.Replicas, s.DeletionPolicy = new(int32(1)), v1alpha1.DeletionDelete
+		s.Issuer = "http://auth." + p.name + ".svc" // a database has one
 	}))
 	p.ready(t, "brief", later)
 	u := a.drive(t)
