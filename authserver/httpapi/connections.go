@@ -27,6 +27,7 @@ type connections struct {
 	leavers    int
 	unfinished int64 // of held: by those in the list waiting
 	fresh      int64 // of held: by those in the list newcomers
+	resting    int64 // of held: by those in the list idle
 	stopped    bool
 
 	// Those that wait for their client, each list in the order of waiting.
@@ -167,6 +168,8 @@ func (s *connections) sum(p phase) *int64 {
 	switch p {
 	case phaseFresh:
 		return &s.fresh
+	case phaseIdle:
+		return &s.resting
 	case phaseReading, phaseReplying:
 		return &s.unfinished
 	default:
@@ -187,17 +190,21 @@ func (s *connections) makeRoom(c *conn) bool {
 	return true
 }
 
-// next returns the connection that is closed next. An unfinished request or reply is
-// the more suspicious the more of them there are, and so is a connection that has
-// never sent anything. Closing one that has had a reply may cost a proxy a request.
+// next returns the connection that is closed next: of the kind of which there are too
+// many, the one that has waited longest. An unfinished request or reply is the more
+// suspicious the more of them there are, and so is a connection that has never sent
+// anything. Closing one that has had a reply may cost a proxy a request.
 func (s *connections) next() *conn {
+	quarter := min(s.memory, int64(s.most)*idleCost) / 4
 	switch {
 	case s.unfinished > s.memory/2:
 		return s.waiting.first
-	case s.fresh > min(s.memory, int64(s.most)*idleCost)/4:
+	case s.fresh > quarter:
 		return s.newcomers.first
+	case s.resting > quarter:
+		return s.idle.first
 	}
-	return cmp.Or(s.idle.first, s.newcomers.first, s.waiting.first)
+	return cmp.Or(s.newcomers.first, s.waiting.first, s.idle.first)
 }
 
 // longAgo is a deadline that has passed.
