@@ -249,7 +249,7 @@ func (w *world) ownDocument() *keys.PublicDocument {
 	applied, err := accore.ExtractConfigMap(public, FieldManager)
 	var document keys.PublicDocument
 	if err != nil || json.Unmarshal([]byte(applied.Data[keys.PublicDocumentFile]), &document) != nil {
-		return nil //nolint:nilerr // what cannot be read counts as not published
+		return nil
 	}
 	return &document
 }
