@@ -147,7 +147,7 @@ func failures(t testing.TB, n *node) int {
 
 // A backup of the keys that is restored, or any other way back, is not followed:
 // what was revoked since would be trusted again. Neither is it by a server that
-// starts, if it is told what is published.
+// starts, if KEYS_PUBLISHED is set.
 func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
 	t.Parallel()
 	r := prepareRotation(t)

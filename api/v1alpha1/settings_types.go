@@ -55,7 +55,8 @@ type Database struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme and a port (that is database.port)"
 	Host string `json:"host,omitempty"`
 
-	// The port of PostgreSQL, at each of its hosts. CloudNativePG's Secret tells its own.
+	// port is the port of PostgreSQL, at each of its hosts. A Secret of CloudNativePG
+	// has its own.
 	//
 	// +optional
 	// +kubebuilder:default=5432

@@ -192,7 +192,7 @@ ingress: {host: "auth..example.com", tls: Elsewhere}`, "spec.ingress.host", "suc
 	{"an Ingress of no class", outside + `
 ingress: {host: auth.example.com, className: "My Class", tls: Elsewhere}`, "spec.ingress.className", "write the name of an IngressClass"},
 	{"an Ingress with an annotation that cannot be", outside + `
-ingress: {host: auth.example.com, annotations: {"a b": c}, tls: Elsewhere}`, "spec.ingress.annotations", "the name of an annotation is none"},
+ingress: {host: auth.example.com, annotations: {"a b": c}, tls: Elsewhere}`, "spec.ingress.annotations", "the annotation name is invalid"},
 	{"an HTTPRoute for a URL", outside + `
 httpRoute: {parentRefs: [{name: gateway}], hostnames: [auth.example.com, "https://auth.example.com"]}`, "spec.httpRoute.hostnames[1]", "without a scheme, a port or a path"},
 	{"an HTTPRoute through a Gateway that cannot be", outside + `
@@ -245,7 +245,7 @@ ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported
 	{"an annotation of the operator's", `podTemplate: {annotations: {authgateway.io/rotate: now}}`, "spec.podTemplate.annotations", "choose another prefix"},
 	{"a label that cannot be", `podTemplate: {labels: {"a b": c}}`, "spec.podTemplate.labels", "a label is none"},
 	{"a label with a long value", `podTemplate: {labels: {a: ` + strings.Repeat("b", 64) + `}}`, "spec.podTemplate.labels", "at most 63 of them"},
-	{"an annotation that cannot be", `podTemplate: {annotations: {"a b": c}}`, "spec.podTemplate.annotations", "the name of an annotation is none"},
+	{"an annotation that cannot be", `podTemplate: {annotations: {"a b": c}}`, "spec.podTemplate.annotations", "the annotation name is invalid"},
 	{"nodes by a label that cannot be", `podTemplate: {nodeSelector: {"a b": c}}`, "spec.podTemplate.nodeSelector", "a label is none"},
 	{"a priority that cannot be", `podTemplate: {priorityClassName: "Very High"}`, "spec.podTemplate.priorityClassName", "write the name of a PriorityClass"},
 	{"a sidecar of no image", `podTemplate: {sidecars: [{name: proxy, image: "my proxy"}]}`, "spec.podTemplate.sidecars[0].image", "this is no image reference"},
@@ -255,10 +255,10 @@ ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported
 	{"a sidecar without an image", `podTemplate: {sidecars: [{name: proxy}]}`, "spec.podTemplate.sidecars[0].image", "Required value"},
 
 	{"an annotation of the operator's at the Service", `service: {annotations: {authgateway.io/rotate: now}}`, "spec.service.annotations", "choose another prefix"},
-	{"an annotation of the Service that cannot be", `service: {annotations: {"a b": c}}`, "spec.service.annotations", "the name of an annotation is none"},
+	{"an annotation of the Service that cannot be", `service: {annotations: {"a b": c}}`, "spec.service.annotations", "the annotation name is invalid"},
 	{"addresses that there are not", `service: {ipFamilyPolicy: IPv6}`, "spec.service.ipFamilyPolicy", `supported values: "SingleStack", "PreferDualStack", "RequireDualStack"`},
 	{"traffic that goes far", `service: {trafficDistribution: PreferFar}`, "spec.service.trafficDistribution", `supported values: "PreferClose", "PreferSameZone", "PreferSameNode"`},
-	{"an annotation of the ServiceAccount that cannot be", `serviceAccount: {annotations: {"a b": c}}`, "spec.serviceAccount.annotations", "the name of an annotation is none"},
+	{"an annotation of the ServiceAccount that cannot be", `serviceAccount: {annotations: {"a b": c}}`, "spec.serviceAccount.annotations", "the annotation name is invalid"},
 
 	{"a caller that is nobody", `networkPolicy: {from: [{}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},
 	{"a caller that is two", `networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.networkPolicy.from[0]", "or ipBlock alone"},

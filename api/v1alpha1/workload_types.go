@@ -69,7 +69,7 @@ type PodTemplate struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	// The nodes that the pods may run on, by their labels.
@@ -201,7 +201,7 @@ type Ingress struct {
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
@@ -271,7 +271,7 @@ type Service struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	// ipFamilyPolicy sets whether the Service has addresses of IPv4, of IPv6 or of
@@ -308,7 +308,7 @@ type ServiceAccount struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the name of an annotation is none: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 

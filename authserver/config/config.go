@@ -35,7 +35,7 @@ type Config struct {
 	FormerRefreshPassphrase Secret
 	SigningAlgorithm        string // ES256, RS256 or EdDSA
 	KeysDir                 string // "" keeps the keys in the database
-	KeysPublished           string // "" where nothing tells what is published
+	KeysPublished           string // "" if no file says what is published
 	KeyRotationInterval     time.Duration
 	KeyPublishLead          time.Duration
 

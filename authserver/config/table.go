@@ -243,7 +243,7 @@ var table = []setting{
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
 	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database", Help: "A folder to read the sealed keys from, as the operator mounts it; the server then makes and rotates none."},
 		field: bind(func(c *Config) *string { return &c.KeysDir }, optional)},
-	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset", Help: "The file `keys.json` of the published keys, as the operator mounts it. Keys in `KEYS_DIR` that are older than what it tells, or that it tells to be revoked, are not used, also by a server that has just started."},
+	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset", Help: "The file `keys.json` of the published keys, as the operator mounts it. Keys in `KEYS_DIR` that are older than those that it lists, or that it lists as revoked, are not used, also by a server that has just started."},
 		field: bind(func(c *Config) *string { return &c.KeysPublished }, optional)},
 	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d", Help: "How long a key signs before the next one does. Longer than twice `KEY_PUBLISH_LEAD`."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},

@@ -91,7 +91,7 @@ var scenarios = []scenario{
 	{"a gateway that waits for a person", "AuthGatewayStalled", condition("Stalled", "True", "1x60"),
 		[]string{"4m"}, "6m", one(gateway, "AuthGateway shop/auth waits for a person")},
 	{"no replica", "AuthGatewayUnavailable", all(condition("Available", "False", "1x60"), condition("Ready", "True", "0x60")),
-		[]string{"4m"}, "6m", one(gateway, "nobody can sign in at AuthGateway shop/auth")},
+		[]string{"4m"}, "6m", one(gateway, "users cannot sign in at AuthGateway shop/auth")},
 	{"no replica, as it is wanted", "AuthGatewayUnavailable", all(condition("Available", "False", "1x60"), condition("Ready", "True", "1x60")), []string{"30m"}, "", nil},
 	{"no keys", "AuthGatewayKeysNotReady", condition("KeysReady", "False", "1x60"),
 		[]string{"9m"}, "11m", one(gateway, "AuthGateway shop/auth has no keys that a new pod could sign with, or trusts one that was revoked")},

@@ -31,7 +31,7 @@ groups:
     labels:
       severity: critical
     annotations:
-      summary: nobody can sign in at AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }}
+      summary: users cannot sign in at AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }}
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayunavailable
 
   - alert: AuthGatewayKeysNotReady

@@ -15,7 +15,8 @@ type DatabaseApplyConfiguration struct {
 	// commas, for a primary and its standbys. A replica uses the one that takes
 	// writes.
 	Host *string `json:"host,omitempty"`
-	// The port of PostgreSQL, at each of its hosts. CloudNativePG's Secret tells its own.
+	// port is the port of PostgreSQL, at each of its hosts. A Secret of CloudNativePG
+	// has its own.
 	Port *int32 `json:"port,omitempty"`
 	// The name of the database. The server makes its tables in it by itself.
 	Name *string `json:"name,omitempty"`
