@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 )
 
 func TestTheTrailOfAnAccountOutlivesIt(t *testing.T) {

@@ -14,12 +14,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi"
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	"github.com/auth-gateway/auth-gateway/authserver/mail"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres"
-	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/mail"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
 // clockLeeway is how far the clocks of replicas may differ: tokens from that

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 )
 
 // body is the parameters of a request.

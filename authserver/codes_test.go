@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // redeem tries a code for each of the three purposes, for a user who may try

@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/authserver"
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // outcome is what a call of the program gave.

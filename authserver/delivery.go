@@ -5,9 +5,9 @@ import (
 	"net/netip"
 	"net/url"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	"github.com/auth-gateway/auth-gateway/authserver/mail"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/mail"
 )
 
 // newDeliverer makes what sends the mail of the outbox; nil where the settings do

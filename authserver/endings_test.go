@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // endings are the ways in which sessions end. Each tells whether the session

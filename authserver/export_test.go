@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
 // CleanUp does now what housekeeping does every minute.

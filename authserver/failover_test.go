@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
-	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 func TestAServerGoesOnAfterAFailover(t *testing.T) {

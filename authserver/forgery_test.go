@@ -18,8 +18,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // uses are all the ways to present a token, and whether an access token or a

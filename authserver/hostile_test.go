@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 )
 
 // hostile are texts that some layer below may take for more than a text.

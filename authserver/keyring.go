@@ -16,10 +16,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres"
-	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 

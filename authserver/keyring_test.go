@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
-	"github.com/auth-gateway/auth-gateway/authserver/token"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 )
 
 // from is the header that a proxy adds for a client at this address.

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // logs keeps everything that the replicas of a test log, at the level debug,

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 func TestMetricsTellHowTheServerDoesAndNobodysSecrets(t *testing.T) {

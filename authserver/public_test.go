@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // public is a gateway that faces browsers and apps. No server of mail listens where

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
 // databaseLook is how often the server looks whether its database is there.

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // account is a user with what is expected to hold of what they have.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 )
 
 // A sign-up holds neither its username nor its address: they go to the first of many

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
 const (

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/controllers"
+	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 

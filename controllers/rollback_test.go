@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/controllers"
+	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/controllers"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 // deniedWatches are the kinds that the metric says the operator may not watch in

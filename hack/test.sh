@@ -32,7 +32,7 @@ fi
 # that share something between goroutines; that of the whole server opens keys
 # hundreds of times, which takes it a quarter of an hour and adds nothing to these.
 if command -v "$(go env CC)" >/dev/null; then
-	CGO_ENABLED=1 go test -race -timeout 30m ./authserver/httpapi/... ./authserver/identity/... ./authserver/mail ./authserver/postgres/...
+	CGO_ENABLED=1 go test -race -timeout 30m ./internal/httpapi/... ./internal/identity/... ./internal/mail ./internal/postgres/...
 else
 	echo "there is no C compiler; the race detector is left out" >&2
 fi
@@ -40,7 +40,7 @@ hack/fuzz.sh
 
 # Those that need no Kubernetes API server come first: to bring one may mean to
 # build it, once, which takes minutes.
-needs='/(api|controllers|hack/localkubernetes|test/install|test/scale)(/|$)'
+needs='/(api|controllers|internal/testenv/(localkubernetes|kubernetestest)|test/install|test/scale)(/|$)'
 # shellcheck disable=SC2046 # several words
 go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public|search|walk)$')
 # Alone: one compares times, one drives a browser, one waits for whole programs, one
@@ -50,7 +50,7 @@ go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk ./test/search
 (cd test/compose && go test ./...)
 # Clients of the API, in Go and TypeScript, are generated first.
 (cd test/clients && go generate ./... && go test -timeout 30m ./...)
-go run ./hack/localkubernetes/assets >/dev/null
+go run ./internal/testenv/localkubernetes/assets >/dev/null
 # Built here, so that it isn't on the clock of the test that runs it.
 go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null
 # shellcheck disable=SC2046 # one package at a time: each has a server of its own

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 func TestMain(m *testing.M) { kubernetestest.Main(m) }

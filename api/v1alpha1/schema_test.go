@@ -18,7 +18,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	ac "github.com/auth-gateway/auth-gateway/api/v1alpha1/applyconfiguration/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 // installed is the CRD as the API server has it.

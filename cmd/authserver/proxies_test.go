@@ -25,7 +25,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // The configurations of docs/proxies.md are run as they stand there, but for ports

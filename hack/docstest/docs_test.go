@@ -353,7 +353,7 @@ func metricNames(expr string) []string {
 func ownMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
-	for _, path := range []string{"controllers/metrics.go", "authserver/metrics.go", "authserver/httpapi/metrics.go"} {
+	for _, path := range []string{"controllers/metrics.go", "authserver/metrics.go", "internal/httpapi/metrics.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, 0)
 		if err != nil {
 			t.Fatal(err)

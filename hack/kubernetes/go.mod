@@ -1,6 +1,6 @@
 // The programs of Kubernetes itself, for tests and for a cluster on this
 // machine, in a module of their own: what they need is nothing that the gateway
-// is built from. hack/localkubernetes builds them.
+// is built from. internal/testenv/localkubernetes builds them.
 module github.com/auth-gateway/auth-gateway/hack/kubernetes
 
 go 1.26.0

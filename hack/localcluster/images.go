@@ -15,8 +15,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes"
-	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 )
 
 // An image is put together from files of this machine. Its tag is a digest of

@@ -6,7 +6,7 @@
 // The Kubernetes is one of two. Where a Docker engine answers it is kind's, which
 // is the ordinary way; all that is particular to it is in kind.go. Where none does,
 // on Linux as root, it is a node of our own: the official components, built from
-// Go modules by hack/localkubernetes, as processes under a supervisor.
+// Go modules by internal/testenv/localkubernetes, as processes under a supervisor.
 package localcluster
 
 import (
@@ -22,7 +22,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
 // nodePort is where the API of the demonstration answers, at the node.

@@ -21,7 +21,7 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
 // The addresses of the node's networks. They are private ones, and reached from

@@ -23,8 +23,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/hack/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 )
 
 func main() {

@@ -3,17 +3,16 @@ package main
 import (
 	"cmp"
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/authserver/config"
+	"github.com/auth-gateway/auth-gateway/examples/browser"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
 // Where the two pages are; not settings of the server.
@@ -25,9 +24,6 @@ const (
 	usualMailboxPort = 8025
 	usualAppPort     = 8026
 )
-
-//go:embed app
-var appFiles embed.FS
 
 // surroundings are what is needed around the server to try it: a mailbox, and with
 // EXPOSURE=public an application in the browser.
@@ -128,10 +124,6 @@ func (p *surroundings) close() error {
 // names that the gateway requires at sign-up. Its origin is not the gateway's, as it
 // mostly is in production.
 func appHandler(gateway, required string) (http.Handler, error) {
-	files, err := fs.Sub(appFiles, "app")
-	if err != nil {
-		return nil, err
-	}
 	where, err := json.Marshal(map[string]string{"gateway": gateway, "signup_required": required})
 	if err != nil {
 		return nil, err
@@ -141,7 +133,7 @@ func appHandler(gateway, required string) (http.Handler, error) {
 	policy := "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' " + gateway +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 	mux := http.NewServeMux()
-	mux.Handle("GET /", http.FileServerFS(files))
+	mux.Handle("GET /", http.FileServerFS(browser.Files))
 	mux.HandleFunc("GET /config.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(where)

@@ -5,5 +5,5 @@
 // The generated code is not kept: run go generate before go test.
 package clients
 
-//go:generate go tool oapi-codegen -generate types,client -package oapi -o oapi/client.gen.go ../../authserver/httpapi/openapi.json
-//go:generate go tool ogen --loglevel error --config ogen.yml --target ogen --package ogen --clean ../../authserver/httpapi/openapi.json
+//go:generate go tool oapi-codegen -generate types,client -package oapi -o oapi/client.gen.go ../../internal/httpapi/openapi.json
+//go:generate go tool ogen --loglevel error --config ogen.yml --target ogen --package ogen --clean ../../internal/httpapi/openapi.json

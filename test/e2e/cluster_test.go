@@ -27,7 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/auth-gateway/auth-gateway/controllers"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
 const (

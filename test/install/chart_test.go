@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 // everything is every value that adds something.

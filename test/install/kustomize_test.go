@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 // build is `kubectl kustomize`.

@@ -28,11 +28,11 @@ import (
 )
 
 // The floor is what the server is measured against: Fiber and pgx, the
-// statements of authserver/postgres, and a signature checked or made with the
+// statements of internal/postgres, and a signature checked or made with the
 // standard library. It believes all it is told, bounds nothing, logs nothing,
 // counts nothing, and remembers nothing: no honest server does less.
 
-// The statements, as authserver/postgres sends them.
+// The statements, as internal/postgres sends them.
 const (
 	floorUser = `u.id::text AS id, u.username, u.email, u.first_name, u.last_name, u.scope,
 		u.email_verified_at IS NOT NULL AS email_verified, u.created_at, u.updated_at`

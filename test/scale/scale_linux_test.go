@@ -34,9 +34,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	serverconfig "github.com/auth-gateway/auth-gateway/authserver/config"
 	"github.com/auth-gateway/auth-gateway/controllers"
-	"github.com/auth-gateway/auth-gateway/hack/localkubernetes/kubernetestest"
+	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
 func TestMain(m *testing.M) {

@@ -19,9 +19,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/auth-gateway/auth-gateway/authserver"
-	"github.com/auth-gateway/auth-gateway/authserver/config"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres"
-	"github.com/auth-gateway/auth-gateway/authserver/postgres/postgrestest"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }

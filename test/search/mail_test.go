@@ -17,8 +17,8 @@ import (
 	"github.com/emersion/go-smtp"
 	"golang.org/x/net/idna"
 
-	"github.com/auth-gateway/auth-gateway/authserver/identity"
-	sending "github.com/auth-gateway/auth-gateway/authserver/mail"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	sending "github.com/auth-gateway/auth-gateway/internal/mail"
 )
 
 // postOffice empties the outbox when it is told to, with the parts of the server

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/authserver/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 )
 
 // route is one that people try: its parameters, and how often a stranger and the

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package cni keeps in go.mod what the programs need that hack/localkubernetes
+// Package cni keeps in go.mod what the programs need that internal/testenv/localkubernetes
 // builds; nothing compiles it.
 package cni
 

@@ -1,7 +1,7 @@
 //go:build tools
 
 // Package containerd keeps in go.mod what the programs need that
-// hack/localkubernetes builds; nothing compiles it.
+// internal/testenv/localkubernetes builds; nothing compiles it.
 package containerd
 
 import (

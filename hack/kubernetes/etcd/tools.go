@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package etcd keeps in go.mod what the program needs that hack/localkubernetes
+// Package etcd keeps in go.mod what the program needs that internal/testenv/localkubernetes
 // builds; nothing compiles it.
 package etcd
 

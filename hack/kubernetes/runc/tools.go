@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package runc keeps in go.mod what the program needs that hack/localkubernetes
+// Package runc keeps in go.mod what the program needs that internal/testenv/localkubernetes
 // builds; nothing compiles it.
 package runc
 

@@ -1,0 +1,502 @@
+package config_test
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/auth-gateway/auth-gateway/internal/config"
+)
+
+// twelve is what the smallest deployment sets.
+func twelve() map[string]string {
+	return map[string]string{
+		"REFRESH_PASSPHRASE": "refresh-passphrase-1",
+		"ACCESS_PASSPHRASE":  "access-passphrase-22",
+		"DB_HOST":            "localhost",
+		"DB_USER":            "auth",
+		"DB_PASSWORD":        "database-password",
+		"DB_NAME":            "auth",
+	}
+}
+
+func load(environ map[string]string) (config.Config, error) {
+	return config.Load(lookup(environ), noFile)
+}
+
+func lookup(environ map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, ok := environ[name]
+		return value, ok
+	}
+}
+
+func noFile(string) ([]byte, error) { return nil, errors.New("there are no files here") }
+
+func with(changes map[string]string) map[string]string {
+	environ := twelve()
+	maps.Copy(environ, changes)
+	return environ
+}
+
+func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
+	got, err := load(twelve())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config.Config{
+		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", DerivedIssuer: true, Audience: []string{"http://localhost:8080"},
+		AccessPassphrase: config.NewSecret("access-passphrase-22"), RefreshPassphrase: config.NewSecret("refresh-passphrase-1"),
+		SigningAlgorithm: "ES256", KeyRotationInterval: 720 * time.Hour, KeyPublishLead: 10 * time.Minute,
+		AccessTokenExpiry: 15 * time.Minute, RefreshTokenExpiry: 7 * 24 * time.Hour,
+		RefreshTokenRotation: config.RotateWhenNeeded, RefreshReuseGrace: time.Minute,
+		SessionLifetime: 2160 * time.Hour, SessionsPerUser: 100,
+		Exposure: config.Internal, SignupScopes: []string{"profile", "email"}, SignupRequired: []string{"username", "first_name", "last_name"},
+		TrustedProxyField: config.AnyField, IdleTimeout: 620 * time.Second,
+		LimitWrites: config.Rate{Count: 300, Per: 5 * time.Minute}, LimitMails: config.Rate{Count: 3, Per: time.Hour}, ServiceName: "localhost", MailGiveUpAfter: 24 * time.Hour,
+		SMTPPort: 587, SMTPTLS: config.StartTLS, SMTPConnections: 4,
+		SaltRounds: 12, PasswordMinLength: 8, PasswordBlocklist: true, HashingMaxWait: time.Second,
+		VerificationCodeExpiry: 24 * time.Hour, RecoveryCodeExpiry: 15 * time.Minute, UnverifiedAccountExpiry: 168 * time.Hour, AuditRetention: 2160 * time.Hour,
+		DBHost: "localhost", DBPort: config.Ports{5432}, DBUser: "auth", DBPassword: config.NewSecret("database-password"), DBName: "auth",
+		DBSSLMode: "prefer", DBMaxConns: 10, DBAcquireTimeout: 2 * time.Second, DBStatementTimeout: 5 * time.Second,
+		MetricsPort: 9090, ShutdownTimeout: 15 * time.Second, LogLevel: slog.LevelInfo, LogFormat: "json",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%#v\nwant\n%#v", got, want)
+	}
+	if got.Address() != "localhost:8080" || got.MetricsAddress() != "localhost:9090" {
+		t.Errorf("listens on %s and %s", got.Address(), got.MetricsAddress())
+	}
+}
+
+func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	cases := []struct {
+		name   string
+		values []string
+		want   string // in the message
+	}{
+		{"PORT", []string{"", "http", "8080.0", "0x50", " 8080"}, "whole number"},
+		{"PORT", []string{"0", "-1", "65536", "99999999999999999999"}, "from 1 to 65535"},
+		{"METRICS_PORT", []string{"-1", "65536"}, "from 0 to 65535"},
+		{"METRICS_PORT", []string{"8080"}, "PORT too"},
+		{"HOST", []string{"http://localhost", "localhost:8080", "[::1]", "a b", "-x", "é"}, "host name"},
+		{"REFRESH_PASSPHRASE", []string{""}, "16 bytes or more"},
+		{"ACCESS_PASSPHRASE", []string{""}, "16 bytes or more"},
+		{"ACCESS_PASSPHRASE", []string{"tab\tinside", "nul\x00inside", "\xff\xfe"}, "control character"},
+		{"ACCESS_PASSPHRASE", []string{long}, "5000 bytes"},
+		{"REFRESH_TOKEN_EXPIRY", []string{"", "P1D", "1e400", "1e3", "one", "900 s", "1w"}, "not a duration"},
+		{"REFRESH_TOKEN_EXPIRY", []string{"0", "-1", "-1h", "1us", "31536001", "9223372036854775807", "-9223372036854775808"}, "out of range"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"99999999h", "9223372036854775808", "1e400"}, "not a duration"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"0s", "0.5s", "8761h"}, "out of range"},
+		{"ACCESS_TOKEN_EXPIRY", []string{"1500ms"}, "whole number of seconds"},
+		{"SALT_ROUNDS", []string{"", "abc"}, "whole number"},
+		{"SALT_ROUNDS", []string{"-1", "0", "3", "16", "31", "32", "99"}, "from 4 to 15"},
+		{"DB_HOST", []string{""}, "is empty"},
+		{"DB_HOST", []string{"postgres://localhost", "a,b:1", "localhost:5432"}, "DB_PORT"},
+		{"DB_HOST", []string{"a,,b", "a,"}, "empty part"},
+		{"DB_HOST", []string{"a,a"}, "named twice"},
+		{"DB_USER", []string{""}, "is empty"},
+		{"DB_NAME", []string{""}, "is empty"},
+		{"DB_NAME", []string{"a\nb"}, "control character"},
+		{"ISSUER", []string{"https://auth.example.com/" + strings.Repeat("i", 3000)}, "at most 1024"},
+		{"AUDIENCE", []string{strings.Repeat("a", 1501)}, "at most 1500"},
+		{"SIGNUP_SCOPES", []string{strings.Repeat("s", 1001)}, "at most 1000"},
+		{"DB_PORT", []string{"5432,5433"}, "has 2 ports, and DB_HOST has 1 hosts"},
+		{"DB_PORT", []string{"0", "65536", "5432,", "5432,0"}, "from 1 to 65535"},
+		{"ISSUER", []string{"", "auth.example.com", "ftp://a.b", "//a.b", "mailto:a@b.c"}, "http://"},
+		{"ISSUER", []string{"https://"}, "no host"},
+		{"ISSUER", []string{"https://a b", "https://a:x"}, "not a URL"},
+		{"ISSUER", []string{"https://a.b/c d", "https://a.b/c,d"}, "space or a comma"},
+		{"ISSUER", []string{"https://user:pw@a.b"}, "a user"},
+		{"ISSUER", []string{"https://a.b?x=1", "https://a.b/?", "https://a.b#c", "https://a.b#"}, "query or a fragment"},
+		{"AUDIENCE", []string{"", ",", "a,,b", "a,"}, "empty part"},
+		{"AUDIENCE", []string{"a b"}, "space"},
+		{"AUDIENCE", []string{"a,b,a"}, "twice"},
+		{"SIGNING_ALGORITHM", []string{"", "es256", "HS256", "none"}, "ES256, RS256 or EdDSA"},
+		{"EXPOSURE", []string{"", "Internal", "private"}, "internal or public"},
+		{"EXPOSURE", []string{"public"}, "set SMTP_HOST and MAIL_FROM, or MAIL_WEBHOOK_URL"},
+		{"TRUSTED_CALLER_KEY", []string{"", "fifteen-bytes-x"}, "16 or more"},
+		{"SIGNUP_SCOPES", []string{"", "  "}, "is empty"},
+		{"SIGNUP_SCOPES", []string{`a"b`, `a\b`, "é"}, "no scope"},
+		{"SIGNUP_SCOPES", []string{"a a"}, "twice"},
+		{"SIGNUP_REQUIRED", []string{"email", "Username", "none,username", "username first_name"}, "write username, first_name or last_name, or none alone"},
+		{"SIGNUP_REQUIRED", []string{""}, "or none if none of them is required"},
+		{"SIGNUP_REQUIRED", []string{"username,username"}, "twice"},
+		{"CORS_ALLOWED_ORIGINS", []string{"*", "https://a.example,*"}, "write the origin of each application"},
+		{"CORS_ALLOWED_ORIGINS", []string{"null", "file://", "file:///android_asset", "FILE://"}, "a scheme of its own"},
+		{"CORS_ALLOWED_ORIGINS", []string{"capacitor://localhost/", "capacitor://local host", "app://a?b", "capacitor:", "capacitor", "ionic://me@localhost", "Capacitor://localhost", "blob://x", "data://x", "ws://a.example", "javascript://x", "app://x:123456"}, "is no origin"},
+		{"CORS_ALLOWED_HEADERS", []string{"x-caller-key", "X-Tenant,X-Caller-Key"}, "no page may have it"},
+		{"CORS_ALLOWED_HEADERS", []string{"Forwarded", "x-forwarded-for", "X-Real-IP"}, "for proxies alone"},
+		{"CORS_ALLOWED_HEADERS", []string{"*", "X Tenant", "X-Tenant:", "X-Tenänt"}, "no name of a header field"},
+		{"CORS_ALLOWED_HEADERS", []string{"X-Tenant,,X-Y"}, "empty part"},
+		{"IDLE_TIMEOUT", []string{"", "long"}, "not a duration"},
+		{"IDLE_TIMEOUT", []string{"0", "500ms", "25h"}, "out of range"},
+		{"CONNECTION_MEMORY", []string{"64MB", "64 MiB", "lots", "1.5GiB", "64mib"}, "no size"},
+		{"CONNECTION_MEMORY", []string{"0", "-1MiB", "4MiB", "100", "2048GiB", "99999999999999999999GiB"}, "out of range"},
+		{"CORS_ALLOWED_ORIGINS", []string{"a.example", "//a.example", "ftp://a.example", "https://", "https://:80", "https://*.example", "https://a b", "https://é.example", "https://[::1", "https://a:x"}, "is no origin"},
+		{"CORS_ALLOWED_ORIGINS", []string{"https://a.example:0", "https://a.example:65536", "http://[::1]:99999"}, "from 1 to 65535"},
+		{"CORS_ALLOWED_ORIGINS", []string{"https://a.example/", "https://a.example/app?x#y", "https://me@a.example", "https://A.example", "HTTPS://a.example", "https://a.example:443", "https://a.example:"}, "write https://a.example"},
+		{"CORS_ALLOWED_ORIGINS", []string{"http://a.example:080", "http://a.example:80"}, "write http://a.example"},
+		{"CORS_ALLOWED_ORIGINS", []string{"http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:03000"}, "write http://[::1]:3000"},
+		{"CORS_ALLOWED_ORIGINS", []string{",", "https://a.example,", "https://a.example,,https://b.example"}, "empty part"},
+		{"CORS_ALLOWED_ORIGINS", []string{"https://a.example,http://a.example,https://a.example"}, "twice"},
+		{"TRUSTED_PROXY_HOPS", []string{"", "all", "10.0.0.0/8"}, "whole number"},
+		{"TRUSTED_PROXY_HOPS", []string{"-1", "11"}, "from 0 to 10"},
+		{"TRUSTED_PROXY_FIELD", []string{"", "forwarded", "X-Real-IP"}, "any, Forwarded or X-Forwarded-For"},
+		{"LIMIT_SIGNIN", []string{"", "30", "/5m", "0/5m", "-1/5m", "100001/5m", "x/5m"}, "such as 30/5m, or off"},
+		{"LIMIT_SIGNUP", []string{"30/five", "30/"}, "not a duration"},
+		{"LIMIT_CODES", []string{"30/0s", "30/25h", "30/-1s"}, "out of range"},
+		{"LIMIT_MAILS", []string{"no"}, "or off"},
+		{"SERVICE_NAME", []string{"", " Shop", strings.Repeat("x", 256)}, "one line of at most 255 bytes"},
+		{"MAIL_FROM", []string{"nobody", "a@b, c@d", "a@b\n"}, ""},
+		{"MAIL_LINK_VERIFICATION", []string{"https://a.example", "/verify#{code}", "mailto:{code}", "https://a.example/{code}#{code}", "https://a.example/ #{code}"}, "no link for a code"},
+		{"MAIL_LINK_PASSWORD_RESET", []string{"{code}"}, "no link for a code"},
+		{"MAIL_LINK_EMAIL_CHANGE", []string{"https://{code}", "https://a.{code}", "https://me@a.example/{code}"}, "no link for a code"},
+		{"MAIL_GIVE_UP_AFTER", []string{"59s", "721h"}, "out of range"},
+		{"SMTP_HOST", []string{"smtp://mail", "mail:25", "a b"}, "SMTP_PORT"},
+		{"SMTP_HOST", []string{"mail.example"}, "MAIL_FROM"},
+		{"SMTP_PORT", []string{"0", "65536"}, "from 1 to 65535"},
+		{"SMTP_TLS", []string{"", "ssl", "on"}, "starttls, implicit or none"},
+		{"SMTP_CONNECTIONS", []string{"0", "65"}, "from 1 to 64"},
+		{"MAIL_WEBHOOK_URL", []string{"a.example", "ftp://a.example", "https://", "https://me:secret@a.example", "https://a.example#x"}, "no URL to send to"},
+		{"MAIL_WEBHOOK_URL", []string{"https://a.example/hook"}, "MAIL_WEBHOOK_SECRET"},
+		{"MAIL_WEBHOOK_SECRET", []string{"short", "dG9vIHNob3J0", "whsec_"}, "24 to 64 bytes in base64"},
+		{"KEY_ROTATION_INTERVAL", []string{"20m", "1s"}, "KEY_PUBLISH_LEAD"},
+		{"KEY_ROTATION_INTERVAL", []string{"21m"}, "at least 2h37m31s"},
+		{"KEY_ROTATION_INTERVAL", []string{"0", "-1h", "87601h"}, "out of range"},
+		{"KEY_PUBLISH_LEAD", []string{"-1s", "0", "169h"}, "out of range"},
+		{"REFRESH_TOKEN_ROTATION", []string{"", "never"}, "when-needed or always"},
+		{"REFRESH_REUSE_GRACE", []string{"-1", "601"}, "out of range"},
+		{"SESSION_LIFETIME", []string{"167h"}, "REFRESH_TOKEN_EXPIRY"},
+		{"DRAIN_DELAY", []string{"15s"}, "leaves no time"},
+		{"SESSIONS_PER_USER", []string{"0", "10001"}, "from 1 to 10000"},
+		{"PASSWORD_MIN_LENGTH", []string{"7", "65"}, "from 8 to 64"},
+		{"PASSWORD_BLOCKLIST", []string{"", "true", "ON"}, "on or off"},
+		{"HASHING_THREADS", []string{"-1", "257"}, "from 0 to 256"},
+		{"HASHING_MAX_WAIT", []string{"0", "6s"}, "out of range"},
+		{"VERIFICATION_CODE_EXPIRY", []string{"0", "721h"}, "out of range"},
+		{"VERIFICATION_CODE_EXPIRY", []string{"1.5s"}, "whole number"},
+		{"RECOVERY_CODE_EXPIRY", []string{"0", "25h"}, "out of range"},
+		{"UNVERIFIED_ACCOUNT_EXPIRY", []string{"23h"}, ""},
+		{"AUDIT_RETENTION", []string{"-1", "-90d", "90 d", "d", "1.5d", "7d-1h", "7d+1h", "7d8", "1d1d", "99999d", "87601h"}, ""},
+		{"DB_SSLMODE", []string{"", "on", "verify"}, "verify-ca or verify-full"},
+		{"DB_MAX_CONNS", []string{"0", "1001"}, "from 1 to 1000"},
+		{"DB_ACQUIRE_TIMEOUT", []string{"0", "1ms", "61s"}, "out of range"},
+		{"DB_STATEMENT_TIMEOUT", []string{"0", "11m"}, "out of range"},
+		{"DRAIN_DELAY", []string{"-1s", "11m"}, "out of range"},
+		{"SHUTDOWN_TIMEOUT", []string{"0", "11m"}, "out of range"},
+		{"LOG_LEVEL", []string{"", "INFO", "trace", "info+1"}, "debug, info, warn or error"},
+		{"LOG_FORMAT", []string{"", "logfmt"}, "json or text"},
+	}
+	for _, c := range cases {
+		for _, value := range c.values {
+			_, err := load(with(map[string]string{c.name: value}))
+			var invalid *config.InvalidError
+			if !errors.As(err, &invalid) || len(invalid.Problems) != 1 {
+				t.Errorf("%s=%.40q: %v", c.name, value, err)
+				continue
+			}
+			if line := err.Error(); !strings.HasPrefix(line, c.name+": ") || !strings.Contains(line, c.want) || strings.Contains(line, "\n") {
+				t.Errorf("%s=%.40q: %q lacks %q", c.name, value, line, c.want)
+			}
+		}
+	}
+}
+
+func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
+	_, err := load(map[string]string{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	var names []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		name, _, _ := strings.Cut(line, ":")
+		names = append(names, name)
+	}
+	want := []string{"PORT", "REFRESH_PASSPHRASE", "ACCESS_PASSPHRASE", "SALT_ROUNDS", "DB_HOST", "DB_USER", "DB_NAME", "LOG_LEVEL"}
+	if !reflect.DeepEqual(names, want) {
+		t.Errorf("names %q, want %q", names, want)
+	}
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("shows a secret: %v", err)
+	}
+}
+
+func TestValuesThatLookOddAndAreRight(t *testing.T) {
+	for name, c := range map[string]struct {
+		environ map[string]string
+		holds   func(config.Config) bool
+	}{
+		"an empty host is all interfaces": {map[string]string{"HOST": ""},
+			func(c config.Config) bool { return c.Address() == ":8080" && c.Issuer == "http://localhost:8080" }},
+		"so is 0.0.0.0": {map[string]string{"HOST": "0.0.0.0", "PORT": "80"},
+			func(c config.Config) bool { return c.Address() == "0.0.0.0:80" && c.Issuer == "http://localhost:80" }},
+		"and ::": {map[string]string{"HOST": "::"},
+			func(c config.Config) bool { return c.Address() == "[::]:8080" && c.Issuer == "http://localhost:8080" }},
+		"an IPv6 address is bracketed": {map[string]string{"HOST": "::1"},
+			func(c config.Config) bool { return c.Issuer == "http://[::1]:8080" }},
+		"no metrics": {map[string]string{"METRICS_PORT": "0"},
+			func(c config.Config) bool { return c.MetricsAddress() == "" }},
+		"an expiry as text": {map[string]string{"ACCESS_TOKEN_EXPIRY": "1h30m"},
+			func(c config.Config) bool { return c.AccessTokenExpiry == 90*time.Minute }},
+		"a timeout in seconds": {map[string]string{"DB_STATEMENT_TIMEOUT": "3"},
+			func(c config.Config) bool { return c.DBStatementTimeout == 3*time.Second }},
+		"a long refresh token prolongs the session": {map[string]string{"REFRESH_TOKEN_EXPIRY": "31536000"},
+			func(c config.Config) bool { return c.SessionLifetime == 8760*time.Hour }},
+		"several audiences": {map[string]string{"AUDIENCE": "shop, urn:billing"},
+			func(c config.Config) bool { return reflect.DeepEqual(c.Audience, []string{"shop", "urn:billing"}) }},
+		"the audience follows the issuer": {map[string]string{"ISSUER": "https://auth.example.com/x"},
+			func(c config.Config) bool { return c.Audience[0] == "https://auth.example.com/x" }},
+		"several origins": {map[string]string{"CORS_ALLOWED_ORIGINS": "https://app.example.com, http://localhost:3000,http://[::1]:8443"},
+			func(c config.Config) bool {
+				return reflect.DeepEqual(c.CORSAllowedOrigins, []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:8443"})
+			}},
+		"origins of apps": {map[string]string{"CORS_ALLOWED_ORIGINS": "capacitor://localhost,ionic://localhost,app://,app://.,tauri://localhost,https://localhost,com.example.app://host:1"},
+			func(c config.Config) bool { return len(c.CORSAllowedOrigins) == 7 }},
+		"more fields of pages": {map[string]string{"CORS_ALLOWED_HEADERS": "X-Tenant, x-trace"},
+			func(c config.Config) bool {
+				return reflect.DeepEqual(c.CORSAllowedHeaders, []string{"X-Tenant", "x-trace"})
+			}},
+		"memory": {map[string]string{"CONNECTION_MEMORY": "64MiB"},
+			func(c config.Config) bool {
+				return c.ConnectionMemory == 64<<20 && c.Environ()["CONNECTION_MEMORY"] == "64MiB"
+			}},
+		"memory in bytes": {map[string]string{"CONNECTION_MEMORY": "8388609"},
+			func(c config.Config) bool { return c.ConnectionMemory == 8388609 }},
+		"the API has the default port of metrics": {map[string]string{"PORT": "9090"},
+			func(c config.Config) bool { return c.Port == 9090 && !c.MetricsPortSet }},
+		"a chosen port of metrics": {map[string]string{"METRICS_PORT": "9090"},
+			func(c config.Config) bool { return c.MetricsPortSet && c.Environ()["METRICS_PORT"] == "9090" }},
+		"one name": {map[string]string{"SIGNUP_REQUIRED": "first_name"},
+			func(c config.Config) bool { return reflect.DeepEqual(c.SignupRequired, []string{"first_name"}) }},
+		"no name": {map[string]string{"SIGNUP_REQUIRED": "none"},
+			func(c config.Config) bool {
+				return len(c.SignupRequired) == 0 && c.Environ()["SIGNUP_REQUIRED"] == "none"
+			}},
+		"no origin": {map[string]string{"CORS_ALLOWED_ORIGINS": ""},
+			func(c config.Config) bool { return c.CORSAllowedOrigins == nil }},
+		"a proxy": {map[string]string{"TRUSTED_PROXY_HOPS": "1"},
+			func(c config.Config) bool { return c.TrustedProxyHops == 1 }},
+		"no database password": {map[string]string{"DB_PASSWORD": ""},
+			func(c config.Config) bool { return c.DBPassword.IsZero() }},
+		"the folder of a socket": {map[string]string{"DB_HOST": "/run/postgresql"},
+			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
+		"several hosts, one port": {map[string]string{"DB_HOST": "db1, db2,/run/postgresql", "DB_PORT": "5433"},
+			func(c config.Config) bool {
+				return c.DBHost == "db1,db2,/run/postgresql" && reflect.DeepEqual(c.DBPort, config.Ports{5433})
+			}},
+		"several hosts with their ports": {map[string]string{"DB_HOST": "db1,db2", "DB_PORT": "5432, 5433"},
+			func(c config.Config) bool { return reflect.DeepEqual(c.DBPort, config.Ports{5432, 5433}) }},
+		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
+			func(c config.Config) bool {
+				return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()
+			}},
+		"no last words": {map[string]string{"TERMINATION_LOG": ""},
+			func(c config.Config) bool { return c.TerminationLog == "" }},
+	} {
+		got, err := load(with(c.environ))
+		if err != nil || !c.holds(got) {
+			t.Errorf("%s: %v\n%v", name, err, got)
+		}
+	}
+}
+
+func TestASecretMayComeFromAFile(t *testing.T) {
+	files := map[string]string{"access": "from a file\r\n", "empty": "\n", "binary": "\x00\x01"}
+	readFile := func(path string) ([]byte, error) {
+		if content, ok := files[path]; ok {
+			return []byte(content), nil
+		}
+		return nil, errors.New("no such file")
+	}
+	for name, c := range map[string]struct {
+		environ map[string]string
+		want    string // the error; none where empty
+	}{
+		"a file":             {map[string]string{"ACCESS_PASSPHRASE_FILE": "access"}, ""},
+		"both":               {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "ACCESS_PASSPHRASE": "x"}, "both ACCESS_PASSPHRASE and ACCESS_PASSPHRASE_FILE are set"},
+		"no path":            {map[string]string{"ACCESS_PASSPHRASE_FILE": ""}, "name a file"},
+		"no such file":       {map[string]string{"ACCESS_PASSPHRASE_FILE": "gone"}, "cannot be read: no such file"},
+		"an empty file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "empty"}, "is empty"},
+		"a binary file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "binary"}, "control character"},
+		"not for non-secret": {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "DB_NAME_FILE": "access"}, ""},
+	} {
+		environ := twelve()
+		delete(environ, "ACCESS_PASSPHRASE")
+		maps.Copy(environ, c.environ)
+		got, err := config.Load(lookup(environ), readFile)
+		switch {
+		case c.want == "" && (err != nil || got.AccessPassphrase.Reveal() != "from a file"):
+			t.Errorf("%s: %v", name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The operator mounts all four files, always; two of them are empty for as long
+// as no passphrase changes.
+func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
+	files := map[string]string{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
+	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
+	for access, refresh := range map[string]string{"nothing": "a line break", "former": "nothing", "a line break": "former"} {
+		got, err := config.Load(lookup(with(map[string]string{
+			"FORMER_ACCESS_PASSPHRASE_FILE": access, "FORMER_REFRESH_PASSPHRASE_FILE": refresh,
+		})), readFile)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for path, got := range map[string]config.Secret{access: got.FormerAccessPassphrase, refresh: got.FormerRefreshPassphrase} {
+			if want := strings.TrimSpace(files[path]); got.Reveal() != want || got.IsZero() != (want == "") {
+				t.Errorf("%s: %q, and there is none: %v", path, got.Reveal(), got.IsZero())
+			}
+		}
+	}
+}
+
+func TestWarningsTellWhatIsAllowedAndUnwise(t *testing.T) {
+	safe := map[string]string{"TRUSTED_CALLER_KEY": "0123456789abcdef"}
+	for name, c := range map[string]struct {
+		environ map[string]string
+		want    []string
+	}{
+		"nothing":              {nil, nil},
+		"short passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "short", "REFRESH_PASSPHRASE": "brief"}, []string{"REFRESH_PASSPHRASE is shorter", "ACCESS_PASSPHRASE is shorter"}},
+		"equal passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "refresh-passphrase-1"}, []string{"are the same"}},
+		"cheap hashes":         {map[string]string{"SALT_ROUNDS": "9"}, []string{"SALT_ROUNDS is 9"}},
+		"lifetimes":            {map[string]string{"REFRESH_TOKEN_EXPIRY": "60"}, []string{"outlives"}},
+		"an idle certificate":  {map[string]string{"DB_SSLROOTCERT": "ca.pem"}, []string{"verify-ca or verify-full"}},
+		"a certificate in use": {map[string]string{"DB_SSLROOTCERT": "ca.pem", "DB_SSLMODE": "verify-full"}, nil},
+	} {
+		environ := with(safe)
+		maps.Copy(environ, c.environ)
+		got, err := load(environ)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		warnings := got.Warnings()
+		if len(warnings) != len(c.want) {
+			t.Errorf("%s: %q, want %q", name, warnings, c.want)
+			continue
+		}
+		for i := range warnings {
+			if !strings.Contains(warnings[i], c.want[i]) {
+				t.Errorf("%s: %q, want %q", name, warnings, c.want)
+			}
+		}
+	}
+	got, err := load(twelve())
+	if err != nil || len(got.Warnings()) != 1 || !strings.Contains(got.Warnings()[0], "must not face the public") {
+		t.Errorf("internal without a caller's key: %q (%v)", got.Warnings(), err)
+	}
+}
+
+// environ draws settings that are right, and any subset of the optional ones.
+func environ(t *rapid.T) map[string]string {
+	e := twelve()
+	for name, values := range map[string]*rapid.Generator[string]{
+		"PORT":                   rapid.SampledFrom([]string{"1", "80", "65535"}),
+		"HOST":                   rapid.SampledFrom([]string{"", "::", "127.0.0.1", "fe80::1", "a.b_c"}),
+		"ACCESS_PASSPHRASE":      rapid.StringMatching(`[ -~]{1,40}`),
+		"DB_PASSWORD":            rapid.StringMatching(`[ -~äöü]{0,40}`),
+		"REFRESH_TOKEN_EXPIRY":   rapid.StringMatching(`[1-9][0-9]{0,6}s?`),
+		"ACCESS_TOKEN_EXPIRY":    rapid.StringMatching(`[1-9]h[1-5]?[0-9]m`),
+		"ISSUER":                 rapid.StringMatching(`https?://[a-z]{1,9}(:[1-9]{1,4})?(/[a-z]{0,4})?`),
+		"AUDIENCE":               rapid.SampledFrom([]string{"a", "a,b", "a, b , c"}),
+		"SIGNUP_REQUIRED":        rapid.SampledFrom([]string{"none", "username", "last_name, first_name"}),
+		"SIGNUP_SCOPES":          rapid.SampledFrom([]string{"a", "a  b", " profile"}),
+		"CORS_ALLOWED_ORIGINS":   rapid.SampledFrom([]string{"", "https://a.example", "http://[::1]:3000, https://b.example:8443", "capacitor://localhost"}),
+		"CORS_ALLOWED_HEADERS":   rapid.SampledFrom([]string{"", "X-Tenant", "x-a, x-b"}),
+		"CONNECTION_MEMORY":      rapid.SampledFrom([]string{"", "64MiB", "1GiB", "9000000", "10000KiB"}),
+		"TRUSTED_PROXY_HOPS":     rapid.StringMatching(`[0-9]`),
+		"TRUSTED_CALLER_KEY":     rapid.StringMatching(`[ -~]{16,40}`),
+		"KEYS_DIR":               rapid.StringMatching(`[ -~]{0,9}`),
+		"REFRESH_TOKEN_ROTATION": rapid.SampledFrom([]string{"always", "when-needed"}),
+		"PASSWORD_BLOCKLIST":     rapid.SampledFrom([]string{"on", "off"}),
+		"HASHING_MAX_WAIT":       rapid.StringMatching(`[1-4][0-9]{2,3}ms`),
+		"LOG_LEVEL":              rapid.SampledFrom([]string{"debug", "info", "warn", "error"}),
+		"METRICS_PORT":           rapid.SampledFrom([]string{"0", "2"}),
+		"TERMINATION_LOG":        rapid.StringMatching(`[ -~]{0,9}`),
+	} {
+		if rapid.Bool().Draw(t, name+" is set") {
+			e[name] = values.Draw(t, name)
+		}
+	}
+	return e
+}
+
+func TestEnvironGivesTheSameConfigAgain(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, err := load(environ(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := load(c.Environ())
+		if err != nil || !reflect.DeepEqual(c, again) {
+			t.Fatalf("%v\n%v\nbecame\n%v", err, c, again)
+		}
+	})
+}
+
+func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
+	c := config.Defaults()
+	c.DBHost, c.Port, c.RefreshTokenExpiry = "postgres.shop.svc", 80, 8000*time.Hour
+	e := c.Environ()
+	for _, name := range []string{"ISSUER", "AUDIENCE", "SESSION_LIFETIME", "REFRESH_TOKEN_ROTATION", "DB_USER", "DB_PASSWORD", "ACCESS_PASSPHRASE"} {
+		if value, ok := e[name]; ok {
+			t.Errorf("%s is written as %q", name, value)
+		}
+	}
+	maps.Copy(e, map[string]string{"DB_USER": "u", "DB_NAME": "d", "ACCESS_PASSPHRASE": "a", "REFRESH_PASSPHRASE": "r"})
+	got, err := load(e)
+	if err != nil || got.Issuer != "http://localhost:80" || got.SessionLifetime != 8000*time.Hour {
+		t.Errorf("%v\n%v", err, got)
+	}
+}
+
+func TestTheServiceIsNamedAfterItsIssuer(t *testing.T) {
+	for name, want := range map[string]string{"": "auth.example.com", "Example Shop": "Example Shop"} {
+		changes := map[string]string{"ISSUER": "https://auth.example.com:8443/tenant"}
+		if name != "" {
+			changes["SERVICE_NAME"] = name
+		}
+		if c, err := load(with(changes)); err != nil || c.ServiceName != want {
+			t.Errorf("%q: %q, %v", name, c.ServiceName, err)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, s := range config.Settings() {
+		f.Add(s.Name, s.Default)
+		f.Add(s.Name, "1e400")
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		secret := false
+		for _, s := range config.Settings() {
+			secret = secret || s.Secret && s.Name == name
+		}
+		c, err := load(with(map[string]string{name: value}))
+		if err != nil {
+			if !strings.Contains(err.Error(), name) {
+				t.Errorf("%s=%q: %v", name, value, err)
+			}
+			if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
+				t.Errorf("shows the secret: %v", err)
+			}
+			return
+		}
+		if again, err := load(c.Environ()); err != nil || !reflect.DeepEqual(c, again) {
+			t.Errorf("%s=%q: %v\n%v\nbecame\n%v", name, value, err, c, again)
+		}
+	})
+}

@@ -1,0 +1,61 @@
+package httpapi
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// accessToken gives the access token of a request: from the Authorization field
+// (RFC 6750 section 2.1) or from the body (section 2.2), and from nowhere else.
+// What is wrong with it is told by err.
+func (c *call) accessToken() string {
+	inBody, there := c.params.optional(paramAccessToken)
+	field := c.http.Request.Header.Peek("Authorization")
+	if len(field) == 0 {
+		if !there && c.params.state[paramAccessToken] == absent {
+			c.denied = errNoToken()
+		}
+		c.tokenSent = there
+		return inBody
+	}
+	inField, ok := bearer(field)
+	switch {
+	case !ok:
+		c.denied = errBadHeader()
+	case there && inBody != inField:
+		c.params.wrong(paramAccessToken, identity.FieldConflicting, "is not the one in the Authorization field; send one")
+	}
+	c.tokenSent = true
+	return inField
+}
+
+// err tells why the call cannot be made: no access token, where one was asked
+// for, or all that was wrong with the parameters.
+func (c *call) err() error {
+	if c.denied != nil {
+		return c.denied
+	}
+	return c.params.err()
+}
+
+// bearer takes a field apart: the scheme, of any case, one space, and a token
+// without white space (RFC 6750 section 2.1; RFC 9110 section 11.1).
+func bearer(field []byte) (token string, ok bool) {
+	scheme, rest, _ := bytes.Cut(field, []byte(" "))
+	if !strings.EqualFold(string(scheme), "Bearer") || len(rest) == 0 || bytes.ContainsAny(rest, " \t,") {
+		return "", false
+	}
+	return string(rest), true
+}
+
+// challenge is the value of WWW-Authenticate (RFC 6750 section 3). The error is
+// told only to those who sent a token.
+func challenge(tokenSent bool, code string) string {
+	const scheme = `Bearer realm="auth-gateway"`
+	if !tokenSent {
+		return scheme
+	}
+	return scheme + `, error="` + code + `"`
+}

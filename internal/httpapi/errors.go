@@ -1,0 +1,220 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// The error codes: the whole vocabulary that callers program against.
+const (
+	codeInvalidArguments = "invalid_arguments"
+	codeUnauthenticated  = "unauthenticated"
+	codeForbidden        = "forbidden"
+	codeNotFound         = "not_found"
+	codeInternal         = "internal_error"
+	codeRateLimited      = "rate_limited"
+)
+
+// errorReply is the one shape of an error.
+type errorReply struct {
+	Code        string          `json:"error_code"`
+	Description string          `json:"error_description"`
+	Reason      identity.Reason `json:"reason"`
+	OAuth       string          `json:"error,omitempty"` // at /tokens; see oauth.go
+	Fields      fieldsReply     `json:"fields,omitempty"`
+}
+
+// fieldsReply is an object with a member for each parameter that is wrong, in the
+// order in which the description names them.
+type fieldsReply []identity.Problem
+
+// MarshalJSONTo writes the object. Where several things are wrong with a parameter,
+// the first one stands for it.
+func (r fieldsReply) MarshalJSONTo(e *jsontext.Encoder) error {
+	if err := e.WriteToken(jsontext.BeginObject); err != nil {
+		return err
+	}
+	for i, p := range r {
+		if slices.ContainsFunc(r[:i], func(q identity.Problem) bool { return q.Parameter == p.Parameter }) {
+			continue
+		}
+		if err := e.WriteToken(jsontext.String(p.Parameter)); err != nil {
+			return err
+		}
+		if err := e.WriteToken(jsontext.String(string(p.Reason))); err != nil {
+			return err
+		}
+	}
+	return e.WriteToken(jsontext.EndObject)
+}
+
+// failure is an error with its answer.
+type failure struct {
+	status      int
+	code        string
+	reason      identity.Reason
+	fields      []identity.Problem
+	description string // for the caller: no secrets, no internals, nothing that they sent but names of parameters
+	allow       string // with 405
+	retryAfter  time.Duration
+	close       bool  // the connection cannot be used any more
+	cause       error // for the log
+}
+
+func (f *failure) Error() string { return f.description }
+
+func (f *failure) Unwrap() error { return f.cause }
+
+// answers is the one mapping of the domain's errors to HTTP.
+var answers = map[identity.Kind]failure{
+	identity.Invalid:         {status: http.StatusBadRequest, code: codeInvalidArguments},
+	identity.Conflict:        {status: http.StatusConflict, code: codeInvalidArguments},
+	identity.Unauthenticated: {status: http.StatusUnauthorized, code: codeUnauthenticated},
+	identity.Forbidden:       {status: http.StatusForbidden, code: codeForbidden},
+	identity.NotFound:        {status: http.StatusNotFound, code: codeNotFound},
+	identity.RateLimited:     {status: http.StatusTooManyRequests, code: codeRateLimited, retryAfter: time.Second},
+	identity.Unavailable:     {status: http.StatusServiceUnavailable, code: codeInternal, retryAfter: time.Second},
+	identity.Overloaded:      {status: http.StatusServiceUnavailable, code: codeInternal, retryAfter: time.Second},
+}
+
+// failureOf gives the answer to any error. What nobody classified is our fault
+// and its text is for the log alone: it may hold anything.
+func failureOf(err error) *failure {
+	if f, ok := errors.AsType[*failure](err); ok {
+		return f
+	}
+	if e, ok := errors.AsType[*identity.Error](err); ok {
+		if f, ok := answers[e.Kind]; ok {
+			f.description, f.cause = e.Message, e.Cause
+			f.reason, f.fields = e.Reason, e.Fields
+			f.retryAfter = max(f.retryAfter, e.RetryAfter)
+			return &f
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		f := answers[identity.Unavailable]
+		f.description, f.cause, f.reason = "this took too long; try again", err, reasonTookTooLong
+		return &f
+	}
+	return &failure{
+		status: http.StatusInternalServerError, code: codeInternal, reason: identity.ReasonInternal, cause: err,
+		description: "something went wrong on our side; the value of X-Request-Id names it in our log",
+	}
+}
+
+func invalid(status int, reason identity.Reason, description string) *failure {
+	return &failure{status: status, code: codeInvalidArguments, reason: reason, description: description}
+}
+
+// invalidFields is the answer where parameters are wrong; it is for at least one.
+func invalidFields(problems []identity.Problem) *failure {
+	texts := make([]string, len(problems))
+	for i, p := range problems {
+		texts[i] = p.String()
+	}
+	f := invalid(http.StatusBadRequest, identity.ReasonOf(problems), strings.Join(texts, "; "))
+	if !slices.ContainsFunc(problems, func(p identity.Problem) bool { return p.Reason != identity.FieldUnrecognized }) {
+		f.reason = reasonParameterUnknown
+	}
+	f.fields = problems
+	return f
+}
+
+func errNoRoute() *failure {
+	return &failure{status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound, description: "there is no such path; see /openapi.json"}
+}
+
+func errTrailingSlash() *failure {
+	f := errNoRoute()
+	f.description = "there is no such path; it has no slash at its end"
+	return f
+}
+
+// errNoID is the answer to a path that would be a route's if it ended in a UUID.
+func errNoID() *failure {
+	return &failure{
+		status: http.StatusNotFound, code: codeNotFound, reason: reasonIDMalformed,
+		description: "id: the path must end in a UUID in lower case",
+		fields:      []identity.Problem{{Parameter: paramID.String(), Fault: identity.Fault{Reason: identity.FieldMalformed}}},
+	}
+}
+
+func errMethod(allow string) *failure {
+	return &failure{
+		status: http.StatusMethodNotAllowed, code: codeNotFound, reason: reasonMethodNotAllowed, allow: allow,
+		description: "this path does not take this method; it takes " + allow,
+	}
+}
+
+// errUntrusted is the answer to a caller that is not the trusted one, where sent is
+// the key that it sent.
+func errUntrusted(sent []byte) *failure {
+	f := &failure{
+		status: http.StatusForbidden, code: codeForbidden, reason: reasonCallerKeyMissing,
+		description: "this is for trusted callers: send the key as X-Caller-Key",
+	}
+	if len(sent) > 0 {
+		f.reason, f.description = reasonCallerKeyWrong, "the key in X-Caller-Key is not the one that this gateway has as TRUSTED_CALLER_KEY"
+	}
+	return f
+}
+
+func errNoToken() *failure {
+	return &failure{
+		status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonTokenMissing,
+		description: "an access token is needed: Authorization: Bearer, or the parameter access_token in the body",
+	}
+}
+
+func errBadHeader() *failure {
+	return &failure{
+		status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonAuthorizationMalformed,
+		description: "the Authorization field must be the word Bearer, one space, and an access token",
+	}
+}
+
+// errAmbiguous is the answer to a request that two parties may read as two
+// different ones: the server believes nothing that follows on the connection.
+func errAmbiguous(description string) *failure {
+	f := invalid(http.StatusBadRequest, reasonRequestMalformed, description)
+	f.close = true
+	return f
+}
+
+// errCrowded is the answer to a request that has not arrived completely, if what
+// it holds is needed for others.
+func errCrowded() *failure {
+	return &failure{
+		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonCrowded, retryAfter: time.Second,
+		description: "the server holds as many unfinished requests as it can, and this one has waited longest; send it again, at once",
+	}
+}
+
+// readFailure explains why fasthttp could not read a request. Its own messages
+// quote the request, tokens included, so they are neither shown nor logged.
+func readFailure(err error) *failure {
+	f := errAmbiguous("the request is not well-formed HTTP/1.1")
+	var timeout net.Error
+	switch {
+	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
+		f.status, f.reason = http.StatusRequestHeaderFieldsTooLarge, reasonHeadTooLong
+		f.description = "the request line and the header fields are longer than 16 KiB"
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		f.status, f.reason = http.StatusRequestEntityTooLarge, reasonBodyTooLong
+		f.description = "the body is longer than 64 KiB"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		f.status, f.reason = http.StatusRequestTimeout, reasonRequestTimeout
+		f.description = "the request did not arrive in time"
+	}
+	return f
+}

@@ -1,0 +1,317 @@
+package httpapi_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+const (
+	userID    = "6f1c1f0e-3d52-4d0a-9a57-0f6b6f3a9d11"
+	codeText  = "MX6T3QO5J2KZ4VD7WAL2NFE3RY"
+	goodToken = "an.access.token"
+)
+
+// accounts plays the domain: it writes down what it was asked for and answers
+// with what the test wants.
+type accounts struct {
+	mu    sync.Mutex
+	calls []string
+
+	err    error                                        // the answer, where do is nil
+	do     func(ctx context.Context, call string) error // what to do instead
+	mailed bool                                         // codes leave by mail
+
+	admit  func(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) // nil: no limits
+	writes func(kind string) (identity.Allowance, error)                                    // nil: as many as one likes
+}
+
+func (a *accounts) called(ctx context.Context, method string, args ...string) error {
+	call := method + "(" + strings.Join(args, ", ") + ")"
+	a.mu.Lock()
+	a.calls = append(a.calls, call)
+	a.mu.Unlock()
+	if a.do != nil {
+		return a.do(ctx, call)
+	}
+	return a.err
+}
+
+// last gives the newest call and forgets all.
+func (a *accounts) last() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.calls) == 0 {
+		return ""
+	}
+	defer func() { a.calls = nil }()
+	return a.calls[len(a.calls)-1]
+}
+
+func (a *accounts) code() identity.Code {
+	if a.mailed {
+		return identity.Code{}
+	}
+	return identity.Code{UserID: userID, Text: codeText, ExpiresIn: 15 * time.Minute}
+}
+
+func theTokens() identity.Tokens {
+	return identity.Tokens{
+		AccessToken: "a.b.c", ExpiresIn: 15 * time.Minute, RefreshToken: "d.e.f",
+		RefreshExpiresIn: 7 * 24 * time.Hour, Scope: "profile email",
+	}
+}
+
+func theUser() identity.User {
+	east := time.FixedZone("east", 3600)
+	return identity.User{
+		ID: userID, Username: "ada", Email: "ada@example.com", FirstName: "Ada", LastName: "Lovelace",
+		Scope: "profile email", EmailVerified: true,
+		CreatedAt: time.Date(2026, 1, 2, 4, 4, 5, 0, east), UpdatedAt: time.Date(2026, 1, 2, 3, 4, 5, 600e6, time.UTC),
+	}
+}
+
+func (a *accounts) Admit(ctx context.Context, class identity.LimitClass) (identity.Allowance, error) {
+	if a.admit == nil {
+		return identity.Allowance{Allowed: true}, nil
+	}
+	return a.admit(ctx, class)
+}
+
+func (a *accounts) AdmitChange(ctx context.Context, _ string) (identity.Allowance, error) {
+	return a.admitWrite(ctx, "change")
+}
+
+func (a *accounts) AdmitEnding(ctx context.Context, _ string) (identity.Allowance, error) {
+	return a.admitWrite(ctx, "ending")
+}
+
+func (a *accounts) admitWrite(_ context.Context, kind string) (identity.Allowance, error) {
+	if a.writes == nil {
+		return identity.Allowance{Allowed: true}, nil
+	}
+	return a.writes(kind)
+}
+
+func (a *accounts) CheckSignUp(identity.SignUp) []identity.Problem { return nil }
+
+func (a *accounts) SignUp(ctx context.Context, s identity.SignUp) (identity.Code, error) {
+	return a.code(), a.called(ctx, "SignUp", s.Username, s.Email, s.FirstName, s.LastName, s.Password, s.Scope)
+}
+
+func (a *accounts) VerifyUser(ctx context.Context, p identity.Proof) (identity.Tokens, error) {
+	args := []string{p.Code}
+	for _, given := range []*string{p.Password, p.Username} {
+		if given != nil {
+			args = append(args, *given)
+		}
+	}
+	return theTokens(), a.called(ctx, "VerifyUser", args...)
+}
+
+func (a *accounts) NewVerificationCode(ctx context.Context, email string) (identity.Code, error) {
+	return a.code(), a.called(ctx, "NewVerificationCode", email)
+}
+
+func (a *accounts) Profile(ctx context.Context, token string) (identity.User, error) {
+	return theUser(), a.called(ctx, "Profile", token)
+}
+
+func (a *accounts) UpdateProfile(ctx context.Context, token string, p identity.ProfileUpdate) (identity.User, error) {
+	show := func(s *string) string {
+		if s == nil {
+			return "-"
+		}
+		return *s
+	}
+	return theUser(), a.called(ctx, "UpdateProfile", token, show(p.Username), show(p.FirstName), show(p.LastName))
+}
+
+func (a *accounts) DeleteUser(ctx context.Context, token string) error {
+	return a.called(ctx, "DeleteUser", token)
+}
+
+func (a *accounts) ForgotPassword(ctx context.Context, email string) (identity.Code, error) {
+	return a.code(), a.called(ctx, "ForgotPassword", email)
+}
+
+func (a *accounts) ResetPassword(ctx context.Context, code, id, password string) error {
+	return a.called(ctx, "ResetPassword", code, id, password)
+}
+
+func (a *accounts) ChangePassword(ctx context.Context, token, old, password string) error {
+	return a.called(ctx, "ChangePassword", token, old, password)
+}
+
+func (a *accounts) RequestEmailChange(ctx context.Context, token, email string) (identity.Code, error) {
+	return a.code(), a.called(ctx, "RequestEmailChange", token, email)
+}
+
+func (a *accounts) ChangeEmail(ctx context.Context, token, code, email string) (identity.User, error) {
+	return theUser(), a.called(ctx, "ChangeEmail", token, code, email)
+}
+
+func (a *accounts) SignIn(ctx context.Context, username, password string) (identity.Tokens, error) {
+	return theTokens(), a.called(ctx, "SignIn", username, password)
+}
+
+func (a *accounts) Renew(ctx context.Context, token string) (identity.Tokens, error) {
+	return theTokens(), a.called(ctx, "Renew", token)
+}
+
+func (a *accounts) SignOut(ctx context.Context, token string) error {
+	return a.called(ctx, "SignOut", token)
+}
+
+func (a *accounts) Sessions(ctx context.Context, token string) ([]identity.OwnSession, error) {
+	u := theUser()
+	return []identity.OwnSession{
+		{ID: userID, OpenedAt: u.CreatedAt, RefreshedAt: u.UpdatedAt, ExpiresAt: u.CreatedAt.Add(time.Hour), UserAgent: "curl/8", Current: true},
+	}, a.called(ctx, "Sessions", token)
+}
+
+func (a *accounts) EndSession(ctx context.Context, token, id string) error {
+	return a.called(ctx, "EndSession", token, id)
+}
+
+func (a *accounts) Introspect(ctx context.Context, token string) (identity.Introspection, error) {
+	err := a.called(ctx, "Introspect", token)
+	switch {
+	case strings.HasPrefix(token, "dead"):
+		return identity.Introspection{}, err
+	case strings.HasPrefix(token, "refresh"):
+		return identity.Introspection{
+			Active: true, TokenType: "refresh_token", Scope: "profile", Subject: userID, SessionID: userID,
+			Issuer: "https://auth.example", Audience: []string{"https://auth.example"}, TokenID: "session.3",
+			IssuedAt: time.Unix(1767225600, 0), ExpiresAt: time.Unix(1767226500, 0),
+		}, err
+	}
+	return identity.Introspection{
+		Active: true, TokenType: "access_token", Scope: "profile", Username: "ada", Subject: userID, SessionID: userID,
+		Issuer: "https://auth.example", Audience: []string{"https://api.example"}, TokenID: "unique",
+		IssuedAt: time.Unix(1767225600, 0), ExpiresAt: time.Unix(1767226500, 0),
+	}, err
+}
+
+// source publishes a ring.
+type source struct {
+	mu   sync.Mutex
+	ring keys.Ring
+}
+
+func (s *source) Ring() keys.Ring {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ring
+}
+
+func (s *source) set(r keys.Ring) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ring = r
+}
+
+// newRing makes a ring with a signing key of each kind.
+func newRing(tb testing.TB, algorithm keys.Algorithm) keys.Ring {
+	tb.Helper()
+	policy := keys.Policy{
+		Algorithm: algorithm, PublishLead: 10 * time.Minute,
+		Lifetimes: map[keys.Kind]time.Duration{keys.Access: time.Minute, keys.Refresh: time.Hour},
+	}
+	passphrases := keys.Passphrases{Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"}}
+	var ring keys.Ring
+	for range keys.Kinds() {
+		seals := map[string]keys.Seal{}
+		for _, k := range ring.Keys {
+			seals[k.ID] = keys.SealCurrent
+		}
+		step := keys.Next(ring, policy, keys.Observed{Seals: seals}, time.Now())
+		var err error
+		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return ring
+}
+
+var theRing = sync.OnceValue(func() keys.Ring { return newRing(&testing.T{}, keys.ES256) })
+
+// running is a server under test.
+type running struct {
+	*httpapi.Server
+	*apitest.Client
+	accounts *accounts
+	address  string
+	served   chan error
+}
+
+// start runs a server on a port of its own until the test ends.
+func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
+	t.Helper()
+	fake := &accounts{}
+	options := httpapi.Options{Accounts: fake, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal}
+	for _, change := range changes {
+		change(&options)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{
+		Server: httpapi.New(options), accounts: fake, address: listener.Addr().String(), served: make(chan error, 1),
+	}
+	r.Client = apitest.New(t, "http://"+r.address)
+	go func() { r.served <- r.Serve(listener) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = r.Shutdown(ctx) // a test that leaves a connection open is none of ours
+	})
+	return r
+}
+
+func (r *running) expect(t testing.TB, reply *apitest.Reply, status int, wants ...string) {
+	t.Helper()
+	if reply.Status != status {
+		t.Errorf("got %v, not status %d", reply, status)
+	}
+	for _, want := range wants {
+		if !strings.Contains(string(reply.Body), want) {
+			t.Errorf("got %v, which does not have %q", reply, want)
+		}
+	}
+}
+
+func header(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Add(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func object(pairs ...string) map[string]string {
+	o := map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		o[pairs[i]] = pairs[i+1]
+	}
+	return o
+}
+
+// signUpBody is a complete one.
+func signUpBody(changes ...string) map[string]string {
+	o := object("username", "ada", "email", "ada@example.com", "first_name", "Ada", "last_name", "Lovelace", "password", "correct horse")
+	for i := 0; i < len(changes); i += 2 {
+		o[changes[i]] = changes[i+1]
+	}
+	return o
+}

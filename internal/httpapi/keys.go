@@ -1,0 +1,116 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// keysMaxAge is how long a cache may keep the keys. A new key is published
+// KEY_PUBLISH_LEAD (minutes) before it signs, so nobody misses it.
+const keysMaxAge = "public, max-age=60"
+
+// publishedKeys are the documents made of one ring.
+type publishedKeys struct {
+	ring   keys.Ring
+	all    document // of /tokens/keys
+	access document // of /.well-known/jwks.json
+}
+
+// document is a body that changes seldom, with its entity tag.
+type document struct {
+	body []byte
+	etag string
+}
+
+// newDocument tags a body. The tag is a weak one, since the same tag stands for
+// the body with and without compression (RFC 9110 section 8.8.1).
+func newDocument(body []byte) document {
+	digest := sha256.Sum256(body)
+	return document{body, `W/"` + base64.RawURLEncoding.EncodeToString(digest[:16]) + `"`}
+}
+
+// publish gives the documents of the ring that holds now, made anew only when
+// it is another one.
+func (s *Server) publish() (*publishedKeys, error) {
+	ring := s.keys.Ring()
+	if len(ring.Keys) == 0 {
+		return nil, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet"}
+	}
+	if p := s.published.Load(); p != nil && sameRing(p.ring, ring) {
+		return p, nil
+	}
+	all, err := json.Marshal(struct {
+		Access  keys.JWKSet `json:"access_token"`
+		Refresh keys.JWKSet `json:"refresh_token"`
+	}{keys.JWKS(ring, keys.Access, true), keys.JWKS(ring, keys.Refresh, true)})
+	if err != nil {
+		return nil, err
+	}
+	access, err := json.Marshal(keys.JWKS(ring, keys.Access, false))
+	if err != nil {
+		return nil, err
+	}
+	p := &publishedKeys{ring: ring, all: newDocument(all), access: newDocument(access)}
+	s.published.Store(p)
+	return p, nil
+}
+
+// sameRing tells whether two rings have the same keys in the same phases. An ID
+// is the thumbprint of its key, so nothing else can differ in what is published.
+func sameRing(a, b keys.Ring) bool {
+	return slices.EqualFunc(a.Keys, b.Keys, func(x, y keys.Key) bool {
+		return x.ID == y.ID && x.Kind == y.Kind && x.Phase == y.Phase
+	})
+}
+
+func (s *Server) allKeys(_ context.Context, c *call) error {
+	p, err := s.publish()
+	if err != nil {
+		return err
+	}
+	c.replyKeys(p.all)
+	return nil
+}
+
+func (s *Server) accessKeys(_ context.Context, c *call) error {
+	p, err := s.publish()
+	if err != nil {
+		return err
+	}
+	c.replyKeys(p.access)
+	return nil
+}
+
+func (c *call) replyKeys(d document) {
+	c.http.Response.Header.Set("Cache-Control", keysMaxAge)
+	if c.unchanged(d.etag) {
+		return
+	}
+	c.http.Response.Header.SetContentType("application/json")
+	c.http.Response.SetBodyRaw(d.body)
+}
+
+// unchanged answers 304 where the caller has this version already (RFC 9110
+// section 13.1.2; the comparison is the weak one).
+func (c *call) unchanged(etag string) bool {
+	c.http.Response.Header.Set("ETag", etag)
+	match := c.http.Request.Header.Peek("If-None-Match")
+	for tag := range bytes.SplitSeq(match, []byte(",")) {
+		tag = bytes.TrimPrefix(bytes.TrimSpace(tag), []byte("W/"))
+		if string(tag) == strings.TrimPrefix(etag, "W/") || string(tag) == "*" {
+			c.http.Response.SetStatusCode(fasthttp.StatusNotModified)
+			return true
+		}
+	}
+	return false
+}

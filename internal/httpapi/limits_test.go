@@ -1,0 +1,361 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+const bodyLimit = 64 << 10
+
+// Row I07.
+func TestABodyHas64KiBAtMost(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	body := func(size int) []byte {
+		text := []byte(`{"refresh_token":"r","x":""}`)
+		return append(text[:len(text)-2], append(bytes.Repeat([]byte("a"), size-len(text)), `"}`...)...)
+	}
+	for size, status := range map[int]int{bodyLimit: 200, bodyLimit + 1: 413, 1 << 20: 413, 20 << 20: 413} {
+		s.expect(t, s.Do("POST", "/tokens", nil, body(size)), status)
+
+		// Without a length the client sends chunks.
+		req, err := http.NewRequest("POST", "http://"+s.address+"/tokens", struct{ io.Reader }{bytes.NewReader(body(size))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := apitest.Transport(t, &http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Errorf("%d bytes in chunks: %v", size, err)
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode != status {
+			t.Errorf("%d bytes in chunks got %d, not %d", size, resp.StatusCode, status)
+		}
+	}
+}
+
+func TestATokenOf8KiBFitsAndAHeadOf16KiBDoesNot(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	token := strings.Repeat("t", 8<<10)
+	s.expect(t, s.Do("GET", "/users", header("Authorization", "Bearer "+token, "Cookie", strings.Repeat("c", 4<<10)), nil), 200)
+	for _, h := range []http.Header{
+		header("Authorization", "Bearer "+strings.Repeat("t", 16<<10)),
+		header("X", strings.Repeat("x", 1<<20)),
+	} {
+		s.expect(t, s.Do("GET", "/users", h, nil), 431)
+	}
+	s.expect(t, s.Do("GET", "/users?"+strings.Repeat("x", 17<<10), nil, nil), 431)
+	many := http.Header{}
+	for i := range 2000 {
+		many.Set(fmt.Sprintf("X-%d", i), "x")
+	}
+	s.expect(t, s.Do("GET", "/users", many, nil), 431)
+}
+
+// Row H09.
+func TestASlowClientIsToldAndClosed(t *testing.T) {
+	t.Parallel()
+	const patience = time.Second // so much that a busy machine is not taken for a late server
+	s := start(t, func(o *httpapi.Options) { o.Timeout = patience })
+	for name, tc := range map[string]struct {
+		wire     string
+		statuses string
+	}{
+		"no bytes":             {"", "[]"},
+		"half a request line":  {"GET /us", "[408]"},
+		"half of the fields":   {"GET /users HTTP/1.1\r\nHost: x\r\n", "[408]"},
+		"half of the body":     {"POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{", "[408]"},
+		"half of a chunk":      {"POST /tokens HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na", "[408]"},
+		"idle after a request": {"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "[404]"},
+		"slow second request":  {"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\nGET", "[404 408]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := net.Dial("tcp", s.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			begin := time.Now()
+			_, _ = io.WriteString(c, tc.wire)
+			var statuses []int
+			replies, closed := readReplies(t, c, "GET /nowhere HTTP/1.1\r\n")
+			for _, r := range replies {
+				statuses = append(statuses, r.Status)
+			}
+			if fmt.Sprint(statuses) != tc.statuses || !closed {
+				t.Errorf("got %v, closed %t; want %s, closed", statuses, closed, tc.statuses)
+			}
+			if took := time.Since(begin); took < patience*2/3 || took > patience*5 {
+				t.Errorf("closed after %v", took)
+			}
+		})
+	}
+	t.Run("a byte now and then", func(t *testing.T) {
+		t.Parallel()
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		begin := time.Now()
+		for _, b := range []byte("GET /users HTTP/1.1\r\nHost: " + strings.Repeat("x", 1000)) {
+			if _, err := c.Write([]byte{b}); err != nil || time.Since(begin) > 10*patience {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if took := time.Since(begin); took > 5*patience {
+			t.Errorf("the connection held for %v", took)
+		}
+	})
+}
+
+func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(o *httpapi.Options) { o.Timeout = 300 * time.Millisecond })
+	c, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// Replies of 60 KB each fill every buffer on the way.
+	_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	for {
+		if _, err = io.WriteString(c, strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 100)); err != nil {
+			break
+		}
+	}
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		t.Error("the server still waits for a client that does not read")
+	}
+}
+
+func TestARequestThatTakesTooLongIsCutOff(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(o *httpapi.Options) { o.Timeout = 200 * time.Millisecond })
+	s.accounts.do = func(ctx context.Context, _ string) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 503, "too long")
+}
+
+// Row H07.
+func TestAPanicEndsOneRequestAndNoOther(t *testing.T) {
+	t.Parallel()
+	var log lines
+	s := start(t, func(o *httpapi.Options) { o.Log = log.logger() })
+	s.accounts.do = func(_ context.Context, call string) error {
+		if call == "Renew(panic)" {
+			panic("s3cr3t of the database")
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			token, status := "r", 200
+			if i%2 == 0 {
+				token, status = "panic", 500
+			}
+			reply, err := s.Try("POST", "/tokens", nil, object("refresh_token", token))
+			if err != nil || reply.Status != status || strings.Contains(reply.String(), "s3cr3t") {
+				t.Errorf("got %v %v, not %d", reply, err, status)
+			}
+		})
+	}
+	wg.Wait()
+	if text := log.String(); strings.Count(text, "panic: s3cr3t of the database") != 10 || !strings.Contains(text, "limits_test.go") {
+		t.Error("the log does not tell of the panics and where they were")
+	}
+}
+
+// Row D02: the domain asks whether anyone still waits.
+func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	hasher := identity.NewHasher(identity.HasherOptions{Cost: 4, Threads: 1, MaxWait: time.Second})
+	t.Cleanup(hasher.Close)
+	alive := func(ctx context.Context) bool {
+		_, _, err := hasher.Check(ctx, "", "x")
+		return err == nil
+	}
+	entered, gone := make(chan struct{}, 1), make(chan bool, 1)
+	s.accounts.do = func(ctx context.Context, _ string) error {
+		if !alive(ctx) {
+			t.Error("a client that waits counts as gone")
+		}
+		entered <- struct{}{}
+		for range 200 {
+			if !alive(ctx) {
+				gone <- true
+				return nil
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		gone <- false
+		return nil
+	}
+	for name, wire := range map[string]string{
+		"idle":       "",
+		"pipelining": "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n"+wire)
+		<-entered
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+		if !<-gone {
+			t.Errorf("%s: nobody noticed that the client had gone", name)
+		}
+	}
+}
+
+// Row H08: what a request holds must not change under it when the next one on
+// the same connection is read.
+func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	var kept sync.Map
+	var count atomic.Int64
+	s.accounts.do = func(_ context.Context, call string) error {
+		n := count.Add(1)
+		kept.Store(n, call) // as a throttle, a queue or an audit trail keeps it
+		return &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: call}
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			c, err := net.Dial("tcp", s.address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			var wire strings.Builder
+			for i := range 100 {
+				user := []string{"AAAAAAAA", "BBBBBBBB"}[i%2]
+				body := fmt.Sprintf(`{"username":"%s","password":"%s"}`, user, user)
+				fmt.Fprintf(&wire, "POST /tokens/signin HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", user, len(body), body)
+			}
+			go func() { _, _ = io.WriteString(c, wire.String()) }()
+			replies, _ := readReplies(t, c, "POST /tokens/signin HTTP/1.1\r\n", 100)
+			if len(replies) != 100 {
+				t.Errorf("%d replies", len(replies))
+			}
+			for i, r := range replies {
+				user := []string{"AAAAAAAA", "BBBBBBBB"}[i%2]
+				if r.Text("error_description") != "SignIn("+user+", "+user+")" || r.Header.Get("X-Request-Id") != user {
+					t.Errorf("%s got the answer %v %v", user, r, r.Header)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	kept.Range(func(_, call any) bool {
+		if call != "SignIn(AAAAAAAA, AAAAAAAA)" && call != "SignIn(BBBBBBBB, BBBBBBBB)" {
+			t.Errorf("kept %q", call)
+		}
+		return true
+	})
+}
+
+// Row F10.
+func TestADrainingServerAsksClientsToGoAndShutdownFinishesWhatItHas(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	s.accounts.do = func(_ context.Context, call string) error {
+		if call == "Renew(slow)" {
+			close(entered)
+			<-release
+		}
+		return nil
+	}
+	if s.Do("GET", "/nowhere", nil, nil).Header.Get("Connection") != "" {
+		t.Error("Connection: close before Drain")
+	}
+	s.Drain()
+	replies, closed := exchange(t, s, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"+smuggled)
+	if len(replies) != 1 || replies[0].Header.Get("Connection") != "close" || !closed {
+		t.Errorf("a draining server gave %v", replies)
+	}
+
+	slow := make(chan *apitest.Reply, 1)
+	go func() {
+		reply, _ := s.Try("POST", "/tokens", nil, object("refresh_token", "slow"))
+		slow <- reply
+	}()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(context.Background()) }()
+	time.Sleep(50 * time.Millisecond)
+	close(release)
+	if reply := <-slow; reply == nil || reply.Status != 200 {
+		t.Errorf("a request under way got %v", reply)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if err := <-s.served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownCancelsWhatOutlivesIt(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	entered, cancelled := make(chan struct{}), make(chan struct{})
+	s.accounts.do = func(ctx context.Context, _ string) error {
+		close(entered)
+		<-ctx.Done()
+		close(cancelled)
+		return ctx.Err()
+	}
+	go func() { _, _ = s.Try("POST", "/tokens", nil, object("refresh_token", "r")) }()
+	<-entered
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown gave %v", err)
+	}
+	select {
+	case <-cancelled:
+	case <-time.After(2 * time.Second):
+		t.Error("the request goes on for ever")
+	}
+}
+
+func TestManyIdleConnectionsCostLittle(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for range 300 {
+		c, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
+}

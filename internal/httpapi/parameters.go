@@ -1,0 +1,328 @@
+package httpapi
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// parameter is one that some route takes. All are strings.
+type parameter int
+
+const (
+	paramUsername parameter = iota
+	paramEmail
+	paramFirstName
+	paramLastName
+	paramPassword
+	paramOldPassword
+	paramScope
+	paramCode
+	paramID
+	paramAccessToken
+	paramRefreshToken
+	paramGrantType
+	paramToken
+	paramTokenTypeHint
+	parameterCount
+)
+
+var parameterNames = [parameterCount]string{
+	"username", "email", "first_name", "last_name", "password", "old_password", "scope",
+	"code", "id", "access_token", "refresh_token", "grant_type", "token", "token_type_hint",
+}
+
+func (p parameter) String() string { return parameterNames[p] }
+
+func parameterNamed(name string) (parameter, bool) {
+	for p, known := range parameterNames {
+		if known == name {
+			return parameter(p), true
+		}
+	}
+	return 0, false
+}
+
+// parameters are those of a request. A handler asks for each that it takes, and
+// then for what was wrong with any of them, so that its caller hears of all at
+// once; what it does not ask for might as well not be there, unless the server has
+// STRICT_PARAMETERS.
+type parameters struct {
+	text     [parameterCount]string
+	state    [parameterCount]state
+	asked    [parameterCount]bool
+	problems []identity.Problem
+
+	// strict is whether members of a JSON object that no handler asks for are wrong.
+	// Those of a form never are (RFC 6749 section 3.2).
+	strict  bool
+	members []string // the names of the object's members; only if strict
+}
+
+type state int8
+
+const (
+	absent state = iota
+	mistyped
+	given
+)
+
+// optional gives a parameter that may be missing.
+func (p *parameters) optional(name parameter) (value string, there bool) {
+	p.asked[name] = true
+	switch p.state[name] {
+	case given:
+		return p.text[name], true
+	case mistyped:
+		p.wrong(name, identity.FieldNotText, "must be a string")
+	}
+	return "", false
+}
+
+// required gives a parameter that may not be missing.
+func (p *parameters) required(name parameter) string {
+	if p.state[name] == absent {
+		p.wrong(name, identity.FieldMissing, "is missing")
+	}
+	value, _ := p.optional(name)
+	return value
+}
+
+// requiredUnless returns a parameter that may be missing only if it is optional.
+func (p *parameters) requiredUnless(optional bool, name parameter) string {
+	if !optional {
+		return p.required(name)
+	}
+	value, _ := p.optional(name)
+	return value
+}
+
+// pointer gives a parameter that may be missing as nil where it is.
+func (p *parameters) pointer(name parameter) *string {
+	if value, there := p.optional(name); there {
+		return &value
+	}
+	return nil
+}
+
+// ignore takes parameters that clients may send and that make no difference.
+func (p *parameters) ignore(names ...parameter) {
+	for _, name := range names {
+		p.asked[name] = true
+	}
+}
+
+func (p *parameters) wrong(name parameter, reason identity.FieldReason, what string) {
+	p.problems = append(p.problems, identity.Problem{Parameter: name.String(), Fault: identity.Fault{Reason: reason, Text: what}})
+}
+
+// also adds what the domain finds wrong with parameters that were given.
+func (p *parameters) also(problems []identity.Problem) {
+	for _, problem := range problems {
+		if name, known := parameterNamed(problem.Parameter); known && p.state[name] == given {
+			p.wrong(name, problem.Reason, problem.Text)
+		}
+	}
+}
+
+// err returns all that is wrong with the parameters. A handler calls it when it has
+// asked for all that it takes, and before it does anything.
+func (p *parameters) err() error {
+	problems := slices.Clip(p.problems)
+	for _, member := range p.members {
+		if name, known := parameterNamed(member); !known || !p.asked[name] {
+			problems = append(problems, unknownParameter(member))
+		}
+	}
+	if len(problems) == 0 {
+		return nil
+	}
+	return invalidFields(problems)
+}
+
+// maxNamed bounds the length of a name that a reply repeats, and how many unknown
+// ones it has.
+const (
+	maxNamed        = 64
+	maxUnknownNames = 16
+)
+
+// unknownParameter returns what is wrong with a parameter that its route does not know.
+// A name that could not be a parameter's is not repeated.
+func unknownParameter(name string) identity.Problem {
+	for _, b := range []byte(name) {
+		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
+		digit := '0' <= b && b <= '9'
+		if !letter && !digit && b != '_' && b != '-' && b != '.' {
+			name = ""
+			break
+		}
+	}
+	if name == "" || len(name) > maxNamed {
+		name = "parameters"
+	}
+	return identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not known to this route"}}
+}
+
+// read parses the body. It takes the bytes as they came: nothing is inflated,
+// so no small body can become a large one.
+func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
+	if len(req.Header.Peek("Content-Encoding")) > 0 {
+		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding, "a Content-Encoding is not taken: send the body as it is")
+	}
+	body := req.Body()
+	if len(body) == 0 {
+		return nil
+	}
+	switch contentType := req.Header.ContentType(); mediaType(string(contentType)) {
+	case "application/json":
+		return p.readJSON(body)
+	case "":
+		// Where a body has two forms, generated clients leave it to the server to
+		// tell them apart. No form begins like an object.
+		if kind == jsonOrForm && len(contentType) == 0 && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
+			return p.readJSON(body)
+		}
+	case "application/x-www-form-urlencoded":
+		if kind == jsonOrForm {
+			return p.readForm(body)
+		}
+	}
+	if kind == jsonOrForm {
+		return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json or application/x-www-form-urlencoded")
+	}
+	return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json")
+}
+
+// mediaType gives the media type, in lower case and without "charset=utf-8", the
+// one parameter that is taken; anything else gives the empty string.
+func mediaType(field string) string {
+	if field == "application/json" {
+		return field // what nearly everyone sends
+	}
+	name, params, err := mime.ParseMediaType(field)
+	if err != nil {
+		return ""
+	}
+	for key, value := range params {
+		if key != "charset" || !strings.EqualFold(value, "utf-8") {
+			return ""
+		}
+	}
+	return name
+}
+
+// maxDepth bounds how deep values may be nested in members that are ignored.
+const maxDepth = 32
+
+var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
+
+// readJSON takes an object whose members are named exactly as parameters are,
+// each once. jsontext refuses duplicate names, invalid UTF-8, lone surrogates,
+// byte order marks and all that RFC 8259 does not allow; the rest is here.
+// Members that are no parameter are ignored, but must be well-formed too.
+func (p *parameters) readJSON(body []byte) error {
+	d := decoders.Get().(*jsontext.Decoder)
+	defer decoders.Put(d)
+	d.Reset(bytes.NewBuffer(body))
+
+	// PostgreSQL and C libraries end a text at NUL. Decoding every string to
+	// look for it is needed only where its one spelling occurs.
+	mayHoldNUL := bytes.Contains(body, []byte(`\u0000`))
+
+	next := func() (jsontext.Token, error) {
+		t, err := d.ReadToken()
+		switch {
+		case errors.Is(err, jsontext.ErrDuplicateName):
+			return t, errBody("has a member twice")
+		case err != nil:
+			return t, errBody("is not well-formed JSON")
+		case d.StackDepth() > maxDepth:
+			return t, errBody("is nested too deeply")
+		case mayHoldNUL && t.Kind() == jsontext.KindString && strings.Contains(t.String(), "\x00"):
+			return t, errBody("has a NUL character")
+		}
+		return t, nil
+	}
+
+	t, err := next()
+	if err != nil {
+		return err
+	}
+	if t.Kind() != jsontext.KindBeginObject {
+		return errBody("is not a JSON object")
+	}
+	for {
+		if t, err = next(); err != nil {
+			return err
+		}
+		if t.Kind() == jsontext.KindEndObject {
+			break
+		}
+		name, known := parameterNamed(t.String())
+		if p.strict && len(p.members) < maxUnknownNames+int(parameterCount) {
+			p.members = append(p.members, t.String())
+		}
+		if t, err = next(); err != nil {
+			return err
+		}
+		if known {
+			p.state[name] = mistyped
+			if t.Kind() == jsontext.KindString {
+				p.text[name], p.state[name] = t.String(), given
+			}
+		}
+		for d.StackDepth() > 1 {
+			if _, err = next(); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return errBody("has something after the JSON object")
+	}
+	return nil
+}
+
+func errBody(what string) *failure {
+	return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body "+what)
+}
+
+// readForm takes a flat form, each field at most once. As RFC 6749 section 3.2
+// has it, a field without a value counts as left out.
+func (p *parameters) readForm(body []byte) error {
+	values, err := url.ParseQuery(string(body))
+	if err != nil {
+		return errBody("is not a well-formed form")
+	}
+	for name, list := range values {
+		switch value := list[0]; {
+		case len(list) > 1:
+			return errBody("has a field twice")
+		case !isText(name) || !isText(value):
+			return errBody("has a NUL character or is not UTF-8")
+		case value == "":
+		default:
+			if known, ok := parameterNamed(name); ok {
+				p.text[known], p.state[known] = value, given
+			}
+		}
+	}
+	return nil
+}
+
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.Contains(s, "\x00")
+}

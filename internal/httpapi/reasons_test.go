@@ -1,0 +1,137 @@
+package httpapi_test
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+)
+
+// What the code can answer, what the reference says, and what the OpenAPI document
+// lists are the same. That each reason is really answered is tested in the package
+// above, with a whole server.
+func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
+	t.Parallel()
+	var document struct {
+		Components struct {
+			Schemas map[string]struct{ Enum []string }
+		}
+	}
+	if err := json.Unmarshal(httpapi.OpenAPI(), &document); err != nil {
+		t.Fatal(err)
+	}
+	rows, fieldRows := httpapi.DocumentedReasons()
+	for _, tc := range []struct {
+		schema, goType string
+		rows           []string
+	}{{"Reason", "Reason", rows}, {"FieldReason", "FieldReason", fieldRows}} {
+		if enum := document.Components.Schemas[tc.schema].Enum; !slices.Equal(enum, tc.rows) {
+			t.Errorf("openapi.yaml lists %q\nreasons.go documents %q", enum, tc.rows)
+		}
+		constants := slices.Sorted(slices.Values(constantsOf(t, tc.goType)))
+		if documented := slices.Sorted(slices.Values(tc.rows)); !slices.Equal(constants, documented) {
+			t.Errorf("the constants of type %s are %q\nreasons.go documents %q", tc.goType, constants, documented)
+		}
+	}
+	page, err := os.ReadFile("../../docs/reference/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(page) != httpapi.ErrorsReference() {
+		t.Error("docs/reference/errors.md is out of date: run go generate")
+	}
+}
+
+// An error without a reason tells programs nothing.
+func TestEveryErrorOfTheDomainHasAReason(t *testing.T) {
+	t.Parallel()
+	seen := 0
+	inspect(t, "..", func(file *token.FileSet, n ast.Node) {
+		literal, ok := n.(*ast.CompositeLit)
+		if !ok || !isNamed(literal.Type, "Error") {
+			return
+		}
+		seen++
+		for _, element := range literal.Elts {
+			if pair, ok := element.(*ast.KeyValueExpr); ok && isNamed(pair.Key, "Reason") {
+				return
+			}
+		}
+		t.Errorf("%v: this error has no Reason", file.Position(literal.Pos()))
+	})
+	if seen < 10 {
+		t.Errorf("only %d errors were found", seen)
+	}
+}
+
+// constantsOf returns the values of the constants of a type, wherever they are.
+func constantsOf(t *testing.T, name string) (values []string) {
+	inspect(t, "..", func(_ *token.FileSet, n ast.Node) {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || spec.Type == nil || !isNamed(spec.Type, name) {
+			return
+		}
+		for _, value := range spec.Values {
+			literal, ok := value.(*ast.BasicLit)
+			if !ok {
+				continue
+			}
+			text, err := strconv.Unquote(literal.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, text)
+		}
+	})
+	return values
+}
+
+// isNamed reports whether an expression is a name, qualified or not.
+func isNamed(e ast.Expr, name string) bool {
+	switch e := e.(type) {
+	case *ast.Ident:
+		return e.Name == name
+	case *ast.SelectorExpr:
+		pkg, ok := e.X.(*ast.Ident)
+		return ok && pkg.Name == "identity" && e.Sel.Name == name
+	}
+	return false
+}
+
+// inspect visits the code below a directory: identity, and the packages that see it.
+func inspect(t *testing.T, dir string, visit func(*token.FileSet, ast.Node)) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(path, "identity") && !strings.Contains(string(source), "internal/identity\"") {
+			return err
+		}
+		files := token.NewFileSet()
+		parsed, err := parser.ParseFile(files, path, source, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if n != nil {
+				visit(files, n)
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

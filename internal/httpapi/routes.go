@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"context"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// route is one thing that can be asked for.
+type route struct {
+	method string
+	path   string // exactly, in one spelling; "{id}" at its end is any UUID, and there are no other patterns
+	handle func(context.Context, *call) error
+	body   bodyKind
+	trust  trust
+	limit  identity.LimitClass // by client address; empty: none
+}
+
+// routes is the whole surface. The port for operators (health, metrics) is
+// elsewhere: nothing of it can be reached from here.
+func (s *Server) routes() []route {
+	return []route{
+		{"POST", "/users", s.signUp, jsonBody, revealsCode, identity.LimitSignUp},
+		{"GET", "/users", s.profile, jsonBody, anyone, ""},
+		{"PUT", "/users", s.updateProfile, jsonBody, anyone, ""},
+		{"DELETE", "/users", s.deleteUser, jsonBody, anyone, ""},
+		{"GET", "/users/sessions", s.sessions, jsonBody, anyone, ""},
+		{"DELETE", "/users/sessions/{id}", s.endSession, jsonBody, anyone, ""},
+		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone, identity.LimitCodes},
+		{"POST", "/users/verification-code", s.newVerificationCode, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/forgot-password", s.forgotPassword, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/change-password", s.changePassword, jsonBody, anyone, identity.LimitCodes},
+		{"POST", "/users/change-email-request", s.requestEmailChange, jsonBody, revealsCode, identity.LimitCodes},
+		{"POST", "/users/change-email", s.changeEmail, jsonBody, anyone, identity.LimitCodes},
+
+		{"POST", "/tokens/signin", s.signIn, jsonBody, anyone, identity.LimitSignIn},
+		{"POST", "/tokens", s.renew, jsonOrForm, anyone, ""},
+		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone, ""},
+		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly, ""},
+		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
+		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone, ""},
+
+		{"GET", "/openapi.json", s.serveOpenAPI, noBody, anyone, ""},
+		{"GET", "/docs", s.docs, noBody, anyone, ""},
+		{"GET", "/docs/init.js", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/swagger-ui.css", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/swagger-ui-bundle.js", s.docsAsset, noBody, anyone, ""},
+		{"GET", "/docs/favicon-32x32.png", s.docsAsset, noBody, anyone, ""},
+	}
+}
+
+// shortcuts lead people to the page of the API. They are no part of the API, and not
+// documented there.
+func (s *Server) shortcuts() []route {
+	return []route{
+		{"GET", "/", s.toDocs, noBody, anyone, ""},
+		{"GET", "/docs/", s.toDocs, noBody, anyone, ""},
+	}
+}
+
+// bodyKind tells how the parameters of a route may be sent.
+type bodyKind int
+
+const (
+	noBody     bodyKind = iota // there are none; a body is not looked at
+	jsonBody                   // a JSON object
+	jsonOrForm                 // or a form, as OAuth 2 clients send it (RFC 6749 appendix B)
+)
+
+// trust tells who may use a route where TRUSTED_CALLER_KEY is set.
+type trust int
+
+const (
+	anyone      trust = iota
+	revealsCode       // the reply holds a one-time code, unless codes leave by mail
+	trustedOnly
+)

@@ -1,0 +1,130 @@
+package httpapi_test
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+)
+
+// tokensText and userText are the replies, byte for byte.
+const (
+	tokensText = `{"access_token":"a.b.c","token_type":"Bearer","expires_in":900,"refresh_token":"d.e.f","refresh_expires_in":604800,"scope":"profile email"}`
+	userText   = `{"id":"` + userID + `","username":"ada","email":"ada@example.com","first_name":"Ada","last_name":"Lovelace","name":"Ada Lovelace",` +
+		`"scope":"profile email","is_verified":true,"created_at":"2026-01-02T03:04:05Z","updated_at":"2026-01-02T03:04:05.6Z"}`
+	idCodeText = `{"id":"` + userID + `","code":"` + codeText + `","expires_in":900}`
+	justCode   = `{"code":"` + codeText + `","expires_in":900}`
+)
+
+func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
+	t.Parallel()
+	bearer := apitest.Bearer(goodToken)
+	for _, tc := range []struct {
+		name         string
+		method, path string
+		header       map[string][]string
+		body         any
+		call         string
+		status       int
+		reply        string
+	}{
+		{"sign up", "POST", "/users", nil, signUpBody(), "SignUp(ada, ada@example.com, Ada, Lovelace, correct horse, )", 201, idCodeText},
+		{"sign up with a scope", "POST", "/users", nil, signUpBody("scope", "read write"), "SignUp(ada, ada@example.com, Ada, Lovelace, correct horse, read write)", 201, idCodeText},
+		{"verify", "POST", "/users/verify-user", nil, object("code", codeText), "VerifyUser(" + codeText + ")", 200, tokensText},
+		{"verify, with a password and a username", "POST", "/users/verify-user", nil, object("code", codeText, "password", "secret", "username", "ada"), "VerifyUser(" + codeText + ", secret, ada)", 200, tokensText},
+		{"new code", "POST", "/users/verification-code", nil, object("email", "a@b.c"), "NewVerificationCode(a@b.c)", 200, justCode},
+		{"profile", "GET", "/users", bearer, nil, "Profile(" + goodToken + ")", 200, userText},
+		{"profile by body", "GET", "/users", nil, object("access_token", "in.the.body"), "Profile(in.the.body)", 200, userText},
+		{"update all", "PUT", "/users", bearer, object("username", "u", "first_name", "f", "last_name", "l"), "UpdateProfile(" + goodToken + ", u, f, l)", 200, userText},
+		{"update one", "PUT", "/users", bearer, object("last_name", ""), "UpdateProfile(" + goodToken + ", -, -, )", 200, userText},
+		{"delete", "DELETE", "/users", bearer, nil, "DeleteUser(" + goodToken + ")", 204, ""},
+		{"delete by body", "DELETE", "/users", nil, object("access_token", goodToken), "DeleteUser(" + goodToken + ")", 204, ""},
+		{
+			"sessions", "GET", "/users/sessions", bearer, nil, "Sessions(" + goodToken + ")", 200,
+			`{"sessions":[{"id":"` + userID + `","created_at":"2026-01-02T03:04:05Z","renewed_at":"2026-01-02T03:04:05.6Z",` +
+				`"expires_at":"2026-01-02T04:04:05Z","user_agent":"curl/8","current":true}]}`,
+		},
+		{"end a session", "DELETE", "/users/sessions/" + userID, bearer, nil, "EndSession(" + goodToken + ", " + userID + ")", 204, ""},
+		{"end a session by body", "DELETE", "/users/sessions/" + userID, nil, object("access_token", goodToken), "EndSession(" + goodToken + ", " + userID + ")", 204, ""},
+		{"forgot", "POST", "/users/forgot-password", nil, object("email", "a@b.c"), "ForgotPassword(a@b.c)", 200, justCode},
+		{"reset", "POST", "/users/change-password", nil, object("code", "c", "password", "p"), "ResetPassword(c, , p)", 204, ""},
+		{"reset with id", "POST", "/users/change-password", nil, object("code", "c", "id", userID, "password", "p"), "ResetPassword(c, " + userID + ", p)", 204, ""},
+		{"reset by who sends a token with everything", "POST", "/users/change-password", bearer, object("code", "c", "password", "p", "access_token", "t"), "ResetPassword(c, , p)", 204, ""},
+		{"change password", "POST", "/users/change-password", bearer, object("old_password", "o", "password", "p"), "ChangePassword(" + goodToken + ", o, p)", 204, ""},
+		{"request email change", "POST", "/users/change-email-request", bearer, nil, "RequestEmailChange(" + goodToken + ", )", 200, justCode},
+		{"request email change to", "POST", "/users/change-email-request", bearer, object("email", "n@b.c"), "RequestEmailChange(" + goodToken + ", n@b.c)", 200, justCode},
+		{"change email", "POST", "/users/change-email", bearer, object("code", "c", "email", "n@b.c"), "ChangeEmail(" + goodToken + ", c, n@b.c)", 200, userText},
+		{"sign in", "POST", "/tokens/signin", nil, object("username", "ada", "password", "p"), "SignIn(ada, p)", 200, tokensText},
+		{"renew", "POST", "/tokens", nil, object("refresh_token", "d.e.f"), "Renew(d.e.f)", 200, tokensText},
+		{"renew as OAuth does", "POST", "/tokens", nil, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"d.e.f"}, "client_id": {"x"}, "scope": {""}}, "Renew(d.e.f)", 200, tokensText},
+		{"sign out", "DELETE", "/tokens", nil, object("refresh_token", "d.e.f"), "SignOut(d.e.f)", 204, ""},
+		{"sign out by form", "DELETE", "/tokens", nil, url.Values{"refresh_token": {"d.e.f"}}, "SignOut(d.e.f)", 204, ""},
+		{
+			"introspect", "POST", "/tokens/introspect", nil, url.Values{"token": {"a.b.c"}, "token_type_hint": {"access_token"}}, "Introspect(a.b.c)", 200,
+			`{"active":true,"scope":"profile","username":"ada","token_type":"Bearer","token_use":"access_token","exp":1767226500,"iat":1767225600,` +
+				`"sub":"` + userID + `","aud":["https://api.example"],"iss":"https://auth.example","jti":"unique","sid":"` + userID + `"}`,
+		},
+		{
+			"introspect a refresh token", "POST", "/tokens/introspect", nil, object("token", "refresh"), "Introspect(refresh)", 200,
+			`{"active":true,"scope":"profile","token_use":"refresh_token","exp":1767226500,"iat":1767225600,` +
+				`"sub":"` + userID + `","aud":["https://auth.example"],"iss":"https://auth.example","jti":"session.3","sid":"` + userID + `"}`,
+		},
+		{"introspect one that is dead", "POST", "/tokens/introspect", nil, object("token", "dead"), "Introspect(dead)", 200, `{"active":false}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t)
+			reply := s.Do(tc.method, tc.path, tc.header, tc.body)
+			if reply.Status != tc.status || string(reply.Body) != tc.reply {
+				t.Errorf("got %v\nnot %d %s", reply, tc.status, tc.reply)
+			}
+			if call := s.accounts.last(); call != tc.call {
+				t.Errorf("asked for %s, not %s", call, tc.call)
+			}
+		})
+	}
+}
+
+func TestTheTableOfRoutesAndTheDocumentListTheSame(t *testing.T) {
+	t.Parallel()
+	documented, err := apitest.Operations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served []string
+	for _, r := range httpapi.Routes() {
+		if !strings.Contains(r, " /docs/") { // what the page is made of
+			served = append(served, r)
+		}
+	}
+	slices.Sort(served)
+	if !slices.Equal(served, documented) {
+		t.Errorf("served     %q\ndocumented %q", served, documented)
+	}
+}
+
+func TestTheServedDocumentIsMadeOfTheWrittenOne(t *testing.T) {
+	t.Parallel()
+	made := filepath.Join(t.TempDir(), "openapi.json")
+	if out, err := exec.Command("go", "run", "./internal/openapigen", "openapi.yaml", made).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want, err := os.ReadFile(made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply := start(t).Do("GET", "/openapi.json", nil, nil)
+	if string(reply.Body) != string(want) {
+		t.Error("openapi.json is not what openapi.yaml says: run go generate")
+	}
+	if !json.Valid(reply.Body) {
+		t.Error("the document is no JSON")
+	}
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// tokensReply is a successful token response (RFC 6749 section 5.1).
+type tokensReply struct {
+	AccessToken      string `json:"access_token"`
+	TokenType        string `json:"token_type"`
+	ExpiresIn        int64  `json:"expires_in"`
+	RefreshToken     string `json:"refresh_token"`
+	RefreshExpiresIn int64  `json:"refresh_expires_in"`
+	Scope            string `json:"scope"`
+}
+
+func (c *call) replyTokens(t identity.Tokens, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, &tokensReply{
+		AccessToken: t.AccessToken, TokenType: "Bearer", ExpiresIn: seconds(t.ExpiresIn),
+		RefreshToken: t.RefreshToken, RefreshExpiresIn: seconds(t.RefreshExpiresIn), Scope: t.Scope,
+	})
+}
+
+func (s *Server) signIn(ctx context.Context, c *call) error {
+	username, password := c.params.required(paramUsername), c.params.required(paramPassword)
+	if err := c.err(); err != nil {
+		return err
+	}
+	return c.replyTokens(s.accounts.SignIn(ctx, username, password))
+}
+
+func (s *Server) renew(ctx context.Context, c *call) error {
+	if grant, there := c.params.optional(paramGrantType); there && grant != "refresh_token" {
+		// The other parameters are those of another grant, and right for it.
+		c.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
+		return invalidFields(c.params.problems)
+	}
+	token := c.params.required(paramRefreshToken)
+	if err := c.err(); err != nil {
+		return err
+	}
+	return c.replyTokens(s.accounts.Renew(ctx, token))
+}
+
+func (s *Server) signOut(ctx context.Context, c *call) error {
+	token := c.params.required(paramRefreshToken)
+	if err := c.err(); err != nil {
+		return err
+	}
+	return c.done(s.accounts.SignOut(ctx, token))
+}
+
+// introspectionReply is RFC 7662 section 2.2. token_type is that of RFC 6749
+// section 5.1, which a refresh token has none of; token_use tells them apart.
+type introspectionReply struct {
+	Active    bool     `json:"active"`
+	Scope     string   `json:"scope,omitempty"`
+	Username  string   `json:"username,omitempty"`
+	TokenType string   `json:"token_type,omitempty"`
+	TokenUse  string   `json:"token_use,omitempty"`
+	Expires   int64    `json:"exp,omitzero"`
+	Issued    int64    `json:"iat,omitzero"`
+	Subject   string   `json:"sub,omitempty"`
+	Audience  []string `json:"aud,omitempty"`
+	Issuer    string   `json:"iss,omitempty"`
+	TokenID   string   `json:"jti,omitempty"`
+	SessionID string   `json:"sid,omitempty"`
+}
+
+func (s *Server) introspect(ctx context.Context, c *call) error {
+	token := c.params.required(paramToken)
+	c.params.ignore(paramTokenTypeHint)
+	if err := c.err(); err != nil {
+		return err
+	}
+	i, err := s.accounts.Introspect(ctx, token)
+	if err != nil {
+		return err
+	}
+	if !i.Active {
+		// Nothing else, not even why (RFC 7662 section 2.2).
+		return c.reply(http.StatusOK, introspectionReply{})
+	}
+	reply := introspectionReply{
+		Active: true, Scope: i.Scope, Username: i.Username, TokenUse: i.TokenType,
+		Expires: i.ExpiresAt.Unix(), Issued: i.IssuedAt.Unix(),
+		Subject: i.Subject, Audience: i.Audience, Issuer: i.Issuer, TokenID: i.TokenID, SessionID: i.SessionID,
+	}
+	if i.TokenType == "access_token" {
+		reply.TokenType = "Bearer"
+	}
+	return c.reply(http.StatusOK, &reply)
+}

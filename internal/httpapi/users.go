@@ -1,0 +1,259 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// userReply is a user as they see themselves.
+type userReply struct {
+	ID         string    `json:"id"`
+	Username   string    `json:"username"`
+	Email      string    `json:"email"`
+	FirstName  string    `json:"first_name"`
+	LastName   string    `json:"last_name"`
+	Name       string    `json:"name"`
+	Scope      string    `json:"scope"`
+	IsVerified bool      `json:"is_verified"`
+	CreatedAt  time.Time `json:"created_at"`
+	UpdatedAt  time.Time `json:"updated_at"`
+}
+
+func (c *call) replyUser(u identity.User, err error) error {
+	if err != nil {
+		return err
+	}
+	return c.reply(http.StatusOK, &userReply{
+		ID: u.ID, Username: u.Username, Email: u.Email,
+		FirstName: u.FirstName, LastName: u.LastName, Name: u.Name(),
+		Scope: u.Scope, IsVerified: u.EmailVerified,
+		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+	})
+}
+
+// codeReply is a one-time code, for a caller who may see it.
+type codeReply struct {
+	ID        string `json:"id,omitempty"`
+	Code      string `json:"code"`
+	ExpiresIn int64  `json:"expires_in"`
+}
+
+// replyCode gives a code to the caller. Where codes leave by mail it has no
+// text, and all callers get the same bytes, whoever exists.
+func (c *call) replyCode(status int, code identity.Code, id string, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case code.Text == "":
+		return c.reply(http.StatusAccepted, struct{}{})
+	default:
+		return c.reply(status, &codeReply{ID: id, Code: code.Text, ExpiresIn: seconds(code.ExpiresIn)})
+	}
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+func (s *Server) signUp(ctx context.Context, c *call) error {
+	p := &c.params
+	account := identity.SignUp{
+		Username:  p.requiredUnless(s.optional.Username, paramUsername),
+		Email:     p.required(paramEmail),
+		FirstName: p.requiredUnless(s.optional.FirstName, paramFirstName),
+		LastName:  p.requiredUnless(s.optional.LastName, paramLastName),
+		Password:  p.required(paramPassword),
+	}
+	scope, chosen := p.optional(paramScope)
+	if chosen && !s.trusts(c.http) {
+		return errUntrusted(c.callerKey())
+	}
+	if chosen && scope == "" {
+		// To the domain an empty scope is one that was not chosen.
+		p.wrong(paramScope, identity.FieldEmpty, "is empty; leave it out for the default")
+	}
+	account.Scope = scope
+	if c.err() != nil {
+		// Nothing comes of it, but the caller is to hear of all that is wrong.
+		p.also(s.accounts.CheckSignUp(account))
+		return c.err()
+	}
+	code, err := s.accounts.SignUp(ctx, account)
+	return c.replyCode(http.StatusCreated, code, code.UserID, err)
+}
+
+func (s *Server) verifyUser(ctx context.Context, c *call) error {
+	p := &c.params
+	proof := identity.Proof{
+		Code: p.required(paramCode), Password: p.pointer(paramPassword), Username: p.pointer(paramUsername),
+	}
+	if err := c.err(); err != nil {
+		return err
+	}
+	tokens, err := s.accounts.VerifyUser(ctx, proof)
+	return c.replyTokens(tokens, err)
+}
+
+func (s *Server) newVerificationCode(ctx context.Context, c *call) error {
+	email := c.params.required(paramEmail)
+	if err := c.err(); err != nil {
+		return err
+	}
+	code, err := s.accounts.NewVerificationCode(ctx, email)
+	return c.replyCode(http.StatusOK, code, "", err)
+}
+
+func (s *Server) profile(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	return c.replyUser(s.accounts.Profile(ctx, token))
+}
+
+func (s *Server) updateProfile(ctx context.Context, c *call) error {
+	p := &c.params
+	token := c.accessToken()
+	change := identity.ProfileUpdate{
+		Username:  p.pointer(paramUsername),
+		FirstName: p.pointer(paramFirstName),
+		LastName:  p.pointer(paramLastName),
+	}
+	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
+	return c.replyUser(s.accounts.UpdateProfile(ctx, token, change))
+}
+
+func (s *Server) deleteUser(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+		return err
+	}
+	return c.done(s.accounts.DeleteUser(ctx, token))
+}
+
+// sessionReply is a session as its owner sees it among theirs.
+type sessionReply struct {
+	ID        string    `json:"id"`
+	CreatedAt time.Time `json:"created_at"`
+	RenewedAt time.Time `json:"renewed_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	UserAgent string    `json:"user_agent"`
+	Current   bool      `json:"current"`
+}
+
+type sessionsReply struct {
+	Sessions []sessionReply `json:"sessions"`
+}
+
+func (s *Server) sessions(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	own, err := s.accounts.Sessions(ctx, token)
+	if err != nil {
+		return err
+	}
+	reply := sessionsReply{Sessions: make([]sessionReply, len(own))}
+	for i, o := range own {
+		reply.Sessions[i] = sessionReply{
+			ID: o.ID, CreatedAt: o.OpenedAt.UTC(), RenewedAt: o.RefreshedAt.UTC(), ExpiresAt: o.ExpiresAt.UTC(),
+			UserAgent: o.UserAgent, Current: o.Current,
+		}
+	}
+	return c.reply(http.StatusOK, &reply)
+}
+
+func (s *Server) endSession(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+		return err
+	}
+	return c.done(s.accounts.EndSession(ctx, token, c.pathID))
+}
+
+func (s *Server) forgotPassword(ctx context.Context, c *call) error {
+	email := c.params.required(paramEmail)
+	if err := c.err(); err != nil {
+		return err
+	}
+	code, err := s.accounts.ForgotPassword(ctx, email)
+	return c.replyCode(http.StatusOK, code, "", err)
+}
+
+// changePassword is two things: a reset by one who has a recovery code, and a
+// change by one who is signed in and knows the old password. A code decides: many
+// clients send the token that they have with every request, and here it is ignored.
+func (s *Server) changePassword(ctx context.Context, c *call) error {
+	p := &c.params
+	p.ignore(paramAccessToken, paramID) // where they make no difference
+	byOld := p.state[paramOldPassword] != absent
+	signedIn := byOld || p.state[paramAccessToken] != absent || len(c.http.Request.Header.Peek("Authorization")) > 0
+	switch byCode := p.state[paramCode] != absent; {
+	case byCode && byOld:
+		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password; send one or the other")
+		return invalidFields(p.problems)
+	case byCode:
+		code, password := p.required(paramCode), p.required(paramPassword)
+		id, _ := p.optional(paramID)
+		if err := c.err(); err != nil {
+			return err
+		}
+		return c.done(s.accounts.ResetPassword(ctx, code, id, password))
+	case signedIn:
+		token := c.accessToken()
+		old, password := p.required(paramOldPassword), p.required(paramPassword)
+		if err := c.err(); err != nil {
+			return err
+		}
+		if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+			return err
+		}
+		return c.done(s.accounts.ChangePassword(ctx, token, old, password))
+	default:
+		p.wrong(paramCode, identity.FieldMissing, "is missing; or send an access token and old_password")
+		p.required(paramPassword)
+		return c.err()
+	}
+}
+
+func (s *Server) requestEmailChange(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	email, there := c.params.optional(paramEmail)
+	if there && email == "" {
+		// To the domain an empty address is one that was left out.
+		c.params.wrong(paramEmail, identity.FieldEmpty, "is empty; leave it out for a code that is good for any address")
+	}
+	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
+	code, err := s.accounts.RequestEmailChange(ctx, token, email)
+	return c.replyCode(http.StatusOK, code, "", err)
+}
+
+func (s *Server) changeEmail(ctx context.Context, c *call) error {
+	token := c.accessToken()
+	code, email := c.params.required(paramCode), c.params.required(paramEmail)
+	if err := c.err(); err != nil {
+		return err
+	}
+	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
+	return c.replyUser(s.accounts.ChangeEmail(ctx, token, code, email))
+}

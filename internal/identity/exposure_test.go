@@ -1,0 +1,266 @@
+package identity_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
+	for _, c := range []struct {
+		what, username, email string
+		want                  identity.Message
+	}{
+		{
+			"free", "grace", "grace@mail.example",
+			identity.Message{To: "grace@mail.example", Purpose: identity.MailVerification, Username: "grace", TTL: 24 * time.Hour},
+		},
+		{
+			"the email is taken", "grace", "Edsger@mail.example",
+			identity.Message{To: "edsger@mail.example", Purpose: identity.MailEmailTaken},
+		},
+		{ // which they hear when they prove it
+			"the username is taken", "Edsger", "grace@mail.example",
+			identity.Message{To: "grace@mail.example", Purpose: identity.MailVerification, Username: "Edsger", TTL: 24 * time.Hour},
+		},
+		{
+			"both are taken", "Edsger", "Edsger@mail.example",
+			identity.Message{To: "edsger@mail.example", Purpose: identity.MailEmailTaken},
+		},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := newWorld(t, public)
+			edsger, _ := w.verified("edsger")
+			w.store.take()
+			hashed := w.hasher.Stats().Done
+			in := signUpOf(c.username)
+			in.Email = c.email
+			code, err := w.SignUp(in)
+			w.ok(err)
+			w.equal("the answer", code, identity.Code{})
+			w.equal("what the store was asked", w.store.take(), "CreateSignUpConcealed")
+			w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
+			w.equal("sign-ups audited", w.audited("signed up"), 2)
+			m := w.mail()
+			w.equal("a code was mailed:", m.Code != "", c.want.Purpose == identity.MailVerification)
+			m.Code = ""
+			w.equal("the message", m, c.want)
+			w.signIn(edsger) // nothing of theirs has changed
+		})
+	}
+}
+
+func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.T) {
+	type ask = func(w *world, email string) (identity.Code, error)
+	asks := map[identity.MessagePurpose]ask{
+		identity.MailVerification: (*world).NewVerificationCode,
+		identity.MailRecovery:     (*world).ForgotPassword,
+	}
+	for _, c := range []struct {
+		what, email string
+		purpose     identity.MessagePurpose
+		mailed      bool
+	}{
+		{"verification, unknown", "nobody@mail.example", identity.MailVerification, false},
+		{"verification, verified", "grace@mail.example", identity.MailVerification, false},
+		{"verification, not verified", "Edsger@mail.example", identity.MailVerification, true},
+		{"recovery, unknown", "nobody@mail.example", identity.MailRecovery, false},
+		{"recovery, verified", "Grace@mail.example", identity.MailRecovery, true},
+		{"recovery, not verified", "edsger@mail.example", identity.MailRecovery, true},
+		{"recovery, suspended", "barbara@mail.example", identity.MailRecovery, true},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := newWorld(t, public)
+			w.verified("grace")
+			w.unverified("edsger")
+			suspended, _ := w.verified("barbara")
+			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
+			w.store.take()
+			audit := w.audit.String()
+			code, err := asks[c.purpose](w, c.email)
+			w.ok(err)
+			w.equal("the answer", code, identity.Code{})
+			w.equal("what the store was asked", w.store.take(), "QueueMail")
+			w.equal("what is audited", w.audit.String(), audit)
+			if !c.mailed {
+				w.noMail()
+				return
+			}
+			m := w.mail()
+			w.equal("codes issued, audited", w.audited("code issued"), strings.Count(audit, `"code issued"`)+1)
+			w.equal("what it is about", m.Purpose, c.purpose)
+			w.equal("it goes to the canonical address:", m.To, strings.ToLower(c.email))
+			w.equal("it brings a code:", len(m.Code), 26)
+		})
+	}
+}
+
+func TestCodesThatWereMailedHold(t *testing.T) {
+	w := newWorld(t, public)
+	p, _ := w.verified("grace")
+	_, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	w.ok(w.ResetPassword(w.mail().Code, "", another))
+	w.equal("what its owner hears", w.mail().Purpose, identity.MailPasswordChanged)
+	p.password = another
+	tokens := w.signIn(p)
+
+	code, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
+	w.ok(err)
+	w.equal("the answer", code, identity.Code{})
+	m := w.mail()
+	w.equal("it goes to the new address:", m.To, "new@mail.example")
+	u, err := w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example")
+	w.ok(err)
+	w.equal("where its owner hears of it", w.mail().To, p.email)
+	w.equal("it is verified:", u.EmailVerified, true)
+
+	_, err = w.RequestEmailChange(tokens.AccessToken, "")
+	w.ok(err)
+	m = w.mail()
+	w.equal("a code for any address goes to the present one:", m.To, "new@mail.example")
+	w.equal("what it is about", m.Purpose, identity.MailEmailChange)
+	u, err = w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example")
+	w.ok(err)
+	w.equal("it is verified:", u.EmailVerified, false)
+}
+
+func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
+	w := newWorld(t, public)
+	_, tokens := w.verified("grace")
+	other, _ := w.verified("edsger")
+
+	w.store.take()
+	code, err := w.RequestEmailChange(tokens.AccessToken, other.email)
+	w.ok(err)
+	w.equal("the answer", code, identity.Code{})
+	w.equal("what the store was asked", w.store.take(), "QueueEmailChange")
+	w.equal("what the owner hears", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
+
+	_, err = w.RequestEmailChange(tokens.AccessToken, "")
+	w.ok(err)
+	for _, email := range []string{other.email, "nobody@mail.example"} {
+		u, err := w.ChangeEmail(tokens.AccessToken, w.mail().Code, email)
+		w.ok(err)
+		w.equal("the address", u.Email, email)
+		w.equal("it is verified:", u.EmailVerified, false)
+		w.equal("what the owner hears", w.mail().Purpose, identity.MailEmailChanged)
+		_, err = w.RequestEmailChange(tokens.AccessToken, "")
+		w.ok(err)
+	}
+	w.mail()
+	_, err = w.NewVerificationCode(other.email)
+	w.ok(err)
+	w.noMail()
+	w.signIn(other)
+}
+
+func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
+	for _, sends := range []bool{true, false} {
+		w := newWorld(t, func(p *identity.Policy) { p.SendsMail = sends })
+		p, tokens := w.verified("grace")
+		hears := func(about identity.MessagePurpose) {
+			t.Helper()
+			if !sends {
+				w.noMail()
+				return
+			}
+			w.equal("the message", w.mail(), identity.Message{To: p.email, Purpose: about, Username: p.username})
+		}
+		w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+		hears(identity.MailPasswordChanged)
+		code, err := w.ForgotPassword(p.email)
+		w.ok(err)
+		w.ok(w.ResetPassword(code.Text, "", p.password))
+		hears(identity.MailPasswordChanged)
+		tokens = w.signIn(p)
+		code, err = w.RequestEmailChange(tokens.AccessToken, "")
+		w.ok(err)
+		_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
+		w.ok(err)
+		hears(identity.MailEmailChanged)
+	}
+}
+
+func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
+	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
+	p, _ := w.verified("grace")
+	for range 5 { // which mail nobody, and so use nothing up
+		_, err := w.NewVerificationCode(p.email)
+		w.ok(err)
+		w.noMail()
+	}
+	ask := func() {
+		_, err := w.ForgotPassword("Grace@mail.EXAMPLE")
+		w.ok(err)
+	}
+	var last string
+	for range 3 {
+		ask()
+		last = w.mail().Code
+	}
+	for range 3 {
+		ask()
+		w.noMail()
+	}
+	w.equal("withheld, audited", w.audited("mail withheld: too many to its recipient"), 3)
+	w.ok(w.ResetPassword(last, "", another)) // what was sent last holds
+}
+
+func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
+	w := newWorld(t, public)
+	p, _ := w.verified("grace")
+	_, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	take := func(attempt int) identity.Message {
+		t.Helper()
+		m, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+		w.ok(err)
+		if !ok || m.Ref.Attempt != attempt || m.TTL != time.Hour {
+			t.Fatalf("taken: %v, attempt %d, a code for %v", ok, m.Ref.Attempt, m.TTL)
+		}
+		w.keep(m.Code)
+		return m
+	}
+	first := take(1)
+	w.pass(2 * time.Minute) // its sender died
+	second := take(2)
+	w.ok(w.service.SentMail(t.Context(), first.Ref)) // or so it seemed
+	w.ok(w.service.ReturnMail(t.Context(), second.Ref))
+	third := take(2)
+	w.ok(w.service.PostponeMail(t.Context(), third.Ref, time.Hour))
+	_, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+	w.ok(err)
+	w.equal("it is due", ok, false)
+	w.pass(time.Hour)
+	fourth := take(3)
+	for _, m := range []identity.Message{first, second, third} {
+		w.fails(w.ResetPassword(m.Code, "", another), identity.Invalid, wrongCode)
+	}
+	w.ok(w.ResetPassword(fourth.Code, "", another))
+	w.ok(w.service.GiveUpMail(t.Context(), fourth.Ref))
+	w.equal("what is left", w.mail().Purpose, identity.MailPasswordChanged)
+}
+
+func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
+	for _, c := range []struct{ signUp, request, want string }{
+		{"de-CH, de;q=0.9", "fr", "de-CH, de;q=0.9"},
+		{"", "fr", "fr"},
+		{"", "", ""},
+		{"d\x00e\n", "fr", "de"},
+		{"dé", "fr", "d"},
+		{strings.Repeat("de,", 100), "fr", strings.Repeat("de,", 84) + "de"},
+		{strings.Repeat("x", 300), "fr", "fr"},
+	} {
+		w := newWorld(t, public)
+		in := signUpOf("grace")
+		_, err := w.service.SignUp(identity.WithLanguage(t.Context(), c.signUp), in)
+		w.ok(err)
+		w.mail()
+		_, err = w.service.ForgotPassword(identity.WithLanguage(t.Context(), c.request), in.Email)
+		w.ok(err)
+		w.equal("the language", w.mail().Language, c.want)
+	}
+}

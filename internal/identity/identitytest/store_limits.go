@@ -1,0 +1,42 @@
+package identitytest
+
+import (
+	"context"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// TakeLimit implements identity.Store.
+func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Allowance{}, err
+	}
+	return s.takeLimit(key, rate), nil
+}
+
+// TakeSessionLimit implements identity.Store.
+func (s *Store) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
+	defer s.leave()
+	if err := s.enter(ctx); err != nil {
+		return identity.Allowance{}, err
+	}
+	if _, _, err := s.live(ref); err != nil {
+		return identity.Allowance{}, err
+	}
+	return s.takeLimit(key, rate), nil
+}
+
+func (s *Store) takeLimit(key identity.LimitKey, rate identity.Rate) identity.Allowance {
+	now := s.now()
+	until := s.limits[string(key[:])]
+	if until.Before(now) {
+		until = now
+	}
+	more := until.Add(rate.Interval())
+	if more.After(now.Add(rate.Window())) {
+		return rate.Allow(false, until.Sub(now))
+	}
+	s.limits[string(key[:])] = more
+	return rate.Allow(true, more.Sub(now))
+}

@@ -1,0 +1,307 @@
+package identitytest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// Suspender is what a Store under test offers besides, or its test does for
+// it: no method of identity.Store suspends an account.
+type Suspender interface {
+	Suspend(ctx context.Context, userID string, suspended bool) error
+}
+
+// TestStore runs the contract of identity.Store. Each subtest asks newStore for
+// an empty store, and for a function that moves the store's own clock; subtests
+// run in parallel.
+func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
+	for _, group := range [][]sentence{accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, placeSentences} {
+		for _, s := range group {
+			t.Run(s.text, func(t *testing.T) {
+				t.Parallel()
+				store, advance := newStore(t)
+				s.check(&suite{
+					T:       t,
+					Store:   store,
+					advance: advance,
+					now:     time.Now().UTC().Truncate(time.Second),
+				})
+			})
+		}
+	}
+}
+
+// sentence is one statement of the contract.
+type sentence struct {
+	text  string
+	check func(s *suite)
+}
+
+// suite is one subtest with its store. Its own clock is that of the callers,
+// which decides whether a session is alive.
+type suite struct {
+	*testing.T
+	identity.Store
+	advance func(time.Duration)
+	now     time.Time
+	seen    int           // of what was recorded
+	limit   identity.Rate // of mails
+}
+
+// Values that most subtests share.
+const (
+	passwordHash = "hash of the password"
+	otherHash    = "hash of another password"
+	codeTTL      = time.Hour
+	refreshTTL   = 7 * 24 * time.Hour
+	lifetime     = 30 * 24 * time.Hour
+	keep         = 10
+	failureLimit = 10
+	scope        = "profile email"
+)
+
+// newSignUp is a valid sign-up of that name.
+func newSignUp(name string) identity.NewSignUp {
+	return identity.NewSignUp{
+		ID:       newID(),
+		Username: name, CanonicalUsername: name,
+		Email: name + "@example.com", CanonicalEmail: name + "@example.com",
+		FirstName: "Ada", LastName: "Lovelace",
+		Scope: scope, PasswordHash: passwordHash,
+	}
+}
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func newCode(p identity.Purpose) identity.NewCode {
+	return identity.NewCode{Purpose: p, Hash: newHash(), TTL: codeTTL}
+}
+
+func newHash() identity.CodeHash { return sha256.Sum256([]byte(rand.Text())) }
+
+// signUp keeps a sign-up, and returns the code that it came with.
+func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
+	s.Helper()
+	c := newCode(identity.Verification)
+	s.ok(s.CreateSignUp(s.Context(), n, c))
+	return c.Hash
+}
+
+// prove makes an account of a sign-up that is the only one for its address.
+func (s *suite) prove(n identity.NewSignUp) identity.User {
+	s.Helper()
+	opened := s.newSession()
+	u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened)
+	s.ok(err)
+	_, err = s.EndSession(s.Context(), s.ref(opened.ID, u))
+	s.ok(err)
+	return u
+}
+
+// create makes an account that has no session.
+func (s *suite) create(name string) identity.User {
+	s.Helper()
+	return s.prove(newSignUp(name))
+}
+
+// newSession is a session of nobody yet, as RedeemVerification takes it.
+func (s *suite) newSession() identity.NewSession {
+	return identity.NewSession{
+		ID: newID(), OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime), Keep: keep,
+	}
+}
+
+// session is what it takes to open a session of a user at the suite's time.
+func (s *suite) session(u identity.User) identity.NewSession {
+	return identity.NewSession{
+		ID: newID(), UserID: u.ID, Scope: scope, Keep: keep,
+		OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime),
+		PasswordHash: passwordHash, FailureLimit: failureLimit,
+		ThrottleKey: s.credentials(u).ThrottleKey, Forgive: true,
+	}
+}
+
+// open opens a session.
+func (s *suite) open(u identity.User) identity.SessionRef {
+	s.Helper()
+	n := s.session(u)
+	s.ok(s.OpenSession(s.Context(), n))
+	return s.ref(n.ID, u)
+}
+
+func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
+	return identity.SessionRef{ID: sessionID, UserID: u.ID, Now: s.now}
+}
+
+// issue gives an account a code.
+func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
+	s.Helper()
+	c := newCode(p)
+	owner, err := s.IssueCode(s.Context(), u.Email, c)
+	s.ok(err)
+	equal(s, owner, u.ID)
+	return c.Hash
+}
+
+// issueEmailChange gives the user of a session a code for an address.
+func (s *suite) issueEmailChange(ref identity.SessionRef, target string) identity.CodeHash {
+	s.Helper()
+	c := newCode(identity.EmailChange)
+	c.Target = target
+	s.ok(s.IssueEmailChange(s.Context(), ref, c))
+	return c.Hash
+}
+
+func (s *suite) credentials(u identity.User) identity.Credentials {
+	s.Helper()
+	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email})
+	s.ok(err)
+	return c
+}
+
+// change redeems an email-change code.
+func (s *suite) change(ref identity.SessionRef, h identity.CodeHash, email string) (identity.User, error) {
+	s.Helper()
+	return s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{
+		Code: h, Email: email, CanonicalEmail: strings.ToLower(email), RefuseTaken: true,
+	})
+}
+
+// recover redeems a recovery code of an account.
+func (s *suite) recover(u identity.User, h identity.CodeHash, newHash string, from identity.Place) error {
+	return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, newHash, from)
+}
+
+func (s *suite) fail(u identity.User, times int) {
+	s.Helper()
+	for range times {
+		s.ok(s.CountFailure(s.Context(), s.credentials(u).ThrottleKey))
+	}
+}
+
+func (s *suite) suspend(u identity.User, suspended bool) {
+	s.Helper()
+	hook, ok := s.Store.(Suspender)
+	if !ok {
+		s.Skip("this store cannot suspend anyone")
+	}
+	s.ok(hook.Suspend(s.Context(), u.ID, suspended))
+}
+
+// pass moves both clocks.
+func (s *suite) pass(d time.Duration) {
+	s.now = s.now.Add(d)
+	s.advance(d)
+}
+
+func (s *suite) isAlive(ref identity.SessionRef) bool {
+	s.Helper()
+	ref.Now = s.now
+	_, err := s.FindSession(s.Context(), ref)
+	if errors.Is(err, identity.ErrNoSession) {
+		return false
+	}
+	s.ok(err)
+	return true
+}
+
+func (s *suite) alive(ref identity.SessionRef) {
+	s.Helper()
+	if !s.isAlive(ref) {
+		s.Error("the session has ended")
+	}
+}
+
+func (s *suite) ended(ref identity.SessionRef) {
+	s.Helper()
+	if s.isAlive(ref) {
+		s.Error("the session is alive")
+	}
+}
+
+func (s *suite) ok(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *suite) is(err, want error) {
+	s.Helper()
+	if !errors.Is(err, want) {
+		s.Errorf("the error is %v; want %v", err, want)
+	}
+}
+
+func (s *suite) taken(err error, want identity.TakenError) {
+	s.Helper()
+	got, ok := errors.AsType[*identity.TakenError](err)
+	if !ok {
+		s.Errorf("the error is %v; want a *TakenError", err)
+	} else if *got != want {
+		s.Errorf("taken is %+v; want %+v", *got, want)
+	}
+}
+
+// equal compares users and sessions by ==, after their times were brought to
+// what every store keeps.
+func equal[T comparable](s *suite, got, want T) {
+	s.Helper()
+	if got != want {
+		s.Errorf("got\n%+v, want\n%+v", got, want)
+	}
+}
+
+// atOnce runs the functions together, each released by the same signal, and
+// waits for them all.
+func atOnce(functions ...func()) {
+	start := make(chan struct{})
+	var group sync.WaitGroup
+	for _, f := range functions {
+		group.Go(func() {
+			<-start
+			f()
+		})
+	}
+	close(start)
+	group.Wait()
+}
+
+// winners runs f n times at once and counts its successes; every other outcome
+// must be the error lost, or a *TakenError where lost is nil.
+func (s *suite) winners(n int, lost error, f func(i int) error) int {
+	s.Helper()
+	errs := make([]error, n)
+	functions := make([]func(), n)
+	for i := range functions {
+		functions[i] = func() { errs[i] = f(i) }
+	}
+	atOnce(functions...)
+	won := 0
+	for _, err := range errs {
+		_, taken := errors.AsType[*identity.TakenError](err)
+		switch {
+		case err == nil:
+			won++
+		case lost == nil && taken:
+		default:
+			if lost == nil || !errors.Is(err, lost) {
+				s.Errorf("one of many at once: %v", err)
+			}
+		}
+	}
+	return won
+}

@@ -1,0 +1,633 @@
+package identitytest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+const lease = 3 * time.Minute
+
+// limit lets one recipient have two mails at once, and one more each half hour.
+var limit = identity.Rate{Count: 2, Per: time.Hour}
+
+func newMail(about identity.MessagePurpose, to string) identity.NewMail {
+	return identity.NewMail{Purpose: about, To: to, Language: "de"}
+}
+
+// queue asks for a mail to an address.
+func (s *suite) queue(about identity.MessagePurpose, to string) {
+	s.Helper()
+	s.ok(s.QueueMail(s.Context(), newMail(about, to)))
+}
+
+// signUpConcealed keeps a sign-up, and asks for its mail.
+func (s *suite) signUpConcealed(n identity.NewSignUp) {
+	s.Helper()
+	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail)))
+}
+
+// takeMail takes a mail, with its code.
+func (s *suite) takeMail(ctx context.Context) (identity.TakenMail, identity.CodeHash, bool) {
+	s.Helper()
+	var code identity.NewCode
+	m, ok, err := s.TakeMail(ctx, identity.MailTake{
+		Lease: lease, Now: s.now, Limit: s.limit,
+		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
+			code = newCode(p)
+			return ctx, code
+		},
+	})
+	s.ok(err)
+	return m, code.Hash, ok
+}
+
+// next takes the mail that must be there.
+func (s *suite) next() (identity.TakenMail, identity.CodeHash) {
+	s.Helper()
+	m, h, ok := s.takeMail(s.Context())
+	if !ok {
+		s.Fatal("no mail is due")
+	}
+	return m, h
+}
+
+// noMail fails where one is due.
+func (s *suite) noMail() {
+	s.Helper()
+	if m, _, ok := s.takeMail(s.Context()); ok {
+		s.Errorf("a mail is due: %+v", m)
+	}
+}
+
+// empty fails where one is in the outbox, due or not.
+func (s *suite) empty() {
+	s.Helper()
+	s.noMail()
+	queued, oldest, err := s.CountMails(s.Context())
+	s.ok(err)
+	equal(s, queued, 0)
+	equal(s, oldest, 0)
+}
+
+// says compares what a mail says, and forgets it.
+func (s *suite) says(m identity.TakenMail, want identity.TakenMail) {
+	s.Helper()
+	s.ok(s.RemoveMail(s.Context(), m.Ref))
+	if m.Age < 0 {
+		s.Errorf("queued %v ago", m.Age)
+	}
+	m.Ref, m.Age = identity.MailRef{}, 0
+	equal(s, m, want)
+}
+
+func mailTo(about identity.MessagePurpose, to, username, language, userID string) identity.TakenMail {
+	return identity.TakenMail{
+		Message: identity.Message{Purpose: about, To: to, Username: username, Language: language}, UserID: userID,
+	}
+}
+
+var mailSentences = []sentence{
+	{"the mail of a concealed sign-up brings the code that proves it, to the canonical address", func(s *suite) {
+		n := newSignUp("ada")
+		n.Username, n.Email, n.Language = "Ada", "Ada@Example.com", "fr"
+		s.signUpConcealed(n)
+		m, h := s.next()
+		s.says(m, mailTo(identity.MailVerification, "ada@example.com", "Ada", "fr", n.ID))
+		s.empty()
+		u, err := s.alone(h)
+		s.ok(err)
+		equal(s, u.ID, n.ID)
+		equal(s, u.Language, "fr")
+	}},
+	{"each of several concealed sign-ups has its own code, whatever usernames accounts have", func(s *suite) {
+		s.create("grace")
+		first, second := at(address, "ada"), at(address, "grace")
+		s.signUpConcealed(first)
+		s.signUpConcealed(second)
+		m, one := s.next()
+		s.says(m, mailTo(identity.MailVerification, address, "ada", "de", first.ID))
+		m, two := s.next()
+		s.says(m, mailTo(identity.MailVerification, address, "grace", "de", second.ID))
+		s.empty()
+		_, err := s.proves(one, second)
+		s.taken(err, identity.TakenError{Username: true})
+		_, err = s.proves(two, first)
+		s.ok(err)
+	}},
+	{"a concealed sign-up with the address of an account changes nothing, and its owner is told by mail", func(s *suite) {
+		first := newSignUp("ada")
+		first.Language = "fr"
+		u := s.prove(first)
+		before := s.credentials(u)
+		for _, name := range []string{"ada", "mallory"} {
+			s.signUpConcealed(at(u.Email, name))
+			m, h := s.next()
+			s.says(m, mailTo(identity.MailEmailTaken, u.Email, "", "fr", ""))
+			s.empty()
+			_, err := s.alone(h)
+			s.is(err, identity.ErrNoCode)
+		}
+		equal(s, s.credentials(u), before)
+	}},
+	{"a mail of a sign-up brings nothing once that is gone", func(s *suite) {
+		first, second := at(address, "ada"), at(address, "grace")
+		s.signUpConcealed(second)
+		_, err := s.proves(s.signUp(first), first)
+		s.ok(err)
+		u := s.credentials(identity.User{Email: address}).User
+		s.ok(s.DeleteUser(s.Context(), s.openWith(u, first.PasswordHash)))
+		s.empty()
+	}},
+	{"a mail that was asked for by address brings a code to whom it is of use, and to no one else", func(s *suite) {
+		n := newSignUp("edsger")
+		n.Email = "Edsger@Example.com"
+		s.signUp(n)
+		grace, barbara := s.create("grace"), s.create("barbara")
+		s.suspend(barbara, true)
+		mallory := s.create("mallory")
+		ref := s.open(mallory)
+		_, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
+		s.ok(err)
+		for _, tc := range []struct {
+			about    identity.MessagePurpose
+			to, name string // empty: nothing
+			id       string
+		}{
+			{identity.MailVerification, "edsger@example.com", "edsger", n.ID},
+			{identity.MailVerification, newAddress, "mallory", mallory.ID},
+			{identity.MailVerification, mallory.Email, "", ""},
+			{identity.MailVerification, grace.Email, "", ""},
+			{identity.MailVerification, "nobody@example.com", "", ""},
+			{identity.MailRecovery, "edsger@example.com", "edsger", n.ID},
+			{identity.MailRecovery, grace.Email, "grace", grace.ID},
+			{identity.MailRecovery, barbara.Email, "barbara", barbara.ID},
+			{identity.MailRecovery, newAddress, "", ""},
+			{identity.MailRecovery, mallory.Email, "mallory", mallory.ID},
+			{identity.MailRecovery, "nobody@example.com", "", ""},
+		} {
+			s.queue(tc.about, tc.to)
+			if tc.id == "" {
+				s.empty()
+				continue
+			}
+			m, h := s.next()
+			s.says(m, mailTo(tc.about, tc.to, tc.name, "de", tc.id))
+			if tc.about == identity.MailRecovery {
+				c, err := s.FindRecovery(s.Context(), h)
+				s.ok(err)
+				equal(s, c.ID, tc.id)
+				continue
+			}
+			claims, err := s.FindClaims(s.Context(), h)
+			s.ok(err)
+			equal(s, claims[0].ID, tc.id)
+		}
+		s.empty()
+	}},
+	{"a code that is mailed lives from when its mail is taken, and takes the place of the one before", func(s *suite) {
+		u := s.create("ada")
+		former := s.issue(u, identity.Recovery)
+		s.queue(identity.MailRecovery, u.Email)
+		s.pass(2 * codeTTL)
+		m, first := s.next()
+		equal(s, m.Age >= 2*codeTTL, true)
+		_, err := s.FindRecovery(s.Context(), first)
+		s.ok(err)
+		s.is(s.recover(u, former, otherHash, ""), identity.ErrNoCode)
+		s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
+		_, second := s.next()
+		_, err = s.FindRecovery(s.Context(), first)
+		s.is(err, identity.ErrNoCode)
+		s.ok(s.recover(u, second, otherHash, ""))
+	}},
+	{"the code of a mail and its event are both there, or neither", func(s *suite) {
+		u := s.create("ada")
+		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "code issued"})
+		s.queue(identity.MailRecovery, "nobody@example.com")
+		_, _, ok := s.takeMail(ctx)
+		equal(s, ok, false)
+		equal(s, len(s.recorded()), 0)
+		n := newSignUp("grace")
+		s.signUpConcealed(n)
+		s.queue(identity.MailRecovery, u.Email)
+		s.ok(s.QueueEmailChange(s.Context(), s.open(u), newMail(identity.MailEmailChange, newAddress)))
+		for _, owner := range []string{n.ID, u.ID, u.ID} {
+			_, _, ok = s.takeMail(ctx)
+			equal(s, ok, true)
+			if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "code issued", UserID: owner}) {
+				s.Errorf("recorded %+v", got)
+			}
+		}
+	}},
+	{"a change of address is asked for by a live session, and its mail brings a code that is good for the address", func(s *suite) {
+		n := newSignUp("ada")
+		n.Email, n.Language = "Ada@Example.com", "fr"
+		u := s.prove(n)
+		u.Email = n.CanonicalEmail // which is what the suite looks it up by
+		ref := s.open(u)
+		to := newMail(identity.MailEmailChange, newAddress)
+		s.ok(s.QueueEmailChange(s.Context(), ref, to))
+		m, h := s.next()
+		s.says(m, mailTo(identity.MailEmailChange, newAddress, "ada", "fr", u.ID))
+		_, err := s.change(ref, h, "else@example.com")
+		s.is(err, identity.ErrNoCode)
+
+		anywhere := newMail(identity.MailEmailChange, "")
+		s.ok(s.QueueEmailChange(s.Context(), ref, anywhere))
+		m, h = s.next()
+		s.says(m, mailTo(identity.MailEmailChange, "ada@example.com", "ada", "fr", u.ID))
+		got, err := s.change(ref, h, "else@example.com")
+		s.ok(err)
+		equal(s, got.EmailVerified, false)
+
+		s.ok(s.QueueEmailChange(s.Context(), ref, to))
+		_, h = s.next()
+		got, err = s.change(ref, h, newAddress)
+		s.ok(err)
+		equal(s, got.EmailVerified, true)
+
+		_, err = s.EndSession(s.Context(), ref)
+		s.ok(err)
+		s.is(s.QueueEmailChange(s.Context(), ref, anywhere), identity.ErrNoSession)
+	}},
+	{"a mail for a change to an address that another has tells them, and brings no code", func(s *suite) {
+		n := newSignUp("grace")
+		n.Language = "fr"
+		s.prove(n)
+		u := s.create("ada")
+		ref := s.open(u)
+		s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, n.Email)))
+		m, h := s.next()
+		s.says(m, mailTo(identity.MailEmailTaken, n.Email, "", "fr", ""))
+		_, err := s.change(ref, h, newAddress)
+		s.is(err, identity.ErrNoCode)
+	}},
+	{"a mail for a change of address voids the code before it, whether or not another has the address", func(s *suite) {
+		s.create("grace")
+		u := s.create("ada")
+		ref := s.open(u)
+		s.limit = limit
+		for _, target := range []string{"grace@example.com", "nobody@example.com"} {
+			for i := range limit.Count + 1 {
+				before := s.issueEmailChange(ref, "")
+				s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, target)))
+				_, _, ok := s.takeMail(s.Context())
+				equal(s, ok, true)
+				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress})
+				if withheld := i == limit.Count; withheld {
+					s.ok(err)
+				} else {
+					s.is(err, identity.ErrNoCode)
+				}
+			}
+		}
+	}},
+	{"nobody uses up the mails for a change of address that another account may ask for", func(s *suite) {
+		s.limit = limit
+		owner, mallory := s.create("ada"), s.create("mallory")
+		ref, others := s.open(owner), s.open(mallory)
+		ask := func(r identity.SessionRef, to string) bool {
+			s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
+			m, _, ok := s.takeMail(s.Context())
+			equal(s, ok, true)
+			if !m.Withheld {
+				s.ok(s.RemoveMail(s.Context(), m.Ref))
+			}
+			return !m.Withheld
+		}
+		for _, to := range []string{newAddress, owner.Email} {
+			for i := range limit.Count + 1 {
+				equal(s, ask(others, to), i < limit.Count)
+			}
+			equal(s, ask(ref, to), true)
+		}
+		equal(s, ask(ref, ""), true)
+	}},
+	{"a mail for a change of address brings nothing where the session has ended meanwhile", func(s *suite) {
+		u := s.create("ada")
+		for _, end := range []func(ref identity.SessionRef){
+			func(ref identity.SessionRef) {
+				_, err := s.EndSession(s.Context(), ref)
+				s.ok(err)
+			},
+			func(identity.SessionRef) { s.now = s.now.Add(refreshTTL) },
+			func(ref identity.SessionRef) { s.ok(s.DeleteUser(s.Context(), ref)) },
+		} {
+			ref := s.open(u)
+			s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, newAddress)))
+			end(ref)
+			s.empty()
+		}
+	}},
+	{"a mail for any change of address goes to the proved address that the account has when it is taken", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		for _, tc := range []struct{ target, to string }{{"", u.Email}, {newAddress, newAddress}} {
+			s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, "")))
+			_, err := s.change(ref, s.issueEmailChange(ref, tc.target), newAddress)
+			s.ok(err)
+			m, _ := s.next()
+			s.says(m, mailTo(identity.MailEmailChange, tc.to, "ada", "de", u.ID))
+		}
+	}},
+	{"no code goes to an address that was given up meanwhile", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		s.queue(identity.MailRecovery, u.Email)
+		s.queue(identity.MailVerification, u.Email)
+		_, err := s.change(ref, s.issueEmailChange(ref, newAddress), newAddress)
+		s.ok(err)
+		s.empty()
+	}},
+	{"a notice is there with the change, and goes to the proved address of before in the account's language", func(s *suite) {
+		n := newSignUp("ada")
+		n.Username, n.Email, n.Language = "Ada", "Ada@Example.com", "fr"
+		u := s.prove(n)
+		u.Email = n.CanonicalEmail
+		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
+		want := mailTo("something", "ada@example.com", "Ada", "fr", "")
+		ref := s.open(u)
+		change := func(target, email string) error {
+			_, err := s.RedeemEmailChange(told, ref, identity.EmailRedemption{
+				Code: s.issueEmailChange(ref, target), Email: email, CanonicalEmail: strings.ToLower(email),
+			})
+			return err
+		}
+		for _, refused := range []error{
+			s.ChangePassword(told, ref, otherHash, passwordHash),
+			s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: newID()}, otherHash, ""),
+			change(newAddress, "else@example.com"),
+		} {
+			equal(s, refused != nil, true)
+			s.empty()
+		}
+		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
+		m, _ := s.next()
+		s.says(m, want)
+		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, passwordHash, ""))
+		m, _ = s.next()
+		s.says(m, want)
+		ref = s.open(u)
+		s.ok(change(u.Email, "ADA@example.com"))
+		s.empty()     // it is the same address
+		for range 2 { // the first proves nothing, so that the owner is still told at the first
+			s.ok(change("", newAddress))
+			m, _ = s.next()
+			s.says(m, want)
+		}
+		s.ok(change(newAddress, newAddress))
+		m, _ = s.next()
+		s.says(m, want)
+		u.Email = newAddress
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), otherHash, ""))
+		s.empty()
+	}},
+	{"a notice outlives the account, and is in the language of who made the change where that has none", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
+		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
+		s.ok(s.DeleteUser(s.Context(), ref))
+		m, _ := s.next()
+		s.says(m, mailTo("something", u.Email, "ada", "de", ""))
+	}},
+	{"a recipient is sent no more mails of a kind than the limit lets them, whoever asks, but all notices", func(s *suite) {
+		s.limit = limit
+		u := s.create("ada")
+		ref := s.open(u)
+		sent := func(ask func(), want ...identity.MessagePurpose) {
+			s.Helper()
+			for range 4 {
+				ask()
+				for {
+					m, _, ok := s.takeMail(s.Context())
+					if !ok {
+						break
+					}
+					if m.Withheld {
+						equal(s, m.UserID, "")
+						continue
+					}
+					if len(want) == 0 || m.Purpose != want[0] {
+						s.Errorf("sent %q; want %v", m.Purpose, want)
+						return
+					}
+					want = want[1:]
+					s.ok(s.RemoveMail(s.Context(), m.Ref))
+				}
+			}
+			equal(s, len(want), 0)
+		}
+		recovery := func() { s.queue(identity.MailRecovery, u.Email) }
+		// What is not sent counts nothing: a verification for an account that is proved.
+		sent(func() { s.queue(identity.MailVerification, u.Email) })
+		sent(recovery, identity.MailRecovery, identity.MailRecovery)
+		sent(recovery)
+		sent(func() { s.signUpConcealed(at(u.Email, "mallory")) }, identity.MailEmailTaken, identity.MailEmailTaken)
+		sent(func() { s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, ""))) }, identity.MailEmailChange, identity.MailEmailChange)
+		sent(func() { s.queue(identity.MailRecovery, "nobody@example.com") })
+		s.signUp(at("other@example.com", "other"))
+		sent(func() { s.queue(identity.MailRecovery, "other@example.com") }, identity.MailRecovery, identity.MailRecovery)
+		sent(func() {
+			s.ok(s.ChangePassword(identity.WithNotice(s.Context(), identity.Notice{Purpose: "something"}), ref, passwordHash, passwordHash))
+		}, "something", "something", "something", "something")
+		s.advance(limit.Per/2 + time.Minute)
+		sent(recovery, identity.MailRecovery)
+		s.advance(10 * limit.Per) // what was not used does not add up
+		sent(recovery, identity.MailRecovery, identity.MailRecovery)
+	}},
+	{"a mail that is withheld is removed and recorded, and leaves the code that was sent before", func(s *suite) {
+		s.limit = identity.Rate{Count: 1, Per: time.Hour}
+		u := s.create("ada")
+		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "withheld"})
+		s.queue(identity.MailRecovery, u.Email)
+		m, h := s.next()
+		s.ok(s.RemoveMail(s.Context(), m.Ref))
+		s.queue(identity.MailRecovery, u.Email)
+		m, _, ok := s.takeMail(ctx)
+		equal(s, ok, true)
+		equal(s, m.Withheld, true)
+		if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "withheld"}) {
+			s.Errorf("recorded %+v", got)
+		}
+		s.empty()
+		s.ok(s.recover(u, h, otherHash, ""))
+	}},
+	{"a mail counts once, however often it is tried, and not at all once it is given up", func(s *suite) {
+		s.limit = identity.Rate{Count: 1, Per: time.Hour}
+		u := s.create("ada")
+		for range 3 {
+			s.queue(identity.MailRecovery, u.Email)
+			m, _ := s.next()
+			for range 3 {
+				s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
+				m, _ = s.next()
+				equal(s, m.Withheld, false)
+			}
+			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
+			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
+			s.empty()
+		}
+	}},
+	{"a mail is taken once until its lease has passed, and then again, and only the last taker is believed", func(s *suite) {
+		u := s.create("ada")
+		s.queue(identity.MailRecovery, u.Email)
+		first, _ := s.next()
+		equal(s, first.Ref.Attempt, 1)
+		s.noMail()
+		s.pass(lease - time.Minute)
+		s.noMail()
+		s.pass(2 * time.Minute)
+		second, _ := s.next()
+		equal(s, second.Ref.ID, first.Ref.ID)
+		equal(s, second.Ref.Attempt, 2)
+		for _, end := range []func() error{
+			func() error { return s.RemoveMail(s.Context(), first.Ref) },
+			func() error { return s.PostponeMail(s.Context(), first.Ref, 0) },
+			func() error { return s.ReturnMail(s.Context(), first.Ref) },
+		} {
+			s.ok(end())
+			s.noMail()
+		}
+		queued, oldest, err := s.CountMails(s.Context())
+		s.ok(err)
+		equal(s, queued, 1)
+		equal(s, oldest >= lease, true)
+		s.ok(s.RemoveMail(s.Context(), second.Ref))
+		s.empty()
+		s.ok(s.RemoveMail(s.Context(), second.Ref))
+	}},
+	{"a mail that is postponed is due again after that, and its attempt counts", func(s *suite) {
+		u := s.create("ada")
+		s.queue(identity.MailRecovery, u.Email)
+		m, _ := s.next()
+		s.ok(s.PostponeMail(s.Context(), m.Ref, 10*time.Minute))
+		s.pass(9 * time.Minute)
+		s.noMail()
+		s.pass(2 * time.Minute)
+		m, _ = s.next()
+		equal(s, m.Ref.Attempt, 2)
+	}},
+	{"a mail that is returned is due at once, its attempt does not count, and whoever had it is not believed", func(s *suite) {
+		u := s.create("ada")
+		s.queue(identity.MailRecovery, u.Email)
+		stalled, _ := s.next()
+		s.pass(lease + time.Minute)
+		m, _ := s.next()
+		s.ok(s.ReturnMail(s.Context(), m.Ref))
+		again, _ := s.next()
+		equal(s, again.Ref.Attempt, m.Ref.Attempt)
+		for _, ref := range []identity.MailRef{stalled.Ref, m.Ref} {
+			s.ok(s.RemoveMail(s.Context(), ref))
+		}
+		s.ok(s.PostponeMail(s.Context(), again.Ref, 0))
+		s.next()
+	}},
+	{"the mail that is due longest comes first", func(s *suite) {
+		for i := range 3 {
+			s.queue(identity.MessagePurpose(fmt.Sprint("notice ", i)), "ada@example.com")
+			s.advance(time.Minute)
+		}
+		first, _ := s.next()
+		equal(s, first.Purpose, "notice 0")
+		s.ok(s.PostponeMail(s.Context(), first.Ref, 0))
+		for _, want := range []identity.MessagePurpose{"notice 1", "notice 2", "notice 0"} {
+			m, _ := s.next()
+			equal(s, m.Purpose, want)
+		}
+	}},
+	{"of many TakeMail at once, none is given a mail that another is given, and none is left", func(s *suite) {
+		const mails, takers = 40, 8
+		for i := range mails {
+			s.queue("notice", fmt.Sprintf("ada%d@example.com", i))
+			s.queue(identity.MailRecovery, "nobody@example.com")
+		}
+		taken := make([][]string, takers)
+		functions := make([]func(), takers)
+		for i := range functions {
+			functions[i] = func() {
+				for {
+					m, ok, err := s.TakeMail(s.Context(), identity.MailTake{Lease: lease, Now: s.now, Issue: issueUnknown})
+					if err != nil {
+						s.Error(err)
+					}
+					if err != nil || !ok {
+						return
+					}
+					taken[i] = append(taken[i], m.To)
+				}
+			}
+		}
+		atOnce(functions...)
+		whose := map[string]int{}
+		for _, list := range taken {
+			for _, to := range list {
+				whose[to]++
+			}
+		}
+		equal(s, len(whose), mails)
+		for to, n := range whose {
+			if n != 1 {
+				s.Errorf("the mail to %s was given %d times", to, n)
+			}
+		}
+	}},
+	{"of 20 mails to one recipient that are taken at once, as many as the limit lets are sent", func(s *suite) {
+		for i := range 20 {
+			s.signUpConcealed(at(address, fmt.Sprintf("ada%d", i)))
+		}
+		sent := s.winners(20, errWithheld, func(int) error {
+			m, ok, err := s.TakeMail(s.Context(), identity.MailTake{Lease: lease, Now: s.now, Limit: limit, Issue: issueUnknown})
+			if err == nil && (m.Withheld || !ok) {
+				return errWithheld
+			}
+			return err
+		})
+		equal(s, sent, limit.Count)
+	}},
+	{"no code that is mailed to the old address survives a change of address", func(s *suite) {
+		u := s.create("ada")
+		ref := s.open(u)
+		for i := range rounds {
+			s.queue(identity.MailRecovery, u.Email)
+			next := fmt.Sprintf("ada%d@example.com", i)
+			change := s.issueEmailChange(ref, next)
+			recovery := newCode(identity.Recovery)
+			var taking, changing error
+			changed := u
+			atOnce(
+				func() {
+					var m identity.TakenMail
+					var ok bool
+					m, ok, taking = s.TakeMail(s.Context(), identity.MailTake{
+						Lease: lease, Now: s.now,
+						Issue: func(ctx context.Context, _ int64, _ identity.Purpose) (context.Context, identity.NewCode) {
+							return ctx, recovery
+						},
+					})
+					if taking == nil && ok {
+						taking = s.RemoveMail(s.Context(), m.Ref)
+					}
+				},
+				func() { changed, changing = s.change(ref, change, next) },
+			)
+			s.ok(taking)
+			s.ok(changing)
+			_, err := s.FindRecovery(s.Context(), recovery.Hash)
+			s.is(err, identity.ErrNoCode)
+			s.empty()
+			u = changed
+		}
+	}},
+}
+
+func issueUnknown(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
+	return ctx, newCode(p)
+}
+
+var errWithheld = errors.New("withheld")

@@ -1,0 +1,217 @@
+package identitytest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+const (
+	home   identity.Place = "192.0.2.1/32"
+	office identity.Place = "2001:db8:1:2::/64"
+	abroad identity.Place = "198.51.100.7/32"
+)
+
+// from reads the credentials of a user as a sign-in from a place does.
+func (s *suite) from(u identity.User, place identity.Place) identity.Credentials {
+	s.Helper()
+	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: place})
+	s.ok(err)
+	return c
+}
+
+func (s *suite) failFrom(u identity.User, place identity.Place, times int) {
+	s.Helper()
+	for range times {
+		s.ok(s.CountFailure(s.Context(), s.from(u, place).ThrottleKey))
+	}
+}
+
+// openFrom opens a session from a place.
+func (s *suite) openFrom(u identity.User, place identity.Place) identity.SessionRef {
+	s.Helper()
+	c, n := s.from(u, place), s.session(u)
+	n.From, n.PasswordHash = place, c.PasswordHash
+	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.Familiar
+	s.ok(s.OpenSession(s.Context(), n))
+	return s.ref(n.ID, u)
+}
+
+// familiar fails unless wrong passwords from a place are counted apart from those
+// of strangers, or with them.
+func (s *suite) familiar(u identity.User, place identity.Place, want bool) {
+	s.Helper()
+	if got := s.from(u, place).ThrottleKey != s.from(u, "").ThrottleKey; got != want {
+		s.Errorf("that %s is familiar is %v", place, got)
+	}
+}
+
+var placeSentences = []sentence{
+	{"a place becomes familiar where a session is opened from it, or a password reset", func(s *suite) {
+		other := s.create("grace")
+		n := s.newSession()
+		n.From = home
+		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n)
+		s.ok(err)
+		s.familiar(u, home, true)
+		s.familiar(u, office, false)
+
+		s.openFrom(u, office)
+		s.familiar(u, office, true)
+		s.familiar(u, abroad, false)
+
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, abroad))
+		for _, place := range []identity.Place{home, office, abroad} {
+			s.familiar(u, place, true)
+			s.familiar(other, place, false)
+		}
+	}},
+	{"a place does not become familiar where nothing was opened or reset from it", func(s *suite) {
+		u := s.create("ada")
+		s.failFrom(u, abroad, 3)
+		stale := s.session(u)
+		stale.From, stale.PasswordHash = abroad, otherHash
+		s.is(s.OpenSession(s.Context(), stale), identity.ErrStale)
+		s.is(s.recover(u, newHash(), otherHash, abroad), identity.ErrNoCode)
+		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale)
+		s.is(err, identity.ErrNoCode)
+		s.familiar(u, abroad, false)
+	}},
+	{"where the place is not known, all failures are counted together", func(s *suite) {
+		u := s.create("ada")
+		s.openFrom(u, "")
+		equal(s, s.from(u, "").ThrottleKey, s.from(u, home).ThrottleKey)
+		s.failFrom(u, home, 1)
+		equal(s, s.from(u, "").Failures, 1)
+	}},
+	{"failures from a familiar place are counted apart from those of strangers", func(s *suite) {
+		u := s.create("ada")
+		ref := s.openFrom(u, home)
+		s.openFrom(u, office)
+		s.failFrom(u, abroad, 20)
+		s.failFrom(u, "203.0.113.9/32", 20)
+		s.failFrom(u, home, 3)
+		for place, failures := range map[identity.Place]int{home: 3, office: 0, abroad: 40, "": 40} {
+			equal(s, s.from(u, place).Failures, failures)
+			equal(s, s.from(u, place).Familiar, place == home || place == office)
+			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: place})
+			s.ok(err)
+			equal(s, byName.Failures, 0)
+			signedIn, err := s.FindPassword(s.Context(), ref, place)
+			s.ok(err)
+			equal(s, signedIn.ThrottleKey, byName.ThrottleKey)
+			equal(s, signedIn.Familiar, byName.Familiar)
+		}
+	}},
+	{"failures of a login that no account has are counted together, wherever they come from", func(s *suite) {
+		nobody := identity.Login{CanonicalUsername: "nobody"}
+		here, err := s.FindCredentials(s.Context(), nobody)
+		s.ok(err)
+		nobody.From = home
+		there, err := s.FindCredentials(s.Context(), nobody)
+		s.ok(err)
+		equal(s, here.ThrottleKey, there.ThrottleKey)
+	}},
+	{"OpenSession forgets the failures of the place that it is from, and no others", func(s *suite) {
+		u := s.create("ada")
+		s.openFrom(u, home)
+		s.openFrom(u, office)
+		s.failFrom(u, abroad, 12)
+		s.failFrom(u, home, 3)
+		s.failFrom(u, office, 2)
+		s.openFrom(u, home)
+		equal(s, s.from(u, home).Failures, 0)
+		equal(s, s.from(u, office).Failures, 2)
+		equal(s, s.from(u, abroad).Failures, 12)
+		s.openFrom(u, abroad) // who waited, and knew the password
+		equal(s, s.from(u, abroad).Failures, 0)
+		equal(s, s.from(u, "").Failures, 12) // strangers do not learn of it
+	}},
+	{"OpenSession is stopped by failures from the same place alone", func(s *suite) {
+		u := s.create("ada")
+		s.openFrom(u, home)
+		late := func(place identity.Place) identity.NewSession {
+			n := s.session(u)
+			n.From, n.ThrottleKey = place, s.from(u, place).ThrottleKey
+			return n
+		}
+		here, there := late(home), late(abroad)
+		s.failFrom(u, abroad, failureLimit)
+		s.ok(s.OpenSession(s.Context(), here))
+		s.is(s.OpenSession(s.Context(), there), identity.ErrStale)
+		here = late(home)
+		s.failFrom(u, home, failureLimit)
+		s.is(s.OpenSession(s.Context(), here), identity.ErrStale)
+	}},
+	{"ChangePassword, RedeemRecovery and DeleteUser forget failures from familiar places, and those of strangers stay", func(s *suite) {
+		u := s.create("ada")
+		ref := s.openFrom(u, home)
+		s.openFrom(u, office)
+		failed := func(strangers int) {
+			s.Helper()
+			for place, want := range map[identity.Place]int{home: 0, office: 0, abroad: strangers} {
+				equal(s, s.from(u, place).Failures, want)
+			}
+		}
+		fail := func() {
+			s.Helper()
+			for _, place := range []identity.Place{home, office, abroad} {
+				s.failFrom(u, place, 2)
+			}
+		}
+		fail()
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, passwordHash))
+		failed(2)
+		fail()
+		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, home))
+		failed(4)
+		fail()
+		s.ok(s.DeleteUser(s.Context(), s.openFrom(u, home)))
+		equal(s, s.from(u, home).Found, false)
+		equal(s, s.from(u, home).Failures, 6)
+	}},
+	{"an account has only so many familiar places: those that were seen last", func(s *suite) {
+		u := s.create("ada")
+		place := func(i int) identity.Place { return identity.Place(fmt.Sprintf("192.0.2.%d/32", i)) }
+		for i := range identity.FamiliarPlaces {
+			s.openFrom(u, place(i))
+			s.pass(25 * time.Hour)
+		}
+		s.openFrom(u, place(0)) // so that the second is the oldest
+		s.pass(25 * time.Hour)
+		s.openFrom(u, place(100))
+		s.familiar(u, place(100), true)
+		s.familiar(u, place(1), false)
+		for i := range identity.FamiliarPlaces {
+			if i != 1 {
+				s.familiar(u, place(i), true)
+			}
+		}
+	}},
+	{"of many sign-ins at once from one new place all succeed, and it is familiar", func(s *suite) {
+		u := s.create("ada")
+		sessions := make([]identity.NewSession, 20)
+		for i := range sessions {
+			sessions[i] = s.session(u)
+			sessions[i].From = home
+		}
+		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i]) }), len(sessions))
+		s.familiar(u, home, true)
+	}},
+	{"no familiar place outlives DeleteUser against OpenSession", func(s *suite) {
+		for i := range rounds {
+			u := s.create(fmt.Sprintf("user%d", i))
+			here, late := s.open(u), s.session(u)
+			late.From = home
+			var opening, deleting error
+			atOnce(
+				func() { opening = s.OpenSession(s.Context(), late) },
+				func() { deleting = s.DeleteUser(s.Context(), here) },
+			)
+			s.ok(deleting)
+			s.okOr(opening, identity.ErrStale)
+			s.familiar(u, home, false)
+		}
+	}},
+}

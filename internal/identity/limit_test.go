@@ -1,0 +1,187 @@
+package identity_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// limiting sets the limits by client address.
+func limiting(p *identity.Policy) {
+	p.LimitSignIn = identity.Rate{Count: 3, Per: 3 * time.Minute}
+	p.LimitCodes = identity.Rate{Count: 1, Per: time.Hour}
+}
+
+// from is what is asked for from an address.
+func from(address string) context.Context {
+	return identity.WithClientAddress(context.Background(), netip.MustParseAddr(address))
+}
+
+// admits fails unless n of the class, and no more, are admitted from an address.
+func (w *world) admits(n int, class identity.LimitClass, address string) {
+	w.Helper()
+	for i := range n {
+		a, err := w.service.Admit(from(address), class)
+		w.ok(err)
+		w.equal("allowed", a.Allowed, true)
+		w.equal("how many more", a.Remaining, n-i-1)
+	}
+	a, err := w.service.Admit(from(address), class)
+	w.fails(err, identity.RateLimited, "too many requests of this kind from your network; wait for as many seconds as Retry-After says")
+	w.equal("allowed", a.Allowed, false)
+}
+
+func TestAnAddressIsAdmittedAsOftenAsThePolicySays(t *testing.T) {
+	w := newWorld(t, limiting)
+	w.admits(3, identity.LimitSignIn, "192.0.2.1")
+	w.admits(3, identity.LimitSignIn, "192.0.2.2")
+	w.admits(1, identity.LimitCodes, "192.0.2.1")
+	w.pass(time.Minute)
+	w.admits(1, identity.LimitSignIn, "192.0.2.1")
+	w.pass(3 * time.Minute)
+	w.admits(3, identity.LimitSignIn, "192.0.2.1")
+	w.equal("refused sign-ins", w.service.Limited(identity.LimitSignIn), uint64(4))
+	w.equal("refused codes", w.service.Limited(identity.LimitCodes), uint64(1))
+}
+
+func TestAnIPv6AddressIsCountedWithAllOfItsNetwork(t *testing.T) {
+	w := newWorld(t, limiting)
+	w.admits(3, identity.LimitSignIn, "2001:db8:0:1::1")
+	w.admits(0, identity.LimitSignIn, "2001:db8:0:1:ffff:ffff:ffff:ffff")
+	w.admits(3, identity.LimitSignIn, "2001:db8:0:2::1")
+	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.1")
+	w.admits(0, identity.LimitSignIn, "192.0.2.1")
+	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.2") // of IPv4 in IPv6, no network is one client
+}
+
+func TestClientsWithoutAnAddressShareALimit(t *testing.T) {
+	w := newWorld(t, limiting)
+	for range 3 {
+		_, err := w.service.Admit(t.Context(), identity.LimitSignIn)
+		w.ok(err)
+	}
+	_, err := w.service.Admit(t.Context(), identity.LimitSignIn)
+	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+}
+
+func TestWithoutALimitTheStoreIsNotAsked(t *testing.T) {
+	w := newWorld(t)
+	for _, class := range identity.LimitClasses() {
+		a, err := w.service.Admit(from("192.0.2.1"), class)
+		w.ok(err)
+		w.equal("the allowance", a, identity.Allowance{Allowed: true})
+	}
+	w.equal("what the store was asked", w.store.take(), "")
+}
+
+func TestAFloodFromOneAddressCostsNoStatements(t *testing.T) {
+	w := newWorld(t, limiting)
+	w.admits(3, identity.LimitSignIn, "192.0.2.1")
+	w.store.take()
+	for _, passed := range []time.Duration{0, 30 * time.Second, 29 * time.Second} {
+		w.pass(passed)
+		for range 100 {
+			_, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
+			w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+		}
+	}
+	a, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
+	e, _ := errors.AsType[*identity.Error](err)
+	w.equal("the wait", e.RetryAfter, time.Second)
+	w.equal("the allowance", a, identity.Allowance{Limit: 3, Window: 3 * time.Minute, Reset: 2*time.Minute + time.Second, RetryAfter: time.Second})
+	w.equal("what the store was asked", w.store.take(), "")
+	w.pass(time.Second)
+	w.admits(1, identity.LimitSignIn, "192.0.2.1")
+}
+
+// Another replica may have told this one of a wait; and the time that the Store
+// took to answer is none of the client's.
+func TestTheMemoryNeverRefusesWhatTheStoreWouldAllow(t *testing.T) {
+	w := newWorld(t, limiting)
+	w.admits(3, identity.LimitSignIn, "192.0.2.1")
+	w.pass(30 * time.Second)
+	other := w.replica(w.hasher)
+	w.store.before["TakeLimit"] = func() { w.pass(10 * time.Second) }
+	_, err := other.Admit(from("192.0.2.1"), identity.LimitSignIn)
+	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+	w.pass(20 * time.Second)
+	_, err = other.Admit(from("192.0.2.1"), identity.LimitSignIn)
+	w.ok(err)
+}
+
+func TestManyAddressesThatAreRefusedTakeNoMoreRoomThanThereIs(t *testing.T) {
+	w := newWorld(t, limiting)
+	for i := range 12_000 {
+		address := fmt.Sprintf("2001:db8:%x:%x::", i>>8, i&0xff)
+		for range 2 {
+			_, _ = w.service.Admit(from(address), identity.LimitCodes)
+		}
+	}
+	w.equal("entries of the trail", w.audited("limit exceeded"), 100)
+	w.store.take()
+	w.admits(0, identity.LimitCodes, "2001:db8::") // who is forgotten is asked about, and still refused
+	w.equal("what the store was asked", w.store.take(), "TakeLimit")
+	w.admits(0, identity.LimitCodes, "2001:db8:2e:df::")
+	w.equal("what the store was asked", w.store.take(), "")
+}
+
+func TestWhereALimitCannotBeCountedNobodyIsAdmitted(t *testing.T) {
+	w := newWorld(t, limiting)
+	w.memory.Break(&identity.Error{Kind: identity.Unavailable, Message: "the database is away"})
+	a, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
+	w.fails(err, identity.Unavailable, "the database is away")
+	w.equal("the allowance", a, identity.Allowance{})
+}
+
+func TestChangesAreLimitedByUserAndEndingsBySession(t *testing.T) {
+	w := newWorld(t, func(p *identity.Policy) { p.LimitWrites = identity.Rate{Count: 3, Per: 3 * time.Minute} })
+	p, thief := w.verified("grace")
+	owner := w.signIn(p)
+	_, other := w.verified("edsger")
+	refused := func(err error) {
+		t.Helper()
+		w.fails(err, identity.RateLimited, "too many changes; wait for as many seconds as Retry-After says")
+	}
+	// All sessions of a user share what they may change.
+	for i := range 3 {
+		a, err := w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
+		w.ok(err)
+		w.equal("how many more", a.Remaining, 2-i)
+	}
+	w.refusals()
+	_, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
+	refused(err)
+	if got := w.refusals(); len(got) != 1 || got[0].user != p.id || got[0].because != "writes" {
+		t.Errorf("the trail has %+v", got)
+	}
+	_, err = w.service.AdmitChange(from("192.0.2.1"), other.AccessToken)
+	w.ok(err)
+	// A thief keeps nobody from ending the session that was stolen.
+	for range 3 {
+		_, err := w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
+		w.ok(err)
+	}
+	_, err = w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
+	refused(err)
+	_, err = w.service.AdmitEnding(from("192.0.2.2"), owner.AccessToken)
+	w.ok(err)
+	// What has ended uses nothing up.
+	w.ok(w.service.SignOut(t.Context(), thief.RefreshToken))
+	w.pass(3 * time.Minute)
+	for range 5 {
+		_, err = w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
+		w.fails(err, identity.Unauthenticated, endedSession)
+	}
+	a, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
+	w.ok(err)
+	w.equal("how many more", a.Remaining, 2)
+	w.store.take()
+	_, err = w.service.AdmitChange(t.Context(), "no token")
+	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.equal("what the store was asked", w.store.take(), "")
+}

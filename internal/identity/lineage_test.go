@@ -1,0 +1,166 @@
+package identity_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// lineage is a model of a session as all who hold tokens of it together see it: the
+// owner, with tabs that race and replies that are lost, and a thief with a copy.
+type lineage struct {
+	w        *world
+	replicas []*identity.Service
+	texts    []string // the refresh token of each generation
+	lives    []life   // likewise
+	replaced time.Time
+	ends     time.Time // of the session
+	over     bool
+	latest   time.Time // that the clock has shown
+}
+
+// life is what a refresh token says of its own times.
+type life struct{ from, to time.Time }
+
+const leeway = 10 * time.Second
+
+func (l *lineage) current() int { return len(l.texts) - 1 }
+
+// answer is what a renewal with the token of a generation has to answer now.
+func (l *lineage) answer(generation int) (renewed, rotates, theft bool) {
+	now, policy := l.w.Now(), l.w.policy
+	switch of := l.lives[generation]; {
+	case now.Unix() >= of.to.Add(leeway).Unix(), l.over, !now.Before(l.lives[l.current()].to):
+		return false, false, false
+	case generation == l.current():
+		return true, policy.Rotation == identity.RotateAlways || now.Sub(of.from) > of.to.Sub(of.from)/2, false
+	case generation == l.current()-1 && now.Sub(l.replaced) <= policy.ReuseGrace:
+		return true, false, false
+	default:
+		return false, false, true
+	}
+}
+
+// present renews with the token of a generation at several replicas at once.
+func (l *lineage) present(t *rapid.T, generation, times int) {
+	renewed, rotates, theft := l.answer(generation)
+	got := make([]identity.Tokens, times)
+	errs := make([]error, times)
+	var clients sync.WaitGroup
+	for i := range times {
+		clients.Go(func() {
+			got[i], errs[i] = l.replicas[i%len(l.replicas)].Renew(l.w.Context(), l.texts[generation])
+		})
+	}
+	clients.Wait()
+	if theft {
+		l.over = true
+	}
+	if rotates {
+		now := l.w.Now()
+		from := now.Truncate(time.Second)
+		to := from.Add(l.w.policy.RefreshTTL)
+		if l.ends.Before(to) {
+			to = l.ends
+		}
+		for _, text := range l.texts {
+			if text == got[0].RefreshToken {
+				t.Fatal("a token that was given before is given again")
+			}
+		}
+		l.texts, l.lives, l.replaced = append(l.texts, got[0].RefreshToken), append(l.lives, life{from, to}), now
+	}
+	for i, err := range errs {
+		switch {
+		case renewed && err != nil:
+			t.Fatalf("generation %d of %d, %v after its replacement: %v", generation, l.current(), l.w.Now().Sub(l.replaced), err)
+		case renewed && got[i].RefreshToken != l.texts[l.current()]:
+			t.Fatalf("generation %d of %d has another successor", generation, l.current())
+		case !renewed && identity.KindOf(err) != identity.Unauthenticated:
+			t.Fatalf("generation %d of %d: %v; want 401", generation, l.current(), err)
+		}
+	}
+}
+
+// check asks what each of the tokens is, which changes nothing.
+func (l *lineage) check(t *rapid.T) {
+	for generation, text := range l.texts {
+		renewed, _, _ := l.answer(generation)
+		want := renewed && l.w.Now().Before(l.lives[generation].to)
+		if got := l.w.Introspect(text).Active; got != want {
+			t.Fatalf("generation %d of %d is active: %v; want %v", generation, l.current(), got, want)
+		}
+	}
+}
+
+// Whatever order renewals, retries, lost answers, races and steps of the clock come in,
+// a session has one lineage of tokens; a retry within the grace never loses it; and a
+// token that is used again later always ends it.
+func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
+	for _, rotation := range []identity.Rotation{identity.RotateAlways, identity.RotateWhenNeeded} {
+		t.Run(string(rotation), func(t *testing.T) {
+			w := newWorld(t, func(p *identity.Policy) { p.Rotation = rotation })
+			w.leeway = leeway
+			p, _ := w.verified("grace")
+			rapid.Check(t, func(t *rapid.T) {
+				// What an earlier run put back is made good, and each begins alike.
+				w.pass(w.Now().Add(2 * day).Truncate(day).Sub(w.Now()))
+				w.policy.ReuseGrace = rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
+				w.service = w.replica(w.hasher)
+				first := w.signIn(p)
+				opened := w.Now().Truncate(time.Second)
+				l := &lineage{
+					w: w, replicas: []*identity.Service{w.service, w.replica(w.hasher)},
+					texts: []string{first.RefreshToken}, lives: []life{{opened, opened.Add(w.policy.RefreshTTL)}},
+					ends: opened.Add(w.policy.SessionLifetime), latest: w.Now(),
+				}
+				some := func(t *rapid.T) int { // the later ones more often
+					return max(l.current()-rapid.IntRange(0, 3).Draw(t, "generations ago"), 0)
+				}
+				t.Repeat(map[string]func(*rapid.T){
+					"": l.check,
+					"a renewal": func(t *rapid.T) {
+						l.present(t, l.current(), 1)
+					},
+					"a retry, or a thief": func(t *rapid.T) {
+						l.present(t, some(t), 1)
+					},
+					"a race": func(t *rapid.T) {
+						l.present(t, some(t), rapid.IntRange(2, 5).Draw(t, "clients"))
+					},
+					"an answer of the database is lost": func(t *rapid.T) {
+						w.store.Store = forgetful{w.memory}
+						defer func() { w.store.Store = w.memory }()
+						l.present(t, some(t), 1)
+					},
+					"moments pass": func(t *rapid.T) {
+						w.pass(upTo(t, 2*w.policy.ReuseGrace+time.Second))
+					},
+					"days pass": func(t *rapid.T) {
+						w.pass(upTo(t, 4*day))
+					},
+					"the clock is put back": func(t *rapid.T) {
+						l.latest = latest(l.latest, w.Now())
+						w.pass(l.latest.Add(-upTo(t, leeway-time.Second)).Sub(w.Now()))
+					},
+				})
+			})
+		})
+	}
+}
+
+// upTo draws a time, as precise as a Store keeps it.
+func upTo(t *rapid.T, most time.Duration) time.Duration {
+	return time.Duration(rapid.Int64Range(0, int64(most/resolution)).Draw(t, "microseconds")) * resolution
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,239 @@
+package identity_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+func TestAProfileIsReadInOneStatementByWhoHasTheScope(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	w.store.take()
+	u, err := w.Profile(tokens.AccessToken)
+	w.ok(err)
+	w.equal("whose it is", u.ID, p.id)
+	w.equal("what the store was asked", w.store.take(), "FindUser")
+
+	in := signUpOf("edsger")
+	in.Scope = "profiles e-mail"
+	code, err := w.SignUp(in)
+	w.ok(err)
+	tokens, err = w.VerifyUser(code.Text)
+	w.ok(err)
+	_, err = w.Profile(tokens.AccessToken)
+	w.fails(err, identity.Forbidden, `the token lacks the scope "profile"`)
+	_, err = w.RequestEmailChange(tokens.AccessToken, "")
+	w.fails(err, identity.Forbidden, `the token lacks the scope "email"`)
+}
+
+func TestOnlyTheNamesThatAreGivenChange(t *testing.T) {
+	username, first, last := "Amazing.Grace", " Brewster ", "Murray"
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	before, err := w.Profile(tokens.AccessToken)
+	w.ok(err)
+	w.keep(username, last)
+	for _, c := range []struct {
+		what   string
+		update identity.ProfileUpdate
+		expect func(u *identity.User)
+	}{
+		{"the first name", identity.ProfileUpdate{FirstName: &first}, func(u *identity.User) { u.FirstName = "Brewster" }},
+		{"the last name", identity.ProfileUpdate{LastName: &last}, func(u *identity.User) { u.LastName = last }},
+		{"the username", identity.ProfileUpdate{Username: &username}, func(u *identity.User) { u.Username = username }},
+	} {
+		w.pass(time.Minute)
+		want := before
+		c.expect(&want)
+		want.UpdatedAt = w.Now()
+		got, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update)
+		w.ok(err)
+		w.equal(c.what, got, want)
+		before = want
+	}
+	_, err = w.SignIn(p.username, p.password)
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.SignIn(strings.ToUpper(username), p.password)
+	w.ok(err)
+	in := signUpOf("grace") // the name is free again
+	in.Email = "another@mail.example"
+	_, err = w.SignUp(in)
+	w.ok(err)
+}
+
+func TestAChangeOfNamesSaysAllThatIsWrongWithIt(t *testing.T) {
+	w := newWorld(t)
+	_, tokens := w.verified("grace")
+	w.verified("edsger")
+	at, blank, taken, own := "a@b", " ", "EDSGER", "GRACE"
+	for _, c := range []struct {
+		what    string
+		update  identity.ProfileUpdate
+		kind    identity.Kind
+		message string
+	}{
+		{"nothing given", identity.ProfileUpdate{}, identity.Invalid, "username, first_name, last_name: give at least one of them"},
+		{
+			"all wrong", identity.ProfileUpdate{Username: &at, FirstName: &blank, LastName: &blank}, identity.Invalid,
+			"username: may hold only letters (a-z), digits, '.', '_' and '-'; first_name: is empty; last_name: is empty",
+		},
+		{"a name that is taken", identity.ProfileUpdate{Username: &taken}, identity.Conflict, "username: is taken"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			_, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update)
+			w.fails(err, c.kind, c.message)
+		})
+	}
+	_, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, identity.ProfileUpdate{Username: &own})
+	w.ok(err)
+}
+
+func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	other := w.signIn(p)
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	w.fail(p.username, 5)
+	tokens, other = w.renew(tokens.RefreshToken), w.renew(other.RefreshToken)
+	w.ok(w.service.DeleteUser(t.Context(), tokens.AccessToken))
+
+	gone := func() {
+		t.Helper()
+		w.fails(w.service.DeleteUser(t.Context(), tokens.AccessToken), identity.Unauthenticated, endedSession)
+		for _, tokens := range []identity.Tokens{tokens, other} {
+			w.equal("the session is alive:", w.alive(tokens), false)
+			_, err := w.Renew(tokens.RefreshToken)
+			w.fails(err, identity.Unauthenticated, endedSession)
+			w.ok(w.service.SignOut(t.Context(), tokens.RefreshToken))
+		}
+		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
+		w.equal("deletions audited", w.audited("account deleted"), 1)
+	}
+	gone()
+	_, err = w.SignIn(p.username, p.password)
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.ForgotPassword(p.email)
+	w.fails(err, identity.NotFound, "email: no account has this address")
+
+	again, _ := w.verified("grace") // someone else, of the same name and address
+	w.equal("the id is used again:", again.id == p.id, false)
+	gone()
+	w.signIn(again)
+}
+
+func TestTheCodeOfADeletedAccountDoesNotVerifyTheNextOfItsName(t *testing.T) {
+	w := newWorld(t)
+	p, _ := w.verified("grace")
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	w.ok(w.service.DeleteUser(t.Context(), w.signIn(p).AccessToken))
+	_, verification := w.unverified("grace")
+	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
+	_, err = w.VerifyUser(verification)
+	w.ok(err)
+}
+
+func TestACodeForAnAddressProvesItAndIsGoodForNoOther(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	code, err := w.RequestEmailChange(tokens.AccessToken, "New@mail.example")
+	w.ok(err)
+	w.equal("the life of the code", code.ExpiresIn, time.Hour)
+	w.equal("whose code it is", code.UserID, p.id)
+	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "other@mail.example")
+	w.fails(err, identity.Invalid, wrongCode)
+	u, err := w.ChangeEmail(tokens.AccessToken, code.Text, "new@MAIL.example")
+	w.ok(err)
+	w.equal("the address", u.Email, "new@MAIL.example")
+	w.equal("it is verified:", u.EmailVerified, true)
+	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
+	w.fails(err, identity.Invalid, wrongCode)
+	_, err = w.SignIn(p.email, p.password)
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.SignIn("new@mail.example", p.password)
+	w.ok(err)
+	w.equal("changes audited", w.audited("email changed"), 1)
+}
+
+func TestACodeForAnyAddressProvesNone(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	verified := func() bool {
+		u, err := w.Profile(tokens.AccessToken)
+		w.ok(err)
+		return u.EmailVerified
+	}
+	code, err := w.RequestEmailChange(tokens.AccessToken, "")
+	w.ok(err)
+	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
+	w.ok(err)
+	w.equal("the address is verified:", verified(), false)
+	w.signIn(p)
+	_, err = w.SignIn("new@mail.example", p.password) // one signs in by the address that was proved
+	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	_, err = w.SignIn(p.email, p.password)
+	w.ok(err)
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	w.equal("whose code it is", recovery.UserID, p.id)
+	_, err = w.ForgotPassword("new@mail.example")
+	w.fails(err, identity.NotFound, "email: no account has this address")
+
+	proof, err := w.NewVerificationCode("new@mail.example")
+	w.ok(err)
+	tokens, err = w.VerifyUser(proof.Text)
+	w.ok(err)
+	w.equal("the address is verified:", verified(), true)
+}
+
+func TestAChangeOfAddressSaysAllThatIsWrongWithIt(t *testing.T) {
+	w := newWorld(t)
+	p, tokens := w.verified("grace")
+	other, others := w.verified("edsger")
+	code, err := w.RequestEmailChange(tokens.AccessToken, "")
+	w.ok(err)
+	recovery, err := w.ForgotPassword(p.email)
+	w.ok(err)
+	for _, c := range []struct {
+		what, access, code, email string
+		kind                      identity.Kind
+		message                   string
+	}{
+		{"everything", tokens.AccessToken, "x", "x", identity.Invalid, wrongCode + "; " + malformedEmail},
+		{"the address", tokens.AccessToken, code.Text, "", identity.Invalid, "email: is empty"},
+		{"the code", tokens.AccessToken, strings.Repeat("A", 26), "new@mail.example", identity.Invalid, wrongCode},
+		{"another's code", others.AccessToken, code.Text, "new@mail.example", identity.Invalid, wrongCode},
+		{"an address that is taken", tokens.AccessToken, code.Text, strings.ToUpper(other.email), identity.Conflict, "email: is taken"},
+	} {
+		t.Run(c.what, func(*testing.T) {
+			_, err := w.ChangeEmail(c.access, c.code, c.email)
+			w.fails(err, c.kind, c.message)
+		})
+	}
+	_, err = w.RequestEmailChange(tokens.AccessToken, "x")
+	w.fails(err, identity.Invalid, malformedEmail)
+	_, err = w.RequestEmailChange(tokens.AccessToken, other.email)
+	w.fails(err, identity.Conflict, "email: is taken")
+
+	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example") // nothing used it up
+	w.ok(err)
+	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode) // it went to the former address
+}
+
+func TestAnAddressTakenMeanwhileIsNotHadTwice(t *testing.T) {
+	w := newWorld(t)
+	_, tokens := w.verified("grace")
+	_, others := w.verified("edsger")
+	mine, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
+	w.ok(err)
+	theirs, err := w.RequestEmailChange(others.AccessToken, "new@mail.example")
+	w.ok(err)
+	_, err = w.ChangeEmail(tokens.AccessToken, mine.Text, "new@mail.example")
+	w.ok(err)
+	_, err = w.ChangeEmail(others.AccessToken, theirs.Text, "new@mail.example")
+	w.fails(err, identity.Conflict, "email: is taken")
+}

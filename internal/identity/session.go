@@ -1,0 +1,395 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/token"
+)
+
+// SignIn checks a password and opens a session. Whatever is wrong with the
+// account or the password, the answer is one and the same, and so is the work.
+// In exposure internal, a caller with the password of a sign-up that waits for its
+// proof learns that; in exposure public sign-ups are not looked at, so that the answer
+// does not depend on whether somebody else has an account.
+func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
+	if err := s.ready(); err != nil {
+		return Tokens{}, err
+	}
+	login, ok := parseLogin(username)
+	password = normalizePassword(password)
+	if !ok || !isPossiblePassword(password) {
+		return Tokens{}, errCredentials() // no account can have these: nothing to learn, nothing to count
+	}
+	login.From = placeOf(ctx)
+	c, err := s.store.FindCredentials(ctx, login)
+	if err != nil {
+		return Tokens{}, err
+	}
+	rehash, err := s.checkPassword(ctx, c, password, func() error { return s.checkSignUps(ctx, login, c, password) })
+	if err != nil {
+		return Tokens{}, err
+	}
+	n := s.newSession(ctx)
+	n.UserID, n.Scope = c.User.ID, c.User.Scope
+	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
+	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
+	// Those of strangers stay: an attack goes on, and must not learn of the owner by
+	// them. The place is familiar from now on, and what is counted for it begins anew.
+	n.Forgive = c.Familiar || n.From == ""
+	user := c.User
+	ctx, e := s.event(ctx, EventSignedIn, user.ID, n.ID)
+	find := func() (Credentials, error) { return s.store.FindCredentials(ctx, login) }
+	for {
+		if err = s.store.OpenSession(ctx, n); !errors.Is(err, ErrStale) {
+			break
+		}
+		if c, err = s.renewedHash(ctx, find, c, password); err != nil {
+			break
+		}
+		n.PasswordHash, n.Rehash = c.PasswordHash, ""
+	}
+	switch {
+	case errors.Is(err, ErrStale):
+		// The password was changed, or others failed too often, while this one
+		// was hashed. To say which would tell a guesser that they hit.
+		s.signInRefused(ctx, RefusedStale, user.ID)
+		return Tokens{}, errCredentials()
+	case err != nil:
+		return Tokens{}, storeFailure(err)
+	}
+	s.tell(ctx, e)
+	return s.firstTokens(n, user)
+}
+
+// renewedHash is asked when a Store says that the hash against which a password was
+// right is not the present one. It returns the present credentials if they have another
+// hash of the same password, because another sign-in has renewed it meanwhile: then the
+// caller tries again. Else the error is ErrStale. The failures that find reads do not
+// count: those that stopped the first try stop the next one too.
+func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, error), was Credentials, password string) (Credentials, error) {
+	c, err := find()
+	if err != nil {
+		return Credentials{}, err
+	}
+	if c.User.ID != was.User.ID || c.PasswordHash == was.PasswordHash {
+		return Credentials{}, ErrStale
+	}
+	right, _, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	if err != nil {
+		return Credentials{}, err
+	}
+	if !right {
+		return Credentials{}, ErrStale
+	}
+	return c, nil
+}
+
+// checkPassword refuses what comes too early, hashes, and counts what is wrong.
+// The same statements and the same hashing are done whether or not there is an
+// account. rehash is the same password at the current cost, where the stored
+// hash has another.
+//
+// If the password is wrong, otherwise may have another error for the caller, and then
+// it is not counted; nil has none.
+func (s *Service) checkPassword(ctx context.Context, c Credentials, password string, otherwise func() error) (rehash string, err error) {
+	if err := checkThrottle(c); err != nil {
+		s.throttled(ctx, c)
+		return "", err
+	}
+	right, rehash, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	if err != nil {
+		return "", err
+	}
+	if right && c.Found && c.Activated && !c.Suspended {
+		return rehash, nil
+	}
+	if err := otherwise(); err != nil {
+		return "", err
+	}
+	ctx, e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
+	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
+		return "", err // fail closed: a failure that cannot be counted is no free guess
+	}
+	s.tell(ctx, e)
+	return "", errCredentials()
+}
+
+// checkSignUps returns an error of kind Forbidden if a sign-up that waits under this
+// login has this password, and the caller may know. The failures are read again
+// afterwards, as OpenSession does: of many guesses sent at once, none is said to be
+// right that the throttle would have refused.
+func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, password string) error {
+	if s.hidesAccounts() || c.Found {
+		return nil
+	}
+	waiting, err := s.store.FindSignUps(ctx, login)
+	if err != nil {
+		return err
+	}
+	match, ok, err := s.matchClaim(ctx, waiting, password)
+	if err != nil || !ok {
+		return err
+	}
+	after, err := s.store.FindCredentials(ctx, login)
+	if err != nil {
+		return err
+	}
+	if after.Failures > c.Failures && after.Failures >= freeFailures {
+		return nil
+	}
+	s.signInRefused(ctx, RefusedUnverified, match.ID)
+	return failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
+}
+
+// newSession prepares a session that opens now. Times are whole seconds, as in
+// tokens, so that what a token says and what the row says is the same.
+func (s *Service) newSession(ctx context.Context) NewSession {
+	now := s.now().UTC().Truncate(time.Second)
+	ends := now.Add(s.policy.SessionLifetime)
+	return NewSession{
+		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
+		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx), From: placeOf(ctx),
+	}
+}
+
+// firstTokens answers with the tokens of a session that was just opened.
+func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
+	s.counts.opened.Add(1)
+	return s.issue(Session{
+		ID: n.ID, User: u, Scope: n.Scope,
+		OpenedAt: n.OpenedAt, RefreshedAt: n.OpenedAt, ExpiresAt: n.ExpiresAt, EndsAt: n.EndsAt,
+	}, "")
+}
+
+// issue signs an access token for a session and answers with it and the
+// session's refresh token: the one given, or, where that is empty, the one of
+// the current generation, which is the same text whoever signs it and however
+// often.
+func (s *Service) issue(session Session, refresh string) (Tokens, error) {
+	now := s.now()
+	u := session.User
+	scope := narrowScope(session.Scope, u.Scope)
+	issued := now.UTC().Truncate(time.Second)
+	expires := earlier(issued.Add(s.policy.AccessTTL), session.EndsAt)
+	access, err := s.tokens.SignAccess(token.Access{
+		Subject: u.ID, SessionID: session.ID, Scope: scope,
+		Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name(),
+		AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
+	})
+	if err != nil {
+		return Tokens{}, tokenFailure(err)
+	}
+	if refresh == "" {
+		refresh, err = s.tokens.SignRefresh(token.Refresh{
+			Subject: u.ID, SessionID: session.ID, Generation: session.Generation,
+			IssuedAt: session.RefreshedAt, ExpiresAt: session.ExpiresAt,
+		})
+		if err != nil {
+			return Tokens{}, tokenFailure(err)
+		}
+	}
+	return Tokens{
+		AccessToken: access, ExpiresIn: expires.Sub(issued),
+		RefreshToken: refresh, RefreshExpiresIn: session.ExpiresAt.Sub(issued), Scope: scope,
+	}, nil
+}
+
+// Renew answers a refresh token with a new access token, and with a new refresh
+// token where the policy asks for one (RFC 6749 section 6; reuse: RFC 9700
+// section 4.14.2). Where none is needed, nothing is written.
+func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error) {
+	claims, err := s.tokens.VerifyRefresh(refreshToken)
+	if err != nil {
+		return Tokens{}, tokenFailure(err)
+	}
+	now := s.preciseNow()
+	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
+	if s.needsRotation(claims, now) {
+		// The moment of the renewal is kept as it is, because the grace of the replaced
+		// token is measured from it: whole seconds would make that up to a second
+		// shorter. The end is a whole second, as the token's exp is. A statement that
+		// the Store sends again, because its answer was lost, finds its own moment, so
+		// not even a grace of zero takes it for a theft.
+		issued := now.Truncate(time.Second)
+		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
+			RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
+		})
+		if err != nil {
+			return Tokens{}, storeFailure(err)
+		}
+		if advanced {
+			s.counts.renewed.Add(1)
+			return s.issue(session, "")
+		}
+	}
+	session, err := s.store.FindSession(ctx, ref)
+	if err != nil {
+		return Tokens{}, storeFailure(err)
+	}
+	switch s.standing(session, claims.Generation, now) {
+	case current:
+		s.counts.renewed.Add(1)
+		return s.issue(session, refreshToken)
+	case justReplaced:
+		s.counts.renewed.Add(1)
+		return s.issue(session, "")
+	default:
+		return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
+	}
+}
+
+// preciseNow returns the time as a Store keeps it: in microseconds.
+func (s *Service) preciseNow() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
+
+// needsRotation tells whether a renewal makes a new refresh token: always, or
+// past half of the life of the one presented.
+func (s *Service) needsRotation(r token.Refresh, now time.Time) bool {
+	return s.policy.Rotation == RotateAlways || now.Sub(r.IssuedAt) > r.ExpiresAt.Sub(r.IssuedAt)/2
+}
+
+// standing is how a presented generation stands to the session's current one.
+type standing int
+
+const (
+	reused       standing = iota // used up: whoever presents it, or whoever used it, stole it
+	current                      // the one to hold
+	justReplaced                 // the one before, within the grace: the reply was lost, or tabs race
+)
+
+func (s *Service) standing(session Session, generation int64, now time.Time) standing {
+	switch {
+	case generation == session.Generation:
+		return current
+	case generation == session.Generation-1 && now.Sub(session.RefreshedAt) <= s.policy.ReuseGrace:
+		return justReplaced
+	default:
+		return reused
+	}
+}
+
+// endReused ends a session whose refresh token was used again after its grace.
+func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
+	ctx, e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
+		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
+	ended, err := s.store.EndSession(ctx, ref)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if ended {
+		s.counts.reused.Add(1)
+		s.tell(ctx, e)
+	}
+	return errToken(ErrNoSession)
+}
+
+// SignOut ends the session of a refresh token, with all its access tokens. A
+// token that is genuine but expired, or whose session has ended, is no error
+// (RFC 7009 section 2.2).
+func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
+	claims, err := s.tokens.VerifyRefresh(refreshToken)
+	if err != nil && !errors.Is(err, token.ErrExpired) {
+		return tokenFailure(err)
+	}
+	ctx, e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
+	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()})
+	if err != nil {
+		return storeFailure(err)
+	}
+	if ended {
+		s.counts.ended.Add(1)
+		s.tell(ctx, e)
+	}
+	return nil
+}
+
+// Sessions lists the live sessions of the token's user, in one statement. Like
+// the profile they tell about a person, so they need its scope.
+func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSession, error) {
+	ref, err := s.authenticate(accessToken, ScopeProfile)
+	if err != nil {
+		return nil, err
+	}
+	sessions, err := s.store.FindOwnSessions(ctx, ref)
+	if err != nil {
+		return nil, storeFailure(err)
+	}
+	return sessions, nil
+}
+
+// EndSession ends one session of the token's user, with all its tokens; it may be
+// the token's own. Like signing out it needs no scope. A session of somebody else
+// and one that has ended are the same to the caller: there is none.
+func (s *Service) EndSession(ctx context.Context, accessToken, id string) error {
+	ref, err := s.authenticate(accessToken, "")
+	if err != nil {
+		return err
+	}
+	ctx, e := s.event(ctx, EventSessionEnded, ref.UserID, id, slog.String("by_session", ref.ID))
+	ended, err := s.store.EndOwnSession(ctx, ref, id)
+	if err != nil {
+		return storeFailure(err)
+	}
+	if !ended {
+		return failure(NotFound, ReasonSessionNotFound, "you have no session of this id, or it has ended")
+	}
+	s.counts.ended.Add(1)
+	s.tell(ctx, e)
+	return nil
+}
+
+// Introspect reports what an access or refresh token says (RFC 7662), and its scope as
+// it is now. A token that does not hold is no error: it is not active. The leeway for
+// clocks that differ does not extend the life of a token here, because a caller that
+// asks wants to know whether the token holds at this moment.
+func (s *Service) Introspect(ctx context.Context, text string) (Introspection, error) {
+	now := s.preciseNow()
+	access, accessErr := s.tokens.VerifyAccess(text)
+	if errors.Is(accessErr, token.ErrNoKeys) {
+		return Introspection{}, tokenFailure(accessErr)
+	}
+	refresh, refreshErr := s.tokens.VerifyRefresh(text)
+	out := Introspection{Active: true, Issuer: s.policy.Issuer}
+	switch {
+	case accessErr == nil:
+		out.TokenType, out.Subject, out.SessionID = "access_token", access.Subject, access.SessionID
+		out.IssuedAt, out.ExpiresAt = access.IssuedAt, access.ExpiresAt
+	case refreshErr == nil:
+		out.TokenType, out.Subject, out.SessionID = "refresh_token", refresh.Subject, refresh.SessionID
+		out.IssuedAt, out.ExpiresAt = refresh.IssuedAt, refresh.ExpiresAt
+	default:
+		return Introspection{}, nil
+	}
+	if !now.Before(out.ExpiresAt) {
+		return Introspection{}, nil
+	}
+	var err error
+	if out.TokenID, out.Audience, err = s.tokens.Details(text); err != nil {
+		return Introspection{}, err
+	}
+	session, err := s.store.FindSession(ctx, SessionRef{ID: out.SessionID, UserID: out.Subject, Now: now})
+	switch {
+	case errors.Is(err, ErrNoSession):
+		return Introspection{}, nil
+	case err != nil:
+		return Introspection{}, storeFailure(err)
+	}
+	if out.TokenType == "refresh_token" && s.standing(session, refresh.Generation, now) == reused {
+		return Introspection{}, nil
+	}
+	granted := session.Scope
+	if out.TokenType == "access_token" {
+		granted = access.Scope
+	}
+	out.Username, out.Scope = session.User.Username, narrowScope(granted, session.User.Scope)
+	return out, nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

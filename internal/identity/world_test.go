@@ -1,0 +1,418 @@
+package identity_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
+	"github.com/auth-gateway/auth-gateway/internal/token"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var start = time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const (
+	issuer   = "https://auth.example"
+	password = "correct horse battery"
+	cost     = 4 // bcrypt's least
+)
+
+// ring is made once: it costs four key derivations.
+var ring = sync.OnceValues(func() (*keys.Opened, error) {
+	passphrases := keys.Passphrases{
+		Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"},
+	}
+	policy := keys.Policy{
+		Algorithm: keys.ES256, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
+		Lifetimes: map[keys.Kind]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 7 * 24 * time.Hour},
+	}
+	var r keys.Ring
+	for range keys.Kinds() {
+		seals := map[string]keys.Seal{}
+		for _, k := range r.Keys {
+			seals[k.ID] = keys.SealCurrent
+		}
+		var err error
+		if r, err = keys.Apply(r, keys.Next(r, policy, keys.Observed{Seals: seals}, start), passphrases); err != nil {
+			return nil, err
+		}
+	}
+	return keys.Open(r, passphrases)
+})
+
+// clock is the time of a test: everybody's.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is one gateway with all that it needs, and its clock. Whatever secret
+// or personal thing passes through its methods must not be in its audit trail
+// when the test ends.
+type world struct {
+	*testing.T
+	*clock
+	policy  identity.Policy
+	leeway  time.Duration // of tokens
+	memory  *identitytest.Store
+	store   *spy
+	hasher  *identity.Hasher
+	service *identity.Service
+
+	audit   bytes.Buffer
+	seen    int // of the trail; see refusals
+	private map[string]bool
+}
+
+// newWorld makes a gateway of exposure internal, and lets the test change its
+// policy first.
+func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
+	t.Helper()
+	w := &world{T: t, clock: &clock{now: start}, private: map[string]bool{}}
+	w.policy = identity.Policy{
+		Issuer: issuer, Audience: []string{"https://api.example"},
+		Exposure: identity.ExposureInternal, SignUpScopes: "profile email",
+		AccessTTL: 15 * time.Minute, RefreshTTL: 7 * 24 * time.Hour,
+		SessionLifetime: 30 * 24 * time.Hour, SessionsPerUser: 10,
+		Rotation: identity.RotateWhenNeeded, ReuseGrace: time.Minute,
+		VerificationTTL: 24 * time.Hour, RecoveryTTL: time.Hour,
+		KeepAudit: true, MinPasswordLength: 8, PasswordBlocklist: true, ServiceNames: []string{"auth.example", "Auth Gateway"},
+	}
+	for _, c := range change {
+		c(&w.policy)
+	}
+	w.memory = identitytest.NewStore(w.Now)
+	w.store = &spy{Store: w.memory, before: map[string]func(){}}
+	w.hasher = w.newHasher(cost)
+	w.service = w.replica(w.hasher)
+	t.Cleanup(w.auditHoldsNothingPrivate)
+	t.Cleanup(w.logAndTableAgree)
+	return w
+}
+
+func (w *world) newHasher(cost int) *identity.Hasher {
+	h := identity.NewHasher(identity.HasherOptions{Cost: cost, Threads: 2, MaxWait: time.Minute})
+	w.Cleanup(h.Close)
+	return h
+}
+
+// replica is another gateway over the same data, with the same keys.
+func (w *world) replica(h *identity.Hasher) *identity.Service {
+	w.Helper()
+	opened, err := ring()
+	w.ok(err)
+	tokens := token.New(token.Config{
+		Issuer: w.policy.Issuer, Audience: w.policy.Audience, AccessTTL: w.policy.AccessTTL, Leeway: w.leeway, Now: w.Now,
+	})
+	tokens.Use(opened)
+	return identity.New(w.policy, identity.Dependencies{
+		Store: w.store, Tokens: tokens, Hasher: h,
+		Audit: slog.New(slog.NewJSONHandler(&w.audit, nil)), Now: w.Now,
+	})
+}
+
+// public makes the exposure public.
+func public(p *identity.Policy) {
+	p.Exposure = identity.ExposurePublic
+	mailing(p)
+}
+
+// mailing has a way to send mail.
+func mailing(p *identity.Policy) { p.SendsMail = true }
+
+// mail sends the one mail that must be in the outbox, without what differs from
+// one to the next but for its code.
+func (w *world) mail() identity.Message {
+	w.Helper()
+	m, ok, err := w.service.TakeMail(w.Context(), time.Minute)
+	w.ok(err)
+	if !ok {
+		w.Fatal("no mail is due")
+	}
+	w.keep(m.To, m.Username, m.Code)
+	w.ok(w.service.SentMail(w.Context(), m.Ref))
+	w.noMail()
+	m.Ref, m.Age = identity.MailRef{}, 0
+	return m
+}
+
+// noMail fails unless nobody is told anything.
+func (w *world) noMail() {
+	w.Helper()
+	m, ok, err := w.service.TakeMail(w.Context(), time.Minute)
+	w.ok(err)
+	if ok {
+		w.Errorf("a mail is in the outbox: %+v", m)
+	}
+	queued, _, err := w.service.CountMails(w.Context())
+	w.ok(err)
+	w.equal("mails in the outbox", queued, 0)
+}
+
+// rotating makes every renewal rotate.
+func rotating(p *identity.Policy) { p.Rotation = identity.RotateAlways }
+
+// keep notes what the audit trail must not hold.
+func (w *world) keep(secrets ...string) {
+	for _, s := range secrets {
+		if s != "" {
+			w.private[s] = true
+		}
+	}
+}
+
+func (w *world) auditHoldsNothingPrivate() {
+	text := w.audit.String()
+	for secret := range w.private {
+		if strings.Contains(text, secret) {
+			w.Errorf("the audit trail holds %q:\n%s", secret, text)
+		}
+	}
+}
+
+// logAndTableAgree fails unless each line of the log is an event of the Store, in
+// the same order and with the same members: over all that any test does.
+func (w *world) logAndTableAgree() {
+	var logged, stored []string
+	for line := range strings.Lines(w.audit.String()) {
+		var members map[string]any
+		w.ok(json.Unmarshal([]byte(line), &members))
+		delete(members, "time")
+		delete(members, "level")
+		logged = append(logged, fmt.Sprint(members))
+	}
+	events, err := w.memory.Events(w.Context())
+	w.ok(err)
+	for _, e := range events {
+		members := map[string]any{"msg": string(e.Name)}
+		address := ""
+		if e.Address.IsValid() {
+			address = e.Address.String()
+		}
+		for name, value := range map[string]string{"user": e.UserID, "session": e.SessionID, "request_id": e.RequestID, "address": address} {
+			if value != "" {
+				members[name] = value
+			}
+		}
+		for _, d := range e.Details {
+			members[d.Key] = d.Value
+		}
+		stored = append(stored, fmt.Sprint(members))
+	}
+	slices.Sort(logged) // of calls at once, the lines may be in another order
+	slices.Sort(stored)
+	if w.policy.KeepAudit && !slices.Equal(logged, stored) || !w.policy.KeepAudit && stored != nil {
+		w.Errorf("the log has\n%s\nand the table\n%s", strings.Join(logged, "\n"), strings.Join(stored, "\n"))
+	}
+}
+
+// audited tells how many lines of the audit trail are about this.
+func (w *world) audited(event string) int {
+	return strings.Count(w.audit.String(), `"msg":"`+event+`"`)
+}
+
+// The calls of the service, with what is private in them noted.
+
+func (w *world) SignUp(in identity.SignUp) (identity.Code, error) {
+	w.keep(in.Username, in.Email, in.FirstName, in.LastName, in.Password)
+	code, err := w.service.SignUp(w.Context(), in)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) SignIn(username, password string) (identity.Tokens, error) {
+	w.keep(username, password)
+	return w.tokens(w.service.SignIn(w.Context(), username, password))
+}
+
+func (w *world) Renew(refresh string) (identity.Tokens, error) {
+	return w.tokens(w.service.Renew(w.Context(), refresh))
+}
+
+func (w *world) VerifyUser(code string) (identity.Tokens, error) {
+	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code}))
+}
+
+// Prove verifies with the password that was chosen at sign-up.
+func (w *world) Prove(code, password string) (identity.Tokens, error) {
+	w.keep(password)
+	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code, Password: &password}))
+}
+
+func (w *world) tokens(t identity.Tokens, err error) (identity.Tokens, error) {
+	w.keep(t.AccessToken, t.RefreshToken)
+	return t, err
+}
+
+func (w *world) NewVerificationCode(email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.NewVerificationCode(w.Context(), email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ForgotPassword(email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.ForgotPassword(w.Context(), email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ResetPassword(code, id, password string) error {
+	w.keep(code, password)
+	return w.service.ResetPassword(w.Context(), code, id, password)
+}
+
+func (w *world) ChangePassword(access, old, password string) error {
+	w.keep(old, password)
+	return w.service.ChangePassword(w.Context(), access, old, password)
+}
+
+func (w *world) RequestEmailChange(access, email string) (identity.Code, error) {
+	w.keep(email)
+	code, err := w.service.RequestEmailChange(w.Context(), access, email)
+	w.keep(code.Text)
+	return code, err
+}
+
+func (w *world) ChangeEmail(access, code, email string) (identity.User, error) {
+	w.keep(code, email)
+	return w.service.ChangeEmail(w.Context(), access, code, email)
+}
+
+func (w *world) Profile(access string) (identity.User, error) {
+	return w.service.Profile(w.Context(), access)
+}
+
+func (w *world) Introspect(text string) identity.Introspection {
+	w.Helper()
+	i, err := w.service.Introspect(w.Context(), text)
+	w.ok(err)
+	return i
+}
+
+// person is an account as its owner knows it.
+type person struct{ id, username, email, password string }
+
+func signUpOf(username string) identity.SignUp {
+	return identity.SignUp{
+		Username: username, Email: username + "@mail.example",
+		FirstName: "Grace", LastName: "Hopper", Password: password,
+	}
+}
+
+// unverified signs somebody up, and gives the code that verifies the address, however
+// it left.
+func (w *world) unverified(username string) (person, string) {
+	w.Helper()
+	in := signUpOf(username)
+	code, err := w.SignUp(in)
+	w.ok(err)
+	if w.policy.Exposure == identity.ExposurePublic {
+		code.Text = w.mail().Code
+	}
+	waiting, err := w.memory.FindSignUps(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)})
+	w.ok(err)
+	return person{waiting[0].ID, username, in.Email, in.Password}, code.Text
+}
+
+// verified makes an account that has a session.
+func (w *world) verified(username string) (person, identity.Tokens) {
+	w.Helper()
+	p, code := w.unverified(username)
+	tokens, err := w.VerifyUser(code)
+	w.ok(err)
+	return p, tokens
+}
+
+func (w *world) signIn(p person) identity.Tokens {
+	w.Helper()
+	tokens, err := w.SignIn(p.username, p.password)
+	w.ok(err)
+	return tokens
+}
+
+func (w *world) renew(refresh string) identity.Tokens {
+	w.Helper()
+	tokens, err := w.Renew(refresh)
+	w.ok(err)
+	return tokens
+}
+
+// alive tells whether an access token's session still is.
+func (w *world) alive(t identity.Tokens) bool {
+	w.Helper()
+	_, err := w.Profile(t.AccessToken)
+	if err != nil && identity.KindOf(err) != identity.Unauthenticated {
+		w.Fatal(err)
+	}
+	return err == nil
+}
+
+func (w *world) ok(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// fails asks for an error of this kind whose message is the one given.
+func (w *world) fails(err error, kind identity.Kind, message string) {
+	w.Helper()
+	e, ok := errors.AsType[*identity.Error](err)
+	if !ok {
+		w.Fatalf("the error is %v; want one of kind %v", err, kind)
+	}
+	if e.Kind != kind || e.Message != message {
+		w.Errorf("the error is %v %q; want %v %q", e.Kind, e.Message, kind, message)
+	}
+}
+
+func (w *world) equal(what string, got, want any) {
+	w.Helper()
+	if got != want {
+		w.Errorf("%s is %v; want %v", what, got, want)
+	}
+}
+
+// What callers are told.
+const (
+	wrongCredentials = "the username or the password is wrong"
+	wrongToken       = "the token is invalid, expired or revoked"
+	endedSession     = "the session of the token has ended; sign in again"
+	expiredToken     = "the token has expired; renew an access token with POST /tokens, and sign in again if the refresh token has expired"
+	wrongCode        = "code: is invalid, expired or used already"
+	wrongOld         = "old_password: is wrong"
+	passwordNeeded   = "password: is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"
+	wrongClaim       = "password: is not the one of a sign-up that waits for this address; the code still holds"
+	samePassword     = "password: must differ from the old one"
+	notVerified      = "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one"
+	tooManyWrong     = "too many wrong passwords; try again later"
+	noSession        = "you have no session of this id, or it has ended"
+	malformedEmail   = "email: must be an address like name@example.com"
+)

@@ -1,0 +1,213 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+const (
+	week    = 7 * 24 * time.Hour
+	quarter = 90 * 24 * time.Hour
+)
+
+func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	now := time.Now().UTC().Truncate(time.Second)
+	fill(t, c, 20) // activated accounts; what they have is alive
+	// A former release made accounts of sign-ups; it may still run beside this one.
+	for _, name := range []string{"old", "young", "verified"} {
+		u := signUp(t, store, name)
+		open(t, store, u, now)
+		if err := store.CountFailure(t.Context(), newSession(u, now).ThrottleKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days' WHERE username IN ('old', 'verified')`)
+	postgrestest.Exec(t, c, `UPDATE users SET email_verified_at = NULL, activated_at = NULL WHERE username IN ('old', 'young')`)
+	postgrestest.Exec(t, c, `INSERT INTO codes (hash, user_id, purpose, expires_at)
+		SELECT sha256(convert_to(username, 'UTF8')), id, 'verification', now() + interval '1 hour'
+		FROM users WHERE username IN ('old', 'young', 'verified')`)
+	// Five of each are past their time.
+	const five = `(SELECT canonical_username FROM users WHERE canonical_username LIKE 'filler%' ORDER BY 1 LIMIT 5)`
+	const theirs = `(SELECT id FROM users WHERE canonical_username IN ` + five + `)`
+	postgrestest.Exec(t, c, `UPDATE sessions SET expires_at = now() - interval '1 day' WHERE user_id IN `+theirs)
+	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second' WHERE user_id IN `+theirs)
+	postgrestest.Exec(t, c, `UPDATE throttles SET last_failure_at = now() - interval '25 hours'
+		WHERE key IN (SELECT sha256(convert_to('user:' || id::text, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
+	postgrestest.Exec(t, c, `UPDATE familiar_places SET last_seen_at = now() - interval '91 days' WHERE user_id IN `+theirs)
+	postgrestest.Exec(t, c, `UPDATE limits SET until = now() - interval '1 second'
+		WHERE key IN (SELECT sha256(convert_to('mail:recovery:' || canonical_email, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
+	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
+
+	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3, Places: 3}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2, Places: 2}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	if want := (postgres.Deleted{}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	// Of the three accounts one went, with its session and code.
+	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 37, "throttles": 18, "limits": 15, "mails": 20, "familiar_places": 17, "audit_events": 15} {
+		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
+			t.Errorf("%d %s are left; want %d", got, table, want)
+		}
+	}
+}
+
+func TestASignUpGoesWhenItsTimeIsOverAndItsCodeWithIt(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	for _, name := range []string{"old", "young", "promised"} {
+		if err := store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second'
+		WHERE signup_id IN (SELECT id FROM signups WHERE username <> 'promised')`)
+	postgrestest.Exec(t, c, `UPDATE signups SET created_at = now() - interval '8 days' WHERE username <> 'young'`)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+	if want := (postgres.Deleted{SignUps: 1, Codes: 1}); err != nil || deleted != want {
+		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
+	}
+	// A code that was promised for a day is not cut short by the age of its sign-up.
+	if n := count(t, db, `SELECT count(*) FROM codes c JOIN signups w ON w.id = c.signup_id WHERE w.username = 'promised'`); n != 1 {
+		t.Errorf("%d codes are left of the sign-up that is old and has one", n)
+	}
+}
+
+func TestDeleteExpiredWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	signUp(t, store, "ada")
+	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days', email_verified_at = NULL, activated_at = NULL`)
+	for name, statement := range map[string]string{
+		"another process cleans up": `SELECT pg_advisory_xact_lock(x'636c65616e7570'::bigint)`,
+		"the account is in use":     `UPDATE users SET email_verified_at = now(), activated_at = now()`,
+	} {
+		within(t, db, func(tx *sql.Tx) {
+			if _, err := tx.Exec(statement); err != nil {
+				t.Fatal(err)
+			}
+			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+			if err != nil || deleted != (postgres.Deleted{}) {
+				t.Errorf("%s: deleted %+v, error %v", name, deleted, err)
+			}
+		})
+	}
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+	if err != nil || deleted.Users != 1 {
+		t.Errorf("deleted %+v, error %v", deleted, err)
+	}
+}
+
+func TestNoEventIsKeptWhereTheRetentionIsZero(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	fill(t, c, 5)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 0, 10)
+	if err != nil || deleted.Events != 5 || count(t, db, `SELECT count(*) FROM audit_events`) != 0 {
+		t.Errorf("deleted %+v, error %v", deleted, err)
+	}
+}
+
+// within runs f in a transaction and undoes it.
+func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
+	t.Helper()
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	f(tx)
+}
+
+// The schema itself refuses what must not be, whoever writes it.
+func TestTheSchemaHoldsTheInvariants(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	u := signUp(t, store, "ada")
+	open(t, store, u, time.Now())
+	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery)); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification)); err != nil {
+		t.Fatal(err)
+	}
+	for name, statement := range map[string]string{
+		"a username that folds to another": `UPDATE users SET username = 'Grace'`,
+		"an upper-case canonical username": `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,
+		"a username with an @":             `UPDATE users SET username = 'a@b', canonical_username = 'a@b'`,
+		"a username of 65 characters":      `UPDATE users SET username = repeat('a', 65), canonical_username = repeat('a', 65)`,
+		"an upper-case canonical email":    `UPDATE users SET canonical_email = 'Ada@example.com'`,
+		"an email without an @":            `UPDATE users SET canonical_email = 'ada'`,
+		"an email of 255 bytes":            `UPDATE users SET canonical_email = repeat('a', 253) || '@b'`,
+		"no password":                      `UPDATE users SET password_hash = ''`,
+		"verified, but never activated":    `UPDATE users SET email_verified_at = now(), activated_at = NULL`,
+		"a code of no purpose":             `UPDATE codes SET purpose = 'any'`,
+		"a code that is no hash":           `UPDATE codes SET hash = 'text'`,
+		"a target of a recovery":           `UPDATE codes SET target = 'a@b'`,
+		"a code of two":                    `UPDATE codes SET signup_id = (SELECT id FROM signups)`,
+		"a code of neither":                `UPDATE codes SET user_id = NULL`,
+		"a sign-up of no name":             `UPDATE signups SET username = '', canonical_username = ''`,
+		"a sign-up without an @":           `UPDATE signups SET email = 'ada', canonical_email = 'ada'`,
+		"a sign-up with no password":       `UPDATE signups SET password_hash = ''`,
+		"half an unproved address":         `UPDATE users SET unproved_email = 'a@b'`,
+		"an unproved address with no @":    `UPDATE users SET unproved_email = 'ada', canonical_unproved_email = 'ada', unproved_since = now()`,
+		"a code of nobody":                 `UPDATE codes SET user_id = gen_random_uuid()`,
+		"two codes of one purpose": `INSERT INTO codes (hash, user_id, purpose, expires_at)
+			SELECT sha256('x'), user_id, purpose, expires_at FROM codes WHERE user_id IS NOT NULL`,
+		"two codes of one purpose for a sign-up": `INSERT INTO codes (hash, signup_id, purpose, expires_at)
+			SELECT sha256('x'), signup_id, purpose, expires_at FROM codes WHERE signup_id IS NOT NULL`,
+		"a session of nobody":             `UPDATE sessions SET user_id = gen_random_uuid()`,
+		"a generation below 0":            `UPDATE sessions SET generation = -1`,
+		"a session that outlives its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
+		"an event without a name":         `INSERT INTO audit_events (event) VALUES ('')`,
+		"an event of nothing known":       `INSERT INTO audit_events (user_id) VALUES (gen_random_uuid())`,
+		"details that are no object":      `INSERT INTO audit_events (event, details) VALUES ('x', '[1]')`,
+		"details without end":             `INSERT INTO audit_events (event, details) SELECT 'x', jsonb_build_object('x', string_agg(random()::text, '')) FROM generate_series(1, 500)`,
+		"a request id without end":        `INSERT INTO audit_events (event, request_id) VALUES ('x', repeat('a', 65))`,
+		"a user agent of 257 bytes":       `UPDATE sessions SET user_agent = repeat('a', 257)`,
+		"a throttle of no failure":        `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
+		"a throttle of no digest":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
+		"a language of 257 bytes":         `UPDATE users SET language = repeat('a', 257)`,
+		"a limit of no digest":            `INSERT INTO limits (key, until) VALUES ('x', now())`,
+		"a mail about nothing":            `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('', 'a@b', 'a@b')`,
+		"a mail to nobody":                `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', '', '')`,
+		"a mail to an endless address":    `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', repeat('a', 255), 'a@b')`,
+		"a mail of an endless language":   `INSERT INTO mails (purpose, recipient, canonical_recipient, language) VALUES ('x', 'a@b', 'a@b', repeat('a', 257))`,
+		"a place of nobody":               `INSERT INTO familiar_places (user_id, place, last_seen_at) VALUES (gen_random_uuid(), sha256('x'), now())`,
+		"a place that is no digest":       `INSERT INTO familiar_places (user_id, place, last_seen_at) SELECT id, '192.0.2.1', now() FROM users`,
+		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
+	} {
+		within(t, db, func(tx *sql.Tx) {
+			if _, err := tx.Exec(statement); err == nil {
+				t.Errorf("taken: %s", name)
+			}
+		})
+	}
+	n := newSignUp("grace")
+	n.ID = "no id"
+	if err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification)); identity.KindOf(err) != identity.Internal {
+		t.Errorf("an account without an id: %v", err)
+	}
+	if _, ok := errors.AsType[*identity.Error](store.CountFailure(t.Context(), identity.ThrottleKey{})); ok {
+		t.Error("a key of zeros is a key")
+	}
+}

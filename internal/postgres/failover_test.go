@@ -1,0 +1,221 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// pair starts a primary and a standby that follows it.
+func pair(t *testing.T) (primary, standby *localpostgres.Server, c postgres.Config) {
+	t.Helper()
+	primary, c = ownServer(t)
+	standby, err := primary.Standby(t.Context())
+	if errors.Is(err, localpostgres.ErrNoBaseBackup) {
+		t.Skip("there is no pg_basebackup on this machine; Debian has it in postgresql-client")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return primary, standby, c
+}
+
+// follows waits until the standby has all that the primary has.
+func follows(t *testing.T, primary, standby postgres.Config) {
+	t.Helper()
+	var at string
+	if err := connect(t, primary).QueryRow(`SELECT pg_current_wal_lsn()`).Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	db := connect(t, standby)
+	eventually(t, "the standby has followed", func() bool {
+		return count(t, db, `SELECT (pg_last_wal_replay_lsn() >= $1::pg_lsn)::int`, at) == 1
+	})
+}
+
+func TestWritesGoOnAfterAFailover(t *testing.T) {
+	t.Parallel()
+	for about, tc := range map[string]func(t *testing.T, primary, standby postgres.Config) (c postgres.Config, turn func()){
+		"several hosts": func(_ *testing.T, primary, standby postgres.Config) (postgres.Config, func()) {
+			c := primary
+			c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{primary.Port, standby.Port}
+			return c, func() {}
+		},
+		"several hosts, the standby first": func(_ *testing.T, primary, standby postgres.Config) (postgres.Config, func()) {
+			c := primary
+			c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{standby.Port, primary.Port}
+			return c, func() {}
+		},
+		"a proxy that turns": func(t *testing.T, primary, standby postgres.Config) (postgres.Config, func()) {
+			n, c := through(t, primary)
+			return c, func() {
+				n.turn(net.JoinHostPort(standby.Host, strconv.Itoa(standby.Port)))
+			}
+		},
+		"a pooler, and a proxy that turns behind it": func(t *testing.T, primary, standby postgres.Config) (postgres.Config, func()) {
+			n, c := through(t, primary)
+			return postgrestest.Behind(t, c, "transaction", "server_login_retry = 1"), func() {
+				n.turn(net.JoinHostPort(standby.Host, strconv.Itoa(standby.Port)))
+			}
+		},
+	} {
+		t.Run(about, func(t *testing.T) {
+			t.Parallel()
+			primary, standby, direct := pair(t)
+			copied := direct
+			copied.Port = standby.Port()
+			c, turn := tc(t, direct, copied)
+			c.AcquireTimeout = 2 * time.Second
+			store := postgrestest.Open(t, c)
+			if err := store.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			u := signUp(t, store, "ada")
+			open(t, store, u, time.Now())
+			occupy(t, store)
+			follows(t, direct, copied)
+
+			if err := primary.StopNow(); err != nil {
+				t.Fatal(err)
+			}
+			turn()
+			eventually(t, "it is known to be a standby", func() bool {
+				err := store.Ready(t.Context())
+				if err == nil {
+					t.Fatal("ready on a standby")
+				}
+				return strings.Contains(err.Error(), "is a standby")
+			})
+			unavailable(t, 8*time.Second, "a standby", func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) })
+			if err := standby.Promote(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			eventually(t, "there are writes again", func() bool {
+				return store.OpenSession(t.Context(), newSession(u, time.Now())) == nil
+			})
+			t.Logf("writes %v after there was a primary", time.Since(begun).Round(time.Millisecond))
+			if err := store.Ready(t.Context()); err != nil {
+				t.Error(err)
+			}
+			signUp(t, store, "grace")
+		})
+	}
+}
+
+// An administrator may keep writes away for a while, and connections that were made
+// before see it.
+func TestWritesGoOnAfterADatabaseWasReadOnly(t *testing.T) {
+	t.Parallel()
+	_, c := ownServer(t)
+	store := postgrestest.Open(t, c)
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u := signUp(t, store, "ada")
+	occupy(t, store)
+	turn := func(on string) {
+		t.Helper()
+		postgrestest.Exec(t, c, `ALTER SYSTEM SET default_transaction_read_only = `+on)
+		postgrestest.Exec(t, c, `SELECT pg_reload_conf()`)
+	}
+	write := func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) }
+	turn("on")
+	eventually(t, "writes are refused", func() bool { return write() != nil })
+	unavailable(t, 3*time.Second, "read-only", write)
+	if err := store.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "is read-only") {
+		t.Errorf("ready: %v", err)
+	}
+	turn("off")
+	eventually(t, "writes are taken again", func() bool { return write() == nil })
+	if err := store.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Connections that take no writes any more are as good as dead: nothing was done over
+// them, so even what must not be done twice is sent again.
+func TestConnectionsThatTakeNoWritesCostNoCallerAnError(t *testing.T) {
+	t.Parallel()
+	var demoted atomic.Bool
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c, postgres.WithPoolConfig(func(p *pgxpool.Config) {
+		after := p.AfterConnect
+		p.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+			if demoted.Load() {
+				if _, err := conn.Exec(ctx, `SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY`); err != nil {
+					return err
+				}
+			}
+			return after(ctx, conn)
+		}
+	}))
+	u := signUp(t, store, "ada")
+	ref := open(t, store, u, time.Now())
+	for name, call := range map[string]func() error{
+		"OpenSession":    func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) },
+		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash) },
+		"UpdateUser":     func() error { _, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}); return err },
+		"Ready":          func() error { return store.Ready(t.Context()) },
+	} {
+		demoted.Store(true)
+		store.Reset()
+		eventually(t, "the pool is full", func() bool {
+			var group sync.WaitGroup
+			for range 50 {
+				group.Go(func() { _, _ = store.Version(t.Context()) })
+			}
+			group.Wait()
+			return store.Stats().Idle == store.Stats().Max
+		})
+		demoted.Store(false)
+		for i := range 3 {
+			if err := call(); err != nil {
+				t.Errorf("%s, call %d: %v", name, i, err)
+			}
+		}
+	}
+}
+
+// A host that is gone without a word must not take the time of the next one.
+func TestAHostThatDoesNotAnswerLeavesTimeForTheNext(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	hangs := stranger(t, func(conn net.Conn) {
+		buffer := make([]byte, 1)
+		for {
+			if _, err := conn.Read(buffer); err != nil {
+				return
+			}
+		}
+	})
+	c.Host, c.Ports = "127.0.0.1,127.0.0.1", []int{hangs, c.Port}
+	c.AcquireTimeout = 6 * time.Second
+	if err := postgrestest.Open(t, c).Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	c.Ports = []int{1, 2}
+	err := postgrestest.Open(t, c).Ready(t.Context())
+	if want := "cannot reach 127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("no host is there: %v", err)
+	}
+}

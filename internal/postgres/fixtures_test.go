@@ -1,0 +1,241 @@
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+const (
+	passwordHash = "hash of the password"
+	otherHash    = "hash of another password"
+)
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func newSignUp(name string) identity.NewSignUp {
+	return identity.NewSignUp{
+		ID: newID(), Username: name, CanonicalUsername: name,
+		Email: name + "@example.com", CanonicalEmail: name + "@example.com",
+		FirstName: "Ada", LastName: "Lovelace", Scope: "profile email", PasswordHash: passwordHash,
+	}
+}
+
+func newCode(p identity.Purpose) identity.NewCode {
+	return identity.NewCode{Purpose: p, Hash: sha256.Sum256([]byte(rand.Text())), TTL: time.Hour}
+}
+
+func newSession(u identity.User, now time.Time) identity.NewSession {
+	return identity.NewSession{
+		ID: newID(), UserID: u.ID, Scope: "profile email", Keep: 10, From: "192.0.2.9/32",
+		OpenedAt: now, ExpiresAt: now.Add(24 * time.Hour), EndsAt: now.Add(30 * 24 * time.Hour),
+		PasswordHash: passwordHash, FailureLimit: 10, ThrottleKey: sha256.Sum256([]byte("user:" + u.ID)), Forgive: true,
+	}
+}
+
+// signUp makes an account that has no session.
+func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
+	t.Helper()
+	c := newCode(identity.Verification)
+	if err := store.CreateSignUp(t.Context(), newSignUp(name), c); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	n := identity.NewSession{ID: newID(), OpenedAt: now, ExpiresAt: now, EndsAt: now}
+	u, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: c.Hash}, n)
+	if err == nil {
+		_, err = store.EndSession(t.Context(), identity.SessionRef{ID: n.ID, UserID: u.ID})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) identity.SessionRef {
+	t.Helper()
+	n := newSession(u, now)
+	if err := store.OpenSession(t.Context(), n); err != nil {
+		t.Fatal(err)
+	}
+	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
+}
+
+func newMail(about identity.MessagePurpose, to string) identity.NewMail {
+	return identity.NewMail{Purpose: about, To: to}
+}
+
+// take takes a mail, with a code that nobody is told.
+func take(now time.Time) identity.MailTake {
+	return identity.MailTake{
+		Lease: time.Minute, Now: now, Limit: identity.Rate{Count: 1000, Per: time.Hour},
+		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
+			return ctx, newCode(p)
+		},
+	}
+}
+
+// fill inserts accounts, each with a session, a code, a throttle, a limit and a
+// mail that is not due.
+func fill(t testing.TB, c postgres.Config, accounts int) {
+	t.Helper()
+	for _, statement := range []string{
+		`INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+			scope, password_hash, email_verified_at, activated_at)
+		 SELECT gen_random_uuid(), 'filler' || i, 'filler' || i, 'filler' || i || '@example.com', 'filler' || i || '@example.com',
+			'Ada', 'Lovelace', 'profile email', '` + passwordHash + `', now(), now()
+		 FROM generate_series(1, $1::int) i`,
+		`INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
+		 SELECT gen_random_uuid(), id, scope, now(), now(), now() + interval '7 days', now() + interval '30 days'
+		 FROM users LIMIT $1`,
+		`INSERT INTO codes (hash, user_id, purpose, expires_at)
+		 SELECT sha256(convert_to('code' || id::text, 'UTF8')), id, 'recovery', now() + interval '1 hour' FROM users LIMIT $1`,
+		`INSERT INTO throttles (key, failures, last_failure_at)
+		 SELECT sha256(convert_to('user:' || id::text, 'UTF8')), 3, now() FROM users LIMIT $1`,
+		`INSERT INTO familiar_places (user_id, place, last_seen_at)
+		 SELECT id, sha256(convert_to('place:' || id::text || ' 192.0.2.1/32', 'UTF8')), now() FROM users LIMIT $1`,
+		`INSERT INTO audit_events (event, user_id) SELECT 'signed in', id FROM users LIMIT $1`,
+		`INSERT INTO limits (key, until) SELECT sha256(convert_to('mail:recovery:' || canonical_email, 'UTF8')), now() + interval '1 hour'
+		 FROM users LIMIT $1`,
+		`INSERT INTO signups (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
+		 SELECT gen_random_uuid(), 'waiting' || i, 'waiting' || i, 'waiting' || i || '@example.com', 'waiting' || i || '@example.com',
+			'Ada', 'Lovelace', 'profile email', '` + passwordHash + `'
+		 FROM generate_series(1, $1::int) i`,
+		`INSERT INTO codes (hash, signup_id, purpose, expires_at)
+		 SELECT sha256(convert_to('code' || id::text, 'UTF8')), id, 'verification', now() + interval '1 hour' FROM signups LIMIT $1`,
+		`UPDATE users SET unproved_email = 'new-' || email, canonical_unproved_email = 'new-' || email, unproved_since = now()
+		 WHERE id IN (SELECT id FROM users LIMIT $1::int / 10)`,
+		`INSERT INTO mails (purpose, recipient, canonical_recipient, due_at)
+		 SELECT 'recovery', email, canonical_email, now() + interval '1 hour' FROM users LIMIT $1`,
+	} {
+		postgrestest.Exec(t, c, statement, accounts)
+	}
+	postgrestest.Exec(t, c, `ANALYZE`)
+}
+
+// callEverything takes one account through every call that there is.
+func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, name string, now time.Time) {
+	t.Helper()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx = identity.WithEvent(ctx, identity.Event{Name: "something"})
+	verification := newCode(identity.Verification)
+	waiting := newSignUp(name)
+	ok(store.CreateSignUp(ctx, waiting, verification))
+	ok(store.RecordEvent(ctx))
+	_, err := store.TakeLimit(ctx, sha256.Sum256([]byte(name)), identity.Rate{Count: 1, Per: time.Hour})
+	ok(err)
+	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name, From: "192.0.2.1/32"})
+	ok(err)
+	concealed := newSignUp("concealed-" + name)
+	ok(store.CreateSignUpConcealed(ctx, concealed, newMail(identity.MailVerification, concealed.Email)))
+	for _, login := range []identity.Login{{CanonicalEmail: waiting.Email}, {CanonicalUsername: name}} {
+		credentials, err := store.FindCredentials(ctx, login)
+		ok(err)
+		ok(store.CountFailure(ctx, credentials.ThrottleKey))
+		_, err = store.FindSignUps(ctx, login)
+		ok(err)
+	}
+	_, err = store.FindClaims(ctx, verification.Hash)
+	ok(err)
+	u, err := store.RedeemVerification(ctx, identity.ClaimProof{
+		Code: verification.Hash, ClaimID: waiting.ID, PasswordHash: waiting.PasswordHash,
+	}, newSession(identity.User{}, now))
+	ok(err)
+	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: verification.Hash}, newSession(identity.User{}, now))
+	if !errors.Is(err, identity.ErrNoCode) {
+		t.Fatal(err)
+	}
+	ref := open(t, store, u, now)
+	_, err = store.FindUser(ctx, ref)
+	ok(err)
+	_, err = store.TakeSessionLimit(ctx, ref, sha256.Sum256([]byte("of "+name)), identity.Rate{Count: 1, Per: time.Hour})
+	ok(err)
+	_, err = store.FindSession(ctx, ref)
+	ok(err)
+	_, _, err = store.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: now, Lifetime: 48 * time.Hour})
+	ok(err)
+	_, err = store.FindPassword(ctx, ref, "")
+	ok(err)
+	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
+	ok(err)
+	ctx = identity.WithNotice(ctx, identity.Notice{Purpose: identity.MailPasswordChanged})
+	ok(store.ChangePassword(ctx, ref, passwordHash, passwordHash))
+	change := newCode(identity.EmailChange)
+	ok(store.IssueEmailChange(ctx, ref, change))
+	e := identity.EmailRedemption{Code: change.Hash, Email: "unproved-" + u.Email, CanonicalEmail: "unproved-" + u.Email}
+	_, err = store.RedeemEmailChange(ctx, ref, e)
+	ok(err)
+	unproved := newCode(identity.Verification)
+	_, err = store.IssueCode(ctx, e.Email, unproved)
+	ok(err)
+	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: unproved.Hash}, newSession(u, now))
+	ok(err)
+	ref = open(t, store, u, now)
+	change = newCode(identity.EmailChange)
+	change.Target = "new-" + u.Email
+	ok(store.IssueEmailChange(ctx, ref, change))
+	_, err = store.RedeemEmailChange(ctx, ref, identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target})
+	ok(err)
+	recovery := newCode(identity.Recovery)
+	_, err = store.IssueCode(ctx, change.Target, recovery)
+	ok(err)
+	owner, err := store.FindRecovery(ctx, recovery.Hash)
+	ok(err)
+	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32"))
+	recovered := newSignUp("recovered-" + name)
+	ok(store.CreateSignUp(ctx, recovered, newCode(identity.Verification)))
+	recovery = newCode(identity.Recovery)
+	_, err = store.IssueCode(ctx, recovered.Email, recovery)
+	ok(err)
+	owner, err = store.FindRecovery(ctx, recovery.Hash)
+	ok(err)
+	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32"))
+	ok(store.QueueMail(ctx, newMail(identity.MailVerification, concealed.Email)))
+	ok(store.QueueMail(ctx, newMail(identity.MailRecovery, change.Target)))
+	ref = open(t, store, u, now)
+	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, "")))
+	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, concealed.Email)))
+	for {
+		m, found, err := store.TakeMail(ctx, take(now))
+		ok(err)
+		if !found {
+			break
+		}
+		ok(store.PostponeMail(ctx, m.Ref, time.Hour))
+		ok(store.ReturnMail(ctx, m.Ref))
+		m.Ref.Taken++
+		ok(store.RemoveMail(ctx, m.Ref))
+		ok(store.GiveUpMail(ctx, m.Ref, take(now).Limit))
+	}
+	spare := open(t, store, u, now)
+	_, err = store.FindOwnSessions(ctx, ref)
+	ok(err)
+	_, err = store.EndOwnSession(ctx, ref, spare.ID)
+	ok(err)
+	rehashed := newSession(u, now)
+	rehashed.Rehash = otherHash
+	ok(store.OpenSession(ctx, rehashed))
+	_, err = store.EndSession(ctx, ref)
+	ok(err)
+	ref.ID = rehashed.ID
+	ok(store.DeleteUser(ctx, ref))
+	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 90*24*time.Hour, 100)
+	ok(err)
+}

@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// SchemaVersion is the schema that this binary needs: the number of its last
+// migration.
+var SchemaVersion = lastMigration(migrations)
+
+// versionTable is where applied migrations are recorded. Its name is part of
+// every database there is.
+const versionTable = "schema_version"
+
+// migrationLock is the advisory lock of whoever migrates: "authgate" in ASCII.
+const migrationLock int64 = 0x6175746867617465
+
+// Limits of a migration. A statement of one may take long; but it gives up soon
+// when it has to wait for a lock on a table, since all traffic on that table
+// queues behind it. The server tries again.
+const (
+	migrationStatementTimeout = 10 * time.Minute
+	migrationLockTimeout      = 5 * time.Second
+	migrationTurn             = 50 * time.Millisecond // between two looks at whether it is our turn
+	migrationsTimeout         = time.Hour             // all of them
+)
+
+const latestVersion = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+
+// Version reads the number of the last migration that the database has had; 0
+// for an empty database.
+func (s *Store) Version(ctx context.Context) (version int64, err error) {
+	err = s.query(ctx, repeatable, ifMigrated(&version), latestVersion)
+	return version, err
+}
+
+// ifMigrated scans a row of which the table of versions is a part; where there is no
+// such table, the places stay as they are.
+func ifMigrated(places ...any) func(pgx.Row) error {
+	const undefinedTable = "42P01"
+	return func(row pgx.Row) error {
+		err := row.Scan(places...)
+		if sqlState(err) == undefinedTable {
+			return nil
+		}
+		return err
+	}
+}
+
+// Ready tells whether the database answers and takes writes, and has the schema that
+// this binary needs, or a newer one. A connection that has become useless is replaced
+// at this occasion.
+func (s *Store) Ready(ctx context.Context) error {
+	const sql = `SELECT version.*, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' FROM (` + latestVersion + `) version`
+	var version int64
+	var readOnly bool
+	err := s.query(ctx, repeatable, func(row pgx.Row) error {
+		version, readOnly = 0, false
+		if err := ifMigrated(&version, &readOnly)(row); err != nil {
+			return err
+		}
+		if readOnly {
+			return &pgconn.PgError{Code: readOnlyTransaction, Message: "the database takes no writes: it is a standby, or read-only"}
+		}
+		return nil
+	}, sql)
+	if err != nil {
+		return err
+	}
+	if version < SchemaVersion {
+		return &identity.Error{
+			Kind:       identity.Unavailable,
+			Reason:     identity.ReasonDatabaseUnavailable,
+			Message:    "the service is not ready yet",
+			RetryAfter: retryAfter,
+			Cause:      fmt.Errorf("the database has schema %d, and this version needs %d: it has to be migrated", version, SchemaVersion),
+		}
+	}
+	return nil
+}
+
+// Migrate brings the schema up to SchemaVersion. Any number of processes may do
+// so at once: one does, under an advisory lock, and the others wait. Each
+// migration is a transaction, so that one that is killed leaves nothing. Where
+// there is nothing to do, it costs one query. An error is Unavailable where trying
+// again may help.
+func (s *Store) Migrate(ctx context.Context) error {
+	version, err := s.Version(ctx)
+	if err != nil {
+		return err
+	}
+	if version > SchemaVersion {
+		s.log.WarnContext(ctx, "the database has a newer schema than this version knows; it works, but was a newer version rolled back?",
+			slog.Int64("schema", version), slog.Int64("known", SchemaVersion))
+	}
+	if version >= SchemaVersion {
+		return nil
+	}
+	return s.migrate(ctx, migrations)
+}
+
+// migrate applies what the database has not had of the folder migrations.
+func (s *Store) migrate(ctx context.Context, files fs.FS) error {
+	_, err := s.inTurn(ctx, migrationLock, migrationTurn, migrationsTimeout, func(ctx context.Context) error { return s.up(ctx, files) })
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return unmigrated(err)
+}
+
+// unmigrated turns an error of a migration into the domain's. A table that is in
+// use, or a database that goes away meanwhile, passes: trying again is right,
+// since each migration is a transaction.
+func unmigrated(err error) error {
+	pg, answered := errors.AsType[*pgconn.PgError](err)
+	_, network := errors.AsType[net.Error](err)
+	lost := network || isLost(err) || isTimeout(err) || errors.Is(err, driver.ErrBadConn)
+	why := err
+	switch {
+	case errors.Is(err, errTurnLost):
+		why, lost = errTurnLost, true
+	case isRefused(err):
+		why, lost = cause(err), true
+	case answered && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")):
+		why = cause(err) // what PostgreSQL says there is from the tables
+	case answered:
+		why = errors.New(said(pg))
+	case lost:
+		why = errors.New("the connection was lost")
+	}
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		why = fmt.Errorf("migration %d: %w", partial.Failed.Source.Version, why)
+	}
+	failed := &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be migrated", Cause: why}
+	if lost || answered && !isFault(pg.Code) {
+		failed.Kind, failed.RetryAfter = identity.Unavailable, retryAfter
+	}
+	return failed
+}
+
+// up applies what is missing, over a connection of its own.
+func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
+	steps, err := migrationSteps(files)
+	if err != nil {
+		return err
+	}
+	config := s.pool.Config().ConnConfig
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec // a pooler may be in front
+	db := stdlib.OpenDB(*config)
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, nil,
+		goose.WithGoMigrations(steps...),
+		goose.WithTableName(versionTable),
+		goose.WithSlog(s.log),
+		goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	results, err := provider.Up(ctx)
+	for _, r := range results {
+		s.log.InfoContext(ctx, "migrated the database", slog.Int64("schema", r.Source.Version), slog.Duration("took", r.Duration))
+	}
+	return err
+}
+
+// migrationSteps makes a transaction of each file. Its limits are those of a
+// migration, and end with it; goose itself has no place for them. Should the turn
+// have been lost with its connection, the second who applies a migration finds out
+// by the table of versions, and fails.
+func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
+	names, err := fs.Glob(files, "migrations/*.sql")
+	if err != nil || len(names) == 0 {
+		return nil, errors.Join(errors.New("there are no migrations"), err)
+	}
+	const limits = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = %s; SET LOCAL lock_timeout = %s;
+		LOCK TABLE ` + versionTable + ` IN SHARE ROW EXCLUSIVE MODE`
+	for _, name := range names {
+		content, err := fs.ReadFile(files, name)
+		if err != nil {
+			return nil, err
+		}
+		version, err := migrationNumber(name)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, goose.NewGoMigration(version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			if _, err := tx.ExecContext(ctx, fmt.Sprintf(limits, milliseconds(migrationStatementTimeout), milliseconds(migrationLockTimeout))); err != nil {
+				return err
+			}
+			var applied bool
+			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM `+versionTable+` WHERE version_id = $1)`, version).Scan(&applied)
+			if err != nil {
+				return err
+			}
+			if applied {
+				return errTurnLost
+			}
+			_, err = tx.ExecContext(ctx, string(content))
+			return err
+		}}, nil))
+	}
+	return steps, nil
+}
+
+// errTurnLost is of a migration that another process has applied meanwhile.
+var errTurnLost = errors.New("another process has applied it meanwhile")
+
+// lastMigration finds the highest number among the files' names.
+func lastMigration(files fs.FS) int64 {
+	names, err := fs.Glob(files, "migrations/*.sql")
+	if err != nil || len(names) == 0 {
+		panic("postgres: no migrations are embedded")
+	}
+	var last int64
+	for _, name := range names {
+		version, err := migrationNumber(name)
+		if err != nil {
+			panic("postgres: " + err.Error())
+		}
+		last = max(last, version)
+	}
+	return last
+}
+
+func migrationNumber(name string) (int64, error) {
+	number, _, _ := strings.Cut(path.Base(name), "_")
+	version, err := strconv.ParseInt(number, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("a migration has no number: %s", name)
+	}
+	return version, nil
+}

@@ -1,0 +1,158 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+func TestTwelveReplicasMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Unmigrated(t)
+	c.MaxConns = 2
+	var group sync.WaitGroup
+	for range 12 {
+		store := postgrestest.Open(t, c)
+		group.Go(func() {
+			if err := store.Migrate(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if err := store.Ready(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	db := connect(t, c)
+	if n := count(t, db, `SELECT count(*) FROM schema_version WHERE version_id > 0`); n != postgres.MigrationCount() {
+		t.Errorf("%d migrations are recorded; want each once", n)
+	}
+}
+
+func TestAnEmptyDatabaseIsNotReady(t *testing.T) {
+	t.Parallel()
+	store := postgrestest.Open(t, postgrestest.Unmigrated(t))
+	if err := store.Ready(t.Context()); identity.KindOf(err) != identity.Unavailable {
+		t.Errorf("the error is %v; want unavailable", err)
+	}
+	version, err := store.Version(t.Context())
+	if version != 0 || err != nil {
+		t.Errorf("version is %d, error %v", version, err)
+	}
+}
+
+func TestAStartOnACurrentSchemaCostsOneQuery(t *testing.T) {
+	t.Parallel()
+	var sent statements
+	store := postgrestest.New(t, postgres.WithStatementHook(sent.add))
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := sent.take(); len(got) != 1 {
+		t.Errorf("%d statements:\n%s", len(got), strings.Join(got, "\n"))
+	}
+}
+
+// next is the schema of a later release.
+func next(statements string) fs.FS {
+	files := fstest.MapFS{}
+	names, _ := fs.Glob(postgres.Migrations, "migrations/*.sql")
+	for _, name := range names {
+		content, _ := fs.ReadFile(postgres.Migrations, name)
+		files[name] = &fstest.MapFile{Data: content}
+	}
+	name := fmt.Sprintf("migrations/%05d_next.sql", postgres.SchemaVersion+1)
+	files[name] = &fstest.MapFile{Data: []byte("-- +goose Up\n" + statements)}
+	return files
+}
+
+func TestAnOlderDatabaseIsUpgradedWithItsData(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	user := signUp(t, store, "ada")
+	if err := store.MigrateWith(t.Context(), next("ALTER TABLE users ADD COLUMN locale text;")); err != nil {
+		t.Fatal(err)
+	}
+	if version, err := store.Version(t.Context()); err != nil || version != postgres.SchemaVersion+1 {
+		t.Errorf("version is %d, error %v", version, err)
+	}
+	credentials, err := store.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "ada"})
+	if err != nil || credentials.User != user {
+		t.Errorf("found %+v, error %v", credentials.User, err)
+	}
+}
+
+func TestAnOlderBinaryWorksOnANewerSchemaAndSaysSo(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	if err := postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	store := postgrestest.Open(t, c, postgres.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(log.String(), "newer schema") {
+		t.Errorf("the log says %q", log.String())
+	}
+	signUp(t, store, "ada")
+}
+
+func TestAMigrationThatIsKilledLeavesNothingAndNoLock(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	db := connect(t, c)
+	failed := make(chan error, 1)
+	go func() {
+		failed <- store.MigrateWith(context.WithoutCancel(t.Context()), next("CREATE TABLE half (x int); SELECT pg_sleep(60);"))
+	}()
+	const sleeping = `FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
+	eventually(t, "the migration runs", func() bool { return count(t, db, `SELECT count(*) `+sleeping) == 1 })
+	if _, err := db.Exec(`SELECT pg_terminate_backend(pid) ` + sleeping); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil {
+		t.Fatal("the migration that was killed reports success")
+	}
+	if n := count(t, db, `SELECT count(*) FROM pg_tables WHERE tablename = 'half'`); n != 0 {
+		t.Error("a table of the killed migration is there")
+	}
+	if err := store.MigrateWith(t.Context(), next("CREATE TABLE half (x int);")); err != nil {
+		t.Errorf("the next try: %v", err)
+	}
+}
+
+func count(t testing.TB, db *sql.DB, query string, args ...any) (n int) {
+	t.Helper()
+	if err := db.QueryRow(query, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+func eventually(t testing.TB, what string, isSo func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !isSo(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not in 10 s: %s", what)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package postgres_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// network stands between a Store and PostgreSQL, and can fail.
+type network struct {
+	listener net.Listener
+	frozen   atomic.Bool  // answers stay away, connections stay open
+	lose     atomic.Int64 // the how many-th answer from now is lost, with its connection; 0: none
+
+	mu     sync.Mutex
+	target string
+	conns  []net.Conn
+}
+
+// through puts a network before the database of c.
+func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{listener: l, target: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
+	var group sync.WaitGroup
+	group.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.mu.Lock()
+			target := n.target
+			n.mu.Unlock()
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			n.mu.Lock()
+			n.conns = append(n.conns, client, server)
+			n.mu.Unlock()
+			group.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
+			group.Go(func() { n.answer(client, server); _ = client.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		n.drop()
+		group.Wait()
+	})
+	c.Port = l.Addr().(*net.TCPAddr).Port
+	return n, c
+}
+
+// answer carries what PostgreSQL says to the client, unless it is to be lost.
+func (n *network) answer(client, server net.Conn) {
+	buffer := make([]byte, 64<<10)
+	for {
+		size, err := server.Read(buffer)
+		if err != nil || n.lose.Load() > 0 && n.lose.Add(-1) == 0 {
+			return
+		}
+		for n.frozen.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := client.Write(buffer[:size]); err != nil {
+			return
+		}
+	}
+}
+
+// turn resets all connections, and leads new ones elsewhere.
+func (n *network) turn(target string) {
+	n.mu.Lock()
+	n.target = target
+	n.mu.Unlock()
+	n.drop()
+}
+
+// drop resets all connections.
+func (n *network) drop() {
+	n.frozen.Store(false)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.conns {
+		_ = c.Close()
+	}
+	n.conns = nil
+}
+
+func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 200*time.Millisecond, 300*time.Millisecond
+	store := postgrestest.Open(t, c)
+	u := signUp(t, store, "ada")
+	ref := open(t, store, u, time.Now())
+	n.frozen.Store(true)
+	for range 4 { // the connections that there are, and new ones
+		unavailable(t, 2*time.Second, "no answer", func() error {
+			_, err := store.FindUser(t.Context(), ref)
+			return err
+		})
+	}
+	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+	n.drop()
+	eventually(t, "the pool has recovered", func() bool {
+		_, err := store.FindUser(t.Context(), ref)
+		return err == nil
+	})
+}
+
+func TestAWriteWhoseAnswerWasLost(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns = 1
+	var sent statements
+	store := postgrestest.Open(t, c, postgres.WithStatementHook(sent.add))
+	now := time.Now().UTC().Truncate(time.Second)
+	u := signUp(t, store, "ada")
+	renewal := identity.Renewal{RefreshedAt: now, Lifetime: time.Hour}
+	// Statements are prepared on each connection, which would take answers that
+	// are not meant: each is sent once before.
+	prepared := func(lose int64) identity.SessionRef {
+		t.Helper()
+		ref := open(t, store, u, now)
+		_, _, advancing := store.AdvanceSession(t.Context(), ref, -1, renewal)
+		_, ending := store.EndSession(t.Context(), open(t, store, u, now))
+		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash)
+		if err := errors.Join(advancing, ending, changing); err != nil {
+			t.Fatal(err)
+		}
+		sent.take()
+		n.lose.Store(lose)
+		return ref
+	}
+
+	t.Run("a sign-in is reported as failed, and not done again", func(t *testing.T) {
+		prepared(1)
+		unavailable(t, time.Second, "lost", func() error { return store.OpenSession(t.Context(), newSession(u, now)) })
+		if got := sent.take(); len(got) != 1 {
+			t.Errorf("%d statements were sent; want 1", len(got))
+		}
+	})
+	t.Run("a renewal is done once, and reported as done by someone else", func(t *testing.T) {
+		ref := prepared(1)
+		_, advanced, err := store.AdvanceSession(t.Context(), ref, 0, renewal)
+		if advanced || err != nil {
+			t.Errorf("advanced is %v, error %v", advanced, err)
+		}
+		session, err := store.FindSession(t.Context(), ref)
+		if err != nil || session.Generation != 1 {
+			t.Errorf("generation is %d, error %v", session.Generation, err)
+		}
+	})
+	t.Run("a sign-out is done", func(t *testing.T) {
+		ref := prepared(1)
+		if _, err := store.EndSession(t.Context(), ref); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a transaction that had not begun to commit is done again", func(t *testing.T) {
+		for answer := range int64(4) { // BEGIN, lock, look, act
+			ref := prepared(answer + 1)
+			if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash); err != nil {
+				t.Errorf("answer %d was lost: %v", answer+1, err)
+			}
+		}
+	})
+	t.Run("a commit is reported as failed, and not done again", func(t *testing.T) {
+		ref := prepared(5)
+		unavailable(t, time.Second, "lost", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+		if got := sent.take(); len(got) != 5 {
+			t.Errorf("%d statements were sent; want 5:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		eventually(t, "it was done", func() bool {
+			credentials, err := store.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "ada"})
+			return err == nil && credentials.PasswordHash == otherHash
+		})
+	})
+}

@@ -1,0 +1,193 @@
+package postgres_test
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+var poolModes = []string{"session", "transaction"}
+
+func TestThePostgresStoreKeepsTheContractBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range poolModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			// One pooler for all tests of the suite: it makes a pool for each database.
+			behind := postgrestest.Behind(t, postgrestest.Config(t), mode)
+			identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
+				c := postgrestest.Config(t)
+				pooled := c
+				pooled.Port = behind.Port
+				// Many at once wait for each other longer: each keeps its connection for three round trips.
+				pooled.AcquireTimeout, pooled.StatementTimeout = 30*time.Second, 30*time.Second
+				return hooked{postgrestest.Open(t, pooled), c, t}, func(d time.Duration) { ago(t, c, d) }
+			})
+		})
+	}
+}
+
+// A server process that a pooler lends has none of our settings, and gets none that
+// outlive what it was lent for.
+func TestLimitsHoldBehindAPoolerAndStayOurs(t *testing.T) {
+	t.Parallel()
+	for _, mode := range poolModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Config(t)
+			pooled := postgrestest.Behind(t, c, mode, "default_pool_size = 2")
+			pooled.MaxConns, pooled.StatementTimeout = 1, 500*time.Millisecond
+			pooled.AcquireTimeout = 5 * time.Second
+			store := postgrestest.Open(t, pooled)
+			settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_isolation")
+			if want := "500ms 250ms 5500ms read committed"; strings.Join(settings, " ") != want {
+				t.Errorf("the settings are %q; want %q", settings, want)
+			}
+			ref := open(t, store, signUp(t, store, "ada"), time.Now())
+			err := meet(t, c,
+				func() error {
+					_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{})
+					if identity.KindOf(err) != identity.Unavailable || !strings.HasSuffix(err.Error(), "canceling statement due to lock timeout (SQLSTATE 55P03)") {
+						t.Errorf("a lock that is not given back: %v", err)
+					}
+					return nil
+				},
+				func(tx *sql.Tx) error { time.Sleep(600 * time.Millisecond); return tx.Rollback() },
+				`SELECT FROM users FOR UPDATE`)
+			if err != nil {
+				t.Error(err)
+			}
+			store.Close()
+			// Another client of the same pooler, and the same server processes.
+			other := connect(t, pooled)
+			for range 4 {
+				var timeout string
+				if err := other.QueryRow(`SHOW statement_timeout`).Scan(&timeout); err != nil || timeout != "0" {
+					t.Errorf("another client has a statement_timeout of %s, %v", timeout, err)
+				}
+			}
+		})
+	}
+}
+
+func TestReplicasMigrateAndTakeTurnsBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range poolModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			c := postgrestest.Unmigrated(t)
+			pooled := postgrestest.Behind(t, c, mode, "default_pool_size = 30")
+			pooled.MaxConns = 1
+			var group sync.WaitGroup
+			for range 4 {
+				store := postgrestest.Open(t, pooled)
+				group.Go(func() {
+					if err := store.Migrate(t.Context()); err != nil {
+						t.Error(err)
+					}
+					if err := store.Ready(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			group.Wait()
+			if n := count(t, connect(t, c), `SELECT count(*) FROM schema_version WHERE version_id > 0`); n != postgres.MigrationCount() {
+				t.Errorf("%d migrations are recorded; want each once", n)
+			}
+			one, other := postgrestest.Open(t, pooled), postgrestest.Open(t, pooled)
+			held, err := one.TryRotationLock(t.Context(), func(ctx context.Context) error {
+				if held, err := other.TryRotationLock(ctx, func(context.Context) error { return nil }); held || err != nil {
+					t.Errorf("meanwhile: held is %v, error %v", held, err)
+				}
+				_, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}})
+				return err
+			})
+			if !held || err != nil {
+				t.Errorf("held is %v, error %v", held, err)
+			}
+			eventually(t, "the lock is free again", func() bool {
+				held, err := other.TryRotationLock(t.Context(), func(context.Context) error { return nil })
+				return held && err == nil
+			})
+			if n := count(t, connect(t, c), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
+				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n != 0 {
+				t.Errorf("%d advisory locks are left at the pooler's server processes", n)
+			}
+		})
+	}
+}
+
+// The words are PgBouncer's, and no code of PostgreSQL's alone.
+func TestAPoolerThatRefusesSaysWhatToSet(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	full := postgrestest.Behind(t, c, "session", "default_pool_size = 1", "query_wait_timeout = 1")
+	full.MaxConns, full.AcquireTimeout = 2, 10*time.Second
+	store := postgrestest.Open(t, full)
+	var err error
+	_ = store.InTx(t.Context(), func(ctx context.Context) error { err = store.Ready(ctx); return nil })
+	if err == nil || !strings.Contains(err.Error(), "raise its pool size, or lower DB_MAX_CONNS") {
+		t.Errorf("no server connection is free: %v", err)
+	}
+}
+
+// A pooler that passes on the numbers of server processes is found out by what it does.
+func TestAPoolerThatHidesIsFoundOut(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	c.MaxConns = 1
+	store := postgrestest.Open(t, c)
+	u := signUp(t, store, "ada")
+	ref := open(t, store, u, time.Now())
+	for i := range 3 {
+		if _, err := store.FindUser(t.Context(), ref); err != nil {
+			t.Errorf("call %d: %v", i, err)
+		}
+		// As another server process would be, and as it would not be if nothing were prepared.
+		if err := store.Raw(t.Context(), `DEALLOCATE ALL`); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestATransactionIsReadCommittedWhateverTheDatabasesDefaultIs(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	postgrestest.Exec(t, c, `ALTER DATABASE `+c.Database+` SET default_transaction_isolation = 'serializable'`)
+	for about, at := range map[string]postgres.Config{"directly": c, "behind a pooler": postgrestest.Behind(t, c, "transaction")} {
+		store := postgrestest.Open(t, at)
+		if got := store.Settings(t.Context(), "transaction_isolation")[0]; got != "read committed" {
+			t.Errorf("%s: %s", about, got)
+		}
+		_ = store.InTx(t.Context(), func(ctx context.Context) error { return nil })
+	}
+	if got := connect(t, c); count(t, got, `SELECT (current_setting('transaction_isolation') = 'serializable')::int`) != 1 {
+		t.Error("the default is another: this test shows nothing")
+	}
+}
+
+func TestADatabaseThatIsNotInUTF8IsRefused(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
+		name := "odd_" + strings.ToLower(encoding)
+		postgrestest.Exec(t, c, `CREATE DATABASE `+name+` ENCODING '`+encoding+`' LOCALE 'C' TEMPLATE template0`)
+		t.Cleanup(func() { postgrestest.Exec(t, c, `DROP DATABASE `+name+` WITH (FORCE)`) })
+		odd := c
+		odd.Database = name
+		for about, at := range map[string]postgres.Config{"directly": odd, "behind a pooler": postgrestest.Behind(t, odd, "transaction")} {
+			err := postgrestest.Open(t, at).Migrate(t.Context())
+			if identity.KindOf(err) != identity.Internal || !strings.Contains(err.Error(), encoding) || !strings.Contains(err.Error(), "ENCODING 'UTF8'") {
+				t.Errorf("%s, %s: %v", encoding, about, err)
+			}
+		}
+	}
+}

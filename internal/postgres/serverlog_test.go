@@ -1,0 +1,92 @@
+package postgres_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// PostgreSQL logs an error with the values that collide, and that log is kept where
+// nobody looks after addresses.
+func TestPostgreSQLsLogHoldsNoNameThatIsTaken(t *testing.T) {
+	t.Parallel()
+	log := new(lockedBuffer)
+	server, err := localpostgres.Start(t.Context(), localpostgres.Options{Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := configOf(server)
+	c.AcquireTimeout, c.StatementTimeout = 20*time.Second, 20*time.Second
+	store := postgrestest.Open(t, c)
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	ada := signUp(t, store, "ada")
+	name := "wanted-by-many"
+	refs := []identity.SessionRef{open(t, store, ada, now)}
+	for len(refs) < 64 {
+		refs = append(refs, open(t, store, signUp(t, store, "u"+newID()), now))
+	}
+	var group sync.WaitGroup
+	var taken, done sync.Map
+	for i, ref := range refs {
+		group.Go(func() {
+			u, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name})
+			collision, isTaken := errors.AsType[*identity.TakenError](err)
+			switch {
+			case err == nil && u.Username == name:
+				done.Store(i, true)
+			case isTaken && collision.Username && !collision.Email:
+				taken.Store(i, true)
+			default:
+				t.Errorf("%+v, %v", u, err)
+			}
+		})
+	}
+	group.Wait()
+	size := func(m *sync.Map) (n int) { m.Range(func(any, any) bool { n++; return true }); return n }
+	if size(&done) != 1 || size(&taken) != 63 {
+		t.Errorf("%d got the name, and %d heard that it is taken", size(&done), size(&taken))
+	}
+	// What is logged before this is in the log when this is.
+	if err := store.Raw(t.Context(), `SELECT 1/0 AS the_end_of_the_test`); err == nil {
+		t.Fatal("1/0 is a number")
+	}
+	eventually(t, "the log has been written", func() bool { return strings.Contains(log.String(), "the_end_of_the_test") })
+	for _, leak := range []string{name, "@example.com", "duplicate key", "already exists"} {
+		if strings.Contains(log.String(), leak) {
+			t.Errorf("PostgreSQL's log holds %q:\n%s", leak, log)
+		}
+	}
+}

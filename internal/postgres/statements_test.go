@@ -1,0 +1,327 @@
+package postgres_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"database/sql"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// statements collects what is sent.
+type statements struct {
+	mu   sync.Mutex
+	sent []string
+}
+
+func (s *statements) add(sql string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = append(s.sent, sql)
+}
+
+func (s *statements) take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent := s.sent
+	s.sent = nil
+	return sent
+}
+
+// roundTrips counts how often the program turned from writing to reading.
+type roundTrips struct{ n atomic.Int64 }
+
+func (r *roundTrips) install(c *pgxpool.Config) {
+	dial := c.ConnConfig.DialFunc
+	c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		return &countedConn{Conn: conn, trips: r}, err
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	trips *roundTrips
+	wrote atomic.Bool
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	c.wrote.Store(true)
+	return c.Conn.Write(b)
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	if c.wrote.Swap(false) {
+		c.trips.n.Add(1)
+	}
+	return c.Conn.Read(b)
+}
+
+func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
+	t.Parallel()
+	var sent statements
+	var trips roundTrips
+	c := postgrestest.Config(t)
+	c.MaxConns = 1 // so that each statement is prepared by the first call
+	store := postgrestest.Open(t, c, postgres.WithStatementHook(sent.add), postgres.WithPoolConfig(trips.install))
+	ctx := t.Context()
+	now := time.Now().UTC().Truncate(time.Second)
+
+	// Each call is made twice, with what prepare gives, and counted the second time.
+	for _, tc := range []struct {
+		name              string
+		statements, trips int
+		call              func(u identity.User, ref identity.SessionRef) error
+	}{
+		{"FindCredentials", 1, 1, func(identity.User, identity.SessionRef) error {
+			_, err := store.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"})
+			return err
+		}},
+		{"FindUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindUser(ctx, ref)
+			return err
+		}},
+		{"FindSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindSession(ctx, ref)
+			return err
+		}},
+		{"FindPassword", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindPassword(ctx, ref, "")
+			return err
+		}},
+		{"AdvanceSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, advanced, err := store.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: now, Lifetime: time.Hour})
+			if !advanced {
+				return fmt.Errorf("not advanced: %w", err)
+			}
+			return nil
+		}},
+		{"EndSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.EndSession(ctx, ref)
+			return err
+		}},
+		{"FindOwnSessions", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.FindOwnSessions(ctx, ref)
+			return err
+		}},
+		{"EndOwnSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.EndOwnSession(ctx, ref, ref.ID)
+			return err
+		}},
+		{"OpenSession", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.OpenSession(ctx, newSession(u, now))
+		}},
+		{"OpenSession from a place", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			n := newSession(u, now)
+			n.From = "192.0.2.1/32"
+			return store.OpenSession(ctx, n)
+		}},
+		{"TakeSessionLimit", 1, 1, func(u identity.User, ref identity.SessionRef) error {
+			_, err := store.TakeSessionLimit(ctx, ref, sha256.Sum256([]byte("writes of "+u.ID)), identity.Rate{Count: 1, Per: time.Hour})
+			return err
+		}},
+		{"TakeLimit", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.TakeLimit(ctx, sha256.Sum256([]byte(u.ID)), identity.Rate{Count: 1, Per: time.Hour})
+			return err
+		}},
+		{"OpenSession with a new hash", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			n := newSession(u, now)
+			n.Rehash = n.PasswordHash
+			return store.OpenSession(ctx, n)
+		}},
+		{"CountFailure", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.CountFailure(ctx, identity.ThrottleKey(sha256.Sum256([]byte("user:"+u.ID))))
+		}},
+		{"CreateSignUp", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), newCode(identity.Verification))
+		}},
+		{"FindSignUps", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.FindSignUps(ctx, identity.Login{CanonicalEmail: u.Email})
+			return err
+		}},
+		// BEGIN, lock, act, COMMIT; before, in either case, the sign-up.
+		{"CreateSignUp and RedeemVerification", 5, 5, func(identity.User, identity.SessionRef) error {
+			c := newCode(identity.Verification)
+			if err := store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), c); err != nil {
+				return err
+			}
+			_, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now))
+			return err
+		}},
+		{"UpdateUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			_, err := store.UpdateUser(ctx, ref, identity.ProfileChange{})
+			return err
+		}},
+		{"IssueCode", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			_, err := store.IssueCode(ctx, u.Email, newCode(identity.Recovery))
+			return err
+		}},
+		{"CreateSignUpConcealed", 1, 1, func(identity.User, identity.SessionRef) error {
+			n := newSignUp(strings.ToLower(rand.Text()))
+			return store.CreateSignUpConcealed(ctx, n, newMail(identity.MailVerification, n.Email))
+		}},
+		{"CreateSignUpConcealed of what is taken", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email))
+		}},
+		{"QueueMail", 1, 1, func(u identity.User, _ identity.SessionRef) error {
+			return store.QueueMail(ctx, newMail(identity.MailRecovery, u.Email))
+		}},
+		{"QueueEmailChange", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
+			return store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, ""))
+		}},
+		{"RemoveMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.RemoveMail(ctx, identity.MailRef{ID: 1, Taken: 1})
+		}},
+		{"PostponeMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.PostponeMail(ctx, identity.MailRef{ID: 1, Taken: 1}, time.Minute)
+		}},
+		{"ReturnMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.ReturnMail(ctx, identity.MailRef{ID: 1, Taken: 1})
+		}},
+		// BEGIN, take, look, count, issue, COMMIT.
+		{"TakeMail of a recovery", 6, 6, func(u identity.User, _ identity.SessionRef) error {
+			postgrestest.Exec(t, c, `DELETE FROM mails`)
+			postgrestest.Exec(t, c, `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('recovery', $1, $1)`, u.Email)
+			_, _, err := store.TakeMail(ctx, take(now))
+			return err
+		}},
+		// BEGIN, take, COMMIT.
+		{"TakeMail where none is due", 3, 3, func(identity.User, identity.SessionRef) error {
+			_, _, err := store.TakeMail(ctx, take(now))
+			return err
+		}},
+		// BEGIN, lock, look, act, COMMIT.
+		{"ChangePassword", 5, 5, func(_ identity.User, ref identity.SessionRef) error {
+			return store.ChangePassword(ctx, ref, passwordHash, passwordHash)
+		}},
+		{"Ready", 1, 1, func(identity.User, identity.SessionRef) error { return store.Ready(ctx) }},
+		{"RingGeneration", 1, 1, func(identity.User, identity.SessionRef) error {
+			_, err := store.RingGeneration(ctx)
+			return err
+		}},
+	} {
+		u, found := identity.User{}, false
+		if credentials, err := store.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"}); err == nil {
+			u, found = credentials.User, credentials.Found
+		}
+		if !found {
+			u = signUp(t, store, "ada")
+		}
+		for range 2 {
+			ref := open(t, store, u, now)
+			sent.take()
+			trips.n.Store(0)
+			if err := tc.call(u, ref); err != nil {
+				t.Fatalf("%s: %v", tc.name, err)
+			}
+		}
+		if got := sent.take(); len(got) != tc.statements {
+			t.Errorf("%s sends %d statements; want %d:\n%s", tc.name, len(got), tc.statements, strings.Join(got, "\n"))
+		}
+		if got := trips.n.Load(); got != int64(tc.trips) {
+			t.Errorf("%s takes %d round trips; want %d", tc.name, got, tc.trips)
+		}
+	}
+}
+
+func TestNoCallScansATable(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	db := connect(t, c)
+	fill(t, c, 10_000)
+	store := postgrestest.Open(t, c)
+	ctx, now := t.Context(), time.Now().UTC().Truncate(time.Second)
+	settle(t, db)
+	before := scans(t, db)
+	// More often than PostgreSQL needs to settle for a plan.
+	for i := range 12 {
+		callEverything(ctx, t, store, fmt.Sprintf("scan%d", i), now)
+	}
+	store.Close()
+	settle(t, db)
+	if after := scans(t, db); !slices.Equal(before, after) {
+		t.Errorf("tables were read from end to end: before %v, after %v", before, after)
+	}
+}
+
+// settle waits until db's is the only connection: a server process has reported
+// what it did when it has ended.
+func settle(t *testing.T, db *sql.DB) {
+	t.Helper()
+	eventually(t, "all other connections have ended", func() bool {
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) == 0
+	})
+}
+
+// scans reads how often each table was read from end to end.
+func scans(t *testing.T, db *sql.DB) (scans []string) {
+	t.Helper()
+	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places') ORDER BY relname`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		var n int64
+		if err := rows.Scan(&name, &n); err != nil {
+			t.Fatal(err)
+		}
+		scans = append(scans, fmt.Sprintf("%s %d", name, n))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return scans
+}
+
+func TestARenewalIsAHeapOnlyUpdate(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	now := time.Now().UTC().Truncate(24 * time.Hour)
+	u := signUp(t, store, "ada")
+	const sessions, renewals = 10, 50
+	for range sessions {
+		n := newSession(u, now)
+		n.Keep = sessions
+		if err := store.OpenSession(t.Context(), n); err != nil {
+			t.Fatal(err)
+		}
+		ref := identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
+		for generation := range int64(renewals) {
+			_, advanced, err := store.AdvanceSession(t.Context(), ref, generation,
+				identity.Renewal{RefreshedAt: now.Add(time.Duration(generation) * time.Minute), Lifetime: 48 * time.Hour})
+			if err != nil || !advanced {
+				t.Fatalf("advanced is %v, error %v", advanced, err)
+			}
+		}
+	}
+	store.Close()
+	db := connect(t, c)
+	settle(t, db)
+	if n := count(t, db, `SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'sessions'`); n != sessions*renewals {
+		t.Fatalf("%d updates are counted; want %d", n, sessions*renewals)
+	}
+	hot := count(t, db, `SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'`)
+	t.Logf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
+	// The first renewal of a session moves its day; all others stay on it.
+	if hot < sessions*(renewals-1)*95/100 {
+		t.Errorf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
+	}
+}

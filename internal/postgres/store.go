@@ -1,0 +1,220 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// Config says where the database is and what one process may ask of it.
+type Config struct {
+	Host        string // or several, separated by commas: the first is used that takes writes
+	Port        int
+	Ports       []int // of several hosts, one for each; empty: Port for all
+	User        string
+	Password    string
+	Database    string
+	SSLMode     string // as libpq has them; empty: prefer
+	SSLRootCert string // a file; empty: the system's
+
+	MaxConns         int           // 0: 10
+	AcquireTimeout   time.Duration // how long a call waits for a connection; 0: 2 s
+	StatementTimeout time.Duration // how long a statement may take; 0: 5 s
+}
+
+// Store is an identity.Store, and the home of the key ring, on PostgreSQL. Its
+// methods are safe for concurrent use.
+type Store struct {
+	pool           *pgxpool.Pool
+	log            *slog.Logger
+	acquireTimeout time.Duration
+	callTimeout    time.Duration
+	tries          int
+	lastReset      atomic.Int64 // Unix nanoseconds
+	limits         limits
+	hidden         atomic.Bool // there is a pooler that does not show itself; see isPooled
+}
+
+var _ identity.Store = (*Store)(nil)
+
+// An Option changes how a Store works.
+type Option func(*options)
+
+type options struct {
+	log         *slog.Logger
+	onStatement func(sql string)
+	onConfig    func(*pgxpool.Config)
+}
+
+// WithLogger sets where warnings go; without it, nowhere.
+func WithLogger(log *slog.Logger) Option {
+	return func(o *options) { o.log = log }
+}
+
+// WithStatementHook has f called before each statement is sent, BEGIN and
+// COMMIT included, so that tests can count them.
+func WithStatementHook(f func(sql string)) Option {
+	return func(o *options) { o.onStatement = f }
+}
+
+// Open prepares a Store and connects to nothing: the database may be away when
+// a server starts. It fails on settings alone.
+func Open(c Config, opts ...Option) (*Store, error) {
+	o := options{log: slog.New(slog.DiscardHandler)}
+	for _, option := range opts {
+		option(&o)
+	}
+	if c.SSLMode == "" {
+		c.SSLMode = "prefer"
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 10
+	}
+	if c.AcquireTimeout == 0 {
+		c.AcquireTimeout = 2 * time.Second
+	}
+	if c.StatementTimeout == 0 {
+		c.StatementTimeout = 5 * time.Second
+	}
+	l := limits{
+		statement: c.StatementTimeout, lock: c.StatementTimeout / 2, idle: c.AcquireTimeout + c.StatementTimeout,
+	}
+	pc, err := poolConfig(c, l)
+	if err != nil {
+		return nil, err
+	}
+	if o.onStatement != nil {
+		pc.ConnConfig.Tracer = statementHook(o.onStatement)
+	}
+	if o.onConfig != nil {
+		o.onConfig(pc)
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return &Store{
+		pool:           pool,
+		log:            o.log,
+		acquireTimeout: c.AcquireTimeout,
+		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
+		// The pool holds at most MaxConns dead connections, and throws each
+		// away as it is given back.
+		tries:  c.MaxConns + 1,
+		limits: l,
+	}, nil
+}
+
+// poolConfig builds the driver's configuration. The driver only takes a string,
+// which holds the password: neither it nor an error that quotes it leaves here.
+func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
+	ports := strconv.Itoa(c.Port)
+	if len(c.Ports) > 0 {
+		ports = strings.Trim(strings.ReplaceAll(fmt.Sprint(c.Ports), " ", ","), "[]")
+	}
+	settings := []string{
+		setting("host", c.Host),
+		setting("port", ports),
+		setting("user", c.User),
+		setting("password", c.Password),
+		setting("dbname", c.Database),
+		setting("sslmode", c.SSLMode),
+	}
+	if c.SSLRootCert != "" {
+		settings = append(settings, setting("sslrootcert", c.SSLRootCert))
+	}
+	pc, err := pgxpool.ParseConfig(strings.Join(settings, " "))
+	if err != nil {
+		if cause := errors.Unwrap(err); cause != nil {
+			return nil, fmt.Errorf("postgres: connection settings: %w", cause)
+		}
+		return nil, errors.New("postgres: connection settings are malformed")
+	}
+	pc.MaxConns = int32(min(c.MaxConns, 1<<15))
+	pc.MaxConnLifetimeJitter = 5 * time.Minute // so that not all are made anew at once
+	pc.PingTimeout = c.AcquireTimeout
+
+	cc := pc.ConnConfig
+	// A host that does not answer leaves time for the next one.
+	cc.ConnectTimeout = c.AcquireTimeout / time.Duration(strings.Count(c.Host, ",")+1)
+	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	// No other parameters: PgBouncer refuses those that it does not know.
+	cc.RuntimeParams["application_name"] = "authserver"
+	cc.RuntimeParams["client_encoding"] = "UTF8"
+	cc.ValidateConnect = admit(l)
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name:  "timestamptz",
+			OID:   pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	}
+	return pc, nil
+}
+
+func setting(name, value string) string {
+	return name + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
+}
+
+// Close waits for the calls under way, and closes the connections.
+func (s *Store) Close() { s.pool.Close() }
+
+// Stats are the numbers of the pool.
+type Stats struct {
+	Max      int           // connections that there may be
+	Acquired int           // in use
+	Idle     int           // ready to be used
+	Waits    int64         // calls that had to wait for a connection, since the start
+	Waited   time.Duration // how long they waited, all together
+	GaveUp   int64         // calls that got none in time
+}
+
+// Stats reads the numbers of the pool.
+func (s *Store) Stats() Stats {
+	st := s.pool.Stat()
+	return Stats{
+		Max:      int(st.MaxConns()),
+		Acquired: int(st.AcquiredConns()),
+		Idle:     int(st.IdleConns()),
+		Waits:    st.EmptyAcquireCount(),
+		Waited:   st.EmptyAcquireWaitTime(),
+		GaveUp:   st.CanceledAcquireCount(),
+	}
+}
+
+// MaxConnections reads how many connections PostgreSQL gives to all users together
+// that have no special rights.
+func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
+	// The last of the three is from PostgreSQL 16 on.
+	const sql = `SELECT current_setting('max_connections')::int
+		- current_setting('superuser_reserved_connections')::int
+		- coalesce(current_setting('reserved_connections', true), '0')::int`
+	err = s.query(ctx, repeatable, into(&most), sql)
+	return most, err
+}
+
+// statementHook is a pgx.QueryTracer.
+type statementHook func(sql string)
+
+func (f statementHook) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	f(data.SQL)
+	return ctx
+}
+
+func (statementHook) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

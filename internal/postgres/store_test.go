@@ -1,0 +1,65 @@
+package postgres_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// A password may hold anything, and reaches PostgreSQL as it is.
+func TestSettingsOfAnyCharactersReachPostgreSQL(t *testing.T) {
+	t.Parallel()
+	const password = `it's a "\' host=evil.example %00 ?&=@/`
+	admin := postgrestest.Config(t)
+	postgrestest.Exec(t, admin, `CREATE ROLE "odd 'user\" LOGIN SUPERUSER PASSWORD 'it''s a "\'' host=evil.example %00 ?&=@/'`)
+	t.Cleanup(func() { postgrestest.Exec(t, admin, `DROP ROLE "odd 'user\"`) })
+	c := admin
+	c.SSLMode = "" // prefer, which a server without TLS takes too
+	c.User, c.Password = `odd 'user\`, password
+	if err := postgrestest.Open(t, c).Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoErrorTellsThePassword(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	const wrong = "the-wrong-password"
+	c.Password = wrong
+	err := postgrestest.Open(t, c).Ready(t.Context())
+	if identity.KindOf(err) != identity.Unavailable || strings.Contains(err.Error(), wrong) {
+		t.Errorf("the error is %v", err)
+	}
+	if !strings.Contains(err.Error(), "password authentication failed") {
+		t.Errorf("the error does not tell its reader what to do: %v", err)
+	}
+	for _, broken := range []func(*postgres.Config){
+		func(c *postgres.Config) { c.SSLMode = "sometimes" },
+		func(c *postgres.Config) { c.SSLMode, c.SSLRootCert = "verify-full", "/nowhere/ca.pem" },
+		func(c *postgres.Config) { c.Port = -1 },
+	} {
+		c := c
+		broken(&c)
+		if _, err := postgres.Open(c); err == nil || strings.Contains(err.Error(), wrong) {
+			t.Errorf("the error is %v", err)
+		} else {
+			t.Log(err)
+		}
+	}
+}
+
+func TestEveryConnectionHasItsLimits(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c)
+	if err := store.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")
+	if want := "5s 2500ms 7s authserver"; strings.Join(settings, " ") != want {
+		t.Errorf("the settings are %q; want %q", settings, want)
+	}
+}

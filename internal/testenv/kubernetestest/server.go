@@ -1,0 +1,180 @@
+package kubernetestest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
+)
+
+// A machine whose every core is at work takes a multiple of the usual ten
+// seconds.
+const patience = 2 * time.Minute
+
+// A server is an API server over an etcd, in a temporary folder.
+type server struct {
+	dir     string
+	lock    *os.File
+	env     *envtest.Environment
+	stopped chan struct{}
+}
+
+// start fails where something is missing; nothing is skipped. What it has begun
+// is for stop to end, even then.
+func (s *server) start() (*rest.Config, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+	defer cancel()
+	assets, err := localkubernetes.Assets(ctx, os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	root, err := localkubernetes.Root()
+	if err != nil {
+		return nil, err
+	}
+	removeAbandoned()
+	if err := s.prepare(assets); err != nil {
+		return nil, err
+	}
+	etcdLog, err := os.Create(s.path("etcd.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = etcdLog.Close() }() // the child has its own
+	apiServerLog, err := os.Create(s.path("kube-apiserver.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = apiServerLog.Close() }()
+
+	env := &envtest.Environment{
+		UseExistingCluster: new(false), // whatever the environment says: never somebody's cluster
+		ControlPlane: envtest.ControlPlane{
+			Etcd: &envtest.Etcd{
+				Path: s.path(leashed, "etcd"), DataDir: s.path("etcd"), Out: etcdLog, Err: etcdLog,
+			},
+			APIServer: &envtest.APIServer{
+				Path: s.path(leashed, "kube-apiserver"), CertDir: s.path("kube-apiserver"), Out: apiServerLog, Err: apiServerLog,
+			},
+			KubectlPath: filepath.Join(assets, "kubectl"), // nobody uses it
+		},
+		CRDInstallOptions:        envtest.CRDInstallOptions{MaxTime: patience},
+		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
+		ErrorIfCRDPathMissing:    true,
+		ControlPlaneStartTimeout: patience,
+		ControlPlaneStopTimeout:  patience,
+	}
+	s.env, s.stopped = env, make(chan struct{})
+	var config *rest.Config
+	started := make(chan error)
+	go func() {
+		// Linux ends the children when the thread that made them ends, not the
+		// process; so this one stays with them.
+		runtime.LockOSThread()
+		var err error
+		config, err = env.Start()
+		started <- err
+		<-s.stopped
+	}()
+	switch err := <-started; {
+	case err == nil:
+		return config, nil
+	case config != nil: // it runs, and does not take the CRDs; the error says why
+		return nil, err
+	default:
+		return nil, fmt.Errorf("%w\nThe end of etcd's log:\n%s\nThe end of kube-apiserver's log:\n%s",
+			err, s.endOf(etcdLog.Name()), s.endOf(apiServerLog.Name()))
+	}
+}
+
+func (s *server) path(elements ...string) string {
+	return filepath.Join(append([]string{s.dir}, elements...)...)
+}
+
+func (*server) endOf(log string) []byte {
+	const enough = 4096
+	content, err := os.ReadFile(log)
+	if err != nil {
+		return []byte(err.Error())
+	}
+	return content[max(0, len(content)-enough):]
+}
+
+// stop may be called when nothing was started.
+func (s *server) stop() error {
+	var err error
+	if s.env != nil {
+		err = s.env.Stop()
+		close(s.stopped)
+	}
+	if s.dir != "" {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+const (
+	// prefix names the folders of servers.
+	prefix = "authgateway-kubernetes-"
+	// lockName is the file whose lock says that a folder is in use. The system
+	// drops the lock when its holder dies, however it dies.
+	lockName = "lock"
+)
+
+// prepare makes the folder of the server.
+func (s *server) prepare(assets string) (err error) {
+	if s.dir, err = os.MkdirTemp("", prefix); err != nil {
+		return err
+	}
+	if s.lock, err = lockFolder(s.dir); err != nil {
+		return err
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if err := os.Mkdir(s.path(name), 0o700); err != nil {
+			return err
+		}
+	}
+	return leash(assets, s.path(leashed))
+}
+
+// lockFolder fails where another process holds the lock.
+func lockFolder(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// removeAbandoned removes the folders of tests that were killed before they
+// could do so.
+func removeAbandoned() {
+	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	for _, dir := range folders {
+		info, err := os.Stat(dir)
+		// A young one may not have its lock yet.
+		if err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		if lock, err := lockFolder(dir); err == nil {
+			// Someone else's folder stays; that is not worth a word.
+			_ = os.RemoveAll(dir)
+			_ = lock.Close()
+		}
+	}
+}

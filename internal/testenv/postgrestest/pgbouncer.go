@@ -1,0 +1,106 @@
+package postgrestest
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+)
+
+// Behind runs a PgBouncer in a pool mode ("session" or "transaction") in front of the
+// server of c until the test ends, and gives the same database behind it. Settings are
+// lines of its own configuration, which win over those that are here.
+func Behind(t testing.TB, c postgres.Config, mode string, settings ...string) postgres.Config {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
+			t.Skip("there is no pgbouncer on this machine; hack/test.sh installs it on Debian")
+		}
+	}
+	dir, err := os.MkdirTemp("", "authgateway-pgbouncer-") //nolint:usetesting // PgBouncer runs as another user, who may not enter the test's folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	port := freePort(t)
+	users := filepath.Join(dir, "users.txt")
+	ini := filepath.Join(dir, "pgbouncer.ini")
+	configuration := fmt.Sprintf(`[databases]
+* = host=%s port=%d
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+pool_mode = %s
+max_client_conn = 1000
+default_pool_size = 15
+server_idle_timeout = 10
+`, c.Host, c.Port, port, users, mode)
+	for _, line := range settings {
+		configuration += line + "\n"
+	}
+	for path, content := range map[string]string{users: fmt.Sprintf("%q %q\n", c.User, c.Password), ini: configuration} {
+		// It runs as another user where we are root.
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	arguments := []string{"--quiet", ini}
+	if os.Geteuid() == 0 {
+		arguments = append([]string{"--user=nobody"}, arguments...)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pooler := exec.Command(program, arguments...)
+	pooler.Stdout, pooler.Stderr, pooler.Dir = log, log, "/"
+	bindToParent(pooler)
+	if err := pooler.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = pooler.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		_ = pooler.Process.Kill()
+		<-ended
+		_ = log.Close()
+	})
+	c.Port = port
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port))); err == nil {
+			_ = conn.Close()
+			return c
+		}
+		select {
+		case <-ended:
+			said, _ := os.ReadFile(log.Name())
+			t.Fatalf("pgbouncer ended:\n%s", said)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("pgbouncer does not listen")
+		}
+	}
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}

@@ -1,0 +1,171 @@
+// Package postgrestest gives tests a PostgreSQL of their own: one server for
+// the process, started when the first test asks for it, and in it one database
+// for each test, copied from a migrated one.
+//
+// A package that uses it has
+//
+//	func TestMain(m *testing.M) { postgrestest.Main(m) }
+//
+// so that the server is stopped when its tests are done. If the process is
+// killed, the server dies with it.
+package postgrestest
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of Exec
+
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
+)
+
+const template = "migrated"
+
+var (
+	mu        sync.Mutex
+	server    *localpostgres.Server
+	databases atomic.Int64
+)
+
+// Main runs the tests of a package, and stops the server if one was started.
+func Main(m *testing.M) {
+	code := m.Run()
+	mu.Lock()
+	defer mu.Unlock()
+	if server != nil {
+		if err := server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "postgrestest:", err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// New gives a Store over a database of its own, migrated and empty.
+func New(t testing.TB, options ...postgres.Option) *postgres.Store {
+	t.Helper()
+	return Open(t, Config(t), options...)
+}
+
+// Open opens a Store and closes it at the end of the test.
+func Open(t testing.TB, c postgres.Config, options ...postgres.Option) *postgres.Store {
+	t.Helper()
+	store, err := postgres.Open(c, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	return store
+}
+
+// Config gives where a migrated and empty database is, for tests that start a
+// whole server.
+func Config(t testing.TB) postgres.Config {
+	t.Helper()
+	return create(t, " TEMPLATE "+template)
+}
+
+// Unmigrated gives where a database without any table is.
+func Unmigrated(t testing.TB) postgres.Config {
+	t.Helper()
+	return create(t, "")
+}
+
+// Exec runs a statement behind the Store's back.
+func Exec(t testing.TB, c postgres.Config, statement string, args ...any) {
+	t.Helper()
+	if err := execute(DSN(c), statement, args...); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// DSN is the URL of a test's database.
+func DSN(c postgres.Config) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(c.User, c.Password),
+		Host:     net.JoinHostPort(c.Host, strconv.Itoa(c.Port)),
+		Path:     c.Database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+func create(t testing.TB, from string) postgres.Config {
+	t.Helper()
+	s, err := start()
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	c := config(s, fmt.Sprintf("test_%d", databases.Add(1)))
+	admin := s.DSN("postgres")
+	if err := execute(admin, "CREATE DATABASE "+c.Database+from); err != nil {
+		t.Fatalf("create a database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := execute(admin, "DROP DATABASE "+c.Database+" WITH (FORCE)"); err != nil {
+			t.Errorf("drop the database: %v", err)
+		}
+	})
+	return c
+}
+
+// start starts the server, unless it runs, and migrates the template.
+func start() (*localpostgres.Server, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if server != nil {
+		return server, nil
+	}
+	// It may have to be installed first.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	s, err := localpostgres.Start(ctx, localpostgres.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if err := makeTemplate(ctx, s); err != nil {
+		return nil, fmt.Errorf("%w (and stopped: %v)", err, s.Stop())
+	}
+	server = s
+	return s, nil
+}
+
+func makeTemplate(ctx context.Context, s *localpostgres.Server) error {
+	if err := s.CreateDatabase(ctx, template); err != nil {
+		return err
+	}
+	store, err := postgres.Open(config(s, template))
+	if err != nil {
+		return err
+	}
+	defer store.Close() // a database in use cannot be copied
+	return store.Migrate(ctx)
+}
+
+func config(s *localpostgres.Server, database string) postgres.Config {
+	return postgres.Config{
+		Host: s.Host(), Port: s.Port(), User: s.User(), Password: s.Password(),
+		Database: database, SSLMode: "disable",
+	}
+}
+
+func execute(dsn, statement string, args ...any) (err error) {
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec(statement, args...)
+	return err
+}

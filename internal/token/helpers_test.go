@@ -1,0 +1,145 @@
+package token_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/token"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+const (
+	issuer    = "https://auth.example"
+	audience  = "https://api.example"
+	subject   = "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22"
+	sessionID = "0190c5d2-7001-7a55-8e0f-99aabbccddee"
+	keyID     = "kid"
+	accessTTL = 15 * time.Minute
+	leeway    = 30 * time.Second
+)
+
+var (
+	start = time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)
+
+	passphrases = keys.Passphrases{
+		Access:  []string{"a passphrase for access keys"},
+		Refresh: []string{"a passphrase for refresh keys"},
+	}
+)
+
+func policy(a keys.Algorithm) keys.Policy {
+	return keys.Policy{
+		Algorithm:   a,
+		PublishLead: 10 * time.Minute,
+		ClockSkew:   30 * time.Second,
+		Lifetimes:   map[keys.Kind]time.Duration{keys.Access: accessTTL, keys.Refresh: 7 * 24 * time.Hour},
+	}
+}
+
+// opened makes a ring of its own and opens it. It costs four derivations.
+func opened(tb testing.TB, a keys.Algorithm) *keys.Opened {
+	tb.Helper()
+	var ring keys.Ring
+	for range keys.Kinds() {
+		var err error
+		step := keys.Next(ring, policy(a), keys.Observed{Seals: map[string]keys.Seal{firstID(ring): keys.SealCurrent}}, start)
+		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	o, err := keys.Open(ring, passphrases)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return o
+}
+
+func firstID(ring keys.Ring) string {
+	if len(ring.Keys) == 0 {
+		return ""
+	}
+	return ring.Keys[0].ID
+}
+
+// shared rings, one for each algorithm, for tests that change none.
+var shared sync.Map
+
+func ring(tb testing.TB, a keys.Algorithm) *keys.Opened {
+	tb.Helper()
+	if o, ok := shared.Load(a); ok {
+		return o.(*keys.Opened)
+	}
+	o, _ := shared.LoadOrStore(a, opened(tb, a))
+	return o.(*keys.Opened)
+}
+
+// clock is a time that tests set.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) Set(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = t
+}
+
+func service(o *keys.Opened, c *clock) *token.Service {
+	s := token.New(token.Config{
+		Issuer: issuer, Audience: []string{audience, "https://other.example"},
+		AccessTTL: accessTTL, Leeway: leeway, Now: c.Now,
+	})
+	if o != nil {
+		s.Use(o)
+	}
+	return s
+}
+
+func access() token.Access {
+	return token.Access{
+		Subject: subject, SessionID: sessionID, Scope: "profile email",
+		Username: "ada", Email: "ada@example.org", EmailVerified: true, Name: "Ada \"L\" <&> ∞",
+		AuthTime: start.Add(-time.Hour),
+	}
+}
+
+func refresh() token.Refresh {
+	return token.Refresh{Subject: subject, SessionID: sessionID, Generation: 7, IssuedAt: start, ExpiresAt: start.Add(7 * 24 * time.Hour)}
+}
+
+func mustAccess(tb testing.TB, s *token.Service) string {
+	tb.Helper()
+	text, err := s.SignAccess(access())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
+func mustRefresh(tb testing.TB, s *token.Service) string {
+	tb.Helper()
+	text, err := s.SignRefresh(refresh())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
+func ecKey(tb testing.TB, private crypto.Signer) *ecdsa.PrivateKey {
+	tb.Helper()
+	k, ok := private.(*ecdsa.PrivateKey)
+	if !ok {
+		tb.Fatalf("not an ECDSA key: %T", private)
+	}
+	return k
+}
