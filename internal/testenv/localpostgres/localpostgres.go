@@ -139,7 +139,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 	if err := s.waitForPredecessor(ctx); err != nil {
 		return err
 	}
-	p, err := s.launch() //nolint:contextcheck // the server outlives the start
+	p, err := s.launch()
 	if err != nil {
 		return err
 	}
