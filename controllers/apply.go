@@ -19,6 +19,8 @@ import (
 	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
 // apply brings every object but the public keys to what is wanted of it, and
@@ -222,7 +224,7 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 	}
 	if live.Immutable != nil && *live.Immutable { // by somebody's hand; only another object can change
 		if !w.owns(live) {
-			return stalled(reasonNameConflict, "the ConfigMap %s is immutable, so it cannot be brought up to date, and no ownerReference says that this AuthGateway made it, so it is left alone: delete it, and it is made anew", live.Name)
+			return stalled(v1alpha1.ReasonNameConflict, "the ConfigMap %s is immutable, so it cannot be brought up to date, and no ownerReference says that this AuthGateway made it, so it is left alone: delete it, and it is made anew", live.Name)
 		}
 		uid := live.UID
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {

@@ -158,12 +158,12 @@ func (r *Reconciler) pursueKeys(ctx context.Context, w *world, t *tended) *probl
 	switch {
 	case err != nil:
 		return classify(err)
-	case t.aside != nil && t.aside.reason == reasonPassphrasesLost:
+	case t.aside != nil && t.aside.reason == v1alpha1.ReasonPassphrasesLost:
 		return t.aside
 	case t.idle.Reason == keys.PolicyInvalid:
-		return stalled(reasonInvalidSpec, "what is wanted of the keys: %s", t.idle.Message)
+		return stalled(v1alpha1.ReasonInvalidSpec, "what is wanted of the keys: %s", t.idle.Message)
 	case t.idle.Reason == keys.Unopenable && len(t.ring.Keys) == 0:
-		return stalled(reasonKeysUnopenable, "%s", t.idle.Message)
+		return stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message)
 	case published != nil:
 		return published
 	}
@@ -213,14 +213,14 @@ func (r *Reconciler) pursueRest(ctx context.Context, w *world, t *tended, inKeys
 	}
 	if inKeys == nil {
 		if err := check(w, t.custody, t.callerKey); err != nil {
-			return stalled(reasonInvalidSpec, "%s", err.Error())
+			return stalled(v1alpha1.ReasonInvalidSpec, "%s", err.Error())
 		}
 	}
 	unaccepted := notAccepted(w.gateway)
 	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil && unaccepted == nil)
 	found = append(found, unaccepted, classifyOrNil(w.podsErr))
 	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
-		found = append(found, stalled(reasonKeysUnopenable, "%s", t.idle.Message))
+		found = append(found, stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message))
 	}
 	return joined(append(found, rotateRefused(w.gateway)))
 }
@@ -302,16 +302,16 @@ func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, inKeys, i
 // tell makes an event of a condition that has turned, so that it is found in
 // `kubectl describe`, and later in whatever collects events.
 func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGatewayStatus) {
-	for _, kind := range []string{conditionReady, conditionKeysReady} {
+	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady} {
 		is, was := meta.FindStatusCondition(status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
 		if was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			continue
 		}
 		severity := corev1.EventTypeNormal
-		if is.Status == metav1.ConditionFalse && is.Reason != reasonProgressing {
+		if is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ReasonProgressing {
 			severity = corev1.EventTypeWarning
 		}
-		if kind == conditionReady || severity == corev1.EventTypeWarning && is.Message != meta.FindStatusCondition(status.Conditions, conditionReady).Message {
+		if kind == v1alpha1.ConditionReady || severity == corev1.EventTypeWarning && is.Message != meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady).Message {
 			r.event(before, severity, is.Reason, "Reconcile", is.Message)
 		}
 	}
@@ -347,9 +347,9 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 	if len(t.custody.Former[keys.Access])+len(t.custody.Former[keys.Refresh]) > 0 {
 		consider(recheckPods)
 	}
-	ready := meta.FindStatusCondition(status.Conditions, conditionReady)
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
 	// The end of an outage of the database is noticed by watchDatabases.
-	if ready.Status != metav1.ConditionTrue && ready.Reason != reasonDatabaseUnavailable && len(w.pods) > 0 {
+	if ready.Status != metav1.ConditionTrue && ready.Reason != v1alpha1.ReasonDatabaseUnavailable && len(w.pods) > 0 {
 		consider(recheckPods)
 	}
 	if w.upgradeWaits { // it is woken in its turn; this is in case a wake-up was dropped

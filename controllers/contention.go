@@ -61,7 +61,7 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 	}
 	r.asked.Add(g.UID, now)
 	log.FromContext(ctx).Info("another operator looks after this AuthGateway, so this one stays out: let no two operators watch one namespace", "operator", holder)
-	r.event(g, corev1.EventTypeWarning, reasonOtherOperator, "Reconcile", fmt.Sprintf(
+	r.event(g, corev1.EventTypeWarning, v1alpha1.ReasonOtherOperator, "Reconcile", fmt.Sprintf(
 		"the operator in namespace %s looks after this AuthGateway; the one in namespace %s watches it too, and stays out: let no two operators watch one namespace", holder, me))
 	return true, ctrl.Result{RequeueAfter: answerTime}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
 		s.OperatorContest = &v1alpha1.OperatorContest{By: me, Since: metav1.NewTime(now)}
@@ -138,7 +138,7 @@ func (r *Reconciler) contended(ctx context.Context, s *slot, of client.Object) *
 			}
 		}
 	}
-	p := waiting(reasonContended, "the %s %s is changed again and again: %s undoes what the operator writes, so it is put right only every %s: find out who that is, and keep them from it", s.kind, of.GetName(), who, dampedInterval)
+	p := waiting(v1alpha1.ReasonContended, "the %s %s is changed again and again: %s undoes what the operator writes, so it is put right only every %s: find out who that is, and keep them from it", s.kind, of.GetName(), who, dampedInterval)
 	p.recheck = dampedInterval
 	return p
 }

@@ -51,15 +51,15 @@ func databaseCondition(w *world) condition {
 	}
 	if len(failing) > 0 {
 		slices.Sort(failing)
-		return isFalse(reasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered cannot use the database; keys are served: %s", len(failing), answered, failing[0]))
+		return isFalse(v1alpha1.ReasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered cannot use the database; keys are served: %s", len(failing), answered, failing[0]))
 	}
 	if answered > 0 {
-		return isTrue(reasonDatabaseAnswers, "the database takes writes")
+		return isTrue(v1alpha1.ReasonDatabaseAnswers, "the database takes writes")
 	}
-	if last := meta.FindStatusCondition(w.gateway.Status.Conditions, conditionDatabase); last != nil {
+	if last := meta.FindStatusCondition(w.gateway.Status.Conditions, v1alpha1.ConditionDatabaseAvailable); last != nil {
 		return condition{last.Status, last.Reason, last.Message}
 	}
-	return condition{metav1.ConditionUnknown, reasonReplicasMissing, "no replica that is ready has answered yet"}
+	return condition{metav1.ConditionUnknown, v1alpha1.ReasonReplicasMissing, "no replica that is ready has answered yet"}
 }
 
 // oneLine returns a text as one line without control characters, of at most so
@@ -92,7 +92,7 @@ func newDatabases() *databases {
 func (d *databases) suspect(g *v1alpha1.AuthGateway) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.suspects[client.ObjectKeyFromObject(g)] || meta.IsStatusConditionFalse(g.Status.Conditions, conditionDatabase)
+	return d.suspects[client.ObjectKeyFromObject(g)] || meta.IsStatusConditionFalse(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
 }
 
 // watchDatabases asks all replicas again and again until ctx ends. If their
@@ -158,7 +158,7 @@ func (r *Reconciler) compareDatabase(ctx context.Context, g *v1alpha1.AuthGatewa
 		}
 	}
 	key := client.ObjectKeyFromObject(g)
-	condition := meta.FindStatusCondition(g.Status.Conditions, conditionDatabase)
+	condition := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
 	differs := answered && (condition == nil || failing != (condition.Status == metav1.ConditionFalse))
 	r.databases.mu.Lock()
 	if differs {

@@ -157,7 +157,7 @@ const maxRotate = 256
 
 func rotateRefused(g *v1alpha1.AuthGateway) *problem {
 	if rotate := g.Annotations[AnnotationRotate]; len(rotate) > maxRotate {
-		return stalled(reasonInvalidSpec, "the annotation %s is longer than %d bytes, so no rotation begins: write a short one, such as the output of date +%%s", AnnotationRotate, maxRotate)
+		return stalled(v1alpha1.ReasonInvalidSpec, "the annotation %s is longer than %d bytes, so no rotation begins: write a short one, such as the output of date +%%s", AnnotationRotate, maxRotate)
 	}
 	return nil
 }
@@ -268,7 +268,7 @@ func (r *Reconciler) rolledBack(w *world, digestKey []byte, trace keys.Trace) *p
 			opened = fmt.Sprintf(" (No passphrase in the Secret %s opens all of these keys: restore that Secret too, or order a rotation afterwards.)", w.names.passphrases())
 		}
 	}
-	return stalled(reasonKeysRolledBack, "the Secret %s has keys of generation %d, though generation %d was seen in %s: an older copy was restored, or another operator has written it. "+
+	return stalled(v1alpha1.ReasonKeysRolledBack, "the Secret %s has keys of generation %d, though generation %d was seen in %s: an older copy was restored, or another operator has written it. "+
 		"Nothing changes: the pods keep the keys that they have, and what is published stays. Restore the latest copy; or, if there is none, go on with these keys, of which %s signs access tokens: "+
 		"tokens of keys that this copy lacks end, and revoked keys stay revoked: kubectl annotate agw %s -n %s --overwrite %s=%s%s",
 		w.names.keys(), w.ring.Generation, trace.Generation, w.witness(trace.Generation), signing.ID, w.names.gateway, w.names.namespace, AnnotationAcceptKeys, acceptance(w.ring.Generation, trace.Generation), opened)
@@ -306,13 +306,13 @@ func (w *world) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 	case w.keys == nil && (last == "" || givenUp):
 		return first, nil
 	case w.keys == nil:
-		return keys.Ring{}, stalled(reasonKeysLost, "the Secret %s with the signing keys is gone, though tokens of key %s may be alive; nothing is made in its place by itself: %s", w.names.keys(), last, order)
+		return keys.Ring{}, stalled(v1alpha1.ReasonKeysLost, "the Secret %s with the signing keys is gone, though tokens of key %s may be alive; nothing is made in its place by itself: %s", w.names.keys(), last, order)
 	case w.ringErr != nil && givenUp:
 		return first, nil
 	case w.ringErr != nil && last == "":
-		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s: %v; to have new keys made, delete it", w.names.keys(), w.ringErr)
+		return keys.Ring{}, stalled(v1alpha1.ReasonKeysDamaged, "the Secret %s: %v; to have new keys made, delete it", w.names.keys(), w.ringErr)
 	case w.ringErr != nil:
-		return keys.Ring{}, stalled(reasonKeysDamaged, "the Secret %s: %v: kubectl annotate agw %s -n %s --overwrite %s=%s", w.names.keys(), w.ringErr, w.names.gateway, w.names.namespace, AnnotationNewRing, last)
+		return keys.Ring{}, stalled(v1alpha1.ReasonKeysDamaged, "the Secret %s: %v: kubectl annotate agw %s -n %s --overwrite %s=%s", w.names.keys(), w.ringErr, w.names.gateway, w.names.namespace, AnnotationNewRing, last)
 	default:
 		return w.ring, nil
 	}
@@ -328,7 +328,7 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 		}
 		ordered := policy.Rotate != "" && !ring.Honoured(policy.Rotate)
 		if len(ring.Keys) > 0 && !ordered && !revokesSigning(ring, policy.Revoked) {
-			return nil, stalled(reasonPassphrasesLost, "the Secret %s, which opens the keys in %s, is gone or incomplete: restore it from a backup; or, if it is lost for good, order a rotation: kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
+			return nil, stalled(v1alpha1.ReasonPassphrasesLost, "the Secret %s, which opens the keys in %s, is gone or incomplete: restore it from a backup; or, if it is lost for good, order a rotation: kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
 				w.names.passphrases(), w.names.keys(), w.names.gateway, w.names.namespace, AnnotationRotate)
 		}
 		return map[keys.Kind]string{keys.Access: newPassphrase(), keys.Refresh: newPassphrase()}, nil
@@ -341,7 +341,7 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 		if w.custody.Current[keys.Access] != "" {
 			return nil, nil // what was taken over from it still opens the keys; problems.go tells of the rest
 		}
-		return nil, waiting(reasonSecretMissing, "the Secret %s with the passphrases (spec.keys.passphraseSecretRef) does not exist: create it with the keys %s and %s, 16 bytes or more each",
+		return nil, waiting(v1alpha1.ReasonSecretMissing, "the Secret %s with the passphrases (spec.keys.passphraseSecretRef) does not exist: create it with the keys %s and %s, 16 bytes or more each",
 			ref.Name, config.EnvAccessPassphrase, config.EnvRefreshPassphrase)
 	}
 	wanted := map[keys.Kind]string{}
@@ -349,15 +349,15 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 		name := passphraseSettings[kind]
 		wanted[kind] = string(secret.Data[name.current])
 		if len(wanted[kind]) < minPassphrase {
-			return nil, waiting(reasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
+			return nil, waiting(v1alpha1.ReasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
 		}
 	}
 	if wanted[keys.Access] == wanted[keys.Refresh] {
-		return nil, waiting(reasonSecretInvalid, "the keys %s and %s of the Secret %s are the same, so whoever learns one has both kinds of keys: write two passphrases",
+		return nil, waiting(v1alpha1.ReasonSecretInvalid, "the keys %s and %s of the Secret %s are the same, so whoever learns one has both kinds of keys: write two passphrases",
 			config.EnvAccessPassphrase, config.EnvRefreshPassphrase, ref.Name)
 	}
 	if wanted[keys.Access] == w.custody.Current[keys.Refresh] || wanted[keys.Refresh] == w.custody.Current[keys.Access] {
-		return nil, waiting(reasonSecretInvalid, "a passphrase of the Secret %s is the present one of the other kind of keys, which must never have had the same: write passphrases that were not used before", ref.Name)
+		return nil, waiting(v1alpha1.ReasonSecretInvalid, "a passphrase of the Secret %s is the present one of the other kind of keys, which must never have had the same: write passphrases that were not used before", ref.Name)
 	}
 	return wanted, nil
 }
@@ -482,7 +482,7 @@ func (r *Reconciler) keepSecret(ctx context.Context, w *world, read, wanted *cor
 		}
 		wanted.Type = read.Type // it cannot be changed
 		if wanted.Immutable = read.Immutable; read.Immutable != nil && *read.Immutable && !reflect.DeepEqual(read.Data, wanted.Data) {
-			return stalled(reasonSecretImmutable, "the Secret %s is immutable, so it cannot be brought up to date: take that away, which only another object of its name can: "+
+			return stalled(v1alpha1.ReasonSecretImmutable, "the Secret %s is immutable, so it cannot be brought up to date: take that away, which only another object of its name can: "+
 				"kubectl get secret %s -n %s -o json | jq 'del(.immutable)' | kubectl replace --force -f -", read.Name, read.Name, read.Namespace)
 		}
 	}

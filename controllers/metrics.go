@@ -95,7 +95,7 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.MustNewConstMetric(suspendedMetric, prometheus.GaugeValue, suspended, g.Namespace, g.Name)
 		to <- prometheus.MustNewConstMetric(leadMetric, prometheus.GaugeValue, g.Spec.Keys.PublishLead.Value().Seconds(), g.Namespace, g.Name)
 		awaiting := 0.0
-		if c := meta.FindStatusCondition(g.Status.Conditions, conditionKeysReady); c != nil && c.Reason == reasonAwaitingReplicas {
+		if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionKeysReady); c != nil && c.Reason == v1alpha1.ReasonAwaitingReplicas {
 			awaiting = 1
 		}
 		to <- prometheus.MustNewConstMetric(awaitingMetric, prometheus.GaugeValue, awaiting, g.Namespace, g.Name)

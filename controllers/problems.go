@@ -13,49 +13,6 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// The reasons of conditions, and of events. docs/runbooks.md has a section for
-// each that a person has to do something about.
-const (
-	reasonReady            = "Ready"
-	reasonSuspended        = "Suspended"
-	reasonProgressing      = "Progressing"
-	reasonNameConflict     = "NameConflict"
-	reasonSecretMissing    = "SecretMissing"
-	reasonSecretInvalid    = "SecretInvalid"
-	reasonConfigMapMissing = "ConfigMapMissing"
-	reasonInvalidSpec      = "InvalidSpec"
-	reasonImageNotAllowed  = "ImageNotAllowed"
-	reasonKindMissing      = "KindMissing"
-	reasonKeysLost         = "KeysLost"
-	reasonKeysDamaged      = "KeysDamaged"
-	reasonKeysRolledBack   = "KeysRolledBack"
-	reasonSecretImmutable  = "SecretImmutable"
-	reasonNotAccepted      = "ChangeNotAccepted"
-	reasonRevocation       = "RevocationPending"
-	reasonAwaitingReplicas = "AwaitingReplicas"
-	reasonPassphrasesLost  = "PassphrasesLost"
-	reasonKeysUnopenable   = "KeysUnopenable"
-	reasonKeysPublished    = "KeysPublished"
-	reasonRotating         = "Rotating"
-	reasonReplicasReady    = "ReplicasReady"
-	reasonReplicasMissing  = "ReplicasMissing"
-	reasonScaledToZero     = "ScaledToZero"
-	reasonPodsFailing      = "PodsFailing"
-	reasonConnections      = "TooManyConnections" // Available, and yet
-	reasonForbidden        = "Forbidden"
-	reasonQuotaExceeded    = "QuotaExceeded"
-	reasonNamespaceLeaving = "NamespaceTerminating"
-	reasonRefused          = "Refused"
-	reasonAPIUnavailable   = "APIUnavailable"
-	reasonContended        = "Contended"
-
-	reasonUpgradeWaiting      = "UpgradeWaiting"
-	reasonDatabaseAnswers     = "DatabaseAnswers"
-	reasonDatabaseUnavailable = "DatabaseUnavailable"
-
-	reasonOtherOperator = "OtherOperator" // of an event: the other one writes the conditions
-)
-
 // problem is what keeps a pass from doing all that is wanted.
 type problem struct {
 	reason  string
@@ -79,7 +36,7 @@ func (p *problem) Unwrap() error { return p.cause }
 // isTheirs reports whether it is for the owner of the namespace to see to. Such
 // a problem is no error of the operator, and raises no alert about it.
 func (p *problem) isTheirs() bool {
-	return slices.Contains([]string{reasonRefused, reasonQuotaExceeded, reasonNamespaceLeaving}, p.reason)
+	return slices.Contains([]string{v1alpha1.ReasonRefused, v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonNamespaceTerminating}, p.reason)
 }
 
 func stalled(reason, format string, args ...any) *problem {
@@ -129,7 +86,7 @@ func taken(what ...string) *problem {
 	if len(what) == 0 {
 		return nil
 	}
-	p := stalled(reasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(what, ", "))
+	p := stalled(v1alpha1.ReasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(what, ", "))
 	p.recheck = recheckNames
 	return p
 }
@@ -172,12 +129,12 @@ func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 		return len(allowed) == 0 || slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) })
 	}
 	if g.Spec.Image != "" && !isAllowed(g.Spec.Image) {
-		return stalled(reasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
+		return stalled(v1alpha1.ReasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
 	}
 	if g.Spec.PodTemplate != nil {
 		for _, s := range g.Spec.PodTemplate.Sidecars {
 			if !isAllowed(s.Image) {
-				return stalled(reasonImageNotAllowed, "spec.podTemplate.sidecars[%s].image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave the sidecar out", s.Name, strings.Join(allowed, " or "))
+				return stalled(v1alpha1.ReasonImageNotAllowed, "spec.podTemplate.sidecars[%s].image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave the sidecar out", s.Name, strings.Join(allowed, " or "))
 			}
 		}
 	}
@@ -197,7 +154,7 @@ func notAccepted(g *v1alpha1.AuthGateway) *problem {
 		if c.was == "" || c.was == c.is || g.Annotations[c.annotation] == c.is {
 			continue
 		}
-		all = append(all, stalled(reasonNotAccepted, "%s was changed from %s to %s, %s: the pods stay as they are. Take it back; or, if it is meant, say so: kubectl annotate agw %s -n %s --overwrite %s=%s",
+		all = append(all, stalled(v1alpha1.ReasonChangeNotAccepted, "%s was changed from %s to %s, %s: the pods stay as they are. Take it back; or, if it is meant, say so: kubectl annotate agw %s -n %s --overwrite %s=%s",
 			c.field, c.was, c.is, c.effect, g.Name, g.Namespace, c.annotation, c.is))
 	}
 	return joined(all)
@@ -212,7 +169,7 @@ func (w *world) missingInputs() *problem {
 		}
 		secret := w.inputs[ref.Name]
 		if secret == nil {
-			return waiting(reasonSecretMissing, "the Secret %s (%s) does not exist in namespace %s: create it with the keys %s", ref.Name, field, w.names.namespace, strings.Join(names, ", "))
+			return waiting(v1alpha1.ReasonSecretMissing, "the Secret %s (%s) does not exist in namespace %s: create it with the keys %s", ref.Name, field, w.names.namespace, strings.Join(names, ", "))
 		}
 		var missing []string
 		for _, name := range names {
@@ -221,7 +178,7 @@ func (w *world) missingInputs() *problem {
 			}
 		}
 		if len(missing) > 0 {
-			return waiting(reasonSecretInvalid, "the Secret %s (%s) has no key %s, or it is empty: add it", ref.Name, field, strings.Join(missing, ", "))
+			return waiting(v1alpha1.ReasonSecretInvalid, "the Secret %s (%s) has no key %s, or it is empty: add it", ref.Name, field, strings.Join(missing, ", "))
 		}
 		return nil
 	}
@@ -243,7 +200,7 @@ func (w *world) missingInputs() *problem {
 		}
 	}
 	if ref := templatesRef(w.gateway); ref != nil && w.templates == nil {
-		return waiting(reasonConfigMapMissing, "the ConfigMap %s (spec.email.templatesConfigMapRef) does not exist in namespace %s: create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones", ref.Name, w.names.namespace)
+		return waiting(v1alpha1.ReasonConfigMapMissing, "the ConfigMap %s (spec.email.templatesConfigMapRef) does not exist in namespace %s: create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones", ref.Name, w.names.namespace)
 	}
 	return nil
 }
@@ -252,7 +209,7 @@ func (w *world) missingInputs() *problem {
 func (w *world) kindMissing() *problem {
 	for _, s := range slots {
 		if w.absent[s.kind] && s.wantedBy(w.gateway) {
-			return waiting(reasonKindMissing, "the cluster has no kind %s (%s): install what brings it, or take it out of the spec; everything else is as wanted", s.kind, s.gvk.GroupVersion())
+			return waiting(v1alpha1.ReasonKindMissing, "the cluster has no kind %s (%s): install what brings it, or take it out of the spec; everything else is as wanted", s.kind, s.gvk.GroupVersion())
 		}
 	}
 	return nil
@@ -272,16 +229,16 @@ func classify(err error) *problem {
 	if errors.As(err, &p) {
 		return p
 	}
-	p = &problem{reason: reasonAPIUnavailable, message: "the API server did not do what was asked; it is tried again: " + err.Error(), cause: err}
+	p = &problem{reason: v1alpha1.ReasonAPIUnavailable, message: "the API server did not do what was asked; it is tried again: " + err.Error(), cause: err}
 	switch {
 	case apierrors.HasStatusCause(err, "NamespaceTerminating"):
-		p.reason, p.message = reasonNamespaceLeaving, "the namespace is being deleted, so nothing can be made in it"
+		p.reason, p.message = v1alpha1.ReasonNamespaceTerminating, "the namespace is being deleted, so nothing can be made in it"
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		p.reason, p.message = reasonQuotaExceeded, "a ResourceQuota of the namespace is used up: raise it, or lower the replicas or resources: "+err.Error()
+		p.reason, p.message = v1alpha1.ReasonQuotaExceeded, "a ResourceQuota of the namespace is used up: raise it, or lower the replicas or resources: "+err.Error()
 	case apierrors.IsForbidden(err):
-		p.reason, p.message = reasonForbidden, "the operator may not do this, or an admission rule forbids it: grant it, or change the rule: "+err.Error()
+		p.reason, p.message = v1alpha1.ReasonForbidden, "the operator may not do this, or an admission rule forbids it: grant it, or change the rule: "+err.Error()
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		p.reason, p.message, p.stalled = reasonRefused, "the API server refuses what the spec leads to: "+err.Error(), true
+		p.reason, p.message, p.stalled = v1alpha1.ReasonRefused, "the API server refuses what the spec leads to: "+err.Error(), true
 	}
 	return p
 }

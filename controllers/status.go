@@ -17,16 +17,6 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// The types of conditions. Reconciling and Stalled are those of kstatus.
-const (
-	conditionReady       = "Ready"
-	conditionKeysReady   = "KeysReady"
-	conditionAvailable   = "Available"
-	conditionReconciling = "Reconciling"
-	conditionStalled     = "Stalled"
-	conditionDatabase    = "DatabaseAvailable"
-)
-
 // condition is the outcome of one question, and of all that was asked for it the
 // most telling.
 type condition struct {
@@ -74,14 +64,14 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 	if ready.status == metav1.ConditionTrue {
 		status.Issuer, status.Database = issuerWanted(g), databaseWanted(g)
 	}
-	reconciling, stall := isFalse(reasonReady, ""), isFalse(reasonReady, "")
+	reconciling, stall := isFalse(v1alpha1.ReasonReady, ""), isFalse(v1alpha1.ReasonReady, "")
 	switch {
-	case ready.reason == reasonSuspended:
-		reconciling = isFalse(reasonSuspended, ready.message)
+	case ready.reason == v1alpha1.ReasonSuspended:
+		reconciling = isFalse(v1alpha1.ReasonSuspended, ready.message)
 		if ready.status != metav1.ConditionTrue {
-			stall = isTrue(reasonSuspended, ready.message)
+			stall = isTrue(v1alpha1.ReasonSuspended, ready.message)
 		}
-	case ready.status == metav1.ConditionTrue && keysReady.reason == reasonAwaitingReplicas:
+	case ready.status == metav1.ConditionTrue && keysReady.reason == v1alpha1.ReasonAwaitingReplicas:
 		reconciling = isTrue(keysReady.reason, keysReady.message)
 	case ready.status == metav1.ConditionTrue:
 	case found != nil && found.stalled:
@@ -91,19 +81,19 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 		reconciling = isTrue(ready.reason, ready.message)
 	}
 	if w.upgradeWaits && stall.status == metav1.ConditionFalse {
-		reconciling = isTrue(reasonUpgradeWaiting, "the pods are replaced by those of this operator when it is their turn, a few AuthGateways at a time; none are while one fails, which the operator's log and its metric authgateway_operator_upgrade_failing name")
+		reconciling = isTrue(v1alpha1.ReasonUpgradeWaiting, "the pods are replaced by those of this operator when it is their turn, a few AuthGateways at a time; none are while one fails, which the operator's log and its metric authgateway_operator_upgrade_failing name")
 	}
 	for kind, c := range map[string]condition{
-		conditionReady: ready, conditionKeysReady: keysReady, conditionAvailable: available,
-		conditionReconciling: reconciling, conditionStalled: stall,
-		conditionDatabase: database,
+		v1alpha1.ConditionReady: ready, v1alpha1.ConditionKeysReady: keysReady, v1alpha1.ConditionAvailable: available,
+		v1alpha1.ConditionReconciling: reconciling, v1alpha1.ConditionStalled: stall,
+		v1alpha1.ConditionDatabaseAvailable: database,
 	} {
 		last := meta.FindStatusCondition(status.Conditions, kind)
-		if c.status == metav1.ConditionUnknown && kind != conditionReady && last != nil {
+		if c.status == metav1.ConditionUnknown && kind != v1alpha1.ConditionReady && last != nil {
 			continue // what was known last, about the generation that it was about
 		}
 		about := g.Generation
-		if kind == conditionKeysReady && !t.through { // it moves with the ring alone
+		if kind == v1alpha1.ConditionKeysReady && !t.through { // it moves with the ring alone
 			if about = 0; last != nil {
 				about = last.ObservedGeneration
 			}
@@ -118,7 +108,7 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 	return status
 }
 
-var conditionOrder = []string{conditionReady, conditionKeysReady, conditionAvailable, conditionDatabase, conditionReconciling, conditionStalled}
+var conditionOrder = []string{v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionAvailable, v1alpha1.ConditionDatabaseAvailable, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled}
 
 // clip keeps a message within what a person reads, and the API server takes.
 func clip(message string) string {
@@ -179,7 +169,7 @@ func keysCondition(w *world, t tended, found *problem) condition {
 		case w.gateway.Spec.Suspend:
 			pending += ": spec.suspend is true, and the operator changes nothing"
 		}
-		return isFalse(reasonRevocation, pending)
+		return isFalse(v1alpha1.ReasonRevocationPending, pending)
 	}
 	switch {
 	case found != nil && found.cause != nil && len(t.ring.Keys) == 0 && w.gateway.Status.Keys != nil:
@@ -187,33 +177,33 @@ func keysCondition(w *world, t tended, found *problem) condition {
 	case found != nil:
 		return isFalse(found.reason, found.message)
 	case len(t.ring.Keys) == 0:
-		return isFalse(reasonProgressing, "the first keys are being made")
+		return isFalse(v1alpha1.ReasonProgressing, "the first keys are being made")
 	}
 	for _, kind := range keys.Kinds() {
 		k, signs := t.ring.Signing(kind)
 		published := w.publicKeys()
 		if !signs || published == nil || published.Data[keys.PublicFile(k.ID)] == "" {
-			return isFalse(reasonProgressing, fmt.Sprintf("the %s keys are being published", kind))
+			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", kind))
 		}
 	}
 	if t.idle.Reason == keys.Unopenable {
-		return isFalse(reasonKeysUnopenable, t.idle.Message)
+		return isFalse(v1alpha1.ReasonKeysUnopenable, t.idle.Message)
 	}
 	unconfirmed := ""
 	if all := w.assumed(); len(all) > 0 && w.needsAnswers() {
 		unconfirmed = fmt.Sprintf("; not confirmed, but ready for so long that it has the keys: %s", few(all))
 	}
 	if awaited := w.awaitedReplicas(t.ring); awaited != "" {
-		return isTrue(reasonAwaitingReplicas, awaited+unconfirmed)
+		return isTrue(v1alpha1.ReasonAwaitingReplicas, awaited+unconfirmed)
 	}
 	if len(t.waits) > 0 {
-		return isTrue(reasonRotating, "a changed passphrase waits until the change before it is through"+unconfirmed)
+		return isTrue(v1alpha1.ReasonRotating, "a changed passphrase waits until the change before it is through"+unconfirmed)
 	}
 	switch t.idle.Reason {
 	case keys.AwaitingPublication, keys.RingFull:
-		return isTrue(reasonRotating, t.idle.Message+unconfirmed)
+		return isTrue(v1alpha1.ReasonRotating, t.idle.Message+unconfirmed)
 	}
-	return isTrue(reasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys()+unconfirmed)
+	return isTrue(v1alpha1.ReasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys()+unconfirmed)
 }
 
 // pendingRevocation says which key is to be trusted no more and still is; "":
@@ -276,25 +266,25 @@ func (w *world) awaitedReplicas(ring keys.Ring) string {
 func availability(w *world) condition {
 	d := w.deployment()
 	if d == nil {
-		return isFalse(reasonReplicasMissing, "there are no pods yet")
+		return isFalse(v1alpha1.ReasonReplicasMissing, "there are no pods yet")
 	}
 	count := fmt.Sprintf("%d of %d replicas are ready", d.Status.ReadyReplicas, replicasOf(d))
 	warning := tooManyConnections(w)
 	switch {
 	case replicasOf(d) == 0:
-		return isFalse(reasonScaledToZero, "it is scaled to no replicas")
+		return isFalse(v1alpha1.ReasonScaledToZero, "it is scaled to no replicas")
 	case d.Status.AvailableReplicas > 0 && warning != "":
-		return isTrue(reasonConnections, count+"; "+warning)
+		return isTrue(v1alpha1.ReasonTooManyConnections, count+"; "+warning)
 	case d.Status.AvailableReplicas > 0:
-		return isTrue(reasonReplicasReady, count)
+		return isTrue(v1alpha1.ReasonReplicasReady, count)
 	}
 	switch why, failing := lastWords(w); {
 	case failing:
-		return isFalse(reasonPodsFailing, count+": "+why)
+		return isFalse(v1alpha1.ReasonPodsFailing, count+": "+why)
 	case why != "":
-		return isFalse(reasonReplicasMissing, count+": "+why)
+		return isFalse(v1alpha1.ReasonReplicasMissing, count+": "+why)
 	}
-	return isFalse(reasonReplicasMissing, count)
+	return isFalse(v1alpha1.ReasonReplicasMissing, count)
 }
 
 // readiness is true only where everything of this generation of the spec is in
@@ -305,7 +295,7 @@ func readiness(w *world, found *problem, keysReady, available, database conditio
 		return isFalse(found.reason, found.message)
 	case w.gateway.Spec.Suspend:
 		// Tools that wait for an object take Unknown for "not yet", for ever.
-		return condition{available.status, reasonSuspended, "spec.suspend is true: the operator changes nothing, edits of the spec wait, and keys do not rotate; " + available.message}
+		return condition{available.status, v1alpha1.ReasonSuspended, "spec.suspend is true: the operator changes nothing, edits of the spec wait, and keys do not rotate; " + available.message}
 	case keysReady.status != metav1.ConditionTrue:
 		return isFalse(keysReady.reason, keysReady.message)
 	}
@@ -314,7 +304,7 @@ func readiness(w *world, found *problem, keysReady, available, database conditio
 	}
 	d := w.deployment()
 	if d == nil || d.Status.ObservedGeneration < d.Generation {
-		return isFalse(reasonProgressing, "the pods are being made")
+		return isFalse(v1alpha1.ReasonProgressing, "the pods are being made")
 	}
 	wanted := replicasOf(d)
 	if d.Status.UpdatedReplicas == wanted && d.Status.AvailableReplicas == wanted && d.Status.Replicas == wanted {
@@ -324,19 +314,19 @@ func readiness(w *world, found *problem, keysReady, available, database conditio
 		if database.status == metav1.ConditionFalse {
 			return database
 		}
-		return isTrue(reasonReady, available.message)
+		return isTrue(v1alpha1.ReasonReady, available.message)
 	}
 	message := fmt.Sprintf("%d of %d replicas are up to date and ready", min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas), wanted)
 	switch why, failing := lastWords(w); {
 	case failing:
-		return isFalse(reasonPodsFailing, message+": "+why)
+		return isFalse(v1alpha1.ReasonPodsFailing, message+": "+why)
 	case why != "":
-		return isFalse(reasonProgressing, message+": "+why)
+		return isFalse(v1alpha1.ReasonProgressing, message+": "+why)
 	}
 	if why := deploymentTrouble(d); why != "" {
-		return isFalse(reasonReplicasMissing, message+": "+why)
+		return isFalse(v1alpha1.ReasonReplicasMissing, message+": "+why)
 	}
-	return isFalse(reasonProgressing, message)
+	return isFalse(v1alpha1.ReasonProgressing, message)
 }
 
 func replicasOf(d *appsv1.Deployment) int32 {

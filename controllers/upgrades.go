@@ -200,7 +200,7 @@ func (r *Reconciler) mayRoll(ctx context.Context, w *world, live *appsv1.Deploym
 	before := upgradedNotReady
 	if under != "" {
 		before = under
-	} else if meta.IsStatusConditionTrue(w.gateway.Status.Conditions, conditionReady) {
+	} else if meta.IsStatusConditionTrue(w.gateway.Status.Conditions, v1alpha1.ConditionReady) {
 		before = upgradedReady
 	}
 	wanted.WithLabels(map[string]string{labelUpgrading: before})
@@ -233,8 +233,8 @@ func failsAfterUpgrade(d *appsv1.Deployment, status v1alpha1.AuthGatewayStatus) 
 			return c.Message
 		}
 	}
-	ready := meta.FindStatusCondition(status.Conditions, conditionReady)
-	if ready == nil || ready.Status != metav1.ConditionFalse || !slices.Contains([]string{reasonPodsFailing, reasonReplicasMissing, reasonDatabaseUnavailable}, ready.Reason) {
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	if ready == nil || ready.Status != metav1.ConditionFalse || !slices.Contains([]string{v1alpha1.ReasonPodsFailing, v1alpha1.ReasonReplicasMissing, v1alpha1.ReasonDatabaseUnavailable}, ready.Reason) {
 		return ""
 	}
 	return ready.Reason + ": " + ready.Message

@@ -213,17 +213,17 @@ func runbooks(t *testing.T) map[string]section {
 	return all
 }
 
-// reasons are the constants reason… of the operator.
+// reasons returns the values of the API's constants Reason….
 func reasons(t *testing.T) []string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "controllers/problems.go"), nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "api/v1alpha1/conditions.go"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []string
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
-		if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 || !strings.HasPrefix(spec.Names[0].Name, "reason") {
+		if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 || !strings.HasPrefix(spec.Names[0].Name, "Reason") {
 			return true
 		}
 		if value, ok := spec.Values[0].(*ast.BasicLit); ok && value.Kind == token.STRING {
@@ -236,7 +236,7 @@ func reasons(t *testing.T) []string {
 		return true
 	})
 	if len(all) < 20 {
-		t.Fatalf("only %d reasons were found in controllers/problems.go", len(all))
+		t.Fatalf("only %d reasons were found in api/v1alpha1/conditions.go", len(all))
 	}
 	return all
 }
@@ -266,7 +266,7 @@ func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
 	}
 	for title, s := range sections {
 		if s.part == "Conditions" && !slices.Contains(known, title) {
-			t.Errorf("docs/runbooks.md has a section %q, which is no reason in controllers/problems.go any more", title)
+			t.Errorf("docs/runbooks.md has a section %q, which is no reason in api/v1alpha1/conditions.go any more", title)
 		}
 	}
 }

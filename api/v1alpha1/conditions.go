@@ -1,0 +1,170 @@
+package v1alpha1
+
+// The condition types of an AuthGateway. Each condition has one of the reasons
+// below, a message for people, and the generation of the spec that it describes.
+//
+// Ready, KeysReady, Available and DatabaseAvailable have positive polarity: True
+// is good. Reconciling and Stalled have negative polarity: True means that the
+// AuthGateway is not as its spec says. They are the types that kstatus defines.
+const (
+	// ConditionReady is True when everything that the spec asks for is in place
+	// and serves. It is the condition to wait for.
+	ConditionReady = "Ready"
+
+	// ConditionKeysReady is True when each kind of token has a signing key, every
+	// key that verifies tokens is published, and no revoked key is still trusted.
+	ConditionKeysReady = "KeysReady"
+
+	// ConditionAvailable is True when at least one replica serves the API.
+	ConditionAvailable = "Available"
+
+	// ConditionDatabaseAvailable is False when a ready replica reports that it
+	// cannot use the database, and Unknown when no replica has answered.
+	ConditionDatabaseAvailable = "DatabaseAvailable"
+
+	// ConditionReconciling is True while the operator works towards the spec or
+	// waits for something that changes without a person.
+	ConditionReconciling = "Reconciling"
+
+	// ConditionStalled is True when nothing changes until a person acts. The
+	// message says what to do.
+	ConditionStalled = "Stalled"
+)
+
+// The reasons of conditions that are as they should be.
+const (
+	// ReasonReady: everything that the spec asks for is in place.
+	ReasonReady = "Ready"
+
+	// ReasonKeysPublished: the signing keys exist and are published.
+	ReasonKeysPublished = "KeysPublished"
+
+	// ReasonReplicasReady: at least one replica is ready.
+	ReasonReplicasReady = "ReplicasReady"
+
+	// ReasonDatabaseAnswers: the database accepts writes.
+	ReasonDatabaseAnswers = "DatabaseAnswers"
+)
+
+// The reasons of work in progress, and of states that were asked for.
+// docs/runbooks.md has a section on each of these, and on each reason below.
+const (
+	// ReasonProgressing: pods or the first keys are being created.
+	ReasonProgressing = "Progressing"
+
+	// ReasonUpgradeWaiting: a new version of the operator has yet to replace the
+	// pods; it replaces those of a few AuthGateways at a time.
+	ReasonUpgradeWaiting = "UpgradeWaiting"
+
+	// ReasonRotating: a new key is published and does not sign yet, or a change of
+	// passphrases waits for the previous one.
+	ReasonRotating = "Rotating"
+
+	// ReasonAwaitingReplicas: a rotation waits for replicas to load a key.
+	ReasonAwaitingReplicas = "AwaitingReplicas"
+
+	// ReasonRevocationPending: a revoked key may still be trusted somewhere.
+	ReasonRevocationPending = "RevocationPending"
+
+	// ReasonSuspended: spec.suspend is true.
+	ReasonSuspended = "Suspended"
+
+	// ReasonScaledToZero: the spec asks for no replicas.
+	ReasonScaledToZero = "ScaledToZero"
+)
+
+// The reasons that ask for a change of the spec, or of what it refers to.
+const (
+	// ReasonInvalidSpec: the spec, or a value in a Secret that it names, is
+	// invalid in a way that the API server does not check.
+	ReasonInvalidSpec = "InvalidSpec"
+
+	// ReasonImageNotAllowed: the operator may not run an image in the spec.
+	ReasonImageNotAllowed = "ImageNotAllowed"
+
+	// ReasonChangeNotAccepted: a change of the issuer or the database waits for an
+	// annotation that confirms it.
+	ReasonChangeNotAccepted = "ChangeNotAccepted"
+
+	// ReasonSecretMissing: a Secret that the spec names does not exist.
+	ReasonSecretMissing = "SecretMissing"
+
+	// ReasonSecretInvalid: a Secret that the spec names lacks a key, or its value
+	// is unusable.
+	ReasonSecretInvalid = "SecretInvalid"
+
+	// ReasonConfigMapMissing: the ConfigMap of mail templates does not exist.
+	ReasonConfigMapMissing = "ConfigMapMissing"
+
+	// ReasonNameConflict: an object that the operator did not create has a name
+	// that it needs.
+	ReasonNameConflict = "NameConflict"
+
+	// ReasonKindMissing: the cluster does not have a kind that the spec needs.
+	ReasonKindMissing = "KindMissing"
+)
+
+// The reasons that concern the Secrets of the signing keys.
+const (
+	// ReasonKeysLost: the Secret with the signing keys is missing.
+	ReasonKeysLost = "KeysLost"
+
+	// ReasonKeysDamaged: the Secret with the signing keys cannot be read.
+	ReasonKeysDamaged = "KeysDamaged"
+
+	// ReasonKeysRolledBack: the Secret with the signing keys is older than the
+	// keys that were last seen.
+	ReasonKeysRolledBack = "KeysRolledBack"
+
+	// ReasonPassphrasesLost: the Secret with the passphrases is missing or
+	// incomplete.
+	ReasonPassphrasesLost = "PassphrasesLost"
+
+	// ReasonKeysUnopenable: no known passphrase decrypts a private key.
+	ReasonKeysUnopenable = "KeysUnopenable"
+
+	// ReasonSecretImmutable: a Secret that must change is immutable.
+	ReasonSecretImmutable = "SecretImmutable"
+)
+
+// The reasons that concern the pods and the database.
+const (
+	// ReasonReplicasMissing: there are fewer pods than the spec asks for, and no
+	// pod reports why.
+	ReasonReplicasMissing = "ReplicasMissing"
+
+	// ReasonPodsFailing: a pod reports why it is not ready.
+	ReasonPodsFailing = "PodsFailing"
+
+	// ReasonDatabaseUnavailable: replicas report that they cannot use the database.
+	ReasonDatabaseUnavailable = "DatabaseUnavailable"
+
+	// ReasonTooManyConnections: the replicas may need more connections than the
+	// database allows. Available is True nevertheless.
+	ReasonTooManyConnections = "TooManyConnections"
+)
+
+// The reasons that concern the cluster and the operator.
+const (
+	// ReasonForbidden: the operator lacks a right, or admission denied a write.
+	ReasonForbidden = "Forbidden"
+
+	// ReasonRefused: the API server rejected an object as invalid.
+	ReasonRefused = "Refused"
+
+	// ReasonQuotaExceeded: a ResourceQuota of the namespace is used up.
+	ReasonQuotaExceeded = "QuotaExceeded"
+
+	// ReasonNamespaceTerminating: the namespace is being deleted.
+	ReasonNamespaceTerminating = "NamespaceTerminating"
+
+	// ReasonAPIUnavailable: the API server failed or did not answer.
+	ReasonAPIUnavailable = "APIUnavailable"
+
+	// ReasonContended: another client keeps undoing what the operator writes.
+	ReasonContended = "Contended"
+
+	// ReasonOtherOperator: another operator manages this AuthGateway. It is the
+	// reason of an event; the other operator writes the conditions.
+	ReasonOtherOperator = "OtherOperator"
+)
