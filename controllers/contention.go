@@ -46,13 +46,13 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 	}
 	contest := g.Status.OperatorContest
 	switch {
-	case contest != nil && contest.By == me && now.Sub(contest.Since.Time) >= answerTime:
+	case contest != nil && contest.By == me && now.Sub(contest.StartTime.Time) >= answerTime:
 		log.FromContext(ctx).Info("the operator that looked after this AuthGateway does not answer; this one takes over", "operator", holder)
 		return true, ctrl.Result{RequeueAfter: time.Second}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
 			s.Operator, s.OperatorContest = me, nil
 		})
 	case contest != nil && contest.By == me:
-		return true, ctrl.Result{RequeueAfter: max(answerTime-now.Sub(contest.Since.Time), time.Second)}, nil
+		return true, ctrl.Result{RequeueAfter: max(answerTime-now.Sub(contest.StartTime.Time), time.Second)}, nil
 	case contest != nil: // a third one asks
 		return true, ctrl.Result{RequeueAfter: answerTime}, nil
 	}
@@ -64,7 +64,7 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 	r.event(g, corev1.EventTypeWarning, v1alpha1.ReasonOtherOperator, "Reconcile", fmt.Sprintf(
 		"the operator in namespace %s looks after this AuthGateway; the one in namespace %s watches it too, and stays out: let no two operators watch one namespace", holder, me))
 	return true, ctrl.Result{RequeueAfter: answerTime}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
-		s.OperatorContest = &v1alpha1.OperatorContest{By: me, Since: metav1.NewTime(now)}
+		s.OperatorContest = &v1alpha1.OperatorContest{By: me, StartTime: metav1.NewTime(now)}
 	})
 }
 

@@ -723,7 +723,7 @@ func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 			g.Spec.Replicas = new(int32(2 + i%2))
 			g.Spec.Keys.Algorithm = []v1alpha1.Algorithm{"EdDSA", "ES256"}[i%2]
 			g.Spec.Database.CredentialsSecretRef.Name = []string{"missing", "auth-db"}[i%2]
-			g.Spec.Tokens.AccessExpiry = []v1alpha1.Duration{"1h", "15m"}[i%2]
+			g.Spec.Tokens.AccessTokenTTL = []v1alpha1.Duration{"1h", "15m"}[i%2]
 		})
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -856,7 +856,7 @@ func TestAStatusThatIsEditedByHandComesBack(t *testing.T) {
 	b.quiet()
 	before := get(b, "auth", &v1alpha1.AuthGateway{})
 	for _, patch := range []string{
-		`{"status":{"replicas":9,"readyReplicas":9,"url":"http://attacker","publicKeysConfigMap":"attackers","callerSecret":"x","selector":"a=b","image":"x","observedGeneration":99}}`,
+		`{"status":{"replicas":9,"readyReplicas":9,"url":"http://attacker","publicKeysConfigMapRef":{"name":"attackers"},"callerSecretRef":{"name":"x"},"selector":"a=b","image":"x","observedGeneration":99}}`,
 		`{"status":{"keys":null}}`,
 		`{"status":{"keys":{"generation":99,"access":[],"observedRotate":"never"}}}`,
 		`{"status":{"conditions":null}}`,

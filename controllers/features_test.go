@@ -106,7 +106,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		Host: "2001:db8::1,pg-1.example.com", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
 		CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
 	}
-	s.Tokens = v1alpha1.Tokens{AccessExpiry: "5m", RefreshExpiry: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
+	s.Tokens = v1alpha1.Tokens{AccessTokenTTL: "5m", RefreshTokenTTL: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
 	s.SignUp = v1alpha1.SignUp{Required: []v1alpha1.PersonName{}}
 	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
 	s.Audit = v1alpha1.Audit{Retention: "0s"}

@@ -141,7 +141,7 @@ func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
 		RotationInterval: g.Spec.Keys.RotationInterval.Value(),
 		PublishLead:      g.Spec.Keys.PublishLead.Value(),
 		Lifetimes: map[keys.Kind]time.Duration{
-			keys.Access: g.Spec.Tokens.AccessExpiry.Value(), keys.Refresh: g.Spec.Tokens.RefreshExpiry.Value(),
+			keys.Access: g.Spec.Tokens.AccessTokenTTL.Value(), keys.Refresh: g.Spec.Tokens.RefreshTokenTTL.Value(),
 		},
 		ClockSkew: verifierSkew,
 		Revoked:   g.Spec.Keys.Revoked,

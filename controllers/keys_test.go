@@ -167,7 +167,7 @@ func TestKeysRotateByAgeByThemselves(t *testing.T) {
 	b := newBed(t)
 	g := smallest("auth")
 	g.Spec.Keys = v1alpha1.Keys{RotationInterval: "1h", PublishLead: "1s"}
-	g.Spec.Tokens = v1alpha1.Tokens{AccessExpiry: "1m", RefreshExpiry: "1h"}
+	g.Spec.Tokens = v1alpha1.Tokens{AccessTokenTTL: "1m", RefreshTokenTTL: "1h"}
 	b.create(credentials("auth-db"))
 	b.ready(g)
 	old := b.signing("auth", keys.Access).ID

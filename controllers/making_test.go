@@ -151,13 +151,13 @@ func TestTheStatusTellsWhatThereIs(t *testing.T) {
 	s := get(b, "auth", &v1alpha1.AuthGateway{}).Status
 	ring := b.ring("auth")
 	access, _ := ring.Signing(keys.Access)
-	if s.URL != "http://auth."+b.namespace+".svc" || s.PublicKeysConfigMap != "auth-public-keys" || s.CallerSecret != "auth-caller" ||
-		s.Replicas != 2 || s.ReadyReplicas != 2 || s.Image != "auth-gateway/authserver:test" || s.ObservedGeneration != 1 ||
+	if s.URL != "http://auth."+b.namespace+".svc" || s.PublicKeysConfigMapRef.Name != "auth-public-keys" || s.CallerSecretRef.Name != "auth-caller" ||
+		s.Replicas != 2 || s.ReadyReplicas != 2 || s.ReplicaSummary != "2/2" || s.Image != "auth-gateway/authserver:test" || s.ObservedGeneration != 1 ||
 		s.Selector != "app.kubernetes.io/instance=auth,app.kubernetes.io/name=authserver" {
 		t.Errorf("status %+v", s)
 	}
 	if s.Keys == nil || s.Keys.Generation != ring.Generation || len(s.Keys.Access) != 1 || len(s.Keys.Refresh) != 1 ||
-		s.Keys.Access[0].KID != access.ID || s.Keys.Access[0].Phase != "Signing" || s.Keys.NextRotation == nil {
+		s.Keys.Access[0].KID != access.ID || s.Keys.Access[0].Phase != "Signing" || s.Keys.NextRotationTime == nil {
 		t.Errorf("keys %+v", s.Keys)
 	}
 }

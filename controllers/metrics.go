@@ -99,8 +99,8 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 			awaiting = 1
 		}
 		to <- prometheus.MustNewConstMetric(awaitingMetric, prometheus.GaugeValue, awaiting, g.Namespace, g.Name)
-		if k := g.Status.Keys; k != nil && k.NextRotation != nil {
-			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotation.Unix()), g.Namespace, g.Name)
+		if k := g.Status.Keys; k != nil && k.NextRotationTime != nil {
+			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotationTime.Unix()), g.Namespace, g.Name)
 		}
 	}
 }

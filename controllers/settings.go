@@ -49,7 +49,7 @@ func settings(w *world) config.Config {
 	c.KeysDir, c.KeysPublished = dirKeys, dirPublicKeys+"/"+keys.PublicDocumentFile
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
-	c.AccessTokenExpiry, c.RefreshTokenExpiry = spec.Tokens.AccessExpiry.Value(), spec.Tokens.RefreshExpiry.Value()
+	c.AccessTokenExpiry, c.RefreshTokenExpiry = spec.Tokens.AccessTokenTTL.Value(), spec.Tokens.RefreshTokenTTL.Value()
 	c.RefreshReuseGrace = spec.Tokens.ReuseGrace.Value()
 	switch spec.Tokens.Rotation {
 	case v1alpha1.RotateAlways:
@@ -255,8 +255,8 @@ var fields = map[string]string{
 	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
 	config.EnvCORSAllowedOrigins: "spec.cors.allowedOrigins", config.EnvTrustedProxyHops: "spec.trustedProxyHops",
 	config.EnvSigningAlgorithm: "spec.keys.algorithm", config.EnvKeyRotationInterval: "spec.keys.rotationInterval",
-	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessExpiry",
-	config.EnvRefreshTokenExpiry: "spec.tokens.refreshExpiry", config.EnvRefreshTokenRotation: "spec.tokens.rotation",
+	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessTokenTTL",
+	config.EnvRefreshTokenExpiry: "spec.tokens.refreshTokenTTL", config.EnvRefreshTokenRotation: "spec.tokens.rotation",
 	config.EnvRefreshReuseGrace: "spec.tokens.reuseGrace", config.EnvSaltRounds: "spec.passwords.saltRounds",
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
 	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",

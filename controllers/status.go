@@ -44,14 +44,15 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 	blind := w.unread[kindDeployment] != nil
 	if d := w.deployment(); d != nil {
 		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
+		status.ReplicaSummary = fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, replicasOf(d))
 	} else if !blind {
-		status.Replicas, status.ReadyReplicas = 0, 0
+		status.Replicas, status.ReadyReplicas, status.ReplicaSummary = 0, 0, ""
 	}
 	if t.callerKey != "" {
-		status.CallerSecret = w.names.caller()
+		status.CallerSecretRef = &v1alpha1.LocalReference{Name: w.names.caller()}
 	}
 	if len(t.ring.Keys) > 0 {
-		status.PublicKeysConfigMap = w.names.publicKeys()
+		status.PublicKeysConfigMapRef = &v1alpha1.LocalReference{Name: w.names.publicKeys()}
 		status.Keys = keysStatus(g, t.ring, w.trace(w.ring).Revoked)
 	}
 
@@ -131,11 +132,11 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 	s := &v1alpha1.KeysStatus{Generation: ring.Generation, Revoked: ring.AllRevoked(revoked)}
 	for _, k := range ring.Keys {
 		shown := v1alpha1.KeyStatus{
-			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), Since: metav1.NewTime(k.Since),
+			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), LastTransitionTime: metav1.NewTime(k.Since),
 		}
 		if !k.Until.IsZero() {
 			until := metav1.NewTime(k.Until)
-			shown.Until = &until
+			shown.RemovalTime = &until
 		}
 		if k.Kind == keys.Access {
 			s.Access = append(s.Access, shown)
@@ -151,7 +152,7 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 	}
 	if !next.IsZero() {
 		due := metav1.NewTime(next.Truncate(time.Second))
-		s.NextRotation = &due
+		s.NextRotationTime = &due
 	}
 	if done := ring.Rotated[keys.Access]; ring.Honoured(done) {
 		s.ObservedRotate = done

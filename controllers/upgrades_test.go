@@ -104,7 +104,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	b.condition(waits, "Reconciling", metav1.ConditionTrue, "UpgradeWaiting")
 
 	// A person's change is none of the wave.
-	edit(b, waits, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Tokens.AccessExpiry = "5m" })
+	edit(b, waits, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Tokens.AccessTokenTTL = "5m" })
 	b.eventually("the change is there", func() error {
 		if v := variables(get(b, waits, &appsv1.Deployment{})); v["ACCESS_TOKEN_EXPIRY"] != "300" {
 			return fmt.Errorf("it has %v", v)

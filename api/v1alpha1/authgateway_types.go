@@ -7,7 +7,7 @@ import (
 
 // AuthGateway is an identity service: sign-up, sign-in, tokens, recovery. The
 // operator runs its server, makes and rotates its signing keys, and publishes
-// the public halves in the ConfigMap that status.publicKeysConfigMap names.
+// the public halves in the ConfigMap that status.publicKeysConfigMapRef names.
 //
 // Annotate it with authgateway.io/rotate and any new value, such as the time,
 // to rotate the signing keys now; status.keys.observedRotate echoes the value
@@ -16,14 +16,14 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
-// +kubebuilder:resource:shortName=agw,categories=all
-// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether it serves as the spec says"
-// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.status.readyReplicas`,description="Replicas that are ready"
-// +kubebuilder:printcolumn:name="Key",type=string,JSONPath=`.status.keys.access[?(@.phase=="Signing")].kid`,description="The kid of the key that signs access tokens"
-// +kubebuilder:printcolumn:name="Next rotation",type=string,format=date-time,JSONPath=`.status.keys.nextRotation`,description="When the next rotation by age begins"
+// +kubebuilder:resource:shortName=agw
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether everything that the spec asks for is in place"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="The reason of the condition Ready"
+// +kubebuilder:printcolumn:name="Replicas",type=string,JSONPath=`.status.replicaSummary`,description="The ready replicas and the desired replicas"
+// +kubebuilder:printcolumn:name="Key",type=string,priority=1,JSONPath=`.status.keys.access[?(@.phase=="Signing")].kid`,description="The kid of the key that signs access tokens"
+// +kubebuilder:printcolumn:name="Next rotation",type=string,format=date-time,priority=1,JSONPath=`.status.keys.nextRotationTime`,description="When the next scheduled rotation begins"
+// +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.url`,description="The URL of the API inside the cluster"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
-// +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.url`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name becomes that of a Service and a part of other names: write at most 40 lower-case letters, digits and dashes, and begin with a letter"
 // +kubebuilder:validation:XValidation:rule="!has(self.spec) || !has(self.spec.database) || !has(self.spec.database.cloudNativePG) || self.spec.database.cloudNativePG.cluster != self.metadata.name",fieldPath=".spec.database.cloudNativePG",message="CloudNativePG makes a ServiceAccount and a PodDisruptionBudget of the Cluster's name, and an AuthGateway has them by its own: give the AuthGateway another name"
 type AuthGateway struct {
@@ -63,8 +63,8 @@ type AuthGatewayList struct {
 // +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.trustedProxyHops) && self.trustedProxyHops > 0)",fieldPath=".trustedProxyHops",message="behind an Ingress or a Gateway all clients have the address of the proxy, and would use up each other's limits: write trustedProxyHops: 1, and one more for each proxy in front of it that speaks HTTP"
 // +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.issuer) && self.issuer.startsWith('https://'))",fieldPath=".issuer",message="consumers outside of the cluster know this gateway by a URL that they can reach: write issuer with the public host, such as https://auth.example.com"
 // +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || !has(self.networkPolicy) || has(self.networkPolicy.from) || (has(self.networkPolicy.enabled) && !self.networkPolicy.enabled)",fieldPath=".networkPolicy",message="the NetworkPolicy keeps out the proxies of an Ingress or a Gateway: name their pods in networkPolicy.from, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}], or write networkPolicy: {enabled: false}"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessExpiry, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessExpiry) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessExpiry plus twice keys.publishLead, such as 720h"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshExpiry].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshExpiry).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshExpiry"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessTokenTTL, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessTokenTTL) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessTokenTTL plus twice keys.publishLead, such as 720h"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshTokenTTL).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshTokenTTL"
 type AuthGatewaySpec struct {
 	// How many replicas of the server run. With autoscaling it must be left out.
 	//

@@ -78,18 +78,18 @@ func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
 	now := metav1.Now()
 	next := metav1.NewTime(now.AddDate(0, 0, 30))
 	g.Status = v1alpha1.AuthGatewayStatus{
-		ReadyReplicas: 2,
+		ReadyReplicas: 2, ReplicaSummary: "2/3",
 		Conditions: []metav1.Condition{
-			{Type: "KeysReady", Status: metav1.ConditionFalse, Reason: "Waiting", LastTransitionTime: now},
-			{Type: "Ready", Status: metav1.ConditionTrue, Reason: "AsWanted", Message: "It serves.", LastTransitionTime: now},
+			{Type: v1alpha1.ConditionKeysReady, Status: metav1.ConditionFalse, Reason: "Waiting", LastTransitionTime: now},
+			{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady, Message: "It serves.", LastTransitionTime: now},
 		},
 		URL: "http://auth.shop.svc",
 		Keys: &v1alpha1.KeysStatus{
 			Access: []v1alpha1.KeyStatus{
-				{KID: "old", Algorithm: "ES256", Phase: "Retiring", Since: now},
-				{KID: kid, Algorithm: "ES256", Phase: "Signing", Since: now},
+				{KID: "old", Algorithm: "ES256", Phase: "Retiring", LastTransitionTime: now},
+				{KID: kid, Algorithm: "ES256", Phase: "Signing", LastTransitionTime: now},
 			},
-			NextRotation: &next,
+			NextRotationTime: &next,
 		},
 	}
 	if err := c.Status().Update(t.Context(), &g); err != nil {
@@ -124,11 +124,11 @@ func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
 			wide = append(wide, cell)
 		}
 	}
-	want := []string{"Name: auth", "Ready: True", "Replicas: 2", "Key: " + kid, "Next rotation: " + next.UTC().Format(time.RFC3339), "Age"}
+	want := []string{"Name: auth", "Ready: True", "Status: Ready", "Replicas: 2/3", "Age"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kubectl get agw: want (-), got (+):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"Reason: It serves.", "URL: http://auth.shop.svc"}, wide); diff != "" {
+	if diff := cmp.Diff([]string{"Key: " + kid, "Next rotation: " + next.UTC().Format(time.RFC3339), "URL: http://auth.shop.svc"}, wide); diff != "" {
 		t.Errorf("kubectl get agw -o wide, besides: want (-), got (+):\n%s", diff)
 	}
 }

@@ -125,7 +125,7 @@ type CloudNativePG struct {
 // Tokens says how long tokens live. Its rule asks what there is, for the API
 // server holds the default {} to it before it fills in what is in it.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.accessExpiry) || !has(self.refreshExpiry) || ![self.accessExpiry, self.refreshExpiry].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.accessExpiry) <= duration(self.refreshExpiry)",fieldPath=".accessExpiry",message="an access token must not outlive the refresh token that renews it: write at most refreshExpiry"
+// +kubebuilder:validation:XValidation:rule="!has(self.accessTokenTTL) || !has(self.refreshTokenTTL) || ![self.accessTokenTTL, self.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.accessTokenTTL) <= duration(self.refreshTokenTTL)",fieldPath=".accessTokenTTL",message="an access token must not outlive the refresh token that renews it: write at most refreshTokenTTL"
 type Tokens struct {
 	// How long an access token lives. A service that verifies tokens by
 	// themselves believes one for that long, even if its session has ended.
@@ -133,14 +133,14 @@ type Tokens struct {
 	// +optional
 	// +kubebuilder:default="15m"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",message="write 10s to 24h"
-	AccessExpiry Duration `json:"accessExpiry,omitempty"`
+	AccessTokenTTL Duration `json:"accessTokenTTL,omitempty"`
 
 	// How long a refresh token lives.
 	//
 	// +optional
 	// +kubebuilder:default="168h"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
-	RefreshExpiry Duration `json:"refreshExpiry,omitempty"`
+	RefreshTokenTTL Duration `json:"refreshTokenTTL,omitempty"`
 
 	// When a refresh token is replaced: WhenNeeded is past half of its life,
 	// Always at each use. Left out: WhenNeeded where exposure is Internal, and

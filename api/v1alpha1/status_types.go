@@ -2,17 +2,20 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// AuthGatewayStatus is what there is, as the operator has last seen it.
+// AuthGatewayStatus is the observed state of an AuthGateway.
 type AuthGatewayStatus struct {
-	// The generation of the spec that this status is about.
+	// observedGeneration is the generation of the spec that this status describes.
+	// It is -1 until the operator has seen the AuthGateway.
 	//
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready: it serves as the spec says. KeysReady: there are keys to sign with,
-	// and they are published. Available: the API answers. DatabaseAvailable: the
-	// database takes writes. Reconciling: something is still under way. Stalled:
-	// nothing more happens until a person acts; the message says what to do.
+	// conditions describe the state of the AuthGateway. Ready: everything that the
+	// spec asks for is in place and serves. KeysReady: each kind of token has a
+	// signing key, and the public keys are published. Available: at least one
+	// replica serves the API. DatabaseAvailable: the database accepts writes.
+	// Reconciling: the operator is working, or waits for something. Stalled:
+	// nothing changes until a person acts; the message says what to do.
 	//
 	// +optional
 	// +listType=map
@@ -21,154 +24,172 @@ type AuthGatewayStatus struct {
 	// +patchMergeKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
 
-	// Where applications in the cluster reach the API.
+	// url is the URL of the API inside the cluster.
 	//
 	// +optional
 	URL string `json:"url,omitempty"`
 
-	// The ConfigMap with the public keys, for services that verify tokens.
+	// publicKeysConfigMapRef names the ConfigMap with the public keys. Services
+	// that verify tokens mount it.
 	//
 	// +optional
-	PublicKeysConfigMap string `json:"publicKeysConfigMap,omitempty"`
+	PublicKeysConfigMapRef *LocalReference `json:"publicKeysConfigMapRef,omitempty"`
 
-	// The Secret whose key TRUSTED_CALLER_KEY a backend sends as X-Caller-Key to
-	// see codes.
+	// callerSecretRef names the Secret whose key TRUSTED_CALLER_KEY holds the
+	// caller key. A backend that sends it as X-Caller-Key receives codes.
 	//
 	// +optional
-	CallerSecret string `json:"callerSecret,omitempty"`
+	CallerSecretRef *LocalReference `json:"callerSecretRef,omitempty"`
 
-	// The replicas that there are.
+	// replicas is the number of pods that exist.
 	//
 	// +optional
 	Replicas int32 `json:"replicas,omitempty"`
 
-	// The replicas that are ready.
+	// readyReplicas is the number of pods that are ready.
 	//
 	// +optional
 	ReadyReplicas int32 `json:"readyReplicas,omitempty"`
 
-	// The label selector of the pods, for the scale subresource.
+	// replicaSummary is the number of ready pods and the desired number, such as
+	// 2/2. kubectl get shows it; programs should read the numbers.
+	//
+	// +optional
+	ReplicaSummary string `json:"replicaSummary,omitempty"`
+
+	// selector is the label selector of the pods. The scale subresource needs it.
 	//
 	// +optional
 	Selector string `json:"selector,omitempty"`
 
-	// The image that the pods are to run.
+	// image is the image that the server's container should run.
 	//
 	// +optional
 	Image string `json:"image,omitempty"`
 
-	// The issuer with which the gateway was Ready last.
+	// issuer is the issuer with which the AuthGateway was last Ready.
 	//
 	// +optional
 	Issuer string `json:"issuer,omitempty"`
 
-	// The database with which the gateway was Ready last: HOST/NAME, or the name of
-	// the cluster.
+	// database is the database with which the AuthGateway was last Ready: HOST/NAME,
+	// or the name of the CloudNativePG Cluster.
 	//
 	// +optional
 	Database string `json:"database,omitempty"`
 
-	// The signing keys.
+	// keys describes the signing keys.
 	//
 	// +optional
 	Keys *KeysStatus `json:"keys,omitempty"`
 
-	// The operator that looks after this AuthGateway, by the namespace that it
-	// runs in. Another one that watches it too stays out.
+	// operator is the namespace of the operator that manages this AuthGateway.
+	// Another operator that watches it changes nothing.
 	//
 	// +optional
 	Operator string `json:"operator,omitempty"`
 
-	// Another operator that asks whether that one still works. If there is no
-	// answer within two minutes, it takes over.
+	// operatorContest is set while another operator asks whether the managing one
+	// still runs. If no answer comes within two minutes, the other one takes over.
 	//
 	// +optional
 	OperatorContest *OperatorContest `json:"operatorContest,omitempty"`
 }
 
-// OperatorContest is the question of one operator to another.
+// OperatorContest is one operator's question whether another still runs.
 type OperatorContest struct {
-	// The operator that asks, by the namespace that it runs in.
+	// by is the namespace of the operator that asks.
 	//
 	// +required
 	By string `json:"by"`
 
-	// When it asked.
+	// startTime is when the operator asked.
 	//
 	// +required
-	Since metav1.Time `json:"since"`
+	StartTime metav1.Time `json:"startTime"`
 }
 
-// KeysStatus is the ring of signing keys.
+// KeysStatus is the observed state of the key ring.
 type KeysStatus struct {
-	// How often the ring has changed.
+	// generation counts the changes of the key ring.
 	//
 	// +optional
 	Generation int64 `json:"generation,omitempty"`
 
-	// The keys of access tokens, oldest first.
+	// access lists the keys of access tokens, the oldest first.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=kid
 	Access []KeyStatus `json:"access,omitempty"`
 
-	// The keys of refresh tokens, oldest first.
+	// refresh lists the keys of refresh tokens, the oldest first.
 	//
 	// +optional
 	// +listType=map
 	// +listMapKey=kid
 	Refresh []KeyStatus `json:"refresh,omitempty"`
 
-	// The kids of keys that were revoked at some time, also of those that are
-	// forgotten by now. They stay revoked, whatever is restored.
+	// revoked lists the kids of all keys that were ever revoked, including those
+	// that are no longer in the ring. They stay revoked when a backup is restored.
 	//
 	// +optional
 	// +listType=atomic
 	Revoked []string `json:"revoked,omitempty"`
 
-	// When the next rotation by age begins.
+	// nextRotationTime is when the next scheduled rotation begins.
 	//
 	// +optional
-	NextRotation *metav1.Time `json:"nextRotation,omitempty"`
+	NextRotationTime *metav1.Time `json:"nextRotationTime,omitempty"`
 
-	// The value of the annotation authgateway.io/rotate whose rotation is done.
+	// observedRotate is the value of the annotation authgateway.io/rotate whose
+	// rotation is complete.
 	//
 	// +optional
 	ObservedRotate string `json:"observedRotate,omitempty"`
 }
 
-// KeyStatus is one key.
+// KeyStatus is the observed state of one key.
 type KeyStatus struct {
-	// The kid: the RFC 7638 thumbprint of the public half.
+	// kid is the key ID: the RFC 7638 thumbprint of the public key.
 	//
 	// +required
 	KID string `json:"kid"`
 
-	// Its JWS algorithm.
+	// algorithm is the JWS algorithm of the key.
 	//
 	// +required
 	Algorithm Algorithm `json:"algorithm"`
 
-	// Where it is in its life. Published: verifiers get it, nobody signs with it
-	// yet. Signing: exactly one of each kind. Retiring: it verifies until the
-	// last token that it signed is dead. Revoked: trusted by nobody.
+	// phase is the key's place in its life cycle. Published: verifiers receive the
+	// key, and it does not sign yet. Signing: the one key of its kind that signs.
+	// Retiring: the key verifies until the last token that it signed has expired.
+	// Revoked: nothing trusts the key.
 	//
 	// +required
 	Phase KeyPhase `json:"phase"`
 
-	// Since when it is in its phase.
+	// lastTransitionTime is when the key entered its phase.
 	//
 	// +required
-	Since metav1.Time `json:"since"`
+	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 
-	// When it is forgotten at the earliest, where that is known.
+	// removalTime is the earliest time at which the key is removed from the ring.
+	// It is not set while that is unknown.
 	//
 	// +optional
-	Until *metav1.Time `json:"until,omitempty"`
+	RemovalTime *metav1.Time `json:"removalTime,omitempty"`
 }
 
-// KeyPhase is where a key is in its life.
+// KeyPhase is a key's place in its life cycle.
 //
 // +kubebuilder:validation:Enum=Published;Signing;Retiring;Revoked
 type KeyPhase string
+
+// The values of KeyPhase.
+const (
+	KeyPhasePublished KeyPhase = "Published"
+	KeyPhaseSigning   KeyPhase = "Signing"
+	KeyPhaseRetiring  KeyPhase = "Retiring"
+	KeyPhaseRevoked   KeyPhase = "Revoked"
+)

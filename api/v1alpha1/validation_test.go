@@ -94,16 +94,16 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"CloudNativePG without a cluster", `database: {cloudNativePG: {}}`, "spec.database.cloudNativePG.cluster", "Required value"},
 	{"a cluster of another namespace", `database: {cloudNativePG: {cluster: other/d}}`, "spec.database.cloudNativePG.cluster", "write the name of a Cluster of CloudNativePG in this namespace"},
 
-	{"a duration without a unit", `tokens: {accessExpiry: "900"}`, "spec.tokens.accessExpiry", "write hours, minutes and seconds, such as 720h, 15m or 1h30m"},
-	{"an empty duration", `tokens: {accessExpiry: ""}`, "spec.tokens.accessExpiry", "this is no duration"},
-	{"a duration that is a number", `tokens: {accessExpiry: 900}`, "spec.tokens.accessExpiry", "must be of type string"},
-	{"a duration in days", `tokens: {refreshExpiry: 30d}`, "spec.tokens.refreshExpiry", "such as 720h, 15m or 1h30m"},
+	{"a duration without a unit", `tokens: {accessTokenTTL: "900"}`, "spec.tokens.accessTokenTTL", "write hours, minutes and seconds, such as 720h, 15m or 1h30m"},
+	{"an empty duration", `tokens: {accessTokenTTL: ""}`, "spec.tokens.accessTokenTTL", "this is no duration"},
+	{"a duration that is a number", `tokens: {accessTokenTTL: 900}`, "spec.tokens.accessTokenTTL", "must be of type string"},
+	{"a duration in days", `tokens: {refreshTokenTTL: 30d}`, "spec.tokens.refreshTokenTTL", "such as 720h, 15m or 1h30m"},
 	{"a duration below zero", `tokens: {reuseGrace: -1s}`, "spec.tokens.reuseGrace", "this is no duration"},
 	{"a duration that is too long to be read", `tokens: {reuseGrace: 1000000h1000000m1000000s}`, "spec.tokens.reuseGrace", "may not be more than 20"},
-	{"access tokens that are dead on arrival", `tokens: {accessExpiry: 9s}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
-	{"access tokens that live for days", `{tokens: {accessExpiry: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
-	{"refresh tokens that live for seconds", `tokens: {accessExpiry: 10s, refreshExpiry: 59s}`, "spec.tokens.refreshExpiry", "write 1m to 8760h"},
-	{"access tokens that outlive refresh tokens", `tokens: {accessExpiry: 2h, refreshExpiry: 1h}`, "spec.tokens.accessExpiry", "write at most refreshExpiry"},
+	{"access tokens that are dead on arrival", `tokens: {accessTokenTTL: 9s}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+	{"access tokens that live for days", `{tokens: {accessTokenTTL: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+	{"refresh tokens that live for seconds", `tokens: {accessTokenTTL: 10s, refreshTokenTTL: 59s}`, "spec.tokens.refreshTokenTTL", "write 1m to 8760h"},
+	{"access tokens that outlive refresh tokens", `tokens: {accessTokenTTL: 2h, refreshTokenTTL: 1h}`, "spec.tokens.accessTokenTTL", "write at most refreshTokenTTL"},
 	{"a grace for thieves", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
 	{"a trail for a century", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
 	{"a trail of days", `audit: {retention: 90d}`, "spec.audit.retention", "such as 720h, 15m or 1h30m"},
@@ -118,9 +118,9 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"passwords that nobody remembers", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
 
 	{"a key that consumers would have to know", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
-	{"a rotation without rest", `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
-	{"keys that go before their tokens", `{tokens: {accessExpiry: 1h, refreshExpiry: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessExpiry plus twice keys.publishLead"},
-	{"a fortress of old keys", `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshExpiry"},
+	{"a rotation without rest", `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
+	{"keys that go before their tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
+	{"a fortress of old keys", `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshTokenTTL"},
 	{"no lead", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
 	{"a kid that is none", `keys: {revoked: [abc]}`, "spec.keys.revoked[0]", "copy one from status.keys"},
 	{"a kid twice", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
@@ -398,7 +398,7 @@ database:
   credentialsSecretRef: {name: auth-db}
   caSecretRef: {name: auth-db-ca}
   maxConnections: 25
-tokens: {accessExpiry: 10m, refreshExpiry: 720h, rotation: Always, reuseGrace: 0s}
+tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, rotation: Always, reuseGrace: 0s}
 signUp: {required: []}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false}
 audit: {retention: 720h}
@@ -448,14 +448,14 @@ var right = map[string]string{
 	"a host with a dot":          `database: {host: postgres.shop.svc.cluster.local., name: auth, credentialsSecretRef: {name: auth-db}}`,
 	"origins with ports":         `cors: {allowedOrigins: ["http://app.example.com:443", "https://app.example.com:80", "http://[::80]", "https://app_1.shop.svc:65535"]}`,
 	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
-	"the shortest rotation":      `{tokens: {accessExpiry: 10s, refreshExpiry: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
-	"the longest lives":          `{tokens: {accessExpiry: 24h, refreshExpiry: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
+	"the shortest rotation":      `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
+	"the longest lives":          `{tokens: {accessTokenTTL: 24h, refreshTokenTTL: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
 	"TLS at a load balancer":     outside + "\ningress: {host: auth.example.com, tls: Elsewhere}",
 	"a long drain":               `shutdown: {drainDelay: 2m, gracePeriod: 10m}`,
 	"no drain":                   `shutdown: {drainDelay: 0s, gracePeriod: 15s}`,
 	"no trail":                   `audit: {retention: 0s}`,
 	"the longest trail":          `audit: {retention: 87600h}`,
-	"tokens as long as allowed":  `{tokens: {refreshExpiry: 8760h}, keys: {rotationInterval: 2190h}}`,
+	"tokens as long as allowed":  `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2190h}}`,
 	"a wildcard, and an issuer at an address": public + `
 issuer: "https://[fd00::5]:8443/tenant"
 trustedProxyHops: 1
@@ -465,7 +465,7 @@ httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
 exposure: Public
 email: {webhook: {url: "http://mailer.shop.svc:8080/hook?tenant=auth", secretRef: {name: mailer}}, giveUpAfter: 1m, maxConnections: 1}`,
 	"mail, and nobody from outside": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
-	"mixed durations":               `tokens: {accessExpiry: 1h2m3s, refreshExpiry: 168h30m}`,
+	"mixed durations":               `tokens: {accessTokenTTL: 1h2m3s, refreshTokenTTL: 168h30m}`,
 	"no NetworkPolicy":              `networkPolicy: {enabled: false}`,
 	"empty parts":                   `{tokens: {}, passwords: {}, audit: {}, keys: {}, limits: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
 	"null parts":                    `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
@@ -524,9 +524,9 @@ func TestAnUpdateIsHeldToTheSameRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, w := range []struct{ what, patch, field, says string }{
-		{"a value out of its bounds", `{"spec":{"tokens":{"accessExpiry":"25h"}}}`, "spec.tokens.accessExpiry", "write 10s to 24h"},
-		{"a value that another one forbids", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshExpiry":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessExpiry plus twice keys.publishLead"},
-		{"a value that forbids another one", `{"spec":{"tokens":{"refreshExpiry":"6000h"}}}`, "spec.keys.rotationInterval", "a quarter of tokens.refreshExpiry"},
+		{"a value out of its bounds", `{"spec":{"tokens":{"accessTokenTTL":"25h"}}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+		{"a value that another one forbids", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshTokenTTL":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessTokenTTL plus twice keys.publishLead"},
+		{"a value that forbids another one", `{"spec":{"tokens":{"refreshTokenTTL":"6000h"}}}`, "spec.keys.rotationInterval", "a quarter of tokens.refreshTokenTTL"},
 		{"the other exposure", `{"spec":{"exposure":"Internal"}}`, "spec.ingress", "write exposure: Public too"},
 		{"email taken away", `{"spec":{"email":null}}`, "spec.exposure", "it needs email"},
 		{"the database taken away", `{"spec":{"database":null}}`, "spec.database", "Required value"},
@@ -562,7 +562,7 @@ spec:
   trustedProxyField: Any
   limits: {}
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
-  tokens: {accessExpiry: 15m, refreshExpiry: 168h, reuseGrace: 60s}
+  tokens: {accessTokenTTL: 15m, refreshTokenTTL: 168h, reuseGrace: 60s}
   signUp: {}
   passwords: {saltRounds: 12, minLength: 8, blocklist: true}
   audit: {retention: 2160h}

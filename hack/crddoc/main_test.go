@@ -125,11 +125,11 @@ func TestTheTableTellsBoundsDefaultsAndValues(t *testing.T) {
 		"| `replicas` | integer | `2` | 0 to 100 | ",
 		"| `exposure` | string | `Internal` | `Internal`, `Public` | ",
 		"| `database` | [Database](#specdatabase) | required |  | ",
-		"| `accessExpiry` | duration | `15m` | 10s to 24h | ",
+		"| `accessTokenTTL` | duration | `15m` | 10s to 24h | ",
 		"| `imagePullSecrets` | list of [LocalReference](#localreference) |  | at most 16 entries; no `name` twice | ",
 		"| `revoked` | list of strings |  | at most 64 entries; no entry twice; at most 64 characters each | ",
 		"| `labels` | map of strings |  | at most 32 entries | ",
-		"| `since` | time | required |  | ",
+		"| `lastTransitionTime` | time | required |  | ",
 		"| `AuthGateway` | `the name becomes that of a Service",
 		"| `keys.rotationInterval` | `a key would be replaced before its own tokens are dead",
 	} {

@@ -271,7 +271,7 @@ func (c cluster) tellGateways(ctx context.Context, namespace string, say func(st
 		}
 		if g.Status.Keys != nil {
 			for _, k := range slices.Concat(g.Status.Keys.Access, g.Status.Keys.Refresh) {
-				say("  key %s %s since %s", k.KID, k.Phase, k.Since.Format(time.TimeOnly))
+				say("  key %s %s since %s", k.KID, k.Phase, k.LastTransitionTime.Format(time.TimeOnly))
 			}
 		}
 	}

@@ -344,7 +344,7 @@ func (p place) agent(t *testing.T, gateway string) agent {
 		VolumeMounts:   []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},
 	})
 	pod.Spec.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMap},
+		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMapRef.Name},
 	}}}}
 	p.start(t, pod)
 	a := agent{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
@@ -369,7 +369,7 @@ func (a agent) reaches(t *testing.T) {
 func (p place) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
 	t.Helper()
 	secret := &corev1.Secret{}
-	p.get(t, g.Status.CallerSecret, secret)
+	p.get(t, g.Status.CallerSecretRef.Name, secret)
 	return string(secret.Data["TRUSTED_CALLER_KEY"])
 }
 

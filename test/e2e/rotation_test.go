@@ -24,7 +24,7 @@ const (
 // shortLived also has the keys wait no longer than the slowest reader needs.
 func shortLived(lead time.Duration) func(*v1alpha1.AuthGatewaySpec) {
 	return func(s *v1alpha1.AuthGatewaySpec) {
-		s.Tokens.AccessExpiry, s.Tokens.RefreshExpiry = v1alpha1.Duration(seconds(accessExpiry)), v1alpha1.Duration(seconds(refreshExpiry))
+		s.Tokens.AccessTokenTTL, s.Tokens.RefreshTokenTTL = v1alpha1.Duration(seconds(accessExpiry)), v1alpha1.Duration(seconds(refreshExpiry))
 		s.Keys.PublishLead = v1alpha1.Duration(seconds(lead))
 	}
 }
@@ -57,7 +57,7 @@ func TestARotationCostsNoToken(t *testing.T) {
 	toRetire := eventually(t, untilItIsGone(lead), "the old key is gone", func() error {
 		g := p.gateway(t, "auth")
 		public := &corev1.ConfigMap{}
-		p.get(t, g.Status.PublicKeysConfigMap, public)
+		p.get(t, g.Status.PublicKeysConfigMapRef.Name, public)
 		if _, kids := signingKey(g); slices.Contains(kids, old) || public.Data[old+".pem"] != "" {
 			return fmt.Errorf("the keys are %+v", g.Status.Keys)
 		}

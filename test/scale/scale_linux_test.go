@@ -290,7 +290,7 @@ func (f *fleet) allReady() error {
 // the Deployment says so.
 func (f *fleet) changeExpiry(g client.ObjectKey, expiry time.Duration) func() error {
 	f.t.Helper()
-	patch := fmt.Appendf(nil, `{"spec":{"tokens":{"accessExpiry":%q}}}`, expiry)
+	patch := fmt.Appendf(nil, `{"spec":{"tokens":{"accessTokenTTL":%q}}}`, expiry)
 	object := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name}}
 	if err := f.client.Patch(f.t.Context(), object, client.RawPatch(types.MergePatchType, patch)); err != nil {
 		f.t.Fatal(err)

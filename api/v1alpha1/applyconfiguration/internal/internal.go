@@ -168,9 +168,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayStatus
   map:
     fields:
-    - name: callerSecret
+    - name: callerSecretRef
       type:
-        scalar: string
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
     - name: conditions
       type:
         list:
@@ -200,12 +200,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: operatorContest
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.OperatorContest
-    - name: publicKeysConfigMap
+    - name: publicKeysConfigMapRef
       type:
-        scalar: string
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
     - name: readyReplicas
       type:
         scalar: numeric
+    - name: replicaSummary
+      type:
+        scalar: string
     - name: replicas
       type:
         scalar: numeric
@@ -381,13 +384,13 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: kid
       type:
         scalar: string
+    - name: lastTransitionTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: phase
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.KeyPhase
-    - name: since
-      type:
-        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
-    - name: until
+    - name: removalTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Keys
@@ -428,7 +431,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: generation
       type:
         scalar: numeric
-    - name: nextRotation
+    - name: nextRotationTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: observedRotate
@@ -510,7 +513,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: by
       type:
         scalar: string
-    - name: since
+    - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Passwords
@@ -694,11 +697,11 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Tokens
   map:
     fields:
-    - name: accessExpiry
+    - name: accessTokenTTL
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
       default: 15m
-    - name: refreshExpiry
+    - name: refreshTokenTTL
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
       default: 168h

@@ -16,7 +16,7 @@ import (
 //
 // AuthGateway is an identity service: sign-up, sign-in, tokens, recovery. The
 // operator runs its server, makes and rotates its signing keys, and publishes
-// the public halves in the ConfigMap that status.publicKeysConfigMap names.
+// the public halves in the ConfigMap that status.publicKeysConfigMapRef names.
 //
 // Annotate it with authgateway.io/rotate and any new value, such as the time,
 // to rotate the signing keys now; status.keys.observedRotate echoes the value

@@ -9,42 +9,49 @@ import (
 // AuthGatewayStatusApplyConfiguration represents a declarative configuration of the AuthGatewayStatus type for use
 // with apply.
 //
-// AuthGatewayStatus is what there is, as the operator has last seen it.
+// AuthGatewayStatus is the observed state of an AuthGateway.
 type AuthGatewayStatusApplyConfiguration struct {
-	// The generation of the spec that this status is about.
+	// observedGeneration is the generation of the spec that this status describes.
+	// It is -1 until the operator has seen the AuthGateway.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// Ready: it serves as the spec says. KeysReady: there are keys to sign with,
-	// and they are published. Available: the API answers. DatabaseAvailable: the
-	// database takes writes. Reconciling: something is still under way. Stalled:
-	// nothing more happens until a person acts; the message says what to do.
+	// conditions describe the state of the AuthGateway. Ready: everything that the
+	// spec asks for is in place and serves. KeysReady: each kind of token has a
+	// signing key, and the public keys are published. Available: at least one
+	// replica serves the API. DatabaseAvailable: the database accepts writes.
+	// Reconciling: the operator is working, or waits for something. Stalled:
+	// nothing changes until a person acts; the message says what to do.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
-	// Where applications in the cluster reach the API.
+	// url is the URL of the API inside the cluster.
 	URL *string `json:"url,omitempty"`
-	// The ConfigMap with the public keys, for services that verify tokens.
-	PublicKeysConfigMap *string `json:"publicKeysConfigMap,omitempty"`
-	// The Secret whose key TRUSTED_CALLER_KEY a backend sends as X-Caller-Key to
-	// see codes.
-	CallerSecret *string `json:"callerSecret,omitempty"`
-	// The replicas that there are.
+	// publicKeysConfigMapRef names the ConfigMap with the public keys. Services
+	// that verify tokens mount it.
+	PublicKeysConfigMapRef *LocalReferenceApplyConfiguration `json:"publicKeysConfigMapRef,omitempty"`
+	// callerSecretRef names the Secret whose key TRUSTED_CALLER_KEY holds the
+	// caller key. A backend that sends it as X-Caller-Key receives codes.
+	CallerSecretRef *LocalReferenceApplyConfiguration `json:"callerSecretRef,omitempty"`
+	// replicas is the number of pods that exist.
 	Replicas *int32 `json:"replicas,omitempty"`
-	// The replicas that are ready.
+	// readyReplicas is the number of pods that are ready.
 	ReadyReplicas *int32 `json:"readyReplicas,omitempty"`
-	// The label selector of the pods, for the scale subresource.
+	// replicaSummary is the number of ready pods and the desired number, such as
+	// 2/2. kubectl get shows it; programs should read the numbers.
+	ReplicaSummary *string `json:"replicaSummary,omitempty"`
+	// selector is the label selector of the pods. The scale subresource needs it.
 	Selector *string `json:"selector,omitempty"`
-	// The image that the pods are to run.
+	// image is the image that the server's container should run.
 	Image *string `json:"image,omitempty"`
-	// The issuer with which the gateway was Ready last.
+	// issuer is the issuer with which the AuthGateway was last Ready.
 	Issuer *string `json:"issuer,omitempty"`
-	// The database with which the gateway was Ready last: HOST/NAME, or the name of
-	// the cluster.
+	// database is the database with which the AuthGateway was last Ready: HOST/NAME,
+	// or the name of the CloudNativePG Cluster.
 	Database *string `json:"database,omitempty"`
-	// The signing keys.
+	// keys describes the signing keys.
 	Keys *KeysStatusApplyConfiguration `json:"keys,omitempty"`
-	// The operator that looks after this AuthGateway, by the namespace that it
-	// runs in. Another one that watches it too stays out.
+	// operator is the namespace of the operator that manages this AuthGateway.
+	// Another operator that watches it changes nothing.
 	Operator *string `json:"operator,omitempty"`
-	// Another operator that asks whether that one still works. If there is no
-	// answer within two minutes, it takes over.
+	// operatorContest is set while another operator asks whether the managing one
+	// still runs. If no answer comes within two minutes, the other one takes over.
 	OperatorContest *OperatorContestApplyConfiguration `json:"operatorContest,omitempty"`
 }
 
@@ -83,19 +90,19 @@ func (b *AuthGatewayStatusApplyConfiguration) WithURL(value string) *AuthGateway
 	return b
 }
 
-// WithPublicKeysConfigMap sets the PublicKeysConfigMap field in the declarative configuration to the given value
+// WithPublicKeysConfigMapRef sets the PublicKeysConfigMapRef field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the PublicKeysConfigMap field is set to the value of the last call.
-func (b *AuthGatewayStatusApplyConfiguration) WithPublicKeysConfigMap(value string) *AuthGatewayStatusApplyConfiguration {
-	b.PublicKeysConfigMap = &value
+// If called multiple times, the PublicKeysConfigMapRef field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithPublicKeysConfigMapRef(value *LocalReferenceApplyConfiguration) *AuthGatewayStatusApplyConfiguration {
+	b.PublicKeysConfigMapRef = value
 	return b
 }
 
-// WithCallerSecret sets the CallerSecret field in the declarative configuration to the given value
+// WithCallerSecretRef sets the CallerSecretRef field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the CallerSecret field is set to the value of the last call.
-func (b *AuthGatewayStatusApplyConfiguration) WithCallerSecret(value string) *AuthGatewayStatusApplyConfiguration {
-	b.CallerSecret = &value
+// If called multiple times, the CallerSecretRef field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithCallerSecretRef(value *LocalReferenceApplyConfiguration) *AuthGatewayStatusApplyConfiguration {
+	b.CallerSecretRef = value
 	return b
 }
 
@@ -112,6 +119,14 @@ func (b *AuthGatewayStatusApplyConfiguration) WithReplicas(value int32) *AuthGat
 // If called multiple times, the ReadyReplicas field is set to the value of the last call.
 func (b *AuthGatewayStatusApplyConfiguration) WithReadyReplicas(value int32) *AuthGatewayStatusApplyConfiguration {
 	b.ReadyReplicas = &value
+	return b
+}
+
+// WithReplicaSummary sets the ReplicaSummary field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ReplicaSummary field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithReplicaSummary(value string) *AuthGatewayStatusApplyConfiguration {
+	b.ReplicaSummary = &value
 	return b
 }
 

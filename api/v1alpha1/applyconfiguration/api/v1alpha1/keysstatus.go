@@ -9,20 +9,21 @@ import (
 // KeysStatusApplyConfiguration represents a declarative configuration of the KeysStatus type for use
 // with apply.
 //
-// KeysStatus is the ring of signing keys.
+// KeysStatus is the observed state of the key ring.
 type KeysStatusApplyConfiguration struct {
-	// How often the ring has changed.
+	// generation counts the changes of the key ring.
 	Generation *int64 `json:"generation,omitempty"`
-	// The keys of access tokens, oldest first.
+	// access lists the keys of access tokens, the oldest first.
 	Access []KeyStatusApplyConfiguration `json:"access,omitempty"`
-	// The keys of refresh tokens, oldest first.
+	// refresh lists the keys of refresh tokens, the oldest first.
 	Refresh []KeyStatusApplyConfiguration `json:"refresh,omitempty"`
-	// The kids of keys that were revoked at some time, also of those that are
-	// forgotten by now. They stay revoked, whatever is restored.
+	// revoked lists the kids of all keys that were ever revoked, including those
+	// that are no longer in the ring. They stay revoked when a backup is restored.
 	Revoked []string `json:"revoked,omitempty"`
-	// When the next rotation by age begins.
-	NextRotation *v1.Time `json:"nextRotation,omitempty"`
-	// The value of the annotation authgateway.io/rotate whose rotation is done.
+	// nextRotationTime is when the next scheduled rotation begins.
+	NextRotationTime *v1.Time `json:"nextRotationTime,omitempty"`
+	// observedRotate is the value of the annotation authgateway.io/rotate whose
+	// rotation is complete.
 	ObservedRotate *string `json:"observedRotate,omitempty"`
 }
 
@@ -76,11 +77,11 @@ func (b *KeysStatusApplyConfiguration) WithRevoked(values ...string) *KeysStatus
 	return b
 }
 
-// WithNextRotation sets the NextRotation field in the declarative configuration to the given value
+// WithNextRotationTime sets the NextRotationTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the NextRotation field is set to the value of the last call.
-func (b *KeysStatusApplyConfiguration) WithNextRotation(value v1.Time) *KeysStatusApplyConfiguration {
-	b.NextRotation = &value
+// If called multiple times, the NextRotationTime field is set to the value of the last call.
+func (b *KeysStatusApplyConfiguration) WithNextRotationTime(value v1.Time) *KeysStatusApplyConfiguration {
+	b.NextRotationTime = &value
 	return b
 }
 

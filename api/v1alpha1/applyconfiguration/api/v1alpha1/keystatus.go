@@ -10,20 +10,22 @@ import (
 // KeyStatusApplyConfiguration represents a declarative configuration of the KeyStatus type for use
 // with apply.
 //
-// KeyStatus is one key.
+// KeyStatus is the observed state of one key.
 type KeyStatusApplyConfiguration struct {
-	// The kid: the RFC 7638 thumbprint of the public half.
+	// kid is the key ID: the RFC 7638 thumbprint of the public key.
 	KID *string `json:"kid,omitempty"`
-	// Its JWS algorithm.
+	// algorithm is the JWS algorithm of the key.
 	Algorithm *apiv1alpha1.Algorithm `json:"algorithm,omitempty"`
-	// Where it is in its life. Published: verifiers get it, nobody signs with it
-	// yet. Signing: exactly one of each kind. Retiring: it verifies until the
-	// last token that it signed is dead. Revoked: trusted by nobody.
+	// phase is the key's place in its life cycle. Published: verifiers receive the
+	// key, and it does not sign yet. Signing: the one key of its kind that signs.
+	// Retiring: the key verifies until the last token that it signed has expired.
+	// Revoked: nothing trusts the key.
 	Phase *apiv1alpha1.KeyPhase `json:"phase,omitempty"`
-	// Since when it is in its phase.
-	Since *v1.Time `json:"since,omitempty"`
-	// When it is forgotten at the earliest, where that is known.
-	Until *v1.Time `json:"until,omitempty"`
+	// lastTransitionTime is when the key entered its phase.
+	LastTransitionTime *v1.Time `json:"lastTransitionTime,omitempty"`
+	// removalTime is the earliest time at which the key is removed from the ring.
+	// It is not set while that is unknown.
+	RemovalTime *v1.Time `json:"removalTime,omitempty"`
 }
 
 // KeyStatusApplyConfiguration constructs a declarative configuration of the KeyStatus type for use with
@@ -56,18 +58,18 @@ func (b *KeyStatusApplyConfiguration) WithPhase(value apiv1alpha1.KeyPhase) *Key
 	return b
 }
 
-// WithSince sets the Since field in the declarative configuration to the given value
+// WithLastTransitionTime sets the LastTransitionTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Since field is set to the value of the last call.
-func (b *KeyStatusApplyConfiguration) WithSince(value v1.Time) *KeyStatusApplyConfiguration {
-	b.Since = &value
+// If called multiple times, the LastTransitionTime field is set to the value of the last call.
+func (b *KeyStatusApplyConfiguration) WithLastTransitionTime(value v1.Time) *KeyStatusApplyConfiguration {
+	b.LastTransitionTime = &value
 	return b
 }
 
-// WithUntil sets the Until field in the declarative configuration to the given value
+// WithRemovalTime sets the RemovalTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Until field is set to the value of the last call.
-func (b *KeyStatusApplyConfiguration) WithUntil(value v1.Time) *KeyStatusApplyConfiguration {
-	b.Until = &value
+// If called multiple times, the RemovalTime field is set to the value of the last call.
+func (b *KeyStatusApplyConfiguration) WithRemovalTime(value v1.Time) *KeyStatusApplyConfiguration {
+	b.RemovalTime = &value
 	return b
 }

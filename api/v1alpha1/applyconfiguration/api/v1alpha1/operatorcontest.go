@@ -9,12 +9,12 @@ import (
 // OperatorContestApplyConfiguration represents a declarative configuration of the OperatorContest type for use
 // with apply.
 //
-// OperatorContest is the question of one operator to another.
+// OperatorContest is one operator's question whether another still runs.
 type OperatorContestApplyConfiguration struct {
-	// The operator that asks, by the namespace that it runs in.
+	// by is the namespace of the operator that asks.
 	By *string `json:"by,omitempty"`
-	// When it asked.
-	Since *v1.Time `json:"since,omitempty"`
+	// startTime is when the operator asked.
+	StartTime *v1.Time `json:"startTime,omitempty"`
 }
 
 // OperatorContestApplyConfiguration constructs a declarative configuration of the OperatorContest type for use with
@@ -31,10 +31,10 @@ func (b *OperatorContestApplyConfiguration) WithBy(value string) *OperatorContes
 	return b
 }
 
-// WithSince sets the Since field in the declarative configuration to the given value
+// WithStartTime sets the StartTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the Since field is set to the value of the last call.
-func (b *OperatorContestApplyConfiguration) WithSince(value v1.Time) *OperatorContestApplyConfiguration {
-	b.Since = &value
+// If called multiple times, the StartTime field is set to the value of the last call.
+func (b *OperatorContestApplyConfiguration) WithStartTime(value v1.Time) *OperatorContestApplyConfiguration {
+	b.StartTime = &value
 	return b
 }

@@ -14,9 +14,9 @@ import (
 type TokensApplyConfiguration struct {
 	// How long an access token lives. A service that verifies tokens by
 	// themselves believes one for that long, even if its session has ended.
-	AccessExpiry *apiv1alpha1.Duration `json:"accessExpiry,omitempty"`
+	AccessTokenTTL *apiv1alpha1.Duration `json:"accessTokenTTL,omitempty"`
 	// How long a refresh token lives.
-	RefreshExpiry *apiv1alpha1.Duration `json:"refreshExpiry,omitempty"`
+	RefreshTokenTTL *apiv1alpha1.Duration `json:"refreshTokenTTL,omitempty"`
 	// When a refresh token is replaced: WhenNeeded is past half of its life,
 	// Always at each use. Left out: WhenNeeded where exposure is Internal, and
 	// Always where it is Public.
@@ -32,19 +32,19 @@ func Tokens() *TokensApplyConfiguration {
 	return &TokensApplyConfiguration{}
 }
 
-// WithAccessExpiry sets the AccessExpiry field in the declarative configuration to the given value
+// WithAccessTokenTTL sets the AccessTokenTTL field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the AccessExpiry field is set to the value of the last call.
-func (b *TokensApplyConfiguration) WithAccessExpiry(value apiv1alpha1.Duration) *TokensApplyConfiguration {
-	b.AccessExpiry = &value
+// If called multiple times, the AccessTokenTTL field is set to the value of the last call.
+func (b *TokensApplyConfiguration) WithAccessTokenTTL(value apiv1alpha1.Duration) *TokensApplyConfiguration {
+	b.AccessTokenTTL = &value
 	return b
 }
 
-// WithRefreshExpiry sets the RefreshExpiry field in the declarative configuration to the given value
+// WithRefreshTokenTTL sets the RefreshTokenTTL field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the RefreshExpiry field is set to the value of the last call.
-func (b *TokensApplyConfiguration) WithRefreshExpiry(value apiv1alpha1.Duration) *TokensApplyConfiguration {
-	b.RefreshExpiry = &value
+// If called multiple times, the RefreshTokenTTL field is set to the value of the last call.
+func (b *TokensApplyConfiguration) WithRefreshTokenTTL(value apiv1alpha1.Duration) *TokensApplyConfiguration {
+	b.RefreshTokenTTL = &value
 	return b
 }
 
