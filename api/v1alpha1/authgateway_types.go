@@ -5,13 +5,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// AuthGateway is an identity service: sign-up, sign-in, tokens, recovery. The
-// operator runs its server, makes and rotates its signing keys, and publishes
-// the public halves in the ConfigMap that status.publicKeysConfigMapRef names.
+// AuthGateway is an identity service: sign-up, sign-in, tokens and account
+// recovery. The operator runs the server, creates and rotates its signing keys,
+// and publishes the public keys in the ConfigMap that
+// status.publicKeysConfigMapRef names.
 //
-// Annotate it with authgateway.io/rotate and any new value, such as the time,
-// to rotate the signing keys now; status.keys.observedRotate echoes the value
-// when that is done.
+// To rotate the signing keys now, set the annotation authgateway.io/rotate to a
+// new value, such as the time. status.keys.observedRotate shows the value when
+// the rotation is complete.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -24,23 +25,27 @@ import (
 // +kubebuilder:printcolumn:name="Next rotation",type=string,format=date-time,priority=1,JSONPath=`.status.keys.nextRotationTime`,description="When the next scheduled rotation begins"
 // +kubebuilder:printcolumn:name="URL",type=string,priority=1,JSONPath=`.status.url`,description="The URL of the API inside the cluster"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name becomes that of a Service and a part of other names: write at most 40 lower-case letters, digits and dashes, and begin with a letter"
-// +kubebuilder:validation:XValidation:rule="!has(self.spec) || !has(self.spec.database) || !has(self.spec.database.cloudNativePG) || self.spec.database.cloudNativePG.cluster != self.metadata.name",fieldPath=".spec.database.cloudNativePG",message="CloudNativePG makes a ServiceAccount and a PodDisruptionBudget of the Cluster's name, and an AuthGateway has them by its own: give the AuthGateway another name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="the name is used for a Service and in other names: write at most 40 lower-case letters, digits and dashes, beginning with a letter"
+// +kubebuilder:validation:XValidation:rule="!has(self.spec) || !has(self.spec.database) || !has(self.spec.database.cloudNativePG) || self.spec.database.cloudNativePG.cluster != self.metadata.name",fieldPath=".spec.database.cloudNativePG",message="CloudNativePG creates a ServiceAccount and a PodDisruptionBudget with the name of the Cluster, and this AuthGateway needs the same two names: give the AuthGateway another name"
 type AuthGateway struct {
-	metav1.TypeMeta   `json:",inline"`
-	metav1.ObjectMeta `json:"metadata,omitempty"`
+	metav1.TypeMeta `json:",inline"`
 
-	// What is wanted.
+	// metadata is the standard metadata of an object.
+	//
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec defines the desired state of the AuthGateway.
 	//
 	// +required
-	Spec AuthGatewaySpec `json:"spec"`
+	Spec AuthGatewaySpec `json:"spec,omitzero"`
 
-	// What there is, as the operator has last seen it. Its observedGeneration is
-	// -1 until the operator has looked.
+	// status is the observed state of the AuthGateway. Its observedGeneration is -1
+	// until the operator has seen the AuthGateway.
 	//
 	// +optional
 	// +kubebuilder:default={"observedGeneration":-1}
-	Status AuthGatewayStatus `json:"status,omitempty"`
+	Status AuthGatewayStatus `json:"status,omitzero"`
 }
 
 // AuthGatewayList is a list of AuthGateways.
@@ -53,20 +58,22 @@ type AuthGatewayList struct {
 	Items []AuthGateway `json:"items"`
 }
 
-// AuthGatewaySpec is what is wanted. Only database is needed.
+// AuthGatewaySpec is the desired state of an AuthGateway. Only database is
+// required.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.autoscaling) || self.replicas == 2",fieldPath=".replicas",message="autoscaling decides how many replicas there are: leave replicas out, or leave autoscaling out"
-// +kubebuilder:validation:XValidation:rule="self.exposure != 'Public' || has(self.email)",fieldPath=".exposure",message="Public hands out codes by mail alone, so it needs email: write email.smtp or email.webhook too, or write exposure: Internal"
-// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave ingress out"
-// +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute leads from the outside to a gateway that shows codes to its callers: write exposure: Public too, or leave httpRoute out"
-// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="both lead to the same gateway: write ingress or httpRoute, not both"
-// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.trustedProxyHops) && self.trustedProxyHops > 0)",fieldPath=".trustedProxyHops",message="behind an Ingress or a Gateway all clients have the address of the proxy, and would use up each other's limits: write trustedProxyHops: 1, and one more for each proxy in front of it that speaks HTTP"
-// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.issuer) && self.issuer.startsWith('https://'))",fieldPath=".issuer",message="consumers outside of the cluster know this gateway by a URL that they can reach: write issuer with the public host, such as https://auth.example.com"
-// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || !has(self.networkPolicy) || has(self.networkPolicy.from) || (has(self.networkPolicy.enabled) && !self.networkPolicy.enabled)",fieldPath=".networkPolicy",message="the NetworkPolicy keeps out the proxies of an Ingress or a Gateway: name their pods in networkPolicy.from, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}], or write networkPolicy: {enabled: false}"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessTokenTTL, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessTokenTTL) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its own tokens are dead: write at least tokens.accessTokenTTL plus twice keys.publishLead, such as 720h"
-// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshTokenTTL).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="too many old keys would have to be kept for refresh tokens that live so long: write at least a quarter of tokens.refreshTokenTTL"
+// +kubebuilder:validation:XValidation:rule="!has(self.autoscaling) || self.replicas == 2",fieldPath=".replicas",message="autoscaling sets the number of replicas: remove replicas, or remove autoscaling"
+// +kubebuilder:validation:XValidation:rule="self.exposure != 'Public' || has(self.email)",fieldPath=".exposure",message="a Public gateway sends codes only by mail: set email.smtp or email.webhook, or write exposure: Internal"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || self.exposure == 'Public'",fieldPath=".ingress",message="an Ingress would expose a gateway that returns codes to its callers: write exposure: Public, or remove ingress"
+// +kubebuilder:validation:XValidation:rule="!has(self.httpRoute) || self.exposure == 'Public'",fieldPath=".httpRoute",message="an HTTPRoute would expose a gateway that returns codes to its callers: write exposure: Public, or remove httpRoute"
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || !has(self.httpRoute)",fieldPath=".httpRoute",message="ingress and httpRoute exclude each other: remove one of them"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.trustedProxyHops) && self.trustedProxyHops > 0)",fieldPath=".trustedProxyHops",message="behind an Ingress or a Gateway all clients would share the proxy's address and its rate limits: write trustedProxyHops: 1, plus 1 for each proxy in front of it that speaks HTTP"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || (has(self.issuer) && self.issuer.startsWith('https://'))",fieldPath=".issuer",message="services outside the cluster must be able to reach the issuer: set issuer to the public URL, such as https://auth.example.com"
+// +kubebuilder:validation:XValidation:rule="!(has(self.ingress) || has(self.httpRoute)) || !has(self.networkPolicy) || has(self.networkPolicy.from) || (has(self.networkPolicy.enabled) && !self.networkPolicy.enabled)",fieldPath=".networkPolicy",message="the NetworkPolicy would block the proxies of the Ingress or the Gateway: name their pods in networkPolicy.from, such as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: ingress-nginx}}}], or write networkPolicy: {enabled: false}"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.accessTokenTTL, self.keys.publishLead].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.keys.rotationInterval) >= duration(self.tokens.accessTokenTTL) + duration(self.keys.publishLead) + duration(self.keys.publishLead)",fieldPath=".keys.rotationInterval",message="a key would be replaced before its tokens expire: write at least tokens.accessTokenTTL plus twice keys.publishLead, such as 720h"
+// +kubebuilder:validation:XValidation:rule="![self.keys.rotationInterval, self.tokens.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.tokens.refreshTokenTTL).getSeconds() <= 4 * duration(self.keys.rotationInterval).getSeconds()",fieldPath=".keys.rotationInterval",message="refresh tokens that live this long would need too many old keys: write at least a quarter of tokens.refreshTokenTTL"
 type AuthGatewaySpec struct {
-	// How many replicas of the server run. With autoscaling it must be left out.
+	// replicas is the number of replicas of the server. It must not be set together
+	// with autoscaling.
 	//
 	// +optional
 	// +kubebuilder:default=2
@@ -74,23 +81,23 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:validation:Maximum=100
 	Replicas *int32 `json:"replicas,omitempty"`
 
-	// Lets a HorizontalPodAutoscaler decide how many replicas there are.
+	// autoscaling lets a HorizontalPodAutoscaler set the number of replicas.
 	//
 	// +optional
 	Autoscaling *Autoscaling `json:"autoscaling,omitempty"`
 
-	// The image of the server. Left out, it is the one that belongs to the
-	// operator's version; status.image shows it. The operator may be set up to
-	// allow only certain images.
+	// image is the image of the server. If it is not set, the operator uses the
+	// image of its own version, which status.image shows. The operator may be
+	// configured to allow only certain images.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/authserver:1.2.3"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="the image reference is invalid: write one such as registry.example.com/authserver:1.2.3"
 	Image string `json:"image,omitempty"`
 
-	// Secrets of this namespace with which the image is pulled. If image is left
-	// out, the operator may be set up to add the names of others.
+	// imagePullSecrets names the Secrets in this namespace that are used to pull
+	// the image. If image is not set, the operator may be configured to add more.
 	//
 	// +optional
 	// +listType=map
@@ -98,179 +105,184 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	ImagePullSecrets []LocalReference `json:"imagePullSecrets,omitempty"`
 
-	// What one replica may use. Left out: requests of 100m CPU and 64Mi, and a
-	// memory limit of 256Mi. Passwords are hashed by as many threads as the CPU
-	// limit allows.
+	// resources are the resource requirements of one replica. If they are not set,
+	// a replica requests 100m CPU and 64Mi of memory, and its memory limit is
+	// 256Mi. The CPU limit determines how many threads hash passwords.
 	//
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="the pods have no devices to claim: leave claims out"
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="resource claims are not supported: remove claims"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// How a replica ends.
+	// shutdown configures how a replica stops.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Shutdown Shutdown `json:"shutdown,omitempty"`
+	Shutdown Shutdown `json:"shutdown,omitzero"`
 
-	// What is laid over the pods that the operator makes. It cannot touch the
-	// server's container, its volumes or its security.
+	// podTemplate is merged into the pods that the operator creates. It cannot
+	// change the server's container, the volumes or the security context.
 	//
 	// +optional
 	PodTemplate *PodTemplate `json:"podTemplate,omitempty"`
 
-	// The iss of every token: the URL by which consumers know this gateway. Left
-	// out: the Service's URL, http://NAME.NAMESPACE.svc. Changing it ends every
-	// session, so the pods of a gateway that has been Ready keep the former one
-	// until the annotation authgateway.io/accept-issuer has the new one.
+	// issuer is the iss claim of every token: the URL by which other services know
+	// this gateway. If it is not set, it is the URL of the Service,
+	// http://NAME.NAMESPACE.svc. A change ends every session. Once the gateway has
+	// been Ready, its pods therefore keep the previous issuer until the annotation
+	// authgateway.io/accept-issuer contains the new one.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?(/[^?#,\\\\s]*)?$')",message="write an absolute URL without user, query and fragment, such as https://auth.example.com"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://([A-Za-z0-9._-]+|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?(/[^?#,\\\\s]*)?$')",message="write an absolute URL without a user, a query or a fragment, such as https://auth.example.com"
 	Issuer string `json:"issuer,omitempty"`
 
-	// The aud of access tokens: who they are for. Left out: the issuer.
+	// audiences is the aud claim of access tokens: the services that they are for.
+	// If it is not set, it is the issuer.
 	//
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=256
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^,\\\\s]*$')",message="an audience has a space or a comma: write one audience an entry, without spaces and commas"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^,\\\\s]*$')",message="an audience contains a space or a comma: write one audience per entry, without spaces or commas"
 	Audiences []string `json:"audiences,omitempty"`
 
-	// Who calls the API. Internal: your own backends; those that send the key in
-	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
-	// browsers and apps; codes leave by mail alone, so it needs email, and who has
-	// an account is told to nobody.
+	// exposure is the kind of clients that call the API. Internal: your own
+	// backends. A backend that sends the key in the Secret NAME-caller as
+	// X-Caller-Key receives verification and reset codes, and sends them to the
+	// user. Public: browsers and apps. Codes are only sent by mail, so email is
+	// required, and responses do not reveal whether an account exists.
 	//
 	// +optional
 	// +kubebuilder:default=Internal
 	Exposure Exposure `json:"exposure,omitempty"`
 
-	// Which pages in browsers may call the API. Left out: none of any origin but
-	// the gateway's own.
+	// cors configures which web pages may call the API from a browser. If it is not
+	// set, only pages from the gateway's own origin may.
 	//
 	// +optional
 	CORS *CORS `json:"cors,omitempty"`
 
-	// How many proxies every request passes on its way to the pods: 1 behind an
-	// Ingress or a Gateway, one more for a load balancer in front of it that
-	// speaks HTTP. The client's address is then the one that the outermost of
-	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
-	// from which the connection comes. With more than 0, let networkPolicy.from
-	// name the last proxy alone: whoever else gets in writes what they like.
-	// Limits go by the address. Behind a proxy that is not counted here all
-	// clients have one address, and use up each other's limits.
+	// trustedProxyHops is the number of proxies between clients and the pods: 1
+	// behind an Ingress or a Gateway, plus 1 for each load balancer in front of it
+	// that speaks HTTP. The client's address is then the one that the outermost of
+	// these proxies wrote to Forwarded or X-Forwarded-For. If it is 0 or not set,
+	// it is the address of the connection. Rate limits and the audit trail use this
+	// address: behind a proxy that is not counted, all clients share one address
+	// and its limits. With a number above 0, let networkPolicy.from allow only the
+	// last proxy, because any other client could forge its address.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=10
 	TrustedProxyHops int32 `json:"trustedProxyHops,omitempty"`
 
-	// The field that your proxies write: Forwarded (RFC 7239) or XForwardedFor;
-	// the other is not looked at. Any takes either, and then your proxies have to
-	// remove the one that they do not write. It means something with
-	// trustedProxyHops alone.
+	// trustedProxyField is the header field that your proxies write: Forwarded (RFC
+	// 7239) or XForwardedFor. The server ignores the other one. With Any it accepts
+	// both, and your proxies must remove the one that they do not write. It has no
+	// effect while trustedProxyHops is 0.
 	//
 	// +optional
 	// +kubebuilder:default=Any
 	TrustedProxyField ProxyField `json:"trustedProxyField,omitempty"`
 
-	// How often something may be done.
+	// limits are the rate limits of the API.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Limits Limits `json:"limits,omitempty"`
+	Limits Limits `json:"limits,omitzero"`
 
-	// The PostgreSQL in which everything but the keys is kept. Another one may have
-	// other users in it, so the pods of a gateway that has been Ready keep the
-	// former one until the annotation authgateway.io/accept-database has the new
-	// one, as HOST/NAME or as the name of the cluster.
+	// database is the PostgreSQL database that holds all data except the signing
+	// keys. Another database may have other users in it. Once the gateway has been
+	// Ready, its pods therefore keep the previous database until the annotation
+	// authgateway.io/accept-database contains the new one, as HOST/NAME or as the
+	// name of the CloudNativePG Cluster.
 	//
 	// +required
-	Database Database `json:"database"`
+	Database Database `json:"database,omitzero"` //nolint:kubeapilinter // its rules require host or cloudNativePG
 
-	// How long tokens live, and when they are renewed.
+	// tokens configures how long tokens are valid and when they are replaced.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Tokens Tokens `json:"tokens,omitempty"`
+	Tokens Tokens `json:"tokens,omitzero"`
 
-	// signUp configures what a person has to give at sign-up.
+	// signUp configures what a user must provide at sign-up.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	SignUp SignUp `json:"signUp,omitempty"`
+	SignUp SignUp `json:"signUp,omitzero"`
 
-	// What a password may be, and how it is kept.
+	// passwords configures which passwords are allowed and how they are hashed.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Passwords Passwords `json:"passwords,omitempty"`
+	Passwords Passwords `json:"passwords,omitzero"`
 
-	// What is kept of what has happened.
+	// audit configures the audit trail.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Audit Audit `json:"audit,omitempty"`
+	Audit Audit `json:"audit,omitzero"`
 
-	// The signing keys.
+	// keys configures the signing keys.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Keys Keys `json:"keys,omitempty"`
+	Keys Keys `json:"keys,omitzero"`
 
-	// How mail is sent. Left out, none is: with exposure Internal your backends
-	// mail the codes.
+	// email configures how the server sends mail. If it is not set, the server
+	// sends none; with exposure Internal your backends send the codes.
 	//
 	// +optional
 	Email *Email `json:"email,omitempty"`
 
-	// An Ingress in front of the Service. Needs exposure: Public.
+	// ingress adds an Ingress for the Service. It requires exposure Public.
 	//
 	// +optional
 	Ingress *Ingress `json:"ingress,omitempty"`
 
-	// An HTTPRoute of the Gateway API in front of the Service. Needs exposure:
-	// Public, and the Gateway API in the cluster.
+	// httpRoute adds an HTTPRoute of the Gateway API for the Service. It requires
+	// exposure Public, and the Gateway API in the cluster.
 	//
 	// +optional
 	HTTPRoute *HTTPRoute `json:"httpRoute,omitempty"`
 
-	// service configures the Service through which the pods are reached.
+	// service configures the Service of the pods.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Service Service `json:"service,omitempty"`
+	Service Service `json:"service,omitzero"`
 
 	// serviceAccount configures the ServiceAccount of the pods.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	ServiceAccount ServiceAccount `json:"serviceAccount,omitempty"`
+	ServiceAccount ServiceAccount `json:"serviceAccount,omitzero"`
 
-	// Who may reach the pods.
+	// networkPolicy configures which pods may connect to the server.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	NetworkPolicy NetworkPolicy `json:"networkPolicy,omitempty"`
+	NetworkPolicy NetworkPolicy `json:"networkPolicy,omitzero"`
 
-	// How it is watched.
+	// monitoring configures how Prometheus scrapes the gateway.
 	//
 	// +optional
 	// +kubebuilder:default={}
-	Monitoring Monitoring `json:"monitoring,omitempty"`
+	Monitoring Monitoring `json:"monitoring,omitzero"`
 
-	// While true the operator changes nothing: pods go on serving with the keys
-	// that they have, keys do not rotate, and edits of the spec wait.
+	// suspend stops the operator from changing anything. While it is true, the pods
+	// serve with the keys that they have, keys do not rotate, and changes of the
+	// spec have no effect.
 	//
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
 
-	// What becomes of the keys and their passphrases when the AuthGateway is
-	// deleted. Retain: the Secrets NAME-keys and NAME-passphrases stay, and an
-	// AuthGateway of the same name takes them up again. Delete: they go, and every
-	// token dies.
+	// deletionPolicy determines what happens to the signing keys when the
+	// AuthGateway is deleted. Retain: the Secrets NAME-keys and NAME-passphrases
+	// remain, and a new AuthGateway of the same name uses them. Delete: the Secrets
+	// are deleted, and every token becomes invalid.
 	//
 	// +optional
 	// +kubebuilder:default=Retain
@@ -279,16 +291,16 @@ type AuthGatewaySpec struct {
 
 // LocalReference names an object in the namespace of the AuthGateway.
 type LocalReference struct {
-	// The name of the object.
+	// name is the name of the object.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="this is no name of a Kubernetes object: write lower-case letters, digits, dashes and dots; only objects of the same namespace can be named"
-	Name string `json:"name"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="the name is invalid: write lower-case letters, digits, dashes and dots; the object must be in the same namespace"
+	Name string `json:"name,omitempty"`
 }
 
-// Exposure says who calls the API.
+// Exposure is the kind of clients that call the API.
 //
 // +kubebuilder:validation:Enum=Internal;Public
 type Exposure string
@@ -299,7 +311,7 @@ const (
 	ExposurePublic   Exposure = "Public"
 )
 
-// DeletionPolicy says what becomes of the keys.
+// DeletionPolicy determines what happens to the signing keys.
 //
 // +kubebuilder:validation:Enum=Delete;Retain
 type DeletionPolicy string

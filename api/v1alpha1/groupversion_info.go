@@ -1,6 +1,6 @@
-// Package v1alpha1 is the AuthGateway custom resource. The comments of its
-// fields are the manual that `kubectl explain` shows, the rules beside them are
-// what the API server refuses, and docs/reference/authgateway.md is made of both.
+// Package v1alpha1 defines the AuthGateway custom resource. `kubectl explain`
+// shows the comments of its fields, and the API server enforces the rules beside
+// them. docs/reference/authgateway.md is generated from both.
 //
 // +kubebuilder:object:generate=true
 // +kubebuilder:ac:generate=true
@@ -16,7 +16,7 @@ import (
 //go:generate go tool -modfile=../../hack/tools/kubernetes/go.mod controller-gen object crd applyconfiguration paths=. output:crd:dir=../../config/crd/bases output:applyconfiguration:dir=.
 
 var (
-	// GroupVersion is the group and version of every type here.
+	// GroupVersion is the group and version of the types in this package.
 	GroupVersion = schema.GroupVersion{Group: "authgateway.io", Version: "v1alpha1"}
 
 	// SchemeGroupVersion is GroupVersion under the name that generated code uses.
@@ -28,6 +28,6 @@ var (
 		return nil
 	})
 
-	// AddToScheme makes a scheme know the types.
+	// AddToScheme adds the types to a scheme.
 	AddToScheme = schemeBuilder.AddToScheme
 )

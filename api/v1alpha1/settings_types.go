@@ -3,15 +3,15 @@ package v1alpha1
 import "time"
 
 // Duration is a length of time in hours, minutes and seconds, such as 720h, 15m
-// or 1h30m. Rules that compare durations let pass what is none, so that the one
-// message about it is this type's.
+// or 1h30m. Rules that compare durations accept an invalid one, so that only the
+// rule below reports it.
 //
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=20
-// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}[hms])+$')",message="this is no duration: write hours, minutes and seconds, such as 720h, 15m or 1h30m"
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}[hms])+$')",message="the duration is invalid: write hours, minutes and seconds, such as 720h, 15m or 1h30m"
 type Duration string
 
-// Value is the length of time, and zero where the text is none.
+// Value returns the length of time, or zero if the text is invalid.
 func (d Duration) Value() time.Duration {
 	value, err := time.ParseDuration(string(d))
 	if err != nil {
@@ -20,43 +20,44 @@ func (d Duration) Value() time.Duration {
 	return value
 }
 
-// CORS says which pages in browsers may call the API and read its replies. They
-// send tokens in Authorization; no cookies are involved.
+// CORS configures which web pages may call the API and read its responses. Tokens
+// are sent in the Authorization header; the API uses no cookies.
 type CORS struct {
-	// The origins of the pages, each exactly as browsers send it: scheme and host
-	// in lower case, the port where it is not the scheme's own, and no path, such
-	// as https://app.example.com. There is no * for all.
+	// allowedOrigins lists the origins of the pages, each as browsers send it:
+	// scheme and host in lower case, the port unless it is the default of the
+	// scheme, and no path, such as https://app.example.com. The wildcard * is not
+	// allowed.
 	//
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
 	// +kubebuilder:validation:items:MaxLength=253
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^https?://([a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?|\\\\[[0-9a-f:.]+\\\\])(:[1-9][0-9]{0,4})?$')",message="write an origin as browsers send it, scheme://host[:port] in lower case and without a path, such as https://app.example.com; * is not allowed"
-	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^(http://.*:80|https://.*:443)$')",message="browsers leave out the port that the scheme means anyway: leave out :80 after http and :443 after https"
-	AllowedOrigins []string `json:"allowedOrigins"`
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^https?://([a-z0-9_]([a-z0-9._-]*[a-z0-9_.])?|\\\\[[0-9a-f:.]+\\\\])(:[1-9][0-9]{0,4})?$')",message="write an origin as browsers send it, scheme://host[:port] in lower case without a path, such as https://app.example.com; * is not allowed"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^(http://.*:80|https://.*:443)$')",message="browsers omit the default port of the scheme: remove :80 after http and :443 after https"
+	AllowedOrigins []string `json:"allowedOrigins,omitempty"`
 }
 
-// Database says where PostgreSQL is.
+// Database configures the connection to PostgreSQL.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write host, name and credentialsSecretRef of a PostgreSQL, or cloudNativePG.cluster, and not both"
-// +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.name)",fieldPath=".name",message="write the name of the database on the host"
+// +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write either host, name and credentialsSecretRef, or cloudNativePG.cluster"
+// +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.name)",fieldPath=".name",message="write the name of the database"
 // +kubebuilder:validation:XValidation:rule="!has(self.host) || has(self.credentialsSecretRef)",fieldPath=".credentialsSecretRef",message="write the name of a Secret with the keys username and password"
-// +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || has(self.host) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="CloudNativePG's Secret tells name and credentials: leave name and credentialsSecretRef out"
-// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="a certificate authority is used by verify-ca and verify-full alone: write sslMode: verify-full, or leave caSecretRef out"
+// +kubebuilder:validation:XValidation:rule="!has(self.cloudNativePG) || has(self.host) || (!has(self.name) && !has(self.credentialsSecretRef))",fieldPath=".cloudNativePG",message="the Secret of CloudNativePG contains the name and the credentials: remove name and credentialsSecretRef"
+// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.sslMode in ['verify-ca', 'verify-full']",fieldPath=".sslMode",message="only verify-ca and verify-full use a certificate authority: write sslMode: verify-full, or remove caSecretRef"
 type Database struct {
-	// host is the host name or IP address of PostgreSQL, or several, separated by
-	// commas, for a primary and its standbys. A replica uses the one that takes
+	// host is the host name or IP address of PostgreSQL. To name a primary and its
+	// standbys, separate several with commas; a replica uses the one that accepts
 	// writes.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme and a port (that is database.port)"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(,([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*))*$')",message="write a host name or an IP address, or several separated by commas, without a scheme or a port (set database.port)"
 	Host string `json:"host,omitempty"`
 
-	// port is the port of PostgreSQL, at each of its hosts. A Secret of CloudNativePG
-	// has its own.
+	// port is the port of PostgreSQL on each host. With cloudNativePG the port in
+	// its Secret is used instead.
 	//
 	// +optional
 	// +kubebuilder:default=5432
@@ -64,34 +65,35 @@ type Database struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// The name of the database. The server makes its tables in it by itself.
+	// name is the name of the database. The server creates its tables in it.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\x00-\\\\x1f]+$')",message="write the name of a database in one line"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\x00-\\\\x1f]+$')",message="write the name of the database on one line"
 	Name string `json:"name,omitempty"`
 
-	// TLS to PostgreSQL, as libpq has it.
+	// sslMode determines how TLS is used, with libpq's meaning of each value.
 	//
 	// +optional
 	// +kubebuilder:default=prefer
 	SSLMode SSLMode `json:"sslMode,omitempty"`
 
-	// The Secret of this namespace with the keys username and password. When it
-	// changes, the pods are replaced one after the other.
+	// credentialsSecretRef names the Secret in this namespace with the keys
+	// username and password. When it changes, the pods are replaced one at a time.
 	//
 	// +optional
 	CredentialsSecretRef *LocalReference `json:"credentialsSecretRef,omitempty"`
 
-	// The Secret of this namespace whose key ca.crt holds the certificates that
-	// verify-ca and verify-full trust.
+	// caSecretRef names the Secret in this namespace whose key ca.crt holds the
+	// certificates that verify-ca and verify-full trust.
 	//
 	// +optional
 	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
 
-	// The connections of one replica. All replicas, and one more while they are
-	// replaced, have to fit into PostgreSQL's max_connections.
+	// maxConnections is the maximum number of connections per replica. The
+	// connections of all replicas, plus one more replica during a rollout, must fit
+	// PostgreSQL's max_connections.
 	//
 	// +optional
 	// +kubebuilder:default=10
@@ -99,58 +101,61 @@ type Database struct {
 	// +kubebuilder:validation:Maximum=1000
 	MaxConnections int32 `json:"maxConnections,omitempty"`
 
-	// A cluster of the CloudNativePG operator, in this namespace.
+	// cloudNativePG uses a database of the CloudNativePG operator in this
+	// namespace.
 	//
 	// +optional
 	CloudNativePG *CloudNativePG `json:"cloudNativePG,omitempty"`
 }
 
-// SSLMode is how TLS to PostgreSQL is used.
+// SSLMode determines how TLS to PostgreSQL is used.
 //
 // +kubebuilder:validation:Enum=disable;allow;prefer;require;verify-ca;verify-full
 type SSLMode string
 
-// CloudNativePG names a cluster of that operator.
+// CloudNativePG names a Cluster of the CloudNativePG operator.
 type CloudNativePG struct {
-	// The name of the Cluster. Its Secret CLUSTER-app tells host, port, name and
-	// credentials.
+	// cluster is the name of the Cluster. Its Secret CLUSTER-app contains the host,
+	// the port, the database name and the credentials.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=50
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write the name of a Cluster of CloudNativePG in this namespace"
-	Cluster string `json:"cluster"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="write the name of a CloudNativePG Cluster in this namespace"
+	Cluster string `json:"cluster,omitempty"`
 }
 
-// Tokens says how long tokens live. Its rule asks what there is, for the API
-// server holds the default {} to it before it fills in what is in it.
+// Tokens configures the lifetime of tokens. Its rule checks which fields are set,
+// because the API server applies it to the default {} before it fills in the
+// defaults of the fields.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.accessTokenTTL) || !has(self.refreshTokenTTL) || ![self.accessTokenTTL, self.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.accessTokenTTL) <= duration(self.refreshTokenTTL)",fieldPath=".accessTokenTTL",message="an access token must not outlive the refresh token that renews it: write at most refreshTokenTTL"
+// +kubebuilder:validation:XValidation:rule="!has(self.accessTokenTTL) || !has(self.refreshTokenTTL) || ![self.accessTokenTTL, self.refreshTokenTTL].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.accessTokenTTL) <= duration(self.refreshTokenTTL)",fieldPath=".accessTokenTTL",message="an access token must not outlive its refresh token: write at most refreshTokenTTL"
 type Tokens struct {
-	// How long an access token lives. A service that verifies tokens by
-	// themselves believes one for that long, even if its session has ended.
+	// accessTokenTTL is how long an access token is valid. A service that verifies
+	// tokens offline accepts one for that long, even if its session has ended.
 	//
 	// +optional
 	// +kubebuilder:default="15m"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('10s') && duration(self) <= duration('24h'))",message="write 10s to 24h"
 	AccessTokenTTL Duration `json:"accessTokenTTL,omitempty"`
 
-	// How long a refresh token lives.
+	// refreshTokenTTL is how long a refresh token is valid.
 	//
 	// +optional
 	// +kubebuilder:default="168h"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
 	RefreshTokenTTL Duration `json:"refreshTokenTTL,omitempty"`
 
-	// When a refresh token is replaced: WhenNeeded is past half of its life,
-	// Always at each use. Left out: WhenNeeded where exposure is Internal, and
-	// Always where it is Public.
+	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
+	// used after half of its lifetime. Always: at each use. If it is not set, it is
+	// WhenNeeded with exposure Internal, and Always with exposure Public.
 	//
 	// +optional
 	Rotation TokenRotation `json:"rotation,omitempty"`
 
-	// How long a replaced refresh token is still answered, with the same
-	// successor. Later it counts as stolen, and its session ends.
+	// reuseGrace is how long a replaced refresh token may be used again. The
+	// response is then the same new token. A later use is treated as theft and ends
+	// the session.
 	//
 	// +optional
 	// +kubebuilder:default="60s"
@@ -158,7 +163,7 @@ type Tokens struct {
 	ReuseGrace Duration `json:"reuseGrace,omitempty"`
 }
 
-// TokenRotation says when a refresh token is replaced.
+// TokenRotation determines when a refresh token is replaced.
 //
 // +kubebuilder:validation:Enum=WhenNeeded;Always
 type TokenRotation string
@@ -169,12 +174,12 @@ const (
 	RotateAlways     TokenRotation = "Always"
 )
 
-// Audit says what is kept of what has happened.
+// Audit configures the audit trail.
 type Audit struct {
-	// How long the table audit_events of the database keeps the audit trail:
-	// sign-ups, sign-ins and refused passwords, ended sessions, changes of
-	// passwords and addresses, by ids and the client's address. With 0s it is in the log alone, and
-	// what the table has goes.
+	// retention is how long the table audit_events of the database keeps the audit
+	// trail: sign-ups, sign-ins, rejected passwords, ended sessions, and changes of
+	// passwords and addresses, with user IDs and client addresses. With 0s events
+	// are only logged, and existing rows are deleted.
 	//
 	// +optional
 	// +kubebuilder:default="2160h"
@@ -182,21 +187,21 @@ type Audit struct {
 	Retention Duration `json:"retention,omitempty"`
 }
 
-// SignUp configures what a person has to give at sign-up.
+// SignUp configures what a user must provide at sign-up.
 type SignUp struct {
-	// required lists the names that a person has to give besides email and
-	// password: Username, FirstName, LastName. If it is left out, all three are
-	// required; if it is empty ([]), none of them is. What is not required may also
-	// be removed later. An account without a username signs in by email, and its
-	// tokens have no username.
+	// required lists the names that a user must provide in addition to an email
+	// address and a password: Username, FirstName, LastName. If it is not set, all
+	// three are required; if it is empty ([]), none is. A name that is not required
+	// can be removed later. An account without a username signs in by email
+	// address, and its tokens contain no username.
 	//
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=3
-	Required []PersonName `json:"required,omitzero"`
+	Required []PersonName `json:"required,omitzero"` //nolint:kubeapilinter // omitempty would drop an empty list, which differs from none
 }
 
-// PersonName is a name that a person gives at sign-up.
+// PersonName is a name that a user provides at sign-up.
 //
 // +kubebuilder:validation:Enum=Username;FirstName;LastName
 type PersonName string
@@ -208,10 +213,10 @@ const (
 	LastName  PersonName = "LastName"
 )
 
-// Passwords says what a password may be.
+// Passwords configures which passwords are allowed and how they are hashed.
 type Passwords struct {
-	// The cost of a bcrypt hash: each step doubles the work of a sign-in, and of
-	// guessing.
+	// saltRounds is the bcrypt cost. Each increment doubles the work of a sign-in,
+	// and of guessing a password.
 	//
 	// +optional
 	// +kubebuilder:default=12
@@ -219,7 +224,7 @@ type Passwords struct {
 	// +kubebuilder:validation:Maximum=15
 	SaltRounds int32 `json:"saltRounds,omitempty"`
 
-	// The shortest password, in characters.
+	// minLength is the minimum length of a password, in characters.
 	//
 	// +optional
 	// +kubebuilder:default=8
@@ -227,54 +232,58 @@ type Passwords struct {
 	// +kubebuilder:validation:Maximum=64
 	MinLength int32 `json:"minLength,omitempty"`
 
-	// Whether the most common passwords are refused.
+	// blocklist determines whether the most common passwords are rejected.
 	//
 	// +optional
 	// +kubebuilder:default=true
 	Blocklist *bool `json:"blocklist,omitempty"`
 }
 
-// Keys says how tokens are signed.
+// Keys configures the signing keys.
 type Keys struct {
-	// The JWS algorithm of new keys. A change begins an ordinary rotation: tokens
-	// that are alive stay valid.
+	// algorithm is the JWS algorithm of new keys. A change starts a normal
+	// rotation, and existing tokens stay valid.
 	//
 	// +optional
 	// +kubebuilder:default=ES256
 	Algorithm Algorithm `json:"algorithm,omitempty"`
 
-	// The Secret of this namespace with the keys ACCESS_PASSPHRASE and
-	// REFRESH_PASSPHRASE, 16 bytes or more each and not the same, that seal the
-	// private keys. Left out, the operator makes passphrases. When it changes,
-	// the keys are sealed anew and a rotation begins.
+	// passphraseSecretRef names the Secret in this namespace with the keys
+	// ACCESS_PASSPHRASE and REFRESH_PASSPHRASE, which encrypt the private keys. The
+	// two must differ and have at least 16 bytes each. If it is not set, the
+	// operator generates them. When they change, the private keys are encrypted
+	// again and a rotation starts.
 	//
 	// +optional
 	PassphraseSecretRef *LocalReference `json:"passphraseSecretRef,omitempty"`
 
-	// How long a key signs before the next one does.
+	// rotationInterval is how long a key signs tokens before the next one replaces
+	// it.
 	//
 	// +optional
 	// +kubebuilder:default="720h"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('87600h'))",message="write 1m to 87600h"
 	RotationInterval Duration `json:"rotationInterval,omitempty"`
 
-	// How long any verifier may lag behind what is published: a mounted ConfigMap
-	// by up to two minutes, a JWKS cache by its max-age. A new key signs after
-	// twice as long, and only when every replica has loaded it.
+	// publishLead is the longest time that a verifier may take to learn of a new
+	// key: up to two minutes for a mounted ConfigMap, up to max-age for a JWKS
+	// cache. A new key starts to sign after twice this time, and only when every
+	// replica has loaded it.
 	//
 	// +optional
 	// +kubebuilder:default="10m"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))",message="write 1s to 168h"
 	PublishLead Duration `json:"publishLead,omitempty"`
 
-	// The kids of keys that are to be trusted no more. Every token that such a
-	// key signed dies; where it is the signing key, another signs at once.
+	// revoked lists the kids of keys that must no longer be trusted. Every token
+	// that such a key signed becomes invalid. If the key is the signing key,
+	// another one replaces it at once.
 	//
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[A-Za-z0-9_-]{43}$')",message="this is no kid: copy one from status.keys; a kid has 43 letters, digits, dashes and underscores"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[A-Za-z0-9_-]{43}$')",message="the kid is invalid: copy one from status.keys; a kid has 43 letters, digits, dashes and underscores"
 	Revoked []string `json:"revoked,omitempty"`
 }
 
@@ -283,55 +292,59 @@ type Keys struct {
 // +kubebuilder:validation:Enum=ES256;RS256;EdDSA
 type Algorithm string
 
-// Limits says how often something may be done. All replicas count together.
+// Limits configures rate limits. All replicas share their counts.
 type Limits struct {
-	// Sign-ins that one client address may try. What is more is answered with
-	// 429. An IPv6 address counts with all of its /64. Wrong passwords of one
-	// account are limited besides, and always. Left out: 30/5m where exposure is
-	// Public, and Unlimited where it is Internal, for the addresses are then those
-	// of your backends, each of which calls for many people.
+	// signIn limits the sign-in attempts of one client address. Further attempts
+	// get status 429. An IPv6 address counts together with its /64 network. Wrong
+	// passwords for one account have a separate limit that is always on. If it is
+	// not set, it is 30/5m with exposure Public, and Unlimited with exposure
+	// Internal, where the clients are backends that each serve many users.
 	//
 	// +optional
 	SignIn Limit `json:"signIn,omitempty"`
 
-	// The same for sign-ups.
+	// signUp limits the sign-ups of one client address. Its default is that of
+	// signIn.
 	//
 	// +optional
 	SignUp Limit `json:"signUp,omitempty"`
 
-	// The same for asking for codes, and for using them.
+	// codes limits the requests of one client address that ask for a code or use
+	// one. Its default is that of signIn.
 	//
 	// +optional
 	Codes Limit `json:"codes,omitempty"`
 
-	// writes limits the changes that one user may make with an access token: of
-	// names, of the email address. All sessions of the user count together. Left
-	// out: 30/5m where exposure is Public, and 300/5m where it is Internal.
+	// writes limits the changes that one user may make with an access token, such
+	// as of names or the email address. All sessions of the user count together. If
+	// it is not set, it is 30/5m with exposure Public, and 300/5m with exposure
+	// Internal.
 	//
 	// +optional
 	Writes Limit `json:"writes,omitempty"`
 
-	// Mails that one address is sent because somebody asked for them, whoever
-	// asks and whether or not it has an account. What is more is not sent, and
-	// the answer is the same. Notices of changes are not counted. Left out: 3/1h.
+	// mails limits the requested mails to one email address, whichever client asks
+	// and whether or not the address has an account. Further mails are not sent,
+	// and the response is the same. Notices of changes do not count. If it is not
+	// set, it is 3/1h.
 	//
 	// +optional
 	Mails Limit `json:"mails,omitempty"`
 }
 
-// Limit is how often something may be done: a number, a slash and a duration,
-// such as 30/5m, which is 30 times at once and one more every 10 seconds. With
-// Unlimited there is no limit.
+// Limit is a rate: a number, a slash and a duration. For example, 30/5m allows 30
+// requests at once and one more every 10 seconds. Unlimited sets no limit.
 //
 // +kubebuilder:validation:MaxLength=27
-// +kubebuilder:validation:XValidation:rule="self == 'Unlimited' || self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$')",message="this is no limit: write a number, a slash and a duration, such as 30/5m, or Unlimited"
-// +kubebuilder:validation:XValidation:rule="!self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$') || (int(self.split('/')[0]) <= 100000 && duration(self.split('/')[1]) >= duration('1s') && duration(self.split('/')[1]) <= duration('24h'))",message="write at most 100000, in 1s to 24h"
+// +kubebuilder:validation:XValidation:rule="self == 'Unlimited' || self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$')",message="the limit is invalid: write a number, a slash and a duration, such as 30/5m, or Unlimited"
+// +kubebuilder:validation:XValidation:rule="!self.matches('^[1-9][0-9]{0,5}/([0-9]{1,6}[hms])+$') || (int(self.split('/')[0]) <= 100000 && duration(self.split('/')[1]) >= duration('1s') && duration(self.split('/')[1]) <= duration('24h'))",message="write a number up to 100000 and a duration from 1s to 24h"
 type Limit string
 
-// Unlimited is no limit. It is not Off, which YAML takes for a boolean.
+// Unlimited sets no limit. Off is not used, because YAML reads it as a boolean.
 const Unlimited Limit = "Unlimited"
 
-// ProxyField is the field by which proxies tell whose request they pass on.
+// ProxyField is the header field in which proxies write the address of the
+// client.
 //
 // +kubebuilder:validation:Enum=Any;Forwarded;XForwardedFor
 type ProxyField string
@@ -343,33 +356,33 @@ const (
 	ProxyFieldXForwardedFor ProxyField = "XForwardedFor"
 )
 
-// Email says how mail is sent: by a mail server, or by a webhook of yours. Where
-// it is, people are also told of changes of their password and address, whatever
-// the exposure.
+// Email configures how the server sends mail: through a mail server, or through a
+// webhook of yours. With it, users also receive notices when their password or
+// email address changes, whatever the exposure.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.smtp) != has(self.webhook)",message="write smtp for a mail server, or webhook for a service of yours that sends mail, and not both"
+// +kubebuilder:validation:XValidation:rule="has(self.smtp) != has(self.webhook)",message="write either smtp, for a mail server, or webhook, for a service of yours that delivers mail"
 type Email struct {
-	// The server that takes the mail.
+	// smtp sends mail through a mail server.
 	//
 	// +optional
 	SMTP *SMTP `json:"smtp,omitempty"`
 
-	// In place of smtp: where each mail is sent to as JSON.
+	// webhook sends each mail as JSON to a service of yours, which delivers it.
 	//
 	// +optional
 	Webhook *MailWebhook `json:"webhook,omitempty"`
 
 	// serviceName is the name of your service in mails, such as Example Shop. If it
-	// is left out, it is the host of the issuer.
+	// is not set, it is the host of the issuer.
 	//
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\s\\\\x00-\\\\x1f]([^\\\\x00-\\\\x1f]*[^\\\\s\\\\x00-\\\\x1f])?$')",message="write one line, without spaces around it, such as Example Shop"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^\\\\s\\\\x00-\\\\x1f]([^\\\\x00-\\\\x1f]*[^\\\\s\\\\x00-\\\\x1f])?$')",message="write one line without leading or trailing spaces, such as Example Shop"
 	ServiceName string `json:"serviceName,omitempty"`
 
-	// How many mails one replica sends at the same time, each over a connection of
-	// its own.
+	// maxConnections is the number of mails that one replica sends at the same
+	// time, each over its own connection.
 	//
 	// +optional
 	// +kubebuilder:default=4
@@ -377,40 +390,41 @@ type Email struct {
 	// +kubebuilder:validation:Maximum=64
 	MaxConnections int32 `json:"maxConnections,omitempty"`
 
-	// How long a mail that is not taken is tried again. A code's life begins when
-	// it is sent.
+	// giveUpAfter is how long the server retries to deliver a mail. A code starts
+	// to expire only when its mail is sent.
 	//
 	// +optional
 	// +kubebuilder:default="24h"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('720h'))",message="write 1m to 720h"
 	GiveUpAfter Duration `json:"giveUpAfter,omitempty"`
 
-	// The ConfigMap of this namespace whose templates replace the built-in ones,
-	// a file each, such as verification.txt. When it changes, the pods are replaced one after the other.
+	// templatesConfigMapRef names the ConfigMap in this namespace whose templates
+	// replace the built-in ones. Each key is a file name, such as verification.txt.
+	// When it changes, the pods are replaced one at a time.
 	//
 	// +optional
 	TemplatesConfigMapRef *LocalReference `json:"templatesConfigMapRef,omitempty"`
 
-	// The pages of your application to which mails link. Left out, mails bring
-	// codes alone.
+	// links configures the pages of your application that mails link to. If it is
+	// not set, mails contain only codes.
 	//
 	// +optional
 	Links *EmailLinks `json:"links,omitempty"`
 }
 
-// SMTP is a mail server.
+// SMTP configures a mail server.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.tls != 'None'",fieldPath=".tls",message="a certificate authority is used by TLS alone: write tls: StartTLS or Implicit, or leave caSecretRef out"
+// +kubebuilder:validation:XValidation:rule="!has(self.caSecretRef) || self.tls != 'None'",fieldPath=".tls",message="only TLS uses a certificate authority: write tls: StartTLS or tls: Implicit, or remove caSecretRef"
 type SMTP struct {
-	// The host name of the mail server.
+	// host is the host name or IP address of the mail server.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$') || isIP(self)",message="write a host name or an IP address, without a scheme and a port (that is email.smtp.port)"
-	Host string `json:"host"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9.])?$') || isIP(self)",message="write a host name or an IP address, without a scheme or a port (set email.smtp.port)"
+	Host string `json:"host,omitempty"`
 
-	// The port of the mail server.
+	// port is the port of the mail server.
 	//
 	// +optional
 	// +kubebuilder:default=587
@@ -418,83 +432,85 @@ type SMTP struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes in the clear, and passwords not at all: to sign in there takes
-	// SCRAM or CRAM-MD5. Where a server that is to speak TLS does not, nothing is
-	// sent.
+	// tls determines how TLS is used: StartTLS (usually port 587), Implicit
+	// (usually port 465), or None. None sends codes unencrypted, but never a
+	// password: signing in then requires SCRAM or CRAM-MD5. With StartTLS or
+	// Implicit, nothing is sent to a server that does not support TLS.
 	//
 	// +optional
 	// +kubebuilder:default=StartTLS
 	TLS SMTPTLS `json:"tls,omitempty"`
 
-	// The Secret of this namespace whose key ca.crt holds the certificates that
-	// the mail server's is checked with. Left out, the public authorities that the
-	// server's image brings. When it changes, the pods are replaced one after the
-	// other.
+	// caSecretRef names the Secret in this namespace whose key ca.crt holds the
+	// certificates that the mail server's certificate is verified with. If it is
+	// not set, the public authorities in the server's image are used. When it
+	// changes, the pods are replaced one at a time.
 	//
 	// +optional
 	CASecretRef *LocalReference `json:"caSecretRef,omitempty"`
 
-	// Whom mails come from: an address, or a name and then the address in angle
-	// brackets.
+	// from is the sender of mails: an address, or a name followed by the address in
+	// angle brackets.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=254
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([^@<>,:;\\\\x00-\\\\x1f]+ <[^@<>,;\\\\s]+@[^@<>,;\\\\s]+>|[^@<>,;\\\\s]+@[^@<>,;\\\\s]+)$')",message="write an email address, such as no-reply@example.com or Example <no-reply@example.com>"
-	From string `json:"from"`
+	From string `json:"from,omitempty"`
 
-	// The Secret of this namespace with the keys username and password. Left out,
-	// mail is handed over without signing in. When it changes, the pods are
-	// replaced one after the other.
+	// credentialsSecretRef names the Secret in this namespace with the keys
+	// username and password. If it is not set, the server does not sign in to the
+	// mail server. When it changes, the pods are replaced one at a time.
 	//
 	// +optional
 	CredentialsSecretRef *LocalReference `json:"credentialsSecretRef,omitempty"`
 }
 
-// SMTPTLS is how TLS to a mail server is used.
+// SMTPTLS determines how TLS to a mail server is used.
 //
 // +kubebuilder:validation:Enum=StartTLS;Implicit;None
 type SMTPTLS string
 
-// MailWebhook is a service of yours that sends mail. Each request is signed as
-// Standard Webhooks has it.
+// MailWebhook configures a service of yours that delivers mail. Each request is
+// signed as the Standard Webhooks specification defines.
 type MailWebhook struct {
-	// Where each mail is sent to. With http codes go there in the clear.
+	// url is the URL that each mail is sent to. With http, codes are sent
+	// unencrypted.
 	//
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')",message="write an absolute URL without a user and a fragment, such as https://mail.example.com/hook"
-	URL string `json:"url"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')",message="write an absolute URL without a user or a fragment, such as https://mail.example.com/hook"
+	URL string `json:"url,omitempty"`
 
-	// The Secret of this namespace whose key secret holds what requests are signed
-	// with: 24 to 64 bytes in base64, with or without whsec_ before them. When it
-	// changes, the pods are replaced one after the other.
+	// secretRef names the Secret in this namespace whose key secret holds the
+	// signing secret of the requests: 24 to 64 bytes in base64, with or without the
+	// prefix whsec_. When it changes, the pods are replaced one at a time.
 	//
 	// +required
-	SecretRef LocalReference `json:"secretRef"`
+	SecretRef LocalReference `json:"secretRef,omitzero"`
 }
 
-// EmailLinks are pages of your application. The text {code} in each stands for
-// the code; after a # it stays in the browser, and is in no log.
+// EmailLinks configures pages of your application. The text {code} in each URL is
+// replaced by the code. After a # the code stays in the browser and appears in no
+// log.
 type EmailLinks struct {
-	// Where a new user verifies their address.
+	// verification is the page where a new user verifies the email address.
 	//
 	// +optional
 	Verification Link `json:"verification,omitempty"`
 
-	// Where a user chooses a new password.
+	// passwordReset is the page where a user chooses a new password.
 	//
 	// +optional
 	PasswordReset Link `json:"passwordReset,omitempty"`
 
-	// Where a user confirms a new address.
+	// emailChange is the page where a user confirms a new email address.
 	//
 	// +optional
 	EmailChange Link `json:"emailChange,omitempty"`
 }
 
-// Link is an absolute URL with a place for a code.
+// Link is an absolute URL that contains {code} once.
 //
 // +kubebuilder:validation:MaxLength=1024
-// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@{}\\\\s]+[/?#][^\\\\s]*$') && self.split('{code}').size() == 2",message="write an absolute URL with the text {code} in it once, such as https://example.com/verify#{code}"
+// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@{}\\\\s]+[/?#][^\\\\s]*$') && self.split('{code}').size() == 2",message="write an absolute URL that contains {code} once, such as https://example.com/verify#{code}"
 type Link string

@@ -4,12 +4,6 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // AuthGatewayStatus is the observed state of an AuthGateway.
 type AuthGatewayStatus struct {
-	// observedGeneration is the generation of the spec that this status describes.
-	// It is -1 until the operator has seen the AuthGateway.
-	//
-	// +optional
-	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-
 	// conditions describe the state of the AuthGateway. Ready: everything that the
 	// spec asks for is in place and serves. KeysReady: each kind of token has a
 	// signing key, and the public keys are published. Available: at least one
@@ -20,9 +14,13 @@ type AuthGatewayStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
-	// +patchStrategy=merge
-	// +patchMergeKey=type
-	Conditions []metav1.Condition `json:"conditions,omitempty" patchStrategy:"merge" patchMergeKey:"type"`
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that this status describes.
+	// It is -1 until the operator has seen the AuthGateway.
+	//
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// url is the URL of the API inside the cluster.
 	//
@@ -101,12 +99,12 @@ type OperatorContest struct {
 	// by is the namespace of the operator that asks.
 	//
 	// +required
-	By string `json:"by"`
+	By string `json:"by,omitempty"`
 
 	// startTime is when the operator asked.
 	//
 	// +required
-	StartTime metav1.Time `json:"startTime"`
+	StartTime metav1.Time `json:"startTime,omitzero"`
 }
 
 // KeysStatus is the observed state of the key ring.
@@ -154,12 +152,12 @@ type KeyStatus struct {
 	// kid is the key ID: the RFC 7638 thumbprint of the public key.
 	//
 	// +required
-	KID string `json:"kid"`
+	KID string `json:"kid,omitempty"`
 
 	// algorithm is the JWS algorithm of the key.
 	//
 	// +required
-	Algorithm Algorithm `json:"algorithm"`
+	Algorithm Algorithm `json:"algorithm,omitempty"`
 
 	// phase is the key's place in its life cycle. Published: verifiers receive the
 	// key, and it does not sign yet. Signing: the one key of its kind that signs.
@@ -167,12 +165,12 @@ type KeyStatus struct {
 	// Revoked: nothing trusts the key.
 	//
 	// +required
-	Phase KeyPhase `json:"phase"`
+	Phase KeyPhase `json:"phase,omitempty"`
 
 	// lastTransitionTime is when the key entered its phase.
 	//
 	// +required
-	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
+	LastTransitionTime metav1.Time `json:"lastTransitionTime,omitzero"`
 
 	// removalTime is the earliest time at which the key is removed from the ring.
 	// It is not set while that is unknown.

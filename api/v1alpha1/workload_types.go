@@ -5,11 +5,11 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// Autoscaling lets the load decide how many replicas there are.
+// Autoscaling configures a HorizontalPodAutoscaler.
 //
-// +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",fieldPath=".minReplicas",message="write at most maxReplicas; left out, it is 2"
+// +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",fieldPath=".minReplicas",message="write at most maxReplicas; the default is 2"
 type Autoscaling struct {
-	// The fewest replicas.
+	// minReplicas is the minimum number of replicas.
 	//
 	// +optional
 	// +kubebuilder:default=2
@@ -17,14 +17,15 @@ type Autoscaling struct {
 	// +kubebuilder:validation:Maximum=100
 	MinReplicas int32 `json:"minReplicas,omitempty"`
 
-	// The most replicas.
+	// maxReplicas is the maximum number of replicas.
 	//
 	// +required
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
-	MaxReplicas int32 `json:"maxReplicas"`
+	MaxReplicas int32 `json:"maxReplicas,omitempty"`
 
-	// The use of the requested CPU, in percent, that is aimed at.
+	// targetCPUUtilizationPercentage is the target CPU usage, as a percentage of
+	// the requested CPU.
 	//
 	// +optional
 	// +kubebuilder:default=80
@@ -33,20 +34,22 @@ type Autoscaling struct {
 	TargetCPUUtilizationPercentage int32 `json:"targetCPUUtilizationPercentage,omitempty"`
 }
 
-// Shutdown says how a replica ends, when it is replaced or its node is drained.
+// Shutdown configures how a replica stops when it is replaced or its node is
+// drained.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.drainDelay) || !has(self.gracePeriod) || ![self.drainDelay, self.gracePeriod].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.gracePeriod) >= duration(self.drainDelay) + duration('15s')",fieldPath=".gracePeriod",message="requests that have begun need time after the drain: write at least drainDelay plus 15s"
+// +kubebuilder:validation:XValidation:rule="!has(self.drainDelay) || !has(self.gracePeriod) || ![self.drainDelay, self.gracePeriod].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.gracePeriod) >= duration(self.drainDelay) + duration('15s')",fieldPath=".gracePeriod",message="open requests need time after the drain: write at least drainDelay plus 15s"
 type Shutdown struct {
-	// How long it goes on serving once it is told to end, until whoever balances
-	// the load has noticed. A load balancer outside of the cluster may need 30s.
+	// drainDelay is how long a replica keeps accepting requests after it is told to
+	// stop, until load balancers have noticed. A load balancer outside the cluster
+	// may need 30s.
 	//
 	// +optional
 	// +kubebuilder:default="5s"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || duration(self) <= duration('2m')",message="write 0s to 2m"
 	DrainDelay Duration `json:"drainDelay,omitempty"`
 
-	// How long all of it may take: the drain, then the requests that have begun,
-	// then its sidecars. The pod is killed afterwards.
+	// gracePeriod is how long the whole shutdown may take: the drain, the open
+	// requests, and the sidecars. After that the pod is killed.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
@@ -54,58 +57,62 @@ type Shutdown struct {
 	GracePeriod Duration `json:"gracePeriod,omitempty"`
 }
 
-// PodTemplate is laid over the pods that the operator makes.
+// PodTemplate is merged into the pods that the operator creates.
 type PodTemplate struct {
-	// Labels that the pods get besides the operator's own, which win.
+	// labels are added to the pods. The operator's own labels take precedence.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('authgateway.io/'))",message="labels of app.kubernetes.io and authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('app.kubernetes.io/') && !k.startsWith('authgateway.io/'))",message="the prefixes app.kubernetes.io and authgateway.io are reserved for the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is invalid: write [PREFIX/]NAME: VALUE with letters, digits, dashes, underscores and dots, and at most 63 characters each in NAME and VALUE"
 	Labels map[string]string `json:"labels,omitempty"`
 
-	// Annotations that the pods get besides the operator's own, which win.
+	// annotations are added to the pods. The operator's own annotations take
+	// precedence.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="the prefix authgateway.io is reserved for the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="an annotation name is invalid: write [PREFIX/]NAME with letters, digits, dashes, underscores and dots, and at most 63 characters in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	// The nodes that the pods may run on, by their labels.
+	// nodeSelector lists the labels of the nodes that the pods may run on.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is invalid: write [PREFIX/]NAME: VALUE with letters, digits, dashes, underscores and dots, and at most 63 characters each in NAME and VALUE"
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
-	// Rules about the nodes, and about the pods they are shared with.
+	// affinity sets scheduling rules about nodes and about other pods.
 	//
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 
-	// The taints that the pods tolerate.
+	// tolerations lists the taints that the pods tolerate.
 	//
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
-	// How the pods are spread; a constraint without a labelSelector means them.
-	// Left out, they prefer different nodes.
+	// topologySpreadConstraints determine how the pods are spread. A constraint
+	// without a labelSelector selects these pods. If they are not set, the pods
+	// prefer different nodes.
 	//
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 
-	// The PriorityClass of the pods.
+	// priorityClassName is the PriorityClass of the pods.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of a PriorityClass: lower-case letters, digits, dashes and dots"
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
-	// Containers that run beside the server, such as a proxy to a database. They
-	// get no volumes, and run under the same restrictions as the server.
+	// sidecars are containers that run beside the server, such as a database proxy.
+	// They get no volumes and the same security context as the server.
 	//
 	// +optional
 	// +listType=map
@@ -114,98 +121,104 @@ type PodTemplate struct {
 	Sidecars []Sidecar `json:"sidecars,omitempty"`
 }
 
-// Sidecar is a container beside the server.
+// Sidecar is a container that runs beside the server.
 type Sidecar struct {
-	// Its name in the pod.
+	// name is the name of the container.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self != 'authserver'",message="write lower-case letters, digits and dashes; authserver is the server's own name"
-	Name string `json:"name"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self != 'authserver'",message="write lower-case letters, digits and dashes; authserver is reserved for the server"
+	Name string `json:"name,omitempty"`
 
-	// Its image.
+	// image is the image of the container.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="this is no image reference: write one such as registry.example.com/proxy:1.2.3"
-	Image string `json:"image"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([a-zA-Z0-9][-a-zA-Z0-9.]*(:[0-9]{1,5})?/)?[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_][-A-Za-z0-9_.]{0,127})?(@sha256:[a-f0-9]{64})?$')",message="the image reference is invalid: write one such as registry.example.com/proxy:1.2.3"
+	Image string `json:"image,omitempty"`
 
-	// Its command; left out, the image's.
+	// command is the command of the container. If it is not set, it is that of the
+	// image.
 	//
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=32768
 	Command []string `json:"command,omitempty"`
 
-	// Its arguments; left out, the image's.
+	// args are the arguments of the command. If they are not set, they are those of
+	// the image.
 	//
 	// +optional
 	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=32768
 	Args []string `json:"args,omitempty"`
 
-	// Its environment, by name.
+	// env contains environment variables by name.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$'))",message="the name of a variable is none: write letters, digits, dashes, underscores and dots, and begin with no digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$'))",message="the name of a variable is invalid: write letters, digits, dashes, underscores and dots, and do not begin with a digit"
 	Env map[string]string `json:"env,omitempty"`
 
-	// What it may use.
+	// resources are the resource requirements of the container.
 	//
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="the pods have no devices to claim: leave claims out"
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="resource claims are not supported: remove claims"
 	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
 
-	// Whether it starts before the server and ends after it, as a proxy to the
-	// database should: it is then an init container with restartPolicy Always.
+	// native makes the container an init container with restartPolicy Always. It
+	// then starts before the server and stops after it, as a database proxy should.
 	//
 	// +optional
 	Native bool `json:"native,omitempty"`
 }
 
-// Ingress is an Ingress in front of the Service.
+// Ingress configures an Ingress for the Service.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.tlsSecretRef) || (has(self.tls) && self.tls == 'Elsewhere')",fieldPath=".tlsSecretRef",message="passwords and tokens would go over the network in clear text: write tlsSecretRef with the name of a Secret of type kubernetes.io/tls, or tls: Elsewhere where a load balancer or the Ingress controller's own certificate sees to it"
+// +kubebuilder:validation:XValidation:rule="has(self.tlsSecretRef) || (has(self.tls) && self.tls == 'Elsewhere')",fieldPath=".tlsSecretRef",message="passwords and tokens would be sent unencrypted: set tlsSecretRef to a Secret of type kubernetes.io/tls, or write tls: Elsewhere if a load balancer or the Ingress controller provides TLS"
 type Ingress struct {
-	// The host under which the gateway is reached.
+	// host is the host name of the gateway.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write a DNS name without a scheme, a port or a path, such as auth.example.com"
-	Host string `json:"host"`
+	Host string `json:"host,omitempty"`
 
-	// The IngressClass; left out, the cluster's default.
+	// className is the IngressClass. If it is not set, it is the cluster's default.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of an IngressClass: lower-case letters, digits, dashes and dots"
 	ClassName string `json:"className,omitempty"`
 
-	// The Secret of this namespace with the certificate of the host. It is needed,
-	// unless tls is Elsewhere.
+	// tlsSecretRef names the Secret in this namespace with the certificate of the
+	// host. It is required unless tls is Elsewhere.
 	//
 	// +optional
 	TLSSecretRef *LocalReference `json:"tlsSecretRef,omitempty"`
 
-	// Where TLS ends. Ingress: there, with the certificate of tlsSecretRef.
-	// Elsewhere: at a load balancer in front of it, or there with a certificate
-	// that its controller has by itself.
+	// tls determines where TLS is terminated. Ingress: at the Ingress, with the
+	// certificate of tlsSecretRef. Elsewhere: at a load balancer in front of it, or
+	// at the Ingress with a certificate that its controller provides.
 	//
 	// +optional
 	// +kubebuilder:default=Ingress
 	TLS IngressTLS `json:"tls,omitempty"`
 
-	// Annotations for the controller that serves the Ingress.
+	// annotations are added to the Ingress, for its controller.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="an annotation name is invalid: write [PREFIX/]NAME with letters, digits, dashes, underscores and dots, and at most 63 characters in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// IngressTLS says where TLS ends.
+// IngressTLS determines where TLS is terminated.
 //
 // +kubebuilder:validation:Enum=Ingress;Elsewhere
 type IngressTLS string
@@ -216,18 +229,18 @@ const (
 	IngressTLSElsewhere IngressTLS = "Elsewhere"
 )
 
-// HTTPRoute is an HTTPRoute of the Gateway API in front of the Service.
+// HTTPRoute configures an HTTPRoute of the Gateway API for the Service.
 type HTTPRoute struct {
-	// The Gateways that the route is attached to.
+	// parentRefs lists the Gateways that the route is attached to.
 	//
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
-	ParentRefs []GatewayReference `json:"parentRefs"`
+	ParentRefs []GatewayReference `json:"parentRefs,omitempty"`
 
-	// The hosts under which the gateway is reached; left out, those of the
-	// Gateways' listeners.
+	// hostnames lists the host names of the gateway. If it is not set, they are
+	// those of the Gateways' listeners.
 	//
 	// +optional
 	// +listType=set
@@ -240,23 +253,25 @@ type HTTPRoute struct {
 
 // GatewayReference names a Gateway.
 type GatewayReference struct {
-	// The name of the Gateway.
+	// name is the name of the Gateway.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="write the name of a Gateway: lower-case letters, digits, dashes and dots"
-	Name string `json:"name"`
+	Name string `json:"name,omitempty"`
 
-	// Its namespace; left out, that of the AuthGateway. The Gateway's listener
-	// decides whether it takes routes from here.
+	// namespace is the namespace of the Gateway. If it is not set, it is that of
+	// the AuthGateway. The Gateway's listener must allow routes from the namespace
+	// of the AuthGateway.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="write the name of a namespace: lower-case letters, digits, dashes"
+	// +kubebuilder:validation:XValidation:rule="self == '' || self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="write the name of a namespace: lower-case letters, digits and dashes"
 	Namespace string `json:"namespace,omitempty"`
 
-	// The listener of the Gateway; left out, all of them.
+	// sectionName is the listener of the Gateway. If it is not set, the route is
+	// attached to all listeners.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
@@ -264,95 +279,98 @@ type GatewayReference struct {
 	SectionName string `json:"sectionName,omitempty"`
 }
 
-// Service configures the Service through which the pods are reached.
+// Service configures the Service of the pods.
 type Service struct {
-	// annotations are added to the Service, such as those of a mesh.
+	// annotations are added to the Service, such as for a service mesh.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="the prefix authgateway.io is reserved for the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="an annotation name is invalid: write [PREFIX/]NAME with letters, digits, dashes, underscores and dots, and at most 63 characters in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	// ipFamilyPolicy sets whether the Service has addresses of IPv4, of IPv6 or of
-	// both. If it is left out, the cluster decides. If it is removed later, the
-	// Service keeps its addresses; write SingleStack to give up one of two.
+	// ipFamilyPolicy determines whether the Service has IPv4 addresses, IPv6
+	// addresses or both. If it is not set, the cluster decides. If it is removed
+	// later, the Service keeps its addresses; write SingleStack to give up one of
+	// two.
 	//
 	// +optional
 	IPFamilyPolicy IPFamilyPolicy `json:"ipFamilyPolicy,omitempty"`
 
-	// trafficDistribution prefers replicas near the client. If it is left out,
-	// requests are spread over all replicas. PreferSameZone and PreferSameNode need
-	// Kubernetes 1.34.
+	// trafficDistribution prefers replicas near the client. If it is not set,
+	// requests are spread over all replicas. PreferSameZone and PreferSameNode
+	// require Kubernetes 1.34.
 	//
 	// +optional
 	TrafficDistribution TrafficDistribution `json:"trafficDistribution,omitempty"`
 }
 
-// IPFamilyPolicy is that of a Service.
+// IPFamilyPolicy is the IP family policy of a Service.
 //
 // +kubebuilder:validation:Enum=SingleStack;PreferDualStack;RequireDualStack
 type IPFamilyPolicy string
 
-// TrafficDistribution is that of a Service.
+// TrafficDistribution is the traffic distribution of a Service.
 //
 // +kubebuilder:validation:Enum=PreferClose;PreferSameZone;PreferSameNode
 type TrafficDistribution string
 
-// ServiceAccount configures the ServiceAccount of the pods. It has no rights, and
-// the pods get no token of it.
+// ServiceAccount configures the ServiceAccount of the pods. It has no
+// permissions, and its token is not mounted.
 type ServiceAccount struct {
-	// annotations are added to the ServiceAccount, such as the role of a cloud
-	// that a sidecar uses to reach the database.
+	// annotations are added to the ServiceAccount, such as a cloud role that a
+	// sidecar uses to reach the database.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="annotations of authgateway.io are the operator's: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="the annotation name is invalid: write [PREFIX/]NAME, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('authgateway.io/'))",message="the prefix authgateway.io is reserved for the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="an annotation name is invalid: write [PREFIX/]NAME with letters, digits, dashes, underscores and dots, and at most 63 characters in NAME"
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// NetworkPolicy says who may reach the pods. The operator itself always may, for
-// it asks each replica which keys it has loaded.
+// NetworkPolicy configures which pods may connect to the server. The operator's
+// pods always may, because the operator asks each replica which keys it has
+// loaded.
 type NetworkPolicy struct {
-	// Whether there is a NetworkPolicy.
+	// enabled determines whether the operator creates a NetworkPolicy.
 	//
 	// +optional
 	// +kubebuilder:default=true
 	Enabled *bool `json:"enabled,omitempty"`
 
-	// Who may call the API. Left out: the pods of this namespace, and those of
-	// namespaces with the label authgateway.io/client: "true".
+	// from lists the peers that may call the API. If it is not set, these are the
+	// pods in this namespace and in namespaces with the label
+	// authgateway.io/client: "true".
 	//
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
-	// +kubebuilder:validation:items:XValidation:rule="has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",message="write podSelector, namespaceSelector or both of them, or ipBlock alone"
+	// +kubebuilder:validation:items:XValidation:rule="has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",message="write podSelector, namespaceSelector or both, or write only ipBlock"
 	From []networkingv1.NetworkPolicyPeer `json:"from,omitempty"`
 }
 
-// Monitoring says how the gateway is watched.
+// Monitoring configures how Prometheus scrapes the gateway.
 type Monitoring struct {
-	// A ServiceMonitor for the Prometheus operator; it needs that operator's
-	// CRDs. Left out, there is none.
+	// serviceMonitor adds a ServiceMonitor for the Prometheus operator, whose CRDs
+	// must be installed. If it is not set, there is none.
 	//
 	// +optional
 	ServiceMonitor *ServiceMonitor `json:"serviceMonitor,omitempty"`
 }
 
-// ServiceMonitor is a ServiceMonitor of the Prometheus operator.
+// ServiceMonitor configures a ServiceMonitor of the Prometheus operator.
 type ServiceMonitor struct {
-	// How often metrics are read.
+	// interval is the time between two scrapes.
 	//
 	// +optional
 	// +kubebuilder:default="30s"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('1h'))",message="write 1s to 1h"
 	Interval Duration `json:"interval,omitempty"`
 
-	// Labels by which a Prometheus finds it.
+	// labels are added to the ServiceMonitor, so that a Prometheus selects it.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
-	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is none: write [PREFIX/]NAME: VALUE, with letters, digits, dashes, underscores and dots, and at most 63 of them in NAME and in VALUE"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$') && self[k].size() <= 63)",message="a label is invalid: write [PREFIX/]NAME: VALUE with letters, digits, dashes, underscores and dots, and at most 63 characters each in NAME and VALUE"
 	Labels map[string]string `json:"labels,omitempty"`
 }

@@ -130,8 +130,8 @@ func TestTheTableTellsBoundsDefaultsAndValues(t *testing.T) {
 		"| `revoked` | list of strings |  | at most 64 entries; no entry twice; at most 64 characters each | ",
 		"| `labels` | map of strings |  | at most 32 entries | ",
 		"| `lastTransitionTime` | time | required |  | ",
-		"| `AuthGateway` | `the name becomes that of a Service",
-		"| `keys.rotationInterval` | `a key would be replaced before its own tokens are dead",
+		"| `AuthGateway` | `the name is used for a Service",
+		"| `keys.rotationInterval` | `a key would be replaced before its tokens expire",
 	} {
 		if !strings.Contains(text, row) {
 			t.Errorf("there is no row that begins with %s", row)

@@ -9,12 +9,12 @@ import (
 // AuditApplyConfiguration represents a declarative configuration of the Audit type for use
 // with apply.
 //
-// Audit says what is kept of what has happened.
+// Audit configures the audit trail.
 type AuditApplyConfiguration struct {
-	// How long the table audit_events of the database keeps the audit trail:
-	// sign-ups, sign-ins and refused passwords, ended sessions, changes of
-	// passwords and addresses, by ids and the client's address. With 0s it is in the log alone, and
-	// what the table has goes.
+	// retention is how long the table audit_events of the database keeps the audit
+	// trail: sign-ups, sign-ins, rejected passwords, ended sessions, and changes of
+	// passwords and addresses, with user IDs and client addresses. With 0s events
+	// are only logged, and existing rows are deleted.
 	Retention *apiv1alpha1.Duration `json:"retention,omitempty"`
 }
 

@@ -14,20 +14,22 @@ import (
 // AuthGatewayApplyConfiguration represents a declarative configuration of the AuthGateway type for use
 // with apply.
 //
-// AuthGateway is an identity service: sign-up, sign-in, tokens, recovery. The
-// operator runs its server, makes and rotates its signing keys, and publishes
-// the public halves in the ConfigMap that status.publicKeysConfigMapRef names.
+// AuthGateway is an identity service: sign-up, sign-in, tokens and account
+// recovery. The operator runs the server, creates and rotates its signing keys,
+// and publishes the public keys in the ConfigMap that
+// status.publicKeysConfigMapRef names.
 //
-// Annotate it with authgateway.io/rotate and any new value, such as the time,
-// to rotate the signing keys now; status.keys.observedRotate echoes the value
-// when that is done.
+// To rotate the signing keys now, set the annotation authgateway.io/rotate to a
+// new value, such as the time. status.keys.observedRotate shows the value when
+// the rotation is complete.
 type AuthGatewayApplyConfiguration struct {
-	v1.TypeMetaApplyConfiguration    `json:""`
+	v1.TypeMetaApplyConfiguration `json:""`
+	// metadata is the standard metadata of an object.
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
-	// What is wanted.
+	// spec defines the desired state of the AuthGateway.
 	Spec *AuthGatewaySpecApplyConfiguration `json:"spec,omitempty"`
-	// What there is, as the operator has last seen it. Its observedGeneration is
-	// -1 until the operator has looked.
+	// status is the observed state of the AuthGateway. Its observedGeneration is -1
+	// until the operator has seen the AuthGateway.
 	Status *AuthGatewayStatusApplyConfiguration `json:"status,omitempty"`
 }
 

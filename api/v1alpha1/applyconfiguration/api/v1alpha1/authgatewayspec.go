@@ -10,97 +10,104 @@ import (
 // AuthGatewaySpecApplyConfiguration represents a declarative configuration of the AuthGatewaySpec type for use
 // with apply.
 //
-// AuthGatewaySpec is what is wanted. Only database is needed.
+// AuthGatewaySpec is the desired state of an AuthGateway. Only database is
+// required.
 type AuthGatewaySpecApplyConfiguration struct {
-	// How many replicas of the server run. With autoscaling it must be left out.
+	// replicas is the number of replicas of the server. It must not be set together
+	// with autoscaling.
 	Replicas *int32 `json:"replicas,omitempty"`
-	// Lets a HorizontalPodAutoscaler decide how many replicas there are.
+	// autoscaling lets a HorizontalPodAutoscaler set the number of replicas.
 	Autoscaling *AutoscalingApplyConfiguration `json:"autoscaling,omitempty"`
-	// The image of the server. Left out, it is the one that belongs to the
-	// operator's version; status.image shows it. The operator may be set up to
-	// allow only certain images.
+	// image is the image of the server. If it is not set, the operator uses the
+	// image of its own version, which status.image shows. The operator may be
+	// configured to allow only certain images.
 	Image *string `json:"image,omitempty"`
-	// Secrets of this namespace with which the image is pulled. If image is left
-	// out, the operator may be set up to add the names of others.
+	// imagePullSecrets names the Secrets in this namespace that are used to pull
+	// the image. If image is not set, the operator may be configured to add more.
 	ImagePullSecrets []LocalReferenceApplyConfiguration `json:"imagePullSecrets,omitempty"`
-	// What one replica may use. Left out: requests of 100m CPU and 64Mi, and a
-	// memory limit of 256Mi. Passwords are hashed by as many threads as the CPU
-	// limit allows.
+	// resources are the resource requirements of one replica. If they are not set,
+	// a replica requests 100m CPU and 64Mi of memory, and its memory limit is
+	// 256Mi. The CPU limit determines how many threads hash passwords.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
-	// How a replica ends.
+	// shutdown configures how a replica stops.
 	Shutdown *ShutdownApplyConfiguration `json:"shutdown,omitempty"`
-	// What is laid over the pods that the operator makes. It cannot touch the
-	// server's container, its volumes or its security.
+	// podTemplate is merged into the pods that the operator creates. It cannot
+	// change the server's container, the volumes or the security context.
 	PodTemplate *PodTemplateApplyConfiguration `json:"podTemplate,omitempty"`
-	// The iss of every token: the URL by which consumers know this gateway. Left
-	// out: the Service's URL, http://NAME.NAMESPACE.svc. Changing it ends every
-	// session, so the pods of a gateway that has been Ready keep the former one
-	// until the annotation authgateway.io/accept-issuer has the new one.
+	// issuer is the iss claim of every token: the URL by which other services know
+	// this gateway. If it is not set, it is the URL of the Service,
+	// http://NAME.NAMESPACE.svc. A change ends every session. Once the gateway has
+	// been Ready, its pods therefore keep the previous issuer until the annotation
+	// authgateway.io/accept-issuer contains the new one.
 	Issuer *string `json:"issuer,omitempty"`
-	// The aud of access tokens: who they are for. Left out: the issuer.
+	// audiences is the aud claim of access tokens: the services that they are for.
+	// If it is not set, it is the issuer.
 	Audiences []string `json:"audiences,omitempty"`
-	// Who calls the API. Internal: your own backends; those that send the key in
-	// the Secret NAME-caller as X-Caller-Key see codes and mail them. Public:
-	// browsers and apps; codes leave by mail alone, so it needs email, and who has
-	// an account is told to nobody.
+	// exposure is the kind of clients that call the API. Internal: your own
+	// backends. A backend that sends the key in the Secret NAME-caller as
+	// X-Caller-Key receives verification and reset codes, and sends them to the
+	// user. Public: browsers and apps. Codes are only sent by mail, so email is
+	// required, and responses do not reveal whether an account exists.
 	Exposure *apiv1alpha1.Exposure `json:"exposure,omitempty"`
-	// Which pages in browsers may call the API. Left out: none of any origin but
-	// the gateway's own.
+	// cors configures which web pages may call the API from a browser. If it is not
+	// set, only pages from the gateway's own origin may.
 	CORS *CORSApplyConfiguration `json:"cors,omitempty"`
-	// How many proxies every request passes on its way to the pods: 1 behind an
-	// Ingress or a Gateway, one more for a load balancer in front of it that
-	// speaks HTTP. The client's address is then the one that the outermost of
-	// them saw, as Forwarded or X-Forwarded-For says. Left out: 0, the address
-	// from which the connection comes. With more than 0, let networkPolicy.from
-	// name the last proxy alone: whoever else gets in writes what they like.
-	// Limits go by the address. Behind a proxy that is not counted here all
-	// clients have one address, and use up each other's limits.
+	// trustedProxyHops is the number of proxies between clients and the pods: 1
+	// behind an Ingress or a Gateway, plus 1 for each load balancer in front of it
+	// that speaks HTTP. The client's address is then the one that the outermost of
+	// these proxies wrote to Forwarded or X-Forwarded-For. If it is 0 or not set,
+	// it is the address of the connection. Rate limits and the audit trail use this
+	// address: behind a proxy that is not counted, all clients share one address
+	// and its limits. With a number above 0, let networkPolicy.from allow only the
+	// last proxy, because any other client could forge its address.
 	TrustedProxyHops *int32 `json:"trustedProxyHops,omitempty"`
-	// The field that your proxies write: Forwarded (RFC 7239) or XForwardedFor;
-	// the other is not looked at. Any takes either, and then your proxies have to
-	// remove the one that they do not write. It means something with
-	// trustedProxyHops alone.
+	// trustedProxyField is the header field that your proxies write: Forwarded (RFC
+	// 7239) or XForwardedFor. The server ignores the other one. With Any it accepts
+	// both, and your proxies must remove the one that they do not write. It has no
+	// effect while trustedProxyHops is 0.
 	TrustedProxyField *apiv1alpha1.ProxyField `json:"trustedProxyField,omitempty"`
-	// How often something may be done.
+	// limits are the rate limits of the API.
 	Limits *LimitsApplyConfiguration `json:"limits,omitempty"`
-	// The PostgreSQL in which everything but the keys is kept. Another one may have
-	// other users in it, so the pods of a gateway that has been Ready keep the
-	// former one until the annotation authgateway.io/accept-database has the new
-	// one, as HOST/NAME or as the name of the cluster.
+	// database is the PostgreSQL database that holds all data except the signing
+	// keys. Another database may have other users in it. Once the gateway has been
+	// Ready, its pods therefore keep the previous database until the annotation
+	// authgateway.io/accept-database contains the new one, as HOST/NAME or as the
+	// name of the CloudNativePG Cluster.
 	Database *DatabaseApplyConfiguration `json:"database,omitempty"`
-	// How long tokens live, and when they are renewed.
+	// tokens configures how long tokens are valid and when they are replaced.
 	Tokens *TokensApplyConfiguration `json:"tokens,omitempty"`
-	// signUp configures what a person has to give at sign-up.
+	// signUp configures what a user must provide at sign-up.
 	SignUp *SignUpApplyConfiguration `json:"signUp,omitempty"`
-	// What a password may be, and how it is kept.
+	// passwords configures which passwords are allowed and how they are hashed.
 	Passwords *PasswordsApplyConfiguration `json:"passwords,omitempty"`
-	// What is kept of what has happened.
+	// audit configures the audit trail.
 	Audit *AuditApplyConfiguration `json:"audit,omitempty"`
-	// The signing keys.
+	// keys configures the signing keys.
 	Keys *KeysApplyConfiguration `json:"keys,omitempty"`
-	// How mail is sent. Left out, none is: with exposure Internal your backends
-	// mail the codes.
+	// email configures how the server sends mail. If it is not set, the server
+	// sends none; with exposure Internal your backends send the codes.
 	Email *EmailApplyConfiguration `json:"email,omitempty"`
-	// An Ingress in front of the Service. Needs exposure: Public.
+	// ingress adds an Ingress for the Service. It requires exposure Public.
 	Ingress *IngressApplyConfiguration `json:"ingress,omitempty"`
-	// An HTTPRoute of the Gateway API in front of the Service. Needs exposure:
-	// Public, and the Gateway API in the cluster.
+	// httpRoute adds an HTTPRoute of the Gateway API for the Service. It requires
+	// exposure Public, and the Gateway API in the cluster.
 	HTTPRoute *HTTPRouteApplyConfiguration `json:"httpRoute,omitempty"`
-	// service configures the Service through which the pods are reached.
+	// service configures the Service of the pods.
 	Service *ServiceApplyConfiguration `json:"service,omitempty"`
 	// serviceAccount configures the ServiceAccount of the pods.
 	ServiceAccount *ServiceAccountApplyConfiguration `json:"serviceAccount,omitempty"`
-	// Who may reach the pods.
+	// networkPolicy configures which pods may connect to the server.
 	NetworkPolicy *NetworkPolicyApplyConfiguration `json:"networkPolicy,omitempty"`
-	// How it is watched.
+	// monitoring configures how Prometheus scrapes the gateway.
 	Monitoring *MonitoringApplyConfiguration `json:"monitoring,omitempty"`
-	// While true the operator changes nothing: pods go on serving with the keys
-	// that they have, keys do not rotate, and edits of the spec wait.
+	// suspend stops the operator from changing anything. While it is true, the pods
+	// serve with the keys that they have, keys do not rotate, and changes of the
+	// spec have no effect.
 	Suspend *bool `json:"suspend,omitempty"`
-	// What becomes of the keys and their passphrases when the AuthGateway is
-	// deleted. Retain: the Secrets NAME-keys and NAME-passphrases stay, and an
-	// AuthGateway of the same name takes them up again. Delete: they go, and every
-	// token dies.
+	// deletionPolicy determines what happens to the signing keys when the
+	// AuthGateway is deleted. Retain: the Secrets NAME-keys and NAME-passphrases
+	// remain, and a new AuthGateway of the same name uses them. Delete: the Secrets
+	// are deleted, and every token becomes invalid.
 	DeletionPolicy *apiv1alpha1.DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 

@@ -11,9 +11,6 @@ import (
 //
 // AuthGatewayStatus is the observed state of an AuthGateway.
 type AuthGatewayStatusApplyConfiguration struct {
-	// observedGeneration is the generation of the spec that this status describes.
-	// It is -1 until the operator has seen the AuthGateway.
-	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// conditions describe the state of the AuthGateway. Ready: everything that the
 	// spec asks for is in place and serves. KeysReady: each kind of token has a
 	// signing key, and the public keys are published. Available: at least one
@@ -21,6 +18,9 @@ type AuthGatewayStatusApplyConfiguration struct {
 	// Reconciling: the operator is working, or waits for something. Stalled:
 	// nothing changes until a person acts; the message says what to do.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
+	// observedGeneration is the generation of the spec that this status describes.
+	// It is -1 until the operator has seen the AuthGateway.
+	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// url is the URL of the API inside the cluster.
 	URL *string `json:"url,omitempty"`
 	// publicKeysConfigMapRef names the ConfigMap with the public keys. Services
@@ -61,14 +61,6 @@ func AuthGatewayStatus() *AuthGatewayStatusApplyConfiguration {
 	return &AuthGatewayStatusApplyConfiguration{}
 }
 
-// WithObservedGeneration sets the ObservedGeneration field in the declarative configuration to the given value
-// and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the ObservedGeneration field is set to the value of the last call.
-func (b *AuthGatewayStatusApplyConfiguration) WithObservedGeneration(value int64) *AuthGatewayStatusApplyConfiguration {
-	b.ObservedGeneration = &value
-	return b
-}
-
 // WithConditions adds the given value to the Conditions field in the declarative configuration
 // and returns the receiver, so that objects can be build by chaining "With" function invocations.
 // If called multiple times, values provided by each call will be appended to the Conditions field.
@@ -79,6 +71,14 @@ func (b *AuthGatewayStatusApplyConfiguration) WithConditions(values ...*v1.Condi
 		}
 		b.Conditions = append(b.Conditions, *values[i])
 	}
+	return b
+}
+
+// WithObservedGeneration sets the ObservedGeneration field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ObservedGeneration field is set to the value of the last call.
+func (b *AuthGatewayStatusApplyConfiguration) WithObservedGeneration(value int64) *AuthGatewayStatusApplyConfiguration {
+	b.ObservedGeneration = &value
 	return b
 }
 

@@ -5,13 +5,14 @@ package v1alpha1
 // AutoscalingApplyConfiguration represents a declarative configuration of the Autoscaling type for use
 // with apply.
 //
-// Autoscaling lets the load decide how many replicas there are.
+// Autoscaling configures a HorizontalPodAutoscaler.
 type AutoscalingApplyConfiguration struct {
-	// The fewest replicas.
+	// minReplicas is the minimum number of replicas.
 	MinReplicas *int32 `json:"minReplicas,omitempty"`
-	// The most replicas.
+	// maxReplicas is the maximum number of replicas.
 	MaxReplicas *int32 `json:"maxReplicas,omitempty"`
-	// The use of the requested CPU, in percent, that is aimed at.
+	// targetCPUUtilizationPercentage is the target CPU usage, as a percentage of
+	// the requested CPU.
 	TargetCPUUtilizationPercentage *int32 `json:"targetCPUUtilizationPercentage,omitempty"`
 }
 

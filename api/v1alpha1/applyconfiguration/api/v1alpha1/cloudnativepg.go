@@ -5,10 +5,10 @@ package v1alpha1
 // CloudNativePGApplyConfiguration represents a declarative configuration of the CloudNativePG type for use
 // with apply.
 //
-// CloudNativePG names a cluster of that operator.
+// CloudNativePG names a Cluster of the CloudNativePG operator.
 type CloudNativePGApplyConfiguration struct {
-	// The name of the Cluster. Its Secret CLUSTER-app tells host, port, name and
-	// credentials.
+	// cluster is the name of the Cluster. Its Secret CLUSTER-app contains the host,
+	// the port, the database name and the credentials.
 	Cluster *string `json:"cluster,omitempty"`
 }
 

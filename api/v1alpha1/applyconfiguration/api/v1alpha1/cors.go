@@ -5,12 +5,13 @@ package v1alpha1
 // CORSApplyConfiguration represents a declarative configuration of the CORS type for use
 // with apply.
 //
-// CORS says which pages in browsers may call the API and read its replies. They
-// send tokens in Authorization; no cookies are involved.
+// CORS configures which web pages may call the API and read its responses. Tokens
+// are sent in the Authorization header; the API uses no cookies.
 type CORSApplyConfiguration struct {
-	// The origins of the pages, each exactly as browsers send it: scheme and host
-	// in lower case, the port where it is not the scheme's own, and no path, such
-	// as https://app.example.com. There is no * for all.
+	// allowedOrigins lists the origins of the pages, each as browsers send it:
+	// scheme and host in lower case, the port unless it is the default of the
+	// scheme, and no path, such as https://app.example.com. The wildcard * is not
+	// allowed.
 	AllowedOrigins []string `json:"allowedOrigins,omitempty"`
 }
 

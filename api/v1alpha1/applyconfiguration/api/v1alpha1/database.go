@@ -9,29 +9,31 @@ import (
 // DatabaseApplyConfiguration represents a declarative configuration of the Database type for use
 // with apply.
 //
-// Database says where PostgreSQL is.
+// Database configures the connection to PostgreSQL.
 type DatabaseApplyConfiguration struct {
-	// host is the host name or IP address of PostgreSQL, or several, separated by
-	// commas, for a primary and its standbys. A replica uses the one that takes
+	// host is the host name or IP address of PostgreSQL. To name a primary and its
+	// standbys, separate several with commas; a replica uses the one that accepts
 	// writes.
 	Host *string `json:"host,omitempty"`
-	// port is the port of PostgreSQL, at each of its hosts. A Secret of CloudNativePG
-	// has its own.
+	// port is the port of PostgreSQL on each host. With cloudNativePG the port in
+	// its Secret is used instead.
 	Port *int32 `json:"port,omitempty"`
-	// The name of the database. The server makes its tables in it by itself.
+	// name is the name of the database. The server creates its tables in it.
 	Name *string `json:"name,omitempty"`
-	// TLS to PostgreSQL, as libpq has it.
+	// sslMode determines how TLS is used, with libpq's meaning of each value.
 	SSLMode *apiv1alpha1.SSLMode `json:"sslMode,omitempty"`
-	// The Secret of this namespace with the keys username and password. When it
-	// changes, the pods are replaced one after the other.
+	// credentialsSecretRef names the Secret in this namespace with the keys
+	// username and password. When it changes, the pods are replaced one at a time.
 	CredentialsSecretRef *LocalReferenceApplyConfiguration `json:"credentialsSecretRef,omitempty"`
-	// The Secret of this namespace whose key ca.crt holds the certificates that
-	// verify-ca and verify-full trust.
+	// caSecretRef names the Secret in this namespace whose key ca.crt holds the
+	// certificates that verify-ca and verify-full trust.
 	CASecretRef *LocalReferenceApplyConfiguration `json:"caSecretRef,omitempty"`
-	// The connections of one replica. All replicas, and one more while they are
-	// replaced, have to fit into PostgreSQL's max_connections.
+	// maxConnections is the maximum number of connections per replica. The
+	// connections of all replicas, plus one more replica during a rollout, must fit
+	// PostgreSQL's max_connections.
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
-	// A cluster of the CloudNativePG operator, in this namespace.
+	// cloudNativePG uses a database of the CloudNativePG operator in this
+	// namespace.
 	CloudNativePG *CloudNativePGApplyConfiguration `json:"cloudNativePG,omitempty"`
 }
 

@@ -9,28 +9,29 @@ import (
 // EmailApplyConfiguration represents a declarative configuration of the Email type for use
 // with apply.
 //
-// Email says how mail is sent: by a mail server, or by a webhook of yours. Where
-// it is, people are also told of changes of their password and address, whatever
-// the exposure.
+// Email configures how the server sends mail: through a mail server, or through a
+// webhook of yours. With it, users also receive notices when their password or
+// email address changes, whatever the exposure.
 type EmailApplyConfiguration struct {
-	// The server that takes the mail.
+	// smtp sends mail through a mail server.
 	SMTP *SMTPApplyConfiguration `json:"smtp,omitempty"`
-	// In place of smtp: where each mail is sent to as JSON.
+	// webhook sends each mail as JSON to a service of yours, which delivers it.
 	Webhook *MailWebhookApplyConfiguration `json:"webhook,omitempty"`
 	// serviceName is the name of your service in mails, such as Example Shop. If it
-	// is left out, it is the host of the issuer.
+	// is not set, it is the host of the issuer.
 	ServiceName *string `json:"serviceName,omitempty"`
-	// How many mails one replica sends at the same time, each over a connection of
-	// its own.
+	// maxConnections is the number of mails that one replica sends at the same
+	// time, each over its own connection.
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
-	// How long a mail that is not taken is tried again. A code's life begins when
-	// it is sent.
+	// giveUpAfter is how long the server retries to deliver a mail. A code starts
+	// to expire only when its mail is sent.
 	GiveUpAfter *apiv1alpha1.Duration `json:"giveUpAfter,omitempty"`
-	// The ConfigMap of this namespace whose templates replace the built-in ones,
-	// a file each, such as verification.txt. When it changes, the pods are replaced one after the other.
+	// templatesConfigMapRef names the ConfigMap in this namespace whose templates
+	// replace the built-in ones. Each key is a file name, such as verification.txt.
+	// When it changes, the pods are replaced one at a time.
 	TemplatesConfigMapRef *LocalReferenceApplyConfiguration `json:"templatesConfigMapRef,omitempty"`
-	// The pages of your application to which mails link. Left out, mails bring
-	// codes alone.
+	// links configures the pages of your application that mails link to. If it is
+	// not set, mails contain only codes.
 	Links *EmailLinksApplyConfiguration `json:"links,omitempty"`
 }
 

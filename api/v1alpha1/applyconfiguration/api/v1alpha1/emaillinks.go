@@ -9,14 +9,15 @@ import (
 // EmailLinksApplyConfiguration represents a declarative configuration of the EmailLinks type for use
 // with apply.
 //
-// EmailLinks are pages of your application. The text {code} in each stands for
-// the code; after a # it stays in the browser, and is in no log.
+// EmailLinks configures pages of your application. The text {code} in each URL is
+// replaced by the code. After a # the code stays in the browser and appears in no
+// log.
 type EmailLinksApplyConfiguration struct {
-	// Where a new user verifies their address.
+	// verification is the page where a new user verifies the email address.
 	Verification *apiv1alpha1.Link `json:"verification,omitempty"`
-	// Where a user chooses a new password.
+	// passwordReset is the page where a user chooses a new password.
 	PasswordReset *apiv1alpha1.Link `json:"passwordReset,omitempty"`
-	// Where a user confirms a new address.
+	// emailChange is the page where a user confirms a new email address.
 	EmailChange *apiv1alpha1.Link `json:"emailChange,omitempty"`
 }
 

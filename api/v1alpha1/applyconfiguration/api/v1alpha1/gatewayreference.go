@@ -7,12 +7,14 @@ package v1alpha1
 //
 // GatewayReference names a Gateway.
 type GatewayReferenceApplyConfiguration struct {
-	// The name of the Gateway.
+	// name is the name of the Gateway.
 	Name *string `json:"name,omitempty"`
-	// Its namespace; left out, that of the AuthGateway. The Gateway's listener
-	// decides whether it takes routes from here.
+	// namespace is the namespace of the Gateway. If it is not set, it is that of
+	// the AuthGateway. The Gateway's listener must allow routes from the namespace
+	// of the AuthGateway.
 	Namespace *string `json:"namespace,omitempty"`
-	// The listener of the Gateway; left out, all of them.
+	// sectionName is the listener of the Gateway. If it is not set, the route is
+	// attached to all listeners.
 	SectionName *string `json:"sectionName,omitempty"`
 }
 

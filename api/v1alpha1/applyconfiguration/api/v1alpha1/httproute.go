@@ -5,12 +5,12 @@ package v1alpha1
 // HTTPRouteApplyConfiguration represents a declarative configuration of the HTTPRoute type for use
 // with apply.
 //
-// HTTPRoute is an HTTPRoute of the Gateway API in front of the Service.
+// HTTPRoute configures an HTTPRoute of the Gateway API for the Service.
 type HTTPRouteApplyConfiguration struct {
-	// The Gateways that the route is attached to.
+	// parentRefs lists the Gateways that the route is attached to.
 	ParentRefs []GatewayReferenceApplyConfiguration `json:"parentRefs,omitempty"`
-	// The hosts under which the gateway is reached; left out, those of the
-	// Gateways' listeners.
+	// hostnames lists the host names of the gateway. If it is not set, they are
+	// those of the Gateways' listeners.
 	Hostnames []string `json:"hostnames,omitempty"`
 }
 

@@ -9,20 +9,20 @@ import (
 // IngressApplyConfiguration represents a declarative configuration of the Ingress type for use
 // with apply.
 //
-// Ingress is an Ingress in front of the Service.
+// Ingress configures an Ingress for the Service.
 type IngressApplyConfiguration struct {
-	// The host under which the gateway is reached.
+	// host is the host name of the gateway.
 	Host *string `json:"host,omitempty"`
-	// The IngressClass; left out, the cluster's default.
+	// className is the IngressClass. If it is not set, it is the cluster's default.
 	ClassName *string `json:"className,omitempty"`
-	// The Secret of this namespace with the certificate of the host. It is needed,
-	// unless tls is Elsewhere.
+	// tlsSecretRef names the Secret in this namespace with the certificate of the
+	// host. It is required unless tls is Elsewhere.
 	TLSSecretRef *LocalReferenceApplyConfiguration `json:"tlsSecretRef,omitempty"`
-	// Where TLS ends. Ingress: there, with the certificate of tlsSecretRef.
-	// Elsewhere: at a load balancer in front of it, or there with a certificate
-	// that its controller has by itself.
+	// tls determines where TLS is terminated. Ingress: at the Ingress, with the
+	// certificate of tlsSecretRef. Elsewhere: at a load balancer in front of it, or
+	// at the Ingress with a certificate that its controller provides.
 	TLS *apiv1alpha1.IngressTLS `json:"tls,omitempty"`
-	// Annotations for the controller that serves the Ingress.
+	// annotations are added to the Ingress, for its controller.
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 

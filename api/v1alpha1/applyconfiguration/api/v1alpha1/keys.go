@@ -9,24 +9,28 @@ import (
 // KeysApplyConfiguration represents a declarative configuration of the Keys type for use
 // with apply.
 //
-// Keys says how tokens are signed.
+// Keys configures the signing keys.
 type KeysApplyConfiguration struct {
-	// The JWS algorithm of new keys. A change begins an ordinary rotation: tokens
-	// that are alive stay valid.
+	// algorithm is the JWS algorithm of new keys. A change starts a normal
+	// rotation, and existing tokens stay valid.
 	Algorithm *apiv1alpha1.Algorithm `json:"algorithm,omitempty"`
-	// The Secret of this namespace with the keys ACCESS_PASSPHRASE and
-	// REFRESH_PASSPHRASE, 16 bytes or more each and not the same, that seal the
-	// private keys. Left out, the operator makes passphrases. When it changes,
-	// the keys are sealed anew and a rotation begins.
+	// passphraseSecretRef names the Secret in this namespace with the keys
+	// ACCESS_PASSPHRASE and REFRESH_PASSPHRASE, which encrypt the private keys. The
+	// two must differ and have at least 16 bytes each. If it is not set, the
+	// operator generates them. When they change, the private keys are encrypted
+	// again and a rotation starts.
 	PassphraseSecretRef *LocalReferenceApplyConfiguration `json:"passphraseSecretRef,omitempty"`
-	// How long a key signs before the next one does.
+	// rotationInterval is how long a key signs tokens before the next one replaces
+	// it.
 	RotationInterval *apiv1alpha1.Duration `json:"rotationInterval,omitempty"`
-	// How long any verifier may lag behind what is published: a mounted ConfigMap
-	// by up to two minutes, a JWKS cache by its max-age. A new key signs after
-	// twice as long, and only when every replica has loaded it.
+	// publishLead is the longest time that a verifier may take to learn of a new
+	// key: up to two minutes for a mounted ConfigMap, up to max-age for a JWKS
+	// cache. A new key starts to sign after twice this time, and only when every
+	// replica has loaded it.
 	PublishLead *apiv1alpha1.Duration `json:"publishLead,omitempty"`
-	// The kids of keys that are to be trusted no more. Every token that such a
-	// key signed dies; where it is the signing key, another signs at once.
+	// revoked lists the kids of keys that must no longer be trusted. Every token
+	// that such a key signed becomes invalid. If the key is the signing key,
+	// another one replaces it at once.
 	Revoked []string `json:"revoked,omitempty"`
 }
 

@@ -9,25 +9,29 @@ import (
 // LimitsApplyConfiguration represents a declarative configuration of the Limits type for use
 // with apply.
 //
-// Limits says how often something may be done. All replicas count together.
+// Limits configures rate limits. All replicas share their counts.
 type LimitsApplyConfiguration struct {
-	// Sign-ins that one client address may try. What is more is answered with
-	// 429. An IPv6 address counts with all of its /64. Wrong passwords of one
-	// account are limited besides, and always. Left out: 30/5m where exposure is
-	// Public, and Unlimited where it is Internal, for the addresses are then those
-	// of your backends, each of which calls for many people.
+	// signIn limits the sign-in attempts of one client address. Further attempts
+	// get status 429. An IPv6 address counts together with its /64 network. Wrong
+	// passwords for one account have a separate limit that is always on. If it is
+	// not set, it is 30/5m with exposure Public, and Unlimited with exposure
+	// Internal, where the clients are backends that each serve many users.
 	SignIn *apiv1alpha1.Limit `json:"signIn,omitempty"`
-	// The same for sign-ups.
+	// signUp limits the sign-ups of one client address. Its default is that of
+	// signIn.
 	SignUp *apiv1alpha1.Limit `json:"signUp,omitempty"`
-	// The same for asking for codes, and for using them.
+	// codes limits the requests of one client address that ask for a code or use
+	// one. Its default is that of signIn.
 	Codes *apiv1alpha1.Limit `json:"codes,omitempty"`
-	// writes limits the changes that one user may make with an access token: of
-	// names, of the email address. All sessions of the user count together. Left
-	// out: 30/5m where exposure is Public, and 300/5m where it is Internal.
+	// writes limits the changes that one user may make with an access token, such
+	// as of names or the email address. All sessions of the user count together. If
+	// it is not set, it is 30/5m with exposure Public, and 300/5m with exposure
+	// Internal.
 	Writes *apiv1alpha1.Limit `json:"writes,omitempty"`
-	// Mails that one address is sent because somebody asked for them, whoever
-	// asks and whether or not it has an account. What is more is not sent, and
-	// the answer is the same. Notices of changes are not counted. Left out: 3/1h.
+	// mails limits the requested mails to one email address, whichever client asks
+	// and whether or not the address has an account. Further mails are not sent,
+	// and the response is the same. Notices of changes do not count. If it is not
+	// set, it is 3/1h.
 	Mails *apiv1alpha1.Limit `json:"mails,omitempty"`
 }
 

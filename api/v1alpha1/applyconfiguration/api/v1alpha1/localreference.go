@@ -7,7 +7,7 @@ package v1alpha1
 //
 // LocalReference names an object in the namespace of the AuthGateway.
 type LocalReferenceApplyConfiguration struct {
-	// The name of the object.
+	// name is the name of the object.
 	Name *string `json:"name,omitempty"`
 }
 

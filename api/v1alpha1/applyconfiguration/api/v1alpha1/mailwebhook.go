@@ -5,14 +5,15 @@ package v1alpha1
 // MailWebhookApplyConfiguration represents a declarative configuration of the MailWebhook type for use
 // with apply.
 //
-// MailWebhook is a service of yours that sends mail. Each request is signed as
-// Standard Webhooks has it.
+// MailWebhook configures a service of yours that delivers mail. Each request is
+// signed as the Standard Webhooks specification defines.
 type MailWebhookApplyConfiguration struct {
-	// Where each mail is sent to. With http codes go there in the clear.
+	// url is the URL that each mail is sent to. With http, codes are sent
+	// unencrypted.
 	URL *string `json:"url,omitempty"`
-	// The Secret of this namespace whose key secret holds what requests are signed
-	// with: 24 to 64 bytes in base64, with or without whsec_ before them. When it
-	// changes, the pods are replaced one after the other.
+	// secretRef names the Secret in this namespace whose key secret holds the
+	// signing secret of the requests: 24 to 64 bytes in base64, with or without the
+	// prefix whsec_. When it changes, the pods are replaced one at a time.
 	SecretRef *LocalReferenceApplyConfiguration `json:"secretRef,omitempty"`
 }
 

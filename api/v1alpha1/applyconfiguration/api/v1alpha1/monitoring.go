@@ -5,10 +5,10 @@ package v1alpha1
 // MonitoringApplyConfiguration represents a declarative configuration of the Monitoring type for use
 // with apply.
 //
-// Monitoring says how the gateway is watched.
+// Monitoring configures how Prometheus scrapes the gateway.
 type MonitoringApplyConfiguration struct {
-	// A ServiceMonitor for the Prometheus operator; it needs that operator's
-	// CRDs. Left out, there is none.
+	// serviceMonitor adds a ServiceMonitor for the Prometheus operator, whose CRDs
+	// must be installed. If it is not set, there is none.
 	ServiceMonitor *ServiceMonitorApplyConfiguration `json:"serviceMonitor,omitempty"`
 }
 

@@ -9,13 +9,15 @@ import (
 // NetworkPolicyApplyConfiguration represents a declarative configuration of the NetworkPolicy type for use
 // with apply.
 //
-// NetworkPolicy says who may reach the pods. The operator itself always may, for
-// it asks each replica which keys it has loaded.
+// NetworkPolicy configures which pods may connect to the server. The operator's
+// pods always may, because the operator asks each replica which keys it has
+// loaded.
 type NetworkPolicyApplyConfiguration struct {
-	// Whether there is a NetworkPolicy.
+	// enabled determines whether the operator creates a NetworkPolicy.
 	Enabled *bool `json:"enabled,omitempty"`
-	// Who may call the API. Left out: the pods of this namespace, and those of
-	// namespaces with the label authgateway.io/client: "true".
+	// from lists the peers that may call the API. If it is not set, these are the
+	// pods in this namespace and in namespaces with the label
+	// authgateway.io/client: "true".
 	From []v1.NetworkPolicyPeer `json:"from,omitempty"`
 }
 

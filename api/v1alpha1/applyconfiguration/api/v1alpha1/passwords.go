@@ -5,14 +5,14 @@ package v1alpha1
 // PasswordsApplyConfiguration represents a declarative configuration of the Passwords type for use
 // with apply.
 //
-// Passwords says what a password may be.
+// Passwords configures which passwords are allowed and how they are hashed.
 type PasswordsApplyConfiguration struct {
-	// The cost of a bcrypt hash: each step doubles the work of a sign-in, and of
-	// guessing.
+	// saltRounds is the bcrypt cost. Each increment doubles the work of a sign-in,
+	// and of guessing a password.
 	SaltRounds *int32 `json:"saltRounds,omitempty"`
-	// The shortest password, in characters.
+	// minLength is the minimum length of a password, in characters.
 	MinLength *int32 `json:"minLength,omitempty"`
-	// Whether the most common passwords are refused.
+	// blocklist determines whether the most common passwords are rejected.
 	Blocklist *bool `json:"blocklist,omitempty"`
 }
 

@@ -9,25 +9,27 @@ import (
 // PodTemplateApplyConfiguration represents a declarative configuration of the PodTemplate type for use
 // with apply.
 //
-// PodTemplate is laid over the pods that the operator makes.
+// PodTemplate is merged into the pods that the operator creates.
 type PodTemplateApplyConfiguration struct {
-	// Labels that the pods get besides the operator's own, which win.
+	// labels are added to the pods. The operator's own labels take precedence.
 	Labels map[string]string `json:"labels,omitempty"`
-	// Annotations that the pods get besides the operator's own, which win.
+	// annotations are added to the pods. The operator's own annotations take
+	// precedence.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// The nodes that the pods may run on, by their labels.
+	// nodeSelector lists the labels of the nodes that the pods may run on.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
-	// Rules about the nodes, and about the pods they are shared with.
+	// affinity sets scheduling rules about nodes and about other pods.
 	Affinity *v1.Affinity `json:"affinity,omitempty"`
-	// The taints that the pods tolerate.
+	// tolerations lists the taints that the pods tolerate.
 	Tolerations []v1.Toleration `json:"tolerations,omitempty"`
-	// How the pods are spread; a constraint without a labelSelector means them.
-	// Left out, they prefer different nodes.
+	// topologySpreadConstraints determine how the pods are spread. A constraint
+	// without a labelSelector selects these pods. If they are not set, the pods
+	// prefer different nodes.
 	TopologySpreadConstraints []v1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
-	// The PriorityClass of the pods.
+	// priorityClassName is the PriorityClass of the pods.
 	PriorityClassName *string `json:"priorityClassName,omitempty"`
-	// Containers that run beside the server, such as a proxy to a database. They
-	// get no volumes, and run under the same restrictions as the server.
+	// sidecars are containers that run beside the server, such as a database proxy.
+	// They get no volumes and the same security context as the server.
 	Sidecars []SidecarApplyConfiguration `json:"sidecars,omitempty"`
 }
 

@@ -9,17 +9,18 @@ import (
 // ServiceApplyConfiguration represents a declarative configuration of the Service type for use
 // with apply.
 //
-// Service configures the Service through which the pods are reached.
+// Service configures the Service of the pods.
 type ServiceApplyConfiguration struct {
-	// annotations are added to the Service, such as those of a mesh.
+	// annotations are added to the Service, such as for a service mesh.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// ipFamilyPolicy sets whether the Service has addresses of IPv4, of IPv6 or of
-	// both. If it is left out, the cluster decides. If it is removed later, the
-	// Service keeps its addresses; write SingleStack to give up one of two.
+	// ipFamilyPolicy determines whether the Service has IPv4 addresses, IPv6
+	// addresses or both. If it is not set, the cluster decides. If it is removed
+	// later, the Service keeps its addresses; write SingleStack to give up one of
+	// two.
 	IPFamilyPolicy *apiv1alpha1.IPFamilyPolicy `json:"ipFamilyPolicy,omitempty"`
-	// trafficDistribution prefers replicas near the client. If it is left out,
-	// requests are spread over all replicas. PreferSameZone and PreferSameNode need
-	// Kubernetes 1.34.
+	// trafficDistribution prefers replicas near the client. If it is not set,
+	// requests are spread over all replicas. PreferSameZone and PreferSameNode
+	// require Kubernetes 1.34.
 	TrafficDistribution *apiv1alpha1.TrafficDistribution `json:"trafficDistribution,omitempty"`
 }
 

@@ -5,11 +5,11 @@ package v1alpha1
 // ServiceAccountApplyConfiguration represents a declarative configuration of the ServiceAccount type for use
 // with apply.
 //
-// ServiceAccount configures the ServiceAccount of the pods. It has no rights, and
-// the pods get no token of it.
+// ServiceAccount configures the ServiceAccount of the pods. It has no
+// permissions, and its token is not mounted.
 type ServiceAccountApplyConfiguration struct {
-	// annotations are added to the ServiceAccount, such as the role of a cloud
-	// that a sidecar uses to reach the database.
+	// annotations are added to the ServiceAccount, such as a cloud role that a
+	// sidecar uses to reach the database.
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 

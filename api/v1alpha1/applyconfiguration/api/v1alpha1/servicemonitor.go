@@ -9,11 +9,11 @@ import (
 // ServiceMonitorApplyConfiguration represents a declarative configuration of the ServiceMonitor type for use
 // with apply.
 //
-// ServiceMonitor is a ServiceMonitor of the Prometheus operator.
+// ServiceMonitor configures a ServiceMonitor of the Prometheus operator.
 type ServiceMonitorApplyConfiguration struct {
-	// How often metrics are read.
+	// interval is the time between two scrapes.
 	Interval *apiv1alpha1.Duration `json:"interval,omitempty"`
-	// Labels by which a Prometheus finds it.
+	// labels are added to the ServiceMonitor, so that a Prometheus selects it.
 	Labels map[string]string `json:"labels,omitempty"`
 }
 

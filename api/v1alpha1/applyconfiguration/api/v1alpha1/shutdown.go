@@ -9,13 +9,15 @@ import (
 // ShutdownApplyConfiguration represents a declarative configuration of the Shutdown type for use
 // with apply.
 //
-// Shutdown says how a replica ends, when it is replaced or its node is drained.
+// Shutdown configures how a replica stops when it is replaced or its node is
+// drained.
 type ShutdownApplyConfiguration struct {
-	// How long it goes on serving once it is told to end, until whoever balances
-	// the load has noticed. A load balancer outside of the cluster may need 30s.
+	// drainDelay is how long a replica keeps accepting requests after it is told to
+	// stop, until load balancers have noticed. A load balancer outside the cluster
+	// may need 30s.
 	DrainDelay *apiv1alpha1.Duration `json:"drainDelay,omitempty"`
-	// How long all of it may take: the drain, then the requests that have begun,
-	// then its sidecars. The pod is killed afterwards.
+	// gracePeriod is how long the whole shutdown may take: the drain, the open
+	// requests, and the sidecars. After that the pod is killed.
 	GracePeriod *apiv1alpha1.Duration `json:"gracePeriod,omitempty"`
 }
 

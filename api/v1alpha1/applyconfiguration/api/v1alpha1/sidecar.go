@@ -9,22 +9,24 @@ import (
 // SidecarApplyConfiguration represents a declarative configuration of the Sidecar type for use
 // with apply.
 //
-// Sidecar is a container beside the server.
+// Sidecar is a container that runs beside the server.
 type SidecarApplyConfiguration struct {
-	// Its name in the pod.
+	// name is the name of the container.
 	Name *string `json:"name,omitempty"`
-	// Its image.
+	// image is the image of the container.
 	Image *string `json:"image,omitempty"`
-	// Its command; left out, the image's.
+	// command is the command of the container. If it is not set, it is that of the
+	// image.
 	Command []string `json:"command,omitempty"`
-	// Its arguments; left out, the image's.
+	// args are the arguments of the command. If they are not set, they are those of
+	// the image.
 	Args []string `json:"args,omitempty"`
-	// Its environment, by name.
+	// env contains environment variables by name.
 	Env map[string]string `json:"env,omitempty"`
-	// What it may use.
+	// resources are the resource requirements of the container.
 	Resources *v1.ResourceRequirements `json:"resources,omitempty"`
-	// Whether it starts before the server and ends after it, as a proxy to the
-	// database should: it is then an init container with restartPolicy Always.
+	// native makes the container an init container with restartPolicy Always. It
+	// then starts before the server and stops after it, as a database proxy should.
 	Native *bool `json:"native,omitempty"`
 }
 

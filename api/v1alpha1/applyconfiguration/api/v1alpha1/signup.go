@@ -9,13 +9,13 @@ import (
 // SignUpApplyConfiguration represents a declarative configuration of the SignUp type for use
 // with apply.
 //
-// SignUp configures what a person has to give at sign-up.
+// SignUp configures what a user must provide at sign-up.
 type SignUpApplyConfiguration struct {
-	// required lists the names that a person has to give besides email and
-	// password: Username, FirstName, LastName. If it is left out, all three are
-	// required; if it is empty ([]), none of them is. What is not required may also
-	// be removed later. An account without a username signs in by email, and its
-	// tokens have no username.
+	// required lists the names that a user must provide in addition to an email
+	// address and a password: Username, FirstName, LastName. If it is not set, all
+	// three are required; if it is empty ([]), none is. A name that is not required
+	// can be removed later. An account without a username signs in by email
+	// address, and its tokens contain no username.
 	Required []apiv1alpha1.PersonName `json:"required,omitempty"`
 }
 

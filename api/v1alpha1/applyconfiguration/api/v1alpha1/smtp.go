@@ -9,28 +9,28 @@ import (
 // SMTPApplyConfiguration represents a declarative configuration of the SMTP type for use
 // with apply.
 //
-// SMTP is a mail server.
+// SMTP configures a mail server.
 type SMTPApplyConfiguration struct {
-	// The host name of the mail server.
+	// host is the host name or IP address of the mail server.
 	Host *string `json:"host,omitempty"`
-	// The port of the mail server.
+	// port is the port of the mail server.
 	Port *int32 `json:"port,omitempty"`
-	// StartTLS (mostly port 587), Implicit (mostly port 465), or None, which
-	// sends codes in the clear, and passwords not at all: to sign in there takes
-	// SCRAM or CRAM-MD5. Where a server that is to speak TLS does not, nothing is
-	// sent.
+	// tls determines how TLS is used: StartTLS (usually port 587), Implicit
+	// (usually port 465), or None. None sends codes unencrypted, but never a
+	// password: signing in then requires SCRAM or CRAM-MD5. With StartTLS or
+	// Implicit, nothing is sent to a server that does not support TLS.
 	TLS *apiv1alpha1.SMTPTLS `json:"tls,omitempty"`
-	// The Secret of this namespace whose key ca.crt holds the certificates that
-	// the mail server's is checked with. Left out, the public authorities that the
-	// server's image brings. When it changes, the pods are replaced one after the
-	// other.
+	// caSecretRef names the Secret in this namespace whose key ca.crt holds the
+	// certificates that the mail server's certificate is verified with. If it is
+	// not set, the public authorities in the server's image are used. When it
+	// changes, the pods are replaced one at a time.
 	CASecretRef *LocalReferenceApplyConfiguration `json:"caSecretRef,omitempty"`
-	// Whom mails come from: an address, or a name and then the address in angle
-	// brackets.
+	// from is the sender of mails: an address, or a name followed by the address in
+	// angle brackets.
 	From *string `json:"from,omitempty"`
-	// The Secret of this namespace with the keys username and password. Left out,
-	// mail is handed over without signing in. When it changes, the pods are
-	// replaced one after the other.
+	// credentialsSecretRef names the Secret in this namespace with the keys
+	// username and password. If it is not set, the server does not sign in to the
+	// mail server. When it changes, the pods are replaced one at a time.
 	CredentialsSecretRef *LocalReferenceApplyConfiguration `json:"credentialsSecretRef,omitempty"`
 }
 

@@ -9,20 +9,22 @@ import (
 // TokensApplyConfiguration represents a declarative configuration of the Tokens type for use
 // with apply.
 //
-// Tokens says how long tokens live. Its rule asks what there is, for the API
-// server holds the default {} to it before it fills in what is in it.
+// Tokens configures the lifetime of tokens. Its rule checks which fields are set,
+// because the API server applies it to the default {} before it fills in the
+// defaults of the fields.
 type TokensApplyConfiguration struct {
-	// How long an access token lives. A service that verifies tokens by
-	// themselves believes one for that long, even if its session has ended.
+	// accessTokenTTL is how long an access token is valid. A service that verifies
+	// tokens offline accepts one for that long, even if its session has ended.
 	AccessTokenTTL *apiv1alpha1.Duration `json:"accessTokenTTL,omitempty"`
-	// How long a refresh token lives.
+	// refreshTokenTTL is how long a refresh token is valid.
 	RefreshTokenTTL *apiv1alpha1.Duration `json:"refreshTokenTTL,omitempty"`
-	// When a refresh token is replaced: WhenNeeded is past half of its life,
-	// Always at each use. Left out: WhenNeeded where exposure is Internal, and
-	// Always where it is Public.
+	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
+	// used after half of its lifetime. Always: at each use. If it is not set, it is
+	// WhenNeeded with exposure Internal, and Always with exposure Public.
 	Rotation *apiv1alpha1.TokenRotation `json:"rotation,omitempty"`
-	// How long a replaced refresh token is still answered, with the same
-	// successor. Later it counts as stolen, and its session ends.
+	// reuseGrace is how long a replaced refresh token may be used again. The
+	// response is then the same new token. A later use is treated as theft and ends
+	// the session.
 	ReuseGrace *apiv1alpha1.Duration `json:"reuseGrace,omitempty"`
 }
 
