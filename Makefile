@@ -53,8 +53,9 @@ fuzz: ## Run each fuzz target for FUZZTIME (10000x).
 	hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
-lint: bin/golangci-lint ## Run the linters, which also hold the architecture.
+lint: bin/golangci-lint ## Run the linters, which also check imports and wording.
 	bin/golangci-lint run ./...
+	go test ./hack/docstest
 
 bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum
 	@echo "building golangci-lint, once; this takes a few minutes"

@@ -1,6 +1,6 @@
-// Package docstest holds the documents against what they are about: links lead
-// somewhere, what a person has to act on has a runbook, and the names of flags,
-// values, metrics, fields and rights are those of the code.
+// Package docstest checks the documents against the code: links resolve, each
+// condition and alert has a runbook, and flags, values, metrics, fields and rights
+// exist. It also checks the wording of documents, comments and messages.
 package docstest
 
 import (
@@ -30,7 +30,7 @@ import (
 
 const root = "../.."
 
-// documents are those that people read, by their path from the root.
+// documents returns the paths of all documents, relative to the root.
 func documents(t *testing.T) []string {
 	t.Helper()
 	all := []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"}
@@ -58,7 +58,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// block is what stands between fences, with its language.
+// block is a fenced code block.
 type block struct{ language, text string }
 
 var (
@@ -69,7 +69,7 @@ var (
 	heading  = regexp.MustCompile(`^(#{1,6}) +(.*?) *$`)
 )
 
-// split parts a document into its prose, without what is in code, and its blocks.
+// split separates the prose of a document from its code blocks.
 func split(text string) (prose []string, blocks []block) {
 	inside := false
 	for line := range strings.Lines(text) {
@@ -90,7 +90,7 @@ func split(text string) (prose []string, blocks []block) {
 	return prose, blocks
 }
 
-// anchors are those that GitHub gives the headings of a document.
+// anchors returns the anchors that GitHub generates for the headings.
 func anchors(prose []string) []string {
 	var all []string
 	for _, line := range prose {
@@ -144,7 +144,7 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 	}
 }
 
-// leads says what is wrong with a link in a document.
+// leads checks that the target of a link in a document exists.
 func leads(document, target string) error {
 	path, anchor, hasAnchor := strings.Cut(target, "#")
 	file := document
@@ -177,7 +177,8 @@ func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
 			t.Errorf("%s passes for a link that leads somewhere", target)
 		}
 	}
-	for _, target := range []string{"runbooks.md#keyslost", "decisions/", "../README.md", "#the-operators-rights", "../charts/auth-gateway/README.md#values"} {
+	good := []string{"runbooks.md#keyslost", "decisions/", "../README.md", "#the-operators-rights", "../charts/auth-gateway/README.md#values"}
+	for _, target := range good {
 		if err := leads("docs/install.md", target); err != nil {
 			t.Error(err)
 		}
@@ -187,7 +188,7 @@ func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
 	}
 }
 
-// section is what stands under a heading of the runbooks.
+// section is the text under a heading of the runbooks.
 type section struct{ part, title, text string }
 
 func runbooks(t *testing.T) map[string]section {
@@ -241,9 +242,8 @@ func reasons(t *testing.T) []string {
 	return all
 }
 
-// nobodyActs are the reasons of conditions that are as they should be, and why
-// they need no runbook.
-var nobodyActs = map[string]string{
+// noAction are the reasons that need no runbook, and why.
+var noAction = map[string]string{
 	"Ready":           "all is well",
 	"KeysPublished":   "all is well",
 	"ReplicasReady":   "all is well",
@@ -253,15 +253,16 @@ var nobodyActs = map[string]string{
 func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
 	sections, known := runbooks(t), reasons(t)
 	for _, reason := range known {
-		_, exempt := nobodyActs[reason]
+		_, exempt := noAction[reason]
 		s, has := sections[reason]
+		says := func(part string) bool { return strings.Contains(s.text, "**"+part+".**") }
 		switch {
 		case exempt && has:
-			t.Errorf("%s needs no runbook (%s), and has one: take it out of nobodyActs, or take the section out", reason, nobodyActs[reason])
+			t.Errorf("%s needs no runbook (%s), and has one: take it out of noAction, or take the section out", reason, noAction[reason])
 		case !exempt && (!has || s.part != "Conditions"):
 			t.Errorf("docs/runbooks.md has no section %q under Conditions", "### "+reason)
-		case !exempt && !(strings.Contains(s.text, "**Means.**") && strings.Contains(s.text, "**Users notice.**") || strings.Contains(s.text, "**Means.**") && strings.Contains(s.text, "**Do.**")):
-			t.Errorf("the runbook of %s does not say what it means and what to do", reason)
+		case !exempt && !(says("Means") && (says("Users notice") || says("Do"))):
+			t.Errorf("the runbook of %s lacks Means, or both Users notice and Do", reason)
 		}
 	}
 	for title, s := range sections {
@@ -332,10 +333,10 @@ var (
 	braces   = regexp.MustCompile(`\{[^}]*\}`)
 	grouping = regexp.MustCompile(`\b(by|on|without|ignoring)\s*\([^)]*\)`)
 	word     = regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
-	promql   = []string{"absent_over_time", "and", "by", "count", "group", "increase", "last_over_time", "max", "min", "offset", "on", "or", "rate", "sum", "time", "unless", "m", "h"}
+	promql   = strings.Fields("absent_over_time and by count group increase last_over_time max min offset on or rate sum time unless m h")
 )
 
-// metricNames are what an expression asks for.
+// metricNames returns the metrics that an expression uses.
 func metricNames(expr string) []string {
 	expr = regexp.MustCompile(`\[[^\]]*\]`).ReplaceAllString(expr, "")
 	expr = grouping.ReplaceAllString(braces.ReplaceAllString(quoted.ReplaceAllString(expr, ""), ""), "")
@@ -348,8 +349,8 @@ func metricNames(expr string) []string {
 	return all
 }
 
-// ownMetrics are the texts in the sources that define metrics. The server's
-// share a prefix that stands in one place.
+// ownMetrics returns all strings in the files that define metrics. The server's
+// metrics get their common prefix there.
 func ownMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -373,12 +374,12 @@ func ownMetrics(t *testing.T) map[string]bool {
 
 var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
 
-// controllerMetrics are those that controller-runtime registers.
+// controllerMetrics returns the metrics that controller-runtime registers.
 func controllerMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	registry, ok := metrics.Registry.(prometheus.Collector)
 	if !ok {
-		t.Fatal("the registry of controller-runtime does not tell what is in it")
+		t.Fatal("the registry of controller-runtime does not list its metrics")
 	}
 	to := make(chan *prometheus.Desc)
 	go func() { defer close(to); registry.Describe(to) }()
@@ -397,11 +398,11 @@ func TestAlertsAndDocumentsNameMetricsThatExist(t *testing.T) {
 	for _, r := range alerts(t) {
 		names := metricNames(r.Expr)
 		if len(names) == 0 {
-			t.Errorf("%s asks for no metric", r.Alert)
+			t.Errorf("%s uses no metric", r.Alert)
 		}
 		for _, name := range names {
 			if !exists(name) {
-				t.Errorf("%s asks for the metric %s, which nothing has", r.Alert, name)
+				t.Errorf("%s uses the metric %s, which does not exist", r.Alert, name)
 			}
 		}
 	}
@@ -414,7 +415,7 @@ func TestAlertsAndDocumentsNameMetricsThatExist(t *testing.T) {
 			if m := cell.FindStringSubmatch(line); in && m != nil {
 				found++
 				if !exists(m[1]) {
-					t.Errorf("%s tells of the metric %s, which nothing has", document, m[1])
+					t.Errorf("%s names the metric %s, which does not exist", document, m[1])
 				}
 			}
 		}
@@ -431,8 +432,8 @@ func TestExpressionsAreTakenApart(t *testing.T) {
 	}
 }
 
-// TestExamplesAreAuthGateways: the API server is not asked here; the samples in
-// config/ are tried against one. But a field that is not there would be found.
+// TestExamplesAreAuthGateways finds unknown fields. Validation rules are not checked
+// here; the samples in config/ are applied to a real API server elsewhere.
 func TestExamplesAreAuthGateways(t *testing.T) {
 	found := 0
 	for _, document := range documents(t) {
@@ -460,7 +461,7 @@ func TestExamplesAreAuthGateways(t *testing.T) {
 	}
 }
 
-// yamls are the documents in a block: itself, or what a command is given.
+// yamls returns the YAML of a block: the block itself, or its here-documents.
 func yamls(b block) []string {
 	if b.language == "yaml" {
 		return []string{b.text}
@@ -504,13 +505,13 @@ func TestTheRightsInTheManualAreThoseOfTheOperator(t *testing.T) {
 	}
 	for resource := range says {
 		if has[resource] == "" {
-			t.Errorf("docs/install.md tells of a right to %s that the operator does not have", resource)
+			t.Errorf("docs/install.md lists a right to %s that the operator does not have", resource)
 		}
 	}
 }
 
-// TestFlagsAndValuesInTheManualExist looks at what is written after --set, and
-// at flags of the operator in the prose.
+// TestFlagsAndValuesInTheManualExist checks the values after --set, and the
+// operator's flags in the prose.
 func TestFlagsAndValuesInTheManualExist(t *testing.T) {
 	var values map[string]any
 	if err := yaml.Unmarshal([]byte(read(t, "charts/auth-gateway/values.yaml")), &values); err != nil {
@@ -539,7 +540,7 @@ func TestFlagsAndValuesInTheManualExist(t *testing.T) {
 		for _, m := range flag.FindAllStringSubmatch(text, -1) {
 			found++
 			if !strings.Contains(operator, `"`+m[1]+`"`) {
-				t.Errorf("%s tells of the flag --%s, which the operator does not have", document, m[1])
+				t.Errorf("%s names the flag --%s, which the operator does not have", document, m[1])
 			}
 		}
 	}
