@@ -252,12 +252,12 @@ func (c Command) listKeys(ctx context.Context, k *keyring) error {
 		return err
 	}
 	slices.SortFunc(ring.Keys, func(a, b keys.Key) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(phases[a.Phase], phases[b.Phase]), a.Created.Compare(b.Created))
+		return cmp.Or(cmp.Compare(a.Use, b.Use), cmp.Compare(phases[a.Phase], phases[b.Phase]), a.Created.Compare(b.Created))
 	})
 	table := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tNEXT")
 	for _, key := range ring.Keys {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Kind, key.Algorithm, key.Phase, key.Since.UTC().Format(time.RFC3339), c.nextOf(k.policy, ring, key))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Use, key.Algorithm, key.Phase, key.PhaseSince.UTC().Format(time.RFC3339), c.nextOf(k.policy, ring, key))
 	}
 	return table.Flush()
 }
@@ -269,17 +269,17 @@ func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
 	case keys.Published:
 		// The lead is waited for twice, in case the clock jumps.
 		lead := policy.PublishLead + policy.ClockSkew
-		if !key.Confirmed {
+		if !key.DeadlineSeen {
 			lead *= 2
 		}
-		return at("signs from", key.Since.Add(lead))
+		return at("signs from", key.PhaseSince.Add(lead))
 	case keys.Signing:
-		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Kind == key.Kind && o.Phase == keys.Published })
-		if due := policy.NextRotation(ring, key.Kind); !published && !due.IsZero() {
+		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Use == key.Use && o.Phase == keys.Published })
+		if due := policy.NextRotation(ring, key.Use); !published && !due.IsZero() {
 			return at("rotates", due)
 		}
 		return "is replaced by the published key"
 	default:
-		return at("is removed", key.Until)
+		return at("is removed", key.RemoveAfter)
 	}
 }

@@ -82,10 +82,10 @@ func TestAMountedSecretIsReadAsItIsAtOneMoment(t *testing.T) {
 }
 
 // signs gives the kids of the keys that sign at a replica now.
-func signs(t testing.TB, n *node, u user) map[keys.Kind]string {
+func signs(t testing.TB, n *node, u user) map[keys.Use]string {
 	t.Helper()
 	s := n.signIn(u)
-	return map[keys.Kind]string{keys.Access: kidOf(t, s.access), keys.Refresh: kidOf(t, s.refresh)}
+	return map[keys.Use]string{keys.Access: kidOf(t, s.access), keys.Refresh: kidOf(t, s.refresh)}
 }
 
 func sorted(kids ...string) []string { return slices.Sorted(slices.Values(kids)) }
@@ -252,7 +252,7 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 	}
 	usable("sealed with the former, given both", during)
 
-	second := map[keys.Kind]string{keys.Access: secrets["new-access"], keys.Refresh: secrets["new-refresh"]}
+	second := map[keys.Use]string{keys.Access: secrets["new-access"], keys.Refresh: secrets["new-refresh"]}
 	resealed := r.resealed(t, r.first, second, 1)
 	writeRing(t, dir, resealed)
 	eventually(t, time.Minute, "who has both passphrases follows", func() bool {
@@ -304,7 +304,7 @@ const costly = 3_000_000
 func TestAPromotionCostsNoDerivation(t *testing.T) {
 	r := prepareRotation(t)
 	dir := t.TempDir()
-	dear := r.resealed(t, r.published, map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase}, costly)
+	dear := r.resealed(t, r.published, map[keys.Use]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase}, costly)
 	published, promoted := r.files(r.published), r.files(r.promoted)
 	for _, kid := range r.successor {
 		published[kid+".pem"], promoted[kid+".pem"] = dear[kid+".pem"], dear[kid+".pem"]
@@ -343,7 +343,7 @@ func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
 		}
 		return time.Since(begun)
 	}
-	others := map[keys.Kind]string{keys.Access: "other passphrases", keys.Refresh: "than it has"}
+	others := map[keys.Use]string{keys.Access: "other passphrases", keys.Refresh: "than it has"}
 	writeRing(t, dir, r.resealed(t, r.first, others, costly))
 	trying := refused()
 	for range 3 {
@@ -364,7 +364,7 @@ func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
 func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	t.Parallel()
 	r := prepareRotation(t)
-	shut := r.resealed(t, r.published, map[keys.Kind]string{keys.Access: "another", keys.Refresh: "passphrase"}, 1)
+	shut := r.resealed(t, r.published, map[keys.Use]string{keys.Access: "another", keys.Refresh: "passphrase"}, 1)
 	files := r.files(r.published)
 	kid := r.successor[keys.Refresh]
 	files[kid+".pem"] = shut[kid+".pem"]

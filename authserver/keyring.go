@@ -71,7 +71,7 @@ func newKeyring(c config.Config, store *postgres.Store, tokens *token.Service, l
 		},
 		policy: keys.Policy{
 			Algorithm: keys.Algorithm(c.SigningAlgorithm), RotationInterval: c.KeyRotationInterval, PublishLead: c.KeyPublishLead,
-			Lifetimes: map[keys.Kind]time.Duration{keys.Access: c.AccessTokenExpiry, keys.Refresh: c.RefreshTokenExpiry},
+			Lifetimes: map[keys.Use]time.Duration{keys.Access: c.AccessTokenExpiry, keys.Refresh: c.RefreshTokenExpiry},
 			ClockSkew: 2 * clockLeeway,
 		},
 	}
@@ -97,13 +97,13 @@ func (k *keyring) Ring() keys.Ring {
 // rotationInterval returns the age at which this server replaces the signing key
 // of a kind. It is zero when the server reads its keys from a folder, because
 // the operator then rotates them.
-func (k *keyring) rotationInterval(ring keys.Ring, kind keys.Kind) time.Duration {
-	due := k.policy.NextRotation(ring, kind)
+func (k *keyring) rotationInterval(ring keys.Ring, use keys.Use) time.Duration {
+	due := k.policy.NextRotation(ring, use)
 	if k.dir != "" || due.IsZero() {
 		return 0
 	}
-	signing, _ := ring.Signing(kind)
-	return due.Sub(signing.Since)
+	signing, _ := ring.Signing(use)
+	return due.Sub(signing.PhaseSince)
 }
 
 // state says what this process could verify and sign with now.
@@ -116,7 +116,7 @@ func (k *keyring) state() config.KeysState {
 	ring := opened.Ring()
 	state.Generation = ring.Generation
 	for _, key := range ring.Keys {
-		if _, verifies := opened.PublicKey(key.Kind, key.ID); !verifies {
+		if _, verifies := opened.PublicKey(key.Use, key.ID); !verifies {
 			continue
 		}
 		state.Held = append(state.Held, key.ID)
@@ -291,7 +291,7 @@ func (k *keyring) start(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if k.dir != "" || k.next(k.policy, ring, opened.Seals()).Action == keys.None {
+			if k.dir != "" || k.next(k.policy, ring, opened.Encryption()).Action == keys.None {
 				return nil
 			}
 		}
@@ -314,16 +314,16 @@ func (k *keyring) start(ctx context.Context) error {
 // isComplete tells whether a ring has what Open needs: a ring that is being made
 // for the first time has not.
 func isComplete(ring keys.Ring) bool {
-	for _, kind := range keys.Kinds() {
-		if _, signs := ring.Signing(kind); !signs {
+	for _, use := range keys.Uses() {
+		if _, signs := ring.Signing(use); !signs {
 			return false
 		}
 	}
 	return true
 }
 
-func (k *keyring) next(policy keys.Policy, ring keys.Ring, seals map[string]keys.Seal) keys.Step {
-	return keys.Next(ring, policy, keys.Observed{Seals: seals, Seen: keys.SeenEverywhere}, k.now())
+func (k *keyring) next(policy keys.Policy, ring keys.Ring, encryption map[string]keys.Encryption) keys.Step {
+	return keys.Next(ring, policy, keys.Observed{Encryption: encryption, Seen: keys.SeenEverywhere}, k.now())
 }
 
 // advance takes every step that is due, in the database, one swap each. Whoever
@@ -334,11 +334,11 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 		if err != nil {
 			return err
 		}
-		seals, err := k.seals(ring, policy)
+		encryption, err := k.seals(ring, policy)
 		if err != nil {
 			return err
 		}
-		step := k.next(policy, ring, seals)
+		step := k.next(policy, ring, encryption)
 		if step.Action == keys.None {
 			if !isComplete(ring) {
 				return unfinished(step)
@@ -368,7 +368,7 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 func keysChanged(step keys.Step) identity.Event {
 	return identity.Event{Name: identity.EventKeysChanged, Details: []slog.Attr{
 		slog.String("action", string(step.Action)), slog.String("reason", string(step.Reason)),
-		slog.String("kind", string(step.Kind)), slog.String("kid", step.Key),
+		slog.String("kind", string(step.Use)), slog.String("kid", step.Key),
 	}}
 }
 
@@ -393,14 +393,14 @@ func (k *keyring) advanceInTurn(ctx context.Context, policy keys.Policy) error {
 // seals takes a ring into use and tells what opens its private halves. A ring
 // that is still being made has no keys to use yet; and where a person revokes
 // keys whose passphrase is lost, it goes on with those that cannot be opened.
-func (k *keyring) seals(ring keys.Ring, policy keys.Policy) (map[string]keys.Seal, error) {
+func (k *keyring) seals(ring keys.Ring, policy keys.Policy) (map[string]keys.Encryption, error) {
 	if !isComplete(ring) {
 		return keys.Inspect(ring, k.pass), nil
 	}
 	opened, err := k.use(ring)
 	switch {
 	case err == nil:
-		return opened.Seals(), nil
+		return opened.Encryption(), nil
 	case errors.Is(err, keys.ErrPassphrase) && len(policy.Revoked) > 0:
 		return keys.Inspect(ring, k.pass), nil
 	default:
@@ -467,7 +467,7 @@ func (k *keyring) refresh(ctx context.Context) error {
 	if k.dir != "" {
 		return nil
 	}
-	step := k.next(k.policy, opened.Ring(), opened.Seals())
+	step := k.next(k.policy, opened.Ring(), opened.Encryption())
 	if step.Action == keys.None {
 		switch step.Reason {
 		case keys.Unopenable, keys.RingFull, keys.PolicyInvalid:

@@ -137,16 +137,16 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 	ring, now := c.keyring.Ring(), c.now()
 	gauge(keyGeneration, float64(ring.Generation))
-	for _, kind := range keys.Kinds() {
-		if interval := c.keyring.rotationInterval(ring, kind); interval > 0 {
-			gauge(keyInterval, interval.Seconds(), string(kind))
+	for _, use := range keys.Uses() {
+		if interval := c.keyring.rotationInterval(ring, use); interval > 0 {
+			gauge(keyInterval, interval.Seconds(), string(use))
 		}
 	}
 	counter(keyFailures, float64(c.keyring.failed.Load()))
 	for _, k := range ring.Keys {
-		labels := []string{string(k.Kind), k.ID, string(k.Phase)}
+		labels := []string{string(k.Use), k.ID, string(k.Phase)}
 		gauge(keyAge, now.Sub(k.Created).Seconds(), labels...)
-		gauge(keyPhaseAge, now.Sub(k.Since).Seconds(), labels...)
+		gauge(keyPhaseAge, now.Sub(k.PhaseSince).Seconds(), labels...)
 	}
 }
 

@@ -52,7 +52,7 @@ func testPassphrases() keys.Passphrases {
 func testPolicy() keys.Policy {
 	return keys.Policy{
 		Algorithm: keys.ES256, RotationInterval: 720 * time.Hour, PublishLead: 10 * time.Minute, ClockSkew: time.Minute,
-		Lifetimes: map[keys.Kind]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 168 * time.Hour},
+		Lifetimes: map[keys.Use]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 168 * time.Hour},
 	}
 }
 
@@ -60,11 +60,11 @@ func testPolicy() keys.Policy {
 // sealed with the test's passphrases, so nothing has to be opened to know that.
 func settle(ring keys.Ring, policy keys.Policy, now time.Time) (keys.Ring, error) {
 	for {
-		seals := map[string]keys.Seal{}
+		encryption := map[string]keys.Encryption{}
 		for _, k := range ring.Keys {
-			seals[k.ID] = keys.SealCurrent
+			encryption[k.ID] = keys.EncryptedCurrent
 		}
-		step := keys.Next(ring, policy, keys.Observed{Seals: seals, Seen: keys.SeenEverywhere}, now)
+		step := keys.Next(ring, policy, keys.Observed{Encryption: encryption, Seen: keys.SeenEverywhere}, now)
 		if step.Action == keys.None {
 			return ring, nil
 		}
@@ -87,8 +87,8 @@ var preparedRing = sync.OnceValues(func() (*sealedRing, error) {
 		return nil, err
 	}
 	files := ring.Files()
-	for kind, passphrase := range map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
-		signer := opened.Signer(kind)
+	for use, passphrase := range map[keys.Use]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
+		signer := opened.Signer(use)
 		sealed, err := seal(signer.Private, passphrase, 1)
 		if err != nil {
 			return nil, err
@@ -108,7 +108,7 @@ var preparedRing = sync.OnceValues(func() (*sealedRing, error) {
 type rotation struct {
 	first, published, promoted, revoked keys.Ring
 
-	former, successor map[keys.Kind]string // kids
+	former, successor map[keys.Use]string // kids
 	private           map[string]crypto.Signer
 	sealed            map[string]string // of one round, by the name of the file
 }
@@ -128,7 +128,7 @@ var preparedRotation = sync.OnceValues(func() (*rotation, error) {
 		return nil, err
 	}
 	r := &rotation{
-		former: map[keys.Kind]string{}, successor: map[keys.Kind]string{},
+		former: map[keys.Use]string{}, successor: map[keys.Use]string{},
 		private: map[string]crypto.Signer{}, sealed: map[string]string{},
 	}
 	if r.first, err = keys.FromFiles(prepared.files); err != nil {
@@ -151,18 +151,18 @@ var preparedRotation = sync.OnceValues(func() (*rotation, error) {
 	if r.revoked, err = settle(r.published, policy, time.Now()); err != nil {
 		return nil, err
 	}
-	for ring, kids := range map[*keys.Ring]map[keys.Kind]string{&r.first: r.former, &r.promoted: r.successor} {
+	for ring, kids := range map[*keys.Ring]map[keys.Use]string{&r.first: r.former, &r.promoted: r.successor} {
 		opened, err := keys.Open(*ring, testPassphrases())
 		if err != nil {
 			return nil, err
 		}
-		for kind, passphrase := range map[keys.Kind]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
-			signer := opened.Signer(kind)
+		for use, passphrase := range map[keys.Use]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase} {
+			signer := opened.Signer(use)
 			sealed, err := seal(signer.Private, passphrase, 1)
 			if err != nil {
 				return nil, err
 			}
-			kids[kind], r.private[signer.ID], r.sealed[signer.ID+".pem"] = signer.ID, signer.Private, string(sealed)
+			kids[use], r.private[signer.ID], r.sealed[signer.ID+".pem"] = signer.ID, signer.Private, string(sealed)
 		}
 	}
 	return r, nil
@@ -182,14 +182,14 @@ func (r *rotation) files(ring keys.Ring) map[string]string {
 
 // resealed gives the files of a ring in its next generation, with all private
 // halves sealed by other passphrases, in so many rounds.
-func (r *rotation) resealed(t testing.TB, ring keys.Ring, passphrases map[keys.Kind]string, rounds int) map[string]string {
+func (r *rotation) resealed(t testing.TB, ring keys.Ring, passphrases map[keys.Use]string, rounds int) map[string]string {
 	t.Helper()
 	files := r.files(ring)
 	for _, k := range ring.Keys {
-		if k.Sealed == nil {
+		if k.Encrypted == nil {
 			continue
 		}
-		sealed, err := seal(r.private[k.ID], passphrases[k.Kind], rounds)
+		sealed, err := seal(r.private[k.ID], passphrases[k.Use], rounds)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ type Reconciler struct {
 	Now     func() time.Time
 	Options Options
 
-	seals  *lru.Cache[[32]byte, keys.Seal]
+	seals  *lru.Cache[[32]byte, keys.Encryption]
 	owners *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
 
 	sightings *lru.Cache[string, time.Time] // since when something was seen; see sighted

@@ -660,9 +660,9 @@ func (b *bed) wholeErr(name string) error {
 	}); err != nil {
 		return err
 	}
-	for _, kind := range keys.Kinds() {
-		if _, ok := ring.Signing(kind); !ok {
-			return fmt.Errorf("no %s key signs", kind)
+	for _, use := range keys.Uses() {
+		if _, ok := ring.Signing(use); !ok {
+			return fmt.Errorf("no %s key signs", use)
 		}
 	}
 	published := get(b, name+"-public-keys", &corev1.ConfigMap{}).Data

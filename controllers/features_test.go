@@ -413,10 +413,10 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	b.made("auth")
 	owners("auth-keys", 1) // the new one is to take them with it
 	prunable("auth-keys", true)
-	for _, kind := range keys.Kinds() {
-		was, _ := ring.Signing(kind)
-		if is := b.signing("auth", kind); is.ID != was.ID {
-			t.Errorf("the %s key is %s, and was %s", kind, is.ID, was.ID)
+	for _, use := range keys.Uses() {
+		was, _ := ring.Signing(use)
+		if is := b.signing("auth", use); is.ID != was.ID {
+			t.Errorf("the %s key is %s, and was %s", use, is.ID, was.ID)
 		}
 	}
 	b.whole("auth")

@@ -30,9 +30,9 @@ type tended struct {
 	// ring is what the Secret of the keys holds, where it is to be published; the
 	// zero Ring where there is none that may be.
 	ring    keys.Ring
-	custody keys.Custody
+	custody keys.PassphraseState
 	idle    keys.Step
-	waits   []keys.Kind
+	waits   []keys.Use
 
 	// through says that the keys are as this generation of the spec wants them, as
 	// far as that is up to the operator: the ring is written and published.
@@ -48,20 +48,20 @@ type tended struct {
 }
 
 // passphraseSettings are the keys of a Secret of passphrases.
-var passphraseSettings = map[keys.Kind]struct{ current, former string }{
+var passphraseSettings = map[keys.Use]struct{ current, former string }{
 	keys.Access:  {config.EnvAccessPassphrase, config.EnvFormerAccessPassphrase},
 	keys.Refresh: {config.EnvRefreshPassphrase, config.EnvFormerRefreshPassphrase},
 }
 
 // custodyOf reads the operator's own Secret of passphrases.
-func custodyOf(secret *corev1.Secret) keys.Custody {
-	c := keys.Custody{Current: map[keys.Kind]string{}, Former: map[keys.Kind]string{}, Given: map[keys.Kind]bool{}}
+func custodyOf(secret *corev1.Secret) keys.PassphraseState {
+	c := keys.PassphraseState{Current: map[keys.Use]string{}, Former: map[keys.Use]string{}, Distributed: map[keys.Use]bool{}}
 	if secret == nil {
 		return c
 	}
-	for kind, name := range passphraseSettings {
-		c.Current[kind], c.Former[kind] = string(secret.Data[name.current]), string(secret.Data[name.former])
-		c.Given[kind] = len(secret.Data[secretGiven(kind)]) > 0
+	for use, name := range passphraseSettings {
+		c.Current[use], c.Former[use] = string(secret.Data[name.current]), string(secret.Data[name.former])
+		c.Distributed[use] = len(secret.Data[secretGiven(use)]) > 0
 	}
 	return c
 }
@@ -88,29 +88,29 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 	if t.digestKey == nil {
 		t.digestKey = random(sha256.Size)
 	}
-	inspect := func(ring keys.Ring, p keys.Passphrases) map[string]keys.Seal {
+	inspect := func(ring keys.Ring, p keys.Passphrases) map[string]keys.Encryption {
 		return r.inspect(w, t.digestKey, ring, p)
 	}
-	tending := keys.Tending{
-		Ring: ring, Custody: w.custody, Wanted: wanted, Policy: policy, Now: w.now,
+	tending := keys.Input{
+		Ring: ring, Passphrases: w.custody, Desired: wanted, Policy: policy, Now: w.now,
 		Seen: w.seen, Loaded: w.loaded(), Inspect: inspect, Trace: trace,
 		Published: w.published, Unread: w.unread[kindConfigMap] != nil,
-		Given: func(current map[keys.Kind]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
+		Distributed: func(current map[keys.Use]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	}
-	out, tendErr := keys.Tend(tending)
-	if err := r.keepPassphrases(ctx, w, t, out.Custody); err != nil {
+	out, tendErr := keys.Reconcile(tending)
+	if err := r.keepPassphrases(ctx, w, t, out.Passphrases); err != nil {
 		if errors.Is(err, errSwapLost) || len(ring.Keys) == 0 || w.passphrases == nil {
 			return err
 		}
 		// The keys go on with the passphrases that there are.
 		t.aside = classify(err)
-		tending.Wanted, tending.Loaded = nil, false
-		tending.Given = func(map[keys.Kind]string) bool { return false }
-		if out, tendErr = keys.Tend(tending); !out.Custody.Equal(w.custody) {
+		tending.Desired, tending.Loaded = nil, false
+		tending.Distributed = func(map[keys.Use]string) bool { return false }
+		if out, tendErr = keys.Reconcile(tending); !out.Passphrases.Equal(w.custody) {
 			return err
 		}
 	}
-	t.custody, t.idle, t.waits = out.Custody, out.Idle, out.Waits
+	t.custody, t.idle, t.waits = out.Passphrases, out.Next, out.Deferred
 	if tendErr != nil {
 		return fmt.Errorf("keys: %w", tendErr)
 	}
@@ -126,7 +126,7 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 	}
 	t.ring = out.Ring
 	for _, step := range out.Steps {
-		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), strings.TrimSpace(string(step.Action)+" "+string(step.Kind)), step.Message) // a step of each kind in one pass are two events
+		r.event(w.gateway, corev1.EventTypeNormal, "Key"+string(step.Action), strings.TrimSpace(string(step.Action)+" "+string(step.Use)), step.Message) // a step of each kind in one pass are two events
 		r.steps.WithLabelValues(string(step.Action), string(step.Reason)).Inc()
 	}
 	return nil
@@ -140,7 +140,7 @@ func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
 		Algorithm:        keys.Algorithm(g.Spec.Keys.Algorithm),
 		RotationInterval: g.Spec.Keys.RotationInterval.Value(),
 		PublishLead:      g.Spec.Keys.PublishLead.Value(),
-		Lifetimes: map[keys.Kind]time.Duration{
+		Lifetimes: map[keys.Use]time.Duration{
 			keys.Access: g.Spec.Tokens.AccessTokenTTL.Value(), keys.Refresh: g.Spec.Tokens.RefreshTokenTTL.Value(),
 		},
 		ClockSkew: verifierSkew,
@@ -263,8 +263,8 @@ func (r *Reconciler) rolledBack(w *world, digestKey []byte, trace keys.Trace) *p
 	}
 	signing, _ := w.ring.Signing(keys.Access)
 	opened := ""
-	for _, seal := range r.inspect(w, digestKey, w.ring, w.custody.Passphrases()) {
-		if seal == keys.SealUnknown {
+	for _, encryption := range r.inspect(w, digestKey, w.ring, w.custody.Passphrases()) {
+		if encryption == keys.EncryptedUnknown {
 			opened = fmt.Sprintf(" (No passphrase in the Secret %s opens all of these keys: restore that Secret too, or order a rotation afterwards.)", w.names.passphrases())
 		}
 	}
@@ -320,7 +320,7 @@ func (w *world) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 
 // wantedPassphrases are those of the person's Secret, or those that there are,
 // or new ones. Where there is a problem, those that there are may still do.
-func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Kind]string, *problem) {
+func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Use]string, *problem) {
 	ref := w.gateway.Spec.Keys.PassphraseSecretRef
 	if ref == nil {
 		if w.custody.Current[keys.Access] != "" && w.custody.Current[keys.Refresh] != "" {
@@ -331,7 +331,7 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 			return nil, stalled(v1alpha1.ReasonPassphrasesLost, "the Secret %s, which opens the keys in %s, is gone or incomplete: restore it from a backup; or, if it is lost for good, order a rotation: kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
 				w.names.passphrases(), w.names.keys(), w.names.gateway, w.names.namespace, AnnotationRotate)
 		}
-		return map[keys.Kind]string{keys.Access: newPassphrase(), keys.Refresh: newPassphrase()}, nil
+		return map[keys.Use]string{keys.Access: newPassphrase(), keys.Refresh: newPassphrase()}, nil
 	}
 	secret := w.inputs[ref.Name]
 	if err := w.inputErr[ref.Name]; err != nil {
@@ -344,11 +344,11 @@ func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.
 		return nil, waiting(v1alpha1.ReasonSecretMissing, "the Secret %s with the passphrases (spec.keys.passphraseSecretRef) does not exist: create it with the keys %s and %s, 16 bytes or more each",
 			ref.Name, config.EnvAccessPassphrase, config.EnvRefreshPassphrase)
 	}
-	wanted := map[keys.Kind]string{}
-	for _, kind := range keys.Kinds() {
-		name := passphraseSettings[kind]
-		wanted[kind] = string(secret.Data[name.current])
-		if len(wanted[kind]) < minPassphrase {
+	wanted := map[keys.Use]string{}
+	for _, use := range keys.Uses() {
+		name := passphraseSettings[use]
+		wanted[use] = string(secret.Data[name.current])
+		if len(wanted[use]) < minPassphrase {
 			return nil, waiting(v1alpha1.ReasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
 		}
 	}
@@ -386,16 +386,16 @@ func random(n int) []byte {
 
 // keepPassphrases writes the operator's Secret of passphrases where it differs.
 // Where passphrases were lost and none is to take their place, none is written.
-func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, custody keys.Custody) error {
-	if w.passphrases == nil && custody.Equal(keys.Custody{}) {
+func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, state keys.PassphraseState) error {
+	if w.passphrases == nil && state.Equal(keys.PassphraseState{}) {
 		return nil
 	}
 	data := map[string][]byte{secretDigestKey: t.digestKey}
-	for kind, name := range passphraseSettings {
-		data[name.current] = []byte(custody.Current[kind])
-		data[name.former] = []byte(custody.Former[kind]) // the pods mount it, empty or not
-		if custody.Given[kind] {
-			data[secretGiven(kind)] = []byte("true")
+	for use, name := range passphraseSettings {
+		data[name.current] = []byte(state.Current[use])
+		data[name.former] = []byte(state.Former[use]) // the pods mount it, empty or not
+		if state.Distributed[use] {
+			data[secretGiven(use)] = []byte("true")
 		}
 	}
 	return r.keepSecret(ctx, w, w.passphrases, w.ownSecret(w.names.passphrases(), data, nil, true))
@@ -403,15 +403,15 @@ func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, c
 
 // keepRing writes a ring where it differs. What is written has been opened
 // before: a ring that nobody can open is never written.
-func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, ring keys.Ring, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Seal) error {
+func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, ring keys.Ring, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Encryption) error {
 	files := ring.Files()
 	var annotations map[string]string
 	if w.keys != nil && w.ringErr == nil && ring.Generation == w.ring.Generation {
 		annotations = map[string]string{annotationSealed: w.keys.Annotations[annotationSealed]}
 	} else {
 		p := t.custody.Passphrases()
-		shut := func(s keys.Seal) bool { return s != keys.SealCurrent }
-		if seals := inspect(ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(seals)), shut) {
+		shut := func(s keys.Encryption) bool { return s != keys.EncryptedCurrent }
+		if encryption := inspect(ring, p); !slices.ContainsFunc(slices.Collect(maps.Values(encryption)), shut) {
 			annotations = map[string]string{annotationSealed: sealedDigest(t.digestKey, p, files)}
 		}
 	}
@@ -522,24 +522,24 @@ func merged(base, over map[string]string) map[string]string {
 
 // inspect is keys.Inspect without its cost where the outcome is known: from the
 // digest beside the ring, or from an earlier time.
-func (r *Reconciler) inspect(w *world, digestKey []byte, ring keys.Ring, p keys.Passphrases) map[string]keys.Seal {
+func (r *Reconciler) inspect(w *world, digestKey []byte, ring keys.Ring, p keys.Passphrases) map[string]keys.Encryption {
 	if w.keys != nil && w.keys.Annotations[annotationSealed] == sealedDigest(digestKey, p, ring.Files()) {
-		seals := map[string]keys.Seal{}
+		encryption := map[string]keys.Encryption{}
 		for _, k := range ring.Keys {
-			if k.Sealed != nil {
-				seals[k.ID] = keys.SealCurrent
+			if k.Encrypted != nil {
+				encryption[k.ID] = keys.EncryptedCurrent
 			}
 		}
-		return seals
+		return encryption
 	}
-	seals := map[string]keys.Seal{}
+	encryption := map[string]keys.Encryption{}
 	unknown := keys.Ring{Generation: ring.Generation}
 	for _, k := range ring.Keys {
-		if k.Sealed == nil {
+		if k.Encrypted == nil {
 			continue
 		}
-		if seal, ok := r.seals.Get(sealKey(k, p)); ok {
-			seals[k.ID] = seal
+		if known, ok := r.seals.Get(sealKey(k, p)); ok {
+			encryption[k.ID] = known
 		} else {
 			unknown.Keys = append(unknown.Keys, k)
 		}
@@ -547,21 +547,21 @@ func (r *Reconciler) inspect(w *world, digestKey []byte, ring keys.Ring, p keys.
 	if len(unknown.Keys) > 0 {
 		found := keys.Inspect(unknown, p)
 		for _, k := range unknown.Keys {
-			seals[k.ID] = found[k.ID]
+			encryption[k.ID] = found[k.ID]
 			r.seals.Add(sealKey(k, p), found[k.ID])
 		}
 	}
-	return seals
+	return encryption
 }
 
 // sealKey is what the memory of seals goes by; nothing can be learned from it
 // that its process does not know anyway.
 func sealKey(k keys.Key, p keys.Passphrases) [sha256.Size]byte {
 	all := p.Access
-	if k.Kind == keys.Refresh {
+	if k.Use == keys.Refresh {
 		all = p.Refresh
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%s|%q|%s", k.ID, all, k.Sealed))
+	return sha256.Sum256(fmt.Appendf(nil, "%s|%q|%s", k.ID, all, k.Encrypted))
 }
 
 // The digests tell whether secrets have changed, to whoever may read the objects
@@ -581,7 +581,7 @@ func sealedDigest(key []byte, p keys.Passphrases, files map[string][]byte) strin
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-func passphrasesDigest(key []byte, current map[keys.Kind]string) string {
+func passphrasesDigest(key []byte, current map[keys.Use]string) string {
 	return digest(key, current[keys.Access], current[keys.Refresh])
 }
 

@@ -36,11 +36,11 @@ func (b *bed) nudge(name string) {
 	annotate(b, name, "test/nudge", fmt.Sprint(podCount.Add(1)))
 }
 
-func (b *bed) signing(name string, kind keys.Kind) keys.Key {
+func (b *bed) signing(name string, use keys.Use) keys.Key {
 	b.t.Helper()
-	k, ok := b.ring(name).Signing(kind)
+	k, ok := b.ring(name).Signing(use)
 	if !ok {
-		b.t.Fatalf("no %s key signs", kind)
+		b.t.Fatalf("no %s key signs", use)
 	}
 	return k
 }
@@ -58,11 +58,11 @@ func (b *bed) phase(name, id string, phase keys.Phase) {
 
 // published waits for the one key of a kind that is published, and does not sign
 // yet.
-func (b *bed) published(name string, kind keys.Kind) (id string) {
+func (b *bed) published(name string, use keys.Use) (id string) {
 	b.t.Helper()
-	b.eventually(fmt.Sprintf("a %s key is published", kind), func() error {
+	b.eventually(fmt.Sprintf("a %s key is published", use), func() error {
 		for _, k := range b.ring(name).Keys {
-			if k.Kind == kind && k.Phase == keys.Published {
+			if k.Use == use && k.Phase == keys.Published {
 				id = k.ID
 				return nil
 			}

@@ -65,9 +65,9 @@ func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
 	if err != nil {
 		t.Fatalf("the keys do not open with the passphrases: %v", err)
 	}
-	for _, kind := range keys.Kinds() {
-		if s := opened.Signer(kind); s.Private == nil {
-			t.Errorf("no %s key signs", kind)
+	for _, use := range keys.Uses() {
+		if s := opened.Signer(use); s.Private == nil {
+			t.Errorf("no %s key signs", use)
 		}
 	}
 	published := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data

@@ -103,7 +103,7 @@ const (
 
 // secretGiven says of a kind that every pod has its present passphrase, while the
 // former one is still needed; see keys.Custody.
-func secretGiven(kind keys.Kind) string { return "given." + string(kind) }
+func secretGiven(use keys.Use) string { return "given." + string(use) }
 
 // Keys of the Secrets that people, or other operators, make.
 const (

@@ -29,7 +29,7 @@ type world struct {
 
 	ring    keys.Ring
 	ringErr error // why keys could not be read
-	custody keys.Custody
+	custody keys.PassphraseState
 
 	objects map[string]client.Object // by kind, what there is of what we make; nil: there is none
 	absent  map[string]bool          // whose kind the cluster does not have
@@ -299,7 +299,7 @@ func (w *world) lastSigningKey() string {
 		return ""
 	}
 	for _, k := range document.Keys {
-		if k.Kind == keys.Access && k.Phase == keys.Signing {
+		if k.Use == keys.Access && k.Phase == keys.Signing {
 			return k.ID
 		}
 	}

@@ -124,8 +124,8 @@ func (w *world) needsAnswers() bool {
 			return true
 		}
 	}
-	for _, kind := range keys.Kinds() {
-		if w.custody.Former[kind] != "" {
+	for _, use := range keys.Uses() {
+		if w.custody.Former[use] != "" {
 			return true
 		}
 	}
@@ -266,8 +266,8 @@ func (w *world) loaded() bool {
 		if !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
 			return false
 		}
-		for _, kind := range keys.Kinds() { // a ring in the place of a lost one may have its generation
-			if k, _ := w.ring.Signing(kind); !slices.Contains(state.Keys.Ready, k.ID) {
+		for _, use := range keys.Uses() { // a ring in the place of a lost one may have its generation
+			if k, _ := w.ring.Signing(use); !slices.Contains(state.Keys.Ready, k.ID) {
 				return false
 			}
 		}

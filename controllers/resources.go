@@ -383,8 +383,8 @@ func renderVolumes(r rendering) []*accore.VolumeApplyConfiguration {
 		return accore.Volume().WithName(name).WithSecret(source)
 	}
 	passphrases := []string{}
-	for _, kind := range keys.Kinds() {
-		passphrases = append(passphrases, passphraseSettings[kind].current, passphraseSettings[kind].former)
+	for _, use := range keys.Uses() {
+		passphrases = append(passphrases, passphraseSettings[use].current, passphraseSettings[use].former)
 	}
 	all := []*accore.VolumeApplyConfiguration{
 		volume(volumeKeys, r.names.keys()), // all of it: which files there are changes

@@ -61,14 +61,14 @@ func (b *bed) rotate(name string) {
 }
 
 // retiring is the key of a kind that signed before the present one.
-func (b *bed) retiring(name string, kind keys.Kind) string {
+func (b *bed) retiring(name string, use keys.Use) string {
 	b.t.Helper()
 	for _, k := range b.ring(name).Keys {
-		if k.Kind == kind && k.Phase == keys.Retiring {
+		if k.Use == use && k.Phase == keys.Retiring {
 			return k.ID
 		}
 	}
-	b.t.Fatalf("no %s key is retiring: %+v", kind, b.ring(name).Keys)
+	b.t.Fatalf("no %s key is retiring: %+v", use, b.ring(name).Keys)
 	return ""
 }
 

@@ -205,7 +205,7 @@ func environment(w *world) map[string]string {
 
 // check has the server's own settings say what is wrong with these, before any
 // pod is started with them.
-func check(w *world, custody keys.Custody, callerKey string) error {
+func check(w *world, state keys.PassphraseState, callerKey string) error {
 	environ := environment(w)
 	from := func(ref *v1alpha1.LocalReference, key string) string {
 		if ref == nil || w.inputs[ref.Name] == nil {
@@ -218,10 +218,10 @@ func check(w *world, custody keys.Custody, callerKey string) error {
 		environ[config.EnvSMTPUsername] = from(ref, credentialsUsername)
 	}
 	contents := map[string]string{
-		config.EnvAccessPassphrase:        custody.Current[keys.Access],
-		config.EnvRefreshPassphrase:       custody.Current[keys.Refresh],
-		config.EnvFormerAccessPassphrase:  custody.Former[keys.Access],
-		config.EnvFormerRefreshPassphrase: custody.Former[keys.Refresh],
+		config.EnvAccessPassphrase:        state.Current[keys.Access],
+		config.EnvRefreshPassphrase:       state.Current[keys.Refresh],
+		config.EnvFormerAccessPassphrase:  state.Former[keys.Access],
+		config.EnvFormerRefreshPassphrase: state.Former[keys.Refresh],
 		config.EnvTrustedCallerKey:        callerKey,
 		config.EnvDBPassword:              from(credentialsRef(w.gateway), credentialsPassword),
 		config.EnvSMTPPassword:            from(mailCredentialsRef(w.gateway), credentialsPassword),

@@ -122,7 +122,7 @@ func podEssence(in any) (any, error) {
 
 // New makes a Reconciler that works for a manager, whose cache is of NewCache.
 func New(m manager.Manager, o Options) *Reconciler {
-	seals, err := lru.New[[32]byte, keys.Seal](10_000)
+	seals, err := lru.New[[32]byte, keys.Encryption](10_000)
 	if err != nil { // a size that is not positive is the one way
 		panic(err)
 	}

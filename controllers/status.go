@@ -132,21 +132,21 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 	s := &v1alpha1.KeysStatus{Generation: ring.Generation, Revoked: ring.AllRevoked(revoked)}
 	for _, k := range ring.Keys {
 		shown := v1alpha1.KeyStatus{
-			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), LastTransitionTime: metav1.NewTime(k.Since),
+			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase), LastTransitionTime: metav1.NewTime(k.PhaseSince),
 		}
-		if !k.Until.IsZero() {
-			until := metav1.NewTime(k.Until)
+		if !k.RemoveAfter.IsZero() {
+			until := metav1.NewTime(k.RemoveAfter)
 			shown.RemovalTime = &until
 		}
-		if k.Kind == keys.Access {
+		if k.Use == keys.Access {
 			s.Access = append(s.Access, shown)
 		} else {
 			s.Refresh = append(s.Refresh, shown)
 		}
 	}
 	var next time.Time
-	for _, kind := range keys.Kinds() {
-		if due := keyPolicy(g).NextRotation(ring, kind); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+	for _, use := range keys.Uses() {
+		if due := keyPolicy(g).NextRotation(ring, use); !due.IsZero() && (next.IsZero() || due.Before(next)) {
 			next = due
 		}
 	}
@@ -180,11 +180,11 @@ func keysCondition(w *world, t tended, found *problem) condition {
 	case len(t.ring.Keys) == 0:
 		return isFalse(v1alpha1.ReasonProgressing, "the first keys are being made")
 	}
-	for _, kind := range keys.Kinds() {
-		k, signs := t.ring.Signing(kind)
+	for _, use := range keys.Uses() {
+		k, signs := t.ring.Signing(use)
 		published := w.publicKeys()
 		if !signs || published == nil || published.Data[keys.PublicFile(k.ID)] == "" {
-			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", kind))
+			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", use))
 		}
 	}
 	if t.idle.Reason == keys.Unopenable {
@@ -252,10 +252,10 @@ func (w *world) awaitedReplicas(ring keys.Ring) string {
 				continue
 			}
 			if w.podsErr != nil {
-				return fmt.Sprintf("the %s %s key %s waits until every replica has it, and the pods cannot be listed", strings.ToLower(string(phase)), k.Kind, k.ID)
+				return fmt.Sprintf("the %s %s key %s waits until every replica has it, and the pods cannot be listed", strings.ToLower(string(phase)), k.Use, k.ID)
 			}
 			if all := w.without(k.ID); len(all) > 0 && w.needsAnswers() {
-				return fmt.Sprintf("the %s %s key %s waits until every replica has it: %s", strings.ToLower(string(phase)), k.Kind, k.ID, few(all))
+				return fmt.Sprintf("the %s %s key %s waits until every replica has it: %s", strings.ToLower(string(phase)), k.Use, k.ID, few(all))
 			}
 		}
 	}

@@ -13,10 +13,10 @@ import (
 // An error (a passphrase that is missing or does not open) leaves the ring as
 // it was; errors.Is(err, ErrPassphrase) says so.
 func Apply(ring Ring, step Step, passphrases Passphrases) (Ring, error) {
-	return apply(realWorkshop, ring, step, passphrases)
+	return apply(realFactory, ring, step, passphrases)
 }
 
-func apply(w workshop, ring Ring, step Step, passphrases Passphrases) (Ring, error) {
+func apply(factory keyFactory, ring Ring, step Step, passphrases Passphrases) (Ring, error) {
 	if step.Action == None || step.generation != ring.Generation {
 		return ring, nil
 	}
@@ -24,15 +24,15 @@ func apply(w workshop, ring Ring, step Step, passphrases Passphrases) (Ring, err
 	var err error
 	switch step.Action {
 	case Generate:
-		err = out.generate(w, step, passphrases)
+		err = out.generate(factory, step, passphrases)
 	case Promote:
 		err = out.promote(step)
 	case Drop:
 		out.remove(step.Key)
-	case Reseal:
-		err = out.reseal(w, step, passphrases)
+	case Reencrypt:
+		err = out.reencrypt(factory, step, passphrases)
 	case Revoke:
-		err = out.revoke(w, step, passphrases)
+		err = out.revoke(factory, step, passphrases)
 	case Extend:
 		out.extend(step)
 	case Wait:
@@ -61,9 +61,9 @@ func (r *Ring) find(id string) *Key {
 	return nil
 }
 
-func (r *Ring) generate(w workshop, step Step, passphrases Passphrases) error {
-	_, signed := r.Signing(step.Kind)
-	key, err := r.add(w, step, passphrases)
+func (r *Ring) generate(factory keyFactory, step Step, passphrases Passphrases) error {
+	_, signed := r.Signing(step.Use)
+	key, err := r.add(factory, step, passphrases)
 	if err != nil {
 		return err
 	}
@@ -77,12 +77,12 @@ func (r *Ring) generate(w workshop, step Step, passphrases Passphrases) error {
 }
 
 // add makes a Published key and returns its ID.
-func (r *Ring) add(w workshop, step Step, passphrases Passphrases) (string, error) {
-	current, _, err := passphrases.of(step.Kind)
+func (r *Ring) add(factory keyFactory, step Step, passphrases Passphrases) (string, error) {
+	current, _, err := passphrases.of(step.Use)
 	if err != nil {
 		return "", err
 	}
-	key, err := newKey(w, step.Kind, step.policy.Algorithm, current, step.at)
+	key, err := newKey(factory, step.Use, step.policy.Algorithm, current, step.at)
 	if err != nil {
 		return "", err
 	}
@@ -94,13 +94,13 @@ func (r *Ring) add(w workshop, step Step, passphrases Passphrases) (string, erro
 // sign makes a key the one that signs. A rotation that was asked for is done
 // hereby: nothing signs any more that signed when it was asked for.
 func (r *Ring) sign(k *Key, step Step) {
-	k.Phase, k.Since, k.Until, k.Confirmed = Signing, step.at, time.Time{}, false
-	k.Longest = max(k.Longest, step.policy.lifetime(k.Kind))
+	k.Phase, k.PhaseSince, k.RemoveAfter, k.DeadlineSeen = Signing, step.at, time.Time{}, false
+	k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 	if step.policy.Rotate != "" {
 		if r.Rotated == nil {
-			r.Rotated = map[Kind]string{}
+			r.Rotated = map[Use]string{}
 		}
-		r.Rotated[k.Kind] = step.policy.Rotate
+		r.Rotated[k.Use] = step.policy.Rotate
 	}
 }
 
@@ -110,7 +110,7 @@ func (r *Ring) promote(step Step) error {
 		return fmt.Errorf("keys: %s is not a published key", step.Key)
 	}
 	for i := range r.Keys {
-		if old := &r.Keys[i]; old.Kind == k.Kind && old.Phase == Signing {
+		if old := &r.Keys[i]; old.Use == k.Use && old.Phase == Signing {
 			r.end(old, Retiring, step)
 		}
 	}
@@ -121,26 +121,26 @@ func (r *Ring) promote(step Step) error {
 // end puts a key into a phase in which nobody signs with it, and forgets its
 // private half: it can then no more be stolen.
 func (r *Ring) end(k *Key, phase Phase, step Step) {
-	k.Longest = max(k.Longest, step.policy.lifetime(k.Kind))
-	k.Phase, k.Since, k.Until = phase, step.at, whole(step.at.Add(step.policy.afterlife(*k)))
-	k.Sealed, k.Confirmed = nil, false
+	k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
+	k.Phase, k.PhaseSince, k.RemoveAfter = phase, step.at, whole(step.at.Add(step.policy.retireInterval(*k)))
+	k.Encrypted, k.DeadlineSeen = nil, false
 }
 
 // rememberedRevoked is how many revoked keys of a kind are remembered.
 const rememberedRevoked = 8
 
-func (r *Ring) revoke(w workshop, step Step, passphrases Passphrases) error {
+func (r *Ring) revoke(factory keyFactory, step Step, passphrases Passphrases) error {
 	k := r.find(step.Key)
 	if k == nil {
 		return fmt.Errorf("keys: there is no key %s to revoke", step.Key)
 	}
-	kind, signed := k.Kind, k.Phase == Signing
+	use, signed := k.Use, k.Phase == Signing
 	r.end(k, Revoked, step)
 	if signed {
 		successor := step.successor
 		if successor == "" {
 			var err error
-			if successor, err = r.add(w, step, passphrases); err != nil {
+			if successor, err = r.add(factory, step, passphrases); err != nil {
 				return err
 			}
 		}
@@ -152,11 +152,11 @@ func (r *Ring) revoke(w workshop, step Step, passphrases Passphrases) error {
 	}
 	var revoked []Key
 	for _, k := range r.Keys {
-		if k.Kind == kind && k.Phase == Revoked {
+		if k.Use == use && k.Phase == Revoked {
 			revoked = append(revoked, k)
 		}
 	}
-	slices.SortStableFunc(revoked, func(a, b Key) int { return a.Since.Compare(b.Since) })
+	slices.SortStableFunc(revoked, func(a, b Key) int { return a.PhaseSince.Compare(b.PhaseSince) })
 	for ; len(revoked) > rememberedRevoked; revoked = revoked[1:] {
 		r.remove(revoked[0].ID)
 	}
@@ -167,42 +167,42 @@ func (r *Ring) remove(id string) {
 	r.Keys = slices.DeleteFunc(r.Keys, func(k Key) bool { return k.ID == id })
 }
 
-func (r *Ring) reseal(w workshop, step Step, passphrases Passphrases) error {
+func (r *Ring) reencrypt(factory keyFactory, step Step, passphrases Passphrases) error {
 	k := r.find(step.Key)
-	if k == nil || k.Sealed == nil {
+	if k == nil || k.Encrypted == nil {
 		return fmt.Errorf("keys: %s has no private half to seal", step.Key)
 	}
 	private, _, err := openKey(*k, passphrases)
 	if err != nil {
 		return err
 	}
-	current, _, err := passphrases.of(k.Kind)
+	current, _, err := passphrases.of(k.Use)
 	if err != nil {
 		return err
 	}
-	sealed, err := w.seal(private, current)
+	encrypted, err := factory.encrypt(private, current)
 	if err != nil {
-		return fmt.Errorf("keys: sealing the %s key %s: %w", k.Kind, k.ID, err)
+		return fmt.Errorf("keys: sealing the %s key %s: %w", k.Use, k.ID, err)
 	}
-	k.Sealed, k.Resealed = sealed, true
+	k.Encrypted, k.Reencrypted = encrypted, true
 	return nil
 }
 
 func (r *Ring) extend(step Step) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		if k.Kind != step.Kind {
+		if k.Use != step.Use {
 			continue
 		}
 		switch k.Phase {
 		case Signing:
-			k.Longest = max(k.Longest, step.policy.lifetime(k.Kind))
+			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 		case Retiring:
-			if until := whole(k.Since.Add(step.policy.afterlife(*k))); until.After(k.Until) {
+			if until := whole(k.PhaseSince.Add(step.policy.retireInterval(*k))); until.After(k.RemoveAfter) {
 				// The wait has not been reached, whatever was thought before.
-				k.Until, k.Confirmed = until, false
+				k.RemoveAfter, k.DeadlineSeen = until, false
 			}
-			k.Longest = max(k.Longest, step.policy.lifetime(k.Kind))
+			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 		}
 	}
 }
@@ -212,17 +212,17 @@ func (r *Ring) extend(step Step) {
 func (r *Ring) wait(step Step) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		back := step.Reason == ClockWentBack && k.Kind == step.Kind &&
-			k.Since.After(step.at.Add(step.policy.ClockSkew))
+		back := step.Reason == ClockWentBack && k.Use == step.Use &&
+			k.PhaseSince.After(step.at.Add(step.policy.ClockSkew))
 		if k.ID != step.Key && !back {
 			continue
 		}
-		k.Since, k.Confirmed = step.at, step.Reason == DeadlineReached
+		k.PhaseSince, k.DeadlineSeen = step.at, step.Reason == DeadlineReached
 		if k.Created.After(step.at) {
 			k.Created = step.at
 		}
 		if k.Phase == Retiring || k.Phase == Revoked {
-			k.Until = whole(step.at.Add(step.policy.afterlife(*k)))
+			k.RemoveAfter = whole(step.at.Add(step.policy.retireInterval(*k)))
 		}
 	}
 }

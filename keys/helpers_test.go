@@ -17,7 +17,7 @@ var (
 func testPolicy() Policy {
 	return Policy{
 		Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
-		Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
+		Lifetimes: map[Use]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
 	}
 }
 
@@ -39,12 +39,12 @@ func newStory(t *testing.T) *story {
 }
 
 func (s *story) next() Step {
-	return Next(s.ring, s.policy, Observed{Seals: Inspect(s.ring, s.passphrases), Seen: s.seen}, s.now)
+	return Next(s.ring, s.policy, Observed{Encryption: Inspect(s.ring, s.passphrases), Seen: s.seen}, s.now)
 }
 
 func (s *story) apply(step Step) {
 	s.t.Helper()
-	ring, err := apply(modelWorkshop, s.ring, step, s.passphrases)
+	ring, err := apply(modelFactory, s.ring, step, s.passphrases)
 	if err != nil {
 		s.t.Fatalf("%v: %v", step, err)
 	}
@@ -79,26 +79,26 @@ func (s *story) rotate(request string) {
 	s.t.Helper()
 	s.policy.Rotate = request
 	s.settle()
-	s.after(s.policy.lead())
-	s.after(s.policy.lead())
+	s.after(s.policy.prePublication())
+	s.after(s.policy.prePublication())
 	if !s.ring.Honoured(request) {
 		s.t.Fatalf("%q is not honoured: %v", request, s.ring.Rotated)
 	}
 }
 
-func (s *story) signing(kind Kind) Key {
+func (s *story) signing(use Use) Key {
 	s.t.Helper()
-	k, ok := s.ring.Signing(kind)
+	k, ok := s.ring.Signing(use)
 	if !ok {
-		s.t.Fatalf("no %s key signs", kind)
+		s.t.Fatalf("no %s key signs", use)
 	}
 	return k
 }
 
-func (s *story) phases(kind Kind) string {
+func (s *story) phases(use Use) string {
 	text := ""
 	for _, k := range s.ring.Keys {
-		if k.Kind == kind {
+		if k.Use == use {
 			text += string(k.Phase[0])
 			switch k.Phase {
 			case Retiring:
@@ -112,10 +112,10 @@ func (s *story) phases(kind Kind) string {
 }
 
 // brief is "Action/Reason" of each step for access keys.
-func brief(steps []Step, kind Kind) string {
+func brief(steps []Step, use Use) string {
 	text := ""
 	for _, s := range steps {
-		if s.Kind == kind {
+		if s.Use == use {
 			text += string(s.Action) + "/" + string(s.Reason) + " "
 		}
 	}

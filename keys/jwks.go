@@ -34,10 +34,10 @@ type JWKSet struct {
 
 // JWKS gives the public halves that verify tokens of a kind: Published to
 // Retiring, never Revoked. With withPEM each has its "pem" too.
-func JWKS(ring Ring, kind Kind, withPEM bool) JWKSet {
+func JWKS(ring Ring, use Use, withPEM bool) JWKSet {
 	set := JWKSet{Keys: []JWK{}}
 	for _, k := range ring.Keys {
-		if k.Kind == kind && k.verifies() {
+		if k.Use == use && k.verifies() {
 			j := jwk(k)
 			if withPEM {
 				j.PEM = string(publicPEM(k))
@@ -101,9 +101,9 @@ func (d PublicDocument) Check(ring Ring) error {
 	for _, k := range ring.Keys {
 		switch {
 		case k.verifies() && (phases[k.ID] == Revoked || slices.Contains(d.Revoked, k.ID)):
-			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, of generation %d, and was revoked by generation %d", ErrTakenBack, k.Kind, k.ID, k.Phase, ring.Generation, d.Generation)
+			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, of generation %d, and was revoked by generation %d", ErrTakenBack, k.Use, k.ID, k.Phase, ring.Generation, d.Generation)
 		case k.Phase == Signing && ring.Generation < d.Generation && phases[k.ID] != Signing:
-			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and signs no more by generation %d", ErrTakenBack, k.Kind, k.ID, ring.Generation, d.Generation)
+			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and signs no more by generation %d", ErrTakenBack, k.Use, k.ID, ring.Generation, d.Generation)
 		}
 	}
 	return nil
@@ -112,7 +112,7 @@ func (d PublicDocument) Check(ring Ring) error {
 // PublicState is one key of a PublicDocument.
 type PublicState struct {
 	ID        string     `json:"kid"`
-	Kind      Kind       `json:"kind"`
+	Use       Use        `json:"kind"`
 	Algorithm Algorithm  `json:"algorithm"`
 	Phase     Phase      `json:"phase"`
 	Since     time.Time  `json:"since"`
@@ -141,9 +141,9 @@ func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte 
 func publicDocument(ring Ring, issuer string, revoked []string) PublicDocument {
 	states := []PublicState{}
 	for _, k := range ring.Keys {
-		state := PublicState{ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.Since)}
-		if !k.Until.IsZero() {
-			until := whole(k.Until)
+		state := PublicState{ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.PhaseSince)}
+		if !k.RemoveAfter.IsZero() {
+			until := whole(k.RemoveAfter)
 			state.Until = &until
 		}
 		states = append(states, state)

@@ -18,20 +18,20 @@ import (
 
 // Kind is what a key signs. A key belongs to one kind for life: a token of one
 // kind must never verify as the other (RFC 8725, section 3.12).
-type Kind string
+type Use string
 
 // The two kinds of token, and so of key.
 const (
-	Access  Kind = "access"
-	Refresh Kind = "refresh"
+	Access  Use = "access"
+	Refresh Use = "refresh"
 )
 
 // Kinds lists every kind, in the order in which Next looks at them.
-func Kinds() []Kind { return []Kind{Access, Refresh} }
+func Uses() []Use { return []Use{Access, Refresh} }
 
 // setting is the name of the setting that holds the passphrase of a kind; it is
 // named in errors, so that whoever reads them knows where to look.
-func (k Kind) setting() string {
+func (k Use) setting() string {
 	switch k {
 	case Access:
 		return "ACCESS_PASSPHRASE"
@@ -68,30 +68,30 @@ const (
 // Key is a pair of one kind. The private half exists only sealed.
 type Key struct {
 	ID        string // RFC 7638 thumbprint of the public half (SHA-256, base64url); the "kid"
-	Kind      Kind
+	Use       Use
 	Algorithm Algorithm
 	Phase     Phase
 	Public    crypto.PublicKey // *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey
 
 	// Sealed is the private half as PEM "ENCRYPTED PRIVATE KEY" (PKCS #8). Nil
 	// once nobody has to sign with it any more (Retiring, Revoked).
-	Sealed []byte
+	Encrypted []byte
 
-	Created time.Time // when it was generated
-	Since   time.Time // when its present phase began
-	Until   time.Time // Retiring, Revoked: when it is looked at again to be forgotten; else zero
+	Created     time.Time // when it was generated
+	PhaseSince  time.Time // when its present phase began
+	RemoveAfter time.Time // Retiring, Revoked: when it is looked at again to be forgotten; else zero
 
 	// Longest is the longest lifetime that a token signed by this key can have:
 	// the longest that was configured while it was Signing. Zero before.
-	Longest time.Duration
+	MaxTokenLifetime time.Duration
 
 	// Resealed says that the passphrase has changed since the key was generated,
 	// so that a copy under the former one may exist. Such a key is replaced.
-	Resealed bool
+	Reencrypted bool
 
 	// Confirmed says that the end of this wait (the lead, or Until) has been
 	// reached once already; see the rule deadlineReached.
-	Confirmed bool
+	DeadlineSeen bool
 }
 
 // verifies says whether tokens signed with the key are to be believed.
@@ -202,23 +202,23 @@ func modulus(p *rsa.PublicKey) (n, e string) {
 }
 
 // newKey makes a pair and seals its private half.
-func newKey(w workshop, kind Kind, a Algorithm, passphrase string, now time.Time) (Key, error) {
-	private, err := w.generate(a)
+func newKey(factory keyFactory, use Use, a Algorithm, passphrase string, now time.Time) (Key, error) {
+	private, err := factory.generate(a)
 	if err != nil {
-		return Key{}, fmt.Errorf("keys: generating an %s %s key: %w", a, kind, err)
+		return Key{}, fmt.Errorf("keys: generating an %s %s key: %w", a, use, err)
 	}
-	sealed, err := w.seal(private, passphrase)
+	encrypted, err := factory.encrypt(private, passphrase)
 	if err != nil {
-		return Key{}, fmt.Errorf("keys: sealing a new %s key: %w", kind, err)
+		return Key{}, fmt.Errorf("keys: sealing a new %s key: %w", use, err)
 	}
 	return Key{
-		ID:        thumbprint(private.Public()),
-		Kind:      kind,
-		Algorithm: a,
-		Public:    private.Public(),
-		Sealed:    sealed,
-		Created:   now,
-		Since:     now,
+		ID:         thumbprint(private.Public()),
+		Use:        use,
+		Algorithm:  a,
+		Public:     private.Public(),
+		Encrypted:  encrypted,
+		Created:    now,
+		PhaseSince: now,
 	}, nil
 }
 

@@ -28,7 +28,7 @@ type violation struct{ text string }
 
 const consumerLag = 10 * time.Minute
 
-type world struct {
+type simulation struct {
 	rules []rule
 	r     *rand.Rand
 	log   []string
@@ -39,24 +39,24 @@ type world struct {
 
 	policy      Policy
 	passphrases Passphrases
-	lost        map[Kind]bool // whose passphrases nobody has at present
-	count       int           // makes passphrases and requests differ
+	lost        map[Use]bool // whose passphrases nobody has at present
+	count       int          // makes passphrases and requests differ
 
 	askable  bool // replicas can be asked what they have seen
 	gateLag  time.Duration
 	gateShut time.Time
 
-	store   Ring
-	history []Ring
-	when    time.Time // when actors want to look again, going by the clock
-	lives   map[string]*life
-	opened  map[string]Seal
-	longest map[Kind]time.Duration // that signers use
+	store            Ring
+	history          []Ring
+	when             time.Time // when actors want to look again, going by the clock
+	lives            map[string]*life
+	opened           map[string]Encryption
+	maxTokenLifetime map[Use]time.Duration // that signers use
 }
 
 // life is what really happened to a key.
 type life struct {
-	kind      Kind
+	use       Use
 	published time.Time
 	replaced  time.Time // when another began to sign
 	signed    bool
@@ -64,89 +64,89 @@ type life struct {
 	expiry    time.Time // of the last token that it can have signed
 }
 
-var modelWorkshop = workshop{generate: generate, rounds: 1}
+var modelFactory = keyFactory{generate: generate, rounds: 1}
 
-func newWorld(t *testing.T, seed uint64, rules []rule) *world {
+func newSimulation(t *testing.T, seed uint64, rules []rule) *simulation {
 	cryptotest.SetGlobalRandom(t, seed) // keys, too, are the same again
-	w := &world{
-		rules:       rules,
-		r:           rand.New(rand.NewPCG(seed, 42)),
-		now:         time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		askable:     seed%2 == 0,
-		lost:        map[Kind]bool{},
-		lives:       map[string]*life{},
-		opened:      map[string]Seal{},
-		longest:     map[Kind]time.Duration{},
-		passphrases: Passphrases{Access: []string{"access 0"}, Refresh: []string{"refresh 0"}},
+	s := &simulation{
+		rules:            rules,
+		r:                rand.New(rand.NewPCG(seed, 42)),
+		now:              time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		askable:          seed%2 == 0,
+		lost:             map[Use]bool{},
+		lives:            map[string]*life{},
+		opened:           map[string]Encryption{},
+		maxTokenLifetime: map[Use]time.Duration{},
+		passphrases:      Passphrases{Access: []string{"access 0"}, Refresh: []string{"refresh 0"}},
 		policy: Policy{
 			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
-			Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
+			Lifetimes: map[Use]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
 		},
 	}
-	w.history = []Ring{{}}
-	return w
+	s.history = []Ring{{}}
+	return s
 }
 
-func (w *world) fail(format string, args ...any) {
-	tail := w.log[max(0, len(w.log)-40):]
+func (s *simulation) fail(format string, args ...any) {
+	tail := s.log[max(0, len(s.log)-40):]
 	panic(violation{fmt.Sprintf(format, args...) + "\n" + strings.Join(tail, "\n")})
 }
 
-func (w *world) note(format string, args ...any) {
-	w.log = append(w.log, w.now.Format("2006-01-02 15:04:05 ")+fmt.Sprintf(format, args...))
+func (s *simulation) note(format string, args ...any) {
+	s.log = append(s.log, s.now.Format("2006-01-02 15:04:05 ")+fmt.Sprintf(format, args...))
 }
 
-func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
+func (s *simulation) chance(percent int) bool { return s.r.IntN(100) < percent }
 
 // between is a random duration.
-func (w *world) between(a, b time.Duration) time.Duration {
-	return a + time.Duration(w.r.Int64N(int64(b-a)))
+func (s *simulation) between(a, b time.Duration) time.Duration {
+	return a + time.Duration(s.r.Int64N(int64(b-a)))
 }
 
-func pick[T any](w *world, of ...T) T { return of[w.r.IntN(len(of))] }
+func pick[T any](s *simulation, of ...T) T { return of[s.r.IntN(len(of))] }
 
 // run simulates, and returns what was violated or "".
-func (w *world) run(ticks int) (found string) {
+func (s *simulation) run(ticks int) (found string) {
 	defer func() {
 		if v, ok := recover().(violation); ok {
 			found = v.text
 		}
 	}()
 	for range ticks {
-		w.pass()
-		if w.chance(25) {
-			w.disturb()
+		s.pass()
+		if s.chance(25) {
+			s.disturb()
 		}
-		if w.chance(90) {
-			w.turn()
+		if s.chance(90) {
+			s.turn()
 		}
 	}
-	w.settle()
+	s.settle()
 	return ""
 }
 
 // pass lets time go by, and signers sign in it.
-func (w *world) pass() {
-	before := w.now
-	switch n := w.r.IntN(100); {
-	case n < 40 && !w.when.IsZero():
-		w.now = w.now.Add(max(0, w.when.Sub(w.clock())) + w.between(0, 5*time.Second))
+func (s *simulation) pass() {
+	before := s.now
+	switch n := s.r.IntN(100); {
+	case n < 40 && !s.when.IsZero():
+		s.now = s.now.Add(max(0, s.when.Sub(s.clock())) + s.between(0, 5*time.Second))
 	case n < 60:
-		w.now = w.now.Add(w.between(0, 30*time.Minute))
+		s.now = s.now.Add(s.between(0, 30*time.Minute))
 	case n < 80:
-		w.now = w.now.Add(w.between(0, 24*time.Hour))
+		s.now = s.now.Add(s.between(0, 24*time.Hour))
 	default:
-		w.now = w.now.Add(w.between(0, 10*24*time.Hour))
+		s.now = s.now.Add(s.between(0, 10*24*time.Hour))
 	}
-	w.sign(before)
+	s.sign(before)
 }
 
-func (w *world) sign(before time.Time) {
-	for _, l := range w.lives {
+func (s *simulation) sign(before time.Time) {
+	for _, l := range s.lives {
 		if !l.signed {
 			continue
 		}
-		last := w.now
+		last := s.now
 		if !l.replaced.IsZero() && l.replaced.Add(consumerLag).Before(last) {
 			last = l.replaced.Add(consumerLag)
 		}
@@ -155,120 +155,120 @@ func (w *world) sign(before time.Time) {
 		}
 		// A shorter lifetime is used at once, a longer one when Next has nothing
 		// to extend any more (see doc.go).
-		expiry := last.Add(min(w.policy.Lifetimes[l.kind], w.longest[l.kind]))
+		expiry := last.Add(min(s.policy.Lifetimes[l.use], s.maxTokenLifetime[l.use]))
 		if expiry.After(l.expiry) {
 			l.expiry = expiry
 		}
 	}
 }
 
-func (w *world) clock() time.Time { return w.now.Add(w.offset) }
+func (s *simulation) clock() time.Time { return s.now.Add(s.offset) }
 
 // disturb is the world outside.
-func (w *world) disturb() {
-	switch w.r.IntN(10) {
+func (s *simulation) disturb() {
+	switch s.r.IntN(10) {
 	case 0: // at most one jump ahead in the longest wait
-		if w.now.Sub(w.jumped) > 35*24*time.Hour {
-			d := pick(w, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour, 3650*24*time.Hour)
-			w.offset, w.jumped = w.offset+d, w.now
-			w.note("clock jumps ahead by %v", d)
+		if s.now.Sub(s.jumped) > 35*24*time.Hour {
+			d := pick(s, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour, 3650*24*time.Hour)
+			s.offset, s.jumped = s.offset+d, s.now
+			s.note("clock jumps ahead by %v", d)
 		}
 	case 1:
-		d := pick(w, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 700*24*time.Hour)
-		w.offset -= d
-		w.note("clock jumps back by %v", d)
+		d := pick(s, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 700*24*time.Hour)
+		s.offset -= d
+		s.note("clock jumps back by %v", d)
 	case 2, 3:
-		w.policy.Lifetimes = map[Kind]time.Duration{
-			Access:  pick(w, 5*time.Minute, 15*time.Minute, time.Hour),
-			Refresh: pick(w, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
+		s.policy.Lifetimes = map[Use]time.Duration{
+			Access:  pick(s, 5*time.Minute, 15*time.Minute, time.Hour),
+			Refresh: pick(s, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
 		}
-		w.note("lifetimes %v", w.policy.Lifetimes)
+		s.note("lifetimes %v", s.policy.Lifetimes)
 	case 4:
-		w.policy.RotationInterval = pick(w, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
-		w.note("rotation interval %v", w.policy.RotationInterval)
+		s.policy.RotationInterval = pick(s, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
+		s.note("rotation interval %v", s.policy.RotationInterval)
 	case 5:
-		w.policy.Algorithm = pick(w, ES256, EdDSA)
-		w.note("algorithm %v", w.policy.Algorithm)
+		s.policy.Algorithm = pick(s, ES256, EdDSA)
+		s.note("algorithm %v", s.policy.Algorithm)
 	case 6:
-		w.changePassphrase()
+		s.changePassphrase()
 	case 7:
-		if len(w.store.Keys) > 0 && w.chance(30) {
-			id := pick(w, w.store.Keys...).ID
-			w.policy.Revoked = append(slices.Clone(w.policy.Revoked), id)
-			w.note("a person revokes %s", id)
-		} else if w.chance(20) {
-			w.policy.Revoked = nil
+		if len(s.store.Keys) > 0 && s.chance(30) {
+			id := pick(s, s.store.Keys...).ID
+			s.policy.Revoked = append(slices.Clone(s.policy.Revoked), id)
+			s.note("a person revokes %s", id)
+		} else if s.chance(20) {
+			s.policy.Revoked = nil
 		}
 	case 8:
-		w.count++
-		w.policy.Rotate = fmt.Sprintf("request %d", w.count)
-		w.note("a person asks to rotate: %s", w.policy.Rotate)
+		s.count++
+		s.policy.Rotate = fmt.Sprintf("request %d", s.count)
+		s.note("a person asks to rotate: %s", s.policy.Rotate)
 	case 9:
-		w.gateLag = w.between(0, consumerLag)
-		if w.chance(10) {
-			w.gateShut = w.now.Add(w.between(0, 20*24*time.Hour))
-			w.note("a replica hangs until %v", w.gateShut)
+		s.gateLag = s.between(0, consumerLag)
+		if s.chance(10) {
+			s.gateShut = s.now.Add(s.between(0, 20*24*time.Hour))
+			s.note("a replica hangs until %v", s.gateShut)
 		}
-		kind := pick(w, Kinds()...)
-		w.lost[kind] = w.chance(15)
-		w.note("%s passphrases lost: %v", kind, w.lost[kind])
+		use := pick(s, Uses()...)
+		s.lost[use] = s.chance(15)
+		s.note("%s passphrases lost: %v", use, s.lost[use])
 	}
 }
 
 // changePassphrase does what an operator must: it forgets a former passphrase
 // only when nothing is sealed with it any more.
-func (w *world) changePassphrase() {
-	for _, seal := range w.seals(w.store, w.passphrases) {
-		if seal != SealCurrent {
+func (s *simulation) changePassphrase() {
+	for _, encryption := range s.encryption(s.store, s.passphrases) {
+		if encryption != EncryptedCurrent {
 			return
 		}
 	}
-	w.count++
-	w.passphrases = Passphrases{
-		Access:  []string{fmt.Sprint("access ", w.count), w.passphrases.Access[0]},
-		Refresh: []string{fmt.Sprint("refresh ", w.count), w.passphrases.Refresh[0]},
+	s.count++
+	s.passphrases = Passphrases{
+		Access:  []string{fmt.Sprint("access ", s.count), s.passphrases.Access[0]},
+		Refresh: []string{fmt.Sprint("refresh ", s.count), s.passphrases.Refresh[0]},
 	}
-	w.note("passphrases changed to number %d", w.count)
+	s.note("passphrases changed to number %d", s.count)
 }
 
 // known is what actors have of the passphrases.
-func (w *world) known() Passphrases {
-	p := w.passphrases
-	if w.lost[Access] {
+func (s *simulation) known() Passphrases {
+	p := s.passphrases
+	if s.lost[Access] {
 		p.Access = []string{"a wrong one"}
 	}
-	if w.lost[Refresh] {
+	if s.lost[Refresh] {
 		p.Refresh = []string{"a wrong one"}
 	}
 	return p
 }
 
 // seals is Inspect, remembered for each private half.
-func (w *world) seals(ring Ring, p Passphrases) map[string]Seal {
-	seals := map[string]Seal{}
+func (s *simulation) encryption(ring Ring, p Passphrases) map[string]Encryption {
+	encryption := map[string]Encryption{}
 	for _, k := range ring.Keys {
 		if !k.needsPrivate() {
 			continue
 		}
 		all := p.Access
-		if k.Kind == Refresh {
+		if k.Use == Refresh {
 			all = p.Refresh
 		}
-		key := strings.Join(all, "|") + string(k.Sealed)
-		if _, ok := w.opened[key]; !ok {
-			w.opened[key] = Inspect(Ring{Keys: []Key{k}}, p)[k.ID]
+		key := strings.Join(all, "|") + string(k.Encrypted)
+		if _, ok := s.opened[key]; !ok {
+			s.opened[key] = Inspect(Ring{Keys: []Key{k}}, p)[k.ID]
 		}
-		seals[k.ID] = w.opened[key]
+		encryption[k.ID] = s.opened[key]
 	}
-	return seals
+	return encryption
 }
 
-func (w *world) observe(ring Ring) Observed {
-	o := Observed{Seals: w.seals(ring, w.known()), Seen: SeenEverywhere}
-	if w.askable {
+func (s *simulation) observe(ring Ring) Observed {
+	o := Observed{Encryption: s.encryption(ring, s.known()), Seen: SeenEverywhere}
+	if s.askable {
 		o.Seen = func(id string) bool {
-			l := w.lives[id]
-			return l != nil && w.now.After(w.gateShut) && !w.now.Before(l.published.Add(w.gateLag))
+			l := s.lives[id]
+			return l != nil && s.now.After(s.gateShut) && !s.now.Before(l.published.Add(s.gateLag))
 		}
 	}
 	return o
@@ -276,189 +276,189 @@ func (w *world) observe(ring Ring) Observed {
 
 // turn is one actor, or two at once, at work until nothing is left to do, or
 // until it crashes.
-func (w *world) turn() {
+func (s *simulation) turn() {
 	for range 30 {
-		ring := w.store
-		if w.chance(10) { // a stale read
-			ring = w.history[max(0, len(w.history)-1-w.r.IntN(4))]
+		ring := s.store
+		if s.chance(10) { // a stale read
+			ring = s.history[max(0, len(s.history)-1-s.r.IntN(4))]
 		}
-		steps := []Step{w.next(ring)}
-		if w.chance(20) { // the other one read the same
-			steps = append(steps, w.next(ring))
+		steps := []Step{s.next(ring)}
+		if s.chance(20) { // the other one read the same
+			steps = append(steps, s.next(ring))
 		}
 		for _, step := range steps {
 			if step.Action == None {
-				w.when = step.When
-				if ring.Generation == w.store.Generation {
-					w.extended()
+				s.when = step.When
+				if ring.Generation == s.store.Generation {
+					s.extended()
 					return
 				}
 				continue
 			}
-			out, err := apply(modelWorkshop, ring, step, w.known())
+			out, err := apply(modelFactory, ring, step, s.known())
 			if err != nil {
-				w.fail("%v fails: %v", step, err)
+				s.fail("%v fails: %v", step, err)
 			}
-			if w.chance(5) {
+			if s.chance(5) {
 				return // a crash before the write
 			}
-			w.write(ring, out, step)
-			if w.chance(10) {
+			s.write(ring, out, step)
+			if s.chance(10) {
 				return // a crash after it
 			}
 		}
 	}
-	w.fail("no end of steps")
+	s.fail("no end of steps")
 }
 
 // extended: nothing is left to do, so signers may use what is configured, but
 // for keys that nobody could step.
-func (w *world) extended() {
-	seals := w.seals(w.store, w.known())
-	for _, kind := range Kinds() {
-		if k, ok := w.store.Signing(kind); ok && !slices.Contains(slices.Collect(maps.Values(seals)), SealUnknown) {
-			w.longest[k.Kind] = w.policy.Lifetimes[k.Kind]
+func (s *simulation) extended() {
+	encryption := s.encryption(s.store, s.known())
+	for _, use := range Uses() {
+		if k, ok := s.store.Signing(use); ok && !slices.Contains(slices.Collect(maps.Values(encryption)), EncryptedUnknown) {
+			s.maxTokenLifetime[k.Use] = s.policy.Lifetimes[k.Use]
 		}
 	}
 }
 
-func (w *world) next(ring Ring) Step {
-	observed := w.observe(ring)
-	clock := w.clock().Add(w.between(-10*time.Second, 10*time.Second))
-	step := next(w.rules, ring, w.policy, observed, clock)
+func (s *simulation) next(ring Ring) Step {
+	observed := s.observe(ring)
+	clock := s.clock().Add(s.between(-10*time.Second, 10*time.Second))
+	step := next(s.rules, ring, s.policy, observed, clock)
 	if step.Action == None {
 		if !step.When.IsZero() && !step.When.After(clock) {
-			w.fail("look again at %v, which has passed at %v: %v", step.When, clock, step)
+			s.fail("look again at %v, which has passed at %v: %v", step.When, clock, step)
 		}
 		return step
 	}
 	// A kind that nobody can open is left alone but for a person's word.
 	for _, k := range ring.Keys {
-		if k.Kind == step.Kind && k.needsPrivate() && observed.Seals[k.ID] == SealUnknown &&
-			step.Action != Revoke && (w.policy.Rotate == "" || ring.Rotated[k.Kind] == w.policy.Rotate) {
-			w.fail("a ring that cannot be opened is not left alone: %v", step)
+		if k.Use == step.Use && k.needsPrivate() && observed.Encryption[k.ID] == EncryptedUnknown &&
+			step.Action != Revoke && (s.policy.Rotate == "" || ring.Rotated[k.Use] == s.policy.Rotate) {
+			s.fail("a ring that cannot be opened is not left alone: %v", step)
 		}
 	}
 	return step
 }
 
 // write is the compare-and-swap, and the judge.
-func (w *world) write(from, to Ring, step Step) {
-	if from.Generation != w.store.Generation {
-		w.note("lost the swap: %v", step)
+func (s *simulation) write(from, to Ring, step Step) {
+	if from.Generation != s.store.Generation {
+		s.note("lost the swap: %v", step)
 		return
 	}
-	w.note("generation %d: %v", to.Generation, step)
+	s.note("generation %d: %v", to.Generation, step)
 	back := to
 	if to.Generation%4 == 0 { // not each time, for that would take half of the test
 		var err error
 		if back, err = FromFiles(to.Files()); err != nil {
-			w.fail("what was written cannot be read: %v", err)
+			s.fail("what was written cannot be read: %v", err)
 		}
 	}
-	old := w.store
-	w.store = back
-	w.history = append(w.history, back)
+	old := s.store
+	s.store = back
+	s.history = append(s.history, back)
 
 	for _, k := range back.Keys {
-		l := w.lives[k.ID]
+		l := s.lives[k.ID]
 		if l == nil {
-			l = &life{kind: k.Kind, published: w.now}
-			w.lives[k.ID] = l
+			l = &life{use: k.Use, published: s.now}
+			s.lives[k.ID] = l
 		}
 		before, was := old.Key(k.ID)
 		if k.Phase == Signing && (!was || before.Phase != Signing) {
-			_, replaces := old.Signing(k.Kind)
-			if atOnce := !replaces || step.Action == Revoke; !atOnce && w.now.Sub(l.published) < consumerLag {
-				w.fail("%s signs %v after it was published: a consumer that lags does not have it", k.ID, w.now.Sub(l.published))
+			_, replaces := old.Signing(k.Use)
+			if atOnce := !replaces || step.Action == Revoke; !atOnce && s.now.Sub(l.published) < consumerLag {
+				s.fail("%s signs %v after it was published: a consumer that lags does not have it", k.ID, s.now.Sub(l.published))
 			}
 			l.signed = true
 		}
 		if was && before.Phase == Signing && k.Phase != Signing {
-			l.replaced = w.now
+			l.replaced = s.now
 		}
 		if k.Phase == Revoked {
 			l.revoked = true
 		}
 	}
 	for _, k := range old.Keys {
-		l := w.lives[k.ID]
+		l := s.lives[k.ID]
 		if _, still := back.Key(k.ID); still || l.revoked {
 			continue
 		}
 		if k.Phase == Signing {
-			w.fail("the signing key %s was forgotten", k.ID)
+			s.fail("the signing key %s was forgotten", k.ID)
 		}
-		if l.signed && w.now.Before(l.replaced.Add(consumerLag)) {
-			w.fail("%s was forgotten when signers that lag still used it", k.ID)
+		if l.signed && s.now.Before(l.replaced.Add(consumerLag)) {
+			s.fail("%s was forgotten when signers that lag still used it", k.ID)
 		}
-		if w.now.Before(l.expiry) {
-			w.fail("%s was forgotten %v before its last token expires", k.ID, l.expiry.Sub(w.now))
+		if s.now.Before(l.expiry) {
+			s.fail("%s was forgotten %v before its last token expires", k.ID, l.expiry.Sub(s.now))
 		}
 	}
-	seals := w.seals(back, w.passphrases)
-	for _, kind := range Kinds() {
+	encryption := s.encryption(back, s.passphrases)
+	for _, use := range Uses() {
 		signing := 0
 		for _, k := range back.Keys {
-			if k.Kind != kind || k.Phase != Signing {
+			if k.Use != use || k.Phase != Signing {
 				continue
 			}
-			if signing++; seals[k.ID] == SealUnknown && !w.lost[kind] && !w.sealedWrong(k) {
-				w.fail("a pod that starts now cannot open the signing key %s", k.ID)
+			if signing++; encryption[k.ID] == EncryptedUnknown && !s.lost[use] && !s.encryptedWrong(k) {
+				s.fail("a pod that starts now cannot open the signing key %s", k.ID)
 			}
 		}
-		if _, began := old.Signing(kind); signing != 1 && (signing > 1 || began) {
-			w.fail("%d %s keys sign", signing, kind)
+		if _, began := old.Signing(use); signing != 1 && (signing > 1 || began) {
+			s.fail("%d %s keys sign", signing, use)
 		}
 	}
 }
 
 // sealedWrong: a person who rotates or revokes while the actors have a wrong
 // passphrase gets keys that are sealed with it.
-func (w *world) sealedWrong(k Key) bool {
+func (s *simulation) encryptedWrong(k Key) bool {
 	wrong := Passphrases{Access: []string{"a wrong one"}, Refresh: []string{"a wrong one"}}
-	return w.seals(w.store, wrong)[k.ID] == SealCurrent
+	return s.encryption(s.store, wrong)[k.ID] == EncryptedCurrent
 }
 
 // settle lets everything be well for a while, and then looks whether what
 // people want has come about.
-func (w *world) settle() {
-	w.lost = map[Kind]bool{}
-	w.gateShut = time.Time{}
-	if slices.Contains(slices.Collect(maps.Values(w.seals(w.store, w.passphrases))), SealUnknown) {
-		w.count++
-		w.policy.Rotate = fmt.Sprintf("request %d", w.count) // a person gives up what was sealed wrong
+func (s *simulation) settle() {
+	s.lost = map[Use]bool{}
+	s.gateShut = time.Time{}
+	if slices.Contains(slices.Collect(maps.Values(s.encryption(s.store, s.passphrases))), EncryptedUnknown) {
+		s.count++
+		s.policy.Rotate = fmt.Sprintf("request %d", s.count) // a person gives up what was sealed wrong
 	}
-	w.policy.RotationInterval = 30 * 24 * time.Hour
-	for begin := w.now; w.now.Sub(begin) < 100*24*time.Hour; {
-		w.turn()
-		for id, seal := range w.seals(w.store, w.passphrases) {
-			if seal != SealCurrent && w.now.Sub(begin) > 3*24*time.Hour {
-				w.fail("%s is not sealed with the current passphrase after days", id)
+	s.policy.RotationInterval = 30 * 24 * time.Hour
+	for begin := s.now; s.now.Sub(begin) < 100*24*time.Hour; {
+		s.turn()
+		for id, encryption := range s.encryption(s.store, s.passphrases) {
+			if encryption != EncryptedCurrent && s.now.Sub(begin) > 3*24*time.Hour {
+				s.fail("%s is not sealed with the current passphrase after days", id)
 			}
 		}
-		before := w.now
-		w.now = w.now.Add(w.between(0, 6*time.Hour))
-		w.sign(before)
+		before := s.now
+		s.now = s.now.Add(s.between(0, 6*time.Hour))
+		s.sign(before)
 	}
-	for _, id := range w.policy.Revoked {
-		if k, ok := w.store.Key(id); ok && k.Phase != Revoked {
-			w.fail("%s is revoked, and still %s", id, k.Phase)
+	for _, id := range s.policy.Revoked {
+		if k, ok := s.store.Key(id); ok && k.Phase != Revoked {
+			s.fail("%s is revoked, and still %s", id, k.Phase)
 		}
 	}
-	if w.policy.Rotate != "" && !w.store.Honoured(w.policy.Rotate) {
-		w.fail("the request to rotate was not honoured: %v", w.store.Rotated)
+	if s.policy.Rotate != "" && !s.store.Honoured(s.policy.Rotate) {
+		s.fail("the request to rotate was not honoured: %v", s.store.Rotated)
 	}
-	for _, kind := range Kinds() {
-		k, _ := w.store.Signing(kind)
-		if k.Longest < w.policy.Lifetimes[kind] {
-			w.fail("the ring does not know that %s tokens live for %v", kind, w.policy.Lifetimes[kind])
+	for _, use := range Uses() {
+		k, _ := s.store.Signing(use)
+		if k.MaxTokenLifetime < s.policy.Lifetimes[use] {
+			s.fail("the ring does not know that %s tokens live for %v", use, s.policy.Lifetimes[use])
 		}
-		if k.Algorithm != w.policy.Algorithm || k.Resealed {
-			w.fail("the %s key is %s, resealed %v", kind, k.Algorithm, k.Resealed)
+		if k.Algorithm != s.policy.Algorithm || k.Reencrypted {
+			s.fail("the %s key is %s, resealed %v", use, k.Algorithm, k.Reencrypted)
 		}
-		if age := w.clock().Sub(k.Since); age > 31*24*time.Hour || age < -time.Minute {
-			w.fail("the signing %s key is %v old", kind, age)
+		if age := s.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
+			s.fail("the signing %s key is %v old", use, age)
 		}
 	}
 }
@@ -475,13 +475,13 @@ func TestEveryTokenVerifiesWhateverHappens(t *testing.T) {
 		runs /= 4
 	}
 	for seed := range runs {
-		w := newWorld(t, seed, rules)
-		begin := w.now
-		if found := w.run(modelTicks); found != "" {
+		s := newSimulation(t, seed, rules)
+		begin := s.now
+		if found := s.run(modelTicks); found != "" {
 			t.Fatalf("seed %d: %s", seed, found)
 		}
-		writes += w.store.Generation
-		years += w.now.Sub(begin).Hours() / 24 / 365
+		writes += s.store.Generation
+		years += s.now.Sub(begin).Hours() / 24 / 365
 	}
 	t.Logf("%d worlds, %.0f years, %d writes", runs, years, writes)
 }

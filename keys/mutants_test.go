@@ -34,7 +34,7 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 	credulous := func(s situation) (Step, bool) { // believes the clock at once
 		for i := range s.ring.Keys {
 			s.ring = s.ring.clone()
-			s.ring.Keys[i].Confirmed = true
+			s.ring.Keys[i].DeadlineSeen = true
 		}
 		return tokensExpired(s)
 	}
@@ -42,7 +42,7 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 		"promotes without the lead": with("published key signs", impatient),
 		"promotes at the first end of the lead": with("deadline is believed", func(s situation) (Step, bool) { // once for retiring keys only
 			for _, k := range s.keys() {
-				if k.Phase == Published && s.over(k) && s.seen(k.ID) && s.observed.Seals[k.ID] != SealUnknown && k.Algorithm == s.policy.Algorithm {
+				if k.Phase == Published && s.over(k) && s.seen(k.ID) && s.observed.Encryption[k.ID] != EncryptedUnknown && k.Algorithm == s.policy.Algorithm {
 					return Step{Action: Promote, Key: k.ID, Reason: LeadPassed}, true
 				}
 			}
@@ -73,7 +73,7 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(modelRuns) {
-				if found := newWorld(t, seed, mutant).run(modelTicks); found != "" {
+				if found := newSimulation(t, seed, mutant).run(modelTicks); found != "" {
 					t.Logf("seed %d: %s", seed, strings.SplitN(found, "\n", 2)[0])
 					return
 				}

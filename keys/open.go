@@ -25,13 +25,13 @@ func (Passphrases) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("[redacte
 func (Passphrases) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 
 // of gives the current passphrase of a kind, and all that can be tried.
-func (p Passphrases) of(kind Kind) (current string, all []string, err error) {
+func (p Passphrases) of(use Use) (current string, all []string, err error) {
 	all = p.Access
-	if kind == Refresh {
+	if use == Refresh {
 		all = p.Refresh
 	}
 	if len(all) == 0 || all[0] == "" {
-		return "", nil, fmt.Errorf("keys: %w: there is none for the %s keys; set %s", ErrPassphrase, kind, kind.setting())
+		return "", nil, fmt.Errorf("keys: %w: there is none for the %s keys; set %s", ErrPassphrase, use, use.setting())
 	}
 	return all[0], all, nil
 }
@@ -55,22 +55,22 @@ type PublicKey struct {
 	Public    crypto.PublicKey // as Key.Public
 
 	// Longest is the longest lifetime of a token that it signed, as Key.Longest.
-	Longest time.Duration
+	MaxTokenLifetime time.Duration
 }
 
 // Opened is a ring whose signing keys are open. It is safe for concurrent use.
 type Opened struct {
 	ring        Ring
 	passphrases Passphrases
-	public      map[Kind]map[string]PublicKey
+	public      map[Use]map[string]PublicKey
 
 	mu   sync.RWMutex
 	open map[string]private
 }
 
 type private struct {
-	signer crypto.Signer
-	seal   Seal
+	signer     crypto.Signer
+	encryption Encryption
 }
 
 // Open opens the signing key of each kind, both at once: it takes about the
@@ -89,19 +89,19 @@ func Open(ring Ring, passphrases Passphrases) (*Opened, error) {
 // again. o itself stays as it is.
 func (o *Opened) Reopen(ring Ring, passphrases Passphrases) (*Opened, error) {
 	ring = ring.clone()
-	n := &Opened{ring: ring, passphrases: passphrases, public: map[Kind]map[string]PublicKey{}, open: map[string]private{}}
+	n := &Opened{ring: ring, passphrases: passphrases, public: map[Use]map[string]PublicKey{}, open: map[string]private{}}
 	var signing []Key
-	for _, kind := range Kinds() {
-		n.public[kind] = map[string]PublicKey{}
-		k, ok := ring.Signing(kind)
+	for _, use := range Uses() {
+		n.public[use] = map[string]PublicKey{}
+		k, ok := ring.Signing(use)
 		if !ok {
-			return nil, fmt.Errorf("keys: no %s key signs; the ring is not complete yet", kind)
+			return nil, fmt.Errorf("keys: no %s key signs; the ring is not complete yet", use)
 		}
 		signing = append(signing, k)
 	}
 	for _, k := range ring.Keys {
 		if k.verifies() {
-			n.public[k.Kind][k.ID] = PublicKey{ID: k.ID, Algorithm: k.Algorithm, Public: k.Public, Longest: k.Longest}
+			n.public[k.Use][k.ID] = PublicKey{ID: k.ID, Algorithm: k.Algorithm, Public: k.Public, MaxTokenLifetime: k.MaxTokenLifetime}
 		}
 		if p, ok := o.lookup(k.ID); ok && o.unchanged(k, passphrases) {
 			n.open[k.ID] = p
@@ -116,11 +116,11 @@ func (o *Opened) Reopen(ring Ring, passphrases Passphrases) (*Opened, error) {
 // unchanged says that what is known of a private half still holds.
 func (o *Opened) unchanged(k Key, passphrases Passphrases) bool {
 	old, ok := o.ring.Key(k.ID)
-	if !ok || !bytes.Equal(old.Sealed, k.Sealed) {
+	if !ok || !bytes.Equal(old.Encrypted, k.Encrypted) {
 		return false
 	}
-	_, was, err := o.passphrases.of(k.Kind)
-	current, _, err2 := passphrases.of(k.Kind)
+	_, was, err := o.passphrases.of(k.Use)
+	current, _, err2 := passphrases.of(k.Use)
 	return err == nil && err2 == nil && was[0] == current
 }
 
@@ -140,14 +140,14 @@ func (o *Opened) openAll(keys []Key) error {
 			continue
 		}
 		wg.Go(func() {
-			signer, seal, err := openKey(k, o.passphrases)
+			signer, encryption, err := openKey(k, o.passphrases)
 			if err != nil {
 				errs[i] = err
 				return
 			}
 			o.mu.Lock()
 			defer o.mu.Unlock()
-			o.open[k.ID] = private{signer, seal}
+			o.open[k.ID] = private{signer, encryption}
 		})
 	}
 	wg.Wait()
@@ -155,58 +155,58 @@ func (o *Opened) openAll(keys []Key) error {
 }
 
 // openKey tries each passphrase of the key's kind and tests the pair.
-func openKey(k Key, passphrases Passphrases) (crypto.Signer, Seal, error) {
-	where := fmt.Sprintf("the private half of the %s %s key %s", k.Phase, k.Kind, k.ID)
-	_, all, err := passphrases.of(k.Kind)
+func openKey(k Key, passphrases Passphrases) (crypto.Signer, Encryption, error) {
+	where := fmt.Sprintf("the private half of the %s %s key %s", k.Phase, k.Use, k.ID)
+	_, all, err := passphrases.of(k.Use)
 	if err != nil {
-		return nil, SealUnknown, err
+		return nil, EncryptedUnknown, err
 	}
-	sealed, err := parseSealed(k.Sealed)
+	encrypted, err := parseEncrypted(k.Encrypted)
 	if err != nil {
-		return nil, SealUnknown, fmt.Errorf("keys: %w: %s cannot be read: %w", ErrDamaged, where, err)
+		return nil, EncryptedUnknown, fmt.Errorf("keys: %w: %s cannot be read: %w", ErrDamaged, where, err)
 	}
 	for i, passphrase := range all {
-		signer, err := sealed.open(passphrase)
-		if errors.Is(err, errShut) {
+		signer, err := encrypted.open(passphrase)
+		if errors.Is(err, errLocked) {
 			continue
 		}
 		if err == nil {
 			err = checkPair(k.Algorithm, signer, k.Public)
 		}
 		if err != nil {
-			return nil, SealUnknown, fmt.Errorf("keys: %w: %s: %w", ErrDamaged, where, err)
+			return nil, EncryptedUnknown, fmt.Errorf("keys: %w: %s: %w", ErrDamaged, where, err)
 		}
 		if i == 0 {
-			return signer, SealCurrent, nil
+			return signer, EncryptedCurrent, nil
 		}
-		return signer, SealFormer, nil
+		return signer, EncryptedFormer, nil
 	}
-	return nil, SealUnknown, fmt.Errorf("keys: %w: none of the %d given opens %s; set %s to the one that it was sealed with",
-		ErrPassphrase, len(all), where, k.Kind.setting())
+	return nil, EncryptedUnknown, fmt.Errorf("keys: %w: none of the %d given opens %s; set %s to the one that it was sealed with",
+		ErrPassphrase, len(all), where, k.Use.setting())
 }
 
 // Inspect finds out what opens each private half, by opening it: the Seals of
 // Observed. It costs up to a derivation for each key and passphrase, so callers
 // keep the outcome for as long as neither changes. Keys are done two at a time.
-func Inspect(ring Ring, passphrases Passphrases) map[string]Seal {
+func Inspect(ring Ring, passphrases Passphrases) map[string]Encryption {
 	o := &Opened{ring: ring, passphrases: passphrases, open: map[string]private{}}
 	return o.inspect()
 }
 
 // Seals is Inspect for the ring that is open. What has been opened before costs
 // nothing.
-func (o *Opened) Seals() map[string]Seal { return o.inspect() }
+func (o *Opened) Encryption() map[string]Encryption { return o.inspect() }
 
-func (o *Opened) inspect() map[string]Seal {
+func (o *Opened) inspect() map[string]Encryption {
 	_ = o.Prepare() // an error is a key that stays SealUnknown
-	seals := map[string]Seal{}
+	encryption := map[string]Encryption{}
 	for _, k := range o.ring.Keys {
 		if k.needsPrivate() {
 			p, _ := o.lookup(k.ID)
-			seals[k.ID] = p.seal
+			encryption[k.ID] = p.encryption
 		}
 	}
-	return seals
+	return encryption
 }
 
 // Prepare opens the keys that do not sign yet, so that Reopen costs nothing at
@@ -237,24 +237,24 @@ func (o *Opened) Ready(id string) bool {
 func (o *Opened) Ring() Ring { return o.ring.clone() }
 
 // Signer returns the key that signs tokens of a kind.
-func (o *Opened) Signer(kind Kind) Signer {
-	k, _ := o.ring.Signing(kind)
+func (o *Opened) Signer(use Use) Signer {
+	k, _ := o.ring.Signing(use)
 	p, _ := o.lookup(k.ID)
 	return Signer{ID: k.ID, Algorithm: k.Algorithm, Private: p.signer}
 }
 
 // PublicKey finds a key that verifies tokens of a kind: Published to Retiring,
 // never Revoked. It is a look-up in a map; whatever ID a token names is data.
-func (o *Opened) PublicKey(kind Kind, id string) (PublicKey, bool) {
-	k, ok := o.public[kind][id]
+func (o *Opened) PublicKey(use Use, id string) (PublicKey, bool) {
+	k, ok := o.public[use][id]
 	return k, ok
 }
 
 // PublicKeys returns every key that verifies tokens of a kind.
-func (o *Opened) PublicKeys(kind Kind) []PublicKey {
-	keys := make([]PublicKey, 0, len(o.public[kind]))
+func (o *Opened) PublicKeys(use Use) []PublicKey {
+	keys := make([]PublicKey, 0, len(o.public[use]))
 	for _, k := range o.ring.Keys {
-		if p, ok := o.public[kind][k.ID]; ok {
+		if p, ok := o.public[use][k.ID]; ok {
 			keys = append(keys, p)
 		}
 	}

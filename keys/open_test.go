@@ -16,13 +16,13 @@ import (
 func realRing(t testing.TB) Ring {
 	t.Helper()
 	var ring Ring
-	for range Kinds() {
-		seals := map[string]Seal{}
+	for range Uses() {
+		encryption := map[string]Encryption{}
 		for _, k := range ring.Keys {
-			seals[k.ID] = SealCurrent
+			encryption[k.ID] = EncryptedCurrent
 		}
 		var err error
-		if ring, err = Apply(ring, Next(ring, testPolicy(), Observed{Seals: seals}, start), testPassphrases); err != nil {
+		if ring, err = Apply(ring, Next(ring, testPolicy(), Observed{Encryption: encryption}, start), testPassphrases); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -35,9 +35,9 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range Kinds() {
-		k, _ := ring.Signing(kind)
-		s := o.Signer(kind)
+	for _, use := range Uses() {
+		k, _ := ring.Signing(use)
+		s := o.Signer(use)
 		if s.ID != k.ID || s.Algorithm != k.Algorithm {
 			t.Errorf("%s signs, want %s", s.ID, k.ID)
 		}
@@ -46,8 +46,8 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 		}
 		verifying := 0
 		for _, k := range ring.Keys {
-			p, ok := o.PublicKey(kind, k.ID)
-			if want := k.Kind == kind && k.Phase != Revoked; ok != want || ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.Longest != k.Longest) {
+			p, ok := o.PublicKey(use, k.ID)
+			if want := k.Use == use && k.Phase != Revoked; ok != want || ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.MaxTokenLifetime != k.MaxTokenLifetime) {
 				t.Errorf("%s: %v %+v", k.Phase, ok, p)
 			} else if ok {
 				verifying++
@@ -56,7 +56,7 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 				t.Errorf("a %s key: ready %v", k.Phase, o.Ready(k.ID))
 			}
 		}
-		if got := len(o.PublicKeys(kind)); got != verifying {
+		if got := len(o.PublicKeys(use)); got != verifying {
 			t.Errorf("%d public keys, want %d", got, verifying)
 		}
 	}
@@ -68,9 +68,9 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 			t.Errorf("a %s key: ready %v after Prepare", k.Phase, o.Ready(k.ID))
 		}
 	}
-	for id, seal := range o.Seals() {
-		if seal != SealCurrent {
-			t.Errorf("%s: %v", id, seal)
+	for id, encryption := range o.Encryption() {
+		if encryption != EncryptedCurrent {
+			t.Errorf("%s: %v", id, encryption)
 		}
 	}
 }
@@ -80,7 +80,7 @@ func TestAWrongPassphraseSaysSo(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
 		passphrases Passphrases
-		kind        Kind
+		kind        Use
 	}{
 		{"wrong for access", Passphrases{Access: []string{"hunter2 hunter2"}, Refresh: testPassphrases.Refresh}, Access},
 		{"wrong for refresh", Passphrases{Access: testPassphrases.Access, Refresh: []string{"hunter2 hunter2", "hunter2 too"}}, Refresh},
@@ -114,12 +114,12 @@ func TestAFormerPassphraseOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range ring.Keys {
-		want := SealCurrent
-		if k.Kind == Access {
-			want = SealFormer
+		want := EncryptedCurrent
+		if k.Use == Access {
+			want = EncryptedFormer
 		}
-		if seal, ok := o.Seals()[k.ID]; ok != k.needsPrivate() || ok && seal != want {
-			t.Errorf("%s %s: %v", k.Kind, k.Phase, seal)
+		if encryption, ok := o.Encryption()[k.ID]; ok != k.needsPrivate() || ok && encryption != want {
+			t.Errorf("%s %s: %v", k.Use, k.Phase, encryption)
 		}
 	}
 }
@@ -129,17 +129,17 @@ func TestAPrivateHalfOfAnotherKeyIsRefused(t *testing.T) {
 	ring := fullRing(t)
 	k, _ := ring.Signing(Access)
 	other, _ := generate(k.Algorithm)
-	sealed, _ := modelWorkshop.seal(other, testPassphrases.Access[0])
+	encrypted, _ := modelFactory.encrypt(other, testPassphrases.Access[0])
 	for i := range ring.Keys {
 		if ring.Keys[i].ID == k.ID {
-			ring.Keys[i].Sealed = sealed
+			ring.Keys[i].Encrypted = encrypted
 		}
 	}
 	if _, err := Open(ring, testPassphrases); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), k.ID) {
 		t.Errorf("err = %v, want ErrDamaged", err)
 	}
-	if seal := Inspect(ring, testPassphrases)[k.ID]; seal != SealUnknown {
-		t.Errorf("seal %v", seal)
+	if encryption := Inspect(ring, testPassphrases)[k.ID]; encryption != EncryptedUnknown {
+		t.Errorf("seal %v", encryption)
 	}
 }
 
@@ -190,7 +190,7 @@ func TestOpenedIsSafeForConcurrentUse(t *testing.T) {
 			}
 			for _, k := range o.Ring().Keys {
 				o.Ready(k.ID)
-				o.PublicKey(k.Kind, k.ID)
+				o.PublicKey(k.Use, k.ID)
 			}
 			o.Signer(Access)
 			if _, err := o.Reopen(o.Ring(), testPassphrases); err != nil {
@@ -242,17 +242,17 @@ func TestWhatConsumersRead(t *testing.T) {
 				t.Errorf("%s", text)
 			}
 		}
-		in := map[Kind]bool{}
-		for _, kind := range Kinds() {
-			for _, j := range JWKS(ring, kind, true).Keys {
-				in[kind] = in[kind] || j.ID == k.ID
+		in := map[Use]bool{}
+		for _, use := range Uses() {
+			for _, j := range JWKS(ring, use, true).Keys {
+				in[use] = in[use] || j.ID == k.ID
 				if j.ID == k.ID && !bytes.Equal([]byte(j.PEM), files[k.ID+".pem"]) {
 					t.Error("the pem member is not the file")
 				}
 			}
 		}
-		if in[k.Kind] != k.verifies() || in[Access] && in[Refresh] {
-			t.Errorf("a %s %s key is in %v", k.Phase, k.Kind, in)
+		if in[k.Use] != k.verifies() || in[Access] && in[Refresh] {
+			t.Errorf("a %s %s key is in %v", k.Phase, k.Use, in)
 		}
 	}
 	if len(files) != want {
@@ -277,7 +277,7 @@ func TestCoordinatesAreAlways43Characters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k := Key{Kind: Access, Algorithm: ES256, Phase: Signing, Public: private.Public()}
+		k := Key{Use: Access, Algorithm: ES256, Phase: Signing, Public: private.Public()}
 		if j := jwk(k); len(j.X) != 43 || len(j.Y) != 43 {
 			t.Fatalf("x has %d, y %d", len(j.X), len(j.Y))
 		}

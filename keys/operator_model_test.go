@@ -69,7 +69,7 @@ type cluster struct {
 	count int
 
 	k       ringHome
-	p       custodyHome
+	p       passphraseHome
 	s, sWas statusHome // sWas: before sAt, as in a cache
 	sAt     time.Time
 	c, cWas publicHome // cWas: before cAt, as in a cache
@@ -98,7 +98,7 @@ type cluster struct {
 	start0   time.Time
 	denied   map[string]bool // what the API server denies to operators, by "read K" and so on
 	troubled time.Time       // when a person notices what operators say
-	excused  map[Kind]bool   // a person lost the passphrases
+	excused  map[Use]bool    // a person lost the passphrases
 	writes   int
 	passes   int
 	recent   []time.Time // of writes, while nothing disturbs
@@ -107,7 +107,7 @@ type cluster struct {
 
 type clusterSpec struct {
 	policy   Policy
-	wanted   map[Kind]string // nil: the operator makes them
+	desired  map[Use]string // nil: the operator makes them
 	replicas int
 }
 
@@ -116,9 +116,9 @@ type ringHome struct {
 	ring    Ring
 }
 
-type custodyHome struct {
+type passphraseHome struct {
 	version int
-	custody Custody
+	state   PassphraseState
 	era     int // another each time that a current passphrase changes
 }
 
@@ -155,8 +155,8 @@ type podTemplate struct {
 	access, refresh time.Duration
 }
 
-func (t podTemplate) lifetime(kind Kind) time.Duration {
-	if kind == Access {
+func (t podTemplate) lifetime(use Use) time.Duration {
+	if use == Access {
 		return t.access
 	}
 	return t.refresh
@@ -168,7 +168,7 @@ type modelPod struct {
 
 	// mounts
 	keys             Ring
-	custody          Custody
+	passphraseState  PassphraseState
 	public           publicHome
 	hasKeys, hasPass time.Time // when they are mounted first; then zero
 	keysAt, passAt   time.Time // when a change arrives; zero: none is under way
@@ -195,7 +195,7 @@ type modelPod struct {
 
 // tokens is what has really been signed with a key.
 type tokens struct {
-	kind      Kind
+	use       Use
 	atOnce    bool // it signs without having been published before
 	published time.Time
 	held      time.Time // since when C has it; zero: it has not
@@ -224,18 +224,18 @@ type modelOperator struct {
 	s     statusHome
 	c     publicHome
 	d     deployment
-	p     custodyHome
+	p     passphraseHome
 	k     ringHome
 	pods  []modelPod
 	blind map[string]bool // what could not be read
 	trace Trace
 	named string
-	out   Tended
+	out   Result
 	era   int
 	wrote bool
 	lost  bool      // another was faster
 	told  bool      // the ring may be told of
-	idle  time.Time // by the clock; zero: never
+	next  time.Time // by the clock; zero: never
 }
 
 func newCluster(seed uint64, of theme, broken string) *cluster {
@@ -245,15 +245,15 @@ func newCluster(seed uint64, of theme, broken string) *cluster {
 		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		lives:   map[string]*tokens{},
 		openers: map[string]string{},
-		excused: map[Kind]bool{},
+		excused: map[Use]bool{},
 		revoked: map[string]bool{}, frozen: map[string]bool{}, denied: map[string]bool{},
 		spec: clusterSpec{replicas: 2, policy: Policy{
 			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
-			Lifetimes: map[Kind]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
+			Lifetimes: map[Use]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
 		}},
 	}
 	if seed%3 > 0 {
-		c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+		c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	}
 	for i := range c.operators {
 		c.operators[i] = &modelOperator{name: i, at: c.now.Add(c.upTo(time.Minute)), old: of == ofVersions && i == 1}
@@ -283,15 +283,15 @@ func (c *cluster) in(d time.Duration) time.Time { return c.now.Add(c.upTo(d)) }
 
 func (c *cluster) clock() time.Time { return c.now.Add(c.offset) }
 
-func (c *cluster) passphrase(kind Kind) string {
+func (c *cluster) passphrase(use Use) string {
 	c.count++
-	c.every = append([]string{fmt.Sprintf("%s %d", kind, c.count)}, c.every...)
+	c.every = append([]string{fmt.Sprintf("%s %d", use, c.count)}, c.every...)
 	return c.every[0]
 }
 
 // workshop makes keys that are the same again for the same seed.
-func (c *cluster) workshop() workshop {
-	return workshop{rounds: 1, generate: func(a Algorithm) (crypto.Signer, error) {
+func (c *cluster) factory() keyFactory {
+	return keyFactory{rounds: 1, generate: func(a Algorithm) (crypto.Signer, error) {
 		seed := make([]byte, 32)
 		for i := range seed {
 			seed[i] = byte(c.rk.Uint32())
@@ -306,53 +306,53 @@ func (c *cluster) workshop() workshop {
 
 // opener is the passphrase that really opens a private half.
 func (c *cluster) opener(k Key) string {
-	passphrase, known := c.openers[string(k.Sealed)]
+	passphrase, known := c.openers[string(k.Encrypted)]
 	if !known {
-		sealed, err := parseSealed(k.Sealed)
+		encrypted, err := parseEncrypted(k.Encrypted)
 		if err != nil {
 			c.fail("%v", err)
 		}
-		i := slices.IndexFunc(c.every, func(p string) bool { _, err := sealed.open(p); return err == nil })
+		i := slices.IndexFunc(c.every, func(p string) bool { _, err := encrypted.open(p); return err == nil })
 		passphrase = c.every[i]
-		c.openers[string(k.Sealed)] = passphrase
+		c.openers[string(k.Encrypted)] = passphrase
 	}
 	return passphrase
 }
 
 // seals is Inspect.
-func (c *cluster) seals(ring Ring, p Passphrases) map[string]Seal {
-	seals := map[string]Seal{}
+func (c *cluster) encryption(ring Ring, p Passphrases) map[string]Encryption {
+	encryption := map[string]Encryption{}
 	for _, k := range ring.Keys {
 		if !k.needsPrivate() {
 			continue
 		}
-		_, all, _ := p.of(k.Kind)
+		_, all, _ := p.of(k.Use)
 		switch slices.Index(all, c.opener(k)) {
 		case -1:
-			seals[k.ID] = SealUnknown
+			encryption[k.ID] = EncryptedUnknown
 		case 0:
-			seals[k.ID] = SealCurrent
+			encryption[k.ID] = EncryptedCurrent
 		default:
-			seals[k.ID] = SealFormer
+			encryption[k.ID] = EncryptedFormer
 		}
 	}
-	return seals
+	return encryption
 }
 
 // shut is the kinds whose signing key a server cannot open.
-func (c *cluster) shut(ring Ring, p Passphrases) (kinds []Kind) {
-	seals := c.seals(ring, p)
-	for _, kind := range Kinds() {
-		if k, ok := ring.Signing(kind); !ok || seals[k.ID] == SealUnknown {
-			kinds = append(kinds, kind)
+func (c *cluster) locked(ring Ring, p Passphrases) (uses []Use) {
+	encryption := c.encryption(ring, p)
+	for _, use := range Uses() {
+		if k, ok := ring.Signing(use); !ok || encryption[k.ID] == EncryptedUnknown {
+			uses = append(uses, use)
 		}
 	}
-	return kinds
+	return uses
 }
 
 // blame are those of the kinds for which nobody is to be excused.
-func (c *cluster) blame(kinds []Kind) []Kind {
-	return slices.DeleteFunc(kinds, func(k Kind) bool { return c.excused[k] })
+func (c *cluster) blame(uses []Use) []Use {
+	return slices.DeleteFunc(uses, func(k Use) bool { return c.excused[k] })
 }
 
 // run simulates disturbances by chance, and returns what was violated or "".
@@ -430,7 +430,7 @@ func (c *cluster) judge() {
 			continue
 		}
 		for _, p := range c.pods {
-			if l := c.lives[k.ID]; l != nil && p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !c.waived(p, k.Kind) {
+			if l := c.lives[k.ID]; l != nil && p.ready && p.endAt.IsZero() && !p.verifies[k.ID] && !c.waived(p, k.Use) {
 				l.missing = c.now
 			}
 		}
@@ -447,7 +447,7 @@ func (c *cluster) judge() {
 		// Whoever signs at once asks of others that they keep up, no more.
 		grace := l.atOnce && c.now.Sub(l.published) < mountLag+pollLag+time.Second
 		for _, p := range c.pods {
-			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(l.atOnce && c.cut(p)) && !c.waived(p, l.kind) {
+			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(l.atOnce && c.cut(p)) && !c.waived(p, l.use) {
 				c.fail("I1: pod %d does not verify the tokens of %s, of which one is alive until %v", p.name, id, l.expiry)
 			}
 		}
@@ -455,17 +455,17 @@ func (c *cluster) judge() {
 }
 
 // waived says that nothing can be asked of a pod, since what it lacks is lost.
-func (c *cluster) waived(p *modelPod, kind Kind) bool {
-	return p.lies || p.astray || c.excused[kind] && (p.stuck || c.cut(p))
+func (c *cluster) waived(p *modelPod, use Use) bool {
+	return p.lies || p.astray || c.excused[use] && (p.stuck || c.cut(p))
 }
 
 func (c *cluster) sign(p *modelPod) {
-	for _, kind := range Kinds() {
-		if c.waived(p, kind) {
+	for _, use := range Uses() {
+		if c.waived(p, use) {
 			continue
 		}
-		k, _ := p.loaded.Signing(kind)
-		if now, _ := c.latest.ring.Signing(kind); c.cut(p) && now.ID != k.ID {
+		k, _ := p.loaded.Signing(use)
+		if now, _ := c.latest.ring.Signing(use); c.cut(p) && now.ID != k.ID {
 			continue
 		}
 		if k.ID == "" {
@@ -475,7 +475,7 @@ func (c *cluster) sign(p *modelPod) {
 		if l == nil {
 			c.fail("I1: pod %d signs with %s, which everybody has forgotten", p.name, k.ID)
 		}
-		if expiry := c.now.Add(p.template.lifetime(kind)); expiry.After(l.expiry) {
+		if expiry := c.now.Add(p.template.lifetime(use)); expiry.After(l.expiry) {
 			l.expiry = expiry
 		}
 		if l.atOnce || l.revoked || l.tampered {
@@ -492,17 +492,17 @@ func (c *cluster) sign(p *modelPod) {
 
 // excuse ends when everybody can open the keys again.
 func (c *cluster) excuse() {
-	for _, kind := range Kinds() {
-		well := c.p.version > 0 && !opens(c.k.ring, kind, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown)
+	for _, use := range Uses() {
+		well := c.p.version > 0 && !opens(c.k.ring, use, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown)
 		for _, p := range c.pods {
 			well = well && p.endAt.IsZero() && !p.stuck && p.keysAt.IsZero() && p.passAt.IsZero() &&
-				(!p.mounted || !slices.Contains(c.shut(p.keys, p.custody.Passphrases()), kind)) &&
-				(!p.mounted || !slices.Contains(c.shut(c.k.ring, p.custody.Passphrases()), kind)) &&
-				(!p.running || !slices.Contains(c.shut(c.k.ring, p.passphrases), kind))
+				(!p.mounted || !slices.Contains(c.locked(p.keys, p.passphraseState.Passphrases()), use)) &&
+				(!p.mounted || !slices.Contains(c.locked(c.k.ring, p.passphraseState.Passphrases()), use)) &&
+				(!p.running || !slices.Contains(c.locked(c.k.ring, p.passphrases), use))
 		}
-		if c.excused[kind] && well {
-			c.note("the %s keys are no longer lost", kind)
-			delete(c.excused, kind)
+		if c.excused[use] && well {
+			c.note("the %s keys are no longer lost", use)
+			delete(c.excused, use)
 		}
 	}
 }
@@ -526,7 +526,7 @@ func (c *cluster) writePassphrases(o *modelOperator) bool {
 		c.note("operator %d loses the swap of P", o.name)
 		return o.loses()
 	}
-	c.p = custodyHome{c.p.version + 1 + c.writes, o.out.Custody, o.era}
+	c.p = passphraseHome{c.p.version + 1 + c.writes, o.out.Passphrases, o.era}
 	c.wrote()
 	o.p = c.p
 	c.note("operator %d: P = %s", o.name, show(c.p))
@@ -540,10 +540,10 @@ func (c *cluster) writePassphrases(o *modelOperator) bool {
 	return true
 }
 
-func show(p custodyHome) string {
+func show(p passphraseHome) string {
 	text := ""
-	for _, kind := range Kinds() {
-		text += fmt.Sprintf("[%s, before %q, given %v]", p.custody.Current[kind], p.custody.Former[kind], p.custody.Given[kind])
+	for _, use := range Uses() {
+		text += fmt.Sprintf("[%s, before %q, given %v]", p.state.Current[use], p.state.Former[use], p.state.Distributed[use])
 	}
 	return fmt.Sprintf("%s era %d", text, p.era)
 }
@@ -590,11 +590,11 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 	for _, k := range ring.Keys {
 		l := c.lives[k.ID]
 		if l == nil {
-			l = &tokens{kind: k.Kind, published: c.now}
+			l = &tokens{use: k.Use, published: c.now}
 			c.lives[k.ID] = l
 		}
 		if before, was := old.Key(k.ID); k.Phase == Signing && (!was || before.Phase != Signing) {
-			signed, any := old.Signing(k.Kind)
+			signed, any := old.Signing(k.Use)
 			signed, _ = ring.Key(signed.ID)
 			l.atOnce = !any || signed.Phase == Revoked
 			if l.atOnce {
@@ -617,15 +617,15 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 		}
 	}
 	c.judgeHomes()
-	for _, kind := range Kinds() {
+	for _, use := range Uses() {
 		signing := 0
 		for _, k := range ring.Keys {
-			if k.Kind == kind && k.Phase == Signing {
+			if k.Use == use && k.Phase == Signing {
 				signing++
 			}
 		}
 		if signing != 1 {
-			c.fail("I2: %d %s keys sign", signing, kind)
+			c.fail("I2: %d %s keys sign", signing, use)
 		}
 	}
 	for _, p := range c.pods {
@@ -642,17 +642,17 @@ func (c *cluster) judgeHomes() {
 	if c.p.version == 0 || c.k.version == 0 {
 		return
 	}
-	seals := c.seals(c.k.ring, c.p.custody.Passphrases())
+	encryption := c.encryption(c.k.ring, c.p.state.Passphrases())
 	for _, k := range c.k.ring.Keys {
 		if !k.needsPrivate() {
 			continue
 		}
-		if seals[k.ID] == SealUnknown && !c.excused[k.Kind] {
-			c.fail("I6: the %s %s key %s is sealed with %q, which is not kept", k.Phase, k.Kind, k.ID, c.opener(k))
+		if encryption[k.ID] == EncryptedUnknown && !c.excused[k.Use] {
+			c.fail("I6: the %s %s key %s is sealed with %q, which is not kept", k.Phase, k.Use, k.ID, c.opener(k))
 		}
-		other := k.Kind.other()
-		if c.p.custody.holds(other, c.opener(k)) && !c.excused[k.Kind] {
-			c.fail("I7: the %s key %s is sealed with %q, which is for %s keys", k.Kind, k.ID, c.opener(k), other)
+		other := k.Use.other()
+		if c.p.state.holds(other, c.opener(k)) && !c.excused[k.Use] {
+			c.fail("I7: the %s key %s is sealed with %q, which is for %s keys", k.Use, k.ID, c.opener(k), other)
 		}
 	}
 }
@@ -804,7 +804,7 @@ func (c *cluster) mount(p *modelPod) {
 	}
 	if !p.hasPass.IsZero() && !p.hasPass.After(c.now) {
 		if p.hasPass = c.in(5 * time.Second); c.p.version > 0 {
-			p.hasPass, p.custody = time.Time{}, c.p.custody
+			p.hasPass, p.passphraseState = time.Time{}, c.p.state
 		}
 	}
 	if p.hasKeys.IsZero() && p.hasPass.IsZero() && !p.mounted {
@@ -837,21 +837,21 @@ func (c *cluster) arrive(p *modelPod) {
 	}
 	if !p.passAt.IsZero() && !p.passAt.After(c.now) {
 		if p.passAt = (time.Time{}); c.p.version > 0 { // what is gone stays in its mounts
-			p.custody = c.p.custody
+			p.passphraseState = c.p.state
 		}
 	}
 	c.judgeMounts(p)
 }
 
 func (c *cluster) judgeMounts(p *modelPod) {
-	if bad := c.blame(c.shut(p.keys, p.custody.Passphrases())); len(bad) > 0 && !p.lies {
+	if bad := c.blame(c.locked(p.keys, p.passphraseState.Passphrases())); len(bad) > 0 && !p.lies {
 		c.fail("I3: if pod %d restarts now it cannot open the %s key", p.name, bad)
 	}
 }
 
 func (c *cluster) start(p *modelPod) {
-	p.startAt, p.passphrases = time.Time{}, p.custody.Passphrases()
-	if len(c.shut(p.keys, p.passphrases)) > 0 {
+	p.startAt, p.passphrases = time.Time{}, p.passphraseState.Passphrases()
+	if len(c.locked(p.keys, p.passphrases)) > 0 {
 		p.startAt = c.in(5 * time.Minute) // judgeMounts knows whether that is to be excused
 		return
 	}
@@ -906,7 +906,7 @@ func (c *cluster) poll(p *modelPod) {
 		p.pollAt = c.in(pollLag)
 		return
 	}
-	if bad := c.shut(p.keys, p.passphrases); len(bad) > 0 {
+	if bad := c.locked(p.keys, p.passphrases); len(bad) > 0 {
 		p.stuck = true // the last good ring stays
 		if bad = c.blame(bad); len(bad) > 0 {
 			c.fail("I3: pod %d runs, and cannot open the %s key that arrives", p.name, bad)
@@ -1064,21 +1064,21 @@ func (c *cluster) rest(o *modelOperator) {
 		return
 	}
 	o.backoff = min(max(2*o.backoff, 10*time.Second), time.Hour)
-	if len(c.p.custody.Former) > 0 || !c.d.rolled {
+	if len(c.p.state.Former) > 0 || !c.d.rolled {
 		if at := c.now.Add(o.backoff); at.Before(o.at) {
 			o.at = at
 		}
 	}
-	if !o.idle.IsZero() {
-		if at := c.now.Add(max(o.idle.Sub(c.clock().Add(o.skew)), o.backoff/4)); at.Before(o.at) {
+	if !o.next.IsZero() {
+		if at := c.now.Add(max(o.next.Sub(c.clock().Add(o.skew)), o.backoff/4)); at.Before(o.at) {
 			o.at = at
 		}
 	}
 }
 
 func (c *cluster) readCached(o *modelOperator) bool {
-	o.spec, o.s, o.c, o.d, o.idle = c.spec, c.s, c.c, c.d, time.Time{}
-	o.told, o.out, o.blind = false, Tended{}, map[string]bool{}
+	o.spec, o.s, o.c, o.d, o.next = c.spec, c.s, c.c, c.d, time.Time{}
+	o.told, o.out, o.blind = false, Result{}, map[string]bool{}
 	o.spec.policy.Revoked = slices.Clone(c.spec.policy.Revoked)
 	o.spec.policy.Lifetimes = maps.Clone(c.spec.policy.Lifetimes)
 	if c.broken == publicFromCache && c.now.Sub(c.cAt) < time.Minute {
@@ -1174,22 +1174,22 @@ func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", fo
 
 // wanted is what the operator asks Tend for; false ends the pass: a person has
 // to do something.
-func (c *cluster) wanted(o *modelOperator) (map[Kind]string, bool) {
-	if w := o.spec.wanted; w != nil && w[Access] == w[Refresh] { // which is refused
+func (c *cluster) desired(o *modelOperator) (map[Use]string, bool) {
+	if w := o.spec.desired; w != nil && w[Access] == w[Refresh] { // which is refused
 		return nil, o.p.version > 0
 	} else if w != nil {
 		return w, true
 	}
-	if o.p.custody.Current[Access] != "" && o.p.custody.Current[Refresh] != "" {
+	if o.p.state.Current[Access] != "" && o.p.state.Current[Refresh] != "" {
 		return nil, true
 	}
 	if rotate := o.spec.policy.Rotate; o.k.version > 0 && (rotate == "" || o.k.ring.Honoured(rotate)) {
 		return nil, false
 	}
-	return map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}, true
+	return map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}, true
 }
 
-func (c *cluster) digest(era int, current map[Kind]string) string {
+func (c *cluster) digest(era int, current map[Use]string) string {
 	if c.broken == withoutEras {
 		era = 0
 	}
@@ -1210,35 +1210,35 @@ func (c *cluster) ask(o *modelOperator) bool {
 			ring.Generation = 0
 		}
 	}
-	wanted, ok := c.wanted(o)
+	wanted, ok := c.desired(o)
 	if !ok {
 		return o.stops("the passphrases are lost")
 	}
-	return c.tendFor(o, ring, wanted)
+	return c.reconcileFor(o, ring, wanted)
 }
 
-func (c *cluster) tendFor(o *modelOperator, ring Ring, wanted map[Kind]string) bool {
-	t := Tending{
+func (c *cluster) reconcileFor(o *modelOperator, ring Ring, wanted map[Use]string) bool {
+	t := Input{
 		Trace: o.trace,
-		Ring:  ring, Custody: o.p.custody, Wanted: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
-		Inspect: c.seals, Loaded: c.loaded(o),
+		Ring:  ring, Passphrases: o.p.state, Desired: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
+		Inspect: c.encryption, Loaded: c.loaded(o),
 		Seen:      func(id string) bool { return c.seen(o, id) },
 		Published: func(id string) bool { return c.isPublished(o, id) || o.blind["C"] && c.broken == unreadIsPublished }, Unread: o.blind["C"],
-		Given: func(current map[Kind]string) bool { return c.given(o, c.digest(o.p.era, current)) },
+		Distributed: func(current map[Use]string) bool { return c.distributed(o, c.digest(o.p.era, current)) },
 	}
 	t.Policy.Lifetimes = c.lifetimes(o)
 	var err error
-	o.out, err = c.tend(t)
+	o.out, err = c.reconcile(t)
 	if err != nil {
 		c.fail("Tend fails: %v", err)
 	}
-	if o.out.Idle.Reason == RolledBack {
+	if o.out.Next.Reason == RolledBack {
 		return o.stops("K was taken back")
 	}
 	o.told = true
-	o.idle = o.out.Idle.When
+	o.next = o.out.Next.When
 	o.era = o.p.era
-	if !maps.Equal(o.out.Custody.Current, o.p.custody.Current) {
+	if !maps.Equal(o.out.Passphrases.Current, o.p.state.Current) {
 		c.count++
 		o.era = c.count
 	}
@@ -1246,13 +1246,13 @@ func (c *cluster) tendFor(o *modelOperator, ring Ring, wanted map[Kind]string) b
 }
 
 func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
-	if o.p.version > 0 && o.out.Custody.Equal(o.p.custody) {
+	if o.p.version > 0 && o.out.Passphrases.Equal(o.p.state) {
 		return true
 	}
 	if c.refused(o, "write", "P") {
 		// The keys go on with the passphrases that there are.
 		why := o.named
-		if o.p.version == 0 || !c.tendFor(o, o.k.ring, nil) || !o.out.Custody.Equal(o.p.custody) {
+		if o.p.version == 0 || !c.reconcileFor(o, o.k.ring, nil) || !o.out.Passphrases.Equal(o.p.state) {
 			o.told = false
 			o.out.Ring = o.k.ring
 			return o.stops(why)
@@ -1263,18 +1263,18 @@ func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 }
 
 // lifetimes are the longest that anyone uses, or is about to.
-func (c *cluster) lifetimes(o *modelOperator) map[Kind]time.Duration {
+func (c *cluster) lifetimes(o *modelOperator) map[Use]time.Duration {
 	all := maps.Clone(o.spec.policy.Lifetimes)
 	if c.broken == withoutPodLifetimes {
 		return all
 	}
-	for _, kind := range Kinds() {
-		if k, signs := o.k.ring.Signing(kind); signs && len(o.blind) > 0 { // it may be as long as it was
-			all[kind] = max(all[kind], k.Longest)
+	for _, use := range Uses() {
+		if k, signs := o.k.ring.Signing(use); signs && len(o.blind) > 0 { // it may be as long as it was
+			all[use] = max(all[use], k.MaxTokenLifetime)
 		}
-		all[kind] = max(all[kind], o.d.template.lifetime(kind))
+		all[use] = max(all[use], o.d.template.lifetime(use))
 		for _, p := range o.pods {
-			all[kind] = max(all[kind], p.template.lifetime(kind))
+			all[use] = max(all[use], p.template.lifetime(use))
 		}
 	}
 	return all
@@ -1306,15 +1306,15 @@ func (c *cluster) seen(o *modelOperator, id string) bool {
 }
 
 func (c *cluster) canOpen(k Key, p Passphrases) bool {
-	_, all, _ := p.of(k.Kind)
+	_, all, _ := p.of(k.Use)
 	return slices.Contains(all, c.opener(k))
 }
 
-func (c *cluster) given(o *modelOperator, digest string) bool {
+func (c *cluster) distributed(o *modelOperator, digest string) bool {
 	if o.blind["pods"] || o.blind["D"] {
 		return false
 	}
-	if c.broken == withoutUnreadyGiven {
+	if c.broken == withoutUnreadyDistributed {
 		for _, p := range o.pods {
 			if p.ready && p.template.passphrases != digest {
 				return false
@@ -1386,7 +1386,7 @@ func (c *cluster) writePublicOf(o *modelOperator) bool {
 }
 
 func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
-	template := podTemplate{c.digest(o.era, o.out.Custody.Current), o.spec.policy.Lifetimes[Access], o.spec.policy.Lifetimes[Refresh]}
+	template := podTemplate{c.digest(o.era, o.out.Passphrases.Current), o.spec.policy.Lifetimes[Access], o.spec.policy.Lifetimes[Refresh]}
 	if o.d.version > 0 && o.d.template == template && o.d.replicas == o.spec.replicas {
 		return true
 	}
@@ -1398,47 +1398,49 @@ func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 }
 
 // tend is Tend, less the guard that is taken out.
-func (c *cluster) tend(t Tending) (Tended, error) {
-	before := t.Custody
-	seals := func(custody Custody) map[string]Seal { return t.Inspect(t.Ring, custody.Passphrases()) }
-	force := func(which func(kind Kind, want string) bool, become func(custody Custody, kind Kind, want string)) {
-		t.Custody = t.Custody.clone()
-		for _, kind := range Kinds() {
-			if want := t.Wanted[kind]; want != "" && want != before.Current[kind] && which(kind, want) {
-				become(t.Custody, kind, want)
+func (c *cluster) reconcile(t Input) (Result, error) {
+	before := t.Passphrases
+	encryption := func(state PassphraseState) map[string]Encryption { return t.Inspect(t.Ring, state.Passphrases()) }
+	force := func(which func(use Use, want string) bool, become func(state PassphraseState, use Use, want string)) {
+		t.Passphrases = t.Passphrases.clone()
+		for _, use := range Uses() {
+			if want := t.Desired[use]; want != "" && want != before.Current[use] && which(use, want) {
+				become(t.Passphrases, use, want)
 			}
 		}
 	}
-	anew := func(custody Custody, kind Kind, want string) {
-		custody.Current[kind], custody.Former[kind] = want, before.Current[kind]
-		delete(custody.Given, kind)
+	anew := func(state PassphraseState, use Use, want string) {
+		state.Current[use], state.Former[use] = want, before.Current[use]
+		delete(state.Distributed, use)
 	}
 	switch c.broken {
-	case adoptAtOnce:
-		force(func(kind Kind, want string) bool { return before.Given[kind] && !lost(t.Ring, kind, seals(before)) }, anew)
-	case adoptWithoutFormer:
-		force(func(kind Kind, _ string) bool { return before.Former[kind] == "" }, func(custody Custody, kind Kind, want string) {
-			custody.Current[kind] = want
-		})
-	case adoptOverFormer:
-		force(func(kind Kind, want string) bool {
-			return !before.Given[kind] && before.Former[kind] != "" && want != before.Former[kind]
+	case beginAtOnce:
+		force(func(use Use, want string) bool {
+			return before.Distributed[use] && !lost(t.Ring, use, encryption(before))
 		}, anew)
-	case adoptTheOthers:
-		force(func(kind Kind, want string) bool {
-			return before.holds(kind.other(), want) && before.Former[kind] == "" && before.Current[kind] != ""
-		}, anew)
-	case adoptBack:
-		force(func(kind Kind, want string) bool { return before.Given[kind] && want == before.Former[kind] }, func(custody Custody, kind Kind, want string) {
-			custody.Current[kind], custody.Former[kind] = want, ""
-			delete(custody.Given, kind)
+	case beginWithoutFormer:
+		force(func(use Use, _ string) bool { return before.Former[use] == "" }, func(state PassphraseState, use Use, want string) {
+			state.Current[use] = want
 		})
-	case withoutGiven:
-		t.Given = func(map[Kind]string) bool { return true }
-	case sealAtOnce:
-		for _, kind := range Kinds() {
-			if t.Custody = t.Custody.clone(); t.Custody.Former[kind] != "" {
-				t.Custody.Given[kind] = true
+	case beginOverFormer:
+		force(func(use Use, want string) bool {
+			return !before.Distributed[use] && before.Former[use] != "" && want != before.Former[use]
+		}, anew)
+	case beginWithTheOthers:
+		force(func(use Use, want string) bool {
+			return before.holds(use.other(), want) && before.Former[use] == "" && before.Current[use] != ""
+		}, anew)
+	case beginBack:
+		force(func(use Use, want string) bool { return before.Distributed[use] && want == before.Former[use] }, func(state PassphraseState, use Use, want string) {
+			state.Current[use], state.Former[use] = want, ""
+			delete(state.Distributed, use)
+		})
+	case withoutDistributed:
+		t.Distributed = func(map[Use]string) bool { return true }
+	case encryptAtOnce:
+		for _, use := range Uses() {
+			if t.Passphrases = t.Passphrases.clone(); t.Passphrases.Former[use] != "" {
+				t.Passphrases.Distributed[use] = true
 			}
 		}
 	case withoutLoaded:
@@ -1446,7 +1448,7 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 	case withoutPublished:
 		t.Published = nil
 	case withoutWithdrawn:
-		lost := lost(t.Ring, Access, seals(before)) || lost(t.Ring, Refresh, seals(before))
+		lost := lost(t.Ring, Access, encryption(before)) || lost(t.Ring, Refresh, encryption(before))
 		if !lost {
 			t.Published = nil
 		}
@@ -1454,50 +1456,50 @@ func (c *cluster) tend(t Tending) (Tended, error) {
 		t.Ring = t.Ring.clone()
 		for i := range t.Ring.Keys {
 			if k := &t.Ring.Keys[i]; k.unannounced() {
-				k.Since = k.Created.Add(time.Second)
+				k.PhaseSince = k.Created.Add(time.Second)
 			}
 		}
-	case givenIsNotKept:
-		if t.Custody.changing() && t.Given(t.Custody.Current) {
-			t.Custody = t.Custody.give(true, t.Ring, nil)
+	case distributedIsNotStored:
+		if t.Passphrases.changing() && t.Distributed(t.Passphrases.Current) {
+			t.Passphrases = t.Passphrases.markDistributed(true, t.Ring, nil)
 		}
 	}
-	out, err := tend(c.workshop(), t)
+	out, err := reconcile(c.factory(), t)
 	if c.broken == acceptAnnounced && t.Trace.Accepted && t.Trace.RolledBack(t.Ring) {
 		t.Ring = t.Ring.clone()
 		t.Ring.Generation = t.Trace.Generation
-		out, err = tend(c.workshop(), t)
+		out, err = reconcile(c.factory(), t)
 	}
 	if c.broken == acceptInPlace && t.Trace.Accepted && t.Trace.RolledBack(t.Ring) {
 		t.Trace.Generation = t.Ring.Generation
-		out, err = tend(c.workshop(), t)
+		out, err = reconcile(c.factory(), t)
 	}
 	switch c.broken {
 	case foundIsNothing:
-		custody, _ := before.Adopt(t.Wanted, t.Ring, seals(before))
-		if custody.Equal(before) && custody.changing() && t.Given(custody.Current) {
-			custody = custody.give(true, t.Ring, nil)
+		state, _ := before.Begin(t.Desired, t.Ring, encryption(before))
+		if state.Equal(before) && state.changing() && t.Distributed(state.Current) {
+			state = state.markDistributed(true, t.Ring, nil)
 		}
-		out = Tended{Custody: custody}
-		out.Ring, out.Steps, out.Idle, err = t.advance(c.workshop(), seals(custody), custody.Passphrases())
-		if len(out.Steps) == 0 && custody.Equal(before) && t.Loaded {
-			out.Custody = custody.Forget(t.Ring, seals(custody))
+		out = Result{Passphrases: state}
+		out.Ring, out.Steps, out.Next, err = t.advance(c.factory(), encryption(state), state.Passphrases())
+		if len(out.Steps) == 0 && state.Equal(before) && t.Loaded {
+			out.Passphrases = state.Finish(t.Ring, encryption(state))
 		}
-	case forgetSealed:
-		for _, kind := range Kinds() {
-			if out.Custody = out.Custody.clone(); before.Given[kind] && t.Loaded {
-				delete(out.Custody.Former, kind)
-				delete(out.Custody.Given, kind)
+	case finishWithoutLooking:
+		for _, use := range Uses() {
+			if out.Passphrases = out.Passphrases.clone(); before.Distributed[use] && t.Loaded {
+				delete(out.Passphrases.Former, use)
+				delete(out.Passphrases.Distributed, use)
 			}
 		}
-	case forgetInTheSamePass:
+	case finishInTheSamePass:
 		if t.Loaded {
-			out.Custody = out.Custody.Forget(out.Ring, c.seals(out.Ring, out.Custody.Passphrases()))
+			out.Passphrases = out.Passphrases.Finish(out.Ring, c.encryption(out.Ring, out.Passphrases.Passphrases()))
 		}
-	case givenIsNotKept:
-		out.Custody = out.Custody.clone()
-		for _, kind := range Kinds() {
-			delete(out.Custody.Given, kind)
+	case distributedIsNotStored:
+		out.Passphrases = out.Passphrases.clone()
+		for _, use := range Uses() {
+			delete(out.Passphrases.Distributed, use)
 		}
 	}
 	return out, err
@@ -1560,7 +1562,7 @@ func (c *cluster) disturb() {
 			c.note("clock jumps back by %v", d)
 		}
 	case 2, 3:
-		policy.Lifetimes = map[Kind]time.Duration{
+		policy.Lifetimes = map[Use]time.Duration{
 			Access:  choose(c, 5*time.Minute, 15*time.Minute, time.Hour),
 			Refresh: choose(c, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
 		}
@@ -1633,8 +1635,8 @@ func (c *cluster) replaceRing(with ringHome) {
 		return
 	}
 	// What seals it may be gone by now; then it is another story, of lost passphrases.
-	if len(c.shut(with.ring, c.p.custody.Passphrases())) > 0 || opens(with.ring, Access, c.seals(with.ring, c.p.custody.Passphrases()), SealUnknown) ||
-		opens(with.ring, Refresh, c.seals(with.ring, c.p.custody.Passphrases()), SealUnknown) || c.p.custody.changing() || len(c.p.custody.Former) > 0 {
+	if len(c.locked(with.ring, c.p.state.Passphrases())) > 0 || opens(with.ring, Access, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
+		opens(with.ring, Refresh, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) || c.p.state.changing() || len(c.p.state.Former) > 0 {
 		return
 	}
 	c.count++
@@ -1683,7 +1685,7 @@ func (c *cluster) replacePublic(with publicHome) {
 			l.held = time.Time{}
 			l.tampered = l.tampered || now.Phase != Published
 			for _, p := range c.pods {
-				if signing, _ := p.loaded.Signing(l.kind); signing.ID == id {
+				if signing, _ := p.loaded.Signing(l.use); signing.ID == id {
 					l.tampered = true
 				}
 			}
@@ -1704,7 +1706,7 @@ func (c *cluster) giveUp(ring Ring) {
 	}
 	for _, k := range ring.Keys {
 		if c.lives[k.ID] == nil {
-			c.lives[k.ID] = &tokens{kind: k.Kind, published: c.now, atOnce: k.Phase == Signing, tampered: true}
+			c.lives[k.ID] = &tokens{use: k.Use, published: c.now, atOnce: k.Phase == Signing, tampered: true}
 		}
 	}
 	for _, p := range c.pods { // until they have it, what they sign is given up too
@@ -1770,9 +1772,9 @@ func (c *cluster) seenGeneration() int64 {
 func choose[T any](c *cluster, of ...T) T { return of[c.r.IntN(len(of))] }
 
 func (c *cluster) changePassphrases() {
-	next := maps.Clone(c.spec.wanted)
+	next := maps.Clone(c.spec.desired)
 	if next == nil {
-		next = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+		next = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	}
 	n := c.r.IntN(10)
 	if c.hesitant() && c.chance(60) {
@@ -1782,13 +1784,13 @@ func (c *cluster) changePassphrases() {
 	case n < 3: // both
 		next[Access], next[Refresh] = c.passphrase(Access), c.passphrase(Refresh)
 	case n < 5:
-		kind := choose(c, Kinds()...)
-		next[kind] = c.passphrase(kind)
+		use := choose(c, Uses()...)
+		next[use] = c.passphrase(use)
 	case n < 9: // one that there was
-		for _, kind := range Kinds() {
+		for _, use := range Uses() {
 			if c.chance(70) {
-				mine := slices.DeleteFunc(slices.Clone(c.every), func(p string) bool { return !strings.HasPrefix(p, string(kind)) })
-				next[kind] = mine[c.r.IntN(min(choose(c, 2, 4), len(mine)))]
+				mine := slices.DeleteFunc(slices.Clone(c.every), func(p string) bool { return !strings.HasPrefix(p, string(use)) })
+				next[use] = mine[c.r.IntN(min(choose(c, 2, 4), len(mine)))]
 			}
 		}
 	case c.chance(30): // mixed up
@@ -1796,7 +1798,7 @@ func (c *cluster) changePassphrases() {
 	case c.chance(50):
 		next = nil
 	}
-	c.spec.wanted = next
+	c.spec.desired = next
 	c.note("wanted %v", next)
 }
 
@@ -1854,9 +1856,9 @@ func (c *cluster) trouble(p *modelPod, what int) {
 
 // losePassphrases is a person who deletes P.
 func (c *cluster) losePassphrases() {
-	c.p = custodyHome{}
-	for _, kind := range Kinds() {
-		c.excused[kind] = true
+	c.p = passphraseHome{}
+	for _, use := range Uses() {
+		c.excused[use] = true
 	}
 	c.note("a person deletes P")
 }
@@ -1885,11 +1887,11 @@ func (c *cluster) settle() {
 		}
 	}
 	c.spec.policy.RotationInterval = 30 * 24 * time.Hour
-	c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	if c.chance(50) {
-		c.spec.wanted[Access] = c.every[min(len(c.every)-1, 2+c.r.IntN(2))]
-		if !strings.HasPrefix(c.spec.wanted[Access], string(Access)) {
-			c.spec.wanted[Access] = c.every[1]
+		c.spec.desired[Access] = c.every[min(len(c.every)-1, 2+c.r.IntN(2))]
+		if !strings.HasPrefix(c.spec.desired[Access], string(Access)) {
+			c.spec.desired[Access] = c.every[1]
 		}
 	}
 	c.pass(6 * time.Hour)
@@ -1899,8 +1901,8 @@ func (c *cluster) settle() {
 		}
 		c.pass(time.Hour)
 	}
-	if opens(c.k.ring, Access, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) ||
-		opens(c.k.ring, Refresh, c.seals(c.k.ring, c.p.custody.Passphrases()), SealUnknown) {
+	if opens(c.k.ring, Access, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
+		opens(c.k.ring, Refresh, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) {
 		c.count++
 		c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
 		c.note("a person gives up what was lost: %s", c.spec.policy.Rotate)
@@ -1915,7 +1917,7 @@ func (c *cluster) settle() {
 	// It rests until the next rotation is due, however often one looks.
 	rests := 0
 	for range 40 {
-		due := c.operators[0].idle
+		due := c.operators[0].next
 		if !due.IsZero() && due.Sub(c.clock()) > 2*time.Hour && c.steady() {
 			c.quiet = true
 			for range 20 {
@@ -1934,7 +1936,7 @@ func (c *cluster) settle() {
 
 func (c *cluster) steady() bool {
 	for _, o := range c.operators {
-		if o.out.Idle.Reason != Steady || o.k.version != c.k.version {
+		if o.out.Next.Reason != Steady || o.k.version != c.k.version {
 			return false
 		}
 	}
@@ -1951,12 +1953,12 @@ func (c *cluster) hasComeAbout(all bool) {
 	for len(c.recent) > 0 && c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until everybody knows
 		c.pass(time.Minute)
 	}
-	p := c.p.custody
-	if !maps.Equal(p.Current, c.spec.wanted) || len(p.Former) > 0 || len(p.Given) > 0 {
-		c.fail("I5: wanted %v, and P is %s", c.spec.wanted, show(c.p))
+	p := c.p.state
+	if !maps.Equal(p.Current, c.spec.desired) || len(p.Former) > 0 || len(p.Distributed) > 0 {
+		c.fail("I5: wanted %v, and P is %s", c.spec.desired, show(c.p))
 	}
-	for id, seal := range c.seals(c.k.ring, p.Passphrases()) {
-		if seal != SealCurrent {
+	for id, encryption := range c.encryption(c.k.ring, p.Passphrases()) {
+		if encryption != EncryptedCurrent {
 			c.fail("I5: %s is not sealed with the current passphrase", id)
 		}
 	}
@@ -1994,55 +1996,55 @@ func (c *cluster) hasComeAbout(all bool) {
 	if rotate := c.spec.policy.Rotate; rotate != "" && !c.k.ring.Honoured(rotate) {
 		c.fail("I5: the request to rotate was not honoured: %v", c.k.ring.Rotated)
 	}
-	for _, kind := range Kinds() {
-		k, _ := c.k.ring.Signing(kind)
-		if k.Algorithm != c.spec.policy.Algorithm || k.Resealed {
-			c.fail("I5: the %s key is %s, resealed %v", kind, k.Algorithm, k.Resealed)
+	for _, use := range Uses() {
+		k, _ := c.k.ring.Signing(use)
+		if k.Algorithm != c.spec.policy.Algorithm || k.Reencrypted {
+			c.fail("I5: the %s key is %s, resealed %v", use, k.Algorithm, k.Reencrypted)
 		}
-		if k.Longest < c.spec.policy.Lifetimes[kind] {
-			c.fail("I5: the ring does not know that %s tokens live for %v", kind, c.spec.policy.Lifetimes[kind])
+		if k.MaxTokenLifetime < c.spec.policy.Lifetimes[use] {
+			c.fail("I5: the ring does not know that %s tokens live for %v", use, c.spec.policy.Lifetimes[use])
 		}
-		if age := c.clock().Sub(k.Since); age > 31*24*time.Hour || age < -time.Minute {
-			c.fail("I5: the signing %s key is %v old", kind, age)
+		if age := c.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
+			c.fail("I5: the signing %s key is %v old", use, age)
 		}
 	}
 }
 
 // The guards of the protocol, as they are called when they are taken out.
 const (
-	withoutPassphrasesSwap = "P is written over what somebody else wrote"
-	withoutRingSwap        = "K is written over what somebody else wrote"
-	withoutPublicSwap      = "C is written over what somebody else wrote"
-	withoutReread          = "P is not read again before K is written"
-	withoutEras            = "the digest that pods carry is of the passphrases alone"
-	withoutPodLifetimes    = "the ring is told the lifetimes of the spec alone"
-	withoutPublicSeen      = "a key is seen though it is not published"
-	withoutPodsSeen        = "a key is seen though pods have not loaded it"
-	withoutUnreadyGiven    = "pods that are not ready count as given"
-	withoutRollout         = "the Deployment counts as given before it is rolled out"
-	withoutUnreadyLoaded   = "pods that are not ready count as loaded"
-	deploymentFirst        = "D is written before P"
-	deploymentBeforeRing   = "D is written before K"
-	ringFirst              = "K is written before P"
-	publicFirst            = "C is written before K"
-	publicReadLast         = "C is read after K"
-	publicFromCache        = "C is read from a cache"
-	ringReadFirst          = "K is read before P"
+	withoutPassphrasesSwap    = "P is written over what somebody else wrote"
+	withoutRingSwap           = "K is written over what somebody else wrote"
+	withoutPublicSwap         = "C is written over what somebody else wrote"
+	withoutReread             = "P is not read again before K is written"
+	withoutEras               = "the digest that pods carry is of the passphrases alone"
+	withoutPodLifetimes       = "the ring is told the lifetimes of the spec alone"
+	withoutPublicSeen         = "a key is seen though it is not published"
+	withoutPodsSeen           = "a key is seen though pods have not loaded it"
+	withoutUnreadyDistributed = "pods that are not ready count as given"
+	withoutRollout            = "the Deployment counts as given before it is rolled out"
+	withoutUnreadyLoaded      = "pods that are not ready count as loaded"
+	deploymentFirst           = "D is written before P"
+	deploymentBeforeRing      = "D is written before K"
+	ringFirst                 = "K is written before P"
+	publicFirst               = "C is written before K"
+	publicReadLast            = "C is read after K"
+	publicFromCache           = "C is read from a cache"
+	ringReadFirst             = "K is read before P"
 
-	adoptAtOnce         = "Adopt does not wait for the former change"
-	adoptWithoutFormer  = "Adopt keeps no former passphrase"
-	adoptOverFormer     = "Adopt drops what the ring is sealed with"
-	adoptTheOthers      = "Adopt takes the passphrase of the other kind"
-	adoptBack           = "Adopt goes back though there is no way back"
-	withoutGiven        = "Tend does not ask whether signers have been given a passphrase"
-	sealAtOnce          = "Passphrases seals with the current one at once"
-	givenIsNotKept      = "Given is not kept"
-	withoutLoaded       = "Forget does not wait until the ring is loaded"
-	forgetSealed        = "Forget does not look at the ring"
-	forgetInTheSamePass = "Forget does not wait until the ring is written"
-	withoutPublished    = "what is lost waits for pods that can sign"
-	foundIsNothing      = "what was lost and is found again is sealed with what was adopted meanwhile"
-	announceUnseen      = "the lead begins before a key is seen"
+	beginAtOnce            = "Adopt does not wait for the former change"
+	beginWithoutFormer     = "Adopt keeps no former passphrase"
+	beginOverFormer        = "Adopt drops what the ring is sealed with"
+	beginWithTheOthers     = "Adopt takes the passphrase of the other kind"
+	beginBack              = "Adopt goes back though there is no way back"
+	withoutDistributed     = "Tend does not ask whether signers have been given a passphrase"
+	encryptAtOnce          = "Passphrases seals with the current one at once"
+	distributedIsNotStored = "Given is not kept"
+	withoutLoaded          = "Forget does not wait until the ring is loaded"
+	finishWithoutLooking   = "Forget does not look at the ring"
+	finishInTheSamePass    = "Forget does not wait until the ring is written"
+	withoutPublished       = "what is lost waits for pods that can sign"
+	foundIsNothing         = "what was lost and is found again is sealed with what was adopted meanwhile"
+	announceUnseen         = "the lead begins before a key is seen"
 
 	withoutTrace           = "an older ring is taken without a word"
 	withoutRevokedMemory   = "what was revoked is not remembered outside the ring"

@@ -42,8 +42,8 @@ func TestEachSceneNeedsItsGuard(t *testing.T) {
 func newScene(seed uint64, broken string) *cluster {
 	c := newCluster(seed, ofEverything, broken)
 	c.calm, c.disturbAt = true, time.Time{}
-	if c.spec.wanted == nil {
-		c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	if c.spec.desired == nil {
+		c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	}
 	return c
 }
@@ -82,7 +82,7 @@ func (c *cluster) rotate() {
 // next is the access key that waits to sign.
 func (c *cluster) next() Key {
 	for _, k := range c.k.ring.Keys {
-		if k.Kind == Access && k.Phase == Published {
+		if k.Use == Access && k.Phase == Published {
 			return k
 		}
 	}
@@ -94,8 +94,8 @@ func (c *cluster) next() Key {
 func (c *cluster) untilNextIsDue(but time.Duration) (due time.Time) {
 	c.untilWell()
 	c.rotate()
-	c.until("the next key has waited once", func() bool { return c.next().Confirmed && c.well() })
-	due = c.next().Since.Add(c.spec.policy.lead())
+	c.until("the next key has waited once", func() bool { return c.next().DeadlineSeen && c.well() })
+	due = c.next().PhaseSince.Add(c.spec.policy.prePublication())
 	c.pass(due.Sub(c.now) - but)
 	if c.next().ID == "" {
 		panic("the scene comes too late")
@@ -140,11 +140,11 @@ func ringIsLostAndGivenUp(c *cluster) {
 
 func silentPodsLagWhenAPassphraseChanges(c *cluster) {
 	c.untilWell()
-	c.spec.wanted[Access] = c.passphrase(Access)
+	c.spec.desired[Access] = c.passphrase(Access)
 	c.poke()
 	c.until("the ring is sealed anew", func() bool {
 		k, _ := c.k.ring.Signing(Access)
-		return k.Resealed
+		return k.Reencrypted
 	})
 	for _, p := range c.pods {
 		p.silent, p.keysAt = true, c.now.Add(mountLag)
@@ -214,7 +214,7 @@ func publicKeysCannotBeReadWhenPassphrasesAreLost(c *cluster) {
 	c.unheard()
 	c.denied["read C"] = true
 	c.losePassphrases()
-	c.spec.wanted = map[Kind]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
+	c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	c.rotate()
 	c.pass(3 * time.Hour)
 	for _, p := range c.pods {

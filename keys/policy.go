@@ -26,7 +26,7 @@ type Policy struct {
 	// Lifetimes is the longest lifetime of a token of each kind at present. A
 	// longer one is used for signing only once Next has no Extend to do, so that
 	// the ring always knows how long a token can live.
-	Lifetimes map[Kind]time.Duration
+	Lifetimes map[Use]time.Duration
 
 	// ClockSkew is by how much the clocks of those involved may differ, plus the
 	// leeway that verifiers give.
@@ -56,8 +56,8 @@ func (p Policy) Check() error {
 	bounded("rotation interval", p.RotationInterval, 0)
 	bounded("publish lead", p.PublishLead, time.Second)
 	bounded("clock skew", p.ClockSkew, 0)
-	for _, kind := range Kinds() {
-		bounded("lifetime of "+string(kind)+" tokens", p.Lifetimes[kind], time.Second)
+	for _, use := range Uses() {
+		bounded("lifetime of "+string(use)+" tokens", p.Lifetimes[use], time.Second)
 	}
 	if len(p.Rotate) > maxRotate || !utf8.ValidString(p.Rotate) {
 		errs = append(errs, fmt.Errorf("the request to rotate must be UTF-8 of at most %d bytes", maxRotate))
@@ -71,16 +71,16 @@ func (p Policy) Check() error {
 // lead is how long a key is published before it signs, for each of two waits
 // (see deadlineReached). The skew is added because whoever promotes may not be
 // who published.
-func (p Policy) lead() time.Duration { return p.PublishLead + p.ClockSkew }
+func (p Policy) prePublication() time.Duration { return p.PublishLead + p.ClockSkew }
 
 // afterlife is how long tokens that a key signed can live after its successor
 // began to sign: a signer that lags uses the old key for another lead.
-func (p Policy) afterlife(k Key) time.Duration {
-	return p.PublishLead + max(k.Longest, p.lifetime(k.Kind)) + p.ClockSkew
+func (p Policy) retireInterval(k Key) time.Duration {
+	return p.PublishLead + max(k.MaxTokenLifetime, p.lifetime(k.Use)) + p.ClockSkew
 }
 
-func (p Policy) lifetime(kind Kind) time.Duration {
-	return time.Duration(seconds(p.Lifetimes[kind])) * time.Second
+func (p Policy) lifetime(use Use) time.Duration {
+	return time.Duration(seconds(p.Lifetimes[use])) * time.Second
 }
 
 // retiringByAge is how many retiring keys of one kind rotation by age leaves at
@@ -93,36 +93,36 @@ func (p Policy) interval(signing Key) time.Duration {
 	if p.RotationInterval == 0 {
 		return 0
 	}
-	return max(p.RotationInterval, p.lead(), 2*p.afterlife(signing)/retiringByAge)
+	return max(p.RotationInterval, p.prePublication(), 2*p.retireInterval(signing)/retiringByAge)
 }
 
 // NextRotation is when the signing key of a kind comes of age, to be shown to
 // people. Zero where no rotation by age is due, ever.
-func (p Policy) NextRotation(ring Ring, kind Kind) time.Time {
-	signing, ok := ring.Signing(kind)
+func (p Policy) NextRotation(ring Ring, use Use) time.Time {
+	signing, ok := ring.Signing(use)
 	if !ok || p.interval(signing) == 0 {
 		return time.Time{}
 	}
-	return signing.Since.Add(p.interval(signing))
+	return signing.PhaseSince.Add(p.interval(signing))
 }
 
 func (p Policy) revokes(id string) bool { return slices.Contains(p.Revoked, id) }
 
 // Seal says which passphrase opens a private half, as found by opening it.
-type Seal int
+type Encryption int
 
 // What opening a private half can show.
 const (
-	SealUnknown Seal = iota // none that is known, or it is damaged
-	SealCurrent             // the current passphrase
-	SealFormer              // a former one
+	EncryptedUnknown Encryption = iota // none that is known, or it is damaged
+	EncryptedCurrent                   // the current passphrase
+	EncryptedFormer                    // a former one
 )
 
 // Observed is what the caller saw of the world before it asked Next.
 type Observed struct {
 	// Seals says, by key ID, what opens each private half of the ring; Inspect
 	// and Opened.Seals find out. One that is missing counts as SealUnknown.
-	Seals map[string]Seal
+	Encryption map[string]Encryption
 
 	// Seen says whether a key is known everywhere: whatever publishes it holds
 	// it, and every replica in service has loaded it. Nil means that none is.
@@ -138,14 +138,14 @@ type Action string
 
 // The actions.
 const (
-	None     Action = "None"     // nothing to do until Step.When
-	Generate Action = "Generate" // make a key: Published, or Signing where its kind has none
-	Promote  Action = "Promote"  // a Published key signs; the one that signed is Retiring
-	Drop     Action = "Drop"     // forget a key
-	Reseal   Action = "Reseal"   // seal a private half with the current passphrase
-	Revoke   Action = "Revoke"   // trust a key no more; if it signed, another signs in the same write
-	Extend   Action = "Extend"   // keep keys longer, because tokens live longer now
-	Wait     Action = "Wait"     // start a wait anew, because the clock may have jumped
+	None      Action = "None"     // nothing to do until Step.When
+	Generate  Action = "Generate" // make a key: Published, or Signing where its kind has none
+	Promote   Action = "Promote"  // a Published key signs; the one that signed is Retiring
+	Drop      Action = "Drop"     // forget a key
+	Reencrypt Action = "Reseal"   // seal a private half with the current passphrase
+	Revoke    Action = "Revoke"   // trust a key no more; if it signed, another signs in the same write
+	Extend    Action = "Extend"   // keep keys longer, because tokens live longer now
+	Wait      Action = "Wait"     // start a wait anew, because the clock may have jumped
 )
 
 // Reason is why a step is done: one word in the manner of Kubernetes events.
@@ -175,7 +175,7 @@ const (
 // Step is one step in the life of a ring, made by Next and done by Apply.
 type Step struct {
 	Action  Action
-	Kind    Kind   // empty where the step concerns both
+	Use     Use    // empty where the step concerns both
 	Key     string // the ID of the key concerned; empty for Generate and None
 	Reason  Reason
 	Message string    // one sentence for people; never a secret

@@ -24,7 +24,7 @@ type Ring struct {
 	Generation int64
 
 	// Rotated is, by kind, the last Policy.Rotate that has been honoured.
-	Rotated map[Kind]string
+	Rotated map[Use]string
 }
 
 // ErrDamaged is in the chain of each error of FromFiles: the files exist, but
@@ -55,9 +55,9 @@ func (r Ring) Key(id string) (Key, bool) {
 
 // Signing returns the key that signs tokens of a kind. There is none before the
 // first step.
-func (r Ring) Signing(kind Kind) (Key, bool) {
+func (r Ring) Signing(use Use) (Key, bool) {
 	for _, k := range r.Keys {
-		if k.Kind == kind && k.Phase == Signing {
+		if k.Use == use && k.Phase == Signing {
 			return k, true
 		}
 	}
@@ -67,8 +67,8 @@ func (r Ring) Signing(kind Kind) (Key, bool) {
 // Honoured says whether the rotation that was asked for by this Policy.Rotate
 // is done for both kinds.
 func (r Ring) Honoured(rotate string) bool {
-	for _, kind := range Kinds() {
-		if r.Rotated[kind] != rotate {
+	for _, use := range Uses() {
+		if r.Rotated[use] != rotate {
 			return false
 		}
 	}
@@ -83,31 +83,31 @@ func (r Ring) clone() Ring {
 
 func (r *Ring) sort() {
 	slices.SortFunc(r.Keys, func(a, b Key) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Use, b.Use), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
 	})
 }
 
 // ringJSON is ring.json. Its members are in this order and times are in whole
 // seconds, so that the same ring has the same bytes.
 type ringJSON struct {
-	Version    int             `json:"version"`
-	Generation int64           `json:"generation"`
-	Rotated    map[Kind]string `json:"rotated,omitempty"`
-	Keys       []keyJSON       `json:"keys"`
+	Version    int            `json:"version"`
+	Generation int64          `json:"generation"`
+	Rotated    map[Use]string `json:"rotated,omitempty"`
+	Keys       []keyJSON      `json:"keys"`
 }
 
 type keyJSON struct {
-	ID             string    `json:"kid"`
-	Kind           Kind      `json:"kind"`
-	Algorithm      Algorithm `json:"algorithm"`
-	Phase          Phase     `json:"phase"`
-	Created        time.Time `json:"created"`
-	Since          time.Time `json:"since"`
-	Until          time.Time `json:"until,omitzero"`
-	LongestSeconds int64     `json:"longestSeconds,omitempty"`
-	Resealed       bool      `json:"resealed,omitempty"`
-	Confirmed      bool      `json:"confirmed,omitempty"`
-	Public         []byte    `json:"public"` // SubjectPublicKeyInfo
+	ID              string    `json:"kid"`
+	Use             Use       `json:"kind"`
+	Algorithm       Algorithm `json:"algorithm"`
+	Phase           Phase     `json:"phase"`
+	Created         time.Time `json:"created"`
+	PhaseSince      time.Time `json:"since"`
+	RemoveAfter     time.Time `json:"until,omitzero"`
+	MaxTokenSeconds int64     `json:"longestSeconds,omitempty"`
+	Reencrypted     bool      `json:"resealed,omitempty"`
+	DeadlineSeen    bool      `json:"confirmed,omitempty"`
+	Public          []byte    `json:"public"` // SubjectPublicKeyInfo
 }
 
 // Files gives the one persistent form of a ring: ring.json with its state and
@@ -119,8 +119,8 @@ func (r Ring) Files() map[string][]byte {
 	r.sort()
 	files := map[string][]byte{ringFile: r.marshal()}
 	for _, k := range r.Keys {
-		if k.Sealed != nil {
-			files[k.ID+pemSuffix] = bytes.Clone(k.Sealed)
+		if k.Encrypted != nil {
+			files[k.ID+pemSuffix] = bytes.Clone(k.Encrypted)
 		}
 	}
 	return files
@@ -134,9 +134,9 @@ func (r Ring) marshal() []byte {
 			panic("keys: a key of an unknown type in a ring: " + err.Error())
 		}
 		out.Keys = append(out.Keys, keyJSON{
-			ID: k.ID, Kind: k.Kind, Algorithm: k.Algorithm, Phase: k.Phase,
-			Created: whole(k.Created), Since: whole(k.Since), Until: whole(k.Until),
-			LongestSeconds: seconds(k.Longest), Resealed: k.Resealed, Confirmed: k.Confirmed,
+			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase,
+			Created: whole(k.Created), PhaseSince: whole(k.PhaseSince), RemoveAfter: whole(k.RemoveAfter),
+			MaxTokenSeconds: seconds(k.MaxTokenLifetime), Reencrypted: k.Reencrypted, DeadlineSeen: k.DeadlineSeen,
 			Public: public,
 		})
 	}
@@ -193,8 +193,8 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 		if err != nil {
 			return Ring{}, fmt.Errorf("key %.64q: %w", kj.ID, err)
 		}
-		if sealed, ok := files[k.ID+pemSuffix]; ok {
-			k.Sealed = bytes.Clone(sealed)
+		if encrypted, ok := files[k.ID+pemSuffix]; ok {
+			k.Encrypted = bytes.Clone(encrypted)
 		}
 		ring.Keys = append(ring.Keys, k)
 	}
@@ -227,29 +227,29 @@ func (kj keyJSON) key() (Key, error) {
 	if thumbprint(public) != kj.ID {
 		return Key{}, errors.New("its kid is not the RFC 7638 thumbprint of its public half; the public half was exchanged")
 	}
-	if kj.LongestSeconds < 0 || kj.LongestSeconds > seconds(maxLifetime) {
+	if kj.MaxTokenSeconds < 0 || kj.MaxTokenSeconds > seconds(maxLifetime) {
 		return Key{}, errors.New("longestSeconds is out of bounds")
 	}
-	for _, t := range []time.Time{kj.Created, kj.Since, kj.Until} {
+	for _, t := range []time.Time{kj.Created, kj.PhaseSince, kj.RemoveAfter} {
 		if y := t.Year(); y < 1 || y > 9900 {
 			return Key{}, fmt.Errorf("a time lies in the year %d", y)
 		}
 	}
 	return Key{
-		ID: kj.ID, Kind: kj.Kind, Algorithm: kj.Algorithm, Phase: kj.Phase, Public: public,
-		Created: kj.Created, Since: kj.Since, Until: kj.Until,
-		Longest:  time.Duration(kj.LongestSeconds) * time.Second,
-		Resealed: kj.Resealed, Confirmed: kj.Confirmed,
+		ID: kj.ID, Use: kj.Use, Algorithm: kj.Algorithm, Phase: kj.Phase, Public: public,
+		Created: kj.Created, PhaseSince: kj.PhaseSince, RemoveAfter: kj.RemoveAfter,
+		MaxTokenLifetime: time.Duration(kj.MaxTokenSeconds) * time.Second,
+		Reencrypted:      kj.Reencrypted, DeadlineSeen: kj.DeadlineSeen,
 	}, nil
 }
 
 // check holds what is true of every ring between two steps.
 func (r Ring) check() error {
 	seen := map[string]bool{}
-	for _, kind := range Kinds() {
+	for _, use := range Uses() {
 		count, signing := 0, 0
 		for _, k := range r.Keys {
-			if k.Kind != kind {
+			if k.Use != use {
 				continue
 			}
 			count++
@@ -258,20 +258,20 @@ func (r Ring) check() error {
 			}
 		}
 		if count > maxKeysPerKind {
-			return fmt.Errorf("there are %d %s keys, more than %d", count, kind, maxKeysPerKind)
+			return fmt.Errorf("there are %d %s keys, more than %d", count, use, maxKeysPerKind)
 		}
 		if count > 0 && signing != 1 {
-			return fmt.Errorf("%d %s keys sign where exactly one must", signing, kind)
+			return fmt.Errorf("%d %s keys sign where exactly one must", signing, use)
 		}
 	}
-	for kind, rotate := range r.Rotated {
-		if kind != Access && kind != Refresh || len(rotate) > maxRotate {
-			return fmt.Errorf("rotated is out of bounds for %.20q", string(kind))
+	for use, rotate := range r.Rotated {
+		if use != Access && use != Refresh || len(rotate) > maxRotate {
+			return fmt.Errorf("rotated is out of bounds for %.20q", string(use))
 		}
 	}
 	for _, k := range r.Keys {
-		if k.Kind != Access && k.Kind != Refresh {
-			return fmt.Errorf("key %s has the kind %.20q, which is neither access nor refresh", k.ID, string(k.Kind))
+		if k.Use != Access && k.Use != Refresh {
+			return fmt.Errorf("key %s has the kind %.20q, which is neither access nor refresh", k.ID, string(k.Use))
 		}
 		if seen[k.ID] { // in the same kind or in both: the one is confusion, the other forgery
 			return fmt.Errorf("key %s is there twice; access and refresh tokens need different keys", k.ID)
@@ -287,26 +287,26 @@ func (r Ring) check() error {
 func (k Key) check() error {
 	switch k.Phase {
 	case Published, Signing:
-		if k.Sealed == nil {
+		if k.Encrypted == nil {
 			return fmt.Errorf("its private half %s%s is missing", k.ID, pemSuffix)
 		}
-		if _, err := parseSealed(k.Sealed); err != nil {
+		if _, err := parseEncrypted(k.Encrypted); err != nil {
 			return fmt.Errorf("its private half %s%s cannot be read: %w", k.ID, pemSuffix, err)
 		}
-		if !k.Until.IsZero() {
+		if !k.RemoveAfter.IsZero() {
 			return fmt.Errorf("a %s key has no end", k.Phase)
 		}
 	case Retiring, Revoked:
-		if k.Sealed != nil {
+		if k.Encrypted != nil {
 			return fmt.Errorf("a %s key has a private half, %s%s, which nobody needs", k.Phase, k.ID, pemSuffix)
 		}
-		if k.Until.IsZero() {
+		if k.RemoveAfter.IsZero() {
 			return fmt.Errorf("a %s key has no end", k.Phase)
 		}
 	default:
 		return fmt.Errorf("its phase %.20q is not one of Published, Signing, Retiring, Revoked", string(k.Phase))
 	}
-	if k.Created.IsZero() || k.Since.IsZero() {
+	if k.Created.IsZero() || k.PhaseSince.IsZero() {
 		return errors.New("it does not say when it was created, or since when it is in its phase")
 	}
 	return nil

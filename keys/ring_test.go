@@ -30,8 +30,8 @@ func fullRing(t *testing.T) Ring {
 	s.policy.Revoked = []string{retiring}
 	s.settle()
 	s.policy.Rotate = "3"
-	s.after(s.policy.lead())
-	s.after(s.policy.lead())
+	s.after(s.policy.prePublication())
+	s.after(s.policy.prePublication())
 	s.policy.Rotate = "4"
 	s.settle()
 	return s.ring
@@ -161,7 +161,7 @@ func TestDamagedRingsAreRefused(t *testing.T) {
 		"none that signs": rebuilt(func(r *Ring) { r.remove(signing.ID) }),
 		"one key for both kinds": rebuilt(func(r *Ring) {
 			k := signing
-			k.Kind = Refresh
+			k.Use = Refresh
 			r.remove(refresh.ID)
 			r.Keys = append(r.Keys, k)
 		}),
@@ -206,7 +206,7 @@ func TestOtherFilesAreNoMatter(t *testing.T) {
 }
 
 func FuzzFromFiles(f *testing.F) {
-	ring, err := apply(modelWorkshop, Ring{}, Next(Ring{}, testPolicy(), Observed{}, start), testPassphrases)
+	ring, err := apply(modelFactory, Ring{}, Next(Ring{}, testPolicy(), Observed{}, start), testPassphrases)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func FuzzFromFiles(f *testing.F) {
 		}
 		// What is taken must not upset anything that follows.
 		step := Next(r, testPolicy(), Observed{Seen: SeenEverywhere}, start)
-		if _, err := apply(modelWorkshop, r, step, testPassphrases); err != nil && step.Action != Reseal {
+		if _, err := apply(modelFactory, r, step, testPassphrases); err != nil && step.Action != Reencrypt {
 			t.Errorf("%v: %v", step, err)
 		}
 		PublicFiles(r, "https://auth.example")

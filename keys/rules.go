@@ -49,7 +49,7 @@ var causes = []func(situation) (Reason, string, bool){
 // situation is all that a rule may look at: one kind in a ring, at one moment.
 type situation struct {
 	ring     Ring
-	kind     Kind
+	use      Use
 	policy   Policy
 	observed Observed
 	now      time.Time
@@ -68,8 +68,8 @@ func next(rules []rule, ring Ring, policy Policy, observed Observed, now time.Ti
 		return stamp(Step{Action: None, Reason: PolicyInvalid, Message: err.Error()})
 	}
 	var idle []Step
-	for _, kind := range Kinds() {
-		s := situation{ring, kind, policy, observed, now}
+	for _, use := range Uses() {
+		s := situation{ring, use, policy, observed, now}
 		step := s.first(rules)
 		if step.Action != None {
 			return stamp(step)
@@ -82,11 +82,11 @@ func next(rules []rule, ring Ring, policy Policy, observed Observed, now time.Ti
 func (s situation) first(rules []rule) Step {
 	for _, r := range rules {
 		if step, ok := r.says(s); ok {
-			step.Kind = s.kind
+			step.Use = s.use
 			return step
 		}
 	}
-	return Step{Action: None, Kind: s.kind, Reason: Steady, Message: fmt.Sprintf("the %s keys need nothing", s.kind), When: s.deadline()}
+	return Step{Action: None, Use: s.use, Reason: Steady, Message: fmt.Sprintf("the %s keys need nothing", s.use), When: s.deadline()}
 }
 
 // merge makes one None of two: the worst reason, the earliest time.
@@ -101,7 +101,7 @@ func merge(idle []Step) Step {
 		worst.When = when
 	}
 	if worst.Reason == Steady {
-		worst.Kind, worst.Message = "", "the keys need nothing"
+		worst.Use, worst.Message = "", "the keys need nothing"
 	}
 	return worst
 }
@@ -121,7 +121,7 @@ func revokedByPerson(s situation) (Step, bool) {
 	step := Step{Action: Revoke, Key: found.ID, Reason: KeyRevoked}
 	switch found.Phase {
 	case Published:
-		step.Message = fmt.Sprintf("revoking the %s key %s; no token was signed with it", s.kind, found.ID)
+		step.Message = fmt.Sprintf("revoking the %s key %s; no token was signed with it", s.use, found.ID)
 	case Signing:
 		successor := "a new key"
 		if k, ok := s.successor(); ok {
@@ -129,10 +129,10 @@ func revokedByPerson(s situation) (Step, bool) {
 			successor = k.ID
 		}
 		step.Message = fmt.Sprintf("revoking the signing %s key %s: every %s token issued since %s dies with it; %s signs at once",
-			s.kind, found.ID, s.kind, found.Since.UTC().Format(time.RFC3339), successor)
+			s.use, found.ID, s.use, found.PhaseSince.UTC().Format(time.RFC3339), successor)
 	default:
 		step.Message = fmt.Sprintf("revoking the %s key %s: every %s token that it signed before %s dies with it",
-			s.kind, found.ID, s.kind, found.Since.UTC().Format(time.RFC3339))
+			s.use, found.ID, s.use, found.PhaseSince.UTC().Format(time.RFC3339))
 	}
 	return step, true
 }
@@ -142,7 +142,7 @@ func firstKey(s situation) (Step, bool) {
 		return Step{}, false
 	}
 	return Step{Action: Generate, Reason: FirstKey,
-		Message: fmt.Sprintf("making the first %s key; it signs at once, for no token and no verifier is older", s.kind)}, true
+		Message: fmt.Sprintf("making the first %s key; it signs at once, for no token and no verifier is older", s.use)}, true
 }
 
 // unopenable: a new ring would end every session, and a wrong passphrase is
@@ -152,10 +152,10 @@ func unopenable(s situation) (Step, bool) {
 		return Step{}, false
 	}
 	for _, k := range s.keys() {
-		if k.needsPrivate() && s.observed.Seals[k.ID] == SealUnknown {
+		if k.needsPrivate() && s.observed.Encryption[k.ID] == EncryptedUnknown {
 			return Step{Action: None, Key: k.ID, Reason: Unopenable, Message: fmt.Sprintf(
 				"no known passphrase opens the private half of the %s key %s, so the %s keys are left alone: put the former passphrase back (%s), or, if it is lost, order a rotation or revoke the key",
-				s.kind, k.ID, s.kind, s.kind.setting())}, true
+				s.use, k.ID, s.use, s.use.setting())}, true
 		}
 	}
 	return Step{}, false
@@ -168,7 +168,7 @@ func clockWentBack(s situation) (Step, bool) {
 		if s.ahead(k) {
 			return Step{Action: Wait, Key: k.ID, Reason: ClockWentBack, Message: fmt.Sprintf(
 				"the clock went back: the %s key %s was %s since %s, which is yet to come; it is since now",
-				s.kind, k.ID, k.Phase, k.Since.UTC().Format(time.RFC3339))}, true
+				s.use, k.ID, k.Phase, k.PhaseSince.UTC().Format(time.RFC3339))}, true
 		}
 	}
 	return Step{}, false
@@ -176,14 +176,14 @@ func clockWentBack(s situation) (Step, bool) {
 
 // ahead: what is stored is rounded up to a second, and clocks differ.
 func (s situation) ahead(k Key) bool {
-	return k.Since.After(s.now.Add(s.policy.ClockSkew + time.Second))
+	return k.PhaseSince.After(s.now.Add(s.policy.ClockSkew + time.Second))
 }
 
 func lifetimeRaised(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.tooShort(k) {
 			return Step{Action: Extend, Key: k.ID, Reason: LifetimeRaised, Message: fmt.Sprintf(
-				"tokens live longer now, so the %s keys are kept longer: tokens for %v", s.kind, s.policy.lifetime(s.kind))}, true
+				"tokens live longer now, so the %s keys are kept longer: tokens for %v", s.use, s.policy.lifetime(s.use))}, true
 		}
 	}
 	return Step{}, false
@@ -192,18 +192,18 @@ func lifetimeRaised(s situation) (Step, bool) {
 func (s situation) tooShort(k Key) bool {
 	switch k.Phase {
 	case Signing:
-		return k.Longest < s.policy.lifetime(s.kind)
+		return k.MaxTokenLifetime < s.policy.lifetime(s.use)
 	case Retiring:
-		return k.Until.Before(k.Since.Add(s.policy.afterlife(k)))
+		return k.RemoveAfter.Before(k.PhaseSince.Add(s.policy.retireInterval(k)))
 	}
 	return false
 }
 
 func formerPassphrase(s situation) (Step, bool) {
 	for _, k := range s.keys() {
-		if k.needsPrivate() && s.observed.Seals[k.ID] == SealFormer {
-			return Step{Action: Reseal, Key: k.ID, Reason: PassphraseChanged, Message: fmt.Sprintf(
-				"sealing the %s key %s with the current passphrase", s.kind, k.ID)}, true
+		if k.needsPrivate() && s.observed.Encryption[k.ID] == EncryptedFormer {
+			return Step{Action: Reencrypt, Key: k.ID, Reason: PassphraseChanged, Message: fmt.Sprintf(
+				"sealing the %s key %s with the current passphrase", s.use, k.ID)}, true
 		}
 	}
 	return Step{}, false
@@ -216,23 +216,23 @@ func formerPassphrase(s situation) (Step, bool) {
 // and later retiring, for twice as long.
 func deadlineReached(s situation) (Step, bool) {
 	for _, k := range s.keys() {
-		if s.over(k) && !k.Confirmed {
+		if s.over(k) && !k.DeadlineSeen {
 			return Step{Action: Wait, Key: k.ID, Reason: DeadlineReached, Message: fmt.Sprintf(
-				"the %s key %s has been %s for long enough if the clock is right; waiting once more, in case it jumped", s.kind, k.ID, k.Phase)}, true
+				"the %s key %s has been %s for long enough if the clock is right; waiting once more, in case it jumped", s.use, k.ID, k.Phase)}, true
 		}
 	}
 	return Step{}, false
 }
 
 func tokensExpired(s situation) (Step, bool) {
-	signing, _ := s.ring.Signing(s.kind)
+	signing, _ := s.ring.Signing(s.use)
 	if !s.seen(signing.ID) {
 		return Step{}, false
 	}
 	for _, k := range s.keys() {
-		if k.Phase != Published && s.over(k) && k.Confirmed {
+		if k.Phase != Published && s.over(k) && k.DeadlineSeen {
 			return Step{Action: Drop, Key: k.ID, Reason: TokensExpired, Message: fmt.Sprintf(
-				"forgetting the %s key %s: every token that it signed has expired", s.kind, k.ID)}, true
+				"forgetting the %s key %s: every token that it signed has expired", s.use, k.ID)}, true
 		}
 	}
 	return Step{}, false
@@ -248,9 +248,9 @@ func (s situation) over(k Key) bool {
 func (s situation) end(k Key) time.Time {
 	switch k.Phase {
 	case Published:
-		return k.Since.Add(s.policy.lead())
+		return k.PhaseSince.Add(s.policy.prePublication())
 	case Retiring, Revoked:
-		return k.Until
+		return k.RemoveAfter
 	}
 	return time.Time{}
 }
@@ -264,18 +264,18 @@ func leadPassed(s situation) (Step, bool) {
 		return Step{}, false
 	}
 	switch {
-	case !s.over(k) && !k.Confirmed:
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.kind, k.ID, s.end(k).Add(s.policy.lead()).UTC().Format(time.RFC3339))), true
+	case !s.over(k) && !k.DeadlineSeen:
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.use, k.ID, s.end(k).Add(s.policy.prePublication()).UTC().Format(time.RFC3339))), true
 	case !s.over(k):
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.kind, k.ID, s.end(k).UTC().Format(time.RFC3339))), true
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.use, k.ID, s.end(k).UTC().Format(time.RFC3339))), true
 	case k.Algorithm != s.policy.Algorithm:
 		return Step{Action: Drop, Key: k.ID, Reason: Unwanted, Message: fmt.Sprintf(
-			"forgetting the published %s key %s: it is for %s, and %s is wanted now; no token was signed with it", s.kind, k.ID, k.Algorithm, s.policy.Algorithm)}, true
+			"forgetting the published %s key %s: it is for %s, and %s is wanted now; no token was signed with it", s.use, k.ID, k.Algorithm, s.policy.Algorithm)}, true
 	case !s.seen(k.ID):
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, but not yet seen everywhere", s.kind, k.ID)), true
+		return s.awaiting(fmt.Sprintf("the %s key %s is published, but not yet seen everywhere", s.use, k.ID)), true
 	}
 	return Step{Action: Promote, Key: k.ID, Reason: LeadPassed, Message: fmt.Sprintf(
-		"the %s key %s signs from now on", s.kind, k.ID)}, true
+		"the %s key %s signs from now on", s.use, k.ID)}, true
 }
 
 func (s situation) awaiting(message string) Step {
@@ -290,10 +290,10 @@ func rotation(s situation) (Step, bool) {
 		}
 		if len(s.keys()) >= fullKind {
 			return Step{Action: None, Reason: RingFull, When: s.deadline(), Message: fmt.Sprintf(
-				"there are %d %s keys; one has to expire before the next is made", len(s.keys()), s.kind)}, true
+				"there are %d %s keys; one has to expire before the next is made", len(s.keys()), s.use)}, true
 		}
-		return Step{Action: Generate, Reason: reason, replaces: s.shut(), Message: fmt.Sprintf(
-			"publishing a new %s key: %s", s.kind, message)}, true
+		return Step{Action: Generate, Reason: reason, replaces: s.locked(), Message: fmt.Sprintf(
+			"publishing a new %s key: %s", s.use, message)}, true
 	}
 	return Step{}, false
 }
@@ -307,21 +307,21 @@ func rotationRequested(s situation) (Reason, string, bool) {
 }
 
 func (s situation) rotateOrdered() bool {
-	return s.policy.Rotate != "" && s.policy.Rotate != s.ring.Rotated[s.kind]
+	return s.policy.Rotate != "" && s.policy.Rotate != s.ring.Rotated[s.use]
 }
 
 func algorithmChanged(s situation) (Reason, string, bool) {
-	k, _ := s.ring.Signing(s.kind)
+	k, _ := s.ring.Signing(s.use)
 	return AlgorithmChanged, fmt.Sprintf("the signing key is for %s, and %s is wanted", k.Algorithm, s.policy.Algorithm), k.Algorithm != s.policy.Algorithm
 }
 
 func passphraseChanged(s situation) (Reason, string, bool) {
-	k, _ := s.ring.Signing(s.kind)
-	return PassphraseChanged, "the signing key was sealed with a former passphrase once", k.Resealed
+	k, _ := s.ring.Signing(s.use)
+	return PassphraseChanged, "the signing key was sealed with a former passphrase once", k.Reencrypted
 }
 
 func aged(s situation) (Reason, string, bool) {
-	due := s.policy.NextRotation(s.ring, s.kind)
+	due := s.policy.NextRotation(s.ring, s.use)
 	return Aged, "the signing key is old enough", !due.IsZero() && !s.now.Before(due)
 }
 
@@ -329,7 +329,7 @@ func aged(s situation) (Reason, string, bool) {
 func (s situation) keys() []Key {
 	var keys []Key
 	for _, k := range s.ring.Keys {
-		if k.Kind == s.kind {
+		if k.Use == s.use {
 			keys = append(keys, k)
 		}
 	}
@@ -339,7 +339,7 @@ func (s situation) keys() []Key {
 // successor is the published key that is to sign next.
 func (s situation) successor() (Key, bool) {
 	for _, k := range s.keys() {
-		if k.Phase == Published && s.observed.Seals[k.ID] != SealUnknown && !s.policy.revokes(k.ID) {
+		if k.Phase == Published && s.observed.Encryption[k.ID] != EncryptedUnknown && !s.policy.revokes(k.ID) {
 			return k, true
 		}
 	}
@@ -347,10 +347,10 @@ func (s situation) successor() (Key, bool) {
 }
 
 // shut are the published keys that cannot be opened, and so never sign.
-func (s situation) shut() []string {
+func (s situation) locked() []string {
 	var ids []string
 	for _, k := range s.keys() {
-		if k.Phase == Published && s.observed.Seals[k.ID] == SealUnknown {
+		if k.Phase == Published && s.observed.Encryption[k.ID] == EncryptedUnknown {
 			ids = append(ids, k.ID)
 		}
 	}
@@ -378,7 +378,7 @@ func (s situation) deadline() time.Time {
 		consider(s.end(k))
 	}
 	if !published { // the age matters only when no successor is under way
-		consider(s.policy.NextRotation(s.ring, s.kind))
+		consider(s.policy.NextRotation(s.ring, s.use))
 	}
 	return when
 }

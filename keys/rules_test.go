@@ -23,7 +23,7 @@ func TestTheFirstKeyOfEachKindSignsAtOnce(t *testing.T) {
 
 func TestALifeOfRotationByAge(t *testing.T) {
 	s := newStory(t)
-	lead, old := s.policy.lead(), s.signing(Access).ID
+	lead, old := s.policy.prePublication(), s.signing(Access).ID
 	for _, tt := range []struct {
 		wait  time.Duration
 		steps string
@@ -45,8 +45,8 @@ func TestALifeOfRotationByAge(t *testing.T) {
 			t.Fatalf("after %v: %q and %s, want %q and %s", tt.wait, got, s.phases(Access), tt.steps, tt.keys)
 		}
 		for _, k := range s.ring.Keys {
-			if (k.Sealed != nil) != k.needsPrivate() {
-				t.Errorf("a %s key with private half: %v", k.Phase, k.Sealed != nil)
+			if (k.Encrypted != nil) != k.needsPrivate() {
+				t.Errorf("a %s key with private half: %v", k.Phase, k.Encrypted != nil)
 			}
 		}
 	}
@@ -61,7 +61,7 @@ func TestPromotionWaitsUntilTheKeyIsSeenEverywhere(t *testing.T) {
 	s.policy.Rotate = "now"
 	s.settle()
 	for range 20 {
-		if steps := s.after(s.policy.lead()); len(steps) > 0 && strings.Contains(brief(steps, Access), "Promote") {
+		if steps := s.after(s.policy.prePublication()); len(steps) > 0 && strings.Contains(brief(steps, Access), "Promote") {
 			t.Fatal("promoted unseen")
 		}
 	}
@@ -118,8 +118,8 @@ func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
 	if got := brief(s.settle(), Access); got != "Generate/AlgorithmChanged " {
 		t.Fatal(got)
 	}
-	s.after(s.policy.lead())
-	s.after(s.policy.lead())
+	s.after(s.policy.prePublication())
+	s.after(s.policy.prePublication())
 	if k := s.signing(Access); k.Algorithm != EdDSA {
 		t.Errorf("%s signs", k.Algorithm)
 	}
@@ -141,8 +141,8 @@ func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 	if len(s.ring.Keys) != 4 {
 		t.Errorf("%d keys", len(s.ring.Keys))
 	}
-	s.after(s.policy.lead())
-	if got := brief(s.after(s.policy.lead()), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
+	s.after(s.policy.prePublication())
+	if got := brief(s.after(s.policy.prePublication()), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
 		t.Errorf("%q; %s", got, s.phases(Access))
 	}
 }
@@ -153,14 +153,14 @@ func TestAChangedPassphraseSealsAnewAndRotates(t *testing.T) {
 	if got := brief(s.settle(), Access); got != "Reseal/PassphraseChanged Generate/PassphraseChanged " {
 		t.Fatal(got)
 	}
-	s.after(s.policy.lead())
-	s.after(s.policy.lead())
+	s.after(s.policy.prePublication())
+	s.after(s.policy.prePublication())
 	s.passphrases.Access = s.passphrases.Access[:1] // the former one can go
 	if step := s.next(); step.Reason != Steady {
 		t.Errorf("%v", step)
 	}
-	if s.phases(Refresh) != "S" || s.signing(Access).Resealed {
-		t.Errorf("refresh %s, access resealed %v", s.phases(Refresh), s.signing(Access).Resealed)
+	if s.phases(Refresh) != "S" || s.signing(Access).Reencrypted {
+		t.Errorf("refresh %s, access resealed %v", s.phases(Refresh), s.signing(Access).Reencrypted)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
 	before := s.ring.Generation
 	s.passphrases = Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}
 	s.policy.Algorithm = EdDSA
-	s.policy.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 30 * 24 * time.Hour}
+	s.policy.Lifetimes = map[Use]time.Duration{Access: time.Hour, Refresh: 30 * 24 * time.Hour}
 	if steps := s.after(5 * 365 * 24 * time.Hour); len(steps) > 0 || s.ring.Generation != before {
 		t.Fatalf("%v", steps)
 	}
@@ -228,7 +228,7 @@ func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
 				t.Errorf("%s signs", now.ID)
 			}
 			gone, _ := s.ring.Key(old.ID)
-			if gone.Phase != Revoked || gone.Sealed != nil || len(JWKS(s.ring, Access, false).Keys) != 1 {
+			if gone.Phase != Revoked || gone.Encrypted != nil || len(JWKS(s.ring, Access, false).Keys) != 1 {
 				t.Errorf("%s, %d keys published", gone.Phase, len(JWKS(s.ring, Access, false).Keys))
 			}
 			s.policy.Revoked = nil // it does not come back
@@ -249,9 +249,9 @@ func TestRevokingEveryKeyLeavesANewOne(t *testing.T) {
 		s.policy.Revoked = append(s.policy.Revoked, k.ID)
 	}
 	s.settle()
-	for _, kind := range Kinds() {
-		if set := JWKS(s.ring, kind, false).Keys; len(set) != 1 || slices.Contains(s.policy.Revoked, set[0].ID) {
-			t.Errorf("%s: %v", kind, set)
+	for _, use := range Uses() {
+		if set := JWKS(s.ring, use, false).Keys; len(set) != 1 || slices.Contains(s.policy.Revoked, set[0].ID) {
+			t.Errorf("%s: %v", use, set)
 		}
 	}
 }
@@ -274,23 +274,23 @@ func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1")
 	old := s.ring.Keys[0]
-	s.policy.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 7 * 24 * time.Hour}
+	s.policy.Lifetimes = map[Use]time.Duration{Access: time.Hour, Refresh: 7 * 24 * time.Hour}
 	if got := brief(s.settle(), Access); got != "Extend/LifetimeRaised " {
 		t.Fatal(got)
 	}
 	longer, _ := s.ring.Key(old.ID)
-	if d := longer.Until.Sub(old.Until); d != 45*time.Minute || s.signing(Access).Longest != time.Hour {
-		t.Errorf("prolonged by %v; signing %v", d, s.signing(Access).Longest)
+	if d := longer.RemoveAfter.Sub(old.RemoveAfter); d != 45*time.Minute || s.signing(Access).MaxTokenLifetime != time.Hour {
+		t.Errorf("prolonged by %v; signing %v", d, s.signing(Access).MaxTokenLifetime)
 	}
 	// A shorter one shortens nothing: tokens of the longer one are about.
 	s.policy.Lifetimes[Access] = time.Minute
-	if steps := s.settle(); len(steps) > 0 || s.signing(Access).Longest != time.Hour {
+	if steps := s.settle(); len(steps) > 0 || s.signing(Access).MaxTokenLifetime != time.Hour {
 		t.Errorf("%v", steps)
 	}
 	s.rotate("2")
 	for _, k := range s.ring.Keys {
-		if k.Kind == Access && k.Phase == Retiring && k.Until.Sub(k.Since) < time.Hour {
-			t.Errorf("retires for %v", k.Until.Sub(k.Since))
+		if k.Use == Access && k.Phase == Retiring && k.RemoveAfter.Sub(k.PhaseSince) < time.Hour {
+			t.Errorf("retires for %v", k.RemoveAfter.Sub(k.PhaseSince))
 		}
 	}
 }
@@ -309,7 +309,7 @@ func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
 			if step.Action == Generate {
 				generated++
 			}
-			if step.Action == Drop && step.Kind == Refresh {
+			if step.Action == Drop && step.Use == Refresh {
 				t.Errorf("%v", step)
 			}
 		}
@@ -352,8 +352,8 @@ func TestRequestsWithoutEndWaitForRoom(t *testing.T) {
 	s := newStory(t)
 	for i := range 3 * fullKind {
 		s.policy.Rotate = "request " + string(rune('A'+i))
-		s.after(s.policy.lead())
-		s.after(s.policy.lead())
+		s.after(s.policy.prePublication())
+		s.after(s.policy.prePublication())
 	}
 	if n := len(s.ring.Keys); n > 2*fullKind {
 		t.Errorf("%d keys", n)
@@ -400,9 +400,9 @@ func TestAPolicyThatDoesNotHoldDoesNothing(t *testing.T) {
 		"rotation interval":  func(p *Policy) { p.RotationInterval = -1 },
 		"publish lead":       func(p *Policy) { p.PublishLead = 0 },
 		"clock skew":         func(p *Policy) { p.ClockSkew = -time.Second },
-		"lifetime of access": func(p *Policy) { p.Lifetimes = map[Kind]time.Duration{Refresh: time.Hour} },
+		"lifetime of access": func(p *Policy) { p.Lifetimes = map[Use]time.Duration{Refresh: time.Hour} },
 		"lifetime of refresh": func(p *Policy) {
-			p.Lifetimes = map[Kind]time.Duration{Access: time.Hour, Refresh: 200 * 365 * 24 * time.Hour}
+			p.Lifetimes = map[Use]time.Duration{Access: time.Hour, Refresh: 200 * 365 * 24 * time.Hour}
 		},
 		"request to rotate": func(p *Policy) { p.Rotate = strings.Repeat("x", 1000) },
 	} {
@@ -435,23 +435,23 @@ func TestNextIsPureAndItsStepsAreSound(t *testing.T) {
 		policy.RotationInterval = time.Duration(rapid.Int64Range(0, int64(maxLifetime)).Draw(t, "interval"))
 		policy.Lifetimes[Refresh] = time.Duration(rapid.Int64Range(int64(time.Second), int64(maxLifetime)).Draw(t, "lifetime"))
 		policy.Rotate = rapid.SampledFrom([]string{"", "1", "2", "3"}).Draw(t, "rotate")
-		observed := Observed{Seals: map[string]Seal{}}
+		observed := Observed{Encryption: map[string]Encryption{}}
 		seen := map[string]bool{}
 		for _, k := range base.ring.Keys {
 			if rapid.IntRange(0, 9).Draw(t, "revoke") == 0 {
 				policy.Revoked = append(policy.Revoked, k.ID)
 			}
-			observed.Seals[k.ID] = rapid.SampledFrom([]Seal{SealUnknown, SealCurrent, SealFormer}).Draw(t, "seal")
+			observed.Encryption[k.ID] = rapid.SampledFrom([]Encryption{EncryptedUnknown, EncryptedCurrent, EncryptedFormer}).Draw(t, "seal")
 			seen[k.ID] = rapid.Bool().Draw(t, "seen")
 		}
 		observed.Seen = func(id string) bool { return seen[id] }
 		now := start.Add(time.Duration(rapid.Int64Range(-int64(maxLifetime), int64(maxLifetime)).Draw(t, "now")))
 
 		a, b := Next(base.ring, policy, observed, now), Next(base.ring, policy, observed, now)
-		if a.String() != b.String() || a.Kind != b.Kind || !a.When.Equal(b.When) {
+		if a.String() != b.String() || a.Use != b.Use || !a.When.Equal(b.When) {
 			t.Fatalf("%v, then %v", a, b)
 		}
-		out, err := apply(modelWorkshop, base.ring, a, testPassphrases)
+		out, err := apply(modelFactory, base.ring, a, testPassphrases)
 		if err != nil {
 			t.Fatalf("%v: %v", a, err)
 		}

@@ -225,16 +225,16 @@ func newRing(tb testing.TB, algorithm keys.Algorithm) keys.Ring {
 	tb.Helper()
 	policy := keys.Policy{
 		Algorithm: algorithm, PublishLead: 10 * time.Minute,
-		Lifetimes: map[keys.Kind]time.Duration{keys.Access: time.Minute, keys.Refresh: time.Hour},
+		Lifetimes: map[keys.Use]time.Duration{keys.Access: time.Minute, keys.Refresh: time.Hour},
 	}
 	passphrases := keys.Passphrases{Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"}}
 	var ring keys.Ring
-	for range keys.Kinds() {
-		seals := map[string]keys.Seal{}
+	for range keys.Uses() {
+		encryption := map[string]keys.Encryption{}
 		for _, k := range ring.Keys {
-			seals[k.ID] = keys.SealCurrent
+			encryption[k.ID] = keys.EncryptedCurrent
 		}
-		step := keys.Next(ring, policy, keys.Observed{Seals: seals}, time.Now())
+		step := keys.Next(ring, policy, keys.Observed{Encryption: encryption}, time.Now())
 		var err error
 		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
 			tb.Fatal(err)

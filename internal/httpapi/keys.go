@@ -69,7 +69,7 @@ func (s *Server) publish() (*publishedKeys, error) {
 // is the thumbprint of its key, so nothing else can differ in what is published.
 func sameRing(a, b keys.Ring) bool {
 	return slices.EqualFunc(a.Keys, b.Keys, func(x, y keys.Key) bool {
-		return x.ID == y.ID && x.Kind == y.Kind && x.Phase == y.Phase
+		return x.ID == y.ID && x.Use == y.Use && x.Phase == y.Phase
 	})
 }
 

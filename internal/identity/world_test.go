@@ -37,16 +37,16 @@ var ring = sync.OnceValues(func() (*keys.Opened, error) {
 	}
 	policy := keys.Policy{
 		Algorithm: keys.ES256, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
-		Lifetimes: map[keys.Kind]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 7 * 24 * time.Hour},
+		Lifetimes: map[keys.Use]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 7 * 24 * time.Hour},
 	}
 	var r keys.Ring
-	for range keys.Kinds() {
-		seals := map[string]keys.Seal{}
+	for range keys.Uses() {
+		encryption := map[string]keys.Encryption{}
 		for _, k := range r.Keys {
-			seals[k.ID] = keys.SealCurrent
+			encryption[k.ID] = keys.EncryptedCurrent
 		}
 		var err error
-		if r, err = keys.Apply(r, keys.Next(r, policy, keys.Observed{Seals: seals}, start), passphrases); err != nil {
+		if r, err = keys.Apply(r, keys.Next(r, policy, keys.Observed{Encryption: encryption}, start), passphrases); err != nil {
 			return nil, err
 		}
 	}

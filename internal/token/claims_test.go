@@ -262,7 +262,7 @@ func TestJ23TokensLiveAndDieWithTheirKey(t *testing.T) {
 	step := func(now time.Time) {
 		t.Helper()
 		var err error
-		next := keys.Next(ring, p, keys.Observed{Seals: old.Seals(), Seen: keys.SeenEverywhere}, now)
+		next := keys.Next(ring, p, keys.Observed{Encryption: old.Encryption(), Seen: keys.SeenEverywhere}, now)
 		if ring, err = keys.Apply(ring, next, passphrases); err != nil {
 			t.Fatal(err)
 		}

@@ -35,7 +35,7 @@ func policy(a keys.Algorithm) keys.Policy {
 		Algorithm:   a,
 		PublishLead: 10 * time.Minute,
 		ClockSkew:   30 * time.Second,
-		Lifetimes:   map[keys.Kind]time.Duration{keys.Access: accessTTL, keys.Refresh: 7 * 24 * time.Hour},
+		Lifetimes:   map[keys.Use]time.Duration{keys.Access: accessTTL, keys.Refresh: 7 * 24 * time.Hour},
 	}
 }
 
@@ -43,9 +43,9 @@ func policy(a keys.Algorithm) keys.Policy {
 func opened(tb testing.TB, a keys.Algorithm) *keys.Opened {
 	tb.Helper()
 	var ring keys.Ring
-	for range keys.Kinds() {
+	for range keys.Uses() {
 		var err error
-		step := keys.Next(ring, policy(a), keys.Observed{Seals: map[string]keys.Seal{firstID(ring): keys.SealCurrent}}, start)
+		step := keys.Next(ring, policy(a), keys.Observed{Encryption: map[string]keys.Encryption{firstID(ring): keys.EncryptedCurrent}}, start)
 		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
 			tb.Fatal(err)
 		}

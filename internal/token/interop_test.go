@@ -16,8 +16,8 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 		t.Run(string(a), func(t *testing.T) {
 			o := ring(t, a)
 			s := service(o, &clock{now: start})
-			for kind, text := range map[keys.Kind]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
-				document, err := json.Marshal(keys.JWKS(o.Ring(), kind, true))
+			for use, text := range map[keys.Use]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
+				document, err := json.Marshal(keys.JWKS(o.Ring(), use, true))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -36,16 +36,16 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 				}
 				var claims jwt.Claims
 				if err := parsed.Claims(set, &claims); err != nil {
-					t.Fatalf("%s: %v", kind, err)
+					t.Fatalf("%s: %v", use, err)
 				}
 				want := jwt.Expected{Issuer: issuer, Subject: subject, Time: start}
-				if kind == keys.Access {
+				if use == keys.Access {
 					want.AnyAudience = jwt.Audience{audience}
 				} else {
 					want.AnyAudience = jwt.Audience{issuer}
 				}
 				if err := claims.Validate(want); err != nil {
-					t.Errorf("%s: %v", kind, err)
+					t.Errorf("%s: %v", use, err)
 				}
 			}
 		})

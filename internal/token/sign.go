@@ -23,8 +23,8 @@ type signer struct {
 	header string // the first segment and its dot
 }
 
-func newSigner(kind keys.Kind, k keys.Signer) signer {
-	header := `{"alg":"` + string(k.Algorithm) + `","kid":"` + k.ID + `","typ":"` + typ(kind) + `"}`
+func newSigner(use keys.Use, k keys.Signer) signer {
+	header := `{"alg":"` + string(k.Algorithm) + `","kid":"` + k.ID + `","typ":"` + typ(use) + `"}`
 	return signer{
 		method: methodOf(k.Algorithm),
 		key:    k.Private,

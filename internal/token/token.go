@@ -107,14 +107,14 @@ func New(c Config) *Service {
 // former ones is forgotten.
 func (s *Service) Use(o *keys.Opened) {
 	set := &keySet{
-		signers:   map[keys.Kind]signer{},
-		verifiers: map[keys.Kind]map[string]verifier{},
+		signers:   map[keys.Use]signer{},
+		verifiers: map[keys.Use]map[string]verifier{},
 	}
-	for _, kind := range keys.Kinds() {
-		set.signers[kind] = newSigner(kind, o.Signer(kind))
-		set.verifiers[kind] = map[string]verifier{}
-		for _, k := range o.PublicKeys(kind) {
-			set.verifiers[kind][k.ID] = verifier{algorithm: string(k.Algorithm), method: methodOf(k.Algorithm), key: k.Public, longest: k.Longest}
+	for _, use := range keys.Uses() {
+		set.signers[use] = newSigner(use, o.Signer(use))
+		set.verifiers[use] = map[string]verifier{}
+		for _, k := range o.PublicKeys(use) {
+			set.verifiers[use][k.ID] = verifier{algorithm: string(k.Algorithm), method: methodOf(k.Algorithm), key: k.Public, longest: k.MaxTokenLifetime}
 		}
 	}
 	var err error
@@ -129,8 +129,8 @@ func (s *Service) Ready() bool { return s.set.Load() != nil }
 
 // keySet is all that depends on the ring.
 type keySet struct {
-	signers   map[keys.Kind]signer
-	verifiers map[keys.Kind]map[string]verifier // by kid
+	signers   map[keys.Use]signer
+	verifiers map[keys.Use]map[string]verifier // by kid
 
 	// checked are tokens whose signature and claims were found good, by SHA-256
 	// of their text. A hash, so that a dump of memory holds no tokens; the text
@@ -142,7 +142,7 @@ type keySet struct {
 // the clock decides each time. There are thousands, so it is small: no strings
 // of its own (there are few scopes, and many tokens have each).
 type checked struct {
-	kind             keys.Kind
+	kind             keys.Use
 	subject, session uuid.UUID
 	scope            unique.Handle[string] // of access tokens
 	generation       int64                 // of refresh tokens
@@ -175,8 +175,8 @@ type verifier struct {
 }
 
 // typ is the media type of the tokens of a kind, without "application/".
-func typ(kind keys.Kind) string {
-	if kind == keys.Access {
+func typ(use keys.Use) string {
+	if use == keys.Access {
 		return "at+jwt"
 	}
 	return "rt+jwt"

@@ -77,7 +77,7 @@ func (s *Service) Details(text string) (id string, audience []string, err error)
 	return p.id, p.audience, nil
 }
 
-func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
+func (s *Service) verify(use keys.Use, text string) (checked, error) {
 	set := s.set.Load()
 	if set == nil {
 		return checked{}, ErrNoKeys
@@ -94,7 +94,7 @@ func (s *Service) verify(kind keys.Kind, text string) (checked, error) {
 		}
 		set.checked.Add(sum, c)
 	}
-	if c.kind != kind {
+	if c.kind != use {
 		return checked{}, ErrWrongKind
 	}
 	return c, s.checkTimes(c)
@@ -146,11 +146,11 @@ func (s *Service) check(set *keySet, text string, first, last int) (checked, err
 	if err != nil {
 		return checked{}, invalid("a header that is not just alg, kid and typ, once each")
 	}
-	kind, v, ok := set.verifier(h.keyID)
+	use, v, ok := set.verifier(h.keyID)
 	if !ok {
 		return checked{}, invalid("not a key of ours")
 	}
-	if !isType(h.mediaType, typ(kind)) {
+	if !isType(h.mediaType, typ(use)) {
 		return checked{}, invalid("not this type of token")
 	}
 	if err := v.verify(h, text, last); err != nil {
@@ -165,14 +165,14 @@ func (s *Service) check(set *keySet, text string, first, last int) (checked, err
 	if err != nil {
 		return checked{}, invalid("claims that do not parse")
 	}
-	return s.believe(kind, p, v)
+	return s.believe(use, p, v)
 }
 
 // verifier finds a key by its kid, and the kind of tokens that it signs.
-func (set *keySet) verifier(keyID string) (keys.Kind, verifier, bool) {
-	for _, kind := range keys.Kinds() {
-		if v, ok := set.verifiers[kind][keyID]; ok {
-			return kind, v, true
+func (set *keySet) verifier(keyID string) (keys.Use, verifier, bool) {
+	for _, use := range keys.Uses() {
+		if v, ok := set.verifiers[use][keyID]; ok {
+			return use, v, true
 		}
 	}
 	return "", verifier{}, false
@@ -205,11 +205,11 @@ func isType(got, want string) bool {
 
 // believe checks the claims. A key alone does not make a token ours: another
 // service could have been given it, or another route have signed with it.
-func (s *Service) believe(kind keys.Kind, p payload, v verifier) (checked, error) {
+func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) {
 	audience := s.config.Audience
 	required := claimsOfBoth | hasScope
 	bound := max(s.config.AccessTTL, v.longest)
-	if kind == keys.Refresh {
+	if use == keys.Refresh {
 		audience = []string{s.config.Issuer}
 		required = claimsOfBoth | hasGeneration
 		bound = maxRefreshLifetime
@@ -230,10 +230,10 @@ func (s *Service) believe(kind keys.Kind, p payload, v verifier) (checked, error
 		return checked{}, invalid("ids that we never give")
 	}
 	c := checked{
-		kind: kind, subject: uuid.MustParse(p.subject), session: uuid.MustParse(p.sessionID), generation: p.generation,
+		kind: use, subject: uuid.MustParse(p.subject), session: uuid.MustParse(p.sessionID), generation: p.generation,
 		issuedAt: p.issuedAt, notBefore: p.notBefore, expiresAt: p.expiresAt,
 	}
-	if kind == keys.Access {
+	if use == keys.Access {
 		c.scope = unique.Make(p.scope)
 	}
 	return c, nil

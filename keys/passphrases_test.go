@@ -12,45 +12,45 @@ import (
 // keeper is somebody who tends a ring: a story that is told pass by pass. What
 // it is told of signers is in given, loaded and seen.
 type keeper struct {
-	t         *testing.T
-	ring      Ring
-	custody   Custody
-	wanted    map[Kind]string
-	policy    Policy
-	now       time.Time
-	given     bool
-	loaded    bool
-	seen      bool
-	published bool
+	t           *testing.T
+	ring        Ring
+	passphrases PassphraseState
+	desired     map[Use]string
+	policy      Policy
+	now         time.Time
+	distributed bool
+	loaded      bool
+	seen        bool
+	published   bool
 }
 
 func newKeeper(t *testing.T) *keeper {
 	k := &keeper{
-		t: t, policy: testPolicy(), now: start, given: true, loaded: true, seen: true, published: true,
-		wanted: map[Kind]string{Access: "access A", Refresh: "refresh A"},
+		t: t, policy: testPolicy(), now: start, distributed: true, loaded: true, seen: true, published: true,
+		desired: map[Use]string{Access: "access A", Refresh: "refresh A"},
 	}
 	k.pass()
 	k.now = start.Add(time.Hour)
 	return k
 }
 
-func (k *keeper) tending() Tending {
-	return Tending{
-		Ring: k.ring, Custody: k.custody, Wanted: k.wanted, Policy: k.policy, Now: k.now,
-		Seen:      func(string) bool { return k.seen },
-		Published: func(string) bool { return k.published },
-		Given:     func(map[Kind]string) bool { return k.given },
-		Loaded:    k.loaded, Inspect: Inspect,
+func (k *keeper) tending() Input {
+	return Input{
+		Ring: k.ring, Passphrases: k.passphrases, Desired: k.desired, Policy: k.policy, Now: k.now,
+		Seen:        func(string) bool { return k.seen },
+		Published:   func(string) bool { return k.published },
+		Distributed: func(map[Use]string) bool { return k.distributed },
+		Loaded:      k.loaded, Inspect: Inspect,
 	}
 }
 
-func (k *keeper) pass() Tended {
+func (k *keeper) pass() Result {
 	k.t.Helper()
-	out, err := tend(modelWorkshop, k.tending())
+	out, err := reconcile(modelFactory, k.tending())
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	k.ring, k.custody = out.Ring, out.Custody
+	k.ring, k.passphrases = out.Ring, out.Passphrases
 	return out
 }
 
@@ -58,8 +58,8 @@ func (k *keeper) pass() Tended {
 func (k *keeper) passes() {
 	k.t.Helper()
 	for range 20 {
-		custody := k.custody
-		if out := k.pass(); len(out.Steps) == 0 && k.custody.Equal(custody) {
+		state := k.passphrases
+		if out := k.pass(); len(out.Steps) == 0 && k.passphrases.Equal(state) {
 			return
 		}
 	}
@@ -71,28 +71,28 @@ func (k *keeper) rotate() {
 	k.t.Helper()
 	for range 3 {
 		k.passes()
-		k.now = k.now.Add(k.policy.lead())
+		k.now = k.now.Add(k.policy.prePublication())
 	}
 	k.passes()
 }
 
 // kept is "current", "current < former" while signers are given the current one,
 // and "current ! former" when there is no way back.
-func (k *keeper) kept(kind Kind) string {
-	text := k.custody.Current[kind]
-	if former := k.custody.Former[kind]; former != "" {
-		text += map[bool]string{true: " ! ", false: " < "}[k.custody.Given[kind]] + former
+func (k *keeper) shown(use Use) string {
+	text := k.passphrases.Current[use]
+	if former := k.passphrases.Former[use]; former != "" {
+		text += map[bool]string{true: " ! ", false: " < "}[k.passphrases.Distributed[use]] + former
 	}
 	return text
 }
 
 // sealed is what opens the private halves of a kind, one or more.
-func (k *keeper) sealed(kind Kind) string {
+func (k *keeper) encryptedWith(use Use) string {
 	var found []string
 	for _, key := range k.ring.Keys {
 		for _, letter := range []string{"A", "B", "C", "T"} {
-			passphrase := string(kind) + " " + letter
-			if seals := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Kind == kind && seals[key.ID] == SealCurrent && !slices.Contains(found, letter) {
+			passphrase := string(use) + " " + letter
+			if encryption := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Use == use && encryption[key.ID] == EncryptedCurrent && !slices.Contains(found, letter) {
 				found = append(found, letter)
 			}
 		}
@@ -101,10 +101,10 @@ func (k *keeper) sealed(kind Kind) string {
 	return strings.Join(found, "")
 }
 
-func (k *keeper) expect(kind Kind, kept, sealed string) {
+func (k *keeper) expect(use Use, kept, sealed string) {
 	k.t.Helper()
-	if k.kept(kind) != kept || k.sealed(kind) != sealed {
-		k.t.Fatalf("%s: kept %q, sealed with %q; want %q and %q", kind, k.kept(kind), k.sealed(kind), kept, sealed)
+	if k.shown(use) != kept || k.encryptedWith(use) != sealed {
+		k.t.Fatalf("%s: kept %q, sealed with %q; want %q and %q", use, k.shown(use), k.encryptedWith(use), kept, sealed)
 	}
 }
 
@@ -112,21 +112,21 @@ func TestTheFirstPassphrasesSealTheFirstKeys(t *testing.T) {
 	k := newKeeper(t)
 	k.expect(Access, "access A", "A")
 	k.expect(Refresh, "refresh A", "A")
-	if out := k.pass(); len(out.Steps) > 0 || out.Idle.Reason != Steady {
-		t.Errorf("%v, %v", out.Steps, out.Idle)
+	if out := k.pass(); len(out.Steps) > 0 || out.Next.Reason != Steady {
+		t.Errorf("%v, %v", out.Steps, out.Next)
 	}
 }
 
 func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) {
 	k := newKeeper(t)
-	k.given, k.loaded = false, false
-	k.wanted = map[Kind]string{Access: "access B", Refresh: "refresh B"}
+	k.distributed, k.loaded = false, false
+	k.desired = map[Use]string{Access: "access B", Refresh: "refresh B"}
 	k.policy.Rotate = "meanwhile"
 	k.passes()
 	k.expect(Access, "access B < access A", "A") // the new key, too
 	k.expect(Refresh, "refresh B < refresh A", "A")
 
-	k.given = true
+	k.distributed = true
 	k.pass()
 	k.expect(Access, "access B ! access A", "B")
 	k.passes()
@@ -143,11 +143,11 @@ func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) 
 func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
 	k := newKeeper(t)
 	before, _ := k.ring.Signing(Access)
-	k.wanted = map[Kind]string{Access: "access B"}
+	k.desired = map[Use]string{Access: "access B"}
 	k.rotate()
 	after, _ := k.ring.Signing(Access)
-	if after.ID == before.ID || after.Resealed {
-		t.Errorf("%s signs, resealed %v", after.ID, after.Resealed)
+	if after.ID == before.ID || after.Reencrypted {
+		t.Errorf("%s signs, resealed %v", after.ID, after.Reencrypted)
 	}
 	k.expect(Access, "access B", "B")
 }
@@ -155,7 +155,7 @@ func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
 func TestOneKindChangesAlone(t *testing.T) {
 	k := newKeeper(t)
 	refresh, _ := k.ring.Signing(Refresh)
-	k.wanted = map[Kind]string{Access: "access B", Refresh: "refresh A"}
+	k.desired = map[Use]string{Access: "access B", Refresh: "refresh A"}
 	k.rotate()
 	k.expect(Access, "access B", "B")
 	k.expect(Refresh, "refresh A", "A")
@@ -168,10 +168,10 @@ func TestOneKindChangesAlone(t *testing.T) {
 func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
 	k := newKeeper(t)
 	k.loaded = false
-	k.wanted[Access] = "access B"
+	k.desired[Access] = "access B"
 	k.passes()
-	k.given = false
-	k.wanted[Refresh] = "refresh B"
+	k.distributed = false
+	k.desired[Refresh] = "refresh B"
 	k.passes()
 	k.expect(Access, "access B ! access A", "B")
 	k.expect(Refresh, "refresh B < refresh A", "A")
@@ -179,15 +179,15 @@ func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
 
 func TestUntilEveryoneHasItAnotherMayBeWanted(t *testing.T) {
 	k := newKeeper(t)
-	k.given = false
-	k.wanted[Access] = "access B"
+	k.distributed = false
+	k.desired[Access] = "access B"
 	k.passes()
-	k.wanted[Access] = "access C"
-	if out := k.pass(); len(out.Waits) > 0 {
-		t.Errorf("%v waits", out.Waits)
+	k.desired[Access] = "access C"
+	if out := k.pass(); len(out.Deferred) > 0 {
+		t.Errorf("%v waits", out.Deferred)
 	}
 	k.expect(Access, "access C < access A", "A")
-	k.wanted[Access] = "access A"
+	k.desired[Access] = "access A"
 	k.pass()
 	k.expect(Access, "access A", "A")
 	if k.passes(); k.ring.Generation != 2 {
@@ -200,11 +200,11 @@ func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
 		t.Run(next, func(t *testing.T) {
 			k := newKeeper(t)
 			k.loaded = false
-			k.wanted[Access] = "access B"
+			k.desired[Access] = "access B"
 			k.passes()
-			k.wanted[Access] = next
-			if out := k.pass(); !slices.Equal(out.Waits, []Kind{Access}) {
-				t.Errorf("%v waits", out.Waits)
+			k.desired[Access] = next
+			if out := k.pass(); !slices.Equal(out.Deferred, []Use{Access}) {
+				t.Errorf("%v waits", out.Deferred)
 			}
 			k.expect(Access, "access B ! access A", "B")
 			k.loaded = true
@@ -217,19 +217,19 @@ func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
 // A passphrase that opens both kinds would take the wall between them down.
 func TestThePassphraseOfOneKindIsNotTakenForTheOther(t *testing.T) {
 	k := newKeeper(t)
-	k.wanted = map[Kind]string{Access: "refresh A", Refresh: "access A"}
-	if out := k.pass(); !slices.Equal(out.Waits, []Kind{Access, Refresh}) {
-		t.Errorf("%v waits", out.Waits)
+	k.desired = map[Use]string{Access: "refresh A", Refresh: "access A"}
+	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Access, Refresh}) {
+		t.Errorf("%v waits", out.Deferred)
 	}
-	k.wanted = map[Kind]string{Access: "the same", Refresh: "the same"}
-	if out := k.pass(); !slices.Equal(out.Waits, []Kind{Refresh}) {
-		t.Errorf("%v waits", out.Waits)
+	k.desired = map[Use]string{Access: "the same", Refresh: "the same"}
+	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Refresh}) {
+		t.Errorf("%v waits", out.Deferred)
 	}
 }
 
 func TestWhatIsNotWantedStays(t *testing.T) {
 	k := newKeeper(t)
-	k.wanted = nil
+	k.desired = nil
 	k.passes()
 	k.expect(Access, "access A", "A")
 }
@@ -237,9 +237,9 @@ func TestWhatIsNotWantedStays(t *testing.T) {
 // lose makes a ring that is sealed with T, which nobody has any more.
 func lose(t *testing.T) *keeper {
 	k := newKeeper(t)
-	k.wanted = map[Kind]string{Access: "access T", Refresh: "refresh T"}
+	k.desired = map[Use]string{Access: "access T", Refresh: "refresh T"}
 	k.rotate()
-	k.custody, k.wanted = Custody{}, map[Kind]string{Access: "access A", Refresh: "refresh A"}
+	k.passphrases, k.desired = PassphraseState{}, map[Use]string{Access: "access A", Refresh: "refresh A"}
 	k.pass()
 	k.expect(Access, "access A", "T")
 	return k
@@ -249,8 +249,8 @@ func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
 	k := lose(t)
 	before := k.ring.Generation
 	k.now = k.now.Add(90 * 24 * time.Hour)
-	if out := k.pass(); out.Idle.Reason != Unopenable || k.ring.Generation != before {
-		t.Errorf("%v, generation %d", out.Idle, k.ring.Generation)
+	if out := k.pass(); out.Next.Reason != Unopenable || k.ring.Generation != before {
+		t.Errorf("%v, generation %d", out.Next, k.ring.Generation)
 	}
 }
 
@@ -258,8 +258,8 @@ func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
 // that was adopted meanwhile would shut them out.
 func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 	k := lose(t)
-	k.given, k.loaded = false, false
-	k.wanted = map[Kind]string{Access: "access T", Refresh: "refresh T"}
+	k.distributed, k.loaded = false, false
+	k.desired = map[Use]string{Access: "access T", Refresh: "refresh T"}
 	k.passes()
 	k.expect(Access, "access T ! access A", "T")
 	k.loaded = true
@@ -271,10 +271,10 @@ func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
 	k := lose(t)
 	k.loaded = false
-	k.wanted = map[Kind]string{Access: "access B"}
+	k.desired = map[Use]string{Access: "access B"}
 	k.passes()
 	k.expect(Access, "access B ! access A", "T")
-	k.wanted = map[Kind]string{Access: "access T"}
+	k.desired = map[Use]string{Access: "access T"}
 	k.passes()
 	k.expect(Access, "access T ! access B", "T")
 }
@@ -282,21 +282,21 @@ func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
 func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
 	ring := lose(t).ring
 	signing, _ := ring.Signing(Access)
-	waiting := Key{ID: "waiting", Kind: Access, Phase: Published}
+	waiting := Key{ID: "waiting", Use: Access, Phase: Published}
 	ring.Keys = append(ring.Keys, waiting)
 	for _, given := range []bool{true, false} {
-		c := Custody{
-			Current: map[Kind]string{Access: "B"}, Former: map[Kind]string{Access: "A"}, Given: map[Kind]bool{Access: given},
+		c := PassphraseState{
+			Current: map[Use]string{Access: "B"}, Former: map[Use]string{Access: "A"}, Distributed: map[Use]bool{Access: given},
 		}
 		for _, want := range []string{"A", "T"} {
-			seals := map[string]Seal{signing.ID: SealUnknown, waiting.ID: SealFormer}
-			next, waits := c.Adopt(map[Kind]string{Access: want}, ring, seals)
-			if !next.Equal(c) || len(waits) != 1 {
-				t.Errorf("given %v, %s is wanted: %v waits", given, want, waits)
+			encryption := map[string]Encryption{signing.ID: EncryptedUnknown, waiting.ID: EncryptedFormer}
+			next, deferred := c.Begin(map[Use]string{Access: want}, ring, encryption)
+			if !next.Equal(c) || len(deferred) != 1 {
+				t.Errorf("given %v, %s is wanted: %v waits", given, want, deferred)
 			}
-			seals[waiting.ID] = SealCurrent
-			if next, waits := c.Adopt(map[Kind]string{Access: want}, ring, seals); next.Equal(c) || len(waits) > 0 {
-				t.Errorf("given %v, %s is wanted, and nothing is in the way: %v waits", given, want, waits)
+			encryption[waiting.ID] = EncryptedCurrent
+			if next, deferred := c.Begin(map[Use]string{Access: want}, ring, encryption); next.Equal(c) || len(deferred) > 0 {
+				t.Errorf("given %v, %s is wanted, and nothing is in the way: %v waits", given, want, deferred)
 			}
 		}
 	}
@@ -326,9 +326,9 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	k.policy.Rotate = "now"
 	k.passes()
 	for range 5 {
-		k.now = k.now.Add(k.policy.lead())
-		if out := k.pass(); len(out.Steps) > 0 || out.Idle.When.After(k.now.Add(recheck)) {
-			t.Fatalf("%v; again at %v", out.Steps, out.Idle.When)
+		k.now = k.now.Add(k.policy.prePublication())
+		if out := k.pass(); len(out.Steps) > 0 || out.Next.When.After(k.now.Add(recheck)) {
+			t.Fatalf("%v; again at %v", out.Steps, out.Next.When)
 		}
 	}
 	k.seen = true
@@ -336,7 +336,7 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 		t.Fatalf("%v", out.Steps)
 	}
 	for _, want := range []Reason{DeadlineReached, LeadPassed} {
-		k.now = k.now.Add(k.policy.lead() - time.Second)
+		k.now = k.now.Add(k.policy.prePublication() - time.Second)
 		if out := k.pass(); len(out.Steps) > 0 {
 			t.Fatalf("%v too early", out.Steps)
 		}
@@ -355,8 +355,8 @@ func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
 	k.now = k.now.Add(-10 * time.Second) // another clock
 	k.passes()
 	for _, key := range k.ring.Keys {
-		if key.unannounced() || key.Since.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
-			t.Errorf("%s since %v", key.Phase, key.Since)
+		if key.unannounced() || key.PhaseSince.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
+			t.Errorf("%s since %v", key.Phase, key.PhaseSince)
 		}
 	}
 }
@@ -367,41 +367,41 @@ func TestAPolicyThatDoesNotHoldAnnouncesNothing(t *testing.T) {
 	k.policy.Rotate = "now"
 	k.passes()
 	k.seen, k.policy.PublishLead = true, 0
-	if out := k.pass(); len(out.Steps) > 0 || out.Idle.Reason != PolicyInvalid {
-		t.Errorf("%v, %v", out.Steps, out.Idle)
+	if out := k.pass(); len(out.Steps) > 0 || out.Next.Reason != PolicyInvalid {
+		t.Errorf("%v, %v", out.Steps, out.Next)
 	}
 }
 
 func TestWithoutPassphrasesTheRingStays(t *testing.T) {
 	k := newKeeper(t)
-	k.custody, k.wanted, k.policy.Rotate = Custody{}, nil, "now"
-	out, err := tend(modelWorkshop, k.tending())
+	k.passphrases, k.desired, k.policy.Rotate = PassphraseState{}, nil, "now"
+	out, err := reconcile(modelFactory, k.tending())
 	if !errors.Is(err, ErrPassphrase) || out.Ring.Generation != k.ring.Generation || len(out.Steps) > 0 {
 		t.Errorf("%v, generation %d, %v", err, out.Ring.Generation, out.Steps)
 	}
 }
 
 func TestACustodyIsAValue(t *testing.T) {
-	c := Custody{Current: map[Kind]string{Access: "A"}}
-	next, _ := c.Adopt(map[Kind]string{Access: "B", Refresh: "C"}, Ring{}, nil)
-	if !maps.Equal(c.Current, map[Kind]string{Access: "A"}) || len(c.Former)+len(c.Given) > 0 {
+	c := PassphraseState{Current: map[Use]string{Access: "A"}}
+	next, _ := c.Begin(map[Use]string{Access: "B", Refresh: "C"}, Ring{}, nil)
+	if !maps.Equal(c.Current, map[Use]string{Access: "A"}) || len(c.Former)+len(c.Distributed) > 0 {
 		t.Errorf("%v", c)
 	}
-	given := next.give(true, Ring{}, nil)
-	for _, other := range []Custody{c, {}, given} {
+	given := next.markDistributed(true, Ring{}, nil)
+	for _, other := range []PassphraseState{c, {}, given} {
 		if next.Equal(other) || other.Equal(next) {
 			t.Errorf("%v equals %v", next, other)
 		}
 	}
-	if again := next.give(false, Ring{}, nil); !again.Equal(next) || next.Given[Access] {
+	if again := next.markDistributed(false, Ring{}, nil); !again.Equal(next) || next.Distributed[Access] {
 		t.Errorf("%v", again)
 	}
 }
 
 func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 	k := newKeeper(t)
-	k.ring, k.custody = Ring{}, Custody{}
-	out, err := Tend(k.tending())
+	k.ring, k.passphrases = Ring{}, PassphraseState{}
+	out, err := Reconcile(k.tending())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,7 +409,7 @@ func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ring, out.Custody.Passphrases()); err != nil {
+	if _, err := Open(ring, out.Passphrases.Passphrases()); err != nil {
 		t.Error(err)
 	}
 }
@@ -419,7 +419,7 @@ func halfway(t *testing.T) *keeper {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
 	k.passes()
-	k.now = k.now.Add(k.policy.lead())
+	k.now = k.now.Add(k.policy.prePublication())
 	k.passes()
 	return k
 }
@@ -440,10 +440,10 @@ func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
 	for _, unread := range []bool{false, true} {
 		k := halfway(t)
 		k.seen, k.published = false, false
-		k.now = k.now.Add(2 * k.policy.lead())
+		k.now = k.now.Add(2 * k.policy.prePublication())
 		t0 := k.tending()
 		t0.Unread = unread
-		out, err := tend(modelWorkshop, t0)
+		out, err := reconcile(modelFactory, t0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -463,13 +463,13 @@ func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	k := halfway(t)
 	older := k.tending()
 	older.Trace = Trace{Generation: k.ring.Generation + 5}
-	out, err := tend(modelWorkshop, older)
-	if err != nil || len(out.Steps) > 0 || out.Idle.Reason != RolledBack || out.Ring.Generation != k.ring.Generation {
-		t.Errorf("%v, %v, generation %d: %v", out.Steps, out.Idle, out.Ring.Generation, err)
+	out, err := reconcile(modelFactory, older)
+	if err != nil || len(out.Steps) > 0 || out.Next.Reason != RolledBack || out.Ring.Generation != k.ring.Generation {
+		t.Errorf("%v, %v, generation %d: %v", out.Steps, out.Next, out.Ring.Generation, err)
 	}
 	older.Trace.Accepted = true
 	older.Seen = func(string) bool { return false }
-	out, err = tend(modelWorkshop, older)
+	out, err = reconcile(modelFactory, older)
 	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted || out.Ring.Generation <= older.Trace.Generation || announced(out.Ring) > 0 {
 		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, announced(out.Ring), err)
 	}

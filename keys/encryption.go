@@ -29,9 +29,9 @@ const (
 
 	// sealRounds of PBKDF2-HMAC-SHA-256, as OWASP recommends. A derivation takes
 	// a fraction of a second.
-	sealRounds = 600_000
-	saltSize   = 16
-	keySize    = 32 // AES-256
+	encryptionRounds = 600_000
+	saltSize         = 16
+	keySize          = 32 // AES-256
 
 	// Bounds when opening: a file must not be able to cost minutes or gigabytes.
 	maxRounds     = 5_000_000
@@ -39,7 +39,7 @@ const (
 	maxScryptN    = 1 << 17
 	maxScryptWork = 1 << 21 // N*r*p; 2^17*8*1 is half of it
 	maxScryptMem  = 1 << 20 // N*r; 128 times this is 128 MiB
-	maxSealed     = 16 << 10
+	maxEncrypted  = 16 << 10
 )
 
 var (
@@ -77,15 +77,15 @@ type scryptParams struct {
 
 // workshop makes and seals private halves. It is a seam for one reason: a
 // simulation of years cannot pay for a real derivation at each step.
-type workshop struct {
+type keyFactory struct {
 	generate func(Algorithm) (crypto.Signer, error)
 	rounds   int
 }
 
-var realWorkshop = workshop{generate: generate, rounds: sealRounds}
+var realFactory = keyFactory{generate: generate, rounds: encryptionRounds}
 
 // seal encrypts a private half under a passphrase with a fresh salt and IV.
-func (w workshop) seal(private crypto.Signer, passphrase string) ([]byte, error) {
+func (factory keyFactory) encrypt(private crypto.Signer, passphrase string) ([]byte, error) {
 	if passphrase == "" {
 		return nil, errors.New("the passphrase is empty")
 	}
@@ -98,7 +98,7 @@ func (w workshop) seal(private crypto.Signer, passphrase string) ([]byte, error)
 	salt, iv := make([]byte, saltSize), make([]byte, aes.BlockSize)
 	rand.Read(salt) // never fails: crypto/rand ends the process where the system has no randomness
 	rand.Read(iv)
-	key, err := pbkdf2.Key(sha256.New, passphrase, salt, w.rounds, keySize)
+	key, err := pbkdf2.Key(sha256.New, passphrase, salt, factory.rounds, keySize)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (w workshop) seal(private crypto.Signer, passphrase string) ([]byte, error)
 	}
 
 	kdf, err := identifier(oidPBKDF2, pbkdf2Params{
-		Salt: salt, Rounds: w.rounds,
+		Salt: salt, Rounds: factory.rounds,
 		PRF: pkix.AlgorithmIdentifier{Algorithm: oidSHA256, Parameters: asn1.NullRawValue},
 	})
 	if err != nil {
@@ -155,7 +155,7 @@ func crypt(key, iv, data []byte, mode func(cipher.Block, []byte) cipher.BlockMod
 
 // envelope is a sealed private half whose framing has been checked: what is
 // left to know is whether a passphrase opens it.
-type envelope struct {
+type encryptedKey struct {
 	derive func(passphrase string) ([]byte, error)
 	iv     []byte
 	data   []byte
@@ -163,44 +163,44 @@ type envelope struct {
 
 // errShut is the one outcome of every wrong passphrase. A damaged ciphertext
 // cannot be told from it, and need not be.
-var errShut = errors.New("the passphrase does not open it")
+var errLocked = errors.New("the passphrase does not open it")
 
 // parseSealed checks the framing of a sealed private half and the bounds of its
 // parameters, at no cost worth mentioning.
-func parseSealed(text []byte) (envelope, error) {
-	if len(text) > maxSealed {
-		return envelope{}, fmt.Errorf("it is longer than %d bytes", maxSealed)
+func parseEncrypted(text []byte) (encryptedKey, error) {
+	if len(text) > maxEncrypted {
+		return encryptedKey{}, fmt.Errorf("it is longer than %d bytes", maxEncrypted)
 	}
 	block, rest := pem.Decode(text)
 	if block == nil {
-		return envelope{}, errors.New("it is not PEM, or is cut short")
+		return encryptedKey{}, errors.New("it is not PEM, or is cut short")
 	}
 	if block.Type != pemType {
-		return envelope{}, fmt.Errorf("its PEM type is %.40q where %q is needed; seal it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000", block.Type, pemType)
+		return encryptedKey{}, fmt.Errorf("its PEM type is %.40q where %q is needed; seal it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000", block.Type, pemType)
 	}
 	if len(block.Headers) > 0 || len(bytes.TrimSpace(rest)) > 0 {
-		return envelope{}, errors.New("there is more in it than one PEM block")
+		return encryptedKey{}, errors.New("there is more in it than one PEM block")
 	}
 	var info encryptedPrivateKeyInfo
 	if err := unmarshal(block.Bytes, &info); err != nil {
-		return envelope{}, fmt.Errorf("it is not a PKCS #8 EncryptedPrivateKeyInfo, or is cut short: %w", err)
+		return encryptedKey{}, fmt.Errorf("it is not a PKCS #8 EncryptedPrivateKeyInfo, or is cut short: %w", err)
 	}
 	if !info.Algorithm.Algorithm.Equal(oidPBES2) {
-		return envelope{}, fmt.Errorf("it is sealed with scheme %v where PBES2 is needed", info.Algorithm.Algorithm)
+		return encryptedKey{}, fmt.Errorf("it is sealed with scheme %v where PBES2 is needed", info.Algorithm.Algorithm)
 	}
 	var scheme pbes2Params
 	if err := unmarshal(info.Algorithm.Parameters.FullBytes, &scheme); err != nil {
-		return envelope{}, fmt.Errorf("its PBES2 parameters do not parse: %w", err)
+		return encryptedKey{}, fmt.Errorf("its PBES2 parameters do not parse: %w", err)
 	}
-	e := envelope{data: info.Data}
+	e := encryptedKey{data: info.Data}
 	if !scheme.Encryption.Algorithm.Equal(oidAES256) {
-		return envelope{}, fmt.Errorf("it is encrypted with %v where AES-256-CBC is needed", scheme.Encryption.Algorithm)
+		return encryptedKey{}, fmt.Errorf("it is encrypted with %v where AES-256-CBC is needed", scheme.Encryption.Algorithm)
 	}
 	if err := unmarshal(scheme.Encryption.Parameters.FullBytes, &e.iv); err != nil || len(e.iv) != aes.BlockSize {
-		return envelope{}, errors.New("its AES-256-CBC initialization vector is not 16 bytes")
+		return encryptedKey{}, errors.New("its AES-256-CBC initialization vector is not 16 bytes")
 	}
 	if len(e.data) == 0 || len(e.data)%aes.BlockSize != 0 {
-		return envelope{}, errors.New("its ciphertext is not whole AES blocks")
+		return encryptedKey{}, errors.New("its ciphertext is not whole AES blocks")
 	}
 	var err error
 	e.derive, err = parseKDF(scheme.KDF)
@@ -274,25 +274,25 @@ func unmarshal(der []byte, into any) error {
 }
 
 // open tries a passphrase. It costs one derivation.
-func (e envelope) open(passphrase string) (crypto.Signer, error) {
+func (e encryptedKey) open(passphrase string) (crypto.Signer, error) {
 	key, err := e.derive(passphrase)
 	if err != nil {
-		return nil, errShut
+		return nil, errLocked
 	}
 	plain := bytes.Clone(e.data)
 	defer clear(plain)
 	if err := crypt(key, e.iv, plain, cipher.NewCBCDecrypter); err != nil {
-		return nil, errShut
+		return nil, errLocked
 	}
 	// There is no oracle to hide here: whoever can submit ciphertexts and see
 	// the outcome has the file and can guess at leisure.
 	n := int(plain[len(plain)-1])
 	if n < 1 || n > aes.BlockSize || !bytes.Equal(plain[len(plain)-n:], bytes.Repeat([]byte{byte(n)}, n)) {
-		return nil, errShut
+		return nil, errLocked
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(plain[:len(plain)-n])
 	if err != nil {
-		return nil, errShut
+		return nil, errLocked
 	}
 	private, ok := parsed.(crypto.Signer)
 	if !ok {

@@ -27,13 +27,13 @@ import (
 // still want A again, or C; after it they wait until A is forgotten. That it is
 // closed is itself kept, and so decided by a compare-and-swap: of two who tend
 // at once, one cannot seal with B while the other takes B away.
-type Custody struct {
-	Current map[Kind]string
-	Former  map[Kind]string
+type PassphraseState struct {
+	Current map[Use]string
+	Former  map[Use]string
 
 	// Given says of a kind in which a change is under way that every signer has
 	// the current passphrase. The ring is sealed with it from then on.
-	Given map[Kind]bool
+	Distributed map[Use]bool
 }
 
 // Adopt gives the custody that follows when people want these passphrases, and
@@ -42,43 +42,43 @@ type Custody struct {
 // which asks for nothing. seals are those that Inspect finds with c.Passphrases.
 //
 // Nothing is dropped that opens a key of the ring.
-func (c Custody) Adopt(wanted map[Kind]string, ring Ring, seals map[string]Seal) (next Custody, waits []Kind) {
+func (c PassphraseState) Begin(wanted map[Use]string, ring Ring, encryption map[string]Encryption) (next PassphraseState, deferred []Use) {
 	next = c.clone()
-	for _, kind := range Kinds() {
-		want, current, former := wanted[kind], c.Current[kind], c.Former[kind]
-		second := opens(ring, kind, seals, SealFormer) // the passphrase that new keys are not sealed with is needed
+	for _, use := range Uses() {
+		want, current, former := wanted[use], c.Current[use], c.Former[use]
+		second := opens(ring, use, encryption, EncryptedFormer) // the passphrase that new keys are not sealed with is needed
 		switch {
 		case want == "" || want == current:
-		case next.holds(kind.other(), want):
-			waits = append(waits, kind)
+		case next.holds(use.other(), want):
+			deferred = append(deferred, use)
 		case current == "":
-			next.Current[kind] = want
+			next.Current[use] = want
 		case former == "":
-			next.Current[kind], next.Former[kind] = want, current
+			next.Current[use], next.Former[use] = want, current
 		case second:
-			waits = append(waits, kind)
-		case !c.Given[kind] && want == former:
-			next.Current[kind] = former
-			delete(next.Former, kind)
-		case !c.Given[kind]:
-			next.Current[kind] = want
-		case lost(ring, kind, seals): // a person who says what opens it does not wait
-			next.Current[kind], next.Former[kind] = want, current
-			delete(next.Given, kind)
+			deferred = append(deferred, use)
+		case !c.Distributed[use] && want == former:
+			next.Current[use] = former
+			delete(next.Former, use)
+		case !c.Distributed[use]:
+			next.Current[use] = want
+		case lost(ring, use, encryption): // a person who says what opens it does not wait
+			next.Current[use], next.Former[use] = want, current
+			delete(next.Distributed, use)
 		default:
-			waits = append(waits, kind)
+			deferred = append(deferred, use)
 		}
 	}
-	return next, waits
+	return next, deferred
 }
 
 // Passphrases gives what opens the ring, and first what keys are sealed with:
 // the current passphrase of a kind once every signer has been given it, until
 // then the former one, which every signer has.
-func (c Custody) Passphrases() Passphrases {
-	of := func(kind Kind) (all []string) {
-		first, second := c.Current[kind], c.Former[kind]
-		if !c.Given[kind] && second != "" {
+func (c PassphraseState) Passphrases() Passphrases {
+	of := func(use Use) (all []string) {
+		first, second := c.Current[use], c.Former[use]
+		if !c.Distributed[use] && second != "" {
 			first, second = second, first
 		}
 		for _, passphrase := range []string{first, second} {
@@ -95,12 +95,12 @@ func (c Custody) Passphrases() Passphrases {
 // has the current passphrase. Or the ring is sealed with it already, which comes
 // about only where a passphrase was lost and found again: then whoever runs has
 // it, and nobody can start with another.
-func (c Custody) give(every bool, ring Ring, seals map[string]Seal) Custody {
+func (c PassphraseState) markDistributed(every bool, ring Ring, encryption map[string]Encryption) PassphraseState {
 	next := c.clone()
-	for _, kind := range Kinds() {
-		signing, _ := ring.Signing(kind)
-		if c.Former[kind] != "" && !c.Given[kind] && (every || seals[signing.ID] == SealFormer) {
-			next.Given[kind] = true
+	for _, use := range Uses() {
+		signing, _ := ring.Signing(use)
+		if c.Former[use] != "" && !c.Distributed[use] && (every || encryption[signing.ID] == EncryptedFormer) {
+			next.Distributed[use] = true
 		}
 	}
 	return next
@@ -109,21 +109,21 @@ func (c Custody) give(every bool, ring Ring, seals map[string]Seal) Custody {
 // Forget drops the former passphrases of kinds in which nothing is sealed with
 // them. Call it when every signer has loaded this very ring: one that restarts
 // with an older copy would need them.
-func (c Custody) Forget(ring Ring, seals map[string]Seal) Custody {
+func (c PassphraseState) Finish(ring Ring, encryption map[string]Encryption) PassphraseState {
 	next := c.clone()
-	for _, kind := range Kinds() {
-		if c.Given[kind] && !opens(ring, kind, seals, SealFormer) && !opens(ring, kind, seals, SealUnknown) {
-			delete(next.Former, kind)
-			delete(next.Given, kind)
+	for _, use := range Uses() {
+		if c.Distributed[use] && !opens(ring, use, encryption, EncryptedFormer) && !opens(ring, use, encryption, EncryptedUnknown) {
+			delete(next.Former, use)
+			delete(next.Distributed, use)
 		}
 	}
 	return next
 }
 
 // changing says that a change is under way that signers do not all know of yet.
-func (c Custody) changing() bool {
-	for _, kind := range Kinds() {
-		if c.Former[kind] != "" && !c.Given[kind] {
+func (c PassphraseState) changing() bool {
+	for _, use := range Uses() {
+		if c.Former[use] != "" && !c.Distributed[use] {
 			return true
 		}
 	}
@@ -131,28 +131,28 @@ func (c Custody) changing() bool {
 }
 
 // Equal says whether both keep the same.
-func (c Custody) Equal(other Custody) bool {
-	for _, kind := range Kinds() {
-		if c.Current[kind] != other.Current[kind] || c.Former[kind] != other.Former[kind] || c.Given[kind] != other.Given[kind] {
+func (c PassphraseState) Equal(other PassphraseState) bool {
+	for _, use := range Uses() {
+		if c.Current[use] != other.Current[use] || c.Former[use] != other.Former[use] || c.Distributed[use] != other.Distributed[use] {
 			return false
 		}
 	}
 	return true
 }
 
-func (c Custody) clone() Custody {
-	next := Custody{Current: map[Kind]string{}, Former: map[Kind]string{}, Given: map[Kind]bool{}}
+func (c PassphraseState) clone() PassphraseState {
+	next := PassphraseState{Current: map[Use]string{}, Former: map[Use]string{}, Distributed: map[Use]bool{}}
 	maps.Copy(next.Current, c.Current)
 	maps.Copy(next.Former, c.Former)
-	maps.Copy(next.Given, c.Given)
+	maps.Copy(next.Distributed, c.Distributed)
 	return next
 }
 
-func (c Custody) holds(kind Kind, passphrase string) bool {
-	return c.Current[kind] == passphrase || c.Former[kind] == passphrase
+func (c PassphraseState) holds(use Use, passphrase string) bool {
+	return c.Current[use] == passphrase || c.Former[use] == passphrase
 }
 
-func (k Kind) other() Kind {
+func (k Use) other() Use {
 	if k == Access {
 		return Refresh
 	}
@@ -160,9 +160,9 @@ func (k Kind) other() Kind {
 }
 
 // opens says whether there is a private half of a kind with this seal.
-func opens(ring Ring, kind Kind, seals map[string]Seal, seal Seal) bool {
+func opens(ring Ring, use Use, encryption map[string]Encryption, with Encryption) bool {
 	for _, k := range ring.Keys {
-		if k.Kind == kind && k.needsPrivate() && seals[k.ID] == seal {
+		if k.Use == use && k.needsPrivate() && encryption[k.ID] == with {
 			return true
 		}
 	}
@@ -170,18 +170,18 @@ func opens(ring Ring, kind Kind, seals map[string]Seal, seal Seal) bool {
 }
 
 // lost says that nobody can open the key that signs.
-func lost(ring Ring, kind Kind, seals map[string]Seal) bool {
-	k, ok := ring.Signing(kind)
-	return ok && seals[k.ID] == SealUnknown
+func lost(ring Ring, use Use, encryption map[string]Encryption) bool {
+	k, ok := ring.Signing(use)
+	return ok && encryption[k.ID] == EncryptedUnknown
 }
 
 // Tending is what is seen of a ring and of all who use it at one moment.
-type Tending struct {
-	Ring    Ring
-	Custody Custody
-	Wanted  map[Kind]string // passphrases; empty: the present ones
-	Policy  Policy
-	Now     time.Time
+type Input struct {
+	Ring        Ring
+	Passphrases PassphraseState
+	Desired     map[Use]string // passphrases; empty: the present ones
+	Policy      Policy
+	Now         time.Time
 
 	// Seen is Observed.Seen: the key is published, and every replica in service
 	// has loaded it.
@@ -199,13 +199,13 @@ type Tending struct {
 	// Given says whether every signer that there is, ready or not, has been
 	// given these passphrases as the current ones, and no signer to come will be
 	// given older ones. It is asked only of what has been kept already.
-	Given func(current map[Kind]string) bool
+	Distributed func(current map[Use]string) bool
 
 	// Loaded says that every signer that there is has loaded this very ring.
 	Loaded bool
 
 	// Inspect is keys.Inspect, or one that remembers what it found.
-	Inspect func(Ring, Passphrases) map[string]Seal
+	Inspect func(Ring, Passphrases) map[string]Encryption
 
 	// Trace is what is remembered of this ring outside its home.
 	Trace Trace
@@ -242,7 +242,7 @@ func (t Trace) accept(ring Ring) (Ring, Step) {
 	accepted.Generation = t.Generation + 1
 	for i := range accepted.Keys {
 		if k := &accepted.Keys[i]; k.Phase == Published {
-			k.Since, k.Confirmed = k.Created, false
+			k.PhaseSince, k.DeadlineSeen = k.Created, false
 		}
 	}
 	return accepted, Step{Action: Accept, Reason: OlderRingAccepted, Message: fmt.Sprintf(
@@ -250,15 +250,15 @@ func (t Trace) accept(ring Ring) (Ring, Step) {
 }
 
 // Tended is what is to be kept from now on, and why.
-type Tended struct {
+type Result struct {
 	// Custody is written first, and Ring only when that has worked, each by
 	// compare-and-swap and only where it differs from what was read.
-	Custody Custody
-	Ring    Ring
+	Passphrases PassphraseState
+	Ring        Ring
 
-	Steps []Step // that were taken, in order
-	Idle  Step   // what Next said when none was left
-	Waits []Kind // whose new passphrase has to wait; see Adopt
+	Steps    []Step // that were taken, in order
+	Next     Step   // what Next said when none was left
+	Deferred []Use  // whose new passphrase has to wait; see Adopt
 }
 
 // Announced is the reason of a Wait: a published key has been seen everywhere
@@ -281,15 +281,15 @@ const (
 // see a key wait here too, since nobody sees what is not written.
 //
 // Where an error comes (see Apply), nothing is to be written but the custody.
-func Tend(t Tending) (Tended, error) { return tend(realWorkshop, t) }
+func Reconcile(t Input) (Result, error) { return reconcile(realFactory, t) }
 
-func tend(w workshop, t Tending) (Tended, error) {
-	out := Tended{Ring: t.Ring}
+func reconcile(factory keyFactory, t Input) (Result, error) {
+	out := Result{Ring: t.Ring}
 	var accepted []Step
 	if t.Trace.RolledBack(t.Ring) {
 		if !t.Trace.Accepted {
-			out.Custody = t.Custody
-			out.Idle = Step{Action: None, Reason: RolledBack, Message: fmt.Sprintf(
+			out.Passphrases = t.Passphrases
+			out.Next = Step{Action: None, Reason: RolledBack, Message: fmt.Sprintf(
 				"the keys have generation %d, though generation %d was seen: they were taken back", t.Ring.Generation, t.Trace.Generation)}
 			return out, nil
 		}
@@ -297,25 +297,25 @@ func tend(w workshop, t Tending) (Tended, error) {
 		t.Ring, accepted = ring, []Step{step}
 	}
 	t.Policy.Revoked = slices.Concat(t.Policy.Revoked, t.Trace.Revoked)
-	inspect := func(c Custody) map[string]Seal { return t.Inspect(t.Ring, c.Passphrases()) }
-	adopted, waits := t.Custody.Adopt(t.Wanted, t.Ring, inspect(t.Custody))
-	given := adopted.Equal(t.Custody) && adopted.changing() && t.Given(adopted.Current)
-	out.Custody, out.Waits = adopted.give(given, t.Ring, inspect(adopted)), waits
-	kept, seals := out.Custody.Equal(t.Custody), inspect(out.Custody)
+	inspect := func(c PassphraseState) map[string]Encryption { return t.Inspect(t.Ring, c.Passphrases()) }
+	adopted, deferred := t.Passphrases.Begin(t.Desired, t.Ring, inspect(t.Passphrases))
+	given := adopted.Equal(t.Passphrases) && adopted.changing() && t.Distributed(adopted.Current)
+	out.Passphrases, out.Deferred = adopted.markDistributed(given, t.Ring, inspect(adopted)), deferred
+	kept, encryption := out.Passphrases.Equal(t.Passphrases), inspect(out.Passphrases)
 	var err error
-	out.Ring, out.Steps, out.Idle, err = t.advance(w, seals, out.Custody.Passphrases())
+	out.Ring, out.Steps, out.Next, err = t.advance(factory, encryption, out.Passphrases.Passphrases())
 	out.Steps = slices.Concat(accepted, out.Steps)
 	if err == nil && len(out.Steps) == 0 && kept && t.Loaded {
-		out.Custody = out.Custody.Forget(t.Ring, seals)
+		out.Passphrases = out.Passphrases.Finish(t.Ring, encryption)
 	}
 	return out, err
 }
 
 // advance asks Next and does what it says until it says nothing more.
-func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphrases) (Ring, []Step, Step, error) {
-	observed := Observed{Seals: maps.Clone(found), Seen: func(id string) bool {
+func (t Input) advance(factory keyFactory, found map[string]Encryption, passphrases Passphrases) (Ring, []Step, Step, error) {
+	observed := Observed{Encryption: maps.Clone(found), Seen: func(id string) bool {
 		k, _ := t.Ring.Key(id)
-		if t.Published != nil && lost(t.Ring, k.Kind, found) {
+		if t.Published != nil && lost(t.Ring, k.Use, found) {
 			return t.Published(id)
 		}
 		return t.Seen(id)
@@ -338,20 +338,20 @@ func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphra
 				step.When = earliest(step.When, t.Now.Add(recheck))
 				if step.Reason == AwaitingPublication {
 					step.Key, step.Message = unseen[0].ID, fmt.Sprintf(
-						"the %s key %s is published, and its time begins when it is seen everywhere", unseen[0].Kind, unseen[0].ID)
+						"the %s key %s is published, and its time begins when it is seen everywhere", unseen[0].Use, unseen[0].ID)
 				}
 				return ring, taken, step, nil
 			default:
 				return ring, taken, step, nil
 			}
 		}
-		changed, err := apply(w, ring, step, passphrases)
+		changed, err := apply(factory, ring, step, passphrases)
 		if err != nil {
 			return t.Ring, nil, step, err
 		}
 		for _, k := range changed.Keys { // whatever a step seals, it seals with the first passphrase
-			if before, was := ring.Key(k.ID); k.needsPrivate() && (!was || !bytes.Equal(before.Sealed, k.Sealed)) {
-				observed.Seals[k.ID] = SealCurrent
+			if before, was := ring.Key(k.ID); k.needsPrivate() && (!was || !bytes.Equal(before.Encrypted, k.Encrypted)) {
+				observed.Encryption[k.ID] = EncryptedCurrent
 			}
 		}
 		ring, taken = changed, append(taken, step)
@@ -360,15 +360,15 @@ func (t Tending) advance(w workshop, found map[string]Seal, passphrases Passphra
 
 // unannounced: the one sign of it is that a key waits since it was made, so
 // that an announcement is always later.
-func (k Key) unannounced() bool { return k.Phase == Published && k.Since.Equal(k.Created) }
+func (k Key) unannounced() bool { return k.Phase == Published && k.PhaseSince.Equal(k.Created) }
 
 // unseenBeginNow shows Next a ring in which the lead of a key that nobody may
 // have seen has only just begun.
 func unseenBeginNow(ring Ring, now time.Time) Ring {
 	ring = ring.clone()
 	for i := range ring.Keys {
-		if k := &ring.Keys[i]; k.unannounced() && k.Since.Before(now) {
-			k.Since = whole(now)
+		if k := &ring.Keys[i]; k.unannounced() && k.PhaseSince.Before(now) {
+			k.PhaseSince = whole(now)
 		}
 	}
 	return ring
@@ -377,12 +377,12 @@ func unseenBeginNow(ring Ring, now time.Time) Ring {
 // withdrawn gives the step for a published key that is published no more, for
 // someone deleted or replaced what is published: whoever looked meanwhile does
 // not know it, so its lead begins anew when it is seen again.
-func (t Tending) withdrawn(ring Ring) (Step, bool) {
+func (t Input) withdrawn(ring Ring) (Step, bool) {
 	for _, k := range ring.Keys {
 		if k.Phase == Published && !k.unannounced() && t.Published != nil && !t.Unread && !t.Published(k.ID) {
 			return Step{
-				Action: Wait, Kind: k.Kind, Key: k.ID, Reason: Withdrawn,
-				Message:    fmt.Sprintf("the %s key %s is published no more; its lead begins anew when it is seen again", k.Kind, k.ID),
+				Action: Wait, Use: k.Use, Key: k.ID, Reason: Withdrawn,
+				Message:    fmt.Sprintf("the %s key %s is published no more; its lead begins anew when it is seen again", k.Use, k.ID),
 				generation: ring.Generation, at: k.Created, policy: t.Policy,
 			}, true
 		}
@@ -395,8 +395,8 @@ func (t Tending) withdrawn(ring Ring) (Step, bool) {
 func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step Step, unseen []Key) {
 	step.Action = None
 	for _, k := range ring.Keys {
-		s := situation{ring, k.Kind, policy, observed, now}
-		if !k.unannounced() || observed.Seals[k.ID] == SealUnknown {
+		s := situation{ring, k.Use, policy, observed, now}
+		if !k.unannounced() || observed.Encryption[k.ID] == EncryptedUnknown {
 			continue
 		}
 		if _, alone := unopenable(s); alone {
@@ -411,8 +411,8 @@ func announce(ring Ring, policy Policy, observed Observed, now time.Time) (step 
 			at = k.Created.Add(time.Second)
 		}
 		step = Step{
-			Action: Wait, Kind: k.Kind, Key: k.ID, Reason: Announced,
-			Message:    fmt.Sprintf("the %s key %s is seen everywhere; its lead begins", k.Kind, k.ID),
+			Action: Wait, Use: k.Use, Key: k.ID, Reason: Announced,
+			Message:    fmt.Sprintf("the %s key %s is seen everywhere; its lead begins", k.Use, k.ID),
 			generation: ring.Generation, at: at, policy: policy,
 		}
 	}

@@ -51,11 +51,11 @@ func TestOpenSSLOpensWhatWeSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sealed, err := realWorkshop.seal(private, testPassphrase)
+			encrypted, err := realFactory.encrypt(private, testPassphrase)
 			if err != nil {
 				t.Fatal(err)
 			}
-			plain := openssl(t, "pkey", "-in", write(t, "sealed.pem", sealed), "-passin", "pass:"+testPassphrase)
+			plain := openssl(t, "pkey", "-in", write(t, "sealed.pem", encrypted), "-passin", "pass:"+testPassphrase)
 			block, _ := pem.Decode(plain)
 			if block == nil {
 				t.Fatalf("openssl wrote %s", plain)
@@ -66,7 +66,7 @@ func TestOpenSSLOpensWhatWeSeal(t *testing.T) {
 			}
 			samePair(t, a, parsed.(crypto.Signer), private)
 
-			e, err := parseSealed(sealed)
+			e, err := parseEncrypted(encrypted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,8 +95,8 @@ func TestWeOpenWhatOpenSSLSeals(t *testing.T) {
 			}
 			der, _ := x509.MarshalPKCS8PrivateKey(private)
 			plain := write(t, "plain.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-			sealed := openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-passout", "pass:" + testPassphrase}, args...)...)
-			e, err := parseSealed(sealed)
+			encrypted := openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-passout", "pass:" + testPassphrase}, args...)...)
+			e, err := parseEncrypted(encrypted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestWeOpenWhatOpenSSLSeals(t *testing.T) {
 				t.Fatal(err)
 			}
 			samePair(t, ES256, opened, private)
-			if _, err := e.open("another"); !errors.Is(err, errShut) {
+			if _, err := e.open("another"); !errors.Is(err, errLocked) {
 				t.Errorf("with another passphrase: %v", err)
 			}
 		})
@@ -114,12 +114,12 @@ func TestWeOpenWhatOpenSSLSeals(t *testing.T) {
 
 func TestSealingTwiceGivesOtherBytes(t *testing.T) {
 	private, _ := generate(EdDSA)
-	a, _ := modelWorkshop.seal(private, testPassphrase)
-	b, _ := modelWorkshop.seal(private, testPassphrase)
+	a, _ := modelFactory.encrypt(private, testPassphrase)
+	b, _ := modelFactory.encrypt(private, testPassphrase)
 	if bytes.Equal(a, b) {
 		t.Error("the salt is not fresh")
 	}
-	if _, err := modelWorkshop.seal(private, ""); err == nil {
+	if _, err := modelFactory.encrypt(private, ""); err == nil {
 		t.Error("sealed with nothing")
 	}
 }
@@ -127,7 +127,7 @@ func TestSealingTwiceGivesOtherBytes(t *testing.T) {
 // A bad file is refused for what it is, and costs nothing.
 func TestSealedFilesThatAreRefused(t *testing.T) {
 	private, _ := generate(ES256)
-	good, _ := modelWorkshop.seal(private, testPassphrase)
+	good, _ := modelFactory.encrypt(private, testPassphrase)
 	block, _ := pem.Decode(good)
 	der, _ := x509.MarshalPKCS8PrivateKey(private)
 	asPEM := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}) }
@@ -159,7 +159,7 @@ func TestSealedFilesThatAreRefused(t *testing.T) {
 		"two blocks":      append(bytes.Clone(good), good...),
 		"a header":        pem.EncodeToMemory(&pem.Block{Type: pemType, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: block.Bytes}),
 		"not sealed":      pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
-		"too long":        append(bytes.Clone(good), bytes.Repeat([]byte("\n"), maxSealed)...),
+		"too long":        append(bytes.Clone(good), bytes.Repeat([]byte("\n"), maxEncrypted)...),
 		"no rounds":       with(oidPBKDF2, pbkdf2Params{Salt: salt, Rounds: 0, PRF: prf}, iv, data),
 		"negative rounds": with(oidPBKDF2, pbkdf2Params{Salt: salt, Rounds: -1, PRF: prf}, iv, data),
 		"endless rounds":  with(oidPBKDF2, pbkdf2Params{Salt: salt, Rounds: 2_000_000_000, PRF: prf}, iv, data),
@@ -179,7 +179,7 @@ func TestSealedFilesThatAreRefused(t *testing.T) {
 		"another KDF":     with(asn1.ObjectIdentifier{1, 2, 3}, salt, iv, data),
 	} {
 		begin := time.Now()
-		if _, err := parseSealed(text); err == nil {
+		if _, err := parseEncrypted(text); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 		if d := time.Since(begin); d > 100*time.Millisecond {
@@ -215,7 +215,7 @@ func must[T any](v T, err error) T {
 
 func FuzzParseSealed(f *testing.F) {
 	private, _ := generate(ES256)
-	good, _ := modelWorkshop.seal(private, testPassphrase)
+	good, _ := modelFactory.encrypt(private, testPassphrase)
 	f.Add(good)
 	f.Add(good[:100])
 	f.Add([]byte(strings.Replace(string(good), "M", "N", 1)))
@@ -226,7 +226,7 @@ func FuzzParseSealed(f *testing.F) {
 		f.Add(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: changed}))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		e, err := parseSealed(text)
+		e, err := parseEncrypted(text)
 		if err != nil {
 			if e.derive != nil {
 				t.Error("an error, and a way to go on")
@@ -248,6 +248,6 @@ func FuzzParseSealed(f *testing.F) {
 func BenchmarkSeal(b *testing.B) {
 	private, _ := generate(ES256)
 	for b.Loop() {
-		_, _ = realWorkshop.seal(private, testPassphrase)
+		_, _ = realFactory.encrypt(private, testPassphrase)
 	}
 }
