@@ -57,9 +57,9 @@ lint: bin/golangci-lint ## Run the linters, which also check imports and wording
 	bin/golangci-lint run ./...
 	go test ./hack/docstest
 
-bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum
+bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/main.go
 	@echo "building golangci-lint, once; this takes a few minutes"
-	cd hack/tools && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	cd hack/tools && go build -o ../../bin/golangci-lint ./golangci-lint
 
 .PHONY: generate
 generate: ## Write the generated files anew.

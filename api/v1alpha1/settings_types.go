@@ -198,7 +198,7 @@ type SignUp struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=3
-	Required []PersonName `json:"required,omitzero"` //nolint:kubeapilinter // omitempty would drop an empty list, which differs from none
+	Required []PersonName `json:"required,omitzero"`
 }
 
 // PersonName is a name that a user provides at sign-up.
