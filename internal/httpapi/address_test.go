@@ -139,7 +139,7 @@ func TestWhereOneFieldIsTheProxysTheOtherIsNotLookedAt(t *testing.T) {
 func address(s *running) *string {
 	var got string
 	s.accounts.do = func(ctx context.Context, _ string) error {
-		got = identity.ClientAddress(ctx).String()
+		got = identity.CallerOf(ctx).Address.String()
 		return nil
 	}
 	return &got

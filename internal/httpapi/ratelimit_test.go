@@ -131,7 +131,7 @@ func TestALimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
 	s := start(t, func(o *httpapi.Options) { o.ProxyHops = 1 })
 	var got string
 	s.accounts.admit = func(ctx context.Context, _ identity.LimitClass) (identity.Allowance, error) {
-		got = identity.ClientAddress(ctx).String()
+		got = identity.CallerOf(ctx).Address.String()
 		return identity.Allowance{Allowed: true}, nil
 	}
 	s.expect(t, s.Do("POST", "/tokens/signin", header("X-Forwarded-For", "192.0.2.1"), object("username", "ada", "password", "p")), 200)

@@ -267,11 +267,13 @@ func (s *Server) endpoint(r route) fiber.Handler {
 		}
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()
-		ctx = identity.WithRequestID(ctx, c.id)
-		ctx = identity.WithClientAddress(ctx, s.clientAddress(c.http))
-		ctx = identity.WithUserAgent(ctx, string(c.http.Request.Header.UserAgent()))
-		ctx = identity.WithLanguage(ctx, string(c.http.Request.Header.Peek("Accept-Language")))
-		ctx = identity.WithLiveness(ctx, func() bool { return peerLives(c.http.Conn()) })
+		ctx = identity.WithCaller(ctx, identity.Caller{
+			RequestID: c.id,
+			Address:   s.clientAddress(c.http),
+			UserAgent: string(c.http.Request.Header.UserAgent()),
+			Language:  string(c.http.Request.Header.Peek("Accept-Language")),
+			Connected: func() bool { return peerLives(c.http.Conn()) },
+		})
 		if r.limit != "" {
 			if err := c.keepTo(ctx, r.limit); err != nil {
 				return err

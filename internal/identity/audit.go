@@ -63,8 +63,8 @@ func EventOf(ctx context.Context) (e Event, ok bool) {
 // event prepares an entry of the audit trail: ctx for the Store, which records it
 // where the policy keeps a trail, and the event for tell, once it is done.
 func (s *Service) event(ctx context.Context, name EventName, userID, sessionID string, details ...slog.Attr) (context.Context, Event) {
-	e := Event{Name: name, UserID: userID, SessionID: sessionID, Address: ClientAddress(ctx), Details: details}
-	e.RequestID, _ = ctx.Value(requestIDKey{}).(string)
+	c := CallerOf(ctx)
+	e := Event{Name: name, UserID: userID, SessionID: sessionID, RequestID: c.RequestID, Address: c.Address, Details: details}
 	if s.policy.KeepAudit {
 		ctx = WithEvent(ctx, e)
 	}

@@ -11,7 +11,7 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	session := w.Introspect(tokens.AccessToken).SessionID
-	ctx := identity.WithClientAddress(identity.WithRequestID(t.Context(), "request-1"), netip.MustParseAddr("2001:db8::1"))
+	ctx := identity.WithCaller(t.Context(), identity.Caller{RequestID: "request-1", Address: netip.MustParseAddr("2001:db8::1")})
 	w.ok(w.service.SignOut(ctx, tokens.RefreshToken))
 	events, err := w.memory.Events(t.Context())
 	w.ok(err)

@@ -256,10 +256,10 @@ func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
 	} {
 		w := newWorld(t, public)
 		in := signUpOf("grace")
-		_, err := w.service.SignUp(identity.WithLanguage(t.Context(), c.signUp), in)
+		_, err := w.service.SignUp(identity.WithCaller(t.Context(), identity.Caller{Language: c.signUp}), in)
 		w.ok(err)
 		w.mail()
-		_, err = w.service.ForgotPassword(identity.WithLanguage(t.Context(), c.request), in.Email)
+		_, err = w.service.ForgotPassword(identity.WithCaller(t.Context(), identity.Caller{Language: c.request}), in.Email)
 		w.ok(err)
 		w.equal("the language", w.mail().Language, c.want)
 	}

@@ -204,7 +204,7 @@ func (h *Hasher) closed() bool {
 }
 
 func (h *Hasher) do(j *job) error {
-	if j.ctx.Err() != nil || !isAlive(j.ctx) {
+	if j.ctx.Err() != nil || !isConnected(j.ctx) {
 		return h.abandoned(j.ctx)
 	}
 	h.running.Add(1)
@@ -213,18 +213,4 @@ func (h *Hasher) do(j *job) error {
 		h.done.Add(1)
 	}()
 	return j.work()
-}
-
-type livenessKey struct{}
-
-// WithLiveness tells how to find out whether anyone still waits for what is
-// done in ctx: alive is asked just before costly work, for servers that do not
-// notice by themselves that a client has gone.
-func WithLiveness(ctx context.Context, alive func() bool) context.Context {
-	return context.WithValue(ctx, livenessKey{}, alive)
-}
-
-func isAlive(ctx context.Context) bool {
-	alive, ok := ctx.Value(livenessKey{}).(func() bool)
-	return !ok || alive()
 }

@@ -214,7 +214,7 @@ func TestWhoHasGoneIsNotHashed(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
 			running := l.send(l.Context(), &l.checks)
 			gone, asked := false, 0
-			waiting := l.send(WithLiveness(l.Context(), func() bool { asked++; return !gone }), &l.checks)
+			waiting := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { asked++; return !gone }}), &l.checks)
 			l.check("nobody asks before its turn", asked == 0)
 			gone = true
 			l.finish(running)
@@ -224,7 +224,7 @@ func TestWhoHasGoneIsNotHashed(t *testing.T) {
 	})
 	t.Run("but who is still there is", func(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
-			there := l.send(WithLiveness(l.Context(), func() bool { return true }), &l.checks)
+			there := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { return true }}), &l.checks)
 			l.check("it is done", there.started())
 			l.finish(there)
 		})

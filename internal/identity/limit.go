@@ -99,7 +99,7 @@ type refusal struct{ until, reset time.Time }
 // so that a flood costs no statements but one a minute, for the audit trail. The wait
 // counts from before the Store was asked, so it is never longer than the Store's.
 func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
-	return s.admit(ctx, class, string(placeOf(ctx)), SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
+	return s.admit(ctx, class, string(callerNetwork(ctx)), SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
 		return s.store.TakeLimit(ctx, key, rate)
 	})
 }

@@ -19,7 +19,7 @@ func limiting(p *identity.Policy) {
 
 // from is what is asked for from an address.
 func from(address string) context.Context {
-	return identity.WithClientAddress(context.Background(), netip.MustParseAddr(address))
+	return identity.WithCaller(context.Background(), identity.Caller{Address: netip.MustParseAddr(address)})
 }
 
 // admits fails unless n of the class, and no more, are admitted from an address.

@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"log/slog"
-	"strings"
 	"time"
 )
 
@@ -90,11 +89,11 @@ func (s *Service) notice(ctx context.Context, about MessagePurpose) context.Cont
 	if !s.policy.SendsMail {
 		return ctx
 	}
-	return WithNotice(ctx, Notice{Purpose: about, Language: language(ctx)})
+	return WithNotice(ctx, Notice{Purpose: about, Language: CallerOf(ctx).language()})
 }
 
 func (s *Service) newMail(ctx context.Context, about MessagePurpose, to string) NewMail {
-	return NewMail{Purpose: about, To: to, Language: language(ctx)}
+	return NewMail{Purpose: about, To: to, Language: CallerOf(ctx).language()}
 }
 
 // queueCode puts a mail into the outbox in place of an answer. Nobody is looked
@@ -166,33 +165,4 @@ func (s *Service) ReturnMail(ctx context.Context, ref MailRef) error {
 // CountMails tells how many mails are in the outbox, and the age of the oldest.
 func (s *Service) CountMails(ctx context.Context) (queued int, oldest time.Duration, err error) {
 	return s.store.CountMails(ctx)
-}
-
-// maxLanguage bounds, in bytes, what is kept of an Accept-Language. What browsers
-// send is a fifth of it.
-const maxLanguage = 256
-
-type languageKey struct{}
-
-// WithLanguage marks what is done in ctx with the languages that the client asks
-// for (RFC 9110 section 12.5.4). They choose the language of mails.
-func WithLanguage(ctx context.Context, acceptLanguage string) context.Context {
-	return context.WithValue(ctx, languageKey{}, acceptLanguage)
-}
-
-// language gives an Accept-Language as it may be stored: the client chooses it, so
-// what is not printable ASCII goes, and so do whole members that are too many.
-func language(ctx context.Context) string {
-	text, _ := ctx.Value(languageKey{}).(string)
-	cut := len(text) > maxLanguage
-	text = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, text[:min(len(text), maxLanguage)])
-	if cut {
-		text = text[:max(strings.LastIndexByte(text, ','), 0)]
-	}
-	return strings.TrimSpace(text)
 }

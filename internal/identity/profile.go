@@ -97,7 +97,7 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 			return Code{}, err
 		}
 	}
-	if s.hidesAccounts() {
+	if s.preventsEnumeration() {
 		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, target)); err != nil {
 			return Code{}, storeFailure(err)
 		}
@@ -127,7 +127,7 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 	if !ok {
 		p.add("code", wrongCode)
 	}
-	change := EmailRedemption{Code: hash, Email: email, RefuseTaken: !s.hidesAccounts()}
+	change := EmailRedemption{Code: hash, Email: email, RefuseTaken: !s.preventsEnumeration()}
 	change.CanonicalEmail = p.check("email", email, canonicalEmail)
 	if err := p.err(); err != nil {
 		return User{}, err

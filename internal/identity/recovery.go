@@ -35,7 +35,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 		return errSamePassword()
 	}
 	ctx, e := s.event(ctx, EventPasswordReset, owner.ID, "")
-	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, owner, newHash, placeOf(ctx)); err != nil {
+	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, owner, newHash, callerNetwork(ctx)); err != nil {
 		return s.codeFailure(ctx, Recovery, SessionRef{}, err)
 	}
 	s.tell(ctx, e)
@@ -66,7 +66,7 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return err
 	}
-	c, err := s.store.FindPassword(ctx, ref, placeOf(ctx))
+	c, err := s.store.FindPassword(ctx, ref, callerNetwork(ctx))
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -87,7 +87,7 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		return err
 	}
 	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
-	find := func() (Credentials, error) { return s.store.FindPassword(ctx, ref, placeOf(ctx)) }
+	find := func() (Credentials, error) { return s.store.FindPassword(ctx, ref, callerNetwork(ctx)) }
 	for {
 		err := s.store.ChangePassword(s.notice(ctx, MailPasswordChanged), ref, c.PasswordHash, newHash)
 		if errors.Is(err, ErrStale) {
@@ -129,7 +129,7 @@ func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Creden
 		}
 		return err
 	}
-	after, err := s.store.FindPassword(ctx, ref, placeOf(ctx))
+	after, err := s.store.FindPassword(ctx, ref, callerNetwork(ctx))
 	if err != nil {
 		return storeFailure(err)
 	}

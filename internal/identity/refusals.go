@@ -150,7 +150,7 @@ func (s *Service) codeFailure(ctx context.Context, p Purpose, by SessionRef, err
 	if errors.Is(err, ErrNoCode) {
 		key := by.UserID
 		if key == "" {
-			key = string(placeOf(ctx))
+			key = string(callerNetwork(ctx))
 		}
 		s.refused(ctx, RefusedCode, string(p)+" "+key, by.UserID, by.ID, purposeAttr(p))
 	}

@@ -1,15 +1,10 @@
 package identity
 
 import (
-	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -187,8 +182,8 @@ func (s *Service) Stats() Stats {
 	}
 }
 
-// hidesAccounts tells whether no answer may tell who has an account.
-func (s *Service) hidesAccounts() bool { return s.policy.Exposure == ExposurePublic }
+// preventsEnumeration reports whether no answer may show which accounts exist.
+func (s *Service) preventsEnumeration() bool { return s.policy.Exposure == ExposurePublic }
 
 // authenticate verifies an access token and asks for a scope (empty: none).
 // Whether the session still lives is told by the query that the caller makes
@@ -250,54 +245,6 @@ func storeFailure(err error) error {
 	default:
 		return err
 	}
-}
-
-type requestIDKey struct{}
-
-// WithRequestID marks what is done in ctx with the id of the request that asked
-// for it, for the audit trail.
-func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey{}, id)
-}
-
-type clientAddressKey struct{}
-
-// WithClientAddress marks what is done in ctx with the address of who asked for
-// it, for the limits, the familiar places of an account, and the audit trail. An
-// address is personal data.
-func WithClientAddress(ctx context.Context, address netip.Addr) context.Context {
-	return context.WithValue(ctx, clientAddressKey{}, address)
-}
-
-// ClientAddress gives that address; it is not valid where there is none.
-func ClientAddress(ctx context.Context) netip.Addr {
-	address, _ := ctx.Value(clientAddressKey{}).(netip.Addr)
-	return address
-}
-
-// maxUserAgent bounds, in bytes, what is kept of a User-Agent. What browsers send
-// is about half of it.
-const maxUserAgent = 256
-
-type userAgentKey struct{}
-
-// WithUserAgent marks what is done in ctx with what the client calls itself
-// (RFC 9110 section 10.1.5). It is kept with a session that is opened, so that
-// its owner recognises it, and nowhere else: it is in no log.
-func WithUserAgent(ctx context.Context, text string) context.Context {
-	return context.WithValue(ctx, userAgentKey{}, text)
-}
-
-// userAgent gives what a client calls itself, as it may be stored and shown: the
-// client chooses it, so it is cut to a size, and what is not printable goes.
-func userAgent(ctx context.Context) string {
-	text, _ := ctx.Value(userAgentKey{}).(string)
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, text[:min(len(text), maxUserAgent)])
 }
 
 // newID makes an id for a user or a session: a random UUID (RFC 9562 version

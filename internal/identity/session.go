@@ -23,7 +23,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if !ok || !isPossiblePassword(password) {
 		return Tokens{}, errCredentials() // no account can have these: nothing to learn, nothing to count
 	}
-	login.From = placeOf(ctx)
+	login.From = callerNetwork(ctx)
 	c, err := s.store.FindCredentials(ctx, login)
 	if err != nil {
 		return Tokens{}, err
@@ -38,7 +38,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
 	// Those of strangers stay: an attack goes on, and must not learn of the owner by
 	// them. The place is familiar from now on, and what is counted for it begins anew.
-	n.Forgive = c.Familiar || n.From == ""
+	n.Forgive = c.KnownNetwork || n.From == ""
 	user := c.User
 	ctx, e := s.event(ctx, EventSignedIn, user.ID, n.ID)
 	find := func() (Credentials, error) { return s.store.FindCredentials(ctx, login) }
@@ -122,7 +122,7 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 // afterwards, as OpenSession does: of many guesses sent at once, none is said to be
 // right that the throttle would have refused.
 func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, password string) error {
-	if s.hidesAccounts() || c.Found {
+	if s.preventsEnumeration() || c.Found {
 		return nil
 	}
 	waiting, err := s.store.FindSignUps(ctx, login)
@@ -151,7 +151,7 @@ func (s *Service) newSession(ctx context.Context) NewSession {
 	ends := now.Add(s.policy.SessionLifetime)
 	return NewSession{
 		ID: newID(), OpenedAt: now, ExpiresAt: earlier(now.Add(s.policy.RefreshTTL), ends), EndsAt: ends,
-		Keep: s.policy.SessionsPerUser, UserAgent: userAgent(ctx), From: placeOf(ctx),
+		Keep: s.policy.SessionsPerUser, UserAgent: CallerOf(ctx).userAgent(), From: callerNetwork(ctx),
 	}
 }
 

@@ -406,7 +406,7 @@ func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
 	w.verified("edsger")
 	w.pass(time.Minute)
 	const agent = "Mozilla/5.0 (X11; Linux x86_64)"
-	second, err := w.tokens(w.service.SignIn(identity.WithUserAgent(t.Context(), agent), p.username, p.password))
+	second, err := w.tokens(w.service.SignIn(identity.WithCaller(t.Context(), identity.Caller{UserAgent: agent}), p.username, p.password))
 	w.ok(err)
 	firstID, secondID := w.Introspect(first.AccessToken).SessionID, w.Introspect(second.AccessToken).SessionID
 	w.store.take()
@@ -474,7 +474,7 @@ func TestWhatAClientCallsItselfIsKeptAsTextOfABoundedSize(t *testing.T) {
 		strings.Repeat("a", 1000):         strings.Repeat("a", 256),
 		"a" + strings.Repeat("é", 500):    "a" + strings.Repeat("é", 127),
 	} {
-		_, err := w.tokens(w.service.SignIn(identity.WithUserAgent(t.Context(), sent), p.username, p.password))
+		_, err := w.tokens(w.service.SignIn(identity.WithCaller(t.Context(), identity.Caller{UserAgent: sent}), p.username, p.password))
 		w.ok(err)
 		sessions, err := w.service.Sessions(t.Context(), tokens.AccessToken)
 		w.ok(err)

@@ -346,7 +346,7 @@ func TestASignInThatIsShedCountsAsNoFailure(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	w.store.take()
-	gone := identity.WithLiveness(t.Context(), func() bool { return false })
+	gone := identity.WithCaller(t.Context(), identity.Caller{Connected: func() bool { return false }})
 	_, err := w.service.SignIn(gone, p.username, p.password)
 	w.equal("the kind", identity.KindOf(err), identity.Overloaded)
 	w.equal("what the store was asked", w.store.take(), "FindCredentials")
@@ -373,7 +373,9 @@ func TestAPersonHasOnlySoManySessions(t *testing.T) {
 func TestTheAuditTrailNamesTheRequestAndTheClientsAddress(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	ctx := identity.WithClientAddress(identity.WithRequestID(context.Background(), "request-7"), netip.MustParseAddr("192.0.2.43"))
+	ctx := identity.WithCaller(context.Background(), identity.Caller{
+		RequestID: "request-7", Address: netip.MustParseAddr("192.0.2.43"),
+	})
 	_, err := w.service.SignIn(ctx, p.username, p.password)
 	w.ok(err)
 	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7","address":"192.0.2.43"`) != 1 || !strings.Contains(lines, `"user":"`+p.id+`"`) {

@@ -19,14 +19,14 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	if err := wrong.err(); err != nil {
 		return Code{}, err
 	}
-	n.Language = language(ctx)
+	n.Language = CallerOf(ctx).language()
 	// Hashed before anything is known to be taken: both take the same time.
 	var err error
 	if n.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
 	ctx, e := s.event(ctx, EventSignedUp, n.ID, "")
-	if s.hidesAccounts() {
+	if s.preventsEnumeration() {
 		if err := s.store.CreateSignUpConcealed(ctx, n, s.newMail(ctx, MailVerification, n.CanonicalEmail)); err != nil {
 			return Code{}, storeFailure(err)
 		}
@@ -136,7 +136,7 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 	if err := p.err(); err != nil {
 		return Code{}, err
 	}
-	if s.hidesAccounts() {
+	if s.preventsEnumeration() {
 		return s.queueCode(ctx, about, canonical)
 	}
 	text, code := newCode(purpose, s.codeTTL(purpose))

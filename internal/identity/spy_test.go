@@ -90,7 +90,7 @@ func (s *spy) FindUser(ctx context.Context, r identity.SessionRef) (identity.Use
 	return s.Store.FindUser(ctx, r)
 }
 
-func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef, from identity.Place) (identity.Credentials, error) {
+func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef, from identity.Network) (identity.Credentials, error) {
 	s.note("FindPassword")
 	return s.Store.FindPassword(ctx, r, from)
 }
@@ -120,7 +120,7 @@ func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.C
 	return s.Store.FindRecovery(ctx, h)
 }
 
-func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Place) error {
+func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
 	s.note("RedeemRecovery")
 	return s.Store.RedeemRecovery(ctx, h, owner, newHash, from)
 }

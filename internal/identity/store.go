@@ -76,7 +76,7 @@ type accountStore interface {
 	// FindPassword reads what a change of password needs, for the user of a
 	// live session. Failures are those of FindCredentials for its username; those of an
 	// account without one are counted apart from all others. ErrNoSession.
-	FindPassword(ctx context.Context, s SessionRef, from Place) (Credentials, error)
+	FindPassword(ctx context.Context, s SessionRef, from Network) (Credentials, error)
 
 	// ChangePassword replaces oldHash by newHash for the user of a live session,
 	// ends every other session of theirs, and removes their codes and counted
@@ -130,7 +130,7 @@ type codeStore interface {
 	// RedeemVerification, for its owner has read the mail. A suspended account stays
 	// suspended. Of any number of calls at once one succeeds. ErrNoCode; *TakenError
 	// if another account has the username of a sign-up, and then the code still holds.
-	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Place) error
+	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Network) error
 
 	// RedeemEmailChange uses up an EmailChange code of the user of a live session,
 	// and removes every other code of theirs. If the code was made for this very
@@ -151,7 +151,7 @@ type sessionStore interface {
 	// failures counted under n.ThrottleKey. It stores n.Rehash where that is not
 	// empty, and removes the oldest
 	// sessions of the user beyond n.Keep. n.From, where it is known, becomes
-	// familiar; of more than FamiliarPlaces those seen last stay so. ErrStale where
+	// familiar; of more than KnownNetworks those seen last stay so. ErrStale where
 	// the account has changed.
 	OpenSession(ctx context.Context, n NewSession) error
 
@@ -242,9 +242,6 @@ type limitStore interface {
 	TakeSessionLimit(ctx context.Context, s SessionRef, key LimitKey, rate Rate) (Allowance, error)
 }
 
-// FamiliarPlaces is how many familiar places an account may have.
-const FamiliarPlaces = 20
-
 // MaxClaims is how many claims to one address a password is compared with. It
 // bounds the work of a verification; the claim that the code belongs to is always
 // among them, so that no number of strangers' sign-ups keeps it out.
@@ -284,7 +281,7 @@ type EmailRedemption struct {
 type Login struct {
 	CanonicalUsername string
 	CanonicalEmail    string
-	From              Place
+	From              Network
 }
 
 // NewSignUp is a sign-up to be kept. Its ID becomes the account's.
@@ -339,7 +336,7 @@ type Credentials struct {
 	Activated    bool // the email was verified at least once
 	Suspended    bool
 	ThrottleKey  ThrottleKey // what failures are counted under, for known and unknown alike
-	Familiar     bool        // the key is of a place that is familiar to the account
+	KnownNetwork bool        // failures are counted for a known network of the account
 	Failures     int         // wrong passwords since the last right one
 	SinceFailure time.Duration
 }
@@ -362,9 +359,9 @@ type NewSession struct {
 	Scope  string
 	Keep   int // how many sessions of the user may live, this one included
 	// UserAgent is what the client called itself, for its owner to recognise the
-	// session by; see WithUserAgent.
+	// session by; see Caller.
 	UserAgent string
-	From      Place
+	From      Network
 
 	// For OpenSession alone:
 	PasswordHash string      // as it was read

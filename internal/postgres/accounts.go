@@ -172,7 +172,7 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 }
 
 // FindPassword implements identity.Store.
-func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Place) (identity.Credentials, error) {
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Network) (identity.Credentials, error) {
 	const sql = `
 		SELECT ` + credentialColumns + `
 		FROM sessions s, users u

@@ -342,7 +342,7 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (owner id
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Place) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
 	if owner.IsSignUp {
 		return s.recoverSignUp(ctx, h, owner.ID, newHash, from)
 	}
@@ -383,7 +383,7 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner i
 
 // recoverSignUp makes an account of a sign-up, with a password that the reader of its
 // mailbox has chosen.
-func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID, newHash string, from identity.Place) error {
+func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID, newHash string, from identity.Network) error {
 	const (
 		lock = `SELECT ` + lockOf + `w.canonical_email` + lockEnds + ` FROM signups w WHERE w.id = $1`
 		sql  = `

@@ -65,7 +65,7 @@ func credentialPlaces(c *identity.Credentials) (places []any, finish func()) {
 	var microseconds int64
 	places = append(userPlaces(&c.User),
 		&c.Found, (*zeronull.Text)(&c.PasswordHash), &c.Activated, &c.Suspended,
-		&key, &c.Familiar, &c.Failures, &microseconds)
+		&key, &c.KnownNetwork, &c.Failures, &microseconds)
 	return places, func() {
 		copy(c.ThrottleKey[:], key)
 		c.SinceFailure = time.Duration(microseconds) * time.Microsecond

@@ -52,7 +52,7 @@
 //	                                                 the password: strangers chose the password
 //	an unproved address is the account's             plant "a new address counts before it is proved"
 //	LIMIT_MAILS counts requests                      postgres/mails.go: count when a mail is queued: locked out
-//	sign-in looks at sign-ups in exposure public     identity/session.go: drop hidesAccounts in checkSignUps:
+//	sign-in looks at sign-ups in exposure public     identity/session.go: drop preventsEnumeration in checkSignUps:
 //	                                                 POST /tokens/signin: "401" and "403"
 //	failures are counted by account                  postgres/accounts.go: throttle by the account's id:
 //	                                                 POST /tokens/signin: "429" and "401"

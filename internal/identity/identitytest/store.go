@@ -21,9 +21,9 @@ type Store struct {
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	places    map[string]map[identity.Place]time.Time // by user: when each was last seen
-	limits    map[string]time.Time                    // by recipient or key: when nothing is used up any more
-	mails     []*mail                                 // in the order in which they were queued
+	places    map[string]map[identity.Network]time.Time // by user: when each was last seen
+	limits    map[string]time.Time                      // by recipient or key: when nothing is used up any more
+	mails     []*mail                                   // in the order in which they were queued
 	mailIDs   int64
 	events    []identity.Event
 }
@@ -94,7 +94,7 @@ func NewStore(now func() time.Time) *Store {
 		codes:     make(map[identity.CodeHash]code),
 		sessions:  make(map[string]*session),
 		throttles: make(map[identity.ThrottleKey]throttle),
-		places:    make(map[string]map[identity.Place]time.Time),
+		places:    make(map[string]map[identity.Network]time.Time),
 		limits:    make(map[string]time.Time),
 	}
 }

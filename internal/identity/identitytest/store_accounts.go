@@ -105,7 +105,7 @@ func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (iden
 	return unknown, nil
 }
 
-func (s *Store) credentials(u *user, from identity.Place, canonical string) identity.Credentials {
+func (s *Store) credentials(u *user, from identity.Network, canonical string) identity.Credentials {
 	c := identity.Credentials{
 		Found:        true,
 		User:         u.shown(),
@@ -114,7 +114,7 @@ func (s *Store) credentials(u *user, from identity.Place, canonical string) iden
 		Suspended:    u.suspended,
 		ThrottleKey:  loginThrottle("", "", canonical),
 	}
-	if _, c.Familiar = s.places[u.ID][from]; c.Familiar {
+	if _, c.KnownNetwork = s.places[u.ID][from]; c.KnownNetwork {
 		c.ThrottleKey = loginThrottle(u.ID, from, canonical)
 	}
 	s.countFailures(&c)
@@ -129,7 +129,7 @@ func (s *Store) countFailures(c *identity.Credentials) {
 }
 
 // loginThrottle is the key of a login: for strangers, or for a place of an account.
-func loginThrottle(userID string, from identity.Place, canonical string) identity.ThrottleKey {
+func loginThrottle(userID string, from identity.Network, canonical string) identity.ThrottleKey {
 	return sha256.Sum256([]byte(userID + " " + string(from) + " " + canonical))
 }
 
@@ -143,18 +143,18 @@ func (s *Store) forgetFailures(u *user) {
 
 // becomesFamiliar remembers a place of a user; where these are too many, the one
 // that was not seen for longest goes.
-func (s *Store) becomesFamiliar(userID string, from identity.Place) {
+func (s *Store) becomesFamiliar(userID string, from identity.Network) {
 	if from == "" {
 		return
 	}
 	known := s.places[userID]
 	if known == nil {
-		known = map[identity.Place]time.Time{}
+		known = map[identity.Network]time.Time{}
 		s.places[userID] = known
 	}
 	known[from] = s.now()
-	for len(known) > identity.FamiliarPlaces {
-		var oldest identity.Place
+	for len(known) > identity.KnownNetworks {
+		var oldest identity.Network
 		for place, seen := range known {
 			if first, ok := known[oldest]; !ok || seen.Before(first) {
 				oldest = place
@@ -235,7 +235,7 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 }
 
 // FindPassword implements identity.Store.
-func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Place) (identity.Credentials, error) {
+func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Network) (identity.Credentials, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.Credentials{}, err

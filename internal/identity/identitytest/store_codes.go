@@ -223,7 +223,7 @@ func (s *Store) recovering(h identity.CodeHash) (claim, error) {
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Place) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err

@@ -24,7 +24,7 @@ type Suspender interface {
 // an empty store, and for a function that moves the store's own clock; subtests
 // run in parallel.
 func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
-	for _, group := range [][]sentence{accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, placeSentences} {
+	for _, group := range [][]sentence{accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, networkSentences} {
 		for _, s := range group {
 			t.Run(s.text, func(t *testing.T) {
 				t.Parallel()
@@ -181,7 +181,7 @@ func (s *suite) change(ref identity.SessionRef, h identity.CodeHash, email strin
 }
 
 // recover redeems a recovery code of an account.
-func (s *suite) recover(u identity.User, h identity.CodeHash, newHash string, from identity.Place) error {
+func (s *suite) recover(u identity.User, h identity.CodeHash, newHash string, from identity.Network) error {
 	return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, newHash, from)
 }
 

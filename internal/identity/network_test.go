@@ -9,7 +9,7 @@ import (
 )
 
 func TestAPlaceIsAnAddressOrTheNetworkOfOne(t *testing.T) {
-	for address, want := range map[string]identity.Place{
+	for address, want := range map[string]identity.Network{
 		"192.0.2.1":              "192.0.2.1/32",
 		"::ffff:192.0.2.1":       "192.0.2.1/32",
 		"2001:db8:1:2:3:4:5:6":   "2001:db8:1:2::/64",
@@ -18,11 +18,11 @@ func TestAPlaceIsAnAddressOrTheNetworkOfOne(t *testing.T) {
 		"::ffff:192.0.2.1%a":     "192.0.2.1/32",
 		"2001:0DB8:0001:0002::1": "2001:db8:1:2::/64",
 	} {
-		if got := identity.PlaceOf(netip.MustParseAddr(address)); got != want {
+		if got := identity.NetworkOf(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s is at %q; want %q", address, got, want)
 		}
 	}
-	if got := identity.PlaceOf(netip.Addr{}); got != "" {
+	if got := identity.NetworkOf(netip.Addr{}); got != "" {
 		t.Errorf("nowhere is %q", got)
 	}
 }

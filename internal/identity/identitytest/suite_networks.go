@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	home   identity.Place = "192.0.2.1/32"
-	office identity.Place = "2001:db8:1:2::/64"
-	abroad identity.Place = "198.51.100.7/32"
+	home   identity.Network = "192.0.2.1/32"
+	office identity.Network = "2001:db8:1:2::/64"
+	abroad identity.Network = "198.51.100.7/32"
 )
 
 // from reads the credentials of a user as a sign-in from a place does.
-func (s *suite) from(u identity.User, place identity.Place) identity.Credentials {
+func (s *suite) from(u identity.User, place identity.Network) identity.Credentials {
 	s.Helper()
 	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: place})
 	s.ok(err)
 	return c
 }
 
-func (s *suite) failFrom(u identity.User, place identity.Place, times int) {
+func (s *suite) failFrom(u identity.User, place identity.Network, times int) {
 	s.Helper()
 	for range times {
 		s.ok(s.CountFailure(s.Context(), s.from(u, place).ThrottleKey))
@@ -29,25 +29,25 @@ func (s *suite) failFrom(u identity.User, place identity.Place, times int) {
 }
 
 // openFrom opens a session from a place.
-func (s *suite) openFrom(u identity.User, place identity.Place) identity.SessionRef {
+func (s *suite) openFrom(u identity.User, place identity.Network) identity.SessionRef {
 	s.Helper()
 	c, n := s.from(u, place), s.session(u)
 	n.From, n.PasswordHash = place, c.PasswordHash
-	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.Familiar
+	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.KnownNetwork
 	s.ok(s.OpenSession(s.Context(), n))
 	return s.ref(n.ID, u)
 }
 
 // familiar fails unless wrong passwords from a place are counted apart from those
 // of strangers, or with them.
-func (s *suite) familiar(u identity.User, place identity.Place, want bool) {
+func (s *suite) familiar(u identity.User, place identity.Network, want bool) {
 	s.Helper()
 	if got := s.from(u, place).ThrottleKey != s.from(u, "").ThrottleKey; got != want {
 		s.Errorf("that %s is familiar is %v", place, got)
 	}
 }
 
-var placeSentences = []sentence{
+var networkSentences = []sentence{
 	{"a place becomes familiar where a session is opened from it, or a password reset", func(s *suite) {
 		other := s.create("grace")
 		n := s.newSession()
@@ -62,7 +62,7 @@ var placeSentences = []sentence{
 		s.familiar(u, abroad, false)
 
 		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, abroad))
-		for _, place := range []identity.Place{home, office, abroad} {
+		for _, place := range []identity.Network{home, office, abroad} {
 			s.familiar(u, place, true)
 			s.familiar(other, place, false)
 		}
@@ -92,16 +92,16 @@ var placeSentences = []sentence{
 		s.failFrom(u, abroad, 20)
 		s.failFrom(u, "203.0.113.9/32", 20)
 		s.failFrom(u, home, 3)
-		for place, failures := range map[identity.Place]int{home: 3, office: 0, abroad: 40, "": 40} {
+		for place, failures := range map[identity.Network]int{home: 3, office: 0, abroad: 40, "": 40} {
 			equal(s, s.from(u, place).Failures, failures)
-			equal(s, s.from(u, place).Familiar, place == home || place == office)
+			equal(s, s.from(u, place).KnownNetwork, place == home || place == office)
 			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: place})
 			s.ok(err)
 			equal(s, byName.Failures, 0)
 			signedIn, err := s.FindPassword(s.Context(), ref, place)
 			s.ok(err)
 			equal(s, signedIn.ThrottleKey, byName.ThrottleKey)
-			equal(s, signedIn.Familiar, byName.Familiar)
+			equal(s, signedIn.KnownNetwork, byName.KnownNetwork)
 		}
 	}},
 	{"failures of a login that no account has are counted together, wherever they come from", func(s *suite) {
@@ -131,7 +131,7 @@ var placeSentences = []sentence{
 	{"OpenSession is stopped by failures from the same place alone", func(s *suite) {
 		u := s.create("ada")
 		s.openFrom(u, home)
-		late := func(place identity.Place) identity.NewSession {
+		late := func(place identity.Network) identity.NewSession {
 			n := s.session(u)
 			n.From, n.ThrottleKey = place, s.from(u, place).ThrottleKey
 			return n
@@ -150,13 +150,13 @@ var placeSentences = []sentence{
 		s.openFrom(u, office)
 		failed := func(strangers int) {
 			s.Helper()
-			for place, want := range map[identity.Place]int{home: 0, office: 0, abroad: strangers} {
+			for place, want := range map[identity.Network]int{home: 0, office: 0, abroad: strangers} {
 				equal(s, s.from(u, place).Failures, want)
 			}
 		}
 		fail := func() {
 			s.Helper()
-			for _, place := range []identity.Place{home, office, abroad} {
+			for _, place := range []identity.Network{home, office, abroad} {
 				s.failFrom(u, place, 2)
 			}
 		}
@@ -173,8 +173,8 @@ var placeSentences = []sentence{
 	}},
 	{"an account has only so many familiar places: those that were seen last", func(s *suite) {
 		u := s.create("ada")
-		place := func(i int) identity.Place { return identity.Place(fmt.Sprintf("192.0.2.%d/32", i)) }
-		for i := range identity.FamiliarPlaces {
+		place := func(i int) identity.Network { return identity.Network(fmt.Sprintf("192.0.2.%d/32", i)) }
+		for i := range identity.KnownNetworks {
 			s.openFrom(u, place(i))
 			s.pass(25 * time.Hour)
 		}
@@ -183,7 +183,7 @@ var placeSentences = []sentence{
 		s.openFrom(u, place(100))
 		s.familiar(u, place(100), true)
 		s.familiar(u, place(1), false)
-		for i := range identity.FamiliarPlaces {
+		for i := range identity.KnownNetworks {
 			if i != 1 {
 				s.familiar(u, place(i), true)
 			}
