@@ -23,57 +23,65 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// apply brings every object but the public keys to what is wanted of it, and
-// takes away what is wanted no more. It writes only where something differs, and
-// returns what could not be done. That keeps nothing else from being done, with
-// one exception: the Deployment is left as it is where something that comes
-// before it is not there, since no pod may start without it; and where withPods
-// is false.
-func (r *Reconciler) apply(ctx context.Context, w *world, rendered rendering, withPods bool) (found []*problem) {
-	for _, s := range slots {
-		if s == slotPublicKeys || s == slotDeployment && (!withPods || len(found) > 0) {
+// apply brings every object but the public keys to what the spec asks for, and
+// deletes those that it no longer asks for. It writes only what differs.
+//
+// A failed write does not stop the others, with one exception: the Deployment is
+// skipped, because pods must not start before the objects that protect them. It is
+// also skipped if withPods is false. apply returns what could not be done.
+func (r *Reconciler) apply(
+	ctx context.Context, cs *clusterState, rendered rendering, withPods bool,
+) (found []*problem) {
+	for _, o := range managedObjects {
+		if o == objectPublicKeys || o == objectDeployment && (!withPods || len(found) > 0) {
 			continue
 		}
-		if err := w.unread[s.kind]; err != nil {
-			if s.wantedBy(w.gateway) {
+		if err := cs.unread[o.gvk]; err != nil {
+			if o.wantedBy(cs.gateway) {
 				found = append(found, classify(err))
 			}
-		} else if p := w.taken(s); p != nil {
+		} else if p := cs.nameConflict(o); p != nil {
 			found = append(found, p)
-		} else if err := r.bring(ctx, w, rendered, s); err != nil {
+		} else if err := r.reconcileObject(ctx, cs, rendered, o); err != nil {
 			found = append(found, classify(err))
 		}
 	}
 	return found
 }
 
-func (r *Reconciler) bring(ctx context.Context, w *world, rendered rendering, s *slot) error {
-	live := w.objects[s.kind]
+// reconcileObject applies one object, or deletes it if the spec no longer asks for
+// it.
+func (r *Reconciler) reconcileObject(
+	ctx context.Context, cs *clusterState, rendered rendering, o *managedObject,
+) error {
+	live := cs.objects[o.gvk]
 	switch {
-	case w.absent[s.kind]: // the status says so where the kind is asked for
-	case s.wantedBy(w.gateway):
-		wanted := s.render(rendered)
-		if d, is := live.(*appsv1.Deployment); is && s == slotDeployment {
-			if may, err := r.mayRoll(ctx, w, d, wanted.(*acapps.DeploymentApplyConfiguration)); !may {
+	case cs.absent[o.gvk]: // kindMissing reports it
+	case o.wantedBy(cs.gateway):
+		wanted := o.render(rendered)
+		if d, is := live.(*appsv1.Deployment); is && o == objectDeployment {
+			if may, err := r.mayRoll(ctx, cs, d, wanted.(*acapps.DeploymentApplyConfiguration)); !may {
 				return err
 			}
 		}
-		if err := r.applySlot(ctx, w, s, live, wanted); err != nil {
-			return fmt.Errorf("apply %s %s: %w", s.kind, s.nameIn(w.names), err)
+		if err := r.applyObject(ctx, cs, o, live, wanted); err != nil {
+			return fmt.Errorf("apply %s %s: %w", o.gvk.Kind, o.name(cs.names), err)
 		}
-	case live != nil && live.GetDeletionTimestamp() == nil && w.owns(live):
+	case live != nil && live.GetDeletionTimestamp() == nil && cs.owns(live):
 		uid := live.GetUID()
 		err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid})
 		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("delete %s %s: %w", s.kind, live.GetName(), err)
+			return fmt.Errorf("delete %s %s: %w", o.gvk.Kind, live.GetName(), err)
 		}
 	}
 	return nil
 }
 
-func (r *Reconciler) applySlot(ctx context.Context, w *world, s *slot, live client.Object, wanted runtime.ApplyConfiguration) error {
+func (r *Reconciler) applyObject(
+	ctx context.Context, cs *clusterState, o *managedObject, live client.Object, wanted runtime.ApplyConfiguration,
+) error {
 	if live != nil {
-		same, err := r.prepare(ctx, w, s, live, wanted)
+		same, err := r.prepare(ctx, cs, o, live, wanted)
 		if same || err != nil {
 			return err
 		}
@@ -82,18 +90,20 @@ func (r *Reconciler) applySlot(ctx context.Context, w *world, s *slot, live clie
 	if live == nil || !apierrors.IsInvalid(err) {
 		return err
 	}
-	// Somebody may have put, beside what is ours, what excludes it.
-	if patchErr := r.resolve(ctx, live, wanted); patchErr != nil {
+	// Another writer may have set a field that excludes one of ours.
+	if patchErr := r.replaceExclusive(ctx, live, wanted); patchErr != nil {
 		return errors.Join(err, patchErr)
 	}
 	return r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
 }
 
-// prepare takes out of a live object what an apply would leave in it, and
-// reports whether there is nothing left to apply.
-func (r *Reconciler) prepare(ctx context.Context, w *world, s *slot, live client.Object, wanted runtime.ApplyConfiguration) (same bool, err error) {
+// prepare removes from a live object what an apply would not remove, and reports
+// whether the object needs no apply.
+func (r *Reconciler) prepare(
+	ctx context.Context, cs *clusterState, o *managedObject, live client.Object, wanted runtime.ApplyConfiguration,
+) (same bool, err error) {
 	adopted := isAdopted(live)
-	applied, err := s.applied(live)
+	applied, err := o.applied(live)
 	if err != nil {
 		return false, err
 	}
@@ -101,19 +111,20 @@ func (r *Reconciler) prepare(ctx context.Context, w *world, s *slot, live client
 		return false, err
 	}
 	var stray []map[string]any
-	if s == slotDeployment {
-		if stray, err = strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration)); err != nil {
+	if o == objectDeployment {
+		stray, err = strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration))
+		if err != nil {
 			return false, err
 		}
 	}
 	if same && !adopted && len(stray) == 0 {
 		return true, nil
 	}
-	if !r.damper.allow(w.gateway.UID, s.kind, wanted, w.now) {
-		return false, r.contended(ctx, s, live)
+	if !r.damper.allow(cs.gateway.UID, o.gvk, wanted, cs.now) {
+		return false, r.contended(ctx, o, live)
 	}
 	if adopted {
-		return false, r.takeOver(ctx, s, live)
+		return false, r.takeOver(ctx, o, live)
 	}
 	if len(stray) > 0 {
 		err = r.patchSeen(ctx, live, stray)
@@ -121,27 +132,28 @@ func (r *Reconciler) prepare(ctx context.Context, w *world, s *slot, live client
 	return same, err
 }
 
-// resolve puts in a live object what is wanted in the place of what excludes it.
-// A patch makes its writer the owner of what it sets, besides the owner by which
-// the operator applies, and that would keep it when it is wanted no more; so the
-// one is made the other.
-func (r *Reconciler) resolve(ctx context.Context, live client.Object, wanted any) error {
+// replaceExclusive replaces the fields of a live object that exclude a wanted one.
+//
+// The API server records the writer of a patch as an owner of its own, apart from
+// the owner by which the operator applies. That owner would keep the field after
+// the spec drops it, so the second patch merges the two.
+func (r *Reconciler) replaceExclusive(ctx context.Context, live client.Object, wanted any) error {
 	patch, err := contradictions(live, wanted)
 	if patch == nil || err != nil {
 		return err
 	}
-	if err := r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager)); err != nil {
-		return fmt.Errorf("take away what excludes it: %w", err)
+	owner := client.FieldOwner(FieldManager)
+	if err := r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), owner); err != nil {
+		return fmt.Errorf("remove the fields that exclude wanted ones: %w", err)
 	}
 	patch, err = csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(FieldManager), FieldManager)
 	if patch == nil || err != nil {
 		return err
 	}
-	return r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager))
+	return r.Client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), owner)
 }
 
-// exclusive are fields of which an object may have one: the API server refuses
-// what has ours and another's.
+// exclusive lists fields of which an object may have only one.
 var exclusive = [][]string{
 	{"value", "valueFrom"},
 	{"httpGet", "exec", "tcpSocket", "grpc"},
@@ -149,8 +161,8 @@ var exclusive = [][]string{
 	{"secret", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "projected", "csi", "downwardAPI", "ephemeral"},
 }
 
-// contradictions is a JSON patch that replaces in a live object what excludes
-// what is wanted; nil: there is nothing of the kind.
+// contradictions returns a JSON patch that replaces the fields of a live object
+// that exclude wanted ones. It returns nil if there are none.
 func contradictions(live client.Object, wanted any) ([]byte, error) {
 	var trees [2]any
 	for i, o := range []any{live, wanted} {
@@ -181,14 +193,14 @@ func contradictions(live client.Object, wanted any) ([]byte, error) {
 			for field, value := range wanted {
 				walk(path+"/"+field, live[field], value)
 			}
-		case []any: // those with exclusive fields in them have names
+		case []any: // entries that have exclusive fields have names
 			live, _ := live.([]any)
-			for _, w := range wanted {
+			for _, entry := range wanted {
 				for i, l := range live {
-					a, isObject := w.(map[string]any)
+					a, isObject := entry.(map[string]any)
 					b, _ := l.(map[string]any)
 					if isObject && a["name"] != nil && a["name"] == b["name"] {
-						walk(fmt.Sprintf("%s/%d", path, i), l, w)
+						walk(fmt.Sprintf("%s/%d", path, i), l, entry)
 					}
 				}
 			}
@@ -212,27 +224,29 @@ func sameJSON(a, b any) (bool, error) {
 	return bytes.Equal(x, y), err
 }
 
-// applyPublicKeys publishes a ring. It is a swap: a pass that read an older ring
-// must not write over a newer one. Since the ConfigMap was read before the ring,
-// a ConfigMap that is unchanged tells that the ring is not older than it. And
-// nothing may stand in it that is not from the ring: consumers would trust it.
-func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered rendering) error {
-	live := w.publicKeys()
+// applyPublicKeys publishes a ring by compare-and-swap: a reconcile that read an
+// older ring must not overwrite a newer one. The ConfigMap is read before the ring,
+// so a ConfigMap that has not changed since cannot be newer than the ring. The
+// ConfigMap must not hold anything else, because consumers would trust it.
+func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rendered rendering) error {
+	live := cs.publicKeys()
 	wanted := renderPublicKeys(rendered)
 	if live == nil {
-		return r.bring(ctx, w, rendered, slotPublicKeys)
+		return r.reconcileObject(ctx, cs, rendered, objectPublicKeys)
 	}
-	if live.Immutable != nil && *live.Immutable { // by somebody's hand; only another object can change
-		if !w.owns(live) {
-			return stalled(v1alpha1.ReasonNameConflict, "the ConfigMap %s is immutable, so it cannot be brought up to date, and no ownerReference says that this AuthGateway made it, so it is left alone: delete it, and it is made anew", live.Name)
+	if live.Immutable != nil && *live.Immutable { // it can only be replaced by a new object
+		if !cs.owns(live) {
+			return stalled(v1alpha1.ReasonNameConflict,
+				"the ConfigMap %s is immutable and cannot be updated, and it has no ownerReference to this AuthGateway, "+
+					"so the operator does not replace it. Delete it, and the operator creates it again", live.Name)
 		}
 		uid := live.UID
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {
 			return fmt.Errorf("delete the immutable ConfigMap %s: %w", live.Name, err)
 		}
-		return r.applySlot(ctx, w, slotPublicKeys, nil, wanted)
+		return r.applyObject(ctx, cs, objectPublicKeys, nil, wanted)
 	}
-	applied, err := slotPublicKeys.applied(live)
+	applied, err := objectPublicKeys.applied(live)
 	if err != nil {
 		return err
 	}
@@ -241,16 +255,18 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 		return err
 	}
 	if !same {
-		// A binary entry may have a name of ours, which nothing can be applied
-		// beside. The event of these writes brings the next pass, which cleans
-		// what is left.
+		// A binary entry may have the name of a wanted one, which then cannot be
+		// applied. The event of this write starts another reconcile, which removes
+		// other surplus entries.
 		version := live.ResourceVersion
 		if len(live.BinaryData) > 0 {
-			if version, err = r.clean(ctx, live, nil, live.BinaryData); err != nil {
+			if version, err = r.removeEntries(ctx, live, nil, live.BinaryData); err != nil {
 				return err
 			}
 		}
-		if err := r.Client.Apply(ctx, wanted.WithResourceVersion(version), client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+		err := r.Client.Apply(ctx, wanted.WithResourceVersion(version), client.FieldOwner(FieldManager),
+			client.ForceOwnership)
+		if err != nil {
 			return fmt.Errorf("apply ConfigMap %s: %w", live.Name, err)
 		}
 		return nil
@@ -260,14 +276,18 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, w *world, rendered ren
 	if len(surplus)+len(live.BinaryData) == 0 {
 		return nil
 	}
-	_, err = r.clean(ctx, live, surplus, live.BinaryData)
+	_, err = r.removeEntries(ctx, live, surplus, live.BinaryData)
 	return err
 }
 
-// clean takes entries out of a ConfigMap, if nobody has written it since it was
-// read, and tells its next version.
-func (r *Reconciler) clean(ctx context.Context, live *corev1.ConfigMap, data map[string]string, binary map[string][]byte) (string, error) {
-	none := map[string]map[string]any{"metadata": {"resourceVersion": live.ResourceVersion}, "data": {}, "binaryData": {}}
+// removeEntries removes entries from a ConfigMap, if it was not written since it
+// was read, and returns its new version.
+func (r *Reconciler) removeEntries(
+	ctx context.Context, live *corev1.ConfigMap, data map[string]string, binary map[string][]byte,
+) (string, error) {
+	none := map[string]map[string]any{
+		"metadata": {"resourceVersion": live.ResourceVersion}, "data": {}, "binaryData": {},
+	}
 	for name := range data {
 		none["data"][name] = nil
 	}
@@ -279,14 +299,16 @@ func (r *Reconciler) clean(ctx context.Context, live *corev1.ConfigMap, data map
 		return "", err
 	}
 	target := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: live.Namespace, Name: live.Name}}
-	if err := r.Client.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldManager)); err != nil {
-		return "", fmt.Errorf("clean ConfigMap %s: %w", live.Name, err)
+	err = r.Client.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldManager))
+	if err != nil {
+		return "", fmt.Errorf("remove entries from ConfigMap %s: %w", live.Name, err)
 	}
 	return target.ResourceVersion, nil
 }
 
-// swap writes a Secret by compare-and-swap: over what was read, or as a new one
-// where nothing was there. It reports false where somebody else was faster.
+// swap writes a Secret by compare-and-swap: it replaces the version that was read,
+// or creates the Secret if there was none. It returns false if another writer was
+// faster.
 func (r *Reconciler) swap(ctx context.Context, read *corev1.Secret, wanted *corev1.Secret) (bool, error) {
 	var err error
 	if read == nil {

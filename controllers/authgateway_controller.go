@@ -28,7 +28,7 @@ import (
 
 //go:generate go tool -modfile=../hack/tools/kubernetes/go.mod controller-gen rbac:roleName=manager-role paths=. output:rbac:dir=../config/rbac
 
-// What the operator may do. The tests hold this against what it does.
+// The operator's permissions. A test compares them with the requests that it makes.
 //
 // +kubebuilder:rbac:groups=authgateway.io,resources=authgateways,verbs=list;watch
 // +kubebuilder:rbac:groups=authgateway.io,resources=authgateways/status,verbs=patch
@@ -45,63 +45,63 @@ import (
 // +kubebuilder:rbac:groups=monitoring.coreos.com,resources=servicemonitors,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// Reconciler makes of each AuthGateway what its spec says. Make one with New.
+// Reconciler brings each AuthGateway to what its spec asks for. Create one with New.
 type Reconciler struct {
 	// Client reads from a cache, and writes.
 	Client client.Client
 
-	// Live reads from the API server itself.
+	// Live reads from the API server.
 	Live client.Reader
 
-	// Events tells people what has happened; nil: nobody.
+	// Events records events. If it is nil, there are none.
 	Events events.EventRecorder
 
-	// Ask asks the server at this IP address for its state.
+	// Ask asks the server at an IP address for its state.
 	Ask func(ctx context.Context, ip string) (config.State, error)
 
+	// Now is the operator's only clock.
 	Now     func() time.Time
 	Options Options
 
-	seals  *lru.Cache[[32]byte, keys.Encryption]
-	owners *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
+	seals     *lru.Cache[[32]byte, keys.Encryption]
+	owners    *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
+	sightings *lru.Cache[string, time.Time]    // when this process first saw something; see sighted
+	asked     *lru.Cache[types.UID, time.Time] // when another operator was asked; see isAnothers
 
-	sightings *lru.Cache[string, time.Time] // since when something was seen; see sighted
-	steps     *prometheus.CounterVec
-	kinds     *lateKinds
-
-	wake       chan event.GenericEvent // gateways that a pass is due for; see wakeUp
+	wake       chan event.GenericEvent // gateways to reconcile; see wakeUp
+	steps      *prometheus.CounterVec
+	damper     *damper
 	databases  *databases
 	upgrades   *upgrades
 	watches    *watches
-	damper     *damper
-	asked      *lru.Cache[types.UID, time.Time] // when, whether another operator still works; see isAnothers
+	optional   *optionalKinds
 	configMaps *lateConfigMaps
 }
 
-// Options are what an operator is told when it starts.
+// Options are the settings of an operator.
 type Options struct {
-	ServerImage       string        // of gateways that name none
-	ServerPullSecrets []string      // in the namespaces of gateways that name no image
-	AllowedImages     []string      // beginnings of images that gateways may name; none: any
-	OperatorNamespace string        // in which the operator's own pods run
-	Namespaces        []string      // that are looked after; none: all
-	Concurrency       int           // passes at a time; 0: 4
-	Upgrades          int           // gateways at a time whose pods are replaced because the operator was upgraded; 0: all
+	ServerImage       string        // for gateways that set no image
+	ServerPullSecrets []string      // for gateways that set no image; they are in the gateway's namespace
+	AllowedImages     []string      // prefixes of the images that gateways may set; empty: any image
+	OperatorNamespace string        // where the operator's own pods run
+	Namespaces        []string      // to watch; empty: all of them
+	Concurrency       int           // how many gateways are reconciled at a time; 0: 4
+	Upgrades          int           // how many gateways an operator's upgrade reaches at a time; 0: all
 	PlatformUsers     bool          // the platform assigns the users that pods run as, as OpenShift does
 	OpenServerMetrics bool          // every namespace may reach the metrics of servers
-	DatabaseLook      time.Duration // how often replicas are asked for their database; 0: 30 s
+	DatabaseLook      time.Duration // how often replicas are asked about their database; 0: 30 s
 }
 
-// Times after which a pass is due though nothing has changed.
+// When to reconcile again although no event announces a change.
 const (
 	recheckPods    = 10 * time.Second // a pod that is not ready is asked again
-	recheckUpgrade = 5 * time.Minute  // a gateway that waits for its upgrade, in case its turn was missed
-	recheckKinds   = time.Minute      // a kind that was missing may have come
-	recheckAwaited = 30 * time.Second // a replica that has not loaded the keys is asked again
-	recheckNames   = 20 * time.Second // a name that was taken may be free: no event tells of what is not ours
+	recheckUpgrade = 5 * time.Minute  // a gateway may have missed its turn to be upgraded
+	recheckKinds   = time.Minute      // a missing CRD may have been installed
+	recheckAwaited = 30 * time.Second // a replica may have loaded the keys
+	recheckNames   = 20 * time.Second // another owner's object, which is not watched, may be gone
 )
 
-// Reconcile is one pass over one AuthGateway; doc.go explains it.
+// Reconcile brings one AuthGateway to what its spec asks for; see doc.go.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	g := &v1alpha1.AuthGateway{}
 	if err := r.Client.Get(ctx, request.NamespacedName, g); err != nil {
@@ -112,56 +112,57 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	if g.DeletionTimestamp != nil {
 		r.endUpgrade(request.NamespacedName)
-		return ctrl.Result{}, nil // what it owns goes with it; see ownerReference
+		return ctrl.Result{}, nil // the garbage collector deletes what it owns; see ownerReference
 	}
 	if others, result, err := r.isAnothers(ctx, g); others {
 		return result, err
 	}
-	w, t := newWorld(g, r.Now()), tended{}
-	inKeys := r.pursueKeys(ctx, w, &t)
-	if isLost(inKeys) { // somebody else was faster, and all is read anew
+	cs, t := newClusterState(g, r.Now()), tended{}
+	inKeys := r.reconcileKeys(ctx, cs, &t)
+	if isLost(inKeys) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
-	return r.conclude(ctx, w, t, inKeys, r.pursueRest(ctx, w, &t, inKeys))
+	return r.finish(ctx, cs, t, inKeys, r.reconcileObjects(ctx, cs, &t, inKeys))
 }
 
-// isLost says that a pass ends because another writer was faster.
+// isLost reports whether another writer was faster. The reconcile then ends, and
+// the next one reads everything again.
 func isLost(p *problem) bool {
 	return p != nil && (errors.Is(p.cause, errSwapLost) || apierrors.IsConflict(p.cause))
 }
 
-// pursueKeys does what is due of the keys, and publishes them. It comes first and
-// needs nothing else: a revocation must not wait for anything.
-func (r *Reconciler) pursueKeys(ctx context.Context, w *world, t *tended) *problem {
-	if err := r.observeKeys(ctx, w); err != nil {
+// reconcileKeys takes the steps that the keys are due, and publishes them. It comes
+// first and depends on no other object, because nothing may delay a revocation.
+func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *tended) *problem {
+	if err := r.observeKeys(ctx, cs); err != nil {
 		return classify(err)
 	}
-	t.custody = w.custody
-	if w.passphrases != nil && len(w.passphrases.Data[secretDigestKey]) >= sha256.Size {
-		t.digestKey = w.passphrases.Data[secretDigestKey]
+	t.custody = cs.custody
+	if cs.passphrases != nil && len(cs.passphrases.Data[secretDigestKey]) >= sha256.Size {
+		t.digestKey = cs.passphrases.Data[secretDigestKey]
 	}
-	if p := w.takenKeys(); p != nil {
+	if p := cs.keysConflict(); p != nil {
 		return p
 	}
-	if w.gateway.Spec.Suspend {
-		if p := r.rolledBack(w, t.digestKey, w.trace(w.ring)); p != nil {
+	if cs.gateway.Spec.Suspend {
+		if p := r.rolledBack(cs, t.digestKey, cs.trace(cs.ring)); p != nil {
 			return p
 		}
-		t.ring = w.ring
+		t.ring = cs.ring
 		return nil
 	}
-	err := r.tendKeys(ctx, w, t)
+	err := r.tendKeys(ctx, cs, t)
 	if err != nil && len(t.ring.Keys) == 0 {
 		return classify(err)
 	}
-	published := r.publish(ctx, w, t)
+	published := r.publish(ctx, cs, t)
 	switch {
 	case err != nil:
 		return classify(err)
 	case t.aside != nil && t.aside.reason == v1alpha1.ReasonPassphrasesLost:
 		return t.aside
 	case t.idle.Reason == keys.PolicyInvalid:
-		return stalled(v1alpha1.ReasonInvalidSpec, "what is wanted of the keys: %s", t.idle.Message)
+		return stalled(v1alpha1.ReasonInvalidSpec, "spec.keys or spec.tokens is invalid: %s", t.idle.Message)
 	case t.idle.Reason == keys.Unopenable && len(t.ring.Keys) == 0:
 		return stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message)
 	case published != nil:
@@ -171,94 +172,66 @@ func (r *Reconciler) pursueKeys(ctx context.Context, w *world, t *tended) *probl
 	return nil
 }
 
-// publish brings the ConfigMap of public keys to what the ring holds.
-func (r *Reconciler) publish(ctx context.Context, w *world, t *tended) *problem {
+// publish writes the public keys of the ring to the ConfigMap.
+func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *tended) *problem {
 	if len(t.ring.Keys) == 0 {
 		return nil
 	}
-	if err := w.unread[kindConfigMap]; err != nil {
+	if err := cs.unread[gvkConfigMap]; err != nil {
 		return classify(err)
 	}
-	if p := w.taken(slotPublicKeys); p != nil {
+	if p := cs.nameConflict(objectPublicKeys); p != nil {
 		return p
 	}
-	if err := r.applyPublicKeys(ctx, w, rendering{world: w, ring: t.ring}); err != nil {
-		return classify(err)
-	}
-	return nil
+	return classifyOrNil(r.applyPublicKeys(ctx, cs, rendering{clusterState: cs, ring: t.ring}))
 }
 
-// pursueRest does what is wanted besides the keys, each object by itself. Where
-// something is amiss with the keys no pod is started: what it would be given is
-// not known, or not to be used.
-func (r *Reconciler) pursueRest(ctx context.Context, w *world, t *tended, inKeys *problem) *problem {
-	err := r.observeRest(ctx, w)
-	if w.gateway.Spec.Suspend {
-		return firstOf(w.takenNames(), classifyOrNil(err))
+// reconcileObjects brings every other object to what the spec asks for. If there is
+// a problem with the keys, it leaves the Deployment as it is: the pods would start
+// with keys that are unknown or must not be used.
+func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *tended, inKeys *problem) *problem {
+	err := r.observeRest(ctx, cs)
+	if cs.gateway.Spec.Suspend {
+		return firstOf(cs.nameConflicts(), classifyOrNil(err))
 	}
-	if inKeys != nil && len(t.ring.Keys) == 0 && w.publicKeys() == nil { // nothing is there yet, and nothing is begun
-		return w.takenNames()
+	if inKeys != nil && len(t.ring.Keys) == 0 && cs.publicKeys() == nil { // a new gateway: create nothing yet
+		return cs.nameConflicts()
 	}
 	if err != nil {
 		return classify(err)
 	}
-	if p := w.takenCaller(); p != nil {
+	if p := cs.callerConflict(); p != nil {
 		return p
 	}
-	if err := r.keepCaller(ctx, w, t); err != nil {
+	if err := r.keepCaller(ctx, cs, t); err != nil {
 		return classify(err)
 	}
-	if p := firstOf(imageRefused(w.gateway, r.Options.AllowedImages), w.missingInputs(), t.aside); p != nil {
+	if p := firstOf(imageRefused(cs.gateway, r.Options.AllowedImages), cs.missingInputs(), t.aside); p != nil {
 		return p
 	}
 	if inKeys == nil {
-		if err := check(w, t.custody, t.callerKey); err != nil {
+		if err := check(cs, t.custody, t.callerKey); err != nil {
 			return stalled(v1alpha1.ReasonInvalidSpec, "%s", err.Error())
 		}
 	}
-	unaccepted := notAccepted(w.gateway)
-	found := r.apply(ctx, w, r.rendering(w, *t), inKeys == nil && unaccepted == nil)
-	found = append(found, unaccepted, classifyOrNil(w.podsErr))
-	if t.idle.Reason == keys.Unopenable { // the servers that run go on; what they serve is as wanted
+	unaccepted := notAccepted(cs.gateway)
+	found := r.apply(ctx, cs, r.rendering(cs, *t), inKeys == nil && unaccepted == nil)
+	found = append(found, unaccepted, classifyOrNil(cs.podsErr))
+	if t.idle.Reason == keys.Unopenable { // the running servers serve on with what they have loaded
 		found = append(found, stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message))
 	}
-	return joined(append(found, rotateRefused(w.gateway)))
+	return joined(append(found, rotateRefused(cs.gateway)))
 }
 
-func firstOf(problems ...*problem) *problem {
-	for _, p := range problems {
-		if p != nil {
-			return p
-		}
-	}
-	return nil
-}
-
-// rendering adds to the world what objects are rendered from besides.
-func (r *Reconciler) rendering(w *world, t tended) rendering {
-	secrets := []string{t.callerKey}
-	for _, input := range []struct {
-		ref  *v1alpha1.LocalReference
-		keys []string
-	}{
-		{credentialsRef(w.gateway), []string{credentialsUsername, credentialsPassword}},
-		{w.gateway.Spec.Database.CASecretRef, []string{caCertificate}},
-		{mailCredentialsRef(w.gateway), []string{credentialsUsername, credentialsPassword}},
-		{mailCARef(w.gateway), []string{caCertificate}},
-		{webhookRef(w.gateway), []string{webhookSecret}},
-	} {
-		for _, key := range input.keys {
-			if input.ref != nil && w.inputs[input.ref.Name] != nil {
-				secrets = append(secrets, string(w.inputs[input.ref.Name].Data[key]))
-			}
-		}
-	}
+// rendering collects what objects are rendered from.
+func (r *Reconciler) rendering(cs *clusterState, t tended) rendering {
 	return rendering{
-		world: w, ring: t.ring, image: r.image(w.gateway), operatorNamespace: r.Options.OperatorNamespace,
+		clusterState: cs, ring: t.ring, image: r.image(cs.gateway), operatorNamespace: r.Options.OperatorNamespace,
 		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
-		pullSecrets: r.Options.ServerPullSecrets,
-		inputs:      digest(t.digestKey, secrets...), passphrases: passphrasesDigest(t.digestKey, t.custody.Current),
-		templates: contentDigest(w.templates),
+		pullSecrets:       r.Options.ServerPullSecrets,
+		inputsDigest:      digest(t.digestKey, append([]string{t.callerKey}, cs.inputSecrets()...)...),
+		passphrasesDigest: passphrasesDigest(t.digestKey, t.custody.Current),
+		configMapsDigest:  contentDigest(cs.inputConfigMaps()...),
 	}
 }
 
@@ -269,41 +242,45 @@ func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
 	return r.Options.ServerImage
 }
 
-// conclude writes the status, tells people of what has changed, and says when to
-// look again.
-func (r *Reconciler) conclude(ctx context.Context, w *world, t tended, inKeys, inRest *problem) (ctrl.Result, error) {
-	found := joined([]*problem{inKeys, inRest})
-	before := w.gateway
-	status := summarize(w, t, inKeys, found, r.image(w.gateway))
-	status.Operator, status.OperatorContest = r.identity(), nil // an answer, where another one asks
+// finish writes the status, records events, and returns when to reconcile again.
+func (r *Reconciler) finish(
+	ctx context.Context, cs *clusterState, t tended, inKeys, inObjects *problem,
+) (ctrl.Result, error) {
+	found := joined([]*problem{inKeys, inObjects})
+	before := cs.gateway
+	status := summarize(cs, t, inKeys, found, r.image(cs.gateway))
+	status.Operator, status.OperatorContest = r.identity(), nil // also answers another operator's question
 	if !equality.Semantic.DeepEqual(before.Status, status) {
 		after := before.DeepCopy()
 		after.Status = status
-		err := client.IgnoreNotFound(r.Client.Status().Patch(ctx, after, client.MergeFrom(before), client.FieldOwner(FieldManager)))
-		if err != nil {
+		err := r.Client.Status().Patch(ctx, after, client.MergeFrom(before), client.FieldOwner(FieldManager))
+		if client.IgnoreNotFound(err) != nil {
 			return ctrl.Result{}, fmt.Errorf("write the status: %w", err)
 		}
-		r.tell(before, status)
+		r.recordTransitions(before, status)
 	}
-	r.noteUpgrade(ctx, w, status)
-	if isLost(inRest) {
+	r.noteUpgrade(ctx, cs, status)
+	if isLost(inObjects) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
 	if found != nil && found.cause != nil && found.isTheirs() {
 		return ctrl.Result{RequeueAfter: lastRetry}, nil
 	}
 	if found != nil && found.cause != nil {
-		log.FromContext(ctx).Info("a pass could not be finished; it is tried again", "reason", found.reason, "error", found.cause.Error())
-		return ctrl.Result{}, found.cause // with a while that grows
+		log.FromContext(ctx).Info("reconcile failed and is retried", "reason", found.reason, "error", found.cause.Error())
+		return ctrl.Result{}, found.cause // with backoff
 	}
-	return ctrl.Result{RequeueAfter: r.lookAgain(w, t, found, status)}, nil
+	denied := r.watches.denied(secretNames(), cs.names.namespace) != nil
+	return ctrl.Result{RequeueAfter: requeueAfter(cs, t, found, status, denied)}, nil
 }
 
-// tell makes an event of a condition that has turned, so that it is found in
-// `kubectl describe`, and later in whatever collects events.
-func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGatewayStatus) {
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady} {
-		is, was := meta.FindStatusCondition(status.Conditions, kind), meta.FindStatusCondition(before.Status.Conditions, kind)
+// recordTransitions records an event for a condition whose status or reason has
+// changed.
+func (r *Reconciler) recordTransitions(before *v1alpha1.AuthGateway, status v1alpha1.AuthGatewayStatus) {
+	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
+	for _, conditionType := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady} {
+		is := meta.FindStatusCondition(status.Conditions, conditionType)
+		was := meta.FindStatusCondition(before.Status.Conditions, conditionType)
 		if was != nil && was.Status == is.Status && was.Reason == is.Reason {
 			continue
 		}
@@ -311,24 +288,29 @@ func (r *Reconciler) tell(before *v1alpha1.AuthGateway, status v1alpha1.AuthGate
 		if is.Status == metav1.ConditionFalse && is.Reason != v1alpha1.ReasonProgressing {
 			severity = corev1.EventTypeWarning
 		}
-		if kind == v1alpha1.ConditionReady || severity == corev1.EventTypeWarning && is.Message != meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady).Message {
+		// KeysReady often has the message of Ready, which then has the one event.
+		if is == ready || severity == corev1.EventTypeWarning && is.Message != ready.Message {
 			r.event(before, severity, is.Reason, "Reconcile", is.Message)
 		}
 	}
 }
 
-// wakeUp asks for a pass over a gateway, as an event of Kubernetes would. If too
-// many are asked for, this one is dropped; its caller asks again later.
+// wakeUp queues a gateway, as an event of Kubernetes would. If the queue is full,
+// it does nothing: its callers call it again later.
 func (r *Reconciler) wakeUp(key types.NamespacedName) {
+	g := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	select {
-	case r.wake <- event.GenericEvent{Object: &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}}:
+	case r.wake <- event.GenericEvent{Object: g}:
 	default:
 	}
 }
 
-// lookAgain is after how long a pass is due though nothing has told of a change;
-// zero: never.
-func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alpha1.AuthGatewayStatus) time.Duration {
+// requeueAfter returns when to reconcile again although no event announces a
+// change; zero means never. secretsDenied means that Secrets cannot be watched. It
+// is pure.
+func requeueAfter(
+	cs *clusterState, t tended, found *problem, status v1alpha1.AuthGatewayStatus, secretsDenied bool,
+) time.Duration {
 	var after time.Duration
 	consider := func(d time.Duration) {
 		if after == 0 || d < after {
@@ -338,30 +320,31 @@ func (r *Reconciler) lookAgain(w *world, t tended, found *problem, status v1alph
 	if found != nil && found.recheck != 0 {
 		consider(found.recheck)
 	}
-	if w.gateway.Spec.Suspend {
+	if cs.gateway.Spec.Suspend {
 		return after
 	}
 	if !t.idle.When.IsZero() {
-		consider(t.idle.When.Sub(w.now))
+		consider(t.idle.When.Sub(cs.now))
 	}
 	if len(t.custody.Former[keys.Access])+len(t.custody.Former[keys.Refresh]) > 0 {
 		consider(recheckPods)
 	}
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
-	// The end of an outage of the database is noticed by watchDatabases.
-	if ready.Status != metav1.ConditionTrue && ready.Reason != v1alpha1.ReasonDatabaseUnavailable && len(w.pods) > 0 {
+	// watchDatabases notices the end of a database outage.
+	outage := ready.Reason == v1alpha1.ReasonDatabaseUnavailable
+	if ready.Status != metav1.ConditionTrue && !outage && len(cs.pods) > 0 {
 		consider(recheckPods)
 	}
-	if w.upgradeWaits { // it is woken in its turn; this is in case a wake-up was dropped
+	if cs.upgradeWaits { // normally it is woken; a wake-up may have been dropped
 		consider(recheckUpgrade)
 	}
-	if w.kindMissing() != nil {
+	if cs.kindMissing() != nil {
 		consider(recheckKinds)
 	}
-	if w.awaitedReplicas(t.ring) != "" { // a mounted Secret that arrives brings no event
+	if cs.awaitedReplicas(t.ring) != "" { // the kubelet updates a mounted Secret without an event
 		consider(recheckAwaited)
 	}
-	if r.watches.denied(secretNames(), w.names.namespace) != nil { // nothing tells of their changes
+	if secretsDenied {
 		consider(recheckKinds)
 	}
 	return after

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,23 +23,22 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// Who looks after a gateway stands in its status. An operator that finds another
-// one there stays out, and asks, in the status too, whether that one still works:
-// one that does takes the question away in its next pass, which the question
-// brings about. One that does not answer in time has lost the gateway. So nobody
-// has to write that they are alive, and an operator that was installed anew
-// elsewhere takes over by itself.
+// The status of a gateway names the operator that manages it. An operator that
+// finds another one there does not manage the gateway. It asks, also in the
+// status, whether the other one is still running. The question starts a reconcile
+// of the other operator, which removes it and so answers. If there is no answer in
+// time, the operator that asked takes the gateway over. No operator has to renew
+// anything, and one that was installed in another namespace takes over on its own.
 const (
-	answerTime = 2 * time.Minute  // that another operator has to answer in
+	answerTime = 2 * time.Minute  // how long another operator has to answer
 	askAgain   = 10 * time.Minute // after an answer
 )
 
-// identity is by what operators are told apart: their replicas, which share a
-// lease, are one.
+// identity identifies an operator. Its replicas share a lease, so they count as one.
 func (r *Reconciler) identity() string { return r.Options.OperatorNamespace }
 
-// isAnothers reports whether another operator looks after a gateway, and if so
-// when to look again.
+// isAnothers reports whether another operator manages a gateway and, if so, when to
+// reconcile again.
 func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (bool, ctrl.Result, error) {
 	holder, me, now := g.Status.Operator, r.identity(), r.Now()
 	if holder == "" || holder == me {
@@ -47,75 +47,74 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 	contest := g.Status.OperatorContest
 	switch {
 	case contest != nil && contest.By == me && now.Sub(contest.StartTime.Time) >= answerTime:
-		log.FromContext(ctx).Info("the operator that looked after this AuthGateway does not answer; this one takes over", "operator", holder)
+		log.FromContext(ctx).Info("taking over an AuthGateway: its operator did not answer", "operator", holder)
 		return true, ctrl.Result{RequeueAfter: time.Second}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
 			s.Operator, s.OperatorContest = me, nil
 		})
 	case contest != nil && contest.By == me:
 		return true, ctrl.Result{RequeueAfter: max(answerTime-now.Sub(contest.StartTime.Time), time.Second)}, nil
-	case contest != nil: // a third one asks
+	case contest != nil: // a third operator asks
 		return true, ctrl.Result{RequeueAfter: answerTime}, nil
 	}
 	if asked, ok := r.asked.Get(g.UID); ok && now.Sub(asked) < askAgain {
 		return true, ctrl.Result{RequeueAfter: askAgain - now.Sub(asked)}, nil
 	}
 	r.asked.Add(g.UID, now)
-	log.FromContext(ctx).Info("another operator looks after this AuthGateway, so this one stays out: let no two operators watch one namespace", "operator", holder)
+	log.FromContext(ctx).Info("not managing an AuthGateway: another operator does; let only one watch a namespace",
+		"operator", holder)
 	r.event(g, corev1.EventTypeWarning, v1alpha1.ReasonOtherOperator, "Reconcile", fmt.Sprintf(
-		"the operator in namespace %s looks after this AuthGateway; the one in namespace %s watches it too, and stays out: let no two operators watch one namespace", holder, me))
+		"the operator in namespace %s manages this AuthGateway. The one in namespace %s also watches it, and leaves it "+
+			"alone. Let only one operator watch a namespace", holder, me))
 	return true, ctrl.Result{RequeueAfter: answerTime}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
 		s.OperatorContest = &v1alpha1.OperatorContest{By: me, StartTime: metav1.NewTime(now)}
 	})
 }
 
-// contest writes who looks after a gateway, if nobody has written it since.
+// contest changes which operator the status names, or which one asks, if no other
+// writer has changed the gateway since it was read.
 func (r *Reconciler) contest(ctx context.Context, g *v1alpha1.AuthGateway, change func(*v1alpha1.AuthGatewayStatus)) error {
 	after := g.DeepCopy()
 	change(&after.Status)
 	err := r.Client.Status().Patch(ctx, after, client.MergeFromWithOptions(g, client.MergeFromWithOptimisticLock{}), client.FieldOwner(FieldManager))
 	if apierrors.IsConflict(err) {
-		return nil // what was written brings the next pass
+		return nil // the other write starts another reconcile
 	}
 	return client.IgnoreNotFound(err)
 }
 
-// A damper slows down the operator where another controller, or an admission
-// webhook, undoes what it writes as soon as it is written: each would answer the
-// other for ever, and the pods would be replaced all the while.
+// A damper slows the operator down when another controller or an admission webhook
+// reverts its writes. Otherwise the two would revert each other without end, and
+// the pods would be replaced again and again.
 type damper struct {
 	mu  sync.Mutex
 	all *lru.Cache[damped, *rate.Limiter]
 }
 
-// damped is one object as one state of the spec wants it. What a person changes
-// in the spec is another, and is written at once.
+// damped identifies an object and its wanted content. A change of the spec makes
+// another key, so it is written at once.
 type damped struct {
 	owner  types.UID
-	kind   string
+	gvk    schema.GroupVersionKind
 	wanted [sha256.Size]byte
 }
 
-// So often an object is put right at once; then every dampedInterval.
+// An object is repaired at once dampedBurst times, then once every dampedInterval.
 const (
 	dampedBurst    = 20
 	dampedInterval = 30 * time.Second
 )
 
 func newDamper() *damper {
-	all, err := lru.New[damped, *rate.Limiter](50_000)
-	if err != nil { // a size that is not positive is the one way
-		panic(err)
-	}
-	return &damper{all: all}
+	return &damper{all: newLRU[damped, *rate.Limiter](50_000)}
 }
 
-// allow reports whether an object may be written over again now.
-func (d *damper) allow(owner types.UID, kind string, wanted runtime.ApplyConfiguration, now time.Time) bool {
+// allow reports whether an object may be repaired now.
+func (d *damper) allow(owner types.UID, gvk schema.GroupVersionKind, wanted runtime.ApplyConfiguration, now time.Time) bool {
 	text, err := json.Marshal(wanted)
-	if err != nil { // it is marshalled to be written, too
+	if err != nil { // the write will fail, too
 		return true
 	}
-	key := damped{owner, kind, sha256.Sum256(text)}
+	key := damped{owner, gvk, sha256.Sum256(text)}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	limiter, ok := d.all.Get(key)
@@ -126,19 +125,22 @@ func (d *damper) allow(owner types.UID, kind string, wanted runtime.ApplyConfigu
 	return limiter.AllowN(now, 1)
 }
 
-// contended names who undoes what the operator writes.
-func (r *Reconciler) contended(ctx context.Context, s *slot, of client.Object) *problem {
-	who := "something that the object does not name, such as an admission webhook,"
-	live := s.empty() // the cache does not have what others wrote
+// contended returns a problem that names the writer which reverts the operator's
+// writes.
+func (r *Reconciler) contended(ctx context.Context, o *managedObject, of client.Object) *problem {
+	writer := "a writer that the object does not name, such as an admission webhook,"
+	live := o.empty() // the cache does not hold the managedFields of other writers
 	if r.Live.Get(ctx, client.ObjectKeyFromObject(of), live) == nil {
 		var last time.Time
 		for _, f := range live.GetManagedFields() {
 			if f.Manager != FieldManager && f.Subresource == "" && f.Time != nil && f.Time.After(last) {
-				who, last = f.Manager, f.Time.Time
+				writer, last = f.Manager, f.Time.Time
 			}
 		}
 	}
-	p := waiting(v1alpha1.ReasonContended, "the %s %s is changed again and again: %s undoes what the operator writes, so it is put right only every %s: find out who that is, and keep them from it", s.kind, of.GetName(), who, dampedInterval)
+	p := waiting(v1alpha1.ReasonContended, "%s repeatedly reverts what the operator writes to the %s %s, "+
+		"so the operator repairs it only every %s. Stop that writer from changing it",
+		writer, o.gvk.Kind, of.GetName(), dampedInterval)
 	p.recheck = dampedInterval
 	return p
 }

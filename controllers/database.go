@@ -36,11 +36,11 @@ const (
 // databaseCondition reports whether the replicas have a database that takes
 // writes, as they say themselves. If no replica has answered, what was known
 // before stays.
-func databaseCondition(w *world) condition {
+func databaseCondition(cs *clusterState) condition {
 	var failing []string
 	answered := 0
-	for _, p := range w.pods {
-		state, known := w.states[p.Name]
+	for _, p := range cs.pods {
+		state, known := cs.states[p.Name]
 		if !known || !isReady(p) {
 			continue
 		}
@@ -56,7 +56,7 @@ func databaseCondition(w *world) condition {
 	if answered > 0 {
 		return isTrue(v1alpha1.ReasonDatabaseAnswers, "the database takes writes")
 	}
-	if last := meta.FindStatusCondition(w.gateway.Status.Conditions, v1alpha1.ConditionDatabaseAvailable); last != nil {
+	if last := meta.FindStatusCondition(cs.gateway.Status.Conditions, v1alpha1.ConditionDatabaseAvailable); last != nil {
 		return condition{last.Status, last.Reason, last.Message}
 	}
 	return condition{metav1.ConditionUnknown, v1alpha1.ReasonReplicasMissing, "no replica that is ready has answered yet"}

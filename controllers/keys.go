@@ -69,7 +69,7 @@ func custodyOf(secret *corev1.Secret) keys.PassphraseState {
 // tendKeys takes every step of the keys that is due, and writes what follows:
 // the passphrases first, then the ring. Its error is what a person, or a later
 // pass, has to see to.
-func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
+func (r *Reconciler) tendKeys(ctx context.Context, w *clusterState, t *tended) error {
 	trace := w.trace(w.ring)
 	if p := r.rolledBack(w, t.digestKey, trace); p != nil {
 		return p
@@ -94,7 +94,7 @@ func (r *Reconciler) tendKeys(ctx context.Context, w *world, t *tended) error {
 	tending := keys.Input{
 		Ring: ring, Passphrases: w.custody, Desired: wanted, Policy: policy, Now: w.now,
 		Seen: w.seen, Loaded: w.loaded(), Inspect: inspect, Trace: trace,
-		Published: w.published, Unread: w.unread[kindConfigMap] != nil,
+		Published: w.published, Unread: w.unread[gvkConfigMap] != nil,
 		Distributed: func(current map[keys.Use]string) bool { return w.given(passphrasesDigest(t.digestKey, current)) },
 	}
 	out, tendErr := keys.Reconcile(tending)
@@ -166,7 +166,7 @@ func rotateRefused(g *v1alpha1.AuthGateway) *problem {
 // keys remember it, and the pods have loaded it. The public keys count for as
 // long as nobody else has written over them. The word of a pod does not count
 // while a key is to be revoked: a pod that was taken over may lie to keep it.
-func (w *world) trace(ring keys.Ring) keys.Trace {
+func (w *clusterState) trace(ring keys.Ring) keys.Trace {
 	var t keys.Trace
 	known := map[string]bool{}
 	revoked := func(id string) {
@@ -241,7 +241,7 @@ func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", fo
 
 // ownDocument is what the operator has published of the ring, if nobody else has
 // written it since.
-func (w *world) ownDocument() *keys.PublicDocument {
+func (w *clusterState) ownDocument() *keys.PublicDocument {
 	public := w.publicKeys()
 	if public == nil || !w.names.isOurs(public, w.gateway) {
 		return nil
@@ -257,7 +257,7 @@ func (w *world) ownDocument() *keys.PublicDocument {
 // rolledBack: the ring goes forward only. What was published of a later ring has
 // been seen by others: to go back would have them trust what is revoked, and
 // refuse what was signed since.
-func (r *Reconciler) rolledBack(w *world, digestKey []byte, trace keys.Trace) *problem {
+func (r *Reconciler) rolledBack(w *clusterState, digestKey []byte, trace keys.Trace) *problem {
 	if w.ringErr != nil || !trace.RolledBack(w.ring) || trace.Accepted {
 		return nil //nolint:nilerr // a ring that cannot be read has a problem of its own
 	}
@@ -275,7 +275,7 @@ func (r *Reconciler) rolledBack(w *world, digestKey []byte, trace keys.Trace) *p
 }
 
 // witness names where a generation was seen.
-func (w *world) witness(generation int64) string {
+func (w *clusterState) witness(generation int64) string {
 	if document := w.ownDocument(); document != nil && document.Generation == generation {
 		return "the ConfigMap " + w.names.publicKeys()
 	}
@@ -296,7 +296,7 @@ func (w *world) witness(generation int64) string {
 // keys, which asks for the first. There are first keys only where there is no
 // trace of earlier ones, or where a person has given those up; then they go on
 // above every generation that was seen.
-func (w *world) startingRing(trace keys.Trace) (keys.Ring, *problem) {
+func (w *clusterState) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 	last := w.lastSigningKey()
 	givenUp := last != "" && w.gateway.Annotations[AnnotationNewRing] == last
 	order := fmt.Sprintf("restore the Secret %s from a backup; or, if it is lost for good, order new keys, which ends every session: kubectl annotate agw %s -n %s --overwrite %s=%s",
@@ -320,7 +320,7 @@ func (w *world) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 
 // wantedPassphrases are those of the person's Secret, or those that there are,
 // or new ones. Where there is a problem, those that there are may still do.
-func (w *world) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Use]string, *problem) {
+func (w *clusterState) wantedPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Use]string, *problem) {
 	ref := w.gateway.Spec.Keys.PassphraseSecretRef
 	if ref == nil {
 		if w.custody.Current[keys.Access] != "" && w.custody.Current[keys.Refresh] != "" {
@@ -386,7 +386,7 @@ func random(n int) []byte {
 
 // keepPassphrases writes the operator's Secret of passphrases where it differs.
 // Where passphrases were lost and none is to take their place, none is written.
-func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, state keys.PassphraseState) error {
+func (r *Reconciler) keepPassphrases(ctx context.Context, w *clusterState, t *tended, state keys.PassphraseState) error {
 	if w.passphrases == nil && state.Equal(keys.PassphraseState{}) {
 		return nil
 	}
@@ -403,7 +403,7 @@ func (r *Reconciler) keepPassphrases(ctx context.Context, w *world, t *tended, s
 
 // keepRing writes a ring where it differs. What is written has been opened
 // before: a ring that nobody can open is never written.
-func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, ring keys.Ring, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Encryption) error {
+func (r *Reconciler) keepRing(ctx context.Context, w *clusterState, t *tended, ring keys.Ring, inspect func(keys.Ring, keys.Passphrases) map[string]keys.Encryption) error {
 	files := ring.Files()
 	var annotations map[string]string
 	if w.keys != nil && w.ringErr == nil && ring.Generation == w.ring.Generation {
@@ -419,7 +419,7 @@ func (r *Reconciler) keepRing(ctx context.Context, w *world, t *tended, ring key
 }
 
 // keepCaller sees to the key by which backends see codes.
-func (r *Reconciler) keepCaller(ctx context.Context, w *world, t *tended) error {
+func (r *Reconciler) keepCaller(ctx context.Context, w *clusterState, t *tended) error {
 	if w.caller != nil {
 		t.callerKey = string(w.caller.Data[secretCallerKey])
 	}
@@ -432,7 +432,7 @@ func (r *Reconciler) keepCaller(ctx context.Context, w *world, t *tended) error 
 // ownSecret is a Secret as the operator writes it. Where keys are to outlive
 // their gateway nobody owns them, a label tells whose they were, and nothing that
 // others would prune by is on them.
-func (w *world) ownSecret(name string, data map[string][]byte, annotations map[string]string, retainable bool) *corev1.Secret {
+func (w *clusterState) ownSecret(name string, data map[string][]byte, annotations map[string]string, retainable bool) *corev1.Secret {
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.names.namespace, Name: name, Labels: w.names.labels(), Annotations: merged(annotations, nil)},
 		Type:       corev1.SecretTypeOpaque,
@@ -462,7 +462,7 @@ func ownerReference(g *v1alpha1.AuthGateway) metav1.OwnerReference {
 var errSwapLost = fmt.Errorf("another writer was faster; reading anew")
 
 // keepSecret writes a Secret of ours where it differs from what was read.
-func (r *Reconciler) keepSecret(ctx context.Context, w *world, read, wanted *corev1.Secret) error {
+func (r *Reconciler) keepSecret(ctx context.Context, w *clusterState, read, wanted *corev1.Secret) error {
 	if read == nil {
 		read = &corev1.Secret{}
 	}
@@ -522,7 +522,7 @@ func merged(base, over map[string]string) map[string]string {
 
 // inspect is keys.Inspect without its cost where the outcome is known: from the
 // digest beside the ring, or from an earlier time.
-func (r *Reconciler) inspect(w *world, digestKey []byte, ring keys.Ring, p keys.Passphrases) map[string]keys.Encryption {
+func (r *Reconciler) inspect(w *clusterState, digestKey []byte, ring keys.Ring, p keys.Passphrases) map[string]keys.Encryption {
 	if w.keys != nil && w.keys.Annotations[annotationSealed] == sealedDigest(digestKey, p, ring.Files()) {
 		encryption := map[string]keys.Encryption{}
 		for _, k := range ring.Keys {
@@ -589,22 +589,6 @@ func digest(key []byte, secrets ...string) string {
 	mac := hmac.New(sha256.New, key)
 	fmt.Fprintf(mac, "%q", secrets)
 	return hex.EncodeToString(mac.Sum(nil)[:16])
-}
-
-// contentDigest changes with what is in a ConfigMap, which is no secret. Without
-// a ConfigMap it is empty.
-func contentDigest(c *corev1.ConfigMap) string {
-	if c == nil {
-		return ""
-	}
-	hash := sha256.New()
-	for _, name := range slices.Sorted(maps.Keys(c.Data)) {
-		fmt.Fprintf(hash, "%q %q\n", name, c.Data[name])
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.BinaryData)) {
-		fmt.Fprintf(hash, "%q %q binary\n", name, c.BinaryData[name])
-	}
-	return hex.EncodeToString(hash.Sum(nil)[:16])
 }
 
 // event tells people what has happened.

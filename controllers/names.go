@@ -8,81 +8,75 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Every name that the operator gives stands in this file.
+// This file has every name that the operator uses.
 
-// FieldManager is the operator's name in the managedFields of what it applies.
+// FieldManager is the operator's name in managedFields.
 const FieldManager = "auth-gateway-operator"
 
-// The labels of everything that the operator makes (Kubernetes' recommended
-// ones). The instance is the name of the AuthGateway.
+// The labels of everything that the operator creates (the recommended ones of
+// Kubernetes). The instance is the name of the AuthGateway.
 const (
 	labelName      = "app.kubernetes.io/name"
 	labelInstance  = "app.kubernetes.io/instance"
 	labelManagedBy = "app.kubernetes.io/managed-by"
 
 	serverName   = "authserver"            // of the pods, and of their container
-	operatorName = "auth-gateway-operator" // of the operator's own pods too: see config/manager
+	operatorName = "auth-gateway-operator" // also labels the operator's own pods: see config/manager
 )
 
-// Labels and annotations of our own.
+// The project's own labels and annotations.
 const (
-	// AnnotationRotate of an AuthGateway asks for a rotation with each new value.
+	// AnnotationRotate of an AuthGateway orders a rotation with each new value.
 	AnnotationRotate = "authgateway.io/rotate"
 
-	// AnnotationNewRing of an AuthGateway orders a new ring where the present one
-	// is lost or damaged. Its value is the kid of the lost key that signed access
-	// tokens, so that an order is for one loss and is never obeyed twice.
+	// AnnotationNewRing of an AuthGateway orders a new ring because the present one is
+	// lost or damaged. The value is the kid of the lost key that signed access tokens,
+	// so that the order is for one loss and is obeyed once.
 	AnnotationNewRing = "authgateway.io/new-ring"
 
-	// labelGateway of a Secret names the AuthGateway whose it is, also where no
-	// owner does. labelInstance must not: Argo CD goes by it, and would prune what
-	// is in no manifest.
+	// labelGateway of a Secret names its AuthGateway, and is set even if the Secret has
+	// no owner. labelInstance would not do: Argo CD uses it, and would prune a Secret
+	// that is in no manifest.
 	labelGateway = "authgateway.io/gateway"
 
-	// These keep a Secret that outlives its AuthGateway from being taken away with
-	// it, by Argo CD and by Helm.
+	// These keep Argo CD and Helm from deleting a Secret that outlives its AuthGateway.
 	annotationSyncOptions = "argocd.argoproj.io/sync-options"
 	keepFromArgoCD        = "Prune=false,Delete=false"
 	annotationHelmPolicy  = "helm.sh/resource-policy"
 	keepFromHelm          = "keep"
 
-	// AnnotationAcceptIssuer and AnnotationAcceptDatabase of an AuthGateway say
-	// that a change of the issuer, which ends every session, or of the database,
-	// which may have other users in it, is meant. The value is the new one, so that
-	// an order is for one change.
+	// AnnotationAcceptIssuer and AnnotationAcceptDatabase of an AuthGateway confirm a
+	// change of the issuer, which ends every session, or of the database, which may
+	// have other users. The value is the new one, so that it confirms one change.
 	AnnotationAcceptIssuer   = "authgateway.io/accept-issuer"
 	AnnotationAcceptDatabase = "authgateway.io/accept-database"
 
-	// AnnotationAcceptKeys of an AuthGateway has the operator go on with keys that
-	// are older than what was seen, as after the restore of an old backup. Its
-	// value names both generations, so that an order is for one restore.
+	// AnnotationAcceptKeys of an AuthGateway accepts keys that are older than those
+	// that were seen, for example after an old backup was restored. The value names
+	// both generations, so that it accepts one restore.
 	AnnotationAcceptKeys = "authgateway.io/accept-keys"
 
 	// labelClient of a namespace lets its pods call every gateway.
 	labelClient = "authgateway.io/client"
 
-	// labelTemplate of a Deployment is a digest of the pod template that the operator
-	// rendered, and labelGeneration the generation of the AuthGateway that it was for.
-	// labelUpgrading says that its pods are being replaced because an operator renders
-	// them differently; see upgrades.go.
+	// labelTemplate of a Deployment is a digest of the rendered pod template, and
+	// labelGeneration is the generation of the AuthGateway that it was rendered from.
+	// labelUpgrading marks a Deployment whose pods are being replaced because a new
+	// operator renders them differently; see upgrades.go.
 	labelTemplate   = "authgateway.io/template"
 	labelGeneration = "authgateway.io/generation"
 	labelUpgrading  = "authgateway.io/upgrading"
 
-	// annotationInputs of a pod tells the Secrets that it was started with, by a
-	// digest that reveals nothing: where it changes, the pods are replaced.
-	annotationInputs = "authgateway.io/inputs"
-
-	// annotationPassphrases of a pod does so for the passphrases alone.
+	// These annotations of the pod template are digests of what the pods read when
+	// they start: the Secrets, the passphrases, and the ConfigMaps. A new digest
+	// replaces the pods. The first two are keyed and reveal nothing.
+	annotationInputs      = "authgateway.io/inputs"
 	annotationPassphrases = "authgateway.io/passphrases"
+	annotationConfigMaps  = "authgateway.io/templates"
 
-	// annotationTemplates of a pod does so for the templates of mails, which are no
-	// secret. Without templates there is none.
-	annotationTemplates = "authgateway.io/templates"
-
-	// annotationSealed of the Secret of the keys tells, by a keyed digest, which
-	// passphrases open just these files, so that a restarted operator need not
-	// open them all to know.
+	// annotationSealed of the Secret of the keys is a keyed digest of the files and of
+	// the passphrases that open them. With it, a restarted operator need not decrypt
+	// every key to know that they open.
 	annotationSealed = "authgateway.io/sealed-with"
 )
 
@@ -95,28 +89,24 @@ const (
 	portOperations = "operations"
 )
 
-// Keys of the Secrets that the operator makes.
+// The keys of the Secrets that the operator creates.
 const (
 	secretCallerKey = "TRUSTED_CALLER_KEY"
-	secretDigestKey = "digest.key" // with which digests of secrets are keyed
+	secretDigestKey = "digest.key" // the HMAC key of digests of secrets
 )
 
-// secretGiven says of a kind that every pod has its present passphrase, while the
-// former one is still needed; see keys.Custody.
+// secretGiven marks a use whose current passphrase every pod has, while the former
+// one is still needed; see keys.PassphraseState.
 func secretGiven(use keys.Use) string { return "given." + string(use) }
 
-// Keys of the Secrets that people, or other operators, make.
+// The keys of the Secrets that the spec refers to, if more than one has them.
 const (
 	credentialsUsername = "username"
 	credentialsPassword = "password"
 	caCertificate       = "ca.crt"
-	cnpgHost            = "host"
-	cnpgPort            = "port"
-	cnpgDatabase        = "dbname"
-	webhookSecret       = "secret"
 )
 
-// Where the pods have their Secrets, and what else they are given as files.
+// The volumes of the pods, and their directories.
 const (
 	volumeKeys        = "keys"
 	volumePublicKeys  = "public-keys"
@@ -124,7 +114,7 @@ const (
 	volumeCaller      = "caller"
 	volumeDatabase    = "database"
 	volumeCA          = "database-ca"
-	volumeMail        = "mail" // the password, or what a webhook is signed with
+	volumeMail        = "mail" // the SMTP password, or the key that signs webhook calls
 	volumeMailCA      = "mail-ca"
 	volumeTemplates   = "mail-templates"
 
@@ -142,7 +132,7 @@ const (
 	terminationLog = "/dev/termination-log"
 )
 
-// names are those of the objects of one AuthGateway.
+// names are the names of the objects of one AuthGateway.
 type names struct {
 	namespace, gateway string
 }
@@ -154,43 +144,44 @@ func (n names) passphrases() string { return n.gateway + "-passphrases" }
 func (n names) caller() string      { return n.gateway + "-caller" }
 func (n names) publicKeys() string  { return n.gateway + "-public-keys" }
 
-// workload is the name of everything else: the Deployment, the Service, the
-// ServiceAccount, and so on. There is one of each kind.
+// workload is the name of every other object: the Deployment, the Service, the
+// ServiceAccount and so on. There is one of each kind.
 func (n names) workload() string { return n.gateway }
 
-// cnpgSecret is where CloudNativePG tells an application how to connect.
+// cnpgSecret is the Secret in which CloudNativePG publishes how to connect.
 func cnpgSecret(cluster string) string { return cluster + "-app" }
 
-// url is where applications in the cluster reach the API.
+// url is the URL of the API inside the cluster.
 func (n names) url() string { return "http://" + n.workload() + "." + n.namespace + ".svc" }
 
-// selector is what the pods, and only they, are found by. It never changes: that
-// of a Deployment cannot.
+// selector selects the gateway's pods and no others. It must never change, because
+// the selector of a Deployment is immutable.
 func (n names) selector() map[string]string {
 	return map[string]string{labelName: serverName, labelInstance: n.gateway}
 }
 
-// labels are on every object.
+// labels are the labels of every object.
 func (n names) labels() map[string]string {
 	all := n.selector()
 	all[labelManagedBy] = operatorName
 	return all
 }
 
-// isOurs tells of an object that the operator has made for this AuthGateway: it
-// controls it, or it once made it to outlive a deletion (Retain).
+// isOurs reports whether the operator created an object for this AuthGateway.
+// Either the AuthGateway controls it, or its labels name the AuthGateway, as those
+// of a Secret that outlived its owner do.
 func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
 	if controller := metav1.GetControllerOf(object); controller != nil {
 		return controller.UID == owner.UID
 	}
 	have := object.GetLabels()
-	if of, told := have[labelGateway]; told {
+	if of, labelled := have[labelGateway]; labelled {
 		return of == n.gateway
 	}
 	return have[labelManagedBy] == operatorName && have[labelInstance] == n.gateway
 }
 
-// managed selects what the operator has made, for whomever.
+// managed selects what the operator created, for any gateway.
 func managed() labels.Selector {
 	return labels.SelectorFromSet(labels.Set{labelManagedBy: operatorName})
 }

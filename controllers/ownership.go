@@ -42,10 +42,10 @@ func isAdopted(live client.Object) bool {
 // an object, so that what is applied next takes away what is not wanted. Else
 // the tool that restored an object from a backup would keep a setting in it that
 // the spec dropped long ago.
-func (r *Reconciler) takeOver(ctx context.Context, s *slot, of client.Object) error {
-	live := s.empty() // the cache does not have the fields of others
+func (r *Reconciler) takeOver(ctx context.Context, o *managedObject, of client.Object) error {
+	live := o.empty() // the cache does not have the fields of others
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(of), live); err != nil {
-		return fmt.Errorf("read %s %s: %w", s.kind, of.GetName(), err)
+		return fmt.Errorf("read %s %s: %w", o.gvk.Kind, of.GetName(), err)
 	}
 	if live.GetUID() != of.GetUID() {
 		return errSwapLost
@@ -60,7 +60,7 @@ func (r *Reconciler) takeOver(ctx context.Context, s *slot, of client.Object) er
 		}
 		set := fieldpath.NewSet()
 		if err := set.FromJSON(f.FieldsV1.GetRawReader()); err != nil {
-			return fmt.Errorf("the managed fields of %s %s: %w", s.kind, of.GetName(), err)
+			return fmt.Errorf("the managed fields of %s %s: %w", o.gvk.Kind, of.GetName(), err)
 		}
 		version, all = f.APIVersion, all.Union(set)
 	}
@@ -198,6 +198,6 @@ func isSetting(variable string) bool {
 
 // owns reports whether a gateway is the one that an object belongs to. A name and
 // labels are not enough to delete it by: anybody may have written them.
-func (w *world) owns(o client.Object) bool {
-	return metav1.IsControlledBy(o, w.gateway)
+func (cs *clusterState) owns(o client.Object) bool {
+	return metav1.IsControlledBy(o, cs.gateway)
 }

@@ -13,30 +13,32 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// problem is what keeps a pass from doing all that is wanted.
+// A problem keeps a reconcile from doing everything that the spec asks for. The
+// conditions show its reason and its message.
 type problem struct {
 	reason  string
 	message string
 
-	// stalled: nothing changes until a person acts. Otherwise something is under
-	// way, or awaited, and will be noticed.
+	// stalled means that nothing changes until a person acts. Otherwise the operator
+	// waits for something that it will notice.
 	stalled bool
 
-	// cause is an error that is worth another try, after a while that grows.
+	// cause is an error after which the reconcile is retried with backoff.
 	cause error
 
-	// recheck is after how long another pass may find it mended, though nothing
-	// tells; zero: something does.
+	// recheck is when to look again although no event announces a change. Zero means
+	// that an event does.
 	recheck time.Duration
 }
 
 func (p *problem) Error() string { return p.message }
 func (p *problem) Unwrap() error { return p.cause }
 
-// isTheirs reports whether it is for the owner of the namespace to see to. Such
-// a problem is no error of the operator, and raises no alert about it.
+// isTheirs reports whether the owner of the namespace has to solve the problem.
+// Such a problem is not an error of the operator and does not raise its alert.
 func (p *problem) isTheirs() bool {
-	return slices.Contains([]string{v1alpha1.ReasonRefused, v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonNamespaceTerminating}, p.reason)
+	theirs := []string{v1alpha1.ReasonRefused, v1alpha1.ReasonQuotaExceeded, v1alpha1.ReasonNamespaceTerminating}
+	return slices.Contains(theirs, p.reason)
 }
 
 func stalled(reason, format string, args ...any) *problem {
@@ -47,9 +49,8 @@ func waiting(reason, format string, args ...any) *problem {
 	return &problem{reason: reason, message: fmt.Sprintf(format, args...)}
 }
 
-// joined makes one problem of several, none of which keeps another from being
-// told: the first has its reason shown, and all have their messages. Nil: there
-// is none.
+// joined merges problems that are independent of each other. The result has the
+// reason of the first and the messages of all. It is nil if there is none.
 func joined(all []*problem) *problem {
 	var one *problem
 	for _, p := range all {
@@ -72,26 +73,37 @@ func joined(all []*problem) *problem {
 	return one
 }
 
-// taken: an object that was not made by us and has a name that we need is left
-// alone, and what it is in the way of is not done.
-func (w *world) taken(s *slot) *problem {
-	object := w.objects[s.kind]
-	if object == nil || !s.wantedBy(w.gateway) || w.names.isOurs(object, w.gateway) {
-		return nil
+func firstOf(problems ...*problem) *problem {
+	for _, p := range problems {
+		if p != nil {
+			return p
+		}
 	}
-	return taken(article(s.kind) + " " + s.kind + " " + s.nameIn(w.names))
+	return nil
 }
 
-func taken(what ...string) *problem {
+// nameConflict returns a problem if the name of a managed object is taken by an
+// object that the operator did not create. It never touches such an object.
+func (cs *clusterState) nameConflict(o *managedObject) *problem {
+	object := cs.objects[o.gvk]
+	if object == nil || !o.wantedBy(cs.gateway) || cs.names.isOurs(object, cs.gateway) {
+		return nil
+	}
+	return nameConflict(article(o.gvk.Kind) + " " + o.gvk.Kind + " " + o.name(cs.names))
+}
+
+func nameConflict(what ...string) *problem {
 	if len(what) == 0 {
 		return nil
 	}
-	p := stalled(v1alpha1.ReasonNameConflict, "there is already %s that this AuthGateway did not make, and it is left alone: delete or rename it, or choose another name for the AuthGateway", strings.Join(what, ", "))
+	p := stalled(v1alpha1.ReasonNameConflict,
+		"there is already %s that this AuthGateway did not create. The operator does not touch it. "+
+			"Delete or rename it, or choose another name for the AuthGateway", strings.Join(what, ", "))
 	p.recheck = recheckNames
 	return p
 }
 
-// article is what stands before the name of a kind.
+// article returns the indefinite article for a kind.
 func article(kind string) string {
 	if strings.ContainsAny(kind[:1], "AEIO") || strings.HasPrefix(kind, "HTTP") {
 		return "an"
@@ -99,117 +111,90 @@ func article(kind string) string {
 	return "a"
 }
 
-func (w *world) takenSecrets(all ...*corev1.Secret) *problem {
+func (cs *clusterState) secretConflict(all ...*corev1.Secret) *problem {
 	var names []string
 	for _, s := range all {
-		if s != nil && !w.names.isOurs(s, w.gateway) {
+		if s != nil && !cs.names.isOurs(s, cs.gateway) {
 			names = append(names, "a Secret "+s.Name)
 		}
 	}
-	return taken(names...)
+	return nameConflict(names...)
 }
 
-// takenKeys: without these two Secrets nothing can be done of the keys.
-func (w *world) takenKeys() *problem { return w.takenSecrets(w.keys, w.passphrases) }
+// keysConflict returns a problem if one of the two Secrets of the keys belongs to
+// somebody else. Then the operator does nothing about the keys.
+func (cs *clusterState) keysConflict() *problem { return cs.secretConflict(cs.keys, cs.passphrases) }
 
-func (w *world) takenCaller() *problem { return w.takenSecrets(w.caller) }
+func (cs *clusterState) callerConflict() *problem { return cs.secretConflict(cs.caller) }
 
-// takenNames are all names that are taken, but those of the keys.
-func (w *world) takenNames() *problem {
-	all := []*problem{w.takenCaller()}
-	for _, s := range slots {
-		all = append(all, w.taken(s))
+// nameConflicts joins all name conflicts but those of the keys.
+func (cs *clusterState) nameConflicts() *problem {
+	all := []*problem{cs.callerConflict()}
+	for _, o := range managedObjects {
+		all = append(all, cs.nameConflict(o))
 	}
 	return joined(all)
 }
 
-// imageRefused holds an image against what the operator was told to allow.
+// imageRefused returns a problem if the spec asks for an image that the operator's
+// options do not allow.
 func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 	isAllowed := func(image string) bool {
-		return len(allowed) == 0 || slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) })
+		return len(allowed) == 0 ||
+			slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(image, prefix) })
 	}
+	const message = "%s: this operator runs only images whose name begins with %s (--allowed-images): choose one, or %s"
+	prefixes := strings.Join(allowed, " or ")
 	if g.Spec.Image != "" && !isAllowed(g.Spec.Image) {
-		return stalled(v1alpha1.ReasonImageNotAllowed, "spec.image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave image out", strings.Join(allowed, " or "))
+		return stalled(v1alpha1.ReasonImageNotAllowed, message, "spec.image", prefixes, "leave image out")
 	}
 	if g.Spec.PodTemplate != nil {
 		for _, s := range g.Spec.PodTemplate.Sidecars {
 			if !isAllowed(s.Image) {
-				return stalled(v1alpha1.ReasonImageNotAllowed, "spec.podTemplate.sidecars[%s].image: this operator runs only images that begin with %s (--allowed-images): choose one, or leave the sidecar out", s.Name, strings.Join(allowed, " or "))
+				field := "spec.podTemplate.sidecars[" + s.Name + "].image"
+				return stalled(v1alpha1.ReasonImageNotAllowed, message, field, prefixes, "remove the sidecar")
 			}
 		}
 	}
 	return nil
 }
 
-// notAccepted: what ends every session, or loses every user, is done when a
-// person has said so twice: in the spec, and in an annotation with the new value.
-// Until then the pods stay as they are. A gateway that has never been Ready has
+// notAccepted returns a problem if the spec has another issuer or another database
+// and nobody has confirmed the change. Another issuer ends every session. Another
+// database has other users. So the change needs an annotation with the new value,
+// and until then the pods keep their settings. A gateway that was never Ready has
 // nothing to lose.
 func notAccepted(g *v1alpha1.AuthGateway) *problem {
 	var all []*problem
 	for _, c := range []struct{ field, was, is, annotation, effect string }{
-		{"spec.issuer", g.Status.Issuer, issuerWanted(g), AnnotationAcceptIssuer, "which ends every session, and has every service that verifies tokens refuse them until it knows the new issuer"},
-		{"spec.database", g.Status.Database, databaseWanted(g), AnnotationAcceptDatabase, "and nobody can sign in whose account is not in the new one"},
+		{
+			"spec.issuer", g.Status.Issuer, issuerWanted(g), AnnotationAcceptIssuer,
+			"This ends every session, and every service that verifies tokens rejects them until it knows the new issuer",
+		},
+		{
+			"spec.database", g.Status.Database, databaseWanted(g), AnnotationAcceptDatabase,
+			"Users whose accounts are not in the new database cannot sign in",
+		},
 	} {
 		if c.was == "" || c.was == c.is || g.Annotations[c.annotation] == c.is {
 			continue
 		}
-		all = append(all, stalled(v1alpha1.ReasonChangeNotAccepted, "%s was changed from %s to %s, %s: the pods stay as they are. Take it back; or, if it is meant, say so: kubectl annotate agw %s -n %s --overwrite %s=%s",
+		all = append(all, stalled(v1alpha1.ReasonChangeNotAccepted,
+			"%s was changed from %s to %s. %s. The pods keep their settings until you decide. Undo the change, "+
+				"or confirm it: kubectl annotate agw %s -n %s --overwrite %s=%s",
 			c.field, c.was, c.is, c.effect, g.Name, g.Namespace, c.annotation, c.is))
 	}
 	return joined(all)
 }
 
-// missingInputs looks for what the Deployment needs and is not there. A Secret or
-// a ConfigMap that comes, or changes, brings the next pass.
-func (w *world) missingInputs() *problem {
-	need := func(ref *v1alpha1.LocalReference, field string, names ...string) *problem {
-		if ref == nil {
-			return nil
-		}
-		secret := w.inputs[ref.Name]
-		if secret == nil {
-			return waiting(v1alpha1.ReasonSecretMissing, "the Secret %s (%s) does not exist in namespace %s: create it with the keys %s", ref.Name, field, w.names.namespace, strings.Join(names, ", "))
-		}
-		var missing []string
-		for _, name := range names {
-			if len(secret.Data[name]) == 0 {
-				missing = append(missing, name)
-			}
-		}
-		if len(missing) > 0 {
-			return waiting(v1alpha1.ReasonSecretInvalid, "the Secret %s (%s) has no key %s, or it is empty: add it", ref.Name, field, strings.Join(missing, ", "))
-		}
-		return nil
-	}
-	d := w.gateway.Spec.Database
-	field, names := "spec.database.credentialsSecretRef", []string{credentialsUsername, credentialsPassword}
-	if d.CloudNativePG != nil {
-		field, names = "the one of CloudNativePG's cluster in spec.database.cloudNativePG", append(names, cnpgHost, cnpgPort, cnpgDatabase)
-	}
-	for _, p := range []*problem{
-		need(credentialsRef(w.gateway), field, names...),
-		need(d.CASecretRef, "spec.database.caSecretRef", caCertificate),
-		need(w.gateway.Spec.Keys.PassphraseSecretRef, "spec.keys.passphraseSecretRef", passphraseSettings["access"].current, passphraseSettings["refresh"].current),
-		need(mailCredentialsRef(w.gateway), "spec.email.smtp.credentialsSecretRef", credentialsUsername, credentialsPassword),
-		need(mailCARef(w.gateway), "spec.email.smtp.caSecretRef", caCertificate),
-		need(webhookRef(w.gateway), "spec.email.webhook.secretRef", webhookSecret),
-	} {
-		if p != nil {
-			return p
-		}
-	}
-	if ref := templatesRef(w.gateway); ref != nil && w.templates == nil {
-		return waiting(v1alpha1.ReasonConfigMapMissing, "the ConfigMap %s (spec.email.templatesConfigMapRef) does not exist in namespace %s: create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones", ref.Name, w.names.namespace)
-	}
-	return nil
-}
-
-// kindMissing tells of what was asked for, and the cluster has no kind for.
-func (w *world) kindMissing() *problem {
-	for _, s := range slots {
-		if w.absent[s.kind] && s.wantedBy(w.gateway) {
-			return waiting(v1alpha1.ReasonKindMissing, "the cluster has no kind %s (%s): install what brings it, or take it out of the spec; everything else is as wanted", s.kind, s.gvk.GroupVersion())
+// kindMissing returns a problem if the spec asks for an object whose kind the
+// cluster does not have.
+func (cs *clusterState) kindMissing() *problem {
+	for _, o := range managedObjects {
+		if cs.absent[o.gvk] && o.wantedBy(cs.gateway) {
+			return waiting(v1alpha1.ReasonKindMissing,
+				"the cluster does not have the kind %s (%s). Install its CustomResourceDefinition, "+
+					"or remove it from the spec. Everything else is up to date", o.gvk.Kind, o.gvk.GroupVersion())
 		}
 	}
 	return nil
@@ -222,23 +207,32 @@ func classifyOrNil(err error) *problem {
 	return classify(err)
 }
 
-// classify makes of an error of the API server what a person should know. The
-// pass is tried again after a while that grows.
+// classify turns an error of the API server into a problem that says what to do.
+// The reconcile is retried with backoff.
 func classify(err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {
 		return p
 	}
-	p = &problem{reason: v1alpha1.ReasonAPIUnavailable, message: "the API server did not do what was asked; it is tried again: " + err.Error(), cause: err}
+	p = &problem{
+		reason: v1alpha1.ReasonAPIUnavailable, cause: err,
+		message: "a request to the API server failed and is retried: " + err.Error(),
+	}
 	switch {
-	case apierrors.HasStatusCause(err, "NamespaceTerminating"):
-		p.reason, p.message = v1alpha1.ReasonNamespaceTerminating, "the namespace is being deleted, so nothing can be made in it"
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		p.reason = v1alpha1.ReasonNamespaceTerminating
+		p.message = "the namespace is being deleted, so nothing can be created in it"
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
-		p.reason, p.message = v1alpha1.ReasonQuotaExceeded, "a ResourceQuota of the namespace is used up: raise it, or lower the replicas or resources: "+err.Error()
+		p.reason = v1alpha1.ReasonQuotaExceeded
+		p.message = "a ResourceQuota of the namespace is exhausted: raise it, or lower the replicas or resources: " +
+			err.Error()
 	case apierrors.IsForbidden(err):
-		p.reason, p.message = v1alpha1.ReasonForbidden, "the operator may not do this, or an admission rule forbids it: grant it, or change the rule: "+err.Error()
+		p.reason = v1alpha1.ReasonForbidden
+		p.message = "the operator lacks a permission, or an admission policy rejects its request: " +
+			"grant it, or change the policy: " + err.Error()
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		p.reason, p.message, p.stalled = v1alpha1.ReasonRefused, "the API server refuses what the spec leads to: "+err.Error(), true
+		p.reason, p.stalled = v1alpha1.ReasonRefused, true
+		p.message = "the API server rejects an object that follows from the spec: " + err.Error()
 	}
 	return p
 }

@@ -29,12 +29,12 @@ import (
 const propagation = 3 * time.Minute
 
 // observePods looks for the pods of our Deployment, and asks them.
-func (r *Reconciler) observePods(ctx context.Context, w *world) {
+func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 	var pods corev1.PodList
 	cached, cancel := context.WithTimeout(ctx, cacheWait)
 	defer cancel()
-	if err := r.Client.List(cached, &pods, client.InNamespace(w.names.namespace), client.MatchingLabels(w.names.selector())); err != nil {
-		w.podsErr = fmt.Errorf("list pods: %w", err)
+	if err := r.Client.List(cached, &pods, client.InNamespace(cs.names.namespace), client.MatchingLabels(cs.names.selector())); err != nil {
+		cs.podsErr = fmt.Errorf("list pods: %w", err)
 		return
 	}
 	var askable []corev1.Pod
@@ -42,15 +42,15 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) {
 		if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			continue
 		}
-		ours, err := r.isOfOurDeployment(ctx, w, p)
+		ours, err := r.isOfOurDeployment(ctx, cs, p)
 		switch {
 		case err != nil: // it may be
-			w.pods, w.silent[p.Name] = append(w.pods, p), err
+			cs.pods, cs.silent[p.Name] = append(cs.pods, p), err
 		case ours:
-			w.pods, askable = append(w.pods, p), append(askable, p)
+			cs.pods, askable = append(cs.pods, p), append(askable, p)
 		}
 	}
-	if !w.needsAnswers() && !r.databases.suspect(w.gateway) { // one is enough to know the database by
+	if !cs.needsAnswers() && !r.databases.suspect(cs.gateway) { // one is enough to know the database by
 		askable = askable[:min(1, len(askable))]
 	}
 	var mu sync.Mutex
@@ -64,19 +64,19 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				w.silent[p.Name] = err
+				cs.silent[p.Name] = err
 			} else {
-				w.states[p.Name] = state
+				cs.states[p.Name] = state
 			}
 		})
 	}
 	asking.Wait()
-	if w.keys != nil {
-		w.ringSince = r.sighted(w.now, string(w.keys.UID), w.keys.ResourceVersion)
+	if cs.keys != nil {
+		cs.ringSince = r.sighted(cs.now, string(cs.keys.UID), cs.keys.ResourceVersion)
 	}
-	for _, p := range w.pods {
+	for _, p := range cs.pods {
 		if ready := readyCondition(p); ready != nil {
-			w.readySince[p.Name] = r.sighted(w.now, string(p.UID), ready.LastTransitionTime.UTC().Format(time.RFC3339))
+			cs.readySince[p.Name] = r.sighted(cs.now, string(p.UID), ready.LastTransitionTime.UTC().Format(time.RFC3339))
 		}
 	}
 }
@@ -84,12 +84,12 @@ func (r *Reconciler) observePods(ctx context.Context, w *world) {
 // isOfOurDeployment says whether a pod belongs to a ReplicaSet of the Deployment
 // that the operator has made. Anybody who may make pods can give one our labels,
 // and what such a pod says, or where it leads, is nothing to go by.
-func (r *Reconciler) isOfOurDeployment(ctx context.Context, w *world, p corev1.Pod) (bool, error) {
-	if err := w.unread[kindDeployment]; err != nil {
+func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p corev1.Pod) (bool, error) {
+	if err := cs.unread[gvkDeployment]; err != nil {
 		return false, errors.New("the Deployment cannot be read")
 	}
-	d, owner := w.deployment(), metav1.GetControllerOf(&p)
-	if d == nil || owner == nil || owner.Kind != "ReplicaSet" || !w.names.isOurs(d, w.gateway) {
+	d, owner := cs.deployment(), metav1.GetControllerOf(&p)
+	if d == nil || owner == nil || owner.Kind != "ReplicaSet" || !cs.names.isOurs(d, cs.gateway) {
 		return false, nil
 	}
 	of, known := r.owners.Get(owner.UID)
@@ -118,18 +118,18 @@ func (r *Reconciler) isKnown(p *corev1.Pod) bool {
 
 // needsAnswers: all pods are asked only where their answers matter: while keys
 // come and go, and while a pod is not ready.
-func (w *world) needsAnswers() bool {
-	for _, k := range w.ring.Keys {
+func (cs *clusterState) needsAnswers() bool {
+	for _, k := range cs.ring.Keys {
 		if k.Phase != keys.Signing {
 			return true
 		}
 	}
 	for _, use := range keys.Uses() {
-		if w.custody.Former[use] != "" {
+		if cs.custody.Former[use] != "" {
 			return true
 		}
 	}
-	return slices.ContainsFunc(w.pods, func(p corev1.Pod) bool { return !isReady(p) })
+	return slices.ContainsFunc(cs.pods, func(p corev1.Pod) bool { return !isReady(p) })
 }
 
 func readyCondition(p corev1.Pod) *corev1.PodCondition {
@@ -147,13 +147,13 @@ func isReady(p corev1.Pod) bool { return readyCondition(p) != nil }
 // ring that was read: for keys.publishLead, and as long as a mounted Secret can
 // lag behind besides, the operator has seen this ring, and the pod ready, so that
 // its kubelet was at work.
-func (w *world) isAssumed(p corev1.Pod) bool {
-	ready, known := w.readySince[p.Name]
-	if w.silent[p.Name] == nil || !isReady(p) || !known || w.ringSince.IsZero() {
+func (cs *clusterState) isAssumed(p corev1.Pod) bool {
+	ready, known := cs.readySince[p.Name]
+	if cs.silent[p.Name] == nil || !isReady(p) || !known || cs.ringSince.IsZero() {
 		return false
 	}
-	bound := w.gateway.Spec.Keys.PublishLead.Value() + propagation
-	return w.now.Sub(w.ringSince) >= bound && w.now.Sub(ready) >= bound
+	bound := cs.gateway.Spec.Keys.PublishLead.Value() + propagation
+	return cs.now.Sub(cs.ringSince) >= bound && cs.now.Sub(ready) >= bound
 }
 
 // sighted is since when this process has seen something. What it remembers is
@@ -169,8 +169,8 @@ func (r *Reconciler) sighted(now time.Time, what ...string) time.Time {
 }
 
 // published says whether consumers get a key.
-func (w *world) published(id string) bool {
-	public := w.publicKeys()
+func (cs *clusterState) published(id string) bool {
+	public := cs.publicKeys()
 	if public == nil {
 		return false
 	}
@@ -180,19 +180,19 @@ func (w *world) published(id string) bool {
 
 // seen says whether a key is published, and every replica in service could sign
 // with it.
-func (w *world) seen(id string) bool {
-	return w.podsErr == nil && w.published(id) && len(w.without(id)) == 0
+func (cs *clusterState) seen(id string) bool {
+	return cs.podsErr == nil && cs.published(id) && len(cs.without(id)) == 0
 }
 
 // without are the replicas in service that are not known to have a key, each with
 // the reason.
-func (w *world) without(id string) (all []string) {
-	for _, p := range w.pods {
+func (cs *clusterState) without(id string) (all []string) {
+	for _, p := range cs.pods {
 		switch {
-		case !isReady(p) || w.isAssumed(p):
-		case w.silent[p.Name] != nil:
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
-		case !slices.Contains(w.states[p.Name].Keys.Ready, id):
+		case !isReady(p) || cs.isAssumed(p):
+		case cs.silent[p.Name] != nil:
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
+		case !slices.Contains(cs.states[p.Name].Keys.Ready, id):
 			all = append(all, fmt.Sprintf("pod %s has not loaded it", p.Name))
 		}
 	}
@@ -202,13 +202,13 @@ func (w *world) without(id string) (all []string) {
 
 // trusting are the replicas in service that may still trust a revoked key, each
 // with the reason.
-func (w *world) trusting(id string) (all []string) {
-	for _, p := range w.pods {
-		state, answered := w.states[p.Name]
+func (cs *clusterState) trusting(id string) (all []string) {
+	for _, p := range cs.pods {
+		state, answered := cs.states[p.Name]
 		switch {
-		case !isReady(p) || w.isAssumed(p):
-		case w.silent[p.Name] != nil:
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
+		case !isReady(p) || cs.isAssumed(p):
+		case cs.silent[p.Name] != nil:
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
 		case answered && slices.Contains(state.Keys.Held, id):
 			all = append(all, fmt.Sprintf("pod %s has not loaded the new keys", p.Name))
 		}
@@ -219,10 +219,10 @@ func (w *world) trusting(id string) (all []string) {
 
 // assumed are the replicas in service that could not be asked, and count as
 // having loaded the ring all the same.
-func (w *world) assumed() (all []string) {
-	for _, p := range w.pods {
-		if w.isAssumed(p) {
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, w.silent[p.Name]))
+func (cs *clusterState) assumed() (all []string) {
+	for _, p := range cs.pods {
+		if cs.isAssumed(p) {
+			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
 		}
 	}
 	slices.Sort(all)
@@ -240,34 +240,34 @@ func few(all []string) string {
 
 // given says whether every pod has been started with the passphrases of this
 // digest, and no pod will be with others.
-func (w *world) given(digest string) bool {
-	if w.podsErr != nil || w.unread[kindDeployment] != nil {
+func (cs *clusterState) given(digest string) bool {
+	if cs.podsErr != nil || cs.unread[gvkDeployment] != nil {
 		return false
 	}
-	for _, p := range w.pods {
+	for _, p := range cs.pods {
 		if p.Annotations[annotationPassphrases] != digest {
 			return false
 		}
 	}
-	d := w.deployment()
-	return len(w.pods) == 0 || d != nil && d.Spec.Template.Annotations[annotationPassphrases] == digest && isRolledOut(d)
+	d := cs.deployment()
+	return len(cs.pods) == 0 || d != nil && d.Spec.Template.Annotations[annotationPassphrases] == digest && isRolledOut(d)
 }
 
 // loaded says whether every pod has the ring that was read.
-func (w *world) loaded() bool {
-	if w.podsErr != nil {
+func (cs *clusterState) loaded() bool {
+	if cs.podsErr != nil {
 		return false
 	}
-	for _, p := range w.pods {
-		if w.isAssumed(p) {
+	for _, p := range cs.pods {
+		if cs.isAssumed(p) {
 			continue
 		}
-		state, answered := w.states[p.Name]
-		if !isReady(p) || !answered || state.Keys.Generation != w.ring.Generation {
+		state, answered := cs.states[p.Name]
+		if !isReady(p) || !answered || state.Keys.Generation != cs.ring.Generation {
 			return false
 		}
 		for _, use := range keys.Uses() { // a ring in the place of a lost one may have its generation
-			if k, _ := w.ring.Signing(use); !slices.Contains(state.Keys.Ready, k.ID) {
+			if k, _ := cs.ring.Signing(use); !slices.Contains(state.Keys.Ready, k.ID) {
 				return false
 			}
 		}

@@ -1,36 +1,37 @@
 package controllers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
+	accore "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// killMargin is of the time that a pod has to end what its server leaves: to its
-// sidecars, and to a node that is slow.
+// killMargin is how much of a pod's grace period the server leaves to sidecars and
+// to a slow node.
 const killMargin = 10 * time.Second
 
-// verifierSkew is by how much clocks may differ, with the leeway that verifiers
-// give. The server has the same when it looks after its keys by itself.
+// verifierSkew is how much clocks may differ, with the leeway of verifiers. A
+// server that manages its own keys uses the same value.
 const verifierSkew = 20 * time.Second
 
-// settings are those that a gateway's servers get, but for the secrets, which
-// come from files.
-func settings(w *world) config.Config {
-	spec := w.gateway.Spec
+// settings returns the settings of a gateway's servers, without those that come
+// from files.
+func settings(cs *clusterState) config.Config {
+	spec := cs.gateway.Spec
 	c := config.Defaults()
 	c.Host, c.Port, c.MetricsPort = "", apiPort, operationsPort
-	c.Issuer = issuer(w)
+	c.Issuer = issuer(cs)
 	c.Audience = spec.Audiences
 	c.Exposure = config.Exposure(strings.ToLower(string(spec.Exposure)))
 	if spec.CORS != nil {
@@ -63,20 +64,16 @@ func settings(w *world) config.Config {
 	c.AuditRetention = spec.Audit.Retention.Value()
 	d := spec.Database
 	c.DBHost, c.DBPort, c.DBName = d.Host, config.Ports{int(d.Port)}, d.Name
-	if d.CloudNativePG != nil {
-		if secret := w.inputs[cnpgSecret(d.CloudNativePG.Cluster)]; secret != nil {
-			c.DBHost, c.DBName = string(secret.Data[cnpgHost]), string(secret.Data[cnpgDatabase])
-			// A port that is no number is named among the problems.
-			port, _ := strconv.Atoi(string(secret.Data[cnpgPort]))
-			c.DBPort = config.Ports{port}
-		}
-	}
 	c.DBSSLMode, c.DBMaxConns = string(d.SSLMode), int(d.MaxConnections)
-	if d.CASecretRef != nil {
-		c.DBSSLRootCert = dirCA + "/" + caCertificate
-	}
 	c.DrainDelay, c.ShutdownTimeout = spec.Shutdown.DrainDelay.Value(), spec.Shutdown.GracePeriod.Value()-killMargin
 	c.TerminationLog = terminationLog
+	for in, name := range inputsOf(cs.gateway) {
+		for _, k := range in.keys {
+			if secret := cs.inputs[name]; k.use == fromOperator && secret != nil {
+				k.set(&c, string(secret.Data[k.name]))
+			}
+		}
+	}
 	return c
 }
 
@@ -84,9 +81,6 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 	if s := e.SMTP; s != nil {
 		c.SMTPHost, c.SMTPPort, c.MailFrom = s.Host, int(s.Port), s.From
 		c.SMTPTLS = config.SMTPTLS(strings.ToLower(string(s.TLS)))
-		if s.CASecretRef != nil {
-			c.SMTPCAFile = dirMailCA + "/" + caCertificate
-		}
 	}
 	if e.Webhook != nil {
 		c.MailWebhookURL = e.Webhook.URL
@@ -95,18 +89,15 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 	if e.ServiceName != "" {
 		c.ServiceName = e.ServiceName
 	}
-	if e.TemplatesConfigMapRef != nil {
-		c.MailTemplatesDir = dirTemplates
-	}
 	if l := e.Links; l != nil {
 		c.MailLinkVerification, c.MailLinkPasswordReset, c.MailLinkEmailChange = string(l.Verification), string(l.PasswordReset), string(l.EmailChange)
 	}
 }
 
-// requiredNames returns what the server's settings call the names that are required at
-// sign-up. A list that is left out, which is not an empty one, has all of them.
+// requiredNames returns the names that sign-up requires, as the server's setting
+// spells them. nil, unlike an empty list, requires all of them.
 func requiredNames(required []v1alpha1.PersonName) []string {
-	names := []string{} // none, and not a default
+	names := []string{} // not nil, which would be the default
 	for _, n := range []struct {
 		name    v1alpha1.PersonName
 		setting string
@@ -118,11 +109,11 @@ func requiredNames(required []v1alpha1.PersonName) []string {
 	return names
 }
 
-// unlimited is what the server's settings call v1alpha1.Unlimited.
+// unlimited is v1alpha1.Unlimited in the server's settings.
 const unlimited = "off"
 
-// limits are the settings of limits that a spec has, as text: in a Config no
-// limit cannot be told from a default that the server is to choose.
+// limits returns the rate limits that a spec sets, as text: in a config.Config an
+// unset limit means no limit, but a setting that is left out means the default.
 func limits(g *v1alpha1.AuthGateway) map[string]string {
 	l := g.Spec.Limits
 	all := map[string]string{}
@@ -141,13 +132,13 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 	return all
 }
 
-// issuer is whose the keys and tokens are: for as long as a person has not
-// accepted another one, the former.
-func issuer(w *world) string {
-	if last := w.gateway.Status.Issuer; last != "" && w.gateway.Annotations[AnnotationAcceptIssuer] != issuerWanted(w.gateway) {
+// issuer returns the issuer that the servers use. It stays the former one until a
+// person has accepted the change.
+func issuer(cs *clusterState) string {
+	if last := cs.gateway.Status.Issuer; last != "" && cs.gateway.Annotations[AnnotationAcceptIssuer] != issuerWanted(cs.gateway) {
 		return last
 	}
-	return issuerWanted(w.gateway)
+	return issuerWanted(cs.gateway)
 }
 
 func issuerWanted(g *v1alpha1.AuthGateway) string {
@@ -157,7 +148,7 @@ func issuerWanted(g *v1alpha1.AuthGateway) string {
 	return namesOf(g).url()
 }
 
-// databaseWanted names the database of a spec, where people would look for their
+// databaseWanted identifies the database of a spec: another value means other
 // users.
 func databaseWanted(g *v1alpha1.AuthGateway) string {
 	if c := g.Spec.Database.CloudNativePG; c != nil {
@@ -166,69 +157,73 @@ func databaseWanted(g *v1alpha1.AuthGateway) string {
 	return g.Spec.Database.Host + "/" + g.Spec.Database.Name
 }
 
-// secretFiles are the settings that are secret, and where the pods have them.
+// secretFiles returns, for each setting that is secret, the file that has it.
 func secretFiles(g *v1alpha1.AuthGateway) map[string]string {
-	files := map[string]string{
-		config.EnvAccessPassphrase:        dirPassphrases + "/" + config.EnvAccessPassphrase,
-		config.EnvRefreshPassphrase:       dirPassphrases + "/" + config.EnvRefreshPassphrase,
-		config.EnvFormerAccessPassphrase:  dirPassphrases + "/" + config.EnvFormerAccessPassphrase,
-		config.EnvFormerRefreshPassphrase: dirPassphrases + "/" + config.EnvFormerRefreshPassphrase,
-		config.EnvTrustedCallerKey:        dirCaller + "/" + secretCallerKey,
-		config.EnvDBPassword:              dirDatabase + "/" + credentialsPassword,
+	files := map[string]string{config.EnvTrustedCallerKey: dirCaller + "/" + secretCallerKey}
+	for _, s := range passphraseSettings {
+		files[s.current], files[s.former] = dirPassphrases+"/"+s.current, dirPassphrases+"/"+s.former
 	}
-	switch {
-	case mailCredentialsRef(g) != nil:
-		files[config.EnvSMTPPassword] = dirMail + "/" + credentialsPassword
-	case webhookRef(g) != nil:
-		files[config.EnvMailWebhookSecret] = dirMail + "/" + webhookSecret
+	for in := range inputsOf(g) {
+		for _, k := range in.keys {
+			if k.use == inFile {
+				files[k.setting] = in.file(k)
+			}
+		}
 	}
 	return files
 }
 
-// environment is what the server's container gets, without the users of the
-// database and of the mail server, which come from Secrets. What is the server's
-// default is left out, so that an upgrade of the operator replaces no pods for
-// the sake of a default.
-func environment(w *world) map[string]string {
+// environment returns the environment of the server's container, without the
+// variables that refer to a Secret. Settings at their default are left out, so
+// that an operator with another default does not replace the pods.
+func environment(cs *clusterState) map[string]string {
 	defaults := config.Defaults().Environ()
-	environ := limits(w.gateway)
-	for name, value := range settings(w).Environ() {
+	environ := limits(cs.gateway)
+	for name, value := range settings(cs).Environ() {
 		if defaulted, has := defaults[name]; !has || defaulted != value {
 			environ[name] = value
 		}
 	}
-	for name, path := range secretFiles(w.gateway) {
+	for name, path := range secretFiles(cs.gateway) {
 		environ[name+config.FileSuffix] = path
+	}
+	for in := range inputsOf(cs.gateway) {
+		for _, k := range in.keys {
+			if k.use == pathOfFile {
+				environ[k.setting] = in.file(k)
+			}
+		}
+		if in.directorySetting != "" {
+			environ[in.directorySetting] = in.directory
+		}
 	}
 	return environ
 }
 
-// check has the server's own settings say what is wrong with these, before any
-// pod is started with them.
-func check(w *world, state keys.PassphraseState, callerKey string) error {
-	environ := environment(w)
-	from := func(ref *v1alpha1.LocalReference, key string) string {
-		if ref == nil || w.inputs[ref.Name] == nil {
-			return ""
+// check loads the settings as the server would, and returns what the server would
+// refuse, before any pod starts with them.
+func check(cs *clusterState, state keys.PassphraseState, callerKey string) error {
+	environ := environment(cs)
+	contents := map[string]string{config.EnvTrustedCallerKey: callerKey}
+	for use, s := range passphraseSettings {
+		contents[s.current], contents[s.former] = state.Current[use], state.Former[use]
+	}
+	for in, name := range inputsOf(cs.gateway) {
+		for _, k := range in.keys {
+			value := ""
+			if secret := cs.inputs[name]; secret != nil {
+				value = string(secret.Data[k.name])
+			}
+			switch k.use {
+			case inFile:
+				contents[k.setting] = value
+			case inVariable:
+				environ[k.setting] = value
+			}
 		}
-		return string(w.inputs[ref.Name].Data[key])
-	}
-	environ[config.EnvDBUser] = from(credentialsRef(w.gateway), credentialsUsername)
-	if ref := mailCredentialsRef(w.gateway); ref != nil {
-		environ[config.EnvSMTPUsername] = from(ref, credentialsUsername)
-	}
-	contents := map[string]string{
-		config.EnvAccessPassphrase:        state.Current[keys.Access],
-		config.EnvRefreshPassphrase:       state.Current[keys.Refresh],
-		config.EnvFormerAccessPassphrase:  state.Former[keys.Access],
-		config.EnvFormerRefreshPassphrase: state.Former[keys.Refresh],
-		config.EnvTrustedCallerKey:        callerKey,
-		config.EnvDBPassword:              from(credentialsRef(w.gateway), credentialsPassword),
-		config.EnvSMTPPassword:            from(mailCredentialsRef(w.gateway), credentialsPassword),
-		config.EnvMailWebhookSecret:       from(webhookRef(w.gateway), webhookSecret),
 	}
 	files := map[string][]byte{}
-	for name, path := range secretFiles(w.gateway) {
+	for name, path := range secretFiles(cs.gateway) {
 		files[path] = []byte(contents[name])
 	}
 	_, err := config.Load(
@@ -245,12 +240,12 @@ func check(w *world, state keys.PassphraseState, callerKey string) error {
 	}
 	var lines []string
 	for _, p := range invalid.Problems {
-		lines = append(lines, fmt.Sprintf("%s: %s", fieldOf(w.gateway, p.Setting), p.Message))
+		lines = append(lines, fmt.Sprintf("%s: %s", fieldOf(cs.gateway, p.Setting), p.Message))
 	}
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// fields are what people write for a setting.
+// fields maps a setting to the field of the spec that it comes from.
 var fields = map[string]string{
 	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
 	config.EnvCORSAllowedOrigins: "spec.cors.allowedOrigins", config.EnvTrustedProxyHops: "spec.trustedProxyHops",
@@ -274,42 +269,22 @@ var fields = map[string]string{
 	config.EnvMailLinkEmailChange: "spec.email.links.emailChange",
 }
 
-// fieldOf names the place where a setting comes from.
+// fieldOf names what a person changes to correct a setting: a key of a Secret, or
+// a field of the spec.
 func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
-	key, secret := "", credentialsRef(g)
-	switch setting {
-	case config.EnvDBUser:
-		key = credentialsUsername
-	case config.EnvDBPassword:
-		key = credentialsPassword
-	case config.EnvSMTPUsername:
-		key, secret = credentialsUsername, mailCredentialsRef(g)
-	case config.EnvSMTPPassword:
-		key, secret = credentialsPassword, mailCredentialsRef(g)
-	case config.EnvMailWebhookSecret:
-		key, secret = webhookSecret, webhookRef(g)
-	case config.EnvDBHost, config.EnvDBPort, config.EnvDBName:
-		if g.Spec.Database.CloudNativePG != nil {
-			key = map[string]string{config.EnvDBHost: cnpgHost, config.EnvDBPort: cnpgPort, config.EnvDBName: cnpgDatabase}[setting]
-		}
-	}
-	if key != "" && secret != nil {
-		return fmt.Sprintf("key %s of Secret %s", key, secret.Name)
-	}
-	if field, ok := fields[setting]; ok {
-		return field
-	}
-	return setting
+	return cmp.Or(inputOf(g, setting), fields[setting], setting)
 }
 
-// environmentOf is environment as a container has it, in an order that does not
-// change.
-func environmentOf(w *world) []corev1.EnvVar {
-	environ := environment(w)
-	var all []corev1.EnvVar
-	for name, value := range environ {
-		all = append(all, corev1.EnvVar{Name: name, Value: value})
+// environmentOf returns environment as the container has it, in a stable order.
+func environmentOf(cs *clusterState) []*accore.EnvVarApplyConfiguration {
+	environ := environment(cs)
+	var all []*accore.EnvVarApplyConfiguration
+	for _, name := range slices.Sorted(maps.Keys(environ)) {
+		e := accore.EnvVar().WithName(name)
+		if value := environ[name]; value != "" { // the API server drops an empty value
+			e.WithValue(value)
+		}
+		all = append(all, e)
 	}
-	slices.SortFunc(all, func(a, b corev1.EnvVar) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

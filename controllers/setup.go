@@ -2,9 +2,7 @@ package controllers
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -34,20 +32,20 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Scheme is every type that the operator knows.
+// Scheme returns a scheme with every type that the operator uses.
 func Scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(s); err != nil { // a mistake in the program
+		if err := add(s); err != nil { // a programming error
 			panic(err)
 		}
 	}
 	return s
 }
 
-// cacheOptions is what the operator keeps in memory: of its own kind all, of
-// every other kind only what it has made, and of Secrets not even that, but the
-// names alone. Where namespaces are given it looks nowhere else.
+// cacheOptions limits what the operator holds in memory: every AuthGateway, the
+// names of all Secrets, and of other kinds only the objects that the operator
+// created. If namespaces are given, it watches no others.
 func cacheOptions(namespaces []string) cache.Options {
 	o := cache.Options{
 		DefaultLabelSelector: managed(),
@@ -62,7 +60,7 @@ func cacheOptions(namespaces []string) cache.Options {
 	return o
 }
 
-// cacheNamespaces is nil, which means all, where none is given.
+// cacheNamespaces returns nil, which means all namespaces, if names is empty.
 func cacheNamespaces(names []string) map[string]cache.Config {
 	if len(names) == 0 {
 		return nil
@@ -74,8 +72,8 @@ func cacheNamespaces(names []string) map[string]cache.Config {
 	return all
 }
 
-// nameOnly keeps of the metadata of a Secret or a ConfigMap what tells that it
-// has changed. There may be tens of thousands.
+// nameOnly keeps only the name and the version of a Secret or a ConfigMap, because
+// a cluster may have tens of thousands of them.
 func nameOnly(in any) (any, error) {
 	m, err := meta.Accessor(in)
 	if err != nil {
@@ -90,9 +88,9 @@ func nameOnly(in any) (any, error) {
 	return out, nil
 }
 
-// ownFields drops of an object's managedFields what others have written: what we
-// have applied is found in our own, and they are a good part of an object. What
-// was there before our first apply is to be taken over; see isAdopted.
+// ownFields drops the managedFields of other writers, which take up much of an
+// object. It keeps the operator's own, and those from before its first apply,
+// which it has yet to take over; see isAdopted.
 func ownFields(in any) (any, error) {
 	if m, err := meta.Accessor(in); err == nil {
 		m.SetManagedFields(slices.DeleteFunc(m.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
@@ -102,8 +100,8 @@ func ownFields(in any) (any, error) {
 	return in, nil
 }
 
-// gatewayEssence drops of a gateway what is for the API server and for kubectl.
-// It is never written back whole: its status is patched.
+// gatewayEssence drops what only the API server and kubectl need. The operator
+// patches the status and never writes a whole AuthGateway back.
 func gatewayEssence(in any) (any, error) {
 	if g, ok := in.(*v1alpha1.AuthGateway); ok {
 		g.ManagedFields = nil
@@ -112,7 +110,7 @@ func gatewayEssence(in any) (any, error) {
 	return in, nil
 }
 
-// podEssence drops of a pod what nothing here looks at.
+// podEssence drops the fields of a pod that the operator does not read.
 func podEssence(in any) (any, error) {
 	if p, ok := in.(*corev1.Pod); ok {
 		p.Spec, p.ManagedFields = corev1.PodSpec{}, nil
@@ -120,75 +118,74 @@ func podEssence(in any) (any, error) {
 	return in, nil
 }
 
-// New makes a Reconciler that works for a manager, whose cache is of NewCache.
+// New returns a Reconciler for a manager that was created with NewCache.
 func New(m manager.Manager, o Options) *Reconciler {
-	seals, err := lru.New[[32]byte, keys.Encryption](10_000)
-	if err != nil { // a size that is not positive is the one way
-		panic(err)
-	}
-	asked, err := lru.New[types.UID, time.Time](10_000)
-	if err != nil { // as above
-		panic(err)
-	}
-	owners, err := lru.New[types.UID, types.UID](10_000)
-	if err != nil { // as above
-		panic(err)
-	}
-	sightings, err := lru.New[string, time.Time](20_000)
-	if err != nil {
-		panic(err)
-	}
 	return &Reconciler{
-		damper: newDamper(), asked: asked, databases: newDatabases(), upgrades: newUpgrades(o.Upgrades), wake: make(chan event.GenericEvent, 1024),
-		watches: m.GetCache().(*partialCache).watches,
-		Client:  m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
-		Ask: ask(askTransport()), Now: time.Now, //nolint:forbidigo // here the clock is taken
-		Options: o, seals: seals, owners: owners, sightings: sightings, steps: stepsMetric(),
+		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
+		Ask: ask(askTransport()), Now: time.Now, //nolint:forbidigo // the operator's one clock
+		Options: o,
+
+		seals:     newLRU[[32]byte, keys.Encryption](10_000),
+		owners:    newLRU[types.UID, types.UID](10_000),
+		sightings: newLRU[string, time.Time](20_000),
+		asked:     newLRU[types.UID, time.Time](10_000),
+		damper:    newDamper(),
+		databases: newDatabases(),
+		upgrades:  newUpgrades(o.Upgrades),
+		watches:   m.GetCache().(*partialCache).watches,
+		wake:      make(chan event.GenericEvent, 1024),
+		steps:     stepsMetric(),
 	}
 }
 
-// The indices find the AuthGateways that a Secret, or a ConfigMap of templates,
-// matters to.
+func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
+	all, err := lru.New[K, V](size)
+	if err != nil { // only if the size is not positive
+		panic(err)
+	}
+	return all
+}
+
+// The indices find the AuthGateways that a Secret or a ConfigMap concerns.
 const (
-	indexInputs    = "inputs"
-	indexTemplates = "templates"
+	indexSecrets    = "secrets"
+	indexConfigMaps = "configMaps"
 )
 
-// SetUp has the manager call Reconcile whenever something changes that matters.
+// SetUp registers the reconciler with the manager, with everything that it
+// watches.
 func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
-	err := m.GetFieldIndexer().IndexField(ctx, &v1alpha1.AuthGateway{}, indexInputs, func(o client.Object) []string {
-		g := o.(*v1alpha1.AuthGateway)
-		n := namesOf(g)
-		return append(inputsOf(g), n.keys(), n.passphrases(), n.caller())
-	})
-	if err != nil {
-		return err
-	}
-	err = m.GetFieldIndexer().IndexField(ctx, &v1alpha1.AuthGateway{}, indexTemplates, func(o client.Object) []string {
-		if ref := templatesRef(o.(*v1alpha1.AuthGateway)); ref != nil {
-			return []string{ref.Name}
+	for index, names := range map[string]func(*v1alpha1.AuthGateway) []string{
+		indexSecrets: func(g *v1alpha1.AuthGateway) []string {
+			n := namesOf(g)
+			return append(inputNames(g, gvkSecret), n.keys(), n.passphrases(), n.caller())
+		},
+		indexConfigMaps: func(g *v1alpha1.AuthGateway) []string { return inputNames(g, gvkConfigMap) },
+	} {
+		err := m.GetFieldIndexer().IndexField(ctx, &v1alpha1.AuthGateway{}, index, func(o client.Object) []string {
+			return names(o.(*v1alpha1.AuthGateway))
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
 	}
 	concurrency := r.Options.Concurrency
 	if concurrency == 0 {
 		concurrency = 4
 	}
 	b := ctrl.NewControllerManagedBy(m).Named("authgateway").For(&v1alpha1.AuthGateway{}).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.users(indexInputs))).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.users(indexSecrets))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: concurrency,
-			ReconciliationTimeout:   passTimeout,
-			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+			ReconciliationTimeout:   reconcileTimeout,
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
+				firstRetry, lastRetry),
 		})
-	for _, s := range slots {
-		if s.gvk.Empty() {
-			b = b.Owns(s.empty())
+	for _, o := range managedObjects {
+		if !o.optional {
+			b = b.Owns(o.empty())
 		}
 	}
 	if err := m.Add(manager.RunnableFunc(r.watchDatabases)); err != nil {
@@ -201,10 +198,12 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	if r.configMaps, err = r.lateConfigMaps(m, c); err != nil {
 		return err
 	}
-	r.kinds = &lateKinds{manager: m, controller: c, watches: r.watches, watched: map[schema.GroupVersionKind]bool{}}
-	for _, s := range slots {
-		if !s.gvk.Empty() {
-			if _, err := r.kinds.watch(s, true); err != nil {
+	r.optional = &optionalKinds{
+		manager: m, controller: c, watches: r.watches, watched: map[schema.GroupVersionKind]bool{},
+	}
+	for _, o := range managedObjects {
+		if o.optional {
+			if _, err := r.optional.watch(o, true); err != nil {
 				return err
 			}
 		}
@@ -212,23 +211,24 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	return registerMetrics(gatewayMetrics{m.GetClient()}, r.steps, r.watches, r.upgrades)
 }
 
-// passTimeout ends a pass that an API server keeps waiting, so that it is tried
-// again, and the others go on.
-const passTimeout = 2 * time.Minute
+// reconcileTimeout ends a reconcile that the API server keeps waiting. It is
+// retried, and its worker takes the next AuthGateway.
+const reconcileTimeout = 2 * time.Minute
 
-// A pass that failed is tried again after a while that doubles. The longest is
-// short enough that nobody waits long for what they have just mended.
+// A failed reconcile is retried after a delay that doubles. The longest is short,
+// so that the operator soon notices when the cause was fixed.
 const (
 	firstRetry = 250 * time.Millisecond
 	lastRetry  = 20 * time.Second
 )
 
-// users maps an object to the gateways that it matters to, by an index.
+// users maps an object to the gateways that it concerns, by an index.
 func (r *Reconciler) users(index string) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {
 		var users v1alpha1.AuthGatewayList
-		if err := r.Client.List(ctx, &users, client.InNamespace(o.GetNamespace()), client.MatchingFields{index: o.GetName()}); err != nil {
-			return nil // the cache's one error here is that the program is ending
+		err := r.Client.List(ctx, &users, client.InNamespace(o.GetNamespace()), client.MatchingFields{index: o.GetName()})
+		if err != nil {
+			return nil // the cache fails only when the program is shutting down
 		}
 		var requests []reconcile.Request
 		for i := range users.Items {
@@ -239,12 +239,14 @@ func (r *Reconciler) users(index string) handler.MapFunc {
 }
 
 func gatewayOfPod(_ context.Context, pod client.Object) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: pod.GetNamespace(), Name: pod.GetLabels()[labelInstance]}}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: pod.GetNamespace(), Name: pod.GetLabels()[labelInstance],
+	}}}
 }
 
-// lateConfigMaps watches the ConfigMaps of others once a gateway names one. They
-// have a cache of their own, with their names alone: the manager's cache has those
-// that the operator has made, and a kind is cached in one way only.
+// lateConfigMaps watches the ConfigMaps of users, from the first gateway that
+// refers to one. It has a cache of its own, with their names: the manager's cache
+// holds those that the operator created, and caches a kind in one way only.
 type lateConfigMaps struct {
 	cache      cache.Cache
 	controller controller.Controller
@@ -262,12 +264,12 @@ func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) 
 	r.watches.into(&o)
 	names, err := cache.New(m.GetConfig(), o)
 	if err != nil {
-		return nil, fmt.Errorf("make the cache of the names of ConfigMaps: %w", err)
+		return nil, fmt.Errorf("create the cache of ConfigMap names: %w", err)
 	}
 	if err := m.Add(names); err != nil {
 		return nil, err
 	}
-	return &lateConfigMaps{cache: names, controller: c, users: r.users(indexTemplates)}, nil
+	return &lateConfigMaps{cache: names, controller: c, users: r.users(indexConfigMaps)}, nil
 }
 
 func (l *lateConfigMaps) watch() error {
@@ -277,16 +279,17 @@ func (l *lateConfigMaps) watch() error {
 		return nil
 	}
 	names := &metav1.PartialObjectMetadata{}
-	names.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMap"))
-	if err := l.controller.Watch(source.Kind[client.Object](l.cache, names, handler.EnqueueRequestsFromMapFunc(l.users))); err != nil {
+	names.SetGroupVersionKind(gvkConfigMap)
+	err := l.controller.Watch(source.Kind[client.Object](l.cache, names, handler.EnqueueRequestsFromMapFunc(l.users)))
+	if err != nil {
 		return fmt.Errorf("watch ConfigMaps: %w", err)
 	}
 	l.watched = true
 	return nil
 }
 
-// lateKinds watches kinds that a cluster may get only after the operator runs.
-type lateKinds struct {
+// optionalKinds watches kinds whose CRD may be installed while the operator runs.
+type optionalKinds struct {
 	manager    manager.Manager
 	controller controller.Controller
 	watches    *watches
@@ -295,41 +298,28 @@ type lateKinds struct {
 	watched map[schema.GroupVersionKind]bool
 }
 
-// watch begins to watch the kind of a slot, once it is there, and reports
-// whether it is: what was there may have gone again. Only where look is set is
-// the API server asked again.
-func (k *lateKinds) watch(s *slot, look bool) (bool, error) {
+// watch starts to watch a kind once the cluster has it, and reports whether the
+// cluster has it now: a CRD may be removed again. It asks the API server about a
+// kind that it does not watch yet only if look is true.
+func (k *optionalKinds) watch(o *managedObject, look bool) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.watched[s.gvk] || !look {
-		return k.watched[s.gvk] && !k.watches.gone(s.gvk), nil
+	if k.watched[o.gvk] || !look {
+		return k.watched[o.gvk] && !k.watches.gone(o.gvk), nil
 	}
-	_, err := k.manager.GetRESTMapper().RESTMapping(s.gvk.GroupKind(), s.gvk.Version)
+	_, err := k.manager.GetRESTMapper().RESTMapping(o.gvk.GroupKind(), o.gvk.Version)
 	if meta.IsNoMatchError(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for the kind %s: %w", s.kind, err)
+		return false, fmt.Errorf("look up the kind %s: %w", o.gvk.Kind, err)
 	}
-	object := s.empty().(*unstructured.Unstructured)
-	owner := handler.TypedEnqueueRequestForOwner[*unstructured.Unstructured](k.manager.GetScheme(), k.manager.GetRESTMapper(), &v1alpha1.AuthGateway{}, handler.OnlyControllerOwner())
+	object := o.empty().(*unstructured.Unstructured)
+	owner := handler.TypedEnqueueRequestForOwner[*unstructured.Unstructured](
+		k.manager.GetScheme(), k.manager.GetRESTMapper(), &v1alpha1.AuthGateway{}, handler.OnlyControllerOwner())
 	if err := k.controller.Watch(source.Kind(k.manager.GetCache(), object, owner)); err != nil {
-		return false, fmt.Errorf("watch the kind %s: %w", s.kind, err)
+		return false, fmt.Errorf("watch the kind %s: %w", o.gvk.Kind, err)
 	}
-	k.watched[s.gvk] = true
+	k.watched[o.gvk] = true
 	return true, nil
-}
-
-// convert makes an apply configuration of what a person wrote in a spec: both
-// have the same JSON.
-func convert[C any](from any) *C {
-	into := new(C)
-	text, err := json.Marshal(from)
-	if err == nil {
-		err = json.Unmarshal(text, into)
-	}
-	if err != nil { // the types are generated from the same source
-		panic(fmt.Sprintf("controllers: %s as %s: %v", reflect.TypeOf(from), reflect.TypeOf(into), err))
-	}
-	return into
 }

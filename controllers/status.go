@@ -34,34 +34,34 @@ func isFalse(reason, message string) condition {
 
 // summarize is the status that follows from a pass, in which something was found
 // amiss with the keys, or with anything. It is pure.
-func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha1.AuthGatewayStatus {
-	g := w.gateway
+func summarize(cs *clusterState, t tended, inKeys, found *problem, image string) v1alpha1.AuthGatewayStatus {
+	g := cs.gateway
 	status := *g.Status.DeepCopy()
 	status.ObservedGeneration = g.Generation
-	status.URL = w.names.url()
-	status.Selector = labels.SelectorFromSet(w.names.selector()).String()
+	status.URL = cs.names.url()
+	status.Selector = labels.SelectorFromSet(cs.names.selector()).String()
 	status.Image = image
-	blind := w.unread[kindDeployment] != nil
-	if d := w.deployment(); d != nil {
+	blind := cs.unread[gvkDeployment] != nil
+	if d := cs.deployment(); d != nil {
 		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
 		status.ReplicaSummary = fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, replicasOf(d))
 	} else if !blind {
 		status.Replicas, status.ReadyReplicas, status.ReplicaSummary = 0, 0, ""
 	}
 	if t.callerKey != "" {
-		status.CallerSecretRef = &v1alpha1.LocalReference{Name: w.names.caller()}
+		status.CallerSecretRef = &v1alpha1.LocalReference{Name: cs.names.caller()}
 	}
 	if len(t.ring.Keys) > 0 {
-		status.PublicKeysConfigMapRef = &v1alpha1.LocalReference{Name: w.names.publicKeys()}
-		status.Keys = keysStatus(g, t.ring, w.trace(w.ring).Revoked)
+		status.PublicKeysConfigMapRef = &v1alpha1.LocalReference{Name: cs.names.publicKeys()}
+		status.Keys = keysStatus(g, t.ring, cs.trace(cs.ring).Revoked)
 	}
 
-	keysReady, available := keysCondition(w, t, inKeys), availability(w)
+	keysReady, available := keysCondition(cs, t, inKeys), availability(cs)
 	if blind {
-		available = condition{metav1.ConditionUnknown, classify(w.unread[kindDeployment]).reason, "the Deployment cannot be read"}
+		available = condition{metav1.ConditionUnknown, classify(cs.unread[gvkDeployment]).reason, "the Deployment cannot be read"}
 	}
-	database := databaseCondition(w)
-	ready := readiness(w, found, keysReady, available, database)
+	database := databaseCondition(cs)
+	ready := readiness(cs, found, keysReady, available, database)
 	if ready.status == metav1.ConditionTrue {
 		status.Issuer, status.Database = issuerWanted(g), databaseWanted(g)
 	}
@@ -81,7 +81,7 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 	default:
 		reconciling = isTrue(ready.reason, ready.message)
 	}
-	if w.upgradeWaits && stall.status == metav1.ConditionFalse {
+	if cs.upgradeWaits && stall.status == metav1.ConditionFalse {
 		reconciling = isTrue(v1alpha1.ReasonUpgradeWaiting, "the pods are replaced by those of this operator when it is their turn, a few AuthGateways at a time; none are while one fails, which the operator's log and its metric authgateway_operator_upgrade_failing name")
 	}
 	for kind, c := range map[string]condition{
@@ -100,7 +100,7 @@ func summarize(w *world, t tended, inKeys, found *problem, image string) v1alpha
 			}
 		}
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: about, LastTransitionTime: metav1.NewTime(w.now),
+			Type: kind, Status: c.status, Reason: c.reason, Message: clip(c.message), ObservedGeneration: about, LastTransitionTime: metav1.NewTime(cs.now),
 		})
 	}
 	slices.SortFunc(status.Conditions, func(a, b metav1.Condition) int {
@@ -162,18 +162,18 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 
 // keysCondition says whether there are keys to sign with, whether they are
 // published, and whether every key that a person has revoked is trusted no more.
-func keysCondition(w *world, t tended, found *problem) condition {
-	if pending := w.pendingRevocation(t); pending != "" {
+func keysCondition(cs *clusterState, t tended, found *problem) condition {
+	if pending := cs.pendingRevocation(t); pending != "" {
 		switch {
 		case found != nil:
 			pending += ": " + found.message
-		case w.gateway.Spec.Suspend:
+		case cs.gateway.Spec.Suspend:
 			pending += ": spec.suspend is true, and the operator changes nothing"
 		}
 		return isFalse(v1alpha1.ReasonRevocationPending, pending)
 	}
 	switch {
-	case found != nil && found.cause != nil && len(t.ring.Keys) == 0 && w.gateway.Status.Keys != nil:
+	case found != nil && found.cause != nil && len(t.ring.Keys) == 0 && cs.gateway.Status.Keys != nil:
 		return condition{metav1.ConditionUnknown, found.reason, found.message}
 	case found != nil:
 		return isFalse(found.reason, found.message)
@@ -182,7 +182,7 @@ func keysCondition(w *world, t tended, found *problem) condition {
 	}
 	for _, use := range keys.Uses() {
 		k, signs := t.ring.Signing(use)
-		published := w.publicKeys()
+		published := cs.publicKeys()
 		if !signs || published == nil || published.Data[keys.PublicFile(k.ID)] == "" {
 			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", use))
 		}
@@ -191,10 +191,10 @@ func keysCondition(w *world, t tended, found *problem) condition {
 		return isFalse(v1alpha1.ReasonKeysUnopenable, t.idle.Message)
 	}
 	unconfirmed := ""
-	if all := w.assumed(); len(all) > 0 && w.needsAnswers() {
+	if all := cs.assumed(); len(all) > 0 && cs.needsAnswers() {
 		unconfirmed = fmt.Sprintf("; not confirmed, but ready for so long that it has the keys: %s", few(all))
 	}
-	if awaited := w.awaitedReplicas(t.ring); awaited != "" {
+	if awaited := cs.awaitedReplicas(t.ring); awaited != "" {
 		return isTrue(v1alpha1.ReasonAwaitingReplicas, awaited+unconfirmed)
 	}
 	if len(t.waits) > 0 {
@@ -204,15 +204,15 @@ func keysCondition(w *world, t tended, found *problem) condition {
 	case keys.AwaitingPublication, keys.RingFull:
 		return isTrue(v1alpha1.ReasonRotating, t.idle.Message+unconfirmed)
 	}
-	return isTrue(v1alpha1.ReasonKeysPublished, "every key that verifies is in the ConfigMap "+w.names.publicKeys()+unconfirmed)
+	return isTrue(v1alpha1.ReasonKeysPublished, "every key that verifies is in the ConfigMap "+cs.names.publicKeys()+unconfirmed)
 }
 
 // pendingRevocation says which key is to be trusted no more and still is; "":
 // none. The ring, what is published, and the replicas in service have to know.
-func (w *world) pendingRevocation(t tended) string {
-	document := w.ownDocument()
-	for _, id := range w.gateway.Spec.Keys.Revoked {
-		phase := w.phaseOf(id, t.ring)
+func (cs *clusterState) pendingRevocation(t tended) string {
+	document := cs.ownDocument()
+	for _, id := range cs.gateway.Spec.Keys.Revoked {
+		phase := cs.phaseOf(id, t.ring)
 		switch {
 		case phase == "":
 		case phase != keys.Revoked:
@@ -220,7 +220,7 @@ func (w *world) pendingRevocation(t tended) string {
 		case !t.through && document != nil && slices.ContainsFunc(document.Keys, func(k keys.PublicState) bool { return k.ID == id && k.Phase != keys.Revoked }):
 			return fmt.Sprintf("the key %s is revoked, and still published", id)
 		}
-		if all := w.trusting(id); phase == keys.Revoked && len(all) > 0 {
+		if all := cs.trusting(id); phase == keys.Revoked && len(all) > 0 {
 			return fmt.Sprintf("the key %s is revoked, and may be trusted for about two minutes more, until every replica has the new keys: %s", id, few(all))
 		}
 	}
@@ -229,12 +229,12 @@ func (w *world) pendingRevocation(t tended) string {
 
 // phaseOf is the phase of a key, by the ring, or by what was last known of it;
 // "": there is no such key.
-func (w *world) phaseOf(id string, ring keys.Ring) keys.Phase {
+func (cs *clusterState) phaseOf(id string, ring keys.Ring) keys.Phase {
 	if len(ring.Keys) > 0 {
 		k, _ := ring.Key(id)
 		return k.Phase
 	}
-	if s := w.gateway.Status.Keys; s != nil {
+	if s := cs.gateway.Status.Keys; s != nil {
 		for _, k := range slices.Concat(s.Access, s.Refresh) {
 			if k.KID == id {
 				return keys.Phase(k.Phase)
@@ -245,16 +245,16 @@ func (w *world) phaseOf(id string, ring keys.Ring) keys.Phase {
 }
 
 // awaitedReplicas says which key waits for which replicas; "": none does.
-func (w *world) awaitedReplicas(ring keys.Ring) string {
+func (cs *clusterState) awaitedReplicas(ring keys.Ring) string {
 	for _, phase := range []keys.Phase{keys.Published, keys.Signing} {
 		for _, k := range ring.Keys {
-			if k.Phase != phase || !w.published(k.ID) {
+			if k.Phase != phase || !cs.published(k.ID) {
 				continue
 			}
-			if w.podsErr != nil {
+			if cs.podsErr != nil {
 				return fmt.Sprintf("the %s %s key %s waits until every replica has it, and the pods cannot be listed", strings.ToLower(string(phase)), k.Use, k.ID)
 			}
-			if all := w.without(k.ID); len(all) > 0 && w.needsAnswers() {
+			if all := cs.without(k.ID); len(all) > 0 && cs.needsAnswers() {
 				return fmt.Sprintf("the %s %s key %s waits until every replica has it: %s", strings.ToLower(string(phase)), k.Use, k.ID, few(all))
 			}
 		}
@@ -264,13 +264,13 @@ func (w *world) awaitedReplicas(ring keys.Ring) string {
 
 // availability says whether the API answers, and if not, why, in the words of
 // those who know: the pods.
-func availability(w *world) condition {
-	d := w.deployment()
+func availability(cs *clusterState) condition {
+	d := cs.deployment()
 	if d == nil {
 		return isFalse(v1alpha1.ReasonReplicasMissing, "there are no pods yet")
 	}
 	count := fmt.Sprintf("%d of %d replicas are ready", d.Status.ReadyReplicas, replicasOf(d))
-	warning := tooManyConnections(w)
+	warning := tooManyConnections(cs)
 	switch {
 	case replicasOf(d) == 0:
 		return isFalse(v1alpha1.ReasonScaledToZero, "it is scaled to no replicas")
@@ -279,7 +279,7 @@ func availability(w *world) condition {
 	case d.Status.AvailableReplicas > 0:
 		return isTrue(v1alpha1.ReasonReplicasReady, count)
 	}
-	switch why, failing := lastWords(w); {
+	switch why, failing := lastWords(cs); {
 	case failing:
 		return isFalse(v1alpha1.ReasonPodsFailing, count+": "+why)
 	case why != "":
@@ -290,20 +290,20 @@ func availability(w *world) condition {
 
 // readiness is true only where everything of this generation of the spec is in
 // place.
-func readiness(w *world, found *problem, keysReady, available, database condition) condition {
+func readiness(cs *clusterState, found *problem, keysReady, available, database condition) condition {
 	switch {
 	case found != nil:
 		return isFalse(found.reason, found.message)
-	case w.gateway.Spec.Suspend:
+	case cs.gateway.Spec.Suspend:
 		// Tools that wait for an object take Unknown for "not yet", for ever.
 		return condition{available.status, v1alpha1.ReasonSuspended, "spec.suspend is true: the operator changes nothing, edits of the spec wait, and keys do not rotate; " + available.message}
 	case keysReady.status != metav1.ConditionTrue:
 		return isFalse(keysReady.reason, keysReady.message)
 	}
-	if missing := w.kindMissing(); missing != nil {
+	if missing := cs.kindMissing(); missing != nil {
 		return isFalse(missing.reason, missing.message)
 	}
-	d := w.deployment()
+	d := cs.deployment()
 	if d == nil || d.Status.ObservedGeneration < d.Generation {
 		return isFalse(v1alpha1.ReasonProgressing, "the pods are being made")
 	}
@@ -318,7 +318,7 @@ func readiness(w *world, found *problem, keysReady, available, database conditio
 		return isTrue(v1alpha1.ReasonReady, available.message)
 	}
 	message := fmt.Sprintf("%d of %d replicas are up to date and ready", min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas), wanted)
-	switch why, failing := lastWords(w); {
+	switch why, failing := lastWords(cs); {
 	case failing:
 		return isFalse(v1alpha1.ReasonPodsFailing, message+": "+why)
 	case why != "":
@@ -355,8 +355,8 @@ const startGrace = 30 * time.Second
 // lastWords returns why a pod is not ready, and whether that is a failure yet. It
 // is what the pod says itself, else what it said when it ended, else what keeps it
 // from starting. Of several pods the newest speaks, for it has what is wanted now.
-func lastWords(w *world) (why string, failing bool) {
-	pods := slices.Clone(w.pods)
+func lastWords(cs *clusterState) (why string, failing bool) {
+	pods := slices.Clone(cs.pods)
 	slices.SortFunc(pods, func(a, b corev1.Pod) int {
 		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
 	})
@@ -364,11 +364,11 @@ func lastWords(w *world) (why string, failing bool) {
 		if isReady(p) {
 			continue
 		}
-		if why := whyNotReady(p, w.states[p.Name].Reason); why != "" {
-			return fmt.Sprintf("pod %s: %s", p.Name, why), w.now.Sub(notReadySince(p)) >= startGrace
+		if why := whyNotReady(p, cs.states[p.Name].Reason); why != "" {
+			return fmt.Sprintf("pod %s: %s", p.Name, why), cs.now.Sub(notReadySince(p)) >= startGrace
 		}
 	}
-	if d := w.deployment(); d != nil {
+	if d := cs.deployment(); d != nil {
 		why = deploymentTrouble(d)
 	}
 	return why, why != ""
@@ -424,13 +424,13 @@ func tail(text string, most int) string {
 
 // tooManyConnections: where the database would run out of connections while pods
 // are replaced, requests fail for no reason that anyone sees.
-func tooManyConnections(w *world) string {
-	d := w.deployment()
-	for _, state := range w.states {
-		limit, each := state.Database.MaxConnections, int(w.gateway.Spec.Database.MaxConnections)
+func tooManyConnections(cs *clusterState) string {
+	d := cs.deployment()
+	for _, state := range cs.states {
+		limit, each := state.Database.MaxConnections, int(cs.gateway.Spec.Database.MaxConnections)
 		replicas := int(replicasOf(d))
-		if w.gateway.Spec.Autoscaling != nil {
-			replicas = int(w.gateway.Spec.Autoscaling.MaxReplicas)
+		if cs.gateway.Spec.Autoscaling != nil {
+			replicas = int(cs.gateway.Spec.Autoscaling.MaxReplicas)
 		}
 		if limit > 0 && (replicas+1)*each > limit {
 			return fmt.Sprintf("%d replicas, and one more while they are replaced, × spec.database.maxConnections %d exceed the %d connections of the database: lower one of them, or raise max_connections", replicas, each, limit)

@@ -178,11 +178,11 @@ func withRecord(d *acapps.DeploymentApplyConfiguration, template *accore.PodTemp
 
 // mayRoll reports whether a Deployment may be brought to what is wanted now, and
 // notes on it whether that is an upgrade.
-func (r *Reconciler) mayRoll(ctx context.Context, w *world, live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) (bool, error) {
+func (r *Reconciler) mayRoll(ctx context.Context, cs *clusterState, live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) (bool, error) {
 	if err := r.seedUpgrades(ctx); err != nil {
 		return false, err
 	}
-	key := client.ObjectKeyFromObject(w.gateway)
+	key := client.ObjectKeyFromObject(cs.gateway)
 	same := live.Labels[labelTemplate] == wanted.Labels[labelTemplate]
 	under, finished := live.Labels[labelUpgrading], isFinished(live)
 	if same || isAsked(live, wanted) {
@@ -194,13 +194,13 @@ func (r *Reconciler) mayRoll(ctx context.Context, w *world, live *appsv1.Deploym
 		return true, nil
 	}
 	if !r.upgrades.admit(key) {
-		w.upgradeWaits = true
+		cs.upgradeWaits = true
 		return false, nil
 	}
 	before := upgradedNotReady
 	if under != "" {
 		before = under
-	} else if meta.IsStatusConditionTrue(w.gateway.Status.Conditions, v1alpha1.ConditionReady) {
+	} else if meta.IsStatusConditionTrue(cs.gateway.Status.Conditions, v1alpha1.ConditionReady) {
 		before = upgradedReady
 	}
 	wanted.WithLabels(map[string]string{labelUpgrading: before})
@@ -215,7 +215,7 @@ func isAsked(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguratio
 		return true
 	}
 	was, is := live.Spec.Template.Annotations, wanted.Spec.Template.Annotations
-	return slices.ContainsFunc([]string{annotationInputs, annotationPassphrases, annotationTemplates}, func(name string) bool { return was[name] != is[name] })
+	return slices.ContainsFunc([]string{annotationInputs, annotationPassphrases, annotationConfigMaps}, func(name string) bool { return was[name] != is[name] })
 }
 
 // isFinished reports whether every pod of a Deployment is of its present template,
@@ -241,10 +241,10 @@ func failsAfterUpgrade(d *appsv1.Deployment, status v1alpha1.AuthGatewayStatus) 
 }
 
 // noteUpgrade records whether a gateway fails whose pods are being replaced.
-func (r *Reconciler) noteUpgrade(ctx context.Context, w *world, status v1alpha1.AuthGatewayStatus) {
-	d, key := w.deployment(), client.ObjectKeyFromObject(w.gateway)
-	if d == nil || d.Labels[labelUpgrading] == "" || w.gateway.Spec.Suspend {
-		if w.gateway.Spec.Suspend {
+func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v1alpha1.AuthGatewayStatus) {
+	d, key := cs.deployment(), client.ObjectKeyFromObject(cs.gateway)
+	if d == nil || d.Labels[labelUpgrading] == "" || cs.gateway.Spec.Suspend {
+		if cs.gateway.Spec.Suspend {
 			r.endUpgrade(key)
 		}
 		return

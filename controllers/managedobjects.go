@@ -24,112 +24,125 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// slot is a place for one object of a gateway, other than its Secrets. There is
-// one of each kind.
-type slot struct {
-	kind     string
-	gvk      schema.GroupVersionKind // of a kind that a cluster may not have
-	nameIn   func(names) string
+// A managedObject describes one object that the operator applies for a gateway.
+// There is one for each kind. The Secrets are not among them: see keys.go.
+type managedObject struct {
+	gvk      schema.GroupVersionKind
+	optional bool // the cluster may lack the kind
+	name     func(names) string
 	wantedBy func(*v1alpha1.AuthGateway) bool
 	empty    func() client.Object
 
-	// render gives the apply configuration; it is pure.
+	// render returns the apply configuration. It is pure.
 	render func(rendering) runtime.ApplyConfiguration
 
-	// applied gives what of a live object the operator has applied, and nobody
-	// has changed since.
+	// applied returns the fields of a live object that the operator applied and
+	// that no other writer has changed since.
 	applied func(client.Object) (any, error)
 }
 
-// The kinds that are looked for by name.
-const (
-	kindConfigMap  = "ConfigMap"
-	kindDeployment = "Deployment"
+var (
+	gvkConfigMap        = corev1.SchemeGroupVersion.WithKind("ConfigMap")
+	gvkDeployment       = appsv1.SchemeGroupVersion.WithKind("Deployment")
+	gvkHTTPRoute        = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
+	gvkServiceMonitor   = schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "ServiceMonitor"}
+	gvkAutoscaler       = autoscalingv2.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler")
+	gvkDisruptionBudget = policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget")
+	gvkService          = corev1.SchemeGroupVersion.WithKind("Service")
+	gvkServiceAccount   = corev1.SchemeGroupVersion.WithKind("ServiceAccount")
+	gvkNetworkPolicy    = networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
+	gvkIngress          = networkingv1.SchemeGroupVersion.WithKind("Ingress")
+	gvkReplicaSet       = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+	gvkSecret           = corev1.SchemeGroupVersion.WithKind("Secret")
 )
 
-// The slots, in the order in which they are applied: see doc.go.
+// The two objects that the reconciler treats specially. reconcileKeys applies the
+// public keys. The Deployment waits for the objects that protect its pods.
 var (
-	slotPublicKeys = &slot{
-		kind: kindConfigMap, nameIn: names.publicKeys, wantedBy: always,
+	objectPublicKeys = &managedObject{
+		gvk: gvkConfigMap, name: names.publicKeys, wantedBy: always,
 		empty:   func() client.Object { return &corev1.ConfigMap{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderPublicKeys(r) },
 		applied: extract(accore.ExtractConfigMap),
 	}
-	slotServiceAccount = &slot{
-		kind: "ServiceAccount", nameIn: names.workload, wantedBy: always,
+	objectDeployment = &managedObject{
+		gvk: gvkDeployment, name: names.workload, wantedBy: always,
+		empty:   func() client.Object { return &appsv1.Deployment{} },
+		render:  func(r rendering) runtime.ApplyConfiguration { return renderDeployment(r) },
+		applied: extract(acapps.ExtractDeployment),
+	}
+)
+
+// managedObjects are in the order in which they are applied. The Deployment
+// follows the objects without which its pods must not start; see apply.
+var managedObjects = []*managedObject{
+	objectPublicKeys,
+	{
+		gvk: gvkServiceAccount, name: names.workload, wantedBy: always,
 		empty:   func() client.Object { return &corev1.ServiceAccount{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderServiceAccount(r) },
 		applied: extract(accore.ExtractServiceAccount),
-	}
-	slotService = &slot{
-		kind: "Service", nameIn: names.workload, wantedBy: always,
+	},
+	{
+		gvk: gvkService, name: names.workload, wantedBy: always,
 		empty:   func() client.Object { return &corev1.Service{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderService(r) },
 		applied: extract(accore.ExtractService),
-	}
-	slotNetworkPolicy = &slot{
-		kind: "NetworkPolicy", nameIn: names.workload,
+	},
+	{
+		gvk: gvkNetworkPolicy, name: names.workload,
 		wantedBy: func(g *v1alpha1.AuthGateway) bool {
 			return g.Spec.NetworkPolicy.Enabled == nil || *g.Spec.NetworkPolicy.Enabled
 		},
 		empty:   func() client.Object { return &networkingv1.NetworkPolicy{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderNetworkPolicy(r) },
 		applied: extract(acnetworking.ExtractNetworkPolicy),
-	}
-	slotDisruptionBudget = &slot{
-		kind: "PodDisruptionBudget", nameIn: names.workload, wantedBy: always,
+	},
+	{
+		gvk: gvkDisruptionBudget, name: names.workload, wantedBy: always,
 		empty:   func() client.Object { return &policyv1.PodDisruptionBudget{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderDisruptionBudget(r) },
 		applied: extract(acpolicy.ExtractPodDisruptionBudget),
-	}
-	slotDeployment = &slot{
-		kind: kindDeployment, nameIn: names.workload, wantedBy: always,
-		empty:   func() client.Object { return &appsv1.Deployment{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderDeployment(r) },
-		applied: extract(acapps.ExtractDeployment),
-	}
-	slotAutoscaler = &slot{
-		kind: "HorizontalPodAutoscaler", nameIn: names.workload,
+	},
+	objectDeployment,
+	{
+		gvk: gvkAutoscaler, name: names.workload,
 		wantedBy: func(g *v1alpha1.AuthGateway) bool { return g.Spec.Autoscaling != nil },
 		empty:    func() client.Object { return &autoscalingv2.HorizontalPodAutoscaler{} },
 		render:   func(r rendering) runtime.ApplyConfiguration { return renderAutoscaler(r) },
 		applied:  extract(acautoscaling.ExtractHorizontalPodAutoscaler),
-	}
-	slotIngress = &slot{
-		kind: "Ingress", nameIn: names.workload,
+	},
+	{
+		gvk: gvkIngress, name: names.workload,
 		wantedBy: func(g *v1alpha1.AuthGateway) bool { return g.Spec.Ingress != nil },
 		empty:    func() client.Object { return &networkingv1.Ingress{} },
 		render:   func(r rendering) runtime.ApplyConfiguration { return renderIngress(r) },
 		applied:  extract(acnetworking.ExtractIngress),
-	}
-	slotHTTPRoute = foreign(schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"},
-		func(g *v1alpha1.AuthGateway) bool { return g.Spec.HTTPRoute != nil }, renderHTTPRoute)
-	slotServiceMonitor = foreign(schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "ServiceMonitor"},
-		func(g *v1alpha1.AuthGateway) bool { return g.Spec.Monitoring.ServiceMonitor != nil }, renderServiceMonitor)
-
-	slots = []*slot{
-		slotPublicKeys, slotServiceAccount, slotService, slotNetworkPolicy, slotDisruptionBudget,
-		slotDeployment, slotAutoscaler, slotIngress, slotHTTPRoute, slotServiceMonitor,
-	}
-)
+	},
+	untyped(gvkHTTPRoute, func(g *v1alpha1.AuthGateway) bool { return g.Spec.HTTPRoute != nil }, renderHTTPRoute),
+	untyped(gvkServiceMonitor, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Monitoring.ServiceMonitor != nil },
+		renderServiceMonitor),
+}
 
 func always(*v1alpha1.AuthGateway) bool { return true }
 
-// extract makes one of client-go's Extract functions serve a slot.
+// extract adapts one of client-go's Extract functions to managedObject.applied.
 func extract[T client.Object, C any](from func(T, string) (C, error)) func(client.Object) (any, error) {
 	return func(o client.Object) (any, error) { return from(o.(T), FieldManager) }
 }
 
-// foreign is a slot of a kind that is a custom resource of others. Its objects
-// have no types here, so that the operator needs none of their modules.
-func foreign(gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) bool, render func(rendering) map[string]any) *slot {
+// untyped returns the managedObject of another project's custom resource. It has
+// no Go type here, so that the operator does not depend on that project's module.
+func untyped(
+	gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) bool, render func(rendering) map[string]any,
+) *managedObject {
 	empty := func() *unstructured.Unstructured {
 		u := &unstructured.Unstructured{}
 		u.SetGroupVersionKind(gvk)
 		return u
 	}
-	return &slot{
-		kind: gvk.Kind, gvk: gvk, nameIn: names.workload, wantedBy: wanted,
+	return &managedObject{
+		gvk: gvk, optional: true, name: names.workload, wantedBy: wanted,
 		empty: func() client.Object { return empty() },
 		render: func(r rendering) runtime.ApplyConfiguration {
 			u := empty()
@@ -142,13 +155,16 @@ func foreign(gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) boo
 		applied: func(o client.Object) (any, error) {
 			live, found := o.(*unstructured.Unstructured), empty()
 			if err := managedfields.ExtractInto(live, typed.DeducedParseableType, FieldManager, found, ""); err != nil {
-				return nil, fmt.Errorf("what was applied to %s %s: %w", gvk.Kind, live.GetName(), err)
+				return nil, fmt.Errorf("extract the applied fields of %s %s: %w", gvk.Kind, live.GetName(), err)
 			}
 			found.SetName(live.GetName())
 			found.SetNamespace(live.GetNamespace())
-			// A reference to an owner is a list whose keys only a schema knows.
+			// ownerReferences is a list with keys. Only a schema names them, so the
+			// deduced type does not extract the entry.
 			if c := metav1.GetControllerOf(live); c != nil {
-				found.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: c.APIVersion, Kind: c.Kind, Name: c.Name, UID: c.UID, Controller: c.Controller}})
+				found.SetOwnerReferences([]metav1.OwnerReference{{
+					APIVersion: c.APIVersion, Kind: c.Kind, Name: c.Name, UID: c.UID, Controller: c.Controller,
+				}})
 			}
 			return found, nil
 		},

@@ -1,0 +1,70 @@
+package controllers
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	acmeta "k8s.io/client-go/applyconfigurations/meta/v1"
+
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// rendering is what objects are rendered from.
+//
+// Every list is rendered with all defaults that the API server adds to it. A list
+// is one field in managedFields, so a list without a default would always differ.
+type rendering struct {
+	*clusterState
+	ring  keys.Ring
+	image string
+
+	operatorNamespace string
+	platformUsers     bool // the platform assigns the user that pods run as
+	pullSecrets       []string
+	openMetrics       bool // every namespace may reach the operations port
+
+	// The pods are replaced when one of these digests of what they read at their
+	// start changes. configMapsDigest is "" if the spec refers to no ConfigMap.
+	inputsDigest, passphrasesDigest, configMapsDigest string
+}
+
+func (r rendering) owner() *acmeta.OwnerReferenceApplyConfiguration {
+	o := ownerReference(r.gateway)
+	return acmeta.OwnerReference().WithAPIVersion(o.APIVersion).WithKind(o.Kind).
+		WithName(o.Name).WithUID(o.UID).WithController(true)
+}
+
+// metadata returns the metadata of an untyped object.
+func (r rendering) metadata(labels map[string]string) map[string]any {
+	o := ownerReference(r.gateway)
+	return map[string]any{
+		"labels": object(merged(labels, r.names.labels())),
+		"ownerReferences": []any{map[string]any{
+			"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": string(o.UID), "controller": true,
+		}},
+	}
+}
+
+// object converts a map of strings for an untyped object.
+func object(in map[string]string) map[string]any {
+	out := map[string]any{}
+	for k, v := range in {
+		out[k] = v
+	}
+	return out
+}
+
+// convert turns a value of a spec into its apply configuration. Both have the same
+// JSON, because their types are generated from the same source.
+func convert[C any](from any) *C {
+	into := new(C)
+	text, err := json.Marshal(from)
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil { // a programming error
+		panic(fmt.Sprintf("controllers: %s as %s: %v", reflect.TypeOf(from), reflect.TypeOf(into), err))
+	}
+	return into
+}

@@ -1,0 +1,52 @@
+package controllers
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	acmeta "k8s.io/client-go/applyconfigurations/meta/v1"
+	acnetworking "k8s.io/client-go/applyconfigurations/networking/v1"
+)
+
+// renderNetworkPolicy admits the clients of the API to its port, and the operator
+// and Prometheus to the operations port. It does not restrict egress: that would
+// cut the server off from its database and from the mail server.
+func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfiguration {
+	port := func(n int32) *acnetworking.NetworkPolicyPortApplyConfiguration {
+		return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))
+	}
+	api := acnetworking.NetworkPolicyIngressRule().WithPorts(port(apiPort))
+	if from := r.gateway.Spec.NetworkPolicy.From; len(from) > 0 {
+		for _, peer := range from {
+			api.WithFrom(networkPeer(peer))
+		}
+	} else {
+		api.WithFrom(
+			acnetworking.NetworkPolicyPeer().WithPodSelector(acmeta.LabelSelector()),
+			acnetworking.NetworkPolicyPeer().WithNamespaceSelector(labelled(labelClient, "true")),
+		)
+	}
+	operations := acnetworking.NetworkPolicyIngressRule().WithPorts(port(operationsPort)).WithFrom(
+		acnetworking.NetworkPolicyPeer().
+			WithNamespaceSelector(labelled(corev1.LabelMetadataName, r.operatorNamespace)).
+			WithPodSelector(labelled(labelName, operatorName)),
+	)
+	// A Prometheus may run in any namespace, and this port serves no secrets.
+	if r.gateway.Spec.Monitoring.ServiceMonitor != nil || r.openMetrics {
+		operations.WithFrom(acnetworking.NetworkPolicyPeer().WithNamespaceSelector(acmeta.LabelSelector()))
+	}
+	return acnetworking.NetworkPolicy(r.names.workload(), r.names.namespace).
+		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).
+		WithSpec(acnetworking.NetworkPolicySpec().
+			WithPodSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())).
+			WithPolicyTypes(networkingv1.PolicyTypeIngress).
+			WithIngress(api, operations))
+}
+
+func labelled(label, value string) *acmeta.LabelSelectorApplyConfiguration {
+	return acmeta.LabelSelector().WithMatchLabels(map[string]string{label: value})
+}
+
+func networkPeer(p networkingv1.NetworkPolicyPeer) *acnetworking.NetworkPolicyPeerApplyConfiguration {
+	return convert[acnetworking.NetworkPolicyPeerApplyConfiguration](p)
+}
