@@ -517,7 +517,7 @@ func TestAPublicGatewayMailsItsCodes(t *testing.T) {
 	environ := variables(d)
 	for name, value := range map[string]string{
 		"EXPOSURE": "public", "SMTP_HOST": "mail", "MAIL_FROM": "a@example.com", "MAIL_LINK_VERIFICATION": "https://example.com/verify#{code}",
-		"SMTP_PASSWORD_FILE": "/etc/internal/mail/password",
+		"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password",
 	} {
 		if environ[name] != value {
 			t.Errorf("%s is %q, and should be %q", name, environ[name], value)
@@ -614,16 +614,16 @@ func TestOnlyWhatMailNeedsIsMounted(t *testing.T) {
 				SMTP:                  &v1alpha1.SMTP{Host: "mail", Port: 465, TLS: "Implicit", From: "A <a@example.com>", CredentialsSecretRef: ref("mail"), CASecretRef: ref("ca")},
 				TemplatesConfigMapRef: ref("mails"), MaxConnections: 2, GiveUpAfter: "1h",
 			},
-			map[string]string{"/etc/internal/mail": "Secret mail password", "/etc/internal/mail-ca": "Secret ca ca.crt", "/etc/internal/mail-templates": "ConfigMap mails"},
+			map[string]string{"/etc/authserver/mail": "Secret mail password", "/etc/authserver/mail-ca": "Secret ca ca.crt", "/etc/authserver/mail-templates": "ConfigMap mails"},
 			map[string]string{
-				"SMTP_HOST": "mail", "SMTP_PORT": "465", "SMTP_TLS": "implicit", "MAIL_FROM": "A <a@example.com>", "SMTP_CA_FILE": "/etc/internal/mail-ca/ca.crt", "SMTP_USERNAME": "",
-				"SMTP_PASSWORD_FILE": "/etc/internal/mail/password", "MAIL_TEMPLATES_DIR": "/etc/internal/mail-templates", "SMTP_CONNECTIONS": "2", "MAIL_GIVE_UP_AFTER": "1h",
+				"SMTP_HOST": "mail", "SMTP_PORT": "465", "SMTP_TLS": "implicit", "MAIL_FROM": "A <a@example.com>", "SMTP_CA_FILE": "/etc/authserver/mail-ca/ca.crt", "SMTP_USERNAME": "",
+				"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password", "MAIL_TEMPLATES_DIR": "/etc/authserver/mail-templates", "SMTP_CONNECTIONS": "2", "MAIL_GIVE_UP_AFTER": "1h",
 			},
 		},
 		{
 			"a webhook", &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://mailer.example.com/", SecretRef: *ref("hook")}},
-			map[string]string{"/etc/internal/mail": "Secret hook secret"},
-			map[string]string{"MAIL_WEBHOOK_URL": "https://mailer.example.com/", "MAIL_WEBHOOK_SECRET_FILE": "/etc/internal/mail/secret"},
+			map[string]string{"/etc/authserver/mail": "Secret hook secret"},
+			map[string]string{"MAIL_WEBHOOK_URL": "https://mailer.example.com/", "MAIL_WEBHOOK_SECRET_FILE": "/etc/authserver/mail/secret"},
 		},
 	} {
 		g := smallest(fmt.Sprintf("auth-%d", i))
@@ -641,7 +641,7 @@ func TestOnlyWhatMailNeedsIsMounted(t *testing.T) {
 			t.Errorf("%s: the server gets %v, and should get %v", tc.what, environ, tc.settings)
 		}
 		_, annotated := d.Spec.Template.Annotations["authgateway.io/templates"]
-		if _, mounted := tc.mounts["/etc/internal/mail-templates"]; annotated != mounted {
+		if _, mounted := tc.mounts["/etc/authserver/mail-templates"]; annotated != mounted {
 			t.Errorf("%s: the annotations are %v", tc.what, d.Spec.Template.Annotations)
 		}
 	}
