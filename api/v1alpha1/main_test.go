@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { kubernetestest.Main(m) }
 
-// connect gives a client that is as strict as kubectl: a field that the API
-// server does not know is an error.
+// connect returns a client that is as strict as kubectl: an unknown field is an
+// error.
 func connect(t *testing.T) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -34,7 +34,7 @@ func connect(t *testing.T) client.Client {
 	return client.WithFieldValidation(c, metav1.FieldValidationStrict)
 }
 
-// object reads YAML as kubectl does.
+// object parses YAML as kubectl does.
 func object(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
 	content, err := yaml.YAMLToJSON([]byte(text))
@@ -48,8 +48,8 @@ func object(t *testing.T, text string) *unstructured.Unstructured {
 	return u
 }
 
-// gateway makes an AuthGateway of a spec; where that says nothing of a database,
-// which is all that is needed, it gets one.
+// gateway returns an AuthGateway with a spec. If the spec has no database, the only
+// required field, gateway adds one.
 func gateway(t *testing.T, namespace, spec string) *unstructured.Unstructured {
 	t.Helper()
 	u := object(t, `

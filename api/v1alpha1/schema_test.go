@@ -21,7 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// installed is the CRD as the API server has it.
+// installed returns the CRD from the API server.
 func installed(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
 	var crd apiextensionsv1.CustomResourceDefinition
@@ -31,12 +31,13 @@ func installed(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 	return &crd
 }
 
-// What kubectl explain shows is the manual.
-func TestEveryFieldOfOursIsExplained(t *testing.T) {
+// kubectl explain is the manual.
+func TestEveryFieldIsExplained(t *testing.T) {
 	t.Parallel()
-	// These are Kubernetes' own, and explained there.
+	// Kubernetes documents these types.
 	foreign := []string{
-		"spec.resources", "spec.podTemplate.affinity", "spec.podTemplate.tolerations", "spec.podTemplate.topologySpreadConstraints",
+		"spec.resources", "spec.podTemplate.affinity", "spec.podTemplate.tolerations",
+		"spec.podTemplate.topologySpreadConstraints",
 		"spec.podTemplate.sidecars.resources", "spec.networkPolicy.from", "status.conditions",
 	}
 	explained := 0
@@ -44,7 +45,7 @@ func TestEveryFieldOfOursIsExplained(t *testing.T) {
 	walk = func(path string, schema apiextensionsv1.JSONSchemaProps) {
 		explained++
 		if words := len(strings.Fields(schema.Description)); words < 2 {
-			t.Errorf("%s is explained with %q", path, schema.Description)
+			t.Errorf("the description of %s is %q", path, schema.Description)
 		}
 		if slices.Contains(foreign, path) {
 			return
@@ -65,7 +66,7 @@ func TestEveryFieldOfOursIsExplained(t *testing.T) {
 	}
 }
 
-func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
+func TestKubectlGetShowsTheColumns(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	if err := c.Create(t.Context(), gateway(t, namespace, "")); err != nil {
@@ -81,7 +82,7 @@ func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
 		ReadyReplicas: 2, ReplicaSummary: "2/3",
 		Conditions: []metav1.Condition{
 			{Type: v1alpha1.ConditionKeysReady, Status: metav1.ConditionFalse, Reason: "Waiting", LastTransitionTime: now},
-			{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady, Message: "It serves.", LastTransitionTime: now},
+			{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady, LastTransitionTime: now},
 		},
 		URL: "http://auth.shop.svc",
 		Keys: &v1alpha1.KeysStatus{
@@ -100,7 +101,8 @@ func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := requests.RESTClient().Get().AbsPath("/apis/authgateway.io/v1alpha1/namespaces/"+namespace+"/authgateways").
+	text, err := requests.RESTClient().Get().
+		AbsPath("/apis/authgateway.io/v1alpha1/namespaces/"+namespace+"/authgateways").
 		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw()
 	if err != nil {
 		t.Fatal(err)
@@ -128,12 +130,13 @@ func TestKubectlGetShowsWhatOneLooksFor(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kubectl get agw: want (-), got (+):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"Key: " + kid, "Next rotation: " + next.UTC().Format(time.RFC3339), "URL: http://auth.shop.svc"}, wide); diff != "" {
-		t.Errorf("kubectl get agw -o wide, besides: want (-), got (+):\n%s", diff)
+	want = []string{"Key: " + kid, "Next rotation: " + next.UTC().Format(time.RFC3339), "URL: http://auth.shop.svc"}
+	if diff := cmp.Diff(want, wide); diff != "" {
+		t.Errorf("kubectl get agw -o wide, additional columns: want (-), got (+):\n%s", diff)
 	}
 }
 
-func TestItIsScaledThroughTheScaleSubresource(t *testing.T) {
+func TestTheScaleSubresourceSetsReplicas(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	u := gateway(t, namespace, "")
@@ -173,10 +176,11 @@ func TestItIsScaledThroughTheScaleSubresource(t *testing.T) {
 		t.Fatal(err)
 	}
 	scale.Spec.Replicas = 101
-	refused(t, c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale)), "spec.replicas", "less than or equal to 100")
+	err := c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale))
+	refused(t, err, "spec.replicas", "less than or equal to 100")
 }
 
-func TestTheStatusIsWrittenThroughItsSubresourceAlone(t *testing.T) {
+func TestOnlyTheStatusSubresourceWritesTheStatus(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	u := gateway(t, namespace, "")
@@ -189,7 +193,7 @@ func TestTheStatusIsWrittenThroughItsSubresourceAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if g.Status.URL != "" {
-		t.Errorf("whoever makes it writes status.url: %s", g.Status.URL)
+		t.Errorf("create sets status.url: %s", g.Status.URL)
 	}
 	g.Status.URL, g.Spec.Suspend = "http://auth.shop.svc", true
 	if err := c.Status().Update(t.Context(), &g); err != nil {
@@ -200,7 +204,7 @@ func TestTheStatusIsWrittenThroughItsSubresourceAlone(t *testing.T) {
 	}
 }
 
-func TestItIsAppliedByFieldsWithTheGeneratedConfiguration(t *testing.T) {
+func TestServerSideApplyUsesTheGeneratedConfiguration(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	wanted := func(replicas int32) *ac.AuthGatewayApplyConfiguration {
@@ -209,9 +213,10 @@ func TestItIsAppliedByFieldsWithTheGeneratedConfiguration(t *testing.T) {
 			WithAudiences("shop").
 			WithDatabase(ac.Database().WithCloudNativePG(ac.CloudNativePG().WithCluster("pg"))))
 	}
-	apply := func(owner client.FieldOwner, configuration *ac.AuthGatewayApplyConfiguration, options ...client.ApplyOption) (v1alpha1.AuthGateway, error) {
+	type configuration = *ac.AuthGatewayApplyConfiguration
+	apply := func(owner client.FieldOwner, wanted configuration, options ...client.ApplyOption) (v1alpha1.AuthGateway, error) {
 		t.Helper()
-		err := c.Apply(t.Context(), configuration, append(options, owner)...)
+		err := c.Apply(t.Context(), wanted, append(options, owner)...)
 		var g v1alpha1.AuthGateway
 		if getErr := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &g); getErr != nil {
 			t.Fatal(getErr, err)
@@ -223,32 +228,33 @@ func TestItIsAppliedByFieldsWithTheGeneratedConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *first.Spec.Replicas != 3 || first.Spec.Database.CloudNativePG.Cluster != "pg" || first.Spec.Exposure != v1alpha1.ExposureInternal {
+	if s := first.Spec; *s.Replicas != 3 || s.Database.CloudNativePG.Cluster != "pg" || s.Exposure != v1alpha1.ExposureInternal {
 		t.Errorf("got %+v", first.Spec)
 	}
-	// kstatus takes what says nothing about its generation for done.
+	// kstatus treats an object without observedGeneration as current.
 	if first.Status.ObservedGeneration != -1 {
-		t.Errorf("before anybody has looked at it, it has been observed in generation %d", first.Status.ObservedGeneration)
+		t.Errorf("before the first reconcile observedGeneration is %d", first.Status.ObservedGeneration)
 	}
-	if first, err = apply("first", wanted(3)); err != nil { // with which that default is stored, too
+	if first, err = apply("first", wanted(3)); err != nil { // this also stores that default
 		t.Fatal(err)
 	}
 	same, err := apply("first", wanted(3))
 	if err != nil || same.ResourceVersion != first.ResourceVersion {
-		t.Errorf("the same once more is a write: %v", err)
+		t.Errorf("applying the same again is a write: %v", err)
 	}
 	extracted, err := ac.ExtractAuthGateway(&first, "first")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(wanted(3), extracted); diff != "" {
-		t.Errorf("what was applied (-) is not what is found again (+):\n%s", diff)
+		t.Errorf("applied (-), extracted (+):\n%s", diff)
 	}
 
-	// Sets and lists of one owner are merged with another's; a value is not.
+	// Sets and lists of two owners are merged; a value conflicts.
 	second := ac.AuthGateway("auth", namespace).WithSpec(ac.AuthGatewaySpec().WithAudiences("till").WithReplicas(4))
-	if _, err := apply("second", second); !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `conflict with "first": .spec.replicas`) {
-		t.Errorf("a value of another owner: %v", err)
+	_, err = apply("second", second)
+	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `conflict with "first": .spec.replicas`) {
+		t.Errorf("a value that another owner has set: %v", err)
 	}
 	both, err := apply("second", second, client.ForceOwnership)
 	if err != nil {

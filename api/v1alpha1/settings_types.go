@@ -191,9 +191,9 @@ type Audit struct {
 type SignUp struct {
 	// required lists the names that a user must provide in addition to an email
 	// address and a password: Username, FirstName, LastName. If it is not set, all
-	// three are required; if it is empty ([]), none is. A name that is not required
-	// can be removed later. An account without a username signs in by email
-	// address, and its tokens contain no username.
+	// three are required; if it is empty ([]), no name is. A name that is not
+	// required can be removed later. An account without a username signs in by
+	// email address, and its tokens contain no username.
 	//
 	// +optional
 	// +listType=set

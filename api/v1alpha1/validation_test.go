@@ -19,35 +19,35 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// wrong are specs that are refused, each for one reason: by which field, and
-// with which words.
-var wrong = []struct{ what, spec, field, says string }{
+// invalid lists specs that the API server rejects, each for one reason, with the
+// field and a part of the message.
+var invalid = []struct{ what, spec, field, says string }{
 	{"no database", `database: null`, "spec.database", "Required value"},
 
-	{"replicas below zero", `replicas: -1`, "spec.replicas", "greater than or equal to 0"},
+	{"negative replicas", `replicas: -1`, "spec.replicas", "greater than or equal to 0"},
 	{"too many replicas", `replicas: 101`, "spec.replicas", "less than or equal to 100"},
-	{"replicas that are no number", `replicas: two`, "spec.replicas", "must be of type integer"},
+	{"replicas that are not a number", `replicas: two`, "spec.replicas", "must be of type integer"},
 	{"replicas and autoscaling", `{replicas: 3, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "autoscaling sets the number of replicas: remove replicas"},
-	{"no replicas and autoscaling", `{replicas: 0, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "remove autoscaling"},
-	{"autoscaling without a limit", `autoscaling: {minReplicas: 3}`, "spec.autoscaling.maxReplicas", "Required value"},
-	{"more replicas at least than at most", `autoscaling: {minReplicas: 6, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "write at most maxReplicas; the default is 2"},
-	{"autoscaling down to nothing", `autoscaling: {minReplicas: 0, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "greater than or equal to 1"},
-	{"autoscaling without end", `autoscaling: {maxReplicas: 101}`, "spec.autoscaling.maxReplicas", "less than or equal to 100"},
-	{"a target of no CPU", `autoscaling: {maxReplicas: 5, targetCPUUtilizationPercentage: 0}`, "spec.autoscaling.targetCPUUtilizationPercentage", "greater than or equal to 1"},
+	{"zero replicas and autoscaling", `{replicas: 0, autoscaling: {maxReplicas: 5}}`, "spec.replicas", "remove autoscaling"},
+	{"autoscaling without maxReplicas", `autoscaling: {minReplicas: 3}`, "spec.autoscaling.maxReplicas", "Required value"},
+	{"minReplicas above maxReplicas", `autoscaling: {minReplicas: 6, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "write at most maxReplicas; the default is 2"},
+	{"autoscaling to zero", `autoscaling: {minReplicas: 0, maxReplicas: 5}`, "spec.autoscaling.minReplicas", "greater than or equal to 1"},
+	{"maxReplicas out of range", `autoscaling: {maxReplicas: 101}`, "spec.autoscaling.maxReplicas", "less than or equal to 100"},
+	{"a CPU target of zero", `autoscaling: {maxReplicas: 5, targetCPUUtilizationPercentage: 0}`, "spec.autoscaling.targetCPUUtilizationPercentage", "greater than or equal to 1"},
 
 	{"an image with a space", `image: my image`, "spec.image", "write one such as registry.example.com/authserver:1.2.3"},
-	{"an image with half a digest", `image: "authserver@sha256:abc"`, "spec.image", "the image reference is invalid"},
+	{"an image with an incomplete digest", `image: "authserver@sha256:abc"`, "spec.image", "the image reference is invalid"},
 	{"an image with two tags", `image: "authserver:1:2"`, "spec.image", "the image reference is invalid"},
 	{"an empty image", `image: ""`, "spec.image", "at least 1 chars long"},
-	{"a pull secret twice", `imagePullSecrets: [{name: a}, {name: b}, {name: a}]`, "spec.imagePullSecrets[2]", "Duplicate value"},
-	{"a pull secret of another namespace", `imagePullSecrets: [{name: a}, {name: other/b}]`, "spec.imagePullSecrets[1].name", "the object must be in the same namespace"},
-	{"a pull secret that cannot be", `imagePullSecrets: [{name: a..b}]`, "spec.imagePullSecrets[0].name", "the name is invalid"},
+	{"a duplicate pull secret", `imagePullSecrets: [{name: a}, {name: b}, {name: a}]`, "spec.imagePullSecrets[2]", "Duplicate value"},
+	{"a pull secret in another namespace", `imagePullSecrets: [{name: a}, {name: other/b}]`, "spec.imagePullSecrets[1].name", "the object must be in the same namespace"},
+	{"a pull secret with an invalid name", `imagePullSecrets: [{name: a..b}]`, "spec.imagePullSecrets[0].name", "the name is invalid"},
 
 	{"an issuer without a scheme", `issuer: auth.example.com`, "spec.issuer", "such as https://auth.example.com"},
 	{"an issuer with a query", `issuer: "https://auth.example.com/?a=b"`, "spec.issuer", "without a user, a query or a fragment"},
 	{"an issuer with a user", `issuer: "https://me@auth.example.com"`, "spec.issuer", "without a user, a query or a fragment"},
 	{"an issuer without a host", `issuer: "https://:80"`, "spec.issuer", "such as https://auth.example.com"},
-	{"an issuer of two lines", `issuer: "https://auth.example.com/a\nb"`, "spec.issuer", "such as https://auth.example.com"},
+	{"an issuer with a line break", `issuer: "https://auth.example.com/a\nb"`, "spec.issuer", "such as https://auth.example.com"},
 	{"an audience with a space", `audiences: [shop, my shop]`, "spec.audiences[1]", "one audience per entry, without spaces or commas"},
 	{"two audiences in one", `audiences: ["shop,till"]`, "spec.audiences[0]", "one audience per entry, without spaces or commas"},
 	{"an audience of two lines", `audiences: ["shop\ntill"]`, "spec.audiences[0]", "one audience per entry, without spaces or commas"},
@@ -57,147 +57,147 @@ var wrong = []struct{ what, spec, field, says string }{
 	{"an exposure that there is not", `exposure: External`, "spec.exposure", `supported values: "Internal", "Public"`},
 	{"Public without email", `exposure: Public`, "spec.exposure", "sends codes only by mail: set email.smtp or email.webhook, or write exposure: Internal"},
 
-	{"CORS for no origin", `cors: {}`, "spec.cors.allowedOrigins", "Required value"},
-	{"CORS for an empty list", `cors: {allowedOrigins: []}`, "spec.cors.allowedOrigins", "at least 1 items"},
-	{"CORS for everyone", `cors: {allowedOrigins: ["https://app.example.com", "*"]}`, "spec.cors.allowedOrigins[1]", "* is not allowed"},
+	{"CORS without origins", `cors: {}`, "spec.cors.allowedOrigins", "Required value"},
+	{"CORS with an empty list", `cors: {allowedOrigins: []}`, "spec.cors.allowedOrigins", "at least 1 items"},
+	{"CORS for all origins", `cors: {allowedOrigins: ["https://app.example.com", "*"]}`, "spec.cors.allowedOrigins[1]", "* is not allowed"},
 	{"CORS for all subdomains", `cors: {allowedOrigins: ["https://*.example.com"]}`, "spec.cors.allowedOrigins[0]", "* is not allowed"},
-	{"CORS for files and sandboxes", `cors: {allowedOrigins: ["null"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"CORS for the origin null", `cors: {allowedOrigins: ["null"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
 	{"an origin without a scheme", `cors: {allowedOrigins: [app.example.com]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
 	{"an origin with a path", `cors: {allowedOrigins: ["https://app.example.com/"]}`, "spec.cors.allowedOrigins[0]", "without a path"},
-	{"an origin in capitals", `cors: {allowedOrigins: ["https://App.example.com"]}`, "spec.cors.allowedOrigins[0]", "in lower case"},
-	{"an origin of two lines", `cors: {allowedOrigins: ["https://app.example.com\nb"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
+	{"an origin with capital letters", `cors: {allowedOrigins: ["https://App.example.com"]}`, "spec.cors.allowedOrigins[0]", "in lower case"},
+	{"an origin with a line break", `cors: {allowedOrigins: ["https://app.example.com\nb"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
 	{"two origins in one", `cors: {allowedOrigins: ["https://app.example.com,https://b.example.com"]}`, "spec.cors.allowedOrigins[0]", "such as https://app.example.com"},
-	{"an origin with the port of https", `cors: {allowedOrigins: ["https://app.example.com:443"]}`, "spec.cors.allowedOrigins[0]", "remove :80 after http and :443 after https"},
-	{"an origin with the port of http", `cors: {allowedOrigins: ["http://[::1]:80"]}`, "spec.cors.allowedOrigins[0]", "remove :80 after http and :443 after https"},
-	{"an origin twice", `cors: {allowedOrigins: ["https://app.example.com", "https://app.example.com"]}`, "spec.cors.allowedOrigins[1]", "Duplicate value"},
-	{"fewer proxies than none", `trustedProxyHops: -1`, "spec.trustedProxyHops", "greater than or equal to 0"},
-	{"proxies without end", `trustedProxyHops: 11`, "spec.trustedProxyHops", "less than or equal to 10"},
+	{"an origin with the default port of https", `cors: {allowedOrigins: ["https://app.example.com:443"]}`, "spec.cors.allowedOrigins[0]", "remove :80 after http and :443 after https"},
+	{"an origin with the default port of http", `cors: {allowedOrigins: ["http://[::1]:80"]}`, "spec.cors.allowedOrigins[0]", "remove :80 after http and :443 after https"},
+	{"a duplicate origin", `cors: {allowedOrigins: ["https://app.example.com", "https://app.example.com"]}`, "spec.cors.allowedOrigins[1]", "Duplicate value"},
+	{"a negative number of proxies", `trustedProxyHops: -1`, "spec.trustedProxyHops", "greater than or equal to 0"},
+	{"too many proxies", `trustedProxyHops: 11`, "spec.trustedProxyHops", "less than or equal to 10"},
 
-	{"a database that is nowhere", `database: {}`, "spec.database", "write either host, name and credentialsSecretRef, or cloudNativePG.cluster"},
-	{"a database in two places", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "write either host"},
-	{"a host without a name of a database", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database"},
+	{"no database connection", `database: {}`, "spec.database", "write either host, name and credentialsSecretRef, or cloudNativePG.cluster"},
+	{"two database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "write either host"},
+	{"a host without a database name", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database"},
 	{"a host without credentials", `database: {host: a, name: b}`, "spec.database.credentialsSecretRef", "write the name of a Secret with the keys username and password"},
-	{"a URL for a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme or a port (set database.port)"},
+	{"a URL in place of a host", `database: {host: "postgres://a", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "without a scheme or a port (set database.port)"},
 	{"a host with its port", `database: {host: "a:5432", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "set database.port"},
 	{"hosts with spaces between them", `database: {host: "a, b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
 	{"hosts with one missing", `database: {host: "a,,b", name: b, credentialsSecretRef: {name: c}}`, "spec.database.host", "or several separated by commas"},
 	{"port 0", `database: {host: a, port: 0, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "greater than or equal to 1"},
 	{"port 65536", `database: {host: a, port: 65536, name: b, credentialsSecretRef: {name: c}}`, "spec.database.port", "less than or equal to 65535"},
-	{"a name of a database of two lines", `database: {host: a, name: "b\nc", credentialsSecretRef: {name: c}}`, "spec.database.name", "on one line"},
-	{"a name of a database that PostgreSQL would cut", `database: {host: a, name: ` + strings.Repeat("b", 64) + `, credentialsSecretRef: {name: c}}`, "spec.database.name", "may not be more than 63"},
+	{"a database name with a line break", `database: {host: a, name: "b\nc", credentialsSecretRef: {name: c}}`, "spec.database.name", "on one line"},
+	{"a database name that PostgreSQL would truncate", `database: {host: a, name: ` + strings.Repeat("b", 64) + `, credentialsSecretRef: {name: c}}`, "spec.database.name", "may not be more than 63"},
 	{"credentials without a name", `database: {host: a, name: b, credentialsSecretRef: {}}`, "spec.database.credentialsSecretRef.name", "Required value"},
 	{"a TLS mode that libpq does not have", `database: {host: a, name: b, credentialsSecretRef: {name: c}, sslMode: strict}`, "spec.database.sslMode", `"verify-full"`},
-	{"a certificate authority that nobody asks", `database: {host: a, name: b, credentialsSecretRef: {name: c}, sslMode: require, caSecretRef: {name: d}}`, "spec.database.sslMode", "write sslMode: verify-full, or remove caSecretRef"},
-	{"no connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, maxConnections: 0}`, "spec.database.maxConnections", "greater than or equal to 1"},
+	{"a certificate authority that sslMode does not use", `database: {host: a, name: b, credentialsSecretRef: {name: c}, sslMode: require, caSecretRef: {name: d}}`, "spec.database.sslMode", "write sslMode: verify-full, or remove caSecretRef"},
+	{"zero database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, maxConnections: 0}`, "spec.database.maxConnections", "greater than or equal to 1"},
 	{"CloudNativePG and credentials", `database: {cloudNativePG: {cluster: d}, credentialsSecretRef: {name: c}}`, "spec.database.cloudNativePG", "remove name and credentialsSecretRef"},
 	{"CloudNativePG and a name", `database: {cloudNativePG: {cluster: d}, name: b}`, "spec.database.cloudNativePG", "remove name and credentialsSecretRef"},
 	{"CloudNativePG without a cluster", `database: {cloudNativePG: {}}`, "spec.database.cloudNativePG.cluster", "Required value"},
-	{"a cluster of another namespace", `database: {cloudNativePG: {cluster: other/d}}`, "spec.database.cloudNativePG.cluster", "write the name of a CloudNativePG Cluster in this namespace"},
+	{"a Cluster in another namespace", `database: {cloudNativePG: {cluster: other/d}}`, "spec.database.cloudNativePG.cluster", "write the name of a CloudNativePG Cluster in this namespace"},
 
 	{"a duration without a unit", `tokens: {accessTokenTTL: "900"}`, "spec.tokens.accessTokenTTL", "write hours, minutes and seconds, such as 720h, 15m or 1h30m"},
 	{"an empty duration", `tokens: {accessTokenTTL: ""}`, "spec.tokens.accessTokenTTL", "the duration is invalid"},
 	{"a duration that is a number", `tokens: {accessTokenTTL: 900}`, "spec.tokens.accessTokenTTL", "must be of type string"},
 	{"a duration in days", `tokens: {refreshTokenTTL: 30d}`, "spec.tokens.refreshTokenTTL", "such as 720h, 15m or 1h30m"},
-	{"a duration below zero", `tokens: {reuseGrace: -1s}`, "spec.tokens.reuseGrace", "the duration is invalid"},
-	{"a duration that is too long to be read", `tokens: {reuseGrace: 1000000h1000000m1000000s}`, "spec.tokens.reuseGrace", "may not be more than 20"},
-	{"access tokens that are dead on arrival", `tokens: {accessTokenTTL: 9s}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
-	{"access tokens that live for days", `{tokens: {accessTokenTTL: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
-	{"refresh tokens that live for seconds", `tokens: {accessTokenTTL: 10s, refreshTokenTTL: 59s}`, "spec.tokens.refreshTokenTTL", "write 1m to 8760h"},
+	{"a negative duration", `tokens: {reuseGrace: -1s}`, "spec.tokens.reuseGrace", "the duration is invalid"},
+	{"a duration with too many digits", `tokens: {reuseGrace: 1000000h1000000m1000000s}`, "spec.tokens.reuseGrace", "may not be more than 20"},
+	{"a TTL of access tokens that is too short", `tokens: {accessTokenTTL: 9s}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+	{"a TTL of access tokens that is too long", `{tokens: {accessTokenTTL: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+	{"a TTL of refresh tokens that is too short", `tokens: {accessTokenTTL: 10s, refreshTokenTTL: 59s}`, "spec.tokens.refreshTokenTTL", "write 1m to 8760h"},
 	{"access tokens that outlive refresh tokens", `tokens: {accessTokenTTL: 2h, refreshTokenTTL: 1h}`, "spec.tokens.accessTokenTTL", "write at most refreshTokenTTL"},
-	{"a grace for thieves", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
-	{"a trail for a century", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
-	{"a trail of days", `audit: {retention: 90d}`, "spec.audit.retention", "such as 720h, 15m or 1h30m"},
-	{"a trail below zero", `audit: {retention: -1s}`, "spec.audit.retention", "the duration is invalid"},
-	{"a rotation that there is not", `tokens: {rotation: Never}`, "spec.tokens.rotation", `supported values: "WhenNeeded", "Always"`},
+	{"a reuse grace that is too long", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
+	{"a retention that is too long", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
+	{"a retention in days", `audit: {retention: 90d}`, "spec.audit.retention", "such as 720h, 15m or 1h30m"},
+	{"a negative retention", `audit: {retention: -1s}`, "spec.audit.retention", "the duration is invalid"},
+	{"an unknown token rotation", `tokens: {rotation: Never}`, "spec.tokens.rotation", `supported values: "WhenNeeded", "Always"`},
 
-	{"a hash that is soon broken", `passwords: {saltRounds: 9}`, "spec.passwords.saltRounds", "greater than or equal to 10"},
-	{"a hash that takes seconds", `passwords: {saltRounds: 16}`, "spec.passwords.saltRounds", "less than or equal to 15"},
-	{"a name that is none at sign-up", `signUp: {required: [Email]}`, "spec.signUp.required[0]", `supported values: "Username", "FirstName", "LastName"`},
-	{"a name twice at sign-up", `signUp: {required: [Username, Username]}`, "spec.signUp.required[1]", "Duplicate value"},
-	{"short passwords", `passwords: {minLength: 7}`, "spec.passwords.minLength", "greater than or equal to 8"},
-	{"passwords that nobody remembers", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
+	{"a bcrypt cost that is too low", `passwords: {saltRounds: 9}`, "spec.passwords.saltRounds", "greater than or equal to 10"},
+	{"a bcrypt cost that is too high", `passwords: {saltRounds: 16}`, "spec.passwords.saltRounds", "less than or equal to 15"},
+	{"an unknown name at sign-up", `signUp: {required: [Email]}`, "spec.signUp.required[0]", `supported values: "Username", "FirstName", "LastName"`},
+	{"a duplicate name at sign-up", `signUp: {required: [Username, Username]}`, "spec.signUp.required[1]", "Duplicate value"},
+	{"a minimum password length that is too short", `passwords: {minLength: 7}`, "spec.passwords.minLength", "greater than or equal to 8"},
+	{"a minimum password length that is too long", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
 
-	{"a key that consumers would have to know", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
-	{"a rotation without rest", `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
-	{"keys that go before their tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
-	{"a fortress of old keys", `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshTokenTTL"},
-	{"no lead", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
-	{"a kid that is none", `keys: {revoked: [abc]}`, "spec.keys.revoked[0]", "copy one from status.keys"},
-	{"a kid twice", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
-	{"passphrases without a name", `keys: {passphraseSecretRef: {name: ""}}`, "spec.keys.passphraseSecretRef.name", "at least 1 chars long"},
+	{"a symmetric algorithm", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
+	{"a rotation interval that is too short", `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
+	{"a rotation interval shorter than the life of access tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
+	{"a rotation interval too short for the TTL of refresh tokens", `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshTokenTTL"},
+	{"a publish lead of zero", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
+	{"an invalid kid", `keys: {revoked: [abc]}`, "spec.keys.revoked[0]", "copy one from status.keys"},
+	{"a duplicate kid", `keys: {revoked: [` + kid + `, ` + kid + `]}`, "spec.keys.revoked[1]", "Duplicate value"},
+	{"a passphrase Secret without a name", `keys: {passphraseSecretRef: {name: ""}}`, "spec.keys.passphraseSecretRef.name", "at least 1 chars long"},
 
-	{"a proxy's field that there is not", `trustedProxyField: X-Real-IP`, "spec.trustedProxyField", `supported values: "Any", "Forwarded", "XForwardedFor"`},
+	{"an unknown proxy field", `trustedProxyField: X-Real-IP`, "spec.trustedProxyField", `supported values: "Any", "Forwarded", "XForwardedFor"`},
 
 	{"a limit without a time", `limits: {signIn: "30"}`, "spec.limits.signIn", "write a number, a slash and a duration, such as 30/5m, or Unlimited"},
 	{"a limit that is a number", `limits: {signIn: 30}`, "spec.limits.signIn", "must be of type string"},
-	{"a limit that YAML takes for a boolean", `limits: {signUp: off}`, "spec.limits.signUp", "must be of type string"},
-	{"a limit by a word", `limits: {codes: "off"}`, "spec.limits.codes", "or Unlimited"},
-	{"a limit of none", `limits: {mails: 0/1h}`, "spec.limits.mails", "the limit is invalid"},
-	{"a limit a day", `limits: {mails: 3/1d}`, "spec.limits.mails", "such as 30/5m"},
+	{"a limit that YAML reads as a boolean", `limits: {signUp: off}`, "spec.limits.signUp", "must be of type string"},
+	{"a limit with an unknown word", `limits: {codes: "off"}`, "spec.limits.codes", "or Unlimited"},
+	{"a limit of zero", `limits: {mails: 0/1h}`, "spec.limits.mails", "the limit is invalid"},
+	{"a limit per day", `limits: {mails: 3/1d}`, "spec.limits.mails", "such as 30/5m"},
 	{"an empty limit", `limits: {mails: ""}`, "spec.limits.mails", "the limit is invalid"},
-	{"a limit of two lines", `limits: {mails: "3/1h\n"}`, "spec.limits.mails", "the limit is invalid"},
-	{"a limit that limits nothing", `limits: {signIn: 100001/1s}`, "spec.limits.signIn", "write a number up to 100000 and a duration from 1s to 24h"},
-	{"a limit in no time", `limits: {signIn: 30/0s}`, "spec.limits.signIn", "from 1s to 24h"},
-	{"a limit in days", `limits: {signIn: 30/24h1s}`, "spec.limits.signIn", "from 1s to 24h"},
+	{"a limit with a line break", `limits: {mails: "3/1h\n"}`, "spec.limits.mails", "the limit is invalid"},
+	{"a limit with too high a number", `limits: {signIn: 100001/1s}`, "spec.limits.signIn", "write a number up to 100000 and a duration from 1s to 24h"},
+	{"a limit per zero seconds", `limits: {signIn: 30/0s}`, "spec.limits.signIn", "from 1s to 24h"},
+	{"a limit per more than a day", `limits: {signIn: 30/24h1s}`, "spec.limits.signIn", "from 1s to 24h"},
 
-	{"a limit of writes by a word", `limits: {writes: few}`, "spec.limits.writes", "such as 30/5m"},
+	{"a limit of writes with an unknown word", `limits: {writes: few}`, "spec.limits.writes", "such as 30/5m"},
 
-	{"a service with two lines for a name", `email: {smtp: {host: mail, from: a@example.com}, serviceName: "Example\nShop"}`, "spec.email.serviceName", "write one line"},
-	{"a service with a space for a name", `email: {smtp: {host: mail, from: a@example.com}, serviceName: " "}`, "spec.email.serviceName", "write one line"},
+	{"a service name with a line break", `email: {smtp: {host: mail, from: a@example.com}, serviceName: "Example\nShop"}`, "spec.email.serviceName", "write one line"},
+	{"a service name of one space", `email: {smtp: {host: mail, from: a@example.com}, serviceName: " "}`, "spec.email.serviceName", "write one line"},
 	{"email without a server", `email: {}`, "spec.email", "write either smtp, for a mail server, or webhook, for a service of yours that delivers mail"},
-	{"email in two ways", `email: {smtp: {host: mail, from: a@example.com}, webhook: {url: "https://a", secretRef: {name: b}}}`, "spec.email", "write either smtp"},
-	{"email over no connection", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 0}`, "spec.email.maxConnections", "greater than or equal to 1"},
-	{"email over too many connections", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 65}`, "spec.email.maxConnections", "less than or equal to 64"},
-	{"email that is given up at once", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 59s}`, "spec.email.giveUpAfter", "write 1m to 720h"},
-	{"email that is never given up", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 721h}`, "spec.email.giveUpAfter", "write 1m to 720h"},
-	{"email that is given up after days", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 1d}`, "spec.email.giveUpAfter", "such as 720h, 15m or 1h30m"},
-	{"a webhook to nowhere", `email: {webhook: {secretRef: {name: a}}}`, "spec.email.webhook.url", "Required value"},
-	{"a webhook that nobody signs", `email: {webhook: {url: "https://mail.example.com"}}`, "spec.email.webhook.secretRef", "Required value"},
+	{"email with two transports", `email: {smtp: {host: mail, from: a@example.com}, webhook: {url: "https://a", secretRef: {name: b}}}`, "spec.email", "write either smtp"},
+	{"zero mail connections", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 0}`, "spec.email.maxConnections", "greater than or equal to 1"},
+	{"too many mail connections", `email: {smtp: {host: mail, from: a@example.com}, maxConnections: 65}`, "spec.email.maxConnections", "less than or equal to 64"},
+	{"a giveUpAfter that is too short", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 59s}`, "spec.email.giveUpAfter", "write 1m to 720h"},
+	{"a giveUpAfter that is too long", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 721h}`, "spec.email.giveUpAfter", "write 1m to 720h"},
+	{"a giveUpAfter in days", `email: {smtp: {host: mail, from: a@example.com}, giveUpAfter: 1d}`, "spec.email.giveUpAfter", "such as 720h, 15m or 1h30m"},
+	{"a webhook without a URL", `email: {webhook: {secretRef: {name: a}}}`, "spec.email.webhook.url", "Required value"},
+	{"a webhook without a signing secret", `email: {webhook: {url: "https://mail.example.com"}}`, "spec.email.webhook.secretRef", "Required value"},
 	{"a webhook with a user", `email: {webhook: {url: "https://me@mail.example.com/", secretRef: {name: a}}}`, "spec.email.webhook.url", "without a user or a fragment"},
 	{"a webhook without a scheme", `email: {webhook: {url: mail.example.com/hook, secretRef: {name: a}}}`, "spec.email.webhook.url", "such as https://mail.example.com/hook"},
-	{"a webhook with a secret of another namespace", `email: {webhook: {url: "https://mail.example.com", secretRef: {name: other/a}}}`, "spec.email.webhook.secretRef.name", "must be in the same namespace"},
-	{"a certificate authority for mail in the clear", `email: {smtp: {host: mail, from: a@example.com, tls: None, caSecretRef: {name: b}}}`, "spec.email.smtp.tls", "write tls: StartTLS or tls: Implicit, or remove caSecretRef"},
-	{"mail from a name before nothing", `email: {smtp: {host: mail, from: "Shop <>"}}`, "spec.email.smtp.from", "or Example <no-reply@example.com>"},
-	{"mail from a name of two lines", `email: {smtp: {host: mail, from: "Shop\nBcc <a@example.com>"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"a webhook with a Secret in another namespace", `email: {webhook: {url: "https://mail.example.com", secretRef: {name: other/a}}}`, "spec.email.webhook.secretRef.name", "must be in the same namespace"},
+	{"a certificate authority without TLS to the mail server", `email: {smtp: {host: mail, from: a@example.com, tls: None, caSecretRef: {name: b}}}`, "spec.email.smtp.tls", "write tls: StartTLS or tls: Implicit, or remove caSecretRef"},
+	{"a sender with an empty address", `email: {smtp: {host: mail, from: "Shop <>"}}`, "spec.email.smtp.from", "or Example <no-reply@example.com>"},
+	{"a sender name with a line break", `email: {smtp: {host: mail, from: "Shop\nBcc <a@example.com>"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
 	{"a mail server without a host", `email: {smtp: {from: a@example.com}}`, "spec.email.smtp.host", "Required value"},
-	{"a mail server with its port", `email: {smtp: {host: "mail:25", from: a@example.com}}`, "spec.email.smtp.host", "set email.smtp.port"},
-	{"mail from nobody", `email: {smtp: {host: mail}}`, "spec.email.smtp.from", "Required value"},
-	{"mail from a name", `email: {smtp: {host: mail, from: Shop}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
-	{"mail with a header more", `email: {smtp: {host: mail, from: "a@example.com\nBcc:b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
-	{"mail from two", `email: {smtp: {host: mail, from: "a@example.com,b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
-	{"mail over a TLS that there is not", `email: {smtp: {host: mail, from: a@example.com, tls: TLS}}`, "spec.email.smtp.tls", `supported values: "StartTLS", "Implicit", "None"`},
+	{"a mail server with a port", `email: {smtp: {host: "mail:25", from: a@example.com}}`, "spec.email.smtp.host", "set email.smtp.port"},
+	{"mail without a sender", `email: {smtp: {host: mail}}`, "spec.email.smtp.from", "Required value"},
+	{"a sender without an address", `email: {smtp: {host: mail, from: Shop}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"a sender that injects a header", `email: {smtp: {host: mail, from: "a@example.com\nBcc:b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"two senders", `email: {smtp: {host: mail, from: "a@example.com,b"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
+	{"an unknown TLS mode of the mail server", `email: {smtp: {host: mail, from: a@example.com, tls: TLS}}`, "spec.email.smtp.tls", `supported values: "StartTLS", "Implicit", "None"`},
 	{"a link without the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/verify"}}`, "spec.email.links.verification", "that contains {code} once"},
 	{"a link with the code twice", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://example.com/{code}#{code}"}}`, "spec.email.links.verification", "that contains {code} once"},
-	{"a link to a host that is the code", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://{code}.example.com/"}}`, "spec.email.links.verification", "such as https://example.com/verify#{code}"},
-	{"a link to nowhere", `email: {smtp: {host: mail, from: a@example.com}, links: {passwordReset: "/reset#{code}"}}`, "spec.email.links.passwordReset", "write an absolute URL"},
-	{"a link of two lines", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
-	{"templates of another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "must be in the same namespace"},
+	{"a link with the code in the host", `email: {smtp: {host: mail, from: a@example.com}, links: {verification: "https://{code}.example.com/"}}`, "spec.email.links.verification", "such as https://example.com/verify#{code}"},
+	{"a link without a host", `email: {smtp: {host: mail, from: a@example.com}, links: {passwordReset: "/reset#{code}"}}`, "spec.email.links.passwordReset", "write an absolute URL"},
+	{"a link with a line break", `email: {smtp: {host: mail, from: a@example.com}, links: {emailChange: "https://example.com/\n{code}"}}`, "spec.email.links.emailChange", "write an absolute URL"},
+	{"templates in another namespace", `email: {smtp: {host: mail, from: a@example.com}, templatesConfigMapRef: {name: other/templates}}`, "spec.email.templatesConfigMapRef.name", "must be in the same namespace"},
 
-	{"an Ingress to codes", behind + `ingress: {host: auth.example.com, tls: Elsewhere}`, "spec.ingress", "write exposure: Public, or remove ingress"},
-	{"an HTTPRoute to codes", behind + `httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write exposure: Public, or remove httpRoute"},
+	{"an Ingress for an Internal gateway", behind + `ingress: {host: auth.example.com, tls: Elsewhere}`, "spec.ingress", "write exposure: Public, or remove ingress"},
+	{"an HTTPRoute for an Internal gateway", behind + `httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "write exposure: Public, or remove httpRoute"},
 	{"an Ingress and an HTTPRoute", outside + `
 ingress: {host: auth.example.com, tls: Elsewhere}
 httpRoute: {parentRefs: [{name: gateway}]}`, "spec.httpRoute", "ingress and httpRoute exclude each other: remove one of them"},
-	{"an Ingress for nobody", outside + `
+	{"an Ingress without a host", outside + `
 ingress: {tls: Elsewhere}`, "spec.ingress.host", "Required value"},
-	{"an Ingress for a URL", outside + `
+	{"an Ingress with a URL as host", outside + `
 ingress: {host: "https://auth.example.com", tls: Elsewhere}`, "spec.ingress.host", "without a scheme, a port or a path"},
-	{"an HTTPRoute through nothing", outside + `
+	{"an HTTPRoute without Gateways", outside + `
 httpRoute: {parentRefs: []}`, "spec.httpRoute.parentRefs", "at least 1 items"},
-	{"an HTTPRoute through a Gateway without a name", outside + `
+	{"an HTTPRoute with an unnamed Gateway", outside + `
 httpRoute: {parentRefs: [{namespace: gateways}]}`, "spec.httpRoute.parentRefs[0].name", "Required value"},
 
-	{"an Ingress for no name", outside + `
+	{"an Ingress with an invalid host", outside + `
 ingress: {host: "auth..example.com", tls: Elsewhere}`, "spec.ingress.host", "such as auth.example.com"},
-	{"an Ingress of no class", outside + `
+	{"an Ingress with an invalid class", outside + `
 ingress: {host: auth.example.com, className: "My Class", tls: Elsewhere}`, "spec.ingress.className", "write the name of an IngressClass"},
-	{"an Ingress with an annotation that cannot be", outside + `
+	{"an Ingress with an invalid annotation", outside + `
 ingress: {host: auth.example.com, annotations: {"a b": c}, tls: Elsewhere}`, "spec.ingress.annotations", "an annotation name is invalid"},
-	{"an HTTPRoute for a URL", outside + `
+	{"an HTTPRoute with a URL as hostname", outside + `
 httpRoute: {parentRefs: [{name: gateway}], hostnames: [auth.example.com, "https://auth.example.com"]}`, "spec.httpRoute.hostnames[1]", "without a scheme, a port or a path"},
-	{"an HTTPRoute through a Gateway that cannot be", outside + `
+	{"an HTTPRoute with an invalid Gateway name", outside + `
 httpRoute: {parentRefs: [{name: My_Gateway}]}`, "spec.httpRoute.parentRefs[0].name", "write the name of a Gateway"},
-	{"an HTTPRoute through a namespace that cannot be", outside + `
+	{"an HTTPRoute with an invalid namespace", outside + `
 httpRoute: {parentRefs: [{name: gateway, namespace: a/b}]}`, "spec.httpRoute.parentRefs[0].namespace", "write the name of a namespace"},
 	{"an HTTPRoute through a listener that cannot be", outside + `
 httpRoute: {parentRefs: [{name: gateway, sectionName: "a b"}]}`, "spec.httpRoute.parentRefs[0].sectionName", "write the name of a listener"},
@@ -258,22 +258,22 @@ ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported
 	{"an annotation of the Service that cannot be", `service: {annotations: {"a b": c}}`, "spec.service.annotations", "an annotation name is invalid"},
 	{"addresses that there are not", `service: {ipFamilyPolicy: IPv6}`, "spec.service.ipFamilyPolicy", `supported values: "SingleStack", "PreferDualStack", "RequireDualStack"`},
 	{"traffic that goes far", `service: {trafficDistribution: PreferFar}`, "spec.service.trafficDistribution", `supported values: "PreferClose", "PreferSameZone", "PreferSameNode"`},
-	{"an annotation of the ServiceAccount that cannot be", `serviceAccount: {annotations: {"a b": c}}`, "spec.serviceAccount.annotations", "an annotation name is invalid"},
+	{"an invalid annotation of the ServiceAccount", `serviceAccount: {annotations: {"a b": c}}`, "spec.serviceAccount.annotations", "an annotation name is invalid"},
 
-	{"a caller that is nobody", `networkPolicy: {from: [{}]}`, "spec.networkPolicy.from[0]", "or write only ipBlock"},
-	{"a caller that is two", `networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.networkPolicy.from[0]", "or write only ipBlock"},
+	{"an empty peer", `networkPolicy: {from: [{}]}`, "spec.networkPolicy.from[0]", "or write only ipBlock"},
+	{"a peer with two kinds", `networkPolicy: {from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}`, "spec.networkPolicy.from[0]", "or write only ipBlock"},
 
-	{"metrics that are read once a day", `monitoring: {serviceMonitor: {interval: 24h}}`, "spec.monitoring.serviceMonitor.interval", "write 1s to 1h"},
-	{"orphaned keys", `deletionPolicy: Orphan`, "spec.deletionPolicy", `supported values: "Delete", "Retain"`},
+	{"a scrape interval that is too long", `monitoring: {serviceMonitor: {interval: 24h}}`, "spec.monitoring.serviceMonitor.interval", "write 1s to 1h"},
+	{"an unknown deletion policy", `deletionPolicy: Orphan`, "spec.deletionPolicy", `supported values: "Delete", "Retain"`},
 }
 
 const (
-	kid    = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" // that of RFC 7638, section 3.1
+	kid    = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs" // from RFC 7638, section 3.1
 	public = `
 exposure: Public
 email: {smtp: {host: mail.example.com, from: no-reply@example.com}}`
 
-	// What a gateway needs that is reached from outside, besides.
+	// What else a gateway needs that is reached from outside the cluster.
 	behind = `
 issuer: https://auth.example.com
 trustedProxyHops: 1
@@ -282,10 +282,10 @@ networkPolicy: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata
 	outside = public + behind
 )
 
-func TestAWrongSpecIsRefusedAtItsFieldWithAMessageThatSaysWhatToWrite(t *testing.T) {
+func TestAnInvalidSpecIsRejectedAtItsFieldWithAMessageThatSaysWhatToWrite(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
-	for _, w := range wrong {
+	for _, w := range invalid {
 		t.Run(w.what, func(t *testing.T) {
 			t.Parallel()
 			refused(t, c.Create(t.Context(), gateway(t, namespace, w.spec), client.DryRunAll), w.field, w.says)
@@ -293,37 +293,38 @@ func TestAWrongSpecIsRefusedAtItsFieldWithAMessageThatSaysWhatToWrite(t *testing
 	}
 }
 
-// refused checks that the complaint is about the field, and about no other.
+// refused checks that an error concerns only the field, with the message.
 func refused(t *testing.T, err error, field, says string) {
 	t.Helper()
 	status := apierrors.APIStatus(nil)
 	if !errors.As(err, &status) || status.Status().Reason != metav1.StatusReasonInvalid {
-		t.Fatalf("it is not refused as invalid: %v", err)
+		t.Fatalf("the API server does not reject it as invalid: %v", err)
 	}
 	found := false
 	for _, cause := range status.Status().Details.Causes {
 		switch {
-		// The scale subresource complains for itself.
+		// The scale subresource reports the field with a leading dot.
 		case strings.TrimPrefix(cause.Field, ".") == field:
 			found = found || strings.Contains(cause.Message, says)
 		case strings.Contains(cause.Message, "some validation rules were not checked"):
 		default:
-			t.Errorf("complains, too: %s: %s", cause.Field, cause.Message)
+			t.Errorf("unexpected error: %s: %s", cause.Field, cause.Message)
 		}
 	}
 	if !found {
-		t.Errorf("it does not complain at %s with %q: %v", field, says, err)
+		t.Errorf("no error at %s with %q: %v", field, says, err)
 	}
 }
 
-func TestANameThatOthersCouldNotBeMadeOfIsRefused(t *testing.T) {
+func TestAnInvalidNameIsRejected(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
-	// A rule about the name is one of the whole object, which has no path.
+	// The rule about the name belongs to the whole object, which has no path.
 	for _, name := range []string{strings.Repeat("a", 41), "1st", "shop.auth"} {
 		u := gateway(t, namespace, "")
 		u.SetName(name)
-		refused(t, c.Create(t.Context(), u, client.DryRunAll), "<nil>", "the name is used for a Service and in other names: write at most 40 lower-case letters, digits and dashes, beginning with a letter")
+		refused(t, c.Create(t.Context(), u, client.DryRunAll), "<nil>", "the name is used for a Service and in other names: "+
+			"write at most 40 lower-case letters, digits and dashes, beginning with a letter")
 	}
 	u := gateway(t, namespace, "")
 	u.SetName(strings.Repeat("a", 40))
@@ -332,8 +333,8 @@ func TestANameThatOthersCouldNotBeMadeOfIsRefused(t *testing.T) {
 	}
 }
 
-// A field that nobody reads is a wish that nobody grants.
-func TestAFieldThatThereIsNotIsRefused(t *testing.T) {
+// The API server would otherwise drop a misspelt field.
+func TestAnUnknownFieldIsRejected(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	for spec, field := range map[string]string{
@@ -431,31 +432,31 @@ suspend: true
 deletionPolicy: Retain
 `
 
-// right are specs that are accepted.
-var right = map[string]string{
-	"the smallest":               ``,
-	"everything":                 everything,
-	"CloudNativePG":              `database: {cloudNativePG: {cluster: pg}}`,
-	"CloudNativePG and its CA":   `database: {cloudNativePG: {cluster: pg}, sslMode: verify-ca, caSecretRef: {name: pg-ca}, maxConnections: 5}`,
-	"Public":                     public,
-	"Public behind an Ingress":   outside + "\ningress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}",
-	"Public behind an HTTPRoute": outside + "\nhttpRoute: {parentRefs: [{name: gateway, namespace: gateways, sectionName: https}], hostnames: [auth.example.com]}",
-	"email without Public":       `email: {smtp: {host: 192.0.2.25, port: 25, tls: None, from: auth@shop}}`,
-	"autoscaling":                `autoscaling: {minReplicas: 3, maxReplicas: 10, targetCPUUtilizationPercentage: 60}`,
-	"autoscaling by default":     `autoscaling: {maxReplicas: 4}`,
-	"no replicas":                `replicas: 0`,
-	"an IPv4 address":            `database: {host: 192.0.2.1, name: auth, credentialsSecretRef: {name: auth-db}}`,
-	"a host with a dot":          `database: {host: postgres.shop.svc.cluster.local., name: auth, credentialsSecretRef: {name: auth-db}}`,
-	"origins with ports":         `cors: {allowedOrigins: ["http://app.example.com:443", "https://app.example.com:80", "http://[::80]", "https://app_1.shop.svc:65535"]}`,
-	"an issuer with a port":      `issuer: http://auth.shop.svc:8080`,
-	"the shortest rotation":      `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
-	"the longest lives":          `{tokens: {accessTokenTTL: 24h, refreshTokenTTL: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
-	"TLS at a load balancer":     outside + "\ningress: {host: auth.example.com, tls: Elsewhere}",
-	"a long drain":               `shutdown: {drainDelay: 2m, gracePeriod: 10m}`,
-	"no drain":                   `shutdown: {drainDelay: 0s, gracePeriod: 15s}`,
-	"no trail":                   `audit: {retention: 0s}`,
-	"the longest trail":          `audit: {retention: 87600h}`,
-	"tokens as long as allowed":  `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2190h}}`,
+// valid lists specs that the API server accepts.
+var valid = map[string]string{
+	"the smallest":                            ``,
+	"everything":                              everything,
+	"CloudNativePG":                           `database: {cloudNativePG: {cluster: pg}}`,
+	"CloudNativePG and its CA":                `database: {cloudNativePG: {cluster: pg}, sslMode: verify-ca, caSecretRef: {name: pg-ca}, maxConnections: 5}`,
+	"Public":                                  public,
+	"Public behind an Ingress":                outside + "\ningress: {host: auth.example.com, tlsSecretRef: {name: auth-tls}}",
+	"Public behind an HTTPRoute":              outside + "\nhttpRoute: {parentRefs: [{name: gateway, namespace: gateways, sectionName: https}], hostnames: [auth.example.com]}",
+	"email without Public":                    `email: {smtp: {host: 192.0.2.25, port: 25, tls: None, from: auth@shop}}`,
+	"autoscaling":                             `autoscaling: {minReplicas: 3, maxReplicas: 10, targetCPUUtilizationPercentage: 60}`,
+	"autoscaling by default":                  `autoscaling: {maxReplicas: 4}`,
+	"no replicas":                             `replicas: 0`,
+	"an IPv4 address":                         `database: {host: 192.0.2.1, name: auth, credentialsSecretRef: {name: auth-db}}`,
+	"a host with a dot":                       `database: {host: postgres.shop.svc.cluster.local., name: auth, credentialsSecretRef: {name: auth-db}}`,
+	"origins with ports":                      `cors: {allowedOrigins: ["http://app.example.com:443", "https://app.example.com:80", "http://[::80]", "https://app_1.shop.svc:65535"]}`,
+	"an issuer with a port":                   `issuer: http://auth.shop.svc:8080`,
+	"the shortest rotation":                   `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 1m, publishLead: 25s}}`,
+	"the longest TTLs":                        `{tokens: {accessTokenTTL: 24h, refreshTokenTTL: 8760h}, keys: {rotationInterval: 87600h, publishLead: 168h}}`,
+	"TLS at a load balancer":                  outside + "\ningress: {host: auth.example.com, tls: Elsewhere}",
+	"a long drain":                            `shutdown: {drainDelay: 2m, gracePeriod: 10m}`,
+	"no drain":                                `shutdown: {drainDelay: 0s, gracePeriod: 15s}`,
+	"no retention":                            `audit: {retention: 0s}`,
+	"the longest retention":                   `audit: {retention: 87600h}`,
+	"the longest TTL for a rotation interval": `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2190h}}`,
 	"a wildcard, and an issuer at an address": public + `
 issuer: "https://[fd00::5]:8443/tenant"
 trustedProxyHops: 1
@@ -464,17 +465,17 @@ httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
 	"mail by a webhook": `
 exposure: Public
 email: {webhook: {url: "http://mailer.shop.svc:8080/hook?tenant=auth", secretRef: {name: mailer}}, giveUpAfter: 1m, maxConnections: 1}`,
-	"mail, and nobody from outside": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
-	"mixed durations":               `tokens: {accessTokenTTL: 1h2m3s, refreshTokenTTL: 168h30m}`,
-	"no NetworkPolicy":              `networkPolicy: {enabled: false}`,
-	"empty parts":                   `{tokens: {}, passwords: {}, audit: {}, keys: {}, limits: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
-	"null parts":                    `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
+	"mail with exposure Internal": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
+	"mixed durations":             `tokens: {accessTokenTTL: 1h2m3s, refreshTokenTTL: 168h30m}`,
+	"no NetworkPolicy":            `networkPolicy: {enabled: false}`,
+	"empty parts":                 `{tokens: {}, passwords: {}, audit: {}, keys: {}, limits: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
+	"null parts":                  `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
 }
 
-func TestARightSpecIsAccepted(t *testing.T) {
+func TestAValidSpecIsAccepted(t *testing.T) {
 	t.Parallel()
 	c := connect(t)
-	for what, spec := range right {
+	for what, spec := range valid {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			if err := c.Create(t.Context(), gateway(t, kubernetestest.Namespace(t), spec)); err != nil {
@@ -501,7 +502,7 @@ func TestEverySampleIsAccepted(t *testing.T) {
 			if err := yaml.Unmarshal([]byte(document), &head); err != nil {
 				t.Errorf("%s: %v", sample, err)
 			}
-			if head.Kind != "AuthGateway" { // a kustomization, a Secret
+			if head.Kind != "AuthGateway" { // a kustomization or a Secret
 				continue
 			}
 			gateways++
@@ -517,35 +518,37 @@ func TestEverySampleIsAccepted(t *testing.T) {
 	}
 }
 
-func TestAnUpdateIsHeldToTheSameRules(t *testing.T) {
+func TestTheRulesApplyToUpdates(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	if err := c.Create(t.Context(), gateway(t, namespace, everything)); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range []struct{ what, patch, field, says string }{
-		{"a value out of its bounds", `{"spec":{"tokens":{"accessTokenTTL":"25h"}}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
-		{"a value that another one forbids", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshTokenTTL":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessTokenTTL plus twice keys.publishLead"},
-		{"a value that forbids another one", `{"spec":{"tokens":{"refreshTokenTTL":"6000h"}}}`, "spec.keys.rotationInterval", "a quarter of tokens.refreshTokenTTL"},
-		{"the other exposure", `{"spec":{"exposure":"Internal"}}`, "spec.ingress", "write exposure: Public"},
-		{"email taken away", `{"spec":{"email":null}}`, "spec.exposure", "sends codes only by mail"},
-		{"the database taken away", `{"spec":{"database":null}}`, "spec.database", "Required value"},
-		{"autoscaling besides replicas", `{"spec":{"autoscaling":{"maxReplicas":9}}}`, "spec.replicas", "autoscaling sets"},
+		{"a value out of range", `{"spec":{"tokens":{"accessTokenTTL":"25h"}}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
+		{"a rotation interval that conflicts with other values", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshTokenTTL":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessTokenTTL plus twice keys.publishLead"},
+		{"a TTL that conflicts with the rotation interval", `{"spec":{"tokens":{"refreshTokenTTL":"6000h"}}}`, "spec.keys.rotationInterval", "a quarter of tokens.refreshTokenTTL"},
+		{"exposure Internal", `{"spec":{"exposure":"Internal"}}`, "spec.ingress", "write exposure: Public"},
+		{"email removed", `{"spec":{"email":null}}`, "spec.exposure", "sends codes only by mail"},
+		{"the database removed", `{"spec":{"database":null}}`, "spec.database", "Required value"},
+		{"autoscaling in addition to replicas", `{"spec":{"autoscaling":{"maxReplicas":9}}}`, "spec.replicas", "autoscaling sets"},
 	} {
 		t.Run(w.what, func(t *testing.T) {
 			err := c.Patch(t.Context(), gateway(t, namespace, ""), client.RawPatch(types.MergePatchType, []byte(w.patch)))
 			refused(t, err, w.field, w.says)
 		})
 	}
-	if err := c.Patch(t.Context(), gateway(t, namespace, ""), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":null,"autoscaling":{"maxReplicas":9}}}`))); err != nil {
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":null,"autoscaling":{"maxReplicas":9}}}`))
+	if err := c.Patch(t.Context(), gateway(t, namespace, ""), patch); err != nil {
 		t.Errorf("from replicas to autoscaling: %v", err)
 	}
 }
 
-func TestWhatIsLeftOutGetsTheDefaultsOfTheManual(t *testing.T) {
+func TestFieldsThatAreNotSetGetTheirDocumentedDefaults(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
-	if err := c.Create(t.Context(), gateway(t, namespace, `{autoscaling: {maxReplicas: 5}, email: {smtp: {host: mail, from: a@example.com}}, monitoring: {serviceMonitor: {}}}`)); err != nil {
+	const spec = `{autoscaling: {maxReplicas: 5}, email: {smtp: {host: mail, from: a@example.com}}, monitoring: {serviceMonitor: {}}}`
+	if err := c.Create(t.Context(), gateway(t, namespace, spec)); err != nil {
 		t.Fatal(err)
 	}
 	var u unstructured.Unstructured

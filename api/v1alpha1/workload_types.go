@@ -39,8 +39,8 @@ type Autoscaling struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.drainDelay) || !has(self.gracePeriod) || ![self.drainDelay, self.gracePeriod].all(d, d.matches('^([0-9]{1,6}[hms])+$')) || duration(self.gracePeriod) >= duration(self.drainDelay) + duration('15s')",fieldPath=".gracePeriod",message="open requests need time after the drain: write at least drainDelay plus 15s"
 type Shutdown struct {
-	// drainDelay is how long a replica keeps accepting requests after it is told to
-	// stop, until load balancers have noticed. A load balancer outside the cluster
+	// drainDelay is how long a replica keeps accepting requests after it is asked
+	// to stop, until load balancers have noticed. A load balancer outside the cluster
 	// may need 30s.
 	//
 	// +optional
@@ -352,7 +352,7 @@ type NetworkPolicy struct {
 // Monitoring configures how Prometheus scrapes the gateway.
 type Monitoring struct {
 	// serviceMonitor adds a ServiceMonitor for the Prometheus operator, whose CRDs
-	// must be installed. If it is not set, there is none.
+	// must be installed. By default there is no ServiceMonitor.
 	//
 	// +optional
 	ServiceMonitor *ServiceMonitor `json:"serviceMonitor,omitempty"`

@@ -1,11 +1,11 @@
--- The health of an AuthGateway for Argo CD, which sets obj and uses what is
--- returned. It is written for Lua 5.1, as Argo CD runs it. See docs/install.md.
+-- The health check of an AuthGateway for Argo CD, which sets obj and reads the
+-- returned table. Argo CD runs Lua 5.1. See docs/install.md.
 
 local status = obj.status or {}
 
-local function condition(kind)
+local function condition(name)
   for _, c in ipairs(status.conditions or {}) do
-    if c.type == kind then
+    if c.type == name then
       return c
     end
   end
@@ -18,7 +18,7 @@ if ready.status == nil then
   return { status = "Progressing", message = "the operator has not seen this AuthGateway yet" }
 end
 if status.observedGeneration ~= obj.metadata.generation or ready.observedGeneration ~= obj.metadata.generation then
-  return { status = "Progressing", message = "the operator has not seen the present spec yet" }
+  return { status = "Progressing", message = "the operator has not seen this version of the spec yet" }
 end
 if ready.reason == "Suspended" then
   return { status = "Suspended", message = ready.message }
@@ -26,8 +26,8 @@ end
 if ready.status == "True" then
   return { status = "Healthy", message = ready.message }
 end
--- A person has to act, or pods fail, or they have no database. The last two may
--- mend by themselves.
+-- A person must act, or pods fail, or the database is unavailable. The last two may
+-- recover without help.
 if stalled.status == "True" or ready.reason == "PodsFailing" or ready.reason == "DatabaseUnavailable" then
   return { status = "Degraded", message = ready.reason .. ": " .. ready.message }
 end

@@ -10,7 +10,8 @@ import (
 )
 
 func TestACustomResourceIsKeptAndCanBeLeftOut(t *testing.T) {
-	text, err := crdTemplate("example.com_things.yaml", "---\napiVersion: v1\nmetadata:\n  annotations:\n    a: b\n  name: things\nspec: {}\n")
+	text, err := crdTemplate("example.com_things.yaml",
+		"---\napiVersion: v1\nmetadata:\n  annotations:\n    a: b\n  name: things\nspec: {}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,13 +32,15 @@ spec: {}
 		t.Errorf("got\n%s\nwant\n%s", text, want)
 	}
 	if _, err := crdTemplate("", "apiVersion: v1\nmetadata:\n  name: things\n"); err == nil {
-		t.Error("a custom resource without a place for the annotation is taken")
+		t.Error("a custom resource definition without a place for the annotation is accepted")
 	}
 }
 
-// A description may well speak of templates.
-func TestWhatLooksLikeATemplateIsNone(t *testing.T) {
-	for _, text := range []string{"", "plain", "{{ .Values.x }}", "{{{{", "a {{`b`}} c", "}} {{", "{ { {code} } }", "{{{x}}}"} {
+// Descriptions may contain template syntax.
+func TestTemplateSyntaxInATextIsEscaped(t *testing.T) {
+	for _, text := range []string{
+		"", "plain", "{{ .Values.x }}", "{{{{", "a {{`b`}} c", "}} {{", "{ { {code} } }", "{{{x}}}",
+	} {
 		parsed, err := template.New("").Parse(literal(text))
 		if err != nil {
 			t.Errorf("%q: %v", text, err)
@@ -88,13 +91,13 @@ list: []
 	}
 }
 
-func TestAValueThatNobodyExplainsIsRefused(t *testing.T) {
+func TestAValueWithoutACommentIsRejected(t *testing.T) {
 	for values, message := range map[string]string{
 		"a: 1\n":                     "a has no comment",
 		"# A.\na: 1\nb: {c: 2}\n":    "b has no comment",
 		"a:\n  # B.\n  b: 1\n  c: 2": "a.c has no comment",
 		"# A comment of something else.\n\na: 1\n\n# B.\nb: 2\n": "a has no comment",
-		"[]": "this is no mapping",
+		"[]": "not a mapping",
 	} {
 		if _, err := valuesTable([]byte(values)); err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%q: %v, want %q", values, err, message)
@@ -102,7 +105,7 @@ func TestAValueThatNobodyExplainsIsRefused(t *testing.T) {
 	}
 }
 
-func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
+func TestGeneratingTwiceChangesNothingAndRemovesOldFiles(t *testing.T) {
 	root := t.TempDir()
 	for path, content := range map[string]string{
 		"config/crd/bases/example.com_things.yaml":      "---\nkind: X\nmetadata:\n  annotations:\n    a: b\n",
@@ -110,7 +113,7 @@ func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
 		"docs/alerts.yaml":                              "# About.\ngroups:\n- name: a # {{ $value }}\n",
 		"charts/auth-gateway/values.yaml":               "# A.\na: 1\n",
 		"charts/auth-gateway/README.md":                 "above\n" + begin + "old\n" + end + "below\n",
-		"charts/auth-gateway/templates/crd-former.yaml": "of a custom resource that is no more",
+		"charts/auth-gateway/templates/crd-former.yaml": "of a removed custom resource definition",
 		"charts/auth-gateway/templates/service.yaml":    "written by hand",
 	} {
 		path = filepath.Join(root, path)
@@ -132,7 +135,7 @@ func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range append(files, templates...) {
-			content, _ := os.ReadFile(path) // or it is a folder
+			content, _ := os.ReadFile(path) // fails for a folder
 			all.WriteString(strings.TrimPrefix(path, root) + "\n" + string(content) + "\n")
 		}
 		return all.String()
@@ -141,13 +144,17 @@ func TestGeneratingTwiceChangesNothingAndLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := read()
-	for _, part := range []string{"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}", "groups:\n- name: a # {{ `{{` }} $value }}\n{{- end }}", "| `a` | `1` | A. |", "above\n", "below\n", "written by hand"} {
+	for _, part := range []string{
+		"crd-things.yaml\n{{- /* Code generated", "- verbs: [get]\n{{- end }}",
+		"groups:\n- name: a # {{ `{{` }} $value }}\n{{- end }}",
+		"| `a` | `1` | A. |", "above\n", "below\n", "written by hand",
+	} {
 		if !strings.Contains(first, part) {
 			t.Errorf("there is no %q in\n%s", part, first)
 		}
 	}
 	if strings.Contains(first, "former") || strings.Contains(first, "old\n") {
-		t.Errorf("something is left behind:\n%s", first)
+		t.Errorf("old text is left:\n%s", first)
 	}
 	if err := run(root); err != nil {
 		t.Fatal(err)

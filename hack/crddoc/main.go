@@ -1,6 +1,6 @@
 // Command crddoc writes the reference of the AuthGateway from the custom
-// resource definition, which is what the API server goes by. The Go types tell
-// only in which order the fields stand, and which of them are Kubernetes' own.
+// resource definition, which the API server uses. It takes only two things from
+// the Go types: the order of the fields, and which types are Kubernetes' own.
 package main
 
 import (
@@ -23,13 +23,18 @@ import (
 
 //go:generate go run . -root ../..
 
+const introduction = "The API server rejects an invalid AuthGateway with a message that says what to write instead. " +
+	"Each section ends with these messages. A duration consists of hours, minutes and seconds, such as `720h`, `15m` or " +
+	"`1h30m`. The [runbooks](../runbooks.md) explain the conditions in the status, and [install](../install.md) " +
+	"explains how to install the operator."
+
 const (
 	definition = "config/crd/bases/authgateway.io_authgateways.yaml"
 	reference  = "docs/reference/authgateway.md"
 )
 
 func main() {
-	root := flag.String("root", ".", "the top folder of the checkout")
+	root := flag.String("root", ".", "the root of the checkout")
 	flag.Parse()
 	if err := run(*root); err != nil {
 		fmt.Fprintln(os.Stderr, "crddoc:", err)
@@ -49,7 +54,7 @@ func run(root string) error {
 	return os.WriteFile(path, []byte(page), 0o644)
 }
 
-// generate reads the definition of a checkout and gives the page.
+// generate returns the page for the definition in a checkout.
 func generate(root string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(root, definition))
 	if err != nil {
@@ -65,15 +70,15 @@ func generate(root string) (string, error) {
 	}
 	minor := regexp.MustCompile(`\bk8s\.io/api v0\.(\d+)\.`).FindSubmatch(modules)
 	if minor == nil {
-		return "", fmt.Errorf("go.mod requires no k8s.io/api, whose version says which reference of Kubernetes to link to")
+		return "", fmt.Errorf("go.mod does not require k8s.io/api, whose version selects the linked reference")
 	}
 	return page(crd, reflect.TypeFor[v1alpha1.AuthGateway](), "v1."+string(minor[1]))
 }
 
-// page is the whole page; it is pure.
+// page returns the whole page.
 func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kubernetes string) (string, error) {
 	if len(crd.Spec.Versions) != 1 {
-		return "", fmt.Errorf("the definition has %d versions; this writes about one", len(crd.Spec.Versions))
+		return "", fmt.Errorf("the definition has %d versions, and only one is supported", len(crd.Spec.Versions))
 	}
 	version := crd.Spec.Versions[0]
 	schema := version.Schema.OpenAPIV3Schema
@@ -95,19 +100,21 @@ func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kuber
 	w("")
 	w("# %s", crd.Spec.Names.Kind)
 	w("")
+	names := crd.Spec.Names
 	w("`apiVersion: %s/%s`, `kind: %s`, %s, short name `%s`. `kubectl explain %s.spec` shows the same.",
-		crd.Spec.Group, version.Name, crd.Spec.Names.Kind, strings.ToLower(string(crd.Spec.Scope)), strings.Join(crd.Spec.Names.ShortNames, "`, `"), crd.Spec.Names.Singular)
+		crd.Spec.Group, version.Name, names.Kind, strings.ToLower(string(crd.Spec.Scope)),
+		strings.Join(names.ShortNames, "`, `"), names.Singular)
 	for paragraph := range strings.SplitSeq(schema.Description, "\n\n") {
 		w("\n%s", oneLine(paragraph))
 	}
-	w("\nThe API server itself refuses what is wrong, and says what to write instead; each section ends with what it says. A duration is hours, minutes and seconds, such as `720h`, `15m` or `1h30m`. What the conditions in the status mean, and what to do about them: [runbooks](../runbooks.md). How to install the operator: [install](../install.md).")
+	w("\n%s", introduction)
 	if refused := refusals(&section{schema: schema, places: []string{crd.Spec.Names.Kind}}); len(refused) > 0 {
-		w("\n| field | refused with |\n|---|---|")
+		w("\n| field | message |\n|---|---|")
 		for _, r := range refused {
 			w("| `%s` | %s |", r.field, code(r.message))
 		}
 	}
-	w("\n`kubectl get %s` shows:\n\n| column | tells | |\n|---|---|---|", crd.Spec.Names.ShortNames[0])
+	w("\n`kubectl get %s` shows:\n\n| column | meaning | |\n|---|---|---|", crd.Spec.Names.ShortNames[0])
 	for _, c := range version.AdditionalPrinterColumns {
 		wide := ""
 		if c.Priority > 0 {
@@ -129,19 +136,19 @@ func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kuber
 		b.write(w, s)
 	}
 	if len(shared) > 0 {
-		w("\n## In several places")
+		w("\n## Shared types")
 	}
 	for _, s := range shared {
-		w("\n### %s\n\nAt `%s`.", s.title(), strings.Join(s.places, "`, `"))
+		w("\n### %s\n\nUsed by `%s`.", s.title(), strings.Join(s.places, "`, `"))
 		b.write(w, s)
 	}
 	return out.String(), nil
 }
 
-// book is what is written about: one section for each type that is an object of
-// ours, in the order in which they are met.
+// book is the content of the page: one section for each of our object types, in
+// the order in which they are found.
 type book struct {
-	kubernetes string // the version whose reference is linked to
+	kubernetes string // the version of the linked reference
 	sections   []*section
 	of         map[reflect.Type]*section
 }
@@ -160,7 +167,7 @@ type field struct {
 	required bool
 }
 
-// title names the place, or the type where that is in several places.
+// title returns the place, or the name of the type if it has several places.
 func (s *section) title() string {
 	if len(s.places) > 1 {
 		return s.typ.Name()
@@ -168,8 +175,8 @@ func (s *section) title() string {
 	return s.places[0]
 }
 
-// collect walks down the schema and the types side by side. Where one has what
-// the other has not, the definition was not generated from these types.
+// collect walks the schema and the types in parallel. If they differ, the
+// definition was not generated from these types.
 func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t reflect.Type) error {
 	t = deref(t)
 	switch {
@@ -177,7 +184,7 @@ func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t r
 		return nil
 	case t.Kind() == reflect.Slice:
 		if schema.Items == nil || schema.Items.Schema == nil {
-			return fmt.Errorf("%s: the types have a list, the definition none", path)
+			return fmt.Errorf("%s is a list in the types and not in the definition", path)
 		}
 		return b.collect(path+"[]", schema.Items.Schema, t.Elem())
 	case t.Kind() != reflect.Struct:
@@ -185,7 +192,8 @@ func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t r
 	}
 	if known := b.of[t]; known != nil {
 		if !reflect.DeepEqual(bare(*known.schema), bare(*schema)) {
-			return fmt.Errorf("%s and %s are both a %s, and the definition has different rules for them", known.places[0], path, t.Name())
+			return fmt.Errorf("%s and %s are both of type %s, but the definition has different rules for them",
+				known.places[0], path, t.Name())
 		}
 		known.places = append(known.places, path)
 		return nil
@@ -212,7 +220,7 @@ func (b *book) collect(path string, schema *apiextensionsv1.JSONSchemaProps, t r
 	return nil
 }
 
-// bare is a schema without what belongs to a place and not to a type.
+// bare returns a schema without the parts that depend on its place.
 func bare(s apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
 	s.Description, s.Default = "", nil
 	return s
@@ -224,10 +232,11 @@ func (b *book) write(w func(string, ...any), s *section) {
 	}
 	w("\n| field | type | default | allowed | |\n|---|---|---|---|---|")
 	for _, f := range s.fields {
-		w("| `%s` | %s | %s | %s | %s |", f.name, b.typeOf(f.typ, f.schema), defaultOf(f), allowed(f), cell(oneLine(f.schema.Description)))
+		w("| `%s` | %s | %s | %s | %s |",
+			f.name, b.typeOf(f.typ, f.schema), defaultOf(f), allowed(f), cell(oneLine(f.schema.Description)))
 	}
 	if refused := refusals(s); len(refused) > 0 {
-		w("\n| field | refused with |\n|---|---|")
+		w("\n| field | message |\n|---|---|")
 		for _, r := range refused {
 			w("| `%s` | %s |", r.field, code(r.message))
 		}
@@ -255,15 +264,16 @@ func (b *book) typeOf(t reflect.Type, schema apiextensionsv1.JSONSchemaProps) st
 	}
 }
 
-// kubernetesReference is where Kubernetes explains a type of its own, such as
-// networkpolicypeer-v1-networking-k8s-io.
+// kubernetesReference returns the URL of Kubernetes' reference of a type. Its
+// anchor is such as networkpolicypeer-v1-networking-k8s-io.
 func (b *book) kubernetesReference(t reflect.Type) string {
 	parts := strings.Split(t.PkgPath(), "/")
 	group, version := parts[len(parts)-2], parts[len(parts)-1]
 	if group != "core" && group != "meta" {
 		group += "-k8s-io"
 	}
-	return fmt.Sprintf("https://kubernetes.io/docs/reference/generated/kubernetes-api/%s/#%s-%s-%s", b.kubernetes, strings.ToLower(t.Name()), version, group)
+	return fmt.Sprintf("https://kubernetes.io/docs/reference/generated/kubernetes-api/%s/#%s-%s-%s",
+		b.kubernetes, strings.ToLower(t.Name()), version, group)
 }
 
 func defaultOf(f field) string {
@@ -271,17 +281,17 @@ func defaultOf(f field) string {
 	case f.required:
 		return "required"
 	case f.schema.Default == nil || string(f.schema.Default.Raw) == "{}":
-		return "" // an empty object only lets its own defaults apply
+		return "" // an empty object only lets the defaults of its fields apply
 	default:
 		return code(strings.Trim(string(f.schema.Default.Raw), `"`))
 	}
 }
 
-// bounds is what the rule of a duration says where it is broken.
+// bounds matches the message of a rule that limits a duration.
 var bounds = regexp.MustCompile(`^write (\S+ to \S+)$`)
 
-// allowed is what the schema itself bounds; a rule tells its bounds by its
-// message.
+// allowed returns the bounds in the schema of a field, and those in the message of
+// a rule that limits a duration.
 func allowed(f field) string {
 	s := f.schema
 	var all []string
@@ -336,8 +346,8 @@ func allowed(f field) string {
 
 type refusal struct{ field, message string }
 
-// refusals are what rules of a section, and of its fields that have no section
-// of their own, say.
+// refusals returns the messages of a section's rules, and of the rules of its
+// fields that have no own section.
 func refusals(s *section) (all []refusal) {
 	add := func(place string, rules apiextensionsv1.ValidationRules) {
 		for _, rule := range rules {
@@ -347,14 +357,14 @@ func refusals(s *section) (all []refusal) {
 			}
 		}
 	}
-	whole := "all of it"
+	whole := "the whole object"
 	if len(s.places) == 1 {
 		whole = s.places[0]
 	}
 	add(whole, s.schema.XValidations)
 	for _, f := range s.fields {
 		if t := deref(f.typ); t.Kind() == reflect.Struct {
-			continue // it has a section, or is Kubernetes'
+			continue // it has its own section, or is a type of Kubernetes
 		}
 		add(f.name, f.schema.XValidations)
 		if items := f.schema.Items; items != nil && items.Schema != nil && items.Schema.Type == "string" {
@@ -371,7 +381,7 @@ func deref(t reflect.Type) reflect.Type {
 	return t
 }
 
-// isKubernetes tells of the types that Kubernetes explains.
+// isKubernetes reports whether a type is documented by Kubernetes.
 func isKubernetes(t reflect.Type) bool { return strings.HasPrefix(t.PkgPath(), "k8s.io/") }
 
 func jsonName(f reflect.StructField) string {
@@ -388,7 +398,7 @@ func goField(t reflect.Type, name string) (reflect.StructField, bool) {
 	return reflect.StructField{}, false
 }
 
-// slug is the anchor that GitHub gives a heading.
+// slug returns the anchor of a heading on GitHub.
 func slug(heading string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -403,10 +413,10 @@ func slug(heading string) string {
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// cell keeps a text within a cell of a table.
+// cell escapes a text for a cell of a table.
 func cell(text string) string { return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text) }
 
-// code is a text as it is typed or shown, within a cell of a table.
+// code formats a text as code in a cell of a table.
 func code(text string) string {
 	if text == "" {
 		return `""`
@@ -419,7 +429,7 @@ func code(text string) string {
 }
 
 func plural(typ string) string {
-	if strings.HasPrefix(typ, "[") { // a link to one
+	if strings.HasPrefix(typ, "[") { // a link
 		return typ
 	}
 	return typ + "s"

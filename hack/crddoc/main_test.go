@@ -44,7 +44,7 @@ func TestThePageIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(have) != mustGenerate(t) {
-		t.Errorf("%s does not follow from %s: run go generate ./hack/crddoc", reference, definition)
+		t.Errorf("%s does not match %s: run go generate ./hack/crddoc", reference, definition)
 	}
 }
 
@@ -57,13 +57,12 @@ func TestTheSameDefinitionGivesTheSamePage(t *testing.T) {
 	}
 }
 
-// TestEveryFieldAndEveryRefusalIsOnThePage goes by the definition alone, and so
-// not by the way in which the page is written. What Kubernetes explains is not
-// spelled out.
+// TestEveryFieldAndEveryRefusalIsOnThePage walks the definition on its own, so that
+// it does not repeat a mistake of the generator. Types of Kubernetes are only linked.
 func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 	text := mustGenerate(t)
 	schema := readDefinition(t).Spec.Versions[0].Schema.OpenAPIV3Schema
-	kubernetes := map[string]string{ // by path, the type that is linked to
+	kubernetes := map[string]string{ // the linked type by path
 		"spec.resources":                               "ResourceRequirements",
 		"spec.podTemplate.affinity":                    "Affinity",
 		"spec.podTemplate.tolerations[]":               "Toleration",
@@ -85,7 +84,7 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 		for _, rule := range s.XValidations {
 			rules++
 			if !strings.Contains(text, "| `"+rule.Message+"` |") {
-				t.Errorf("%s: the page does not tell the refusal %q", path, rule.Message)
+				t.Errorf("%s: the page does not contain the message %q", path, rule.Message)
 			}
 		}
 		if s.Items != nil {
@@ -99,7 +98,8 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 			if path != "" && !strings.Contains(text, "\n| `"+name+"` | ") {
 				t.Errorf("%s.%s is not on the page", path, name)
 			}
-			if d := strings.Join(strings.Fields(below.Description), " "); !strings.Contains(text, strings.ReplaceAll(d, "|", `\|`)) {
+			description := strings.Join(strings.Fields(below.Description), " ")
+			if !strings.Contains(text, strings.ReplaceAll(description, "|", `\|`)) {
 				t.Errorf("%s.%s: its description is not on the page", path, name)
 			}
 			walk(strings.TrimPrefix(path+"."+name, "."), below)
@@ -111,15 +111,15 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 	}
 	for path := range kubernetes {
 		if !seen[path] {
-			t.Errorf("%s is not in the definition any more", path)
+			t.Errorf("%s is no longer in the definition", path)
 		}
 	}
 	if strings.Contains(text, "requiredDuringSchedulingIgnoredDuringExecution") {
-		t.Error("a type of Kubernetes is spelled out")
+		t.Error("the page describes a type of Kubernetes")
 	}
 }
 
-func TestTheTableTellsBoundsDefaultsAndValues(t *testing.T) {
+func TestTheTableHasBoundsDefaultsAndValues(t *testing.T) {
 	text := mustGenerate(t)
 	for _, row := range []string{
 		"| `replicas` | integer | `2` | 0 to 100 | ",
@@ -139,7 +139,7 @@ func TestTheTableTellsBoundsDefaultsAndValues(t *testing.T) {
 	}
 }
 
-// A table is only one where every row has as many cells as its head.
+// Markdown shows a table only if each row has as many cells as the header.
 func TestEveryRowHasItsCells(t *testing.T) {
 	cells := func(line string) int {
 		return strings.Count(strings.ReplaceAll(line, `\|`, ""), "|")
@@ -166,7 +166,7 @@ func TestTypesAndDefinitionThatDifferAreRefused(t *testing.T) {
 		"spec.colour is in the definition and not in the types": func(spec *apiextensionsv1.JSONSchemaProps) {
 			spec.Properties["colour"] = apiextensionsv1.JSONSchemaProps{Type: "string"}
 		},
-		"and the definition has different rules for them": func(spec *apiextensionsv1.JSONSchemaProps) {
+		"but the definition has different rules for them": func(spec *apiextensionsv1.JSONSchemaProps) {
 			keys := spec.Properties["keys"]
 			ref := keys.Properties["passphraseSecretRef"]
 			ref.Required = nil
@@ -184,7 +184,7 @@ func TestTypesAndDefinitionThatDifferAreRefused(t *testing.T) {
 	}
 }
 
-func TestWhatWouldBreakATableIsEscaped(t *testing.T) {
+func TestTextThatWouldBreakATableIsEscaped(t *testing.T) {
 	if got, want := code("a|b"), "`a\\|b`"; got != want {
 		t.Errorf("code: got %s, want %s", got, want)
 	}
@@ -198,6 +198,6 @@ func TestWhatWouldBreakATableIsEscaped(t *testing.T) {
 		t.Errorf("slug: got %s, want %s", got, want)
 	}
 	if !isKubernetes(reflect.TypeFor[metav1.Time]()) || isKubernetes(reflect.TypeFor[v1alpha1.Keys]()) {
-		t.Error("types of ours and of Kubernetes are taken for each other")
+		t.Error("isKubernetes confuses our types and those of Kubernetes")
 	}
 }

@@ -83,7 +83,7 @@ var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:
 // unfinished are the folders and files that still use such wordings. The list can
 // only become shorter: take an entry out as soon as it is clean.
 var unfinished = []string{
-	"api", "authserver", "charts", "cmd", "config", "controllers", "examples", "hack/chartgen", "hack/crddoc",
+	"authserver", "cmd", "controllers", "examples",
 	"hack/kubernetes", "hack/licenses", "hack/localcluster", "hack/run", "hack/settingsdoc", "hack/test.sh",
 	"hack/verify.sh", "internal", "keys", "test", "Makefile", "Dockerfile", "CHANGELOG.md",
 	"docs/decisions", "docs/alerts.yaml", "docs/browser-applications.md", "docs/containers.md",
@@ -233,6 +233,9 @@ func sources(t *testing.T) map[string]string {
 		relative, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
+		}
+		if strings.HasPrefix(filepath.ToSlash(relative), "config/crd/bases/") {
+			return nil // controller-gen writes no such comment
 		}
 		content, err := os.ReadFile(path)
 		if err == nil && !generated.Match(content) {

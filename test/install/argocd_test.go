@@ -52,7 +52,7 @@ func TestArgoCDKnowsHowAnAuthGatewayIs(t *testing.T) {
 	}{
 		{"not seen by the operator", 1, nil, "Progressing the operator has not seen this AuthGateway yet"},
 		{"an empty status", 1, map[string]any{}, "Progressing the operator has not seen this AuthGateway yet"},
-		{"a spec that the operator has not seen", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen the present spec yet"},
+		{"a spec that the operator has not seen", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen this version of the spec yet"},
 		{"Ready", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Stalled", "False", "Ready"), condition("Ready", "True", "Ready")}}, "Healthy why Ready"},
 		{"suspended, and serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Suspended")}}, "Suspended why Suspended"},
 		{"suspended, and not serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Suspended"), condition("Stalled", "True", "Suspended")}}, "Suspended why Suspended"},

@@ -53,8 +53,9 @@ func (r release) objects(t *testing.T) []*unstructured.Unstructured {
 	return parse(t, []byte(r.run(t, "get", "manifest", r.name, "--namespace", r.namespace)))
 }
 
-// column is what the custom resource of an older version lacks in these tests.
-const column = "    - jsonPath: .status.url\n      name: URL\n      priority: 1\n      type: string\n"
+// column is the part of the custom resource definition that its older version lacks in these tests.
+const column = "    - description: The URL of the API inside the cluster\n      jsonPath: .status.url\n      name: URL\n" +
+	"      priority: 1\n      type: string\n"
 
 // older is the chart as it was before.
 func (c aChart) older(t *testing.T) aChart {
@@ -180,7 +181,7 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 	// Upgrade, with other values.
 	r.aChart = now
 	notes = r.must(t, "upgrade", "{watchNamespaces: ["+shop+"], replicas: 3, metrics: {enabled: false}}")
-	if !strings.Contains(notes, "in "+shop+", and has rights there alone") || !strings.Contains(notes, "namespace: "+shop) {
+	if !strings.Contains(notes, "in "+shop+", and has rights only there") || !strings.Contains(notes, "namespace: "+shop) {
 		t.Errorf("the notes are\n%s", notes)
 	}
 	if !c.hasColumn(t) {

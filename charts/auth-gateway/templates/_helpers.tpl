@@ -1,7 +1,7 @@
 {{- /*
-The name of the operator's objects. An AuthGateway of the same namespace makes
-objects of its own name, so this one says "operator". And it is a Service's too,
-which begins with a letter.
+The name of the operator's objects. It contains "operator", because the objects of
+an AuthGateway in the same namespace have the name of that AuthGateway. It is also
+the name of a Service, and so begins with a letter.
 */ -}}
 {{- define "auth-gateway.fullname" -}}
 {{- $release := .Release.Name | replace "." "-" -}}
@@ -19,8 +19,8 @@ which begins with a letter.
 {{- end }}
 
 {{- /*
-The name of what is outside of the release's namespace, where releases of other
-namespaces may have theirs. A colon is in neither of its parts.
+The name of objects outside the release's namespace, where releases in other
+namespaces may have objects too. Neither part contains a colon.
 */ -}}
 {{- define "auth-gateway.scopedName" -}}
 {{- .Release.Namespace }}:{{ include "auth-gateway.fullname" . -}}
@@ -37,7 +37,8 @@ namespaces may have theirs. A colon is in neither of its parts.
 {{- end }}
 
 {{- /*
-What the operator's pods are found by. Gateways let in the pods of this name.
+The labels that select the operator's pods. The NetworkPolicies of AuthGateways
+admit pods with this name.
 */ -}}
 {{- define "auth-gateway.selector" -}}
 app.kubernetes.io/name: auth-gateway-operator
@@ -56,15 +57,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ include "auth-gateway.commonLabels" . }}
 {{- end }}
 
-{{- /* An image, of a dict of image and context. */ -}}
+{{- /* An image reference. The argument is a dict with image and context. */ -}}
 {{- define "auth-gateway.image" -}}
 {{- .image.repository -}}
 {{- if .image.digest }}@{{ .image.digest }}{{ else }}:{{ .image.tag | default .context.Chart.AppVersion }}{{ end -}}
 {{- end }}
 
 {{- /*
-The pods, the way the standard "restricted" wants them, with what podSecurityContext
-adds and replaces. OpenShift assigns users by namespace, and refuses others.
+The securityContext of the pods. It complies with the standard "restricted" and is
+merged with podSecurityContext. OpenShift assigns users per namespace and rejects
+others, so none is set there.
 */ -}}
 {{- define "auth-gateway.podSecurityContext" -}}
 {{- $context := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") -}}
@@ -86,28 +88,28 @@ readOnlyRootFilesystem: true
 runAsNonRoot: true
 {{- end }}
 
-{{- /* What a schema cannot say plainly. */ -}}
+{{- /* Checks that values.schema.json cannot express, or not with a clear message. */ -}}
 {{- define "auth-gateway.check" -}}
 {{- if not .Values.image.repository -}}
-{{- fail "image.repository is not set: write where the operator's image is, such as registry.example.com/auth-gateway/operator" -}}
+{{- fail "image.repository is not set: write the operator's image, such as registry.example.com/auth-gateway/operator" -}}
 {{- end -}}
 {{- if not .Values.serverImage.repository -}}
-{{- fail "serverImage.repository is not set: write where the servers' image is, such as registry.example.com/auth-gateway/authserver" -}}
+{{- fail "serverImage.repository is not set: write the server's image, such as registry.example.com/auth-gateway/authserver" -}}
 {{- end -}}
 {{- range $key, $_ := .Values.podLabels -}}
 {{- if hasPrefix "app.kubernetes.io/" $key -}}
-{{- fail (printf "podLabels: %s is the chart's own: choose a label with another prefix" $key) -}}
+{{- fail (printf "podLabels: %s is reserved for the chart: choose a label with another prefix" $key) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) -}}
-{{- fail "serviceAccount.create is false: write the name of the account that there is to serviceAccount.name" -}}
+{{- fail "serviceAccount.create is false: write the name of an existing account to serviceAccount.name" -}}
 {{- end -}}
 {{- if not .Values.metrics.enabled -}}
 {{- if .Values.metrics.serviceMonitor.enabled -}}
-{{- fail "metrics.serviceMonitor.enabled needs metrics: write metrics.enabled: true too, or leave the ServiceMonitor out" -}}
+{{- fail "a ServiceMonitor requires metrics: write metrics.enabled: true, or metrics.serviceMonitor.enabled: false" -}}
 {{- end -}}
 {{- if .Values.metrics.readers -}}
-{{- fail "metrics.readers have nothing to read: write metrics.enabled: true too, or leave them out" -}}
+{{- fail "metrics.readers requires metrics: write metrics.enabled: true, or remove metrics.readers" -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

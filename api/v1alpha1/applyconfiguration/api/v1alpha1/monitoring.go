@@ -8,7 +8,7 @@ package v1alpha1
 // Monitoring configures how Prometheus scrapes the gateway.
 type MonitoringApplyConfiguration struct {
 	// serviceMonitor adds a ServiceMonitor for the Prometheus operator, whose CRDs
-	// must be installed. If it is not set, there is none.
+	// must be installed. By default there is no ServiceMonitor.
 	ServiceMonitor *ServiceMonitorApplyConfiguration `json:"serviceMonitor,omitempty"`
 }
 

@@ -12,8 +12,8 @@ import (
 // Shutdown configures how a replica stops when it is replaced or its node is
 // drained.
 type ShutdownApplyConfiguration struct {
-	// drainDelay is how long a replica keeps accepting requests after it is told to
-	// stop, until load balancers have noticed. A load balancer outside the cluster
+	// drainDelay is how long a replica keeps accepting requests after it is asked
+	// to stop, until load balancers have noticed. A load balancer outside the cluster
 	// may need 30s.
 	DrainDelay *apiv1alpha1.Duration `json:"drainDelay,omitempty"`
 	// gracePeriod is how long the whole shutdown may take: the drain, the open
