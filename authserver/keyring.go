@@ -350,11 +350,11 @@ func (k *keyring) advance(ctx context.Context, policy keys.Policy) error {
 			return err
 		}
 		event := keysChanged(step)
-		audited := ctx
+		var audited identity.Event
 		if k.keepAudit {
-			audited = identity.WithEvent(ctx, event)
+			audited = event
 		}
-		swapped, err := k.store.SwapRing(audited, ring.Generation, changed.Generation, changed.Files())
+		swapped, err := k.store.SwapRing(ctx, ring.Generation, changed.Generation, changed.Files(), audited)
 		if err != nil {
 			return err
 		}

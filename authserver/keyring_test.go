@@ -91,7 +91,7 @@ func TestAFirstRingThatWasNeverFinishedIsFinishedOrRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files()); err != nil || !swapped {
+	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files(), identity.Event{}); err != nil || !swapped {
 		t.Fatalf("%v %v", swapped, err)
 	}
 	folder := open(access, refresh)

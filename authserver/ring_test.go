@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -35,7 +36,7 @@ func seed(t testing.TB, db postgres.Config) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if swapped, err := store.SwapRing(t.Context(), 0, ring.generation, ring.files); err != nil || !swapped {
+	if swapped, err := store.SwapRing(t.Context(), 0, ring.generation, ring.files, identity.Event{}); err != nil || !swapped {
 		t.Fatalf("the ring was put there: %v, %v", swapped, err)
 	}
 }

@@ -46,33 +46,41 @@ const (
 	EventLimitExceeded     EventName = "limit exceeded"
 )
 
-type eventKey struct{}
-
-// WithEvent has the Store record an event together with what it changes in ctx:
-// in the same statement or transaction, so that both are there, or neither.
-func WithEvent(ctx context.Context, e Event) context.Context {
-	return context.WithValue(ctx, eventKey{}, e)
+// Record is what a Store writes together with a change: in the same statement or
+// transaction, so that both are there, or neither. A zero Event or Notice is not
+// written.
+type Record struct {
+	Event  Event
+	Notice Notice
 }
 
-// EventOf gives the event of WithEvent, for the Store.
-func EventOf(ctx context.Context) (e Event, ok bool) {
-	e, ok = ctx.Value(eventKey{}).(Event)
-	return e, ok && e.Name != ""
-}
-
-// event prepares an entry of the audit trail: ctx for the Store, which records it
-// where the policy keeps a trail, and the event for tell, once it is done.
-func (s *Service) event(ctx context.Context, name EventName, userID, sessionID string, details ...slog.Attr) (context.Context, Event) {
+// event returns an entry of the audit trail about the caller of ctx.
+func (s *Service) event(ctx context.Context, name EventName, userID, sessionID string, details ...slog.Attr) Event {
 	c := CallerOf(ctx)
-	e := Event{Name: name, UserID: userID, SessionID: sessionID, RequestID: c.RequestID, Address: c.Address, Details: details}
-	if s.policy.KeepAudit {
-		ctx = WithEvent(ctx, e)
+	return Event{
+		Name: name, UserID: userID, SessionID: sessionID, RequestID: c.RequestID, Address: c.Address, Details: details,
 	}
-	return ctx, e
 }
 
-// tell writes the line of the log for an event that is done.
-func (s *Service) tell(ctx context.Context, e Event) {
+// audited returns the event for the Store: the zero Event if the policy keeps no trail.
+func (s *Service) audited(e Event) Event {
+	if !s.policy.KeepAudit {
+		return Event{}
+	}
+	return e
+}
+
+// record returns the event and a notice to the owner, as far as the policy wants them.
+func (s *Service) record(ctx context.Context, e Event, about MessagePurpose) Record {
+	r := Record{Event: s.audited(e)}
+	if s.policy.SendsMail {
+		r.Notice = Notice{Purpose: about, Language: CallerOf(ctx).language()}
+	}
+	return r
+}
+
+// logEvent logs an event after the change that it is about.
+func (s *Service) logEvent(ctx context.Context, e Event) {
 	s.audit.LogAttrs(ctx, slog.LevelInfo, string(e.Name), e.attrs()...)
 }
 

@@ -49,12 +49,13 @@ type NewMail struct {
 
 // MailTake is what a Store needs to take a mail out of the outbox.
 type MailTake struct {
-	Lease time.Duration
-	Now   time.Time // decides whether a session that asks for a change of address is alive
-	Limit Rate      // of mails that somebody asked for, by recipient and purpose; zero: no limit
-	// Issue makes the code that the mail of this id is to bring, and ctx for the
-	// Store, with the event of it. The Store may call it and not use what it gave.
-	Issue func(ctx context.Context, mailID int64, p Purpose) (context.Context, NewCode)
+	Lease    time.Duration
+	Now      time.Time // decides whether a session that asks for a change of address is alive
+	Limit    Rate      // of mails that somebody asked for, by recipient and purpose; zero: no limit
+	Withheld Event     // is recorded if the limit allows no more
+	// Issue makes the code that the mail of this id is to bring, and the event of it.
+	// The Store may call it and not use what it gave.
+	Issue func(mailID int64, p Purpose) (NewCode, Event)
 }
 
 // TakenMail is a mail on its way, without the text of its code.
@@ -68,28 +69,6 @@ type TakenMail struct {
 type Notice struct {
 	Purpose  MessagePurpose
 	Language string // of who made the change, for an account that has none
-}
-
-type noticeKey struct{}
-
-// WithNotice has the Store put a notice into the outbox together with what it
-// changes in ctx: in the same statement, so that both are there, or neither.
-func WithNotice(ctx context.Context, n Notice) context.Context {
-	return context.WithValue(ctx, noticeKey{}, n)
-}
-
-// NoticeOf gives the notice of WithNotice, for the Store.
-func NoticeOf(ctx context.Context) (n Notice, ok bool) {
-	n, ok = ctx.Value(noticeKey{}).(Notice)
-	return n, ok
-}
-
-// notice prepares ctx for a change that the owner is told of, where there is mail.
-func (s *Service) notice(ctx context.Context, about MessagePurpose) context.Context {
-	if !s.policy.SendsMail {
-		return ctx
-	}
-	return WithNotice(ctx, Notice{Purpose: about, Language: CallerOf(ctx).language()})
 }
 
 func (s *Service) newMail(ctx context.Context, about MessagePurpose, to string) NewMail {
@@ -117,24 +96,26 @@ func (s *Service) TakeMail(ctx context.Context, lease time.Duration) (Message, b
 		code NewCode
 		e    Event
 	)
-	issue := func(ctx context.Context, mailID int64, p Purpose) (context.Context, NewCode) {
+	issue := func(mailID int64, p Purpose) (NewCode, Event) {
 		text, code = newCode(p, s.codeTTL(p))
-		ctx, e = s.event(ctx, EventCodeIssued, "", "", purposeAttr(p), slog.Int64("mail", mailID))
-		return ctx, code
+		e = s.event(ctx, EventCodeIssued, "", "", purposeAttr(p), slog.Int64("mail", mailID))
+		return code, s.audited(e)
 	}
-	ctx, withheld := s.event(ctx, EventMailWithheld, "", "")
+	withheld := s.event(ctx, EventMailWithheld, "", "")
+	claim := MailTake{Limit: s.policy.LimitMails, Lease: lease, Withheld: s.audited(withheld), Issue: issue}
 	for {
-		taken, ok, err := s.store.TakeMail(ctx, MailTake{Lease: lease, Now: s.now(), Limit: s.policy.LimitMails, Issue: issue})
+		claim.Now = s.now()
+		taken, ok, err := s.store.TakeMail(ctx, claim)
 		switch {
 		case err != nil || !ok:
 			return Message{}, false, err
 		case taken.Withheld:
-			s.tell(ctx, withheld)
+			s.logEvent(ctx, withheld)
 			continue
 		case taken.UserID != "":
 			taken.Code, taken.TTL = text, code.TTL
 			e.UserID = taken.UserID
-			s.tell(ctx, e)
+			s.logEvent(ctx, e)
 		}
 		return taken.Message, true, nil
 	}

@@ -57,12 +57,12 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	if err := p.err(); err != nil {
 		return User{}, err
 	}
-	ctx, e := s.event(ctx, EventProfileChanged, ref.UserID, "")
-	user, err := s.store.UpdateUser(ctx, ref, change)
+	e := s.event(ctx, EventProfileChanged, ref.UserID, "")
+	user, err := s.store.UpdateUser(ctx, ref, change, s.audited(e))
 	if err != nil {
 		return User{}, storeFailure(err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return user, nil
 }
 
@@ -72,11 +72,11 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 	if err != nil {
 		return err
 	}
-	ctx, e := s.event(ctx, EventAccountDeleted, ref.UserID, "")
-	if err := s.store.DeleteUser(ctx, ref); err != nil {
+	e := s.event(ctx, EventAccountDeleted, ref.UserID, "")
+	if err := s.store.DeleteUser(ctx, ref, s.audited(e)); err != nil {
 		return storeFailure(err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return nil
 }
 
@@ -105,11 +105,11 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	}
 	text, code := newCode(EmailChange, s.codeTTL(EmailChange))
 	code.Target = target
-	ctx, e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
-	if err := s.store.IssueEmailChange(ctx, ref, code); err != nil {
+	e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
+	if err := s.store.IssueEmailChange(ctx, ref, code, s.audited(e)); err != nil {
 		return Code{}, storeFailure(err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return Code{UserID: ref.UserID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
@@ -132,11 +132,11 @@ func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email stri
 	if err := p.err(); err != nil {
 		return User{}, err
 	}
-	ctx, e := s.event(ctx, EventEmailChanged, ref.UserID, "")
-	user, err := s.store.RedeemEmailChange(s.notice(ctx, MailEmailChanged), ref, change)
+	e := s.event(ctx, EventEmailChanged, ref.UserID, "")
+	user, err := s.store.RedeemEmailChange(ctx, ref, change, s.record(ctx, e, MailEmailChanged))
 	if err != nil {
 		return User{}, s.codeFailure(ctx, EmailChange, ref, err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return user, nil
 }

@@ -34,11 +34,11 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	if same && !owner.IsSignUp { // a sign-up may not be the reader's: its password is not theirs to know
 		return errSamePassword()
 	}
-	ctx, e := s.event(ctx, EventPasswordReset, owner.ID, "")
-	if err := s.store.RedeemRecovery(s.notice(ctx, MailPasswordChanged), hash, owner, newHash, callerNetwork(ctx)); err != nil {
+	e := s.event(ctx, EventPasswordReset, owner.ID, "")
+	if err := s.store.RedeemRecovery(ctx, hash, owner, newHash, callerNetwork(ctx), s.record(ctx, e, MailPasswordChanged)); err != nil {
 		return s.codeFailure(ctx, Recovery, SessionRef{}, err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return nil
 }
 
@@ -86,10 +86,10 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 	if err != nil {
 		return err
 	}
-	ctx, e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
+	e := s.event(ctx, EventPasswordChanged, ref.UserID, "")
 	find := func() (Credentials, error) { return s.store.FindPassword(ctx, ref, callerNetwork(ctx)) }
 	for {
-		err := s.store.ChangePassword(s.notice(ctx, MailPasswordChanged), ref, c.PasswordHash, newHash)
+		err := s.store.ChangePassword(ctx, ref, c.PasswordHash, newHash, s.record(ctx, e, MailPasswordChanged))
 		if errors.Is(err, ErrStale) {
 			if c, err = s.renewedHash(ctx, find, c, old); err == nil {
 				continue // the same password, hashed anew by a sign-in
@@ -101,7 +101,7 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		case err != nil:
 			return storeFailure(err)
 		}
-		s.tell(ctx, e)
+		s.logEvent(ctx, e)
 		return nil
 	}
 }

@@ -185,7 +185,7 @@ func TestOfManyGuessesAtTheOldPasswordAtOnceNoneBeyondTheThrottleIsToldToBeRight
 	c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username})
 	w.ok(err)
 	w.store.before["FindPassword"] = func() { // once the failures are read, others come
-		w.store.before["FindPassword"] = func() { w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey)) }
+		w.store.before["FindPassword"] = func() { w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{})) }
 	}
 	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
 	w.pass(time.Minute)

@@ -126,11 +126,11 @@ func (s *Service) refused(ctx context.Context, r Refusal, key, userID, sessionID
 	if tries == 0 {
 		return
 	}
-	ctx, e := s.event(ctx, r.event(), userID, sessionID, append(details, slog.Int("tries", tries))...)
+	e := s.event(ctx, r.event(), userID, sessionID, append(details, slog.Int("tries", tries))...)
 	if s.policy.KeepAudit {
-		_ = s.store.RecordEvent(ctx)
+		_ = s.store.RecordEvent(ctx, e)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 }
 
 // throttled is refused for a password that came too early.

@@ -167,6 +167,6 @@ func (w *world) failSilently(p person) {
 	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
 	w.ok(err)
 	for range 10 {
-		w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey))
+		w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey, identity.Event{}))
 	}
 }

@@ -40,10 +40,10 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	// them. The place is familiar from now on, and what is counted for it begins anew.
 	n.Forgive = c.KnownNetwork || n.From == ""
 	user := c.User
-	ctx, e := s.event(ctx, EventSignedIn, user.ID, n.ID)
+	e := s.event(ctx, EventSignedIn, user.ID, n.ID)
 	find := func() (Credentials, error) { return s.store.FindCredentials(ctx, login) }
 	for {
-		if err = s.store.OpenSession(ctx, n); !errors.Is(err, ErrStale) {
+		if err = s.store.OpenSession(ctx, n, s.audited(e)); !errors.Is(err, ErrStale) {
 			break
 		}
 		if c, err = s.renewedHash(ctx, find, c, password); err != nil {
@@ -60,7 +60,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	case err != nil:
 		return Tokens{}, storeFailure(err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return s.firstTokens(n, user)
 }
 
@@ -109,11 +109,11 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	if err := otherwise(); err != nil {
 		return "", err
 	}
-	ctx, e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
-	if err := s.store.CountFailure(ctx, c.ThrottleKey); err != nil {
+	e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
+	if err := s.store.CountFailure(ctx, c.ThrottleKey, s.audited(e)); err != nil {
 		return "", err // fail closed: a failure that cannot be counted is no free guess
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return "", errCredentials()
 }
 
@@ -272,15 +272,15 @@ func (s *Service) standing(session Session, generation int64, now time.Time) sta
 
 // endReused ends a session whose refresh token was used again after its grace.
 func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
-	ctx, e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
+	e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
 		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
-	ended, err := s.store.EndSession(ctx, ref)
+	ended, err := s.store.EndSession(ctx, ref, s.audited(e))
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.reused.Add(1)
-		s.tell(ctx, e)
+		s.logEvent(ctx, e)
 	}
 	return errToken(ErrNoSession)
 }
@@ -293,14 +293,14 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	if err != nil && !errors.Is(err, token.ErrExpired) {
 		return tokenFailure(err)
 	}
-	ctx, e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
-	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()})
+	e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
+	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, s.audited(e))
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.ended.Add(1)
-		s.tell(ctx, e)
+		s.logEvent(ctx, e)
 	}
 	return nil
 }
@@ -327,8 +327,8 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 	if err != nil {
 		return err
 	}
-	ctx, e := s.event(ctx, EventSessionEnded, ref.UserID, id, slog.String("by_session", ref.ID))
-	ended, err := s.store.EndOwnSession(ctx, ref, id)
+	e := s.event(ctx, EventSessionEnded, ref.UserID, id, slog.String("by_session", ref.ID))
+	ended, err := s.store.EndOwnSession(ctx, ref, id, s.audited(e))
 	if err != nil {
 		return storeFailure(err)
 	}
@@ -336,7 +336,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 		return failure(NotFound, ReasonSessionNotFound, "you have no session of this id, or it has ended")
 	}
 	s.counts.ended.Add(1)
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return nil
 }
 

@@ -110,7 +110,7 @@ func TestOfManyGuessesAtASignUpAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *tes
 	w.store.before["FindSignUps"] = func() { // others, sent at the same time
 		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
 		w.ok(err)
-		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey))
+		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
 	}
 	_, err := w.SignIn(p.username, p.password)
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
@@ -253,7 +253,7 @@ func TestOfManyGuessesAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
 	w.store.before["OpenSession"] = func() { // others, sent at the same time
 		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
 		w.ok(err)
-		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey))
+		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
 	}
 	_, err := w.SignIn(p.username, p.password)
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
@@ -319,7 +319,7 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 		{"too many failures", func(w *world, p person, _ identity.Tokens) {
 			c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
 			w.ok(err)
-			w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey))
+			w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey, identity.Event{}))
 		}, "FindCredentials RecordEvent"},
 		{"deleted, and its name and password taken by another", func(w *world, p person, tokens identity.Tokens) {
 			w.ok(w.service.DeleteUser(w.Context(), tokens.AccessToken))

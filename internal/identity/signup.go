@@ -25,19 +25,19 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	if n.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
 	}
-	ctx, e := s.event(ctx, EventSignedUp, n.ID, "")
+	e := s.event(ctx, EventSignedUp, n.ID, "")
 	if s.preventsEnumeration() {
-		if err := s.store.CreateSignUpConcealed(ctx, n, s.newMail(ctx, MailVerification, n.CanonicalEmail)); err != nil {
+		if err := s.store.CreateSignUpConcealed(ctx, n, s.newMail(ctx, MailVerification, n.CanonicalEmail), s.audited(e)); err != nil {
 			return Code{}, storeFailure(err)
 		}
-		s.tell(ctx, e)
+		s.logEvent(ctx, e)
 		return Code{}, nil
 	}
 	text, code := newCode(Verification, s.codeTTL(Verification))
-	if err := s.store.CreateSignUp(ctx, n, code); err != nil {
+	if err := s.store.CreateSignUp(ctx, n, code, s.audited(e)); err != nil {
 		return Code{}, storeFailure(err)
 	}
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	return Code{UserID: n.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
@@ -140,12 +140,12 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		return s.queueCode(ctx, about, canonical)
 	}
 	text, code := newCode(purpose, s.codeTTL(purpose))
-	ctx, e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
-	ownerID, err := s.store.IssueCode(ctx, canonical, code)
+	e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
+	ownerID, err := s.store.IssueCode(ctx, canonical, code, s.audited(e))
 	switch {
 	case err == nil:
 		e.UserID = ownerID
-		s.tell(ctx, e)
+		s.logEvent(ctx, e)
 		return Code{UserID: ownerID, Text: text, ExpiresIn: code.TTL}, nil
 	case errors.Is(err, ErrAlreadyVerified):
 		return Code{}, fieldFailure(Conflict, "email", Fault{FieldVerified, "is verified already"})
@@ -198,8 +198,8 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 		proof.ClaimID, proof.PasswordHash = claim.ID, claim.PasswordHash
 	}
 	n := s.newSession(ctx)
-	ctx, e := s.event(ctx, EventEmailVerified, "", n.ID)
-	user, err := s.store.RedeemVerification(s.notice(ctx, MailEmailChanged), proof, n)
+	e := s.event(ctx, EventEmailVerified, "", n.ID)
+	user, err := s.store.RedeemVerification(ctx, proof, n, s.record(ctx, e, MailEmailChanged))
 	switch {
 	case errors.Is(err, ErrSeveralClaims):
 		return Tokens{}, fieldFailure(Invalid, "password", Fault{FieldRequired, "is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"})
@@ -209,7 +209,7 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 		return Tokens{}, s.codeFailure(ctx, Verification, SessionRef{}, err)
 	}
 	e.UserID = user.ID
-	s.tell(ctx, e)
+	s.logEvent(ctx, e)
 	n.UserID, n.Scope = user.ID, user.Scope
 	return s.firstTokens(n, user)
 }

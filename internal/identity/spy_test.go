@@ -45,14 +45,14 @@ func (s *spy) rescope(session identity.Session) identity.Session {
 	return session
 }
 
-func (s *spy) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
+func (s *spy) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode, e identity.Event) error {
 	s.note("CreateSignUp")
-	return s.Store.CreateSignUp(ctx, n, c)
+	return s.Store.CreateSignUp(ctx, n, c, e)
 }
 
-func (s *spy) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
+func (s *spy) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event) error {
 	s.note("CreateSignUpConcealed")
-	return s.Store.CreateSignUpConcealed(ctx, n, m)
+	return s.Store.CreateSignUpConcealed(ctx, n, m, e)
 }
 
 func (s *spy) FindSignUps(ctx context.Context, l identity.Login) ([]identity.Claim, error) {
@@ -70,19 +70,19 @@ func (s *spy) FindCredentials(ctx context.Context, l identity.Login) (identity.C
 	return s.Store.FindCredentials(ctx, l)
 }
 
-func (s *spy) CountFailure(ctx context.Context, k identity.ThrottleKey) error {
+func (s *spy) CountFailure(ctx context.Context, k identity.ThrottleKey, e identity.Event) error {
 	s.note("CountFailure")
-	return s.Store.CountFailure(ctx, k)
+	return s.Store.CountFailure(ctx, k, e)
 }
 
-func (s *spy) UpdateUser(ctx context.Context, r identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+func (s *spy) UpdateUser(ctx context.Context, r identity.SessionRef, p identity.ProfileChange, e identity.Event) (identity.User, error) {
 	s.note("UpdateUser")
-	return s.Store.UpdateUser(ctx, r, p)
+	return s.Store.UpdateUser(ctx, r, p, e)
 }
 
-func (s *spy) DeleteUser(ctx context.Context, r identity.SessionRef) error {
+func (s *spy) DeleteUser(ctx context.Context, r identity.SessionRef, e identity.Event) error {
 	s.note("DeleteUser")
-	return s.Store.DeleteUser(ctx, r)
+	return s.Store.DeleteUser(ctx, r, e)
 }
 
 func (s *spy) FindUser(ctx context.Context, r identity.SessionRef) (identity.User, error) {
@@ -95,24 +95,24 @@ func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef, from iden
 	return s.Store.FindPassword(ctx, r, from)
 }
 
-func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash, newHash string) error {
+func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash, newHash string, record identity.Record) error {
 	s.note("ChangePassword")
-	return s.Store.ChangePassword(ctx, r, oldHash, newHash)
+	return s.Store.ChangePassword(ctx, r, oldHash, newHash, record)
 }
 
-func (s *spy) IssueCode(ctx context.Context, email string, c identity.NewCode) (string, error) {
+func (s *spy) IssueCode(ctx context.Context, email string, c identity.NewCode, e identity.Event) (string, error) {
 	s.note("IssueCode")
-	return s.Store.IssueCode(ctx, email, c)
+	return s.Store.IssueCode(ctx, email, c, e)
 }
 
-func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c identity.NewCode) error {
+func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c identity.NewCode, e identity.Event) error {
 	s.note("IssueEmailChange")
-	return s.Store.IssueEmailChange(ctx, r, c)
+	return s.Store.IssueEmailChange(ctx, r, c, e)
 }
 
-func (s *spy) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession) (identity.User, error) {
+func (s *spy) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession, record identity.Record) (identity.User, error) {
 	s.note("RedeemVerification")
-	return s.Store.RedeemVerification(ctx, p, n)
+	return s.Store.RedeemVerification(ctx, p, n, record)
 }
 
 func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.Claim, error) {
@@ -120,19 +120,19 @@ func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.C
 	return s.Store.FindRecovery(ctx, h)
 }
 
-func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
+func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, record identity.Record) error {
 	s.note("RedeemRecovery")
-	return s.Store.RedeemRecovery(ctx, h, owner, newHash, from)
+	return s.Store.RedeemRecovery(ctx, h, owner, newHash, from, record)
 }
 
-func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, e identity.EmailRedemption) (identity.User, error) {
+func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, e identity.EmailRedemption, record identity.Record) (identity.User, error) {
 	s.note("RedeemEmailChange")
-	return s.Store.RedeemEmailChange(ctx, r, e)
+	return s.Store.RedeemEmailChange(ctx, r, e, record)
 }
 
-func (s *spy) OpenSession(ctx context.Context, n identity.NewSession) error {
+func (s *spy) OpenSession(ctx context.Context, n identity.NewSession, e identity.Event) error {
 	s.note("OpenSession")
-	return s.Store.OpenSession(ctx, n)
+	return s.Store.OpenSession(ctx, n, e)
 }
 
 func (s *spy) FindSession(ctx context.Context, r identity.SessionRef) (identity.Session, error) {
@@ -152,14 +152,14 @@ func (s *spy) FindOwnSessions(ctx context.Context, r identity.SessionRef) ([]ide
 	return s.Store.FindOwnSessions(ctx, r)
 }
 
-func (s *spy) EndOwnSession(ctx context.Context, r identity.SessionRef, id string) (bool, error) {
+func (s *spy) EndOwnSession(ctx context.Context, r identity.SessionRef, id string, e identity.Event) (bool, error) {
 	s.note("EndOwnSession")
-	return s.Store.EndOwnSession(ctx, r, id)
+	return s.Store.EndOwnSession(ctx, r, id, e)
 }
 
-func (s *spy) EndSession(ctx context.Context, r identity.SessionRef) (bool, error) {
+func (s *spy) EndSession(ctx context.Context, r identity.SessionRef, e identity.Event) (bool, error) {
 	s.note("EndSession")
-	return s.Store.EndSession(ctx, r)
+	return s.Store.EndSession(ctx, r, e)
 }
 
 func (s *spy) QueueMail(ctx context.Context, m identity.NewMail) error {
@@ -182,9 +182,9 @@ func (s *spy) TakeLimit(ctx context.Context, k identity.LimitKey, r identity.Rat
 	return s.Store.TakeLimit(ctx, k, r)
 }
 
-func (s *spy) RecordEvent(ctx context.Context) error {
+func (s *spy) RecordEvent(ctx context.Context, e identity.Event) error {
 	s.note("RecordEvent")
-	return s.Store.RecordEvent(ctx)
+	return s.Store.RecordEvent(ctx, e)
 }
 
 func (s *spy) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {

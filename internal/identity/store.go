@@ -13,15 +13,13 @@ import (
 // returns an *Error of kind Unavailable. Other errors are those that the
 // comments name; anything else is a fault and maps to Internal.
 //
-// Where ctx has an Event (EventOf), a method that changes what the event is about
-// records it with the change: both are there, or neither. Where the event names
-// no user, it is the one whom the call has found. A method that changes nothing
-// records nothing. What is recorded outlives the user.
+// A method that takes an Event or a Record writes it together with the change: both
+// are there, or neither, and a call that changes nothing writes nothing. If the event
+// names no user, the Store enters the one that the call has found. An event outlives
+// its user.
 //
-// Likewise, where ctx has a Notice (NoticeOf), ChangePassword, RedeemRecovery,
-// RedeemEmailChange and RedeemVerification put it into the outbox, in the statement
-// that changes an account. It goes to the proved address that the account had before,
-// in the account's language. What a sign-up becomes has no notice.
+// A notice goes into the outbox, to the proved address that the account had before the
+// change, in the account's language. A sign-up that becomes an account gets no notice.
 //
 // The contract is executable: identitytest.TestStore runs against every Store.
 type Store interface {
@@ -31,9 +29,9 @@ type Store interface {
 	mailStore
 	limitStore
 
-	// RecordEvent records the event of ctx by itself, in one statement: it is about
-	// something that was refused, and changes nothing else.
-	RecordEvent(ctx context.Context) error
+	// RecordEvent records an event that belongs to no change, such as a refusal, in one
+	// statement.
+	RecordEvent(ctx context.Context, e Event) error
 }
 
 type accountStore interface {
@@ -41,11 +39,11 @@ type accountStore interface {
 	// code. Any number of them may wait for one username or address: a sign-up holds
 	// neither. It returns *TakenError, which names all that is taken, if an account
 	// has the same canonical username or email.
-	CreateSignUp(ctx context.Context, n NewSignUp, c NewCode) error
+	CreateSignUp(ctx context.Context, n NewSignUp, c NewCode, e Event) error
 
 	// CreateSignUpConcealed keeps a sign-up, whatever accounts have, and puts a mail
 	// into the outbox. It is one statement, and does the same work in every case.
-	CreateSignUpConcealed(ctx context.Context, n NewSignUp, m NewMail) error
+	CreateSignUpConcealed(ctx context.Context, n NewSignUp, m NewMail, e Event) error
 
 	// FindSignUps reads the sign-ups that wait under this canonical username or
 	// email, the newest first and at most MaxClaims of them.
@@ -60,15 +58,15 @@ type accountStore interface {
 	FindCredentials(ctx context.Context, login Login) (Credentials, error)
 
 	// CountFailure adds one failed password to those counted under key.
-	CountFailure(ctx context.Context, key ThrottleKey) error
+	CountFailure(ctx context.Context, key ThrottleKey, e Event) error
 
 	// UpdateUser changes the names that are not nil, for the user of a live
 	// session. ErrNoSession; *TakenError.
-	UpdateUser(ctx context.Context, s SessionRef, p ProfileChange) (User, error)
+	UpdateUser(ctx context.Context, s SessionRef, p ProfileChange, e Event) (User, error)
 
 	// DeleteUser removes the user of a live session, and with them every
 	// session, code, place and counted failure. ErrNoSession.
-	DeleteUser(ctx context.Context, s SessionRef) error
+	DeleteUser(ctx context.Context, s SessionRef, e Event) error
 
 	// FindUser reads the user of a live session, in one statement. ErrNoSession.
 	FindUser(ctx context.Context, s SessionRef) (User, error)
@@ -82,7 +80,7 @@ type accountStore interface {
 	// ends every other session of theirs, and removes their codes and counted
 	// failures. A sign-in that read oldHash and is still under way opens no
 	// session afterwards. ErrNoSession; ErrStale if the hash is no longer oldHash.
-	ChangePassword(ctx context.Context, s SessionRef, oldHash, newHash string) error
+	ChangePassword(ctx context.Context, s SessionRef, oldHash, newHash string, r Record) error
 }
 
 type codeStore interface {
@@ -95,12 +93,12 @@ type codeStore interface {
 	//	              an account has it
 	//
 	// ErrNoUser if there is neither.
-	IssueCode(ctx context.Context, canonicalEmail string, c NewCode) (ownerID string, err error)
+	IssueCode(ctx context.Context, canonicalEmail string, c NewCode, e Event) (ownerID string, err error)
 
 	// IssueEmailChange makes c the only live EmailChange code of the user of a
 	// live session. If c.Target is not empty and another account has that
 	// address, it returns *TakenError. ErrNoSession.
-	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode) error
+	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode, e Event) error
 
 	// FindClaims reads the claims to the address that a live Verification code was
 	// sent to: first the one that the code belongs to, then the newest others, at
@@ -118,7 +116,7 @@ type codeStore interface {
 	// not the only one; ErrStale if the claim is gone or has another password hash
 	// than p.PasswordHash; ErrSuspended; *TakenError if an account has the username.
 	// The code still holds after all of these.
-	RedeemVerification(ctx context.Context, p ClaimProof, n NewSession) (User, error)
+	RedeemVerification(ctx context.Context, p ClaimProof, n NewSession, r Record) (User, error)
 
 	// FindRecovery reads what a live Recovery code belongs to, an account or a
 	// sign-up, without using it up. ErrNoCode.
@@ -130,7 +128,7 @@ type codeStore interface {
 	// RedeemVerification, for its owner has read the mail. A suspended account stays
 	// suspended. Of any number of calls at once one succeeds. ErrNoCode; *TakenError
 	// if another account has the username of a sign-up, and then the code still holds.
-	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Network) error
+	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Network, r Record) error
 
 	// RedeemEmailChange uses up an EmailChange code of the user of a live session,
 	// and removes every other code of theirs. If the code was made for this very
@@ -141,7 +139,7 @@ type codeStore interface {
 	// ErrNoSession; ErrNoCode, also if the code is another user's or another
 	// address's, and then it still holds; *TakenError, likewise, if another account
 	// has an address that is to be proved, or, with refuseTaken, any address.
-	RedeemEmailChange(ctx context.Context, s SessionRef, e EmailRedemption) (User, error)
+	RedeemEmailChange(ctx context.Context, s SessionRef, e EmailRedemption, r Record) (User, error)
 }
 
 type sessionStore interface {
@@ -153,7 +151,7 @@ type sessionStore interface {
 	// sessions of the user beyond n.Keep. n.From, where it is known, becomes
 	// familiar; of more than KnownNetworks those seen last stay so. ErrStale where
 	// the account has changed.
-	OpenSession(ctx context.Context, n NewSession) error
+	OpenSession(ctx context.Context, n NewSession, e Event) error
 
 	// FindSession reads a live session and its user, in one statement.
 	// ErrNoSession, also where the user is suspended.
@@ -166,7 +164,7 @@ type sessionStore interface {
 	AdvanceSession(ctx context.Context, s SessionRef, generation int64, renewal Renewal) (session Session, advanced bool, err error)
 
 	// EndSession removes a session. It is no error where there is none.
-	EndSession(ctx context.Context, s SessionRef) (ended bool, err error)
+	EndSession(ctx context.Context, s SessionRef, e Event) (ended bool, err error)
 
 	// FindOwnSessions lists the live sessions of the user of a live session, that
 	// one among them, in one statement: the one opened last comes first.
@@ -177,7 +175,7 @@ type sessionStore interface {
 	// live session, in one statement; it may be that very session. ended is
 	// false, and nothing was changed, where they have no such session: of any
 	// number of calls at once one ends it. ErrNoSession.
-	EndOwnSession(ctx context.Context, s SessionRef, id string) (ended bool, err error)
+	EndOwnSession(ctx context.Context, s SessionRef, id string, e Event) (ended bool, err error)
 }
 
 // mailStore is the outbox. What is in it refers to accounts and sessions, and

@@ -26,7 +26,7 @@ func signUpArgs(n identity.NewSignUp, more ...any) []any {
 
 // CreateSignUp implements identity.Store. An account that is made meanwhile is no
 // harm: what is taken is decided when the sign-up is proved.
-func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
+func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode, e identity.Event) error {
 	const sql = `
 		WITH taken AS (
 			SELECT EXISTS (SELECT FROM users WHERE canonical_username = $3::text) AS username,
@@ -43,7 +43,7 @@ func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identi
 		SELECT username, email FROM taken`
 	var taken identity.TakenError
 	err := s.query(ctx, onlyOnce, into(&taken.Username, &taken.Email), sql,
-		signUpArgs(n, c.Hash[:], c.Purpose, c.TTL, eventArg(ctx))...)
+		signUpArgs(n, c.Hash[:], c.Purpose, c.TTL, eventArg(e))...)
 	if err == nil && taken != (identity.TakenError{}) {
 		return &taken
 	}
@@ -51,7 +51,7 @@ func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identi
 }
 
 // CreateSignUpConcealed implements identity.Store.
-func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
+func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event) error {
 	const sql = `
 		WITH waiting AS (
 			` + insertSignUp + `
@@ -61,7 +61,7 @@ func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp,
 			SELECT $11, $12, $12, waiting.id, $2, $13 FROM waiting
 		)
 		` + insertEvent + `waiting, jsonb_to_record($14::jsonb)` + asEvent
-	return s.exec(ctx, onlyOnce, sql, signUpArgs(n, m.Purpose, m.To, m.Language, eventArg(ctx))...)
+	return s.exec(ctx, onlyOnce, sql, signUpArgs(n, m.Purpose, m.To, m.Language, eventArg(e))...)
 }
 
 // claimColumns are what an identity.Claim is made of, of a sign-up that is called w.
@@ -125,7 +125,7 @@ func (s *Store) findCredentials(ctx context.Context, sql string, args ...any) (i
 }
 
 // CountFailure implements identity.Store.
-func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) error {
+func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e identity.Event) error {
 	const sql = `
 		WITH counted AS (
 			INSERT INTO throttles (key, failures, last_failure_at)
@@ -135,13 +135,13 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) erro
 			RETURNING key
 		)
 		` + insertEvent + `counted, jsonb_to_record($2::jsonb)` + asEvent
-	return s.exec(ctx, onlyOnce, sql, key[:], eventArg(ctx))
+	return s.exec(ctx, onlyOnce, sql, key[:], eventArg(e))
 }
 
 // UpdateUser implements identity.Store. It may be done again: the second time
 // changes nothing more, though it is recorded twice. Where another account has the
 // username, the function gives a row of nulls, and PostgreSQL logs nothing.
-func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event) (identity.User, error) {
 	const sql = `
 		WITH updated AS (
 			SELECT ` + userColumns + ` FROM change_profile($1, $2, $3, $4, $5, $6, $7) u
@@ -156,7 +156,7 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 	}
 	var updated identity.User
 	err := s.query(ctx, repeatable, into(userPlaces(&updated)...), sql,
-		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName, eventArg(ctx))...)
+		refArgs(ref, p.Username, p.CanonicalUsername, p.FirstName, p.LastName, eventArg(e))...)
 	if err == nil && updated.ID == "" {
 		return identity.User{}, &identity.TakenError{Username: true}
 	}
@@ -186,7 +186,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 
 // DeleteUser implements identity.Store. Sessions, codes and places go by their
 // foreign keys, at the end of the statement.
-func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
+func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e identity.Event) error {
 	const sql = `
 		WITH changed AS (
 			DELETE FROM users u WHERE u.id = $1 RETURNING u.id, u.canonical_username, u.canonical_email
@@ -198,13 +198,13 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, sql, id(ref.UserID), eventArg(ctx))
+		_, err := tx.Exec(ctx, sql, id(ref.UserID), eventArg(e))
 		return err
 	})
 }
 
 // ChangePassword implements identity.Store.
-func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string) error {
+func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string, r identity.Record) error {
 	const sql = `
 		WITH changed AS (
 			UPDATE users u
@@ -227,7 +227,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(ctx), noticeArg(ctx)).Scan()
+		err := tx.QueryRow(ctx, sql, id(ref.UserID), id(ref.ID), oldHash, newHash, eventArg(r.Event), noticeArg(r.Notice)).Scan()
 		return noRowsIs(err, identity.ErrStale)
 	})
 }

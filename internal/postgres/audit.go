@@ -19,8 +19,8 @@ const (
 
 // RecordEvent implements identity.Store. An event is not worth a second row: where the
 // answer was lost, it is not sent again.
-func (s *Store) RecordEvent(ctx context.Context) error {
-	return s.exec(ctx, onlyOnce, insertEvent+`jsonb_to_record($1::jsonb)`+asEvent, eventArg(ctx))
+func (s *Store) RecordEvent(ctx context.Context, e identity.Event) error {
+	return s.exec(ctx, onlyOnce, insertEvent+`jsonb_to_record($1::jsonb)`+asEvent, eventArg(e))
 }
 
 // auditEvent is an event as jsonb_to_record takes it apart.
@@ -33,10 +33,9 @@ type auditEvent struct {
 	Details   map[string]any     `json:"details,omitempty"`
 }
 
-// eventArg is the event of ctx as a parameter; NULL where there is none.
-func eventArg(ctx context.Context) any {
-	e, ok := identity.EventOf(ctx)
-	if !ok {
+// eventArg returns an event as a parameter: NULL for the zero Event.
+func eventArg(e identity.Event) any {
+	if e.Name == "" {
 		return nil
 	}
 	arg := &auditEvent{Event: e.Name, RequestID: e.RequestID}

@@ -24,8 +24,7 @@ func TestAnEventIsRecordedAsItIsWithTheDatabasesTime(t *testing.T) {
 		},
 		{Name: "an address with a zone", Address: netip.MustParseAddr("fe80::1%eth0")},
 	} {
-		ctx := identity.WithEvent(t.Context(), e)
-		if err := store.CountFailure(ctx, identity.ThrottleKey(sha256.Sum256([]byte(e.Name)))); err != nil {
+		if err := store.CountFailure(t.Context(), identity.ThrottleKey(sha256.Sum256([]byte(e.Name))), e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,13 +51,13 @@ func TestTheRingAndItsEventAreBothThereOrNeither(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
-	ctx := identity.WithEvent(t.Context(), identity.Event{Name: identity.EventKeysChanged})
+	changed := identity.Event{Name: identity.EventKeysChanged}
 	for i, step := range []struct {
 		from, to int64
 		swapped  bool
 		events   int
 	}{{0, 1, true, 1}, {0, 1, false, 1}, {1, 2, true, 2}, {1, 2, false, 2}} {
-		swapped, err := store.SwapRing(ctx, step.from, step.to, map[string][]byte{"x": []byte("y")})
+		swapped, err := store.SwapRing(t.Context(), step.from, step.to, map[string][]byte{"x": []byte("y")}, changed)
 		if err != nil || swapped != step.swapped {
 			t.Errorf("step %d: swapped is %v, error %v", i, swapped, err)
 		}

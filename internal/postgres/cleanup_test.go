@@ -26,7 +26,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	for _, name := range []string{"old", "young", "verified"} {
 		u := signUp(t, store, name)
 		open(t, store, u, now)
-		if err := store.CountFailure(t.Context(), newSession(u, now).ThrottleKey); err != nil {
+		if err := store.CountFailure(t.Context(), newSession(u, now).ThrottleKey, noEvent); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestASignUpGoesWhenItsTimeIsOverAndItsCodeWithIt(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	for _, name := range []string{"old", "young", "promised"} {
-		if err := store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification)); err != nil {
+		if err := store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification), noEvent); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,10 +144,10 @@ func TestTheSchemaHoldsTheInvariants(t *testing.T) {
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	u := signUp(t, store, "ada")
 	open(t, store, u, time.Now())
-	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery)); err != nil {
+	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification)); err != nil {
+	if err := store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification), noEvent); err != nil {
 		t.Fatal(err)
 	}
 	for name, statement := range map[string]string{
@@ -204,10 +204,10 @@ func TestTheSchemaHoldsTheInvariants(t *testing.T) {
 	}
 	n := newSignUp("grace")
 	n.ID = "no id"
-	if err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification)); identity.KindOf(err) != identity.Internal {
+	if err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification), noEvent); identity.KindOf(err) != identity.Internal {
 		t.Errorf("an account without an id: %v", err)
 	}
-	if _, ok := errors.AsType[*identity.Error](store.CountFailure(t.Context(), identity.ThrottleKey{})); ok {
+	if _, ok := errors.AsType[*identity.Error](store.CountFailure(t.Context(), identity.ThrottleKey{}, noEvent)); ok {
 		t.Error("a key of zeros is a key")
 	}
 }

@@ -51,7 +51,7 @@ const ownerOfCode = `account AS (
 		)`
 
 // IssueCode implements identity.Store.
-func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode) (ownerID string, err error) {
+func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event) (ownerID string, err error) {
 	const sql = `
 		WITH ` + ownerOfCode + `, issued AS (
 			INSERT INTO codes (hash, user_id, signup_id, purpose, target, expires_at)
@@ -64,7 +64,7 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 		SELECT (SELECT id::text FROM issued), EXISTS (SELECT FROM account)`
 	var known bool
 	err = s.query(ctx, repeatable, into((*zeronull.Text)(&ownerID), &known), sql,
-		canonicalEmail, c.Purpose, nil, c.Hash[:], c.TTL, eventArg(ctx))
+		canonicalEmail, c.Purpose, nil, c.Hash[:], c.TTL, eventArg(e))
 	switch {
 	case err != nil:
 		return "", err
@@ -78,7 +78,7 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 }
 
 // putCode stores a code for whoever holds the lock of what it belongs to.
-func putCode(ctx context.Context, tx pgx.Tx, c identity.NewCode, userID, signUpID string) error {
+func putCode(ctx context.Context, tx pgx.Tx, c identity.NewCode, userID, signUpID string, e identity.Event) error {
 	const sql = `
 		WITH issued AS (
 			INSERT INTO codes (hash, user_id, signup_id, purpose, target, expires_at)
@@ -87,23 +87,23 @@ func putCode(ctx context.Context, tx pgx.Tx, c identity.NewCode, userID, signUpI
 		)
 		` + insertEvent + `issued,
 			jsonb_to_record(jsonb_build_object('user_id', issued.id) || $7::jsonb)` + asEvent
-	_, err := tx.Exec(ctx, sql, c.Hash[:], id(userID), id(signUpID), c.Purpose, c.Target, c.TTL, eventArg(ctx))
+	_, err := tx.Exec(ctx, sql, c.Hash[:], id(userID), id(signUpID), c.Purpose, c.Target, c.TTL, eventArg(e))
 	return err
 }
 
 // IssueEmailChange implements identity.Store.
-func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode) error {
+func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode, e identity.Event) error {
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		owner, err := lockLive(ctx, tx, ref)
 		if err != nil {
 			return err
 		}
-		return issueEmailChange(ctx, tx, owner, c)
+		return issueEmailChange(ctx, tx, owner, c, e)
 	})
 }
 
 // issueEmailChange is for the holder of the lock of the owner's account.
-func issueEmailChange(ctx context.Context, tx pgx.Tx, owner identity.User, c identity.NewCode) error {
+func issueEmailChange(ctx context.Context, tx pgx.Tx, owner identity.User, c identity.NewCode, e identity.Event) error {
 	const sql = `
 		WITH issued AS (
 			INSERT INTO codes (hash, user_id, purpose, target, expires_at)
@@ -115,7 +115,7 @@ func issueEmailChange(ctx context.Context, tx pgx.Tx, owner identity.User, c ide
 				jsonb_to_record(jsonb_build_object('user_id', issued.user_id) || $6::jsonb)` + asEvent + `
 		)
 		SELECT FROM issued`
-	err := tx.QueryRow(ctx, sql, c.Hash[:], id(owner.ID), c.Purpose, c.Target, c.TTL, eventArg(ctx)).Scan()
+	err := tx.QueryRow(ctx, sql, c.Hash[:], id(owner.ID), c.Purpose, c.Target, c.TTL, eventArg(e)).Scan()
 	return noRowsIs(err, &identity.TakenError{Email: true})
 }
 
@@ -189,7 +189,7 @@ const openedSession = `opened AS (
 
 // RedeemVerification implements identity.Store. The lock of the address orders all
 // who prove it; see the package comment.
-func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession) (owner identity.User, err error) {
+func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession, r identity.Record) (owner identity.User, err error) {
 	const findCode = `
 		SELECT coalesce(code.user_id, code.signup_id)::text, code.address, ` + lockOf + `code.address` + lockEnds + `
 		FROM (` + verificationCode + `) code`
@@ -204,7 +204,7 @@ func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n
 		}
 		args := []any{
 			p.Code[:], id(claimID), address, p.PasswordHash,
-			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent, n.From, eventArg(ctx),
+			id(n.ID), n.OpenedAt, n.ExpiresAt, n.EndsAt, n.UserAgent, n.From, eventArg(r.Event),
 		}
 		err := tx.QueryRow(ctx, proveSignUp, append(args, p.Username, p.CanonicalUsername)...).Scan(userPlaces(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
@@ -213,7 +213,7 @@ func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n
 		if err := lockUser(ctx, tx, claimID); err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, proveChange, append(args, noticeArg(ctx))...).Scan(userPlaces(&owner)...)
+		err = tx.QueryRow(ctx, proveChange, append(args, noticeArg(r.Notice))...).Scan(userPlaces(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
@@ -342,9 +342,9 @@ func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (owner id
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, r identity.Record) error {
 	if owner.IsSignUp {
-		return s.recoverSignUp(ctx, h, owner.ID, newHash, from)
+		return s.recoverSignUp(ctx, h, owner.ID, newHash, from, r.Event)
 	}
 	const sql = `
 		WITH used AS (
@@ -376,14 +376,14 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner i
 		if err := lockUser(ctx, tx, owner.ID); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, h[:], id(owner.ID), newHash, eventArg(ctx), noticeArg(ctx), from).Scan()
+		err := tx.QueryRow(ctx, sql, h[:], id(owner.ID), newHash, eventArg(r.Event), noticeArg(r.Notice), from).Scan()
 		return noRowsIs(err, identity.ErrNoCode)
 	})
 }
 
 // recoverSignUp makes an account of a sign-up, with a password that the reader of its
 // mailbox has chosen.
-func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID, newHash string, from identity.Network) error {
+func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID, newHash string, from identity.Network, e identity.Event) error {
 	const (
 		lock = `SELECT ` + lockOf + `w.canonical_email` + lockEnds + ` FROM signups w WHERE w.id = $1`
 		sql  = `
@@ -402,7 +402,7 @@ func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID
 			return err
 		}
 		var holds, made bool
-		err := tx.QueryRow(ctx, sql, h[:], id(signUpID), newHash, eventArg(ctx), from).Scan(&holds, &made)
+		err := tx.QueryRow(ctx, sql, h[:], id(signUpID), newHash, eventArg(e), from).Scan(&holds, &made)
 		switch {
 		case err != nil:
 			return err
@@ -418,7 +418,7 @@ func (s *Store) recoverSignUp(ctx context.Context, h identity.CodeHash, signUpID
 
 // RedeemEmailChange implements identity.Store. Under the lock of the address its last
 // statement sees who has it.
-func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption) (owner identity.User, err error) {
+func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record) (owner identity.User, err error) {
 	const sql = `
 		WITH code AS (
 			SELECT c.user_id, c.target <> '' OR u.canonical_email = $4::text AS proves,
@@ -458,7 +458,7 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, sql, e.Code[:], id(ref.UserID), e.Email, e.CanonicalEmail, eventArg(ctx), noticeArg(ctx), e.RefuseTaken).
+		err := tx.QueryRow(ctx, sql, e.Code[:], id(ref.UserID), e.Email, e.CanonicalEmail, eventArg(r.Event), noticeArg(r.Notice), e.RefuseTaken).
 			Scan(userPlaces(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err

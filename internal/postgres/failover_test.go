@@ -105,13 +105,13 @@ func TestWritesGoOnAfterAFailover(t *testing.T) {
 				}
 				return strings.Contains(err.Error(), "is a standby")
 			})
-			unavailable(t, 8*time.Second, "a standby", func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) })
+			unavailable(t, 8*time.Second, "a standby", func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) })
 			if err := standby.Promote(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			begun := time.Now()
 			eventually(t, "there are writes again", func() bool {
-				return store.OpenSession(t.Context(), newSession(u, time.Now())) == nil
+				return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) == nil
 			})
 			t.Logf("writes %v after there was a primary", time.Since(begun).Round(time.Millisecond))
 			if err := store.Ready(t.Context()); err != nil {
@@ -138,7 +138,7 @@ func TestWritesGoOnAfterADatabaseWasReadOnly(t *testing.T) {
 		postgrestest.Exec(t, c, `ALTER SYSTEM SET default_transaction_read_only = `+on)
 		postgrestest.Exec(t, c, `SELECT pg_reload_conf()`)
 	}
-	write := func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) }
+	write := func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) }
 	turn("on")
 	eventually(t, "writes are refused", func() bool { return write() != nil })
 	unavailable(t, 3*time.Second, "read-only", write)
@@ -172,10 +172,13 @@ func TestConnectionsThatTakeNoWritesCostNoCallerAnError(t *testing.T) {
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
 	for name, call := range map[string]func() error{
-		"OpenSession":    func() error { return store.OpenSession(t.Context(), newSession(u, time.Now())) },
-		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash) },
-		"UpdateUser":     func() error { _, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}); return err },
-		"Ready":          func() error { return store.Ready(t.Context()) },
+		"OpenSession":    func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) },
+		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord) },
+		"UpdateUser": func() error {
+			_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
+			return err
+		},
+		"Ready": func() error { return store.Ready(t.Context()) },
 	} {
 		demoted.Store(true)
 		store.Reset()

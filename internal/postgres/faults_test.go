@@ -24,7 +24,7 @@ func TestADatabaseThatIsAwayIsUnavailableInBoundedTime(t *testing.T) {
 	store := postgrestest.Open(t, c)
 	unavailable(t, time.Second, "no database", func() error { return store.Ready(t.Context()) })
 	unavailable(t, time.Second, "no database", func() error {
-		return store.CreateSignUp(t.Context(), newSignUp("ada"), newCode(identity.Verification))
+		return store.CreateSignUp(t.Context(), newSignUp("ada"), newCode(identity.Verification), noEvent)
 	})
 	if err := store.Migrate(t.Context()); err == nil {
 		t.Error("Migrate reports success")
@@ -66,7 +66,7 @@ func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
 	var group sync.WaitGroup
 	for range 2 {
 		group.Go(func() {
-			if _, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}); err != nil {
+			if _, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent); err != nil {
 				t.Error(err)
 			}
 		})
@@ -102,12 +102,12 @@ func TestALockThatIsNotGivenBackIsUnavailableInBoundedTime(t *testing.T) {
 		func() error {
 			defer close(done)
 			unavailable(t, 5*time.Second, "locked", func() error {
-				_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{})
+				_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
 				return err
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(50*time.Millisecond, cancel)
-			if _, err := store.UpdateUser(ctx, ref, identity.ProfileChange{}); !errors.Is(err, context.Canceled) {
+			if _, err := store.UpdateUser(ctx, ref, identity.ProfileChange{}, noEvent); !errors.Is(err, context.Canceled) {
 				t.Errorf("the caller went away: the error is %v", err)
 			}
 			return nil
@@ -168,9 +168,12 @@ func TestAfterARestartDeadConnectionsCostNoCallerAnError(t *testing.T) {
 	calls := map[string]func() error{
 		"FindSession":    func() error { _, err := store.FindSession(t.Context(), ref); return err },
 		"AdvanceSession": func() error { _, _, err := store.AdvanceSession(t.Context(), ref, -1, identity.Renewal{}); return err },
-		"EndSession":     func() error { _, err := store.EndSession(t.Context(), identity.SessionRef{}); return err },
-		"UpdateUser":     func() error { _, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}); return err },
-		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash) },
+		"EndSession":     func() error { _, err := store.EndSession(t.Context(), identity.SessionRef{}, noEvent); return err },
+		"UpdateUser": func() error {
+			_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
+			return err
+		},
+		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord) },
 	}
 	for name, call := range calls {
 		occupy(t, store)

@@ -49,14 +49,14 @@ func newSession(u identity.User, now time.Time) identity.NewSession {
 func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	t.Helper()
 	c := newCode(identity.Verification)
-	if err := store.CreateSignUp(t.Context(), newSignUp(name), c); err != nil {
+	if err := store.CreateSignUp(t.Context(), newSignUp(name), c, noEvent); err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now()
 	n := identity.NewSession{ID: newID(), OpenedAt: now, ExpiresAt: now, EndsAt: now}
-	u, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: c.Hash}, n)
+	u, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: c.Hash}, n, noRecord)
 	if err == nil {
-		_, err = store.EndSession(t.Context(), identity.SessionRef{ID: n.ID, UserID: u.ID})
+		_, err = store.EndSession(t.Context(), identity.SessionRef{ID: n.ID, UserID: u.ID}, noEvent)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -64,10 +64,16 @@ func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	return u
 }
 
+// noEvent and noRecord write nothing beside the change.
+var (
+	noEvent  identity.Event
+	noRecord identity.Record
+)
+
 func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) identity.SessionRef {
 	t.Helper()
 	n := newSession(u, now)
-	if err := store.OpenSession(t.Context(), n); err != nil {
+	if err := store.OpenSession(t.Context(), n, noEvent); err != nil {
 		t.Fatal(err)
 	}
 	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
@@ -81,8 +87,8 @@ func newMail(about identity.MessagePurpose, to string) identity.NewMail {
 func take(now time.Time) identity.MailTake {
 	return identity.MailTake{
 		Lease: time.Minute, Now: now, Limit: identity.Rate{Count: 1000, Per: time.Hour},
-		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
-			return ctx, newCode(p)
+		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
+			return newCode(p), identity.Event{}
 		},
 	}
 }
@@ -134,21 +140,22 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 			t.Fatal(err)
 		}
 	}
-	ctx = identity.WithEvent(ctx, identity.Event{Name: "something"})
+	e := identity.Event{Name: "something"}
+	told := identity.Record{Event: e, Notice: identity.Notice{Purpose: identity.MailPasswordChanged}}
 	verification := newCode(identity.Verification)
 	waiting := newSignUp(name)
-	ok(store.CreateSignUp(ctx, waiting, verification))
-	ok(store.RecordEvent(ctx))
+	ok(store.CreateSignUp(ctx, waiting, verification, e))
+	ok(store.RecordEvent(ctx, e))
 	_, err := store.TakeLimit(ctx, sha256.Sum256([]byte(name)), identity.Rate{Count: 1, Per: time.Hour})
 	ok(err)
 	_, err = store.FindCredentials(ctx, identity.Login{CanonicalUsername: name, From: "192.0.2.1/32"})
 	ok(err)
 	concealed := newSignUp("concealed-" + name)
-	ok(store.CreateSignUpConcealed(ctx, concealed, newMail(identity.MailVerification, concealed.Email)))
+	ok(store.CreateSignUpConcealed(ctx, concealed, newMail(identity.MailVerification, concealed.Email), e))
 	for _, login := range []identity.Login{{CanonicalEmail: waiting.Email}, {CanonicalUsername: name}} {
 		credentials, err := store.FindCredentials(ctx, login)
 		ok(err)
-		ok(store.CountFailure(ctx, credentials.ThrottleKey))
+		ok(store.CountFailure(ctx, credentials.ThrottleKey, e))
 		_, err = store.FindSignUps(ctx, login)
 		ok(err)
 	}
@@ -156,9 +163,9 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	u, err := store.RedeemVerification(ctx, identity.ClaimProof{
 		Code: verification.Hash, ClaimID: waiting.ID, PasswordHash: waiting.PasswordHash,
-	}, newSession(identity.User{}, now))
+	}, newSession(identity.User{}, now), told)
 	ok(err)
-	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: verification.Hash}, newSession(identity.User{}, now))
+	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: verification.Hash}, newSession(identity.User{}, now), told)
 	if !errors.Is(err, identity.ErrNoCode) {
 		t.Fatal(err)
 	}
@@ -173,40 +180,39 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	_, err = store.FindPassword(ctx, ref, "")
 	ok(err)
-	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
+	_, err = store.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name}, e)
 	ok(err)
-	ctx = identity.WithNotice(ctx, identity.Notice{Purpose: identity.MailPasswordChanged})
-	ok(store.ChangePassword(ctx, ref, passwordHash, passwordHash))
+	ok(store.ChangePassword(ctx, ref, passwordHash, passwordHash, told))
 	change := newCode(identity.EmailChange)
-	ok(store.IssueEmailChange(ctx, ref, change))
-	e := identity.EmailRedemption{Code: change.Hash, Email: "unproved-" + u.Email, CanonicalEmail: "unproved-" + u.Email}
-	_, err = store.RedeemEmailChange(ctx, ref, e)
+	ok(store.IssueEmailChange(ctx, ref, change, e))
+	unprovedChange := identity.EmailRedemption{Code: change.Hash, Email: "unproved-" + u.Email, CanonicalEmail: "unproved-" + u.Email}
+	_, err = store.RedeemEmailChange(ctx, ref, unprovedChange, told)
 	ok(err)
 	unproved := newCode(identity.Verification)
-	_, err = store.IssueCode(ctx, e.Email, unproved)
+	_, err = store.IssueCode(ctx, unprovedChange.Email, unproved, e)
 	ok(err)
-	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: unproved.Hash}, newSession(u, now))
+	_, err = store.RedeemVerification(ctx, identity.ClaimProof{Code: unproved.Hash}, newSession(u, now), told)
 	ok(err)
 	ref = open(t, store, u, now)
 	change = newCode(identity.EmailChange)
 	change.Target = "new-" + u.Email
-	ok(store.IssueEmailChange(ctx, ref, change))
-	_, err = store.RedeemEmailChange(ctx, ref, identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target})
+	ok(store.IssueEmailChange(ctx, ref, change, e))
+	_, err = store.RedeemEmailChange(ctx, ref, identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}, told)
 	ok(err)
 	recovery := newCode(identity.Recovery)
-	_, err = store.IssueCode(ctx, change.Target, recovery)
+	_, err = store.IssueCode(ctx, change.Target, recovery, e)
 	ok(err)
 	owner, err := store.FindRecovery(ctx, recovery.Hash)
 	ok(err)
-	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32"))
+	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32", told))
 	recovered := newSignUp("recovered-" + name)
-	ok(store.CreateSignUp(ctx, recovered, newCode(identity.Verification)))
+	ok(store.CreateSignUp(ctx, recovered, newCode(identity.Verification), e))
 	recovery = newCode(identity.Recovery)
-	_, err = store.IssueCode(ctx, recovered.Email, recovery)
+	_, err = store.IssueCode(ctx, recovered.Email, recovery, e)
 	ok(err)
 	owner, err = store.FindRecovery(ctx, recovery.Hash)
 	ok(err)
-	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32"))
+	ok(store.RedeemRecovery(ctx, recovery.Hash, owner, passwordHash, "192.0.2.8/32", told))
 	ok(store.QueueMail(ctx, newMail(identity.MailVerification, concealed.Email)))
 	ok(store.QueueMail(ctx, newMail(identity.MailRecovery, change.Target)))
 	ref = open(t, store, u, now)
@@ -227,15 +233,15 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	spare := open(t, store, u, now)
 	_, err = store.FindOwnSessions(ctx, ref)
 	ok(err)
-	_, err = store.EndOwnSession(ctx, ref, spare.ID)
+	_, err = store.EndOwnSession(ctx, ref, spare.ID, e)
 	ok(err)
 	rehashed := newSession(u, now)
 	rehashed.Rehash = otherHash
-	ok(store.OpenSession(ctx, rehashed))
-	_, err = store.EndSession(ctx, ref)
+	ok(store.OpenSession(ctx, rehashed, e))
+	_, err = store.EndSession(ctx, ref, e)
 	ok(err)
 	ref.ID = rehashed.ID
-	ok(store.DeleteUser(ctx, ref))
+	ok(store.DeleteUser(ctx, ref, e))
 	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 90*24*time.Hour, 100)
 	ok(err)
 }

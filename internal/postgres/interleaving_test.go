@@ -78,7 +78,7 @@ func TestASignInThatWaitsForAChangeOfTheAccount(t *testing.T) {
 				u := signUp(t, store, "ada")
 				n := newSession(u, time.Now())
 				n.Rehash = rehash
-				err := meet(t, c, func() error { return store.OpenSession(t.Context(), n) }, tc.finish, tc.statement, u.ID)
+				err := meet(t, c, func() error { return store.OpenSession(t.Context(), n, noEvent) }, tc.finish, tc.statement, u.ID)
 				if !errors.Is(err, tc.want) {
 					t.Errorf("the error is %v; want %v", err, tc.want)
 				}
@@ -99,15 +99,15 @@ func TestAChangeOfPasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	u := signUp(t, store, "ada")
 	here := open(t, store, u, now)
 	late := newSession(u, now)
-	if err := store.CountFailure(t.Context(), late.ThrottleKey); err != nil {
+	if err := store.CountFailure(t.Context(), late.ThrottleKey, noEvent); err != nil {
 		t.Fatal(err)
 	}
 	changed := make(chan error, 1)
 	err := meet(t, c,
-		func() error { return store.OpenSession(t.Context(), late) },
+		func() error { return store.OpenSession(t.Context(), late, noEvent) },
 		func(tx *sql.Tx) error {
 			go func() {
-				changed <- store.ChangePassword(context.WithoutCancel(t.Context()), here, passwordHash, otherHash)
+				changed <- store.ChangePassword(context.WithoutCancel(t.Context()), here, passwordHash, otherHash, noRecord)
 			}()
 			waits(t, connect(t, c), 2)
 			return tx.Commit()
@@ -132,7 +132,7 @@ func TestACodeIsNotIssuedForAnAddressThatIsBeingGivenUp(t *testing.T) {
 	u := signUp(t, store, "ada")
 	err := meet(t, c,
 		func() error {
-			_, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery))
+			_, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent)
 			return err
 		},
 		(*sql.Tx).Commit,
@@ -148,16 +148,16 @@ func unproved(t *testing.T, store *postgres.Store, address string) (identity.Use
 	u := signUp(t, store, "ada")
 	change, code := newCode(identity.EmailChange), newCode(identity.Verification)
 	ref := open(t, store, u, time.Now())
-	_, err := store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address})
+	_, err := store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address}, noRecord)
 	if !errors.Is(err, identity.ErrNoCode) {
 		t.Fatal(err)
 	}
-	err = store.IssueEmailChange(t.Context(), ref, change)
+	err = store.IssueEmailChange(t.Context(), ref, change, noEvent)
 	if err == nil {
-		_, err = store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address})
+		_, err = store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address}, noRecord)
 	}
 	if err == nil {
-		_, err = store.IssueCode(t.Context(), address, code)
+		_, err = store.IssueCode(t.Context(), address, code, noEvent)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestAProofOfANewAddressThatWaitsForASuspensionIsRefused(t *testing.T) {
 	u, code := unproved(t, store, "new@example.com")
 	err := meet(t, c,
 		func() error {
-			_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()))
+			_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()), noRecord)
 			return err
 		},
 		(*sql.Tx).Commit,
@@ -191,32 +191,32 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 		"a sign-up": func(t *testing.T, store *postgres.Store) func() error {
 			n, code := newSignUp("grace"), newCode(identity.Verification)
 			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
-			if err := store.CreateSignUp(t.Context(), n, code); err != nil {
+			if err := store.CreateSignUp(t.Context(), n, code, noEvent); err != nil {
 				t.Fatal(err)
 			}
 			return func() error {
-				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()))
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err
 			}
 		},
 		"a sign-up, by a recovery": func(t *testing.T, store *postgres.Store) func() error {
 			n, code := newSignUp("grace"), newCode(identity.Recovery)
 			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
-			err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification))
+			err := store.CreateSignUp(t.Context(), n, newCode(identity.Verification), noEvent)
 			if err == nil {
-				_, err = store.IssueCode(t.Context(), n.Email, code)
+				_, err = store.IssueCode(t.Context(), n.Email, code, noEvent)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			return func() error {
-				return store.RedeemRecovery(t.Context(), code.Hash, identity.Claim{ID: n.ID, IsSignUp: true}, otherHash, "")
+				return store.RedeemRecovery(t.Context(), code.Hash, identity.Claim{ID: n.ID, IsSignUp: true}, otherHash, "", noRecord)
 			}
 		},
 		"a new address": func(t *testing.T, store *postgres.Store) func() error {
 			u, code := unproved(t, store, "new@example.com")
 			return func() error {
-				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()))
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code}, newSession(u, time.Now()), noRecord)
 				return err
 			}
 		},
@@ -224,12 +224,12 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 			change := newCode(identity.EmailChange)
 			change.Target = "new@example.com"
 			ref := open(t, store, signUp(t, store, "ada"), time.Now())
-			if err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
+			if err := store.IssueEmailChange(t.Context(), ref, change, noEvent); err != nil {
 				t.Fatal(err)
 			}
 			return func() error {
 				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
-				_, err := store.RedeemEmailChange(t.Context(), ref, e)
+				_, err := store.RedeemEmailChange(t.Context(), ref, e, noRecord)
 				return err
 			}
 		},
@@ -255,7 +255,7 @@ func TestASessionThatWasEndedMeanwhileChangesNoPassword(t *testing.T) {
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
 	err := meet(t, c,
-		func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) },
+		func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash, noRecord) },
 		func(tx *sql.Tx) error {
 			_, err := tx.Exec(`DELETE FROM sessions WHERE user_id = $1`, u.ID)
 			return errors.Join(err, tx.Commit())
@@ -339,12 +339,12 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	store, now := postgrestest.Open(t, c), time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
-	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery)); err != nil {
+	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent); err != nil {
 		t.Fatal(err)
 	}
 	change := newCode(identity.EmailChange)
 	change.Target = "new@example.com"
-	if err := store.IssueEmailChange(t.Context(), ref, change); err != nil {
+	if err := store.IssueEmailChange(t.Context(), ref, change, noEvent); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)); err != nil {
@@ -360,7 +360,7 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 		func(tx *sql.Tx) error {
 			go func() {
 				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
-				_, err := store.RedeemEmailChange(context.WithoutCancel(t.Context()), ref, e)
+				_, err := store.RedeemEmailChange(context.WithoutCancel(t.Context()), ref, e, noRecord)
 				changed <- err
 			}()
 			waits(t, connect(t, c), 2)
@@ -415,11 +415,11 @@ func TestASignUpThatWaitsForItsUsername(t *testing.T) {
 			t.Parallel()
 			c := postgrestest.Config(t)
 			store, code := postgrestest.Open(t, c), newCode(identity.Verification)
-			if err := store.CreateSignUp(t.Context(), newSignUp("ada"), code); err != nil {
+			if err := store.CreateSignUp(t.Context(), newSignUp("ada"), code, noEvent); err != nil {
 				t.Fatal(err)
 			}
 			prove := func() error {
-				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()))
+				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err
 			}
 			err := meet(t, c, prove, tc.finish, `INSERT INTO users (id, username, canonical_username, email, canonical_email,

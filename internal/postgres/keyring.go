@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
 // rotationLock is the advisory lock of whoever rotates keys, and cleanUpLock of
@@ -35,9 +37,9 @@ func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error
 }
 
 // SwapRing replaces the ring if its generation is still from; 0 is "there is
-// none". The event of ctx is recorded with it. Where the answer was lost, the
+// none". The event is recorded with it. Where the answer was lost, the
 // caller gets an error, and finds out by LoadRing whether it was done.
-func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][]byte) (swapped bool, err error) {
+func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][]byte, e identity.Event) (swapped bool, err error) {
 	const (
 		insert  = `WITH swapped AS (INSERT INTO key_ring (generation, files) VALUES ($1, $2) ON CONFLICT DO NOTHING`
 		replace = `WITH swapped AS (UPDATE key_ring SET generation = $1, files = $2 WHERE generation = $4`
@@ -46,9 +48,9 @@ func (s *Store) SwapRing(ctx context.Context, from, to int64, files map[string][
 			SELECT EXISTS (SELECT FROM swapped)`
 	)
 	if from == 0 {
-		err = s.query(ctx, onlyOnce, into(&swapped), insert+audited, to, files, eventArg(ctx))
+		err = s.query(ctx, onlyOnce, into(&swapped), insert+audited, to, files, eventArg(e))
 	} else {
-		err = s.query(ctx, onlyOnce, into(&swapped), replace+audited, to, files, eventArg(ctx), from)
+		err = s.query(ctx, onlyOnce, into(&swapped), replace+audited, to, files, eventArg(e), from)
 	}
 	return swapped, err
 }

@@ -27,7 +27,7 @@ func TestTheKeyRingIsSwappedByCompareAndSwap(t *testing.T) {
 	}
 	swap := func(from, to int64, files map[string][]byte, want bool) {
 		t.Helper()
-		if swapped, err := store.SwapRing(ctx, from, to, files); err != nil || swapped != want {
+		if swapped, err := store.SwapRing(ctx, from, to, files, noEvent); err != nil || swapped != want {
 			t.Errorf("from %d to %d: swapped is %v, error %v", from, to, swapped, err)
 		}
 	}
@@ -52,7 +52,7 @@ func TestOfManyWhoSwapTheKeyRingAtOnceOneDoes(t *testing.T) {
 		var group sync.WaitGroup
 		for range 10 {
 			group.Go(func() {
-				swapped, err := store.SwapRing(t.Context(), from, from+1, map[string][]byte{"x": {1}})
+				swapped, err := store.SwapRing(t.Context(), from, from+1, map[string][]byte{"x": {1}}, noEvent)
 				if err != nil {
 					t.Error(err)
 				}
@@ -82,7 +82,7 @@ func TestOneProcessAtATimeHoldsTheRotationLock(t *testing.T) {
 		if held || err != nil {
 			t.Errorf("meanwhile: held is %v, error %v", held, err)
 		}
-		if _, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}}); err != nil {
+		if _, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}}, noEvent); err != nil {
 			t.Error(err)
 		}
 		return failure

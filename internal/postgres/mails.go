@@ -23,10 +23,9 @@ const (
 		WHERE n.purpose IS NOT NULL`
 )
 
-// noticeArg is the notice of ctx as a parameter; NULL where there is none.
-func noticeArg(ctx context.Context) any {
-	n, ok := identity.NoticeOf(ctx)
-	if !ok {
+// noticeArg returns a notice as a parameter: NULL for the zero Notice.
+func noticeArg(n identity.Notice) any {
+	if n.Purpose == "" {
 		return nil
 	}
 	return map[string]string{"purpose": string(n.Purpose), "language": n.Language}
@@ -97,19 +96,23 @@ func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (m identity.T
 			}
 			m.Message = row.Message
 			if !says || m.Withheld {
-				return row.drop(ctx, tx, m.Withheld)
+				var e identity.Event
+				if m.Withheld {
+					e = t.Withheld
+				}
+				return row.drop(ctx, tx, e)
 			}
 			if row.brings == "" {
 				return nil
 			}
-			audited, code := t.Issue(ctx, row.Ref.ID, row.brings)
+			code, issued := t.Issue(row.Ref.ID, row.brings)
 			code.Target = row.target
 			if row.conceals {
-				audited = identity.WithEvent(ctx, identity.Event{}) // none
+				issued = identity.Event{}
 			} else {
 				m.UserID = row.ownerID + row.ownerSign
 			}
-			return putCode(audited, tx, code, row.ownerID, row.ownerSign)
+			return putCode(ctx, tx, code, row.ownerID, row.ownerSign, issued)
 		})
 		switch {
 		case err != nil:
@@ -238,18 +241,14 @@ func (m *mail) count(ctx context.Context, tx pgx.Tx, r identity.Rate) (withheld 
 	return err == nil && tag.RowsAffected() == 0, err
 }
 
-// drop removes a mail that says nothing, or is withheld, which is recorded.
-func (m *mail) drop(ctx context.Context, tx pgx.Tx, withheld bool) error {
+// drop removes a mail that says nothing or is withheld, and records the event.
+func (m *mail) drop(ctx context.Context, tx pgx.Tx, e identity.Event) error {
 	const sql = `
 		WITH gone AS (
 			DELETE FROM mails WHERE id = $1 RETURNING id
 		)
 		` + insertEvent + `gone, jsonb_to_record($2::jsonb)` + asEvent
-	var event any
-	if withheld {
-		event = eventArg(ctx)
-	}
-	_, err := tx.Exec(ctx, sql, m.Ref.ID, event)
+	_, err := tx.Exec(ctx, sql, m.Ref.ID, eventArg(e))
 	return err
 }
 

@@ -116,7 +116,7 @@ func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
 			return err
 		})
 	}
-	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash, noRecord) })
 	n.drop()
 	eventually(t, "the pool has recovered", func() bool {
 		_, err := store.FindUser(t.Context(), ref)
@@ -139,8 +139,8 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 		t.Helper()
 		ref := open(t, store, u, now)
 		_, _, advancing := store.AdvanceSession(t.Context(), ref, -1, renewal)
-		_, ending := store.EndSession(t.Context(), open(t, store, u, now))
-		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash)
+		_, ending := store.EndSession(t.Context(), open(t, store, u, now), noEvent)
+		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord)
 		if err := errors.Join(advancing, ending, changing); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 
 	t.Run("a sign-in is reported as failed, and not done again", func(t *testing.T) {
 		prepared(1)
-		unavailable(t, time.Second, "lost", func() error { return store.OpenSession(t.Context(), newSession(u, now)) })
+		unavailable(t, time.Second, "lost", func() error { return store.OpenSession(t.Context(), newSession(u, now), noEvent) })
 		if got := sent.take(); len(got) != 1 {
 			t.Errorf("%d statements were sent; want 1", len(got))
 		}
@@ -169,21 +169,21 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 	})
 	t.Run("a sign-out is done", func(t *testing.T) {
 		ref := prepared(1)
-		if _, err := store.EndSession(t.Context(), ref); err != nil {
+		if _, err := store.EndSession(t.Context(), ref, noEvent); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Run("a transaction that had not begun to commit is done again", func(t *testing.T) {
 		for answer := range int64(4) { // BEGIN, lock, look, act
 			ref := prepared(answer + 1)
-			if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash); err != nil {
+			if err := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord); err != nil {
 				t.Errorf("answer %d was lost: %v", answer+1, err)
 			}
 		}
 	})
 	t.Run("a commit is reported as failed, and not done again", func(t *testing.T) {
 		ref := prepared(5)
-		unavailable(t, time.Second, "lost", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash) })
+		unavailable(t, time.Second, "lost", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash, noRecord) })
 		if got := sent.take(); len(got) != 5 {
 			t.Errorf("%d statements were sent; want 5:\n%s", len(got), strings.Join(got, "\n"))
 		}

@@ -54,7 +54,7 @@ func TestLimitsHoldBehindAPoolerAndStayOurs(t *testing.T) {
 			ref := open(t, store, signUp(t, store, "ada"), time.Now())
 			err := meet(t, c,
 				func() error {
-					_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{})
+					_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
 					if identity.KindOf(err) != identity.Unavailable || !strings.HasSuffix(err.Error(), "canceling statement due to lock timeout (SQLSTATE 55P03)") {
 						t.Errorf("a lock that is not given back: %v", err)
 					}
@@ -107,7 +107,7 @@ func TestReplicasMigrateAndTakeTurnsBehindAPooler(t *testing.T) {
 				if held, err := other.TryRotationLock(ctx, func(context.Context) error { return nil }); held || err != nil {
 					t.Errorf("meanwhile: held is %v, error %v", held, err)
 				}
-				_, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}})
+				_, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}}, noEvent)
 				return err
 			})
 			if !held || err != nil {

@@ -62,7 +62,7 @@ func TestPostgreSQLsLogHoldsNoNameThatIsTaken(t *testing.T) {
 	var taken, done sync.Map
 	for i, ref := range refs {
 		group.Go(func() {
-			u, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name})
+			u, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name}, noEvent)
 			collision, isTaken := errors.AsType[*identity.TakenError](err)
 			switch {
 			case err == nil && u.Username == name:

@@ -49,10 +49,10 @@ const (
 )
 
 // OpenSession implements identity.Store.
-func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
+func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identity.Event) error {
 	sql, args := openAsItIs, []any{
 		id(n.ID), id(n.UserID), n.Scope, n.OpenedAt, n.ExpiresAt, n.EndsAt, n.Keep,
-		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit, n.UserAgent, eventArg(ctx), n.From, n.Forgive,
+		n.PasswordHash, n.ThrottleKey[:], n.Failures, n.FailureLimit, n.UserAgent, eventArg(e), n.From, n.Forgive,
 	}
 	if n.Rehash != "" {
 		sql, args = openAndRehashed, append(args, n.Rehash)
@@ -89,7 +89,7 @@ func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, gen
 }
 
 // EndSession implements identity.Store.
-func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (ended bool, err error) {
+func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e identity.Event) (ended bool, err error) {
 	const sql = `
 		WITH gone AS (
 			DELETE FROM sessions WHERE id = $1 AND user_id = $2 RETURNING id
@@ -97,7 +97,7 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (ended 
 			` + insertEvent + `gone, jsonb_to_record($3::jsonb)` + asEvent + `
 		)
 		SELECT EXISTS (SELECT FROM gone)`
-	err = s.query(ctx, repeatable, into(&ended), sql, id(ref.ID), id(ref.UserID), eventArg(ctx))
+	err = s.query(ctx, repeatable, into(&ended), sql, id(ref.ID), id(ref.UserID), eventArg(e))
 	return ended, err
 }
 
@@ -124,7 +124,7 @@ func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) ([
 
 // EndOwnSession implements identity.Store. It takes no lock of the account: it
 // only removes, and a session that is ended by two is ended.
-func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, sessionID string) (ended bool, err error) {
+func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, sessionID string, e identity.Event) (ended bool, err error) {
 	const sql = `
 		WITH asking AS (
 			SELECT s.user_id FROM sessions s, users u WHERE ` + isLive + `
@@ -136,6 +136,6 @@ func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, sess
 			` + insertEvent + `gone, jsonb_to_record($5::jsonb)` + asEvent + `
 		)
 		SELECT EXISTS (SELECT FROM gone) FROM asking`
-	err = s.query(ctx, onlyOnce, into(&ended), sql, refArgs(ref, id(sessionID), eventArg(ctx))...)
+	err = s.query(ctx, onlyOnce, into(&ended), sql, refArgs(ref, id(sessionID), eventArg(e))...)
 	return ended, noRowsIs(err, identity.ErrNoSession)
 }

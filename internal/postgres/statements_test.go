@@ -110,7 +110,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			return nil
 		}},
 		{"EndSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
-			_, err := store.EndSession(ctx, ref)
+			_, err := store.EndSession(ctx, ref, noEvent)
 			return err
 		}},
 		{"FindOwnSessions", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
@@ -118,16 +118,16 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			return err
 		}},
 		{"EndOwnSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
-			_, err := store.EndOwnSession(ctx, ref, ref.ID)
+			_, err := store.EndOwnSession(ctx, ref, ref.ID, noEvent)
 			return err
 		}},
 		{"OpenSession", 1, 1, func(u identity.User, _ identity.SessionRef) error {
-			return store.OpenSession(ctx, newSession(u, now))
+			return store.OpenSession(ctx, newSession(u, now), noEvent)
 		}},
 		{"OpenSession from a place", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			n := newSession(u, now)
 			n.From = "192.0.2.1/32"
-			return store.OpenSession(ctx, n)
+			return store.OpenSession(ctx, n, noEvent)
 		}},
 		{"TakeSessionLimit", 1, 1, func(u identity.User, ref identity.SessionRef) error {
 			_, err := store.TakeSessionLimit(ctx, ref, sha256.Sum256([]byte("writes of "+u.ID)), identity.Rate{Count: 1, Per: time.Hour})
@@ -140,13 +140,13 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		{"OpenSession with a new hash", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			n := newSession(u, now)
 			n.Rehash = n.PasswordHash
-			return store.OpenSession(ctx, n)
+			return store.OpenSession(ctx, n, noEvent)
 		}},
 		{"CountFailure", 1, 1, func(u identity.User, _ identity.SessionRef) error {
-			return store.CountFailure(ctx, identity.ThrottleKey(sha256.Sum256([]byte("user:"+u.ID))))
+			return store.CountFailure(ctx, identity.ThrottleKey(sha256.Sum256([]byte("user:"+u.ID))), noEvent)
 		}},
 		{"CreateSignUp", 1, 1, func(identity.User, identity.SessionRef) error {
-			return store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), newCode(identity.Verification))
+			return store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), newCode(identity.Verification), noEvent)
 		}},
 		{"FindSignUps", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			_, err := store.FindSignUps(ctx, identity.Login{CanonicalEmail: u.Email})
@@ -155,26 +155,26 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		// BEGIN, lock, act, COMMIT; before, in either case, the sign-up.
 		{"CreateSignUp and RedeemVerification", 5, 5, func(identity.User, identity.SessionRef) error {
 			c := newCode(identity.Verification)
-			if err := store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), c); err != nil {
+			if err := store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), c, noEvent); err != nil {
 				return err
 			}
-			_, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now))
+			_, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now), noRecord)
 			return err
 		}},
 		{"UpdateUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
-			_, err := store.UpdateUser(ctx, ref, identity.ProfileChange{})
+			_, err := store.UpdateUser(ctx, ref, identity.ProfileChange{}, noEvent)
 			return err
 		}},
 		{"IssueCode", 1, 1, func(u identity.User, _ identity.SessionRef) error {
-			_, err := store.IssueCode(ctx, u.Email, newCode(identity.Recovery))
+			_, err := store.IssueCode(ctx, u.Email, newCode(identity.Recovery), noEvent)
 			return err
 		}},
 		{"CreateSignUpConcealed", 1, 1, func(identity.User, identity.SessionRef) error {
 			n := newSignUp(strings.ToLower(rand.Text()))
-			return store.CreateSignUpConcealed(ctx, n, newMail(identity.MailVerification, n.Email))
+			return store.CreateSignUpConcealed(ctx, n, newMail(identity.MailVerification, n.Email), noEvent)
 		}},
 		{"CreateSignUpConcealed of what is taken", 1, 1, func(u identity.User, _ identity.SessionRef) error {
-			return store.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email))
+			return store.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email), noEvent)
 		}},
 		{"QueueMail", 1, 1, func(u identity.User, _ identity.SessionRef) error {
 			return store.QueueMail(ctx, newMail(identity.MailRecovery, u.Email))
@@ -205,7 +205,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		}},
 		// BEGIN, lock, look, act, COMMIT.
 		{"ChangePassword", 5, 5, func(_ identity.User, ref identity.SessionRef) error {
-			return store.ChangePassword(ctx, ref, passwordHash, passwordHash)
+			return store.ChangePassword(ctx, ref, passwordHash, passwordHash, noRecord)
 		}},
 		{"Ready", 1, 1, func(identity.User, identity.SessionRef) error { return store.Ready(ctx) }},
 		{"RingGeneration", 1, 1, func(identity.User, identity.SessionRef) error {
@@ -300,7 +300,7 @@ func TestARenewalIsAHeapOnlyUpdate(t *testing.T) {
 	for range sessions {
 		n := newSession(u, now)
 		n.Keep = sessions
-		if err := store.OpenSession(t.Context(), n); err != nil {
+		if err := store.OpenSession(t.Context(), n, noEvent); err != nil {
 			t.Fatal(err)
 		}
 		ref := identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}

@@ -131,18 +131,18 @@ func (s *Store) Events(context.Context) ([]identity.Event, error) {
 }
 
 // RecordEvent implements identity.Store.
-func (s *Store) RecordEvent(ctx context.Context) error {
+func (s *Store) RecordEvent(ctx context.Context, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	s.record(ctx, "")
+	s.record(e, "")
 	return nil
 }
 
-// record keeps the event of ctx, where there is one, as one of the user's.
-func (s *Store) record(ctx context.Context, userID string) {
-	if e, ok := identity.EventOf(ctx); ok {
+// record stores an event, if there is one, and enters the user if it names none.
+func (s *Store) record(e identity.Event, userID string) {
+	if e.Name != "" {
 		e.UserID = cmp.Or(e.UserID, userID)
 		s.events = append(s.events, e)
 	}

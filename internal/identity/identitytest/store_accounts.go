@@ -10,7 +10,7 @@ import (
 )
 
 // CreateSignUp implements identity.Store.
-func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode) error {
+func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -20,12 +20,12 @@ func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identi
 	}
 	s.signUps = append(s.signUps, &signUp{NewSignUp: n, createdAt: s.now()})
 	s.putCode(n.ID, c)
-	s.record(ctx, n.ID)
+	s.record(e, n.ID)
 	return nil
 }
 
 // CreateSignUpConcealed implements identity.Store.
-func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail) error {
+func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp,
 	asked := &mail{signUpID: n.ID}
 	asked.Purpose, asked.To, asked.Username, asked.Language = m.Purpose, m.To, n.Username, m.Language
 	s.queue(asked)
-	s.record(ctx, n.ID)
+	s.record(e, n.ID)
 	return nil
 }
 
@@ -165,18 +165,18 @@ func (s *Store) becomesFamiliar(userID string, from identity.Network) {
 }
 
 // CountFailure implements identity.Store.
-func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey) error {
+func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	s.throttles[key] = throttle{failures: s.throttles[key].failures + 1, lastFailure: s.now()}
-	s.record(ctx, "")
+	s.record(e, "")
 	return nil
 }
 
 // UpdateUser implements identity.Store.
-func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange) (identity.User, error) {
+func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event) (identity.User, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.User{}, err
@@ -198,12 +198,12 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 		u.LastName = *p.LastName
 	}
 	u.UpdatedAt = s.now()
-	s.record(ctx, u.ID)
+	s.record(e, u.ID)
 	return u.shown(), nil
 }
 
 // DeleteUser implements identity.Store.
-func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
+func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -217,7 +217,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef) error {
 	s.forgetFailures(u)
 	delete(s.places, u.ID)
 	delete(s.users, u.ID)
-	s.record(ctx, u.ID)
+	s.record(e, u.ID)
 	return nil
 }
 
@@ -248,7 +248,7 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 }
 
 // ChangePassword implements identity.Store.
-func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string) error {
+func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string, r identity.Record) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -265,7 +265,7 @@ func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, old
 	s.dropSessions(u.ID, ref.ID)
 	s.dropCodes(u.ID)
 	s.forgetFailures(u)
-	s.record(ctx, u.ID)
-	s.notice(ctx, u)
+	s.record(r.Event, u.ID)
+	s.notice(r.Notice, u)
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // IssueCode implements identity.Store.
-func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode) (ownerID string, err error) {
+func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event) (ownerID string, err error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return "", err
@@ -20,7 +20,7 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 		return "", err
 	}
 	s.putCode(owner.ID, owner.code(c, canonicalEmail))
-	s.record(ctx, owner.ID)
+	s.record(e, owner.ID)
 	return owner.ID, nil
 }
 
@@ -89,7 +89,7 @@ func (s *Store) at(canonicalEmail string) (*user, bool) {
 }
 
 // IssueEmailChange implements identity.Store.
-func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode) error {
+func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c
 		return err
 	}
 	s.putCode(u.ID, c)
-	s.record(ctx, u.ID)
+	s.record(e, u.ID)
 	return nil
 }
 
@@ -148,7 +148,7 @@ func (s *Store) redeemableClaims(h identity.CodeHash) ([]claim, error) {
 }
 
 // RedeemVerification implements identity.Store.
-func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession) (identity.User, error) {
+func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession, r identity.Record) (identity.User, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.User{}, err
@@ -180,7 +180,7 @@ func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n
 		if u.suspended {
 			return identity.User{}, identity.ErrSuspended
 		}
-		s.notice(ctx, u)
+		s.notice(r.Notice, u)
 		u.Email, u.canonicalEmail = u.unprovedEmail, u.canonicalUnprovedEmail
 		u.unprovedEmail, u.canonicalUnprovedEmail = "", ""
 		u.UpdatedAt = s.now()
@@ -190,7 +190,7 @@ func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n
 	}
 	delete(s.codes, p.Code)
 	s.putSession(u.ID, u.Scope, n)
-	s.record(ctx, u.ID)
+	s.record(r.Event, u.ID)
 	return u.shown(), nil
 }
 
@@ -223,7 +223,7 @@ func (s *Store) recovering(h identity.CodeHash) (claim, error) {
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network) error {
+func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, r identity.Record) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -243,18 +243,18 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner i
 	} else {
 		u.passwordHash = newHash
 		u.UpdatedAt = s.now()
-		s.notice(ctx, u)
+		s.notice(r.Notice, u)
 	}
 	s.dropCodes(u.ID)
 	s.dropSessions(u.ID, "")
 	s.forgetFailures(u)
 	s.becomesFamiliar(u.ID, from)
-	s.record(ctx, u.ID)
+	s.record(r.Event, u.ID)
 	return nil
 }
 
 // RedeemEmailChange implements identity.Store.
-func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption) (identity.User, error) {
+func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record) (identity.User, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.User{}, err
@@ -277,7 +277,7 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 		}
 	}
 	if u.canonicalEmail != e.CanonicalEmail {
-		s.notice(ctx, u)
+		s.notice(r.Notice, u)
 	}
 	if proved {
 		u.Email, u.canonicalEmail = e.Email, e.CanonicalEmail
@@ -287,6 +287,6 @@ func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, 
 	}
 	u.UpdatedAt = s.now()
 	s.dropCodes(u.ID)
-	s.record(ctx, u.ID)
+	s.record(r.Event, u.ID)
 	return u.shown(), nil
 }

@@ -44,9 +44,9 @@ func (s *Store) allows(what, to string, r identity.Rate) bool {
 	return true
 }
 
-// notice puts the notice of ctx into the outbox, if there is one.
-func (s *Store) notice(ctx context.Context, u *user) {
-	if n, ok := identity.NoticeOf(ctx); ok {
+// notice puts a notice to an account into the outbox, if there is one.
+func (s *Store) notice(n identity.Notice, u *user) {
+	if n.Purpose != "" {
 		m := &mail{userID: u.ID}
 		m.Purpose, m.To, m.Username, m.Language = n.Purpose, u.canonicalEmail, u.Username, cmp.Or(u.Language, n.Language)
 		s.queue(m)
@@ -115,20 +115,20 @@ func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (identity.Tak
 		if countsAs != due.counted && countsAs != "" {
 			if !s.allows(countsAs, says.To, t.Limit) {
 				s.remove(due)
-				s.record(ctx, "")
+				s.record(t.Withheld, "")
 				return identity.TakenMail{Message: says, Withheld: true}, true, nil
 			}
 			due.counted = countsAs
 		}
 		taken := identity.TakenMail{Message: says}
 		if code != "" {
-			ctx, c := t.Issue(ctx, due.Ref.ID, code)
+			c, issued := t.Issue(due.Ref.ID, code)
 			if c.Target = due.target; code == identity.Verification {
 				c = owner.code(c, says.To)
 			}
 			s.putCode(owner.ID, c)
 			if says.Purpose != identity.MailEmailTaken { // else nobody gets it
-				s.record(ctx, owner.ID)
+				s.record(issued, owner.ID)
 				taken.UserID = owner.ID
 			}
 		}

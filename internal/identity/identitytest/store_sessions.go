@@ -9,7 +9,7 @@ import (
 )
 
 // OpenSession implements identity.Store.
-func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
+func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identity.Event) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -29,7 +29,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession) error {
 	}
 	s.prune(n.UserID, n.Keep-1)
 	s.putSession(n.UserID, n.Scope, n)
-	s.record(ctx, n.UserID)
+	s.record(e, n.UserID)
 	return nil
 }
 
@@ -97,7 +97,7 @@ func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, gen
 }
 
 // EndSession implements identity.Store.
-func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (bool, error) {
+func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e identity.Event) (bool, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return false, err
@@ -107,7 +107,7 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef) (bool, 
 		return false, nil
 	}
 	delete(s.sessions, ref.ID)
-	s.record(ctx, ref.UserID)
+	s.record(e, ref.UserID)
 	return true, nil
 }
 
@@ -133,7 +133,7 @@ func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) (o
 }
 
 // EndOwnSession implements identity.Store.
-func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id string) (ended bool, err error) {
+func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id string, e identity.Event) (ended bool, err error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return false, err
@@ -146,7 +146,7 @@ func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id s
 		return false, nil
 	}
 	delete(s.sessions, id)
-	s.record(ctx, ref.UserID)
+	s.record(e, ref.UserID)
 	return true, nil
 }
 

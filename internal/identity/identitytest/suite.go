@@ -57,6 +57,12 @@ type suite struct {
 	limit   identity.Rate // of mails
 }
 
+// noEvent and noRecord write nothing beside the change.
+var (
+	noEvent  identity.Event
+	noRecord identity.Record
+)
+
 // Values that most subtests share.
 const (
 	passwordHash = "hash of the password"
@@ -96,7 +102,7 @@ func newHash() identity.CodeHash { return sha256.Sum256([]byte(rand.Text())) }
 func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 	s.Helper()
 	c := newCode(identity.Verification)
-	s.ok(s.CreateSignUp(s.Context(), n, c))
+	s.ok(s.CreateSignUp(s.Context(), n, c, noEvent))
 	return c.Hash
 }
 
@@ -104,9 +110,9 @@ func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 func (s *suite) prove(n identity.NewSignUp) identity.User {
 	s.Helper()
 	opened := s.newSession()
-	u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened)
+	u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord)
 	s.ok(err)
-	_, err = s.EndSession(s.Context(), s.ref(opened.ID, u))
+	_, err = s.EndSession(s.Context(), s.ref(opened.ID, u), noEvent)
 	s.ok(err)
 	return u
 }
@@ -138,7 +144,7 @@ func (s *suite) session(u identity.User) identity.NewSession {
 func (s *suite) open(u identity.User) identity.SessionRef {
 	s.Helper()
 	n := s.session(u)
-	s.ok(s.OpenSession(s.Context(), n))
+	s.ok(s.OpenSession(s.Context(), n, noEvent))
 	return s.ref(n.ID, u)
 }
 
@@ -150,7 +156,7 @@ func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
 func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	s.Helper()
 	c := newCode(p)
-	owner, err := s.IssueCode(s.Context(), u.Email, c)
+	owner, err := s.IssueCode(s.Context(), u.Email, c, noEvent)
 	s.ok(err)
 	equal(s, owner, u.ID)
 	return c.Hash
@@ -161,7 +167,7 @@ func (s *suite) issueEmailChange(ref identity.SessionRef, target string) identit
 	s.Helper()
 	c := newCode(identity.EmailChange)
 	c.Target = target
-	s.ok(s.IssueEmailChange(s.Context(), ref, c))
+	s.ok(s.IssueEmailChange(s.Context(), ref, c, noEvent))
 	return c.Hash
 }
 
@@ -177,18 +183,18 @@ func (s *suite) change(ref identity.SessionRef, h identity.CodeHash, email strin
 	s.Helper()
 	return s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{
 		Code: h, Email: email, CanonicalEmail: strings.ToLower(email), RefuseTaken: true,
-	})
+	}, noRecord)
 }
 
 // recover redeems a recovery code of an account.
 func (s *suite) recover(u identity.User, h identity.CodeHash, newHash string, from identity.Network) error {
-	return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, newHash, from)
+	return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, newHash, from, noRecord)
 }
 
 func (s *suite) fail(u identity.User, times int) {
 	s.Helper()
 	for range times {
-		s.ok(s.CountFailure(s.Context(), s.credentials(u).ThrottleKey))
+		s.ok(s.CountFailure(s.Context(), s.credentials(u).ThrottleKey, noEvent))
 	}
 }
 

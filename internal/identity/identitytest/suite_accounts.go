@@ -61,7 +61,7 @@ var accountSentences = []sentence{
 				c, err := s.FindCredentials(s.Context(), login)
 				s.ok(err)
 				equal(s, c.Failures, want)
-				s.ok(s.CountFailure(s.Context(), c.ThrottleKey))
+				s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 			}
 		}
 		s.pass(time.Hour)
@@ -79,7 +79,7 @@ var accountSentences = []sentence{
 		ref := s.open(before)
 		s.pass(time.Second)
 		empty, countess := "", "Countess"
-		got, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &countess, LastName: &empty})
+		got, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &countess, LastName: &empty}, noEvent)
 		s.ok(err)
 		if got.UpdatedAt.Before(before.UpdatedAt) {
 			s.Errorf("updated at %v, before %v", got.UpdatedAt, before.UpdatedAt)
@@ -89,7 +89,7 @@ var accountSentences = []sentence{
 		equal(s, got, want)
 
 		name, canonical := "Countess.Ada", "countess.ada"
-		got, err = s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical})
+		got, err = s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical}, noEvent)
 		s.ok(err)
 		want.Username, want.UpdatedAt = name, got.UpdatedAt
 		equal(s, got, want)
@@ -102,12 +102,12 @@ var accountSentences = []sentence{
 		u := s.create("ada")
 		ref := s.open(u)
 		name, first := "grace", "changed"
-		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name, FirstName: &first})
+		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name, FirstName: &first}, noEvent)
 		s.taken(err, identity.TakenError{Username: true})
 		equal(s, s.credentials(u).User, u)
 
 		name, canonical := "ADA", "ada"
-		got, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical})
+		got, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical}, noEvent)
 		s.ok(err)
 		equal(s, got.Username, "ADA")
 	}},
@@ -116,10 +116,10 @@ var accountSentences = []sentence{
 		here, there := s.open(u), s.open(u)
 		recovery := s.issue(u, identity.Recovery)
 
-		s.ok(s.DeleteUser(s.Context(), here))
+		s.ok(s.DeleteUser(s.Context(), here, noEvent))
 		s.ended(here)
 		s.ended(there)
-		s.is(s.DeleteUser(s.Context(), here), identity.ErrNoSession)
+		s.is(s.DeleteUser(s.Context(), here, noEvent), identity.ErrNoSession)
 		equal(s, s.credentials(u).Found, false)
 
 		// The same names are free, and nothing of before works for their new owner.
@@ -142,7 +142,7 @@ var accountSentences = []sentence{
 				Found: true, User: u, PasswordHash: passwordHash, Activated: true,
 				ThrottleKey: c.ThrottleKey, Failures: want, SinceFailure: c.SinceFailure,
 			})
-			s.ok(s.CountFailure(s.Context(), c.ThrottleKey))
+			s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 		}
 		c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada"})
 		s.ok(err)
@@ -154,7 +154,7 @@ var accountSentences = []sentence{
 		here, there, others := s.open(u), s.open(u), s.open(other)
 		recovery := s.issue(u, identity.Recovery)
 
-		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash))
+		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash, noRecord))
 		equal(s, s.credentials(u).PasswordHash, otherHash)
 		s.alive(here)
 		s.ended(there)
@@ -167,7 +167,7 @@ var accountSentences = []sentence{
 		u := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		s.fail(u, 3)
-		s.is(s.ChangePassword(s.Context(), here, "another hash", otherHash), identity.ErrStale)
+		s.is(s.ChangePassword(s.Context(), here, "another hash", otherHash, noRecord), identity.ErrStale)
 		equal(s, s.credentials(u).PasswordHash, passwordHash)
 		equal(s, s.credentials(u).Failures, 3)
 		s.alive(there)
@@ -175,8 +175,8 @@ var accountSentences = []sentence{
 	{"a sign-in that read the old hash opens no session after ChangePassword", func(s *suite) {
 		u := s.create("ada")
 		here, late := s.open(u), s.session(u)
-		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash))
-		s.is(s.OpenSession(s.Context(), late), identity.ErrStale)
+		s.ok(s.ChangePassword(s.Context(), here, passwordHash, otherHash, noRecord))
+		s.is(s.OpenSession(s.Context(), late, noEvent), identity.ErrStale)
 		s.ended(s.ref(late.ID, u))
 	}},
 	{"what takes a live session refuses every other one", func(s *suite) {
@@ -185,7 +185,7 @@ var accountSentences = []sentence{
 		ref, others := s.open(u), s.open(other)
 		code := s.issueEmailChange(ref, "")
 		signedOut := s.open(u)
-		_, err := s.EndSession(s.Context(), signedOut)
+		_, err := s.EndSession(s.Context(), signedOut, noEvent)
 		s.ok(err)
 
 		expired := ref
@@ -222,7 +222,7 @@ var accountSentences = []sentence{
 		again := s.open(u)
 		_, err := s.change(again, change, newAddress)
 		s.is(err, identity.ErrNoCode)
-		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, otherHash, ""))
+		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, otherHash, "", noRecord))
 	}},
 }
 
@@ -235,12 +235,12 @@ func (s *suite) refuses(name string, ref identity.SessionRef, code identity.Code
 		"FindSession":  func() error { _, err := s.FindSession(ctx, ref); return err },
 		"FindPassword": func() error { _, err := s.FindPassword(ctx, ref, ""); return err },
 		"UpdateUser": func() error {
-			_, err := s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &first})
+			_, err := s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &first}, noEvent)
 			return err
 		},
-		"DeleteUser":       func() error { return s.DeleteUser(ctx, ref) },
-		"ChangePassword":   func() error { return s.ChangePassword(ctx, ref, passwordHash, otherHash) },
-		"IssueEmailChange": func() error { return s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange)) },
+		"DeleteUser":       func() error { return s.DeleteUser(ctx, ref, noEvent) },
+		"ChangePassword":   func() error { return s.ChangePassword(ctx, ref, passwordHash, otherHash, noRecord) },
+		"IssueEmailChange": func() error { return s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange), noEvent) },
 		"RedeemEmailChange": func() error {
 			_, err := s.change(ref, code, newAddress)
 			return err

@@ -38,138 +38,140 @@ func (s *suite) recorded() []identity.Event {
 // make it; the second call of the same is refused, or changes nothing.
 type change struct {
 	method string
-	do     func(ctx context.Context, s *suite, u identity.User, ref identity.SessionRef) (again func(ctx context.Context))
+	do     func(s *suite, r identity.Record, u identity.User, ref identity.SessionRef) (again func(identity.Record))
 }
 
 var changes = []change{
-	{"CreateSignUp", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+	{"CreateSignUp", func(s *suite, r identity.Record, _ identity.User, _ identity.SessionRef) func(identity.Record) {
 		n := newSignUp("grace")
-		s.ok(s.CreateSignUp(ctx, n, newCode(identity.Verification)))
+		s.ok(s.CreateSignUp(s.Context(), n, newCode(identity.Verification), r.Event))
 		s.create("edsger")
-		return func(ctx context.Context) {
-			s.taken(s.CreateSignUp(ctx, newSignUp("edsger"), newCode(identity.Verification)), identity.TakenError{Username: true, Email: true})
+		return func(r identity.Record) {
+			s.taken(s.CreateSignUp(s.Context(), newSignUp("edsger"), newCode(identity.Verification), r.Event), identity.TakenError{Username: true, Email: true})
 		}
 	}},
-	{"CreateSignUpConcealed", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
-		s.ok(s.CreateSignUpConcealed(ctx, newSignUp("ada"), newMail(identity.MailVerification, u.Email)))
-		return func(context.Context) {}
+	{"CreateSignUpConcealed", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
+		s.ok(s.CreateSignUpConcealed(s.Context(), newSignUp("ada"), newMail(identity.MailVerification, u.Email), r.Event))
+		return func(identity.Record) {}
 	}},
-	{"UpdateUser", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
+	{"UpdateUser", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
 		name := "Countess"
-		update := func(ctx context.Context) error {
-			_, err := s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &name})
+		update := func(r identity.Record) error {
+			_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &name}, r.Event)
 			return err
 		}
-		s.ok(update(ctx))
+		s.ok(update(r))
 		ref.Now = ref.Now.Add(refreshTTL)
-		return func(ctx context.Context) { s.is(update(ctx), identity.ErrNoSession) }
+		return func(r identity.Record) { s.is(update(r), identity.ErrNoSession) }
 	}},
-	{"DeleteUser", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
-		s.ok(s.DeleteUser(ctx, ref))
-		return func(ctx context.Context) { s.is(s.DeleteUser(ctx, ref), identity.ErrNoSession) }
+	{"DeleteUser", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
+		s.ok(s.DeleteUser(s.Context(), ref, r.Event))
+		return func(r identity.Record) { s.is(s.DeleteUser(s.Context(), ref, r.Event), identity.ErrNoSession) }
 	}},
-	{"ChangePassword", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
-		s.ok(s.ChangePassword(ctx, ref, passwordHash, otherHash))
-		return func(ctx context.Context) {
-			s.is(s.ChangePassword(ctx, ref, passwordHash, otherHash), identity.ErrStale)
+	{"ChangePassword", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, otherHash, r))
+		return func(r identity.Record) {
+			s.is(s.ChangePassword(s.Context(), ref, passwordHash, otherHash, r), identity.ErrStale)
 		}
 	}},
-	{"IssueCode", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
-		_, err := s.IssueCode(ctx, u.Email, newCode(identity.Recovery))
+	{"IssueCode", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
+		_, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), r.Event)
 		s.ok(err)
-		return func(ctx context.Context) {
-			_, err := s.IssueCode(ctx, "nobody@example.com", newCode(identity.Recovery))
+		return func(r identity.Record) {
+			_, err := s.IssueCode(s.Context(), "nobody@example.com", newCode(identity.Recovery), r.Event)
 			s.is(err, identity.ErrNoUser)
 		}
 	}},
-	{"IssueEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
+	{"IssueEmailChange", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
 		s.create("edsger")
-		s.ok(s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange)))
-		return func(ctx context.Context) {
+		s.ok(s.IssueEmailChange(s.Context(), ref, newCode(identity.EmailChange), r.Event))
+		return func(r identity.Record) {
 			taken := newCode(identity.EmailChange)
 			taken.Target = "edsger@example.com"
-			s.taken(s.IssueEmailChange(ctx, ref, taken), identity.TakenError{Email: true})
+			s.taken(s.IssueEmailChange(s.Context(), ref, taken, r.Event), identity.TakenError{Email: true})
 		}
 	}},
-	{"RedeemVerification of a sign-up", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+	{"RedeemVerification of a sign-up", func(s *suite, r identity.Record, _ identity.User, _ identity.SessionRef) func(identity.Record) {
 		h := s.signUp(newSignUp("grace"))
-		redeem := func(ctx context.Context) error {
-			_, err := s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
+		redeem := func(r identity.Record) error {
+			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), r)
 			return err
 		}
-		s.ok(redeem(ctx))
-		return func(ctx context.Context) { s.is(redeem(ctx), identity.ErrNoCode) }
+		s.ok(redeem(r))
+		return func(r identity.Record) { s.is(redeem(r), identity.ErrNoCode) }
 	}},
-	{"RedeemVerification of a new address", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
+	{"RedeemVerification of a new address", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
 		changed, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
 		s.ok(err)
 		h := s.issue(changed, identity.Verification)
-		redeem := func(ctx context.Context) error {
-			_, err := s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
+		redeem := func(r identity.Record) error {
+			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), r)
 			return err
 		}
-		s.ok(redeem(ctx))
-		return func(ctx context.Context) { s.is(redeem(ctx), identity.ErrNoCode) }
+		s.ok(redeem(r))
+		return func(r identity.Record) { s.is(redeem(r), identity.ErrNoCode) }
 	}},
-	{"RedeemRecovery of a sign-up", func(ctx context.Context, s *suite, _ identity.User, _ identity.SessionRef) func(context.Context) {
+	{"RedeemRecovery of a sign-up", func(s *suite, r identity.Record, _ identity.User, _ identity.SessionRef) func(identity.Record) {
 		n, c := newSignUp("grace"), newCode(identity.Recovery)
 		s.signUp(n)
-		_, err := s.IssueCode(s.Context(), n.Email, c)
+		_, err := s.IssueCode(s.Context(), n.Email, c, noEvent)
 		s.ok(err)
 		owner := identity.Claim{ID: n.ID, IsSignUp: true}
-		s.ok(s.RedeemRecovery(ctx, c.Hash, owner, otherHash, ""))
-		return func(ctx context.Context) {
-			s.is(s.RedeemRecovery(ctx, c.Hash, owner, otherHash, ""), identity.ErrNoCode)
+		s.ok(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, "", r))
+		return func(r identity.Record) {
+			s.is(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, "", r), identity.ErrNoCode)
 		}
 	}},
-	{"RedeemRecovery", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
+	{"RedeemRecovery", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
 		h := s.issue(u, identity.Recovery)
 		owner := identity.Claim{ID: u.ID}
-		s.ok(s.RedeemRecovery(ctx, h, owner, otherHash, ""))
-		return func(ctx context.Context) { s.is(s.RedeemRecovery(ctx, h, owner, otherHash, ""), identity.ErrNoCode) }
+		s.ok(s.RedeemRecovery(s.Context(), h, owner, otherHash, "", r))
+		return func(r identity.Record) {
+			s.is(s.RedeemRecovery(s.Context(), h, owner, otherHash, "", r), identity.ErrNoCode)
+		}
 	}},
-	{"RedeemEmailChange", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
+	{"RedeemEmailChange", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
 		h := s.issueEmailChange(ref, "")
 		e := identity.EmailRedemption{Code: h, Email: newAddress, CanonicalEmail: newAddress}
-		_, err := s.RedeemEmailChange(ctx, ref, e)
+		_, err := s.RedeemEmailChange(s.Context(), ref, e, r)
 		s.ok(err)
-		return func(ctx context.Context) {
-			_, err := s.RedeemEmailChange(ctx, ref, e)
+		return func(r identity.Record) {
+			_, err := s.RedeemEmailChange(s.Context(), ref, e, r)
 			s.is(err, identity.ErrNoCode)
 		}
 	}},
-	{"OpenSession", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
-		s.ok(s.OpenSession(ctx, s.session(u)))
-		return func(ctx context.Context) {
+	{"OpenSession", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
+		s.ok(s.OpenSession(s.Context(), s.session(u), r.Event))
+		return func(r identity.Record) {
 			stale := s.session(u)
 			stale.PasswordHash = otherHash
-			s.is(s.OpenSession(ctx, stale), identity.ErrStale)
+			s.is(s.OpenSession(s.Context(), stale, r.Event), identity.ErrStale)
 		}
 	}},
-	{"OpenSession with a new hash", func(ctx context.Context, s *suite, u identity.User, _ identity.SessionRef) func(context.Context) {
+	{"OpenSession with a new hash", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
 		n := s.session(u)
 		n.Rehash = otherHash
-		s.ok(s.OpenSession(ctx, n))
+		s.ok(s.OpenSession(s.Context(), n, r.Event))
 		n.ID = newID()
-		return func(ctx context.Context) { s.is(s.OpenSession(ctx, n), identity.ErrStale) }
+		return func(r identity.Record) { s.is(s.OpenSession(s.Context(), n, r.Event), identity.ErrStale) }
 	}},
-	{"EndSession", func(ctx context.Context, s *suite, _ identity.User, ref identity.SessionRef) func(context.Context) {
-		ended, err := s.EndSession(ctx, ref)
+	{"EndSession", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
+		ended, err := s.EndSession(s.Context(), ref, r.Event)
 		s.ok(err)
 		equal(s, ended, true)
-		return func(ctx context.Context) {
-			ended, err := s.EndSession(ctx, ref)
+		return func(r identity.Record) {
+			ended, err := s.EndSession(s.Context(), ref, r.Event)
 			s.ok(err)
 			equal(s, ended, false)
 		}
 	}},
-	{"EndOwnSession", func(ctx context.Context, s *suite, u identity.User, ref identity.SessionRef) func(context.Context) {
+	{"EndOwnSession", func(s *suite, r identity.Record, u identity.User, ref identity.SessionRef) func(identity.Record) {
 		other := s.open(u)
-		ended, err := s.EndOwnSession(ctx, ref, other.ID)
+		ended, err := s.EndOwnSession(s.Context(), ref, other.ID, r.Event)
 		s.ok(err)
 		equal(s, ended, true)
-		return func(ctx context.Context) {
-			ended, err := s.EndOwnSession(ctx, ref, other.ID)
+		return func(r identity.Record) {
+			ended, err := s.EndOwnSession(s.Context(), ref, other.ID, r.Event)
 			s.ok(err)
 			equal(s, ended, false)
 		}
@@ -186,13 +188,13 @@ var auditSentences = func() (sentences []sentence) {
 				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1", Address: netip.MustParseAddr("192.0.2.1"),
 				Details: []slog.Attr{slog.Int("number", 5), slog.String("text", "x")},
 			}
-			ctx := identity.WithEvent(s.Context(), e)
-			again := c.do(ctx, s, u, ref)
+			r := identity.Record{Event: e}
+			again := c.do(s, r, u, ref)
 			e.Details = nil
 			if got := s.recorded(); len(got) != 1 || !same(got[0], e) {
 				s.Errorf("recorded %+v; want %+v", got, e)
 			}
-			again(ctx)
+			again(r)
 			if got := s.recorded(); len(got) != 0 {
 				s.Errorf("recorded %+v, though nothing was changed", got)
 			}
@@ -203,7 +205,7 @@ var auditSentences = func() (sentences []sentence) {
 			u := s.create("ada")
 			for _, userID := range []string{u.ID, ""} {
 				e := identity.Event{Name: "a wrong password", UserID: userID}
-				s.ok(s.CountFailure(identity.WithEvent(s.Context(), e), s.credentials(u).ThrottleKey))
+				s.ok(s.CountFailure(s.Context(), s.credentials(u).ThrottleKey, e))
 				if got := s.recorded(); len(got) != 1 || !same(got[0], e) {
 					s.Errorf("recorded %+v; want %+v", got, e)
 				}
@@ -214,10 +216,10 @@ var auditSentences = func() (sentences []sentence) {
 			u := s.create("ada")
 			n := newSignUp("grace")
 			h := s.signUp(n)
-			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "by address or code"})
-			_, err := s.IssueCode(ctx, u.Email, newCode(identity.Recovery))
+			e := identity.Event{Name: "by address or code"}
+			_, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), e)
 			s.ok(err)
-			_, err = s.RedeemVerification(ctx, identity.ClaimProof{Code: h}, s.newSession())
+			_, err = s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), identity.Record{Event: e})
 			s.ok(err)
 			got := s.recorded()
 			equal(s, len(got), 2)
@@ -226,13 +228,13 @@ var auditSentences = func() (sentences []sentence) {
 		}},
 		sentence{"RecordEvent records an event that is about no change", func(s *suite) {
 			u := s.create("ada")
-			s.ok(s.RecordEvent(s.Context())) // of a context without an event, none
+			s.ok(s.RecordEvent(s.Context(), noEvent)) // none is recorded
 			for _, e := range []identity.Event{
 				{Name: "refused", UserID: u.ID, SessionID: newID(), RequestID: "r", Address: netip.MustParseAddr("192.0.2.1")},
 				{Name: "refused, and of nobody"},
 				{Name: "refused, and of nobody"},
 			} {
-				s.ok(s.RecordEvent(identity.WithEvent(s.Context(), e)))
+				s.ok(s.RecordEvent(s.Context(), e))
 				if got := s.recorded(); len(got) != 1 || !same(got[0], e) {
 					s.Errorf("recorded %+v; want %+v", got, e)
 				}
@@ -241,7 +243,7 @@ var auditSentences = func() (sentences []sentence) {
 		sentence{"what was recorded outlives the user", func(s *suite) {
 			u := s.create("ada")
 			ref := s.open(u)
-			s.ok(s.DeleteUser(identity.WithEvent(s.Context(), identity.Event{Name: "gone", UserID: u.ID}), ref))
+			s.ok(s.DeleteUser(s.Context(), ref, identity.Event{Name: "gone", UserID: u.ID}))
 			s.create("ada")
 			got := s.recorded()
 			equal(s, len(got), 1)
@@ -250,8 +252,10 @@ var auditSentences = func() (sentences []sentence) {
 		sentence{"of many calls at once that one wins, one is recorded", func(s *suite) {
 			u := s.create("ada")
 			h := s.issue(u, identity.Recovery)
-			ctx := identity.WithEvent(s.Context(), identity.Event{Name: "reset", UserID: u.ID})
-			equal(s, s.winners(20, identity.ErrNoCode, func(int) error { return s.RedeemRecovery(ctx, h, identity.Claim{ID: u.ID}, otherHash, "") }), 1)
+			reset := identity.Record{Event: identity.Event{Name: "reset", UserID: u.ID}}
+			equal(s, s.winners(20, identity.ErrNoCode, func(int) error {
+				return s.RedeemRecovery(s.Context(), h, identity.Claim{ID: u.ID}, otherHash, "", reset)
+			}), 1)
 			equal(s, len(s.recorded()), 1)
 		}},
 	)

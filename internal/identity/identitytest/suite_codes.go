@@ -21,7 +21,7 @@ var codeSentences = []sentence{
 		n := newSignUp("grace")
 		verification := s.signUp(n)
 		newer := newCode(identity.Verification)
-		owner, err := s.IssueCode(s.Context(), n.Email, newer)
+		owner, err := s.IssueCode(s.Context(), n.Email, newer, noEvent)
 		s.ok(err)
 		equal(s, owner, n.ID)
 		_, err = s.alone(verification)
@@ -31,7 +31,7 @@ var codeSentences = []sentence{
 	}},
 	{"IssueCode gives whose it is: the account's, else the newest claim's, or tells that there is none", func(s *suite) {
 		for _, purpose := range []identity.Purpose{identity.Verification, identity.Recovery} {
-			_, err := s.IssueCode(s.Context(), address, newCode(purpose))
+			_, err := s.IssueCode(s.Context(), address, newCode(purpose), noEvent)
 			s.is(err, identity.ErrNoUser)
 		}
 		mallory := s.create("mallory")
@@ -39,9 +39,9 @@ var codeSentences = []sentence{
 		_, err := s.change(ref, s.issueEmailChange(ref, ""), address)
 		s.ok(err)
 		s.advance(time.Second)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery))
+		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)
 		s.is(err, identity.ErrNoUser)
-		owner, err := s.IssueCode(s.Context(), address, newCode(identity.Verification))
+		owner, err := s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
 		s.ok(err)
 		equal(s, owner, mallory.ID)
 
@@ -50,20 +50,20 @@ var codeSentences = []sentence{
 		s.advance(time.Second)
 		code := s.signUp(second)
 		for _, purpose := range []identity.Purpose{identity.Recovery, identity.Verification} {
-			owner, err := s.IssueCode(s.Context(), address, newCode(purpose))
+			owner, err := s.IssueCode(s.Context(), address, newCode(purpose), noEvent)
 			s.ok(err)
 			equal(s, owner, second.ID)
 		}
 		_, err = s.alone(code)
 		s.is(err, identity.ErrNoCode)
 		c := newCode(identity.Verification)
-		_, err = s.IssueCode(s.Context(), address, c)
+		_, err = s.IssueCode(s.Context(), address, c, noEvent)
 		s.ok(err)
 		_, err = s.proves(c.Hash, first)
 		s.ok(err)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification))
+		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
 		s.is(err, identity.ErrAlreadyVerified)
-		owner, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery))
+		owner, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)
 		s.ok(err)
 		equal(s, owner, first.ID)
 	}},
@@ -163,7 +163,7 @@ var codeSentences = []sentence{
 		for _, isSignUp := range []bool{false, true} {
 			for _, id := range []string{other.ID, newID(), "no id", ""} {
 				owner := identity.Claim{ID: id, IsSignUp: isSignUp}
-				s.is(s.RedeemRecovery(s.Context(), h, owner, otherHash, ""), identity.ErrNoCode)
+				s.is(s.RedeemRecovery(s.Context(), h, owner, otherHash, "", noRecord), identity.ErrNoCode)
 			}
 		}
 		equal(s, s.credentials(other).PasswordHash, passwordHash)
@@ -197,7 +197,7 @@ var emailChangeSentences = []sentence{
 		live := s.issueEmailChange(ref, "")
 		c := newCode(identity.EmailChange)
 		c.Target = "grace@example.com"
-		s.taken(s.IssueEmailChange(s.Context(), ref, c), identity.TakenError{Email: true})
+		s.taken(s.IssueEmailChange(s.Context(), ref, c, noEvent), identity.TakenError{Email: true})
 		_, err := s.change(ref, c.Hash, newAddress)
 		s.is(err, identity.ErrNoCode)
 		s.issueEmailChange(ref, u.Email)
@@ -231,10 +231,10 @@ var emailChangeSentences = []sentence{
 		equal(s, s.credentials(u).User, u)
 		got, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{
 			Code: h, Email: "grace@example.com", CanonicalEmail: "grace@example.com",
-		})
+		}, noRecord)
 		s.ok(err)
 		equal(s, got.EmailVerified, false)
-		_, err = s.IssueCode(s.Context(), "grace@example.com", newCode(identity.Verification))
+		_, err = s.IssueCode(s.Context(), "grace@example.com", newCode(identity.Verification), noEvent)
 		s.is(err, identity.ErrAlreadyVerified)
 	}},
 	{"RedeemEmailChange to one's own address gives up one that was not proved", func(s *suite) {
@@ -283,7 +283,7 @@ var emailChangeSentences = []sentence{
 		_, err = s.change(ref, h, newAddress)
 		s.taken(err, identity.TakenError{Email: true})
 		equal(s, s.credentials(u).User, u)
-		s.ok(s.DeleteUser(s.Context(), others))
+		s.ok(s.DeleteUser(s.Context(), others, noEvent))
 		_, err = s.change(ref, h, newAddress)
 		s.ok(err)
 	}},

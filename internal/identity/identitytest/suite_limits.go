@@ -88,7 +88,7 @@ var limitSentences = []sentence{
 		here, there := s.open(u), s.open(u)
 		key, rate := newLimitKey(), identity.Rate{Count: 3, Per: 3 * time.Hour}
 		gone := s.open(u)
-		_, err := s.EndSession(s.Context(), gone)
+		_, err := s.EndSession(s.Context(), gone, noEvent)
 		s.ok(err)
 		for _, ref := range []identity.SessionRef{gone, s.ref("x", u), s.ref(here.ID, identity.User{ID: newID()})} {
 			a, err := s.TakeSessionLimit(s.Context(), ref, key, rate)

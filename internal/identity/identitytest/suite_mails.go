@@ -1,7 +1,6 @@
 package identitytest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,18 +27,25 @@ func (s *suite) queue(about identity.MessagePurpose, to string) {
 // signUpConcealed keeps a sign-up, and asks for its mail.
 func (s *suite) signUpConcealed(n identity.NewSignUp) {
 	s.Helper()
-	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail)))
+	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail), noEvent))
 }
 
 // takeMail takes a mail, with its code.
-func (s *suite) takeMail(ctx context.Context) (identity.TakenMail, identity.CodeHash, bool) {
+func (s *suite) takeMail() (identity.TakenMail, identity.CodeHash, bool) {
+	s.Helper()
+	return s.takeMailRecording(noEvent)
+}
+
+// takeMailRecording takes a mail, and records the event if it brings a code or is
+// withheld.
+func (s *suite) takeMailRecording(e identity.Event) (identity.TakenMail, identity.CodeHash, bool) {
 	s.Helper()
 	var code identity.NewCode
-	m, ok, err := s.TakeMail(ctx, identity.MailTake{
-		Lease: lease, Now: s.now, Limit: s.limit,
-		Issue: func(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
+	m, ok, err := s.TakeMail(s.Context(), identity.MailTake{
+		Lease: lease, Now: s.now, Limit: s.limit, Withheld: e,
+		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
 			code = newCode(p)
-			return ctx, code
+			return code, e
 		},
 	})
 	s.ok(err)
@@ -49,7 +55,7 @@ func (s *suite) takeMail(ctx context.Context) (identity.TakenMail, identity.Code
 // next takes the mail that must be there.
 func (s *suite) next() (identity.TakenMail, identity.CodeHash) {
 	s.Helper()
-	m, h, ok := s.takeMail(s.Context())
+	m, h, ok := s.takeMail()
 	if !ok {
 		s.Fatal("no mail is due")
 	}
@@ -59,7 +65,7 @@ func (s *suite) next() (identity.TakenMail, identity.CodeHash) {
 // noMail fails where one is due.
 func (s *suite) noMail() {
 	s.Helper()
-	if m, _, ok := s.takeMail(s.Context()); ok {
+	if m, _, ok := s.takeMail(); ok {
 		s.Errorf("a mail is due: %+v", m)
 	}
 }
@@ -140,7 +146,7 @@ var mailSentences = []sentence{
 		_, err := s.proves(s.signUp(first), first)
 		s.ok(err)
 		u := s.credentials(identity.User{Email: address}).User
-		s.ok(s.DeleteUser(s.Context(), s.openWith(u, first.PasswordHash)))
+		s.ok(s.DeleteUser(s.Context(), s.openWith(u, first.PasswordHash), noEvent))
 		s.empty()
 	}},
 	{"a mail that was asked for by address brings a code to whom it is of use, and to no one else", func(s *suite) {
@@ -207,9 +213,9 @@ var mailSentences = []sentence{
 	}},
 	{"the code of a mail and its event are both there, or neither", func(s *suite) {
 		u := s.create("ada")
-		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "code issued"})
+		issued := identity.Event{Name: "code issued"}
 		s.queue(identity.MailRecovery, "nobody@example.com")
-		_, _, ok := s.takeMail(ctx)
+		_, _, ok := s.takeMailRecording(issued)
 		equal(s, ok, false)
 		equal(s, len(s.recorded()), 0)
 		n := newSignUp("grace")
@@ -217,7 +223,7 @@ var mailSentences = []sentence{
 		s.queue(identity.MailRecovery, u.Email)
 		s.ok(s.QueueEmailChange(s.Context(), s.open(u), newMail(identity.MailEmailChange, newAddress)))
 		for _, owner := range []string{n.ID, u.ID, u.ID} {
-			_, _, ok = s.takeMail(ctx)
+			_, _, ok = s.takeMailRecording(issued)
 			equal(s, ok, true)
 			if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "code issued", UserID: owner}) {
 				s.Errorf("recorded %+v", got)
@@ -251,7 +257,7 @@ var mailSentences = []sentence{
 		s.ok(err)
 		equal(s, got.EmailVerified, true)
 
-		_, err = s.EndSession(s.Context(), ref)
+		_, err = s.EndSession(s.Context(), ref, noEvent)
 		s.ok(err)
 		s.is(s.QueueEmailChange(s.Context(), ref, anywhere), identity.ErrNoSession)
 	}},
@@ -276,9 +282,9 @@ var mailSentences = []sentence{
 			for i := range limit.Count + 1 {
 				before := s.issueEmailChange(ref, "")
 				s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, target)))
-				_, _, ok := s.takeMail(s.Context())
+				_, _, ok := s.takeMail()
 				equal(s, ok, true)
-				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress})
+				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress}, noRecord)
 				if withheld := i == limit.Count; withheld {
 					s.ok(err)
 				} else {
@@ -293,7 +299,7 @@ var mailSentences = []sentence{
 		ref, others := s.open(owner), s.open(mallory)
 		ask := func(r identity.SessionRef, to string) bool {
 			s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
-			m, _, ok := s.takeMail(s.Context())
+			m, _, ok := s.takeMail()
 			equal(s, ok, true)
 			if !m.Withheld {
 				s.ok(s.RemoveMail(s.Context(), m.Ref))
@@ -312,11 +318,11 @@ var mailSentences = []sentence{
 		u := s.create("ada")
 		for _, end := range []func(ref identity.SessionRef){
 			func(ref identity.SessionRef) {
-				_, err := s.EndSession(s.Context(), ref)
+				_, err := s.EndSession(s.Context(), ref, noEvent)
 				s.ok(err)
 			},
 			func(identity.SessionRef) { s.now = s.now.Add(refreshTTL) },
-			func(ref identity.SessionRef) { s.ok(s.DeleteUser(s.Context(), ref)) },
+			func(ref identity.SessionRef) { s.ok(s.DeleteUser(s.Context(), ref, noEvent)) },
 		} {
 			ref := s.open(u)
 			s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, newAddress)))
@@ -349,27 +355,27 @@ var mailSentences = []sentence{
 		n.Username, n.Email, n.Language = "Ada", "Ada@Example.com", "fr"
 		u := s.prove(n)
 		u.Email = n.CanonicalEmail
-		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
+		told := identity.Record{Notice: identity.Notice{Purpose: "something", Language: "de"}}
 		want := mailTo("something", "ada@example.com", "Ada", "fr", "")
 		ref := s.open(u)
 		change := func(target, email string) error {
-			_, err := s.RedeemEmailChange(told, ref, identity.EmailRedemption{
+			_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{
 				Code: s.issueEmailChange(ref, target), Email: email, CanonicalEmail: strings.ToLower(email),
-			})
+			}, told)
 			return err
 		}
 		for _, refused := range []error{
-			s.ChangePassword(told, ref, otherHash, passwordHash),
-			s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: newID()}, otherHash, ""),
+			s.ChangePassword(s.Context(), ref, otherHash, passwordHash, told),
+			s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: newID()}, otherHash, "", told),
 			change(newAddress, "else@example.com"),
 		} {
 			equal(s, refused != nil, true)
 			s.empty()
 		}
-		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, otherHash, told))
 		m, _ := s.next()
 		s.says(m, want)
-		s.ok(s.RedeemRecovery(told, s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, passwordHash, ""))
+		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, passwordHash, "", told))
 		m, _ = s.next()
 		s.says(m, want)
 		ref = s.open(u)
@@ -390,9 +396,9 @@ var mailSentences = []sentence{
 	{"a notice outlives the account, and is in the language of who made the change where that has none", func(s *suite) {
 		u := s.create("ada")
 		ref := s.open(u)
-		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something", Language: "de"})
-		s.ok(s.ChangePassword(told, ref, passwordHash, otherHash))
-		s.ok(s.DeleteUser(s.Context(), ref))
+		told := identity.Record{Notice: identity.Notice{Purpose: "something", Language: "de"}}
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, otherHash, told))
+		s.ok(s.DeleteUser(s.Context(), ref, noEvent))
 		m, _ := s.next()
 		s.says(m, mailTo("something", u.Email, "ada", "de", ""))
 	}},
@@ -405,7 +411,7 @@ var mailSentences = []sentence{
 			for range 4 {
 				ask()
 				for {
-					m, _, ok := s.takeMail(s.Context())
+					m, _, ok := s.takeMail()
 					if !ok {
 						break
 					}
@@ -434,7 +440,7 @@ var mailSentences = []sentence{
 		s.signUp(at("other@example.com", "other"))
 		sent(func() { s.queue(identity.MailRecovery, "other@example.com") }, identity.MailRecovery, identity.MailRecovery)
 		sent(func() {
-			s.ok(s.ChangePassword(identity.WithNotice(s.Context(), identity.Notice{Purpose: "something"}), ref, passwordHash, passwordHash))
+			s.ok(s.ChangePassword(s.Context(), ref, passwordHash, passwordHash, identity.Record{Notice: identity.Notice{Purpose: "something"}}))
 		}, "something", "something", "something", "something")
 		s.advance(limit.Per/2 + time.Minute)
 		sent(recovery, identity.MailRecovery)
@@ -444,12 +450,11 @@ var mailSentences = []sentence{
 	{"a mail that is withheld is removed and recorded, and leaves the code that was sent before", func(s *suite) {
 		s.limit = identity.Rate{Count: 1, Per: time.Hour}
 		u := s.create("ada")
-		ctx := identity.WithEvent(s.Context(), identity.Event{Name: "withheld"})
 		s.queue(identity.MailRecovery, u.Email)
 		m, h := s.next()
 		s.ok(s.RemoveMail(s.Context(), m.Ref))
 		s.queue(identity.MailRecovery, u.Email)
-		m, _, ok := s.takeMail(ctx)
+		m, _, ok := s.takeMailRecording(identity.Event{Name: "withheld"})
 		equal(s, ok, true)
 		equal(s, m.Withheld, true)
 		if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "withheld"}) {
@@ -606,9 +611,7 @@ var mailSentences = []sentence{
 					var ok bool
 					m, ok, taking = s.TakeMail(s.Context(), identity.MailTake{
 						Lease: lease, Now: s.now,
-						Issue: func(ctx context.Context, _ int64, _ identity.Purpose) (context.Context, identity.NewCode) {
-							return ctx, recovery
-						},
+						Issue: func(int64, identity.Purpose) (identity.NewCode, identity.Event) { return recovery, noEvent },
 					})
 					if taking == nil && ok {
 						taking = s.RemoveMail(s.Context(), m.Ref)
@@ -626,8 +629,8 @@ var mailSentences = []sentence{
 	}},
 }
 
-func issueUnknown(ctx context.Context, _ int64, p identity.Purpose) (context.Context, identity.NewCode) {
-	return ctx, newCode(p)
+func issueUnknown(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
+	return newCode(p), noEvent
 }
 
 var errWithheld = errors.New("withheld")

@@ -11,7 +11,7 @@ func nameless(email string) identity.NewSignUp {
 
 // rename changes the username of the user of a session; "" removes it.
 func (s *suite) rename(ref identity.SessionRef, name string) (identity.User, error) {
-	return s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name})
+	return s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name}, noEvent)
 }
 
 var namelessSentences = []sentence{
@@ -19,7 +19,7 @@ var namelessSentences = []sentence{
 		for _, email := range []string{"one@example.com", "two@example.com"} {
 			n := nameless(email)
 			opened := s.newSession()
-			u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened)
+			u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord)
 			s.ok(err)
 			equal(s, u, identity.User{
 				ID: n.ID, Email: email, Scope: scope, EmailVerified: true, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
@@ -48,7 +48,7 @@ var namelessSentences = []sentence{
 				s.Errorf("the claims are %+v; want %+v", got, want)
 			}
 		}
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code, Username: "Ada", CanonicalUsername: "ada"}, s.newSession())
+		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code, Username: "Ada", CanonicalUsername: "ada"}, s.newSession(), noRecord)
 		s.ok(err)
 		equal(s, u.Username, "Ada")
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), true)
@@ -57,12 +57,12 @@ var namelessSentences = []sentence{
 		n := nameless(address)
 		s.signUp(n)
 		c := newCode(identity.Recovery)
-		_, err := s.IssueCode(s.Context(), address, c)
+		_, err := s.IssueCode(s.Context(), address, c, noEvent)
 		s.ok(err)
 		owner, err := s.FindRecovery(s.Context(), c.Hash)
 		s.ok(err)
 		equal(s, owner, identity.Claim{ID: n.ID, IsSignUp: true, Email: address, PasswordHash: passwordHash})
-		s.ok(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, ""))
+		s.ok(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, "", noRecord))
 		equal(s, s.credentials(identity.User{Email: address}).User.Username, "")
 	}},
 	{"a username can be taken, removed, and then be another account's", func(s *suite) {
@@ -88,7 +88,7 @@ var namelessSentences = []sentence{
 		first, second := s.open(one), s.open(two)
 		c, err := s.FindPassword(s.Context(), first, "")
 		s.ok(err)
-		s.ok(s.CountFailure(s.Context(), c.ThrottleKey))
+		s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 		for ref, want := range map[identity.SessionRef]int{first: 1, second: 0} {
 			c, err := s.FindPassword(s.Context(), ref, "")
 			s.ok(err)
@@ -110,8 +110,8 @@ var namelessSentences = []sentence{
 		s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, "")))
 		m, _ = s.next()
 		s.says(m, mailTo(identity.MailEmailChange, address, "", "de", u.ID))
-		ctx := identity.WithNotice(s.Context(), identity.Notice{Purpose: identity.MailPasswordChanged, Language: "de"})
-		s.ok(s.ChangePassword(ctx, ref, passwordHash, otherHash))
+		told := identity.Record{Notice: identity.Notice{Purpose: identity.MailPasswordChanged, Language: "de"}}
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, otherHash, told))
 		m, _ = s.next()
 		s.says(m, mailTo(identity.MailPasswordChanged, address, "", "de", ""))
 		s.empty()

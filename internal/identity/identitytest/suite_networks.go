@@ -24,7 +24,7 @@ func (s *suite) from(u identity.User, place identity.Network) identity.Credentia
 func (s *suite) failFrom(u identity.User, place identity.Network, times int) {
 	s.Helper()
 	for range times {
-		s.ok(s.CountFailure(s.Context(), s.from(u, place).ThrottleKey))
+		s.ok(s.CountFailure(s.Context(), s.from(u, place).ThrottleKey, noEvent))
 	}
 }
 
@@ -34,7 +34,7 @@ func (s *suite) openFrom(u identity.User, place identity.Network) identity.Sessi
 	c, n := s.from(u, place), s.session(u)
 	n.From, n.PasswordHash = place, c.PasswordHash
 	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.KnownNetwork
-	s.ok(s.OpenSession(s.Context(), n))
+	s.ok(s.OpenSession(s.Context(), n, noEvent))
 	return s.ref(n.ID, u)
 }
 
@@ -52,7 +52,7 @@ var networkSentences = []sentence{
 		other := s.create("grace")
 		n := s.newSession()
 		n.From = home
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n)
+		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n, noRecord)
 		s.ok(err)
 		s.familiar(u, home, true)
 		s.familiar(u, office, false)
@@ -72,9 +72,9 @@ var networkSentences = []sentence{
 		s.failFrom(u, abroad, 3)
 		stale := s.session(u)
 		stale.From, stale.PasswordHash = abroad, otherHash
-		s.is(s.OpenSession(s.Context(), stale), identity.ErrStale)
+		s.is(s.OpenSession(s.Context(), stale, noEvent), identity.ErrStale)
 		s.is(s.recover(u, newHash(), otherHash, abroad), identity.ErrNoCode)
-		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale)
+		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale, noRecord)
 		s.is(err, identity.ErrNoCode)
 		s.familiar(u, abroad, false)
 	}},
@@ -138,11 +138,11 @@ var networkSentences = []sentence{
 		}
 		here, there := late(home), late(abroad)
 		s.failFrom(u, abroad, failureLimit)
-		s.ok(s.OpenSession(s.Context(), here))
-		s.is(s.OpenSession(s.Context(), there), identity.ErrStale)
+		s.ok(s.OpenSession(s.Context(), here, noEvent))
+		s.is(s.OpenSession(s.Context(), there, noEvent), identity.ErrStale)
 		here = late(home)
 		s.failFrom(u, home, failureLimit)
-		s.is(s.OpenSession(s.Context(), here), identity.ErrStale)
+		s.is(s.OpenSession(s.Context(), here, noEvent), identity.ErrStale)
 	}},
 	{"ChangePassword, RedeemRecovery and DeleteUser forget failures from familiar places, and those of strangers stay", func(s *suite) {
 		u := s.create("ada")
@@ -161,13 +161,13 @@ var networkSentences = []sentence{
 			}
 		}
 		fail()
-		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, passwordHash))
+		s.ok(s.ChangePassword(s.Context(), ref, passwordHash, passwordHash, noRecord))
 		failed(2)
 		fail()
 		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, home))
 		failed(4)
 		fail()
-		s.ok(s.DeleteUser(s.Context(), s.openFrom(u, home)))
+		s.ok(s.DeleteUser(s.Context(), s.openFrom(u, home), noEvent))
 		equal(s, s.from(u, home).Found, false)
 		equal(s, s.from(u, home).Failures, 6)
 	}},
@@ -196,7 +196,7 @@ var networkSentences = []sentence{
 			sessions[i] = s.session(u)
 			sessions[i].From = home
 		}
-		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i]) }), len(sessions))
+		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i], noEvent) }), len(sessions))
 		s.familiar(u, home, true)
 	}},
 	{"no familiar place outlives DeleteUser against OpenSession", func(s *suite) {
@@ -206,8 +206,8 @@ var networkSentences = []sentence{
 			late.From = home
 			var opening, deleting error
 			atOnce(
-				func() { opening = s.OpenSession(s.Context(), late) },
-				func() { deleting = s.DeleteUser(s.Context(), here) },
+				func() { opening = s.OpenSession(s.Context(), late, noEvent) },
+				func() { deleting = s.DeleteUser(s.Context(), here, noEvent) },
 			)
 			s.ok(deleting)
 			s.okOr(opening, identity.ErrStale)

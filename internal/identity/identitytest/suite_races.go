@@ -15,7 +15,7 @@ var raceSentences = []sentence{
 	{"CountFailure loses none of 30 at once", func(s *suite) {
 		u := s.create("ada")
 		key := s.credentials(u).ThrottleKey
-		equal(s, s.winners(30, nil, func(int) error { return s.CountFailure(s.Context(), key) }), 30)
+		equal(s, s.winners(30, nil, func(int) error { return s.CountFailure(s.Context(), key, noEvent) }), 30)
 		equal(s, s.credentials(u).Failures, 30)
 	}},
 	{"of 50 RedeemVerification at once, one succeeds, and one session is open", func(s *suite) {
@@ -26,7 +26,7 @@ var raceSentences = []sentence{
 			sessions[i] = s.newSession()
 		}
 		won := s.winners(len(sessions), identity.ErrNoCode, func(i int) error {
-			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, sessions[i])
+			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, sessions[i], noRecord)
 			return err
 		})
 		equal(s, won, 1)
@@ -96,7 +96,7 @@ var raceSentences = []sentence{
 		u := s.create("ada")
 		here, there := s.open(u), s.open(u)
 		won := s.winners(64, errNotEnded, func(int) error {
-			ended, err := s.EndOwnSession(s.Context(), here, there.ID)
+			ended, err := s.EndOwnSession(s.Context(), here, there.ID, noEvent)
 			if err == nil && !ended {
 				return errNotEnded
 			}
@@ -114,8 +114,8 @@ var raceSentences = []sentence{
 			late.PasswordHash = current
 			var opening, changing error
 			atOnce(
-				func() { opening = s.OpenSession(s.Context(), late) },
-				func() { changing = s.ChangePassword(s.Context(), here, current, next) },
+				func() { opening = s.OpenSession(s.Context(), late, noEvent) },
+				func() { changing = s.ChangePassword(s.Context(), here, current, next, noRecord) },
 			)
 			s.ok(changing)
 			s.okOr(opening, identity.ErrStale)
@@ -135,7 +135,7 @@ var raceSentences = []sentence{
 			}
 			var opening, redeeming error
 			atOnce(
-				func() { opening = s.OpenSession(s.Context(), late) },
+				func() { opening = s.OpenSession(s.Context(), late, noEvent) },
 				func() { redeeming = s.recover(u, h, next, "") },
 			)
 			s.ok(redeeming)
@@ -155,12 +155,12 @@ var raceSentences = []sentence{
 			for j := range refs {
 				n := s.session(u)
 				n.PasswordHash = current
-				s.ok(s.OpenSession(s.Context(), n))
+				s.ok(s.OpenSession(s.Context(), n, noEvent))
 				refs[j] = s.ref(n.ID, u)
 			}
 			atOnce(
-				func() { errs[0] = s.ChangePassword(s.Context(), refs[0], current, hashes[0]) },
-				func() { errs[1] = s.ChangePassword(s.Context(), refs[1], current, hashes[1]) },
+				func() { errs[0] = s.ChangePassword(s.Context(), refs[0], current, hashes[0], noRecord) },
+				func() { errs[1] = s.ChangePassword(s.Context(), refs[1], current, hashes[1], noRecord) },
 			)
 			winner := 0
 			if errs[0] != nil {
@@ -181,7 +181,7 @@ var raceSentences = []sentence{
 			var ended bool
 			var ending, advancing error
 			atOnce(
-				func() { ended, ending = s.EndSession(s.Context(), ref) },
+				func() { ended, ending = s.EndSession(s.Context(), ref, noEvent) },
 				func() {
 					_, _, advancing = s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 				},
@@ -198,11 +198,11 @@ var raceSentences = []sentence{
 		for i := range rounds {
 			n, next := s.session(u), fmt.Sprintf("hash %d", i)
 			n.PasswordHash = current
-			s.ok(s.OpenSession(s.Context(), n))
+			s.ok(s.OpenSession(s.Context(), n, noEvent))
 			other := s.ref(n.ID, u)
 			var changing, advancing error
 			atOnce(
-				func() { changing = s.ChangePassword(s.Context(), here, current, next) },
+				func() { changing = s.ChangePassword(s.Context(), here, current, next, noRecord) },
 				func() {
 					_, _, advancing = s.AdvanceSession(s.Context(), other, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 				},
@@ -218,8 +218,8 @@ var raceSentences = []sentence{
 			here, late := s.open(u), s.session(u)
 			var opening, deleting error
 			atOnce(
-				func() { opening = s.OpenSession(s.Context(), late) },
-				func() { deleting = s.DeleteUser(s.Context(), here) },
+				func() { opening = s.OpenSession(s.Context(), late, noEvent) },
+				func() { deleting = s.DeleteUser(s.Context(), here, noEvent) },
 			)
 			s.ok(deleting)
 			s.okOr(opening, identity.ErrStale)
@@ -236,7 +236,7 @@ var raceSentences = []sentence{
 			var issuing, changing error
 			changed := u
 			atOnce(
-				func() { _, issuing = s.IssueCode(s.Context(), u.Email, recovery) },
+				func() { _, issuing = s.IssueCode(s.Context(), u.Email, recovery, noEvent) },
 				func() { changed, changing = s.change(ref, change, next) },
 			)
 			s.ok(changing)
@@ -253,10 +253,10 @@ var raceSentences = []sentence{
 			sessions[i] = s.session(u)
 			sessions[i].Keep = 5
 		}
-		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i]) }), len(sessions))
+		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i], noEvent) }), len(sessions))
 		last := s.session(u)
 		last.Keep = 5
-		s.ok(s.OpenSession(s.Context(), last))
+		s.ok(s.OpenSession(s.Context(), last, noEvent))
 		s.alive(s.ref(last.ID, u))
 		others := 0
 		for _, n := range sessions {

@@ -12,7 +12,7 @@ var sessionSentences = []sentence{
 	{"OpenSession inserts a session of the first generation", func(s *suite) {
 		u := s.create("ada")
 		n := s.session(u)
-		s.ok(s.OpenSession(s.Context(), n))
+		s.ok(s.OpenSession(s.Context(), n, noEvent))
 		got, err := s.FindSession(s.Context(), s.ref(n.ID, u))
 		s.ok(err)
 		equal(s, got, identity.Session{
@@ -26,7 +26,7 @@ var sessionSentences = []sentence{
 		for _, forgive := range []bool{false, true} {
 			n := s.session(u)
 			n.Failures, n.Forgive = 5, forgive
-			s.ok(s.OpenSession(s.Context(), n))
+			s.ok(s.OpenSession(s.Context(), n, noEvent))
 			equal(s, s.credentials(u).Failures == 0, forgive)
 		}
 	}},
@@ -34,7 +34,7 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		n := s.session(u)
 		n.Rehash = otherHash
-		s.ok(s.OpenSession(s.Context(), n))
+		s.ok(s.OpenSession(s.Context(), n, noEvent))
 		s.alive(s.ref(n.ID, u))
 		equal(s, s.credentials(u).PasswordHash, otherHash)
 		equal(s, s.credentials(u).User, u)
@@ -47,7 +47,7 @@ var sessionSentences = []sentence{
 		for range 5 {
 			n := s.session(u)
 			n.Keep = 3
-			s.ok(s.OpenSession(s.Context(), n))
+			s.ok(s.OpenSession(s.Context(), n, noEvent))
 			refs = append(refs, s.ref(n.ID, u))
 			s.pass(time.Second)
 		}
@@ -56,7 +56,7 @@ var sessionSentences = []sentence{
 		}
 		last := s.session(u)
 		last.Keep = 1
-		s.ok(s.OpenSession(s.Context(), last))
+		s.ok(s.OpenSession(s.Context(), last, noEvent))
 		for _, ref := range refs {
 			s.ended(ref)
 		}
@@ -72,9 +72,9 @@ var sessionSentences = []sentence{
 			n := s.session(u)
 			n.Keep, n.Rehash = 1, "a hash that must not be stored"
 			change(&n)
-			s.is(s.OpenSession(s.Context(), n), identity.ErrStale)
+			s.is(s.OpenSession(s.Context(), n, noEvent), identity.ErrStale)
 			n.Rehash = ""
-			s.is(s.OpenSession(s.Context(), n), identity.ErrStale)
+			s.is(s.OpenSession(s.Context(), n, noEvent), identity.ErrStale)
 			s.ended(s.ref(n.ID, u))
 		}
 		stale(func(n *identity.NewSession) { n.PasswordHash = otherHash })
@@ -90,15 +90,15 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		s.fail(u, failureLimit-1)
 		n := s.session(u)
-		s.ok(s.OpenSession(s.Context(), n)) // fewer than the limit do no harm
+		s.ok(s.OpenSession(s.Context(), n, noEvent)) // fewer than the limit do no harm
 
 		s.fail(u, failureLimit)
 		n = s.session(u)
 		n.Failures = failureLimit - 1
-		s.is(s.OpenSession(s.Context(), n), identity.ErrStale)
+		s.is(s.OpenSession(s.Context(), n, noEvent), identity.ErrStale)
 		equal(s, s.credentials(u).Failures, failureLimit)
 		n.Failures = failureLimit // those were there when the try was allowed
-		s.ok(s.OpenSession(s.Context(), n))
+		s.ok(s.OpenSession(s.Context(), n, noEvent))
 	}},
 	{"a session lives until its refresh token expires, by the caller's clock", func(s *suite) {
 		u := s.create("ada")
@@ -114,7 +114,7 @@ var sessionSentences = []sentence{
 	{"AdvanceSession moves a session to the next generation, once", func(s *suite) {
 		u := s.create("ada")
 		n := s.session(u)
-		s.ok(s.OpenSession(s.Context(), n))
+		s.ok(s.OpenSession(s.Context(), n, noEvent))
 		opened := s.now
 		for generation := range int64(3) {
 			s.pass(time.Hour)
@@ -140,7 +140,7 @@ var sessionSentences = []sentence{
 	{"AdvanceSession cuts the new generation at the session's end", func(s *suite) {
 		u := s.create("ada")
 		n := s.session(u)
-		s.ok(s.OpenSession(s.Context(), n))
+		s.ok(s.OpenSession(s.Context(), n, noEvent))
 		for generation := int64(0); s.now.Before(n.EndsAt.Add(-refreshTTL / 2)); generation++ {
 			s.pass(refreshTTL / 2)
 			got, advanced, err := s.AdvanceSession(s.Context(), s.ref(n.ID, u), generation,
@@ -172,7 +172,7 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		ref := s.open(u)
 		first := "Countess"
-		u, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &first})
+		u, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &first}, noEvent)
 		s.ok(err)
 		found, err := s.FindSession(s.Context(), ref)
 		s.ok(err)
@@ -197,7 +197,7 @@ var sessionSentences = []sentence{
 			{"alive", ref, true},
 			{"ended already", ref, false},
 		} {
-			ended, err := s.EndSession(s.Context(), tc.ref)
+			ended, err := s.EndSession(s.Context(), tc.ref, noEvent)
 			s.ok(err)
 			if ended != tc.want {
 				s.Errorf("%s: ended is %v", tc.name, ended)
@@ -219,8 +219,8 @@ var sessionSentences = []sentence{
 		elder, younger := s.session(u), s.session(u)
 		elder.UserAgent = "a browser/1.0 (é)"
 		younger.OpenedAt = s.now.Add(time.Second)
-		s.ok(s.OpenSession(s.Context(), elder))
-		s.ok(s.OpenSession(s.Context(), younger))
+		s.ok(s.OpenSession(s.Context(), elder, noEvent))
+		s.ok(s.OpenSession(s.Context(), younger, noEvent))
 		s.pass(time.Hour)
 		renewed, advanced, err := s.AdvanceSession(s.Context(), s.ref(elder.ID, u), 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 		s.ok(err)
@@ -243,7 +243,7 @@ var sessionSentences = []sentence{
 		here, there, others := s.open(u), s.open(u), s.open(other)
 		expired := s.session(u)
 		expired.ExpiresAt = s.now
-		s.ok(s.OpenSession(s.Context(), expired))
+		s.ok(s.OpenSession(s.Context(), expired, noEvent))
 		for _, tc := range []struct {
 			name, id string
 			want     bool
@@ -255,7 +255,7 @@ var sessionSentences = []sentence{
 			{"alive", there.ID, true},
 			{"ended already", there.ID, false},
 		} {
-			ended, err := s.EndOwnSession(s.Context(), here, tc.id)
+			ended, err := s.EndOwnSession(s.Context(), here, tc.id, noEvent)
 			s.ok(err)
 			if ended != tc.want {
 				s.Errorf("%s: ended is %v", tc.name, ended)
@@ -264,7 +264,7 @@ var sessionSentences = []sentence{
 		s.ended(there)
 		s.alive(here)
 		s.alive(others)
-		ended, err := s.EndOwnSession(s.Context(), here, here.ID)
+		ended, err := s.EndOwnSession(s.Context(), here, here.ID, noEvent)
 		s.ok(err)
 		equal(s, ended, true)
 		s.ended(here)
@@ -273,7 +273,7 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		other := s.create("grace")
 		target, gone, suspended := s.open(u), s.open(u), s.open(u)
-		_, err := s.EndSession(s.Context(), gone)
+		_, err := s.EndSession(s.Context(), gone, noEvent)
 		s.ok(err)
 		late := s.ref(target.ID, u)
 		late.Now = s.now.Add(refreshTTL)
@@ -281,7 +281,7 @@ var sessionSentences = []sentence{
 			s.Helper()
 			_, err := s.FindOwnSessions(s.Context(), ref)
 			s.is(err, identity.ErrNoSession)
-			_, err = s.EndOwnSession(s.Context(), ref, target.ID)
+			_, err = s.EndOwnSession(s.Context(), ref, target.ID, noEvent)
 			s.is(err, identity.ErrNoSession)
 			s.alive(target)
 		}
@@ -293,7 +293,7 @@ var sessionSentences = []sentence{
 		for range 2 {
 			_, err = s.FindOwnSessions(s.Context(), suspended)
 			s.is(err, identity.ErrNoSession)
-			_, err = s.EndOwnSession(s.Context(), suspended, target.ID)
+			_, err = s.EndOwnSession(s.Context(), suspended, target.ID, noEvent)
 			s.is(err, identity.ErrNoSession)
 			s.suspend(u, false)
 		}

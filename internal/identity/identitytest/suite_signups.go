@@ -19,12 +19,12 @@ func at(address, name string) identity.NewSignUp {
 
 // proves redeems a code for the sign-up whose password was given with it.
 func (s *suite) proves(h identity.CodeHash, n identity.NewSignUp) (identity.User, error) {
-	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}, s.newSession())
+	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}, s.newSession(), noRecord)
 }
 
 // alone redeems a code that came without a password.
 func (s *suite) alone(h identity.CodeHash) (identity.User, error) {
-	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession())
+	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), noRecord)
 }
 
 // found tells whether an account has a username or an email.
@@ -46,7 +46,7 @@ var signUpSentences = []sentence{
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), false)
 		opened := s.newSession()
 		opened.UserAgent = "a browser/1.0"
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, opened)
+		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, opened, noRecord)
 		s.ok(err)
 		if u.CreatedAt.IsZero() || u.UpdatedAt.IsZero() {
 			s.Errorf("created at %v, updated at %v", u.CreatedAt, u.UpdatedAt)
@@ -81,7 +81,7 @@ var signUpSentences = []sentence{
 			{"ada", "grace@example.com", identity.TakenError{Username: true, Email: true}},
 		} {
 			n, c := at(tc.email, tc.username), newCode(identity.Verification)
-			s.taken(s.CreateSignUp(s.Context(), n, c), tc.want)
+			s.taken(s.CreateSignUp(s.Context(), n, c, noEvent), tc.want)
 			_, err := s.alone(c.Hash)
 			s.is(err, identity.ErrNoCode)
 			waiting, err := s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: tc.email})
@@ -97,7 +97,7 @@ var signUpSentences = []sentence{
 		grace := s.create("grace")
 		ref := s.open(grace)
 		name := "ada"
-		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name})
+		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name}, noEvent)
 		s.ok(err)
 		_, err = s.change(ref, s.issueEmailChange(ref, address), address)
 		s.ok(err)
@@ -113,7 +113,7 @@ var signUpSentences = []sentence{
 		}
 		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{
 			Code: codes[1], Username: "Countess", CanonicalUsername: "countess",
-		}, s.newSession())
+		}, s.newSession(), noRecord)
 		s.ok(err)
 		equal(s, u.Username, "Countess")
 		equal(s, u.ID, second.ID)
@@ -151,7 +151,7 @@ var signUpSentences = []sentence{
 		login := identity.Login{CanonicalEmail: address}
 		before, err := s.FindCredentials(s.Context(), login)
 		s.ok(err)
-		s.ok(s.CountFailure(s.Context(), before.ThrottleKey))
+		s.ok(s.CountFailure(s.Context(), before.ThrottleKey, noEvent))
 		s.signUp(at(address, "ada"))
 		after, err := s.FindCredentials(s.Context(), login)
 		s.ok(err)
@@ -198,7 +198,7 @@ var claimSentences = []sentence{
 				s.is(err, identity.ErrNoCode)
 			}
 			equal(s, s.found(identity.Login{CanonicalUsername: "mallory"}), false)
-			s.ok(s.DeleteUser(s.Context(), s.openWith(u, owner.PasswordHash)))
+			s.ok(s.DeleteUser(s.Context(), s.openWith(u, owner.PasswordHash), noEvent))
 			owner.ID, stranger.ID = newID(), newID()
 		}
 	}},
@@ -210,7 +210,7 @@ var claimSentences = []sentence{
 			{Code: code, ClaimID: newID(), PasswordHash: n.PasswordHash},
 			{Code: code, ClaimID: "no id", PasswordHash: n.PasswordHash},
 		} {
-			_, err := s.RedeemVerification(s.Context(), p, s.newSession())
+			_, err := s.RedeemVerification(s.Context(), p, s.newSession(), noRecord)
 			s.is(err, identity.ErrStale)
 		}
 		elsewhere := at("else@example.com", "grace")
@@ -243,7 +243,7 @@ var claimSentences = []sentence{
 		s.ok(err)
 		_, err = s.alone(late)
 		s.is(err, identity.ErrNoCode)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification))
+		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
 		s.is(err, identity.ErrAlreadyVerified)
 	}},
 	{"a new address that was not proved is shown, and holds nothing", func(s *suite) {
@@ -256,16 +256,16 @@ var claimSentences = []sentence{
 		equal(s, got, want)
 		equal(s, s.found(identity.Login{CanonicalEmail: address}), false)
 		equal(s, s.credentials(u).User, want)
-		owner, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery))
+		owner, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), noEvent)
 		s.ok(err)
 		equal(s, owner, u.ID)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery))
+		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)
 		s.is(err, identity.ErrNoUser)
 
 		n := at(address, "ada") // whose address it is
 		_, err = s.proves(s.signUp(n), n)
 		s.ok(err)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification))
+		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
 		s.is(err, identity.ErrAlreadyVerified)
 	}},
 	{"a new address is proved like that of a sign-up, which ends what was opened before", func(s *suite) {
@@ -275,8 +275,8 @@ var claimSentences = []sentence{
 		s.ok(err)
 		code := s.issue(changed, identity.Verification)
 		recovery := s.issue(u, identity.Recovery)
-		told := identity.WithNotice(s.Context(), identity.Notice{Purpose: "something"})
-		got, err := s.RedeemVerification(told, identity.ClaimProof{Code: code}, s.newSession())
+		told := identity.Record{Notice: identity.Notice{Purpose: "something"}}
+		got, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, s.newSession(), told)
 		s.ok(err)
 		want := changed
 		want.EmailVerified, want.UpdatedAt = true, got.UpdatedAt
@@ -330,13 +330,13 @@ var claimSentences = []sentence{
 		stranger := at(address, "mallory")
 		theirs := s.signUp(stranger)
 		c := newCode(identity.Recovery)
-		owner, err := s.IssueCode(s.Context(), address, c)
+		owner, err := s.IssueCode(s.Context(), address, c, noEvent)
 		s.ok(err)
 		equal(s, owner, stranger.ID)
 		claim, err := s.FindRecovery(s.Context(), c.Hash)
 		s.ok(err)
 		equal(s, claim, identity.Claim{ID: stranger.ID, IsSignUp: true, Username: "mallory", Email: address, PasswordHash: stranger.PasswordHash})
-		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, home))
+		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, home, noRecord))
 		u := s.credentials(identity.User{Email: address})
 		equal(s, u.User.ID, stranger.ID)
 		equal(s, u.User.EmailVerified, true)
@@ -344,19 +344,19 @@ var claimSentences = []sentence{
 		s.familiar(u.User, home, true)
 		_, err = s.proves(theirs, stranger)
 		s.is(err, identity.ErrNoCode)
-		s.is(s.RedeemRecovery(s.Context(), c.Hash, claim, passwordHash, home), identity.ErrNoCode)
+		s.is(s.RedeemRecovery(s.Context(), c.Hash, claim, passwordHash, home, noRecord), identity.ErrNoCode)
 	}},
 	{"a recovery code of a sign-up whose username is taken by now still holds", func(s *suite) {
 		s.signUp(at(address, "grace"))
 		c := newCode(identity.Recovery)
-		_, err := s.IssueCode(s.Context(), address, c)
+		_, err := s.IssueCode(s.Context(), address, c, noEvent)
 		s.ok(err)
 		grace := s.create("grace")
 		claim, err := s.FindRecovery(s.Context(), c.Hash)
 		s.ok(err)
-		s.taken(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, ""), identity.TakenError{Username: true})
-		s.ok(s.DeleteUser(s.Context(), s.open(grace)))
-		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, ""))
+		s.taken(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, "", noRecord), identity.TakenError{Username: true})
+		s.ok(s.DeleteUser(s.Context(), s.open(grace), noEvent))
+		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, "", noRecord))
 	}},
 	{"of 30 proofs of one address at once, of different sign-ups and codes, one succeeds", func(s *suite) {
 		for range 5 {
@@ -380,7 +380,7 @@ var claimSentences = []sentence{
 			equal(s, won, 1)
 			c := s.credentials(identity.User{Email: address})
 			equal(s, c.User.ID, winner)
-			s.ok(s.DeleteUser(s.Context(), s.openWith(c.User, c.PasswordHash)))
+			s.ok(s.DeleteUser(s.Context(), s.openWith(c.User, c.PasswordHash), noEvent))
 		}
 	}},
 	{"of 20 proofs at once of sign-ups of one username, each for its own address, one succeeds", func(s *suite) {
@@ -429,7 +429,7 @@ var claimSentences = []sentence{
 			var proving, issuing error
 			atOnce(
 				func() { _, proving = s.alone(code) },
-				func() { _, issuing = s.IssueCode(s.Context(), target, c) },
+				func() { _, issuing = s.IssueCode(s.Context(), target, c, noEvent) },
 			)
 			s.ok(proving)
 			s.okOr(issuing, identity.ErrNoUser)
@@ -451,6 +451,6 @@ func (s *suite) openWith(u identity.User, passwordHash string) identity.SessionR
 	s.Helper()
 	n := s.session(u)
 	n.PasswordHash = passwordHash
-	s.ok(s.OpenSession(s.Context(), n))
+	s.ok(s.OpenSession(s.Context(), n, noEvent))
 	return s.ref(n.ID, u)
 }
