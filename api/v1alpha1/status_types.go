@@ -160,9 +160,9 @@ type KeyStatus struct {
 	Algorithm Algorithm `json:"algorithm,omitempty"`
 
 	// phase is the key's place in its life cycle. Published: verifiers receive the
-	// key, and it does not sign yet. Signing: the one key of its kind that signs.
-	// Retiring: the key verifies until the last token that it signed has expired.
-	// Revoked: nothing trusts the key.
+	// key, and it does not sign yet. Signing: the key signs; access tokens and
+	// refresh tokens have one such key each. Retiring: the key verifies until the
+	// last token that it signed has expired. Revoked: nothing trusts the key.
 	//
 	// +required
 	Phase KeyPhase `json:"phase,omitempty"`

@@ -230,7 +230,7 @@ func (b *book) write(w func(string, ...any), s *section) {
 	if text := oneLine(s.schema.Description); text != "" && len(s.places) == 1 {
 		w("\n%s", text)
 	}
-	w("\n| field | type | default | allowed | |\n|---|---|---|---|---|")
+	w("\n| field | type | default | allowed | description |\n|---|---|---|---|---|")
 	for _, f := range s.fields {
 		w("| `%s` | %s | %s | %s | %s |",
 			f.name, b.typeOf(f.typ, f.schema), defaultOf(f), allowed(f), cell(oneLine(f.schema.Description)))

@@ -17,9 +17,9 @@ type KeyStatusApplyConfiguration struct {
 	// algorithm is the JWS algorithm of the key.
 	Algorithm *apiv1alpha1.Algorithm `json:"algorithm,omitempty"`
 	// phase is the key's place in its life cycle. Published: verifiers receive the
-	// key, and it does not sign yet. Signing: the one key of its kind that signs.
-	// Retiring: the key verifies until the last token that it signed has expired.
-	// Revoked: nothing trusts the key.
+	// key, and it does not sign yet. Signing: the key signs; access tokens and
+	// refresh tokens have one such key each. Retiring: the key verifies until the
+	// last token that it signed has expired. Revoked: nothing trusts the key.
 	Phase *apiv1alpha1.KeyPhase `json:"phase,omitempty"`
 	// lastTransitionTime is when the key entered its phase.
 	LastTransitionTime *v1.Time `json:"lastTransitionTime,omitempty"`
