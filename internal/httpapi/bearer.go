@@ -10,34 +10,34 @@ import (
 // accessToken gives the access token of a request: from the Authorization field
 // (RFC 6750 section 2.1) or from the body (section 2.2), and from nowhere else.
 // What is wrong with it is told by err.
-func (c *call) accessToken() string {
-	inBody, there := c.params.optional(paramAccessToken)
-	field := c.http.Request.Header.Peek("Authorization")
+func (x *exchange) accessToken() string {
+	inBody, there := x.params.optional(paramAccessToken)
+	field := x.http.Request.Header.Peek("Authorization")
 	if len(field) == 0 {
-		if !there && c.params.state[paramAccessToken] == absent {
-			c.denied = errNoToken()
+		if !there && x.params.state[paramAccessToken] == absent {
+			x.denied = errNoToken()
 		}
-		c.tokenSent = there
+		x.tokenSent = there
 		return inBody
 	}
 	inField, ok := bearer(field)
 	switch {
 	case !ok:
-		c.denied = errBadHeader()
+		x.denied = errBadHeader()
 	case there && inBody != inField:
-		c.params.wrong(paramAccessToken, identity.FieldConflicting, "is not the one in the Authorization field; send one")
+		x.params.wrong(paramAccessToken, identity.FieldConflicting, "is not the one in the Authorization field; send one")
 	}
-	c.tokenSent = true
+	x.tokenSent = true
 	return inField
 }
 
 // err tells why the call cannot be made: no access token, where one was asked
 // for, or all that was wrong with the parameters.
-func (c *call) err() error {
-	if c.denied != nil {
-		return c.denied
+func (x *exchange) err() error {
+	if x.denied != nil {
+		return x.denied
 	}
-	return c.params.err()
+	return x.params.err()
 }
 
 // bearer takes a field apart: the scheme, of any case, one space, and a token

@@ -98,31 +98,31 @@ func (r *refusedOrigins) log(log *slog.Logger, origin string) {
 
 // isPreflight tells whether a browser asks what a page of an allowed origin may
 // do. For pages of all others OPTIONS is a method like any that no path takes.
-func (c *call) isPreflight() bool {
-	h := &c.http.Request.Header
-	return c.origin != "" && string(h.Method()) == fasthttp.MethodOptions && len(h.Peek("Access-Control-Request-Method")) > 0
+func (x *exchange) isPreflight() bool {
+	h := &x.http.Request.Header
+	return x.origin != "" && string(h.Method()) == fasthttp.MethodOptions && len(h.Peek("Access-Control-Request-Method")) > 0
 }
 
 // allowMethods answers a preflight. The browser compares.
-func (c *call) allowMethods(t target) {
-	h := &c.http.Response.Header
+func (x *exchange) allowMethods(t endpoint) {
+	h := &x.http.Response.Header
 	h.Set("Access-Control-Allow-Methods", t.allow)
-	h.Set("Access-Control-Allow-Headers", c.server.fields)
+	h.Set("Access-Control-Allow-Headers", x.server.fields)
 	h.Set("Access-Control-Max-Age", corsMaxAge)
-	c.http.Response.SetStatusCode(fasthttp.StatusNoContent)
+	x.http.Response.SetStatusCode(fasthttp.StatusNoContent)
 }
 
 // shareReply lets the page read the reply, errors included. That the reply
 // depends on Origin is true for those who sent none, too: a cache must not
 // give their copy to a page.
-func (c *call) shareReply() {
-	if c.server.origins == nil {
+func (x *exchange) shareReply() {
+	if x.server.origins == nil {
 		return
 	}
-	h := &c.http.Response.Header
+	h := &x.http.Response.Header
 	h.Add("Vary", "Origin")
-	if c.origin != "" {
-		h.Set("Access-Control-Allow-Origin", c.origin)
+	if x.origin != "" {
+		h.Set("Access-Control-Allow-Origin", x.origin)
 		h.Set("Access-Control-Expose-Headers", corsExposed)
 	}
 }

@@ -59,57 +59,57 @@ func openAPIOf(optional identity.OptionalNames) []byte {
 	return list.ReplaceAll(openAPIDocument, []byte("${1}"+required))
 }
 
-func (s *Server) serveOpenAPI(_ context.Context, c *call) error {
-	c.http.Response.Header.SetContentType("application/json")
-	c.http.Response.SetBodyRaw(s.openAPI)
+func (s *Server) serveOpenAPI(_ context.Context, x *exchange) error {
+	x.http.Response.Header.SetContentType("application/json")
+	x.http.Response.SetBodyRaw(s.openAPI)
 	return nil
 }
 
-func (s *Server) docs(_ context.Context, c *call) error {
-	c.http.Response.Header.Set("Content-Security-Policy", docsPolicy)
-	c.http.Response.Header.SetContentType("text/html; charset=utf-8")
-	c.http.Response.SetBodyRaw(docsPage)
+func (s *Server) docs(_ context.Context, x *exchange) error {
+	x.http.Response.Header.Set("Content-Security-Policy", docsPolicy)
+	x.http.Response.Header.SetContentType("text/html; charset=utf-8")
+	x.http.Response.SetBodyRaw(docsPage)
 	return nil
 }
 
 // toDocs leads people who typed the host alone, or a slash too many, to the page.
 // The way there is relative, so that it also holds below a proxy's prefix.
-func (s *Server) toDocs(_ context.Context, c *call) error {
+func (s *Server) toDocs(_ context.Context, x *exchange) error {
 	to := "docs"
-	if c.route != "/" {
+	if x.path != "/" {
 		to = "../docs"
 	}
-	c.http.Response.Header.Set("Location", to)
-	c.http.Response.SetStatusCode(http.StatusFound)
+	x.http.Response.Header.Set("Location", to)
+	x.http.Response.SetStatusCode(http.StatusFound)
 	return nil
 }
 
-func (s *Server) docsAsset(_ context.Context, c *call) error {
+func (s *Server) docsAsset(_ context.Context, x *exchange) error {
 	assets, err := docsAssets()
 	if err != nil {
 		return err
 	}
-	a := assets[path.Base(c.route)]
-	h := &c.http.Response.Header
+	a := assets[path.Base(x.path)]
+	h := &x.http.Response.Header
 	h.Set("Cache-Control", assetsMaxAge)
 	h.SetContentType(a.contentType)
 	if a.gzipped {
 		h.Set("Vary", "Accept-Encoding")
 	}
-	if c.unchanged(a.etag) {
+	if x.unchanged(a.etag) {
 		return nil
 	}
 	body := a.body
 	switch {
 	case !a.gzipped:
-	case c.http.Request.Header.HasAcceptEncoding("gzip"):
+	case x.http.Request.Header.HasAcceptEncoding("gzip"):
 		h.Set("Content-Encoding", "gzip")
 	default:
 		if body, err = a.inflate(); err != nil {
 			return err
 		}
 	}
-	c.http.Response.SetBodyRaw(body)
+	x.http.Response.SetBodyRaw(body)
 	return nil
 }
 

@@ -2,190 +2,262 @@ package httpapi
 
 import (
 	"bytes"
-	"iter"
-	"maps"
-	"net/http"
-	"net/url"
-	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/valyala/fasthttp"
-
-	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// single are the fields that decide where a request ends, whom it is for, and
-// what its body is. A second one would let a proxy and this server choose
-// different ones (RFC 9110 section 5.3: a sender must not repeat them).
-var single = [...]string{
-	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
+// framing follows a connection from one request to the next (RFC 9112), byte by
+// byte as it arrives. The server needs that for what fasthttp does not do: to know
+// how much memory an unfinished request will need (connections.go), to see the end
+// of the request line, and to keep trailers away from the code that reads header
+// fields. Whatever it cannot frame is refused; it never forgives more than fasthttp.
+type framing struct {
+	state frameState
+
+	line    [keptOfLine]byte // the beginning of a line that has not arrived completely
+	lineLen int              // how much of that line has arrived
+	cr      bool             // the last byte of it is CR
+
+	sawLength, chunked, unclear bool
+	left                        int // bytes that are still to come of the body or the chunk
+	body                        int // bytes of the body that were announced up to now
+	trailer                     int // bytes of the trailer up to now
 }
 
-// framingFields is how many of them, from the first, decide where a request ends and
-// whom it is for: in a trailer they are refused, not just ignored.
-const framingFields = 3
+type frameState uint8
 
-// screen refuses what can be read in two ways. fasthttp forgives some of it, and
-// each time has served as a way to smuggle a second request past a proxy:
-// RFC 9112 sections 2.2 (line ends), 5.1 (space before the colon), 5.2
-// (obs-fold), 6.1 and 6.3 (two lengths), 3.2 (two hosts).
-func screen(h *fasthttp.RequestHeader) *failure {
-	if p := h.Protocol(); string(p) != "HTTP/1.1" && string(p) != "HTTP/1.0" {
-		return errAmbiguous("the protocol must be HTTP/1.1")
-	}
-	var seen [len(single)]bool
-	var chunked bool
-	for raw := h.RawHeaders(); len(raw) > 0; {
-		line, rest, whole := bytes.Cut(raw, []byte("\r\n"))
-		if !whole || bytes.ContainsAny(line, "\r\n\x00") {
-			return errAmbiguous("a header line does not end with CR LF")
-		}
-		raw = rest
-		if len(line) == 0 {
-			break
-		}
-		name, value, found := bytes.Cut(line, []byte(":"))
-		if !found || !isToken(name) {
-			return errAmbiguous("a header line does not start with a field name and a colon")
-		}
-		i := slices.IndexFunc(single[:], func(s string) bool { return len(s) == len(name) && strings.EqualFold(s, string(name)) })
-		if i < 0 {
-			continue
-		}
-		if seen[i] {
-			return errAmbiguous("the field " + single[i] + " is there twice")
-		}
-		seen[i] = true
-		if single[i] == "Transfer-Encoding" {
-			chunked = true
-			if !bytes.EqualFold(bytes.Trim(value, " \t"), []byte("chunked")) {
-				return errAmbiguous("the Transfer-Encoding is not chunked")
+const (
+	betweenRequests frameState = iota
+	afterCR                    // of an empty line before a request (RFC 9112 section 2.2)
+	inRequestLine
+	inFields
+	inBody
+	inChunkSize
+	inChunk
+	inTrailer
+	inTrailerEnd // after the CR of the empty line that ends it
+	unframed     // where a request ends is not known
+)
+
+const (
+	// keptOfLine is enough for a Content-Length, a Transfer-Encoding, and the name
+	// of any field that must not be in a trailer.
+	keptOfLine = 80
+
+	// maxChunkLine bounds a chunk's size and extensions, which nothing here reads.
+	maxChunkLine = 256
+)
+
+// advance follows the bytes that arrived. It removes trailer fields from them and
+// returns how many are left. A refusal is for the byte after those.
+func (f *framing) advance(p []byte) (kept int, refusal *failure) {
+	for r := 0; r < len(p); {
+		from := r
+		switch f.state {
+		case betweenRequests, afterCR:
+			next, refused := f.begin(p[r])
+			if refused != nil {
+				return kept, refused
+			}
+			if f.state = next; next == inRequestLine {
+				continue // the byte belongs to the line
+			}
+			r++
+		case inBody, inChunk:
+			n := min(f.left, len(p)-r)
+			r += n
+			if f.left -= n; f.left > 0 {
+				break
+			}
+			if f.state == inBody {
+				f.state = betweenRequests
+			} else {
+				f.state = inChunkSize
+			}
+		case inTrailerEnd:
+			if p[r] != '\n' {
+				return kept, errAmbiguous("the trailer does not end with CR LF")
+			}
+			f.state = betweenRequests
+			r++
+		case unframed:
+			return kept, errAmbiguous("where the request ends is not clear")
+		default:
+			end := bytes.IndexByte(p[r:], '\n')
+			if f.state == inTrailer && f.lineLen == 0 && p[r] == '\r' {
+				f.state = inTrailerEnd
+				r++
+				break
+			}
+			dropped := f.state == inTrailer
+			if end < 0 {
+				r = len(p)
+				f.keep(p[from:r])
+			} else {
+				r += end + 1
+				if refused := f.endLine(p[from : r-1]); refused != nil {
+					if !dropped {
+						kept += copy(p[kept:], p[from:r-1])
+					}
+					return kept, refused
+				}
+			}
+			if f.tooLong() {
+				return kept, errAmbiguous("a line of the chunked body is too long")
+			}
+			if dropped {
+				continue
 			}
 		}
+		if kept == from {
+			kept = r
+		} else {
+			kept += copy(p[kept:], p[from:r])
+		}
 	}
-	if chunked && seen[0] {
-		return errAmbiguous("the request has both a Content-Length and a Transfer-Encoding")
+	return kept, nil
+}
+
+// begin takes the first byte of a request, or one of an empty line before it.
+func (f *framing) begin(b byte) (frameState, *failure) {
+	switch {
+	case f.state == afterCR:
+		if b != '\n' {
+			return f.state, errAmbiguous("an empty line does not end with CR LF")
+		}
+		return betweenRequests, nil
+	case b == '\r':
+		return afterCR, nil
+	case b == tlsHandshake:
+		return f.state, errAmbiguous("this port speaks HTTP without TLS; TLS ends at the proxy in front of it")
+	case !isToken([]byte{b}):
+		return f.state, errAmbiguous("the request does not begin with a method")
+	}
+	*f = framing{}
+	return inRequestLine, nil
+}
+
+// tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
+const tlsHandshake = 0x16
+
+// keep remembers a part of a line.
+func (f *framing) keep(part []byte) {
+	if len(part) == 0 {
+		return
+	}
+	if f.lineLen < len(f.line) {
+		copy(f.line[f.lineLen:], part)
+	}
+	f.lineLen += len(part)
+	f.cr = part[len(part)-1] == '\r'
+	if f.state == inTrailer {
+		f.trailer += len(part)
+	}
+}
+
+func (f *framing) tooLong() bool {
+	return f.state == inChunkSize && f.lineLen > maxChunkLine || f.trailer > headLimit
+}
+
+// endLine takes the last part of a line, without its LF.
+func (f *framing) endLine(part []byte) *failure {
+	line, length := part, len(part)
+	if f.lineLen > 0 {
+		f.keep(part)
+		line, length = f.line[:min(f.lineLen, len(f.line))], f.lineLen
+	} else {
+		f.cr = length > 0 && part[length-1] == '\r'
+		if f.state == inTrailer {
+			f.trailer += length
+		}
+	}
+	if !f.cr {
+		return errAmbiguous(lineNames[f.state] + " does not end with CR LF")
+	}
+	if length <= len(line) {
+		line = line[:length-1] // without the CR
+	}
+	f.lineLen, f.cr = 0, false
+	switch f.state {
+	case inRequestLine:
+		f.state = inFields
+	case inFields:
+		if len(line) == 0 {
+			f.endHead()
+			return nil
+		}
+		f.field(line, length)
+	case inChunkSize:
+		return f.chunk(line)
+	case inTrailer:
+		name, _, found := bytes.Cut(line, []byte(":"))
+		if !found || !isToken(name) {
+			return errAmbiguous("a trailer field does not start with a name and a colon")
+		}
+		for _, s := range single[:framingFields] {
+			if strings.EqualFold(s, string(name)) {
+				return errAmbiguous("the field " + s + " is in the trailer")
+			}
+		}
 	}
 	return nil
 }
 
-// headValues gives the value of each line of the head with this name.
-func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\r\n")) {
-			field, value, _ := bytes.Cut(line, []byte(":"))
-			if len(field) == len(name) && strings.EqualFold(string(field), name) && !yield(bytes.Trim(value, " \t")) {
-				return
-			}
-		}
+var lineNames = map[frameState]string{
+	inRequestLine: "the request line", inFields: "a header line", inChunkSize: "a chunk size", inTrailer: "a trailer field",
+}
+
+// field looks for the two fields that say where a request ends. What is not exactly
+// as RFC 9112 has it, validateFraming refuses when the head is complete; here it is enough
+// not to go on.
+func (f *framing) field(line []byte, length int) {
+	switch {
+	case hasName(line, "content-length:"):
+		value := bytes.Trim(line[len("content-length:"):], " \t")
+		n, err := strconv.ParseUint(string(value), 10, 31)
+		f.unclear = f.unclear || err != nil || length > keptOfLine || f.sawLength
+		f.sawLength, f.left = true, int(n)
+	case hasName(line, "transfer-encoding:"):
+		value := bytes.Trim(line[len("transfer-encoding:"):], " \t")
+		f.unclear = f.unclear || !bytes.EqualFold(value, []byte("chunked")) || length > keptOfLine || f.chunked
+		f.chunked = true
 	}
 }
 
-// isToken tells whether b is a token (RFC 9110 section 5.6.2).
-func isToken(b []byte) bool {
-	for _, c := range b {
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return false
-		}
-	}
-	return len(b) > 0
+// hasName reports whether a line begins with a name, which is in lower case, in
+// any case.
+func hasName(line []byte, name string) bool {
+	return len(line) >= len(name) && line[0]|0x20 == name[0] && strings.EqualFold(string(line[:len(name)]), name)
 }
 
-// originForm returns the path and query of a target. An absolute one is taken too
-// (RFC 9112 section 3.2.2); whom it names does not matter here, since this server
-// answers for itself alone, whatever it is called. The other forms are for proxies
-// and for OPTIONS.
-func originForm(uri []byte) ([]byte, bool) {
-	if len(uri) > 0 && uri[0] == '/' {
-		return uri, true
+func (f *framing) endHead() {
+	switch {
+	case f.unclear || f.sawLength && f.chunked:
+		f.state = unframed
+	case f.chunked:
+		f.state = inChunkSize
+	case f.left > 0:
+		f.state, f.body = inBody, f.left
+	default:
+		f.state = betweenRequests
 	}
-	scheme, rest, found := bytes.Cut(uri, []byte("://"))
-	if !found || !bytes.EqualFold(scheme, []byte("http")) && !bytes.EqualFold(scheme, []byte("https")) {
-		return nil, false
-	}
-	authority := rest
-	if i := bytes.IndexAny(rest, "/?"); i >= 0 {
-		authority = rest[:i]
-	}
-	for _, b := range authority {
-		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
-		digit := '0' <= b && b <= '9'
-		if !letter && !digit && strings.IndexByte("-._:[]", b) < 0 {
-			return nil, false // a user, for one, has no place here (RFC 9110 section 4.2.4)
-		}
-	}
-	switch rest = rest[len(authority):]; {
-	case len(authority) == 0:
-		return nil, false
-	case len(rest) == 0 || rest[0] != '/':
-		return append([]byte("/"), rest...), true
-	}
-	return rest, true
 }
 
-// splitTarget gives the path as it was sent, neither decoded nor cleaned: a
-// path has one spelling, so nothing in front of us can take another one for
-// something else.
-func splitTarget(uri []byte) (path, query []byte) {
-	path, query, _ = bytes.Cut(uri, []byte("?"))
-	return path, query
-}
-
-// idPattern stands for a UUID at the end of a route's path.
-const idPattern = "{id}"
-
-// splitID gives the path of a route that a path may be, and the id in it: that of
-// "/users/sessions/{id}" where it ends in a UUID in its one spelling (see
-// identity.IsUUID), else the path itself, and no id.
-func splitID(path string) (pattern, id string) {
-	slash := strings.LastIndexByte(path, '/') + 1
-	if id = path[slash:]; identity.IsUUID(id) {
-		return path[:slash] + idPattern, id
+// chunk takes a chunk's size and its extensions (RFC 9112 section 7.1).
+func (f *framing) chunk(line []byte) *failure {
+	digits := line
+	if i := bytes.IndexAny(line, "; \t"); i >= 0 {
+		digits = line[:i]
 	}
-	return path, ""
-}
-
-// withoutID gives the route that a path would be of if what follows its last slash
-// were an id; empty if nothing does.
-func withoutID(path string) string {
-	if slash := strings.LastIndexByte(path, '/') + 1; slash < len(path) {
-		return path[:slash] + idPattern
+	n, err := strconv.ParseUint(string(digits), 16, 31)
+	if err != nil {
+		return errAmbiguous("a chunk does not begin with its size")
 	}
-	return ""
-}
-
-// secrets are the parameters that must not be in a URL, because URLs end up in
-// logs, histories and Referer fields (RFC 6750 section 5.3).
-var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
-
-// screenQuery refuses secrets in a query string. Everything else there is ignored,
-// unless the server is strict: no route reads it.
-func screenQuery(query []byte, strict bool) *failure {
-	if len(query) == 0 {
+	if n == 0 {
+		f.state = inTrailer
 		return nil
 	}
-	values, err := url.ParseQuery(string(query))
-	if err != nil {
-		return invalid(http.StatusBadRequest, reasonQueryMalformed, "the query string is malformed")
-	}
-	var wrong []identity.Problem
-	for _, p := range secrets {
-		if values.Has(p.String()) {
-			wrong = append(wrong, identity.Problem{
-				Parameter: p.String(), Fault: identity.Fault{Reason: identity.FieldInQuery, Text: "must not be in the query string"},
-			})
-		}
-	}
-	if strict {
-		for _, name := range slices.Sorted(maps.Keys(values)) {
-			secret := slices.ContainsFunc(secrets[:], func(p parameter) bool { return p.String() == name })
-			if !secret && len(wrong) < maxUnknownNames {
-				wrong = append(wrong, unknownParameter(name))
-			}
-		}
-	}
-	if wrong != nil {
-		return invalidFields(wrong)
-	}
+	f.body = min(f.body+int(n), 1<<31-1)
+	f.state, f.left = inChunk, int(n)+len("\r\n")
 	return nil
 }

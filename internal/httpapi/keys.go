@@ -73,42 +73,42 @@ func sameRing(a, b keys.Ring) bool {
 	})
 }
 
-func (s *Server) allKeys(_ context.Context, c *call) error {
+func (s *Server) allKeys(_ context.Context, x *exchange) error {
 	p, err := s.publish()
 	if err != nil {
 		return err
 	}
-	c.replyKeys(p.all)
+	x.replyKeys(p.all)
 	return nil
 }
 
-func (s *Server) accessKeys(_ context.Context, c *call) error {
+func (s *Server) accessKeys(_ context.Context, x *exchange) error {
 	p, err := s.publish()
 	if err != nil {
 		return err
 	}
-	c.replyKeys(p.access)
+	x.replyKeys(p.access)
 	return nil
 }
 
-func (c *call) replyKeys(d document) {
-	c.http.Response.Header.Set("Cache-Control", keysMaxAge)
-	if c.unchanged(d.etag) {
+func (x *exchange) replyKeys(d document) {
+	x.http.Response.Header.Set("Cache-Control", keysMaxAge)
+	if x.unchanged(d.etag) {
 		return
 	}
-	c.http.Response.Header.SetContentType("application/json")
-	c.http.Response.SetBodyRaw(d.body)
+	x.http.Response.Header.SetContentType("application/json")
+	x.http.Response.SetBodyRaw(d.body)
 }
 
 // unchanged answers 304 where the caller has this version already (RFC 9110
 // section 13.1.2; the comparison is the weak one).
-func (c *call) unchanged(etag string) bool {
-	c.http.Response.Header.Set("ETag", etag)
-	match := c.http.Request.Header.Peek("If-None-Match")
+func (x *exchange) unchanged(etag string) bool {
+	x.http.Response.Header.Set("ETag", etag)
+	match := x.http.Request.Header.Peek("If-None-Match")
 	for tag := range bytes.SplitSeq(match, []byte(",")) {
 		tag = bytes.TrimPrefix(bytes.TrimSpace(tag), []byte("W/"))
 		if string(tag) == strings.TrimPrefix(etag, "W/") || string(tag) == "*" {
-			c.http.Response.SetStatusCode(fasthttp.StatusNotModified)
+			x.http.Response.SetStatusCode(fasthttp.StatusNotModified)
 			return true
 		}
 	}

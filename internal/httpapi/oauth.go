@@ -25,8 +25,8 @@ const (
 // RFC 6749. Libraries of OAuth send forms, and take a 401 with WWW-Authenticate for
 // a failure of the client, not of the grant. So a form is answered as the RFC says,
 // and JSON as the rest of the API is.
-func (c *call) oauthError(f *failure) string {
-	if c.route != "/tokens" && !strings.HasPrefix(c.route, "/tokens/") {
+func (x *exchange) oauthError(f *failure) string {
+	if x.path != "/tokens" && !strings.HasPrefix(x.path, "/tokens/") {
 		return ""
 	}
 	switch {
@@ -35,7 +35,7 @@ func (c *call) oauthError(f *failure) string {
 	case f.reason == reasonCallerKeyMissing, f.reason == reasonCallerKeyWrong:
 		return oauthInvalidClient
 	case f.code == codeUnauthenticated, f.code == codeForbidden:
-		if f.status == http.StatusUnauthorized && c.isForm() {
+		if f.status == http.StatusUnauthorized && x.isForm() {
 			f.status, f.code = http.StatusBadRequest, codeInvalidArguments
 		}
 		return oauthInvalidGrant
@@ -48,6 +48,6 @@ func (c *call) oauthError(f *failure) string {
 	}
 }
 
-func (c *call) isForm() bool {
-	return mediaType(string(c.http.Request.Header.ContentType())) == "application/x-www-form-urlencoded"
+func (x *exchange) isForm() bool {
+	return mediaType(string(x.http.Request.Header.ContentType())) == "application/x-www-form-urlencoded"
 }

@@ -88,7 +88,7 @@ func FuzzScreen(f *testing.F) {
 		if err := h.Read(bufio.NewReaderSize(strings.NewReader("POST /users HTTP/1.1\r\n"+string(fields)), headLimit)); err != nil {
 			return
 		}
-		if screen(&h) != nil {
+		if validateFraming(&h) != nil {
 			return
 		}
 		// What passes has one reading: each line is a name, a colon and a value.

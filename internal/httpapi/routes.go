@@ -10,7 +10,7 @@ import (
 type route struct {
 	method string
 	path   string // exactly, in one spelling; "{id}" at its end is any UUID, and there are no other patterns
-	handle func(context.Context, *call) error
+	handle func(context.Context, *exchange) error
 	body   bodyKind
 	trust  trust
 	limit  identity.LimitClass // by client address; empty: none

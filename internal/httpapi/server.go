@@ -142,11 +142,11 @@ type Server struct {
 	metrics    *metrics
 	timeout    time.Duration
 
-	conns    *connections
-	targets  map[string]target // by path
-	router   fasthttp.RequestHandler
-	http     *fasthttp.Server
-	draining atomic.Bool
+	conns     *connections
+	endpoints map[string]endpoint // by path
+	router    fasthttp.RequestHandler
+	http      *fasthttp.Server
+	draining  atomic.Bool
 
 	// work is the parent of every request's context; stop ends what is still
 	// under way when Shutdown has waited long enough.
@@ -156,8 +156,8 @@ type Server struct {
 	published atomic.Pointer[publishedKeys]
 }
 
-// target is what is known of a path.
-type target struct {
+// endpoint is what is known of a path.
+type endpoint struct {
 	path    string
 	takesID bool // the path ends in idPattern
 	methods map[string]bool
@@ -174,7 +174,7 @@ func New(o Options) *Server {
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
 		openAPI: openAPIOf(o.Optional), log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
-		targets: map[string]target{}, strict: o.StrictParameters,
+		endpoints: map[string]endpoint{}, strict: o.StrictParameters,
 	}
 	s.fields = strings.Join(append(slices.Clone(corsAllowed), o.AllowedHeaders...), ", ")
 	if len(o.AllowedOrigins) > 0 {
@@ -216,15 +216,15 @@ func New(o Options) *Server {
 		WriteTimeout:      s.timeout,
 		IdleTimeout:       cmp.Or(o.IdleTimeout, s.timeout),
 		ErrorHandler: func(c *fiber.Ctx, err error) error {
-			callOf(c.Context()).fail(err)
+			exchangeOf(c.Context()).fail(err)
 			return nil
 		},
 	})
 	for _, r := range append(s.routes(), s.shortcuts()...) {
 		for _, method := range methodsOf(r) {
-			app.Add(method, strings.Replace(r.path, idPattern, ":id", 1), s.endpoint(r))
+			app.Add(method, strings.Replace(r.path, idPattern, ":id", 1), s.handler(r))
 		}
-		s.addTarget(r)
+		s.addEndpoint(r)
 	}
 	s.router = app.Handler()
 	s.http = app.Server()
@@ -243,8 +243,8 @@ func methodsOf(r route) []string {
 	return []string{r.method}
 }
 
-func (s *Server) addTarget(r route) {
-	t, known := s.targets[r.path]
+func (s *Server) addEndpoint(r route) {
+	t, known := s.endpoints[r.path]
 	if !known {
 		t.methods = map[string]bool{}
 	} else {
@@ -255,37 +255,37 @@ func (s *Server) addTarget(r route) {
 		t.methods[method] = true
 	}
 	t.allow += strings.Join(methodsOf(r), ", ")
-	s.targets[r.path] = t
+	s.endpoints[r.path] = t
 }
 
-// endpoint joins a route's handler with what all routes have in common.
-func (s *Server) endpoint(r route) fiber.Handler {
+// handler joins a route's handler with what all routes have in common.
+func (s *Server) handler(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
-		c := callOf(f.Context())
-		if s.needsTrust(r.trust) && !s.trusts(c.http) {
-			return errUntrusted(c.callerKey())
+		x := exchangeOf(f.Context())
+		if s.needsTrust(r.trust) && !s.trusts(x.http) {
+			return errUntrusted(x.callerKey())
 		}
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()
 		ctx = identity.WithCaller(ctx, identity.Caller{
-			RequestID: c.id,
-			Address:   s.clientAddress(c.http),
-			UserAgent: string(c.http.Request.Header.UserAgent()),
-			Language:  string(c.http.Request.Header.Peek("Accept-Language")),
-			Connected: func() bool { return peerLives(c.http.Conn()) },
+			RequestID: x.id,
+			Address:   s.clientAddress(x.http),
+			UserAgent: string(x.http.Request.Header.UserAgent()),
+			Language:  string(x.http.Request.Header.Peek("Accept-Language")),
+			Connected: func() bool { return peerLives(x.http.Conn()) },
 		})
 		if r.limit != "" {
-			if err := c.keepTo(ctx, r.limit); err != nil {
+			if err := x.enforceLimit(ctx, r.limit); err != nil {
 				return err
 			}
 		}
-		c.params.strict = s.strict
+		x.params.strict = s.strict
 		if r.body != noBody {
-			if err := c.params.read(&c.http.Request, r.body); err != nil {
+			if err := x.params.read(&x.http.Request, r.body); err != nil {
 				return err
 			}
 		}
-		return r.handle(ctx, c)
+		return r.handle(ctx, x)
 	}
 }
 

@@ -17,43 +17,43 @@ type tokensReply struct {
 	Scope            string `json:"scope"`
 }
 
-func (c *call) replyTokens(t identity.Tokens, err error) error {
+func (x *exchange) replyTokens(t identity.Tokens, err error) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, &tokensReply{
+	return x.reply(http.StatusOK, &tokensReply{
 		AccessToken: t.AccessToken, TokenType: "Bearer", ExpiresIn: seconds(t.ExpiresIn),
 		RefreshToken: t.RefreshToken, RefreshExpiresIn: seconds(t.RefreshExpiresIn), Scope: t.Scope,
 	})
 }
 
-func (s *Server) signIn(ctx context.Context, c *call) error {
-	username, password := c.params.required(paramUsername), c.params.required(paramPassword)
-	if err := c.err(); err != nil {
+func (s *Server) signIn(ctx context.Context, x *exchange) error {
+	username, password := x.params.required(paramUsername), x.params.required(paramPassword)
+	if err := x.err(); err != nil {
 		return err
 	}
-	return c.replyTokens(s.accounts.SignIn(ctx, username, password))
+	return x.replyTokens(s.accounts.SignIn(ctx, username, password))
 }
 
-func (s *Server) renew(ctx context.Context, c *call) error {
-	if grant, there := c.params.optional(paramGrantType); there && grant != "refresh_token" {
+func (s *Server) renew(ctx context.Context, x *exchange) error {
+	if grant, there := x.params.optional(paramGrantType); there && grant != "refresh_token" {
 		// The other parameters are those of another grant, and right for it.
-		c.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
-		return invalidFields(c.params.problems)
+		x.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
+		return invalidFields(x.params.problems)
 	}
-	token := c.params.required(paramRefreshToken)
-	if err := c.err(); err != nil {
+	token := x.params.required(paramRefreshToken)
+	if err := x.err(); err != nil {
 		return err
 	}
-	return c.replyTokens(s.accounts.Renew(ctx, token))
+	return x.replyTokens(s.accounts.Renew(ctx, token))
 }
 
-func (s *Server) signOut(ctx context.Context, c *call) error {
-	token := c.params.required(paramRefreshToken)
-	if err := c.err(); err != nil {
+func (s *Server) signOut(ctx context.Context, x *exchange) error {
+	token := x.params.required(paramRefreshToken)
+	if err := x.err(); err != nil {
 		return err
 	}
-	return c.done(s.accounts.SignOut(ctx, token))
+	return x.done(s.accounts.SignOut(ctx, token))
 }
 
 // introspectionReply is RFC 7662 section 2.2. token_type is that of RFC 6749
@@ -73,10 +73,10 @@ type introspectionReply struct {
 	SessionID string   `json:"sid,omitempty"`
 }
 
-func (s *Server) introspect(ctx context.Context, c *call) error {
-	token := c.params.required(paramToken)
-	c.params.ignore(paramTokenTypeHint)
-	if err := c.err(); err != nil {
+func (s *Server) introspect(ctx context.Context, x *exchange) error {
+	token := x.params.required(paramToken)
+	x.params.ignore(paramTokenTypeHint)
+	if err := x.err(); err != nil {
 		return err
 	}
 	i, err := s.accounts.Introspect(ctx, token)
@@ -85,7 +85,7 @@ func (s *Server) introspect(ctx context.Context, c *call) error {
 	}
 	if !i.Active {
 		// Nothing else, not even why (RFC 7662 section 2.2).
-		return c.reply(http.StatusOK, introspectionReply{})
+		return x.reply(http.StatusOK, introspectionReply{})
 	}
 	reply := introspectionReply{
 		Active: true, Scope: i.Scope, Username: i.Username, TokenUse: i.TokenType,
@@ -95,5 +95,5 @@ func (s *Server) introspect(ctx context.Context, c *call) error {
 	if i.TokenType == "access_token" {
 		reply.TokenType = "Bearer"
 	}
-	return c.reply(http.StatusOK, &reply)
+	return x.reply(http.StatusOK, &reply)
 }

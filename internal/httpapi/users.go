@@ -22,11 +22,11 @@ type userReply struct {
 	UpdatedAt  time.Time `json:"updated_at"`
 }
 
-func (c *call) replyUser(u identity.User, err error) error {
+func (x *exchange) replyUser(u identity.User, err error) error {
 	if err != nil {
 		return err
 	}
-	return c.reply(http.StatusOK, &userReply{
+	return x.reply(http.StatusOK, &userReply{
 		ID: u.ID, Username: u.Username, Email: u.Email,
 		FirstName: u.FirstName, LastName: u.LastName, Name: u.Name(),
 		Scope: u.Scope, IsVerified: u.EmailVerified,
@@ -43,21 +43,21 @@ type codeReply struct {
 
 // replyCode gives a code to the caller. Where codes leave by mail it has no
 // text, and all callers get the same bytes, whoever exists.
-func (c *call) replyCode(status int, code identity.Code, id string, err error) error {
+func (x *exchange) replyCode(status int, code identity.Code, id string, err error) error {
 	switch {
 	case err != nil:
 		return err
 	case code.Text == "":
-		return c.reply(http.StatusAccepted, struct{}{})
+		return x.reply(http.StatusAccepted, struct{}{})
 	default:
-		return c.reply(status, &codeReply{ID: id, Code: code.Text, ExpiresIn: seconds(code.ExpiresIn)})
+		return x.reply(status, &codeReply{ID: id, Code: code.Text, ExpiresIn: seconds(code.ExpiresIn)})
 	}
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-func (s *Server) signUp(ctx context.Context, c *call) error {
-	p := &c.params
+func (s *Server) signUp(ctx context.Context, x *exchange) error {
+	p := &x.params
 	account := identity.SignUp{
 		Username:  p.requiredUnless(s.optional.Username, paramUsername),
 		Email:     p.required(paramEmail),
@@ -66,78 +66,78 @@ func (s *Server) signUp(ctx context.Context, c *call) error {
 		Password:  p.required(paramPassword),
 	}
 	scope, chosen := p.optional(paramScope)
-	if chosen && !s.trusts(c.http) {
-		return errUntrusted(c.callerKey())
+	if chosen && !s.trusts(x.http) {
+		return errUntrusted(x.callerKey())
 	}
 	if chosen && scope == "" {
 		// To the domain an empty scope is one that was not chosen.
 		p.wrong(paramScope, identity.FieldEmpty, "is empty; leave it out for the default")
 	}
 	account.Scope = scope
-	if c.err() != nil {
+	if x.err() != nil {
 		// Nothing comes of it, but the caller is to hear of all that is wrong.
 		p.also(s.accounts.CheckSignUp(account))
-		return c.err()
+		return x.err()
 	}
 	code, err := s.accounts.SignUp(ctx, account)
-	return c.replyCode(http.StatusCreated, code, code.UserID, err)
+	return x.replyCode(http.StatusCreated, code, code.UserID, err)
 }
 
-func (s *Server) verifyUser(ctx context.Context, c *call) error {
-	p := &c.params
+func (s *Server) verifyUser(ctx context.Context, x *exchange) error {
+	p := &x.params
 	proof := identity.Proof{
 		Code: p.required(paramCode), Password: p.pointer(paramPassword), Username: p.pointer(paramUsername),
 	}
-	if err := c.err(); err != nil {
+	if err := x.err(); err != nil {
 		return err
 	}
 	tokens, err := s.accounts.VerifyUser(ctx, proof)
-	return c.replyTokens(tokens, err)
+	return x.replyTokens(tokens, err)
 }
 
-func (s *Server) newVerificationCode(ctx context.Context, c *call) error {
-	email := c.params.required(paramEmail)
-	if err := c.err(); err != nil {
+func (s *Server) newVerificationCode(ctx context.Context, x *exchange) error {
+	email := x.params.required(paramEmail)
+	if err := x.err(); err != nil {
 		return err
 	}
 	code, err := s.accounts.NewVerificationCode(ctx, email)
-	return c.replyCode(http.StatusOK, code, "", err)
+	return x.replyCode(http.StatusOK, code, "", err)
 }
 
-func (s *Server) profile(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	if err := c.err(); err != nil {
+func (s *Server) profile(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	if err := x.err(); err != nil {
 		return err
 	}
-	return c.replyUser(s.accounts.Profile(ctx, token))
+	return x.replyUser(s.accounts.Profile(ctx, token))
 }
 
-func (s *Server) updateProfile(ctx context.Context, c *call) error {
-	p := &c.params
-	token := c.accessToken()
+func (s *Server) updateProfile(ctx context.Context, x *exchange) error {
+	p := &x.params
+	token := x.accessToken()
 	change := identity.ProfileUpdate{
 		Username:  p.pointer(paramUsername),
 		FirstName: p.pointer(paramFirstName),
 		LastName:  p.pointer(paramLastName),
 	}
-	if err := c.err(); err != nil {
+	if err := x.err(); err != nil {
 		return err
 	}
-	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
-	return c.replyUser(s.accounts.UpdateProfile(ctx, token, change))
+	return x.replyUser(s.accounts.UpdateProfile(ctx, token, change))
 }
 
-func (s *Server) deleteUser(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	if err := c.err(); err != nil {
+func (s *Server) deleteUser(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	if err := x.err(); err != nil {
 		return err
 	}
-	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
 		return err
 	}
-	return c.done(s.accounts.DeleteUser(ctx, token))
+	return x.done(s.accounts.DeleteUser(ctx, token))
 }
 
 // sessionReply is a session as its owner sees it among theirs.
@@ -154,9 +154,9 @@ type sessionsReply struct {
 	Sessions []sessionReply `json:"sessions"`
 }
 
-func (s *Server) sessions(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	if err := c.err(); err != nil {
+func (s *Server) sessions(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	if err := x.err(); err != nil {
 		return err
 	}
 	own, err := s.accounts.Sessions(ctx, token)
@@ -170,37 +170,37 @@ func (s *Server) sessions(ctx context.Context, c *call) error {
 			UserAgent: o.UserAgent, Current: o.Current,
 		}
 	}
-	return c.reply(http.StatusOK, &reply)
+	return x.reply(http.StatusOK, &reply)
 }
 
-func (s *Server) endSession(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	if err := c.err(); err != nil {
+func (s *Server) endSession(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	if err := x.err(); err != nil {
 		return err
 	}
-	if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
 		return err
 	}
-	return c.done(s.accounts.EndSession(ctx, token, c.pathID))
+	return x.done(s.accounts.EndSession(ctx, token, x.pathID))
 }
 
-func (s *Server) forgotPassword(ctx context.Context, c *call) error {
-	email := c.params.required(paramEmail)
-	if err := c.err(); err != nil {
+func (s *Server) forgotPassword(ctx context.Context, x *exchange) error {
+	email := x.params.required(paramEmail)
+	if err := x.err(); err != nil {
 		return err
 	}
 	code, err := s.accounts.ForgotPassword(ctx, email)
-	return c.replyCode(http.StatusOK, code, "", err)
+	return x.replyCode(http.StatusOK, code, "", err)
 }
 
 // changePassword is two things: a reset by one who has a recovery code, and a
 // change by one who is signed in and knows the old password. A code decides: many
 // clients send the token that they have with every request, and here it is ignored.
-func (s *Server) changePassword(ctx context.Context, c *call) error {
-	p := &c.params
+func (s *Server) changePassword(ctx context.Context, x *exchange) error {
+	p := &x.params
 	p.ignore(paramAccessToken, paramID) // where they make no difference
 	byOld := p.state[paramOldPassword] != absent
-	signedIn := byOld || p.state[paramAccessToken] != absent || len(c.http.Request.Header.Peek("Authorization")) > 0
+	signedIn := byOld || p.state[paramAccessToken] != absent || len(x.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
 	case byCode && byOld:
 		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password; send one or the other")
@@ -208,52 +208,52 @@ func (s *Server) changePassword(ctx context.Context, c *call) error {
 	case byCode:
 		code, password := p.required(paramCode), p.required(paramPassword)
 		id, _ := p.optional(paramID)
-		if err := c.err(); err != nil {
+		if err := x.err(); err != nil {
 			return err
 		}
-		return c.done(s.accounts.ResetPassword(ctx, code, id, password))
+		return x.done(s.accounts.ResetPassword(ctx, code, id, password))
 	case signedIn:
-		token := c.accessToken()
+		token := x.accessToken()
 		old, password := p.required(paramOldPassword), p.required(paramPassword)
-		if err := c.err(); err != nil {
+		if err := x.err(); err != nil {
 			return err
 		}
-		if err := c.keepWrites(ctx, token, s.accounts.AdmitEnding); err != nil {
+		if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
 			return err
 		}
-		return c.done(s.accounts.ChangePassword(ctx, token, old, password))
+		return x.done(s.accounts.ChangePassword(ctx, token, old, password))
 	default:
 		p.wrong(paramCode, identity.FieldMissing, "is missing; or send an access token and old_password")
 		p.required(paramPassword)
-		return c.err()
+		return x.err()
 	}
 }
 
-func (s *Server) requestEmailChange(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	email, there := c.params.optional(paramEmail)
+func (s *Server) requestEmailChange(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	email, there := x.params.optional(paramEmail)
 	if there && email == "" {
 		// To the domain an empty address is one that was left out.
-		c.params.wrong(paramEmail, identity.FieldEmpty, "is empty; leave it out for a code that is good for any address")
+		x.params.wrong(paramEmail, identity.FieldEmpty, "is empty; leave it out for a code that is good for any address")
 	}
-	if err := c.err(); err != nil {
+	if err := x.err(); err != nil {
 		return err
 	}
-	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
 	code, err := s.accounts.RequestEmailChange(ctx, token, email)
-	return c.replyCode(http.StatusOK, code, "", err)
+	return x.replyCode(http.StatusOK, code, "", err)
 }
 
-func (s *Server) changeEmail(ctx context.Context, c *call) error {
-	token := c.accessToken()
-	code, email := c.params.required(paramCode), c.params.required(paramEmail)
-	if err := c.err(); err != nil {
+func (s *Server) changeEmail(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	code, email := x.params.required(paramCode), x.params.required(paramEmail)
+	if err := x.err(); err != nil {
 		return err
 	}
-	if err := c.keepWrites(ctx, token, s.accounts.AdmitChange); err != nil {
+	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
-	return c.replyUser(s.accounts.ChangeEmail(ctx, token, code, email))
+	return x.replyUser(s.accounts.ChangeEmail(ctx, token, code, email))
 }

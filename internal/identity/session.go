@@ -229,11 +229,11 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	if err != nil {
 		return Tokens{}, storeFailure(err)
 	}
-	switch s.standing(session, claims.Generation, now) {
+	switch s.tokenState(session, claims.Generation, now) {
 	case current:
 		s.counts.renewed.Add(1)
 		return s.issue(session, refreshToken)
-	case justReplaced:
+	case withinReuseGrace:
 		s.counts.renewed.Add(1)
 		return s.issue(session, "")
 	default:
@@ -250,21 +250,21 @@ func (s *Service) needsRotation(r token.Refresh, now time.Time) bool {
 	return s.policy.Rotation == RotateAlways || now.Sub(r.IssuedAt) > r.ExpiresAt.Sub(r.IssuedAt)/2
 }
 
-// standing is how a presented generation stands to the session's current one.
-type standing int
+// tokenState is the state of a refresh token, by its generation.
+type tokenState int
 
 const (
-	reused       standing = iota // used up: whoever presents it, or whoever used it, stole it
-	current                      // the one to hold
-	justReplaced                 // the one before, within the grace: the reply was lost, or tabs race
+	reused           tokenState = iota // used up: whoever presents it, or whoever used it, stole it
+	current                            // the one to hold
+	withinReuseGrace                   // the one before, within the grace: the reply was lost, or tabs race
 )
 
-func (s *Service) standing(session Session, generation int64, now time.Time) standing {
+func (s *Service) tokenState(session Session, generation int64, now time.Time) tokenState {
 	switch {
 	case generation == session.Generation:
 		return current
 	case generation == session.Generation-1 && now.Sub(session.RefreshedAt) <= s.policy.ReuseGrace:
-		return justReplaced
+		return withinReuseGrace
 	default:
 		return reused
 	}
@@ -376,7 +376,7 @@ func (s *Service) Introspect(ctx context.Context, text string) (Introspection, e
 	case err != nil:
 		return Introspection{}, storeFailure(err)
 	}
-	if out.TokenType == "refresh_token" && s.standing(session, refresh.Generation, now) == reused {
+	if out.TokenType == "refresh_token" && s.tokenState(session, refresh.Generation, now) == reused {
 		return Introspection{}, nil
 	}
 	granted := session.Scope

@@ -20,13 +20,13 @@ import (
 )
 
 // call is one request on its way through the server.
-type call struct {
+type exchange struct {
 	server *Server
 	http   *fasthttp.RequestCtx
 	start  time.Time
 	id     string // goes into X-Request-Id, the log, and the audit trail
 	origin string // of the page that called, where it may; see cors.go
-	route  string // path of the route; empty until it is found
+	path   string // path of the route; empty until it is found
 	pathID string // what stands for "{id}" in that path
 	params parameters
 
@@ -35,74 +35,74 @@ type call struct {
 	failed    *failure
 }
 
-var calls = sync.Pool{New: func() any { return new(call) }}
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
-type callKey struct{}
+type exchangeKey struct{}
 
-func callOf(ctx *fasthttp.RequestCtx) *call { return ctx.UserValue(callKey{}).(*call) }
+func exchangeOf(ctx *fasthttp.RequestCtx) *exchange { return ctx.UserValue(exchangeKey{}).(*exchange) }
 
-func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *call {
-	c := calls.Get().(*call)
-	*c = call{server: s, http: ctx, start: time.Now(), id: id, origin: s.allowedOrigin(&ctx.Request.Header)}
-	ctx.SetUserValue(callKey{}, c)
+func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *exchange {
+	x := exchanges.Get().(*exchange)
+	*x = exchange{server: s, http: ctx, start: time.Now(), id: id, origin: s.allowedOrigin(&ctx.Request.Header)}
+	ctx.SetUserValue(exchangeKey{}, x)
 	s.metrics.inFlight.Inc()
-	return c
+	return x
 }
 
 // serve answers a request that fasthttp could read.
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
-	c := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
-	defer c.finish()
-	switch t, f := c.admit(); {
+	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	defer x.finish()
+	switch t, f := x.route(); {
 	case f != nil:
-		c.fail(f)
-	case c.isPreflight():
-		c.allowMethods(t)
+		x.fail(f)
+	case x.isPreflight():
+		x.allowMethods(t)
 	default:
 		s.router(ctx)
 	}
 }
 
-// admit finds the target of a request, or why it must not be served. Fiber would
+// route finds the target of a request, or why it must not be served. Fiber would
 // forgive other spellings of a path, and answers a method that it does not know
 // in plain text, so only what a route takes gets there.
-func (c *call) admit() (target, *failure) {
-	h := &c.http.Request.Header
-	if f := screen(h); f != nil {
-		return target{}, f
+func (x *exchange) route() (endpoint, *failure) {
+	h := &x.http.Request.Header
+	if f := validateFraming(h); f != nil {
+		return endpoint{}, f
 	}
 	uri, ok := originForm(h.RequestURI())
 	if !ok {
-		return target{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path, or an http URL")
+		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path, or an http URL")
 	}
 	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))
-	t, known := c.server.targets[pattern]
-	if !known && c.server.targets[withoutID(string(path))].methods[string(h.Method())] {
-		return target{}, errNoID()
+	t, known := x.server.endpoints[pattern]
+	if !known && x.server.endpoints[withoutID(string(path))].methods[string(h.Method())] {
+		return endpoint{}, errNoID()
 	}
 	if !known || t.takesID != (pathID != "") {
-		if without, _ := splitID(strings.TrimSuffix(string(path), "/")); c.server.targets[without].path != "" {
-			return target{}, errTrailingSlash()
+		if without, _ := splitID(strings.TrimSuffix(string(path), "/")); x.server.endpoints[without].path != "" {
+			return endpoint{}, errTrailingSlash()
 		}
-		return target{}, errNoRoute()
+		return endpoint{}, errNoRoute()
 	}
-	c.route, c.pathID = t.path, pathID
-	if !t.methods[string(h.Method())] && !c.isPreflight() {
-		return target{}, errMethod(t.allow)
+	x.path, x.pathID = t.path, pathID
+	if !t.methods[string(h.Method())] && !x.isPreflight() {
+		return endpoint{}, errMethod(t.allow)
 	}
-	return t, screenQuery(query, c.server.strict)
+	return t, validateQuery(query, x.server.strict)
 }
 
 // unreadable answers a request that fasthttp could not read. The connection is
 // closed afterwards. Nothing of the request may be trusted, its id included.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	c := s.begin(ctx, rand.Text())
-	defer c.finish()
+	x := s.begin(ctx, rand.Text())
+	defer x.finish()
 	if conn, ok := ctx.Conn().(*conn); ok && conn.refusal != nil {
-		c.fail(conn.refusal)
+		x.fail(conn.refusal)
 	} else {
-		c.fail(readFailure(err))
+		x.fail(readFailure(err))
 	}
 	// The deadline that stands is that of the reply before, and may have passed.
 	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.timeout))
@@ -110,26 +110,26 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 
 // finish adds what every reply has, counts it and logs it. As a deferred call
 // it also turns a panic into a reply: it ends this request and no other.
-func (c *call) finish() {
+func (x *exchange) finish() {
 	if p := recover(); p != nil {
-		c.http.Response.Reset()
-		c.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		x.http.Response.Reset()
+		x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 	}
-	h := &c.http.Response.Header
-	h.Set("X-Request-Id", c.id)
+	h := &x.http.Response.Header
+	h.Set("X-Request-Id", x.id)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	setDefault(h, "Content-Security-Policy", replyPolicy)
 	setDefault(h, "Cache-Control", "no-store")
-	c.shareReply()
-	if c.server.draining.Load() {
+	x.shareReply()
+	if x.server.draining.Load() {
 		h.SetConnectionClose()
 	}
-	c.record(time.Since(c.start))
-	c.server.metrics.inFlight.Dec()
-	c.http.RemoveUserValue(callKey{})
-	calls.Put(c)
+	x.record(time.Since(x.start))
+	x.server.metrics.inFlight.Dec()
+	x.http.RemoveUserValue(exchangeKey{})
+	exchanges.Put(x)
 }
 
 // replyPolicy is for replies that are no pages: whoever gets a browser to show
@@ -148,30 +148,30 @@ func setDefault(h *fasthttp.ResponseHeader, name, value string) {
 // record counts the call and writes its line of the log: no query, no body, no
 // fields, and of the path only what is known to be a route's, since a path that
 // a caller mistyped may hold anything.
-func (c *call) record(took time.Duration) {
-	ctx, log, status := context.Background(), c.server.log, c.http.Response.StatusCode()
-	method := c.method()
-	c.server.metrics.observe(method, c.route, status, took)
+func (x *exchange) record(took time.Duration) {
+	ctx, log, status := context.Background(), x.server.log, x.http.Response.StatusCode()
+	method := x.method()
+	x.server.metrics.observe(method, x.path, status, took)
 
-	if f := c.failed; f != nil && f.cause != nil {
+	if f := x.failed; f != nil && f.cause != nil {
 		level := slog.LevelDebug
 		if status >= 500 {
 			level = slog.LevelError
 		}
 		log.LogAttrs(ctx, level, "request failed",
-			slog.String("request_id", c.id), slog.Int("status", status), slog.Any("cause", f.cause))
+			slog.String("request_id", x.id), slog.Int("status", status), slog.Any("cause", f.cause))
 	}
 	if log.Enabled(ctx, slog.LevelInfo) {
 		log.LogAttrs(ctx, slog.LevelInfo, "request",
-			slog.String("request_id", c.id), slog.String("method", method), slog.String("route", c.route),
+			slog.String("request_id", x.id), slog.String("method", method), slog.String("route", x.path),
 			slog.Int("status", status), slog.Duration("duration", took),
-			slog.Int("bytes", len(c.http.Response.Body())))
+			slog.Int("bytes", len(x.http.Response.Body())))
 	}
 }
 
 // method gives the method as a label: those that a caller made up are one.
-func (c *call) method() string {
-	switch m := string(c.http.Method()); m {
+func (x *exchange) method() string {
+	switch m := string(x.http.Method()); m {
 	case "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH":
 		return m
 	default:
@@ -181,15 +181,15 @@ func (c *call) method() string {
 
 // fail answers with the one error shape. Any error may come here: what is not
 // meant for callers is logged, and they are told the id to ask about.
-func (c *call) fail(err error) {
+func (x *exchange) fail(err error) {
 	f := failureOf(err)
-	c.failed = f
-	oauth := c.oauthError(f)
-	resp := &c.http.Response
+	x.failed = f
+	oauth := x.oauthError(f)
+	resp := &x.http.Response
 	switch {
 	case f.status == fasthttp.StatusUnauthorized:
-		resp.Header.Set("WWW-Authenticate", challenge(c.tokenSent, "invalid_token"))
-	case f.status == fasthttp.StatusForbidden && c.tokenSent:
+		resp.Header.Set("WWW-Authenticate", challenge(x.tokenSent, "invalid_token"))
+	case f.status == fasthttp.StatusForbidden && x.tokenSent:
 		resp.Header.Set("WWW-Authenticate", challenge(true, "insufficient_scope"))
 	}
 	if f.allow != "" {
@@ -199,15 +199,15 @@ func (c *call) fail(err error) {
 		resp.Header.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.retryAfter), 10))
 	}
 	if f.close {
-		closeGently(c.http)
+		closeGently(x.http)
 	}
 	// A failure marshals always.
-	_ = c.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, OAuth: oauth, Fields: f.fields})
+	_ = x.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, OAuth: oauth, Fields: f.fields})
 }
 
 // reply answers with JSON.
-func (c *call) reply(status int, body any) error {
-	resp := &c.http.Response
+func (x *exchange) reply(status int, body any) error {
+	resp := &x.http.Response
 	resp.ResetBody()
 	resp.SetStatusCode(status)
 	resp.Header.SetContentType("application/json")
@@ -215,11 +215,11 @@ func (c *call) reply(status int, body any) error {
 }
 
 // done answers that it is done and there is nothing to tell, unless it failed.
-func (c *call) done(err error) error {
+func (x *exchange) done(err error) error {
 	if err != nil {
 		return err
 	}
-	c.http.Response.SetStatusCode(fasthttp.StatusNoContent)
+	x.http.Response.SetStatusCode(fasthttp.StatusNoContent)
 	return nil
 }
 
@@ -251,7 +251,7 @@ func (s *Server) needsTrust(t trust) bool {
 	}
 }
 
-func (c *call) callerKey() []byte { return c.http.Request.Header.Peek("X-Caller-Key") }
+func (x *exchange) callerKey() []byte { return x.http.Request.Header.Peek("X-Caller-Key") }
 
 // trusts tells whether the request is from the trusted caller. Digests are
 // compared, so that the time tells nothing, not even a length.

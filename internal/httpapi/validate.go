@@ -1,0 +1,191 @@
+package httpapi
+
+import (
+	"bytes"
+	"iter"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// single are the fields that decide where a request ends, whom it is for, and
+// what its body is. A second one would let a proxy and this server choose
+// different ones (RFC 9110 section 5.3: a sender must not repeat them).
+var single = [...]string{
+	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
+}
+
+// framingFields is how many of them, from the first, decide where a request ends and
+// whom it is for: in a trailer they are refused, not just ignored.
+const framingFields = 3
+
+// validateFraming refuses what can be read in two ways. fasthttp forgives some of it, and
+// each time has served as a way to smuggle a second request past a proxy:
+// RFC 9112 sections 2.2 (line ends), 5.1 (space before the colon), 5.2
+// (obs-fold), 6.1 and 6.3 (two lengths), 3.2 (two hosts).
+func validateFraming(h *fasthttp.RequestHeader) *failure {
+	if p := h.Protocol(); string(p) != "HTTP/1.1" && string(p) != "HTTP/1.0" {
+		return errAmbiguous("the protocol must be HTTP/1.1")
+	}
+	var seen [len(single)]bool
+	var chunked bool
+	for raw := h.RawHeaders(); len(raw) > 0; {
+		line, rest, whole := bytes.Cut(raw, []byte("\r\n"))
+		if !whole || bytes.ContainsAny(line, "\r\n\x00") {
+			return errAmbiguous("a header line does not end with CR LF")
+		}
+		raw = rest
+		if len(line) == 0 {
+			break
+		}
+		name, value, found := bytes.Cut(line, []byte(":"))
+		if !found || !isToken(name) {
+			return errAmbiguous("a header line does not start with a field name and a colon")
+		}
+		i := slices.IndexFunc(single[:], func(s string) bool { return len(s) == len(name) && strings.EqualFold(s, string(name)) })
+		if i < 0 {
+			continue
+		}
+		if seen[i] {
+			return errAmbiguous("the field " + single[i] + " is there twice")
+		}
+		seen[i] = true
+		if single[i] == "Transfer-Encoding" {
+			chunked = true
+			if !bytes.EqualFold(bytes.Trim(value, " \t"), []byte("chunked")) {
+				return errAmbiguous("the Transfer-Encoding is not chunked")
+			}
+		}
+	}
+	if chunked && seen[0] {
+		return errAmbiguous("the request has both a Content-Length and a Transfer-Encoding")
+	}
+	return nil
+}
+
+// headValues gives the value of each line of the head with this name.
+func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\r\n")) {
+			field, value, _ := bytes.Cut(line, []byte(":"))
+			if len(field) == len(name) && strings.EqualFold(string(field), name) && !yield(bytes.Trim(value, " \t")) {
+				return
+			}
+		}
+	}
+}
+
+// isToken tells whether b is a token (RFC 9110 section 5.6.2).
+func isToken(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return len(b) > 0
+}
+
+// originForm returns the path and query of a target. An absolute one is taken too
+// (RFC 9112 section 3.2.2); whom it names does not matter here, since this server
+// answers for itself alone, whatever it is called. The other forms are for proxies
+// and for OPTIONS.
+func originForm(uri []byte) ([]byte, bool) {
+	if len(uri) > 0 && uri[0] == '/' {
+		return uri, true
+	}
+	scheme, rest, found := bytes.Cut(uri, []byte("://"))
+	if !found || !bytes.EqualFold(scheme, []byte("http")) && !bytes.EqualFold(scheme, []byte("https")) {
+		return nil, false
+	}
+	authority := rest
+	if i := bytes.IndexAny(rest, "/?"); i >= 0 {
+		authority = rest[:i]
+	}
+	for _, b := range authority {
+		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
+		digit := '0' <= b && b <= '9'
+		if !letter && !digit && strings.IndexByte("-._:[]", b) < 0 {
+			return nil, false // a user, for one, has no place here (RFC 9110 section 4.2.4)
+		}
+	}
+	switch rest = rest[len(authority):]; {
+	case len(authority) == 0:
+		return nil, false
+	case len(rest) == 0 || rest[0] != '/':
+		return append([]byte("/"), rest...), true
+	}
+	return rest, true
+}
+
+// splitTarget gives the path as it was sent, neither decoded nor cleaned: a
+// path has one spelling, so nothing in front of us can take another one for
+// something else.
+func splitTarget(uri []byte) (path, query []byte) {
+	path, query, _ = bytes.Cut(uri, []byte("?"))
+	return path, query
+}
+
+// idPattern stands for a UUID at the end of a route's path.
+const idPattern = "{id}"
+
+// splitID gives the path of a route that a path may be, and the id in it: that of
+// "/users/sessions/{id}" where it ends in a UUID in its one spelling (see
+// identity.IsUUID), else the path itself, and no id.
+func splitID(path string) (pattern, id string) {
+	slash := strings.LastIndexByte(path, '/') + 1
+	if id = path[slash:]; identity.IsUUID(id) {
+		return path[:slash] + idPattern, id
+	}
+	return path, ""
+}
+
+// withoutID gives the route that a path would be of if what follows its last slash
+// were an id; empty if nothing does.
+func withoutID(path string) string {
+	if slash := strings.LastIndexByte(path, '/') + 1; slash < len(path) {
+		return path[:slash] + idPattern
+	}
+	return ""
+}
+
+// secrets are the parameters that must not be in a URL, because URLs end up in
+// logs, histories and Referer fields (RFC 6750 section 5.3).
+var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
+
+// validateQuery refuses secrets in a query string. Everything else there is ignored,
+// unless the server is strict: no route reads it.
+func validateQuery(query []byte, strict bool) *failure {
+	if len(query) == 0 {
+		return nil
+	}
+	values, err := url.ParseQuery(string(query))
+	if err != nil {
+		return invalid(http.StatusBadRequest, reasonQueryMalformed, "the query string is malformed")
+	}
+	var wrong []identity.Problem
+	for _, p := range secrets {
+		if values.Has(p.String()) {
+			wrong = append(wrong, identity.Problem{
+				Parameter: p.String(), Fault: identity.Fault{Reason: identity.FieldInQuery, Text: "must not be in the query string"},
+			})
+		}
+	}
+	if strict {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			secret := slices.ContainsFunc(secrets[:], func(p parameter) bool { return p.String() == name })
+			if !secret && len(wrong) < maxUnknownNames {
+				wrong = append(wrong, unknownParameter(name))
+			}
+		}
+	}
+	if wrong != nil {
+		return invalidFields(wrong)
+	}
+	return nil
+}
