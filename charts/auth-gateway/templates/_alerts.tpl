@@ -9,7 +9,7 @@ groups:
     labels:
       severity: warning
     annotations:
-      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not as its spec says
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not Ready
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaynotready
 
   - alert: AuthGatewayStalled
@@ -18,10 +18,10 @@ groups:
     labels:
       severity: warning
     annotations:
-      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} waits for a person
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is stalled and needs a person
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaystalled
 
-  # One that is Ready and not Available is scaled to no replicas, on purpose.
+  # A gateway that is Ready but not Available was scaled to zero on purpose.
   - alert: AuthGatewayUnavailable
     expr: |
       max by (gateway_namespace, gateway_name) (authgateway_condition{type="Available",status="False"}) == 1
@@ -40,7 +40,7 @@ groups:
     labels:
       severity: critical
     annotations:
-      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} has no keys that a new pod could sign with, or trusts one that was revoked
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} has no usable signing keys, or still trusts a revoked key
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaykeysnotready
 
   - alert: AuthGatewaySuspended
@@ -52,8 +52,8 @@ groups:
       summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is suspended, and its keys do not rotate
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaysuspended
 
-  # A rotation takes twice keys.publishLead and a few minutes. It has half an hour
-  # more than that.
+  # A rotation takes twice keys.publishLead plus a few minutes. The rule allows half
+  # an hour more.
   - alert: AuthGatewayRotationOverdue
     expr: |
       time() - max by (gateway_namespace, gateway_name) (authgateway_next_rotation_timestamp_seconds)
@@ -65,8 +65,8 @@ groups:
       summary: the keys of AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} should have rotated {{ `{{` }} $value | humanizeDuration }} ago
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayrotationoverdue
 
-  # A replica that cannot be asked is waited for keys.publishLead and three minutes:
-  # 18 by default.
+  # The operator waits for an unreachable replica for keys.publishLead plus three
+  # minutes: 13 by default.
   - alert: AuthGatewayReplicasAwaited
     expr: max by (gateway_namespace, gateway_name) (authgateway_keys_awaiting_replicas) == 1
     for: 30m
@@ -76,7 +76,7 @@ groups:
       summary: a key of AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} waits for a replica that has not loaded it
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayreplicasawaited
 
-  # The series begins with the first such step, which "increase" does not see.
+  # The first such step creates the series, which "increase" does not count.
   - alert: AuthGatewayClockJumped
     expr: |
       sum by (namespace) (increase(authgateway_key_steps_total{reason="ClockWentBack"}[15m])) > 0
@@ -90,10 +90,10 @@ groups:
       summary: the clock of the Auth Gateway operator in namespace {{ `{{` }} $labels.namespace }} went back
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayclockjumped
 
-  # For each namespace in which an operator was seen within the last day, so that
-  # one release that works does not hide another that does not. The last part is for
-  # a Prometheus that has not seen any operator for longer. Leave this rule out if
-  # the operator runs with --leader-elect=false.
+  # Evaluated per namespace in which an operator was seen within the last day, so a
+  # working release does not hide a broken one. The last part covers a Prometheus that
+  # has not seen any operator for longer. Remove this rule if the operator runs with
+  # --leader-elect=false.
   - alert: AuthGatewayOperatorDown
     expr: |
       (
@@ -109,14 +109,14 @@ groups:
       summary: no replica of the Auth Gateway operator leads{{ `{{` }} with $labels.namespace }} in namespace {{ `{{` }} . }}{{ `{{` }} end }}, so no keys rotate
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayoperatordown
 
-  # One gateway that fails for good is tried 45 times in a quarter of an hour.
+  # One gateway that fails permanently is retried 45 times in 15 minutes.
   - alert: AuthGatewayOperatorErrors
     expr: sum by (namespace) (increase(controller_runtime_reconcile_errors_total{controller="authgateway"}[15m])) > 20
     for: 5m
     labels:
       severity: warning
     annotations:
-      summary: the Auth Gateway operator in namespace {{ `{{` }} $labels.namespace }} fails again and again to reconcile
+      summary: the Auth Gateway operator in namespace {{ `{{` }} $labels.namespace }} repeatedly fails to reconcile
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayoperatorerrors
 
   - alert: AuthGatewayOperatorWatchDenied
@@ -134,7 +134,7 @@ groups:
     labels:
       severity: warning
     annotations:
-      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not Ready after its upgrade, and no other one is upgraded
+      summary: AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} is not Ready after its upgrade, which stops all further upgrades
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayupgradestopped
 
   - alert: AuthGatewayOperatorBehind
@@ -148,7 +148,7 @@ groups:
 
 - name: auth-gateway-server
   rules:
-  # Of services that are Auth Gateways; the metric has a name that others use too.
+  # Only for Auth Gateways, because other services use this metric name too.
   - alert: AuthGatewayServerErrors
     expr: |
       (
@@ -169,10 +169,10 @@ groups:
     labels:
       severity: warning
     annotations:
-      summary: Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} turns sign-ins away, for it cannot hash as many passwords
+      summary: Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} rejects sign-ins because it cannot hash passwords fast enough
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaysigninsshed
 
-  # An attack; or all clients seem to have one address, which the proxy's is.
+  # An attack, or all clients appear with a proxy's address.
   - alert: AuthGatewayManyLimited
     expr: sum by (namespace, service, limit) (rate(authgateway_limited_requests_total[10m])) > 1
     for: 15m
@@ -191,7 +191,7 @@ groups:
       summary: a mail of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} has been waiting for {{ `{{` }} $value | humanizeDuration }}
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaymailwaits
 
-  # A mistyped address is refused for good too; ten an hour is more than those.
+  # Mistyped addresses are rejected permanently too; ten an hour is more than those.
   - alert: AuthGatewayMailsGivenUp
     expr: sum by (namespace, service) (increase(authgateway_mails_given_up_total[1h])) > 10
     labels:
@@ -206,7 +206,7 @@ groups:
     labels:
       severity: warning
     annotations:
-      summary: replica {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.pod }} of an Auth Gateway goes on with old keys
+      summary: replica {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.pod }} of an Auth Gateway cannot reload its keys and uses old ones
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaykeysnotreloaded
 
   - alert: AuthGatewayRingsDiffer
@@ -220,13 +220,13 @@ groups:
       summary: replicas of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} use different keys
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayringsdiffer
 
-  # What is usual depends on the clients; ten an hour is many for most.
+  # The usual rate depends on the clients; ten an hour is high for most.
   - alert: AuthGatewayRefreshTokensReused
     expr: sum by (namespace, service) (increase(authgateway_sessions_total{event="ended_by_reuse"}[1h])) > 10
     labels:
       severity: warning
     annotations:
-      summary: "{{ `{{` }} $value | humanize }} sessions of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} ended within an hour because a refresh token was used by two"
+      summary: "{{ `{{` }} $value | humanize }} sessions of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} ended within an hour because two clients used one refresh token"
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayrefreshtokensreused
 
   # A failover of the database takes up to a minute.
@@ -236,7 +236,7 @@ groups:
     labels:
       severity: critical
     annotations:
-      summary: "{{ `{{` }} $value }} replicas of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} have no database that takes writes"
+      summary: "{{ `{{` }} $value }} replicas of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} have no writable database"
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaydatabasedown
 
   - alert: AuthGatewayDatabaseConnectionsShort
@@ -248,8 +248,7 @@ groups:
       summary: requests to Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} get no connection to the database
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaydatabaseconnectionsshort
 
-  # For servers that rotate their keys themselves. AuthGatewayRotationOverdue is for
-  # those of the operator.
+  # For standalone servers. With the operator, see AuthGatewayRotationOverdue.
   - alert: AuthGatewaySigningKeyOld
     expr: |
       max by (namespace, service, use) (authgateway_signing_key_phase_seconds{phase="Signing"})
