@@ -18,7 +18,7 @@ func TestTheTrailOfAnAccountOutlivesIt(t *testing.T) {
 	want(t, http.StatusUnauthorized, n.trySignIn(u.username, "a wrong guess at it"))
 	want(t, http.StatusUnauthorized, n.trySignIn("nobody.at.all", "a wrong guess at it"))
 	want(t, http.StatusOK, n.renew(stolen.refresh))
-	c.clock.putAhead(2 * time.Minute)
+	c.clock.Advance(2 * time.Minute)
 	want(t, http.StatusUnauthorized, c.nodes[1].renew(stolen.refresh), "after its grace")
 	want(t, http.StatusNoContent, n.try(http.MethodDelete, "/users", apitest.Bearer(u.access), nil))
 
@@ -37,7 +37,7 @@ func TestTheTrailOfAnAccountOutlivesIt(t *testing.T) {
 		t.Errorf("no request is named in %q", anonymous)
 	}
 	for _, event := range wanted {
-		if !c.logs.contain(`"msg":"` + event + `"`) {
+		if !c.logs.Contains(`"msg":"` + event + `"`) {
 			t.Errorf("the log does not have %q", event)
 		}
 	}
@@ -50,7 +50,7 @@ func TestWithoutARetentionTheTableStaysEmptyAndTheLogHasTheTrail(t *testing.T) {
 	if got := column(t, c.db, "SELECT event FROM audit_events WHERE event <> 'keys changed'"); got != nil {
 		t.Errorf("the table has %q", got)
 	}
-	if !c.logs.contain(`"msg":"signed up"`) {
+	if !c.logs.Contains(`"msg":"signed up"`) {
 		t.Error("the log does not have it")
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -171,7 +172,7 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
 	for name, addr := range map[string]string{"PORT": c.nodes[0].base, "METRICS_PORT": c.nodes[0].ops} {
-		e := environment(c.db, env{"PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"})
+		e := environment(c.db, env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
 		e[name] = addr[strings.LastIndexByte(addr, ':')+1:]
 		got := call(t, e, "serve")
 		if got.code != 1 || !strings.Contains(got.err, name+": cannot listen") {
@@ -296,7 +297,7 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 	api := c.nodes[0].base
 	taken := env{"PORT": api[strings.LastIndexByte(api, ':')+1:], "METRICS_PORT": "0"}
 	free := func(changes env) env {
-		return env{"PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}.with(changes)
+		return env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}.with(changes)
 	}
 	damaged := t.TempDir()
 	if err := os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600); err != nil {
@@ -378,7 +379,7 @@ func TestATerminationLogThatCannotBeWrittenHidesNothing(t *testing.T) {
 func TestTheTerminationLogIsOfTheServerThatEnds(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
-	nobody := strconv.Itoa(freePort(t))
+	nobody := strconv.Itoa(testenv.FreePort(t))
 	for _, tc := range []struct {
 		code    int
 		changes env

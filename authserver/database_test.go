@@ -12,6 +12,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
@@ -114,14 +115,14 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 	n.waitReady()
 	u := n.newUser()
 	l := startLoad(t, n, u)
-	eventually(t, time.Minute, "the load succeeds", func() bool { return l.oks.Load() > 50 })
+	testenv.Until(t, time.Minute, "the load succeeds", func() bool { return l.oks.Load() > 50 })
 
 	for _, again := range []bool{false, true} {
 		if err := database.StopNow(); err != nil {
 			t.Fatal(err)
 		}
 		away := l.aways.Load()
-		eventually(t, time.Minute, "requests are told to come again", func() bool { return l.aways.Load() > away+10 })
+		testenv.Until(t, time.Minute, "requests are told to come again", func() bool { return l.aways.Load() > away+10 })
 		if status, _ := n.probe("/readyz/database"); status != http.StatusServiceUnavailable {
 			t.Errorf("/readyz/database is %d without a database", status)
 		}
@@ -149,7 +150,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 		}
 		n.waitForDatabase()
 		ok := l.oks.Load()
-		eventually(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
+		testenv.Until(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
 		if again {
 			break
 		}
@@ -165,7 +166,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 		t.Errorf("the server ended: %v", n.result())
 	default:
 	}
-	eventually(t, time.Minute, "nothing waits for a connection", func() bool {
+	testenv.Until(t, time.Minute, "nothing waits for a connection", func() bool {
 		_, metrics := n.probe("/metrics")
 		return strings.Contains(metrics, `authgateway_database_connections{state="acquired"} 0`)
 	})
@@ -211,7 +212,7 @@ func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
 
 func TestAServerWithoutADatabaseCanBeStopped(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: freePort(t), User: "u", Password: "some database password", Database: "d"})
+	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: testenv.FreePort(t), User: "u", Password: "some database password", Database: "d"})
 	n := c.add()
 	begun := time.Now()
 	if err := n.end(); err != nil {

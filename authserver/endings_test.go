@@ -165,7 +165,7 @@ func TestSigningOutTwiceOrWithADeadTokenIsNoError(t *testing.T) {
 	want(t, http.StatusUnauthorized, n.signOut("garbage"))
 	want(t, http.StatusUnauthorized, n.signOut(expiring.access), "an access token")
 	c.alive("nothing of it ended another session", expiring.access)
-	c.clock.putAhead(700e9)
+	c.clock.Advance(700e9)
 	want(t, http.StatusNoContent, n.signOut(expiring.refresh), "expired")
 }
 

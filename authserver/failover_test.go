@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
@@ -33,7 +34,7 @@ func TestAServerGoesOnAfterAFailover(t *testing.T) {
 	u := n.newUser()
 	copied := db
 	copied.Port = standby.Port()
-	eventually(t, time.Minute, "the standby has followed", func() bool {
+	testenv.Until(t, time.Minute, "the standby has followed", func() bool {
 		return len(column(t, copied, `SELECT id::text FROM sessions`)) == len(column(t, db, `SELECT id::text FROM sessions`))
 	})
 	if err := primary.StopNow(); err != nil {
@@ -49,7 +50,7 @@ func TestAServerGoesOnAfterAFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	eventually(t, 10*time.Second, "people sign in again", func() bool {
+	testenv.Until(t, 10*time.Second, "people sign in again", func() bool {
 		return n.trySignIn(u.username, u.password).Status == http.StatusOK
 	})
 	t.Logf("sign-ins %v after there was a primary", time.Since(begun).Round(time.Millisecond))

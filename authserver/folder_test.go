@@ -14,6 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -107,7 +108,7 @@ func TestARotationInAFolderIsFollowedWithinSecondsWithoutARestart(t *testing.T) 
 		t.Helper()
 		writeRing(t, dir, r.files(ring))
 		begun := time.Now()
-		eventually(t, soon, about, func() bool {
+		testenv.Until(t, soon, about, func() bool {
 			s := n.state().Keys
 			return s.Generation == ring.Generation && slices.Equal(sorted(s.Held...), held) && slices.Equal(sorted(s.Ready...), held)
 		})
@@ -133,7 +134,7 @@ func TestARotationInAFolderIsFollowedWithinSecondsWithoutARestart(t *testing.T) 
 	}
 
 	writeRing(t, dir, renumbered(t, r.files(r.revoked), r.promoted.Generation+1))
-	eventually(t, soon, "a revoked key is neither held nor ready", func() bool {
+	testenv.Until(t, soon, "a revoked key is neither held nor ready", func() bool {
 		s := n.state().Keys
 		return slices.Equal(sorted(s.Held...), sorted(refresh, nextAccess, nextRefresh)) && slices.Equal(sorted(s.Ready...), sorted(s.Held...))
 	})
@@ -170,7 +171,7 @@ func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
 	for _, older := range []keys.Ring{r.published, r.first} { // two restores in a row
 		before := failures(t, n)
 		writeRing(t, dir, r.files(older))
-		eventually(t, time.Minute, "the replica notices", func() bool { return failures(t, n) > before })
+		testenv.Until(t, time.Minute, "the replica notices", func() bool { return failures(t, n) > before })
 		if got := signs(t, n, u); got[keys.Access] == stolen || slices.Contains(n.state().Keys.Held, stolen) {
 			t.Errorf("%v sign, and %v are trusted", got, n.state().Keys.Held)
 		}
@@ -184,7 +185,7 @@ func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
 	writeRing(t, dir, r.files(accepted))
 	for _, n := range []*node{n, started} {
 		n.waitReady()
-		eventually(t, time.Minute, "what is accepted is taken", func() bool { return n.state().Keys.Generation == accepted.Generation })
+		testenv.Until(t, time.Minute, "what is accepted is taken", func() bool { return n.state().Keys.Generation == accepted.Generation })
 	}
 }
 
@@ -199,7 +200,7 @@ func TestAnotherRingOfTheSameGenerationIsTaken(t *testing.T) {
 	n.waitReady()
 	writeRing(t, dir, renumbered(t, r.files(r.promoted), r.first.Generation))
 	u := n.newUser()
-	eventually(t, time.Minute, "the other ring is in use", func() bool { return maps.Equal(signs(t, n, u), r.successor) })
+	testenv.Until(t, time.Minute, "the other ring is in use", func() bool { return maps.Equal(signs(t, n, u), r.successor) })
 }
 
 // While passphrases change, a Secret with keys and one with passphrases reach the
@@ -255,11 +256,11 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 	second := map[keys.Use]string{keys.Access: secrets["new-access"], keys.Refresh: secrets["new-refresh"]}
 	resealed := r.resealed(t, r.first, second, 1)
 	writeRing(t, dir, resealed)
-	eventually(t, time.Minute, "who has both passphrases follows", func() bool {
+	testenv.Until(t, time.Minute, "who has both passphrases follows", func() bool {
 		s := during.state().Keys
 		return s.Generation == r.first.Generation+1 && len(s.Ready) == 2
 	})
-	eventually(t, time.Minute, "who has the former alone counts a failure at each look", func() bool { return failures(t, before) >= 2 })
+	testenv.Until(t, time.Minute, "who has the former alone counts a failure at each look", func() bool { return failures(t, before) >= 2 })
 	if failures(t, during) != 0 {
 		t.Error("who has both counts a failure")
 	}
@@ -270,11 +271,11 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 	usable("sealed with the current, given both", during)
 	usable("started with the new ones alone", add(started("new-access", "empty", "new-refresh", "empty")))
 	usable("started with both", add(started("new-access", "ACCESS_PASSPHRASE", "new-refresh", "REFRESH_PASSPHRASE")))
-	if !c.logs.contain("wrong passphrase") {
+	if !c.logs.Contains("wrong passphrase") {
 		t.Error("the log does not say what is wrong")
 	}
 	writeRing(t, dir, renumbered(t, r.files(r.first), r.first.Generation+2))
-	eventually(t, time.Minute, "who has the former alone is up to date again", func() bool {
+	testenv.Until(t, time.Minute, "who has the former alone is up to date again", func() bool {
 		return before.state().Keys.Generation == r.first.Generation+2
 	})
 }
@@ -373,7 +374,7 @@ func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	writeRing(t, dir, files)
 	n := c.add(env{"KEYS_DIR": dir})
 	n.waitReady()
-	eventually(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.contain("cannot be opened") })
+	testenv.Until(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.Contains("cannot be opened") })
 	s := n.state()
 	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) || slices.Contains(s.Keys.Ready, kid) {
 		t.Errorf("got %+v; not ready should be %s alone", s, kid)

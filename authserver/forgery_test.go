@@ -269,21 +269,21 @@ func TestATokenHoldsAsLongAsItSaysAndNoLonger(t *testing.T) {
 	c := start(t, 1, env{"ACCESS_TOKEN_EXPIRY": "300", "REFRESH_TOKEN_EXPIRY": "600"})
 	n := c.nodes[0]
 	u := n.newUser()
-	c.clock.putAhead(290 * time.Second)
+	c.clock.Advance(290 * time.Second)
 	want(t, http.StatusOK, n.profile(u.access))
-	c.clock.putAhead(20*time.Second + 15*time.Second) // and what clocks may differ
+	c.clock.Advance(20*time.Second + 15*time.Second) // and what clocks may differ
 	expired := want(t, http.StatusUnauthorized, n.profile(u.access))
 	forged := want(t, http.StatusUnauthorized, n.profile(u.access[:len(u.access)-8]+"AAAAAAAA"))
 	if expired.Text("reason") != "token_expired" || forged.Text("reason") != "token_invalid" {
 		t.Errorf("expired: %v, forged: %v", expired, forged)
 	}
-	c.clock.putAhead(300 * time.Second)
+	c.clock.Advance(300 * time.Second)
 	if expired := want(t, http.StatusUnauthorized, n.renew(u.refresh)); expired.Text("reason") != "token_expired" {
 		t.Errorf("expired: %v", expired)
 	}
 	// A clock that steps back by an hour has issued tokens from the future.
 	u.tokens = n.signIn(u)
-	c.clock.putAhead(-time.Hour)
+	c.clock.Advance(-time.Hour)
 	want(t, http.StatusUnauthorized, n.profile(u.access), "from the future")
 }
 

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -68,7 +67,7 @@ func (e env) with(changes env) env {
 type cluster struct {
 	t     testing.TB
 	db    postgres.Config
-	clock *clock
+	clock *testenv.Clock
 	logs  *logs
 	nodes []*node
 }
@@ -100,7 +99,7 @@ func start(t testing.TB, replicas int, changes ...env) *cluster {
 }
 
 func newCluster(t testing.TB, db postgres.Config) *cluster {
-	c := &cluster{t: t, db: db, clock: new(clock), logs: new(logs)}
+	c := &cluster{t: t, db: db, clock: new(testenv.Clock), logs: new(logs)}
 	t.Cleanup(func() {
 		c.stop()
 		c.logs.check(t, db)
@@ -144,7 +143,7 @@ func (c *cluster) tryAdd(changes ...env) (*node, error) {
 	for try := 1; ; try++ {
 		// Port 0 would mean that there are no metrics; between asking for a
 		// free one and taking it, another process may.
-		settings.MetricsPort = freePort(c.t)
+		settings.MetricsPort = testenv.FreePort(c.t)
 		n, err := c.run(settings)
 		if err == nil || try == 5 || !strings.Contains(err.Error(), "cannot listen") {
 			return n, err
@@ -192,16 +191,6 @@ func (n *node) end() error {
 	}
 }
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 // probe asks the port for operators, and gives the status and the body; 0 where
 // there is no answer.
 func (n *node) probe(path string) (status int, body string) {
@@ -222,7 +211,7 @@ func (n *node) ready() bool {
 
 func (n *node) waitReady() {
 	n.t.Helper()
-	eventually(n.t, time.Minute, "a replica is ready", func() bool {
+	testenv.Until(n.t, time.Minute, "a replica is ready", func() bool {
 		select {
 		case <-n.done:
 			n.t.Fatalf("a replica ended before it was ready: %v", n.result())
@@ -230,18 +219,6 @@ func (n *node) waitReady() {
 		}
 		return n.ready()
 	})
-}
-
-// eventually polls until the condition holds, for what gives no signal.
-func eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	poll := time.NewTicker(20 * time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(within); !holds(); <-poll.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-	}
 }
 
 // atOnce runs f for 0 to n-1, all starting together, and gives what they
@@ -281,9 +258,3 @@ func want(t testing.TB, status int, reply *apitest.Reply, about ...any) *apitest
 	}
 	return reply
 }
-
-// clock is the time, and can be put ahead.
-type clock struct{ ahead atomic.Int64 }
-
-func (c *clock) Now() time.Time            { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) putAhead(by time.Duration) { c.ahead.Add(int64(by)) }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -63,7 +64,7 @@ func kidOf(t testing.TB, token string) string {
 // eventuallyKeys waits until what every replica publishes is as it should be.
 func (c *cluster) eventuallyKeys(what string, holds func(keyIDs) bool) {
 	c.t.Helper()
-	eventually(c.t, time.Minute, what, func() bool {
+	testenv.Until(c.t, time.Minute, what, func() bool {
 		for _, n := range c.nodes {
 			if !holds(kids(c.t, n)) {
 				return false
@@ -146,7 +147,7 @@ func TestARotationLosesNoToken(t *testing.T) {
 	first := kids(t, c.nodes[0])
 	signs := func(n *node, u user) string { return kidOf(t, n.signIn(u).access) }
 
-	c.clock.putAhead(721 * time.Hour) // the key comes of age
+	c.clock.Advance(721 * time.Hour) // the key comes of age
 	c.eventuallyKeys("a successor is published", func(k keyIDs) bool { return len(k.access) == 2 && len(k.refresh) == 2 })
 	u, other := c.nodes[0].newUser(), c.nodes[0].newUser()
 	if kidOf(t, u.access) != first.access[0] {
@@ -154,15 +155,15 @@ func TestARotationLosesNoToken(t *testing.T) {
 	}
 	// The lead has to pass twice, for a clock may jump: the first time is only
 	// written down.
-	c.clock.putAhead(10*time.Minute + clocksDiffer)
-	eventually(t, time.Minute, "the end of the lead is written down", func() bool { return c.confirmed() == 2 })
+	c.clock.Advance(10*time.Minute + clocksDiffer)
+	testenv.Until(t, time.Minute, "the end of the lead is written down", func() bool { return c.confirmed() == 2 })
 	for _, n := range c.nodes {
 		if signs(n, other) != first.access[0] {
 			t.Error("the successor signs after a jump of the clock")
 		}
 	}
-	c.clock.putAhead(10*time.Minute + clocksDiffer)
-	eventually(t, time.Minute, "the successor signs everywhere", func() bool {
+	c.clock.Advance(10*time.Minute + clocksDiffer)
+	testenv.Until(t, time.Minute, "the successor signs everywhere", func() bool {
 		return !slices.ContainsFunc(c.nodes, func(n *node) bool { return signs(n, other) == first.access[0] })
 	})
 	c.alive("signed by the key before", u.access)
@@ -178,9 +179,9 @@ func TestARotationLosesNoToken(t *testing.T) {
 	late.waitReady()
 	want(t, http.StatusOK, late.profile(u.access), "at a replica that starts now")
 
-	c.clock.putAhead(14400*time.Second + 10*time.Minute + clocksDiffer)
-	eventually(t, time.Minute, "the end of the last token is written down", func() bool { return c.confirmed() == 2 })
-	c.clock.putAhead(14400*time.Second + 10*time.Minute + clocksDiffer)
+	c.clock.Advance(14400*time.Second + 10*time.Minute + clocksDiffer)
+	testenv.Until(t, time.Minute, "the end of the last token is written down", func() bool { return c.confirmed() == 2 })
+	c.clock.Advance(14400*time.Second + 10*time.Minute + clocksDiffer)
 	c.eventuallyKeys("the key before is gone", func(k keyIDs) bool {
 		return !slices.Contains(k.access, first.access[0]) && !slices.Contains(k.refresh, first.refresh[0])
 	})
@@ -211,7 +212,7 @@ func TestAWrongPassphraseOverExistingKeysIsAnErrorAndNeverANewRing(t *testing.T)
 	c.stop()
 	before := c.ring()
 	for name := range map[string]bool{"ACCESS_PASSPHRASE": true, "REFRESH_PASSPHRASE": true} {
-		e := env{name: "some other passphrase", "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": strconv.Itoa(freePort(t))}
+		e := env{name: "some other passphrase", "PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": strconv.Itoa(testenv.FreePort(t))}
 		got := c.call([]string{"serve"}, e)
 		if got.code == 0 || !strings.Contains(got.err, name) || !strings.Contains(got.err, "passphrase") {
 			t.Errorf("got %+v", got)
@@ -248,9 +249,9 @@ func TestAChangedPassphraseOpensTheOldKeysWithTheFormerOne(t *testing.T) {
 	c.add(both).waitReady()
 	c.alive("sealed by the former passphrase", u.access)
 	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
-	eventually(t, time.Minute, "the keys are sealed anew", func() bool { return c.generation() != before })
-	eventually(t, time.Minute, "the new passphrases alone open all keys", func() bool {
-		e := changed.with(env{"PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"})
+	testenv.Until(t, time.Minute, "the keys are sealed anew", func() bool { return c.generation() != before })
+	testenv.Until(t, time.Minute, "the new passphrases alone open all keys", func() bool {
+		e := changed.with(env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
 		return c.call([]string{"keys", "rotate"}, e).code == 0
 	})
 	c.add(changed).waitReady()
@@ -338,7 +339,7 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 	} {
 		before := failures(t, n)
 		bad()
-		eventually(t, time.Minute, "the replica notices what is "+about, func() bool { return failures(t, n) > before })
+		testenv.Until(t, time.Minute, "the replica notices what is "+about, func() bool { return failures(t, n) > before })
 		want(t, http.StatusOK, n.profile(u.access), "with", about)
 		want(t, http.StatusOK, n.trySignIn(u.username, u.password), "with", about)
 		if !n.ready() || len(kids(t, n).access) != 1 {
@@ -364,7 +365,7 @@ func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
 		"a file":             {file, "not a directory"},
 		"a mount that is no": {gone, "no such file or directory"},
 	} {
-		e := env{"KEYS_DIR": tc.dir, "PORT": strconv.Itoa(freePort(t)), "METRICS_PORT": "0"}
+		e := env{"KEYS_DIR": tc.dir, "PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}
 		got := c.call([]string{"serve"}, e)
 		if got.code != 1 || !strings.Contains(got.err, "authserver: KEYS_DIR: ") || !strings.Contains(got.err, tc.says) || !strings.Contains(got.err, tc.dir) {
 			t.Errorf("%s: %+v", name, got)

@@ -105,7 +105,7 @@ func TestTheAuditTrailHasTheClientsAddressInTheTableAndInTheLog(t *testing.T) {
 	if got := column(t, c.db, "SELECT host(address) FROM audit_events WHERE user_id = $1 AND event = 'password refused'", u.id); len(got) != 1 || got[0] != "2001:db8::7" {
 		t.Errorf("the table has %q", got)
 	}
-	if !c.logs.contain(`"address":"2001:db8::7"`) {
+	if !c.logs.Contains(`"address":"2001:db8::7"`) {
 		t.Error("the log does not have it")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -19,26 +20,14 @@ import (
 // and every secret that went over the wire meanwhile. When the test ends, none
 // of these may be in those: row L01 of the security decisions, over all tests.
 type logs struct {
+	testenv.Output
+
 	mu      sync.Mutex
-	text    bytes.Buffer
 	private map[string]string // what must not be logged: what it is
 }
 
 func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// contain tells whether a message was logged.
-func (l *logs) contain(message string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Contains(l.text.Bytes(), []byte(message))
 }
 
 // secretMembers are the parameters and the members of replies that are nobody
@@ -86,7 +75,7 @@ func (l *logs) check(t testing.TB, db postgres.Config) {
 	for _, hash := range column(t, db, "SELECT password_hash FROM users") {
 		l.note("password hash", hash)
 	}
-	for _, found := range findSecrets(l.text.Bytes(), l.private) {
+	for _, found := range findSecrets([]byte(l.String()), l.private) {
 		t.Errorf("the logs hold the %s %q", l.private[found], found)
 	}
 	trail := strings.Join(column(t, db, "SELECT e::text FROM audit_events e"), "\n")
@@ -94,7 +83,7 @@ func (l *logs) check(t testing.TB, db postgres.Config) {
 		t.Errorf("the audit trail holds the %s %q", l.private[found], found)
 	}
 	if t.Failed() && testing.Verbose() {
-		t.Logf("the logs:\n%s", l.text.Bytes())
+		t.Logf("the logs:\n%s", l)
 	}
 }
 
@@ -149,7 +138,7 @@ func TestTheCheckOfTheLogsFindsWhatMustNotBeThere(t *testing.T) {
 	if _, err := l.Write([]byte(`{"msg":"correct horse battery","scope":"profile email","x":"0123456789abcdeX"}`)); err != nil {
 		t.Fatal(err)
 	}
-	found := findSecrets(l.text.Bytes(), l.private)
+	found := findSecrets([]byte(l.String()), l.private)
 	if len(found) != 1 || found[0] != "correct horse battery" {
 		t.Errorf("found %q", found)
 	}

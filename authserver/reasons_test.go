@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -113,11 +114,11 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	guarded.signIn(u)
 	gives("too_many_requests", guarded.trySignIn(u.username, u.password))
 
-	alone := c.add(env{"DB_PORT": strconv.Itoa(freePort(t))}) // where no database is
+	alone := c.add(env{"DB_PORT": strconv.Itoa(testenv.FreePort(t))}) // where no database is
 	gives("keys_not_loaded", alone.try(http.MethodGet, "/tokens/keys", nil, nil))
 	gives("database_unavailable", alone.post("/users/forgot-password", body{"email": u.email}))
 
-	c.clock.putAhead(time.Hour)
+	c.clock.Advance(time.Hour)
 	gives("token_expired", n.profile(u.access))
 
 	postgrestest.Exec(t, c.db, "ALTER TABLE sessions RENAME TO lost")

@@ -49,7 +49,7 @@ func TestATokenThatNeedsNoSuccessorStaysTheSame(t *testing.T) {
 			t.Error("the token was replaced in the first half of its life")
 		}
 	}
-	c.clock.putAhead(501 * time.Second)
+	c.clock.Advance(501 * time.Second)
 	replies := atOnce(20, func(i int) *apitest.Reply { return c.any(i).renew(u.refresh) })
 	for _, r := range replies {
 		if want(t, http.StatusOK, r); r.Text("refresh_token") == u.refresh || r.Text("refresh_token") != replies[0].Text("refresh_token") {
@@ -67,13 +67,13 @@ func TestALostReplyIsMadeGoodWithinTheGrace(t *testing.T) {
 	u := c.nodes[0].newUser()
 	successor := want(t, http.StatusOK, c.nodes[0].renew(u.refresh)).Text("refresh_token")
 	for range 11 {
-		c.clock.putAhead(5 * time.Second)
+		c.clock.Advance(5 * time.Second)
 		if got := want(t, http.StatusOK, c.nodes[1].renew(u.refresh)).Text("refresh_token"); got != successor {
 			t.Fatal("the second time the successor is another one")
 		}
 	}
 	// The grace counts from the first use: trying again has not prolonged it.
-	c.clock.putAhead(6 * time.Second)
+	c.clock.Advance(6 * time.Second)
 	want(t, http.StatusUnauthorized, c.nodes[1].renew(u.refresh), "61 s after it was replaced")
 	c.dead("after the theft", tokens{u.access, successor})
 }
@@ -84,11 +84,11 @@ func TestATokenThatIsUsedAgainAfterTheGraceEndsItsSessionEverywhere(t *testing.T
 	u := c.nodes[0].newUser()
 	other := c.nodes[1].signIn(u)
 	next := tokensOf(want(t, http.StatusOK, c.nodes[0].renew(u.refresh)))
-	c.clock.putAhead(61 * time.Second)
+	c.clock.Advance(61 * time.Second)
 	want(t, http.StatusUnauthorized, c.nodes[2].renew(u.refresh))
 	c.dead("of the stolen session", next, u.tokens)
 	c.alive("of another session", other.access)
-	if !c.logs.contain("refresh token reused") {
+	if !c.logs.Contains("refresh token reused") {
 		t.Error("the audit log does not tell of the theft")
 	}
 	_, metrics := c.nodes[2].probe("/metrics")
@@ -113,7 +113,7 @@ func TestReuseIsFoundByReplicasThatStartedAfterTheRenewal(t *testing.T) {
 	u := c.nodes[0].newUser()
 	next := tokensOf(want(t, http.StatusOK, c.nodes[0].renew(u.refresh)))
 	c.stop()
-	c.clock.putAhead(61 * time.Second)
+	c.clock.Advance(61 * time.Second)
 	c.add(always).waitReady()
 	want(t, http.StatusUnauthorized, c.nodes[0].renew(u.refresh))
 	c.dead("of the stolen session", next)
@@ -126,15 +126,15 @@ func TestASessionEndsHoweverOftenItIsRenewed(t *testing.T) {
 	u := n.newUser()
 	tk := u.tokens
 	for range 3 {
-		c.clock.putAhead(30 * time.Minute)
+		c.clock.Advance(30 * time.Minute)
 		tk = tokensOf(want(t, http.StatusOK, n.renew(tk.refresh)))
 	}
-	c.clock.putAhead(20 * time.Minute)
+	c.clock.Advance(20 * time.Minute)
 	r := want(t, http.StatusOK, n.renew(tk.refresh))
 	if claims := claimsOf(t, r.Text("refresh_token")); claims["exp"].(float64) > float64(c.clock.Now().Add(10*time.Minute).Unix()) {
 		t.Errorf("a token outlives its session: %v", claims)
 	}
-	c.clock.putAhead(11 * time.Minute)
+	c.clock.Advance(11 * time.Minute)
 	c.dead("after SESSION_LIFETIME", tokensOf(r))
 }
 
@@ -144,7 +144,7 @@ func TestTheOldestSessionsEndBeyondSoMany(t *testing.T) {
 	u := c.nodes[0].newUser()
 	var opened []tokens
 	for i := range 5 {
-		c.clock.putAhead(time.Second)
+		c.clock.Advance(time.Second)
 		opened = append(opened, c.any(i).signIn(u))
 	}
 	c.dead("beyond the third", u.tokens, opened[0], opened[1])

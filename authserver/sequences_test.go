@@ -137,7 +137,7 @@ var steps = []struct {
 			want(t, http.StatusUnauthorized, n.trySignIn(a.u.username, a.u.password))
 			return
 		}
-		a.clock.putAhead(time.Second)
+		a.clock.Advance(time.Second)
 		a.allEndBut(nil)
 		for range caps {
 			a.opened(n.signIn(a.u))

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -75,10 +76,10 @@ func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 100 })
+	testenv.Until(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 100 })
 	begun := time.Now()
 	n.cancel()
-	eventually(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
+	testenv.Until(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
 	unready.Store(true)
 	clients.Wait()
 	if err := n.end(); err != nil {
@@ -104,7 +105,7 @@ func TestWhatWasTakenIsFinishedAlsoWithoutADrain(t *testing.T) {
 		go func() { replies <- n.trySignIn(u.username, u.password) }()
 	}
 	// Some may be through before the last has come: the machine may be busy.
-	eventually(t, time.Minute, "some wait in the hashing lane", func() bool {
+	testenv.Until(t, time.Minute, "some wait in the hashing lane", func() bool {
 		_, metrics := n.probe("/metrics")
 		return severalWait.MatchString(metrics)
 	})
@@ -130,7 +131,7 @@ func TestADrainingServerStillServesAndAsksToComeBackOnAnotherConnection(t *testi
 	n := c.nodes[0]
 	u := n.newUser()
 	n.cancel()
-	eventually(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
+	testenv.Until(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
 	reply, err := http.DefaultTransport.RoundTrip(httptest.NewRequest(http.MethodGet, n.base+"/tokens/keys", nil))
 	if err != nil {
 		t.Fatal(err)

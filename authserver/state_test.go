@@ -14,6 +14,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -64,14 +65,14 @@ func TestAServerTellsHowItIs(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	// A key that is published is held at once, and ready when it has been opened.
-	eventually(t, time.Minute, "the new keys are ready", func() bool {
+	testenv.Until(t, time.Minute, "the new keys are ready", func() bool {
 		now := n.state()
 		return now.Keys.Generation > s.Keys.Generation && len(now.Keys.Held) == 4 && len(now.Keys.Ready) == 4
 	})
 	if got := c.call([]string{"keys", "revoke", k.access[0]}); got.code != 0 {
 		t.Fatalf("%+v", got)
 	}
-	eventually(t, time.Minute, "a revoked key is not held", func() bool {
+	testenv.Until(t, time.Minute, "a revoked key is not held", func() bool {
 		now := n.state()
 		return !slices.Contains(now.Keys.Held, k.access[0]) && !slices.Contains(now.Keys.Ready, k.access[0])
 	})
@@ -104,20 +105,17 @@ func (n *node) unready(about, wanted string, secrets ...string) config.State {
 	n.t.Helper()
 	var s config.State
 	var probed struct{ Reason string }
-	deadline := time.Now().Add(time.Minute)
-	for ; ; time.Sleep(20 * time.Millisecond) {
+	testenv.Eventually(n.t, time.Minute, about, func() error {
 		s = n.state()
 		status, text := n.probe("/readyz")
 		if err := json.Unmarshal([]byte(text), &probed); err != nil {
 			n.t.Fatal(err)
 		}
 		if strings.Contains(s.Reason, wanted) && status == http.StatusServiceUnavailable && probed.Reason == s.Reason {
-			break
+			return nil
 		}
-		if time.Now().After(deadline) {
-			n.t.Fatalf("%s: /readyz says %d %q, and the state %q; want %q", about, status, probed.Reason, s.Reason, wanted)
-		}
-	}
+		return fmt.Errorf("/readyz says %d %q, and the state %q; want %q", status, probed.Reason, s.Reason, wanted)
+	})
 	if s.Ready || len(s.Reason) >= 512 || !utf8.ValidString(s.Reason) || strings.ContainsAny(s.Reason, "\n\t") {
 		n.t.Errorf("%s: %d bytes: %+v", about, len(s.Reason), s)
 	}
@@ -193,7 +191,7 @@ func TestTheStateOfAServerThatStartsIsWhole(t *testing.T) {
 func (n *node) problem(about, wanted string, secrets ...string) config.State {
 	n.t.Helper()
 	var s config.State
-	eventually(n.t, time.Minute, about+": "+wanted, func() bool {
+	testenv.Until(n.t, time.Minute, about+": "+wanted, func() bool {
 		s = n.state()
 		ready, text := n.probe("/readyz")
 		database, why := n.probe("/readyz/database")
@@ -215,7 +213,7 @@ func (n *node) problem(about, wanted string, secrets ...string) config.State {
 // waitForDatabase waits until a replica has nothing to say of its database.
 func (n *node) waitForDatabase() {
 	n.t.Helper()
-	eventually(n.t, time.Minute, "the database is back", func() bool {
+	testenv.Until(n.t, time.Minute, "the database is back", func() bool {
 		_, text := n.probe("/readyz")
 		status, _ := n.probe("/readyz/database")
 		return status == http.StatusOK && strings.TrimSpace(text) == `{"status":"ready"}` && metric(n.t, n, "authgateway_database_up") == 1

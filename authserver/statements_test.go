@@ -70,7 +70,7 @@ func TestRequestsCostAsFewStatementsAsTheyMay(t *testing.T) {
 	counts("the keys", 0, false, func() { want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil)) })
 	counts("a token of nobody", 0, false, func() { want(t, http.StatusUnauthorized, n.profile("a.b.c")) })
 	counts("what is malformed", 0, false, func() { want(t, http.StatusBadRequest, n.post("/users", body{"email": "x"})) })
-	c.clock.putAhead(501 * time.Second)
+	c.clock.Advance(501 * time.Second)
 	counts("renewing a refresh token", 1, true, func() {
 		if r := want(t, http.StatusOK, n.renew(u.refresh)); r.Text("refresh_token") == u.refresh {
 			t.Error("it was not renewed")

@@ -29,6 +29,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/controllers"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -180,17 +181,7 @@ func (b *bed) eventually(what string, holds func() error) {
 
 func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() error) {
 	b.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(limit); ; <-tick.C {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.t.Fatalf("not in time: %s: %v", what, err)
-		}
-	}
+	testenv.Eventually(b.t, limit, what, holds)
 }
 
 func credentials(name string) *corev1.Secret {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -40,29 +41,8 @@ type process struct {
 	cmd    *exec.Cmd
 	api    string
 	ops    string
-	stderr *safeBuffer
+	stderr *testenv.Output
 	ended  chan struct{}
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-func (s *safeBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
-
-func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // launch starts the program; settings are NAME=value.
@@ -74,8 +54,8 @@ func launch(t *testing.T, db postgres.Config, args []string, settings ...string)
 // launchIn is launch for a process that needs something before it is started.
 func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []string, settings ...string) *process {
 	t.Helper()
-	p := &process{t: t, stderr: new(safeBuffer), ended: make(chan struct{})}
-	apiPort, opsPort := freePort(t), freePort(t)
+	p := &process{t: t, stderr: new(testenv.Output), ended: make(chan struct{})}
+	apiPort, opsPort := strconv.Itoa(testenv.FreePort(t)), strconv.Itoa(testenv.FreePort(t))
 	p.api, p.ops = "http://127.0.0.1:"+apiPort, "http://127.0.0.1:"+opsPort
 	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Env = append([]string{
@@ -109,20 +89,9 @@ func (p *process) status(path string) int {
 	return response.StatusCode
 }
 
-func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for deadline := time.Now().Add(within); !holds(); <-poll.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-	}
-}
-
 func (p *process) waitReady() {
 	p.t.Helper()
-	eventually(p.t, time.Minute, "ready", func() bool { return p.status("/readyz") == http.StatusOK })
+	testenv.Until(p.t, time.Minute, "ready", func() bool { return p.status("/readyz") == http.StatusOK })
 }
 
 // wait gives the exit code, and -1 where a signal ended the process.
@@ -194,10 +163,10 @@ func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 20 || t.Failed() })
+		testenv.Until(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 20 || t.Failed() })
 		begun := time.Now()
 		p.signal(signal)
-		eventually(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+		testenv.Until(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
 		unready.Store(true)
 		clients.Wait()
 		if code := p.wait(15 * time.Second); code != 0 {
@@ -241,7 +210,7 @@ func TestASecondSIGTERMEndsTheProcessAtOnce(t *testing.T) {
 	p := launch(t, postgrestest.Config(t), nil, "DRAIN_DELAY=14s")
 	p.waitReady()
 	p.signal(syscall.SIGTERM)
-	eventually(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+	testenv.Until(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
 	p.signal(syscall.SIGTERM)
 	if code := p.wait(5 * time.Second); code == 0 {
 		t.Error("exit code 0, though it did not finish")
@@ -250,13 +219,9 @@ func TestASecondSIGTERMEndsTheProcessAtOnce(t *testing.T) {
 
 func TestSIGTERMWhileItWaitsForItsDatabaseExitsWith0(t *testing.T) {
 	t.Parallel()
-	port, err := strconv.Atoi(freePort(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := filepath.Join(t.TempDir(), "termination-log")
-	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: port, User: "u", Database: "d"}, nil, "TERMINATION_LOG="+log)
-	eventually(t, time.Minute, "alive", func() bool { return p.status("/healthz") == http.StatusOK })
+	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: testenv.FreePort(t), User: "u", Database: "d"}, nil, "TERMINATION_LOG="+log)
+	testenv.Until(t, time.Minute, "alive", func() bool { return p.status("/healthz") == http.StatusOK })
 	if status := p.status("/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("/readyz is %d", status)
 	}

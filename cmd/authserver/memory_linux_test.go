@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -53,7 +54,7 @@ func newMemoryGroup(t *testing.T) memoryGroup {
 		}
 		t.Cleanup(func() {
 			// A group is a folder that can be removed once its last process is gone.
-			eventually(t, 10*time.Second, "the control group is removed", func() bool { return syscall.Rmdir(dir) == nil })
+			testenv.Until(t, 10*time.Second, "the control group is removed", func() bool { return syscall.Rmdir(dir) == nil })
 		})
 		if write(dir, v.limit, strconv.Itoa(podLimit)) != nil {
 			continue
@@ -217,7 +218,7 @@ func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *test
 		attack := besiege(address, kind.wire)
 		// While they come, and when they are all there.
 		arriving := client.p99(400)
-		eventually(t, time.Minute, kind.name+": they are there", func() bool { return attack.opened.Load() >= besiegers })
+		testenv.Until(t, time.Minute, kind.name+": they are there", func() bool { return attack.opened.Load() >= besiegers })
 		besieged := client.p99(400)
 		t.Logf("%-38s %5d opened, %4d held; p99 %v while they come, %v when they are there, %v in peace; at most %s of %d MiB",
 			kind.name, attack.opened.Load(), attack.holding.Load(), arriving, besieged, quiet, group.mostUsed(), podLimit>>20)
@@ -231,7 +232,7 @@ func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *test
 	// An end with thousands of idle connections is prompt: well below the 10 s for which
 	// a request may stay unfinished.
 	attack := besiege(address, "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n")
-	eventually(t, time.Minute, "they are there", func() bool { return attack.opened.Load() >= besiegers })
+	testenv.Until(t, time.Minute, "they are there", func() bool { return attack.opened.Load() >= besiegers })
 	p.signal(syscall.SIGTERM)
 	if code := p.wait(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -252,7 +253,7 @@ func TestTheMemoryOfAPodIsTheServersLimit(t *testing.T) {
 			settings = append(settings, env)
 		}
 		p := launchIn(t, group.enter, postgrestest.Config(t), []string{"serve"}, settings...)
-		eventually(t, 20*time.Second, "the log tells", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
+		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("with %q: not %s in %s", env, want, p.stderr)
 		}

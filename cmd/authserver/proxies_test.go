@@ -19,12 +19,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -80,7 +82,7 @@ func TestTheProxiesOfTheManualWork(t *testing.T) {
 				"ISSUER=https://auth.example.com/auth", "TRUSTED_PROXY_HOPS=1", "TRUSTED_PROXY_FIELD=X-Forwarded-For")
 			dir := t.TempDir()
 			roots := certificate(t, dir)
-			port := freePort(t)
+			port := strconv.Itoa(testenv.FreePort(t))
 			config = strings.NewReplacer(
 				proxy.idle[0], proxy.idle[1], "127.0.0.1:8080", strings.TrimPrefix(p.api, "http://"),
 				"listen 443", "listen 127.0.0.1:"+port, "bind :443", "bind 127.0.0.1:"+port, "auth.example.com {", "https://auth.example.com:"+port+" {",
@@ -99,7 +101,7 @@ func TestTheProxiesOfTheManualWork(t *testing.T) {
 // runProxy runs a program until the test ends.
 func runProxy(t *testing.T, program, home string, args ...string) {
 	t.Helper()
-	said := new(safeBuffer)
+	said := new(testenv.Output)
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)
 	cmd.Stdout, cmd.Stderr = said, said
@@ -151,7 +153,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 		text, _ := io.ReadAll(resp.Body)
 		return resp, string(text)
 	}
-	eventually(t, 20*time.Second, "the proxy is there", func() bool {
+	testenv.Until(t, 20*time.Second, "the proxy is there", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = c.Close()
@@ -194,7 +196,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	// The address: of the client, whatever it writes itself.
 	send("POST", "/tokens/signin", `{"username":"nobody.here","password":"wrong password"}`, "X-Forwarded-For", "203.0.113.9", "Forwarded", "for=203.0.113.9")
 	address := regexp.MustCompile(`"address":"([^"]*)"`)
-	eventually(t, 10*time.Second, "the audit trail has the sign-in", func() bool { return address.MatchString(p.stderr.String()) })
+	testenv.Until(t, 10*time.Second, "the audit trail has the sign-in", func() bool { return address.MatchString(p.stderr.String()) })
 	for _, found := range address.FindAllStringSubmatch(p.stderr.String(), -1) {
 		if found[1] != "127.0.0.2" {
 			t.Errorf("the client's address is %s", found[1])
@@ -272,7 +274,7 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	warning := regexp.MustCompile(`"METRICS_PORT is not set and its default is in use.*"in_use":"127.0.0.1:9090","metrics":"([^"]*)"`)
 	for range 2 {
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"})
-		eventually(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
 		p.ops = "http://" + warning.FindStringSubmatch(p.stderr.String())[1]
 		p.waitReady()
 	}
@@ -280,7 +282,7 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	if prometheus != nil {
 		_ = prometheus.Close()
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"}, "PORT=9090")
-		eventually(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
 	}
 	// A port that somebody chose is meant.
 	p := launch(t, postgrestest.Config(t), []string{"serve"})

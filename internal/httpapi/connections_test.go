@@ -5,6 +5,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // served returns a connection as fasthttp gets it, and the client's end of it.
@@ -36,11 +38,7 @@ func TestAnEvictedConnectionReadsWhatHasArrived(t *testing.T) {
 			if _, err := io.WriteString(client, arrives); err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(10 * time.Second); arrives != "" && !bytesWait(c); time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("it does not arrive")
-				}
-			}
+			testenv.Until(t, 10*time.Second, "the request arrives", func() bool { return arrives == "" || bytesWait(c) })
 			all.evictOne()
 			got := make([]byte, 100)
 			n, err := io.ReadFull(c, got[:max(len(arrives), 1)])

@@ -17,6 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const bodyLimit = 64 << 10
@@ -161,8 +162,8 @@ func TestARequestThatTakesTooLongIsCutOff(t *testing.T) {
 // Row H07.
 func TestAPanicEndsOneRequestAndNoOther(t *testing.T) {
 	t.Parallel()
-	var log lines
-	s := start(t, func(o *httpapi.Options) { o.Log = log.logger() })
+	var log testenv.Output
+	s := start(t, func(o *httpapi.Options) { o.Log = logTo(&log) })
 	s.accounts.do = func(_ context.Context, call string) error {
 		if call == "Renew(panic)" {
 			panic("s3cr3t of the database")

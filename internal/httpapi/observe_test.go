@@ -1,15 +1,14 @@
 package httpapi_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,28 +18,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// lines is a log that tests can read.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-func (l *lines) logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+func logTo(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
@@ -70,8 +52,8 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			var log lines
-			s := start(t, func(o *httpapi.Options) { o.Log = log.logger() })
+			var log testenv.Output
+			s := start(t, func(o *httpapi.Options) { o.Log = logTo(&log) })
 			s.accounts.err = tc.err
 			path := "/users/verification-code"
 			if tc.status == 401 {
@@ -149,8 +131,8 @@ func TestARequestIDIsTheCallersWhereItIsSane(t *testing.T) {
 func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
-	var log lines
-	s := start(t, func(o *httpapi.Options) { o.Log, o.ProxyHops = log.logger(), 1 })
+	var log testenv.Output
+	s := start(t, func(o *httpapi.Options) { o.Log, o.ProxyHops = logTo(&log), 1 })
 	const address = "192.0.2.43"
 	fields := header("User-Agent", "s3cr3t\u2028", "Cookie", secret, "Authorization", "Bearer "+secret, "X-Forwarded-For", secret+", "+address, "X-Request-Id", "id-1")
 	s.Do("POST", "/users", fields, signUpBody("username", secret, "password", secret, "email", secret))

@@ -21,6 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // D3: RFC 9110 section 9.1.
@@ -343,8 +344,8 @@ func TestAnIdleConnectionIsKeptForItsOwnTime(t *testing.T) {
 func TestTheLogNamesAnOriginThatIsNotOnTheList(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*httpapi.Options){"with a list": withPages, "without": func(*httpapi.Options) {}} {
-		var log lines
-		s := start(t, change, func(o *httpapi.Options) { o.Log = log.logger() })
+		var log testenv.Output
+		s := start(t, change, func(o *httpapi.Options) { o.Log = logTo(&log) })
 		for range 3 {
 			s.Do("OPTIONS", "/tokens/signin", preflight("https://shop.example.com", "POST"), nil)
 		}
@@ -443,11 +444,7 @@ func TestAReplyThatIsNotReadGivesWayToOthers(t *testing.T) {
 		_, _ = io.WriteString(c, strings.Repeat("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n", 5))
 		slow = append(slow, c)
 	}
-	for deadline := time.Now().Add(30 * time.Second); evicted(t, registry, "reply") < least; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%v were closed, not %d", evicted(t, registry, "reply"), least)
-		}
-	}
+	testenv.Until(t, 30*time.Second, "enough connections are closed", func() bool { return evicted(t, registry, "reply") >= least })
 	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
 	// Those that were closed end before one reply is complete. To read from the others
 	// has them go on.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -53,30 +54,12 @@ var ring = sync.OnceValues(func() (*keys.Opened, error) {
 	return keys.Open(r, passphrases)
 })
 
-// clock is the time of a test: everybody's.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) pass(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // world is one gateway with all that it needs, and its clock. Whatever secret
 // or personal thing passes through its methods must not be in its audit trail
 // when the test ends.
 type world struct {
 	*testing.T
-	*clock
+	*testenv.Clock
 	policy  identity.Policy
 	leeway  time.Duration // of tokens
 	memory  *identitytest.Store
@@ -89,11 +72,13 @@ type world struct {
 	private map[string]bool
 }
 
+func (w *world) pass(d time.Duration) { w.Advance(d) }
+
 // newWorld makes a gateway of exposure internal, and lets the test change its
 // policy first.
 func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
 	t.Helper()
-	w := &world{T: t, clock: &clock{now: start}, private: map[string]bool{}}
+	w := &world{T: t, Clock: testenv.NewClock(start), private: map[string]bool{}}
 	w.policy = identity.Policy{
 		Issuer: issuer, Audience: []string{"https://api.example"},
 		Exposure: identity.ExposureInternal, SignUpScopes: "profile email",

@@ -1,7 +1,6 @@
 package mail
 
 import (
-	"bytes"
 	"container/heap"
 	"context"
 	"encoding/json"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // box is an outbox in memory. It keeps to the contract, and can be away.
@@ -258,21 +258,10 @@ func (b *bearer) onReady(f func() error) {
 }
 
 // lines are what was logged.
-type lines struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Buffer.Write(p)
-}
+type lines struct{ testenv.Output }
 
 func (l *lines) all(t *testing.T) (entries []map[string]any) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	for text := range strings.Lines(l.String()) {
 		var entry map[string]any
 		if err := json.Unmarshal([]byte(text), &entry); err != nil {

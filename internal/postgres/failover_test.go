@@ -16,6 +16,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
@@ -47,7 +48,7 @@ func follows(t *testing.T, primary, standby postgres.Config) {
 		t.Fatal(err)
 	}
 	db := connect(t, standby)
-	eventually(t, "the standby has followed", func() bool {
+	testenv.Until(t, patience, "the standby has followed", func() bool {
 		return count(t, db, `SELECT (pg_last_wal_replay_lsn() >= $1::pg_lsn)::int`, at) == 1
 	})
 }
@@ -98,7 +99,7 @@ func TestWritesGoOnAfterAFailover(t *testing.T) {
 				t.Fatal(err)
 			}
 			turn()
-			eventually(t, "it is known to be a standby", func() bool {
+			testenv.Until(t, patience, "it is known to be a standby", func() bool {
 				err := store.Ready(t.Context())
 				if err == nil {
 					t.Fatal("ready on a standby")
@@ -110,7 +111,7 @@ func TestWritesGoOnAfterAFailover(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			eventually(t, "there are writes again", func() bool {
+			testenv.Until(t, patience, "there are writes again", func() bool {
 				return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) == nil
 			})
 			t.Logf("writes %v after there was a primary", time.Since(begun).Round(time.Millisecond))
@@ -140,13 +141,13 @@ func TestWritesGoOnAfterADatabaseWasReadOnly(t *testing.T) {
 	}
 	write := func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) }
 	turn("on")
-	eventually(t, "writes are refused", func() bool { return write() != nil })
+	testenv.Until(t, patience, "writes are refused", func() bool { return write() != nil })
 	unavailable(t, 3*time.Second, "read-only", write)
 	if err := store.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "is read-only") {
 		t.Errorf("ready: %v", err)
 	}
 	turn("off")
-	eventually(t, "writes are taken again", func() bool { return write() == nil })
+	testenv.Until(t, patience, "writes are taken again", func() bool { return write() == nil })
 	if err := store.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -182,7 +183,7 @@ func TestConnectionsThatTakeNoWritesCostNoCallerAnError(t *testing.T) {
 	} {
 		demoted.Store(true)
 		store.Reset()
-		eventually(t, "the pool is full", func() bool {
+		testenv.Until(t, patience, "the pool is full", func() bool {
 			var group sync.WaitGroup
 			for range 50 {
 				group.Go(func() { _, _ = store.Version(t.Context()) })

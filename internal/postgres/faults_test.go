@@ -14,6 +14,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
@@ -145,7 +146,7 @@ func configOf(s *localpostgres.Server) postgres.Config {
 // occupy uses so many connections at once that the pool has them all.
 func occupy(t *testing.T, store *postgres.Store) {
 	t.Helper()
-	eventually(t, "the pool is full", func() bool {
+	testenv.Until(t, patience, "the pool is full", func() bool {
 		var group sync.WaitGroup
 		for range 50 {
 			group.Go(func() { _ = store.Ready(t.Context()) })

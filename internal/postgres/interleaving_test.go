@@ -9,6 +9,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -40,7 +41,7 @@ func meet(t *testing.T, c postgres.Config, call func() error, finish func(*sql.T
 // waits returns when n calls of the Store wait for a lock.
 func waits(t *testing.T, db *sql.DB, n int) {
 	t.Helper()
-	eventually(t, "the call waits for the lock", func() bool {
+	testenv.Until(t, patience, "the call waits for the lock", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_activity
 			WHERE application_name = 'authserver' AND datname = current_database() AND wait_event_type = 'Lock'`) == n
 	})

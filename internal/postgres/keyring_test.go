@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -91,14 +92,14 @@ func TestOneProcessAtATimeHoldsTheRotationLock(t *testing.T) {
 		t.Errorf("held is %v, error %v", held, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	eventually(t, "the lock is free again", func() bool {
+	testenv.Until(t, patience, "the lock is free again", func() bool {
 		held, err := other.TryRotationLock(ctx, func(context.Context) error {
 			cancel() // and it is given back all the same
 			return nil
 		})
 		return held && err == nil
 	})
-	eventually(t, "the lock is free again", func() bool {
+	testenv.Until(t, patience, "the lock is free again", func() bool {
 		held, err := one.TryRotationLock(t.Context(), func(context.Context) error { return nil })
 		return held && err == nil
 	})

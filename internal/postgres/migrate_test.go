@@ -15,8 +15,12 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
+
+// patience is how long a test waits for what gives no signal.
+const patience = 10 * time.Second
 
 func TestTwelveReplicasMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 	t.Parallel()
@@ -125,7 +129,7 @@ func TestAMigrationThatIsKilledLeavesNothingAndNoLock(t *testing.T) {
 		failed <- store.MigrateWith(context.WithoutCancel(t.Context()), next("CREATE TABLE half (x int); SELECT pg_sleep(60);"))
 	}()
 	const sleeping = `FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
-	eventually(t, "the migration runs", func() bool { return count(t, db, `SELECT count(*) `+sleeping) == 1 })
+	testenv.Until(t, patience, "the migration runs", func() bool { return count(t, db, `SELECT count(*) `+sleeping) == 1 })
 	if _, err := db.Exec(`SELECT pg_terminate_backend(pid) ` + sleeping); err != nil {
 		t.Fatal(err)
 	}
@@ -146,13 +150,4 @@ func count(t testing.TB, db *sql.DB, query string, args ...any) (n int) {
 		t.Fatalf("%s: %v", query, err)
 	}
 	return n
-}
-
-func eventually(t testing.TB, what string, isSo func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !isSo(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in 10 s: %s", what)
-		}
-	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -118,7 +119,7 @@ func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
 	}
 	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash, noRecord) })
 	n.drop()
-	eventually(t, "the pool has recovered", func() bool {
+	testenv.Until(t, patience, "the pool has recovered", func() bool {
 		_, err := store.FindUser(t.Context(), ref)
 		return err == nil
 	})
@@ -187,7 +188,7 @@ func TestAWriteWhoseAnswerWasLost(t *testing.T) {
 		if got := sent.take(); len(got) != 5 {
 			t.Errorf("%d statements were sent; want 5:\n%s", len(got), strings.Join(got, "\n"))
 		}
-		eventually(t, "it was done", func() bool {
+		testenv.Until(t, patience, "it was done", func() bool {
 			credentials, err := store.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "ada"})
 			return err == nil && credentials.PasswordHash == otherHash
 		})

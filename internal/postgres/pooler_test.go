@@ -11,6 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -113,7 +114,7 @@ func TestReplicasMigrateAndTakeTurnsBehindAPooler(t *testing.T) {
 			if !held || err != nil {
 				t.Errorf("held is %v, error %v", held, err)
 			}
-			eventually(t, "the lock is free again", func() bool {
+			testenv.Until(t, patience, "the lock is free again", func() bool {
 				held, err := other.TryRotationLock(t.Context(), func(context.Context) error { return nil })
 				return held && err == nil
 			})

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"bytes"
 	"errors"
 	"strings"
 	"sync"
@@ -9,33 +8,16 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
-
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // PostgreSQL logs an error with the values that collide, and that log is kept where
 // nobody looks after addresses.
 func TestPostgreSQLsLogHoldsNoNameThatIsTaken(t *testing.T) {
 	t.Parallel()
-	log := new(lockedBuffer)
+	log := new(testenv.Output)
 	server, err := localpostgres.Start(t.Context(), localpostgres.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +65,7 @@ func TestPostgreSQLsLogHoldsNoNameThatIsTaken(t *testing.T) {
 	if err := store.Raw(t.Context(), `SELECT 1/0 AS the_end_of_the_test`); err == nil {
 		t.Fatal("1/0 is a number")
 	}
-	eventually(t, "the log has been written", func() bool { return strings.Contains(log.String(), "the_end_of_the_test") })
+	testenv.Until(t, patience, "the log has been written", func() bool { return log.Contains("the_end_of_the_test") })
 	for _, leak := range []string{name, "@example.com", "duplicate key", "already exists"} {
 		if strings.Contains(log.String(), leak) {
 			t.Errorf("PostgreSQL's log holds %q:\n%s", leak, log)

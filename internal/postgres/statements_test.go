@@ -18,6 +18,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -261,7 +262,7 @@ func TestNoCallScansATable(t *testing.T) {
 // what it did when it has ended.
 func settle(t *testing.T, db *sql.DB) {
 	t.Helper()
-	eventually(t, "all other connections have ended", func() bool {
+	testenv.Until(t, patience, "all other connections have ended", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`) == 0
 	})

@@ -6,12 +6,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 func TestWhatIsRememberedGoesWithTheKeys(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	text := mustAccess(t, s)
 	accepted(t, s, text)
@@ -20,7 +21,7 @@ func TestWhatIsRememberedGoesWithTheKeys(t *testing.T) {
 }
 
 func TestTheMemoryOfTokensIsBounded(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	s := token.New(token.Config{Issuer: issuer, Audience: []string{audience}, CacheSize: 2, Now: c.Now})
 	s.Use(ring(t, keys.ES256))
 	first := mustAccess(t, s)
@@ -42,7 +43,7 @@ func TestTheMemoryOfTokensIsBounded(t *testing.T) {
 
 // Run with -race. Keys are replaced while tokens are signed and verified.
 func TestKeysAreReplacedUnderLoad(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	var wg sync.WaitGroup
 	for range 4 {
@@ -65,7 +66,7 @@ func TestKeysAreReplacedUnderLoad(t *testing.T) {
 }
 
 func FuzzVerify(f *testing.F) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	o := ring(f, keys.ES256)
 	s := service(o, c)
 	maker := forge{f, o.Signer(keys.Access)}
@@ -90,7 +91,7 @@ func FuzzVerify(f *testing.F) {
 
 // FuzzClaims signs whatever it is given, so that it gets past the signature.
 func FuzzClaims(f *testing.F) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	o := ring(f, keys.ES256)
 	maker := forge{f, o.Signer(keys.Access)}
 	s := token.New(token.Config{Issuer: issuer, Audience: []string{audience}, CacheSize: 16, Now: c.Now})
@@ -115,7 +116,7 @@ func FuzzClaims(f *testing.F) {
 func BenchmarkSignAccess(b *testing.B) {
 	for _, a := range algorithms {
 		b.Run(string(a), func(b *testing.B) {
-			s := service(ring(b, a), &clock{now: start})
+			s := service(ring(b, a), testenv.NewClock(start))
 			claims := access()
 			b.ReportAllocs()
 			for b.Loop() {
@@ -129,7 +130,7 @@ func BenchmarkSignAccess(b *testing.B) {
 
 func BenchmarkVerifyAccess(b *testing.B) {
 	for _, a := range algorithms {
-		c := &clock{now: start}
+		c := testenv.NewClock(start)
 		text := mustAccess(b, service(ring(b, a), c))
 		b.Run(string(a)+"/first", func(b *testing.B) {
 			s := token.New(token.Config{Issuer: issuer, Audience: []string{audience}, CacheSize: 1, Now: c.Now})

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -251,7 +252,7 @@ func TestJ22AForgedTokenThatExpiredIsJustForged(t *testing.T) {
 }
 
 func TestJ23TokensLiveAndDieWithTheirKey(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	old := opened(t, keys.ES256)
 	s := service(old, c)
 	access, refresh := mustAccess(t, s), mustRefresh(t, s)
@@ -273,7 +274,7 @@ func TestJ23TokensLiveAndDieWithTheirKey(t *testing.T) {
 	}
 	for !ring.Honoured("now") { // until the old keys are Retiring
 		step(c.Now())
-		c.Set(c.Now().Add(2 * time.Minute))
+		c.Advance(2 * time.Minute)
 		if a, err := s.VerifyAccess(access); err != nil && !errors.Is(err, token.ErrExpired) {
 			t.Fatalf("%+v: %v", a, err)
 		}

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -113,9 +114,9 @@ func accepted(t *testing.T, s *token.Service, text string) {
 	}
 }
 
-func setup(t *testing.T) (forge, *token.Service, *clock) {
+func setup(t *testing.T) (forge, *token.Service, *testenv.Clock) {
 	t.Helper()
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	o := ring(t, keys.ES256)
 	return forge{t, o.Signer(keys.Access)}, service(o, c), c
 }
@@ -142,7 +143,7 @@ func TestJ01AlgNone(t *testing.T) {
 
 func TestJ02ThePublicKeyAsHMACSecret(t *testing.T) {
 	for _, a := range algorithms {
-		s := service(ring(t, a), &clock{now: start})
+		s := service(ring(t, a), testenv.NewClock(start))
 		f := forge{t, ring(t, a).Signer(keys.Access)}
 		der, err := x509.MarshalPKIXPublicKey(f.signer.Private.Public())
 		if err != nil {
@@ -170,7 +171,7 @@ func TestJ03AnotherAlgorithmThanTheKeys(t *testing.T) {
 		refused(t, s, f.es256(strings.Replace(f.header(""), "ES256", alg, 1), f.claims()))
 	}
 	o := ring(t, keys.RS256)
-	s, f = service(o, &clock{now: start}), forge{t, o.Signer(keys.Access)}
+	s, f = service(o, testenv.NewClock(start)), forge{t, o.Signer(keys.Access)}
 	private := f.signer.Private.(*rsa.PrivateKey)
 	for alg, sign := range map[string]func(text []byte) ([]byte, error){
 		"PS256": func(text []byte) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -76,25 +77,7 @@ func ring(tb testing.TB, a keys.Algorithm) *keys.Opened {
 	return o.(*keys.Opened)
 }
 
-// clock is a time that tests set.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Set(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = t
-}
-
-func service(o *keys.Opened, c *clock) *token.Service {
+func service(o *keys.Opened, c *testenv.Clock) *token.Service {
 	s := token.New(token.Config{
 		Issuer: issuer, Audience: []string{audience, "https://other.example"},
 		AccessTTL: accessTTL, Leeway: leeway, Now: c.Now,

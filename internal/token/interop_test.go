@@ -7,6 +7,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -15,7 +16,7 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(string(a), func(t *testing.T) {
 			o := ring(t, a)
-			s := service(o, &clock{now: start})
+			s := service(o, testenv.NewClock(start))
 			for use, text := range map[keys.Use]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
 				document, err := json.Marshal(keys.JWKS(o.Ring(), use, true))
 				if err != nil {
@@ -71,6 +72,6 @@ func TestATokenOfAnotherLibraryVerifies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		accepted(t, service(o, &clock{now: start}), text)
+		accepted(t, service(o, testenv.NewClock(start)), text)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -19,7 +20,7 @@ var algorithms = []keys.Algorithm{keys.ES256, keys.RS256, keys.EdDSA}
 func TestWhatIsSignedIsVerifiedByEachAlgorithm(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(string(a), func(t *testing.T) {
-			c := &clock{now: start}
+			c := testenv.NewClock(start)
 			issuing, verifying := service(ring(t, a), c), service(ring(t, a), c)
 
 			want := access()
@@ -64,7 +65,7 @@ func TestWhatIsSignedIsVerifiedByEachAlgorithm(t *testing.T) {
 }
 
 func TestATokenHasExactlyTheClaimsOfTheContract(t *testing.T) {
-	s := service(ring(t, keys.ES256), &clock{now: start})
+	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	for _, tt := range []struct {
 		text, header string
 		claims       []string
@@ -104,7 +105,7 @@ func decode(tb testing.TB, text string) (header, payload map[string]any) {
 
 func TestARefreshTokenIsIssuedAgainAsTheSameBytes(t *testing.T) {
 	for _, a := range algorithms {
-		c := &clock{now: start}
+		c := testenv.NewClock(start)
 		first := mustRefresh(t, service(ring(t, a), c))
 		c.Set(start.Add(time.Minute))
 		if again := mustRefresh(t, service(ring(t, a), c)); again != first {
@@ -119,7 +120,7 @@ func TestARefreshTokenIsIssuedAgainAsTheSameBytes(t *testing.T) {
 }
 
 func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	text := mustRefresh(t, s)
 	c.Set(start.Add(30 * 24 * time.Hour))
@@ -136,7 +137,7 @@ func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
 }
 
 func TestWithoutKeysNothingIsJudged(t *testing.T) {
-	c := &clock{now: start}
+	c := testenv.NewClock(start)
 	text := mustAccess(t, service(ring(t, keys.ES256), c))
 	s := service(nil, c)
 	if s.Ready() {
@@ -157,7 +158,7 @@ func TestWithoutKeysNothingIsJudged(t *testing.T) {
 }
 
 func TestNothingIsSignedThatWouldNotVerify(t *testing.T) {
-	s := service(ring(t, keys.ES256), &clock{now: start})
+	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	for name, change := range map[string]func(*token.Access){
 		"a subject that is no UUID":  func(a *token.Access) { a.Subject = "42" },
 		"a subject in upper case":    func(a *token.Access) { a.Subject = strings.ToUpper(a.Subject) },
@@ -189,7 +190,7 @@ func TestNothingIsSignedThatWouldNotVerify(t *testing.T) {
 
 // What users choose cannot become a claim of another name (J16).
 func TestValuesStayValues(t *testing.T) {
-	s := service(ring(t, keys.ES256), &clock{now: start})
+	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	a := access()
 	a.Name = `x","sub":"someone else","SUB":"`
 	a.Username = "line\r\nbreak\x00 "

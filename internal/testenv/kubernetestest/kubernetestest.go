@@ -16,8 +16,6 @@
 package kubernetestest
 
 import (
-	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,45 +24,30 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 var (
-	mainRuns bool
-	shared   server
+	shared server
 	// start starts the shared server, and gives every test the same answer: the
 	// programs may have to be built, which is not to be tried once a test.
 	start = sync.OnceValues(shared.start)
 	told  atomic.Bool // why it did not start
+	once  sync.Once
 )
 
 // Main runs the tests of a package, and stops the server if one was started.
 // What is to be checked once all of them have passed may be given, too.
 func Main(m *testing.M, after ...func() error) {
 	becomeProgram()
-	mainRuns = true
-	code := m.Run()
-	for _, check := range after {
-		if code != 0 {
-			break
-		}
-		if err := check(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	if err := shared.stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "kubernetestest:", err)
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	testenv.Main(m, after...)
 }
 
 // Config is how a cluster administrator reaches the server.
 func Config(t testing.TB) *rest.Config {
 	t.Helper()
-	if !mainRuns {
-		t.Fatal("nobody would stop the server: write func TestMain(m *testing.M) { kubernetestest.Main(m) }")
-	}
+	once.Do(func() { testenv.AtExit(t, shared.stop) })
 	config, err := start()
 	switch {
 	case err == nil:

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // childVariable makes of a run of the test below one that waits to be killed.
@@ -49,16 +51,12 @@ func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
 		t.Fatalf("the child did not say where its server and its etcd are: %q", addresses)
 	}
 	for _, address := range addresses {
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		testenv.Until(t, 10*time.Second, address+" no longer answers", func() bool {
 			connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
-			if err != nil {
-				break
+			if err == nil {
+				_ = connection.Close()
 			}
-			_ = connection.Close()
-			if time.Now().After(deadline) {
-				t.Errorf("%s still answers", address)
-				break
-			}
-		}
+			return err != nil
+		})
 	}
 }

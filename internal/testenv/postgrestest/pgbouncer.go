@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // Behind runs a PgBouncer in a pool mode ("session" or "transaction") in front of the
@@ -28,7 +29,7 @@ func Behind(t testing.TB, c postgres.Config, mode string, settings ...string) po
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := freePort(t)
+	port := testenv.FreePort(t)
 	users := filepath.Join(dir, "users.txt")
 	ini := filepath.Join(dir, "pgbouncer.ini")
 	configuration := fmt.Sprintf(`[databases]
@@ -78,29 +79,18 @@ server_idle_timeout = 10
 		_ = log.Close()
 	})
 	c.Port = port
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port))); err == nil {
-			_ = conn.Close()
-			return c
-		}
+	testenv.Eventually(t, 20*time.Second, "pgbouncer listens", func() error {
 		select {
 		case <-ended:
 			said, _ := os.ReadFile(log.Name())
 			t.Fatalf("pgbouncer ended:\n%s", said)
 		default:
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("pgbouncer does not listen")
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
+		if err == nil {
+			_ = conn.Close()
 		}
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+		return err
+	})
+	return c
 }

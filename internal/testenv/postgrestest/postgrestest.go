@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,7 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver of Exec
 
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 )
 
@@ -38,18 +38,7 @@ var (
 )
 
 // Main runs the tests of a package, and stops the server if one was started.
-func Main(m *testing.M) {
-	code := m.Run()
-	mu.Lock()
-	defer mu.Unlock()
-	if server != nil {
-		if err := server.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, "postgrestest:", err)
-			code = max(code, 1)
-		}
-	}
-	os.Exit(code)
-}
+func Main(m *testing.M) { testenv.Main(m) }
 
 // New gives a Store over a database of its own, migrated and empty.
 func New(t testing.TB, options ...postgres.Option) *postgres.Store {
@@ -103,7 +92,7 @@ func DSN(c postgres.Config) string {
 
 func create(t testing.TB, from string) postgres.Config {
 	t.Helper()
-	s, err := start()
+	s, err := start(t)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
@@ -121,7 +110,7 @@ func create(t testing.TB, from string) postgres.Config {
 }
 
 // start starts the server, unless it runs, and migrates the template.
-func start() (*localpostgres.Server, error) {
+func start(t testing.TB) (*localpostgres.Server, error) {
 	mu.Lock()
 	defer mu.Unlock()
 	if server != nil {
@@ -138,6 +127,7 @@ func start() (*localpostgres.Server, error) {
 		return nil, fmt.Errorf("%w (and stopped: %v)", err, s.Stop())
 	}
 	server = s
+	testenv.AtExit(t, s.Stop)
 	return s, nil
 }
 
