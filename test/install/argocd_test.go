@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// lua writes a value as Lua.
+// lua returns a value as a Lua expression.
 func lua(value any) string {
 	switch value := value.(type) {
 	case map[string]any:
@@ -30,7 +30,7 @@ func lua(value any) string {
 	return fmt.Sprint(value)
 }
 
-func TestArgoCDKnowsHowAnAuthGatewayIs(t *testing.T) {
+func TestArgoCDHealth(t *testing.T) {
 	interpreter := ""
 	for _, name := range []string{"lua5.1", "lua5.4", "lua"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -50,23 +50,24 @@ func TestArgoCDKnowsHowAnAuthGatewayIs(t *testing.T) {
 		status     map[string]any
 		want       string
 	}{
-		{"not seen by the operator", 1, nil, "Progressing the operator has not seen this AuthGateway yet"},
+		{"no status", 1, nil, "Progressing the operator has not seen this AuthGateway yet"},
 		{"an empty status", 1, map[string]any{}, "Progressing the operator has not seen this AuthGateway yet"},
-		{"a spec that the operator has not seen", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen this version of the spec yet"},
+		{"a new spec", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen this version of the spec yet"},
 		{"Ready", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Stalled", "False", "Ready"), condition("Ready", "True", "Ready")}}, "Healthy why Ready"},
-		{"suspended, and serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Suspended")}}, "Suspended why Suspended"},
-		{"suspended, and not serving", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Suspended"), condition("Stalled", "True", "Suspended")}}, "Suspended why Suspended"},
-		{"waits for a person", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "NameConflict"), condition("Stalled", "True", "NameConflict")}}, "Degraded NameConflict: why NameConflict"},
-		{"pods that fail", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "PodsFailing"), condition("Stalled", "False", "Ready")}}, "Degraded PodsFailing: why PodsFailing"},
+		{"suspended and available", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Suspended")}}, "Suspended why Suspended"},
+		{"suspended and not available", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Suspended"), condition("Stalled", "True", "Suspended")}}, "Suspended why Suspended"},
+		{"stalled", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "NameConflict"), condition("Stalled", "True", "NameConflict")}}, "Degraded NameConflict: why NameConflict"},
+		{"pods failing", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "PodsFailing"), condition("Stalled", "False", "Ready")}}, "Degraded PodsFailing: why PodsFailing"},
 		{"without a database", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "DatabaseUnavailable")}}, "Degraded DatabaseUnavailable: why DatabaseUnavailable"},
-		{"being made", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Progressing"), condition("Stalled", "False", "Ready")}}, "Progressing Progressing: why Progressing"},
-		{"waits for a Secret", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "SecretMissing")}}, "Progressing SecretMissing: why SecretMissing"},
+		{"progressing", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "Progressing"), condition("Stalled", "False", "Ready")}}, "Progressing Progressing: why Progressing"},
+		{"a missing Secret", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "False", "SecretMissing")}}, "Progressing SecretMissing: why SecretMissing"},
 	} {
 		object := map[string]any{"metadata": map[string]any{"generation": c.generation}, "spec": map[string]any{}}
 		if c.status != nil {
 			object["status"] = c.status
 		}
-		program := fmt.Sprintf("obj = %s\nlocal health = dofile(%q)\nio.write(health.status, ' ', health.message)", lua(object), filepath.Join(root, "config", "argocd", "health.lua"))
+		program := fmt.Sprintf("obj = %s\nlocal health = dofile(%q)\nio.write(health.status, ' ', health.message)",
+			lua(object), filepath.Join(root, "config", "argocd", "health.lua"))
 		out, err := exec.CommandContext(t.Context(), interpreter, "-e", program).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v: %s", c.what, err, out)

@@ -26,7 +26,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// everything is every value that adds something.
+// everything sets every value that adds something.
 const everything = `
 replicas: 3
 image: {repository: registry.example.com/mirror/operator, digest: "sha256:` + digest + `", pullPolicy: Always}
@@ -70,16 +70,16 @@ fullnameOverride: identity-operator
 
 const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// watched are the namespaces that are named in renderings.
+// watched lists the namespaces in rendered releases.
 var watched = []string{"shop", "orders"}
 
-// number is a namespace, too.
+// number is another namespace.
 const number = "789"
 
-// rendered is a release that was only rendered.
+// rendered lists the objects of a rendered release.
 type rendered []*unstructured.Unstructured
 
-func TestWhatTheChartMakesIsAccepted(t *testing.T) {
+func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 	c := chart(t)
 	installPrometheusKinds(t, c.cluster)
 	for _, name := range append([]string{namespace, number}, watched...) {
@@ -102,15 +102,18 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			if operator.Image != "registry.example.com/auth-gateway/operator:"+c.about(t).AppVersion {
 				t.Errorf("the image is %s", operator.Image)
 			}
-			has(t, operator.Args, "--server-image=registry.example.com/auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
-			if c := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.SecurityContext; *c.RunAsUser != 65532 || *c.RunAsGroup != 65532 {
-				t.Errorf("the pods run as %v", c)
+			has(t, operator.Args,
+				"--server-image=registry.example.com/auth-gateway/authserver:"+c.about(t).AppVersion, "--metrics-bind-address=:8443")
+			user := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.SecurityContext
+			if *user.RunAsUser != 65532 || *user.RunAsGroup != 65532 {
+				t.Errorf("the pods run as %v", user)
 			}
 			hasNone(t, operator.Args, "--namespaces", "--server-pull-secrets", "--allowed-images", "--leader-elect", "--metrics-cert-dir")
 			if crd := one(t, r, "CustomResourceDefinition"); crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
-				t.Error("the custom resource would go with the release")
+				t.Error("Helm would delete the custom resource definition with the release")
 			}
-			if policy := r.networkPolicy(t); policy.Spec.Egress != nil || len(policy.Spec.PolicyTypes) != 1 || len(policy.Spec.Ingress[0].From) != 0 {
+			if policy := r.networkPolicy(t); policy.Spec.Egress != nil ||
+				len(policy.Spec.PolicyTypes) != 1 || len(policy.Spec.Ingress[0].From) != 0 {
 				t.Errorf("the policy is %v", policy.Spec)
 			}
 		}},
@@ -119,26 +122,32 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			if operator.Image != "registry.example.com/mirror/operator@sha256:"+digest || operator.ImagePullPolicy != corev1.PullAlways {
 				t.Errorf("the image is %s, pulled %s", operator.Image, operator.ImagePullPolicy)
 			}
-			has(t, operator.Args, "--server-image=registry.example.com:5000/mirror/authserver:0.9.0", "--allowed-images=registry.example.com:5000/mirror/,registry.example.com/mirror/",
-				"--server-pull-secrets=registry,mirror", "--platform-users=true", "--shutdown-timeout=20s", "--concurrent-reconciles=8", "--concurrent-upgrades=2", "--log-level=debug", "--log-format=text", "--metrics-cert-dir=/etc/operator/metrics")
+			has(t, operator.Args, "--server-image=registry.example.com:5000/mirror/authserver:0.9.0",
+				"--allowed-images=registry.example.com:5000/mirror/,registry.example.com/mirror/",
+				"--server-pull-secrets=registry,mirror", "--platform-users=true", "--shutdown-timeout=20s",
+				"--concurrent-reconciles=8", "--concurrent-upgrades=2", "--log-level=debug", "--log-format=text",
+				"--metrics-cert-dir=/etc/operator/metrics")
 			pod := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template
 			if pod.Labels["team"] != "identity" || pod.Annotations["example.com/on"] != "true" || pod.Spec.PriorityClassName != "important" ||
 				pod.Spec.ServiceAccountName != "operator" || pod.Spec.ImagePullSecrets[0].Name != "registry" || len(pod.Spec.Tolerations) != 1 ||
 				pod.Spec.Affinity.PodAntiAffinity == nil || pod.Spec.NodeSelector["kubernetes.io/os"] != "linux" {
 				t.Errorf("the pod is %v", pod)
 			}
-			if c := pod.Spec.SecurityContext; *c.RunAsUser != 1234 || c.RunAsGroup != nil || *c.FSGroup != 1234 || !*c.RunAsNonRoot || *pod.Spec.TerminationGracePeriodSeconds != 45 {
+			if c := pod.Spec.SecurityContext; *c.RunAsUser != 1234 || c.RunAsGroup != nil || *c.FSGroup != 1234 ||
+				!*c.RunAsNonRoot || *pod.Spec.TerminationGracePeriodSeconds != 45 {
 				t.Errorf("the pod ends within %d s, and runs as %v", *pod.Spec.TerminationGracePeriodSeconds, c)
 			}
 			if e := operator.Env[len(operator.Env)-2:]; e[0].Value != "80" || e[1].ValueFrom.FieldRef.FieldPath != "spec.nodeName" {
 				t.Errorf("the variables are %v", operator.Env)
 			}
 			service := as[corev1.Service](t, one(t, r, "Service"))
-			if s := service.Spec; service.Annotations["example.com/mesh"] != "on" || *s.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || *s.TrafficDistribution != "PreferClose" {
+			if s := service.Spec; service.Annotations["example.com/mesh"] != "on" ||
+				*s.IPFamilyPolicy != corev1.IPFamilyPolicyPreferDualStack || *s.TrafficDistribution != "PreferClose" {
 				t.Errorf("the Service is %v", service)
 			}
 			spread := pod.Spec.TopologySpreadConstraints
-			if len(spread) != 2 || spread[0].LabelSelector.MatchLabels["app.kubernetes.io/name"] != "auth-gateway-operator" || !maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "identity"}) {
+			if len(spread) != 2 || spread[0].LabelSelector.MatchLabels["app.kubernetes.io/name"] != "auth-gateway-operator" ||
+				!maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "identity"}) {
 				t.Errorf("the operators are spread by %v", spread)
 			}
 			readers := as[rbacv1.ClusterRoleBinding](t, named(t, kind(r, "ClusterRoleBinding"), namespace+":identity-operator:metrics-reader"))
@@ -147,18 +156,21 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			}
 			monitor := one(t, r, "ServiceMonitor")
 			endpoint := monitor.Object["spec"].(map[string]any)["endpoints"].([]any)[0].(map[string]any)
-			if monitor.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "1m" || endpoint["tlsConfig"].(map[string]any)["serverName"] != "identity-operator."+namespace+".svc" {
+			if monitor.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "1m" ||
+				endpoint["tlsConfig"].(map[string]any)["serverName"] != "identity-operator."+namespace+".svc" {
 				t.Errorf("the ServiceMonitor is %v", monitor.Object)
 			}
 			has(t, operator.Args, "--open-server-metrics")
 			servers := one(t, r, "PodMonitor")
-			if endpoint := servers.Object["spec"].(map[string]any)["podMetricsEndpoints"].([]any)[0].(map[string]any); servers.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "2m" {
+			endpoint = servers.Object["spec"].(map[string]any)["podMetricsEndpoints"].([]any)[0].(map[string]any)
+			if servers.GetLabels()["release"] != "prometheus" || endpoint["interval"] != "2m" {
 				t.Errorf("the PodMonitor is %v", servers.Object)
 			}
 			if rule := one(t, r, "PrometheusRule"); rule.GetLabels()["release"] != "prometheus" {
 				t.Errorf("the PrometheusRule has the labels %v", rule.GetLabels())
 			}
-			if policy := r.networkPolicy(t); len(policy.Spec.Egress) != 2 || len(policy.Spec.PolicyTypes) != 2 || len(policy.Spec.Ingress[0].From) != 1 {
+			if policy := r.networkPolicy(t); len(policy.Spec.Egress) != 2 ||
+				len(policy.Spec.PolicyTypes) != 2 || len(policy.Spec.Ingress[0].From) != 1 {
 				t.Errorf("the policy is %v", policy.Spec)
 			}
 		}},
@@ -168,7 +180,8 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			r.isConfined(t)
 			for _, role := range kind(r, "ClusterRole") {
 				for _, right := range rightsOf(t, role) {
-					if _, object, _ := strings.Cut(right, " "); object != "tokenreviews.authentication.k8s.io" && object != "subjectaccessreviews.authorization.k8s.io" && object != "/metrics" &&
+					if _, object, _ := strings.Cut(right, " "); object != "tokenreviews.authentication.k8s.io" &&
+						object != "subjectaccessreviews.authorization.k8s.io" && object != "/metrics" &&
 						aggregated(role) == nil {
 						t.Errorf("%s: %s", nameOf(role), right)
 					}
@@ -176,18 +189,18 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 			}
 		}},
 		{"its own namespace", "watchNamespaces: [" + namespace + "]", nil},
-		{"nothing of the cluster", "{watchNamespaces: [shop, orders], metrics: {enabled: false}, crds: {install: false}, rbac: {userRoles: false}}", func(t *testing.T, r rendered) {
+		{"no cluster-wide objects", "{watchNamespaces: [shop, orders], metrics: {enabled: false}, crds: {install: false}, rbac: {userRoles: false}}", func(t *testing.T, r rendered) {
 			r.isConfined(t)
 			for _, o := range r {
 				if o.GetNamespace() == "" {
-					t.Errorf("%s is of the cluster", nameOf(o))
+					t.Errorf("%s is cluster-wide", nameOf(o))
 				}
 			}
 		}},
 		{"no metrics", "metrics: {enabled: false}", func(t *testing.T, r rendered) {
 			has(t, r.operator(t).Args, "--metrics-bind-address=0")
 			if text := fmt.Sprint(r); strings.Contains(text, "tokenreviews") || strings.Contains(text, "8443") {
-				t.Error("metrics are off, and something is there for them")
+				t.Error("metrics are disabled, but objects for them exist")
 			}
 		}},
 		{"a certificate without metrics", "metrics: {enabled: false, certificateSecret: tls}", func(t *testing.T, r rendered) {
@@ -220,7 +233,7 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 		}},
 		{"no custom resource", "crds: {install: false}", func(t *testing.T, r rendered) {
 			if len(kind(r, "CustomResourceDefinition")) != 0 {
-				t.Error("it is there")
+				t.Error("the custom resource definition exists")
 			}
 		}},
 		{"no roles for users", "rbac: {userRoles: false}", func(t *testing.T, r rendered) {
@@ -230,9 +243,9 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 				}
 			}
 		}},
-		{"an account that there is", "serviceAccount: {create: false, name: there}", func(t *testing.T, r rendered) {
+		{"an existing account", "serviceAccount: {create: false, name: there}", func(t *testing.T, r rendered) {
 			if len(kind(r, "ServiceAccount")) != 0 {
-				t.Error("an account is made")
+				t.Error("the chart creates an account")
 			}
 			if name := as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.ServiceAccountName; name != "there" {
 				t.Errorf("the pods are %s", name)
@@ -240,13 +253,13 @@ func TestWhatTheChartMakesIsAccepted(t *testing.T) {
 		}},
 		{"no policies", "{networkPolicy: {enabled: false}, podDisruptionBudget: {enabled: false}}", func(t *testing.T, r rendered) {
 			if len(kind(r, "NetworkPolicy", "PodDisruptionBudget")) != 0 {
-				t.Error("they are there")
+				t.Error("they exist")
 			}
 		}},
 		{"no limits", "resources: {limits: null, requests: null}", func(t *testing.T, r rendered) {
 			for _, variable := range r.operator(t).Env {
 				if variable.Name == "MEMORY_LIMIT" {
-					t.Error("the memory of the node is taken for the operator's")
+					t.Error("MEMORY_LIMIT is set without a limit")
 				}
 			}
 		}},
@@ -292,7 +305,7 @@ func makeNamespace(t *testing.T, c cluster, name string) {
 	}
 }
 
-// operator is the operator's container.
+// operator returns the operator's container.
 func (r rendered) operator(t *testing.T) corev1.Container {
 	t.Helper()
 	return as[appsv1.Deployment](t, one(t, r, "Deployment")).Spec.Template.Spec.Containers[0]
@@ -312,25 +325,26 @@ func (r rendered) hasKinds(t *testing.T, kinds ...string) {
 	slices.Sort(kinds)
 	slices.Sort(found)
 	if diff := cmp.Diff(kinds, found); diff != "" {
-		t.Errorf("there is more or less than is wanted:\n%s", diff)
+		t.Errorf("wrong kinds:\n%s", diff)
 	}
 }
 
-// isWhole: every object says which release it belongs to, and each binding is of
-// a role and an account that are there.
+// isWhole checks that every object has the labels of its release, and that the role
+// and the account of each binding exist.
 func (r rendered) isWhole(t *testing.T) {
 	t.Helper()
 	there := map[string]bool{}
 	for _, o := range r {
 		if there[nameOf(o)] {
-			t.Errorf("%s is there twice", nameOf(o))
+			t.Errorf("%s exists twice", nameOf(o))
 		}
 		there[nameOf(o)] = true
 		if o.GetNamespace() != "" && o.GetNamespace() != namespace && o.GetNamespace() != number && !slices.Contains(watched, o.GetNamespace()) {
-			t.Errorf("%s is in a namespace that nobody named", nameOf(o))
+			t.Errorf("%s is in an unexpected namespace", nameOf(o))
 		}
 		has := o.GetLabels()
-		if has["app.kubernetes.io/instance"] != "auth-gateway" || has["app.kubernetes.io/managed-by"] != "Helm" || has["app.kubernetes.io/part-of"] != "auth-gateway" || has["helm.sh/chart"] == "" {
+		if has["app.kubernetes.io/instance"] != "auth-gateway" || has["app.kubernetes.io/managed-by"] != "Helm" ||
+			has["app.kubernetes.io/part-of"] != "auth-gateway" || has["helm.sh/chart"] == "" {
 			t.Errorf("%s has the labels %v", nameOf(o), has)
 		}
 	}
@@ -340,7 +354,7 @@ func (r rendered) isWhole(t *testing.T) {
 		b := as[rbacv1.RoleBinding](t, o) // a ClusterRoleBinding has the same fields
 		to := strings.TrimSpace(b.RoleRef.Kind + " " + strings.TrimPrefix(o.GetNamespace()+"/"+b.RoleRef.Name, "/"))
 		if !there[to] {
-			t.Errorf("%s is of %s, which is not there", nameOf(o), to)
+			t.Errorf("%s refers to %s, which does not exist", nameOf(o), to)
 		}
 		if !strings.HasSuffix(o.GetName(), ":metrics-reader") && (len(b.Subjects) != 1 || b.Subjects[0] != account) {
 			t.Errorf("%s is for %v, and the operator is %v", nameOf(o), b.Subjects, account)
@@ -348,13 +362,13 @@ func (r rendered) isWhole(t *testing.T) {
 	}
 	for _, account := range kind(r, "ServiceAccount") {
 		if mounted := as[corev1.ServiceAccount](t, account).AutomountServiceAccountToken; mounted == nil || *mounted {
-			t.Errorf("every pod of %s gets its token", nameOf(account))
+			t.Errorf("every pod of %s mounts its token", nameOf(account))
 		}
 	}
 }
 
-// isConfined: in each watched namespace the operator has just its rules, and no
-// ClusterRole has any of them.
+// isConfined checks that the operator has exactly its rules in each watched
+// namespace, and that no ClusterRole has any of them.
 func (r rendered) isConfined(t *testing.T) {
 	t.Helper()
 	in := map[string]bool{}
@@ -368,7 +382,7 @@ func (r rendered) isConfined(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(slices.Sorted(slices.Values(watched)), slices.Sorted(maps.Keys(in))); diff != "" {
-		t.Errorf("the operator has rights in other namespaces than it watches:\n%s", diff)
+		t.Errorf("the operator has rights in namespaces that it does not watch:\n%s", diff)
 	}
 	for _, role := range kind(r, "ClusterRole") {
 		for _, right := range rightsOf(t, role) {
@@ -379,24 +393,24 @@ func (r rendered) isConfined(t *testing.T) {
 	}
 }
 
-// checkWorkload holds for what both Kustomize and Helm make: whatever selects
-// the operator's pods does, and gateways let them in.
+// checkWorkload checks the objects of both Kustomize and Helm: each selector matches
+// the operator's pods, and the NetworkPolicies of AuthGateways admit these pods.
 func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
 	t.Helper()
 	d := as[appsv1.Deployment](t, one(t, objects, "Deployment"))
 	pod := labels.Set(d.Spec.Template.Labels)
 	if pod["app.kubernetes.io/name"] != "auth-gateway-operator" {
-		t.Errorf("gateways keep out pods with the labels %v", pod)
+		t.Errorf("the NetworkPolicies of AuthGateways block pods with the labels %v", pod)
 	}
 	if pod["app.kubernetes.io/managed-by"] == "auth-gateway-operator" {
-		t.Error("the operator would take its own pods for those of a gateway")
+		t.Error("the operator would treat its own pods as those of an AuthGateway")
 	}
 	selects := func(what string, selector labels.Selector, err error) {
 		t.Helper()
 		if err != nil || selector.Empty() || !selector.Matches(pod) {
 			t.Errorf("%s selects %s, the pods have %v: %v", what, selector, pod, err)
 		}
-		for _, other := range kind(objects, "Pod") { // the test's
+		for _, other := range kind(objects, "Pod") { // of helm test
 			if selector.Matches(labels.Set(other.GetLabels())) {
 				t.Errorf("%s selects %s too", what, nameOf(other))
 			}
@@ -414,9 +428,9 @@ func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
 		selects(nameOf(o), selector, err)
 		for _, rule := range policy.Spec.Ingress {
 			for _, port := range rule.Ports {
-				// Metrics are behind a lock of their own; nothing else is open to all.
+				// Metrics require authentication. No other port is open to all.
 				if port.Port.IntValue() != 8443 && len(rule.From) == 0 {
-					t.Errorf("everybody reaches %s", port.Port)
+					t.Errorf("every client reaches %s", port.Port)
 				}
 			}
 		}
@@ -425,26 +439,27 @@ func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
 		service := as[corev1.Service](t, o)
 		selects(nameOf(o), labels.SelectorFromSet(service.Spec.Selector), nil)
 		for _, port := range service.Spec.Ports {
-			if !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal }) {
-				t.Errorf("%s leads to the port %s, which no container has", nameOf(o), port.TargetPort.StrVal)
+			isTarget := func(p corev1.ContainerPort) bool { return p.Name == port.TargetPort.StrVal }
+			if !slices.ContainsFunc(d.Spec.Template.Spec.Containers[0].Ports, isTarget) {
+				t.Errorf("%s refers to the port %s, which no container has", nameOf(o), port.TargetPort.StrVal)
 			}
 		}
 	}
 	operator := d.Spec.Template.Spec.Containers[0]
 	if s := operator.SecurityContext; s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-		t.Error("the operator may write to its image")
+		t.Error("the root file system of the operator is writable")
 	}
 	if operator.LivenessProbe == nil || operator.ReadinessProbe == nil {
-		t.Error("the operator is not probed")
+		t.Error("the operator has no probes")
 	}
 	if !slices.ContainsFunc(operator.Env, func(e corev1.EnvVar) bool {
 		return e.Name == "POD_NAMESPACE" && e.ValueFrom.FieldRef.FieldPath == "metadata.namespace"
 	}) {
-		t.Error("the operator does not know where it is")
+		t.Error("POD_NAMESPACE is not set")
 	}
 }
 
-// buildOperator builds the operator from what is here.
+// buildOperator builds the operator from this checkout.
 func buildOperator(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -456,12 +471,12 @@ func buildOperator(t *testing.T) string {
 	return filepath.Join(dir, "operator")
 }
 
-// operatorTakes: the operator understands what it would be started with.
+// operatorTakes checks that the operator accepts its arguments.
 func operatorTakes(t *testing.T, program string, args []string) {
 	t.Helper()
-	// Flags are read before anything is done, which here is little.
+	// The operator parses all flags before it prints its version.
 	if out, err := exec.CommandContext(t.Context(), program, append(slices.Clone(args), "version")...).CombinedOutput(); err != nil {
-		t.Errorf("the operator does not take %q: %v\n%s", args, err, out)
+		t.Errorf("the operator rejects %q: %v\n%s", args, err, out)
 	}
 }
 
@@ -469,7 +484,7 @@ func has(t *testing.T, args []string, wanted ...string) {
 	t.Helper()
 	for _, arg := range wanted {
 		if !slices.Contains(args, arg) {
-			t.Errorf("the operator has the arguments %q, and not %q", args, arg)
+			t.Errorf("the arguments %q do not contain %q", args, arg)
 		}
 	}
 }
@@ -478,12 +493,12 @@ func hasNone(t *testing.T, args []string, flags ...string) {
 	t.Helper()
 	for _, flag := range flags {
 		if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, flag) }) {
-			t.Errorf("the operator has the arguments %q, and among them %s", args, flag)
+			t.Errorf("the arguments %q contain %s", args, flag)
 		}
 	}
 }
 
-func TestValuesThatMeanNothingAreRefused(t *testing.T) {
+func TestInvalidValuesAreRejected(t *testing.T) {
 	c := chart(t)
 	for values, message := range map[string]string{
 		"replicaCount: 2":                                                  "additional properties 'replicaCount' not allowed",
@@ -536,8 +551,8 @@ func TestValuesThatMeanNothingAreRefused(t *testing.T) {
 	}
 }
 
-// A value that the schema allows and values.yaml lacks would be a secret.
-func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
+// A value that the schema allows and values.yaml lacks would be undocumented.
+func TestEveryAllowedValueIsDocumented(t *testing.T) {
 	c := chart(t)
 	var schema struct{ Properties map[string]any }
 	var values map[string]any
@@ -553,7 +568,7 @@ func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Helm's own; and what has the form of Kubernetes' API.
+	// Values of Helm itself, and values in the form of the Kubernetes API.
 	exempt := []string{"global", "enabled", "resources.claims", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity"}
 	var compare func(path string, schema, values map[string]any)
 	compare = func(path string, schema, values map[string]any) {
@@ -562,7 +577,7 @@ func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
 			value, there := values[key]
 			if !there {
 				if !slices.Contains(exempt, name) {
-					t.Errorf("values.yaml says nothing about %s", name)
+					t.Errorf("values.yaml has no %s", name)
 				}
 				continue
 			}
@@ -574,18 +589,19 @@ func TestEveryValueThatIsAllowedIsExplained(t *testing.T) {
 	compare("", schema.Properties, values)
 }
 
-// OpenShift assigns users by namespace, and refuses pods that name another one.
-func TestNoUserIsNamedOnOpenShift(t *testing.T) {
+// OpenShift assigns users per namespace and rejects pods with another user.
+func TestOnOpenShiftNoUserIsSet(t *testing.T) {
 	c := chart(t)
-	out := c.run(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--api-versions", "security.openshift.io/v1")
+	out := c.run(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version,
+		"--values", c.file(t, images), "--api-versions", "security.openshift.io/v1")
 	all := pods(t, parse(t, []byte(out)))
 	if len(all) != 2 {
-		t.Fatalf("there are %d pods, and not the operator's and the test's", len(all))
+		t.Fatalf("there are %d pods, want that of the operator and that of helm test", len(all))
 	}
 	for _, pod := range all {
 		c := pod.Spec.SecurityContext
 		if c.RunAsUser != nil || c.RunAsGroup != nil || c.FSGroup != nil || pod.Spec.Containers[0].SecurityContext.RunAsUser != nil {
-			t.Errorf("the pod %s names a user: %v", pod.Name, c)
+			t.Errorf("the pod %s sets a user: %v", pod.Name, c)
 		}
 		if !*c.RunAsNonRoot {
 			t.Errorf("the pod %s may run as root", pod.Name)
@@ -596,39 +612,41 @@ func TestNoUserIsNamedOnOpenShift(t *testing.T) {
 func TestTheChartPassesHelmsLinter(t *testing.T) {
 	c := chart(t)
 	for _, values := range []string{"", everything, "watchNamespaces: [shop]"} {
-		if out, err := c.try(t, "lint", "--strict", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values)); err != nil {
+		if out, err := c.try(t, "lint", "--strict", c.dir, "--namespace", namespace,
+			"--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values)); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	}
 }
 
-// A name without a registry would be pulled from a public one, where anybody may
-// have taken it.
-func TestImagesHaveToBeNamed(t *testing.T) {
+// An image without a registry would be pulled from a public one, where an attacker
+// could publish it.
+func TestImagesAreRequired(t *testing.T) {
 	c := chart(t)
-	if _, err := c.try(t, "template", c.dir, "--kube-version", c.version); err == nil || !strings.Contains(err.Error(), "image.repository is not set") {
+	if _, err := c.try(t, "template", c.dir, "--kube-version", c.version); err == nil ||
+		!strings.Contains(err.Error(), "image.repository is not set") {
 		t.Errorf("without images: %v", err)
 	}
 }
 
-// In Kubernetes that lacks a function of the custom resource's rules, it would
-// only be refused halfway.
-func TestAnOldKubernetesIsRefused(t *testing.T) {
+// An older Kubernetes lacks a CEL function of the custom resource definition, and
+// would reject it in the middle of the installation.
+func TestAnOldKubernetesIsRejected(t *testing.T) {
 	c := chart(t)
 	_, err := c.try(t, "template", c.dir, "--kube-version", "v1.30.9")
 	if err == nil || !strings.Contains(err.Error(), "chart requires kubeVersion: "+c.about(t).KubeVersion) {
 		t.Error(err)
 	}
-	// Providers' versions look like versions before a release.
+	// Versions of cloud providers look like pre-releases.
 	if _, err := c.try(t, "template", c.dir, "--kube-version", "v1.31.0-gke.1", "--values", c.file(t, images)); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
+func TestNamesAreValidForAnyReleaseName(t *testing.T) {
 	c := chart(t)
 	makeNamespace(t, c.cluster, namespace)
-	long := strings.Repeat("long-", 10) + "abc" // the longest name of a release
+	long := strings.Repeat("long-", 10) + "abc" // the longest release name
 	for release, name := range map[string]string{
 		"auth-gateway":          "auth-gateway-operator",
 		"my-auth-gateway":       "my-auth-gateway-operator",
@@ -641,7 +659,7 @@ func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
 		out := c.run(t, "template", release, c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images))
 		objects := parse(t, []byte(out))
 		if got := one(t, objects, "Deployment").GetName(); got != name {
-			t.Errorf("the operator of the release %s is called %s, want %s", release, got, name)
+			t.Errorf("release %s: the operator's name is %s, want %s", release, got, name)
 		}
 		for _, o := range objects {
 			c.cluster.accepts(t, o)
@@ -649,19 +667,21 @@ func TestNamesAreValidWhateverTheReleaseIsCalled(t *testing.T) {
 	}
 }
 
-// A chart of charts hands down values of its own: global, and the condition.
-func TestAnotherChartMayDependOnIt(t *testing.T) {
+// A parent chart passes its own values down: global, and the condition.
+func TestAnotherChartCanDependOnIt(t *testing.T) {
 	c := chart(t)
 	parent := t.TempDir()
 	if err := os.CopyFS(filepath.Join(parent, "charts", "auth-gateway"), os.DirFS(c.dir)); err != nil {
 		t.Fatal(err)
 	}
-	about := fmt.Sprintf(`{apiVersion: v2, name: platform, version: 1.0.0, dependencies: [{name: auth-gateway, version: %q, condition: auth-gateway.enabled}]}`, c.about(t).Version)
+	about := fmt.Sprintf("{apiVersion: v2, name: platform, version: 1.0.0, "+
+		"dependencies: [{name: auth-gateway, version: %q, condition: auth-gateway.enabled}]}", c.about(t).Version)
 	if err := os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for enabled, objects := range map[bool]int{true: 16, false: 0} {
-		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))
+		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, "+
+			"image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))
 		out := c.run(t, "template", "platform", parent, "--namespace", namespace, "--kube-version", c.version, "--values", values)
 		if got := len(parse(t, []byte(out))); got != objects {
 			t.Errorf("enabled: %v: there are %d objects, want %d", enabled, got, objects)
@@ -669,13 +689,16 @@ func TestAnotherChartMayDependOnIt(t *testing.T) {
 	}
 }
 
-// What is packed is what is here.
-func TestAPackageOfTheChartMakesTheSame(t *testing.T) {
+// .helmignore must not exclude a template.
+func TestThePackagedChartRendersTheSame(t *testing.T) {
 	c := chart(t)
 	dir := t.TempDir()
 	c.run(t, "package", c.dir, "--destination", dir)
 	packed := filepath.Join(dir, "auth-gateway-"+c.about(t).Version+".tgz")
-	for _, command := range [][]string{{"template", "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images)}, {"show", "readme"}, {"show", "values"}} {
+	for _, command := range [][]string{
+		{"template", "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images)},
+		{"show", "readme"}, {"show", "values"},
+	} {
 		if diff := cmp.Diff(c.run(t, append(command, c.dir)...), c.run(t, append(command, packed)...)); diff != "" {
 			t.Errorf("helm %v: %s", command, diff)
 		}

@@ -45,8 +45,8 @@ const (
 	crdName = "authgateways.authgateway.io"
 )
 
-// cluster is the API server, asked by its administrator. What has an unknown or
-// doubled field is refused.
+// cluster is a client of the API server with the rights of an administrator. The
+// API server rejects unknown and duplicate fields.
 type cluster struct {
 	client.Client
 	config *rest.Config
@@ -69,42 +69,42 @@ func connect(t *testing.T) cluster {
 	return cluster{client.WithFieldValidation(c, metav1.FieldValidationStrict), config}
 }
 
-// apply is what `kubectl apply --server-side` does.
+// apply does what `kubectl apply --server-side` does.
 func (c cluster) apply(ctx context.Context, object *unstructured.Unstructured, options ...client.ApplyOption) error {
 	options = append(options, client.FieldOwner("kubectl"), client.ForceOwnership)
-	// The answer is written into what was sent.
+	// Apply writes the response into its argument.
 	return c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object.DeepCopy()), options...)
 }
 
-// accepts tries to apply, and changes nothing.
+// accepts applies an object as a dry run.
 func (c cluster) accepts(t *testing.T, object *unstructured.Unstructured) {
 	t.Helper()
 	if err := c.apply(t.Context(), object, client.DryRunAll); err != nil {
-		t.Errorf("%s is refused: %v", nameOf(object), err)
+		t.Errorf("the API server rejects %s: %v", nameOf(object), err)
 	}
 }
 
-// exists says whether there is such an object.
+// exists reports whether an object exists.
 func (c cluster) exists(t *testing.T, object *unstructured.Unstructured) bool {
 	t.Helper()
 	err := c.Get(t.Context(), client.ObjectKeyFromObject(object), object.DeepCopy())
 	if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
-		t.Fatalf("look for %s: %v", nameOf(object), err)
+		t.Fatalf("get %s: %v", nameOf(object), err)
 	}
 	return err == nil
 }
 
-// admits tries to make a pod, alone, in a namespace that takes none but those of
-// the standard "restricted".
+// admits creates a pod as a dry run in a namespace that enforces the standard
+// "restricted".
 func (c cluster) admits(t *testing.T, namespace string, pod *corev1.Pod) error {
 	t.Helper()
 	pod = pod.DeepCopy()
 	pod.Name, pod.Namespace, pod.Labels = "probe", namespace, nil
-	pod.Spec.PriorityClassName = "" // it need not be there
+	pod.Spec.PriorityClassName = "" // it may not exist
 	return c.Create(t.Context(), pod, client.DryRunAll)
 }
 
-// pods are those that objects bring, or make.
+// pods returns the pods among objects, and those that their Deployments create.
 func pods(t *testing.T, objects []*unstructured.Unstructured) []*corev1.Pod {
 	t.Helper()
 	var all []*corev1.Pod
@@ -123,13 +123,13 @@ func pods(t *testing.T, objects []*unstructured.Unstructured) []*corev1.Pod {
 	return all
 }
 
-// userOf is the user that a ServiceAccount is, and its groups.
+// userOf returns the user name and the groups of a ServiceAccount.
 func userOf(account client.ObjectKey) (string, []string) {
 	return "system:serviceaccount:" + account.Namespace + ":" + account.Name,
 		[]string{"system:serviceaccounts", "system:serviceaccounts:" + account.Namespace, "system:authenticated"}
 }
 
-// question is whether an account may do something.
+// question is a request whose permission is checked.
 type question struct {
 	verb, group, resource, namespace, name string
 }
@@ -138,7 +138,7 @@ func (q question) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s.%s in %q %s", q.verb, q.resource, q.group, q.namespace, q.name))
 }
 
-// hold asks the API server what an account may do.
+// hold checks what an account may do and may not do.
 func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []question) {
 	t.Helper()
 	for i, questions := range [][]question{mayNot, may} {
@@ -152,7 +152,7 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 				},
 			}}
 			expected := i == 1
-			// What authorizes watches the rules, and lags a little behind.
+			// The authorizer watches the rules, with a short delay.
 			if err := eventually(t, func() error {
 				review.Status = authorizationv1.SubjectAccessReviewStatus{}
 				if err := c.Create(t.Context(), review); err != nil {
@@ -169,8 +169,8 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 	}
 }
 
-// removeCRD takes the custom resource away, and all AuthGateways with it, and
-// puts it back at the end: other tests of this package want it.
+// removeCRD deletes the custom resource definition, and so all AuthGateways, and
+// restores it at the end of the test, because other tests of this package need it.
 func (c cluster) removeCRD(t *testing.T) {
 	t.Helper()
 	remove := func(ctx context.Context) error {
@@ -180,7 +180,7 @@ func (c cluster) removeCRD(t *testing.T) {
 		}
 		return eventually(t, func() error {
 			if err := c.Get(ctx, client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("the custom resource does not go: %v", err)
+				return fmt.Errorf("the custom resource definition still exists: %v", err)
 			}
 			return nil
 		})
@@ -202,7 +202,7 @@ func (c cluster) removeCRD(t *testing.T) {
 	})
 }
 
-// served waits until AuthGateways can be made.
+// served waits until the API server serves AuthGateways.
 func (c cluster) served(ctx context.Context, t *testing.T) {
 	t.Helper()
 	if err := eventually(t, func() error { return c.List(ctx, &v1alpha1.AuthGatewayList{}) }); err != nil {
@@ -210,7 +210,7 @@ func (c cluster) served(ctx context.Context, t *testing.T) {
 	}
 }
 
-// eventually tries for a while.
+// eventually retries until a function succeeds.
 func eventually(t *testing.T, try func() error) error {
 	t.Helper()
 	var err error
@@ -222,7 +222,7 @@ func eventually(t *testing.T, try func() error) error {
 	return err
 }
 
-// readObjects reads the objects in a file.
+// readObjects returns the objects in a file.
 func readObjects(t *testing.T, path string) []*unstructured.Unstructured {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -232,7 +232,7 @@ func readObjects(t *testing.T, path string) []*unstructured.Unstructured {
 	return parse(t, text)
 }
 
-// parse reads objects. A key that stands twice in a mapping is an error.
+// parse returns the objects in YAML. A duplicate key is an error.
 func parse(t *testing.T, text []byte) []*unstructured.Unstructured {
 	t.Helper()
 	var objects []*unstructured.Unstructured
@@ -248,7 +248,7 @@ func parse(t *testing.T, text []byte) []*unstructured.Unstructured {
 		if err != nil {
 			t.Fatalf("%v in:\n%s", err, document)
 		}
-		if string(asJSON) == "null" { // comments alone
+		if string(asJSON) == "null" { // only comments
 			continue
 		}
 		object := &unstructured.Unstructured{}
@@ -259,7 +259,7 @@ func parse(t *testing.T, text []byte) []*unstructured.Unstructured {
 	}
 }
 
-// as gives an object its type.
+// as converts an object to its type.
 func as[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	t.Helper()
 	text, err := object.MarshalJSON()
@@ -275,7 +275,7 @@ func as[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	return typed
 }
 
-// kind selects objects.
+// kind returns the objects of some kinds.
 func kind(objects []*unstructured.Unstructured, kinds ...string) []*unstructured.Unstructured {
 	var found []*unstructured.Unstructured
 	for _, o := range objects {
@@ -288,12 +288,12 @@ func kind(objects []*unstructured.Unstructured, kinds ...string) []*unstructured
 	return found
 }
 
-// one is the only object of a kind.
+// one returns the only object of a kind.
 func one(t *testing.T, objects []*unstructured.Unstructured, which string) *unstructured.Unstructured {
 	t.Helper()
 	found := kind(objects, which)
 	if len(found) != 1 {
-		t.Fatalf("there are %d of %s, want 1", len(found), which)
+		t.Fatalf("%d objects of kind %s, want 1", len(found), which)
 	}
 	return found[0]
 }

@@ -1,4 +1,4 @@
-// Package install holds what is in config/ and charts/ against a real API server:
-// that it is accepted, that it asks for no more than it may, that it can be
-// installed, upgraded and taken away again, and that both ways say the same.
+// Package install tests config/ and charts/ with a real API server: it accepts the
+// objects, they grant only the rights that they should, a release can be installed,
+// upgraded and removed, and both ways of installing give the same result.
 package install

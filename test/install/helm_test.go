@@ -19,11 +19,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// namespace is the one of releases that are only rendered.
+// namespace is the namespace of rendered releases.
 const namespace = "identity"
 
-// helmProgram is the path of helm, of the version in hack/tools/kubernetes. It is
-// built the first time, which takes minutes.
+// helmProgram returns the path of helm, in the version of hack/tools/kubernetes. The
+// first call builds it, which can take minutes.
 var helmProgram = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "tool", "-modfile=hack/tools/kubernetes/go.mod", "-n", "helm")
 	cmd.Dir = root
@@ -34,7 +34,7 @@ var helmProgram = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), err
 })
 
-// helm runs the program with an API server, and with no settings of the machine.
+// helm runs helm with an API server and without the settings of this machine.
 type helm struct {
 	program, home string
 	environment   []string
@@ -55,8 +55,8 @@ func newHelm(t *testing.T, c cluster) helm {
 	return h
 }
 
-// writeKubeconfig makes a kubeconfig of the administrator, who plays the part of a
-// ServiceAccount where one is named.
+// writeKubeconfig writes a kubeconfig for the administrator, who impersonates a
+// ServiceAccount if one is given.
 func (c cluster) writeKubeconfig(t *testing.T, path string, account client.ObjectKey) {
 	t.Helper()
 	user := &clientcmdapi.AuthInfo{ClientCertificateData: c.config.CertData, ClientKeyData: c.config.KeyData, Token: c.config.BearerToken}
@@ -73,7 +73,7 @@ func (c cluster) writeKubeconfig(t *testing.T, path string, account client.Objec
 	}
 }
 
-// try runs helm, and makes of what it says on its standard error an error.
+// try runs helm. An error contains its standard error.
 func (h helm) try(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), h.program, args...)
@@ -95,7 +95,7 @@ func (h helm) run(t *testing.T, args ...string) string {
 	return out
 }
 
-// aChart is the chart, to be rendered for the API server of the tests.
+// aChart is a chart that is rendered for the API server of the tests.
 type aChart struct {
 	helm
 	dir     string
@@ -117,13 +117,14 @@ func chart(t *testing.T) aChart {
 	return aChart{newHelm(t, c), filepath.Join(root, "charts", "auth-gateway"), c, version.GitVersion}
 }
 
-// tryTemplate renders a release called auth-gateway with these values, YAML.
+// tryTemplate renders the release auth-gateway with values in YAML.
 func (c aChart) tryTemplate(t *testing.T, values string) (string, error) {
 	t.Helper()
-	return c.try(t, "template", "auth-gateway", c.dir, "--namespace", namespace, "--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values))
+	return c.try(t, "template", "auth-gateway", c.dir, "--namespace", namespace,
+		"--kube-version", c.version, "--values", c.file(t, images), "--values", c.file(t, values))
 }
 
-// images are the values that have no default. What follows them wins.
+// images sets the values that have no default. Later values take precedence.
 const images = `
 image: {repository: registry.example.com/auth-gateway/operator}
 serverImage: {repository: registry.example.com/auth-gateway/authserver}
@@ -147,7 +148,7 @@ func (h helm) file(t *testing.T, values string) string {
 	return path
 }
 
-// about is what the Chart.yaml says.
+// about returns the content of Chart.yaml.
 type about struct {
 	Name, Version, AppVersion, KubeVersion string
 }

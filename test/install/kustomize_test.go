@@ -20,11 +20,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// build is `kubectl kustomize`.
+// build does what `kubectl kustomize` does.
 func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	t.Helper()
 	options := krusty.MakeDefaultOptions()
-	options.Reorder = krusty.ReorderOptionUnspecified // as where nobody says anything
+	options.Reorder = krusty.ReorderOptionUnspecified // the default of kubectl
 	resources, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), filepath.Join(root, dir))
 	if err != nil {
 		t.Fatal(err)
@@ -36,11 +36,11 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	return parse(t, text)
 }
 
-// overlay is a kustomization over config/default that names the images, as
-// docs/install.md has it.
+// overlay is the kustomization of docs/install.md. It sets the images of
+// config/default.
 const overlay = "test/install/testdata/kustomize"
 
-func TestTheKustomizationOfTheManualIsTheOneThatIsTested(t *testing.T) {
+func TestTheTestedKustomizationIsThatOfTheManual(t *testing.T) {
 	tested, err := os.ReadFile(filepath.Join(root, overlay, "kustomization.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -51,18 +51,18 @@ func TestTheKustomizationOfTheManualIsTheOneThatIsTested(t *testing.T) {
 	}
 	want := strings.Replace(string(tested), "../../../../config/default", "auth-gateway/config/default", 1)
 	if !strings.Contains(string(manual), "```yaml\n"+want+"```\n") {
-		t.Errorf("docs/install.md has another kustomization than\n%s", want)
+		t.Errorf("docs/install.md does not contain this kustomization:\n%s", want)
 	}
 }
 
-// applyDefault applies config/default with images, and takes away what is of the cluster when
-// the test is done.
+// applyDefault applies config/default with images, and deletes the cluster-wide
+// objects at the end of the test.
 func (c cluster) applyDefault(t *testing.T) []*unstructured.Unstructured {
 	t.Helper()
 	objects := build(t, overlay)
-	for _, o := range objects { // in the order in which kubectl gets them
+	for _, o := range objects { // in the order of kubectl
 		if err := c.apply(t.Context(), o); err != nil {
-			t.Fatalf("%s is refused: %v", nameOf(o), err)
+			t.Fatalf("the API server rejects %s: %v", nameOf(o), err)
 		}
 		if o.GetNamespace() == "" && o.GetKind() != "CustomResourceDefinition" && o.GetKind() != "Namespace" {
 			t.Cleanup(func() {
@@ -84,7 +84,7 @@ func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
 			t.Errorf("%s is not in %s", nameOf(o), in)
 		}
 		if !strings.HasPrefix(o.GetName(), "auth-gateway-") && o.GetKind() != "CustomResourceDefinition" {
-			t.Errorf("%s does not say whose it is", nameOf(o))
+			t.Errorf("%s lacks the prefix auth-gateway-", nameOf(o))
 		}
 	}
 	enforced := one(t, objects, "Namespace")
@@ -93,7 +93,7 @@ func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
 	}
 	for _, pod := range pods(t, objects) {
 		if err := c.admits(t, in, pod); err != nil {
-			t.Errorf("the operator's pods are refused: %v", err)
+			t.Errorf("the API server rejects the operator's pods: %v", err)
 		}
 	}
 	checkWorkload(t, objects)
@@ -120,8 +120,8 @@ func TestTheDefaultConfigurationCanBeApplied(t *testing.T) {
 	})
 }
 
-// A check that lets everything pass is none.
-func TestAPodThatIsNotRestrictedIsRefused(t *testing.T) {
+// The check of other tests is useless if it admits every pod.
+func TestAPodThatIsNotRestrictedIsRejected(t *testing.T) {
 	c := connect(t)
 	namespace := kubernetestest.Namespace(t)
 	good := pods(t, build(t, "config/default"))[0]
@@ -154,10 +154,11 @@ func TestTheConfigurationForPrometheusIsAccepted(t *testing.T) {
 	}
 }
 
-// installPrometheusKinds installs the kinds of the Prometheus operator.
+// installPrometheusKinds installs the CRDs of the Prometheus operator.
 func installPrometheusKinds(t *testing.T, c cluster) {
 	t.Helper()
-	_, err := envtest.InstallCRDs(c.config, envtest.CRDInstallOptions{Paths: []string{"testdata/prometheus-operator.yaml"}, ErrorIfPathMissing: true})
+	options := envtest.CRDInstallOptions{Paths: []string{"testdata/prometheus-operator.yaml"}, ErrorIfPathMissing: true}
+	_, err := envtest.InstallCRDs(c.config, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,38 +175,38 @@ func TestEverySampleIsAccepted(t *testing.T) {
 	if len(samples) != len(files) {
 		t.Errorf("config/samples/kustomization.yaml lists %d samples, there are %d files", len(samples), len(files))
 	}
-	told := map[string]bool{}
+	seen := map[string]bool{}
 	for _, sample := range samples {
 		if sample.GetKind() != "AuthGateway" || sample.GetNamespace() != "" {
-			t.Errorf("%s: a sample is an AuthGateway, for any namespace", nameOf(sample))
+			t.Errorf("%s: a sample must be an AuthGateway without a namespace", nameOf(sample))
 		}
 		sample.SetNamespace(namespace)
 		c.accepts(t, sample)
-		tell("spec", sample.Object["spec"], told)
+		collectPaths("spec", sample.Object["spec"], seen)
 	}
 	for _, field := range fields("spec", reflect.TypeFor[v1alpha1.AuthGatewaySpec]()) {
-		if !told[field] {
-			t.Errorf("no sample shows %s", field)
+		if !seen[field] {
+			t.Errorf("no sample sets %s", field)
 		}
 	}
 }
 
-// tell notes the paths that an object has.
-func tell(path string, value any, told map[string]bool) {
-	told[path] = true
+// collectPaths records the paths of the fields in an object.
+func collectPaths(path string, value any, seen map[string]bool) {
+	seen[path] = true
 	switch value := value.(type) {
 	case map[string]any:
 		for key, v := range value {
-			tell(path+"."+key, v, told)
+			collectPaths(path+"."+key, v, seen)
 		}
 	case []any:
 		for _, v := range value {
-			tell(path, v, told)
+			collectPaths(path, v, seen)
 		}
 	}
 }
 
-// fields are the paths that a type of ours has.
+// fields returns the paths of the fields in a type.
 func fields(path string, of reflect.Type) []string {
 	for of.Kind() == reflect.Pointer || of.Kind() == reflect.Slice {
 		of = of.Elem()
@@ -221,8 +222,8 @@ func fields(path string, of reflect.Type) []string {
 	return all
 }
 
-// It is what everybody starts from.
-func TestTheSmallestSampleIsTheSmallest(t *testing.T) {
+// Users start from this sample.
+func TestTheSmallestSampleHasOnlyRequiredFields(t *testing.T) {
 	c := connect(t)
 	namespace := kubernetestest.Namespace(t)
 	smallest := one(t, readObjects(t, filepath.Join(root, "config", "samples", "v1alpha1_authgateway.yaml")), "AuthGateway")
@@ -235,13 +236,13 @@ func TestTheSmallestSampleIsTheSmallest(t *testing.T) {
 		less := smallest.DeepCopy()
 		unstructured.RemoveNestedField(less.Object, "spec", "database", field)
 		if err := c.apply(t.Context(), less, client.DryRunAll); err == nil {
-			t.Errorf("it is accepted without spec.database.%s too", field)
+			t.Errorf("the API server accepts it without spec.database.%s", field)
 		}
 	}
 }
 
-// The operator of config/ is of the version of the chart.
-func TestAllNameOneVersion(t *testing.T) {
+// config/ and the chart install the same version.
+func TestVersionsAreTheSame(t *testing.T) {
 	about := chart(t).about(t)
 	unnamed := pods(t, build(t, "config/default"))[0].Spec.Containers[0]
 	if want := "registry.invalid/auth-gateway/operator:" + about.AppVersion; unnamed.Image != want || unnamed.Args[0] != "--server-image=" {
@@ -251,12 +252,13 @@ func TestAllNameOneVersion(t *testing.T) {
 	if want := "registry.example.com/auth-gateway/operator:" + about.AppVersion; deployment.Image != want {
 		t.Errorf("config/manager has the image %s, the chart %s", deployment.Image, want)
 	}
-	if want := "--server-image=registry.example.com/auth-gateway/authserver:" + about.AppVersion; len(deployment.Args) == 0 || deployment.Args[0] != want {
+	want := "--server-image=registry.example.com/auth-gateway/authserver:" + about.AppVersion
+	if len(deployment.Args) == 0 || deployment.Args[0] != want {
 		t.Errorf("config/manager has the arguments %v, the chart %s", deployment.Args, want)
 	}
 }
 
-func TestTheProjectFileTellsWhatThereIs(t *testing.T) {
+func TestTheProjectFileIsUpToDate(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "PROJECT"))
 	if err != nil {
 		t.Fatal(err)

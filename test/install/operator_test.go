@@ -33,10 +33,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// What is installed is enough: the operator itself, started with the arguments
-// and the rights of its Deployment, does all that it has to do, and is never told
-// that it may not. There is no node to run its pod, so it runs beside the test.
-func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
+// The operator runs with the arguments and the rights of its Deployment, and the API
+// server never denies it a request. There is no node to run its pod, so it is a child
+// process of the test.
+func TestTheInstalledRightsAreEnoughForTheOperator(t *testing.T) {
 	c := connect(t)
 	installPrometheusKinds(t, c)
 	program := buildOperator(t)
@@ -47,7 +47,7 @@ func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 		o.works(t, kubernetestest.Namespace(t))
 		reader := c.account(t, kubernetestest.Namespace(t), "prometheus")
 		o.showsMetrics(t, http.StatusForbidden, reader)
-		// As metrics_reader_role.yaml says.
+		// See metrics_reader_role.yaml.
 		binding := &rbacv1.ClusterRoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: reader.Namespace},
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "auth-gateway-metrics-reader"},
@@ -78,18 +78,18 @@ func TestTheOperatorCanDoItsWorkWithWhatIsInstalled(t *testing.T) {
 		o := c.startOperator(t, program, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
 		o.works(t, shop)
 		if err := c.Get(t.Context(), client.ObjectKeyFromObject(other), other); err != nil || len(other.Status.Conditions) != 0 {
-			t.Errorf("it looks after a namespace that it was not given: %v, %v", other.Status, err)
+			t.Errorf("it manages an AuthGateway in a namespace that it does not watch: %v, %v", other.Status, err)
 		}
 	})
 }
 
-// runningOperator is the operator, as a process of its own.
+// runningOperator is an operator in its own process.
 type runningOperator struct {
 	cluster
-	metrics string // its address; empty: there are none
+	metrics string // the address of the metrics; empty if they are disabled
 }
 
-// startOperator starts the operator as its Deployment would.
+// startOperator starts the operator as its Deployment does.
 func (c cluster) startOperator(t *testing.T, program string, deployment client.ObjectKey) runningOperator {
 	t.Helper()
 	var d appsv1.Deployment
@@ -97,8 +97,9 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 		t.Fatal(err)
 	}
 	home, health := t.TempDir(), freeAddress(t)
-	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"), client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
-	// The last of two flags counts.
+	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"),
+		client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
+	// If a flag is repeated, the last one counts.
 	args := append(slices.Clone(d.Spec.Template.Spec.Containers[0].Args), "--health-probe-bind-address="+health)
 	o := runningOperator{cluster: c}
 	if !slices.Contains(args, "--metrics-bind-address=0") {
@@ -119,7 +120,7 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 		force := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		defer force.Stop()
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("it ends with %v", err)
+			t.Errorf("the operator exited with %v", err)
 		}
 		if t.Failed() || strings.Contains(logs.String(), "forbidden") {
 			t.Errorf("the logs of the operator:\n%s", &logs)
@@ -132,12 +133,13 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 		}
 		return nil
 	}); err != nil {
-		t.Fatalf("the operator does not get ready: %v", err)
+		t.Fatalf("the operator does not become ready: %v", err)
 	}
 	return o
 }
 
-// works: an AuthGateway becomes all that it can become, and less again.
+// works checks that the operator creates every kind of object for an AuthGateway,
+// and deletes those that its spec no longer asks for.
 func (o runningOperator) works(t *testing.T, namespace string) {
 	t.Helper()
 	c, ctx := o.cluster, t.Context()
@@ -151,7 +153,9 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 	monitor := &unstructured.Unstructured{}
 	monitor.SetAPIVersion("monitoring.coreos.com/v1")
 	monitor.SetKind("ServiceMonitor")
-	always := []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.ServiceAccount{}, &corev1.Service{}, &appsv1.Deployment{}, &policyv1.PodDisruptionBudget{}}
+	always := []client.Object{
+		&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.ServiceAccount{}, &corev1.Service{}, &appsv1.Deployment{}, &policyv1.PodDisruptionBudget{},
+	}
 	sometimes := []client.Object{&networkingv1.NetworkPolicy{}, &autoscalingv2.HorizontalPodAutoscaler{}, monitor}
 	names := map[int]string{0: "auth-keys", 1: "auth-public-keys"}
 	expect := func(there bool, objects []client.Object, names map[int]string) {
@@ -164,7 +168,7 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 			if err := eventually(t, func() error {
 				err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, object)
 				if found := err == nil; found != there {
-					return fmt.Errorf("%T %s: there is one: %v, %v", object, name, found, err)
+					return fmt.Errorf("%T %s exists: %v, %v", object, name, found, err)
 				}
 				return nil
 			}); err != nil {
@@ -174,7 +178,7 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 	}
 	change := func(edit func(*v1alpha1.AuthGatewaySpec)) {
 		t.Helper()
-		if err := eventually(t, func() error { // the operator writes it too
+		if err := eventually(t, func() error { // the operator writes the object too
 			if err := c.Get(ctx, client.ObjectKeyFromObject(g), g); err != nil {
 				return err
 			}
@@ -218,7 +222,7 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 	}
 }
 
-// account makes a ServiceAccount.
+// account creates a ServiceAccount.
 func (c cluster) account(t *testing.T, namespace, name string) *corev1.ServiceAccount {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
@@ -228,19 +232,21 @@ func (c cluster) account(t *testing.T, namespace, name string) *corev1.ServiceAc
 	return account
 }
 
-// showsMetrics: who asks with the token of this account gets this status, and who
-// asks without any gets none.
+// showsMetrics checks the status of a request for metrics with the token of an
+// account. A request without a token must be rejected.
 func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.ServiceAccount) {
 	t.Helper()
 	clients, err := kubernetes.NewForConfig(o.config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := clients.CoreV1().ServiceAccounts(account.Namespace).CreateToken(t.Context(), account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := clients.CoreV1().ServiceAccounts(account.Namespace).
+		CreateToken(t.Context(), account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	browser := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // it signs its own
+	unverified := &tls.Config{InsecureSkipVerify: true} // the certificate is self-signed
+	browser := http.Client{Transport: &http.Transport{TLSClientConfig: unverified}}
 	defer browser.CloseIdleConnections()
 	for bearer, want := range map[string]int{"": http.StatusUnauthorized, token.Status.Token: status} {
 		if err := eventually(t, func() error {
@@ -258,7 +264,7 @@ func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.
 			defer response.Body.Close()
 			body, err := io.ReadAll(response.Body)
 			if err != nil || response.StatusCode != want {
-				return fmt.Errorf("with a token: %v: metrics are answered by %s, want %d: %v", bearer != "", response.Status, want, err)
+				return fmt.Errorf("token: %v: the status is %s, want %d: %v", bearer != "", response.Status, want, err)
 			}
 			if want == http.StatusOK && !bytes.Contains(body, []byte("authgateway_condition")) {
 				return fmt.Errorf("the metrics are\n%s", body)
@@ -270,7 +276,7 @@ func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.
 	}
 }
 
-// freeAddress is one that nobody listens at, a moment ago.
+// freeAddress returns an address that was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -21,14 +21,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// release is one in the API server.
+// release is a Helm release in the API server.
 type release struct {
 	aChart
 	name, namespace string
 }
 
-// do runs helm for the release: install, upgrade or uninstall. No pods run here,
-// so nothing is waited for.
+// do runs helm install, upgrade or uninstall for the release. It does not wait,
+// because no pods run here.
 func (r release) do(t *testing.T, command, values string, more ...string) (string, error) {
 	t.Helper()
 	args := []string{command, r.name, "--namespace", r.namespace}
@@ -47,7 +47,7 @@ func (r release) must(t *testing.T, command, values string, more ...string) stri
 	return out
 }
 
-// objects are those that the release has made.
+// objects returns the objects of the release.
 func (r release) objects(t *testing.T) []*unstructured.Unstructured {
 	t.Helper()
 	return parse(t, []byte(r.run(t, "get", "manifest", r.name, "--namespace", r.namespace)))
@@ -57,7 +57,7 @@ func (r release) objects(t *testing.T) []*unstructured.Unstructured {
 const column = "    - description: The URL of the API inside the cluster\n      jsonPath: .status.url\n      name: URL\n" +
 	"      priority: 1\n      type: string\n"
 
-// older is the chart as it was before.
+// older returns an older version of the chart.
 func (c aChart) older(t *testing.T) aChart {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "auth-gateway")
@@ -86,25 +86,24 @@ func (c aChart) older(t *testing.T) aChart {
 	return c
 }
 
-// hasColumn says whether the custom resource has it.
+// hasColumn reports whether the installed definition has the column.
 func (c cluster) hasColumn(t *testing.T) bool {
 	t.Helper()
 	crd := &apiextensionsv1.CustomResourceDefinition{}
 	if err := c.Get(t.Context(), client.ObjectKey{Name: crdName}, crd); err != nil {
 		t.Fatal(err)
 	}
-	return slices.ContainsFunc(crd.Spec.Versions[0].AdditionalPrinterColumns, func(column apiextensionsv1.CustomResourceColumnDefinition) bool {
-		return column.Name == "URL"
-	})
+	isURL := func(column apiextensionsv1.CustomResourceColumnDefinition) bool { return column.Name == "URL" }
+	return slices.ContainsFunc(crd.Spec.Versions[0].AdditionalPrinterColumns, isURL)
 }
 
-// hasGone: of a release nothing is left but the custom resource.
+// hasGone checks that only the custom resource definition of a release remains.
 func (c cluster) hasGone(t *testing.T, objects []*unstructured.Unstructured, r release) {
 	t.Helper()
 	for _, o := range objects {
 		kept := o.GetKind() == "CustomResourceDefinition"
 		if there := c.exists(t, o); there != kept {
-			t.Errorf("after it was uninstalled, %s is there: %v", nameOf(o), there)
+			t.Errorf("after the release was uninstalled, %s exists: %v", nameOf(o), there)
 		}
 	}
 	var records corev1.SecretList
@@ -116,7 +115,7 @@ func (c cluster) hasGone(t *testing.T, objects []*unstructured.Unstructured, r r
 	}
 }
 
-// gateway makes an AuthGateway.
+// gateway creates an AuthGateway.
 func (c cluster) gateway(t *testing.T, namespace string) *v1alpha1.AuthGateway {
 	t.Helper()
 	g := &v1alpha1.AuthGateway{
@@ -125,14 +124,14 @@ func (c cluster) gateway(t *testing.T, namespace string) *v1alpha1.AuthGateway {
 			Host: "postgres", Name: "auth", CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"},
 		}},
 	}
-	// A custom resource is served a moment after it was made.
+	// The API server serves a custom resource shortly after its definition is created.
 	if err := eventually(t, func() error { return c.Create(t.Context(), g) }); err != nil {
 		t.Fatal(err)
 	}
 	return g
 }
 
-// isStill: an AuthGateway is the very one that it was.
+// isStill checks that an AuthGateway has not been deleted or replaced.
 func (c cluster) isStill(t *testing.T, g *v1alpha1.AuthGateway, when string) {
 	t.Helper()
 	now := &v1alpha1.AuthGateway{}
@@ -147,7 +146,7 @@ func (c cluster) operator(t *testing.T, r release) (*appsv1.Deployment, error) {
 	return d, c.Get(t.Context(), client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}, d)
 }
 
-func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
+func TestAReleaseIsInstalledUpgradedAndUninstalled(t *testing.T) {
 	now := chart(t)
 	c := now.cluster
 	c.removeCRD(t)
@@ -161,7 +160,7 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 		t.Errorf("the notes are\n%s", notes)
 	}
 	if c.hasColumn(t) {
-		t.Fatal("the older custom resource is not older")
+		t.Fatal("the older custom resource definition has the new column")
 	}
 	d, err := c.operator(t, r)
 	if err != nil {
@@ -185,13 +184,14 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 		t.Errorf("the notes are\n%s", notes)
 	}
 	if !c.hasColumn(t) {
-		t.Error("the custom resource was not upgraded")
+		t.Error("the custom resource definition was not upgraded")
 	}
 	c.isStill(t, g, "after an upgrade")
 	if d, err = c.operator(t, r); err != nil || *d.Spec.Replicas != 3 {
 		t.Errorf("the operator is %v, %v", d.Spec.Replicas, err)
 	}
-	has(t, d.Spec.Template.Spec.Containers[0].Args, "--server-image=registry.example.com/auth-gateway/authserver:"+now.about(t).AppVersion, "--namespaces="+shop)
+	has(t, d.Spec.Template.Spec.Containers[0].Args, "--namespaces="+shop,
+		"--server-image=registry.example.com/auth-gateway/authserver:"+now.about(t).AppVersion)
 	c.hold(t, account, []question{{verb: "list", resource: "secrets", namespace: shop}}, []question{
 		{verb: "list", resource: "secrets"},
 		{verb: "get", resource: "secrets", namespace: elsewhere},
@@ -199,7 +199,7 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 		{verb: "create", group: "authentication.k8s.io", resource: "tokenreviews"},
 	})
 
-	// The custom resource is no longer the release's, and then it is again.
+	// The custom resource definition leaves the release and joins it again.
 	r.must(t, "upgrade", "crds: {install: false}")
 	c.isStill(t, g, "after crds.install was set to false")
 	r.must(t, "upgrade", "")
@@ -211,38 +211,38 @@ func TestAReleaseIsInstalledUpgradedAndTakenAway(t *testing.T) {
 	c.hasGone(t, objects, r)
 	c.isStill(t, g, "after the release was uninstalled")
 
-	// The same release takes the custom resource up again.
+	// The same release adopts the custom resource definition.
 	r.must(t, "install", "")
 	c.isStill(t, g, "after the release was installed again")
 	r.must(t, "uninstall", "")
 
-	// Another one has to say so.
+	// A release with another name adopts it only on request.
 	other := release{now, "another", kubernetestest.Namespace(t)}
 	if _, err := other.do(t, "install", ""); err == nil || !strings.Contains(err.Error(), crdName) {
-		t.Errorf("another release takes the custom resource unasked: %v", err)
+		t.Errorf("another release adopts the custom resource definition without a request: %v", err)
 	}
 	other.must(t, "install", "", "--take-ownership")
-	c.isStill(t, g, "after another release took the custom resource")
+	c.isStill(t, g, "after another release adopted the custom resource definition")
 	objects = other.objects(t)
 	other.must(t, "uninstall", "")
 	c.hasGone(t, objects, other)
 	c.isStill(t, g, "in the end")
 }
 
-func TestReleasesOfTwoNamespacesKeepApart(t *testing.T) {
+func TestReleasesInTwoNamespacesAreIndependent(t *testing.T) {
 	ch := chart(t)
 	c := ch.cluster
 	c.removeCRD(t)
 	shop, orders := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
-	// The same name, in another namespace, is what collides first.
+	// Two releases with the same name collide first at the custom resource definition.
 	first := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
 	second := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
 	first.must(t, "install", "watchNamespaces: ["+shop+"]")
 	c.gateway(t, shop)
 	if _, err := second.do(t, "install", "watchNamespaces: ["+orders+"]"); err == nil || !strings.Contains(err.Error(), crdName) {
-		t.Errorf("both releases have the custom resource: %v", err)
+		t.Errorf("both releases own the custom resource definition: %v", err)
 	}
-	// Helm keeps a record of what failed.
+	// Helm records the failed release.
 	if _, err := second.do(t, "uninstall", ""); err != nil && !strings.Contains(err.Error(), "not found") {
 		t.Fatal(err)
 	}
@@ -261,26 +261,27 @@ func TestReleasesOfTwoNamespacesKeepApart(t *testing.T) {
 		})
 	}
 
-	// A third that would wait for the first one's lease is refused.
+	// A third release that would share the lease of the first one is rejected.
 	third := release{ch, "third", first.namespace}
-	if _, err := third.do(t, "install", "{watchNamespaces: ["+orders+"], crds: {install: false}}"); err == nil || !strings.Contains(err.Error(), "auth-gateway-operator-lease") {
-		t.Errorf("two releases of one namespace would share one lease: %v", err)
+	_, err := third.do(t, "install", "{watchNamespaces: ["+orders+"], crds: {install: false}}")
+	if err == nil || !strings.Contains(err.Error(), "auth-gateway-operator-lease") {
+		t.Errorf("two releases in one namespace share one lease: %v", err)
 	}
 
-	// One goes, the other stays.
+	// Uninstalling one release does not affect the other.
 	goes, stays := second.objects(t), first.objects(t)
 	second.must(t, "uninstall", "")
 	c.hasGone(t, goes, second)
 	for _, o := range stays {
 		if !c.exists(t, o) {
-			t.Errorf("%s is gone with the other release", nameOf(o))
+			t.Errorf("%s was deleted with the other release", nameOf(o))
 		}
 	}
 	first.must(t, "uninstall", "")
 	c.hasGone(t, stays, first)
 }
 
-func TestANamespaceThatIsNotThereIsTold(t *testing.T) {
+func TestAMissingNamespaceIsReported(t *testing.T) {
 	ch := chart(t)
 	r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
 	_, err := r.do(t, "install", "{watchNamespaces: [nowhere], crds: {install: false}}", "--atomic=false")
@@ -289,7 +290,7 @@ func TestANamespaceThatIsNotThereIsTold(t *testing.T) {
 	}
 	err = ch.cluster.Get(t.Context(), client.ObjectKey{Name: "nowhere"}, &corev1.Namespace{})
 	if !apierrors.IsNotFound(err) {
-		t.Error(errors.Join(err, fmt.Errorf("the namespace was made")))
+		t.Error(errors.Join(err, fmt.Errorf("the namespace was created")))
 	}
 	if _, err := r.do(t, "uninstall", ""); err != nil {
 		t.Error(err)

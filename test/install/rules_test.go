@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// rights are rules taken apart: one line for each verb on each resource.
+// rights expands rules to one line for each verb on each resource.
 func rights(rules []rbacv1.PolicyRule) []string {
 	all := map[string]bool{}
 	for _, r := range rules {
@@ -36,7 +36,7 @@ func rights(rules []rbacv1.PolicyRule) []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
-// rightsOf are those of a Role or a ClusterRole.
+// rightsOf returns the rights of a Role or a ClusterRole.
 func rightsOf(t *testing.T, role *unstructured.Unstructured) []string {
 	t.Helper()
 	if role.GetKind() == "Role" {
@@ -45,7 +45,7 @@ func rightsOf(t *testing.T, role *unstructured.Unstructured) []string {
 	return rights(as[rbacv1.ClusterRole](t, role).Rules)
 }
 
-// marked are the rights that the markers in controllers/ ask for.
+// marked returns the rights that the markers in controllers/ request.
 func marked(t *testing.T) []string {
 	t.Helper()
 	sources, err := filepath.Glob(filepath.Join(root, "controllers", "*.go"))
@@ -72,7 +72,7 @@ func marked(t *testing.T) []string {
 				case "verbs":
 					rule.Verbs = values
 				default:
-					t.Fatalf("%s: this test does not know %q", source, field)
+					t.Fatalf("%s: unknown field %q", source, field)
 				}
 			}
 			rules = append(rules, rule)
@@ -84,29 +84,28 @@ func marked(t *testing.T) []string {
 	return rights(rules)
 }
 
-// operatorRights are those in config/rbac/role.yaml.
+// operatorRights returns the rights in config/rbac/role.yaml.
 func operatorRights(t *testing.T) []string {
 	t.Helper()
 	return rightsOf(t, one(t, readObjects(t, filepath.Join(root, "config", "rbac", "role.yaml")), "ClusterRole"))
 }
 
-func TestTheRulesAreThoseOfTheMarkers(t *testing.T) {
+func TestTheRulesMatchTheMarkers(t *testing.T) {
 	if diff := cmp.Diff(marked(t), operatorRights(t)); diff != "" {
-		t.Errorf("config/rbac/role.yaml (+) is not what the markers in controllers/ (-) say; run make generate\n%s", diff)
+		t.Errorf("config/rbac/role.yaml (+) differs from the markers in controllers/ (-): run make generate\n%s", diff)
 	}
 }
 
-func TestTheChartBringsTheSameCustomResource(t *testing.T) {
+func TestTheChartHasTheSameCustomResource(t *testing.T) {
 	inChart := one(t, chart(t).template(t, "defaults", ""), "CustomResourceDefinition").Object
 	inConfig := one(t, build(t, "config/crd"), "CustomResourceDefinition").Object
 	if diff := cmp.Diff(inConfig["spec"], inChart["spec"]); diff != "" {
-		t.Errorf("the chart's (+) is not that of config/crd (-); run make generate\n%s", diff)
+		t.Errorf("the definition in the chart (+) differs from config/crd (-): run make generate\n%s", diff)
 	}
 }
 
-// The rights that a stolen token of the operator must not give: they lead to all
-// others.
-func TestTheRulesHoldNothingThatLeadsToMore(t *testing.T) {
+// An attacker with the operator's token must not be able to gain further rights.
+func TestTheRulesDoNotAllowPrivilegeEscalation(t *testing.T) {
 	objects := build(t, "config/default")
 	objects = append(objects, chart(t).template(t, "everything", everything)...)
 	for _, role := range kind(objects, "Role", "ClusterRole") {
@@ -116,7 +115,11 @@ func TestTheRulesHoldNothingThatLeadsToMore(t *testing.T) {
 			if slices.Contains([]string{"*", "escalate", "bind", "impersonate", "approve", "sign"}, verb) || strings.Contains(object, "*") {
 				t.Errorf("%s may %s", nameOf(role), right)
 			}
-			for _, never := range []string{"pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers", "serviceaccounts/token", "nodes", "nodes/proxy", "roles", "clusterroles", "rolebindings", "clusterrolebindings", "customresourcedefinitions", "mutatingwebhookconfigurations", "validatingwebhookconfigurations"} {
+			for _, never := range []string{
+				"pods/exec", "pods/attach", "pods/portforward", "pods/ephemeralcontainers", "serviceaccounts/token",
+				"nodes", "nodes/proxy", "roles", "clusterroles", "rolebindings", "clusterrolebindings",
+				"customresourcedefinitions", "mutatingwebhookconfigurations", "validatingwebhookconfigurations",
+			} {
 				if resource == never {
 					t.Errorf("%s may %s", nameOf(role), right)
 				}
@@ -125,8 +128,8 @@ func TestTheRulesHoldNothingThatLeadsToMore(t *testing.T) {
 	}
 }
 
-// Kustomize and Helm give the same rights, by other names.
-func TestBothWaysOfInstallingGiveTheSameRights(t *testing.T) {
+// Kustomize and Helm grant the same rights under different names.
+func TestKustomizeAndHelmGrantTheSameRights(t *testing.T) {
 	byKustomize := kind(build(t, "config/default"), "Role", "ClusterRole")
 	byHelm := kind(chart(t).template(t, "defaults", ""), "Role", "ClusterRole")
 	for inConfig, inChart := range map[string]string{
@@ -142,11 +145,11 @@ func TestBothWaysOfInstallingGiveTheSameRights(t *testing.T) {
 			t.Errorf("%s (-) and %s (+) differ\n%s", nameOf(a), nameOf(b), diff)
 		}
 		if diff := cmp.Diff(aggregated(a), aggregated(b)); diff != "" {
-			t.Errorf("%s (-) and %s (+) are added to other roles\n%s", nameOf(a), nameOf(b), diff)
+			t.Errorf("%s (-) and %s (+) aggregate to different roles\n%s", nameOf(a), nameOf(b), diff)
 		}
 	}
 	if len(byKustomize) != 6 || len(byHelm) != 6 {
-		t.Errorf("there are %d roles in config/ and %d in the chart: compare them all", len(byKustomize), len(byHelm))
+		t.Errorf("config/ has %d roles and the chart has %d: compare all of them", len(byKustomize), len(byHelm))
 	}
 }
 
