@@ -348,8 +348,8 @@ func (w *clusterState) wantedPassphrases(ring keys.Ring, policy keys.Policy) (ma
 	for _, use := range keys.Uses() {
 		name := passphraseSettings[use]
 		wanted[use] = string(secret.Data[name.current])
-		if len(wanted[use]) < minPassphrase {
-			return nil, waiting(v1alpha1.ReasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, minPassphrase)
+		if len(wanted[use]) < config.MinPassphrase {
+			return nil, waiting(v1alpha1.ReasonSecretInvalid, "key %s of the Secret %s is missing or shorter than %d bytes: write the output of `openssl rand -base64 24` into it", name.current, ref.Name, config.MinPassphrase)
 		}
 	}
 	if wanted[keys.Access] == wanted[keys.Refresh] {
@@ -372,9 +372,6 @@ func revokes(ring keys.Ring, revoked []string) bool {
 func revokesSigning(ring keys.Ring, revoked []string) bool {
 	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool { return k.Phase == keys.Signing && slices.Contains(revoked, k.ID) })
 }
-
-// minPassphrase is decision 5 of docs/security.md.
-const minPassphrase = 16
 
 func newPassphrase() string { return base64.RawURLEncoding.EncodeToString(random(32)) }
 
@@ -423,7 +420,7 @@ func (r *Reconciler) keepCaller(ctx context.Context, w *clusterState, t *tended)
 	if w.caller != nil {
 		t.callerKey = string(w.caller.Data[secretCallerKey])
 	}
-	if len(t.callerKey) < minPassphrase {
+	if len(t.callerKey) < config.MinPassphrase {
 		t.callerKey = newPassphrase()
 	}
 	return r.keepSecret(ctx, w, w.caller, w.ownSecret(w.names.caller(), map[string][]byte{secretCallerKey: []byte(t.callerKey)}, nil, false))

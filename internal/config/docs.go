@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// width is where Usage breaks its lines.
+// width is the line length of Usage.
 const width = 80
 
-// Usage writes the list of all settings for -h.
+// Usage writes the help of all settings, for -h.
 func Usage(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString("Settings are environment variables. A secret may come from a file instead:\n" +
-		"NAME" + FileSuffix + " holds the path. A duration is a number of seconds, or text such as 15m or 7d.\n")
+		"NAME" + FileSuffix + " is the path of the file. A duration is a number of seconds, or text such as 15m or 7d.\n")
 	for _, s := range Settings() {
 		fmt.Fprintf(&b, "\n  %s (%s)\n", s.Name, s.note(plain))
 		wrap(&b, plain(s.Help), "      ")
@@ -22,7 +22,7 @@ func Usage(w io.Writer) error {
 	return err
 }
 
-// Markdown renders the settings as a table for docs/reference/settings.md.
+// Markdown returns the settings as a table, for docs/reference/settings.md.
 func Markdown() string {
 	var b strings.Builder
 	b.WriteString("| setting | default | meaning |\n|---|---|---|\n")
@@ -32,7 +32,7 @@ func Markdown() string {
 	return b.String()
 }
 
-// note says what holds where a setting is not given.
+// note returns the default of a setting, or that it is required, and whether it is secret.
 func (s Setting) note(style func(string) string) string {
 	var parts []string
 	switch {
@@ -51,7 +51,7 @@ func (s Setting) note(style func(string) string) string {
 	return style(strings.Join(parts, ", "))
 }
 
-// plain drops the marks of Markdown, which a terminal shows as they are.
+// plain removes Markdown's backquotes for the terminal.
 func plain(s string) string { return strings.ReplaceAll(s, "`", "") }
 
 func wrap(b *strings.Builder, text, indent string) {

@@ -6,13 +6,12 @@ import (
 	"strings"
 )
 
-// minMissed is how long a name must be to be taken for a misspelt one: many programs
-// read short ones, such as HOME, which is two letters from HOST.
+// minMissed is the minimum length of a name that is reported. Shorter names often belong
+// to other programs: HOME is two letters from HOST.
 const minMissed = 7
 
 // NearMisses returns a warning for each variable of the environment (NAME=value, or
-// NAME) that is no setting but differs from one by a letter or two: it has no effect,
-// and its author believes that it has.
+// NAME) that differs from a setting by a letter or two, and therefore has no effect.
 func NearMisses(environ []string) (warnings []string) {
 	known := make([]string, 0, 2*len(table))
 	for _, s := range table {
@@ -40,8 +39,9 @@ func NearMisses(environ []string) (warnings []string) {
 	return warnings
 }
 
-// distance counts the letters to change, add, take away or swap with the next one to
-// make b of a (optimal string alignment).
+// distance returns the number of changes, insertions, deletions and swaps of neighboring
+// letters that turn a into b (optimal string alignment). It returns 3 for any larger
+// difference in length.
 func distance(a, b string) int {
 	if n := len(a) - len(b); n < -2 || n > 2 {
 		return 3

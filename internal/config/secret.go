@@ -6,18 +6,18 @@ import (
 	"log/slog"
 )
 
-// redacted is what a secret shows to whoever prints it.
+// redacted is the printed form of a secret.
 const redacted = "[redacted]"
 
-// A Secret is text that must not be seen: it prints, logs and marshals as
-// "[redacted]", and only Reveal gives it.
+// A Secret is text that must not be printed: it prints, logs and marshals as
+// "[redacted]". Only Reveal returns the text.
 //
-// The text lies behind a pointer, because package fmt does not call the
-// methods of unexported fields: a struct that holds a Config in one and is
-// printed with %+v would show a plain string.
+// The text is behind a pointer because package fmt does not call the methods of
+// unexported fields: %+v of a struct with a Config in an unexported field would print a
+// plain string.
 type Secret struct{ text *string }
 
-// NewSecret makes a Secret of text. An empty text is the zero Secret.
+// NewSecret returns a Secret. An empty text is the zero Secret.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -25,7 +25,7 @@ func NewSecret(text string) Secret {
 	return Secret{&text}
 }
 
-// Reveal gives the text itself.
+// Reveal returns the text.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -33,11 +33,10 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// IsZero reports whether there is no secret.
+// IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.text == nil }
 
-// Equal compares two secrets in a time that does not depend on where they
-// differ.
+// Equal compares two secrets in constant time.
 func (s Secret) Equal(other Secret) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(other.Reveal())) == 1
 }
@@ -49,15 +48,14 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// Format makes every verb print what String does; %d of a plain Stringer
-// would not.
+// Format makes every verb print the result of String. %d would ignore a plain Stringer.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
-// GoString is what %#v prints.
+// GoString implements fmt.GoStringer, for %#v.
 func (s Secret) GoString() string { return s.String() }
 
-// MarshalText is for encoders, encoding/json among them.
+// MarshalText implements encoding.TextMarshaler, which encoding/json uses.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// LogValue is for log/slog.
+// LogValue implements slog.LogValuer.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

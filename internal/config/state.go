@@ -1,49 +1,48 @@
 package config
 
-// StatePath is where a server tells its State, on METRICS_PORT.
+// StatePath is the path on METRICS_PORT at which a server serves its State.
 const StatePath = "/state"
 
-// State is what a server says of itself to those who run it, as JSON: what it is
-// waiting for, and what it could do at this moment. It holds no secrets. Whoever
-// reads it must put up with members that they do not know.
+// State is what a server reports about itself, as JSON: what it is waiting for, and what
+// it can do at this moment. It contains no secrets. Readers must ignore unknown members.
 type State struct {
-	// Version is that of the program.
+	// Version is the version of the program.
 	Version string `json:"version"`
 
-	// Ready says whether requests should be sent to the server, as /readyz does. A
-	// server that has been ready stays so while its database is away; see
+	// Ready reports whether requests should be sent to the server, as /readyz does. A
+	// server that was once ready stays ready when its database is down; see
 	// DatabaseState.Problem.
 	Ready bool `json:"ready"`
 
-	// Reason says why not, to a person, in one line of less than 512 bytes.
+	// Reason describes in one line of less than 512 bytes why the server is not ready.
 	Reason string `json:"reason,omitempty"`
 
 	Keys     KeysState     `json:"keys"`
 	Database DatabaseState `json:"database"`
 }
 
-// KeysState says what a server has of the key ring.
+// KeysState describes the key ring of a server.
 type KeysState struct {
-	// Generation is that of the ring in use; 0 before there is one.
+	// Generation is the generation of the ring in use, or 0 before one is loaded.
 	Generation int64 `json:"generation"`
 
-	// Held are the kids of the keys, of both kinds, whose tokens verify at this
-	// server. A revoked key is not among them.
+	// Held are the kids of the keys, of both uses, whose tokens this server accepts.
+	// Revoked keys are not among them.
 	Held []string `json:"held"`
 
-	// Ready are those of them that the server could also sign with, where they
-	// are to sign, now or later: their private halves are open.
+	// Ready are the kids of the keys in Held that this server can sign with, now or when
+	// they begin to sign: it has decrypted their private halves.
 	Ready []string `json:"ready"`
 }
 
-// DatabaseState says what a server has found out about its database.
+// DatabaseState describes what a server knows about its database.
 type DatabaseState struct {
-	// MaxConnections is how many connections PostgreSQL gives to all of its
-	// ordinary users together; 0 while that is not known.
+	// MaxConnections is the number of connections that PostgreSQL allows to all ordinary
+	// users together, or 0 while it is unknown.
 	MaxConnections int `json:"maxConnections,omitempty"`
 
-	// Problem says, as Reason does, why requests that need the database fail now,
-	// though the server is ready: it is away, takes no writes, or belongs to another
-	// issuer. All others are answered, those for the keys among them.
+	// Problem describes, like Reason, why requests that need the database fail although
+	// the server is ready: the database is down, is read-only, or belongs to another
+	// issuer. Requests that do not need the database, such as those for keys, succeed.
 	Problem string `json:"problem,omitempty"`
 }

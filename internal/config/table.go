@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FileSuffix makes of a secret's name the name under which a file may be
-// given in its stead: ACCESS_PASSPHRASE_FILE.
+// FileSuffix is appended to the name of a secret to name a file that contains it, such as
+// ACCESS_PASSPHRASE_FILE.
 const FileSuffix = "_FILE"
 
 // The names of the settings.
@@ -92,38 +92,38 @@ const (
 	EnvTerminationLog          = "TERMINATION_LOG"
 )
 
-const (
-	minPassphrase = 16
-	minCallerKey  = 16
+// MinPassphrase is the minimum length of a passphrase and of the trusted caller's key, in
+// bytes (decision 5 of docs/security.md).
+const MinPassphrase = 16
 
-	maxServiceName = 255 // an issuer's host fits
+const (
+	maxServiceName = 255 // long enough for a host name
 
 	day  = 24 * time.Hour
 	year = 365 * day
 )
 
-// A Setting is what a person needs to know of one environment variable.
+// A Setting documents one environment variable.
 type Setting struct {
-	Name    string
-	Default string // as text; empty where there is none
-	Help    string
-	Secret  bool // may also be given by NAME_FILE, and is never shown
-	// A Required setting has no default; Advice says what to write.
-	Required bool
-	Advice   string
-	// DefaultText says in words a default that depends on other settings.
+	Name     string
+	Default  string // as text; empty if there is none
+	Help     string
+	Secret   bool   // can also be read from NAME_FILE, and is never printed
+	Required bool   // has no default
+	Advice   string // what to write, if a required setting is not set
+	// DefaultText describes a default that depends on other settings.
 	DefaultText string
 }
 
-// A setting also knows where in a Config it goes.
+// A setting adds the field of Config that a Setting sets.
 type setting struct {
 	Setting
 	field
-	// derive gives the default that depends on settings further up.
+	// derive returns a default that depends on settings further up in the table.
 	derive func(*Config) string
 }
 
-// Settings lists all settings, the required twelve of every deployment first.
+// Settings returns all settings. The twelve that every deployment sets come first.
 func Settings() []Setting {
 	list := make([]Setting, len(table))
 	for i, s := range table {
@@ -132,190 +132,326 @@ func Settings() []Setting {
 	return list
 }
 
-// table has a row for each setting. A row stands below those that its derived
-// default needs.
+// table has a row for each setting. A row comes after the rows that its derived default
+// depends on.
 var table = []setting{
-	{Setting: Setting{Name: EnvPort, Default: "8080", Help: "The port of the API."},
+	{Setting: Setting{Name: EnvPort, Default: "8080",
+		Help: "The port of the API."},
 		field: bind(func(c *Config) *int { return &c.Port }, integer(1, 65535))},
-	{Setting: Setting{Name: EnvHost, Default: "localhost", Help: "The host name or IP address to listen on, for the API and for `METRICS_PORT`. Empty, `0.0.0.0` or `::` listens on all interfaces."},
+	{Setting: Setting{Name: EnvHost, Default: "localhost",
+		Help: "The host name or IP address to listen on, for the API and for `METRICS_PORT`. Empty, `0.0.0.0` or " +
+			"`::` listens on all interfaces."},
 		field: bind(func(c *Config) *string { return &c.Host }, listenHost)},
-	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true, Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
-		Help: "Seals the private keys of refresh tokens."},
+	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true,
+		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
+		Help:   "The passphrase that encrypts the private keys of refresh tokens."},
 		field: bind(func(c *Config) *Secret { return &c.RefreshPassphrase }, secret(0))},
-	{Setting: Setting{Name: EnvAccessPassphrase, Secret: true, Required: true, Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
-		Help: "Seals the private keys of access tokens; not the same as the other."},
+	{Setting: Setting{Name: EnvAccessPassphrase, Secret: true, Required: true,
+		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
+		Help: "The passphrase that encrypts the private keys of access tokens. Use a different one from " +
+			"`REFRESH_PASSPHRASE`."},
 		field: bind(func(c *Config) *Secret { return &c.AccessPassphrase }, secret(0))},
-	{Setting: Setting{Name: EnvRefreshTokenExpiry, Default: "604800", Help: "How long a refresh token lives, in seconds."},
+	{Setting: Setting{Name: EnvRefreshTokenExpiry, Default: "604800",
+		Help: "The lifetime of a refresh token, in seconds."},
 		field: bind(func(c *Config) *time.Duration { return &c.RefreshTokenExpiry }, seconds(time.Second, year))},
-	{Setting: Setting{Name: EnvAccessTokenExpiry, Default: "900", Help: "How long an access token lives, in seconds."},
+	{Setting: Setting{Name: EnvAccessTokenExpiry, Default: "900",
+		Help: "The lifetime of an access token, in seconds."},
 		field: bind(func(c *Config) *time.Duration { return &c.AccessTokenExpiry }, seconds(time.Second, year))},
-	{Setting: Setting{Name: EnvSaltRounds, Default: "12", Help: "The cost of a bcrypt hash, 4 to 15: each step doubles the work of a sign-in, and of guessing. Use 10 or more."},
+	{Setting: Setting{Name: EnvSaltRounds, Default: "12",
+		Help: "The bcrypt cost, 4 to 15. Each step doubles the work of a sign-in, and of guessing a password. Use " +
+			"10 or more."},
 		field: bind(func(c *Config) *int { return &c.SaltRounds }, integer(4, 15))},
 	{Setting: Setting{Name: EnvDBHost, Required: true, Advice: "write the host name of PostgreSQL",
-		Help: "The host name or IP address of PostgreSQL, or the folder of its Unix socket. Several are separated by commas: the server uses the first of them that takes writes, and finds the next one after a failover. A pooler such as PgBouncer works too."},
+		Help: "The host name or IP address of PostgreSQL, or the directory of its Unix socket. Separate several " +
+			"hosts by commas: the server uses the first one that accepts writes, and finds the next one after a " +
+			"failover. A connection pooler such as PgBouncer works too."},
 		field: bind(func(c *Config) *string { return &c.DBHost }, databaseHost)},
 	{Setting: Setting{Name: EnvDBUser, Required: true, Advice: "write the name of the database user",
-		Help: "The user that owns the gateway's tables."},
+		Help: "The database user. It must own the gateway's tables."},
 		field: bind(func(c *Config) *string { return &c.DBUser }, text)},
-	{Setting: Setting{Name: EnvDBPassword, Secret: true, Help: "That user's password; left out where PostgreSQL asks for none."},
+	{Setting: Setting{Name: EnvDBPassword, Secret: true,
+		Help: "The password of `DB_USER`. Leave it unset if PostgreSQL requires none."},
 		field: bind(func(c *Config) *Secret { return &c.DBPassword }, secret(0))},
 	{Setting: Setting{Name: EnvDBName, Required: true, Advice: "write the name of the database",
-		Help: "The database. The server makes and migrates its tables there by itself."},
+		Help: "The database. The server creates and migrates its tables there."},
 		field: bind(func(c *Config) *string { return &c.DBName }, text)},
-	{Setting: Setting{Name: EnvDBPort, Default: "5432", Help: "The port of PostgreSQL: one for all hosts, or one for each, separated by commas."},
+	{Setting: Setting{Name: EnvDBPort, Default: "5432",
+		Help: "The port of PostgreSQL: one for all hosts, or one for each host, separated by commas."},
 		field: bind(func(c *Config) *Ports { return &c.DBPort }, ports)},
 
-	{Setting: Setting{Name: EnvIssuer, DefaultText: "`http://HOST:PORT`, with `localhost` where `HOST` means all interfaces",
-		Help: "The `iss` of every token: the absolute URL at which consumers know this gateway."},
+	{Setting: Setting{Name: EnvIssuer, DefaultText: "`http://HOST:PORT`, with `localhost` if `HOST` means all interfaces",
+		Help: "The `iss` of every token: the absolute URL at which consumers reach this gateway."},
 		field:  bind(func(c *Config) *string { return &c.Issuer }, issuerURL),
 		derive: func(c *Config) string { return defaultIssuer(c.Host, c.Port) }},
-	{Setting: Setting{Name: EnvAudience, DefaultText: "the issuer", Help: "The `aud` of access tokens; several are separated by commas."},
+	{Setting: Setting{Name: EnvAudience, DefaultText: "the issuer",
+		Help: "The `aud` of access tokens. Separate several by commas."},
 		field:  bind(func(c *Config) *[]string { return &c.Audience }, audiences),
 		derive: func(c *Config) string { return c.Issuer }},
-	{Setting: Setting{Name: EnvExposure, Default: string(Internal), Help: "Who calls the API. `internal`: your own backends, which see codes and mail them. `public`: browsers and apps; codes leave by mail alone, so it needs `SMTP_HOST` or `MAIL_WEBHOOK_URL`."},
+	{Setting: Setting{Name: EnvExposure, Default: string(Internal),
+		Help: "The callers of the API. `internal`: your own backends, which receive one-time codes in replies and " +
+			"mail them. `public`: browsers and apps. Codes are then sent only by mail, so `public` requires " +
+			"`SMTP_HOST` or `MAIL_WEBHOOK_URL`."},
 		field: bind(func(c *Config) *Exposure { return &c.Exposure }, oneOf(Internal, Public))},
-	{Setting: Setting{Name: EnvTrustedCallerKey, Secret: true, Help: "16 bytes or more. Where set, only a caller that sends it as `X-Caller-Key` sees codes, chooses scopes and introspects tokens."},
-		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(minCallerKey))},
-	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email", Help: "The scopes that a new user may have when no trusted caller chooses them, separated by spaces."},
+	{Setting: Setting{Name: EnvTrustedCallerKey, Secret: true,
+		Help: "A key of 16 bytes or more. If it is set, only a caller that sends it as `X-Caller-Key` receives " +
+			"codes, chooses scopes and introspects tokens."},
+		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(MinPassphrase))},
+	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email",
+		Help: "The scopes of a new user when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},
-	{Setting: Setting{Name: EnvSignupRequired, Default: "username,first_name,last_name", Help: "Which of `username`, `first_name` and `last_name` a person has to give at sign-up besides email and password, separated by commas. `none`: email and password alone. What is not required may also be removed later, with `PUT /users`. An account without a username signs in by email, and its tokens have no `username`."},
+	{Setting: Setting{Name: EnvSignupRequired, Default: "username,first_name,last_name",
+		Help: "Which of `username`, `first_name` and `last_name` sign-up requires besides email and password, " +
+			"separated by commas. `none` requires only email and password. A user can remove an optional name " +
+			"later with `PUT /users`. A user without a username signs in by email, and their tokens have no " +
+			"`username`."},
 		field: bind(func(c *Config) *[]string { return &c.SignupRequired }, signUpNames)},
-	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none", Help: "The origins of browser applications whose pages may call the API and read its replies, separated by commas, each exactly as browsers send it: `https://app.example.com`, with the port where it is not the scheme's own. Those of apps that carry their pages with them are taken too, such as `capacitor://localhost`. `*` and `null` are refused."},
+	{Setting: Setting{Name: EnvCORSAllowedOrigins, DefaultText: "unset: none",
+		Help: "The origins of browser applications that may call the API and read its replies, separated by " +
+			"commas. Write each exactly as browsers send it: `https://app.example.com`, with the port unless it is " +
+			"the scheme's default. Schemes of packaged apps are accepted, such as `capacitor://localhost`. `*` and " +
+			"`null` are refused."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedOrigins }, origins)},
-	{Setting: Setting{Name: EnvCORSAllowedHeaders, DefaultText: "unset: none more", Help: "Header fields that these pages may send besides those that the API reads and those that tracing libraries add (`traceparent`, `baggage`, `sentry-trace` and the like), separated by commas."},
+	{Setting: Setting{Name: EnvCORSAllowedHeaders, DefaultText: "unset: no more",
+		Help: "Header fields that pages of these origins may send in addition to those that the API reads and " +
+			"those that tracing libraries add (such as `traceparent`, `baggage` and `sentry-trace`), separated by " +
+			"commas."},
 		field: bind(func(c *Config) *[]string { return &c.CORSAllowedHeaders }, fieldNames)},
-	{Setting: Setting{Name: EnvStrictParameters, Default: "off", Help: "`on` refuses a request with a parameter that the route does not know, in a JSON body or in the query string: 400 with the reason `parameter_unknown` (`invalid_fields` if more is wrong), and `fields` names the parameter. It finds misspelt names; `make run` has it on. `off` ignores such parameters, so that clients of a newer version keep working. In forms they are always ignored, as RFC 6749 section 3.2 demands."},
+	{Setting: Setting{Name: EnvStrictParameters, Default: "off",
+		Help: "`on` refuses a request with a parameter that the route does not know, in a JSON body or in the " +
+			"query string: the reply is 400 with the reason `parameter_unknown` (`invalid_fields` if there are " +
+			"other errors), and `fields` names the parameter. Use it to find misspelt names; `make run` sets it. " +
+			"`off` ignores such parameters, so that newer clients keep working. Unknown form fields are always " +
+			"ignored, as RFC 6749 section 3.2 requires."},
 		field: bind(func(c *Config) *bool { return &c.StrictParameters }, onOff)},
-	{Setting: Setting{Name: EnvIdleTimeout, Default: "620s", Help: "How long a connection may be idle between two requests. It must be longer than your proxy or load balancer keeps an idle connection to the server; else the proxy sends a request now and then on a connection that has just been closed, and answers 502. The default is longer than that of nginx, HAProxy, Caddy, Traefik and the load balancers of AWS, Azure and Google Cloud."},
+	{Setting: Setting{Name: EnvIdleTimeout, Default: "620s",
+		Help: "How long a connection may be idle between two requests. It must exceed the keep-alive timeout of " +
+			"your proxy or load balancer. Otherwise the proxy sometimes sends a request on a connection that the " +
+			"server has just closed, and answers 502. The default exceeds those of nginx, HAProxy, Caddy, Traefik " +
+			"and the load balancers of AWS, Azure and Google Cloud."},
 		field: bind(func(c *Config) *time.Duration { return &c.IdleTimeout }, duration(time.Second, day))},
-	{Setting: Setting{Name: EnvConnectionMemory, DefaultText: "a quarter of the memory that the process may use, at most `1GiB`", Help: "How much memory the connections of all clients may hold: a number with `KiB`, `MiB` or `GiB`. When they need more, those that have waited longest for their client are closed. The memory that the process may use is the limit of its control group (a container's), `GOMEMLIMIT`, or the machine's."},
+	{Setting: Setting{Name: EnvConnectionMemory, DefaultText: "a quarter of the memory available to the process, at most `1GiB`",
+		Help: "The memory that all client connections may use: a number with `KiB`, `MiB` or `GiB`. When they need " +
+			"more, the server closes the connections that have waited longest for their client. The memory " +
+			"available to the process is the smallest of the limit of its control group (container), `GOMEMLIMIT` " +
+			"and the memory of the machine."},
 		field: bind(func(c *Config) *int64 { return &c.ConnectionMemory }, size(8<<20, 1<<40))},
-	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0", Help: "How many proxies of yours every request passes, 0 to 10. 0 takes the client's address from the connection; N takes the Nth from the right of `Forwarded` (RFC 7239) or `X-Forwarded-For`. In doubt (too few, no address, or both fields and they differ) it is the connection's. Nobody else may reach the port. Limits and the audit trail go by it."},
+	{Setting: Setting{Name: EnvTrustedProxyHops, Default: "0",
+		Help: "The number of your proxies that every request passes, 0 to 10. With 0, the client's address is the " +
+			"address of the connection; with N, it is the Nth entry from the right of `Forwarded` (RFC 7239) or " +
+			"`X-Forwarded-For`. If that entry is missing or is not an address, or if both fields are present and " +
+			"differ, the address of the connection is used. Only these proxies may be able to reach the port. Rate " +
+			"limits and the audit trail use this address."},
 		field: bind(func(c *Config) *int { return &c.TrustedProxyHops }, integer(0, 10))},
-	{Setting: Setting{Name: EnvTrustedProxyField, Default: string(AnyField), Help: "The field that your proxies write: `Forwarded` or `X-Forwarded-For`; the other is not looked at. `any` takes either, and then your proxies have to remove the one that they do not write."},
-		field: bind(func(c *Config) *ProxyField { return &c.TrustedProxyField }, oneOf(AnyField, ForwardedField, XForwardedForField))},
+	{Setting: Setting{Name: EnvTrustedProxyField, Default: string(AnyField),
+		Help: "The field that your proxies write: `Forwarded` or `X-Forwarded-For`. The other one is ignored. " +
+			"`any` accepts either; your proxies must then remove the field that they do not write."},
+		field: bind(func(c *Config) *ProxyField { return &c.TrustedProxyField },
+			oneOf(AnyField, ForwardedField, XForwardedForField))},
 
-	{Setting: Setting{Name: EnvLimitSignIn, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "How many sign-ins one client address may try: a number, a slash and a duration. An IPv6 address counts with all of its /64. All replicas count together; what is more gets 429. `off`: no limit. Wrong passwords of one account are limited besides, and always."},
+	{Setting: Setting{Name: EnvLimitSignIn, DefaultText: "`30/5m` if `EXPOSURE` is `public`, otherwise `off`",
+		Help: "How many sign-ins one client address may attempt: a number, a slash and a duration. An IPv6 address " +
+			"counts as its /64 network. The limit is shared by all replicas; requests beyond it get 429. `off` " +
+			"disables the limit. Wrong passwords for one account are always limited separately."},
 		field: bind(func(c *Config) *Rate { return &c.LimitSignIn }, rate), derive: publicRate},
-	{Setting: Setting{Name: EnvLimitSignUp, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "The same for sign-ups."},
+	{Setting: Setting{Name: EnvLimitSignUp, DefaultText: "`30/5m` if `EXPOSURE` is `public`, otherwise `off`",
+		Help: "How many sign-ups one client address may attempt, as in `LIMIT_SIGNIN`."},
 		field: bind(func(c *Config) *Rate { return &c.LimitSignUp }, rate), derive: publicRate},
-	{Setting: Setting{Name: EnvLimitCodes, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `off`", Help: "The same for asking for codes, and for using them."},
+	{Setting: Setting{Name: EnvLimitCodes, DefaultText: "`30/5m` if `EXPOSURE` is `public`, otherwise `off`",
+		Help: "How many one-time codes one client address may request or redeem, as in `LIMIT_SIGNIN`."},
 		field: bind(func(c *Config) *Rate { return &c.LimitCodes }, rate), derive: publicRate},
-	{Setting: Setting{Name: EnvLimitWrites, DefaultText: "`30/5m` where `EXPOSURE` is `public`, else `300/5m`", Help: "How many changes one user may make with an access token: of names, of the email address. All sessions of the user count together. Calls that end sessions or the account, or change the password, are counted for each session apart, so that a stolen token does not keep the owner from them."},
+	{Setting: Setting{Name: EnvLimitWrites, DefaultText: "`30/5m` if `EXPOSURE` is `public`, otherwise `300/5m`",
+		Help: "How many changes of names and email address one user may make with access tokens. The limit is " +
+			"shared by all sessions of the user. Requests that end sessions, delete the account or change the " +
+			"password are counted for each session separately, so that a stolen token cannot lock the owner out of " +
+			"them."},
 		field: bind(func(c *Config) *Rate { return &c.LimitWrites }, rate), derive: writesRate},
-	{Setting: Setting{Name: EnvLimitMails, Default: "3/1h", Help: "How many mails one address is sent because somebody asked for it, whoever asks and whether or not it has an account. What is more is not sent, and the answer is the same. Notices of changes are not counted."},
+	{Setting: Setting{Name: EnvLimitMails, Default: "3/1h",
+		Help: "How many mails are sent to one address on request, for all callers together, whether or not the " +
+			"address has an account. Further requests get the same reply, and no mail is sent. Notices of changes " +
+			"are not counted."},
 		field: bind(func(c *Config) *Rate { return &c.LimitMails }, rate)},
 
-	{Setting: Setting{Name: EnvServiceName, DefaultText: "the host of `ISSUER`", Help: "The name of your service in emails: `Example Shop`."},
-		field: bind(func(c *Config) *string { return &c.ServiceName }, serviceName), derive: func(c *Config) string { return issuerHost(c.Issuer) }},
-	{Setting: Setting{Name: EnvMailFrom, Help: "The sender of all mail: an address, or `Name <address>`. Needed where mail is sent by SMTP."},
+	{Setting: Setting{Name: EnvServiceName, DefaultText: "the host of `ISSUER`",
+		Help: "The name of your service in emails, such as `Example Shop`."},
+		field:  bind(func(c *Config) *string { return &c.ServiceName }, serviceName),
+		derive: func(c *Config) string { return issuerHost(c.Issuer) }},
+	{Setting: Setting{Name: EnvMailFrom,
+		Help: "The sender of all mail: an address, or `Name <address>`. Required with `SMTP_HOST`."},
 		field: bind(func(c *Config) *string { return &c.MailFrom }, sender)},
-	{Setting: Setting{Name: EnvMailLinkVerification, DefaultText: "unset: mails bring the code alone", Help: "The page of your application where a new user verifies their address, with `{code}` for the code, such as `https://app.example.com/verify#{code}`. After a `#` it stays in the browser, and is in no log."},
+	{Setting: Setting{Name: EnvMailLinkVerification, DefaultText: "unset: mails contain only the code",
+		Help: "The page of your application where a new user verifies their address, with `{code}` in place of the " +
+			"code, such as `https://app.example.com/verify#{code}`. After a `#`, the code stays in the browser and " +
+			"appears in no log."},
 		field: bind(func(c *Config) *string { return &c.MailLinkVerification }, mailLink)},
-	{Setting: Setting{Name: EnvMailLinkPasswordReset, DefaultText: "unset: mails bring the code alone", Help: "The page where a user chooses a new password."},
+	{Setting: Setting{Name: EnvMailLinkPasswordReset, DefaultText: "unset: mails contain only the code",
+		Help: "The page where a user sets a new password, with `{code}` in it."},
 		field: bind(func(c *Config) *string { return &c.MailLinkPasswordReset }, mailLink)},
-	{Setting: Setting{Name: EnvMailLinkEmailChange, DefaultText: "unset: mails bring the code alone", Help: "The page where a user confirms a new address."},
+	{Setting: Setting{Name: EnvMailLinkEmailChange, DefaultText: "unset: mails contain only the code",
+		Help: "The page where a user confirms a new address, with `{code}` in it."},
 		field: bind(func(c *Config) *string { return &c.MailLinkEmailChange }, mailLink)},
-	{Setting: Setting{Name: EnvMailTemplatesDir, DefaultText: "unset: the built-in ones, in English", Help: "A folder whose templates replace the built-in ones, in as many languages as you write."},
+	{Setting: Setting{Name: EnvMailTemplatesDir, DefaultText: "unset: the built-in ones, in English",
+		Help: "A directory of templates that replace the built-in ones, in as many languages as you need."},
 		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional)},
-	{Setting: Setting{Name: EnvMailGiveUpAfter, Default: "24h", Help: "How long a mail that is not taken is tried again. A code's life begins when it is sent."},
+	{Setting: Setting{Name: EnvMailGiveUpAfter, Default: "24h",
+		Help: "How long the server retries a mail that is not accepted. The lifetime of a code begins when its " +
+			"mail is sent."},
 		field: bind(func(c *Config) *time.Duration { return &c.MailGiveUpAfter }, duration(time.Minute, 30*day))},
-	{Setting: Setting{Name: EnvSMTPHost, Help: "The server that takes the mail. Where it is set, people are also told of changes of their password and address."},
+	{Setting: Setting{Name: EnvSMTPHost,
+		Help: "The SMTP server. If it is set, users are also notified of changes of their password and address."},
 		field: bind(func(c *Config) *string { return &c.SMTPHost }, smtpHost)},
-	{Setting: Setting{Name: EnvSMTPPort, Default: "587", Help: "Its port."},
+	{Setting: Setting{Name: EnvSMTPPort, Default: "587",
+		Help: "The port of the SMTP server."},
 		field: bind(func(c *Config) *int { return &c.SMTPPort }, integer(1, 65535))},
-	{Setting: Setting{Name: EnvSMTPTLS, Default: string(StartTLS), Help: "`starttls` (mostly port 587), `implicit` (mostly 465), or `none`, which sends codes in the clear; a password then goes to this machine alone, or by SCRAM or CRAM-MD5. Where TLS is asked for, nothing is sent without it."},
+	{Setting: Setting{Name: EnvSMTPTLS, Default: string(StartTLS),
+		Help: "`starttls` (usually port 587), `implicit` (usually port 465), or `none`, which sends codes " +
+			"unencrypted. With `none`, a password is sent only to a server on this machine, or by SCRAM or " +
+			"CRAM-MD5. With the other two, nothing is sent without TLS."},
 		field: bind(func(c *Config) *SMTPTLS { return &c.SMTPTLS }, oneOf(StartTLS, ImplicitTLS, NoTLS))},
-	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's", Help: "The file with the certificates that the server's certificate is checked with."},
+	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's",
+		Help: "The file with the CA certificates that verify the SMTP server's certificate."},
 		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional)},
-	{Setting: Setting{Name: EnvSMTPUsername, DefaultText: "unset: without signing in", Help: "The user that signs in there."},
+	{Setting: Setting{Name: EnvSMTPUsername, DefaultText: "unset: no authentication",
+		Help: "The user for SMTP authentication."},
 		field: bind(func(c *Config) *string { return &c.SMTPUsername }, optional)},
-	{Setting: Setting{Name: EnvSMTPPassword, Secret: true, Help: "That user's password."},
+	{Setting: Setting{Name: EnvSMTPPassword, Secret: true,
+		Help: "The password of `SMTP_USERNAME`."},
 		field: bind(func(c *Config) *Secret { return &c.SMTPPassword }, secret(0))},
-	{Setting: Setting{Name: EnvSMTPConnections, Default: "4", Help: "How many mails one replica sends at the same time, each over a connection of its own; by a webhook too."},
+	{Setting: Setting{Name: EnvSMTPConnections, Default: "4",
+		Help: "How many mails one replica sends at the same time, each over its own connection. This also applies " +
+			"to the webhook."},
 		field: bind(func(c *Config) *int { return &c.SMTPConnections }, integer(1, 64))},
-	{Setting: Setting{Name: EnvMailWebhookURL, Help: "In place of SMTP: where each mail is sent to as JSON, signed as Standard Webhooks has it, for those who send mail their own way."},
+	{Setting: Setting{Name: EnvMailWebhookURL,
+		Help: "The URL that receives each mail as JSON, signed according to Standard Webhooks. Use it instead of " +
+			"SMTP to send mail through your own service."},
 		field: bind(func(c *Config) *string { return &c.MailWebhookURL }, webhookURL)},
-	{Setting: Setting{Name: EnvMailWebhookSecret, Secret: true, Help: "What the webhook is signed with: 24 to 64 bytes in base64, with or without `whsec_` before them, such as the output of `openssl rand -base64 32`."},
+	{Setting: Setting{Name: EnvMailWebhookSecret, Secret: true,
+		Help: "The key that signs webhook requests: 24 to 64 bytes in base64, with or without the prefix `whsec_`, " +
+			"such as the output of `openssl rand -base64 32`."},
 		field: bind(func(c *Config) *Secret { return &c.MailWebhookSecret }, webhookSecret)},
 
-	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256", Help: "`ES256`, `RS256` or `EdDSA`. A change starts an ordinary key rotation."},
+	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256",
+		Help: "`ES256`, `RS256` or `EdDSA`. A change starts a normal key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
-	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database", Help: "A folder to read the sealed keys from, as the operator mounts it; the server then makes and rotates none."},
+	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database",
+		Help: "The directory of the encrypted keys, as mounted by the operator. The server then neither creates " +
+			"nor rotates keys."},
 		field: bind(func(c *Config) *string { return &c.KeysDir }, optional)},
-	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset", Help: "The file `keys.json` of the published keys, as the operator mounts it. Keys in `KEYS_DIR` that are older than those that it lists, or that it lists as revoked, are not used, also by a server that has just started."},
+	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset",
+		Help: "The file `keys.json` of the published keys, as mounted by the operator. The server does not use " +
+			"keys in `KEYS_DIR` that are older than those in this file, or that it lists as revoked. This also " +
+			"holds for a server that has just started."},
 		field: bind(func(c *Config) *string { return &c.KeysPublished }, optional)},
-	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d", Help: "How long a key signs before the next one does. Longer than twice `KEY_PUBLISH_LEAD`."},
+	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d",
+		Help: "How long a key signs before the next key replaces it. It must exceed twice `KEY_PUBLISH_LEAD`."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},
-	{Setting: Setting{Name: EnvKeyPublishLead, Default: "10m", Help: "How long any verifier may lag behind what is published. A new key signs after twice as long, so that every verifier has it, even if a clock jumps."},
+	{Setting: Setting{Name: EnvKeyPublishLead, Default: "10m",
+		Help: "The longest time that a verifier may take to learn of a published key. A new key begins to sign " +
+			"after twice this time, so that every verifier has it, even if a clock jumps."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyPublishLead }, duration(time.Second, 7*day))},
-	{Setting: Setting{Name: EnvFormerRefreshPassphrase, Secret: true, Help: "The passphrase before a change: it still opens keys that it sealed."},
+	{Setting: Setting{Name: EnvFormerRefreshPassphrase, Secret: true,
+		Help: "The previous value of `REFRESH_PASSPHRASE`, during a change. It still decrypts the keys that it " +
+			"encrypted."},
 		field: bind(func(c *Config) *Secret { return &c.FormerRefreshPassphrase }, secret(0))},
-	{Setting: Setting{Name: EnvFormerAccessPassphrase, Secret: true, Help: "The same for the keys of access tokens."},
+	{Setting: Setting{Name: EnvFormerAccessPassphrase, Secret: true,
+		Help: "The previous value of `ACCESS_PASSPHRASE`, during a change."},
 		field: bind(func(c *Config) *Secret { return &c.FormerAccessPassphrase }, secret(0))},
 
-	{Setting: Setting{Name: EnvRefreshTokenRotation, DefaultText: "`when-needed`, or `always` when public", Help: "When a refresh token is replaced: past half of its life, or at every use."},
-		field: bind(func(c *Config) *Rotation { return &c.RefreshTokenRotation }, oneOf(RotateWhenNeeded, RotateAlways)),
+	{Setting: Setting{Name: EnvRefreshTokenRotation, DefaultText: "`always` if `EXPOSURE` is `public`, otherwise `when-needed`",
+		Help: "When a renewal replaces the refresh token: `when-needed` after half of its lifetime, `always` at " +
+			"every use."},
+		field: bind(func(c *Config) *Rotation { return &c.RefreshTokenRotation },
+			oneOf(RotateWhenNeeded, RotateAlways)),
 		derive: func(c *Config) string {
 			if c.Exposure == Public {
 				return string(RotateAlways)
 			}
 			return string(RotateWhenNeeded)
 		}},
-	{Setting: Setting{Name: EnvRefreshReuseGrace, Default: "60s", Help: "How long a replaced refresh token is still answered, with the same successor. Later it counts as stolen."},
+	{Setting: Setting{Name: EnvRefreshReuseGrace, Default: "60s",
+		Help: "How long a replaced refresh token still gets the same successor. After that, its use counts as " +
+			"theft and ends the session."},
 		field: bind(func(c *Config) *time.Duration { return &c.RefreshReuseGrace }, duration(0, 10*time.Minute))},
-	{Setting: Setting{Name: EnvSessionLifetime, DefaultText: "`90d`, or `REFRESH_TOKEN_EXPIRY` where that is longer", Help: "When a session ends, however often it was renewed."},
+	{Setting: Setting{Name: EnvSessionLifetime, DefaultText: "`90d`, or `REFRESH_TOKEN_EXPIRY` if that is longer",
+		Help: "The maximum lifetime of a session, however often it is renewed."},
 		field: bind(func(c *Config) *time.Duration { return &c.SessionLifetime }, duration(time.Second, 10*year)),
 		derive: func(c *Config) string {
 			return formatDuration(max(90*day, c.RefreshTokenExpiry))
 		}},
-	{Setting: Setting{Name: EnvSessionsPerUser, Default: "100", Help: "The sessions of one user; beyond it, the oldest ends."},
+	{Setting: Setting{Name: EnvSessionsPerUser, Default: "100",
+		Help: "The maximum number of sessions of one user. When a user exceeds it, their oldest session ends."},
 		field: bind(func(c *Config) *int { return &c.SessionsPerUser }, integer(1, 10000))},
 
-	{Setting: Setting{Name: EnvPasswordMinLength, Default: "8", Help: "The shortest password, in characters, 8 to 64."},
+	{Setting: Setting{Name: EnvPasswordMinLength, Default: "8",
+		Help: "The minimum length of a password, in characters, 8 to 64."},
 		field: bind(func(c *Config) *int { return &c.PasswordMinLength }, integer(8, 64))},
-	{Setting: Setting{Name: EnvPasswordBlocklist, Default: "on", Help: "`on` refuses the most common passwords; `off` does not."},
+	{Setting: Setting{Name: EnvPasswordBlocklist, Default: "on",
+		Help: "`on` refuses the most common passwords; `off` allows them."},
 		field: bind(func(c *Config) *bool { return &c.PasswordBlocklist }, onOff)},
-	{Setting: Setting{Name: EnvHashingThreads, Default: "0", Help: "How many passwords are hashed at once; 0 is as many as the processors or the CPU limit allow."},
+	{Setting: Setting{Name: EnvHashingThreads, Default: "0",
+		Help: "How many passwords are hashed at the same time. 0 uses as many threads as the processors or the CPU " +
+			"limit allow."},
 		field: bind(func(c *Config) *int { return &c.HashingThreads }, integer(0, 256))},
-	{Setting: Setting{Name: EnvHashingMaxWait, Default: "1s", Help: "How long a sign-in waits for its turn to be hashed before it is told to come again."},
+	{Setting: Setting{Name: EnvHashingMaxWait, Default: "1s",
+		Help: "How long a sign-in may wait for a hashing thread before it is refused with 503."},
 		field: bind(func(c *Config) *time.Duration { return &c.HashingMaxWait }, duration(10*time.Millisecond, 5*time.Second))},
-	{Setting: Setting{Name: EnvVerificationCodeExpiry, Default: "24h", Help: "How long the code that verifies a new user is good."},
+	{Setting: Setting{Name: EnvVerificationCodeExpiry, Default: "24h",
+		Help: "The lifetime of a code that verifies a new user."},
 		field: bind(func(c *Config) *time.Duration { return &c.VerificationCodeExpiry }, wholeSeconds(time.Second, 30*day))},
-	{Setting: Setting{Name: EnvRecoveryCodeExpiry, Default: "15m", Help: "How long the code for a new password or a new email is good."},
+	{Setting: Setting{Name: EnvRecoveryCodeExpiry, Default: "15m",
+		Help: "The lifetime of a code that sets a new password or a new email address."},
 		field: bind(func(c *Config) *time.Duration { return &c.RecoveryCodeExpiry }, wholeSeconds(time.Second, day))},
-	{Setting: Setting{Name: EnvUnverifiedAccountExpiry, Default: "7d", Help: "When an account that was never verified is removed, which frees its name and email."},
+	{Setting: Setting{Name: EnvUnverifiedAccountExpiry, Default: "7d",
+		Help: "When an unverified sign-up is removed."},
 		field: bind(func(c *Config) *time.Duration { return &c.UnverifiedAccountExpiry }, wholeSeconds(time.Second, year))},
-	{Setting: Setting{Name: EnvAuditRetention, Default: "90d", Help: "How long the table `audit_events` keeps the audit trail. `0`: it is in the log alone, and what the table has goes."},
+	{Setting: Setting{Name: EnvAuditRetention, Default: "90d",
+		Help: "How long the table `audit_events` keeps the audit trail. `0` writes the audit trail only to the " +
+			"log, and empties the table."},
 		field: bind(func(c *Config) *time.Duration { return &c.AuditRetention }, duration(0, 10*year))},
 
-	{Setting: Setting{Name: EnvDBSSLMode, Default: "prefer", Help: "TLS to PostgreSQL, as libpq has it: `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`."},
-		field: bind(func(c *Config) *string { return &c.DBSSLMode }, oneOf("disable", "allow", "prefer", "require", "verify-ca", "verify-full"))},
-	{Setting: Setting{Name: EnvDBSSLRootCert, DefaultText: "the system's", Help: "The file with the certificates that `verify-ca` and `verify-full` trust."},
+	{Setting: Setting{Name: EnvDBSSLMode, Default: "prefer",
+		Help: "The use of TLS for PostgreSQL, as in libpq: `disable`, `allow`, `prefer`, `require`, `verify-ca` or " +
+			"`verify-full`."},
+		field: bind(func(c *Config) *string { return &c.DBSSLMode },
+			oneOf("disable", "allow", "prefer", "require", "verify-ca", "verify-full"))},
+	{Setting: Setting{Name: EnvDBSSLRootCert, DefaultText: "the system's",
+		Help: "The file with the CA certificates that `verify-ca` and `verify-full` trust."},
 		field: bind(func(c *Config) *string { return &c.DBSSLRootCert }, optional)},
-	{Setting: Setting{Name: EnvDBMaxConns, Default: "10", Help: "The connections of one replica."},
+	{Setting: Setting{Name: EnvDBMaxConns, Default: "10",
+		Help: "The maximum number of database connections of one replica."},
 		field: bind(func(c *Config) *int { return &c.DBMaxConns }, integer(1, 1000))},
-	{Setting: Setting{Name: EnvDBAcquireTimeout, Default: "2s", Help: "How long a request waits for a connection before it gets 503."},
+	{Setting: Setting{Name: EnvDBAcquireTimeout, Default: "2s",
+		Help: "How long a request waits for a database connection before it gets 503."},
 		field: bind(func(c *Config) *time.Duration { return &c.DBAcquireTimeout }, duration(10*time.Millisecond, time.Minute))},
-	{Setting: Setting{Name: EnvDBStatementTimeout, Default: "5s", Help: "How long one statement may take."},
+	{Setting: Setting{Name: EnvDBStatementTimeout, Default: "5s",
+		Help: "The timeout of one SQL statement."},
 		field: bind(func(c *Config) *time.Duration { return &c.DBStatementTimeout }, duration(10*time.Millisecond, 10*time.Minute))},
 
-	{Setting: Setting{Name: EnvMetricsPort, Default: "9090", Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`; 0 serves none of them. If it is not set and 9090 is in use, the server takes a free port and logs which one."},
+	{Setting: Setting{Name: EnvMetricsPort, Default: "9090",
+		Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`. 0 serves none of them. If the setting " +
+			"is unset and 9090 is in use, the server chooses a free port and logs it."},
 		field: bind(func(c *Config) *int { return &c.MetricsPort }, integer(0, 65535))},
-	{Setting: Setting{Name: EnvDrainDelay, Default: "0s", Help: "How long to go on serving after SIGTERM, while load balancers notice that the server is no longer ready."},
+	{Setting: Setting{Name: EnvDrainDelay, Default: "0s",
+		Help: "How long the server keeps serving after SIGTERM, while load balancers notice that it is no longer " +
+			"ready."},
 		field: bind(func(c *Config) *time.Duration { return &c.DrainDelay }, duration(0, 10*time.Minute))},
-	{Setting: Setting{Name: EnvShutdownTimeout, Default: "15s", Help: "How long a stop may take in all, `DRAIN_DELAY` included: what is not finished by then is broken off."},
+	{Setting: Setting{Name: EnvShutdownTimeout, Default: "15s",
+		Help: "The maximum duration of a shutdown, including `DRAIN_DELAY`. Requests that are still running then " +
+			"are aborted."},
 		field: bind(func(c *Config) *time.Duration { return &c.ShutdownTimeout }, duration(time.Second, 10*time.Minute))},
-	{Setting: Setting{Name: EnvLogLevel, Default: "info", Help: "`debug`, `info`, `warn` or `error`."},
+	{Setting: Setting{Name: EnvLogLevel, Default: "info",
+		Help: "`debug`, `info`, `warn` or `error`."},
 		field: bind(func(c *Config) *slog.Level { return &c.LogLevel }, logLevel)},
-	{Setting: Setting{Name: EnvLogFormat, Default: "json", Help: "`json` or `text`."},
+	{Setting: Setting{Name: EnvLogFormat, Default: "json",
+		Help: "`json` or `text`."},
 		field: bind(func(c *Config) *string { return &c.LogFormat }, oneOf("json", "text"))},
-	{Setting: Setting{Name: EnvTerminationLog, Help: "The file that gets the reason when the server ends by itself, as the `terminationMessagePath` of a Kubernetes container."},
+	{Setting: Setting{Name: EnvTerminationLog,
+		Help: "The file to which the server writes the reason when it fails, such as the `terminationMessagePath` " +
+			"of a Kubernetes container."},
 		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional)},
 }
 
-// publicRate is the default of the limits by client address. An internal gateway
-// sees the addresses of its owner's backends, each of which calls for many people.
+// publicRate is the default limit by client address. An internal gateway has none: it
+// sees only the addresses of backends, each of which serves many users.
 func publicRate(c *Config) string {
 	if c.Exposure == Public {
 		return "30/5m"
@@ -323,8 +459,8 @@ func publicRate(c *Config) string {
 	return rateOff
 }
 
-// writesRate is the default of the limit by user. It does not depend on addresses, so an
-// internal gateway has one too, which is out of the way of people.
+// writesRate is the default limit by user. It does not depend on addresses, so an
+// internal gateway has one too, high enough for any user.
 func writesRate(c *Config) string {
 	if c.Exposure == Public {
 		return "30/5m"
@@ -332,8 +468,8 @@ func writesRate(c *Config) string {
 	return "300/5m"
 }
 
-// defaultIssuer names the gateway by where it listens. "All interfaces" is no
-// address that anyone can call, so it becomes this machine's own.
+// defaultIssuer derives the issuer from the listening address. It replaces an address
+// that means all interfaces by localhost, because clients cannot call it.
 func defaultIssuer(host string, port int) string {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
@@ -341,7 +477,7 @@ func defaultIssuer(host string, port int) string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(port))
 }
 
-// issuerHost is the name of the gateway in emails if no other is set.
+// issuerHost returns the default name of the service in emails.
 func issuerHost(issuer string) string {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Hostname() == "" {
