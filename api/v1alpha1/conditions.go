@@ -33,138 +33,117 @@ const (
 
 // The reasons of conditions that are as they should be.
 const (
-	// ReasonReady: everything that the spec asks for is in place.
+	// ReasonReady means that everything that the spec asks for is in place.
 	ReasonReady = "Ready"
-
-	// ReasonKeysPublished: the signing keys exist and are published.
+	// ReasonKeysPublished means that the signing keys exist and are published.
 	ReasonKeysPublished = "KeysPublished"
-
-	// ReasonReplicasReady: at least one replica is ready.
+	// ReasonReplicasReady means that at least one replica is ready.
 	ReasonReplicasReady = "ReplicasReady"
-
-	// ReasonDatabaseAnswers: the database accepts writes.
+	// ReasonDatabaseAnswers means that the database accepts writes.
 	ReasonDatabaseAnswers = "DatabaseAnswers"
 )
 
 // The reasons of work in progress, and of states that were asked for.
 // docs/runbooks.md has a section on each of these, and on each reason below.
 const (
-	// ReasonProgressing: pods or the first keys are being created.
+	// ReasonProgressing means that pods or the first keys are being created.
 	ReasonProgressing = "Progressing"
-
-	// ReasonUpgradeWaiting: a new version of the operator has yet to replace the
-	// pods; it replaces those of a few AuthGateways at a time.
+	// ReasonUpgradeWaiting means that a new version of the operator has yet to
+	// replace the pods; it replaces those of a few AuthGateways at a time.
 	ReasonUpgradeWaiting = "UpgradeWaiting"
-
-	// ReasonRotating: a new key is published and does not sign yet, or a change of
-	// passphrases waits for the previous one.
+	// ReasonRotating means that a new key is published and does not sign yet, or a
+	// change of passphrases waits for the previous one.
 	ReasonRotating = "Rotating"
-
-	// ReasonAwaitingReplicas: a rotation waits for replicas to load a key.
+	// ReasonAwaitingReplicas means that a rotation waits for replicas to load a
+	// key.
 	ReasonAwaitingReplicas = "AwaitingReplicas"
-
-	// ReasonRevocationPending: a revoked key may still be trusted somewhere.
+	// ReasonRevocationPending means that a revoked key may still be trusted
+	// somewhere.
 	ReasonRevocationPending = "RevocationPending"
-
-	// ReasonSuspended: spec.suspend is true.
+	// ReasonSuspended means that spec.suspend is true.
 	ReasonSuspended = "Suspended"
-
-	// ReasonScaledToZero: the spec asks for no replicas.
+	// ReasonScaledToZero means that the spec asks for no replicas.
 	ReasonScaledToZero = "ScaledToZero"
 )
 
 // The reasons that ask for a change of the spec, or of what it refers to.
 const (
-	// ReasonInvalidSpec: the spec, or a value in a Secret that it names, is
-	// invalid in a way that the API server does not check.
+	// ReasonInvalidSpec means that the spec, or a value in a Secret that it names,
+	// is invalid in a way that the API server does not check.
 	ReasonInvalidSpec = "InvalidSpec"
-
-	// ReasonImageNotAllowed: the operator may not run an image in the spec.
+	// ReasonImageNotAllowed means that the operator may not run an image in the
+	// spec.
 	ReasonImageNotAllowed = "ImageNotAllowed"
-
-	// ReasonChangeNotAccepted: a change of the issuer or the database waits for an
-	// annotation that confirms it.
+	// ReasonChangeNotAccepted means that a change of the issuer or the database
+	// waits for an annotation that confirms it.
 	ReasonChangeNotAccepted = "ChangeNotAccepted"
-
-	// ReasonSecretMissing: a Secret that the spec names does not exist.
+	// ReasonSecretMissing means that a Secret that the spec names does not exist.
 	ReasonSecretMissing = "SecretMissing"
-
-	// ReasonSecretInvalid: a Secret that the spec names lacks a key, or its value
-	// is unusable.
+	// ReasonSecretInvalid means that a Secret that the spec names lacks a key, or
+	// its value is unusable.
 	ReasonSecretInvalid = "SecretInvalid"
-
-	// ReasonConfigMapMissing: the ConfigMap of mail templates does not exist.
+	// ReasonConfigMapMissing means that the ConfigMap of mail templates does not
+	// exist.
 	ReasonConfigMapMissing = "ConfigMapMissing"
-
-	// ReasonNameConflict: an object that the operator did not create has a name
-	// that it needs.
+	// ReasonNameConflict means that an object that the operator did not create has
+	// a name that it needs.
 	ReasonNameConflict = "NameConflict"
-
-	// ReasonKindMissing: the cluster does not have a kind that the spec needs.
+	// ReasonKindMissing means that the cluster does not have a kind that the spec
+	// needs.
 	ReasonKindMissing = "KindMissing"
 )
 
 // The reasons that concern the Secrets of the signing keys.
 const (
-	// ReasonKeysLost: the Secret with the signing keys is missing.
+	// ReasonKeysLost means that the Secret with the signing keys is missing.
 	ReasonKeysLost = "KeysLost"
-
-	// ReasonKeysDamaged: the Secret with the signing keys cannot be read.
+	// ReasonKeysDamaged means that the Secret with the signing keys cannot be
+	// read.
 	ReasonKeysDamaged = "KeysDamaged"
-
-	// ReasonKeysRolledBack: the Secret with the signing keys is older than the
-	// keys that were last seen.
+	// ReasonKeysRolledBack means that the Secret with the signing keys is older
+	// than the keys that were last seen.
 	ReasonKeysRolledBack = "KeysRolledBack"
-
-	// ReasonPassphrasesLost: the Secret with the passphrases is missing or
-	// incomplete.
+	// ReasonPassphrasesLost means that the Secret with the passphrases is missing
+	// or incomplete.
 	ReasonPassphrasesLost = "PassphrasesLost"
-
-	// ReasonKeysUnopenable: no known passphrase decrypts a private key.
+	// ReasonKeysUnopenable means that no known passphrase decrypts a private key.
 	ReasonKeysUnopenable = "KeysUnopenable"
-
-	// ReasonSecretImmutable: a Secret that must change is immutable.
+	// ReasonSecretImmutable means that a Secret that must change is immutable.
 	ReasonSecretImmutable = "SecretImmutable"
 )
 
 // The reasons that concern the pods and the database.
 const (
-	// ReasonReplicasMissing: there are fewer pods than the spec asks for, and no
-	// pod reports why.
+	// ReasonReplicasMissing means that there are fewer pods than the spec asks
+	// for, and no pod reports why.
 	ReasonReplicasMissing = "ReplicasMissing"
-
-	// ReasonPodsFailing: a pod reports why it is not ready.
+	// ReasonPodsFailing means that a pod reports why it is not ready.
 	ReasonPodsFailing = "PodsFailing"
-
-	// ReasonDatabaseUnavailable: replicas report that they cannot use the database.
+	// ReasonDatabaseUnavailable means that replicas report that they cannot use
+	// the database.
 	ReasonDatabaseUnavailable = "DatabaseUnavailable"
-
-	// ReasonTooManyConnections: the replicas may need more connections than the
-	// database allows. Available is True nevertheless.
+	// ReasonTooManyConnections means that the replicas may need more connections
+	// than the database allows. Available is True nevertheless.
 	ReasonTooManyConnections = "TooManyConnections"
 )
 
 // The reasons that concern the cluster and the operator.
 const (
-	// ReasonForbidden: the operator lacks a right, or admission denied a write.
+	// ReasonForbidden means that the operator lacks a right, or admission denied a
+	// write.
 	ReasonForbidden = "Forbidden"
-
-	// ReasonRefused: the API server rejected an object as invalid.
+	// ReasonRefused means that the API server rejected an object as invalid.
 	ReasonRefused = "Refused"
-
-	// ReasonQuotaExceeded: a ResourceQuota of the namespace is used up.
+	// ReasonQuotaExceeded means that a ResourceQuota of the namespace is used up.
 	ReasonQuotaExceeded = "QuotaExceeded"
-
-	// ReasonNamespaceTerminating: the namespace is being deleted.
+	// ReasonNamespaceTerminating means that the namespace is being deleted.
 	ReasonNamespaceTerminating = "NamespaceTerminating"
-
-	// ReasonAPIUnavailable: the API server failed or did not answer.
+	// ReasonAPIUnavailable means that the API server failed or did not answer.
 	ReasonAPIUnavailable = "APIUnavailable"
-
-	// ReasonContended: another client keeps undoing what the operator writes.
+	// ReasonContended means that another client keeps undoing what the operator
+	// writes.
 	ReasonContended = "Contended"
-
-	// ReasonOtherOperator: another operator manages this AuthGateway. It is the
-	// reason of an event; the other operator writes the conditions.
+	// ReasonOtherOperator means that another operator manages this AuthGateway. It
+	// is the reason of an event; the other operator writes the conditions.
 	ReasonOtherOperator = "OtherOperator"
 )

@@ -1,5 +1,5 @@
-// The tools of this repository, in a module of their own: what they need is
-// nothing that the gateway is built from.
+// The tools of this repository. They have their own module, so that the gateway does
+// not depend on their dependencies.
 module github.com/auth-gateway/auth-gateway/hack/tools
 
 go 1.26.0

@@ -1,4 +1,4 @@
-// The tools for what is made for Kubernetes, in a module of their own.
+// The tools for Kubernetes, in their own module.
 module github.com/auth-gateway/auth-gateway/hack/tools/kubernetes
 
 go 1.26.0
