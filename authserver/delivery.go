@@ -28,17 +28,17 @@ func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", config.EnvMailTemplatesDir, err)
 	}
-	carrier, err := newCarrier(c)
+	transport, err := newTransport(c)
 	if err != nil {
 		return nil, err
 	}
 	return mail.New(mail.Options{
-		Outbox: accounts, Carrier: carrier, Templates: templates,
+		Outbox: accounts, Transport: transport, Templates: templates,
 		Workers: c.SMTPConnections, GiveUpAfter: c.MailGiveUpAfter, Log: o.Log,
 	}), nil
 }
 
-func newCarrier(c config.Config) (mail.Carrier, error) {
+func newTransport(c config.Config) (mail.Transport, error) {
 	if c.MailWebhookURL != "" {
 		hook, err := mail.NewWebhook(mail.WebhookOptions{URL: c.MailWebhookURL, Secret: c.MailWebhookSecret.Reveal})
 		if err != nil {

@@ -30,8 +30,8 @@ func (s *Server) Close() { s.close() }
 // SendMail does what the sender of mail does, but that it only gives the mail that
 // it sends; ok is false where none is due.
 func (s *Server) SendMail(ctx context.Context) (m identity.Message, ok bool, err error) {
-	if m, ok, err = s.accounts.TakeMail(ctx, time.Minute); err == nil && ok {
-		err = s.accounts.SentMail(ctx, m.Ref)
+	if m, ok, err = s.accounts.ClaimMail(ctx, time.Minute); err == nil && ok {
+		err = s.accounts.FinishMail(ctx, m.Ref, identity.MailOutcome{Result: identity.MailSent})
 	}
 	return m, ok, err
 }

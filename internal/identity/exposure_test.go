@@ -216,7 +216,7 @@ func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 	w.ok(err)
 	take := func(attempt int) identity.Message {
 		t.Helper()
-		m, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+		m, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
 		w.ok(err)
 		if !ok || m.Ref.Attempt != attempt || m.TTL != time.Hour {
 			t.Fatalf("taken: %v, attempt %d, a code for %v", ok, m.Ref.Attempt, m.TTL)
@@ -227,11 +227,11 @@ func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 	first := take(1)
 	w.pass(2 * time.Minute) // its sender died
 	second := take(2)
-	w.ok(w.service.SentMail(t.Context(), first.Ref)) // or so it seemed
-	w.ok(w.service.ReturnMail(t.Context(), second.Ref))
+	w.ok(w.finish(first, identity.MailSent, 0)) // or so it seemed
+	w.ok(w.finish(second, identity.MailReturned, 0))
 	third := take(2)
-	w.ok(w.service.PostponeMail(t.Context(), third.Ref, time.Hour))
-	_, ok, err := w.service.TakeMail(t.Context(), time.Minute)
+	w.ok(w.finish(third, identity.MailPostponed, time.Hour))
+	_, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
 	w.ok(err)
 	w.equal("it is due", ok, false)
 	w.pass(time.Hour)
@@ -240,7 +240,7 @@ func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 		w.fails(w.ResetPassword(m.Code, "", another), identity.Invalid, wrongCode)
 	}
 	w.ok(w.ResetPassword(fourth.Code, "", another))
-	w.ok(w.service.GiveUpMail(t.Context(), fourth.Ref))
+	w.ok(w.finish(fourth, identity.MailGivenUp, 0))
 	w.equal("what is left", w.mail().Purpose, identity.MailPasswordChanged)
 }
 

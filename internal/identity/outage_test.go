@@ -94,8 +94,8 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 			_, err := w.ChangeEmail(tokens.AccessToken, codes[identity.EmailChange], "new@mail.example")
 			return err
 		}},
-		{"TakeMail", "TakeMail", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, _, err := w.service.TakeMail(w.Context(), time.Minute)
+		{"ClaimMail", "ClaimMail", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, _, err := w.service.ClaimMail(w.Context(), time.Minute)
 			return err
 		}},
 	} {

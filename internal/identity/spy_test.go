@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -172,9 +173,9 @@ func (s *spy) QueueEmailChange(ctx context.Context, r identity.SessionRef, m ide
 	return s.Store.QueueEmailChange(ctx, r, m)
 }
 
-func (s *spy) TakeMail(ctx context.Context, t identity.MailTake) (identity.TakenMail, bool, error) {
-	s.note("TakeMail")
-	return s.Store.TakeMail(ctx, t)
+func (s *spy) ClaimMail(ctx context.Context, lease time.Duration, process identity.ProcessMail) (bool, error) {
+	s.note("ClaimMail")
+	return s.Store.ClaimMail(ctx, lease, process)
 }
 
 func (s *spy) TakeLimit(ctx context.Context, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {

@@ -188,40 +188,20 @@ type mailStore interface {
 	// empty, the recipient is the user at their own address. ErrNoSession.
 	QueueEmailChange(ctx context.Context, s SessionRef, m NewMail) error
 
-	// TakeMail takes the mail that is due longest and that no other call is taking;
-	// ok is false if there is none. The mail is due again after the lease. Then
-	// it finds out who is to be told what, in the same transaction:
-	//
-	//	MailVerification, of a sign-up: MailEmailTaken, if an account has the address;
-	//	else a code for that sign-up
-	//	MailVerification, MailRecovery: a code, as IssueCode has it
-	//	MailEmailChange: a code for that address, or for any, if the session that
-	//	asked is alive; if another account has the address, the code is made all the
-	//	same, so that the one before is void either way, but MailEmailTaken is what is
-	//	sent, and nobody gets the code
-	//	all others: as they are
-	//
-	// A mail that has nothing to say is removed, and the next one taken. A code
-	// takes the place of the former one, and is only ever sent to the address that
-	// it proves. A mail to an account is in its language, if it has one.
-	//
-	// A mail that somebody asked for counts against t.Limit of its recipient and of
-	// what it says, once; that for a change of address, of the account that asked too,
-	// so that nobody uses up what another has. If that allows no more, the mail is removed, no code is
-	// made, an event of ctx is recorded, and what is returned has Withheld set. An
-	// event of the code is in the ctx that t.Issue returns.
-	TakeMail(ctx context.Context, t MailTake) (m TakenMail, ok bool, err error)
+	// ClaimMail claims the mail that has been due the longest and that no other call
+	// is claiming; found is false if there is none. The mail is due again after the
+	// lease. In the transaction of the claim it calls process, which decides what
+	// becomes of the mail; after an error nothing was done. If the transaction is
+	// repeated, so is the call.
+	ClaimMail(ctx context.Context, lease time.Duration, process ProcessMail) (found bool, err error)
 
-	// GiveUpMail removes a mail that was not sent, and gives back what it counted
-	// against limit. It does nothing, as the next three, if the mail was taken anew.
-	GiveUpMail(ctx context.Context, ref MailRef, limit Rate) error
+	// RenewMail makes a claimed mail due after the lease from now. It does nothing,
+	// like FinishMail, if the mail was claimed again meanwhile.
+	RenewMail(ctx context.Context, ref MailRef, lease time.Duration) error
 
-	// RemoveMail, PostponeMail and ReturnMail end a taking: the mail is gone; due
-	// again after a while; due at once, and the attempt does not count. They do
-	// nothing, and it is no error, where the mail was taken anew meanwhile.
-	RemoveMail(ctx context.Context, ref MailRef) error
-	PostponeMail(ctx context.Context, ref MailRef, after time.Duration) error
-	ReturnMail(ctx context.Context, ref MailRef) error
+	// FinishMail ends a claim; see MailResult. limit is the one that the mail was
+	// counted against, for MailGivenUp.
+	FinishMail(ctx context.Context, ref MailRef, o MailOutcome, limit Rate) error
 
 	// CountMails counts what is in the outbox, and tells the age of the oldest.
 	CountMails(ctx context.Context) (queued int, oldest time.Duration, err error)

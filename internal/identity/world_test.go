@@ -134,22 +134,27 @@ func mailing(p *identity.Policy) { p.SendsMail = true }
 // one to the next but for its code.
 func (w *world) mail() identity.Message {
 	w.Helper()
-	m, ok, err := w.service.TakeMail(w.Context(), time.Minute)
+	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
 	w.ok(err)
 	if !ok {
 		w.Fatal("no mail is due")
 	}
 	w.keep(m.To, m.Username, m.Code)
-	w.ok(w.service.SentMail(w.Context(), m.Ref))
+	w.ok(w.finish(m, identity.MailSent, 0))
 	w.noMail()
 	m.Ref, m.Age = identity.MailRef{}, 0
 	return m
 }
 
+// finish ends the claim of a mail.
+func (w *world) finish(m identity.Message, r identity.MailResult, after time.Duration) error {
+	return w.service.FinishMail(w.Context(), m.Ref, identity.MailOutcome{Result: r, After: after})
+}
+
 // noMail fails unless nobody is told anything.
 func (w *world) noMail() {
 	w.Helper()
-	m, ok, err := w.service.TakeMail(w.Context(), time.Minute)
+	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
 	w.ok(err)
 	if ok {
 		w.Errorf("a mail is in the outbox: %+v", m)

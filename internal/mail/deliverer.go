@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -15,64 +14,59 @@ import (
 
 const (
 	sendTimeout   = 2 * time.Minute  // for one mail, connecting included
-	lease         = 30 * time.Second // how long a mail waits whose sender has died
-	holdInterval  = lease / 3        // a sender that lives renews its lease
-	holdUntil     = lease * 2 / 3    // and one that cannot stops sending, some time before the lease ends
-	recordTimeout = 5 * time.Second  // to write down what became of a mail
-	takeTimeout   = time.Minute      // a take may pass over many mails that tell nobody anything
+	lease         = 30 * time.Second // a mail is due again that long after its worker has died
+	renewInterval = lease / 3        // between renewals of the lease, while a mail is sent
+	renewUntil    = lease * 2 / 3    // without a renewal for that long, the worker stops sending, before the lease ends
+	finishTimeout = 5 * time.Second  // to record the outcome of a mail
+	claimTimeout  = time.Minute      // a claim may pass over many mails that have nothing to say
 	stopGrace     = 5 * time.Second  // for mails in flight when the server stops
 
 	pollInterval  = time.Second
 	watchInterval = 10 * time.Second
 
-	firstPause, longestPause       = time.Second, 30 * time.Second
 	firstPostpone, longestPostpone = 30 * time.Second, 30 * time.Minute
 )
 
-// Outbox is where the mails wait, for all replicas.
+// Outbox holds the mails of all replicas.
 type Outbox interface {
-	// TakeMail gives the mail that has been due the longest, with a code made for
-	// it now, and makes it due again after lease, unless something is said of it
-	// until then. Mails that there is nobody to send to are removed on the way.
-	// False: none is due.
-	TakeMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error)
-	// SentMail removes a mail that was handed over.
-	SentMail(ctx context.Context, ref identity.MailRef) error
-	// PostponeMail makes a mail due again when after has passed.
-	PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error
-	// ReturnMail makes a mail due at once, as if it had never been taken.
-	ReturnMail(ctx context.Context, ref identity.MailRef) error
-	// GiveUpMail removes a mail that will never be handed over.
-	GiveUpMail(ctx context.Context, ref identity.MailRef) error
-	// CountMails tells how many mails wait, and how old the oldest is.
+	// ClaimMail returns the mail that has been due the longest, with a code made for it
+	// now, and makes it due again after the lease, unless the claim is renewed or
+	// finished before. Mails that have no recipient are removed on the way. It returns
+	// false if no mail is due.
+	ClaimMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error)
+	// RenewMail extends the lease of a claim.
+	RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error
+	// FinishMail ends a claim.
+	FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome) error
+	// CountMails returns how many mails wait, and the age of the oldest.
 	CountMails(ctx context.Context) (queued int, oldest time.Duration, err error)
 }
 
-// A Carrier brings mails to those who deliver them.
-type Carrier interface {
-	// Open gives a way of one worker to the carrier. It reaches for nothing yet.
-	Open() Line
+// A Transport passes mails on for delivery.
+type Transport interface {
+	// Open returns a Conn for one worker. It does not connect yet.
+	Open() Conn
 }
 
-// A Line is one worker's way to a carrier. Only Close may be called beside another
-// call.
-type Line interface {
-	// Ready tells whether a mail could be handed over now, as far as can be seen
-	// without one, and whether that is certain. *CarrierError.
+// A Conn is one worker's connection to a transport. Only Close may be called while
+// another call is running.
+type Conn interface {
+	// Ready reports whether a mail could be sent now, as far as can be seen without
+	// one, and whether that is certain. *TransportError.
 	Ready(ctx context.Context) (certain bool, err error)
-	// Send hands a mail over: nil says that the carrier has it. *CarrierError,
+	// Send sends a mail; nil means that the transport has accepted it. *TransportError,
 	// *MailError.
 	Send(ctx context.Context, m identity.Message, l Letter) error
-	// Close ends what the line holds; it may be used again.
+	// Close releases what the Conn holds. It may be used again.
 	Close()
 }
 
-// Options are what a Deliverer is made of.
+// Options configure a Deliverer.
 type Options struct {
 	Outbox      Outbox
-	Carrier     Carrier
+	Transport   Transport
 	Templates   *Templates
-	Workers     int // mails sent at the same time
+	Workers     int // how many mails are sent at the same time
 	GiveUpAfter time.Duration
 	Log         *slog.Logger
 }
@@ -80,33 +74,33 @@ type Options struct {
 // A Deliverer sends what is in the outbox.
 type Deliverer struct {
 	outbox      Outbox
-	carrier     Carrier
+	transport   Transport
 	render      func(identity.Message) (Letter, error)
 	workers     int
 	giveUpAfter time.Duration
 	log         *slog.Logger
 
 	turn     chan struct{} // full while a worker has the turn
-	lines    trouble       // with the carrier
-	database trouble
+	sending  breaker       // of the transport
+	claiming breaker       // of the outbox
 
 	mu    sync.Mutex
 	stats Stats
 }
 
-// New makes a Deliverer; Run sets it going.
+// New returns a Deliverer; Run starts it.
 func New(o Options) *Deliverer {
 	return &Deliverer{
-		outbox: o.Outbox, carrier: o.Carrier, render: o.Templates.Render,
+		outbox: o.Outbox, transport: o.Transport, render: o.Templates.Render,
 		workers: o.Workers, giveUpAfter: o.GiveUpAfter, log: o.Log,
-		turn:  make(chan struct{}, 1),
-		lines: trouble{unproven: true},
-		stats: newStats(),
+		turn:    make(chan struct{}, 1),
+		sending: breaker{untested: true},
+		stats:   newStats(),
 	}
 }
 
-// Run sends mails until ctx ends. Mails in flight then have a few seconds; what became
-// of them is written down.
+// Run sends mails until ctx ends. Mails in flight then have a few seconds, and their
+// outcome is recorded.
 func (d *Deliverer) Run(ctx context.Context) {
 	flight, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -124,14 +118,15 @@ func (d *Deliverer) Run(ctx context.Context) {
 }
 
 func (d *Deliverer) work(ctx, flight context.Context) {
-	line := d.carrier.Open()
-	defer line.Close()
-	for d.step(ctx, flight, line) {
+	conn := d.transport.Open()
+	defer conn.Close()
+	for d.step(ctx, flight, conn) {
 	}
 }
 
-// step waits for the turn, takes a mail and sends it. False: ctx has ended.
-func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
+// step waits for the turn, claims a mail and sends it. It returns false when ctx has
+// ended.
+func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	select {
 	case d.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -139,32 +134,32 @@ func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
 	}
 	pass := sync.OnceFunc(func() { <-d.turn })
 	defer pass()
-	if !sleep(ctx, max(d.lines.wait(), d.database.wait())) || ctx.Err() != nil {
+	if !sleep(ctx, max(d.sending.wait(), d.claiming.wait())) || ctx.Err() != nil {
 		return false
 	}
-	failures := d.lines.failures()
-	if d.lines.wait() > 0 {
+	failures := d.sending.failures()
+	if d.sending.wait() > 0 {
 		return true
 	}
-	// Before a mail is taken, and a code made that replaces the former one, it must
-	// look as if the mail could be handed over.
-	looking, certain := d.lines.bad(), false
-	if looking {
+	// A claim makes a code that replaces the former one. So before it, the transport
+	// must look able to send.
+	probing, certain := d.sending.open(), false
+	if probing {
 		var err error
-		if certain, err = d.ready(flight, line); err != nil {
-			d.carrierFailed(err)
+		if certain, err = d.ready(flight, conn); err != nil {
+			d.transportFailed(err)
 			return true
 		}
 	}
-	m, found, err := d.take(flight)
+	m, found, err := d.claim(flight)
 	if err != nil {
-		d.databaseFailed(err)
+		d.outboxFailed(err)
 		return true
 	}
-	d.databaseWorks()
-	if d.lines.failures() != failures {
-		// Another worker has failed meanwhile. The mail may be the very one that it
-		// has returned.
+	d.outboxWorks()
+	if d.sending.failures() != failures {
+		// Another worker has failed meanwhile. The mail may be the one that it has
+		// returned.
 		if found {
 			d.returnMail(flight, d.logOf(m), m)
 		}
@@ -172,21 +167,21 @@ func (d *Deliverer) step(ctx, flight context.Context, line Line) bool {
 	}
 	if !found {
 		if certain {
-			d.carrierWorks()
+			d.transportWorks()
 		}
 		return d.idle(ctx)
 	}
-	if !looking {
+	if !probing {
 		pass()
 	}
-	d.deliver(flight, line, m)
+	d.deliver(flight, conn, m)
 	return true
 }
 
-// idle waits for the next poll. Replicas that were started together do not stay in
-// step. Nobody is told that a mail is there: a mail that is sent at once would keep
-// the machine busy just after the request that asked for it, and so tell, by the
-// time that the next one takes, that there was somebody to send it to.
+// idle waits for the next poll. The jitter keeps replicas that started together from
+// polling together. A request does not wake the workers: a mail sent right after it
+// would keep the processor busy, and the time that the next request takes would then
+// show that an account exists.
 func (d *Deliverer) idle(ctx context.Context) bool {
 	timer := time.NewTimer(jitter(pollInterval))
 	defer timer.Stop()
@@ -198,92 +193,92 @@ func (d *Deliverer) idle(ctx context.Context) bool {
 	return true
 }
 
-func (d *Deliverer) ready(ctx context.Context, line Line) (certain bool, err error) {
+func (d *Deliverer) ready(ctx context.Context, conn Conn) (certain bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	defer recovered(&err)
-	return line.Ready(ctx)
+	return conn.Ready(ctx)
 }
 
-func (d *Deliverer) take(ctx context.Context) (m identity.Message, found bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+func (d *Deliverer) claim(ctx context.Context) (m identity.Message, found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	defer recovered(&err)
-	return d.outbox.TakeMail(ctx, lease)
+	return d.outbox.ClaimMail(ctx, lease)
 }
 
-// deliver sends a mail, and writes down what became of it.
-func (d *Deliverer) deliver(ctx context.Context, line Line, m identity.Message) {
+// deliver sends a mail and records its outcome.
+func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) {
 	log := d.logOf(m)
 	if m.Age >= d.giveUpAfter {
 		d.giveUp(ctx, log, m, "it is too old", Reply{})
 		return
 	}
-	err := d.send(ctx, line, m)
+	err := d.send(ctx, conn, m)
 	var (
-		ofCarrier *CarrierError
-		ofMail    *MailError
+		ofTransport *TransportError
+		ofMail      *MailError
 	)
 	switch {
 	case err == nil:
 		d.count(func(s *Stats) { s.Sent[label(m.Purpose)]++ })
-		d.carrierWorks()
-		if d.record(ctx, log, "sent", func(ctx context.Context) error { return d.outbox.SentMail(ctx, m.Ref) }) {
+		d.transportWorks()
+		if d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailSent}) {
 			log.Info("mail sent")
 		}
-	case errors.As(err, &ofCarrier):
-		d.failed(m, FailedCarrier)
-		d.carrierFailed(err)
+	case errors.As(err, &ofTransport):
+		d.failed(m, FailedTransport)
+		d.transportFailed(err)
 		d.returnMail(ctx, log, m)
 	case errors.As(err, &ofMail) && ofMail.Permanent:
 		d.failed(m, FailedRefused)
-		d.carrierWorks()
+		d.transportWorks()
 		d.giveUp(ctx, log, m, err.Error(), ofMail.Reply)
 	case ofMail != nil:
 		d.failed(m, FailedPostponed)
 		if ofMail.Reply.Code == 0 {
-			d.carrierFailed(err)
+			d.transportFailed(err)
 		} else {
-			d.carrierWorks()
+			d.transportWorks()
 		}
 		d.postpone(ctx, log, m, err)
 	default:
-		// A template, or a fault of ours: the next version of the program may
-		// know better, so the mail is kept.
+		// A template, or a bug here. The next version of the program may fix it, so
+		// the mail is kept.
 		d.failed(m, FailedInternal)
-		log.Error("a mail could not be written; it is tried again", "error", err)
+		log.Error("failed to render or send a mail; it will be retried", "error", err)
 		d.postpone(ctx, log, m, err)
 	}
 }
 
-func (d *Deliverer) send(ctx context.Context, line Line, m identity.Message) (err error) {
+func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	defer func() {
 		var p *panicError
 		if errors.As(err, &p) {
-			line.Close() // whatever state it is in
+			conn.Close() // its state is unknown
 		}
 	}()
 	defer recovered(&err)
 	letter, err := d.render(m)
 	if err != nil {
-		return fmt.Errorf("putting it into words: %w", err)
+		return fmt.Errorf("rendering it: %w", err)
 	}
 	ctx, release := d.hold(ctx, m.Ref)
 	defer release()
-	return line.Send(ctx, m, letter)
+	return conn.Send(ctx, m, letter)
 }
 
-// hold renews the lease of a mail while it is sent, for a slow server may take
-// longer than a lease. Where that does not succeed, ctx ends before another sender
-// may take the mail. After release nothing is renewed any more.
+// hold renews the lease of a mail while it is sent, because a slow server may take
+// longer than a lease. If it cannot renew, held ends before another worker may claim
+// the mail. After release nothing is renewed any more.
 func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held context.Context, release func()) {
 	held, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		tick := time.NewTicker(holdInterval)
+		tick := time.NewTicker(renewInterval)
 		defer tick.Stop()
 		for last := time.Now(); ; {
 			select {
@@ -294,7 +289,7 @@ func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held contex
 			asked := time.Now()
 			if err := d.renew(held, ref); err == nil {
 				last = asked
-			} else if time.Since(last) >= holdUntil {
+			} else if time.Since(last) >= renewUntil {
 				cancel()
 				return
 			}
@@ -307,10 +302,10 @@ func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held contex
 }
 
 func (d *Deliverer) renew(ctx context.Context, ref identity.MailRef) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
 	defer cancel()
 	defer recovered(&err)
-	return d.outbox.PostponeMail(ctx, ref, lease)
+	return d.outbox.RenewMail(ctx, ref, lease)
 }
 
 // logOf returns the logger for what happens to a mail.
@@ -318,45 +313,45 @@ func (d *Deliverer) logOf(m identity.Message) *slog.Logger {
 	return d.log.With("mail", m.Ref.ID, "purpose", string(m.Purpose), "attempt", m.Ref.Attempt, "age", m.Age.Round(time.Second).String())
 }
 
-// returnMail makes a mail due at once that the transport did not take.
+// returnMail makes a mail due at once that the transport could not send.
 func (d *Deliverer) returnMail(ctx context.Context, log *slog.Logger, m identity.Message) {
-	d.record(ctx, log, "not sent", func(ctx context.Context) error { return d.outbox.ReturnMail(ctx, m.Ref) })
+	d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailReturned})
 }
 
 func (d *Deliverer) postpone(ctx context.Context, log *slog.Logger, m identity.Message, err error) {
 	after := jitter(backoff(firstPostpone, longestPostpone, m.Ref.Attempt))
 	log.Debug("mail postponed", "after", after.String(), "error", err)
-	d.record(ctx, log, "not sent", func(ctx context.Context) error { return d.outbox.PostponeMail(ctx, m.Ref, after) })
+	d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailPostponed, After: after})
 }
 
 func (d *Deliverer) giveUp(ctx context.Context, log *slog.Logger, m identity.Message, reason string, reply Reply) {
 	d.count(func(s *Stats) { s.GivenUp[label(m.Purpose)]++ })
 	log.Error("mail given up", "reason", reason, "reply", reply.String())
-	d.record(ctx, log, "given up", func(ctx context.Context) error { return d.outbox.GiveUpMail(ctx, m.Ref) })
+	d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailGivenUp})
 }
 
-// record writes down what became of a mail, also while the server is stopping. Where
-// that fails, the lease runs out, and the mail is taken again.
-func (d *Deliverer) record(ctx context.Context, log *slog.Logger, outcome string, write func(context.Context) error) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+// finish records the outcome of a mail, also while the server is stopping. If that
+// fails, the lease runs out, and the mail is claimed again.
+func (d *Deliverer) finish(ctx context.Context, log *slog.Logger, m identity.Message, o identity.MailOutcome) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	for n := 1; ; n++ {
 		err := func() (err error) {
 			defer recovered(&err)
-			return write(ctx)
+			return d.outbox.FinishMail(ctx, m.Ref, o)
 		}()
 		if err == nil {
 			return true
 		}
 		if !sleep(ctx, backoff(100*time.Millisecond, time.Second, n)) {
-			log.Warn("what became of a mail could not be written down, so it will be sent again", "outcome", outcome, "error", err)
+			log.Warn("failed to record the outcome of a mail; it will be sent again", "outcome", string(o.Result), "error", err)
 			return false
 		}
 	}
 }
 
-// A panicError is a panic that was caught: one mail must not end the server, and be
-// the first in the queue again when it is back.
+// A panicError is a panic that was caught, so that one mail does not end the server and
+// then is the first in the queue again.
 type panicError struct {
 	value any
 	stack []byte
@@ -370,110 +365,37 @@ func recovered(err *error) {
 	}
 }
 
-func (d *Deliverer) carrierFailed(err error) {
-	var e *CarrierError
+func (d *Deliverer) transportFailed(err error) {
+	var e *TransportError
 	var retryAfter time.Duration
 	var kind string
 	if errors.As(err, &e) {
 		retryAfter, kind = e.RetryAfter, e.Step+e.Reply.String()
 	}
-	if d.lines.fails(kind, retryAfter) {
-		d.log.Warn("no mail can be sent; all of it waits until it can", "error", err)
+	if d.sending.fail(kind, retryAfter) {
+		d.log.Warn("cannot send mail; all mails wait", "error", err)
 	}
 }
 
-func (d *Deliverer) carrierWorks() {
-	if since, was := d.lines.works(); was {
+func (d *Deliverer) transportWorks() {
+	if since, was := d.sending.succeed(); was {
 		d.log.Info("mail can be sent again", "after", since.Round(time.Second).String())
 	}
 }
 
-func (d *Deliverer) databaseFailed(err error) {
-	if d.database.fails("", 0) {
-		d.log.Warn("the outbox cannot be read; mail waits until it can", "error", err)
+func (d *Deliverer) outboxFailed(err error) {
+	if d.claiming.fail("", 0) {
+		d.log.Warn("cannot read the outbox; all mails wait", "error", err)
 	}
 }
 
-func (d *Deliverer) databaseWorks() {
-	if since, was := d.database.works(); was {
+func (d *Deliverer) outboxWorks() {
+	if since, was := d.claiming.succeed(); was {
 		d.log.Info("the outbox can be read again", "after", since.Round(time.Second).String())
 	}
 }
 
-// trouble is what all workers know of something that they all need.
-type trouble struct {
-	mu       sync.Mutex
-	unproven bool   // nobody has looked yet
-	fell     int    // how many times in a row
-	failed   int    // how many times in all
-	kind     string // of the last failure
-	since    time.Time
-	until    time.Time // of the pause
-}
-
-// bad tells that it has to be looked at before it is relied upon.
-func (t *trouble) bad() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.unproven || t.fell > 0
-}
-
-// failures returns how many times it has failed in all.
-func (t *trouble) failures() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.failed
-}
-
-// wait is what is left of the pause.
-func (t *trouble) wait() time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return max(time.Until(t.until), 0)
-}
-
-// fails begins a pause, and tells whether that is news.
-func (t *trouble) fails(kind string, atLeast time.Duration) (news bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.failed++
-	now := time.Now()
-	news = t.fell == 0 || t.kind != kind
-	if t.fell == 0 {
-		t.since = now
-	}
-	// Workers that fail together have seen one failure.
-	if t.fell == 0 || !now.Before(t.until) {
-		t.fell++
-		t.until = now.Add(jitter(backoff(firstPause, longestPause, t.fell)))
-	}
-	if asked := now.Add(atLeast); asked.After(t.until) {
-		t.until = asked
-	}
-	t.kind, t.unproven = kind, false
-	return news
-}
-
-// works ends a pause, and tells since when there was one.
-func (t *trouble) works() (since time.Duration, was bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	since, was = time.Since(t.since), t.fell > 0
-	t.unproven, t.fell, t.kind, t.until = false, 0, "", time.Time{}
-	return since, was
-}
-
-// backoff doubles from first to longest; n is 1 the first time.
-func backoff(first, longest time.Duration, n int) time.Duration {
-	return min(first<<min(max(n-1, 0), 20), longest)
-}
-
-// jitter spreads a duration by a fifth to both sides.
-func jitter(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()*0.4-0.2)*float64(d)) //nolint:gosec // nothing depends on that nobody can guess it
-}
-
-// sleep waits; false: ctx has ended before.
+// sleep waits, and returns false if ctx ended before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return true

@@ -107,7 +107,7 @@ func (b *box) attempts(id int64) int {
 	return b.rows[id].message.Ref.Attempt
 }
 
-func (b *box) TakeMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error) {
+func (b *box) ClaimMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if f := b.onTake; f != nil {
@@ -152,20 +152,25 @@ func (b *box) change(ctx context.Context, ref identity.MailRef, f func(r *row)) 
 	return nil
 }
 
-func (b *box) SentMail(ctx context.Context, ref identity.MailRef) error {
-	return b.change(ctx, ref, func(*row) { delete(b.rows, ref.ID) })
+func (b *box) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
+	return b.change(ctx, ref, func(r *row) { b.setDue(r, time.Now().Add(lease)) })
 }
 
-func (b *box) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
-	return b.change(ctx, ref, func(r *row) { b.setDue(r, time.Now().Add(after)) })
-}
-
-func (b *box) ReturnMail(ctx context.Context, ref identity.MailRef) error {
-	return b.change(ctx, ref, func(r *row) { b.setDue(r, time.Now()); r.message.Ref.Attempt-- })
-}
-
-func (b *box) GiveUpMail(ctx context.Context, ref identity.MailRef) error {
-	return b.change(ctx, ref, func(*row) { delete(b.rows, ref.ID); b.givens = append(b.givens, ref.ID) })
+func (b *box) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome) error {
+	return b.change(ctx, ref, func(r *row) {
+		switch o.Result {
+		case identity.MailPostponed:
+			b.setDue(r, time.Now().Add(o.After))
+		case identity.MailReturned:
+			b.setDue(r, time.Now())
+			r.message.Ref.Attempt--
+		case identity.MailGivenUp:
+			b.givens = append(b.givens, ref.ID)
+			delete(b.rows, ref.ID)
+		default:
+			delete(b.rows, ref.ID)
+		}
+	})
 }
 
 func (b *box) CountMails(context.Context) (queued int, oldest time.Duration, err error) {
@@ -177,8 +182,8 @@ func (b *box) CountMails(context.Context) (queued int, oldest time.Duration, err
 	return len(b.rows), oldest, b.away
 }
 
-// bearer is a carrier whose answers a test gives.
-type bearer struct {
+// fakeTransport gives the answers that a test sets.
+type fakeTransport struct {
 	mu     sync.Mutex
 	ready  func() error
 	send   func(ctx context.Context, m identity.Message) error
@@ -189,10 +194,10 @@ type bearer struct {
 	most   int
 }
 
-func (b *bearer) Open() Line { return b }
-func (b *bearer) Close()     {}
+func (b *fakeTransport) Open() Conn { return b }
+func (b *fakeTransport) Close()     {}
 
-func (b *bearer) Ready(context.Context) (bool, error) {
+func (b *fakeTransport) Ready(context.Context) (bool, error) {
 	b.mu.Lock()
 	b.looked++
 	ready := b.ready
@@ -205,7 +210,7 @@ func (b *bearer) Ready(context.Context) (bool, error) {
 	return true, nil
 }
 
-func (b *bearer) Send(ctx context.Context, m identity.Message, _ Letter) error {
+func (b *fakeTransport) Send(ctx context.Context, m identity.Message, _ Letter) error {
 	b.mu.Lock()
 	b.tried++
 	b.busy++
@@ -227,31 +232,31 @@ func (b *bearer) Send(ctx context.Context, m identity.Message, _ Letter) error {
 	return nil
 }
 
-func (b *bearer) times(id int64) int {
+func (b *fakeTransport) times(id int64) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.sent[id]
 }
 
-func (b *bearer) tries() int {
+func (b *fakeTransport) tries() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.tried
 }
 
-func (b *bearer) looks() int {
+func (b *fakeTransport) looks() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.looked
 }
 
-func (b *bearer) onSend(f func(context.Context, identity.Message) error) {
+func (b *fakeTransport) onSend(f func(context.Context, identity.Message) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.send = f
 }
 
-func (b *bearer) onReady(f func() error) {
+func (b *fakeTransport) onReady(f func() error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ready = f
@@ -283,13 +288,13 @@ func (l *lines) count(t *testing.T, message string) (n int) {
 }
 
 // inBubble runs a Deliverer in simulated time, and stops it.
-func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *bearer, l *lines)) {
+func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines)) {
 	t.Helper()
 	words := mustTemplates(t, TemplateOptions{})
 	synctest.Test(t, func(t *testing.T) {
-		b, c, l := newBox(), &bearer{}, &lines{}
+		b, c, l := newBox(), &fakeTransport{}, &lines{}
 		d := New(Options{
-			Outbox: b, Carrier: c, Templates: words, Workers: 4, GiveUpAfter: 2 * time.Hour,
+			Outbox: b, Transport: c, Templates: words, Workers: 4, GiveUpAfter: 2 * time.Hour,
 			Log: slog.New(slog.NewJSONHandler(l, nil)),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -307,7 +312,7 @@ func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *bearer
 }
 
 func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, l *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		b.put(aMessage(1))
 		time.Sleep(2 * time.Second)
 		if c.times(1) != 1 || b.left() != 0 {
@@ -323,7 +328,7 @@ func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
 }
 
 func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		time.Sleep(100 * time.Second)
 		b.mu.Lock()
 		asked := b.asked
@@ -338,7 +343,7 @@ func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
 }
 
 func TestAllWorkersSendAtTheSameTime(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(context.Context, identity.Message) error { time.Sleep(time.Second); return nil })
 		b.fill(40)
 		time.Sleep(13 * time.Second)
@@ -348,9 +353,9 @@ func TestAllWorkersSendAtTheSameTime(t *testing.T) {
 	})
 }
 
-func TestWhileTheCarrierIsAwayNoMailIsTakenAndOneWorkerLooks(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, l *lines) {
-		away := &CarrierError{Carrier: "mail.example.com:587", Step: "connecting", Err: errors.New("connection refused")}
+func TestWhileTheTransportFailsNoMailIsClaimedAndOneWorkerTries(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
+		away := &TransportError{Transport: "mail.example.com:587", Step: "connecting", Err: errors.New("connection refused")}
 		synctest.Wait()
 		c.onReady(func() error { return away })
 		c.onSend(func(context.Context, identity.Message) error { return away })
@@ -371,7 +376,7 @@ func TestWhileTheCarrierIsAwayNoMailIsTakenAndOneWorkerLooks(t *testing.T) {
 		if s := d.Stats(); !s.Paused || s.Queued != 10 || s.Oldest < 59*time.Minute {
 			t.Errorf("%+v", s)
 		}
-		if n := l.count(t, "no mail can be sent; all of it waits until it can"); n != 1 {
+		if n := l.count(t, "cannot send mail; all mails wait"); n != 1 {
 			t.Errorf("it is logged %d times", n)
 		}
 		c.onReady(nil)
@@ -386,25 +391,27 @@ func TestWhileTheCarrierIsAwayNoMailIsTakenAndOneWorkerLooks(t *testing.T) {
 	})
 }
 
-func TestATroubleOfAnotherKindIsNews(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, l *lines) {
-		c.onReady(func() error { return &CarrierError{Carrier: "m", Step: "connecting"} })
-		c.onSend(func(context.Context, identity.Message) error { return &CarrierError{Carrier: "m", Step: "connecting"} })
+func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, l *lines) {
+		c.onReady(func() error { return &TransportError{Transport: "m", Step: "connecting"} })
+		c.onSend(func(context.Context, identity.Message) error {
+			return &TransportError{Transport: "m", Step: "connecting"}
+		})
 		b.fill(1)
 		time.Sleep(5 * time.Minute)
-		c.onReady(func() error { return &CarrierError{Carrier: "m", Step: "signing in", Reply: Reply{Code: 535}} })
+		c.onReady(func() error { return &TransportError{Transport: "m", Step: "signing in", Reply: Reply{Code: 535}} })
 		time.Sleep(5 * time.Minute)
-		if n := l.count(t, "no mail can be sent; all of it waits until it can"); n != 2 {
+		if n := l.count(t, "cannot send mail; all mails wait"); n != 2 {
 			t.Errorf("it is logged %d times", n)
 		}
 	})
 }
 
-func TestACarrierIsNotAskedBeforeItSaid(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+func TestATransportIsNotTriedBeforeItsRetryAfter(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		synctest.Wait()
 		c.onSend(func(context.Context, identity.Message) error {
-			return &CarrierError{Carrier: "hook", Step: "posting the mail", Reply: Reply{Code: 429}, RetryAfter: 5 * time.Minute}
+			return &TransportError{Transport: "hook", Step: "posting the mail", Reply: Reply{Code: 429}, RetryAfter: 5 * time.Minute}
 		})
 		b.fill(1)
 		time.Sleep(4 * time.Minute)
@@ -420,11 +427,11 @@ func TestACarrierIsNotAskedBeforeItSaid(t *testing.T) {
 }
 
 func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		synctest.Wait()
 		b.mu.Lock()
 		b.onTake = func() {
-			d.carrierFailed(&CarrierError{Carrier: "hook", Step: "posting the mail", Reply: Reply{Code: 429}, RetryAfter: 5 * time.Minute})
+			d.transportFailed(&TransportError{Transport: "hook", Step: "posting the mail", Reply: Reply{Code: 429}, RetryAfter: 5 * time.Minute})
 		}
 		b.mu.Unlock()
 		b.fill(1)
@@ -442,10 +449,10 @@ func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
 }
 
 func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 && m.Ref.Attempt < 4 {
-				return &MailError{Carrier: "m", Step: "naming the recipient", Reply: Reply{Code: 450}}
+				return &MailError{Transport: "m", Step: "naming the recipient", Reply: Reply{Code: 450}}
 			}
 			return nil
 		})
@@ -465,9 +472,9 @@ func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
 }
 
 func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, l *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
-			return &MailError{Carrier: "m", Step: "naming the recipient", Reply: Reply{Code: 550 - int(m.Ref.ID)%2*100, Enhanced: "5.1.1"}, Permanent: m.Ref.ID%2 == 0}
+			return &MailError{Transport: "m", Step: "naming the recipient", Reply: Reply{Code: 550 - int(m.Ref.ID)%2*100, Enhanced: "5.1.1"}, Permanent: m.Ref.ID%2 == 0}
 		})
 		b.fill(2)
 		time.Sleep(110 * time.Minute)
@@ -489,11 +496,11 @@ func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
 	})
 }
 
-func TestAMailThatKillsTheLineHoldsUpNobodyForLong(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+func TestAMailThatBreaksTheConnectionDelaysTheOthersOnlyBriefly(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 {
-				return &MailError{Carrier: "m", Step: "sending the mail", Err: errors.New("it closed the connection")}
+				return &MailError{Transport: "m", Step: "sending the mail", Err: errors.New("it closed the connection")}
 			}
 			return nil
 		})
@@ -506,7 +513,7 @@ func TestAMailThatKillsTheLineHoldsUpNobodyForLong(t *testing.T) {
 }
 
 func TestAPanicLosesNoMailAndEndsNoWorker(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.Attempt == 1 {
 				panic("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -527,7 +534,7 @@ func TestAPanicLosesNoMailAndEndsNoWorker(t *testing.T) {
 }
 
 func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
-	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *bearer, _ *lines) {
+	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		m := aMessage(1)
 		m.Purpose = "new_device"
 		b.put(m)
@@ -539,7 +546,7 @@ func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
 }
 
 func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, _ *bearer, l *lines) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, _ *fakeTransport, l *lines) {
 		time.Sleep(10 * time.Second)
 		b.setAway(errors.New("the database is away"))
 		b.mu.Lock()
@@ -549,8 +556,8 @@ func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 		b.mu.Lock()
 		asked := b.asked - before
 		b.mu.Unlock()
-		if asked < 100 || asked > 170 || l.count(t, "the outbox cannot be read; mail waits until it can") != 1 {
-			t.Errorf("asked %d times, logged %d times", asked, l.count(t, "the outbox cannot be read; mail waits until it can"))
+		if asked < 100 || asked > 170 || l.count(t, "cannot read the outbox; all mails wait") != 1 {
+			t.Errorf("asked %d times, logged %d times", asked, l.count(t, "cannot read the outbox; all mails wait"))
 		}
 		b.setAway(nil)
 		b.fill(3)
@@ -562,7 +569,7 @@ func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 }
 
 func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, l *lines) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(context.Context, identity.Message) error {
 			b.setAway(errors.New("the database is away"))
 			return nil
@@ -579,7 +586,7 @@ func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
 		b.setAway(nil)
 		c.onSend(nil)
 		time.Sleep(lease + time.Minute)
-		if b.left() != 0 || c.times(1) != 3 || l.count(t, "what became of a mail could not be written down, so it will be sent again") != 1 {
+		if b.left() != 0 || c.times(1) != 3 || l.count(t, "failed to record the outcome of a mail; it will be sent again") != 1 {
 			t.Errorf("%d left, sent %d times", b.left(), c.times(1))
 		}
 	})
@@ -588,15 +595,15 @@ func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
 func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	synctest.Test(t, func(t *testing.T) {
-		b, c := newBox(), &bearer{}
-		d := New(Options{Outbox: b, Carrier: c, Templates: words, Workers: 2, GiveUpAfter: time.Hour, Log: silent()})
+		b, c := newBox(), &fakeTransport{}
+		d := New(Options{Outbox: b, Transport: c, Templates: words, Workers: 2, GiveUpAfter: time.Hour, Log: silent()})
 		c.onSend(func(ctx context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 {
-				time.Sleep(3 * time.Second)
+				time.Sleep(3500 * time.Millisecond) // not the instant of the stop
 				return nil
 			}
 			<-ctx.Done()
-			return &MailError{Carrier: "m", Step: "ending the mail", Err: errStopped}
+			return &MailError{Transport: "m", Step: "ending the mail", Err: errStopped}
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -624,8 +631,8 @@ func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 	})
 }
 
-func TestAMailIsHeldForAsLongAsASlowCarrierTakes(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+func TestALeaseIsRenewedForAsLongAsASlowTransportTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(context.Context, identity.Message) error {
 			time.Sleep(sendTimeout - time.Second)
 			return nil
@@ -638,15 +645,15 @@ func TestAMailIsHeldForAsLongAsASlowCarrierTakes(t *testing.T) {
 	})
 }
 
-func TestWhoCannotHoldAMailStopsSendingItBeforeAnotherMayTakeIt(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *bearer, _ *lines) {
+func TestAWorkerThatCannotRenewStopsSendingBeforeAnotherMayClaim(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		stopped := make(chan time.Duration, 1)
 		c.onSend(func(ctx context.Context, _ identity.Message) error {
 			began := time.Now()
 			b.setAway(errDead)
 			<-ctx.Done()
 			stopped <- time.Since(began)
-			return &MailError{Carrier: "m", Step: "ending the mail", Err: ctx.Err()}
+			return &MailError{Transport: "m", Step: "ending the mail", Err: ctx.Err()}
 		})
 		b.put(aMessage(1))
 		if took := <-stopped; took >= lease {
@@ -669,39 +676,32 @@ type hardStop struct {
 
 var errDead = errors.New("this process is dead")
 
-func (h *hardStop) TakeMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error) {
+func (h *hardStop) ClaimMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error) {
 	if h.dead.Load() {
 		return identity.Message{}, false, errDead
 	}
-	return h.box.TakeMail(ctx, lease)
+	return h.box.ClaimMail(ctx, lease)
 }
 
-func (h *hardStop) SentMail(ctx context.Context, ref identity.MailRef) error {
+func (h *hardStop) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
 	if h.dead.Load() {
 		return errDead
 	}
-	return h.box.SentMail(ctx, ref)
+	return h.box.RenewMail(ctx, ref, lease)
 }
 
-func (h *hardStop) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
+func (h *hardStop) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome) error {
 	if h.dead.Load() {
 		return errDead
 	}
-	return h.box.PostponeMail(ctx, ref, after)
-}
-
-func (h *hardStop) ReturnMail(ctx context.Context, ref identity.MailRef) error {
-	if h.dead.Load() {
-		return errDead
-	}
-	return h.box.ReturnMail(ctx, ref)
+	return h.box.FinishMail(ctx, ref, o)
 }
 
 func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t *testing.T) {
 	const mails, replicas, workers = 10_000, 3, 4
 	words := mustTemplates(t, TemplateOptions{})
 	synctest.Test(t, func(t *testing.T) {
-		b, c := newBox(), &bearer{}
+		b, c := newBox(), &fakeTransport{}
 		var killed *hardStop
 		var handed atomic.Int64
 		// Sending takes a while; some are refused for now, and the carrier is
@@ -712,9 +712,9 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 			case n == mails/2:
 				killed.dead.Store(true)
 			case n > mails*7/10 && n < mails*7/10+30:
-				return &CarrierError{Carrier: "m", Step: "naming the sender", Reply: Reply{Code: 421}}
+				return &TransportError{Transport: "m", Step: "naming the sender", Reply: Reply{Code: 421}}
 			case m.Ref.ID%97 == 0 && m.Ref.Attempt == 1:
-				return &MailError{Carrier: "m", Step: "naming the recipient", Reply: Reply{Code: 451}}
+				return &MailError{Transport: "m", Step: "naming the recipient", Reply: Reply{Code: 451}}
 			}
 			return nil
 		})
@@ -728,7 +728,7 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 				killed = &hardStop{box: b}
 				outbox = killed
 			}
-			d := New(Options{Outbox: outbox, Carrier: c, Templates: words, Workers: workers, GiveUpAfter: 24 * time.Hour, Log: silent()})
+			d := New(Options{Outbox: outbox, Transport: c, Templates: words, Workers: workers, GiveUpAfter: 24 * time.Hour, Log: silent()})
 			deliverers = append(deliverers, d)
 		}
 		for _, d := range deliverers {

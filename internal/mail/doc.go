@@ -1,39 +1,39 @@
-// Package mail empties the outbox: it takes one mail after the other, puts it into
-// words, and hands it to a carrier, which is an SMTP server or a webhook.
+// Package mail sends what is in the outbox: it claims one mail after the other, renders
+// it from a template, and sends it over a transport, which is an SMTP server or a
+// webhook.
 //
-//	                 Deliverer                                        Carrier
-//	outbox ──take──▶ [worker] ─ Templates.Render ─▶ Letter ── send ──▶ SMTP │ Webhook
+//	                 Deliverer                                        Transport
+//	outbox ──claim─▶ [worker] ─ Templates.Render ─▶ Letter ── send ──▶ SMTP │ Webhook
 //	   ▲                │                                               │
-//	   └─ sent, postponed, returned, given up ◀── *MailError, *CarrierError ─┘
+//	   └─ sent, postponed, returned, given up ◀── *MailError, *TransportError ─┘
 //
-// # A mail is taken for a while
+// # A claim is a lease
 //
-// Taking a mail is a lease. Who has taken it says what became of it; where nobody
-// does, because the process is gone, the mail is due again when the lease ends, in
-// half a minute. A sender renews its lease while it sends, and stops sending before
-// the lease ends where it cannot, so two senders never have one mail at
-// the same time. What is lost with a process is therefore sent again: a mail may
-// come twice, and is never lost. The code in it is made when it is taken, so of two
-// mails the newer one has the code that holds.
+// A worker that claims a mail reports its outcome. If it does not, because its process
+// died, the mail is due again when the lease ends, after half a minute. A worker renews
+// the lease while it sends, and stops sending before the lease ends if it cannot, so
+// two workers never have the same mail at the same time. A mail that is lost with a
+// process is therefore sent again: it may arrive twice, but it is never lost. Its code
+// is made when it is claimed, so of two copies only the later one has a valid code.
 //
-// # Whose trouble it is
+// # Two kinds of failure
 //
-//	CarrierError  nobody's mail would be taken now (away, TLS, sign-in, our sender,
-//	              421): all workers pause, and the mail goes back as if it had never
-//	              been taken. One worker looks again, after 1 s … 30 s.
-//	MailError     this mail is not taken: postponed, 30 s … 30 min, or given up at
-//	              once where the refusal is for good.
+//	TransportError  no mail can be sent now (unreachable, TLS, authentication, our
+//	                sender, 421): all workers pause, and the mail is returned as if it
+//	                had never been claimed. One worker tries again, after 1 s … 30 s.
+//	MailError       this mail was not accepted: it is postponed, by 30 s … 30 min, or
+//	                given up at once if the refusal is permanent.
 //
-// A line that breaks while a mail is handed over is both: nobody knows whether the
-// mail was taken, nor which of the two was the reason. So the mail is postponed, as
-// one that kills the line each time must not be the first in the queue for ever; and
-// the workers pause, as it may be the server that is going away.
+// A connection that breaks while a mail is sent is both, because no one knows whether
+// the mail was accepted, nor which of the two caused it. The mail is postponed, so that
+// one that breaks the connection every time does not stay first in the queue; and the
+// workers pause, because the server may be going away.
 //
-// # Who takes
+// # Who claims
 //
-// One worker at a time has the turn. It polls while there is nothing, about every
-// second, and passes the turn on as soon as it has a mail. So an idle
-// replica asks once a second, however many workers it has, and a busy one sends with
-// all of them. While the carrier is in trouble, whoever has the turn keeps it until a
-// mail is through: that is the one worker that looks.
+// One worker at a time has the turn. It polls about every second while no mail is due,
+// and passes the turn on as soon as it has a mail. An idle replica therefore polls once
+// a second, however many workers it has, and a busy one sends with all of them. While
+// the transport fails, the worker that has the turn keeps it until a mail was sent: it
+// is the one worker that tries.
 package mail

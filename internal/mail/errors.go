@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Reply is what a carrier said, as far as it may be repeated: servers write the
-// recipient, and sometimes what they were sent, into the text of a reply.
+// Reply is the part of a server's reply that may be logged. Its text may not: servers
+// put the recipient, and sometimes what they were sent, into it.
 type Reply struct {
-	Code     int    // of SMTP, or of HTTP; 0: no reply
+	Code     int    // of SMTP or HTTP; 0: no reply
 	Enhanced string // RFC 3463, such as 5.1.1; empty: none
 }
 
@@ -22,34 +22,34 @@ func (r Reply) String() string {
 	return fmt.Sprintf("%d %s", r.Code, r.Enhanced)
 }
 
-// CarrierError says that no mail can be handed over now, whichever it is.
-type CarrierError struct {
-	Carrier    string // which one: host and port
-	Step       string // what was being done, in words
+// TransportError means that no mail can be sent now, whichever it is.
+type TransportError struct {
+	Transport  string // host and port
+	Step       string // what failed, in words
 	Reply      Reply
-	RetryAfter time.Duration // what the carrier asked for; 0: nothing
-	Err        error         // holds no recipient, code or password; nil where Reply says it
+	RetryAfter time.Duration // as the server asked; 0: it did not
+	Err        error         // contains no recipient, code or password; nil if Reply says it
 }
 
-func (e *CarrierError) Error() string { return describe(e.Carrier, e.Step, e.Reply, e.Err) }
+func (e *TransportError) Error() string { return describe(e.Transport, e.Step, e.Reply, e.Err) }
 
-func (e *CarrierError) Unwrap() error { return e.Err }
+func (e *TransportError) Unwrap() error { return e.Err }
 
-// MailError says that this one mail was not taken.
+// MailError means that this mail was not accepted.
 type MailError struct {
-	Carrier   string
+	Transport string
 	Step      string
 	Reply     Reply
-	Permanent bool  // to try again is no use
-	Err       error // holds no recipient, code or password; nil where Reply says it
+	Permanent bool  // another attempt is useless
+	Err       error // contains no recipient, code or password; nil if Reply says it
 }
 
-func (e *MailError) Error() string { return describe(e.Carrier, e.Step, e.Reply, e.Err) }
+func (e *MailError) Error() string { return describe(e.Transport, e.Step, e.Reply, e.Err) }
 
 func (e *MailError) Unwrap() error { return e.Err }
 
-func describe(carrier, step string, reply Reply, err error) string {
-	text := carrier + ": " + step
+func describe(transport, step string, reply Reply, err error) string {
+	text := transport + ": " + step
 	if r := reply.String(); r != "" {
 		text += ": it replied " + r
 	}

@@ -55,7 +55,7 @@ type SMTPOptions struct {
 	Hello    string // a host name of ours; the server writes it into the mail
 }
 
-// SMTP hands mails to an SMTP server. It makes a connection for each Line.
+// SMTP hands mails to an SMTP server. It makes a connection for each Conn.
 type SMTP struct {
 	options SMTPOptions
 	name    string // host and port
@@ -64,7 +64,7 @@ type SMTP struct {
 	idle    time.Duration
 }
 
-var _ Carrier = (*SMTP)(nil)
+var _ Transport = (*SMTP)(nil)
 
 // NewSMTP checks what can be checked without the server.
 func NewSMTP(o SMTPOptions) (*SMTP, error) {
@@ -124,10 +124,10 @@ func asciiAddress(address string) (string, error) {
 }
 
 // Open gives a line that connects when it is needed.
-func (s *SMTP) Open() Line { return &smtpLine{server: s} }
+func (s *SMTP) Open() Conn { return &smtpConn{server: s} }
 
-// An smtpLine is one connection, kept for some seconds after a mail.
-type smtpLine struct {
+// An smtpConn is one connection, kept for some seconds after a mail.
+type smtpConn struct {
 	server *SMTP
 
 	mu     sync.Mutex
@@ -137,7 +137,7 @@ type smtpLine struct {
 }
 
 // Ready connects where there is no connection that works.
-func (l *smtpLine) Ready(ctx context.Context) (certain bool, err error) {
+func (l *smtpConn) Ready(ctx context.Context) (certain bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.rest()
@@ -151,7 +151,7 @@ func (l *smtpLine) Ready(ctx context.Context) (certain bool, err error) {
 
 // Send hands one mail over. Where a connection that was used before turns out to be
 // dead before the mail was handed over, it connects once more.
-func (l *smtpLine) Send(ctx context.Context, m identity.Message, letter Letter) error {
+func (l *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer l.rest()
@@ -164,11 +164,11 @@ func (l *smtpLine) Send(ctx context.Context, m identity.Message, letter Letter) 
 		err = errors.New("it is not in canonical form")
 	}
 	if err != nil {
-		return &MailError{Carrier: l.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
+		return &MailError{Transport: l.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
 	}
 	content, err := l.server.compose(to, letter)
 	if err != nil {
-		return &MailError{Carrier: l.server.name, Step: "writing the mail", Permanent: true, Err: err}
+		return &MailError{Transport: l.server.name, Step: "writing the mail", Permanent: true, Err: err}
 	}
 	if l.client != nil {
 		// RSET also clears what a mail that was refused has left.
@@ -194,19 +194,19 @@ func (l *smtpLine) Send(ctx context.Context, m identity.Message, letter Letter) 
 // isGone tells that a server ended a connection, which it may do at any time, and
 // does after so and so many mails; another one may work.
 func isGone(err error) bool {
-	var c *CarrierError
+	var c *TransportError
 	return errors.As(err, &c) && (c.Reply.Code == 0 || c.Reply.Code == 421)
 }
 
 // Close ends the connection.
-func (l *smtpLine) Close() {
+func (l *smtpConn) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopTimer()
 	l.hangUp()
 }
 
-func (l *smtpLine) stopTimer() {
+func (l *smtpConn) stopTimer() {
 	if l.timer != nil {
 		l.timer.Stop()
 		l.timer = nil
@@ -214,14 +214,14 @@ func (l *smtpLine) stopTimer() {
 }
 
 // rest closes the connection when nothing has needed it for a while.
-func (l *smtpLine) rest() {
+func (l *smtpConn) rest() {
 	if l.client != nil {
 		l.timer = time.AfterFunc(l.server.idle, l.Close)
 	}
 }
 
 // hangUp says goodbye, and does not wait long for the reply.
-func (l *smtpLine) hangUp() {
+func (l *smtpConn) hangUp() {
 	if l.client == nil {
 		return
 	}
@@ -232,7 +232,7 @@ func (l *smtpLine) hangUp() {
 	l.drop()
 }
 
-func (l *smtpLine) drop() {
+func (l *smtpConn) drop() {
 	if l.conn != nil {
 		_ = l.conn.Close()
 	}
@@ -240,12 +240,12 @@ func (l *smtpLine) drop() {
 }
 
 // guard closes the connection when ctx ends: nothing else ends every read and write.
-func (l *smtpLine) guard(ctx context.Context) (release func() bool) {
+func (l *smtpConn) guard(ctx context.Context) (release func() bool) {
 	conn := l.conn
 	return context.AfterFunc(ctx, func() { _ = conn.Close() })
 }
 
-func (l *smtpLine) stillThere(ctx context.Context) bool {
+func (l *smtpConn) stillThere(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, l.server.connect)
 	defer cancel()
 	defer l.guard(ctx)()
@@ -257,7 +257,7 @@ func (l *smtpLine) stillThere(ctx context.Context) bool {
 }
 
 // dial connects, secures the connection and signs in.
-func (l *smtpLine) dial(ctx context.Context) (err error) {
+func (l *smtpConn) dial(ctx context.Context) (err error) {
 	o := l.server.options
 	ctx, cancel := context.WithTimeout(ctx, l.server.connect)
 	defer cancel()
@@ -269,10 +269,10 @@ func (l *smtpLine) dial(ctx context.Context) (err error) {
 	}()
 	config, err := l.server.tlsConfig()
 	if err != nil {
-		return l.carrierError(ctx, "connecting", err)
+		return l.transportError(ctx, "connecting", err)
 	}
 	if l.conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", l.server.name); err != nil {
-		return l.carrierError(ctx, "connecting", err)
+		return l.transportError(ctx, "connecting", err)
 	}
 	defer l.guard(ctx)()
 
@@ -280,33 +280,33 @@ func (l *smtpLine) dial(ctx context.Context) (err error) {
 	if o.TLS == ImplicitTLS {
 		secured := tls.Client(conn, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			return l.carrierError(ctx, "beginning TLS", err)
+			return l.transportError(ctx, "beginning TLS", err)
 		}
 		conn = secured
 	}
 	client, err := smtp.NewClient(conn, o.Host)
 	if err != nil {
-		return l.carrierError(ctx, "waiting for its greeting", err)
+		return l.transportError(ctx, "waiting for its greeting", err)
 	}
 	client.SkipSMTPUTF8(true) // our addresses are ASCII, and where they go on to may not know it
 	if err := client.Hello(o.Hello); err != nil {
-		return l.carrierError(ctx, "greeting it", err)
+		return l.transportError(ctx, "greeting it", err)
 	}
 	if o.TLS == StartTLS {
 		if offered, _ := client.Extension("STARTTLS"); !offered {
-			return l.carrierError(ctx, "beginning TLS", errNoSTARTTLS)
+			return l.transportError(ctx, "beginning TLS", errNoSTARTTLS)
 		}
 		if err := client.StartTLS(config); err != nil {
-			return l.carrierError(ctx, "beginning TLS", err)
+			return l.transportError(ctx, "beginning TLS", err)
 		}
 	}
 	if o.Username != "" {
 		auth, err := l.server.auth(client)
 		if err != nil {
-			return l.carrierError(ctx, "signing in", err)
+			return l.transportError(ctx, "signing in", err)
 		}
 		if err := client.Auth(auth); err != nil {
-			return l.carrierError(ctx, "signing in", err)
+			return l.transportError(ctx, "signing in", err)
 		}
 	}
 	l.client = client
@@ -365,17 +365,17 @@ func isLoopback(host string) bool {
 }
 
 // begin names the sender. A refusal of ours is a refusal of every mail.
-func (l *smtpLine) begin(ctx context.Context) error {
+func (l *smtpConn) begin(ctx context.Context) error {
 	defer l.guard(ctx)()
 	if err := l.client.Mail(angle(l.server.from.Address)); err != nil {
 		defer l.drop()
-		return l.carrierError(ctx, "naming the sender", err)
+		return l.transportError(ctx, "naming the sender", err)
 	}
 	return nil
 }
 
 // handOver names the recipient and sends the mail.
-func (l *smtpLine) handOver(ctx context.Context, to string, content []byte) error {
+func (l *smtpConn) handOver(ctx context.Context, to string, content []byte) error {
 	defer l.guard(ctx)()
 	if err := l.client.Rcpt(angle(to)); err != nil {
 		return l.mailError(ctx, "naming the recipient", err)
@@ -397,24 +397,24 @@ func (l *smtpLine) handOver(ctx context.Context, to string, content []byte) erro
 // angle writes an address as a path (RFC 5321 section 4.1.2), quoted where it has to be.
 func angle(address string) string { return (&netmail.Address{Address: address}).String() }
 
-func (l *smtpLine) carrierError(ctx context.Context, step string, err error) error {
+func (l *smtpConn) transportError(ctx context.Context, step string, err error) error {
 	reply, err := l.explain(ctx, err)
-	return &CarrierError{Carrier: l.server.name, Step: step, Reply: reply, Err: err}
+	return &TransportError{Transport: l.server.name, Step: step, Reply: reply, Err: err}
 }
 
 // mailError tells a refusal of this mail from one of all mails.
-func (l *smtpLine) mailError(ctx context.Context, step string, err error) error {
+func (l *smtpConn) mailError(ctx context.Context, step string, err error) error {
 	reply, err := l.explain(ctx, err)
 	switch reply.Code {
 	case 421, // RFC 5321 section 3.8: the server closes the connection
 		530, 535, 538: // RFC 4954 section 6: sign in first
 		l.drop()
-		return &CarrierError{Carrier: l.server.name, Step: step, Reply: reply, Err: err}
+		return &TransportError{Transport: l.server.name, Step: step, Reply: reply, Err: err}
 	}
 	if reply.Code < 400 || reply.Code > 599 {
 		l.drop() // it is gone, or we do not understand each other
 	}
-	return &MailError{Carrier: l.server.name, Step: step, Reply: reply, Permanent: reply.Code >= 500 && reply.Code <= 599, Err: err}
+	return &MailError{Transport: l.server.name, Step: step, Reply: reply, Permanent: reply.Code >= 500 && reply.Code <= 599, Err: err}
 }
 
 // enhancedCode is at the beginning of a reply (RFC 2034).
@@ -422,7 +422,7 @@ var enhancedCode = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 
 // explain keeps of an error what may be shown. Texts of replies, and errors that
 // quote them, are left out.
-func (l *smtpLine) explain(ctx context.Context, err error) (Reply, error) {
+func (l *smtpConn) explain(ctx context.Context, err error) (Reply, error) {
 	var (
 		reply   *textproto.Error
 		network net.Error

@@ -238,14 +238,14 @@ func carrier(t *testing.T, o SMTPOptions) *SMTP {
 	return s
 }
 
-func line(t *testing.T, s *SMTP) Line {
+func line(t *testing.T, s *SMTP) Conn {
 	t.Helper()
 	l := s.Open()
 	t.Cleanup(l.Close)
 	return l
 }
 
-func sendOne(t *testing.T, l Line, m identity.Message) error {
+func sendOne(t *testing.T, l Conn, m identity.Message) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -255,7 +255,7 @@ func sendOne(t *testing.T, l Line, m identity.Message) error {
 // mustBeOfCarrier and mustBeOfMail also see that errors tell nothing that is secret.
 func mustBeOfCarrier(t *testing.T, err error, code int, words ...string) {
 	t.Helper()
-	var e *CarrierError
+	var e *TransportError
 	if !errors.As(err, &e) || e.Reply.Code != code {
 		t.Fatalf("%v (%T) is not the carrier's trouble with %d", err, err, code)
 	}
@@ -404,7 +404,7 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 			o.TLS, o.Username, o.Host, o.CAFile = c.mode, c.user, c.host, ca
 			err := sendOne(t, line(t, carrier(t, o)), aMessage(1))
 			if c.want != "" {
-				var e *CarrierError
+				var e *TransportError
 				if !errors.As(err, &e) || len(p.taken()) > 0 {
 					t.Fatalf("it is %v (%T), and %d mails were sent", err, err, len(p.taken()))
 				}
@@ -469,7 +469,7 @@ func smtpError(code int, enhanced gosmtp.EnhancedCode) *gosmtp.SMTPError {
 	return &gosmtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: "<ada@example.com> no ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 }
 
-func TestARefusalIsTheCarriersOrTheMails(t *testing.T) {
+func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		stage     string
@@ -534,7 +534,7 @@ func TestARefusalIsTheCarriersOrTheMails(t *testing.T) {
 	}
 }
 
-func TestALineThatBreaksIsJudgedByHowFarItCame(t *testing.T) {
+func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 	drop := func(c *gosmtp.Conn) error { _ = c.Conn().Close(); return errors.New("gone") }
 	for _, c := range []struct {
 		name    string
@@ -594,7 +594,7 @@ func speaking(t *testing.T, talk func(net.Conn)) *net.TCPAddr {
 	return listener.Addr().(*net.TCPAddr)
 }
 
-func TestWhoDoesNotSpeakSMTPIsTheCarriersTrouble(t *testing.T) {
+func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 	untilClosed := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	for _, c := range []struct {
 		name string
@@ -632,7 +632,7 @@ func TestWhoDoesNotSpeakSMTPIsTheCarriersTrouble(t *testing.T) {
 	}
 }
 
-func TestASendingThatIsBrokenOffEndsAtOnceAndMayHaveBeenTaken(t *testing.T) {
+func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 	reached, released := make(chan struct{}), make(chan struct{})
 	p := &post{onData: func(_ *gosmtp.Conn, r io.Reader) error {
 		_, _ = io.Copy(io.Discard, r)
@@ -659,7 +659,7 @@ func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
 	b := newBox()
 	b.fill(50)
 	d := New(Options{
-		Outbox: b, Carrier: carrier(t, p.options()), Templates: mustTemplates(t, TemplateOptions{}),
+		Outbox: b, Transport: carrier(t, p.options()), Templates: mustTemplates(t, TemplateOptions{}),
 		Workers: 3, GiveUpAfter: time.Hour, Log: silent(),
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,32 +12,32 @@ import (
 // Failure is why an attempt to send a mail failed.
 type Failure string
 
-// Why attempts fail.
+// The reasons. Their values are labels of a metric.
 const (
-	FailedCarrier   Failure = "carrier"   // no mail could be handed over; the attempt does not count
-	FailedPostponed Failure = "postponed" // this one was not taken, for now
-	FailedRefused   Failure = "refused"   // this one was refused for good
-	FailedInternal  Failure = "internal"  // a template, or a fault of ours
+	FailedTransport Failure = "carrier"   // no mail could be sent; the attempt does not count
+	FailedPostponed Failure = "postponed" // this mail was not accepted for now
+	FailedRefused   Failure = "refused"   // this mail was refused permanently
+	FailedInternal  Failure = "internal"  // a template, or a bug here
 )
 
-// Failures are all that there are.
-var Failures = []Failure{FailedCarrier, FailedPostponed, FailedRefused, FailedInternal}
+// Failures lists all reasons.
+var Failures = []Failure{FailedTransport, FailedPostponed, FailedRefused, FailedInternal}
 
-// OtherPurpose counts mails of purposes that this version does not know.
+// OtherPurpose stands for purposes that this version does not know.
 const OtherPurpose identity.MessagePurpose = "other"
 
-// Purposes are all that Stats counts.
-var Purposes = append(slices.Clone(purposes), OtherPurpose)
+// Purposes lists what Stats counts by.
+var Purposes = append(identity.MessagePurposes(), OtherPurpose)
 
-// Stats count what a Deliverer has done since it was made. Every purpose is in every
-// map, from the beginning.
+// Stats counts what a Deliverer has done since its start. Every map has every purpose
+// from the start.
 type Stats struct {
 	Sent    map[identity.MessagePurpose]uint64
 	Failed  map[identity.MessagePurpose]map[Failure]uint64 // attempts
 	GivenUp map[identity.MessagePurpose]uint64
 
-	Paused bool // the carrier is in trouble
-	Queued int  // mails in the outbox of all replicas, seconds ago
+	Paused bool // the transport fails
+	Queued int  // mails in the outbox of all replicas, some seconds ago
 	Oldest time.Duration
 }
 
@@ -57,7 +57,7 @@ func newStats() Stats {
 	return s
 }
 
-// Stats gives the numbers as they are now.
+// Stats returns the current numbers.
 func (d *Deliverer) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -66,9 +66,7 @@ func (d *Deliverer) Stats() Stats {
 	for p := range s.Failed {
 		s.Failed[p] = maps.Clone(s.Failed[p])
 	}
-	d.lines.mu.Lock()
-	defer d.lines.mu.Unlock()
-	s.Paused = d.lines.fell > 0
+	s.Paused = d.sending.tripped()
 	return s
 }
 
@@ -82,7 +80,7 @@ func (d *Deliverer) failed(m identity.Message, f Failure) {
 	d.count(func(s *Stats) { s.Failed[label(m.Purpose)][f]++ })
 }
 
-// label bounds the number of series that metrics have.
+// label bounds the number of series of the metrics.
 func label(p identity.MessagePurpose) identity.MessagePurpose {
 	if slices.Contains(purposes, p) {
 		return p
@@ -90,8 +88,8 @@ func label(p identity.MessagePurpose) identity.MessagePurpose {
 	return OtherPurpose
 }
 
-// watch looks now and then how much waits. Where that cannot be read, the last numbers
-// stay: that the database is away is told elsewhere.
+// watch counts the outbox from time to time. If that fails, the last numbers stay; other
+// metrics show that the database is unavailable.
 func (d *Deliverer) watch(ctx context.Context) {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
@@ -106,7 +104,7 @@ func (d *Deliverer) watch(ctx context.Context) {
 }
 
 func (d *Deliverer) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	var queued int
 	var oldest time.Duration
@@ -116,7 +114,7 @@ func (d *Deliverer) look(ctx context.Context) {
 		return err
 	}()
 	if err != nil {
-		d.log.Debug("the outbox could not be counted", "error", err)
+		d.log.Debug("failed to count the outbox", "error", err)
 		return
 	}
 	d.count(func(s *Stats) { s.Queued, s.Oldest = queued, oldest })

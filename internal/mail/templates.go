@@ -29,12 +29,8 @@ var builtIn embed.FS
 // maxTemplate bounds a file, so that a mistaken one cannot fill the memory.
 const maxTemplate = 256 << 10
 
-// purposes are those that there are templates for.
-var purposes = []identity.MessagePurpose{
-	identity.MailVerification, identity.MailRecovery, identity.MailEmailChange,
-	identity.MailEmailTaken,
-	identity.MailPasswordChanged, identity.MailEmailChanged,
-}
+// purposes are the kinds of mail; each has built-in templates.
+var purposes = identity.MessagePurposes()
 
 // TemplateOptions says where the words of mails come from.
 type TemplateOptions struct {

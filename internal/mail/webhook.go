@@ -37,7 +37,7 @@ type Webhook struct {
 	now    func() time.Time
 }
 
-var _ Carrier = (*Webhook)(nil)
+var _ Transport = (*Webhook)(nil)
 
 // NewWebhook checks what can be checked without the other side.
 func NewWebhook(o WebhookOptions) (*Webhook, error) {
@@ -87,18 +87,18 @@ type webhookData struct {
 }
 
 // Open gives a line; the connections below are shared.
-func (w *Webhook) Open() Line { return webhookLine{w} }
+func (w *Webhook) Open() Conn { return webhookConn{w} }
 
-type webhookLine struct{ hook *Webhook }
+type webhookConn struct{ hook *Webhook }
 
 // Ready has nothing to look at: HTTP has no question that is not a request.
-func (webhookLine) Ready(context.Context) (certain bool, err error) { return false, nil }
+func (webhookConn) Ready(context.Context) (certain bool, err error) { return false, nil }
 
 // Close leaves the connections to the other lines; they are closed when they idle.
-func (l webhookLine) Close() { l.hook.client.CloseIdleConnections() }
+func (l webhookConn) Close() { l.hook.client.CloseIdleConnections() }
 
 // Send posts one mail.
-func (l webhookLine) Send(ctx context.Context, m identity.Message, letter Letter) error {
+func (l webhookConn) Send(ctx context.Context, m identity.Message, letter Letter) error {
 	return l.hook.post(ctx, m, letter)
 }
 
@@ -113,7 +113,7 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 		},
 	})
 	if err != nil {
-		return &MailError{Carrier: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be written as JSON")}
+		return &MailError{Transport: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be written as JSON")}
 	}
 	// Each taking is a message of its own, with a code of its own. The number of the
 	// attempt would not do: one that was returned uncharged has the number of the
@@ -122,11 +122,11 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 	id := fmt.Sprintf("mail_%d_%d", m.Ref.ID, m.Ref.Taken)
 	signature, err := w.signer.Sign(id, now, body)
 	if err != nil {
-		return &CarrierError{Carrier: w.host, Step: "signing the mail", Err: errors.New("it cannot be signed")}
+		return &TransportError{Transport: w.host, Step: "signing the mail", Err: errors.New("it cannot be signed")}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
 	if err != nil {
-		return &CarrierError{Carrier: w.host, Step: "posting the mail", Err: errors.New("the URL is none")}
+		return &TransportError{Transport: w.host, Step: "posting the mail", Err: errors.New("the URL is none")}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
@@ -135,7 +135,7 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 
 	resp, err := w.client.Do(req)
 	if err != nil {
-		return &CarrierError{Carrier: w.host, Step: "posting the mail", Err: withoutURL(err)}
+		return &TransportError{Transport: w.host, Step: "posting the mail", Err: withoutURL(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
@@ -152,11 +152,11 @@ func (w *Webhook) judge(resp *http.Response) error {
 		return nil
 	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == http.StatusGone,
 		resp.StatusCode == http.StatusRequestEntityTooLarge, resp.StatusCode == http.StatusUnprocessableEntity:
-		return &MailError{Carrier: w.host, Step: "posting the mail", Reply: reply, Permanent: true}
+		return &MailError{Transport: w.host, Step: "posting the mail", Reply: reply, Permanent: true}
 	case resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusTooEarly:
-		return &MailError{Carrier: w.host, Step: "posting the mail", Reply: reply}
+		return &MailError{Transport: w.host, Step: "posting the mail", Reply: reply}
 	}
-	return &CarrierError{Carrier: w.host, Step: "posting the mail", Reply: reply, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now())}
+	return &TransportError{Transport: w.host, Step: "posting the mail", Reply: reply, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now())}
 }
 
 // retryAfter reads RFC 9110 section 10.2.3, up to a bound: what a receiver gets wrong

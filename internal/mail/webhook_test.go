@@ -91,7 +91,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 	}
 }
 
-func TestTheStatusOfAWebhookTellsWhoseTroubleItIs(t *testing.T) {
+func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 	var status atomic.Int64
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -120,7 +120,7 @@ func TestTheStatusOfAWebhookTellsWhoseTroubleItIs(t *testing.T) {
 			}
 		case "carrier":
 			mustBeOfCarrier(t, err, code)
-			var e *CarrierError
+			var e *TransportError
 			if errors.As(err, &e) && e.RetryAfter != 2*time.Minute {
 				t.Errorf("%d: to be tried after %v", code, e.RetryAfter)
 			}
@@ -136,7 +136,7 @@ func TestTheStatusOfAWebhookTellsWhoseTroubleItIs(t *testing.T) {
 	}
 }
 
-func TestAWebhookThatDoesNotAnswerIsTheCarriersTrouble(t *testing.T) {
+func TestAWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
 	released := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
 	w := hook(t, server.URL+"/sesame")

@@ -83,15 +83,15 @@ func newMail(about identity.MessagePurpose, to string) identity.NewMail {
 	return identity.NewMail{Purpose: about, To: to}
 }
 
-// take takes a mail, with a code that nobody is told.
-func take(now time.Time) identity.MailTake {
-	return identity.MailTake{
-		Lease: time.Minute, Now: now, Limit: identity.Rate{Count: 1000, Per: time.Hour},
-		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
-			return newCode(p), identity.Event{}
-		},
-	}
+// claim claims a mail, with a code that no one is told.
+func claim(ctx context.Context, store *postgres.Store, now time.Time) (identity.ClaimedMail, bool, error) {
+	return identity.ClaimMail(ctx, store, identity.MailClaim{
+		Lease: time.Minute, Now: now, Limit: mailLimit,
+		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) { return newCode(p), noEvent },
+	})
 }
+
+var mailLimit = identity.Rate{Count: 1000, Per: time.Hour}
 
 // fill inserts accounts, each with a session, a code, a throttle, a limit and a
 // mail that is not due.
@@ -219,16 +219,18 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, "")))
 	ok(store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, concealed.Email)))
 	for {
-		m, found, err := store.TakeMail(ctx, take(now))
+		m, found, err := claim(ctx, store, now)
 		ok(err)
 		if !found {
 			break
 		}
-		ok(store.PostponeMail(ctx, m.Ref, time.Hour))
-		ok(store.ReturnMail(ctx, m.Ref))
-		m.Ref.Taken++
-		ok(store.RemoveMail(ctx, m.Ref))
-		ok(store.GiveUpMail(ctx, m.Ref, take(now).Limit))
+		ok(store.RenewMail(ctx, m.Ref, time.Hour))
+		for _, r := range []identity.MailResult{identity.MailPostponed, identity.MailReturned, identity.MailGivenUp, identity.MailSent} {
+			ok(store.FinishMail(ctx, m.Ref, identity.MailOutcome{Result: r, After: time.Hour}, mailLimit))
+			if r == identity.MailReturned {
+				m.Ref.Taken++
+			}
+		}
 	}
 	spare := open(t, store, u, now)
 	_, err = store.FindOwnSessions(ctx, ref)

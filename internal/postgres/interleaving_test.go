@@ -309,10 +309,10 @@ func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var taken identity.TakenMail
+			var taken identity.ClaimedMail
 			var told bool
 			err = meet(t, c, func() (err error) {
-				taken, told, err = store.TakeMail(t.Context(), take(now))
+				taken, told, err = claim(t.Context(), store, now)
 				return err
 			}, tc.finish, tc.statement, u.ID)
 			if err != nil || told != (tc.to != "") || taken.To != tc.to {
@@ -355,7 +355,7 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	changed := make(chan error, 1)
 	err := meet(t, c,
 		func() (err error) {
-			_, told, err = store.TakeMail(t.Context(), take(now))
+			_, told, err = claim(t.Context(), store, now)
 			return err
 		},
 		func(tx *sql.Tx) error {
@@ -392,11 +392,11 @@ func TestAMailThatIsBeingTakenIsSkipped(t *testing.T) {
 		if _, err := tx.Exec(`SELECT FROM mails WHERE recipient = 'first@example.com' FOR UPDATE`); err != nil {
 			t.Fatal(err)
 		}
-		m, ok, err := store.TakeMail(t.Context(), take(time.Now()))
+		m, ok, err := claim(t.Context(), store, time.Now())
 		if err != nil || !ok || m.To != "second@example.com" {
 			t.Errorf("taken is %v, the mail to %q, error %v", ok, m.To, err)
 		}
-		if _, ok, err = store.TakeMail(t.Context(), take(time.Now())); ok || err != nil {
+		if _, ok, err = claim(t.Context(), store, time.Now()); ok || err != nil {
 			t.Errorf("taken is %v, error %v", ok, err)
 		}
 	})

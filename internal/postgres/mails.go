@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -57,78 +56,10 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 	return noRowsIs(err, identity.ErrNoSession)
 }
 
-// mail is a row of the outbox that was taken. Its Message is what it says itself;
-// what is to be said is for TakeMail to find out.
-type mail struct {
-	identity.Message
-	target            string
-	userID, sessionID string // empty: null
-	signUpID          string // likewise
-	counted           string // what it was counted as against the limit of its recipient; empty: not yet
-
-	// What resolve has found:
-	countsAs  string           // empty: no limit is about it
-	brings    identity.Purpose // of the code; empty: none
-	conceals  bool             // the code is made, and nobody gets it
-	ownerID   string           // of the code, an account
-	ownerSign string           // or a sign-up
-}
-
-// TakeMail implements identity.Store. Each mail is looked at in a transaction of
-// its own, so that those that have nothing to say are gone, whatever becomes of
-// the next.
-func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (m identity.TakenMail, ok bool, err error) {
-	for {
-		var found, says bool
-		err := s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
-			var row mail
-			m = identity.TakenMail{}
-			if row, found, err = takeRow(ctx, tx, t.Lease); err != nil || !found {
-				return err
-			}
-			if says, err = row.resolve(ctx, tx, t.Now); err != nil {
-				return err
-			}
-			if says {
-				if m.Withheld, err = row.count(ctx, tx, t.Limit); err != nil {
-					return err
-				}
-			}
-			m.Message = row.Message
-			if !says || m.Withheld {
-				var e identity.Event
-				if m.Withheld {
-					e = t.Withheld
-				}
-				return row.drop(ctx, tx, e)
-			}
-			if row.brings == "" {
-				return nil
-			}
-			code, issued := t.Issue(row.Ref.ID, row.brings)
-			code.Target = row.target
-			if row.conceals {
-				issued = identity.Event{}
-			} else {
-				m.UserID = row.ownerID + row.ownerSign
-			}
-			return putCode(ctx, tx, code, row.ownerID, row.ownerSign, issued)
-		})
-		switch {
-		case err != nil:
-			return identity.TakenMail{}, false, err
-		case says:
-			return m, true, nil
-		case !found:
-			return identity.TakenMail{}, false, nil
-		}
-	}
-}
-
-// takeRow takes the mail that is due longest. The lock of its row is the first that
-// its transaction takes: the holder of an account does not wait for a mail, for a row
+// ClaimMail implements identity.Store. The lock of the mail's row is the first that the
+// transaction takes: the holder of an account does not wait for a mail, because a row
 // that is locked is skipped.
-func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found bool, err error) {
+func (s *Store) ClaimMail(ctx context.Context, lease time.Duration, process identity.ProcessMail) (found bool, err error) {
 	const sql = `
 		UPDATE mails
 		SET due_at = now() + $1::interval, attempts = attempts + 1, taken = taken + 1
@@ -136,167 +67,139 @@ func takeRow(ctx context.Context, tx pgx.Tx, lease time.Duration) (m mail, found
 		RETURNING id, attempts, taken, purpose, canonical_recipient, target, counted,
 			user_id::text, session_id::text, signup_id::text, username, language,
 			(extract(epoch FROM greatest(now() - created_at, interval '0')) * 1000000)::bigint`
-	var microseconds int64
-	err = tx.QueryRow(ctx, sql, lease).Scan(&m.Ref.ID, &m.Ref.Attempt, &m.Ref.Taken, &m.Purpose, &m.To, &m.target, &m.counted,
-		(*zeronull.Text)(&m.userID), (*zeronull.Text)(&m.sessionID), (*zeronull.Text)(&m.signUpID), (*storedName)(&m.Username), &m.Language, &microseconds)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return mail{}, false, nil
-	}
-	m.Age = time.Duration(microseconds) * time.Microsecond
-	return m, err == nil, err
-}
-
-// resolve finds out what the mail says, and holds the lock of what its code belongs
-// to. says is false if it is nothing.
-func (m *mail) resolve(ctx context.Context, tx pgx.Tx, now time.Time) (says bool, err error) {
-	switch m.Purpose {
-	case identity.MailVerification:
-		return m.findOwner(ctx, tx, identity.Verification)
-	case identity.MailRecovery:
-		return m.findOwner(ctx, tx, identity.Recovery)
-	case identity.MailEmailChange:
-		owner, err := lockLive(ctx, tx, identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: now})
+	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var q identity.QueuedMail
+		var microseconds int64
+		err := tx.QueryRow(ctx, sql, lease).Scan(&q.Ref.ID, &q.Ref.Attempt, &q.Ref.Taken, &q.Purpose, &q.To, &q.Target, &q.Counted,
+			(*zeronull.Text)(&q.UserID), (*zeronull.Text)(&q.SessionID), (*zeronull.Text)(&q.SignUpID),
+			(*storedName)(&q.Username), &q.Language, &microseconds)
+		found = err == nil
 		if err != nil {
-			return false, noSessionIsNil(err)
+			return noRowsIs(err, nil)
 		}
-		m.brings, m.ownerID = identity.EmailChange, m.userID
-		m.countsAs = string(m.Purpose) + " of " + m.userID
-		m.Username = owner.Username
-		m.speak(owner.Language)
-		return true, m.checkTarget(ctx, tx)
-	default:
-		return true, nil
-	}
+		q.Age = time.Duration(microseconds) * time.Microsecond
+		return process(ctx, q, claimTx{tx, q.Ref.ID})
+	})
+	return found && err == nil, err
 }
 
-// findOwner finds what the code of the mail belongs to. The mail of a sign-up tells
-// the owner of an account with its address of it instead.
-func (m *mail) findOwner(ctx context.Context, tx pgx.Tx, p identity.Purpose) (says bool, err error) {
+// claimTx is an identity.ClaimTx.
+type claimTx struct {
+	pgx.Tx
+	mailID int64
+}
+
+// FindOwner implements identity.ClaimTx.
+func (tx claimTx) FindOwner(
+	ctx context.Context, p identity.Purpose, canonicalEmail, signUpID string,
+) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
 	const sql = `
 		WITH ` + ownerOfCode + `
 		SELECT owner.user_id::text, owner.signup_id::text, owner.target, owner.username, owner.language, account.language
 		FROM (SELECT) one LEFT JOIN owner ON true LEFT JOIN account ON true`
-	var username, language string
-	var taken *string
-	err = tx.QueryRow(ctx, sql, m.To, p, id(m.signUpID)).Scan((*zeronull.Text)(&m.ownerID), (*zeronull.Text)(&m.ownerSign),
-		(*zeronull.Text)(&m.target), (*storedName)(&username), (*zeronull.Text)(&language), &taken)
-	switch {
-	case err != nil:
-		return false, err
-	case m.signUpID != "" && taken != nil:
-		m.refuse(*taken)
-		m.brings, m.countsAs = "", string(m.Purpose)
-		return true, nil
-	case m.ownerID+m.ownerSign == "":
-		return false, nil
+	var newID string
+	var holds *string
+	err = tx.QueryRow(ctx, sql, canonicalEmail, p, id(signUpID)).Scan((*zeronull.Text)(&owner.ID), (*zeronull.Text)(&newID),
+		(*zeronull.Text)(&owner.Target), (*storedName)(&owner.Username), (*zeronull.Text)(&owner.Language), &holds)
+	if newID != "" {
+		owner.ID, owner.IsSignUp = newID, true
 	}
-	m.brings, m.Username, m.countsAs = p, username, string(m.Purpose)
-	m.speak(language)
-	return true, nil
+	return owner, holderOf(holds), err
 }
 
-// checkTarget makes the mail of a change to an address that another account has one
-// to its owner. That of a change to any address goes to the account's own.
-func (m *mail) checkTarget(ctx context.Context, tx pgx.Tx) error {
+// FindAsker implements identity.ClaimTx.
+func (tx claimTx) FindAsker(
+	ctx context.Context, ref identity.SessionRef, target string,
+) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
 	const sql = `
 		SELECT u.canonical_email, o.language FROM users u
 		LEFT JOIN users o ON o.canonical_email = $2 AND o.id <> u.id
 		WHERE u.id = $1`
-	var own string
-	var taken *string
-	if err := tx.QueryRow(ctx, sql, id(m.userID), m.target).Scan(&own, &taken); err != nil {
-		return err
+	u, err := lockLive(ctx, tx, ref)
+	if err != nil {
+		return identity.MailOwner{}, nil, err
 	}
-	switch {
-	case m.target == "":
-		m.To = own
-	case taken != nil:
-		m.refuse(*taken)
-		m.conceals = true
-	}
-	return nil
+	owner = identity.MailOwner{ID: u.ID, Username: u.Username, Language: u.Language}
+	var holds *string
+	err = tx.QueryRow(ctx, sql, id(u.ID), target).Scan(&owner.Email, &holds)
+	return owner, holderOf(holds), err
 }
 
-// refuse makes it a mail to the owner of an account, in their language: somebody has
-// tried to use their address.
-func (m *mail) refuse(language string) {
-	m.Purpose, m.Username = identity.MailEmailTaken, ""
-	m.speak(language)
+// holderOf returns the account that has this language, or nil if there is none.
+func holderOf(language *string) *identity.AddressHolder {
+	if language == nil {
+		return nil
+	}
+	return &identity.AddressHolder{Language: *language}
 }
 
-// count counts a mail that somebody asked for against the limit of its recipient,
-// once; withheld is true if that allows no more.
-func (m *mail) count(ctx context.Context, tx pgx.Tx, r identity.Rate) (withheld bool, err error) {
+// CountMail implements identity.ClaimTx.
+func (tx claimTx) CountMail(ctx context.Context, kind, to string, rate identity.Rate) (allowed bool, err error) {
 	const sql = `
 		WITH counted AS (
 			INSERT INTO limits (key, until) VALUES ($3, ` + usedOnce + `)` + useUp + `
 			RETURNING key
 		)
 		UPDATE mails SET counted = $4 FROM counted WHERE id = $5`
-	if r == (identity.Rate{}) || m.countsAs == m.counted || m.countsAs == "" {
-		return false, nil
-	}
-	key := sha256.Sum256([]byte("mail:" + m.countsAs + ":" + m.To))
-	tag, err := tx.Exec(ctx, sql, limitArgs(r, key[:], m.countsAs, m.Ref.ID)...)
-	return err == nil && tag.RowsAffected() == 0, err
+	key := sha256.Sum256([]byte("mail:" + kind + ":" + to))
+	tag, err := tx.Exec(ctx, sql, limitArgs(rate, key[:], kind, tx.mailID)...)
+	return err == nil && tag.RowsAffected() > 0, err
 }
 
-// drop removes a mail that says nothing or is withheld, and records the event.
-func (m *mail) drop(ctx context.Context, tx pgx.Tx, e identity.Event) error {
+// IssueCode implements identity.ClaimTx.
+func (tx claimTx) IssueCode(ctx context.Context, owner identity.MailOwner, c identity.NewCode, e identity.Event) error {
+	if owner.IsSignUp {
+		return putCode(ctx, tx, c, "", owner.ID, e)
+	}
+	return putCode(ctx, tx, c, owner.ID, "", e)
+}
+
+// RemoveMail implements identity.ClaimTx.
+func (tx claimTx) RemoveMail(ctx context.Context, e identity.Event) error {
 	const sql = `
 		WITH gone AS (
 			DELETE FROM mails WHERE id = $1 RETURNING id
 		)
 		` + insertEvent + `gone, jsonb_to_record($2::jsonb)` + asEvent
-	_, err := tx.Exec(ctx, sql, m.Ref.ID, eventArg(e))
+	_, err := tx.Exec(ctx, sql, tx.mailID, eventArg(e))
 	return err
 }
 
-func noSessionIsNil(err error) error {
-	if errors.Is(err, identity.ErrNoSession) {
-		return nil
-	}
-	return err
-}
-
-// speak has the mail in the language of an account, where that has one.
-func (m *mail) speak(language string) {
-	if language != "" {
-		m.Language = language
-	}
-}
-
-// stillTaken is true of a mail that was not taken anew.
+// stillTaken is true of a mail that was not claimed again.
 const stillTaken = ` WHERE id = $1 AND taken = $2`
 
-// GiveUpMail implements identity.Store. A second run finds no mail.
-func (s *Store) GiveUpMail(ctx context.Context, ref identity.MailRef, limit identity.Rate) error {
-	const sql = `
+// RenewMail implements identity.Store.
+func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
+	return s.delayMail(ctx, ref, lease)
+}
+
+func (s *Store) delayMail(ctx context.Context, ref identity.MailRef, d time.Duration) error {
+	return s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+stillTaken, ref.ID, ref.Taken, d)
+}
+
+// FinishMail implements identity.Store. A second run finds no mail, or one that was
+// claimed again.
+func (s *Store) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate) error {
+	const (
+		remove           = `DELETE FROM mails` + stillTaken
+		makeDue          = `UPDATE mails SET due_at = now(), attempts = attempts - 1, taken = taken + 1` + stillTaken
+		removeAndUncount = `
 		WITH gone AS (
 			DELETE FROM mails` + stillTaken + ` RETURNING counted, canonical_recipient
 		)
 		UPDATE limits SET until = until - $3::interval FROM gone
 		WHERE key = sha256(convert_to('mail:' || gone.counted || ':' || gone.canonical_recipient, 'UTF8'))`
-	if limit == (identity.Rate{}) {
-		return s.RemoveMail(ctx, ref)
+	)
+	switch {
+	case o.Result == identity.MailPostponed:
+		return s.delayMail(ctx, ref, o.After)
+	case o.Result == identity.MailReturned:
+		return s.exec(ctx, repeatable, makeDue, ref.ID, ref.Taken)
+	case o.Result == identity.MailGivenUp && limit != (identity.Rate{}):
+		return s.exec(ctx, repeatable, removeAndUncount, ref.ID, ref.Taken, limit.Interval())
+	default:
+		return s.exec(ctx, repeatable, remove, ref.ID, ref.Taken)
 	}
-	return s.exec(ctx, repeatable, sql, ref.ID, ref.Taken, limit.Interval())
-}
-
-// RemoveMail implements identity.Store.
-func (s *Store) RemoveMail(ctx context.Context, ref identity.MailRef) error {
-	return s.exec(ctx, repeatable, `DELETE FROM mails`+stillTaken, ref.ID, ref.Taken)
-}
-
-// PostponeMail implements identity.Store.
-func (s *Store) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
-	return s.exec(ctx, repeatable, `UPDATE mails SET due_at = now() + $3::interval`+stillTaken, ref.ID, ref.Taken, after)
-}
-
-// ReturnMail implements identity.Store. A second run finds the mail taken anew.
-func (s *Store) ReturnMail(ctx context.Context, ref identity.MailRef) error {
-	const sql = `UPDATE mails SET due_at = now(), attempts = attempts - 1, taken = taken + 1` + stillTaken
-	return s.exec(ctx, repeatable, sql, ref.ID, ref.Taken)
 }
 
 // CountMails implements identity.Store. It reads the whole table, which is empty

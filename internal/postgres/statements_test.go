@@ -81,6 +81,12 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 	ctx := t.Context()
 	now := time.Now().UTC().Truncate(time.Second)
 
+	finish := func(r identity.MailResult) func(identity.User, identity.SessionRef) error {
+		return func(identity.User, identity.SessionRef) error {
+			return store.FinishMail(ctx, identity.MailRef{ID: 1, Taken: 1}, identity.MailOutcome{Result: r}, mailLimit)
+		}
+	}
+
 	// Each call is made twice, with what prepare gives, and counted the second time.
 	for _, tc := range []struct {
 		name              string
@@ -183,25 +189,23 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		{"QueueEmailChange", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
 			return store.QueueEmailChange(ctx, ref, newMail(identity.MailEmailChange, ""))
 		}},
-		{"RemoveMail", 1, 1, func(identity.User, identity.SessionRef) error {
-			return store.RemoveMail(ctx, identity.MailRef{ID: 1, Taken: 1})
+		{"RenewMail", 1, 1, func(identity.User, identity.SessionRef) error {
+			return store.RenewMail(ctx, identity.MailRef{ID: 1, Taken: 1}, time.Minute)
 		}},
-		{"PostponeMail", 1, 1, func(identity.User, identity.SessionRef) error {
-			return store.PostponeMail(ctx, identity.MailRef{ID: 1, Taken: 1}, time.Minute)
-		}},
-		{"ReturnMail", 1, 1, func(identity.User, identity.SessionRef) error {
-			return store.ReturnMail(ctx, identity.MailRef{ID: 1, Taken: 1})
-		}},
-		// BEGIN, take, look, count, issue, COMMIT.
-		{"TakeMail of a recovery", 6, 6, func(u identity.User, _ identity.SessionRef) error {
+		{"FinishMail of a mail that was sent", 1, 1, finish(identity.MailSent)},
+		{"FinishMail of a mail that is postponed", 1, 1, finish(identity.MailPostponed)},
+		{"FinishMail of a mail that is returned", 1, 1, finish(identity.MailReturned)},
+		{"FinishMail of a mail that is given up", 1, 1, finish(identity.MailGivenUp)},
+		// BEGIN, claim, look, count, issue, COMMIT.
+		{"ClaimMail of a recovery", 6, 6, func(u identity.User, _ identity.SessionRef) error {
 			postgrestest.Exec(t, c, `DELETE FROM mails`)
 			postgrestest.Exec(t, c, `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('recovery', $1, $1)`, u.Email)
-			_, _, err := store.TakeMail(ctx, take(now))
+			_, _, err := claim(ctx, store, now)
 			return err
 		}},
-		// BEGIN, take, COMMIT.
-		{"TakeMail where none is due", 3, 3, func(identity.User, identity.SessionRef) error {
-			_, _, err := store.TakeMail(ctx, take(now))
+		// BEGIN, claim, COMMIT.
+		{"ClaimMail where none is due", 3, 3, func(identity.User, identity.SessionRef) error {
+			_, _, err := claim(ctx, store, now)
 			return err
 		}},
 		// BEGIN, lock, look, act, COMMIT.

@@ -28,7 +28,7 @@ type postOffice struct {
 	t         testing.TB
 	accounts  *identity.Service
 	templates *sending.Templates
-	line      sending.Line
+	conn      sending.Conn
 
 	mu  sync.Mutex
 	got []letter
@@ -57,7 +57,7 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	t.Cleanup(func() { _ = server.Close() })
 	host, port, _ := net.SplitHostPort(listener.Addr().String())
 	number, _ := strconv.Atoi(port)
-	carrier, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"), From: c.MailFrom, Hello: "auth.test",
+	transport, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"), From: c.MailFrom, Hello: "auth.test",
 		Password: func() string { return "" }})
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +65,8 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	if p.templates, err = sending.LoadTemplates(sending.TemplateOptions{Service: "auth.test"}); err != nil {
 		t.Fatal(err)
 	}
-	p.line = carrier.Open()
-	t.Cleanup(p.line.Close)
+	p.conn = transport.Open()
+	t.Cleanup(p.conn.Close)
 	return p
 }
 
@@ -84,7 +84,7 @@ func (p *postOffice) deliver() []letter {
 func (p *postOffice) sendOne() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	m, found, err := p.accounts.TakeMail(ctx, time.Minute)
+	m, found, err := p.accounts.ClaimMail(ctx, time.Minute)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -96,14 +96,14 @@ func (p *postOffice) sendOne() bool {
 		p.t.Fatal(err)
 	}
 	var refused *sending.MailError
-	switch err := p.line.Send(ctx, m, content); {
+	switch err := p.conn.Send(ctx, m, content); {
 	case err == nil:
-		err = p.accounts.SentMail(ctx, m.Ref)
+		err = p.accounts.FinishMail(ctx, m.Ref, identity.MailOutcome{Result: identity.MailSent})
 		if err != nil {
 			p.t.Fatal(err)
 		}
 	case errors.As(err, &refused) && refused.Permanent:
-		if err := p.accounts.GiveUpMail(ctx, m.Ref); err != nil {
+		if err := p.accounts.FinishMail(ctx, m.Ref, identity.MailOutcome{Result: identity.MailGivenUp}); err != nil {
 			p.t.Fatal(err)
 		}
 	default:

@@ -31,7 +31,8 @@ func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp,
 		return err
 	}
 	s.signUps = append(s.signUps, &signUp{NewSignUp: n, createdAt: s.now()})
-	asked := &mail{signUpID: n.ID}
+	asked := &mail{}
+	asked.SignUpID = n.ID
 	asked.Purpose, asked.To, asked.Username, asked.Language = m.Purpose, m.To, n.Username, m.Language
 	s.queue(asked)
 	s.record(e, n.ID)

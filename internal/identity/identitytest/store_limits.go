@@ -12,7 +12,7 @@ func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate ident
 	if err := s.enter(ctx); err != nil {
 		return identity.Allowance{}, err
 	}
-	return s.takeLimit(key, rate), nil
+	return s.useUp(string(key[:]), rate), nil
 }
 
 // TakeSessionLimit implements identity.Store.
@@ -24,12 +24,13 @@ func (s *Store) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, k
 	if _, _, err := s.live(ref); err != nil {
 		return identity.Allowance{}, err
 	}
-	return s.takeLimit(key, rate), nil
+	return s.useUp(string(key[:]), rate), nil
 }
 
-func (s *Store) takeLimit(key identity.LimitKey, rate identity.Rate) identity.Allowance {
+// useUp counts one more under key, if rate allows it.
+func (s *Store) useUp(key string, rate identity.Rate) identity.Allowance {
 	now := s.now()
-	until := s.limits[string(key[:])]
+	until := s.limits[key]
 	if until.Before(now) {
 		until = now
 	}
@@ -37,6 +38,6 @@ func (s *Store) takeLimit(key identity.LimitKey, rate identity.Rate) identity.Al
 	if more.After(now.Add(rate.Window())) {
 		return rate.Allow(false, until.Sub(now))
 	}
-	s.limits[string(key[:])] = more
+	s.limits[key] = more
 	return rate.Allow(true, more.Sub(now))
 }

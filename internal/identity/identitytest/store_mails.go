@@ -9,15 +9,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// mail is one of the outbox. Its Message is what it says itself; what is to be said
-// is for TakeMail to find out.
+// mail is a mail in the outbox.
 type mail struct {
-	identity.Message
-	target            string
-	signUpID          string
-	userID, sessionID string
-	counted           string // what it was counted as against the limit; empty: not yet
-	queuedAt, dueAt   time.Time
+	identity.QueuedMail
+	queuedAt, dueAt time.Time
 }
 
 func (s *Store) queue(m *mail) {
@@ -26,28 +21,10 @@ func (s *Store) queue(m *mail) {
 	s.mails = append(s.mails, m)
 }
 
-// allows uses up the limit of a recipient, if one more mail of a kind is within it.
-func (s *Store) allows(what, to string, r identity.Rate) bool {
-	if r == (identity.Rate{}) {
-		return true
-	}
-	now := s.now()
-	from := s.limits[what+":"+to]
-	if from.Before(now) {
-		from = now
-	}
-	until := from.Add(r.Interval())
-	if until.After(now.Add(r.Window())) {
-		return false
-	}
-	s.limits[what+":"+to] = until
-	return true
-}
-
 // notice puts a notice to an account into the outbox, if there is one.
 func (s *Store) notice(n identity.Notice, u *user) {
 	if n.Purpose != "" {
-		m := &mail{userID: u.ID}
+		m := &mail{}
 		m.Purpose, m.To, m.Username, m.Language = n.Purpose, u.canonicalEmail, u.Username, cmp.Or(u.Language, n.Language)
 		s.queue(m)
 	}
@@ -75,162 +52,145 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 	if err != nil {
 		return err
 	}
-	asked := &mail{target: m.To, userID: ref.UserID, sessionID: ref.ID}
+	asked := &mail{}
+	asked.Target, asked.UserID, asked.SessionID = m.To, ref.UserID, ref.ID
 	asked.Purpose, asked.To, asked.Language = m.Purpose, cmp.Or(m.To, u.canonicalEmail), m.Language
 	s.queue(asked)
 	return nil
 }
 
-// TakeMail implements identity.Store.
-func (s *Store) TakeMail(ctx context.Context, t identity.MailTake) (identity.TakenMail, bool, error) {
+// ClaimMail implements identity.Store.
+func (s *Store) ClaimMail(ctx context.Context, lease time.Duration, process identity.ProcessMail) (found bool, err error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
-		return identity.TakenMail{}, false, err
+		return false, err
 	}
-	for {
-		var due *mail
-		for _, m := range s.mails {
-			if !m.dueAt.After(s.now()) && (due == nil || m.dueAt.Before(due.dueAt)) {
-				due = m
-			}
+	var due *mail
+	for _, m := range s.mails {
+		if !m.dueAt.After(s.now()) && (due == nil || m.dueAt.Before(due.dueAt)) {
+			due = m
 		}
-		if due == nil {
-			return identity.TakenMail{}, false, nil
-		}
-		due.dueAt = s.now().Add(t.Lease)
-		due.Ref.Attempt++
-		due.Ref.Taken++
-		says, code, owner := s.resolve(*due, t.Now)
-		if says.Purpose == "" {
-			s.remove(due)
-			continue
-		}
-		countsAs := ""
-		switch {
-		case code == identity.EmailChange:
-			countsAs = string(due.Purpose) + " of " + owner.ID
-		case code != "" || says.Purpose == identity.MailEmailTaken:
-			countsAs = string(says.Purpose)
-		}
-		if countsAs != due.counted && countsAs != "" {
-			if !s.allows(countsAs, says.To, t.Limit) {
-				s.remove(due)
-				s.record(t.Withheld, "")
-				return identity.TakenMail{Message: says, Withheld: true}, true, nil
-			}
-			due.counted = countsAs
-		}
-		taken := identity.TakenMail{Message: says}
-		if code != "" {
-			c, issued := t.Issue(due.Ref.ID, code)
-			if c.Target = due.target; code == identity.Verification {
-				c = owner.code(c, says.To)
-			}
-			s.putCode(owner.ID, c)
-			if says.Purpose != identity.MailEmailTaken { // else nobody gets it
-				s.record(issued, owner.ID)
-				taken.UserID = owner.ID
-			}
-		}
-		taken.Age = s.now().Sub(due.queuedAt)
-		return taken, true, nil
 	}
+	if due == nil {
+		return false, nil
+	}
+	due.dueAt = s.now().Add(lease)
+	due.Ref.Attempt++
+	due.Ref.Taken++
+	queued := due.QueuedMail
+	queued.Age = s.now().Sub(due.queuedAt)
+	return true, process(ctx, queued, claimTx{s, due})
 }
 
-// resolve finds out what a mail says: with no purpose, nothing; with a code, to whom
-// that belongs.
-func (s *Store) resolve(m mail, now time.Time) (says identity.Message, code identity.Purpose, owner claim) {
-	bringCode := func(p identity.Purpose, owner claim) (identity.Message, identity.Purpose, claim) {
-		m.Username = owner.Username
-		if owner.IsSignUp {
-			m.Language = cmp.Or(owner.signUp.Language, m.Language)
-		} else {
-			m.Language = cmp.Or(owner.user.Language, m.Language)
-		}
-		return m.Message, p, owner
-	}
-	refuse := func(has *user) (identity.Message, identity.Purpose, claim) {
-		m.Purpose, m.Username, m.Language = identity.MailEmailTaken, "", cmp.Or(has.Language, m.Language)
-		return m.Message, "", claim{}
-	}
-	has, found := s.at(m.To)
-	switch m.Purpose {
-	case identity.MailVerification:
-		if found && m.signUpID != "" {
-			return refuse(has)
-		}
-		if m.signUpID != "" {
-			for _, c := range s.claims(m.To) {
-				if c.ID == m.signUpID {
-					return bringCode(identity.Verification, c)
-				}
-			}
-			return identity.Message{}, "", claim{}
-		}
-		if owner, err := s.owner(m.To, identity.Verification); err == nil {
-			return bringCode(identity.Verification, owner)
-		}
-		return identity.Message{}, "", claim{}
-	case identity.MailRecovery:
-		if owner, err := s.owner(m.To, identity.Recovery); err == nil {
-			return bringCode(identity.Recovery, owner)
-		}
-		return identity.Message{}, "", claim{}
-	case identity.MailEmailChange:
-		_, u, err := s.live(identity.SessionRef{ID: m.sessionID, UserID: m.userID, Now: now})
-		switch {
-		case err != nil:
-			return identity.Message{}, "", claim{}
-		case m.target == "":
-			m.To = u.canonicalEmail
-		}
-		message, p, owner := bringCode(identity.EmailChange, claim{Claim: u.claim(), user: u})
-		if m.target != "" && found && has != u {
-			m.Message = message
-			message, _, _ = refuse(has)
-		}
-		return message, p, owner
-	default:
-		return m.Message, "", claim{}
-	}
+// claimTx is an identity.ClaimTx; its Store is locked.
+type claimTx struct {
+	*Store
+	mail *mail
 }
 
-// GiveUpMail implements identity.Store.
-func (s *Store) GiveUpMail(ctx context.Context, ref identity.MailRef, limit identity.Rate) error {
-	return s.end(ctx, ref, func(m *mail) {
-		s.remove(m)
-		if m.counted != "" && limit != (identity.Rate{}) {
-			key := m.counted + ":" + m.To
-			s.limits[key] = s.limits[key].Add(-limit.Interval())
+// FindOwner implements identity.ClaimTx.
+func (tx claimTx) FindOwner(_ context.Context, p identity.Purpose, canonicalEmail, signUpID string) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
+	if u, ok := tx.at(canonicalEmail); ok {
+		holder = &identity.AddressHolder{Language: u.Language}
+	}
+	found, err := tx.owner(canonicalEmail, p)
+	if signUpID != "" && err == nil && holder == nil {
+		claims := tx.claims(canonicalEmail)
+		i := slices.IndexFunc(claims, func(c claim) bool { return c.ID == signUpID })
+		if i < 0 {
+			return identity.MailOwner{}, nil, nil
 		}
-	})
+		found = claims[i]
+	}
+	if err != nil {
+		return identity.MailOwner{}, holder, nil
+	}
+	return found.mailOwner(p, canonicalEmail), holder, nil
+}
+
+// FindAsker implements identity.ClaimTx.
+func (tx claimTx) FindAsker(_ context.Context, ref identity.SessionRef, target string) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
+	_, u, err := tx.live(ref)
+	if err != nil {
+		return identity.MailOwner{}, nil, err
+	}
+	if other, ok := tx.at(target); ok && other != u {
+		holder = &identity.AddressHolder{Language: other.Language}
+	}
+	owner = claim{Claim: u.claim(), user: u}.mailOwner(identity.EmailChange, "")
+	owner.Email = u.canonicalEmail
+	return owner, holder, nil
+}
+
+func (c claim) mailOwner(p identity.Purpose, canonicalEmail string) identity.MailOwner {
+	owner := identity.MailOwner{ID: c.ID, IsSignUp: c.IsSignUp, Username: c.Username}
+	if c.IsSignUp {
+		owner.Language = c.signUp.Language
+	} else {
+		owner.Language = c.user.Language
+	}
+	owner.Target = c.code(identity.NewCode{Purpose: p}, canonicalEmail).Target
+	return owner
+}
+
+// CountMail implements identity.ClaimTx.
+func (tx claimTx) CountMail(_ context.Context, kind, to string, rate identity.Rate) (allowed bool, err error) {
+	if allowed = tx.useUp(mailLimit(kind, to), rate).Allowed; allowed {
+		tx.mail.Counted = kind
+	}
+	return allowed, nil
+}
+
+// mailLimit is the key of the limit of a recipient for a kind of mail.
+func mailLimit(kind, to string) string { return kind + ":" + to }
+
+// IssueCode implements identity.ClaimTx.
+func (tx claimTx) IssueCode(_ context.Context, owner identity.MailOwner, c identity.NewCode, e identity.Event) error {
+	tx.putCode(owner.ID, c)
+	tx.record(e, owner.ID)
+	return nil
+}
+
+// RemoveMail implements identity.ClaimTx.
+func (tx claimTx) RemoveMail(_ context.Context, e identity.Event) error {
+	tx.remove(tx.mail)
+	tx.record(e, "")
+	return nil
 }
 
 func (s *Store) remove(gone *mail) {
 	s.mails = slices.DeleteFunc(s.mails, func(m *mail) bool { return m == gone })
 }
 
-// RemoveMail implements identity.Store.
-func (s *Store) RemoveMail(ctx context.Context, ref identity.MailRef) error {
-	return s.end(ctx, ref, s.remove)
+// RenewMail implements identity.Store.
+func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
+	return s.withClaimed(ctx, ref, func(m *mail) { m.dueAt = s.now().Add(lease) })
 }
 
-// PostponeMail implements identity.Store.
-func (s *Store) PostponeMail(ctx context.Context, ref identity.MailRef, after time.Duration) error {
-	return s.end(ctx, ref, func(m *mail) { m.dueAt = s.now().Add(after) })
-}
-
-// ReturnMail implements identity.Store.
-func (s *Store) ReturnMail(ctx context.Context, ref identity.MailRef) error {
-	return s.end(ctx, ref, func(m *mail) {
-		m.dueAt = s.now()
-		m.Ref.Attempt--
-		m.Ref.Taken++
+// FinishMail implements identity.Store.
+func (s *Store) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate) error {
+	return s.withClaimed(ctx, ref, func(m *mail) {
+		switch o.Result {
+		case identity.MailPostponed:
+			m.dueAt = s.now().Add(o.After)
+		case identity.MailReturned:
+			m.dueAt = s.now()
+			m.Ref.Attempt--
+			m.Ref.Taken++
+		case identity.MailGivenUp:
+			if m.Counted != "" && limit != (identity.Rate{}) {
+				key := mailLimit(m.Counted, m.To)
+				s.limits[key] = s.limits[key].Add(-limit.Interval())
+			}
+			s.remove(m)
+		default:
+			s.remove(m)
+		}
 	})
 }
 
-// end does something with a mail that was not taken anew.
-func (s *Store) end(ctx context.Context, ref identity.MailRef, do func(*mail)) error {
+// withClaimed does something with a mail, unless it was claimed again.
+func (s *Store) withClaimed(ctx context.Context, ref identity.MailRef, do func(*mail)) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err

@@ -30,18 +30,18 @@ func (s *suite) signUpConcealed(n identity.NewSignUp) {
 	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail), noEvent))
 }
 
-// takeMail takes a mail, with its code.
-func (s *suite) takeMail() (identity.TakenMail, identity.CodeHash, bool) {
+// claimMail claims a mail, with its code.
+func (s *suite) claimMail() (identity.ClaimedMail, identity.CodeHash, bool) {
 	s.Helper()
-	return s.takeMailRecording(noEvent)
+	return s.claimMailRecording(noEvent)
 }
 
-// takeMailRecording takes a mail, and records the event if it brings a code or is
+// claimMailRecording claims a mail, and records the event if it brings a code or is
 // withheld.
-func (s *suite) takeMailRecording(e identity.Event) (identity.TakenMail, identity.CodeHash, bool) {
+func (s *suite) claimMailRecording(e identity.Event) (identity.ClaimedMail, identity.CodeHash, bool) {
 	s.Helper()
 	var code identity.NewCode
-	m, ok, err := s.TakeMail(s.Context(), identity.MailTake{
+	m, ok, err := identity.ClaimMail(s.Context(), s.Store, identity.MailClaim{
 		Lease: lease, Now: s.now, Limit: s.limit, Withheld: e,
 		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
 			code = newCode(p)
@@ -52,10 +52,20 @@ func (s *suite) takeMailRecording(e identity.Event) (identity.TakenMail, identit
 	return m, code.Hash, ok
 }
 
-// next takes the mail that must be there.
-func (s *suite) next() (identity.TakenMail, identity.CodeHash) {
+// finish ends a claim.
+func (s *suite) finish(ref identity.MailRef, r identity.MailResult) error {
+	return s.FinishMail(s.Context(), ref, identity.MailOutcome{Result: r}, s.limit)
+}
+
+// postpone makes a claimed mail due again after some time.
+func (s *suite) postpone(ref identity.MailRef, after time.Duration) error {
+	return s.FinishMail(s.Context(), ref, identity.MailOutcome{Result: identity.MailPostponed, After: after}, s.limit)
+}
+
+// next claims the mail that must be there.
+func (s *suite) next() (identity.ClaimedMail, identity.CodeHash) {
 	s.Helper()
-	m, h, ok := s.takeMail()
+	m, h, ok := s.claimMail()
 	if !ok {
 		s.Fatal("no mail is due")
 	}
@@ -65,7 +75,7 @@ func (s *suite) next() (identity.TakenMail, identity.CodeHash) {
 // noMail fails where one is due.
 func (s *suite) noMail() {
 	s.Helper()
-	if m, _, ok := s.takeMail(); ok {
+	if m, _, ok := s.claimMail(); ok {
 		s.Errorf("a mail is due: %+v", m)
 	}
 }
@@ -81,9 +91,9 @@ func (s *suite) empty() {
 }
 
 // says compares what a mail says, and forgets it.
-func (s *suite) says(m identity.TakenMail, want identity.TakenMail) {
+func (s *suite) says(m identity.ClaimedMail, want identity.ClaimedMail) {
 	s.Helper()
-	s.ok(s.RemoveMail(s.Context(), m.Ref))
+	s.ok(s.finish(m.Ref, identity.MailSent))
 	if m.Age < 0 {
 		s.Errorf("queued %v ago", m.Age)
 	}
@@ -91,8 +101,8 @@ func (s *suite) says(m identity.TakenMail, want identity.TakenMail) {
 	equal(s, m, want)
 }
 
-func mailTo(about identity.MessagePurpose, to, username, language, userID string) identity.TakenMail {
-	return identity.TakenMail{
+func mailTo(about identity.MessagePurpose, to, username, language, userID string) identity.ClaimedMail {
+	return identity.ClaimedMail{
 		Message: identity.Message{Purpose: about, To: to, Username: username, Language: language}, UserID: userID,
 	}
 }
@@ -205,7 +215,7 @@ var mailSentences = []sentence{
 		_, err := s.FindRecovery(s.Context(), first)
 		s.ok(err)
 		s.is(s.recover(u, former, otherHash, ""), identity.ErrNoCode)
-		s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
+		s.ok(s.postpone(m.Ref, 0))
 		_, second := s.next()
 		_, err = s.FindRecovery(s.Context(), first)
 		s.is(err, identity.ErrNoCode)
@@ -215,7 +225,7 @@ var mailSentences = []sentence{
 		u := s.create("ada")
 		issued := identity.Event{Name: "code issued"}
 		s.queue(identity.MailRecovery, "nobody@example.com")
-		_, _, ok := s.takeMailRecording(issued)
+		_, _, ok := s.claimMailRecording(issued)
 		equal(s, ok, false)
 		equal(s, len(s.recorded()), 0)
 		n := newSignUp("grace")
@@ -223,7 +233,7 @@ var mailSentences = []sentence{
 		s.queue(identity.MailRecovery, u.Email)
 		s.ok(s.QueueEmailChange(s.Context(), s.open(u), newMail(identity.MailEmailChange, newAddress)))
 		for _, owner := range []string{n.ID, u.ID, u.ID} {
-			_, _, ok = s.takeMailRecording(issued)
+			_, _, ok = s.claimMailRecording(issued)
 			equal(s, ok, true)
 			if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "code issued", UserID: owner}) {
 				s.Errorf("recorded %+v", got)
@@ -282,7 +292,7 @@ var mailSentences = []sentence{
 			for i := range limit.Count + 1 {
 				before := s.issueEmailChange(ref, "")
 				s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, target)))
-				_, _, ok := s.takeMail()
+				_, _, ok := s.claimMail()
 				equal(s, ok, true)
 				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress}, noRecord)
 				if withheld := i == limit.Count; withheld {
@@ -299,10 +309,10 @@ var mailSentences = []sentence{
 		ref, others := s.open(owner), s.open(mallory)
 		ask := func(r identity.SessionRef, to string) bool {
 			s.ok(s.QueueEmailChange(s.Context(), r, newMail(identity.MailEmailChange, to)))
-			m, _, ok := s.takeMail()
+			m, _, ok := s.claimMail()
 			equal(s, ok, true)
 			if !m.Withheld {
-				s.ok(s.RemoveMail(s.Context(), m.Ref))
+				s.ok(s.finish(m.Ref, identity.MailSent))
 			}
 			return !m.Withheld
 		}
@@ -411,7 +421,7 @@ var mailSentences = []sentence{
 			for range 4 {
 				ask()
 				for {
-					m, _, ok := s.takeMail()
+					m, _, ok := s.claimMail()
 					if !ok {
 						break
 					}
@@ -424,7 +434,7 @@ var mailSentences = []sentence{
 						return
 					}
 					want = want[1:]
-					s.ok(s.RemoveMail(s.Context(), m.Ref))
+					s.ok(s.finish(m.Ref, identity.MailSent))
 				}
 			}
 			equal(s, len(want), 0)
@@ -452,9 +462,9 @@ var mailSentences = []sentence{
 		u := s.create("ada")
 		s.queue(identity.MailRecovery, u.Email)
 		m, h := s.next()
-		s.ok(s.RemoveMail(s.Context(), m.Ref))
+		s.ok(s.finish(m.Ref, identity.MailSent))
 		s.queue(identity.MailRecovery, u.Email)
-		m, _, ok := s.takeMailRecording(identity.Event{Name: "withheld"})
+		m, _, ok := s.claimMailRecording(identity.Event{Name: "withheld"})
 		equal(s, ok, true)
 		equal(s, m.Withheld, true)
 		if got := s.recorded(); len(got) != 1 || !same(got[0], identity.Event{Name: "withheld"}) {
@@ -470,12 +480,12 @@ var mailSentences = []sentence{
 			s.queue(identity.MailRecovery, u.Email)
 			m, _ := s.next()
 			for range 3 {
-				s.ok(s.PostponeMail(s.Context(), m.Ref, 0))
+				s.ok(s.postpone(m.Ref, 0))
 				m, _ = s.next()
 				equal(s, m.Withheld, false)
 			}
-			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
-			s.ok(s.GiveUpMail(s.Context(), m.Ref, s.limit))
+			s.ok(s.finish(m.Ref, identity.MailGivenUp))
+			s.ok(s.finish(m.Ref, identity.MailGivenUp))
 			s.empty()
 		}
 	}},
@@ -492,9 +502,11 @@ var mailSentences = []sentence{
 		equal(s, second.Ref.ID, first.Ref.ID)
 		equal(s, second.Ref.Attempt, 2)
 		for _, end := range []func() error{
-			func() error { return s.RemoveMail(s.Context(), first.Ref) },
-			func() error { return s.PostponeMail(s.Context(), first.Ref, 0) },
-			func() error { return s.ReturnMail(s.Context(), first.Ref) },
+			func() error { return s.finish(first.Ref, identity.MailSent) },
+			func() error { return s.postpone(first.Ref, 0) },
+			func() error { return s.finish(first.Ref, identity.MailReturned) },
+			func() error { return s.finish(first.Ref, identity.MailGivenUp) },
+			func() error { return s.RenewMail(s.Context(), first.Ref, 0) },
 		} {
 			s.ok(end())
 			s.noMail()
@@ -503,15 +515,26 @@ var mailSentences = []sentence{
 		s.ok(err)
 		equal(s, queued, 1)
 		equal(s, oldest >= lease, true)
-		s.ok(s.RemoveMail(s.Context(), second.Ref))
+		s.ok(s.finish(second.Ref, identity.MailSent))
 		s.empty()
-		s.ok(s.RemoveMail(s.Context(), second.Ref))
+		s.ok(s.finish(second.Ref, identity.MailSent))
+	}},
+	{"a lease that is renewed lasts from then on, and the mail is still its claimant's", func(s *suite) {
+		u := s.create("ada")
+		s.queue(identity.MailRecovery, u.Email)
+		m, _ := s.next()
+		s.pass(lease - time.Minute)
+		s.ok(s.RenewMail(s.Context(), m.Ref, lease))
+		s.pass(lease - time.Minute)
+		s.noMail()
+		s.ok(s.finish(m.Ref, identity.MailSent))
+		s.empty()
 	}},
 	{"a mail that is postponed is due again after that, and its attempt counts", func(s *suite) {
 		u := s.create("ada")
 		s.queue(identity.MailRecovery, u.Email)
 		m, _ := s.next()
-		s.ok(s.PostponeMail(s.Context(), m.Ref, 10*time.Minute))
+		s.ok(s.postpone(m.Ref, 10*time.Minute))
 		s.pass(9 * time.Minute)
 		s.noMail()
 		s.pass(2 * time.Minute)
@@ -524,13 +547,13 @@ var mailSentences = []sentence{
 		stalled, _ := s.next()
 		s.pass(lease + time.Minute)
 		m, _ := s.next()
-		s.ok(s.ReturnMail(s.Context(), m.Ref))
+		s.ok(s.finish(m.Ref, identity.MailReturned))
 		again, _ := s.next()
 		equal(s, again.Ref.Attempt, m.Ref.Attempt)
 		for _, ref := range []identity.MailRef{stalled.Ref, m.Ref} {
-			s.ok(s.RemoveMail(s.Context(), ref))
+			s.ok(s.finish(ref, identity.MailSent))
 		}
-		s.ok(s.PostponeMail(s.Context(), again.Ref, 0))
+		s.ok(s.postpone(again.Ref, 0))
 		s.next()
 	}},
 	{"the mail that is due longest comes first", func(s *suite) {
@@ -540,13 +563,13 @@ var mailSentences = []sentence{
 		}
 		first, _ := s.next()
 		equal(s, first.Purpose, "notice 0")
-		s.ok(s.PostponeMail(s.Context(), first.Ref, 0))
+		s.ok(s.postpone(first.Ref, 0))
 		for _, want := range []identity.MessagePurpose{"notice 1", "notice 2", "notice 0"} {
 			m, _ := s.next()
 			equal(s, m.Purpose, want)
 		}
 	}},
-	{"of many TakeMail at once, none is given a mail that another is given, and none is left", func(s *suite) {
+	{"of many ClaimMail at once, none is given a mail that another is given, and none is left", func(s *suite) {
 		const mails, takers = 40, 8
 		for i := range mails {
 			s.queue("notice", fmt.Sprintf("ada%d@example.com", i))
@@ -557,7 +580,7 @@ var mailSentences = []sentence{
 		for i := range functions {
 			functions[i] = func() {
 				for {
-					m, ok, err := s.TakeMail(s.Context(), identity.MailTake{Lease: lease, Now: s.now, Issue: issueUnknown})
+					m, ok, err := identity.ClaimMail(s.Context(), s.Store, identity.MailClaim{Lease: lease, Now: s.now, Issue: issueUnknown})
 					if err != nil {
 						s.Error(err)
 					}
@@ -587,7 +610,7 @@ var mailSentences = []sentence{
 			s.signUpConcealed(at(address, fmt.Sprintf("ada%d", i)))
 		}
 		sent := s.winners(20, errWithheld, func(int) error {
-			m, ok, err := s.TakeMail(s.Context(), identity.MailTake{Lease: lease, Now: s.now, Limit: limit, Issue: issueUnknown})
+			m, ok, err := identity.ClaimMail(s.Context(), s.Store, identity.MailClaim{Lease: lease, Now: s.now, Limit: limit, Issue: issueUnknown})
 			if err == nil && (m.Withheld || !ok) {
 				return errWithheld
 			}
@@ -607,14 +630,14 @@ var mailSentences = []sentence{
 			changed := u
 			atOnce(
 				func() {
-					var m identity.TakenMail
+					var m identity.ClaimedMail
 					var ok bool
-					m, ok, taking = s.TakeMail(s.Context(), identity.MailTake{
+					m, ok, taking = identity.ClaimMail(s.Context(), s.Store, identity.MailClaim{
 						Lease: lease, Now: s.now,
 						Issue: func(int64, identity.Purpose) (identity.NewCode, identity.Event) { return recovery, noEvent },
 					})
 					if taking == nil && ok {
-						taking = s.RemoveMail(s.Context(), m.Ref)
+						taking = s.finish(m.Ref, identity.MailSent)
 					}
 				},
 				func() { changed, changing = s.change(ref, change, next) },
