@@ -575,3 +575,45 @@ func TestEveryDecisionIsListed(t *testing.T) {
 		}
 	}
 }
+
+// TestDecisionsNameCodeThatExists checks the paths after Where, and the identifiers
+// that stand before them.
+func TestDecisionsNameCodeThatExists(t *testing.T) {
+	entries, err := os.ReadDir(filepath.Join(root, "docs/decisions"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, entry := range entries {
+		_, where, _ := strings.Cut(read(t, "docs/decisions/"+entry.Name()), "\n**Where.**")
+		var names []string
+		for _, span := range inline.FindAllString(where, -1) {
+			span = strings.Trim(span, "`")
+			if !strings.ContainsRune(span, '/') && !strings.HasPrefix(span, ".golangci") {
+				names = append(names, span[strings.LastIndexByte(span, '.')+1:])
+				continue
+			}
+			found++
+			code := ""
+			err := filepath.WalkDir(filepath.Join(root, span), func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && len(names) > 0 {
+					text, readErr := os.ReadFile(path)
+					code, err = code+string(text), readErr
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("docs/decisions/%s: %v", entry.Name(), err)
+			}
+			for _, name := range names {
+				if !strings.Contains(code, name) {
+					t.Errorf("docs/decisions/%s: %s has no %s", entry.Name(), span, name)
+				}
+			}
+			names = nil
+		}
+	}
+	if found < 30 {
+		t.Errorf("only %d paths were found in the decisions", found)
+	}
+}
