@@ -34,8 +34,8 @@ func (s *Server) cleanUp(ctx context.Context) {
 		}
 		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
 			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
-			"places", deleted.Places)
-		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Places) < cleanUpBatch {
+			"places", deleted.Networks)
+		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Networks) < cleanUpBatch {
 			return
 		}
 	}

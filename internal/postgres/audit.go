@@ -3,27 +3,20 @@ package postgres
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// insertEvent and asEvent make the statement that records an event, with a FROM
-// between them: one row of what was changed, so that nothing is recorded where
-// nothing was, and jsonb_to_record of the parameter that eventArg gives. As a part
-// of the statement that makes the change it costs no round trip.
-const (
-	insertEvent = `INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
-		SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details FROM `
-	asEvent = ` AS e(event text, user_id uuid, session_id uuid, request_id text, address inet, details jsonb)
-		WHERE e.event IS NOT NULL`
-)
+var recordEvent = named("RecordEvent")
 
-// RecordEvent implements identity.Store. An event is not worth a second row: where the
-// answer was lost, it is not sent again.
+// RecordEvent implements identity.Store. A duplicate would do more harm than a missing
+// event, so it is not sent again if its answer was lost.
 func (s *Store) RecordEvent(ctx context.Context, e identity.Event) error {
-	return s.exec(ctx, onlyOnce, insertEvent+`jsonb_to_record($1::jsonb)`+asEvent, eventArg(e))
+	return s.exec(ctx, onlyOnce, recordEvent, pgx.NamedArgs{"event": eventArg(e)})
 }
 
-// auditEvent is an event as jsonb_to_record takes it apart.
+// auditEvent is an event as a row of audit_events, for jsonb_populate_record.
 type auditEvent struct {
 	Event     identity.EventName `json:"event"`
 	UserID    string             `json:"user_id,omitempty"`
@@ -39,7 +32,7 @@ func eventArg(e identity.Event) any {
 		return nil
 	}
 	arg := &auditEvent{Event: e.Name, RequestID: e.RequestID}
-	// What is no UUID names nobody; see the type id.
+	// An invalid UUID refers to nothing; see the type id.
 	if identity.IsUUID(e.UserID) {
 		arg.UserID = e.UserID
 	}

@@ -22,20 +22,22 @@ const (
 	onlyOnce   idempotent = false // a second run would do it twice, or call it a failure
 )
 
-// query runs one statement that gives at most one row, and scans the row. It
-// returns pgx.ErrNoRows where there is none; that and the errors of the
-// contract are for the caller to tell apart, all others are translated.
-func (s *Store) query(ctx context.Context, mode idempotent, scan func(pgx.Row) error, sql string, args ...any) error {
-	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
-		return scan(c.QueryRow(ctx, sql, args...))
+// queryRow runs one statement that returns at most one row, and scans the row. It returns
+// pgx.ErrNoRows if there is none. That error and those of the contract are for the caller
+// to handle; all others are translated.
+func (s *Store) queryRow(ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs, dest ...any) error {
+	return s.single(ctx, mode, func(ctx context.Context, db querier) error {
+		return st.queryRow(ctx, db, args).Scan(dest...)
 	})
 }
 
-// queryAll runs one statement and gives its rows to collect, which must leave
-// nothing of an earlier try.
-func (s *Store) queryAll(ctx context.Context, mode idempotent, collect func(pgx.Rows) error, sql string, args ...any) error {
-	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
-		rows, err := c.Query(ctx, sql, args...)
+// queryRows runs one statement and passes its rows to collect, which must overwrite what
+// an earlier try has left.
+func (s *Store) queryRows(
+	ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs, collect func(pgx.Rows) error,
+) error {
+	return s.single(ctx, mode, func(ctx context.Context, db querier) error {
+		rows, err := db.Query(ctx, st.sql, st.bind(args)...)
 		if err != nil {
 			return err
 		}
@@ -43,22 +45,14 @@ func (s *Store) queryAll(ctx context.Context, mode idempotent, collect func(pgx.
 	})
 }
 
-// into makes the scan of query from the places that the columns go to.
-func into(places ...any) func(pgx.Row) error {
-	return func(row pgx.Row) error { return row.Scan(places...) }
-}
-
-// exec runs one statement that gives no rows.
-func (s *Store) exec(ctx context.Context, mode idempotent, sql string, args ...any) error {
-	return s.single(ctx, mode, func(ctx context.Context, c statements) error {
-		_, err := c.Exec(ctx, sql, args...)
-		return err
-	})
+// exec runs one statement that returns no rows.
+func (s *Store) exec(ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs) error {
+	return s.single(ctx, mode, func(ctx context.Context, db querier) error { return st.exec(ctx, db, args) })
 }
 
 // single runs f, which sends one statement, as a transaction of its own. Behind a
 // pooler that takes a BEGIN, because only within it do limits hold.
-func (s *Store) single(ctx context.Context, mode idempotent, f func(context.Context, statements) error) error {
+func (s *Store) single(ctx context.Context, mode idempotent, f func(context.Context, querier) error) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
 		if !s.isPooled(conn.Conn()) {
 			return mode, f(ctx, conn)

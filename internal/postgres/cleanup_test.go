@@ -48,11 +48,11 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
 
 	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
-	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3, Places: 3}); err != nil || deleted != want {
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3, Networks: 3}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
-	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2, Places: 2}); err != nil || deleted != want {
+	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2, Networks: 2}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)

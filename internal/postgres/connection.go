@@ -105,8 +105,8 @@ func (s *Store) begin(ctx context.Context, conn *pgx.Conn) (pgx.Tx, error) {
 	return unprepared{tx}, nil
 }
 
-// statements are sent over a connection, or in a transaction.
-type statements interface {
+// querier is a connection or a transaction.
+type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row

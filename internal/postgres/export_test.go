@@ -50,7 +50,9 @@ func (s *Store) Raw(ctx context.Context, sql string) error {
 func (s *Store) Settings(ctx context.Context, names ...string) (values []string) {
 	for _, name := range names {
 		var value string
-		if err := s.query(ctx, repeatable, into(&value), `SELECT current_setting($1)`, name); err != nil {
+		err := s.queryRow(ctx, repeatable, newStatement("setting", `SELECT current_setting(:'name')`),
+			pgx.NamedArgs{"name": name}, &value)
+		if err != nil {
 			value = err.Error()
 		}
 		values = append(values, value)
@@ -60,3 +62,12 @@ func (s *Store) Settings(ctx context.Context, names ...string) (values []string)
 
 // Translate is the edge where the driver's errors become the domain's.
 var Translate = translate
+
+// Statements returns the texts of all statements, as they are sent, by name.
+func Statements() map[string]string {
+	texts := map[string]string{}
+	for name, st := range statements {
+		texts[name] = st.sql
+	}
+	return texts
+}

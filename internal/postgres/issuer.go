@@ -6,30 +6,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// RememberIssuer gives what the gateways of this database are known by: what was
-// remembered, or, where nothing was, the issuer given.
+var (
+	findIssuer   = named("FindIssuer")
+	insertIssuer = named("InsertIssuer")
+	changeIssuer = named("ChangeIssuer")
+)
+
+// RememberIssuer returns the issuer of the gateways that share this database. The first
+// caller sets it.
 func (s *Store) RememberIssuer(ctx context.Context, issuer string) (remembered string, err error) {
-	const (
-		find   = `SELECT issuer FROM gateway`
-		insert = `INSERT INTO gateway (issuer) VALUES ($1) ON CONFLICT DO NOTHING`
-	)
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, insert, issuer); err != nil {
+		if err := insertIssuer.exec(ctx, tx, pgx.NamedArgs{"issuer": issuer}); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, find).Scan(&remembered)
+		return findIssuer.queryRow(ctx, tx, nil).Scan(&remembered)
 	})
 	return remembered, err
 }
 
-// ChangeIssuer replaces what is remembered, if it is still before. To do so twice
-// changes nothing more.
-func (s *Store) ChangeIssuer(ctx context.Context, before, issuer string) error {
-	return s.exec(ctx, repeatable, `UPDATE gateway SET issuer = $2 WHERE issuer = $1`, before, issuer)
+// ChangeIssuer replaces the issuer if it is still the previous one. A second run changes
+// nothing more.
+func (s *Store) ChangeIssuer(ctx context.Context, previous, issuer string) error {
+	return s.exec(ctx, repeatable, changeIssuer, pgx.NamedArgs{"previous": previous, "issuer": issuer})
 }
 
-// Issuer reads what is remembered; "" where nothing is.
+// Issuer returns the issuer, or "" if none is set.
 func (s *Store) Issuer(ctx context.Context) (issuer string, err error) {
-	err = s.query(ctx, repeatable, into(&issuer), `SELECT issuer FROM gateway`)
+	err = s.queryRow(ctx, repeatable, findIssuer, nil, &issuer)
 	return issuer, noRowsIs(err, nil)
 }

@@ -47,45 +47,47 @@ const (
 	migrationsTimeout         = time.Hour             // all of them
 )
 
-const latestVersion = `SELECT coalesce(max(version_id), 0) FROM ` + versionTable + ` WHERE is_applied`
+var (
+	schemaVersion = named("SchemaVersion")
+	ready         = named("Ready")
+)
 
-// Version reads the number of the last migration that the database has had; 0
-// for an empty database.
+// Version reads the number of the last migration of the database, or 0 if the database
+// is empty.
 func (s *Store) Version(ctx context.Context) (version int64, err error) {
-	err = s.query(ctx, repeatable, ifMigrated(&version), latestVersion)
+	err = s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
+		return ifMigrated(schemaVersion.queryRow(ctx, db, nil).Scan(&version))
+	})
 	return version, err
 }
 
-// ifMigrated scans a row of which the table of versions is a part; where there is no
-// such table, the places stay as they are.
-func ifMigrated(places ...any) func(pgx.Row) error {
+// ifMigrated drops the error of a database in which the table of versions is missing.
+func ifMigrated(err error) error {
 	const undefinedTable = "42P01"
-	return func(row pgx.Row) error {
-		err := row.Scan(places...)
-		if sqlState(err) == undefinedTable {
-			return nil
-		}
-		return err
+	if sqlState(err) == undefinedTable {
+		return nil
 	}
+	return err
 }
 
-// Ready tells whether the database answers and takes writes, and has the schema that
-// this binary needs, or a newer one. A connection that has become useless is replaced
-// at this occasion.
+// Ready reports an error unless the database answers, takes writes, and has the schema
+// that this binary needs or a newer one. It also replaces connections that have become
+// useless.
 func (s *Store) Ready(ctx context.Context) error {
-	const sql = `SELECT version.*, pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on' FROM (` + latestVersion + `) version`
 	var version int64
-	var readOnly bool
-	err := s.query(ctx, repeatable, func(row pgx.Row) error {
-		version, readOnly = 0, false
-		if err := ifMigrated(&version, &readOnly)(row); err != nil {
+	err := s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
+		var readOnly bool
+		version = 0
+		if err := ifMigrated(ready.queryRow(ctx, db, nil).Scan(&version, &readOnly)); err != nil {
 			return err
 		}
 		if readOnly {
-			return &pgconn.PgError{Code: readOnlyTransaction, Message: "the database takes no writes: it is a standby, or read-only"}
+			return &pgconn.PgError{
+				Code: readOnlyTransaction, Message: "the database takes no writes: it is a standby, or read-only",
+			}
 		}
 		return nil
-	}, sql)
+	})
 	if err != nil {
 		return err
 	}
@@ -198,8 +200,9 @@ func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
 	if err != nil || len(names) == 0 {
 		return nil, errors.Join(errors.New("there are no migrations"), err)
 	}
-	const limits = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = %s; SET LOCAL lock_timeout = %s;
-		LOCK TABLE ` + versionTable + ` IN SHARE ROW EXCLUSIVE MODE`
+	const limits = `SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		SET LOCAL statement_timeout = %s; SET LOCAL lock_timeout = %s;
+		LOCK TABLE schema_version IN SHARE ROW EXCLUSIVE MODE`
 	for _, name := range names {
 		content, err := fs.ReadFile(files, name)
 		if err != nil {
@@ -214,7 +217,7 @@ func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
 				return err
 			}
 			var applied bool
-			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM `+versionTable+` WHERE version_id = $1)`, version).Scan(&applied)
+			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM schema_version WHERE version_id = $1)`, version).Scan(&applied)
 			if err != nil {
 				return err
 			}

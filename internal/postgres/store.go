@@ -198,14 +198,12 @@ func (s *Store) Stats() Stats {
 	}
 }
 
+var maxConnections = named("MaxConnections")
+
 // MaxConnections reads how many connections PostgreSQL gives to all users together
 // that have no special rights.
 func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
-	// The last of the three is from PostgreSQL 16 on.
-	const sql = `SELECT current_setting('max_connections')::int
-		- current_setting('superuser_reserved_connections')::int
-		- coalesce(current_setting('reserved_connections', true), '0')::int`
-	err = s.query(ctx, repeatable, into(&most), sql)
+	err = s.queryRow(ctx, repeatable, maxConnections, nil, &most)
 	return most, err
 }
 

@@ -1,0 +1,94 @@
+-- The removal of what has ended. Each statement skips locked rows, so that it waits for
+-- no lock, and returns how many rows it has removed.
+
+-- name: TryCleanUpLock
+SELECT pg_try_advisory_xact_lock(:'lock');
+
+-- name: DeleteSignUps
+WITH deleted AS (
+    DELETE FROM signups WHERE id IN (
+        SELECT w.id FROM signups w
+        WHERE w.created_at < now() - :'age'::interval
+            AND NOT EXISTS (SELECT FROM codes c WHERE c.signup_id = w.id AND c.expires_at > now())
+        ORDER BY w.created_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteUnverifiedUsers
+-- A former release created accounts from sign-ups before they were verified.
+WITH deleted AS (
+    DELETE FROM users WHERE id IN (
+        SELECT id FROM users
+        WHERE activated_at IS NULL AND created_at < now() - :'age'::interval
+        ORDER BY created_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id, canonical_username, canonical_email
+), forgotten AS (
+    DELETE FROM throttles WHERE key IN (
+        SELECT sha256(f.place || convert_to(login, 'UTF8'))
+        FROM deleted JOIN familiar_places f ON f.user_id = deleted.id,
+            LATERAL unnest(ARRAY[deleted.canonical_username, deleted.canonical_email]) login)
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteSessions
+-- Sessions that expired before the day of :'now'. Only the day has an index; see the
+-- comment of the table.
+WITH deleted AS (
+    DELETE FROM sessions WHERE id IN (
+        SELECT id FROM sessions
+        WHERE expires_on < (:'now'::timestamptz AT TIME ZONE 'UTC')::date
+        ORDER BY expires_on LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteCodes
+WITH deleted AS (
+    DELETE FROM codes WHERE hash IN (
+        SELECT hash FROM codes
+        WHERE expires_at <= now()
+        ORDER BY expires_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING hash
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteThrottles
+WITH deleted AS (
+    DELETE FROM throttles WHERE key IN (
+        SELECT key FROM throttles
+        WHERE last_failure_at < now() - :'age'::interval
+        ORDER BY last_failure_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING key
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteNetworks
+WITH deleted AS (
+    DELETE FROM familiar_places WHERE (user_id, place) IN (
+        SELECT user_id, place FROM familiar_places
+        WHERE last_seen_at < now() - :'age'::interval
+        ORDER BY last_seen_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING place
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteLimits
+WITH deleted AS (
+    DELETE FROM limits WHERE key IN (
+        SELECT key FROM limits
+        WHERE until <= now()
+        ORDER BY until LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING key
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteEvents
+WITH deleted AS (
+    DELETE FROM audit_events WHERE id IN (
+        SELECT id FROM audit_events
+        WHERE at < now() - :'age'::interval
+        ORDER BY at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) FROM deleted;

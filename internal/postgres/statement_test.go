@@ -1,0 +1,106 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+func TestStatementsPrepareAgainstTheSchema(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.Connect(t.Context(), postgrestest.DSN(postgrestest.Config(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	for name, sql := range postgres.Statements() {
+		_, params := postgres.Statement(name)
+		if d, err := conn.Prepare(t.Context(), name, sql); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if len(d.ParamOIDs) != len(params) {
+			t.Errorf("%s has %d parameters in PostgreSQL, and %d names: %v", name, len(d.ParamOIDs), len(params), params)
+		}
+	}
+}
+
+// A statement that was sent has got exactly the arguments that it names; see bind.
+func TestStatementsAreAllUsed(t *testing.T) {
+	t.Parallel()
+	var sent statements
+	c := postgrestest.Config(t)
+	store := postgrestest.Open(t, c, postgres.WithStatementHook(sent.add))
+	ctx, now := t.Context(), time.Now().UTC().Truncate(time.Second)
+	callEverything(ctx, t, store, "ada", now)
+	for name, call := range map[string]func() error{
+		"a change of address with an unknown code": func() error {
+			u := signUp(t, store, "barbara")
+			e := identity.EmailRedemption{Email: "new@example.com", CanonicalEmail: "new@example.com"}
+			_, err := store.RedeemEmailChange(ctx, open(t, store, u, now), e, noRecord)
+			return noError(err, identity.ErrNoCode)
+		},
+		"an ambiguous proof": func() error {
+			first, code := newSignUp("frances"), newCode(identity.Verification)
+			second := newSignUp("jean")
+			second.Email, second.CanonicalEmail = first.Email, first.CanonicalEmail
+			if err := store.CreateSignUp(ctx, first, newCode(identity.Verification), noEvent); err != nil {
+				return err
+			}
+			if err := store.CreateSignUp(ctx, second, code, noEvent); err != nil {
+				return err
+			}
+			_, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, now),
+				noRecord)
+			return noError(err, identity.ErrSeveralClaims)
+		},
+		"a mail to an unknown address": func() error {
+			if err := store.QueueMail(ctx, newMail(identity.MailRecovery, "nobody@example.com")); err != nil {
+				return err
+			}
+			_, _, err := claim(ctx, store, now)
+			return err
+		},
+		"the mails": func() error { _, _, err := store.CountMails(ctx); return err },
+		"the issuer": func() error {
+			if _, err := store.RememberIssuer(ctx, "a"); err != nil {
+				return err
+			}
+			return store.ChangeIssuer(ctx, "a", "b")
+		},
+		"a first ring":    func() error { _, err := store.SwapRing(ctx, 0, 1, map[string][]byte{}, noEvent); return err },
+		"a second ring":   func() error { _, err := store.SwapRing(ctx, 1, 2, map[string][]byte{}, noEvent); return err },
+		"the ring":        func() error { _, _, err := store.LoadRing(ctx); return err },
+		"its generation":  func() error { _, err := store.RingGeneration(ctx); return err },
+		"the version":     func() error { _, err := store.Version(ctx); return err },
+		"the readiness":   func() error { return store.Ready(ctx) },
+		"the connections": func() error { _, err := store.MaxConnections(ctx); return err },
+	} {
+		if err := call(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	texts := sent.take()
+	all := postgres.Statements()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !slices.Contains(texts, all[name]) {
+			t.Errorf("%s was not sent", name)
+		}
+	}
+}
+
+// noError returns nil for the error that is wanted.
+func noError(err, want error) error {
+	if errors.Is(err, want) {
+		return nil
+	}
+	return fmt.Errorf("the error is %v; want %v", err, want)
+}
