@@ -6,32 +6,32 @@ import (
 	"net/netip"
 )
 
-// Event is one entry of the audit trail: ids, and the client's address, which is
-// personal data; no names, mail addresses, codes or tokens. It is one value from which both the line of the log and the row of the
-// Store are made, so that they cannot disagree.
+// Event is one entry of the audit trail. It holds ids and the client's address, which is
+// personal data, but no names, mail addresses, codes or tokens. The log line and the row
+// of the Store are made from the same Event, so that they cannot disagree.
 type Event struct {
 	Name      EventName
-	UserID    string     // empty where it is nobody's: a login that no account has
-	SessionID string     // empty where it is about no session
-	RequestID string     // empty where no request asked for it
-	Address   netip.Addr // of the client; not valid where it is not known
+	UserID    string     // empty: of no account, such as an unknown login
+	SessionID string     // empty: about no session
+	RequestID string     // empty: not caused by a request
+	Address   netip.Addr // of the client; invalid: unknown
 	Details   []slog.Attr
 }
 
-// EventName says what has happened, in the words of the log.
+// EventName says what happened. It is the message of the log line.
 type EventName string
 
-// The events. A Store takes any name, so that a release may add one.
+// The events. A Store accepts any name, so that a release may add one.
 const (
-	EventSignedUp        EventName = "signed up"      // and waits for the proof of its address
-	EventEmailVerified   EventName = "email verified" // of a sign-up, which makes it an account, or of an account; signs in
+	EventSignedUp        EventName = "signed up"      // and the sign-up waits for the proof of its address
+	EventEmailVerified   EventName = "email verified" // of a sign-up, which becomes an account, or of an account; it also signs in
 	EventSignedIn        EventName = "signed in"
 	EventPasswordRefused EventName = "password refused"
 	EventTokenReused     EventName = "refresh token reused: session ended"
 	EventSignedOut       EventName = "signed out"
-	EventSessionEnded    EventName = "session ended" // by its owner, from a session of theirs
+	EventSessionEnded    EventName = "session ended" // by its owner, from one of their sessions
 	EventCodeIssued      EventName = "code issued"
-	EventMailWithheld    EventName = "mail withheld: too many to its recipient" // as LIMIT_MAILS says
+	EventMailWithheld    EventName = "mail withheld: too many to its recipient" // see LIMIT_MAILS
 	EventPasswordReset   EventName = "password reset"
 	EventPasswordChanged EventName = "password changed"
 	EventProfileChanged  EventName = "profile changed"
@@ -39,7 +39,7 @@ const (
 	EventAccountDeleted  EventName = "account deleted"
 	EventKeysChanged     EventName = "keys changed"
 
-	// Refusals, of which one entry a minute stands for all alike; see Refusal.
+	// Refusals. One entry a minute stands for all of the same kind; see Refusal.
 	EventPasswordThrottled EventName = "password throttled"
 	EventSignInRefused     EventName = "sign-in refused"
 	EventCodeRefused       EventName = "code refused"

@@ -9,24 +9,23 @@ import (
 	"unicode"
 )
 
-// codeLength is what rand.Text gives: 26 characters of base32, 130 bits.
+// codeLength is the length of rand.Text: 26 characters of base32, 130 bits.
 const codeLength = 26
 
-// newCode makes a one-time code: its text, for whoever may see it, and what the
-// store keeps. rand.Text never fails and never repeats itself predictably: the
-// process ends before that.
+// newCode makes a one-time code: its text, and what the Store keeps of it. rand.Text
+// never returns predictable text: if the system has no randomness, the process ends.
 func newCode(p Purpose, ttl time.Duration) (text string, c NewCode) {
 	text = rand.Text()
 	return text, NewCode{Purpose: p, Hash: sha256.Sum256([]byte(text)), TTL: ttl}
 }
 
-// maxTypedCode bounds, in bytes, a code as people type and paste it.
+// maxTypedCode bounds, in bytes, a code as people type or paste it.
 const maxTypedCode = 200
 
-// hashCode returns what a presented code is looked up by. People type codes, and copy
-// them out of mails, where they stand in groups: upper and lower case are the same,
-// and spaces, line breaks and hyphens make no difference, whichever character a mail
-// program has put in their place. What has another length then is not a code.
+// hashCode returns the hash that a presented code is looked up by. People type codes and
+// copy them from mails, which show them in groups. So case does not matter, and spaces,
+// line breaks and hyphens are ignored, whichever character a mail program uses for them.
+// ok is false if what remains does not have the length of a code.
 func hashCode(text string) (h CodeHash, ok bool) {
 	if len(text) > maxTypedCode {
 		return CodeHash{}, false
@@ -48,7 +47,7 @@ func hashCode(text string) (h CodeHash, ok bool) {
 
 func purposeAttr(p Purpose) slog.Attr { return slog.String("purpose", string(p)) }
 
-// codeTTL is how long a code lives.
+// codeTTL returns the lifetime of a code.
 func (s *Service) codeTTL(p Purpose) time.Duration {
 	if p == Verification {
 		return s.policy.VerificationTTL

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Limits of what an account is made of, in the units that the comments name.
+// The longest values of an account, in the units that the comments name.
 const (
 	maxUsername = 64   // bytes, which are characters: usernames are ASCII
 	maxEmail    = 254  // bytes; RFC 5321 section 4.5.3.1.3
@@ -19,9 +19,9 @@ const (
 	maxScope    = 1000 // bytes: a token must stay well under its own cap
 )
 
-// canonicalUsername gives the spelling that usernames are compared by, or what
-// is wrong with s. Usernames are plain ASCII, so that nothing folds to, or
-// looks like, someone else's; and never look like an email address or an id.
+// canonicalUsername returns the spelling that usernames are compared by, or what is
+// wrong with s. Usernames are plain ASCII, so that none folds to or looks like another.
+// They never look like an email address or an id.
 func canonicalUsername(s string) (canonical string, wrong Fault) {
 	switch {
 	case s == "":
@@ -47,10 +47,10 @@ func isAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// canonicalEmail gives the spelling that addresses are compared by, or what is
-// wrong with s: a local part that is a dot-atom of RFC 5322 (section 3.2.3) and
-// so has no quotes, comments or spaces, in lower case, and the domain's A-labels
-// (RFC 5890).
+// canonicalEmail returns the spelling that addresses are compared by, or what is wrong
+// with s. It consists of the local part in lower case, which must be a dot-atom (RFC
+// 5322 section 3.2.3) without quotes, comments or spaces, and the domain's A-labels (RFC
+// 5890).
 func canonicalEmail(s string) (canonical string, wrong Fault) {
 	malformed := Fault{FieldMalformed, "must be an address like name@example.com"}
 	tooLong := Fault{FieldTooLong, "is longer than 254 bytes"}
@@ -58,7 +58,7 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 	switch {
 	case s == "":
 		return "", Fault{FieldEmpty, "is empty"}
-	case len(s) > maxEmail: // before anything else is looked at
+	case len(s) > maxEmail: // before anything else is parsed
 		return "", tooLong
 	case at < 0:
 		return "", malformed
@@ -69,7 +69,7 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 		return "", Fault{FieldTooLong, "has more than 64 bytes before the @"}
 	case !isDotAtom(local):
 		return "", malformed
-	case strings.Contains(local, "=?"): // an encoded word (RFC 2047), which some mailers decode all the same
+	case strings.Contains(local, "=?"): // an encoded word (RFC 2047), which some mailers decode anyway
 		return "", malformed
 	}
 	ascii, ok := asciiDomain(domain)
@@ -83,12 +83,12 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 	return canonical, Fault{}
 }
 
-// asciiDomain gives the A-labels of a domain (RFC 5891 section 5), which addresses are
-// compared by, and which mail is sent to. There are several foldings of what is not
-// ASCII, and mail that follows one of them must not prove what was compared by
-// another: U+0130 is an i to one, and i with a dot above to another. So a domain is
-// refused unless the registration rules, which map nothing, agree on its lower case with the
-// rules for looking it up, which map what people type.
+// asciiDomain returns the A-labels of a domain (RFC 5891 section 5). Addresses are
+// compared by them, and mail is sent to them. Non-ASCII text can be folded in several
+// ways: one folding maps U+0130 to i, another to i with a dot above. Mail that follows
+// one folding must not prove an address that was compared by another. So a domain is
+// refused unless the registration rules, which map nothing, and the lookup rules, which
+// map what people type, agree on its lower case.
 func asciiDomain(domain string) (ascii string, ok bool) {
 	ascii, err := idna.Registration.ToASCII(strings.ToLower(norm.NFC.String(domain)))
 	if err != nil {
@@ -117,14 +117,14 @@ func isDotAtom(s string) bool {
 	return true
 }
 
-// isTopLevel tells a top-level domain from the end of an IP address (RFC 3696
-// section 2), or from nothing.
+// isTopLevel reports whether label is a top-level domain, and neither empty nor the end
+// of an IP address (RFC 3696 section 2).
 func isTopLevel(label string) bool {
 	return strings.ContainsFunc(label, func(r rune) bool { return 'a' <= r && r <= 'z' })
 }
 
-// personName gives a first or last name in normal form C, without white space
-// around it, or what is wrong with it.
+// personName returns a first or last name in normal form C and without surrounding white
+// space, or what is wrong with it.
 func personName(s string) (name string, wrong Fault) {
 	name = strings.TrimSpace(norm.NFC.String(s))
 	switch {
@@ -140,23 +140,24 @@ func personName(s string) (name string, wrong Fault) {
 	return name, Fault{}
 }
 
-// unprintable tells of characters that can forge or hide text around them:
-// controls, line breaks and bidirectional overrides. Joiners stay: some
-// languages' names need them.
+// unprintable reports whether a character can forge or hide the text around it:
+// controls, line breaks and bidirectional overrides. Joiners are allowed, because names
+// in some languages need them.
 func unprintable(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) ||
 		unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
 }
 
-// canonicalScope gives scope with each token once, separated by single spaces,
-// or what is wrong with it (grammar: RFC 6749 section 3.3).
+// canonicalScope returns scope with each token once, separated by single spaces, or what
+// is wrong with it (grammar: RFC 6749 section 3.3).
 func canonicalScope(s string) (scope string, wrong Fault) {
 	if len(s) > maxScope {
 		return "", Fault{FieldTooLong, "is longer than 1000 bytes"}
 	}
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return "", Fault{FieldMalformed, "must be tokens of printable ASCII without quotes and backslashes, separated by spaces"}
+			return "", Fault{FieldMalformed,
+				"must be tokens of printable ASCII without quotes and backslashes, separated by spaces"}
 		}
 	}
 	var tokens []string
@@ -171,9 +172,9 @@ func canonicalScope(s string) (scope string, wrong Fault) {
 	return strings.Join(tokens, " "), Fault{}
 }
 
-// parseLogin tells a username from an email: only the latter has an @. White space
-// around it comes from keyboards and clipboards, and is no part of either. What is
-// neither names no account.
+// parseLogin distinguishes an email, which contains an @, from a username. White space
+// around it comes from keyboards and clipboards and is removed. It returns false for a
+// text that no account can have.
 func parseLogin(s string) (Login, bool) {
 	s = strings.TrimSpace(s)
 	if strings.Contains(s, "@") {

@@ -2,19 +2,19 @@ package identity
 
 import "context"
 
-// ScopeProfile and ScopeEmail are the scopes that the gateway's own routes ask
-// for; all others are the applications' own.
+// ScopeProfile and ScopeEmail are the scopes that the gateway's own routes require. All
+// others belong to the applications.
 const (
 	ScopeProfile = "profile"
 	ScopeEmail   = "email"
 )
 
-// ProfileUpdate holds what people change about themselves; what is nil stays.
+// ProfileUpdate holds the names that a user changes; nil fields are not changed.
 type ProfileUpdate struct {
 	Username, FirstName, LastName *string
 }
 
-// Profile gives the account of the token's user, in one statement.
+// Profile returns the account of the token's user, in one statement.
 func (s *Service) Profile(ctx context.Context, accessToken string) (User, error) {
 	ref, err := s.authenticate(accessToken, ScopeProfile)
 	if err != nil {
@@ -27,8 +27,8 @@ func (s *Service) Profile(ctx context.Context, accessToken string) (User, error)
 	return user, nil
 }
 
-// UpdateProfile changes the names of the token's user. An optional name that is empty
-// is removed.
+// UpdateProfile changes the names of the token's user. An empty optional name is
+// removed.
 func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in ProfileUpdate) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	return user, nil
 }
 
-// DeleteUser removes the token's user and everything that is theirs.
+// DeleteUser removes the token's user and everything that belongs to the account.
 func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -80,10 +80,10 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 	return nil
 }
 
-// RequestEmailChange makes a code that allows a new address. Where email is
-// given, the code is good for that address alone, and bringing it back proves the
-// address. In exposure public the answer is the same
-// where another account has it, and its owner hears of it by mail.
+// RequestEmailChange makes a code that allows a new address. If email is given, the code
+// is only good for that address, and redeeming it proves the address. With exposure
+// public the answer is the same if another account has it; the owner of that account is
+// informed by mail.
 func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email string) (Code, error) {
 	ref, err := s.authenticate(accessToken, ScopeEmail)
 	if err != nil {
@@ -113,10 +113,11 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	return Code{UserID: ref.UserID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
-// ChangeEmail redeems an email-change code. If the code was made for the new address,
-// that is proved. Otherwise the account shows it as not verified, and it holds nothing
-// until it is proved: sign-in and recovery go by the former one. In exposure public the
-// answer to an address that is not proved does not depend on whether an account has it.
+// ChangeEmail redeems an email-change code. If the code was made for the new address, the
+// address is proved. Otherwise the account shows it as not verified, and it reserves
+// nothing until it is proved: sign-in and recovery still use the former one. With
+// exposure public the answer to an unproved address does not depend on whether another
+// account has it.
 func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email string) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {

@@ -1,17 +1,17 @@
 package identity
 
-// Reason is the cause of an Error, for programs. Each cause has one reason, which
-// never changes once it is released; the Message says the same to people. A reason
-// never says more than the message: two errors that must look alike have the same.
+// Reason is the cause of an Error, for programs. Each cause has one reason, which does
+// not change after its release; Message says the same to people. A reason never says
+// more than the message: errors that must look the same have the same reason.
 //
-// The reasons of HTTP itself (a path, a method, a body) are httpapi's.
+// The reasons of HTTP itself (a path, a method, a body) are in httpapi.
 type Reason string
 
-// The reasons of the domain. What each means to a client, and what to do about it,
-// is in httpapi/reasons.go, from which docs/reference/errors.md is made.
+// The reasons of the domain. httpapi/reasons.go, from which docs/reference/errors.md is
+// generated, says what each means to a client and what to do about it.
 const (
-	// Parameters. ReasonInvalidFields stands where a parameter is missing or
-	// malformed, or where several are wrong: Error.Fields says which.
+	// Parameters. ReasonInvalidFields means that a parameter is missing or malformed,
+	// or that several are wrong: Error.Fields lists them.
 	ReasonInvalidFields        Reason = "invalid_fields"
 	ReasonUsernameTaken        Reason = "username_taken"
 	ReasonEmailTaken           Reason = "email_taken"
@@ -30,12 +30,12 @@ const (
 	ReasonTokenWrongKind   Reason = "token_wrong_kind" // the signature was good
 	ReasonSessionEnded     Reason = "session_ended"    // the signature was good
 
-	// What the caller may not do.
+	// Not allowed.
 	ReasonEmailNotVerified Reason = "email_not_verified"
 	ReasonAccountSuspended Reason = "account_suspended"
 	ReasonScopeMissing     Reason = "scope_missing"
 
-	// What is not there.
+	// Not found.
 	ReasonAccountNotFound Reason = "account_not_found"
 	ReasonSessionNotFound Reason = "session_not_found"
 
@@ -48,11 +48,10 @@ const (
 	ReasonInternal              Reason = "internal_error"
 )
 
-// FieldReason is what is wrong with one parameter, for programs.
+// FieldReason says what is wrong with one parameter, for programs.
 type FieldReason string
 
-// What can be wrong with a parameter. As with reasons, httpapi/reasons.go says what
-// each means to a client.
+// The reasons of parameters. httpapi/reasons.go says what each means to a client.
 const (
 	FieldMissing       FieldReason = "missing"
 	FieldNotText       FieldReason = "not_a_string"
@@ -75,14 +74,14 @@ const (
 	FieldUnrecognized  FieldReason = "unrecognized"
 )
 
-// Fault is what is wrong with the value of a parameter, for programs and for
-// people; the zero Fault is nothing. It never holds the value.
+// Fault says what is wrong with the value of a parameter, for programs and for people.
+// The zero Fault means that nothing is wrong. A Fault never contains the value.
 type Fault struct {
 	Reason FieldReason
 	Text   string // follows the parameter's name: "is empty"
 }
 
-// Problem is one parameter that is wrong.
+// Problem is one wrong parameter.
 type Problem struct {
 	Parameter string // its name in the API
 	Fault
@@ -90,9 +89,8 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Parameter + ": " + p.Text }
 
-// ReasonOf returns the reason of an error about these parameters. One parameter
-// whose fault is a cause of its own, such as a username that is taken, has a reason
-// of its own. Several parameters, and one that is simply malformed, have
+// ReasonOf returns the reason of an error about these parameters. Some faults of a single
+// parameter have their own reason, such as a username that is taken. All others have
 // ReasonInvalidFields.
 func ReasonOf(problems []Problem) Reason {
 	if len(problems) == 1 {

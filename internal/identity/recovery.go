@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// ResetPassword redeems a recovery code: the password is replaced, and every
-// session and code of the user ends. userID may be empty; where it is given, the
-// code must be that user's. A suspended account stays suspended.
+// ResetPassword redeems a recovery code: it replaces the password, ends all sessions of
+// the user and removes the user's codes. userID may be empty; otherwise the code must
+// belong to that user. A suspended account stays suspended.
 func (s *Service) ResetPassword(ctx context.Context, code, userID, password string) error {
 	hash, owner, err := s.findRecovery(ctx, code)
 	if err != nil {
@@ -16,10 +16,10 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	var p problems
 	if userID != "" && !IsUUID(userID) {
 		p.add("id", Fault{FieldMalformed, "must be a UUID in lower case, as it was answered at sign-up"})
-		userID = "" // the code is another matter
+		userID = "" // the code may still be right
 	}
 	if owner.ID == "" || userID != "" && userID != owner.ID {
-		// Told along with what else is wrong; the code, if there is one, still holds.
+		// The answer also names what else is wrong; the code, if there is one, remains valid.
 		p.add("code", wrongCode)
 		owner = Claim{}
 	}
@@ -31,7 +31,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	if err != nil {
 		return err
 	}
-	if same && !owner.IsSignUp { // a sign-up may not be the reader's: its password is not theirs to know
+	if same && !owner.IsSignUp { // the reader may not have made the sign-up, and must not learn its password
 		return errSamePassword()
 	}
 	e := s.event(ctx, EventPasswordReset, owner.ID, "")
@@ -42,8 +42,8 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	return nil
 }
 
-// findRecovery finds what a recovery code belongs to; if it does not hold, that is
-// the zero Claim, and no error.
+// findRecovery finds the owner of a recovery code. If the code is invalid, it returns the
+// zero Claim and no error.
 func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Claim, error) {
 	hash, ok := hashCode(code)
 	if !ok {
@@ -57,10 +57,9 @@ func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Clai
 	return hash, owner, err
 }
 
-// ChangePassword replaces the password of the token's user, who knows the old
-// one. Every other session of theirs ends. Wrong guesses at the old password
-// count against the account like those of a sign-in, so that a stolen access
-// token is no way round the throttle.
+// ChangePassword replaces the password of the token's user, if the old one is right, and
+// ends all other sessions of the user. Wrong old passwords count against the account
+// like failed sign-ins, so that a stolen access token does not circumvent the throttle.
 func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, password string) error {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -92,12 +91,12 @@ func (s *Service) ChangePassword(ctx context.Context, accessToken, oldPassword, 
 		err := s.store.ChangePassword(ctx, ref, c.PasswordHash, newHash, s.record(ctx, e, MailPasswordChanged))
 		if errors.Is(err, ErrStale) {
 			if c, err = s.renewedHash(ctx, find, c, old); err == nil {
-				continue // the same password, hashed anew by a sign-in
+				continue // a sign-in has rehashed the same password
 			}
 		}
 		switch {
 		case errors.Is(err, ErrStale):
-			return errOldPassword() // it is no longer the password
+			return errOldPassword() // the password was changed meanwhile
 		case err != nil:
 			return storeFailure(err)
 		}
@@ -114,10 +113,9 @@ func errSamePassword() error {
 	return fieldFailure(Invalid, "password", Fault{FieldUnchanged, "must differ from the old one"})
 }
 
-// checkOldPassword is checkPassword for who is signed in already. The failures
-// are read again afterwards, as OpenSession does for a sign-in: of many guesses
-// sent at once, none that the throttle would have kept from being tried is told
-// to be right.
+// checkOldPassword is checkPassword for a signed-in user. It reads the failures again
+// afterwards, as OpenSession does for a sign-in: of many concurrent guesses, none that
+// the throttle would have refused is confirmed.
 func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Credentials, old string) error {
 	wrong := errOldPassword()
 	if !isPossiblePassword(old) {

@@ -10,24 +10,24 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Refusal is why a try was refused that changed nothing and was counted nowhere.
+// Refusal says why an attempt was refused without any change to the Store.
 type Refusal string
 
-// The refusals. Those of a limit are counted by its class; see Limited.
+// The refusals. Those of a limit are counted by class; see Limited.
 const (
-	RefusedThrottled  Refusal = "throttled"    // a password that came too early, and was not checked
-	RefusedStale      Refusal = "stale"        // a right password of an account that changed meanwhile
-	RefusedUnverified Refusal = "not_verified" // a right password of a sign-up that waits for its proof
-	RefusedCode       Refusal = "code"         // a one-time code that does not hold
+	RefusedThrottled  Refusal = "throttled"    // a password came too early and was not checked
+	RefusedStale      Refusal = "stale"        // the password was right, but the account has changed meanwhile
+	RefusedUnverified Refusal = "not_verified" // the password was that of a sign-up whose address is not proved
+	RefusedCode       Refusal = "code"         // a one-time code was invalid
 	refusedLimit      Refusal = "limit"
 )
 
-// Refusals are those that Refused counts.
+// Refusals returns those that Refused counts.
 func Refusals() []Refusal {
 	return []Refusal{RefusedThrottled, RefusedStale, RefusedUnverified, RefusedCode}
 }
 
-// event is the name under which the audit trail has a refusal.
+// event returns the name of a refusal in the audit trail.
 func (r Refusal) event() EventName {
 	switch r {
 	case RefusedThrottled:
@@ -42,26 +42,26 @@ func (r Refusal) event() EventName {
 }
 
 // sampleWindow is how long one entry of the audit trail stands for all refusals of the
-// same kind and key. So a flood of refused tries costs a statement a minute, and not one
-// a try; the metrics count all of them.
+// same kind and key. A flood of refused attempts therefore costs one statement a minute
+// instead of one an attempt. The metrics count all attempts.
 const sampleWindow = time.Minute
 
-// maxSamples bounds how many keys a process remembers, and maxEntries how many entries of
-// one kind it makes in a sampleWindow, whatever the keys: a flood from very many
-// networks, or at very many names, fills no table either.
+// maxSamples bounds how many keys a process remembers. maxEntries bounds how many entries
+// of one kind it writes in a sampleWindow, whatever the keys, so that a flood from very
+// many networks, or for very many names, does not fill the table either.
 const (
 	maxSamples = 10_000
 	maxEntries = 100
 )
 
-// sampler decides which of many refusals alike the audit trail has.
+// sampler decides which of many similar refusals the audit trail records.
 type sampler struct {
 	mu      sync.Mutex
 	samples *lru.Cache[sampleKey, sample]
 	entries map[Refusal]entries
 }
 
-// entries are how many a window has that began at a time.
+// entries counts the entries of the window that started at since.
 type entries struct {
 	since time.Time
 	count int
@@ -73,8 +73,8 @@ type sampleKey struct {
 }
 
 type sample struct {
-	at   time.Time // of the last one that the trail has
-	more int       // after it
+	at   time.Time // of the last recorded refusal
+	more int       // how many followed it
 }
 
 func newSampler() *sampler {
@@ -85,8 +85,8 @@ func newSampler() *sampler {
 	return &sampler{samples: samples, entries: map[Refusal]entries{}}
 }
 
-// take reports for how many refusals an entry of the trail has to stand now, itself
-// included; 0 means that there is to be none.
+// take returns how many refusals an entry written now stands for, including this one. 0
+// means that no entry is written.
 func (s *sampler) take(k sampleKey, now time.Time) (tries int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,18 +106,17 @@ func (s *sampler) take(k sampleKey, now time.Time) (tries int) {
 	return last.more + 1
 }
 
-// within reports whether now is in the window that began at since. A clock that was put
-// back begins another.
+// within reports whether now is in the window that started at since. If the clock was set
+// back, a new window starts.
 func within(now, since time.Time) bool {
 	passed := now.Sub(since)
 	return passed >= 0 && passed < sampleWindow
 }
 
-// refused counts a refusal, and enters it into the audit trail unless an entry for the
+// refused counts a refusal, and records it in the audit trail unless an entry for the
 // same key is younger than sampleWindow. The key must not depend on whether an account
-// exists: a caller without one must not cause more statements, or fewer, than others do.
-// The answer of the refused call is known already, so a trail that cannot be written
-// does not change it; the log has the event then.
+// exists, because the number of statements would then show it. If the trail cannot be
+// written, the answer to the refused call stays the same, and the log has the event.
 func (s *Service) refused(ctx context.Context, r Refusal, key, userID, sessionID string, details ...slog.Attr) {
 	if counter := s.counts.refused[r]; counter != nil {
 		counter.Add(1)
@@ -133,19 +132,19 @@ func (s *Service) refused(ctx context.Context, r Refusal, key, userID, sessionID
 	s.logEvent(ctx, e)
 }
 
-// throttled is refused for a password that came too early.
+// throttled calls refused for a password that came too early.
 func (s *Service) throttled(ctx context.Context, c Credentials) {
 	s.refused(ctx, RefusedThrottled, string(c.ThrottleKey[:]), c.User.ID, "", slog.Int("failures", c.Failures))
 }
 
-// signInRefused is refused for a right password that opened no session.
+// signInRefused calls refused for a right password that opened no session.
 func (s *Service) signInRefused(ctx context.Context, r Refusal, userID string) {
 	s.refused(ctx, r, userID, userID, "", slog.String("reason", string(r)))
 }
 
-// codeFailure is storeFailure for a one-time code. One that does not hold is entered
-// into the trail, by the user who presented it, if they were signed in, else by the
-// network. What cannot be a code is never looked up, and not entered.
+// codeFailure is storeFailure for a one-time code. It records an invalid code in the
+// trail, keyed by the signed-in user that presented it, or else by the network. A text
+// that cannot be a code is never looked up and not recorded.
 func (s *Service) codeFailure(ctx context.Context, p Purpose, by SessionRef, err error) error {
 	if errors.Is(err, ErrNoCode) {
 		key := by.UserID
@@ -157,6 +156,6 @@ func (s *Service) codeFailure(ctx context.Context, p Purpose, by SessionRef, err
 	return storeFailure(err)
 }
 
-// Refused counts the tries that were refused for a reason, since the start of the
+// Refused returns how many attempts were refused for a reason since the start of the
 // process.
 func (s *Service) Refused(r Refusal) uint64 { return s.counts.refused[r].Load() }

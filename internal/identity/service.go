@@ -12,59 +12,58 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
-// Exposure tells who calls the API, and so who may see a one-time code.
+// Exposure says who calls the API, and so who may see a one-time code.
 type Exposure string
 
 // The exposures.
 const (
-	// ExposureInternal: the callers are the owner's own backends. They see codes,
-	// mail them, and may choose scopes.
+	// ExposureInternal: the owner's backends call the API. They receive the codes, send
+	// them by mail, and may choose scopes.
 	ExposureInternal Exposure = "internal"
-	// ExposurePublic: browsers and apps call. Codes leave by mail alone, and no
-	// answer tells who has an account, but for a username that is taken when
-	// someone who is signed in asks for it.
+	// ExposurePublic: browsers and apps call the API. Codes are only sent by mail, and
+	// no answer shows whether an account exists, with one exception: a signed-in user
+	// that asks for another username learns that it is taken.
 	ExposurePublic Exposure = "public"
 )
 
-// Rotation tells when a renewal makes a new refresh token.
+// Rotation says when a renewal makes a new refresh token.
 type Rotation string
 
 // The rotations.
 const (
-	RotateWhenNeeded Rotation = "when-needed" // past half of its life
+	RotateWhenNeeded Rotation = "when-needed" // after half of its lifetime
 	RotateAlways     Rotation = "always"      // at each use
 )
 
-// Policy is what the owner of the gateway decides.
+// Policy holds the decisions of the owner of the gateway.
 type Policy struct {
 	Issuer            string   // of all tokens
 	Audience          []string // of access tokens
 	Exposure          Exposure
-	SignUpScopes      string        // what a sign-up without a scope gets
-	Optional          OptionalNames // what people need not say of themselves
+	SignUpScopes      string        // of a sign-up that asks for no scope
+	Optional          OptionalNames // which names an account may lack
 	AccessTTL         time.Duration // of an access token
 	RefreshTTL        time.Duration // of a refresh token
 	SessionLifetime   time.Duration // of a session, however often it is renewed
 	SessionsPerUser   int           // the oldest beyond these end
 	Rotation          Rotation
-	ReuseGrace        time.Duration // how long the refresh token before the current one is taken again
+	ReuseGrace        time.Duration // how long the refresh token before the current one is still accepted
 	VerificationTTL   time.Duration // of a verification code
 	RecoveryTTL       time.Duration // of a recovery or email-change code
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
-	LimitSignIn       Rate          // of one client address, as the next two
+	LimitSignIn       Rate          // of one client network, like the next two
 	LimitSignUp       Rate
 	LimitCodes        Rate
 	LimitWrites       Rate     // of one user, or one of their sessions
-	KeepAudit         bool     // the Store records events, and not only the log
-	SendsMail         bool     // owners are told of changes by mail; codes too where Exposure is public
-	LimitMails        Rate     // of mails that somebody asked for, by recipient
-	ServiceNames      []string // words that are no password here: the issuer's host, for one
+	KeepAudit         bool     // the Store records events too, and not only the log
+	SendsMail         bool     // owners are notified of changes by mail; codes are mailed too if Exposure is public
+	LimitMails        Rate     // of requested mails, by recipient
+	ServiceNames      []string // words that are refused as a password, such as the issuer's host
 }
 
-// Service is the domain's whole surface. Its methods are safe for concurrent
-// use. KindOf tells every error's kind; one without an *Error in its chain is
-// Internal.
+// Service is the whole API of the domain. Its methods are safe for concurrent use. KindOf
+// returns the kind of every error.
 type Service struct {
 	policy Policy
 	store  Store
@@ -74,28 +73,27 @@ type Service struct {
 	now    func() time.Time
 	counts counters
 
-	refusals *lru.Cache[LimitKey, refusal] // those that are not over
+	refusals *lru.Cache[LimitKey, refusal] // clients that still have to wait
 	sampler  *sampler
 }
 
-// counters count what became of sessions, and who was refused; see Stats and
-// Limited.
+// counters counts sessions and refusals; see Stats, Limited and Refused.
 type counters struct {
 	opened, renewed, reused, ended atomic.Uint64
 
-	limited map[LimitClass]*atomic.Uint64 // every class is in it from the start
+	limited map[LimitClass]*atomic.Uint64 // has every class from the start
 	refused map[Refusal]*atomic.Uint64    // likewise
 }
 
-// Stats are counts since the start of the process.
+// Stats holds counts since the start of the process.
 type Stats struct {
 	SessionsOpened  uint64 // by a sign-in or a verification
 	SessionsRenewed uint64 // renewals that were answered
-	SessionsReused  uint64 // ended because a refresh token was used again (theft)
+	SessionsReused  uint64 // ended because a refresh token was reused (theft)
 	SessionsEnded   uint64 // ended by their owner
 }
 
-// Dependencies are what a Service needs of the world.
+// Dependencies are what a Service needs from outside.
 type Dependencies struct {
 	Store  Store
 	Tokens *token.Service
@@ -104,22 +102,22 @@ type Dependencies struct {
 	Now    func() time.Time
 }
 
-// OptionalNames says which names an account may be without. Without a username a
-// person signs in by email.
+// OptionalNames says which names an account may lack. A user without a username signs in
+// by email.
 type OptionalNames struct {
 	Username, FirstName, LastName bool
 }
 
-// SignUp is what a new account is made of.
+// SignUp is a request for a new account.
 type SignUp struct {
 	Username, Email, FirstName, LastName, Password string // an optional name may be empty
 	Scope                                          string // empty: the policy's
 }
 
-// Code is a one-time code on its way to whoever may see it.
+// Code is a one-time code for a caller that may see it.
 type Code struct {
 	UserID    string
-	Text      string // empty where it left by mail
+	Text      string // empty if it is sent by mail
 	ExpiresIn time.Duration
 }
 
@@ -127,18 +125,18 @@ type Code struct {
 type Tokens struct {
 	AccessToken      string
 	ExpiresIn        time.Duration
-	RefreshToken     string // always the one to hold from now on
+	RefreshToken     string // always the one to use from now on
 	RefreshExpiresIn time.Duration
 	Scope            string
 }
 
-// Introspection is what is known of a token (RFC 7662 section 2.2). With Active
-// false everything else is empty.
+// Introspection describes a token (RFC 7662 section 2.2). If Active is false, all other
+// fields are empty.
 type Introspection struct {
 	Active    bool
 	TokenType string // "access_token" or "refresh_token"
 	TokenID   string // jti
-	Scope     string // as the account has it now, and never wider than the token's
+	Scope     string // as the account has it now, but never wider than the token's
 	Username  string
 	Subject   string
 	SessionID string
@@ -148,7 +146,7 @@ type Introspection struct {
 	ExpiresAt time.Time
 }
 
-// New joins the domain's rules with what they need of the world.
+// New returns a Service.
 func New(p Policy, d Dependencies) *Service {
 	if d.Audit == nil {
 		d.Audit = slog.New(slog.DiscardHandler)
@@ -172,7 +170,7 @@ func New(p Policy, d Dependencies) *Service {
 	return s
 }
 
-// Stats gives the counts so far.
+// Stats returns the current counts.
 func (s *Service) Stats() Stats {
 	return Stats{
 		SessionsOpened:  s.counts.opened.Load(),
@@ -185,9 +183,9 @@ func (s *Service) Stats() Stats {
 // preventsEnumeration reports whether no answer may show which accounts exist.
 func (s *Service) preventsEnumeration() bool { return s.policy.Exposure == ExposurePublic }
 
-// authenticate verifies an access token and asks for a scope (empty: none).
-// Whether the session still lives is told by the query that the caller makes
-// anyway, with the reference that this returns.
+// authenticate verifies an access token and requires a scope, if one is given. It does
+// not check whether the session is alive: the caller's query does that, with the
+// reference that authenticate returns.
 func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 	claims, err := s.tokens.VerifyAccess(accessToken)
 	if err != nil {
@@ -199,8 +197,8 @@ func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 	return SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, nil
 }
 
-// ready tells whether tokens can be signed, before anything is done that ends
-// with some.
+// ready returns an error if no tokens can be signed. It is called before any work that
+// ends with tokens.
 func (s *Service) ready() error {
 	if !s.tokens.Ready() {
 		return tokenFailure(token.ErrNoKeys)
@@ -208,11 +206,14 @@ func (s *Service) ready() error {
 	return nil
 }
 
-// tokenFailure is the answer to a token that cannot be verified, or signed. That
-// there are no keys yet, and that signing fails, is not the caller's fault.
+// tokenFailure returns the answer if a token cannot be verified or signed. Missing keys
+// and failures to sign are not the caller's fault.
 func tokenFailure(err error) error {
 	if errors.Is(err, token.ErrNoKeys) {
-		return &Error{Kind: Unavailable, Reason: ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet", RetryAfter: time.Second, Cause: err}
+		return &Error{
+			Kind: Unavailable, Reason: ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet",
+			RetryAfter: time.Second, Cause: err,
+		}
 	}
 	if !errors.Is(err, token.ErrInvalid) {
 		return &Error{Kind: Internal, Reason: ReasonInternal, Message: "a token could not be signed", Cause: err}
@@ -220,8 +221,8 @@ func tokenFailure(err error) error {
 	return errToken(err)
 }
 
-// storeFailure turns what a Store reports into what a caller is told, for the
-// errors that mean the same wherever they occur.
+// storeFailure translates an error of the Store for the caller, if the error means the
+// same wherever it occurs.
 func storeFailure(err error) error {
 	if taken, ok := errors.AsType[*TakenError](err); ok {
 		var p problems
@@ -247,12 +248,12 @@ func storeFailure(err error) error {
 	}
 }
 
-// newID makes an id for a user or a session: a random UUID (RFC 9562 version
-// 4), which tells nothing about when or how many.
+// newID returns an id for a user or a session: a random UUID (RFC 9562 version 4), which
+// shows neither when it was made nor how many there are.
 func newID() string { return uuid.NewString() }
 
-// IsUUID tells whether s is a UUID in its canonical form. Other spellings
-// (upper case, braces, no dashes) name nobody, so that one id has one text.
+// IsUUID reports whether s is a UUID in its canonical form. Other spellings (upper case,
+// braces, no dashes) are not accepted, so that each id has one text.
 func IsUUID(s string) bool {
 	id, err := uuid.Parse(s)
 	return err == nil && id.String() == s

@@ -9,11 +9,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
-// SignIn checks a password and opens a session. Whatever is wrong with the
-// account or the password, the answer is one and the same, and so is the work.
-// In exposure internal, a caller with the password of a sign-up that waits for its
-// proof learns that; in exposure public sign-ups are not looked at, so that the answer
-// does not depend on whether somebody else has an account.
+// SignIn checks a password and opens a session. Whatever is wrong with the account or the
+// password, the answer and the work are the same. With exposure internal, a caller with
+// the password of a waiting sign-up learns that its address is not verified. With
+// exposure public sign-ups are not read, so that the answer does not depend on other
+// people's accounts.
 func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -21,7 +21,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	login, ok := parseLogin(username)
 	password = normalizePassword(password)
 	if !ok || !isPossiblePassword(password) {
-		return Tokens{}, errCredentials() // no account can have these: nothing to learn, nothing to count
+		return Tokens{}, errCredentials() // no account can have these, so nothing is counted
 	}
 	login.From = callerNetwork(ctx)
 	c, err := s.store.FindCredentials(ctx, login)
@@ -36,8 +36,8 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	n.UserID, n.Scope = c.User.ID, c.User.Scope
 	n.PasswordHash, n.Rehash = c.PasswordHash, rehash
 	n.ThrottleKey, n.Failures, n.FailureLimit = c.ThrottleKey, c.Failures, freeFailures
-	// Those of strangers stay: an attack goes on, and must not learn of the owner by
-	// them. The place is familiar from now on, and what is counted for it begins anew.
+	// Failures from unknown networks stay, because an attacker must not see in them that
+	// the owner signed in. This network is known from now on, and starts without failures.
 	n.Forgive = c.KnownNetwork || n.From == ""
 	user := c.User
 	e := s.event(ctx, EventSignedIn, user.ID, n.ID)
@@ -53,8 +53,8 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	}
 	switch {
 	case errors.Is(err, ErrStale):
-		// The password was changed, or others failed too often, while this one
-		// was hashed. To say which would tell a guesser that they hit.
+		// The password was changed, or there were too many failures, while this one was
+		// hashed. An answer that says which would confirm a guess.
 		s.signInRefused(ctx, RefusedStale, user.ID)
 		return Tokens{}, errCredentials()
 	case err != nil:
@@ -64,11 +64,11 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	return s.firstTokens(n, user)
 }
 
-// renewedHash is asked when a Store says that the hash against which a password was
-// right is not the present one. It returns the present credentials if they have another
-// hash of the same password, because another sign-in has renewed it meanwhile: then the
-// caller tries again. Else the error is ErrStale. The failures that find reads do not
-// count: those that stopped the first try stop the next one too.
+// renewedHash is called after ErrStale: the hash that the password was checked against is
+// no longer stored. If a concurrent sign-in has rehashed the same password, it returns
+// the present credentials, and the caller tries again. Otherwise the error is ErrStale.
+// The caller keeps the failures that it read first, so that failures that stopped the
+// first attempt stop the next one too.
 func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, error), was Credentials, password string) (Credentials, error) {
 	c, err := find()
 	if err != nil {
@@ -87,13 +87,13 @@ func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, err
 	return c, nil
 }
 
-// checkPassword refuses what comes too early, hashes, and counts what is wrong.
-// The same statements and the same hashing are done whether or not there is an
-// account. rehash is the same password at the current cost, where the stored
-// hash has another.
+// checkPassword refuses a password that comes too early, checks it, and counts a wrong
+// one. It runs the same statements and the same hashing whether or not there is an
+// account. If the stored hash has another cost, rehash is the same password at the
+// current one.
 //
-// If the password is wrong, otherwise may have another error for the caller, and then
-// it is not counted; nil has none.
+// If the password is wrong, checkPassword calls otherwise. An error of that is returned
+// instead, and the failure is not counted.
 func (s *Service) checkPassword(ctx context.Context, c Credentials, password string, otherwise func() error) (rehash string, err error) {
 	if err := checkThrottle(c); err != nil {
 		s.throttled(ctx, c)
@@ -111,16 +111,16 @@ func (s *Service) checkPassword(ctx context.Context, c Credentials, password str
 	}
 	e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
 	if err := s.store.CountFailure(ctx, c.ThrottleKey, s.audited(e)); err != nil {
-		return "", err // fail closed: a failure that cannot be counted is no free guess
+		return "", err // fail closed: a guess that cannot be counted is not answered
 	}
 	s.logEvent(ctx, e)
 	return "", errCredentials()
 }
 
-// checkSignUps returns an error of kind Forbidden if a sign-up that waits under this
-// login has this password, and the caller may know. The failures are read again
-// afterwards, as OpenSession does: of many guesses sent at once, none is said to be
-// right that the throttle would have refused.
+// checkSignUps returns an error of kind Forbidden if a waiting sign-up with this login has
+// this password, and the caller may know that. It reads the failures again afterwards,
+// as OpenSession does: of many concurrent guesses, none that the throttle would have
+// refused is confirmed.
 func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, password string) error {
 	if s.preventsEnumeration() || c.Found {
 		return nil
@@ -141,11 +141,12 @@ func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, 
 		return nil
 	}
 	s.signInRefused(ctx, RefusedUnverified, match.ID)
-	return failure(Forbidden, ReasonEmailNotVerified, "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
+	return failure(Forbidden, ReasonEmailNotVerified,
+		"the email address is not verified yet; redeem the code that was sent to it, or ask for a new one")
 }
 
-// newSession prepares a session that opens now. Times are whole seconds, as in
-// tokens, so that what a token says and what the row says is the same.
+// newSession prepares a session that opens now. Times are whole seconds, as in tokens, so
+// that the token and the row agree.
 func (s *Service) newSession(ctx context.Context) NewSession {
 	now := s.now().UTC().Truncate(time.Second)
 	ends := now.Add(s.policy.SessionLifetime)
@@ -155,7 +156,7 @@ func (s *Service) newSession(ctx context.Context) NewSession {
 	}
 }
 
-// firstTokens answers with the tokens of a session that was just opened.
+// firstTokens returns the tokens of a session that was just opened.
 func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
 	s.counts.opened.Add(1)
 	return s.issue(Session{
@@ -164,10 +165,9 @@ func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
 	}, "")
 }
 
-// issue signs an access token for a session and answers with it and the
-// session's refresh token: the one given, or, where that is empty, the one of
-// the current generation, which is the same text whoever signs it and however
-// often.
+// issue signs an access token for a session and returns it with a refresh token: the one
+// given or, if that is empty, the one of the current generation, which is the same text
+// whichever replica signs it.
 func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 	now := s.now()
 	u := session.User
@@ -197,9 +197,9 @@ func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 	}, nil
 }
 
-// Renew answers a refresh token with a new access token, and with a new refresh
-// token where the policy asks for one (RFC 6749 section 6; reuse: RFC 9700
-// section 4.14.2). Where none is needed, nothing is written.
+// Renew exchanges a refresh token for a new access token and, if the policy asks for it,
+// a new refresh token (RFC 6749 section 6; reuse: RFC 9700 section 4.14.2). Without a
+// new refresh token nothing is written.
 func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error) {
 	claims, err := s.tokens.VerifyRefresh(refreshToken)
 	if err != nil {
@@ -208,11 +208,11 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	now := s.preciseNow()
 	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
 	if s.needsRotation(claims, now) {
-		// The moment of the renewal is kept as it is, because the grace of the replaced
-		// token is measured from it: whole seconds would make that up to a second
-		// shorter. The end is a whole second, as the token's exp is. A statement that
-		// the Store sends again, because its answer was lost, finds its own moment, so
-		// not even a grace of zero takes it for a theft.
+		// The time of the renewal is stored exactly, because the grace of the replaced
+		// token counts from it, and whole seconds would shorten that by up to a second.
+		// The end is a whole second, like the token's exp. If the Store repeats the
+		// statement because its answer was lost, FindSession returns this same time, so
+		// not even a grace of zero takes the repetition for a theft.
 		issued := now.Truncate(time.Second)
 		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
 			RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
@@ -241,11 +241,11 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	}
 }
 
-// preciseNow returns the time as a Store keeps it: in microseconds.
+// preciseNow returns the time in microseconds, as a Store keeps it.
 func (s *Service) preciseNow() time.Time { return s.now().UTC().Truncate(time.Microsecond) }
 
-// needsRotation tells whether a renewal makes a new refresh token: always, or
-// past half of the life of the one presented.
+// needsRotation reports whether a renewal makes a new refresh token: always, or after half
+// of the lifetime of the one presented.
 func (s *Service) needsRotation(r token.Refresh, now time.Time) bool {
 	return s.policy.Rotation == RotateAlways || now.Sub(r.IssuedAt) > r.ExpiresAt.Sub(r.IssuedAt)/2
 }
@@ -254,9 +254,9 @@ func (s *Service) needsRotation(r token.Refresh, now time.Time) bool {
 type tokenState int
 
 const (
-	reused           tokenState = iota // used up: whoever presents it, or whoever used it, stole it
-	current                            // the one to hold
-	withinReuseGrace                   // the one before, within the grace: the reply was lost, or tabs race
+	reused           tokenState = iota // replaced before: someone has stolen it
+	current                            // the one to use
+	withinReuseGrace                   // the one before, within the grace: a reply was lost, or tabs race
 )
 
 func (s *Service) tokenState(session Session, generation int64, now time.Time) tokenState {
@@ -270,7 +270,7 @@ func (s *Service) tokenState(session Session, generation int64, now time.Time) t
 	}
 }
 
-// endReused ends a session whose refresh token was used again after its grace.
+// endReused ends a session whose refresh token was reused after the grace.
 func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
 	e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
 		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
@@ -285,9 +285,8 @@ func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session
 	return errToken(ErrNoSession)
 }
 
-// SignOut ends the session of a refresh token, with all its access tokens. A
-// token that is genuine but expired, or whose session has ended, is no error
-// (RFC 7009 section 2.2).
+// SignOut ends the session of a refresh token, with all its access tokens. It is no error
+// if a genuine token has expired or its session has ended (RFC 7009 section 2.2).
 func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	claims, err := s.tokens.VerifyRefresh(refreshToken)
 	if err != nil && !errors.Is(err, token.ErrExpired) {
@@ -305,8 +304,8 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	return nil
 }
 
-// Sessions lists the live sessions of the token's user, in one statement. Like
-// the profile they tell about a person, so they need its scope.
+// Sessions lists the live sessions of the token's user, in one statement. They are
+// personal data like the profile, so they need the same scope.
 func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSession, error) {
 	ref, err := s.authenticate(accessToken, ScopeProfile)
 	if err != nil {
@@ -319,9 +318,9 @@ func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSessio
 	return sessions, nil
 }
 
-// EndSession ends one session of the token's user, with all its tokens; it may be
-// the token's own. Like signing out it needs no scope. A session of somebody else
-// and one that has ended are the same to the caller: there is none.
+// EndSession ends one session of the token's user, with all its tokens; it may be the
+// session of the token. Like SignOut it needs no scope. The answer is the same if the
+// session belongs to another user and if it has ended: not found.
 func (s *Service) EndSession(ctx context.Context, accessToken, id string) error {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -340,10 +339,10 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 	return nil
 }
 
-// Introspect reports what an access or refresh token says (RFC 7662), and its scope as
-// it is now. A token that does not hold is no error: it is not active. The leeway for
-// clocks that differ does not extend the life of a token here, because a caller that
-// asks wants to know whether the token holds at this moment.
+// Introspect reports what an access or refresh token says (RFC 7662), and its scope as it
+// is now. An invalid token is no error: it is not active. The leeway for clock skew does
+// not extend the lifetime of a token here, because the caller wants to know whether the
+// token is valid at this moment.
 func (s *Service) Introspect(ctx context.Context, text string) (Introspection, error) {
 	now := s.preciseNow()
 	access, accessErr := s.tokens.VerifyAccess(text)

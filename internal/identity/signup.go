@@ -9,18 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// SignUp keeps a sign-up until its address is proved, and makes the code that proves
-// it. It names every parameter that is wrong. Until then the sign-up holds neither
-// the username nor the address, so in exposure internal only what an account has is
-// taken. In exposure public the answer is the same whatever accounts have: the owner
-// of the address learns the rest by mail.
+// SignUp stores a sign-up until its address is proved, and makes the code for that. An
+// error names every wrong parameter. A sign-up reserves neither the username nor the
+// address, so with exposure internal they are only taken if an account has them. With
+// exposure public the answer does not depend on accounts: the owner of the address
+// receives the rest by mail.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	n, password, wrong := s.newSignUp(in)
 	if err := wrong.err(); err != nil {
 		return Code{}, err
 	}
 	n.Language = CallerOf(ctx).language()
-	// Hashed before anything is known to be taken: both take the same time.
+	// Hashing comes before the check of what is taken, so that both answers take the same time.
 	var err error
 	if n.PasswordHash, err = s.hasher.Hash(ctx, password); err != nil {
 		return Code{}, err
@@ -41,16 +41,15 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	return Code{UserID: n.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
-// CheckSignUp tells what is wrong with the parameters of a sign-up, for a caller
-// that cannot sign up with them anyway, since some are missing, and who is to
-// hear of the others too.
+// CheckSignUp returns what is wrong with the parameters of a sign-up. It is for a request
+// that lacks parameters, so that the answer also names other faults.
 func (s *Service) CheckSignUp(in SignUp) []Problem {
 	_, _, p := s.newSignUp(in)
 	return p
 }
 
-// newSignUp checks what a sign-up says and brings it into canonical form. The
-// password is yet to be hashed.
+// newSignUp checks the parameters of a sign-up and brings them into canonical form. It
+// does not hash the password.
 func (s *Service) newSignUp(in SignUp) (n NewSignUp, password string, p problems) {
 	n = NewSignUp{
 		ID:                newID(),
@@ -66,7 +65,7 @@ func (s *Service) newSignUp(in SignUp) (n NewSignUp, password string, p problems
 	return n, password, p
 }
 
-// orNone returns a check that takes an empty text too, if that is allowed.
+// orNone returns a check that also accepts an empty text, if that is allowed.
 func orNone(allowed bool, canonical func(string) (string, Fault)) func(string) (string, Fault) {
 	return func(s string) (string, Fault) {
 		name, wrong := canonical(s)
@@ -77,8 +76,8 @@ func orNone(allowed bool, canonical func(string) (string, Fault)) func(string) (
 	}
 }
 
-// signUpScope gives the scope of a new account. Trusted callers choose freely;
-// the public chooses among what the policy offers.
+// signUpScope returns the scope of a new account. Trusted callers choose freely, the
+// public among the scopes of the policy.
 func (s *Service) signUpScope(asked string) (scope string, wrong Fault) {
 	if asked == "" {
 		return s.policy.SignUpScopes, Fault{}
@@ -92,8 +91,8 @@ func (s *Service) signUpScope(asked string) (scope string, wrong Fault) {
 	return scope, Fault{}
 }
 
-// newPassword gives what brings a password that is to be set into the form that
-// is hashed, or tells what is wrong with it. The owner may be nobody.
+// newPassword returns a check for a new password. The check returns the form that is
+// hashed, or what is wrong with it. username and email may be empty.
 func (s *Service) newPassword(username, email string) func(password string) (normal string, wrong Fault) {
 	local, _, _ := strings.Cut(email, "@")
 	return func(password string) (normal string, wrong Fault) {
@@ -117,15 +116,15 @@ func (s *Service) newPassword(username, email string) func(password string) (nor
 	}
 }
 
-// NewVerificationCode replaces the code of a sign-up that waits, or of an account
-// whose new address is not proved yet.
+// NewVerificationCode replaces the code of a waiting sign-up, or of an account whose new
+// address is not proved yet.
 func (s *Service) NewVerificationCode(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Verification, MailVerification)
 }
 
-// ForgotPassword makes a code that sets a new password. A sign-up that waits gets
-// one too (using it proves the address), and so does a suspended account (which
-// stays suspended), so that the answer tells nothing of either.
+// ForgotPassword makes a code that sets a new password. A waiting sign-up gets one too
+// (redeeming it proves the address), and so does a suspended account (which stays
+// suspended), so that the answer shows neither.
 func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Recovery, MailRecovery)
 }
@@ -154,24 +153,23 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 	}
 }
 
-// Proof is what an owner gives to prove an address.
+// Proof is what a user sends to prove an address.
 type Proof struct {
 	Code string
-	// Password was chosen with the claim that is to be proved. It may be nil if no
-	// other claim waits for the address.
+	// Password is the one chosen with the claim that is to be proved. It may be nil if
+	// no other claim waits for the address.
 	Password *string
-	// Username takes the place of the sign-up's, if an account has that by now; nil
-	// leaves it.
+	// Username replaces the sign-up's, if an account has that one by now; nil: keep it.
 	Username *string
 }
 
-// VerifyUser redeems a verification code: the sign-up becomes an account, or the new
-// address of an account its address, and the owner is signed in. Whatever was opened
-// before ends.
+// VerifyUser redeems a verification code: a sign-up becomes an account, or the new
+// address of an account becomes its address. The owner is signed in, and all former
+// sessions end.
 //
-// The reader of the mailbox may not be the one who chose the password of the sign-up
-// that the code belongs to. So if several wait for the address, the password says
-// which of them is the reader's, and a code alone proves none.
+// The reader of the mailbox may not have chosen the password of the sign-up that owns
+// the code. If several sign-ups wait for the address, the password shows which one the
+// reader made, and the code alone proves none.
 func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -202,7 +200,8 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	user, err := s.store.RedeemVerification(ctx, proof, n, s.record(ctx, e, MailEmailChanged))
 	switch {
 	case errors.Is(err, ErrSeveralClaims):
-		return Tokens{}, fieldFailure(Invalid, "password", Fault{FieldRequired, "is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"})
+		return Tokens{}, fieldFailure(Invalid, "password", Fault{FieldRequired,
+			"is needed, since several sign-ups wait for this address; send the one that you chose when you signed up"})
 	case errors.Is(err, ErrStale):
 		return Tokens{}, errNoClaim()
 	case err != nil:
@@ -214,8 +213,8 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	return s.firstTokens(n, user)
 }
 
-// findClaim finds the claim that a password was chosen with, among those to the
-// address that a code was sent to.
+// findClaim returns the claim with this password, among those to the address that the
+// code was sent to.
 func (s *Service) findClaim(ctx context.Context, h CodeHash, password string) (Claim, error) {
 	claims, err := s.store.FindClaims(ctx, h)
 	if err != nil {
@@ -228,7 +227,7 @@ func (s *Service) findClaim(ctx context.Context, h CodeHash, password string) (C
 	return claim, err
 }
 
-// matchClaim finds the first of the claims that has this password.
+// matchClaim returns the first of the claims that has this password.
 func (s *Service) matchClaim(ctx context.Context, claims []Claim, password string) (match Claim, ok bool, err error) {
 	if !isPossiblePassword(password) {
 		return Claim{}, false, nil
@@ -242,7 +241,7 @@ func (s *Service) matchClaim(ctx context.Context, claims []Claim, password strin
 	return Claim{}, false, nil
 }
 
-// errNoClaim is the answer to a password that no claim to an address has.
+// errNoClaim returns the answer if no claim to an address has the password.
 func errNoClaim() *Error {
 	return fieldFailure(Invalid, "password", Fault{FieldWrong, "is not the one of a sign-up that waits for this address; the code still holds"})
 }
