@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// askTimeout bounds how long a pod may take to answer.
+	// askTimeout limits how long a pod may take to answer.
 	askTimeout = 2 * time.Second
 
-	// maxState bounds what is read of an answer, and maxAnswered how many keys it
-	// may name. A ring has at most 64 keys of each use.
+	// maxState limits the size of an answer, and maxAnswered how many keys it may
+	// list. A ring has at most 64 keys of each use.
 	maxState    = 64 << 10
 	maxAnswered = 256
 
-	// maxReason bounds the one text of an answer that a status shows.
+	// maxReason limits the one text of an answer that a status shows.
 	maxReason = 511
 )
 
-// askTransport connects to pods directly. HTTP_PROXY is for what lies outside the
-// cluster: a proxy would learn the pods' addresses, and could answer in their
-// place.
+// askTransport returns a transport that connects to pods directly. It ignores
+// HTTP_PROXY, which is for addresses outside the cluster: a proxy would learn the
+// pods' addresses and could forge their answers.
 func askTransport() http.RoundTripper {
 	return &http.Transport{
 		Proxy:                  nil,
@@ -41,9 +41,9 @@ func askTransport() http.RoundTripper {
 	}
 }
 
-// ask returns a function that gets the state of a server from its operations
-// port. Only the pod itself can answer: the function follows no redirect, and
-// takes no other status than 200.
+// ask returns a function that reads the state of a server from its operations port.
+// It follows no redirect, so that only the pod itself can answer, and accepts only
+// status 200.
 func ask(transport http.RoundTripper) func(context.Context, string) (config.State, error) {
 	c := &http.Client{
 		Transport: transport, Timeout: askTimeout,
@@ -61,14 +61,14 @@ func ask(transport http.RoundTripper) func(context.Context, string) (config.Stat
 		}
 		defer func() { _ = response.Body.Close() }()
 		if response.StatusCode != http.StatusOK {
-			return config.State{}, fmt.Errorf("it answered %d where a server answers 200", response.StatusCode)
+			return config.State{}, fmt.Errorf("it answered with status %d instead of 200", response.StatusCode)
 		}
 		return parseState(response.Body)
 	}
 }
 
-// parseState reads an answer. Nothing of it is shown but what a State has, and
-// that is bounded and printable.
+// parseState parses an answer. It keeps only the fields of a State, and limits the
+// text among them to printable characters.
 func parseState(body io.Reader) (config.State, error) {
 	var state config.State
 	text, err := io.ReadAll(io.LimitReader(body, maxState+1))
@@ -76,7 +76,7 @@ func parseState(body io.Reader) (config.State, error) {
 	case err != nil:
 		return config.State{}, cause(err)
 	case len(text) > maxState:
-		return config.State{}, errors.New("its answer is longer than a server's")
+		return config.State{}, errors.New("its answer is longer than that of a server")
 	case json.Unmarshal(text, &state) != nil, state.Version == "", state.Keys.Generation < 0,
 		len(state.Keys.Held) > maxAnswered, len(state.Keys.Ready) > maxAnswered:
 		return config.State{}, errors.New("its answer is not that of a server")
@@ -97,8 +97,8 @@ var knownCauses = []struct {
 	{io.ErrUnexpectedEOF, "it closed the connection without an answer"},
 }
 
-// cause is why a pod could not be asked, in words that are the same each time:
-// a port of the operator's own, or a time, would be another status each time.
+// cause describes why a pod did not answer. The text is the same each time: a local
+// port or a duration in it would change the status each time.
 func cause(err error) error {
 	var timeout net.Error
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {

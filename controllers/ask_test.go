@@ -67,15 +67,15 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 	}{
 		"a redirect": {func(w http.ResponseWriter, q *http.Request) {
 			http.Redirect(w, q, "http://"+elsewhere+":9090/state?"+private, http.StatusFound)
-		}, "it answered 302"},
-		"another status":     {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, wellSaid, http.StatusForbidden) }, "it answered 403"},
-		"no content":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "it answered 204"},
+		}, "it answered with status 302"},
+		"another status":     {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, wellSaid, http.StatusForbidden) }, "it answered with status 403"},
+		"no content":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "it answered with status 204"},
 		"a page":             {says("<html>" + private), "not that of a server"},
 		"another's JSON":     {says(`{"reason":"` + private + `"}`), "not that of a server"},
 		"null":               {says("null"), "not that of a server"},
 		"a negative one":     {says(`{"version":"1","keys":{"generation":-1}}`), "not that of a server"},
 		"more keys than any": {says(`{"version":"1","keys":{"held":["` + strings.Repeat(`a","`, 1000) + `a"]}}`), "not that of a server"},
-		"an endless one":     {says(`{"version":"1","reason":"` + strings.Repeat("x", 1<<20) + `"}`), "longer than a server's"},
+		"an endless one":     {says(`{"version":"1","reason":"` + strings.Repeat("x", 1<<20) + `"}`), "longer than that of a server"},
 		"none":               {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "closed the connection"},
 	} {
 		s, err := controllers.AskAPod(t.Context(), answering(t, c.answer))

@@ -59,7 +59,6 @@ type Reconciler struct {
 	// Ask asks the server at an IP address for its state.
 	Ask func(ctx context.Context, ip string) (config.State, error)
 
-	// Now is the operator's only clock.
 	Now     func() time.Time
 	Options Options
 
@@ -90,6 +89,8 @@ type Options struct {
 	PlatformUsers     bool          // the platform assigns the users that pods run as, as OpenShift does
 	OpenServerMetrics bool          // every namespace may reach the metrics of servers
 	DatabaseLook      time.Duration // how often replicas are asked about their database; 0: 30 s
+
+	Now func() time.Time // the clock; nil: time.Now
 }
 
 // When to reconcile again although no event announces a change.

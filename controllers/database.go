@@ -18,24 +18,23 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// A server stays ready while its database is away, because it still serves the
-// keys (docs/decisions/0028-ready-without-a-database.md). No event of Kubernetes
-// reports such an outage, so the operator asks the replicas.
+// A server stays ready during an outage of its database, because it still serves
+// the public keys (docs/decisions/0028-ready-without-a-database.md). No event of
+// Kubernetes reports such an outage, so the operator asks the replicas.
 
 const (
-	// databaseLook is how often the replicas are asked for their database.
+	// databaseLook is how often the replicas are asked about their database.
 	databaseLook = 30 * time.Second
 
 	// databaseAskers is how many replicas are asked at the same time.
 	databaseAskers = 8
 
-	// maxProblem bounds the text of a replica that a condition shows.
+	// maxProblem limits how much of a replica's message a condition shows.
 	maxProblem = 511
 )
 
-// databaseCondition reports whether the replicas have a database that takes
-// writes, as they say themselves. If no replica has answered, what was known
-// before stays.
+// databaseCondition reports whether the replicas can write to their database, as
+// they report it. If no replica answered, the condition stays as it was.
 func databaseCondition(cs *clusterState) condition {
 	var failing []string
 	answered := 0
@@ -51,19 +50,21 @@ func databaseCondition(cs *clusterState) condition {
 	}
 	if len(failing) > 0 {
 		slices.Sort(failing)
-		return isFalse(v1alpha1.ReasonDatabaseUnavailable, fmt.Sprintf("%d of %d replicas that answered cannot use the database; keys are served: %s", len(failing), answered, failing[0]))
+		return isFalse(v1alpha1.ReasonDatabaseUnavailable, fmt.Sprintf(
+			"%d of %d replicas that answered cannot use the database. They still serve the public keys. %s",
+			len(failing), answered, failing[0]))
 	}
 	if answered > 0 {
-		return isTrue(v1alpha1.ReasonDatabaseAnswers, "the database takes writes")
+		return isTrue(v1alpha1.ReasonDatabaseAnswers, "the database accepts writes")
 	}
 	if last := meta.FindStatusCondition(cs.gateway.Status.Conditions, v1alpha1.ConditionDatabaseAvailable); last != nil {
 		return condition{last.Status, last.Reason, last.Message}
 	}
-	return condition{metav1.ConditionUnknown, v1alpha1.ReasonReplicasMissing, "no replica that is ready has answered yet"}
+	return condition{metav1.ConditionUnknown, v1alpha1.ReasonReplicasMissing, "no ready replica has answered yet"}
 }
 
-// oneLine returns a text as one line without control characters, of at most so
-// many bytes.
+// oneLine returns a text as one line of at most most bytes, without control
+// characters.
 func oneLine(text string, most int) string {
 	text = strings.Map(func(r rune) rune {
 		switch {
@@ -77,26 +78,27 @@ func oneLine(text string, most int) string {
 	return clipTo(text, most)
 }
 
-// databases notices that a gateway has lost its database, or has it back.
+// databases tracks which gateways may have lost or regained their database.
 type databases struct {
 	mu       sync.Mutex
-	suspects map[types.NamespacedName]bool // whose replicas differ from the condition
+	suspects map[types.NamespacedName]bool // replicas contradict the condition
 }
 
 func newDatabases() *databases {
 	return &databases{suspects: map[types.NamespacedName]bool{}}
 }
 
-// suspect reports whether all replicas of a gateway have to be asked, because one
-// of them differed from the condition.
+// suspect reports whether every replica of a gateway has to be asked, because one of
+// them contradicted the condition or the database is known to be unavailable.
 func (d *databases) suspect(g *v1alpha1.AuthGateway) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.suspects[client.ObjectKeyFromObject(g)] || meta.IsStatusConditionFalse(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
+	return d.suspects[client.ObjectKeyFromObject(g)] ||
+		meta.IsStatusConditionFalse(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
 }
 
-// watchDatabases asks all replicas again and again until ctx ends. If their
-// answers differ from the condition of their gateway, it asks for a pass.
+// watchDatabases asks all replicas periodically until ctx is done. It queues each
+// gateway whose condition the answers contradict.
 func (r *Reconciler) watchDatabases(ctx context.Context) error {
 	every := r.Options.DatabaseLook
 	if every == 0 {
@@ -117,17 +119,19 @@ func (r *Reconciler) watchDatabases(ctx context.Context) error {
 func (r *Reconciler) lookAtDatabases(ctx context.Context) {
 	var gateways v1alpha1.AuthGatewayList
 	var pods corev1.PodList
-	if r.Client.List(ctx, &gateways, client.UnsafeDisableDeepCopy) != nil || r.Client.List(ctx, &pods, client.UnsafeDisableDeepCopy) != nil {
-		return // the cache is not filled yet, or ctx has ended
+	if r.Client.List(ctx, &gateways, client.UnsafeDisableDeepCopy) != nil ||
+		r.Client.List(ctx, &pods, client.UnsafeDisableDeepCopy) != nil {
+		return // the cache has not synced yet, or ctx is done
 	}
-	replicas := map[types.NamespacedName][]string{} // the addresses of those that are ready
+	replicas := map[types.NamespacedName][]string{} // addresses of ready pods
 	for _, p := range pods.Items {
-		if p.DeletionTimestamp == nil && p.Status.PodIP != "" && isReady(p) && p.Labels[labelName] == serverName && r.isKnown(&p) {
+		if p.DeletionTimestamp == nil && p.Status.PodIP != "" && isReady(p) &&
+			p.Labels[labelName] == serverName && r.isKnown(&p) {
 			key := types.NamespacedName{Namespace: p.Namespace, Name: p.Labels[labelInstance]}
 			replicas[key] = append(replicas[key], p.Status.PodIP)
 		}
 	}
-	slots := make(chan struct{}, databaseAskers)
+	workers := make(chan struct{}, databaseAskers)
 	var asking sync.WaitGroup
 	for i := range gateways.Items {
 		g := &gateways.Items[i]
@@ -136,14 +140,14 @@ func (r *Reconciler) lookAtDatabases(ctx context.Context) {
 			continue
 		}
 		select {
-		case slots <- struct{}{}:
+		case workers <- struct{}{}:
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
 			break
 		}
 		asking.Go(func() {
-			defer func() { <-slots }()
+			defer func() { <-workers }()
 			r.compareDatabase(ctx, g, addresses)
 		})
 	}

@@ -1,49 +1,53 @@
-// Package controllers is the operator: it makes of one AuthGateway a running,
-// watched and rotating service.
+// Package controllers is the operator. It turns each AuthGateway into a running
+// identity service: it creates the objects, rotates the keys and reports the state.
 //
-// # One pass
+// # One reconcile
 //
-//	observe ────▶ tend the keys ──▶ publish ──▶ observe ──▶ render ──▶ apply ──▶ one status write
-//	what keys     keys.Tend,        them        the rest    pure       writes
-//	need          2 swaps at most
+//	observe ──▶ reconcile  ──▶ publish ──▶ observe ──▶ render ──▶ apply ──▶ write the
+//	the keys    the keys                   the rest    (pure)               status once
 //
-// The keys come first, and need nothing else: a revocation must not wait for a
-// name that is taken, or for a right that is missing. Each other object is read
-// and applied by itself. What is in the way of one is named, and keeps no other
-// from being done, but for the Deployment; see apply.
+// The keys come first and depend on nothing else: a revocation must not wait for a
+// name that is taken or for a missing permission. Every other object is read and
+// applied independently. A failed write does not stop the others, with one
+// exception: the Deployment is skipped, because pods must not start before the
+// objects that protect them.
 //
-// observe.go and replicas.go are the places that read, and what they find is all
-// that the rest goes by, the time included. problems.go decides, from what was observed,
-// what keeps the operator from going on; resources.go renders every object from
-// it; status.go sums up. All three are pure. keys.go and apply.go write. A pass
-// that finds everything as it should be writes nothing.
+// observe.go and replicas.go read, and collect everything in a clusterState, the
+// time included. problems.go decides what keeps the operator from going on.
+// render*.go renders the objects. status*.go summarizes. These three are pure:
+// their tests need no API server. keys.go and apply.go write. A reconcile that
+// finds everything in order writes nothing.
 //
-// Nothing is remembered between passes but what can be found again. Every write
-// is either a compare-and-swap (the Secrets of the keys and their passphrases)
-// or says the same each time (server-side apply). So a crash after any of them,
-// and a second operator that is at it too, are made good by the next pass.
+// The operator keeps no state between reconciles that it cannot restore. A write is
+// either a compare-and-swap (the Secrets of the keys and passphrases) or always the
+// same (server-side apply). If the process crashes after any write, or a second
+// operator runs at the same time, the next reconcile corrects it.
 //
 // # The order of writes
 //
-//	1  NAME-passphrases   swap: the passphrases that signers are given
-//	2  NAME-keys          swap: the ring, sealed
-//	3  NAME-public-keys   never of an older ring than is there
-//	4  Service, NetworkPolicy, …
-//	5  Deployment         last: a longer lifetime of tokens reaches the servers
-//	                      only when the ring knows of it
+//  1. NAME-passphrases, by compare-and-swap: the passphrases for the signers.
+//  2. NAME-keys, by compare-and-swap: the ring, encrypted.
+//  3. NAME-public-keys: never from a ring that is older than the published one.
+//  4. ServiceAccount, Service, NetworkPolicy and so on.
+//  5. Deployment: last, because the ring must know of a longer token lifetime before
+//     the servers do.
 //
-// keys/custody.go says why it is safe, and keys/operator_model_test.go checks it
-// over simulated years.
+// Package keys explains why this order is safe, and its operator model tests it over
+// simulated years.
 //
-// # Whose is what
+// # Ownership of fields
 //
-// A field that someone else has set, and that is not in what we apply, stays:
-// that is server-side apply. What we have applied is found again in the
-// managedFields of the object (the Extract functions of client-go); as soon as
-// someone changes or takes away a field of ours it is no longer there, what is
-// found differs from what is wanted, and the object is applied again. No copy of
-// what was last applied has to be kept anywhere.
+// Server-side apply keeps the fields that other writers set. What the operator
+// applied before is found in managedFields (by client-go's Extract functions). When
+// another writer changes such a field, the extracted object differs from the wanted
+// one, and the operator applies again. So no copy of the last applied object is
+// needed.
 //
-// An object that has a name of ours and was not made by us is never touched; the
-// AuthGateway says so, and what needs the object waits.
+// The operator never touches an object that has the name of one of its own but that
+// it did not create. The AuthGateway reports the conflict.
+//
+// # How to add a reference to a Secret or a ConfigMap
+//
+// Add the field to api/v1alpha1, a row to the table inputs (with a volume and a
+// directory in names.go, if the pods get files), and the field's documentation.
 package controllers

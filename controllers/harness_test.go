@@ -77,7 +77,7 @@ func (b *bed) startOperator(options ...func(*controllers.Options)) (stop func())
 
 func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Options)) (stop func()) {
 	b.t.Helper()
-	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system", Namespaces: []string{b.namespace}}
+	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system", Namespaces: []string{b.namespace}, Now: b.now}
 	for _, change := range options {
 		change(&o)
 	}
@@ -87,7 +87,7 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 	skip := true
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:     controllers.Scheme(),
-		NewCache:   controllers.NewCache(o.Namespaces),
+		NewCache:   controllers.NewCache(o),
 		Client:     client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &skip},
@@ -96,7 +96,6 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 		b.t.Fatal(err)
 	}
 	r := controllers.New(m, o)
-	r.Now = b.now
 	r.Ask = b.ask
 	b.operator = r
 	ctx, cancel := context.WithCancel(context.Background())

@@ -16,16 +16,15 @@ import (
 
 func stepsMetric() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "authgateway_key_steps_total", Help: "Steps in the life of signing keys that the operator has taken.",
+		Name: "authgateway_key_steps_total", Help: "Steps of key rotations and revocations that the operator took.",
 	}, []string{"action", "reason"})
 }
 
-// gatewayMetrics shows the status of every AuthGateway, from the cache.
+// gatewayMetrics exports the status of every AuthGateway, from the cache.
 type gatewayMetrics struct{ client client.Reader }
 
-// The labels that name an AuthGateway. They are not called namespace and name,
-// because Prometheus overwrites labels of the names that its service discovery
-// sets, unless honorLabels is set.
+// The labels that name an AuthGateway. They are not called namespace and name:
+// without honorLabels, Prometheus overwrites labels that its service discovery sets.
 const (
 	labelOfNamespace = "gateway_namespace"
 	labelOfName      = "gateway_name"
@@ -33,21 +32,21 @@ const (
 
 var (
 	conditionMetric = prometheus.NewDesc("authgateway_condition",
-		"1 while an AuthGateway has this status of a condition.", []string{labelOfNamespace, labelOfName, "type", "status"}, nil)
+		"1 if the condition of an AuthGateway has this status, else 0.", []string{labelOfNamespace, labelOfName, "type", "status"}, nil)
 	awaitingMetric = prometheus.NewDesc("authgateway_keys_awaiting_replicas",
-		"1 while a key of an AuthGateway waits for replicas that have not loaded it, or cannot be asked.", []string{labelOfNamespace, labelOfName}, nil)
+		"1 while a key of an AuthGateway waits for replicas that have not loaded it or do not answer.", []string{labelOfNamespace, labelOfName}, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
-		"When the next rotation of an AuthGateway's keys by age begins.", []string{labelOfNamespace, labelOfName}, nil)
+		"When the next scheduled rotation of an AuthGateway's keys begins.", []string{labelOfNamespace, labelOfName}, nil)
 	leadMetric = prometheus.NewDesc("authgateway_key_publish_lead_seconds",
-		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long, and a few minutes.", []string{labelOfNamespace, labelOfName}, nil)
+		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long plus a few minutes.", []string{labelOfNamespace, labelOfName}, nil)
 	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
 		"1 while spec.suspend of an AuthGateway is true.", []string{labelOfNamespace, labelOfName}, nil)
 	upgradesMetric = prometheus.NewDesc("authgateway_operator_upgrades",
-		"AuthGateways whose pods are replaced because the operator renders them differently, by state: waiting, under_way.", []string{"state"}, nil)
+		"AuthGateways whose pods an operator's upgrade replaces, by state: waiting, under_way.", []string{"state"}, nil)
 	upgradeFailingMetric = prometheus.NewDesc("authgateway_operator_upgrade_failing",
-		"1 for an AuthGateway that was Ready and is not after its upgrade. No other one is upgraded meanwhile.", []string{labelOfNamespace, labelOfName}, nil)
+		"1 for an AuthGateway that was Ready before its upgrade and is not now. It stops further upgrades.", []string{labelOfNamespace, labelOfName}, nil)
 	deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
-		"1 while the API server does not let the operator watch a kind in a namespace that it is to look after; all namespaces: \"\".",
+		"1 while the operator may not watch a kind in a namespace. An empty namespace means all of them.",
 		[]string{"kind", "watched_namespace"}, nil)
 )
 
@@ -61,7 +60,7 @@ func registerMetrics(all ...prometheus.Collector) error {
 	return nil
 }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- conditionMetric
 	to <- awaitingMetric
@@ -70,13 +69,13 @@ func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
 	to <- suspendedMetric
 }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	var all v1alpha1.AuthGatewayList
 	if m.client.List(ctx, &all) != nil {
-		return // the cache is not filled yet
+		return // the cache has not synced yet
 	}
 	for _, g := range all.Items {
 		for _, c := range g.Status.Conditions {

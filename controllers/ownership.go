@@ -17,13 +17,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// beforeFirstApply is whom the API server names as the owner of what was there
-// when managed fields began, or were cleared.
+// beforeFirstApply is the owner that the API server records for fields that were
+// set before managedFields were tracked, or before they were cleared.
 const beforeFirstApply = "before-first-apply"
 
-// isAdopted reports whether an object of ours was written by others before the
-// operator applied it, as by a restore, and the operator has yet to take their
-// fields over.
+// isAdopted reports whether other writers created an object of the operator, for
+// example from a backup, and the operator has yet to take over their fields.
 func isAdopted(live client.Object) bool {
 	ours := false
 	for _, f := range live.GetManagedFields() {
@@ -38,12 +37,11 @@ func isAdopted(live client.Object) bool {
 	return !ours
 }
 
-// takeOver makes the operator the owner of every field that anybody has set in
-// an object, so that what is applied next takes away what is not wanted. Else
-// the tool that restored an object from a backup would keep a setting in it that
-// the spec dropped long ago.
+// takeOver makes the operator the owner of every field of an object, so that the
+// next apply removes those that are not rendered. Otherwise a setting that a restore
+// brought back would stay, although the spec no longer has it.
 func (r *Reconciler) takeOver(ctx context.Context, o *managedObject, of client.Object) error {
-	live := o.empty() // the cache does not have the fields of others
+	live := o.empty() // the cache does not hold the managedFields of other writers
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(of), live); err != nil {
 		return fmt.Errorf("read %s %s: %w", o.gvk.Kind, of.GetName(), err)
 	}
@@ -60,11 +58,11 @@ func (r *Reconciler) takeOver(ctx context.Context, o *managedObject, of client.O
 		}
 		set := fieldpath.NewSet()
 		if err := set.FromJSON(f.FieldsV1.GetRawReader()); err != nil {
-			return fmt.Errorf("the managed fields of %s %s: %w", o.gvk.Kind, of.GetName(), err)
+			return fmt.Errorf("parse the managedFields of %s %s: %w", o.gvk.Kind, of.GetName(), err)
 		}
 		version, all = f.APIVersion, all.Union(set)
 	}
-	if version == "" { // they were cleared; the next apply brings beforeFirstApply about
+	if version == "" { // they were cleared; the next apply creates beforeFirstApply
 		return nil
 	}
 	fields, err := all.ToJSON()
@@ -79,9 +77,11 @@ func (r *Reconciler) takeOver(ctx context.Context, o *managedObject, of client.O
 	return r.patchSeen(ctx, live, []map[string]any{{"op": "replace", "path": "/metadata/managedFields", "value": kept}})
 }
 
-// patchSeen patches an object, if nobody has written it since it was read.
+// patchSeen patches an object, if it was not written since it was read.
 func (r *Reconciler) patchSeen(ctx context.Context, live client.Object, patch []map[string]any) error {
-	patch = append(patch, map[string]any{"op": "replace", "path": "/metadata/resourceVersion", "value": live.GetResourceVersion()})
+	patch = append(patch, map[string]any{
+		"op": "replace", "path": "/metadata/resourceVersion", "value": live.GetResourceVersion(),
+	})
 	text, err := json.Marshal(patch)
 	if err != nil {
 		return err
@@ -90,17 +90,20 @@ func (r *Reconciler) patchSeen(ctx context.Context, live client.Object, patch []
 	return r.Client.Patch(ctx, target, client.RawPatch(types.JSONPatchType, text), client.FieldOwner(FieldManager))
 }
 
-// serverFields are those of the server's container that are the operator's
-// whole: what is in them and is not rendered is taken away, whoever put it there.
+// serverFields are the fields of the server's container that belong to the operator
+// completely. It removes whatever it did not render in them.
 var serverFields = []string{"command", "args", "workingDir", "envFrom", "lifecycle", "resources", "securityContext"}
 
-// podFields are those of its pods.
-var podFields = []string{"hostAliases", "dnsConfig", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "securityContext"}
+// podFields are such fields of the pod.
+var podFields = []string{
+	"hostAliases", "dnsConfig", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "securityContext",
+}
 
-// strays is a JSON patch that takes out of a Deployment what changes how the
-// server runs and is not rendered: a setting at its default is not rendered, so
-// no field of ours would bring it back. Containers, volumes, and variables that
-// the server does not know are not touched: others may add them.
+// strays returns a JSON patch that removes from a Deployment what changes how the
+// server runs and was not rendered. Apply alone would keep it: for example a
+// setting at its default is not rendered, so nothing would overwrite another value.
+// Containers, volumes and variables that are not settings stay: other writers may
+// add them.
 func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) ([]map[string]any, error) {
 	var is, want struct {
 		Spec struct {
@@ -158,11 +161,11 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 	i, server := named(is.Spec.Template.Spec["containers"], "name", serverName)
 	_, rendered := named(want.Spec.Template.Spec["containers"], "name", serverName)
 	if server == nil || rendered == nil {
-		return patch, nil // it is applied whole
+		return patch, nil // the whole container is missing, and apply adds it
 	}
 	path := fmt.Sprintf("%s/containers/%d", pod, i)
 	whole(path, serverFields, server, rendered)
-	// The last ones first, for each removal moves what is behind it.
+	// From the end, because a removal moves the entries after it.
 	entries := func(field, key string, isOurs func(string) bool) {
 		list, _ := server[field].([]any)
 		for i, entry := range slices.Backward(list) {
@@ -178,7 +181,8 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 	return patch, nil
 }
 
-// named is an entry of a list, and where it stands; nil: there is none.
+// named returns the entry of a list with a name, and its index. The entry is nil if
+// there is none.
 func named(list any, key, name string) (int, map[string]any) {
 	entries, _ := list.([]any)
 	for i, entry := range entries {
@@ -189,15 +193,15 @@ func named(list any, key, name string) (int, map[string]any) {
 	return 0, nil
 }
 
-// isSetting reports whether a variable is one that the server reads.
+// isSetting reports whether the server reads a variable.
 func isSetting(variable string) bool {
 	return slices.ContainsFunc(config.Settings(), func(s config.Setting) bool {
 		return variable == s.Name || variable == s.Name+config.FileSuffix
 	})
 }
 
-// owns reports whether a gateway is the one that an object belongs to. A name and
-// labels are not enough to delete it by: anybody may have written them.
+// owns reports whether the gateway controls an object, so that the operator may
+// delete it. Its name and labels are not enough: anyone may have written them.
 func (cs *clusterState) owns(o client.Object) bool {
 	return metav1.IsControlledBy(o, cs.gateway)
 }

@@ -13,27 +13,25 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	appsv1 "k8s.io/api/apps/v1"
-
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// What is known of the replicas: which keys each has loaded. A replica says so
-// itself, when the operator can reach it; docs/decisions/0032 has what counts
-// where it cannot.
+// This file knows which keys each replica has loaded. A replica reports that when
+// the operator asks it. docs/decisions/0032 explains what the operator assumes of a
+// replica that it cannot reach.
 
-// propagation is how long a change of a Secret takes, at most, until a pod that
-// is ready has loaded it: the kubelet looks at a mounted Secret at least every 90
-// seconds, its view of it may be a minute old, and the server looks every two
-// seconds.
+// propagation is how long a ready pod takes at most to load a changed Secret: the
+// kubelet syncs a mounted Secret at least every 90 seconds, its copy may be a
+// minute old, and the server checks its files every two seconds.
 const propagation = 3 * time.Minute
 
-// observePods looks for the pods of our Deployment, and asks them.
+// observePods lists the pods of the Deployment, and asks them for their state.
 func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 	var pods corev1.PodList
 	cached, cancel := context.WithTimeout(ctx, cacheWait)
 	defer cancel()
-	if err := r.Client.List(cached, &pods, client.InNamespace(cs.names.namespace), client.MatchingLabels(cs.names.selector())); err != nil {
+	err := r.Client.List(cached, &pods, client.InNamespace(cs.names.namespace), client.MatchingLabels(cs.names.selector()))
+	if err != nil {
 		cs.podsErr = fmt.Errorf("list pods: %w", err)
 		return
 	}
@@ -44,13 +42,13 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 		}
 		ours, err := r.isOfOurDeployment(ctx, cs, p)
 		switch {
-		case err != nil: // it may be
+		case err != nil: // it may belong to the Deployment
 			cs.pods, cs.silent[p.Name] = append(cs.pods, p), err
 		case ours:
 			cs.pods, askable = append(cs.pods, p), append(askable, p)
 		}
 	}
-	if !cs.needsAnswers() && !r.databases.suspect(cs.gateway) { // one is enough to know the database by
+	if !cs.needsAnswers() && !r.databases.suspect(cs.gateway) { // one is enough to know about the database
 		askable = askable[:min(1, len(askable))]
 	}
 	var mu sync.Mutex
@@ -81,9 +79,9 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 	}
 }
 
-// isOfOurDeployment says whether a pod belongs to a ReplicaSet of the Deployment
-// that the operator has made. Anybody who may make pods can give one our labels,
-// and what such a pod says, or where it leads, is nothing to go by.
+// isOfOurDeployment reports whether a pod belongs to a ReplicaSet of the gateway's
+// Deployment. The labels are not enough: anyone who may create pods in the namespace
+// can set them, and the operator must neither ask nor believe such a pod.
 func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p corev1.Pod) (bool, error) {
 	if err := cs.unread[gvkDeployment]; err != nil {
 		return false, errors.New("the Deployment cannot be read")
@@ -93,16 +91,16 @@ func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p 
 		return false, nil
 	}
 	of, known := r.owners.Get(owner.UID)
-	if !known || of != d.UID { // it may have been adopted since
+	if !known || of != d.UID { // another Deployment may have adopted it since
 		set := &metav1.PartialObjectMetadata{}
-		set.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))
+		set.SetGroupVersionKind(gvkReplicaSet)
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: owner.Name}, set)
 		if client.IgnoreNotFound(err) != nil {
 			return false, errors.New("its ReplicaSet cannot be read")
 		}
 		controller := metav1.GetControllerOf(set)
 		if err != nil || set.UID != owner.UID || controller == nil || controller.Kind != "Deployment" {
-			return false, nil //nolint:nilerr // it does not exist, or is not ours
+			return false, nil //nolint:nilerr // not found, or not the operator's
 		}
 		of = controller.UID
 		r.owners.Add(owner.UID, of)
@@ -110,14 +108,14 @@ func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p 
 	return of == d.UID, nil
 }
 
-// isKnown reports whether a pass has found that a pod belongs to a Deployment.
+// isKnown reports whether a reconcile has found the Deployment that a pod belongs to.
 func (r *Reconciler) isKnown(p *corev1.Pod) bool {
 	owner := metav1.GetControllerOf(p)
 	return owner != nil && r.owners.Contains(owner.UID)
 }
 
-// needsAnswers: all pods are asked only where their answers matter: while keys
-// come and go, and while a pod is not ready.
+// needsAnswers reports whether every pod has to be asked: while keys or passphrases
+// change, and while a pod is not ready. Otherwise one pod is asked.
 func (cs *clusterState) needsAnswers() bool {
 	for _, k := range cs.ring.Keys {
 		if k.Phase != keys.Signing {
@@ -143,10 +141,9 @@ func readyCondition(p corev1.Pod) *corev1.PodCondition {
 
 func isReady(p corev1.Pod) bool { return readyCondition(p) != nil }
 
-// isAssumed says of a pod that could not be asked that it must have loaded the
-// ring that was read: for keys.publishLead, and as long as a mounted Secret can
-// lag behind besides, the operator has seen this ring, and the pod ready, so that
-// its kubelet was at work.
+// isAssumed reports whether a pod that did not answer counts as having loaded the
+// ring. It does if this process has seen both this ring and the pod ready for
+// publishLead plus propagation. A ready pod has a working kubelet.
 func (cs *clusterState) isAssumed(p corev1.Pod) bool {
 	ready, known := cs.readySince[p.Name]
 	if cs.silent[p.Name] == nil || !isReady(p) || !known || cs.ringSince.IsZero() {
@@ -156,9 +153,8 @@ func (cs *clusterState) isAssumed(p corev1.Pod) bool {
 	return cs.now.Sub(cs.ringSince) >= bound && cs.now.Sub(ready) >= bound
 }
 
-// sighted is since when this process has seen something. What it remembers is
-// lost with it, so that a wait begins anew, and no clock that jumps, or that
-// differs from another's, makes one shorter.
+// sighted returns when this process first saw something. A restart forgets it, so
+// that the wait begins again. No clock of another machine can shorten the wait.
 func (r *Reconciler) sighted(now time.Time, what ...string) time.Time {
 	key := strings.Join(what, "/")
 	if since, known := r.sightings.Get(key); known {
@@ -168,7 +164,7 @@ func (r *Reconciler) sighted(now time.Time, what ...string) time.Time {
 	return now
 }
 
-// published says whether consumers get a key.
+// published reports whether the ConfigMap has a key.
 func (cs *clusterState) published(id string) bool {
 	public := cs.publicKeys()
 	if public == nil {
@@ -178,14 +174,13 @@ func (cs *clusterState) published(id string) bool {
 	return there
 }
 
-// seen says whether a key is published, and every replica in service could sign
-// with it.
+// seen reports whether a key is published and loaded by every ready replica.
 func (cs *clusterState) seen(id string) bool {
 	return cs.podsErr == nil && cs.published(id) && len(cs.without(id)) == 0
 }
 
-// without are the replicas in service that are not known to have a key, each with
-// the reason.
+// without returns the ready replicas that may not have loaded a key, each with the
+// reason.
 func (cs *clusterState) without(id string) (all []string) {
 	for _, p := range cs.pods {
 		switch {
@@ -200,8 +195,8 @@ func (cs *clusterState) without(id string) (all []string) {
 	return all
 }
 
-// trusting are the replicas in service that may still trust a revoked key, each
-// with the reason.
+// trusting returns the ready replicas that may still trust a revoked key, each with
+// the reason.
 func (cs *clusterState) trusting(id string) (all []string) {
 	for _, p := range cs.pods {
 		state, answered := cs.states[p.Name]
@@ -217,8 +212,8 @@ func (cs *clusterState) trusting(id string) (all []string) {
 	return all
 }
 
-// assumed are the replicas in service that could not be asked, and count as
-// having loaded the ring all the same.
+// assumed returns the replicas that did not answer, and count as having loaded the
+// ring; see isAssumed.
 func (cs *clusterState) assumed() (all []string) {
 	for _, p := range cs.pods {
 		if cs.isAssumed(p) {
@@ -229,7 +224,7 @@ func (cs *clusterState) assumed() (all []string) {
 	return all
 }
 
-// few joins what a message names, of which there may be a hundred.
+// few joins at most five entries. There may be a hundred replicas.
 func few(all []string) string {
 	const most = 5
 	if len(all) > most {
@@ -238,8 +233,8 @@ func few(all []string) string {
 	return strings.Join(all, "; ")
 }
 
-// given says whether every pod has been started with the passphrases of this
-// digest, and no pod will be with others.
+// given reports whether every pod was started with the passphrases of this digest,
+// and no pod will be started with others.
 func (cs *clusterState) given(digest string) bool {
 	if cs.podsErr != nil || cs.unread[gvkDeployment] != nil {
 		return false
@@ -253,7 +248,7 @@ func (cs *clusterState) given(digest string) bool {
 	return len(cs.pods) == 0 || d != nil && d.Spec.Template.Annotations[annotationPassphrases] == digest && isRolledOut(d)
 }
 
-// loaded says whether every pod has the ring that was read.
+// loaded reports whether every pod has loaded the ring that was read.
 func (cs *clusterState) loaded() bool {
 	if cs.podsErr != nil {
 		return false
@@ -266,7 +261,7 @@ func (cs *clusterState) loaded() bool {
 		if !isReady(p) || !answered || state.Keys.Generation != cs.ring.Generation {
 			return false
 		}
-		for _, use := range keys.Uses() { // a ring in the place of a lost one may have its generation
+		for _, use := range keys.Uses() { // a new ring may have the generation of a lost one
 			if k, _ := cs.ring.Signing(use); !slices.Contains(state.Keys.Ready, k.ID) {
 				return false
 			}

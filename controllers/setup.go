@@ -118,12 +118,12 @@ func podEssence(in any) (any, error) {
 	return in, nil
 }
 
-// New returns a Reconciler for a manager that was created with NewCache.
+// New returns a Reconciler for a manager that was created with NewCache and the same
+// options.
 func New(m manager.Manager, o Options) *Reconciler {
 	return &Reconciler{
 		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
-		Ask: ask(askTransport()), Now: time.Now, //nolint:forbidigo // the operator's one clock
-		Options: o,
+		Ask: ask(askTransport()), Now: o.clock(), Options: o,
 
 		seals:     newLRU[[32]byte, keys.Encryption](10_000),
 		owners:    newLRU[types.UID, types.UID](10_000),
@@ -136,6 +136,14 @@ func New(m manager.Manager, o Options) *Reconciler {
 		wake:      make(chan event.GenericEvent, 1024),
 		steps:     stepsMetric(),
 	}
+}
+
+// clock returns the operator's one source of time.
+func (o Options) clock() func() time.Time {
+	if o.Now == nil {
+		return time.Now //nolint:forbidigo // every other part takes the time from here
+	}
+	return o.Now
 }
 
 func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {

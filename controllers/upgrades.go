@@ -22,30 +22,29 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// A new version of the operator may render other pods for every gateway at once.
-// Such upgrades go in waves: a few gateways at a time, the next one when one is
-// Ready, and none while one fails that was Ready before. What a person changes is
-// applied at once.
+// A new version of the operator may render different pods for every gateway. It
+// replaces the pods of a few gateways at a time. When one is Ready the next one
+// follows. While one fails that was Ready before, no other is started. A change that
+// a person makes is applied at once.
 //
-// Labels of each Deployment record the template that it was rendered with, and the
-// generation of its gateway, so that the operator can tell the two apart. Labels
-// neither replace pods nor make another generation of the Deployment. While it is
-// upgraded it has labelUpgrading, so that another operator continues the wave.
+// Two labels of each Deployment record its rendered template and the generation of
+// its gateway. They tell an upgrade from a change of the spec. Labels neither replace
+// pods nor change the generation of the Deployment. labelUpgrading marks a Deployment
+// during its upgrade, so that a restarted operator continues where it was.
 
-// The values of labelUpgrading: what the gateway was before.
+// The values of labelUpgrading: whether the gateway was Ready before.
 const (
 	upgradedReady    = "Ready"
 	upgradedNotReady = "NotReady"
 )
 
-// upgrades are the gateways whose pods an operator replaces because it renders
-// them differently.
+// upgrades are the gateways that an operator's upgrade reaches.
 type upgrades struct {
-	most int // at a time; 0: any number
+	most int // at a time; 0: no limit
 
 	mu       sync.Mutex
 	seeded   bool
-	underWay map[types.NamespacedName]string // why it fails; "": it does not
+	underWay map[types.NamespacedName]string // why it fails, or ""
 	waiting  []types.NamespacedName
 }
 
@@ -53,7 +52,7 @@ func newUpgrades(most int) *upgrades {
 	return &upgrades{most: most, underWay: map[types.NamespacedName]string{}}
 }
 
-// seedUpgrades takes over the wave that another operator has begun.
+// seedUpgrades finds the upgrades that an earlier process started.
 func (r *Reconciler) seedUpgrades(ctx context.Context) error {
 	u := r.upgrades
 	u.mu.Lock()
@@ -82,8 +81,8 @@ func (r *Reconciler) seedUpgrades(ctx context.Context) error {
 	return nil
 }
 
-// admit reports whether the pods of a gateway may be replaced now. One that may
-// not waits for its turn.
+// admit reports whether the pods of a gateway may be replaced now. If not, it queues
+// the gateway.
 func (u *upgrades) admit(key types.NamespacedName) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -100,7 +99,7 @@ func (u *upgrades) admit(key types.NamespacedName) bool {
 	return true
 }
 
-// free returns how many more gateways may be upgraded now.
+// free returns how many more gateways may start now.
 func (u *upgrades) free() int {
 	for _, why := range u.underWay {
 		if why != "" && u.most > 0 {
@@ -117,8 +116,8 @@ func (u *upgrades) dropWaiting(key types.NamespacedName) {
 	u.waiting = slices.DeleteFunc(u.waiting, func(k types.NamespacedName) bool { return k == key })
 }
 
-// release ends the upgrade of a gateway, or its wait for one, and returns those
-// whose turn it is then.
+// release ends the upgrade of a gateway, or removes it from the queue, and returns
+// the gateways that may start now.
 func (u *upgrades) release(key types.NamespacedName) (next []types.NamespacedName) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -127,8 +126,8 @@ func (u *upgrades) release(key types.NamespacedName) (next []types.NamespacedNam
 	return slices.Clone(u.waiting[:min(u.free(), len(u.waiting))])
 }
 
-// note records why the upgrade of a gateway fails, and reports whether that is
-// news.
+// note records why the upgrade of a gateway fails, or "", and reports whether it has
+// begun or ceased to fail.
 func (u *upgrades) note(key types.NamespacedName, why string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -139,13 +138,13 @@ func (u *upgrades) note(key types.NamespacedName, why string) bool {
 	return has && (was == "") != (why == "")
 }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (u *upgrades) Describe(to chan<- *prometheus.Desc) {
 	to <- upgradesMetric
 	to <- upgradeFailingMetric
 }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (u *upgrades) Collect(to chan<- prometheus.Metric) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -164,10 +163,12 @@ func (r *Reconciler) endUpgrade(key types.NamespacedName) {
 	}
 }
 
-// withRecord notes on a Deployment what it was rendered with, and for.
-func withRecord(d *acapps.DeploymentApplyConfiguration, template *accore.PodTemplateSpecApplyConfiguration, generation int64) *acapps.DeploymentApplyConfiguration {
+// withRecord labels a Deployment with its template and the gateway's generation.
+func withRecord(
+	d *acapps.DeploymentApplyConfiguration, template *accore.PodTemplateSpecApplyConfiguration, generation int64,
+) *acapps.DeploymentApplyConfiguration {
 	text, err := json.Marshal(template)
-	if err != nil { // a mistake in the program
+	if err != nil { // a programming error
 		panic(err)
 	}
 	return d.WithLabels(map[string]string{
@@ -176,9 +177,11 @@ func withRecord(d *acapps.DeploymentApplyConfiguration, template *accore.PodTemp
 	})
 }
 
-// mayRoll reports whether a Deployment may be brought to what is wanted now, and
-// notes on it whether that is an upgrade.
-func (r *Reconciler) mayRoll(ctx context.Context, cs *clusterState, live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) (bool, error) {
+// mayRoll reports whether a Deployment may be applied now. If that is an upgrade, it
+// sets labelUpgrading.
+func (r *Reconciler) mayRoll(
+	ctx context.Context, cs *clusterState, live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration,
+) (bool, error) {
 	if err := r.seedUpgrades(ctx); err != nil {
 		return false, err
 	}
@@ -188,7 +191,7 @@ func (r *Reconciler) mayRoll(ctx context.Context, cs *clusterState, live *appsv1
 	if same || isAsked(live, wanted) {
 		if under == "" || finished {
 			r.endUpgrade(key)
-		} else { // it goes on, also with what a person has changed meanwhile
+		} else { // the upgrade continues, together with a change of the spec
 			wanted.WithLabels(map[string]string{labelUpgrading: under})
 		}
 		return true, nil
@@ -207,40 +210,46 @@ func (r *Reconciler) mayRoll(ctx context.Context, cs *clusterState, live *appsv1
 	return true, nil
 }
 
-// isAsked reports whether a person has changed what a Deployment is rendered from:
-// the spec of its gateway, or a Secret or a ConfigMap that it names. Somebody may
-// also have removed the labels; they are put back at once.
+// isAsked reports whether a person changed what a Deployment is rendered from: the
+// spec, or an input of it. Without labels it returns true, so that they are restored
+// at once.
 func isAsked(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) bool {
 	if live.Labels[labelGeneration] != wanted.Labels[labelGeneration] {
 		return true
 	}
 	was, is := live.Spec.Template.Annotations, wanted.Spec.Template.Annotations
-	return slices.ContainsFunc([]string{annotationInputs, annotationPassphrases, annotationConfigMaps}, func(name string) bool { return was[name] != is[name] })
+	digests := []string{annotationInputs, annotationPassphrases, annotationConfigMaps}
+	return slices.ContainsFunc(digests, func(name string) bool { return was[name] != is[name] })
 }
 
-// isFinished reports whether every pod of a Deployment is of its present template,
-// and serves.
+// isFinished reports whether every pod of a Deployment has the present template and
+// is available.
 func isFinished(d *appsv1.Deployment) bool {
 	wanted := replicasOf(d)
-	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == wanted && d.Status.Replicas == wanted && d.Status.AvailableReplicas == wanted
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == wanted &&
+		d.Status.Replicas == wanted && d.Status.AvailableReplicas == wanted
 }
 
-// failsAfterUpgrade returns why a gateway whose pods are replaced does not get
-// Ready; "": it still may, or is.
+// failsAfterUpgrade returns why a gateway is not Ready after its upgrade. It returns
+// "" if the gateway is Ready or may still become so.
 func failsAfterUpgrade(d *appsv1.Deployment, status v1alpha1.AuthGatewayStatus) string {
 	for _, c := range d.Status.Conditions {
-		if c.Type == appsv1.DeploymentProgressing && c.Reason == "ProgressDeadlineExceeded" && d.Status.ObservedGeneration >= d.Generation {
+		if c.Type == appsv1.DeploymentProgressing && c.Reason == "ProgressDeadlineExceeded" &&
+			d.Status.ObservedGeneration >= d.Generation {
 			return c.Message
 		}
 	}
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
-	if ready == nil || ready.Status != metav1.ConditionFalse || !slices.Contains([]string{v1alpha1.ReasonPodsFailing, v1alpha1.ReasonReplicasMissing, v1alpha1.ReasonDatabaseUnavailable}, ready.Reason) {
+	failures := []string{
+		v1alpha1.ReasonPodsFailing, v1alpha1.ReasonReplicasMissing, v1alpha1.ReasonDatabaseUnavailable,
+	}
+	if ready == nil || ready.Status != metav1.ConditionFalse || !slices.Contains(failures, ready.Reason) {
 		return ""
 	}
 	return ready.Reason + ": " + ready.Message
 }
 
-// noteUpgrade records whether a gateway fails whose pods are being replaced.
+// noteUpgrade records whether the upgrade of a gateway fails.
 func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v1alpha1.AuthGatewayStatus) {
 	d, key := cs.deployment(), client.ObjectKeyFromObject(cs.gateway)
 	if d == nil || d.Labels[labelUpgrading] == "" || cs.gateway.Spec.Suspend {
@@ -250,20 +259,20 @@ func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v
 		return
 	}
 	why := failsAfterUpgrade(d, status)
-	if why != "" && d.Labels[labelUpgrading] != upgradedReady { // it failed before, too
+	if why != "" && d.Labels[labelUpgrading] != upgradedReady { // it was not Ready before
 		r.endUpgrade(key)
 		return
 	}
 	switch news := r.upgrades.note(key, why); {
 	case news && why != "":
-		log.FromContext(ctx).Error(nil, "no more AuthGateways are upgraded: this one was Ready, and is not with its new pods", "why", why)
+		log.FromContext(ctx).Error(nil, "upgrades stopped: this AuthGateway was Ready before its upgrade and is not now", "reason", why)
 	case news:
-		log.FromContext(ctx).Info("the upgrade of AuthGateways goes on")
+		log.FromContext(ctx).Info("upgrades continue")
 		r.wakeWaiting()
 	}
 }
 
-// wakeWaiting asks for passes over the gateways whose turn it is.
+// wakeWaiting queues the gateways that may start now.
 func (r *Reconciler) wakeWaiting() {
 	u := r.upgrades
 	u.mu.Lock()

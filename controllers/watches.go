@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,14 +26,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// NewCache makes the operator's cache; see cacheOptions for what is in it. What
-// the API server does not let the operator watch, a kind or a namespace, is left
-// out of it until it does, and costs nothing else: the cache is synced without.
-func NewCache(namespaces []string) cache.NewCacheFunc {
+// NewCache returns a constructor of the operator's cache; see cacheOptions for its
+// content. If the operator may not watch a kind or a namespace, the cache syncs
+// without it, and asks for it again until it may.
+func NewCache(options Options) cache.NewCacheFunc {
 	return func(config *rest.Config, given cache.Options) (cache.Cache, error) {
-		o := cacheOptions(namespaces)
+		o := cacheOptions(options.Namespaces)
 		o.HTTPClient, o.Scheme, o.Mapper = given.HTTPClient, given.Scheme, given.Mapper
-		w := &watches{scheme: given.Scheme, all: map[*watched]bool{}}
+		w := &watches{scheme: given.Scheme, now: options.clock(), all: map[*watched]bool{}}
 		w.into(&o)
 		c, err := cache.New(config, o)
 		if err != nil {
@@ -44,14 +43,14 @@ func NewCache(namespaces []string) cache.NewCacheFunc {
 	}
 }
 
-// partialCache is a cache that says of what it could not see that it has not
-// seen it, rather than that it is not there.
+// partialCache is a cache that returns an error, rather than NotFound, for objects
+// that the operator may not watch.
 type partialCache struct {
 	cache.Cache
 	watches *watches
 }
 
-// Get is of client.Reader.
+// Get implements client.Reader.
 func (c *partialCache) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 	if err := c.watches.denied(o, key.Namespace); err != nil {
 		return err
@@ -59,8 +58,8 @@ func (c *partialCache) Get(ctx context.Context, key client.ObjectKey, o client.O
 	return c.Cache.Get(ctx, key, o, opts...)
 }
 
-// List is of client.Reader. A list of all namespaces is one of those that are
-// seen.
+// List implements client.Reader. A list of all namespaces has only those that are
+// watched.
 func (c *partialCache) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
 	var o client.ListOptions
 	o.ApplyOptions(opts)
@@ -72,29 +71,30 @@ func (c *partialCache) List(ctx context.Context, list client.ObjectList, opts ..
 	return c.Cache.List(ctx, list, opts...)
 }
 
-// watches knows which kinds and namespaces the API server lets the operator watch.
+// watches records which kinds and namespaces the operator may watch.
 type watches struct {
 	scheme *runtime.Scheme
+	now    func() time.Time
 
 	mu  sync.Mutex
 	all map[*watched]bool
 }
 
-// watched is one kind in one namespace, or in all of them.
+// watched is a kind in one namespace or in all of them.
 type watched struct {
 	of       *watches
 	gvk      schema.GroupVersionKind
-	metadata bool // only that is watched
+	metadata bool // only metadata is watched
 	informer toolscache.SharedIndexInformer
 
 	// Guarded by watches.mu.
 	namespace string
-	lost      error     // what the API server said; nil: it lets the operator watch
-	awaits    int       // objects that have been listed since, and have yet to be in the cache
-	until     time.Time // after which they are awaited no more
+	lost      error     // why the operator may not watch it; nil: it may
+	awaits    int       // how many objects were listed since, and must reach the cache
+	until     time.Time // when to stop waiting for them
 }
 
-// into has the caches of these options report to watches.
+// into makes the caches of these options report to watches.
 func (w *watches) into(o *cache.Options) {
 	o.NewInformer = w.newInformer
 	noted := *o.HTTPClient
@@ -102,11 +102,11 @@ func (w *watches) into(o *cache.Options) {
 	o.HTTPClient = &noted
 }
 
-// newInformer is one that goes on without what it may not see. A reflector would
-// ask for its first list for ever, and everything else would wait for it.
+// newInformer returns an informer that syncs even if it may not list its kind. An
+// ordinary one would retry its first list forever, and the cache would never sync.
 func (w *watches) newInformer(from toolscache.ListerWatcher, of runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
 	one := &watched{of: w}
-	one.gvk, _ = apiutil.GVKForObject(of, w.scheme) // the cache has found it in the same way
+	one.gvk, _ = apiutil.GVKForObject(of, w.scheme) // the cache did the same before
 	_, one.metadata = of.(*metav1.PartialObjectMetadata)
 	inner := toolscache.ToListerWatcherWithContext(from)
 	one.informer = toolscache.NewSharedIndexInformer(&toolscache.ListWatch{
@@ -115,10 +115,10 @@ func (w *watches) newInformer(from toolscache.ListerWatcher, of runtime.Object, 
 			return one.list(list, err)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			initial := o.SendInitialEvents != nil // in the place of a list
+			initial := o.SendInitialEvents != nil // a watch that replaces the list
 			if initial {
 				if err := one.isLost(); err != nil {
-					return nil, err // so that it is listed; see awaits
+					return nil, err // to make the reflector list; see awaits
 				}
 			}
 			stream, err := inner.WatchWithContext(context.WithValue(ctx, noteKey{}, one), o)
@@ -131,20 +131,20 @@ func (w *watches) newInformer(from toolscache.ListerWatcher, of runtime.Object, 
 	return one.informer
 }
 
-// errAskForList makes a reflector ask for a list, after a while that grows to
-// half a minute, and say nothing about it.
-var errAskForList = apierrors.NewResourceExpired("it is to be listed again")
+// errAskForList makes a reflector list again, with a backoff of up to half a minute,
+// and without logging.
+var errAskForList = apierrors.NewResourceExpired("list again")
 
-// list judges the answer to a request for a list. Where the first one is denied
-// the cache begins with nothing; where a later one is, it keeps what it knows.
-// And of a kind that the cluster does not have there is nothing.
+// list handles the answer to a list request. If the first one is denied, the cache
+// starts empty. If a later one is denied, the cache keeps what it has. If the
+// cluster does not have the kind, the cache is empty.
 func (o *watched) list(list runtime.Object, err error) (runtime.Object, error) {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
 	switch {
 	case err == nil:
 		if o.lost != nil {
-			o.awaits, o.until = meta.LenList(list), time.Now().Add(5*time.Second) //nolint:forbidigo // not of a pass
+			o.awaits, o.until = meta.LenList(list), o.of.now().Add(cacheWait)
 		}
 		return list, nil
 	case apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && !o.informer.HasSynced():
@@ -157,8 +157,8 @@ func (o *watched) list(list runtime.Object, err error) (runtime.Object, error) {
 	return nil, err
 }
 
-// watch judges the answer to a request for a watch. One that begins with what
-// there is gives way to a list where it is denied.
+// watch handles the answer to a watch request. If a watch that would replace the
+// list is denied, the reflector lists instead.
 func (o *watched) watch(stream watch.Interface, err error, initial bool) (watch.Interface, error) {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
@@ -168,7 +168,7 @@ func (o *watched) watch(stream watch.Interface, err error, initial bool) (watch.
 	case err == nil:
 		if o.lost != nil {
 			o.lost = nil
-			o.log().Info("it may be watched again", "watched", o.gvk.Kind, "in", o.place())
+			o.log().Info("watching again", "kind", o.gvk.Kind, "namespace", o.namespaceName())
 		}
 		return stream, nil
 	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
@@ -186,18 +186,18 @@ func (o *watched) isLost() error {
 
 func (o *watched) lose(err error) {
 	if o.lost == nil {
-		o.log().Info("it may not be watched, so it is left out and asked for again: grant it, or take the namespace from --namespaces",
-			"watched", o.gvk.Kind, "in", o.place(), "error", err.Error())
+		o.log().Info("watch denied and retried: grant the permission, or remove the namespace from --namespaces",
+			"kind", o.gvk.Kind, "namespace", o.namespaceName(), "error", err.Error())
 	}
 	o.lost = err
 }
 
 func (o *watched) log() logr.Logger { return log.Log.WithName("watches") }
 
-func (o *watched) place() string { return cmp.Or(o.namespace, "all namespaces") }
+func (o *watched) namespaceName() string { return cmp.Or(o.namespace, "all namespaces") }
 
-// denied is what the API server said when it was last asked for what would be
-// known about this object, or list; nil: it is known.
+// denied returns why the cache does not have an object or a list: the operator may
+// not watch it, or has not read it since it may. It returns nil if the cache has it.
 func (w *watches) denied(o runtime.Object, namespace string) error {
 	gvk, err := apiutil.GVKForObject(o, w.scheme)
 	if err != nil {
@@ -215,8 +215,8 @@ func (w *watches) denied(o runtime.Object, namespace string) error {
 			return one.lost
 		}
 		if one.awaits > 0 {
-			if len(one.informer.GetStore().ListKeys()) < one.awaits && time.Now().Before(one.until) { //nolint:forbidigo // not of a pass
-				return apierrors.NewServiceUnavailable("what there is of " + gvk.Kind + " is being read")
+			if len(one.informer.GetStore().ListKeys()) < one.awaits && w.now().Before(one.until) {
+				return apierrors.NewServiceUnavailable("the cache of " + gvk.Kind + " is being filled")
 			}
 			one.awaits = 0
 		}
@@ -224,7 +224,7 @@ func (w *watches) denied(o runtime.Object, namespace string) error {
 	return nil
 }
 
-// gone reports whether the cluster does not have a kind that it had.
+// gone reports whether the cluster no longer has a kind.
 func (w *watches) gone(gvk schema.GroupVersionKind) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -236,23 +236,24 @@ func (w *watches) gone(gvk schema.GroupVersionKind) bool {
 	return false
 }
 
-// unsynced names what has not been read yet, of what is to be watched.
+// unsynced returns what has not been read yet.
 func (w *watches) unsynced() (all []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for one := range w.all {
 		if !one.informer.IsStopped() && !one.informer.HasSynced() {
-			all = append(all, one.gvk.Kind+" in "+one.place())
+			all = append(all, one.gvk.Kind+" in "+one.namespaceName())
 		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (w *watches) Describe(to chan<- *prometheus.Desc) { to <- deniedMetric }
 
-// Collect is of prometheus.Collector. A kind that is not installed is no loss.
+// Collect implements prometheus.Collector. A kind that the cluster does not have is
+// not counted as denied.
 func (w *watches) Collect(to chan<- prometheus.Metric) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -265,13 +266,13 @@ func (w *watches) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// noting tells a watch its namespace: the caches know, and do not say. It is
-// read off what they ask for.
+// noting records the namespace of each watch. The caches do not pass it on, so it is
+// taken from the URL of their requests.
 type noting struct{ next http.RoundTripper }
 
 type noteKey struct{}
 
-// RoundTrip is of http.RoundTripper.
+// RoundTrip implements http.RoundTripper.
 func (n noting) RoundTrip(q *http.Request) (*http.Response, error) {
 	if one, ok := q.Context().Value(noteKey{}).(*watched); ok {
 		_, rest, _ := strings.Cut(q.URL.Path, "/namespaces/")
@@ -287,8 +288,8 @@ func (n noting) RoundTrip(q *http.Request) (*http.Response, error) {
 	return next.RoundTrip(q)
 }
 
-// Synced is a check of readiness: everything that is to be watched has been
-// read, or is known to be denied.
+// Synced is a readiness check. It returns nil once everything that the operator may
+// watch has been read.
 func (r *Reconciler) Synced(*http.Request) error {
 	if missing := r.watches.unsynced(); len(missing) > 0 {
 		return fmt.Errorf("not read yet: %s", strings.Join(missing, ", "))
@@ -296,9 +297,9 @@ func (r *Reconciler) Synced(*http.Request) error {
 	return nil
 }
 
-// secretNames is what is watched of Secrets.
+// secretNames returns the type by which Secrets are watched.
 func secretNames() *metav1.PartialObjectMetadata {
 	names := &metav1.PartialObjectMetadata{}
-	names.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	names.SetGroupVersionKind(gvkSecret)
 	return names
 }

@@ -1,4 +1,4 @@
-// Command operator makes of AuthGateway objects running identity services.
+// Command operator runs identity services from AuthGateway objects.
 package main
 
 import (
@@ -30,12 +30,12 @@ import (
 
 var version = "dev" // set by the linker
 
-const usage = `operator makes of AuthGateway objects running identity services.
+const usage = `operator runs identity services from AuthGateway objects.
 
 Usage:
   operator [flags]            watch AuthGateways until SIGTERM or SIGINT
-  operator healthcheck URL    end with 0 if the URL answers 200
-  operator version            show the version
+  operator healthcheck URL    exit with status 0 if the URL answers with status 200
+  operator version            print the version
 
 `
 
@@ -52,7 +52,7 @@ type settings struct {
 	logFormat      string
 }
 
-// list is a flag of several values, separated by commas.
+// list is a flag whose value is a comma-separated list.
 type list []string
 
 func (l *list) String() string { return strings.Join(*l, ",") }
@@ -75,19 +75,29 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		fmt.Fprint(errs, usage)
 		flags.PrintDefaults()
 	}
-	flags.Var((*list)(&s.options.Namespaces), "namespaces", "the namespaces to watch, separated by commas; all where it is empty")
-	flags.StringVar(&s.options.ServerImage, "server-image", "", "the image of servers whose AuthGateway names none, such as registry.example.com/auth-gateway/authserver:1.2.3; it has to be set")
-	flags.Var((*list)(&s.options.ServerPullSecrets), "server-pull-secrets", "the Secrets with which --server-image is pulled, separated by commas; they have to be in the namespace of the AuthGateway")
-	flags.Var((*list)(&s.options.AllowedImages), "allowed-images", "beginnings of the images that AuthGateways may name, separated by commas; any where it is empty")
-	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways are looked after at a time")
-	flags.IntVar(&s.options.Upgrades, "concurrent-upgrades", 5, "at how many AuthGateways at a time pods are replaced because this operator renders them differently from the one before; 0: at all of them")
-	flags.BoolVar(&s.leaderElection, "leader-elect", true, "let one of several replicas work, and the others wait")
-	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443", "where metrics are served, to those whom the API server lets; 0: nowhere")
-	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "", "the folder of tls.crt and tls.key for metrics; self-signed where it is empty")
-	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
-	flags.StringVar(&s.platformUsers, "platform-users", "auto", "whether the platform assigns the users that pods run as, so that servers name none: true, false, or auto, which is true on OpenShift")
-	flags.BoolVar(&s.options.OpenServerMetrics, "open-server-metrics", false, "let pods of every namespace reach the port of the servers' metrics, also where the AuthGateway asks for no ServiceMonitor")
-	flags.DurationVar(&s.endTimeout, "shutdown-timeout", 15*time.Second, "how long what is under way at SIGTERM may take; the operator is gone by then, whatever it waits for")
+	flags.Var((*list)(&s.options.Namespaces), "namespaces",
+		"comma-separated namespaces to watch; all of them if empty")
+	flags.StringVar(&s.options.ServerImage, "server-image", "",
+		"image of servers whose AuthGateway sets none, such as registry.example.com/auth-gateway/authserver:1.2.3; required")
+	flags.Var((*list)(&s.options.ServerPullSecrets), "server-pull-secrets",
+		"comma-separated Secrets to pull --server-image with; they must exist in the namespace of each AuthGateway")
+	flags.Var((*list)(&s.options.AllowedImages), "allowed-images",
+		"comma-separated prefixes of the images that AuthGateways may set; any image if empty")
+	flags.IntVar(&s.options.Concurrency, "concurrent-reconciles", 4, "how many AuthGateways to reconcile at a time")
+	flags.IntVar(&s.options.Upgrades, "concurrent-upgrades", 5,
+		"at how many AuthGateways at a time to replace the pods after an upgrade of the operator; 0 means all")
+	flags.BoolVar(&s.leaderElection, "leader-elect", true, "elect one of several replicas to work, while the others wait")
+	flags.StringVar(&s.metrics, "metrics-bind-address", ":8443",
+		"address of the metrics endpoint, which authenticates and authorizes clients with the API server; 0 disables it")
+	flags.StringVar(&s.metricsCertDir, "metrics-cert-dir", "",
+		"directory with tls.crt and tls.key for the metrics endpoint; if empty, the certificate is self-signed")
+	flags.StringVar(&s.probes, "health-probe-bind-address", ":8081", "address of /healthz and /readyz")
+	flags.StringVar(&s.platformUsers, "platform-users", "auto",
+		"whether the platform assigns the users that pods run as: true, false, or auto, which detects OpenShift")
+	flags.BoolVar(&s.options.OpenServerMetrics, "open-server-metrics", false,
+		"let pods of every namespace reach the servers' metrics, even without a ServiceMonitor")
+	flags.DurationVar(&s.endTimeout, "shutdown-timeout", 15*time.Second,
+		"how long to wait for running work after SIGTERM; the operator then exits in any case")
 	flags.TextVar(&s.logLevel, "log-level", slog.LevelInfo, "debug, info, warn or error")
 	flags.StringVar(&s.logFormat, "log-format", "json", "json or text")
 	switch err := flags.Parse(args); {
@@ -122,25 +132,26 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 	}
 	ctrl.SetLogger(logr.FromSlogHandler(logs))
 	if os.Getenv("GOGC") == "" {
-		// What the operator holds is mostly a cache, which lives: half of it in
-		// garbage is enough of a reserve, and the processor is idle anyway.
+		// Most of the heap is a cache that stays. Collecting garbage at half of its
+		// size saves memory, and the operator has CPU to spare.
 		debug.SetGCPercent(50)
 	}
 	limitMemory()
 	if s.options.ServerImage == "" {
-		return errors.New("--server-image is not set: name the image of the servers with its registry, such as registry.example.com/auth-gateway/authserver:1.2.3")
+		return errors.New("--server-image is not set: set it to the image of the servers with its registry, " +
+			"such as registry.example.com/auth-gateway/authserver:1.2.3")
 	}
 	kubernetes, err := ctrl.GetConfig()
 	if err != nil {
-		return fmt.Errorf("it finds no API server; in a pod it needs its ServiceAccount's token, elsewhere a kubeconfig: %w", err)
+		return fmt.Errorf("find the API server: in a pod, mount the ServiceAccount's token; elsewhere, set KUBECONFIG: %w", err)
 	}
 	s.options.OperatorNamespace = os.Getenv("POD_NAMESPACE")
 	if s.options.OperatorNamespace == "" {
-		return errors.New("POD_NAMESPACE is not set: set it to the namespace that the operator runs in (fieldRef: metadata.namespace)")
+		return errors.New("POD_NAMESPACE is not set: set it to the operator's namespace (fieldRef: metadata.namespace)")
 	}
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:                 controllers.Scheme(),
-		NewCache:               controllers.NewCache(s.options.Namespaces),
+		NewCache:               controllers.NewCache(s.options),
 		Client:                 client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		HealthProbeBindAddress: s.probes,
 		Metrics: metricsserver.Options{
@@ -150,7 +161,7 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 		},
 		LeaderElection:   s.leaderElection,
 		LeaderElectionID: "auth-gateway-operator", LeaderElectionNamespace: s.options.OperatorNamespace,
-		// A replica that ends gives the lead away at once; it does nothing after.
+		// Safe, because a replica that shuts down does nothing after it gives up the lease.
 		LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout:       &s.endTimeout,
 	})
@@ -164,14 +175,15 @@ func operate(ctx context.Context, s settings, errs io.Writer) error {
 	if err := r.SetUp(ctx, m); err != nil {
 		return err
 	}
-	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("synced", r.Synced)); err != nil {
+	err = errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("synced", r.Synced))
+	if err != nil {
 		return err
 	}
 	return m.Start(ctx)
 }
 
 // assignsUsers reports whether the platform assigns the users that pods run as.
-// OpenShift does, and refuses pods that name another one.
+// OpenShift does, and rejects pods that set another user.
 func assignsUsers(setting string, kinds meta.RESTMapper) (bool, error) {
 	switch setting {
 	case "true", "false":
@@ -186,12 +198,12 @@ func assignsUsers(setting string, kinds meta.RESTMapper) (bool, error) {
 	return false, fmt.Errorf("--platform-users is %q: write auto, true or false", setting)
 }
 
-// memoryShare is the share of its memory limit at which the operator collects
-// garbage rather than be killed: what the Go runtime does not count needs some.
+// memoryShare is how much of the container's limit the Go runtime may use. The rest
+// is for memory that the runtime does not count.
 const memoryShare = 0.9
 
-// limitMemory makes the runtime keep within a container's limit, which its
-// Deployment hands on in MEMORY_LIMIT. GOMEMLIMIT wins.
+// limitMemory sets the runtime's memory limit from MEMORY_LIMIT, which the Deployment
+// sets to the container's limit. GOMEMLIMIT takes precedence.
 func limitMemory() {
 	limit, err := strconv.ParseInt(os.Getenv("MEMORY_LIMIT"), 10, 64)
 	if err == nil && limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
@@ -199,8 +211,8 @@ func limitMemory() {
 	}
 }
 
-// endWith runs what is to end with ctx, and waits no longer than patience for it
-// to: an API server that does not answer keeps no operator from ending.
+// endWith calls run and returns when it does, or at the latest a while after ctx is
+// done. An API server that does not answer must not keep the operator from exiting.
 func endWith(ctx context.Context, patience time.Duration, run func(context.Context) error) error {
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
@@ -213,11 +225,11 @@ func endWith(ctx context.Context, patience time.Duration, run func(context.Conte
 	case err := <-ended:
 		return err
 	case <-time.After(patience):
-		return errors.New("the operator was told to end, and was still waiting for the API server: it is cut off")
+		return errors.New("shutdown timed out: the operator was still waiting for the API server")
 	}
 }
 
-// healthcheck is for `helm test`, and for images without a shell.
+// healthcheck serves `helm test`, and images without a shell.
 func healthcheck(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

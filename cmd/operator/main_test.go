@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// An API server that takes connections and never answers, as behind a firewall.
-func TestTheOperatorEndsThoughTheAPIServerDoesNotAnswer(t *testing.T) {
+// The API server accepts connections and never answers, as behind some firewalls.
+func TestShutdownDoesNotWaitForASilentAPIServer(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -52,12 +52,12 @@ func TestTheOperatorEndsThoughTheAPIServerDoesNotAnswer(t *testing.T) {
 		t.Fatalf("it ended with %d before it was told to: %s", c, errs.String())
 	}
 	sigterm()
-	if c := <-code; c != 1 || !strings.Contains(errs.String(), "cut off") {
+	if c := <-code; c != 1 || !strings.Contains(errs.String(), "shutdown timed out") {
 		t.Errorf("it ended with %d: %s", c, errs.String())
 	}
 }
 
-func TestUsersAreThePlatformsWhereItAssignsThem(t *testing.T) {
+func TestPlatformUsersAreDetected(t *testing.T) {
 	t.Parallel()
 	constraints := schema.GroupVersionKind{Group: "security.openshift.io", Version: "v1", Kind: "SecurityContextConstraints"}
 	openshift := meta.NewDefaultRESTMapper([]schema.GroupVersion{constraints.GroupVersion()})
@@ -77,7 +77,7 @@ func TestUsersAreThePlatformsWhereItAssignsThem(t *testing.T) {
 	}
 }
 
-func TestTheOperatorUsesAShareOfItsMemory(t *testing.T) {
+func TestMemoryLimitIsAShareOfTheContainers(t *testing.T) {
 	was := debug.SetMemoryLimit(-1)
 	t.Cleanup(func() { debug.SetMemoryLimit(was) })
 	t.Setenv("GOMEMLIMIT", "")
@@ -88,11 +88,11 @@ func TestTheOperatorUsesAShareOfItsMemory(t *testing.T) {
 	}
 }
 
-// A name without a registry would be pulled from a public one, where anybody may
-// have taken it.
-func TestTheOperatorDoesNotStartWithoutTheImageOfServers(t *testing.T) {
+// An image without a registry would be pulled from a public one, where anyone may
+// own the name.
+func TestServerImageIsRequired(t *testing.T) {
 	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 || !strings.Contains(errs.String(), "--server-image is not set: name the image of the servers") {
+	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 || !strings.Contains(errs.String(), "--server-image is not set: set it to the image of the servers") {
 		t.Errorf("it ended with %d: %s", code, errs.String())
 	}
 }
