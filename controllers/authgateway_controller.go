@@ -207,13 +207,8 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	if err := r.keepCaller(ctx, cs, t); err != nil {
 		return classify(err)
 	}
-	if p := firstOf(imageRefused(cs.gateway, r.Options.AllowedImages), cs.missingInputs(), t.aside); p != nil {
+	if p := cs.blocked(r.Options.AllowedImages, *t, inKeys == nil); p != nil {
 		return p
-	}
-	if inKeys == nil {
-		if err := check(cs, t.custody, t.callerKey); err != nil {
-			return stalled(v1alpha1.ReasonInvalidSpec, "%s", err.Error())
-		}
 	}
 	unaccepted := notAccepted(cs.gateway)
 	found := r.apply(ctx, cs, r.rendering(cs, *t), inKeys == nil && unaccepted == nil)

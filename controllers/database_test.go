@@ -7,65 +7,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/controllers"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 )
-
-// warnings are the reasons of events that warn about a gateway.
-func (b *bed) warnings(name string) (reasons []string) {
-	b.t.Helper()
-	var all eventsv1.EventList
-	if err := b.client.List(b.t.Context(), &all, client.InNamespace(b.namespace)); err != nil {
-		b.t.Fatal(err)
-	}
-	for _, e := range all.Items {
-		if e.Regarding.Name == name && e.Type == corev1.EventTypeWarning {
-			reasons = append(reasons, e.Reason)
-		}
-	}
-	return reasons
-}
-
-// At an ordinary start a server waits for its database, and may be started again.
-func TestAPodThatStartsIsNotFailingYet(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), smallest("auth"))
-	p := b.startPod(b.made("auth"), 0, false)
-	b.mu.Lock()
-	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) {
-		return serverconfig.State{Reason: "waiting for the database: connection refused"}, nil
-	}
-	b.mu.Unlock()
-	b.report("auth", 0)
-	b.setPod(p, func(s *corev1.PodStatus) {
-		s.ContainerStatuses = []corev1.ContainerStatus{{
-			Name: "authserver", RestartCount: 1,
-			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}},
-		}}
-	})
-	b.says("auth", "Ready", "Progressing", p.Name, "waiting for the database: connection refused")
-	b.says("auth", "Available", "ReplicasMissing", p.Name, "waiting for the database")
-	b.rest()
-	if all := b.warnings("auth"); len(all) > 0 {
-		t.Errorf("there are warnings: %v", all)
-	}
-
-	b.pass(31 * time.Second)
-	b.nudge("auth")
-	b.says("auth", "Ready", "PodsFailing", p.Name, "waiting for the database")
-	b.says("auth", "Available", "PodsFailing", p.Name)
-	b.eventually("there is a warning", func() error {
-		if all := b.warnings("auth"); len(all) != 1 || all[0] != "PodsFailing" {
-			return fmt.Errorf("there are %v", all)
-		}
-		return nil
-	})
-}
 
 // Replicas stay ready in an outage of the database. Their gateway does not.
 func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
@@ -100,7 +46,7 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 	// Either one alone is noticed, too: a pass asks but one of them in the steady state.
 	for _, lost := range [][]*corev1.Pod{{one}, {two}, {one, two}} {
 		lose(lost...)
-		b.says("auth", "DatabaseAvailable", "DatabaseUnavailable", fmt.Sprintf("%d of 2 replicas", len(lost)), lost[0].Name, `the database "auth" takes no writes: it is a standby`, "keys are served")
+		b.says("auth", "DatabaseAvailable", "DatabaseUnavailable", fmt.Sprintf("%d of 2 replicas", len(lost)), lost[0].Name, `the database "auth" takes no writes: it is a standby`, "still serve the public keys")
 		c := b.condition("auth", "Ready", metav1.ConditionFalse, "DatabaseUnavailable")
 		if strings.ContainsAny(c.Message, "\n\x07") || len(c.Message) > 1000 {
 			t.Errorf("the message has %d bytes: %q", len(c.Message), c.Message)

@@ -161,6 +161,22 @@ func drifts() []drift {
 		deployment("a volume of another kind", func(d *appsv1.Deployment) {
 			pod(d).Volumes[3].VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 		}),
+		deployment("the volume of the mail server's password", func(d *appsv1.Deployment) {
+			for i := range pod(d).Volumes {
+				if v := &pod(d).Volumes[i]; v.Name == "mail" {
+					v.VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+				}
+			}
+		}),
+		deployment("the mail server and its user", func(d *appsv1.Deployment) {
+			for i := range server(d).Env {
+				if e := &server(d).Env[i]; e.Name == "SMTP_HOST" {
+					e.Value = "attacker.example.com"
+				} else if e.Name == "SMTP_USERNAME" {
+					e.Value, e.ValueFrom = "attacker", nil
+				}
+			}
+		}),
 		deployment("no volumes", func(d *appsv1.Deployment) { pod(d).Volumes, server(d).VolumeMounts = nil, nil }),
 		deployment("a probe of another kind", func(d *appsv1.Deployment) {
 			server(d).LivenessProbe.ProbeHandler = corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}
@@ -232,9 +248,12 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
-			b.create(credentials("auth-db"))
+			b.create(credentials("auth-db"), credentials("mail"))
 			g := smallest("auth")
 			g.Spec.DeletionPolicy = v1alpha1.DeletionDelete // so that the Secrets have an owner
+			g.Spec.Email = &v1alpha1.Email{SMTP: &v1alpha1.SMTP{
+				Host: "mail", From: "a@example.com", CredentialsSecretRef: &v1alpha1.LocalReference{Name: "mail"},
+			}}
 			b.ready(g)
 			for i, d := range drifts() {
 				if i%3 != part {

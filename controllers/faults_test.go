@@ -175,6 +175,7 @@ func TestAMissingSecretIsNamedAndAwaited(t *testing.T) {
 	b.says("auth", "Ready", "SecretMissing", "auth-db", "spec.database.credentialsSecretRef", "username, password")
 	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is seen when it comes
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	b.without("auth", keysOf("auth")...)
 	b.quiet()
 	time.Sleep(time.Second)          // that it does not ask again and again cannot be waited for
 	if n := b.calls.count(); n > 2 { // one may have been under way
@@ -410,7 +411,8 @@ func TestTheRoleIsEnough(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
 	user, _ := b.as("", "", "")
-	b.startOperatorAs(user)
+	// Pods that set no user are restricted, too: the namespace enforces it.
+	b.startOperatorAs(user, func(o *controllers.Options) { o.PlatformUsers = true })
 	b.create(credentials("auth-db"))
 	g := smallest("auth")
 	g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
@@ -756,73 +758,6 @@ func (b *bed) setPod(p *corev1.Pod, change func(*corev1.PodStatus)) {
 		change(&p.Status)
 		return b.client.Status().Update(b.t.Context(), p)
 	})
-}
-
-func TestThePodsLastWordsAreReadInTheConditions(t *testing.T) {
-	t.Parallel()
-	container := func(c corev1.ContainerStatus) func(*corev1.PodStatus) {
-		c.Name = "authserver"
-		return func(s *corev1.PodStatus) { s.ContainerStatuses = []corev1.ContainerStatus{c} }
-	}
-	const wrong = `database: the password of user "auth" is wrong (28P01)`
-	for i, c := range []struct {
-		what   string
-		status func(*corev1.PodStatus)
-		answer serverconfig.State
-		says   string
-	}{
-		{"an image that cannot be pulled", container(corev1.ContainerStatus{State: corev1.ContainerState{
-			Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: `Back-off pulling image "x"`},
-		}}), serverconfig.State{}, `ImagePullBackOff: Back-off pulling image "x"`},
-		{"a server that ended", container(corev1.ContainerStatus{State: corev1.ContainerState{
-			Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: wrong + "\n"},
-		}}), serverconfig.State{}, wrong},
-		{"a server that ends again and again", container(corev1.ContainerStatus{
-			State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 5m0s"}},
-			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 1, Message: wrong}},
-		}), serverconfig.State{}, wrong},
-		{"a server that was killed", container(corev1.ContainerStatus{
-			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}},
-		}), serverconfig.State{}, "ended with code 137 (OOMKilled)"},
-		{"no node", func(s *corev1.PodStatus) {
-			s.Phase = corev1.PodPending
-			s.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available"}}
-		}, serverconfig.State{}, "it cannot be scheduled: 0/3 nodes are available"},
-		{"a server that says why", func(*corev1.PodStatus) {}, serverconfig.State{Reason: "the migrations wait for a lock"}, "the migrations wait for a lock"},
-	} {
-		t.Run(c.what, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t)
-			name := fmt.Sprintf("auth-%d", i)
-			b.create(credentials("auth-db"), smallest(name))
-			d := b.made(name)
-			p := b.startPod(d, 0, false)
-			b.mu.Lock()
-			b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return c.answer, nil }
-			b.mu.Unlock()
-			b.report(name, 0)
-			b.setPod(p, c.status)
-			b.pass(time.Minute) // it is no longer an ordinary start
-			b.nudge(name)
-			b.says(name, "Ready", "PodsFailing", p.Name, c.says)
-			b.says(name, "Available", "PodsFailing", p.Name, c.says)
-		})
-	}
-}
-
-func TestPodsThatAQuotaForbidsAreReadInTheConditions(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), smallest("auth"))
-	b.made("auth")
-	edit := func() error {
-		d := get(b, "auth", &appsv1.Deployment{})
-		d.Status.ObservedGeneration = d.Generation
-		d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods"}}
-		return b.client.Status().Update(t.Context(), d)
-	}
-	b.eventually("the Deployment says so", edit)
-	b.says("auth", "Ready", "PodsFailing", "exceeded quota: pods")
 }
 
 func TestTwoOperatorsAtOnceLoseNothing(t *testing.T) {

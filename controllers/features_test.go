@@ -223,6 +223,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		},
 		func(s *v1alpha1.AuthGatewaySpec) {
 			s.Resources, s.PodTemplate, s.Image, s.ImagePullSecrets = nil, nil, "", nil
+			s.Service, s.ServiceAccount = v1alpha1.Service{}, v1alpha1.ServiceAccount{} // all but the addresses goes
 		},
 	} {
 		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
@@ -232,6 +233,10 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	}
 	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 || len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
 		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)
+	}
+	service, account := get(b, "auth", &corev1.Service{}), get(b, "auth", &corev1.ServiceAccount{})
+	if len(service.Annotations) > 0 || len(account.Annotations) > 0 || service.Spec.TrafficDistribution != nil {
+		t.Errorf("the spec dropped %v, %v, %v", service.Annotations, account.Annotations, service.Spec.TrafficDistribution)
 	}
 }
 
@@ -249,90 +254,6 @@ func webhookKey(name string) *corev1.Secret {
 // keysOf are the objects of a gateway's keys.
 func keysOf(name string) []string {
 	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases", "*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
-}
-
-func TestOnlyAllowedImagesRun(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, func(o *controllers.Options) {
-		o.AllowedImages = []string{"registry.example.com/auth/", "mirror.example.com/"}
-	})
-	b.create(credentials("auth-db"))
-	g := smallest("auth")
-	g.Spec.Image = "docker.io/attacker/registry.example.com/auth/x"
-	beside := smallest("beside")
-	beside.Spec.PodTemplate = &v1alpha1.PodTemplate{Sidecars: []v1alpha1.Sidecar{
-		{Name: "good", Image: "mirror.example.com/proxy"}, {Name: "bad", Image: "docker.io/attacker/proxy"}, {Name: "native", Image: "docker.io/attacker/proxy", Native: true},
-	}}
-	b.create(g, beside, smallest("default"))
-	b.says("beside", "Ready", "ImageNotAllowed", "spec.podTemplate.sidecars[bad].image", "mirror.example.com/")
-	b.without("beside", keysOf("beside")...)
-	b.condition("auth", "Ready", metav1.ConditionFalse, "ImageNotAllowed")
-	b.condition("auth", "Stalled", metav1.ConditionTrue, "ImageNotAllowed")
-	b.says("auth", "Ready", "ImageNotAllowed", "spec.image", "registry.example.com/auth/", "mirror.example.com/")
-	b.without("auth", keysOf("auth")...) // which go on, whatever becomes of the rest
-	if image := server(b.made("default")).Image; image != "auth-gateway/authserver:test" {
-		t.Errorf("without a word about it the image is %s", image)
-	}
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Image = "mirror.example.com/authserver:1" })
-	if image := server(b.made("auth")).Image; image != "mirror.example.com/authserver:1" {
-		t.Errorf("the image is %s", image)
-	}
-}
-
-func TestCloudNativePGTellsHostAndCredentials(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	g := smallest("auth")
-	g.Spec.Database = v1alpha1.Database{CloudNativePG: &v1alpha1.CloudNativePG{Cluster: "pg"}}
-	b.create(g)
-	b.condition("auth", "Ready", metav1.ConditionFalse, "SecretMissing")
-	b.says("auth", "Ready", "SecretMissing", "pg-app", "CloudNativePG")
-	secret := credentials("pg-app")
-	secret.StringData["host"], secret.StringData["dbname"], secret.StringData["port"] = "pg-rw", "app", "none"
-	b.create(secret)
-	b.condition("auth", "Ready", metav1.ConditionFalse, "InvalidSpec")
-	b.says("auth", "Ready", "InvalidSpec", "pg-app", "port")
-	edit(b, "pg-app", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["port"] = []byte("5433") })
-	environ := variables(b.made("auth"))
-	for name, value := range map[string]string{"DB_HOST": "pg-rw", "DB_PORT": "5433", "DB_NAME": "app"} {
-		if environ[name] != value {
-			t.Errorf("%s is %q", name, environ[name])
-		}
-	}
-	edit(b, "pg-app", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["host"] = []byte("pg-moved") })
-	b.eventually("the pods are told of the new host", func() error {
-		if host := variables(get(b, "auth", &appsv1.Deployment{}))["DB_HOST"]; host != "pg-moved" {
-			return fmt.Errorf("it is %s", host)
-		}
-		return nil
-	})
-	b.secondPassWritesNothing("auth")
-}
-
-func TestTheServerIsToldOfPagesAndProxies(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	g := smallest("auth")
-	// The schema has no rule for every way to write IPv6; the server's own has.
-	g.Spec.CORS, g.Spec.TrustedProxyHops = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[0::1]:3000"}}, 2
-	b.create(credentials("auth-db"), g)
-	b.condition("auth", "Ready", metav1.ConditionFalse, "InvalidSpec")
-	b.says("auth", "Ready", "InvalidSpec", "spec.cors.allowedOrigins: ", "write http://[::1]:3000")
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.CORS.AllowedOrigins[1] = "http://[::1]:3000" })
-	environ := variables(b.made("auth"))
-	if environ["CORS_ALLOWED_ORIGINS"] != "https://app.example.com,http://[::1]:3000" || environ["TRUSTED_PROXY_HOPS"] != "2" {
-		t.Errorf("the server gets %v", environ)
-	}
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.CORS, g.Spec.TrustedProxyHops = nil, 0 })
-	b.eventually("the server is told of neither", func() error {
-		environ := variables(get(b, "auth", &appsv1.Deployment{}))
-		for _, name := range []string{"CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS"} {
-			if value, there := environ[name]; there {
-				return fmt.Errorf("%s is %q", name, value)
-			}
-		}
-		return nil
-	})
 }
 
 func variables(d *appsv1.Deployment) map[string]string {
@@ -460,272 +381,23 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	b.without("late")
 }
 
-func TestPodsAreReplacedForSettingsAndSecretsAndNotForKeys(t *testing.T) {
+// A change of a Secret or of a ConfigMap that the spec refers to starts a reconcile
+// and replaces the pods. inputs_test.go has which changes do.
+func TestInputsAreWatched(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
-	template := func() string {
-		d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Template: get(b, "auth", &appsv1.Deployment{}).Spec.Template}}
-		return essence(t, d)
-	}
-	changes := func(what string, change func()) {
-		t.Helper()
-		before := template()
-		change()
-		b.eventually(what+" changes the template", func() error {
-			if template() == before {
-				return fmt.Errorf("it does not")
-			}
-			return nil
-		})
-	}
-	changes("a setting", func() {
-		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Passwords.MinLength = 20 })
-	})
-	changes("a password", func() {
-		edit(b, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["password"] = []byte("another") })
-	})
-	changes("a key for callers", func() {
-		edit(b, "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["TRUSTED_CALLER_KEY"] = []byte("a key of my own making") })
-	})
-	b.rollOut("auth")
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	before := template()
-	edit(b, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["unused"] = []byte("x") })
-	old := b.signing("auth", keys.Access).ID
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
-	next := b.published("auth", keys.Access)
-	b.wait("auth")
-	b.phase("auth", next, keys.Signing)
-	b.phase("auth", old, keys.Retiring)
-	b.rest()
-	if after := template(); after != before {
-		t.Errorf("a rotated key changed the template from\n%s\nto\n%s", before, after)
-	}
-}
-
-func TestAPublicGatewayMailsItsCodes(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), credentials("mail"))
 	g := exposed("auth")
 	g.Spec.Email.SMTP.CredentialsSecretRef = &v1alpha1.LocalReference{Name: "mail"}
-	g.Spec.Email.Links = &v1alpha1.EmailLinks{Verification: "https://example.com/verify#{code}"}
-	b.ready(g)
-	d := get(b, "auth", &appsv1.Deployment{})
-	environ := variables(d)
-	for name, value := range map[string]string{
-		"EXPOSURE": "public", "SMTP_HOST": "mail", "MAIL_FROM": "a@example.com", "MAIL_LINK_VERIFICATION": "https://example.com/verify#{code}",
-		"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password",
-	} {
-		if environ[name] != value {
-			t.Errorf("%s is %q, and should be %q", name, environ[name], value)
-		}
-	}
-	// What the server chooses by itself where it is public.
-	for _, name := range []string{"LIMIT_SIGNIN", "LIMIT_SIGNUP", "LIMIT_CODES", "LIMIT_MAILS", "REFRESH_TOKEN_ROTATION", "SMTP_PORT", "SMTP_TLS", "SMTP_CONNECTIONS", "MAIL_GIVE_UP_AFTER"} {
-		if value, there := environ[name]; there {
-			t.Errorf("%s is %q, and the default is the same", name, value)
-		}
-	}
-	user := corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "mail"}, Key: "username"}}
-	if !slices.ContainsFunc(server(d).Env, func(e corev1.EnvVar) bool {
-		return e.Name == "SMTP_USERNAME" && e.ValueFrom != nil && *e.ValueFrom.SecretKeyRef == *user.SecretKeyRef
-	}) {
-		t.Errorf("SMTP_USERNAME is not that of the Secret: %v", server(d).Env)
-	}
-	get(b, "auth", &networkingv1.Ingress{})
-	// Whoever restricts egress cuts off the mail server, and the database.
-	if policy := get(b, "auth", &networkingv1.NetworkPolicy{}); !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
-		t.Errorf("the NetworkPolicy is about %v", policy.Spec.PolicyTypes)
-	}
-	b.secondPassWritesNothing("auth")
-
-	was := essence(t, get(b, "auth", &appsv1.Deployment{}))
-	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
-		for i := range pod(d).Volumes {
-			if v := &pod(d).Volumes[i]; v.Name == "mail" {
-				v.VolumeSource = corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
-			}
-		}
-		for i := range server(d).Env {
-			if e := &server(d).Env[i]; e.Name == "SMTP_HOST" {
-				e.Value = "attacker.example.com"
-			} else if e.Name == "SMTP_USERNAME" {
-				e.Value, e.ValueFrom = "attacker", nil
-			}
-		}
-	})
-	b.eventually("what mail is sent with comes back", func() error {
-		if is := essence(t, get(b, "auth", &appsv1.Deployment{})); is != was {
-			return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
-		}
-		return nil
-	})
-}
-
-// mailMounts are the volumes of a Deployment that are for mail, and what is in
-// them.
-func mailMounts(d *appsv1.Deployment) map[string]string {
-	all := map[string]string{}
-	for _, v := range pod(d).Volumes {
-		if !strings.HasPrefix(v.Name, "mail") {
-			continue
-		}
-		what := ""
-		switch {
-		case v.Secret != nil:
-			what = "Secret " + v.Secret.SecretName
-			for _, item := range v.Secret.Items {
-				what += " " + item.Key
-			}
-		case v.ConfigMap != nil:
-			what = "ConfigMap " + v.ConfigMap.Name
-		}
-		for _, m := range server(d).VolumeMounts {
-			if m.Name == v.Name && m.ReadOnly && m.SubPath == "" {
-				all[m.MountPath] = what
-			}
-		}
-	}
-	return all
-}
-
-func TestOnlyWhatMailNeedsIsMounted(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), credentials("mail"), webhookKey("hook"), templates("mails"),
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x", "ca.key": "y"}})
-	ref := func(name string) *v1alpha1.LocalReference { return &v1alpha1.LocalReference{Name: name} }
-	for i, tc := range []struct {
-		what     string
-		email    *v1alpha1.Email
-		mounts   map[string]string
-		settings map[string]string
-	}{
-		{"no mail", nil, nil, nil},
-		{
-			"a mail server that lets everybody in", &v1alpha1.Email{SMTP: &v1alpha1.SMTP{Host: "mail", From: "a@example.com", TLS: "None"}}, nil,
-			map[string]string{"SMTP_HOST": "mail", "SMTP_TLS": "none", "MAIL_FROM": "a@example.com"},
-		},
-		{
-			"all of it", &v1alpha1.Email{
-				SMTP:                  &v1alpha1.SMTP{Host: "mail", Port: 465, TLS: "Implicit", From: "A <a@example.com>", CredentialsSecretRef: ref("mail"), CASecretRef: ref("ca")},
-				TemplatesConfigMapRef: ref("mails"), MaxConnections: 2, GiveUpAfter: "1h",
-			},
-			map[string]string{"/etc/authserver/mail": "Secret mail password", "/etc/authserver/mail-ca": "Secret ca ca.crt", "/etc/authserver/mail-templates": "ConfigMap mails"},
-			map[string]string{
-				"SMTP_HOST": "mail", "SMTP_PORT": "465", "SMTP_TLS": "implicit", "MAIL_FROM": "A <a@example.com>", "SMTP_CA_FILE": "/etc/authserver/mail-ca/ca.crt", "SMTP_USERNAME": "",
-				"SMTP_PASSWORD_FILE": "/etc/authserver/mail/password", "MAIL_TEMPLATES_DIR": "/etc/authserver/mail-templates", "SMTP_CONNECTIONS": "2", "MAIL_GIVE_UP_AFTER": "1h",
-			},
-		},
-		{
-			"a webhook", &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://mailer.example.com/", SecretRef: *ref("hook")}},
-			map[string]string{"/etc/authserver/mail": "Secret hook secret"},
-			map[string]string{"MAIL_WEBHOOK_URL": "https://mailer.example.com/", "MAIL_WEBHOOK_SECRET_FILE": "/etc/authserver/mail/secret"},
-		},
-	} {
-		g := smallest(fmt.Sprintf("auth-%d", i))
-		g.Spec.Email = tc.email
-		b.create(g)
-		d := b.made(g.Name)
-		if got := mailMounts(d); !maps.Equal(got, tc.mounts) {
-			t.Errorf("%s: mounted is %v, and should be %v", tc.what, got, tc.mounts)
-		}
-		environ := variables(d)
-		maps.DeleteFunc(environ, func(name, _ string) bool {
-			return !strings.HasPrefix(name, "SMTP_") && !strings.HasPrefix(name, "MAIL_")
-		})
-		if !maps.Equal(environ, tc.settings) {
-			t.Errorf("%s: the server gets %v, and should get %v", tc.what, environ, tc.settings)
-		}
-		_, annotated := d.Spec.Template.Annotations["authgateway.io/templates"]
-		if _, mounted := tc.mounts["/etc/authserver/mail-templates"]; annotated != mounted {
-			t.Errorf("%s: the annotations are %v", tc.what, d.Spec.Template.Annotations)
-		}
-	}
-}
-
-func TestLimitsAreWhatTheSpecSays(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"))
-	g := exposed("auth")
-	g.Spec.TrustedProxyHops, g.Spec.TrustedProxyField = 1, v1alpha1.ProxyFieldXForwardedFor
-	g.Spec.Limits = v1alpha1.Limits{SignIn: "10/1m", SignUp: v1alpha1.Unlimited, Codes: "5/1h30m", Mails: v1alpha1.Unlimited}
-	b.create(g)
-	environ := variables(b.made("auth"))
-	for name, value := range map[string]string{
-		"LIMIT_SIGNIN": "10/1m", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "5/1h30m", "LIMIT_MAILS": "off", "TRUSTED_PROXY_FIELD": "X-Forwarded-For",
-	} {
-		if environ[name] != value {
-			t.Errorf("%s is %q, and should be %q", name, environ[name], value)
-		}
-	}
-	b.secondPassWritesNothing("auth")
-}
-
-func TestWhatMailNeedsAndIsMissingIsNamedAndAwaited(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	g := exposed("auth")
-	g.Spec.Email.SMTP.CredentialsSecretRef, g.Spec.Email.SMTP.CASecretRef = &v1alpha1.LocalReference{Name: "mail"}, &v1alpha1.LocalReference{Name: "mail-ca"}
 	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
-	b.create(credentials("auth-db"), g)
-	b.says("auth", "Ready", "SecretMissing", " mail ", "spec.email.smtp.credentialsSecretRef", "username, password")
-	half := credentials("mail")
-	half.StringData["username"] = ""
-	b.create(half)
-	b.says("auth", "Ready", "SecretInvalid", " mail ", "username")
-	edit(b, "mail", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["username"] = []byte("auth") })
-	b.says("auth", "Ready", "SecretMissing", " mail-ca ", "spec.email.smtp.caSecretRef", "ca.crt")
-	b.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mail-ca"}, StringData: map[string]string{"ca.crt": "x"}})
-	b.says("auth", "Ready", "ConfigMapMissing", " mails ", "spec.email.templatesConfigMapRef", "leave templatesConfigMapRef out")
-	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is seen when it comes
-	b.without("auth", keysOf("auth")...)                           // keys go on, whatever becomes of the rest
+	b.create(credentials("auth-db"), credentials("mail"), g)
+	b.says("auth", "Ready", "ConfigMapMissing", " mails ")
+	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is noticed when it appears
+	b.without("auth", keysOf("auth")...)                           // the keys do not wait for it
 	b.create(templates("mails"))
-	b.made("auth")
-
-	// What is there, and will not do, is told without its content.
-	hook := smallest("hook")
-	hook.Spec.Email = &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://mailer.example.com/", SecretRef: v1alpha1.LocalReference{Name: "hook"}}}
-	b.create(hook)
-	b.says("hook", "Ready", "SecretMissing", " hook ", "spec.email.webhook.secretRef", "secret")
-	const bad = "not in base64"
-	b.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "hook"}, StringData: map[string]string{"secret": bad}})
-	b.says("hook", "Ready", "InvalidSpec", "key secret of Secret hook", "openssl rand -base64 32")
-	if message := b.condition("hook", "Ready", metav1.ConditionFalse, "InvalidSpec").Message; strings.Contains(message, bad) {
-		t.Errorf("the message tells the secret: %s", message)
-	}
-	edit(b, "hook", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["secret"] = []byte(aWebhookKey) })
-	b.made("hook")
-}
-
-func TestWhatTheServerWillNotTakeOfMailIsToldByTheNameOfTheField(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"))
-	g := exposed("auth")
-	g.Spec.Email.SMTP.From = "Example(Inc <a@example.com>" // an open comment, says RFC 5322
-	b.create(g)
-	b.says("auth", "Ready", "InvalidSpec", "spec.email.smtp.from: ", "such as no-reply@example.com")
-	b.condition("auth", "Stalled", metav1.ConditionTrue, "InvalidSpec")
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Email.SMTP.From = "Example Inc. <a@example.com>" })
-	b.made("auth")
-}
-
-func TestPodsAreReplacedForWhatMailIsSentWith(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	g := exposed("auth")
-	g.Spec.Email.SMTP.CredentialsSecretRef, g.Spec.Email.SMTP.CASecretRef = &v1alpha1.LocalReference{Name: "mail"}, &v1alpha1.LocalReference{Name: "mail-ca"}
-	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
-	b.create(credentials("auth-db"), credentials("mail"), templates("mails"),
-		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mail-ca"}, StringData: map[string]string{"ca.crt": "x"}})
-	b.ready(g)
+	b.rollOut("auth")
+	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	annotations := func() map[string]string { return get(b, "auth", &appsv1.Deployment{}).Spec.Template.Annotations }
-	changes := func(what string, change func()) {
+	replaces := func(what string, change func()) {
 		t.Helper()
 		before := annotations()
 		change()
@@ -736,23 +408,18 @@ func TestPodsAreReplacedForWhatMailIsSentWith(t *testing.T) {
 			return nil
 		})
 	}
-	secret := func(name, key string) func() {
+	secret := func(key string) func() {
 		return func() {
-			edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Data[key] = []byte("another " + key) })
+			edit(b, "mail", &corev1.Secret{}, func(s *corev1.Secret) { s.Data[key] = []byte("another " + key) })
 		}
 	}
-	changes("a user name", secret("mail", "username"))
-	changes("a password", secret("mail", "password"))
-	changes("a certificate authority", secret("mail-ca", "ca.crt"))
-	changes("a template", func() {
+	replaces("a password", secret("password"))
+	replaces("a template", func() {
 		edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data["verification.txt"] = "another template" })
-	})
-	changes("one template more", func() {
-		edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.BinaryData = map[string][]byte{"reset.txt": {0xff}} })
 	})
 	b.quiet()
 	before := annotations()
-	secret("mail", "unused")()
+	secret("unused")()
 	edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} })
 	b.rest()
 	if after := annotations(); !maps.Equal(after, before) {
@@ -761,7 +428,7 @@ func TestPodsAreReplacedForWhatMailIsSentWith(t *testing.T) {
 	if writes := b.calls.written(); len(writes) > 0 {
 		t.Errorf("it wrote %v", writes)
 	}
-	// It goes, and is awaited; the pods that run go on.
+	// The running pods do not need it.
 	if err := b.client.Delete(t.Context(), get(b, "mails", &corev1.ConfigMap{})); err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -94,71 +93,6 @@ func TestASecondPassWritesNothing(t *testing.T) {
 	}
 	if writes := b.calls.written(); len(writes) > 0 {
 		t.Errorf("it wrote %v", writes)
-	}
-}
-
-// A pod as the operator makes it passes the strictest of the Pod Security
-// Standards: the test's namespace enforces it.
-func TestPodsAreRestricted(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), smallest("auth"))
-	d := b.made("auth")
-	b.startPod(d, 0, true) // is refused where it is not restricted
-	spec := d.Spec.Template.Spec
-	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
-		t.Error("a token is mounted")
-	}
-	if c := spec.Containers[0].SecurityContext; !*c.ReadOnlyRootFilesystem {
-		t.Error("the root file system can be written")
-	}
-	for _, e := range spec.Containers[0].Env {
-		if strings.Contains(e.Name, "PASS") && !strings.HasSuffix(e.Name, "_FILE") {
-			t.Errorf("%s is in the environment", e.Name)
-		}
-	}
-}
-
-// OpenShift refuses pods that name a user which is not the namespace's own.
-func TestNoUserIsNamedWhereThePlatformAssignsOne(t *testing.T) {
-	t.Parallel()
-	b := newBed(t, func(o *controllers.Options) { o.PlatformUsers = true })
-	b.create(credentials("auth-db"), smallest("auth"))
-	d := b.made("auth")
-	if c := pod(d).SecurityContext; c.RunAsUser != nil || c.RunAsGroup != nil || c.FSGroup != nil || !*c.RunAsNonRoot {
-		t.Errorf("the pods run as %+v", c)
-	}
-	b.startPod(d, 0, true) // is refused where it is not restricted
-}
-
-func TestTheStatusTellsWhatThereIs(t *testing.T) {
-	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"), smallest("auth"))
-	b.made("auth")
-	c := b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
-	b.condition("auth", "Reconciling", metav1.ConditionTrue, "Progressing")
-	b.condition("auth", "Available", metav1.ConditionFalse, "ReplicasMissing")
-	if c.Message == "" {
-		t.Error("no message")
-	}
-	b.rollOut("auth")
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
-	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
-	b.condition("auth", "Reconciling", metav1.ConditionFalse, "Ready")
-	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
-	s := get(b, "auth", &v1alpha1.AuthGateway{}).Status
-	ring := b.ring("auth")
-	access, _ := ring.Signing(keys.Access)
-	if s.URL != "http://auth."+b.namespace+".svc" || s.PublicKeysConfigMapRef.Name != "auth-public-keys" || s.CallerSecretRef.Name != "auth-caller" ||
-		s.Replicas != 2 || s.ReadyReplicas != 2 || s.ReplicaSummary != "2/2" || s.Image != "auth-gateway/authserver:test" || s.ObservedGeneration != 1 ||
-		s.Selector != "app.kubernetes.io/instance=auth,app.kubernetes.io/name=authserver" {
-		t.Errorf("status %+v", s)
-	}
-	if s.Keys == nil || s.Keys.Generation != ring.Generation || len(s.Keys.Access) != 1 || len(s.Keys.Refresh) != 1 ||
-		s.Keys.Access[0].KID != access.ID || s.Keys.Access[0].Phase != "Signing" || s.Keys.NextRotationTime == nil {
-		t.Errorf("keys %+v", s.Keys)
 	}
 }
 

@@ -136,6 +136,18 @@ func (cs *clusterState) nameConflicts() *problem {
 	return joined(all)
 }
 
+// blocked returns the problem that keeps every object but the keys from being
+// applied. The settings can be checked only if the keys are in order.
+func (cs *clusterState) blocked(allowedImages []string, t tended, keysInOrder bool) *problem {
+	if p := firstOf(imageRefused(cs.gateway, allowedImages), cs.missingInputs(), t.aside); p != nil || !keysInOrder {
+		return p
+	}
+	if err := check(cs, t.custody, t.callerKey); err != nil {
+		return stalled(v1alpha1.ReasonInvalidSpec, "%s", err.Error())
+	}
+	return nil
+}
+
 // imageRefused returns a problem if the spec asks for an image that the operator's
 // options do not allow.
 func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {

@@ -1,0 +1,484 @@
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/events"
+
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+// conditionsOf summarizes, and returns each condition as "Status Reason".
+func conditionsOf(cs *clusterState, t tended, inKeys, found *problem) (map[string]string, v1alpha1.AuthGatewayStatus) {
+	status := summarize(cs, t, inKeys, found, "an/image")
+	all := map[string]string{}
+	for _, c := range status.Conditions {
+		all[c.Type] = string(c.Status) + " " + c.Reason
+	}
+	return all, status
+}
+
+func messageOf(status v1alpha1.AuthGatewayStatus, conditionType string) string {
+	return meta.FindStatusCondition(status.Conditions, conditionType).Message
+}
+
+func addPod(cs *clusterState, name string, ready bool, age time.Duration) *corev1.Pod {
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.NewTime(testTime.Add(-age))}}
+	status := corev1.ConditionFalse
+	if ready {
+		status = corev1.ConditionTrue
+	}
+	p.Status.Conditions = []corev1.PodCondition{{
+		Type: corev1.PodReady, Status: status, LastTransitionTime: metav1.NewTime(testTime.Add(-age)),
+	}}
+	cs.pods = append(cs.pods, p)
+	return &cs.pods[len(cs.pods)-1]
+}
+
+// starting changes a running gateway to one whose first pods are not ready.
+func starting(cs *clusterState) {
+	cs.deployment().Status.ReadyReplicas, cs.deployment().Status.AvailableReplicas = 0, 0
+}
+
+func TestConditions(t *testing.T) {
+	t.Parallel()
+	never := errors.New("never")
+	for name, c := range map[string]struct {
+		change func(*clusterState, *tended) (inKeys, found *problem)
+		want   map[string]string
+		says   map[string][]string
+	}{
+		"everything is in place": {
+			func(*clusterState, *tended) (*problem, *problem) { return nil, nil },
+			map[string]string{
+				"Ready": "True Ready", "KeysReady": "True KeysPublished", "Available": "True ReplicasReady",
+				"Reconciling": "False Ready", "Stalled": "False Ready", "DatabaseAvailable": "Unknown ReplicasMissing",
+			}, nil,
+		},
+		"the first pods are not ready": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) { starting(cs); return nil, nil },
+			map[string]string{
+				"Ready": "False Progressing", "Reconciling": "True Progressing", "Available": "False ReplicasMissing",
+			}, map[string][]string{"Ready": {"0 of 2 replicas"}},
+		},
+		"there is no Deployment": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				delete(cs.objects, gvkDeployment)
+				return nil, nil
+			},
+			map[string]string{"Ready": "False Progressing", "Available": "False ReplicasMissing"}, nil,
+		},
+		"the Deployment cannot be read": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				delete(cs.objects, gvkDeployment)
+				cs.unread[gvkDeployment] = never
+				return nil, classify(never)
+			},
+			map[string]string{"Ready": "False APIUnavailable", "Available": "Unknown APIUnavailable"}, nil,
+		},
+		"scaled to zero": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				d := cs.deployment()
+				*d.Spec.Replicas, d.Status = 0, appsv1.DeploymentStatus{ObservedGeneration: 1}
+				return nil, nil
+			},
+			map[string]string{"Ready": "True Ready", "Available": "False ScaledToZero"}, nil,
+		},
+		"suspended": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				cs.gateway.Spec.Suspend = true
+				return nil, nil
+			},
+			map[string]string{ // not Unknown, which kstatus calls InProgress
+				"Ready": "True Suspended", "Reconciling": "False Suspended", "Stalled": "False Ready",
+				"Available": "True ReplicasReady",
+			}, nil,
+		},
+		"suspended from the start": {
+			func(cs *clusterState, found *tended) (*problem, *problem) {
+				cs.gateway.Spec.Suspend = true
+				cs.objects, *found = nil, tended{}
+				return nil, nil
+			},
+			map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"}, nil,
+		},
+		"a problem that the operator waits for": {
+			func(*clusterState, *tended) (*problem, *problem) {
+				return nil, waiting(v1alpha1.ReasonSecretMissing, "create it")
+			},
+			map[string]string{
+				"Ready": "False SecretMissing", "Reconciling": "True SecretMissing", "Stalled": "False Ready",
+				"KeysReady": "True KeysPublished",
+			}, map[string][]string{"Ready": {"create it"}},
+		},
+		"a problem that a person has to solve": {
+			func(*clusterState, *tended) (*problem, *problem) {
+				return nil, stalled(v1alpha1.ReasonImageNotAllowed, "choose another")
+			},
+			map[string]string{
+				"Ready": "False ImageNotAllowed", "Reconciling": "False ImageNotAllowed", "Stalled": "True ImageNotAllowed",
+				"Available": "True ReplicasReady",
+			}, map[string][]string{"Stalled": {"choose another"}},
+		},
+		"a problem with the keys": {
+			func(_ *clusterState, found *tended) (*problem, *problem) {
+				found.through = false
+				p := stalled(v1alpha1.ReasonKeysLost, "restore them")
+				return p, p
+			},
+			map[string]string{"Ready": "False KeysLost", "KeysReady": "False KeysLost", "Stalled": "True KeysLost"}, nil,
+		},
+		"a kind is missing": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				cs.gateway.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{}
+				cs.absent[gvkServiceMonitor] = true
+				return nil, nil
+			},
+			map[string]string{
+				"Ready": "False KindMissing", "Available": "True ReplicasReady", "KeysReady": "True KeysPublished",
+			}, map[string][]string{"Ready": {"ServiceMonitor", "monitoring.coreos.com/v1"}},
+		},
+		"an upgrade waits": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) { cs.upgradeWaits = true; return nil, nil },
+			map[string]string{"Ready": "True Ready", "Reconciling": "True UpgradeWaiting"}, nil,
+		},
+		"a quota forbids pods": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				starting(cs)
+				cs.deployment().Status.Conditions = []appsv1.DeploymentCondition{{
+					Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods",
+				}}
+				return nil, nil
+			},
+			map[string]string{"Ready": "False PodsFailing"}, map[string][]string{"Ready": {"exceeded quota: pods"}},
+		},
+		"more connections than the database has": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				cs.gateway.Spec.Database.MaxConnections = 10
+				addPod(cs, "one", true, time.Hour)
+				cs.states["one"] = config.State{Database: config.DatabaseState{MaxConnections: 20}}
+				return nil, nil
+			},
+			map[string]string{"Ready": "True Ready", "Available": "True TooManyConnections"},
+			map[string][]string{"Available": {"2 replicas", "spec.database.maxConnections 10", "20 connections"}},
+		},
+		"a replica has no database": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				for _, name := range []string{"one", "two"} {
+					addPod(cs, name, true, time.Hour)
+					cs.states[name] = config.State{}
+				}
+				problem := "the database \"auth\" takes no writes:\nit is a standby\x07 " + strings.Repeat("x", 2000)
+				cs.states["two"] = config.State{Database: config.DatabaseState{Problem: problem}}
+				return nil, nil
+			},
+			map[string]string{
+				"Ready": "False DatabaseUnavailable", "DatabaseAvailable": "False DatabaseUnavailable",
+				"Available": "True ReplicasReady", "KeysReady": "True KeysPublished",
+			},
+			map[string][]string{"Ready": {
+				"1 of 2 replicas", "pod two", `the database "auth" takes no writes: it is a standby`, "public keys",
+			}},
+		},
+		"a replica has its database": {
+			func(cs *clusterState, _ *tended) (*problem, *problem) {
+				addPod(cs, "one", true, time.Hour)
+				cs.states["one"] = config.State{}
+				return nil, nil
+			},
+			map[string]string{"Ready": "True Ready", "DatabaseAvailable": "True DatabaseAnswers"}, nil,
+		},
+		"a replica has not loaded a key": {
+			func(cs *clusterState, found *tended) (*problem, *problem) {
+				next := found.ring.Keys[0]
+				next.ID, next.Phase = "NEXT", keys.Published
+				found.ring.Keys = append(slices.Clone(found.ring.Keys), next)
+				cs.ring = found.ring
+				cs.publicKeys().Data[keys.PublicFile("NEXT")] = "a public key"
+				addPod(cs, "one", true, time.Hour)
+				cs.states["one"] = config.State{}
+				addPod(cs, "two", true, time.Hour)
+				cs.silent["two"] = errors.New("connection refused")
+				return nil, nil
+			},
+			map[string]string{
+				"Ready": "True Ready", "KeysReady": "True AwaitingReplicas", "Reconciling": "True AwaitingReplicas",
+			},
+			map[string][]string{"KeysReady": {
+				"NEXT", "pod one has not loaded it", "pod two cannot be asked: connection refused",
+			}},
+		},
+		"a revoked key still signs": {
+			func(cs *clusterState, found *tended) (*problem, *problem) {
+				cs.gateway.Spec.Keys.Revoked = []string{found.ring.Keys[0].ID}
+				found.through = false
+				p := stalled(v1alpha1.ReasonSecretImmutable, "the Secret auth-keys is immutable")
+				return p, p
+			},
+			map[string]string{"KeysReady": "False RevocationPending", "Ready": "False SecretImmutable"},
+			map[string][]string{"KeysReady": {"ACCESS", "the Secret auth-keys is immutable"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cs, found := running(t, newGateway(t))
+			inKeys, any := c.change(cs, &found)
+			got, status := conditionsOf(cs, found, inKeys, any)
+			for conditionType, want := range c.want {
+				if got[conditionType] != want {
+					t.Errorf("%s is %s, want %s", conditionType, got[conditionType], want)
+				}
+			}
+			for conditionType, words := range c.says {
+				message := messageOf(status, conditionType)
+				contains(t, message, words...)
+				if strings.ContainsAny(message, "\n\x07") || len(message) > 1000 {
+					t.Errorf("the message has %d bytes: %q", len(message), message)
+				}
+			}
+			if len(status.Conditions) != len(conditionOrder) {
+				t.Errorf("there are %d conditions", len(status.Conditions))
+			}
+		})
+	}
+}
+
+// The status shows what was last known if nothing is known now.
+func TestConditionsKeepWhatWasKnown(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t)
+	g.Generation = 3
+	g.Status.Conditions = []metav1.Condition{
+		{Type: "DatabaseAvailable", Status: "True", Reason: v1alpha1.ReasonDatabaseAnswers, ObservedGeneration: 2},
+		{Type: "Available", Status: "True", Reason: v1alpha1.ReasonReplicasReady, ObservedGeneration: 2},
+		{Type: "KeysReady", Status: "True", Reason: v1alpha1.ReasonKeysPublished, ObservedGeneration: 2},
+	}
+	cs, found := running(t, g)
+	found.through = false
+	cs.unread[gvkDeployment] = errors.New("never")
+	addPod(cs, "one", true, time.Hour) // it does not answer
+	got, status := conditionsOf(cs, found, nil, nil)
+	if got["Available"] != "True ReplicasReady" || got["DatabaseAvailable"] != "True DatabaseAnswers" {
+		t.Errorf("the conditions are %v", got)
+	}
+	for conditionType, want := range map[string]int64{"Available": 2, "Ready": 3, "KeysReady": 2} {
+		if about := meta.FindStatusCondition(status.Conditions, conditionType).ObservedGeneration; about != want {
+			t.Errorf("%s is about generation %d, want %d", conditionType, about, want)
+		}
+	}
+}
+
+func TestConditionsShowWhyAPodIsNotReady(t *testing.T) {
+	t.Parallel()
+	container := func(c corev1.ContainerStatus) func(*corev1.PodStatus) {
+		c.Name = "authserver"
+		return func(s *corev1.PodStatus) { s.ContainerStatuses = []corev1.ContainerStatus{c} }
+	}
+	ended := func(code int32, reason, message string) corev1.ContainerState {
+		return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			ExitCode: code, Reason: reason, Message: message,
+		}}
+	}
+	waits := func(reason, message string) corev1.ContainerState {
+		return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+	}
+	const wrong = `database: the password of user "auth" is wrong (28P01)`
+	for name, c := range map[string]struct {
+		status   func(*corev1.PodStatus)
+		reported string
+		says     string
+	}{
+		"an image that cannot be pulled": {
+			container(corev1.ContainerStatus{State: waits("ImagePullBackOff", `Back-off pulling image "x"`)}), "",
+			`ImagePullBackOff: Back-off pulling image "x"`,
+		},
+		"a server that ended": {container(corev1.ContainerStatus{State: ended(1, "", wrong+"\n")}), "", wrong},
+		"a server that ends again and again": {
+			container(corev1.ContainerStatus{
+				State: waits("CrashLoopBackOff", "back-off 5m0s"), LastTerminationState: ended(1, "", wrong),
+			}), "", wrong,
+		},
+		"a server that was killed": {
+			container(corev1.ContainerStatus{LastTerminationState: ended(137, "OOMKilled", "")}), "",
+			"ended with code 137 (OOMKilled)",
+		},
+		"no node": {
+			func(s *corev1.PodStatus) {
+				s.Conditions = append(s.Conditions, corev1.PodCondition{
+					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "0/3 nodes are available",
+				})
+			}, "", "it cannot be scheduled: 0/3 nodes are available",
+		},
+		"a server that reports why": {
+			func(*corev1.PodStatus) {}, "the migrations wait for a lock", "the migrations wait for a lock",
+		},
+		"a server that waits for its database and was restarted": {
+			container(corev1.ContainerStatus{RestartCount: 1, LastTerminationState: ended(1, "Error", "")}),
+			"waiting for the database: connection refused", "waiting for the database: connection refused",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			// During an ordinary start that is no failure yet.
+			for age, want := range map[time.Duration][2]string{
+				29 * time.Second: {"False Progressing", "False ReplicasMissing"},
+				31 * time.Second: {"False PodsFailing", "False PodsFailing"},
+			} {
+				cs, found := running(t, newGateway(t))
+				starting(cs)
+				p := addPod(cs, "the-pod", false, age)
+				c.status(&p.Status)
+				cs.states["the-pod"] = config.State{Reason: c.reported}
+				got, status := conditionsOf(cs, found, nil, nil)
+				if got["Ready"] != want[0] || got["Available"] != want[1] {
+					t.Errorf("after %v the conditions are %v", age, got)
+				}
+				for _, conditionType := range []string{"Ready", "Available"} {
+					contains(t, messageOf(status, conditionType), "the-pod", c.says)
+				}
+			}
+		})
+	}
+}
+
+func TestSummarizeShowsWhatThereIs(t *testing.T) {
+	t.Parallel()
+	cs, found := running(t, newGateway(t))
+	_, s := conditionsOf(cs, found, nil, nil)
+	if s.URL != "http://auth.shop.svc" || s.PublicKeysConfigMapRef.Name != "auth-public-keys" ||
+		s.CallerSecretRef.Name != "auth-caller" || s.Replicas != 2 || s.ReadyReplicas != 2 || s.ReplicaSummary != "2/2" ||
+		s.Image != "an/image" || s.ObservedGeneration != 1 || s.Issuer != "http://auth.shop.svc" ||
+		s.Selector != "app.kubernetes.io/instance=auth,app.kubernetes.io/name=authserver" {
+		t.Errorf("the status is %+v", s)
+	}
+	if s.Keys == nil || s.Keys.Generation != 7 || len(s.Keys.Access) != 1 || len(s.Keys.Refresh) != 1 ||
+		s.Keys.Access[0].KID != "ACCESS" || s.Keys.Access[0].Phase != "Signing" || s.Keys.NextRotationTime == nil {
+		t.Errorf("the keys are %+v", s.Keys)
+	}
+}
+
+// A condition whose status or reason changes is an event. If it failed, the event is
+// a warning, but an ordinary start is not.
+func TestTransitionsAreEvents(t *testing.T) {
+	t.Parallel()
+	status := func(ready, keysReady, message string) v1alpha1.AuthGatewayStatus {
+		var s v1alpha1.AuthGatewayStatus
+		for conditionType, reason := range map[string]string{"Ready": ready, "KeysReady": keysReady} {
+			c := metav1.Condition{Type: conditionType, Status: metav1.ConditionFalse, Reason: reason, Message: conditionType}
+			if reason == v1alpha1.ReasonReady || reason == v1alpha1.ReasonKeysPublished {
+				c.Status = metav1.ConditionTrue
+			}
+			if message != "" {
+				c.Message = message
+			}
+			s.Conditions = append(s.Conditions, c)
+		}
+		return s
+	}
+	for _, c := range []struct {
+		before, after v1alpha1.AuthGatewayStatus
+		want          []string
+	}{
+		{v1alpha1.AuthGatewayStatus{}, status("Progressing", "KeysPublished", ""), []string{"Normal Progressing Ready"}},
+		{status("Progressing", "KeysPublished", ""), status("Progressing", "KeysPublished", "other words"), nil},
+		{status("Progressing", "KeysPublished", ""), status("PodsFailing", "KeysPublished", ""), []string{
+			"Warning PodsFailing Ready",
+		}},
+		{status("Ready", "KeysPublished", ""), status("KeysLost", "KeysLost", "the same"), []string{
+			"Warning KeysLost the same",
+		}},
+		{status("Ready", "KeysPublished", ""), status("SecretMissing", "KeysLost", ""), []string{
+			"Warning SecretMissing Ready", "Warning KeysLost KeysReady",
+		}},
+	} {
+		recorder := events.NewFakeRecorder(10)
+		g := newGateway(t)
+		g.Status = c.before
+		(&Reconciler{Events: recorder}).recordTransitions(g, c.after)
+		close(recorder.Events)
+		var got []string
+		for e := range recorder.Events {
+			got = append(got, e)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("the events are %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestRequeueAfterIsTheEarliestReason(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*clusterState, *tended) (*problem, bool)
+		want   time.Duration
+	}{
+		"never":              {func(*clusterState, *tended) (*problem, bool) { return nil, false }, 0},
+		"Secrets are denied": {func(*clusterState, *tended) (*problem, bool) { return nil, true }, recheckKinds},
+		"a name is taken": {func(*clusterState, *tended) (*problem, bool) {
+			return nameConflict("a Secret x"), true
+		}, recheckNames},
+		"a step of the keys": {func(_ *clusterState, found *tended) (*problem, bool) {
+			found.idle.When = testTime.Add(7 * time.Second)
+			return nil, true
+		}, 7 * time.Second},
+		"a step that is overdue": {func(_ *clusterState, found *tended) (*problem, bool) {
+			found.idle.When = testTime.Add(-time.Hour)
+			return nil, false
+		}, time.Second},
+		"suspended": {func(cs *clusterState, found *tended) (*problem, bool) {
+			cs.gateway.Spec.Suspend = true
+			found.idle.When = testTime.Add(7 * time.Second)
+			return nil, true
+		}, 0},
+		"a pod is not ready": {func(cs *clusterState, _ *tended) (*problem, bool) {
+			starting(cs)
+			addPod(cs, "one", false, time.Minute)
+			return nil, false
+		}, recheckPods},
+		"a former passphrase": {func(_ *clusterState, found *tended) (*problem, bool) {
+			found.custody.Former = map[keys.Use]string{keys.Access: "former"}
+			return nil, false
+		}, recheckPods},
+		"an upgrade": {func(cs *clusterState, _ *tended) (*problem, bool) {
+			cs.upgradeWaits = true
+			return nil, false
+		}, recheckUpgrade},
+		"a missing kind": {func(cs *clusterState, _ *tended) (*problem, bool) {
+			cs.gateway.Spec.HTTPRoute = &v1alpha1.HTTPRoute{}
+			cs.absent = map[schema.GroupVersionKind]bool{gvkHTTPRoute: true}
+			return nil, false
+		}, recheckKinds},
+	} {
+		cs, found := running(t, newGateway(t))
+		p, denied := c.change(cs, &found)
+		_, status := conditionsOf(cs, found, nil, p)
+		if got := requeueAfter(cs, found, p, status, denied); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func TestClipKeepsRunesWhole(t *testing.T) {
+	t.Parallel()
+	for most := 8; most < 16; most++ {
+		got := clipTo(strings.Repeat("é", 50), most)
+		if len(got) > most || !strings.HasSuffix(got, "…") || strings.ContainsRune(got, '\uFFFD') {
+			t.Errorf("%d bytes: %q", most, got)
+		}
+	}
+	if got := tail(fmt.Sprintf("%s the error", strings.Repeat("é", 50)), 12); !strings.HasSuffix(got, " the error") {
+		t.Errorf("the end is %q", got)
+	}
+}
