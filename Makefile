@@ -45,8 +45,12 @@ manifests: ## Print what config/default makes of the operator, for kubectl apply
 	@go tool -modfile=hack/tools/kubernetes/go.mod kustomize build config/default
 
 .PHONY: test
-test: ## Run every test but e2e, against a real PostgreSQL and a real Kubernetes API server.
+test: ## Run all tests except e2e, with a real PostgreSQL and a real Kubernetes API server.
 	hack/test.sh
+
+.PHONY: quick
+quick: ## Run the tests that need no API server, no browser and no long search.
+	hack/test.sh -quick
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (10000x).

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs every test but test/e2e, which needs a whole cluster. What a test needs and the machine lacks is installed where
-# this is a Debian and we are root; PostgreSQL the tests get by themselves.
+# Runs every test but test/e2e, which needs a whole cluster; with -quick only what needs no API server, no browser and
+# no long search. Programs that tests need are installed first if this is a Debian and we are root; PostgreSQL is
+# downloaded by the tests. What runs beside what, and why, is in hack/tests/main.go.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -24,34 +25,13 @@ if [ -n "$missing" ]; then
 		# shellcheck disable=SC2086 # several words
 		DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing
 	else
-		echo "without$missing, the tests that need them are skipped" >&2
+		echo "the tests that need these are skipped:$missing" >&2
 	fi
 fi
 
-# The race detector needs a C compiler. It is slow, so it watches the packages
-# that share something between goroutines; that of the whole server opens keys
-# hundreds of times, which takes it a quarter of an hour and adds nothing to these.
-if command -v "$(go env CC)" >/dev/null; then
-	CGO_ENABLED=1 go test -race -timeout 30m ./internal/httpapi/... ./internal/identity/... ./internal/mail ./internal/postgres/...
-else
-	echo "there is no C compiler; the race detector is left out" >&2
+if [ "${1:-}" != -quick ]; then
+	# Built first, because no test should wait for it: the first time, the API server takes minutes.
+	go run ./internal/testenv/localkubernetes/assets >/dev/null
+	go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null
 fi
-hack/fuzz.sh
-
-# Those that need no Kubernetes API server come first: to bring one may mean to
-# build it, once, which takes minutes.
-needs='/(api|controllers|internal/testenv/(localkubernetes|kubernetestest)|test/install|test/scale)(/|$)'
-# shellcheck disable=SC2046 # several words
-go test -timeout 30m $(go list ./... | grep -Ev "$needs" | grep -Ev '/test/(browser|e2e|public|search|walk)$')
-# Alone: one compares times, one drives a browser, one waits for whole programs, one
-# searches for as long as it is given.
-go test -p 1 -timeout 30m ./test/public ./test/browser ./test/walk ./test/search
-(cd hack/kubernetes/image && go test ./...)
-(cd test/compose && go test ./...)
-# Clients of the API, in Go and TypeScript, are generated first.
-(cd test/clients && go generate ./... && go test -timeout 30m ./...)
-go run ./internal/testenv/localkubernetes/assets >/dev/null
-# Built here, so that it isn't on the clock of the test that runs it.
-go tool -modfile=hack/tools/kubernetes/go.mod -n helm >/dev/null
-# shellcheck disable=SC2046 # one package at a time: each has a server of its own
-go test -p 1 -timeout 30m $(go list ./... | grep -E "$needs")
+exec go run ./hack/tests "$@"
