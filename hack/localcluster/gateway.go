@@ -156,7 +156,7 @@ func (k connection) tellImages(ctx context.Context, images images) error {
 	return k.Apply(ctx, client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": imagesConfigMap, "namespace": operatorNamespace},
-		"data":     map[string]any{"agent": images.agent.name, "postgres": images.postgres.name, "server": images.server.name},
+		"data":     map[string]any{"probe": images.probe.name, "postgres": images.postgres.name, "server": images.server.name},
 	}}), client.FieldOwner(fieldManager), client.ForceOwnership)
 }
 
@@ -171,7 +171,7 @@ func (c *Cluster) demonstrate(ctx context.Context, k connection, images images) 
 	})); err != nil {
 		return err
 	}
-	manifest := strings.NewReplacer("${POSTGRES_IMAGE}", images.postgres.name, "${AGENT_IMAGE}", images.agent.name).Replace(demoManifest)
+	manifest := strings.NewReplacer("${POSTGRES_IMAGE}", images.postgres.name, "${PROBE_IMAGE}", images.probe.name).Replace(demoManifest)
 	if err := k.apply(ctx, manifest, ""); err != nil {
 		return err
 	}

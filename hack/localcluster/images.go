@@ -27,14 +27,14 @@ type image struct {
 }
 
 type images struct {
-	operator, server, agent, postgres image
+	operator, server, probe, postgres image
 	more                              []image // which the node needs itself
 	coredns                           string  // of them; empty: the cluster has its own
 }
 
 func (i images) archives() []string {
 	var archives []string
-	for _, one := range append([]image{i.operator, i.server, i.agent, i.postgres}, i.more...) {
+	for _, one := range append([]image{i.operator, i.server, i.probe, i.postgres}, i.more...) {
 		if one.archive != "" {
 			archives = append(archives, one.archive)
 		}
@@ -68,7 +68,7 @@ func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) 
 	if made.server, err = b.goImage(ctx, "auth-gateway/authserver", "./cmd/authserver", "HOST="); err != nil {
 		return images{}, err
 	}
-	if made.agent, err = b.goImage(ctx, "auth-gateway.local/agent", "./test/e2e/agent"); err != nil {
+	if made.probe, err = b.goImage(ctx, "auth-gateway.local/probe", "./test/e2e/probe"); err != nil {
 		return images{}, err
 	}
 	made.postgres = image{name: officialPostgres}

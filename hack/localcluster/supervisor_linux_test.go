@@ -1,7 +1,6 @@
 package localcluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,34 +8,17 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// output is a log that is read while it is written.
-type output struct {
-	sync.Mutex
-	bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.Lock()
-	defer o.Unlock()
-	return o.Buffer.Write(p)
-}
-
-func (o *output) String() string {
-	o.Lock()
-	defer o.Unlock()
-	return o.Buffer.String()
-}
-
 // newSupervisor has one component to run: a script.
-func newSupervisor(t *testing.T, script string) (*supervisor, *output) {
+func newSupervisor(t *testing.T, script string) (*supervisor, *testenv.Output) {
 	t.Helper()
-	dir, log := t.TempDir(), &output{}
+	dir, log := t.TempDir(), &testenv.Output{}
 	if err := os.WriteFile(filepath.Join(dir, "one"), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -53,11 +35,7 @@ func (s *supervisor) pid(name string) (int, error) {
 
 func within(t *testing.T, try func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	if err := poll(ctx, try); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Eventually(t, 30*time.Second, "it has happened", try)
 }
 
 func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {

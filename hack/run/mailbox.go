@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -18,9 +17,9 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/emersion/go-message"
-	"github.com/emersion/go-message/mail"
 	"github.com/emersion/go-smtp"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
 // mailbox takes the mail of every address, and shows it in the terminal and on a
@@ -42,11 +41,12 @@ const (
 
 // caught is a mail that was taken.
 type caught struct {
-	ID                int
-	At                time.Time
-	From, To, Subject string
-	Text, HTML        string // decoded
-	Link, Code        string // the first of each in the text, or ""
+	smtpsink.Content
+
+	ID         int
+	At         time.Time
+	To         string
+	Link, Code string // the first of each in the text, or ""
 }
 
 var (
@@ -57,9 +57,7 @@ var (
 // smtpServer takes mail without TLS and without asking who sends it. It listens
 // on this machine alone.
 func (m *mailbox) smtpServer() *smtp.Server {
-	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) {
-		return &delivery{mailbox: m}, nil
-	}))
+	s := smtpsink.Sink{Receive: m.add}.Server()
 	s.Domain = host
 	s.MaxMessageBytes = largestMail
 	s.MaxRecipients = 10
@@ -67,41 +65,14 @@ func (m *mailbox) smtpServer() *smtp.Server {
 	return s
 }
 
-// delivery is one client's connection.
-type delivery struct {
-	mailbox *mailbox
-	from    string
-	to      []string
-}
-
-func (d *delivery) Mail(from string, _ *smtp.MailOptions) error {
-	d.from = from
-	return nil
-}
-
-func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error {
-	d.to = append(d.to, to)
-	return nil
-}
-
-func (d *delivery) Data(r io.Reader) error {
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	d.mailbox.add(d.from, d.to, raw)
-	return nil
-}
-
-func (d *delivery) Reset() { d.from, d.to = "", nil }
-
-func (d *delivery) Logout() error { return nil }
-
 // add keeps a mail, and forgets the oldest where there are too many.
-func (m *mailbox) add(from string, to []string, raw []byte) {
-	c := readMail(raw)
-	c.At = time.Now()
-	c.From, c.To = cmp.Or(c.From, from), strings.Join(to, ", ") // of the envelope: that is who gets it
+func (m *mailbox) add(sent smtpsink.Mail) error {
+	c := caught{At: time.Now(), To: strings.Join(sent.To, ", ")} // of the envelope: that is who gets it
+	var err error
+	if c.Content, err = smtpsink.Read(sent.Raw); err != nil {
+		c.Text += "\n" + err.Error() + "\n" + string(sent.Raw) // for people who look at what their templates make
+	}
+	c.From = cmp.Or(c.From, sent.From)
 	c.Link, c.Code = linkPattern.FindString(c.Text), codePattern.FindString(c.Text)
 
 	m.mu.Lock()
@@ -121,6 +92,7 @@ func (m *mailbox) add(from string, to []string, raw []byte) {
 		}
 	}
 	fmt.Fprintln(m.out, said.String())
+	return nil
 }
 
 // printable keeps what would steer a terminal out of it.
@@ -131,47 +103,6 @@ func printable(s string) string {
 		}
 		return '·'
 	}, s)
-}
-
-// readMail decodes a mail. What cannot be decoded is shown as it came: this is
-// for people who look at what their templates make.
-func readMail(raw []byte) caught {
-	r, err := mail.CreateReader(bytes.NewReader(raw))
-	if err != nil && !message.IsUnknownCharset(err) {
-		return caught{Text: string(raw)}
-	}
-	var c caught
-	c.From = r.Header.Get("From")
-	if from, err := r.Header.Text("From"); err == nil {
-		c.From = from
-	}
-	if c.Subject, err = r.Header.Subject(); err != nil {
-		c.Subject = r.Header.Get("Subject")
-	}
-	for {
-		part, err := r.NextPart()
-		if err != nil && !message.IsUnknownCharset(err) {
-			if !errors.Is(err, io.EOF) {
-				c.Text += "\n" + err.Error() + "\n" + string(raw)
-			}
-			return c
-		}
-		header, inline := part.Header.(*mail.InlineHeader)
-		if !inline {
-			continue
-		}
-		kind, _, _ := header.ContentType()
-		body, err := io.ReadAll(part.Body)
-		if err != nil {
-			c.Text += "\n" + err.Error() + "\n" + string(raw)
-			return c
-		}
-		if kind == "text/html" {
-			c.HTML += string(body)
-		} else {
-			c.Text += string(body)
-		}
-	}
 }
 
 var (

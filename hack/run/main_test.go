@@ -12,12 +12,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // The test's own program is the server that these tests run.
@@ -26,7 +26,7 @@ const serverVariable = "RUN_TEST_SERVER"
 func TestMain(m *testing.M) {
 	switch os.Getenv(serverVariable) {
 	case "":
-		os.Exit(m.Run())
+		testenv.Main(m)
 	case "crash":
 		os.Exit(3)
 	case "serve":
@@ -54,43 +54,18 @@ func serve() {
 	os.Stderr.WriteString("the server ends in order\n")
 }
 
-// output collects what the runner prints, and can be waited on.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-func (o *output) waitFor(t *testing.T, text string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(o.String(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%q is not in\n%s", text, o.String())
-		}
-	}
-}
+const patience = 30 * time.Second
 
 // running is `make run` in a folder of its own.
 type running struct {
-	*output
+	*testenv.Output
 	stop func()
 	end  chan error
 }
 
 func start(t *testing.T, program, dir string) running {
 	t.Helper()
-	o := &output{}
+	o := &testenv.Output{}
 	ctx, cancel := context.WithCancel(t.Context())
 	r := running{o, cancel, make(chan error, 1)}
 	go func() { r.end <- runner{server: program, dir: dir, out: o, log: o}.run(ctx) }()
@@ -110,10 +85,10 @@ func TestItRunsUntilStoppedAndLeavesNothingBehind(t *testing.T) {
 	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
 	dir := filepath.Join(t.TempDir(), ".local")
 	first := start(t, os.Args[0], dir)
-	first.waitFor(t, "Ctrl-C stops it")
-	first.waitFor(t, "algorithm: EdDSA")
+	first.WaitFor(t, patience, "Ctrl-C stops it")
+	first.WaitFor(t, patience, "algorithm: EdDSA")
 	first.finish(t)
-	first.waitFor(t, "the server ends in order")
+	first.WaitFor(t, patience, "the server ends in order")
 	if _, err := os.Stat(filepath.Join(dir, "postgres", "data", "postmaster.pid")); err == nil {
 		t.Error("PostgreSQL still runs")
 	}
@@ -125,7 +100,7 @@ func TestItRunsUntilStoppedAndLeavesNothingBehind(t *testing.T) {
 
 	began := time.Now()
 	second := start(t, os.Args[0], dir)
-	second.waitFor(t, "Ctrl-C stops it")
+	second.WaitFor(t, patience, "Ctrl-C stops it")
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the second start took %v", took)
 	}
@@ -153,7 +128,7 @@ func TestADatabaseThatEndsEndsEverything(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	dir := t.TempDir()
 	r := start(t, os.Args[0], dir)
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +144,7 @@ func TestADatabaseThatEndsEndsEverything(t *testing.T) {
 	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
 		t.Errorf("%v\n%s", err, r)
 	}
-	r.waitFor(t, "the server ends in order")
+	r.WaitFor(t, patience, "the server ends in order")
 }
 
 func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
@@ -181,13 +156,10 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	program := filepath.Join(t.TempDir(), "authserver")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/authserver").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := testenv.Program(t, "./cmd/authserver")
 	t.Setenv("SALT_ROUNDS", "4")
 	r := start(t, program, t.TempDir())
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	var lines []string
 	for line := range strings.Lines(r.String()) {
 		if strings.HasPrefix(line, "  code=") || strings.HasPrefix(line, "  curl ") {
@@ -224,8 +196,8 @@ func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	t.Setenv("PORT", port)
 	r := start(t, os.Args[0], t.TempDir())
-	r.waitFor(t, "PORT: "+port+" is taken, so it is ")
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "PORT: "+port+" is taken, so it is ")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	r.finish(t)
 }
 
@@ -235,7 +207,7 @@ func TestTheSettingsAreWrittenForOtherCommands(t *testing.T) {
 	t.Setenv("SERVICE_NAME", "Ada's shop")
 	dir := t.TempDir()
 	r := start(t, os.Args[0], dir)
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	path := filepath.Join(dir, "env")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
@@ -251,14 +223,14 @@ func TestHostIsHonoured(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("HOST", "127.0.0.1")
 	r := start(t, os.Args[0], t.TempDir())
-	r.waitFor(t, "Ctrl-C stops it")
-	r.waitFor(t, "Auth Gateway runs at http://127.0.0.1:")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Auth Gateway runs at http://127.0.0.1:")
 	if got := r.setting(t, "HOST"); got != "127.0.0.1" {
 		t.Errorf("the server listens on %s", got)
 	}
 	r.finish(t)
 	t.Setenv("HOST", "192.0.2.1") // no machine has it
-	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &output{}, log: &output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
+	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &testenv.Output{}, log: &testenv.Output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
 		t.Errorf("an address of another machine: %v", err)
 	}
 }
@@ -267,7 +239,7 @@ func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
 	t.Setenv("DB_HOST", "db.example.com")
 	t.Setenv("DB_NAME", "shop")
 	dir := filepath.Join(t.TempDir(), "untouched")
-	err := runner{dir: dir, out: &output{}, log: &output{}}.run(t.Context())
+	err := runner{dir: dir, out: &testenv.Output{}, log: &testenv.Output{}}.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts a PostgreSQL of its own") || !strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
 		t.Errorf("%v", err)
 	}

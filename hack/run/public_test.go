@@ -12,6 +12,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
 // setting is what the server was started with.
@@ -69,7 +72,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	t.Setenv("EXPOSURE", "public")
 	t.Setenv("SIGNUP_REQUIRED", "username,last_name")
 	r := start(t, os.Args[0], t.TempDir())
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	greeted := regexp.MustCompile(`(?s)its mail +(\S+), and here\n.*Open the application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
 	if greeted == nil {
 		t.Fatalf("it does not say where they are:\n%s", r)
@@ -107,7 +110,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	if err := deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification); err != nil {
 		t.Fatal(err)
 	}
-	r.waitFor(t, "Mail to ada@example.com: Bestätigen Sie\n"+
+	r.WaitFor(t, patience, "Mail to ada@example.com: Bestätigen Sie\n"+
 		"  link  http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
 		"  code  ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
 		"  all   "+box+"/mails/1\n")
@@ -136,7 +139,7 @@ func TestTheCallersOwnSettingsStay(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	r := start(t, os.Args[0], t.TempDir())
-	r.waitFor(t, "Ctrl-C stops it")
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	for name, want := range own {
 		if got := r.setting(t, name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)
@@ -149,9 +152,9 @@ func TestTheCallersOwnSettingsStay(t *testing.T) {
 }
 
 // listening is a mailbox at a port, and the address where it takes mail.
-func listening(t *testing.T) (m *mailbox, out *output, address string) {
+func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 	t.Helper()
-	out = &output{}
+	out = &testenv.Output{}
 	m = &mailbox{out: out, url: "http://localhost"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -161,6 +164,13 @@ func listening(t *testing.T) (m *mailbox, out *output, address string) {
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = closing{l, server}.Close() })
 	return m, out, l.Addr().String()
+}
+
+func (m *mailbox) receive(t *testing.T, raw string) {
+	t.Helper()
+	if err := m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (m *mailbox) ask(host, path string) *httptest.ResponseRecorder {
@@ -175,7 +185,7 @@ func TestTheMailboxForgetsTheOldestAndRefusesTheLargest(t *testing.T) {
 	t.Parallel()
 	m, _, address := listening(t)
 	for i := range mostMails + 5 {
-		m.add("a@example.com", []string{"b@example.com"}, fmt.Appendf(nil, "Subject: number %d\r\n\r\ntext", i+1))
+		m.receive(t, fmt.Sprintf("Subject: number %d\r\n\r\ntext", i+1))
 	}
 	mails := m.newestFirst()
 	if len(mails) != mostMails || mails[0].Subject != "number 105" || mails[mostMails-1].Subject != "number 6" {
@@ -243,7 +253,7 @@ func TestAMailThatIsBrokenIsShownAsItCame(t *testing.T) {
 	t.Parallel()
 	m, _, _ := listening(t)
 	for _, raw := range []string{"no header at all", "", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n", "Content-Type: text/plain; charset=no-such\r\n\r\nstill read"} {
-		m.add("a@example.com", []string{"b@example.com"}, []byte(raw))
+		m.receive(t, raw)
 		c := m.newestFirst()[0]
 		if !strings.Contains(c.Text, raw[strings.LastIndex(raw, "\n")+1:]) {
 			t.Errorf("%q is shown as %q", raw, c.Text)

@@ -17,21 +17,21 @@ const (
 )
 
 // signUp signs a person up on the page, and leaves them signed in there.
-func (r *rig) signUp(t *testing.T, name string) *tab {
+func (f *fixture) signUp(t *testing.T, name string) *tab {
 	t.Helper()
-	return r.signUpWith(t, name, name+"@example.com")
+	return f.signUpWith(t, name, name+"@example.com")
 }
 
-func (r *rig) signUpWith(t *testing.T, name, email string) *tab {
+func (f *fixture) signUpWith(t *testing.T, name, email string) *tab {
 	t.Helper()
-	p := r.open(t, r.app)
+	p := f.open(t, f.App)
 	p.requestSignUp(name, email, password)
 	p.behaved("")
 
-	link, code := r.mailedLink(t, email, "verify")
-	mailed := r.open(t, link)
+	link, code := f.mailedLink(t, email, "verify")
+	mailed := f.open(t, link)
 	mailed.see("Confirm your email address")
-	if at := mailed.evaluate("location.href"); at != r.app+"/" {
+	if at := mailed.evaluate("location.href"); at != f.App+"/" {
 		t.Errorf("the address bar shows %s", at)
 	}
 	mailed.click("form[name=verify] button")
@@ -57,9 +57,9 @@ func (p *tab) signIn(name, password string) {
 }
 
 func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
-	r := start(t)
-	p := r.signUp(t, "ada")
-	if p.sent(http.MethodOptions, r.gateway+"/users/verify-user") == 0 {
+	f := start(t)
+	p := f.signUp(t, "ada")
+	if p.sent(http.MethodOptions, f.URL+"/users/verify-user") == 0 {
 		t.Error("the browser asked for nothing beforehand: is the application of the gateway's own origin?")
 	}
 
@@ -80,7 +80,7 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	p.click("#sign-in button[data-show=forgot]")
 	p.fill("forgot", "email", "ada@example.com")
 	p.see("we have sent an email")
-	link, code := r.mailedLink(t, "ada@example.com", "reset")
+	link, code := f.mailedLink(t, "ada@example.com", "reset")
 	p.do(chromedp.Navigate(link)) // in the same tab, where only the fragment changes
 	p.see("Choose a new password")
 	p.fill("reset", "password", newPassword)
@@ -92,7 +92,7 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	p.behaved(code)
 
 	// A link is good for one time.
-	again := r.open(t, link)
+	again := f.open(t, link)
 	again.fill("reset", "password", "another one still")
 	again.see("This code is wrong, has expired or was used before.")
 	// A code that does not work is no dead end.
@@ -103,14 +103,14 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 }
 
 func TestAPersonMovesToAnotherAddress(t *testing.T) {
-	r := start(t)
-	p := r.signUp(t, "grace")
+	f := start(t)
+	p := f.signUp(t, "grace")
 	p.open("request-email")
 	p.fill("request-email", "email", "hopper@example.com")
 	p.see("We have sent an email to hopper@example.com")
-	link, code := r.mailedLink(t, "hopper@example.com", "email")
+	link, code := f.mailedLink(t, "hopper@example.com", "email")
 	// The mail program opens a tab of its own, which is not signed in.
-	mailed := r.open(t, link)
+	mailed := f.open(t, link)
 	mailed.see("Sign in to confirm your new address.")
 	mailed.signIn("grace", password)
 	mailed.see("Confirm your new address")
@@ -124,8 +124,8 @@ func TestAPersonMovesToAnotherAddress(t *testing.T) {
 }
 
 func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
-	r := start(t)
-	p := r.signUp(t, "joan")
+	f := start(t)
+	p := f.signUp(t, "joan")
 	// An access token is replaced before its end, whenever one is needed.
 	p.until("the page renews its token", func() bool {
 		p.click("#reload")
@@ -133,7 +133,7 @@ func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
 	})
 	p.see("Your account")
 
-	other := r.open(t, r.app)
+	other := f.open(t, f.App)
 	other.signIn("joan", password)
 	other.see("Your account")
 	// A copy of a tab has a copy of its sessionStorage, and must not renew with it.
@@ -167,8 +167,8 @@ func (p *tab) open(form string) {
 }
 
 func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
-	r := start(t)
-	p := r.signUp(t, "katherine")
+	f := start(t)
+	p := f.signUp(t, "katherine")
 	if said := p.evaluate(`document.getElementById("sessions").innerText`); !strings.Contains(said, "Chrome on ") || !strings.Contains(said, "This device") || strings.Contains(said, "Mozilla") {
 		t.Errorf("the list of devices is %s", said)
 	}
@@ -183,12 +183,12 @@ func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	p.see("Your password is changed. Your other devices are signed out.")
 	// An API of one's own gets a token that is valid; the gateway itself is one.
 	own := `import("./gateway.js").then(async ({ Gateway }) => {
-		const gateway = new Gateway("` + r.gateway + `");
+		const gateway = new Gateway("` + f.URL + `");
 		await gateway.signIn("katherine ", "` + newPassword + `");
-		const reply = await gateway.fetch("` + r.gateway + `/users", { headers: { Accept: "application/json" } });
+		const reply = await gateway.fetch("` + f.URL + `/users", { headers: { Accept: "application/json" } });
 		return [(await reply.json()).last_name, (await gateway.accessToken()).split(".").length].join(" ");
 	})`
-	q := r.open(t, r.app)
+	q := f.open(t, f.App)
 	q.see("Sign in")
 	if got := q.evaluate(own); got != "Johnson 3" {
 		t.Errorf("a call to an API of one's own: %s", got)
@@ -215,14 +215,14 @@ func (p *tab) asks(field, text string) {
 }
 
 func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
-	r := start(t)
+	f := start(t)
 	// A stranger signs up with the address of another person, and then the other
 	// person does. Meanwhile someone else gets the username.
-	stranger, p := r.open(t, r.app), r.open(t, r.app)
+	stranger, p := f.open(t, f.App), f.open(t, f.App)
 	stranger.requestSignUp("evelyn", "hedy@example.com", "what a stranger chose")
 	p.requestSignUp("hedy", "hedy@example.com", password)
-	r.signUpWith(t, "hedy", "another.hedy@example.com")
-	_, code := r.mailedLink(t, "hedy@example.com", "verify")
+	f.signUpWith(t, "hedy", "another.hedy@example.com")
+	_, code := f.mailedLink(t, "hedy@example.com", "verify")
 
 	p.click("#mailbox button[data-show=verify]")
 	p.fill("verify", "code", "of no use")
@@ -239,7 +239,7 @@ func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
 	p.behaved(code)
 
 	// The code is used now, which is no dead end either.
-	p.do(chromedp.Navigate(r.app + "/#verify=" + code))
+	p.do(chromedp.Navigate(f.App + "/#verify=" + code))
 	p.see("Confirm your email address")
 	p.click("form[name=verify] button")
 	p.see("This code is wrong, has expired or was used before.")
@@ -248,8 +248,8 @@ func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
 }
 
 func TestWhatIsWrongIsShownBesideTheInput(t *testing.T) {
-	r := start(t)
-	p := r.open(t, r.app)
+	f := start(t)
+	p := f.open(t, f.App)
 	p.see("Sign in")
 	p.click("#sign-in button[data-show=sign-up]")
 	p.fill("sign-up", "username", "a b", "email", "a@example", "first_name", "Ada", "last_name", "Lovelace", "password", "password")
@@ -267,8 +267,8 @@ func TestWhatIsWrongIsShownBesideTheInput(t *testing.T) {
 }
 
 func TestSessionsAreNamedAfterBrowserAndSystem(t *testing.T) {
-	r := start(t)
-	p := r.open(t, r.app)
+	f := start(t)
+	p := f.open(t, f.App)
 	p.see("Sign in")
 	for agent, want := range map[string]string{
 		"Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0":                                                           "Firefox on Windows",
@@ -287,8 +287,8 @@ func TestSessionsAreNamedAfterBrowserAndSystem(t *testing.T) {
 }
 
 func TestWhoTriesTooOftenIsToldHowLongToWait(t *testing.T) {
-	r := start(t)
-	p := r.open(t, r.app)
+	f := start(t)
+	p := f.open(t, f.App)
 	p.see("Sign in")
 	p.until("the gateway refuses to try more passwords", func() bool {
 		p.signIn("nobody.of.this.name", "a wrong password")
@@ -303,18 +303,18 @@ func TestWhoTriesTooOftenIsToldHowLongToWait(t *testing.T) {
 }
 
 func TestAPageOfAnotherOriginReadsNothing(t *testing.T) {
-	r := start(t)
+	f := start(t)
 	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 	}))
 	defer stranger.Close()
-	own, other := r.open(t, r.app), r.open(t, stranger.URL)
+	own, other := f.open(t, f.App), f.open(t, stranger.URL)
 	own.see("Sign in")
 	for _, call := range []string{
-		"fetch('" + r.gateway + "/.well-known/jwks.json')",
-		"fetch('" + r.gateway + "/users', {headers: {Authorization: 'Bearer x'}})",
-		"fetch('" + r.gateway + "/tokens/signin', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{}'})",
-		"fetch('" + r.gateway + "/tokens', {method: 'POST', headers: {'Content-Type': 'application/x-www-form-urlencoded'}, body: 'refresh_token=x'})",
+		"fetch('" + f.URL + "/.well-known/jwks.json')",
+		"fetch('" + f.URL + "/users', {headers: {Authorization: 'Bearer x'}})",
+		"fetch('" + f.URL + "/tokens/signin', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{}'})",
+		"fetch('" + f.URL + "/tokens', {method: 'POST', headers: {'Content-Type': 'application/x-www-form-urlencoded'}, body: 'refresh_token=x'})",
 	} {
 		read := call + ".then((reply) => reply.text()).then(() => 'read', () => 'refused')"
 		if got := own.evaluate(read); got != "read" {

@@ -80,7 +80,7 @@ type cluster struct {
 	kubeconfig string
 	root       string // of the checkout
 
-	agentImage, postgresImage string
+	probeImage, postgresImage string
 }
 
 func connect(t *testing.T) cluster {
@@ -120,10 +120,10 @@ var connected = sync.OnceValues(func() (cluster, error) {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return c, fmt.Errorf("read the names of images: %w", err)
 	}
-	c.agentImage = cmp.Or(os.Getenv("E2E_AGENT_IMAGE"), images.Data["agent"])
+	c.probeImage = cmp.Or(os.Getenv("E2E_PROBE_IMAGE"), images.Data["probe"])
 	c.postgresImage = cmp.Or(os.Getenv("E2E_POSTGRES_IMAGE"), images.Data["postgres"])
-	if c.agentImage == "" || c.postgresImage == "" {
-		return c, errors.New("which images to use is not known: `make up` writes the ConfigMap local-images; for a cluster of another kind set E2E_AGENT_IMAGE and E2E_POSTGRES_IMAGE")
+	if c.probeImage == "" || c.postgresImage == "" {
+		return c, errors.New("which images to use is not known: `make up` writes the ConfigMap local-images; for a cluster of another kind set E2E_PROBE_IMAGE and E2E_POSTGRES_IMAGE")
 	}
 	return c, nil
 })
@@ -138,7 +138,7 @@ func (c cluster) pidFile(of string) (path string, ours bool) {
 
 // lead is by how much whoever reads keys may lag. Our node's kubelet looks at
 // mounted ConfigMaps every 10 to 15 seconds, others' once in up to 90, and the
-// agent reads them again after 2.
+// probe reads them again after 2.
 func (c cluster) lead(t *testing.T) time.Duration {
 	t.Helper()
 	if text := os.Getenv("E2E_PUBLISH_LEAD"); text != "" {
@@ -187,26 +187,6 @@ func (c cluster) exec(t *testing.T, namespace, pod string, command ...string) {
 		}
 		if len(frame) > 1 { // its first byte is the channel
 			t.Logf("exec in pod %s: %s", pod, frame[1:])
-		}
-	}
-}
-
-// eventually tries until it works, for so long, and says how long that took.
-func eventually(t *testing.T, within time.Duration, what string, try func() error) time.Duration {
-	t.Helper()
-	for begin := time.Now(); ; {
-		err := try()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > within {
-			t.Fatalf("%s: not within %s: %v", what, within, err)
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("%s: %v: %v", what, t.Context().Err(), err)
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

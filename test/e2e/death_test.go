@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // tries of a client that behaves well.
@@ -27,7 +28,7 @@ func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 	for _, tc := range []struct {
 		who string
 		// kill returns what waits until it is back.
-		kill func(t *testing.T, p place) (back func())
+		kill func(t *testing.T, p testNamespace) (back func())
 		// patientLoseNothing: who tries again gets every request answered.
 		patientLoseNothing bool
 	}{
@@ -73,7 +74,7 @@ func (c cluster) destroy(t *testing.T, pods ...corev1.Pod) {
 	}
 }
 
-func killServer(t *testing.T, p place) func() {
+func killServer(t *testing.T, p testNamespace) func() {
 	pods, err := p.servers(t, "auth")
 	if err != nil || len(pods) == 0 {
 		t.Fatalf("its pods are %v, %v", pods, err)
@@ -96,7 +97,7 @@ func (c cluster) leader(t *testing.T) (string, error) {
 }
 
 // killOperatorsWho kills some, and waits until another leads and all are there.
-func killOperatorsWho(t *testing.T, p place, meant func(name, leader string) bool) func() {
+func killOperatorsWho(t *testing.T, p testNamespace, meant func(name, leader string) bool) func() {
 	t.Helper()
 	p.operatorRuns(t)
 	leader, err := p.leader(t)
@@ -114,7 +115,7 @@ func killOperatorsWho(t *testing.T, p place, meant func(name, leader string) boo
 		t.Fatalf("the lease is held by %q, of which there is no pod", leader)
 	}
 	return func() {
-		eventually(t, later, "another operator leads", func() error {
+		testenv.Eventually(t, later, "another operator leads", func() error {
 			switch now, err := p.leader(t); {
 			case err != nil:
 				return err
@@ -127,16 +128,16 @@ func killOperatorsWho(t *testing.T, p place, meant func(name, leader string) boo
 	}
 }
 
-func killLeader(t *testing.T, p place) func() {
+func killLeader(t *testing.T, p testNamespace) func() {
 	return killOperatorsWho(t, p, func(name, leader string) bool { return name == leader })
 }
 
-func killOperators(t *testing.T, p place) func() {
+func killOperators(t *testing.T, p testNamespace) func() {
 	return killOperatorsWho(t, p, func(string, string) bool { return true })
 }
 
 // killAPIServer kills the process, which only a node of our own lets us.
-func killAPIServer(t *testing.T, p place) func() {
+func killAPIServer(t *testing.T, p testNamespace) func() {
 	file, ours := p.pidFile("kube-apiserver")
 	if !ours {
 		t.Skipf("this cluster is not one of make up without Docker (there is no %s), so its API server cannot be killed", file)
@@ -156,7 +157,7 @@ func killAPIServer(t *testing.T, p place) func() {
 		t.Fatalf("kill process %d: %v", pid, err)
 	}
 	return func() {
-		eventually(t, later, "the API server is back", func() error {
+		testenv.Eventually(t, later, "the API server is back", func() error {
 			now, err := read()
 			if err != nil {
 				return err
@@ -171,7 +172,7 @@ func killAPIServer(t *testing.T, p place) func() {
 }
 
 // killDatabase has PostgreSQL end at once, as in a crash; its data stays.
-func killDatabase(t *testing.T, p place) func() {
+func killDatabase(t *testing.T, p testNamespace) func() {
 	restarts := func() int32 {
 		pod := &corev1.Pod{}
 		p.get(t, databaseHost, pod)
@@ -180,7 +181,7 @@ func killDatabase(t *testing.T, p place) func() {
 	before := restarts()
 	p.exec(t, p.name, databaseHost, "/bin/sh", "-c", "kill -QUIT 1")
 	return func() {
-		eventually(t, later, "PostgreSQL was started again", func() error {
+		testenv.Eventually(t, later, "PostgreSQL was started again", func() error {
 			if now := restarts(); now == before {
 				return fmt.Errorf("it was restarted %d times, as before", now)
 			}

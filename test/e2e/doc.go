@@ -1,19 +1,17 @@
-// Package e2e drives Auth Gateway on a real Kubernetes, with real pods: what
-// `make up` has made, or whatever $KUBECONFIG leads to. `make e2e` runs it.
+// Package e2e tests Auth Gateway on a real Kubernetes cluster with real pods: the one that `make up` creates, or the one
+// that $KUBECONFIG names. `make e2e` runs it.
 //
-// Each test has namespaces of its own, and in each a PostgreSQL, an AuthGateway
-// and an agent (test/e2e/agent), which puts a load on the gateway and judges
-// every answer and every token; another is the mail server of a public gateway.
-// What disturbs the whole cluster runs alone and first; the rest runs three at a
-// time (-parallel).
+// Each test has its own namespaces. In each there are a PostgreSQL, an AuthGateway and a probe (test/e2e/probe), which
+// puts a load on the gateway and checks every answer and every token. A second probe is the mail server of a public
+// gateway. Tests that disturb the whole cluster run first. `make e2e` runs one test at a time; on a larger cluster, set
+// -parallel to run several.
 //
-// When a test fails, it prints what happened in its namespaces. E2E_KEEP=1 leaves
-// them there. Lines that begin with "figure:" are measurements, and come once
-// more, together, at the end.
+// When a test fails, it prints the events and logs of its namespaces. With E2E_KEEP=1 the namespaces are kept. Lines that
+// begin with "figure:" are measurements; all of them are printed again at the end.
 //
-//	KUBECONFIG           the cluster; left out, .local/cluster/kubeconfig
-//	E2E_AGENT_IMAGE      left out, those of the ConfigMap local-images that
-//	E2E_POSTGRES_IMAGE   make up writes
-//	E2E_PUBLISH_LEAD     by how much a mounted ConfigMap may lag; left out, 20s
+//	KUBECONFIG           the cluster; by default .local/cluster/kubeconfig
+//	E2E_PROBE_IMAGE      by default those of the ConfigMap local-images,
+//	E2E_POSTGRES_IMAGE   which make up writes
+//	E2E_PUBLISH_LEAD     how late a mounted ConfigMap may be updated; by default 20s
 //	                     on the cluster of make up without Docker, else 100s
 package e2e

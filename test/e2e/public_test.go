@@ -24,12 +24,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	t.Parallel()
 	const from = "Shop <no-reply@shop.example.com>"
-	p := newPlace(t)
+	p := newTestNamespace(t)
 	p.database(t)
 	post := p.post(t)
 	p.secret(t, "smtp", map[string]string{"username": "first", "password": rand.Text()})
@@ -51,7 +52,7 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 		s.NetworkPolicy = v1alpha1.NetworkPolicy{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{}}}}
 	}))
 	p.ready(t, "auth", later)
-	a := p.agent(t, "auth")
+	a := p.probe(t, "auth")
 
 	u := newPerson()
 	address := u.signUp()["email"]
@@ -103,7 +104,7 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	}
 }
 
-func (a agent) signsIn(t *testing.T, u person) {
+func (a probe) signsIn(t *testing.T, u person) {
 	t.Helper()
 	status, tokens := a.call(t, http.MethodPost, "/tokens/signin", "", "", map[string]string{"username": u.name, "password": u.password})
 	if status != http.StatusOK {
@@ -117,7 +118,7 @@ func (a agent) signsIn(t *testing.T, u person) {
 
 // post starts a mail server, at port 587 of the Service "mail". Whoever trusts the
 // Secret mail-ca can speak TLS with it.
-func (p place) post(t *testing.T) agent {
+func (p testNamespace) post(t *testing.T) probe {
 	t.Helper()
 	const name = "mail"
 	certificate, key := selfSigned(t, name)
@@ -127,7 +128,7 @@ func (p place) post(t *testing.T) agent {
 		Selector: map[string]string{"app": name}, Ports: []corev1.ServicePort{{Port: 587, TargetPort: intstr.FromInt32(1587)}},
 	}})
 	pod := restrictedPod(name, 65532, corev1.Container{
-		Image:          p.agentImage,
+		Image:          p.probeImage,
 		Env:            []corev1.EnvVar{{Name: "SMTP_LISTEN", Value: ":1587"}},
 		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}, {ContainerPort: 1587}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(1587)}}},
@@ -135,7 +136,7 @@ func (p place) post(t *testing.T) agent {
 	})
 	pod.Spec.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name + "-tls"}}}}
 	p.start(t, pod)
-	return agent{place: p, pod: name}
+	return probe{testNamespace: p, pod: name}
 }
 
 func selfSigned(t *testing.T, host string) (certificate, key string) {
@@ -164,7 +165,7 @@ func selfSigned(t *testing.T, host string) (certificate, key string) {
 	return in("CERTIFICATE", signed), in("PRIVATE KEY", encoded)
 }
 
-// received is a mail as the agent tells of it.
+// received is a mail as the probe tells of it.
 type received struct {
 	User, From, Subject, Text string
 	To                        []string
@@ -174,9 +175,9 @@ var codePattern = regexp.MustCompile(`^[A-Z2-7]{26}`)
 
 // mail waits for the one mail to an address that has a link, and gives the code
 // with which the link ends.
-func (a agent) mail(t *testing.T, to, link string) (found received, code string) {
+func (a probe) mail(t *testing.T, to, link string) (found received, code string) {
 	t.Helper()
-	eventually(t, later, "a mail with a link to "+link+" has come", func() error {
+	testenv.Eventually(t, later, "a mail with a link to "+link+" has come", func() error {
 		status, reply, err := a.ask(t.Context(), http.MethodGet, "/mails", nil)
 		if err != nil {
 			return err
@@ -201,9 +202,9 @@ func (a agent) mail(t *testing.T, to, link string) (found received, code string)
 	return found, code
 }
 
-// everythingSaid is what people may read of a place and of the operator: logs,
+// everythingSaid is what people may read of a namespace and of the operator: logs,
 // events, and what the AuthGateways say.
-func (p place) everythingSaid(t *testing.T) map[string]string {
+func (p testNamespace) everythingSaid(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	for _, namespace := range []string{p.name, operatorNamespace} {

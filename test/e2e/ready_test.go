@@ -22,17 +22,17 @@ import (
 // fail the test.
 func TestTheSmallestGatewayIsSoonReadyAndAUserSignsIn(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t)
+	p := newTestNamespace(t)
 	p.database(t)
 	p.create(t, smallest("auth"))
 	figure(t, "from apply to Ready: %.1f s (should be under 15 s)", p.ready(t, "auth", time.Minute).Seconds())
-	p.agent(t, "auth").drive(t)
+	p.probe(t, "auth").drive(t)
 }
 
 // The shape is that of CloudNativePG 1.2x: postgres-app has more than is read.
 func TestTheSecretOfCloudNativePGIsEnough(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t)
+	p := newTestNamespace(t)
 	password := p.database(t)
 	uri := "postgresql://" + databaseUser + ":" + password + "@" + databaseHost + ":5432/" + databaseName
 	p.create(t, &corev1.Secret{
@@ -48,7 +48,7 @@ func TestTheSecretOfCloudNativePGIsEnough(t *testing.T) {
 	g.Spec.Database = v1alpha1.Database{CloudNativePG: &v1alpha1.CloudNativePG{Cluster: "shop-db"}}
 	p.create(t, g)
 	p.ready(t, "auth", later)
-	p.agent(t, "auth").drive(t)
+	p.probe(t, "auth").drive(t)
 }
 
 func TestGatewaysOfTwoNamespacesKnowNothingOfEachOther(t *testing.T) {
@@ -182,7 +182,7 @@ func isRestricted(t *testing.T, pod *corev1.Pod) {
 }
 
 // admits asks the API server itself, whose standard may know more than we do.
-func (p place) admits(t *testing.T, pod *corev1.Pod) {
+func (p testNamespace) admits(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	again := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "again"}, Spec: *pod.Spec.DeepCopy()}
 	again.Spec.NodeName, again.Spec.ServiceAccountName, again.Spec.DeprecatedServiceAccount = "", "default", ""
@@ -213,7 +213,7 @@ func hasNoToken(t *testing.T, pod *corev1.Pod) {
 }
 
 // selects: a selector means these pods and no others.
-func (p place) selects(t *testing.T, namespace string, selector *metav1.LabelSelector, want []corev1.Pod) {
+func (p testNamespace) selects(t *testing.T, namespace string, selector *metav1.LabelSelector, want []corev1.Pod) {
 	t.Helper()
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {

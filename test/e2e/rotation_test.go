@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // Short lives, so that a whole rotation is a matter of minutes.
@@ -47,14 +48,14 @@ func TestARotationCostsNoToken(t *testing.T) {
 	order := strconv.FormatInt(time.Now().Unix(), 10)
 	p.change(t, &v1alpha1.AuthGateway{}, "auth", fmt.Sprintf(`{"metadata":{"annotations":{"authgateway.io/rotate":%q}}}`, order))
 	fresh := ""
-	toSign := eventually(t, untilItSigns(lead), "a new key signs", func() error {
+	toSign := testenv.Eventually(t, untilItSigns(lead), "a new key signs", func() error {
 		g := p.gateway(t, "auth")
 		if fresh, _ = signingKey(g); fresh == old || g.Status.Keys.ObservedRotate != order {
 			return fmt.Errorf("the keys are %+v", g.Status.Keys)
 		}
 		return nil
 	})
-	toRetire := eventually(t, untilItIsGone(lead), "the old key is gone", func() error {
+	toRetire := testenv.Eventually(t, untilItIsGone(lead), "the old key is gone", func() error {
 		g := p.gateway(t, "auth")
 		public := &corev1.ConfigMap{}
 		p.get(t, g.Status.PublicKeysConfigMapRef.Name, public)
@@ -76,7 +77,7 @@ func TestARotationCostsNoToken(t *testing.T) {
 func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 	t.Parallel()
 	lead := connect(t).lead(t)
-	p := newPlace(t)
+	p := newTestNamespace(t)
 	p.database(t)
 	passphrases := func(which string) map[string]string {
 		return map[string]string{"ACCESS_PASSPHRASE": "access tokens, the " + which, "REFRESH_PASSPHRASE": "refresh tokens, the " + which}
@@ -86,13 +87,13 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 		s.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "auth-seal"}
 	}))
 	p.ready(t, "auth", later)
-	a := p.agent(t, "auth")
+	a := p.probe(t, "auth")
 	old, _ := signingKey(p.gateway(t, "auth"))
 	l := a.load(t, 0, lead)
 
 	p.change(t, &corev1.Secret{}, "auth-seal", string(asJSON(t, map[string]any{"stringData": passphrases("second")})))
 	restarts, fresh := 0, ""
-	took := eventually(t, later+untilItSigns(lead), "a key signs that is sealed with the new passphrase, and the old one is forgotten", func() error {
+	took := testenv.Eventually(t, later+untilItSigns(lead), "a key signs that is sealed with the new passphrase, and the old one is forgotten", func() error {
 		restarts += p.restartOne(t)
 		kept := &corev1.Secret{}
 		p.get(t, "auth-passphrases", kept)
@@ -105,7 +106,7 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 		return nil
 	})
 	p.settled(t, "auth", 2)
-	eventually(t, later, "the new key has reached the pods", func() error { // whose mounts lag
+	testenv.Eventually(t, later, "the new key has reached the pods", func() error { // whose mounts lag
 		if r := l.report(t, http.MethodGet); r.Tokens[fresh] == 0 {
 			return fmt.Errorf("there were tokens of %v", r.Tokens)
 		}
@@ -120,7 +121,7 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 
 // restartOne ends the oldest of two servers, in good order, if both are ready and
 // have been for a while. It says how many it has ended.
-func (p place) restartOne(t *testing.T) int {
+func (p testNamespace) restartOne(t *testing.T) int {
 	t.Helper()
 	pods, err := p.servers(t, "auth")
 	if err != nil {

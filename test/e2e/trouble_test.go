@@ -13,18 +13,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 	t.Parallel()
 	const login = "auth-login" // another Secret than the one that is right
 	usingLogin := func(s *v1alpha1.AuthGatewaySpec) { s.Database.CredentialsSecretRef.Name = login }
-	quota := func(t *testing.T, p place, of corev1.ResourceName, most string) {
+	quota := func(t *testing.T, p testNamespace, of corev1.ResourceName, most string) {
 		p.create(t, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "tight"}, Spec: corev1.ResourceQuotaSpec{
 			Hard: corev1.ResourceList{of: resource.MustParse(most)},
 		}})
 		// Until it is counted nothing may be made at all, which is not what is tested.
-		eventually(t, soon, "the quota is counted", func() error {
+		testenv.Eventually(t, soon, "the quota is counted", func() error {
 			q := &corev1.ResourceQuota{}
 			p.get(t, "tight", q)
 			if len(q.Status.Used) == 0 {
@@ -36,35 +37,35 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 	for _, tc := range []struct {
 		about string
 		edit  func(*v1alpha1.AuthGatewaySpec)
-		upset func(t *testing.T, p place, password string)
+		upset func(t *testing.T, p testNamespace, password string)
 		says  []string
-		mend  func(t *testing.T, p place, password string)
+		mend  func(t *testing.T, p testNamespace, password string)
 	}{
 		{
 			about: "a Secret that is missing",
 			edit:  usingLogin,
 			says:  []string{"Secret " + login, "does not exist", "username, password"},
-			mend: func(t *testing.T, p place, password string) {
+			mend: func(t *testing.T, p testNamespace, password string) {
 				p.secret(t, login, map[string]string{"username": databaseUser, "password": password})
 			},
 		},
 		{
 			about: "a wrong password of the database",
 			edit:  usingLogin,
-			upset: func(t *testing.T, p place, _ string) {
+			upset: func(t *testing.T, p testNamespace, _ string) {
 				p.secret(t, login, map[string]string{"username": databaseUser, "password": "not the one"})
 			},
 			says: []string{"password authentication failed", databaseUser},
-			mend: func(t *testing.T, p place, password string) {
+			mend: func(t *testing.T, p testNamespace, password string) {
 				p.change(t, &corev1.Secret{}, login, string(asJSON(t, map[string]any{"stringData": map[string]string{"password": password}})))
 			},
 		},
 		{
 			about: "a database that nobody reaches",
 			edit:  func(s *v1alpha1.AuthGatewaySpec) { s.Database.Host = "postgres-away" },
-			upset: func(t *testing.T, p place, _ string) { p.create(t, databaseService("postgres-away", "nobody")) },
+			upset: func(t *testing.T, p testNamespace, _ string) { p.create(t, databaseService("postgres-away", "nobody")) },
 			says:  []string{"cannot reach postgres-away:5432"},
-			mend: func(t *testing.T, p place, _ string) {
+			mend: func(t *testing.T, p testNamespace, _ string) {
 				p.change(t, &corev1.Service{}, "postgres-away", `{"spec":{"selector":{"app":"postgres"}}}`)
 			},
 		},
@@ -72,30 +73,30 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 			about: "an image that does not exist",
 			edit:  func(s *v1alpha1.AuthGatewaySpec) { s.Image = "registry.invalid/none:1" },
 			says:  []string{"registry.invalid/none:1"},
-			mend: func(t *testing.T, p place, _ string) {
+			mend: func(t *testing.T, p testNamespace, _ string) {
 				p.change(t, &v1alpha1.AuthGateway{}, "auth", `{"spec":{"image":null}}`)
 			},
 		},
 		{
 			about: "a quota with no room for its pods",
-			upset: func(t *testing.T, p place, _ string) { quota(t, p, corev1.ResourcePods, "2") }, // the database is one
+			upset: func(t *testing.T, p testNamespace, _ string) { quota(t, p, corev1.ResourcePods, "2") }, // the database is one
 			says:  []string{"exceeded quota: tight", "pods=1"},
-			mend: func(t *testing.T, p place, _ string) {
+			mend: func(t *testing.T, p testNamespace, _ string) {
 				p.change(t, &corev1.ResourceQuota{}, "tight", `{"spec":{"hard":{"pods":"20"}}}`)
 			},
 		},
 		{
 			about: "a quota with no room for its Service",
-			upset: func(t *testing.T, p place, _ string) { quota(t, p, corev1.ResourceServices, "1") },
+			upset: func(t *testing.T, p testNamespace, _ string) { quota(t, p, corev1.ResourceServices, "1") },
 			says:  []string{"exceeded quota: tight", "services=1"},
-			mend: func(t *testing.T, p place, _ string) {
+			mend: func(t *testing.T, p testNamespace, _ string) {
 				p.change(t, &corev1.ResourceQuota{}, "tight", `{"spec":{"hard":{"services":"20"}}}`)
 			},
 		},
 	} {
 		t.Run(tc.about, func(t *testing.T) {
 			t.Parallel()
-			p := newPlace(t)
+			p := newTestNamespace(t)
 			password := p.database(t)
 			if tc.upset != nil {
 				tc.upset(t, p, password)
@@ -106,7 +107,7 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 			}
 			p.create(t, g)
 			message := ""
-			named := eventually(t, 2*soon, "the AuthGateway says what is wrong", func() error {
+			named := testenv.Eventually(t, 2*soon, "the AuthGateway says what is wrong", func() error {
 				g := &v1alpha1.AuthGateway{}
 				if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: "auth"}, g); err != nil {
 					return err

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // helm is the version in hack/tools/kubernetes, with no settings of the machine.
@@ -161,12 +162,12 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 }
 
 // remove deletes an AuthGateway, and waits until what serves is gone.
-func (p place) remove(t *testing.T, gateway string) {
+func (p testNamespace) remove(t *testing.T, gateway string) {
 	t.Helper()
 	if err := p.Delete(t.Context(), p.gateway(t, gateway)); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, later, "the pods of "+gateway+" are gone", func() error {
+	testenv.Eventually(t, later, "the pods of "+gateway+" are gone", func() error {
 		if pods, err := p.servers(t, gateway); err != nil || len(pods) > 0 {
 			return fmt.Errorf("there are %d: %w", len(pods), err)
 		}
@@ -175,10 +176,10 @@ func (p place) remove(t *testing.T, gateway string) {
 }
 
 // exists: these Secrets are there, or are gone before long.
-func (p place) exists(t *testing.T, want bool, secrets ...string) {
+func (p testNamespace) exists(t *testing.T, want bool, secrets ...string) {
 	t.Helper()
 	for _, name := range secrets {
-		eventually(t, soon, fmt.Sprintf("Secret %s is there: %v", name, want), func() error {
+		testenv.Eventually(t, soon, fmt.Sprintf("Secret %s is there: %v", name, want), func() error {
 			err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, &corev1.Secret{})
 			if client.IgnoreNotFound(err) != nil {
 				return err

@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -85,7 +86,7 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 	for _, name := range append([]string{namespace, number}, watched...) {
 		makeNamespace(t, c.cluster, name)
 	}
-	restricted, operator := kubernetestest.Namespace(t), buildOperator(t)
+	restricted, operator := kubernetestest.Namespace(t), testenv.Program(t, "./cmd/operator")
 
 	for _, test := range []struct {
 		name, values string
@@ -457,18 +458,6 @@ func checkWorkload(t *testing.T, objects []*unstructured.Unstructured) {
 	}) {
 		t.Error("POD_NAMESPACE is not set")
 	}
-}
-
-// buildOperator builds the operator from this checkout.
-func buildOperator(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir, "./cmd/operator")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the operator: %v: %s", err, out)
-	}
-	return filepath.Join(dir, "operator")
 }
 
 // operatorTakes checks that the operator accepts its arguments.

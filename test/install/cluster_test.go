@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -153,7 +154,7 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 			}}
 			expected := i == 1
 			// The authorizer watches the rules, with a short delay.
-			if err := eventually(t, func() error {
+			testenv.Eventually(t, time.Minute, fmt.Sprintf("the answer about %s is right", account), func() error {
 				review.Status = authorizationv1.SubjectAccessReviewStatus{}
 				if err := c.Create(t.Context(), review); err != nil {
 					return err
@@ -162,9 +163,7 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 					return fmt.Errorf("may %s %s: %v, want %v: %s", account, q, review.Status.Allowed, expected, review.Status.Reason)
 				}
 				return nil
-			}); err != nil {
-				t.Error(err)
-			}
+			})
 		}
 	}
 }
@@ -178,12 +177,13 @@ func (c cluster) removeCRD(t *testing.T) {
 		if err := c.Delete(ctx, crd); err != nil {
 			return client.IgnoreNotFound(err)
 		}
-		return eventually(t, func() error {
+		testenv.Eventually(t, time.Minute, "the custom resource is removed", func() error {
 			if err := c.Get(ctx, client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("the custom resource definition still exists: %v", err)
 			}
 			return nil
 		})
+		return nil
 	}
 	if err := remove(t.Context()); err != nil {
 		t.Fatal(err)
@@ -205,21 +205,7 @@ func (c cluster) removeCRD(t *testing.T) {
 // served waits until the API server serves AuthGateways.
 func (c cluster) served(ctx context.Context, t *testing.T) {
 	t.Helper()
-	if err := eventually(t, func() error { return c.List(ctx, &v1alpha1.AuthGatewayList{}) }); err != nil {
-		t.Error(err)
-	}
-}
-
-// eventually retries until a function succeeds.
-func eventually(t *testing.T, try func() error) error {
-	t.Helper()
-	var err error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = try(); err == nil {
-			return nil
-		}
-	}
-	return err
+	testenv.Eventually(t, time.Minute, "AuthGateways are served", func() error { return c.List(ctx, &v1alpha1.AuthGatewayList{}) })
 }
 
 // readObjects returns the objects in a file.

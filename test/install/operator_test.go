@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -39,7 +39,7 @@ import (
 func TestTheInstalledRightsAreEnoughForTheOperator(t *testing.T) {
 	c := connect(t)
 	installPrometheusKinds(t, c)
-	program := buildOperator(t)
+	program := testenv.Program(t, "./cmd/operator")
 
 	t.Run("by Kustomize", func(t *testing.T) {
 		c.applyDefault(t)
@@ -96,14 +96,14 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 	if err := c.Get(t.Context(), deployment, &d); err != nil {
 		t.Fatal(err)
 	}
-	home, health := t.TempDir(), freeAddress(t)
+	home, health := t.TempDir(), testenv.FreeAddress(t)
 	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"),
 		client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
 	// If a flag is repeated, the last one counts.
 	args := append(slices.Clone(d.Spec.Template.Spec.Containers[0].Args), "--health-probe-bind-address="+health)
 	o := runningOperator{cluster: c}
 	if !slices.Contains(args, "--metrics-bind-address=0") {
-		o.metrics = freeAddress(t)
+		o.metrics = testenv.FreeAddress(t)
 		args = append(args, "--metrics-bind-address="+o.metrics)
 	}
 	cmd := exec.Command(program, args...)
@@ -126,15 +126,13 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 			t.Errorf("the logs of the operator:\n%s", &logs)
 		}
 	})
-	if err := eventually(t, func() error {
+	testenv.Eventually(t, time.Minute, "the operator is ready", func() error {
 		out, err := exec.CommandContext(t.Context(), program, "healthcheck", "http://"+health+"/readyz").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
-	}); err != nil {
-		t.Fatalf("the operator does not become ready: %v", err)
-	}
+	})
 	return o
 }
 
@@ -165,28 +163,24 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 			if !ok {
 				name = "auth"
 			}
-			if err := eventually(t, func() error {
+			testenv.Eventually(t, time.Minute, fmt.Sprintf("%T %s exists: %v", object, name, there), func() error {
 				err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, object)
 				if found := err == nil; found != there {
 					return fmt.Errorf("%T %s exists: %v, %v", object, name, found, err)
 				}
 				return nil
-			}); err != nil {
-				t.Error(err)
-			}
+			})
 		}
 	}
 	change := func(edit func(*v1alpha1.AuthGatewaySpec)) {
 		t.Helper()
-		if err := eventually(t, func() error { // the operator writes the object too
+		testenv.Eventually(t, time.Minute, "the AuthGateway can be changed", func() error { // the operator writes the object too
 			if err := c.Get(ctx, client.ObjectKeyFromObject(g), g); err != nil {
 				return err
 			}
 			edit(&g.Spec)
 			return c.Update(ctx, g)
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 	}
 	change(func(s *v1alpha1.AuthGatewaySpec) {
 		s.Replicas = nil
@@ -200,7 +194,7 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 		s.NetworkPolicy.Enabled = new(false)
 	})
 	expect(false, sometimes, nil)
-	if err := eventually(t, func() error {
+	testenv.Eventually(t, time.Minute, "the keys are ready", func() error {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(g), g); err != nil {
 			return err
 		}
@@ -208,18 +202,14 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 			return fmt.Errorf("the status is %v", g.Status)
 		}
 		return nil
-	}); err != nil {
-		t.Error(err)
-	}
-	if err := eventually(t, func() error {
+	})
+	testenv.Eventually(t, time.Minute, "there are events", func() error {
 		var events eventsv1.EventList
 		if err := c.List(ctx, &events, client.InNamespace(namespace)); err != nil || len(events.Items) == 0 {
 			return fmt.Errorf("there are no events: %w", err)
 		}
 		return nil
-	}); err != nil {
-		t.Error(err)
-	}
+	})
 }
 
 // account creates a ServiceAccount.
@@ -249,7 +239,7 @@ func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.
 	browser := http.Client{Transport: &http.Transport{TLSClientConfig: unverified}}
 	defer browser.CloseIdleConnections()
 	for bearer, want := range map[string]int{"": http.StatusUnauthorized, token.Status.Token: status} {
-		if err := eventually(t, func() error {
+		testenv.Eventually(t, time.Minute, fmt.Sprintf("metrics are answered with %d", want), func() error {
 			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+o.metrics+"/metrics", http.NoBody)
 			if err != nil {
 				return err
@@ -270,19 +260,6 @@ func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.
 				return fmt.Errorf("the metrics are\n%s", body)
 			}
 			return nil
-		}); err != nil {
-			t.Error(err)
-		}
+		})
 	}
-}
-
-// freeAddress returns an address that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

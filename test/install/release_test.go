@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -125,9 +127,7 @@ func (c cluster) gateway(t *testing.T, namespace string) *v1alpha1.AuthGateway {
 		}},
 	}
 	// The API server serves a custom resource shortly after its definition is created.
-	if err := eventually(t, func() error { return c.Create(t.Context(), g) }); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Eventually(t, time.Minute, "the AuthGateway is created", func() error { return c.Create(t.Context(), g) })
 	return g
 }
 

@@ -3,12 +3,12 @@ package main
 import (
 	"math"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // The floor runs in a process of its own, which in a test is the test's binary.
@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		exit(play(role))
 	}
-	os.Exit(m.Run())
+	testenv.Main(m)
 }
 
 func TestPercentileIsAValueThatOccurred(t *testing.T) {
@@ -97,11 +97,7 @@ func TestSmoke(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts PostgreSQL and the server")
 	}
-	program := filepath.Join(t.TempDir(), "authserver")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/authserver")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the server: %v\n%s", err, output)
-	}
+	program := testenv.Program(t, "./cmd/authserver")
 	var out strings.Builder
 	b := bench{report: report{to: &out}, program: program}
 	b.beQuick()

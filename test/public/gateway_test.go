@@ -20,6 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -86,15 +87,11 @@ func start(t *testing.T, changes map[string]string) *gateway {
 		}
 	})
 	g.base = "http://" + (<-server.Listening()).API
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	testenv.Until(t, time.Minute, "the gateway is ready", func() bool {
 		// A sign-in that is refused has gone all the way.
-		if g.post("/tokens/signin", nil, map[string]string{"username": "nobody", "password": "nothing here"}).status == http.StatusUnauthorized {
-			return g
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the gateway is not ready")
-		}
-	}
+		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody", "password": "nothing here"}).status == http.StatusUnauthorized
+	})
+	return g
 }
 
 // reply is what a stranger sees.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // A stranger with a thousand addresses asks for mail to one mailbox by every
@@ -78,5 +80,5 @@ func TestOneClientAddressIsLimited(t *testing.T) {
 // drained waits until no mail waits to be sent.
 func (g *gateway) drained() {
 	g.t.Helper()
-	g.eventually(3*time.Minute, "no mail waits to be sent", func() bool { return g.number("SELECT count(*) FROM mails") == 0 })
+	testenv.Until(g.t, 3*time.Minute, "no mail waits to be sent", func() bool { return g.number("SELECT count(*) FROM mails") == 0 })
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
 // mailbox is an SMTP server, well or in trouble, and what it has taken.
@@ -33,7 +35,7 @@ func receive(t *testing.T) *mailbox {
 		t.Fatal(err)
 	}
 	box := &mailbox{address: listener.Addr().String(), mails: map[string][]string{}, lines: map[net.Conn]bool{}, well: make(chan struct{})}
-	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) { return &delivery{box: box, line: c.Conn()}, nil }))
+	server := smtpsink.Sink{Stream: box.take}.Server()
 	server.ErrorLog = silence{}
 	go func() { _ = server.Serve(door{listener, box}) }()
 	t.Cleanup(func() {
@@ -104,50 +106,34 @@ func (b *mailbox) all() int {
 	return b.taken
 }
 
-type delivery struct {
-	box  *mailbox
-	line net.Conn
-	to   []string
-}
-
-func (d *delivery) Mail(string, *smtp.MailOptions) error { return nil }
-
-func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error {
-	d.to = append(d.to, to)
-	return nil
-}
-
-func (d *delivery) Data(r io.Reader) error {
-	d.box.mu.Lock()
-	trouble, well := d.box.trouble, d.box.well
-	d.box.mu.Unlock()
+func (b *mailbox) take(m smtpsink.Mail, body io.Reader, client net.Conn) error {
+	b.mu.Lock()
+	trouble, well := b.trouble, b.well
+	b.mu.Unlock()
 	switch trouble {
 	case "hangs":
 		<-well
 	case "refuses":
 		return &smtp.SMTPError{Code: 421, EnhancedCode: smtp.EnhancedCode{4, 3, 2}, Message: "not now"}
 	case "drops the line":
-		_, _ = io.CopyN(io.Discard, r, 100)
-		_ = d.line.Close()
-		return errors.New("the line is gone")
+		_, _ = io.CopyN(io.Discard, body, 100)
+		_ = client.Close()
+		return errors.New("the connection is closed")
 	}
-	text, err := io.ReadAll(r)
+	text, err := io.ReadAll(body)
 	if err != nil {
 		return err
 	}
-	if d.box.pace > 0 {
-		d.box.turn.Lock()
-		time.Sleep(d.box.pace)
-		d.box.turn.Unlock()
+	if b.pace > 0 {
+		b.turn.Lock()
+		time.Sleep(b.pace)
+		b.turn.Unlock()
 	}
-	d.box.mu.Lock()
-	defer d.box.mu.Unlock()
-	for _, to := range d.to {
-		d.box.mails[to] = append(d.box.mails[to], string(text))
-		d.box.taken++
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, to := range m.To {
+		b.mails[to] = append(b.mails[to], string(text))
+		b.taken++
 	}
 	return nil
 }
-
-func (d *delivery) Reset()        { d.to = nil }
-func (d *delivery) Logout() error { return nil }

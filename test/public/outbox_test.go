@@ -3,15 +3,15 @@ package public
 import (
 	"context"
 	"crypto/sha256"
-	"net"
 	"net/http"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // replica is a process of the server.
@@ -24,13 +24,10 @@ type replica struct {
 // until they are ready.
 func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 	g.t.Helper()
-	program := filepath.Join(g.t.TempDir(), "authserver")
-	if out, err := exec.CommandContext(g.t.Context(), "go", "build", "-o", program, "../../cmd/authserver").CombinedOutput(); err != nil {
-		g.t.Fatalf("%v\n%s", err, out)
-	}
+	program := testenv.Program(g.t, "./cmd/authserver")
 	var ready []string
 	for range n {
-		api, metrics := freePort(g.t), freePort(g.t)
+		api, metrics := strconv.Itoa(testenv.FreePort(g.t)), strconv.Itoa(testenv.FreePort(g.t))
 		cmd := exec.CommandContext(context.WithoutCancel(g.t.Context()), program)
 		for name, value := range environ {
 			cmd.Env = append(cmd.Env, name+"="+value)
@@ -49,7 +46,7 @@ func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 		ready = append(ready, "http://127.0.0.1:"+metrics+"/readyz")
 	}
 	for _, url := range ready {
-		g.eventually(time.Minute, "a replica is ready", func() bool {
+		testenv.Until(g.t, time.Minute, "a replica is ready", func() bool {
 			request, err := http.NewRequestWithContext(g.t.Context(), http.MethodGet, url, http.NoBody)
 			if err != nil {
 				g.t.Fatal(err)
@@ -69,15 +66,6 @@ func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 func (r *replica) kill() {
 	_ = r.cmd.Process.Kill() // it may have ended
 	<-r.ended
-}
-
-func freePort(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // holds tells whether a mail has a code that holds.
@@ -108,9 +96,9 @@ func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 	g.exec(`INSERT INTO mails (purpose, recipient, canonical_recipient)
 		SELECT 'recovery', email, canonical_email FROM users WHERE username LIKE $1`, verified+"%")
 	began := time.Now()
-	g.eventually(5*time.Minute, "a third has been sent", func() bool { return g.mail.all() > mails/3 })
+	testenv.Until(g.t, 5*time.Minute, "a third has been sent", func() bool { return g.mail.all() > mails/3 })
 	all[0].kill()
-	g.eventually(10*time.Minute, "all have been sent", func() bool { return g.mail.all() >= mails && g.number("SELECT count(*) FROM mails") == 0 })
+	testenv.Until(g.t, 10*time.Minute, "all have been sent", func() bool { return g.mail.all() >= mails && g.number("SELECT count(*) FROM mails") == 0 })
 	took := time.Since(began)
 
 	lost, twice := 0, 0
@@ -173,15 +161,6 @@ func TestNoRequestWaitsForTheMailServer(t *testing.T) {
 		// What a mail server takes is seconds: this is no measurement.
 		if median(ill) > 20*median(well)+50*time.Millisecond {
 			t.Errorf("the server %s: a request takes %v, and %v when it is well", trouble, median(ill), median(well))
-		}
-	}
-}
-
-func (g *gateway) eventually(within time.Duration, what string, holds func() bool) {
-	g.t.Helper()
-	for deadline := time.Now().Add(within); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			g.t.Fatalf("not within %v: %s", within, what)
 		}
 	}
 }

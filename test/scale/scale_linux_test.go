@@ -36,6 +36,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/controllers"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -431,15 +432,7 @@ func (f *fleet) rest() {
 
 func (f *fleet) eventually(what string, holds func() error) {
 	f.t.Helper()
-	for begin := time.Now(); ; time.Sleep(250 * time.Millisecond) {
-		err := holds()
-		if err == nil {
-			return
-		}
-		if time.Since(begin) > patience {
-			f.t.Fatalf("not in time: %s: %v", what, err)
-		}
-	}
+	testenv.Eventually(f.t, patience, what, holds)
 }
 
 // process is a running operator.

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -36,7 +36,7 @@ type gateway struct {
 	settings config.Config
 	db       *pgxpool.Pool
 	store    *postgres.Store // for what a server does by itself
-	clock    *clock
+	clock    *testenv.Clock
 	mail     *postOffice
 	client   *http.Client
 
@@ -46,11 +46,6 @@ type gateway struct {
 
 // epoch is when every run begins.
 var epoch = time.Now().Truncate(time.Hour)
-
-type clock struct{ nanoseconds atomic.Int64 }
-
-func (c *clock) Now() time.Time   { return time.Unix(0, c.nanoseconds.Load()) }
-func (c *clock) set(at time.Time) { c.nanoseconds.Store(at.UnixNano()) }
 
 // databaseClock gives the database our clock in place of its own: a function in
 // public hides the one of that name in pg_catalog, for all that is created or
@@ -70,7 +65,7 @@ func start(t testing.TB, exposure string) *gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	g := &gateway{t: t, exposure: exposure, db: pool, clock: new(clock)}
+	g := &gateway{t: t, exposure: exposure, db: pool, clock: testenv.NewClock(epoch)}
 	g.exec(databaseClock)
 	g.setClock(epoch)
 
@@ -93,7 +88,7 @@ func start(t testing.TB, exposure string) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.settings.Port, g.settings.MetricsPort = 0, freePort(t)
+	g.settings.Port, g.settings.MetricsPort = 0, testenv.FreePort(t)
 	server, err := authserver.New(g.settings, authserver.Options{Now: g.clock.Now, Statement: g.noteStatement})
 	if err != nil {
 		t.Fatal(err)
@@ -117,11 +112,7 @@ func start(t testing.TB, exposure string) *gateway {
 	transport.MaxIdleConnsPerHost = 64
 	t.Cleanup(transport.CloseIdleConnections)
 	g.client = &http.Client{Transport: transport, Timeout: time.Minute}
-	for deadline := time.Now().Add(time.Minute); g.get("/readyz") != "200 OK"; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the server is not ready within a minute")
-		}
-	}
+	testenv.Until(t, time.Minute, "the server is ready", func() bool { return g.get("/readyz") == "200 OK" })
 	g.store = postgrestest.Open(t, db)
 	g.mail = openPostOffice(t, g)
 	return g
@@ -129,7 +120,7 @@ func start(t testing.TB, exposure string) *gateway {
 
 // setClock sets what the server and the database take for the time.
 func (g *gateway) setClock(at time.Time) {
-	g.clock.set(at)
+	g.clock.Set(at)
 	g.exec(`UPDATE clock SET at = $1`, at)
 }
 

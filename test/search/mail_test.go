@@ -1,10 +1,8 @@
 package search
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"regexp"
 	"strconv"
@@ -13,12 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emersion/go-message/mail"
-	"github.com/emersion/go-smtp"
 	"golang.org/x/net/idna"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	sending "github.com/auth-gateway/auth-gateway/internal/mail"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
 // postOffice empties the outbox when it is told to, with the parts of the server
@@ -52,7 +49,7 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &delivery{office: p}, nil }))
+	server := smtpsink.Sink{Receive: p.receive}.Server()
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 	host, port, _ := net.SplitHostPort(listener.Addr().String())
@@ -143,52 +140,15 @@ func plain(code string) string {
 	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\n", "").Replace(code))
 }
 
-type delivery struct {
-	office *postOffice
-	to     []string
-}
-
-func (*delivery) Mail(string, *smtp.MailOptions) error { return nil }
-func (d *delivery) Reset()                             { d.to = nil }
-func (*delivery) Logout() error                        { return nil }
-
-func (d *delivery) Rcpt(to string, _ *smtp.RcptOptions) error {
-	d.to = append(d.to, to)
-	return nil
-}
-
-func (d *delivery) Data(r io.Reader) error {
-	content, err := io.ReadAll(r)
+func (p *postOffice) receive(m smtpsink.Mail) error {
+	content, err := smtpsink.Read(m.Raw)
 	if err != nil {
 		return err
 	}
-	message, err := mail.CreateReader(bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	subject, _ := message.Header.Subject()
-	part, err := message.NextPart() // the text comes before the HTML (RFC 2046 section 5.1.4)
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(part.Body)
-	if err != nil {
-		return err
-	}
-	d.office.mu.Lock()
-	defer d.office.mu.Unlock()
-	for _, to := range d.to {
-		d.office.got = append(d.office.got, letter{to: to, subject: subject, text: string(text)})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, to := range m.To {
+		p.got = append(p.got, letter{to: to, subject: content.Subject, text: content.Text})
 	}
 	return nil
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

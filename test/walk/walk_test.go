@@ -1,16 +1,13 @@
 package walk
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/makerun"
 )
 
 const root = "../.."
@@ -26,86 +25,24 @@ const root = "../.."
 // patience is for the first downloads of an example's libraries, on a busy machine.
 const patience = 5 * time.Minute
 
-var (
-	programs    string // the folder of authserver and run
-	buildOnce   = sync.OnceValue(build)
-	codeInMails = regexp.MustCompile(`Mail to (\S+): .*\n(?:  link .*[#=]([A-Z2-7]{26})\n)?  code  (\S+)`)
-)
+func TestMain(m *testing.M) { testenv.Main(m) }
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	_ = os.RemoveAll(programs)
-	os.Exit(code)
-}
-
-func build() error {
-	dir, err := os.MkdirTemp("", "walk")
-	if err != nil {
-		return err
-	}
-	programs = dir
-	// If we are root, PostgreSQL runs as another user, who has to get there.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	build := exec.Command("go", "build", "-o", dir+"/", "./cmd/authserver", "./hack/run")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
-}
-
-// makeRun is a running `make run`.
-type makeRun struct {
-	*output
-	url, smtp string
-}
-
-func start(t *testing.T, exposure string) makeRun {
+func start(t *testing.T, exposure string) *makerun.Server {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds and starts the server")
 	}
 	need(t, "bash", "curl")
-	if err := buildOnce(); err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(programs, exposure)
-	environ := append(os.Environ(), "EXPOSURE="+exposure, "SALT_ROUNDS=4")
-	for _, name := range []string{"PORT", "METRICS_PORT", "SMTP_PORT", "MAILBOX_PORT", "APP_PORT"} {
-		environ = append(environ, name+"="+freePort(t))
-	}
-	r := makeRun{output: &output{}}
-	stop := r.run(t, environ, "", filepath.Join(programs, "run"), "-server", filepath.Join(programs, "authserver"), "-dir", dir)
+	s := makerun.Start(t, exposure)
 	t.Cleanup(func() {
-		stop()
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
-			t.Logf("make run wrote\n%s", r)
+			t.Logf("make run wrote\n%s", s)
 		}
 	})
-	r.waitFor(t, "Ctrl-C stops it")
-	r.url = regexp.MustCompile(`Auth Gateway runs at (\S+)`).FindStringSubmatch(r.String())[1]
-	r.smtp = regexp.MustCompile(`by SMTP to (\S+)`).FindStringSubmatch(r.String())[1]
-	return r
-}
-
-// mailedCode waits for the newest mail to an address and returns its code.
-func (r makeRun) mailedCode(t *testing.T, to string) string {
-	t.Helper()
-	r.waitFor(t, "Mail to "+to+": ")
-	code := ""
-	for _, m := range codeInMails.FindAllStringSubmatch(r.String(), -1) {
-		if m[1] == to {
-			if code = m[3]; m[2] != "" {
-				code = m[2]
-			}
-		}
-	}
-	if code == "" {
-		t.Fatalf("the mail to %s has no code:\n%s", to, r)
-	}
-	return code
+	return s
 }
 
 func need(t *testing.T, programs ...string) {
@@ -117,46 +54,8 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-// output collects what programs print.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-func (o *output) waitFor(t *testing.T, text string) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(o.String(), text); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%q is not in\n%s", text, o)
-		}
-	}
-}
-
 // run starts a program, and returns what ends it and its children.
-func (o *output) run(t *testing.T, environ []string, dir, program string, arguments ...string) (stop func()) {
+func run(t *testing.T, o *testenv.Output, environ []string, dir, program string, arguments ...string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(program, arguments...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, dir, o, o
@@ -193,7 +92,8 @@ func blocks(t *testing.T, document, title string) []string {
 
 // shellSession is a shell that somebody pastes into.
 type shellSession struct {
-	*output
+	*testenv.Output
+
 	in interface{ Write([]byte) (int, error) }
 }
 
@@ -202,8 +102,8 @@ func openShell(t *testing.T, environ ...string) shellSession {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, "bash")
-	s := shellSession{output: &output{}}
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, append(os.Environ(), environ...), s.output, s.output
+	s := shellSession{Output: &testenv.Output{}}
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, append(os.Environ(), environ...), s.Output, s.Output
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -235,16 +135,16 @@ func TestTheReadmeIsWalkedTwiceInEachExposure(t *testing.T) {
 			for range 2 {
 				s := openShell(t)
 				for _, block := range blocks(t, "README.md", "From zero to a verified token") {
-					block = strings.ReplaceAll(block, "http://localhost:8080", r.url)
+					block = strings.ReplaceAll(block, "http://localhost:8080", r.URL)
 					if strings.Contains(block, "read -r") && exposure == "public" {
 						s.paste(t, "echo $name@example.com\n")
-						s.waitFor(t, "@example.com\n")
-						block += r.mailedCode(t, person.FindString(s.String())) + "\n"
+						s.WaitFor(t, patience, "@example.com\n")
+						block += r.MailedCode(t, person.FindString(s.String())) + "\n"
 					}
 					s.paste(t, block)
 				}
 				s.paste(t, "echo finished\n")
-				s.waitFor(t, "finished\n")
+				s.WaitFor(t, patience, "finished\n")
 				if text := s.String(); !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) || strings.Count(text, `"refresh_token"`) != 2 ||
 					!strings.Contains(text, `"is_verified":true`) {
 					t.Errorf("the walk ends with\n%s", text)
@@ -265,20 +165,20 @@ func TestTheExampleBackendsWorkAsTyped(t *testing.T) {
 			if i == 1 {
 				need(t, "node", "npm")
 			}
-			listen := "localhost:" + freePort(t)
-			backend := &output{}
-			t.Cleanup(backend.run(t, append(os.Environ(), "GATEWAY="+r.url, "SMTP="+r.smtp, "LISTEN="+listen), root, "bash", "-c", command))
-			backend.waitFor(t, "listening on http://"+listen)
+			listen := fmt.Sprintf("localhost:%d", testenv.FreePort(t))
+			backend := &testenv.Output{}
+			t.Cleanup(run(t, backend, append(os.Environ(), "GATEWAY="+r.URL, "SMTP="+r.SMTP, "LISTEN="+listen), root, "bash", "-c", command))
+			backend.WaitFor(t, patience, "listening on http://"+listen)
 			for range 2 {
 				s := openShell(t)
 				s.paste(t, strings.ReplaceAll(all[2], "localhost:3000", listen)+"echo $name@example.com\n")
-				s.waitFor(t, "@example.com\n")
+				s.WaitFor(t, patience, "@example.com\n")
 				if !strings.Contains(s.String(), `"message":"Check your inbox."`) || strings.Contains(s.String(), `"code"`) {
 					t.Fatalf("%s\n%s", s, backend)
 				}
 				first, rest, _ := strings.Cut(strings.ReplaceAll(all[3], "localhost:3000", listen), "\n")
-				s.paste(t, first+"\n"+r.mailedCode(t, person.FindString(s.String()))+"\n"+rest+"echo finished\n")
-				s.waitFor(t, "finished\n")
+				s.paste(t, first+"\n"+r.MailedCode(t, person.FindString(s.String()))+"\n"+rest+"echo finished\n")
+				s.WaitFor(t, patience, "finished\n")
 				if !strings.Contains(s.String(), `"name":"Grace Hopper"`) || !strings.Contains(s.String(), `"orders":[]`) {
 					t.Errorf("%s\n%s", s, backend)
 				}
@@ -288,7 +188,7 @@ refresh=$(echo "$tokens" | sed -n 's/.*"refresh_token": *"\([^"]*\)".*/\1/p')
 curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "Authorization: Bearer $refresh"
 curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup -H "$json" -d '{'; echo closed
 `, listen))
-				s.waitFor(t, "closed\n")
+				s.WaitFor(t, patience, "closed\n")
 				if !strings.Contains(s.String(), "\n401 401 401 ") || !strings.Contains(s.String(), `"reason":"code_`) || !strings.Contains(s.String(), "The body is not JSON.") {
 					t.Errorf("%s\n%s", s, backend)
 				}
@@ -318,9 +218,9 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 	r := start(t, "internal")
 	s := openShell(t)
 	walk := blocks(t, "README.md", "From zero to a verified token")
-	s.paste(t, strings.ReplaceAll(strings.Join(walk[:len(walk)-1], ""), "http://localhost:8080", r.url))
+	s.paste(t, strings.ReplaceAll(strings.Join(walk[:len(walk)-1], ""), "http://localhost:8080", r.URL))
 	s.paste(t, "cd examples/verify-node && npm ci >/dev/null && node verify.mjs \"$auth\" \"$access\"; node verify.mjs \"$auth\" \"$refresh\"; echo finished\n")
-	s.waitFor(t, "finished\n")
+	s.WaitFor(t, patience, "finished\n")
 	if text := s.String(); strings.Count(text, "verified: ") != 1 || !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
 		t.Errorf("%s", text)
 	}
@@ -346,13 +246,13 @@ func TestAnAccountMovesIn(t *testing.T) {
 		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'", "'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
 		moved = strings.NewReplacer("'A"+name, "'"+name, "'a"+name, "'"+name).Replace(moved)
 		s := openShell(t)
-		s.paste(t, fmt.Sprintf(`. %s/internal/env
+		s.paste(t, fmt.Sprintf(`. %s/env
 psql -v ON_ERROR_STOP=1 <<'SQL'
 %s
 SQL
 curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s","password":"note G of 1843"}'; echo finished
-`, programs, moved, r.url, name))
-		s.waitFor(t, "finished\n")
+`, r.Dir, moved, r.URL, name))
+		s.WaitFor(t, patience, "finished\n")
 		if !strings.Contains(s.String(), "INSERT 0 1") || !strings.Contains(s.String(), `"access_token"`) {
 			t.Errorf("%s: %s", prefix, s)
 		}

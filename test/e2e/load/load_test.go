@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // gateway answers as one should, but for what spoil does.
@@ -151,9 +153,7 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(20 * time.Second); l.Report().Sent < 150 && time.Now().Before(deadline); {
-				time.Sleep(20 * time.Millisecond)
-			}
+			testenv.Until(t, 20*time.Second, "enough is sent", func() bool { return l.Report().Sent >= 150 })
 			r := l.Stop()
 			if r.Sent < 150 || !tc.want(r) {
 				t.Errorf("the report is %s\n%s", r, r.Details())

@@ -22,7 +22,7 @@ const aMail = "From: Shop <no-reply@example.com>\r\nTo: ada@example.com\r\nSubje
 
 func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	t.Parallel()
-	a := &agent{}
+	a := &probe{}
 	// Its certificate is of no use to anybody else.
 	certificate := httptest.NewUnstartedServer(nil)
 	certificate.StartTLS()

@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/test/e2e/load"
 )
 
@@ -40,14 +41,14 @@ const (
 
 var everything metav1.ListOptions
 
-// place is a namespace for one test.
-type place struct {
+// testNamespace is a namespace for one test.
+type testNamespace struct {
 	cluster
 
 	name string
 }
 
-func newPlace(t *testing.T) place {
+func newTestNamespace(t *testing.T) testNamespace {
 	t.Helper()
 	c := connect(t)
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -56,7 +57,7 @@ func newPlace(t *testing.T) place {
 	if err := c.Create(t.Context(), namespace); err != nil {
 		t.Fatal(err)
 	}
-	p := place{c, namespace.Name}
+	p := testNamespace{c, namespace.Name}
 	t.Cleanup(func() {
 		if t.Failed() {
 			p.tell(t, p.name)
@@ -73,7 +74,7 @@ func newPlace(t *testing.T) place {
 	return p
 }
 
-func (p place) create(t *testing.T, objects ...client.Object) {
+func (p testNamespace) create(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	for _, o := range objects {
 		o.SetNamespace(p.name)
@@ -83,7 +84,7 @@ func (p place) create(t *testing.T, objects ...client.Object) {
 	}
 }
 
-func (p place) get(t *testing.T, name string, into client.Object) {
+func (p testNamespace) get(t *testing.T, name string, into client.Object) {
 	t.Helper()
 	if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, into); err != nil {
 		t.Fatalf("read %T %s: %v", into, name, err)
@@ -91,7 +92,7 @@ func (p place) get(t *testing.T, name string, into client.Object) {
 }
 
 // change patches an object; the patch is a JSON merge patch.
-func (p place) change(t *testing.T, o client.Object, name, patch string) {
+func (p testNamespace) change(t *testing.T, o client.Object, name, patch string) {
 	t.Helper()
 	o.SetNamespace(p.name)
 	o.SetName(name)
@@ -101,7 +102,7 @@ func (p place) change(t *testing.T, o client.Object, name, patch string) {
 }
 
 // secret makes one.
-func (p place) secret(t *testing.T, name string, content map[string]string) {
+func (p testNamespace) secret(t *testing.T, name string, content map[string]string) {
 	t.Helper()
 	p.create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: content})
 }
@@ -128,15 +129,15 @@ func restrictedPod(name string, user int64, c corev1.Container) *corev1.Pod {
 }
 
 // start makes a pod and waits until it is ready.
-func (p place) start(t *testing.T, pod *corev1.Pod) {
+func (p testNamespace) start(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	p.create(t, pod)
 	p.podReady(t, pod.Name)
 }
 
-func (p place) podReady(t *testing.T, name string) {
+func (p testNamespace) podReady(t *testing.T, name string) {
 	t.Helper()
-	eventually(t, later, "pod "+name+" is ready", func() error {
+	testenv.Eventually(t, later, "pod "+name+" is ready", func() error {
 		pod := &corev1.Pod{}
 		if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, pod); err != nil {
 			return err
@@ -163,7 +164,7 @@ const (
 )
 
 // database starts a PostgreSQL, and gives the password of its user.
-func (p place) database(t *testing.T) (password string) {
+func (p testNamespace) database(t *testing.T) (password string) {
 	t.Helper()
 	password = rand.Text()
 	p.secret(t, credentials, map[string]string{"username": databaseUser, "password": password})
@@ -213,14 +214,14 @@ func smallest(name string, edits ...func(*v1alpha1.AuthGatewaySpec)) *v1alpha1.A
 // tested, and the machine may be small.
 func cheapPasswords(s *v1alpha1.AuthGatewaySpec) { s.Passwords.SaltRounds = 10 }
 
-// serving is a place with a database, a gateway "auth" that is ready, and an agent.
-func serving(t *testing.T, edits ...func(*v1alpha1.AuthGatewaySpec)) (place, agent) {
+// serving is a namespace with a database, a gateway "auth" that is ready, and a probe.
+func serving(t *testing.T, edits ...func(*v1alpha1.AuthGatewaySpec)) (testNamespace, probe) {
 	t.Helper()
-	p := newPlace(t)
+	p := newTestNamespace(t)
 	p.database(t)
 	p.create(t, smallest("auth", append(edits, cheapPasswords)...))
 	p.ready(t, "auth", later)
-	return p, p.agent(t, "auth")
+	return p, p.probe(t, "auth")
 }
 
 func (c cluster) gateways(ctx context.Context, namespace string) ([]v1alpha1.AuthGateway, error) {
@@ -229,7 +230,7 @@ func (c cluster) gateways(ctx context.Context, namespace string) ([]v1alpha1.Aut
 	return all.Items, err
 }
 
-func (p place) gateway(t *testing.T, name string) *v1alpha1.AuthGateway {
+func (p testNamespace) gateway(t *testing.T, name string) *v1alpha1.AuthGateway {
 	t.Helper()
 	g := &v1alpha1.AuthGateway{}
 	p.get(t, name, g)
@@ -237,12 +238,12 @@ func (p place) gateway(t *testing.T, name string) *v1alpha1.AuthGateway {
 }
 
 // ready waits for the condition, of this very spec.
-func (p place) ready(t *testing.T, name string, within time.Duration) time.Duration {
+func (p testNamespace) ready(t *testing.T, name string, within time.Duration) time.Duration {
 	t.Helper()
-	return eventually(t, within, "AuthGateway "+name+" is ready", func() error { return p.isReady(t, name) })
+	return testenv.Eventually(t, within, "AuthGateway "+name+" is ready", func() error { return p.isReady(t, name) })
 }
 
-func (p place) isReady(t *testing.T, name string) error {
+func (p testNamespace) isReady(t *testing.T, name string) error {
 	g := &v1alpha1.AuthGateway{}
 	if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: name}, g); err != nil {
 		return err
@@ -255,7 +256,7 @@ func (p place) isReady(t *testing.T, name string) error {
 }
 
 // servers are the pods of a gateway, also those on their way out.
-func (p place) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
+func (p testNamespace) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
 	var pods corev1.PodList
 	err := p.List(t.Context(), &pods, client.InNamespace(p.name), client.MatchingLabels{
 		"app.kubernetes.io/name": "authserver", "app.kubernetes.io/instance": gateway,
@@ -265,9 +266,9 @@ func (p place) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
 
 // settled waits until there are so many servers, all ready and none of them one of
 // before, and the gateway is ready.
-func (p place) settled(t *testing.T, gateway string, replicas int, before ...corev1.Pod) time.Duration {
+func (p testNamespace) settled(t *testing.T, gateway string, replicas int, before ...corev1.Pod) time.Duration {
 	t.Helper()
-	return eventually(t, later, fmt.Sprintf("%s has settled with %d replicas", gateway, replicas), func() error {
+	return testenv.Eventually(t, later, fmt.Sprintf("%s has settled with %d replicas", gateway, replicas), func() error {
 		pods, err := p.servers(t, gateway)
 		if err != nil {
 			return err
@@ -291,7 +292,7 @@ func (p place) settled(t *testing.T, gateway string, replicas int, before ...cor
 
 // operatorActs deletes something that the operator has to put back. A status that
 // says Ready may be one of before.
-func (p place) operatorActs(t *testing.T, gateway string) time.Duration {
+func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration {
 	t.Helper()
 	policy := &networkingv1.NetworkPolicy{}
 	p.get(t, gateway, policy)
@@ -299,7 +300,7 @@ func (p place) operatorActs(t *testing.T, gateway string) time.Duration {
 	if err := p.Delete(t.Context(), policy); err != nil {
 		t.Fatal(err)
 	}
-	return eventually(t, later, "the operator puts a NetworkPolicy back", func() error {
+	return testenv.Eventually(t, later, "the operator puts a NetworkPolicy back", func() error {
 		policy := &networkingv1.NetworkPolicy{}
 		if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: gateway}, policy); err != nil {
 			return err
@@ -325,19 +326,19 @@ func signingKey(g *v1alpha1.AuthGateway) (signing string, kids []string) {
 	return signing, kids
 }
 
-// agent is a pod that has nothing of a gateway but its public keys, mounted.
-type agent struct {
-	place
+// probe is a pod that has nothing of a gateway but its public keys, mounted.
+type probe struct {
+	testNamespace
 
 	pod, url  string
 	callerKey string // what a backend is given besides
 }
 
-func (p place) agent(t *testing.T, gateway string) agent {
+func (p testNamespace) probe(t *testing.T, gateway string) probe {
 	t.Helper()
 	g := p.gateway(t, gateway)
-	pod := restrictedPod("agent-"+gateway, 65532, corev1.Container{
-		Image:          p.agentImage,
+	pod := restrictedPod("probe-"+gateway, 65532, corev1.Container{
+		Image:          p.probeImage,
 		Env:            []corev1.EnvVar{{Name: "ISSUER", Value: cmp.Or(g.Spec.Issuer, g.Status.URL)}},
 		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}},
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}},
@@ -347,16 +348,16 @@ func (p place) agent(t *testing.T, gateway string) agent {
 		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMapRef.Name},
 	}}}}
 	p.start(t, pod)
-	a := agent{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
+	a := probe{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
 	a.reaches(t)
 	return a
 }
 
-// reaches waits until the gateway answers the agent: nodes know of a new Service a
+// reaches waits until the gateway answers the probe: nodes know of a new Service a
 // moment after its pods are ready.
-func (a agent) reaches(t *testing.T) {
+func (a probe) reaches(t *testing.T) {
 	t.Helper()
-	eventually(t, soon, "the agent reaches the gateway", func() error {
+	testenv.Eventually(t, soon, "the probe reaches the gateway", func() error {
 		code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
 			asJSON(t, map[string]any{"method": http.MethodGet, "url": a.url + "/tokens/keys"}))
 		if err == nil && (code != http.StatusOK || !bytes.Contains(text, []byte(`access_token`))) {
@@ -366,16 +367,16 @@ func (a agent) reaches(t *testing.T) {
 	})
 }
 
-func (p place) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
+func (p testNamespace) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
 	t.Helper()
 	secret := &corev1.Secret{}
 	p.get(t, g.Status.CallerSecretRef.Name, secret)
 	return string(secret.Data["TRUSTED_CALLER_KEY"])
 }
 
-// ask asks the agent, through the API server, which is the way that every cluster
+// ask asks the probe, through the API server, which is the way that every cluster
 // has.
-func (a agent) ask(ctx context.Context, method, path string, body []byte) (status int, reply []byte, err error) {
+func (a probe) ask(ctx context.Context, method, path string, body []byte) (status int, reply []byte, err error) {
 	url := fmt.Sprintf("%s/api/v1/namespaces/%s/pods/%s:8080/proxy%s", strings.TrimSuffix(a.config.Host, "/"), a.name, a.pod, path)
 	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
@@ -390,24 +391,24 @@ func (a agent) ask(ctx context.Context, method, path string, body []byte) (statu
 	if err != nil {
 		return 0, nil, err
 	}
-	if response.Header.Get("X-Agent") == "" {
-		return 0, nil, fmt.Errorf("the way to the agent answers %s: %.500s", response.Status, reply)
+	if response.Header.Get("X-Probe") == "" {
+		return 0, nil, fmt.Errorf("the way to the probe answers %s: %.500s", response.Status, reply)
 	}
 	return response.StatusCode, reply, nil
 }
 
-// verifies has the agent verify a token with what is mounted: nil where it does.
-func (a agent) verifies(t *testing.T, token string) error {
+// verifies has the probe verify a token with what is mounted: nil where it does.
+func (a probe) verifies(t *testing.T, token string) error {
 	status, reply, err := a.ask(t.Context(), http.MethodPost, "/verify", []byte(token))
 	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("the agent answers %d: %s", status, reply)
+		err = fmt.Errorf("the probe answers %d: %s", status, reply)
 	}
 	return err
 }
 
-// call has the agent send a request to the gateway. What it sends as a caller
+// call has the probe send a request to the gateway. What it sends as a caller
 // key, if anything, is up to the caller.
-func (a agent) call(t *testing.T, method, path, callerKey, token string, body map[string]string) (status int, reply map[string]any) {
+func (a probe) call(t *testing.T, method, path, callerKey, token string, body map[string]string) (status int, reply map[string]any) {
 	t.Helper()
 	content := ""
 	header := map[string]string{}
@@ -424,7 +425,7 @@ func (a agent) call(t *testing.T, method, path, callerKey, token string, body ma
 	code, text, err := a.ask(t.Context(), http.MethodPost, "/requests",
 		asJSON(t, map[string]any{"method": method, "url": a.url + path, "header": header, "body": content}))
 	if err != nil || code != http.StatusOK {
-		t.Fatalf("%s %s by the agent: %d, %v: %s", method, path, code, err, text)
+		t.Fatalf("%s %s by the probe: %d, %v: %s", method, path, code, err, text)
 	}
 	var answer struct {
 		Status int
@@ -441,7 +442,7 @@ func (a agent) call(t *testing.T, method, path, callerKey, token string, body ma
 	return answer.Status, reply
 }
 
-func (a agent) must(t *testing.T, want int, method, path, token string, body map[string]string) map[string]any {
+func (a probe) must(t *testing.T, want int, method, path, token string, body map[string]string) map[string]any {
 	t.Helper()
 	status, reply := a.call(t, method, path, a.callerKey, token, body)
 	if status != want {
@@ -475,8 +476,8 @@ func (u person) signUp() map[string]string {
 }
 
 // drive goes the whole way once: sign-up, verification with the code that the
-// caller key shows, sign-in, renewal, and a token that the agent verifies.
-func (a agent) drive(t *testing.T) person {
+// caller key shows, sign-in, renewal, and a token that the probe verifies.
+func (a probe) drive(t *testing.T) person {
 	t.Helper()
 	u := newPerson()
 	code, _ := a.must(t, http.StatusCreated, http.MethodPost, "/users", "", u.signUp())["code"].(string)
@@ -497,7 +498,7 @@ func (a agent) drive(t *testing.T) person {
 
 // loading is a load that goes on.
 type loading struct {
-	agent
+	probe
 
 	id string
 }
@@ -505,7 +506,7 @@ type loading struct {
 const rate = 50 // requests a second
 
 // load puts one on the gateway.
-func (a agent) load(t *testing.T, retries int, keep time.Duration) loading {
+func (a probe) load(t *testing.T, retries int, keep time.Duration) loading {
 	t.Helper()
 	status, reply, err := a.ask(t.Context(), http.MethodPost, "/loads",
 		asJSON(t, load.Order{Gateway: a.url, CallerKey: a.callerKey, Rate: rate, Retries: retries, Keep: keep}))
@@ -528,13 +529,13 @@ func (a agent) load(t *testing.T, retries int, keep time.Duration) loading {
 func (l loading) report(t *testing.T, method string) load.Report {
 	t.Helper()
 	var r load.Report
-	eventually(t, later, "the agent reports", func() error {
+	testenv.Eventually(t, later, "the probe reports", func() error {
 		status, reply, err := l.ask(t.Context(), method, "/loads/"+l.id, nil)
 		if err != nil {
 			return err
 		}
 		if status != http.StatusOK {
-			return fmt.Errorf("the agent answers %d: %s", status, reply)
+			return fmt.Errorf("the probe answers %d: %s", status, reply)
 		}
 		return json.Unmarshal(reply, &r)
 	})
@@ -546,7 +547,7 @@ func (l loading) report(t *testing.T, method string) load.Report {
 func (l loading) flows(t *testing.T) {
 	t.Helper()
 	from := l.report(t, http.MethodGet)
-	eventually(t, later, "requests are answered", func() error {
+	testenv.Eventually(t, later, "requests are answered", func() error {
 		if r := l.report(t, http.MethodGet); r.Good < from.Good+3*rate {
 			return errors.New(r.String() + "\n" + r.Details())
 		}
@@ -592,7 +593,7 @@ func (c cluster) operators(t *testing.T) []corev1.Pod {
 // operatorRuns waits until all its replicas are there.
 func (c cluster) operatorRuns(t *testing.T) {
 	t.Helper()
-	eventually(t, later, "the operator runs", func() error {
+	testenv.Eventually(t, later, "the operator runs", func() error {
 		d := &appsv1.Deployment{}
 		if err := c.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, d); err != nil {
 			return err

@@ -1,4 +1,4 @@
-// Command agent is a service beside a gateway: all that it is given of it are the
+// Command probe is a service beside a gateway: all that it is given of it are the
 // public keys, mounted from its ConfigMap. It verifies tokens by them, and drives
 // a gateway for the end-to-end suite.
 //
@@ -39,7 +39,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	a := &agent{
+	a := &probe{
 		issuer: os.Getenv("ISSUER"),
 		keys:   load.NewDirectory(cmp.Or(os.Getenv("KEYS_DIR"), "/keys"), 2*time.Second),
 		loads:  map[string]*load.Load{},
@@ -59,7 +59,7 @@ func main() {
 	}
 }
 
-type agent struct {
+type probe struct {
 	issuer  string
 	keys    *load.Directory
 	mailbox mailbox
@@ -68,7 +68,7 @@ type agent struct {
 	loads map[string]*load.Load
 }
 
-func (a *agent) handler() http.Handler {
+func (a *probe) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, struct{}{}) })
 	mux.HandleFunc("POST /verify", a.verify)
@@ -80,7 +80,7 @@ func (a *agent) handler() http.Handler {
 	return mux
 }
 
-func (a *agent) verify(w http.ResponseWriter, r *http.Request) {
+func (a *probe) verify(w http.ResponseWriter, r *http.Request) {
 	token, err := io.ReadAll(io.LimitReader(r.Body, 64<<10))
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err)
@@ -131,7 +131,7 @@ func request(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"status": response.StatusCode, "body": string(body)})
 }
 
-func (a *agent) begin(w http.ResponseWriter, r *http.Request) {
+func (a *probe) begin(w http.ResponseWriter, r *http.Request) {
 	var order load.Order
 	if err := json.NewDecoder(r.Body).Decode(&order); err != nil {
 		refuse(w, http.StatusBadRequest, err)
@@ -149,7 +149,7 @@ func (a *agent) begin(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusCreated, map[string]string{"id": id})
 }
 
-func (a *agent) report(of func(*load.Load) load.Report) http.HandlerFunc {
+func (a *probe) report(of func(*load.Load) load.Report) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		l := a.loads[r.PathValue("id")]
@@ -169,7 +169,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 // reply says whose answer it is: on the way here others may have something to say.
 func reply(w http.ResponseWriter, status int, content any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Agent", "e2e")
+	w.Header().Set("X-Probe", "e2e")
 	w.WriteHeader(status)
 	if err := json.NewEncoder(w).Encode(content); err != nil {
 		log.Print("reply: ", err)

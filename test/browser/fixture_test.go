@@ -1,20 +1,14 @@
 package browser
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,46 +18,30 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/makerun"
 )
 
 // patience is for what gives no signal. On a busy machine a browser is slow.
 const patience = time.Minute
 
-// rig is make run, and a browser.
-type rig struct {
-	gateway, mailbox, app string // URLs
-	browser               context.Context
+// fixture is make run and a browser. All tests share it; each signs up users of its own.
+type fixture struct {
+	*makerun.Server
+
+	browser context.Context
 }
 
-var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*its mail +(\S+), and here\n.*:\n\n  (\S+)\n\nCtrl-C stops it`)
+var shared struct {
+	sync.Once
 
-// TestMain ends what the tests have shared.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, end := range slices.Backward(ends) {
-		if err := end(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = max(code, 1)
-		}
-	}
-	if code != 0 {
-		fmt.Fprintf(os.Stderr, "make run said\n%s\n", said)
-	}
-	os.Exit(code)
+	fixture *fixture
 }
 
-var (
-	ends []func() error
-	said = new(output) // what make run did
+func TestMain(m *testing.M) { testenv.Main(m) }
 
-	shared = sync.OnceValues(func() (*rig, error) {
-		r := new(rig)
-		return r, errors.Join(r.startBrowser(), r.run())
-	})
-)
-
-// start gives what all tests share; each has persons of its own.
-func start(t *testing.T) *rig {
+func start(t *testing.T) *fixture {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds the server, and starts a browser")
@@ -71,98 +49,23 @@ func start(t *testing.T) *rig {
 	if chromium() == "" {
 		t.Skip("there is no chromium")
 	}
-	r, err := shared()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func (r *rig) run() error {
-	dir, err := os.MkdirTemp("", "browser")
-	if err != nil {
-		return err
-	}
-	ends = append(ends, func() error { return os.RemoveAll(dir) })
-	for _, program := range []string{"./cmd/authserver", "./hack/run"} {
-		build := exec.Command("go", "build", "-o", dir+"/", program)
-		build.Dir = "../.."
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", program, err, out)
-		}
-	}
-	// Where we are root, PostgreSQL runs as somebody else, who has to get there.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
-	run := exec.Command(filepath.Join(dir, "run"), "-server", filepath.Join(dir, "authserver"), "-dir", filepath.Join(dir, "local"))
-	run.Env = append(os.Environ(), "EXPOSURE=public", "SALT_ROUNDS=4",
-		"ACCESS_TOKEN_EXPIRY=4", // so that pages renew while a test looks
-		// All that these tests do comes from one address.
-		"LIMIT_SIGNIN=1000/5m", "LIMIT_SIGNUP=1000/5m", "LIMIT_CODES=1000/5m")
-	for _, name := range []string{"PORT", "METRICS_PORT", "SMTP_PORT", "MAILBOX_PORT", "APP_PORT"} {
-		port, err := freePort()
-		if err != nil {
-			return err
-		}
-		run.Env = append(run.Env, name+"="+port)
-	}
-	run.Stdout, run.Stderr = said, said
-	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := run.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- run.Wait() }()
-	ends = append(ends, func() error {
-		_ = run.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-		if err := <-ended; err != nil {
-			return fmt.Errorf("make run ended: %w", err)
-		}
-		return nil
+	shared.Do(func() {
+		f := &fixture{Server: makerun.Start(t, "public",
+			"ACCESS_TOKEN_EXPIRY=4", // so that pages renew while a test looks
+			// All requests of these tests come from one address.
+			"LIMIT_SIGNIN=1000/5m", "LIMIT_SIGNUP=1000/5m", "LIMIT_CODES=1000/5m")}
+		f.startBrowser(t)
+		shared.fixture = f
 	})
-	for deadline := time.Now().Add(10 * patience); ; time.Sleep(50 * time.Millisecond) { // PostgreSQL may have to be installed
-		if at := greeting.FindStringSubmatch(said.String()); at != nil {
-			r.gateway, r.mailbox, r.app = at[1], at[2], at[3]
-			return nil
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			return errors.New("make run ended before it was ready")
-		default:
-		}
-		if time.Now().After(deadline) {
-			return errors.New("make run does not get ready")
-		}
+	if shared.fixture == nil {
+		t.Fatal("make run or the browser did not start; the first test says why")
 	}
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		return "", err
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port, l.Close()
-}
-
-// output collects what a program says.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("make run has written\n%s", shared.fixture)
+		}
+	})
+	return shared.fixture
 }
 
 // chromium gives the browser's program; "" where there is none.
@@ -175,16 +78,19 @@ func chromium() string {
 	return ""
 }
 
-func (r *rig) startBrowser() error {
+func (f *fixture) startBrowser(t *testing.T) {
+	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium()), chromedp.Flag("disable-dev-shm-usage", true))
 	if os.Getuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // chromium refuses root without
+		options = append(options, chromedp.NoSandbox) // chromium refuses to run as root otherwise
 	}
-	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	ends = append(ends, func() error { cancel(); return nil })
-	r.browser, cancel = chromedp.NewContext(allocator)
-	ends = append(ends, func() error { cancel(); return nil })
-	return chromedp.Do(r.browser)
+	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
+	browser, cancel := chromedp.NewContext(allocator)
+	testenv.AtExit(t, func() error { cancel(); cancelAllocator(); return nil })
+	if err := chromedp.Do(browser); err != nil {
+		t.Fatal(err)
+	}
+	f.browser = browser
 }
 
 // tab is a page in the browser, and what it did.
@@ -202,9 +108,9 @@ type request struct {
 }
 
 // open opens a page in a tab of its own, as a link in another program would.
-func (r *rig) open(t *testing.T, url string) *tab {
+func (f *fixture) open(t *testing.T, url string) *tab {
 	t.Helper()
-	p := watch(t, r.browser)
+	p := watch(t, f.browser)
 	p.do(chromedp.Navigate(url))
 	return p
 }
@@ -309,11 +215,12 @@ func (p *tab) evaluate(expression string) string {
 
 func (p *tab) until(what string, holds func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("it does not come to this: %s. The page shows\n%s", what, p.evaluate("document.body.innerText"))
+	testenv.Eventually(p.t, patience, what, func() error {
+		if !holds() {
+			return fmt.Errorf("the page shows\n%s", p.evaluate("document.body.innerText"))
 		}
-	}
+		return nil
+	})
 }
 
 // sent counts the requests of a method whose URL ends so.
@@ -359,13 +266,13 @@ func (p *tab) behaved(secret string) {
 
 // mailedLink waits for a mail to the address with a link of this kind, and gives
 // the link of the newest.
-func (r *rig) mailedLink(t *testing.T, to, kind string) (link, code string) {
+func (f *fixture) mailedLink(t *testing.T, to, kind string) (link, code string) {
 	t.Helper()
-	p := r.open(t, r.mailbox)
+	p := f.open(t, f.Mailbox)
 	p.until("there is a mail to "+to+" with a link #"+kind, func() bool {
 		for _, mail := range strings.Fields(p.evaluate(fmt.Sprintf(
 			`[...document.querySelectorAll("tbody tr")].filter((row) => row.cells[1]?.textContent === %q).map((row) => row.querySelector("a").href).join(" ")`, to))) {
-			if !strings.HasPrefix(mail, r.mailbox) {
+			if !strings.HasPrefix(mail, f.Mailbox) {
 				break // not a URL, but that the page was on its way
 			}
 			p.do(chromedp.Navigate(mail))
@@ -375,7 +282,7 @@ func (r *rig) mailedLink(t *testing.T, to, kind string) (link, code string) {
 				return true
 			}
 		}
-		p.do(chromedp.Navigate(r.mailbox))
+		p.do(chromedp.Navigate(f.Mailbox))
 		return false
 	})
 	p.behaved("")
