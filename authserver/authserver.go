@@ -208,7 +208,7 @@ func (s *Server) listenOperations(address string) (net.Listener, error) {
 	ops, err := listen(config.EnvMetricsPort, address)
 	if !s.config.MetricsPortSet && errors.Is(err, syscall.EADDRINUSE) {
 		if ops, err = listen(config.EnvMetricsPort, net.JoinHostPort(s.config.Host, "0")); err == nil {
-			s.log.Warn("METRICS_PORT is not set and its default is in use, by Prometheus or another server: metrics and health are at another port; set METRICS_PORT to choose one",
+			s.log.Warn("METRICS_PORT is not set and its default is in use, perhaps by Prometheus: metrics and health use another port; set METRICS_PORT to choose one",
 				"in_use", address, "metrics", ops.Addr().String())
 		}
 	}
@@ -224,13 +224,13 @@ func listen(setting, address string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.As(err, &lookup):
-		return nil, fmt.Errorf("%s: there is no such host; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
+		return nil, fmt.Errorf("%s: the host does not exist; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("%s: this machine does not have that address; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s: cannot listen at %s (ports below 1024 need a privilege; write a higher one): %w", setting, address, err)
+		return nil, fmt.Errorf("%s: cannot listen on %s (ports below 1024 require a privilege; write a higher one): %w", setting, address, err)
 	}
-	return nil, fmt.Errorf("%s: cannot listen at %s (is another server running there?): %w", setting, address, err)
+	return nil, fmt.Errorf("%s: cannot listen on %s (is another server running there?): %w", setting, address, err)
 }
 
 // shutDown stops taking requests and finishes those that were taken. Replies
@@ -238,7 +238,7 @@ func listen(setting, address string) (net.Listener, error) {
 // DRAIN_DELAY gives whoever balances the load the time to notice.
 func (s *Server) shutDown(ctx context.Context) error {
 	s.stopping.Store(true)
-	s.log.Info("shutting down: no longer ready, finishing what was taken")
+	s.log.Info("shutting down: no longer ready, finishing accepted requests")
 	bounded, cancel := context.WithTimeout(ctx, s.config.ShutdownTimeout)
 	defer cancel()
 	s.api.Drain()
@@ -285,7 +285,7 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 		s.waitFor(because(err))
-		s.log.Warn("not ready yet; trying again", "error", because(err), "after", wait.String())
+		s.log.Warn("not ready yet; retrying", "error", because(err), "after", wait.String())
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -311,7 +311,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 	case err == nil:
 		s.maxConns.Store(int64(max(most, 0)))
 	case identity.KindOf(err) == identity.Internal: // what stands there speaks SQL, and is no PostgreSQL
-		s.log.Warn("the database does not say how many connections it gives", "error", err)
+		s.log.Warn("the database does not report its connection limit", "error", err)
 	default:
 		return err
 	}

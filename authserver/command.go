@@ -31,15 +31,17 @@ const usage = `authserver is an identity service over PostgreSQL.
 
 Usage:
   authserver [serve]            serve until SIGTERM or SIGINT
-  authserver migrate            bring the database's schema up to date, and end
-  authserver keys list          show the signing keys
-  authserver keys rotate        begin a rotation of both keys now
-  authserver keys revoke KID    revoke a key: every token signed with it becomes invalid
-  authserver healthcheck        end with 0 if the server on this machine is alive
-  authserver version            show the version; so does --version
-  authserver -h                 show this, and every setting
+  authserver migrate            migrate the database's schema
+  authserver keys list          list the signing keys
+  authserver keys rotate        start a rotation of both signing keys
+  authserver keys revoke KID    revoke a key; every token signed with it becomes invalid
+  authserver healthcheck        exit with 0 if the server on this machine is alive
+  authserver version            show the version (also --version)
+  authserver help               show this help and all settings (also -h)
 
-Settings come from the environment:
+Exit codes: 0 for success, 1 for an error, 2 for wrong arguments or settings.
+
+Settings:
 
 `
 
@@ -81,7 +83,7 @@ func (c Command) Run(ctx context.Context) int {
 		c.WriteFile = nil // they are run beside a server, whose last words are its own
 	}
 	if !slices.Contains(verbs, verb) {
-		return c.misused(fmt.Sprintf("there is no command %q", verb))
+		return c.misused(fmt.Sprintf("unknown command %q", verb))
 	}
 	if verb != "keys" && len(rest) > 0 {
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
@@ -98,7 +100,7 @@ func (c Command) Run(ctx context.Context) int {
 	}
 	settings, err := config.Load(c.LookupEnv, c.ReadFile)
 	if err != nil {
-		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start; these settings are wrong (authserver -h explains each):\n%v\n", err))
+		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
 	}
 	if verb == "serve" {
 		limitHeap()
@@ -171,7 +173,7 @@ func (c Command) migrate(ctx context.Context, s *Server) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.Out, "the database has schema %d\n", version)
+	fmt.Fprintf(c.Out, "the database has schema version %d\n", version)
 	return nil
 }
 
@@ -183,7 +185,7 @@ func (c Command) healthcheck(ctx context.Context) error {
 	case err != nil:
 		return err
 	case port == 0:
-		return fmt.Errorf("%s is 0: such a server cannot be asked", config.EnvMetricsPort)
+		return fmt.Errorf("%s is 0: the server serves no health check", config.EnvMetricsPort)
 	case host == "" || ip.IsUnspecified():
 		host = "localhost"
 	}
@@ -199,7 +201,7 @@ func (c Command) healthcheck(ctx context.Context) error {
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server answers %s", response.Status)
+		return fmt.Errorf("the server answered %s", response.Status)
 	}
 	return nil
 }
@@ -216,21 +218,21 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	case len(args) == 2 && args[0] == "revoke":
 		change.Revoked = []string{args[1]}
 	default:
-		return c.misused("keys list, keys rotate or keys revoke KID")
+		return c.misused("the commands are keys list, keys rotate and keys revoke KID")
 	}
 	if k.dir != "" {
-		return c.exit(errors.New("KEYS_DIR is set: these keys are rotated and revoked by whoever writes that directory"))
+		return c.exit(errors.New("KEYS_DIR is set: rotate and revoke its keys with the operator that writes the directory"))
 	}
 	ring, err := k.load(ctx)
 	if err != nil {
 		return c.exit(err)
 	}
 	if ring.Generation == 0 {
-		return c.exit(errors.New("there are no keys yet; the server makes them when it starts"))
+		return c.exit(errors.New("there are no keys yet; the server creates them when it starts"))
 	}
 	if len(change.Revoked) > 0 {
 		if _, known := ring.Key(change.Revoked[0]); !known {
-			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows them", change.Revoked[0]))
+			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows all keys", change.Revoked[0]))
 		}
 	}
 	if err := k.advanceInTurn(ctx, change); err != nil {
@@ -241,7 +243,7 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 		return c.exit(err)
 	}
 	if after.Generation == ring.Generation {
-		fmt.Fprintln(c.Out, "nothing to do: a rotation is under way already, or the key is revoked already")
+		fmt.Fprintln(c.Out, "nothing to do: a rotation is already in progress, or the key is already revoked")
 	}
 	return c.exit(c.listKeys(ctx, k))
 }

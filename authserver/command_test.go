@@ -82,7 +82,7 @@ func TestTheVersionIsAFlagToo(t *testing.T) {
 func TestACommandThatIsNoneIsToldSoWhateverFollows(t *testing.T) {
 	t.Parallel()
 	got := call(t, env{}, "users", "list")
-	if got.code != 2 || !strings.Contains(got.err, `there is no command "users"`) {
+	if got.code != 2 || !strings.Contains(got.err, `unknown command "users"`) {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -96,7 +96,7 @@ func TestRotatingTwiceSaysThatARotationIsUnderWay(t *testing.T) {
 		t.Errorf("the first time: %+v", first)
 	}
 	second := c.call([]string{"keys", "rotate"})
-	if second.code != 0 || !strings.Contains(second.out, "a rotation is under way already") {
+	if second.code != 0 || !strings.Contains(second.out, "a rotation is already in progress") {
 		t.Errorf("the second time: %+v", second)
 	}
 	if first.err+second.err != "" {
@@ -186,7 +186,7 @@ func TestMigratingTwiceIsOneSchema(t *testing.T) {
 	e := environment(postgrestest.Unmigrated(t), env{"LOG_LEVEL": "error"})
 	outcomes := atOnce(4, func(int) outcome { return call(t, e, "migrate") })
 	for _, got := range append(outcomes, call(t, e, "migrate")) {
-		if got != outcomes[0] || got.code != 0 || !regexp.MustCompile(`^the database has schema [1-9]\d*\n$`).MatchString(got.out) {
+		if got != outcomes[0] || got.code != 0 || !regexp.MustCompile(`^the database has schema version [1-9]\d*\n$`).MatchString(got.out) {
 			t.Errorf("got %+v", got)
 		}
 	}
@@ -312,7 +312,7 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 	}{
 		"a wrong setting":                {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
 		"a setting that is missing":      {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
-		"a wrong verb":                   {[]string{"dance"}, nil, 2, `there is no command "dance"`},
+		"a wrong verb":                   {[]string{"dance"}, nil, 2, `unknown command "dance"`},
 		"a wrong flag":                   {[]string{"-port=1"}, nil, 2, "-port"},
 		"a wrong passphrase":             {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},
 		"a folder of no keys":            {nil, free(env{"KEYS_DIR": t.TempDir()}), 1, "KEYS_DIR: "},

@@ -29,10 +29,10 @@ func (s *Server) cleanUp(ctx context.Context) {
 	for ctx.Err() == nil {
 		deleted, err := s.store.DeleteExpired(ctx, s.now(), s.config.UnverifiedAccountExpiry, s.config.AuditRetention, cleanUpBatch)
 		if err != nil {
-			s.log.Warn("what has expired could not be removed; trying again later", "error", err)
+			s.log.Warn("expired rows could not be removed; retrying later", "error", err)
 			return
 		}
-		s.log.Debug("removed what has expired", "sessions", deleted.Sessions, "codes", deleted.Codes,
+		s.log.Debug("removed expired rows", "sessions", deleted.Sessions, "codes", deleted.Codes,
 			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
 			"places", deleted.Networks)
 		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Networks) < cleanUpBatch {

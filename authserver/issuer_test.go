@@ -33,7 +33,7 @@ func TestTheDatabaseRemembersTheIssuer(t *testing.T) {
 	// A person who sets it means it. Those who run with the former one say so.
 	changed := c.add(env{"ISSUER": "https://auth.example.com"})
 	changed.waitReady()
-	if !c.logs.Contains("ISSUER has been changed") {
+	if !c.logs.Contains("ISSUER was changed") {
 		t.Error("the log does not say that it was changed")
 	}
 	first.problem("with the former issuer", "another replica of this database has been started with https://auth.example.com")

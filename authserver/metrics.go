@@ -18,7 +18,7 @@ func newMetrics(version string) *prometheus.Registry {
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "authgateway_build_info", Help: "Always 1; the label tells the version.",
+			Name: "authgateway_build_info", Help: "Always 1. The label is the version of the program.",
 			ConstLabels: prometheus.Labels{"version": version},
 		}, func() float64 { return 1 }),
 	)
@@ -37,27 +37,27 @@ type collector struct {
 }
 
 var (
-	hashingJobs     = desc("hashing_jobs", "Passwords in the hashing lane now, by state.", "state")
-	hashingTotal    = desc("hashing_jobs_total", "Passwords that left the hashing lane: done, shed for want of time, or gone with their client.", "outcome")
-	sessionsTotal   = desc("sessions_total", "Sessions opened, renewed, ended by reuse of a refresh token, and ended by their owner.", "event")
-	limitedTotal    = desc("limited_requests_total", "Requests refused because too many came from one client address, or of one user, by limit.", "limit")
-	refusedTotal    = desc("refused_tries_total", "Tries that were refused and counted nowhere else, by reason: throttled (a password that came too early), stale (a right password of an account that changed meanwhile), not_verified (a right password of a sign-up that waits for its proof), code (a one-time code that does not hold).", "reason")
-	databaseUp      = desc("database_up", "Whether the database answered and took writes when it was last looked at, which is every two seconds.")
+	hashingJobs     = desc("hashing_jobs", "Passwords that wait for the hashing threads or are being hashed, by state.", "state")
+	hashingTotal    = desc("hashing_jobs_total", "Passwords by outcome: done, shed (rejected because the wait would be too long), or gone (the client disconnected).", "outcome")
+	sessionsTotal   = desc("sessions_total", "Session events: opened, renewed, ended by reuse of a refresh token, and ended by the owner.", "event")
+	limitedTotal    = desc("limited_requests_total", "Requests refused because one client address or one user exceeded a limit, by limit.", "limit")
+	refusedTotal    = desc("refused_tries_total", "Attempts that were refused and are not counted elsewhere, by reason: throttled (a password during the wait after wrong ones), stale (a right password of an account that changed in the meantime), not_verified (a right password of an unverified sign-up), code (an invalid one-time code).", "reason")
+	databaseUp      = desc("database_up", "Whether the database answered and accepted writes at the last check. It is checked every two seconds.")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
-	poolWaited      = desc("database_connection_wait_seconds_total", "How long calls waited for a connection, all together.")
-	poolGaveUp      = desc("database_connection_timeouts_total", "Calls that got no connection in time.")
-	mailsSent       = desc("mails_sent_total", "Mails that the SMTP server or the webhook has taken, by what they are about.", "purpose")
-	mailFailures    = desc("mail_failures_total", "Attempts to send a mail that failed, by reason: carrier (none could be sent), postponed, refused (for good), internal.", "purpose", "reason")
-	mailsGivenUp    = desc("mails_given_up_total", "Mails that will never be sent: refused for good, or too old.", "purpose")
-	mailsQueued     = desc("mails_queued", "Mails that wait to be sent, for all replicas together; each of them tells the same.")
-	mailsOldest     = desc("mails_oldest_seconds", "How long the oldest mail has been waiting.")
-	mailPaused      = desc("mail_paused", "Whether this replica has stopped sending, since no mail is taken.")
-	keyAge          = desc("signing_key_age_seconds", "How long ago a key was made.", "use", "kid", "phase")
-	keyPhaseAge     = desc("signing_key_phase_seconds", "How long a key has been in its phase.", "use", "kid", "phase")
-	keyInterval     = desc("key_rotation_interval_seconds", "The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer where tokens live very long. Absent when the operator rotates the keys.", "use")
-	keyGeneration   = desc("key_ring_generation", "Which writing of the key ring this replica uses; the same at every replica but for moments.")
-	keyFailures     = desc("key_ring_reload_failures_total", "Times that the keys could not be brought up to date; the last good ones stay in use.")
+	poolWaited      = desc("database_connection_wait_seconds_total", "Total time that calls waited for a connection.")
+	poolGaveUp      = desc("database_connection_timeouts_total", "Calls that timed out while waiting for a connection.")
+	mailsSent       = desc("mails_sent_total", "Mails accepted by the SMTP server or the webhook, by purpose.", "purpose")
+	mailFailures    = desc("mail_failures_total", "Failed attempts to send a mail, by reason: carrier (the server is unavailable for all mail), postponed, refused (permanently), internal.", "purpose", "reason")
+	mailsGivenUp    = desc("mails_given_up_total", "Mails that will not be sent because they were permanently refused or are too old, by purpose.", "purpose")
+	mailsQueued     = desc("mails_queued", "Mails in the queue that all replicas share. Every replica reports the same value.")
+	mailsOldest     = desc("mails_oldest_seconds", "Age of the oldest mail in the queue.")
+	mailPaused      = desc("mail_paused", "Whether this replica has paused sending because no mail is accepted.")
+	keyAge          = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
+	keyPhaseAge     = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
+	keyInterval     = desc("key_rotation_interval_seconds", "The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer if tokens have a very long lifetime. Absent if the operator rotates the keys.", "use")
+	keyGeneration   = desc("key_ring_generation", "Generation of the key ring in use. Replicas may differ briefly after a change.")
+	keyFailures     = desc("key_ring_reload_failures_total", "Failed attempts to reload the key ring. The last valid ring stays in use.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {

@@ -85,7 +85,7 @@ func (s *Server) lookAtDatabase(ctx context.Context) {
 		s.away.Store(&why)
 	case last != nil:
 		s.away.Store(nil)
-		s.log.Info("the database is back")
+		s.log.Info("the database is available again")
 	}
 }
 
@@ -114,11 +114,13 @@ type issuerError struct {
 
 func (e *issuerError) Error() string {
 	if e.derived {
-		return fmt.Sprintf("%[1]s is not set, and would be %[2]s, made of %[3]s and %[4]s; but this database belongs to %[5]s, and tokens of the one are refused by the other: "+
-			"set %[1]s=%[5]s, or, to change it on purpose, set %[1]s to the new one at every replica",
+		return fmt.Sprintf("%[1]s is not set and would be %[2]s, derived from %[3]s and %[4]s, but this database belongs to %[5]s, "+
+			"and each refuses the tokens of the other: "+
+			"set %[1]s=%[5]s, or, to change the issuer, set %[1]s to the new one on every replica",
 			config.EnvIssuer, e.own, config.EnvHost, config.EnvPort, e.remembered)
 	}
-	return fmt.Sprintf("%[1]s is %[2]s here, and another replica of this database has been started with %[3]s: tokens of the one are refused by the other: set the same %[1]s at every replica, and restart them",
+	return fmt.Sprintf("%[1]s is %[2]s here, but another replica of this database was started with %[3]s, "+
+		"and each refuses the tokens of the other: set the same %[1]s on every replica, and restart them",
 		config.EnvIssuer, e.own, e.remembered)
 }
 
@@ -136,7 +138,8 @@ func (s *Server) agreeOnIssuer(ctx context.Context) error {
 	if err := s.store.ChangeIssuer(ctx, remembered, s.config.Issuer); err != nil {
 		return err
 	}
-	s.log.Warn(config.EnvIssuer+" has been changed: tokens of the former one are refused from now on, so everybody signs in again, and verifiers have to know the new one; set it at every replica",
+	s.log.Warn(config.EnvIssuer+" was changed: tokens of the former issuer are refused, so all users must sign in again, "+
+		"and verifiers must be configured with the new one; set it on every replica",
 		"issuer", s.config.Issuer, "former", remembered)
 	return nil
 }

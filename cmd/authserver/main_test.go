@@ -253,7 +253,7 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		left     bool // in TERMINATION_LOG
 	}{
 		{"a wrong setting", nil, []string{"SALT_ROUNDS=3"}, 2, "SALT_ROUNDS: ", true},
-		{"a wrong verb", []string{"dance"}, nil, 2, "there is no command", true},
+		{"a wrong verb", []string{"dance"}, nil, 2, "unknown command", true},
 		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "codes by mail alone", true},
 		{"a wrong passphrase", nil, []string{"ACCESS_PASSPHRASE=another passphrase than that"}, 1, "passphrase", true},
 		{"the version", []string{"version"}, nil, 0, "", false},

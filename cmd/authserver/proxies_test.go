@@ -302,7 +302,7 @@ func TestAWrongHOSTIsNamed(t *testing.T) {
 		{"healthcheck", "METRICS_PORT=http", "METRICS_PORT: "},
 		{"healthcheck", "METRICS_PORT=0", "METRICS_PORT is 0"},
 		{"serve", "HOST=203.0.113.7", "HOST: this machine does not have that address"},
-		{"serve", "HOST=no-such-host.invalid", "HOST: there is no such host"},
+		{"serve", "HOST=no-such-host.invalid", "HOST: the host does not exist"},
 	} {
 		p := launch(t, postgrestest.Config(t), []string{tc.args}, tc.settings)
 		if code := p.wait(20 * time.Second); code == 0 || !strings.Contains(p.stderr.String(), tc.want) || strings.Contains(p.stderr.String(), "authserver: PORT") {

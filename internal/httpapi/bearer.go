@@ -25,7 +25,7 @@ func (x *exchange) accessToken() string {
 	case !ok:
 		x.denied = errBadHeader()
 	case there && inBody != inField:
-		x.params.wrong(paramAccessToken, identity.FieldConflicting, "is not the one in the Authorization field; send one")
+		x.params.wrong(paramAccessToken, identity.FieldConflicting, "differs from the token in the Authorization field; send only one")
 	}
 	x.tokenSent = true
 	return inField

@@ -90,9 +90,9 @@ func (r *refusedOrigins) log(log *slog.Logger, origin string) {
 		r.logged = map[string]bool{}
 	}
 	r.logged[origin] = true
-	log.Warn("a page of an origin that is not in CORS_ALLOWED_ORIGINS called; its browser keeps the replies from it", "origin", origin)
+	log.Warn("a page of an origin that is not in CORS_ALLOWED_ORIGINS sent a request; its browser blocks the reply", "origin", origin)
 	if len(r.logged) == maxRefusedOrigins {
-		log.Warn("no more origins that are not in CORS_ALLOWED_ORIGINS are logged")
+		log.Warn("further origins that are not in CORS_ALLOWED_ORIGINS are not logged")
 	}
 }
 

@@ -103,12 +103,12 @@ func failureOf(err error) *failure {
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		f := answers[identity.Unavailable]
-		f.description, f.cause, f.reason = "this took too long; try again", err, reasonTookTooLong
+		f.description, f.cause, f.reason = "the request took too long; try again", err, reasonTookTooLong
 		return &f
 	}
 	return &failure{
 		status: http.StatusInternalServerError, code: codeInternal, reason: identity.ReasonInternal, cause: err,
-		description: "something went wrong on our side; the value of X-Request-Id names it in our log",
+		description: "internal error; the log of the gateway has the cause under the X-Request-Id",
 	}
 }
 
@@ -131,12 +131,12 @@ func invalidFields(problems []identity.Problem) *failure {
 }
 
 func errNoRoute() *failure {
-	return &failure{status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound, description: "there is no such path; see /openapi.json"}
+	return &failure{status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound, description: "this path does not exist; see /openapi.json"}
 }
 
 func errTrailingSlash() *failure {
 	f := errNoRoute()
-	f.description = "there is no such path; it has no slash at its end"
+	f.description = "this path does not exist; remove the slash at its end"
 	return f
 }
 
@@ -152,7 +152,7 @@ func errNoID() *failure {
 func errMethod(allow string) *failure {
 	return &failure{
 		status: http.StatusMethodNotAllowed, code: codeNotFound, reason: reasonMethodNotAllowed, allow: allow,
-		description: "this path does not take this method; it takes " + allow,
+		description: "this path does not support this method; it supports " + allow,
 	}
 }
 
@@ -161,10 +161,10 @@ func errMethod(allow string) *failure {
 func errUntrusted(sent []byte) *failure {
 	f := &failure{
 		status: http.StatusForbidden, code: codeForbidden, reason: reasonCallerKeyMissing,
-		description: "this is for trusted callers: send the key as X-Caller-Key",
+		description: "only trusted callers may do this: send the key as X-Caller-Key",
 	}
 	if len(sent) > 0 {
-		f.reason, f.description = reasonCallerKeyWrong, "the key in X-Caller-Key is not the one that this gateway has as TRUSTED_CALLER_KEY"
+		f.reason, f.description = reasonCallerKeyWrong, "the key in X-Caller-Key is not the TRUSTED_CALLER_KEY of this gateway"
 	}
 	return f
 }
@@ -172,7 +172,7 @@ func errUntrusted(sent []byte) *failure {
 func errNoToken() *failure {
 	return &failure{
 		status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonTokenMissing,
-		description: "an access token is needed: Authorization: Bearer, or the parameter access_token in the body",
+		description: "an access token is required: send it as Authorization: Bearer, or as access_token in the body",
 	}
 }
 
@@ -196,7 +196,7 @@ func errAmbiguous(description string) *failure {
 func errCrowded() *failure {
 	return &failure{
 		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonCrowded, retryAfter: time.Second,
-		description: "the server holds as many unfinished requests as it can, and this one has waited longest; send it again, at once",
+		description: "too many requests are unfinished, and this one has waited longest; send it again, without pauses",
 	}
 }
 

@@ -73,7 +73,7 @@ func (x *exchange) route() (endpoint, *failure) {
 	}
 	uri, ok := originForm(h.RequestURI())
 	if !ok {
-		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path, or an http URL")
+		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path or an http URL")
 	}
 	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))

@@ -81,7 +81,7 @@ func (f *framing) advance(p []byte) (kept int, refusal *failure) {
 			f.state = betweenRequests
 			r++
 		case unframed:
-			return kept, errAmbiguous("where the request ends is not clear")
+			return kept, errAmbiguous("the end of the request is ambiguous")
 		default:
 			end := bytes.IndexByte(p[r:], '\n')
 			if f.state == inTrailer && f.lineLen == 0 && p[r] == '\r' {
@@ -129,7 +129,7 @@ func (f *framing) begin(b byte) (frameState, *failure) {
 	case b == '\r':
 		return afterCR, nil
 	case b == tlsHandshake:
-		return f.state, errAmbiguous("this port speaks HTTP without TLS; TLS ends at the proxy in front of it")
+		return f.state, errAmbiguous("this port serves HTTP without TLS; TLS is terminated by the proxy in front of it")
 	case !isToken([]byte{b}):
 		return f.state, errAmbiguous("the request does not begin with a method")
 	}

@@ -25,18 +25,20 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, labels),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "http_request_duration_seconds",
-			Help: "From the last byte of a request to its reply, by method, route and status.",
+			Help: "Time from the last byte of a request to its reply, by method, route and status.",
 			// Half a millisecond is a read; a quarter of a second is a password at
 			// cost 12; ten seconds is where a request is cut off.
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, labels),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "http_requests_in_flight",
-			Help: "Requests being worked on.",
+			Help: "Requests in progress.",
 		}),
 		evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_connections_evicted_total",
-			Help: "Connections closed to make room for others, by what they waited for: their first request (first_request), the next one (idle), the rest of a request (request), or their client to read a reply (reply).",
+			Help: "Connections closed to free memory or descriptors, by what they were waiting for: " +
+				"their first request (first_request), the next request (idle), the rest of a request (request), " +
+				"or the client to read a reply (reply).",
 		}, []string{"waiting_for"}),
 	}
 	for _, name := range phaseNames {
@@ -59,15 +61,16 @@ func (m *metrics) watch(s *connections, r prometheus.Registerer) {
 	gauge := func(name, help string, value func() float64) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	gauge("http_connections_open", "Open connections of clients.", func() float64 {
+	gauge("http_connections_open", "Open client connections.", func() float64 {
 		open, _ := s.count()
 		return float64(open)
 	})
-	gauge("http_connections_memory_bytes", "Memory that the connections of clients are charged for, at most CONNECTION_MEMORY.", func() float64 {
+	gauge("http_connections_memory_bytes", "Memory charged to client connections, at most CONNECTION_MEMORY.", func() float64 {
 		_, held := s.count()
 		return float64(held)
 	})
-	gauge("http_connections_memory_limit_bytes", "CONNECTION_MEMORY: when the connections of clients hold that much, those that have waited longest are closed.", func() float64 {
+	gauge("http_connections_memory_limit_bytes", "CONNECTION_MEMORY, the limit of memory charged to client connections. "+
+		"At the limit, the connections that have waited longest are closed.", func() float64 {
 		return float64(s.memory)
 	})
 }

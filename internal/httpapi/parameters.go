@@ -173,14 +173,14 @@ func unknownParameter(name string) identity.Problem {
 	if name == "" || len(name) > maxNamed {
 		name = "parameters"
 	}
-	return identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not known to this route"}}
+	return identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not a parameter of this route"}}
 }
 
 // read parses the body. It takes the bytes as they came: nothing is inflated,
 // so no small body can become a large one.
 func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 	if len(req.Header.Peek("Content-Encoding")) > 0 {
-		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding, "a Content-Encoding is not taken: send the body as it is")
+		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding, "a Content-Encoding is not supported: send the body uncompressed")
 	}
 	body := req.Body()
 	if len(body) == 0 {
@@ -246,13 +246,13 @@ func (p *parameters) readJSON(body []byte) error {
 		t, err := d.ReadToken()
 		switch {
 		case errors.Is(err, jsontext.ErrDuplicateName):
-			return t, errBody("has a member twice")
+			return t, errBody("has a duplicate member")
 		case err != nil:
 			return t, errBody("is not well-formed JSON")
 		case d.StackDepth() > maxDepth:
 			return t, errBody("is nested too deeply")
 		case mayHoldNUL && t.Kind() == jsontext.KindString && strings.Contains(t.String(), "\x00"):
-			return t, errBody("has a NUL character")
+			return t, errBody("contains a NUL character")
 		}
 		return t, nil
 	}
@@ -291,7 +291,7 @@ func (p *parameters) readJSON(body []byte) error {
 		}
 	}
 	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return errBody("has something after the JSON object")
+		return errBody("has data after the JSON object")
 	}
 	return nil
 }
@@ -310,9 +310,9 @@ func (p *parameters) readForm(body []byte) error {
 	for name, list := range values {
 		switch value := list[0]; {
 		case len(list) > 1:
-			return errBody("has a field twice")
+			return errBody("has a duplicate field")
 		case !isText(name) || !isText(value):
-			return errBody("has a NUL character or is not UTF-8")
+			return errBody("contains a NUL character or is not UTF-8")
 		case value == "":
 		default:
 			if known, ok := parameterNamed(name); ok {

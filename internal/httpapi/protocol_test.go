@@ -294,9 +294,9 @@ func TestA405NamesTheMethodsAnd404TheSlash(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.expect(t, s.Do("PATCH", "/users", nil, nil), 405, "POST, GET, HEAD, PUT, DELETE")
-	s.expect(t, s.Do("GET", "/tokens/signin", nil, nil), 405, "it takes POST")
+	s.expect(t, s.Do("GET", "/tokens/signin", nil, nil), 405, "it supports POST")
 	for _, path := range []string{"/users/", "/tokens/keys/", "/openapi.json/", "/users/sessions/" + userID + "/"} {
-		s.expect(t, s.Do("GET", path, nil, nil), 404, "no slash at its end")
+		s.expect(t, s.Do("GET", path, nil, nil), 404, "remove the slash at its end")
 	}
 	s.expect(t, s.Do("GET", "/nowhere/", nil, nil), 404, "see /openapi.json")
 	for path, to := range map[string]string{"/": "docs", "/docs/": "../docs"} {

@@ -41,55 +41,55 @@ type documentedReason struct {
 // reasons documents every reason that a reply can have. Tests hold it against the
 // constants, against the document's enum, and against what the server answers.
 var reasons = []documentedReason{
-	{identity.ReasonInvalidFields, http.StatusBadRequest, "A parameter is missing or malformed, or several are wrong.", "Show `fields` beside the inputs."},
+	{identity.ReasonInvalidFields, http.StatusBadRequest, "A parameter is missing or malformed, or several are invalid.", "Show `fields` next to the inputs."},
 	{identity.ReasonUsernameTaken, http.StatusConflict, "Another account has the username.", "Ask for another username."},
-	{identity.ReasonEmailTaken, http.StatusConflict, "Another account has the address (`EXPOSURE=internal` only).", "Offer to sign in, or to reset the password."},
-	{identity.ReasonEmailVerified, http.StatusConflict, "The address of the account is verified already (`EXPOSURE=internal` only).", "Offer to sign in."},
+	{identity.ReasonEmailTaken, http.StatusConflict, "Another account has the address (`EXPOSURE=internal` only).", "Offer to sign in or to reset the password."},
+	{identity.ReasonEmailVerified, http.StatusConflict, "The address of the account is already verified (`EXPOSURE=internal` only).", "Offer to sign in."},
 	{identity.ReasonPasswordTooCommon, http.StatusBadRequest, "The new password is one of the most common ones.", "Ask for another password."},
-	{identity.ReasonPasswordUnchanged, http.StatusBadRequest, "The new password is the old one.", "Ask for another password."},
-	{identity.ReasonPasswordRequired, http.StatusBadRequest, "Several sign-ups wait for this address, and the code alone does not say which one is meant.", "Ask for the password that was chosen at sign-up, and send it with the code."},
-	{identity.ReasonCodeExpiredOrUsed, http.StatusBadRequest, "The one-time code is wrong, expired, used, replaced by a newer one, or made for something else.", "Ask for the newest code, or offer to send a new one."},
-	{reasonParameterUnknown, http.StatusBadRequest, "The request has a parameter that the route does not know, and nothing else is wrong (`STRICT_PARAMETERS` only).", "Mend the client; `fields` names the parameter."},
-	{identity.ReasonUnsupportedGrantType, http.StatusBadRequest, "`grant_type` is not `refresh_token`.", "Mend the client."},
+	{identity.ReasonPasswordUnchanged, http.StatusBadRequest, "The new password is the same as the old one.", "Ask for another password."},
+	{identity.ReasonPasswordRequired, http.StatusBadRequest, "Several sign-ups wait for this address, and the code does not identify one of them.", "Ask for the password of the sign-up, and send it with the code."},
+	{identity.ReasonCodeExpiredOrUsed, http.StatusBadRequest, "The one-time code is wrong, expired, used, replaced by a newer one, or was created for another purpose.", "Ask for the newest code, or offer to send a new one."},
+	{reasonParameterUnknown, http.StatusBadRequest, "The request has a parameter that the route does not know, and no other error (`STRICT_PARAMETERS` only).", "Fix the client; `fields` names the parameter."},
+	{identity.ReasonUnsupportedGrantType, http.StatusBadRequest, "`grant_type` is not `refresh_token`.", "Fix the client."},
 
-	{identity.ReasonWrongCredentials, http.StatusUnauthorized, "No account has this username or address, the password is wrong, or the account is suspended.", "Say that the username or the password is wrong."},
+	{identity.ReasonWrongCredentials, http.StatusUnauthorized, "No account has this username or address, the password is wrong, or the account is suspended.", "Show that the username or the password is wrong."},
 	{identity.ReasonWrongOldPassword, http.StatusUnauthorized, "`old_password` is not the account's password.", "Ask for it again."},
-	{reasonTokenMissing, http.StatusUnauthorized, "The route needs an access token, and none was sent.", "Sign in."},
-	{reasonAuthorizationMalformed, http.StatusUnauthorized, "The `Authorization` field is not `Bearer`, one space, and a token.", "Mend the client."},
-	{identity.ReasonTokenInvalid, http.StatusUnauthorized, "The token is not one that this gateway signed for this purpose, or its key was revoked.", "Sign in again."},
-	{identity.ReasonTokenExpired, http.StatusUnauthorized, "The token is genuine, but has expired.", "Renew an access token with `POST /tokens`; if the refresh token has expired, sign in again."},
-	{identity.ReasonTokenWrongKind, http.StatusUnauthorized, "The token is genuine, but is a refresh token where an access token is needed, or the reverse.", "Mend the client."},
-	{identity.ReasonSessionEnded, http.StatusUnauthorized, "The token is genuine, but its session has ended or its account is gone.", "Sign in again."},
+	{reasonTokenMissing, http.StatusUnauthorized, "The route requires an access token, and the request has none.", "Sign in."},
+	{reasonAuthorizationMalformed, http.StatusUnauthorized, "The `Authorization` field is not `Bearer`, one space and a token.", "Fix the client."},
+	{identity.ReasonTokenInvalid, http.StatusUnauthorized, "This gateway did not sign the token for this purpose, or its key was revoked.", "Sign in again."},
+	{identity.ReasonTokenExpired, http.StatusUnauthorized, "The token is genuine but has expired.", "Renew an access token with `POST /tokens`; if the refresh token has expired, sign in again."},
+	{identity.ReasonTokenWrongKind, http.StatusUnauthorized, "The token is genuine, but it is a refresh token and the route requires an access token, or the reverse.", "Fix the client."},
+	{identity.ReasonSessionEnded, http.StatusUnauthorized, "The token is genuine, but its session has ended or its account was deleted.", "Sign in again."},
 
 	{identity.ReasonEmailNotVerified, http.StatusForbidden, "The password is right, but the address of the account is not verified yet.", "Ask for the code, or offer to send a new one."},
-	{identity.ReasonAccountSuspended, http.StatusForbidden, "The operator has suspended the account.", "Say so."},
+	{identity.ReasonAccountSuspended, http.StatusForbidden, "The operator has suspended the account.", "Tell the user."},
 	{identity.ReasonScopeMissing, http.StatusForbidden, "The access token lacks the scope that the route needs.", "Sign in as a user with that scope."},
 	{reasonCallerKeyMissing, http.StatusForbidden, "The gateway has a `TRUSTED_CALLER_KEY`, and the request has no `X-Caller-Key`.", "Send the key."},
-	{reasonCallerKeyWrong, http.StatusForbidden, "The `X-Caller-Key` of the request is not the gateway's `TRUSTED_CALLER_KEY`.", "Mend the backend's configuration."},
+	{reasonCallerKeyWrong, http.StatusForbidden, "The `X-Caller-Key` of the request is not the gateway's `TRUSTED_CALLER_KEY`.", "Fix the configuration of the backend."},
 
 	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only).", "Offer to sign up."},
-	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session of this id, or it has ended.", "Read the list again."},
-	{reasonPathNotFound, http.StatusNotFound, "There is no such path.", "Mend the client."},
-	{reasonIDMalformed, http.StatusNotFound, "The path would name a thing if it ended in a UUID in lower case.", "Mend the client."},
-	{reasonMethodNotAllowed, http.StatusMethodNotAllowed, "The path does not take this method; `Allow` lists those that it takes.", "Mend the client."},
+	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session with this id, or it has ended.", "Reload the list."},
+	{reasonPathNotFound, http.StatusNotFound, "The path does not exist.", "Fix the client."},
+	{reasonIDMalformed, http.StatusNotFound, "The path must end in a UUID in lower case.", "Fix the client."},
+	{reasonMethodNotAllowed, http.StatusMethodNotAllowed, "The path does not support this method; `Allow` lists the supported ones.", "Fix the client."},
 
 	{reasonRequestTimeout, http.StatusRequestTimeout, "The request did not arrive in time. The connection is closed.", "Try again."},
-	{reasonBodyTooLong, http.StatusRequestEntityTooLarge, "The body is longer than 64 KiB. The connection is closed.", "Mend the client."},
-	{reasonMediaType, http.StatusUnsupportedMediaType, "The body's `Content-Type` is not one that the route takes.", "Send JSON."},
-	{reasonContentEncoding, http.StatusUnsupportedMediaType, "The body has a `Content-Encoding`.", "Send the body as it is."},
-	{reasonHeadTooLong, http.StatusRequestHeaderFieldsTooLarge, "The request line and the header fields are longer than 16 KiB. The connection is closed.", "Send fewer cookies and fields."},
-	{reasonRequestMalformed, http.StatusBadRequest, "The request is not well-formed HTTP/1.1, or can be read in two ways.", "Mend the client, or the proxy in front."},
-	{reasonQueryMalformed, http.StatusBadRequest, "The query string is malformed.", "Mend the client."},
-	{reasonBodyMalformed, http.StatusBadRequest, "The body is not one JSON object (or a form where forms are taken).", "Mend the client."},
+	{reasonBodyTooLong, http.StatusRequestEntityTooLarge, "The body is longer than 64 KiB. The connection is closed.", "Fix the client."},
+	{reasonMediaType, http.StatusUnsupportedMediaType, "The route does not accept the `Content-Type` of the body.", "Send JSON."},
+	{reasonContentEncoding, http.StatusUnsupportedMediaType, "The body has a `Content-Encoding`.", "Send the body uncompressed."},
+	{reasonHeadTooLong, http.StatusRequestHeaderFieldsTooLarge, "The request line and the header fields are longer than 16 KiB. The connection is closed.", "Send fewer header fields."},
+	{reasonRequestMalformed, http.StatusBadRequest, "The request is not well-formed HTTP/1.1, or it is ambiguous.", "Fix the client or the proxy in front."},
+	{reasonQueryMalformed, http.StatusBadRequest, "The query string is malformed.", "Fix the client."},
+	{reasonBodyMalformed, http.StatusBadRequest, "The body is not a JSON object, or a form on routes that accept forms.", "Fix the client."},
 
-	{identity.ReasonTooManyRequests, http.StatusTooManyRequests, "Too many requests of this kind came from the client's network.", "Wait for `Retry-After` seconds."},
-	{identity.ReasonTooManyWrongPasswords, http.StatusTooManyRequests, "Too many wrong passwords for this login.", "Wait for `Retry-After` seconds."},
-	{identity.ReasonOverloaded, http.StatusServiceUnavailable, "More passwords are being checked than the machine can. Nothing was done.", "Try again after `Retry-After` seconds."},
+	{identity.ReasonTooManyRequests, http.StatusTooManyRequests, "Too many requests of this kind came from the client's network, or from the user.", "Wait for `Retry-After` seconds."},
+	{identity.ReasonTooManyWrongPasswords, http.StatusTooManyRequests, "Too many wrong passwords were sent for this login.", "Wait for `Retry-After` seconds."},
+	{identity.ReasonOverloaded, http.StatusServiceUnavailable, "More passwords are being verified than the machine can handle. Nothing was changed.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonDatabaseUnavailable, http.StatusServiceUnavailable, "The database cannot be reached.", "Try again after `Retry-After` seconds."},
-	{identity.ReasonKeysNotLoaded, http.StatusServiceUnavailable, "The server has just started and has no signing keys yet.", "Try again after `Retry-After` seconds."},
+	{identity.ReasonKeysNotLoaded, http.StatusServiceUnavailable, "The server has just started and has not loaded its signing keys yet.", "Try again after `Retry-After` seconds."},
 	{reasonTookTooLong, http.StatusServiceUnavailable, "The request could not be finished in time.", "Try again after `Retry-After` seconds."},
-	{reasonCrowded, http.StatusServiceUnavailable, "The request did not arrive completely, and the memory that it held was needed for others. Nothing was done. The connection is closed.", "Try again after `Retry-After` seconds."},
-	{identity.ReasonInternal, http.StatusInternalServerError, "The gateway failed. Its log has the cause under the `X-Request-Id`.", "Report the request id."},
+	{reasonCrowded, http.StatusServiceUnavailable, "The request did not arrive completely, and its memory was needed for other requests. Nothing was changed. The connection is closed.", "Try again after `Retry-After` seconds."},
+	{identity.ReasonInternal, http.StatusInternalServerError, "An internal error. The log of the gateway has the cause under the `X-Request-Id`.", "Report the request id."},
 }
 
 // documentedField is a row of the second table of docs/reference/errors.md.
@@ -100,24 +100,24 @@ type documentedField struct {
 
 // fieldReasons documents every value of a member of fields.
 var fieldReasons = []documentedField{
-	{identity.FieldMissing, "The parameter is not there."},
-	{identity.FieldRequired, "The parameter is needed in this case; elsewhere it is optional."},
+	{identity.FieldMissing, "The parameter is missing."},
+	{identity.FieldRequired, "The parameter is required in this case; otherwise it is optional."},
 	{identity.FieldNotText, "It is not a JSON string."},
-	{identity.FieldEmpty, "It has no text."},
-	{identity.FieldTooShort, "It is too short; the description says how long it must be."},
-	{identity.FieldTooLong, "It is too long; the description says how long it may be."},
-	{identity.FieldMalformed, "It does not have the form that the parameter needs; the description says which."},
+	{identity.FieldEmpty, "It is empty."},
+	{identity.FieldTooShort, "It is too short; the description states the minimum length."},
+	{identity.FieldTooLong, "It is too long; the description states the maximum length."},
+	{identity.FieldMalformed, "It does not have the required form, which the description states."},
 	{identity.FieldTaken, "Another account has it."},
 	{identity.FieldTooCommon, "It is one of the most common passwords."},
 	{identity.FieldTooGuessable, "It is the user's own name or address, or the name of the service."},
-	{identity.FieldUnchanged, "It is what it was before."},
-	{identity.FieldWrong, "It is not the right one."},
-	{identity.FieldExpiredOrUsed, "It is a code that is wrong, expired, used, replaced or made for something else."},
-	{identity.FieldNotAllowed, "It is a value that this gateway does not allow; the description says which ones it does."},
+	{identity.FieldUnchanged, "It is the same as before."},
+	{identity.FieldWrong, "It is wrong."},
+	{identity.FieldExpiredOrUsed, "The code is wrong, expired, used, replaced or was created for another purpose."},
+	{identity.FieldNotAllowed, "This gateway does not allow the value; the description lists the allowed ones."},
 	{identity.FieldUnknown, "No account has it."},
-	{identity.FieldVerified, "It is verified already."},
+	{identity.FieldVerified, "It is already verified."},
 	{identity.FieldConflicting, "It contradicts another parameter or a header field."},
-	{identity.FieldInQuery, "It is in the query string, where a secret must not be."},
+	{identity.FieldInQuery, "It is in the query string, which must not contain secrets."},
 	{identity.FieldUnrecognized, "The route has no such parameter (`STRICT_PARAMETERS` only)."},
 }
 
@@ -128,20 +128,20 @@ func ErrorsReference() string {
 
 <!-- Generated by go generate ./internal/httpapi from reasons.go. -->
 
-Every error has one shape:
+All errors have the same form:
 
     {"error_code": "invalid_arguments", "error_description": "password: is shorter than 8 characters",
      "reason": "invalid_fields", "fields": {"password": "too_short"}}
 
 | member | |
 |---|---|
-| ` + "`error_code`" + ` | The class of the error; it goes with the status. |
-| ` + "`error_description`" + ` | For people, in English. It may change. |
-| ` + "`reason`" + ` | The cause, for programs. There is one for each cause, and they do not change; new ones may come. Treat one that you do not know by its ` + "`error_code`" + `. |
-| ` + "`fields`" + ` | Each parameter that is wrong, and what is wrong with it. It is there only if a parameter is wrong. |
+| ` + "`error_code`" + ` | The class of the error, which corresponds to the status. |
+| ` + "`error_description`" + ` | A description for people, in English. It may change. |
+| ` + "`reason`" + ` | The cause, for programs. Reasons do not change, but new ones may be added. Handle an unknown one by its ` + "`error_code`" + `. |
+| ` + "`fields`" + ` | The invalid parameters, and why each is invalid. Present only if a parameter is invalid. |
 
-Where the answer must not depend on who has an account, neither do ` + "`reason` and `fields`" + `: an unknown username and a wrong
-password have the same ones.
+If a reply must not reveal whether an account exists, neither do ` + "`reason` and `fields`" + `: they are the same for an unknown
+username and a wrong password.
 
 ## Reasons
 
@@ -152,8 +152,8 @@ password have the same ones.
 		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", r.reason, r.status, r.when, r.advice)
 	}
 	b.WriteString(`
-A reason that has a parameter of its own, such as ` + "`username_taken`" + `, stands where that is the only thing wrong. If several
-parameters are wrong, the reason is ` + "`invalid_fields`" + `, with the status of the error, and ` + "`fields`" + ` has all of them.
+A reason for a single parameter, such as ` + "`username_taken`" + `, is used if there is no other error. If several parameters are
+invalid, the reason is ` + "`invalid_fields`" + `, with the status of the error, and ` + "`fields`" + ` contains all of them.
 
 ## Fields
 

@@ -101,7 +101,7 @@ func TestStrictlyACompleteRequestWithOneMemberMoreDoesNothing(t *testing.T) {
 			}
 			s.accounts.last() // what is asked for from here on
 			reply := s.Do(tc.method, tc.path, nil, more)
-			s.expect(t, reply, 400, "scopes: is not known to this route")
+			s.expect(t, reply, 400, "scopes: is not a parameter of this route")
 			if reason, fields := fieldsOf(t, reply); reason != "parameter_unknown" || len(fields) != 1 || fields["scopes"] != "unrecognized" {
 				t.Errorf("got %v", reply)
 			}

@@ -71,7 +71,7 @@ func (s *Server) signUp(ctx context.Context, x *exchange) error {
 	}
 	if chosen && scope == "" {
 		// To the domain an empty scope is one that was not chosen.
-		p.wrong(paramScope, identity.FieldEmpty, "is empty; leave it out for the default")
+		p.wrong(paramScope, identity.FieldEmpty, "is empty; omit it for the default")
 	}
 	account.Scope = scope
 	if x.err() != nil {
@@ -203,7 +203,7 @@ func (s *Server) changePassword(ctx context.Context, x *exchange) error {
 	signedIn := byOld || p.state[paramAccessToken] != absent || len(x.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
 	case byCode && byOld:
-		p.wrong(paramCode, identity.FieldConflicting, "cannot be together with old_password; send one or the other")
+		p.wrong(paramCode, identity.FieldConflicting, "cannot be combined with old_password; send only one of them")
 		return invalidFields(p.problems)
 	case byCode:
 		code, password := p.required(paramCode), p.required(paramPassword)
@@ -223,7 +223,7 @@ func (s *Server) changePassword(ctx context.Context, x *exchange) error {
 		}
 		return x.done(s.accounts.ChangePassword(ctx, token, old, password))
 	default:
-		p.wrong(paramCode, identity.FieldMissing, "is missing; or send an access token and old_password")
+		p.wrong(paramCode, identity.FieldMissing, "is missing; alternatively, send an access token and old_password")
 		p.required(paramPassword)
 		return x.err()
 	}
@@ -234,7 +234,7 @@ func (s *Server) requestEmailChange(ctx context.Context, x *exchange) error {
 	email, there := x.params.optional(paramEmail)
 	if there && email == "" {
 		// To the domain an empty address is one that was left out.
-		x.params.wrong(paramEmail, identity.FieldEmpty, "is empty; leave it out for a code that is good for any address")
+		x.params.wrong(paramEmail, identity.FieldEmpty, "is empty; omit it for a code that is valid for any address")
 	}
 	if err := x.err(); err != nil {
 		return err

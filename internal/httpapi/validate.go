@@ -53,13 +53,13 @@ func validateFraming(h *fasthttp.RequestHeader) *failure {
 			continue
 		}
 		if seen[i] {
-			return errAmbiguous("the field " + single[i] + " is there twice")
+			return errAmbiguous("the field " + single[i] + " occurs twice")
 		}
 		seen[i] = true
 		if single[i] == "Transfer-Encoding" {
 			chunked = true
 			if !bytes.EqualFold(bytes.Trim(value, " \t"), []byte("chunked")) {
-				return errAmbiguous("the Transfer-Encoding is not chunked")
+				return errAmbiguous("the Transfer-Encoding must be chunked")
 			}
 		}
 	}

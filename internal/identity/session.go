@@ -332,7 +332,7 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 		return storeFailure(err)
 	}
 	if !ended {
-		return failure(NotFound, ReasonSessionNotFound, "you have no session of this id, or it has ended")
+		return failure(NotFound, ReasonSessionNotFound, "you have no session with this id, or it has ended")
 	}
 	s.counts.ended.Add(1)
 	s.logEvent(ctx, e)

@@ -403,6 +403,6 @@ const (
 	samePassword     = "password: must differ from the old one"
 	notVerified      = "the email address is not verified yet; redeem the code that was sent to it, or ask for a new one"
 	tooManyWrong     = "too many wrong passwords; try again later"
-	noSession        = "you have no session of this id, or it has ended"
+	noSession        = "you have no session with this id, or it has ended"
 	malformedEmail   = "email: must be an address like name@example.com"
 )
