@@ -617,3 +617,42 @@ func TestDecisionsNameCodeThatExists(t *testing.T) {
 		t.Errorf("only %d paths were found in the decisions", found)
 	}
 }
+
+// TestTheRunbooksQuoteMessagesThatExist checks each quoted message, apart from those
+// of other programs, against the strings in the code.
+func TestTheRunbooksQuoteMessagesThatExist(t *testing.T) {
+	var code strings.Builder
+	for path, content := range sources(t) {
+		if strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+			code.WriteString(content)
+		}
+	}
+	others := []string{"connection refused", "connection reset", "password authentication failed for user"}
+	commands := regexp.MustCompile(`^(?:kubectl|helm|curl|jq) |^[\w./-]+: \S+$`)
+	variable := regexp.MustCompile(`[…0-9(]`)
+	prose, _ := split(read(t, "docs/runbooks.md"))
+	found := 0
+	for _, line := range prose {
+		for _, span := range inline.FindAllString(line, -1) {
+			span = strings.Trim(span, "`")
+			if commands.MatchString(span) {
+				continue
+			}
+			for _, piece := range variable.Split(span, -1) {
+				piece = strings.Trim(piece, " :")
+				if !strings.Contains(piece, " ") || slices.Contains(others, piece) {
+					continue
+				}
+				for part := range strings.SplitSeq(piece, ": ") {
+					found++
+					if !strings.Contains(code.String(), part) {
+						t.Errorf("docs/runbooks.md quotes %q, which the code does not say", part)
+					}
+				}
+			}
+		}
+	}
+	if found < 8 {
+		t.Errorf("only %d messages were found in the runbooks", found)
+	}
+}
