@@ -656,3 +656,45 @@ func TestTheRunbooksQuoteMessagesThatExist(t *testing.T) {
 		t.Errorf("only %d messages were found in the runbooks", found)
 	}
 }
+
+// TestTheMapNamesFilesThatExist checks the files and folders in ARCHITECTURE.md and
+// CONTRIBUTING.md. A file may be named without its folder.
+func TestTheMapNamesFilesThatExist(t *testing.T) {
+	var paths []string
+	for path := range sources(t) {
+		paths = append(paths, "/"+path)
+	}
+	named := regexp.MustCompile(`^[\w./-]+\.(?:go|sql|yaml|yml|json|md|sh)$|` +
+		`^(?:api|authserver|charts|cmd|config|controllers|docs|examples|hack|internal|keys|test)/[\w./-]*$`)
+	tree := regexp.MustCompile(`^ {4}( {2})?([\w./-]+)  `)
+	found := 0
+	for _, document := range []string{"ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		var names []string
+		parent := ""
+		for line := range strings.Lines(read(t, document)) {
+			if m := tree.FindStringSubmatch(line); m != nil && strings.Contains(m[2], "/") {
+				if m[1] == "" {
+					parent = m[2]
+					names = append(names, m[2])
+				} else {
+					names = append(names, parent+m[2])
+				}
+			}
+			for _, span := range inline.FindAllString(line, -1) {
+				if span = strings.Trim(span, "`"); named.MatchString(span) {
+					names = append(names, span)
+				}
+			}
+		}
+		for _, name := range names {
+			found++
+			_, err := os.Stat(filepath.Join(root, name))
+			if err != nil && !slices.ContainsFunc(paths, func(p string) bool { return strings.HasSuffix(p, "/"+name) }) {
+				t.Errorf("%s names %s, which does not exist", document, name)
+			}
+		}
+	}
+	if found < 60 {
+		t.Errorf("only %d files were found in the documents", found)
+	}
+}
