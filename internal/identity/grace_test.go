@@ -14,7 +14,9 @@ import (
 // says is what the statement says when it is sent again.
 type forgetful struct{ identity.Store }
 
-func (f forgetful) AdvanceSession(ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal) (identity.Session, bool, error) {
+func (f forgetful) AdvanceSession(
+	ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal,
+) (identity.Session, bool, error) {
 	if _, _, err := f.Store.AdvanceSession(ctx, r, generation, n); err != nil {
 		return identity.Session{}, false, err
 	}

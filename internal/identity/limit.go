@@ -119,7 +119,9 @@ func (s *Service) AdmitEnding(ctx context.Context, accessToken string) (Allowanc
 	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "session " + ref.ID })
 }
 
-func (s *Service) admitWrite(ctx context.Context, accessToken string, whose func(SessionRef) string) (Allowance, error) {
+func (s *Service) admitWrite(
+	ctx context.Context, accessToken string, whose func(SessionRef) string,
+) (Allowance, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
 		return Allowance{}, err
@@ -134,7 +136,9 @@ func (s *Service) admitWrite(ctx context.Context, accessToken string, whose func
 }
 
 // admit counts one more of a class for whoever is named; take asks the Store.
-func (s *Service) admit(ctx context.Context, class LimitClass, whose string, by SessionRef, take func(LimitKey, Rate) (Allowance, error)) (Allowance, error) {
+func (s *Service) admit(
+	ctx context.Context, class LimitClass, whose string, by SessionRef, take func(LimitKey, Rate) (Allowance, error),
+) (Allowance, error) {
 	rate := s.policy.Rate(class)
 	if rate == (Rate{}) {
 		return Allowance{Allowed: true}, nil
@@ -163,7 +167,9 @@ func (s *Service) admit(ctx context.Context, class LimitClass, whose string, by 
 // client address or user, since the start of the process.
 func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[class].Load() }
 
-func (s *Service) refuse(ctx context.Context, class LimitClass, key LimitKey, by SessionRef, a Allowance) (Allowance, error) {
+func (s *Service) refuse(
+	ctx context.Context, class LimitClass, key LimitKey, by SessionRef, a Allowance,
+) (Allowance, error) {
 	s.counts.limited[class].Add(1)
 	s.refused(ctx, refusedLimit, string(key[:]), by.UserID, by.ID, slog.String("limit", string(class)))
 	message := "too many requests of this kind from your network; wait for as many seconds as Retry-After says"

@@ -69,7 +69,9 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 // the present credentials, and the caller tries again. Otherwise the error is ErrStale.
 // The caller keeps the failures that it read first, so that failures that stopped the
 // first attempt stop the next one too.
-func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, error), was Credentials, password string) (Credentials, error) {
+func (s *Service) renewedHash(
+	ctx context.Context, find func() (Credentials, error), was Credentials, password string,
+) (Credentials, error) {
 	c, err := find()
 	if err != nil {
 		return Credentials{}, err
@@ -94,7 +96,9 @@ func (s *Service) renewedHash(ctx context.Context, find func() (Credentials, err
 //
 // If the password is wrong, checkPassword calls otherwise. An error of that is returned
 // instead, and the failure is not counted.
-func (s *Service) checkPassword(ctx context.Context, c Credentials, password string, otherwise func() error) (rehash string, err error) {
+func (s *Service) checkPassword(
+	ctx context.Context, c Credentials, password string, otherwise func() error,
+) (rehash string, err error) {
 	if err := checkThrottle(c); err != nil {
 		s.throttled(ctx, c)
 		return "", err

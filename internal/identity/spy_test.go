@@ -51,7 +51,9 @@ func (s *spy) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity
 	return s.Store.CreateSignUp(ctx, n, c, e)
 }
 
-func (s *spy) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event) error {
+func (s *spy) CreateSignUpConcealed(
+	ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event,
+) error {
 	s.note("CreateSignUpConcealed")
 	return s.Store.CreateSignUpConcealed(ctx, n, m, e)
 }
@@ -76,7 +78,9 @@ func (s *spy) CountFailure(ctx context.Context, k identity.ThrottleKey, e identi
 	return s.Store.CountFailure(ctx, k, e)
 }
 
-func (s *spy) UpdateUser(ctx context.Context, r identity.SessionRef, p identity.ProfileChange, e identity.Event) (identity.User, error) {
+func (s *spy) UpdateUser(
+	ctx context.Context, r identity.SessionRef, p identity.ProfileChange, e identity.Event,
+) (identity.User, error) {
 	s.note("UpdateUser")
 	return s.Store.UpdateUser(ctx, r, p, e)
 }
@@ -91,12 +95,16 @@ func (s *spy) FindUser(ctx context.Context, r identity.SessionRef) (identity.Use
 	return s.Store.FindUser(ctx, r)
 }
 
-func (s *spy) FindPassword(ctx context.Context, r identity.SessionRef, from identity.Network) (identity.Credentials, error) {
+func (s *spy) FindPassword(
+	ctx context.Context, r identity.SessionRef, from identity.Network,
+) (identity.Credentials, error) {
 	s.note("FindPassword")
 	return s.Store.FindPassword(ctx, r, from)
 }
 
-func (s *spy) ChangePassword(ctx context.Context, r identity.SessionRef, oldHash, newHash string, record identity.Record) error {
+func (s *spy) ChangePassword(
+	ctx context.Context, r identity.SessionRef, oldHash, newHash string, record identity.Record,
+) error {
 	s.note("ChangePassword")
 	return s.Store.ChangePassword(ctx, r, oldHash, newHash, record)
 }
@@ -111,7 +119,9 @@ func (s *spy) IssueEmailChange(ctx context.Context, r identity.SessionRef, c ide
 	return s.Store.IssueEmailChange(ctx, r, c, e)
 }
 
-func (s *spy) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession, record identity.Record) (identity.User, error) {
+func (s *spy) RedeemVerification(
+	ctx context.Context, p identity.ClaimProof, n identity.NewSession, record identity.Record,
+) (identity.User, error) {
 	s.note("RedeemVerification")
 	return s.Store.RedeemVerification(ctx, p, n, record)
 }
@@ -121,12 +131,16 @@ func (s *spy) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.C
 	return s.Store.FindRecovery(ctx, h)
 }
 
-func (s *spy) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, record identity.Record) error {
+func (s *spy) RedeemRecovery(
+	ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, record identity.Record,
+) error {
 	s.note("RedeemRecovery")
 	return s.Store.RedeemRecovery(ctx, h, owner, newHash, from, record)
 }
 
-func (s *spy) RedeemEmailChange(ctx context.Context, r identity.SessionRef, e identity.EmailRedemption, record identity.Record) (identity.User, error) {
+func (s *spy) RedeemEmailChange(
+	ctx context.Context, r identity.SessionRef, e identity.EmailRedemption, record identity.Record,
+) (identity.User, error) {
 	s.note("RedeemEmailChange")
 	return s.Store.RedeemEmailChange(ctx, r, e, record)
 }
@@ -142,7 +156,9 @@ func (s *spy) FindSession(ctx context.Context, r identity.SessionRef) (identity.
 	return s.rescope(session), err
 }
 
-func (s *spy) AdvanceSession(ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal) (identity.Session, bool, error) {
+func (s *spy) AdvanceSession(
+	ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal,
+) (identity.Session, bool, error) {
 	s.note("AdvanceSession")
 	session, advanced, err := s.Store.AdvanceSession(ctx, r, generation, n)
 	return s.rescope(session), advanced, err
@@ -188,7 +204,9 @@ func (s *spy) RecordEvent(ctx context.Context, e identity.Event) error {
 	return s.Store.RecordEvent(ctx, e)
 }
 
-func (s *spy) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, k identity.LimitKey, r identity.Rate) (identity.Allowance, error) {
+func (s *spy) TakeSessionLimit(
+	ctx context.Context, ref identity.SessionRef, k identity.LimitKey, r identity.Rate,
+) (identity.Allowance, error) {
 	s.note("TakeSessionLimit")
 	return s.Store.TakeSessionLimit(ctx, ref, k, r)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// box is an outbox in memory. It keeps to the contract, and can be away.
+// box is an in-memory outbox that keeps the contract and can be made to fail.
 type box struct {
 	mu     sync.Mutex
 	rows   map[int64]*row
@@ -38,8 +38,8 @@ type row struct {
 	seq     int64
 }
 
-// queue orders rows by when they are due. What changed since it was put in is
-// in it again, and the old entry is passed over.
+// queue orders rows by when they are due. A row that changed since it was pushed is
+// pushed again, and the old entry is skipped.
 type queue []entry
 
 type entry struct {
@@ -262,7 +262,7 @@ func (b *fakeTransport) onReady(f func() error) {
 	b.ready = f
 }
 
-// lines are what was logged.
+// lines is the log.
 type lines struct{ testenv.Output }
 
 func (l *lines) all(t *testing.T) (entries []map[string]any) {
@@ -287,7 +287,7 @@ func (l *lines) count(t *testing.T, message string) (n int) {
 	return n
 }
 
-// inBubble runs a Deliverer in simulated time, and stops it.
+// inBubble runs a Deliverer in simulated time and stops it.
 func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines)) {
 	t.Helper()
 	words := mustTemplates(t, TemplateOptions{})
@@ -305,7 +305,7 @@ func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *fakeTr
 		running.Wait()
 		for _, secret := range []string{"ada@example.com", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"} {
 			if strings.Contains(l.String(), secret) {
-				t.Errorf("the log tells %s:\n%s", secret, l.String())
+				t.Errorf("the log contains %s:\n%s", secret, l.String())
 			}
 		}
 	})
@@ -337,7 +337,7 @@ func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
 			t.Errorf("%d times in 100 s", asked)
 		}
 		if c.looks() != 1 {
-			t.Errorf("it looked at the carrier %d times without need", c.looks())
+			t.Errorf("it probed the transport %d times without need", c.looks())
 		}
 	})
 }
@@ -399,7 +399,7 @@ func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 		})
 		b.fill(1)
 		time.Sleep(5 * time.Minute)
-		c.onReady(func() error { return &TransportError{Transport: "m", Step: "signing in", Reply: Reply{Code: 535}} })
+		c.onReady(func() error { return &TransportError{Transport: "m", Step: "authenticating", Reply: Reply{Code: 535}} })
 		time.Sleep(5 * time.Minute)
 		if n := l.count(t, "cannot send mail; all mails wait"); n != 2 {
 			t.Errorf("it is logged %d times", n)
@@ -668,7 +668,7 @@ func TestAWorkerThatCannotRenewStopsSendingBeforeAnotherMayClaim(t *testing.T) {
 	})
 }
 
-// hardStop is an outbox whose process dies: it can neither take nor write down.
+// hardStop is an outbox whose process dies: it can no longer claim or record.
 type hardStop struct {
 	*box
 	dead atomic.Bool
@@ -704,8 +704,8 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 		b, c := newBox(), &fakeTransport{}
 		var killed *hardStop
 		var handed atomic.Int64
-		// Sending takes a while; some are refused for now, and the carrier is
-		// away for a while too.
+		// Sending takes a while. Some mails are refused for now, and for a while the
+		// transport fails.
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			time.Sleep(time.Duration(20+m.Ref.ID%50) * time.Millisecond)
 			switch n := handed.Add(1); {
@@ -758,5 +758,5 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 	})
 }
 
-// began is when the test did: bubbles begin at this time.
+// began returns the start of the test: bubbles start at this time.
 func (b *box) began() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }

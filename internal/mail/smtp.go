@@ -28,49 +28,49 @@ import (
 )
 
 const (
-	connectTimeout = 15 * time.Second // until the server has said that it is ready, and let us in
+	connectTimeout = 15 * time.Second // for connecting, TLS and authentication
 	hangUpTimeout  = 2 * time.Second
-	idleTimeout    = 10 * time.Second // servers close idle connections, and have few of them
+	idleTimeout    = 10 * time.Second // servers close idle connections, and allow few
 )
 
-// TLSMode says how TLS to an SMTP server begins.
+// TLSMode says how TLS to an SMTP server starts.
 type TLSMode string
 
-// The ways. StartTLS never falls back to sending in the clear.
+// The modes. StartTLS never falls back to plain text.
 const (
 	StartTLS    TLSMode = "starttls"
 	ImplicitTLS TLSMode = "implicit"
 	NoTLS       TLSMode = "none"
 )
 
-// SMTPOptions says which server takes the mail.
+// SMTPOptions configure the connection to an SMTP server.
 type SMTPOptions struct {
 	Host     string
 	Port     int
 	TLS      TLSMode
 	CAFile   string // "": the system's
-	Username string // "": without signing in
+	Username string // "": no authentication
 	Password func() string
 	From     string // an address, or Name <address>
-	Hello    string // a host name of ours; the server writes it into the mail
+	Hello    string // our host name; the server writes it into the mail
 }
 
-// SMTP hands mails to an SMTP server. It makes a connection for each Conn.
+// SMTP sends mails through an SMTP server, with one connection for each Conn.
 type SMTP struct {
 	options SMTPOptions
 	name    string // host and port
 	from    netmail.Address
-	connect time.Duration // tests have less time
+	connect time.Duration // shorter in tests
 	idle    time.Duration
 }
 
 var _ Transport = (*SMTP)(nil)
 
-// NewSMTP checks what can be checked without the server.
+// NewSMTP returns a transport. It checks the options, but does not connect.
 func NewSMTP(o SMTPOptions) (*SMTP, error) {
 	from, err := netmail.ParseAddress(o.From)
 	if err != nil {
-		return nil, fmt.Errorf("the sender %q is no email address: write one, such as no-reply@example.com", o.From)
+		return nil, fmt.Errorf("the sender %q is not an email address: write one such as no-reply@example.com", o.From)
 	}
 	if from.Address, err = asciiAddress(from.Address); err != nil {
 		return nil, fmt.Errorf("the sender %q: %w", o.From, err)
@@ -86,8 +86,8 @@ func NewSMTP(o SMTPOptions) (*SMTP, error) {
 	return s, err
 }
 
-// tlsConfig reads the certificates each time, so that a file that was replaced counts
-// without a restart.
+// tlsConfig reads the certificates each time, so that a replaced file takes effect without
+// a restart.
 func (s *SMTP) tlsConfig() (*tls.Config, error) {
 	c := &tls.Config{ServerName: s.options.Host, MinVersion: tls.VersionTLS12}
 	if s.options.CAFile == "" || s.options.TLS == NoTLS {
@@ -95,241 +95,241 @@ func (s *SMTP) tlsConfig() (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(s.options.CAFile)
 	if err != nil {
-		return nil, fmt.Errorf("the certificates to check the mail server with: %w", err)
+		return nil, fmt.Errorf("the CA certificates of the mail server: %w", err)
 	}
 	c.RootCAs = x509.NewCertPool()
 	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, hint(s.options.CAFile + " has no certificate in PEM to check the mail server with: write there the one of its authority")
+		return nil, hint(s.options.CAFile + " contains no PEM certificate: write the CA certificate of the mail server to it")
 	}
 	return c, nil
 }
 
-// asciiAddress gives the address as it goes over the wire: servers that know
-// internationalized mail (RFC 6531) are not everywhere, and domains need none.
+// asciiAddress returns an address with the A-labels of its domain. Not all servers support
+// internationalized mail (RFC 6531), and domains do not need it.
 func asciiAddress(address string) (string, error) {
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 {
-		return "", errors.New("there is no @ in it")
+		return "", errors.New("it contains no @")
 	}
 	for i := range at {
 		if address[i] < ' ' || address[i] > '~' {
-			return "", errors.New("only ASCII may stand before the @")
+			return "", errors.New("only ASCII is allowed before the @")
 		}
 	}
 	domain, err := idna.Lookup.ToASCII(address[at+1:])
 	if err != nil {
-		return "", errors.New("what stands after the @ is no domain")
+		return "", errors.New("the text after the @ is not a domain")
 	}
 	return address[:at+1] + domain, nil
 }
 
-// Open gives a line that connects when it is needed.
+// Open returns a Conn that connects when it is needed.
 func (s *SMTP) Open() Conn { return &smtpConn{server: s} }
 
-// An smtpConn is one connection, kept for some seconds after a mail.
+// An smtpConn is one connection. It is kept open for some seconds after a mail.
 type smtpConn struct {
 	server *SMTP
 
 	mu     sync.Mutex
-	conn   net.Conn // below TLS; closing it ends whatever waits
+	conn   net.Conn // below TLS; closing it unblocks every read and write
 	client *smtp.Client
 	timer  *time.Timer
 }
 
-// Ready connects where there is no connection that works.
-func (l *smtpConn) Ready(ctx context.Context) (certain bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.rest()
-	l.stopTimer()
-	if l.client != nil && l.stillThere(ctx) {
+// Ready connects, unless the connection still works.
+func (c *smtpConn) Ready(ctx context.Context) (certain bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.rest()
+	c.stopTimer()
+	if c.client != nil && c.stillThere(ctx) {
 		return true, nil
 	}
-	err = l.dial(ctx)
+	err = c.dial(ctx)
 	return err == nil, err
 }
 
-// Send hands one mail over. Where a connection that was used before turns out to be
-// dead before the mail was handed over, it connects once more.
-func (l *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	defer l.rest()
-	l.stopTimer()
+// Send sends one mail. If a connection that was used before is broken, and the mail was
+// not sent yet, it connects once more.
+func (c *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer c.rest()
+	c.stopTimer()
 
-	// The recipient is the text that accounts are compared by, and no folding of it:
-	// mail that went elsewhere would prove an address to someone else.
+	// The recipient must be the exact text that accounts are compared by. Mail to another
+	// folding of it would prove the address to someone else.
 	to, err := asciiAddress(m.To)
 	if err == nil && to != m.To {
 		err = errors.New("it is not in canonical form")
 	}
 	if err != nil {
-		return &MailError{Transport: l.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
+		return &MailError{Transport: c.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
 	}
-	content, err := l.server.compose(to, letter)
+	content, err := c.server.compose(to, letter)
 	if err != nil {
-		return &MailError{Transport: l.server.name, Step: "writing the mail", Permanent: true, Err: err}
+		return &MailError{Transport: c.server.name, Step: "writing the mail", Permanent: true, Err: err}
 	}
-	if l.client != nil {
-		// RSET also clears what a mail that was refused has left.
-		if l.stillThere(ctx) {
-			err := l.begin(ctx)
+	if c.client != nil {
+		// RSET also clears the state that a refused mail has left.
+		if c.stillThere(ctx) {
+			err := c.begin(ctx)
 			if err == nil {
-				return l.handOver(ctx, to, content)
+				return c.handOver(ctx, to, content)
 			}
 			if !isGone(err) {
 				return err
 			}
 		}
 	}
-	if err := l.dial(ctx); err != nil {
+	if err := c.dial(ctx); err != nil {
 		return err
 	}
-	if err := l.begin(ctx); err != nil {
+	if err := c.begin(ctx); err != nil {
 		return err
 	}
-	return l.handOver(ctx, to, content)
+	return c.handOver(ctx, to, content)
 }
 
-// isGone tells that a server ended a connection, which it may do at any time, and
-// does after so and so many mails; another one may work.
+// isGone reports whether the server closed the connection, which it may do at any time,
+// for example after a number of mails. Another connection may work.
 func isGone(err error) bool {
-	var c *TransportError
-	return errors.As(err, &c) && (c.Reply.Code == 0 || c.Reply.Code == 421)
+	var e *TransportError
+	return errors.As(err, &e) && (e.Reply.Code == 0 || e.Reply.Code == 421)
 }
 
 // Close ends the connection.
-func (l *smtpConn) Close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.stopTimer()
-	l.hangUp()
+func (c *smtpConn) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopTimer()
+	c.hangUp()
 }
 
-func (l *smtpConn) stopTimer() {
-	if l.timer != nil {
-		l.timer.Stop()
-		l.timer = nil
+func (c *smtpConn) stopTimer() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
 	}
 }
 
-// rest closes the connection when nothing has needed it for a while.
-func (l *smtpConn) rest() {
-	if l.client != nil {
-		l.timer = time.AfterFunc(l.server.idle, l.Close)
+// rest closes the connection after it was idle for a while.
+func (c *smtpConn) rest() {
+	if c.client != nil {
+		c.timer = time.AfterFunc(c.server.idle, c.Close)
 	}
 }
 
-// hangUp says goodbye, and does not wait long for the reply.
-func (l *smtpConn) hangUp() {
-	if l.client == nil {
+// hangUp sends QUIT, and does not wait long for the reply.
+func (c *smtpConn) hangUp() {
+	if c.client == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
 	defer cancel()
-	defer l.guard(ctx)()
-	_ = l.client.Quit()
-	l.drop()
+	defer c.guard(ctx)()
+	_ = c.client.Quit()
+	c.drop()
 }
 
-func (l *smtpConn) drop() {
-	if l.conn != nil {
-		_ = l.conn.Close()
+func (c *smtpConn) drop() {
+	if c.conn != nil {
+		_ = c.conn.Close()
 	}
-	l.conn, l.client = nil, nil
+	c.conn, c.client = nil, nil
 }
 
-// guard closes the connection when ctx ends: nothing else ends every read and write.
-func (l *smtpConn) guard(ctx context.Context) (release func() bool) {
-	conn := l.conn
+// guard closes the connection when ctx ends: only that unblocks every read and write.
+func (c *smtpConn) guard(ctx context.Context) (release func() bool) {
+	conn := c.conn
 	return context.AfterFunc(ctx, func() { _ = conn.Close() })
 }
 
-func (l *smtpConn) stillThere(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, l.server.connect)
+func (c *smtpConn) stillThere(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.server.connect)
 	defer cancel()
-	defer l.guard(ctx)()
-	if err := l.client.Reset(); err != nil {
-		l.drop()
+	defer c.guard(ctx)()
+	if err := c.client.Reset(); err != nil {
+		c.drop()
 		return false
 	}
 	return true
 }
 
-// dial connects, secures the connection and signs in.
-func (l *smtpConn) dial(ctx context.Context) (err error) {
-	o := l.server.options
-	ctx, cancel := context.WithTimeout(ctx, l.server.connect)
+// dial connects, starts TLS and authenticates.
+func (c *smtpConn) dial(ctx context.Context) (err error) {
+	o := c.server.options
+	ctx, cancel := context.WithTimeout(ctx, c.server.connect)
 	defer cancel()
-	l.drop()
+	c.drop()
 	defer func() {
 		if err != nil {
-			l.drop()
+			c.drop()
 		}
 	}()
-	config, err := l.server.tlsConfig()
+	config, err := c.server.tlsConfig()
 	if err != nil {
-		return l.transportError(ctx, "connecting", err)
+		return c.transportError(ctx, "connecting", err)
 	}
-	if l.conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", l.server.name); err != nil {
-		return l.transportError(ctx, "connecting", err)
+	if c.conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", c.server.name); err != nil {
+		return c.transportError(ctx, "connecting", err)
 	}
-	defer l.guard(ctx)()
+	defer c.guard(ctx)()
 
-	conn := l.conn
+	conn := c.conn
 	if o.TLS == ImplicitTLS {
 		secured := tls.Client(conn, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			return l.transportError(ctx, "beginning TLS", err)
+			return c.transportError(ctx, "starting TLS", err)
 		}
 		conn = secured
 	}
 	client, err := smtp.NewClient(conn, o.Host)
 	if err != nil {
-		return l.transportError(ctx, "waiting for its greeting", err)
+		return c.transportError(ctx, "waiting for its greeting", err)
 	}
-	client.SkipSMTPUTF8(true) // our addresses are ASCII, and where they go on to may not know it
+	client.SkipSMTPUTF8(true) // our addresses are ASCII, and the next server may not support it
 	if err := client.Hello(o.Hello); err != nil {
-		return l.transportError(ctx, "greeting it", err)
+		return c.transportError(ctx, "greeting it", err)
 	}
 	if o.TLS == StartTLS {
 		if offered, _ := client.Extension("STARTTLS"); !offered {
-			return l.transportError(ctx, "beginning TLS", errNoSTARTTLS)
+			return c.transportError(ctx, "starting TLS", errNoSTARTTLS)
 		}
 		if err := client.StartTLS(config); err != nil {
-			return l.transportError(ctx, "beginning TLS", err)
+			return c.transportError(ctx, "starting TLS", err)
 		}
 	}
 	if o.Username != "" {
-		auth, err := l.server.auth(client)
+		auth, err := c.server.auth(client)
 		if err != nil {
-			return l.transportError(ctx, "signing in", err)
+			return c.transportError(ctx, "authenticating", err)
 		}
 		if err := client.Auth(auth); err != nil {
-			return l.transportError(ctx, "signing in", err)
+			return c.transportError(ctx, "authenticating", err)
 		}
 	}
-	l.client = client
+	c.client = client
 	return nil
 }
 
-// hint is an error whose text is ours, so it may be shown.
+// hint is an error with our own text, which may be logged.
 type hint string
 
 func (h hint) Error() string { return string(h) }
 
 const (
-	errNoSTARTTLS   hint = "it does not offer STARTTLS, and nothing is sent in the clear: use the port that offers it (mostly 587), or implicit TLS (mostly port 465)"
-	errNoAuth       hint = "it offers no way to sign in: take the user and the password away, or use the port that offers it (mostly 587)"
-	errNoClearAuth  hint = "it offers no way to sign in that keeps the password secret without TLS: use STARTTLS or implicit TLS"
-	errNoCommonAuth hint = "it offers none of SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN and LOGIN to sign in with"
+	errNoSTARTTLS   hint = "it does not offer STARTTLS, and mail is never sent in plain text: use the port that offers it (usually 587), or implicit TLS (usually port 465)"
+	errNoAuth       hint = "it does not offer authentication: remove the user and the password, or use the port that offers it (usually 587)"
+	errNoClearAuth  hint = "it offers no authentication that keeps the password secret without TLS: use STARTTLS or implicit TLS"
+	errNoCommonAuth hint = "it offers none of SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN and LOGIN for authentication"
 	errNotSMTP      hint = "its reply is not SMTP: check host, port and TLS"
 	errTooSlow      hint = "it took too long"
-	errStopped      hint = "we are stopping"
+	errStopped      hint = "the gateway is stopping"
 )
 
-// auth chooses how to sign in. A password goes as it is over TLS alone, or to this
-// very machine.
+// auth chooses the authentication mechanism. A password is only sent in plain text over
+// TLS or to the local host.
 func (s *SMTP) auth(client *smtp.Client) (smtp.Auth, error) {
 	offered, list := client.Extension("AUTH")
 	if !offered {
@@ -364,65 +364,65 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// begin names the sender. A refusal of ours is a refusal of every mail.
-func (l *smtpConn) begin(ctx context.Context) error {
-	defer l.guard(ctx)()
-	if err := l.client.Mail(angle(l.server.from.Address)); err != nil {
-		defer l.drop()
-		return l.transportError(ctx, "naming the sender", err)
+// begin sends MAIL FROM. A refusal of our sender applies to every mail.
+func (c *smtpConn) begin(ctx context.Context) error {
+	defer c.guard(ctx)()
+	if err := c.client.Mail(angle(c.server.from.Address)); err != nil {
+		defer c.drop()
+		return c.transportError(ctx, "naming the sender", err)
 	}
 	return nil
 }
 
-// handOver names the recipient and sends the mail.
-func (l *smtpConn) handOver(ctx context.Context, to string, content []byte) error {
-	defer l.guard(ctx)()
-	if err := l.client.Rcpt(angle(to)); err != nil {
-		return l.mailError(ctx, "naming the recipient", err)
+// handOver sends RCPT TO and the mail.
+func (c *smtpConn) handOver(ctx context.Context, to string, content []byte) error {
+	defer c.guard(ctx)()
+	if err := c.client.Rcpt(angle(to)); err != nil {
+		return c.mailError(ctx, "naming the recipient", err)
 	}
-	w, err := l.client.Data()
+	w, err := c.client.Data()
 	if err != nil {
-		return l.mailError(ctx, "beginning the mail", err)
+		return c.mailError(ctx, "starting the mail", err)
 	}
 	if _, err := w.Write(content); err != nil {
-		return l.mailError(ctx, "sending the mail", err)
+		return c.mailError(ctx, "sending the mail", err)
 	}
-	// Where this fails without a reply, the server may have taken the mail.
+	// If this fails without a reply, the server may have accepted the mail.
 	if err := w.Close(); err != nil {
-		return l.mailError(ctx, "ending the mail", err)
+		return c.mailError(ctx, "ending the mail", err)
 	}
 	return nil
 }
 
-// angle writes an address as a path (RFC 5321 section 4.1.2), quoted where it has to be.
+// angle returns an address as a path (RFC 5321 section 4.1.2), quoted if necessary.
 func angle(address string) string { return (&netmail.Address{Address: address}).String() }
 
-func (l *smtpConn) transportError(ctx context.Context, step string, err error) error {
-	reply, err := l.explain(ctx, err)
-	return &TransportError{Transport: l.server.name, Step: step, Reply: reply, Err: err}
+func (c *smtpConn) transportError(ctx context.Context, step string, err error) error {
+	reply, err := c.explain(ctx, err)
+	return &TransportError{Transport: c.server.name, Step: step, Reply: reply, Err: err}
 }
 
-// mailError tells a refusal of this mail from one of all mails.
-func (l *smtpConn) mailError(ctx context.Context, step string, err error) error {
-	reply, err := l.explain(ctx, err)
+// mailError distinguishes a refusal of this mail from a refusal of all mails.
+func (c *smtpConn) mailError(ctx context.Context, step string, err error) error {
+	reply, err := c.explain(ctx, err)
 	switch reply.Code {
 	case 421, // RFC 5321 section 3.8: the server closes the connection
-		530, 535, 538: // RFC 4954 section 6: sign in first
-		l.drop()
-		return &TransportError{Transport: l.server.name, Step: step, Reply: reply, Err: err}
+		530, 535, 538: // RFC 4954 section 6: authentication is required
+		c.drop()
+		return &TransportError{Transport: c.server.name, Step: step, Reply: reply, Err: err}
 	}
 	if reply.Code < 400 || reply.Code > 599 {
-		l.drop() // it is gone, or we do not understand each other
+		c.drop() // the connection broke, or the reply is not SMTP
 	}
-	return &MailError{Transport: l.server.name, Step: step, Reply: reply, Permanent: reply.Code >= 500 && reply.Code <= 599, Err: err}
+	return &MailError{Transport: c.server.name, Step: step, Reply: reply, Permanent: reply.Code >= 500 && reply.Code <= 599, Err: err}
 }
 
-// enhancedCode is at the beginning of a reply (RFC 2034).
+// enhancedCode matches the start of a reply (RFC 2034).
 var enhancedCode = regexp.MustCompile(`^[245]\.\d{1,3}\.\d{1,3}\b`)
 
-// explain keeps of an error what may be shown. Texts of replies, and errors that
-// quote them, are left out.
-func (l *smtpConn) explain(ctx context.Context, err error) (Reply, error) {
+// explain returns the part of an error that may be logged. It leaves out the texts of
+// replies, and errors that quote them.
+func (c *smtpConn) explain(ctx context.Context, err error) (Reply, error) {
 	var (
 		reply   *textproto.Error
 		network net.Error
@@ -459,18 +459,18 @@ func (l *smtpConn) explain(ctx context.Context, err error) (Reply, error) {
 	return Reply{}, errNotSMTP
 }
 
-// compose writes the mail. Its identity is new each time, for so is its code: two
-// mails that are different must not look like one to who sorts out duplicates.
+// compose writes the mail. Each copy has a new Message-ID, because it has a new code:
+// different mails must not look like duplicates to a mail server.
 func (s *SMTP) compose(to string, letter Letter) ([]byte, error) {
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	msg.FromMailAddress(&s.from)
 	if err := msg.To(angle(to)); err != nil {
-		return nil, errors.New("the recipient's address cannot be written into a mail")
+		return nil, errors.New("the recipient's address is not allowed in a mail header")
 	}
 	msg.Subject(letter.Subject)
 	msg.SetDateWithValue(time.Now().UTC())
 	msg.SetMessageIDWithValue(rand.Text() + s.from.Address[strings.LastIndexByte(s.from.Address, '@'):])
-	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: so that no holiday reply comes
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: prevents automatic replies
 	msg.SetBodyString(gomail.TypeTextPlain, letter.Text)
 	if letter.HTML != "" {
 		msg.AddAlternativeString(gomail.TypeTextHTML, letter.HTML)

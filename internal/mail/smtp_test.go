@@ -68,7 +68,7 @@ type received struct {
 	content  []byte
 }
 
-// post is an SMTP server. Its hooks refuse, wait or drop the line.
+// post is an SMTP server. Its hooks refuse, wait or drop the connection.
 type post struct {
 	*gosmtp.Server
 	addr       *net.TCPAddr
@@ -229,7 +229,7 @@ func (p *post) options() SMTPOptions {
 	}
 }
 
-func carrier(t *testing.T, o SMTPOptions) *SMTP {
+func transport(t *testing.T, o SMTPOptions) *SMTP {
 	t.Helper()
 	s, err := NewSMTP(o)
 	if err != nil {
@@ -238,7 +238,7 @@ func carrier(t *testing.T, o SMTPOptions) *SMTP {
 	return s
 }
 
-func line(t *testing.T, s *SMTP) Conn {
+func conn(t *testing.T, s *SMTP) Conn {
 	t.Helper()
 	l := s.Open()
 	t.Cleanup(l.Close)
@@ -257,7 +257,7 @@ func mustBeOfCarrier(t *testing.T, err error, code int, words ...string) {
 	t.Helper()
 	var e *TransportError
 	if !errors.As(err, &e) || e.Reply.Code != code {
-		t.Fatalf("%v (%T) is not the carrier's trouble with %d", err, err, code)
+		t.Fatalf("%v (%T) is not a TransportError with %d", err, err, code)
 	}
 	mustTellNothing(t, err, words...)
 }
@@ -266,7 +266,7 @@ func mustBeOfMail(t *testing.T, err error, code int, permanent bool) {
 	t.Helper()
 	var e *MailError
 	if !errors.As(err, &e) || e.Reply.Code != code || e.Permanent != permanent {
-		t.Fatalf("%v (%T) is not this mail's trouble with %d, for good: %v", err, err, code, permanent)
+		t.Fatalf("%v (%T) is not a MailError with %d, permanent: %v", err, err, code, permanent)
 	}
 	mustTellNothing(t, err)
 }
@@ -291,7 +291,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	m := aMessage(7)
 	m.To = "ada@xn--bcher-kva.example"
-	if err := sendOne(t, line(t, carrier(t, p.options())), m); err != nil {
+	if err := sendOne(t, conn(t, transport(t, p.options())), m); err != nil {
 		t.Fatal(err)
 	}
 	got := p.taken()
@@ -355,7 +355,7 @@ func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	subject := strings.Repeat("Grüße 你好 ", 20) + "end"
-	err := line(t, carrier(t, p.options())).Send(t.Context(), aMessage(1), Letter{Subject: subject, Text: "."})
+	err := conn(t, transport(t, p.options())).Send(t.Context(), aMessage(1), Letter{Subject: subject, Text: "."})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,8 +389,8 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 		{"CRAM-MD5 before PLAIN", StartTLS, "ada", []string{"PLAIN", "CRAM-MD5"}, "starttls", "127.0.0.1", ""},
 		{"PLAIN to this machine without TLS", NoTLS, "ada", []string{"PLAIN"}, "", "127.0.0.1", ""},
 		{"no STARTTLS where it is asked for", StartTLS, "", nil, "", "127.0.0.1", "does not offer STARTTLS"},
-		{"another user", StartTLS, "eve", []string{"PLAIN"}, "starttls", "127.0.0.1", "signing in: it replied 535 5.7.8"},
-		{"another user by LOGIN", StartTLS, "eve", []string{"LOGIN"}, "starttls", "127.0.0.1", "signing in: it replied 535 5.7.8"},
+		{"another user", StartTLS, "eve", []string{"PLAIN"}, "starttls", "127.0.0.1", "authenticating: it replied 535 5.7.8"},
+		{"another user by LOGIN", StartTLS, "eve", []string{"LOGIN"}, "starttls", "127.0.0.1", "authenticating: it replied 535 5.7.8"},
 		{"a way to sign in that we do not know", StartTLS, "ada", []string{"GSSAPI"}, "starttls", "127.0.0.1", "SCRAM-SHA-256"},
 		{"TLS to who speaks none", ImplicitTLS, "", nil, "", "127.0.0.1", "TLS"},
 	} {
@@ -402,7 +402,7 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 			p.open(t, "127.0.0.1:0", c.serverIs == "implicit")
 			o := p.options()
 			o.TLS, o.Username, o.Host, o.CAFile = c.mode, c.user, c.host, ca
-			err := sendOne(t, line(t, carrier(t, o)), aMessage(1))
+			err := sendOne(t, conn(t, transport(t, o)), aMessage(1))
 			if c.want != "" {
 				var e *TransportError
 				if !errors.As(err, &e) || len(p.taken()) > 0 {
@@ -431,10 +431,10 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 		o.TLS, o.Username = mode, "ada"
 		for _, file := range []string{"", otherCA} {
 			o.CAFile = file
-			mustBeOfCarrier(t, sendOne(t, line(t, carrier(t, o)), aMessage(1)), 0, "certificate")
+			mustBeOfCarrier(t, sendOne(t, conn(t, transport(t, o)), aMessage(1)), 0, "certificate")
 		}
 		o.CAFile = ca
-		l := line(t, carrier(t, o))
+		l := conn(t, transport(t, o))
 		if err := os.Truncate(ca, 0); err != nil {
 			t.Fatal(err)
 		}
@@ -452,14 +452,14 @@ func TestAPasswordNeverGoesInTheClearToAnotherMachine(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	o := p.options()
 	o.Username = "ada"
-	s := carrier(t, o)
+	s := transport(t, o)
 	s.options.Host = "mail.example.com"
-	mustBeOfCarrier(t, sendOne(t, line(t, s), aMessage(1)), 0, "without TLS", "use STARTTLS")
+	mustBeOfCarrier(t, sendOne(t, conn(t, s), aMessage(1)), 0, "without TLS", "use STARTTLS")
 	if p.authed.Load() != 0 {
 		t.Error("the password was sent")
 	}
 	p.mechanisms = []string{"PLAIN", "CRAM-MD5"}
-	if err := sendOne(t, line(t, s), aMessage(1)); err != nil || p.authed.Load() != 1 {
+	if err := sendOne(t, conn(t, s), aMessage(1)); err != nil || p.authed.Load() != 1 {
 		t.Errorf("a way that keeps it secret is not taken: %v", err)
 	}
 }
@@ -475,7 +475,7 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 		stage     string
 		code      int
 		enhanced  gosmtp.EnhancedCode
-		carrier   bool
+		transport bool
 		permanent bool
 		text      string
 	}{
@@ -515,9 +515,9 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 				}
 			}
 			p.open(t, "127.0.0.1:0", false)
-			l := line(t, carrier(t, p.options()))
+			l := conn(t, transport(t, p.options()))
 			err := sendOne(t, l, aMessage(1))
-			if c.carrier {
+			if c.transport {
 				mustBeOfCarrier(t, err, c.code, c.text)
 			} else {
 				mustBeOfMail(t, err, c.code, c.permanent)
@@ -527,7 +527,7 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 			if err := sendOne(t, l, aMessage(2)); err != nil || len(p.taken()) != 1 {
 				t.Errorf("the next mail: %v, %d taken", err, len(p.taken()))
 			}
-			if !c.carrier && p.connections.Load() != 1 {
+			if !c.transport && p.connections.Load() != 1 {
 				t.Errorf("a refused mail cost a connection: %d", p.connections.Load())
 			}
 		})
@@ -537,9 +537,9 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 	drop := func(c *gosmtp.Conn) error { _ = c.Conn().Close(); return errors.New("gone") }
 	for _, c := range []struct {
-		name    string
-		set     func(p *post)
-		carrier bool
+		name      string
+		set       func(p *post)
+		transport bool
 	}{
 		{"at the sender", func(p *post) { p.onMail = func(c *gosmtp.Conn, _ int) error { return drop(c) } }, true},
 		{"at the recipient", func(p *post) { p.onRcpt = func(c *gosmtp.Conn, _ string) error { return drop(c) } }, false},
@@ -560,8 +560,8 @@ func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 			p := &post{}
 			c.set(p)
 			p.open(t, "127.0.0.1:0", false)
-			err := sendOne(t, line(t, carrier(t, p.options())), aMessage(1))
-			if c.carrier {
+			err := sendOne(t, conn(t, transport(t, p.options())), aMessage(1))
+			if c.transport {
 				mustBeOfCarrier(t, err, 0)
 			} else {
 				mustBeOfMail(t, err, 0, false)
@@ -619,11 +619,11 @@ func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := &post{addr: speaking(t, c.talk)}
-			s := carrier(t, p.options())
+			s := transport(t, p.options())
 			if strings.Contains(c.want, "too long") {
 				s.connect = 100 * time.Millisecond
 			}
-			certain, err := line(t, s).Ready(t.Context())
+			certain, err := conn(t, s).Ready(t.Context())
 			if certain {
 				t.Error("it is ready")
 			}
@@ -643,7 +643,7 @@ func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-reached; cancel() }()
-	err := line(t, carrier(t, p.options())).Send(ctx, aMessage(1), Letter{Subject: "x", Text: "x"})
+	err := conn(t, transport(t, p.options())).Send(ctx, aMessage(1), Letter{Subject: "x", Text: "x"})
 	close(released)
 	mustBeOfMail(t, err, 0, false)
 	mustTellNothing(t, err, "ending the mail", "stopping")
@@ -659,7 +659,7 @@ func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
 	b := newBox()
 	b.fill(50)
 	d := New(Options{
-		Outbox: b, Transport: carrier(t, p.options()), Templates: mustTemplates(t, TemplateOptions{}),
+		Outbox: b, Transport: transport(t, p.options()), Templates: mustTemplates(t, TemplateOptions{}),
 		Workers: 3, GiveUpAfter: time.Hour, Log: silent(),
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -686,7 +686,7 @@ func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
 func TestOneConnectionServesManyMails(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
-	l := line(t, carrier(t, p.options()))
+	l := conn(t, transport(t, p.options()))
 	for n := range int64(20) {
 		if err := sendOne(t, l, aMessage(n)); err != nil {
 			t.Fatal(err)
@@ -714,7 +714,7 @@ func TestAConnectionThatDiedBetweenTwoMailsIsMadeAnew(t *testing.T) {
 				return nil
 			}}
 			p.open(t, "127.0.0.1:0", false)
-			l := line(t, carrier(t, p.options()))
+			l := conn(t, transport(t, p.options()))
 			for n := range int64(3) {
 				if err := sendOne(t, l, aMessage(n)); err != nil {
 					t.Fatal(err)
@@ -747,9 +747,9 @@ func TestAnIdleConnectionIsClosedWithAWord(t *testing.T) {
 			_, _ = io.WriteString(c, reply)
 		}
 	})}
-	s := carrier(t, p.options())
+	s := transport(t, p.options())
 	s.idle = time.Millisecond
-	if certain, err := line(t, s).Ready(t.Context()); err != nil || !certain {
+	if certain, err := conn(t, s).Ready(t.Context()); err != nil || !certain {
 		t.Fatal(certain, err)
 	}
 	if said := <-quit; !strings.HasSuffix(said, "QUIT\r\n") {
@@ -760,8 +760,8 @@ func TestAnIdleConnectionIsClosedWithAWord(t *testing.T) {
 func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
-	s := carrier(t, p.options())
-	l := line(t, s)
+	s := transport(t, p.options())
+	l := conn(t, s)
 	if err := sendOne(t, l, aMessage(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -790,7 +790,7 @@ func TestWhatCannotBeSentFromIsRefusedAtStart(t *testing.T) {
 func TestAnAddressThatBreaksTheProtocolIsRefusedForGood(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
-	l := line(t, carrier(t, p.options()))
+	l := conn(t, transport(t, p.options()))
 	for _, to := range []string{"ada", "a\r\nRCPT TO:<eve@example.net>@example.com", "übung@example.com", "ada@exa\r\nmple.com", "ada@", "ada@bücher.example", "ada@EXAMPLE.com"} {
 		m := aMessage(1)
 		m.To = to

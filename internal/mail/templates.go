@@ -26,24 +26,24 @@ import (
 //go:embed templates/*.txt templates/*.html
 var builtIn embed.FS
 
-// maxTemplate bounds a file, so that a mistaken one cannot fill the memory.
+// maxTemplate bounds a file, so that a wrong one cannot fill the memory.
 const maxTemplate = 256 << 10
 
 // purposes are the kinds of mail; each has built-in templates.
 var purposes = identity.MessagePurposes()
 
-// TemplateOptions says where the words of mails come from.
+// TemplateOptions configure the templates.
 type TemplateOptions struct {
-	Dir     string                             // "": the built-in ones alone
-	Links   map[identity.MessagePurpose]string // with {code} in them; none: mails bring the code alone
-	Service string                             // what mails call the service
+	Dir     string                             // "": only the built-in templates
+	Links   map[identity.MessagePurpose]string // contain {code}; without a link, mails contain only the code
+	Service string                             // the name of the service in mails
 }
 
-// Letter is a mail in words.
+// Letter is a rendered mail.
 type Letter struct {
 	Subject string // one line
 	Text    string
-	HTML    string // empty: the text alone
+	HTML    string // empty: only the text
 	Link    string // empty: none
 }
 
@@ -58,14 +58,14 @@ type Data struct {
 	Service          string // SERVICE_NAME, or the host of the issuer
 }
 
-// Templates put messages into words. They may be used by many goroutines.
+// Templates render messages. They are safe for concurrent use.
 type Templates struct {
 	byPurpose map[identity.MessagePurpose]wordings
 	links     map[identity.MessagePurpose]string
 	service   string
 }
 
-// wordings are the templates of one purpose.
+// wordings holds the templates of one purpose.
 type wordings struct {
 	fallback *wording
 	matcher  language.Matcher // of the languages below
@@ -76,11 +76,11 @@ type wordings struct {
 type wording struct {
 	subject *template.Template
 	text    *template.Template
-	html    *htmltemplate.Template // nil: the text alone
+	html    *htmltemplate.Template // nil: only the text
 }
 
-// LoadTemplates reads, parses and tries all templates, so that one that does not
-// work is known at start. What the folder lacks for a purpose is built in.
+// LoadTemplates reads, parses and executes all templates, so that a broken one is found at
+// start. The built-in templates serve the purposes that the folder lacks.
 func LoadTemplates(o TemplateOptions) (*Templates, error) {
 	t := &Templates{byPurpose: map[identity.MessagePurpose]wordings{}, links: o.Links, service: o.Service}
 	root, err := fs.Sub(builtIn, "templates")
@@ -94,7 +94,7 @@ func LoadTemplates(o TemplateOptions) (*Templates, error) {
 	if o.Dir != "" {
 		own, err := readTemplates(os.DirFS(o.Dir))
 		if err != nil {
-			return nil, fmt.Errorf("the folder of templates, %s: %w", o.Dir, err)
+			return nil, fmt.Errorf("the template folder %s: %w", o.Dir, err)
 		}
 		for purpose, inLanguages := range own {
 			maps.Copy(words[purpose], inLanguages)
@@ -106,7 +106,7 @@ func LoadTemplates(o TemplateOptions) (*Templates, error) {
 	return t, nil
 }
 
-// fileName takes the name of a template apart: verification.txt, verification.de.html.
+// fileName parses the name of a template, such as verification.txt or verification.de.html.
 func fileName(name string) (purpose identity.MessagePurpose, lang, kind string, ok bool) {
 	parts := strings.Split(name, ".")
 	if len(parts) == 3 {
@@ -136,14 +136,15 @@ func readTemplates(folder fs.FS) (map[identity.MessagePurpose]map[string]*wordin
 	names := map[key]map[string]string{}
 	var problems []error
 	for _, e := range entries {
-		// A mounted ConfigMap has ..data and the like beside its files.
+		// A mounted ConfigMap also contains entries such as ..data.
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		purpose, lang, kind, ok := fileName(e.Name())
 		if !ok {
-			problems = append(problems, fmt.Errorf("%s is no template: name it PURPOSE.txt, PURPOSE.html, PURPOSE.LANGUAGE.txt or PURPOSE.LANGUAGE.html, "+
-				"where PURPOSE is one of %s, and LANGUAGE is such as de or pt-BR; or take it out of the folder", e.Name(), purposeNames()))
+			problems = append(problems, fmt.Errorf(
+				"%s is not the name of a template: name it PURPOSE.txt, PURPOSE.html, PURPOSE.LANGUAGE.txt or PURPOSE.LANGUAGE.html, "+
+					"with a PURPOSE of %s and a LANGUAGE such as de or pt-BR; or remove it from the folder", e.Name(), purposeNames()))
 			continue
 		}
 		k := key{purpose, lang}
@@ -151,7 +152,7 @@ func readTemplates(folder fs.FS) (map[identity.MessagePurpose]map[string]*wordin
 			names[k] = map[string]string{}
 		}
 		if other := names[k][kind]; other != "" {
-			problems = append(problems, fmt.Errorf("%s and %s are the same template: take one of them away", other, e.Name()))
+			problems = append(problems, fmt.Errorf("%s and %s are the same template: remove one of them", other, e.Name()))
 		}
 		names[k][kind] = e.Name()
 	}
@@ -180,11 +181,11 @@ func purposeNames() string {
 	return strings.Join(names, ", ")
 }
 
-// readWording reads a text and, where there is one, the HTML beside it, and tries both.
+// readWording reads a text and the HTML beside it, if there is one, and executes both.
 func readWording(folder fs.FS, textName, htmlName string) (*wording, error) {
 	if textName == "" {
 		want := strings.TrimSuffix(htmlName, ".html") + ".txt"
-		return nil, fmt.Errorf("%s has no %s beside it: write that too; its first line is the subject, and some people read no HTML", htmlName, want)
+		return nil, fmt.Errorf("%s has no %s beside it: write one; its first line is the subject, and some people do not read HTML", htmlName, want)
 	}
 	source, err := readFile(folder, textName)
 	if err != nil {
@@ -194,13 +195,13 @@ func readWording(folder fs.FS, textName, htmlName string) (*wording, error) {
 	subject, isSubject := strings.CutPrefix(first, "Subject:")
 	empty, body, found := strings.Cut(rest, "\n")
 	if !isSubject || strings.TrimSpace(empty) != "" || !found {
-		return nil, fmt.Errorf("%s:1: the first line must be `Subject: …`, the second one empty, and then comes the text", textName)
+		return nil, fmt.Errorf("%s:1: the first line must be `Subject: …` and the second line empty; the text follows", textName)
 	}
 	w := &wording{}
 	if w.subject, err = template.New(textName).Parse(subject); err != nil {
 		return nil, err
 	}
-	// Two lines are put back, so that errors tell the lines of the file.
+	// The two lines are restored, so that errors name the line numbers of the file.
 	if w.text, err = template.New(textName).Parse("\n\n" + body); err != nil {
 		return nil, err
 	}
@@ -224,18 +225,22 @@ func readFile(folder fs.FS, name string) (string, error) {
 	if len(data) > maxTemplate {
 		return "", fmt.Errorf("%s is larger than %d KiB: shorten it", name, maxTemplate>>10)
 	}
-	source := strings.TrimPrefix(string(data), "\ufeff") // what some editors begin a file with
+	source := strings.TrimPrefix(string(data), "\ufeff") // some editors start a file with it
 	return strings.ReplaceAll(source, "\r\n", "\n"), nil
 }
 
-// try executes a wording with and without what a mail may lack.
+// try executes a wording with and without the optional values.
 func (w *wording) try() error {
 	for _, data := range []Data{
 		{
-			Username: "ada", Email: "ada@example.com", Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ", Link: "https://app.example.com/#ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+			Username: "ada", Email: "ada@example.com",
+			Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ", Link: "https://app.example.com/#ABCDEFGHIJKLMNOPQRSTUVWXYZ",
 			ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com",
 		},
-		{Email: "ada@example.com", Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ", ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com"},
+		{
+			Email: "ada@example.com", Code: "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ",
+			ExpiresIn: "15 minutes", ExpiresInMinutes: 15, Service: "auth.example.com",
+		},
 		{Email: "ada@example.com", Service: "auth.example.com"},
 	} {
 		if _, err := w.write(data); err != nil {
@@ -267,8 +272,8 @@ func (w *wording) write(data Data) (Letter, error) {
 	return l, nil
 }
 
-// oneLine makes of a text what may stand in a header: whatever a name brings along,
-// it begins no other header.
+// oneLine makes a text safe for a header: whatever a name contains, it cannot start
+// another header.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
@@ -279,8 +284,8 @@ func oneLine(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// choose says which wording is for whom. A file without a language is for everyone
-// whose language is not there, and counts as English where no file does.
+// choose returns the wordings of a purpose. A file without a language serves all languages
+// that have no file, and is the English one if there is no other.
 func choose(inLanguages map[string]*wording) wordings {
 	w := wordings{fallback: inLanguages[""]}
 	var tags []language.Tag
@@ -296,7 +301,7 @@ func choose(inLanguages map[string]*wording) wordings {
 	return w
 }
 
-// in gives the wording for who says that they accept these languages.
+// in returns the wording for an Accept-Language.
 func (w wordings) in(accepted string) *wording {
 	tags, _, err := language.ParseAcceptLanguage(accepted)
 	if err != nil || len(tags) == 0 {
@@ -309,7 +314,7 @@ func (w wordings) in(accepted string) *wording {
 	return w.matched[i]
 }
 
-// Render puts a message into words.
+// Render renders a message.
 func (t *Templates) Render(m identity.Message) (Letter, error) {
 	w, ok := t.byPurpose[m.Purpose]
 	if !ok {
@@ -339,9 +344,9 @@ func grouped(code string) string {
 // linkEnding matches a dot and what could be a top-level domain after it.
 var linkEnding = regexp.MustCompile(`\.([a-zA-Z]{2,})`)
 
-// withoutLinks puts a dot of a name in brackets if a mail program could take what
-// follows for the end of a web address: prizes.example[.]net. Anyone can sign up
-// with a stranger's address, and the stranger reads the username.
+// withoutLinks puts a dot of a name in brackets if a mail program could take the name for
+// a web address: prizes.example[.]net. Anyone can sign up with a stranger's address, and
+// the stranger reads the username.
 func withoutLinks(name string) string {
 	return linkEnding.ReplaceAllStringFunc(name, func(ending string) string {
 		if _, registered := publicsuffix.PublicSuffix(strings.ToLower(ending[1:])); registered {
@@ -351,8 +356,8 @@ func withoutLinks(name string) string {
 	})
 }
 
-// inWords writes a duration as people do, in its two largest units. Up to two
-// days it counts hours.
+// inWords writes a duration in its two largest units, as people do: up to two days in
+// hours.
 func inWords(d time.Duration) string {
 	var words []string
 	days := d >= 48*time.Hour

@@ -22,7 +22,7 @@ const (
 	maxRetryAfter  = 10 * time.Minute
 )
 
-// WebhookOptions says who takes the mail.
+// WebhookOptions configure a Webhook.
 type WebhookOptions struct {
 	URL    string
 	Secret func() string // base64, with or without whsec_
@@ -31,7 +31,7 @@ type WebhookOptions struct {
 // Webhook posts mails to a URL, signed after the Standard Webhooks specification.
 type Webhook struct {
 	url    string
-	host   string // a URL's path and query may hold a secret, and are never shown
+	host   string // path and query may contain a secret and are never logged
 	signer *standardwebhooks.Webhook
 	client *http.Client
 	now    func() time.Time
@@ -39,21 +39,21 @@ type Webhook struct {
 
 var _ Transport = (*Webhook)(nil)
 
-// NewWebhook checks what can be checked without the other side.
+// NewWebhook returns a transport. It checks the options, but does not connect.
 func NewWebhook(o WebhookOptions) (*Webhook, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Host == "" {
-		return nil, errors.New("the URL of the webhook is none: write an absolute one")
+		return nil, errors.New("the URL of the webhook is invalid: write an absolute one")
 	}
 	signer, err := standardwebhooks.NewWebhook(o.Secret())
 	if err != nil {
-		return nil, errors.New("what the webhook is signed with is not base64: write the output of `openssl rand -base64 32`")
+		return nil, errors.New("the secret of the webhook is not base64: write the output of `openssl rand -base64 32`")
 	}
 	return &Webhook{
 		url: o.URL, host: u.Host, signer: signer, now: time.Now,
 		client: &http.Client{
 			Timeout: webhookTimeout,
-			// A code goes where it was sent to, and nowhere else.
+			// A code is not sent anywhere else: redirects are not followed.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
 				Proxy:               http.ProxyFromEnvironment,
@@ -66,7 +66,7 @@ func NewWebhook(o WebhookOptions) (*Webhook, error) {
 	}, nil
 }
 
-// webhookBody is what is posted; docs/mail.md has it for those who read it.
+// webhookBody is the posted document; docs/mail.md describes it.
 type webhookBody struct {
 	Type      string      `json:"type"`
 	Timestamp time.Time   `json:"timestamp"`
@@ -86,15 +86,15 @@ type webhookData struct {
 	HTML      string                  `json:"html,omitempty"`
 }
 
-// Open gives a line; the connections below are shared.
+// Open returns a Conn. All Conns share the HTTP connections.
 func (w *Webhook) Open() Conn { return webhookConn{w} }
 
 type webhookConn struct{ hook *Webhook }
 
-// Ready has nothing to look at: HTTP has no question that is not a request.
+// Ready is never certain: HTTP has no probe that is not a request.
 func (webhookConn) Ready(context.Context) (certain bool, err error) { return false, nil }
 
-// Close leaves the connections to the other lines; they are closed when they idle.
+// Close closes idle HTTP connections; the other Conns may still use the rest.
 func (l webhookConn) Close() { l.hook.client.CloseIdleConnections() }
 
 // Send posts one mail.
@@ -113,12 +113,11 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 		},
 	})
 	if err != nil {
-		return &MailError{Transport: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be written as JSON")}
+		return &MailError{Transport: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be encoded as JSON")}
 	}
-	// Each taking is a message of its own, with a code of its own. The number of the
-	// attempt would not do: one that was returned uncharged has the number of the
-	// next, and a receiver would take the mail whose code holds for a copy of the
-	// one whose code does not.
+	// Each claim is a separate message with a separate code. The number of the attempt
+	// cannot identify it: a claim that was returned has the same number as the next one,
+	// and a receiver would take the mail with the valid code for a copy of the other.
 	id := fmt.Sprintf("mail_%d_%d", m.Ref.ID, m.Ref.Taken)
 	signature, err := w.signer.Sign(id, now, body)
 	if err != nil {
@@ -126,7 +125,7 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
 	if err != nil {
-		return &TransportError{Transport: w.host, Step: "posting the mail", Err: errors.New("the URL is none")}
+		return &TransportError{Transport: w.host, Step: "posting the mail", Err: errors.New("the URL is invalid")}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
@@ -142,9 +141,9 @@ func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) e
 	return w.judge(resp)
 }
 
-// judge tells whose trouble a status is. What a receiver answers to a mail that it
-// will never take is 400, 410, 413 or 422; all else that is not 2xx would be answered to
-// another mail too.
+// judge says whether a status is about this mail or about all mails. A receiver answers
+// 400, 410, 413 or 422 to a mail that it will never accept. It would answer any other
+// failure to other mails too.
 func (w *Webhook) judge(resp *http.Response) error {
 	reply := Reply{Code: resp.StatusCode}
 	switch {
@@ -159,8 +158,8 @@ func (w *Webhook) judge(resp *http.Response) error {
 	return &TransportError{Transport: w.host, Step: "posting the mail", Reply: reply, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now())}
 }
 
-// retryAfter reads RFC 9110 section 10.2.3, up to a bound: what a receiver gets wrong
-// must not stop the mail for a day.
+// retryAfter parses Retry-After (RFC 9110 section 10.2.3) up to a limit: a mistake of the
+// receiver must not stop all mail for a day.
 func retryAfter(field string, now time.Time) time.Duration {
 	var wait time.Duration
 	if seconds, err := strconv.Atoi(field); err == nil {
@@ -171,7 +170,7 @@ func retryAfter(field string, now time.Time) time.Duration {
 	return min(max(wait, 0), maxRetryAfter)
 }
 
-// withoutURL takes the URL out of an error of net/http: a secret may stand in it.
+// withoutURL removes the URL from an error of net/http, because it may contain a secret.
 func withoutURL(err error) error {
 	var u *url.Error
 	if !errors.As(err, &u) {

@@ -105,8 +105,8 @@ func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 	l := hook(t, server.URL+"/sesame").Open()
 	for code, want := range map[int]string{
 		200: "taken", 202: "taken", 204: "taken",
-		301: "carrier", 307: "carrier", 308: "carrier", 401: "carrier", 403: "carrier", 404: "carrier", 405: "carrier", 408: "carrier", 429: "carrier",
-		500: "carrier", 502: "carrier", 503: "carrier", 504: "carrier",
+		301: "transport", 307: "transport", 308: "transport", 401: "transport", 403: "transport", 404: "transport", 405: "transport", 408: "transport", 429: "transport",
+		500: "transport", 502: "transport", 503: "transport", 504: "transport",
 		400: "refused", 410: "refused", 413: "refused", 422: "refused",
 		409: "postponed", 425: "postponed",
 	} {
@@ -118,7 +118,7 @@ func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 			if err != nil {
 				t.Errorf("%d: %v", code, err)
 			}
-		case "carrier":
+		case "transport":
 			mustBeOfCarrier(t, err, code)
 			var e *TransportError
 			if errors.As(err, &e) && e.RetryAfter != 2*time.Minute {

@@ -10,42 +10,42 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// Store is an identity.Store in memory. One lock makes each method atomic.
+// Store is an in-memory identity.Store. One lock makes each method atomic.
 type Store struct {
 	now func() time.Time
 
 	mu        sync.Mutex
 	broken    error
 	users     map[string]*user
-	signUps   []*signUp // that wait, in the order in which they came
+	signUps   []*signUp // that wait, oldest first
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	places    map[string]map[identity.Network]time.Time // by user: when each was last seen
-	limits    map[string]time.Time                      // by recipient or key: when nothing is used up any more
-	mails     []*mail                                   // in the order in which they were queued
+	networks  map[string]map[identity.Network]time.Time // known, by user: when each was last seen
+	limits    map[string]time.Time                      // by key: when nothing is used up any more
+	mails     []*mail                                   // oldest first
 	mailIDs   int64
 	events    []identity.Event
 }
 
 var _ identity.Store = (*Store)(nil)
 
-// user is an account. Its Email is the one that was proved.
+// user is an account. Its Email is the proved one.
 type user struct {
 	identity.User
 	canonicalUsername      string
 	canonicalEmail         string
-	unprovedEmail          string // empty: there is none
+	unprovedEmail          string // empty: none
 	canonicalUnprovedEmail string
-	changedAt              time.Time // to the unproved address
+	changedAt              time.Time // when the unproved address was set
 	passwordHash           string
 	suspended              bool
 }
 
-// login is what wrong old passwords of an account are counted for.
+// login returns the login that wrong old passwords are counted for.
 func (u *user) login() string { return cmp.Or(u.canonicalUsername, u.ID) }
 
-// shown is the account as its owner sees it.
+// shown returns the account as its owner sees it.
 func (u *user) shown() identity.User {
 	shown := u.User
 	shown.EmailVerified = u.unprovedEmail == ""
@@ -60,7 +60,7 @@ type signUp struct {
 	createdAt time.Time
 }
 
-// code belongs to an account or to a sign-up: their ids differ from each other's.
+// code is a live code of an account or a sign-up.
 type code struct {
 	ownerID   string
 	purpose   identity.Purpose
@@ -85,8 +85,7 @@ type throttle struct {
 	lastFailure time.Time
 }
 
-// NewStore makes an empty Store; now is its own clock, by which codes expire
-// and failures age.
+// NewStore returns an empty Store. now is its own clock, which codes and failures use.
 func NewStore(now func() time.Time) *Store {
 	return &Store{
 		now:       now,
@@ -94,20 +93,20 @@ func NewStore(now func() time.Time) *Store {
 		codes:     make(map[identity.CodeHash]code),
 		sessions:  make(map[string]*session),
 		throttles: make(map[identity.ThrottleKey]throttle),
-		places:    make(map[string]map[identity.Network]time.Time),
+		networks:  make(map[string]map[identity.Network]time.Time),
 		limits:    make(map[string]time.Time),
 	}
 }
 
-// Break makes every method return err, as if the data were out of reach, until
-// it is called with nil.
+// Break makes every method return err, as if the data were unreachable. Break(nil) ends
+// that.
 func (s *Store) Break(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.broken = err
 }
 
-// Suspend sets or lifts the suspension of an account.
+// Suspend suspends an account or lifts the suspension.
 func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +122,7 @@ func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error 
 	return nil
 }
 
-// Events gives what was recorded, in its order.
+// Events returns the recorded events, oldest first.
 func (s *Store) Events(context.Context) ([]identity.Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +147,7 @@ func (s *Store) record(e identity.Event, userID string) {
 	}
 }
 
-// enter takes the lock; the caller gives it back by leave, also after an error.
+// enter takes the lock. The caller must call leave, also after an error.
 func (s *Store) enter(ctx context.Context) error {
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil {
@@ -159,7 +158,15 @@ func (s *Store) enter(ctx context.Context) error {
 
 func (s *Store) leave() { s.mu.Unlock() }
 
-// live finds a session that ref names and that is alive, and its user.
+// enterLive is enter for the user of a live session.
+func (s *Store) enterLive(ctx context.Context, ref identity.SessionRef) (*session, *user, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, nil, err
+	}
+	return s.live(ref)
+}
+
+// live returns the session that ref names, if it is alive, and its user.
 func (s *Store) live(ref identity.SessionRef) (*session, *user, error) {
 	found, ok := s.sessions[ref.ID]
 	if !ok || found.userID != ref.UserID || !ref.Now.Before(found.expiresAt) {
@@ -172,7 +179,7 @@ func (s *Store) live(ref identity.SessionRef) (*session, *user, error) {
 	return found, owner, nil
 }
 
-// redeemable finds a code that has not expired, of this purpose.
+// redeemable returns the code of this purpose, unless it has expired.
 func (s *Store) redeemable(h identity.CodeHash, purpose identity.Purpose) (code, error) {
 	c, ok := s.codes[h]
 	if !ok || c.purpose != purpose || !s.now().Before(c.expiresAt) {
@@ -198,7 +205,7 @@ func (s *Store) dropCodes(ownerID string) {
 	}
 }
 
-// dropSessions ends the sessions of a user but for the one named keep.
+// dropSessions ends the sessions of a user, except the one named keep.
 func (s *Store) dropSessions(userID, keep string) {
 	for id, open := range s.sessions {
 		if open.userID == userID && id != keep {
@@ -207,8 +214,8 @@ func (s *Store) dropSessions(userID, keep string) {
 	}
 }
 
-// taken tells what accounts other than userID have of these names; an empty
-// one is had by nobody.
+// taken returns an error that says which of these names accounts other than userID have.
+// Empty names are not taken.
 func (s *Store) taken(userID, canonicalUsername, canonicalEmail string) error {
 	var taken identity.TakenError
 	for _, u := range s.users {

@@ -25,7 +25,9 @@ func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identi
 }
 
 // CreateSignUpConcealed implements identity.Store.
-func (s *Store) CreateSignUpConcealed(ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event) error {
+func (s *Store) CreateSignUpConcealed(
+	ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event,
+) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -60,8 +62,8 @@ func (w *signUp) claim() identity.Claim {
 	return identity.Claim{ID: w.ID, IsSignUp: true, Username: w.Username, Email: w.Email, PasswordHash: w.PasswordHash}
 }
 
-// becomeAccount makes an account of a sign-up, under this username. All sign-ups that
-// wait for its address go.
+// becomeAccount turns a sign-up into an account with this username, and removes all
+// sign-ups that wait for its address.
 func (s *Store) becomeAccount(w *signUp, username, canonicalUsername, passwordHash string) (*user, error) {
 	if err := s.taken(w.ID, canonicalUsername, w.CanonicalEmail); err != nil {
 		return nil, err
@@ -115,7 +117,7 @@ func (s *Store) credentials(u *user, from identity.Network, canonical string) id
 		Suspended:    u.suspended,
 		ThrottleKey:  loginThrottle("", "", canonical),
 	}
-	if _, c.KnownNetwork = s.places[u.ID][from]; c.KnownNetwork {
+	if _, c.KnownNetwork = s.networks[u.ID][from]; c.KnownNetwork {
 		c.ThrottleKey = loginThrottle(u.ID, from, canonical)
 	}
 	s.countFailures(&c)
@@ -129,36 +131,37 @@ func (s *Store) countFailures(c *identity.Credentials) {
 	}
 }
 
-// loginThrottle is the key of a login: for strangers, or for a place of an account.
+// loginThrottle returns the key of a login: for a known network of an account, or for all
+// others.
 func loginThrottle(userID string, from identity.Network, canonical string) identity.ThrottleKey {
 	return sha256.Sum256([]byte(userID + " " + string(from) + " " + canonical))
 }
 
-// forgetFailures forgets what was counted for the places of an account.
+// forgetFailures removes the failures counted for the known networks of an account.
 func (s *Store) forgetFailures(u *user) {
-	for place := range s.places[u.ID] {
-		delete(s.throttles, loginThrottle(u.ID, place, u.login()))
-		delete(s.throttles, loginThrottle(u.ID, place, u.canonicalEmail))
+	for network := range s.networks[u.ID] {
+		delete(s.throttles, loginThrottle(u.ID, network, u.login()))
+		delete(s.throttles, loginThrottle(u.ID, network, u.canonicalEmail))
 	}
 }
 
-// becomesFamiliar remembers a place of a user; where these are too many, the one
-// that was not seen for longest goes.
-func (s *Store) becomesFamiliar(userID string, from identity.Network) {
+// addKnownNetwork stores a network of a user. If there are too many, it removes the one
+// seen longest ago.
+func (s *Store) addKnownNetwork(userID string, from identity.Network) {
 	if from == "" {
 		return
 	}
-	known := s.places[userID]
+	known := s.networks[userID]
 	if known == nil {
 		known = map[identity.Network]time.Time{}
-		s.places[userID] = known
+		s.networks[userID] = known
 	}
 	known[from] = s.now()
 	for len(known) > identity.KnownNetworks {
 		var oldest identity.Network
-		for place, seen := range known {
+		for network, seen := range known {
 			if first, ok := known[oldest]; !ok || seen.Before(first) {
-				oldest = place
+				oldest = network
 			}
 		}
 		delete(known, oldest)
@@ -177,12 +180,11 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e id
 }
 
 // UpdateUser implements identity.Store.
-func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event) (identity.User, error) {
+func (s *Store) UpdateUser(
+	ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event,
+) (identity.User, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.User{}, err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return identity.User{}, err
 	}
@@ -206,17 +208,14 @@ func (s *Store) UpdateUser(ctx context.Context, ref identity.SessionRef, p ident
 // DeleteUser implements identity.Store.
 func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e identity.Event) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return err
 	}
 	s.dropSessions(u.ID, "")
 	s.dropCodes(u.ID)
 	s.forgetFailures(u)
-	delete(s.places, u.ID)
+	delete(s.networks, u.ID)
 	delete(s.users, u.ID)
 	s.record(e, u.ID)
 	return nil
@@ -225,10 +224,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e ident
 // FindUser implements identity.Store.
 func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity.User, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.User{}, err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return identity.User{}, err
 	}
@@ -236,12 +232,11 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity
 }
 
 // FindPassword implements identity.Store.
-func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from identity.Network) (identity.Credentials, error) {
+func (s *Store) FindPassword(
+	ctx context.Context, ref identity.SessionRef, from identity.Network,
+) (identity.Credentials, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.Credentials{}, err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return identity.Credentials{}, err
 	}
@@ -249,12 +244,11 @@ func (s *Store) FindPassword(ctx context.Context, ref identity.SessionRef, from 
 }
 
 // ChangePassword implements identity.Store.
-func (s *Store) ChangePassword(ctx context.Context, ref identity.SessionRef, oldHash, newHash string, r identity.Record) error {
+func (s *Store) ChangePassword(
+	ctx context.Context, ref identity.SessionRef, oldHash, newHash string, r identity.Record,
+) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return err
 	}

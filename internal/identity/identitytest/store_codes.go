@@ -10,7 +10,9 @@ import (
 )
 
 // IssueCode implements identity.Store.
-func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event) (ownerID string, err error) {
+func (s *Store) IssueCode(
+	ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event,
+) (ownerID string, err error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return "", err
@@ -24,7 +26,7 @@ func (s *Store) IssueCode(ctx context.Context, canonicalEmail string, c identity
 	return owner.ID, nil
 }
 
-// owner finds what a code of this purpose for an address belongs to.
+// owner returns the owner of a code of this purpose for an address.
 func (s *Store) owner(canonicalEmail string, p identity.Purpose) (claim, error) {
 	u, ok := s.at(canonicalEmail)
 	if ok && p == identity.Verification {
@@ -41,7 +43,7 @@ func (s *Store) owner(canonicalEmail string, p identity.Purpose) (claim, error) 
 	return claim{}, identity.ErrNoUser
 }
 
-// claim is an identity.Claim with what it is: the one or the other.
+// claim is an identity.Claim with the account or the sign-up that it describes.
 type claim struct {
 	identity.Claim
 	user   *user
@@ -49,8 +51,8 @@ type claim struct {
 	at     time.Time
 }
 
-// code is c as it is kept for this claim: the account of a change may give up the
-// address meanwhile.
+// code returns n as it is stored for this claim. An account that has changed to the address
+// may give it up meanwhile.
 func (c claim) code(n identity.NewCode, canonicalEmail string) identity.NewCode {
 	if n.Purpose == identity.Verification && !c.IsSignUp {
 		n.Target = canonicalEmail
@@ -62,7 +64,7 @@ func (u *user) claim() identity.Claim {
 	return identity.Claim{ID: u.ID, Username: u.Username, Email: u.shown().Email, PasswordHash: u.passwordHash}
 }
 
-// claims gives all claims to an address, the newest first.
+// claims returns all claims to an address, newest first.
 func (s *Store) claims(canonicalEmail string) (claims []claim) {
 	for _, waiting := range slices.Backward(s.signUps) {
 		if waiting.CanonicalEmail == canonicalEmail {
@@ -78,7 +80,7 @@ func (s *Store) claims(canonicalEmail string) (claims []claim) {
 	return claims
 }
 
-// at finds the account that has an address, proved.
+// at returns the account that has an address, proved.
 func (s *Store) at(canonicalEmail string) (*user, bool) {
 	for _, u := range s.users {
 		if u.canonicalEmail == canonicalEmail {
@@ -89,12 +91,11 @@ func (s *Store) at(canonicalEmail string) (*user, bool) {
 }
 
 // IssueEmailChange implements identity.Store.
-func (s *Store) IssueEmailChange(ctx context.Context, ref identity.SessionRef, c identity.NewCode, e identity.Event) error {
+func (s *Store) IssueEmailChange(
+	ctx context.Context, ref identity.SessionRef, c identity.NewCode, e identity.Event,
+) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (s *Store) FindClaims(ctx context.Context, h identity.CodeHash) ([]identity
 	return found, err
 }
 
-// redeemableClaims gives the claims to the address of a Verification code, its own
+// redeemableClaims returns the claims to the address of a Verification code, its owner
 // first.
 func (s *Store) redeemableClaims(h identity.CodeHash) ([]claim, error) {
 	c, err := s.redeemable(h, identity.Verification)
@@ -148,7 +149,9 @@ func (s *Store) redeemableClaims(h identity.CodeHash) ([]claim, error) {
 }
 
 // RedeemVerification implements identity.Store.
-func (s *Store) RedeemVerification(ctx context.Context, p identity.ClaimProof, n identity.NewSession, r identity.Record) (identity.User, error) {
+func (s *Store) RedeemVerification(
+	ctx context.Context, p identity.ClaimProof, n identity.NewSession, r identity.Record,
+) (identity.User, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.User{}, err
@@ -223,7 +226,9 @@ func (s *Store) recovering(h identity.CodeHash) (claim, error) {
 }
 
 // RedeemRecovery implements identity.Store.
-func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, r identity.Record) error {
+func (s *Store) RedeemRecovery(
+	ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, r identity.Record,
+) error {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return err
@@ -248,18 +253,17 @@ func (s *Store) RedeemRecovery(ctx context.Context, h identity.CodeHash, owner i
 	s.dropCodes(u.ID)
 	s.dropSessions(u.ID, "")
 	s.forgetFailures(u)
-	s.becomesFamiliar(u.ID, from)
+	s.addKnownNetwork(u.ID, from)
 	s.record(r.Event, u.ID)
 	return nil
 }
 
 // RedeemEmailChange implements identity.Store.
-func (s *Store) RedeemEmailChange(ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record) (identity.User, error) {
+func (s *Store) RedeemEmailChange(
+	ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record,
+) (identity.User, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.User{}, err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return identity.User{}, err
 	}

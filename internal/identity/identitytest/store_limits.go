@@ -16,12 +16,11 @@ func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate ident
 }
 
 // TakeSessionLimit implements identity.Store.
-func (s *Store) TakeSessionLimit(ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
+func (s *Store) TakeSessionLimit(
+	ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate,
+) (identity.Allowance, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.Allowance{}, err
-	}
-	if _, _, err := s.live(ref); err != nil {
+	if _, _, err := s.enterLive(ctx, ref); err != nil {
 		return identity.Allowance{}, err
 	}
 	return s.useUp(string(key[:]), rate), nil

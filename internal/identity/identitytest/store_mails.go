@@ -45,10 +45,7 @@ func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 // QueueEmailChange implements identity.Store.
 func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m identity.NewMail) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return err
-	}
-	_, u, err := s.live(ref)
+	_, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return err
 	}
@@ -60,7 +57,9 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 }
 
 // ClaimMail implements identity.Store.
-func (s *Store) ClaimMail(ctx context.Context, lease time.Duration, process identity.ProcessMail) (found bool, err error) {
+func (s *Store) ClaimMail(
+	ctx context.Context, lease time.Duration, process identity.ProcessMail,
+) (found bool, err error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return false, err
@@ -89,7 +88,9 @@ type claimTx struct {
 }
 
 // FindOwner implements identity.ClaimTx.
-func (tx claimTx) FindOwner(_ context.Context, p identity.Purpose, canonicalEmail, signUpID string) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
+func (tx claimTx) FindOwner(
+	_ context.Context, p identity.Purpose, canonicalEmail, signUpID string,
+) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
 	if u, ok := tx.at(canonicalEmail); ok {
 		holder = &identity.AddressHolder{Language: u.Language}
 	}
@@ -109,7 +110,9 @@ func (tx claimTx) FindOwner(_ context.Context, p identity.Purpose, canonicalEmai
 }
 
 // FindAsker implements identity.ClaimTx.
-func (tx claimTx) FindAsker(_ context.Context, ref identity.SessionRef, target string) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
+func (tx claimTx) FindAsker(
+	_ context.Context, ref identity.SessionRef, target string,
+) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
 	_, u, err := tx.live(ref)
 	if err != nil {
 		return identity.MailOwner{}, nil, err
@@ -168,7 +171,9 @@ func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.
 }
 
 // FinishMail implements identity.Store.
-func (s *Store) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate) error {
+func (s *Store) FinishMail(
+	ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate,
+) error {
 	return s.withClaimed(ctx, ref, func(m *mail) {
 		switch o.Result {
 		case identity.MailPostponed:

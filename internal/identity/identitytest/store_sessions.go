@@ -33,7 +33,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identi
 	return nil
 }
 
-// sessionsOf gives the sessions of a user, the youngest first.
+// sessionsOf returns the sessions of a user, newest first.
 func (s *Store) sessionsOf(userID string) (open []*session) {
 	for _, candidate := range s.sessions {
 		if candidate.userID == userID {
@@ -46,7 +46,7 @@ func (s *Store) sessionsOf(userID string) (open []*session) {
 	return open
 }
 
-// prune ends all but the keep youngest sessions of a user.
+// prune ends all sessions of a user except the newest ones.
 func (s *Store) prune(userID string, keep int) {
 	for i, candidate := range s.sessionsOf(userID) {
 		if i >= keep {
@@ -56,7 +56,7 @@ func (s *Store) prune(userID string, keep int) {
 }
 
 func (s *Store) putSession(userID, scope string, n identity.NewSession) {
-	s.becomesFamiliar(userID, n.From)
+	s.addKnownNetwork(userID, n.From)
 	s.sessions[n.ID] = &session{
 		id: n.ID, userID: userID, scope: scope,
 		openedAt: n.OpenedAt, refreshedAt: n.OpenedAt,
@@ -67,10 +67,7 @@ func (s *Store) putSession(userID, scope string, n identity.NewSession) {
 // FindSession implements identity.Store.
 func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (identity.Session, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return identity.Session{}, err
-	}
-	found, u, err := s.live(ref)
+	found, u, err := s.enterLive(ctx, ref)
 	if err != nil {
 		return identity.Session{}, err
 	}
@@ -78,7 +75,9 @@ func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (ident
 }
 
 // AdvanceSession implements identity.Store.
-func (s *Store) AdvanceSession(ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal) (identity.Session, bool, error) {
+func (s *Store) AdvanceSession(
+	ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal,
+) (identity.Session, bool, error) {
 	defer s.leave()
 	if err := s.enter(ctx); err != nil {
 		return identity.Session{}, false, err
@@ -114,10 +113,7 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e ident
 // FindOwnSessions implements identity.Store.
 func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) (own []identity.OwnSession, err error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	if _, _, err := s.live(ref); err != nil {
+	if _, _, err := s.enterLive(ctx, ref); err != nil {
 		return nil, err
 	}
 	for _, open := range s.sessionsOf(ref.UserID) {
@@ -133,12 +129,11 @@ func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) (o
 }
 
 // EndOwnSession implements identity.Store.
-func (s *Store) EndOwnSession(ctx context.Context, ref identity.SessionRef, id string, e identity.Event) (ended bool, err error) {
+func (s *Store) EndOwnSession(
+	ctx context.Context, ref identity.SessionRef, id string, e identity.Event,
+) (ended bool, err error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
-		return false, err
-	}
-	if _, _, err := s.live(ref); err != nil {
+	if _, _, err := s.enterLive(ctx, ref); err != nil {
 		return false, err
 	}
 	found, ok := s.sessions[id]

@@ -24,7 +24,10 @@ type Suspender interface {
 // an empty store, and for a function that moves the store's own clock; subtests
 // run in parallel.
 func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
-	for _, group := range [][]sentence{accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences, sessionSentences, raceSentences, auditSentences, mailSentences, limitSentences, networkSentences} {
+	for _, group := range [][]sentence{
+		accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences,
+		sessionSentences, raceSentences, auditSentences, mailSentences, outboxSentences, limitSentences, networkSentences,
+	} {
 		for _, s := range group {
 			t.Run(s.text, func(t *testing.T) {
 				t.Parallel()
