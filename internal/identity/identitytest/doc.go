@@ -1,8 +1,7 @@
-// Package identitytest holds what tests of the domain need: a Store in memory,
-// and TestStore, the contract of identity.Store as an executable suite.
+// Package identitytest supports tests of the domain: an in-memory Store, and TestStore,
+// the executable contract of identity.Store.
 //
-// Store obeys the same contract as the one on PostgreSQL, because both pass
-// TestStore; so whatever the domain or the HTTP layer is seen to do over the
-// one, it does over the other. A sentence in the contract has a subtest of its
-// name; a rule that only one of the stores keeps is a gap in the suite.
+// The in-memory Store and the one on PostgreSQL both pass TestStore, so tests of the domain
+// and of HTTP that use the one are valid for the other. Each sentence of the contract is
+// the name of a subtest. A rule that only one of the stores keeps is a gap in the suite.
 package identitytest

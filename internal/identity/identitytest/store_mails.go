@@ -144,7 +144,7 @@ func (tx claimTx) CountMail(_ context.Context, kind, to string, rate identity.Ra
 	return allowed, nil
 }
 
-// mailLimit is the key of the limit of a recipient for a kind of mail.
+// mailLimit returns the key of the limit of a recipient for a kind of mail.
 func mailLimit(kind, to string) string { return kind + ":" + to }
 
 // IssueCode implements identity.ClaimTx.

@@ -14,15 +14,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// Suspender is what a Store under test offers besides, or its test does for
-// it: no method of identity.Store suspends an account.
+// Suspender suspends accounts. A Store under test implements it, or its test does,
+// because identity.Store has no method for it.
 type Suspender interface {
 	Suspend(ctx context.Context, userID string, suspended bool) error
 }
 
-// TestStore runs the contract of identity.Store. Each subtest asks newStore for
-// an empty store, and for a function that moves the store's own clock; subtests
-// run in parallel.
+// TestStore runs the contract of identity.Store. Each subtest calls newStore for an empty
+// store and a function that advances the store's own clock. Subtests run in parallel.
 func TestStore(t *testing.T, newStore func(t *testing.T) (store identity.Store, advance func(time.Duration))) {
 	for _, group := range [][]sentence{
 		accountSentences, namelessSentences, signUpSentences, claimSentences, codeSentences, emailChangeSentences,
@@ -49,18 +48,18 @@ type sentence struct {
 	check func(s *suite)
 }
 
-// suite is one subtest with its store. Its own clock is that of the callers,
-// which decides whether a session is alive.
+// suite is one subtest with its store. now is the clock of the callers, which decides
+// whether a session is alive.
 type suite struct {
 	*testing.T
 	identity.Store
 	advance func(time.Duration)
 	now     time.Time
-	seen    int           // of what was recorded
+	seen    int           // how many events recorded has returned
 	limit   identity.Rate // of mails
 }
 
-// noEvent and noRecord write nothing beside the change.
+// noEvent and noRecord write nothing besides the change.
 var (
 	noEvent  identity.Event
 	noRecord identity.Record
@@ -78,7 +77,7 @@ const (
 	scope        = "profile email"
 )
 
-// newSignUp is a valid sign-up of that name.
+// newSignUp returns a valid sign-up with that name.
 func newSignUp(name string) identity.NewSignUp {
 	return identity.NewSignUp{
 		ID:       newID(),
@@ -101,7 +100,7 @@ func newCode(p identity.Purpose) identity.NewCode {
 
 func newHash() identity.CodeHash { return sha256.Sum256([]byte(rand.Text())) }
 
-// signUp keeps a sign-up, and returns the code that it came with.
+// signUp stores a sign-up and returns its code.
 func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 	s.Helper()
 	c := newCode(identity.Verification)
@@ -109,7 +108,7 @@ func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 	return c.Hash
 }
 
-// prove makes an account of a sign-up that is the only one for its address.
+// prove turns a sign-up, the only one for its address, into an account.
 func (s *suite) prove(n identity.NewSignUp) identity.User {
 	s.Helper()
 	opened := s.newSession()
@@ -120,20 +119,20 @@ func (s *suite) prove(n identity.NewSignUp) identity.User {
 	return u
 }
 
-// create makes an account that has no session.
+// create makes an account without a session.
 func (s *suite) create(name string) identity.User {
 	s.Helper()
 	return s.prove(newSignUp(name))
 }
 
-// newSession is a session of nobody yet, as RedeemVerification takes it.
+// newSession returns a session without a user, as RedeemVerification takes it.
 func (s *suite) newSession() identity.NewSession {
 	return identity.NewSession{
 		ID: newID(), OpenedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: s.now.Add(lifetime), Keep: keep,
 	}
 }
 
-// session is what it takes to open a session of a user at the suite's time.
+// session returns a session of a user, opened now.
 func (s *suite) session(u identity.User) identity.NewSession {
 	return identity.NewSession{
 		ID: newID(), UserID: u.ID, Scope: scope, Keep: keep,
@@ -155,7 +154,7 @@ func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
 	return identity.SessionRef{ID: sessionID, UserID: u.ID, Now: s.now}
 }
 
-// issue gives an account a code.
+// issue issues a code for an account.
 func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	s.Helper()
 	c := newCode(p)
@@ -165,7 +164,7 @@ func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	return c.Hash
 }
 
-// issueEmailChange gives the user of a session a code for an address.
+// issueEmailChange issues a code for an address to the user of a session.
 func (s *suite) issueEmailChange(ref identity.SessionRef, target string) identity.CodeHash {
 	s.Helper()
 	c := newCode(identity.EmailChange)
@@ -210,7 +209,7 @@ func (s *suite) suspend(u identity.User, suspended bool) {
 	s.ok(hook.Suspend(s.Context(), u.ID, suspended))
 }
 
-// pass moves both clocks.
+// pass advances both clocks.
 func (s *suite) pass(d time.Duration) {
 	s.now = s.now.Add(d)
 	s.advance(d)
@@ -265,8 +264,7 @@ func (s *suite) taken(err error, want identity.TakenError) {
 	}
 }
 
-// equal compares users and sessions by ==, after their times were brought to
-// what every store keeps.
+// equal compares two values with ==.
 func equal[T comparable](s *suite, got, want T) {
 	s.Helper()
 	if got != want {
@@ -274,8 +272,7 @@ func equal[T comparable](s *suite, got, want T) {
 	}
 }
 
-// atOnce runs the functions together, each released by the same signal, and
-// waits for them all.
+// atOnce runs the functions concurrently, released by one signal, and waits for all.
 func atOnce(functions ...func()) {
 	start := make(chan struct{})
 	var group sync.WaitGroup
@@ -289,8 +286,8 @@ func atOnce(functions ...func()) {
 	group.Wait()
 }
 
-// winners runs f n times at once and counts its successes; every other outcome
-// must be the error lost, or a *TakenError where lost is nil.
+// winners runs f n times concurrently and counts the successes. Every other outcome must
+// be the error lost or, if lost is nil, a *TakenError.
 func (s *suite) winners(n int, lost error, f func(i int) error) int {
 	s.Helper()
 	errs := make([]error, n)

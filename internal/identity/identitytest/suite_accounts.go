@@ -122,7 +122,7 @@ var accountSentences = []sentence{
 		s.is(s.DeleteUser(s.Context(), here, noEvent), identity.ErrNoSession)
 		equal(s, s.credentials(u).Found, false)
 
-		// The same names are free, and nothing of before works for their new owner.
+		// The same names are free, and nothing of the former account works for the new one.
 		again := s.create("ada")
 		_, err := s.FindRecovery(s.Context(), recovery)
 		s.is(err, identity.ErrNoCode)
@@ -226,7 +226,7 @@ var accountSentences = []sentence{
 	}},
 }
 
-// refuses calls all that takes a live session with one that is not.
+// refuses calls every method that needs a live session with one that is not alive.
 func (s *suite) refuses(name string, ref identity.SessionRef, code identity.CodeHash) {
 	s.Helper()
 	ctx, first := s.Context(), "changed"

@@ -9,15 +9,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// Auditor is what a Store under test offers besides, or its test does for it: no
-// method of identity.Store reads what was recorded.
+// Auditor reads recorded events. A Store under test implements it, or its test does,
+// because identity.Store has no method for it.
 type Auditor interface {
-	// Events gives what was recorded, in its order.
+	// Events returns the recorded events, oldest first.
 	Events(ctx context.Context) ([]identity.Event, error)
 }
 
-// recorded gives what was recorded since the last time that it was asked, but for
-// the details.
+// recorded returns the events since its last call, without their details.
 func (s *suite) recorded() []identity.Event {
 	s.Helper()
 	hook, ok := s.Store.(Auditor)
@@ -34,8 +33,8 @@ func (s *suite) recorded() []identity.Event {
 	return fresh
 }
 
-// change is one call that changes something, as a user and a session of theirs
-// make it; the second call of the same is refused, or changes nothing.
+// change is a call that changes something, for a user and one of the user's sessions. A
+// second call is refused or changes nothing.
 type change struct {
 	method string
 	do     func(s *suite, r identity.Record, u identity.User, ref identity.SessionRef) (again func(identity.Record))
@@ -183,7 +182,7 @@ var auditSentences = func() (sentences []sentence) {
 		sentences = append(sentences, sentence{c.method + " and its event are both there, or neither", func(s *suite) {
 			u := s.create("ada")
 			ref := s.open(u)
-			equal(s, len(s.recorded()), 0) // nothing was asked to be
+			equal(s, len(s.recorded()), 0) // none was asked for
 			e := identity.Event{
 				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1", Address: netip.MustParseAddr("192.0.2.1"),
 				Details: []slog.Attr{slog.Int("number", 5), slog.String("text", "x")},

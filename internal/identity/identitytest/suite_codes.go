@@ -101,7 +101,7 @@ var codeSentences = []sentence{
 		s.ok(redeem(identity.Verification, codes[identity.Verification]))
 	}},
 	{"a code expires by the store's clock", func(s *suite) {
-		// The callers' clock is wrong by a day, and it does not matter.
+		// The callers' clock is wrong by a day, which must not matter.
 		s.now = s.now.Add(-24 * time.Hour)
 		u := s.create("ada")
 		ref := s.open(u)

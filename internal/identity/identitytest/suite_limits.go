@@ -17,7 +17,7 @@ func (s *suite) take(key identity.LimitKey, rate identity.Rate) identity.Allowan
 	return a
 }
 
-// about fails unless d is what it should be but for the time that the test took.
+// about fails unless d is as expected, less the time that the test took.
 func (s *suite) about(d, want time.Duration) {
 	s.Helper()
 	if d > want || d < want-time.Minute {
@@ -77,7 +77,7 @@ var limitSentences = []sentence{
 		s.take(key, identity.Rate{Count: 1, Per: time.Hour})
 		equal(s, s.take(key, identity.Rate{Count: 1, Per: time.Hour}).Allowed, false)
 		equal(s, s.take(key, identity.Rate{Count: 10, Per: 5 * time.Hour}).Allowed, true)
-		// What was used up under the wider rate is more than the narrower one has.
+		// More was used up under the wider rate than the narrower one allows.
 		a := s.take(key, identity.Rate{Count: 2, Per: time.Hour})
 		equal(s, a.Allowed, false)
 		equal(s, a.Remaining, 0)

@@ -9,32 +9,32 @@ import (
 
 const lease = 3 * time.Minute
 
-// limit lets one recipient have two mails at once, and one more each half hour.
+// limit allows a recipient two mails at once, and one more every half hour.
 var limit = identity.Rate{Count: 2, Per: time.Hour}
 
 func newMail(about identity.MessagePurpose, to string) identity.NewMail {
 	return identity.NewMail{Purpose: about, To: to, Language: "de"}
 }
 
-// queue asks for a mail to an address.
+// queue requests a mail to an address.
 func (s *suite) queue(about identity.MessagePurpose, to string) {
 	s.Helper()
 	s.ok(s.QueueMail(s.Context(), newMail(about, to)))
 }
 
-// signUpConcealed keeps a sign-up, and asks for its mail.
+// signUpConcealed stores a sign-up and requests its mail.
 func (s *suite) signUpConcealed(n identity.NewSignUp) {
 	s.Helper()
 	s.ok(s.CreateSignUpConcealed(s.Context(), n, newMail(identity.MailVerification, n.CanonicalEmail), noEvent))
 }
 
-// claimMail claims a mail, with its code.
+// claimMail claims a mail and returns the hash of its code.
 func (s *suite) claimMail() (identity.ClaimedMail, identity.CodeHash, bool) {
 	s.Helper()
 	return s.claimMailRecording(noEvent)
 }
 
-// claimMailRecording claims a mail, and records the event if it brings a code or is
+// claimMailRecording claims a mail. It records the event if the mail brings a code or is
 // withheld.
 func (s *suite) claimMailRecording(e identity.Event) (identity.ClaimedMail, identity.CodeHash, bool) {
 	s.Helper()
@@ -70,7 +70,7 @@ func (s *suite) next() (identity.ClaimedMail, identity.CodeHash) {
 	return m, h
 }
 
-// noMail fails where one is due.
+// noMail fails if a mail is due.
 func (s *suite) noMail() {
 	s.Helper()
 	if m, _, ok := s.claimMail(); ok {
@@ -78,7 +78,7 @@ func (s *suite) noMail() {
 	}
 }
 
-// empty fails where one is in the outbox, due or not.
+// empty fails if a mail is in the outbox, due or not.
 func (s *suite) empty() {
 	s.Helper()
 	s.noMail()
@@ -88,7 +88,7 @@ func (s *suite) empty() {
 	equal(s, oldest, 0)
 }
 
-// says compares what a mail says, and forgets it.
+// says compares a mail with what is expected, and removes it.
 func (s *suite) says(m identity.ClaimedMail, want identity.ClaimedMail) {
 	s.Helper()
 	s.ok(s.finish(m.Ref, identity.MailSent))
@@ -242,7 +242,7 @@ var mailSentences = []sentence{
 		n := newSignUp("ada")
 		n.Email, n.Language = "Ada@Example.com", "fr"
 		u := s.prove(n)
-		u.Email = n.CanonicalEmail // which is what the suite looks it up by
+		u.Email = n.CanonicalEmail // the suite looks the account up by it
 		ref := s.open(u)
 		to := newMail(identity.MailEmailChange, newAddress)
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
@@ -389,7 +389,7 @@ var mailSentences = []sentence{
 		ref = s.open(u)
 		s.ok(change(u.Email, "ADA@example.com"))
 		s.empty()     // it is the same address
-		for range 2 { // the first proves nothing, so that the owner is still told at the first
+		for range 2 { // the first one proves nothing, so the notice still goes to the first address
 			s.ok(change("", newAddress))
 			m, _ = s.next()
 			s.says(m, want)

@@ -2,7 +2,7 @@ package identitytest
 
 import "github.com/auth-gateway/auth-gateway/internal/identity"
 
-// nameless is a sign-up with no name of any kind.
+// nameless returns a sign-up without any name.
 func nameless(email string) identity.NewSignUp {
 	n := newSignUp("")
 	n.Email, n.CanonicalEmail, n.FirstName, n.LastName = email, email, "", ""

@@ -13,37 +13,37 @@ const (
 	abroad identity.Network = "198.51.100.7/32"
 )
 
-// from reads the credentials of a user as a sign-in from a place does.
-func (s *suite) from(u identity.User, place identity.Network) identity.Credentials {
+// from reads the credentials of a user, like a sign-in from a network.
+func (s *suite) from(u identity.User, network identity.Network) identity.Credentials {
 	s.Helper()
-	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: place})
+	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: network})
 	s.ok(err)
 	return c
 }
 
-func (s *suite) failFrom(u identity.User, place identity.Network, times int) {
+func (s *suite) failFrom(u identity.User, network identity.Network, times int) {
 	s.Helper()
 	for range times {
-		s.ok(s.CountFailure(s.Context(), s.from(u, place).ThrottleKey, noEvent))
+		s.ok(s.CountFailure(s.Context(), s.from(u, network).ThrottleKey, noEvent))
 	}
 }
 
-// openFrom opens a session from a place.
-func (s *suite) openFrom(u identity.User, place identity.Network) identity.SessionRef {
+// openFrom opens a session from a network.
+func (s *suite) openFrom(u identity.User, network identity.Network) identity.SessionRef {
 	s.Helper()
-	c, n := s.from(u, place), s.session(u)
-	n.From, n.PasswordHash = place, c.PasswordHash
+	c, n := s.from(u, network), s.session(u)
+	n.From, n.PasswordHash = network, c.PasswordHash
 	n.ThrottleKey, n.Failures, n.Forgive = c.ThrottleKey, c.Failures, c.KnownNetwork
 	s.ok(s.OpenSession(s.Context(), n, noEvent))
 	return s.ref(n.ID, u)
 }
 
-// familiar fails unless wrong passwords from a place are counted apart from those
-// of strangers, or with them.
-func (s *suite) familiar(u identity.User, place identity.Network, want bool) {
+// known checks whether a network is known: wrong passwords from it are then counted
+// separately.
+func (s *suite) known(u identity.User, network identity.Network, want bool) {
 	s.Helper()
-	if got := s.from(u, place).ThrottleKey != s.from(u, "").ThrottleKey; got != want {
-		s.Errorf("that %s is familiar is %v", place, got)
+	if got := s.from(u, network).ThrottleKey != s.from(u, "").ThrottleKey; got != want {
+		s.Errorf("network %s is known: %v; want %v", network, got, want)
 	}
 }
 
@@ -54,17 +54,17 @@ var networkSentences = []sentence{
 		n.From = home
 		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n, noRecord)
 		s.ok(err)
-		s.familiar(u, home, true)
-		s.familiar(u, office, false)
+		s.known(u, home, true)
+		s.known(u, office, false)
 
 		s.openFrom(u, office)
-		s.familiar(u, office, true)
-		s.familiar(u, abroad, false)
+		s.known(u, office, true)
+		s.known(u, abroad, false)
 
 		s.ok(s.recover(u, s.issue(u, identity.Recovery), passwordHash, abroad))
-		for _, place := range []identity.Network{home, office, abroad} {
-			s.familiar(u, place, true)
-			s.familiar(other, place, false)
+		for _, network := range []identity.Network{home, office, abroad} {
+			s.known(u, network, true)
+			s.known(other, network, false)
 		}
 	}},
 	{"a place does not become familiar where nothing was opened or reset from it", func(s *suite) {
@@ -76,7 +76,7 @@ var networkSentences = []sentence{
 		s.is(s.recover(u, newHash(), otherHash, abroad), identity.ErrNoCode)
 		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale, noRecord)
 		s.is(err, identity.ErrNoCode)
-		s.familiar(u, abroad, false)
+		s.known(u, abroad, false)
 	}},
 	{"where the place is not known, all failures are counted together", func(s *suite) {
 		u := s.create("ada")
@@ -92,13 +92,13 @@ var networkSentences = []sentence{
 		s.failFrom(u, abroad, 20)
 		s.failFrom(u, "203.0.113.9/32", 20)
 		s.failFrom(u, home, 3)
-		for place, failures := range map[identity.Network]int{home: 3, office: 0, abroad: 40, "": 40} {
-			equal(s, s.from(u, place).Failures, failures)
-			equal(s, s.from(u, place).KnownNetwork, place == home || place == office)
-			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: place})
+		for network, failures := range map[identity.Network]int{home: 3, office: 0, abroad: 40, "": 40} {
+			equal(s, s.from(u, network).Failures, failures)
+			equal(s, s.from(u, network).KnownNetwork, network == home || network == office)
+			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: network})
 			s.ok(err)
 			equal(s, byName.Failures, 0)
-			signedIn, err := s.FindPassword(s.Context(), ref, place)
+			signedIn, err := s.FindPassword(s.Context(), ref, network)
 			s.ok(err)
 			equal(s, signedIn.ThrottleKey, byName.ThrottleKey)
 			equal(s, signedIn.KnownNetwork, byName.KnownNetwork)
@@ -124,16 +124,16 @@ var networkSentences = []sentence{
 		equal(s, s.from(u, home).Failures, 0)
 		equal(s, s.from(u, office).Failures, 2)
 		equal(s, s.from(u, abroad).Failures, 12)
-		s.openFrom(u, abroad) // who waited, and knew the password
+		s.openFrom(u, abroad) // after the wait, with the right password
 		equal(s, s.from(u, abroad).Failures, 0)
-		equal(s, s.from(u, "").Failures, 12) // strangers do not learn of it
+		equal(s, s.from(u, "").Failures, 12) // unknown networks do not see it
 	}},
 	{"OpenSession is stopped by failures from the same place alone", func(s *suite) {
 		u := s.create("ada")
 		s.openFrom(u, home)
-		late := func(place identity.Network) identity.NewSession {
+		late := func(network identity.Network) identity.NewSession {
 			n := s.session(u)
-			n.From, n.ThrottleKey = place, s.from(u, place).ThrottleKey
+			n.From, n.ThrottleKey = network, s.from(u, network).ThrottleKey
 			return n
 		}
 		here, there := late(home), late(abroad)
@@ -150,14 +150,14 @@ var networkSentences = []sentence{
 		s.openFrom(u, office)
 		failed := func(strangers int) {
 			s.Helper()
-			for place, want := range map[identity.Network]int{home: 0, office: 0, abroad: strangers} {
-				equal(s, s.from(u, place).Failures, want)
+			for network, want := range map[identity.Network]int{home: 0, office: 0, abroad: strangers} {
+				equal(s, s.from(u, network).Failures, want)
 			}
 		}
 		fail := func() {
 			s.Helper()
-			for _, place := range []identity.Network{home, office, abroad} {
-				s.failFrom(u, place, 2)
+			for _, network := range []identity.Network{home, office, abroad} {
+				s.failFrom(u, network, 2)
 			}
 		}
 		fail()
@@ -173,19 +173,19 @@ var networkSentences = []sentence{
 	}},
 	{"an account has only so many familiar places: those that were seen last", func(s *suite) {
 		u := s.create("ada")
-		place := func(i int) identity.Network { return identity.Network(fmt.Sprintf("192.0.2.%d/32", i)) }
+		network := func(i int) identity.Network { return identity.Network(fmt.Sprintf("192.0.2.%d/32", i)) }
 		for i := range identity.KnownNetworks {
-			s.openFrom(u, place(i))
+			s.openFrom(u, network(i))
 			s.pass(25 * time.Hour)
 		}
-		s.openFrom(u, place(0)) // so that the second is the oldest
+		s.openFrom(u, network(0)) // so that network 1 is the oldest
 		s.pass(25 * time.Hour)
-		s.openFrom(u, place(100))
-		s.familiar(u, place(100), true)
-		s.familiar(u, place(1), false)
+		s.openFrom(u, network(100))
+		s.known(u, network(100), true)
+		s.known(u, network(1), false)
 		for i := range identity.KnownNetworks {
 			if i != 1 {
-				s.familiar(u, place(i), true)
+				s.known(u, network(i), true)
 			}
 		}
 	}},
@@ -197,7 +197,7 @@ var networkSentences = []sentence{
 			sessions[i].From = home
 		}
 		equal(s, s.winners(len(sessions), nil, func(i int) error { return s.OpenSession(s.Context(), sessions[i], noEvent) }), len(sessions))
-		s.familiar(u, home, true)
+		s.known(u, home, true)
 	}},
 	{"no familiar place outlives DeleteUser against OpenSession", func(s *suite) {
 		for i := range rounds {
@@ -211,7 +211,7 @@ var networkSentences = []sentence{
 			)
 			s.ok(deleting)
 			s.okOr(opening, identity.ErrStale)
-			s.familiar(u, home, false)
+			s.known(u, home, false)
 		}
 	}},
 }

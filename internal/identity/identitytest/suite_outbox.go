@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// outboxSentences are about limits, claims and outcomes, whatever the mails say.
+// outboxSentences are about limits, claims and outcomes of any mail.
 var outboxSentences = []sentence{
 	{"a recipient is sent no more mails of a kind than the limit lets them, whoever asks, but all notices", func(s *suite) {
 		s.limit = limit
@@ -38,7 +38,7 @@ var outboxSentences = []sentence{
 			equal(s, len(want), 0)
 		}
 		recovery := func() { s.queue(identity.MailRecovery, u.Email) }
-		// What is not sent counts nothing: a verification for an account that is proved.
+		// A mail that is not sent does not count, such as a verification for a proved account.
 		sent(func() { s.queue(identity.MailVerification, u.Email) })
 		sent(recovery, identity.MailRecovery, identity.MailRecovery)
 		sent(recovery)
@@ -52,7 +52,7 @@ var outboxSentences = []sentence{
 		}, "something", "something", "something", "something")
 		s.advance(limit.Per/2 + time.Minute)
 		sent(recovery, identity.MailRecovery)
-		s.advance(10 * limit.Per) // what was not used does not add up
+		s.advance(10 * limit.Per) // unused mails do not accumulate
 		sent(recovery, identity.MailRecovery, identity.MailRecovery)
 	}},
 	{"a mail that is withheld is removed and recorded, and leaves the code that was sent before", func(s *suite) {

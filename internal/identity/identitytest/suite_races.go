@@ -7,8 +7,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// rounds is how often a race of two is run; which of them comes first differs
-// from round to round.
+// rounds is how often a race of two is run. The order differs from round to round.
 const rounds = 150
 
 var raceSentences = []sentence{
@@ -273,7 +272,7 @@ var (
 	errNotEnded    = errors.New("not ended")
 )
 
-// okOr fails on every error but the one that the race allows.
+// okOr fails on every error except the one that the race allows.
 func (s *suite) okOr(err, allowed error) {
 	s.Helper()
 	if err != nil {

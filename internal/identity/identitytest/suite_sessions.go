@@ -90,14 +90,14 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		s.fail(u, failureLimit-1)
 		n := s.session(u)
-		s.ok(s.OpenSession(s.Context(), n, noEvent)) // fewer than the limit do no harm
+		s.ok(s.OpenSession(s.Context(), n, noEvent)) // fewer failures than the limit are allowed
 
 		s.fail(u, failureLimit)
 		n = s.session(u)
 		n.Failures = failureLimit - 1
 		s.is(s.OpenSession(s.Context(), n, noEvent), identity.ErrStale)
 		equal(s, s.credentials(u).Failures, failureLimit)
-		n.Failures = failureLimit // those were there when the try was allowed
+		n.Failures = failureLimit // they were there when the attempt was allowed
 		s.ok(s.OpenSession(s.Context(), n, noEvent))
 	}},
 	{"a session lives until its refresh token expires, by the caller's clock", func(s *suite) {

@@ -9,7 +9,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// at is a sign-up of that name for an address.
+// at returns a sign-up with that name for an address.
 func at(address, name string) identity.NewSignUp {
 	n := newSignUp(name)
 	n.Email, n.CanonicalEmail = address, address
@@ -17,17 +17,17 @@ func at(address, name string) identity.NewSignUp {
 	return n
 }
 
-// proves redeems a code for the sign-up whose password was given with it.
+// proves redeems a code for a sign-up, together with its password.
 func (s *suite) proves(h identity.CodeHash, n identity.NewSignUp) (identity.User, error) {
 	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}, s.newSession(), noRecord)
 }
 
-// alone redeems a code that came without a password.
+// alone redeems a code without a password.
 func (s *suite) alone(h identity.CodeHash) (identity.User, error) {
 	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), noRecord)
 }
 
-// found tells whether an account has a username or an email.
+// found reports whether an account has a username or an email.
 func (s *suite) found(login identity.Login) bool {
 	s.Helper()
 	c, err := s.FindCredentials(s.Context(), login)
@@ -178,7 +178,7 @@ var claimSentences = []sentence{
 			theirs := s.signUp(stranger)
 			own := s.signUp(owner)
 			code := own
-			if swapped { // the owner's own mail was one too many: any that they have will do
+			if swapped { // the owner's own mail was withheld: any other code works too
 				code = theirs
 			}
 			claims, err := s.FindClaims(s.Context(), code)
@@ -309,7 +309,7 @@ var claimSentences = []sentence{
 		s.ok(err)
 		equal(s, u.ID, owner.ID)
 		equal(s, s.credentials(mallory).User.ID, mallory.ID)
-		_, err = s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // and back to their own
+		_, err = s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // and back to the own address
 		s.ok(err)
 		equal(s, s.credentials(mallory).User.EmailVerified, true)
 	}},
@@ -341,7 +341,7 @@ var claimSentences = []sentence{
 		equal(s, u.User.ID, stranger.ID)
 		equal(s, u.User.EmailVerified, true)
 		equal(s, u.PasswordHash, otherHash)
-		s.familiar(u.User, home, true)
+		s.known(u.User, home, true)
 		_, err = s.proves(theirs, stranger)
 		s.is(err, identity.ErrNoCode)
 		s.is(s.RedeemRecovery(s.Context(), c.Hash, claim, passwordHash, home, noRecord), identity.ErrNoCode)
@@ -372,7 +372,7 @@ var claimSentences = []sentence{
 				if err == nil {
 					winner = u.ID
 				}
-				if errors.Is(err, identity.ErrStale) { // the sign-up is gone with the rest
+				if errors.Is(err, identity.ErrStale) { // the sign-up was removed with the others
 					err = identity.ErrNoCode
 				}
 				return err
@@ -408,7 +408,7 @@ var claimSentences = []sentence{
 				func() { _, proving = s.alone(code) },
 				func() { _, changing = s.change(ref, change, target) },
 			)
-			if i%2 == 0 { // it waits beside the sign-up, which the code alone does not choose then
+			if i%2 == 0 { // it waits beside the sign-up, so the code alone does not prove either
 				s.okOr(proving, identity.ErrSeveralClaims)
 				if _, taken := errors.AsType[*identity.TakenError](changing); changing != nil && !taken {
 					s.Error(changing)
@@ -437,7 +437,7 @@ var claimSentences = []sentence{
 				continue
 			}
 			claim, err := s.FindRecovery(s.Context(), c.Hash)
-			if err == nil { // it is the account's, and not the sign-up's
+			if err == nil { // it belongs to the account, and not to the sign-up
 				equal(s, claim.IsSignUp, false)
 			} else {
 				s.is(err, identity.ErrNoCode)
@@ -446,7 +446,7 @@ var claimSentences = []sentence{
 	}},
 }
 
-// openWith opens a session of an account that has this password hash.
+// openWith opens a session of an account with this password hash.
 func (s *suite) openWith(u identity.User, passwordHash string) identity.SessionRef {
 	s.Helper()
 	n := s.session(u)
