@@ -3,12 +3,18 @@ package clients
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/makerun"
 )
 
-const callerKey = "the key of the one trusted caller"
+const (
+	callerKey = "the key of the one trusted caller"
+
+	// patience is for the first downloads, on a busy machine.
+	patience = 5 * time.Minute
+)
 
 var shared struct {
 	sync.Once
