@@ -34,7 +34,7 @@ down: bin/cluster ## Remove the cluster, and all that it has left on this machin
 
 .PHONY: bin/cluster
 bin/cluster:
-	@go build -o bin/cluster ./hack/cluster
+	@cd hack/localcluster && go build -o ../../bin/cluster ./cluster
 
 .PHONY: e2e
 e2e: ## Test the operator and real pods, in what make up made or what KUBECONFIG names.
@@ -59,6 +59,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10000x).
 .PHONY: lint
 lint: bin/golangci-lint ## Run the linters, which also check imports and wording.
 	bin/golangci-lint run ./...
+	cd hack/localcluster && ../../bin/golangci-lint run ./...
 	go test ./hack/docstest
 
 bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/main.go

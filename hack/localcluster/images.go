@@ -110,7 +110,7 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 	if made.postgres, err = b.postgres(ctx); err != nil {
 		return err
 	}
-	program, err := b.compile(ctx, b.root, "./hack/localcluster/pause", "linux")
+	program, err := b.compile(ctx, filepath.Join(b.root, "hack", "localcluster"), "./pause", "linux")
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
-	entry, err := b.compile(ctx, b.root, "./hack/localcluster/postgres", "linux")
+	entry, err := b.compile(ctx, filepath.Join(b.root, "hack", "localcluster"), "./postgres", "linux")
 	if err != nil {
 		return image{}, err
 	}

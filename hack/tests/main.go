@@ -86,6 +86,7 @@ func parts() []part {
 		{name: "test/public, times", path: "test/public", flags: []string{"-run", timing}, alone: true, slow: true},
 
 		{name: "fuzz targets", command: []string{"hack/fuzz.sh"}, seconds: 40, slow: true},
+		{name: "hack/localcluster", dir: "hack/localcluster", command: goTest},
 		{name: "hack/kubernetes/image", dir: "hack/kubernetes/image", command: goTest},
 		{name: "test/compose", dir: "test/compose", command: goTest},
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
