@@ -84,7 +84,7 @@ var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:
 // only become shorter: take an entry out as soon as it is clean.
 var unfinished = []string{
 	"authserver", "cmd", "controllers", "examples",
-	"hack/kubernetes", "hack/licenses", "hack/localcluster", "hack/run", "hack/settingsdoc", "hack/test.sh",
+	"hack/kubernetes", "hack/licenses", "hack/localcluster", "hack/run", "hack/settingsdoc",
 	"hack/verify.sh", "internal", "keys", "test", "Makefile", "Dockerfile",
 }
 

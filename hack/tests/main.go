@@ -1,8 +1,8 @@
 // Command tests runs the tests of all modules but test/e2e, which needs a whole cluster. hack/test.sh, which is
 // `make test`, installs what they need and then calls it.
 //
-// It runs two parts at a time, the longest first: most tests wait for a database, a program or a deadline, so one part
-// alone leaves a core idle. Three rules limit what runs beside what:
+// It runs two parts at a time, the longest first: most tests wait for a database, a program or a deadline, so a single
+// part leaves a core idle. Three rules limit what runs beside what:
 //
 //   - Only one package with a Kubernetes API server at a time: API server, etcd and tests keep a core busy.
 //   - Parts that compare times, or that take the whole machine, run last, with nothing beside them.
@@ -48,7 +48,7 @@ type part struct {
 	slow     bool     // it is not for -quick
 }
 
-// Patterns of tests that run alone.
+// Patterns of tests that run with nothing beside them.
 const (
 	timing = "^(TestNothingIsToldOfWhoHasAnAccount|TestNoSequenceTellsWhoHasAnAccount)$"
 	siege  = "^TestThousandsOfUnfinishedConnections" // thousands of clients take the whole machine
