@@ -17,9 +17,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/token"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // clockLeeway is how far the clocks of replicas may differ: tokens from that
@@ -33,7 +35,7 @@ type Server struct {
 	log      *slog.Logger
 	now      func() time.Time
 	store    *postgres.Store
-	keyring  *keyring
+	keyring  *keyring.Keyring
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	mail     *mail.Deliverer // nil: none is sent
@@ -78,7 +80,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
 	s.keyring = newKeyring(c, store, tokens, o.Log, o.Now)
-	if err := s.keyring.policy.Check(); err != nil {
+	if err := s.keyring.Policy.Check(); err != nil {
 		return nil, err
 	}
 	s.hasher = identity.NewHasher(identity.HasherOptions{
@@ -198,7 +200,7 @@ func (s *Server) Run(ctx context.Context) error {
 // close gives back what New has taken. Nobody may use the server afterwards.
 func (s *Server) close() {
 	s.hasher.Close()
-	s.keyring.close()
+	s.keyring.Close()
 	s.store.Close()
 }
 
@@ -267,7 +269,7 @@ func (s *Server) work(ctx context.Context) error {
 	if s.mail != nil {
 		beside.Go(func() { s.mail.Run(ctx) })
 	}
-	s.keyring.watch(ctx)
+	s.keyring.Watch(ctx)
 	beside.Wait()
 	return nil
 }
@@ -303,7 +305,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 		return err
 	}
 	s.waitFor("starting: opening the keys")
-	if err := s.keyring.start(ctx); err != nil {
+	if err := s.keyring.Start(ctx); err != nil {
 		return err
 	}
 	most, err := s.store.MaxConnections(ctx)
@@ -316,6 +318,12 @@ func (s *Server) bringUp(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// isFatal reports whether trying again is useless.
+func isFatal(err error) bool {
+	return isIssuerError(err) || keyring.IsFatal(err) ||
+		identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled) && !errors.Is(err, keys.ErrRolledBack)
 }
 
 func (s *Server) waitFor(what string) { s.waiting.Store(&what) }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -209,21 +210,21 @@ func (c Command) healthcheck(ctx context.Context) error {
 // keys shows or changes the keys. Running servers follow within seconds.
 func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	k := s.keyring
-	change := k.policy
+	change := k.Policy
 	switch {
 	case len(args) == 1 && args[0] == "list":
 		return c.exit(c.listKeys(ctx, k))
 	case len(args) == 1 && args[0] == "rotate":
-		change.Rotate = k.now().UTC().Format(time.RFC3339Nano)
+		change.Rotate = k.Now().UTC().Format(time.RFC3339Nano)
 	case len(args) == 2 && args[0] == "revoke":
 		change.Revoked = []string{args[1]}
 	default:
 		return c.misused("the commands are keys list, keys rotate and keys revoke KID")
 	}
-	if k.dir != "" {
+	if k.Directory != "" {
 		return c.exit(errors.New("KEYS_DIR is set: rotate and revoke its keys with the operator that writes the directory"))
 	}
-	ring, err := k.load(ctx)
+	ring, err := k.Load(ctx)
 	if err != nil {
 		return c.exit(err)
 	}
@@ -235,10 +236,10 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows all keys", change.Revoked[0]))
 		}
 	}
-	if err := k.advanceInTurn(ctx, change); err != nil {
+	if err := k.Change(ctx, change); err != nil {
 		return c.exit(err)
 	}
-	after, err := k.load(ctx)
+	after, err := k.Load(ctx)
 	if err != nil {
 		return c.exit(err)
 	}
@@ -248,18 +249,18 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	return c.exit(c.listKeys(ctx, k))
 }
 
-func (c Command) listKeys(ctx context.Context, k *keyring) error {
-	ring, err := k.load(ctx)
+func (c Command) listKeys(ctx context.Context, k *keyring.Keyring) error {
+	ring, err := k.Load(ctx)
 	if err != nil {
 		return err
 	}
 	slices.SortFunc(ring.Keys, func(a, b keys.Key) int {
-		return cmp.Or(cmp.Compare(a.Use, b.Use), cmp.Compare(phases[a.Phase], phases[b.Phase]), a.Created.Compare(b.Created))
+		return cmp.Or(cmp.Compare(a.Use, b.Use), cmp.Compare(phases[a.Phase.Public()], phases[b.Phase.Public()]), a.Created.Compare(b.Created))
 	})
 	table := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tNEXT")
 	for _, key := range ring.Keys {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Use, key.Algorithm, key.Phase, key.PhaseSince.UTC().Format(time.RFC3339), c.nextOf(k.policy, ring, key))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Use, key.Algorithm, key.Phase.Public(), key.PhaseSince.UTC().Format(time.RFC3339), c.nextOf(k.Policy, ring, key))
 	}
 	return table.Flush()
 }
@@ -267,7 +268,7 @@ func (c Command) listKeys(ctx context.Context, k *keyring) error {
 // nextOf says what happens to a key next, and when at the earliest.
 func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
 	at := func(what string, t time.Time) string { return what + " " + t.UTC().Format(time.RFC3339) }
-	switch key.Phase {
+	switch key.Phase.Public() {
 	case keys.Published:
 		// The lead is waited for twice, in case the clock jumps.
 		lead := policy.PublishLead + policy.ClockSkew
@@ -276,7 +277,7 @@ func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
 		}
 		return at("signs from", key.PhaseSince.Add(lead))
 	case keys.Signing:
-		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Use == key.Use && o.Phase == keys.Published })
+		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Use == key.Use && o.Phase.Public() == keys.Published })
 		if due := policy.NextRotation(ring, key.Use); !published && !due.IsZero() {
 			return at("rotates", due)
 		}

@@ -4,7 +4,7 @@
 //
 //	cmd/authserver ─▶ Command ─▶ Server.Run
 //	                                ├── httpapi ─▶ identity ─▶ postgres, token, Hasher
-//	                                ├── keyring      the signing keys: reload, rotate (keys.Next)
+//	                                ├── keyring      the signing keys: reload, rotate (keys.Reconcile)
 //	                                ├── housekeeping what has expired is removed
 //	                                └── operations   /healthz /readyz /state /metrics on a port of their own
 //

@@ -13,6 +13,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
@@ -28,6 +29,12 @@ func texts(files map[string][]byte) map[string]string {
 	return out
 }
 
+// readFiles reads a ring in a directory as a server does, and returns its files.
+func readFiles(t testing.TB, dir string) (map[string][]byte, error) {
+	ring, err := keyring.New(keyring.Config{Directory: dir}).Load(t.Context())
+	return ring.Files(), err
+}
+
 // What Kubernetes does to a mounted Secret is done in several steps, and between
 // any two of them the ring is a whole one: the one before or the one after.
 func TestAMountedSecretIsReadAsItIsAtOneMoment(t *testing.T) {
@@ -38,13 +45,13 @@ func TestAMountedSecretIsReadAsItIsAtOneMoment(t *testing.T) {
 		dir := t.TempDir()
 		mount{dir: dir}.write(t, one)
 		mount{dir: dir, onlyTurn: true}.write(t, other) // two links lead nowhere
-		files, err := authserver.ReadFiles(dir)
+		files, err := readFiles(t, dir)
 		if err != nil || !maps.Equal(texts(files), other) {
 			t.Errorf("%d files, %v", len(files), err)
 		}
 		mount{dir: dir}.write(t, other)
 		mount{dir: dir, onlyTurn: true}.write(t, one) // two links are missing
-		files, err = authserver.ReadFiles(dir)
+		files, err = readFiles(t, dir)
 		if err != nil || !maps.Equal(texts(files), one) {
 			t.Errorf("%d files, %v", len(files), err)
 		}
@@ -67,7 +74,7 @@ func TestAMountedSecretIsReadAsItIsAtOneMoment(t *testing.T) {
 		}()
 		seen := map[int]int{}
 		for len(seen) < 2 || seen[5]+seen[3] < 1000 {
-			files, err := authserver.ReadFiles(dir)
+			files, err := readFiles(t, dir)
 			switch got := texts(files); {
 			case err != nil && strings.Contains(err.Error(), "changes faster"):
 			case err != nil:
@@ -177,7 +184,7 @@ func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
 		}
 	}
 	started := c.add(settings)
-	started.unready("its keys are older than what is published", "were taken back")
+	started.unready("its keys are older than what is published", "an older key ring was restored")
 
 	// The operator has a person's word, and puts them above what there was.
 	accepted := r.revoked
@@ -254,8 +261,8 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 	usable("sealed with the former, given both", during)
 
 	second := map[keys.Use]string{keys.Access: secrets["new-access"], keys.Refresh: secrets["new-refresh"]}
-	resealed := r.resealed(t, r.first, second, 1)
-	writeRing(t, dir, resealed)
+	reencrypted := r.reencrypted(t, r.first, second, 1)
+	writeRing(t, dir, reencrypted)
 	testenv.Until(t, time.Minute, "who has both passphrases follows", func() bool {
 		s := during.state().Keys
 		return s.Generation == r.first.Generation+1 && len(s.Ready) == 2
@@ -305,7 +312,7 @@ const costly = 3_000_000
 func TestAPromotionCostsNoDerivation(t *testing.T) {
 	r := prepareRotation(t)
 	dir := t.TempDir()
-	dear := r.resealed(t, r.published, map[keys.Use]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase}, costly)
+	dear := r.reencrypted(t, r.published, map[keys.Use]string{keys.Access: accessPassphrase, keys.Refresh: refreshPassphrase}, costly)
 	published, promoted := r.files(r.published), r.files(r.promoted)
 	for _, kid := range r.successor {
 		published[kid+".pem"], promoted[kid+".pem"] = dear[kid+".pem"], dear[kid+".pem"]
@@ -345,14 +352,14 @@ func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
 		return time.Since(begun)
 	}
 	others := map[keys.Use]string{keys.Access: "other passphrases", keys.Refresh: "than it has"}
-	writeRing(t, dir, r.resealed(t, r.first, others, costly))
+	writeRing(t, dir, r.reencrypted(t, r.first, others, costly))
 	trying := refused()
 	for range 3 {
 		if took := refused(); took > trying/4 {
 			t.Errorf("to try again took %v, and at first %v", took, trying)
 		}
 	}
-	writeRing(t, dir, r.resealed(t, r.first, others, 1)) // the same generation, other bytes
+	writeRing(t, dir, r.reencrypted(t, r.first, others, 1)) // the same generation, other bytes
 	refused()
 	writeRing(t, dir, r.files(r.published))
 	if err := s.RefreshKeys(t.Context()); err != nil {
@@ -365,7 +372,7 @@ func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
 func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	t.Parallel()
 	r := prepareRotation(t)
-	shut := r.resealed(t, r.published, map[keys.Use]string{keys.Access: "another", keys.Refresh: "passphrase"}, 1)
+	shut := r.reencrypted(t, r.published, map[keys.Use]string{keys.Access: "another", keys.Refresh: "passphrase"}, 1)
 	files := r.files(r.published)
 	kid := r.successor[keys.Refresh]
 	files[kid+".pem"] = shut[kid+".pem"]
@@ -374,7 +381,7 @@ func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	writeRing(t, dir, files)
 	n := c.add(env{"KEYS_DIR": dir})
 	n.waitReady()
-	testenv.Until(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.Contains("cannot be opened") })
+	testenv.Until(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.Contains("cannot be decrypted") })
 	s := n.state()
 	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) || slices.Contains(s.Keys.Ready, kid) {
 		t.Errorf("got %+v; not ready should be %s alone", s, kid)

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -30,7 +31,7 @@ type collector struct {
 	store    *postgres.Store
 	hasher   *identity.Hasher
 	accounts *identity.Service
-	keyring  *keyring
+	keyring  *keyring.Keyring
 	mail     *mail.Deliverer // nil: none is sent
 	database func() bool     // whether it answered and took writes
 	now      func() time.Time
@@ -138,13 +139,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	ring, now := c.keyring.Ring(), c.now()
 	gauge(keyGeneration, float64(ring.Generation))
 	for _, use := range keys.Uses() {
-		if interval := c.keyring.rotationInterval(ring, use); interval > 0 {
+		if interval := c.keyring.RotationInterval(ring, use); interval > 0 {
 			gauge(keyInterval, interval.Seconds(), string(use))
 		}
 	}
-	counter(keyFailures, float64(c.keyring.failed.Load()))
+	counter(keyFailures, float64(c.keyring.Failures()))
 	for _, k := range ring.Keys {
-		labels := []string{string(k.Use), k.ID, string(k.Phase)}
+		labels := []string{string(k.Use), k.ID, string(k.Phase.Public())}
 		gauge(keyAge, now.Sub(k.Created).Seconds(), labels...)
 		gauge(keyPhaseAge, now.Sub(k.PhaseSince).Seconds(), labels...)
 	}

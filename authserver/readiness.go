@@ -100,7 +100,7 @@ func (s *Server) state(ctx context.Context) config.State {
 		problem = s.databaseReadiness(ctx)
 	}
 	return config.State{
-		Version: s.version, Ready: reason == "", Reason: reason, Keys: s.keyring.state(),
+		Version: s.version, Ready: reason == "", Reason: reason, Keys: s.keyring.State(),
 		Database: config.DatabaseState{MaxConnections: int(s.maxConns.Load()), Problem: problem},
 	}
 }

@@ -62,7 +62,7 @@ type Reconciler struct {
 	Now     func() time.Time
 	Options Options
 
-	seals     *lru.Cache[[32]byte, keys.Encryption]
+	decrypts  *lru.Cache[[32]byte, bool]       // whether a passphrase decrypts a key; see inspect
 	owners    *lru.Cache[types.UID, types.UID] // the Deployment of a ReplicaSet
 	sightings *lru.Cache[string, time.Time]    // when this process first saw something; see sighted
 	asked     *lru.Cache[types.UID, time.Time] // when another operator was asked; see isAnothers
@@ -118,7 +118,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if others, result, err := r.isAnothers(ctx, g); others {
 		return result, err
 	}
-	cs, t := newClusterState(g, r.Now()), tended{}
+	cs, t := newClusterState(g, r.Now()), keyResult{}
 	inKeys := r.reconcileKeys(ctx, cs, &t)
 	if isLost(inKeys) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil
@@ -134,11 +134,11 @@ func isLost(p *problem) bool {
 
 // reconcileKeys takes the steps that the keys are due, and publishes them. It comes
 // first and depends on no other object, because nothing may delay a revocation.
-func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *tended) *problem {
+func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *keyResult) *problem {
 	if err := r.observeKeys(ctx, cs); err != nil {
 		return classify(err)
 	}
-	t.custody = cs.custody
+	t.passphraseState = cs.passphraseState
 	if cs.passphrases != nil && len(cs.passphrases.Data[secretDigestKey]) >= sha256.Size {
 		t.digestKey = cs.passphrases.Data[secretDigestKey]
 	}
@@ -152,7 +152,7 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *ten
 		t.ring = cs.ring
 		return nil
 	}
-	err := r.tendKeys(ctx, cs, t)
+	err := r.advanceKeys(ctx, cs, t)
 	if err != nil && len(t.ring.Keys) == 0 {
 		return classify(err)
 	}
@@ -160,21 +160,21 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *ten
 	switch {
 	case err != nil:
 		return classify(err)
-	case t.aside != nil && t.aside.reason == v1alpha1.ReasonPassphrasesLost:
-		return t.aside
-	case t.idle.Reason == keys.PolicyInvalid:
-		return stalled(v1alpha1.ReasonInvalidSpec, "spec.keys or spec.tokens is invalid: %s", t.idle.Message)
-	case t.idle.Reason == keys.Unopenable && len(t.ring.Keys) == 0:
-		return stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message)
+	case t.minor != nil && t.minor.reason == v1alpha1.ReasonPassphrasesLost:
+		return t.minor
+	case t.next.Reason == keys.PolicyInvalid:
+		return stalled(v1alpha1.ReasonInvalidSpec, "spec.keys or spec.tokens is invalid: %s", t.next.Message)
+	case t.next.Reason == keys.Unopenable && len(t.ring.Keys) == 0:
+		return stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.next.Message)
 	case published != nil:
 		return published
 	}
-	t.through = true
+	t.complete = true
 	return nil
 }
 
 // publish writes the public keys of the ring to the ConfigMap.
-func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *tended) *problem {
+func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *keyResult) *problem {
 	if len(t.ring.Keys) == 0 {
 		return nil
 	}
@@ -190,7 +190,7 @@ func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *tended) *
 // reconcileObjects brings every other object to what the spec asks for. If there is
 // a problem with the keys, it leaves the Deployment as it is: the pods would start
 // with keys that are unknown or must not be used.
-func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *tended, inKeys *problem) *problem {
+func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *keyResult, inKeys *problem) *problem {
 	err := r.observeRest(ctx, cs)
 	if cs.gateway.Spec.Suspend {
 		return firstOf(cs.nameConflicts(), classifyOrNil(err))
@@ -204,7 +204,7 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	if p := cs.callerConflict(); p != nil {
 		return p
 	}
-	if err := r.keepCaller(ctx, cs, t); err != nil {
+	if err := r.writeCaller(ctx, cs, t); err != nil {
 		return classify(err)
 	}
 	if p := cs.blocked(r.Options.AllowedImages, *t, inKeys == nil); p != nil {
@@ -213,20 +213,20 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	unaccepted := notAccepted(cs.gateway)
 	found := r.apply(ctx, cs, r.rendering(cs, *t), inKeys == nil && unaccepted == nil)
 	found = append(found, unaccepted, classifyOrNil(cs.podsErr))
-	if t.idle.Reason == keys.Unopenable { // the running servers serve on with what they have loaded
-		found = append(found, stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.idle.Message))
+	if t.next.Reason == keys.Unopenable { // the running servers serve on with what they have loaded
+		found = append(found, stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.next.Message))
 	}
 	return joined(append(found, rotateRefused(cs.gateway)))
 }
 
 // rendering collects what objects are rendered from.
-func (r *Reconciler) rendering(cs *clusterState, t tended) rendering {
+func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
 	return rendering{
 		clusterState: cs, ring: t.ring, image: r.image(cs.gateway), operatorNamespace: r.Options.OperatorNamespace,
 		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
 		pullSecrets:       r.Options.ServerPullSecrets,
 		inputsDigest:      digest(t.digestKey, append([]string{t.callerKey}, cs.inputSecrets()...)...),
-		passphrasesDigest: passphrasesDigest(t.digestKey, t.custody.Current),
+		passphrasesDigest: passphrasesDigest(t.digestKey, t.passphraseState.Current),
 		configMapsDigest:  contentDigest(cs.inputConfigMaps()...),
 	}
 }
@@ -240,7 +240,7 @@ func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
 
 // finish writes the status, records events, and returns when to reconcile again.
 func (r *Reconciler) finish(
-	ctx context.Context, cs *clusterState, t tended, inKeys, inObjects *problem,
+	ctx context.Context, cs *clusterState, t keyResult, inKeys, inObjects *problem,
 ) (ctrl.Result, error) {
 	found := joined([]*problem{inKeys, inObjects})
 	before := cs.gateway
@@ -305,7 +305,7 @@ func (r *Reconciler) wakeUp(key types.NamespacedName) {
 // change; zero means never. secretsDenied means that Secrets cannot be watched. It
 // is pure.
 func requeueAfter(
-	cs *clusterState, t tended, found *problem, status v1alpha1.AuthGatewayStatus, secretsDenied bool,
+	cs *clusterState, t keyResult, found *problem, status v1alpha1.AuthGatewayStatus, secretsDenied bool,
 ) time.Duration {
 	var after time.Duration
 	consider := func(d time.Duration) {
@@ -319,10 +319,10 @@ func requeueAfter(
 	if cs.gateway.Spec.Suspend {
 		return after
 	}
-	if !t.idle.When.IsZero() {
-		consider(t.idle.When.Sub(cs.now))
+	if !t.next.When.IsZero() {
+		consider(t.next.When.Sub(cs.now))
 	}
-	if len(t.custody.Former[keys.Access])+len(t.custody.Former[keys.Refresh]) > 0 {
+	if len(t.passphraseState.Former[keys.Access])+len(t.passphraseState.Former[keys.Refresh]) > 0 {
 		consider(recheckPods)
 	}
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)

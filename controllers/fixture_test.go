@@ -151,7 +151,7 @@ func newRing(t testing.TB) keys.Ring {
 
 // running returns the state of a cluster in which a gateway is Ready, and what the
 // reconcile of its keys has found.
-func running(t testing.TB, g *v1alpha1.AuthGateway) (*clusterState, tended) {
+func running(t testing.TB, g *v1alpha1.AuthGateway) (*clusterState, keyResult) {
 	t.Helper()
 	cs, ring := newState(g), newRing(t)
 	cs.ring = ring
@@ -171,11 +171,11 @@ func running(t testing.TB, g *v1alpha1.AuthGateway) (*clusterState, tended) {
 			AvailableReplicas: replicas,
 		},
 	}
-	return cs, tended{ring: ring, through: true, callerKey: "a key for callers"}
+	return cs, keyResult{ring: ring, complete: true, callerKey: "a key for callers"}
 }
 
 // renderingOf renders as the operator does, with its default options.
-func renderingOf(cs *clusterState, t tended, options ...func(*Options)) rendering {
+func renderingOf(cs *clusterState, t keyResult, options ...func(*Options)) rendering {
 	o := Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system"}
 	for _, change := range options {
 		change(&o)

@@ -49,7 +49,7 @@ func (b *bed) signing(name string, use keys.Use) keys.Key {
 func (b *bed) phase(name, id string, phase keys.Phase) {
 	b.t.Helper()
 	b.eventually(fmt.Sprintf("key %s is %s", id, phase), func() error {
-		if k, ok := b.ring(name).Key(id); !ok || k.Phase != phase {
+		if k, ok := b.ring(name).Key(id); !ok || k.Phase.Public() != phase {
 			return fmt.Errorf("it is %s", k.Phase)
 		}
 		return nil
@@ -62,7 +62,7 @@ func (b *bed) published(name string, use keys.Use) (id string) {
 	b.t.Helper()
 	b.eventually(fmt.Sprintf("a %s key is published", use), func() error {
 		for _, k := range b.ring(name).Keys {
-			if k.Use == use && k.Phase == keys.Published {
+			if k.Use == use && k.Phase.Public() == keys.Published {
 				id = k.ID
 				return nil
 			}
@@ -76,7 +76,7 @@ func (b *bed) published(name string, use keys.Use) (id string) {
 func (b *bed) wait(name string) {
 	b.t.Helper()
 	for range 8 {
-		if !slices.ContainsFunc(b.ring(name).Keys, func(k keys.Key) bool { return k.Phase == keys.Published }) {
+		if !slices.ContainsFunc(b.ring(name).Keys, func(k keys.Key) bool { return k.Phase.Public() == keys.Published }) {
 			return
 		}
 		b.pass(lead)

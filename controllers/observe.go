@@ -31,9 +31,9 @@ type clusterState struct {
 	inputErr   map[string]error
 	configMaps map[string]*corev1.ConfigMap
 
-	ring    keys.Ring
-	ringErr error // why the Secret of the keys is invalid
-	custody keys.PassphraseState
+	ring            keys.Ring
+	ringErr         error // why the Secret of the keys is invalid
+	passphraseState keys.PassphraseState
 
 	objects map[schema.GroupVersionKind]client.Object // the managed objects that exist
 	absent  map[schema.GroupVersionKind]bool          // kinds that the cluster does not have
@@ -88,7 +88,7 @@ func (r *Reconciler) observeKeys(ctx context.Context, cs *clusterState) error {
 	if cs.keys != nil {
 		cs.ring, cs.ringErr = keys.FromFiles(cs.keys.Data)
 	}
-	cs.custody = custodyOf(cs.passphrases)
+	cs.passphraseState = passphraseStateOf(cs.passphrases)
 	if ref := cs.gateway.Spec.Keys.PassphraseSecretRef; ref != nil {
 		r.observeInput(ctx, cs, ref.Name)
 	}

@@ -138,11 +138,11 @@ func (cs *clusterState) nameConflicts() *problem {
 
 // blocked returns the problem that keeps every object but the keys from being
 // applied. The settings can be checked only if the keys are in order.
-func (cs *clusterState) blocked(allowedImages []string, t tended, keysInOrder bool) *problem {
-	if p := firstOf(imageRefused(cs.gateway, allowedImages), cs.missingInputs(), t.aside); p != nil || !keysInOrder {
+func (cs *clusterState) blocked(allowedImages []string, t keyResult, keysInOrder bool) *problem {
+	if p := firstOf(imageRefused(cs.gateway, allowedImages), cs.missingInputs(), t.minor); p != nil || !keysInOrder {
 		return p
 	}
-	if err := check(cs, t.custody, t.callerKey); err != nil {
+	if err := check(cs, t.passphraseState, t.callerKey); err != nil {
 		return stalled(v1alpha1.ReasonInvalidSpec, "%s", err.Error())
 	}
 	return nil

@@ -254,7 +254,7 @@ func TestBlockedIsTheFirstProblem(t *testing.T) {
 		if c.missing {
 			delete(cs.inputs, "auth-db")
 		}
-		p := cs.blocked(allowed, tended{custody: passphrases, aside: c.aside, callerKey: "a key for trusted callers"}, c.keysOK)
+		p := cs.blocked(allowed, keyResult{passphraseState: passphrases, minor: c.aside, callerKey: "a key for trusted callers"}, c.keysOK)
 		if p == nil {
 			p = &problem{}
 		}

@@ -102,10 +102,10 @@ func TestRenderPodPullsWithTheOperatorsSecretsIfItChoosesTheImage(t *testing.T) 
 // key of a Secret that no pod reads do not.
 func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 	t.Parallel()
-	render := func(minLength int32, change func(*clusterState, *tended)) string {
+	render := func(minLength int32, change func(*clusterState, *keyResult)) string {
 		cs, found := running(t, newGateway(t, spec(func(s *v1alpha1.AuthGatewaySpec) { s.Passwords.MinLength = minLength })))
 		found.digestKey = make([]byte, 32)
-		found.custody.Current = map[keys.Use]string{keys.Access: "one", keys.Refresh: "two"}
+		found.passphraseState.Current = map[keys.Use]string{keys.Access: "one", keys.Refresh: "two"}
 		change(cs, &found)
 		text, err := json.Marshal(renderPod(renderingOf(cs, found)))
 		if err != nil {
@@ -113,22 +113,22 @@ func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 		}
 		return string(text)
 	}
-	before := render(12, func(*clusterState, *tended) {})
+	before := render(12, func(*clusterState, *keyResult) {})
 	for what, c := range map[string]struct {
 		minLength int32
-		change    func(*clusterState, *tended)
+		change    func(*clusterState, *keyResult)
 		replaces  bool
 	}{
-		"a setting": {20, func(*clusterState, *tended) {}, true},
-		"a password": {12, func(cs *clusterState, _ *tended) {
+		"a setting": {20, func(*clusterState, *keyResult) {}, true},
+		"a password": {12, func(cs *clusterState, _ *keyResult) {
 			cs.inputs["auth-db"].Data["password"] = []byte("another")
 		}, true},
-		"a key for callers": {12, func(_ *clusterState, found *tended) { found.callerKey = "my own key" }, true},
-		"a passphrase": {12, func(_ *clusterState, found *tended) {
-			found.custody.Current = map[keys.Use]string{keys.Access: "three", keys.Refresh: "two"}
+		"a key for callers": {12, func(_ *clusterState, found *keyResult) { found.callerKey = "my own key" }, true},
+		"a passphrase": {12, func(_ *clusterState, found *keyResult) {
+			found.passphraseState.Current = map[keys.Use]string{keys.Access: "three", keys.Refresh: "two"}
 		}, true},
-		"an unused key": {12, func(cs *clusterState, _ *tended) { cs.inputs["auth-db"].Data["unused"] = []byte("y") }, false},
-		"rotated keys": {12, func(cs *clusterState, found *tended) {
+		"an unused key": {12, func(cs *clusterState, _ *keyResult) { cs.inputs["auth-db"].Data["unused"] = []byte("y") }, false},
+		"rotated keys": {12, func(cs *clusterState, found *keyResult) {
 			found.ring = newRing(t)
 			found.ring.Generation++
 			cs.ring = found.ring

@@ -123,7 +123,7 @@ func (cs *clusterState) needsAnswers() bool {
 		}
 	}
 	for _, use := range keys.Uses() {
-		if cs.custody.Former[use] != "" {
+		if cs.passphraseState.Former[use] != "" {
 			return true
 		}
 	}
@@ -233,9 +233,9 @@ func few(all []string) string {
 	return strings.Join(all, "; ")
 }
 
-// given reports whether every pod was started with the passphrases of this digest,
+// distributed reports whether every pod was started with the passphrases of this digest,
 // and no pod will be started with others.
-func (cs *clusterState) given(digest string) bool {
+func (cs *clusterState) distributed(digest string) bool {
 	if cs.podsErr != nil || cs.unread[gvkDeployment] != nil {
 		return false
 	}

@@ -29,7 +29,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // Scheme returns a scheme with every type that the operator uses.
@@ -125,7 +124,7 @@ func New(m manager.Manager, o Options) *Reconciler {
 		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
 		Ask: ask(askTransport()), Now: o.clock(), Options: o,
 
-		seals:     newLRU[[32]byte, keys.Encryption](10_000),
+		decrypts:  newLRU[[32]byte, bool](10_000),
 		owners:    newLRU[types.UID, types.UID](10_000),
 		sightings: newLRU[string, time.Time](20_000),
 		asked:     newLRU[types.UID, time.Time](10_000),

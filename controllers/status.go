@@ -29,7 +29,7 @@ func isFalse(reason, message string) condition {
 
 // summarize returns the status after a reconcile. inKeys is what is wrong with the
 // keys, and found is what is wrong with anything. It is pure.
-func summarize(cs *clusterState, t tended, inKeys, found *problem, image string) v1alpha1.AuthGatewayStatus {
+func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image string) v1alpha1.AuthGatewayStatus {
 	g := cs.gateway
 	status := *g.Status.DeepCopy()
 	status.ObservedGeneration = g.Generation
@@ -61,7 +61,7 @@ func summarize(cs *clusterState, t tended, inKeys, found *problem, image string)
 			continue // keep what was last known, with the generation that it is about
 		}
 		about := g.Generation
-		if conditionType == v1alpha1.ConditionKeysReady && !t.through { // the keys are still those of an older spec
+		if conditionType == v1alpha1.ConditionKeysReady && !t.complete { // the keys are still those of an older spec
 			if about = 0; last != nil {
 				about = last.ObservedGeneration
 			}
@@ -79,7 +79,7 @@ func summarize(cs *clusterState, t tended, inKeys, found *problem, image string)
 
 // conditions returns every condition by its type. If blind is true, the Deployment
 // could not be read.
-func conditions(cs *clusterState, t tended, inKeys, found *problem, blind bool) map[string]condition {
+func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind bool) map[string]condition {
 	keysReady, available, database := keysCondition(cs, t, inKeys), availability(cs), databaseCondition(cs)
 	if blind {
 		reason := classify(cs.unread[gvkDeployment]).reason

@@ -17,7 +17,7 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 	s := &v1alpha1.KeysStatus{Generation: ring.Generation, Revoked: ring.AllRevoked(revoked)}
 	for _, k := range ring.Keys {
 		shown := v1alpha1.KeyStatus{
-			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase),
+			KID: k.ID, Algorithm: v1alpha1.Algorithm(k.Algorithm), Phase: v1alpha1.KeyPhase(k.Phase.Public()),
 			LastTransitionTime: metav1.NewTime(k.PhaseSince),
 		}
 		if !k.RemoveAfter.IsZero() {
@@ -48,7 +48,7 @@ func keysStatus(g *v1alpha1.AuthGateway, ring keys.Ring, revoked []string) *v1al
 
 // keysCondition reports whether a key of each use signs and is published, and
 // whether every revoked key is rejected everywhere.
-func keysCondition(cs *clusterState, t tended, found *problem) condition {
+func keysCondition(cs *clusterState, t keyResult, found *problem) condition {
 	if pending := cs.pendingRevocation(t); pending != "" {
 		switch {
 		case found != nil:
@@ -73,8 +73,8 @@ func keysCondition(cs *clusterState, t tended, found *problem) condition {
 			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", use))
 		}
 	}
-	if t.idle.Reason == keys.Unopenable {
-		return isFalse(v1alpha1.ReasonKeysUnopenable, t.idle.Message)
+	if t.next.Reason == keys.Unopenable {
+		return isFalse(v1alpha1.ReasonKeysUnopenable, t.next.Message)
 	}
 	unconfirmed := ""
 	if all := cs.assumed(); len(all) > 0 && cs.needsAnswers() {
@@ -84,13 +84,13 @@ func keysCondition(cs *clusterState, t tended, found *problem) condition {
 	if awaited := cs.awaitedReplicas(t.ring); awaited != "" {
 		return isTrue(v1alpha1.ReasonAwaitingReplicas, awaited+unconfirmed)
 	}
-	if len(t.waits) > 0 {
+	if len(t.deferred) > 0 {
 		return isTrue(v1alpha1.ReasonRotating,
 			"a changed passphrase is used after the previous change is complete"+unconfirmed)
 	}
-	switch t.idle.Reason {
+	switch t.next.Reason {
 	case keys.AwaitingPublication, keys.RingFull:
-		return isTrue(v1alpha1.ReasonRotating, t.idle.Message+unconfirmed)
+		return isTrue(v1alpha1.ReasonRotating, t.next.Message+unconfirmed)
 	}
 	return isTrue(v1alpha1.ReasonKeysPublished,
 		"every key that verifies tokens is in the ConfigMap "+cs.names.publicKeys()+unconfirmed)
@@ -98,7 +98,7 @@ func keysCondition(cs *clusterState, t tended, found *problem) condition {
 
 // pendingRevocation describes the first revoked key that the ring, the public keys
 // or a replica still trusts. It returns "" if there is none.
-func (cs *clusterState) pendingRevocation(t tended) string {
+func (cs *clusterState) pendingRevocation(t keyResult) string {
 	document := cs.ownDocument()
 	for _, id := range cs.gateway.Spec.Keys.Revoked {
 		trusted := func(k keys.PublicState) bool { return k.ID == id && k.Phase != keys.Revoked }
@@ -107,7 +107,7 @@ func (cs *clusterState) pendingRevocation(t tended) string {
 		case phase == "":
 		case phase != keys.Revoked:
 			return fmt.Sprintf("spec.keys.revoked names the key %s, which is still %s", id, phase)
-		case !t.through && document != nil && slices.ContainsFunc(document.Keys, trusted):
+		case !t.complete && document != nil && slices.ContainsFunc(document.Keys, trusted):
 			return fmt.Sprintf("the key %s is revoked, but still published", id)
 		}
 		if all := cs.trusting(id); phase == keys.Revoked && len(all) > 0 {
@@ -123,7 +123,7 @@ func (cs *clusterState) pendingRevocation(t tended) string {
 func (cs *clusterState) phaseOf(id string, ring keys.Ring) keys.Phase {
 	if len(ring.Keys) > 0 {
 		k, _ := ring.Key(id)
-		return k.Phase
+		return k.Phase.Public()
 	}
 	if s := cs.gateway.Status.Keys; s != nil {
 		for _, k := range slices.Concat(s.Access, s.Refresh) {
@@ -140,7 +140,7 @@ func (cs *clusterState) phaseOf(id string, ring keys.Ring) keys.Phase {
 func (cs *clusterState) awaitedReplicas(ring keys.Ring) string {
 	for _, phase := range []keys.Phase{keys.Published, keys.Signing} {
 		for _, k := range ring.Keys {
-			if k.Phase != phase || !cs.published(k.ID) {
+			if k.Phase.Public() != phase || !cs.published(k.ID) {
 				continue
 			}
 			waits := fmt.Sprintf("the %s %s key %s waits until every replica has loaded it",

@@ -21,7 +21,7 @@ import (
 )
 
 // conditionsOf summarizes, and returns each condition as "Status Reason".
-func conditionsOf(cs *clusterState, t tended, inKeys, found *problem) (map[string]string, v1alpha1.AuthGatewayStatus) {
+func conditionsOf(cs *clusterState, t keyResult, inKeys, found *problem) (map[string]string, v1alpha1.AuthGatewayStatus) {
 	status := summarize(cs, t, inKeys, found, "an/image")
 	all := map[string]string{}
 	for _, c := range status.Conditions {
@@ -56,32 +56,32 @@ func TestConditions(t *testing.T) {
 	t.Parallel()
 	never := errors.New("never")
 	for name, c := range map[string]struct {
-		change func(*clusterState, *tended) (inKeys, found *problem)
+		change func(*clusterState, *keyResult) (inKeys, found *problem)
 		want   map[string]string
 		says   map[string][]string
 	}{
 		"everything is in place": {
-			func(*clusterState, *tended) (*problem, *problem) { return nil, nil },
+			func(*clusterState, *keyResult) (*problem, *problem) { return nil, nil },
 			map[string]string{
 				"Ready": "True Ready", "KeysReady": "True KeysPublished", "Available": "True ReplicasReady",
 				"Reconciling": "False Ready", "Stalled": "False Ready", "DatabaseAvailable": "Unknown ReplicasMissing",
 			}, nil,
 		},
 		"the first pods are not ready": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) { starting(cs); return nil, nil },
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) { starting(cs); return nil, nil },
 			map[string]string{
 				"Ready": "False Progressing", "Reconciling": "True Progressing", "Available": "False ReplicasMissing",
 			}, map[string][]string{"Ready": {"0 of 2 replicas"}},
 		},
 		"there is no Deployment": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				delete(cs.objects, gvkDeployment)
 				return nil, nil
 			},
 			map[string]string{"Ready": "False Progressing", "Available": "False ReplicasMissing"}, nil,
 		},
 		"the Deployment cannot be read": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				delete(cs.objects, gvkDeployment)
 				cs.unread[gvkDeployment] = never
 				return nil, classify(never)
@@ -89,7 +89,7 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "False APIUnavailable", "Available": "Unknown APIUnavailable"}, nil,
 		},
 		"scaled to zero": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				d := cs.deployment()
 				*d.Spec.Replicas, d.Status = 0, appsv1.DeploymentStatus{ObservedGeneration: 1}
 				return nil, nil
@@ -97,7 +97,7 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "True Ready", "Available": "False ScaledToZero"}, nil,
 		},
 		"suspended": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Suspend = true
 				return nil, nil
 			},
@@ -107,15 +107,15 @@ func TestConditions(t *testing.T) {
 			}, nil,
 		},
 		"suspended from the start": {
-			func(cs *clusterState, found *tended) (*problem, *problem) {
+			func(cs *clusterState, found *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Suspend = true
-				cs.objects, *found = nil, tended{}
+				cs.objects, *found = nil, keyResult{}
 				return nil, nil
 			},
 			map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"}, nil,
 		},
 		"a problem that the operator waits for": {
-			func(*clusterState, *tended) (*problem, *problem) {
+			func(*clusterState, *keyResult) (*problem, *problem) {
 				return nil, waiting(v1alpha1.ReasonSecretMissing, "create it")
 			},
 			map[string]string{
@@ -124,7 +124,7 @@ func TestConditions(t *testing.T) {
 			}, map[string][]string{"Ready": {"create it"}},
 		},
 		"a problem that a person has to solve": {
-			func(*clusterState, *tended) (*problem, *problem) {
+			func(*clusterState, *keyResult) (*problem, *problem) {
 				return nil, stalled(v1alpha1.ReasonImageNotAllowed, "choose another")
 			},
 			map[string]string{
@@ -133,15 +133,15 @@ func TestConditions(t *testing.T) {
 			}, map[string][]string{"Stalled": {"choose another"}},
 		},
 		"a problem with the keys": {
-			func(_ *clusterState, found *tended) (*problem, *problem) {
-				found.through = false
+			func(_ *clusterState, found *keyResult) (*problem, *problem) {
+				found.complete = false
 				p := stalled(v1alpha1.ReasonKeysLost, "restore them")
 				return p, p
 			},
 			map[string]string{"Ready": "False KeysLost", "KeysReady": "False KeysLost", "Stalled": "True KeysLost"}, nil,
 		},
 		"a kind is missing": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{}
 				cs.absent[gvkServiceMonitor] = true
 				return nil, nil
@@ -151,11 +151,11 @@ func TestConditions(t *testing.T) {
 			}, map[string][]string{"Ready": {"ServiceMonitor", "monitoring.coreos.com/v1"}},
 		},
 		"an upgrade waits": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) { cs.upgradeWaits = true; return nil, nil },
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) { cs.upgradeWaits = true; return nil, nil },
 			map[string]string{"Ready": "True Ready", "Reconciling": "True UpgradeWaiting"}, nil,
 		},
 		"a quota forbids pods": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				starting(cs)
 				cs.deployment().Status.Conditions = []appsv1.DeploymentCondition{{
 					Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods",
@@ -165,7 +165,7 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "False PodsFailing"}, map[string][]string{"Ready": {"exceeded quota: pods"}},
 		},
 		"more connections than the database has": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Database.MaxConnections = 10
 				addPod(cs, "one", true, time.Hour)
 				cs.states["one"] = config.State{Database: config.DatabaseState{MaxConnections: 20}}
@@ -175,7 +175,7 @@ func TestConditions(t *testing.T) {
 			map[string][]string{"Available": {"2 replicas", "spec.database.maxConnections 10", "20 connections"}},
 		},
 		"a replica has no database": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				for _, name := range []string{"one", "two"} {
 					addPod(cs, name, true, time.Hour)
 					cs.states[name] = config.State{}
@@ -193,7 +193,7 @@ func TestConditions(t *testing.T) {
 			}},
 		},
 		"a replica has its database": {
-			func(cs *clusterState, _ *tended) (*problem, *problem) {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
 				addPod(cs, "one", true, time.Hour)
 				cs.states["one"] = config.State{}
 				return nil, nil
@@ -201,7 +201,7 @@ func TestConditions(t *testing.T) {
 			map[string]string{"Ready": "True Ready", "DatabaseAvailable": "True DatabaseAnswers"}, nil,
 		},
 		"a replica has not loaded a key": {
-			func(cs *clusterState, found *tended) (*problem, *problem) {
+			func(cs *clusterState, found *keyResult) (*problem, *problem) {
 				next := found.ring.Keys[0]
 				next.ID, next.Phase = "NEXT", keys.Published
 				found.ring.Keys = append(slices.Clone(found.ring.Keys), next)
@@ -221,9 +221,9 @@ func TestConditions(t *testing.T) {
 			}},
 		},
 		"a revoked key still signs": {
-			func(cs *clusterState, found *tended) (*problem, *problem) {
+			func(cs *clusterState, found *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Keys.Revoked = []string{found.ring.Keys[0].ID}
-				found.through = false
+				found.complete = false
 				p := stalled(v1alpha1.ReasonSecretImmutable, "the Secret auth-keys is immutable")
 				return p, p
 			},
@@ -266,7 +266,7 @@ func TestConditionsKeepWhatWasKnown(t *testing.T) {
 		{Type: "KeysReady", Status: "True", Reason: v1alpha1.ReasonKeysPublished, ObservedGeneration: 2},
 	}
 	cs, found := running(t, g)
-	found.through = false
+	found.complete = false
 	cs.unread[gvkDeployment] = errors.New("never")
 	addPod(cs, "one", true, time.Hour) // it does not answer
 	got, status := conditionsOf(cs, found, nil, nil)
@@ -421,41 +421,41 @@ func TestTransitionsAreEvents(t *testing.T) {
 func TestRequeueAfterIsTheEarliestReason(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		change func(*clusterState, *tended) (*problem, bool)
+		change func(*clusterState, *keyResult) (*problem, bool)
 		want   time.Duration
 	}{
-		"never":              {func(*clusterState, *tended) (*problem, bool) { return nil, false }, 0},
-		"Secrets are denied": {func(*clusterState, *tended) (*problem, bool) { return nil, true }, recheckKinds},
-		"a name is taken": {func(*clusterState, *tended) (*problem, bool) {
+		"never":              {func(*clusterState, *keyResult) (*problem, bool) { return nil, false }, 0},
+		"Secrets are denied": {func(*clusterState, *keyResult) (*problem, bool) { return nil, true }, recheckKinds},
+		"a name is taken": {func(*clusterState, *keyResult) (*problem, bool) {
 			return nameConflict("a Secret x"), true
 		}, recheckNames},
-		"a step of the keys": {func(_ *clusterState, found *tended) (*problem, bool) {
-			found.idle.When = testTime.Add(7 * time.Second)
+		"a step of the keys": {func(_ *clusterState, found *keyResult) (*problem, bool) {
+			found.next.When = testTime.Add(7 * time.Second)
 			return nil, true
 		}, 7 * time.Second},
-		"a step that is overdue": {func(_ *clusterState, found *tended) (*problem, bool) {
-			found.idle.When = testTime.Add(-time.Hour)
+		"a step that is overdue": {func(_ *clusterState, found *keyResult) (*problem, bool) {
+			found.next.When = testTime.Add(-time.Hour)
 			return nil, false
 		}, time.Second},
-		"suspended": {func(cs *clusterState, found *tended) (*problem, bool) {
+		"suspended": {func(cs *clusterState, found *keyResult) (*problem, bool) {
 			cs.gateway.Spec.Suspend = true
-			found.idle.When = testTime.Add(7 * time.Second)
+			found.next.When = testTime.Add(7 * time.Second)
 			return nil, true
 		}, 0},
-		"a pod is not ready": {func(cs *clusterState, _ *tended) (*problem, bool) {
+		"a pod is not ready": {func(cs *clusterState, _ *keyResult) (*problem, bool) {
 			starting(cs)
 			addPod(cs, "one", false, time.Minute)
 			return nil, false
 		}, recheckPods},
-		"a former passphrase": {func(_ *clusterState, found *tended) (*problem, bool) {
-			found.custody.Former = map[keys.Use]string{keys.Access: "former"}
+		"a former passphrase": {func(_ *clusterState, found *keyResult) (*problem, bool) {
+			found.passphraseState.Former = map[keys.Use]string{keys.Access: "former"}
 			return nil, false
 		}, recheckPods},
-		"an upgrade": {func(cs *clusterState, _ *tended) (*problem, bool) {
+		"an upgrade": {func(cs *clusterState, _ *keyResult) (*problem, bool) {
 			cs.upgradeWaits = true
 			return nil, false
 		}, recheckUpgrade},
-		"a missing kind": {func(cs *clusterState, _ *tended) (*problem, bool) {
+		"a missing kind": {func(cs *clusterState, _ *keyResult) (*problem, bool) {
 			cs.gateway.Spec.HTTPRoute = &v1alpha1.HTTPRoute{}
 			cs.absent = map[schema.GroupVersionKind]bool{gvkHTTPRoute: true}
 			return nil, false

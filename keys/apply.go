@@ -4,18 +4,16 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// Apply does a step and returns the ring of the next generation. It is the one
-// thing here that needs randomness and passphrases. A step that was made for
-// another generation changes nothing, so applying twice is the same as once.
+// apply carries out a step and returns the ring of the next generation. Only apply
+// needs randomness and passphrases. A step for another generation changes nothing,
+// so applying a step twice has the effect of applying it once.
 //
-// An error (a passphrase that is missing or does not open) leaves the ring as
-// it was; errors.Is(err, ErrPassphrase) says so.
-func Apply(ring Ring, step Step, passphrases Passphrases) (Ring, error) {
-	return apply(realFactory, ring, step, passphrases)
-}
-
+// On error (a passphrase is missing or wrong) it returns the ring unchanged;
+// errors.Is(err, ErrPassphrase) reports this case.
 func apply(factory keyFactory, ring Ring, step Step, passphrases Passphrases) (Ring, error) {
 	if step.Action == None || step.generation != ring.Generation {
 		return ring, nil
@@ -38,14 +36,14 @@ func apply(factory keyFactory, ring Ring, step Step, passphrases Passphrases) (R
 	case Wait:
 		out.wait(step)
 	default:
-		err = fmt.Errorf("keys: %q is no action", string(step.Action))
+		err = fmt.Errorf("keys: %q is not an action that changes a ring", string(step.Action))
 	}
 	if err != nil {
 		return ring, err
 	}
 	out.Generation++
 	out.sort()
-	// Nothing is ever written that could not be read back.
+	// A ring that could not be read back must not be written.
 	if err := out.check(); err != nil {
 		return ring, fmt.Errorf("keys: %s %s would break the ring: %w", step.Action, step.Key, err)
 	}
@@ -76,7 +74,7 @@ func (r *Ring) generate(factory keyFactory, step Step, passphrases Passphrases) 
 	return nil
 }
 
-// add makes a Published key and returns its ID.
+// add creates a key that does not sign yet and returns its ID.
 func (r *Ring) add(factory keyFactory, step Step, passphrases Passphrases) (string, error) {
 	current, _, err := passphrases.of(step.Use)
 	if err != nil {
@@ -86,13 +84,15 @@ func (r *Ring) add(factory keyFactory, step Step, passphrases Passphrases) (stri
 	if err != nil {
 		return "", err
 	}
-	key.Phase = Published
+	if key.Phase = Generated; step.announced {
+		key.Phase = Published
+	}
 	r.Keys = append(r.Keys, key)
 	return key.ID, nil
 }
 
-// sign makes a key the one that signs. A rotation that was asked for is done
-// hereby: nothing signs any more that signed when it was asked for.
+// sign makes a key the signing key. This completes a requested rotation: the key
+// that signed when the rotation was requested no longer signs.
 func (r *Ring) sign(k *Key, step Step) {
 	k.Phase, k.PhaseSince, k.RemoveAfter, k.DeadlineSeen = Signing, step.at, time.Time{}, false
 	k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
@@ -118,15 +118,15 @@ func (r *Ring) promote(step Step) error {
 	return nil
 }
 
-// end puts a key into a phase in which nobody signs with it, and forgets its
-// private half: it can then no more be stolen.
+// end puts a key into a phase in which it does not sign, and removes its private
+// half, which can then no longer be stolen.
 func (r *Ring) end(k *Key, phase Phase, step Step) {
 	k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 	k.Phase, k.PhaseSince, k.RemoveAfter = phase, step.at, whole(step.at.Add(step.policy.retireInterval(*k)))
 	k.Encrypted, k.DeadlineSeen = nil, false
 }
 
-// rememberedRevoked is how many revoked keys of a kind are remembered.
+// rememberedRevoked is how many revoked keys of a use stay in the ring.
 const rememberedRevoked = 8
 
 func (r *Ring) revoke(factory keyFactory, step Step, passphrases Passphrases) error {
@@ -145,8 +145,8 @@ func (r *Ring) revoke(factory keyFactory, step Step, passphrases Passphrases) er
 			}
 		}
 		s := r.find(successor)
-		if s == nil || s.Phase != Published {
-			return fmt.Errorf("keys: %s is not a published key", successor)
+		if s == nil || !s.waits() {
+			return fmt.Errorf("keys: %s is not a key that waits to sign", successor)
 		}
 		r.sign(s, step)
 	}
@@ -170,7 +170,7 @@ func (r *Ring) remove(id string) {
 func (r *Ring) reencrypt(factory keyFactory, step Step, passphrases Passphrases) error {
 	k := r.find(step.Key)
 	if k == nil || k.Encrypted == nil {
-		return fmt.Errorf("keys: %s has no private half to seal", step.Key)
+		return fmt.Errorf("keys: %s has no private half to encrypt", step.Key)
 	}
 	private, _, err := openKey(*k, passphrases)
 	if err != nil {
@@ -180,9 +180,9 @@ func (r *Ring) reencrypt(factory keyFactory, step Step, passphrases Passphrases)
 	if err != nil {
 		return err
 	}
-	encrypted, err := factory.encrypt(private, current)
+	encrypted, err := pbes2.Encrypt(private, current, factory.rounds)
 	if err != nil {
-		return fmt.Errorf("keys: sealing the %s key %s: %w", k.Use, k.ID, err)
+		return fmt.Errorf("keys: encrypting the %s key %s: %w", k.Use, k.ID, err)
 	}
 	k.Encrypted, k.Reencrypted = encrypted, true
 	return nil
@@ -199,7 +199,7 @@ func (r *Ring) extend(step Step) {
 			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 		case Retiring:
 			if until := whole(k.PhaseSince.Add(step.policy.retireInterval(*k))); until.After(k.RemoveAfter) {
-				// The wait has not been reached, whatever was thought before.
+				// The new deadline has not been reached, even if the old one was.
 				k.RemoveAfter, k.DeadlineSeen = until, false
 			}
 			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
@@ -207,14 +207,23 @@ func (r *Ring) extend(step Step) {
 	}
 }
 
-// wait starts the wait of a key anew. After ClockWentBack everything that was
-// concluded from the wrong time goes too, for all keys of the kind at once.
+// wait starts or restarts the wait of a key.
 func (r *Ring) wait(step Step) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
+		// After ClockWentBack, this covers every key of the use whose phase began in
+		// the future.
 		back := step.Reason == ClockWentBack && k.Use == step.Use &&
 			k.PhaseSince.After(step.at.Add(step.policy.ClockSkew))
 		if k.ID != step.Key && !back {
+			continue
+		}
+		switch step.Reason {
+		case Announced: // clocks differ, and no phase begins before the key was created
+			k.Phase, k.PhaseSince = Published, latest(step.at, k.Created)
+			continue
+		case Withdrawn:
+			k.withdraw()
 			continue
 		}
 		k.PhaseSince, k.DeadlineSeen = step.at, step.Reason == DeadlineReached
@@ -225,4 +234,15 @@ func (r *Ring) wait(step Step) {
 			k.RemoveAfter = whole(step.at.Add(step.policy.retireInterval(*k)))
 		}
 	}
+}
+
+// withdraw records that verifiers may not have a published key: its lead begins
+// again when the key is next seen everywhere.
+func (k *Key) withdraw() { k.Phase, k.PhaseSince, k.DeadlineSeen = Generated, k.Created, false }
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }

@@ -21,25 +21,36 @@ func testPolicy() Policy {
 	}
 }
 
+// inspect is Inspect, and the encryption under the same passphrases.
+func inspect(ring Ring, p Passphrases) map[string]Encryption {
+	return Inspect(ring, p).Encryption(ring, p)
+}
+
+// nextStep is next with the rules of the product.
+func nextStep(ring Ring, policy Policy, observed Observed, now time.Time) Step {
+	return next(rules, ring, policy, observed, now)
+}
+
 // story is a ring that is stepped through time.
 type story struct {
 	t           *testing.T
 	ring        Ring
 	policy      Policy
 	passphrases Passphrases
-	seen        func(string) bool
+	assumeSeen  bool
 	now         time.Time
 }
 
 func newStory(t *testing.T) *story {
-	s := &story{t: t, policy: testPolicy(), passphrases: testPassphrases, seen: SeenEverywhere, now: start}
+	s := &story{t: t, policy: testPolicy(), passphrases: testPassphrases, assumeSeen: true, now: start}
 	s.settle()
 	s.now = start.Add(time.Hour) // so that later keys are younger
 	return s
 }
 
 func (s *story) next() Step {
-	return Next(s.ring, s.policy, Observed{Encryption: Inspect(s.ring, s.passphrases), Seen: s.seen}, s.now)
+	observed := Observed{encryption: inspect(s.ring, s.passphrases), AssumeSeen: s.assumeSeen}
+	return nextStep(s.ring, s.policy, observed, s.now)
 }
 
 func (s *story) apply(step Step) {

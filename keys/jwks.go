@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// JWK is the public half of a key (RFC 7517, section 4). It has no place for a
-// private member, so none can be published.
+// JWK is the public half of a key (RFC 7517, section 4). It has no field for a private
+// member, so none can be published.
 type JWK struct {
 	KeyType   string    `json:"kty"`
 	Curve     string    `json:"crv,omitempty"`
@@ -24,7 +24,7 @@ type JWK struct {
 	Use       string    `json:"use"` // always "sig"
 	Algorithm Algorithm `json:"alg"`
 	ID        string    `json:"kid"`           // RFC 7638 thumbprint
-	PEM       string    `json:"pem,omitempty"` // SubjectPublicKeyInfo; not in RFC 7517, for those who have no JOSE library
+	PEM       string    `json:"pem,omitempty"` // SubjectPublicKeyInfo; not in RFC 7517, for clients without a JOSE library
 }
 
 // JWKSet is a set of keys (RFC 7517, section 5).
@@ -32,8 +32,8 @@ type JWKSet struct {
 	Keys []JWK `json:"keys"`
 }
 
-// JWKS gives the public halves that verify tokens of a kind: Published to
-// Retiring, never Revoked. With withPEM each has its "pem" too.
+// JWKS returns the public halves that verify tokens of a use: every phase except
+// Revoked. With withPEM each also has its "pem".
 func JWKS(ring Ring, use Use, withPEM bool) JWKSet {
 	set := JWKSet{Keys: []JWK{}}
 	for _, k := range ring.Keys {
@@ -71,28 +71,28 @@ func publicPEM(k Key) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 }
 
-// PublicDocumentFile is the name of the PublicDocument among the PublicFiles.
+// PublicDocumentFile is the name of the PublicDocument in PublicFiles.
 const PublicDocumentFile = "keys.json"
 
-// PublicDocument is keys.json: what is published of a ring, for people and for
-// tools that watch.
+// PublicDocument is keys.json: the published state of a ring, for people and for
+// monitoring.
 type PublicDocument struct {
-	Issuer     string        `json:"issuer"` // whose keys they are
+	Issuer     string        `json:"issuer"`
 	Generation int64         `json:"generation"`
 	Keys       []PublicState `json:"keys"`
 
-	// Revoked are the IDs of all keys that were ever revoked, as far as they are
-	// remembered: also of those that the ring has forgotten.
+	// Revoked lists the IDs of revoked keys, including remembered ones that are no
+	// longer in the ring.
 	Revoked []string `json:"revoked,omitempty"`
 }
 
-// ErrTakenBack is in the chain of an error of PublicDocument.Check.
-var ErrTakenBack = errors.New("the keys were taken back")
+// ErrRolledBack is in the chain of an error of PublicDocument.Check.
+var ErrRolledBack = errors.New("an older key ring was restored")
 
-// Check holds a ring against what has been published, possibly of a later one: an
-// error says that it must not be used, since it would trust a key that is revoked,
-// or sign with one that verifiers do not get. Of a document that is older than the
-// ring only what it has as revoked counts.
+// Check compares a ring with the published state, which may be that of a newer ring.
+// It returns an error if the ring must not be used, because it would trust a revoked
+// key, or sign with a key that verifiers cannot get. If the document is older than the
+// ring, only its revoked keys count.
 func (d PublicDocument) Check(ring Ring) error {
 	phases := map[string]Phase{}
 	for _, k := range d.Keys {
@@ -101,9 +101,11 @@ func (d PublicDocument) Check(ring Ring) error {
 	for _, k := range ring.Keys {
 		switch {
 		case k.verifies() && (phases[k.ID] == Revoked || slices.Contains(d.Revoked, k.ID)):
-			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, of generation %d, and was revoked by generation %d", ErrTakenBack, k.Use, k.ID, k.Phase, ring.Generation, d.Generation)
+			return fmt.Errorf("keys: %w: the %s key %s is %s in the ring, generation %d, but was revoked by generation %d",
+				ErrRolledBack, k.Use, k.ID, k.Phase.Public(), ring.Generation, d.Generation)
 		case k.Phase == Signing && ring.Generation < d.Generation && phases[k.ID] != Signing:
-			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, of generation %d, and signs no more by generation %d", ErrTakenBack, k.Use, k.ID, ring.Generation, d.Generation)
+			return fmt.Errorf("keys: %w: the %s key %s signs in the ring, generation %d, but no longer by generation %d",
+				ErrRolledBack, k.Use, k.ID, ring.Generation, d.Generation)
 		}
 	}
 	return nil
@@ -119,11 +121,10 @@ type PublicState struct {
 	Until     *time.Time `json:"until,omitempty"`
 }
 
-// PublicFiles gives what consumers mount: jwks.json (access keys),
-// refresh.jwks.json, one <kid>.pem for each key of both, and keys.json, which
-// tells the phase of every key, the issuer whose keys they are, and the
-// generation of the ring. The same ring gives the same bytes. revoked are the IDs
-// of keys that were revoked before and are still remembered.
+// PublicFiles returns the files that consumers mount: jwks.json (access keys),
+// refresh.jwks.json, one <kid>.pem for each key of both, and keys.json with the phase
+// of every key, the issuer, and the generation of the ring. The same ring gives the
+// same bytes. revoked lists the IDs of remembered keys that were revoked before.
 func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte {
 	files := map[string][]byte{
 		"jwks.json":         document(JWKS(ring, Access, false)),
@@ -141,7 +142,7 @@ func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte 
 func publicDocument(ring Ring, issuer string, revoked []string) PublicDocument {
 	states := []PublicState{}
 	for _, k := range ring.Keys {
-		state := PublicState{ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase, Since: whole(k.PhaseSince)}
+		state := PublicState{ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase.Public(), Since: whole(k.PhaseSince)}
 		if !k.RemoveAfter.IsZero() {
 			until := whole(k.RemoveAfter)
 			state.Until = &until
@@ -151,7 +152,8 @@ func publicDocument(ring Ring, issuer string, revoked []string) PublicDocument {
 	return PublicDocument{issuer, ring.Generation, states, ring.AllRevoked(revoked)}
 }
 
-// AllRevoked adds to the IDs of keys that were revoked before those of this ring.
+// AllRevoked returns the given IDs of revoked keys, followed by those that are new in
+// this ring.
 func (r Ring) AllRevoked(before []string) []string {
 	all := slices.Clone(before)
 	for _, k := range r.Keys {
@@ -162,12 +164,12 @@ func (r Ring) AllRevoked(before []string) []string {
 	return all
 }
 
-// PublicFile is the name under which the public half of a key is published.
+// PublicFile returns the name under which the public half of a key is published.
 func PublicFile(id string) string { return id + pemSuffix }
 
 func document(v any) []byte {
 	text, err := json.MarshalIndent(v, "", "  ")
-	if err != nil { // strings, times that a ring may hold, and numbers always marshal
+	if err != nil { // cannot happen with strings, numbers and times of a ring
 		panic("keys: " + err.Error())
 	}
 	return append(text, '\n')

@@ -14,25 +14,27 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// Kind is what a key signs. A key belongs to one kind for life: a token of one
-// kind must never verify as the other (RFC 8725, section 3.12).
+// Use is what a key signs. A key has one use for life: a token of one use must never
+// verify as the other (RFC 8725, section 3.12).
 type Use string
 
-// The two kinds of token, and so of key.
+// The uses of a key, and the kinds of token.
 const (
 	Access  Use = "access"
 	Refresh Use = "refresh"
 )
 
-// Kinds lists every kind, in the order in which Next looks at them.
+// Uses returns every use, in the order in which Next looks at them.
 func Uses() []Use { return []Use{Access, Refresh} }
 
-// setting is the name of the setting that holds the passphrase of a kind; it is
-// named in errors, so that whoever reads them knows where to look.
-func (k Use) setting() string {
-	switch k {
+// setting returns the name of the setting with the passphrase of a use. Errors name
+// it.
+func (u Use) setting() string {
+	switch u {
 	case Access:
 		return "ACCESS_PASSPHRASE"
 	case Refresh:
@@ -41,8 +43,8 @@ func (k Use) setting() string {
 	return "the passphrase"
 }
 
-// Algorithm is a JWS algorithm (RFC 7518, section 3.1; RFC 8037). A key is used
-// with exactly one, which the key says and never the token.
+// Algorithm is a JWS algorithm (RFC 7518, section 3.1; RFC 8037). A key is used with
+// exactly one, which the key determines and never the token.
 type Algorithm string
 
 // The algorithms that a key may have.
@@ -54,18 +56,28 @@ const (
 
 func (a Algorithm) known() bool { return a == ES256 || a == RS256 || a == EdDSA }
 
-// Phase is where a key is in its life; doc.go shows the transitions.
+// Phase is a phase in the life of a key; doc.go shows the transitions.
 type Phase string
 
 // The phases of a key's life.
 const (
-	Published Phase = "Published" // verifiers get it; nobody signs with it yet
-	Signing   Phase = "Signing"   // exactly one of each kind
-	Retiring  Phase = "Retiring"  // verifies until the last token that it can have signed is dead
-	Revoked   Phase = "Revoked"   // trusted by nobody; remembered so that it can be told what happened
+	Generated Phase = "Generated" // to be published, but not yet seen everywhere
+	Published Phase = "Published" // verifiers have it; it does not sign yet
+	Signing   Phase = "Signing"   // exactly one key of each use
+	Retiring  Phase = "Retiring"  // verifies until the last token that it may have signed expires
+	Revoked   Phase = "Revoked"   // not trusted; kept so that its history can be shown
 )
 
-// Key is a pair of one kind. The private half exists only sealed.
+// Public returns the phase that consumers and people see. They get a key in the
+// phases Generated and Published alike, so both are Published to them.
+func (p Phase) Public() Phase {
+	if p == Generated {
+		return Published
+	}
+	return p
+}
+
+// Key is a key pair. Its private half exists only in encrypted form.
 type Key struct {
 	ID        string // RFC 7638 thumbprint of the public half (SHA-256, base64url); the "kid"
 	Use       Use
@@ -73,37 +85,38 @@ type Key struct {
 	Phase     Phase
 	Public    crypto.PublicKey // *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey
 
-	// Sealed is the private half as PEM "ENCRYPTED PRIVATE KEY" (PKCS #8). Nil
-	// once nobody has to sign with it any more (Retiring, Revoked).
+	// Encrypted is the private half as PEM "ENCRYPTED PRIVATE KEY" (PKCS #8). It is
+	// nil once the key no longer signs (Retiring, Revoked).
 	Encrypted []byte
 
-	Created     time.Time // when it was generated
-	PhaseSince  time.Time // when its present phase began
-	RemoveAfter time.Time // Retiring, Revoked: when it is looked at again to be forgotten; else zero
+	Created     time.Time // when the key was generated
+	PhaseSince  time.Time // when its current phase began
+	RemoveAfter time.Time // Retiring, Revoked: when it may be removed; zero in other phases
 
-	// Longest is the longest lifetime that a token signed by this key can have:
-	// the longest that was configured while it was Signing. Zero before.
+	// MaxTokenLifetime is the longest lifetime of a token signed by this key: the
+	// longest that was configured while it was Signing. It is zero before.
 	MaxTokenLifetime time.Duration
 
-	// Resealed says that the passphrase has changed since the key was generated,
-	// so that a copy under the former one may exist. Such a key is replaced.
+	// Reencrypted is set if the passphrase has changed since the key was generated. A
+	// copy under the former passphrase may exist, so the key is replaced.
 	Reencrypted bool
 
-	// Confirmed says that the end of this wait (the lead, or Until) has been
-	// reached once already; see the rule deadlineReached.
+	// DeadlineSeen is set after the deadline of the current wait (the lead, or
+	// RemoveAfter) has passed once; see the rule deadlineReached.
 	DeadlineSeen bool
 }
 
-// verifies says whether tokens signed with the key are to be believed.
-func (k Key) verifies() bool {
-	return k.Phase == Published || k.Phase == Signing || k.Phase == Retiring
-}
+// verifies reports whether tokens signed with the key are valid.
+func (k Key) verifies() bool { return k.waits() || k.Phase == Signing || k.Phase == Retiring }
 
-// needsPrivate says whether somebody signs with the key, now or later.
-func (k Key) needsPrivate() bool { return k.Phase == Published || k.Phase == Signing }
+// waits reports whether the key is to sign later.
+func (k Key) waits() bool { return k.Phase == Generated || k.Phase == Published }
 
-// Sizes of RSA keys in bits. Less than 2048 is refused by RFC 7518, section
-// 3.3; more than 8192 makes each verification a cost that an attacker chooses.
+// needsPrivate reports whether the key signs, now or later.
+func (k Key) needsPrivate() bool { return k.waits() || k.Phase == Signing }
+
+// Sizes of RSA keys in bits. RFC 7518, section 3.3, forbids less than 2048. With more
+// than 8192, an attacker could choose how expensive each verification is.
 const (
 	rsaBits    = 3072
 	rsaMinBits = 2048
@@ -111,7 +124,16 @@ const (
 	rsaMinE    = 65537
 )
 
-// generate makes a new private half.
+// keyFactory creates keys. Tests replace it, because a simulation of years cannot pay
+// for a real derivation at each step.
+type keyFactory struct {
+	generate func(Algorithm) (crypto.Signer, error)
+	rounds   int // of PBKDF2, when a private half is encrypted
+}
+
+var realFactory = keyFactory{generate: generate, rounds: pbes2.Rounds}
+
+// generate creates a private key.
 func generate(a Algorithm) (crypto.Signer, error) {
 	switch a {
 	case ES256:
@@ -125,17 +147,16 @@ func generate(a Algorithm) (crypto.Signer, error) {
 	return nil, fmt.Errorf("keys: algorithm %q is not one of ES256, RS256, EdDSA", string(a))
 }
 
-// checkPublic refuses a public half that does not fit the algorithm, or that is
-// too weak to be trusted.
+// checkPublic rejects a public half that does not match the algorithm or is too weak.
 func checkPublic(a Algorithm, public crypto.PublicKey) error {
 	switch a {
 	case ES256:
 		p, ok := public.(*ecdsa.PublicKey)
 		if !ok {
-			return fmt.Errorf("an ES256 key must be an elliptic curve key, and this is %T", public)
+			return fmt.Errorf("an ES256 key must be an elliptic curve key, but is %T", public)
 		}
 		if p.Curve != elliptic.P256() {
-			return fmt.Errorf("an ES256 key must be on the curve P-256, and this is on %s", p.Params().Name)
+			return fmt.Errorf("an ES256 key must be on the curve P-256, but is on %s", p.Params().Name)
 		}
 		if _, err := p.ECDH(); err != nil { // off the curve, or the point at infinity
 			return errors.New("the elliptic curve point is not on P-256")
@@ -144,28 +165,29 @@ func checkPublic(a Algorithm, public crypto.PublicKey) error {
 	case RS256:
 		p, ok := public.(*rsa.PublicKey)
 		if !ok {
-			return fmt.Errorf("an RS256 key must be an RSA key, and this is %T", public)
+			return fmt.Errorf("an RS256 key must be an RSA key, but is %T", public)
 		}
 		if bits := p.N.BitLen(); bits < rsaMinBits || bits > rsaMaxBits {
-			return fmt.Errorf("an RSA key must have %d to %d bits, and this has %d", rsaMinBits, rsaMaxBits, bits)
+			return fmt.Errorf("an RSA key must have %d to %d bits, but has %d", rsaMinBits, rsaMaxBits, bits)
 		}
 		if p.E < rsaMinE || p.E%2 == 0 || p.N.Bit(0) == 0 {
-			return fmt.Errorf("the RSA modulus and exponent must be odd and the exponent at least %d; the exponent is %d", rsaMinE, p.E)
+			return fmt.Errorf("the RSA modulus and exponent must be odd, and the exponent at least %d, but it is %d",
+				rsaMinE, p.E)
 		}
 		return nil
 	case EdDSA:
 		p, ok := public.(ed25519.PublicKey)
 		if !ok || len(p) != ed25519.PublicKeySize {
-			return fmt.Errorf("an EdDSA key must be an Ed25519 key, and this is %T", public)
+			return fmt.Errorf("an EdDSA key must be an Ed25519 key, but is %T", public)
 		}
 		return nil
 	}
 	return fmt.Errorf("algorithm %q is not one of ES256, RS256, EdDSA", string(a))
 }
 
-// thumbprint computes the RFC 7638 thumbprint: SHA-256 over the required
-// members of the JWK in lexical order, without white space. The members are
-// base64url and so need no escaping.
+// thumbprint computes the RFC 7638 thumbprint: SHA-256 over the required members of
+// the JWK in lexical order, without white space. The members are base64url, so they
+// need no escaping.
 func thumbprint(public crypto.PublicKey) string {
 	var text string
 	switch p := public.(type) {
@@ -182,34 +204,34 @@ func thumbprint(public crypto.PublicKey) string {
 	return encode(sum[:])
 }
 
-// encode is base64url without padding (RFC 7515, section 2).
+// encode encodes base64url without padding (RFC 7515, section 2).
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
-// coordinates gives the point as base64url. Leading zeros stay: RFC 7518,
-// section 6.2.1.2, wants the full size of a coordinate, 32 octets.
+// coordinates returns the point as base64url. Leading zeros stay: RFC 7518, section
+// 6.2.1.2, requires the full size of a coordinate, 32 octets.
 func coordinates(p *ecdsa.PublicKey) (x, y string) {
 	point, err := p.Bytes() // 0x04 || X || Y
-	if err != nil {         // refused by checkPublic before anything is kept
+	if err != nil {         // checkPublic rejects such a key first
 		return "", ""
 	}
 	return encode(point[1:33]), encode(point[33:65])
 }
 
-// modulus gives n and e as base64url of the shortest big-endian form (RFC 7518,
+// modulus returns n and e as base64url of the shortest big-endian form (RFC 7518,
 // sections 6.3.1.1 and 6.3.1.2).
 func modulus(p *rsa.PublicKey) (n, e string) {
 	return encode(p.N.Bytes()), encode(big.NewInt(int64(p.E)).Bytes())
 }
 
-// newKey makes a pair and seals its private half.
+// newKey creates a key pair and encrypts its private half.
 func newKey(factory keyFactory, use Use, a Algorithm, passphrase string, now time.Time) (Key, error) {
 	private, err := factory.generate(a)
 	if err != nil {
 		return Key{}, fmt.Errorf("keys: generating an %s %s key: %w", a, use, err)
 	}
-	encrypted, err := factory.encrypt(private, passphrase)
+	encrypted, err := pbes2.Encrypt(private, passphrase, factory.rounds)
 	if err != nil {
-		return Key{}, fmt.Errorf("keys: sealing a new %s key: %w", use, err)
+		return Key{}, fmt.Errorf("keys: encrypting a new %s key: %w", use, err)
 	}
 	return Key{
 		ID:         thumbprint(private.Public()),
@@ -222,12 +244,12 @@ func newKey(factory keyFactory, use Use, a Algorithm, passphrase string, now tim
 	}, nil
 }
 
-// checkPair signs and verifies once. A private half that does not belong to the
-// public one in the ring would sign tokens that nobody can verify.
+// checkPair signs and verifies once. A private half that does not match the public
+// half in the ring would sign tokens that no verifier accepts.
 func checkPair(a Algorithm, private crypto.Signer, public crypto.PublicKey) error {
 	half, ok := public.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !half.Equal(private.Public()) {
-		return errors.New("the private half does not belong to the public half in ring.json")
+		return errors.New("the private half does not match the public half in ring.json")
 	}
 	message := []byte("self-test of a signing key")
 	digest := sha256.Sum256(message)
@@ -258,5 +280,5 @@ func checkPair(a Algorithm, private crypto.Signer, public crypto.PublicKey) erro
 	return nil
 }
 
-// marshalPublic gives the SubjectPublicKeyInfo (RFC 5280, section 4.1).
+// marshalPublic returns the SubjectPublicKeyInfo (RFC 5280, section 4.1).
 func marshalPublic(public crypto.PublicKey) ([]byte, error) { return x509.MarshalPKIXPublicKey(public) }

@@ -256,7 +256,7 @@ func (s *simulation) encryption(ring Ring, p Passphrases) map[string]Encryption 
 		}
 		key := strings.Join(all, "|") + string(k.Encrypted)
 		if _, ok := s.opened[key]; !ok {
-			s.opened[key] = Inspect(Ring{Keys: []Key{k}}, p)[k.ID]
+			s.opened[key] = inspect(Ring{Keys: []Key{k}}, p)[k.ID]
 		}
 		encryption[k.ID] = s.opened[key]
 	}
@@ -264,12 +264,9 @@ func (s *simulation) encryption(ring Ring, p Passphrases) map[string]Encryption 
 }
 
 func (s *simulation) observe(ring Ring) Observed {
-	o := Observed{Encryption: s.encryption(ring, s.known()), Seen: SeenEverywhere}
-	if s.askable {
-		o.Seen = func(id string) bool {
-			l := s.lives[id]
-			return l != nil && s.now.After(s.gateShut) && !s.now.Before(l.published.Add(s.gateLag))
-		}
+	o := Observed{encryption: s.encryption(ring, s.known()), AssumeSeen: !s.askable, Seen: map[string]bool{}}
+	for id, l := range s.lives {
+		o.Seen[id] = s.now.After(s.gateShut) && !s.now.Before(l.published.Add(s.gateLag))
 	}
 	return o
 }
@@ -334,7 +331,7 @@ func (s *simulation) next(ring Ring) Step {
 	}
 	// A kind that nobody can open is left alone but for a person's word.
 	for _, k := range ring.Keys {
-		if k.Use == step.Use && k.needsPrivate() && observed.Encryption[k.ID] == EncryptedUnknown &&
+		if k.Use == step.Use && k.needsPrivate() && observed.encryption[k.ID] == EncryptedUnknown &&
 			step.Action != Revoke && (s.policy.Rotate == "" || ring.Rotated[k.Use] == s.policy.Rotate) {
 			s.fail("a ring that cannot be opened is not left alone: %v", step)
 		}

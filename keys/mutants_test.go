@@ -13,16 +13,16 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 		t.Skip("takes ten seconds")
 	}
 	// with replaces the rule that contains a text in its name; nil removes it.
-	with := func(name string, says func(situation) (Step, bool)) []rule {
+	with := func(name string, apply func(situation) (Step, bool)) []rule {
 		mutated := slices.Clone(rules)
 		i := slices.IndexFunc(mutated, func(r rule) bool { return strings.Contains(r.name, name) })
 		if i < 0 {
 			t.Fatalf("no rule is named %q", name)
 		}
-		if says == nil {
+		if apply == nil {
 			return slices.Delete(mutated, i, i+1)
 		}
-		mutated[i].says = says
+		mutated[i].apply = apply
 		return mutated
 	}
 	impatient := func(s situation) (Step, bool) {
@@ -40,21 +40,21 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 	}
 	for name, mutant := range map[string][]rule{
 		"promotes without the lead": with("published key signs", impatient),
-		"promotes at the first end of the lead": with("deadline is believed", func(s situation) (Step, bool) { // once for retiring keys only
+		"promotes at the first end of the lead": with("deadline counts", func(s situation) (Step, bool) { // once for retiring keys only
 			for _, k := range s.keys() {
-				if k.Phase == Published && s.over(k) && s.seen(k.ID) && s.observed.Encryption[k.ID] != EncryptedUnknown && k.Algorithm == s.policy.Algorithm {
+				if k.Phase == Published && s.over(k) && s.seen(k.ID) && s.opens(k) && k.Algorithm == s.policy.Algorithm {
 					return Step{Action: Promote, Key: k.ID, Reason: LeadPassed}, true
 				}
 			}
 			return deadlineReached(s)
 		}),
-		"forgets at the first deadline": with("deadline is believed", func(s situation) (Step, bool) {
+		"forgets at the first deadline": with("deadline counts", func(s situation) (Step, bool) {
 			if step, ok := credulous(s); ok {
 				return step, ok
 			}
 			return deadlineReached(s)
 		}),
-		"forgets without a deadline": with("whose tokens are all dead", func(s situation) (Step, bool) {
+		"forgets without a deadline": with("whose tokens have expired", func(s situation) (Step, bool) {
 			for _, k := range s.keys() {
 				if k.Phase == Retiring {
 					return Step{Action: Drop, Key: k.ID, Reason: TokensExpired}, true
@@ -62,13 +62,13 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 			}
 			return tokensExpired(s)
 		}),
-		"makes a new key for one that does not open": with("cannot be opened", nil),
-		"does not seal anew":                         with("sealed with the current passphrase", nil),
-		"does not notice that the clock went back":   with("lies in the future", nil),
-		"does not revoke":                            with("trusted no more", nil),
-		"does not keep keys for longer tokens":       with("longest token", nil),
+		"makes a new key for one that does not open": with("cannot be decrypted", nil),
+		"does not seal anew":                         with("encrypted with the current passphrase", nil),
+		"does not notice that the clock went back":   with("begins in the future", nil),
+		"does not revoke":                            with("no longer trusted", nil),
+		"does not keep keys for longer tokens":       with("kept as long as", nil),
 		"rotates without end": with("one at a time", func(s situation) (Step, bool) {
-			return Step{Action: Generate, Reason: Aged}, len(s.keys()) < fullKind
+			return Step{Action: Generate, Reason: Aged}, len(s.keys()) < fullUse
 		}),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
 // The model check of Tend, and of the protocol around it. A cluster runs for
@@ -308,35 +310,33 @@ func (c *cluster) factory() keyFactory {
 func (c *cluster) opener(k Key) string {
 	passphrase, known := c.openers[string(k.Encrypted)]
 	if !known {
-		encrypted, err := parseEncrypted(k.Encrypted)
+		encrypted, err := pbes2.Parse(k.Encrypted)
 		if err != nil {
 			c.fail("%v", err)
 		}
-		i := slices.IndexFunc(c.every, func(p string) bool { _, err := encrypted.open(p); return err == nil })
+		i := slices.IndexFunc(c.every, func(p string) bool { _, err := encrypted.Decrypt(p); return err == nil })
 		passphrase = c.every[i]
 		c.openers[string(k.Encrypted)] = passphrase
 	}
 	return passphrase
 }
 
-// seals is Inspect.
-func (c *cluster) encryption(ring Ring, p Passphrases) map[string]Encryption {
-	encryption := map[string]Encryption{}
+// inspect is Inspect, without the derivations.
+func (c *cluster) inspect(ring Ring, p Passphrases) OpenedBy {
+	opened := OpenedBy{}
 	for _, k := range ring.Keys {
 		if !k.needsPrivate() {
 			continue
 		}
-		_, all, _ := p.of(k.Use)
-		switch slices.Index(all, c.opener(k)) {
-		case -1:
-			encryption[k.ID] = EncryptedUnknown
-		case 0:
-			encryption[k.ID] = EncryptedCurrent
-		default:
-			encryption[k.ID] = EncryptedFormer
+		if _, all, _ := p.of(k.Use); slices.Contains(all, c.opener(k)) {
+			opened[k.ID] = c.opener(k)
 		}
 	}
-	return encryption
+	return opened
+}
+
+func (c *cluster) encryption(ring Ring, p Passphrases) map[string]Encryption {
+	return c.inspect(ring, p).Encryption(ring, p)
 }
 
 // shut is the kinds whose signing key a server cannot open.
@@ -493,7 +493,7 @@ func (c *cluster) sign(p *modelPod) {
 // excuse ends when everybody can open the keys again.
 func (c *cluster) excuse() {
 	for _, use := range Uses() {
-		well := c.p.version > 0 && !opens(c.k.ring, use, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown)
+		well := c.p.version > 0 && !hasKey(c.k.ring, use, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown)
 		for _, p := range c.pods {
 			well = well && p.endAt.IsZero() && !p.stuck && p.keysAt.IsZero() && p.passAt.IsZero() &&
 				(!p.mounted || !slices.Contains(c.locked(p.keys, p.passphraseState.Passphrases()), use)) &&
@@ -1217,14 +1217,19 @@ func (c *cluster) ask(o *modelOperator) bool {
 	return c.reconcileFor(o, ring, wanted)
 }
 
-func (c *cluster) reconcileFor(o *modelOperator, ring Ring, wanted map[Use]string) bool {
+func (c *cluster) reconcileFor(o *modelOperator, ring Ring, desired map[Use]string) bool {
 	t := Input{
 		Trace: o.trace,
-		Ring:  ring, Passphrases: o.p.state, Desired: wanted, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
-		Inspect: c.encryption, Loaded: c.loaded(o),
-		Seen:      func(id string) bool { return c.seen(o, id) },
-		Published: func(id string) bool { return c.isPublished(o, id) || o.blind["C"] && c.broken == unreadIsPublished }, Unread: o.blind["C"],
-		Distributed: func(current map[Use]string) bool { return c.distributed(o, c.digest(o.p.era, current)) },
+		Ring:  ring, Passphrases: o.p.state, Desired: desired, Policy: o.spec.policy, Now: c.clock().Add(o.skew),
+		Observed: Observed{
+			OpenedBy: c.inspect(ring, o.p.state.Candidates(desired)), RingLoaded: c.loaded(o),
+			Published: map[string]bool{}, PublishedUnknown: o.blind["C"], Seen: map[string]bool{},
+			Distributed: c.distributed(o, c.digest(o.p.era, o.p.state.Current)),
+		},
+	}
+	for _, k := range ring.Keys {
+		t.Observed.Seen[k.ID] = c.seen(o, k.ID)
+		t.Observed.Published[k.ID] = c.isPublished(o, k.ID) || o.blind["C"] && c.broken == unreadIsPublished
 	}
 	t.Policy.Lifetimes = c.lifetimes(o)
 	var err error
@@ -1366,7 +1371,7 @@ func (c *cluster) writeRingOf(o *modelOperator) bool {
 		return true
 	}
 	if c.refused(o, "write", "K") {
-		withdrawn := slices.ContainsFunc(o.out.Steps, func(s Step) bool { return s.Reason == Withdrawn })
+		withdrawn := slices.ContainsFunc(o.out.Steps, func(s Taken) bool { return s.Reason == Withdrawn })
 		o.told, o.out.Ring = o.k.version > 0, o.k.ring
 		return len(o.out.Ring.Keys) > 0 && (!withdrawn || c.broken == publishWithdrawn)
 	}
@@ -1400,7 +1405,7 @@ func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 // tend is Tend, less the guard that is taken out.
 func (c *cluster) reconcile(t Input) (Result, error) {
 	before := t.Passphrases
-	encryption := func(state PassphraseState) map[string]Encryption { return t.Inspect(t.Ring, state.Passphrases()) }
+	encryption := func(state PassphraseState) map[string]Encryption { return c.encryption(t.Ring, state.Passphrases()) }
 	force := func(which func(use Use, want string) bool, become func(state PassphraseState, use Use, want string)) {
 		t.Passphrases = t.Passphrases.clone()
 		for _, use := range Uses() {
@@ -1436,7 +1441,7 @@ func (c *cluster) reconcile(t Input) (Result, error) {
 			delete(state.Distributed, use)
 		})
 	case withoutDistributed:
-		t.Distributed = func(map[Use]string) bool { return true }
+		t.Observed.Distributed = true
 	case encryptAtOnce:
 		for _, use := range Uses() {
 			if t.Passphrases = t.Passphrases.clone(); t.Passphrases.Former[use] != "" {
@@ -1444,23 +1449,23 @@ func (c *cluster) reconcile(t Input) (Result, error) {
 			}
 		}
 	case withoutLoaded:
-		t.Loaded = true
+		t.Observed.RingLoaded = true
 	case withoutPublished:
-		t.Published = nil
+		t.Observed.Published = nil
 	case withoutWithdrawn:
 		lost := lost(t.Ring, Access, encryption(before)) || lost(t.Ring, Refresh, encryption(before))
 		if !lost {
-			t.Published = nil
+			t.Observed.Published = nil
 		}
 	case announceUnseen:
 		t.Ring = t.Ring.clone()
 		for i := range t.Ring.Keys {
-			if k := &t.Ring.Keys[i]; k.unannounced() {
-				k.PhaseSince = k.Created.Add(time.Second)
+			if k := &t.Ring.Keys[i]; k.Phase == Generated {
+				k.Phase = Published
 			}
 		}
 	case distributedIsNotStored:
-		if t.Passphrases.changing() && t.Distributed(t.Passphrases.Current) {
+		if t.Passphrases.changing() && t.Observed.Distributed {
 			t.Passphrases = t.Passphrases.markDistributed(true, t.Ring, nil)
 		}
 	}
@@ -1477,23 +1482,24 @@ func (c *cluster) reconcile(t Input) (Result, error) {
 	switch c.broken {
 	case foundIsNothing:
 		state, _ := before.Begin(t.Desired, t.Ring, encryption(before))
-		if state.Equal(before) && state.changing() && t.Distributed(state.Current) {
+		if state.Equal(before) && state.changing() && t.Observed.Distributed {
 			state = state.markDistributed(true, t.Ring, nil)
 		}
 		out = Result{Passphrases: state}
-		out.Ring, out.Steps, out.Next, err = t.advance(c.factory(), encryption(state), state.Passphrases())
-		if len(out.Steps) == 0 && state.Equal(before) && t.Loaded {
+		t.Observed.encryption = encryption(state)
+		out.Ring, out.Steps, out.Next, err = t.advance(c.factory(), state.Passphrases())
+		if len(out.Steps) == 0 && state.Equal(before) && t.Observed.RingLoaded {
 			out.Passphrases = state.Finish(t.Ring, encryption(state))
 		}
 	case finishWithoutLooking:
 		for _, use := range Uses() {
-			if out.Passphrases = out.Passphrases.clone(); before.Distributed[use] && t.Loaded {
+			if out.Passphrases = out.Passphrases.clone(); before.Distributed[use] && t.Observed.RingLoaded {
 				delete(out.Passphrases.Former, use)
 				delete(out.Passphrases.Distributed, use)
 			}
 		}
 	case finishInTheSamePass:
-		if t.Loaded {
+		if t.Observed.RingLoaded {
 			out.Passphrases = out.Passphrases.Finish(out.Ring, c.encryption(out.Ring, out.Passphrases.Passphrases()))
 		}
 	case distributedIsNotStored:
@@ -1635,8 +1641,8 @@ func (c *cluster) replaceRing(with ringHome) {
 		return
 	}
 	// What seals it may be gone by now; then it is another story, of lost passphrases.
-	if len(c.locked(with.ring, c.p.state.Passphrases())) > 0 || opens(with.ring, Access, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
-		opens(with.ring, Refresh, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) || c.p.state.changing() || len(c.p.state.Former) > 0 {
+	if len(c.locked(with.ring, c.p.state.Passphrases())) > 0 || hasKey(with.ring, Access, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
+		hasKey(with.ring, Refresh, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) || c.p.state.changing() || len(c.p.state.Former) > 0 {
 		return
 	}
 	c.count++
@@ -1901,8 +1907,8 @@ func (c *cluster) settle() {
 		}
 		c.pass(time.Hour)
 	}
-	if opens(c.k.ring, Access, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
-		opens(c.k.ring, Refresh, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) {
+	if hasKey(c.k.ring, Access, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
+		hasKey(c.k.ring, Refresh, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) {
 		c.count++
 		c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
 		c.note("a person gives up what was lost: %s", c.spec.policy.Rotate)

@@ -82,7 +82,7 @@ func (c *cluster) rotate() {
 // next is the access key that waits to sign.
 func (c *cluster) next() Key {
 	for _, k := range c.k.ring.Keys {
-		if k.Use == Access && k.Phase == Published {
+		if k.Use == Access && k.waits() {
 			return k
 		}
 	}
@@ -177,7 +177,7 @@ func olderRingHasAKeyThatWasOutOfSight(c *cluster) {
 	c.poke()
 	c.until("the key is published again", func() bool {
 		k, _ := c.c.ring.Key(next)
-		return c.next().unannounced() && k.verifies()
+		return c.next().Phase == Generated && k.verifies()
 	})
 	c.unheard()
 	c.replaceRing(older)

@@ -34,19 +34,23 @@ func newKeeper(t *testing.T) *keeper {
 	return k
 }
 
-func (k *keeper) tending() Input {
-	return Input{
+func (k *keeper) input() Input {
+	in := Input{
 		Ring: k.ring, Passphrases: k.passphrases, Desired: k.desired, Policy: k.policy, Now: k.now,
-		Seen:        func(string) bool { return k.seen },
-		Published:   func(string) bool { return k.published },
-		Distributed: func(map[Use]string) bool { return k.distributed },
-		Loaded:      k.loaded, Inspect: Inspect,
+		Observed: Observed{
+			OpenedBy:  Inspect(k.ring, k.passphrases.Candidates(k.desired)),
+			Published: map[string]bool{}, Seen: map[string]bool{}, Distributed: k.distributed, RingLoaded: k.loaded,
+		},
 	}
+	for _, key := range k.ring.Keys {
+		in.Observed.Published[key.ID], in.Observed.Seen[key.ID] = k.published, k.seen
+	}
+	return in
 }
 
 func (k *keeper) pass() Result {
 	k.t.Helper()
-	out, err := reconcile(modelFactory, k.tending())
+	out, err := reconcile(modelFactory, k.input())
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -92,7 +96,7 @@ func (k *keeper) encryptedWith(use Use) string {
 	for _, key := range k.ring.Keys {
 		for _, letter := range []string{"A", "B", "C", "T"} {
 			passphrase := string(use) + " " + letter
-			if encryption := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Use == use && encryption[key.ID] == EncryptedCurrent && !slices.Contains(found, letter) {
+			if opened := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Use == use && opened[key.ID] != "" && !slices.Contains(found, letter) {
 				found = append(found, letter)
 			}
 		}
@@ -355,7 +359,7 @@ func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
 	k.now = k.now.Add(-10 * time.Second) // another clock
 	k.passes()
 	for _, key := range k.ring.Keys {
-		if key.unannounced() || key.PhaseSince.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
+		if key.Phase == Generated || key.PhaseSince.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
 			t.Errorf("%s since %v", key.Phase, key.PhaseSince)
 		}
 	}
@@ -375,7 +379,7 @@ func TestAPolicyThatDoesNotHoldAnnouncesNothing(t *testing.T) {
 func TestWithoutPassphrasesTheRingStays(t *testing.T) {
 	k := newKeeper(t)
 	k.passphrases, k.desired, k.policy.Rotate = PassphraseState{}, nil, "now"
-	out, err := reconcile(modelFactory, k.tending())
+	out, err := reconcile(modelFactory, k.input())
 	if !errors.Is(err, ErrPassphrase) || out.Ring.Generation != k.ring.Generation || len(out.Steps) > 0 {
 		t.Errorf("%v, generation %d, %v", err, out.Ring.Generation, out.Steps)
 	}
@@ -401,7 +405,7 @@ func TestACustodyIsAValue(t *testing.T) {
 func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 	k := newKeeper(t)
 	k.ring, k.passphrases = Ring{}, PassphraseState{}
-	out, err := Reconcile(k.tending())
+	out, err := Reconcile(k.input())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,10 +428,10 @@ func halfway(t *testing.T) *keeper {
 	return k
 }
 
-// announced counts the keys that wait and have been seen everywhere.
-func announced(ring Ring) (n int) {
+// countPublished counts the keys that wait and have been seen everywhere.
+func countPublished(ring Ring) (n int) {
 	for _, k := range ring.Keys {
-		if k.Phase == Published && !k.unannounced() {
+		if k.Phase == Published {
 			n++
 		}
 	}
@@ -441,8 +445,8 @@ func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
 		k := halfway(t)
 		k.seen, k.published = false, false
 		k.now = k.now.Add(2 * k.policy.prePublication())
-		t0 := k.tending()
-		t0.Unread = unread
+		t0 := k.input()
+		t0.Observed.PublishedUnknown = unread
 		out, err := reconcile(modelFactory, t0)
 		if err != nil {
 			t.Fatal(err)
@@ -451,7 +455,7 @@ func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
 		if unread {
 			want = 2
 		}
-		if got := announced(out.Ring); got != want {
+		if got := countPublished(out.Ring); got != want {
 			t.Errorf("unread %v: %d keys are announced, and should %d: %v", unread, got, want, out.Steps)
 		}
 	}
@@ -461,16 +465,16 @@ func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
 // what was seen, and a key that waits in it waits anew.
 func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	k := halfway(t)
-	older := k.tending()
+	older := k.input()
 	older.Trace = Trace{Generation: k.ring.Generation + 5}
 	out, err := reconcile(modelFactory, older)
 	if err != nil || len(out.Steps) > 0 || out.Next.Reason != RolledBack || out.Ring.Generation != k.ring.Generation {
 		t.Errorf("%v, %v, generation %d: %v", out.Steps, out.Next, out.Ring.Generation, err)
 	}
 	older.Trace.Accepted = true
-	older.Seen = func(string) bool { return false }
+	older.Observed.Seen = nil
 	out, err = reconcile(modelFactory, older)
-	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted || out.Ring.Generation <= older.Trace.Generation || announced(out.Ring) > 0 {
-		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, announced(out.Ring), err)
+	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted || out.Ring.Generation <= older.Trace.Generation || countPublished(out.Ring) > 0 {
+		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, countPublished(out.Ring), err)
 	}
 }

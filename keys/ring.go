@@ -11,36 +11,43 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// Ring is every key that there is, of both kinds. It is a value: Next reads it,
-// Apply returns another one. The zero Ring is the one before the first key.
+// Ring holds every key, of both uses. It is a value: Reconcile returns another one. The
+// zero Ring is the ring before the first key.
 type Ring struct {
-	// Keys are sorted by kind, creation and ID.
+	// Keys is sorted by use, creation and ID.
 	Keys []Key
 
-	// Generation counts the steps applied. A store writes generation n+1 only
-	// over generation n (compare-and-swap); so of two that step at once, one wins.
+	// Generation counts the steps. A store replaces a ring only if it still has the
+	// generation that was read (compare-and-swap), so one of two concurrent writers
+	// fails.
 	Generation int64
 
-	// Rotated is, by kind, the last Policy.Rotate that has been honoured.
+	// Rotated is, by use, the last Policy.Rotate that was carried out.
 	Rotated map[Use]string
 }
 
-// ErrDamaged is in the chain of each error of FromFiles: the files exist, but
-// are not a ring that can be trusted. They are not to be written over.
+// ErrDamaged is in the chain of every error of FromFiles: the files exist, but are not
+// a valid ring. They must not be overwritten.
 var ErrDamaged = errors.New("the key ring is damaged")
 
 const (
-	ringFile    = "ring.json"
-	ringVersion = 1
-	pemSuffix   = ".pem"
+	ringFile  = "ring.json"
+	pemSuffix = ".pem"
 
-	// Bounds of what is parsed.
-	maxRingFile    = 512 << 10
-	maxKeysPerKind = 64
-	maxRotate      = 256
-	maxLifetime    = 10 * 365 * 24 * time.Hour
+	// Version 1 had no phase Generated. A key was Published in both, and its phase
+	// began when it was created until it was seen everywhere.
+	ringVersion    = 2
+	ringVersionOld = 1
+
+	// Limits when parsing.
+	maxRingFile   = 512 << 10
+	maxKeysPerUse = 64
+	maxRotate     = 256
+	maxLifetime   = 10 * 365 * 24 * time.Hour
 )
 
 // Key returns the key with this ID.
@@ -53,7 +60,7 @@ func (r Ring) Key(id string) (Key, bool) {
 	return Key{}, false
 }
 
-// Signing returns the key that signs tokens of a kind. There is none before the
+// Signing returns the key that signs tokens of a use. It returns false before the
 // first step.
 func (r Ring) Signing(use Use) (Key, bool) {
 	for _, k := range r.Keys {
@@ -64,8 +71,8 @@ func (r Ring) Signing(use Use) (Key, bool) {
 	return Key{}, false
 }
 
-// Honoured says whether the rotation that was asked for by this Policy.Rotate
-// is done for both kinds.
+// Honoured reports whether the rotation that this Policy.Rotate requests is done for
+// both uses.
 func (r Ring) Honoured(rotate string) bool {
 	for _, use := range Uses() {
 		if r.Rotated[use] != rotate {
@@ -75,8 +82,8 @@ func (r Ring) Honoured(rotate string) bool {
 	return true
 }
 
-// clone copies what Apply changes. The sealed bytes and public halves are never
-// changed in place and are shared.
+// clone copies what apply changes. Encrypted bytes and public halves are never changed
+// in place and are shared.
 func (r Ring) clone() Ring {
 	return Ring{Keys: slices.Clone(r.Keys), Generation: r.Generation, Rotated: maps.Clone(r.Rotated)}
 }
@@ -87,8 +94,8 @@ func (r *Ring) sort() {
 	})
 }
 
-// ringJSON is ring.json. Its members are in this order and times are in whole
-// seconds, so that the same ring has the same bytes.
+// ringJSON is ring.json. Its members have a fixed order and its times are whole
+// seconds, so the same ring has the same bytes.
 type ringJSON struct {
 	Version    int            `json:"version"`
 	Generation int64          `json:"generation"`
@@ -110,14 +117,12 @@ type keyJSON struct {
 	Public          []byte    `json:"public"` // SubjectPublicKeyInfo
 }
 
-// Files gives the one persistent form of a ring: ring.json with its state and
-// the public halves, and one <kid>.pem for each private half that is still
-// needed. It is the data of a Secret, a mounted directory, or a JSON column.
-// The same ring gives the same bytes.
+// Files returns the persistent form of a ring: ring.json with its state and the public
+// halves, and one <kid>.pem for each private half that is still needed. It is the data
+// of a Secret, a mounted directory, or a JSON column. The same ring gives the same
+// bytes.
 func (r Ring) Files() map[string][]byte {
-	r = r.clone()
-	r.sort()
-	files := map[string][]byte{ringFile: r.marshal()}
+	files := map[string][]byte{ringFile: r.marshal(ringVersion)}
 	for _, k := range r.Keys {
 		if k.Encrypted != nil {
 			files[k.ID+pemSuffix] = bytes.Clone(k.Encrypted)
@@ -126,29 +131,35 @@ func (r Ring) Files() map[string][]byte {
 	return files
 }
 
-func (r Ring) marshal() []byte {
-	out := ringJSON{Version: ringVersion, Generation: r.Generation, Rotated: r.Rotated, Keys: []keyJSON{}}
+func (r Ring) marshal(version int) []byte {
+	r = r.clone()
+	r.sort()
+	out := ringJSON{Version: version, Generation: r.Generation, Rotated: r.Rotated, Keys: []keyJSON{}}
 	for _, k := range r.Keys {
 		public, err := marshalPublic(k.Public)
-		if err != nil { // only a key of another type fails, and none gets into a ring
+		if err != nil { // only a key of another type fails, and a ring has none
 			panic("keys: a key of an unknown type in a ring: " + err.Error())
 		}
+		phase := k.Phase
+		if version == ringVersionOld {
+			phase = phase.Public()
+		}
 		out.Keys = append(out.Keys, keyJSON{
-			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase,
+			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: phase,
 			Created: whole(k.Created), PhaseSince: whole(k.PhaseSince), RemoveAfter: whole(k.RemoveAfter),
 			MaxTokenSeconds: seconds(k.MaxTokenLifetime), Reencrypted: k.Reencrypted, DeadlineSeen: k.DeadlineSeen,
 			Public: public,
 		})
 	}
 	text, err := json.MarshalIndent(out, "", "  ")
-	if err != nil { // a year beyond 9999 is the one way; Policy.Check and Next keep it out
+	if err != nil { // only a year after 9999 fails; Policy.Check and FromFiles exclude it
 		panic("keys: " + err.Error())
 	}
 	return append(text, '\n')
 }
 
-// whole rounds up to a second in UTC. Up, because each stored time starts or
-// ends a wait that must not become shorter by being stored.
+// whole rounds a time up to a second in UTC. It rounds up because each stored time
+// starts or ends a wait that must not become shorter by being stored.
 func whole(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
@@ -158,13 +169,14 @@ func whole(t time.Time) time.Time {
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// FromFiles reads the form that Files writes. It is strict: what it returns is
-// consistent in itself, and what it refuses (ErrDamaged) says what to do. Files
-// that do not end in .pem, other than ring.json, are ignored.
+// FromFiles reads the form that Files writes, and its former version. It is strict: a
+// ring that it returns is consistent, and an error (ErrDamaged) says what to do. It
+// ignores files other than ring.json that do not end in .pem.
 func FromFiles(files map[string][]byte) (Ring, error) {
 	ring, err := fromFiles(files)
 	if err != nil {
-		return Ring{}, fmt.Errorf("keys: %w: %w; restore it from a backup, or order a new ring, which ends every session", ErrDamaged, err)
+		return Ring{}, fmt.Errorf("keys: %w: %w; restore it from a backup, or request a new ring, which ends every session",
+			ErrDamaged, err)
 	}
 	return ring, nil
 }
@@ -172,7 +184,7 @@ func FromFiles(files map[string][]byte) (Ring, error) {
 func fromFiles(files map[string][]byte) (Ring, error) {
 	text, ok := files[ringFile]
 	if !ok {
-		return Ring{}, errors.New("there is no ring.json")
+		return Ring{}, errors.New("ring.json is missing")
 	}
 	if len(text) > maxRingFile {
 		return Ring{}, fmt.Errorf("ring.json is longer than %d bytes", maxRingFile)
@@ -181,8 +193,9 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 	if err := json.Unmarshal(text, &in); err != nil {
 		return Ring{}, fmt.Errorf("ring.json does not parse: %w", err)
 	}
-	if in.Version != ringVersion {
-		return Ring{}, fmt.Errorf("ring.json has version %d, and this program knows version %d; if it is newer, run the newer program", in.Version, ringVersion)
+	if in.Version != ringVersion && in.Version != ringVersionOld {
+		return Ring{}, fmt.Errorf("ring.json has version %d, and this program reads versions up to %d; "+
+			"run a newer program", in.Version, ringVersion)
 	}
 	if in.Generation < 0 {
 		return Ring{}, errors.New("ring.json has a negative generation")
@@ -192,6 +205,9 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 		k, err := kj.key()
 		if err != nil {
 			return Ring{}, fmt.Errorf("key %.64q: %w", kj.ID, err)
+		}
+		if in.Version == ringVersionOld && k.Phase == Published && k.PhaseSince.Equal(k.Created) {
+			k.Phase = Generated
 		}
 		if encrypted, ok := files[k.ID+pemSuffix]; ok {
 			k.Encrypted = bytes.Clone(encrypted)
@@ -204,14 +220,15 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 	for name := range files {
 		id, isPEM := strings.CutSuffix(name, pemSuffix)
 		if _, known := ring.Key(id); isPEM && !known {
-			return Ring{}, fmt.Errorf("%.80q is not a key that ring.json names", name)
+			return Ring{}, fmt.Errorf("%.80q is not a key in ring.json", name)
 		}
 	}
-	// Writing it again must give the same bytes. That refuses in one line
-	// whatever encoding/json lets pass: members given twice or in other case,
-	// unknown ones, times and base64 in another spelling.
-	if !bytes.Equal(ring.Files()[ringFile], text) {
-		return Ring{}, errors.New("ring.json is not as this program writes it; it was edited, or written by another version")
+	// Writing it again must give the same bytes. That rejects everything that
+	// encoding/json tolerates: duplicate or unknown members, members in another case,
+	// times and base64 in another spelling.
+	if !bytes.Equal(ring.marshal(in.Version), text) {
+		return Ring{}, errors.New("ring.json differs from what this program writes; " +
+			"it was edited, or written by another version")
 	}
 	return ring, nil
 }
@@ -225,14 +242,14 @@ func (kj keyJSON) key() (Key, error) {
 		return Key{}, err
 	}
 	if thumbprint(public) != kj.ID {
-		return Key{}, errors.New("its kid is not the RFC 7638 thumbprint of its public half; the public half was exchanged")
+		return Key{}, errors.New("its kid is not the RFC 7638 thumbprint of its public half; the public half was replaced")
 	}
 	if kj.MaxTokenSeconds < 0 || kj.MaxTokenSeconds > seconds(maxLifetime) {
 		return Key{}, errors.New("longestSeconds is out of bounds")
 	}
 	for _, t := range []time.Time{kj.Created, kj.PhaseSince, kj.RemoveAfter} {
 		if y := t.Year(); y < 1 || y > 9900 {
-			return Key{}, fmt.Errorf("a time lies in the year %d", y)
+			return Key{}, fmt.Errorf("a time is in the year %d", y)
 		}
 	}
 	return Key{
@@ -243,7 +260,7 @@ func (kj keyJSON) key() (Key, error) {
 	}, nil
 }
 
-// check holds what is true of every ring between two steps.
+// check returns an error if a ring is inconsistent.
 func (r Ring) check() error {
 	seen := map[string]bool{}
 	for _, use := range Uses() {
@@ -257,11 +274,11 @@ func (r Ring) check() error {
 				signing++
 			}
 		}
-		if count > maxKeysPerKind {
-			return fmt.Errorf("there are %d %s keys, more than %d", count, use, maxKeysPerKind)
+		if count > maxKeysPerUse {
+			return fmt.Errorf("there are %d %s keys; the maximum is %d", count, use, maxKeysPerUse)
 		}
 		if count > 0 && signing != 1 {
-			return fmt.Errorf("%d %s keys sign where exactly one must", signing, use)
+			return fmt.Errorf("%d %s keys sign, but exactly one must", signing, use)
 		}
 	}
 	for use, rotate := range r.Rotated {
@@ -273,8 +290,8 @@ func (r Ring) check() error {
 		if k.Use != Access && k.Use != Refresh {
 			return fmt.Errorf("key %s has the kind %.20q, which is neither access nor refresh", k.ID, string(k.Use))
 		}
-		if seen[k.ID] { // in the same kind or in both: the one is confusion, the other forgery
-			return fmt.Errorf("key %s is there twice; access and refresh tokens need different keys", k.ID)
+		if seen[k.ID] { // twice in one use is a mistake, once in each a forgery
+			return fmt.Errorf("key %s appears twice; access and refresh tokens need different keys", k.ID)
 		}
 		seen[k.ID] = true
 		if err := k.check(); err != nil {
@@ -286,28 +303,28 @@ func (r Ring) check() error {
 
 func (k Key) check() error {
 	switch k.Phase {
-	case Published, Signing:
+	case Generated, Published, Signing:
 		if k.Encrypted == nil {
 			return fmt.Errorf("its private half %s%s is missing", k.ID, pemSuffix)
 		}
-		if _, err := parseEncrypted(k.Encrypted); err != nil {
+		if _, err := pbes2.Parse(k.Encrypted); err != nil {
 			return fmt.Errorf("its private half %s%s cannot be read: %w", k.ID, pemSuffix, err)
 		}
 		if !k.RemoveAfter.IsZero() {
-			return fmt.Errorf("a %s key has no end", k.Phase)
+			return fmt.Errorf("a %s key must not have until", k.Phase)
 		}
 	case Retiring, Revoked:
 		if k.Encrypted != nil {
-			return fmt.Errorf("a %s key has a private half, %s%s, which nobody needs", k.Phase, k.ID, pemSuffix)
+			return fmt.Errorf("a %s key must not have a private half, %s%s", k.Phase, k.ID, pemSuffix)
 		}
 		if k.RemoveAfter.IsZero() {
-			return fmt.Errorf("a %s key has no end", k.Phase)
+			return fmt.Errorf("a %s key must have until", k.Phase)
 		}
 	default:
-		return fmt.Errorf("its phase %.20q is not one of Published, Signing, Retiring, Revoked", string(k.Phase))
+		return fmt.Errorf("its phase %.20q is not one of Generated, Published, Signing, Retiring, Revoked", string(k.Phase))
 	}
 	if k.Created.IsZero() || k.PhaseSince.IsZero() {
-		return errors.New("it does not say when it was created, or since when it is in its phase")
+		return errors.New("created or since is missing")
 	}
 	return nil
 }

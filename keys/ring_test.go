@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -34,6 +35,10 @@ func fullRing(t *testing.T) Ring {
 	s.after(s.policy.prePublication())
 	s.policy.Rotate = "4"
 	s.settle()
+	s.policy.Rotate, s.assumeSeen = "", false
+	s.policy.Revoked = append(s.policy.Revoked, s.ring.Keys[len(s.ring.Keys)-1].ID)
+	s.policy.Rotate = "5"
+	s.settle()
 	return s.ring
 }
 
@@ -43,7 +48,7 @@ func TestARingComesBackFromItsFilesAsItWas(t *testing.T) {
 	for _, k := range ring.Keys {
 		phases[k.Phase] = true
 	}
-	if len(phases) != 4 {
+	if len(phases) != 5 {
 		t.Fatalf("only phases %v", phases)
 	}
 	files := ring.Files()
@@ -129,10 +134,10 @@ func TestDamagedRingsAreRefused(t *testing.T) {
 		"ring.json with a tail":    func(f map[string][]byte) { f[ringFile] = append(f[ringFile], 'x') },
 		"null":                     func(f map[string][]byte) { f[ringFile] = []byte("null") },
 		"far too big":              func(f map[string][]byte) { f[ringFile] = bytes.Repeat([]byte(" "), maxRingFile+1) },
-		"an unknown version":       json(`"version": 1`, `"version": 2`),
-		"an unknown member":        json(`"version": 1`, `"version": 1, "note": ""`),
-		"a member given twice":     json(`"version": 1`, `"version": 1, "version": 1`),
-		"a member in other case":   json(`"version": 1`, `"Version": 1`),
+		"an unknown version":       json(`"version": 2`, `"version": 3`),
+		"an unknown member":        json(`"version": 2`, `"version": 2, "note": ""`),
+		"a member given twice":     json(`"version": 2`, `"version": 2, "version": 2`),
+		"a member in other case":   json(`"version": 2`, `"Version": 2`),
 		"a negative generation":    json(`"generation": `, `"generation": -`),
 		"white space":              json("\n", "\n\n"),
 		"an unknown phase":         json(`"Retiring"`, `"Resting"`),
@@ -166,7 +171,7 @@ func TestDamagedRingsAreRefused(t *testing.T) {
 			r.Keys = append(r.Keys, k)
 		}),
 		"too many keys": rebuilt(func(r *Ring) {
-			for range maxKeysPerKind {
+			for range maxKeysPerUse {
 				private, _ := generate(EdDSA)
 				k := retiring
 				k.Algorithm, k.Public, k.ID = EdDSA, private.Public(), thumbprint(private.Public())
@@ -206,7 +211,7 @@ func TestOtherFilesAreNoMatter(t *testing.T) {
 }
 
 func FuzzFromFiles(f *testing.F) {
-	ring, err := apply(modelFactory, Ring{}, Next(Ring{}, testPolicy(), Observed{}, start), testPassphrases)
+	ring, err := apply(modelFactory, Ring{}, nextStep(Ring{}, testPolicy(), Observed{}, start), testPassphrases)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -215,8 +220,9 @@ func FuzzFromFiles(f *testing.F) {
 	f.Add(files[ringFile], name, files[name])
 	f.Add(files[ringFile][:50], name, files[name])
 	f.Add(files[ringFile], name, files[name][:50])
-	f.Add([]byte(`{"version":1,"keys":[{}]}`), "x.pem", []byte{})
-	f.Add([]byte(`{"version":1,"generation":9223372036854775807,"keys":null}`), "", []byte{})
+	f.Add(ring.marshal(ringVersionOld), name, files[name])
+	f.Add([]byte(`{"version":2,"keys":[{}]}`), "x.pem", []byte{})
+	f.Add([]byte(`{"version":2,"generation":9223372036854775807,"keys":null}`), "", []byte{})
 	f.Add(bytes.Replace(files[ringFile], []byte("2026"), []byte("0000"), 3), name, files[name])
 	f.Fuzz(func(t *testing.T, ringJSON []byte, name string, content []byte) {
 		in := map[string][]byte{name: content, ringFile: ringJSON}
@@ -227,14 +233,63 @@ func FuzzFromFiles(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.Equal(r.Files()[ringFile], ringJSON) {
+		if !bytes.Equal(r.marshal(ringVersion), ringJSON) && !bytes.Equal(r.marshal(ringVersionOld), ringJSON) {
 			t.Error("it does not come back as it was")
 		}
 		// What is taken must not upset anything that follows.
-		step := Next(r, testPolicy(), Observed{Seen: SeenEverywhere}, start)
+		step := nextStep(r, testPolicy(), Observed{AssumeSeen: true}, start)
 		if _, err := apply(modelFactory, r, step, testPassphrases); err != nil && step.Action != Reencrypt {
 			t.Errorf("%v: %v", step, err)
 		}
 		PublicFiles(r, "https://auth.example")
 	})
+}
+
+// Version 1 of ring.json had no phase Generated: a key was Published, and its phase
+// began when it was created, until it was seen everywhere.
+func TestFromFilesReadsTheFormerVersion(t *testing.T) {
+	k := newKeeper(t)
+	k.seen = false
+	k.policy.Rotate = "now"
+	k.passes()
+	unseen := k.ring
+	k.seen, k.now = true, k.now.Add(time.Second) // as the former version made sure of
+	k.pass()
+	for _, tt := range []struct {
+		ring  Ring
+		phase Phase
+	}{{unseen, Generated}, {k.ring, Published}} {
+		old := tt.ring.Files()
+		old[ringFile] = tt.ring.marshal(ringVersionOld)
+		if bytes.Contains(old[ringFile], []byte(Generated)) || !bytes.Contains(old[ringFile], []byte(`"version": 1`)) {
+			t.Fatalf("not the former version:\n%s", old[ringFile])
+		}
+		back, err := FromFiles(old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(back.Files()[ringFile], tt.ring.Files()[ringFile]) {
+			t.Errorf("%s: the ring is another one:\n%s", tt.phase, back.Files()[ringFile])
+		}
+		// Time alone does not make an unseen key sign.
+		k.ring, k.seen, k.published = back, false, tt.phase == Published
+		k.now = k.now.Add(100 * k.policy.prePublication())
+		for _, step := range k.pass().Steps {
+			if step.Reason != DeadlineReached || tt.phase == Generated {
+				t.Errorf("%s: %v", tt.phase, step)
+			}
+		}
+		if key, _ := k.ring.Key(waiting(back).ID); key.Phase != tt.phase {
+			t.Errorf("a key that was %s is %s", tt.phase, key.Phase)
+		}
+	}
+}
+
+func waiting(ring Ring) Key {
+	for _, k := range ring.Keys {
+		if k.waits() {
+			return k
+		}
+	}
+	return Key{}
 }

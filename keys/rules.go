@@ -6,36 +6,29 @@ import (
 	"time"
 )
 
-// Next says what is to be done with a ring: the first rule that has something
-// to say, of the first kind for which one has. It is pure: the same arguments
-// give the same step. Whoever calls it does the step (Apply), writes the ring
-// by compare-and-swap, and asks again with what it reads back.
-func Next(ring Ring, policy Policy, observed Observed, now time.Time) Step {
-	return next(rules, ring, policy, observed, now)
-}
-
-// rule looks at the keys of one kind. It returns a step, or false to leave it
-// to the next rule. A step of None ends the matter for this kind.
+// rule looks at the keys of one use. It returns a step, or false if it does not
+// apply. A step with the action None ends the evaluation for this use.
 type rule struct {
-	name string
-	says func(situation) (Step, bool)
+	name  string
+	apply func(situation) (Step, bool)
 }
 
-// rules is the life of a key, in order of precedence. The order matters: a
-// person's word comes before all; a kind whose keys cannot be opened is left
-// alone; times and lifetimes are put right before anything is concluded from
-// them.
+// rules is the life of a key, in order of precedence. The order matters: a person's
+// request comes first; a use whose keys cannot be decrypted is left alone; times and
+// lifetimes are corrected before anything is concluded from them.
 var rules = []rule{
-	{"a key that a person revoked is trusted no more", revokedByPerson},
-	{"the first key of a kind is made and signs at once", firstKey},
-	{"a kind whose keys cannot be opened is left alone until a person orders a rotation", unopenable},
-	{"a time that lies in the future begins now", clockWentBack},
-	{"a key is kept for the longest token that it can have signed", lifetimeRaised},
-	{"a private half is sealed with the current passphrase", formerPassphrase},
-	{"a deadline is believed when it is reached the second time", deadlineReached},
-	{"a key whose tokens are all dead, and whose successor is seen everywhere, is dropped", tokensExpired},
+	{"a key that a person revoked is no longer trusted", revokedByPerson},
+	{"the first key of a use is created and signs at once", firstKey},
+	{"a published key that is no longer published waits to be seen again", withdrawn},
+	{"a use whose keys cannot be decrypted is left alone until a person requests a rotation", unopenable},
+	{"a phase that begins in the future begins now", clockWentBack},
+	{"the lead of a generated key begins when the key is seen everywhere", announced},
+	{"a key is kept as long as any token that it may have signed", lifetimeRaised},
+	{"a private half is encrypted with the current passphrase", formerPassphrase},
+	{"a deadline counts when it passes for the second time", deadlineReached},
+	{"a key whose tokens have expired, and whose successor is seen everywhere, is dropped", tokensExpired},
 	{"a published key signs when its lead has passed and it is seen everywhere", leadPassed},
-	{"a kind with a reason to rotate gets a new key, one at a time", rotation},
+	{"a use with a reason to rotate gets a new key, one at a time", rotation},
 }
 
 // causes are the reasons to rotate, the most urgent first.
@@ -46,7 +39,7 @@ var causes = []func(situation) (Reason, string, bool){
 	aged,
 }
 
-// situation is all that a rule may look at: one kind in a ring, at one moment.
+// situation is everything that a rule may look at: one use in a ring, at one moment.
 type situation struct {
 	ring     Ring
 	use      Use
@@ -55,13 +48,15 @@ type situation struct {
 	now      time.Time
 }
 
-// recheck is when to look again at something that other people or programs
-// bring about, and that no time can be told for.
+// recheck is when to look again at something that depends on other people or
+// programs, and so has no known time.
 const recheck = 30 * time.Second
 
+// next returns the step of the first rule that applies, for the first use that has
+// one. It is pure: the same arguments give the same step.
 func next(rules []rule, ring Ring, policy Policy, observed Observed, now time.Time) Step {
 	stamp := func(s Step) Step {
-		s.generation, s.at, s.policy = ring.Generation, whole(now), policy
+		s.generation, s.at, s.policy, s.announced = ring.Generation, whole(now), policy, observed.AssumeSeen
 		return s
 	}
 	if err := policy.Check(); err != nil {
@@ -81,15 +76,19 @@ func next(rules []rule, ring Ring, policy Policy, observed Observed, now time.Ti
 
 func (s situation) first(rules []rule) Step {
 	for _, r := range rules {
-		if step, ok := r.says(s); ok {
+		if step, ok := r.apply(s); ok {
 			step.Use = s.use
 			return step
 		}
 	}
-	return Step{Action: None, Use: s.use, Reason: Steady, Message: fmt.Sprintf("the %s keys need nothing", s.use), When: s.deadline()}
+	return Step{
+		Action: None, Use: s.use, Reason: Steady, When: s.deadline(),
+		Message: fmt.Sprintf("the %s keys need no change", s.use),
+	}
 }
 
-// merge makes one None of two: the worst reason, the earliest time.
+// merge combines the None steps of the two uses into one, with the more serious
+// reason and the earlier time.
 func merge(idle []Step) Step {
 	worst := idle[0]
 	order := []Reason{Unopenable, RingFull, AwaitingPublication, Steady}
@@ -101,13 +100,13 @@ func merge(idle []Step) Step {
 		worst.When = when
 	}
 	if worst.Reason == Steady {
-		worst.Use, worst.Message = "", "the keys need nothing"
+		worst.Use, worst.Message = "", "the keys need no change"
 	}
 	return worst
 }
 
-// revokedByPerson: of several, the signing key comes last, so that no other
-// revoked key becomes its successor.
+// revokedByPerson revokes the signing key last, so no other key that is to be
+// revoked becomes its successor.
 func revokedByPerson(s situation) (Step, bool) {
 	var found *Key
 	for _, k := range s.keys() {
@@ -119,8 +118,9 @@ func revokedByPerson(s situation) (Step, bool) {
 		return Step{}, false
 	}
 	step := Step{Action: Revoke, Key: found.ID, Reason: KeyRevoked}
+	since := found.PhaseSince.UTC().Format(time.RFC3339)
 	switch found.Phase {
-	case Published:
+	case Generated, Published:
 		step.Message = fmt.Sprintf("revoking the %s key %s; no token was signed with it", s.use, found.ID)
 	case Signing:
 		successor := "a new key"
@@ -128,11 +128,13 @@ func revokedByPerson(s situation) (Step, bool) {
 			step.successor = k.ID
 			successor = k.ID
 		}
-		step.Message = fmt.Sprintf("revoking the signing %s key %s: every %s token issued since %s dies with it; %s signs at once",
-			s.use, found.ID, s.use, found.PhaseSince.UTC().Format(time.RFC3339), successor)
+		step.Message = fmt.Sprintf(
+			"revoking the signing %s key %s: every %s token issued since %s becomes invalid; %s signs at once",
+			s.use, found.ID, s.use, since, successor)
 	default:
-		step.Message = fmt.Sprintf("revoking the %s key %s: every %s token that it signed before %s dies with it",
-			s.use, found.ID, s.use, found.PhaseSince.UTC().Format(time.RFC3339))
+		step.Message = fmt.Sprintf(
+			"revoking the %s key %s: every %s token that it signed before %s becomes invalid",
+			s.use, found.ID, s.use, since)
 	}
 	return step, true
 }
@@ -141,49 +143,79 @@ func firstKey(s situation) (Step, bool) {
 	if len(s.keys()) > 0 {
 		return Step{}, false
 	}
-	return Step{Action: Generate, Reason: FirstKey,
-		Message: fmt.Sprintf("making the first %s key; it signs at once, for no token and no verifier is older", s.use)}, true
+	return Step{Action: Generate, Reason: FirstKey, Message: fmt.Sprintf(
+		"creating the first %s key; it signs at once, because no token or verifier is older", s.use)}, true
 }
 
-// unopenable: a new ring would end every session, and a wrong passphrase is
-// mostly a slip. What is published already stays, so tokens go on verifying.
-func unopenable(s situation) (Step, bool) {
-	if s.rotateOrdered() {
+// withdrawn applies if what is published was deleted or replaced. A verifier that
+// looked in the meantime does not know the key, so the lead starts over.
+func withdrawn(s situation) (Step, bool) {
+	if s.observed.AssumeSeen || s.observed.Published == nil || s.observed.PublishedUnknown {
 		return Step{}, false
 	}
 	for _, k := range s.keys() {
-		if k.needsPrivate() && s.observed.Encryption[k.ID] == EncryptedUnknown {
+		if k.Phase == Published && !s.observed.Published[k.ID] {
+			return Step{Action: Wait, Key: k.ID, Reason: Withdrawn, Message: fmt.Sprintf(
+				"the %s key %s is no longer published; its lead begins again when it is seen everywhere",
+				s.use, k.ID)}, true
+		}
+	}
+	return Step{}, false
+}
+
+// unopenable leaves the keys alone: a new ring would end every session, and a wrong
+// passphrase is usually a mistake. Published keys stay, so tokens still verify.
+func unopenable(s situation) (Step, bool) {
+	if s.rotateRequested() {
+		return Step{}, false
+	}
+	for _, k := range s.keys() {
+		if k.needsPrivate() && !s.opens(k) {
 			return Step{Action: None, Key: k.ID, Reason: Unopenable, Message: fmt.Sprintf(
-				"no known passphrase opens the private half of the %s key %s, so the %s keys are left alone: put the former passphrase back (%s), or, if it is lost, order a rotation or revoke the key",
+				"no known passphrase decrypts the private half of the %s key %s, so the %s keys are left alone: "+
+					"restore the former passphrase (%s), or, if it is lost, request a rotation or revoke the key",
 				s.use, k.ID, s.use, s.use.setting())}, true
 		}
 	}
 	return Step{}, false
 }
 
-// clockWentBack: a phase that begins in the future would never get older. To
-// begin it now only makes waits longer.
+// clockWentBack moves a phase that begins in the future, which would never grow
+// older. This only makes waits longer.
 func clockWentBack(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.ahead(k) {
 			return Step{Action: Wait, Key: k.ID, Reason: ClockWentBack, Message: fmt.Sprintf(
-				"the clock went back: the %s key %s was %s since %s, which is yet to come; it is since now",
-				s.use, k.ID, k.Phase, k.PhaseSince.UTC().Format(time.RFC3339))}, true
+				"the clock went back: the %s key %s entered the phase %s at %s, which is in the future; "+
+					"the phase begins now", s.use, k.ID, k.Phase.Public(), k.PhaseSince.UTC().Format(time.RFC3339))}, true
 		}
 	}
 	return Step{}, false
 }
 
-// ahead: what is stored is rounded up to a second, and clocks differ.
+// ahead allows for the rounding of stored times and for the difference of clocks.
 func (s situation) ahead(k Key) bool {
 	return k.PhaseSince.After(s.now.Add(s.policy.ClockSkew + time.Second))
+}
+
+// announced starts the lead only when the key was seen everywhere, because the
+// process that publishes keys may have been delayed since the key was created.
+func announced(s situation) (Step, bool) {
+	for _, k := range s.keys() {
+		if k.Phase == Generated && s.opens(k) && s.seen(k.ID) {
+			return Step{Action: Wait, Key: k.ID, Reason: Announced, Message: fmt.Sprintf(
+				"the %s key %s is seen everywhere; its lead begins", s.use, k.ID)}, true
+		}
+	}
+	return Step{}, false
 }
 
 func lifetimeRaised(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.tooShort(k) {
 			return Step{Action: Extend, Key: k.ID, Reason: LifetimeRaised, Message: fmt.Sprintf(
-				"tokens live longer now, so the %s keys are kept longer: tokens for %v", s.use, s.policy.lifetime(s.use))}, true
+				"the lifetime of %s tokens is now %v, so the %s keys are kept longer",
+				s.use, s.policy.lifetime(s.use), s.use)}, true
 		}
 	}
 	return Step{}, false
@@ -201,24 +233,25 @@ func (s situation) tooShort(k Key) bool {
 
 func formerPassphrase(s situation) (Step, bool) {
 	for _, k := range s.keys() {
-		if k.needsPrivate() && s.observed.Encryption[k.ID] == EncryptedFormer {
+		if k.needsPrivate() && s.observed.encryption[k.ID] == EncryptedFormer {
 			return Step{Action: Reencrypt, Key: k.ID, Reason: PassphraseChanged, Message: fmt.Sprintf(
-				"sealing the %s key %s with the current passphrase", s.use, k.ID)}, true
+				"encrypting the %s key %s with the current passphrase", s.use, k.ID)}, true
 		}
 	}
 	return Step{}, false
 }
 
-// deadlineReached: a clock that jumps ahead makes every deadline look reached.
-// To forget a key cannot be undone, and one that signs too early is not known
-// yet. So the first time only starts the wait again: a clock that jumped has
-// jumped by then, and this wait is real. The price is that a key is published,
-// and later retiring, for twice as long.
+// deadlineReached restarts a wait the first time its deadline passes. If the clock
+// jumps forward, every deadline appears to have passed, but a dropped key cannot be
+// restored, and verifiers may not know a key that signs too early. The second wait
+// runs after the jump and is real. The price is that a key is published, and later
+// retires, for twice as long.
 func deadlineReached(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.over(k) && !k.DeadlineSeen {
 			return Step{Action: Wait, Key: k.ID, Reason: DeadlineReached, Message: fmt.Sprintf(
-				"the %s key %s has been %s for long enough if the clock is right; waiting once more, in case it jumped", s.use, k.ID, k.Phase)}, true
+				"the wait of the %s %s key %s is over if the clock is right; it runs once more, "+
+					"in case the clock jumped", k.Phase, s.use, k.ID)}, true
 		}
 	}
 	return Step{}, false
@@ -232,19 +265,19 @@ func tokensExpired(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if k.Phase != Published && s.over(k) && k.DeadlineSeen {
 			return Step{Action: Drop, Key: k.ID, Reason: TokensExpired, Message: fmt.Sprintf(
-				"forgetting the %s key %s: every token that it signed has expired", s.use, k.ID)}, true
+				"dropping the %s key %s: every token that it signed has expired", s.use, k.ID)}, true
 		}
 	}
 	return Step{}, false
 }
 
-// over says that the wait of a key is over, going by the clock.
+// over reports whether the wait of a key is over, according to the clock.
 func (s situation) over(k Key) bool {
 	end := s.end(k)
 	return !end.IsZero() && !s.now.Before(end)
 }
 
-// end is when the wait of a key is over; zero where it waits for nothing.
+// end returns when the wait of a key is over, or the zero time if no time ends it.
 func (s situation) end(k Key) time.Time {
 	switch k.Phase {
 	case Published:
@@ -255,31 +288,39 @@ func (s situation) end(k Key) time.Time {
 	return time.Time{}
 }
 
-// leadPassed: what nobody wants any more, because the algorithm was changed
-// again, goes at the same moment, and not sooner: settings that flap must not
-// make and forget a key at every turn.
+// leadPassed promotes the successor. A successor that is no longer wanted, because
+// the algorithm changed again, is dropped at that same moment and not earlier:
+// settings that flap must not create and drop a key each time.
 func leadPassed(s situation) (Step, bool) {
 	k, ok := s.successor()
 	if !ok {
 		return Step{}, false
 	}
 	switch {
-	case !s.over(k) && !k.DeadlineSeen:
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.use, k.ID, s.end(k).Add(s.policy.prePublication()).UTC().Format(time.RFC3339))), true
+	case k.Phase == Generated:
+		return s.awaiting(k, "is published, but not yet seen everywhere; then its lead begins"), true
 	case !s.over(k):
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, and signs from %s at the earliest", s.use, k.ID, s.end(k).UTC().Format(time.RFC3339))), true
+		signs := s.end(k)
+		if !k.DeadlineSeen {
+			signs = signs.Add(s.policy.prePublication())
+		}
+		return s.awaiting(k, "is published, and signs at "+signs.UTC().Format(time.RFC3339)+" at the earliest"), true
 	case k.Algorithm != s.policy.Algorithm:
 		return Step{Action: Drop, Key: k.ID, Reason: Unwanted, Message: fmt.Sprintf(
-			"forgetting the published %s key %s: it is for %s, and %s is wanted now; no token was signed with it", s.use, k.ID, k.Algorithm, s.policy.Algorithm)}, true
+			"dropping the published %s key %s: it is for %s, and the policy now asks for %s; no token was signed with it",
+			s.use, k.ID, k.Algorithm, s.policy.Algorithm)}, true
 	case !s.seen(k.ID):
-		return s.awaiting(fmt.Sprintf("the %s key %s is published, but not yet seen everywhere", s.use, k.ID)), true
+		return s.awaiting(k, "is published, but not yet seen everywhere"), true
 	}
 	return Step{Action: Promote, Key: k.ID, Reason: LeadPassed, Message: fmt.Sprintf(
 		"the %s key %s signs from now on", s.use, k.ID)}, true
 }
 
-func (s situation) awaiting(message string) Step {
-	return Step{Action: None, Reason: AwaitingPublication, Message: message, When: s.deadline()}
+func (s situation) awaiting(k Key, state string) Step {
+	return Step{
+		Action: None, Reason: AwaitingPublication, When: s.deadline(),
+		Message: fmt.Sprintf("the %s key %s %s", s.use, k.ID, state),
+	}
 }
 
 func rotation(s situation) (Step, bool) {
@@ -288,9 +329,9 @@ func rotation(s situation) (Step, bool) {
 		if !ok {
 			continue
 		}
-		if len(s.keys()) >= fullKind {
+		if len(s.keys()) >= fullUse {
 			return Step{Action: None, Reason: RingFull, When: s.deadline(), Message: fmt.Sprintf(
-				"there are %d %s keys; one has to expire before the next is made", len(s.keys()), s.use)}, true
+				"there are %d %s keys; one must expire before the next is created", len(s.keys()), s.use)}, true
 		}
 		return Step{Action: Generate, Reason: reason, replaces: s.locked(), Message: fmt.Sprintf(
 			"publishing a new %s key: %s", s.use, message)}, true
@@ -298,34 +339,35 @@ func rotation(s situation) (Step, bool) {
 	return Step{}, false
 }
 
-// fullKind is how many keys of a kind there may be before rotation waits. It
-// leaves room below maxKeysPerKind for revocation, which never waits.
-const fullKind = maxKeysPerKind / 2
+// fullUse is the number of keys of a use at which rotation pauses. The margin below
+// maxKeysPerUse is for revocations, which never wait.
+const fullUse = maxKeysPerUse / 2
 
 func rotationRequested(s situation) (Reason, string, bool) {
-	return RotationRequested, "a person asked for it", s.rotateOrdered()
+	return RotationRequested, "a person requested it", s.rotateRequested()
 }
 
-func (s situation) rotateOrdered() bool {
+func (s situation) rotateRequested() bool {
 	return s.policy.Rotate != "" && s.policy.Rotate != s.ring.Rotated[s.use]
 }
 
 func algorithmChanged(s situation) (Reason, string, bool) {
 	k, _ := s.ring.Signing(s.use)
-	return AlgorithmChanged, fmt.Sprintf("the signing key is for %s, and %s is wanted", k.Algorithm, s.policy.Algorithm), k.Algorithm != s.policy.Algorithm
+	message := fmt.Sprintf("the signing key is for %s, and the policy asks for %s", k.Algorithm, s.policy.Algorithm)
+	return AlgorithmChanged, message, k.Algorithm != s.policy.Algorithm
 }
 
 func passphraseChanged(s situation) (Reason, string, bool) {
 	k, _ := s.ring.Signing(s.use)
-	return PassphraseChanged, "the signing key was sealed with a former passphrase once", k.Reencrypted
+	return PassphraseChanged, "the signing key was once encrypted with a former passphrase", k.Reencrypted
 }
 
 func aged(s situation) (Reason, string, bool) {
 	due := s.policy.NextRotation(s.ring, s.use)
-	return Aged, "the signing key is old enough", !due.IsZero() && !s.now.Before(due)
+	return Aged, "the signing key has reached its rotation age", !due.IsZero() && !s.now.Before(due)
 }
 
-// keys are the keys of the kind, oldest first.
+// keys returns the keys of the use, oldest first.
 func (s situation) keys() []Key {
 	var keys []Key
 	for _, k := range s.ring.Keys {
@@ -336,31 +378,48 @@ func (s situation) keys() []Key {
 	return keys
 }
 
-// successor is the published key that is to sign next.
+// successor returns the waiting key that signs next.
 func (s situation) successor() (Key, bool) {
 	for _, k := range s.keys() {
-		if k.Phase == Published && s.observed.Encryption[k.ID] != EncryptedUnknown && !s.policy.revokes(k.ID) {
+		if k.waits() && s.opens(k) && !s.policy.revokes(k.ID) {
 			return k, true
 		}
 	}
 	return Key{}, false
 }
 
-// shut are the published keys that cannot be opened, and so never sign.
+// locked returns the IDs of waiting keys that no known passphrase decrypts. They can
+// never sign.
 func (s situation) locked() []string {
 	var ids []string
 	for _, k := range s.keys() {
-		if k.Phase == Published && s.observed.Encryption[k.ID] == EncryptedUnknown {
+		if k.waits() && !s.opens(k) {
 			ids = append(ids, k.ID)
 		}
 	}
 	return ids
 }
 
-func (s situation) seen(id string) bool { return s.observed.Seen != nil && s.observed.Seen(id) }
+// opens reports whether a known passphrase decrypts the private half of a key.
+func (s situation) opens(k Key) bool { return s.observed.encryption[k.ID] != EncryptedUnknown }
 
-// deadline is when time alone can change what the rules say. A deadline that is
-// past is held up by something else, which is looked at again soon.
+// seen reports whether a key is known everywhere. If no one can decrypt the signing
+// key, publication is enough: a replica that still signs with that key cannot load
+// its successor, and a replica with the new passphrase cannot start.
+func (s situation) seen(id string) bool {
+	switch o := s.observed; {
+	case o.AssumeSeen:
+		return true
+	case o.Published != nil && lost(s.ring, s.use, o.encryption):
+		return o.Published[id]
+	default:
+		return o.Seen[id]
+	}
+}
+
+// deadline returns when the passage of time can next change the outcome of the
+// rules. If a deadline has passed and something else holds the step up, that is
+// checked again soon.
 func (s situation) deadline() time.Time {
 	var when time.Time
 	consider := func(t time.Time) {
@@ -372,18 +431,21 @@ func (s situation) deadline() time.Time {
 		}
 		when = earliest(when, t)
 	}
-	published := false
+	waiting := false
 	for _, k := range s.keys() {
-		published = published || k.Phase == Published
+		waiting = waiting || k.waits()
 		consider(s.end(k))
+		if k.Phase == Generated && s.opens(k) {
+			consider(s.now.Add(min(recheck, s.policy.prePublication())))
+		}
 	}
-	if !published { // the age matters only when no successor is under way
+	if !waiting { // the age matters only if no successor exists
 		consider(s.policy.NextRotation(s.ring, s.use))
 	}
 	return when
 }
 
-// earliest ignores zero times.
+// earliest returns the earlier of two times and ignores a zero time.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

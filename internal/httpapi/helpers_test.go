@@ -13,6 +13,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
 const (
@@ -227,20 +228,7 @@ func newRing(tb testing.TB, algorithm keys.Algorithm) keys.Ring {
 		Algorithm: algorithm, PublishLead: 10 * time.Minute,
 		Lifetimes: map[keys.Use]time.Duration{keys.Access: time.Minute, keys.Refresh: time.Hour},
 	}
-	passphrases := keys.Passphrases{Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"}}
-	var ring keys.Ring
-	for range keys.Uses() {
-		encryption := map[string]keys.Encryption{}
-		for _, k := range ring.Keys {
-			encryption[k.ID] = keys.EncryptedCurrent
-		}
-		step := keys.Next(ring, policy, keys.Observed{Encryption: encryption}, time.Now())
-		var err error
-		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	return ring
+	return keystest.New(tb, policy, keystest.Passphrases(), time.Now())
 }
 
 var theRing = sync.OnceValue(func() keys.Ring { return newRing(&testing.T{}, keys.ES256) })

@@ -19,6 +19,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,27 +32,9 @@ const (
 	cost     = 4 // bcrypt's least
 )
 
-// ring is made once: it costs four key derivations.
 var ring = sync.OnceValues(func() (*keys.Opened, error) {
-	passphrases := keys.Passphrases{
-		Access: []string{"a passphrase for access keys"}, Refresh: []string{"a passphrase for refresh keys"},
-	}
-	policy := keys.Policy{
-		Algorithm: keys.ES256, PublishLead: 10 * time.Minute, ClockSkew: 30 * time.Second,
-		Lifetimes: map[keys.Use]time.Duration{keys.Access: 15 * time.Minute, keys.Refresh: 7 * 24 * time.Hour},
-	}
-	var r keys.Ring
-	for range keys.Uses() {
-		encryption := map[string]keys.Encryption{}
-		for _, k := range r.Keys {
-			encryption[k.ID] = keys.EncryptedCurrent
-		}
-		var err error
-		if r, err = keys.Apply(r, keys.Next(r, policy, keys.Observed{Encryption: encryption}, start), passphrases); err != nil {
-			return nil, err
-		}
-	}
-	return keys.Open(r, passphrases)
+	ring := keystest.New(&testing.T{}, keystest.Policy(), keystest.Passphrases(), start)
+	return keys.Open(ring, keystest.Passphrases())
 })
 
 // world is one gateway with all that it needs, and its clock. Whatever secret

@@ -14,6 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
 func TestJ10J11NumbersThatAreNoDates(t *testing.T) {
@@ -262,11 +263,8 @@ func TestJ23TokensLiveAndDieWithTheirKey(t *testing.T) {
 	ring := old.Ring()
 	step := func(now time.Time) {
 		t.Helper()
+		ring = keystest.Advance(t, ring, p, passphrases, now)
 		var err error
-		next := keys.Next(ring, p, keys.Observed{Encryption: old.Encryption(), Seen: keys.SeenEverywhere}, now)
-		if ring, err = keys.Apply(ring, next, passphrases); err != nil {
-			t.Fatal(err)
-		}
 		if old, err = old.Reopen(ring, passphrases); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
 const (
@@ -25,10 +26,7 @@ const (
 var (
 	start = time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)
 
-	passphrases = keys.Passphrases{
-		Access:  []string{"a passphrase for access keys"},
-		Refresh: []string{"a passphrase for refresh keys"},
-	}
+	passphrases = keystest.Passphrases()
 )
 
 func policy(a keys.Algorithm) keys.Policy {
@@ -40,29 +38,10 @@ func policy(a keys.Algorithm) keys.Policy {
 	}
 }
 
-// opened makes a ring of its own and opens it. It costs four derivations.
+// opened makes a ring of its own and opens it.
 func opened(tb testing.TB, a keys.Algorithm) *keys.Opened {
 	tb.Helper()
-	var ring keys.Ring
-	for range keys.Uses() {
-		var err error
-		step := keys.Next(ring, policy(a), keys.Observed{Encryption: map[string]keys.Encryption{firstID(ring): keys.EncryptedCurrent}}, start)
-		if ring, err = keys.Apply(ring, step, passphrases); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	o, err := keys.Open(ring, passphrases)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return o
-}
-
-func firstID(ring keys.Ring) string {
-	if len(ring.Keys) == 0 {
-		return ""
-	}
-	return ring.Keys[0].ID
+	return keystest.Open(tb, keystest.New(tb, policy(a), passphrases, start), passphrases)
 }
 
 // shared rings, one for each algorithm, for tests that change none.

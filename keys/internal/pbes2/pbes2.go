@@ -1,4 +1,9 @@
-package keys
+// Package pbes2 encrypts and decrypts private keys in the form that openssl uses:
+// PKCS #8 EncryptedPrivateKeyInfo (RFC 5958, section 3) under PBES2 (RFC 8018,
+// section 6.2). `openssl pkey` reads it and `openssl pkcs8 -topk8` writes it. The
+// standard library parses only the plain form, so the framing is here; every
+// primitive comes from the standard library or golang.org/x/crypto.
+package pbes2
 
 import (
 	"bytes"
@@ -20,20 +25,19 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// The form of a sealed private half is PKCS #8 EncryptedPrivateKeyInfo (RFC
-// 5958, section 3) under PBES2 (RFC 8018, section 6.2): what `openssl pkey`
-// reads and `openssl pkcs8 -topk8` writes. The standard library parses the
-// plain form only, so the framing is here; every primitive is its own.
+// Rounds of PBKDF2-HMAC-SHA-256, as OWASP recommends. A derivation takes a
+// fraction of a second.
+const Rounds = 600_000
+
+// Cost is a number of rounds.
+type Cost int
+
 const (
-	pemType = "ENCRYPTED PRIVATE KEY"
+	pemType  = "ENCRYPTED PRIVATE KEY"
+	saltSize = 16
+	keySize  = 32 // AES-256
 
-	// sealRounds of PBKDF2-HMAC-SHA-256, as OWASP recommends. A derivation takes
-	// a fraction of a second.
-	encryptionRounds = 600_000
-	saltSize         = 16
-	keySize          = 32 // AES-256
-
-	// Bounds when opening: a file must not be able to cost minutes or gigabytes.
+	// Limits when decrypting: a file must not cost minutes or gigabytes.
 	maxRounds     = 5_000_000
 	maxSalt       = 1024
 	maxScryptN    = 1 << 17
@@ -75,17 +79,10 @@ type scryptParams struct {
 	KeyLength int `asn1:"optional"`
 }
 
-// workshop makes and seals private halves. It is a seam for one reason: a
-// simulation of years cannot pay for a real derivation at each step.
-type keyFactory struct {
-	generate func(Algorithm) (crypto.Signer, error)
-	rounds   int
-}
-
-var realFactory = keyFactory{generate: generate, rounds: encryptionRounds}
-
-// seal encrypts a private half under a passphrase with a fresh salt and IV.
-func (factory keyFactory) encrypt(private crypto.Signer, passphrase string) ([]byte, error) {
+// Encrypt encrypts a private key under a passphrase, with a fresh salt and IV, and
+// returns it as PEM. The key is derived with the given number of PBKDF2 rounds:
+// Rounds, except in tests.
+func Encrypt(private crypto.Signer, passphrase string, rounds int) ([]byte, error) {
 	if passphrase == "" {
 		return nil, errors.New("the passphrase is empty")
 	}
@@ -96,9 +93,9 @@ func (factory keyFactory) encrypt(private crypto.Signer, passphrase string) ([]b
 	defer clear(plain)
 
 	salt, iv := make([]byte, saltSize), make([]byte, aes.BlockSize)
-	rand.Read(salt) // never fails: crypto/rand ends the process where the system has no randomness
+	rand.Read(salt) // never fails: crypto/rand ends the process if the system has no randomness
 	rand.Read(iv)
-	key, err := pbkdf2.Key(sha256.New, passphrase, salt, factory.rounds, keySize)
+	key, err := pbkdf2.Key(sha256.New, passphrase, salt, rounds, keySize)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +105,7 @@ func (factory keyFactory) encrypt(private crypto.Signer, passphrase string) ([]b
 	}
 
 	kdf, err := identifier(oidPBKDF2, pbkdf2Params{
-		Salt: salt, Rounds: factory.rounds,
+		Salt: salt, Rounds: rounds,
 		PRF: pkix.AlgorithmIdentifier{Algorithm: oidSHA256, Parameters: asn1.NullRawValue},
 	})
 	if err != nil {
@@ -153,58 +150,59 @@ func crypt(key, iv, data []byte, mode func(cipher.Block, []byte) cipher.BlockMod
 	return nil
 }
 
-// envelope is a sealed private half whose framing has been checked: what is
-// left to know is whether a passphrase opens it.
-type encryptedKey struct {
+// Key is an encrypted private key whose framing has been checked. Only a
+// passphrase is missing.
+type Key struct {
 	derive func(passphrase string) ([]byte, error)
 	iv     []byte
 	data   []byte
 }
 
-// errShut is the one outcome of every wrong passphrase. A damaged ciphertext
-// cannot be told from it, and need not be.
-var errLocked = errors.New("the passphrase does not open it")
+// ErrPassphrase is the error of every wrong passphrase. A damaged ciphertext cannot
+// be distinguished from one.
+var ErrPassphrase = errors.New("the passphrase does not decrypt it")
 
-// parseSealed checks the framing of a sealed private half and the bounds of its
-// parameters, at no cost worth mentioning.
-func parseEncrypted(text []byte) (encryptedKey, error) {
+// Parse checks the framing of an encrypted private key and the limits of its
+// parameters. It is cheap.
+func Parse(text []byte) (Key, error) {
 	if len(text) > maxEncrypted {
-		return encryptedKey{}, fmt.Errorf("it is longer than %d bytes", maxEncrypted)
+		return Key{}, fmt.Errorf("it is longer than %d bytes", maxEncrypted)
 	}
 	block, rest := pem.Decode(text)
 	if block == nil {
-		return encryptedKey{}, errors.New("it is not PEM, or is cut short")
+		return Key{}, errors.New("it is not PEM, or is truncated")
 	}
 	if block.Type != pemType {
-		return encryptedKey{}, fmt.Errorf("its PEM type is %.40q where %q is needed; seal it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000", block.Type, pemType)
+		return Key{}, fmt.Errorf("its PEM type is %.40q and must be %q; encrypt it with: "+
+			"openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000", block.Type, pemType)
 	}
 	if len(block.Headers) > 0 || len(bytes.TrimSpace(rest)) > 0 {
-		return encryptedKey{}, errors.New("there is more in it than one PEM block")
+		return Key{}, errors.New("it has more than one PEM block")
 	}
 	var info encryptedPrivateKeyInfo
 	if err := unmarshal(block.Bytes, &info); err != nil {
-		return encryptedKey{}, fmt.Errorf("it is not a PKCS #8 EncryptedPrivateKeyInfo, or is cut short: %w", err)
+		return Key{}, fmt.Errorf("it is not a PKCS #8 EncryptedPrivateKeyInfo, or is truncated: %w", err)
 	}
 	if !info.Algorithm.Algorithm.Equal(oidPBES2) {
-		return encryptedKey{}, fmt.Errorf("it is sealed with scheme %v where PBES2 is needed", info.Algorithm.Algorithm)
+		return Key{}, fmt.Errorf("it is encrypted with scheme %v; the scheme must be PBES2", info.Algorithm.Algorithm)
 	}
 	var scheme pbes2Params
 	if err := unmarshal(info.Algorithm.Parameters.FullBytes, &scheme); err != nil {
-		return encryptedKey{}, fmt.Errorf("its PBES2 parameters do not parse: %w", err)
+		return Key{}, fmt.Errorf("its PBES2 parameters do not parse: %w", err)
 	}
-	e := encryptedKey{data: info.Data}
+	k := Key{data: info.Data}
 	if !scheme.Encryption.Algorithm.Equal(oidAES256) {
-		return encryptedKey{}, fmt.Errorf("it is encrypted with %v where AES-256-CBC is needed", scheme.Encryption.Algorithm)
+		return Key{}, fmt.Errorf("it is encrypted with %v; the cipher must be AES-256-CBC", scheme.Encryption.Algorithm)
 	}
-	if err := unmarshal(scheme.Encryption.Parameters.FullBytes, &e.iv); err != nil || len(e.iv) != aes.BlockSize {
-		return encryptedKey{}, errors.New("its AES-256-CBC initialization vector is not 16 bytes")
+	if err := unmarshal(scheme.Encryption.Parameters.FullBytes, &k.iv); err != nil || len(k.iv) != aes.BlockSize {
+		return Key{}, errors.New("its AES-256-CBC initialization vector is not 16 bytes")
 	}
-	if len(e.data) == 0 || len(e.data)%aes.BlockSize != 0 {
-		return encryptedKey{}, errors.New("its ciphertext is not whole AES blocks")
+	if len(k.data) == 0 || len(k.data)%aes.BlockSize != 0 {
+		return Key{}, errors.New("its ciphertext is not a whole number of AES blocks")
 	}
 	var err error
-	e.derive, err = parseKDF(scheme.KDF)
-	return e, err
+	k.derive, err = parseKDF(scheme.KDF)
+	return k, err
 }
 
 func parseKDF(kdf pkix.AlgorithmIdentifier) (func(string) ([]byte, error), error) {
@@ -226,7 +224,7 @@ func parseKDF(kdf pkix.AlgorithmIdentifier) (func(string) ([]byte, error), error
 			return nil, errors.New("its PBKDF2 does not use HMAC with SHA-256, SHA-384 or SHA-512")
 		}
 		if p.Rounds < 1 || p.Rounds > maxRounds {
-			return nil, fmt.Errorf("its PBKDF2 rounds must be 1 to %d, and are %d", maxRounds, p.Rounds)
+			return nil, fmt.Errorf("its PBKDF2 rounds must be 1 to %d, but are %d", maxRounds, p.Rounds)
 		}
 		if err := checkDerivation(p.Salt, p.KeyLength); err != nil {
 			return nil, err
@@ -242,7 +240,8 @@ func parseKDF(kdf pkix.AlgorithmIdentifier) (func(string) ([]byte, error), error
 		// Each factor is bounded before any product is formed, so none overflows.
 		if p.N < 2 || p.N > maxScryptN || p.N&(p.N-1) != 0 || p.R < 1 || p.R > 64 || p.P < 1 || p.P > 64 ||
 			p.N*p.R > maxScryptMem || p.N*p.R*p.P > maxScryptWork {
-			return nil, fmt.Errorf("its scrypt parameters N=%d r=%d p=%d are out of bounds (N a power of two up to %d, 128*N*r up to 128 MiB)", p.N, p.R, p.P, maxScryptN)
+			return nil, fmt.Errorf("its scrypt parameters N=%d r=%d p=%d are out of bounds "+
+				"(N must be a power of two up to %d, and 128*N*r at most 128 MiB)", p.N, p.R, p.P, maxScryptN)
 		}
 		if err := checkDerivation(p.Salt, p.KeyLength); err != nil {
 			return nil, err
@@ -256,15 +255,15 @@ func parseKDF(kdf pkix.AlgorithmIdentifier) (func(string) ([]byte, error), error
 
 func checkDerivation(salt []byte, keyLength int) error {
 	if len(salt) < 8 || len(salt) > maxSalt {
-		return fmt.Errorf("its salt must have 8 to %d bytes, and has %d", maxSalt, len(salt))
+		return fmt.Errorf("its salt must have 8 to %d bytes, but has %d", maxSalt, len(salt))
 	}
 	if keyLength != 0 && keyLength != keySize {
-		return fmt.Errorf("its derived key must have %d bytes for AES-256, and has %d", keySize, keyLength)
+		return fmt.Errorf("its derived key must have %d bytes for AES-256, but has %d", keySize, keyLength)
 	}
 	return nil
 }
 
-// unmarshal is asn1.Unmarshal that takes no trailing bytes.
+// unmarshal is asn1.Unmarshal, but rejects trailing bytes.
 func unmarshal(der []byte, into any) error {
 	rest, err := asn1.Unmarshal(der, into)
 	if err == nil && len(rest) > 0 {
@@ -273,30 +272,30 @@ func unmarshal(der []byte, into any) error {
 	return err
 }
 
-// open tries a passphrase. It costs one derivation.
-func (e encryptedKey) open(passphrase string) (crypto.Signer, error) {
-	key, err := e.derive(passphrase)
+// Decrypt tries a passphrase. It costs one derivation.
+func (k Key) Decrypt(passphrase string) (crypto.Signer, error) {
+	derived, err := k.derive(passphrase)
 	if err != nil {
-		return nil, errLocked
+		return nil, ErrPassphrase
 	}
-	plain := bytes.Clone(e.data)
+	plain := bytes.Clone(k.data)
 	defer clear(plain)
-	if err := crypt(key, e.iv, plain, cipher.NewCBCDecrypter); err != nil {
-		return nil, errLocked
+	if err := crypt(derived, k.iv, plain, cipher.NewCBCDecrypter); err != nil {
+		return nil, ErrPassphrase
 	}
-	// There is no oracle to hide here: whoever can submit ciphertexts and see
-	// the outcome has the file and can guess at leisure.
+	// A padding oracle is no concern: a caller who can submit ciphertexts has the
+	// file and can guess offline.
 	n := int(plain[len(plain)-1])
 	if n < 1 || n > aes.BlockSize || !bytes.Equal(plain[len(plain)-n:], bytes.Repeat([]byte{byte(n)}, n)) {
-		return nil, errLocked
+		return nil, ErrPassphrase
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(plain[:len(plain)-n])
 	if err != nil {
-		return nil, errLocked
+		return nil, ErrPassphrase
 	}
 	private, ok := parsed.(crypto.Signer)
 	if !ok {
-		return nil, errors.New("it holds a key that cannot sign")
+		return nil, errors.New("the key in it cannot sign")
 	}
 	return private, nil
 }

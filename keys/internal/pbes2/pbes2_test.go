@@ -1,8 +1,13 @@
-package keys
+package pbes2
 
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -17,8 +22,8 @@ import (
 
 const testPassphrase = "correct horse battery staple ∞"
 
-// openssl runs the program that every consumer of the files has. It is not
-// optional: that it reads what we write is part of the contract.
+// openssl runs openssl. The test fails without it: that openssl reads these files is
+// part of the contract.
 func openssl(t *testing.T, args ...string) []byte {
 	t.Helper()
 	out, err := exec.Command("openssl", args...).CombinedOutput()
@@ -37,25 +42,40 @@ func write(t *testing.T, name string, text []byte) string {
 	return path
 }
 
-func samePair(t *testing.T, a Algorithm, got, want crypto.Signer) {
+func generate(t testing.TB, algorithm string) crypto.Signer {
 	t.Helper()
-	if err := checkPair(a, got, want.Public()); err != nil {
-		t.Error(err)
+	var private crypto.Signer
+	var err error
+	switch algorithm {
+	case "ES256":
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "RS256":
+		private, err = rsa.GenerateKey(rand.Reader, 3072)
+	case "EdDSA":
+		_, private, err = ed25519.GenerateKey(rand.Reader)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private
+}
+
+func samePair(t *testing.T, got, want crypto.Signer) {
+	t.Helper()
+	if private, ok := got.(interface{ Equal(crypto.PrivateKey) bool }); !ok || !private.Equal(want) {
+		t.Error("it is another key")
 	}
 }
 
-func TestOpenSSLOpensWhatWeSeal(t *testing.T) {
-	for _, a := range []Algorithm{ES256, RS256, EdDSA} {
-		t.Run(string(a), func(t *testing.T) {
-			private, err := generate(a)
+func TestEncryptWritesWhatOpenSSLOpens(t *testing.T) {
+	for _, algorithm := range []string{"ES256", "RS256", "EdDSA"} {
+		t.Run(algorithm, func(t *testing.T) {
+			private := generate(t, algorithm)
+			encrypted, err := Encrypt(private, testPassphrase, Rounds)
 			if err != nil {
 				t.Fatal(err)
 			}
-			encrypted, err := realFactory.encrypt(private, testPassphrase)
-			if err != nil {
-				t.Fatal(err)
-			}
-			plain := openssl(t, "pkey", "-in", write(t, "sealed.pem", encrypted), "-passin", "pass:"+testPassphrase)
+			plain := openssl(t, "pkey", "-in", write(t, "encrypted.pem", encrypted), "-passin", "pass:"+testPassphrase)
 			block, _ := pem.Decode(plain)
 			if block == nil {
 				t.Fatalf("openssl wrote %s", plain)
@@ -64,22 +84,22 @@ func TestOpenSSLOpensWhatWeSeal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			samePair(t, a, parsed.(crypto.Signer), private)
+			samePair(t, parsed.(crypto.Signer), private)
 
-			e, err := parseEncrypted(encrypted)
+			e, err := Parse(encrypted)
 			if err != nil {
 				t.Fatal(err)
 			}
-			opened, err := e.open(testPassphrase)
+			opened, err := e.Decrypt(testPassphrase)
 			if err != nil {
 				t.Fatal(err)
 			}
-			samePair(t, a, opened, private)
+			samePair(t, opened, private)
 		})
 	}
 }
 
-func TestWeOpenWhatOpenSSLSeals(t *testing.T) {
+func TestDecryptOpensWhatOpenSSLWrites(t *testing.T) {
 	for name, args := range map[string][]string{
 		"PBKDF2 by default": {"-v2", "aes-256-cbc"},
 		"PBKDF2 as ours":    {"-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA256", "-iter", "600000"},
@@ -89,45 +109,42 @@ func TestWeOpenWhatOpenSSLSeals(t *testing.T) {
 		"scrypt, N=2^14":    {"-v2", "aes-256-cbc", "-scrypt", "-scrypt_N", "16384", "-scrypt_r", "8", "-scrypt_p", "5"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			private, err := generate(ES256)
-			if err != nil {
-				t.Fatal(err)
-			}
+			private := generate(t, "ES256")
 			der, _ := x509.MarshalPKCS8PrivateKey(private)
 			plain := write(t, "plain.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 			encrypted := openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-passout", "pass:" + testPassphrase}, args...)...)
-			e, err := parseEncrypted(encrypted)
+			e, err := Parse(encrypted)
 			if err != nil {
 				t.Fatal(err)
 			}
-			opened, err := e.open(testPassphrase)
+			opened, err := e.Decrypt(testPassphrase)
 			if err != nil {
 				t.Fatal(err)
 			}
-			samePair(t, ES256, opened, private)
-			if _, err := e.open("another"); !errors.Is(err, errLocked) {
+			samePair(t, opened, private)
+			if _, err := e.Decrypt("another"); !errors.Is(err, ErrPassphrase) {
 				t.Errorf("with another passphrase: %v", err)
 			}
 		})
 	}
 }
 
-func TestSealingTwiceGivesOtherBytes(t *testing.T) {
-	private, _ := generate(EdDSA)
-	a, _ := modelFactory.encrypt(private, testPassphrase)
-	b, _ := modelFactory.encrypt(private, testPassphrase)
+func TestEncryptTwiceGivesOtherBytes(t *testing.T) {
+	private := generate(t, "EdDSA")
+	a, _ := Encrypt(private, testPassphrase, 1)
+	b, _ := Encrypt(private, testPassphrase, 1)
 	if bytes.Equal(a, b) {
 		t.Error("the salt is not fresh")
 	}
-	if _, err := modelFactory.encrypt(private, ""); err == nil {
-		t.Error("sealed with nothing")
+	if _, err := Encrypt(private, "", 1); err == nil {
+		t.Error("encrypted with an empty passphrase")
 	}
 }
 
-// A bad file is refused for what it is, and costs nothing.
-func TestSealedFilesThatAreRefused(t *testing.T) {
-	private, _ := generate(ES256)
-	good, _ := modelFactory.encrypt(private, testPassphrase)
+// A bad file is refused before anything is derived.
+func TestParseRefusesBadFiles(t *testing.T) {
+	private := generate(t, "ES256")
+	good, _ := Encrypt(private, testPassphrase, 1)
 	block, _ := pem.Decode(good)
 	der, _ := x509.MarshalPKCS8PrivateKey(private)
 	asPEM := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}) }
@@ -158,7 +175,7 @@ func TestSealedFilesThatAreRefused(t *testing.T) {
 		"trailing DER":    asPEM(append(bytes.Clone(block.Bytes), 0)),
 		"two blocks":      append(bytes.Clone(good), good...),
 		"a header":        pem.EncodeToMemory(&pem.Block{Type: pemType, Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}, Bytes: block.Bytes}),
-		"not sealed":      pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		"not encrypted":   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
 		"too long":        append(bytes.Clone(good), bytes.Repeat([]byte("\n"), maxEncrypted)...),
 		"no rounds":       with(oidPBKDF2, pbkdf2Params{Salt: salt, Rounds: 0, PRF: prf}, iv, data),
 		"negative rounds": with(oidPBKDF2, pbkdf2Params{Salt: salt, Rounds: -1, PRF: prf}, iv, data),
@@ -179,7 +196,7 @@ func TestSealedFilesThatAreRefused(t *testing.T) {
 		"another KDF":     with(asn1.ObjectIdentifier{1, 2, 3}, salt, iv, data),
 	} {
 		begin := time.Now()
-		if _, err := parseEncrypted(text); err == nil {
+		if _, err := Parse(text); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 		if d := time.Since(begin); d > 100*time.Millisecond {
@@ -188,8 +205,8 @@ func TestSealedFilesThatAreRefused(t *testing.T) {
 	}
 }
 
-// The bounds on what opening may cost are bounds in time, too.
-func TestTheMostExpensiveFileThatIsTakenOpensInSeconds(t *testing.T) {
+// The most expensive parameters that Parse accepts take seconds, not minutes.
+func TestDecryptTakesSecondsAtMost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a second")
 	}
@@ -213,9 +230,9 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func FuzzParseSealed(f *testing.F) {
-	private, _ := generate(ES256)
-	good, _ := modelFactory.encrypt(private, testPassphrase)
+func FuzzParse(f *testing.F) {
+	private := generate(f, "ES256")
+	good, _ := Encrypt(private, testPassphrase, 1)
 	f.Add(good)
 	f.Add(good[:100])
 	f.Add([]byte(strings.Replace(string(good), "M", "N", 1)))
@@ -226,7 +243,7 @@ func FuzzParseSealed(f *testing.F) {
 		f.Add(pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: changed}))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		e, err := parseEncrypted(text)
+		e, err := Parse(text)
 		if err != nil {
 			if e.derive != nil {
 				t.Error("an error, and a way to go on")
@@ -236,18 +253,17 @@ func FuzzParseSealed(f *testing.F) {
 		if len(e.data)%16 != 0 || len(e.iv) != 16 {
 			t.Errorf("%d bytes, IV of %d", len(e.data), len(e.iv))
 		}
-		// Not derived: within the bounds that may rightly take a second. What
-		// comes after the derivation is below.
+		// A derivation within the limits may take a second, so it is replaced here.
 		e.derive = func(string) ([]byte, error) { return make([]byte, keySize), nil }
-		if _, err := e.open("x"); err == nil {
+		if _, err := e.Decrypt("x"); err == nil {
 			t.Skip("a key under a key of zeros; well done")
 		}
 	})
 }
 
-func BenchmarkSeal(b *testing.B) {
-	private, _ := generate(ES256)
+func BenchmarkEncrypt(b *testing.B) {
+	private := generate(b, "ES256")
 	for b.Loop() {
-		_, _ = realFactory.encrypt(private, testPassphrase)
+		_, _ = Encrypt(private, testPassphrase, Rounds)
 	}
 }

@@ -1,0 +1,34 @@
+package authserver
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/keyring"
+	"github.com/auth-gateway/auth-gateway/internal/token"
+	"github.com/auth-gateway/auth-gateway/keys"
+)
+
+func newKeyring(
+	c config.Config, store keyring.Store, tokens *token.Service, log *slog.Logger, now func() time.Time,
+) *keyring.Keyring {
+	return keyring.New(keyring.Config{
+		Directory: c.KeysDir, Published: c.KeysPublished, Audit: c.AuditRetention > 0,
+		Passphrases: keys.PassphraseState{
+			Current: map[keys.Use]string{
+				keys.Access: c.AccessPassphrase.Reveal(), keys.Refresh: c.RefreshPassphrase.Reveal(),
+			},
+			Former: map[keys.Use]string{
+				keys.Access: c.FormerAccessPassphrase.Reveal(), keys.Refresh: c.FormerRefreshPassphrase.Reveal(),
+			},
+			Distributed: map[keys.Use]bool{keys.Access: true, keys.Refresh: true},
+		},
+		Policy: keys.Policy{
+			Algorithm: keys.Algorithm(c.SigningAlgorithm), PublishLead: c.KeyPublishLead,
+			RotationInterval: c.KeyRotationInterval, ClockSkew: 2 * clockLeeway,
+			Lifetimes: map[keys.Use]time.Duration{keys.Access: c.AccessTokenExpiry, keys.Refresh: c.RefreshTokenExpiry},
+		},
+		Store: store, Use: tokens.Use, Log: log, Now: now,
+	})
+}

@@ -1,0 +1,183 @@
+package keyring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
+)
+
+// memoryStore is a Store for one process.
+type memoryStore struct {
+	generation int64
+	files      map[string][]byte
+	events     []string // each the name and the reason
+	interfere  func()   // called before the next swap
+}
+
+func (s *memoryStore) LoadRing(context.Context) (map[string][]byte, int64, error) {
+	return s.files, s.generation, nil
+}
+
+func (s *memoryStore) RingGeneration(context.Context) (int64, error) { return s.generation, nil }
+
+func (s *memoryStore) SwapRing(
+	_ context.Context, from, to int64, files map[string][]byte, event identity.Event,
+) (bool, error) {
+	if f := s.interfere; f != nil {
+		s.interfere = nil
+		f()
+	}
+	if from != s.generation {
+		return false, nil
+	}
+	s.generation, s.files = to, files
+	for _, detail := range event.Details {
+		if detail.Key == "reason" {
+			s.events = append(s.events, string(event.Name)+" "+detail.Value.String())
+		}
+	}
+	return true, nil
+}
+
+func (s *memoryStore) TryRotationLock(ctx context.Context, f func(context.Context) error) (bool, error) {
+	return true, f(ctx)
+}
+
+func TestReadFilesReadsOnlyTheFilesOfARing(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, size int) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"ring.json", "kid.pem", ".hidden.pem", "..data", "README", "kid.pem~", "tls.key"} {
+		write(name, 1)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "..2026_01_01"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files, err := readFiles(dir)
+	if err != nil || len(files) != 2 || files["ring.json"] == nil || files["kid.pem"] == nil {
+		t.Errorf("got %d files, %v", len(files), err)
+	}
+	write("large.pem", maxKeyFile+1)
+	if _, err := readFiles(dir); err == nil {
+		t.Error("a file of any size is read")
+	}
+	if err := os.Remove(filepath.Join(dir, "large.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("gone.pem", filepath.Join(dir, "dangling.pem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readFiles(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a link to nothing: %v", err)
+	}
+	if _, err := readFiles(t.TempDir()); !errors.Is(err, errNoKeysYet) {
+		t.Errorf("of an empty folder: %v", err)
+	}
+}
+
+// A replica that dies while it creates the first ring leaves one key. The next one
+// completes the ring, or reports that the passphrase of that key is lost.
+func TestAFirstRingThatWasNeverFinishedIsFinishedOrRefused(t *testing.T) {
+	store := &memoryStore{}
+	open := func(access, refresh string) *Keyring {
+		policy := keystest.Policy()
+		k := New(Config{
+			Passphrases: keys.PassphraseState{Current: map[keys.Use]string{keys.Access: access, keys.Refresh: refresh}},
+			Policy:      policy, Audit: true, Store: store, Use: func(*keys.Opened) {}, Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		})
+		t.Cleanup(k.Close)
+		return k
+	}
+	const access, refresh = keystest.AccessPassphrase, keystest.RefreshPassphrase
+	complete := keystest.New(t, keystest.Policy(), keystest.Passphrases(), time.Now())
+	first, _ := complete.Signing(keys.Access)
+	ring := keys.Ring{Generation: 1, Keys: []keys.Key{first}}
+	store.generation, store.files = ring.Generation, ring.Files()
+	folder := open(access, refresh)
+	folder.Directory = t.TempDir()
+	for name, data := range ring.Files() {
+		if err := os.WriteFile(filepath.Join(folder.Directory, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := folder.Start(t.Context()); !errors.Is(err, errNoKeysYet) || !IsFatal(err) || !strings.Contains(err.Error(), folder.Directory) {
+		t.Errorf("in a directory, whose ring another program must complete: %v", err)
+	}
+	if err := open("another passphrase", refresh).Start(t.Context()); !errors.Is(err, keys.ErrPassphrase) || !IsFatal(err) {
+		t.Errorf("with another passphrase: %v", err)
+	}
+	k := open(access, refresh)
+	if err := k.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if signing, ok := k.Ring().Signing(keys.Access); !ok || signing.ID != first.ID {
+		t.Error("the first key was not kept")
+	}
+	if !isComplete(k.Ring()) || store.generation != 2 || !slices.Equal(store.events, []string{string(identity.EventKeysChanged) + " FirstKey"}) {
+		t.Errorf("generation %d, events %v", store.generation, store.events)
+	}
+}
+
+// Each step is written and recorded on its own, and a lost swap starts over.
+func TestChangeWritesEachStepByCompareAndSwap(t *testing.T) {
+	ring := keystest.New(t, keystest.Policy(), keystest.Passphrases(), time.Now())
+	store := &memoryStore{generation: ring.Generation, files: ring.Files()}
+	now, used := time.Now(), int64(0)
+	k := New(Config{
+		Passphrases: keys.PassphraseState{Current: map[keys.Use]string{
+			keys.Access: keystest.AccessPassphrase, keys.Refresh: keystest.RefreshPassphrase,
+		}},
+		Policy: keystest.Policy(), Audit: true, Store: store, Log: slog.New(slog.DiscardHandler),
+		Use: func(o *keys.Opened) { used = o.Ring().Generation }, Now: func() time.Time { return now },
+	})
+	defer k.Close()
+	if err := k.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	policy := k.Policy
+	policy.Rotate = "now"
+	other := keystest.Advance(t, ring, policy, keystest.Passphrases(), now)
+	store.interfere = func() { store.generation, store.files = other.Generation, other.Files() }
+	if err := k.Change(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	if store.generation != other.Generation || len(store.events) > 0 || used != other.Generation {
+		t.Errorf("after a lost swap: generation %d of %d, in use %d, events %v", store.generation, other.Generation, used, store.events)
+	}
+	policy.Rotate = ""
+	now = now.Add(policy.PublishLead + policy.ClockSkew + time.Second)
+	if err := k.Change(t.Context(), policy); err != nil {
+		t.Fatal(err)
+	}
+	want := string(identity.EventKeysChanged) + " DeadlineReached"
+	if !slices.Equal(store.events, []string{want, want}) || store.generation != other.Generation+2 || used != store.generation {
+		t.Errorf("generation %d after %d, in use %d, events %v", store.generation, other.Generation, used, store.events)
+	}
+}
+
+func TestIsFatal(t *testing.T) {
+	for _, err := range []error{errNoKeys, errNoKeysYet, keys.ErrPassphrase, keys.ErrDamaged, fs.ErrNotExist, fs.ErrPermission} {
+		if !IsFatal(fmt.Errorf("wrapped: %w", err)) {
+			t.Errorf("%v: the server would wait forever", err)
+		}
+	}
+	if IsFatal(fmt.Errorf("%w: %w", keys.ErrRolledBack, fs.ErrNotExist)) {
+		t.Error("the server would not wait for a mount")
+	}
+}
