@@ -28,7 +28,7 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	w.equal("the session", last.SessionID, session)
 	w.equal("the request", last.RequestID, "request-1")
 	w.equal("the address", last.Address, netip.MustParseAddr("2001:db8::1"))
-	w.equal("an address that nobody told is known:", events[0].Address.IsValid(), false)
+	w.equal("an address of an unknown client is known:", events[0].Address.IsValid(), false)
 }
 
 func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {

@@ -15,7 +15,7 @@ func TestEveryKindOfErrorHasANameOfItsOwn(t *testing.T) {
 		seen[kind.String()] = kind
 	}
 	if got := (Overloaded + 1).String(); got != "internal" {
-		t.Errorf("a kind that nobody knows is called %q", got)
+		t.Errorf("an unknown kind is called %q", got)
 	}
 }
 

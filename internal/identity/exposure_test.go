@@ -187,7 +187,7 @@ func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
 func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
 	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
 	p, _ := w.verified("grace")
-	for range 5 { // which mail nobody, and so use nothing up
+	for range 5 { // these send no mail, so they use nothing up
 		_, err := w.NewVerificationCode(p.email)
 		w.ok(err)
 		w.noMail()

@@ -30,7 +30,8 @@ func TestTheGraceOfAReplacedRefreshTokenIsExact(t *testing.T) {
 	w := newWorld(t, rotating)
 	p, _ := w.verified("grace")
 	rapid.Check(t, func(t *rapid.T) {
-		grace := rapid.SampledFrom([]time.Duration{0, resolution, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute}).Draw(t, "grace")
+		graces := []time.Duration{0, resolution, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute}
+		grace := rapid.SampledFrom(graces).Draw(t, "grace")
 		w.policy.ReuseGrace = grace
 		w.service = w.replica(w.hasher)
 		w.pass(time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "pause")))

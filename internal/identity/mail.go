@@ -53,7 +53,7 @@ type NewMail struct {
 	Language string         // of the request
 }
 
-// Notice is a mail that tells the owner of an account about a change of it.
+// Notice is a mail that informs the owner of an account about a change of it.
 type Notice struct {
 	Purpose  MessagePurpose
 	Language string // of the caller that made the change; used if the account has none

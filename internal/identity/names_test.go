@@ -127,9 +127,9 @@ func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 	}
 }
 
-// foldings are the ways in which programs bring a domain into A-labels. Mail goes to
-// what the first gives, or, of a program that knows only the former standard, the
-// second; forms compare domains by the third, or by lower case alone.
+// foldings are the ways in which programs convert a domain into A-labels. Mail goes to the
+// result of the first or, from a program that only knows the former standard, of the
+// second. Forms compare domains by the third, or only by lower case.
 var foldings = map[string]func(string) (string, error){
 	"for looking it up": idna.Lookup.ToASCII,
 	"of a browser":      idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false)).ToASCII,
@@ -338,7 +338,7 @@ func FuzzCanonicalEmail(f *testing.F) {
 		if !checkForm(t, s, canonicalEmail, maxEmail) {
 			return
 		}
-		// What is taken is judged by another's parser, too.
+		// Another parser must agree on every accepted address.
 		if parsed, err := mail.ParseAddress(s); err != nil || parsed.Address != s || parsed.Name != "" {
 			t.Errorf("net/mail reads %q as %+v: %v", s, parsed, err)
 		}

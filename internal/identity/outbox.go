@@ -204,8 +204,7 @@ func (r *resolution) bring(p Purpose, owner MailOwner) {
 	r.speak(owner.Language)
 }
 
-// tell makes it a mail that tells the holder of the address that someone tried to use
-// it.
+// tell makes it a mail to the holder of the address: someone tried to use it.
 func (r *resolution) tell(holder AddressHolder) {
 	r.Purpose, r.Username = MailEmailTaken, ""
 	r.speak(holder.Language)

@@ -94,7 +94,9 @@ func TestAResetVerifiesTheAddressAndKillsTheVerificationCode(t *testing.T) {
 	_, err = w.SignIn(p.username, p.password)
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 	p.password = another
-	w.equal("the address is verified:", func() bool { u, err := w.Profile(w.signIn(p).AccessToken); w.ok(err); return u.EmailVerified }(), true)
+	u, err := w.Profile(w.signIn(p).AccessToken)
+	w.ok(err)
+	w.equal("the address is verified:", u.EmailVerified, true)
 }
 
 func TestAResetNeverRevivesWhoIsSuspended(t *testing.T) {
@@ -142,7 +144,7 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 	}{
 		{"no old password", "", another, identity.Unauthenticated, wrongOld},
 		{"a wrong old password", "wrong guess", another, identity.Unauthenticated, wrongOld},
-		{"an old password that nobody can have", strings.Repeat("x", 257), another, identity.Unauthenticated, wrongOld},
+		{"an old password that no account can have", strings.Repeat("x", 257), another, identity.Unauthenticated, wrongOld},
 		{"a NUL after the old password", p.password + "\x00", another, identity.Unauthenticated, wrongOld},
 		{"a short one", p.password, "short", identity.Invalid, "password: is shorter than 8 characters"},
 		{"the email", p.password, p.email, identity.Invalid, "password: must not be your username or email address"},
@@ -153,7 +155,7 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 		})
 	}
 	w.signIn(p)
-	w.equal("failures counted", w.audited("password refused"), 1) // what nobody can have is no guess
+	w.equal("failures counted", w.audited("password refused"), 1) // an impossible password is not a guess
 }
 
 func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {

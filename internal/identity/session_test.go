@@ -98,7 +98,7 @@ func TestARefreshTokenUsedAgainAfterTheGraceEndsItsSessionAndNoOther(t *testing.
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 	w.equal("reuses audited", w.audited("refresh token reused: session ended"), 1)
-	// What was ended is not ended again.
+	// A session that has ended does not end again.
 	_, err = w.Renew(first.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))

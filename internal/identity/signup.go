@@ -169,7 +169,7 @@ type Proof struct {
 //
 // The reader of the mailbox may not have chosen the password of the sign-up that owns
 // the code. If several sign-ups wait for the address, the password shows which one the
-// reader made, and the code alone proves none.
+// reader made, and a code without a password proves none.
 func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -243,5 +243,6 @@ func (s *Service) matchClaim(ctx context.Context, claims []Claim, password strin
 
 // errNoClaim returns the answer if no claim to an address has the password.
 func errNoClaim() *Error {
-	return fieldFailure(Invalid, "password", Fault{FieldWrong, "is not the one of a sign-up that waits for this address; the code still holds"})
+	return fieldFailure(Invalid, "password", Fault{FieldWrong,
+		"is not the one of a sign-up that waits for this address; the code still holds"})
 }

@@ -113,8 +113,8 @@ func public(p *identity.Policy) {
 // mailing has a way to send mail.
 func mailing(p *identity.Policy) { p.SendsMail = true }
 
-// mail sends the one mail that must be in the outbox, without what differs from
-// one to the next but for its code.
+// mail sends the one mail that must be in the outbox, and returns it without its reference
+// and age.
 func (w *world) mail() identity.Message {
 	w.Helper()
 	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
@@ -134,7 +134,7 @@ func (w *world) finish(m identity.Message, r identity.MailResult, after time.Dur
 	return w.service.FinishMail(w.Context(), m.Ref, identity.MailOutcome{Result: r, After: after})
 }
 
-// noMail fails unless nobody is told anything.
+// noMail fails if a mail is in the outbox.
 func (w *world) noMail() {
 	w.Helper()
 	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
@@ -204,7 +204,7 @@ func (w *world) logAndTableAgree() {
 	}
 }
 
-// audited tells how many lines of the audit trail are about this.
+// audited returns how many lines of the audit trail are about this event.
 func (w *world) audited(event string) int {
 	return strings.Count(w.audit.String(), `"msg":"`+event+`"`)
 }
@@ -299,8 +299,8 @@ func signUpOf(username string) identity.SignUp {
 	}
 }
 
-// unverified signs somebody up, and gives the code that verifies the address, however
-// it left.
+// unverified signs a person up, and returns the code that verifies the address, from the
+// answer or from the mail.
 func (w *world) unverified(username string) (person, string) {
 	w.Helper()
 	in := signUpOf(username)
@@ -337,7 +337,7 @@ func (w *world) renew(refresh string) identity.Tokens {
 	return tokens
 }
 
-// alive tells whether an access token's session still is.
+// alive reports whether an access token's session is alive.
 func (w *world) alive(t identity.Tokens) bool {
 	w.Helper()
 	_, err := w.Profile(t.AccessToken)
@@ -373,7 +373,7 @@ func (w *world) equal(what string, got, want any) {
 	}
 }
 
-// What callers are told.
+// The messages to callers.
 const (
 	wrongCredentials = "the username or the password is wrong"
 	wrongToken       = "the token is invalid, expired or revoked"

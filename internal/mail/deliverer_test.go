@@ -474,7 +474,8 @@ func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
 func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
-			return &MailError{Transport: "m", Step: "naming the recipient", Reply: Reply{Code: 550 - int(m.Ref.ID)%2*100, Enhanced: "5.1.1"}, Permanent: m.Ref.ID%2 == 0}
+			reply := Reply{Code: 550 - int(m.Ref.ID)%2*100, Enhanced: "5.1.1"}
+			return &MailError{Transport: "m", Step: "naming the recipient", Reply: reply, Permanent: m.Ref.ID%2 == 0}
 		})
 		b.fill(2)
 		time.Sleep(110 * time.Minute)
@@ -486,7 +487,8 @@ func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
 			t.Errorf("given up: %v", b.givens)
 		}
 		for _, entry := range l.all(t) {
-			if entry["msg"] == "mail given up" && entry["mail"] == 2.0 && (entry["level"] != "ERROR" || entry["reply"] != "550 5.1.1" || entry["purpose"] != "verification") {
+			if entry["msg"] == "mail given up" && entry["mail"] == 2.0 &&
+				(entry["level"] != "ERROR" || entry["reply"] != "550 5.1.1" || entry["purpose"] != "verification") {
 				t.Errorf("%v", entry)
 			}
 		}
@@ -548,7 +550,7 @@ func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
 func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, _ *fakeTransport, l *lines) {
 		time.Sleep(10 * time.Second)
-		b.setAway(errors.New("the database is away"))
+		b.setAway(errors.New("the database is down"))
 		b.mu.Lock()
 		before := b.asked
 		b.mu.Unlock()
@@ -571,7 +573,7 @@ func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(context.Context, identity.Message) error {
-			b.setAway(errors.New("the database is away"))
+			b.setAway(errors.New("the database is down"))
 			return nil
 		})
 		b.fill(1)

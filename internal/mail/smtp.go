@@ -164,7 +164,8 @@ func (c *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) 
 		err = errors.New("it is not in canonical form")
 	}
 	if err != nil {
-		return &MailError{Transport: c.server.name, Step: "writing the mail", Permanent: true, Err: fmt.Errorf("the recipient's address: %w", err)}
+		err = fmt.Errorf("the recipient's address: %w", err)
+		return &MailError{Transport: c.server.name, Step: "writing the mail", Permanent: true, Err: err}
 	}
 	content, err := c.server.compose(to, letter)
 	if err != nil {
@@ -319,7 +320,8 @@ type hint string
 func (h hint) Error() string { return string(h) }
 
 const (
-	errNoSTARTTLS   hint = "it does not offer STARTTLS, and mail is never sent in plain text: use the port that offers it (usually 587), or implicit TLS (usually port 465)"
+	errNoSTARTTLS hint = "it does not offer STARTTLS, and mail is never sent in plain text: " +
+		"use the port that offers it (usually 587), or implicit TLS (usually port 465)"
 	errNoAuth       hint = "it does not offer authentication: remove the user and the password, or use the port that offers it (usually 587)"
 	errNoClearAuth  hint = "it offers no authentication that keeps the password secret without TLS: use STARTTLS or implicit TLS"
 	errNoCommonAuth hint = "it offers none of SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN and LOGIN for authentication"

@@ -252,8 +252,8 @@ func sendOne(t *testing.T, l Conn, m identity.Message) error {
 	return l.Send(ctx, m, render(t, mustTemplates(t, TemplateOptions{}), m))
 }
 
-// mustBeOfCarrier and mustBeOfMail also see that errors tell nothing that is secret.
-func mustBeOfCarrier(t *testing.T, err error, code int, words ...string) {
+// mustBeTransportError and mustBeMailError also check that errors contain no secrets.
+func mustBeTransportError(t *testing.T, err error, code int, words ...string) {
 	t.Helper()
 	var e *TransportError
 	if !errors.As(err, &e) || e.Reply.Code != code {
@@ -262,7 +262,7 @@ func mustBeOfCarrier(t *testing.T, err error, code int, words ...string) {
 	mustTellNothing(t, err, words...)
 }
 
-func mustBeOfMail(t *testing.T, err error, code int, permanent bool) {
+func mustBeMailError(t *testing.T, err error, code int, permanent bool) {
 	t.Helper()
 	var e *MailError
 	if !errors.As(err, &e) || e.Reply.Code != code || e.Permanent != permanent {
@@ -276,7 +276,7 @@ func mustTellNothing(t *testing.T, err error, words ...string) {
 	m := aMessage(1)
 	for _, secret := range []string{m.To, m.Code, password, "YWRh"} {
 		if strings.Contains(err.Error(), secret) {
-			t.Errorf("the error tells %q: %v", secret, err)
+			t.Errorf("the error contains %q: %v", secret, err)
 		}
 	}
 	for _, word := range words {
@@ -431,14 +431,14 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 		o.TLS, o.Username = mode, "ada"
 		for _, file := range []string{"", otherCA} {
 			o.CAFile = file
-			mustBeOfCarrier(t, sendOne(t, conn(t, transport(t, o)), aMessage(1)), 0, "certificate")
+			mustBeTransportError(t, sendOne(t, conn(t, transport(t, o)), aMessage(1)), 0, "certificate")
 		}
 		o.CAFile = ca
 		l := conn(t, transport(t, o))
 		if err := os.Truncate(ca, 0); err != nil {
 			t.Fatal(err)
 		}
-		mustBeOfCarrier(t, sendOne(t, l, aMessage(1)), 0, ca, "PEM")
+		mustBeTransportError(t, sendOne(t, l, aMessage(1)), 0, ca, "PEM")
 		if p.authed.Load() != 0 || len(p.taken()) != 0 {
 			t.Error("it was given something")
 		}
@@ -454,7 +454,7 @@ func TestAPasswordNeverGoesInTheClearToAnotherMachine(t *testing.T) {
 	o.Username = "ada"
 	s := transport(t, o)
 	s.options.Host = "mail.example.com"
-	mustBeOfCarrier(t, sendOne(t, conn(t, s), aMessage(1)), 0, "without TLS", "use STARTTLS")
+	mustBeTransportError(t, sendOne(t, conn(t, s), aMessage(1)), 0, "without TLS", "use STARTTLS")
 	if p.authed.Load() != 0 {
 		t.Error("the password was sent")
 	}
@@ -518,9 +518,9 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 			l := conn(t, transport(t, p.options()))
 			err := sendOne(t, l, aMessage(1))
 			if c.transport {
-				mustBeOfCarrier(t, err, c.code, c.text)
+				mustBeTransportError(t, err, c.code, c.text)
 			} else {
-				mustBeOfMail(t, err, c.code, c.permanent)
+				mustBeMailError(t, err, c.code, c.permanent)
 				mustTellNothing(t, err, c.text)
 			}
 			willing.Store(true)
@@ -562,9 +562,9 @@ func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 			p.open(t, "127.0.0.1:0", false)
 			err := sendOne(t, conn(t, transport(t, p.options())), aMessage(1))
 			if c.transport {
-				mustBeOfCarrier(t, err, 0)
+				mustBeTransportError(t, err, 0)
 			} else {
-				mustBeOfMail(t, err, 0, false)
+				mustBeMailError(t, err, 0, false)
 			}
 		})
 	}
@@ -627,7 +627,7 @@ func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 			if certain {
 				t.Error("it is ready")
 			}
-			mustBeOfCarrier(t, err, c.code, c.want)
+			mustBeTransportError(t, err, c.code, c.want)
 		})
 	}
 }
@@ -645,7 +645,7 @@ func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 	go func() { <-reached; cancel() }()
 	err := conn(t, transport(t, p.options())).Send(ctx, aMessage(1), Letter{Subject: "x", Text: "x"})
 	close(released)
-	mustBeOfMail(t, err, 0, false)
+	mustBeMailError(t, err, 0, false)
 	mustTellNothing(t, err, "ending the mail", "stopping")
 }
 
@@ -766,7 +766,7 @@ func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = p.Close()
-	mustBeOfCarrier(t, sendOne(t, l, aMessage(2)), 0, "connecting")
+	mustBeTransportError(t, sendOne(t, l, aMessage(2)), 0, "connecting")
 	p.open(t, p.addr.String(), false)
 	if err := sendOne(t, l, aMessage(3)); err != nil || len(p.taken()) != 2 {
 		t.Errorf("%v, %d mails", err, len(p.taken()))
@@ -791,10 +791,13 @@ func TestAnAddressThatBreaksTheProtocolIsRefusedForGood(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	l := conn(t, transport(t, p.options()))
-	for _, to := range []string{"ada", "a\r\nRCPT TO:<eve@example.net>@example.com", "übung@example.com", "ada@exa\r\nmple.com", "ada@", "ada@bücher.example", "ada@EXAMPLE.com"} {
+	for _, to := range []string{
+		"ada", "a\r\nRCPT TO:<eve@example.net>@example.com", "übung@example.com", "ada@exa\r\nmple.com",
+		"ada@", "ada@bücher.example", "ada@EXAMPLE.com",
+	} {
 		m := aMessage(1)
 		m.To = to
-		mustBeOfMail(t, l.Send(t.Context(), m, Letter{Subject: "x", Text: "x"}), 0, true)
+		mustBeMailError(t, l.Send(t.Context(), m, Letter{Subject: "x", Text: "x"}), 0, true)
 	}
 	m := aMessage(1)
 	m.To = "o'brien+x@example.com"

@@ -185,7 +185,8 @@ func purposeNames() string {
 func readWording(folder fs.FS, textName, htmlName string) (*wording, error) {
 	if textName == "" {
 		want := strings.TrimSuffix(htmlName, ".html") + ".txt"
-		return nil, fmt.Errorf("%s has no %s beside it: write one; its first line is the subject, and some people do not read HTML", htmlName, want)
+		return nil, fmt.Errorf("%s has no %s beside it: write one; its first line is the subject, and some people do not read HTML",
+			htmlName, want)
 	}
 	source, err := readFile(folder, textName)
 	if err != nil {

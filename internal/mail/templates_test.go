@@ -62,7 +62,8 @@ func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
 			if !strings.Contains(text, "auth.example.com") {
 				t.Errorf("the %s of %s does not say what it is about:\n%s", form, purpose, text)
 			}
-			if bringsCode && (!strings.Contains(text, "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ") || !strings.Contains(text, "This code expires in 15 minutes and can be used once. Don't share this code with anyone.")) {
+			const about = "This code expires in 15 minutes and can be used once. Don't share this code with anyone."
+			if bringsCode && (!strings.Contains(text, "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ") || !strings.Contains(text, about)) {
 				t.Errorf("the %s of %s has no code, or not how long it works:\n%s", form, purpose, text)
 			}
 			if !strings.Contains(text, "If it was not you") && !strings.Contains(text, "If you did not ") {
@@ -212,7 +213,7 @@ func TestAWrongTemplateIsRefusedAtStartWithFileAndLine(t *testing.T) {
 		want  []string
 	}{
 		{"a file of another name", map[string]string{"welcome.txt": good}, []string{"welcome.txt", "verification", "email_changed", "PURPOSE.LANGUAGE.txt"}},
-		{"a language that is none", map[string]string{"verification.klingonese.txt": good}, []string{"verification.klingonese.txt"}},
+		{"an unknown language", map[string]string{"verification.klingonese.txt": good}, []string{"verification.klingonese.txt"}},
 		{"another kind", map[string]string{"verification.md": good}, []string{"verification.md"}},
 		{"no subject", map[string]string{"verification.txt": "Hello\n\nx\n"}, []string{"verification.txt:1", "Subject:"}},
 		{"no empty line", map[string]string{"verification.txt": "Subject: x\nHello\n"}, []string{"verification.txt:1"}},

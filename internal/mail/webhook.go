@@ -155,7 +155,10 @@ func (w *Webhook) judge(resp *http.Response) error {
 	case resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusTooEarly:
 		return &MailError{Transport: w.host, Step: "posting the mail", Reply: reply}
 	}
-	return &TransportError{Transport: w.host, Step: "posting the mail", Reply: reply, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now())}
+	return &TransportError{
+		Transport: w.host, Step: "posting the mail", Reply: reply,
+		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now()),
+	}
 }
 
 // retryAfter parses Retry-After (RFC 9110 section 10.2.3) up to a limit: a mistake of the

@@ -119,13 +119,13 @@ func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 				t.Errorf("%d: %v", code, err)
 			}
 		case "transport":
-			mustBeOfCarrier(t, err, code)
+			mustBeTransportError(t, err, code)
 			var e *TransportError
 			if errors.As(err, &e) && e.RetryAfter != 2*time.Minute {
 				t.Errorf("%d: to be tried after %v", code, e.RetryAfter)
 			}
 		default:
-			mustBeOfMail(t, err, code, want == "refused")
+			mustBeMailError(t, err, code, want == "refused")
 		}
 		if asked.Load() != 1 {
 			t.Errorf("%d: it was asked %d times", code, asked.Load())
@@ -142,14 +142,14 @@ func TestAWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
 	w := hook(t, server.URL+"/sesame")
 	w.client.Timeout = 100 * time.Millisecond
 	err := sendOne(t, w.Open(), aMessage(1))
-	mustBeOfCarrier(t, err, 0, "took too long")
+	mustBeTransportError(t, err, 0, "took too long")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	mustBeOfCarrier(t, w.Open().Send(ctx, aMessage(1), Letter{}), 0, "stopping")
+	mustBeTransportError(t, w.Open().Send(ctx, aMessage(1), Letter{}), 0, "stopping")
 	close(released)
 	server.Close()
 	err = sendOne(t, hook(t, server.URL+"/sesame").Open(), aMessage(1))
-	mustBeOfCarrier(t, err, 0, "refused")
+	mustBeTransportError(t, err, 0, "refused")
 	if strings.Contains(err.Error(), "sesame") {
 		t.Errorf("the error has the URL: %v", err)
 	}

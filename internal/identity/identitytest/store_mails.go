@@ -94,19 +94,18 @@ func (tx claimTx) FindOwner(
 	if u, ok := tx.at(canonicalEmail); ok {
 		holder = &identity.AddressHolder{Language: u.Language}
 	}
-	found, err := tx.owner(canonicalEmail, p)
-	if signUpID != "" && err == nil && holder == nil {
-		claims := tx.claims(canonicalEmail)
-		i := slices.IndexFunc(claims, func(c claim) bool { return c.ID == signUpID })
-		if i < 0 {
-			return identity.MailOwner{}, nil, nil
+	if signUpID != "" && holder == nil {
+		for _, c := range tx.claims(canonicalEmail) {
+			if c.ID == signUpID {
+				return c.mailOwner(p, canonicalEmail), nil, nil
+			}
 		}
-		found = claims[i]
+		return identity.MailOwner{}, nil, nil
 	}
-	if err != nil {
-		return identity.MailOwner{}, holder, nil
+	if found, err := tx.owner(canonicalEmail, p); err == nil {
+		owner = found.mailOwner(p, canonicalEmail)
 	}
-	return found.mailOwner(p, canonicalEmail), holder, nil
+	return owner, holder, nil
 }
 
 // FindAsker implements identity.ClaimTx.

@@ -46,7 +46,8 @@ var changes = []change{
 		s.ok(s.CreateSignUp(s.Context(), n, newCode(identity.Verification), r.Event))
 		s.create("edsger")
 		return func(r identity.Record) {
-			s.taken(s.CreateSignUp(s.Context(), newSignUp("edsger"), newCode(identity.Verification), r.Event), identity.TakenError{Username: true, Email: true})
+			err := s.CreateSignUp(s.Context(), newSignUp("edsger"), newCode(identity.Verification), r.Event)
+			s.taken(err, identity.TakenError{Username: true, Email: true})
 		}
 	}},
 	{"CreateSignUpConcealed", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {

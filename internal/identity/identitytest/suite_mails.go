@@ -292,7 +292,8 @@ var mailSentences = []sentence{
 				s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, target)))
 				_, _, ok := s.claimMail()
 				equal(s, ok, true)
-				_, err := s.RedeemEmailChange(s.Context(), ref, identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress}, noRecord)
+				change := identity.EmailRedemption{Code: before, Email: newAddress, CanonicalEmail: newAddress}
+				_, err := s.RedeemEmailChange(s.Context(), ref, change, noRecord)
 				if withheld := i == limit.Count; withheld {
 					s.ok(err)
 				} else {

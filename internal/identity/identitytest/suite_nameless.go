@@ -48,7 +48,8 @@ var namelessSentences = []sentence{
 				s.Errorf("the claims are %+v; want %+v", got, want)
 			}
 		}
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code, Username: "Ada", CanonicalUsername: "ada"}, s.newSession(), noRecord)
+		proof := identity.ClaimProof{Code: code, Username: "Ada", CanonicalUsername: "ada"}
+		u, err := s.RedeemVerification(s.Context(), proof, s.newSession(), noRecord)
 		s.ok(err)
 		equal(s, u.Username, "Ada")
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), true)

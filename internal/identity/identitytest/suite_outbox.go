@@ -43,7 +43,8 @@ var outboxSentences = []sentence{
 		sent(recovery, identity.MailRecovery, identity.MailRecovery)
 		sent(recovery)
 		sent(func() { s.signUpConcealed(at(u.Email, "mallory")) }, identity.MailEmailTaken, identity.MailEmailTaken)
-		sent(func() { s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, ""))) }, identity.MailEmailChange, identity.MailEmailChange)
+		change := func() { s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, ""))) }
+		sent(change, identity.MailEmailChange, identity.MailEmailChange)
 		sent(func() { s.queue(identity.MailRecovery, "nobody@example.com") })
 		s.signUp(at("other@example.com", "other"))
 		sent(func() { s.queue(identity.MailRecovery, "other@example.com") }, identity.MailRecovery, identity.MailRecovery)

@@ -229,8 +229,14 @@ var sessionSentences = []sentence{
 			got, err := s.FindOwnSessions(s.Context(), s.ref(current, u))
 			s.ok(err)
 			want := []identity.OwnSession{
-				{ID: younger.ID, OpenedAt: younger.OpenedAt, RefreshedAt: younger.OpenedAt, ExpiresAt: younger.ExpiresAt, Current: current == younger.ID},
-				{ID: elder.ID, OpenedAt: elder.OpenedAt, RefreshedAt: s.now, ExpiresAt: renewed.ExpiresAt, UserAgent: elder.UserAgent, Current: current == elder.ID},
+				{
+					ID: younger.ID, OpenedAt: younger.OpenedAt, RefreshedAt: younger.OpenedAt,
+					ExpiresAt: younger.ExpiresAt, Current: current == younger.ID,
+				},
+				{
+					ID: elder.ID, OpenedAt: elder.OpenedAt, RefreshedAt: s.now,
+					ExpiresAt: renewed.ExpiresAt, UserAgent: elder.UserAgent, Current: current == elder.ID,
+				},
 			}
 			if !slices.Equal(got, want) {
 				s.Errorf("got\n%+v, want\n%+v", got, want)

@@ -19,7 +19,8 @@ func at(address, name string) identity.NewSignUp {
 
 // proves redeems a code for a sign-up, together with its password.
 func (s *suite) proves(h identity.CodeHash, n identity.NewSignUp) (identity.User, error) {
-	return s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}, s.newSession(), noRecord)
+	proof := identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}
+	return s.RedeemVerification(s.Context(), proof, s.newSession(), noRecord)
 }
 
 // alone redeems a code without a password.
@@ -408,7 +409,7 @@ var claimSentences = []sentence{
 				func() { _, proving = s.alone(code) },
 				func() { _, changing = s.change(ref, change, target) },
 			)
-			if i%2 == 0 { // it waits beside the sign-up, so the code alone does not prove either
+			if i%2 == 0 { // it waits beside the sign-up, so the code proves neither without a password
 				s.okOr(proving, identity.ErrSeveralClaims)
 				if _, taken := errors.AsType[*identity.TakenError](changing); changing != nil && !taken {
 					s.Error(changing)
