@@ -1,18 +1,18 @@
-# Needs Go, and nothing else that it does not get by itself.
+# Only Go is needed; the targets install or build everything else.
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10000x
 
 .PHONY: help
-help: ## This list.
+help: ## Print this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/authserver and bin/operator: static, for this machine.
+build: ## Build static binaries for this machine: bin/authserver and bin/operator.
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver ./cmd/operator
 
 .PHONY: run
-run: bin/authserver ## Run it with a PostgreSQL of its own, until Ctrl-C; EXPOSURE=public: with mail, and an application.
+run: bin/authserver ## Run the server with its own PostgreSQL until Ctrl-C. EXPOSURE=public adds an application in the browser.
 	@go build -o bin/run ./hack/run
 	@bin/run
 
@@ -21,15 +21,15 @@ bin/authserver:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver
 
 .PHONY: up
-up: bin/cluster ## Run all of it in a Kubernetes cluster on this machine (kind, or without Docker).
+up: bin/cluster ## Create a Kubernetes cluster on this machine (with kind, or without Docker) and run Auth Gateway in it.
 	@bin/cluster up
 
 .PHONY: status
-status: bin/cluster ## Tell what of the cluster runs.
+status: bin/cluster ## Show what is running in the cluster.
 	@bin/cluster status
 
 .PHONY: down
-down: bin/cluster ## Remove the cluster, and all that it has left on this machine.
+down: bin/cluster ## Delete the cluster and everything it left on this machine.
 	@bin/cluster down
 
 .PHONY: bin/cluster
@@ -37,11 +37,11 @@ bin/cluster:
 	@cd hack/localcluster && go build -o ../../bin/cluster ./cluster
 
 .PHONY: e2e
-e2e: ## Test the operator and real pods, in what make up made or what KUBECONFIG names.
+e2e: ## Test the operator and real pods in the cluster of make up, or in the one that KUBECONFIG names.
 	go test -count=1 -parallel 1 -timeout 40m -v ./test/e2e
 
 .PHONY: manifests
-manifests: ## Print what config/default makes of the operator, for kubectl apply.
+manifests: ## Print the operator's manifests (config/default) for kubectl apply.
 	@go tool -modfile=hack/tools/kubernetes/go.mod kustomize build config/default
 
 .PHONY: test
@@ -53,7 +53,7 @@ quick: ## Run the tests that need no API server, no browser and no long search.
 	hack/test.sh -quick
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz target for FUZZTIME (10000x).
+fuzz: ## Run each fuzz target for FUZZTIME (10000x by default).
 	hack/fuzz.sh $(FUZZTIME)
 
 .PHONY: lint
@@ -67,7 +67,7 @@ bin/golangci-lint: hack/tools/go.mod hack/tools/go.sum hack/tools/golangci-lint/
 	cd hack/tools && go build -o ../../bin/golangci-lint ./golangci-lint
 
 .PHONY: generate
-generate: ## Write the generated files anew.
+generate: ## Regenerate the generated files.
 	go generate ./...
 
 .PHONY: verify
@@ -75,13 +75,13 @@ verify: ## Check that generated files, go.mod and formatting are up to date.
 	hack/verify.sh
 
 .PHONY: deps
-deps: ## Show which direct requirements are behind.
+deps: ## List direct requirements that have a newer version.
 	@go list -m -u -f '{{with .Update}}{{$$.Path}} {{$$.Version}} -> {{.Version}}{{end}}' $$(go list -m -f '{{if not (or .Indirect .Main)}}{{.Path}}{{end}}' all)
 
 .PHONY: bench
-bench: ## Measure the server against the bare libraries.
+bench: ## Compare the server's throughput with the bare libraries.
 	go run ./test/load
 
 .PHONY: clean
-clean: ## Remove what was built, and the data of make run.
+clean: ## Delete the binaries and the data of make run.
 	rm -rf bin .local

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs each fuzz target of the repository: hack/fuzz.sh 10000x
-# A count, not a time: until Go 1.27 the end of a time can be reported as a
-# failure, "context deadline exceeded" (https://go.dev/issue/75804).
+# The argument is a count, because before Go 1.27 the end of a duration can be reported as a failure,
+# "context deadline exceeded" (https://go.dev/issue/75804).
 set -eu
 cd "$(dirname "$0")/.."
 time=${1:-10000x}
@@ -10,6 +10,6 @@ grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort |
 	while IFS=: read -r file declaration; do
 		target=${declaration#func }
 		echo "$(dirname "$file") $target"
-		# In a subshell of `while`, so that set -e ends the whole script.
+		# `while` runs in a subshell here, and set -e ends the whole script.
 		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$(dirname "$file")" </dev/null
 	done

@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
-# Checks what must follow from something else: generated files from their
-# sources, go.mod from the imports, the layout of the code from gofmt.
+# Checks that generated files match their sources, that go.mod matches the imports, and that the code is formatted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0
 
-# Generated anew in a copy, so that a check changes nothing.
+# Files are generated in a copy, so the check changes nothing in the checkout.
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mkdir "$scratch/as-is" "$scratch/anew"
+mkdir "$scratch/before" "$scratch/after"
 git ls-files -z --cached --others --exclude-standard |
 	while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done |
-	tar --create --null --files-from - | tee "$scratch/files.tar" | tar --extract --directory "$scratch/as-is"
-tar --extract --file "$scratch/files.tar" --directory "$scratch/anew"
-(cd "$scratch/anew" && go generate ./...)
-if ! diff -ru "$scratch/as-is" "$scratch/anew"; then
+	tar --create --null --files-from - | tee "$scratch/files.tar" | tar --extract --directory "$scratch/before"
+tar --extract --file "$scratch/files.tar" --directory "$scratch/after"
+(cd "$scratch/after" && go generate ./...)
+if ! diff -ru "$scratch/before" "$scratch/after"; then
 	echo "generated files are out of date: run make generate" >&2
 	failed=1
 fi
@@ -23,7 +22,7 @@ git ls-files --cached --others --exclude-standard -- go.mod '*/go.mod' | while r
 	(cd "$(dirname "$file")" && go mod tidy -diff) || { echo "$file: run go mod tidy there" >&2; exit 1; }
 done || failed=1
 
-unformatted=$(cd "$scratch/as-is" && gofmt -l .)
+unformatted=$(cd "$scratch/before" && gofmt -l .)
 if [ -n "$unformatted" ]; then
 	printf 'not formatted, run gofmt -w on:\n%s\n' "$unformatted" >&2
 	failed=1

@@ -33,13 +33,13 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// Where things are in the cluster.
+// Names in the cluster.
 const (
 	release           = "auth-gateway"
 	operatorNamespace = "auth-gateway-system"
 	demoNamespace     = "demo"
-	demoName          = "auth"         // of the AuthGateway, in config/samples
-	imagesConfigMap   = "local-images" // of operatorNamespace; test/e2e takes images from there
+	demoName          = "auth"         // the AuthGateway in config/samples
+	imagesConfigMap   = "local-images" // in operatorNamespace; test/e2e reads it
 	fieldManager      = "make-up"
 )
 
@@ -49,7 +49,7 @@ var corednsManifest string
 //go:embed manifests/demo.yaml
 var demoManifest string
 
-// connection is to the API server, as an administrator.
+// connection is an administrator's connection to the API server.
 type connection struct {
 	client.Client
 	config *rest.Config
@@ -65,7 +65,7 @@ func (c *Cluster) connect() (connection, error) {
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return connection{}, err
 	}
-	log.SetLogger(logr.Discard()) // the library's, which has nothing to say here
+	log.SetLogger(logr.Discard()) // controller-runtime's logger
 	objects, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return connection{}, err
@@ -74,8 +74,7 @@ func (c *Cluster) connect() (connection, error) {
 	return connection{objects, config, pods}, err
 }
 
-// deploy brings everything into the cluster, waits for it, and drives it once. It
-// gives the URL of the API.
+// deploy installs everything, waits until it is ready, and calls the API once. It returns the URL of the API.
 func (c *Cluster) deploy(ctx context.Context, e engine, images images) (string, error) {
 	k, err := c.connect()
 	if err != nil {
@@ -88,14 +87,14 @@ func (c *Cluster) deploy(ctx context.Context, e engine, images images) (string, 
 		}
 	}
 	c.step("installing the operator with Helm")
-	// Its pods are what Pod Security calls restricted, and are held to it.
+	// Pod Security enforces that the operator's pods are restricted.
 	if err := k.apply(ctx, `{apiVersion: v1, kind: Namespace, metadata: {name: `+operatorNamespace+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, ""); err != nil {
 		return "", err
 	}
 	if err := c.install(ctx, images); err != nil {
 		return "", err
 	}
-	if err := k.tellImages(ctx, images); err != nil {
+	if err := k.publishImages(ctx, images); err != nil {
 		return "", err
 	}
 	c.step("applying PostgreSQL and the sample AuthGateway in the namespace %s", demoNamespace)
@@ -106,12 +105,11 @@ func (c *Cluster) deploy(ctx context.Context, e engine, images images) (string, 
 	if err := k.waitUntilReady(ctx); err != nil {
 		return "", err
 	}
-	c.step("the AuthGateway is ready, after %s", time.Since(begin).Round(100*time.Millisecond))
+	c.step("the AuthGateway is ready after %s", time.Since(begin).Round(100*time.Millisecond))
 	return e.url(), c.drive(ctx, k, e.url())
 }
 
-// apply makes or changes the objects of a manifest; those without a namespace of
-// their own get this one.
+// apply applies the objects of a manifest. Objects without a namespace get the given one.
 func (k connection) apply(ctx context.Context, manifest, namespace string) error {
 	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(manifest), 4096)
 	for {
@@ -133,7 +131,7 @@ func (k connection) apply(ctx context.Context, manifest, namespace string) error
 	}
 }
 
-// install installs the chart, or upgrades it to what the checkout has.
+// install installs or upgrades the chart of the checkout.
 func (c *Cluster) install(ctx context.Context, images images) error {
 	args := []string{
 		"tool", "-modfile=hack/tools/kubernetes/go.mod", "helm",
@@ -152,7 +150,7 @@ func (c *Cluster) install(ctx context.Context, images images) error {
 	return nil
 }
 
-func (k connection) tellImages(ctx context.Context, images images) error {
+func (k connection) publishImages(ctx context.Context, images images) error {
 	return k.Apply(ctx, client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1", "kind": "ConfigMap",
 		"metadata": map[string]any{"name": imagesConfigMap, "namespace": operatorNamespace},
@@ -161,7 +159,7 @@ func (k connection) tellImages(ctx context.Context, images images) error {
 }
 
 func (c *Cluster) demonstrate(ctx context.Context, k connection, images images) error {
-	// Made once, as the data of PostgreSQL is.
+	// The password is created once, like the data of PostgreSQL.
 	if err := client.IgnoreAlreadyExists(k.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: demoNamespace}})); err != nil {
 		return err
 	}
@@ -182,9 +180,9 @@ func (c *Cluster) demonstrate(ctx context.Context, k connection, images images) 
 	return k.apply(ctx, string(sample), demoNamespace)
 }
 
-// waitUntilReady shows what the AuthGateway says when it takes too long.
+// waitUntilReady waits until the AuthGateway is ready. On timeout it returns the AuthGateway's message.
 func (k connection) waitUntilReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("the AuthGateway does not get ready"))
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*time.Minute, errors.New("the AuthGateway did not become ready"))
 	defer cancel()
 	var g v1alpha1.AuthGateway
 	return poll(ctx, func() error {
@@ -194,7 +192,7 @@ func (k connection) waitUntilReady(ctx context.Context) error {
 		ready := meta.FindStatusCondition(g.Status.Conditions, "Ready")
 		switch {
 		case ready == nil || ready.ObservedGeneration != g.Generation:
-			return errors.New("it says nothing of this generation")
+			return errors.New("its status is not of this generation")
 		case ready.Status != metav1.ConditionTrue:
 			return errors.New(ready.Message)
 		default:
@@ -203,9 +201,8 @@ func (k connection) waitUntilReady(ctx context.Context) error {
 	})
 }
 
-// drive does once what applications do: a sign-up, its verification, a sign-in, a
-// renewal; and has the consumer verify the token, which knows the public keys of
-// its mounted ConfigMap and nothing else.
+// drive does once what applications do: sign-up, verification, sign-in and renewal. The consumer, a pod that has only
+// the mounted ConfigMap of public keys, then verifies the token.
 func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -215,7 +212,7 @@ func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 	}
 	a := httpAPI{url: url, callerKey: string(caller.Data["TRUSTED_CALLER_KEY"])}
 	name, password := "ada-"+strings.ToLower(rand.Text()[:8]), rand.Text()
-	// The port of the node may be a moment behind the pods.
+	// The node's port can start to work a moment after the pods are ready.
 	err := poll(ctx, func() error {
 		return a.post(ctx, "/tokens/signin", map[string]string{"username": "nobody", "password": "a wrong password"}, http.StatusUnauthorized, nil)
 	})
@@ -247,13 +244,13 @@ func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 		return err
 	}
 	if claims.Username != name {
-		return fmt.Errorf("the consumer takes the token for one of %q, and it is of %q", claims.Username, name)
+		return fmt.Errorf("the consumer read the user %q from the token of %q", claims.Username, name)
 	}
-	c.step("driven once: %s signed up, verified, signed in and renewed; the pod with nothing but the public keys verified the token", name)
+	c.step("tested once: %s signed up, verified, signed in and renewed; a pod with only the public keys verified the token", name)
 	return nil
 }
 
-// httpAPI is that of the gateway, called by a trusted caller.
+// httpAPI calls the API of the gateway as a trusted caller.
 type httpAPI struct{ url, callerKey string }
 
 func (a httpAPI) post(ctx context.Context, path string, body map[string]string, want int, into any) error {
@@ -277,7 +274,7 @@ func (a httpAPI) post(ctx context.Context, path string, body map[string]string, 
 		return err
 	}
 	if response.StatusCode != want {
-		return fmt.Errorf("POST %s: it answers %s, and not %d: %s", path, response.Status, want, reply)
+		return fmt.Errorf("POST %s: got %s, want %d: %s", path, response.Status, want, reply)
 	}
 	if into == nil {
 		return nil
@@ -289,8 +286,8 @@ type claims struct {
 	Username string `json:"username"`
 }
 
-// verify asks the consumer. It may not have started yet, and may see a new key
-// when its mounted ConfigMap does.
+// verify has the consumer verify a token. It may still be starting, and sees a new key only when its mounted ConfigMap
+// is updated.
 func (k connection) verify(ctx context.Context, token string) (claims, error) {
 	var result claims
 	err := poll(ctx, func() error {
@@ -299,7 +296,7 @@ func (k connection) verify(ctx context.Context, token string) (claims, error) {
 			return err
 		}
 		if len(pods.Items) == 0 {
-			return errors.New("the consumer does not run")
+			return errors.New("the consumer is not running")
 		}
 		reply, err := k.pods.CoreV1().RESTClient().Post().Namespace(demoNamespace).Resource("pods").Name(pods.Items[0].Name + ":8080").
 			SubResource("proxy").Suffix("verify").Body([]byte(token)).DoRaw(ctx)

@@ -19,17 +19,16 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 )
 
-// An image is put together from files of this machine. Its tag is a digest of
-// them, so that pods change when it does.
+// An image is built from files of this machine. Its tag is a digest of them, so pods are replaced when it changes.
 type image struct {
 	name    string // with its tag
-	archive string // empty: the node pulls it
+	archive string // if it is empty, the node pulls the image
 }
 
 type images struct {
 	operator, server, probe, postgres image
-	more                              []image // which the node needs itself
-	coredns                           string  // of them; empty: the cluster has its own
+	more                              []image // for the node itself
+	coredns                           string  // in more; empty if the cluster brings its own
 }
 
 func (i images) archives() []string {
@@ -45,12 +44,12 @@ func (i images) archives() []string {
 const (
 	imagesFolder = "images"
 	pauseImage   = "auth-gateway.local/pause:v1"
-	// officialPostgres is for a node that can pull it.
+	// officialPostgres is the image for a node that can pull it.
 	officialPostgres = "docker.io/library/postgres:17"
 )
 
-// images are built from the checkout. A node that pulls none gets PostgreSQL's,
-// and its own.
+// images builds the images from the checkout. For a node that pulls no images it also builds PostgreSQL's and the
+// node's own.
 func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) {
 	c.step("building the images")
 	if err := os.MkdirAll(c.path(imagesFolder), 0o755); err != nil {
@@ -64,7 +63,7 @@ func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) 
 	if made.operator, err = b.goImage(ctx, "auth-gateway/operator", "./cmd/operator"); err != nil {
 		return images{}, err
 	}
-	// In a container localhost is reached by nobody; as the Dockerfile has it.
+	// As in the Dockerfile: other pods cannot reach localhost in a container.
 	if made.server, err = b.goImage(ctx, "auth-gateway/authserver", "./cmd/authserver", "HOST="); err != nil {
 		return images{}, err
 	}
@@ -80,7 +79,7 @@ func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) 
 	return made, c.removeOthers(made.archives())
 }
 
-// removeOthers removes the images of earlier states of the checkout.
+// removeOthers deletes images of earlier versions of the checkout.
 func (c *Cluster) removeOthers(keep []string) error {
 	archives, err := filepath.Glob(c.path(imagesFolder, "*.tar"))
 	if err != nil {
@@ -101,7 +100,7 @@ type imageBuilder struct {
 	program string // hack/kubernetes/image
 }
 
-// node adds what a node needs that pulls nothing.
+// node adds the images of a node that pulls none.
 func (b imageBuilder) node(ctx context.Context, made *images) error {
 	programs, err := localkubernetes.Node(ctx, b.log)
 	if err != nil {
@@ -126,8 +125,7 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 	return nil
 }
 
-// compile builds a program of a module of the checkout, for this machine's
-// processor.
+// compile builds a program of a module in the checkout, for the processor of this machine.
 func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) { //nolint:unparam // another system has kind
 	out := b.path(imagesFolder, filepath.Base(filepath.Join(module, path)))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=local", "-o", out, path)
@@ -139,7 +137,7 @@ func (b imageBuilder) compile(ctx context.Context, module, path, system string) 
 	return out, nil
 }
 
-// goImage is what the Dockerfile makes of a program, without Docker.
+// goImage builds the same image as the Dockerfile, without Docker.
 func (b imageBuilder) goImage(ctx context.Context, name, path string, environment ...string) (image, error) {
 	program, err := b.compile(ctx, b.root, path, "linux")
 	if err != nil {
@@ -165,7 +163,7 @@ func (b imageBuilder) goImage(ctx context.Context, name, path string, environmen
 	return b.tagged(ctx, name, args, files...)
 }
 
-// postgres is made of the programs of PostgreSQL on this machine.
+// postgres builds an image from the PostgreSQL of this machine.
 func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	bin, err := localpostgres.Programs(ctx, b.log)
 	if err != nil {
@@ -175,7 +173,7 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
-	// initdb asks for the name of its user.
+	// initdb looks up the name of its user.
 	accounts := b.path(imagesFolder, "passwd")
 	if err := os.WriteFile(accounts, []byte("postgres:x:999:999::/var/lib/postgresql:/bin/sh\n"), 0o600); err != nil {
 		return image{}, err
@@ -192,14 +190,14 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 			files, needed = append(files, path+"="+path), append(needed, path)
 		}
 	}
-	// Debian has these apart from the rest; others below the prefix.
+	// Debian keeps these in another folder; others below the prefix.
 	for _, folder := range []string{filepath.Join(prefix, "share"), "/usr/share/postgresql/" + filepath.Base(prefix), "/usr/share/zoneinfo"} {
 		if exists(folder) {
 			files = append(files, folder+"="+folder)
 		}
 	}
 	err = filepath.WalkDir(filepath.Join(prefix, "lib"), func(path string, entry fs.DirEntry, err error) error {
-		// Compiling queries needs a library that is larger than all of the rest.
+		// Compiling queries needs a library that is larger than everything else together.
 		if err != nil || entry.IsDir() || strings.Contains(path, "llvm") || strings.Contains(path, "bitcode") || !strings.Contains(path, ".so") {
 			return err
 		}
@@ -220,7 +218,7 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	return b.tagged(ctx, "auth-gateway.local/postgres", args, files...)
 }
 
-// librariesOf are those that the programs are loaded with, and the loader itself.
+// librariesOf returns the libraries that programs are linked with, and their loader.
 func librariesOf(ctx context.Context, programs []string) ([]string, error) {
 	found := map[string]bool{}
 	for _, program := range programs {
@@ -251,7 +249,7 @@ func librariesOf(ctx context.Context, programs []string) ([]string, error) {
 	return paths, nil
 }
 
-// tagged makes an image whose tag is a digest of all that it is made of.
+// tagged builds an image whose tag is a digest of its content.
 func (b imageBuilder) tagged(ctx context.Context, name string, args []string, files ...string) (image, error) {
 	digest := sha256.New()
 	fmt.Fprintln(digest, args, files)
@@ -262,7 +260,7 @@ func (b imageBuilder) tagged(ctx context.Context, name string, args []string, fi
 			return image{}, err
 		}
 		if info.IsDir() {
-			continue // of the system's packages, whose programs tell a change
+			continue // a file of a system package: its programs change with it
 		}
 		content, err := os.Open(from)
 		if err != nil {
@@ -285,7 +283,7 @@ func (b imageBuilder) tagged(ctx context.Context, name string, args []string, fi
 func (b imageBuilder) write(ctx context.Context, one image, args []string, files ...string) error {
 	args = append([]string{"-name", one.name, "-out", one.archive + ".unfinished"}, append(args, files...)...)
 	if out, err := exec.CommandContext(ctx, b.program, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("make the image %s: %w\n%s", one.name, err, out)
+		return fmt.Errorf("build the image %s: %w\n%s", one.name, err, out)
 	}
 	return os.Rename(one.archive+".unfinished", one.archive)
 }

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// kind is a cluster of https://kind.sigs.k8s.io, in a Docker container.
+// kind is a cluster of https://kind.sigs.k8s.io in a Docker container.
 type kind struct{ *Cluster }
 
 const kindName = "auth-gateway"
 
-// dockerAnswers tells whether there is a Docker engine.
+// dockerAnswers reports whether a Docker engine answers.
 func dockerAnswers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -59,7 +59,7 @@ func (kind) kubectl() string { return "kubectl" }
 func (k kind) status(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Running}}", kindName+"-control-plane").Output()
 	if err != nil || strings.TrimSpace(string(out)) != "true" {
-		return fmt.Errorf("kind's cluster %s does not run: make down, and make up again", kindName)
+		return fmt.Errorf("the kind cluster %s is not running: run make down, then make up", kindName)
 	}
 	return nil
 }

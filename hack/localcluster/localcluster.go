@@ -1,12 +1,10 @@
-// Package localcluster runs Auth Gateway as a cluster would, on one machine, for
-// those who want to see it and for the tests in test/e2e: a Kubernetes, the
-// operator in it by our own chart, a PostgreSQL, an AuthGateway, and a service
-// that verifies its tokens.
+// Package localcluster runs Auth Gateway in a Kubernetes cluster on one machine, to try it and for the tests in
+// test/e2e: the operator, installed with the chart, a PostgreSQL, an AuthGateway, and a service that verifies its
+// tokens.
 //
-// The Kubernetes is one of two. Where a Docker engine answers it is kind's, which
-// is the ordinary way; all that is particular to it is in kind.go. Where none does,
-// on Linux as root, it is a node of our own: the official components, built from
-// Go modules by internal/testenv/localkubernetes, as processes under a supervisor.
+// There are two engines. If a Docker engine answers, kind runs the cluster (kind.go). Without Docker, on Linux as root,
+// the official components run as processes under a supervisor; internal/testenv/localkubernetes builds them from Go
+// modules.
 package localcluster
 
 import (
@@ -25,35 +23,34 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
-// nodePort is where the API of the demonstration answers, at the node.
+// nodePort is the node's port of the demonstration's API.
 const nodePort = "30080"
 
-// An engine runs the Kubernetes of a cluster. All of its methods may be called
-// again at any time.
+// An engine runs the Kubernetes of a cluster. All methods can be called repeatedly.
 type engine interface {
-	// up returns when the API server answers, and has written the kubeconfig.
+	// up returns when the API server answers and the kubeconfig is written.
 	up(ctx context.Context) error
-	// load makes images of archives known to the node.
+	// load imports images from archives into the node.
 	load(ctx context.Context, archives ...string) error
-	// url is where nodePort is reached.
+	// url returns the URL of nodePort.
 	url() string
-	// kubectl is the program to look at it with.
+	// kubectl returns the path of kubectl.
 	kubectl() string
-	// status fails where something of it does not run.
+	// status returns an error if a part of it is not running.
 	status(ctx context.Context) error
-	// down leaves nothing of it.
+	// down removes everything.
 	down(ctx context.Context) error
 }
 
-// A Cluster is the one of a checkout.
+// A Cluster is the cluster of a checkout.
 type Cluster struct {
 	root string // the checkout
-	dir  string // what the cluster has on disk
+	dir  string // holds the files of the cluster
 	log  io.Writer
 }
 
-// New gives the cluster of the checkout that the current folder is in, whether it
-// runs or not. What takes its time is told on log.
+// New returns the cluster of the checkout that contains the current folder, whether it runs or not. Progress is written
+// to log.
 func New(log io.Writer) (*Cluster, error) {
 	root, err := localkubernetes.Root()
 	if err != nil {
@@ -68,7 +65,7 @@ func (c *Cluster) path(elements ...string) string {
 
 func (c *Cluster) kubeconfig() string { return c.path("kubeconfig") }
 
-// The engines, as the file names them.
+// The engines' names in engineFile.
 const (
 	engineFile = "engine"
 	engineKind = "kind"
@@ -82,12 +79,11 @@ func (c *Cluster) engineOf(name string) (engine, error) {
 	case name == engineNode && runtime.GOOS == "linux":
 		return newNode(c.dir, c.log), nil
 	default:
-		return nil, fmt.Errorf("%s: there is no engine %q", c.path(engineFile), name)
+		return nil, fmt.Errorf("%s: unknown engine %q", c.path(engineFile), name)
 	}
 }
 
-// present is the engine that was chosen when the cluster was made; nil: there is
-// none.
+// present returns the engine that was chosen when the cluster was created, or nil if there is no cluster.
 func (c *Cluster) present() (engine, error) {
 	name, err := os.ReadFile(c.path(engineFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +95,7 @@ func (c *Cluster) present() (engine, error) {
 	return c.engineOf(strings.TrimSpace(string(name)))
 }
 
-// choose takes the engine that is there already, or else the one that fits the
-// machine.
+// choose returns the present engine, or chooses one that this machine supports.
 func (c *Cluster) choose(ctx context.Context) (engine, error) {
 	if e, err := c.present(); e != nil || err != nil {
 		return e, err
@@ -112,7 +107,7 @@ func (c *Cluster) choose(ctx context.Context) (engine, error) {
 	case runtime.GOOS != "linux":
 		return nil, errors.New("no Docker engine answers: start one, and run make up again")
 	case os.Geteuid() != 0:
-		return nil, errors.New("no Docker engine answers: start one; or run make up as root, for a cluster without it")
+		return nil, errors.New("no Docker engine answers: start one, or run make up as root to create a cluster without Docker")
 	}
 	e, err := c.engineOf(name)
 	if err != nil {
@@ -124,8 +119,8 @@ func (c *Cluster) choose(ctx context.Context) (engine, error) {
 	return e, os.WriteFile(c.path(engineFile), []byte(name+"\n"), 0o600)
 }
 
-// Up makes all of it, or brings what is there up to date with the checkout, drives
-// it once, and tells on out how to go on.
+// Up creates the cluster, or updates it to the checkout. It then runs a sign-up and a sign-in, and prints the next
+// steps to out.
 func (c *Cluster) Up(ctx context.Context, out io.Writer) error {
 	begin := time.Now()
 	e, err := c.choose(ctx)
@@ -146,31 +141,31 @@ func (c *Cluster) Up(ctx context.Context, out io.Writer) error {
 	}
 	url, err := c.deploy(ctx, e, images)
 	if err != nil {
-		return fmt.Errorf("%w\nSee what there is: KUBECONFIG=%s %s get pods --all-namespaces", err, c.kubeconfig(), e.kubectl())
+		return fmt.Errorf("%w\nTo inspect the cluster: KUBECONFIG=%s %s get pods --all-namespaces", err, c.kubeconfig(), e.kubectl())
 	}
 	fmt.Fprintf(out, `
-It took %[1]s. Auth Gateway runs at %[2]s, as the AuthGateway auth in the namespace demo.
-Look around:
+Done in %[1]s. Auth Gateway runs at %[2]s: AuthGateway auth in namespace demo.
+To inspect it:
 
   export KUBECONFIG=%[3]s
   %[4]s get agw --all-namespaces
   %[4]s describe agw auth --namespace demo
   curl -s %[2]s/.well-known/jwks.json
 
-make e2e tests it, make status tells what runs, make down removes it.
+make e2e tests the cluster, make status shows what is running, make down deletes it.
 
 `, time.Since(begin).Round(time.Second), url, c.kubeconfig(), e.kubectl())
 	return nil
 }
 
-// Status tells what runs, and fails where something does not.
+// Status prints what is running, and returns an error if a part is not.
 func (c *Cluster) Status(ctx context.Context, out io.Writer) error {
 	e, err := c.present()
 	if err != nil {
 		return err
 	}
 	if e == nil {
-		return errors.New("there is no cluster: make up makes one")
+		return errors.New("there is no cluster: run make up")
 	}
 	if err := e.status(ctx); err != nil {
 		return err
@@ -191,8 +186,7 @@ func (c *Cluster) Status(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// Down removes the cluster, and leaves nothing of it on the machine but the built
-// programs and images.
+// Down removes the cluster. Built programs and images stay on the machine.
 func (c *Cluster) Down(ctx context.Context) error {
 	e, err := c.present()
 	if err != nil {
@@ -205,7 +199,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 	if err := e.down(ctx); err != nil {
 		return err
 	}
-	c.step("the cluster is gone")
+	c.step("the cluster is deleted")
 	return errors.Join(removeIfThere(c.kubeconfig()), removeIfThere(c.path(engineFile)))
 }
 
@@ -218,7 +212,7 @@ func removeIfThere(path string) error {
 
 func (c *Cluster) step(format string, args ...any) { fmt.Fprintf(c.log, format+"\n", args...) }
 
-// poll tries until it succeeds, and says why it did not, once there is no time.
+// poll calls try until it succeeds. When ctx ends, it returns the last error.
 func poll(ctx context.Context, try func() error) error {
 	for {
 		err := try()

@@ -17,36 +17,36 @@ import (
 	"time"
 )
 
-// What a node does to the machine that it runs on, and how that is undone.
+// This file records what a node changes on the machine, and undoes it.
 
-// links is where the system shows them.
+// links is the folder in which the system shows network links.
 const links = "/sys/class/net/"
 
-// shimSockets is where the shims of every containerd have their sockets.
+// shimSockets is the folder of the sockets of all containerd shims.
 const shimSockets = "/run/containerd"
 
-// leavings are folders that its components make outside of its own.
+// leavings are folders that components create outside the node's folder.
 var leavings = []string{
 	shimSockets, "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/xtables.lock",
 	"/usr/libexec/kubernetes", "/etc/cni", "/opt/cni", "/opt/containerd", "/run/nri", "/var/lib/cni",
 }
 
-// sysctls are those that its components write.
+// sysctls are the settings that components change.
 var sysctls = []string{
 	"net/ipv4/ip_forward", "net/ipv4/conf/all/route_localnet", "net/netfilter/nf_conntrack_max", "net/bridge/bridge-nf-call-iptables",
 	"net/netfilter/nf_conntrack_tcp_timeout_established", "net/netfilter/nf_conntrack_tcp_timeout_close_wait",
 	"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 }
 
-// before is what the machine was like.
+// before is the state of the machine before the node was created.
 type before struct {
-	Leavings []string          // those that were there
-	Sysctls  map[string]string // what they were
+	Leavings []string          // that existed
+	Sysctls  map[string]string // their values
 }
 
 func (n *node) beforePath() string { return n.path("before.json") }
 
-// remember writes what the machine is like before anything is changed.
+// remember records the state of the machine before anything is changed.
 func (n *node) remember() error {
 	b := before{Sysctls: map[string]string{}}
 	for _, path := range leavings {
@@ -71,23 +71,21 @@ func (n *node) remember() error {
 	return os.WriteFile(n.beforePath(), content, 0o600)
 }
 
-// refuseToShare fails where the machine is a node of some cluster already: taking
-// ours down would take from that one.
+// refuseToShare returns an error if the machine is already a node of a cluster: removing this one would damage it.
 func refuseToShare(ctx context.Context) error {
 	if groups := podGroups(); len(groups) > 0 {
-		return fmt.Errorf("there are pods on this machine (%s): it is a node of another cluster, and cannot be one of ours too", groups[0])
+		return fmt.Errorf("there are pods on this machine (%s): it is already a node of another cluster", groups[0])
 	}
 	for _, command := range []string{"iptables-save", "ip6tables-save"} {
 		rules, err := exec.CommandContext(ctx, command).Output()
 		if err == nil && isOurs(string(rules)) {
-			return fmt.Errorf("%s shows rules of Kubernetes: this machine is a node of another cluster, and cannot be one of ours too", command)
+			return fmt.Errorf("%s shows rules of Kubernetes: this machine is already a node of another cluster", command)
 		}
 	}
 	return nil
 }
 
-// isOurs says of a rule of iptables that kube-proxy, the kubelet or a plugin of
-// CNI has made it.
+// isOurs reports whether kube-proxy, the kubelet or a CNI plugin created an iptables rule.
 func isOurs(rule string) bool {
 	return strings.Contains(rule, "KUBE-") || strings.Contains(rule, "CNI-")
 }
@@ -100,9 +98,8 @@ func addLinks(ctx context.Context, n *node) error {
 		{"link", "add", nodeLink, "type", "bridge"},
 		{"address", "replace", nodeAddress + "/32", "dev", nodeLink},
 		{"link", "set", nodeLink, "up"},
-		// Until kube-proxy knows a Service, what is sent to its address must end
-		// here: by the default route it would leave the machine, with what is in
-		// it, and somebody out there may answer.
+		// Packets to a Service that kube-proxy does not know yet must not leave the machine by the default route, where
+		// another host could answer.
 		{"route", "replace", serviceNetwork, "dev", nodeLink},
 	} {
 		if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
@@ -112,8 +109,7 @@ func addLinks(ctx context.Context, n *node) error {
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0)
 }
 
-// endPods ends every container, at once: their data ends with the cluster. Their
-// parents are the shims of containerd, which it then finds without one.
+// endPods kills every container, whose data ends with the cluster. Their parents are the shims of containerd.
 func (n *node) endPods(ctx context.Context) {
 	for range 50 {
 		shims, containers := n.shims()
@@ -134,12 +130,11 @@ func (n *node) ctr(ctx context.Context, args ...string) []string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.path("bin", "ctr"), append([]string{"--address", containerSocket, "--namespace", "k8s.io"}, args...)...)
-	out, _ := cmd.Output() // whatever cannot be ended now is ended by clean
+	out, _ := cmd.Output() // clean ends what is left
 	return strings.Fields(string(out))
 }
 
-// shims are the processes of our containerd's shims, and all that descend from
-// them.
+// shims returns the processes of this containerd's shims and their descendants.
 func (n *node) shims() (shims, descendants []int) {
 	parents := map[int]int{}
 	entries, _ := os.ReadDir("/proc")
@@ -150,9 +145,9 @@ func (n *node) shims() (shims, descendants []int) {
 		}
 		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
 		if err != nil {
-			continue // it has just ended
+			continue // the process has ended
 		}
-		// The name of the program is in brackets, and may contain anything.
+		// The name of the program is in parentheses, and can contain any character.
 		_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')'):]), " ")
 		if fields := strings.Fields(rest); len(fields) > 1 && fields[0] != "Z" {
 			parents[pid], _ = strconv.Atoi(fields[1])
@@ -174,9 +169,7 @@ func (n *node) shims() (shims, descendants []int) {
 	return shims, descendants
 }
 
-// clean removes what a node has left that is not running any more: processes,
-// mounts, links, rules, control groups and files. Where there is nothing, it does
-// nothing.
+// clean removes what a stopped node has left: processes, mounts, links, rules, control groups and files.
 func (n *node) clean(ctx context.Context) error {
 	content, err := os.ReadFile(n.beforePath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -197,7 +190,7 @@ func (n *node) clean(ctx context.Context) error {
 	}
 	errs := []error{removeLinks(ctx), n.removeRules(ctx), removePodGroups()}
 	for _, path := range leavings {
-		// Somebody may have installed a containerd of their own meanwhile.
+		// Another containerd may have been installed meanwhile.
 		theirs := path == shimSockets && exists(path+"/containerd.sock")
 		if !theirs && !slices.Contains(b.Leavings, path) {
 			errs = append(errs, os.RemoveAll(path))
@@ -215,7 +208,7 @@ func (n *node) clean(ctx context.Context) error {
 	return errors.Join(os.RemoveAll(runtimeFolder), n.removeFiles())
 }
 
-// nothingIsLeft looks once more, and tells what it finds.
+// nothingIsLeft returns an error that names everything that is left.
 func (n *node) nothingIsLeft(ctx context.Context) error {
 	var left []string
 	shims, descendants := n.shims()
@@ -238,13 +231,12 @@ func (n *node) nothingIsLeft(ctx context.Context) error {
 		}
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("this is left of the node: %s; run make down again", strings.Join(left, ", "))
+		return fmt.Errorf("the node has left %s; run make down again", strings.Join(left, ", "))
 	}
 	return nil
 }
 
-// removeFiles keeps what is not the node's: the images, which take a while, and
-// the name of the engine.
+// removeFiles keeps the images, which take a while to build, and the name of the engine.
 func (n *node) removeFiles() error {
 	entries, err := os.ReadDir(n.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -274,7 +266,7 @@ func (n *node) killLeftovers() error {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return errors.New("there are containers that do not end")
+	return errors.New("some containers did not end")
 }
 
 func unmountBelow(dirs ...string) error {
@@ -291,7 +283,7 @@ func unmountBelow(dirs ...string) error {
 	return errors.Join(errs...)
 }
 
-// mountsBelow has what was mounted last, and so is on top, first.
+// mountsBelow returns the mounts below a folder, the last one first.
 func mountsBelow(dirs ...string) ([]string, error) {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -312,8 +304,7 @@ func mountsBelow(dirs ...string) ([]string, error) {
 	return mounts, nil
 }
 
-// removeLinks removes the two bridges. The links of pods have gone with their
-// namespaces, or go with their bridge's.
+// removeLinks removes the two bridges. The links of pods go with their namespaces or with their bridge.
 func removeLinks(ctx context.Context) error {
 	var errs []error
 	for _, link := range []string{podLink, nodeLink} {
@@ -322,7 +313,7 @@ func removeLinks(ctx context.Context) error {
 		}
 		ports, _ := os.ReadDir(links + link + "/brif")
 		for _, port := range ports {
-			_ = exec.CommandContext(ctx, "ip", "link", "delete", port.Name()).Run() // its other end may just have gone
+			_ = exec.CommandContext(ctx, "ip", "link", "delete", port.Name()).Run() // it may be gone already
 		}
 		if out, err := exec.CommandContext(ctx, "ip", "link", "delete", link).CombinedOutput(); err != nil {
 			errs = append(errs, fmt.Errorf("delete the link %s: %w: %s", link, err, out))
@@ -331,15 +322,15 @@ func removeLinks(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeRules removes the rules and chains of kube-proxy, of the kubelet and of
-// CNI; when the node was made there were none.
+// removeRules removes the rules and chains of kube-proxy, the kubelet and CNI. When the node was created there were
+// none.
 func (n *node) removeRules(ctx context.Context) error {
 	var errs []error
 	for _, family := range []string{"iptables", "ip6tables"} {
 		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
 			rules, err := exec.CommandContext(ctx, family+"-save", "--table", table).Output()
 			if err != nil || !isOurs(string(rules)) {
-				continue // there is no such table
+				continue // the table does not exist
 			}
 			var kept strings.Builder
 			for line := range strings.Lines(string(rules)) {
@@ -357,7 +348,7 @@ func (n *node) removeRules(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// podGroups are the control groups that kubelets have made for pods.
+// podGroups returns the control groups that kubelets created for pods.
 func podGroups() []string {
 	var groups []string
 	for _, pattern := range []string{"/sys/fs/cgroup/kubepods*", "/sys/fs/cgroup/*/kubepods*"} {
@@ -381,10 +372,10 @@ func removePodGroups() error {
 			errs = append(errs, err)
 			continue
 		}
-		slices.Reverse(folders) // the innermost first
+		slices.Reverse(folders) // innermost first
 		for _, folder := range folders {
 			err := syscall.Rmdir(folder)
-			for range 50 { // its last process may not be quite gone
+			for range 50 { // its last process may still be ending
 				if !errors.Is(err, syscall.EBUSY) {
 					break
 				}

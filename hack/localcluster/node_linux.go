@@ -24,29 +24,27 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
-// The addresses of the node's networks. They are private ones, and reached from
-// this machine alone.
+// The addresses of the node's networks. They are private, and only this machine reaches them.
 const (
 	nodeName        = "local"
-	nodeLink        = "agw-node"  // a bridge without ports: not every kernel has dummy links
+	nodeLink        = "agw-node"  // a bridge without ports, because not every kernel has dummy links
 	nodeAddress     = "10.77.0.1" // the machine, as pods see it
-	podLink         = "agw-pods"  // the bridge that pods are at
+	podLink         = "agw-pods"  // the bridge of the pods
 	podNetwork      = "10.244.0.0/24"
 	serviceNetwork  = "10.96.0.0/16"
-	firstService    = "10.96.0.1" // that of the API server
+	firstService    = "10.96.0.1" // the Service of the API server
 	dnsService      = "10.96.0.10"
 	apiServerPort   = "16443"
 	etcdURL         = "https://127.0.0.1:12379"
-	etcdPeerURL     = "http://127.0.0.1:12380" // of the one member, with itself
+	etcdPeerURL     = "http://127.0.0.1:12380" // the only member
 	apiServerURL    = "https://" + nodeAddress + ":" + apiServerPort
-	runtimeFolder   = "/run/auth-gateway-cluster" // of containerd: a socket's path is short, and there is one cluster a machine
+	runtimeFolder   = "/run/auth-gateway-cluster" // of containerd: the path of a socket must be short
 	containerSocket = runtimeFolder + "/containerd.sock"
 )
 
-// A node is the cluster without Docker: one node, of the official components,
-// each a process of this machine.
+// A node is the cluster without Docker: one node whose official components are processes of this machine.
 type node struct {
-	dir string // of everything that it has
+	dir string // holds all files of the node
 	log io.Writer
 }
 
@@ -58,8 +56,8 @@ func (n *node) path(elements ...string) string {
 
 func (*node) url() string { return "http://" + net.JoinHostPort(nodeAddress, nodePort) }
 
-// lock is held by the supervisor; whoever gets it knows that there is none. The
-// system drops it when its holder dies.
+// lock takes the lock that the supervisor holds. A caller that gets it knows that no supervisor runs. The system
+// releases it when its holder dies.
 func (n *node) lock() (*os.File, error) {
 	if err := os.MkdirAll(runtimeFolder, 0o700); err != nil {
 		return nil, err
@@ -74,7 +72,7 @@ func (n *node) lock() (*os.File, error) {
 	return f, nil
 }
 
-// owner is the folder of the cluster that runs on this machine; "": there is none.
+// owner returns the folder of the cluster that runs on this machine, or "".
 func (n *node) owner() string {
 	lock, err := n.lock()
 	if err == nil {
@@ -88,7 +86,7 @@ func (n *node) owner() string {
 	return string(content)
 }
 
-// up starts the supervisor, which goes on when this process has ended.
+// up starts the supervisor, which keeps running after this process has ended.
 func (n *node) up(ctx context.Context) error {
 	switch owner := n.owner(); owner {
 	case n.dir:
@@ -96,7 +94,7 @@ func (n *node) up(ctx context.Context) error {
 		return nil
 	case "":
 	default:
-		return fmt.Errorf("the cluster of %s runs on this machine, and there can be one: run make down there", owner)
+		return fmt.Errorf("the cluster of %s runs on this machine, which can run only one: run make down there", owner)
 	}
 	if err := needPrograms(ctx, n.log); err != nil {
 		return err
@@ -109,7 +107,7 @@ func (n *node) up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What an earlier one left that did not come to its end.
+	// Remove what a node that was killed has left.
 	if err := n.clean(ctx); err != nil {
 		return err
 	}
@@ -183,11 +181,10 @@ var kubeletConfiguration string
 //go:embed configuration/pods.conflist
 var podsConfiguration string
 
-// configure writes the files of those components that are not told all by flags.
+// configure writes the configuration of components that flags do not configure completely.
 func (n *node) configure(programs string) error {
 	resolver := "/etc/resolv.conf"
-	// Where systemd-resolved listens at a loopback address, which is the pods' own
-	// in a pod, this one has what it asks itself.
+	// If systemd-resolved listens at a loopback address, which pods cannot reach, pods use the servers that it queries.
 	if upstream := "/run/systemd/resolve/resolv.conf"; exists(upstream) {
 		resolver = upstream
 	}
@@ -224,10 +221,10 @@ func (n *node) startSupervisor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = log.Close() }() // the child has its own
+	defer func() { _ = log.Close() }() // the child has a copy
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "supervise", n.dir)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives us and our terminal
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it outlives this process and its terminal
 	reader, writer, err := os.Pipe()
 	if err != nil {
 		return err
@@ -245,7 +242,7 @@ func (n *node) startSupervisor(ctx context.Context) error {
 		close(ended)
 	}()
 
-	// It says "ready", or ends.
+	// It writes "ready", or ends.
 	told := make(chan string, 1)
 	go func() {
 		word, _ := io.ReadAll(reader)
@@ -256,7 +253,7 @@ func (n *node) startSupervisor(ctx context.Context) error {
 		if word != "ready" {
 			<-ended
 			content, _ := os.ReadFile(log.Name())
-			return fmt.Errorf("the node does not start; what its components say is in %s\n%s", n.path("logs"), content)
+			return fmt.Errorf("the node did not start; the logs of its components are in %s\n%s", n.path("logs"), content)
 		}
 	case <-ctx.Done():
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -267,14 +264,13 @@ func (n *node) startSupervisor(ctx context.Context) error {
 	return nil
 }
 
-// readyDescriptor is the supervisor's end of the pipe by which it tells up that
-// all components are there: the first that exec passes on besides the usual three.
+// readyDescriptor is the supervisor's end of a pipe, on which it reports that all components are ready. It is the first
+// descriptor that exec passes on after the standard three.
 const readyDescriptor = 3
 
-// Supervise runs the components of the node in a folder, until ctx ends. It is for
-// up to call, in a process of its own.
+// Supervise runs the components of the node in a folder until ctx ends. Up calls it in a separate process.
 func Supervise(ctx context.Context, dir string) (err error) {
-	syscall.CloseOnExec(readyDescriptor) // the components are not to hold it open
+	syscall.CloseOnExec(readyDescriptor) // the components must not hold it open
 	n := &node{dir: dir, log: os.Stderr}
 	lock, err := n.lock()
 	if err != nil {
@@ -294,8 +290,8 @@ func Supervise(ctx context.Context, dir string) (err error) {
 		bin: n.path("bin"), logs: n.path("logs"), pids: n.path("pids"), log: os.Stderr,
 		path: n.path("bin") + ":" + os.Getenv("PATH"),
 	}
-	// The pods end between the kubelet, which would start them again, and
-	// containerd; and the API server before its etcd, without which it cannot end.
+	// Pods end after the kubelet, which would restart them, and before containerd. The API server ends before etcd,
+	// without which it cannot end.
 	defer s.stop("containerd", "kube-apiserver", "etcd")
 	defer n.endPods(context.WithoutCancel(ctx))
 	defer s.stop("kubelet", "kube-proxy", "kube-scheduler", "kube-controller-manager")
@@ -335,7 +331,7 @@ func (n *node) components() []component {
 			"--data-dir=" + n.path("etcd"), "--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
 			"--listen-peer-urls=" + etcdPeerURL, "--initial-advertise-peer-urls=" + etcdPeerURL, "--initial-cluster=default=" + etcdPeerURL,
 			"--client-cert-auth", "--trusted-ca-file=" + pki("ca.crt"), "--cert-file=" + pki("etcd.crt"), "--key-file=" + pki("etcd.key"),
-			"--unsafe-no-fsync", // what a cluster to try things has may be lost with the machine
+			"--unsafe-no-fsync", // a test cluster may lose its data in a crash
 		}},
 		{name: "containerd", args: []string{"--config=" + n.path("containerd.toml")}, ready: listens("unix", containerSocket)},
 		{name: "kube-apiserver", ready: n.apiServerIsReady, args: []string{
@@ -361,12 +357,12 @@ func (n *node) components() []component {
 		}},
 		{name: "kube-proxy", args: []string{
 			"--kubeconfig=" + kubeconfig("kube-proxy"), "--proxy-mode=iptables", "--cluster-cidr=" + podNetwork, "--hostname-override=" + nodeName,
-			"--nodeport-addresses=" + nodeAddress + "/32", "--conntrack-max-per-core=0", // the machine's own limits stay
+			"--nodeport-addresses=" + nodeAddress + "/32", "--conntrack-max-per-core=0", // keep the machine's limits
 		}},
 	}
 }
 
-// listens waits until somebody takes connections there.
+// listens waits until an address accepts connections.
 func listens(network, address string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		return poll(ctx, func() error {
@@ -424,14 +420,14 @@ func (n *node) load(ctx context.Context, archives ...string) error {
 
 func (n *node) kubectl() string { return n.path("bin", "kubectl") }
 
-// status tells which components run.
+// status reports which components run.
 func (n *node) status(_ context.Context) error {
 	switch owner := n.owner(); owner {
 	case n.dir:
 	case "":
-		return errors.New("the node does not run: make up starts it")
+		return errors.New("the node is not running: run make up")
 	default:
-		return fmt.Errorf("the cluster of %s runs on this machine, and not the one of this checkout", owner)
+		return fmt.Errorf("the cluster of another checkout (%s) runs on this machine", owner)
 	}
 	var down []string
 	for _, c := range n.components() {
@@ -448,7 +444,7 @@ func (n *node) status(_ context.Context) error {
 	return nil
 }
 
-// down ends the supervisor, and removes all that the node has left on the machine.
+// down stops the supervisor, and removes everything that the node has left on the machine.
 func (n *node) down(ctx context.Context) error {
 	owner := n.owner()
 	if owner != "" && owner != n.dir {
@@ -480,8 +476,8 @@ func (n *node) down(ctx context.Context) error {
 	return n.clean(ctx)
 }
 
-// needPrograms gets what no Go module has: iptables and ip, which kube-proxy and
-// the plugins of CNI run, and what runc is built with.
+// needPrograms installs what no Go module provides: iptables and ip, which kube-proxy and the CNI plugins run, and the
+// build requirements of runc.
 func needPrograms(ctx context.Context, log io.Writer) error {
 	var packages []string
 	for program, name := range map[string]string{"iptables": "iptables", "ip": "iproute2", "pkg-config": "pkg-config", "gcc": "gcc"} {
@@ -500,7 +496,7 @@ func needPrograms(ctx context.Context, log io.Writer) error {
 	}
 	slices.Sort(packages)
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("this machine lacks what Debian has in the packages %s: install them", strings.Join(packages, " "))
+		return fmt.Errorf("programs are missing on this machine: install what Debian has in the packages %s", strings.Join(packages, " "))
 	}
 	fmt.Fprintln(log, "installing", strings.Join(packages, " "))
 	for _, args := range [][]string{{"update"}, append([]string{"install", "--yes", "--no-install-recommends"}, packages...)} {

@@ -10,5 +10,5 @@ import (
 
 func newNode(string, io.Writer) engine { return nil }
 
-// Supervise needs Linux.
+// Supervise returns an error: it needs Linux.
 func Supervise(context.Context, string) error { return errors.New("a node without Docker needs Linux") }

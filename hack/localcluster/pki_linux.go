@@ -19,16 +19,14 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// An authority signs the certificates of one cluster. They end after a year: such
-// a cluster is made anew, not renewed.
+// An authority signs the certificates of one cluster. They expire after a year: the cluster is then created again.
 type authority struct {
-	dir         string // of the files
+	dir         string // for the files
 	certificate *x509.Certificate
 	key         crypto.Signer
 }
 
-// newAuthority writes ca.crt. Its key stays in memory: nothing is signed once the
-// cluster runs.
+// newAuthority writes ca.crt. The key stays in memory, because a running cluster needs no more certificates.
 func newAuthority(dir string) (*authority, error) {
 	a := &authority{dir: dir}
 	template := &x509.Certificate{
@@ -67,8 +65,7 @@ func (a *authority) sign(template *x509.Certificate, key crypto.Signer) ([]byte,
 	return x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 }
 
-// issue writes NAME.crt and NAME.key, for a client who is in the groups, and for a
-// server at the addresses, which are names or IP addresses.
+// issue writes NAME.crt and NAME.key, for a client in the groups and for a server at the addresses (names or IPs).
 func (a *authority) issue(name, user string, groups []string, addresses ...string) error {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -96,8 +93,7 @@ func (a *authority) issue(name, user string, groups []string, addresses ...strin
 	return errors.Join(writePEM(a.path(name+".crt"), "CERTIFICATE", der), writeKey(a.path(name+".key"), key))
 }
 
-// serviceAccounts writes the pair of keys with which the API server signs the
-// tokens of ServiceAccounts.
+// serviceAccounts writes the key pair with which the API server signs ServiceAccount tokens.
 func (a *authority) serviceAccounts() error {
 	key, err := newKey()
 	if err != nil {
@@ -122,8 +118,7 @@ func writePEM(path, kind string, der []byte) error {
 	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// kubeconfig writes one for whom NAME.crt was issued. It needs no other file, so
-// that it can be copied.
+// kubeconfig writes a kubeconfig with the certificate NAME.crt. It refers to no other file, so it can be copied.
 func (a *authority) kubeconfig(path, name string) error {
 	var parts [3][]byte
 	for i, file := range []string{"ca.crt", name + ".crt", name + ".key"} {

@@ -15,17 +15,15 @@ import (
 	"time"
 )
 
-// A component is a program of the node that runs until it is told to stop, and is
-// started again when it ends by itself.
+// A component is a program of the node. If it ends without being stopped, it is restarted.
 type component struct {
 	name string
 	args []string
-	// ready waits until others can rely on it; nil: nobody waits for it.
+	// ready waits until other components can rely on it. If it is nil, the start does not wait.
 	ready func(ctx context.Context) error
 }
 
-// A supervisor runs components, as their parent: when it ends, by whatever cause,
-// they end too.
+// A supervisor runs components as its children. When it ends for any reason, they end too.
 type supervisor struct {
 	bin, logs, pids string // folders
 	path            string // of the components
@@ -53,16 +51,16 @@ func (s *supervisor) start(ctx context.Context, c component) error {
 		return nil
 	}
 	if err := c.ready(ctx); err != nil {
-		return fmt.Errorf("%s does not get ready; its log is %s: %w", c.name, filepath.Join(s.logs, c.name+".log"), err)
+		return fmt.Errorf("%s did not become ready; its log is %s: %w", c.name, filepath.Join(s.logs, c.name+".log"), err)
 	}
 	return nil
 }
 
-// pauseBeforeRestart is the time from the end of a component to its next start.
+// pauseBeforeRestart is the time between the end of a component and its restart.
 const pauseBeforeRestart = 500 * time.Millisecond
 
 func (s *supervisor) supervise(one *supervised) {
-	// Linux ends children when the thread that made them ends.
+	// Linux ends children with the thread that created them.
 	runtime.LockOSThread()
 	defer close(one.ended)
 	for {
@@ -87,10 +85,10 @@ func (s *supervisor) run(one *supervised) error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(filepath.Join(s.bin, one.name), one.args...) //nolint:noctx // it ends when stop says so
+	cmd := exec.Command(filepath.Join(s.bin, one.name), one.args...) //nolint:noctx // stop ends it
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "PATH="+s.path)
-	// A group of its own, so that Ctrl-C in the terminal that began it all is not theirs.
+	// In their own process group they do not get Ctrl-C from the terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
 	one.current.Lock()
@@ -111,7 +109,7 @@ func (s *supervisor) run(one *supervised) error {
 	return errors.Join(cmd.Wait(), os.Remove(pid))
 }
 
-// stop stops components, in the order of their names here, and waits for each.
+// stop stops components in the given order, and waits for each.
 func (s *supervisor) stop(names ...string) {
 	for _, name := range names {
 		for _, one := range s.running {
@@ -122,7 +120,7 @@ func (s *supervisor) stop(names ...string) {
 	}
 }
 
-// grace is how long a component may take to stop by itself.
+// grace is the time that a component has to stop after SIGTERM.
 const grace = 10 * time.Second
 
 func (one *supervised) end() {
@@ -135,7 +133,7 @@ func (one *supervised) end() {
 		<-one.ended
 		return
 	}
-	_ = process.Signal(syscall.SIGTERM) // it may just have ended
+	_ = process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-one.ended:
 	case <-time.After(grace):

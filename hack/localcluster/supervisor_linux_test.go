@@ -94,7 +94,7 @@ func TestWhoDoesNotGetReadyIsNamedWithItsLog(t *testing.T) {
 	s, _ := newSupervisor(t, "exec sleep 1000")
 	err := s.start(t.Context(), component{name: "one", ready: func(context.Context) error { return errors.New("not today") }})
 	s.stop("one")
-	for _, want := range []string{"one does not get ready", filepath.Join(s.logs, "one.log"), "not today"} {
+	for _, want := range []string{"one did not become ready", filepath.Join(s.logs, "one.log"), "not today"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not say %q: %v", want, err)
 		}

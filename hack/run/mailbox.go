@@ -22,24 +22,23 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
-// mailbox takes the mail of every address, and shows it in the terminal and on a
-// page.
+// mailbox receives the mail for every address, and shows it in the terminal and on a page.
 type mailbox struct {
 	out io.Writer
-	url string // of its page
+	url string // of the page
 
 	mu    sync.Mutex
-	mails []caught // the oldest first
+	mails []caught // oldest first
 	count int
 }
 
 const (
 	mostMails    = 100
 	largestMail  = 1 << 20
-	largestDelay = 10 * time.Second // of whoever talks to it
+	largestDelay = 10 * time.Second // of a client
 )
 
-// caught is a mail that was taken.
+// caught is a mail that was received.
 type caught struct {
 	smtpsink.Content
 
@@ -54,8 +53,7 @@ var (
 	codePattern = regexp.MustCompile(`\b[A-Z2-7]{5}(-?[A-Z2-7]{5}){3}-?[A-Z2-7]{6}\b`) // in groups or not
 )
 
-// smtpServer takes mail without TLS and without asking who sends it. It listens
-// on this machine alone.
+// smtpServer receives mail without TLS and without authentication. It listens only on this machine.
 func (m *mailbox) smtpServer() *smtp.Server {
 	s := smtpsink.Sink{Receive: m.add}.Server()
 	s.Domain = host
@@ -65,12 +63,12 @@ func (m *mailbox) smtpServer() *smtp.Server {
 	return s
 }
 
-// add keeps a mail, and forgets the oldest where there are too many.
+// add stores a mail and prints it. If there are too many mails, the oldest is deleted.
 func (m *mailbox) add(sent smtpsink.Mail) error {
-	c := caught{At: time.Now(), To: strings.Join(sent.To, ", ")} // of the envelope: that is who gets it
+	c := caught{At: time.Now(), To: strings.Join(sent.To, ", ")} // the recipients of the envelope get the mail
 	var err error
 	if c.Content, err = smtpsink.Read(sent.Raw); err != nil {
-		c.Text += "\n" + err.Error() + "\n" + string(sent.Raw) // for people who look at what their templates make
+		c.Text += "\n" + err.Error() + "\n" + string(sent.Raw) // it helps developers of mail templates
 	}
 	c.From = cmp.Or(c.From, sent.From)
 	c.Link, c.Code = linkPattern.FindString(c.Text), codePattern.FindString(c.Text)
@@ -95,7 +93,7 @@ func (m *mailbox) add(sent smtpsink.Mail) error {
 	return nil
 }
 
-// printable keeps what would steer a terminal out of it.
+// printable replaces characters that would control a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -112,9 +110,8 @@ var (
 	mailboxPages = template.Must(template.ParseFS(mailboxFiles, "mailbox/*.html"))
 )
 
-// mailboxPolicy holds for the HTML of a mail too, which is in a frame without an
-// origin: it may set styles and show pictures that it brings along, and nothing
-// else. The page itself has no script.
+// mailboxPolicy also applies to the HTML of a mail, which is in a frame without an origin: only its styles and embedded
+// pictures are shown. The page itself has no script.
 const mailboxPolicy = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func (m *mailbox) handler() http.Handler {
@@ -130,7 +127,7 @@ func (m *mailbox) handler() http.Handler {
 		mails := m.newestFirst()
 		i := slices.IndexFunc(mails, func(c caught) bool { return c.ID == id })
 		if err != nil || i < 0 {
-			http.Error(w, "There is no such mail, or not any more.", http.StatusNotFound)
+			http.Error(w, "There is no such mail; it may have been deleted.", http.StatusNotFound)
 			return
 		}
 		render(w, "mail.html", mails[i])
@@ -139,10 +136,9 @@ func (m *mailbox) handler() http.Handler {
 		http.ServeFileFS(w, r, mailboxFiles, "mailbox/style.css")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A page elsewhere could have its own name lead here (DNS rebinding), and
-		// read the mail.
+		// Otherwise another site could resolve its own name to this address (DNS rebinding) and read the mail.
 		if name, _, err := net.SplitHostPort(r.Host); err != nil || name != host && name != "127.0.0.1" && name != "::1" {
-			http.Error(w, "This is at http://localhost alone.", http.StatusMisdirectedRequest)
+			http.Error(w, "Open this page as http://localhost.", http.StatusMisdirectedRequest)
 			return
 		}
 		strict(w.Header(), mailboxPolicy)
@@ -150,7 +146,7 @@ func (m *mailbox) handler() http.Handler {
 	})
 }
 
-// strict has a browser do what the policy says, and tell nobody where it was.
+// strict sets the policy and other security headers. The browser sends no Referer and caches nothing.
 func strict(h http.Header, policy string) {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -177,13 +173,13 @@ func render(w http.ResponseWriter, page string, data any) {
 	_, _ = w.Write(b.Bytes())
 }
 
-// piece is a part of a text: a link, or what stands between two.
+// piece is a part of a text: a link, or the text between two links.
 type piece struct {
 	Text string
 	URL  bool
 }
 
-// Pieces takes the text apart, so that its links can be followed.
+// Pieces splits the text, so the page can show its links as links.
 func (c caught) Pieces() []piece {
 	var pieces []piece
 	at := 0

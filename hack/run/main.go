@@ -1,6 +1,5 @@
-// Command run is `make run`: the server on a private PostgreSQL and a mailbox that
-// takes its mail, until Ctrl-C. With EXPOSURE=public it also serves an application
-// in the browser.
+// Command run implements `make run`: it runs the server with a private PostgreSQL and a mailbox that receives its mail,
+// until Ctrl-C. With EXPOSURE=public it also serves an application for the browser.
 package main
 
 import (
@@ -29,13 +28,12 @@ import (
 
 func main() {
 	r := runner{out: os.Stdout, log: os.Stderr}
-	flag.StringVar(&r.server, "server", filepath.Join("bin", "authserver"), "the server's program")
-	flag.StringVar(&r.dir, "dir", ".local", "the folder that keeps the database and the passphrases")
+	flag.StringVar(&r.server, "server", filepath.Join("bin", "authserver"), "path of the server binary")
+	flag.StringVar(&r.dir, "dir", ".local", "folder of the database and the passphrases")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	// After the first signal the next one ends us at once, and the system
-	// ends our children.
+	// A second signal ends this program at once, and the system then ends its children.
 	context.AfterFunc(ctx, stop)
 	if err := r.run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "run:", err)
@@ -43,18 +41,17 @@ func main() {
 	}
 }
 
-// host is where everything listens but the server, for which HOST may name
-// another: development is not for the network.
+// host is the address on which everything listens. HOST can set another one for the server.
 const host = "localhost"
 
 type runner struct {
 	server string
 	dir    string
-	out    io.Writer // what we say
-	log    io.Writer // what the server says
+	out    io.Writer // for messages of this program
+	log    io.Writer // for the server's log
 }
 
-// run returns nil where ctx ended it.
+// run returns nil if it ended because ctx was canceled.
 func (r runner) run(ctx context.Context) (err error) {
 	if err := refuseDatabase(); err != nil {
 		return err
@@ -73,7 +70,7 @@ func (r runner) run(ctx context.Context) (err error) {
 	if err != nil {
 		return unlessDone(ctx, err)
 	}
-	// Deferred, so that the database ends after the server.
+	// Deferred calls run in reverse order: the database stops after the server.
 	defer func() { err = errors.Join(err, db.Stop()) }()
 	if err := db.CreateDatabase(ctx, databaseName); err != nil {
 		return unlessDone(ctx, err)
@@ -110,9 +107,9 @@ func (r runner) run(ctx context.Context) (err error) {
 			fmt.Fprintln(r.out, "\nstopping")
 			return nil
 		case <-server.done:
-			return fmt.Errorf("the server ended (%w); what it said is above", server.err)
+			return fmt.Errorf("the server ended (%w); its log is above", server.err)
 		case <-db.Done():
-			return fmt.Errorf("PostgreSQL ended; what it said is in %s", databaseLog.Name())
+			return fmt.Errorf("PostgreSQL ended; its log is in %s", databaseLog.Name())
 		case <-ready:
 			ready = nil
 			r.greet(serverURL(settings, config.EnvPort), around)
@@ -120,18 +117,17 @@ func (r runner) run(ctx context.Context) (err error) {
 	}
 }
 
-// unlessDone drops an error that only says that we were told to stop.
+// unlessDone drops an error that occurred because ctx was canceled.
 func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // that it ended is what was asked for
+		return nil //nolint:nilerr // the user asked for it to end
 	}
 	return err
 }
 
 const databaseName = "authgateway"
 
-// refuseDatabase returns an error if the environment names a database. make run
-// uses its own, and must not look as if it used another.
+// refuseDatabase returns an error if the environment names a database: make run would not use it.
 func refuseDatabase() error {
 	var set []string
 	for _, name := range []string{config.EnvDBHost, config.EnvDBPort, config.EnvDBUser, config.EnvDBPassword, config.EnvDBPassword + config.FileSuffix, config.EnvDBName} {
@@ -143,12 +139,12 @@ func refuseDatabase() error {
 		return nil
 	}
 	names := strings.Join(set, ", ")
-	return fmt.Errorf("%s: make run starts a PostgreSQL of its own and cannot use another.\n"+
+	return fmt.Errorf("%s: make run starts its own PostgreSQL and cannot use another.\n"+
 		"To use yours, run bin/authserver (docs/quick-start.md, With your own PostgreSQL). To use make run: unset %s",
 		names, strings.Join(set, " "))
 }
 
-// serverURL is where this machine reaches a port of the server.
+// serverURL returns the URL of one of the server's ports.
 func serverURL(settings map[string]string, port string) string {
 	at := settings[config.EnvHost]
 	if ip := net.ParseIP(at); at == "" || ip != nil && ip.IsUnspecified() {
@@ -157,11 +153,10 @@ func serverURL(settings map[string]string, port string) string {
 	return "http://" + net.JoinHostPort(at, settings[port])
 }
 
-// envFile has the settings of the server, for a shell to read.
+// envFile returns the path of the shell script that exports the server's settings.
 func (r runner) envFile() string { return filepath.Join(r.dir, "env") }
 
-// writeEnv writes the settings to a file, so that other commands, such as
-// authserver keys list and psql, can use the same database.
+// writeEnv writes the settings to envFile, so other commands such as authserver keys list and psql can use the database.
 func (r runner) writeEnv(settings map[string]string) error {
 	settings = maps.Clone(settings)
 	for libpq, ours := range map[string]string{
@@ -177,30 +172,30 @@ func (r runner) writeEnv(settings map[string]string) error {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("# Written by make run at each start: the settings of its server, and how psql reaches its database.\n")
+	b.WriteString("# make run writes this file at each start: the settings of its server, and the connection parameters for psql.\n")
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(settings[name], "'", `'\''`))
 	}
-	// A file that is there already keeps its mode, so it is replaced.
+	// An existing file would keep its mode, so it is replaced.
 	if err := os.Remove(r.envFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.WriteFile(r.envFile(), []byte(b.String()), 0o600)
 }
 
-// settings are those of a deployment that sets the necessary ones. Everything else
-// in our own environment, such as SIGNING_ALGORITHM, reaches the server as well.
+// settings returns the settings that the server needs. Other variables of the environment, such as SIGNING_ALGORITHM,
+// also reach the server.
 func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[string]string, error) {
 	settings := map[string]string{
 		config.EnvHost:             host,
-		config.EnvLimitMails:       "off", // people try the same address many times
-		config.EnvStrictParameters: "on",  // so that misspelt names are noticed
+		config.EnvLimitMails:       "off", // developers use the same address many times
+		config.EnvStrictParameters: "on",  // reports misspelled names
 		config.EnvDBHost:           db.Host(),
 		config.EnvDBPort:           strconv.Itoa(db.Port()),
 		config.EnvDBUser:           db.User(),
 		config.EnvDBPassword:       db.Password(),
 		config.EnvDBName:           databaseName,
-		config.EnvDBSSLMode:        "disable", // it is on this very machine
+		config.EnvDBSSLMode:        "disable", // the database is on the same machine
 		config.EnvLogFormat:        "text",
 	}
 	for name, file := range map[string]string{
@@ -228,7 +223,7 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 	}
 	settings[config.EnvPort] = port
 	if os.Getenv(config.EnvIssuer) == "" {
-		// Set, since the database remembers it, and another run may find another port.
+		// The database remembers the issuer, and the next run may find another free port.
 		name := at
 		if ip := net.ParseIP(at); at == "" || ip != nil && ip.IsUnspecified() {
 			name = host
@@ -239,17 +234,16 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 	return settings, err
 }
 
-// environ is our environment with the settings in it.
+// environ returns the environment of this program with the settings added.
 func environ(settings map[string]string) []string {
 	environ := os.Environ()
 	for name, value := range settings {
-		environ = append(environ, name+"="+value) // the last one counts
+		environ = append(environ, name+"="+value) // the last value wins
 	}
 	return environ
 }
 
-// keptSecret makes a secret once, and reads it from then on: the keys in the
-// database are sealed with it.
+// keptSecret returns the secret in a file. The first call creates it. The keys in the database are encrypted with it.
 func keptSecret(path string) (string, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -259,7 +253,7 @@ func keptSecret(path string) (string, error) {
 	return string(content), err
 }
 
-// port is one that is free, for the server to listen on.
+// port returns a free port for the server.
 func (r runner) port(ctx context.Context, at, name string, usual int) (string, error) {
 	l, err := r.listen(ctx, at, name, usual)
 	if err != nil {
@@ -273,8 +267,7 @@ func portOf(l net.Listener) string {
 	return port
 }
 
-// listen takes the port in our environment or the usual one, or the next above
-// it that is free.
+// listen listens on the port that the environment names, on the usual one, or on the next free one above it.
 func (r runner) listen(ctx context.Context, at, name string, usual int) (net.Listener, error) {
 	if l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(at, "0")); err != nil {
 		return nil, fmt.Errorf("%s: cannot listen on %q: %w", config.EnvHost, at, err)
@@ -293,11 +286,11 @@ func (r runner) listen(ctx context.Context, at, name string, usual int) (net.Lis
 			continue
 		}
 		if port != usual {
-			fmt.Fprintf(r.out, "%s: %d is taken, so it is %d\n", name, usual, port)
+			fmt.Fprintf(r.out, "%s: port %d is in use; using %d\n", name, usual, port)
 		}
 		return l, nil
 	}
-	return nil, fmt.Errorf("%s: nothing is free from %d to %d", name, usual, usual+99)
+	return nil, fmt.Errorf("%s: no port from %d to %d is free", name, usual, usual+99)
 }
 
 func waitUntilReady(ctx context.Context, url string) bool {
@@ -328,31 +321,31 @@ func isReady(ctx context.Context, url string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// greet says where everything is, and how to go on. The user is a new one each
-// time, because those of earlier runs are still in the database.
+// greet prints all URLs and the next steps. The user name is different each time, because users of earlier runs are still
+// in the database.
 func (r runner) greet(url string, around *surroundings) {
 	fmt.Fprintf(r.out, `
 Auth Gateway runs at %[1]s
-  its documentation   %[1]s/docs
-  its database        (. %[2]s; psql)
-  its signing keys    (. %[2]s; %[3]s keys list)
+  documentation       %[1]s/docs
+  database            (. %[2]s; psql)
+  signing keys        (. %[2]s; %[3]s keys list)
 `, url, r.envFile(), r.server)
 	if around.mailbox != "" {
-		fmt.Fprintf(r.out, "  its mail            %s, and here\n  mail of your own    by SMTP to %s\n", around.mailbox, around.smtp)
+		fmt.Fprintf(r.out, "  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n", around.mailbox, around.smtp)
 	}
 	if around.app != "" {
-		fmt.Fprintf(r.out, "\nOpen the application that uses it, sign up, and follow the link in the mail:\n\n  %s\n", around.app)
+		fmt.Fprintf(r.out, "\nOpen the example application, sign up, and follow the link in the mail:\n\n  %s\n", around.app)
 	} else {
 		user := "ada-" + strings.ToLower(rand.Text()[:5])
 		fmt.Fprintf(r.out, `
-Sign up, verify, sign in; paste these into another terminal, one after another:
+Sign up, verify and sign in: paste these lines into another terminal, one after another:
 
   code=$(curl -s %[1]s/users -H 'Content-Type: application/json' -d '{"username":"%[2]s","email":"%[2]s@example.com","first_name":"Ada","last_name":"Lovelace","password":"note G of 1843"}' | sed -n 's/.*"code": *"\([^"]*\)".*/\1/p'); echo "$code"
   curl -s -w '\n' %[1]s/users/verify-user -H 'Content-Type: application/json' -d "{\"code\":\"$code\"}"
   curl -s -w '\n' %[1]s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%[2]s","password":"note G of 1843"}'
 
-With an application in the browser: make run EXPOSURE=public
+To run it with an example application in the browser: make run EXPOSURE=public
 `, url, user)
 	}
-	fmt.Fprintf(r.out, "\nCtrl-C stops it. The data stays in %s; remove that folder to start again.\n\n", r.dir)
+	fmt.Fprintf(r.out, "\nCtrl-C stops it. The data stays in %s; delete that folder to start from scratch.\n\n", r.dir)
 }

@@ -167,8 +167,8 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ command, want string }{
-		{regexp.MustCompile(`its signing keys +(.*)`).FindStringSubmatch(r.String())[1], "Signing"},
-		{strings.Replace(regexp.MustCompile(`its database +(.*)`).FindStringSubmatch(r.String())[1], "psql", "psql -c 'SELECT current_database()'", 1), databaseName},
+		{regexp.MustCompile(`signing keys +(.*)`).FindStringSubmatch(r.String())[1], "Signing"},
+		{strings.Replace(regexp.MustCompile(`database +(.*)`).FindStringSubmatch(r.String())[1], "psql", "psql -c 'SELECT current_database()'", 1), databaseName},
 	} {
 		if strings.Contains(c.command, "psql") {
 			if _, err := exec.LookPath("psql"); err != nil {
@@ -196,7 +196,7 @@ func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	t.Setenv("PORT", port)
 	r := start(t, os.Args[0], t.TempDir())
-	r.WaitFor(t, patience, "PORT: "+port+" is taken, so it is ")
+	r.WaitFor(t, patience, "PORT: port "+port+" is in use; using ")
 	r.WaitFor(t, patience, "Ctrl-C stops it")
 	r.finish(t)
 }
@@ -240,7 +240,7 @@ func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
 	t.Setenv("DB_NAME", "shop")
 	dir := filepath.Join(t.TempDir(), "untouched")
 	err := runner{dir: dir, out: &testenv.Output{}, log: &testenv.Output{}}.run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts a PostgreSQL of its own") || !strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
+	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts its own PostgreSQL") || !strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(dir); err == nil {

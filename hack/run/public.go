@@ -15,7 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// Where the two pages are; not settings of the server.
+// These name the ports of this program's pages. They are not settings of the server.
 const (
 	envMailboxPort = "MAILBOX_PORT"
 	envAppPort     = "APP_PORT"
@@ -25,17 +25,16 @@ const (
 	usualAppPort     = 8026
 )
 
-// surroundings are what is needed around the server to try it: a mailbox, and with
-// EXPOSURE=public an application in the browser.
+// surroundings are the servers that run beside the server: a mailbox, and with EXPOSURE=public an application.
 type surroundings struct {
-	app     string // its URL; "" without EXPOSURE=public
-	mailbox string // the URL of its page; "" if mail goes elsewhere
-	smtp    string // the address at which the mailbox takes mail
+	app     string // the URL of the application; "" without EXPOSURE=public
+	mailbox string // the URL of the mailbox; "" if mail goes elsewhere
+	smtp    string // the address of the mailbox's SMTP server
 	servers []interface{ Close() error }
 }
 
-// startSurroundings starts them, and adds to the settings what leads to them. What our
-// own environment sets stays as it is: if it has SMTP_HOST, mail goes there.
+// startSurroundings starts them and adds their addresses to the settings. It does not overwrite settings of the
+// environment: if SMTP_HOST is set, mail goes there.
 func (r runner) startSurroundings(ctx context.Context, settings map[string]string) (_ *surroundings, err error) {
 	p := new(surroundings)
 	defer func() {
@@ -92,16 +91,16 @@ func (r runner) startMailbox(ctx context.Context, p *surroundings, settings map[
 	go func() { _ = server.Serve(l) }() // until it is closed
 	p.smtp = l.Addr().String()
 	settings[config.EnvSMTPHost], settings[config.EnvSMTPPort] = host, portOf(l)
-	settings[config.EnvSMTPTLS] = string(config.NoTLS) // it is on this very machine
+	settings[config.EnvSMTPTLS] = string(config.NoTLS) // it is on the same machine
 	return nil
 }
 
-// closing closes a listener also where its server has not begun to use it yet.
+// closing closes a listener, even if its server has not started to use it.
 type closing []interface{ Close() error }
 
 func (c closing) Close() error {
 	for _, one := range c {
-		_ = one.Close() // the other has closed it already
+		_ = one.Close() // it may be closed already
 	}
 	return nil
 }
@@ -120,16 +119,14 @@ func (p *surroundings) close() error {
 	return all
 }
 
-// appHandler serves the application. Its config.json has the URL of the gateway and the
-// names that the gateway requires at sign-up. Its origin is not the gateway's, as it
-// mostly is in production.
+// appHandler serves the application. Its config.json has the URL of the gateway and the names that the gateway requires at
+// sign-up. As usual in production, its origin differs from the gateway's.
 func appHandler(gateway, required string) (http.Handler, error) {
 	where, err := json.Marshal(map[string]string{"gateway": gateway, "signup_required": required})
 	if err != nil {
 		return nil, err
 	}
-	// Whatever gets into the page can run no script of its own, make none from
-	// text, and talk to nobody else.
+	// Injected content cannot run scripts, create scripts from text, or connect to other servers.
 	policy := "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' " + gateway +
 		"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 	mux := http.NewServeMux()

@@ -73,7 +73,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	t.Setenv("SIGNUP_REQUIRED", "username,last_name")
 	r := start(t, os.Args[0], t.TempDir())
 	r.WaitFor(t, patience, "Ctrl-C stops it")
-	greeted := regexp.MustCompile(`(?s)its mail +(\S+), and here\n.*Open the application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
+	greeted := regexp.MustCompile(`(?s)\n  mail +(\S+), and in this terminal\n.*Open the example application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
 	if greeted == nil {
 		t.Fatalf("it does not say where they are:\n%s", r)
 	}
@@ -145,7 +145,7 @@ func TestTheCallersOwnSettingsStay(t *testing.T) {
 			t.Errorf("%s is %q, not %q", name, got, want)
 		}
 	}
-	if strings.Contains(r.String(), "its mail") {
+	if strings.Contains(r.String(), "SMTP server") {
 		t.Errorf("mail goes elsewhere, and it says\n%s", r)
 	}
 	r.finish(t)

@@ -10,25 +10,24 @@ import (
 	"time"
 )
 
-// server is the program that was started.
+// server is the running server process.
 type server struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // how; to be read after done
+	done chan struct{} // closed when the process has ended
+	err  error         // of the process; valid after done
 }
 
 func startServer(program string, environ []string, log io.Writer) (*server, error) {
-	cmd := exec.Command(program) //nolint:noctx // it is ended by a signal, in order
+	cmd := exec.Command(program) //nolint:noctx // stop ends it by a signal
 	cmd.Env = environ
 	cmd.Stdout, cmd.Stderr = log, log
-	// A group of its own: Ctrl-C at the terminal is for us, who stop the
-	// server before its database.
+	// In its own process group it does not get Ctrl-C from the terminal: this program stops it, before the database.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	bindToParent(cmd.SysProcAttr)
 	s := &server{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux binds the child to the thread that made it.
+		// Linux ends the child with the thread that created it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -41,7 +40,7 @@ func startServer(program string, environ []string, log io.Writer) (*server, erro
 	return s, <-started
 }
 
-// stop lets the server finish what it has taken, within its own bounds.
+// stop ends the server, which first finishes the requests that it has accepted.
 func (s *server) stop() error {
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -53,5 +52,5 @@ func (s *server) stop() error {
 		case <-time.After(20 * time.Second):
 		}
 	}
-	return errors.New("the server does not end")
+	return errors.New("the server did not end")
 }

@@ -1,5 +1,5 @@
-// Command cluster is `make up`, `make down` and `make status`: Auth Gateway in a
-// Kubernetes cluster on this machine. hack/localcluster says how.
+// Command cluster implements `make up`, `make down` and `make status`: Auth Gateway in a Kubernetes cluster on this
+// machine. Package localcluster describes it.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) == 2 && args[0] == "supervise" { // by up, for itself
+	if len(args) == 2 && args[0] == "supervise" { // up runs it
 		return localcluster.Supervise(ctx, args[1])
 	}
 	if len(args) != 1 {
@@ -42,6 +42,6 @@ func run(ctx context.Context, args []string) error {
 	case "down":
 		return c.Down(ctx)
 	default:
-		return fmt.Errorf("%q is neither up nor status nor down", args[0])
+		return fmt.Errorf("unknown command %q: use up, status or down", args[0])
 	}
 }

@@ -1,5 +1,5 @@
-// Command pause holds the namespaces of a pod, and reaps what its other
-// containers leave behind; it is all that there is in that image.
+// Command pause holds the namespaces of a pod and reaps orphaned processes of its containers. Its image has no other
+// file.
 package main
 
 import (

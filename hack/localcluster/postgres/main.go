@@ -1,7 +1,6 @@
-// Command postgres is what the image of PostgreSQL runs that the local cluster
-// puts together from this machine's programs. It knows those variables of the
-// official image that are used here: POSTGRES_USER, POSTGRES_PASSWORD,
-// POSTGRES_DB and PGDATA; its arguments go to postgres.
+// Command postgres is the entry point of the PostgreSQL image that the local cluster builds from the programs of this
+// machine. It supports four variables of the official image: POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB and PGDATA.
+// Its arguments are passed to postgres.
 package main
 
 import (
@@ -16,7 +15,7 @@ import (
 )
 
 func main() {
-	// A pod that is told to stop may well end in the middle of it.
+	// A pod can be stopped during initialization.
 	if err := run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "postgres:", err)
 		os.Exit(1)
@@ -33,12 +32,12 @@ func run(ctx context.Context) error {
 		return err
 	}
 	program := filepath.Join(bin, "postgres")
-	// In place of this program, so that a pod's signals reach the server.
+	// It replaces this process, so the pod's signals reach the server.
 	return syscall.Exec(program, append([]string{program, "-D", data, "-c", "listen_addresses=*"}, os.Args[1:]...), os.Environ())
 }
 
-// initialize makes the cluster beside its place and moves it there when it is
-// whole, so that an interrupted start leaves nothing that looks like one.
+// initialize creates the cluster in a temporary folder and renames it when it is complete, so an interrupted start
+// leaves no partial cluster.
 func initialize(ctx context.Context, bin, data string) error {
 	unfinished := data + ".unfinished"
 	if err := os.RemoveAll(unfinished); err != nil {

@@ -1,18 +1,15 @@
-// Package kubernetestest gives tests a Kubernetes API server of their own: one
-// for the process, started when the first test asks for it, with the AuthGateway
-// installed, and in it a namespace for each test.
+// Package kubernetestest provides tests with a Kubernetes API server. It starts one server for the process when the
+// first test needs it, with the AuthGateway CRD installed, and creates a namespace for each test.
 //
 // A package that uses it has
 //
 //	func TestMain(m *testing.M) { kubernetestest.Main(m) }
 //
-// so that the server is stopped when its tests are done. If the process is
-// killed, the server dies with it (on Linux).
+// which stops the server after the tests. On Linux the server also ends when the process is killed.
 //
-// It is an API server alone, with the admission plugins that are on by default
-// save ServiceAccount. No controller runs, so nobody makes pods of a Deployment,
-// collects garbage or empties a namespace that is deleted. What other CRDs a test
-// needs, it installs with envtest.InstallCRDs.
+// There is only the API server, with the default admission plugins except ServiceAccount. No controller runs, so Deployments
+// get no pods, there is no garbage collection, and a deleted namespace is not emptied. A test installs other CRDs with
+// envtest.InstallCRDs.
 package kubernetestest
 
 import (
@@ -30,21 +27,20 @@ import (
 
 var (
 	shared server
-	// start starts the shared server, and gives every test the same answer: the
-	// programs may have to be built, which is not to be tried once a test.
-	start = sync.OnceValues(shared.start)
-	told  atomic.Bool // why it did not start
-	once  sync.Once
+	// start starts the shared server once. If that fails, all tests get the same error, because the programs may have
+	// to be built, which must not be repeated for each test.
+	start    = sync.OnceValues(shared.start)
+	reported atomic.Bool // the error of start
+	once     sync.Once
 )
 
-// Main runs the tests of a package, and stops the server if one was started.
-// What is to be checked once all of them have passed may be given, too.
+// Main runs the tests of a package and then stops the server. If all tests pass, it also makes the checks.
 func Main(m *testing.M, after ...func() error) {
 	becomeProgram()
 	testenv.Main(m, after...)
 }
 
-// Config is how a cluster administrator reaches the server.
+// Config returns a cluster administrator's access to the server.
 func Config(t testing.TB) *rest.Config {
 	t.Helper()
 	once.Do(func() { testenv.AtExit(t, shared.stop) })
@@ -52,16 +48,16 @@ func Config(t testing.TB) *rest.Config {
 	switch {
 	case err == nil:
 		return rest.CopyConfig(config)
-	case told.Swap(true):
-		t.Fatal("the Kubernetes API server did not start; another test says why")
+	case reported.Swap(true):
+		t.Fatal("the Kubernetes API server did not start; another test reports the error")
 	default:
 		t.Fatalf("start a Kubernetes API server: %v", err)
 	}
 	return nil
 }
 
-// Namespace makes a namespace that takes no pod but one that Pod Security calls
-// restricted. It is not deleted: the server is thrown away as a whole.
+// Namespace creates a namespace in which Pod Security allows only restricted pods. It is not deleted, because the
+// server is discarded as a whole.
 func Namespace(t testing.TB) string {
 	t.Helper()
 	clients, err := kubernetes.NewForConfig(Config(t))
@@ -75,7 +71,7 @@ func Namespace(t testing.TB) string {
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatalf("make a namespace: %v", err)
+		t.Fatalf("create a namespace: %v", err)
 	}
 	return namespace.Name
 }

@@ -9,21 +9,21 @@ import (
 	"syscall"
 )
 
-// envtest starts etcd and kube-apiserver, and lets nobody say how: when a test
-// panics, runs into its timeout or is killed, both would stay behind. So envtest
-// is given the test's own program under their names. Started under one of those,
-// it asks the system to be ended with its parent, and becomes the real program.
+// envtest starts etcd and kube-apiserver, and has no option for their process attributes. If a test panics, times out
+// or is killed, both would keep running. So envtest gets symbolic links to the test binary under their names. When it
+// is started under such a name, the test binary asks the system to end it with its parent, and then replaces itself
+// with the real program.
 
 const (
-	// leashed is the folder of the names that envtest is given.
+	// leashed is the folder of the links that envtest gets.
 	leashed = "leashed"
-	// realPrograms is, in it, the folder of the programs.
+	// realPrograms is a link in it to the folder of the real programs.
 	realPrograms = "programs"
 )
 
 var names = []string{"etcd", "kube-apiserver"}
 
-// leash makes the folder of the names.
+// leash creates the folder of the links.
 func leash(assets, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -40,13 +40,13 @@ func leash(assets, dir string) error {
 	return os.Symlink(assets, filepath.Join(dir, realPrograms))
 }
 
-// becomeProgram does not return where we were started under such a name.
+// becomeProgram replaces this process if it was started under such a name; else it returns.
 func becomeProgram() {
 	dir, name := filepath.Split(os.Args[0])
 	if !slices.Contains(names, name) {
 		return
 	}
-	// What is asked for a thread holds for the program that this thread becomes.
+	// The request is made for a thread, and holds for the program that this thread becomes.
 	runtime.LockOSThread()
 	err := endWithParent()
 	if err == nil {

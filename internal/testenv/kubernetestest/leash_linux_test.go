@@ -14,7 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// childVariable makes of a run of the test below one that waits to be killed.
+// childVariable makes the test below wait to be killed.
 const childVariable = "KUBERNETESTEST_CHILD"
 
 func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {

@@ -2,6 +2,5 @@
 
 package kubernetestest
 
-// endWithParent needs Linux. Elsewhere a server that a killed test left behind
-// has to be ended by hand.
+// endWithParent needs Linux. On other systems, a server that outlives a killed test must be stopped by hand.
 func endWithParent() error { return nil }

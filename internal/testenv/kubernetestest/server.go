@@ -16,11 +16,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
-// A machine whose every core is at work takes a multiple of the usual ten
-// seconds.
+// On a busy machine a start takes a multiple of the usual ten seconds.
 const patience = 2 * time.Minute
 
-// A server is an API server over an etcd, in a temporary folder.
+// A server is an API server with its etcd, in a temporary folder.
 type server struct {
 	dir     string
 	lock    *os.File
@@ -28,8 +27,7 @@ type server struct {
 	stopped chan struct{}
 }
 
-// start fails where something is missing; nothing is skipped. What it has begun
-// is for stop to end, even then.
+// start starts the server. It skips nothing: a missing program is an error. stop cleans up even if start fails.
 func (s *server) start() (*rest.Config, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
@@ -49,7 +47,7 @@ func (s *server) start() (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = etcdLog.Close() }() // the child has its own
+	defer func() { _ = etcdLog.Close() }() // the child has a copy
 	apiServerLog, err := os.Create(s.path("kube-apiserver.log"))
 	if err != nil {
 		return nil, err
@@ -57,7 +55,7 @@ func (s *server) start() (*rest.Config, error) {
 	defer func() { _ = apiServerLog.Close() }()
 
 	env := &envtest.Environment{
-		UseExistingCluster: new(false), // whatever the environment says: never somebody's cluster
+		UseExistingCluster: new(false), // ignore the environment: never use another cluster
 		ControlPlane: envtest.ControlPlane{
 			Etcd: &envtest.Etcd{
 				Path: s.path(leashed, "etcd"), DataDir: s.path("etcd"), Out: etcdLog, Err: etcdLog,
@@ -65,7 +63,7 @@ func (s *server) start() (*rest.Config, error) {
 			APIServer: &envtest.APIServer{
 				Path: s.path(leashed, "kube-apiserver"), CertDir: s.path("kube-apiserver"), Out: apiServerLog, Err: apiServerLog,
 			},
-			KubectlPath: filepath.Join(assets, "kubectl"), // nobody uses it
+			KubectlPath: filepath.Join(assets, "kubectl"), // unused
 		},
 		CRDInstallOptions:        envtest.CRDInstallOptions{MaxTime: patience},
 		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
@@ -77,8 +75,7 @@ func (s *server) start() (*rest.Config, error) {
 	var config *rest.Config
 	started := make(chan error)
 	go func() {
-		// Linux ends the children when the thread that made them ends, not the
-		// process; so this one stays with them.
+		// Linux ends the children with the thread that created them, so this thread stays.
 		runtime.LockOSThread()
 		var err error
 		config, err = env.Start()
@@ -88,7 +85,7 @@ func (s *server) start() (*rest.Config, error) {
 	switch err := <-started; {
 	case err == nil:
 		return config, nil
-	case config != nil: // it runs, and does not take the CRDs; the error says why
+	case config != nil: // it runs, but rejects the CRDs
 		return nil, err
 	default:
 		return nil, fmt.Errorf("%w\nThe end of etcd's log:\n%s\nThe end of kube-apiserver's log:\n%s",
@@ -109,7 +106,7 @@ func (*server) endOf(log string) []byte {
 	return content[max(0, len(content)-enough):]
 }
 
-// stop may be called when nothing was started.
+// stop stops the server. It may be called if nothing was started.
 func (s *server) stop() error {
 	var err error
 	if s.env != nil {
@@ -126,14 +123,13 @@ func (s *server) stop() error {
 }
 
 const (
-	// prefix names the folders of servers.
+	// prefix is the prefix of the servers' folders.
 	prefix = "authgateway-kubernetes-"
-	// lockName is the file whose lock says that a folder is in use. The system
-	// drops the lock when its holder dies, however it dies.
+	// lockName is a file that is locked while a folder is in use. The system releases the lock when its holder dies.
 	lockName = "lock"
 )
 
-// prepare makes the folder of the server.
+// prepare creates the folder of the server.
 func (s *server) prepare(assets string) (err error) {
 	if s.dir, err = os.MkdirTemp("", prefix); err != nil {
 		return err
@@ -149,7 +145,7 @@ func (s *server) prepare(assets string) (err error) {
 	return leash(assets, s.path(leashed))
 }
 
-// lockFolder fails where another process holds the lock.
+// lockFolder returns an error if another process holds the lock.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -161,18 +157,17 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// removeAbandoned removes the folders of tests that were killed before they
-// could do so.
+// removeAbandoned removes the folders of tests that were killed.
 func removeAbandoned() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
 	for _, dir := range folders {
 		info, err := os.Stat(dir)
-		// A young one may not have its lock yet.
+		// A new folder may not be locked yet.
 		if err != nil || time.Since(info.ModTime()) < time.Minute {
 			continue
 		}
 		if lock, err := lockFolder(dir); err == nil {
-			// Someone else's folder stays; that is not worth a word.
+			// Another user's folder stays; that is no error.
 			_ = os.RemoveAll(dir)
 			_ = lock.Close()
 		}

@@ -18,13 +18,13 @@ type program struct {
 	name  string
 	from  string // the folder of its module in the repository
 	path  string // the package to build
-	takes string // on 2 cores, when nothing of it is in the build cache
+	takes string // on 2 cores with an empty build cache
 	tags  string
 	cgo   bool
 }
 
-// Each module has the requirements of its upstream, so that what is built is
-// what upstream has tested; in one module they would raise each other's.
+// Each module has the requirements of its upstream, so the tested versions are built. In one module they would raise
+// each other's.
 const (
 	kubernetesModule = "hack/kubernetes"
 	etcdModule       = "hack/kubernetes/etcd"
@@ -34,14 +34,13 @@ const (
 	corednsModule    = "hack/kubernetes/coredns"
 )
 
-// apiServer is what an API server consists of.
+// apiServer lists the programs of an API server.
 var apiServer = []program{
 	{name: "etcd", from: etcdModule, path: "go.etcd.io/etcd/server/v3", takes: "a minute"},
 	{name: "kube-apiserver", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-apiserver", takes: "7 minutes"},
 }
 
-// node is what a node has besides, and what makes a cluster of it: the control
-// loops and DNS.
+// node lists the other programs of a node and a cluster: the controllers and DNS.
 var node = []program{
 	{name: "kube-controller-manager", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-controller-manager", takes: "2 minutes, after the API server"},
 	{name: "kube-scheduler", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-scheduler", takes: "a minute"},
@@ -59,17 +58,17 @@ var node = []program{
 	{name: "coredns", from: corednsModule, path: ".", takes: "a minute"},
 }
 
-// containerdTags leave out the snapshotters that need libraries in C.
+// containerdTags exclude the snapshotters that need C libraries.
 const containerdTags = "no_btrfs no_zfs no_devmapper"
 
-// flags tell Kubernetes its version; its own build does that, too.
+// flags set the version of Kubernetes, as its own build does.
 const flags = "-s -w" +
 	" -X k8s.io/component-base/version.gitVersion=" + version +
 	" -X k8s.io/component-base/version.gitMajor=" + major +
 	" -X k8s.io/component-base/version.gitMinor=" + minor
 
-// build has all of them built. It needs nothing but Go and a proxy for its
-// modules, and go.sum vouches for what comes from there; cgo needs a C compiler.
+// build builds all programs. It needs only Go and a module proxy, whose modules go.sum verifies; cgo needs a C
+// compiler.
 func build(programs []program) source {
 	return func(ctx context.Context, log io.Writer, scratch string) (string, error) {
 		root, err := Root()
@@ -85,11 +84,11 @@ func build(programs []program) source {
 	}
 }
 
-// build shows that it is alive at every beat.
+// build prints its progress at every beat.
 func (p program) build(ctx context.Context, log io.Writer, root, into string, beat time.Duration) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", p.tags, "-ldflags", flags, "-o", filepath.Join(into, p.name), p.path)
 	cmd.Dir = filepath.Join(root, p.from)
-	// For this machine, whatever the settings of the build that we are part of.
+	// It builds for this machine, whatever the build settings of this process are.
 	cgo := "0"
 	if p.cgo {
 		cgo = "1"
@@ -99,14 +98,13 @@ func (p program) build(ctx context.Context, log io.Writer, root, into string, be
 	endWithParent(cmd.SysProcAttr)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.WaitDelay = 10 * time.Second // for its compilers, which hold the output
+	cmd.WaitDelay = 10 * time.Second // its compilers hold the output open
 
-	fmt.Fprintf(log, "building %s for Kubernetes %s from source, once; up to %s on 2 cores\n", p.name, version, p.takes)
+	fmt.Fprintf(log, "building %s for Kubernetes %s from source; this happens once and takes up to %s on 2 cores\n", p.name, version, p.takes)
 	begin := time.Now()
 	done := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that made it ends, not the
-		// process; so this one waits with it.
+		// Linux ends the child with the thread that created it, so this thread waits for it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		done <- cmd.Run()
@@ -121,7 +119,7 @@ func (p program) build(ctx context.Context, log io.Writer, root, into string, be
 			}
 			return nil
 		case <-ticker.C:
-			fmt.Fprintf(log, "still building %s, for %s now\n", p.name, time.Since(begin).Round(time.Second))
+			fmt.Fprintf(log, "still building %s, after %s\n", p.name, time.Since(begin).Round(time.Second))
 		}
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// envtestIndex is where setup-envtest looks for what can be downloaded.
+// envtestIndex is the list of downloads that setup-envtest uses.
 const envtestIndex = "https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml"
 
-// downloadFrom has setup-envtest download the programs. Not every patch release
-// of Kubernetes can be: the latest one of ours will do. Where the index does not
-// answer at once there is no way to the internet, and nobody is kept waiting.
+// downloadFrom downloads the programs with setup-envtest. Not every patch release of Kubernetes is available, so the
+// latest one of the minor version is used. If the index does not answer at once, the machine is offline and there is no
+// retry.
 func downloadFrom(index string) source {
 	return func(ctx context.Context, log io.Writer, scratch string) (string, error) {
 		root, err := Root()
@@ -27,7 +27,7 @@ func downloadFrom(index string) source {
 		if err := answers(ctx, index); err != nil {
 			return "", fmt.Errorf("download them: %w", err)
 		}
-		fmt.Fprintf(log, "downloading kube-apiserver and etcd of Kubernetes %s.%s, once\n", major, minor)
+		fmt.Fprintf(log, "downloading kube-apiserver and etcd of Kubernetes %s.%s; this happens once\n", major, minor)
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "go", "tool", "-modfile=hack/tools/kubernetes/go.mod", "setup-envtest",
@@ -41,7 +41,7 @@ func downloadFrom(index string) source {
 			return "", fmt.Errorf("download them with setup-envtest: %w", err)
 		}
 		dir := strings.TrimSpace(string(out))
-		// It is left read-only, and such a folder only root can move.
+		// setup-envtest makes the folder read-only, and only root can move such a folder.
 		return dir, os.Chmod(dir, 0o755)
 	}
 }

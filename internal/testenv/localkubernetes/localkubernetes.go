@@ -1,10 +1,8 @@
-// Package localkubernetes gets the programs of Kubernetes: the two that an API
-// server consists of, kube-apiserver and etcd, for tests, and all the others of a
-// whole node, for hack/localcluster. Whatever the machine is, a test that needs an
-// API server gets one: the programs are found, downloaded, or built from source,
-// which takes minutes and happens once.
+// Package localkubernetes provides the programs of Kubernetes: kube-apiserver and etcd for tests, and all programs of a
+// node for hack/localcluster. They are found, downloaded, or built from source, which takes minutes and happens once.
+// So a test that needs an API server gets one on every machine.
 //
-// kubernetestest runs the two.
+// Package kubernetestest runs an API server.
 package localkubernetes
 
 import (
@@ -24,28 +22,25 @@ import (
 	"time"
 )
 
-// The version of Kubernetes, as hack/kubernetes/go.mod has it.
+// The version of Kubernetes in hack/kubernetes/go.mod.
 const (
 	major   = "1"
 	minor   = "37"
 	version = "v" + major + "." + minor + ".2"
 )
 
-// variable names the folder of the programs, over all others. It is the one
-// that controller-runtime's envtest and its setup-envtest know.
+// variable names the folder of the programs. It takes precedence, and is the one of envtest and setup-envtest.
 const variable = "KUBEBUILDER_ASSETS"
 
-// A source brings the programs, and tells the folder that they are in: scratch,
-// or one below.
+// A source provides the programs and returns their folder, which is scratch or below it.
 type source func(ctx context.Context, log io.Writer, scratch string) (dir string, err error)
 
-// Assets gives a folder that has kube-apiserver and etcd: the one that
-// KUBEBUILDER_ASSETS names, or else one in the user's cache, which is filled
-// where that has not happened yet. What takes its time is told on log.
+// Assets returns a folder with kube-apiserver and etcd: the one that KUBEBUILDER_ASSETS names, or one in the user's
+// cache, which is filled if necessary. Progress is written to log.
 func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	if dir := os.Getenv(variable); dir != "" {
 		if missing := missingIn(dir, apiServer); missing != "" {
-			return "", fmt.Errorf("%s is %s, and there is no %s: name a folder that has it, or unset the variable to have the programs downloaded or built", variable, dir, missing)
+			return "", fmt.Errorf("%s is %s, which has no %s: set it to a folder that has it, or unset it to download or build the programs", variable, dir, missing)
 		}
 		return filepath.Abs(dir)
 	}
@@ -61,10 +56,9 @@ func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	return dir, nil
 }
 
-// Node gives a folder that has what a node needs besides the two of Assets: those
-// of Kubernetes, kubectl, containerd, runc, the plugins of CNI, and CoreDNS. They
-// are built where they are not in the user's cache yet. runc needs a C compiler,
-// pkg-config and libseccomp.
+// Node returns a folder with the other programs of a node: those of Kubernetes, kubectl, containerd, runc, the CNI
+// plugins and CoreDNS. If the user's cache has none, they are built. runc needs a C compiler, pkg-config and
+// libseccomp.
 func Node(ctx context.Context, log io.Writer) (dir string, err error) {
 	root, err := Root()
 	if err != nil {
@@ -76,7 +70,7 @@ func Node(ctx context.Context, log io.Writer) (dir string, err error) {
 	}
 	digest := sha256.New()
 	for _, module := range []string{kubernetesModule, containerdModule, runcModule, cniModule, corednsModule} {
-		// All that is built has its version there.
+		// Its name contains all versions.
 		sums, err := os.ReadFile(filepath.Join(root, module, "go.sum"))
 		if err != nil {
 			return "", err
@@ -102,7 +96,7 @@ func Node(ctx context.Context, log io.Writer) (dir string, err error) {
 	return dir, nil
 }
 
-// missingIn names a program that dir lacks; "" means that all are there.
+// missingIn returns the name of a program that dir lacks, or "".
 func missingIn(dir string, programs []program) string {
 	for _, p := range programs {
 		if _, err := exec.LookPath(filepath.Join(dir, p.name)); err != nil {
@@ -112,8 +106,8 @@ func missingIn(dir string, programs []program) string {
 	return ""
 }
 
-// cached gives the folder in the cache, and has it filled by the first source
-// that can. Tests of several packages start at once: one of them does the work.
+// cached returns the folder in the cache. If it is missing, the first source that succeeds fills it. Tests of several
+// packages start at once; only one of them does the work.
 func cached(ctx context.Context, log io.Writer, dir string, programs []program, sources ...source) (_ string, err error) {
 	if missingIn(dir, programs) == "" {
 		return dir, nil
@@ -130,9 +124,8 @@ func cached(ctx context.Context, log io.Writer, dir string, programs []program, 
 		return dir, nil
 	}
 
-	// Filled beside its place and moved there when it is whole, so that an
-	// interrupted run leaves nothing that looks like one. The lock is ours, so
-	// what is there was left by such a run.
+	// The folder is filled under a temporary name and renamed when it is complete. An old temporary folder was left by
+	// an interrupted run, because we hold the lock.
 	unfinished := dir + ".unfinished"
 	defer func() { err = errors.Join(err, os.RemoveAll(unfinished)) }()
 	var failures []error
@@ -153,8 +146,7 @@ func cached(ctx context.Context, log io.Writer, dir string, programs []program, 
 	return "", errors.Join(failures...)
 }
 
-// lock waits until no other process has the file locked. The system drops a lock
-// when its holder dies, however it dies.
+// lock waits until no other process has locked the file. The system releases a lock when its holder dies.
 func lock(ctx context.Context, log io.Writer, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -169,18 +161,17 @@ func lock(ctx context.Context, log io.Writer, path string) (unlock func(), err e
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
 		if !told {
-			fmt.Fprintln(log, "another process is getting the programs; waiting for it")
+			fmt.Fprintln(log, "waiting for another process that downloads or builds the programs")
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("wait for another process that is getting the programs: %w", ctx.Err()), f.Close())
+			return nil, errors.Join(fmt.Errorf("wait for another process that downloads or builds the programs: %w", ctx.Err()), f.Close())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
-// Root is the folder of the repository that the current folder is in: that of a
-// test is its package's.
+// Root returns the folder of the repository that contains the current folder. A test's current folder is its package's.
 func Root() (string, error) {
 	from, err := os.Getwd()
 	if err != nil {

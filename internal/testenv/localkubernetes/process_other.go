@@ -4,6 +4,6 @@ package localkubernetes
 
 import "syscall"
 
-// endWithParent needs Linux. Elsewhere a build that was left behind comes to its
-// end, and the next one finds what it made in Go's build cache.
+// endWithParent needs Linux. On other systems an orphaned build continues, and the next build uses its results from
+// Go's build cache.
 func endWithParent(*syscall.SysProcAttr) {}

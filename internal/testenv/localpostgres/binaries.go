@@ -18,21 +18,21 @@ import (
 )
 
 const (
-	// binDirVariable names the folder of the programs, over all others.
+	// binDirVariable names the folder of the programs. It takes precedence.
 	binDirVariable = "PG_BIN_DIR"
-	// repositoryVariable is the URL of a mirror to fetch the programs from.
+	// repositoryVariable is the URL of a mirror of the programs.
 	repositoryVariable = "PG_BINARY_REPOSITORY"
 )
 
-// fetched is the version that is got where the machine has none.
+// fetched is the version that is downloaded if the machine has none.
 const fetched = embedded.V18
 
-// Programs gives the folder of initdb and postgres: what the machine has, or what
-// is got for it, which is told on progress.
+// Programs returns the folder of initdb and postgres. If the machine has none, they are installed or downloaded, and
+// progress is written to progress.
 func Programs(ctx context.Context, progress io.Writer) (string, error) {
 	if dir := os.Getenv(binDirVariable); dir != "" {
 		if !hasPrograms(dir) {
-			return "", fmt.Errorf("%s is %s, and there are no initdb and postgres: name the folder that has them", binDirVariable, dir)
+			return "", fmt.Errorf("%s is %s, which has no initdb and postgres: set it to a folder that has them", binDirVariable, dir)
 		}
 		return dir, nil
 	}
@@ -43,7 +43,7 @@ func Programs(ctx context.Context, progress io.Writer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Tests of several packages start at once; one of them fetches.
+	// Tests of several packages start at once; only one of them downloads.
 	unlock, err := waitForLock(cache)
 	if err != nil {
 		return "", err
@@ -73,7 +73,7 @@ func hasPrograms(dir string) bool {
 	return true
 }
 
-// find looks where PostgreSQL's programs usually are; "" is nowhere.
+// find searches the usual folders of PostgreSQL's programs, and returns "" if it finds none.
 func find(ctx context.Context) string {
 	var dirs []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
@@ -113,8 +113,7 @@ func majorVersion(path string) int {
 	return version
 }
 
-// cacheDir is made where it is missing. As root it is one that the account
-// can enter, too.
+// cacheDir returns the cache folder, and creates it. If we are root, the account can enter it too.
 func cacheDir() (string, error) {
 	base := "/var/cache"
 	if os.Geteuid() != 0 {
@@ -142,10 +141,9 @@ func waitForLock(dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// installPackage installs Debian's package, and keeps it from making and
-// starting a cluster for the whole system, which nobody asked for.
+// installPackage installs Debian's package, but prevents it from creating and starting a system-wide cluster.
 func installPackage(ctx context.Context, progress io.Writer) error {
-	fmt.Fprintln(progress, "PostgreSQL is not on this machine; installing the package postgresql")
+	fmt.Fprintln(progress, "PostgreSQL is not installed; installing the package postgresql")
 	install := []string{"apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=600"}
 	steps := []func() error{
 		func() error { return runShown(ctx, progress, "apt-get", "update") },
@@ -161,7 +159,7 @@ func installPackage(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-// noSystemCluster changes a default; what someone has set stays.
+// noSystemCluster changes a default. A setting of the administrator stays.
 func noSystemCluster(path string) error {
 	const name = "create_main_cluster"
 	content, err := os.ReadFile(path)
@@ -186,11 +184,11 @@ func runShown(ctx context.Context, progress io.Writer, command ...string) error 
 	return nil
 }
 
-// fetch has the library bring the programs. It does so only as a part of a
-// start, so it starts a cluster in a scratch folder and stops it. As root that
-// start fails, for it does not change the user; the programs are there by then.
+// fetch downloads the programs with embedded-postgres. The library downloads only as part of a start, so a cluster is
+// started in a scratch folder and stopped. As root that start fails, because the library does not change the user, but
+// the programs have been downloaded by then.
 func fetch(ctx context.Context, cache string, progress io.Writer) (_ string, err error) {
-	fmt.Fprintf(progress, "PostgreSQL is not on this machine; fetching %s into %s\n", fetched, cache)
+	fmt.Fprintf(progress, "PostgreSQL is not installed; downloading %s to %s\n", fetched, cache)
 	scratch, err := os.MkdirTemp(cache, "fetching-")
 	if err != nil {
 		return "", err
@@ -214,11 +212,11 @@ func fetch(ctx context.Context, cache string, progress io.Writer) (_ string, err
 		err = db.Stop()
 	}
 	if !hasPrograms(filepath.Join(programs, "bin")) {
-		return "", fmt.Errorf("fetch PostgreSQL: %w: install PostgreSQL with this system's packages, set %s to the folder of its programs, or set %s to a mirror",
+		return "", fmt.Errorf("download PostgreSQL: %w: install PostgreSQL with this system's packages, set %s to the folder of its programs, or set %s to a mirror",
 			err, binDirVariable, repositoryVariable)
 	}
 	if err != nil && os.Geteuid() != 0 {
-		return "", fmt.Errorf("the PostgreSQL that was fetched does not run here: %w: install this system's own", err)
+		return "", fmt.Errorf("the downloaded PostgreSQL does not run here: %w: install PostgreSQL with this system's packages", err)
 	}
 	if err := os.Chmod(programs, 0o755); err != nil {
 		return "", err

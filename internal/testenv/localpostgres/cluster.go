@@ -14,22 +14,20 @@ import (
 	"time"
 )
 
-// temporaryPrefix names the folders that hold clusters of tests.
+// temporaryPrefix is the prefix of the folders of test clusters.
 const temporaryPrefix = "authgateway-postgres-"
 
-// lockName is the file whose lock says that a folder is in use. The system
-// drops the lock when its holder dies, however it dies.
+// lockName is a file that is locked while a folder is in use. The system releases the lock when its holder dies.
 const lockName = "lock"
 
-// prepare takes the folder for this process, and makes the cluster in it.
+// prepare locks the folder for this process, and creates the cluster in it.
 func (s *Server) prepare(ctx context.Context) error {
 	dir, err := filepath.Abs(s.dir)
 	if err != nil {
 		return err
 	}
 	s.dir = dir
-	// Others may enter, for the data's owner is another user than root; what
-	// is inside they cannot read.
+	// Others can enter, because the owner of the data is not root, but cannot read anything.
 	if err := os.MkdirAll(s.dir, 0o711); err != nil {
 		return err
 	}
@@ -53,13 +51,13 @@ func (s *Server) prepare(ctx context.Context) error {
 	}
 	password, err := os.ReadFile(s.passwordFile())
 	if err != nil {
-		return fmt.Errorf("the password of the cluster is lost: remove %s to begin anew: %w", s.dir, err)
+		return fmt.Errorf("the password of the cluster is missing: delete %s to start from scratch: %w", s.dir, err)
 	}
 	s.password = string(password)
 	return s.account.own(s.data())
 }
 
-// lockFolder fails where another process holds the lock.
+// lockFolder returns an error if another process holds the lock.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -71,18 +69,17 @@ func lockFolder(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// removeAbandoned removes the folders of tests that were killed before they
-// could do so.
+// removeAbandoned removes the folders of tests that were killed.
 func removeAbandoned() {
 	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), temporaryPrefix+"*"))
 	for _, dir := range folders {
 		info, err := os.Stat(dir)
-		// A young one may not have its lock yet.
+		// A new folder may not be locked yet.
 		if err != nil || time.Since(info.ModTime()) < time.Minute {
 			continue
 		}
 		if lock, err := lockFolder(dir); err == nil {
-			// Someone else's folder stays; that is not worth a word.
+			// Another user's folder stays; that is no error.
 			_ = os.RemoveAll(dir)
 			_ = lock.Close()
 		}
@@ -91,8 +88,8 @@ func removeAbandoned() {
 
 func (s *Server) passwordFile() string { return filepath.Join(s.dir, "password") }
 
-// initialize makes the cluster beside its place and moves it there when it is
-// whole, so that an interrupted start leaves nothing that looks like one.
+// initialize creates the cluster in a temporary folder and renames it when it is complete, so an interrupted start
+// leaves no partial cluster.
 func (s *Server) initialize(ctx context.Context) (err error) {
 	s.password = rand.Text()
 	if err := os.WriteFile(s.passwordFile(), []byte(s.password), 0o600); err != nil {
@@ -105,7 +102,7 @@ func (s *Server) initialize(ctx context.Context) (err error) {
 	if err := os.Mkdir(unfinished, 0o700); err != nil {
 		return err
 	}
-	// initdb runs as the account, which cannot read our own copy.
+	// initdb runs as the account, which cannot read our file.
 	handover := filepath.Join(s.dir, "password.initdb")
 	if err := os.WriteFile(handover, []byte(s.password), 0o600); err != nil {
 		return err
@@ -122,17 +119,17 @@ func (s *Server) initialize(ctx context.Context) (err error) {
 		"--pwfile="+handover,
 		"--auth=scram-sha-256",
 		"--encoding=UTF8",
-		"--locale=C", // the one that every system has
-		"--no-sync",  // a crash now costs a cluster that nothing is in yet
+		"--locale=C", // every system has it
+		"--no-sync",  // the cluster is still empty
 	)
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("make a cluster in %s: %w\n%s", s.dir, err, out)
+		return fmt.Errorf("create a cluster in %s: %w\n%s", s.dir, err, out)
 	}
 	return os.Rename(unfinished, s.data())
 }
 
-// checkVersion says what to do where the programs are of another major
-// version than the cluster, before PostgreSQL says less.
+// checkVersion explains what to do if the programs and the cluster have different major versions. PostgreSQL's own
+// message says less.
 func (s *Server) checkVersion(ctx context.Context, cluster string) error {
 	out, err := s.command(ctx, "postgres", "--version").Output()
 	if err != nil {
@@ -144,17 +141,16 @@ func (s *Server) checkVersion(ctx context.Context, cluster string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s was made by PostgreSQL %s, and %s has %s: set %s to the folder of that version's programs, or remove %s to begin anew",
+	return fmt.Errorf("%s was created by PostgreSQL %s, and %s has %s: set %s to the folder of that version's programs, or delete %s to start from scratch",
 		s.dir, cluster, s.programs, strings.TrimSpace(string(out)), binDirVariable, s.dir)
 }
 
-// arguments are those of the postgres program.
+// arguments returns the arguments of postgres.
 func (s *Server) arguments() []string {
 	settings := map[string]string{
 		"listen_addresses": loopback,
 		"port":             strconv.Itoa(s.port),
-		// The path of a socket is limited to 107 bytes, which a checkout
-		// easily exceeds; TCP does.
+		// The path of a socket is limited to 107 bytes, and a checkout's may be longer. So TCP is used.
 		"unix_socket_directories": "",
 		"logging_collector":       "off",
 		"log_checkpoints":         "off",
@@ -162,8 +158,8 @@ func (s *Server) arguments() []string {
 		"log_timezone":            "UTC",
 	}
 	if !s.options.Durable {
-		// synchronous_commit stays on: without fsync it costs next to nothing,
-		// and what was committed before StopNow is there after it.
+		// synchronous_commit stays on: without fsync it costs almost nothing, and what was committed before StopNow is
+		// kept.
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
 		settings["max_connections"] = "200" // tests run in parallel
@@ -178,10 +174,9 @@ func (s *Server) arguments() []string {
 	return arguments
 }
 
-// waitForPredecessor deals with the postmaster.pid of an earlier run. Where
-// its server still lives, it was left by a parent that was killed, and has
-// been told to end. Where the number now belongs to another process, which in
-// a container it soon does, PostgreSQL would refuse to start: the file goes.
+// waitForPredecessor handles the postmaster.pid of an earlier run. If its server still lives, its parent was killed and
+// it is about to end. If the process id now belongs to another process, which is common in a container, PostgreSQL
+// would refuse to start, so the file is deleted.
 func (s *Server) waitForPredecessor(ctx context.Context) error {
 	pidFile := filepath.Join(s.data(), "postmaster.pid")
 	deadline := time.Now().Add(30 * time.Second)
@@ -199,7 +194,7 @@ func (s *Server) waitForPredecessor(ctx context.Context) error {
 			return os.Remove(pidFile)
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("another PostgreSQL, process %d, is running in %s: end it first", pid, s.data())
+			return fmt.Errorf("another PostgreSQL, process %d, is running in %s: stop it first", pid, s.data())
 		}
 		select {
 		case <-ctx.Done():

@@ -1,9 +1,8 @@
-// Package localpostgres runs a private PostgreSQL for `make run` and for
-// tests: it finds the server's programs on the machine, or gets them, makes a
-// cluster in a folder and starts it on a free port of the loopback interface.
+// Package localpostgres runs a private PostgreSQL for `make run` and for tests. It finds, installs or downloads the
+// programs, creates a cluster in a folder, and starts it on a free port of the loopback interface.
 //
-// The server is a child of this process and dies with it. As root, which
-// PostgreSQL refuses to run as, it runs as the user postgres or nobody.
+// The server is a child of this process and dies with it. Because PostgreSQL does not run as root, it runs as the user
+// postgres or nobody if this process is root.
 package localpostgres
 
 import (
@@ -29,26 +28,23 @@ const (
 	loopback  = "127.0.0.1"
 )
 
-// Options say what to start; the zero value is an instance for a test.
+// Options configure a server. The zero value is for a test.
 type Options struct {
-	// Dir holds the cluster, and is made where it is missing. Empty: a folder
-	// among the temporary ones, which Stop removes.
+	// Dir is the folder of the cluster, which is created if it is missing. If it is empty, a temporary folder is used,
+	// and Stop removes it.
 	Dir string
-	// Durable keeps what is committed when the machine loses power. Without
-	// it nothing waits for the disk, which a test does not need: a commit
-	// outlives StopNow either way.
+	// Durable syncs commits to disk, so they survive a power failure. Tests do not need that. Commits survive StopNow
+	// in both cases.
 	Durable bool
-	// Settings are PostgreSQL's own, and win over those of this package.
+	// Settings override the PostgreSQL settings of this package.
 	Settings map[string]string
-	// Log gets the server's log; nil drops it. Its end is in the error anyway
-	// when a start fails.
+	// Log receives the server's log. If it is nil, the log is dropped, but the error of a failed start has its end.
 	Log io.Writer
-	// Port to listen on; 0 takes a free one.
+	// Port is the port to listen on; 0 selects a free one.
 	Port int
 }
 
-// Server is a PostgreSQL that runs, or that was stopped and can be started
-// again.
+// Server is a PostgreSQL server that runs, or that can be started again.
 type Server struct {
 	options   Options
 	programs  string
@@ -61,20 +57,19 @@ type Server struct {
 	log       *tail
 
 	mu      sync.Mutex
-	process *process // nil while stopped
+	process *process // nil if it is stopped
 }
 
-// Start finds PostgreSQL's programs (or gets them), makes a cluster in
-// o.Dir if there is none, and starts it. The server outlives ctx, which bounds
-// the start alone.
+// Start finds PostgreSQL's programs or installs them, creates a cluster in o.Dir if there is none, and starts it. ctx
+// limits only the start, not the life of the server.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
-	// Getting them takes a minute or more, which a person should see.
+	// Installing takes a minute or more, so the user should see it.
 	programs, err := Programs(ctx, os.Stderr)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{options: o, programs: programs, dir: o.Dir, log: &tail{next: o.Log}}
-	// Only now: installing the programs may have made the account.
+	// The installation may have created the account.
 	if s.account, err = unprivileged(); err != nil {
 		return nil, err
 	}
@@ -99,8 +94,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// startOnSomePort tries a few free ports: between asking for one and taking
-// it, another process may.
+// startOnSomePort tries several free ports, because another process can take one before PostgreSQL does.
 func (s *Server) startOnSomePort(ctx context.Context) error {
 	const tries = 5
 	for try := 1; ; try++ {
@@ -129,12 +123,12 @@ func freePort(ctx context.Context) (int, error) {
 	return port, l.Close()
 }
 
-// StartAgain starts a stopped server on the port that it had.
+// StartAgain starts a stopped server on the same port.
 func (s *Server) StartAgain(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil && !s.process.exited() {
-		return errors.New("PostgreSQL is running already")
+		return errors.New("PostgreSQL is already running")
 	}
 	if err := s.waitForPredecessor(ctx); err != nil {
 		return err
@@ -150,8 +144,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 	return nil
 }
 
-// waitUntilReady asks until PostgreSQL lets a client in. The intervals are
-// short, since a start takes a few of them.
+// waitUntilReady waits until PostgreSQL accepts clients. It polls often, because a start is short.
 func (s *Server) waitUntilReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -164,14 +157,14 @@ func (s *Server) waitUntilReady(ctx context.Context, p *process) error {
 		case <-p.done:
 			return fmt.Errorf("PostgreSQL ended while it started (%w). The end of its log:\n%s", p.err, s.log.Bytes())
 		case <-ctx.Done():
-			return fmt.Errorf("PostgreSQL does not get ready: %w (%w). The end of its log:\n%s", err, ctx.Err(), s.log.Bytes())
+			return fmt.Errorf("PostgreSQL did not become ready: %w (%w). The end of its log:\n%s", err, ctx.Err(), s.log.Bytes())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// execute runs one statement through lib/pq, which embedded-postgres brings
-// along; the programs that it fetches have no psql.
+// execute runs a statement through lib/pq, which embedded-postgres requires anyway. The downloaded programs have no
+// psql.
 func (s *Server) execute(ctx context.Context, statement string) (err error) {
 	connector, err := pq.NewConnector(s.DSN("postgres"))
 	if err != nil {
@@ -183,7 +176,7 @@ func (s *Server) execute(ctx context.Context, statement string) (err error) {
 	return err
 }
 
-// CreateDatabase makes an empty database, unless it is there.
+// CreateDatabase creates an empty database if it does not exist.
 func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 	err := s.execute(ctx, "CREATE DATABASE "+pq.QuoteIdentifier(name))
 	if failure := (*pq.Error)(nil); errors.As(err, &failure) && failure.Code.Name() == "duplicate_database" {
@@ -195,19 +188,19 @@ func (s *Server) CreateDatabase(ctx context.Context, name string) error {
 	return nil
 }
 
-// Host is the address that the server listens on.
+// Host returns the address that the server listens on.
 func (s *Server) Host() string { return loopback }
 
-// Port is where the server listens, from start to start.
+// Port returns the port, which a restart does not change.
 func (s *Server) Port() int { return s.port }
 
-// User is the superuser of the cluster.
+// User returns the name of the cluster's superuser.
 func (s *Server) User() string { return superuser }
 
-// Password is the superuser's.
+// Password returns the superuser's password.
 func (s *Server) Password() string { return s.password }
 
-// DSN is the URL of a database, which does not have to be there yet.
+// DSN returns the URL of a database, which need not exist yet.
 func (s *Server) DSN(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -219,7 +212,7 @@ func (s *Server) DSN(database string) string {
 	return u.String()
 }
 
-// Done is closed when the server that runs now has ended, for whatever reason.
+// Done returns a channel that is closed when the running server has ended for any reason.
 func (s *Server) Done() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,16 +224,16 @@ func (s *Server) Done() <-chan struct{} {
 	return s.process.done
 }
 
-// Stop ends the server: clients are cut off, what they committed is kept. A
-// temporary folder is removed; a server in one cannot be started again.
+// Stop stops the server. Clients are disconnected; what they committed is kept. A temporary folder is removed, and its
+// server cannot be started again.
 func (s *Server) Stop() error {
 	return errors.Join(s.halt(fast), s.release())
 }
 
-// StopNow ends the server as a crash would: the next start recovers.
+// StopNow stops the server like a crash: the next start recovers.
 func (s *Server) StopNow() error { return s.halt(quickly) }
 
-// Restart stops the server fast and starts it on the same port.
+// Restart stops the server and starts it on the same port.
 func (s *Server) Restart(ctx context.Context) error {
 	if err := s.halt(fast); err != nil {
 		return err
@@ -259,7 +252,7 @@ func (s *Server) halt(how manner) error {
 	return err
 }
 
-// release gives the folder to the next one, or away.
+// release unlocks the folder, or removes a temporary one.
 func (s *Server) release() error {
 	var err error
 	if s.temporary {

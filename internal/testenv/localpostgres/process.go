@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// An account is the user as whom PostgreSQL runs; nil is the user that we are.
+// An account is the user that PostgreSQL runs as; nil is the user of this process.
 type account struct {
 	name     string
 	uid, gid int
 }
 
-// unprivileged finds a user to run as where we are root.
+// unprivileged returns the account to use if this process runs as root.
 func unprivileged() (*account, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -40,10 +40,10 @@ func unprivileged() (*account, error) {
 		}
 		return &account{name, uid, gid}, nil
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody: add one")
+	return nil, errors.New("PostgreSQL does not run as root, and the users postgres and nobody do not exist: add one")
 }
 
-// own gives path and what is in it to the account.
+// own makes the account the owner of a path and its content.
 func (a *account) own(path string) error {
 	if a == nil {
 		return nil
@@ -61,22 +61,22 @@ func (a *account) own(path string) error {
 	})
 }
 
-// command prepares one of PostgreSQL's programs.
+// command prepares a command with one of PostgreSQL's programs.
 func (s *Server) command(ctx context.Context, program string, arguments ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.programs, program), arguments...)
-	cmd.Dir = "/" // the account may not be able to enter ours
+	cmd.Dir = "/" // the account may be unable to enter ours
 	for _, variable := range os.Environ() {
 		if !strings.HasPrefix(variable, "PG") && !strings.HasPrefix(variable, "LC_") {
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
-	cmd.Env = append(cmd.Env, "LC_ALL=C") // we read its messages
+	cmd.Env = append(cmd.Env, "LC_ALL=C") // for messages in English
 	cmd.SysProcAttr = s.attributes()
 	return cmd
 }
 
-// attributes of every program: the account, and a process group of its own,
-// so that Ctrl-C at the terminal reaches us alone and we stop things in order.
+// attributes returns the attributes of every program: the account, and a separate process group. Ctrl-C at the terminal
+// then reaches only this process, which stops everything in order.
 func (s *Server) attributes() *syscall.SysProcAttr {
 	attributes := &syscall.SysProcAttr{Setpgid: true}
 	if s.account != nil {
@@ -88,7 +88,7 @@ func (s *Server) attributes() *syscall.SysProcAttr {
 	return attributes
 }
 
-// enterable reports whether every user may pass through the folders above dir.
+// enterable reports whether every user may enter the folders above dir.
 func enterable(dir string) bool {
 	for dir != filepath.Dir(dir) {
 		dir = filepath.Dir(dir)
@@ -99,7 +99,7 @@ func enterable(dir string) bool {
 	return true
 }
 
-// A manner is the signal by which PostgreSQL is told how to end.
+// A manner is the signal that selects how PostgreSQL shuts down.
 type manner syscall.Signal
 
 const (
@@ -107,14 +107,14 @@ const (
 	quickly = manner(syscall.SIGQUIT)
 )
 
-// process is a postgres that was started.
+// process is a running postgres.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
-	err  error         // how; to be read after done
+	err  error         // of the process; valid after done
 }
 
-// launch starts postgres as our child.
+// launch starts postgres as a child.
 func (s *Server) launch() (*process, error) {
 	cmd := s.command(context.Background(), "postgres", s.arguments()...)
 	if s.options.Durable {
@@ -123,12 +123,11 @@ func (s *Server) launch() (*process, error) {
 		bindToParent(cmd.SysProcAttr, syscall.SIGQUIT)
 	}
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	cmd.WaitDelay = 5 * time.Second // for a stray child that keeps the log open
+	cmd.WaitDelay = 5 * time.Second // for a child of postgres that keeps the log open
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that made it ends, not the
-		// process; so this one waits with it.
+		// Linux ends the child with the thread that created it, so this thread waits for it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -140,7 +139,7 @@ func (s *Server) launch() (*process, error) {
 	}()
 	if err := <-started; err != nil {
 		if s.account != nil && errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("run PostgreSQL as %s: %w: let that user enter %s and %s, or run as another user than root", s.account.name, err, s.programs, s.dir)
+			return nil, fmt.Errorf("run PostgreSQL as %s: %w: allow that user to enter %s and %s, or do not run as root", s.account.name, err, s.programs, s.dir)
 		}
 		return nil, err
 	}
@@ -156,7 +155,7 @@ func (p *process) exited() bool {
 	}
 }
 
-// stop tells the server to end, and tells it harder where it does not.
+// stop shuts the server down, and escalates if it does not end.
 func (p *process) stop(how manner) error {
 	if p.exited() {
 		return nil
@@ -172,5 +171,5 @@ func (p *process) stop(how manner) error {
 		case <-time.After(20 * time.Second):
 		}
 	}
-	return errors.New("PostgreSQL does not end")
+	return errors.New("PostgreSQL did not end")
 }

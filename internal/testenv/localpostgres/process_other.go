@@ -4,14 +4,14 @@ package localpostgres
 
 import "syscall"
 
-// bindToParent needs Linux. Elsewhere a server that was left behind by a
-// killed parent is found by the next start, through its postmaster.pid.
+// bindToParent needs Linux. On other systems the next start finds a server that outlived its parent by its
+// postmaster.pid.
 func bindToParent(*syscall.SysProcAttr, syscall.Signal) {}
 
 // passFolders needs Linux.
 func passFolders(*syscall.SysProcAttr) {}
 
-// isPostmaster can only ask whether there is such a process.
+// isPostmaster can only check that there is such a process.
 func (s *Server) isPostmaster(pid int) bool {
 	return syscall.Kill(pid, 0) == nil
 }

@@ -9,12 +9,11 @@ import (
 	"strconv"
 )
 
-// ErrNoBaseBackup is in the chain where the machine has no pg_basebackup, which is
-// among PostgreSQL's programs for clients.
+// ErrNoBaseBackup is wrapped if the machine has no pg_basebackup, which is part of PostgreSQL's client programs.
 var ErrNoBaseBackup = exec.ErrNotFound
 
-// Standby makes a copy of a running server, in a temporary folder, and starts it: a
-// hot standby, which follows by streaming replication until it is promoted.
+// Standby copies a running server to a temporary folder and starts the copy as a hot standby, which follows by
+// streaming replication until it is promoted.
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	program := filepath.Join(s.programs, "pg_basebackup")
 	if _, err := os.Stat(program); err != nil {
@@ -52,7 +51,7 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	return standby, err
 }
 
-// Promote makes a primary of a standby, and returns when it takes writes.
+// Promote turns a standby into a primary, and returns when it accepts writes.
 func (s *Server) Promote(ctx context.Context) error {
 	return s.execute(ctx, "SELECT pg_promote(true, 60)")
 }

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// tail passes a log on, and keeps its end for the error message.
+// tail passes a log on, and keeps its end for error messages.
 type tail struct {
 	next io.Writer // may be nil
 
@@ -28,14 +28,14 @@ func (t *tail) Write(p []byte) (int, error) {
 	return t.next.Write(p)
 }
 
-// Bytes is the end of the log.
+// Bytes returns the end of the log.
 func (t *tail) Bytes() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return bytes.Clone(t.end)
 }
 
-// Reset forgets it.
+// Reset clears it.
 func (t *tail) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

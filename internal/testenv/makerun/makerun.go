@@ -36,14 +36,15 @@ type Server struct {
 	Stop func() error
 }
 
-var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*its mail +(\S+), .*by SMTP to (\S+)\n(.*)Ctrl-C stops it`)
+var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*\n  mail +(\S+), .*\n` +
+	`  SMTP server +(\S+), [^\n]*\n(.*)Ctrl-C stops it`)
 
 // Start builds the programs, starts them with free ports and cheap hashes, and waits until the server is ready. settings
 // are of the form NAME=value.
 func Start(t testing.TB, exposure string, settings ...string) *Server {
 	t.Helper()
 	program, run := testenv.Program(t, "./cmd/authserver"), testenv.Program(t, "./hack/run")
-	dir, err := os.MkdirTemp(filepath.Dir(program), exposure+"-") //nolint:usetesting // PostgreSQL's account cannot enter the test's folder
+	dir, err := os.MkdirTemp(filepath.Dir(program), exposure+"-") //nolint:usetesting // PostgreSQL's account must enter it
 	if err != nil {
 		t.Fatal(err)
 	}

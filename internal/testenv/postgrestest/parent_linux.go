@@ -5,6 +5,6 @@ import (
 	"syscall"
 )
 
-// bindToParent has the system end a program when we die. Linux ends it when the
-// thread that started it ends, which a Go program's threads seldom do.
+// bindToParent has the system end a program when this process dies. Linux ends it with the thread that started it, and
+// a Go program's threads seldom end.
 func bindToParent(c *exec.Cmd) { c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

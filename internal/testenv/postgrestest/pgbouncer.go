@@ -13,9 +13,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// Behind runs a PgBouncer in a pool mode ("session" or "transaction") in front of the
-// server of c until the test ends, and gives the same database behind it. Settings are
-// lines of its own configuration, which win over those that are here.
+// Behind runs PgBouncer in a pool mode ("session" or "transaction") in front of the server of c until the test ends,
+// and returns the address of the same database behind it. Settings are lines of PgBouncer's configuration; they
+// override those of this function.
 func Behind(t testing.TB, c postgres.Config, mode string, settings ...string) postgres.Config {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")
@@ -24,7 +24,7 @@ func Behind(t testing.TB, c postgres.Config, mode string, settings ...string) po
 			t.Skip("there is no pgbouncer on this machine; hack/test.sh installs it on Debian")
 		}
 	}
-	dir, err := os.MkdirTemp("", "authgateway-pgbouncer-") //nolint:usetesting // PgBouncer runs as another user, who may not enter the test's folder
+	dir, err := os.MkdirTemp("", "authgateway-pgbouncer-") //nolint:usetesting // PgBouncer runs as another user, which may not enter the test's folder
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ server_idle_timeout = 10
 		configuration += line + "\n"
 	}
 	for path, content := range map[string]string{users: fmt.Sprintf("%q %q\n", c.User, c.Password), ini: configuration} {
-		// It runs as another user where we are root.
+		// If we are root, PgBouncer runs as another user.
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -1,13 +1,11 @@
-// Package postgrestest gives tests a PostgreSQL of their own: one server for
-// the process, started when the first test asks for it, and in it one database
-// for each test, copied from a migrated one.
+// Package postgrestest provides tests with a PostgreSQL. It starts one server for the process when the first test needs
+// it, and creates a database for each test by copying a migrated one.
 //
 // A package that uses it has
 //
 //	func TestMain(m *testing.M) { postgrestest.Main(m) }
 //
-// so that the server is stopped when its tests are done. If the process is
-// killed, the server dies with it.
+// which stops the server after the tests. The server also ends when the process is killed.
 package postgrestest
 
 import (
@@ -37,10 +35,10 @@ var (
 	databases atomic.Int64
 )
 
-// Main runs the tests of a package, and stops the server if one was started.
+// Main runs the tests of a package and then stops the server.
 func Main(m *testing.M) { testenv.Main(m) }
 
-// New gives a Store over a database of its own, migrated and empty.
+// New returns a Store with its own migrated, empty database.
 func New(t testing.TB, options ...postgres.Option) *postgres.Store {
 	t.Helper()
 	return Open(t, Config(t), options...)
@@ -57,20 +55,19 @@ func Open(t testing.TB, c postgres.Config, options ...postgres.Option) *postgres
 	return store
 }
 
-// Config gives where a migrated and empty database is, for tests that start a
-// whole server.
+// Config returns the address of a migrated, empty database, for tests that start a whole server.
 func Config(t testing.TB) postgres.Config {
 	t.Helper()
 	return create(t, " TEMPLATE "+template)
 }
 
-// Unmigrated gives where a database without any table is.
+// Unmigrated returns the address of a database without tables.
 func Unmigrated(t testing.TB) postgres.Config {
 	t.Helper()
 	return create(t, "")
 }
 
-// Exec runs a statement behind the Store's back.
+// Exec runs a statement without the Store.
 func Exec(t testing.TB, c postgres.Config, statement string, args ...any) {
 	t.Helper()
 	if err := execute(DSN(c), statement, args...); err != nil {
@@ -78,7 +75,7 @@ func Exec(t testing.TB, c postgres.Config, statement string, args ...any) {
 	}
 }
 
-// DSN is the URL of a test's database.
+// DSN returns the URL of a test's database.
 func DSN(c postgres.Config) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -109,14 +106,14 @@ func create(t testing.TB, from string) postgres.Config {
 	return c
 }
 
-// start starts the server, unless it runs, and migrates the template.
+// start starts the server if it is not running, and migrates the template.
 func start(t testing.TB) (*localpostgres.Server, error) {
 	mu.Lock()
 	defer mu.Unlock()
 	if server != nil {
 		return server, nil
 	}
-	// It may have to be installed first.
+	// PostgreSQL may have to be installed first.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	s, err := localpostgres.Start(ctx, localpostgres.Options{})

@@ -1,6 +1,5 @@
-// Command assets gets the programs of a Kubernetes API server, where they are not
-// there yet, and prints their folder: it is what KUBEBUILDER_ASSETS may be set
-// to. Run it before tests whose time is limited, for it may have to build them.
+// Command assets downloads or builds the programs of a Kubernetes API server if they are missing, and prints their
+// folder, to which KUBEBUILDER_ASSETS can be set. Run it before tests that have a time limit.
 package main
 
 import (
