@@ -1,5 +1,5 @@
-// Package alerts runs the rules of docs/alerts.yaml in promtool, the test tool of
-// Prometheus: each alert fires when it has to, and is silent otherwise.
+// Package alerts runs the rules of docs/alerts.yaml in promtool, the test tool of Prometheus: each alert fires when it
+// should, and only then.
 package alerts
 
 import (
@@ -18,7 +18,7 @@ const rulesFile = "../../docs/alerts.yaml"
 
 type labels map[string]string
 
-// scenario is a set of series, a value a minute, and what one alert makes of them.
+// scenario is a set of series, with one value a minute, and the state of one alert.
 type scenario struct {
 	name, alert string
 	series      map[string]string
@@ -27,20 +27,19 @@ type scenario struct {
 	fires       []firing
 }
 
-// firing is one alert that fires. Its severity and its runbook are those of the rule.
+// firing is a firing alert. Its severity and runbook are those of the rule.
 type firing struct {
 	labels  labels
 	summary string
 }
 
-// The names that a gateway and a server of it have in metrics. namespace, service
-// and pod are set by Prometheus' service discovery.
+// The labels of a gateway and of one of its servers. Prometheus' service discovery sets namespace, service and pod.
 var (
 	gateway = labels{"gateway_namespace": "shop", "gateway_name": "auth"}
 	server  = labels{"namespace": "shop", "service": "auth"}
 )
 
-// condition is a condition as the two replicas of an operator report it.
+// condition returns a condition as the two replicas of an operator report it.
 func condition(kind, status, values string) map[string]string {
 	all := map[string]string{}
 	for _, pod := range []string{"a", "b"} {
@@ -49,12 +48,12 @@ func condition(kind, status, values string) map[string]string {
 	return all
 }
 
-// of is a series of a gateway as one operator reports it.
+// of returns a series of a gateway as one operator reports it.
 func of(metric, values string) map[string]string {
 	return map[string]string{metric + `{namespace="system",pod="a",gateway_namespace="shop",gateway_name="auth"}`: values}
 }
 
-// pod is a series of one replica of a server.
+// pod returns a series of one replica of a server.
 func pod(metric, name, more, values string) map[string]string {
 	if more != "" {
 		more = "," + more

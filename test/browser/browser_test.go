@@ -16,7 +16,7 @@ const (
 	newPassword = "the engine weaves"
 )
 
-// signUp signs a person up on the page, and leaves them signed in there.
+// signUp signs a user up on the page, and leaves them signed in.
 func (f *fixture) signUp(t *testing.T, name string) *tab {
 	t.Helper()
 	return f.signUpWith(t, name, name+"@example.com")
@@ -91,11 +91,11 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	p.see("Your account")
 	p.behaved(code)
 
-	// A link is good for one time.
+	// A link works once.
 	again := f.open(t, link)
 	again.fill("reset", "password", "another one still")
 	again.see("This code is wrong, has expired or was used before.")
-	// A code that does not work is no dead end.
+	// After an invalid code the user can go on.
 	again.click("#reset button[data-show=forgot]")
 	again.fill("forgot", "email", "ada@example.com")
 	again.see("we have sent an email")
@@ -109,7 +109,7 @@ func TestAPersonMovesToAnotherAddress(t *testing.T) {
 	p.fill("request-email", "email", "hopper@example.com")
 	p.see("We have sent an email to hopper@example.com")
 	link, code := f.mailedLink(t, "hopper@example.com", "email")
-	// The mail program opens a tab of its own, which is not signed in.
+	// The mail program opens a new tab, which is not signed in.
 	mailed := f.open(t, link)
 	mailed.see("Sign in to confirm your new address.")
 	mailed.signIn("grace", password)
@@ -126,7 +126,7 @@ func TestAPersonMovesToAnotherAddress(t *testing.T) {
 func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
 	f := start(t)
 	p := f.signUp(t, "joan")
-	// An access token is replaced before its end, whenever one is needed.
+	// An access token is replaced before it expires, when it is needed.
 	p.until("the page renews its token", func() bool {
 		p.click("#reload")
 		return p.sent(http.MethodPost, "/tokens") > 0
@@ -136,7 +136,7 @@ func TestSessionsAreRenewedSeenAndEnded(t *testing.T) {
 	other := f.open(t, f.App)
 	other.signIn("joan", password)
 	other.see("Your account")
-	// A copy of a tab has a copy of its sessionStorage, and must not renew with it.
+	// A copy of a tab has a copy of its sessionStorage, and must not use it for renewal.
 	popup := chromedp.WaitNewTarget(p.ctx, func(info *target.Info) bool { return info.URL != "" })
 	p.evaluate(`void open(location.href)`)
 	copied := watch(t, p.ctx, chromedp.WithTargetID(<-popup))
@@ -181,7 +181,7 @@ func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	p.see("This is not your current password.")
 	p.fill("password", "old_password", password, "password", newPassword)
 	p.see("Your password is changed. Your other devices are signed out.")
-	// An API of one's own gets a token that is valid; the gateway itself is one.
+	// An application's own API gets a valid token; here the gateway is the API.
 	own := `import("./gateway.js").then(async ({ Gateway }) => {
 		const gateway = new Gateway("` + f.URL + `");
 		await gateway.signIn("katherine ", "` + newPassword + `");
@@ -204,7 +204,7 @@ func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	q.behaved("")
 }
 
-// asks waits until the page asks for a field of the form that confirms an address.
+// asks waits until the form that confirms an address asks for a field.
 func (p *tab) asks(field, text string) {
 	p.t.Helper()
 	p.see(text)
@@ -216,8 +216,8 @@ func (p *tab) asks(field, text string) {
 
 func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
 	f := start(t)
-	// A stranger signs up with the address of another person, and then the other
-	// person does. Meanwhile someone else gets the username.
+	// Another user signs up with the owner's address first, then the owner does. Meanwhile a third user takes the
+	// username.
 	stranger, p := f.open(t, f.App), f.open(t, f.App)
 	stranger.requestSignUp("evelyn", "hedy@example.com", "what a stranger chose")
 	p.requestSignUp("hedy", "hedy@example.com", password)
@@ -238,7 +238,7 @@ func TestThePageAsksForWhatACodeAloneDoesNotSay(t *testing.T) {
 	p.see("hedy.lamarr")
 	p.behaved(code)
 
-	// The code is used now, which is no dead end either.
+	// The code is used up now, and the user can still go on.
 	p.do(chromedp.Navigate(f.App + "/#verify=" + code))
 	p.see("Confirm your email address")
 	p.click("form[name=verify] button")
@@ -295,7 +295,7 @@ func TestWhoTriesTooOftenIsToldHowLongToWait(t *testing.T) {
 		p.until("it answers", func() bool { return p.evaluate(`document.getElementById("error").textContent`) != "" })
 		return strings.Contains(p.evaluate(`document.getElementById("error").textContent`), "Try again in ")
 	})
-	// And then the page itself lets them try again.
+	// Then the page lets the user try again.
 	p.until("the button can be pressed again", func() bool {
 		return p.evaluate(`document.querySelector("form[name=sign-in] button").disabled`) == "false"
 	})

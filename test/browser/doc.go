@@ -1,5 +1,3 @@
-// Package browser tests the whole way of a person: the application of make run
-// in a real browser, over CORS, with the mail that is really sent. It starts
-// `make run` with EXPOSURE=public, and does nothing that a person would not,
-// but to look at what goes over the network.
+// Package browser tests the application of make run in a real browser, over CORS, with real mail. It starts `make run`
+// with EXPOSURE=public, and acts only through the page; it also observes the network.
 package browser

@@ -23,7 +23,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/makerun"
 )
 
-// patience is for what gives no signal. On a busy machine a browser is slow.
+// patience is the limit of waits. On a busy machine a browser is slow.
 const patience = time.Minute
 
 // fixture is make run and a browser. All tests share it; each signs up users of its own.
@@ -68,7 +68,7 @@ func start(t *testing.T) *fixture {
 	return shared.fixture
 }
 
-// chromium gives the browser's program; "" where there is none.
+// chromium returns the path of the browser, or "".
 func chromium() string {
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if found, err := exec.LookPath(name); err == nil {
@@ -93,7 +93,7 @@ func (f *fixture) startBrowser(t *testing.T) {
 	f.browser = browser
 }
 
-// tab is a page in the browser, and what it did.
+// tab is a page in the browser, with a record of what it did.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
@@ -107,7 +107,7 @@ type request struct {
 	method, url, referer string // the method of a preflight is OPTIONS
 }
 
-// open opens a page in a tab of its own, as a link in another program would.
+// open opens a page in its own tab, like a link in another program.
 func (f *fixture) open(t *testing.T, url string) *tab {
 	t.Helper()
 	p := watch(t, f.browser)
@@ -115,15 +115,14 @@ func (f *fixture) open(t *testing.T, url string) *tab {
 	return p
 }
 
-// watch takes part in a tab, a new one where the options name none, from before it
-// does anything.
+// watch observes a tab from before it does anything. If the options name none, the tab is new.
 func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOption) *tab {
 	t.Helper()
 	p := &tab{t: t}
 	ctx, cancel := chromedp.NewContext(parent, append(options, chromedp.WithListener(p.observe))...)
 	t.Cleanup(cancel)
 	p.ctx = ctx
-	// The tab lives as long as the context of this first call: no deadline.
+	// The tab lives as long as the context of this first call, so the context has no deadline.
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -139,8 +138,7 @@ func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOpti
 	return p
 }
 
-// expected are the errors that a browser writes of every reply that is one; the
-// test expects these replies. It tells of them by their status.
+// expected matches the console messages of the browser about replies with an error status, which the tests expect.
 var expected = regexp.MustCompile(`^Failed to load resource: the server responded with a status of 4\d\d `)
 
 func (p *tab) observe(event any) {
@@ -153,10 +151,10 @@ func (p *tab) observe(event any) {
 	case *runtime.EventExceptionThrown:
 		p.wrong = append(p.wrong, fmt.Sprintf("an exception: %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
 	case *runtime.EventConsoleAPICalled:
-		p.wrong = append(p.wrong, fmt.Sprintf("it writes into the console: %s %v", e.Type, e.Args))
+		p.wrong = append(p.wrong, fmt.Sprintf("the page writes to the console: %s %v", e.Type, e.Args))
 	case *log.EventEntryAdded:
 		if !expected.MatchString(e.Entry.Text) {
-			p.wrong = append(p.wrong, fmt.Sprintf("the browser writes into the console: %s", e.Entry.Text))
+			p.wrong = append(p.wrong, fmt.Sprintf("the browser writes to the console: %s", e.Entry.Text))
 		}
 	case *audits.EventIssueAdded:
 		if csp := e.Issue.Details.ContentSecurityPolicyIssueDetails; csp != nil {
@@ -165,7 +163,7 @@ func (p *tab) observe(event any) {
 	}
 }
 
-// do does what a person would, who does not wait for ever.
+// do performs actions with a time limit.
 func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -180,7 +178,7 @@ func (p *tab) click(selector string) {
 	p.do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// fill fills in fields of a form, a name and a text each, and sends it.
+// fill fills in fields of a form, given as names and texts, and submits it.
 func (p *tab) fill(form string, fields ...string) {
 	p.t.Helper()
 	base := fmt.Sprintf("form[name=%s] ", form)
@@ -201,7 +199,7 @@ func (p *tab) see(text string) {
 	})
 }
 
-// evaluate gives the value of an expression, as text.
+// evaluate returns the value of an expression as text.
 func (p *tab) evaluate(expression string) string {
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
@@ -223,7 +221,7 @@ func (p *tab) until(what string, holds func() bool) {
 	})
 }
 
-// sent counts the requests of a method whose URL ends so.
+// sent counts the requests of a method whose URL ends with end.
 func (p *tab) sent(method, end string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -236,8 +234,7 @@ func (p *tab) sent(method, end string) int {
 	return n
 }
 
-// behaved checks what has to hold of all that a tab did: nothing went wrong, and
-// the secret is in no URL, in the address bar no more than in the history.
+// behaved checks that nothing went wrong in the tab, and that the secret is in no URL and not in the history.
 func (p *tab) behaved(secret string) {
 	p.t.Helper()
 	history, err := chromedp.Run(p.ctx, chromedp.NavigationEntries())
@@ -264,8 +261,7 @@ func (p *tab) behaved(secret string) {
 	}
 }
 
-// mailedLink waits for a mail to the address with a link of this kind, and gives
-// the link of the newest.
+// mailedLink waits for a mail to the address with a link of this kind, and returns the newest link.
 func (f *fixture) mailedLink(t *testing.T, to, kind string) (link, code string) {
 	t.Helper()
 	p := f.open(t, f.Mailbox)

@@ -1,8 +1,7 @@
-// Package clients generates clients from the OpenAPI document and drives the whole
-// flow with each of them, against the real server and a real PostgreSQL. It is a
-// module of its own, so that no generator is among the server's requirements.
+// Package clients generates clients from the OpenAPI document and runs the whole flow with each of them, against the
+// real server and a real PostgreSQL. It is a separate module, so the server's module does not require the generators.
 //
-// The generated code is not kept: run go generate before go test.
+// The generated code is not committed: run go generate before go test.
 package clients
 
 //go:generate go tool oapi-codegen -generate types,client -package oapi -o oapi/client.gen.go ../../internal/httpapi/openapi.json

@@ -30,8 +30,8 @@ type client interface {
 	Delete(ctx context.Context, access string) error
 	// Keys returns the ids of both kinds of keys, and whether each has a PEM.
 	Keys(ctx context.Context) (access, refresh []string, pem bool, err error)
-	// AccessKeys returns the ids, and the entity tag of the reply. It is to be told
-	// the tag that it knows, and returns no ids if the keys are still the same.
+	// AccessKeys returns the ids and the entity tag of the reply. It sends the known tag, and returns no ids if the
+	// keys have not changed.
 	AccessKeys(ctx context.Context, known string) (ids []string, tag string, err error)
 	// Documents returns the version of OpenAPI, and the page.
 	Documents(ctx context.Context) (version, page string, err error)

@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// The load tries nothing twice, so it shows what a client without patience gets.
+// The load does not retry, so it shows what a client without retries sees.
 func TestAChangedSettingAndANewScaleCostNoRequest(t *testing.T) {
 	t.Parallel()
 	p, a := serving(t)

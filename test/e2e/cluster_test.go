@@ -39,15 +39,6 @@ const (
 func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
 	flag.Parse()
-	atOnce := false
-	flag.Visit(func(f *flag.Flag) { atOnce = atOnce || f.Name == "test.parallel" })
-	if !atOnce {
-		// Tests mostly wait, for kubelets and for clocks. More gateways at a time
-		// would be too many for 2 cores.
-		if err := flag.Set("test.parallel", "3"); err != nil {
-			panic(err)
-		}
-	}
 	code := m.Run()
 	for _, line := range figures.all {
 		fmt.Println(line)
@@ -60,7 +51,7 @@ var figures struct {
 	all []string
 }
 
-// figure tells a measurement, now and at the end.
+// figure prints a measurement now and at the end.
 func figure(t *testing.T, format string, args ...any) {
 	t.Helper()
 	line := "figure: " + fmt.Sprintf(format, args...)
@@ -70,7 +61,7 @@ func figure(t *testing.T, format string, args ...any) {
 	figures.all = append(figures.all, line)
 }
 
-// cluster is asked by its administrator.
+// cluster is an administrator's access to the cluster.
 type cluster struct {
 	client.Client
 
@@ -128,17 +119,16 @@ var connected = sync.OnceValues(func() (cluster, error) {
 	return c, nil
 })
 
-// pidFile has the process of a part of the cluster, where it is our own. While
-// the part is dead there is no file.
+// pidFile returns the file with the process id of a component, if the node is our own. While the component is down,
+// there is no file.
 func (c cluster) pidFile(of string) (path string, ours bool) {
 	dir := filepath.Join(filepath.Dir(c.kubeconfig), "pids")
 	_, err := os.Stat(dir)
 	return filepath.Join(dir, of), err == nil
 }
 
-// lead is by how much whoever reads keys may lag. Our node's kubelet looks at
-// mounted ConfigMaps every 10 to 15 seconds, others' once in up to 90, and the
-// probe reads them again after 2.
+// lead returns the delay after which readers see new keys. Our node's kubelet checks mounted ConfigMaps every 10 to 15
+// seconds, others every 90 seconds at most, and the probe reads them again after 2.
 func (c cluster) lead(t *testing.T) time.Duration {
 	t.Helper()
 	if text := os.Getenv("E2E_PUBLISH_LEAD"); text != "" {
@@ -154,8 +144,8 @@ func (c cluster) lead(t *testing.T) time.Duration {
 	return 100 * time.Second
 }
 
-// exec runs a command in a pod's only container. What it does to the container
-// must show elsewhere: it may take the end of the command with it.
+// exec runs a command in a pod's only container. The caller must check its effect elsewhere: it may end the container
+// and the command with it.
 func (c cluster) exec(t *testing.T, namespace, pod string, command ...string) {
 	t.Helper()
 	location := c.clients.CoreV1().RESTClient().Post().Namespace(namespace).Resource("pods").Name(pod).SubResource("exec").
@@ -191,7 +181,7 @@ func (c cluster) exec(t *testing.T, namespace, pod string, command ...string) {
 	}
 }
 
-// tell prints what happened in a namespace, but nothing of Secrets.
+// tell prints what happened in a namespace, without the content of Secrets.
 func (c cluster) tell(t *testing.T, namespace string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)

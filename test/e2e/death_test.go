@@ -20,16 +20,15 @@ import (
 // tries of a client that behaves well.
 const tries = 8
 
-// It runs alone: it takes the operator and the API server from everybody.
+// It is not parallel, because it takes the operator and the API server away from all tests.
 func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
-	// A renewal that is lost on its way is the hardest to make good where each
-	// has a new refresh token.
+	// If each renewal replaces the refresh token, a lost reply to a renewal is the hardest case.
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.Tokens.Rotation = v1alpha1.RotateAlways })
 	for _, tc := range []struct {
 		who string
-		// kill returns what waits until it is back.
+		// kill returns a function that waits until the component is back.
 		kill func(t *testing.T, p testNamespace) (back func())
-		// patientLoseNothing: who tries again gets every request answered.
+		// patientLoseNothing: a client that retries gets a reply to every request.
 		patientLoseNothing bool
 	}{
 		{"a server", killServer, true},
@@ -64,7 +63,7 @@ func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 	}
 }
 
-// destroy deletes a pod without giving it time.
+// destroy deletes a pod without a grace period.
 func (c cluster) destroy(t *testing.T, pods ...corev1.Pod) {
 	t.Helper()
 	for _, pod := range pods {
@@ -83,7 +82,7 @@ func killServer(t *testing.T, p testNamespace) func() {
 	return func() { p.settled(t, "auth", 2, pods[0]) }
 }
 
-// leader is the pod of the operator that holds the lease.
+// leader returns the operator's pod that holds the lease.
 func (c cluster) leader(t *testing.T) (string, error) {
 	lease := &coordinationv1.Lease{}
 	if err := c.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, lease); err != nil {
@@ -96,7 +95,7 @@ func (c cluster) leader(t *testing.T) (string, error) {
 	return pod, nil
 }
 
-// killOperatorsWho kills some, and waits until another leads and all are there.
+// killOperatorsWho kills some of the operator's pods, and waits until another pod leads and all are ready.
 func killOperatorsWho(t *testing.T, p testNamespace, meant func(name, leader string) bool) func() {
 	t.Helper()
 	p.operatorRuns(t)
@@ -136,7 +135,7 @@ func killOperators(t *testing.T, p testNamespace) func() {
 	return killOperatorsWho(t, p, func(string, string) bool { return true })
 }
 
-// killAPIServer kills the process, which only a node of our own lets us.
+// killAPIServer kills the process, which is possible only on our own node.
 func killAPIServer(t *testing.T, p testNamespace) func() {
 	file, ours := p.pidFile("kube-apiserver")
 	if !ours {
@@ -171,7 +170,7 @@ func killAPIServer(t *testing.T, p testNamespace) func() {
 	}
 }
 
-// killDatabase has PostgreSQL end at once, as in a crash; its data stays.
+// killDatabase crashes PostgreSQL. Its data stays.
 func killDatabase(t *testing.T, p testNamespace) func() {
 	restarts := func() int32 {
 		pod := &corev1.Pod{}

@@ -32,8 +32,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/test/e2e/load"
 )
 
-// Bounds that are there to end a wait for nothing. They say nothing about how
-// long it should take.
+// Limits after which a wait has failed. They say nothing about how long it should take.
 const (
 	soon  = 30 * time.Second
 	later = 2 * time.Minute
@@ -91,7 +90,7 @@ func (p testNamespace) get(t *testing.T, name string, into client.Object) {
 	}
 }
 
-// change patches an object; the patch is a JSON merge patch.
+// change patches an object with a JSON merge patch.
 func (p testNamespace) change(t *testing.T, o client.Object, name, patch string) {
 	t.Helper()
 	o.SetNamespace(p.name)
@@ -101,13 +100,13 @@ func (p testNamespace) change(t *testing.T, o client.Object, name, patch string)
 	}
 }
 
-// secret makes one.
+// secret creates a Secret.
 func (p testNamespace) secret(t *testing.T, name string, content map[string]string) {
 	t.Helper()
 	p.create(t, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: content})
 }
 
-// restrictedPod is one that the standard "restricted" lets in.
+// restrictedPod returns a pod that Pod Security's standard "restricted" allows.
 func restrictedPod(name string, user int64, c corev1.Container) *corev1.Pod {
 	c.Name = name
 	c.ImagePullPolicy = corev1.PullIfNotPresent
@@ -128,7 +127,7 @@ func restrictedPod(name string, user int64, c corev1.Container) *corev1.Pod {
 	}
 }
 
-// start makes a pod and waits until it is ready.
+// start creates a pod and waits until it is ready.
 func (p testNamespace) start(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	p.create(t, pod)
@@ -155,7 +154,7 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-// The database and what the gateway gets of it.
+// The names of the database and of the gateway's access to it.
 const (
 	databaseHost = "postgres"
 	databaseUser = "shop"
@@ -163,7 +162,7 @@ const (
 	credentials  = "auth-db"
 )
 
-// database starts a PostgreSQL, and gives the password of its user.
+// database starts a PostgreSQL, and returns the password of its user.
 func (p testNamespace) database(t *testing.T) (password string) {
 	t.Helper()
 	password = rand.Text()
@@ -181,8 +180,7 @@ func (p testNamespace) database(t *testing.T) (password string) {
 			{Name: "data", MountPath: "/var/lib/postgresql/data"}, {Name: "run", MountPath: "/var/run/postgresql"}, {Name: "tmp", MountPath: "/tmp"},
 		},
 	})
-	// Where the node is busy, a pod gets what it asks for: a database that starves
-	// would make of each test one of a database that does not answer.
+	// On a busy node a pod gets the CPU that it requests. Without this, a starved database would fail every test.
 	pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("250m")
 	for _, name := range []string{"data", "run", "tmp"} {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
@@ -192,14 +190,14 @@ func (p testNamespace) database(t *testing.T) (password string) {
 	return password
 }
 
-// databaseService leads to the pods of an app.
+// databaseService returns a Service for the pods of an app.
 func databaseService(name, app string) *corev1.Service {
 	return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.ServiceSpec{
 		Selector: map[string]string{"app": app}, Ports: []corev1.ServicePort{{Port: 5432, TargetPort: intstr.FromInt32(5432)}},
 	}}
 }
 
-// smallest is the AuthGateway of docs/install.md.
+// smallest returns the AuthGateway of docs/install.md.
 func smallest(name string, edits ...func(*v1alpha1.AuthGatewaySpec)) *v1alpha1.AuthGateway {
 	g := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.AuthGatewaySpec{
 		Database: v1alpha1.Database{Host: databaseHost, Name: databaseName, CredentialsSecretRef: &v1alpha1.LocalReference{Name: credentials}},
@@ -210,11 +208,10 @@ func smallest(name string, edits ...func(*v1alpha1.AuthGatewaySpec)) *v1alpha1.A
 	return g
 }
 
-// cheapPasswords takes the least that is allowed for a hash: it is not what is
-// tested, and the machine may be small.
+// cheapPasswords sets the lowest cost of a hash: hashing is not tested here, and the machine may be small.
 func cheapPasswords(s *v1alpha1.AuthGatewaySpec) { s.Passwords.SaltRounds = 10 }
 
-// serving is a namespace with a database, a gateway "auth" that is ready, and a probe.
+// serving returns a namespace with a database, a ready gateway "auth", and a probe.
 func serving(t *testing.T, edits ...func(*v1alpha1.AuthGatewaySpec)) (testNamespace, probe) {
 	t.Helper()
 	p := newTestNamespace(t)
@@ -237,7 +234,7 @@ func (p testNamespace) gateway(t *testing.T, name string) *v1alpha1.AuthGateway 
 	return g
 }
 
-// ready waits for the condition, of this very spec.
+// ready waits for the condition of the current spec.
 func (p testNamespace) ready(t *testing.T, name string, within time.Duration) time.Duration {
 	t.Helper()
 	return testenv.Eventually(t, within, "AuthGateway "+name+" is ready", func() error { return p.isReady(t, name) })
@@ -255,7 +252,7 @@ func (p testNamespace) isReady(t *testing.T, name string) error {
 	return nil
 }
 
-// servers are the pods of a gateway, also those on their way out.
+// servers returns the pods of a gateway, including terminating ones.
 func (p testNamespace) servers(t *testing.T, gateway string) ([]corev1.Pod, error) {
 	var pods corev1.PodList
 	err := p.List(t.Context(), &pods, client.InNamespace(p.name), client.MatchingLabels{
@@ -264,8 +261,7 @@ func (p testNamespace) servers(t *testing.T, gateway string) ([]corev1.Pod, erro
 	return pods.Items, err
 }
 
-// settled waits until there are so many servers, all ready and none of them one of
-// before, and the gateway is ready.
+// settled waits until there are n ready servers, none of which existed before, and the gateway is ready.
 func (p testNamespace) settled(t *testing.T, gateway string, replicas int, before ...corev1.Pod) time.Duration {
 	t.Helper()
 	return testenv.Eventually(t, later, fmt.Sprintf("%s has settled with %d replicas", gateway, replicas), func() error {
@@ -290,8 +286,7 @@ func (p testNamespace) settled(t *testing.T, gateway string, replicas int, befor
 	})
 }
 
-// operatorActs deletes something that the operator has to put back. A status that
-// says Ready may be one of before.
+// operatorActs deletes an object that the operator must restore: a status of Ready may be an old one.
 func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration {
 	t.Helper()
 	policy := &networkingv1.NetworkPolicy{}
@@ -312,7 +307,7 @@ func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration 
 	})
 }
 
-// signingKey is the kid that signs access tokens, and kids all that verify them.
+// signingKey returns the kid that signs access tokens, and kids returns all that verify them.
 func signingKey(g *v1alpha1.AuthGateway) (signing string, kids []string) {
 	if g.Status.Keys == nil {
 		return "", nil
@@ -326,7 +321,7 @@ func signingKey(g *v1alpha1.AuthGateway) (signing string, kids []string) {
 	return signing, kids
 }
 
-// probe is a pod that has nothing of a gateway but its public keys, mounted.
+// probe is a pod that has only the public keys of a gateway, mounted.
 type probe struct {
 	testNamespace
 
@@ -353,8 +348,7 @@ func (p testNamespace) probe(t *testing.T, gateway string) probe {
 	return a
 }
 
-// reaches waits until the gateway answers the probe: nodes know of a new Service a
-// moment after its pods are ready.
+// reaches waits until the gateway replies to the probe: nodes learn of a new Service shortly after its pods are ready.
 func (a probe) reaches(t *testing.T) {
 	t.Helper()
 	testenv.Eventually(t, soon, "the probe reaches the gateway", func() error {
@@ -374,8 +368,7 @@ func (p testNamespace) callerKey(t *testing.T, g *v1alpha1.AuthGateway) string {
 	return string(secret.Data["TRUSTED_CALLER_KEY"])
 }
 
-// ask asks the probe, through the API server, which is the way that every cluster
-// has.
+// ask sends a request to the probe through the API server, which works in every cluster.
 func (a probe) ask(ctx context.Context, method, path string, body []byte) (status int, reply []byte, err error) {
 	url := fmt.Sprintf("%s/api/v1/namespaces/%s/pods/%s:8080/proxy%s", strings.TrimSuffix(a.config.Host, "/"), a.name, a.pod, path)
 	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
@@ -397,7 +390,7 @@ func (a probe) ask(ctx context.Context, method, path string, body []byte) (statu
 	return response.StatusCode, reply, nil
 }
 
-// verifies has the probe verify a token with what is mounted: nil where it does.
+// verifies has the probe verify a token with the mounted keys.
 func (a probe) verifies(t *testing.T, token string) error {
 	status, reply, err := a.ask(t.Context(), http.MethodPost, "/verify", []byte(token))
 	if err == nil && status != http.StatusOK {
@@ -406,8 +399,7 @@ func (a probe) verifies(t *testing.T, token string) error {
 	return err
 }
 
-// call has the probe send a request to the gateway. What it sends as a caller
-// key, if anything, is up to the caller.
+// call has the probe send a request to the gateway, with a caller key if one is given.
 func (a probe) call(t *testing.T, method, path, callerKey, token string, body map[string]string) (status int, reply map[string]any) {
 	t.Helper()
 	content := ""
@@ -460,7 +452,7 @@ func asJSON(t *testing.T, content any) []byte {
 	return text
 }
 
-// person has signed up, and in.
+// person is a user who has signed up and in.
 type person struct {
 	name, password  string
 	access, refresh string
@@ -470,13 +462,13 @@ func newPerson() person {
 	return person{name: "ada-" + strings.ToLower(rand.Text()[:12]), password: rand.Text()}
 }
 
-// signUp is what the request has.
+// signUp is the body of a sign-up.
 func (u person) signUp() map[string]string {
 	return map[string]string{"username": u.name, "email": u.name + "@example.com", "first_name": "Ada", "last_name": "Lovelace", "password": u.password}
 }
 
-// drive goes the whole way once: sign-up, verification with the code that the
-// caller key shows, sign-in, renewal, and a token that the probe verifies.
+// drive runs a sign-up, a verification with the code that the caller key reveals, a sign-in, a renewal, and has the
+// probe verify the token.
 func (a probe) drive(t *testing.T) person {
 	t.Helper()
 	u := newPerson()
@@ -496,7 +488,7 @@ func (a probe) drive(t *testing.T) person {
 	return u
 }
 
-// loading is a load that goes on.
+// loading is a load in progress.
 type loading struct {
 	probe
 
@@ -505,7 +497,7 @@ type loading struct {
 
 const rate = 50 // requests a second
 
-// load puts one on the gateway.
+// load starts a load on the gateway.
 func (a probe) load(t *testing.T, retries int, keep time.Duration) loading {
 	t.Helper()
 	status, reply, err := a.ask(t.Context(), http.MethodPost, "/loads",
@@ -525,7 +517,7 @@ func (a probe) load(t *testing.T, retries int, keep time.Duration) loading {
 	return l
 }
 
-// report is how it goes, or with DELETE how it went.
+// report returns the progress of the load, or with DELETE its result.
 func (l loading) report(t *testing.T, method string) load.Report {
 	t.Helper()
 	var r load.Report
@@ -542,8 +534,7 @@ func (l loading) report(t *testing.T, method string) load.Report {
 	return r
 }
 
-// flows waits until three seconds' worth of requests have got the right answer
-// from now on.
+// flows waits until three seconds' worth of requests have succeeded from now on.
 func (l loading) flows(t *testing.T) {
 	t.Helper()
 	from := l.report(t, http.MethodGet)
@@ -555,8 +546,7 @@ func (l loading) flows(t *testing.T) {
 	})
 }
 
-// truthful ends a load of which nothing may have been answered wrongly, and no
-// token refused.
+// truthful ends a load, and fails if a reply was wrong or a token was refused.
 func (l loading) truthful(t *testing.T, what string) load.Report {
 	t.Helper()
 	r := l.report(t, http.MethodDelete)
@@ -570,7 +560,7 @@ func (l loading) truthful(t *testing.T, what string) load.Report {
 	return r
 }
 
-// perfect ends one of which nothing may have failed either.
+// perfect ends a load, and also fails if a request failed.
 func (l loading) perfect(t *testing.T, what string) load.Report {
 	t.Helper()
 	r := l.truthful(t, what)
@@ -580,7 +570,7 @@ func (l loading) perfect(t *testing.T, what string) load.Report {
 	return r
 }
 
-// operators are the pods of the operator that are not on their way out.
+// operators returns the operator's pods that are not terminating.
 func (c cluster) operators(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var pods corev1.PodList
@@ -590,7 +580,7 @@ func (c cluster) operators(t *testing.T) []corev1.Pod {
 	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
-// operatorRuns waits until all its replicas are there.
+// operatorRuns waits until all replicas of the operator are ready.
 func (c cluster) operatorRuns(t *testing.T) {
 	t.Helper()
 	testenv.Eventually(t, later, "the operator runs", func() error {
@@ -605,7 +595,7 @@ func (c cluster) operatorRuns(t *testing.T) {
 	})
 }
 
-// sameKeys says of Secrets whether they have the same, and tells nothing of it.
+// sameKeys reports whether Secrets have the same keys, without printing them.
 func sameKeys(a, b *corev1.Secret) bool {
 	return maps.EqualFunc(a.Data, b.Data, func(x, y []byte) bool { return bytes.Equal(x, y) })
 }

@@ -69,7 +69,7 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	}
 	a.signsIn(t, u)
 
-	// Who leads the outside here is up to the cluster; that somebody may is not.
+	// The cluster chooses what serves external traffic; the NetworkPolicy must allow it.
 	ingress := &networkingv1.Ingress{}
 	p.get(t, "auth", ingress)
 	if rules := ingress.Spec.Rules; len(rules) != 1 || rules[0].Host != "auth.example.com" || rules[0].HTTP.Paths[0].Backend.Service.Name != "auth" {
@@ -116,8 +116,7 @@ func (a probe) signsIn(t *testing.T, u person) {
 	}
 }
 
-// post starts a mail server, at port 587 of the Service "mail". Whoever trusts the
-// Secret mail-ca can speak TLS with it.
+// post starts a mail server at port 587 of the Service "mail". Clients that trust the Secret mail-ca can use TLS.
 func (p testNamespace) post(t *testing.T) probe {
 	t.Helper()
 	const name = "mail"
@@ -165,7 +164,7 @@ func selfSigned(t *testing.T, host string) (certificate, key string) {
 	return in("CERTIFICATE", signed), in("PRIVATE KEY", encoded)
 }
 
-// received is a mail as the probe tells of it.
+// received is a mail as the probe reports it.
 type received struct {
 	User, From, Subject, Text string
 	To                        []string
@@ -173,8 +172,7 @@ type received struct {
 
 var codePattern = regexp.MustCompile(`^[A-Z2-7]{26}`)
 
-// mail waits for the one mail to an address that has a link, and gives the code
-// with which the link ends.
+// mail waits for the mail to an address that contains a link, and returns the code at the link's end.
 func (a probe) mail(t *testing.T, to, link string) (found received, code string) {
 	t.Helper()
 	testenv.Eventually(t, later, "a mail with a link to "+link+" has come", func() error {
@@ -202,8 +200,8 @@ func (a probe) mail(t *testing.T, to, link string) (found received, code string)
 	return found, code
 }
 
-// everythingSaid is what people may read of a namespace and of the operator: logs,
-// events, and what the AuthGateways say.
+// everythingSaid returns all that users can read in a namespace and of the operator: logs, events, and the
+// AuthGateways' status.
 func (p testNamespace) everythingSaid(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}

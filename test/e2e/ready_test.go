@@ -18,8 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// It should take less than 15 seconds; a machine with much else to do must not
-// fail the test.
+// It should take less than 15 seconds, but a busy machine must not fail the test.
 func TestTheSmallestGatewayIsSoonReadyAndAUserSignsIn(t *testing.T) {
 	t.Parallel()
 	p := newTestNamespace(t)
@@ -29,7 +28,7 @@ func TestTheSmallestGatewayIsSoonReadyAndAUserSignsIn(t *testing.T) {
 	p.probe(t, "auth").drive(t)
 }
 
-// The shape is that of CloudNativePG 1.2x: postgres-app has more than is read.
+// The Secret is like CloudNativePG 1.2x's: postgres-app has more keys than the gateway reads.
 func TestTheSecretOfCloudNativePGIsEnough(t *testing.T) {
 	t.Parallel()
 	p := newTestNamespace(t)
@@ -156,7 +155,7 @@ func TestOperatorAndServerRunRestricted(t *testing.T) {
 	p.selects(t, operatorNamespace, &policy.Spec.PodSelector, operators)
 }
 
-// isRestricted looks at what a pod is run with.
+// isRestricted checks the security settings of a pod.
 func isRestricted(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	s := pod.Spec
@@ -181,12 +180,12 @@ func isRestricted(t *testing.T, pod *corev1.Pod) {
 	}
 }
 
-// admits asks the API server itself, whose standard may know more than we do.
+// admits asks the API server, whose standard may have more rules than isRestricted.
 func (p testNamespace) admits(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	again := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "again"}, Spec: *pod.Spec.DeepCopy()}
 	again.Spec.NodeName, again.Spec.ServiceAccountName, again.Spec.DeprecatedServiceAccount = "", "default", ""
-	// The priority is what its class says, which is the cluster's business.
+	// The priority is set by its class, which belongs to the cluster.
 	again.Spec.Priority, again.Spec.PreemptionPolicy = nil, nil
 	if err := p.Create(t.Context(), again, client.DryRunAll); err != nil {
 		t.Errorf("a namespace that enforces restricted refuses pod %s: %v", pod.Name, err)
@@ -212,7 +211,7 @@ func hasNoToken(t *testing.T, pod *corev1.Pod) {
 	}
 }
 
-// selects: a selector means these pods and no others.
+// selects checks that a selector selects exactly these pods.
 func (p testNamespace) selects(t *testing.T, namespace string, selector *metav1.LabelSelector, want []corev1.Pod) {
 	t.Helper()
 	s, err := metav1.LabelSelectorAsSelector(selector)

@@ -15,14 +15,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// Short lives, so that a whole rotation is a matter of minutes.
+// Lifetimes are short, so a rotation takes only minutes.
 const (
 	accessExpiry  = 20 * time.Second
 	refreshExpiry = time.Minute
 	skew          = 20 * time.Second // that the operator allows for; see controllers/settings.go
 )
 
-// shortLived also has the keys wait no longer than the slowest reader needs.
+// shortLived also limits the waits of keys to the delay of the slowest reader.
 func shortLived(lead time.Duration) func(*v1alpha1.AuthGatewaySpec) {
 	return func(s *v1alpha1.AuthGatewaySpec) {
 		s.Tokens.AccessTokenTTL, s.Tokens.RefreshTokenTTL = v1alpha1.Duration(seconds(accessExpiry)), v1alpha1.Duration(seconds(refreshExpiry))
@@ -32,7 +32,7 @@ func shortLived(lead time.Duration) func(*v1alpha1.AuthGatewaySpec) {
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%ds", int(d.Seconds())) }
 
-// Each wait of a key is done twice (decision 5), and pods have to load it first.
+// Each wait runs twice (decision 5), and pods load the key first.
 func untilItSigns(lead time.Duration) time.Duration { return 2*(lead+skew) + lead + later }
 func untilItIsGone(lead time.Duration) time.Duration {
 	return 2*(lead+accessExpiry+skew) + later
@@ -119,8 +119,8 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 	}
 }
 
-// restartOne ends the oldest of two servers, in good order, if both are ready and
-// have been for a while. It says how many it has ended.
+// restartOne ends the older of two servers gracefully if both have been ready for a while. It returns how many it has
+// ended.
 func (p testNamespace) restartOne(t *testing.T) int {
 	t.Helper()
 	pods, err := p.servers(t, "auth")

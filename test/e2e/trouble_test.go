@@ -24,7 +24,7 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 		p.create(t, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "tight"}, Spec: corev1.ResourceQuotaSpec{
 			Hard: corev1.ResourceList{of: resource.MustParse(most)},
 		}})
-		// Until it is counted nothing may be made at all, which is not what is tested.
+		// Until the quota is counted, nothing can be created, which is not the subject of the test.
 		testenv.Eventually(t, soon, "the quota is counted", func() error {
 			q := &corev1.ResourceQuota{}
 			p.get(t, "tight", q)
@@ -61,7 +61,7 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 			},
 		},
 		{
-			about: "a database that nobody reaches",
+			about: "a database that is unreachable",
 			edit:  func(s *v1alpha1.AuthGatewaySpec) { s.Database.Host = "postgres-away" },
 			upset: func(t *testing.T, p testNamespace, _ string) { p.create(t, databaseService("postgres-away", "nobody")) },
 			says:  []string{"cannot reach postgres-away:5432"},
@@ -125,9 +125,9 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 				return nil
 			})
 			tc.mend(t, p, password)
-			mended := p.ready(t, "auth", later)
-			figure(t, "%s: named after %.1f s, ready %.1f s after it was mended; %q", tc.about, named.Seconds(), mended.Seconds(), message)
-			for what, took := range map[string]time.Duration{"it was named": named, "after it was mended the gateway was ready": mended} {
+			fixed := p.ready(t, "auth", later)
+			figure(t, "%s: named after %.1f s, ready %.1f s after it was fixed; %q", tc.about, named.Seconds(), fixed.Seconds(), message)
+			for what, took := range map[string]time.Duration{"it was named": named, "after it was fixed the gateway was ready": fixed} {
 				if took > soon {
 					t.Errorf("%s only after %s; it should be at most %s", what, took, soon)
 				}

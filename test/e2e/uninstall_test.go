@@ -21,7 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// helm is the version in hack/tools/kubernetes, with no settings of the machine.
+// helm is the version in hack/tools/kubernetes, without settings of the machine.
 type helm struct {
 	cluster
 
@@ -58,7 +58,7 @@ func (h helm) run(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// It runs alone: it takes the operator from everybody.
+// It is not parallel, because it takes the operator away from all tests.
 func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.DeletionPolicy = v1alpha1.DeletionRetain })
 	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) {
@@ -109,7 +109,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	}
 	a.drive(t)
 
-	// What belongs to a gateway goes with it, also while there is no operator.
+	// Objects that a gateway owns are deleted with it, even without an operator.
 	p.remove(t, "brief")
 	p.exists(t, false, "brief-keys", "brief-passphrases", "brief-caller")
 	p.exists(t, true, "auth-keys", "auth-passphrases", "auth-caller")
@@ -161,7 +161,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	a.drive(t)
 }
 
-// remove deletes an AuthGateway, and waits until what serves is gone.
+// remove deletes an AuthGateway, and waits until its pods are gone.
 func (p testNamespace) remove(t *testing.T, gateway string) {
 	t.Helper()
 	if err := p.Delete(t.Context(), p.gateway(t, gateway)); err != nil {
@@ -175,7 +175,7 @@ func (p testNamespace) remove(t *testing.T, gateway string) {
 	})
 }
 
-// exists: these Secrets are there, or are gone before long.
+// exists waits until the Secrets exist, or until they are gone.
 func (p testNamespace) exists(t *testing.T, want bool, secrets ...string) {
 	t.Helper()
 	for _, name := range secrets {

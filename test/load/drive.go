@@ -12,31 +12,29 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// patience is how long a client waits for a reply. Nothing answers later than
-// the server's own bounds allow, but the floor has none.
+// patience is how long a client waits for a reply. The server always answers earlier, but the floor has no limits.
 const patience = 30 * time.Second
 
-// A job makes the requests of a load. n counts the requests of all workers, and
-// each n is asked for once; accept, where there is one, sees each good reply.
-// What belongs to an n is used by no two workers at once.
+// A job creates the requests of a load. n counts the requests of all workers, and each n is requested once. accept, if
+// it is set, gets each good reply. No two workers use the same n at the same time.
 type job struct {
 	prepare func(n int, request *fasthttp.Request)
 	accept  func(n int, response *fasthttp.Response)
-	// lanes is the number of different n; n is taken modulo it. 0: each n is
-	// new, and the load ends after limit requests.
-	lanes, limit int
+	// slots is the number of different n, which is taken modulo it. If it is 0, each n is new, and the load ends after
+	// limit requests.
+	slots, limit int
 }
 
-// tally is what became of a load.
+// tally is the result of a load.
 type tally struct {
-	good, shed, failed int
-	took               time.Duration
-	reason             string // of one that failed
+	good, rejected, failed int
+	took                   time.Duration
+	reason                 string // the error of one failed request
 }
 
 func (t tally) rate() float64 { return float64(t.good) / t.took.Seconds() }
 
-// problem is an error where a load that should have gone well did not.
+// problem returns an error if a request failed or none succeeded.
 func (t tally) problem() error {
 	if t.failed > 0 || t.good == 0 {
 		return fmt.Errorf("%d requests failed, %d were good: %s", t.failed, t.good, t.reason)
@@ -48,13 +46,12 @@ func newClient(address string, connections int) *fasthttp.HostClient {
 	return &fasthttp.HostClient{
 		Addr: address, MaxConns: connections, NoDefaultUserAgentHeader: true, DisablePathNormalizing: true,
 		ReadTimeout: patience, WriteTimeout: patience,
-		MaxIdemponentCallAttempts: 1, // a failure is counted, not hidden
+		MaxIdemponentCallAttempts: 1, // failures are counted, not retried
 	}
 }
 
-// drive has each connection send one request after another for d. Requests that
-// are under way at the end are waited for and counted, and so is their time:
-// with some thirty sign-ins a second what is cut off would matter.
+// drive has each connection send one request after another for d. Requests in flight at the end are awaited and counted
+// with their time: at some thirty sign-ins a second, cutting them off would matter.
 func drive(address string, connections int, d time.Duration, j job) tally {
 	client := newClient(address, connections)
 	defer client.CloseIdleConnections()
@@ -66,12 +63,11 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 		workers.Go(func() {
 			t := &results[worker]
 			request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-			// Each worker has lanes of its own, so that of two replies to one
-			// lane the later one always is the later one.
+			// Each worker has its own slots, so of two replies for a slot the second one is newer.
 			for turn := 0; time.Now().Before(deadline); turn++ {
 				n := worker + turn*connections
-				if j.lanes > 0 {
-					n %= j.lanes - j.lanes%connections
+				if j.slots > 0 {
+					n %= j.slots - j.slots%connections
 				} else if n >= j.limit {
 					break
 				}
@@ -84,7 +80,7 @@ func drive(address string, connections int, d time.Duration, j job) tally {
 	var all tally
 	for _, t := range results {
 		all.good += t.good
-		all.shed += t.shed
+		all.rejected += t.rejected
 		all.failed += t.failed
 		all.took = max(all.took, t.took)
 		if t.reason != "" {
@@ -99,7 +95,7 @@ func (t *tally) count(status int, reason string) {
 	case fasthttp.StatusOK:
 		t.good++
 	case fasthttp.StatusServiceUnavailable:
-		t.shed++
+		t.rejected++
 		t.reason = reason
 	default:
 		t.failed++
@@ -124,16 +120,15 @@ func send(client *fasthttp.HostClient, request *fasthttp.Request, response *fast
 	return status, ""
 }
 
-// paced is what an open loop saw of one kind of request.
+// paced is the result of an open loop for one kind of request.
 type paced struct {
-	latencies []time.Duration // sorted, of all requests, failed ones too
+	latencies []time.Duration // of all requests, also failed ones, sorted
 	failed    int
 	reason    string
 }
 
-// pace sends at fixed times, however long replies take, as clients that know
-// nothing of each other do. Latency counts from the time at which a request was
-// due, so that one slow reply cannot hide those that would have waited after it.
+// pace sends at fixed times, independent of replies, like unrelated clients. Latency is measured from the time at which
+// a request was due, so one slow reply cannot hide the delay of later requests.
 func pace(address string, perSecond int, d time.Duration, j job) paced {
 	client := newClient(address, 1024)
 	defer client.CloseIdleConnections()
@@ -146,7 +141,7 @@ func pace(address string, perSecond int, d time.Duration, j job) paced {
 		time.Sleep(time.Until(due))
 		underWay.Go(func() {
 			request, response := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-			status, reason := send(client, request, response, j, n%max(j.lanes, 1))
+			status, reason := send(client, request, response, j, n%max(j.slots, 1))
 			took := time.Since(due)
 			fasthttp.ReleaseRequest(request)
 			fasthttp.ReleaseResponse(response)
@@ -164,7 +159,7 @@ func pace(address string, perSecond int, d time.Duration, j job) paced {
 	return result
 }
 
-// hashRate is bcrypt alone, on so many threads: what no sign-in can exceed.
+// hashRate measures only bcrypt, on a number of threads: the upper limit of sign-ins.
 func hashRate(hash string, threads int, d time.Duration) (float64, error) {
 	var done atomic.Int64
 	var failure error

@@ -27,10 +27,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// The floor is what the server is measured against: Fiber and pgx, the
-// statements of internal/postgres, and a signature checked or made with the
-// standard library. It believes all it is told, bounds nothing, logs nothing,
-// counts nothing, and remembers nothing: no honest server does less.
+// The floor is the baseline that the server is compared with: Fiber and pgx, the statements of internal/postgres, and a
+// signature that the standard library checks or creates. It validates, limits, logs, counts and caches nothing, so no
+// correct server does less.
 
 // The statements, as internal/postgres sends them.
 const (
@@ -76,22 +75,21 @@ const (
 		SELECT FROM opened`
 )
 
-// floorOptions come to the floor's process over its standard input.
+// floorOptions are sent to the floor's process on its standard input.
 type floorOptions struct {
 	Address, DSN, Issuer string
 	Access, Refresh      floorKey
 	Rotate               bool
 }
 
-// floorKey signs and verifies tokens of one kind. They are those of the server,
-// so that both can be asked with the same ones.
+// floorKey signs and verifies tokens of one use. The keys are the server's, so both accept the same tokens.
 type floorKey struct {
-	Header  string // of its tokens, encoded
+	Header  string // of the tokens, encoded
 	PKCS8   []byte
 	private crypto.Signer
 }
 
-// background has no end, which spares the driver a watch over it.
+// background is never canceled, which spares the driver from watching it.
 var background = context.Background()
 
 type floor struct {
@@ -224,8 +222,7 @@ func (f *floor) signIn(c *fiber.Ctx) error {
 	return f.tokens(c, s, "")
 }
 
-// floorClaims are those of the server's tokens, of both kinds; what a kind has
-// not is left out.
+// floorClaims are the claims of the server's tokens of both uses; absent claims are omitted.
 type floorClaims struct {
 	Issuer        string `json:"iss"`
 	Subject       string `json:"sub"`
@@ -243,7 +240,7 @@ type floorClaims struct {
 	AuthTime      int64  `json:"auth_time,omitempty"`
 }
 
-// tokens signs what the server signs.
+// tokens signs the same tokens as the server.
 func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) (err error) {
 	now, lifetime := time.Now().Unix(), int64(accessTTL.Seconds())
 	access, err := f.Access.sign(floorClaims{
@@ -275,7 +272,7 @@ func (f *floor) tokens(c *fiber.Ctx, s floorSessionRow, refresh string) (err err
 
 var errSignature = errors.New("the signature is wrong")
 
-// bearer is what the floor needs of a token.
+// bearer is the part of a token that the floor needs.
 type bearer struct {
 	Subject    string `json:"sub"`
 	SessionID  string `json:"sid"`
@@ -354,7 +351,7 @@ func (k *floorKey) open() error {
 	return nil
 }
 
-// encodedHeader is the first segment of the tokens that a key signs.
+// encodedHeader returns the first segment of the tokens that a key signs.
 func encodedHeader(s keys.Signer, typ string) string {
 	header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":%q}`, s.Algorithm, s.ID, typ)
 	return base64.RawURLEncoding.EncodeToString([]byte(header))

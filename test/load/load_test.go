@@ -11,7 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// The floor runs in a process of its own, which in a test is the test's binary.
+// The floor runs in a separate process; in a test that is the test binary.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		exit(play(role))
@@ -62,7 +62,7 @@ func TestMedian(t *testing.T) {
 }
 
 func TestTheRatioIsThatOfRoundsNotOfMedians(t *testing.T) {
-	// The machine was half as fast in the second round, for both.
+	// In the second round the machine was half as fast for both.
 	c := compared{server: candidate{rates: []float64{90, 45, 100}}, floor: candidate{rates: []float64{100, 50, 100}}}
 	if middle, least, most := c.ratio(); middle != 0.9 || least != 0.9 || most != 1 {
 		t.Errorf("ratio = %v (%v to %v)", middle, least, most)
@@ -92,7 +92,7 @@ func TestMember(t *testing.T) {
 	}
 }
 
-// It only shows that all of it runs; no figure is judged.
+// The smoke test runs every part and judges no figure.
 func TestSmoke(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts PostgreSQL and the server")

@@ -1,7 +1,6 @@
-// Command load is `make bench`: it measures the server against a floor that
-// does only the unavoidable work, both in one run on one database, and prints
-// what came out as Markdown. A figure that misses its target says so; the exit
-// code tells only whether everything ran.
+// Command load implements `make bench`. It compares the server with a floor that does only the unavoidable work, in one
+// run on one database, and prints the results as Markdown. A figure that misses its target is marked. The exit code
+// reports only whether everything ran.
 package main
 
 import (
@@ -32,13 +31,12 @@ func main() {
 	if role := os.Getenv(roleVariable); role != "" {
 		exit(play(role))
 	}
-	// Short rounds, and many of them: whatever else the machine does then meets
-	// both halves of a round alike.
-	flag.DurationVar(&b.slice, "duration", 500*time.Millisecond, "how long each half of a round lasts: six times that for signing in, and a storm twenty times")
-	flag.IntVar(&b.rounds, "rounds", 15, "rounds of server and floor in turn, of which the median counts; a third of them for signing in")
-	only := flag.String("only", "", "run these parts alone, separated by commas: "+strings.Join(parts, ", "))
-	quick := flag.Bool("quick", false, "show in seconds that all of it runs; the figures mean little")
-	flag.StringVar(&b.program, "server", "", "the server's program; without it, what make build makes")
+	// With many short rounds, other load on the machine affects both halves of a round equally.
+	flag.DurationVar(&b.slice, "duration", 500*time.Millisecond, "duration of each half of a round; sign-ins take six times, a storm twenty times as long")
+	flag.IntVar(&b.rounds, "rounds", 15, "number of rounds, of which the median counts; sign-ins have a third of them")
+	only := flag.String("only", "", "run only these parts, separated by commas: "+strings.Join(parts, ", "))
+	quick := flag.Bool("quick", false, "check in seconds that everything runs; the figures mean little")
+	flag.StringVar(&b.program, "server", "", "path of the server binary; by default make build builds it")
 	flag.Parse()
 	if *quick {
 		b.beQuick()
@@ -56,7 +54,7 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// parts of a run, in the order in which they run.
+// parts lists the parts of a run in order.
 var parts = []string{"size", "start", "memory", "throughput", "signin", "algorithms", "storm", "limited"}
 
 type bench struct {
@@ -83,14 +81,14 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	for _, part := range b.only {
 		if !slices.Contains(parts, part) {
-			return fmt.Errorf("there is no part %q, only %s", part, strings.Join(parts, ", "))
+			return fmt.Errorf("unknown part %q; the parts are %s", part, strings.Join(parts, ", "))
 		}
 	}
 	if b.users == 0 {
 		b.users, b.starts = 10000, 10
 	}
 	if b.program == "" {
-		// What is measured is what is shipped.
+		// The measured binary is built like a release.
 		if output, err := exec.CommandContext(ctx, "make", "-s", "build").CombinedOutput(); err != nil {
 			return fmt.Errorf("make build: %w\n%s", err, output)
 		}
@@ -108,7 +106,7 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 
 	b.printf("## Load: the server against the floor\n\n%d processors, shared with PostgreSQL (fsync off) and the clients; %s; load average %s.\n",
 		runtime.NumCPU(), runtime.Version(), loadAverage())
-	r, err := newRig(ctx, b.db, b.program, b.hash, keys.ES256, b.users)
+	r, err := newEnv(ctx, b.db, b.program, b.hash, keys.ES256, b.users)
 	if err != nil {
 		return err
 	}
@@ -144,8 +142,8 @@ func loadAverage() string {
 	return strings.Join(fields[:3], " ")
 }
 
-// figures are those of one server alone, while nothing else runs.
-func (b *bench) figures(ctx context.Context, r *rig) error {
+// figures measures one server while nothing else runs.
+func (b *bench) figures(ctx context.Context, r *env) error {
 	if !b.wants("size") && !b.wants("start") && !b.wants("memory") {
 		return nil
 	}
@@ -187,7 +185,7 @@ func (b *bench) startToReady(start func() (*process, error)) (float64, error) {
 	return median(took), nil
 }
 
-func (b *bench) memory(ctx context.Context, r *rig) error {
+func (b *bench) memory(ctx context.Context, r *env) error {
 	server, err := r.startServer(ctx, nil)
 	if err != nil {
 		return err
@@ -204,19 +202,18 @@ func (b *bench) memory(ctx context.Context, r *rig) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	b.atMost("memory, idle", idle, "MiB", 20, fmt.Sprintf("resident some seconds after the start; floor: %.1f MiB", idleFloor))
+	b.atMost("memory, idle", idle, "MiB", 20, fmt.Sprintf("resident a few seconds after the start; floor: %.1f MiB", idleFloor))
 
-	// Each user gets an access token of this server's, so that it has met them
-	// all, and uses it; then it works on.
+	// Each user gets an access token of this server and uses it, so the server has checked all of them.
 	access := make([]string, len(r.refresh))
 	renew := r.renew(r.refresh)
-	renew.lanes, renew.limit = 0, len(access)
+	renew.slots, renew.limit = 0, len(access)
 	renew.accept = func(n int, response *fasthttp.Response) { access[n] = member(response.Body(), "access_token") }
 	if err := drive(server.address, 8, time.Minute, renew).problem(); err != nil {
 		return fmt.Errorf("renew for every user: %w", err)
 	}
 	read := r.read(access)
-	read.lanes, read.limit = 0, len(access)
+	read.slots, read.limit = 0, len(access)
 	if err := drive(server.address, 8, time.Minute, read).problem(); err != nil {
 		return fmt.Errorf("read for every user: %w", err)
 	}
@@ -236,14 +233,14 @@ func (b *bench) memory(ctx context.Context, r *rig) error {
 		return err
 	}
 	b.atMost("memory under load", loaded, "MiB", 60,
-		fmt.Sprintf("the most ever resident; %d users signed in, then reads, renewals and sign-ins on 32 connections each", len(access)))
+		fmt.Sprintf("maximum resident; %d users signed in, then reads, renewals and sign-ins on 32 connections each", len(access)))
 	return nil
 }
 
 var ratioColumns = []string{"request", "connections", "server/s", "floor/s", "ratio (range)", "target", "", "CPU µs per request: server, floor", "remarks"}
 
 // ratios compares throughput.
-func (b *bench) ratios(ctx context.Context, r *rig) error {
+func (b *bench) ratios(ctx context.Context, r *env) error {
 	if !b.wants("throughput") && !b.wants("signin") {
 		return nil
 	}
@@ -273,7 +270,7 @@ func (b *bench) ratios(ctx context.Context, r *rig) error {
 	return nil
 }
 
-func (b *bench) throughput(r *rig, connections int) error {
+func (b *bench) throughput(r *env, connections int) error {
 	return errors.Join(
 		b.compare("GET /users", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.read(r.access) }),
 		b.compare("POST /tokens", connections, 0.85, b.slice, r.server, r.floor, func() job { return r.renew(r.refresh[:active]) }),
@@ -281,9 +278,8 @@ func (b *bench) throughput(r *rig, connections int) error {
 	)
 }
 
-// unseen is the worst that the server's memory of checked tokens can meet: none
-// comes twice.
-func (b *bench) unseen(r *rig) error {
+// unseen is the worst case for the server's cache of checked tokens: no token is sent twice.
+func (b *bench) unseen(r *env) error {
 	const most = 10000
 	count := min(most, b.users)
 	var err error
@@ -291,18 +287,18 @@ func (b *bench) unseen(r *rig) error {
 		access, failure := r.freshAccess(count)
 		err = errors.Join(err, failure)
 		j := r.read(access)
-		j.lanes, j.limit = 0, count
+		j.slots, j.limit = 0, count
 		return j
 	}
 	age := time.Minute
 	renew := func() job {
-		// Those whose token was rotated would be turned away.
+		// The refresh tokens of these users have been rotated.
 		age += time.Second
 		list, failure := r.freshRefresh(count, age)
 		err = errors.Join(err, failure)
 		list = slices.Delete(list, active, 2*active)
 		j := r.renew(list)
-		j.lanes, j.limit = 0, len(list)
+		j.slots, j.limit = 0, len(list)
 		return j
 	}
 	return errors.Join(
@@ -310,11 +306,10 @@ func (b *bench) unseen(r *rig) error {
 		b.compare("POST /tokens, each token for the first time", 8, 0.85, b.slice, r.server, r.floor, renew), err)
 }
 
-// compare drives both in turn, the first one changing from round to round, and
-// prints a row. makeJob is called for each half of a round.
+// compare runs both in turn, alternating the order, and prints a row. makeJob is called for each half of a round.
 func (b *bench) compare(what string, connections int, target float64, d time.Duration, server, floor *process, makeJob func() job) error {
 	var c compared
-	shed := 0
+	rejected := 0
 	rounds := b.rounds
 	if d > b.slice {
 		rounds = max(rounds/3, 1)
@@ -329,7 +324,7 @@ func (b *bench) compare(what string, connections int, target float64, d time.Dur
 		}
 		for _, half := range halves {
 			j := makeJob()
-			if round == 0 { // to warm up: connections, plans, caches
+			if round == 0 { // warms up connections, plans and caches
 				j.limit = min(j.limit, 100)
 				if t := drive(half.p.address, connections, d/2, j); t.failed > 0 {
 					return fmt.Errorf("%s: %w", what, t.problem())
@@ -342,21 +337,21 @@ func (b *bench) compare(what string, connections int, target float64, d time.Dur
 			if err := errors.Join(t.problem(), err1, err2); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
-			shed += t.shed
+			rejected += t.rejected
 			half.c.rates = append(half.c.rates, t.rate())
 			half.c.requests += t.good
 			half.c.cpu += after - before
 		}
 	}
 	remarks := ""
-	if shed > 0 {
-		remarks = fmt.Sprintf("%d were told 503", shed)
+	if rejected > 0 {
+		remarks = fmt.Sprintf("%d got 503", rejected)
 	}
 	b.ratio(what, connections, c, target, remarks)
 	return nil
 }
 
-// algorithms repeats the table for the other two, at 8 connections.
+// algorithms repeats the table for the other two algorithms, at 8 connections.
 func (b *bench) algorithms(ctx context.Context) error {
 	for _, a := range []keys.Algorithm{keys.RS256, keys.EdDSA} {
 		if err := b.algorithm(ctx, a); err != nil {
@@ -367,7 +362,7 @@ func (b *bench) algorithms(ctx context.Context) error {
 }
 
 func (b *bench) algorithm(ctx context.Context, a keys.Algorithm) error {
-	r, err := newRig(ctx, b.db, b.program, b.hash, a, 3*active)
+	r, err := newEnv(ctx, b.db, b.program, b.hash, a, 3*active)
 	if err != nil {
 		return err
 	}
@@ -382,7 +377,7 @@ func (b *bench) algorithm(ctx context.Context, a keys.Algorithm) error {
 	return b.compare("POST /tokens/signin", 8, 0.95, 6*b.slice, r.server, r.floor, r.signIn)
 }
 
-func (b *bench) storms(ctx context.Context, r *rig) error {
+func (b *bench) storms(ctx context.Context, r *env) error {
 	if b.wants("storm") {
 		if err := b.storm(ctx, r, "Sign-in storm", nil, runtime.NumCPU()); err != nil {
 			return err
@@ -393,7 +388,7 @@ func (b *bench) storms(ctx context.Context, r *rig) error {
 	}
 	group, err := newCgroup()
 	if err != nil {
-		b.printf("\nThe storm under a CPU limit of one core was not possible here: %v.\n", err)
+		b.printf("\nThe storm under a CPU limit of one core is not possible on this machine: %v.\n", err)
 		return nil
 	}
 	return errors.Join(b.storm(ctx, r, "Sign-in storm under a CPU limit of one core", group, 1), group.remove())
@@ -405,9 +400,9 @@ const (
 	healthPace   = 50
 )
 
-// storm has 200 clients sign in as fast as they can while others go on as
-// usual. The clients are outside of the CPU limit, if there is one.
-func (b *bench) storm(ctx context.Context, r *rig, title string, group *cgroup, threads int) error {
+// storm has 200 clients sign in as fast as they can while others send reads and renewals. A CPU limit does not apply to
+// the clients.
+func (b *bench) storm(ctx context.Context, r *env, title string, group *cgroup, threads int) error {
 	d := 20 * b.slice
 	hashing := hashOptions{Hash: b.hash, Threads: threads, For: 6 * b.slice}
 	before, err := hashAlone(ctx, group, hashing)
@@ -419,8 +414,8 @@ func (b *bench) storm(ctx context.Context, r *rig, title string, group *cgroup, 
 		return err
 	}
 	defer server.stop()
-	// The same without the storm shows what the machine itself adds; the first
-	// requests of all, which open connections, count nowhere.
+	// A run without the storm shows the latency of the machine. The first requests of all, which open connections, are
+	// not counted.
 	b.paceAll(r, server, d/20)
 	quiet := b.paceAll(r, server, d/4)
 	var signIns tally
@@ -452,14 +447,14 @@ func (b *bench) storm(ctx context.Context, r *rig, title string, group *cgroup, 
 	}
 	alone := (before + after) / 2
 	b.atLeast("sign-ins, of the hashing rate", 100*signIns.rate()/alone, "%", 90,
-		fmt.Sprintf("%.1f/s; bcrypt alone on %d threads: %.1f/s (%.1f before, %.1f after)", signIns.rate(), threads, alone, before, after))
-	b.atMost("sign-ins failed", float64(signIns.failed), "", 1, fmt.Sprintf("%d clients: %d signed in, %d told 503; load average %s", stormClients, signIns.good, signIns.shed, loadAverage()))
+		fmt.Sprintf("%.1f/s; only bcrypt on %d threads: %.1f/s (%.1f before, %.1f after)", signIns.rate(), threads, alone, before, after))
+	b.atMost("sign-ins failed", float64(signIns.failed), "", 1, fmt.Sprintf("%d clients: %d signed in, %d got 503; load average %s", stormClients, signIns.good, signIns.rejected, loadAverage()))
 	b.atMost("memory", peak, "MiB", 60, "the most ever resident")
 	return nil
 }
 
-// paceAll sends what goes on beside the storm.
-func (b *bench) paceAll(r *rig, server *process, d time.Duration) [3]paced {
+// paceAll sends the reads and renewals beside the storm.
+func (b *bench) paceAll(r *env, server *process, d time.Duration) [3]paced {
 	var seen [3]paced
 	var all sync.WaitGroup
 	all.Go(func() { seen[0] = pace(server.address, readPace, d, r.read(r.access)) })

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// A process is one of the programs that are measured.
+// A process is a measured program.
 type process struct {
 	cmd     *exec.Cmd
 	address string // of the API
@@ -27,15 +27,14 @@ type process struct {
 	ready   time.Duration // from the start to the first 200 of /readyz
 	input   io.Closer
 	done    chan struct{} // closed when it has ended
-	err     error         // how; to be read after done
+	err     error         // of the process; valid after done
 }
 
-// launch starts a program, in a control group where one is given. It gets the
-// environment that it is given and no other, so that ours changes no figure.
+// launch prepares a program, in a control group if one is given. It gets only the given environment, so that ours does
+// not affect the figures.
 func launch(ctx context.Context, group *cgroup, environ []string, program string, args ...string) (*process, error) {
 	if group != nil {
-		// The shell enters the group before it becomes the program, which reads
-		// its CPU limit as it starts.
+		// The shell enters the group before it executes the program, which reads its CPU limit at start.
 		args = append([]string{"-c", `echo $$ > "$0" && exec "$@"`, group.procs(), program}, args...)
 		program = "/bin/sh"
 	}
@@ -44,7 +43,7 @@ func launch(ctx context.Context, group *cgroup, environ []string, program string
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	if os.Getenv("LOAD_LOG") != "" {
-		cmd.Stderr = os.Stderr // else it goes to /dev/null, which costs the server a write
+		cmd.Stderr = os.Stderr // by default it goes to /dev/null
 	}
 	return &process{cmd: cmd, done: make(chan struct{})}, nil
 }
@@ -61,7 +60,7 @@ func (p *process) start() error {
 	return nil
 }
 
-// stop ends the process in order; nothing else of the machine is touched.
+// stop ends the process with SIGTERM, and with SIGKILL if that does not help.
 func (p *process) stop() {
 	if p == nil || p.cmd.Process == nil {
 		return
@@ -70,7 +69,7 @@ func (p *process) stop() {
 		_ = p.input.Close()
 	}
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		_ = p.cmd.Process.Signal(signal) // it may have ended by itself
+		_ = p.cmd.Process.Signal(signal) // it may have ended
 		select {
 		case <-p.done:
 			return
@@ -79,7 +78,7 @@ func (p *process) stop() {
 	}
 }
 
-// waitUntilReady asks every millisecond, which is what the figure is good to.
+// waitUntilReady polls every millisecond, which is the precision of the figure.
 func (p *process) waitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -98,16 +97,15 @@ func (p *process) waitUntilReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready (%w); LOAD_LOG=1 shows what it said", p.cmd.Path, p.err)
+			return fmt.Errorf("%s ended before it was ready (%w); LOAD_LOG=1 shows its log", p.cmd.Path, p.err)
 		case <-ctx.Done():
-			return fmt.Errorf("%s does not get ready; LOAD_LOG=1 shows what it says", p.cmd.Path)
+			return fmt.Errorf("%s did not become ready; LOAD_LOG=1 shows its log", p.cmd.Path)
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// memory reads VmRSS (what it holds now) or VmHWM (the most that it ever held),
-// in MiB.
+// memory returns VmRSS (the resident memory) or VmHWM (its maximum) in MiB.
 func (p *process) memory(field string) (float64, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
 	if err != nil {
@@ -119,21 +117,20 @@ func (p *process) memory(field string) (float64, error) {
 			return kibibytes / 1024, err
 		}
 	}
-	return 0, errors.New("the system does not tell " + field)
+	return 0, errors.New("the system does not report " + field)
 }
 
-// cpuTime is what all threads of the process have used so far.
+// cpuTime returns the CPU time that all threads of the process have used.
 func (p *process) cpuTime() (time.Duration, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
 	if err != nil {
 		return 0, err
 	}
-	// utime and stime are the 12th and 13th field after the name, which is in
-	// parentheses, in hundredths of a second (proc_pid_stat(5); USER_HZ is 100
-	// wherever Go runs).
+	// utime and stime are the 12th and 13th field after the name, which is in parentheses, in hundredths of a second
+	// (proc_pid_stat(5); USER_HZ is 100 on every platform of Go).
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 	if len(fields) < 13 {
-		return 0, errors.New("the system does not tell the CPU time of a process")
+		return 0, errors.New("the system does not report the CPU time of a process")
 	}
 	user, err1 := strconv.Atoi(fields[11])
 	system, err2 := strconv.Atoi(fields[12])
@@ -148,8 +145,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// The roles in which this program runs itself, told by the environment, so that
-// a test binary can play them as well.
+// The roles of this program's child processes. The environment names the role, so a test binary can have it too.
 const (
 	roleVariable = "LOAD_ROLE"
 	roleFloor    = "floor"
@@ -162,7 +158,7 @@ type hashOptions struct {
 	For     time.Duration
 }
 
-// play does what a child of this program is for.
+// play runs the role of a child process.
 func play(role string) error {
 	input := json.NewDecoder(os.Stdin)
 	switch role {
@@ -172,7 +168,7 @@ func play(role string) error {
 			return err
 		}
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin) // until our parent lets go, or dies
+			_, _ = io.Copy(io.Discard, os.Stdin) // until the parent closes it or dies
 			os.Exit(0)
 		}()
 		return serveFloor(context.Background(), o)
@@ -185,7 +181,7 @@ func play(role string) error {
 		fmt.Println(rate)
 		return err
 	default:
-		return fmt.Errorf("%s=%s: there is no such role", roleVariable, role)
+		return fmt.Errorf("%s=%s: unknown role", roleVariable, role)
 	}
 }
 
@@ -211,8 +207,8 @@ func launchRole(ctx context.Context, group *cgroup, role string, options any) (*
 	return p, nil
 }
 
-// hashAlone measures bcrypt in a process of its own, in the group if there is
-// one, so that it has what the server has.
+// hashAlone measures only bcrypt in a separate process, in the group if there is one, under the same limit as the
+// server.
 func hashAlone(ctx context.Context, group *cgroup, o hashOptions) (float64, error) {
 	p, err := launchRole(ctx, group, roleHash, o)
 	if err != nil {
@@ -225,19 +221,18 @@ func hashAlone(ctx context.Context, group *cgroup, o hashOptions) (float64, erro
 	}
 	<-p.done
 	if p.err != nil {
-		return 0, fmt.Errorf("bcrypt alone: %w", p.err)
+		return 0, fmt.Errorf("only bcrypt: %w", p.err)
 	}
 	return strconv.ParseFloat(strings.TrimSpace(output.String()), 64)
 }
 
-// cgroup is a control group of our own with a CPU limit.
+// cgroup is a control group with a CPU limit.
 type cgroup struct{ dir string }
 
 func (g *cgroup) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
 
-// newCgroup limits to one processor whatever enters it. It only adds a group
-// below our own, and changes nothing of what is there; so where version 2 does
-// not hand the cpu controller down already, there is none.
+// newCgroup creates a group that limits its processes to one CPU. It only adds a group below our own. If cgroup version
+// 2 does not delegate the cpu controller there, it returns an error.
 func newCgroup() (*cgroup, error) {
 	memberships, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -264,7 +259,7 @@ func newCgroup() (*cgroup, error) {
 			failure = err
 			continue
 		}
-		// O_CREATE would hide that the kernel offers no such file.
+		// With O_CREATE, a kernel without this file would not be noticed.
 		f, err := os.OpenFile(filepath.Join(g.dir, file), os.O_WRONLY, 0)
 		if err == nil {
 			_, err = f.WriteString(limit)
@@ -278,7 +273,7 @@ func newCgroup() (*cgroup, error) {
 	return nil, failure
 }
 
-// remove waits a moment for those who were in the group to be gone.
+// remove waits until the processes of the group have ended.
 func (g *cgroup) remove() (err error) {
 	for range 100 {
 		if err = os.Remove(g.dir); err == nil {

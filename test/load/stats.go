@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// percentile is the nearest rank: p of the values are at most as large. It is
-// of a value that occurred, so a p99 never looks better than what someone saw.
+// percentile returns the nearest rank: a fraction p of the values is at most as large. It always is a value that
+// occurred, so a p99 never looks better than a real request.
 func percentile(sorted []time.Duration, p float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -31,22 +31,21 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// compared is what two candidates did in the rounds that they shared.
+// compared is the result of two candidates in the same rounds.
 type compared struct{ server, floor candidate }
 
 type candidate struct {
 	rates    []float64
 	requests int
-	cpu      time.Duration // that its process used for them
+	cpu      time.Duration // of its process for these requests
 }
 
-// perRequest is less troubled by what else runs than the rates are.
+// perRequest depends less than the rates on what else runs on the machine.
 func (c candidate) perRequest() float64 {
 	return float64(c.cpu.Microseconds()) / float64(max(c.requests, 1))
 }
 
-// ratio is the median of the rounds' own ratios: what else the machine does
-// changes from minute to minute, and meets both halves of a round.
+// ratio returns the median of the rounds' ratios: other load on the machine varies, and affects both halves of a round.
 func (c compared) ratio() (middle, least, most float64) {
 	ratios := make([]float64, len(c.server.rates))
 	for i := range ratios {
@@ -65,7 +64,7 @@ func verdict(pass bool) string {
 	return "**MISS**"
 }
 
-// report writes Markdown as the figures come.
+// report writes the figures as Markdown.
 type report struct {
 	to      io.Writer
 	section string

@@ -1,7 +1,5 @@
-// Package public attacks a public gateway the way strangers do, and says in
-// figures what they get: who has an account (nothing), mails for somebody's
-// address (as many as LIMIT_MAILS lets through), guesses at a password.
+// Package public attacks a gateway of exposure public from the outside, and measures what an attacker gains: whether an
+// account exists (nothing), mails to a victim's address (as many as LIMIT_MAILS allows), guesses at a password.
 //
-// What is asked of time is asked of a distribution, not of one reply: see
-// timing.go for the test, how sure it is, and what it could have found.
+// Times are compared as distributions, not single replies: timing.go describes the test, its confidence and its power.
 package public

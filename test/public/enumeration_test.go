@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// pairs is how many requests of each kind a comparison sends.
+// pairs is the number of requests of each kind in a comparison.
 const pairs = 2000
 
 // planted is the difference that the test must find.
@@ -22,21 +22,20 @@ const planted = 2 * time.Millisecond
 
 const password = "correct horse battery"
 
-// kinds of accounts. Their names have one length, and nobody's too.
+// The kinds of accounts. All names have the same length.
 const (
 	verified   = "verifiedxx"
 	unverified = "unverified"
 	suspended  = "suspendedx"
 	nobody     = "nobodyxxxx"
-	newcomer   = "newcomerxx" // is nobody too, until they sign up
+	newcomer   = "newcomerxx" // has no account yet
 )
 
 var newcomers atomic.Int64
 
 func newName() string { return name("newxxxxxxx", int(newcomers.Add(1))) }
 
-// populate makes so many accounts of each kind, all at once: to sign them up one
-// by one would take longer than the test.
+// populate creates n accounts of each kind by SQL: signing them up would take longer than the test.
 func (g *gateway) populate(n int) {
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 	if err != nil {
@@ -57,7 +56,7 @@ func (g *gateway) populate(n int) {
 	g.exec(`ANALYZE signups`)
 }
 
-// ask makes the body of a request about the ith of a kind.
+// ask creates the body of a request about account i of a kind.
 type ask func(kind string, i int) map[string]string
 
 func signIn(kind string, i int) map[string]string {
@@ -84,9 +83,8 @@ func signUpName(kind string, i int) map[string]string {
 	return map[string]string{"username": name(kind, i), "email": newName() + "@mailbox.example", "first_name": "A", "last_name": "B", "password": password}
 }
 
-// Nobody learns from the outside who has an account, and in what state it is:
-// each route that can be asked without a token gives the same status, fields and
-// bytes, and takes the same time, whoever it is about.
+// A client cannot find out whether an account exists or what state it is in: each route without a token replies with
+// the same status, header fields and bytes, and takes the same time, for every account.
 func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off", "LIMIT_MAILS": "100/1h"})
 	g.populate(pairs)
@@ -115,10 +113,10 @@ func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 			measured := g.compare(t, g.base+c.path, c.ask, c.known, c.unknown, c.status)
 			t.Log(measured)
 			if measured.differs() {
-				t.Errorf("the two can be told apart by time: %v", measured)
+				t.Errorf("the two differ in time: %v", measured)
 			}
 			if p := measured.power(planted); p < 0.99 {
-				t.Errorf("the test finds %v in %.0f %% of cases: too seldom to say that there is nothing", planted, 100*p)
+				t.Errorf("the test finds %v in only %.0f %% of cases", planted, 100*p)
 			}
 		})
 	}
@@ -127,13 +125,12 @@ func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 		measured := g.compare(t, base+"/tokens/signin", signIn, verified, nobody, http.StatusUnauthorized)
 		t.Log(measured)
 		if !measured.differs() {
-			t.Errorf("%v are not found: %v", planted, measured)
+			t.Errorf("%v is not found: %v", planted, measured)
 		}
 	})
 }
 
-// compare sends pairs of requests, about somebody of the kind and about nobody,
-// the two of a pair in an order by chance.
+// compare sends pairs of requests, about an account of the kind and about none, in random order.
 func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown string, status int) comparison {
 	t.Helper()
 	g.t = t
@@ -160,17 +157,17 @@ func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown stri
 				first = r
 			}
 			if seen, before := visible(r), visible(first); seen != before {
-				t.Fatalf("%s is answered with\n%s\nand another with\n%s", content, seen, before)
+				t.Fatalf("the reply to %s is\n%s\nand another reply is\n%s", content, seen, before)
 			}
 		}
-		if i >= 50 { // the first warm up
+		if i >= 50 { // the first ones warm up
 			c.known, c.unknown = append(c.known, took[0]), append(c.unknown, took[1])
 		}
 	}
 	return c
 }
 
-// visible is all of a reply but what differs between any two.
+// visible returns everything in a reply that does not differ between all replies.
 func visible(r reply) string {
 	header := r.header.Clone()
 	header.Del("Date")

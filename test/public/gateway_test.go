@@ -26,17 +26,17 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
-// gateway is a public one, as its owner would run it, with cheap hashes: what
-// bcrypt takes at a higher cost, a difference would hide behind.
+// gateway is a gateway of exposure public with the usual settings, but cheap hashes: slow ones would hide a difference
+// in time.
 type gateway struct {
 	t      *testing.T
-	base   string // its URL
+	base   string // the URL of the API
 	config postgres.Config
 	db     *sql.DB
 	mail   *mailbox
 }
 
-// prepare makes all of a gateway but its server.
+// prepare sets up a gateway except for its server.
 func prepare(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{t: t, config: postgrestest.Config(t), mail: receive(t)}
@@ -88,20 +88,20 @@ func start(t *testing.T, changes map[string]string) *gateway {
 	})
 	g.base = "http://" + (<-server.Listening()).API
 	testenv.Until(t, time.Minute, "the gateway is ready", func() bool {
-		// A sign-in that is refused has gone all the way.
+		// A rejected sign-in has used every part.
 		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody", "password": "nothing here"}).status == http.StatusUnauthorized
 	})
 	return g
 }
 
-// reply is what a stranger sees.
+// reply is what a client sees.
 type reply struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// post sends a request as a stranger would, over connections that are kept.
+// post sends a request on persistent connections.
 func (g *gateway) post(path string, header http.Header, body map[string]string) reply {
 	g.t.Helper()
 	content, err := json.Marshal(body)
@@ -133,11 +133,10 @@ func (g *gateway) send(url string, header http.Header, content []byte) reply {
 	return reply{response.StatusCode, response.Header, string(text)}
 }
 
-// from says that a request comes from an address, as a trusted proxy does.
+// from returns the header of a trusted proxy for a client's address.
 func from(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
 
-// delayed is the gateway behind something that takes longer for requests that
-// hold a text: a planted fault.
+// delayed returns the URL of a proxy in front of the gateway that delays requests with a text: a planted fault.
 func (g *gateway) delayed(holding string, by time.Duration) string {
 	target, err := url.Parse(g.base)
 	if err != nil {
@@ -161,7 +160,7 @@ func (g *gateway) delayed(holding string, by time.Duration) string {
 	return "http://" + listener.Addr().String()
 }
 
-// exec runs a statement, and number gives the one that a query gives.
+// exec runs a statement, and number returns the number that a query selects.
 func (g *gateway) exec(statement string, args ...any) {
 	g.t.Helper()
 	if _, err := g.db.ExecContext(g.t.Context(), statement, args...); err != nil {
@@ -177,7 +176,7 @@ func (g *gateway) number(query string, args ...any) (n int) {
 	return n
 }
 
-// name makes names of one length, so that no request is longer than another.
+// name returns names of the same length, so that all requests have the same length.
 func name(kind string, i int) string { return fmt.Sprintf("%s.%05d", kind, i) }
 
 func address(kind string, i int) string { return name(kind, i) + "@mailbox.example" }

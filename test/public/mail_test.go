@@ -9,9 +9,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// A stranger with a thousand addresses asks for mail to one mailbox by every
-// route that there is. Its owner gets as many as LIMIT_MAILS lets through, and
-// from the outside a mailbox that has had enough looks like any other.
+// An attacker with a thousand addresses requests mail to one mailbox on every route. The mailbox gets as many mails as
+// LIMIT_MAILS allows, and replies for a mailbox over the limit look like any other.
 func TestAMailboxIsNotFlooded(t *testing.T) {
 	const addresses, limit = 1000, 3
 	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1", "LIMIT_MAILS": fmt.Sprint(limit, "/1h")})
@@ -37,7 +36,7 @@ func TestAMailboxIsNotFlooded(t *testing.T) {
 	for _, victim := range []string{verified, unverified, nobody} {
 		got := len(g.mail.of(address(victim, 0)))
 		t.Logf("%s: %d mails of %d asked for", victim, got, addresses)
-		// Of each kind: codes to recover, and codes to verify or word of a sign-up.
+		// LIMIT_MAILS applies to each of two kinds: recovery codes, and verification codes or notices of a sign-up.
 		if got > 2*limit {
 			t.Errorf("%s was sent %d mails of two kinds, and the limit of each is %d", victim, got, limit)
 		}
@@ -48,7 +47,7 @@ func TestAMailboxIsNotFlooded(t *testing.T) {
 	t.Logf("%d mails in all, %d rows of limits", g.mail.all(), g.number("SELECT count(*) FROM limits"))
 }
 
-// One client is told to come again later, and when; others are served.
+// A client over the limit gets a Retry-After; other clients are served.
 func TestOneClientAddressIsLimited(t *testing.T) {
 	const limit = 30
 	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1"})
@@ -60,7 +59,7 @@ func TestOneClientAddressIsLimited(t *testing.T) {
 			case r.status != http.StatusTooManyRequests:
 				taken++
 			case r.header.Get("Retry-After") == "" || r.header.Get("RateLimit") == "" || r.header.Get("RateLimit-Policy") == "":
-				t.Fatalf("%s: it is not told when to come again: %v", path, r.header)
+				t.Fatalf("%s: there is no Retry-After: %v", path, r.header)
 			}
 		}
 		// A place is free again every ten seconds.
@@ -72,7 +71,7 @@ func TestOneClientAddressIsLimited(t *testing.T) {
 		}
 		// What a client says of itself on the left is not believed.
 		if r := g.post(path, from("198.51.100.9, 203.0.113.7"), ask(nobody, 0)); r.status != http.StatusTooManyRequests {
-			t.Errorf("%s: whoever makes up an address is served again: %d", path, r.status)
+			t.Errorf("%s: a client with an invented address is served again: %d", path, r.status)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
-// mailbox is an SMTP server, well or in trouble, and what it has taken.
+// mailbox is an SMTP server that can be made to fail, and the mails that it received.
 type mailbox struct {
 	address string
 
@@ -50,7 +50,7 @@ type silence struct{}
 func (silence) Printf(string, ...any) {}
 func (silence) Println(...any)        {}
 
-// door is where nobody gets in while the server is away.
+// door rejects connections while the server is down.
 type door struct {
 	net.Listener
 	box *mailbox
@@ -63,7 +63,7 @@ func (d door) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		d.box.mu.Lock()
-		away := d.box.trouble == "is away"
+		away := d.box.trouble == "is down"
 		d.box.lines[line] = true
 		d.box.mu.Unlock()
 		if !away {
@@ -73,7 +73,7 @@ func (d door) Accept() (net.Conn, error) {
 	}
 }
 
-// setTrouble has the server hang, refuse, drop the line, or be away; "" ends it.
+// setTrouble makes the server hang, refuse, drop connections, or be down. "" ends that.
 func (b *mailbox) setTrouble(trouble string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,24 +82,24 @@ func (b *mailbox) setTrouble(trouble string) {
 		b.well = make(chan struct{})
 	}
 	b.trouble = trouble
-	if trouble == "is away" {
+	if trouble == "is down" {
 		for line := range b.lines {
 			_ = line.Close()
 		}
 	}
 }
 
-// setPace is how long the server works on each mail, one after the other.
+// setPace sets the time that the server spends on each mail, one after another.
 func (b *mailbox) setPace(pace time.Duration) { b.pace = pace }
 
-// of gives the mails that an address has been sent, the last one last.
+// of returns the mails to an address, the newest last.
 func (b *mailbox) of(address string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.mails[address])
 }
 
-// all is how many mails have been sent to anybody.
+// all returns the number of mails to all addresses.
 func (b *mailbox) all() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

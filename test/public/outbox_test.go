@@ -20,8 +20,7 @@ type replica struct {
 	ended chan struct{}
 }
 
-// replicas starts so many processes of the server over one database, and waits
-// until they are ready.
+// replicas starts n processes of the server over one database, and waits until they are ready.
 func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 	g.t.Helper()
 	program := testenv.Program(g.t, "./cmd/authserver")
@@ -39,7 +38,7 @@ func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 		r := &replica{cmd: cmd, ended: make(chan struct{})}
 		go func() {
 			defer close(r.ended)
-			_ = cmd.Wait() // it is killed
+			_ = cmd.Wait() // it was killed
 		}()
 		g.t.Cleanup(r.kill)
 		all = append(all, r)
@@ -62,13 +61,13 @@ func (g *gateway) replicas(n int, environ map[string]string) (all []*replica) {
 	return all
 }
 
-// kill ends a replica without a word (SIGKILL).
+// kill ends a replica with SIGKILL.
 func (r *replica) kill() {
-	_ = r.cmd.Process.Kill() // it may have ended
+	_ = r.cmd.Process.Kill() // it may have ended already
 	<-r.ended
 }
 
-// holds tells whether a mail has a code that holds.
+// holds reports whether a mail contains a valid code.
 func (g *gateway) holds(mail string) bool {
 	for _, text := range aCode.FindAllString(mail, -1) {
 		hash := sha256.Sum256([]byte(strings.ReplaceAll(text, "-", "")))
@@ -79,16 +78,15 @@ func (g *gateway) holds(mail string) bool {
 	return false
 }
 
-// aCode matches a one-time code as mails show it, in groups.
+// aCode matches a one-time code in groups, as mails show it.
 var aCode = regexp.MustCompile(`\b(?:[A-Z2-7]{5}-){4}[A-Z2-7]{6}\b`)
 
-// Ten thousand people wait for a mail when the mail server comes to itself; three
-// replicas send, and one is killed on the way. Everybody gets a mail, and the code
-// in the last one that they get holds.
+// Ten thousand mails wait when the mail server recovers. Three replicas send them, and one is killed meanwhile. Each
+// recipient gets a mail, and the code in the last one is valid.
 func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 	const mails, connections = 10_000, 4
 	g := prepare(t)
-	const pace = 2 * time.Millisecond // of the mail server, for all of its clients together
+	const pace = 2 * time.Millisecond // of the mail server for each mail
 	g.mail.setPace(pace)
 	g.populate(mails)
 	environ := g.environ(map[string]string{"SMTP_CONNECTIONS": strconv.Itoa(connections)})
@@ -112,18 +110,17 @@ func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 			twice += len(got) - 1
 		}
 		if !g.holds(got[len(got)-1]) {
-			t.Errorf("the code that %s got last does not hold", address(verified, i))
+			t.Errorf("the last code for %s is not valid", address(verified, i))
 		}
 	}
 	if lost > 0 || twice > connections {
-		t.Errorf("%d mails are lost, and %d came twice; those on the way when a replica is killed are %d at most", lost, twice, connections)
+		t.Errorf("%d mails are lost and %d arrived twice; at most %d were in flight when the replica was killed", lost, twice, connections)
 	}
-	t.Logf("%d mails by 3 replicas, one of which was killed: %d twice; %.0f a second, of %.0f that the server takes, the wait for the lease of the dead one included",
+	t.Logf("%d mails by 3 replicas, one of which was killed: %d arrived twice; %.0f a second, including the wait for the dead one's lease; the server accepts %.0f",
 		mails, twice, mails/took.Seconds(), float64(time.Second/pace))
 }
 
-// Whatever the mail server does, nobody who asks for a code waits for it, and what
-// was asked for meanwhile is sent when it is well again.
+// No request for a code waits for the mail server, whatever its state, and the mails are sent when it recovers.
 func TestNoRequestWaitsForTheMailServer(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_CODES": "off", "LIMIT_MAILS": "off"})
 	g.populate(pairs)
@@ -143,7 +140,7 @@ func TestNoRequestWaitsForTheMailServer(t *testing.T) {
 		well = append(well, ask(i))
 	}
 	g.drained()
-	for _, trouble := range []string{"hangs", "refuses", "drops the line", "is away"} {
+	for _, trouble := range []string{"hangs", "refuses", "drops the line", "is down"} {
 		g.mail.setTrouble(trouble)
 		before, asked := g.mail.all(), pairs/4
 		ill := make([]time.Duration, 0, asked)
@@ -153,14 +150,14 @@ func TestNoRequestWaitsForTheMailServer(t *testing.T) {
 		waiting := g.number("SELECT count(*) FROM mails")
 		g.mail.setTrouble("")
 		g.drained()
-		t.Logf("the server %s: a request takes %v (median), with a server that is well %v; %d of %d mails waited; all were sent when it was well again",
+		t.Logf("the server %s: a request takes %v (median), without failure %v; %d of %d mails waited; all were sent after recovery",
 			trouble, median(ill), median(well), waiting, asked)
 		if sent := g.mail.all() - before; sent < asked {
-			t.Errorf("the server %s: of %d mails %d were sent", trouble, asked, sent)
+			t.Errorf("the server %s: of %d mails only %d were sent", trouble, asked, sent)
 		}
-		// What a mail server takes is seconds: this is no measurement.
+		// A mail server's delays are seconds, so this bound can be loose.
 		if median(ill) > 20*median(well)+50*time.Millisecond {
-			t.Errorf("the server %s: a request takes %v, and %v when it is well", trouble, median(ill), median(well))
+			t.Errorf("the server %s: a request takes %v, and %v without failure", trouble, median(ill), median(well))
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// sequencePairs is how many times a sequence is sent for each of two kinds: fewer
-// than single requests, since each is many of them. The power is checked all the same.
+// sequencePairs is how often a sequence is sent for each of two kinds: less often than single requests, because each is
+// many requests. The power is checked as well.
 const sequencePairs = 300
 
 // call is one request of a sequence.
@@ -19,11 +19,11 @@ type call struct {
 	ask  ask
 }
 
-// times is a call that is sent so many times.
+// times returns n calls.
 func (c call) times(n int) []call { return slices.Repeat([]call{c}, n) }
 
-// What one request after another shows does not depend on who has an account
-// either: the last of each sequence takes as long, and all have the same replies.
+// Sequences of requests do not reveal whether an account exists either: the last request of each takes equally long,
+// and all replies are the same.
 func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off"})
 	g.populate(pairs)
@@ -78,7 +78,7 @@ func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
 			}
 			t.Log(measured)
 			if measured.differs() {
-				t.Errorf("the two can be told apart by time: %v", measured)
+				t.Errorf("the two differ in time: %v", measured)
 			}
 			if p := measured.power(planted); p < 0.99 {
 				t.Errorf("the test finds %v in %.0f %% of cases: too seldom to say that there is nothing", planted, 100*p)

@@ -8,16 +8,15 @@ import (
 	"time"
 )
 
-// alpha is how often the test finds a difference where there is none. There are a
-// dozen comparisons in a run, so that one run in 80,000 is a false alarm.
+// alpha is the probability that the test finds a difference where there is none. With a dozen comparisons in a run, one
+// run in 80,000 is a false alarm.
 const alpha = 1e-6
 
-// A comparison is what requests of two kinds took, that were sent in turn.
+// A comparison has the durations of requests of two kinds, which were sent alternately.
 type comparison struct{ known, unknown []time.Duration }
 
-// distance is the two-sample Kolmogorov-Smirnov statistic: the largest difference
-// between the two empirical distributions. It sees more than a shift: a second
-// path that is taken now and then, too.
+// distance is the two-sample Kolmogorov-Smirnov statistic: the largest difference between the two empirical
+// distributions. It detects not only a shift, but also a path that is taken occasionally.
 func distance(a, b []time.Duration) float64 {
 	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
 	var i, j int
@@ -35,19 +34,19 @@ func distance(a, b []time.Duration) float64 {
 	return most
 }
 
-// critical is the distance that two samples of n have less often than alpha
-// where they are of one distribution (Smirnov's asymptotic bound).
+// critical is the distance that two samples of n from the same distribution exceed with probability alpha (Smirnov's
+// asymptotic bound).
 func critical(n int) float64 {
 	return math.Sqrt(-math.Log(alpha/2)/2) * math.Sqrt(2/float64(n))
 }
 
-// differs tells whether the two are of different distributions.
+// differs reports whether the two have different distributions.
 func (c comparison) differs() bool {
 	return distance(c.known, c.unknown) > critical(len(c.known))
 }
 
-// shift is by how much longer a known one takes: the median of the differences of
-// the pairs, which a busy machine, that slows both of a pair down, hardly moves.
+// shift is how much longer a known account takes: the median of the differences of pairs. A busy machine, which slows
+// both of a pair, hardly affects it.
 func (c comparison) shift() time.Duration {
 	differences := make([]time.Duration, len(c.known))
 	for i := range c.known {
@@ -61,9 +60,8 @@ func median(of []time.Duration) time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// power is how often, of a hundred, the test finds a difference of so much in the
-// noise of this very run: two samples are drawn from what was measured, and the
-// one is put off by it.
+// power is the share of tries in which the test finds a difference of this size in the noise of this run: two samples
+// are drawn from the measurements, and one is shifted.
 func (c comparison) power(shift time.Duration) float64 {
 	const draws = 100
 	random := rand.New(rand.NewPCG(1, uint64(len(c.known))))
@@ -82,8 +80,7 @@ func (c comparison) power(shift time.Duration) float64 {
 	return float64(found) / draws
 }
 
-// finds is the smallest difference, among a few, that the test finds 99 times of
-// a hundred.
+// finds is the smallest of several differences that the test finds in 99 of 100 tries.
 func (c comparison) finds() string {
 	for shift := 25 * time.Microsecond; shift <= 2*time.Millisecond; shift *= 2 {
 		if c.power(shift) >= 0.99 {

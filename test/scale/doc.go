@@ -1,7 +1,5 @@
-// Package scale holds the operator to what issue 3 asks of it with a thousand
-// AuthGateways and ten thousand Secrets of others: it writes nothing where
-// nothing changes, it is small, and it is prompt.
+// Package scale tests the operator with a thousand AuthGateways and ten thousand unrelated Secrets: it writes nothing
+// if nothing changes, it needs little memory, and it acts promptly.
 //
-// The operator runs as the program that it is, for its memory is to be told from
-// that of the tests; and it is told on Linux alone.
+// The operator runs as a separate process, so its memory can be measured. That needs Linux.
 package scale

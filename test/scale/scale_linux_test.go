@@ -56,7 +56,7 @@ const (
 	window     = 15 * time.Second
 	patience   = 5 * time.Minute // for a machine whose every core is at work
 
-	// memoryLimit is that of the container as config/manager has it.
+	// memoryLimit is the container's limit in config/manager.
 	memoryLimit = "268435456"
 )
 
@@ -68,9 +68,8 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	f.rest()
 	operator.tell("0 gateways")
 
-	// One gateway of each namespace has keys of its own. The others take over a
-	// copy, as they take over keys that were retained: to make two thousand keys
-	// takes a while, and tells nothing here.
+	// One gateway of each namespace has its own keys. The others adopt a copy, like retained keys: creating two
+	// thousand keys takes long, and adds nothing to the test.
 	f.each(namespaces, func(ctx context.Context, i int) error {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespaceOf(i)}}
 		credentials := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: "auth-db"}, StringData: map[string]string{"username": "auth", "password": "a database password"}}
@@ -104,8 +103,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 		reads := f.requests().of("GET secrets")
 		begin := time.Now()
 		operator = f.startOperator()
-		// Of each gateway it reads the keys, their passphrases, the callers' key
-		// and the credentials.
+		// It reads the keys, their passphrases, the callers' key and the credentials of each gateway.
 		f.eventually("it has looked at every gateway", func() error {
 			if more := f.requests().of("GET secrets") - reads; more < 4*gateways {
 				return fmt.Errorf("it has read %d Secrets", more)
@@ -121,8 +119,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	f.isPrompt("a shorter life of tokens is in the Deployment", func(g client.ObjectKey, round int) func() error {
 		return f.changeExpiry(g, time.Duration(14-round)*time.Minute)
 	})
-	// The ring has to know first; and to know which passphrases open a ring that
-	// it has not seen, the operator opens it.
+	// The operator first opens a ring that it has not seen, to find the passphrases that open it.
 	f.isPrompt("a longer life of tokens is in the Deployment", func(g client.ObjectKey, round int) func() error {
 		return f.changeExpiry(g, time.Duration(20+round)*time.Minute)
 	})
@@ -137,7 +134,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	operator.stop()
 }
 
-// fleet is all gateways, in an API server of their own.
+// fleet is all gateways in one API server.
 type fleet struct {
 	t       *testing.T
 	began   time.Time
@@ -150,7 +147,7 @@ type fleet struct {
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{t: t, began: time.Now(), program: filepath.Join(t.TempDir(), "operator"), config: filepath.Join(t.TempDir(), "kubeconfig")}
-	// As the Dockerfile does.
+	// The binary is built as in the Dockerfile.
 	build := exec.CommandContext(t.Context(), "go", "build", "-ldflags", "-s -w", "-o", f.program, "../../cmd/operator")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the operator: %v\n%s", err, out)
@@ -164,7 +161,7 @@ func newFleet(t *testing.T) *fleet {
 	if f.server, err = kubernetes.NewForConfig(administrator); err != nil {
 		t.Fatal(err)
 	}
-	// The server begins with addresses for 254 Services.
+	// By default the server has addresses for 254 Services.
 	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
 	if err := f.client.Create(t.Context(), more); err != nil {
 		t.Fatal(err)
@@ -191,7 +188,7 @@ func (f *fleet) gateway(i int) *v1alpha1.AuthGateway {
 	}
 }
 
-// each does something n times, some of them at once.
+// each calls a function n times, several times in parallel.
 func (f *fleet) each(n int, do func(ctx context.Context, i int) error) {
 	f.t.Helper()
 	g, ctx := errgroup.WithContext(f.t.Context())
@@ -204,7 +201,7 @@ func (f *fleet) each(n int, do func(ctx context.Context, i int) error) {
 	}
 }
 
-// copyKeys gives the gateways to come the keys of the first.
+// copyKeys copies the keys of the first gateway for the next ones.
 func (f *fleet) copyKeys() {
 	f.t.Helper()
 	first := f.gateway(0)
@@ -225,8 +222,7 @@ func (f *fleet) copyKeys() {
 	}
 }
 
-// createOthers makes Secrets that the operator has nothing to do with, beside
-// its own.
+// createOthers creates Secrets that are unrelated to the operator, beside its own.
 func (f *fleet) createOthers() {
 	f.t.Helper()
 	f.each(others, func(ctx context.Context, i int) error {
@@ -245,7 +241,7 @@ func (f *fleet) createOthers() {
 	})
 }
 
-// rollOut plays the controller of Deployments, whose pods are all ready.
+// rollOut replaces the Deployment controller: all pods are ready.
 func (f *fleet) rollOut() {
 	f.t.Helper()
 	f.each(gateways, func(ctx context.Context, i int) error {
@@ -287,8 +283,7 @@ func (f *fleet) allReady() error {
 	return nil
 }
 
-// changeExpiry changes how long access tokens live, and returns what tells that
-// the Deployment says so.
+// changeExpiry changes the lifetime of access tokens, and returns a function that checks the Deployment for it.
 func (f *fleet) changeExpiry(g client.ObjectKey, expiry time.Duration) func() error {
 	f.t.Helper()
 	patch := fmt.Appendf(nil, `{"spec":{"tokens":{"accessTokenTTL":%q}}}`, expiry)
@@ -310,9 +305,8 @@ func (f *fleet) changeExpiry(g client.ObjectKey, expiry time.Duration) func() er
 	}
 }
 
-// isPrompt asks for something of one gateway after the other, and for how long
-// it takes to come about. The machine may be busy with other tests, so one round
-// of three has to do.
+// isPrompt changes one gateway after another, and measures the reaction. The machine may be busy with other tests, so
+// one round of three must be fast enough.
 func (f *fleet) isPrompt(what string, ask func(g client.ObjectKey, round int) (done func() error)) {
 	f.t.Helper()
 	for round := range 3 {
@@ -338,9 +332,8 @@ func (f *fleet) isPrompt(what string, ask func(g client.ObjectKey, round int) (d
 	f.t.Errorf("%s: not within %s", what, mostDelay)
 }
 
-// writesNothing counts the writes that the API server is asked for while
-// something goes on. It is the server that counts, whoever writes; of those that
-// do, only the operator is not part of the test.
+// writesNothing counts the writes to the API server while f runs. The server counts all clients, of which only the
+// operator is not part of the test.
 func (f *fleet) writesNothing(during string, something func()) {
 	f.t.Helper()
 	before := f.requests()
@@ -354,7 +347,7 @@ func (f *fleet) writesNothing(during string, something func()) {
 		case n == 0:
 		case slices.Contains([]string{"GET", "LIST", "WATCH"}, verb):
 			reads += n
-		case resource == "leases", strings.HasPrefix(resource, "events"): // the server's own; and what was told before
+		case resource == "leases", strings.HasPrefix(resource, "events"): // the server's own, and events of earlier changes
 			f.t.Logf("during %s: %d × %s", during, n, what)
 		default:
 			f.t.Errorf("during %s: %d × %s", during, n, what)
@@ -363,7 +356,7 @@ func (f *fleet) writesNothing(during string, something func()) {
 	f.t.Logf("during %s: %d reads", during, reads)
 }
 
-// requests are those that the API server has answered, by verb and resource.
+// requests returns the number of requests that the API server has served, by verb and resource.
 type requests map[string]int
 
 func (r requests) of(what string) int { return r[what] }
@@ -401,7 +394,7 @@ func (f *fleet) requests() requests {
 	return all
 }
 
-// rest waits until the operator asks for nothing any more.
+// rest waits until the operator sends no more requests.
 func (f *fleet) rest() {
 	f.t.Helper()
 	asked := func() (n int) {
@@ -451,16 +444,15 @@ func (f *fleet) startOperator() *process {
 	}
 	defer log.Close() // the child has its own
 	p := &process{f: f, log: log.Name(), ended: make(chan error, 1)}
-	// It does not wait for the lead: a machine that is too busy for that would
-	// end it. The end of the test's context does, too.
+	// It does not use leader election, because a busy machine would make it lose the lease. It ends with the context of
+	// the test.
 	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--server-image=example.com/authserver:test", "--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
 	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.config, "POD_NAMESPACE=auth-gateway-system", "MEMORY_LIMIT="+memoryLimit)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
-		// Linux ends the child when the thread that made it ends, not the
-		// process; so this one stays with it.
+		// Linux ends the child with the thread that created it, so this thread stays.
 		runtime.LockOSThread()
 		err := p.cmd.Start()
 		started <- err
@@ -480,7 +472,7 @@ func (f *fleet) startOperator() *process {
 	return p
 }
 
-// waitFor waits until the operator says something.
+// waitFor waits until the operator logs a text.
 func (p *process) waitFor(text string) {
 	p.f.t.Helper()
 	p.f.eventually("it says "+text, func() error {
@@ -492,7 +484,7 @@ func (p *process) waitFor(text string) {
 	})
 }
 
-// stop ends the operator as Kubernetes does.
+// stop ends the operator with SIGTERM, as Kubernetes does.
 func (p *process) stop() {
 	p.f.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -510,7 +502,7 @@ func (p *process) stop() {
 
 var memoryLine = regexp.MustCompile(`(?m)^(VmHWM|VmRSS):\s+(\d+) kB$`)
 
-// memory is what the operator has in memory now, and had at most.
+// memory returns the operator's resident memory and its maximum.
 func (p *process) memory() (now, peak int) {
 	p.f.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))

@@ -26,16 +26,16 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
-// gateway is a whole server in this process, over a database of its own. One
-// clock drives both of them: time passes when a test says so, and not between.
+// gateway is a whole server in this process with its own database. One clock drives both: time passes only when a test
+// says so.
 type gateway struct {
 	t        testing.TB
 	exposure string
-	base     string // its URL
+	base     string // the URL of the API
 	ops      string // the URL of its metrics
 	settings config.Config
 	db       *pgxpool.Pool
-	store    *postgres.Store // for what a server does by itself
+	store    *postgres.Store // for the server's background work
 	clock    *testenv.Clock
 	mail     *postOffice
 	client   *http.Client
@@ -44,12 +44,11 @@ type gateway struct {
 	statements []string
 }
 
-// epoch is when every run begins.
+// epoch is the time at which every run starts.
 var epoch = time.Now().Truncate(time.Hour)
 
-// databaseClock gives the database our clock in place of its own: a function in
-// public hides the one of that name in pg_catalog, for all that is created or
-// asked for from here on.
+// databaseClock makes the database use our clock: a function in public hides the one of the same name in pg_catalog, in
+// everything that is created or requested later.
 const databaseClock = `
 	CREATE TABLE clock (at timestamptz NOT NULL);
 	INSERT INTO clock VALUES ('epoch');
@@ -78,8 +77,8 @@ func start(t testing.TB, exposure string) *gateway {
 		"EXPOSURE": exposure,
 	}
 	if exposure == "public" {
-		// No server of mail listens there: the post office takes the mails when the
-		// test says so, and none of its statements is counted as a request's.
+		// No mail server listens there: the post office sends the mails on demand, and its statements are not counted
+		// as a request's.
 		for name, value := range map[string]string{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test"} {
 			environ[name] = value
 		}
@@ -118,30 +117,29 @@ func start(t testing.TB, exposure string) *gateway {
 	return g
 }
 
-// setClock sets what the server and the database take for the time.
+// setClock sets the time of the server and the database.
 func (g *gateway) setClock(at time.Time) {
 	g.clock.Set(at)
 	g.exec(`UPDATE clock SET at = $1`, at)
 }
 
-// passes lets time pass.
+// passes advances the time.
 func (g *gateway) passes(d time.Duration) { g.setClock(g.clock.Now().Add(d)) }
 
-// checkClock fails where the database does not go by our clock: then the searches
-// would find little, and say nothing of it.
+// checkClock fails if the database does not use our clock: the searches would then find little without reporting it.
 func (g *gateway) checkClock() {
 	g.t.Helper()
 	var at time.Time
 	g.row(`SELECT created_at FROM users ORDER BY created_at DESC LIMIT 1`, nil, &at)
 	if at.Before(epoch) || at.After(epoch.Add(365*24*time.Hour)) {
-		g.t.Fatalf("a user was created at %v, and the clock of the test says %v: the database has a clock of its own", at, g.clock.Now())
+		g.t.Fatalf("a user was created at %v, and the clock of the test says %v: the database does not use the clock of the test", at, g.clock.Now())
 	}
 }
 
 func (g *gateway) noteStatement(sql string) {
 	for _, own := range []string{"key_ring", "min(created_at)", "pg_is_in_recovery", "FROM gateway"} {
 		if strings.Contains(sql, own) {
-			return // every server looks after its keys, its mails and its database by itself
+			return // background work of every server
 		}
 	}
 	g.mu.Lock()
@@ -149,7 +147,7 @@ func (g *gateway) noteStatement(sql string) {
 	g.statements = append(g.statements, sql)
 }
 
-// takeStatements gives those that were sent since it was last called.
+// takeStatements returns the statements since the last call.
 func (g *gateway) takeStatements() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -176,7 +174,7 @@ func (g *gateway) row(sql string, args []any, into ...any) {
 	}
 }
 
-// get asks the port for operators, and gives the status, and the body of /metrics.
+// get sends a request to the operations port, and returns the status, or the body of /metrics.
 func (g *gateway) get(path string) string {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, g.ops+path, http.NoBody)
 	if err != nil {
@@ -194,7 +192,7 @@ func (g *gateway) get(path string) string {
 	return response.Status
 }
 
-// request is one to a route, by its parameters.
+// request is a request to a route with parameters.
 type request struct {
 	method, path string
 	from         string // the client's address
@@ -234,7 +232,7 @@ func (g *gateway) send(q request) reply {
 	return reply{response.StatusCode, response.Header, text}
 }
 
-// text gives a member of a JSON body; empty where it is not there.
+// text returns a member of a JSON body, or "".
 func (r reply) text(member string) string {
 	var members map[string]any
 	if json.Unmarshal(r.body, &members) != nil || members[member] == nil {

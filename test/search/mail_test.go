@@ -18,9 +18,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
-// postOffice empties the outbox when it is told to, with the parts of the server
-// that do it: the domain takes the mail and makes its code, the templates put it
-// into words, and SMTP hands it to a server, which reads what came over the wire.
+// postOffice sends the queued mails on demand with the parts of the server: the domain claims the mail and creates its
+// code, the templates render it, and SMTP sends it to a sink, which parses it.
 type postOffice struct {
 	t         testing.TB
 	accounts  *identity.Service
@@ -31,7 +30,7 @@ type postOffice struct {
 	got []letter
 }
 
-// letter is a mail as its reader has it.
+// letter is a mail as its recipient reads it.
 type letter struct{ to, subject, text string }
 
 func openPostOffice(t testing.TB, g *gateway) *postOffice {
@@ -67,7 +66,7 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	return p
 }
 
-// deliver sends all that waits, and gives what was received, in its order.
+// deliver sends all queued mails, and returns the received ones in order.
 func (p *postOffice) deliver() []letter {
 	for p.accounts != nil && p.sendOne() {
 	}
@@ -109,23 +108,22 @@ func (p *postOffice) sendOne() bool {
 	return true
 }
 
-// post is how a backend of exposure internal mails a code: to the address that it
-// was given, as any library of mail writes it.
+// post mails a code like a backend of exposure internal: to the given address, encoded as mail libraries do.
 func (p *postOffice) post(to, code string) {
 	at := strings.LastIndex(to, "@")
 	domain, err := idna.Lookup.ToASCII(to[at+1:])
 	if err != nil {
-		return // it cannot be sent
+		return // there is no mail to this address
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.got = append(p.got, letter{to: to[:at+1] + domain, subject: "Your code", text: code + "\n"})
 }
 
-// aCode is a code alone in its line, in groups or in one piece.
+// aCode matches a code on its own line, in groups or in one piece.
 var aCode = regexp.MustCompile(`(?m)^[ \t]*([A-Z2-7]{2,}(?:[ -][A-Z2-7]+)*)[ \t]*\r?$`)
 
-// code gives the code of a mail as it is shown there; empty where it has none.
+// code returns the code of a mail as it is shown, or "".
 func (l letter) code() string {
 	for _, found := range aCode.FindAllStringSubmatch(l.text, -1) {
 		if len(plain(found[1])) == 26 {
@@ -135,7 +133,7 @@ func (l letter) code() string {
 	return ""
 }
 
-// plain is a code as the server made it.
+// plain returns a code as the server created it.
 func plain(code string) string {
 	return strings.ToUpper(strings.NewReplacer(" ", "", "-", "", "\n", "").Replace(code))
 }

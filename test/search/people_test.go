@@ -14,8 +14,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// person is what somebody has and knows: the owner of a mailbox, or the strangers,
-// who share all that they know.
+// person is the owner of a mailbox, or the strangers, who share everything they know.
 type person struct {
 	who       string
 	careful   bool     // the owner
@@ -37,8 +36,8 @@ type person struct {
 	hashedWithTheirs map[string]bool // hash: whether it is one of theirs
 }
 
-// world is one run.
-type world struct {
+// simulation is one run.
+type simulation struct {
 	g                *gateway
 	number           int
 	owner, strangers *person
@@ -50,8 +49,8 @@ type world struct {
 	watch            func(request, reply) // called with every reply to the strangers
 }
 
-// newWorld makes up people whom no other run knows, and who get no mail of another.
-func newWorld(g *gateway, number int) *world {
+// newSimulation invents people that no other run knows, and who get none of its mail.
+func newSimulation(g *gateway, number int) *simulation {
 	g.setClock(epoch)
 	g.exec(`DELETE FROM mails`)
 	g.mail.deliver()
@@ -71,11 +70,11 @@ func newWorld(g *gateway, number int) *world {
 		logins:    []string{name("mallory"), name("mallory") + "@evil.example", name("olga"), home},
 		passwords: []string{"the strangers' first", "the strangers' second"}, hashedWithTheirs: map[string]bool{},
 	}
-	return &world{g: g, number: number, owner: owner, strangers: strangers}
+	return &simulation{g: g, number: number, owner: owner, strangers: strangers}
 }
 
-// spellings are ways to write an address, and addresses that some folding of
-// Unicode takes for it. The first few are the address itself.
+// spellings are ways to write an address, and other addresses that some Unicode folding equates with it. The first few
+// are the address itself.
 func spellings(address string) []string {
 	at := strings.LastIndex(address, "@")
 	local, domain := address[:at+1], address[at+1:]
@@ -88,9 +87,9 @@ func spellings(address string) []string {
 	return all
 }
 
-// readMail brings what was sent to those who read it: the owner has the mailboxes
-// of their own addresses, and strangers have those of all other domains.
-func (w *world) readMail() {
+// readMail hands mails to their readers: the owner has the mailboxes of their own addresses, strangers those of all
+// other domains.
+func (w *simulation) readMail() {
 	for _, l := range w.g.mail.deliver() {
 		reader := w.strangers
 		for _, mailbox := range w.owner.mailboxes {
@@ -108,7 +107,7 @@ func (w *world) readMail() {
 	}
 }
 
-// wire is an address as mail is sent to it.
+// wire returns an address as mail is sent to it.
 func wire(address string) string {
 	at := strings.LastIndex(address, "@")
 	domain, err := idna.Lookup.ToASCII(address[at+1:])
@@ -118,8 +117,8 @@ func wire(address string) string {
 	return address[:at+1] + domain
 }
 
-// act has a person do one thing.
-func (w *world) act(p *person, r *rand.Rand) {
+// act performs one action of a person.
+func (w *simulation) act(p *person, r *rand.Rand) {
 	switch n := r.IntN(100); {
 	case n < 8 || n < 35 && !p.careful && len(p.access) == 0: // most of what strangers can do needs an account
 		w.settle(p, r)
@@ -159,8 +158,8 @@ func routeOf(method, path string) route {
 	return routes[slices.IndexFunc(routes, func(r route) bool { return r.method == method && r.path == path })]
 }
 
-// settle is what an honest user does first.
-func (w *world) settle(p *person, r *rand.Rand) {
+// settle performs the first steps of an honest user.
+func (w *simulation) settle(p *person, r *rand.Rand) {
 	w.call(p, request{method: "POST", path: "/users", parameters: map[string]string{
 		"username": p.names[0], "email": p.targets[0], "password": p.passwords[0], "first_name": "A", "last_name": "B",
 	}})
@@ -173,24 +172,24 @@ func (w *world) settle(p *person, r *rand.Rand) {
 	}
 }
 
-// move is how one changes an address: for a code that is good for one address, or
-// for any, and the code may be brought for another one.
-func (w *world) move(p *person, r *rand.Rand) {
+// move changes an address with a code that is valid for one address or for any, and may present the code for another
+// address.
+func (w *simulation) move(p *person, r *rand.Rand) {
 	w.use(p, routeOf("POST", "/users/change-email-request"), r)
 	w.readMail()
 	w.use(p, routeOf("POST", "/users/change-email"), r)
 }
 
-// guess is a dozen wrong passwords in a row.
-func (w *world) guess(p *person, r *rand.Rand) {
+// guess tries a dozen wrong passwords in a row.
+func (w *simulation) guess(p *person, r *rand.Rand) {
 	login := oneOf(r, p.logins...)
 	for range 12 {
 		w.call(p, request{method: "POST", path: "/tokens/signin", parameters: map[string]string{"username": login, "password": "a wrong guess"}})
 	}
 }
 
-// use fills in the parameters of a route, and answers a reply that asks for more.
-func (w *world) use(p *person, rt route, r *rand.Rand) {
+// use fills in the parameters of a route, and completes a request whose reply asks for more.
+func (w *simulation) use(p *person, rt route, r *rand.Rand) {
 	q := request{method: rt.method, path: rt.path, parameters: map[string]string{}}
 	for field := range strings.FieldsSeq(rt.parameters) {
 		name, optional := strings.CutSuffix(field, "?")
@@ -217,8 +216,8 @@ func (w *world) use(p *person, rt route, r *rand.Rand) {
 	w.answer(p, q, w.call(p, q), r)
 }
 
-// answer sends a request again with what its reply asks for.
-func (w *world) answer(p *person, q request, a reply, r *rand.Rand) {
+// answer repeats a request with what its reply asks for.
+func (w *simulation) answer(p *person, q request, a reply, r *rand.Rand) {
 	for range 2 {
 		switch a.text("reason") {
 		case "password_required":
@@ -232,9 +231,8 @@ func (w *world) answer(p *person, q request, a reply, r *rand.Rand) {
 	}
 }
 
-// choose gives a value for a parameter, of those that the person has; empty where
-// they have none.
-func (w *world) choose(p *person, rt route, parameter string, r *rand.Rand) string {
+// choose returns a value for a parameter that the person has, or "".
+func (w *simulation) choose(p *person, rt route, parameter string, r *rand.Rand) string {
 	switch parameter {
 	case "username":
 		return oneOf(r, p.names...)
@@ -261,14 +259,12 @@ func (w *world) choose(p *person, rt route, parameter string, r *rand.Rand) stri
 	case "code":
 		return w.chooseCode(p, rt, r)
 	}
-	panic("nobody knows how to fill in " + parameter)
+	panic("no rule fills in the parameter " + parameter)
 }
 
-// chooseCode picks a code out of the mails. The owner proves an address only if
-// they have asked for it themselves: a sign-up of theirs, or a change of address,
-// waits for it. They know what that is, so a mail that is about an address for
-// which nothing of theirs waits is one to ignore, as it says itself.
-func (w *world) chooseCode(p *person, rt route, r *rand.Rand) string {
+// chooseCode picks a code from the mails. The owner proves an address only if their own sign-up or change of address
+// waits for it. They ignore a mail about any other address, as it says.
+func (w *simulation) chooseCode(p *person, rt route, r *rand.Rand) string {
 	letters := p.letters
 	if p.careful && rt.path == "/users/verify-user" {
 		letters = slices.DeleteFunc(slices.Clone(letters), func(l letter) bool { return !w.waits(p, l.to) })
@@ -283,14 +279,13 @@ func (w *world) chooseCode(p *person, rt route, r *rand.Rand) string {
 	return spell(r, l.code())
 }
 
-// waits tells whether a sign-up of the person's, or a change of address, waits for
-// the proof of this address.
-func (w *world) waits(p *person, address string) bool {
+// waits reports whether a sign-up or change of address of the person waits for the proof of an address.
+func (w *simulation) waits(p *person, address string) bool {
 	since, asked := p.waiting[strings.ToLower(address)]
 	return asked && w.g.clock.Now().Sub(since) < w.g.settings.UnverifiedAccountExpiry-time.Hour
 }
 
-// spell writes a code as people do.
+// spell writes a code as users type it.
 func spell(r *rand.Rand, code string) string {
 	switch r.IntN(6) {
 	case 0:
@@ -304,8 +299,8 @@ func spell(r *rand.Rand, code string) string {
 	}
 }
 
-// call sends a request, and learns from the reply what a client does.
-func (w *world) call(p *person, q request) reply {
+// call sends a request, and updates what the person knows from the reply.
+func (w *simulation) call(p *person, q request) reply {
 	if q.from == "" {
 		q.from = p.networks[0]
 	}
@@ -320,14 +315,14 @@ func (w *world) call(p *person, q request) reply {
 	return a
 }
 
-func (w *world) learn(p *person, q request, a *reply) {
+func (w *simulation) learn(p *person, q request, a *reply) {
 	if token := a.text("access_token"); token != "" {
 		p.access, p.refresh = append(p.access, token), append(p.refresh, a.text("refresh_token"))
 		session, user := idsOf(token)
 		p.sessions, p.users = append(p.sessions, session), append(p.users, user)
 	}
 	if code := a.text("code"); code != "" {
-		w.g.mail.post(w.recipient(q), code) // the backend mails it, and shows it to nobody
+		w.g.mail.post(w.recipient(q), code) // the backend mails it, and does not show it
 	}
 	if !a.ok() || !p.careful {
 		return
@@ -348,7 +343,7 @@ func (w *world) learn(p *person, q request, a *reply) {
 	}
 }
 
-// ask notes that the person has asked to have an address proved.
+// ask records that the person requested to prove an address.
 func (p *person) ask(address string, now time.Time) {
 	p.waiting[strings.ToLower(wire(address))] = now
 	if !slices.Contains(p.asked, address) {
@@ -356,8 +351,8 @@ func (p *person) ask(address string, now time.Time) {
 	}
 }
 
-// recipient is whom a backend mails a code to.
-func (w *world) recipient(q request) string {
+// recipient returns the address to which a backend mails a code.
+func (w *simulation) recipient(q request) string {
 	if email := q.parameters["email"]; email != "" {
 		return email
 	}
@@ -368,7 +363,7 @@ func (w *world) recipient(q request) string {
 	return w.g.send(request{method: "GET", path: "/users", from: q.from, bearer: token}).text("email")
 }
 
-// idsOf reads the ids of the session and the user out of an access token.
+// idsOf returns the session and user ids of an access token.
 func idsOf(token string) (session, user string) {
 	var claims struct{ Sid, Sub string }
 	if err := json.Unmarshal(claimsOf(token), &claims); err != nil {
@@ -377,7 +372,7 @@ func idsOf(token string) (session, user string) {
 	return claims.Sid, claims.Sub
 }
 
-// knows tells whether a person has a code of this hash.
+// knows reports whether a person has a code with this hash.
 func (p *person) knows(hash []byte) bool {
 	return slices.ContainsFunc(p.letters, func(l letter) bool {
 		sum := sha256.Sum256([]byte(plain(l.code())))
@@ -385,7 +380,7 @@ func (p *person) knows(hash []byte) bool {
 	})
 }
 
-// latest gives mostly the newest; any other, and something else, seldom.
+// latest mostly returns the newest item, and rarely another one or something else.
 func latest(r *rand.Rand, of []string, otherwise string) string {
 	switch n := r.IntN(10); {
 	case len(of) == 0:
@@ -399,8 +394,8 @@ func latest(r *rand.Rand, of []string, otherwise string) string {
 	}
 }
 
-// note adds a line to the log, or one more to the number of its last line.
-func (w *world) note(format string, args ...any) {
+// note adds a line to the log, or increments the count of its last line.
+func (w *simulation) note(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
 	if last := len(w.log) - 1; last >= 0 && strings.HasPrefix(w.log[last]+" (", line+" (") {
 		w.repeated++
@@ -413,8 +408,8 @@ func (w *world) note(format string, args ...any) {
 
 var aToken = regexp.MustCompile(`eyJ[\w.-]{20,}`)
 
-// show is a request and its reply in one line, without the number of the run.
-func show(w *world, p *person, q request, a reply) string {
+// show returns a request and its reply in one line, without the number of the run.
+func show(w *simulation, p *person, q request, a reply) string {
 	parameters, _ := json.Marshal(q.parameters)
 	if q.parameters == nil {
 		parameters = nil

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// plants are faults that the database can be given, one like each of those that the
-// searches were written for.
+// plants are faults for the database, each like one that the searches were written for.
 var plants = []struct {
 	fault, sql string
 	telling    bool   // the search that must find it
@@ -41,7 +40,7 @@ var plants = []struct {
 		CREATE TRIGGER planted BEFORE INSERT ON mails FOR EACH ROW EXECUTE FUNCTION refuse()`, true, `"202" without`},
 }
 
-// The searches find faults like those that they were written for.
+// The searches find the planted faults.
 func TestTheSearchesFindPlantedFaults(t *testing.T) {
 	for _, p := range plants {
 		t.Run(p.fault, func(t *testing.T) {

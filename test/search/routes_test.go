@@ -10,8 +10,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 )
 
-// route is one that people try: its parameters, and how often a stranger and the
-// owner do it, of all that they do.
+// route is a route with its parameters, and how often a stranger and the owner use it.
 type route struct {
 	method, path string
 	parameters   string // with "?": now and then; "a=b": parameter a, filled as b is
@@ -19,7 +18,7 @@ type route struct {
 	owner        int
 }
 
-// routes are all that do something. A route that is in two rows is used in two ways.
+// routes are all routes with an effect. A route in two rows is used in two ways.
 var routes = []route{
 	{"POST", "/users", "username email first_name last_name password scope?", 8, 6},
 	{"POST", "/users/verify-user", "code password? username?", 6, 8},
@@ -40,14 +39,14 @@ var routes = []route{
 	{"DELETE", "/users/sessions/{id}", "access_token", 2, 1},
 }
 
-// constant are routes that give everybody the same and take nothing.
+// constant are routes without parameters that reply the same to every client.
 var constant = []string{
 	"GET /tokens/keys", "GET /.well-known/jwks.json", "GET /openapi.json", "GET /docs",
 	"GET /docs/init.js", "GET /docs/swagger-ui.css", "GET /docs/swagger-ui-bundle.js", "GET /docs/favicon-32x32.png",
 	"GET /.well-known/openid-configuration", "GET /.well-known/oauth-authorization-server",
 }
 
-// A route or a parameter that is added to the API must be added to the searches.
+// A new route or parameter of the API must be added to the searches.
 func TestTheSearchesKnowEveryRoute(t *testing.T) {
 	known := map[string][]string{}
 	for _, r := range routes {
@@ -77,8 +76,8 @@ func (r route) names() (names []string) {
 	return names
 }
 
-// documented gives every operation of the OpenAPI document, which httpapi's own
-// tests hold against its routes, with the parameters of its body.
+// documented returns every operation of the OpenAPI document with the parameters of its body. The tests of httpapi
+// compare the document with the routes.
 func documented(t *testing.T) map[string][]string {
 	type body struct {
 		Ref     string `json:"$ref"`

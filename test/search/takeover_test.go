@@ -14,9 +14,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Whatever strangers do, in whatever order with what the owner of a mailbox does:
-// no stranger gets into an account that has the owner's address, and the owner gets
-// into one.
+// No order of actions of strangers and of the owner of a mailbox lets a stranger into an account with the owner's
+// address, or keeps the owner out of one.
 func TestNobodyIsTakenOverOrLockedOut(t *testing.T) {
 	t.Parallel()
 	for _, exposure := range []string{"public", "internal"} {
@@ -29,9 +28,9 @@ func TestNobodyIsTakenOverOrLockedOut(t *testing.T) {
 	}
 }
 
-// takeover is a run of the owner and the strangers.
+// takeover is a run with the owner and the strangers.
 func takeover(g *gateway, all trace) *finding {
-	w := newWorld(g, nextNumber())
+	w := newSimulation(g, nextNumber())
 	w.forgetful = random(all.seed).IntN(2) == 0
 	for _, seed := range all.steps {
 		if broken := w.step(random(seed)); broken != "" {
@@ -44,8 +43,8 @@ func takeover(g *gateway, all trace) *finding {
 	return nil
 }
 
-// step lets one thing happen, and gives the rule that it breaks.
-func (w *world) step(r *rand.Rand) (broken string) {
+// step performs one action, and returns the rule that it breaks.
+func (w *simulation) step(r *rand.Rand) (broken string) {
 	switch n := r.IntN(100); {
 	case n < 45:
 		w.act(w.strangers, r)
@@ -72,8 +71,8 @@ func (w *world) step(r *rand.Rand) (broken string) {
 
 func oneOf[T any](r *rand.Rand, of ...T) T { return of[r.IntN(len(of))] }
 
-// wait lets time pass; when it is long, the server cleans up.
-func (w *world) wait(d time.Duration) {
+// wait advances the time. After a long time, the server cleans up.
+func (w *simulation) wait(d time.Duration) {
 	w.note("%v pass", d)
 	w.g.passes(d)
 	if d > 24*time.Hour {
@@ -81,15 +80,15 @@ func (w *world) wait(d time.Duration) {
 	}
 }
 
-// ended is what a suspension has ended, for good.
+// ended is what a suspension has ended permanently.
 type ended struct {
 	suspended bool
 	sessions  []string
 	codes     [][]byte
 }
 
-// suspend does what docs/security.md tells operators to do, to the owner's account.
-func (w *world) suspend() {
+// suspend suspends the owner's account as docs/security.md describes.
+func (w *simulation) suspend() {
 	accounts := w.accounts(false)
 	if len(accounts) == 0 || w.ended.suspended {
 		return // what was asked for meanwhile is ended by nothing
@@ -103,7 +102,7 @@ func (w *world) suspend() {
 	}
 }
 
-func (w *world) lift() (broken string) {
+func (w *simulation) lift() (broken string) {
 	if !w.ended.suspended {
 		return ""
 	}
@@ -125,15 +124,15 @@ func (w *world) lift() (broken string) {
 	return ""
 }
 
-// account is what opens one.
+// account is an account with what gives access to it.
 type account struct {
 	hash     string
 	sessions []string
 	codes    [][]byte
 }
 
-// accounts are those that have an address of the owner's; proved: as theirs.
-func (w *world) accounts(proved bool) (all []account) {
+// accounts returns the accounts with an address of the owner's; with proved, only those that have verified it.
+func (w *simulation) accounts(proved bool) (all []account) {
 	rows, err := w.g.db.Query(context.Background(), `
 		SELECT password_hash, ARRAY(SELECT id::text FROM sessions WHERE user_id = u.id), ARRAY(SELECT hash FROM codes WHERE user_id = u.id)
 		FROM users u WHERE canonical_email = ANY ($1) AND (email_verified_at IS NOT NULL OR NOT $2)`, w.ownAddresses(), proved)
@@ -151,16 +150,15 @@ func (w *world) accounts(proved bool) (all []account) {
 	return all
 }
 
-func (w *world) ownAddresses() (all []string) {
+func (w *simulation) ownAddresses() (all []string) {
 	for _, address := range w.owner.mailboxes {
 		all = append(all, wire(address))
 	}
 	return all
 }
 
-// takenOver is the first rule: nothing that strangers have opens an account whose
-// verified address is the owner's.
-func (w *world) takenOver() (broken string) {
+// takenOver checks the first rule: strangers have no access to an account whose verified address is the owner's.
+func (w *simulation) takenOver() (broken string) {
 	for _, a := range w.accounts(true) {
 		switch {
 		case slices.ContainsFunc(a.sessions, func(id string) bool { return slices.Contains(w.strangers.sessions, id) }):
@@ -174,7 +172,7 @@ func (w *world) takenOver() (broken string) {
 	return ""
 }
 
-// chose tells whether a hash is of a password that the person chooses.
+// chose reports whether a hash is of a password that the person chooses.
 func (p *person) chose(hash string) bool {
 	if theirs, known := p.hashedWithTheirs[hash]; known {
 		return theirs
@@ -185,11 +183,10 @@ func (p *person) chose(hash string) bool {
 	return p.hashedWithTheirs[hash]
 }
 
-// end is the second rule: the owner gets in. They try what everybody tries: the
-// passwords that they remember, a new password by mail, a new sign-up, each with
-// the codes of all mails that they have. Three rounds of that must do, twenty
-// minutes apart, in which the strangers go on asking for whatever they asked for.
-func (w *world) end() (broken string) {
+// end checks the second rule: the owner gets in. They try the passwords that they remember, a new password by mail, and
+// a new sign-up, each with the codes of all their mails. Three rounds must suffice, twenty minutes apart, while the
+// strangers repeat their requests.
+func (w *simulation) end() (broken string) {
 	if broken := w.lift(); broken != "" {
 		return broken
 	}
@@ -213,11 +210,11 @@ func (w *world) end() (broken string) {
 	return "the owner is locked out"
 }
 
-func (w *world) getIn() bool {
+func (w *simulation) getIn() bool {
 	return w.signIn() || w.recover() || w.signUp()
 }
 
-func (w *world) signIn() bool {
+func (w *simulation) signIn() bool {
 	for _, address := range w.owner.asked {
 		for _, password := range w.owner.passwords {
 			q := request{method: "POST", path: "/tokens/signin", from: w.owner.networks[1], parameters: map[string]string{"username": address, "password": password}}
@@ -234,7 +231,7 @@ func (w *world) signIn() bool {
 	return false
 }
 
-func (w *world) recover() bool {
+func (w *simulation) recover() bool {
 	for _, address := range w.owner.asked {
 		w.call(w.owner, request{method: "POST", path: "/users/forgot-password", parameters: map[string]string{"email": address}})
 	}
@@ -260,7 +257,7 @@ func (w *world) recover() bool {
 	return false
 }
 
-func (w *world) signUp() bool {
+func (w *simulation) signUp() bool {
 	for _, address := range w.owner.mailboxes {
 		q := request{method: "POST", path: "/users", parameters: map[string]string{
 			"username": w.owner.names[0], "email": address, "first_name": "Olga", "last_name": "O", "password": w.owner.passwords[0]}}
@@ -284,8 +281,8 @@ func (w *world) signUp() bool {
 	return false
 }
 
-// newestCodes are those of the owner's last mails, the newest first.
-func (w *world) newestCodes() (codes []string) {
+// newestCodes returns the codes of the owner's last mails, newest first.
+func (w *simulation) newestCodes() (codes []string) {
 	for _, l := range slices.Backward(w.owner.letters) {
 		if len(codes) < 8 {
 			codes = append(codes, l.code())
@@ -294,9 +291,9 @@ func (w *world) newestCodes() (codes []string) {
 	return codes
 }
 
-// isIn tells whether tokens are of an account that the owner made: it has an address
-// of theirs, and a username that they chose.
-func (w *world) isIn(a reply) bool {
+// isIn reports whether tokens are of an account that the owner created: with their address and a username that they
+// chose.
+func (w *simulation) isIn(a reply) bool {
 	me := w.call(w.owner, request{method: "GET", path: "/users", bearer: a.text("access_token")})
 	theirs := func(list []string, value string) bool {
 		return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, value) || strings.EqualFold(s+".2", value) })
@@ -304,9 +301,8 @@ func (w *world) isIn(a reply) bool {
 	return me.ok() && theirs(slices.Concat(w.owner.mailboxes, w.ownAddresses()), me.text("email")) && theirs(w.owner.names, me.text("username"))
 }
 
-// askAgain has strangers ask for everything that has to do with the owner's
-// addresses.
-func (w *world) askAgain() {
+// askAgain repeats the strangers' requests about the owner's addresses.
+func (w *simulation) askAgain() {
 	for _, path := range []string{"/users/verification-code", "/users/forgot-password"} {
 		for _, address := range w.owner.mailboxes {
 			w.call(w.strangers, request{method: "POST", path: path, parameters: map[string]string{"email": address}})
@@ -314,11 +310,10 @@ func (w *world) askAgain() {
 	}
 }
 
-// burst is forty wrong guesses at the owner's password, and a right one, all at
-// once, from as many networks. When most of the wrong ones have been answered
-// before the right one, which the throttle would never have let through had they
-// come one by one, the right one must not be answered otherwise.
-func (w *world) burst(r *rand.Rand) (broken string) {
+// burst sends forty wrong passwords for the owner and a right one at the same time, from as many networks. If most
+// wrong ones were answered before the right one, which the throttle would have blocked in a sequence, the right one
+// must get the same reply.
+func (w *simulation) burst(r *rand.Rand) (broken string) {
 	const guesses, enough = 40, 30
 	login, right := oneOf(r, w.owner.logins...), w.owner.passwords[0]
 	w.note("strangers send %d wrong guesses and the right one for %s at once", guesses, login[:4])
@@ -350,7 +345,7 @@ func (w *world) burst(r *rand.Rand) (broken string) {
 	return ""
 }
 
-// cleanUp removes what has expired, as the server does every minute.
+// cleanUp removes expired rows, as the server does every minute.
 func (g *gateway) cleanUp() {
 	_, err := g.store.DeleteExpired(context.Background(), g.clock.Now(), g.settings.UnverifiedAccountExpiry, g.settings.AuditRetention, 500)
 	if err != nil {

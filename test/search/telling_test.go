@@ -13,10 +13,9 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// What strangers see does not depend on who has an account: the same sequence of
-// requests in two worlds, one where the owner has one and one where they have none,
-// gets the same statuses, header fields and bytes, and costs the same statements
-// and hashes.
+// What strangers see does not depend on whether the owner has an account: the same requests in two simulations, one
+// with the account and one without, get the same statuses, header fields and bytes, and cost the same statements and
+// hashes.
 func TestNothingThatStrangersDoTellsWhoHasAnAccount(t *testing.T) {
 	t.Parallel()
 	with, without := start(t, "public"), start(t, "public")
@@ -24,10 +23,10 @@ func TestNothingThatStrangersDoTellsWhoHasAnAccount(t *testing.T) {
 	with.checkClock()
 }
 
-// telling is a run of two worlds.
+// telling is a run of two simulations.
 func telling(with, without *gateway, all trace) *finding {
 	number := nextNumber()
-	here, there := newWorld(with, number), newWorld(without, number)
+	here, there := newSimulation(with, number), newSimulation(without, number)
 	r := random(all.seed)
 	mailbox := r.IntN(2) == 0
 	here.note("strangers have a mailbox of their own: %v", mailbox)
@@ -38,7 +37,7 @@ func telling(with, without *gateway, all trace) *finding {
 	seenHere, seenThere := here.observe(mailbox), there.observe(mailbox)
 	hashes := with.hashes() - without.hashes()
 	for _, seed := range all.steps {
-		for _, w := range []*world{here, there} {
+		for _, w := range []*simulation{here, there} {
 			w.strangersStep(random(seed))
 		}
 		if different := compare(*seenHere, *seenThere); different != "" {
@@ -51,8 +50,8 @@ func telling(with, without *gateway, all trace) *finding {
 	return nil
 }
 
-// populate gives the owner an account, in one of several states.
-func (w *world) populate(state int) {
+// populate creates the owner's account in one of several states.
+func (w *simulation) populate(state int) {
 	first := len(w.log)
 	r := random(1)
 	if state == 0 {
@@ -89,10 +88,9 @@ func (w *world) populate(state int) {
 	w.log = append(w.log[:first], "the owner has "+about)
 }
 
-// observe has the world write down what strangers see, and what it costs. Those
-// who have a mailbox may learn from its mails that a username is taken, as everybody
-// who is signed in may; they name none of the owner's.
-func (w *world) observe(mailbox bool) *[]string {
+// observe records what strangers see and what it costs. Strangers with a mailbox may learn that a username is taken,
+// like every signed-in user, so they do not enter the owner's.
+func (w *simulation) observe(mailbox bool) *[]string {
 	var seen []string
 	w.strangers.blind = !mailbox
 	if mailbox {
@@ -122,7 +120,7 @@ var (
 	shownCode = regexp.MustCompile(`(?m)^[ \t]*[A-Z2-7]{2,}([ -][A-Z2-7]+)+[ \t]*\r?$`)
 )
 
-// anonymous is a text without what chance has chosen.
+// anonymous returns a text without random parts.
 func anonymous(text string) string {
 	for name, pattern := range map[string]*regexp.Regexp{"UUID": aUUID, "CODE": aRawCode, "CODES": shownCode, "TOKEN": aToken, "": aNumber} {
 		text = pattern.ReplaceAllString(text, name)
@@ -130,8 +128,7 @@ func anonymous(text string) string {
 	return text
 }
 
-// inAnyOrder is a body in which chance does not choose the order either: that of
-// sessions that were opened in the same second.
+// inAnyOrder returns a body without a random order: that of sessions that were opened in the same second.
 func inAnyOrder(q request, body string) string {
 	if q.path == "/users/sessions" {
 		sessions := strings.Split(anonymous(strings.TrimSuffix(strings.TrimPrefix(body, `{"sessions":[{`), "}]}")), "},{")
@@ -141,7 +138,7 @@ func inAnyOrder(q request, body string) string {
 	return body
 }
 
-// compare gives what is different, as a rule that was broken.
+// compare returns a difference as a broken rule.
 func compare(here, there []string) string {
 	for i := range max(len(here), len(there)) {
 		switch {
@@ -160,8 +157,8 @@ func compare(here, there []string) string {
 	return ""
 }
 
-// strangersStep is a step of strangers alone.
-func (w *world) strangersStep(r *rand.Rand) {
+// strangersStep is a step that involves only strangers.
+func (w *simulation) strangersStep(r *rand.Rand) {
 	if n := r.IntN(100); n < 90 {
 		w.act(w.strangers, r)
 	} else {
@@ -174,7 +171,7 @@ func (w *world) strangersStep(r *rand.Rand) {
 
 var doneHashes = regexp.MustCompile(`hashing_jobs_total\{outcome="done"\} (\d+)`)
 
-// hashes counts the passwords that the server has hashed.
+// hashes returns the number of passwords that the server has hashed.
 func (g *gateway) hashes() (n int) {
 	found := doneHashes.FindStringSubmatch(g.get("/metrics"))
 	if found == nil {

@@ -20,9 +20,8 @@ var (
 	searchAll  = flag.Bool("search.all", false, "go on after a finding, and list all kinds of them")
 )
 
-// A trace is what happens in a run, one step after the other. Each step takes its
-// choices from a seed of its own, so that it stays what it is where others are
-// left out; what holds for the whole run comes from the seed of the trace.
+// A trace is the sequence of steps of a run. Each step makes its choices with its own seed, so it does not change if
+// others are left out. Choices for the whole run use the seed of the trace.
 type trace struct {
 	seed  uint64
 	steps []uint64
@@ -39,14 +38,13 @@ func newTrace(seed uint64) trace {
 
 func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 
-// A finding is a trace that breaks a rule, and what became of it.
+// A finding is a trace that breaks a rule, and its result.
 type finding struct {
 	rule string
 	log  []string
 }
 
-// shrink leaves out what a finding does not need: whole parts first, then single
-// steps, as long as the same rule is broken.
+// shrink removes what a finding does not need while the same rule is broken: first whole parts, then single steps.
 func shrink(t trace, f *finding, run func(trace) *finding) (trace, *finding) {
 	for size := len(t.steps) / 2; size > 0; {
 		smaller := false
@@ -65,8 +63,7 @@ func shrink(t trace, f *finding, run func(trace) *finding) (trace, *finding) {
 	return t, f
 }
 
-// explore runs traces until the time is over, and reports the first finding in its
-// shortest form.
+// explore runs traces until the time is over, and reports the first finding in its shortest form.
 func explore(t *testing.T, run func(trace) *finding) {
 	t.Helper()
 	seed := *searchSeed
@@ -95,9 +92,8 @@ func explore(t *testing.T, run func(trace) *finding) {
 	t.Logf("%d runs", seed-first)
 }
 
-// look runs traces, each from the next seed, until one breaks a rule, or the time is
-// over. A race takes a few tries to happen again. What does not is something that a
-// server does by itself now and then, such as its housekeeping.
+// look runs traces with consecutive seeds until one breaks a rule or the time is over. A race may take several tries to
+// recur. A finding that does not recur comes from background work of a server.
 func look(t *testing.T, seed *uint64, within time.Duration, run func(trace) *finding) (trace, *finding) {
 	skip := regexp.MustCompile("^(" + *searchSkip + ")$")
 	for began := time.Now(); time.Since(began) < within; {
@@ -117,7 +113,7 @@ func look(t *testing.T, seed *uint64, within time.Duration, run func(trace) *fin
 	return trace{}, nil
 }
 
-// signature is who did what, without the parameters.
+// signature returns the actions without their parameters.
 func signature(log []string) string {
 	var all []string
 	for _, line := range log {
@@ -144,7 +140,7 @@ func usernameOf(token string) string {
 	return claims.Username
 }
 
-// numbers gives each run of the process one of its own.
+// numbers gives each run of the process its own number.
 var numbers struct {
 	sync.Mutex
 	next int

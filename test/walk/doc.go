@@ -1,3 +1,3 @@
-// Package walk follows the documents as a newcomer does: it starts `make run`,
-// pastes what README.md and docs/quick-start.md say, and runs the examples.
+// Package walk follows the documents like a new user: it starts `make run`, pastes the commands of README.md and
+// docs/quick-start.md, and runs the examples.
 package walk

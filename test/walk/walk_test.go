@@ -22,7 +22,7 @@ import (
 
 const root = "../.."
 
-// patience is for the first downloads of an example's libraries, on a busy machine.
+// patience is for the first downloads of an example's libraries on a busy machine.
 const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -54,7 +54,7 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
-// run starts a program, and returns what ends it and its children.
+// run starts a program, and returns a function that ends it and its children.
 func run(t *testing.T, o *testenv.Output, environ []string, dir, program string, arguments ...string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(program, arguments...)
@@ -64,7 +64,7 @@ func run(t *testing.T, o *testenv.Output, environ []string, dir, program string,
 		t.Fatal(err)
 	}
 	return func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended already
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended
 		_ = cmd.Wait()
 	}
 }
@@ -90,7 +90,7 @@ func blocks(t *testing.T, document, title string) []string {
 	return all
 }
 
-// shellSession is a shell that somebody pastes into.
+// shellSession is a shell into which a test pastes text.
 type shellSession struct {
 	*testenv.Output
 
@@ -182,7 +182,7 @@ func TestTheExampleBackendsWorkAsTyped(t *testing.T) {
 				if !strings.Contains(s.String(), `"name":"Grace Hopper"`) || !strings.Contains(s.String(), `"orders":[]`) {
 					t.Errorf("%s\n%s", s, backend)
 				}
-				// What must not be let in, and what a page has to be able to show.
+				// These must be rejected, with a reason that a page can show.
 				s.paste(t, fmt.Sprintf(`echo; for header in "Authorization: Bearer x" "X: y"; do curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "$header"; done
 refresh=$(echo "$tokens" | sed -n 's/.*"refresh_token": *"\([^"]*\)".*/\1/p')
 curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "Authorization: Bearer $refresh"
@@ -192,14 +192,14 @@ curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup 
 				if !strings.Contains(s.String(), "\n401 401 401 ") || !strings.Contains(s.String(), `"reason":"code_`) || !strings.Contains(s.String(), "The body is not JSON.") {
 					t.Errorf("%s\n%s", s, backend)
 				}
-				time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // the document names people by the second
+				time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // user names in the document contain the second
 			}
 		})
 	}
 }
 
-// TestTheSnippetsAreTheExamples runs what docs/quick-start.md shows, in a folder of
-// its own, with the commands that it names.
+// TestTheSnippetsAreTheExamples checks that docs/quick-start.md shows the files of examples/, and runs them with the
+// commands of the document.
 func TestTheSnippetsAreTheExamples(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "docs/quick-start.md"))
 	if err != nil {
@@ -226,8 +226,7 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 	}
 }
 
-// TestAnAccountMovesIn runs the statement of docs/moving-in.md and signs in with
-// the password behind the hash.
+// TestAnAccountMovesIn runs the statement of docs/moving-in.md and signs in with the hashed password.
 func TestAnAccountMovesIn(t *testing.T) {
 	need(t, "psql")
 	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
@@ -259,8 +258,7 @@ curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s
 	}
 }
 
-// TestTheComposeFileSetsWhatTheServerReads: test/compose holds the file against
-// the Compose specification.
+// TestTheComposeFileSetsWhatTheServerReads checks the settings; test/compose validates the file itself.
 func TestTheComposeFileSetsWhatTheServerReads(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "examples/compose/compose.yaml"))
 	if err != nil {
@@ -280,12 +278,12 @@ func TestTheComposeFileSetsWhatTheServerReads(t *testing.T) {
 	}
 	for name := range environ {
 		if !known[name] {
-			t.Errorf("%s is no setting", name)
+			t.Errorf("%s is not a setting", name)
 		}
 	}
 	for _, exposure := range []string{"internal", "public"} {
 		environ["EXPOSURE"] = exposure
-		environ["HOST"] = "" // as the image has it
+		environ["HOST"] = "" // as in the image
 		lookup := func(name string) (string, bool) { value, ok := environ[name]; return value, ok }
 		readFile := func(path string) ([]byte, error) { return []byte("sixteen bytes or more in " + path), nil }
 		if c, err := config.Load(lookup, readFile); err != nil || c.Issuer != "http://localhost:8080" {

@@ -1,11 +1,8 @@
-// Package load drives a gateway at a constant rate, and judges every answer and
-// every token.
+// Package load sends requests to a gateway at a constant rate, and checks every reply and every token.
 //
-// A request that gets no answer, or one that says so (5xx, 429), has failed. One
-// that gets an answer that is not true, such as a 401 for a good token, is wrong,
-// which is never excused. Every access token is verified by two consumers, when it
-// is handed out and until it is dead: one reads a mounted ConfigMap, one the JWKS
-// that the gateway serves.
+// A request without a reply, or with 5xx or 429, has failed. A reply that is false, such as 401 for a valid token, is
+// wrong, which is never accepted. Every access token is verified by two consumers, when it is issued and until it
+// expires: one reads a mounted ConfigMap, the other the JWKS that the gateway serves.
 package load
 
 import (
@@ -28,7 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// Order is a load that is asked for.
+// Order describes a load.
 type Order struct {
 	Gateway   string        `json:"gateway"`   // the URL of its API, which is its issuer too
 	CallerKey string        `json:"callerKey"` // lets it verify the users that it signs up
@@ -38,13 +35,13 @@ type Order struct {
 }
 
 const (
-	users    = 8
-	oneTry   = 5 * time.Second
-	patience = 30 * time.Second // for a request, with all its tries
-	sheds    = 5                // times that a sign-in comes again, as a 503 asks
+	users         = 8
+	oneTry        = 5 * time.Second
+	patience      = 30 * time.Second // for a request, with all its tries
+	maxRejections = 5                // times that a sign-in comes again, as a 503 asks
 )
 
-// Load is one that goes on until it is stopped.
+// Load is a load that runs until it is stopped.
 type Load struct {
 	order       Order
 	kept, fresh *http.Client
@@ -85,14 +82,14 @@ func (u *user) current() session {
 	return u.session
 }
 
-// trackedToken is verified until it is dead.
+// trackedToken is a token that is verified until it expires.
 type trackedToken struct {
 	token, kid      string
 	issued, expires time.Time
 	next            time.Time
 }
 
-// Start signs users up and begins.
+// Start signs users up and starts the load.
 func Start(ctx context.Context, o Order, mounted KeySource) (*Load, error) {
 	if o.Rate <= 0 {
 		return nil, errors.New("rate: write requests a second")
@@ -138,7 +135,7 @@ func (l *Load) signUp(ctx context.Context) (*user, error) {
 	return u, nil
 }
 
-// run sends at the rate that was asked for, however long answers take.
+// run sends requests at the rate of the order, independent of replies.
 func (l *Load) run(ctx context.Context) {
 	defer close(l.stopped)
 	checking := make(chan struct{})
@@ -181,7 +178,7 @@ const (
 	kindSignIn  kind = "POST /tokens/signin"
 )
 
-// send sends one request until it is answered, as often as is allowed.
+// send sends a request, and retries it as often as the order allows.
 func (l *Load) send(client *http.Client, u *user, k kind) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -196,7 +193,7 @@ func (l *Load) send(client *http.Client, u *user, k kind) {
 	}
 	defer release()
 	s := u.current()
-	for retries, shed := 0, 0; ; {
+	for retries, rejections := 0, 0; ; {
 		var a answer
 		switch k {
 		case kindProfile:
@@ -210,11 +207,11 @@ func (l *Load) send(client *http.Client, u *user, k kind) {
 		verdict, text := l.judge(u, s, k, a)
 		pause := min(200*time.Millisecond<<min(retries, 4), 2*time.Second)
 		switch again := a.err != nil || a.status == http.StatusServiceUnavailable || a.status == http.StatusTooManyRequests; {
-		case verdict == failed && k == kindSignIn && a.status == http.StatusServiceUnavailable && a.after > 0 && shed < sheds:
-			shed++
+		case verdict == failed && k == kindSignIn && a.status == http.StatusServiceUnavailable && a.after > 0 && rejections < maxRejections:
+			rejections++
 			pause = a.after
 			l.mu.Lock()
-			l.report.Shed++
+			l.report.Rejected++
 			l.mu.Unlock()
 		case verdict == failed && again && retries < l.order.Retries:
 			retries++
@@ -234,9 +231,8 @@ func (l *Load) send(client *http.Client, u *user, k kind) {
 	}
 }
 
-// prepare makes sure that the session is good for what is asked: a request with a
-// token that is about to die is a renewal first. While a session is being renewed
-// its refresh token must not be used again, so something else is asked.
+// prepare makes sure that the session is valid for the request: if the token is about to expire, the request becomes a
+// renewal. During a renewal the refresh token must not be used again, so another request is sent.
 func (l *Load) prepare(ctx context.Context, u *user, k kind) (kind, func(), error) {
 	release := func() { <-u.renewing }
 	dying := func() bool { return time.Until(u.current().expires) < 3*time.Second }
@@ -265,7 +261,7 @@ func (l *Load) prepare(ctx context.Context, u *user, k kind) (kind, func(), erro
 	return kindProfile, func() {}, nil
 }
 
-// answer is what came of one try.
+// answer is the result of one try.
 type answer struct {
 	status int
 	body   []byte
@@ -328,7 +324,7 @@ const (
 	wrong
 )
 
-// judge holds an answer against what has to come. What is good is remembered.
+// judge checks a reply, and records the tokens of a good one.
 func (l *Load) judge(u *user, s session, k kind, a answer) (verdict, string) {
 	said := fmt.Sprintf("%d %.300s", a.status, a.body)
 	switch {
@@ -344,7 +340,7 @@ func (l *Load) judge(u *user, s session, k kind, a answer) (verdict, string) {
 	if k == kindProfile {
 		var profile struct{ ID, Username string }
 		if err := json.Unmarshal(a.body, &profile); err != nil || profile.ID != u.id || profile.Username != u.name {
-			return wrong, "a profile of somebody else, or none"
+			return wrong, "the profile of another user, or none"
 		}
 		return good, ""
 	}
@@ -360,7 +356,7 @@ func (l *Load) judge(u *user, s session, k kind, a answer) (verdict, string) {
 		return wrong, "an access token that cannot be read: " + err.Error()
 	}
 	if owner != u.id {
-		return wrong, "an access token of somebody else"
+		return wrong, "an access token of another user"
 	}
 	l.verify(t)
 	l.mu.Lock()
@@ -373,7 +369,7 @@ func (l *Load) judge(u *user, s session, k kind, a answer) (verdict, string) {
 	return good, ""
 }
 
-// read looks into a token and believes nothing.
+// read parses a token without verifying it.
 func read(token string) (*trackedToken, string, error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.EdDSA})
 	if err != nil {
@@ -389,7 +385,7 @@ func read(token string) (*trackedToken, string, error) {
 	return &trackedToken{token: token, kid: parsed.Headers[0].KeyID, issued: c.IssuedAt.Time(), expires: c.Expiry.Time()}, c.Subject, nil
 }
 
-// verify has both consumers look at a token.
+// verify has both consumers verify a token.
 func (l *Load) verify(t *trackedToken) {
 	_, mounted := Verify(t.token, l.order.Gateway, l.mounted)
 	_, fetched := Verify(t.token, l.order.Gateway, l.fetched)
@@ -403,7 +399,7 @@ func (l *Load) verify(t *trackedToken) {
 	l.report.Fetched.add(t, fetched)
 }
 
-// check verifies the tokens again and again while they live.
+// check verifies the tokens repeatedly until they expire.
 func (l *Load) check(ctx context.Context) {
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()
@@ -417,8 +413,7 @@ func (l *Load) check(ctx context.Context) {
 	}
 }
 
-// verifyDue verifies the tokens whose turn it is; all that live, where the time
-// is zero.
+// verifyDue verifies the tokens that are due; if now is zero, all valid ones.
 func (l *Load) verifyDue(now time.Time) {
 	var due []*trackedToken
 	l.mu.Lock()
@@ -473,12 +468,12 @@ func (l *Load) conclude(k kind, v verdict, text string) {
 	}
 }
 
-// Report tells how it goes.
+// Report returns the state of the load.
 func (l *Load) Report() Report {
 	surprises := l.fetched.surprised()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	text, err := json.Marshal(l.report) // a copy that nobody changes
+	text, err := json.Marshal(l.report) // a copy, which does not change
 	var r Report
 	if err = errors.Join(err, json.Unmarshal(text, &r)); err != nil {
 		panic(err) // a mistake in the program
@@ -493,8 +488,7 @@ func (l *Load) Report() Report {
 	return r
 }
 
-// Stop sends no more, waits for what is under way, and verifies every token that
-// lives once more.
+// Stop ends the load, waits for requests in flight, and verifies every valid token once more.
 func (l *Load) Stop() Report {
 	l.mu.Lock()
 	if l.ended.IsZero() {

@@ -21,7 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// gateway answers as one should, but for what spoil does.
+// gateway replies correctly, except where spoil interferes.
 type gateway struct {
 	t     *testing.T
 	url   string
@@ -88,7 +88,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// The judge is judged: what is amiss has to show in the report.
+// The report must show every planted fault.
 func TestALoadSeesWhatIsAmiss(t *testing.T) {
 	t.Parallel()
 	everyTenth := func(status int) func(http.ResponseWriter, *http.Request, int64) bool {

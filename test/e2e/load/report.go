@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Report is what became of a load.
+// Report is the result of a load.
 type Report struct {
 	Seconds float64 `json:"seconds"` // that it has been going on for
 
@@ -17,9 +17,9 @@ type Report struct {
 	Failed int `json:"failed"` // got none, or one that says so: 5xx, 429
 	Wrong  int `json:"wrong"`  // got an answer that is not true
 
-	Answers map[string]int `json:"answers"` // tries, by the status or "none"
-	Retried int            `json:"retried"`
-	Shed    int            `json:"shed"` // sign-ins that were told to come again, and did
+	Answers  map[string]int `json:"answers"` // tries, by the status or "none"
+	Retried  int            `json:"retried"`
+	Rejected int            `json:"rejected"` // sign-ins that were repeated after a 503 with Retry-After
 
 	LongestGap time.Duration `json:"longestGap"` // without a right answer
 	Failures   []Incident    `json:"failures"`   // the first of them
@@ -31,21 +31,21 @@ type Report struct {
 	Surprises int            `json:"surprises"` // the kept JWKS had not the key of a token
 }
 
-// Incident is a request that did not go as it should.
+// Incident is a request that failed or got a wrong reply.
 type Incident struct {
 	At   time.Time `json:"at"`
 	What string    `json:"what"`
 	Text string    `json:"text"`
 }
 
-// Checks are those of one consumer.
+// Checks are the verifications of one consumer.
 type Checks struct {
 	Verified int       `json:"verified"`
 	Refused  int       `json:"refused"`
 	Refusals []Refusal `json:"refusals"` // the first of them
 }
 
-// Refusal is a live token of the gateway that a consumer did not believe.
+// Refusal is a valid token that a consumer rejected.
 type Refusal struct {
 	At       time.Time `json:"at"`
 	KID      string    `json:"kid"`
@@ -53,7 +53,7 @@ type Refusal struct {
 	Why      string    `json:"why"`
 }
 
-// some is how many incidents are kept with their details.
+// some is the number of incidents that are kept with details.
 const some = 10
 
 func (c *Checks) add(t *trackedToken, err error) {
@@ -67,7 +67,7 @@ func (c *Checks) add(t *trackedToken, err error) {
 	}
 }
 
-// String sums up in one line.
+// String returns a summary in one line.
 func (r Report) String() string {
 	counts := func(of map[string]int) string {
 		var all []string
@@ -76,12 +76,12 @@ func (r Report) String() string {
 		}
 		return strings.Join(all, ", ")
 	}
-	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d shed (%s); longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
-		r.Sent, r.Seconds, r.Failed, r.Wrong, r.Retried, r.Shed, counts(r.Answers), r.LongestGap.Round(time.Millisecond), counts(r.Tokens),
+	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d rejected (%s); longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
+		r.Sent, r.Seconds, r.Failed, r.Wrong, r.Retried, r.Rejected, counts(r.Answers), r.LongestGap.Round(time.Millisecond), counts(r.Tokens),
 		r.Mounted.Verified, r.Mounted.Refused, r.Fetched.Verified, r.Fetched.Refused)
 }
 
-// Details are the incidents, line by line.
+// Details returns the incidents, one a line.
 func (r Report) Details() string {
 	const clock = "15:04:05.000"
 	var out strings.Builder

@@ -16,7 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// Claims are those of an access token that consumers go by.
+// Claims are the claims that consumers of access tokens use.
 type Claims struct {
 	jwt.Claims
 
@@ -24,17 +24,16 @@ type Claims struct {
 	Username string `json:"username"`
 }
 
-// KeySource tells which keys verify at this moment.
+// KeySource returns the keys that currently verify.
 type KeySource interface {
 	Key(kid string) (jose.JSONWebKey, error)
 }
 
-// leeway is for clocks of different nodes. It is less than what a token lives on
-// after a renewal, so it does not hide a key that went too early.
+// leeway allows for clock differences between nodes. It is less than the remaining life of a token at its renewal, so
+// it does not hide a key that was removed too early.
 const leeway = 2 * time.Second
 
-// Verify is what a service does with an access token. It shares no code with the
-// gateway, so that a mistake of the one is not made by the other.
+// Verify verifies an access token like a service. It shares no code with the gateway, so it does not share its bugs.
 func Verify(token, issuer string, keys KeySource) (Claims, error) {
 	var c Claims
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256, jose.RS256, jose.EdDSA})
@@ -55,7 +54,7 @@ func Verify(token, issuer string, keys KeySource) (Claims, error) {
 	return c, c.ValidateWithLeeway(jwt.Expected{Issuer: issuer, AnyAudience: jwt.Audience{issuer}, Time: time.Now()}, leeway)
 }
 
-// Directory is a mounted ConfigMap of public keys, which is all that it reads.
+// Directory reads public keys from a mounted ConfigMap.
 type Directory struct {
 	path  string
 	every time.Duration
@@ -65,7 +64,7 @@ type Directory struct {
 	read time.Time
 }
 
-// NewDirectory reads the keys in a folder again when they are that old.
+// NewDirectory returns a source that rereads the keys in a folder after the given time.
 func NewDirectory(path string, every time.Duration) *Directory {
 	return &Directory{path: path, every: every}
 }
@@ -98,10 +97,10 @@ func only(set jose.JSONWebKeySet, kid string) (jose.JSONWebKey, error) {
 	return found[0], nil
 }
 
-// cooldown is the least time between two fetches for a kid that is not known.
+// cooldown is the minimum time between two fetches for an unknown kid.
 const cooldown = 3 * time.Second
 
-// URL is a JWKS that is fetched and kept for a while, as JOSE libraries do.
+// URL is a JWKS that is fetched and cached, as JOSE libraries do.
 type URL struct {
 	url    string
 	keep   time.Duration
@@ -114,13 +113,13 @@ type URL struct {
 	surprises int // a kid was not in what was kept
 }
 
-// NewURL fetches the keys again when they are that old.
+// NewURL returns a source that refetches the keys after the given time.
 func NewURL(url string, keep time.Duration, client *http.Client) *URL {
 	return &URL{url: url, keep: keep, client: client}
 }
 
-// Key implements KeySource. Where the keys cannot be fetched those that it has
-// are used on: a gateway that is away for a moment must not end every session.
+// Key implements KeySource. If the keys cannot be fetched, the cached ones are used: a short outage of the gateway must
+// not end every session.
 func (u *URL) Key(kid string) (jose.JSONWebKey, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

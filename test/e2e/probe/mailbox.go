@@ -15,23 +15,23 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
-// mailbox is a mail server that delivers nothing. It takes mail from whoever has
-// spoken TLS and signed in, under any name: the suite asks under which.
+// mailbox is a mail server that delivers nothing. It accepts mail over TLS from clients that have signed in, with any
+// name, which it records.
 type mailbox struct {
 	mu    sync.Mutex
 	mails []received
 }
 
-// received is a mail, as far as the suite looks at it.
+// received is the part of a mail that the tests check.
 type received struct {
-	User    string   `json:"user"` // who handed it over
+	User    string   `json:"user"` // that signed in
 	From    string   `json:"from"`
 	To      []string `json:"to"`
 	Subject string   `json:"subject"`
 	Text    string   `json:"text"`
 }
 
-// serve takes mail until ctx ends. tlsDir has tls.crt and tls.key.
+// serve receives mail until ctx ends. tlsDir has tls.crt and tls.key.
 func (m *mailbox) serve(ctx context.Context, address, tlsDir string) error {
 	certificate, err := tls.LoadX509KeyPair(filepath.Join(tlsDir, "tls.crt"), filepath.Join(tlsDir, "tls.key"))
 	if err != nil {
@@ -52,7 +52,7 @@ func (m *mailbox) server(certificate tls.Certificate) *smtp.Server {
 	return s
 }
 
-// list answers with all that has come, the oldest first.
+// list returns all mails, oldest first.
 func (m *mailbox) list(w http.ResponseWriter, _ *http.Request) {
 	m.mu.Lock()
 	all := slices.Clone(m.mails)

@@ -23,7 +23,7 @@ const aMail = "From: Shop <no-reply@example.com>\r\nTo: ada@example.com\r\nSubje
 func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	t.Parallel()
 	a := &probe{}
-	// Its certificate is of no use to anybody else.
+	// Any certificate will do for the test.
 	certificate := httptest.NewUnstartedServer(nil)
 	certificate.StartTLS()
 	defer certificate.Close()
@@ -42,10 +42,10 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	}
 	defer plain.Close()
 	if err := plain.Mail("a@example.com", nil); err == nil {
-		t.Error("it takes mail of somebody who has not signed in")
+		t.Error("it accepts mail of a client that has not signed in")
 	}
 	if ok, _ := plain.Extension("AUTH"); ok {
-		t.Error("it lets people sign in without TLS")
+		t.Error("it offers AUTH without TLS")
 	}
 
 	client, err := smtp.DialStartTLS(address, &tls.Config{InsecureSkipVerify: true})
@@ -60,7 +60,7 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := client.SendMail("no-reply@example.com", []string{"ada@example.com"}, strings.NewReader("no mail")); err == nil {
-		t.Error("it takes what is no mail")
+		t.Error("it accepts an invalid mail")
 	}
 
 	recorder := httptest.NewRecorder()

@@ -1,20 +1,18 @@
-// Command probe is a service beside a gateway: all that it is given of it are the
-// public keys, mounted from its ConfigMap. It verifies tokens by them, and drives
-// a gateway for the end-to-end suite.
+// Command probe runs beside a gateway in the end-to-end tests. All it knows of the gateway is the public keys, mounted
+// from its ConfigMap. It verifies tokens with them and sends requests and load.
 //
-//	POST /verify         a token in the body: 200 and its claims, or 401
-//	POST /requests       send one request from here, and tell the answer
-//	POST /loads          begin a load (load.Order): 201 and {"id"}
-//	GET /loads/{id}      how it goes (load.Report)
-//	DELETE /loads/{id}   end it, and how it went
-//	GET /healthz
+//	POST /verify         verifies the token in the body: 200 and its claims, or 401         POST /requests
 //
-// Or it is a mail server, and tells what has come:
+// sends one request from here, and returns the reply         POST /loads          starts a load (load.Order): 201 and
+// {"id"}         GET /loads/{id}      returns its progress (load.Report)         DELETE /loads/{id}   stops it, and
+// returns the result         GET /healthz
 //
-//	GET /mails           {"mails"}: from whom, to whom, and what they say
+// It can also be a mail server:
 //
-// Settings: KEYS_DIR (/keys), ISSUER, LISTEN (:8080); of a mail server SMTP_LISTEN,
-// and TLS_DIR (/tls) with tls.crt and tls.key.
+//	GET /mails           returns {"mails"}: senders, recipients and texts
+//
+// Settings: KEYS_DIR (/keys), ISSUER, LISTEN (:8080); for a mail server SMTP_LISTEN, and TLS_DIR (/tls) with tls.crt
+// and tls.key.
 package main
 
 import (
@@ -94,10 +92,10 @@ func (a *probe) verify(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, claims)
 }
 
-// direct has no connections of before: the gateway's pods come and go.
+// direct opens a connection for each request, because the gateway's pods come and go.
 var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// request is for what only pods can reach.
+// request serves what only pods can reach.
 func request(w http.ResponseWriter, r *http.Request) {
 	var order struct {
 		Method, URL, Body string
@@ -155,7 +153,7 @@ func (a *probe) report(of func(*load.Load) load.Report) http.HandlerFunc {
 		l := a.loads[r.PathValue("id")]
 		a.mu.Unlock()
 		if l == nil {
-			refuse(w, http.StatusNotFound, errors.New("there is no such load"))
+			refuse(w, http.StatusNotFound, errors.New("unknown load"))
 			return
 		}
 		reply(w, http.StatusOK, of(l))
@@ -166,7 +164,7 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	reply(w, status, map[string]string{"error": err.Error()})
 }
 
-// reply says whose answer it is: on the way here others may have something to say.
+// reply marks the replies of the probe, because a proxy on the way can reply too.
 func reply(w http.ResponseWriter, status int, content any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Probe", "e2e")

@@ -32,12 +32,12 @@ const (
 	sessionTTL = 90 * 24 * time.Hour
 )
 
-// A rig is one database with users who are signed in, whose tokens the server
-// and the floor both take: they have the same keys.
-type rig struct {
+// An env is a database with signed-in users. The server and the floor have the same keys, so both accept the users'
+// tokens.
+type env struct {
 	db                 *localpostgres.Server
-	program            string // the server's
-	name               string // of the database
+	program            string // the path of the server
+	name               string // the name of the database
 	algorithm          keys.Algorithm
 	accessPassphrase   string
 	refreshPassphrase  string
@@ -45,15 +45,15 @@ type rig struct {
 	tokens             *token.Service
 	accessKey          floorKey
 	refreshKey         floorKey
-	access, refresh    []string // by user: what each holds now
-	server, floor      *process // renew access tokens alone
+	access, refresh    []string // the current tokens, by user
+	server, floor      *process // renew only access tokens
 	rotating, rotFloor *process // replace the refresh token at each renewal
 }
 
-// newRig has the server make its schema and its keys, as in a deployment, and
-// then adds the users by SQL: to sign them in would take minutes of hashing.
-func newRig(ctx context.Context, db *localpostgres.Server, program, hash string, a keys.Algorithm, users int) (*rig, error) {
-	r := &rig{
+// newEnv has the server create its schema and keys, as in a deployment, and then adds the users by SQL: signing them in
+// would take minutes of hashing.
+func newEnv(ctx context.Context, db *localpostgres.Server, program, hash string, a keys.Algorithm, users int) (*env, error) {
+	r := &env{
 		db: db, program: program, name: "load_" + strings.ToLower(string(a)), algorithm: a, hash: hash,
 		accessPassphrase: rand.Text(), refreshPassphrase: rand.Text(),
 	}
@@ -74,7 +74,7 @@ func newRig(ctx context.Context, db *localpostgres.Server, program, hash string,
 	return r, nil
 }
 
-func (r *rig) environ(api, metrics string) []string {
+func (r *env) environ(api, metrics string) []string {
 	_, port, _ := net.SplitHostPort(api)
 	_, metricsPort, _ := net.SplitHostPort(metrics)
 	settings := map[string]string{
@@ -90,7 +90,7 @@ func (r *rig) environ(api, metrics string) []string {
 		config.EnvDBPassword:         r.db.Password(),
 		config.EnvDBName:             r.name,
 		config.EnvDBPort:             strconv.Itoa(r.db.Port()),
-		// Beyond the twelve: what several on one machine must differ or agree in.
+		// Servers on one machine need different ports and the same issuer.
 		config.EnvMetricsPort:      metricsPort,
 		config.EnvIssuer:           issuer,
 		config.EnvSigningAlgorithm: string(r.algorithm),
@@ -103,7 +103,7 @@ func (r *rig) environ(api, metrics string) []string {
 }
 
 // startServer starts the server and waits until it is ready.
-func (r *rig) startServer(ctx context.Context, group *cgroup, more ...string) (*process, error) {
+func (r *env) startServer(ctx context.Context, group *cgroup, more ...string) (*process, error) {
 	api, err1 := freeAddress()
 	metrics, err2 := freeAddress()
 	if err := errors.Join(err1, err2); err != nil {
@@ -117,7 +117,7 @@ func (r *rig) startServer(ctx context.Context, group *cgroup, more ...string) (*
 	return p, r.bring(ctx, p)
 }
 
-func (r *rig) startFloor(ctx context.Context, rotate bool) (*process, error) {
+func (r *env) startFloor(ctx context.Context, rotate bool) (*process, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (r *rig) startFloor(ctx context.Context, rotate bool) (*process, error) {
 	return p, r.bring(ctx, p)
 }
 
-func (r *rig) bring(ctx context.Context, p *process) error {
+func (r *env) bring(ctx context.Context, p *process) error {
 	if err := p.start(); err != nil {
 		return err
 	}
@@ -144,8 +144,8 @@ func (r *rig) bring(ctx context.Context, p *process) error {
 	return err
 }
 
-// startAll starts those that throughput is compared between.
-func (r *rig) startAll(ctx context.Context) (err error) {
+// startAll starts the servers and floors whose throughput is compared.
+func (r *env) startAll(ctx context.Context) (err error) {
 	if r.server, err = r.startServer(ctx, nil); err != nil {
 		return err
 	}
@@ -159,14 +159,14 @@ func (r *rig) startAll(ctx context.Context) (err error) {
 	return err
 }
 
-func (r *rig) stopAll() {
+func (r *env) stopAll() {
 	for _, p := range []*process{r.server, r.rotating, r.floor, r.rotFloor} {
 		p.stop()
 	}
 }
 
-// loadKeys opens the keys that the server made.
-func (r *rig) loadKeys(ctx context.Context) error {
+// loadKeys opens the keys that the server created.
+func (r *env) loadKeys(ctx context.Context) error {
 	store, err := postgres.Open(postgres.Config{
 		Host: r.db.Host(), Port: r.db.Port(), User: r.db.User(), Password: r.db.Password(), Database: r.name,
 	})
@@ -200,12 +200,12 @@ func newFloorKey(s keys.Signer, typ string) (floorKey, error) {
 	return floorKey{Header: encodedHeader(s, typ), PKCS8: der}, err
 }
 
-// User n and their session; both are UUIDs.
+// The IDs of user n and their session are UUIDs.
 func userID(n int) string    { return fmt.Sprintf("00000000-0000-7000-8000-%012x", n) }
 func sessionID(n int) string { return fmt.Sprintf("00000000-0000-7000-9000-%012x", n) }
 func username(n int) string  { return "user" + strconv.Itoa(n) }
 
-func (r *rig) seed(ctx context.Context, users int) (err error) {
+func (r *env) seed(ctx context.Context, users int) (err error) {
 	conn, err := pgx.Connect(ctx, r.db.DSN(r.name))
 	if err != nil {
 		return err
@@ -228,7 +228,7 @@ func (r *rig) seed(ctx context.Context, users int) (err error) {
 		FROM generate_series(0, $1::int - 1) n`, users, now, now.Add(refreshTTL), now.Add(sessionTTL)); err != nil {
 		return err
 	}
-	// Without it both would be measured with the plans for empty tables.
+	// Without VACUUM ANALYZE, both would use plans for empty tables.
 	if _, err := conn.Exec(ctx, `VACUUM ANALYZE`); err != nil {
 		return err
 	}
@@ -239,8 +239,8 @@ func (r *rig) seed(ctx context.Context, users int) (err error) {
 	return err
 }
 
-// freshAccess makes access tokens that nobody has seen before.
-func (r *rig) freshAccess(count int) ([]string, error) {
+// freshAccess creates access tokens that no server has seen.
+func (r *env) freshAccess(count int) ([]string, error) {
 	return tokens(count, func(n int) (string, error) {
 		return r.tokens.SignAccess(token.Access{
 			Subject: userID(n), SessionID: sessionID(n), Scope: "profile email", EmailVerified: true,
@@ -249,8 +249,8 @@ func (r *rig) freshAccess(count int) ([]string, error) {
 	})
 }
 
-// freshRefresh makes refresh tokens of generation 0; each age has others.
-func (r *rig) freshRefresh(count int, age time.Duration) ([]string, error) {
+// freshRefresh creates refresh tokens of generation 0, which differ for each age.
+func (r *env) freshRefresh(count int, age time.Duration) ([]string, error) {
 	issued := time.Now().Add(-age)
 	return tokens(count, func(n int) (string, error) {
 		return r.tokens.SignRefresh(token.Refresh{
@@ -270,34 +270,34 @@ func tokens(count int, sign func(n int) (string, error)) ([]string, error) {
 	return list, nil
 }
 
-// Users below active read and renew; those from active to twice that have
-// their refresh tokens rotated, which the others' would not survive.
+// Users below active read and renew. The refresh tokens of the next active users are rotated, which would invalidate
+// the others'.
 const active = 1000
 
-func (r *rig) read(access []string) job {
-	return job{lanes: len(access), prepare: func(n int, request *fasthttp.Request) {
+func (r *env) read(access []string) job {
+	return job{slots: len(access), prepare: func(n int, request *fasthttp.Request) {
 		request.SetRequestURI("http://gateway/users")
 		request.Header.Set("Authorization", "Bearer "+access[n])
 	}}
 }
 
-func (r *rig) renew(refresh []string) job {
-	return job{lanes: len(refresh), prepare: func(n int, request *fasthttp.Request) {
+func (r *env) renew(refresh []string) job {
+	return job{slots: len(refresh), prepare: func(n int, request *fasthttp.Request) {
 		post(request, "http://gateway/tokens", `{"refresh_token":"`+refresh[n]+`"}`)
 	}}
 }
 
-func (r *rig) rotate() job {
+func (r *env) rotate() job {
 	refresh := r.refresh[active : 2*active]
 	j := r.renew(refresh)
 	j.accept = func(n int, response *fasthttp.Response) { refresh[n] = member(response.Body(), "refresh_token") }
 	return j
 }
 
-// signIn is for the users that no other job is for.
-func (r *rig) signIn() job {
+// signIn is for the users of no other job.
+func (r *env) signIn() job {
 	rest := len(r.refresh) - 2*active
-	return job{lanes: rest, prepare: func(n int, request *fasthttp.Request) {
+	return job{slots: rest, prepare: func(n int, request *fasthttp.Request) {
 		body, _ := json.Marshal(map[string]string{"username": username(2*active + n), "password": password})
 		post(request, "http://gateway/tokens/signin", string(body))
 	}}
@@ -314,8 +314,8 @@ func post(request *fasthttp.Request, url, body string) {
 	request.SetBodyString(body)
 }
 
-// member finds the value of a member of a flat JSON object whose values need
-// no escapes; a parser would cost the machine more than the server's work does.
+// member returns the value of a member of a flat JSON object whose values contain no escapes. A parser would cost more
+// than the server's work.
 func member(body []byte, name string) string {
 	_, rest, _ := bytes.Cut(body, []byte(`"`+name+`":"`))
 	value, _, _ := bytes.Cut(rest, []byte(`"`))
