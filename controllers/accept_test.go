@@ -18,7 +18,7 @@ import (
 func TestAnotherIssuerWaitsUntilItIsAccepted(t *testing.T) {
 	t.Parallel()
 	const accepted = "https://auth.example.com"
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -30,7 +30,7 @@ func TestAnotherIssuerWaitsUntilItIsAccepted(t *testing.T) {
 	}
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "ChangeNotAccepted")
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
-	annotate(b, "auth", controllers.AnnotationAcceptIssuer, "true") // no order for this change
+	annotate(b, "auth", controllers.AnnotationAcceptIssuer, "true") // does not confirm this change
 	b.rest()
 	if now := b.made("auth").Spec.Template.String(); now != template {
 		t.Error("the pods are to be replaced")

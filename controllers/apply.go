@@ -134,8 +134,8 @@ func (r *Reconciler) prepare(
 
 // replaceExclusive replaces the fields of a live object that exclude a wanted one.
 //
-// The API server records the writer of a patch as an owner of its own, apart from
-// the owner by which the operator applies. That owner would keep the field after
+// The API server records the writer of a patch as a second owner, apart from the
+// one by which the operator applies. That owner would keep the field after
 // the spec drops it, so the second patch merges the two.
 func (r *Reconciler) replaceExclusive(ctx context.Context, live client.Object, wanted any) error {
 	patch, err := contradictions(live, wanted)
@@ -158,7 +158,10 @@ var exclusive = [][]string{
 	{"value", "valueFrom"},
 	{"httpGet", "exec", "tcpSocket", "grpc"},
 	{"minAvailable", "maxUnavailable"},
-	{"secret", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "projected", "csi", "downwardAPI", "ephemeral"},
+	{
+		"secret", "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "projected", "csi", "downwardAPI",
+		"ephemeral",
+	},
 }
 
 // contradictions returns a JSON patch that replaces the fields of a live object

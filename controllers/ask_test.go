@@ -15,7 +15,7 @@ import (
 
 var loopback atomic.Int64
 
-// answering is an HTTP server at the operations port of an address of its own.
+// answering starts an HTTP server at the operations port of a new address.
 func answering(t *testing.T, answer http.HandlerFunc) (ip string) {
 	t.Helper()
 	n := loopback.Add(1)
@@ -91,7 +91,7 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 	}
 }
 
-// A status shows a server's reason: in one line, and bounded.
+// The status shows a server's reason as one line of limited length.
 func TestAReasonIsBoundedAndPrintable(t *testing.T) {
 	text, err := json.Marshal(map[string]any{"version": "1", "reason": "one\nline\x1b[31m " + strings.Repeat("é", 1000)})
 	if err != nil {

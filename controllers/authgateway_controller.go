@@ -67,14 +67,17 @@ type Reconciler struct {
 	sightings *lru.Cache[string, time.Time]    // when this process first saw something; see sighted
 	asked     *lru.Cache[types.UID, time.Time] // when another operator was asked; see isAnothers
 
-	wake       chan event.GenericEvent // gateways to reconcile; see wakeUp
-	steps      *prometheus.CounterVec
-	damper     *damper
-	databases  *databases
-	upgrades   *upgrades
-	watches    *watches
-	optional   *optionalKinds
-	configMaps *lateConfigMaps
+	wake      chan event.GenericEvent // gateways to reconcile; see wakeUp
+	steps     *prometheus.CounterVec
+	damper    *damper
+	databases *databases
+	upgrades  *upgrades
+	watches   *watches
+
+	// SetUp sets these. watchOptional is optionalKinds.watch, and watchConfigMaps is
+	// lateConfigMaps.watch.
+	watchOptional   func(o *managedObject, look bool) (bool, error)
+	watchConfigMaps func() error
 }
 
 // Options are the settings of an operator.

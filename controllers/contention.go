@@ -72,10 +72,13 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 
 // contest changes which operator the status names, or which one asks, if no other
 // writer has changed the gateway since it was read.
-func (r *Reconciler) contest(ctx context.Context, g *v1alpha1.AuthGateway, change func(*v1alpha1.AuthGatewayStatus)) error {
+func (r *Reconciler) contest(
+	ctx context.Context, g *v1alpha1.AuthGateway, change func(*v1alpha1.AuthGatewayStatus),
+) error {
 	after := g.DeepCopy()
 	change(&after.Status)
-	err := r.Client.Status().Patch(ctx, after, client.MergeFromWithOptions(g, client.MergeFromWithOptimisticLock{}), client.FieldOwner(FieldManager))
+	patch := client.MergeFromWithOptions(g, client.MergeFromWithOptimisticLock{})
+	err := r.Client.Status().Patch(ctx, after, patch, client.FieldOwner(FieldManager))
 	if apierrors.IsConflict(err) {
 		return nil // the other write starts another reconcile
 	}
@@ -109,7 +112,9 @@ func newDamper() *damper {
 }
 
 // allow reports whether an object may be repaired now.
-func (d *damper) allow(owner types.UID, gvk schema.GroupVersionKind, wanted runtime.ApplyConfiguration, now time.Time) bool {
+func (d *damper) allow(
+	owner types.UID, gvk schema.GroupVersionKind, wanted runtime.ApplyConfiguration, now time.Time,
+) bool {
 	text, err := json.Marshal(wanted)
 	if err != nil { // the write will fail, too
 		return true

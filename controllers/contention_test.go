@@ -21,9 +21,9 @@ func (b *bed) holder(name string) string {
 	return get(b, name, &v1alpha1.AuthGateway{}).Status.Operator
 }
 
-// Two operators of two releases watch one namespace, and want other images. One
-// of them leads, and the other one says so and stays out, also when the spec
-// changes. When the one is gone, the other takes over.
+// Two operators of different releases watch one namespace, with different images. One
+// manages the gateway, and the other reports that and stays out. When the first one
+// is gone, the other takes over.
 func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
@@ -67,7 +67,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 
 	stop()
-	b.pass(11 * time.Minute) // it may ask again
+	b.pass(11 * time.Minute) // after which it asks again
 	b.nudge("auth")
 	b.eventually("it asks again", func() error {
 		if get(b, "auth", &v1alpha1.AuthGateway{}).Status.OperatorContest == nil {
@@ -95,7 +95,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	})
 }
 
-// Another controller undoes what the operator writes, as soon as it is written.
+// Another controller reverts the operator's writes at once.
 func TestAFightWithAnotherControllerIsDampedAndNamed(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -130,7 +130,7 @@ func TestAFightWithAnotherControllerIsDampedAndNamed(t *testing.T) {
 	if patches > 30 {
 		t.Errorf("%d patches", patches)
 	}
-	// What a person writes in the spec is no fight.
+	// A change of the spec is written at once.
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Image = "auth-gateway/authserver:next" })
 	b.eventually("the new image is written", func() error {
 		if now := image(); now != "auth-gateway/authserver:next" {
@@ -138,7 +138,7 @@ func TestAFightWithAnotherControllerIsDampedAndNamed(t *testing.T) {
 		}
 		return nil
 	})
-	// And when the other one has given up, all is well again.
+	// When the other controller stops, the object is repaired.
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Image = "" })
 	b.pass(time.Minute)
 	b.nudge("auth")

@@ -13,7 +13,7 @@ import (
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// Replicas stay ready in an outage of the database. Their gateway does not.
+// Replicas stay ready during an outage of the database. Their gateway does not.
 func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, func(o *controllers.Options) { o.DatabaseLook = 50 * time.Millisecond })
@@ -43,7 +43,7 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 			b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return b.holdsAll("auth"), nil }
 		}
 	}
-	// Either one alone is noticed, too: a pass asks but one of them in the steady state.
+	// One replica is enough, although a reconcile asks only one in the steady state.
 	for _, lost := range [][]*corev1.Pod{{one}, {two}, {one, two}} {
 		lose(lost...)
 		b.says("auth", "DatabaseAvailable", "DatabaseUnavailable", fmt.Sprintf("%d of 2 replicas", len(lost)), lost[0].Name, `the database "auth" takes no writes: it is a standby`, "still serve the public keys")
@@ -58,7 +58,7 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 		b.condition("auth", "DatabaseAvailable", metav1.ConditionTrue, "DatabaseAnswers")
 	}
 
-	// A replica that does not answer says nothing about the database.
+	// A replica that does not answer does not change the condition.
 	b.mu.Lock()
 	for _, p := range []*corev1.Pod{one, two} {
 		b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return serverconfig.State{}, fmt.Errorf("no route") }
@@ -68,7 +68,7 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 	b.rest()
 	b.condition("auth", "DatabaseAvailable", metav1.ConditionTrue, "DatabaseAnswers")
 	b.quiet()
-	time.Sleep(300 * time.Millisecond) // that nothing happens cannot be waited for
+	time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
 	if writes := b.calls.written(); len(writes) > 0 {
 		t.Errorf("in the steady state it wrote %v", writes)
 	}

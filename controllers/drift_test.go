@@ -27,7 +27,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/controllers"
 )
 
-// essence is what an object says, without what the API server says about it.
+// essence returns an object without the fields that the API server maintains.
 func essence(t *testing.T, o client.Object) string {
 	t.Helper()
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
@@ -48,7 +48,7 @@ func essence(t *testing.T, o client.Object) string {
 	return string(text)
 }
 
-// objects are what the operator makes of the smallest gateway, named auth.
+// objects are those that the operator creates for the smallest gateway, auth.
 var objects = []struct {
 	name  string
 	empty func() client.Object
@@ -67,7 +67,7 @@ var objects = []struct {
 func pod(d *appsv1.Deployment) *corev1.PodSpec      { return &d.Spec.Template.Spec }
 func server(d *appsv1.Deployment) *corev1.Container { return &pod(d).Containers[0] }
 
-// drift is an edit by hand of one object.
+// drift is a manual edit of an object.
 type drift struct {
 	what  string
 	name  string
@@ -194,7 +194,7 @@ func drifts() []drift {
 			server(d).Env = append([]corev1.EnvVar{{Name: "PASSWORD_BLOCKLIST", Value: "false"}, {Name: "CORS_ALLOWED_ORIGINS", Value: "https://attacker.example.com"}}, server(d).Env...)
 		}),
 		deployment("a setting from a file", func(d *appsv1.Deployment) {
-			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "SMTP_PASSWORD_FILE", Value: "/x"})
+			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "MAIL_WEBHOOK_SECRET_FILE", Value: "/x"})
 		}),
 		deployment("variables from a ConfigMap", func(d *appsv1.Deployment) {
 			server(d).EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}}
@@ -244,10 +244,10 @@ func drifts() []drift {
 
 func TestWhatIsEditedByHandComesBack(t *testing.T) {
 	t.Parallel()
-	for part := range 3 { // each has a gateway, so that they can go on side by side
+	for part := range 3 { // in parallel, each with its own gateway
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t)
+			b := newDirectBed(t)
 			b.create(credentials("auth-db"), credentials("mail"))
 			g := smallest("auth")
 			g.Spec.DeletionPolicy = v1alpha1.DeletionDelete // so that the Secrets have an owner
@@ -286,12 +286,12 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 	}
 }
 
-// A Secret of keys that outlives its gateway has no owner: its own label says whose
-// it is. What keeps others from pruning it comes back; without the label it is
-// named, and taken up again with it.
+// A Secret of keys that outlives its gateway has no owner: a label names its gateway.
+// The annotations that protect it from pruning are restored. Without the label it is
+// a name conflict, which ends when the label is set again.
 func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	for _, name := range []string{"auth-keys", "auth-passphrases"} {
@@ -314,16 +314,15 @@ func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
 	}
 }
 
-// repairs are the writes but for those of the status.
+// repairs returns the writes other than those of the status.
 func repairs(b *bed) []call {
 	return slices.DeleteFunc(b.calls.written(), func(c call) bool { return c.subresource == "status" })
 }
 
-// secondPassWritesNothing starts the operator anew, brings passes about, and
-// counts. There is one operator then: others, whose caches lag behind, would write
-// the status that they know, and each other's over again. On a machine that has
-// much to do, one from before may still have been under way; so it is the second
-// count that tells.
+// secondPassWritesNothing restarts the operator and starts a reconcile, which must
+// write nothing. It first stops every operator: others, with caches that lag behind,
+// would overwrite each other's status. On a busy machine an earlier reconcile may
+// still be running, so it tries twice.
 func (b *bed) secondPassWritesNothing(name string) {
 	b.t.Helper()
 	for _, stop := range b.stops {
@@ -370,12 +369,12 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 			return nil
 		})
 	}
-	b.rollOut("auth") // another key for callers replaces the pods
+	b.rollOut("auth") // a new caller key replaces the pods
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	b.secondPassWritesNothing("auth")
 }
 
-// What is not the operator's own stays, whatever it repairs beside it.
+// The operator repairs its own fields, and keeps those of other writers.
 func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -415,8 +414,8 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	b.quiet()
 	b.secondPassWritesNothing("auth")
 
-	// Now everything is written: the gateway changes in all of it, and each
-	// object is edited where it is the operator's.
+	// Now every object is written: the spec changes, and the operator's own fields are
+	// edited.
 	b.quiet()
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 		g.Spec.Audiences = []string{"shop"}
@@ -486,7 +485,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	b.secondPassWritesNothing("auth")
 }
 
-// scale does what an autoscaler does.
+// scale acts as an autoscaler does.
 func (b *bed) scale(name string, replicas int32) {
 	b.t.Helper()
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: name}}
@@ -515,12 +514,12 @@ func (b *bed) gone(name string, o client.Object) {
 
 func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	g := smallest("auth")
 	g.Spec.Replicas = new(int32(5))
 	b.ready(g)
-	// Whoever watches sees no other number than those that somebody wanted.
+	// At no time is there a number that neither the spec nor the autoscaler wants.
 	b.quiet()
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
@@ -565,10 +564,10 @@ func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
 	b.secondPassWritesNothing("auth")
 }
 
-// An autoscaler leaves what has no replicas alone, and so none would ever come.
+// An autoscaler ignores a Deployment with zero replicas, so it would stay at zero.
 func TestAnAutoscalerIsNotHandedZero(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	g := smallest("auth")
 	g.Spec.Replicas = new(int32(0))
@@ -587,13 +586,13 @@ func TestAnAutoscalerIsNotHandedZero(t *testing.T) {
 
 func TestTheNetworkPolicyGoesWhenItIsNotWanted(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
 	b.gone("auth", &networkingv1.NetworkPolicy{})
 	b.secondPassWritesNothing("auth")
-	// One that somebody else makes in its place is no business of the operator's.
+	// The operator ignores one that another writer creates in its place.
 	b.create(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "auth"}})
 	b.quiet()
 	b.nudge("auth")
@@ -604,7 +603,7 @@ func TestTheNetworkPolicyGoesWhenItIsNotWanted(t *testing.T) {
 
 func TestTheScaleOfAGatewayIsThatOfItsDeployment(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	g := get(b, "auth", &v1alpha1.AuthGateway{})

@@ -1,13 +1,26 @@
 package controllers
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
 
-// Watches shows what an operator may not watch, as its metrics do. A process has
-// one registry, and tests have many operators.
+// NewDirect returns a Reconciler without a manager. It reads everything from the API
+// server, has no watches, and knows none of the optional kinds. Tests call Reconcile.
+func NewDirect(c client.Client, o Options) *Reconciler {
+	r := newReconciler(c, c, o)
+	r.watches = &watches{scheme: Scheme(), now: o.clock()}
+	r.watchOptional = func(*managedObject, bool) (bool, error) { return false, nil }
+	r.watchConfigMaps = func() error { return nil }
+	return r
+}
+
+// Watches exports the watches that are denied to an operator, as its metrics do. A
+// process has one registry, and tests have many operators.
 func (r *Reconciler) Watches() prometheus.Collector { return r.watches }
 
-// Upgrades shows the upgrades that an operator does, as its metrics do.
+// Upgrades exports the upgrades of an operator, as its metrics do.
 func (r *Reconciler) Upgrades() prometheus.Collector { return r.upgrades }
 
-// AskAPod is how the operator asks a pod.
+// AskAPod asks a pod as the operator does.
 var AskAPod = ask(askTransport())

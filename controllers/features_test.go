@@ -27,8 +27,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// everythingSet is a gateway with every field that this version takes, in the
-// ways in which the API server might keep something else than was written.
+// everythingSet returns a gateway with every field set, with values that the API
+// server may normalize.
 func everythingSet(name string) *v1alpha1.AuthGateway {
 	g := smallest(name)
 	s := &g.Spec
@@ -122,7 +122,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	return g
 }
 
-// secretsOf makes the Secrets that everythingSet names.
+// secretsOf creates the Secrets that everythingSet refers to.
 func secretsOf(b *bed) {
 	b.t.Helper()
 	own := passphraseSecret("the first passphrase of mine", "the second passphrase of mine")
@@ -137,7 +137,7 @@ func secretsOf(b *bed) {
 
 func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	secretsOf(b)
 	b.create(everythingSet("auth"))
 	b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
@@ -176,7 +176,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
 		t.Errorf("the server is not told %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
 	}
-	// A sidecar has no more rights than the server, and gets none of its Secrets.
+	// A sidecar has no more rights than the server, and none of its Secrets.
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		s := c.SecurityContext
 		if s == nil || *s.AllowPrivilegeEscalation || *s.Privileged || !*s.RunAsNonRoot || !*s.ReadOnlyRootFilesystem ||
@@ -187,7 +187,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 			t.Errorf("container %s mounts %v", c.Name, c.VolumeMounts)
 		}
 	}
-	b.startPod(d, 0, true) // is refused where it is not restricted
+	b.startPod(d, 0, true) // rejected if it is not restricted
 
 	// Lists that grow in the middle, shrink, and change their order.
 	for i, change := range []func(*v1alpha1.AuthGatewaySpec){
@@ -212,7 +212,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		func(s *v1alpha1.AuthGatewaySpec) {
 			s.PodTemplate.Sidecars = append([]v1alpha1.Sidecar{{Name: "new", Image: "new"}}, s.PodTemplate.Sidecars[1:]...)
 			s.PodTemplate.Sidecars[1].Env = map[string]string{"AA": "1", "B": "3"}
-			for i := range s.PodTemplate.Sidecars { // an ordinary one becomes native, and the other way round
+			for i := range s.PodTemplate.Sidecars { // ordinary ones become native, and native ones ordinary
 				s.PodTemplate.Sidecars[i].Native = !s.PodTemplate.Sidecars[i].Native
 			}
 		},
@@ -244,7 +244,7 @@ func templates(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"verification.txt": "a template"}}
 }
 
-// aWebhookKey is what a webhook is signed with.
+// aWebhookKey is a key that signs webhook calls.
 const aWebhookKey = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
 func webhookKey(name string) *corev1.Secret {
@@ -266,7 +266,7 @@ func variables(d *appsv1.Deployment) map[string]string {
 
 func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	g := smallest("auth")
 	b.ready(g)
@@ -282,8 +282,8 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	policy := func(p v1alpha1.DeletionPolicy) {
 		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
 	}
-	// Whoever prunes by a label, as Argo CD does, or takes away what a release has
-	// made, as Helm does, leaves alone what outlives its gateway.
+	// Argo CD prunes by a label, and Helm deletes what a release created. Neither may
+	// delete what outlives its gateway.
 	prunable := func(name string, wanted bool) {
 		t.Helper()
 		s := get(b, name, &corev1.Secret{})
@@ -332,7 +332,7 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	next.Spec.DeletionPolicy = v1alpha1.DeletionDelete
 	b.create(next)
 	b.made("auth")
-	owners("auth-keys", 1) // the new one is to take them with it
+	owners("auth-keys", 1) // deleting the new one deletes them
 	prunable("auth-keys", true)
 	for _, use := range keys.Uses() {
 		was, _ := ring.Signing(use)
@@ -346,7 +346,7 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 
 func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
@@ -372,7 +372,7 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 		return nil
 	})
 
-	// One that is suspended from the start gets nothing at all.
+	// Nothing is created for a gateway that is suspended from the start.
 	g := smallest("late")
 	g.Spec.Suspend = true
 	b.create(g)
@@ -451,8 +451,8 @@ func exposed(name string) *v1alpha1.AuthGateway {
 	return g
 }
 
-// The kinds of others are installed for the whole API server, so all that needs
-// them, or needs them not to be there, is in this test.
+// A CRD is installed for the whole API server, so everything that needs one, or
+// needs it to be missing, is in this test.
 func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
@@ -477,7 +477,7 @@ func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 	}
 	b.secondPassWritesNothing("auth")
 
-	// What is edited comes back; what others add stays, and costs nothing.
+	// Edits are reverted. Additions of other writers stay, and cause no writes.
 	b.editForeign(monitor, func(u *unstructured.Unstructured) {
 		u.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "auth-gateway-operator", "mine": "yes"})
 		_ = unstructured.SetNestedSlice(u.Object, []any{map[string]any{"port": "edited"}}, "spec", "endpoints")
@@ -501,7 +501,7 @@ func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 		}
 		return nil
 	})
-	// The kind goes, as when what brings it is installed anew, and comes back.
+	// The CRD is removed and installed again, as by a reinstallation.
 	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "servicemonitors.monitoring.coreos.com"}}
 	definitions, err := client.New(kubernetestest.Config(t), client.Options{Scheme: func() *runtime.Scheme {
 		s := runtime.NewScheme()
@@ -602,7 +602,7 @@ func of(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 	return u
 }
 
-// foreign waits for an object of a kind of others, named auth, with a field.
+// foreign waits for an object auth of an optional kind, with a field.
 func (b *bed) foreign(gvk schema.GroupVersionKind, field ...string) *unstructured.Unstructured {
 	b.t.Helper()
 	u := of(gvk)
@@ -623,8 +623,8 @@ func (b *bed) editForeign(gvk schema.GroupVersionKind, change func(*unstructured
 	edit(b, "auth", of(gvk), change)
 }
 
-// installKinds installs kinds as their makers have them, as far as defaults and
-// lists go.
+// installKinds installs the optional kinds, with the defaults and lists of the
+// original CRDs.
 func installKinds(t *testing.T) {
 	t.Helper()
 	object := func(properties map[string]apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {

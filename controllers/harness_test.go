@@ -39,37 +39,65 @@ func TestMain(m *testing.M) {
 	kubernetestest.Main(m, roleEqualsUse)
 }
 
-// bed is a namespace of a real API server, with an operator that watches it, and
-// a hand that plays the controllers and the kubelet that are not there: it makes
-// pods of Deployments, and says what they hold.
+// bed is a namespace of a real API server with an operator. It stands in for the
+// controllers and the kubelet, which do not run: it creates the pods of Deployments
+// and answers for them.
 type bed struct {
 	t         *testing.T
 	namespace string
 	client    client.Client           // an administrator's
-	calls     *recorder               // what the operator asked of the API server
+	calls     *recorder               // the operator's requests to the API server
 	offset    atomic.Int64            // of the operator's clock
 	operator  *controllers.Reconciler // the last that was started
 	stops     []func()                // of all that were started
+	direct    bool                    // the bed calls Reconcile itself; see directBed
 
 	mu      sync.Mutex
-	answers map[string]func() (serverconfig.State, error) // what pods say, by their address
+	answers map[string]func() (serverconfig.State, error) // the answers of pods, by IP address
 }
 
-// newBed starts an operator for a namespace of its own.
+// newBed starts an operator for a new namespace.
 func newBed(t *testing.T, options ...func(*controllers.Options)) *bed {
 	t.Helper()
+	b := emptyBed(t)
+	b.startOperator(options...)
+	return b
+}
+
+// directBed is an emptyBed whose operators have no manager, no cache and no watches:
+// while the bed waits for something, it calls Reconcile. That is much faster.
+// Tests of what starts a reconcile, or how often, need newBed.
+func directBed(t *testing.T) *bed {
+	t.Helper()
+	b := emptyBed(t)
+	b.direct = true
+	return b
+}
+
+// newDirectBed starts a direct operator.
+func newDirectBed(t *testing.T, options ...func(*controllers.Options)) *bed {
+	t.Helper()
+	b := directBed(t)
+	b.startOperator(options...)
+	return b
+}
+
+// emptyBed has no operator yet. Every test with an API server begins here.
+func emptyBed(t *testing.T) *bed {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it needs an API server")
+	}
 	b := &bed{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
 	c, err := client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.client = c
-	b.startOperator(options...)
 	return b
 }
 
-// startOperator starts one, and returns what ends it, at the end of the test at
-// the latest.
+// startOperator starts an operator. It is stopped by stop or when the test ends.
 func (b *bed) startOperator(options ...func(*controllers.Options)) (stop func()) {
 	b.t.Helper()
 	return b.startOperatorAs(kubernetestest.Config(b.t), options...)
@@ -84,6 +112,9 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 	kubernetes := rest.CopyConfig(as)
 	kubernetes.QPS, kubernetes.Burst = -1, 0
 	kubernetes.Wrap(func(next http.RoundTripper) http.RoundTripper { return &recording{b.calls, next} })
+	if b.direct {
+		return b.startDirect(kubernetes, o)
+	}
 	skip := true
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
 		Scheme:     controllers.Scheme(),
@@ -123,9 +154,60 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 	return stop
 }
 
+func (b *bed) startDirect(kubernetes *rest.Config, o controllers.Options) (stop func()) {
+	b.t.Helper()
+	c, err := client.New(kubernetes, client.Options{Scheme: controllers.Scheme()})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := controllers.NewDirect(&directClient{c, b}, o)
+	r.Ask = b.ask
+	b.operator = r
+	stop = func() {
+		if b.operator == r {
+			b.operator = nil
+		}
+	}
+	b.stops = append(b.stops, stop)
+	return stop
+}
+
+// directClient reads as the cache would: only in the namespace that is watched, and
+// AuthGateways without a request that is recorded.
+type directClient struct {
+	client.Client
+	b *bed
+}
+
+func (c *directClient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if _, is := o.(*v1alpha1.AuthGateway); is {
+		return c.b.client.Get(ctx, key, o, opts...)
+	}
+	return c.Client.Get(ctx, key, o, opts...)
+}
+
+func (c *directClient) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	return c.Client.List(ctx, list, append(opts, client.InNamespace(c.b.namespace))...)
+}
+
+// reconcile calls a direct operator for every gateway.
+func (b *bed) reconcile() {
+	b.t.Helper()
+	if !b.direct || b.operator == nil {
+		return
+	}
+	var all v1alpha1.AuthGatewayList
+	if err := b.client.List(b.t.Context(), &all, client.InNamespace(b.namespace)); err != nil {
+		b.t.Fatal(err)
+	}
+	for i := range all.Items { // errors show in the conditions
+		_, _ = b.operator.Reconcile(b.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+	}
+}
+
 func (b *bed) now() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) }
 
-// pass lets the operator's clock jump ahead.
+// pass moves the operator's clock forward.
 func (b *bed) pass(d time.Duration) { b.offset.Add(int64(d)) }
 
 func (b *bed) ask(_ context.Context, ip string) (serverconfig.State, error) {
@@ -180,14 +262,21 @@ func (b *bed) eventually(what string, holds func() error) {
 
 func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() error) {
 	b.t.Helper()
-	testenv.Eventually(b.t, limit, what, holds)
+	testenv.Eventually(b.t, limit, what, func() error {
+		err := holds()
+		if err != nil && b.direct {
+			b.reconcile()
+			err = holds()
+		}
+		return err
+	})
 }
 
 func credentials(name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"username": "auth", "password": "a database password"}}
 }
 
-// smallest is the smallest AuthGateway that works.
+// smallest returns the smallest valid AuthGateway.
 func smallest(name string) *v1alpha1.AuthGateway {
 	return &v1alpha1.AuthGateway{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -197,8 +286,8 @@ func smallest(name string) *v1alpha1.AuthGateway {
 	}
 }
 
-// condition waits until a condition of an AuthGateway has a status and a reason,
-// for the present generation, and returns it.
+// condition waits until a condition of an AuthGateway's present generation has a
+// status and a reason, and returns it.
 func (b *bed) condition(name, kind string, status metav1.ConditionStatus, reason string) metav1.Condition {
 	b.t.Helper()
 	var c metav1.Condition
@@ -218,7 +307,7 @@ func (b *bed) condition(name, kind string, status metav1.ConditionStatus, reason
 	return c
 }
 
-// made waits until the operator has made everything, the Deployment last.
+// made waits for the Deployment, which the operator creates last.
 func (b *bed) made(name string) *appsv1.Deployment {
 	b.t.Helper()
 	d := &appsv1.Deployment{}
@@ -226,7 +315,7 @@ func (b *bed) made(name string) *appsv1.Deployment {
 	return d
 }
 
-// ring is what the Secret of the keys holds.
+// ring returns the ring in the Secret of the keys.
 func (b *bed) ring(name string) keys.Ring {
 	b.t.Helper()
 	ring, err := keys.FromFiles(get(b, name+"-keys", &corev1.Secret{}).Data)
@@ -236,9 +325,9 @@ func (b *bed) ring(name string) keys.Ring {
 	return ring
 }
 
-// rollOut plays the controllers and the kubelet: it replaces all pods of a
-// Deployment by those of its present template, ready, and holding whatever the
-// Secret of the keys holds.
+// rollOut acts as the controllers and the kubelet do: it replaces all pods of a
+// Deployment with ready ones of its present template, which have loaded the present
+// keys.
 func (b *bed) rollOut(name string) {
 	b.t.Helper()
 	d := b.made(name)
@@ -259,7 +348,7 @@ func (b *bed) rollOut(name string) {
 
 var podCount atomic.Int64
 
-// startPod makes a pod of a Deployment's template.
+// startPod creates a pod from a Deployment's template.
 func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
 	b.t.Helper()
 	n := podCount.Add(1)
@@ -285,8 +374,8 @@ func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
 	return p
 }
 
-// replicaSet makes the ReplicaSet of a Deployment that its pods belong to, where
-// there is none yet.
+// replicaSet creates the ReplicaSet that a Deployment's pods belong to, unless there
+// is one.
 func (b *bed) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
 	b.t.Helper()
 	set := &appsv1.ReplicaSet{
@@ -305,7 +394,7 @@ func (b *bed) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
 	return set
 }
 
-// holdsAll is what a server says that has loaded the present ring.
+// holdsAll returns the answer of a server that has loaded the present ring.
 func (b *bed) holdsAll(name string) serverconfig.State {
 	var s serverconfig.State
 	var secret corev1.Secret
@@ -340,7 +429,7 @@ func (b *bed) report(name string, ready int32) {
 	})
 }
 
-// ready makes a gateway, and everything that it needs to be Ready.
+// ready creates a gateway and brings it to Ready.
 func (b *bed) ready(g *v1alpha1.AuthGateway) {
 	b.t.Helper()
 	b.create(g)
@@ -348,19 +437,30 @@ func (b *bed) ready(g *v1alpha1.AuthGateway) {
 	b.condition(g.Name, "Ready", metav1.ConditionTrue, "Ready")
 }
 
-// quiet waits until the operator is at rest, and forgets what it had asked for.
+// quiet waits until the operator is at rest, and clears the recorded requests.
 func (b *bed) quiet() {
 	b.t.Helper()
 	b.rest()
 	b.calls.reset()
 }
 
-// rest waits until the operator has asked for nothing for a while.
+// rest waits until the operator has sent no request for a while.
 func (b *bed) rest() {
 	b.t.Helper()
+	if b.direct {
+		b.eventually("the operator is at rest", func() error {
+			before := len(b.calls.succeeded())
+			b.reconcile()
+			if after := len(b.calls.succeeded()); after != before {
+				return fmt.Errorf("%d writes", after-before)
+			}
+			return nil
+		})
+		return
+	}
 	b.eventually("the operator is at rest", func() error {
 		before := b.calls.count()
-		time.Sleep(300 * time.Millisecond) // that nothing happens cannot be waited for
+		time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
 		if after := b.calls.count(); after != before {
 			return fmt.Errorf("%d calls", after-before)
 		}
@@ -375,7 +475,7 @@ func atLeast(have, want int) error {
 	return nil
 }
 
-// call is one request to the API server, as its authorization sees it.
+// call is a request to the API server, as its authorization sees it.
 type call struct {
 	verb, group, resource, subresource, namespace, name string
 	status                                              int
@@ -389,7 +489,7 @@ func (c call) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s %s", c.verb, resource, c.name, c.group))
 }
 
-// writes: verbs that change something.
+// writes reports whether a request changes an object other than an event.
 func (c call) writes() bool {
 	return !slices.Contains([]string{"get", "list", "watch"}, c.verb) && c.group != "events.k8s.io"
 }
@@ -408,7 +508,7 @@ func (r *recorder) add(c call) {
 func (r *recorder) count() int { r.mu.Lock(); defer r.mu.Unlock(); return len(r.calls) }
 func (r *recorder) reset()     { r.mu.Lock(); defer r.mu.Unlock(); r.calls = nil }
 
-// written are the calls that changed something.
+// written returns the requests that change an object.
 func (r *recorder) written() (all []call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -420,8 +520,12 @@ func (r *recorder) written() (all []call) {
 	return all
 }
 
-// everything that any operator of any test has asked for, for the test of the
-// operator's rights.
+// succeeded returns the writes that the API server accepted.
+func (r *recorder) succeeded() []call {
+	return slices.DeleteFunc(r.written(), func(c call) bool { return c.status == 0 || c.status >= http.StatusBadRequest })
+}
+
+// everything has the requests of every operator of every test, for roleEqualsUse.
 var everything = struct {
 	mu    sync.Mutex
 	calls map[call]bool
@@ -433,7 +537,7 @@ func allCalls() []call {
 	return slices.Collect(maps.Keys(everything.calls))
 }
 
-// recording is a RoundTripper that writes down what is asked.
+// recording is a RoundTripper that records requests.
 type recording struct {
 	to   *recorder
 	next http.RoundTripper
@@ -453,7 +557,7 @@ func (r *recording) RoundTrip(q *http.Request) (*http.Response, error) {
 		kind := call{verb: c.verb, group: c.group, resource: c.resource, subresource: c.subresource}
 		everything.mu.Lock()
 		everything.calls[kind] = true
-		if c.verb == "patch" && c.status == http.StatusCreated { // an apply that creates needs both
+		if c.verb == "patch" && c.status == http.StatusCreated { // an apply that creates an object needs both rights
 			kind.verb = "create"
 			everything.calls[kind] = true
 		}

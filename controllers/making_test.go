@@ -40,8 +40,8 @@ func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
 			t.Errorf("%T %s is owned by %v", made, o.name, owner)
 		}
 	}
-	// Each object took one write, and the status one: there was one pass. What a
-	// pass wrote brings others, which find nothing to do.
+	// Each object took one write, so one reconcile created everything. Its writes
+	// start further reconciles, which write nothing.
 	b.rest()
 	var writes []string
 	for _, c := range b.calls.written() {
@@ -83,8 +83,7 @@ func TestASecondPassWritesNothing(t *testing.T) {
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.quiet()
-	// A pass is brought about by what changes nothing: a label of the gateway,
-	// and by another operator that starts.
+	// Reconciles are started by a label of the gateway, and by another operator.
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Labels = map[string]string{"team": "shop"} })
 	b.startOperator()
 	b.rest()
@@ -96,7 +95,7 @@ func TestASecondPassWritesNothing(t *testing.T) {
 	}
 }
 
-// Whatever people and programs may read without being let into Secrets.
+// No object that can be read without access to Secrets contains a secret.
 func TestNoSecretIsAnywhereButInSecrets(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

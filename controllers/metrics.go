@@ -31,20 +31,24 @@ const (
 )
 
 var (
+	perGateway = []string{labelOfNamespace, labelOfName}
+
 	conditionMetric = prometheus.NewDesc("authgateway_condition",
-		"1 if the condition of an AuthGateway has this status, else 0.", []string{labelOfNamespace, labelOfName, "type", "status"}, nil)
+		"1 if the condition of an AuthGateway has this status, else 0.",
+		[]string{labelOfNamespace, labelOfName, "type", "status"}, nil)
 	awaitingMetric = prometheus.NewDesc("authgateway_keys_awaiting_replicas",
-		"1 while a key of an AuthGateway waits for replicas that have not loaded it or do not answer.", []string{labelOfNamespace, labelOfName}, nil)
+		"1 while a key of an AuthGateway waits for replicas that have not loaded it or do not answer.", perGateway, nil)
 	rotationMetric = prometheus.NewDesc("authgateway_next_rotation_timestamp_seconds",
-		"When the next scheduled rotation of an AuthGateway's keys begins.", []string{labelOfNamespace, labelOfName}, nil)
+		"When the next scheduled rotation of an AuthGateway's keys begins.", perGateway, nil)
 	leadMetric = prometheus.NewDesc("authgateway_key_publish_lead_seconds",
-		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long plus a few minutes.", []string{labelOfNamespace, labelOfName}, nil)
+		"spec.keys.publishLead of an AuthGateway. A rotation takes twice as long plus a few minutes.", perGateway, nil)
 	suspendedMetric = prometheus.NewDesc("authgateway_suspended",
-		"1 while spec.suspend of an AuthGateway is true.", []string{labelOfNamespace, labelOfName}, nil)
+		"1 while spec.suspend of an AuthGateway is true.", perGateway, nil)
 	upgradesMetric = prometheus.NewDesc("authgateway_operator_upgrades",
 		"AuthGateways whose pods an operator's upgrade replaces, by state: waiting, under_way.", []string{"state"}, nil)
 	upgradeFailingMetric = prometheus.NewDesc("authgateway_operator_upgrade_failing",
-		"1 for an AuthGateway that was Ready before its upgrade and is not now. It stops further upgrades.", []string{labelOfNamespace, labelOfName}, nil)
+		"1 for an AuthGateway that was Ready before its upgrade and is not now. It stops further upgrades.",
+		perGateway, nil)
 	deniedMetric = prometheus.NewDesc("authgateway_operator_watch_denied",
 		"1 while the operator may not watch a kind in a namespace. An empty namespace means all of them.",
 		[]string{"kind", "watched_namespace"}, nil)
@@ -78,28 +82,29 @@ func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 		return // the cache has not synced yet
 	}
 	for _, g := range all.Items {
+		gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+			labels = append([]string{g.Namespace, g.Name}, labels...)
+			to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+		}
 		for _, c := range g.Status.Conditions {
-			for _, status := range []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown} {
-				value := 0.0
-				if c.Status == status {
-					value = 1
-				}
-				to <- prometheus.MustNewConstMetric(conditionMetric, prometheus.GaugeValue, value, g.Namespace, g.Name, c.Type, string(status))
+			statuses := []metav1.ConditionStatus{metav1.ConditionTrue, metav1.ConditionFalse, metav1.ConditionUnknown}
+			for _, status := range statuses {
+				gauge(conditionMetric, oneIf(c.Status == status), c.Type, string(status))
 			}
 		}
-		suspended := 0.0
-		if g.Spec.Suspend {
-			suspended = 1
-		}
-		to <- prometheus.MustNewConstMetric(suspendedMetric, prometheus.GaugeValue, suspended, g.Namespace, g.Name)
-		to <- prometheus.MustNewConstMetric(leadMetric, prometheus.GaugeValue, g.Spec.Keys.PublishLead.Value().Seconds(), g.Namespace, g.Name)
-		awaiting := 0.0
-		if c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionKeysReady); c != nil && c.Reason == v1alpha1.ReasonAwaitingReplicas {
-			awaiting = 1
-		}
-		to <- prometheus.MustNewConstMetric(awaitingMetric, prometheus.GaugeValue, awaiting, g.Namespace, g.Name)
+		gauge(suspendedMetric, oneIf(g.Spec.Suspend))
+		gauge(leadMetric, g.Spec.Keys.PublishLead.Value().Seconds())
+		c := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionKeysReady)
+		gauge(awaitingMetric, oneIf(c != nil && c.Reason == v1alpha1.ReasonAwaitingReplicas))
 		if k := g.Status.Keys; k != nil && k.NextRotationTime != nil {
-			to <- prometheus.MustNewConstMetric(rotationMetric, prometheus.GaugeValue, float64(k.NextRotationTime.Unix()), g.Namespace, g.Name)
+			gauge(rotationMetric, float64(k.NextRotationTime.Unix()))
 		}
 	}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -142,11 +142,11 @@ const cacheWait = 5 * time.Second
 
 // observeObject reads a managed object. The cache holds only objects with the
 // operator's label and may lag. If it does not have an object that the gateway
-// wants, the API server is asked: an object of that name may belong to somebody
-// else. The public keys are always read from the API server.
+// wants, the API server is asked: there may be an object of that name that the
+// operator did not create. The public keys are always read from the API server.
 func (r *Reconciler) observeObject(ctx context.Context, cs *clusterState, o *managedObject) {
 	if o.optional {
-		there, err := r.optional.watch(o, o.wantedBy(cs.gateway))
+		there, err := r.watchOptional(o, o.wantedBy(cs.gateway))
 		if err != nil {
 			cs.unread[o.gvk] = err
 			return
@@ -209,7 +209,7 @@ func (r *Reconciler) observeInput(ctx context.Context, cs *clusterState, name st
 // observeConfigMap reads a ConfigMap that the spec refers to. The watch starts
 // before the read, so that no change is missed.
 func (r *Reconciler) observeConfigMap(ctx context.Context, cs *clusterState, name string) error {
-	if err := r.configMaps.watch(); err != nil {
+	if err := r.watchConfigMaps(); err != nil {
 		return err
 	}
 	c := &corev1.ConfigMap{}

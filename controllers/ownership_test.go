@@ -16,8 +16,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// A tool that restores objects from a backup writes them in its own name, by any
-// of these ways. What the spec drops afterwards goes all the same.
+// A backup tool restores objects under its own field manager, in one of these ways.
+// A field that the spec drops afterwards is removed nevertheless.
 func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
 	t.Parallel()
 	tool := client.FieldOwner("a-restore")
@@ -44,7 +44,7 @@ func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			b := emptyBed(t)
+			b := directBed(t)
 			stop := b.startOperator()
 			g := smallest("auth")
 			g.Spec.TrustedProxyHops = 2
@@ -79,11 +79,11 @@ func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
 	}
 }
 
-// Names and labels are anybody's to write. Only what says that this very gateway
-// is its owner is deleted.
+// Anyone can write names and labels. The operator deletes only objects whose owner
+// reference names this gateway.
 func TestOnlyWhatAGatewayOwnsIsDeleted(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	other := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
 	b.create(credentials("auth-db"), other)
 	for name, owners := range map[string][]metav1.OwnerReference{

@@ -121,8 +121,8 @@ func (cs *clusterState) secretConflict(all ...*corev1.Secret) *problem {
 	return nameConflict(names...)
 }
 
-// keysConflict returns a problem if one of the two Secrets of the keys belongs to
-// somebody else. Then the operator does nothing about the keys.
+// keysConflict returns a problem if the operator did not create one of the two Secrets
+// of the keys. It then leaves the keys alone.
 func (cs *clusterState) keysConflict() *problem { return cs.secretConflict(cs.keys, cs.passphrases) }
 
 func (cs *clusterState) callerConflict() *problem { return cs.secretConflict(cs.caller) }
@@ -172,7 +172,7 @@ func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 }
 
 // notAccepted returns a problem if the spec has another issuer or another database
-// and nobody has confirmed the change. Another issuer ends every session. Another
+// and the change was not confirmed. Another issuer ends every session. Another
 // database has other users. So the change needs an annotation with the new value,
 // and until then the pods keep their settings. A gateway that was never Ready has
 // nothing to lose.

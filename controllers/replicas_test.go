@@ -17,7 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// pods are those of the namespace.
+// pods returns the pods of the namespace.
 func (b *bed) pods() []corev1.Pod {
 	b.t.Helper()
 	var pods corev1.PodList
@@ -27,19 +27,18 @@ func (b *bed) pods() []corev1.Pod {
 	return pods.Items
 }
 
-// silence has a pod give no answer.
+// silence makes a pod give no answer.
 func (b *bed) silence(p corev1.Pod, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return serverconfig.State{}, err }
 }
 
-// A replica that cannot be asked is named, without a status write for each look.
-// It delays a rotation by as long as a mounted Secret can lag behind at most, and
-// no longer; and not at all where it is not ready.
+// A replica that does not answer is named, without a status write each time. It
+// delays a rotation by at most the time in which a mounted Secret is updated.
 func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -57,7 +56,7 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	b.quiet()
 	for range 5 {
-		b.pass(time.Minute) // less than the bound in all
+		b.pass(time.Minute) // in total less than the limit
 		b.nudge("auth")
 		b.rest()
 	}
@@ -69,7 +68,7 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	}
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)
-	b.pass(2 * lead) // the ring has changed, so the pod has as long again to load it
+	b.pass(2 * lead) // the ring has changed, so the wait begins again
 	b.nudge("auth")
 	b.eventually("what is not confirmed is named", func() error {
 		for _, c := range b.gateway("auth").Status.Conditions {
@@ -81,11 +80,11 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	})
 }
 
-// A pod with our labels that somebody else has made is neither asked nor waited
-// for, wherever it leads.
+// A pod with the operator's labels that does not belong to the Deployment is neither
+// asked nor waited for.
 func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -116,7 +115,7 @@ func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
 	b.rotate("auth")
 }
 
-// answer has a pod say something else than what it has loaded.
+// answer makes a pod report something else than it has loaded.
 func (b *bed) answer(p corev1.Pod, change func(*serverconfig.State)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,10 +126,10 @@ func (b *bed) answer(p corev1.Pod, change func(*serverconfig.State)) {
 	}
 }
 
-// What a pod of ours makes up moves nothing but what it can speak for.
+// A pod that reports an impossible generation does not affect the keys.
 func TestAPodThatLiesDoesNotStopTheKeys(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -138,11 +137,11 @@ func TestAPodThatLiesDoesNotStopTheKeys(t *testing.T) {
 	b.rotate("auth")
 }
 
-// A pod that was taken over knows the key that signs. By pretending to have later
-// keys it stops a rotation, and is named; it does not stop the key's revocation.
+// A compromised pod knows the key that signs. If it claims to have later keys, it
+// stops a rotation and is named. It cannot stop the revocation of the key.
 func TestAPodThatPretendsToHaveLaterKeysIsNamedAndDoesNotStopARevocation(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()

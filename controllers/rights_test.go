@@ -13,9 +13,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// roleEqualsUse holds the operator's role against what its tests saw it ask for:
-// it has what the operator needs, and nothing else. It runs when all tests have
-// passed; where only some of them ran it has nothing to say.
+// roleEqualsUse compares the operator's role with the requests of all tests: it must
+// grant those and nothing else. It runs after all tests have passed, and does nothing
+// if only some of them ran.
 func roleEqualsUse() error {
 	for name, whole := range map[string]string{"test.run": "", "test.skip": "", "test.list": "", "test.short": "false"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != whole {
@@ -46,7 +46,7 @@ func roleEqualsUse() error {
 			resource += "/" + c.subresource
 		}
 		used[right(c.verb, c.group, resource)] = true
-		if c.verb == "watch" { // an older API server does not stream what there is, and is asked for a list
+		if c.verb == "watch" { // an older API server cannot stream the initial list
 			used[right("list", c.group, resource)] = true
 		}
 	}

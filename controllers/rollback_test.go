@@ -86,7 +86,7 @@ func (b *bed) accept(name string) {
 
 func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRevoked(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -154,7 +154,7 @@ func TestWhatWasPublishedAndWhatPodsHaveLoadedShowThatKeysWereTakenBack(t *testi
 	for _, c := range []string{"the status is lost", "the status is lost and the ConfigMap is restored", "the ConfigMap is deleted"} {
 		t.Run(c, func(t *testing.T) {
 			t.Parallel()
-			b := emptyBed(t)
+			b := directBed(t)
 			stop := b.startOperator()
 			b.create(credentials("auth-db"))
 			b.ready(smallest("auth"))
@@ -200,7 +200,7 @@ func TestWhatWasPublishedAndWhatPodsHaveLoadedShowThatKeysWereTakenBack(t *testi
 // waited there to sign waits anew: who looked meanwhile does not know it.
 func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -241,7 +241,7 @@ func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 // server takes them.
 func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rotate("auth")
@@ -262,7 +262,7 @@ func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 // person has decided, and is revoked with that word.
 func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -301,7 +301,7 @@ func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
 // names, and for no others.
 func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	b.rest()
@@ -333,7 +333,7 @@ func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 // given up: the message says so, and a rotation leads out.
 func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	b := newDirectBed(t)
 	b.create(credentials("auth-db"), passphraseSecret("a passphrase for access one", "a passphrase for refresh one"))
 	g := smallest("auth")
 	g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
@@ -437,7 +437,7 @@ func TestARevocationWaitsForNothingElse(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			b := emptyBed(t)
+			b := directBed(t)
 			if c.denied[0] == "" {
 				b.startOperator()
 			} else {
@@ -480,7 +480,7 @@ func TestARevocationThatCannotBeDoneIsNamedAndPending(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t)
+			b := newDirectBed(t)
 			b.create(credentials("auth-db"))
 			b.ready(smallest("auth"))
 			b.rest()

@@ -90,7 +90,8 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 		c.ServiceName = e.ServiceName
 	}
 	if l := e.Links; l != nil {
-		c.MailLinkVerification, c.MailLinkPasswordReset, c.MailLinkEmailChange = string(l.Verification), string(l.PasswordReset), string(l.EmailChange)
+		c.MailLinkVerification, c.MailLinkPasswordReset = string(l.Verification), string(l.PasswordReset)
+		c.MailLinkEmailChange = string(l.EmailChange)
 	}
 }
 
@@ -118,8 +119,8 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 	l := g.Spec.Limits
 	all := map[string]string{}
 	for name, limit := range map[string]v1alpha1.Limit{
-		config.EnvLimitSignIn: l.SignIn, config.EnvLimitSignUp: l.SignUp, config.EnvLimitCodes: l.Codes, config.EnvLimitMails: l.Mails,
-		config.EnvLimitWrites: l.Writes,
+		config.EnvLimitSignIn: l.SignIn, config.EnvLimitSignUp: l.SignUp, config.EnvLimitCodes: l.Codes,
+		config.EnvLimitMails: l.Mails, config.EnvLimitWrites: l.Writes,
 	} {
 		switch limit {
 		case "":
@@ -135,10 +136,11 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 // issuer returns the issuer that the servers use. It stays the former one until a
 // person has accepted the change.
 func issuer(cs *clusterState) string {
-	if last := cs.gateway.Status.Issuer; last != "" && cs.gateway.Annotations[AnnotationAcceptIssuer] != issuerWanted(cs.gateway) {
+	last, wanted := cs.gateway.Status.Issuer, issuerWanted(cs.gateway)
+	if last != "" && cs.gateway.Annotations[AnnotationAcceptIssuer] != wanted {
 		return last
 	}
-	return issuerWanted(cs.gateway)
+	return wanted
 }
 
 func issuerWanted(g *v1alpha1.AuthGateway) string {

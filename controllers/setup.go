@@ -120,9 +120,14 @@ func podEssence(in any) (any, error) {
 // New returns a Reconciler for a manager that was created with NewCache and the same
 // options.
 func New(m manager.Manager, o Options) *Reconciler {
+	r := newReconciler(m.GetClient(), m.GetAPIReader(), o)
+	r.Events, r.watches = m.GetEventRecorder(operatorName), m.GetCache().(*partialCache).watches
+	return r
+}
+
+func newReconciler(c client.Client, live client.Reader, o Options) *Reconciler {
 	return &Reconciler{
-		Client: m.GetClient(), Live: m.GetAPIReader(), Events: m.GetEventRecorder(operatorName),
-		Ask: ask(askTransport()), Now: o.clock(), Options: o,
+		Client: c, Live: live, Ask: ask(askTransport()), Now: o.clock(), Options: o,
 
 		decrypts:  newLRU[[32]byte, bool](10_000),
 		owners:    newLRU[types.UID, types.UID](10_000),
@@ -131,7 +136,6 @@ func New(m manager.Manager, o Options) *Reconciler {
 		damper:    newDamper(),
 		databases: newDatabases(),
 		upgrades:  newUpgrades(o.Upgrades),
-		watches:   m.GetCache().(*partialCache).watches,
 		wake:      make(chan event.GenericEvent, 1024),
 		steps:     stepsMetric(),
 	}
@@ -202,15 +206,17 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	if err != nil {
 		return err
 	}
-	if r.configMaps, err = r.lateConfigMaps(m, c); err != nil {
+	configMaps, err := r.lateConfigMaps(m, c)
+	if err != nil {
 		return err
 	}
-	r.optional = &optionalKinds{
+	r.watchConfigMaps = configMaps.watch
+	r.watchOptional = (&optionalKinds{
 		manager: m, controller: c, watches: r.watches, watched: map[schema.GroupVersionKind]bool{},
-	}
+	}).watch
 	for _, o := range managedObjects {
 		if o.optional {
-			if _, err := r.optional.watch(o, true); err != nil {
+			if _, err := r.watchOptional(o, true); err != nil {
 				return err
 			}
 		}
@@ -252,8 +258,8 @@ func gatewayOfPod(_ context.Context, pod client.Object) []reconcile.Request {
 }
 
 // lateConfigMaps watches the ConfigMaps of users, from the first gateway that
-// refers to one. It has a cache of its own, with their names: the manager's cache
-// holds those that the operator created, and caches a kind in one way only.
+// refers to one. It has a separate cache with their names, because the manager's cache
+// holds the operator's own ConfigMaps, and caches a kind in one way only.
 type lateConfigMaps struct {
 	cache      cache.Cache
 	controller controller.Controller

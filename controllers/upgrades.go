@@ -265,7 +265,8 @@ func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v
 	}
 	switch news := r.upgrades.note(key, why); {
 	case news && why != "":
-		log.FromContext(ctx).Error(nil, "upgrades stopped: this AuthGateway was Ready before its upgrade and is not now", "reason", why)
+		log.FromContext(ctx).Error(nil, "upgrades stopped: this AuthGateway was Ready before its upgrade and is not now",
+			"reason", why)
 	case news:
 		log.FromContext(ctx).Info("upgrades continue")
 		r.wakeWaiting()

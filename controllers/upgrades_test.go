@@ -16,7 +16,7 @@ import (
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// failingUpgrades are the gateways that the metric says stop an upgrade.
+// failingUpgrades returns the gateways that stop upgrades, according to the metric.
 func (b *bed) failingUpgrades() (names []string) {
 	b.t.Helper()
 	registry := prometheus.NewRegistry()
@@ -40,7 +40,7 @@ func (b *bed) failingUpgrades() (names []string) {
 	return names
 }
 
-// fleet are the gateways of a bed by how far their upgrade to an image is.
+// fleet returns the gateways before, during and after their upgrade to an image.
 func (b *bed) fleet(image string) (before, underWay, after []string) {
 	b.t.Helper()
 	var all appsv1.DeploymentList
@@ -60,8 +60,8 @@ func (b *bed) fleet(image string) (before, underWay, after []string) {
 	return before, underWay, after
 }
 
-// An upgrade of the operator replaces the pods of a few gateways at a time, and of
-// no more once one fails. What a person changes waits for nothing.
+// An upgrade of the operator replaces the pods of a few gateways at a time, and stops
+// when one fails. Changes of a spec do not wait.
 func TestAnUpgradeGoesInWaves(t *testing.T) {
 	t.Parallel()
 	const many, wave, next = 30, 3, "auth-gateway/authserver:next"
@@ -74,7 +74,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 		g.Spec.Replicas = new(int32(1))
 		b.create(g)
 	}
-	for i := range many { // all at once: nothing is replaced
+	for i := range many { // all at once, because no pods are replaced
 		b.rollOut(name(i))
 	}
 	for i := range many {
@@ -103,7 +103,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	b.condition(waits, "Ready", metav1.ConditionTrue, "Ready")
 	b.condition(waits, "Reconciling", metav1.ConditionTrue, "UpgradeWaiting")
 
-	// A person's change is none of the wave.
+	// A change of a spec does not wait for its turn.
 	edit(b, waits, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Tokens.AccessTokenTTL = "5m" })
 	b.eventually("the change is there", func() error {
 		if v := variables(get(b, waits, &appsv1.Deployment{})); v["ACCESS_TOKEN_EXPIRY"] != "300" {
@@ -114,7 +114,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	b.rollOut(waits)
 	b.condition(waits, "Reconciling", metav1.ConditionFalse, "Ready")
 
-	// One fails. The others of its wave finish, and no further one begins.
+	// One fails. Those that have started finish, and no other one starts.
 	fails := underWay[0]
 	d := get(b, fails, &appsv1.Deployment{})
 	p := b.startPod(d, 1, false)
@@ -148,7 +148,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 		}
 	}
 	stopped()
-	stop() // another operator knows of it, too
+	stop() // a new process finds it failing, too
 	b.startOperator(upgraded)
 	b.eventually("the metric names it", func() error {
 		if names := b.failingUpgrades(); !slices.Equal(names, []string{fails}) {
@@ -158,7 +158,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	})
 	stopped()
 
-	// It gets well, and the wave goes on, to the end.
+	// It recovers, and the upgrade continues to the end.
 	b.rollOut(fails)
 	for left := many - wave - 1; left > 0; left -= wave {
 		_, underWay = full(min(wave, left))

@@ -104,7 +104,9 @@ func (w *watches) into(o *cache.Options) {
 
 // newInformer returns an informer that syncs even if it may not list its kind. An
 // ordinary one would retry its first list forever, and the cache would never sync.
-func (w *watches) newInformer(from toolscache.ListerWatcher, of runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
+func (w *watches) newInformer(
+	from toolscache.ListerWatcher, of runtime.Object, resync time.Duration, indexers toolscache.Indexers,
+) toolscache.SharedIndexInformer {
 	one := &watched{of: w}
 	one.gvk, _ = apiutil.GVKForObject(of, w.scheme) // the cache did the same before
 	_, one.metadata = of.(*metav1.PartialObjectMetadata)

@@ -17,8 +17,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// deniedWatches are the kinds that the metric says the operator may not watch in
-// a namespace.
+// deniedWatches returns the kinds that the operator may not watch in a namespace,
+// according to its metric.
 func (b *bed) deniedWatches(namespace string) (kinds []string) {
 	b.t.Helper()
 	registry := prometheus.NewRegistry()
@@ -49,16 +49,16 @@ func (b *bed) synced() {
 	b.eventually("the operator is ready", func() error { return b.operator.Synced(nil) })
 }
 
-// in is the same bed in another namespace.
+// in returns a bed for another namespace.
 func (b *bed) in(namespace string) *bed {
 	other := emptyBed(b.t)
 	other.namespace = namespace
 	return other
 }
 
-// A namespace that the operator is told to watch, and may not, costs no other.
-// When it may, the namespace is looked after without a restart; when it may no
-// more, the others go on again.
+// A namespace that the operator may not watch does not affect the others. When the
+// permission is granted, the namespace is managed without a restart. When it is
+// removed, the others are still managed.
 func TestALostNamespaceIsLeftOutUntilItIsBack(t *testing.T) {
 	t.Parallel()
 	here := emptyBed(t)
@@ -93,7 +93,7 @@ func TestALostNamespaceIsLeftOutUntilItIsBack(t *testing.T) {
 		return nil
 	})
 
-	// It is deleted with all that is in it, and with the rights.
+	// The permission is removed, as when the namespace is deleted.
 	if err := there.client.Delete(t.Context(), bind); err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +107,7 @@ func TestALostNamespaceIsLeftOutUntilItIsBack(t *testing.T) {
 	here.synced()
 }
 
-// A right that no gateway needs costs nothing when it is missing. One that a
-// gateway needs costs that gateway alone, and what is missing is named.
+// A missing permission affects only gateways that need it. Their condition names it.
 func TestAKindWithoutRightsCostsOnlyThoseThatWantIt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -149,8 +148,8 @@ func TestAKindWithoutRightsCostsOnlyThoseThatWantIt(t *testing.T) {
 	}
 }
 
-// Pods that the operator may not see are not the same as no pods: no key is
-// promoted for want of replicas that could say that they have not loaded it.
+// Pods that the operator may not list are not treated as absent: otherwise a key
+// would sign although no replica has confirmed it.
 func TestPodsThatCannotBeSeenAreNotThoughtGone(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
@@ -163,8 +162,7 @@ func TestPodsThatCannotBeSeenAreNotThoughtGone(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 }
 
-// An API server that answers with errors is not one that denies: the operator is
-// not ready until it has read what there is.
+// Errors other than denials keep the operator unready until it has read everything.
 func TestTheOperatorIsReadyWhenItHasReadEverything(t *testing.T) {
 	t.Parallel()
 	b := emptyBed(t)
