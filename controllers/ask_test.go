@@ -68,8 +68,12 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 		"a redirect": {func(w http.ResponseWriter, q *http.Request) {
 			http.Redirect(w, q, "http://"+elsewhere+":9090/state?"+private, http.StatusFound)
 		}, "it answered with status 302"},
-		"another status":     {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, wellSaid, http.StatusForbidden) }, "it answered with status 403"},
-		"no content":         {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "it answered with status 204"},
+		"another status": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, wellSaid,
+				http.StatusForbidden)
+		}, "it answered with status 403"},
+		"no content": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+			"it answered with status 204"},
 		"a page":             {says("<html>" + private), "not that of a server"},
 		"another's JSON":     {says(`{"reason":"` + private + `"}`), "not that of a server"},
 		"null":               {says("null"), "not that of a server"},
@@ -87,7 +91,7 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 		t.Error("a redirect was followed")
 	}
 	if _, err := controllers.AskAPod(t.Context(), "127.77.255.1"); err == nil || err.Error() != "connection refused" {
-		t.Errorf("nobody at the port: %v", err)
+		t.Errorf("a closed port: %v", err)
 	}
 }
 

@@ -63,8 +63,8 @@ func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (b
 	log.FromContext(ctx).Info("not managing an AuthGateway: another operator does; let only one watch a namespace",
 		"operator", holder)
 	r.event(g, corev1.EventTypeWarning, v1alpha1.ReasonOtherOperator, "Reconcile", fmt.Sprintf(
-		"the operator in namespace %s manages this AuthGateway. The one in namespace %s also watches it, and leaves it "+
-			"alone. Let only one operator watch a namespace", holder, me))
+		"the operator in namespace %s manages this AuthGateway. The one in namespace %s also watches it, and does "+
+			"nothing. Let only one operator watch a namespace", holder, me))
 	return true, ctrl.Result{RequeueAfter: answerTime}, r.contest(ctx, g, func(s *v1alpha1.AuthGatewayStatus) {
 		s.OperatorContest = &v1alpha1.OperatorContest{By: me, StartTime: metav1.NewTime(now)}
 	})

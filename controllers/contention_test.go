@@ -34,7 +34,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	stop := b.startOperator()
 	b.ready(smallest("auth"))
 	if holder := b.holder("auth"); holder != "auth-gateway-system" {
-		t.Fatalf("it is looked after by %q", holder)
+		t.Fatalf("its operator is %q", holder)
 	}
 	generation := get(b, "auth", &appsv1.Deployment{}).Generation
 	b.calls.reset()
@@ -77,7 +77,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	})
 	b.rest()
 	if holder := b.holder("auth"); holder != "auth-gateway-system" {
-		t.Errorf("before the time of the answer is over, it is looked after by %q", holder)
+		t.Errorf("before the time of the answer is over, its operator is %q", holder)
 	}
 	b.pass(3 * time.Minute)
 	b.nudge("auth")
@@ -89,7 +89,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	})
 	b.eventually("it says that it has", func() error {
 		if holder := b.holder("auth"); holder != "elsewhere" {
-			return fmt.Errorf("it is looked after by %q", holder)
+			return fmt.Errorf("its operator is %q", holder)
 		}
 		return nil
 	})

@@ -46,7 +46,8 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 	// One replica is enough, although a reconcile asks only one in the steady state.
 	for _, lost := range [][]*corev1.Pod{{one}, {two}, {one, two}} {
 		lose(lost...)
-		b.says("auth", "DatabaseAvailable", "DatabaseUnavailable", fmt.Sprintf("%d of 2 replicas", len(lost)), lost[0].Name, `the database "auth" takes no writes: it is a standby`, "still serve the public keys")
+		b.says("auth", "DatabaseAvailable", "DatabaseUnavailable", fmt.Sprintf("%d of 2 replicas", len(lost)),
+			lost[0].Name, `the database "auth" takes no writes: it is a standby`, "still serve the public keys")
 		c := b.condition("auth", "Ready", metav1.ConditionFalse, "DatabaseUnavailable")
 		if strings.ContainsAny(c.Message, "\n\x07") || len(c.Message) > 1000 {
 			t.Errorf("the message has %d bytes: %q", len(c.Message), c.Message)

@@ -97,8 +97,10 @@ func drifts() []drift {
 	}
 	first := func(data map[string]string) string { return slices.Sorted(maps.Keys(data))[0] }
 	all := []drift{
-		drifting("Secret passphrases: an entry more", "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["x"] = []byte("y") }),
-		drifting("Secret passphrases: an entry less", "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { delete(s.Data, "FORMER_ACCESS_PASSPHRASE") }),
+		drifting("Secret passphrases: an entry more", "auth-passphrases", &corev1.Secret{},
+			func(s *corev1.Secret) { s.Data["x"] = []byte("y") }),
+		drifting("Secret passphrases: an entry less", "auth-passphrases", &corev1.Secret{},
+			func(s *corev1.Secret) { delete(s.Data, "FORMER_ACCESS_PASSPHRASE") }),
 		drifting("Secret caller: an entry more", "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["x"] = []byte("y") }),
 
 		configMap("a value", func(c *corev1.ConfigMap) { c.Data[first(c.Data)] = "edited" }),
@@ -114,8 +116,10 @@ func drifts() []drift {
 		configMap("immutable", func(c *corev1.ConfigMap) { c.Immutable = new(true) }),
 		configMap("immutable and emptied", func(c *corev1.ConfigMap) { c.Data, c.Immutable = nil, new(true) }),
 
-		drifting("ServiceAccount: a token", "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = new(true) }),
-		drifting("ServiceAccount: no word about a token", "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = nil }),
+		drifting("ServiceAccount: a token", "auth", &corev1.ServiceAccount{},
+			func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = new(true) }),
+		drifting("ServiceAccount: no word about a token", "auth", &corev1.ServiceAccount{},
+			func(s *corev1.ServiceAccount) { s.AutomountServiceAccountToken = nil }),
 
 		service("a port", func(s *corev1.Service) { s.Spec.Ports[0].TargetPort = intstr.FromInt32(9999) }),
 		service("a port less", func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[1:] }),
@@ -150,7 +154,8 @@ func drifts() []drift {
 		}),
 		deployment("a variable from a Secret in the place of a value", func(d *appsv1.Deployment) {
 			e := &server(d).Env[3]
-			e.Value, e.ValueFrom = "", &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Key: "y"}}
+			e.Value, e.ValueFrom = "",
+				&corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}, Key: "y"}}
 		}),
 		deployment("a writable root file system", func(d *appsv1.Deployment) { server(d).SecurityContext.ReadOnlyRootFilesystem = new(false) }),
 		deployment("no security context", func(d *appsv1.Deployment) { server(d).SecurityContext, pod(d).SecurityContext = nil, nil }),
@@ -191,13 +196,15 @@ func drifts() []drift {
 			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "LIMIT_SIGNIN", Value: "off"})
 		}),
 		deployment("two settings that are left out at their default", func(d *appsv1.Deployment) {
-			server(d).Env = append([]corev1.EnvVar{{Name: "PASSWORD_BLOCKLIST", Value: "false"}, {Name: "CORS_ALLOWED_ORIGINS", Value: "https://attacker.example.com"}}, server(d).Env...)
+			server(d).Env = append([]corev1.EnvVar{{Name: "PASSWORD_BLOCKLIST", Value: "false"},
+				{Name: "CORS_ALLOWED_ORIGINS", Value: "https://attacker.example.com"}}, server(d).Env...)
 		}),
 		deployment("a setting from a file", func(d *appsv1.Deployment) {
 			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "MAIL_WEBHOOK_SECRET_FILE", Value: "/x"})
 		}),
 		deployment("variables from a ConfigMap", func(d *appsv1.Deployment) {
-			server(d).EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}}}
+			from := &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "x"}}
+			server(d).EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: from}}
 		}),
 		deployment("a command", func(d *appsv1.Deployment) {
 			server(d).Command, server(d).Args, server(d).WorkingDir = []string{"/bin/x"}, []string{"serve", "--x"}, "/tmp"
@@ -302,7 +309,8 @@ func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
 		})
 		b.eventually(name+" is as it was", func() error {
 			is := get(b, name, &corev1.Secret{})
-			if is.Labels["app.kubernetes.io/instance"] != "" || is.Labels["app.kubernetes.io/managed-by"] == "" || is.Annotations["argocd.argoproj.io/sync-options"] == "" {
+			if is.Labels["app.kubernetes.io/instance"] != "" || is.Labels["app.kubernetes.io/managed-by"] == "" ||
+				is.Annotations["argocd.argoproj.io/sync-options"] == "" {
 				return fmt.Errorf("it is %s, and was %s", essence(t, is), before)
 			}
 			return nil
@@ -393,7 +401,8 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 			o.SetLabels(labels)
 			o.SetAnnotations(annotations)
 			o.SetFinalizers([]string{"example.com/backup"})
-			o.SetOwnerReferences(append([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: other.UID}}, o.GetOwnerReferences()...))
+			o.SetOwnerReferences(append([]metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "other",
+				UID: other.UID}}, o.GetOwnerReferences()...))
 		})
 	}
 	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
@@ -404,7 +413,8 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 		c.Env = append(c.Env, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "auth"})
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "injected", MountPath: "/etc/ssl/extra"})
 		pod(d).InitContainers = []corev1.Container{{Name: "injected-init", Image: "mesh/init"}}
-		pod(d).Volumes = append([]corev1.Volume{{Name: "injected", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}, pod(d).Volumes...)
+		pod(d).Volumes = append([]corev1.Volume{{Name: "injected",
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}, pod(d).Volumes...)
 		d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-24T10:00:00Z"
 		d.Spec.Template.Labels["mesh"] = "on"
 	})
@@ -490,7 +500,8 @@ func (b *bed) scale(name string, replicas int32) {
 	b.t.Helper()
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: name}}
 	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: replicas}}
-	if err := b.client.SubResource("scale").Update(b.t.Context(), d, client.WithSubResourceBody(s), client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
+	if err := b.client.SubResource("scale").Update(b.t.Context(), d, client.WithSubResourceBody(s),
+		client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -607,7 +618,8 @@ func TestTheScaleOfAGatewayIsThatOfItsDeployment(t *testing.T) {
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
 	g := get(b, "auth", &v1alpha1.AuthGateway{})
-	if err := b.client.SubResource("scale").Patch(t.Context(), g, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":4}}`))); err != nil {
+	if err := b.client.SubResource("scale").Patch(t.Context(), g, client.RawPatch(types.MergePatchType,
+		[]byte(`{"spec":{"replicas":4}}`))); err != nil {
 		t.Fatal(err)
 	}
 	b.eventually("the Deployment has as many", func() error {

@@ -226,7 +226,7 @@ func TestAPassphraseSecretThatWillNotDoIsNamedAndNoKeysAreMade(t *testing.T) {
 			b.condition(name, "KeysReady", metav1.ConditionFalse, c.reason)
 			message := b.condition(name, "Ready", metav1.ConditionFalse, c.reason).Message
 			if strings.Contains(message, good) || strings.Contains(message, "fifteen letters") {
-				t.Errorf("the message tells a passphrase: %s", message)
+				t.Errorf("the message contains a passphrase: %s", message)
 			}
 			b.without(name)
 			if c.secret == nil {
@@ -248,7 +248,9 @@ func TestAPassphraseSecretThatWillNotDoIsNamedAndNoKeysAreMade(t *testing.T) {
 
 func TestAQuotaIsNamedAndAwaited(t *testing.T) {
 	t.Parallel()
-	for _, resourceName := range []corev1.ResourceName{"count/deployments.apps", "secrets", "configmaps", "services", "count/poddisruptionbudgets.policy"} {
+	for _, resourceName := range []corev1.ResourceName{
+		"count/deployments.apps", "secrets", "configmaps", "services", "count/poddisruptionbudgets.policy",
+	} {
 		t.Run(strings.ReplaceAll(string(resourceName), "/", " "), func(t *testing.T) {
 			t.Parallel()
 			// Backoff needs a manager.
@@ -315,7 +317,8 @@ func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.eventually("nothing can be made there", func() error {
-				err := b.client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "x"}}, client.DryRunAll)
+				err := b.client.Create(t.Context(),
+					&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "x"}}, client.DryRunAll)
 				if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 					return fmt.Errorf("it is %v", err)
 				}

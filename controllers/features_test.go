@@ -44,8 +44,10 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.Resources.Limits["example.com/gpu"] = resource.MustParse("1")
 	s.Resources.Requests["example.com/gpu"] = resource.MustParse("1")
 	peers := corev1.PodAffinityTerm{
-		LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "In", Values: []string{"b", "c"}}}},
-		TopologyKey:   "kubernetes.io/hostname", NamespaceSelector: &metav1.LabelSelector{}, Namespaces: []string{"x"}, MatchLabelKeys: []string{"d"},
+		LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a",
+			Operator: "In", Values: []string{"b", "c"}}}},
+		TopologyKey: "kubernetes.io/hostname", NamespaceSelector: &metav1.LabelSelector{},
+		Namespaces: []string{"x"}, MatchLabelKeys: []string{"d"},
 	}
 	s.PodTemplate = &v1alpha1.PodTemplate{
 		Labels:       map[string]string{"team": "shop", "example.com/empty": ""},
@@ -69,9 +71,13 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 			{Key: "gone", Effect: "NoExecute", TolerationSeconds: new(int64(0))},
 		},
 		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
-			{MaxSkew: 1, TopologyKey: "topology.kubernetes.io/zone", WhenUnsatisfiable: "DoNotSchedule", MinDomains: new(int32(2)), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "shop"}}},
+			{MaxSkew: 1, TopologyKey: "topology.kubernetes.io/zone", WhenUnsatisfiable: "DoNotSchedule",
+				MinDomains:    new(int32(2)),
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "shop"}}},
 			{MaxSkew: 3, TopologyKey: "rack", WhenUnsatisfiable: "ScheduleAnyway"},
-			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway", LabelSelector: &metav1.LabelSelector{}, NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor), MatchLabelKeys: []string{"pod-template-hash"}},
+			{MaxSkew: 2, TopologyKey: "kubernetes.io/hostname", WhenUnsatisfiable: "ScheduleAnyway",
+				LabelSelector: &metav1.LabelSelector{}, NodeTaintsPolicy: new(corev1.NodeInclusionPolicyHonor),
+				MatchLabelKeys: []string{"pod-template-hash"}},
 		},
 		PriorityClassName: "important",
 		Sidecars: []v1alpha1.Sidecar{
@@ -92,15 +98,18 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.CORS = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[::1]:3000"}}
 	s.TrustedProxyHops, s.TrustedProxyField = 2, v1alpha1.ProxyFieldForwarded
 	s.Limits = v1alpha1.Limits{SignIn: "7/1m", SignUp: "5/90m", Codes: v1alpha1.Unlimited, Mails: "4/24h", Writes: "9/10s"}
-	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"}, IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
+	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"},
+		IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
 	s.ServiceAccount = v1alpha1.ServiceAccount{Annotations: map[string]string{"example.com/role": "arn:of:something"}}
 	s.Email = &v1alpha1.Email{
 		SMTP: &v1alpha1.SMTP{
 			Host: "2001:db8::2", Port: 465, TLS: "Implicit", From: "Example Inc. <no-reply@example.com>",
 			CredentialsSecretRef: &v1alpha1.LocalReference{Name: "mail"}, CASecretRef: &v1alpha1.LocalReference{Name: "ca"},
 		},
-		MaxConnections: 9, GiveUpAfter: "90m", ServiceName: "Example $(HOME) & Söhne", TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
-		Links: &v1alpha1.EmailLinks{Verification: "https://example.com/$(HOME)#{code}", PasswordReset: "https://example.com/r?c={code}", EmailChange: "https://example.com/e#{code}"},
+		MaxConnections: 9, GiveUpAfter: "90m", ServiceName: "Example $(HOME) & Söhne",
+		TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
+		Links: &v1alpha1.EmailLinks{Verification: "https://example.com/$(HOME)#{code}",
+			PasswordReset: "https://example.com/r?c={code}", EmailChange: "https://example.com/e#{code}"},
 	}
 	s.Database = v1alpha1.Database{
 		Host: "2001:db8::1,pg-1.example.com", Port: 6432, Name: `o'd "d b`, SSLMode: "verify-full", MaxConnections: 7,
@@ -117,7 +126,9 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.NetworkPolicy = v1alpha1.NetworkPolicy{Enabled: new(true), From: []networkingv1.NetworkPolicyPeer{
 		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.1.0.0/16"}}},
 		{PodSelector: &metav1.LabelSelector{}},
-		{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "k", Operator: "NotIn", Values: []string{"v", "u"}}}}, PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": ""}}},
+		{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "k",
+			Operator: "NotIn", Values: []string{"v", "u"}}}},
+			PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"a": ""}}},
 	}}
 	return g
 }
@@ -127,7 +138,8 @@ func secretsOf(b *bed) {
 	b.t.Helper()
 	own := passphraseSecret("the first passphrase of mine", "the second passphrase of mine")
 	own.Name = "own"
-	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}},
+	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
+		StringData: map[string]string{"ca.crt": "x"}},
 		credentials("mail"), templates("mails"), webhookKey("hook"))
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
 	if err := client.IgnoreAlreadyExists(b.client.Create(b.t.Context(), class)); err != nil {
@@ -159,7 +171,8 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		spec.NodeSelector["disk"] != "ssd" || len(spec.ImagePullSecrets) != 2 || len(spec.Containers) != 3 {
 		t.Errorf("the overlay is not in the pod: %+v", spec)
 	}
-	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image, "registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
+	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image,
+		"registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
 		t.Errorf("the server's container is %+v", c)
 	}
 	for _, c := range spec.TopologySpreadConstraints {
@@ -167,14 +180,15 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 			t.Errorf("a constraint that selects no pods: %+v", c)
 		}
 	}
-	if n := spec.InitContainers; len(n) != 1 || n[0].Name != "native" || n[0].RestartPolicy == nil || *n[0].RestartPolicy != corev1.ContainerRestartPolicyAlways {
+	if n := spec.InitContainers; len(n) != 1 || n[0].Name != "native" || n[0].RestartPolicy == nil ||
+		*n[0].RestartPolicy != corev1.ContainerRestartPolicyAlways {
 		t.Errorf("the native sidecar is %+v", n)
 	}
 	if v := variables(d); *spec.TerminationGracePeriodSeconds != 180 || v["DRAIN_DELAY"] != "1m30s" || v["SHUTDOWN_TIMEOUT"] != "2m50s" {
 		t.Errorf("it ends in %d s, drains for %s, and has %s", *spec.TerminationGracePeriodSeconds, v["DRAIN_DELAY"], v["SHUTDOWN_TIMEOUT"])
 	}
 	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
-		t.Errorf("the server is not told %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
+		t.Errorf("the server does not get %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
 	}
 	// A sidecar has no more rights than the server, and none of its Secrets.
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
@@ -231,7 +245,8 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		t.Logf("change %d", i)
 		b.secondPassWritesNothing("auth")
 	}
-	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 || len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
+	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 ||
+		len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
 		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)
 	}
 	service, account := get(b, "auth", &corev1.Service{}), get(b, "auth", &corev1.ServiceAccount{})
@@ -253,7 +268,8 @@ func webhookKey(name string) *corev1.Secret {
 
 // keysOf are the objects of a gateway's keys.
 func keysOf(name string) []string {
-	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases", "*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
+	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases",
+		"*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
 }
 
 func variables(d *appsv1.Deployment) map[string]string {
@@ -288,7 +304,8 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 		t.Helper()
 		s := get(b, name, &corev1.Secret{})
 		_, instance := s.Labels["app.kubernetes.io/instance"]
-		kept := s.Annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false" && s.Annotations["helm.sh/resource-policy"] == "keep"
+		kept := s.Annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false" &&
+			s.Annotations["helm.sh/resource-policy"] == "keep"
 		if instance != wanted || kept == wanted {
 			t.Errorf("%s has labels %v and annotations %v", name, s.Labels, s.Annotations)
 		}
@@ -541,7 +558,8 @@ func testExposed(t *testing.T) {
 	g := exposed("routed")
 	g.Spec.Ingress = nil
 	g.Spec.HTTPRoute = &v1alpha1.HTTPRoute{
-		ParentRefs: []v1alpha1.GatewayReference{{Name: "b", Namespace: "infra", SectionName: "https"}, {Name: "a"}}, Hostnames: []string{"z.example.com", "a.example.com"},
+		ParentRefs: []v1alpha1.GatewayReference{{Name: "b", Namespace: "infra", SectionName: "https"}, {Name: "a"}},
+		Hostnames:  []string{"z.example.com", "a.example.com"},
 	}
 	b.ready(g)
 	comesBack := func(what, was string, is func() string) {
@@ -554,7 +572,8 @@ func testExposed(t *testing.T) {
 		})
 	}
 	ingress := get(b, "auth", &networkingv1.Ingress{})
-	if len(ingress.Spec.TLS) != 1 || ingress.Annotations["example.com/a"] != "b" || *ingress.Spec.IngressClassName != "nginx" || ingress.Spec.Rules[0].Host != "auth.example.com" {
+	if len(ingress.Spec.TLS) != 1 || ingress.Annotations["example.com/a"] != "b" ||
+		*ingress.Spec.IngressClassName != "nginx" || ingress.Spec.Rules[0].Host != "auth.example.com" {
 		t.Errorf("the Ingress is %+v", ingress)
 	}
 	b.secondPassWritesNothing("auth")
@@ -587,7 +606,7 @@ func testExposed(t *testing.T) {
 	b.gone("auth", &networkingv1.Ingress{})
 	b.gone("routed", of(route))
 	for _, name := range []string{"auth", "routed"} {
-		b.eventually("the servers of "+name+" are told", func() error {
+		b.eventually("the servers of "+name+" are no longer public", func() error {
 			if exposure := variables(get(b, name, &appsv1.Deployment{}))["EXPOSURE"]; exposure == "public" {
 				return fmt.Errorf("EXPOSURE is %s", exposure)
 			}
@@ -645,25 +664,30 @@ func installKinds(t *testing.T) {
 		return p
 	}
 	list := func(of apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
-		return apiextensionsv1.JSONSchemaProps{Type: "array", XListType: new("atomic"), Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &of}}
+		return apiextensionsv1.JSONSchemaProps{Type: "array", XListType: new("atomic"),
+			Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &of}}
 	}
 	open := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}
 	crd := func(group, plural, kind string, spec apiextensionsv1.JSONSchemaProps) *apiextensionsv1.CustomResourceDefinition {
 		return &apiextensionsv1.CustomResourceDefinition{
-			ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group, Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, a test"}},
+			ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group,
+				Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, a test"}},
 			Spec: apiextensionsv1.CustomResourceDefinitionSpec{
 				Group: group, Scope: apiextensionsv1.NamespaceScoped,
-				Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Singular: strings.ToLower(kind), Kind: kind, ListKind: kind + "List"},
-				Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true, Schema: &apiextensionsv1.CustomResourceValidation{
-					OpenAPIV3Schema: new(object(map[string]apiextensionsv1.JSONSchemaProps{"spec": spec})),
-				}}},
+				Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Singular: strings.ToLower(kind),
+					Kind: kind, ListKind: kind + "List"},
+				Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
+					Schema: &apiextensionsv1.CustomResourceValidation{
+						OpenAPIV3Schema: new(object(map[string]apiextensionsv1.JSONSchemaProps{"spec": spec})),
+					}}},
 			},
 		}
 	}
 	route := object(map[string]apiextensionsv1.JSONSchemaProps{
 		"hostnames": list(text("-")),
 		"parentRefs": list(object(map[string]apiextensionsv1.JSONSchemaProps{
-			"group": text("gateway.networking.k8s.io"), "kind": text("Gateway"), "name": text("-"), "namespace": text("-"), "sectionName": text("-"),
+			"group": text("gateway.networking.k8s.io"), "kind": text("Gateway"), "name": text("-"),
+			"namespace": text("-"), "sectionName": text("-"),
 		})),
 		"rules": list(object(map[string]apiextensionsv1.JSONSchemaProps{
 			"matches": list(object(map[string]apiextensionsv1.JSONSchemaProps{

@@ -25,7 +25,7 @@ import (
 )
 
 // This file has what the tests of pure functions share. They need no API server:
-// go test -short runs them alone.
+// go test -short runs only them.
 
 // crdSchema is the schema of an AuthGateway, which has the defaults.
 var crdSchema = sync.OnceValues(func() (*schema.Structural, error) {

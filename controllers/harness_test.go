@@ -105,7 +105,8 @@ func (b *bed) startOperator(options ...func(*controllers.Options)) (stop func())
 
 func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Options)) (stop func()) {
 	b.t.Helper()
-	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system", Namespaces: []string{b.namespace}, Now: b.now}
+	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system",
+		Namespaces: []string{b.namespace}, Now: b.now}
 	for _, change := range options {
 		change(&o)
 	}
@@ -215,7 +216,7 @@ func (b *bed) ask(_ context.Context, ip string) (serverconfig.State, error) {
 	answer := b.answers[ip]
 	b.mu.Unlock()
 	if answer == nil {
-		return serverconfig.State{}, fmt.Errorf("nobody is at %s", ip)
+		return serverconfig.State{}, fmt.Errorf("there is no pod at %s", ip)
 	}
 	return answer()
 }
@@ -273,7 +274,8 @@ func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() er
 }
 
 func credentials(name string) *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"username": "auth", "password": "a database password"}}
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name},
+		StringData: map[string]string{"username": "auth", "password": "a database password"}}
 }
 
 // smallest returns the smallest valid AuthGateway.
@@ -332,7 +334,8 @@ func (b *bed) rollOut(name string) {
 	b.t.Helper()
 	d := b.made(name)
 	var old corev1.PodList
-	if err := b.client.List(b.t.Context(), &old, client.InNamespace(b.namespace), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
+	if err := b.client.List(b.t.Context(), &old, client.InNamespace(b.namespace),
+		client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
 		b.t.Fatal(err)
 	}
 	for i := range int(*d.Spec.Replicas) {
@@ -549,7 +552,8 @@ func (r *recording) RoundTrip(q *http.Request) (*http.Response, error) {
 	response, err := r.next.RoundTrip(q)
 	info, parseErr := requests.NewRequestInfo(q)
 	if parseErr == nil && info.IsResourceRequest {
-		c := call{verb: info.Verb, group: info.APIGroup, resource: info.Resource, subresource: info.Subresource, namespace: info.Namespace, name: info.Name}
+		c := call{verb: info.Verb, group: info.APIGroup, resource: info.Resource, subresource: info.Subresource,
+			namespace: info.Namespace, name: info.Name}
 		if response != nil {
 			c.status = response.StatusCode
 		}

@@ -17,7 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// lead is longer than a key waits, once, before it signs; see keys/doc.go.
+// lead is longer than one of the waits of a key before it signs; see keys/doc.go.
 const lead = 11 * time.Minute
 
 func annotate(b *bed, name, key, value string) {
@@ -30,7 +30,7 @@ func annotate(b *bed, name, key, value string) {
 	})
 }
 
-// nudge brings a pass about, as time does where the clock is real.
+// nudge starts a reconcile, as a timer would if the clock were real.
 func (b *bed) nudge(name string) {
 	b.t.Helper()
 	annotate(b, name, "test/nudge", fmt.Sprint(podCount.Add(1)))
@@ -56,8 +56,7 @@ func (b *bed) phase(name, id string, phase keys.Phase) {
 	})
 }
 
-// published waits for the one key of a kind that is published, and does not sign
-// yet.
+// published waits for the key of a use that is published and does not sign yet.
 func (b *bed) published(name string, use keys.Use) (id string) {
 	b.t.Helper()
 	b.eventually(fmt.Sprintf("a %s key is published", use), func() error {
@@ -72,7 +71,7 @@ func (b *bed) published(name string, use keys.Use) (id string) {
 	return id
 }
 
-// wait lets the waits of whatever is published pass, one after the other.
+// wait lets the waits of every published key elapse, one after the other.
 func (b *bed) wait(name string) {
 	b.t.Helper()
 	for range 8 {
@@ -145,7 +144,7 @@ func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T
 	if after := b.made("auth").Spec.Template; after.String() != template.String() {
 		t.Error("a rotated key replaced the pods")
 	}
-	// The old key goes when its tokens are dead, and not before.
+	// The old key is removed after its tokens have expired.
 	if _, there := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data[keys.PublicFile(old.ID)]; !there {
 		t.Error("the old key is published no more, though its tokens live")
 	}
@@ -172,10 +171,10 @@ func TestKeysRotateByAgeByThemselves(t *testing.T) {
 	b.ready(g)
 	old := b.signing("auth", keys.Access).ID
 	b.pass(2 * time.Hour)
-	b.nudge("auth") // the operator has set itself an alarm for then, on a clock that did not jump
+	b.nudge("auth") // the timer for the rotation runs on the real clock
 	next := b.published("auth", keys.Access)
-	// From here no clock jumps: the operator's own alarms carry it on, one lead of
-	// a second (and what clocks may differ by) after the other.
+	// From here the clock is not moved: the operator's own timers continue, each after
+	// a lead of a second plus the clock skew.
 	b.eventuallyWithin(2*time.Minute, "the new key signs", func() error {
 		if k, _ := b.ring("auth").Key(next); k.Phase != keys.Signing {
 			return fmt.Errorf("it is %s", k.Phase)
@@ -220,7 +219,7 @@ func TestARevokedKeyIsTrustedNoMoreAndAnotherSignsAtOnce(t *testing.T) {
 		}
 		return nil
 	})
-	b.eventually("the status tells", func() error {
+	b.eventually("the status shows it", func() error {
 		for _, k := range get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys.Access {
 			if k.KID == bad && k.Phase == "Revoked" {
 				return nil
@@ -231,15 +230,19 @@ func TestARevokedKeyIsTrustedNoMoreAndAnotherSignsAtOnce(t *testing.T) {
 }
 
 func passphraseSecret(access, refresh string) *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "own-passphrases"}, StringData: map[string]string{"ACCESS_PASSPHRASE": access, "REFRESH_PASSPHRASE": refresh}}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "own-passphrases"},
+		StringData: map[string]string{"ACCESS_PASSPHRASE": access, "REFRESH_PASSPHRASE": refresh},
+	}
 }
 
-// opens says which of two passphrases open the signing key of access tokens.
+// opens reports which passphrases open the signing key of access tokens.
 func opens(b *bed, name string, passphrases ...string) (all []bool) {
 	b.t.Helper()
 	ring := b.ring(name)
 	for _, p := range passphrases {
-		_, err := keys.Open(ring, keys.Passphrases{Access: []string{p}, Refresh: []string{p, "a passphrase for refresh one", "a passphrase for refresh two"}})
+		_, err := keys.Open(ring, keys.Passphrases{Access: []string{p}, Refresh: []string{p,
+			"a passphrase for refresh one", "a passphrase for refresh two"}})
 		all = append(all, err == nil)
 	}
 	return all
@@ -275,7 +278,7 @@ func TestAChangedPassphraseReachesThePodsBeforeTheKeys(t *testing.T) {
 	}
 
 	b.rollOut("auth")
-	b.eventually("the keys are sealed anew", func() error {
+	b.eventually("the keys are encrypted again", func() error {
 		if got := opens(b, "auth", one, two); !slices.Equal(got, []bool{false, true}) {
 			return fmt.Errorf("the old and the new one open them: %v", got)
 		}
@@ -283,12 +286,13 @@ func TestAChangedPassphraseReachesThePodsBeforeTheKeys(t *testing.T) {
 	})
 	b.eventually("the former passphrase is forgotten once every pod has the new ring", func() error {
 		b.nudge("auth")
-		if s := get(b, "auth-passphrases", &corev1.Secret{}); len(s.Data["FORMER_ACCESS_PASSPHRASE"])+len(s.Data["FORMER_REFRESH_PASSPHRASE"]) > 0 {
+		if s := get(b, "auth-passphrases",
+			&corev1.Secret{}); len(s.Data["FORMER_ACCESS_PASSPHRASE"])+len(s.Data["FORMER_REFRESH_PASSPHRASE"]) > 0 {
 			return fmt.Errorf("it is there")
 		}
 		return nil
 	})
-	// What was sealed with it once is replaced.
+	// A key that was once encrypted with it is replaced.
 	next := b.published("auth", keys.Access)
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)
@@ -314,7 +318,7 @@ func TestLostKeysAreNotReplacedByThemselves(t *testing.T) {
 	if !strings.Contains(c.Message, "kubectl annotate agw auth -n "+b.namespace+" --overwrite authgateway.io/new-ring="+lost) {
 		t.Errorf("the message does not say what to do: %s", c.Message)
 	}
-	// A rotation is no such order, and neither is one for another loss.
+	// Neither a rotation nor an order for another loss creates new keys.
 	annotate(b, "auth", controllers.AnnotationRotate, "now")
 	annotate(b, "auth", controllers.AnnotationNewRing, "another")
 	b.rest()
@@ -333,7 +337,7 @@ func TestLostKeysAreNotReplacedByThemselves(t *testing.T) {
 		t.Error("the lost key signs")
 	}
 	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
-	// The order was for that loss alone.
+	// The order was only for that loss.
 	if err := b.client.Delete(t.Context(), get(b, "auth-keys", &corev1.Secret{})); err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +404,7 @@ func TestLostPassphrasesWaitForAnOrderToRotate(t *testing.T) {
 	next := b.published("auth", keys.Access)
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)
-	b.phase("auth", old, keys.Retiring) // its tokens go on verifying
+	b.phase("auth", old, keys.Retiring) // its tokens still verify
 	b.rollOut("auth")
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 }
@@ -425,7 +429,8 @@ func TestTwoOperatorsAtOnceMakeOneRing(t *testing.T) {
 			t.Errorf("%s has %d keys", name, len(ring.Keys))
 		}
 		s := get(b, name+"-passphrases", &corev1.Secret{})
-		if _, err := keys.Open(ring, keys.Passphrases{Access: []string{string(s.Data["ACCESS_PASSPHRASE"])}, Refresh: []string{string(s.Data["REFRESH_PASSPHRASE"])}}); err != nil {
+		if _, err := keys.Open(ring, keys.Passphrases{Access: []string{string(s.Data["ACCESS_PASSPHRASE"])},
+			Refresh: []string{string(s.Data["REFRESH_PASSPHRASE"])}}); err != nil {
 			t.Error(err)
 		}
 		for file, content := range keys.PublicFiles(ring, "http://"+name+"."+b.namespace+".svc") {

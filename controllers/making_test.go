@@ -101,7 +101,8 @@ func TestNoSecretIsAnywhereButInSecrets(t *testing.T) {
 	b := newBed(t)
 	b.create(credentials("auth-db"))
 	b.ready(smallest("auth"))
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Annotations = map[string]string{"authgateway.io/rotate": "1"} })
+	edit(b, "auth", &v1alpha1.AuthGateway{},
+		func(g *v1alpha1.AuthGateway) { g.Annotations = map[string]string{"authgateway.io/rotate": "1"} })
 	b.eventually("a rotation begins", func() error { return atLeast(len(b.ring("auth").Keys), 4) })
 
 	secrets := []string{"a database password"}

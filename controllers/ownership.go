@@ -100,7 +100,7 @@ var podFields = []string{
 }
 
 // strays returns a JSON patch that removes from a Deployment what changes how the
-// server runs and was not rendered. Apply alone would keep it: for example a
+// server runs and was not rendered. An apply would keep it: for example a
 // setting at its default is not rendered, so nothing would overwrite another value.
 // Containers, volumes and variables that are not settings stay: other writers may
 // add them.

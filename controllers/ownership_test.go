@@ -68,7 +68,8 @@ func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
 			b.eventually("the Deployment is as the spec says", func() error {
 				d := get(b, "auth", &appsv1.Deployment{})
 				if hops, there := variables(d)["TRUSTED_PROXY_HOPS"]; there || len(pod(d).Containers) != 1 || pod(d).PriorityClassName != "" {
-					return fmt.Errorf("TRUSTED_PROXY_HOPS is %q, there are %d containers, priority %q", hops, len(pod(d).Containers), pod(d).PriorityClassName)
+					return fmt.Errorf("TRUSTED_PROXY_HOPS is %q, there are %d containers, priority %q", hops,
+						len(pod(d).Containers), pod(d).PriorityClassName)
 				}
 				return nil
 			})

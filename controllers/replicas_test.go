@@ -96,7 +96,8 @@ func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
 		p := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: *d.Spec.Template.Spec.DeepCopy()}
 		p.Name = fmt.Sprintf("stranger-%d", i)
 		if owner != nil {
-			p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(b.replicaSet(owner), appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
+			p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(b.replicaSet(owner),
+				appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
 		}
 		b.create(p)
 		p.Status.PodIP = fmt.Sprintf("10.9.9.%d", i+1)

@@ -17,7 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// copyOf is what a backup has of a Secret or a ConfigMap.
+// copyOf returns the data of a Secret, as a backup has it.
 func (b *bed) copyOf(name string) map[string][]byte {
 	b.t.Helper()
 	return maps.Clone(get(b, name, &corev1.Secret{}).Data)
@@ -40,7 +40,7 @@ func (b *bed) unpublished(name, id string) {
 	b.eventually(id+" is published no more", func() error { return b.trusted(name, id) })
 }
 
-// trusted fails where a key is published.
+// trusted returns an error if a key is published.
 func (b *bed) trusted(name, id string) error {
 	cm := get(b, name+"-public-keys", &corev1.ConfigMap{})
 	if cm.Data[keys.PublicFile(id)] != "" || strings.Contains(cm.Data["jwks.json"], id) {
@@ -49,7 +49,7 @@ func (b *bed) trusted(name, id string) error {
 	return nil
 }
 
-// rotate orders a rotation and sees it through.
+// rotate orders a rotation and waits until it is complete.
 func (b *bed) rotate(name string) {
 	b.t.Helper()
 	annotate(b, name, controllers.AnnotationRotate, fmt.Sprint(podCount.Add(1)))
@@ -60,7 +60,7 @@ func (b *bed) rotate(name string) {
 	b.rest()
 }
 
-// retiring is the key of a kind that signed before the present one.
+// retiring returns the key of a use that signed before the present one.
 func (b *bed) retiring(name string, use keys.Use) string {
 	b.t.Helper()
 	for _, k := range b.ring(name).Keys {
@@ -72,7 +72,7 @@ func (b *bed) retiring(name string, use keys.Use) string {
 	return ""
 }
 
-// accept obeys the message of KeysRolledBack.
+// accept does what the message of KeysRolledBack says.
 func (b *bed) accept(name string) {
 	b.t.Helper()
 	c := b.condition(name, "Stalled", metav1.ConditionTrue, "KeysRolledBack")
@@ -105,7 +105,7 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 		b.condition("auth", kind, metav1.ConditionFalse, "KeysRolledBack")
 	}
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "KeysRolledBack")
-	annotate(b, "auth", controllers.AnnotationAcceptKeys, "true") // no order for this restore
+	annotate(b, "auth", controllers.AnnotationAcceptKeys, "true") // does not accept this restore
 	annotate(b, "auth", controllers.AnnotationRotate, "again")
 	b.rest()
 	if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; !maps.Equal(now, published) {
@@ -121,7 +121,7 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 		t.Errorf("the status remembers %+v", s)
 	}
 
-	// The latest copy is taken without a word.
+	// The latest copy needs no acceptance.
 	b.restoreKeys("auth", between)
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "Rotating") // the order above
 	if now := b.signing("auth", keys.Access).ID; now != signing {
@@ -129,8 +129,8 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 	}
 	b.rest()
 
-	// An older one only when a person says so, and without the revoked key. It
-	// takes as many words as there are restores.
+	// An older one has to be accepted, each time it is restored. The revoked key stays
+	// revoked.
 	for range 2 {
 		before := max(b.ring("auth").Generation, get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys.Generation)
 		b.restoreKeys("auth", older)
@@ -147,8 +147,8 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 	}
 }
 
-// A gateway whose status was lost, as where it was restored without one, has what
-// it published to go by; and where that is restored too, what its pods say.
+// If the status was lost, for example because a restore omitted it, the public keys
+// show the generation. If they were restored too, the pods' answers do.
 func TestWhatWasPublishedAndWhatPodsHaveLoadedShowThatKeysWereTakenBack(t *testing.T) {
 	t.Parallel()
 	for _, c := range []string{"the status is lost", "the status is lost and the ConfigMap is restored", "the ConfigMap is deleted"} {
@@ -196,8 +196,9 @@ func TestWhatWasPublishedAndWhatPodsHaveLoadedShowThatKeysWereTakenBack(t *testi
 	}
 }
 
-// What somebody takes out of the ConfigMap comes back at once, and a key that
-// waited there to sign waits anew: who looked meanwhile does not know it.
+// A key that was removed from the ConfigMap is published again at once. If it was
+// waiting to sign, it waits again: verifiers that read the ConfigMap meanwhile do not
+// know it.
 func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 	t.Parallel()
 	b := newDirectBed(t)
@@ -212,7 +213,7 @@ func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 		b.pass(lead)
 		b.nudge("auth")
 		b.rest()
-		b.pass(lead + lead) // the next pass would have the key sign
+		b.pass(lead + lead) // the next reconcile would let the key sign
 		if c == "restored" {
 			edit(b, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data = older })
 		} else if err := b.client.Delete(t.Context(), get(b, "auth-public-keys", &corev1.ConfigMap{})); err != nil {
@@ -237,8 +238,8 @@ func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 	}
 }
 
-// New keys in the place of lost ones go on above what was seen, so that every
-// server takes them.
+// New keys after a loss have a generation above every one that was seen, so that
+// every server loads them.
 func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 	t.Parallel()
 	b := newDirectBed(t)
@@ -258,8 +259,8 @@ func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 	}
 }
 
-// A key that is to be revoked while older keys are restored is named until a
-// person has decided, and is revoked with that word.
+// A revocation that meets a restore of older keys is pending until a person accepts
+// the restore, and is then done.
 func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
 	t.Parallel()
 	b := newDirectBed(t)
@@ -285,20 +286,20 @@ func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
 		t.Error("the revoked key signs")
 	}
 
-	// Back to the ring in which the revoked key was published: the key stays revoked.
+	// The ring in which the revoked key was published is restored: it stays revoked.
 	b.restoreKeys("auth", older)
 	b.accept("auth")
 	b.phase("auth", former.ID, keys.Revoked)
 	b.rest()
 	b.unpublished("auth", former.ID)
 
-	// And the keys go on.
+	// The keys still rotate.
 	b.rotate("auth")
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 }
 
-// A word that is given before the restore is for the two generations that it
-// names, and for no others.
+// An acceptance that is given before the restore counts only for the two generations
+// that it names.
 func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 	t.Parallel()
 	b := newDirectBed(t)
@@ -329,8 +330,8 @@ func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 }
 
-// Keys that were sealed with passphrases which are gone are accepted only to be
-// given up: the message says so, and a rotation leads out.
+// Restored keys whose passphrases are lost can be accepted, but not opened. The
+// message says so, and a rotation replaces them.
 func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
 	t.Parallel()
 	b := newDirectBed(t)
@@ -341,7 +342,8 @@ func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
 	b.rest()
 	older := b.copyOf("auth-keys")
 	edit(b, "own-passphrases", &corev1.Secret{}, func(s *corev1.Secret) {
-		s.StringData = map[string]string{"ACCESS_PASSPHRASE": "a passphrase for access two", "REFRESH_PASSPHRASE": "a passphrase for refresh two"}
+		s.StringData = map[string]string{"ACCESS_PASSPHRASE": "a passphrase for access two",
+			"REFRESH_PASSPHRASE": "a passphrase for refresh two"}
 	})
 	b.eventually("the new passphrases are given to the pods", func() error {
 		if former := b.copyOf("auth-passphrases")["FORMER_ACCESS_PASSPHRASE"]; len(former) == 0 {
@@ -367,7 +369,7 @@ func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
 	b.condition("auth", "Ready", metav1.ConditionFalse, "KeysUnopenable")
 	b.rest()
 
-	// The latest copy opens, and has to be accepted now in its turn.
+	// The latest copy can be opened. It is now the older one, and has to be accepted.
 	b.restoreKeys("auth", latest)
 	b.accept("auth")
 	b.rest()
@@ -375,7 +377,7 @@ func TestAnOlderSecretThatNoPassphraseOpensIsNamed(t *testing.T) {
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 }
 
-// A revocation waits for nothing that is not the keys themselves.
+// A revocation does not wait for anything but the keys.
 func TestARevocationWaitsForNothingElse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -385,9 +387,10 @@ func TestARevocationWaitsForNothingElse(t *testing.T) {
 		reason string // of Ready
 	}{
 		{"an autoscaler of the same name", [3]string{}, func(b *bed) {
-			b.create(&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "auth"}, Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-				ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "x", APIVersion: "apps/v1"}, MaxReplicas: 3,
-			}})
+			b.create(&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Name: "auth"},
+				Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+					ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "x", APIVersion: "apps/v1"}, MaxReplicas: 3,
+				}})
 			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
 			})
@@ -459,8 +462,8 @@ func TestARevocationWaitsForNothingElse(t *testing.T) {
 	}
 }
 
-// Where a revocation cannot be done, KeysReady is not True, and says of the
-// generation that it is about.
+// If a revocation cannot be done, KeysReady is False and keeps the generation that
+// it is about.
 func TestARevocationThatCannotBeDoneIsNamedAndPending(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -488,10 +491,11 @@ func TestARevocationThatCannotBeDoneIsNamedAndPending(t *testing.T) {
 			b.rest()
 			stolen := b.signing("auth", keys.Access).ID
 			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen} })
-			b.eventually("KeysReady tells", func() error {
+			b.eventually("KeysReady shows it", func() error {
 				g := get(b, "auth", &v1alpha1.AuthGateway{})
 				for _, k := range g.Status.Conditions {
-					if k.Type == "KeysReady" && k.Status == metav1.ConditionFalse && strings.Contains(k.Message, c.words) && k.ObservedGeneration < g.Generation {
+					if k.Type == "KeysReady" && k.Status == metav1.ConditionFalse && strings.Contains(k.Message,
+						c.words) && k.ObservedGeneration < g.Generation {
 						return nil
 					}
 				}

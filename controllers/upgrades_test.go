@@ -125,7 +125,8 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	b.mu.Unlock()
 	b.eventually("the status of the Deployment can be written", func() error {
 		d := get(b, fails, &appsv1.Deployment{})
-		d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: 2, UpdatedReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1}
+		d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: 2, UpdatedReplicas: 1,
+			ReadyReplicas: 1, AvailableReplicas: 1}
 		return b.client.Status().Update(t.Context(), d)
 	})
 	b.pass(31 * time.Second)
@@ -175,7 +176,8 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 	}
 	b.eventually("no Deployment is marked as being upgraded", func() error {
 		var marked appsv1.DeploymentList
-		if err := b.client.List(t.Context(), &marked, client.InNamespace(b.namespace), client.HasLabels{"authgateway.io/upgrading"}); err != nil {
+		if err := b.client.List(t.Context(), &marked, client.InNamespace(b.namespace),
+			client.HasLabels{"authgateway.io/upgrading"}); err != nil {
 			return err
 		}
 		if n := len(marked.Items); n > 0 {

@@ -98,7 +98,7 @@ func TestALostNamespaceIsLeftOutUntilItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	edit(here, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Audiences = []string{"others"} })
-	here.eventually("the other namespace is looked after", func() error {
+	here.eventually("the other namespace is managed", func() error {
 		if v := variables(here.made("auth"))["AUDIENCE"]; v != "others" {
 			return fmt.Errorf("AUDIENCE is %q", v)
 		}
@@ -135,7 +135,7 @@ func TestAKindWithoutRightsCostsOnlyThoseThatWantIt(t *testing.T) {
 			b.create(wants)
 			b.says("wants", "Ready", "Forbidden", c.resource)
 			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(3)) })
-			b.eventually("the other gateway is looked after", func() error {
+			b.eventually("the other gateway is managed", func() error {
 				if n := b.replicas("auth"); n != 3 {
 					return fmt.Errorf("it has %d replicas", n)
 				}

@@ -44,12 +44,13 @@ func TestShutdownDoesNotWaitForASilentAPIServer(t *testing.T) {
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- run(ctx, []string{"--server-image=example.com/authserver:1", "--health-probe-bind-address=0", "--metrics-bind-address=0", "--shutdown-timeout=1ms"}, &errs, &errs)
+		code <- run(ctx, []string{"--server-image=example.com/authserver:1", "--health-probe-bind-address=0",
+			"--metrics-bind-address=0", "--shutdown-timeout=1ms"}, &errs, &errs)
 	}()
 	select {
 	case <-asked:
 	case c := <-code:
-		t.Fatalf("it ended with %d before it was told to: %s", c, errs.String())
+		t.Fatalf("it ended with %d before SIGTERM: %s", c, errs.String())
 	}
 	sigterm()
 	if c := <-code; c != 1 || !strings.Contains(errs.String(), "shutdown timed out") {
@@ -92,7 +93,8 @@ func TestMemoryLimitIsAShareOfTheContainers(t *testing.T) {
 // own the name.
 func TestServerImageIsRequired(t *testing.T) {
 	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 || !strings.Contains(errs.String(), "--server-image is not set: set it to the image of the servers") {
+	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 ||
+		!strings.Contains(errs.String(), "--server-image is not set: set it to the image of the servers") {
 		t.Errorf("it ended with %d: %s", code, errs.String())
 	}
 }

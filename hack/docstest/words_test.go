@@ -83,7 +83,7 @@ var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:
 // unfinished are the folders and files that still use such wordings. The list can
 // only become shorter: take an entry out as soon as it is clean.
 var unfinished = []string{
-	"authserver", "cmd", "controllers", "examples",
+	"authserver", "cmd/authserver", "examples",
 	"hack/kubernetes", "hack/licenses", "hack/localcluster", "hack/run", "hack/settingsdoc",
 	"internal", "keys", "test", "Dockerfile",
 }
