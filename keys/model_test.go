@@ -39,7 +39,7 @@ type simulation struct {
 
 	policy      Policy
 	passphrases Passphrases
-	lost        map[Use]bool // whose passphrases nobody has at present
+	lost        map[Use]bool // whose passphrases are lost at present
 	count       int          // makes passphrases and requests differ
 
 	askable  bool // replicas can be asked what they have seen
@@ -48,7 +48,7 @@ type simulation struct {
 
 	store            Ring
 	history          []Ring
-	when             time.Time // when actors want to look again, going by the clock
+	when             time.Time // when actors look again, by the clock
 	lives            map[string]*life
 	opened           map[string]Encryption
 	maxTokenLifetime map[Use]time.Duration // that signers use
@@ -125,7 +125,7 @@ func (s *simulation) run(ticks int) (found string) {
 	return ""
 }
 
-// pass lets time go by, and signers sign in it.
+// pass lets time pass while signers sign.
 func (s *simulation) pass() {
 	before := s.now
 	switch n := s.r.IntN(100); {
@@ -308,8 +308,8 @@ func (s *simulation) turn() {
 	s.fail("no end of steps")
 }
 
-// extended: nothing is left to do, so signers may use what is configured, but
-// for keys that nobody could step.
+// extended lets signers use the configured lifetimes, because no step is left, except
+// for keys that no known passphrase decrypts.
 func (s *simulation) extended() {
 	encryption := s.encryption(s.store, s.known())
 	for _, use := range Uses() {
@@ -329,7 +329,7 @@ func (s *simulation) next(ring Ring) Step {
 		}
 		return step
 	}
-	// A kind that nobody can open is left alone but for a person's word.
+	// A use that no known passphrase decrypts is left alone unless a person requests a change.
 	for _, k := range ring.Keys {
 		if k.Use == step.Use && k.needsPrivate() && observed.encryption[k.ID] == EncryptedUnknown &&
 			step.Action != Revoke && (s.policy.Rotate == "" || ring.Rotated[k.Use] == s.policy.Rotate) {

@@ -62,11 +62,11 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 			}
 			return tokensExpired(s)
 		}),
-		"makes a new key for one that does not open": with("cannot be decrypted", nil),
-		"does not seal anew":                         with("encrypted with the current passphrase", nil),
-		"does not notice that the clock went back":   with("begins in the future", nil),
-		"does not revoke":                            with("no longer trusted", nil),
-		"does not keep keys for longer tokens":       with("kept as long as", nil),
+		"creates a new key for one that is locked": with("cannot be decrypted", nil),
+		"does not encrypt again":                   with("encrypted with the current passphrase", nil),
+		"does not notice that the clock went back": with("begins in the future", nil),
+		"does not revoke":                          with("no longer trusted", nil),
+		"does not keep keys for longer tokens":     with("kept as long as", nil),
 		"rotates without end": with("one at a time", func(s situation) (Step, bool) {
 			return Step{Action: Generate, Reason: Aged}, len(s.keys()) < fullUse
 		}),

@@ -50,7 +50,8 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 		verifying := 0
 		for _, k := range ring.Keys {
 			p, ok := o.PublicKey(use, k.ID)
-			if want := k.Use == use && k.Phase != Revoked; ok != want || ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.MaxTokenLifetime != k.MaxTokenLifetime) {
+			if want := k.Use == use && k.Phase != Revoked; ok != want ||
+				ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.MaxTokenLifetime != k.MaxTokenLifetime) {
 				t.Errorf("%s: %v %+v", k.Phase, ok, p)
 			} else if ok {
 				verifying++
@@ -103,7 +104,7 @@ func TestAWrongPassphraseSaysSo(t *testing.T) {
 		}
 		for _, secret := range append(tt.passphrases.Access, tt.passphrases.Refresh...) {
 			if secret != "" && strings.Contains(err.Error(), secret) {
-				t.Errorf("%s: the error tells the passphrase", tt.name)
+				t.Errorf("%s: the error contains the passphrase", tt.name)
 			}
 		}
 	}
@@ -127,7 +128,7 @@ func TestAFormerPassphraseOpens(t *testing.T) {
 	}
 }
 
-// K06: a private half of somebody else, well sealed with our passphrase.
+// K06: the private half of another key, correctly encrypted with our passphrase.
 func TestAPrivateHalfOfAnotherKeyIsRefused(t *testing.T) {
 	ring := fullRing(t)
 	k, _ := ring.Signing(Access)
@@ -172,7 +173,7 @@ func TestReopeningCostsNothingWhereNothingChanged(t *testing.T) {
 	if again.Signer(Access).ID != o.Signer(Access).ID || again.Signer(Access).Private == nil {
 		t.Error("nothing signs")
 	}
-	// The seal is told by the passphrases of now, and a wrong one is noticed.
+	// Reopen notices that the passphrases are now wrong.
 	if _, err := o.Reopen(ring, Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}); !errors.Is(err, ErrPassphrase) {
 		t.Errorf("err = %v", err)
 	}

@@ -16,34 +16,32 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// The model check of Tend, and of the protocol around it. A cluster runs for
-// some simulated years: the homes of the ring (K), of the passphrases (P), of
-// the public keys (C) and of the Deployment (D), each with a version; a
-// Deployment's controller; pods, whose mounts lag, each by itself; and two
-// operators, each of which does one read or write at a time and may be held up
-// for minutes or days before the next, or crash after it. Between any two of
-// these moments anything else can happen: people restore old copies or delete them,
-// the API server denies what it let be done before, pods answer nothing or lie, and
-// one operator may be of a version that knows nothing of what is taken back.
+// The model check of Reconcile and of the protocol around it. A cluster runs for some
+// simulated years. It has the objects with the ring (K), the passphrases (P), the public
+// keys (C) and the Deployment (D), each with a version; a controller for the Deployment;
+// pods, whose mounts lag independently; and two operators. An operator does one read or
+// write at a time. It may be delayed for minutes or days before the next one, or crash
+// after it. Anything else can happen in between: a person restores old copies or deletes
+// objects, the API server revokes a permission, pods do not answer or lie, and one
+// operator may have a version that does not detect a restored ring.
 //
-// The cluster knows the real time, and what really is in every mount and
-// process; so it judges at each moment:
+// The cluster knows the real time, and the real content of every mount and process. It
+// checks at each moment:
 //
-//	I1  what a pod signs now verifies now at every pod in service, and has been
-//	    known for the lead, at C and at every pod in service, so that whoever
-//	    lags behind either knows it; and nobody forgets a key before the last
-//	    token that it really signed
-//	I2  one key of each kind signs
-//	I3  a pod that restarts now opens the keys with what its mounts hold; one that
-//	    runs opens what arrives; one that is new opens what is there
-//	I4  nothing loops, and once the world rests no pass writes
-//	I5  what people want comes about
-//	I6  what is kept in P opens each private half in K
-//	I7  no passphrase of one kind opens a key of the other
-//	I8  what was revoked once never signs and is never published again, whatever
-//	    people restore, as far as anything is left that tells
-//	I9  what cannot be done is named: an operator that leaves something undone
-//	    says why
+//	I1  a token that a pod signs now verifies now at every pod in service; its key has
+//	    been known for the lead, in C and at every pod in service, so a consumer that
+//	    lags behind either knows it; and no key is dropped before the last token expires
+//	    that was really signed with it
+//	I2  one key of each use signs
+//	I3  a pod that restarts now decrypts the keys with the content of its mounts; a
+//	    running pod decrypts a ring that arrives; a new pod decrypts the stored ring
+//	I4  nothing loops, and once everything is settled no reconcile writes
+//	I5  every request of a person is carried out
+//	I6  a passphrase in P decrypts each private half in K
+//	I7  no passphrase of one use decrypts a key of the other
+//	I8  a revoked key never signs and is never published again, whatever is restored, if
+//	    any trace of the revocation is left
+//	I9  an operator that leaves something undone reports the reason
 
 // The lags of a cluster.
 const (
@@ -94,7 +92,7 @@ type cluster struct {
 	latest    ringHome // that operators have written
 	highest   int64
 	gaveUp    int64 // what is older was given up by a person
-	restoredK bool  // by a person, and nobody has decided yet
+	restoredK bool  // by a person, and no person has decided yet
 
 	frozen   map[string]bool // the homes that are immutable
 	start0   time.Time
@@ -137,7 +135,7 @@ func published(version int, ring Ring, revoked []string) publicHome {
 	return publicHome{version: version, ring: ring, revoked: document.Revoked, document: document}
 }
 
-// statusHome is what the status of the gateway tells of the ring.
+// statusHome is what the status of the gateway records of the ring.
 type statusHome struct {
 	generation int64
 	revoked    []string
@@ -186,7 +184,7 @@ type modelPod struct {
 	startAt, readyAt, pollAt time.Time
 
 	silent, lies bool // how it answers
-	astray       bool // it has loaded what people restored, and nothing told it that
+	astray       bool // it has loaded a restored ring, and could not know
 
 	ready     bool
 	readyFrom time.Time
@@ -236,7 +234,7 @@ type modelOperator struct {
 	era   int
 	wrote bool
 	lost  bool      // another was faster
-	told  bool      // the ring may be told of
+	told  bool      // the status may show the ring
 	next  time.Time // by the clock; zero: never
 }
 
@@ -291,7 +289,7 @@ func (c *cluster) passphrase(use Use) string {
 	return c.every[0]
 }
 
-// workshop makes keys that are the same again for the same seed.
+// factory creates the same keys for the same seed.
 func (c *cluster) factory() keyFactory {
 	return keyFactory{rounds: 1, generate: func(a Algorithm) (crypto.Signer, error) {
 		seed := make([]byte, 32)
@@ -350,7 +348,7 @@ func (c *cluster) locked(ring Ring, p Passphrases) (uses []Use) {
 	return uses
 }
 
-// blame are those of the kinds for which nobody is to be excused.
+// blame returns the uses whose passphrases no person has lost.
 func (c *cluster) blame(uses []Use) []Use {
 	return slices.DeleteFunc(uses, func(k Use) bool { return c.excused[k] })
 }
@@ -444,7 +442,7 @@ func (c *cluster) judge() {
 		if !l.expiry.After(c.now) || l.revoked {
 			continue
 		}
-		// Whoever signs at once asks of others that they keep up, no more.
+		// A key that signs at once only requires that the others keep up.
 		grace := l.atOnce && c.now.Sub(l.published) < mountLag+pollLag+time.Second
 		for _, p := range c.pods {
 			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(l.atOnce && c.cut(p)) && !c.waived(p, l.use) {
@@ -658,8 +656,8 @@ func (c *cluster) judgeHomes() {
 }
 
 func (c *cluster) writePublic(o *modelOperator) bool {
-	// What is not there has no version that could be swapped; so then the ring is
-	// read again, and what little time passes after that is not looked into.
+	// A missing object has no version to compare, so the ring is read again. The short
+	// time after that is not simulated.
 	absent := o.c.version == 0 && c.c.version == 0 && o.k.version != c.k.version
 	if (o.c.version != c.c.version || absent) && c.broken != withoutPublicSwap {
 		c.note("operator %d loses the swap of C", o.name)
@@ -713,7 +711,7 @@ func (c *cluster) writeDeployment(o *modelOperator, template podTemplate) {
 	c.poke()
 }
 
-// poke tells operators that something has changed.
+// poke makes operators notice a change.
 func (c *cluster) poke() {
 	for _, o := range c.operators {
 		if !o.down && o.moment == 0 {
@@ -748,7 +746,7 @@ func (c *cluster) roll() {
 			ready++
 		}
 	}
-	victim := func(from []*modelPod) *modelPod { // those that serve nobody first
+	victim := func(from []*modelPod) *modelPod { // pods that are not ready first
 		i := slices.IndexFunc(from, func(p *modelPod) bool { return !p.ready })
 		return from[max(i, 0)]
 	}
@@ -784,8 +782,11 @@ func (c *cluster) rollSoon() {
 
 func (c *cluster) terminate(p *modelPod) {
 	p.ready, p.endAt = false, c.in(graceLag)
-	p.hasKeys, p.hasPass, p.keysAt, p.passAt, p.startAt, p.readyAt, p.pollAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	p.publicAt = time.Time{}
+	for _, at := range []*time.Time{
+		&p.hasKeys, &p.hasPass, &p.keysAt, &p.passAt, &p.startAt, &p.readyAt, &p.pollAt, &p.publicAt,
+	} {
+		*at = time.Time{}
+	}
 	c.note("pod %d is on its way out", p.name)
 	c.poke()
 }
@@ -887,7 +888,7 @@ func (c *cluster) becomeReady(p *modelPod) {
 		p.readyAt = p.hungUntil
 		return
 	}
-	if c.cut(p) { // nobody would learn that it is
+	if c.cut(p) { // its kubelet cannot report it
 		p.readyAt = p.coldUntil.Add(mountLag + pollLag)
 		return
 	}
@@ -922,32 +923,39 @@ func (c *cluster) poll(p *modelPod) {
 // operate does the next moment of a pass.
 func (c *cluster) operate(o *modelOperator) {
 	moments := []func(*modelOperator) bool{
-		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
+		c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
 	}
 	switch c.broken {
 	case deploymentFirst:
 		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writeDeploymentOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
+			c.writeDeploymentOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
 		}
 	case deploymentBeforeRing:
 		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePassphrasesOf, c.writeDeploymentOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
+			c.writePassphrasesOf, c.writeDeploymentOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
 		}
 	case ringFirst:
 		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.rereadPassphrases, c.writeRingOf, c.writePassphrasesOf, c.writePublicOf, c.writeDeploymentOf,
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
+			c.rereadPassphrases, c.writeRingOf, c.writePassphrasesOf, c.writePublicOf, c.writeDeploymentOf,
 		}
 	case publicFirst:
 		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask, c.writePublicOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writeDeploymentOf,
+			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
+			c.writePublicOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writeDeploymentOf,
 		}
 	case publicReadLast:
 		moments = []func(*modelOperator) bool{
-			c.readPassphrases, c.readRing, c.readPods, c.readCached, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+			c.readPassphrases, c.readRing, c.readPods, c.readCached, c.ask,
+			c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
 		}
 	case ringReadFirst:
 		moments = []func(*modelOperator) bool{
-			c.readCached, c.readRing, c.readPassphrases, c.readPods, c.ask, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
+			c.readCached, c.readRing, c.readPassphrases, c.readPods, c.ask,
+			c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
 		}
 	}
 	if o.moment == 0 {
@@ -983,7 +991,7 @@ func (o *modelOperator) forget() {
 	o.sinceRing, o.sinceReady = map[int]time.Time{}, map[string]time.Time{}
 }
 
-// loses ends a pass: all is read anew.
+// loses ends a reconcile; the next one reads everything again.
 func (o *modelOperator) loses() bool {
 	o.lost = true
 	return false
@@ -1380,7 +1388,8 @@ func (c *cluster) writeRingOf(o *modelOperator) bool {
 
 func (c *cluster) writePublicOf(o *modelOperator) bool {
 	switch {
-	case o.c.version > 0 && o.c.ring.Generation == o.out.Ring.Generation && (o.old || slices.Equal(o.c.revoked, o.out.Ring.AllRevoked(o.trace.Revoked))):
+	case o.c.version > 0 && o.c.ring.Generation == o.out.Ring.Generation &&
+		(o.old || slices.Equal(o.c.revoked, o.out.Ring.AllRevoked(o.trace.Revoked))):
 		return true
 	case o.blind["C"], c.denied["write C"]:
 		return o.stops("C cannot be read, or written")
@@ -1395,7 +1404,7 @@ func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 	if o.d.version > 0 && o.d.template == template && o.d.replicas == o.spec.replicas {
 		return true
 	}
-	if o.named != "" || c.refused(o, "write", "D") { // something is amiss with the keys
+	if o.named != "" || c.refused(o, "write", "D") { // the keys have a problem
 		return true
 	}
 	c.writeDeployment(o, template)
@@ -1436,7 +1445,9 @@ func (c *cluster) reconcile(t Input) (Result, error) {
 			return before.holds(use.other(), want) && before.Former[use] == "" && before.Current[use] != ""
 		}, anew)
 	case beginBack:
-		force(func(use Use, want string) bool { return before.Distributed[use] && want == before.Former[use] }, func(state PassphraseState, use Use, want string) {
+		force(func(use Use, want string) bool {
+			return before.Distributed[use] && want == before.Former[use]
+		}, func(state PassphraseState, use Use, want string) {
 			state.Current[use], state.Former[use] = want, ""
 			delete(state.Distributed, use)
 		})
@@ -1641,8 +1652,10 @@ func (c *cluster) replaceRing(with ringHome) {
 		return
 	}
 	// What seals it may be gone by now; then it is another story, of lost passphrases.
-	if len(c.locked(with.ring, c.p.state.Passphrases())) > 0 || hasKey(with.ring, Access, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
-		hasKey(with.ring, Refresh, c.encryption(with.ring, c.p.state.Passphrases()), EncryptedUnknown) || c.p.state.changing() || len(c.p.state.Former) > 0 {
+	p := c.p.state.Passphrases()
+	encryption := c.encryption(with.ring, p)
+	if len(c.locked(with.ring, p)) > 0 || hasKey(with.ring, Access, encryption, EncryptedUnknown) ||
+		hasKey(with.ring, Refresh, encryption, EncryptedUnknown) || c.p.state.changing() || len(c.p.state.Former) > 0 {
 		return
 	}
 	c.count++
@@ -1903,7 +1916,7 @@ func (c *cluster) settle() {
 	c.pass(6 * time.Hour)
 	for begin := c.now; c.restoredK || c.s.named != "" && !strings.Contains(c.s.named, "passphrases"); {
 		if c.now.Sub(begin) > 60*24*time.Hour {
-			c.fail("I9: nobody can put right what operators name: %s", c.s.named)
+			c.fail("I9: no person can fix what the operators report: %s", c.s.named)
 		}
 		c.pass(time.Hour)
 	}
@@ -2018,16 +2031,16 @@ func (c *cluster) hasComeAbout(all bool) {
 
 // The guards of the protocol, as they are called when they are taken out.
 const (
-	withoutPassphrasesSwap    = "P is written over what somebody else wrote"
-	withoutRingSwap           = "K is written over what somebody else wrote"
-	withoutPublicSwap         = "C is written over what somebody else wrote"
+	withoutPassphrasesSwap    = "P is written over what another writer wrote"
+	withoutRingSwap           = "K is written over what another writer wrote"
+	withoutPublicSwap         = "C is written over what another writer wrote"
 	withoutReread             = "P is not read again before K is written"
-	withoutEras               = "the digest that pods carry is of the passphrases alone"
-	withoutPodLifetimes       = "the ring is told the lifetimes of the spec alone"
+	withoutEras               = "the digest that pods carry is only of the passphrases"
+	withoutPodLifetimes       = "the ring knows only the lifetimes of the spec"
 	withoutPublicSeen         = "a key is seen though it is not published"
 	withoutPodsSeen           = "a key is seen though pods have not loaded it"
-	withoutUnreadyDistributed = "pods that are not ready count as given"
-	withoutRollout            = "the Deployment counts as given before it is rolled out"
+	withoutUnreadyDistributed = "pods that are not ready count as having the passphrases"
+	withoutRollout            = "the passphrases count as distributed before the Deployment is rolled out"
 	withoutUnreadyLoaded      = "pods that are not ready count as loaded"
 	deploymentFirst           = "D is written before P"
 	deploymentBeforeRing      = "D is written before K"
@@ -2037,26 +2050,26 @@ const (
 	publicFromCache           = "C is read from a cache"
 	ringReadFirst             = "K is read before P"
 
-	beginAtOnce            = "Adopt does not wait for the former change"
-	beginWithoutFormer     = "Adopt keeps no former passphrase"
-	beginOverFormer        = "Adopt drops what the ring is sealed with"
-	beginWithTheOthers     = "Adopt takes the passphrase of the other kind"
-	beginBack              = "Adopt goes back though there is no way back"
-	withoutDistributed     = "Tend does not ask whether signers have been given a passphrase"
-	encryptAtOnce          = "Passphrases seals with the current one at once"
-	distributedIsNotStored = "Given is not kept"
-	withoutLoaded          = "Forget does not wait until the ring is loaded"
-	finishWithoutLooking   = "Forget does not look at the ring"
-	finishInTheSamePass    = "Forget does not wait until the ring is written"
-	withoutPublished       = "what is lost waits for pods that can sign"
-	foundIsNothing         = "what was lost and is found again is sealed with what was adopted meanwhile"
+	beginAtOnce            = "Begin does not wait for the former change"
+	beginWithoutFormer     = "Begin keeps no former passphrase"
+	beginOverFormer        = "Begin drops the passphrase that encrypts the ring"
+	beginWithTheOthers     = "Begin takes the passphrase of the other use"
+	beginBack              = "Begin goes back after the passphrase was distributed"
+	withoutDistributed     = "Reconcile does not wait until a passphrase is distributed"
+	encryptAtOnce          = "Passphrases encrypts with the current one at once"
+	distributedIsNotStored = "Distributed is not stored"
+	withoutLoaded          = "Finish does not wait until the ring is loaded"
+	finishWithoutLooking   = "Finish does not look at the ring"
+	finishInTheSamePass    = "Finish does not wait until the ring is written"
+	withoutPublished       = "a lost key waits for pods that can sign"
+	foundIsNothing         = "a passphrase that was lost and found is replaced by one that was begun in between"
 	announceUnseen         = "the lead begins before a key is seen"
 
-	withoutTrace           = "an older ring is taken without a word"
-	withoutRevokedMemory   = "what was revoked is not remembered outside the ring"
-	withoutWithdrawn       = "a key that is published no more goes on waiting as if it were"
+	withoutTrace           = "an older ring is used without a request"
+	withoutRevokedMemory   = "revoked keys are not remembered outside the ring"
+	withoutWithdrawn       = "a withdrawn key keeps waiting as if it were published"
 	withoutServerOrder     = "a server takes an older ring"
-	withoutServerPublished = "a server that starts does not look at what is published"
+	withoutServerPublished = "a server that starts does not check the published keys"
 	assumeAtOnce           = "a replica that cannot be asked counts as having loaded the ring at once"
 	acceptInPlace          = "a ring that is accepted does not go above what was seen"
 	publishWithdrawn       = "a key that was withdrawn is published before that is written down"

@@ -52,7 +52,7 @@ func newScene(seed uint64, broken string) *cluster {
 func (c *cluster) until(what string, so func() bool) {
 	for end := c.now.Add(24 * time.Hour); !so(); c.event(end) {
 		if !c.now.Before(end) {
-			panic(fmt.Sprintf("the scene waits for ever until %s, without the guard %q", what, c.broken))
+			panic(fmt.Sprintf("the scene waits forever until %s, without the guard %q", what, c.broken))
 		}
 	}
 }
@@ -68,8 +68,7 @@ func (c *cluster) well() bool {
 	})
 }
 
-// unheard lets people hear nothing of what operators say for a day, and so do
-// nothing about it by themselves.
+// unheard keeps people from noticing for a day what operators report.
 func (c *cluster) unheard() { c.troubled = c.now.Add(24 * time.Hour) }
 
 // rotate is a person who asks for a rotation.
@@ -142,7 +141,7 @@ func silentPodsLagWhenAPassphraseChanges(c *cluster) {
 	c.untilWell()
 	c.spec.desired[Access] = c.passphrase(Access)
 	c.poke()
-	c.until("the ring is sealed anew", func() bool {
+	c.until("the ring is encrypted again", func() bool {
 		k, _ := c.k.ring.Signing(Access)
 		return k.Reencrypted
 	})

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// keeper is somebody who tends a ring: a story that is told pass by pass. What
-// it is told of signers is in given, loaded and seen.
+// keeper reconciles a ring, one pass at a time. distributed, loaded, seen and published
+// are what it observes.
 type keeper struct {
 	t           *testing.T
 	ring        Ring
@@ -96,7 +96,8 @@ func (k *keeper) encryptedWith(use Use) string {
 	for _, key := range k.ring.Keys {
 		for _, letter := range []string{"A", "B", "C", "T"} {
 			passphrase := string(use) + " " + letter
-			if opened := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}}); key.Use == use && opened[key.ID] != "" && !slices.Contains(found, letter) {
+			opened := Inspect(Ring{Keys: []Key{key}}, Passphrases{Access: []string{passphrase}, Refresh: []string{passphrase}})
+			if key.Use == use && opened[key.ID] != "" && !slices.Contains(found, letter) {
 				found = append(found, letter)
 			}
 		}
@@ -142,8 +143,7 @@ func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) 
 	k.expect(Refresh, "refresh B", "B")
 }
 
-// A copy of a key that somebody made under the former passphrase is worth
-// nothing when it is replaced.
+// A copy of a key under the former passphrase is worthless after the key is replaced.
 func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
 	k := newKeeper(t)
 	before, _ := k.ring.Signing(Access)
@@ -238,7 +238,7 @@ func TestWhatIsNotWantedStays(t *testing.T) {
 	k.expect(Access, "access A", "A")
 }
 
-// lose makes a ring that is sealed with T, which nobody has any more.
+// lose makes a ring that is encrypted with T, which is lost.
 func lose(t *testing.T) *keeper {
 	k := newKeeper(t)
 	k.desired = map[Use]string{Access: "access T", Refresh: "refresh T"}
@@ -258,8 +258,8 @@ func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
 	}
 }
 
-// Whoever still runs has the passphrase that was found. To seal with the one
-// that was adopted meanwhile would shut them out.
+// The running signers have the passphrase that was found. Encrypting with the one that
+// was begun in between would lock them out.
 func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 	k := lose(t)
 	k.distributed, k.loaded = false, false
@@ -306,8 +306,8 @@ func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
 	}
 }
 
-// Those who run cannot open the new key, and those who could do not start. If
-// the new key waited for either, it would for ever.
+// Running signers cannot decrypt the new key, and signers that could decrypt it cannot
+// start. A key that waited for either would wait forever.
 func TestARotationAwayFromWhatIsLostWaitsForPublicationAlone(t *testing.T) {
 	k := lose(t)
 	k.seen, k.published = false, false
@@ -351,7 +351,7 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	}
 }
 
-// An announcement is told from the birth of a key by its time.
+// No phase begins before the key was created, or in the future.
 func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
@@ -385,7 +385,7 @@ func TestWithoutPassphrasesTheRingStays(t *testing.T) {
 	}
 }
 
-func TestACustodyIsAValue(t *testing.T) {
+func TestPassphraseStateIsAValue(t *testing.T) {
 	c := PassphraseState{Current: map[Use]string{Access: "A"}}
 	next, _ := c.Begin(map[Use]string{Access: "B", Refresh: "C"}, Ring{}, nil)
 	if !maps.Equal(c.Current, map[Use]string{Access: "A"}) || len(c.Former)+len(c.Distributed) > 0 {
@@ -418,7 +418,7 @@ func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 	}
 }
 
-// halfway is a rotation in which the keys are announced and wait for their lead.
+// halfway is a rotation in which the keys were seen everywhere and wait for their lead.
 func halfway(t *testing.T) *keeper {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
@@ -438,9 +438,9 @@ func countPublished(ring Ring) (n int) {
 	return n
 }
 
-// A key may be taken out of what is published, and it may be unknown whether it is
-// there. Only the first makes it wait anew, and neither lets it sign.
-func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
+// A key may be withdrawn, or it may be unknown whether it is published. Only the first
+// makes it wait again, and neither lets it sign.
+func TestAWithdrawnKeyWaitsAgain(t *testing.T) {
 	for _, unread := range []bool{false, true} {
 		k := halfway(t)
 		k.seen, k.published = false, false
@@ -461,8 +461,8 @@ func TestAKeyThatIsPublishedNoMoreWaitsAnew(t *testing.T) {
 	}
 }
 
-// An older ring is not used without a person's word. With it, it goes on above
-// what was seen, and a key that waits in it waits anew.
+// An older ring is used only if a person accepts it. It then continues above the
+// generation that was seen, and a waiting key waits again.
 func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	k := halfway(t)
 	older := k.input()
@@ -474,7 +474,8 @@ func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	older.Trace.Accepted = true
 	older.Observed.Seen = nil
 	out, err = reconcile(modelFactory, older)
-	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted || out.Ring.Generation <= older.Trace.Generation || countPublished(out.Ring) > 0 {
+	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted ||
+		out.Ring.Generation <= older.Trace.Generation || countPublished(out.Ring) > 0 {
 		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, countPublished(out.Ring), err)
 	}
 }

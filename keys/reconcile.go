@@ -115,6 +115,8 @@ func (t Trace) accept(ring Ring) Taken {
 // Next returns the first step that is due in the ring, or a step with the action
 // None. It does not consider passphrase changes, and needs no passphrase.
 func Next(in Input) Step {
+	in.Ring = in.Ring.clone()
+	in.Ring.sort()
 	in.Observed.encryption = in.Observed.OpenedBy.Encryption(in.Ring, in.Passphrases.Passphrases())
 	return in.next(in.Ring, in.Observed)
 }
@@ -133,6 +135,8 @@ func Reconcile(in Input) (Result, error) {
 }
 
 func reconcile(factory keyFactory, in Input) (Result, error) {
+	in.Ring = in.Ring.clone()
+	in.Ring.sort()
 	result := Result{Ring: in.Ring, Passphrases: in.Passphrases}
 	var accepted []Taken
 	if in.Trace.RolledBack(in.Ring) {

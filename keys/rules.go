@@ -367,15 +367,19 @@ func aged(s situation) (Reason, string, bool) {
 	return Aged, "the signing key has reached its rotation age", !due.IsZero() && !s.now.Before(due)
 }
 
-// keys returns the keys of the use, oldest first.
+// keys returns the keys of the use, oldest first. They are adjacent, because a ring is
+// sorted.
 func (s situation) keys() []Key {
-	var keys []Key
-	for _, k := range s.ring.Keys {
-		if k.Use == s.use {
-			keys = append(keys, k)
-		}
+	ofUse := func(k Key) bool { return k.Use == s.use }
+	first := slices.IndexFunc(s.ring.Keys, ofUse)
+	if first < 0 {
+		return nil
 	}
-	return keys
+	rest := s.ring.Keys[first:]
+	if n := slices.IndexFunc(rest, func(k Key) bool { return !ofUse(k) }); n >= 0 {
+		return rest[:n:n]
+	}
+	return rest
 }
 
 // successor returns the waiting key that signs next.

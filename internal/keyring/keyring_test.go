@@ -129,7 +129,8 @@ func TestAFirstRingThatWasNeverFinishedIsFinishedOrRefused(t *testing.T) {
 	if signing, ok := k.Ring().Signing(keys.Access); !ok || signing.ID != first.ID {
 		t.Error("the first key was not kept")
 	}
-	if !isComplete(k.Ring()) || store.generation != 2 || !slices.Equal(store.events, []string{string(identity.EventKeysChanged) + " FirstKey"}) {
+	if !isComplete(k.Ring()) || store.generation != 2 ||
+		!slices.Equal(store.events, []string{string(identity.EventKeysChanged) + " FirstKey"}) {
 		t.Errorf("generation %d, events %v", store.generation, store.events)
 	}
 }
