@@ -1,6 +1,6 @@
 # Two images from one file, chosen by --target: authserver (the default) and
-# operator. Both hold one static program, the licence
-# texts of all that is linked into it, and no shell, and run as no one.
+# operator. Each contains one static program and the licence texts of everything
+# linked into it, has no shell, and runs as an unprivileged user.
 
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS source
 WORKDIR /src
@@ -35,7 +35,7 @@ FROM base AS authserver
 COPY --from=build-authserver /out/authserver /
 COPY --from=build-authserver /out/licenses /licenses
 COPY LICENSE NOTICE /licenses/
-# In a container localhost is reached by nobody, so it listens everywhere.
+# localhost cannot be reached from outside a container, so listen on all interfaces.
 ENV HOST=""
 EXPOSE 8080 9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/authserver", "healthcheck"]

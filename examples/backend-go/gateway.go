@@ -30,13 +30,13 @@ func (g Gateway) Call(from *http.Request, path string, body any) (Answer, error)
 	if err != nil {
 		return Answer{}, err
 	}
-	// What was begun is finished, even if the person closes the page.
+	// Finish the call even if the user closes the page.
 	request, err := http.NewRequestWithContext(context.WithoutCancel(from.Context()), http.MethodPost, g.URL+path, bytes.NewReader(encoded))
 	if err != nil {
 		return Answer{}, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("User-Agent", from.UserAgent()) // people recognise their sessions by it
+	request.Header.Set("User-Agent", from.UserAgent()) // users recognise their sessions by it
 	if g.CallerKey != "" {
 		request.Header.Set("X-Caller-Key", g.CallerKey)
 	}

@@ -1,6 +1,6 @@
 // Command backend-go is a backend that uses Auth Gateway with EXPOSURE=internal,
-// the default: it signs people up, mails their codes, and has a route for people
-// who are signed in.
+// the default: it signs users up, mails their codes, and has a route for
+// signed-in users.
 package main
 
 import (
@@ -43,8 +43,8 @@ func main() {
 	log.Fatal(server.ListenAndServe())
 }
 
-// signUp creates the account and mails its code. The code must go to this address
-// alone, and must not be in the reply: it proves that the person reads the mail.
+// signUp creates the account and mails its code. The code must go only to this
+// address and must not be in the reply: it proves that the user reads the mail.
 func signUp(w http.ResponseWriter, r *http.Request) {
 	var person struct {
 		Username  string `json:"username"`
@@ -68,7 +68,7 @@ func signUp(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err != nil:
-		// The person can ask for another code: POST /users/verification-code.
+		// The user can request another code: POST /users/verification-code.
 		log.Print(err)
 		reply(w, http.StatusServiceUnavailable, map[string]string{"error_description": "Something went wrong. Try again."})
 	case answer.Status != http.StatusCreated:
@@ -90,7 +90,7 @@ func mailCode(to, code string) error {
 	return smtp.SendMail(mailHost, nil, mailFrom, []string{address.Address}, []byte(text))
 }
 
-// pass hands a body to the gateway and its answer back.
+// pass forwards a body to the gateway, and its answer to the client.
 func pass(path string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var body json.RawMessage
@@ -108,7 +108,7 @@ func pass(path string) http.HandlerFunc {
 	}
 }
 
-// orders is a route of the shop's own, for people who are signed in.
+// orders is one of the shop's own routes, for signed-in users.
 func orders(w http.ResponseWriter, r *http.Request) {
 	user := UserOf(r.Context())
 	reply(w, http.StatusOK, map[string]any{"user": user.ID, "name": strings.TrimSpace(user.Name), "orders": []string{}})

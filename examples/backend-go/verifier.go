@@ -11,24 +11,24 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Verifier checks access tokens with the gateway's public keys, without a call
-// for each.
+// Verifier checks access tokens with the gateway's public keys, without a call per
+// token.
 type Verifier struct {
 	issuer string
 	keys   keyfunc.Keyfunc
 }
 
-// NewVerifier fetches the keys, and does so again every minute: a revoked key is
-// refused within that time. If the gateway is away at the start, it tries again.
+// NewVerifier fetches the keys now and every minute, so a revoked key is rejected
+// within that time. If the gateway is unreachable at first, it retries.
 func NewVerifier(ctx context.Context, issuer string) (*Verifier, error) {
 	keys, err := keyfunc.NewDefaultOverrideCtx(ctx, []string{issuer + "/.well-known/jwks.json"},
 		keyfunc.Override{RefreshInterval: time.Minute})
 	return &Verifier{issuer, keys}, err
 }
 
-// User is the person that a token was made for.
+// User is the user that a token was issued to.
 type User struct {
-	ID    string // a UUID; never used again
+	ID    string // a UUID; never reused
 	Name  string
 	Scope []string
 }
@@ -60,7 +60,7 @@ func (v *Verifier) Verify(token string) (User, error) {
 	return User{claims.Subject, claims.Name, strings.Fields(claims.Scope)}, nil
 }
 
-// Require lets requests through that have an access token with a scope.
+// Require admits only requests with an access token that has the scope.
 func (v *Verifier) Require(scope string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")

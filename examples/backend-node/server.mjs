@@ -1,5 +1,5 @@
-// A backend that uses Auth Gateway with EXPOSURE=internal, the default: it signs people up, mails their codes, and
-// has a route for people who are signed in.
+// A backend that uses Auth Gateway with EXPOSURE=internal, the default: it signs users up, mails their codes, and
+// has a route for signed-in users.
 import { createServer } from "node:http";
 import { createRemoteJWKSet, jwtVerify } from "jose";
 import { createTransport } from "nodemailer";
@@ -27,7 +27,7 @@ async function call(request, path, body) {
     method: "POST",
     headers: {
       "Content-Type": "application/json",
-      "User-Agent": request.headers["user-agent"] ?? "", // people recognise their sessions by it
+      "User-Agent": request.headers["user-agent"] ?? "", // users recognise their sessions by it
       ...(env.TRUSTED_CALLER_KEY && { "X-Caller-Key": env.TRUSTED_CALLER_KEY }),
     },
     body: JSON.stringify(body),
@@ -39,7 +39,7 @@ async function call(request, path, body) {
   throw new Refusal(response.status, reply, retryAfter ? { "Retry-After": retryAfter } : {});
 }
 
-// user returns who sent the access token of a request, without a call to the gateway.
+// user returns the user of a request's access token, without a call to the gateway.
 async function user(request, scope) {
   const token = request.headers.authorization?.match(/^Bearer (.+)$/)?.[1];
   const options = { issuer: gateway, audience: gateway, typ: "at+jwt", algorithms: ["ES256", "RS256", "EdDSA"] };
@@ -50,7 +50,7 @@ async function user(request, scope) {
 }
 
 const routes = {
-  // The code must go to this address alone, and must not be in the reply: it proves that the person reads the mail.
+  // The code must go only to this address and must not be in the reply: it proves that the user reads the mail.
   "POST /signup": async (request, person) => {
     const { code } = await call(request, "/users", person);
     await mailer.sendMail({
@@ -64,7 +64,7 @@ const routes = {
   "POST /verify": async (request, body) => [200, await call(request, "/users/verify-user", body)],
   "POST /signin": async (request, body) => [200, await call(request, "/tokens/signin", body)],
   "POST /renew": async (request, body) => [200, await call(request, "/tokens", body)],
-  // A route of the shop's own, for people who are signed in.
+  // One of the shop's own routes, for signed-in users.
   "GET /orders": async (request) => {
     const { sub, name } = await user(request, "profile");
     return [200, { user: sub, name, orders: [] }];

@@ -233,7 +233,7 @@ byID("sign-out").addEventListener("click", (event) =>
       await gateway.signOut();
     } catch (error) {
       if (error.status === undefined) throw error;
-      return show("sign-in", "You are signed out here, but the service could not be reached: your session there ends by itself later.");
+      return show("sign-in", "You are signed out here, but the service could not be reached: your session there ends later on its own.");
     }
     show("sign-in", "You are signed out.");
   }),

@@ -1,7 +1,7 @@
-// The client of Auth Gateway: what a page needs of its API, and the life of its tokens. It knows nothing of the
-// page that it is in; copy it as it is.
+// The client of Auth Gateway: the calls that a page needs, and the handling of its tokens. It does not depend on the
+// page; copy it as it is.
 
-// Where the tokens are. The access token is in this module's memory alone. The refresh token is in sessionStorage,
+// Storage of the tokens: the access token is only in this module's memory. The refresh token is in sessionStorage,
 // so that a reload does not sign people out; it belongs to one tab, and is removed when the tab is closed.
 //
 // Neither is safe from a foreign script that runs in the page (XSS): it can read both, or call the API from here. No
