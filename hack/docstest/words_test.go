@@ -83,9 +83,9 @@ var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:
 // unfinished are the folders and files that still use such wordings. The list can
 // only become shorter: take an entry out as soon as it is clean.
 var unfinished = []string{
-	"authserver", "cmd/authserver", "examples",
-	"hack/kubernetes", "hack/licenses", "hack/localcluster", "hack/run", "hack/settingsdoc",
-	"internal", "keys", "test",
+	"authserver", "cmd/authserver", "hack/localcluster", "hack/run",
+	"internal/config", "internal/httpapi", "internal/identity", "internal/keyring", "internal/mail", "internal/postgres",
+	"internal/testenv", "internal/token", "keys", "test",
 }
 
 var everywhere = flag.Bool("everywhere", false, "report the folders in unfinished too")

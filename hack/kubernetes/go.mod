@@ -189,9 +189,9 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-// Kubernetes' own go.mod replaces its parts with folders beside it; whoever
-// builds it from outside has to name their versions. A new version of Kubernetes
-// changes all of these at once.
+// Kubernetes' own go.mod replaces its parts with neighboring folders. A build from
+// outside has to name their versions. A new version of Kubernetes changes all of
+// these at once.
 replace (
 	k8s.io/api => k8s.io/api v0.37.2
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.2

@@ -12,7 +12,9 @@ func TestEachLinkedModuleHasItsTexts(t *testing.T) {
 	if err := collect(t.Context(), folder, []string{"../../cmd/authserver"}); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"go/LICENSE", "github.com/jackc/pgx/v5/LICENSE", "github.com/gofiber/fiber/v2/LICENSE", "golang.org/x/crypto/PATENTS"} {
+	for _, path := range []string{
+		"go/LICENSE", "github.com/jackc/pgx/v5/LICENSE", "github.com/gofiber/fiber/v2/LICENSE", "golang.org/x/crypto/PATENTS",
+	} {
 		if text, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(path))); err != nil || len(text) < 100 {
 			t.Errorf("%s has %d bytes (%v)", path, len(text), err)
 		}

@@ -29,8 +29,9 @@ func run(root string) error {
 
 # Settings
 
-The server reads its settings from environment variables. A secret can be read from a file instead: ` + "`NAME" + config.FileSuffix + "`" + ` is the path of the file, and a line break at its end is not part of the secret. A duration is a number of seconds, or text such as ` + "`15m`, `1h30m` or `7d`" + `. If settings are invalid, the server lists all of them at start and exits with code 2.
-
-` + config.Markdown()
+` + "The server reads its settings from environment variables. A secret can be read from a file instead: `NAME" + config.FileSuffix +
+		"` is the path of the file, and a line break at its end is not part of the secret. A duration is a number of seconds, or " +
+		"text such as `15m`, `1h30m` or `7d`. If settings are invalid, the server lists all of them at start and exits with code 2.\n\n" +
+		config.Markdown()
 	return os.WriteFile(reference, []byte(page), 0o644)
 }

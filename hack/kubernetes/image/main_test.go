@@ -79,7 +79,8 @@ func TestTheSameFilesGiveTheSameImage(t *testing.T) {
 	digest := func(user string) v1.Hash {
 		t.Helper()
 		out := filepath.Join(t.TempDir(), "image.tar")
-		if err := write(out, "example.com/one:1", "arm64", v1.Config{User: user, Entrypoint: []string{"/program"}}, []string{tree(t) + "/program=/program"}); err != nil {
+		config := v1.Config{User: user, Entrypoint: []string{"/program"}}
+		if err := write(out, "example.com/one:1", "arm64", config, []string{tree(t) + "/program=/program"}); err != nil {
 			t.Fatal(err)
 		}
 		image, err := tarball.ImageFromPath(out, nil)
