@@ -20,15 +20,16 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/resources"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// clockLeeway is how far the clocks of replicas may differ: tokens from that
-// far in the future hold (decision 6 of docs/security.md).
+// clockLeeway is the maximum difference between the clocks of replicas. Tokens that were
+// issued up to that far in the future are valid (decision 6 of docs/security.md).
 const clockLeeway = 10 * time.Second
 
-// Server is one replica of the service. Make one with New, and Run it once.
+// Server is one replica of the service. Create it with New, and call Run once.
 type Server struct {
 	config   config.Config
 	version  string
@@ -38,31 +39,32 @@ type Server struct {
 	keyring  *keyring.Keyring
 	hasher   *identity.Hasher
 	accounts *identity.Service
-	mail     *mail.Deliverer // nil: none is sent
+	mail     *mail.Deliverer // nil: no mail is sent
 	api      *httpapi.Server
 	ops      *operations
 
 	addresses chan Addresses
-	prepared  atomic.Bool            // the schema is current and the keys are open
-	waiting   atomic.Pointer[string] // what for, until it is prepared
-	maxConns  atomic.Int64           // that the database gives to all; 0: not known
-	away      atomic.Pointer[string] // what is wrong with the database, as it was last seen; nil: nothing
+	prepared  atomic.Bool            // the schema is current and the keys are decrypted
+	waiting   atomic.Pointer[string] // the reason, until prepared is set
+	maxConns  atomic.Int64           // of the database, for all users; 0: unknown
+	away      atomic.Pointer[string] // the database's problem at the last check; nil: none
 	stopping  atomic.Bool
 }
 
-// Options are what a Server needs besides its settings.
+// Options configure a Server in addition to its settings.
 type Options struct {
-	Log       *slog.Logger           // nil: nowhere
+	Log       *slog.Logger           // nil: discard
 	Version   string                 // shown by the metrics and the state
 	Now       func() time.Time       // nil: time.Now
-	Statement func(statement string) // called before each statement, for tests; nil: not
+	Statement func(statement string) // for tests: called before each statement; may be nil
 }
 
-// Addresses are where a running server listens. Ops is empty where METRICS_PORT
+// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT
 // is 0.
 type Addresses struct{ API, Ops string }
 
-// New puts a server together. It reads nothing and connects to nothing.
+// New wires a server. It reads the files that the settings name (certificates and mail
+// templates), so that mistakes in them are reported at start. It connects to nothing.
 func New(c config.Config, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -84,7 +86,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	s.hasher = identity.NewHasher(identity.HasherOptions{
-		Cost: c.SaltRounds, Threads: hashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
+		Cost: c.SaltRounds, Threads: resources.HashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
 	})
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
@@ -94,12 +96,17 @@ func New(c config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	metrics := newMetrics(o.Version)
-	metrics.MustRegister(collector{database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts, keyring: s.keyring, now: o.Now})
+	metrics.MustRegister(collector{
+		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
+		keyring: s.keyring, now: o.Now,
+	})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Keys: s.keyring, Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
-		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins, AllowedHeaders: c.CORSAllowedHeaders,
-		StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout, Memory: connectionMemory(c, usableMemory()), ProxyHops: c.TrustedProxyHops, ProxyField: string(c.TrustedProxyField),
-		Log: o.Log, Metrics: metrics,
+		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
+		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,
+		Memory: resources.ConnectionMemory(c.ConnectionMemory), ProxyHops: c.TrustedProxyHops,
+		ProxyField: string(c.TrustedProxyField),
+		Log:        o.Log, Metrics: metrics,
 	})
 	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
 	return s, nil
@@ -117,7 +124,7 @@ func openStore(c config.Config, o Options) (*postgres.Store, error) {
 	}, options...)
 }
 
-// policy says in the domain's words what the settings say.
+// policy converts the settings to the domain's policy.
 func policy(c config.Config) identity.Policy {
 	names := []string{"authgateway", "auth-gateway", "auth gateway"}
 	if u, err := url.Parse(c.Issuer); err == nil {
@@ -137,31 +144,30 @@ func policy(c config.Config) identity.Policy {
 	}
 }
 
-// optionalNames are those that SIGNUP_REQUIRED leaves out.
+// optionalNames are the names that SIGNUP_REQUIRED does not contain.
 func optionalNames(c config.Config) identity.OptionalNames {
 	optional := func(name string) bool { return !slices.Contains(c.SignupRequired, name) }
 	return identity.OptionalNames{Username: optional("username"), FirstName: optional("first_name"), LastName: optional("last_name")}
 }
 
-// Listening tells where a running server listens, once it does.
+// Listening receives the addresses of the server once it listens.
 func (s *Server) Listening() <-chan Addresses { return s.addresses }
 
-// Run serves until ctx ends, and then finishes what it has taken, within
-// SHUTDOWN_TIMEOUT. It returns nil after that, and an error that says what to
-// do where the server cannot start or go on.
+// Run serves until ctx ends, and then finishes accepted requests, within SHUTDOWN_TIMEOUT,
+// and returns nil. If the server cannot start or continue, the error says what to do.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.close()
 	for _, warning := range s.config.Warnings() {
 		s.log.Warn(warning)
 	}
-	usable := usableMemory()
-	s.log.Info("memory", "usable_bytes", usable, "connections_bytes", connectionMemory(s.config, usable))
+	s.log.Info("memory", "usable_bytes", resources.Memory(),
+		"connections_bytes", resources.ConnectionMemory(s.config.ConnectionMemory))
 	api, err := listen(config.EnvPort, s.config.Address())
 	if err != nil {
 		return err
 	}
 	where := Addresses{API: api.Addr().String()}
-	// What goes on beside the API ends after it: a request under way needs keys.
+	// Background work ends after the API, because requests in progress need the keys.
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
 	if address := s.config.MetricsAddress(); address != "" {
@@ -197,28 +203,29 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
-// close gives back what New has taken. Nobody may use the server afterwards.
+// close releases the resources of the server, which must not be used afterwards.
 func (s *Server) close() {
 	s.hasher.Close()
 	s.keyring.Close()
 	s.store.Close()
 }
 
-// listenOperations listens for those who run the server. A port that nobody chose
-// is no reason not to start: 9090 is also what Prometheus and a second server take.
+// listenOperations listens on METRICS_PORT. If the setting is not set and its default is in
+// use (by Prometheus or a second server), it listens on another port.
 func (s *Server) listenOperations(address string) (net.Listener, error) {
 	ops, err := listen(config.EnvMetricsPort, address)
 	if !s.config.MetricsPortSet && errors.Is(err, syscall.EADDRINUSE) {
 		if ops, err = listen(config.EnvMetricsPort, net.JoinHostPort(s.config.Host, "0")); err == nil {
-			s.log.Warn("METRICS_PORT is not set and its default is in use, perhaps by Prometheus: metrics and health use another port; set METRICS_PORT to choose one",
+			s.log.Warn("METRICS_PORT is not set and its default is in use, perhaps by Prometheus: "+
+				"metrics and health use another port; set METRICS_PORT to choose one",
 				"in_use", address, "metrics", ops.Addr().String())
 		}
 	}
 	return ops, err
 }
 
-// listen listens at HOST and the port that a setting names. The error names the one
-// of the two that is wrong.
+// listen listens on HOST and the port of a setting. The error names the setting that is
+// wrong.
 func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address) //nolint:noctx // nothing to wait for
 	var lookup *net.DNSError
@@ -226,18 +233,20 @@ func listen(setting, address string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.As(err, &lookup):
-		return nil, fmt.Errorf("%s: the host does not exist; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
+		return nil, fmt.Errorf("%s: the host does not exist; "+
+			"write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%s: this machine does not have that address; write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
+		return nil, fmt.Errorf("%s: this machine does not have that address; "+
+			"write localhost, an IP address of this machine, or 0.0.0.0 for all: %w", config.EnvHost, err)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%s: cannot listen on %s (ports below 1024 require a privilege; write a higher one): %w", setting, address, err)
+		return nil, fmt.Errorf("%s: cannot listen on %s (ports below 1024 require a privilege; write a higher one): %w",
+			setting, address, err)
 	}
 	return nil, fmt.Errorf("%s: cannot listen on %s (is another server running there?): %w", setting, address, err)
 }
 
-// shutDown stops taking requests and finishes those that were taken. Replies
-// ask clients to come back on another connection from the first moment, and
-// DRAIN_DELAY gives whoever balances the load the time to notice.
+// shutDown stops accepting requests and finishes accepted ones. From the start, replies ask
+// clients to close their connections. DRAIN_DELAY gives load balancers time to notice.
 func (s *Server) shutDown(ctx context.Context) error {
 	s.stopping.Store(true)
 	s.log.Info("shutting down: no longer ready, finishing accepted requests")
@@ -256,25 +265,25 @@ func (s *Server) shutDown(ctx context.Context) error {
 	return nil
 }
 
-// work prepares the server and then keeps it going.
+// work prepares the server and then runs its background jobs until ctx ends.
 func (s *Server) work(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	s.prepared.Store(true)
 	s.log.Info("ready")
-	var beside sync.WaitGroup
-	beside.Go(func() { s.housekeeping(ctx) })
-	beside.Go(func() { s.watchDatabase(ctx) })
+	var jobs sync.WaitGroup
+	jobs.Go(func() { s.housekeeping(ctx) })
+	jobs.Go(func() { s.watchDatabase(ctx) })
 	if s.mail != nil {
-		beside.Go(func() { s.mail.Run(ctx) })
+		jobs.Go(func() { s.mail.Run(ctx) })
 	}
 	s.keyring.Watch(ctx)
-	beside.Wait()
+	jobs.Wait()
 	return nil
 }
 
-// prepare brings up what the server needs, and waits for it as long as it takes.
+// prepare migrates the schema and opens the keys, and retries until it succeeds.
 func (s *Server) prepare(ctx context.Context) error {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := s.bringUp(ctx)
@@ -296,7 +305,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	}
 }
 
-// bringUp brings up the schema and the keys.
+// bringUp tries once to migrate the schema and to open the keys.
 func (s *Server) bringUp(ctx context.Context) error {
 	if err := s.store.Migrate(ctx); err != nil {
 		return err
@@ -312,7 +321,7 @@ func (s *Server) bringUp(ctx context.Context) error {
 	switch {
 	case err == nil:
 		s.maxConns.Store(int64(max(most, 0)))
-	case identity.KindOf(err) == identity.Internal: // what stands there speaks SQL, and is no PostgreSQL
+	case identity.KindOf(err) == identity.Internal: // it speaks SQL but is not PostgreSQL
 		s.log.Warn("the database does not report its connection limit", "error", err)
 	default:
 		return err
@@ -320,20 +329,20 @@ func (s *Server) bringUp(ctx context.Context) error {
 	return nil
 }
 
-// isFatal reports whether trying again is useless.
+// isFatal reports whether an error cannot be fixed by retrying.
 func isFatal(err error) bool {
 	return isIssuerError(err) || keyring.IsFatal(err) ||
-		identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled) && !errors.Is(err, keys.ErrRolledBack)
+		identity.KindOf(err) == identity.Internal && !errors.Is(err, context.Canceled) &&
+			!errors.Is(err, keys.ErrRolledBack)
 }
 
 func (s *Server) waitFor(what string) { s.waiting.Store(&what) }
 
-// maxReason bounds, in bytes, the one line that says why a server is not ready.
+// maxReason bounds the line that describes why a server is not ready, in bytes.
 const maxReason = 511
 
-// because says in one line, to those who run the server, what it is waiting for.
-// It gives the cause of an error, which the domain keeps for the log: no part
-// puts a secret there.
+// because describes in one line for operators what the server is waiting for. It includes the
+// cause of an error, which the domain records for the log and which contains no secrets.
 func because(err error) string {
 	text := err.Error()
 	if e, ok := errors.AsType[*identity.Error](err); ok {
@@ -349,7 +358,7 @@ func because(err error) string {
 	return shorten(strings.Join(strings.Fields(text), " "), maxReason)
 }
 
-// shorten cuts a text to so many bytes, between two characters.
+// shorten cuts a text to at most so many bytes, between two characters.
 func shorten(text string, most int) string {
 	const more = "…"
 	if len(text) <= most {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
+	"github.com/auth-gateway/auth-gateway/internal/resources"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -46,22 +47,21 @@ Settings:
 
 `
 
-// maxLastWords is how much Kubernetes keeps of a termination message.
+// maxLastWords is the maximum length of a termination message in Kubernetes, in bytes.
 const maxLastWords = 4096
 
-// Command is one call of the program.
+// Command is one invocation of the program.
 type Command struct {
 	Args      []string // without the program's name
 	LookupEnv func(string) (string, bool)
-	Environ   []string // the whole environment, to find misspelt settings in; may be nil
+	Environ   []string // the whole environment, to report misspelt settings; may be nil
 	ReadFile  func(string) ([]byte, error)
-	WriteFile func(string, []byte, fs.FileMode) error // nil: no last words are left
+	WriteFile func(string, []byte, fs.FileMode) error // nil: write no termination message
 	Out, Err  io.Writer
 	Version   string
 }
 
-// Run does what the arguments say, until it is done or ctx ends, and gives the
-// exit code.
+// Run executes the command until it is done or ctx ends, and returns the exit code.
 func (c Command) Run(ctx context.Context) int {
 	flags := flag.NewFlagSet("authserver", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -81,7 +81,7 @@ func (c Command) Run(ctx context.Context) int {
 		verb, rest = rest[0], rest[1:]
 	}
 	if verb == "healthcheck" || verb == "keys" {
-		c.WriteFile = nil // they are run beside a server, whose last words are its own
+		c.WriteFile = nil // they run beside a server, which owns the file
 	}
 	if !slices.Contains(verbs, verb) {
 		return c.misused(fmt.Sprintf("unknown command %q", verb))
@@ -104,9 +104,11 @@ func (c Command) Run(ctx context.Context) int {
 		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
 	}
 	if verb == "serve" {
-		limitHeap()
+		resources.LimitHeap()
+		resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
 	}
-	server, err := New(settings, Options{Log: c.logger(settings, verb), Version: c.Version}) //nolint:contextcheck // New connects to nothing
+	options := Options{Log: c.logger(settings, verb), Version: c.Version}
+	server, err := New(settings, options) //nolint:contextcheck // New connects to nothing
 	if err != nil {
 		return c.exit(err)
 	}
@@ -134,9 +136,9 @@ func (c Command) misused(message string) int {
 	return c.fail(exitUsage, fmt.Sprintf("authserver: %s; see authserver -h\n", message))
 }
 
-// fail tells why the program ends, and leaves the same in TERMINATION_LOG for
-// whoever asks later. It looks for that setting itself, since it may be the
-// settings that are wrong. What was told stands, whether it can be left or not.
+// fail prints why the program ends, writes it to TERMINATION_LOG, and returns the exit code.
+// It reads that setting itself, because it also reports invalid settings. A failure to write
+// the file does not change the exit code.
 func (c Command) fail(code int, why string) int {
 	fmt.Fprint(c.Err, why)
 	path, _ := c.LookupEnv(config.EnvTerminationLog)
@@ -149,11 +151,11 @@ func (c Command) fail(code int, why string) int {
 	return code
 }
 
-// verbs are the commands that there are.
+// verbs are the commands of the program.
 var verbs = []string{"serve", "migrate", "keys", "healthcheck", "version", "help"}
 
-// logger makes the log of a command. A server's is for programs; what a person runs
-// answers on its own, and its log is for the person: text, and only what went wrong.
+// logger returns the log of a command. Commands for keys print their own output, so their log
+// is text and contains only warnings and errors.
 func (c Command) logger(settings config.Config, verb string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: settings.LogLevel}
 	if verb == "keys" {
@@ -178,8 +180,8 @@ func (c Command) migrate(ctx context.Context, s *Server) error {
 	return nil
 }
 
-// healthcheck asks the server of the same settings whether it is alive. It needs
-// none but METRICS_PORT, so that it works in a container's HEALTHCHECK.
+// healthcheck asks the server with the same settings whether it is alive. It reads only HOST
+// and METRICS_PORT, so that it works in a container's HEALTHCHECK.
 func (c Command) healthcheck(ctx context.Context) error {
 	host, port, err := config.LoadOperations(c.LookupEnv)
 	switch ip := net.ParseIP(host); {
@@ -207,7 +209,7 @@ func (c Command) healthcheck(ctx context.Context) error {
 	return nil
 }
 
-// keys shows or changes the keys. Running servers follow within seconds.
+// keys lists or changes the keys. Running servers load changes within seconds.
 func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	k := s.keyring
 	change := k.Policy
@@ -249,6 +251,9 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	return c.exit(c.listKeys(ctx, k))
 }
 
+// phases are in the order in which listKeys prints them.
+var phases = map[keys.Phase]int{keys.Signing: 0, keys.Published: 1, keys.Retiring: 2, keys.Revoked: 3}
+
 func (c Command) listKeys(ctx context.Context, k *keyring.Keyring) error {
 	ring, err := k.Load(ctx)
 	if err != nil {
@@ -265,12 +270,12 @@ func (c Command) listKeys(ctx context.Context, k *keyring.Keyring) error {
 	return table.Flush()
 }
 
-// nextOf says what happens to a key next, and when at the earliest.
+// nextOf returns what happens to a key next, and the earliest time for it.
 func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
 	at := func(what string, t time.Time) string { return what + " " + t.UTC().Format(time.RFC3339) }
 	switch key.Phase.Public() {
 	case keys.Published:
-		// The lead is waited for twice, in case the clock jumps.
+		// Each wait runs twice, in case the clock jumps.
 		lead := policy.PublishLead + policy.ClockSkew
 		if !key.DeadlineSeen {
 			lead *= 2

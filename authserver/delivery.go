@@ -10,9 +10,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 )
 
-// newDeliverer makes what sends the mail of the outbox; nil where the settings do
-// not say how. Templates are read and tried here, so that what is wrong with them
-// is known at start.
+// newDeliverer returns the sender of the mail in the outbox, or nil if no way to send mail is
+// set. It reads and tests the templates, so that a mistake in them is reported at start.
 func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail.Deliverer, error) {
 	if !c.SendsMail() {
 		return nil, nil
@@ -65,8 +64,8 @@ func issuerHost(issuer string) string {
 	return u.Hostname()
 }
 
-// helloName is what the gateway calls itself to an SMTP server (RFC 5321 section
-// 4.1.3): an address stands in brackets.
+// helloName returns the name of the gateway in the SMTP dialog. An address is written in
+// brackets (RFC 5321 section 4.1.3).
 func helloName(issuer string) string {
 	name := issuerHost(issuer)
 	address, err := netip.ParseAddr(name)

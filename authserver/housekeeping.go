@@ -7,11 +7,11 @@ import (
 
 const (
 	cleanUpInterval = time.Minute
-	cleanUpBatch    = 500 // rows of each table in one transaction
+	cleanUpBatch    = 500 // rows per table and transaction
 )
 
-// housekeeping removes what has expired, in small batches, until ctx ends. The
-// replicas take turns: the store lets one at a time do it.
+// housekeeping removes expired rows, in small batches, until ctx ends. The store lets only
+// one replica do it at a time.
 func (s *Server) housekeeping(ctx context.Context) {
 	tick := time.NewTicker(cleanUpInterval)
 	defer tick.Stop()

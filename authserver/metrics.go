@@ -26,14 +26,14 @@ func newMetrics(version string) *prometheus.Registry {
 	return r
 }
 
-// collector reads, when it is asked, the numbers that the parts keep anyway.
+// collector reads the counters of the parts when Prometheus scrapes them.
 type collector struct {
 	store    *postgres.Store
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	keyring  *keyring.Keyring
-	mail     *mail.Deliverer // nil: none is sent
-	database func() bool     // whether it answered and took writes
+	mail     *mail.Deliverer // nil: no mail is sent
+	database func() bool     // reports whether it is available
 	now      func() time.Time
 }
 
@@ -65,7 +65,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("authgateway_"+name, help, labels, nil)
 }
 
-// Describe gives the descriptions of what Collect gives.
+// Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
@@ -76,7 +76,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect reads the numbers.
+// Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -152,6 +152,3 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 }
 
 var _ prometheus.Collector = collector{}
-
-// phases in the order in which people want to read them.
-var phases = map[keys.Phase]int{keys.Signing: 0, keys.Published: 1, keys.Retiring: 2, keys.Revoked: 3}

@@ -14,17 +14,17 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// readyTimeout bounds one look at how the server is.
+// readyTimeout bounds one check of the server's state.
 const readyTimeout = 2 * time.Second
 
-// operations serves those who run the server, on a port of its own. Nothing of
-// it needs the hashing lane, and /healthz needs nothing at all.
+// operations serves health, state and metrics to operators, on a separate port. It does not
+// use the hashing threads, and /healthz depends on nothing.
 type operations struct {
 	http *http.Server
 }
 
-// checks are what operations asks of a server. ready asks nobody else: what a probe
-// hears must not depend on how slow a database is.
+// checks are the functions that operations calls. ready must not wait for anything: the
+// result of a probe must not depend on the speed of the database.
 type checks struct {
 	ready    func() (reason, database string)
 	database func(context.Context) (reason string)
@@ -46,12 +46,12 @@ func newOperations(metrics *prometheus.Registry, of checks) *operations {
 	mux.HandleFunc("GET /readyz/database", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := bounded(r)
 		defer cancel()
-		answerReady(w, of.database(ctx), "") //nolint:contextcheck // it is made of the request's
+		answerReady(w, of.database(ctx), "") //nolint:contextcheck // it derives from the request's
 	})
 	mux.HandleFunc("GET "+config.StatePath, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := bounded(r)
 		defer cancel()
-		answer(w, http.StatusOK, of.state(ctx)) //nolint:contextcheck // it is made of the request's
+		answer(w, http.StatusOK, of.state(ctx)) //nolint:contextcheck // it derives from the request's
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	return &operations{http: &http.Server{
@@ -64,7 +64,7 @@ func newOperations(metrics *prometheus.Registry, of checks) *operations {
 type health struct {
 	Status   string `json:"status"`
 	Reason   string `json:"reason,omitempty"`
-	Database string `json:"database,omitempty"` // what is wrong with it, all the same
+	Database string `json:"database,omitempty"` // its problem, although the server is ready
 }
 
 func answerReady(w http.ResponseWriter, reason, database string) {

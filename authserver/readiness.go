@@ -9,16 +9,16 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// databaseLook is how often the server looks whether its database is there.
+// databaseLook is the interval of database checks.
 const databaseLook = 2 * time.Second
 
-// readiness says why the server should not be sent requests, "" where it should, and
-// what is wrong with its database. It asks nobody.
+// readiness returns why the server should not receive requests, or "" if it should, and the
+// problem of its database, if any. It does not wait for anything.
 //
-// A server that has been ready stays so without its database: it still has the keys,
-// which every verifier needs, and says itself, and when to come back, what it cannot
-// do. All replicas lose the database at the same moment; were none of them ready, the
-// keys would be gone with it. See docs/decisions/0028-ready-without-a-database.md.
+// A server that was once ready stays ready when its database is down: it can still serve the
+// keys, which every verifier needs, and answers other requests with 503 and Retry-After. All
+// replicas lose the database at the same time. If none of them were ready, the keys would be
+// unavailable too. See docs/decisions/0028-ready-without-a-database.md.
 func (s *Server) readiness() (reason, database string) {
 	if away := s.away.Load(); away != nil {
 		database = *away
@@ -32,8 +32,8 @@ func (s *Server) readiness() (reason, database string) {
 	return "", database
 }
 
-// databaseReadiness says why a request that needs the database would fail now; ""
-// where it would not. It asks the database.
+// databaseReadiness queries the database and returns why a request that needs it would fail,
+// or "" if it would not.
 func (s *Server) databaseReadiness(ctx context.Context) string {
 	if reason, _ := s.readiness(); reason != "" {
 		return reason
@@ -44,8 +44,8 @@ func (s *Server) databaseReadiness(ctx context.Context) string {
 	return ""
 }
 
-// databaseProblem is an error where the database does not answer, takes no writes, or
-// belongs to another issuer.
+// databaseProblem returns an error if the database does not answer, is read-only, or belongs
+// to another issuer.
 func (s *Server) databaseProblem(ctx context.Context) error {
 	if err := s.store.Ready(ctx); err != nil {
 		return err
@@ -57,13 +57,13 @@ func (s *Server) databaseProblem(ctx context.Context) error {
 	return err
 }
 
-// watchDatabase looks at the database until ctx ends, so that a change is noticed,
-// and useless connections are replaced, when no request comes.
+// watchDatabase checks the database until ctx ends. A change is then noticed, and broken
+// connections are replaced, even if there are no requests.
 func (s *Server) watchDatabase(ctx context.Context) {
 	tick := time.NewTicker(databaseLook)
 	defer tick.Stop()
 	for {
-		s.lookAtDatabase(ctx)
+		s.checkDatabase(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -72,14 +72,14 @@ func (s *Server) watchDatabase(ctx context.Context) {
 	}
 }
 
-func (s *Server) lookAtDatabase(ctx context.Context) {
+func (s *Server) checkDatabase(ctx context.Context) {
 	err := s.databaseProblem(ctx)
 	last := s.away.Load()
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		why := because(err)
-		if last == nil || *last != why { // once, not at each look: the metric tells how long it goes on
+		if last == nil || *last != why { // once, not at each check: the metric shows the duration
 			s.log.Error("requests that need the database fail", "reason", why)
 		}
 		s.away.Store(&why)
@@ -89,10 +89,10 @@ func (s *Server) lookAtDatabase(ctx context.Context) {
 	}
 }
 
-// hasDatabase says whether the database was there when it was last looked at.
+// hasDatabase reports whether the database was available at the last check.
 func (s *Server) hasDatabase() bool { return s.prepared.Load() && s.away.Load() == nil }
 
-// state is what /state tells.
+// state returns the content of /state.
 func (s *Server) state(ctx context.Context) config.State {
 	reason, _ := s.readiness()
 	problem := ""
@@ -105,11 +105,11 @@ func (s *Server) state(ctx context.Context) config.State {
 	}
 }
 
-// issuerError is of a server whose issuer is not the one that its database remembers:
-// it would refuse the tokens of the other replicas, and they its own.
+// issuerError means that the issuer differs from the one stored in the database. The server
+// and the other replicas would refuse each other's tokens.
 type issuerError struct {
 	own, remembered string
-	derived         bool // of HOST and PORT
+	derived         bool // from HOST and PORT
 }
 
 func (e *issuerError) Error() string {
@@ -124,9 +124,9 @@ func (e *issuerError) Error() string {
 		config.EnvIssuer, e.own, e.remembered)
 }
 
-// agreeOnIssuer compares the issuer with the one that the database remembers, and
-// remembers it where there is none. One that a person has set replaces it: that is
-// how it is changed. One that is derived from HOST and PORT does not.
+// agreeOnIssuer compares the issuer with the one stored in the database, and stores it if
+// there is none. An issuer that is set explicitly replaces the stored one, which is how it is
+// changed. An issuer that is derived from HOST and PORT does not.
 func (s *Server) agreeOnIssuer(ctx context.Context) error {
 	remembered, err := s.store.RememberIssuer(ctx, s.config.Issuer)
 	switch {

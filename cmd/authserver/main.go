@@ -1,4 +1,4 @@
-// Command authserver is the identity service: see authserver -h.
+// Command authserver is the identity service. See authserver -h.
 package main
 
 import (

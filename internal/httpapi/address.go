@@ -8,15 +8,15 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// The fields in which proxies tell the client's address.
+// The fields in which proxies send the client's address.
 const (
 	AnyProxyField      = "any"
 	fieldForwarded     = "Forwarded" // RFC 7239
 	fieldXForwardedFor = "X-Forwarded-For"
 )
 
-// clientAddress gives the address of who made the request: the connection's, or
-// what the trusted proxies say.
+// clientAddress returns the address of the client: the address of the connection, or the one
+// that the trusted proxies report.
 func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
 	peer, _ := netip.AddrFromSlice(ctx.RemoteIP())
 	peer = peer.Unmap()
@@ -26,15 +26,15 @@ func (s *Server) clientAddress(ctx *fasthttp.RequestCtx) netip.Addr {
 	h := &ctx.Request.Header
 	said := func(field string) string {
 		if s.proxyField != field && s.proxyField != AnyProxyField && s.proxyField != "" {
-			return "" // anybody may have written it
+			return "" // the client may have written it
 		}
 		return joined(h, field)
 	}
 	return forwardedAddress(peer, s.proxyHops, said(fieldForwarded), said(fieldXForwardedFor))
 }
 
-// joined gives the lines of a field as the one list that they are (RFC 9110
-// section 5.3): some proxies add to the line that they got, some add a line.
+// joined returns all lines of a field as one list (RFC 9110 section 5.3). Some proxies append to
+// the received line, others add a line.
 func joined(h *fasthttp.RequestHeader, name string) string {
 	var lines [][]byte
 	for value := range headValues(h, name) {
@@ -43,13 +43,12 @@ func joined(h *fasthttp.RequestHeader, name string) string {
 	return string(bytes.Join(lines, []byte(",")))
 }
 
-// forwardedAddress gives the address that the outermost of the trusted proxies
-// saw: each adds, on the right, the address that its request came from, and the
-// last of them is the peer. What stands further to the left, anybody may have
-// written (CVE-2026-24000), so it is neither believed nor even parsed. In doubt
-// the answer is the peer, which nobody can choose: a list that is too short or
-// malformed, a name in place of an address, or two fields that differ, one of
-// which a proxy then did not write but pass on.
+// forwardedAddress returns the address that the outermost trusted proxy saw. Each proxy appends,
+// on the right, the address that its request came from, and the last proxy is the peer. Entries
+// further to the left may be forged (CVE-2026-24000), so they are not even parsed. It returns
+// the peer, which a client cannot choose, in all doubtful cases: the list is too short or
+// malformed, the entry is not an address, or the two fields differ, because then a proxy passed
+// on one that it did not write.
 func forwardedAddress(peer netip.Addr, hops int, forwarded, xForwardedFor string) netip.Addr {
 	var said netip.Addr
 	for _, field := range []struct {
@@ -78,8 +77,8 @@ func forwardedAddress(peer netip.Addr, hops int, forwarded, xForwardedFor string
 	return said
 }
 
-// nthFromRight gives the node of the nth element from the right. All that are
-// counted must be well-formed, or nobody knows where an element begins.
+// nthFromRight returns the node of the nth element from the right. All elements up to it must be
+// well-formed, because otherwise their boundaries are ambiguous.
 func nthFromRight(list string, n int, parse func(string) (string, bool)) (node string, ok bool) {
 	for range n {
 		if list == "" {
@@ -94,10 +93,9 @@ func nthFromRight(list string, n int, parse func(string) (string, bool)) (node s
 	return node, true
 }
 
-// forwardedFor gives the parameter "for" of an element of Forwarded (RFC 7239
-// section 4). A quoted string with a comma, a semicolon, a quote or a backslash
-// in it is malformed here: no address has one, and the elements are found
-// from the right, where a quote that a client left open must not matter.
+// forwardedFor returns the parameter "for" of an element of Forwarded (RFC 7239 section 4). It
+// refuses quoted strings with a comma, semicolon, quote or backslash: no address contains one,
+// and elements are split from the right, where a quote left open by a client must not matter.
 func forwardedFor(element string) (node string, ok bool) {
 	for pair := range strings.SplitSeq(element, ";") {
 		name, value, _ := strings.Cut(pair, "=")
@@ -118,9 +116,9 @@ func forwardedFor(element string) (node string, ok bool) {
 	return node, node != ""
 }
 
-// nodeAddress reads an address as proxies write it: with or without a port, and
-// IPv6 in brackets or, in X-Forwarded-For, without. Names such as unknown and
-// _hidden (RFC 7239 section 6) are none.
+// nodeAddress parses an address as written by proxies: with or without a port, and IPv6 with
+// brackets or, in X-Forwarded-For, without. It refuses names such as unknown and _hidden (RFC
+// 7239 section 6).
 func nodeAddress(node string) (netip.Addr, bool) {
 	address, err := netip.ParseAddr(node)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// accessToken gives the access token of a request: from the Authorization field
-// (RFC 6750 section 2.1) or from the body (section 2.2), and from nowhere else.
-// What is wrong with it is told by err.
+// accessToken returns the access token of a request, from the Authorization field (RFC 6750
+// section 2.1) or from the body (section 2.2). err returns what is wrong with it.
 func (x *exchange) accessToken() string {
 	inBody, there := x.params.optional(paramAccessToken)
 	field := x.http.Request.Header.Peek("Authorization")
@@ -31,8 +30,7 @@ func (x *exchange) accessToken() string {
 	return inField
 }
 
-// err tells why the call cannot be made: no access token, where one was asked
-// for, or all that was wrong with the parameters.
+// err returns an error if the access token is missing, or if parameters are invalid.
 func (x *exchange) err() error {
 	if x.denied != nil {
 		return x.denied
@@ -40,8 +38,8 @@ func (x *exchange) err() error {
 	return x.params.err()
 }
 
-// bearer takes a field apart: the scheme, of any case, one space, and a token
-// without white space (RFC 6750 section 2.1; RFC 9110 section 11.1).
+// bearer parses the scheme, in any case, one space, and a token without white space (RFC 6750
+// section 2.1; RFC 9110 section 11.1).
 func bearer(field []byte) (token string, ok bool) {
 	scheme, rest, _ := bytes.Cut(field, []byte(" "))
 	if !strings.EqualFold(string(scheme), "Bearer") || len(rest) == 0 || bytes.ContainsAny(rest, " \t,") {
@@ -50,8 +48,8 @@ func bearer(field []byte) (token string, ok bool) {
 	return string(rest), true
 }
 
-// challenge is the value of WWW-Authenticate (RFC 6750 section 3). The error is
-// told only to those who sent a token.
+// challenge returns the value of WWW-Authenticate (RFC 6750 section 3). It contains the error
+// only if the request had a token.
 func challenge(tokenSent bool, code string) string {
 	const scheme = `Bearer realm="auth-gateway"`
 	if !tokenSent {

@@ -7,94 +7,91 @@ import (
 	"time"
 )
 
-// connections bounds what the connections of all clients hold: memory, and their
-// number. A client can open thousands of connections at no cost to itself, announce
-// a body on each and then send nothing, or ask for a large reply and not read it.
-// Each connection is therefore charged for what it may need, at the moment at which
-// it announces the need. When all of that is more than there is, the connection
-// that has waited longest for its client is closed. An ordinary client, whose
-// requests arrive in milliseconds, is never the one that has waited longest.
+// connections bounds the number and the memory of all client connections. A client can open
+// thousands of connections at no cost, announce a body on each and send nothing, or request a
+// large reply and not read it. Each connection is therefore charged for the memory that it may
+// need as soon as it announces the need. When the sum exceeds the limit, the connection that has
+// waited longest for its client is closed. Requests of an ordinary client arrive within
+// milliseconds, so it is never the one that has waited longest.
 type connections struct {
-	memory  int64       // that they may hold in all
-	most    int         // open ones
-	onEvict func(phase) // in which phase the connection was
+	memory  int64       // limit of all charges
+	most    int         // limit of open connections
+	onEvict func(phase) // called with the phase of an evicted connection
 
 	mu         sync.Mutex
 	room       sync.Cond // broadcast when a connection has been closed
-	open       int       // until they are really closed
-	held       int64     // by those that are not being closed
-	leaving    int64     // by those that are
-	leavers    int
-	unfinished int64 // of held: by those in the list waiting
-	fresh      int64 // of held: by those in the list newcomers
-	resting    int64 // of held: by those in the list idle
+	open       int       // not closed yet
+	held       int64     // charges of connections that are not being closed
+	leaving    int64     // charges of connections that are being closed
+	leavers    int       // connections that are being closed
+	unfinished int64     // part of held, in the list waiting
+	fresh      int64     // part of held, in the list newcomers
+	resting    int64     // part of held, in the list idle
 	stopped    bool
 
-	// Those that wait for their client, each list in the order of waiting.
+	// Connections that wait for their client, the longest waiting first.
 	newcomers, idle, waiting connList
 }
 
-// phase says what a connection is doing.
+// phase is the activity of a connection.
 type phase uint8
 
 const (
 	phaseNew      phase = iota // not counted yet
 	phaseFresh                 // before the first byte
 	phaseIdle                  // between two requests
-	phaseReading               // a request has begun and is not complete
-	phaseWorking               // the client waits for the server, or has sent what is not read yet
-	phaseReplying              // a reply is being sent, or has been
+	phaseReading               // a request has begun but is not complete
+	phaseWorking               // the client waits for the server, or has sent unread data
+	phaseReplying              // a reply is being sent or was sent
 	phaseLeaving               // being closed
 	phaseLeft
 )
 
-// What a connection is charged, in bytes. Measured on 64-bit Linux, and rounded up.
+// The charges of a connection, in bytes, measured on 64-bit Linux and rounded up.
 const (
-	// idleCost is for a goroutine, its stack, and a socket.
+	// idleCost covers a goroutine, its stack, and a socket.
 	idleCost = 16 << 10
 
-	// requestCost is that, a buffer for the head, the request and its reply in
-	// memory, and a body of smallBody.
+	// requestCost covers idleCost, a buffer for the head, the request and its reply, and a
+	// body of up to smallBody.
 	requestCost = idleCost + headLimit + smallBody + 8<<10
 	smallBody   = 16 << 10
 
-	// socketBuffer bounds what the kernel keeps of a reply that the client does not
-	// read, and of requests that the server has not read yet.
+	// socketBuffer bounds the kernel's buffers for unread replies and unread requests.
 	socketBuffer = 64 << 10
 
-	// leastMemory is enough for a few clients at a time.
+	// leastMemory is enough for a few clients at the same time.
 	leastMemory   = 4 << 20
 	defaultMemory = 64 << 20
 
-	// manyDescriptors is more connections than one process serves well.
+	// manyDescriptors is an upper bound, more than one process serves well.
 	manyDescriptors = 1 << 18
 
-	// otherDescriptors are kept for the database, mail, files and the port for
-	// operators.
+	// otherDescriptors are reserved for the database, mail, files and the operations port.
 	otherDescriptors = 256
 )
 
-// descriptorsForClients returns how many connections of clients may be open.
+// descriptorsForClients returns how many client connections may be open.
 func descriptorsForClients() int {
 	limit := int(descriptorLimit())
 	return limit - min(otherDescriptors, limit/2)
 }
 
-// bodyCost is what a body of an announced length costs besides requestCost:
-// fasthttp reserves the next power of two.
+// bodyCost returns the charge for a body of an announced length in addition to requestCost:
+// fasthttp allocates the next power of two.
 func bodyCost(length int) int64 {
 	if length <= smallBody || length > bodyLimit {
-		return 0 // or it will be refused
+		return 0 // a longer body is refused
 	}
 	return 1 << bits.Len(uint(length-1))
 }
 
-// replyCost is what a reply costs that the kernel may have to keep.
+// replyCost returns the charge for a reply that the kernel may have to buffer.
 func replyCost(length int) int64 {
 	if length <= smallBody {
 		return 0
 	}
-	return int64(min(length, 2*socketBuffer)) // the kernel doubles it, for its own use
+	return int64(min(length, 2*socketBuffer)) // the kernel doubles the buffer
 }
 
 func newConnections(memory int64, most int) *connections {
@@ -103,8 +100,8 @@ func newConnections(memory int64, most int) *connections {
 	return s
 }
 
-// add counts a new connection. While the server is still busy closing others it
-// waits, and with it whoever is not accepted yet.
+// add registers a new connection. It waits while the server is still closing others, which also
+// delays accepting further connections.
 func (s *connections) add(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +116,8 @@ func (s *connections) add(c *conn) {
 	}
 }
 
-// enter notes what a connection does now, and charges it for that. It returns false
-// if the connection must be closed: it is being closed, or there is no room.
+// enter sets the phase and the charge of a connection. It returns false if the connection must be
+// closed, because it is already being closed or there is no room.
 func (s *connections) enter(c *conn, p phase, cost int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,8 +128,8 @@ func (s *connections) enter(c *conn, p phase, cost int64) bool {
 	return s.held <= s.memory || s.makeRoom(c)
 }
 
-// set changes the phase and the charge. A connection that stays in its phase keeps
-// its place, however much more it asks for.
+// set changes the phase and the charge. A connection that stays in its phase keeps its position
+// in the list, whatever its charge.
 func (s *connections) set(c *conn, p phase, cost int64) {
 	if l := s.list(c.phase); l != nil && p != c.phase {
 		l.remove(c)
@@ -163,7 +160,7 @@ func (s *connections) list(p phase) *connList {
 	}
 }
 
-// sum returns what the connections in a phase hold together, if that is kept.
+// sum returns the total charge of a phase, or nil if it is not recorded.
 func (s *connections) sum(p phase) *int64 {
 	switch p {
 	case phaseFresh:
@@ -177,8 +174,8 @@ func (s *connections) sum(p phase) *int64 {
 	}
 }
 
-// makeRoom closes connections until the others fit. It returns false if c itself
-// is the next one to be closed, or if none waits for its client.
+// makeRoom evicts connections until the others fit. It returns false if c itself is the next one,
+// or if no connection waits for its client.
 func (s *connections) makeRoom(c *conn) bool {
 	for s.held > s.memory || s.open-s.leavers > s.most {
 		victim := s.next()
@@ -190,10 +187,9 @@ func (s *connections) makeRoom(c *conn) bool {
 	return true
 }
 
-// next returns the connection that is closed next: of the kind of which there are too
-// many, the one that has waited longest. An unfinished request or reply is the more
-// suspicious the more of them there are, and so is a connection that has never sent
-// anything. Closing one that has had a reply may cost a proxy a request.
+// next returns the next connection to evict: the longest waiting one in the list that uses too
+// much. Many unfinished requests or replies are suspicious, and so are many connections that have
+// never sent anything. Closing a connection between two requests may cost a proxy a request.
 func (s *connections) next() *conn {
 	quarter := min(s.memory, int64(s.most)*idleCost) / 4
 	switch {
@@ -210,8 +206,7 @@ func (s *connections) next() *conn {
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
-// evict has a connection closed: its own goroutine, which waits for the client, is
-// woken and does it.
+// evict wakes the goroutine of a connection, which waits for the client, to close it.
 func (s *connections) evict(c *conn) {
 	was, held := c.phase, c.held
 	s.set(c, phaseLeaving, 0)
@@ -227,9 +222,8 @@ func (s *connections) evict(c *conn) {
 	s.onEvict(was)
 }
 
-// revive takes back an eviction: the next request of a connection that seemed to do
-// nothing has arrived meanwhile. Others give way to it, and it to none until what has
-// arrived is read.
+// revive cancels the eviction of an idle connection whose next request has arrived in the
+// meantime. The connection cannot be evicted again until that request is read.
 func (s *connections) revive(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +239,7 @@ func (s *connections) revive(c *conn) {
 	s.makeRoom(c)
 }
 
-// remove forgets a connection that has been closed.
+// remove unregisters a closed connection.
 func (s *connections) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,7 +257,7 @@ func (s *connections) remove(c *conn) {
 	s.room.Broadcast()
 }
 
-// evictOne closes the connection that is next, if any waits for its client.
+// evictOne evicts the next connection, if any waits for its client.
 func (s *connections) evictOne() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,26 +266,26 @@ func (s *connections) evictOne() {
 	}
 }
 
-// stop closes every connection that is between two requests, now and from now on.
+// stop closes all connections between two requests, now and from now on.
 func (s *connections) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stopped = true
-	for victim := cmp.Or(s.newcomers.first, s.idle.first); victim != nil; victim = cmp.Or(s.newcomers.first, s.idle.first) {
+	next := func() *conn { return cmp.Or(s.newcomers.first, s.idle.first) }
+	for victim := next(); victim != nil; victim = next() {
 		s.evict(victim)
 	}
 	s.room.Broadcast()
 }
 
-// count returns how many connections are open, and what they hold.
+// count returns the number of open connections and their total charge.
 func (s *connections) count() (open int, held int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open, s.held + s.leaving
 }
 
-// connList is a list through the connections themselves, so that moving one
-// allocates nothing.
+// connList is an intrusive list, so that moving a connection does not allocate.
 type connList struct{ first, last *conn }
 
 func (l *connList) push(c *conn) {

@@ -8,21 +8,18 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// The CORS protocol (section 3.3 of https://fetch.spec.whatwg.org): which pages
-// of other origins may call the API and read its replies. Fiber's middleware
-// will not do: it sees none of the errors from before the routing, and answers
-// a preflight alike for every path, whether there is one or not. Credentials
-// are never allowed, for tokens travel in Authorization and not in cookies
-// (CVE-2024-25124 was that middleware allowing them to every origin). The keys
-// and the document are public, and still get no * of their own: the list is the
-// whole answer to which pages can read something here.
+// The CORS protocol (section 3.3 of https://fetch.spec.whatwg.org) decides which pages of other
+// origins may call the API and read its replies. Fiber's middleware is not sufficient: it does not
+// see errors before routing, and answers preflight requests for any path, existing or not.
+// Credentials are never allowed, because tokens are sent in Authorization and not in cookies
+// (CVE-2024-25124 was that middleware allowing them for every origin). The keys and the document
+// are public but get no *: the list alone decides which pages can read anything.
 
-// corsAllowed are the fields that a page may send. Besides those that this API reads
-// there are those that clients and tracing libraries add to every request on their
-// own (Sentry, OpenTelemetry, B3, Datadog, New Relic, Elastic, Application Insights,
-// X-Ray, Jaeger): nothing here reads them, and without them such a page cannot even
-// sign in. What the page asks for is not simply echoed: X-Caller-Key and the fields
-// of proxies speak for others than the page, and no page gets to send them.
+// corsAllowed are the fields that a page may send: those that this API reads, and those that clients
+// and tracing libraries add to every request (Sentry, OpenTelemetry, B3, Datadog, New Relic,
+// Elastic, Application Insights, X-Ray, Jaeger). Without the latter, a page with such a library
+// cannot even sign in. The requested fields are not simply echoed, because a page must not send
+// X-Caller-Key or the fields of proxies.
 var corsAllowed = []string{
 	"Authorization", "Content-Type", "X-Request-Id",
 	"Accept", "Accept-Language", "Cache-Control", "If-None-Match", "Pragma", "X-Requested-With",
@@ -35,13 +32,12 @@ var corsAllowed = []string{
 const (
 	corsExposed = "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, WWW-Authenticate"
 
-	// corsMaxAge is as long as Chromium keeps the answer to a preflight. An
-	// origin that is taken off the list cannot read replies from that moment.
+	// corsMaxAge is the maximum for which Chromium caches a preflight. A removed origin cannot
+	// read replies, whether or not its preflight is cached.
 	corsMaxAge = "7200"
 )
 
-// allowedOrigin gives the origin of the page that sent the request, where it is
-// on the list, as the list has it; elsewhere it is empty.
+// allowedOrigin returns the origin of the page that sent the request if it is on the list, or "".
 func (s *Server) allowedOrigin(h *fasthttp.RequestHeader) string {
 	if len(h.Peek("Origin")) == 0 {
 		return ""
@@ -62,16 +58,15 @@ func (s *Server) allowedOrigin(h *fasthttp.RequestHeader) string {
 	return ""
 }
 
-// isSameOrigin reports whether the page is one of this server's own, which needs no
-// permission.
+// isSameOrigin reports whether the page is from this server, which needs no permission.
 func isSameOrigin(h *fasthttp.RequestHeader, origin string) bool {
 	_, host, _ := strings.Cut(origin, "://")
 	return string(h.Peek("Sec-Fetch-Site")) == "same-origin" || host == string(h.Host())
 }
 
-// refusedOrigins logs the origins of pages that may not read replies: what the
-// browser tells the page's author does not name the setting. Each is logged once,
-// and only so many, since anyone can make them up.
+// refusedOrigins logs the origins of pages that may not read replies, because the browser's error
+// message does not name the setting. Each origin is logged once, and their number is limited,
+// because a client can invent origins.
 type refusedOrigins struct {
 	mu     sync.Mutex
 	logged map[string]bool
@@ -90,20 +85,21 @@ func (r *refusedOrigins) log(log *slog.Logger, origin string) {
 		r.logged = map[string]bool{}
 	}
 	r.logged[origin] = true
-	log.Warn("a page of an origin that is not in CORS_ALLOWED_ORIGINS sent a request; its browser blocks the reply", "origin", origin)
+	log.Warn("a page of an origin that is not in CORS_ALLOWED_ORIGINS sent a request; its browser blocks the reply",
+		"origin", origin)
 	if len(r.logged) == maxRefusedOrigins {
 		log.Warn("further origins that are not in CORS_ALLOWED_ORIGINS are not logged")
 	}
 }
 
-// isPreflight tells whether a browser asks what a page of an allowed origin may
-// do. For pages of all others OPTIONS is a method like any that no path takes.
+// isPreflight reports whether the request is a preflight for a page of an allowed origin. For other
+// origins, OPTIONS is just an unsupported method.
 func (x *exchange) isPreflight() bool {
 	h := &x.http.Request.Header
 	return x.origin != "" && string(h.Method()) == fasthttp.MethodOptions && len(h.Peek("Access-Control-Request-Method")) > 0
 }
 
-// allowMethods answers a preflight. The browser compares.
+// allowMethods answers a preflight. The browser does the comparison.
 func (x *exchange) allowMethods(t endpoint) {
 	h := &x.http.Response.Header
 	h.Set("Access-Control-Allow-Methods", t.allow)
@@ -112,9 +108,8 @@ func (x *exchange) allowMethods(t endpoint) {
 	x.http.Response.SetStatusCode(fasthttp.StatusNoContent)
 }
 
-// shareReply lets the page read the reply, errors included. That the reply
-// depends on Origin is true for those who sent none, too: a cache must not
-// give their copy to a page.
+// shareReply lets the page read the reply, including errors. It sets Vary: Origin also for requests
+// without Origin, because a cache must not use their replies for a page.
 func (x *exchange) shareReply() {
 	if x.server.origins == nil {
 		return

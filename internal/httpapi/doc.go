@@ -1,23 +1,22 @@
-// Package httpapi serves the domain (package identity) over HTTP. It parses and
-// answers; every rule about accounts, codes and tokens is the domain's. It is
-// the one importer of Fiber and fasthttp.
+// Package httpapi serves the domain (package identity) over HTTP. It parses requests and writes
+// replies; all rules about accounts, codes and tokens are in the domain. It is the only importer
+// of Fiber and fasthttp.
 //
-// # The way of a request
+// # The path of a request
 //
 //	bytes ──▶ fasthttp     request line, fields, body; limits and timeouts
-//	      ──▶ screen       refuses what can be read in two ways, and closes
-//	      ──▶ targets      404, 405, the id in a path; secrets in a query string
-//	                       are refused; preflights of browsers are answered
+//	      ──▶ screen       refuses ambiguous requests, and closes
+//	      ──▶ route        404, 405, the id in a path; secrets in a query string
+//	                       are refused; preflight requests are answered
 //	      ──▶ Fiber        finds the handler of the route
 //	      ──▶ parameters   strict JSON (or a form) into named strings
 //	      ──▶ handler      asks for its parameters, calls Accounts
-//	      ──▶ finish       headers that every reply has, metrics, one log line
+//	      ──▶ finish       common headers, metrics, one log line
 //
-// Whatever goes wrong on that way, a panic included, leaves through
-// call.fail in the one error shape.
+// All errors, including panics, are written by exchange.fail in the same form.
 //
-// routes.go is the whole surface. openapi.yaml is its description and the
-// manual for callers; tests hold each reply against it (see package apitest).
+// routes.go lists all routes. openapi.yaml describes them for callers. Tests validate each reply
+// against it (see package apitest).
 package httpapi
 
 //go:generate go run ./internal/openapigen openapi.yaml openapi.json

@@ -28,20 +28,20 @@ var (
 	docsScript []byte
 )
 
-// OpenAPI returns the description of the API, as /openapi.json serves it if all names
-// are required at sign-up.
+// OpenAPI returns the description of the API as /openapi.json serves it if sign-up requires all
+// names.
 func OpenAPI() []byte { return bytes.Clone(openAPIDocument) }
 
-// docsPolicy allows the page nothing but its own scripts and calls to this very
-// server. Swagger UI sets styles on elements, and draws icons from data.
+// docsPolicy allows the page only its own scripts and calls to this server. Swagger UI sets styles
+// on elements, and uses data URLs for icons.
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; " +
 	"img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// assetsMaxAge is a day: they change with a release, and then they may be late.
+// assetsMaxAge is one day. Assets change only with a release, and may then be outdated for a day.
 const assetsMaxAge = "public, max-age=86400"
 
-// openAPIOf returns the description of the API of a gateway that does not require these
-// names at sign-up, so that generated clients can leave them out.
+// openAPIOf returns the description of the API of a gateway with optional names at sign-up, so that
+// generated clients can omit them.
 func openAPIOf(optional identity.OptionalNames) []byte {
 	if optional == (identity.OptionalNames{}) {
 		return openAPIDocument
@@ -72,8 +72,8 @@ func (s *Server) docs(_ context.Context, x *exchange) error {
 	return nil
 }
 
-// toDocs leads people who typed the host alone, or a slash too many, to the page.
-// The way there is relative, so that it also holds below a proxy's prefix.
+// toDocs redirects from "/" and "/docs/" to the page. The location is relative, so that it also works
+// behind a proxy's path prefix.
 func (s *Server) toDocs(_ context.Context, x *exchange) error {
 	to := "docs"
 	if x.path != "/" {
@@ -118,10 +118,10 @@ type asset struct {
 	document
 	contentType string
 	gzipped     bool                   // the body is compressed
-	inflate     func() ([]byte, error) // for the few who cannot read it so
+	inflate     func() ([]byte, error) // for clients without gzip
 }
 
-// docsAssets are loaded when they are first asked for: most replicas never are.
+// docsAssets are loaded at the first request, because most replicas never serve them.
 var docsAssets = sync.OnceValues(func() (map[string]asset, error) {
 	assets := map[string]asset{"init.js": {document: newDocument(docsScript), contentType: "text/javascript; charset=utf-8"}}
 	for _, f := range []struct{ name, packed, contentType string }{

@@ -15,7 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// The error codes: the whole vocabulary that callers program against.
+// The error codes. There are no others.
 const (
 	codeInvalidArguments = "invalid_arguments"
 	codeUnauthenticated  = "unauthenticated"
@@ -25,7 +25,7 @@ const (
 	codeRateLimited      = "rate_limited"
 )
 
-// errorReply is the one shape of an error.
+// errorReply is the form of all errors.
 type errorReply struct {
 	Code        string          `json:"error_code"`
 	Description string          `json:"error_description"`
@@ -34,12 +34,11 @@ type errorReply struct {
 	Fields      fieldsReply     `json:"fields,omitempty"`
 }
 
-// fieldsReply is an object with a member for each parameter that is wrong, in the
-// order in which the description names them.
+// fieldsReply is an object with a member for each invalid parameter, in the order of the
+// description.
 type fieldsReply []identity.Problem
 
-// MarshalJSONTo writes the object. Where several things are wrong with a parameter,
-// the first one stands for it.
+// MarshalJSONTo writes the object. If a parameter has several problems, it contains the first.
 func (r fieldsReply) MarshalJSONTo(e *jsontext.Encoder) error {
 	if err := e.WriteToken(jsontext.BeginObject); err != nil {
 		return err
@@ -58,16 +57,16 @@ func (r fieldsReply) MarshalJSONTo(e *jsontext.Encoder) error {
 	return e.WriteToken(jsontext.EndObject)
 }
 
-// failure is an error with its answer.
+// failure is an error and its reply.
 type failure struct {
 	status      int
 	code        string
 	reason      identity.Reason
 	fields      []identity.Problem
-	description string // for the caller: no secrets, no internals, nothing that they sent but names of parameters
+	description string // for the caller: no secrets, no internals, and of the request only names of parameters
 	allow       string // with 405
 	retryAfter  time.Duration
-	close       bool  // the connection cannot be used any more
+	close       bool  // close the connection after the reply
 	cause       error // for the log
 }
 
@@ -75,7 +74,7 @@ func (f *failure) Error() string { return f.description }
 
 func (f *failure) Unwrap() error { return f.cause }
 
-// answers is the one mapping of the domain's errors to HTTP.
+// answers is the only mapping of the domain's errors to HTTP.
 var answers = map[identity.Kind]failure{
 	identity.Invalid:         {status: http.StatusBadRequest, code: codeInvalidArguments},
 	identity.Conflict:        {status: http.StatusConflict, code: codeInvalidArguments},
@@ -87,8 +86,8 @@ var answers = map[identity.Kind]failure{
 	identity.Overloaded:      {status: http.StatusServiceUnavailable, code: codeInternal, retryAfter: time.Second},
 }
 
-// failureOf gives the answer to any error. What nobody classified is our fault
-// and its text is for the log alone: it may hold anything.
+// failureOf returns the reply to any error. An unclassified error is internal, and its text is only
+// logged, because it may contain anything.
 func failureOf(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -116,7 +115,7 @@ func invalid(status int, reason identity.Reason, description string) *failure {
 	return &failure{status: status, code: codeInvalidArguments, reason: reason, description: description}
 }
 
-// invalidFields is the answer where parameters are wrong; it is for at least one.
+// invalidFields returns the reply to invalid parameters. There must be at least one.
 func invalidFields(problems []identity.Problem) *failure {
 	texts := make([]string, len(problems))
 	for i, p := range problems {
@@ -140,7 +139,7 @@ func errTrailingSlash() *failure {
 	return f
 }
 
-// errNoID is the answer to a path that would be a route's if it ended in a UUID.
+// errNoID is the reply to a path that would match a route if it ended in a UUID.
 func errNoID() *failure {
 	return &failure{
 		status: http.StatusNotFound, code: codeNotFound, reason: reasonIDMalformed,
@@ -156,8 +155,7 @@ func errMethod(allow string) *failure {
 	}
 }
 
-// errUntrusted is the answer to a caller that is not the trusted one, where sent is
-// the key that it sent.
+// errUntrusted is the reply to a caller that is not trusted. sent is the key in the request.
 func errUntrusted(sent []byte) *failure {
 	f := &failure{
 		status: http.StatusForbidden, code: codeForbidden, reason: reasonCallerKeyMissing,
@@ -183,16 +181,15 @@ func errBadHeader() *failure {
 	}
 }
 
-// errAmbiguous is the answer to a request that two parties may read as two
-// different ones: the server believes nothing that follows on the connection.
+// errAmbiguous is the reply to a request that two parties may interpret differently. The connection
+// is closed, because nothing that follows on it can be trusted.
 func errAmbiguous(description string) *failure {
 	f := invalid(http.StatusBadRequest, reasonRequestMalformed, description)
 	f.close = true
 	return f
 }
 
-// errCrowded is the answer to a request that has not arrived completely, if what
-// it holds is needed for others.
+// errCrowded is the reply to an incomplete request whose memory is needed for others.
 func errCrowded() *failure {
 	return &failure{
 		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonCrowded, retryAfter: time.Second,
@@ -200,8 +197,8 @@ func errCrowded() *failure {
 	}
 }
 
-// readFailure explains why fasthttp could not read a request. Its own messages
-// quote the request, tokens included, so they are neither shown nor logged.
+// readFailure returns the reply to a request that fasthttp could not read. The error of fasthttp
+// quotes the request, including tokens, so it is neither shown nor logged.
 func readFailure(err error) *failure {
 	f := errAmbiguous("the request is not well-formed HTTP/1.1")
 	var timeout net.Error

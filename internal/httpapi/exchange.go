@@ -19,19 +19,19 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// call is one request on its way through the server.
+// exchange is one request and its reply.
 type exchange struct {
 	server *Server
 	http   *fasthttp.RequestCtx
 	start  time.Time
-	id     string // goes into X-Request-Id, the log, and the audit trail
-	origin string // of the page that called, where it may; see cors.go
-	path   string // path of the route; empty until it is found
-	pathID string // what stands for "{id}" in that path
+	id     string // for X-Request-Id, the log and the audit trail
+	origin string // of the calling page, if it is allowed; see cors.go
+	path   string // of the route; empty until it is found
+	pathID string // the value of "{id}" in that path
 	params parameters
 
-	tokenSent bool     // an access token was presented, whether or not it holds
-	denied    *failure // why the access token cannot even be tried
+	tokenSent bool     // the request has an access token, valid or not
+	denied    *failure // why the access token cannot be verified
 	failed    *failure
 }
 
@@ -49,7 +49,7 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *exchange {
 	return x
 }
 
-// serve answers a request that fasthttp could read.
+// serve handles a request that fasthttp has read.
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer x.finish()
@@ -63,9 +63,9 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// route finds the target of a request, or why it must not be served. Fiber would
-// forgive other spellings of a path, and answers a method that it does not know
-// in plain text, so only what a route takes gets there.
+// route returns the endpoint of a request, or why it must not be served. Fiber would accept other
+// spellings of a path and answers unknown methods in plain text, so only requests that match a
+// route reach it.
 func (x *exchange) route() (endpoint, *failure) {
 	h := &x.http.Request.Header
 	if f := validateFraming(h); f != nil {
@@ -73,7 +73,8 @@ func (x *exchange) route() (endpoint, *failure) {
 	}
 	uri, ok := originForm(h.RequestURI())
 	if !ok {
-		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed, "the request target must be a path or an http URL")
+		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed,
+			"the request target must be a path or an http URL")
 	}
 	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))
@@ -94,8 +95,8 @@ func (x *exchange) route() (endpoint, *failure) {
 	return t, validateQuery(query, x.server.strict)
 }
 
-// unreadable answers a request that fasthttp could not read. The connection is
-// closed afterwards. Nothing of the request may be trusted, its id included.
+// unreadable answers a request that fasthttp could not read, and closes the connection. Nothing in
+// the request can be trusted, including its id.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	x := s.begin(ctx, rand.Text())
 	defer x.finish()
@@ -104,12 +105,12 @@ func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
 	} else {
 		x.fail(readFailure(err))
 	}
-	// The deadline that stands is that of the reply before, and may have passed.
+	// The current deadline is that of the previous reply, and may have passed.
 	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.timeout))
 }
 
-// finish adds what every reply has, counts it and logs it. As a deferred call
-// it also turns a panic into a reply: it ends this request and no other.
+// finish adds the common header fields, and counts and logs the reply. It is deferred, so it also
+// turns a panic into a reply: a panic ends only its own request.
 func (x *exchange) finish() {
 	if p := recover(); p != nil {
 		x.http.Response.Reset()
@@ -132,11 +133,9 @@ func (x *exchange) finish() {
 	exchanges.Put(x)
 }
 
-// replyPolicy is for replies that are no pages: whoever gets a browser to show
-// one, in a frame or by a link, gets nothing to run. With it X-Frame-Options is
-// not needed. There is no Strict-Transport-Security: TLS ends in front of us, and
-// over plain HTTP the field must not be sent (RFC 6797 section 7.2), so it is
-// for whoever has the certificate.
+// replyPolicy is for replies that are not pages. A browser that displays one, in a frame or through
+// a link, runs nothing. It makes X-Frame-Options unnecessary. We send no Strict-Transport-Security:
+// a proxy terminates TLS, and the field must not be sent over plain HTTP (RFC 6797 section 7.2).
 const replyPolicy = "default-src 'none'; frame-ancestors 'none'"
 
 func setDefault(h *fasthttp.ResponseHeader, name, value string) {
@@ -145,9 +144,9 @@ func setDefault(h *fasthttp.ResponseHeader, name, value string) {
 	}
 }
 
-// record counts the call and writes its line of the log: no query, no body, no
-// fields, and of the path only what is known to be a route's, since a path that
-// a caller mistyped may hold anything.
+// record counts the exchange and writes its log line. The log contains no query, no body and no
+// header fields. It contains the path of the route, not the requested path, which may contain
+// anything.
 func (x *exchange) record(took time.Duration) {
 	ctx, log, status := context.Background(), x.server.log, x.http.Response.StatusCode()
 	method := x.method()
@@ -169,7 +168,7 @@ func (x *exchange) record(took time.Duration) {
 	}
 }
 
-// method gives the method as a label: those that a caller made up are one.
+// method returns the method as a label. All unknown methods share one label.
 func (x *exchange) method() string {
 	switch m := string(x.http.Method()); m {
 	case "GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH":
@@ -179,8 +178,8 @@ func (x *exchange) method() string {
 	}
 }
 
-// fail answers with the one error shape. Any error may come here: what is not
-// meant for callers is logged, and they are told the id to ask about.
+// fail writes an error reply for any error. An internal cause is only logged; the caller gets the
+// request id.
 func (x *exchange) fail(err error) {
 	f := failureOf(err)
 	x.failed = f
@@ -201,11 +200,13 @@ func (x *exchange) fail(err error) {
 	if f.close {
 		closeGently(x.http)
 	}
-	// A failure marshals always.
-	_ = x.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, OAuth: oauth, Fields: f.fields})
+	// This cannot fail: the reply always marshals.
+	_ = x.reply(f.status, errorReply{
+		Code: f.code, Description: f.description, Reason: f.reason, OAuth: oauth, Fields: f.fields,
+	})
 }
 
-// reply answers with JSON.
+// reply writes a JSON reply.
 func (x *exchange) reply(status int, body any) error {
 	resp := &x.http.Response
 	resp.ResetBody()
@@ -214,7 +215,7 @@ func (x *exchange) reply(status int, body any) error {
 	return json.MarshalWrite(resp.BodyWriter(), body)
 }
 
-// done answers that it is done and there is nothing to tell, unless it failed.
+// done replies 204, or returns the error.
 func (x *exchange) done(err error) error {
 	if err != nil {
 		return err
@@ -223,8 +224,8 @@ func (x *exchange) done(err error) error {
 	return nil
 }
 
-// requestID takes the caller's id for the request where it is a sane one, and
-// makes one elsewhere. What is not sane could forge a line of a log.
+// requestID returns the caller's request id if it is well-formed, or a new one. Other ids could
+// forge log lines.
 func requestID(sent []byte) string {
 	if len(sent) == 0 || len(sent) > 64 {
 		return rand.Text()
@@ -239,7 +240,7 @@ func requestID(sent []byte) string {
 	return string(sent)
 }
 
-// needsTrust tells whether only the trusted caller may go on.
+// needsTrust reports whether only the trusted caller may use a route.
 func (s *Server) needsTrust(t trust) bool {
 	switch t {
 	case trustedOnly:
@@ -253,8 +254,8 @@ func (s *Server) needsTrust(t trust) bool {
 
 func (x *exchange) callerKey() []byte { return x.http.Request.Header.Peek("X-Caller-Key") }
 
-// trusts tells whether the request is from the trusted caller. Digests are
-// compared, so that the time tells nothing, not even a length.
+// trusts reports whether the request is from the trusted caller. It compares digests, so that the
+// time reveals nothing, including the length.
 func (s *Server) trusts(ctx *fasthttp.RequestCtx) bool {
 	if s.callerKey == nil {
 		return true

@@ -6,50 +6,49 @@ import (
 	"strings"
 )
 
-// framing follows a connection from one request to the next (RFC 9112), byte by
-// byte as it arrives. The server needs that for what fasthttp does not do: to know
-// how much memory an unfinished request will need (connections.go), to see the end
-// of the request line, and to keep trailers away from the code that reads header
-// fields. Whatever it cannot frame is refused; it never forgives more than fasthttp.
+// framing tracks the requests on a connection (RFC 9112), byte by byte as they arrive. The server needs
+// it for what fasthttp does not do: to determine how much memory an unfinished request needs
+// (connections.go), to check the end of the request line, and to drop trailers before header fields
+// are parsed. It refuses everything that it cannot frame, and never accepts more than fasthttp.
 type framing struct {
 	state frameState
 
-	line    [keptOfLine]byte // the beginning of a line that has not arrived completely
-	lineLen int              // how much of that line has arrived
-	cr      bool             // the last byte of it is CR
+	line    [keptOfLine]byte // the beginning of an incomplete line
+	lineLen int              // the length of that line so far
+	cr      bool             // its last byte is CR
 
 	sawLength, chunked, unclear bool
-	left                        int // bytes that are still to come of the body or the chunk
-	body                        int // bytes of the body that were announced up to now
-	trailer                     int // bytes of the trailer up to now
+	left                        int // remaining bytes of the body or the chunk
+	body                        int // announced bytes of the body so far
+	trailer                     int // bytes of the trailer so far
 }
 
 type frameState uint8
 
 const (
 	betweenRequests frameState = iota
-	afterCR                    // of an empty line before a request (RFC 9112 section 2.2)
+	afterCR                    // in an empty line before a request (RFC 9112 section 2.2)
 	inRequestLine
 	inFields
 	inBody
 	inChunkSize
 	inChunk
 	inTrailer
-	inTrailerEnd // after the CR of the empty line that ends it
-	unframed     // where a request ends is not known
+	inTrailerEnd // after the CR of the final empty line
+	unframed     // the end of the request is unknown
 )
 
 const (
-	// keptOfLine is enough for a Content-Length, a Transfer-Encoding, and the name
-	// of any field that must not be in a trailer.
+	// keptOfLine is enough for a Content-Length, a Transfer-Encoding, and the name of any field
+	// that is refused in a trailer.
 	keptOfLine = 80
 
-	// maxChunkLine bounds a chunk's size and extensions, which nothing here reads.
+	// maxChunkLine bounds the size of a chunk and its extensions, which are ignored.
 	maxChunkLine = 256
 )
 
-// advance follows the bytes that arrived. It removes trailer fields from them and
-// returns how many are left. A refusal is for the byte after those.
+// advance processes received bytes. It removes trailer fields from p and returns how many bytes are left.
+// A refusal applies to the byte after those.
 func (f *framing) advance(p []byte) (kept int, refusal *failure) {
 	for r := 0; r < len(p); {
 		from := r
@@ -118,7 +117,7 @@ func (f *framing) advance(p []byte) (kept int, refusal *failure) {
 	return kept, nil
 }
 
-// begin takes the first byte of a request, or one of an empty line before it.
+// begin processes the first byte of a request, or of an empty line before it.
 func (f *framing) begin(b byte) (frameState, *failure) {
 	switch {
 	case f.state == afterCR:
@@ -140,7 +139,7 @@ func (f *framing) begin(b byte) (frameState, *failure) {
 // tlsHandshake is the first byte of a TLS connection (RFC 8446 section 5.1).
 const tlsHandshake = 0x16
 
-// keep remembers a part of a line.
+// keep stores a part of a line.
 func (f *framing) keep(part []byte) {
 	if len(part) == 0 {
 		return
@@ -159,7 +158,7 @@ func (f *framing) tooLong() bool {
 	return f.state == inChunkSize && f.lineLen > maxChunkLine || f.trailer > headLimit
 }
 
-// endLine takes the last part of a line, without its LF.
+// endLine processes the last part of a line, without its LF.
 func (f *framing) endLine(part []byte) *failure {
 	line, length := part, len(part)
 	if f.lineLen > 0 {
@@ -207,9 +206,8 @@ var lineNames = map[frameState]string{
 	inRequestLine: "the request line", inFields: "a header line", inChunkSize: "a chunk size", inTrailer: "a trailer field",
 }
 
-// field looks for the two fields that say where a request ends. What is not exactly
-// as RFC 9112 has it, validateFraming refuses when the head is complete; here it is enough
-// not to go on.
+// field handles the two fields that determine the end of a request. If they are not exactly as in RFC
+// 9112, it only stops the framing; validateFraming refuses them when the head is complete.
 func (f *framing) field(line []byte, length int) {
 	switch {
 	case hasName(line, "content-length:"):
@@ -224,8 +222,7 @@ func (f *framing) field(line []byte, length int) {
 	}
 }
 
-// hasName reports whether a line begins with a name, which is in lower case, in
-// any case.
+// hasName reports whether a line begins with a name, ignoring case. name is in lower case.
 func hasName(line []byte, name string) bool {
 	return len(line) >= len(name) && line[0]|0x20 == name[0] && strings.EqualFold(string(line[:len(name)]), name)
 }
@@ -243,7 +240,7 @@ func (f *framing) endHead() {
 	}
 }
 
-// chunk takes a chunk's size and its extensions (RFC 9112 section 7.1).
+// chunk processes the size of a chunk and its extensions (RFC 9112 section 7.1).
 func (f *framing) chunk(line []byte) *failure {
 	digits := line
 	if i := bytes.IndexAny(line, "; \t"); i >= 0 {

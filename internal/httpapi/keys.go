@@ -15,36 +15,38 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// keysMaxAge is how long a cache may keep the keys. A new key is published
-// KEY_PUBLISH_LEAD (minutes) before it signs, so nobody misses it.
+// keysMaxAge is how long a cache may keep the keys. A new key is published KEY_PUBLISH_LEAD
+// (minutes) before it signs, so every cache is refreshed in time.
 const keysMaxAge = "public, max-age=60"
 
-// publishedKeys are the documents made of one ring.
+// publishedKeys are the documents of one ring.
 type publishedKeys struct {
 	ring   keys.Ring
 	all    document // of /tokens/keys
 	access document // of /.well-known/jwks.json
 }
 
-// document is a body that changes seldom, with its entity tag.
+// document is a body that seldom changes, with its entity tag.
 type document struct {
 	body []byte
 	etag string
 }
 
-// newDocument tags a body. The tag is a weak one, since the same tag stands for
-// the body with and without compression (RFC 9110 section 8.8.1).
+// newDocument returns a document with a weak entity tag, because the tag is the same with and without
+// compression (RFC 9110 section 8.8.1).
 func newDocument(body []byte) document {
 	digest := sha256.Sum256(body)
 	return document{body, `W/"` + base64.RawURLEncoding.EncodeToString(digest[:16]) + `"`}
 }
 
-// publish gives the documents of the ring that holds now, made anew only when
-// it is another one.
+// publish returns the documents of the current ring. It creates them only when the ring changes.
 func (s *Server) publish() (*publishedKeys, error) {
 	ring := s.keys.Ring()
 	if len(ring.Keys) == 0 {
-		return nil, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonKeysNotLoaded, Message: "the signing keys are not loaded yet"}
+		return nil, &identity.Error{
+			Kind: identity.Unavailable, Reason: identity.ReasonKeysNotLoaded,
+			Message: "the signing keys are not loaded yet",
+		}
 	}
 	if p := s.published.Load(); p != nil && sameRing(p.ring, ring) {
 		return p, nil
@@ -65,8 +67,8 @@ func (s *Server) publish() (*publishedKeys, error) {
 	return p, nil
 }
 
-// sameRing tells whether two rings have the same keys in the same phases. An ID
-// is the thumbprint of its key, so nothing else can differ in what is published.
+// sameRing reports whether two rings have the same keys in the same phases. An ID is the thumbprint of
+// its key, so nothing else that is published can differ.
 func sameRing(a, b keys.Ring) bool {
 	return slices.EqualFunc(a.Keys, b.Keys, func(x, y keys.Key) bool {
 		return x.ID == y.ID && x.Use == y.Use && x.Phase == y.Phase
@@ -100,8 +102,8 @@ func (x *exchange) replyKeys(d document) {
 	x.http.Response.SetBodyRaw(d.body)
 }
 
-// unchanged answers 304 where the caller has this version already (RFC 9110
-// section 13.1.2; the comparison is the weak one).
+// unchanged replies 304 if the caller already has this version (RFC 9110 section 13.1.2, with weak
+// comparison).
 func (x *exchange) unchanged(etag string) bool {
 	x.http.Response.Header.Set("ETag", etag)
 	match := x.http.Request.Header.Peek("If-None-Match")

@@ -8,9 +8,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// enforceLimit counts the call against the limit of its client address, before anything
-// of its body is read, and tells the client of it. The trusted caller speaks for
-// many people, and limits them itself.
+// enforceLimit counts a request against the limit of its client address, before its body is read, and
+// sets the fields of the limit. The trusted caller acts for many users and limits them itself.
 func (x *exchange) enforceLimit(ctx context.Context, class identity.LimitClass) error {
 	if x.server.callerKey != nil && x.server.trusts(x.http) {
 		return nil
@@ -22,10 +21,12 @@ func (x *exchange) enforceLimit(ctx context.Context, class identity.LimitClass) 
 	return err
 }
 
-// enforceWriteLimit counts a call of a session against a limit of its user; admit is one of
-// Accounts. It comes after the parameters were read, because the token may be one of
-// them. The trusted caller is not limited, as in enforceLimit.
-func (x *exchange) enforceWriteLimit(ctx context.Context, token string, admit func(ctx context.Context, accessToken string) (identity.Allowance, error)) error {
+// enforceWriteLimit counts a request with an access token against the limit of its user or session.
+// admit is a method of Accounts. It runs after the parameters are read, because the token may be one
+// of them. The trusted caller is not limited, as in enforceLimit.
+func (x *exchange) enforceWriteLimit(
+	ctx context.Context, token string, admit func(ctx context.Context, accessToken string) (identity.Allowance, error),
+) error {
 	if x.server.callerKey != nil && x.server.trusts(x.http) {
 		return nil
 	}
@@ -36,10 +37,9 @@ func (x *exchange) enforceWriteLimit(ctx context.Context, token string, admit fu
 	return err
 }
 
-// setLimitFields sets the fields of draft-ietf-httpapi-ratelimit-headers: the policy as
-// a quota and its window, and how much of the quota is left until it is whole
-// again. They are structured fields (RFC 9651): numbers are whole seconds, rounded
-// up, so that nobody comes back too early.
+// setLimitFields sets the fields of draft-ietf-httpapi-ratelimit-headers: the policy with its quota and
+// window, and the remaining quota with the time until it is full again. They are structured fields
+// (RFC 9651). Seconds are rounded up, so that clients do not retry too early.
 func (x *exchange) setLimitFields(class identity.LimitClass, a identity.Allowance) {
 	h := &x.http.Response.Header
 	// A route with two limits sends both: each field is a list.

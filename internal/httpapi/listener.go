@@ -12,15 +12,14 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// A connection that is closed while bytes of the client are unread is reset by
-// the kernel, and the reset overtakes the reply: the client of a request that
-// was too long, say, sees a broken connection in place of 413. So such a
-// connection is closed in two steps (RFC 9112 section 9.6).
+// If a connection is closed while data from the client is unread, the kernel resets it, and the reset
+// overtakes the reply: the client of a request that is too long sees a broken connection instead
+// of 413. Such a connection is therefore closed in two steps (RFC 9112 section 9.6).
 
 const lingerTime = time.Second
 
-// listener makes connections whose requests are framed, that are bounded in what
-// they hold, and that can be closed gently.
+// listener accepts connections that frame their requests, are bounded in memory, and can be closed
+// gently.
 type listener struct {
 	net.Listener
 	all *connections
@@ -33,9 +32,8 @@ func newListener(l net.Listener, all *connections) listener {
 	return listener{l, all}
 }
 
-// Accept waits for the next connection. fasthttp ends for good at any error, so
-// those that pass are waited for here: there are no more descriptors, say, or a
-// client has gone before it was accepted.
+// Accept waits for the next connection. It retries after temporary errors, such as a lack of
+// descriptors or a client that disconnected, because fasthttp stops at any error.
 func (l listener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
@@ -56,7 +54,9 @@ func (l listener) Accept() (net.Conn, error) {
 const acceptPause = 10 * time.Millisecond
 
 func isPassing(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+	for _, e := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR,
+	} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -64,30 +64,29 @@ func isPassing(err error) bool {
 	return false
 }
 
-// conn is a connection. Read, Write and the deadlines are for the goroutine that
-// serves it; Close may be called by any.
+// conn is a client connection. Only the goroutine that serves it calls Read, Write and the deadlines;
+// any goroutine may call Close.
 type conn struct {
 	net.Conn
 	all    *connections
 	gently atomic.Bool
 
 	wire    framing
-	first   bool     // only the first byte of a request was read: fasthttp waits for it alone
-	doing   phase    // as the goroutine that serves it knows it
+	first   bool     // only the first byte of a request was read: fasthttp reads it separately
+	doing   phase    // as known to the goroutine that serves it
 	charged int64    // for the request
-	reply   int64    // what the kernel may still keep of the last reply
-	refusal *failure // of what the client sends next
+	reply   int64    // what the kernel may still buffer of the last reply
+	refusal *failure // of the data that the client sends next
 
-	evicted atomic.Uint32 // the phase in which it was evicted; 0: it was not
+	evicted atomic.Uint32 // the phase in which it was evicted; 0: not evicted
 
-	// The rest is guarded by all.mu.
+	// all.mu guards the following fields.
 	phase         phase
 	held          int64
 	before, after *conn
 }
 
-// closeGently asks for the connection to be closed after the reply, in a way
-// that lets the client read it.
+// closeGently closes the connection after the reply, so that the client can still read the reply.
 func closeGently(ctx *fasthttp.RequestCtx) {
 	ctx.Response.Header.SetConnectionClose()
 	if c, ok := ctx.Conn().(*conn); ok {
@@ -95,15 +94,15 @@ func closeGently(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// Read gives fasthttp the next bytes of a request that can be framed, without those
-// of trailer fields. A refusal is an error that comes in place of what is refused.
+// Read returns the next bytes of a well-framed request, without trailer fields. In place of refused
+// data it returns an error.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.refusal != nil {
 		return 0, c.refusal
 	}
 	if c.wire.state == betweenRequests && (c.doing == phaseWorking || c.doing == phaseReplying) {
-		// Of a large reply the kernel may still hold the end, which the client
-		// can leave there for as long as it keeps the connection.
+		// The kernel may still buffer the end of a large reply, for as long as the client
+		// does not read it.
 		c.charged = 0
 		if !c.enter(phaseIdle, idleCost+c.reply) {
 			return 0, io.EOF
@@ -132,10 +131,10 @@ func (c *conn) Read(p []byte) (int, error) {
 		case refusal != nil:
 			c.refusal = refusal
 			if kept == 0 && len(p) == 1 {
-				return 1, nil // fasthttp waits for a first byte without looking at errors
+				return 1, nil // fasthttp ignores errors while it waits for a first byte
 			}
 		case len(p) == 1 && c.wire.state != betweenRequests:
-			// The rest of the request has probably arrived too, so it gives way to none.
+			// The rest of the request has probably arrived too, so do not evict it.
 			c.first, c.charged, c.reply = true, requestCost, 0
 			c.enter(phaseWorking, requestCost)
 		case !c.charge():
@@ -150,8 +149,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// charge charges the connection for the request that has begun, and notes when it
-// is complete. A complete one is served, whatever else there is.
+// charge charges the connection for the current request, and records when it is complete. A complete
+// request is always served.
 func (c *conn) charge() bool {
 	if c.wire.state == betweenRequests {
 		if c.doing != phaseWorking {
@@ -172,9 +171,9 @@ func (c *conn) enter(p phase, cost int64) bool {
 	return c.all.enter(c, p, cost)
 }
 
-// evictionError is what fasthttp gets to know of an eviction. A connection that was
-// between two requests just ends, unless the next request is there: the client of a
-// connection that is closed then does not know whether the request was received.
+// evictionError returns the error for an evicted connection. A connection between two requests ends
+// without a reply, unless the next request has arrived: if it were closed then, the client could
+// not know whether the request was received.
 func (c *conn) evictionError() error {
 	switch phase(c.evicted.Load()) {
 	case phaseNew:
@@ -194,8 +193,8 @@ func (c *conn) evictionError() error {
 	}
 }
 
-// Write sends a part of a reply. (What is sent in the middle of a request is 100
-// Continue, or an error that ends the connection.)
+// Write sends a part of a reply. (Data sent during a request is 100 Continue, or an error that ends the
+// connection.)
 func (c *conn) Write(p []byte) (int, error) {
 	if phase(c.evicted.Load()) == phaseReplying {
 		return 0, os.ErrDeadlineExceeded
@@ -203,7 +202,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.wire.state == betweenRequests && c.refusal == nil {
 		if cost := replyCost(len(p)); c.doing != phaseReplying || cost > c.reply {
 			c.reply = cost
-			c.enter(phaseReplying, max(c.charged, requestCost)+cost) // without room it is sent all the same
+			c.enter(phaseReplying, max(c.charged, requestCost)+cost) // it is sent even if there is no room
 		}
 	}
 	return c.Conn.Write(p)
@@ -217,8 +216,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// SetWriteDeadline sets the deadline, unless the connection is being closed in the
-// middle of a reply.
+// SetWriteDeadline sets the deadline, unless the connection is being closed during a reply.
 func (c *conn) SetWriteDeadline(t time.Time) error {
 	if phase(c.evicted.Load()) == phaseReplying {
 		return nil
@@ -226,10 +224,11 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// Close ends our side, then reads on for a moment before it ends the other.
+// Close shuts down our side, then reads for a moment before it closes the connection.
 func (c *conn) Close() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.gently.Load() {
-		if half.CloseWrite() == nil && c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil && c.all.enter(c, phaseReading, requestCost) {
+		if half.CloseWrite() == nil && c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil &&
+			c.all.enter(c, phaseReading, requestCost) {
 			_, _ = io.Copy(io.Discard, c.Conn)
 		}
 	}
@@ -238,7 +237,7 @@ func (c *conn) Close() error {
 	return err
 }
 
-// SyscallConn gives access to the socket; see peerLives.
+// SyscallConn returns the socket; see peerLives.
 func (c *conn) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := c.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()

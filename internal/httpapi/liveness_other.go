@@ -4,8 +4,8 @@ package httpapi
 
 import "net"
 
-// peerLives cannot tell on this system: everyone counts as still there.
+// peerLives is not supported on this system: clients always count as connected.
 func peerLives(net.Conn) bool { return true }
 
-// bytesWait cannot tell either: what may have arrived is not waited for.
+// bytesWait is not supported on this system.
 func bytesWait(net.Conn) bool { return false }

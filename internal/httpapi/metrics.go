@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are rate, errors and duration by route. Paths that are no route share
-// one label, so that nobody can make us keep a series for each they think of.
+// metrics are rate, errors and duration by route. Unknown paths share one label, so that clients
+// cannot create an unlimited number of series.
 type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
@@ -26,8 +26,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "http_request_duration_seconds",
 			Help: "Time from the last byte of a request to its reply, by method, route and status.",
-			// Half a millisecond is a read; a quarter of a second is a password at
-			// cost 12; ten seconds is where a request is cut off.
+			// Half a millisecond is typical for a read, a quarter of a second for a password at
+			// cost 12; ten seconds is the timeout.
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, labels),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -52,7 +52,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 
 var phaseNames = map[phase]string{phaseFresh: "first_request", phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
 
-// watch publishes what the connections hold.
+// watch exports the metrics of the connections.
 func (m *metrics) watch(s *connections, r prometheus.Registerer) {
 	s.onEvict = func(p phase) { m.evicted.WithLabelValues(phaseNames[p]).Inc() }
 	if r == nil {

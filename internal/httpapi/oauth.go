@@ -7,8 +7,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// The errors of RFC 6749 section 5.2, and those that section 4.1.2.1 has for a
-// server that cannot answer.
+// The errors of RFC 6749 section 5.2, and those of section 4.1.2.1 for server errors.
 const (
 	oauthInvalidRequest   = "invalid_request"
 	oauthInvalidClient    = "invalid_client"
@@ -18,13 +17,12 @@ const (
 	oauthUnavailable      = "temporarily_unavailable"
 )
 
-// oauthError returns the error of RFC 6749 for a failure at /tokens, which OAuth
-// libraries go by; elsewhere it is empty.
+// oauthError returns the error of RFC 6749 for a failure on /tokens and below, which OAuth libraries
+// use, or "" for other paths.
 //
-// A token or password that does not hold is 401 everywhere in this API, and 400 in
-// RFC 6749. Libraries of OAuth send forms, and take a 401 with WWW-Authenticate for
-// a failure of the client, not of the grant. So a form is answered as the RFC says,
-// and JSON as the rest of the API is.
+// The status of an invalid token or password is 401 in this API, but 400 in RFC 6749. OAuth libraries
+// send forms, and interpret a 401 with WWW-Authenticate as a failure of the client, not of the
+// grant. Forms therefore get the status of the RFC, and JSON that of the API.
 func (x *exchange) oauthError(f *failure) string {
 	if x.path != "/tokens" && !strings.HasPrefix(x.path, "/tokens/") {
 		return ""

@@ -18,7 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// parameter is one that some route takes. All are strings.
+// parameter is a parameter of any route. All are strings.
 type parameter int
 
 const (
@@ -55,20 +55,19 @@ func parameterNamed(name string) (parameter, bool) {
 	return 0, false
 }
 
-// parameters are those of a request. A handler asks for each that it takes, and
-// then for what was wrong with any of them, so that its caller hears of all at
-// once; what it does not ask for might as well not be there, unless the server has
-// STRICT_PARAMETERS.
+// parameters are the parameters of a request. A handler reads all of its parameters and then calls
+// err, so that the reply names all problems at once. Parameters that it does not read are ignored,
+// unless the server has STRICT_PARAMETERS.
 type parameters struct {
 	text     [parameterCount]string
 	state    [parameterCount]state
 	asked    [parameterCount]bool
 	problems []identity.Problem
 
-	// strict is whether members of a JSON object that no handler asks for are wrong.
-	// Those of a form never are (RFC 6749 section 3.2).
+	// strict makes unread members of a JSON object invalid. Unread fields of a form are always
+	// ignored (RFC 6749 section 3.2).
 	strict  bool
-	members []string // the names of the object's members; only if strict
+	members []string // the names of the object's members, if strict
 }
 
 type state int8
@@ -79,7 +78,7 @@ const (
 	given
 )
 
-// optional gives a parameter that may be missing.
+// optional returns a parameter that may be missing.
 func (p *parameters) optional(name parameter) (value string, there bool) {
 	p.asked[name] = true
 	switch p.state[name] {
@@ -91,7 +90,7 @@ func (p *parameters) optional(name parameter) (value string, there bool) {
 	return "", false
 }
 
-// required gives a parameter that may not be missing.
+// required returns a parameter that must not be missing.
 func (p *parameters) required(name parameter) string {
 	if p.state[name] == absent {
 		p.wrong(name, identity.FieldMissing, "is missing")
@@ -100,7 +99,7 @@ func (p *parameters) required(name parameter) string {
 	return value
 }
 
-// requiredUnless returns a parameter that may be missing only if it is optional.
+// requiredUnless returns a parameter that may be missing only if optional is set.
 func (p *parameters) requiredUnless(optional bool, name parameter) string {
 	if !optional {
 		return p.required(name)
@@ -109,7 +108,7 @@ func (p *parameters) requiredUnless(optional bool, name parameter) string {
 	return value
 }
 
-// pointer gives a parameter that may be missing as nil where it is.
+// pointer returns a parameter that may be missing, or nil.
 func (p *parameters) pointer(name parameter) *string {
 	if value, there := p.optional(name); there {
 		return &value
@@ -117,7 +116,7 @@ func (p *parameters) pointer(name parameter) *string {
 	return nil
 }
 
-// ignore takes parameters that clients may send and that make no difference.
+// ignore marks parameters that clients may send but that have no effect.
 func (p *parameters) ignore(names ...parameter) {
 	for _, name := range names {
 		p.asked[name] = true
@@ -125,10 +124,11 @@ func (p *parameters) ignore(names ...parameter) {
 }
 
 func (p *parameters) wrong(name parameter, reason identity.FieldReason, what string) {
-	p.problems = append(p.problems, identity.Problem{Parameter: name.String(), Fault: identity.Fault{Reason: reason, Text: what}})
+	fault := identity.Fault{Reason: reason, Text: what}
+	p.problems = append(p.problems, identity.Problem{Parameter: name.String(), Fault: fault})
 }
 
-// also adds what the domain finds wrong with parameters that were given.
+// also adds the domain's problems with parameters in the request.
 func (p *parameters) also(problems []identity.Problem) {
 	for _, problem := range problems {
 		if name, known := parameterNamed(problem.Parameter); known && p.state[name] == given {
@@ -137,8 +137,8 @@ func (p *parameters) also(problems []identity.Problem) {
 	}
 }
 
-// err returns all that is wrong with the parameters. A handler calls it when it has
-// asked for all that it takes, and before it does anything.
+// err returns all problems with the parameters. A handler calls it after it has read all of its
+// parameters, and before it does anything.
 func (p *parameters) err() error {
 	problems := slices.Clip(p.problems)
 	for _, member := range p.members {
@@ -152,15 +152,14 @@ func (p *parameters) err() error {
 	return invalidFields(problems)
 }
 
-// maxNamed bounds the length of a name that a reply repeats, and how many unknown
-// ones it has.
+// A reply repeats names of unknown parameters up to maxNamed bytes, and at most maxUnknownNames.
 const (
 	maxNamed        = 64
 	maxUnknownNames = 16
 )
 
-// unknownParameter returns what is wrong with a parameter that its route does not know.
-// A name that could not be a parameter's is not repeated.
+// unknownParameter returns the problem with a parameter that its route does not know. It does not
+// repeat a name that cannot be a parameter's.
 func unknownParameter(name string) identity.Problem {
 	for _, b := range []byte(name) {
 		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
@@ -173,14 +172,17 @@ func unknownParameter(name string) identity.Problem {
 	if name == "" || len(name) > maxNamed {
 		name = "parameters"
 	}
-	return identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not a parameter of this route"}}
+	return identity.Problem{
+		Parameter: name,
+		Fault:     identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not a parameter of this route"},
+	}
 }
 
-// read parses the body. It takes the bytes as they came: nothing is inflated,
-// so no small body can become a large one.
+// read parses the body. It does not decompress it, so that a small body cannot become a large one.
 func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 	if len(req.Header.Peek("Content-Encoding")) > 0 {
-		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding, "a Content-Encoding is not supported: send the body uncompressed")
+		return invalid(http.StatusUnsupportedMediaType, reasonContentEncoding,
+			"a Content-Encoding is not supported: send the body uncompressed")
 	}
 	body := req.Body()
 	if len(body) == 0 {
@@ -190,8 +192,8 @@ func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 	case "application/json":
 		return p.readJSON(body)
 	case "":
-		// Where a body has two forms, generated clients leave it to the server to
-		// tell them apart. No form begins like an object.
+		// If a route accepts two media types, generated clients may omit the Content-Type. No form
+		// begins like an object.
 		if kind == jsonOrForm && len(contentType) == 0 && bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("{")) {
 			return p.readJSON(body)
 		}
@@ -201,16 +203,17 @@ func (p *parameters) read(req *fasthttp.Request, kind bodyKind) error {
 		}
 	}
 	if kind == jsonOrForm {
-		return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json or application/x-www-form-urlencoded")
+		return invalid(http.StatusUnsupportedMediaType, reasonMediaType,
+			"the Content-Type must be application/json or application/x-www-form-urlencoded")
 	}
 	return invalid(http.StatusUnsupportedMediaType, reasonMediaType, "the Content-Type must be application/json")
 }
 
-// mediaType gives the media type, in lower case and without "charset=utf-8", the
-// one parameter that is taken; anything else gives the empty string.
+// mediaType returns the media type in lower case and without "charset=utf-8", the only accepted
+// parameter, or "" for anything else.
 func mediaType(field string) string {
 	if field == "application/json" {
-		return field // what nearly everyone sends
+		return field // by far the most frequent
 	}
 	name, params, err := mime.ParseMediaType(field)
 	if err != nil {
@@ -224,22 +227,21 @@ func mediaType(field string) string {
 	return name
 }
 
-// maxDepth bounds how deep values may be nested in members that are ignored.
+// maxDepth bounds the nesting of values in ignored members.
 const maxDepth = 32
 
 var decoders = sync.Pool{New: func() any { return new(jsontext.Decoder) }}
 
-// readJSON takes an object whose members are named exactly as parameters are,
-// each once. jsontext refuses duplicate names, invalid UTF-8, lone surrogates,
-// byte order marks and all that RFC 8259 does not allow; the rest is here.
-// Members that are no parameter are ignored, but must be well-formed too.
+// readJSON parses an object. Names of members must match parameters exactly. jsontext refuses
+// duplicate names, invalid UTF-8, lone surrogates, byte order marks and everything else that RFC
+// 8259 does not allow. Other members are ignored, but must be well-formed.
 func (p *parameters) readJSON(body []byte) error {
 	d := decoders.Get().(*jsontext.Decoder)
 	defer decoders.Put(d)
 	d.Reset(bytes.NewBuffer(body))
 
-	// PostgreSQL and C libraries end a text at NUL. Decoding every string to
-	// look for it is needed only where its one spelling occurs.
+	// PostgreSQL does not accept NUL, and C libraries end a text at it. It has only one spelling,
+	// so strings are decoded to find it only if the body contains that.
 	mayHoldNUL := bytes.Contains(body, []byte(`\u0000`))
 
 	next := func() (jsontext.Token, error) {
@@ -300,8 +302,8 @@ func errBody(what string) *failure {
 	return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body "+what)
 }
 
-// readForm takes a flat form, each field at most once. As RFC 6749 section 3.2
-// has it, a field without a value counts as left out.
+// readForm parses a flat form, with each field at most once. A field without a value is ignored (RFC
+// 6749 section 3.2).
 func (p *parameters) readForm(body []byte) error {
 	values, err := url.ParseQuery(string(body))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// The reasons of HTTP itself. Those of the domain are identity's.
+// The reasons of this package. Package identity has those of the domain.
 const (
 	reasonPathNotFound           identity.Reason = "path_not_found"
 	reasonIDMalformed            identity.Reason = "id_malformed"
@@ -35,11 +35,11 @@ type documentedReason struct {
 	reason identity.Reason
 	status int
 	when   string
-	advice string // what a client does about it
+	advice string // what the client should do
 }
 
-// reasons documents every reason that a reply can have. Tests hold it against the
-// constants, against the document's enum, and against what the server answers.
+// reasons documents every reason that a reply can have. Tests compare it with the constants, with the
+// enum in openapi.yaml, and with the replies of the server.
 var reasons = []documentedReason{
 	{identity.ReasonInvalidFields, http.StatusBadRequest, "A parameter is missing or malformed, or several are invalid.", "Show `fields` next to the inputs."},
 	{identity.ReasonUsernameTaken, http.StatusConflict, "Another account has the username.", "Ask for another username."},
@@ -98,7 +98,7 @@ type documentedField struct {
 	when   string
 }
 
-// fieldReasons documents every value of a member of fields.
+// fieldReasons documents the values of the members of fields.
 var fieldReasons = []documentedField{
 	{identity.FieldMissing, "The parameter is missing."},
 	{identity.FieldRequired, "The parameter is required in this case; otherwise it is optional."},
@@ -121,7 +121,7 @@ var fieldReasons = []documentedField{
 	{identity.FieldUnrecognized, "The route has no such parameter (`STRICT_PARAMETERS` only)."},
 }
 
-// ErrorsReference returns docs/reference/errors.md.
+// ErrorsReference returns the content of docs/reference/errors.md.
 func ErrorsReference() string {
 	var b strings.Builder
 	b.WriteString(`# Errors

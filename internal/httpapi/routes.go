@@ -6,18 +6,18 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// route is one thing that can be asked for.
+// route is a method and path of the API.
 type route struct {
 	method string
-	path   string // exactly, in one spelling; "{id}" at its end is any UUID, and there are no other patterns
+	path   string // exact; "{id}" at its end matches any UUID, and there are no other patterns
 	handle func(context.Context, *exchange) error
 	body   bodyKind
 	trust  trust
-	limit  identity.LimitClass // by client address; empty: none
+	limit  identity.LimitClass // by client address; empty: no limit
 }
 
-// routes is the whole surface. The port for operators (health, metrics) is
-// elsewhere: nothing of it can be reached from here.
+// routes lists all routes of the API. Health and metrics are on a separate port and cannot be reached
+// here.
 func (s *Server) routes() []route {
 	return []route{
 		{"POST", "/users", s.signUp, jsonBody, revealsCode, identity.LimitSignUp},
@@ -49,8 +49,7 @@ func (s *Server) routes() []route {
 	}
 }
 
-// shortcuts lead people to the page of the API. They are no part of the API, and not
-// documented there.
+// shortcuts redirect people to the documentation page. They are not part of the API.
 func (s *Server) shortcuts() []route {
 	return []route{
 		{"GET", "/", s.toDocs, noBody, anyone, ""},
@@ -58,20 +57,20 @@ func (s *Server) shortcuts() []route {
 	}
 }
 
-// bodyKind tells how the parameters of a route may be sent.
+// bodyKind is how the parameters of a route may be sent.
 type bodyKind int
 
 const (
-	noBody     bodyKind = iota // there are none; a body is not looked at
+	noBody     bodyKind = iota // no parameters; a body is ignored
 	jsonBody                   // a JSON object
-	jsonOrForm                 // or a form, as OAuth 2 clients send it (RFC 6749 appendix B)
+	jsonOrForm                 // or a form, as sent by OAuth 2 clients (RFC 6749 appendix B)
 )
 
-// trust tells who may use a route where TRUSTED_CALLER_KEY is set.
+// trust is who may use a route if TRUSTED_CALLER_KEY is set.
 type trust int
 
 const (
 	anyone      trust = iota
-	revealsCode       // the reply holds a one-time code, unless codes leave by mail
+	revealsCode       // the reply contains a one-time code, unless codes are sent by mail
 	trustedOnly
 )

@@ -29,65 +29,63 @@ const (
 	headLimit = 16 << 10
 )
 
-// Accounts is what the routes do: *identity.Service. Each error is, or wraps,
-// an *identity.Error whose message is for the caller; anything else is answered
-// as an internal error and logged.
+// Accounts is the domain: *identity.Service. The message of an *identity.Error is for the caller. Any
+// other error is logged, and answered as an internal error.
 type Accounts interface {
-	// SignUp creates an account. The code is empty of text where it left by mail.
+	// SignUp stores a sign-up. The code has no text if it is sent by mail.
 	SignUp(ctx context.Context, s identity.SignUp) (identity.Code, error)
-	// CheckSignUp tells what is wrong with the parameters of a sign-up.
+	// CheckSignUp returns the problems with the parameters of a sign-up.
 	CheckSignUp(s identity.SignUp) []identity.Problem
 	// VerifyUser redeems a verification code and opens a session.
 	VerifyUser(ctx context.Context, proof identity.Proof) (identity.Tokens, error)
-	// NewVerificationCode replaces the code of an account that is not verified.
+	// NewVerificationCode replaces the code of an address that is not verified.
 	NewVerificationCode(ctx context.Context, email string) (identity.Code, error)
-	// Profile gives the owner of an access token that has the scope profile.
+	// Profile returns the owner of an access token with the scope profile.
 	Profile(ctx context.Context, accessToken string) (identity.User, error)
-	// UpdateProfile changes what is not nil.
+	// UpdateProfile changes the names that are not nil.
 	UpdateProfile(ctx context.Context, accessToken string, p identity.ProfileUpdate) (identity.User, error)
-	// DeleteUser removes the owner of the access token.
+	// DeleteUser deletes the owner of the access token.
 	DeleteUser(ctx context.Context, accessToken string) error
-	// ForgotPassword makes a recovery code.
+	// ForgotPassword creates a recovery code.
 	ForgotPassword(ctx context.Context, email string) (identity.Code, error)
-	// ResetPassword redeems a recovery code; where userID is not empty, the code
-	// must be theirs.
+	// ResetPassword redeems a recovery code. If userID is not empty, the code must belong to that
+	// user.
 	ResetPassword(ctx context.Context, code, userID, password string) error
-	// ChangePassword needs the old password too.
+	// ChangePassword also requires the old password.
 	ChangePassword(ctx context.Context, accessToken, oldPassword, password string) error
-	// RequestEmailChange makes a code to change the address; where email is not
-	// empty the code is good for that address alone.
+	// RequestEmailChange creates a code to change the address. If email is not empty, the code is
+	// valid only for that address.
 	RequestEmailChange(ctx context.Context, accessToken, email string) (identity.Code, error)
 	// ChangeEmail redeems such a code.
 	ChangeEmail(ctx context.Context, accessToken, code, email string) (identity.User, error)
-	// Admit counts one more of a class for who asked, by their address. Where that is
-	// too much, the error says so, and the allowance is there too.
+	// Admit counts a request of a class for the client address of the context. If the limit is
+	// exceeded, it returns an error and the allowance.
 	Admit(ctx context.Context, class identity.LimitClass) (identity.Allowance, error)
-	// AdmitChange and AdmitEnding do the same for what the owner of an access token
-	// changes, and ends. Their errors are also those of a token that does not hold.
+	// AdmitChange and AdmitEnding do the same for requests of the owner of an access token that
+	// change or end something. They also return the errors of an invalid token.
 	AdmitChange(ctx context.Context, accessToken string) (identity.Allowance, error)
 	AdmitEnding(ctx context.Context, accessToken string) (identity.Allowance, error)
 	// SignIn opens a session; username may be an email address.
 	SignIn(ctx context.Context, username, password string) (identity.Tokens, error)
-	// Renew gives a new access token, and a new refresh token if needed.
+	// Renew returns a new access token, and a new refresh token if needed.
 	Renew(ctx context.Context, refreshToken string) (identity.Tokens, error)
-	// Sessions lists the live sessions of the owner of an access token that has
-	// the scope profile.
+	// Sessions lists the active sessions of the owner of an access token with the scope profile.
 	Sessions(ctx context.Context, accessToken string) ([]identity.OwnSession, error)
 	// EndSession ends one of them.
 	EndSession(ctx context.Context, accessToken, id string) error
-	// SignOut ends a session. It is no error where it has ended already.
+	// SignOut ends a session. It succeeds if the session has already ended.
 	SignOut(ctx context.Context, refreshToken string) error
-	// Introspect tells what is known of a token of either kind (RFC 7662).
+	// Introspect returns the state of an access or refresh token (RFC 7662).
 	Introspect(ctx context.Context, token string) (identity.Introspection, error)
 }
 
-// KeySource gives the keys to be published now. It is asked at each request for
-// them, and must be quick. Before there are any it gives the zero Ring.
+// KeySource returns the keys to publish. It is called for each request for keys, and must be fast.
+// Before keys are loaded it returns the zero Ring.
 type KeySource interface {
 	Ring() keys.Ring
 }
 
-// Options are what a Server is made of.
+// Options configure a Server.
 type Options struct {
 	Accounts         Accounts
 	Keys             KeySource
@@ -95,45 +93,42 @@ type Options struct {
 	TrustedCallerKey string // empty: every caller is trusted
 	Optional         identity.OptionalNames
 
-	// StrictParameters refuses parameters that a route does not know. Otherwise they
-	// are ignored.
+	// StrictParameters refuses parameters that a route does not know. Otherwise they are ignored.
 	StrictParameters bool
 
-	// AllowedOrigins are those whose pages may call, as browsers write them;
-	// none: no reply says anything of CORS.
+	// AllowedOrigins are the origins whose pages may call, as browsers write them. If there are
+	// none, replies have no CORS fields.
 	AllowedOrigins []string
-	// AllowedHeaders are the fields that these pages may send besides the usual ones.
+	// AllowedHeaders are fields that these pages may send in addition to the usual ones.
 	AllowedHeaders []string
-	// ProxyHops is how many trusted proxies each request has passed.
+	// ProxyHops is the number of trusted proxies that each request passes.
 	ProxyHops int
-	// ProxyField is the one field that they write the client's address to;
-	// AnyProxyField, or empty: either.
+	// ProxyField is the field in which they write the client's address. AnyProxyField or empty
+	// means either field.
 	ProxyField string
 
-	Log     *slog.Logger          // nil: nowhere
-	Metrics prometheus.Registerer // nil: nowhere
+	Log     *slog.Logger          // nil: discard
+	Metrics prometheus.Registerer // nil: discard
 
-	// Timeout bounds each of: reading a request, working on one, and writing its
-	// reply. Zero means 10 s.
+	// Timeout bounds reading a request, handling it, and writing its reply, each separately. Zero
+	// means 10 s.
 	Timeout time.Duration
-	// IdleTimeout bounds the wait between two requests of one connection. Zero
-	// means Timeout.
+	// IdleTimeout bounds the wait between two requests on a connection. Zero means Timeout.
 	IdleTimeout time.Duration
-	// Memory bounds, in bytes, what the connections of all clients hold. Zero means
-	// 64 MiB.
+	// Memory bounds the memory of all client connections, in bytes. Zero means 64 MiB.
 	Memory int64
 }
 
-// Server answers requests. Make one with New.
+// Server serves the API. Create it with New.
 type Server struct {
 	accounts   Accounts
 	keys       KeySource
 	exposure   identity.Exposure
 	optional   identity.OptionalNames
 	openAPI    []byte
-	callerKey  *[sha256.Size]byte // of the trusted caller's key; nil where every caller is trusted
-	origins    map[string]bool    // that are allowed; nil where there are none
-	fields     string             // that pages of these may send
+	callerKey  *[sha256.Size]byte // digest of the trusted caller's key; nil if every caller is trusted
+	origins    map[string]bool    // allowed origins; nil if there are none
+	fields     string             // header fields that pages of these origins may send
 	refused    refusedOrigins
 	strict     bool
 	proxyHops  int
@@ -148,15 +143,15 @@ type Server struct {
 	http      *fasthttp.Server
 	draining  atomic.Bool
 
-	// work is the parent of every request's context; stop ends what is still
-	// under way when Shutdown has waited long enough.
+	// work is the parent of every request's context. stop cancels requests that are still in
+	// progress when Shutdown has waited long enough.
 	work context.Context
 	stop context.CancelFunc
 
 	published atomic.Pointer[publishedKeys]
 }
 
-// endpoint is what is known of a path.
+// endpoint is a path and its methods.
 type endpoint struct {
 	path    string
 	takesID bool // the path ends in idPattern
@@ -164,11 +159,10 @@ type endpoint struct {
 	allow   string // the value of Allow (RFC 9110 section 10.2.1)
 }
 
-// New makes a Server. It panics where Options are not complete, for that is a
-// mistake in the program.
+// New returns a Server. It panics if Options are incomplete, which is a mistake in the program.
 func New(o Options) *Server {
 	if o.Accounts == nil || o.Keys == nil {
-		panic("httpapi: Options.Accounts and Options.Keys are needed")
+		panic("httpapi: Options.Accounts and Options.Keys are required")
 	}
 	s := &Server{
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
@@ -197,20 +191,20 @@ func New(o Options) *Server {
 	s.metrics.watch(s.conns, o.Metrics)
 	s.work, s.stop = context.WithCancel(context.Background())
 
-	// Fiber serves what it is asked for; limits and timeouts are fasthttp's.
+	// Fiber routes; limits and timeouts are fasthttp's.
 	app := fiber.New(fiber.Config{
 		DisableStartupMessage: true,
-		// Without it, strings that outlive their request change under whoever
-		// holds them, because fasthttp uses its buffers again.
+		// Otherwise strings that outlive their request would change, because fasthttp reuses
+		// its buffers.
 		Immutable:     true,
 		StrictRouting: true,
 		CaseSensitive: true,
 		BodyLimit:     bodyLimit,
-		// A multipart form would be read into files before anybody asked for it.
+		// Otherwise multipart forms are written to files.
 		DisablePreParseMultipartForm: true,
 		DisableDefaultContentType:    true,
 		ReadBufferSize:               headLimit,
-		// An idle connection holds no buffers, so ten thousand of them are cheap.
+		// Idle connections then hold no buffers, so ten thousand of them are cheap.
 		ReduceMemoryUsage: true,
 		ReadTimeout:       s.timeout,
 		WriteTimeout:      s.timeout,
@@ -230,12 +224,12 @@ func New(o Options) *Server {
 	s.http = app.Server()
 	s.http.Handler = s.serve
 	s.http.ErrorHandler = s.unreadable
-	s.http.SecureErrorLogMessage = true // errors that do not quote what they could not read
+	s.http.SecureErrorLogMessage = true // errors that do not quote the request
 	return s
 }
 
-// methodsOf returns the methods that a route takes: HEAD wherever there is GET (RFC
-// 9110 section 9.1). fasthttp leaves out the body.
+// methodsOf returns the methods of a route. GET includes HEAD (RFC 9110 section 9.1); fasthttp omits the
+// body.
 func methodsOf(r route) []string {
 	if r.method == http.MethodGet {
 		return []string{http.MethodGet, http.MethodHead}
@@ -258,7 +252,7 @@ func (s *Server) addEndpoint(r route) {
 	s.endpoints[r.path] = t
 }
 
-// handler joins a route's handler with what all routes have in common.
+// handler wraps a route's handler with the steps that all routes share.
 func (s *Server) handler(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
 		x := exchangeOf(f.Context())
@@ -289,7 +283,7 @@ func (s *Server) handler(r route) fiber.Handler {
 	}
 }
 
-// Serve answers requests that come in at the listener, until Shutdown.
+// Serve answers requests on a listener until Shutdown.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(newListener(l, s.conns)); err != nil {
 		return fmt.Errorf("httpapi: serve: %w", err)
@@ -297,12 +291,11 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
-// Drain asks every client, with its next reply, to close its connection. Call
-// it when no new connections should come, some time before Shutdown.
+// Drain asks each client, with its next reply, to close its connection. Call it some time before
+// Shutdown, when load balancers no longer send new connections.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Shutdown stops taking requests and waits for those under way. When ctx ends
-// first, they are cancelled.
+// Shutdown stops accepting requests and waits for those in progress. If ctx ends first, it cancels them.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.conns.stop()

@@ -8,10 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitSocketBuffers bounds what the kernel keeps for each connection that the
-// listener accepts: by itself it keeps megabytes of a reply that the client does not
-// read, and they count as this process's memory. Where it cannot be set, it stays as
-// it is.
+// limitSocketBuffers bounds the kernel's buffers of each accepted connection. Otherwise the kernel
+// buffers megabytes of a reply that the client does not read, which count as this process's
+// memory. Errors are ignored.
 func limitSocketBuffers(l syscall.Conn) {
 	raw, err := l.SyscallConn()
 	if err != nil {
@@ -23,7 +22,7 @@ func limitSocketBuffers(l syscall.Conn) {
 	})
 }
 
-// descriptorLimit returns how many files and sockets the process may have open.
+// descriptorLimit returns how many files and sockets the process may open.
 func descriptorLimit() uint64 {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

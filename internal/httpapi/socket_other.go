@@ -7,5 +7,5 @@ import "syscall"
 // limitSocketBuffers does nothing on this system.
 func limitSocketBuffers(syscall.Conn) {}
 
-// descriptorLimit cannot tell on this system.
+// descriptorLimit is unknown on this system.
 func descriptorLimit() uint64 { return manyDescriptors }

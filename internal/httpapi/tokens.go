@@ -37,7 +37,7 @@ func (s *Server) signIn(ctx context.Context, x *exchange) error {
 
 func (s *Server) renew(ctx context.Context, x *exchange) error {
 	if grant, there := x.params.optional(paramGrantType); there && grant != "refresh_token" {
-		// The other parameters are those of another grant, and right for it.
+		// The other parameters may be valid for the other grant.
 		x.params.wrong(paramGrantType, identity.FieldNotAllowed, "must be refresh_token")
 		return invalidFields(x.params.problems)
 	}
@@ -56,8 +56,8 @@ func (s *Server) signOut(ctx context.Context, x *exchange) error {
 	return x.done(s.accounts.SignOut(ctx, token))
 }
 
-// introspectionReply is RFC 7662 section 2.2. token_type is that of RFC 6749
-// section 5.1, which a refresh token has none of; token_use tells them apart.
+// introspectionReply is the reply of RFC 7662 section 2.2. token_type is that of RFC 6749 section 5.1,
+// which refresh tokens do not have; token_use distinguishes the two.
 type introspectionReply struct {
 	Active    bool     `json:"active"`
 	Scope     string   `json:"scope,omitempty"`
@@ -84,7 +84,7 @@ func (s *Server) introspect(ctx context.Context, x *exchange) error {
 		return err
 	}
 	if !i.Active {
-		// Nothing else, not even why (RFC 7662 section 2.2).
+		// No other member, not even the reason (RFC 7662 section 2.2).
 		return x.reply(http.StatusOK, introspectionReply{})
 	}
 	reply := introspectionReply{

@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// userReply is a user as they see themselves.
+// userReply is an account as its owner sees it.
 type userReply struct {
 	ID         string    `json:"id"`
 	Username   string    `json:"username"`
@@ -34,15 +34,15 @@ func (x *exchange) replyUser(u identity.User, err error) error {
 	})
 }
 
-// codeReply is a one-time code, for a caller who may see it.
+// codeReply is a one-time code, for a caller that may see it.
 type codeReply struct {
 	ID        string `json:"id,omitempty"`
 	Code      string `json:"code"`
 	ExpiresIn int64  `json:"expires_in"`
 }
 
-// replyCode gives a code to the caller. Where codes leave by mail it has no
-// text, and all callers get the same bytes, whoever exists.
+// replyCode writes a code. If codes are sent by mail, code has no text, and all callers get the same
+// reply, whether or not the account exists.
 func (x *exchange) replyCode(status int, code identity.Code, id string, err error) error {
 	switch {
 	case err != nil:
@@ -70,12 +70,12 @@ func (s *Server) signUp(ctx context.Context, x *exchange) error {
 		return errUntrusted(x.callerKey())
 	}
 	if chosen && scope == "" {
-		// To the domain an empty scope is one that was not chosen.
+		// For the domain, an empty scope means the default.
 		p.wrong(paramScope, identity.FieldEmpty, "is empty; omit it for the default")
 	}
 	account.Scope = scope
 	if x.err() != nil {
-		// Nothing comes of it, but the caller is to hear of all that is wrong.
+		// The request fails, but its reply names all problems.
 		p.also(s.accounts.CheckSignUp(account))
 		return x.err()
 	}
@@ -140,7 +140,7 @@ func (s *Server) deleteUser(ctx context.Context, x *exchange) error {
 	return x.done(s.accounts.DeleteUser(ctx, token))
 }
 
-// sessionReply is a session as its owner sees it among theirs.
+// sessionReply is a session in the list of its owner.
 type sessionReply struct {
 	ID        string    `json:"id"`
 	CreatedAt time.Time `json:"created_at"`
@@ -193,12 +193,12 @@ func (s *Server) forgotPassword(ctx context.Context, x *exchange) error {
 	return x.replyCode(http.StatusOK, code, "", err)
 }
 
-// changePassword is two things: a reset by one who has a recovery code, and a
-// change by one who is signed in and knows the old password. A code decides: many
-// clients send the token that they have with every request, and here it is ignored.
+// changePassword handles two cases: a reset with a recovery code, and a change by a signed-in user
+// with the old password. A code takes precedence over a token, because many clients send their token
+// with every request.
 func (s *Server) changePassword(ctx context.Context, x *exchange) error {
 	p := &x.params
-	p.ignore(paramAccessToken, paramID) // where they make no difference
+	p.ignore(paramAccessToken, paramID) // if they have no effect
 	byOld := p.state[paramOldPassword] != absent
 	signedIn := byOld || p.state[paramAccessToken] != absent || len(x.http.Request.Header.Peek("Authorization")) > 0
 	switch byCode := p.state[paramCode] != absent; {
@@ -233,7 +233,7 @@ func (s *Server) requestEmailChange(ctx context.Context, x *exchange) error {
 	token := x.accessToken()
 	email, there := x.params.optional(paramEmail)
 	if there && email == "" {
-		// To the domain an empty address is one that was left out.
+		// For the domain, an empty address means none.
 		x.params.wrong(paramEmail, identity.FieldEmpty, "is empty; omit it for a code that is valid for any address")
 	}
 	if err := x.err(); err != nil {

@@ -14,21 +14,20 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// single are the fields that decide where a request ends, whom it is for, and
-// what its body is. A second one would let a proxy and this server choose
-// different ones (RFC 9110 section 5.3: a sender must not repeat them).
+// single are the fields that determine the end, the host, and the body of a request. If one were
+// repeated, a proxy and this server could use different ones (RFC 9110 section 5.3: a sender must
+// not repeat them).
 var single = [...]string{
 	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
 }
 
-// framingFields is how many of them, from the first, decide where a request ends and
-// whom it is for: in a trailer they are refused, not just ignored.
+// framingFields is the number of fields, from the first, that determine the end and the host of a
+// request. In a trailer these are refused, not just ignored.
 const framingFields = 3
 
-// validateFraming refuses what can be read in two ways. fasthttp forgives some of it, and
-// each time has served as a way to smuggle a second request past a proxy:
-// RFC 9112 sections 2.2 (line ends), 5.1 (space before the colon), 5.2
-// (obs-fold), 6.1 and 6.3 (two lengths), 3.2 (two hosts).
+// validateFraming refuses ambiguous requests. fasthttp accepts some of them, and each kind has been
+// used to smuggle a second request past a proxy: RFC 9112 sections 2.2 (line ends), 5.1 (space
+// before the colon), 5.2 (obs-fold), 6.1 and 6.3 (two lengths), 3.2 (two hosts).
 func validateFraming(h *fasthttp.RequestHeader) *failure {
 	if p := h.Protocol(); string(p) != "HTTP/1.1" && string(p) != "HTTP/1.0" {
 		return errAmbiguous("the protocol must be HTTP/1.1")
@@ -48,7 +47,9 @@ func validateFraming(h *fasthttp.RequestHeader) *failure {
 		if !found || !isToken(name) {
 			return errAmbiguous("a header line does not start with a field name and a colon")
 		}
-		i := slices.IndexFunc(single[:], func(s string) bool { return len(s) == len(name) && strings.EqualFold(s, string(name)) })
+		i := slices.IndexFunc(single[:], func(s string) bool {
+			return len(s) == len(name) && strings.EqualFold(s, string(name))
+		})
 		if i < 0 {
 			continue
 		}
@@ -69,7 +70,7 @@ func validateFraming(h *fasthttp.RequestHeader) *failure {
 	return nil
 }
 
-// headValues gives the value of each line of the head with this name.
+// headValues iterates over the values of all lines with a name.
 func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for line := range bytes.SplitSeq(h.RawHeaders(), []byte("\r\n")) {
@@ -81,7 +82,7 @@ func headValues(h *fasthttp.RequestHeader, name string) iter.Seq[[]byte] {
 	}
 }
 
-// isToken tells whether b is a token (RFC 9110 section 5.6.2).
+// isToken reports whether b is a token (RFC 9110 section 5.6.2).
 func isToken(b []byte) bool {
 	for _, c := range b {
 		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
@@ -91,10 +92,9 @@ func isToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// originForm returns the path and query of a target. An absolute one is taken too
-// (RFC 9112 section 3.2.2); whom it names does not matter here, since this server
-// answers for itself alone, whatever it is called. The other forms are for proxies
-// and for OPTIONS.
+// originForm returns the path and query of a request target. It also accepts the absolute form (RFC
+// 9112 section 3.2.2) with any host, because this server has no virtual hosts. The other forms
+// are for proxies and for OPTIONS.
 func originForm(uri []byte) ([]byte, bool) {
 	if len(uri) > 0 && uri[0] == '/' {
 		return uri, true
@@ -111,7 +111,7 @@ func originForm(uri []byte) ([]byte, bool) {
 		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
 		digit := '0' <= b && b <= '9'
 		if !letter && !digit && strings.IndexByte("-._:[]", b) < 0 {
-			return nil, false // a user, for one, has no place here (RFC 9110 section 4.2.4)
+			return nil, false // such as a user (RFC 9110 section 4.2.4)
 		}
 	}
 	switch rest = rest[len(authority):]; {
@@ -123,20 +123,18 @@ func originForm(uri []byte) ([]byte, bool) {
 	return rest, true
 }
 
-// splitTarget gives the path as it was sent, neither decoded nor cleaned: a
-// path has one spelling, so nothing in front of us can take another one for
-// something else.
+// splitTarget returns the path as sent, neither decoded nor cleaned. A path has only one spelling, so
+// that a proxy cannot interpret another spelling differently.
 func splitTarget(uri []byte) (path, query []byte) {
 	path, query, _ = bytes.Cut(uri, []byte("?"))
 	return path, query
 }
 
-// idPattern stands for a UUID at the end of a route's path.
+// idPattern is the placeholder of a UUID at the end of a route's path.
 const idPattern = "{id}"
 
-// splitID gives the path of a route that a path may be, and the id in it: that of
-// "/users/sessions/{id}" where it ends in a UUID in its one spelling (see
-// identity.IsUUID), else the path itself, and no id.
+// splitID splits a path that ends in a UUID (see identity.IsUUID) into the path of its route, such as
+// "/users/sessions/{id}", and the id. Otherwise it returns the path itself and no id.
 func splitID(path string) (pattern, id string) {
 	slash := strings.LastIndexByte(path, '/') + 1
 	if id = path[slash:]; identity.IsUUID(id) {
@@ -145,8 +143,8 @@ func splitID(path string) (pattern, id string) {
 	return path, ""
 }
 
-// withoutID gives the route that a path would be of if what follows its last slash
-// were an id; empty if nothing does.
+// withoutID returns the path of the route that would match if the last segment were an id, or "" if
+// the last segment is empty.
 func withoutID(path string) string {
 	if slash := strings.LastIndexByte(path, '/') + 1; slash < len(path) {
 		return path[:slash] + idPattern
@@ -154,12 +152,12 @@ func withoutID(path string) string {
 	return ""
 }
 
-// secrets are the parameters that must not be in a URL, because URLs end up in
-// logs, histories and Referer fields (RFC 6750 section 5.3).
+// secrets are the parameters that must not be in a URL, because logs, histories and Referer fields
+// record URLs (RFC 6750 section 5.3).
 var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
 
-// validateQuery refuses secrets in a query string. Everything else there is ignored,
-// unless the server is strict: no route reads it.
+// validateQuery refuses secrets in a query string. No route reads the query, so everything else in it
+// is ignored, unless the server is strict.
 func validateQuery(query []byte, strict bool) *failure {
 	if len(query) == 0 {
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// methodOf is the one place where an algorithm becomes code. There is no way
-// from a token to it: only from a key.
+// methodOf is the only place that maps an algorithm to code. The algorithm always comes from
+// a key, never from a token.
 func methodOf(a keys.Algorithm) jwt.SigningMethod {
 	switch a {
 	case keys.ES256:
@@ -24,11 +24,11 @@ func methodOf(a keys.Algorithm) jwt.SigningMethod {
 	case keys.EdDSA:
 		return jwt.SigningMethodEdDSA
 	}
-	panic("token: no method for " + string(a)) // package keys knows no other
+	panic("token: no method for " + string(a)) // package keys defines no other
 }
 
-// deterministicES256 is ES256 whose signatures follow from key and message (RFC
-// 6979), where golang-jwt's have a random part. Verification is the same.
+// deterministicES256 is ES256 with deterministic signatures (RFC 6979); those of golang-jwt
+// have a random part. Verification is the same.
 type deterministicES256 struct{ *jwt.SigningMethodECDSA }
 
 // Sign returns R || S, 32 octets each (RFC 7518, section 3.4).
@@ -42,14 +42,14 @@ func (deterministicES256) Sign(text string, key any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Ecdsa-Sig-Value (RFC 3279, section 2.2.3), as the standard library just
-	// wrote it: the integers come without leading zeros.
+	// Parse the Ecdsa-Sig-Value (RFC 3279, section 2.2.3) from the standard library. Its
+	// integers have no leading zeros.
 	var sequence cryptobyte.String
 	var r, s []byte
 	input := cryptobyte.String(der)
 	if !input.ReadASN1(&sequence, asn1.SEQUENCE) || !sequence.ReadASN1Integer(&r) || !sequence.ReadASN1Integer(&s) ||
 		len(r) > 32 || len(s) > 32 {
-		return nil, errors.New("token: an ECDSA signature of an unexpected form")
+		return nil, errors.New("token: the ECDSA signature has an unexpected form")
 	}
 	signature := make([]byte, 64)
 	copy(signature[32-len(r):], r)

@@ -10,12 +10,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// encoding/json lets the last of two members win and takes "SUB" for "sub". A
-// second reader that does it otherwise then sees another token. jsontext
-// refuses members that come twice, invalid UTF-8 and trailing bytes; names are
-// compared here as they are (RFC 7515, section 4; RFC 7519, section 4).
+// encoding/json uses the last of two duplicate members and accepts "SUB" for "sub". A reader
+// with other rules would then see another token. jsontext refuses duplicate members, invalid
+// UTF-8 and trailing bytes, and names are compared exactly (RFC 7515, section 4; RFC 7519,
+// section 4).
 
-var errForm = errors.New("not the JSON that a token has")
+var errForm = errors.New("not the JSON of a token")
 
 type header struct {
 	algorithm string
@@ -23,8 +23,8 @@ type header struct {
 	mediaType string
 }
 
-// parseHeader takes the three members that we write and no other: what we do
-// not write (jwk, jku, x5c, x5u, crit, b64, zip, ...) can only mislead.
+// parseHeader accepts only the three members that we write. Others (jwk, jku, x5c, x5u, crit,
+// b64, zip, ...) are refused, because we have no use for them.
 func parseHeader(text []byte) (header, error) {
 	var h header
 	return h, members(text, func(d *jsontext.Decoder, name string) (err error) {
@@ -42,7 +42,7 @@ func parseHeader(text []byte) (header, error) {
 	})
 }
 
-// claims is a set of claims that a payload has.
+// claims is the set of claims in a payload.
 type claims uint16
 
 const (
@@ -59,7 +59,7 @@ const (
 	claimsOfBoth = hasIssuer | hasSubject | hasAudience | hasExpiry | hasIssuedAt | hasID | hasSessionID
 )
 
-// payload is every claim that is acted on, of either kind.
+// payload holds the claims that the gateway uses, of both kinds of tokens.
 type payload struct {
 	has                            claims
 	issuer, subject, id, sessionID string
@@ -69,14 +69,14 @@ type payload struct {
 	generation                     int64
 }
 
-// names that no other may resemble.
+// names are claims that other claims must not resemble.
 var names = []string{
 	"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "scope", "gen",
 	"username", "email", "email_verified", "name", "auth_time",
 }
 
-// parsePayload ignores claims that it does not know, so that a newer version
-// may add some, but not those that another reader takes for one of ours.
+// parsePayload ignores unknown claims, so that a newer version can add some. It refuses names
+// that differ from a known one only in case, because another reader may confuse them.
 func parsePayload(text []byte) (payload, error) {
 	var p payload
 	return p, members(text, func(d *jsontext.Decoder, name string) (err error) {
@@ -110,7 +110,7 @@ func parsePayload(text []byte) (payload, error) {
 		case "gen":
 			p.has |= hasGeneration
 			p.generation, err = readInteger(d)
-		// Of these only the type is checked: consumers act on them, we do not.
+		// Only the types of these are checked: consumers use them, the gateway does not.
 		case "username", "email", "name":
 			_, err = readText(d)
 		case "email_verified":
@@ -129,7 +129,7 @@ func parsePayload(text []byte) (payload, error) {
 	})
 }
 
-// members reads one object and nothing after it.
+// members reads one object, and refuses any data after it.
 func members(text []byte, read func(d *jsontext.Decoder, name string) error) error {
 	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a Buffer is read without a copy
 	start, err := d.ReadToken()
@@ -194,8 +194,7 @@ func readFlag(d *jsontext.Decoder) error {
 	return err
 }
 
-// readInteger takes plain digits only: no sign, fraction or exponent, none of
-// which we write.
+// readInteger accepts only digits. We write no sign, fraction or exponent.
 func readInteger(d *jsontext.Decoder) (int64, error) {
 	t, err := d.ReadToken()
 	if err != nil {
@@ -208,7 +207,7 @@ func readInteger(d *jsontext.Decoder) (int64, error) {
 	return int64(n), err
 }
 
-// latest is the end of the year 9999, beyond which times do not print.
+// latest is the end of the year 9999. Later times cannot be formatted.
 const latest = 253402300799
 
 func readDate(d *jsontext.Decoder) (int64, error) {

@@ -16,7 +16,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// signer is a private half with what is the same in each of its tokens.
+// signer is a private key and the parts that all of its tokens share.
 type signer struct {
 	method jwt.SigningMethod
 	key    any
@@ -32,7 +32,7 @@ func newSigner(use keys.Use, k keys.Signer) signer {
 	}
 }
 
-// sign makes the JWS compact serialization (RFC 7515, section 7.1).
+// sign returns the JWS compact serialization (RFC 7515, section 7.1).
 func (s signer) sign(payload []byte) (string, error) {
 	encoding := base64.RawURLEncoding
 	text := make([]byte, 0, len(s.header)+encoding.EncodedLen(len(payload)))
@@ -45,13 +45,13 @@ func (s signer) sign(payload []byte) (string, error) {
 	text = append(text, '.')
 	text = encoding.AppendEncode(text, signature)
 	if len(text) > maxLength {
-		return "", fmt.Errorf("token: it would have %d bytes, more than the %d that are ever verified", len(text), maxLength)
+		return "", fmt.Errorf("token: the token has %d bytes, more than the limit of %d bytes for verification", len(text), maxLength)
 	}
 	return string(text), nil
 }
 
-// SignAccess issues an access token. It fills in what is zero: ID, AuthTime,
-// IssuedAt, ExpiresAt. Only claims of which the user chooses no name get in.
+// SignAccess issues an access token. It sets ID, AuthTime, IssuedAt and ExpiresAt if they are
+// zero. The names of claims are fixed; users cannot choose any.
 func (s *Service) SignAccess(a Access) (string, error) {
 	set := s.set.Load()
 	if set == nil {
@@ -75,7 +75,7 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	}
 
 	if d := a.ExpiresAt.Sub(a.IssuedAt); d < 0 || d > s.config.AccessTTL {
-		return "", errors.New("token: an access token must live no longer than AccessTTL")
+		return "", errors.New("token: the lifetime of an access token must not exceed AccessTTL")
 	}
 
 	w := writer{buffer: make([]byte, 0, 512)}
@@ -107,8 +107,8 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	return text, nil
 }
 
-// SignRefresh issues a refresh token. The same claims give the same bytes for
-// as long as the same key signs.
+// SignRefresh issues a refresh token. The same claims result in the same bytes while the same
+// key signs.
 func (s *Service) SignRefresh(r Refresh) (string, error) {
 	set := s.set.Load()
 	if set == nil {
@@ -142,16 +142,15 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 	return text, nil
 }
 
-// remember saves the first verification of a token that was just signed.
+// remember caches a token that was just signed, which saves its first verification.
 func (set *keySet) remember(text string, c checked) {
 	set.checked.Add(digest(text), c)
 }
 
-// numericDate is the time as a token tells it: whole seconds, UTC.
+// numericDate returns the time as written in tokens: in UTC and whole seconds.
 func numericDate(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }
 
-// writer writes a payload: names are literals, in a fixed order, and only
-// values come from outside.
+// writer writes a payload. Names are literals in a fixed order; only values are variable.
 type writer struct {
 	buffer []byte
 	err    error
@@ -178,8 +177,7 @@ func (w *writer) quote(value string) {
 
 func (w *writer) text(name, value string) { w.name(name); w.quote(value) }
 
-// texts writes one value as itself and several as an array (RFC 7519, section
-// 4.1.3).
+// texts writes a single value as a string, and several as an array (RFC 7519, section 4.1.3).
 func (w *writer) texts(name string, values []string) {
 	if len(values) == 1 {
 		w.text(name, values[0])

@@ -16,57 +16,57 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Access is what an access token says.
+// Access holds the claims of an access token.
 type Access struct {
-	ID            string // jti; made by SignAccess when empty
+	ID            string // jti; SignAccess sets it if it is empty
 	Subject       string // sub: the user's ID, a UUID
 	SessionID     string // sid: a UUID
-	Scope         string // space separated (RFC 6749, section 3.3)
+	Scope         string // separated by spaces (RFC 6749, section 3.3)
 	Username      string
 	Email         string
 	Name          string
 	EmailVerified bool
-	AuthTime      time.Time // when the user gave credentials; IssuedAt when zero
-	IssuedAt      time.Time // now when zero
-	ExpiresAt     time.Time // IssuedAt and Config.AccessTTL when zero
+	AuthTime      time.Time // when the user authenticated; IssuedAt if zero
+	IssuedAt      time.Time // now if zero
+	ExpiresAt     time.Time // IssuedAt plus Config.AccessTTL if zero
 }
 
-// Refresh is what a refresh token says. Its jti follows from the session and
-// the generation.
+// Refresh holds the claims of a refresh token. Its jti consists of the session and the
+// generation.
 type Refresh struct {
 	Subject    string // sub: the user's ID, a UUID
 	SessionID  string // sid: a UUID
-	Generation int64  // how often the session was renewed before
+	Generation int64  // the number of previous rotations of the session
 	IssuedAt   time.Time
 	ExpiresAt  time.Time
 }
 
 var (
-	// ErrInvalid is in the chain for every token that is not to be believed. The
-	// text of the error is for logs; it never repeats what the token says.
+	// ErrInvalid is in the chain of the error for every token that is not valid. The text
+	// of the error is for logs, and never contains content of the token.
 	ErrInvalid = errors.New("invalid token")
 
-	// ErrExpired is for a token that is genuine but too old. It is an ErrInvalid
-	// too, and is told only of tokens whose signature was found good.
+	// ErrExpired means that the token is genuine but has expired. It is also an
+	// ErrInvalid, and is returned only after the signature was verified.
 	ErrExpired = fmt.Errorf("%w: expired", ErrInvalid)
 
-	// ErrWrongKind is for a token that is genuine but of the other kind: a refresh
-	// token where an access token is needed, or the reverse. It is an ErrInvalid too,
-	// and is returned only for tokens whose signature and claims were found good.
+	// ErrWrongKind means that the token is genuine but of the other kind: a refresh token
+	// instead of an access token, or the reverse. It is also an ErrInvalid, and is returned
+	// only after the signature and the claims were verified.
 	ErrWrongKind = fmt.Errorf("%w: of the other kind", ErrInvalid)
 
-	// ErrNoKeys means that Use has not been called yet. The token may be good.
+	// ErrNoKeys means that Use has not been called yet. The token may be valid.
 	ErrNoKeys = errors.New("no keys to sign or verify tokens with yet")
 )
 
-// Config of a Service.
+// Config configures a Service.
 type Config struct {
 	Issuer   string   // iss, compared byte by byte
-	Audience []string // aud of access tokens; a token must name one of them. The issuer when empty
+	Audience []string // aud of access tokens; a token must contain one of them. The issuer if empty
 
-	AccessTTL time.Duration // lifetime of access tokens; 15 minutes when zero
-	Leeway    time.Duration // allowed for clocks that differ; at most 30 seconds
-	CacheSize int           // tokens remembered whose signature was checked; 16384 when zero
+	AccessTTL time.Duration // lifetime of access tokens; 15 minutes if zero
+	Leeway    time.Duration // tolerance for clock differences; at most 30 seconds
+	CacheSize int           // cached verified tokens; 16384 if zero
 
 	Now func() time.Time // the clock; required
 }
@@ -77,14 +77,14 @@ const (
 	maxLeeway        = 30 * time.Second
 )
 
-// Service signs and verifies. It is safe for concurrent use.
+// Service signs and verifies tokens. It is safe for concurrent use.
 type Service struct {
 	config Config
 	set    atomic.Pointer[keySet]
 }
 
-// New makes a service, which has no keys until Use. It panics without a clock
-// or an issuer: that is a mistake in the program, not in its settings.
+// New returns a service, which has no keys until Use. It panics if the clock or the issuer is
+// missing, which is a mistake in the program, not in its settings.
 func New(c Config) *Service {
 	if c.Now == nil || c.Issuer == "" {
 		panic("token: Config needs Now and Issuer")
@@ -103,8 +103,8 @@ func New(c Config) *Service {
 	return &Service{config: c}
 }
 
-// Use replaces all keys at once. What was remembered of tokens checked with the
-// former ones is forgotten.
+// Use replaces all keys at once, and drops the cache of tokens verified with the previous
+// ones.
 func (s *Service) Use(o *keys.Opened) {
 	set := &keySet{
 		signers:   map[keys.Use]signer{},
@@ -114,38 +114,40 @@ func (s *Service) Use(o *keys.Opened) {
 		set.signers[use] = newSigner(use, o.Signer(use))
 		set.verifiers[use] = map[string]verifier{}
 		for _, k := range o.PublicKeys(use) {
-			set.verifiers[use][k.ID] = verifier{algorithm: string(k.Algorithm), method: methodOf(k.Algorithm), key: k.Public, longest: k.MaxTokenLifetime}
+			set.verifiers[use][k.ID] = verifier{
+				algorithm: string(k.Algorithm), method: methodOf(k.Algorithm), key: k.Public, longest: k.MaxTokenLifetime,
+			}
 		}
 	}
 	var err error
 	if set.checked, err = lru.New[[sha256.Size]byte, checked](s.config.CacheSize); err != nil {
-		panic("token: " + err.Error()) // only for a size below one, which New excludes
+		panic("token: " + err.Error()) // only if the size is below 1, which New excludes
 	}
 	s.set.Store(set)
 }
 
-// Ready says whether there are keys.
+// Ready reports whether the service has keys.
 func (s *Service) Ready() bool { return s.set.Load() != nil }
 
-// keySet is all that depends on the ring.
+// keySet is everything that depends on the key ring.
 type keySet struct {
 	signers   map[keys.Use]signer
 	verifiers map[keys.Use]map[string]verifier // by kid
 
-	// checked are tokens whose signature and claims were found good, by SHA-256
-	// of their text. A hash, so that a dump of memory holds no tokens; the text
-	// as a whole, so that what was checked and what is believed are the same.
+	// checked caches tokens whose signature and claims were verified, by the SHA-256 of
+	// their whole text. With a hash, a memory dump contains no tokens; with the whole text,
+	// a hit is exactly the token that was verified.
 	checked *lru.Cache[[sha256.Size]byte, checked]
 }
 
-// checked is what is remembered of a token: what the gateway acts on, and what
-// the clock decides each time. There are thousands, so it is small: no strings
-// of its own (there are few scopes, and many tokens have each).
+// checked is the cached content of a token: the claims that the gateway uses, and the times
+// that are compared with the clock at every use. There are thousands, so it is small and
+// contains no strings: many tokens share a scope.
 type checked struct {
 	kind             keys.Use
 	subject, session uuid.UUID
-	scope            unique.Handle[string] // of access tokens
-	generation       int64                 // of refresh tokens
+	scope            unique.Handle[string] // access tokens only
+	generation       int64                 // refresh tokens only
 	issuedAt         int64                 // NumericDate, as are the others (RFC 7519, section 2)
 	notBefore        int64
 	expiresAt        int64
@@ -174,7 +176,7 @@ type verifier struct {
 	longest   time.Duration
 }
 
-// typ is the media type of the tokens of a kind, without "application/".
+// typ returns the media type of the tokens of a use, without "application/".
 func typ(use keys.Use) string {
 	if use == keys.Access {
 		return "at+jwt"

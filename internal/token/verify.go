@@ -16,30 +16,30 @@ import (
 )
 
 const (
-	// maxLength of a token in bytes; ours have a few hundred. It is checked
-	// before anything is decoded (CVE-2025-30204).
+	// maxLength is the maximum length of a token in bytes; ours have a few hundred. It is
+	// checked before anything is decoded (CVE-2025-30204).
 	maxLength = 8 << 10
 
-	// maxHeader is the length of an encoded header; ours have about 130.
+	// maxHeader is the maximum length of an encoded header; ours have about 130 bytes.
 	maxHeader = 1 << 10
 
-	// maxRefreshLifetime is a bound on what a refresh token can claim; how long
-	// it really lives is the session's matter.
+	// maxRefreshLifetime bounds the lifetime that a refresh token can claim. The session
+	// determines its real lifetime.
 	maxRefreshLifetime = 10 * 365 * 24 * time.Hour
 )
 
-// strict refuses trailing bits that are not zero, of which base64 has several
-// spellings otherwise (RFC 4648, section 3.5).
+// strict refuses trailing bits that are not zero, which would allow several spellings of the
+// same bytes (RFC 4648, section 3.5).
 var strict = base64.RawURLEncoding.Strict()
 
-// invalid makes an ErrInvalid with a reason for logs. The reason is always a
-// literal: nothing of a token that was not verified gets into a log.
+// invalid returns an ErrInvalid with a reason for logs. The reason is always a literal, so that
+// no content of an unverified token gets into a log.
 func invalid(reason string) error { return fmt.Errorf("%w: %s", ErrInvalid, reason) }
 
-// VerifyAccess says what the gateway acts on of an access token, if it is to be
-// believed: Subject, SessionID, Scope, IssuedAt and ExpiresAt. The other claims
-// are for those who consume it, and are empty here. Its errors are ErrNoKeys,
-// ErrExpired, ErrWrongKind and others that are ErrInvalid. Whether the session is alive is for the caller to find out.
+// VerifyAccess verifies an access token and returns the claims that the gateway uses: Subject,
+// SessionID, Scope, IssuedAt and ExpiresAt. The other claims are for consumers, and are empty
+// in the result. The error is ErrNoKeys, ErrExpired, ErrWrongKind or another ErrInvalid. The
+// caller must check whether the session is still active.
 func (s *Service) VerifyAccess(text string) (Access, error) {
 	c, err := s.verify(keys.Access, text)
 	if err != nil {
@@ -48,8 +48,8 @@ func (s *Service) VerifyAccess(text string) (Access, error) {
 	return c.access(), nil
 }
 
-// VerifyRefresh is VerifyAccess for refresh tokens. With ErrExpired it returns
-// the claims as well: to sign out, a token that is genuine will do.
+// VerifyRefresh is VerifyAccess for refresh tokens. With ErrExpired it also returns the claims,
+// because a genuine token is enough to sign out.
 func (s *Service) VerifyRefresh(text string) (Refresh, error) {
 	c, err := s.verify(keys.Refresh, text)
 	if err != nil && !errors.Is(err, ErrExpired) {
@@ -59,8 +59,8 @@ func (s *Service) VerifyRefresh(text string) (Refresh, error) {
 }
 
 // Details returns the jti and the aud of a token that VerifyAccess or VerifyRefresh has
-// accepted. They are read from its text, because only introspection asks for them: they
-// are not remembered with tokens that were checked.
+// accepted. It parses the text, because only introspection needs them and the cache does not
+// contain them.
 func (s *Service) Details(text string) (id string, audience []string, err error) {
 	first, last, err := split(text)
 	if err != nil {
@@ -68,11 +68,11 @@ func (s *Service) Details(text string) (id string, audience []string, err error)
 	}
 	encoded, err := strict.DecodeString(text[first+1 : last])
 	if err != nil {
-		return "", nil, invalid("a payload that is not base64url")
+		return "", nil, invalid("the payload is not base64url")
 	}
 	p, err := parsePayload(encoded)
 	if err != nil {
-		return "", nil, invalid("claims that do not parse")
+		return "", nil, invalid("the claims are malformed")
 	}
 	return p.id, p.audience, nil
 }
@@ -100,18 +100,18 @@ func (s *Service) verify(use keys.Use, text string) (checked, error) {
 	return c, s.checkTimes(c)
 }
 
-// digest is the name under which a token is remembered. Tokens of the usual
-// size are hashed without an allocation.
+// digest returns the key of a token in the cache. It does not allocate for tokens of the usual
+// size.
 func digest(text string) [sha256.Size]byte {
 	var buffer [2 << 10]byte
 	return sha256.Sum256(append(buffer[:0], text...))
 }
 
-// split finds the two dots. It lets nothing pass but the alphabet of the JWS
-// compact serialization: decoders skip line breaks, even strict ones.
+// split finds the two dots. It accepts only the alphabet of the JWS compact serialization,
+// because even strict decoders skip line breaks.
 func split(text string) (first, last int, err error) {
 	if len(text) > maxLength {
-		return 0, 0, invalid("too long")
+		return 0, 0, invalid("the token is too long")
 	}
 	dots := 0
 	for i := range len(text) {
@@ -122,7 +122,7 @@ func split(text string) (first, last int, err error) {
 		case c == '.' && dots == 1:
 			last, dots = i, 2
 		default:
-			return 0, 0, invalid("a character that no token has, or too many parts")
+			return 0, 0, invalid("an invalid character, or too many parts")
 		}
 	}
 	if dots != 2 {
@@ -131,44 +131,43 @@ func split(text string) (first, last int, err error) {
 	return first, last, nil
 }
 
-// check does all that does not depend on the time of day, whichever kind the token
-// is of: a key has one kind, so the key decides. It needs the text in its three
-// parts, which the dots at first and last divide.
+// check verifies everything except the times. The key determines the use of the token, because
+// each key has one use. first and last are the positions of the two dots.
 func (s *Service) check(set *keySet, text string, first, last int) (checked, error) {
 	if first > maxHeader {
-		return checked{}, invalid("a header that is too long")
+		return checked{}, invalid("the header is too long")
 	}
 	encoded, err := strict.DecodeString(text[:first])
 	if err != nil {
-		return checked{}, invalid("a header that is not base64url")
+		return checked{}, invalid("the header is not base64url")
 	}
 	h, err := parseHeader(encoded)
 	if err != nil {
-		return checked{}, invalid("a header that is not just alg, kid and typ, once each")
+		return checked{}, invalid("the header is not exactly alg, kid and typ")
 	}
 	use, v, ok := set.verifier(h.keyID)
 	if !ok {
-		return checked{}, invalid("not a key of ours")
+		return checked{}, invalid("unknown key")
 	}
 	if !isType(h.mediaType, typ(use)) {
-		return checked{}, invalid("not this type of token")
+		return checked{}, invalid("wrong typ")
 	}
 	if err := v.verify(h, text, last); err != nil {
 		return checked{}, err
 	}
-	// From here on it is a token that we signed.
+	// We signed the token.
 	payload, err := strict.DecodeString(text[first+1 : last])
 	if err != nil {
-		return checked{}, invalid("a payload that is not base64url")
+		return checked{}, invalid("the payload is not base64url")
 	}
 	p, err := parsePayload(payload)
 	if err != nil {
-		return checked{}, invalid("claims that do not parse")
+		return checked{}, invalid("the claims are malformed")
 	}
 	return s.believe(use, p, v)
 }
 
-// verifier finds a key by its kid, and the kind of tokens that it signs.
+// verifier returns the key with a kid, and its use.
 func (set *keySet) verifier(keyID string) (keys.Use, verifier, bool) {
 	for _, use := range keys.Uses() {
 		if v, ok := set.verifiers[use][keyID]; ok {
@@ -178,23 +177,23 @@ func (set *keySet) verifier(keyID string) (keys.Use, verifier, bool) {
 	return "", verifier{}, false
 }
 
-// verify checks the signature, which is what follows the dot at last.
+// verify verifies the signature, which follows the dot at last.
 func (v verifier) verify(h header, text string, last int) error {
 	if h.algorithm != v.algorithm {
-		return invalid("not the algorithm of the key")
+		return invalid("the algorithm is not that of the key")
 	}
 	signature, err := strict.DecodeString(text[last+1:])
 	if err != nil {
-		return invalid("a signature that is not base64url")
+		return invalid("the signature is not base64url")
 	}
 	if err := v.method.Verify(text[:last], signature, v.key); err != nil {
-		return invalid("the signature")
+		return invalid("the signature does not match")
 	}
 	return nil
 }
 
-// isType compares media types: case does not matter, and "application/" may be
-// left out (RFC 7515, section 4.1.9).
+// isType compares media types. It ignores case and an "application/" prefix (RFC 7515, section
+// 4.1.9).
 func isType(got, want string) bool {
 	const prefix = "application/"
 	if len(got) > len(prefix) && strings.EqualFold(got[:len(prefix)], prefix) {
@@ -203,8 +202,8 @@ func isType(got, want string) bool {
 	return strings.EqualFold(got, want)
 }
 
-// believe checks the claims. A key alone does not make a token ours: another
-// service could have been given it, or another route have signed with it.
+// believe verifies the claims. A valid signature is not sufficient: another service could hold
+// the same key.
 func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) {
 	audience := s.config.Audience
 	required := claimsOfBoth | hasScope
@@ -218,16 +217,16 @@ func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) 
 	case p.has&required != required:
 		return checked{}, invalid("a claim is missing")
 	case p.issuer != s.config.Issuer:
-		return checked{}, invalid("another issuer")
+		return checked{}, invalid("wrong issuer")
 	case !slices.ContainsFunc(p.audience, func(a string) bool { return slices.Contains(audience, a) }):
-		return checked{}, invalid("another audience")
+		return checked{}, invalid("wrong audience")
 	case p.id == "":
-		return checked{}, invalid("an empty jti")
+		return checked{}, invalid("empty jti")
 	case p.expiresAt < p.issuedAt || p.expiresAt-p.issuedAt > int64(bound/time.Second):
-		return checked{}, invalid("a lifetime that we never give")
+		return checked{}, invalid("impossible lifetime")
 	}
 	if err := checkIDs(p.subject, p.sessionID); err != nil {
-		return checked{}, invalid("ids that we never give")
+		return checked{}, invalid("sub or sid is not a UUID in lower case")
 	}
 	c := checked{
 		kind: use, subject: uuid.MustParse(p.subject), session: uuid.MustParse(p.sessionID), generation: p.generation,
@@ -239,9 +238,9 @@ func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) 
 	return c, nil
 }
 
-// checkTimes is done each time, whether the signature was checked before or not
-// (RFC 7519, sections 4.1.4 to 4.1.6). The leeway goes both ways. Seconds are
-// compared as numbers, for which no claim is too large.
+// checkTimes runs at every use of a token, cached or not (RFC 7519, sections 4.1.4 to 4.1.6).
+// The leeway applies in both directions. Seconds are compared as numbers, so no claim can
+// overflow.
 func (s *Service) checkTimes(c checked) error {
 	now, leeway := s.config.Now().Unix(), int64(s.config.Leeway/time.Second)
 	switch {
@@ -255,8 +254,8 @@ func (s *Service) checkTimes(c checked) error {
 	return nil
 }
 
-// checkIDs lets only canonical UUIDs pass, of which each has one spelling (RFC
-// 9562, section 4): they are compared as text and end in queries.
+// checkIDs accepts only UUIDs in lower case (RFC 9562, section 4), because they are compared as
+// text and used in queries.
 func checkIDs(subject, sessionID string) error {
 	if !isUUID(subject) || !isUUID(sessionID) {
 		return errors.New("sub and sid must be UUIDs in lower case")

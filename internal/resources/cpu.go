@@ -1,4 +1,6 @@
-package authserver
+// Package resources determines and applies the CPU and memory limits of the process: those
+// of its control group (a container), of the machine, and of the environment.
+package resources
 
 import (
 	"io/fs"
@@ -10,32 +12,33 @@ import (
 	"strings"
 )
 
-// hashingThreads gives how many passwords to hash at once: what is configured,
-// else as many as there are whole processors to use. It also makes room for
-// that many goroutines beyond the processors, so that a goroutine which hashes
-// (at the lowest priority, in a thread of its own) never keeps one that serves
-// a request from running; GOMAXPROCS in the environment has the last word.
-func hashingThreads(configured int) int {
-	processors := usableProcessors()
-	threads := configured
-	if threads == 0 {
-		threads = max(1, int(processors))
+// HashingThreads returns how many passwords to hash at the same time: the configured
+// number, or if it is 0, the number of whole usable processors.
+func HashingThreads(configured int) int {
+	if configured > 0 {
+		return configured
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(int(math.Ceil(processors)) + threads)
-	}
-	return threads
+	return max(1, int(usableProcessors()))
 }
 
-// usableProcessors is how many processors the process may keep busy: those that
-// it may run on, and no more than its control group's CPU limit. (The runtime
-// knows the limit too, but tells it rounded, and never as less than two.)
+// ReserveProcessors raises GOMAXPROCS by the number of hashing threads. Hashing runs at the
+// lowest priority in its own threads, so it then never prevents a goroutine that serves a
+// request from running. A GOMAXPROCS in the environment takes precedence.
+func ReserveProcessors(hashingThreads int) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(int(math.Ceil(usableProcessors())) + hashingThreads)
+	}
+}
+
+// usableProcessors returns how many processors the process can keep busy: those that it
+// may run on, limited by the CPU limit of its control group. The runtime also knows that
+// limit, but rounds it, to at least two.
 func usableProcessors() float64 {
 	return min(float64(runtime.NumCPU()), cpuLimit(os.DirFS("/")))
 }
 
-// cpuLimit reads the CPU limit, in processors, of this process's control group
-// and of those above it, as far as they can be seen; without one it is +Inf.
+// cpuLimit returns the lowest CPU limit, in processors, of this process's control group and
+// its visible ancestors, or +Inf if there is none.
 func cpuLimit(root fs.FS) float64 {
 	limit := math.Inf(1)
 	for line := range strings.Lines(read(root, "proc/self/cgroup")) {
@@ -71,8 +74,7 @@ func hasController(list, name string) bool {
 	return false
 }
 
-// quota divides a quota by its period; anything but two positive numbers is no
-// limit.
+// quota divides a quota by its period. Anything but two positive numbers means no limit.
 func quota(fields []string) float64 {
 	if len(fields) != 2 {
 		return math.Inf(1)
@@ -85,7 +87,7 @@ func quota(fields []string) float64 {
 	return allowed / period
 }
 
-// read gives a file's text, and nothing where it cannot be read.
+// read returns the text of a file, or "" if it cannot be read.
 func read(root fs.FS, name string) string {
 	text, _ := fs.ReadFile(root, name)
 	return string(text)

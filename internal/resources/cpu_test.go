@@ -1,4 +1,4 @@
-package authserver
+package resources
 
 import (
 	"math"
@@ -6,7 +6,7 @@ import (
 	"testing/fstest"
 )
 
-func TestTheLimitOfProcessorsIsTheTightestOnTheWayUp(t *testing.T) {
+func TestCPULimitIsTheLowestOfAllAncestors(t *testing.T) {
 	none := math.Inf(1)
 	for _, tc := range []struct {
 		name  string
@@ -47,12 +47,12 @@ func TestTheLimitOfProcessorsIsTheTightestOnTheWayUp(t *testing.T) {
 	}
 }
 
-func TestThereIsAlwaysAThreadToHashWith(t *testing.T) {
-	if got := hashingThreads(0); got < 1 {
+func TestHashingThreadsAreAtLeastOne(t *testing.T) {
+	if got := HashingThreads(0); got < 1 {
 		t.Errorf("got %d", got)
 	}
-	if got := hashingThreads(3); got != 3 {
-		t.Errorf("got %d, want what is configured", got)
+	if got := HashingThreads(3); got != 3 {
+		t.Errorf("got %d, want the configured number", got)
 	}
 	if p := usableProcessors(); p <= 0 || math.IsInf(p, 0) {
 		t.Errorf("%v processors", p)
