@@ -75,7 +75,7 @@ func tokensOf(r *apitest.Reply) tokens {
 
 var people atomic.Int64
 
-// newPerson makes up somebody whom no other test knows.
+// newPerson invents a user that no other test uses.
 func newPerson() user {
 	n := people.Add(1)
 	return user{
@@ -132,7 +132,7 @@ func (c *client) profile(access string) *apitest.Reply {
 	return c.as(access, http.MethodGet, "/users", nil)
 }
 
-// sessionID tells which session tokens are of.
+// sessionID returns the session of tokens.
 func (c *client) sessionID(tk tokens) string {
 	c.t.Helper()
 	return want(c.t, http.StatusOK, c.post("/tokens/introspect", body{"token": tk.access}), "introspect").Text("sid")
@@ -181,7 +181,7 @@ func (c *cluster) alive(why string, access string) {
 // any gives one of the replicas.
 func (c *cluster) any(i int) *node { return c.nodes[i%len(c.nodes)] }
 
-// isRefused tells of a request that no server has taken.
+// isRefused reports whether no server accepted a request.
 func isRefused(r *apitest.Reply) bool {
 	return r.Status == 0 && strings.Contains(string(r.Body), "connection refused")
 }

@@ -55,7 +55,7 @@ func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
 			owner, code := issue(n)
 			by := owner
 			if owner.access == "" {
-				by = bystander // somebody has to be signed in to change an address
+				by = bystander // only a signed-in user can change an address
 			}
 			reply := try(n, by, code)
 			if made == used {
@@ -174,7 +174,7 @@ func TestACodeForOneAddressIsNoUseForAnother(t *testing.T) {
 	}
 	reply = want(t, http.StatusOK, use("anything."+u.email), "a code survives an address that is taken")
 	if reply.Text("is_verified") != "false" {
-		t.Errorf("nobody proved the address, and it is verified: %v", reply)
+		t.Errorf("the address is verified without a proof: %v", reply)
 	}
 }
 
@@ -267,7 +267,7 @@ func TestAVerificationProvesTheAddressAndEndsWhatAnImpostorOpened(t *testing.T) 
 	t.Parallel()
 	c := start(t, 2)
 	n := c.nodes[0]
-	// Somebody signs up with the address of another, who resets the password.
+	// A stranger signs up with the address of a user, who then resets the password.
 	impostor, stolen := n.signUp()
 	want(t, http.StatusForbidden, n.trySignIn(impostor.username, impostor.password), "not verified yet")
 	code := n.recoveryCode(impostor)

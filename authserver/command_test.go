@@ -318,12 +318,12 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 		"a folder of no keys":            {nil, free(env{"KEYS_DIR": t.TempDir()}), 1, "KEYS_DIR: "},
 		"a damaged ring":                 {nil, free(env{"KEYS_DIR": damaged}), 1, "the key ring is damaged"},
 		"a port that is taken":           {nil, taken, 1, "PORT: cannot listen"},
-		"a certificate that is none":     {nil, free(env{"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere/ca.pem"}), 1, "/nowhere/ca.pem"},
+		"a missing certificate":          {nil, free(env{"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere/ca.pem"}), 1, "/nowhere/ca.pem"},
 		"a migration without a database": {[]string{"migrate"}, free(env{"DB_PORT": "1"}), 1, "cannot reach 127.0.0.1:1: connection refused"},
 	} {
 		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
 		if got.code != tc.code || !strings.Contains(words, tc.says) || !strings.HasSuffix(got.err, words) {
-			t.Errorf("%s: exit code %d, %q is left, and this was told:\n%s", about, got.code, words, got.err)
+			t.Errorf("%s: exit code %d, %q is in the termination log, and this was printed:\n%s", about, got.code, words, got.err)
 		}
 		for _, secret := range []string{other, accessPassphrase, refreshPassphrase, c.db.Password} {
 			if secret != "" && secret != c.db.User && strings.Contains(words, secret) {

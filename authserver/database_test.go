@@ -57,7 +57,7 @@ func lockTable(t testing.TB, c postgres.Config, table string) (release func()) {
 	}
 }
 
-// bounded is how long a reply may take while the database is away: as long as
+// bounded is how long a reply may take while the database is down: as long as
 // a request waits for a connection, and time for a busy machine.
 const bounded = 2*time.Second + 6*time.Second
 
@@ -122,7 +122,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		away := l.aways.Load()
-		testenv.Until(t, time.Minute, "requests are told to come again", func() bool { return l.aways.Load() > away+10 })
+		testenv.Until(t, time.Minute, "requests get Retry-After", func() bool { return l.aways.Load() > away+10 })
 		if status, _ := n.probe("/readyz/database"); status != http.StatusServiceUnavailable {
 			t.Errorf("/readyz/database is %d without a database", status)
 		}
@@ -195,7 +195,7 @@ func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
 			"a profile":      n.profile("some.access.token"),
 			"a verification": n.post("/users/verify-user", body{"code": strings.Repeat("A", 43)}),
 		} {
-			// What is no code is none, whatever the database says.
+			// A malformed code is refused without the database.
 			if r.Status != http.StatusServiceUnavailable && about != "a verification" {
 				t.Errorf("%s gets %v, not 503", about, r)
 			}

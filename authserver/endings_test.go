@@ -11,7 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// endings are the ways in which sessions end. Each tells whether the session
+// endings are the ways in which sessions end. Each returns whether the session
 // that did it lives on.
 var endings = map[string]struct {
 	end       func(n *node, u user, tk tokens) *apitest.Reply
@@ -180,7 +180,7 @@ func TestAWrongOldPasswordCountsLikeAWrongSignIn(t *testing.T) {
 	for _, login := range []string{u.username, mixedCase(u.username, 7)} {
 		want(t, http.StatusTooManyRequests, c.nodes[1].trySignIn(login, u.password), login)
 	}
-	// Whoever reads the mail is not locked out.
+	// The owner of the mailbox is not locked out.
 	want(t, http.StatusNoContent, redeem["recovery"](c.nodes[0], u, c.nodes[0].recoveryCode(u)))
 	want(t, http.StatusOK, c.nodes[1].trySignIn(u.username, "a password that is new"))
 }

@@ -110,7 +110,7 @@ func TestSignInTellsNobodyWhoExists(t *testing.T) {
 		"not verified, wrong password":     n.trySignIn(unverified.username, "a wrong password"),
 		"suspended, wrong password":        n.trySignIn(suspended.username, "a wrong password"),
 		"suspended, right password":        n.trySignIn(suspended.username, suspended.password),
-		"a password that is none":          n.trySignIn(u.username, "x"),
+		"an impossible password":           n.trySignIn(u.username, "x"),
 		"a password that is longer":        n.trySignIn(u.username, u.password+"x"),
 		"a password in capital letters":    n.trySignIn(u.username, mixedCase(u.password, 31)),
 		"a password with a space after it": n.trySignIn(u.username, u.password+" "),

@@ -44,7 +44,7 @@ func TestAServerGoesOnAfterAFailover(t *testing.T) {
 	want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil), "during a failover")
 	want(t, http.StatusServiceUnavailable, n.trySignIn(u.username, u.password), "on a standby")
 	late := c.add(hosts)
-	late.unready("that starts with a standby alone", "is a standby, which takes no writes", db.Password)
+	late.unready("that starts with only a standby", "is a standby, which takes no writes", db.Password)
 
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)

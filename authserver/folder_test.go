@@ -240,7 +240,7 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 		}
 		return e
 	}
-	// The four are given by files alone.
+	// All four are read from files.
 	add := func(e env) *node {
 		t.Helper()
 		n := c.add(e, env{"ACCESS_PASSPHRASE": unset, "REFRESH_PASSPHRASE": unset})
@@ -267,22 +267,22 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 		s := during.state().Keys
 		return s.Generation == r.first.Generation+1 && len(s.Ready) == 2
 	})
-	testenv.Until(t, time.Minute, "who has the former alone counts a failure at each look", func() bool { return failures(t, before) >= 2 })
+	testenv.Until(t, time.Minute, "the server with only the former ones counts a failure at each look", func() bool { return failures(t, before) >= 2 })
 	if failures(t, during) != 0 {
 		t.Error("who has both counts a failure")
 	}
 	if s := before.state(); !s.Ready || s.Keys.Generation != r.first.Generation || len(s.Keys.Ready) != 2 {
-		t.Errorf("who has the former alone: %+v", s)
+		t.Errorf("the server with only the former ones: %+v", s)
 	}
-	usable("who has the former alone", before)
+	usable("the server with only the former ones", before)
 	usable("sealed with the current, given both", during)
-	usable("started with the new ones alone", add(started("new-access", "empty", "new-refresh", "empty")))
+	usable("started with only the new ones", add(started("new-access", "empty", "new-refresh", "empty")))
 	usable("started with both", add(started("new-access", "ACCESS_PASSPHRASE", "new-refresh", "REFRESH_PASSPHRASE")))
 	if !c.logs.Contains("wrong passphrase") {
 		t.Error("the log does not say what is wrong")
 	}
 	writeRing(t, dir, renumbered(t, r.files(r.first), r.first.Generation+2))
-	testenv.Until(t, time.Minute, "who has the former alone is up to date again", func() bool {
+	testenv.Until(t, time.Minute, "the server with only the former ones is up to date again", func() bool {
 		return before.state().Keys.Generation == r.first.Generation+2
 	})
 }
@@ -384,6 +384,6 @@ func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	testenv.Until(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.Contains("cannot be decrypted") })
 	s := n.state()
 	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) || slices.Contains(s.Keys.Ready, kid) {
-		t.Errorf("got %+v; not ready should be %s alone", s, kid)
+		t.Errorf("got %+v; only %s should not be ready", s, kid)
 	}
 }

@@ -226,7 +226,7 @@ func TestForgedTokensAreRefusedEverywhereAndTouchNothing(t *testing.T) {
 						continue
 					}
 					r := use.use(n, token)
-					// What is empty, or cannot be in a header, is malformed.
+					// A value that is empty, or that a header cannot contain, is malformed.
 					if r.Status != http.StatusUnauthorized && !(r.Status == http.StatusBadRequest && (token == "" || strings.Contains(token, "\n"))) &&
 						!(r.Status == 0 && strings.Contains(token, "\n")) {
 						t.Errorf("%s with a %s %s: %v", use.name, kind.name, about, r)

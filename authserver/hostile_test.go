@@ -141,7 +141,7 @@ func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.
 	}
 }
 
-// Paths have one spelling, and what is not a route tells nothing of what was
+// Paths have one spelling, and the reply to an unknown path reveals nothing of what was
 // sent.
 func TestPathsHaveOneSpelling(t *testing.T) {
 	t.Parallel()

@@ -33,9 +33,11 @@ func (s *Server) cleanUp(ctx context.Context) {
 			return
 		}
 		s.log.Debug("removed expired rows", "sessions", deleted.Sessions, "codes", deleted.Codes,
-			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles, "limits", deleted.Limits, "events", deleted.Events,
+			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles,
+			"limits", deleted.Limits, "events", deleted.Events,
 			"places", deleted.Networks)
-		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits, deleted.Events, deleted.Networks) < cleanUpBatch {
+		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits,
+			deleted.Events, deleted.Networks) < cleanUpBatch {
 			return
 		}
 	}

@@ -56,7 +56,7 @@ func TestTheLongestSettingsMakeTokens(t *testing.T) {
 			"SIGNUP_SCOPES": scopes, "SIGNING_ALGORITHM": algorithm,
 		})
 		n.waitReady()
-		const password = "the password of somebody"
+		const password = "the password of a user"
 		username := strings.Repeat("u", 64)
 		reply := want(t, http.StatusCreated, n.post("/users", body{
 			"username": username, "email": strings.Repeat("e", 64) + "@" + strings.Repeat("d", 60) + "." + strings.Repeat("d", 60) + "." + strings.Repeat("d", 60) + ".com",

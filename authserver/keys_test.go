@@ -249,8 +249,8 @@ func TestAChangedPassphraseOpensTheOldKeysWithTheFormerOne(t *testing.T) {
 	c.add(both).waitReady()
 	c.alive("sealed by the former passphrase", u.access)
 	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
-	testenv.Until(t, time.Minute, "the keys are sealed anew", func() bool { return c.generation() != before })
-	testenv.Until(t, time.Minute, "the new passphrases alone open all keys", func() bool {
+	testenv.Until(t, time.Minute, "the keys are encrypted again", func() bool { return c.generation() != before })
+	testenv.Until(t, time.Minute, "the new passphrases open all keys", func() bool {
 		e := changed.with(env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
 		return c.call([]string{"keys", "rotate"}, e).code == 0
 	})

@@ -93,7 +93,7 @@ func TestReplicasCountALimitTogether(t *testing.T) {
 	}
 	want(t, http.StatusBadRequest, n.try(http.MethodPost, "/users/verify-user", from(address), body{"code": "none"}), "another limit")
 	if _, metrics := n.probe("/metrics"); !strings.Contains(metrics, `authgateway_limited_requests_total{limit="signin"}`) {
-		t.Error("no metric tells of those that were refused")
+		t.Error("no metric counts the refused requests")
 	}
 }
 
@@ -125,7 +125,7 @@ func TestProbingForTakenNamesIsSlow(t *testing.T) {
 	if got[http.StatusConflict] != 20 || got[http.StatusTooManyRequests] != 80 {
 		t.Errorf("got %v; want 20 times 409, and 429", got)
 	}
-	// It keeps nobody from the way out.
+	// It does not prevent sessions from being ended.
 	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
 	want(t, http.StatusNoContent, c.nodes[0].endSession(u.access, c.nodes[0].sessionID(again)))
 	want(t, http.StatusNoContent, c.nodes[0].signOut(u.refresh))

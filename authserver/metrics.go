@@ -38,27 +38,47 @@ type collector struct {
 }
 
 var (
-	hashingJobs     = desc("hashing_jobs", "Passwords that wait for the hashing threads or are being hashed, by state.", "state")
-	hashingTotal    = desc("hashing_jobs_total", "Passwords by outcome: done, shed (rejected because the wait would be too long), or gone (the client disconnected).", "outcome")
-	sessionsTotal   = desc("sessions_total", "Session events: opened, renewed, ended by reuse of a refresh token, and ended by the owner.", "event")
-	limitedTotal    = desc("limited_requests_total", "Requests refused because one client address or one user exceeded a limit, by limit.", "limit")
-	refusedTotal    = desc("refused_tries_total", "Attempts that were refused and are not counted elsewhere, by reason: throttled (a password during the wait after wrong ones), stale (a right password of an account that changed in the meantime), not_verified (a right password of an unverified sign-up), code (an invalid one-time code).", "reason")
-	databaseUp      = desc("database_up", "Whether the database answered and accepted writes at the last check. It is checked every two seconds.")
+	hashingJobs = desc("hashing_jobs",
+		"Passwords that wait for the hashing threads or are being hashed, by state.", "state")
+	hashingTotal = desc("hashing_jobs_total",
+		"Passwords by outcome: done, shed (rejected because the wait would be too long), or gone (the client "+
+			"disconnected).", "outcome")
+	sessionsTotal = desc("sessions_total",
+		"Session events: opened, renewed, ended by reuse of a refresh token, and ended by the owner.", "event")
+	limitedTotal = desc("limited_requests_total",
+		"Requests refused because one client address or one user exceeded a limit, by limit.", "limit")
+	refusedTotal = desc("refused_tries_total",
+		"Attempts that were refused and are not counted elsewhere, by reason: throttled (a password during "+
+			"the wait after wrong ones), stale (a right password of an account that changed in the meantime), "+
+			"not_verified (a right password of an unverified sign-up), code (an invalid one-time code).", "reason")
+	databaseUp = desc("database_up",
+		"Whether the database answered and accepted writes at the last check. It is checked every two "+
+			"seconds.")
 	poolConnections = desc("database_connections", "Connections of the pool, by state.", "state")
 	poolWaits       = desc("database_connection_waits_total", "Calls that had to wait for a connection.")
 	poolWaited      = desc("database_connection_wait_seconds_total", "Total time that calls waited for a connection.")
-	poolGaveUp      = desc("database_connection_timeouts_total", "Calls that timed out while waiting for a connection.")
-	mailsSent       = desc("mails_sent_total", "Mails accepted by the SMTP server or the webhook, by purpose.", "purpose")
-	mailFailures    = desc("mail_failures_total", "Failed attempts to send a mail, by reason: carrier (the server is unavailable for all mail), postponed, refused (permanently), internal.", "purpose", "reason")
-	mailsGivenUp    = desc("mails_given_up_total", "Mails that will not be sent because they were permanently refused or are too old, by purpose.", "purpose")
-	mailsQueued     = desc("mails_queued", "Mails in the queue that all replicas share. Every replica reports the same value.")
-	mailsOldest     = desc("mails_oldest_seconds", "Age of the oldest mail in the queue.")
-	mailPaused      = desc("mail_paused", "Whether this replica has paused sending because no mail is accepted.")
-	keyAge          = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
-	keyPhaseAge     = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
-	keyInterval     = desc("key_rotation_interval_seconds", "The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer if tokens have a very long lifetime. Absent if the operator rotates the keys.", "use")
-	keyGeneration   = desc("key_ring_generation", "Generation of the key ring in use. Replicas may differ briefly after a change.")
-	keyFailures     = desc("key_ring_reload_failures_total", "Failed attempts to reload the key ring. The last valid ring stays in use.")
+	poolGaveUp      = desc("database_connection_timeouts_total",
+		"Calls that timed out while waiting for a connection.")
+	mailsSent = desc("mails_sent_total",
+		"Mails accepted by the SMTP server or the webhook, by purpose.", "purpose")
+	mailFailures = desc("mail_failures_total",
+		"Failed attempts to send a mail, by reason: carrier (the server is unavailable for all mail), "+
+			"postponed, refused (permanently), internal.", "purpose", "reason")
+	mailsGivenUp = desc("mails_given_up_total",
+		"Mails that will not be sent because they were permanently refused or are too old, by purpose.", "purpose")
+	mailsQueued = desc("mails_queued",
+		"Mails in the queue that all replicas share. Every replica reports the same value.")
+	mailsOldest = desc("mails_oldest_seconds", "Age of the oldest mail in the queue.")
+	mailPaused  = desc("mail_paused", "Whether this replica has paused sending because no mail is accepted.")
+	keyAge      = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
+	keyPhaseAge = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
+	keyInterval = desc("key_rotation_interval_seconds",
+		"The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer if tokens "+
+			"have a very long lifetime. Absent if the operator rotates the keys.", "use")
+	keyGeneration = desc("key_ring_generation",
+		"Generation of the key ring in use. Replicas may differ briefly after a change.")
+	keyFailures = desc("key_ring_reload_failures_total",
+		"Failed attempts to reload the key ring. The last valid ring stays in use.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -84,12 +104,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
-	lane := c.hasher.Stats()
-	gauge(hashingJobs, float64(lane.Waiting), "waiting")
-	gauge(hashingJobs, float64(lane.Running), "running")
-	counter(hashingTotal, float64(lane.Done), "done")
-	counter(hashingTotal, float64(lane.Shed), "shed")
-	counter(hashingTotal, float64(lane.Gone), "gone")
+	hashing := c.hasher.Stats()
+	gauge(hashingJobs, float64(hashing.Waiting), "waiting")
+	gauge(hashingJobs, float64(hashing.Running), "running")
+	counter(hashingTotal, float64(hashing.Done), "done")
+	counter(hashingTotal, float64(hashing.Shed), "shed")
+	counter(hashingTotal, float64(hashing.Gone), "gone")
 
 	sessions := c.accounts.Stats()
 	counter(sessionsTotal, float64(sessions.SessionsOpened), "opened")

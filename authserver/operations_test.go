@@ -105,7 +105,7 @@ func TestWhatHasExpiredIsRemoved(t *testing.T) {
 	}
 	expect("at first", map[string]string{"users": "2", "signups": "2", "sessions": "2", "codes": "3", "throttles": "1"})
 
-	// Sessions go by the one clock, which the test has; the rest by the database's.
+	// Sessions use the clock of the test; the rest uses the database's clock.
 	c.clock.Advance(49 * time.Hour)
 	late.tokens = n.signIn(late)
 	expect("two days later", map[string]string{"users": "2", "signups": "2", "sessions": "1", "codes": "3"})

@@ -55,7 +55,7 @@ func (n *node) publicUser() user {
 	return u
 }
 
-// Whoever exists, a route of exposure public sends the same statements and answers
+// Whether or not an account exists, a route of exposure public sends the same statements and answers
 // the same.
 func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
 	t.Parallel()
@@ -213,7 +213,7 @@ func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
 		t.Errorf("%d mails are sent; want 3", len(list))
 	}
 	want(t, http.StatusNoContent, c.nodes[0].post("/users/change-password", body{"code": list[len(list)-1].Code, "password": "the second password"}))
-	c.nodes[1].mail(identity.MailPasswordChanged, u.email) // a notice is none of them
+	c.nodes[1].mail(identity.MailPasswordChanged, u.email) // notices are not counted
 }
 
 func TestWhereCodesAreInRepliesTheOwnerHearsOfChangesByMail(t *testing.T) {

@@ -30,7 +30,7 @@ func fieldsOf(r *apitest.Reply) map[string]string {
 	var reply struct {
 		Fields map[string]string `json:"fields"`
 	}
-	_ = json.Unmarshal(r.Body, &reply) // a reply that is none has no fields
+	_ = json.Unmarshal(r.Body, &reply) // a reply without JSON has no fields
 	return reply.Fields
 }
 
@@ -98,8 +98,7 @@ func TestAnAccountCanBeWithoutAUsername(t *testing.T) {
 	u := newPerson()
 	sent := want(t, http.StatusCreated, n.post("/users", body{"email": u.email, "password": u.password}))
 	u.id = sent.Text("id")
-	// A username may come with the code, and is refused if it is taken; then the code
-	// alone still holds.
+	// A username may be sent with the code. If it is taken, the code is still valid without it.
 	taken := want(t, http.StatusConflict, n.post("/users/verify-user", body{"code": sent.Text("code"), "username": other.username}))
 	if taken.Text("reason") != "username_taken" || fieldsOf(taken)["username"] != "taken" {
 		t.Errorf("a taken username: %v", taken)

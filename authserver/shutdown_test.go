@@ -48,7 +48,7 @@ func TestNothingRunsOnAfterRunHasReturned(t *testing.T) {
 }
 
 // A load balancer asks whether the server is ready, and sends no more requests
-// once it is not. Nobody whose requests come through it notices the stop.
+// once it is not. No client behind it notices the stop.
 func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1, env{"DRAIN_DELAY": "3s", "HASHING_MAX_WAIT": "5s", "SESSIONS_PER_USER": "10000"})
@@ -105,7 +105,7 @@ func TestWhatWasTakenIsFinishedAlsoWithoutADrain(t *testing.T) {
 		go func() { replies <- n.trySignIn(u.username, u.password) }()
 	}
 	// Some may be through before the last has come: the machine may be busy.
-	testenv.Until(t, time.Minute, "some wait in the hashing lane", func() bool {
+	testenv.Until(t, time.Minute, "some passwords wait to be hashed", func() bool {
 		_, metrics := n.probe("/metrics")
 		return severalWait.MatchString(metrics)
 	})

@@ -135,9 +135,9 @@ func (n *node) unready(about, wanted string, secrets ...string) config.State {
 // reads it.
 func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
 	t.Parallel()
-	const wrong = "a password that nobody may see"
+	const wrong = "a password that must stay secret"
 	db := postgrestest.Config(t)
-	// Who may connect to nothing.
+	// A user without the right to connect.
 	postgrestest.Exec(t, db, `CREATE ROLE "a stranger" LOGIN PASSWORD '`+wrong+`'`)
 	postgrestest.Exec(t, db, `REVOKE CONNECT ON DATABASE `+db.Database+` FROM PUBLIC`)
 	t.Cleanup(func() { postgrestest.Exec(t, db, `DROP ROLE "a stranger"`) })
@@ -153,15 +153,15 @@ func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
 			fmt.Sprintf(`waiting for the database: permission denied for database "%s" (SQLSTATE 42501)`, db.Database)},
 		"a database that is not there": {env{"DB_NAME": "no-such-database"},
 			`waiting for the database: database "no-such-database" does not exist (SQLSTATE 3D000)`},
-		"a port where nobody listens": {env{"DB_PORT": "1", "DB_PASSWORD": wrong},
+		"a closed port": {env{"DB_PORT": "1", "DB_PASSWORD": wrong},
 			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
 		"with TLS where there can be, too": {env{"DB_PORT": "1", "DB_PASSWORD": wrong, "DB_SSLMODE": "prefer"},
 			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
-		"a host that nobody knows": {env{"DB_HOST": "no-such-host.invalid", "DB_PASSWORD": wrong},
+		"an unknown host": {env{"DB_HOST": "no-such-host.invalid", "DB_PASSWORD": wrong},
 			fmt.Sprintf("waiting for the database: cannot reach no-such-host.invalid:%d: ", db.Port)},
 		"a database without TLS": {env{"DB_SSLMODE": "require"},
 			fmt.Sprintf("waiting for the database: cannot reach 127.0.0.1:%d: server refused TLS connection", db.Port)},
-		"more words than anybody reads": {env{"DB_HOST": "/" + strings.Repeat("é", 1000)},
+		"a very long reason": {env{"DB_HOST": "/" + strings.Repeat("é", 1000)},
 			"waiting for the database: cannot reach the socket of port "},
 	} {
 		c := newCluster(t, db)
@@ -173,7 +173,7 @@ func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
 	}
 }
 
-// Who reads this in a shell script must not stumble over null.
+// A shell script must not have to handle null.
 func TestTheStateOfAServerThatStartsIsWhole(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Database: "d"})
@@ -220,7 +220,7 @@ func (n *node) waitForDatabase() {
 	})
 }
 
-// In a failover all replicas lose the database at once. Were none of them ready, nobody
+// In a failover all replicas lose the database at once. If none of them were ready, no verifier
 // would get the keys, which need no database.
 func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
 	t.Parallel()

@@ -18,7 +18,7 @@ type statements struct {
 func (s *statements) add(statement string) {
 	for _, own := range []string{"key_ring", "schema_version", "FROM gateway"} {
 		if strings.Contains(statement, own) {
-			return // every replica looks after the keys and the database by itself
+			return // every replica checks the keys and the database on its own
 		}
 	}
 	s.mu.Lock()
@@ -68,7 +68,7 @@ func TestRequestsCostAsFewStatementsAsTheyMay(t *testing.T) {
 	})
 	counts("signing out", 1, true, func() { want(t, http.StatusNoContent, n.signOut(other.refresh)) })
 	counts("the keys", 0, false, func() { want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil)) })
-	counts("a token of nobody", 0, false, func() { want(t, http.StatusUnauthorized, n.profile("a.b.c")) })
+	counts("a malformed token", 0, false, func() { want(t, http.StatusUnauthorized, n.profile("a.b.c")) })
 	counts("what is malformed", 0, false, func() { want(t, http.StatusBadRequest, n.post("/users", body{"email": "x"})) })
 	c.clock.Advance(501 * time.Second)
 	counts("renewing a refresh token", 1, true, func() {

@@ -132,7 +132,7 @@ func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		p := launch(t, postgrestest.Config(t), []string{"serve"},
 			// On a machine that stands still for a moment, a sign-in may wait for
-			// longer than usual, and would be shed: as it should, but not a loss.
+			// longer than usual, and would be rejected: correctly, but not as a loss.
 			"DRAIN_DELAY=2s", "HASHING_MAX_WAIT=5s")
 		p.waitReady()
 		person := map[string]string{
@@ -152,7 +152,7 @@ func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 			clients.Go(func() {
 				for !unready.Load() {
 					status, reply, err := post(p.api+"/tokens/signin", map[string]string{"username": "ada", "password": "an analytical engine"})
-					// On a machine that has no time for hashing a sign-in is shed,
+					// On a machine that has no time for hashing a sign-in is rejected,
 					// stop or no stop: that is an answer, and no loss.
 					shed := status == http.StatusServiceUnavailable && strings.Contains(fmt.Sprint(reply), "too many passwords")
 					if err != nil || status != http.StatusOK && !shed {
@@ -254,13 +254,13 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 	}{
 		{"a wrong setting", nil, []string{"SALT_ROUNDS=3"}, 2, "SALT_ROUNDS: ", true},
 		{"a wrong verb", []string{"dance"}, nil, 2, "unknown command", true},
-		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "codes by mail alone", true},
+		{"exposure to the public", nil, []string{"EXPOSURE=public"}, 2, "codes only by mail", true},
 		{"a wrong passphrase", nil, []string{"ACCESS_PASSPHRASE=another passphrase than that"}, 1, "passphrase", true},
 		{"the version", []string{"version"}, nil, 0, "", false},
 		{"the settings", []string{"-h"}, nil, 0, "ACCESS_PASSPHRASE", false},
 		{"the keys", []string{"keys", "list"}, nil, 0, "Signing", false},
 		{"the schema", []string{"migrate"}, nil, 0, "schema", false},
-		{"nobody to ask", []string{"healthcheck"}, nil, 1, "refused", false},
+		{"no server", []string{"healthcheck"}, nil, 1, "refused", false},
 	} {
 		log := filepath.Join(t.TempDir(), "termination-log")
 		p := launch(t, db, tc.args, append(tc.settings, "TERMINATION_LOG="+log)...)

@@ -113,7 +113,8 @@ func (c Config) Warnings() []string {
 		}
 	}
 	if c.RefreshPassphrase.Equal(c.AccessPassphrase) {
-		warn("%s and %s are the same: use two, so that a leak of one does not expose both kinds of keys", EnvRefreshPassphrase, EnvAccessPassphrase)
+		warn("%s and %s are the same: use two, so that a leak of one does not expose both kinds of keys",
+			EnvRefreshPassphrase, EnvAccessPassphrase)
 	}
 	if c.Exposure == Internal && c.TrustedCallerKey.IsZero() {
 		warn("%s is not set: every caller sees codes and chooses scopes, so the port must not face the public", EnvTrustedCallerKey)
@@ -125,7 +126,7 @@ func (c Config) Warnings() []string {
 		warn("%s is longer than %s: an access token outlives the refresh token that renews it", EnvAccessTokenExpiry, EnvRefreshTokenExpiry)
 	}
 	if c.SMTPHost != "" && c.SMTPTLS == NoTLS && !isLoopback(c.SMTPHost) {
-		warn("%s is none: codes are sent to %s unencrypted", EnvSMTPTLS, c.SMTPHost)
+		warn("%s=none sends codes to %s unencrypted", EnvSMTPTLS, c.SMTPHost)
 	}
 	if strings.HasPrefix(c.MailWebhookURL, "http://") {
 		warn("%s is not https: codes are sent there unencrypted", EnvMailWebhookURL)

@@ -298,7 +298,7 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 			func(c config.Config) bool {
 				return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()
 			}},
-		"no last words": {map[string]string{"TERMINATION_LOG": ""},
+		"no termination message": {map[string]string{"TERMINATION_LOG": ""},
 			func(c config.Config) bool { return c.TerminationLog == "" }},
 	} {
 		got, err := load(with(c.environ))

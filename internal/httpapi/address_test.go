@@ -82,7 +82,7 @@ func TestTheClientsAddressIsWhatTheOutermostTrustedProxySaw(t *testing.T) {
 		{"a port without quotes", 1, []string{"Forwarded: for=192.0.2.1:4711"}, peer},
 		{"half a quote", 1, []string{`Forwarded: for="192.0.2.1`}, peer},
 		{"a quote within quotes", 1, []string{`Forwarded: for=192.0.2.1;host="a"b"`}, peer},
-		{"a quote alone", 1, []string{`Forwarded: for="`}, peer},
+		{"only a quote", 1, []string{`Forwarded: for="`}, peer},
 		{"an escape", 1, []string{`Forwarded: for="192.0.2.\1"`}, peer},
 		{"a host with a comma that the client chose", 1, []string{`Forwarded: for=192.0.2.1;host="a, for=6.6.6.6"`}, peer},
 		{"a host with a semicolon that the client chose", 1, []string{`Forwarded: for=192.0.2.1;host="a;for=6.6.6.6"`}, peer},
@@ -119,8 +119,8 @@ func TestWhereOneFieldIsTheProxysTheOtherIsNotLookedAt(t *testing.T) {
 		{"the client wrote the other", "X-Forwarded-For", []string{"Forwarded: for=6.6.6.6", "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
 		{"the client wrote the other, by the standard", "Forwarded", []string{"Forwarded: for=192.0.2.1", "X-Forwarded-For: 6.6.6.6"}, "192.0.2.1"},
 		{"the client wrote nonsense", "X-Forwarded-For", []string{`Forwarded: for="`, "X-Forwarded-For: 192.0.2.1"}, "192.0.2.1"},
-		{"the other alone", "X-Forwarded-For", []string{"Forwarded: for=6.6.6.6"}, peer},
-		{"the other alone, by the standard", "Forwarded", []string{"X-Forwarded-For: 6.6.6.6"}, peer},
+		{"only the other", "X-Forwarded-For", []string{"Forwarded: for=6.6.6.6"}, peer},
+		{"only the other, by the standard", "Forwarded", []string{"X-Forwarded-For: 6.6.6.6"}, peer},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ import (
 // see errors before routing, and answers preflight requests for any path, existing or not.
 // Credentials are never allowed, because tokens are sent in Authorization and not in cookies
 // (CVE-2024-25124 was that middleware allowing them for every origin). The keys and the document
-// are public but get no *: the list alone decides which pages can read anything.
+// are public but get no *: only the list decides which pages can read anything.
 
 // corsAllowed are the fields that a page may send: those that this API reads, and those that clients
 // and tracing libraries add to every request (Sentry, OpenTelemetry, B3, Datadog, New Relic,

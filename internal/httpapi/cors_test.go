@@ -132,7 +132,7 @@ func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
 		"a body that is too long":        {post + "Content-Length: 1000000\r\n\r\n", nil, 413},
 		"a media type that is not taken": {strings.Replace(post, "application/json", "text/plain", 1) + "Content-Length: 2\r\n\r\n{}", nil, 415},
 		"too many tries":                 {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why"}), 429},
-		"a database that is away":        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "why"}), 503},
+		"a database that is down":        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", answer(&identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "why"}), 503},
 		"a panic":                        {post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}", func(context.Context, string) error { panic("x") }, 500},
 	} {
 		t.Run(name, func(t *testing.T) {

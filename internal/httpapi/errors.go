@@ -130,7 +130,10 @@ func invalidFields(problems []identity.Problem) *failure {
 }
 
 func errNoRoute() *failure {
-	return &failure{status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound, description: "this path does not exist; see /openapi.json"}
+	return &failure{
+		status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound,
+		description: "this path does not exist; see /openapi.json",
+	}
 }
 
 func errTrailingSlash() *failure {

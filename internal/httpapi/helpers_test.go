@@ -262,7 +262,7 @@ func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = r.Shutdown(ctx) // a test that leaves a connection open is none of ours
+		_ = r.Shutdown(ctx) // a test may leave a connection open
 	})
 	return r
 }

@@ -89,7 +89,7 @@ func TestOnlyOneJSONObjectIsABody(t *testing.T) {
 		{"invalid UTF-8", "{\"code\":\"\xff\"}", 400}, {"overlong UTF-8", "{\"code\":\"\xc0\x80\"}", 400},
 		{"lone surrogate", `{"code":"\ud800"}`, 400},
 		{"nested", nested(40), 400}, {"nested 9,000 deep", nested(9000), 400}, {"nested 20,000 deep", nested(20000), 400},
-		{"open for ever", strings.Repeat("[", 60000), 400}, {"open objects", strings.Repeat(`{"x":`, 12000), 400},
+		{"unclosed arrays", strings.Repeat("[", 60000), 400}, {"open objects", strings.Repeat(`{"x":`, 12000), 400},
 		{"code null", `{"code":null}`, 400}, {"code 0", `{"code":0}`, 400}, {"code true", `{"code":true}`, 400},
 		{"code []", `{"code":[]}`, 400}, {"code {}", `{"code":{}}`, 400},
 	} {

@@ -43,7 +43,7 @@ func TestKeysArePublicHalvesWithTheirThumbprints(t *testing.T) {
 				t.Fatalf("%v %v", all, access)
 			}
 			if access.Keys[0]["kid"] != all.Access.Keys[0]["kid"] || access.Keys[0]["kid"] == all.Refresh.Keys[0]["kid"] {
-				t.Error("the well-known set is not the access set alone")
+				t.Error("the well-known set is not exactly the access set")
 			}
 			for _, k := range []jwk{all.Access.Keys[0], all.Refresh.Keys[0], access.Keys[0]} {
 				var thumb []string

@@ -228,7 +228,7 @@ func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
 		_ = c.(*net.TCPConn).SetLinger(0)
 		_ = c.Close()
 		if !<-gone {
-			t.Errorf("%s: nobody noticed that the client had gone", name)
+			t.Errorf("%s: the disconnected client was not noticed", name)
 		}
 	}
 }
@@ -344,7 +344,7 @@ func TestShutdownCancelsWhatOutlivesIt(t *testing.T) {
 	select {
 	case <-cancelled:
 	case <-time.After(2 * time.Second):
-		t.Error("the request goes on for ever")
+		t.Error("the request does not end")
 	}
 }
 

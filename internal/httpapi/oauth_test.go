@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// OAuth libraries go by the member error of RFC 6749 section 5.2, and take an
+// OAuth libraries use the member error of RFC 6749 section 5.2, and take an
 // invalid grant with status 400 only: a 401 with a challenge is another error to them.
 func TestErrorsAtTokensAreThoseOfOAuthToo(t *testing.T) {
 	t.Parallel()

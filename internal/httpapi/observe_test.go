@@ -68,7 +68,7 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 				t.Errorf("Retry-After is %q, not %q", got, tc.retryAfter)
 			}
 			if strings.Contains(fmt.Sprint(reply, reply.Header), "s3cr3t") {
-				t.Errorf("the caller is told of internals: %v", reply)
+				t.Errorf("the reply contains internals: %v", reply)
 			}
 			if tc.status == 500 && !(strings.Contains(log.String(), "find-me") && strings.Contains(log.String(), "s3cr3t")) {
 				t.Errorf("the log does not tell the cause under the id of the request: %s", log.String())

@@ -289,7 +289,7 @@ func TestAClientThatExpects100ContinueGetsIt(t *testing.T) {
 	}
 }
 
-// newcomers 2: the message alone says what to do.
+// newcomers 2: only the message says what to do.
 func TestA405NamesTheMethodsAnd404TheSlash(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -415,7 +415,7 @@ func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
 					s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
 				}
 			}
-			// The first one was closed. Where it had begun a request, it was told why.
+			// The first one was closed. If it had begun a request, it got a reply with the reason.
 			replies, closed := readReplies(t, slow[0], "POST /nowhere HTTP/1.1")
 			if !closed || len(wire) > 0 && (len(replies) != 1 || replies[0].Status != 503 || replies[0].Text("reason") != "too_many_unfinished_requests") {
 				t.Errorf("the first one got %v, closed %t", replies, closed)

@@ -94,9 +94,9 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 func TestWhereALimitCannotBeCountedNothingIsDone(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "the database is away"})
+	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "the database is down"})
 	reply := s.Do("POST", "/tokens/signin", nil, object("username", "ada", "password", "p"))
-	s.expect(t, reply, 503, "the database is away")
+	s.expect(t, reply, 503, "the database is down")
 	if call := s.accounts.last(); call != "" || reply.Header.Get("RateLimit") != "" {
 		t.Errorf("the domain was asked for %q; RateLimit is %q", call, reply.Header.Get("RateLimit"))
 	}
@@ -113,7 +113,7 @@ func TestTheTrustedCallerIsNotLimited(t *testing.T) {
 		{"no key is set", "", nil, true},
 		{"no key is set, and one is sent", "", []string{"X-Caller-Key", "the key of the backend"}, true},
 		{"the key is not sent", "the key of the backend", nil, true},
-		{"another key is sent", "the key of the backend", []string{"X-Caller-Key", "a key of somebody"}, true},
+		{"another key is sent", "the key of the backend", []string{"X-Caller-Key", "a key of a stranger"}, true},
 		{"the key is sent", "the key of the backend", []string{"X-Caller-Key", "the key of the backend"}, false},
 	} {
 		s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = tc.set })

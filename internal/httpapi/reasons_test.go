@@ -51,7 +51,7 @@ func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
 	}
 }
 
-// An error without a reason tells programs nothing.
+// An error without a reason is useless to programs.
 func TestEveryErrorOfTheDomainHasAReason(t *testing.T) {
 	t.Parallel()
 	seen := 0

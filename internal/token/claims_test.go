@@ -127,7 +127,7 @@ func TestJ16MembersGivenTwice(t *testing.T) {
 	} {
 		refused(t, s, f.es256(head, f.claims()))
 	}
-	// What is unknown, and like nothing that is known, is for newer versions.
+	// Unknown claims that resemble no known one are for newer versions.
 	accepted(t, s, f.es256(f.header(""), f.claims("amr", `["pwd",{"a":[1.5e3]}]`)))
 }
 

@@ -90,7 +90,7 @@ func rs(r, s *big.Int) []byte {
 }
 
 // refused checks that neither verifier takes a token, and that it is an
-// ErrInvalid that tells nothing about the token.
+// ErrInvalid that reveals nothing about the token.
 func refused(t *testing.T, s *token.Service, text string) {
 	t.Helper()
 	for range 2 { // nothing bad gets remembered as good

@@ -124,7 +124,7 @@ func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
 	s := service(ring(t, keys.ES256), c)
 	text := mustRefresh(t, s)
 	c.Set(start.Add(30 * 24 * time.Hour))
-	for range 2 { // remembered, and then checked anew
+	for range 2 { // cached, and then verified again
 		got, err := s.VerifyRefresh(text)
 		if !errors.Is(err, token.ErrExpired) || !errors.Is(err, token.ErrInvalid) {
 			t.Errorf("err = %v, want ErrExpired, which is ErrInvalid", err)
@@ -149,7 +149,7 @@ func TestWithoutKeysNothingIsJudged(t *testing.T) {
 	_, err4 := s.SignRefresh(refresh())
 	for _, err := range []error{err1, err2, err3, err4} {
 		if !errors.Is(err, token.ErrNoKeys) || errors.Is(err, token.ErrInvalid) {
-			t.Errorf("err = %v, want ErrNoKeys alone", err)
+			t.Errorf("err = %v, want only ErrNoKeys", err)
 		}
 	}
 	if s.Use(ring(t, keys.ES256)); !s.Ready() {

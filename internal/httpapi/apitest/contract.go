@@ -48,7 +48,7 @@ func (c checking) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Check tells in which ways a reply breaks the contract. It is for replies that
+// Check returns the ways in which a reply breaks the contract. It is for replies that
 // did not come through Transport: those read from a socket.
 func Check(req *http.Request, resp *http.Response, body []byte) (broken []string) {
 	broken = groundRules(req, resp, body)
@@ -90,7 +90,7 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 // undocumented are the statuses of what the document does not list.
 var undocumented = []int{400, 404, 405, 408, 413, 431, 503}
 
-// statusCodes tells which error_code goes with which status.
+// statusCodes maps each status to its error_code.
 var statusCodes = map[int]string{
 	400: "invalid_arguments", 409: "invalid_arguments", 413: "invalid_arguments", 415: "invalid_arguments",
 	408: "invalid_arguments", 431: "invalid_arguments",
@@ -105,7 +105,7 @@ var lastID = regexp.MustCompile(`/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // everywhere are the fields that every reply may have. The document names them in
-// its description alone: listed with each reply, they would make up most of the
+// only its description: listed with each reply, they would make up most of the
 // code that generators write.
 var everywhere = []string{
 	"X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Resource-Policy", "Content-Security-Policy",
@@ -148,7 +148,7 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 		return broken
 	}
 	code, known := statusCodes[resp.StatusCode]
-	rule(known, "the status is none of ours")
+	rule(known, "the status is not documented")
 	switch resp.StatusCode {
 	case 401:
 		rule(strings.HasPrefix(h.Get("WWW-Authenticate"), "Bearer "), "WWW-Authenticate is %q", h.Get("WWW-Authenticate"))

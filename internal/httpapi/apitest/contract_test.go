@@ -25,13 +25,13 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 		change func(http.Header)
 		good   bool
 	}{
-		"good tokens":        {path: "/tokens", status: 200, body: tokens, good: true},
-		"good error":         {path: "/nowhere", status: 404, body: problem, good: true},
-		"no request id":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Request-Id") }},
-		"another request id": {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("X-Request-Id", "other") }},
-		"may be sniffed":     {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Content-Type-Options") }},
-		"tells the referrer": {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("Referrer-Policy") }},
-		"may be embedded":    {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cross-Origin-Resource-Policy", "cross-origin") }},
+		"good tokens":          {path: "/tokens", status: 200, body: tokens, good: true},
+		"good error":           {path: "/nowhere", status: 404, body: problem, good: true},
+		"no request id":        {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Request-Id") }},
+		"another request id":   {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("X-Request-Id", "other") }},
+		"may be sniffed":       {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("X-Content-Type-Options") }},
+		"reveals the referrer": {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Del("Referrer-Policy") }},
+		"may be embedded":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cross-Origin-Resource-Policy", "cross-origin") }},
 		"may run scripts": {path: "/nowhere", status: 404, body: problem, change: func(h http.Header) {
 			h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; frame-ancestors 'none'")
 		}},
@@ -39,7 +39,7 @@ func TestEachBreachOfTheContractIsSeen(t *testing.T) {
 		"is for every origin":     {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Origin", "*") }},
 		"allows credentials":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Access-Control-Allow-Credentials", "true") }},
 		"may be kept":             {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Cache-Control", "public") }},
-		"tells its software":      {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Server", "fasthttp") }},
+		"reveals its software":    {path: "/tokens", status: 200, body: tokens, change: func(h http.Header) { h.Set("Server", "fasthttp") }},
 		"a member is missing":     {path: "/tokens", status: 200, body: strings.Replace(tokens, `"scope"`, `"scop"`, 1)},
 		"a member of other type":  {path: "/tokens", status: 200, body: strings.Replace(tokens, `900`, `"900"`, 1)},
 		"a constant changed":      {path: "/tokens", status: 200, body: strings.Replace(tokens, `Bearer`, `bearer`, 1)},
