@@ -36,7 +36,7 @@ func TestTheDatabaseRemembersTheIssuer(t *testing.T) {
 	if !c.logs.Contains("ISSUER was changed") {
 		t.Error("the log does not say that it was changed")
 	}
-	first.problem("with the former issuer", "another replica of this database has been started with https://auth.example.com")
+	first.problem("with the former issuer", "another replica of this database was started with https://auth.example.com")
 	want(t, http.StatusUnauthorized, changed.profile(u.access), "a token of the former issuer")
 	changed.waitForDatabase()
 
