@@ -82,7 +82,7 @@ type counters struct {
 	opened, renewed, reused, ended atomic.Uint64
 
 	limited map[LimitClass]*atomic.Uint64 // has every class from the start
-	refused map[Refusal]*atomic.Uint64    // likewise
+	refused map[Refusal]*atomic.Uint64    // has every refusal from the start
 }
 
 // Stats holds counts since the start of the process.
