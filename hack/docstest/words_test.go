@@ -84,8 +84,8 @@ var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:
 // only become shorter: take an entry out as soon as it is clean.
 var unfinished = []string{
 	"authserver", "cmd/authserver", "hack/localcluster", "hack/run",
-	"internal/config", "internal/httpapi", "internal/identity", "internal/keyring", "internal/mail", "internal/postgres",
-	"internal/testenv", "internal/token", "keys", "test",
+	"internal/config", "internal/httpapi", "internal/identity", "internal/postgres", "internal/testenv", "internal/token", "keys",
+	"test/alerts", "test/browser", "test/clients", "test/e2e", "test/load", "test/public", "test/scale", "test/search", "test/walk",
 }
 
 var everywhere = flag.Bool("everywhere", false, "report the folders in unfinished too")
@@ -293,7 +293,7 @@ func TestTheWordListHolds(t *testing.T) {
 	}
 	for _, entry := range unfinished {
 		if exempt[entry] == 0 {
-			t.Logf("%s is clean: take it out of unfinished", entry)
+			t.Errorf("%s is clean: take it out of unfinished", entry)
 		}
 	}
 	if len(checked) < 300 {

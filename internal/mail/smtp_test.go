@@ -367,7 +367,7 @@ func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
 		t.Errorf("it reads %q, %v", read, err)
 	}
 	if body, _ := io.ReadAll(parsed.Body); strings.TrimSpace(string(body)) != "." {
-		t.Errorf("a line with a dot alone became %q", body)
+		t.Errorf("a line with only a dot became %q", body)
 	}
 }
 
