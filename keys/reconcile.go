@@ -42,7 +42,7 @@ type Observed struct {
 	Seen map[string]bool
 
 	// AssumeSeen is set by a caller that cannot ask its replicas: every key counts as
-	// seen everywhere, and the waits alone protect the verifiers.
+	// seen everywhere, and only the waits protect the verifiers.
 	AssumeSeen bool
 
 	// Distributed is set if every signer, ready or not, has the current passphrases of

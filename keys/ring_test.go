@@ -236,7 +236,7 @@ func FuzzFromFiles(f *testing.F) {
 		if !bytes.Equal(r.marshal(ringVersion), ringJSON) && !bytes.Equal(r.marshal(ringVersionOld), ringJSON) {
 			t.Error("it does not come back as it was")
 		}
-		// What is taken must not upset anything that follows.
+		// A ring that was read must not break the next step.
 		step := nextStep(r, testPolicy(), Observed{AssumeSeen: true}, start)
 		if _, err := apply(modelFactory, r, step, testPassphrases); err != nil && step.Action != Reencrypt {
 			t.Errorf("%v: %v", step, err)
@@ -271,7 +271,7 @@ func TestFromFilesReadsTheFormerVersion(t *testing.T) {
 		if !bytes.Equal(back.Files()[ringFile], tt.ring.Files()[ringFile]) {
 			t.Errorf("%s: the ring is another one:\n%s", tt.phase, back.Files()[ringFile])
 		}
-		// Time alone does not make an unseen key sign.
+		// The passage of time does not make an unseen key sign.
 		k.ring, k.seen, k.published = back, false, tt.phase == Published
 		k.now = k.now.Add(100 * k.policy.prePublication())
 		for _, step := range k.pass().Steps {

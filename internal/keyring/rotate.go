@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -130,7 +131,7 @@ func (k *Keyring) write(ctx context.Context, generation int64, step keys.Taken) 
 	}
 	swapped, err = k.Store.SwapRing(ctx, generation, step.Ring.Generation, step.Ring.Files(), audited)
 	if swapped && err == nil {
-		details := append(event.Details, slog.String("log", "audit"))
+		details := slices.Concat(event.Details, []slog.Attr{slog.String("log", "audit")})
 		k.Log.LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, details...)
 	}
 	return swapped, err
