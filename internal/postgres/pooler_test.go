@@ -18,6 +18,9 @@ import (
 var poolModes = []string{"session", "transaction"}
 
 func TestThePostgresStoreKeepsTheContractBehindAPooler(t *testing.T) {
+	if testing.Short() {
+		t.Skip("repeats the contract in each pool mode")
+	}
 	t.Parallel()
 	for _, mode := range poolModes {
 		t.Run(mode, func(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -199,6 +200,16 @@ func (s *Server) User() string { return superuser }
 
 // Password returns the superuser's password.
 func (s *Server) Password() string { return s.password }
+
+// Major returns the major version of PostgreSQL, or 0 if it cannot be read.
+func (s *Server) Major() int {
+	text, err := os.ReadFile(filepath.Join(s.data(), "PG_VERSION"))
+	if err != nil {
+		return 0
+	}
+	major, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return major
+}
 
 // DSN returns the URL of a database, which need not exist yet.
 func (s *Server) DSN(database string) string {

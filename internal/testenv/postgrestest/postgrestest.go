@@ -33,6 +33,7 @@ var (
 	mu        sync.Mutex
 	server    *localpostgres.Server
 	databases atomic.Int64
+	strategy  string // of copying the template
 )
 
 // Main runs the tests of a package and then stops the server.
@@ -58,7 +59,7 @@ func Open(t testing.TB, c postgres.Config, options ...postgres.Option) *postgres
 // Config returns the address of a migrated, empty database, for tests that start a whole server.
 func Config(t testing.TB) postgres.Config {
 	t.Helper()
-	return create(t, " TEMPLATE "+template)
+	return create(t, " TEMPLATE "+template+strategy)
 }
 
 // Unmigrated returns the address of a database without tables.
@@ -122,6 +123,11 @@ func start(t testing.TB) (*localpostgres.Server, error) {
 	}
 	if err := makeTemplate(ctx, s); err != nil {
 		return nil, fmt.Errorf("%w (and stopped: %v)", err, s.Stop())
+	}
+	// The other strategy writes the copy through shared buffers and the WAL. Without fsync, copying files takes a third
+	// less time, and dropping the copy two thirds less. Before PostgreSQL 15 there is no other.
+	if s.Major() >= 15 {
+		strategy = " STRATEGY FILE_COPY"
 	}
 	server = s
 	testenv.AtExit(t, s.Stop)
