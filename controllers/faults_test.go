@@ -740,18 +740,6 @@ func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 	b.whole("auth")
 }
 
-// setPod changes the status of a pod.
-func (b *bed) setPod(p *corev1.Pod, change func(*corev1.PodStatus)) {
-	b.t.Helper()
-	b.eventually("the pod's status can be written", func() error {
-		if err := b.client.Get(b.t.Context(), client.ObjectKeyFromObject(p), p); err != nil {
-			return err
-		}
-		change(&p.Status)
-		return b.client.Status().Update(b.t.Context(), p)
-	})
-}
-
 func TestTwoOperatorsAtOnceLoseNothing(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -1,7 +1,5 @@
 package controllers
 
-import ()
-
 func renderServiceMonitor(r rendering) map[string]any {
 	m := r.gateway.Spec.Monitoring.ServiceMonitor
 	return map[string]any{"metadata": r.metadata(m.Labels), "spec": map[string]any{
