@@ -108,8 +108,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(hashingJobs, float64(hashing.Waiting), "waiting")
 	gauge(hashingJobs, float64(hashing.Running), "running")
 	counter(hashingTotal, float64(hashing.Done), "done")
-	counter(hashingTotal, float64(hashing.Shed), "shed")
-	counter(hashingTotal, float64(hashing.Gone), "gone")
+	counter(hashingTotal, float64(hashing.Rejected), "shed")
+	counter(hashingTotal, float64(hashing.Canceled), "gone")
 
 	sessions := c.accounts.Stats()
 	counter(sessionsTotal, float64(sessions.SessionsOpened), "opened")

@@ -8,47 +8,46 @@ import (
 	"time"
 )
 
-// Hasher is the lane in which passwords are hashed. It has a fixed number of
-// threads of the lowest priority, so that whatever else the server does goes
-// first, and two bounded queues, one for those who sign in and one for those who
-// set a password, which the threads serve alike, each first come first served.
+// Hasher hashes passwords in a worker pool. The pool has a fixed number of threads of the
+// lowest priority, so that all other work of the server goes first. It serves two bounded
+// queues alike: one for sign-ins, which verify a password, and one for callers that set a
+// password. Each queue is first in, first out.
 //
-// What cannot be served in time leaves its queue before it is hashed, and so
-// does what nobody waits for any more: a hash is never computed for nothing.
+//	callers ──▶ verify queue (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
+//	        ──▶ hash queue   (wait ≤ hashQueueWait) ──┴───────────▶└── thread, nice 19
 //
-//	callers ──▶ checks   (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
-//	        ──▶ settings (wait ≤ settingsWait) ──┴───────────▶└── thread, nice 19
+// A job that waits too long, or whose client has disconnected, leaves its queue before any
+// work is done, so no hash is computed in vain.
 //
-// Who is turned away for want of time has waited for all of it. That is on
-// purpose: a refusal at once would have a flood come back at once. Only where
-// the queue is full is it at once, to bound what waiting costs.
+// A job that is rejected for lack of time has waited its full time first. That is on
+// purpose: after an immediate rejection a flood would come back at once. Only a full queue
+// rejects immediately, to bound the cost of waiting.
 type Hasher struct {
-	cost     int
-	maxQueue int64
-	checks   lane
-	settings lane
-	stop     chan struct{}
-	stopOnce sync.Once
-	threads  sync.WaitGroup
+	cost        int
+	maxQueue    int64
+	verifyQueue jobQueue
+	hashQueue   jobQueue
+	stop        chan struct{}
+	stopOnce    sync.Once
+	threads     sync.WaitGroup
 
-	running, done, shed, gone atomic.Int64
+	running, done, rejected, canceled atomic.Int64
 }
 
-// settingsWait is how long someone who sets a password waits for a thread. It is
-// longer than for a sign-in, because what they do is rare, and harder to do
-// again.
-const settingsWait = 8 * time.Second
+// hashQueueWait is how long a job that sets a password waits for a thread. It is longer
+// than a sign-in waits, because such a job is rare and harder for the user to repeat.
+const hashQueueWait = 8 * time.Second
 
-// HasherOptions are how much a Hasher may do.
+// HasherOptions configure a Hasher.
 type HasherOptions struct {
-	Cost     int           // bcrypt's; see bcrypt.MinCost and bcrypt.MaxCost
+	Cost     int           // the bcrypt cost, from bcrypt.MinCost to bcrypt.MaxCost
 	Threads  int           // how many passwords are hashed at once; at least 1
 	MaxWait  time.Duration // how long a sign-in waits for a thread
-	MaxQueue int           // how many may wait in each queue; more are turned away at once. 0: 512
+	MaxQueue int           // how many jobs may wait in each queue; 0: 512
 }
 
-// lane is one queue: those who wait block on jobs, and leave by themselves.
-type lane struct {
+// jobQueue is one queue. Callers block on jobs, and leave the queue on their own.
+type jobQueue struct {
 	jobs    chan *job
 	wait    time.Duration
 	waiting atomic.Int64
@@ -60,13 +59,15 @@ type job struct {
 	done chan error // has room for the outcome
 }
 
-// HasherStats are what a Hasher does now and has done.
+// HasherStats counts the jobs of a Hasher.
 type HasherStats struct {
 	Waiting, Running int64
-	Done, Shed, Gone int64 // hashed; turned away for want of time or room; given up by the caller
+	Done             int64 // hashed
+	Rejected         int64 // for lack of time or room
+	Canceled         int64 // by the client, before any work was done
 }
 
-// NewHasher starts the threads. Close ends them.
+// NewHasher starts the threads. Close stops them.
 func NewHasher(o HasherOptions) *Hasher {
 	o.Threads = max(o.Threads, 1)
 	if o.MaxQueue == 0 {
@@ -74,8 +75,8 @@ func NewHasher(o HasherOptions) *Hasher {
 	}
 	h := &Hasher{
 		cost: o.Cost, maxQueue: int64(o.MaxQueue), stop: make(chan struct{}),
-		checks:   lane{jobs: make(chan *job), wait: o.MaxWait},
-		settings: lane{jobs: make(chan *job), wait: max(o.MaxWait, settingsWait)},
+		verifyQueue: jobQueue{jobs: make(chan *job), wait: o.MaxWait},
+		hashQueue:   jobQueue{jobs: make(chan *job), wait: max(o.MaxWait, hashQueueWait)},
 	}
 	for range o.Threads {
 		h.threads.Go(h.serve)
@@ -83,35 +84,34 @@ func NewHasher(o HasherOptions) *Hasher {
 	return h
 }
 
-// Close ends the threads when they have finished what they hash. Whoever waits,
-// or comes later, is turned away.
+// Close stops the threads after their current jobs. Waiting and later jobs are rejected.
 func (h *Hasher) Close() {
 	h.stopOnce.Do(func() { close(h.stop) })
 	h.threads.Wait()
 }
 
-// Stats tells what the lane does now and has done.
+// Stats returns the current counts.
 func (h *Hasher) Stats() HasherStats {
 	return HasherStats{
-		Waiting: h.checks.waiting.Load() + h.settings.waiting.Load(), Running: h.running.Load(),
-		Done: h.done.Load(), Shed: h.shed.Load(), Gone: h.gone.Load(),
+		Waiting: h.verifyQueue.waiting.Load() + h.hashQueue.waiting.Load(), Running: h.running.Load(),
+		Done: h.done.Load(), Rejected: h.rejected.Load(), Canceled: h.canceled.Load(),
 	}
 }
 
-// Hash hashes a password that is to be set. Where the lane turns it away, or
-// its caller has gone, the error is Overloaded; so it is with the others.
+// Hash hashes a new password. Like the other methods, it returns an Overloaded error if the
+// job is rejected or canceled.
 func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err error) {
-	err = h.run(ctx, &h.settings, func() (err error) {
+	err = h.run(ctx, &h.hashQueue, func() (err error) {
 		hash, err = hashPassword(password, h.cost)
 		return err
 	})
 	return hash, err
 }
 
-// Replace hashes a password that is to follow another, and tells whether it is
-// still the same one; then there is no hash.
+// Replace hashes a password that is to replace another one. If both are the same, it
+// reports that and returns no hash.
 func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bool, hash string, err error) {
-	err = h.run(ctx, &h.settings, func() (err error) {
+	err = h.run(ctx, &h.hashQueue, func() (err error) {
 		if same, _, err = comparePassword(oldHash, password, h.cost); !same && err == nil {
 			hash, err = hashPassword(password, h.cost)
 		}
@@ -120,11 +120,11 @@ func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bo
 	return same, hash, err
 }
 
-// Check compares a password with a hash; an empty hash is that of nobody, and
-// takes as long. rehash is not empty where the password is right but the hash
-// was made at another cost.
+// Check compares a password with a hash. An empty hash, for a login without an account,
+// matches no password and takes as long. If the password is right but the hash has another
+// cost, rehash is a new hash.
 func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, rehash string, err error) {
-	err = h.run(ctx, &h.checks, func() error {
+	err = h.run(ctx, &h.verifyQueue, func() error {
 		var outdated bool
 		var err error
 		if right, outdated, err = comparePassword(hash, password, h.cost); right && outdated && err == nil {
@@ -135,59 +135,62 @@ func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, 
 	return right, rehash, err
 }
 
-// run has work done by one of the threads, and returns when it is done, with its
-// error. Where work is not done at all the error is Overloaded.
-func (h *Hasher) run(ctx context.Context, l *lane, work func() error) error {
-	if l.waiting.Add(1) > h.maxQueue {
-		l.waiting.Add(-1)
-		return h.overloaded(l)
+// run has a thread do the work, and returns its error. If the work is not started, the
+// error is Overloaded.
+func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error {
+	if q.waiting.Add(1) > h.maxQueue {
+		q.waiting.Add(-1)
+		return h.reject(q)
 	}
 	j := &job{ctx: ctx, work: work, done: make(chan error, 1)}
-	timer := time.NewTimer(l.wait)
+	timer := time.NewTimer(q.wait)
 	defer timer.Stop()
 	var err error
 	select {
-	case l.jobs <- j:
+	case q.jobs <- j:
 	case <-timer.C:
-		err = h.overloaded(l)
+		err = h.reject(q)
 	case <-h.stop:
-		err = h.overloaded(l)
+		err = h.reject(q)
 	case <-ctx.Done():
-		err = h.abandoned(ctx)
+		err = h.cancel(ctx)
 	}
-	l.waiting.Add(-1)
+	q.waiting.Add(-1)
 	if err != nil {
 		return err
 	}
 	return <-j.done
 }
 
-// abandoned is what nobody will read: whoever asked has gone, or has run out of
-// time.
-func (h *Hasher) abandoned(ctx context.Context) error {
-	h.gone.Add(1)
-	return &Error{Kind: Overloaded, Reason: ReasonOverloaded, Message: "nobody waits for the answer any more", Cause: context.Cause(ctx)}
-}
-
-func (h *Hasher) overloaded(l *lane) error {
-	h.shed.Add(1)
+// cancel counts a job whose client has disconnected, or whose deadline has passed. No
+// client reads its error.
+func (h *Hasher) cancel(ctx context.Context) error {
+	h.canceled.Add(1)
 	return &Error{
-		Kind: Overloaded, Reason: ReasonOverloaded, Message: "too many passwords are being checked; try again later",
-		RetryAfter: max(l.wait, time.Second),
+		Kind: Overloaded, Reason: ReasonOverloaded, Message: "the request was canceled",
+		Cause: context.Cause(ctx),
 	}
 }
 
-// serve is one thread of the lane. Its goroutine keeps an OS thread of its own,
-// since priority is the thread's.
+func (h *Hasher) reject(q *jobQueue) error {
+	h.rejected.Add(1)
+	return &Error{
+		Kind: Overloaded, Reason: ReasonOverloaded, Message: "too many passwords are being checked; try again later",
+		RetryAfter: max(q.wait, time.Second),
+	}
+}
+
+// serve is one worker. Its goroutine keeps its OS thread, because a priority belongs to a
+// thread.
 func (h *Hasher) serve() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	yieldToOthers()
 	for !h.closed() {
-		// Where both queues have someone, select takes either as often.
+		// If both queues have a job, select takes either with the same probability.
 		select {
-		case j := <-h.checks.jobs:
+		case j := <-h.verifyQueue.jobs:
 			j.done <- h.do(j)
-		case j := <-h.settings.jobs:
+		case j := <-h.hashQueue.jobs:
 			j.done <- h.do(j)
 		case <-h.stop:
 		}
@@ -205,7 +208,7 @@ func (h *Hasher) closed() bool {
 
 func (h *Hasher) do(j *job) error {
 	if j.ctx.Err() != nil || !isConnected(j.ctx) {
-		return h.abandoned(j.ctx)
+		return h.cancel(j.ctx)
 	}
 	h.running.Add(1)
 	defer func() {

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// lab is a Hasher in a bubble of its own time (testing/synctest): wait returns
-// when every goroutine does nothing but wait, and time passes only then.
+// lab is a Hasher in a synctest bubble: time passes only while every goroutine waits.
 type lab struct {
 	*testing.T
 	*Hasher
@@ -33,10 +32,10 @@ func inLab(t *testing.T, threads, queue int, do func(l *lab)) {
 	})
 }
 
-// task is one piece of work in the lane, which lasts until it is finished.
+// task is a job that runs until it is finished.
 type task struct {
 	begun, finish, end chan struct{}
-	err                error // what the caller is told, once that is the end
+	err                error // what the caller gets, once end is closed
 	after              time.Duration
 }
 
@@ -52,8 +51,8 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// send has a task run in a queue, and returns when it is begun or waits.
-func (l *lab) send(ctx context.Context, queue *lane) *task {
+// send puts a task in a queue, and returns when it runs or waits.
+func (l *lab) send(ctx context.Context, queue *jobQueue) *task {
 	t := &task{begun: make(chan struct{}), finish: make(chan struct{}), end: make(chan struct{})}
 	sent := time.Now()
 	l.callers.Go(func() {
@@ -82,84 +81,84 @@ func (l *lab) pass(d time.Duration) {
 func (l *lab) check(what string, ok bool) {
 	l.Helper()
 	if !ok {
-		l.Errorf("not so: %s (%+v)", what, l.Stats())
+		l.Errorf("wrong: %s (%+v)", what, l.Stats())
 	}
 }
 
-// overloaded tells whether a task was turned away before it began.
+// overloaded reports whether a task was rejected before it began.
 func overloaded(t *task) bool {
 	return t.answered() && !t.started() && KindOf(t.err) == Overloaded
 }
 
-func TestAFixedNumberIsHashedAtOnceAndTheOthersWait(t *testing.T) {
+func TestHasherRunsAFixedNumberAtOnce(t *testing.T) {
 	inLab(t, 2, 0, func(l *lab) {
 		ctx := l.Context()
-		first, second, third := l.send(ctx, &l.checks), l.send(ctx, &l.settings), l.send(ctx, &l.checks)
+		first, second, third := l.send(ctx, &l.verifyQueue), l.send(ctx, &l.hashQueue), l.send(ctx, &l.verifyQueue)
 		l.check("two run", first.started() && second.started() && l.Stats().Running == 2)
 		l.check("the third waits", !third.started() && l.Stats().Waiting == 1)
 		l.finish(first)
-		l.check("the third follows", third.started() && first.answered() && first.err == nil)
+		l.check("the third runs next", third.started() && first.answered() && first.err == nil)
 		l.finish(second)
 		l.finish(third)
 		l.check("three are done", l.Stats() == HasherStats{Done: 3})
 	})
 }
 
-func TestThereIsAlwaysAtLeastOneThread(t *testing.T) {
+func TestHasherHasAtLeastOneThread(t *testing.T) {
 	inLab(t, 0, 0, func(l *lab) {
-		only := l.send(l.Context(), &l.checks)
+		only := l.send(l.Context(), &l.verifyQueue)
 		l.check("it runs", only.started())
 		l.finish(only)
 	})
 }
 
-func TestWhoWaitsTooLongIsTurnedAwayUnhashedAfterAllOfTheirTime(t *testing.T) {
+func TestHasherRejectsAJobAfterItsFullWait(t *testing.T) {
 	inLab(t, 1, 0, func(l *lab) {
 		ctx := l.Context()
-		running := l.send(ctx, &l.checks)
-		check, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
+		running := l.send(ctx, &l.verifyQueue)
+		check, setting := l.send(ctx, &l.verifyQueue), l.send(ctx, &l.hashQueue)
 		l.pass(maxWait - 1)
-		l.check("all wait until their time is over", !check.answered() && !setting.answered())
+		l.check("both wait for their full time", !check.answered() && !setting.answered())
 		l.pass(1)
-		l.check("a sign-in is turned away", overloaded(check) && check.after == maxWait)
-		l.check("who sets a password is more patient", !setting.answered())
-		l.pass(settingsWait - maxWait)
-		l.check("and then turned away", overloaded(setting) && setting.after == settingsWait)
-		l.check("two were shed", l.Stats() == HasherStats{Running: 1, Shed: 2})
-		for waited, turnedAway := range map[time.Duration]*task{maxWait: check, settingsWait: setting} {
-			e, _ := errors.AsType[*Error](turnedAway.err)
-			l.check("they are told when to come back", e != nil && e.RetryAfter == waited)
+		l.check("the sign-in is rejected", overloaded(check) && check.after == maxWait)
+		l.check("the job that sets a password waits longer", !setting.answered())
+		l.pass(hashQueueWait - maxWait)
+		l.check("and is then rejected", overloaded(setting) && setting.after == hashQueueWait)
+		l.check("two are counted as rejected", l.Stats() == HasherStats{Running: 1, Rejected: 2})
+		for waited, rejected := range map[time.Duration]*task{maxWait: check, hashQueueWait: setting} {
+			e, _ := errors.AsType[*Error](rejected.err)
+			l.check("Retry-After is the wait", e != nil && e.RetryAfter == waited)
 		}
 		l.finish(running)
 	})
 }
 
-func TestAFullQueueTurnsAwayAtOnceAndTheOtherQueueStaysOpen(t *testing.T) {
+func TestHasherRejectsAtOnceWhenOneQueueIsFull(t *testing.T) {
 	inLab(t, 1, 2, func(l *lab) {
 		ctx := l.Context()
-		running := l.send(ctx, &l.checks)
-		waiting := []*task{l.send(ctx, &l.checks), l.send(ctx, &l.checks)}
-		surplus, setting := l.send(ctx, &l.checks), l.send(ctx, &l.settings)
-		l.check("the surplus is turned away at once", overloaded(surplus) && surplus.after == 0)
-		l.check("the other queue takes", !setting.answered() && l.Stats().Waiting == 3)
+		running := l.send(ctx, &l.verifyQueue)
+		waiting := []*task{l.send(ctx, &l.verifyQueue), l.send(ctx, &l.verifyQueue)}
+		surplus, setting := l.send(ctx, &l.verifyQueue), l.send(ctx, &l.hashQueue)
+		l.check("the surplus is rejected at once", overloaded(surplus) && surplus.after == 0)
+		l.check("the other queue has room", !setting.answered() && l.Stats().Waiting == 3)
 		for _, next := range append([]*task{running}, append(waiting, setting)...) {
 			close(next.finish)
 		}
 		synctest.Wait()
-		again := l.send(ctx, &l.checks)
+		again := l.send(ctx, &l.verifyQueue)
 		l.check("there is room again", again.started())
 		l.finish(again)
 	})
 }
 
-func TestEachQueueIsFirstComeFirstServedAndNeitherStarves(t *testing.T) {
+func TestHasherServesBothQueuesInOrder(t *testing.T) {
 	inLab(t, 1, 0, func(l *lab) {
 		ctx := l.Context()
-		running := l.send(ctx, &l.checks)
+		running := l.send(ctx, &l.verifyQueue)
 		const each = 100
-		var order []int // checks are positive, settings negative
+		var order []int // verify jobs are positive, hash jobs negative
 		for i := 1; i <= each; i++ {
-			for queue, number := range map[*lane]int{&l.checks: i, &l.settings: -i} {
+			for queue, number := range map[*jobQueue]int{&l.verifyQueue: i, &l.hashQueue: -i} {
 				l.callers.Go(func() {
 					if err := l.run(ctx, queue, func() error { order = append(order, number); return nil }); err != nil {
 						t.Error(err)
@@ -172,93 +171,93 @@ func TestEachQueueIsFirstComeFirstServedAndNeitherStarves(t *testing.T) {
 		last := map[bool]int{}
 		early := 0
 		for served, number := range order {
-			if isCheck := number > 0; max(number, -number) != last[isCheck]+1 {
-				t.Fatalf("out of turn: %v", order)
+			if isVerify := number > 0; max(number, -number) != last[isVerify]+1 {
+				t.Fatalf("out of order: %v", order)
 			} else {
-				last[isCheck]++
+				last[isVerify]++
 			}
 			if served < each && number > 0 {
 				early++
 			}
 		}
-		// By chance it is outside once in 10^17 runs.
-		l.check("both are served alike", len(order) == 2*each && early > each/10 && early < each*9/10)
+		// This fails by chance once in 10^17 runs.
+		l.check("both queues are served alike", len(order) == 2*each && early > each/10 && early < each*9/10)
 	})
 }
 
-func TestWhoHasGoneIsNotHashed(t *testing.T) {
+func TestHasherSkipsCanceledJobs(t *testing.T) {
 	left := errors.New("left")
-	t.Run("by giving up while waiting", func(t *testing.T) {
+	t.Run("canceled while it waits", func(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
-			running := l.send(l.Context(), &l.checks)
+			running := l.send(l.Context(), &l.verifyQueue)
 			ctx, leave := context.WithCancelCause(l.Context())
-			waiting := l.send(ctx, &l.checks)
+			waiting := l.send(ctx, &l.verifyQueue)
 			leave(left)
 			synctest.Wait()
 			l.check("it is answered at once", overloaded(waiting) && errors.Is(waiting.err, left))
-			l.check("it is counted", l.Stats() == HasherStats{Running: 1, Gone: 1})
+			l.check("it is counted", l.Stats() == HasherStats{Running: 1, Canceled: 1})
 			l.finish(running)
 		})
 	})
-	t.Run("by having given up before", func(t *testing.T) {
+	t.Run("canceled before", func(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
 			ctx, leave := context.WithCancelCause(l.Context())
 			leave(left)
-			for range 100 { // whether the thread or the caller notices first is chance
-				l.check("it is not done", overloaded(l.send(ctx, &l.settings)))
+			for range 100 { // either the thread or the caller notices first
+				l.check("it is not done", overloaded(l.send(ctx, &l.hashQueue)))
 			}
-			l.check("all are counted", l.Stats() == HasherStats{Gone: 100})
+			l.check("all are counted", l.Stats() == HasherStats{Canceled: 100})
 		})
 	})
-	t.Run("by a connection that nobody holds any more", func(t *testing.T) {
+	t.Run("disconnected", func(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
-			running := l.send(l.Context(), &l.checks)
-			gone, asked := false, 0
-			waiting := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { asked++; return !gone }}), &l.checks)
-			l.check("nobody asks before its turn", asked == 0)
-			gone = true
+			running := l.send(l.Context(), &l.verifyQueue)
+			left, asked := false, 0
+			waiting := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { asked++; return !left }}), &l.verifyQueue)
+			l.check("the connection is not checked before its turn", asked == 0)
+			left = true
 			l.finish(running)
 			l.check("it is not done", overloaded(waiting) && asked == 1)
-			l.check("it is counted", l.Stats() == HasherStats{Done: 1, Gone: 1})
+			l.check("it is counted", l.Stats() == HasherStats{Done: 1, Canceled: 1})
 		})
 	})
-	t.Run("but who is still there is", func(t *testing.T) {
+	t.Run("still connected", func(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
-			there := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { return true }}), &l.checks)
+			there := l.send(WithCaller(l.Context(), Caller{Connected: func() bool { return true }}), &l.verifyQueue)
 			l.check("it is done", there.started())
 			l.finish(there)
 		})
 	})
 }
 
-func TestCloseFinishesWhatRunsAndTurnsAwayAllOthers(t *testing.T) {
+func TestHasherCloseFinishesRunningJobsAndRejectsOthers(t *testing.T) {
 	inLab(t, 2, 0, func(l *lab) {
 		ctx := l.Context()
-		running := []*task{l.send(ctx, &l.checks), l.send(ctx, &l.settings)}
+		running := []*task{l.send(ctx, &l.verifyQueue), l.send(ctx, &l.hashQueue)}
 		var waiting []*task
 		for range 20 {
-			waiting = append(waiting, l.send(ctx, &l.checks), l.send(ctx, &l.settings))
+			waiting = append(waiting, l.send(ctx, &l.verifyQueue), l.send(ctx, &l.hashQueue))
 		}
 		closed := make(chan struct{})
 		l.callers.Go(func() { l.Close(); close(closed) })
 		synctest.Wait()
-		l.check("Close waits for what runs", !isClosed(closed))
+		l.check("Close waits for running jobs", !isClosed(closed))
 		for _, w := range waiting {
-			l.check("who waits is turned away", overloaded(w) && w.after == 0)
+			l.check("a waiting job is rejected", overloaded(w) && w.after == 0)
 		}
 		l.finish(running[0])
 		l.finish(running[1])
-		l.check("what ran was finished", isClosed(closed) && running[0].err == nil && running[1].err == nil)
-		l.check("who comes later is turned away", overloaded(l.send(ctx, &l.checks)))
-		l.Close() // again, as defers do
+		l.check("the running jobs were finished", isClosed(closed) && running[0].err == nil && running[1].err == nil)
+		l.check("a later job is rejected", overloaded(l.send(ctx, &l.verifyQueue)))
+		l.Close() // a second call, as by a defer, does nothing
 	})
 }
 
-func TestAnErrorOfTheWorkIsTheCallers(t *testing.T) {
+func TestHasherReturnsTheErrorOfTheWork(t *testing.T) {
 	inLab(t, 1, 0, func(l *lab) {
 		broken := errors.New("broken")
-		if err := l.run(l.Context(), &l.checks, func() error { return broken }); !errors.Is(err, broken) {
-			t.Errorf("it is %v", err)
+		if err := l.run(l.Context(), &l.verifyQueue, func() error { return broken }); !errors.Is(err, broken) {
+			t.Errorf("the error is %v", err)
 		}
 		if _, _, err := l.Check(l.Context(), "no hash", "x"); err == nil || KindOf(err) != Internal {
 			t.Errorf("a malformed hash is %v", err)
@@ -266,7 +265,7 @@ func TestAnErrorOfTheWorkIsTheCallers(t *testing.T) {
 	})
 }
 
-func TestPasswordsAreHashedCheckedAndReplacedInTheLane(t *testing.T) {
+func TestHasherHashesChecksAndReplacesPasswords(t *testing.T) {
 	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: 1, MaxWait: time.Minute})
 	defer h.Close()
 	ctx := t.Context()
@@ -297,12 +296,12 @@ func TestPasswordsAreHashedCheckedAndReplacedInTheLane(t *testing.T) {
 	}
 }
 
-func TestARightPasswordAtAnotherCostIsHashedAnewAndAWrongOneIsNot(t *testing.T) {
+func TestHasherRehashesOnlyARightPasswordOfAnotherCost(t *testing.T) {
 	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost + 1, Threads: 1, MaxWait: time.Minute})
 	defer h.Close()
 	old := mustHash(t, "a password")
 	if _, rehash, err := h.Check(t.Context(), old, "a wrong one"); rehash != "" || err != nil {
-		t.Errorf("a wrong one is hashed anew: %q, %v", rehash, err)
+		t.Errorf("a wrong password was rehashed: %q, %v", rehash, err)
 	}
 	right, rehash, err := h.Check(t.Context(), old, "a password")
 	if !right || err != nil {

@@ -8,66 +8,66 @@ import (
 	"time"
 )
 
-// Rate is how often something may be done: Count times at once, and again when
-// that is so long ago that Count in Per is kept. The zero Rate is no limit.
+// Rate is how often something may be done: Count times in Per, and up to Count times at
+// once. The zero Rate is no limit.
 type Rate struct {
 	Count int
 	Per   time.Duration
 }
 
-// Interval is how long one of Count takes to come back. A Store counts in
-// microseconds, so all of them do.
+// Interval returns how long it takes until one more is allowed. It is in whole
+// microseconds, because a Store counts in them.
 func (r Rate) Interval() time.Duration {
 	return (r.Per / time.Duration(r.Count)).Truncate(time.Microsecond)
 }
 
-// Window is how long all of Count take to come back.
+// Window returns how long it takes until all of Count are allowed again.
 func (r Rate) Window() time.Duration { return r.Interval() * time.Duration(r.Count) }
 
-// LimitKey names what is limited, and whose it is. It is a digest, so that the
-// table tells nobody who was there.
+// LimitKey identifies a limit and its client or user. It is a digest, so that the table
+// does not show which clients there were.
 type LimitKey [sha256.Size]byte
 
-// Allowance is what a limit says to one more.
+// Allowance is the answer of a limit to one more use.
 type Allowance struct {
 	Allowed    bool
-	Limit      int           // how many at once; 0: there is no limit, and nothing else is told
-	Window     time.Duration // how long all of them take to come back
+	Limit      int           // how many at once; 0: there is no limit, and the other fields are zero
+	Window     time.Duration // how long it takes until all of them are allowed again
 	Remaining  int           // how many more at once
-	Reset      time.Duration // until there are Limit of them again
-	RetryAfter time.Duration // where it is not allowed: until it may be; 0: not known
+	Reset      time.Duration // until Remaining is Limit again
+	RetryAfter time.Duration // if not allowed: until it is; 0: unknown
 }
 
-// Allow gives the allowance of who was allowed one more, or was not, where reset
-// is how long all that is used up takes to come back.
+// Allow returns the allowance of a use that was allowed or not, where reset is how long it
+// takes until the limit is completely free again.
 func (r Rate) Allow(allowed bool, reset time.Duration) Allowance {
 	a := Allowance{Allowed: allowed, Limit: r.Count, Window: r.Window(), Reset: max(reset, 0)}
 	switch {
 	case allowed:
 		a.Remaining = max(int((r.Window()-a.Reset)/r.Interval()), 0)
-	case reset > 0: // else the store could not tell
+	case reset > 0: // otherwise the Store does not know
 		a.RetryAfter = max(reset-r.Window()+r.Interval(), 0)
 	}
 	return a
 }
 
-// LimitClass is what one client address, or one user, may do only so often.
+// LimitClass is a kind of request whose rate is limited for a client address, or a user.
 type LimitClass string
 
-// The classes. Each is counted by itself.
+// The classes. Each is counted separately.
 const (
 	LimitSignIn LimitClass = "signin"
 	LimitSignUp LimitClass = "signup"
-	LimitCodes  LimitClass = "codes"  // asking for them, and using them
-	LimitWrites LimitClass = "writes" // of a session; by user, or by session, and not by address
+	LimitCodes  LimitClass = "codes"  // requesting and redeeming them
+	LimitWrites LimitClass = "writes" // with an access token; by user or session, not by address
 )
 
-// LimitClasses are all of them.
+// LimitClasses returns all classes.
 func LimitClasses() []LimitClass {
 	return []LimitClass{LimitSignIn, LimitSignUp, LimitCodes, LimitWrites}
 }
 
-// Rate gives the limit of a class.
+// Rate returns the limit of a class.
 func (p Policy) Rate(class LimitClass) Rate {
 	switch class {
 	case LimitSignIn:
@@ -82,46 +82,43 @@ func (p Policy) Rate(class LimitClass) Rate {
 	return Rate{}
 }
 
-// maxRefusals bounds how many clients that were refused are remembered. Of more
-// than these, some cost a statement each time.
+// maxRefusals bounds how many refused clients are remembered. A client beyond them costs a
+// query for each request.
 const maxRefusals = 10_000
 
-// refusal is until when a client is refused, and when it has all of its limit
-// again, by the process's clock.
+// refusal is how long a client is refused, and when its limit is completely free again, by
+// the clock of the process.
 type refusal struct{ until, reset time.Time }
 
-// Admit counts one more of a class for who asked for what is done in ctx, by their
-// place. Where it is too much, the error is of kind RateLimited, and the
-// allowance is there too. A client whose address is not known shares a limit with
-// all others of that kind: to let them pass would be a way round it.
+// Admit counts one more request of a class for the network of the caller. If there are too
+// many, it returns a RateLimited error together with the allowance. All callers without a
+// known address share one limit: exempting them would be a way around it.
 //
-// Who was refused is refused until their wait is over without asking the Store,
-// so that a flood costs no statements but one a minute, for the audit trail. The wait
-// counts from before the Store was asked, so it is never longer than the Store's.
+// A refused client stays refused until its wait ends, without another query. So a flood of
+// requests costs one statement a minute, for the audit trail. The wait begins before the
+// query, so it is never longer than the Store's.
 func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
-	return s.admit(ctx, class, string(callerNetwork(ctx)), SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
+	network := string(callerNetwork(ctx))
+	return s.admit(ctx, class, network, SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
 		return s.store.TakeLimit(ctx, key, rate)
 	})
 }
 
-// AdmitChange counts one more change that the user of an access token makes. All
-// sessions of a user are counted together: signing in again is no way round the limit.
-// A session that has ended is refused and not counted, so that a stolen token
-// of it uses up nothing.
+// AdmitChange counts one more change by the user of an access token. All sessions of a user
+// count together, so signing in again is no way around the limit. An ended session is
+// refused without counting, so a token stolen from it uses up nothing.
 func (s *Service) AdmitChange(ctx context.Context, accessToken string) (Allowance, error) {
 	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "user " + ref.UserID })
 }
 
-// AdmitEnding counts one more call by which a session ends others, or the account. Each
-// session is counted by itself: a stolen token must not keep the owner from ending the
-// session that it is of.
+// AdmitEnding counts one more request by which a session ends sessions or the account. Each
+// session counts separately: a stolen token must not keep the owner from ending the
+// session it belongs to.
 func (s *Service) AdmitEnding(ctx context.Context, accessToken string) (Allowance, error) {
 	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "session " + ref.ID })
 }
 
-func (s *Service) admitWrite(
-	ctx context.Context, accessToken string, whose func(SessionRef) string,
-) (Allowance, error) {
+func (s *Service) admitWrite(ctx context.Context, accessToken string, whose func(SessionRef) string) (Allowance, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
 		return Allowance{}, err
@@ -135,7 +132,7 @@ func (s *Service) admitWrite(
 	})
 }
 
-// admit counts one more of a class for whoever is named; take asks the Store.
+// admit counts one more request of a class; take counts it in the Store.
 func (s *Service) admit(
 	ctx context.Context, class LimitClass, whose string, by SessionRef, take func(LimitKey, Rate) (Allowance, error),
 ) (Allowance, error) {
@@ -163,8 +160,7 @@ func (s *Service) admit(
 	return s.refuse(ctx, class, key, by, a)
 }
 
-// Limited tells how many were refused because too many of a class came from one
-// client address or user, since the start of the process.
+// Limited returns how many requests of a class were refused since the process started.
 func (s *Service) Limited(class LimitClass) uint64 { return s.counts.limited[class].Load() }
 
 func (s *Service) refuse(

@@ -11,18 +11,18 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// limiting sets the limits by client address.
+// limiting sets limits for each client address.
 func limiting(p *identity.Policy) {
 	p.LimitSignIn = identity.Rate{Count: 3, Per: 3 * time.Minute}
 	p.LimitCodes = identity.Rate{Count: 1, Per: time.Hour}
 }
 
-// from is what is asked for from an address.
+// from returns the context of a request from an address.
 func from(address string) context.Context {
 	return identity.WithCaller(context.Background(), identity.Caller{Address: netip.MustParseAddr(address)})
 }
 
-// admits fails unless n of the class, and no more, are admitted from an address.
+// admits fails unless exactly n requests of the class are admitted from an address.
 func (w *world) admits(n int, class identity.LimitClass, address string) {
 	w.Helper()
 	for i := range n {
@@ -36,7 +36,7 @@ func (w *world) admits(n int, class identity.LimitClass, address string) {
 	w.equal("allowed", a.Allowed, false)
 }
 
-func TestAnAddressIsAdmittedAsOftenAsThePolicySays(t *testing.T) {
+func TestLimitAdmitsAsOftenAsThePolicySays(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.admits(3, identity.LimitSignIn, "192.0.2.1")
 	w.admits(3, identity.LimitSignIn, "192.0.2.2")
@@ -49,7 +49,7 @@ func TestAnAddressIsAdmittedAsOftenAsThePolicySays(t *testing.T) {
 	w.equal("refused codes", w.service.Limited(identity.LimitCodes), uint64(1))
 }
 
-func TestAnIPv6AddressIsCountedWithAllOfItsNetwork(t *testing.T) {
+func TestLimitCountsAnIPv6AddressWithItsNetwork(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.admits(3, identity.LimitSignIn, "2001:db8:0:1::1")
 	w.admits(0, identity.LimitSignIn, "2001:db8:0:1:ffff:ffff:ffff:ffff")
@@ -59,7 +59,7 @@ func TestAnIPv6AddressIsCountedWithAllOfItsNetwork(t *testing.T) {
 	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.2") // of IPv4 in IPv6, no network is one client
 }
 
-func TestClientsWithoutAnAddressShareALimit(t *testing.T) {
+func TestLimitIsSharedByClientsWithoutAnAddress(t *testing.T) {
 	w := newWorld(t, limiting)
 	for range 3 {
 		_, err := w.service.Admit(t.Context(), identity.LimitSignIn)
@@ -69,7 +69,7 @@ func TestClientsWithoutAnAddressShareALimit(t *testing.T) {
 	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
 }
 
-func TestWithoutALimitTheStoreIsNotAsked(t *testing.T) {
+func TestLimitThatIsNotSetCostsNoQuery(t *testing.T) {
 	w := newWorld(t)
 	for _, class := range identity.LimitClasses() {
 		a, err := w.service.Admit(from("192.0.2.1"), class)
@@ -79,7 +79,7 @@ func TestWithoutALimitTheStoreIsNotAsked(t *testing.T) {
 	w.equal("what the store was asked", w.store.take(), "")
 }
 
-func TestAFloodFromOneAddressCostsNoStatements(t *testing.T) {
+func TestLimitRefusesAFloodWithoutQueries(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.admits(3, identity.LimitSignIn, "192.0.2.1")
 	w.store.take()
@@ -99,9 +99,9 @@ func TestAFloodFromOneAddressCostsNoStatements(t *testing.T) {
 	w.admits(1, identity.LimitSignIn, "192.0.2.1")
 }
 
-// Another replica may have told this one of a wait; and the time that the Store
-// took to answer is none of the client's.
-func TestTheMemoryNeverRefusesWhatTheStoreWouldAllow(t *testing.T) {
+// The refusal may have been counted by another replica, and the duration of the query must
+// not be added to the client's wait.
+func TestLimitMemoryNeverRefusesWhatTheStoreAllows(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.admits(3, identity.LimitSignIn, "192.0.2.1")
 	w.pass(30 * time.Second)
@@ -114,7 +114,7 @@ func TestTheMemoryNeverRefusesWhatTheStoreWouldAllow(t *testing.T) {
 	w.ok(err)
 }
 
-func TestManyAddressesThatAreRefusedTakeNoMoreRoomThanThereIs(t *testing.T) {
+func TestLimitMemoryIsBounded(t *testing.T) {
 	w := newWorld(t, limiting)
 	for i := range 12_000 {
 		address := fmt.Sprintf("2001:db8:%x:%x::", i>>8, i&0xff)
@@ -130,7 +130,7 @@ func TestManyAddressesThatAreRefusedTakeNoMoreRoomThanThereIs(t *testing.T) {
 	w.equal("what the store was asked", w.store.take(), "")
 }
 
-func TestWhereALimitCannotBeCountedNobodyIsAdmitted(t *testing.T) {
+func TestLimitThatCannotBeCountedAdmitsNoClient(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.memory.Break(&identity.Error{Kind: identity.Unavailable, Message: "the database is away"})
 	a, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
@@ -138,7 +138,7 @@ func TestWhereALimitCannotBeCountedNobodyIsAdmitted(t *testing.T) {
 	w.equal("the allowance", a, identity.Allowance{})
 }
 
-func TestChangesAreLimitedByUserAndEndingsBySession(t *testing.T) {
+func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 	w := newWorld(t, func(p *identity.Policy) { p.LimitWrites = identity.Rate{Count: 3, Per: 3 * time.Minute} })
 	p, thief := w.verified("grace")
 	owner := w.signIn(p)

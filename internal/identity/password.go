@@ -15,25 +15,24 @@ import (
 
 const (
 	maxPassword    = 256 // code points
-	maxBcryptInput = 72  // bytes; bcrypt ignores all beyond
-	// condensedMark stands before a bcrypt hash that was made of the condensed
-	// password, so that the two kinds can never be taken for one another.
+	maxBcryptInput = 72  // bytes; bcrypt ignores the rest
+	// condensedMark marks the bcrypt hash of a condensed password, so that it is never
+	// compared with a plain one.
 	condensedMark = "$sha384"
 )
 
-// normalizePassword gives the one form of a password that is hashed: Unicode
-// normal form C, so that the same password typed on another keyboard is the
-// same. Nothing is trimmed and no case is changed.
+// normalizePassword returns the form of a password that is hashed: Unicode normal form C,
+// so that a password is the same from every keyboard. It trims nothing and keeps the case.
 func normalizePassword(s string) string { return norm.NFC.String(s) }
 
-// isPossiblePassword tells whether any account can have this password.
+// isPossiblePassword reports whether an account can have this password.
 func isPossiblePassword(s string) bool {
 	return s != "" && utf8.RuneCountInString(s) <= maxPassword && !strings.ContainsRune(s, 0)
 }
 
-// commonPasswords holds one a line, in lower case, with a line break before and
-// after each: those of eight characters and more among the 30,000 most common
-// in the frequency lists of zxcvbn (Dropbox, MIT).
+// commonPasswords holds one password a line, in lower case, with a line break before and
+// after each: those of at least eight characters among the 30,000 most common passwords in
+// the frequency lists of zxcvbn (Dropbox, MIT).
 //
 //go:embed common_passwords.txt
 var commonPasswords string
@@ -42,8 +41,8 @@ func isCommonPassword(s string) bool {
 	return !strings.Contains(s, "\n") && strings.Contains(commonPasswords, "\n"+strings.ToLower(s)+"\n")
 }
 
-// condense makes what bcrypt can take of a longer password, so that every byte
-// of it counts. Base64, since bcrypt would stop at a NUL.
+// condense shortens a password that is too long for bcrypt to a digest, so that every byte
+// counts. The digest is in Base64, because bcrypt would stop at a NUL.
 func condense(password string) (input []byte, condensed bool) {
 	if len(password) <= maxBcryptInput {
 		return []byte(password), false
@@ -64,14 +63,13 @@ func hashPassword(password string, cost int) (string, error) {
 	return string(hash), nil
 }
 
-// comparePassword tells whether hash is that of password, and whether it was
-// made at another cost than the one given. An empty hash is that of nobody: the
-// work is done all the same.
+// comparePassword reports whether hash is the hash of password, and whether it has another
+// cost. An empty hash matches no password, after the same work.
 func comparePassword(hash, password string, cost int) (right, outdated bool, err error) {
 	input, condensed := condense(password)
 	plain, marked := strings.CutPrefix(hash, condensedMark)
 	if hash == "" {
-		plain = nobodysHash(cost)
+		plain = placeholderHash(cost)
 	}
 	err = bcrypt.CompareHashAndPassword([]byte(plain), input)
 	switch {
@@ -84,8 +82,8 @@ func comparePassword(hash, password string, cost int) (right, outdated bool, err
 	return hash != "" && marked == condensed, was != cost, err
 }
 
-// nobodysHash is a well-formed hash that no password is known to have: salt and
-// digest are constants. Comparing with it takes as long as with any other.
-func nobodysHash(cost int) string {
+// placeholderHash returns a well-formed hash of no known password: its salt and digest are
+// constants. A comparison with it takes as long as with any other hash.
+func placeholderHash(cost int) string {
 	return fmt.Sprintf("$2a$%02d$%s", cost, "N0b0dyHasThisSaltOrDiges.uQ7mVh5r1cXo2YtLwPz8KdEfGa3B")
 }

@@ -31,7 +31,7 @@ func isRight(t *testing.T, hash, password string) bool {
 	return right
 }
 
-func TestEveryByteOfAPasswordCounts(t *testing.T) {
+func TestPasswordIsHashedInFull(t *testing.T) {
 	for _, length := range []int{8, 71, 72, 73, 256} {
 		t.Run(fmt.Sprint(length, " bytes"), func(t *testing.T) {
 			password := strings.Repeat("p", length)
@@ -60,7 +60,7 @@ func TestEveryByteOfAPasswordCounts(t *testing.T) {
 	})
 }
 
-func TestACondensedPasswordIsNeverTakenForAPlainOne(t *testing.T) {
+func TestPasswordThatIsCondensedMatchesNoPlainOne(t *testing.T) {
 	long := strings.Repeat("long ", 20)
 	sum := sha512.Sum384([]byte(long))
 	digest := base64.StdEncoding.EncodeToString(sum[:]) // what bcrypt is given instead: 64 bytes
@@ -78,7 +78,7 @@ func TestACondensedPasswordIsNeverTakenForAPlainOne(t *testing.T) {
 	}
 }
 
-func TestAHashOfAnotherCostIsOutdated(t *testing.T) {
+func TestPasswordHashOfAnotherCostIsOutdated(t *testing.T) {
 	for _, password := range []string{"short one", strings.Repeat("long ", 20)} {
 		hash := mustHash(t, password)
 		for cost, want := range map[int]bool{testCost: false, testCost + 1: true} {
@@ -90,9 +90,9 @@ func TestAHashOfAnotherCostIsOutdated(t *testing.T) {
 	}
 }
 
-func TestNobodysHashCostsWhatTheOthersDo(t *testing.T) {
+func TestPasswordPlaceholderHashCostsWhatOthersDo(t *testing.T) {
 	for cost := 4; cost <= 15; cost++ {
-		hash := nobodysHash(cost)
+		hash := placeholderHash(cost)
 		if got, err := bcrypt.Cost([]byte(hash)); got != cost || err != nil {
 			t.Errorf("at cost %d it costs %d: %v", cost, got, err)
 		}
@@ -103,7 +103,7 @@ func TestNobodysHashCostsWhatTheOthersDo(t *testing.T) {
 	for cost := 4; cost <= 7; cost++ { // beyond, only the time differs
 		// That a mismatch is reported means that salt and digest were decoded
 		// and the work was done: what is malformed has another error, at once.
-		if err := bcrypt.CompareHashAndPassword([]byte(nobodysHash(cost)), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		if err := bcrypt.CompareHashAndPassword([]byte(placeholderHash(cost)), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
 			t.Errorf("at cost %d it cannot be compared with: %v", cost, err)
 		}
 	}
@@ -118,15 +118,15 @@ func TestNobodysHashCostsWhatTheOthersDo(t *testing.T) {
 	}
 }
 
-func TestAMalformedHashIsAFaultAndNoWrongPassword(t *testing.T) {
-	for _, hash := range []string{"x", condensedMark, "$2a$04$short", strings.Replace(nobodysHash(4), "$2a", "$9z", 1)} {
+func TestPasswordHashThatIsMalformedIsAFault(t *testing.T) {
+	for _, hash := range []string{"x", condensedMark, "$2a$04$short", strings.Replace(placeholderHash(4), "$2a", "$9z", 1)} {
 		if right, _, err := comparePassword(hash, "anything", testCost); right || err == nil {
 			t.Errorf("%q: right %v, %v", hash, right, err)
 		}
 	}
 }
 
-func TestTheMostCommonPasswordsAreKnownInAnyCase(t *testing.T) {
+func TestPasswordIsCommonInAnyCase(t *testing.T) {
 	for _, p := range []string{"password", "PassWord", "12345678", "iloveyou", "!qaz2wsx", "trustno1", "zzzzzzz1"} {
 		if !isCommonPassword(p) {
 			t.Errorf("%q is not known", p)

@@ -2,5 +2,5 @@
 
 package identity
 
-// yieldToOthers does nothing where priority is the process's alone.
+// yieldToOthers does nothing: elsewhere a priority belongs to the whole process.
 func yieldToOthers() {}

@@ -92,8 +92,8 @@ func TestInPublicASignUpThatWaitsIsNotLookedAt(t *testing.T) {
 	w.signIn(p)
 }
 
-// The throttle of a login continues when someone signs up with it: it neither shows whether
-// there was an account before, nor starts again.
+// The throttle of a login goes on when somebody signs up with it: a guesser cannot tell
+// by it whether there was an account before, nor begin anew.
 func TestASignUpDoesNotResetTheThrottleOfItsLogin(t *testing.T) {
 	for _, exposure := range []func(*identity.Policy){public, mailing} {
 		w := newWorld(t, exposure)
@@ -342,17 +342,17 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 	}
 }
 
-func TestASignInThatIsShedCountsAsNoFailure(t *testing.T) {
+func TestSignInThatIsRejectedCountsAsNoFailure(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	w.store.take()
-	gone := identity.WithCaller(t.Context(), identity.Caller{Connected: func() bool { return false }})
-	_, err := w.service.SignIn(gone, p.username, p.password)
+	left := identity.WithCaller(t.Context(), identity.Caller{Connected: func() bool { return false }})
+	_, err := w.service.SignIn(left, p.username, p.password)
 	w.equal("the kind", identity.KindOf(err), identity.Overloaded)
 	w.equal("what the store was asked", w.store.take(), "FindCredentials")
 	w.hasher.Close()
 	_, err = w.SignIn(p.username, p.password)
-	w.equal("the kind, once the pool is closed,", identity.KindOf(err), identity.Overloaded)
+	w.equal("the kind, once the worker pool is closed,", identity.KindOf(err), identity.Overloaded)
 	_, err = w.SignUp(signUpOf("edsger"))
 	w.equal("the kind of a sign-up", identity.KindOf(err), identity.Overloaded)
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestAfterTenFailuresEachTryWaitsTwiceAsLongUpToAMinute(t *testing.T) {
+func TestThrottleDoublesTheWaitAfterTenFailures(t *testing.T) {
 	for _, c := range []struct {
 		failures int
 		want     time.Duration
@@ -22,7 +22,7 @@ func TestAfterTenFailuresEachTryWaitsTwiceAsLongUpToAMinute(t *testing.T) {
 	}
 }
 
-func TestATryIsTakenWhenItsWaitIsOver(t *testing.T) {
+func TestThrottleAllowsAnAttemptAfterItsWait(t *testing.T) {
 	for _, c := range []struct {
 		failures    int
 		since, wait time.Duration
