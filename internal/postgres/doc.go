@@ -1,43 +1,45 @@
-// Package postgres keeps accounts, codes, sessions, the outbox and the key ring in
-// PostgreSQL. It holds no rules of the domain: what a statement decides is what
-// the comments of identity.Store say that a store has to decide, because only
-// the database can decide it among replicas.
+// Package postgres stores accounts, codes, sessions, the outbox and the key ring in
+// PostgreSQL. It contains no rules of the domain. A statement decides only what the
+// comments of identity.Store say that a store has to decide, because only the database
+// can decide it among replicas.
+//
+// The statements are in the folder queries. Each is whole, and can be pasted into psql
+// after \set has set its parameters.
 //
 // # Tables
 //
-//	users ◀──── codes      at most one of each purpose; only the SHA-256 is kept
-//	signups ◀── codes      likewise; sign-ups that wait for their proof
-//	users ◀──── sessions   one row a session; a token has none
-//	      ◀──── familiar_places   where its owner has signed in; digests
-//	throttles              wrong passwords; a digest names the login, and a familiar place
-//	mails                  to be sent; holds no code, refers to nothing, and outlives accounts
-//	limits                 what is used up of a limit; a digest names whose; not in the write-ahead log
+//	users ◀──── codes      at most one for each purpose; only the SHA-256 is stored
+//	signups ◀── codes      likewise; sign-ups that wait for the proof of their address
+//	users ◀──── sessions   one row for each session; tokens are not stored
+//	      ◀──── familiar_places   digests of the networks in which the owner has signed in
+//	throttles              wrong passwords; a digest of the login and of a known network
+//	mails                  to be sent; contains no code, refers to nothing, outlives accounts
+//	limits                 what is used up of each limit; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
 //	gateway                one row: the issuer of all replicas
-//	audit_events           what happened, by ids and client addresses; refers to nothing, and
-//	                       outlives accounts until its retention is over
+//	audit_events           events with ids and client addresses; refers to nothing, and
+//	                       outlives accounts until its retention ends
 //
-// # Who waits for whom
+// # Locks
 //
-// One lock orders everything that belongs to an account: its row in users,
-// taken FOR NO KEY UPDATE. PostgreSQL reads under READ COMMITTED, so each
-// statement sees what was committed when it began, except that a row which it
-// had to wait for is read, and checked against WHERE, anew. That gives two
-// patterns, and there is no third:
+// One lock orders all changes to an account: its row in users, locked FOR NO KEY UPDATE.
+// Under READ COMMITTED a statement sees what was committed when it began. The exception
+// is a row that it had to wait for: PostgreSQL reads that row again, and checks it against
+// WHERE again. That gives exactly two patterns:
 //
-//	one statement    it locks the row under the condition that must still hold
+//	one statement    It locks the row under the condition that must still hold
 //	                 (the password is the one that was checked), and acts only
-//	                 on what the lock gave back. What it acts on besides is as
-//	                 old as its beginning, so it may only add, or remove what
-//	                 may go anyway.
-//	a transaction    its first statement locks the row, and nothing else. The
-//	                 next one begins after whoever held the lock before has
-//	                 committed, and so sees all that they did: it can end every
+//	                 if it got the lock. It sees other rows as they were when it
+//	                 began, so it may only add rows, or remove rows that may be
+//	                 removed in any case.
+//	a transaction    Its first statement only locks the row. The next statement
+//	                 begins after the previous holder of the lock has committed,
+//	                 and so sees all of that holder's changes: it can end every
 //	                 session, and decide whether this one is still alive.
 //
-// So a sign-in that meets a change of password either gets the lock first, and
-// then the change sees its session and ends it; or it comes second, finds
-// another password under the lock, and opens nothing:
+// So when a sign-in meets a change of password, either the sign-in gets the lock first,
+// and the change sees its session and ends it; or it gets the lock second, finds another
+// password, and opens nothing:
 //
 //	sign-in                          change of password
 //	   │ lock, insert, commit           │ (waits)
@@ -46,64 +48,62 @@
 //	   │ (waits)                        │ lock, new hash, delete sessions, commit
 //	   │ lock ──▶ hash differs: stale
 //
-// An address that is to be proved has a lock of its own, an advisory one that lasts
-// until the transaction ends; so sign-ups and accounts prove it one after another, and
-// who comes second sees that an account has it. It is taken before the lock of an
-// account. A code for a sign-up is stored under a lock of that sign-up, so that it goes
-// with it.
+// An address that is being proved has a separate advisory lock, until the transaction
+// ends. Sign-ups and accounts therefore prove it one after another, and the second sees
+// that an account has it. This lock is taken before the lock of an account. A code for a
+// sign-up is stored under a lock of that sign-up, so that both are deleted together.
 //
-// A renewal and a sign-out need no lock: each is one conditional statement on
-// one row of sessions. Nobody takes the lock of an account while holding a row
-// that belongs to one, so there is no cycle to deadlock in.
+// A renewal and a sign-out need no lock: each is one conditional statement on one row of
+// sessions. No transaction takes the lock of an account while it holds a row that belongs
+// to an account, so there is no cycle, and no deadlock.
 //
-// A mail belongs to no account. Who takes one out of the outbox locks its row
-// first, and then the account that it turns out to be about; everyone else skips
-// rows that are locked, or adds rows, and waits for none. What a mail says is
-// decided under the lock of the account, so that no code goes to an address that is
-// being given up. The row of a limit is the last that a statement locks.
+// A mail belongs to no account. The claim of a mail locks its row first, and then the
+// account that it is about. All other statements skip locked mails, or add mails, and wait
+// for none. The contents of a mail are decided under the lock of the account, so that no
+// code is sent to an address that is being given up. The row of a limit is the last that a
+// statement locks.
 //
 // # Two clocks
 //
-// Codes expire, failures age, mails fall due and limits recover by the database's
-// clock, of which all replicas see the same one. Whether a session is alive is decided by the
-// caller's clock, because its token is checked by that clock too.
+// Codes expire, failures age, mails become due and limits recover by the clock of the
+// database, which is the same for all replicas. Whether a session is alive is decided by
+// the clock of the caller, because its token is checked by that clock too.
 //
 // # Faults
 //
-// Every call has a deadline, a bounded wait for a connection, and
-// statement_timeout and lock_timeout behind it. Whatever keeps an answer away
-// becomes an *identity.Error of kind Unavailable, unknown errors too: nothing
-// is ever taken for "no such session" because the database is ill.
+// Every call has a deadline and a bounded wait for a connection, backed by
+// statement_timeout and lock_timeout. Every error that prevents an answer becomes an
+// *identity.Error of kind Unavailable, including unknown errors: a failing database is
+// never mistaken for "no such session".
 //
-// A connection is admitted if its server takes writes and its text is UTF-8; of
-// several hosts the next one is tried. A connection that answers later that it takes
-// no writes is thrown away, with all idle ones. Nothing was done over it, so even
-// what must not be done twice is sent again. So the pool is a new primary's within
-// seconds of there being one.
+// A connection is accepted if its server takes writes and its encoding is UTF-8; otherwise
+// the next of several hosts is tried. A connection that later reports that it takes no
+// writes is closed, together with all idle ones. Nothing was done over it, so even a
+// statement that must not run twice is sent again. The pool therefore moves to a new
+// primary within seconds.
 //
-// After a restart of PostgreSQL the pool is full of dead connections. What may
-// be done twice (reads, conditional writes, transactions that had not begun to
-// commit) is sent again over another connection; a write whose answer was lost
-// is not.
+// After a restart of PostgreSQL the pool is full of dead connections. What may run twice
+// (reads, conditional writes, transactions that had not begun to commit) is sent again
+// over another connection. A write whose answer was lost is not.
 //
 // # Schema
 //
-// Migrations only expand what the release before them needs; what is not used
-// any more is removed a release later. So an older binary works on a newer
-// schema, which it logs, and a roll-back needs no migration. A binary refuses
-// to be ready on an older schema than its own.
+// Migrations only expand what the previous release needs. What is no longer used is
+// removed one release later. An older binary therefore works on a newer schema, and logs
+// that, and a rollback needs no migration. A binary does not become ready on a schema
+// older than its own.
 //
 // # Poolers
 //
-// A pooler lends a server process for one transaction, or for longer, which cannot be
-// told from outside. So nothing outlives a transaction there: it brings its limits
-// with it (SET LOCAL), prepares no statement for a later one, and a single statement
-// is a transaction too. Advisory locks are those of transactions, with a pooler or
-// without. See admit for how a pooler is found out.
+// A pooler lends a server process for one transaction or for longer, which a client cannot
+// find out. Nothing therefore outlives a transaction there: the transaction sets its own
+// limits (SET LOCAL), prepares no statement for a later one, and a single statement is a
+// transaction too. All advisory locks belong to transactions, with or without a pooler.
+// See admit for how a pooler is detected.
 //
-// # PostgreSQL's own log
+// # PostgreSQL's log
 //
-// An error in a statement is logged there with the values that collide. So a name that
-// is taken is no error: inserts have ON CONFLICT, and an update that may collide is a
+// PostgreSQL logs an error of a statement with the colliding values. A name that is taken
+// is therefore no error: inserts use ON CONFLICT, and an update that may collide is a
 // function that catches the violation, which is then not logged.
 package postgres

@@ -21,9 +21,12 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -31,49 +34,33 @@ import (
 // signature that the standard library checks or creates. It validates, limits, logs, counts and caches nothing, so no
 // correct server does less.
 
-// The statements, as internal/postgres sends them.
-const (
-	floorUser = `u.id::text AS id, u.username, u.email, u.first_name, u.last_name, u.scope,
-		u.email_verified_at IS NOT NULL AS email_verified, u.created_at, u.updated_at`
-	floorSession = `s.id::text, s.scope, s.generation, s.opened_at, s.refreshed_at, s.expires_at, s.ends_at`
-	floorLive    = `s.id = $1 AND s.user_id = $2 AND s.expires_at > $3 AND u.id = s.user_id AND u.suspended_at IS NULL`
+// floorStatement is one of internal/postgres' statements.
+type floorStatement struct {
+	sql    string
+	params []string
+}
 
-	findUser       = `SELECT ` + floorUser + ` FROM sessions s, users u WHERE ` + floorLive
-	findSession    = `SELECT ` + floorSession + `, ` + floorUser + ` FROM sessions s, users u WHERE ` + floorLive
-	advanceSession = `UPDATE sessions s
-		SET generation = s.generation + 1, refreshed_at = $5::timestamptz,
-			expires_at = least($5::timestamptz + $6, s.ends_at)
-		FROM users u
-		WHERE ` + floorLive + ` AND s.generation = $4
-		RETURNING ` + floorSession + `, ` + floorUser
-	findCredentials = `SELECT ` + floorUser + `,
-		u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
-		k.key, coalesce(t.failures, 0),
-		coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint
-		FROM (SELECT $1::text COLLATE "C" AS canonical) login
-		LEFT JOIN users u ON u.canonical_username = login.canonical
-		CROSS JOIN LATERAL (SELECT CASE WHEN u.id IS NULL
-			THEN sha256(convert_to('name:' || login.canonical, 'UTF8'))
-			ELSE sha256(convert_to('user:' || u.id::text, 'UTF8')) END AS key) k
-		LEFT JOIN throttles t ON t.key = k.key`
-	openSession = `WITH account AS (
-			SELECT id FROM users WHERE id = $2 AND password_hash = $8 AND suspended_at IS NULL
-			AND NOT EXISTS (SELECT FROM throttles WHERE key = $9 AND failures > $10 AND failures >= $11)
-			FOR NO KEY UPDATE
-		), opened AS (
-			INSERT INTO sessions (id, user_id, scope, opened_at, refreshed_at, expires_at, ends_at)
-			SELECT $1, account.id, $3, $4, $4, $5, $6 FROM account
-			RETURNING id
-		), pruned AS (
-			DELETE FROM sessions WHERE id IN (
-				SELECT s.id FROM sessions s JOIN account ON s.user_id = account.id
-				ORDER BY s.opened_at DESC, s.id DESC
-				OFFSET greatest($7::int - 1, 0))
-		), forgiven AS (
-			DELETE FROM throttles t USING account WHERE t.key = $9
-		)
-		SELECT FROM opened`
+func floorSQL(name string) (st floorStatement) {
+	st.sql, st.params = postgres.Statement(name)
+	return st
+}
+
+var (
+	findUser        = floorSQL("FindUser")
+	findSession     = floorSQL("FindSession")
+	advanceSession  = floorSQL("AdvanceSession")
+	findCredentials = floorSQL("FindCredentialsByUsername")
+	openSession     = floorSQL("OpenSession")
 )
+
+// queryRow runs a statement, and scans its row.
+func (f *floor) queryRow(st floorStatement, args pgx.NamedArgs, dest ...any) error {
+	values := make([]any, len(st.params))
+	for i, name := range st.params {
+		values[i] = args[name]
+	}
+	return f.pool.QueryRow(background, st.sql, values...).Scan(dest...)
+}
 
 // floorOptions are sent to the floor's process on its standard input.
 type floorOptions struct {
@@ -134,12 +121,16 @@ type floorUserReply struct {
 	Name       string    `json:"name"`
 	Scope      string    `json:"scope"`
 	IsVerified bool      `json:"is_verified"`
+	Language   string    `json:"-"`
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
 }
 
-func (u *floorUserReply) places() []any {
-	return []any{&u.ID, &u.Username, &u.Email, &u.FirstName, &u.LastName, &u.Scope, &u.IsVerified, &u.CreatedAt, &u.UpdatedAt}
+func (u *floorUserReply) dest() []any {
+	return []any{
+		&u.ID, &u.Username, &u.Email, &u.FirstName, &u.LastName, &u.Scope, &u.IsVerified, &u.Language,
+		&u.CreatedAt, &u.UpdatedAt,
+	}
 }
 
 type floorSessionRow struct {
@@ -149,8 +140,9 @@ type floorSessionRow struct {
 	User                                   floorUserReply
 }
 
-func (s *floorSessionRow) places() []any {
-	return append([]any{&s.ID, &s.Scope, &s.Generation, &s.OpenedAt, &s.RefreshedAt, &s.ExpiresAt, &s.Ends}, s.User.places()...)
+func (s *floorSessionRow) dest() []any {
+	session := []any{&s.ID, &s.Scope, &s.Generation, &s.OpenedAt, &s.RefreshedAt, &s.ExpiresAt, &s.Ends}
+	return append(session, s.User.dest()...)
 }
 
 func (f *floor) user(c *fiber.Ctx) error {
@@ -159,7 +151,7 @@ func (f *floor) user(c *fiber.Ctx) error {
 		return err
 	}
 	var u floorUserReply
-	if err := f.pool.QueryRow(background, findUser, claims.SessionID, claims.Subject, time.Now()).Scan(u.places()...); err != nil {
+	if err := f.queryRow(findUser, claims.session(time.Now()), u.dest()...); err != nil {
 		return err
 	}
 	u.Name = u.FirstName + " " + u.LastName
@@ -178,13 +170,14 @@ func (f *floor) renew(c *fiber.Ctx) error {
 		return err
 	}
 	now := time.Now()
-	sql, args := findSession, []any{claims.SessionID, claims.Subject, now}
+	st, args := findSession, claims.session(now)
 	if f.Rotate {
-		sql, args = advanceSession, append(args, claims.Generation, now.Truncate(time.Second), refreshTTL)
+		st = advanceSession
+		args["generation"], args["refreshed_at"], args["lifetime"] = claims.Generation, now.Truncate(time.Second), refreshTTL
 		body.RefreshToken = ""
 	}
 	var s floorSessionRow
-	if err := f.pool.QueryRow(background, sql, args...).Scan(s.places()...); err != nil {
+	if err := f.queryRow(st, args, s.dest()...); err != nil {
 		return err
 	}
 	return f.tokens(c, s, body.RefreshToken)
@@ -200,9 +193,9 @@ func (f *floor) signIn(c *fiber.Ctx) error {
 	var key []byte
 	var failures int
 	var since int64
-	var found, activated, suspended bool
-	err := f.pool.QueryRow(background, findCredentials, body.Username).Scan(append(u.places(),
-		&found, &hash, &activated, &suspended, &key, &failures, &since)...)
+	var found, activated, suspended, known bool
+	err := f.queryRow(findCredentials, pgx.NamedArgs{"username": body.Username, "network": ""}, append(u.dest(),
+		&found, &hash, &activated, &suspended, &key, &known, &failures, &since)...)
 	if err != nil {
 		return err
 	}
@@ -214,8 +207,12 @@ func (f *floor) signIn(c *fiber.Ctx) error {
 		ID: uuid.NewString(), Scope: u.Scope, User: u,
 		OpenedAt: now, RefreshedAt: now, ExpiresAt: now.Add(refreshTTL), Ends: now.Add(sessionTTL),
 	}
-	err = f.pool.QueryRow(background, openSession, s.ID, u.ID, s.Scope, s.OpenedAt, s.ExpiresAt, s.Ends, 100,
-		hash, key, 0, 10).Scan()
+	err = f.queryRow(openSession, pgx.NamedArgs{
+		"session_id": s.ID, "user_id": u.ID, "scope": s.Scope, "user_agent": "",
+		"opened_at": s.OpenedAt, "expires_at": s.ExpiresAt, "ends_at": s.Ends, "keep": 100,
+		"password_hash": hash, "throttle": key, "failures": 0, "failure_limit": 10, "forgive": true,
+		"network": "", "known_networks": identity.KnownNetworks, "event": nil,
+	})
 	if err != nil {
 		return err
 	}
@@ -277,6 +274,11 @@ type bearer struct {
 	Subject    string `json:"sub"`
 	SessionID  string `json:"sid"`
 	Generation int64  `json:"gen"`
+}
+
+// session is what the statements need of a token.
+func (b bearer) session(now time.Time) pgx.NamedArgs {
+	return pgx.NamedArgs{"session_id": b.SessionID, "user_id": b.Subject, "now": now}
 }
 
 func (k *floorKey) verify(token string) (claims bearer, err error) {
