@@ -17,7 +17,7 @@ import (
 
 var poolModes = []string{"session", "transaction"}
 
-func TestThePostgresStoreKeepsTheContractBehindAPooler(t *testing.T) {
+func TestStoreKeepsTheContractBehindAPooler(t *testing.T) {
 	if testing.Short() {
 		t.Skip("repeats the contract in each pool mode")
 	}
@@ -25,13 +25,14 @@ func TestThePostgresStoreKeepsTheContractBehindAPooler(t *testing.T) {
 	for _, mode := range poolModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			// One pooler for all tests of the suite: it makes a pool for each database.
+			// One pooler for all subtests: it has a pool for each database.
+			shared := &databases{parent: t}
 			behind := postgrestest.Behind(t, postgrestest.Config(t), mode)
 			identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
-				c := postgrestest.Config(t)
+				c := shared.lend(t)
 				pooled := c
 				pooled.Port = behind.Port
-				// Many at once wait for each other longer: each keeps its connection for three round trips.
+				// Concurrent calls wait longer: each keeps its connection for three round trips.
 				pooled.AcquireTimeout, pooled.StatementTimeout = 30*time.Second, 30*time.Second
 				return hooked{postgrestest.Open(t, pooled), c, t}, func(d time.Duration) { ago(t, c, d) }
 			})
