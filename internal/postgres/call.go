@@ -14,12 +14,12 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// idempotent tells whether a statement whose answer was lost may be sent again.
+// idempotent is whether a statement whose answer was lost may be sent again.
 type idempotent bool
 
 const (
 	repeatable idempotent = true  // a read, or a write that a second run does not change
-	onlyOnce   idempotent = false // a second run would do it twice, or call it a failure
+	onlyOnce   idempotent = false // a second run would act twice, or fail
 )
 
 // queryRow runs one statement that returns at most one row, and scans the row. It returns
@@ -50,8 +50,8 @@ func (s *Store) exec(ctx context.Context, mode idempotent, st *statement, args p
 	return s.single(ctx, mode, func(ctx context.Context, db querier) error { return st.exec(ctx, db, args) })
 }
 
-// single runs f, which sends one statement, as a transaction of its own. Behind a
-// pooler that takes a BEGIN, because only within it do limits hold.
+// single runs f, which sends one statement, in a transaction. Behind a pooler that takes
+// an explicit BEGIN, because the limits only hold within one.
 func (s *Store) single(ctx context.Context, mode idempotent, f func(context.Context, querier) error) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
 		if !s.isPooled(conn.Conn()) {
@@ -63,15 +63,15 @@ func (s *Store) single(ctx context.Context, mode idempotent, f func(context.Cont
 		}
 		err = f(ctx, tx)
 		if conn.Conn().PgConn().TxStatus() != 'T' {
-			_ = tx.Rollback(ctx) // nothing was done; see inTx
+			_ = tx.Rollback(ctx) // the statement failed; see inTx
 			return mode, err
 		}
-		return mode, cmp.Or(tx.Commit(ctx), err) // an err is of reading: without a BEGIN it would be done, too
+		return mode, cmp.Or(tx.Commit(ctx), err) // an err is of scanning: without a BEGIN the statement is committed as well
 	})
 }
 
-// inTx runs f in a transaction, and commits where f returns nil. f may run more
-// than once, so it must change nothing but the database and what it overwrites.
+// inTx runs f in a transaction, and commits if f returns nil. f may run more than once,
+// so besides the database it may only change variables that it overwrites.
 func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx) error) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
 		tx, err := s.begin(ctx, conn.Conn())
@@ -79,7 +79,7 @@ func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx)
 			return repeatable, err
 		}
 		if err := f(ctx, tx); err != nil {
-			// Where this fails, the connection does too, and with it the transaction.
+			// If this fails, the connection is broken, which ends the transaction.
 			_ = tx.Rollback(ctx)
 			return repeatable, err
 		}
@@ -87,14 +87,14 @@ func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx)
 	})
 }
 
-// attempt does its work over one connection, and tells whether it may be done
-// again after an error that leaves open whether it was done.
+// attempt does its work over one connection, and reports whether it may be repeated after
+// an error that leaves open whether the work was done.
 type attempt func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error)
 
-// call gives f a connection, a deadline, and further tries where those do no
-// harm; and turns what went wrong into the domain's errors. It does not ask
-// pgconn.SafeToRetry, which says yes to a COMMIT that was sent, and whose answer
-// was lost ("conn closed", pgx 5.12).
+// call gives f a connection and a deadline, repeats it when that does no harm, and
+// translates its errors into the domain's. It does not use pgconn.SafeToRetry, which
+// returns true for a COMMIT that was sent and whose answer was lost ("conn closed",
+// pgx 5.12).
 func (s *Store) call(ctx context.Context, f attempt) error {
 	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
@@ -105,7 +105,7 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 		case err == nil:
 			return nil
 		case isAborted(err) && !aborted:
-			// PostgreSQL chose this one to solve a conflict, and undid it.
+			// PostgreSQL has rolled back this transaction to resolve a conflict.
 			aborted = true
 			continue
 		case isUnpreparable(err) && s.hidden.CompareAndSwap(false, true):
@@ -115,7 +115,7 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 			s.reset()
 			continue
 		case isMute(err) && ctx.Err() == nil:
-			s.reset() // for those who come later; there is no time left
+			s.reset() // for later calls; this one has no time left
 		}
 		return translate(ctx, err)
 	}
@@ -136,18 +136,19 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	return mode, err
 }
 
-// notAcquired says what keeps a connection away that does not come: whoever has
-// them all, or the way to the database.
+// notAcquired explains why there was no connection: all are in use, or the database
+// cannot be reached.
 func (s *Store) notAcquired(err error) error {
 	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
 		return &acquireError{cause: err, late: "no free connection in time", busy: true}
 	}
-	return &acquireError{cause: err, late: "cannot reach " + places(&s.pool.Config().ConnConfig.Config) + ": " + tooLate}
+	hosts := hostsOf(&s.pool.Config().ConnConfig.Config)
+	return &acquireError{cause: err, late: "cannot reach " + hosts + ": " + tooLate}
 }
 
-// reset throws away all idle connections: where one was found dead, they most
-// likely all are, and a write that meets a dead one cannot be tried again. Many
-// calls find out at once; one reset is enough for them all.
+// reset closes all idle connections: if one was dead, most likely all are, and a write
+// over a dead one cannot be repeated. Many calls notice at once; one reset is enough for
+// all of them.
 func (s *Store) reset() {
 	const pause = time.Second
 	now, last := time.Now().UnixNano(), s.lastReset.Load()
@@ -156,43 +157,43 @@ func (s *Store) reset() {
 	}
 }
 
-// isAborted tells of a transaction that PostgreSQL has undone for another's
-// sake (serialization failure, deadlock).
+// isAborted reports whether PostgreSQL has rolled back a transaction for the sake of
+// another one (serialization failure, deadlock).
 func isAborted(err error) bool {
 	code := sqlState(err)
 	return code == "40001" || code == "40P01"
 }
 
-// isUnusable tells of a connection over which nothing can be written, and over which
-// nothing was: its server has become a standby, or read-only, or its transaction was
-// broken off before the statement came. The statement may be sent again, over another.
+// isUnusable reports whether a connection can no longer write, and has not written: its
+// server has become a standby or read-only, or its transaction was aborted before the
+// statement. The statement may be sent again over another connection.
 func isUnusable(err error) bool {
 	code := sqlState(err)
 	return code == readOnlyTransaction || code == "25P02"
 }
 
-// readOnlyTransaction is the code of a write to a standby, or where
+// readOnlyTransaction is the code of a write to a standby, or to a server on which
 // default_transaction_read_only is on.
 const readOnlyTransaction = "25006"
 
-// isUnpreparable tells of a prepared statement that another server process has than
-// the one that was asked, or that another client has prepared there. Nothing was done.
+// isUnpreparable reports whether a prepared statement does not exist in the server
+// process that was asked, or was prepared there by another client. Nothing was done.
 func isUnpreparable(err error) bool {
 	code := sqlState(err)
 	return code == "26000" || code == "42P05"
 }
 
-// isMute tells of a server that has not even told that its own limits were over, or
-// that could not be reached in time: over the other connections it is not reached
+// isMute reports whether a server has not even reported that its own limits were
+// exceeded, or could not be reached in time. The other connections will not reach it
 // either.
 func isMute(err error) bool {
 	acquiring, waited := errors.AsType[*acquireError](err)
 	return isTimeout(err) && sqlState(err) == "" && !(waited && acquiring.busy)
 }
 
-// isLost tells of a connection that has died, or was dead when it was taken
-// from the pool; but not of a database that cannot be reached, for which a
-// further try would only make the caller wait.
+// isLost reports whether a connection has died, or was dead when it was taken from the
+// pool. It excludes a database that cannot be reached, because another try would only
+// make the caller wait.
 func isLost(err error) bool {
 	if isRefused(err) || isTimeout(err) {
 		return false

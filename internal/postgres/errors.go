@@ -18,22 +18,22 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// retryAfter is when a caller may come back: about as long as a pooled
-// connection takes to be made anew, or a restart of PostgreSQL.
+// retryAfter is when a caller may try again: about as long as a new connection, or a
+// restart of PostgreSQL, takes.
 const retryAfter = 2 * time.Second
 
-// The names of the constraints that two accounts can collide at.
+// The names of the constraints that two accounts can violate together.
 const (
 	usernameKey = "users_canonical_username_key"
 	emailKey    = "users_canonical_email_key"
 )
 
-// acquireError is an error of getting a connection: nothing was sent. Where it
-// took too long, late says what was waited for.
+// acquireError is an error of acquiring a connection: nothing was sent. If it took too
+// long, late explains why.
 type acquireError struct {
 	cause error
 	late  string
-	busy  bool // others have them all
+	busy  bool // all connections are in use
 }
 
 func (e *acquireError) Error() string { return "no connection: " + e.cause.Error() }
@@ -46,7 +46,7 @@ func sqlState(err error) string {
 	return ""
 }
 
-// isRefused tells of a connection that could not be made.
+// isRefused reports whether a connection could not be made.
 func isRefused(err error) bool {
 	_, ok := errors.AsType[*pgconn.ConnectError](err)
 	return ok
@@ -56,15 +56,15 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err)
 }
 
-// isViolation tells of a row that collides with another at this constraint.
+// isViolation reports whether a row violates this unique constraint.
 func isViolation(err error, constraint string) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pg.Code == "23505" && pg.ConstraintName == constraint
 }
 
-// translate turns an error of the driver into the domain's. The errors that
-// the contract names, and what the caller still has to tell apart (no row, a
-// name that is taken), pass as they are; so does the caller's own cancellation.
+// translate turns an error of the driver into one of the domain. The errors of the
+// contract pass unchanged, and so do those that the caller handles (no row, a name that
+// is taken) and the caller's own cancellation.
 func translate(ctx context.Context, err error) error {
 	switch {
 	case isContract(err), errors.Is(err, pgx.ErrNoRows), isViolation(err, usernameKey), isViolation(err, emailKey):
@@ -72,7 +72,7 @@ func translate(ctx context.Context, err error) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	}
-	if unfit, ok := errors.AsType[*unfitError](err); ok && unfit.forGood {
+	if unfit, ok := errors.AsType[*unfitError](err); ok && unfit.permanent {
 		return &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be used", Cause: unfit}
 	}
 	if isFault(sqlState(err)) && !isRefused(err) {
@@ -87,7 +87,7 @@ func translate(ctx context.Context, err error) error {
 	}
 }
 
-// isContract tells of the errors that identity.Store names.
+// isContract reports whether identity.Store documents the error.
 func isContract(err error) bool {
 	for _, known := range []error{
 		identity.ErrNoUser, identity.ErrNoCode, identity.ErrNoSession,
@@ -101,10 +101,10 @@ func isContract(err error) bool {
 	return isTaken
 }
 
-// isFault tells of the classes that only a fault of this program gives: wrong
-// data, a violated constraint, a wrong statement, more than an index can hold.
-// Every other class, known or not, is taken for a database that is away: it
-// fails closed, and may pass.
+// isFault reports whether only a fault of this program causes the class of an error:
+// invalid data, a violated constraint, a wrong statement, a value too large for an index.
+// Every other class, known or not, is treated as an unavailable database: the request
+// fails, and may succeed later.
 func isFault(code string) bool {
 	if len(code) != 5 {
 		return false
@@ -117,8 +117,8 @@ func isFault(code string) bool {
 	}
 }
 
-// namesNoData tells of the codes whose message holds nothing of a statement: of what
-// is not allowed, of connections, resources and interventions, and of a database that
+// namesNoData reports whether the messages of a code contain no data of a statement: those
+// about privileges, connections, resources and interventions, and about a database that
 // takes no writes.
 func namesNoData(code string) bool {
 	const insufficientPrivilege, lockNotAvailable = "42501", "55P03"
@@ -128,11 +128,10 @@ func namesNoData(code string) bool {
 	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") || strings.HasPrefix(code, "57")
 }
 
-// cause gives what may be logged of an error, and told to those who run the
-// server. What PostgreSQL says of a statement can hold what was in it, such as an
-// address that is taken: only the code and the constraint are kept, unless it is
-// one that says nothing of data.
-// What it says of a connection names the user, the host and the database.
+// cause returns what may be logged of an error. PostgreSQL's message about a statement can
+// contain its data, such as an address that is taken. Therefore cause keeps only the code
+// and the constraint, unless the messages of the code contain no data. A message about a
+// connection names the user, the host and the database.
 func cause(err error) error {
 	acquiring, waiting := errors.AsType[*acquireError](err)
 	_, network := errors.AsType[net.Error](err)
@@ -160,7 +159,7 @@ func cause(err error) error {
 
 const tooLate = "no answer in time"
 
-// said is what PostgreSQL says, or a pooler in front of it, and then what to do.
+// said returns the message of PostgreSQL, or of a pooler in front of it, and advice.
 func said(pg *pgconn.PgError) string {
 	text := fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
 	for words, advice := range map[string]string{
@@ -178,9 +177,8 @@ func said(pg *pgconn.PgError) string {
 	return text
 }
 
-// refusal says why no connection could be made: what PostgreSQL said, else what
-// became of each way to it. The driver tells the same at length, with every try
-// in a line of its own.
+// refusal explains why no connection could be made: the answers of PostgreSQL, or else the
+// result of each attempt. The driver's own message has a line for every attempt.
 func refusal(err *pgconn.ConnectError) string {
 	var answers, ways []string
 	add := func(list *[]string, text string) {
@@ -188,7 +186,7 @@ func refusal(err *pgconn.ConnectError) string {
 			*list = append(*list, text)
 		}
 	}
-	several := strings.Contains(places(err.Config), ", ")
+	several := strings.Contains(hostsOf(err.Config), ", ")
 	for _, try := range tries(err) {
 		pg, answered := errors.AsType[*pgconn.PgError](try)
 		unfit, refused := errors.AsType[*unfitError](try)
@@ -198,7 +196,7 @@ func refusal(err *pgconn.ConnectError) string {
 		case refused:
 			add(&answers, unfit.why)
 		case several:
-			add(&ways, placeOf(try)+obstacle(try))
+			add(&ways, hostOf(try)+obstacle(try))
 		default:
 			add(&ways, obstacle(try))
 		}
@@ -211,11 +209,11 @@ func refusal(err *pgconn.ConnectError) string {
 	case several:
 		return "cannot reach " + strings.Join(ways, "; ")
 	}
-	return "cannot reach " + places(err.Config) + ": " + strings.Join(ways, "; ")
+	return "cannot reach " + hostsOf(err.Config) + ": " + strings.Join(ways, "; ")
 }
 
-// places are the hosts of a configuration with their ports.
-func places(c *pgconn.Config) string {
+// hostsOf returns the hosts of a configuration with their ports.
+func hostsOf(c *pgconn.Config) string {
 	var list []string
 	for _, f := range append([]*pgconn.FallbackConfig{{Host: c.Host, Port: c.Port}}, c.Fallbacks...) {
 		where := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port)))
@@ -229,9 +227,9 @@ func places(c *pgconn.Config) string {
 	return strings.Join(list, ", ")
 }
 
-// placeOf says which of several hosts a try was for. The driver tells it in the text
-// of the error alone, which begins with the address.
-func placeOf(try error) string {
+// hostOf returns which of several hosts an attempt was for. The driver reports it only in
+// the text of the error, which begins with the address.
+func hostOf(try error) string {
 	if dns, ok := errors.AsType[*net.DNSError](try); ok {
 		return dns.Name + ": "
 	}
@@ -246,8 +244,8 @@ func placeOf(try error) string {
 	return address + ": "
 }
 
-// tries are what became of each address, with TLS and without it, that was tried
-// for one connection.
+// tries returns the errors of all attempts at one connection: one for each address, with
+// TLS and without it.
 func tries(err error) []error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if joined, ok := e.(interface{ Unwrap() []error }); ok {
@@ -257,8 +255,8 @@ func tries(err error) []error {
 	return []error{err}
 }
 
-// obstacle says in a few words why a server cannot be reached. They come from
-// the system and from TLS, and hold nothing that was sent.
+// obstacle explains in a few words why a server cannot be reached. The words come from the
+// system and from TLS, and contain nothing that was sent.
 func obstacle(err error) string {
 	if isTimeout(err) {
 		return tooLate

@@ -30,20 +30,19 @@ var migrations embed.FS
 // migration.
 var SchemaVersion = lastMigration(migrations)
 
-// versionTable is where applied migrations are recorded. Its name is part of
-// every database there is.
+// versionTable records the applied migrations. Its name is part of every database in use.
 const versionTable = "schema_version"
 
-// migrationLock is the advisory lock of whoever migrates: "authgate" in ASCII.
+// migrationLock is the advisory lock of the process that migrates: "authgate" in ASCII.
 const migrationLock int64 = 0x6175746867617465
 
-// Limits of a migration. A statement of one may take long; but it gives up soon
-// when it has to wait for a lock on a table, since all traffic on that table
-// queues behind it. The server tries again.
+// Limits of a migration. Its statements may take long, but they soon stop waiting for the
+// lock of a table, because all traffic on that table queues behind them. The server then
+// tries again.
 const (
 	migrationStatementTimeout = 10 * time.Minute
 	migrationLockTimeout      = 5 * time.Second
-	migrationTurn             = 50 * time.Millisecond // between two looks at whether it is our turn
+	migrationTurn             = 50 * time.Millisecond // between two attempts at the lock
 	migrationsTimeout         = time.Hour             // all of them
 )
 
@@ -103,11 +102,10 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Migrate brings the schema up to SchemaVersion. Any number of processes may do
-// so at once: one does, under an advisory lock, and the others wait. Each
-// migration is a transaction, so that one that is killed leaves nothing. Where
-// there is nothing to do, it costs one query. An error is Unavailable where trying
-// again may help.
+// Migrate brings the schema up to SchemaVersion. Any number of processes may call it at
+// once: one migrates, under an advisory lock, and the others wait. Each migration is a
+// transaction, so one that is killed leaves nothing behind. If there is nothing to do, it
+// costs one query. An error is Unavailable if trying again may help.
 func (s *Store) Migrate(ctx context.Context) error {
 	version, err := s.Version(ctx)
 	if err != nil {
@@ -123,7 +121,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	return s.migrate(ctx, migrations)
 }
 
-// migrate applies what the database has not had of the folder migrations.
+// migrate applies the migrations that the database has not had.
 func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 	_, err := s.inTurn(ctx, migrationLock, migrationTurn, migrationsTimeout, func(ctx context.Context) error { return s.up(ctx, files) })
 	switch {
@@ -135,9 +133,9 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 	return unmigrated(err)
 }
 
-// unmigrated turns an error of a migration into the domain's. A table that is in
-// use, or a database that goes away meanwhile, passes: trying again is right,
-// since each migration is a transaction.
+// unmigrated turns an error of a migration into one of the domain. If a table is in use,
+// or the database becomes unavailable, trying again is right, because each migration is a
+// transaction.
 func unmigrated(err error) error {
 	pg, answered := errors.AsType[*pgconn.PgError](err)
 	_, network := errors.AsType[net.Error](err)
@@ -149,7 +147,7 @@ func unmigrated(err error) error {
 	case isRefused(err):
 		why, lost = cause(err), true
 	case answered && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")):
-		why = cause(err) // what PostgreSQL says there is from the tables
+		why = cause(err) // the message contains data of the tables
 	case answered:
 		why = errors.New(said(pg))
 	case lost:
@@ -165,7 +163,7 @@ func unmigrated(err error) error {
 	return failed
 }
 
-// up applies what is missing, over a connection of its own.
+// up applies the missing migrations over a separate connection.
 func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
 	steps, err := migrationSteps(files)
 	if err != nil {
@@ -191,10 +189,9 @@ func (s *Store) up(ctx context.Context, files fs.FS) (err error) {
 	return err
 }
 
-// migrationSteps makes a transaction of each file. Its limits are those of a
-// migration, and end with it; goose itself has no place for them. Should the turn
-// have been lost with its connection, the second who applies a migration finds out
-// by the table of versions, and fails.
+// migrationSteps makes each file a transaction with the limits of a migration, which goose
+// cannot set. If the lock was lost with its connection, a second process that applies the
+// same migration notices it in the table of versions, and fails.
 func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
 	names, err := fs.Glob(files, "migrations/*.sql")
 	if err != nil || len(names) == 0 {
@@ -231,7 +228,7 @@ func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
 	return steps, nil
 }
 
-// errTurnLost is of a migration that another process has applied meanwhile.
+// errTurnLost is the error of a migration that another process has applied meanwhile.
 var errTurnLost = errors.New("another process has applied it meanwhile")
 
 // lastMigration finds the highest number among the files' names.

@@ -17,11 +17,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// Config says where the database is and what one process may ask of it.
+// Config configures a Store: where the database is, and how much one process may use it.
 type Config struct {
-	Host        string // or several, separated by commas: the first is used that takes writes
+	Host        string // or several, separated by commas: the first that takes writes is used
 	Port        int
-	Ports       []int // of several hosts, one for each; empty: Port for all
+	Ports       []int // one for each of several hosts; empty: Port for all
 	User        string
 	Password    string
 	Database    string
@@ -43,7 +43,7 @@ type Store struct {
 	tries          int
 	lastReset      atomic.Int64 // Unix nanoseconds
 	limits         limits
-	hidden         atomic.Bool // there is a pooler that does not show itself; see isPooled
+	hidden         atomic.Bool // a pooler was detected late; see isPooled
 }
 
 var _ identity.Store = (*Store)(nil)
@@ -57,19 +57,19 @@ type options struct {
 	onConfig    func(*pgxpool.Config)
 }
 
-// WithLogger sets where warnings go; without it, nowhere.
+// WithLogger sets the logger of warnings. Without it they are discarded.
 func WithLogger(log *slog.Logger) Option {
 	return func(o *options) { o.log = log }
 }
 
-// WithStatementHook has f called before each statement is sent, BEGIN and
-// COMMIT included, so that tests can count them.
+// WithStatementHook calls f before each statement is sent, including BEGIN and COMMIT, so
+// that tests can count them.
 func WithStatementHook(f func(sql string)) Option {
 	return func(o *options) { o.onStatement = f }
 }
 
-// Open prepares a Store and connects to nothing: the database may be away when
-// a server starts. It fails on settings alone.
+// Open prepares a Store without connecting: the database may be unavailable when a server
+// starts. Only invalid settings make it fail.
 func Open(c Config, opts ...Option) (*Store, error) {
 	o := options{log: slog.New(slog.DiscardHandler)}
 	for _, option := range opts {
@@ -109,15 +109,15 @@ func Open(c Config, opts ...Option) (*Store, error) {
 		log:            o.log,
 		acquireTimeout: c.AcquireTimeout,
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
-		// The pool holds at most MaxConns dead connections, and throws each
-		// away as it is given back.
+		// The pool holds at most MaxConns dead connections, and closes each when it is
+		// released.
 		tries:  c.MaxConns + 1,
 		limits: l,
 	}, nil
 }
 
-// poolConfig builds the driver's configuration. The driver only takes a string,
-// which holds the password: neither it nor an error that quotes it leaves here.
+// poolConfig builds the driver's configuration. The driver only takes a string, which
+// contains the password: neither the string nor an error that quotes it is returned.
 func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 	ports := strconv.Itoa(c.Port)
 	if len(c.Ports) > 0 {
@@ -142,14 +142,14 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 		return nil, errors.New("postgres: connection settings are malformed")
 	}
 	pc.MaxConns = int32(min(c.MaxConns, 1<<15))
-	pc.MaxConnLifetimeJitter = 5 * time.Minute // so that not all are made anew at once
+	pc.MaxConnLifetimeJitter = 5 * time.Minute // so that they are not all replaced at once
 	pc.PingTimeout = c.AcquireTimeout
 
 	cc := pc.ConnConfig
 	// A host that does not answer leaves time for the next one.
 	cc.ConnectTimeout = c.AcquireTimeout / time.Duration(strings.Count(c.Host, ",")+1)
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	// No other parameters: PgBouncer refuses those that it does not know.
+	// No other parameters: PgBouncer refuses unknown ones.
 	cc.RuntimeParams["application_name"] = "authserver"
 	cc.RuntimeParams["client_encoding"] = "UTF8"
 	cc.ValidateConnect = admit(l)
