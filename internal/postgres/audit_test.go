@@ -11,7 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestAnEventIsRecordedAsItIsWithTheDatabasesTime(t *testing.T) {
+func TestEventIsRecordedWithTheDatabasesTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
@@ -47,7 +47,7 @@ func TestAnEventIsRecordedAsItIsWithTheDatabasesTime(t *testing.T) {
 	}
 }
 
-func TestTheRingAndItsEventAreBothThereOrNeither(t *testing.T) {
+func TestRingAndItsEventAreBothStoredOrNeither(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)

@@ -67,7 +67,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestASignUpGoesWhenItsTimeIsOverAndItsCodeWithIt(t *testing.T) {
+func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
@@ -89,7 +89,7 @@ func TestASignUpGoesWhenItsTimeIsOverAndItsCodeWithIt(t *testing.T) {
 	}
 }
 
-func TestDeleteExpiredWaitsForNobody(t *testing.T) {
+func TestDeleteExpiredWaitsForNoLock(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
@@ -115,7 +115,7 @@ func TestDeleteExpiredWaitsForNobody(t *testing.T) {
 	}
 }
 
-func TestNoEventIsKeptWhereTheRetentionIsZero(t *testing.T) {
+func TestDeleteExpiredKeepsNoEventWithoutRetention(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
@@ -138,7 +138,7 @@ func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
 }
 
 // The schema itself refuses what must not be, whoever writes it.
-func TestTheSchemaHoldsTheInvariants(t *testing.T) {
+func TestSchemaHoldsTheInvariants(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)

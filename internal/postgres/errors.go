@@ -73,10 +73,15 @@ func translate(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	if unfit, ok := errors.AsType[*unfitError](err); ok && unfit.permanent {
-		return &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be used", Cause: unfit}
+		return &identity.Error{
+			Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be used", Cause: unfit,
+		}
 	}
 	if isFault(sqlState(err)) && !isRefused(err) {
-		return &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database refused a statement", Cause: cause(err)}
+		return &identity.Error{
+			Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database refused a statement",
+			Cause: cause(err),
+		}
 	}
 	return &identity.Error{
 		Kind:       identity.Unavailable,

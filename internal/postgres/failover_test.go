@@ -53,7 +53,7 @@ func follows(t *testing.T, primary, standby postgres.Config) {
 	})
 }
 
-func TestWritesGoOnAfterAFailover(t *testing.T) {
+func TestFailoverLetsWritesContinue(t *testing.T) {
 	t.Parallel()
 	for about, tc := range map[string]func(t *testing.T, primary, standby postgres.Config) (c postgres.Config, turn func()){
 		"several hosts": func(_ *testing.T, primary, standby postgres.Config) (postgres.Config, func()) {
@@ -125,7 +125,7 @@ func TestWritesGoOnAfterAFailover(t *testing.T) {
 
 // An administrator may keep writes away for a while, and connections that were made
 // before see it.
-func TestWritesGoOnAfterADatabaseWasReadOnly(t *testing.T) {
+func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 	t.Parallel()
 	_, c := ownServer(t)
 	store := postgrestest.Open(t, c)
@@ -155,7 +155,7 @@ func TestWritesGoOnAfterADatabaseWasReadOnly(t *testing.T) {
 
 // Connections that take no writes any more are as good as dead: nothing was done over
 // them, so even what must not be done twice is sent again.
-func TestConnectionsThatTakeNoWritesCostNoCallerAnError(t *testing.T) {
+func TestFailoverCostsNoCallerAnError(t *testing.T) {
 	t.Parallel()
 	var demoted atomic.Bool
 	c := postgrestest.Config(t)
@@ -201,7 +201,7 @@ func TestConnectionsThatTakeNoWritesCostNoCallerAnError(t *testing.T) {
 }
 
 // A host that is gone without a word must not take the time of the next one.
-func TestAHostThatDoesNotAnswerLeavesTimeForTheNext(t *testing.T) {
+func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	hangs := stranger(t, func(conn net.Conn) {

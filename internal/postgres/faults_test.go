@@ -19,7 +19,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestADatabaseThatIsAwayIsUnavailableInBoundedTime(t *testing.T) {
+func TestUnavailableDatabaseIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Password: "secret", Database: "d", SSLMode: "disable"}
 	store := postgrestest.Open(t, c)
@@ -49,7 +49,7 @@ func unavailable(t testing.TB, within time.Duration, what string, call func() er
 	}
 }
 
-func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
+func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 500*time.Millisecond, 20*time.Second
@@ -91,7 +91,7 @@ func TestAnExhaustedPoolIsUnavailableInBoundedTime(t *testing.T) {
 	}
 }
 
-func TestALockThatIsNotGivenBackIsUnavailableInBoundedTime(t *testing.T) {
+func TestUnavailableLockIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	c.StatementTimeout = 4 * time.Second // half of it for a lock: long enough to be seen waiting on a busy machine
@@ -156,7 +156,7 @@ func occupy(t *testing.T, store *postgres.Store) {
 	})
 }
 
-func TestAfterARestartDeadConnectionsCostNoCallerAnError(t *testing.T) {
+func TestRestartCostsNoCallerAnError(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
@@ -189,7 +189,7 @@ func TestAfterARestartDeadConnectionsCostNoCallerAnError(t *testing.T) {
 	}
 }
 
-func TestARestartUnderLoad(t *testing.T) {
+func TestRestartUnderLoad(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
@@ -246,7 +246,7 @@ func TestARestartUnderLoad(t *testing.T) {
 	}
 }
 
-func TestWhatPostgreSQLUndidIsTriedOnceMore(t *testing.T) {
+func TestAbortedTransactionIsRepeatedOnce(t *testing.T) {
 	t.Parallel()
 	store := postgrestest.New(t)
 	for _, code := range []string{"40001", "40P01"} {
@@ -265,7 +265,7 @@ func TestWhatPostgreSQLUndidIsTriedOnceMore(t *testing.T) {
 	}
 }
 
-func TestErrorsOfTheDriverBecomeTheDomains(t *testing.T) {
+func TestTranslateReturnsTheDomainsErrors(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	for code, want := range map[string]identity.Kind{

@@ -47,7 +47,7 @@ func waits(t *testing.T, db *sql.DB, n int) {
 	})
 }
 
-func TestASignInThatWaitsForAChangeOfTheAccount(t *testing.T) {
+func TestSignInThatWaitsForAChangeOfTheAccount(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		statement string
@@ -93,7 +93,7 @@ func TestASignInThatWaitsForAChangeOfTheAccount(t *testing.T) {
 
 // The sign-in is held in the middle, after it has inserted its session: by the
 // row of its throttle, which it removes last.
-func TestAChangeOfPasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
+func TestChangePasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, now := postgrestest.Open(t, c), time.Now()
@@ -126,7 +126,7 @@ func TestAChangeOfPasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	}
 }
 
-func TestACodeIsNotIssuedForAnAddressThatIsBeingGivenUp(t *testing.T) {
+func TestIssueCodeRefusesAnAddressThatIsBeingGivenUp(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
@@ -166,7 +166,7 @@ func unproved(t *testing.T, store *postgres.Store, address string) (identity.Use
 	return u, code.Hash
 }
 
-func TestAProofOfANewAddressThatWaitsForASuspensionIsRefused(t *testing.T) {
+func TestProofThatWaitsForASuspensionIsRefused(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
@@ -249,7 +249,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 	}
 }
 
-func TestASessionThatWasEndedMeanwhileChangesNoPassword(t *testing.T) {
+func TestChangePasswordNeedsALiveSession(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
@@ -269,7 +269,7 @@ func TestASessionThatWasEndedMeanwhileChangesNoPassword(t *testing.T) {
 
 // A mail is taken while its account is being changed: what it brings is decided
 // after that, by the account as it is then.
-func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
+func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 	t.Parallel()
 	const move = `UPDATE users SET email = 'new@example.com', canonical_email = 'new@example.com' WHERE id = $1`
 	for name, tc := range map[string]struct {
@@ -334,7 +334,7 @@ func TestAMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 
 // The taking is held in the middle, after it has locked the account: by the code
 // that it replaces.
-func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
+func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, now := postgrestest.Open(t, c), time.Now()
@@ -379,7 +379,7 @@ func TestAChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	}
 }
 
-func TestAMailThatIsBeingTakenIsSkipped(t *testing.T) {
+func TestMailThatIsBeingClaimedIsSkipped(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
@@ -403,7 +403,7 @@ func TestAMailThatIsBeingTakenIsSkipped(t *testing.T) {
 }
 
 // A sign-up is proved while an account takes its username, which the database decides.
-func TestASignUpThatWaitsForItsUsername(t *testing.T) {
+func TestSignUpThatWaitsForItsUsername(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		finish func(*sql.Tx) error

@@ -12,7 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestTheKeyRingIsSwappedByCompareAndSwap(t *testing.T) {
+func TestRingIsReplacedByCompareAndSwap(t *testing.T) {
 	t.Parallel()
 	store := postgrestest.New(t)
 	ctx := t.Context()
@@ -45,7 +45,7 @@ func TestTheKeyRingIsSwappedByCompareAndSwap(t *testing.T) {
 	ring(second, 2)
 }
 
-func TestOfManyWhoSwapTheKeyRingAtOnceOneDoes(t *testing.T) {
+func TestRingIsSwappedByOneOfMany(t *testing.T) {
 	t.Parallel()
 	store := postgrestest.New(t)
 	for from := range int64(20) {
@@ -69,7 +69,7 @@ func TestOfManyWhoSwapTheKeyRingAtOnceOneDoes(t *testing.T) {
 	}
 }
 
-func TestOneProcessAtATimeHoldsTheRotationLock(t *testing.T) {
+func TestRingRotationLockIsHeldByOneProcess(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	c.MaxConns = 1 // what runs under the lock finds a connection all the same

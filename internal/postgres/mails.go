@@ -43,7 +43,9 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 // ClaimMail implements identity.Store. The lock of the mail's row is the first that the
 // transaction takes: the holder of an account does not wait for a mail, because a row
 // that is locked is skipped.
-func (s *Store) ClaimMail(ctx context.Context, lease time.Duration, process identity.ProcessMail) (found bool, err error) {
+func (s *Store) ClaimMail(
+	ctx context.Context, lease time.Duration, process identity.ProcessMail,
+) (found bool, err error) {
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		var q identity.QueuedMail
 		var microseconds int64
@@ -139,7 +141,9 @@ func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.
 
 // FinishMail implements identity.Store. A second run finds no mail, or one that was
 // claimed again.
-func (s *Store) FinishMail(ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate) error {
+func (s *Store) FinishMail(
+	ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate,
+) error {
 	switch {
 	case o.Result == identity.MailPostponed:
 		return s.exec(ctx, repeatable, postponeMail, mailArgs(ref, pgx.NamedArgs{"delay": o.After}))

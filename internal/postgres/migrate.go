@@ -123,7 +123,8 @@ func (s *Store) Migrate(ctx context.Context) error {
 
 // migrate applies the migrations that the database has not had.
 func (s *Store) migrate(ctx context.Context, files fs.FS) error {
-	_, err := s.inTurn(ctx, migrationLock, migrationTurn, migrationsTimeout, func(ctx context.Context) error { return s.up(ctx, files) })
+	up := func(ctx context.Context) error { return s.up(ctx, files) }
+	_, err := s.inTurn(ctx, migrationLock, migrationTurn, migrationsTimeout, up)
 	switch {
 	case err == nil:
 		return nil
@@ -156,7 +157,9 @@ func unmigrated(err error) error {
 	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 		why = fmt.Errorf("migration %d: %w", partial.Failed.Source.Version, why)
 	}
-	failed := &identity.Error{Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be migrated", Cause: why}
+	failed := &identity.Error{
+		Kind: identity.Internal, Reason: identity.ReasonInternal, Message: "the database cannot be migrated", Cause: why,
+	}
 	if lost || answered && !isFault(pg.Code) {
 		failed.Kind, failed.RetryAfter = identity.Unavailable, retryAfter
 	}
@@ -210,11 +213,13 @@ func migrationSteps(files fs.FS) (steps []*goose.Migration, err error) {
 			return nil, err
 		}
 		steps = append(steps, goose.NewGoMigration(version, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, fmt.Sprintf(limits, milliseconds(migrationStatementTimeout), milliseconds(migrationLockTimeout))); err != nil {
+			set := fmt.Sprintf(limits, milliseconds(migrationStatementTimeout), milliseconds(migrationLockTimeout))
+			if _, err := tx.ExecContext(ctx, set); err != nil {
 				return err
 			}
+			const find = `SELECT EXISTS (SELECT FROM schema_version WHERE version_id = $1)`
 			var applied bool
-			err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM schema_version WHERE version_id = $1)`, version).Scan(&applied)
+			err := tx.QueryRowContext(ctx, find, version).Scan(&applied)
 			if err != nil {
 				return err
 			}

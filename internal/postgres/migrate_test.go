@@ -22,7 +22,7 @@ import (
 // patience is how long a test waits for what gives no signal.
 const patience = 10 * time.Second
 
-func TestTwelveReplicasMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
+func TestMigrateByTwelveReplicasAtOnce(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Unmigrated(t)
 	c.MaxConns = 2
@@ -45,7 +45,7 @@ func TestTwelveReplicasMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 	}
 }
 
-func TestAnEmptyDatabaseIsNotReady(t *testing.T) {
+func TestReadyRefusesAnEmptyDatabase(t *testing.T) {
 	t.Parallel()
 	store := postgrestest.Open(t, postgrestest.Unmigrated(t))
 	if err := store.Ready(t.Context()); identity.KindOf(err) != identity.Unavailable {
@@ -57,7 +57,7 @@ func TestAnEmptyDatabaseIsNotReady(t *testing.T) {
 	}
 }
 
-func TestAStartOnACurrentSchemaCostsOneQuery(t *testing.T) {
+func TestMigrateOfACurrentSchemaCostsOneQuery(t *testing.T) {
 	t.Parallel()
 	var sent statements
 	store := postgrestest.New(t, postgres.WithStatementHook(sent.add))
@@ -82,7 +82,7 @@ func next(statements string) fs.FS {
 	return files
 }
 
-func TestAnOlderDatabaseIsUpgradedWithItsData(t *testing.T) {
+func TestMigrateUpgradesAnOlderDatabaseWithItsData(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
@@ -99,7 +99,7 @@ func TestAnOlderDatabaseIsUpgradedWithItsData(t *testing.T) {
 	}
 }
 
-func TestAnOlderBinaryWorksOnANewerSchemaAndSaysSo(t *testing.T) {
+func TestMigrateOfANewerSchemaWarns(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	if err := postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")); err != nil {
@@ -119,7 +119,7 @@ func TestAnOlderBinaryWorksOnANewerSchemaAndSaysSo(t *testing.T) {
 	signUp(t, store, "ada")
 }
 
-func TestAMigrationThatIsKilledLeavesNothingAndNoLock(t *testing.T) {
+func TestMigrateThatIsKilledLeavesNothing(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)

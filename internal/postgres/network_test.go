@@ -103,7 +103,7 @@ func (n *network) drop() {
 	n.conns = nil
 }
 
-func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
+func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
 	n, c := through(t, postgrestest.Config(t))
 	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 200*time.Millisecond, 300*time.Millisecond
@@ -125,7 +125,7 @@ func TestADatabaseThatAnswersNoMoreIsUnavailableInBoundedTime(t *testing.T) {
 	})
 }
 
-func TestAWriteWhoseAnswerWasLost(t *testing.T) {
+func TestWriteWhoseAnswerWasLost(t *testing.T) {
 	t.Parallel()
 	n, c := through(t, postgrestest.Config(t))
 	c.MaxConns = 1

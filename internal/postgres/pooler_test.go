@@ -42,7 +42,7 @@ func TestStoreKeepsTheContractBehindAPooler(t *testing.T) {
 
 // A server process that a pooler lends has none of our settings, and gets none that
 // outlive what it was lent for.
-func TestLimitsHoldBehindAPoolerAndStayOurs(t *testing.T) {
+func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 	t.Parallel()
 	for _, mode := range poolModes {
 		t.Run(mode, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestLimitsHoldBehindAPoolerAndStayOurs(t *testing.T) {
 	}
 }
 
-func TestReplicasMigrateAndTakeTurnsBehindAPooler(t *testing.T) {
+func TestPoolerLetsReplicasMigrateInTurn(t *testing.T) {
 	t.Parallel()
 	for _, mode := range poolModes {
 		t.Run(mode, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestReplicasMigrateAndTakeTurnsBehindAPooler(t *testing.T) {
 }
 
 // The words are PgBouncer's, and no code of PostgreSQL's alone.
-func TestAPoolerThatRefusesSaysWhatToSet(t *testing.T) {
+func TestPoolerErrorsSayWhatToSet(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	full := postgrestest.Behind(t, c, "session", "default_pool_size = 1", "query_wait_timeout = 1")
@@ -145,7 +145,7 @@ func TestAPoolerThatRefusesSaysWhatToSet(t *testing.T) {
 }
 
 // A pooler that passes on the numbers of server processes is found out by what it does.
-func TestAPoolerThatHidesIsFoundOut(t *testing.T) {
+func TestPoolerThatHidesIsDetected(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	c.MaxConns = 1
@@ -163,7 +163,7 @@ func TestAPoolerThatHidesIsFoundOut(t *testing.T) {
 	}
 }
 
-func TestATransactionIsReadCommittedWhateverTheDatabasesDefaultIs(t *testing.T) {
+func TestTransactionIsReadCommittedDespiteTheDatabasesDefault(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	postgrestest.Exec(t, c, `ALTER DATABASE `+c.Database+` SET default_transaction_isolation = 'serializable'`)
@@ -179,7 +179,7 @@ func TestATransactionIsReadCommittedWhateverTheDatabasesDefaultIs(t *testing.T) 
 	}
 }
 
-func TestADatabaseThatIsNotInUTF8IsRefused(t *testing.T) {
+func TestEncodingOtherThanUTF8IsRefused(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {

@@ -59,7 +59,7 @@ func startTLS(certificate tls.Certificate) func(net.Conn) {
 
 // What keeps a connection from being made is told in the words that a person can
 // act on, in one line, and never with the password.
-func TestAConnectionThatCannotBeMadeSaysWhy(t *testing.T) {
+func TestConnectionErrorExplainsWhy(t *testing.T) {
 	t.Parallel()
 	const secret, brief = "the password of the database", 300 * time.Millisecond
 	db := postgrestest.Config(t)
@@ -123,7 +123,7 @@ func TestAConnectionThatCannotBeMadeSaysWhy(t *testing.T) {
 
 // To be told that the pool is empty does not help whoever has a broken network,
 // nor the other way round.
-func TestAConnectionThatIsNotGotInTimeIsBusyOrAway(t *testing.T) {
+func TestConnectionTimeoutTellsABusyPoolFromAnUnreachableHost(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	c.MaxConns, c.AcquireTimeout = 1, 2*time.Second
@@ -155,7 +155,7 @@ func role(t *testing.T, admin postgres.Config, name string) postgres.Config {
 	return c
 }
 
-func TestWhatAUserMayNotIsNamed(t *testing.T) {
+func TestMissingPrivilegeIsNamed(t *testing.T) {
 	t.Parallel()
 	err := postgrestest.Open(t, role(t, postgrestest.Unmigrated(t), "maker_of_nothing")).Migrate(t.Context())
 	if want := "internal: the database cannot be migrated: permission denied for schema public (SQLSTATE 42501)"; err == nil || err.Error() != want {
@@ -167,7 +167,7 @@ func TestWhatAUserMayNotIsNamed(t *testing.T) {
 	}
 }
 
-func TestAMigrationThatFailsSaysWhetherToTryAgain(t *testing.T) {
+func TestMigrateErrorShowsWhetherToTryAgain(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
@@ -210,7 +210,7 @@ func TestAMigrationThatFailsSaysWhetherToTryAgain(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatGoesAwayInAMigrationIsTriedAgain(t *testing.T) {
+func TestMigrateIsRepeatedWhenTheDatabaseGoesAway(t *testing.T) {
 	t.Parallel()
 	unmigrated := postgrestest.Unmigrated(t)
 	for answer := range int64(12) {
@@ -226,7 +226,7 @@ func TestADatabaseThatGoesAwayInAMigrationIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestTheConnectionsOfADatabaseAreThoseThatOrdinaryUsersShare(t *testing.T) {
+func TestMaxConnectionsIsWhatOrdinaryUsersShare(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)

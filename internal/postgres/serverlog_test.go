@@ -15,7 +15,7 @@ import (
 
 // PostgreSQL logs an error with the values that collide, and that log is kept where
 // nobody looks after addresses.
-func TestPostgreSQLsLogHoldsNoNameThatIsTaken(t *testing.T) {
+func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	t.Parallel()
 	log := new(testenv.Output)
 	server, err := localpostgres.Start(t.Context(), localpostgres.Options{Log: log})

@@ -242,7 +242,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 	}
 }
 
-func TestNoCallScansATable(t *testing.T) {
+func TestStatementsScanNoTable(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	db := connect(t, c)
@@ -295,7 +295,7 @@ func scans(t *testing.T, db *sql.DB) (scans []string) {
 	return scans
 }
 
-func TestARenewalIsAHeapOnlyUpdate(t *testing.T) {
+func TestRenewalIsAHeapOnlyUpdate(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)

@@ -10,7 +10,7 @@ import (
 )
 
 // A password may hold anything, and reaches PostgreSQL as it is.
-func TestSettingsOfAnyCharactersReachPostgreSQL(t *testing.T) {
+func TestSettingsMayContainAnyCharacter(t *testing.T) {
 	t.Parallel()
 	const password = `it's a "\' host=evil.example %00 ?&=@/`
 	admin := postgrestest.Config(t)
@@ -24,7 +24,7 @@ func TestSettingsOfAnyCharactersReachPostgreSQL(t *testing.T) {
 	}
 }
 
-func TestNoErrorTellsThePassword(t *testing.T) {
+func TestErrorsDoNotContainThePassword(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	const wrong = "the-wrong-password"
@@ -51,7 +51,7 @@ func TestNoErrorTellsThePassword(t *testing.T) {
 	}
 }
 
-func TestEveryConnectionHasItsLimits(t *testing.T) {
+func TestConnectionsHaveTheirLimits(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
