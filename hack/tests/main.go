@@ -98,8 +98,9 @@ func main() {
 	quick := flag.Bool("quick", false, "leave out what needs an API server, a browser or minutes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *quick); err != nil {
+	err := run(ctx, *quick)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "tests:", err)
 		os.Exit(1)
 	}

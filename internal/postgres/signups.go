@@ -60,7 +60,8 @@ func (s *Store) findClaims(
 ) (found []identity.Claim, err error) {
 	err = s.queryRows(ctx, repeatable, st, args, func(rows pgx.Rows) (err error) {
 		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c identity.Claim, err error) {
-			return c, row.Scan(claimDest(&c)...)
+			err = row.Scan(claimDest(&c)...)
+			return c, err
 		})
 		return err
 	})
