@@ -21,17 +21,17 @@ func testPolicy() Policy {
 	}
 }
 
-// inspect is Inspect, and the encryption under the same passphrases.
+// inspect returns the encryption of each private half under the given passphrases.
 func inspect(ring Ring, p Passphrases) map[string]Encryption {
 	return Inspect(ring, p).Encryption(ring, p)
 }
 
-// nextStep is next with the rules of the product.
+// nextStep calls next with the rules of the product.
 func nextStep(ring Ring, policy Policy, observed Observed, now time.Time) Step {
 	return next(rules, ring, policy, observed, now)
 }
 
-// story is a ring that is stepped through time.
+// story steps a ring through time.
 type story struct {
 	t           *testing.T
 	ring        Ring
@@ -44,7 +44,7 @@ type story struct {
 func newStory(t *testing.T) *story {
 	s := &story{t: t, policy: testPolicy(), passphrases: testPassphrases, assumeSeen: true, now: start}
 	s.settle()
-	s.now = start.Add(time.Hour) // so that later keys are younger
+	s.now = start.Add(time.Hour) // keys that are created later are younger
 	return s
 }
 
@@ -62,7 +62,7 @@ func (s *story) apply(step Step) {
 	s.ring = ring
 }
 
-// settle does all that is to be done at this moment and returns it.
+// settle applies every step that is due now and returns the steps.
 func (s *story) settle() []Step {
 	s.t.Helper()
 	var steps []Step
@@ -74,18 +74,18 @@ func (s *story) settle() []Step {
 		s.apply(step)
 		steps = append(steps, step)
 	}
-	s.t.Fatalf("no end of steps: %v", steps)
+	s.t.Fatalf("the steps do not end: %v", steps)
 	return nil
 }
 
-// after lets time pass, and then settles.
+// after advances the time and then settles.
 func (s *story) after(d time.Duration) []Step {
 	s.t.Helper()
 	s.now = s.now.Add(d)
 	return s.settle()
 }
 
-// rotate asks for a rotation and lets both waits pass.
+// rotate requests a rotation and waits twice for the lead.
 func (s *story) rotate(request string) {
 	s.t.Helper()
 	s.policy.Rotate = request
@@ -122,7 +122,7 @@ func (s *story) phases(use Use) string {
 	return text
 }
 
-// brief is "Action/Reason" of each step for access keys.
+// brief formats the steps of a use, each as "Action/Reason ".
 func brief(steps []Step, use Use) string {
 	text := ""
 	for _, s := range steps {

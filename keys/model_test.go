@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// The model check. A world runs for some simulated years: two actors step one
-// ring in a compare-and-swap store, and everything that can go wrong does. The
-// world knows the real time and, for each key, what has been signed with it; so
-// it can judge each write at the moment of the write, for every consumer at
+// The model check of next and apply. A simulation runs for some simulated years: two
+// actors step one ring in a compare-and-swap store, and everything that can go wrong does.
+// The simulation knows the real time and, for each key, the tokens that were signed with
+// it. It can therefore judge each write at the moment of the write, for every consumer at
 // once, without simulating consumers:
 //
-//   - a consumer that lags by the lead knows a key whose publication is at least
-//     the lead old: so a key must be that old when it begins to sign;
-//   - a consumer that does not lag forgets a key at once: so the last token must
-//     be dead when its key goes. A signer may use a key for a lead after it was
-//     replaced, and until then with whatever lifetime is configured.
+//   - A consumer that lags by the lead knows a key that was published at least one lead
+//     ago. A key must therefore have been published for that long when it begins to sign.
+//   - A consumer that does not lag forgets a dropped key at once. The last token of a key
+//     must therefore have expired when the key is dropped. A signer may use a key for one
+//     lead after it was replaced, with any lifetime that is configured until then.
 
 // violation ends a run.
 type violation struct{ text string }
@@ -33,16 +33,16 @@ type simulation struct {
 	r     *rand.Rand
 	log   []string
 
-	now    time.Time     // real
-	offset time.Duration // of every clock
-	jumped time.Time     // when the clock last jumped ahead
+	now    time.Time     // the real time
+	offset time.Duration // of every clock, from the real time
+	jumped time.Time     // when the clock last jumped forward
 
 	policy      Policy
 	passphrases Passphrases
-	lost        map[Use]bool // whose passphrases are lost at present
-	count       int          // makes passphrases and requests differ
+	lost        map[Use]bool // the uses whose passphrases are lost now
+	count       int          // makes passphrases and requests unique
 
-	askable  bool // replicas can be asked what they have seen
+	askable  bool // actors can ask replicas what they have loaded
 	gateLag  time.Duration
 	gateShut time.Time
 
@@ -51,23 +51,23 @@ type simulation struct {
 	when             time.Time // when actors look again, by the clock
 	lives            map[string]*life
 	opened           map[string]Encryption
-	maxTokenLifetime map[Use]time.Duration // that signers use
+	maxTokenLifetime map[Use]time.Duration // the lifetimes that signers use
 }
 
-// life is what really happened to a key.
+// life records what really happened to a key.
 type life struct {
 	use       Use
 	published time.Time
-	replaced  time.Time // when another began to sign
+	replaced  time.Time // when another key began to sign
 	signed    bool
 	revoked   bool
-	expiry    time.Time // of the last token that it can have signed
+	expiry    time.Time // of the last token that this key can have signed
 }
 
 var modelFactory = keyFactory{generate: generate, rounds: 1}
 
 func newSimulation(t *testing.T, seed uint64, rules []rule) *simulation {
-	cryptotest.SetGlobalRandom(t, seed) // keys, too, are the same again
+	cryptotest.SetGlobalRandom(t, seed) // generates the same keys for the same seed
 	s := &simulation{
 		rules:            rules,
 		r:                rand.New(rand.NewPCG(seed, 42)),
@@ -98,14 +98,14 @@ func (s *simulation) note(format string, args ...any) {
 
 func (s *simulation) chance(percent int) bool { return s.r.IntN(100) < percent }
 
-// between is a random duration.
+// between returns a random duration.
 func (s *simulation) between(a, b time.Duration) time.Duration {
 	return a + time.Duration(s.r.Int64N(int64(b-a)))
 }
 
 func pick[T any](s *simulation, of ...T) T { return of[s.r.IntN(len(of))] }
 
-// run simulates, and returns what was violated or "".
+// run runs the simulation. It returns the violation that it found, or "".
 func (s *simulation) run(ticks int) (found string) {
 	defer func() {
 		if v, ok := recover().(violation); ok {
@@ -125,7 +125,7 @@ func (s *simulation) run(ticks int) (found string) {
 	return ""
 }
 
-// pass lets time pass while signers sign.
+// pass advances the time while signers sign.
 func (s *simulation) pass() {
 	before := s.now
 	switch n := s.r.IntN(100); {
@@ -153,8 +153,8 @@ func (s *simulation) sign(before time.Time) {
 		if last.Before(before) {
 			continue
 		}
-		// A shorter lifetime is used at once, a longer one when Next has nothing
-		// to extend any more (see doc.go).
+		// A shorter lifetime is used at once, a longer one when next has no Extend step
+		// left (see doc.go).
 		expiry := last.Add(min(s.policy.Lifetimes[l.use], s.maxTokenLifetime[l.use]))
 		if expiry.After(l.expiry) {
 			l.expiry = expiry
@@ -164,19 +164,19 @@ func (s *simulation) sign(before time.Time) {
 
 func (s *simulation) clock() time.Time { return s.now.Add(s.offset) }
 
-// disturb is the world outside.
+// disturb changes the clock, the policy, the passphrases or a replica.
 func (s *simulation) disturb() {
 	switch s.r.IntN(10) {
-	case 0: // at most one jump ahead in the longest wait
+	case 0: // at most one jump forward during the longest wait
 		if s.now.Sub(s.jumped) > 35*24*time.Hour {
 			d := pick(s, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour, 3650*24*time.Hour)
 			s.offset, s.jumped = s.offset+d, s.now
-			s.note("clock jumps ahead by %v", d)
+			s.note("the clock jumps forward by %v", d)
 		}
 	case 1:
 		d := pick(s, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 700*24*time.Hour)
 		s.offset -= d
-		s.note("clock jumps back by %v", d)
+		s.note("the clock jumps back by %v", d)
 	case 2, 3:
 		s.policy.Lifetimes = map[Use]time.Duration{
 			Access:  pick(s, 5*time.Minute, 15*time.Minute, time.Hour),
@@ -215,8 +215,8 @@ func (s *simulation) disturb() {
 	}
 }
 
-// changePassphrase does what an operator must: it forgets a former passphrase
-// only when nothing is sealed with it any more.
+// changePassphrase follows the rule for operators: it drops a former passphrase only when
+// no key is encrypted with it.
 func (s *simulation) changePassphrase() {
 	for _, encryption := range s.encryption(s.store, s.passphrases) {
 		if encryption != EncryptedCurrent {
@@ -231,7 +231,7 @@ func (s *simulation) changePassphrase() {
 	s.note("passphrases changed to number %d", s.count)
 }
 
-// known is what actors have of the passphrases.
+// known returns the passphrases that the actors have.
 func (s *simulation) known() Passphrases {
 	p := s.passphrases
 	if s.lost[Access] {
@@ -243,7 +243,7 @@ func (s *simulation) known() Passphrases {
 	return p
 }
 
-// seals is Inspect, remembered for each private half.
+// encryption returns what inspect returns. It caches the result for each private half.
 func (s *simulation) encryption(ring Ring, p Passphrases) map[string]Encryption {
 	encryption := map[string]Encryption{}
 	for _, k := range ring.Keys {
@@ -271,16 +271,15 @@ func (s *simulation) observe(ring Ring) Observed {
 	return o
 }
 
-// turn is one actor, or two at once, at work until nothing is left to do, or
-// until it crashes.
+// turn runs one actor, or two at once, until no step is left or it crashes.
 func (s *simulation) turn() {
 	for range 30 {
 		ring := s.store
-		if s.chance(10) { // a stale read
+		if s.chance(10) { // the actor reads stale data
 			ring = s.history[max(0, len(s.history)-1-s.r.IntN(4))]
 		}
 		steps := []Step{s.next(ring)}
-		if s.chance(20) { // the other one read the same
+		if s.chance(20) { // another actor reads the same ring
 			steps = append(steps, s.next(ring))
 		}
 		for _, step := range steps {
@@ -297,15 +296,15 @@ func (s *simulation) turn() {
 				s.fail("%v fails: %v", step, err)
 			}
 			if s.chance(5) {
-				return // a crash before the write
+				return // it crashes before the write
 			}
 			s.write(ring, out, step)
 			if s.chance(10) {
-				return // a crash after it
+				return // it crashes after the write
 			}
 		}
 	}
-	s.fail("no end of steps")
+	s.fail("the steps do not end")
 }
 
 // extended lets signers use the configured lifetimes, because no step is left, except
@@ -333,24 +332,24 @@ func (s *simulation) next(ring Ring) Step {
 	for _, k := range ring.Keys {
 		if k.Use == step.Use && k.needsPrivate() && observed.encryption[k.ID] == EncryptedUnknown &&
 			step.Action != Revoke && (s.policy.Rotate == "" || ring.Rotated[k.Use] == s.policy.Rotate) {
-			s.fail("a ring that cannot be opened is not left alone: %v", step)
+			s.fail("a ring that cannot be decrypted is not left alone: %v", step)
 		}
 	}
 	return step
 }
 
-// write is the compare-and-swap, and the judge.
+// write swaps the ring and judges the write.
 func (s *simulation) write(from, to Ring, step Step) {
 	if from.Generation != s.store.Generation {
-		s.note("lost the swap: %v", step)
+		s.note("the swap is lost: %v", step)
 		return
 	}
 	s.note("generation %d: %v", to.Generation, step)
 	back := to
-	if to.Generation%4 == 0 { // not each time, for that would take half of the test
+	if to.Generation%4 == 0 { // every time would double the duration of the test
 		var err error
 		if back, err = FromFiles(to.Files()); err != nil {
-			s.fail("what was written cannot be read: %v", err)
+			s.fail("the written ring cannot be read: %v", err)
 		}
 	}
 	old := s.store
@@ -367,7 +366,7 @@ func (s *simulation) write(from, to Ring, step Step) {
 		if k.Phase == Signing && (!was || before.Phase != Signing) {
 			_, replaces := old.Signing(k.Use)
 			if atOnce := !replaces || step.Action == Revoke; !atOnce && s.now.Sub(l.published) < consumerLag {
-				s.fail("%s signs %v after it was published: a consumer that lags does not have it", k.ID, s.now.Sub(l.published))
+				s.fail("%s signs %v after it was published: a consumer that lags does not have the key", k.ID, s.now.Sub(l.published))
 			}
 			l.signed = true
 		}
@@ -384,13 +383,13 @@ func (s *simulation) write(from, to Ring, step Step) {
 			continue
 		}
 		if k.Phase == Signing {
-			s.fail("the signing key %s was forgotten", k.ID)
+			s.fail("the signing key %s was dropped", k.ID)
 		}
 		if l.signed && s.now.Before(l.replaced.Add(consumerLag)) {
-			s.fail("%s was forgotten when signers that lag still used it", k.ID)
+			s.fail("%s was dropped while signers that lag still used it", k.ID)
 		}
 		if s.now.Before(l.expiry) {
-			s.fail("%s was forgotten %v before its last token expires", k.ID, l.expiry.Sub(s.now))
+			s.fail("%s was dropped %v before its last token expires", k.ID, l.expiry.Sub(s.now))
 		}
 	}
 	encryption := s.encryption(back, s.passphrases)
@@ -401,7 +400,7 @@ func (s *simulation) write(from, to Ring, step Step) {
 				continue
 			}
 			if signing++; encryption[k.ID] == EncryptedUnknown && !s.lost[use] && !s.encryptedWrong(k) {
-				s.fail("a pod that starts now cannot open the signing key %s", k.ID)
+				s.fail("a pod that starts now cannot decrypt the signing key %s", k.ID)
 			}
 		}
 		if _, began := old.Signing(use); signing != 1 && (signing > 1 || began) {
@@ -410,28 +409,29 @@ func (s *simulation) write(from, to Ring, step Step) {
 	}
 }
 
-// sealedWrong: a person who rotates or revokes while the actors have a wrong
-// passphrase gets keys that are sealed with it.
+// encryptedWrong reports whether a key is encrypted with the wrong passphrase: a person
+// rotated or revoked while the actors had only that one.
 func (s *simulation) encryptedWrong(k Key) bool {
 	wrong := Passphrases{Access: []string{"a wrong one"}, Refresh: []string{"a wrong one"}}
 	return s.encryption(s.store, wrong)[k.ID] == EncryptedCurrent
 }
 
-// settle lets everything be well for a while, and then looks whether what
-// people want has come about.
+// settle ends all disturbances for a while and then checks that every request of a person
+// was carried out.
 func (s *simulation) settle() {
 	s.lost = map[Use]bool{}
 	s.gateShut = time.Time{}
 	if slices.Contains(slices.Collect(maps.Values(s.encryption(s.store, s.passphrases))), EncryptedUnknown) {
 		s.count++
-		s.policy.Rotate = fmt.Sprintf("request %d", s.count) // a person gives up what was sealed wrong
+		// A person gives up the keys that are encrypted with the wrong passphrase.
+		s.policy.Rotate = fmt.Sprintf("request %d", s.count)
 	}
 	s.policy.RotationInterval = 30 * 24 * time.Hour
 	for begin := s.now; s.now.Sub(begin) < 100*24*time.Hour; {
 		s.turn()
 		for id, encryption := range s.encryption(s.store, s.passphrases) {
 			if encryption != EncryptedCurrent && s.now.Sub(begin) > 3*24*time.Hour {
-				s.fail("%s is not sealed with the current passphrase after days", id)
+				s.fail("%s is not encrypted with the current passphrase after three days", id)
 			}
 		}
 		before := s.now
@@ -440,7 +440,7 @@ func (s *simulation) settle() {
 	}
 	for _, id := range s.policy.Revoked {
 		if k, ok := s.store.Key(id); ok && k.Phase != Revoked {
-			s.fail("%s is revoked, and still %s", id, k.Phase)
+			s.fail("%s must be revoked and is %s", id, k.Phase)
 		}
 	}
 	if s.policy.Rotate != "" && !s.store.Honoured(s.policy.Rotate) {
@@ -449,10 +449,10 @@ func (s *simulation) settle() {
 	for _, use := range Uses() {
 		k, _ := s.store.Signing(use)
 		if k.MaxTokenLifetime < s.policy.Lifetimes[use] {
-			s.fail("the ring does not know that %s tokens live for %v", use, s.policy.Lifetimes[use])
+			s.fail("the ring does not record that %s tokens live for %v", use, s.policy.Lifetimes[use])
 		}
 		if k.Algorithm != s.policy.Algorithm || k.Reencrypted {
-			s.fail("the %s key is %s, resealed %v", use, k.Algorithm, k.Reencrypted)
+			s.fail("the %s key is %s, reencrypted %v", use, k.Algorithm, k.Reencrypted)
 		}
 		if age := s.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
 			s.fail("the signing %s key is %v old", use, age)
@@ -480,5 +480,5 @@ func TestEveryTokenVerifiesWhateverHappens(t *testing.T) {
 		writes += s.store.Generation
 		years += s.now.Sub(begin).Hours() / 24 / 365
 	}
-	t.Logf("%d worlds, %.0f years, %d writes", runs, years, writes)
+	t.Logf("%d simulations, %.0f years, %d writes", runs, years, writes)
 }

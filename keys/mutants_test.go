@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// A check that cannot fail says nothing: with one rule broken at a time, it must
-// find a world in which that matters.
+// A check that cannot fail proves nothing. With one rule broken at a time, the check must
+// find a violation.
 func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}
-	// with replaces the rule that contains a text in its name; nil removes it.
+	// with replaces the rule whose name contains a text, or removes it if apply is nil.
 	with := func(name string, apply func(situation) (Step, bool)) []rule {
 		mutated := slices.Clone(rules)
 		i := slices.IndexFunc(mutated, func(r rule) bool { return strings.Contains(r.name, name) })
@@ -31,7 +31,7 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 		}
 		return leadPassed(s)
 	}
-	credulous := func(s situation) (Step, bool) { // believes the clock at once
+	credulous := func(s situation) (Step, bool) { // trusts the clock the first time
 		for i := range s.ring.Keys {
 			s.ring = s.ring.clone()
 			s.ring.Keys[i].DeadlineSeen = true
@@ -40,7 +40,8 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 	}
 	for name, mutant := range map[string][]rule{
 		"promotes without the lead": with("published key signs", impatient),
-		"promotes at the first end of the lead": with("deadline counts", func(s situation) (Step, bool) { // once for retiring keys only
+		"promotes at the first end of the lead": with("deadline counts", func(s situation) (Step, bool) {
+			// Only the wait of a retiring key runs twice.
 			for _, k := range s.keys() {
 				if k.Phase == Published && s.over(k) && s.seen(k.ID) && s.opens(k) && k.Algorithm == s.policy.Algorithm {
 					return Step{Action: Promote, Key: k.ID, Reason: LeadPassed}, true
@@ -78,7 +79,7 @@ func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
 					return
 				}
 			}
-			t.Error("not found")
+			t.Error("no violation was found")
 		})
 	}
 }

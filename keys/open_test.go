@@ -14,7 +14,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// realRing is sealed in earnest: opening it costs what it costs.
+// realRing returns a ring that is encrypted with the rounds of the product, so opening it
+// takes as long as in production.
 func realRing(t testing.TB) Ring {
 	t.Helper()
 	var ring Ring
@@ -52,7 +53,7 @@ func TestOpeningGivesSignersAndPublicKeys(t *testing.T) {
 			p, ok := o.PublicKey(use, k.ID)
 			if want := k.Use == use && k.Phase != Revoked; ok != want ||
 				ok && (p.ID != k.ID || p.Algorithm != k.Algorithm || p.MaxTokenLifetime != k.MaxTokenLifetime) {
-				t.Errorf("%s: %v %+v", k.Phase, ok, p)
+				t.Errorf("a %s key: PublicKey returns %v, %+v", k.Phase, ok, p)
 			} else if ok {
 				verifying++
 			}
@@ -128,7 +129,7 @@ func TestAFormerPassphraseOpens(t *testing.T) {
 	}
 }
 
-// K06: the private half of another key, correctly encrypted with our passphrase.
+// The private half belongs to another key, and is correctly encrypted with our passphrase.
 func TestAPrivateHalfOfAnotherKeyIsRefused(t *testing.T) {
 	ring := fullRing(t)
 	k, _ := ring.Signing(Access)
@@ -143,13 +144,13 @@ func TestAPrivateHalfOfAnotherKeyIsRefused(t *testing.T) {
 		t.Errorf("err = %v, want ErrDamaged", err)
 	}
 	if encryption := inspect(ring, testPassphrases)[k.ID]; encryption != EncryptedUnknown {
-		t.Errorf("seal %v", encryption)
+		t.Errorf("encryption %v, want EncryptedUnknown", encryption)
 	}
 }
 
 func TestARingThatIsNotCompleteDoesNotOpen(t *testing.T) {
 	if _, err := Open(Ring{}, testPassphrases); err == nil {
-		t.Error("opened")
+		t.Error("an empty ring was opened")
 	}
 }
 
@@ -168,10 +169,10 @@ func TestReopeningCostsNothingWhereNothingChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := time.Since(begin); d > opening/4 {
-		t.Errorf("%v, and %v at first", d, opening)
+		t.Errorf("reopening took %v, opening %v", d, opening)
 	}
 	if again.Signer(Access).ID != o.Signer(Access).ID || again.Signer(Access).Private == nil {
-		t.Error("nothing signs")
+		t.Error("the access key does not sign after Reopen")
 	}
 	// Reopen notices that the passphrases are now wrong.
 	if _, err := o.Reopen(ring, Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}); !errors.Is(err, ErrPassphrase) {
@@ -180,7 +181,6 @@ func TestReopeningCostsNothingWhereNothingChanged(t *testing.T) {
 	t.Logf("opening took %v", opening)
 }
 
-// Run with -race.
 func TestOpenedIsSafeForConcurrentUse(t *testing.T) {
 	o, err := Open(fullRing(t), testPassphrases)
 	if err != nil {
@@ -217,11 +217,11 @@ func TestPassphrasesDoNotPrint(t *testing.T) {
 	slog.New(slog.NewTextHandler(&out, nil)).Info("x", "p", p, "o", o.passphrases)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "p", p)
 	if strings.Contains(out.String(), "secret") || strings.Contains(out.String(), "736563726574") {
-		t.Errorf("%s", out.String())
+		t.Errorf("a passphrase was printed: %s", out.String())
 	}
 }
 
-// The whole form: what a consumer reads, byte for byte where it matters.
+// The test checks all files that consumers read.
 func TestWhatConsumersRead(t *testing.T) {
 	ring := fullRing(t)
 	files := PublicFiles(ring, "https://auth.example")
@@ -283,10 +283,10 @@ func TestCoordinatesAreAlways43Characters(t *testing.T) {
 		}
 		k := Key{Use: Access, Algorithm: ES256, Phase: Signing, Public: private.Public()}
 		if j := jwk(k); len(j.X) != 43 || len(j.Y) != 43 {
-			t.Fatalf("x has %d, y %d", len(j.X), len(j.Y))
+			t.Fatalf("x has %d characters, y %d", len(j.X), len(j.Y))
 		}
 		if id := thumbprint(private.Public()); len(id) != 43 {
-			t.Fatalf("the kid %s", id)
+			t.Fatalf("the kid %s does not have 43 characters", id)
 		}
 	}
 }

@@ -45,81 +45,81 @@ import (
 
 // The lags of a cluster.
 const (
-	mountLag  = 2 * time.Minute // of a mounted Secret, at most
-	pollLag   = 2 * time.Second // of a server, behind its mount
+	mountLag  = 2 * time.Minute // at most, of a mounted Secret
+	pollLag   = 2 * time.Second // at most, of a server behind its mount
 	graceLag  = 40 * time.Second
-	cacheLag  = consumerLag     // of a JWKS that was fetched from a pod
-	cachesLag = 2 * time.Second // of what an operator has of the status
+	cacheLag  = consumerLag     // at most, of a JWKS that a consumer fetched from a pod
+	cachesLag = 2 * time.Second // at most, of the status in an operator's cache
 	resyncLag = 10 * time.Hour
 )
 
 type cluster struct {
-	broken string // the guard that is taken out
+	broken string // the guard that this run removes
 	r, rk  *rand.Rand
 	log    []string
 	theme  theme
 
-	now    time.Time // real
+	now    time.Time // the real time
 	offset time.Duration
 	jumped time.Time
 	calm   bool
 
 	spec  clusterSpec
-	every []string // all passphrases that ever were, the latest first
+	every []string // every passphrase so far, the latest first
 	count int
 
 	k       ringHome
 	p       passphraseHome
-	s, sWas statusHome // sWas: before sAt, as in a cache
+	s, sWas statusHome // sWas: the status before sAt, as a cache may still have it
 	sAt     time.Time
-	c, cWas publicHome // cWas: before cAt, as in a cache
+	c, cWas publicHome // cWas: C before cAt, as a cache may still have it
 	cAt     time.Time
 	d, dWas deployment
 
 	pods      []*modelPod
 	operators [2]*modelOperator
-	rollAt    time.Time // the Deployment's controller acts
+	rollAt    time.Time // when the Deployment's controller acts next
 	disturbAt time.Time
 
 	lives   map[string]*tokens
 	openers map[string]string
 
-	backups   []ringHome   // of K, as people keep them
-	public    []publicHome // of C
+	backups   []ringHome   // copies of K that people keep
+	public    []publicHome // copies of C
 	revoked   map[string]bool
-	accepted  string   // a person accepts what is found, after what was seen
-	newRing   int64    // a person gives up the ring of this generation, which is lost
-	latest    ringHome // that operators have written
+	accepted  string   // the generations that a person has accepted, as acceptance returns them
+	newRing   int64    // a person has given up the lost ring of this generation
+	latest    ringHome // the latest ring that an operator wrote
 	highest   int64
-	gaveUp    int64 // what is older was given up by a person
-	restoredK bool  // by a person, and no person has decided yet
+	gaveUp    int64 // a person has given up the rings before this generation
+	restoredK bool  // a person restored or deleted K, and no person has decided yet
 
-	frozen   map[string]bool // the homes that are immutable
+	frozen   map[string]bool // the objects that are immutable
 	start0   time.Time
-	denied   map[string]bool // what the API server denies to operators, by "read K" and so on
-	troubled time.Time       // when a person notices what operators say
-	excused  map[Use]bool    // a person lost the passphrases
+	denied   map[string]bool // what the API server denies to operators, such as "read K"
+	troubled time.Time       // when a person notices what the operators report
+	excused  map[Use]bool    // the uses whose passphrases a person has lost
 	writes   int
 	passes   int
-	recent   []time.Time // of writes, while nothing disturbs
-	quiet    bool        // nothing may be written
+	recent   []time.Time // the writes since the last disturbance
+	quiet    bool        // no write is allowed
 }
 
 type clusterSpec struct {
 	policy   Policy
-	desired  map[Use]string // nil: the operator makes them
+	desired  map[Use]string // nil: the operator generates them
 	replicas int
 }
 
 type ringHome struct {
-	version int // 0: not there
+	version int // 0: the object does not exist
 	ring    Ring
 }
 
 type passphraseHome struct {
 	version int
 	state   PassphraseState
-	era     int // another each time that a current passphrase changes
+	era     int // changes whenever a current passphrase changes
 }
 
 type publicHome struct {
@@ -127,7 +127,7 @@ type publicHome struct {
 	ring     Ring
 	revoked  []string
 	document PublicDocument
-	byHand   bool // a person has written it
+	byHand   bool // a person wrote it
 }
 
 func published(version int, ring Ring, revoked []string) publicHome {
@@ -135,23 +135,23 @@ func published(version int, ring Ring, revoked []string) publicHome {
 	return publicHome{version: version, ring: ring, revoked: document.Revoked, document: document}
 }
 
-// statusHome is what the status of the gateway records of the ring.
+// statusHome contains what the status of the gateway records about the ring.
 type statusHome struct {
 	generation int64
 	revoked    []string
-	named      string // what cannot be done, and why; "": all is well
+	named      string // what cannot be done, and why; empty: there is no problem
 }
 
 type deployment struct {
 	version  int
 	template podTemplate
 	replicas int
-	rolled   bool // no pod of another template, when its controller last looked
+	rolled   bool // no pod had another template when the controller last looked
 }
 
-// podTemplate is what pods are made from; it is compared as a whole.
+// podTemplate is the Deployment's template of a pod. Templates are compared as a whole.
 type podTemplate struct {
-	passphrases     string // digest
+	passphrases     string // their digest
 	access, refresh time.Duration
 }
 
@@ -166,16 +166,16 @@ type modelPod struct {
 	name     int
 	template podTemplate
 
-	// mounts
+	// The mounts.
 	keys             Ring
 	passphraseState  PassphraseState
 	public           publicHome
-	hasKeys, hasPass time.Time // when they are mounted first; then zero
-	keysAt, passAt   time.Time // when a change arrives; zero: none is under way
+	hasKeys, hasPass time.Time // when the first copy arrives; zero: it has arrived
+	keysAt, passAt   time.Time // when a change arrives; zero: no change is pending
 	publicAt         time.Time
 	mounted          bool
 
-	// the container
+	// The container.
 	running                  bool
 	passphrases              Passphrases
 	loaded                   Ring
@@ -183,29 +183,29 @@ type modelPod struct {
 	stuck                    bool
 	startAt, readyAt, pollAt time.Time
 
-	silent, lies bool // how it answers
-	astray       bool // it has loaded a restored ring, and could not know
+	silent, lies bool // how it answers operators
+	astray       bool // it has loaded a restored ring and could not detect that
 
 	ready     bool
 	readyFrom time.Time
 	hungUntil time.Time
-	coldUntil time.Time // its mounts do not change
-	endAt     time.Time // it is on its way out
+	coldUntil time.Time // its mounts do not change until then
+	endAt     time.Time // when it ends; zero: it was not terminated
 }
 
-// tokens is what has really been signed with a key.
+// tokens records the tokens that were really signed with a key.
 type tokens struct {
 	use       Use
-	atOnce    bool // it signs without having been published before
+	atOnce    bool // the key signs without having been published before
 	published time.Time
-	held      time.Time // since when C has it; zero: it has not
-	missing   time.Time // when a pod in service was last without it
+	held      time.Time // when it was added to C; zero: C does not have it
+	missing   time.Time // when a pod in service last lacked it
 	revoked   bool
 	expiry    time.Time // of the last token
-	tampered  bool      // people took it out of C, or brought it back, while it signed
+	tampered  bool      // a person removed it from C or restored it there while it signed
 }
 
-// modelOperator is one process. Its pass is a list of moments.
+// modelOperator is one process. It reconciles in moments: one read or write each.
 type modelOperator struct {
 	name    int
 	at      time.Time
@@ -214,9 +214,9 @@ type modelOperator struct {
 	backoff time.Duration
 	skew    time.Duration
 
-	old bool // of a version that knows nothing of what is taken back
+	old bool // of a version that does not detect a restored ring
 
-	// What this process has seen, and since when.
+	// When this process first saw each version of K, and each pod ready.
 	sinceRing  map[int]time.Time
 	sinceReady map[string]time.Time
 
@@ -233,7 +233,7 @@ type modelOperator struct {
 	out   Result
 	era   int
 	wrote bool
-	lost  bool      // another was faster
+	lost  bool      // another operator wrote first
 	told  bool      // the status may show the ring
 	next  time.Time // by the clock; zero: never
 }
@@ -289,14 +289,14 @@ func (c *cluster) passphrase(use Use) string {
 	return c.every[0]
 }
 
-// factory creates the same keys for the same seed.
+// factory returns a keyFactory that creates the same keys for the same seed.
 func (c *cluster) factory() keyFactory {
 	return keyFactory{rounds: 1, generate: func(a Algorithm) (crypto.Signer, error) {
 		seed := make([]byte, 32)
 		for i := range seed {
 			seed[i] = byte(c.rk.Uint32())
 		}
-		seed[0] &= 0x7f // below the order of P-256
+		seed[0] &= 0x7f // less than the order of P-256
 		if a == EdDSA {
 			return ed25519.NewKeyFromSeed(seed), nil
 		}
@@ -304,7 +304,7 @@ func (c *cluster) factory() keyFactory {
 	}}
 }
 
-// opener is the passphrase that really opens a private half.
+// opener returns the passphrase that really decrypts a private half.
 func (c *cluster) opener(k Key) string {
 	passphrase, known := c.openers[string(k.Encrypted)]
 	if !known {
@@ -319,7 +319,7 @@ func (c *cluster) opener(k Key) string {
 	return passphrase
 }
 
-// inspect is Inspect, without the derivations.
+// inspect returns what Inspect returns, without the cost of key derivation.
 func (c *cluster) inspect(ring Ring, p Passphrases) OpenedBy {
 	opened := OpenedBy{}
 	for _, k := range ring.Keys {
@@ -337,7 +337,7 @@ func (c *cluster) encryption(ring Ring, p Passphrases) map[string]Encryption {
 	return c.inspect(ring, p).Encryption(ring, p)
 }
 
-// shut is the kinds whose signing key a server cannot open.
+// locked returns the uses whose signing key a server cannot decrypt.
 func (c *cluster) locked(ring Ring, p Passphrases) (uses []Use) {
 	encryption := c.encryption(ring, p)
 	for _, use := range Uses() {
@@ -353,7 +353,7 @@ func (c *cluster) blame(uses []Use) []Use {
 	return slices.DeleteFunc(uses, func(k Use) bool { return c.excused[k] })
 }
 
-// run simulates disturbances by chance, and returns what was violated or "".
+// run simulates random disturbances. It returns the violation that it found, or "".
 func (c *cluster) run(disturbances int) (found string) {
 	return c.play(func(c *cluster) {
 		for n := 0; n < disturbances; {
@@ -364,8 +364,8 @@ func (c *cluster) run(disturbances int) (found string) {
 	})
 }
 
-// play lets a scene happen and then lets everything be well. It returns what was
-// violated or "".
+// play runs a scene and then settles the cluster. It returns the violation that it found,
+// or "".
 func (c *cluster) play(scene func(*cluster)) (found string) {
 	defer func() {
 		switch v := recover().(type) {
@@ -381,7 +381,7 @@ func (c *cluster) play(scene func(*cluster)) (found string) {
 	return ""
 }
 
-// event lets time pass until the next thing happens, or until a given time.
+// event advances the time to the next event, or to the given end.
 func (c *cluster) event(end time.Time) (disturbance bool) {
 	var do func()
 	var at time.Time
@@ -418,7 +418,7 @@ func (c *cluster) event(end time.Time) (disturbance bool) {
 	return disturbance
 }
 
-// judge lets every pod sign at this moment, and looks whether all is well.
+// judge lets every pod sign at this moment and checks the invariants.
 func (c *cluster) judge() {
 	if c.excused[Access] || c.excused[Refresh] {
 		c.excuse()
@@ -442,17 +442,18 @@ func (c *cluster) judge() {
 		if !l.expiry.After(c.now) || l.revoked {
 			continue
 		}
-		// A key that signs at once only requires that the others keep up.
+		// For a key that signs at once, the pods only have to load the ring in time.
 		grace := l.atOnce && c.now.Sub(l.published) < mountLag+pollLag+time.Second
 		for _, p := range c.pods {
 			if p.ready && p.endAt.IsZero() && !p.verifies[id] && !grace && !(l.atOnce && c.cut(p)) && !c.waived(p, l.use) {
-				c.fail("I1: pod %d does not verify the tokens of %s, of which one is alive until %v", p.name, id, l.expiry)
+				c.fail("I1: pod %d does not verify the tokens of %s, of which one expires at %v", p.name, id, l.expiry)
 			}
 		}
 	}
 }
 
-// waived says that nothing can be asked of a pod, since what it lacks is lost.
+// waived reports whether a pod is exempt from the checks of a use: it reports false
+// content, has loaded a restored ring, or lacks passphrases that a person has lost.
 func (c *cluster) waived(p *modelPod, use Use) bool {
 	return p.lies || p.astray || c.excused[use] && (p.stuck || c.cut(p))
 }
@@ -471,7 +472,7 @@ func (c *cluster) sign(p *modelPod) {
 		}
 		l := c.lives[k.ID]
 		if l == nil {
-			c.fail("I1: pod %d signs with %s, which everybody has forgotten", p.name, k.ID)
+			c.fail("I1: pod %d signs with %s, which the model no longer knows", p.name, k.ID)
 		}
 		if expiry := c.now.Add(p.template.lifetime(use)); expiry.After(l.expiry) {
 			l.expiry = expiry
@@ -480,15 +481,15 @@ func (c *cluster) sign(p *modelPod) {
 			continue
 		}
 		if l.held.IsZero() || c.now.Sub(l.held) < consumerLag {
-			c.fail("I1: pod %d signs with %s, which C has since %v", p.name, k.ID, l.held)
+			c.fail("I1: pod %d signs with %s, which C has only since %v", p.name, k.ID, l.held)
 		}
 		if !l.missing.IsZero() && c.now.Sub(l.missing) < cacheLag {
-			c.fail("I1: pod %d signs with %s, without which a pod served until %v", p.name, k.ID, l.missing)
+			c.fail("I1: pod %d signs with %s, which a pod in service lacked until %v", p.name, k.ID, l.missing)
 		}
 	}
 }
 
-// excuse ends when everybody can open the keys again.
+// excuse ends the exemption of a use when every pod can decrypt its keys again.
 func (c *cluster) excuse() {
 	for _, use := range Uses() {
 		well := c.p.version > 0 && !hasKey(c.k.ring, use, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown)
@@ -505,12 +506,12 @@ func (c *cluster) excuse() {
 	}
 }
 
-// ---- the homes
+// ---- the objects
 
 func (c *cluster) wrote() {
 	c.writes++
 	if c.quiet {
-		c.fail("I4: written though nothing is to be done")
+		c.fail("I4: an operator wrote although nothing is due")
 	}
 	if c.recent = append(c.recent, c.now); len(c.recent) > 600 {
 		if c.recent = c.recent[1:]; c.now.Sub(c.recent[0]) < 12*time.Hour {
@@ -541,13 +542,14 @@ func (c *cluster) writePassphrases(o *modelOperator) bool {
 func show(p passphraseHome) string {
 	text := ""
 	for _, use := range Uses() {
-		text += fmt.Sprintf("[%s, before %q, given %v]", p.state.Current[use], p.state.Former[use], p.state.Distributed[use])
+		text += fmt.Sprintf("[%s, before %q, distributed %v]",
+			p.state.Current[use], p.state.Former[use], p.state.Distributed[use])
 	}
 	return fmt.Sprintf("%s era %d", text, p.era)
 }
 
-// arrival is when a change is in the mounts of a pod: after up to two minutes,
-// and often a few seconds, or when its node can be reached again.
+// arrival returns when a change reaches the mounts of a pod: within two minutes, often
+// within seconds, and only after its node can be reached again.
 func (c *cluster) arrival(p *modelPod) time.Time {
 	at := c.now
 	if p.coldUntil.After(at) {
@@ -559,7 +561,8 @@ func (c *cluster) arrival(p *modelPod) time.Time {
 	return at.Add(c.upTo(mountLag))
 }
 
-// cut says that a pod cannot be held to what has changed meanwhile.
+// cut reports whether a pod is exempt from recent changes, because its node cannot be
+// reached.
 func (c *cluster) cut(p *modelPod) bool { return c.now.Before(p.coldUntil.Add(mountLag + pollLag)) }
 
 func (c *cluster) writeRing(o *modelOperator) bool {
@@ -568,14 +571,14 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 		return o.loses()
 	}
 	old, ring := c.k.ring, o.out.Ring
-	if c.restoredK && !o.old { // by a person's word what there was is given up
+	if c.restoredK && !o.old { // a person has decided, so what existed before is given up
 		c.giveUp(ring)
 	}
 	c.restoredK = false
 	if c.writes%8 == 0 {
 		back, err := FromFiles(ring.Files())
 		if err != nil {
-			c.fail("what was written cannot be read: %v", err)
+			c.fail("the written ring cannot be read: %v", err)
 		}
 		ring = back
 	}
@@ -601,7 +604,7 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 		}
 		l.revoked = l.revoked || k.Phase == Revoked
 		if c.revoked[k.ID] && k.verifies() {
-			c.fail("I8: %s was revoked, and operator %d has it %s", k.ID, o.name, k.Phase)
+			c.fail("I8: %s was revoked, and operator %d writes it as %s", k.ID, o.name, k.Phase)
 		}
 	}
 	c.highest = max(c.highest, ring.Generation)
@@ -635,7 +638,7 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 	return true
 }
 
-// judgeHomes looks at P and K together, as a new pod does.
+// judgeHomes checks P and K together, as a new pod reads them.
 func (c *cluster) judgeHomes() {
 	if c.p.version == 0 || c.k.version == 0 {
 		return
@@ -646,18 +649,18 @@ func (c *cluster) judgeHomes() {
 			continue
 		}
 		if encryption[k.ID] == EncryptedUnknown && !c.excused[k.Use] {
-			c.fail("I6: the %s %s key %s is sealed with %q, which is not kept", k.Phase, k.Use, k.ID, c.opener(k))
+			c.fail("I6: the %s %s key %s is encrypted with %q, which P does not contain", k.Phase, k.Use, k.ID, c.opener(k))
 		}
 		other := k.Use.other()
 		if c.p.state.holds(other, c.opener(k)) && !c.excused[k.Use] {
-			c.fail("I7: the %s key %s is sealed with %q, which is for %s keys", k.Use, k.ID, c.opener(k), other)
+			c.fail("I7: the %s key %s is encrypted with %q, which is for %s keys", k.Use, k.ID, c.opener(k), other)
 		}
 	}
 }
 
 func (c *cluster) writePublic(o *modelOperator) bool {
-	// A missing object has no version to compare, so the ring is read again. The short
-	// time after that is not simulated.
+	// A missing object has no version to compare, so the operator reads the ring again.
+	// The short time after that read is not simulated.
 	absent := o.c.version == 0 && c.c.version == 0 && o.k.version != c.k.version
 	if (o.c.version != c.c.version || absent) && c.broken != withoutPublicSwap {
 		c.note("operator %d loses the swap of C", o.name)
@@ -682,7 +685,7 @@ func (c *cluster) writePublic(o *modelOperator) bool {
 			l.held = c.now
 		case !k.verifies() && !l.held.IsZero():
 			if l.held = (time.Time{}); l.expiry.After(c.now) && !l.revoked && !l.tampered {
-				c.fail("I1: C forgets %s, of which a token is alive until %v", id, l.expiry)
+				c.fail("I1: C forgets %s, of which a token expires at %v", id, l.expiry)
 			}
 		}
 	}
@@ -711,7 +714,7 @@ func (c *cluster) writeDeployment(o *modelOperator, template podTemplate) {
 	c.poke()
 }
 
-// poke makes operators notice a change.
+// poke makes the operators notice a change.
 func (c *cluster) poke() {
 	for _, o := range c.operators {
 		if !o.down && o.moment == 0 {
@@ -746,7 +749,7 @@ func (c *cluster) roll() {
 			ready++
 		}
 	}
-	victim := func(from []*modelPod) *modelPod { // pods that are not ready first
+	victim := func(from []*modelPod) *modelPod { // prefers pods that are not ready
 		i := slices.IndexFunc(from, func(p *modelPod) bool { return !p.ready })
 		return from[max(i, 0)]
 	}
@@ -787,7 +790,7 @@ func (c *cluster) terminate(p *modelPod) {
 	} {
 		*at = time.Time{}
 	}
-	c.note("pod %d is on its way out", p.name)
+	c.note("pod %d is terminating", p.name)
 	c.poke()
 }
 
@@ -796,7 +799,7 @@ func (c *cluster) end(p *modelPod) {
 	c.rollSoon()
 }
 
-// mount gives a new pod fresh copies, each at its own moment.
+// mount gives a new pod its first copies, each at its own time.
 func (c *cluster) mount(p *modelPod) {
 	if !p.hasKeys.IsZero() && !p.hasKeys.After(c.now) {
 		if p.hasKeys = c.in(5 * time.Second); c.k.version > 0 {
@@ -812,16 +815,16 @@ func (c *cluster) mount(p *modelPod) {
 		p.mounted = true
 		p.startAt = c.in(15 * time.Second)
 		if c.chance(10) {
-			p.startAt = c.in(10 * time.Minute) // an image to be pulled
+			p.startAt = c.in(10 * time.Minute) // its image must be pulled first
 		}
-		// What changed between the two is on its way.
+		// What changed between the two copies is still on its way.
 		p.keysAt, p.passAt = c.arrival(p), c.arrival(p)
 		p.public, p.publicAt = c.c, c.arrival(p)
 		c.judgeMounts(p)
 	}
 }
 
-// arrive brings the mounts up to date.
+// arrive updates the mounts.
 func (c *cluster) arrive(p *modelPod) {
 	if !p.publicAt.IsZero() && !p.publicAt.After(c.now) {
 		if p.publicAt = (time.Time{}); c.c.version > 0 {
@@ -829,7 +832,7 @@ func (c *cluster) arrive(p *modelPod) {
 		}
 	}
 	if !p.keysAt.IsZero() && !p.keysAt.After(c.now) {
-		if p.keysAt = (time.Time{}); c.k.version > 0 { // what is gone stays in its mounts
+		if p.keysAt = (time.Time{}); c.k.version > 0 { // a deleted object stays in the mount
 			p.keys = c.k.ring
 		}
 		if p.running {
@@ -837,7 +840,7 @@ func (c *cluster) arrive(p *modelPod) {
 		}
 	}
 	if !p.passAt.IsZero() && !p.passAt.After(c.now) {
-		if p.passAt = (time.Time{}); c.p.version > 0 { // what is gone stays in its mounts
+		if p.passAt = (time.Time{}); c.p.version > 0 { // a deleted object stays in the mount
 			p.passphraseState = c.p.state
 		}
 	}
@@ -846,14 +849,14 @@ func (c *cluster) arrive(p *modelPod) {
 
 func (c *cluster) judgeMounts(p *modelPod) {
 	if bad := c.blame(c.locked(p.keys, p.passphraseState.Passphrases())); len(bad) > 0 && !p.lies {
-		c.fail("I3: if pod %d restarts now it cannot open the %s key", p.name, bad)
+		c.fail("I3: if pod %d restarts now, it cannot decrypt the %s key", p.name, bad)
 	}
 }
 
 func (c *cluster) start(p *modelPod) {
 	p.startAt, p.passphrases = time.Time{}, p.passphraseState.Passphrases()
 	if len(c.locked(p.keys, p.passphrases)) > 0 {
-		p.startAt = c.in(5 * time.Minute) // judgeMounts knows whether that is to be excused
+		p.startAt = c.in(5 * time.Minute) // judgeMounts decides whether this is allowed
 		return
 	}
 	if c.broken != withoutServerPublished && p.public.document.Check(p.keys) != nil {
@@ -871,7 +874,7 @@ func (c *cluster) load(p *modelPod) {
 		was, _ := p.loaded.Key(k.ID)
 		told := slices.ContainsFunc(p.public.document.Revoked, func(id string) bool { return id == k.ID })
 		if k.verifies() && (was.Phase == Revoked || told) {
-			c.fail("I8: pod %d takes %s as %s, and has known that it is revoked", p.name, k.ID, k.Phase)
+			c.fail("I8: pod %d loads %s as %s, although it knew that the key is revoked", p.name, k.ID, k.Phase)
 		}
 	}
 	p.astray = c.restoredK && p.keys.Generation < c.highest || p.keys.Generation < c.gaveUp
@@ -901,16 +904,16 @@ func (c *cluster) becomeReady(p *modelPod) {
 func (c *cluster) poll(p *modelPod) {
 	p.pollAt = time.Time{}
 	if c.broken != withoutServerOrder && p.keys.Generation < p.loaded.Generation {
-		return // it was taken back
+		return // the ring was rolled back
 	}
 	if c.broken != withoutServerPublished && p.public.document.Check(p.keys) != nil {
 		p.pollAt = c.in(pollLag)
 		return
 	}
 	if bad := c.locked(p.keys, p.passphrases); len(bad) > 0 {
-		p.stuck = true // the last good ring stays
+		p.stuck = true // the last good ring stays in use
 		if bad = c.blame(bad); len(bad) > 0 {
-			c.fail("I3: pod %d runs, and cannot open the %s key that arrives", p.name, bad)
+			c.fail("I3: pod %d runs, and cannot decrypt the %s key that arrives", p.name, bad)
 		}
 		return
 	}
@@ -920,7 +923,7 @@ func (c *cluster) poll(p *modelPod) {
 
 // ---- the operators
 
-// operate does the next moment of a pass.
+// operate performs the next moment of a reconcile.
 func (c *cluster) operate(o *modelOperator) {
 	moments := []func(*modelOperator) bool{
 		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
@@ -986,7 +989,7 @@ func (c *cluster) operate(o *modelOperator) {
 	}
 }
 
-// forget is what a process does that ends.
+// forget clears what a process knows when it ends.
 func (o *modelOperator) forget() {
 	o.sinceRing, o.sinceReady = map[int]time.Time{}, map[string]time.Time{}
 }
@@ -997,14 +1000,14 @@ func (o *modelOperator) loses() bool {
 	return false
 }
 
-// tell writes the status at the end of a pass.
+// tell writes the status at the end of a reconcile.
 func (c *cluster) tell(o *modelOperator) {
 	if o.lost || c.denied["write status"] {
 		return
 	}
 	for _, id := range o.spec.policy.Revoked {
 		if k, _ := o.out.Ring.Key(id); o.k.version == c.k.version && o.named == "" && k.verifies() {
-			c.fail("I9: %s is to be revoked, is %s, and operator %d says nothing", id, k.Phase, o.name)
+			c.fail("I9: %s must be revoked and is %s, and operator %d reports no problem", id, k.Phase, o.name)
 		}
 	}
 	now := statusHome{c.s.generation, c.s.revoked, o.named}
@@ -1017,7 +1020,7 @@ func (c *cluster) tell(o *modelOperator) {
 			c.revoked[id] = true
 		}
 		if now.named != "" {
-			c.note("operator %d says: %s", o.name, now.named)
+			c.note("operator %d reports: %s", o.name, now.named)
 		}
 	}
 	if now.named != "" && c.troubled.IsZero() {
@@ -1025,14 +1028,14 @@ func (c *cluster) tell(o *modelOperator) {
 	}
 }
 
-// stops ends a pass, and says why.
+// stops ends a reconcile and records why.
 func (o *modelOperator) stops(why string) bool {
 	o.named = why
 	return false
 }
 
-// refused says whether the API server lets something be done, and has the
-// operator name it where it does not.
+// refused reports whether the API server denies an access. If so, the operator records it
+// as its problem.
 func (c *cluster) refused(o *modelOperator, verb, home string) bool {
 	switch {
 	case c.denied[verb+" "+home]:
@@ -1045,10 +1048,10 @@ func (c *cluster) refused(o *modelOperator, verb, home string) bool {
 	return true
 }
 
-// hesitant clusters have operators that are often held up between two moments.
+// hesitant reports whether operators are often delayed between two moments.
 func (c *cluster) hesitant() bool { return c.theme == ofPassphrases || c.theme == ofPassphrasesAndPods }
 
-// pause is for how long an operator is held up, or gone.
+// pause returns how long an operator is delayed or down.
 func (c *cluster) pause() time.Duration {
 	switch n := c.r.IntN(100); {
 	case n < 40:
@@ -1062,7 +1065,7 @@ func (c *cluster) pause() time.Duration {
 	}
 }
 
-// rest ends a pass.
+// rest ends a reconcile and schedules the next one.
 func (c *cluster) rest(o *modelOperator) {
 	o.moment = 0
 	o.at = c.in(resyncLag)
@@ -1140,8 +1143,8 @@ func (c *cluster) readPods(o *modelOperator) bool {
 
 func (p *modelPod) key() string { return fmt.Sprint(p.name, p.readyFrom) }
 
-// assumed is isAssumed of the operator: a replica that cannot be asked has had
-// time enough to load the ring.
+// assumed has the rule of the operator's isAssumed: a replica that cannot be asked counts
+// as having loaded the ring after enough time.
 func (c *cluster) assumed(o *modelOperator, p modelPod) bool {
 	bound := o.spec.policy.PublishLead + 3*time.Minute
 	if c.broken == assumeAtOnce {
@@ -1151,7 +1154,7 @@ func (c *cluster) assumed(o *modelOperator, p modelPod) bool {
 	return p.silent && p.ready && known && c.now.Sub(ready) >= bound && c.now.Sub(o.sinceRing[o.k.version]) >= bound
 }
 
-// traceOf is what an operator knows of the ring beside its home.
+// traceOf returns what an operator knows of the ring from other places than K.
 func (c *cluster) traceOf(o *modelOperator) Trace {
 	if o.old || c.broken == withoutTrace {
 		return Trace{}
@@ -1167,7 +1170,7 @@ func (c *cluster) traceOf(o *modelOperator) Trace {
 		}
 	}
 	for _, p := range o.pods {
-		if p.running && !p.silent && !p.lies { // what a liar says is beyond every bound
+		if p.running && !p.silent && !p.lies { // a lying pod may report any generation
 			t.Generation = max(t.Generation, p.loaded.Generation)
 		}
 	}
@@ -1180,10 +1183,10 @@ func (c *cluster) traceOf(o *modelOperator) Trace {
 
 func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", found, seen) }
 
-// wanted is what the operator asks Tend for; false ends the pass: a person has
-// to do something.
+// desired returns the passphrases that the operator requests. If it returns false, the
+// reconcile ends, because a person must act.
 func (c *cluster) desired(o *modelOperator) (map[Use]string, bool) {
-	if w := o.spec.desired; w != nil && w[Access] == w[Refresh] { // which is refused
+	if w := o.spec.desired; w != nil && w[Access] == w[Refresh] { // the operator refuses equal passphrases
 		return nil, o.p.version > 0
 	} else if w != nil {
 		return w, true
@@ -1207,7 +1210,7 @@ func (c *cluster) digest(era int, current map[Use]string) string {
 func (c *cluster) ask(o *modelOperator) bool {
 	o.trace = c.traceOf(o)
 	if o.k.version != c.k.version && o.trace.RolledBack(o.k.ring) {
-		return o.loses() // pods have what was written since it was read
+		return o.loses() // it was written after this operator read K, and pods already have it
 	}
 	ring := o.k.ring
 	if o.k.version == 0 && o.trace.Generation > 0 {
@@ -1243,7 +1246,7 @@ func (c *cluster) reconcileFor(o *modelOperator, ring Ring, desired map[Use]stri
 	var err error
 	o.out, err = c.reconcile(t)
 	if err != nil {
-		c.fail("Tend fails: %v", err)
+		c.fail("Reconcile fails: %v", err)
 	}
 	if o.out.Next.Reason == RolledBack {
 		return o.stops("K was taken back")
@@ -1263,7 +1266,7 @@ func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 		return true
 	}
 	if c.refused(o, "write", "P") {
-		// The keys go on with the passphrases that there are.
+		// The keys continue with the existing passphrases.
 		why := o.named
 		if o.p.version == 0 || !c.reconcileFor(o, o.k.ring, nil) || !o.out.Passphrases.Equal(o.p.state) {
 			o.told = false
@@ -1275,14 +1278,15 @@ func (c *cluster) writePassphrasesOf(o *modelOperator) bool {
 	return c.writePassphrases(o)
 }
 
-// lifetimes are the longest that anyone uses, or is about to.
+// lifetimes returns the longest lifetimes that a signer uses or is about to use.
 func (c *cluster) lifetimes(o *modelOperator) map[Use]time.Duration {
 	all := maps.Clone(o.spec.policy.Lifetimes)
 	if c.broken == withoutPodLifetimes {
 		return all
 	}
 	for _, use := range Uses() {
-		if k, signs := o.k.ring.Signing(use); signs && len(o.blind) > 0 { // it may be as long as it was
+		// A lifetime that could not be read may be as long as before.
+		if k, signs := o.k.ring.Signing(use); signs && len(o.blind) > 0 {
 			all[use] = max(all[use], k.MaxTokenLifetime)
 		}
 		all[use] = max(all[use], o.d.template.lifetime(use))
@@ -1298,7 +1302,7 @@ func (c *cluster) isPublished(o *modelOperator, id string) bool {
 	return o.c.version > 0 && k.verifies() || c.broken == withoutPublicSeen
 }
 
-// seen says whether a key is published, and loaded by every pod in service.
+// seen reports whether a key is published and every pod in service has loaded it.
 func (c *cluster) seen(o *modelOperator, id string) bool {
 	if !c.isPublished(o, id) || o.blind["pods"] {
 		return false
@@ -1393,7 +1397,7 @@ func (c *cluster) writePublicOf(o *modelOperator) bool {
 		return true
 	case o.blind["C"], c.denied["write C"]:
 		return o.stops("C cannot be read, or written")
-	case c.frozen["C"]: // another object takes its place
+	case c.frozen["C"]: // the operator replaces the object
 		delete(c.frozen, "C")
 	}
 	return c.writePublic(o)
@@ -1411,7 +1415,7 @@ func (c *cluster) writeDeploymentOf(o *modelOperator) bool {
 	return true
 }
 
-// tend is Tend, less the guard that is taken out.
+// reconcile calls the product's reconcile without the guard that this run removes.
 func (c *cluster) reconcile(t Input) (Result, error) {
 	before := t.Passphrases
 	encryption := func(state PassphraseState) map[string]Encryption { return c.encryption(t.Ring, state.Passphrases()) }
@@ -1522,9 +1526,9 @@ func (c *cluster) reconcile(t Input) (Result, error) {
 	return out, err
 }
 
-// ---- people, and the world outside
+// ---- people and other causes
 
-// theme is what a cluster has more of than others.
+// theme selects the disturbances that a cluster has more of than others.
 type theme int
 
 const (
@@ -1540,7 +1544,8 @@ const (
 	themes
 )
 
-// disturbances, by the theme; the numbers are those in disturb.
+// disturbances lists the favored disturbances of each theme. The numbers are those in
+// disturb.
 var disturbances = [themes][]int{
 	ofSettings: {2, 3, 4}, ofPassphrases: {6}, ofOrders: {7, 8, 4}, ofPods: {9, 10}, ofPassphrasesAndPods: {6, 6, 10, 10, 9},
 	ofRestores: {12, 12, 7, 8, 10}, ofDenials: {13, 13, 7, 8}, ofVersions: {7, 8, 4, 10},
@@ -1566,17 +1571,17 @@ func (c *cluster) disturb() {
 	}
 	policy := &c.spec.policy
 	switch what {
-	case 0: // at most one jump ahead in the longest wait
+	case 0: // at most one jump forward during the longest wait
 		if c.now.Sub(c.jumped) > 35*24*time.Hour {
 			d := choose(c, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour)
 			c.offset, c.jumped = c.offset+d, c.now
-			c.note("clock jumps ahead by %v", d)
+			c.note("the clock jumps forward by %v", d)
 		}
 	case 1:
 		if c.chance(30) {
 			d := choose(c, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour)
 			c.offset -= d
-			c.note("clock jumps back by %v", d)
+			c.note("the clock jumps back by %v", d)
 		}
 	case 2, 3:
 		policy.Lifetimes = map[Use]time.Duration{
@@ -1618,7 +1623,7 @@ func (c *cluster) disturb() {
 			c.note("a person deletes C")
 		}
 	case 12:
-		if c.theme != ofVersions { // an older version knows no better
+		if c.theme != ofVersions { // an older version does not detect a restored ring
 			c.restore()
 		}
 	case 13:
@@ -1627,16 +1632,16 @@ func (c *cluster) disturb() {
 	c.poke()
 }
 
-// restore is a person who restores old copies, or deletes what there is.
+// restore simulates a person who restores old copies or deletes objects.
 func (c *cluster) restore() {
 	if c.k.version == 0 || c.c.version == 0 || c.now.Sub(c.start0) < 24*time.Hour || len(c.excused) > 0 {
 		return
 	}
 	n := c.r.IntN(100)
-	if n < 60 && len(c.backups) > 0 { // of K
+	if n < 60 && len(c.backups) > 0 { // restore K
 		c.replaceRing(choose(c, c.backups...))
 	}
-	if n >= 40 && n < 90 && len(c.public) > 0 { // of C, or of both
+	if n >= 40 && n < 90 && len(c.public) > 0 { // restore C, or both
 		c.replacePublic(choose(c, c.public...))
 	}
 	if n >= 90 && c.chance(40) {
@@ -1651,7 +1656,8 @@ func (c *cluster) replaceRing(with ringHome) {
 	if c.k.version != 0 && with.ring.Generation == c.k.ring.Generation {
 		return
 	}
-	// What seals it may be gone by now; then it is another story, of lost passphrases.
+	// The passphrase that encrypts the copy may be lost by now. Lost passphrases are
+	// another disturbance.
 	p := c.p.state.Passphrases()
 	encryption := c.encryption(with.ring, p)
 	if len(c.locked(with.ring, p)) > 0 || hasKey(with.ring, Access, encryption, EncryptedUnknown) ||
@@ -1665,16 +1671,16 @@ func (c *cluster) replaceRing(with ringHome) {
 	c.restoredK = with.ring.Generation < c.highest
 	c.note("a person restores K, generation %d of %d", with.ring.Generation, c.highest)
 	for _, p := range c.pods {
-		p.astray = p.astray || p.loaded.Generation < c.highest // and it cannot get what it lacks
+		p.astray = p.astray || p.loaded.Generation < c.highest // it cannot get the keys that it lacks
 		if p.mounted && p.keysAt.IsZero() && p.endAt.IsZero() {
 			p.keysAt = c.arrival(p)
 		}
 	}
 }
 
-// interrupt ends the passes that are under way. A person's write can come between
-// a read and a write of any pass, and only where the write is a swap of the same
-// home can it be noticed; that moment is not looked into.
+// interrupt ends the reconciles that are running. A person may write between a read and a
+// write of a reconcile. The operator detects that only if it then swaps the same object,
+// so the simulation leaves that moment out.
 func (c *cluster) interrupt() {
 	for _, o := range c.operators {
 		if !o.down && o.moment > 0 {
@@ -1683,7 +1689,8 @@ func (c *cluster) interrupt() {
 	}
 }
 
-// replacePublic is a person's hand at C: it is out of sight what they take out.
+// replacePublic simulates a person who replaces C. The operator does not see which keys
+// the person removes.
 func (c *cluster) replacePublic(with publicHome) {
 	c.writes++
 	c.interrupt()
@@ -1713,8 +1720,8 @@ func (c *cluster) replacePublic(with publicHome) {
 	c.mountPublic()
 }
 
-// giveUp is what follows from a person's word that an older or a new ring is to be
-// gone on with: the tokens that there are may end, and what signs, signs at once.
+// giveUp applies a person's decision to continue with an older or a new ring: existing
+// tokens may become invalid, and the signing keys sign at once.
 func (c *cluster) giveUp(ring Ring) {
 	c.gaveUp = ring.Generation
 	for id, l := range c.lives {
@@ -1728,12 +1735,12 @@ func (c *cluster) giveUp(ring Ring) {
 			c.lives[k.ID] = &tokens{use: k.Use, published: c.now, atOnce: k.Phase == Signing, tampered: true}
 		}
 	}
-	for _, p := range c.pods { // until they have it, what they sign is given up too
+	for _, p := range c.pods { // until the pods load that ring, the tokens that they sign are given up too
 		p.astray = true
 	}
 }
 
-// deny has the API server deny operators something, or makes a home immutable.
+// deny makes the API server deny operators an access, or makes an object immutable.
 func (c *cluster) deny() {
 	if c.chance(30) {
 		home := choose(c, "P", "K", "C")
@@ -1749,7 +1756,7 @@ func (c *cluster) deny() {
 	}
 }
 
-// help is a person who reads what operators say, and does something about it.
+// help simulates a person who reads what the operators report and fixes it.
 func (c *cluster) help() {
 	c.troubled = time.Time{}
 	clear(c.denied)
@@ -1760,7 +1767,7 @@ func (c *cluster) help() {
 			c.replaceRing(c.latest)
 		case c.k.version == 0:
 			c.newRing = max(c.seenGeneration(), c.highest)
-			c.note("a person gives K up")
+			c.note("a person gives up K")
 		default:
 			c.accept()
 		}
@@ -1771,13 +1778,13 @@ func (c *cluster) help() {
 	c.poke()
 }
 
-// accept is a person's word that the ring that is there is to be used.
+// accept simulates a person who accepts the ring that exists.
 func (c *cluster) accept() {
 	c.accepted = acceptance(c.k.ring.Generation, c.seenGeneration())
 	c.note("a person accepts K: %s", c.accepted)
 }
 
-// seenGeneration is the highest generation of K that a person can see.
+// seenGeneration returns the highest generation of K that a person can see.
 func (c *cluster) seenGeneration() int64 {
 	seen := max(c.s.generation, c.c.document.Generation)
 	for _, p := range c.pods {
@@ -1800,28 +1807,28 @@ func (c *cluster) changePassphrases() {
 		n = 8
 	}
 	switch {
-	case n < 3: // both
+	case n < 3: // both change
 		next[Access], next[Refresh] = c.passphrase(Access), c.passphrase(Refresh)
 	case n < 5:
 		use := choose(c, Uses()...)
 		next[use] = c.passphrase(use)
-	case n < 9: // one that there was
+	case n < 9: // back to an earlier passphrase
 		for _, use := range Uses() {
 			if c.chance(70) {
 				mine := slices.DeleteFunc(slices.Clone(c.every), func(p string) bool { return !strings.HasPrefix(p, string(use)) })
 				next[use] = mine[c.r.IntN(min(choose(c, 2, 4), len(mine)))]
 			}
 		}
-	case c.chance(30): // mixed up
+	case c.chance(30): // the two are exchanged
 		next[Access], next[Refresh] = next[Refresh], next[Access]
 	case c.chance(50):
 		next = nil
 	}
 	c.spec.desired = next
-	c.note("wanted %v", next)
+	c.note("desired passphrases %v", next)
 }
 
-// troublePods befalls one pod, or all.
+// troublePods disturbs one pod, or all.
 func (c *cluster) troublePods() {
 	var running []*modelPod
 	for _, p := range c.pods {
@@ -1843,14 +1850,14 @@ func (c *cluster) trouble(p *modelPod, what int) {
 	switch {
 	case what >= 110:
 		p.lies, p.silent = !p.lies, false
-		c.note("pod %d lies: %v", p.name, p.lies)
+		c.note("pod %d reports false content: %v", p.name, p.lies)
 	case what >= 100:
 		if !c.cut(p) {
 			p.silent, p.lies = !p.silent, false
 			c.note("pod %d does not answer: %v", p.name, p.silent)
 		}
 	case what < 15:
-		if p.silent && p.ready { // its kubelet is cut off, so it is ready no more
+		if p.silent && p.ready { // its kubelet cannot report it any more
 			p.ready, p.readyAt = false, c.now
 		}
 		p.coldUntil = c.in(choose(c, 10*time.Minute, time.Hour, 24*time.Hour, 5*24*time.Hour))
@@ -1860,7 +1867,7 @@ func (c *cluster) trouble(p *modelPod, what int) {
 		if !p.passAt.IsZero() {
 			p.passAt = p.coldUntil
 		}
-		c.note("pod %d has a node that cannot be reached until %v", p.name, p.coldUntil)
+		c.note("the node of pod %d cannot be reached until %v", p.name, p.coldUntil)
 	case what < 60:
 		p.ready, p.running, p.stuck, p.pollAt, p.readyAt = false, false, false, time.Time{}, time.Time{}
 		p.startAt = c.in(choose(c, 5*time.Second, 20*time.Second, 10*time.Minute))
@@ -1873,7 +1880,7 @@ func (c *cluster) trouble(p *modelPod, what int) {
 	}
 }
 
-// losePassphrases is a person who deletes P.
+// losePassphrases simulates a person who deletes P.
 func (c *cluster) losePassphrases() {
 	c.p = passphraseHome{}
 	for _, use := range Uses() {
@@ -1882,11 +1889,11 @@ func (c *cluster) losePassphrases() {
 	c.note("a person deletes P")
 }
 
-// settle lets everything be well, and then looks whether what people want has
-// come about.
+// settle ends all disturbances and then checks that every request of a person was carried
+// out.
 func (c *cluster) settle() {
 	c.calm, c.disturbAt, c.troubled = true, time.Time{}, c.in(time.Minute)
-	c.note("all is well from now on")
+	c.note("no disturbances from now on")
 	for _, p := range c.pods {
 		p.silent, p.lies = false, false
 		if p.coldUntil.After(c.now) {
@@ -1924,7 +1931,7 @@ func (c *cluster) settle() {
 		hasKey(c.k.ring, Refresh, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) {
 		c.count++
 		c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
-		c.note("a person gives up what was lost: %s", c.spec.policy.Rotate)
+		c.note("a person gives up the lost keys: %s", c.spec.policy.Rotate)
 		c.poke()
 	}
 	c.recent = nil
@@ -1933,7 +1940,7 @@ func (c *cluster) settle() {
 	c.pass(97 * 24 * time.Hour)
 	c.hasComeAbout(true)
 
-	// It rests until the next rotation is due, however often one looks.
+	// No reconcile writes until the next rotation is due, however often it runs.
 	rests := 0
 	for range 40 {
 		due := c.operators[0].next
@@ -1949,7 +1956,7 @@ func (c *cluster) settle() {
 		c.pass(12 * time.Hour)
 	}
 	if rests == 0 {
-		c.fail("I4: it never rests")
+		c.fail("I4: the cluster never comes to rest")
 	}
 }
 
@@ -1969,25 +1976,25 @@ func (c *cluster) pass(d time.Duration) {
 }
 
 func (c *cluster) hasComeAbout(all bool) {
-	for len(c.recent) > 0 && c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until everybody knows
+	for len(c.recent) > 0 && c.now.Sub(c.recent[len(c.recent)-1]) < 5*time.Minute { // until every pod knows
 		c.pass(time.Minute)
 	}
 	p := c.p.state
 	if !maps.Equal(p.Current, c.spec.desired) || len(p.Former) > 0 || len(p.Distributed) > 0 {
-		c.fail("I5: wanted %v, and P is %s", c.spec.desired, show(c.p))
+		c.fail("I5: desired %v, but P is %s", c.spec.desired, show(c.p))
 	}
 	for id, encryption := range c.encryption(c.k.ring, p.Passphrases()) {
 		if encryption != EncryptedCurrent {
-			c.fail("I5: %s is not sealed with the current passphrase", id)
+			c.fail("I5: %s is not encrypted with the current passphrase", id)
 		}
 	}
 	for _, id := range c.spec.policy.Revoked {
 		if k, ok := c.k.ring.Key(id); ok && k.Phase != Revoked {
-			c.fail("I5: %s is revoked, and still %s", id, k.Phase)
+			c.fail("I5: %s must be revoked and is %s", id, k.Phase)
 		}
 	}
 	if c.s.named != "" {
-		c.fail("I9: all is well, and the status says: %s", c.s.named)
+		c.fail("I9: nothing is wrong, and the status reports: %s", c.s.named)
 	}
 	for _, k := range c.c.ring.Keys {
 		if k.verifies() && c.revoked[k.ID] {
@@ -1999,11 +2006,12 @@ func (c *cluster) hasComeAbout(all bool) {
 	}
 	want := podTemplate{c.digest(c.p.era, p.Current), c.spec.policy.Lifetimes[Access], c.spec.policy.Lifetimes[Refresh]}
 	if c.d.template != want || c.d.replicas != c.spec.replicas || !c.d.rolled || len(c.pods) != c.d.replicas {
-		c.fail("I5: D is %+v, and %d pods; wanted %+v", c.d, len(c.pods), want)
+		c.fail("I5: D is %+v with %d pods, want %+v", c.d, len(c.pods), want)
 	}
 	for _, pod := range c.pods {
 		if !pod.ready || pod.template != want || pod.loaded.Generation != c.k.ring.Generation {
-			c.fail("I5: pod %d: ready %v, %+v, generation %d of %d", pod.name, pod.ready, pod.template, pod.loaded.Generation, c.k.ring.Generation)
+			c.fail("I5: pod %d: ready %v, %+v, generation %d of %d",
+				pod.name, pod.ready, pod.template, pod.loaded.Generation, c.k.ring.Generation)
 		}
 	}
 	if !all {
@@ -2018,10 +2026,10 @@ func (c *cluster) hasComeAbout(all bool) {
 	for _, use := range Uses() {
 		k, _ := c.k.ring.Signing(use)
 		if k.Algorithm != c.spec.policy.Algorithm || k.Reencrypted {
-			c.fail("I5: the %s key is %s, resealed %v", use, k.Algorithm, k.Reencrypted)
+			c.fail("I5: the %s key is %s, reencrypted %v", use, k.Algorithm, k.Reencrypted)
 		}
 		if k.MaxTokenLifetime < c.spec.policy.Lifetimes[use] {
-			c.fail("I5: the ring does not know that %s tokens live for %v", use, c.spec.policy.Lifetimes[use])
+			c.fail("I5: the ring does not record that %s tokens live for %v", use, c.spec.policy.Lifetimes[use])
 		}
 		if age := c.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
 			c.fail("I5: the signing %s key is %v old", use, age)
@@ -2029,7 +2037,7 @@ func (c *cluster) hasComeAbout(all bool) {
 	}
 }
 
-// The guards of the protocol, as they are called when they are taken out.
+// The guards of the protocol. Each name describes the protocol without that guard.
 const (
 	withoutPassphrasesSwap    = "P is written over what another writer wrote"
 	withoutRingSwap           = "K is written over what another writer wrote"

@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// missed are the guards of the protocol, each with a cluster in which it matters
-// that it is there: with the guard taken out, something must be found in it. The
-// other guards have scenes.
+// missed lists the guards of the protocol, each with the seed of a cluster that needs it:
+// without the guard, its run must find a violation. The other guards have scenes.
 var missed = map[string]uint64{
 	withoutPassphrasesSwap:    11,
 	withoutRingSwap:           0,
@@ -47,8 +46,8 @@ var missed = map[string]uint64{
 	withoutServerOrder:        15,
 }
 
-// A check that cannot fail says nothing. The clusters were found by trying one
-// after another; after a change of the model others may have to be.
+// A check that cannot fail proves nothing. The seeds were found by trial. After a change
+// of the model, other seeds may be needed.
 func TestTheModelCheckFindsEachMissingGuardOfTheOperator(t *testing.T) {
 	for _, guard := range slices.Sorted(maps.Keys(missed)) {
 		t.Run(guard, func(t *testing.T) {
@@ -57,12 +56,12 @@ func TestTheModelCheckFindsEachMissingGuardOfTheOperator(t *testing.T) {
 			for seed := missed[guard]; seed < missed[guard]+more; seed++ {
 				if found := newCluster(seed, theme(seed%uint64(themes)), guard).run(clusterDisturbances); found != "" {
 					if seed != missed[guard] {
-						t.Logf("found in cluster %d and not in %d: write that into the table", seed, missed[guard])
+						t.Logf("found with seed %d and not with %d: update the table", seed, missed[guard])
 					}
 					return
 				}
 			}
-			t.Error("nothing was found: the check does not see what this guard is for, or it is for nothing")
+			t.Error("no violation was found: the check does not test this guard, or the guard is not needed")
 		})
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// scenes are what chance hardly ever leads to, each with the guard of the protocol
-// that matters in it.
+// scenes are situations that random disturbances hardly ever produce, each with the guard
+// of the protocol that it needs.
 var scenes = map[string]func(*cluster){
 	publicFromCache:        publicKeysGoWhenOneIsAboutToSign,
 	publishWithdrawn:       publicKeysGoWhenTheRingCannotBeWritten,
@@ -31,14 +31,14 @@ func TestEachSceneNeedsItsGuard(t *testing.T) {
 					t.Errorf("seed %d: %s", seed, found)
 				}
 				if found := newScene(seed, guard).play(scene); found == "" {
-					t.Errorf("seed %d: nothing was found without the guard", seed)
+					t.Errorf("seed %d: no violation was found without the guard", seed)
 				}
 			}
 		})
 	}
 }
 
-// newScene is a cluster that is well, in which nothing happens by chance.
+// newScene returns a cluster without random disturbances.
 func newScene(seed uint64, broken string) *cluster {
 	c := newCluster(seed, ofEverything, broken)
 	c.calm, c.disturbAt = true, time.Time{}
@@ -48,7 +48,7 @@ func newScene(seed uint64, broken string) *cluster {
 	return c
 }
 
-// until lets time pass until something is so.
+// until advances the time until a condition holds.
 func (c *cluster) until(what string, so func() bool) {
 	for end := c.now.Add(24 * time.Hour); !so(); c.event(end) {
 		if !c.now.Before(end) {
@@ -59,7 +59,7 @@ func (c *cluster) until(what string, so func() bool) {
 
 func (c *cluster) untilWell() { c.until("all is well", c.well) }
 
-// well says that the keys are the same everywhere.
+// well reports whether all parts of the cluster have the same ring and nothing is wrong.
 func (c *cluster) well() bool {
 	generation := c.k.ring.Generation
 	return generation > 0 && c.c.ring.Generation == generation && c.s.generation == generation && c.s.named == "" && c.d.rolled &&
@@ -68,17 +68,17 @@ func (c *cluster) well() bool {
 	})
 }
 
-// unheard keeps people from noticing for a day what operators report.
+// unheard makes people notice only after a day what the operators report.
 func (c *cluster) unheard() { c.troubled = c.now.Add(24 * time.Hour) }
 
-// rotate is a person who asks for a rotation.
+// rotate simulates a person who requests a rotation.
 func (c *cluster) rotate() {
 	c.count++
 	c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
 	c.poke()
 }
 
-// next is the access key that waits to sign.
+// next returns the access key that waits to sign.
 func (c *cluster) next() Key {
 	for _, k := range c.k.ring.Keys {
 		if k.Use == Access && k.waits() {
@@ -88,8 +88,8 @@ func (c *cluster) next() Key {
 	return Key{}
 }
 
-// untilNextIsDue rotates, and lets time pass until only a moment is missing until
-// the next access key signs. It returns when that is, by the slowest clock.
+// untilNextIsDue rotates the keys and advances the time until shortly before the next
+// access key signs. It returns the time when that key signs.
 func (c *cluster) untilNextIsDue(but time.Duration) (due time.Time) {
 	c.untilWell()
 	c.rotate()
@@ -97,13 +97,13 @@ func (c *cluster) untilNextIsDue(but time.Duration) (due time.Time) {
 	due = c.next().PhaseSince.Add(c.spec.policy.prePublication())
 	c.pass(due.Sub(c.now) - but)
 	if c.next().ID == "" {
-		panic("the scene comes too late")
+		panic("the key signed before the scene began")
 	}
 	return due
 }
 
 func publicKeysGoWhenOneIsAboutToSign(c *cluster) {
-	c.untilNextIsDue(11 * time.Second) // clocks differ by ten
+	c.untilNextIsDue(11 * time.Second) // the operators' clocks differ from the real time by up to ten seconds
 	c.replacePublic(publicHome{})
 	c.poke()
 	c.pass(time.Hour)
@@ -128,12 +128,12 @@ func ringIsLostAndGivenUp(c *cluster) {
 	c.interrupt()
 	c.k, c.restoredK = ringHome{}, true
 	c.poke()
-	c.until("it is said that K is lost", func() bool { return c.s.named != "" })
+	c.until("the status reports that K is lost", func() bool { return c.s.named != "" })
 	c.newRing = c.highest
 	c.poke()
 	c.pass(time.Hour)
 	if c.s.named != "" {
-		c.fail("I5: a person has given K up, and the status says: %s", c.s.named)
+		c.fail("I5: a person has given up K, and the status reports: %s", c.s.named)
 	}
 }
 
@@ -159,12 +159,12 @@ func olderRingIsAccepted(c *cluster) {
 	c.unheard()
 	c.replaceRing(older)
 	c.poke()
-	c.until("it is said that K was taken back", func() bool { return c.s.named != "" })
+	c.until("the status reports that K was rolled back", func() bool { return c.s.named != "" })
 	c.accept()
 	c.poke()
 	for end := c.now.Add(time.Hour); !c.well(); c.event(end) {
 		if !c.now.Before(end) {
-			c.fail("I5: a person has accepted K, and the pods do not take it")
+			c.fail("I5: a person has accepted K, and the pods do not load it")
 		}
 	}
 }
@@ -181,7 +181,7 @@ func olderRingHasAKeyThatWasOutOfSight(c *cluster) {
 	c.unheard()
 	c.replaceRing(older)
 	c.poke()
-	c.until("it is said that K was taken back", func() bool { return c.s.named != "" })
+	c.until("the status reports that K was rolled back", func() bool { return c.s.named != "" })
 	c.accept()
 	c.poke()
 	c.pass(time.Hour)

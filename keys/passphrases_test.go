@@ -58,7 +58,7 @@ func (k *keeper) pass() Result {
 	return out
 }
 
-// passes until nothing changes any more.
+// passes calls pass until nothing changes.
 func (k *keeper) passes() {
 	k.t.Helper()
 	for range 20 {
@@ -67,10 +67,10 @@ func (k *keeper) passes() {
 			return
 		}
 	}
-	k.t.Fatal("no end of passes")
+	k.t.Fatal("the passes do not end")
 }
 
-// rotate lets both waits of every published key pass.
+// rotate lets every published key wait twice for its lead.
 func (k *keeper) rotate() {
 	k.t.Helper()
 	for range 3 {
@@ -80,8 +80,8 @@ func (k *keeper) rotate() {
 	k.passes()
 }
 
-// kept is "current", "current < former" while signers are given the current one,
-// and "current ! former" when there is no way back.
+// shown formats the passphrases of a use: "current", "current < former" while the current
+// one is distributed, or "current ! former" after that.
 func (k *keeper) shown(use Use) string {
 	text := k.passphrases.Current[use]
 	if former := k.passphrases.Former[use]; former != "" {
@@ -90,7 +90,8 @@ func (k *keeper) shown(use Use) string {
 	return text
 }
 
-// sealed is what opens the private halves of a kind, one or more.
+// encryptedWith returns the letters of the passphrases that decrypt private halves of a
+// use.
 func (k *keeper) encryptedWith(use Use) string {
 	var found []string
 	for _, key := range k.ring.Keys {
@@ -109,7 +110,8 @@ func (k *keeper) encryptedWith(use Use) string {
 func (k *keeper) expect(use Use, kept, sealed string) {
 	k.t.Helper()
 	if k.shown(use) != kept || k.encryptedWith(use) != sealed {
-		k.t.Fatalf("%s: kept %q, sealed with %q; want %q and %q", use, k.shown(use), k.encryptedWith(use), kept, sealed)
+		k.t.Fatalf("%s: passphrases %q, keys encrypted with %q, want %q and %q",
+			use, k.shown(use), k.encryptedWith(use), kept, sealed)
 	}
 }
 
@@ -128,14 +130,14 @@ func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) 
 	k.desired = map[Use]string{Access: "access B", Refresh: "refresh B"}
 	k.policy.Rotate = "meanwhile"
 	k.passes()
-	k.expect(Access, "access B < access A", "A") // the new key, too
+	k.expect(Access, "access B < access A", "A") // the new key too
 	k.expect(Refresh, "refresh B < refresh A", "A")
 
 	k.distributed = true
 	k.pass()
 	k.expect(Access, "access B ! access A", "B")
 	k.passes()
-	k.expect(Access, "access B ! access A", "B") // some still have the ring before
+	k.expect(Access, "access B ! access A", "B") // some replicas still have the former ring
 
 	k.loaded = true
 	k.pass()
@@ -151,7 +153,7 @@ func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
 	k.rotate()
 	after, _ := k.ring.Signing(Access)
 	if after.ID == before.ID || after.Reencrypted {
-		t.Errorf("%s signs, resealed %v", after.ID, after.Reencrypted)
+		t.Errorf("%s signs, reencrypted %v", after.ID, after.Reencrypted)
 	}
 	k.expect(Access, "access B", "B")
 }
@@ -168,7 +170,7 @@ func TestOneKindChangesAlone(t *testing.T) {
 	}
 }
 
-// While the one kind is past the way back, the other begins.
+// One use begins a change while the other can no longer go back.
 func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
 	k := newKeeper(t)
 	k.loaded = false
@@ -188,7 +190,7 @@ func TestUntilEveryoneHasItAnotherMayBeWanted(t *testing.T) {
 	k.passes()
 	k.desired[Access] = "access C"
 	if out := k.pass(); len(out.Deferred) > 0 {
-		t.Errorf("%v waits", out.Deferred)
+		t.Errorf("deferred %v", out.Deferred)
 	}
 	k.expect(Access, "access C < access A", "A")
 	k.desired[Access] = "access A"
@@ -208,7 +210,7 @@ func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
 			k.passes()
 			k.desired[Access] = next
 			if out := k.pass(); !slices.Equal(out.Deferred, []Use{Access}) {
-				t.Errorf("%v waits", out.Deferred)
+				t.Errorf("deferred %v", out.Deferred)
 			}
 			k.expect(Access, "access B ! access A", "B")
 			k.loaded = true
@@ -218,16 +220,17 @@ func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
 	}
 }
 
-// A passphrase that opens both kinds would take the wall between them down.
+// A passphrase that decrypts the keys of both uses would remove the separation between
+// them.
 func TestThePassphraseOfOneKindIsNotTakenForTheOther(t *testing.T) {
 	k := newKeeper(t)
 	k.desired = map[Use]string{Access: "refresh A", Refresh: "access A"}
 	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Access, Refresh}) {
-		t.Errorf("%v waits", out.Deferred)
+		t.Errorf("deferred %v", out.Deferred)
 	}
 	k.desired = map[Use]string{Access: "the same", Refresh: "the same"}
 	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Refresh}) {
-		t.Errorf("%v waits", out.Deferred)
+		t.Errorf("deferred %v", out.Deferred)
 	}
 }
 
@@ -238,7 +241,7 @@ func TestWhatIsNotWantedStays(t *testing.T) {
 	k.expect(Access, "access A", "A")
 }
 
-// lose makes a ring that is encrypted with T, which is lost.
+// lose returns a keeper whose ring is encrypted with T, which is lost.
 func lose(t *testing.T) *keeper {
 	k := newKeeper(t)
 	k.desired = map[Use]string{Access: "access T", Refresh: "refresh T"}
@@ -258,8 +261,8 @@ func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
 	}
 }
 
-// The running signers have the passphrase that was found. Encrypting with the one that
-// was begun in between would lock them out.
+// The running signers have the passphrase that was found. The change that began in between
+// must not encrypt the keys, because that would lock the signers out.
 func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 	k := lose(t)
 	k.distributed, k.loaded = false, false
@@ -271,7 +274,7 @@ func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 	k.expect(Access, "access T", "T")
 }
 
-// A change that came between does not have to get through first: it cannot.
+// A change that began in between does not have to finish first, because it cannot.
 func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
 	k := lose(t)
 	k.loaded = false
@@ -296,11 +299,11 @@ func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
 			encryption := map[string]Encryption{signing.ID: EncryptedUnknown, waiting.ID: EncryptedFormer}
 			next, deferred := c.Begin(map[Use]string{Access: want}, ring, encryption)
 			if !next.Equal(c) || len(deferred) != 1 {
-				t.Errorf("given %v, %s is wanted: %v waits", given, want, deferred)
+				t.Errorf("distributed %v, desired %s: deferred %v", given, want, deferred)
 			}
 			encryption[waiting.ID] = EncryptedCurrent
 			if next, deferred := c.Begin(map[Use]string{Access: want}, ring, encryption); next.Equal(c) || len(deferred) > 0 {
-				t.Errorf("given %v, %s is wanted, and nothing is in the way: %v waits", given, want, deferred)
+				t.Errorf("distributed %v, desired %s, and nothing prevents it: deferred %v", given, want, deferred)
 			}
 		}
 	}
@@ -318,12 +321,12 @@ func TestARotationAwayFromWhatIsLostWaitsForPublicationAlone(t *testing.T) {
 	k.rotate()
 	k.expect(Access, "access A", "A")
 	if !k.ring.Honoured("it is lost") {
-		t.Error("not honoured")
+		t.Error("the request to rotate was not honoured")
 	}
 }
 
-// Between the write of a ring and that of what is published of it lies whatever
-// can befall a program. The lead is for those who read what is published.
+// A program may be delayed or crash between writing a ring and publishing its keys. The
+// lead is for consumers of the published keys, so it begins only after that.
 func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	k := newKeeper(t)
 	k.seen = false
@@ -332,7 +335,7 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	for range 5 {
 		k.now = k.now.Add(k.policy.prePublication())
 		if out := k.pass(); len(out.Steps) > 0 || out.Next.When.After(k.now.Add(recheck)) {
-			t.Fatalf("%v; again at %v", out.Steps, out.Next.When)
+			t.Fatalf("steps %v, next at %v", out.Steps, out.Next.When)
 		}
 	}
 	k.seen = true
@@ -342,7 +345,7 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	for _, want := range []Reason{DeadlineReached, LeadPassed} {
 		k.now = k.now.Add(k.policy.prePublication() - time.Second)
 		if out := k.pass(); len(out.Steps) > 0 {
-			t.Fatalf("%v too early", out.Steps)
+			t.Fatalf("the steps %v are too early", out.Steps)
 		}
 		k.now = k.now.Add(time.Second)
 		if out := k.pass(); len(out.Steps) != 2 || out.Steps[0].Reason != want {
@@ -356,7 +359,7 @@ func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
 	k.pass()
-	k.now = k.now.Add(-10 * time.Second) // another clock
+	k.now = k.now.Add(-10 * time.Second) // as another clock may show
 	k.passes()
 	for _, key := range k.ring.Keys {
 		if key.Phase == Generated || key.PhaseSince.After(k.now.Add(k.policy.ClockSkew+time.Second)) {
@@ -418,7 +421,7 @@ func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
 	}
 }
 
-// halfway is a rotation in which the keys were seen everywhere and wait for their lead.
+// halfway returns a keeper whose keys were seen everywhere and wait for their lead.
 func halfway(t *testing.T) *keeper {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
@@ -456,7 +459,7 @@ func TestAWithdrawnKeyWaitsAgain(t *testing.T) {
 			want = 2
 		}
 		if got := countPublished(out.Ring); got != want {
-			t.Errorf("unread %v: %d keys are announced, and should %d: %v", unread, got, want, out.Steps)
+			t.Errorf("unread %v: %d keys are published, want %d: %v", unread, got, want, out.Steps)
 		}
 	}
 }
@@ -476,6 +479,6 @@ func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	out, err = reconcile(modelFactory, older)
 	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted ||
 		out.Ring.Generation <= older.Trace.Generation || countPublished(out.Ring) > 0 {
-		t.Errorf("%v, generation %d, %d announced: %v", out.Steps, out.Ring.Generation, countPublished(out.Ring), err)
+		t.Errorf("%v, generation %d, %d published: %v", out.Steps, out.Ring.Generation, countPublished(out.Ring), err)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// fullRing has a key in every phase and of two algorithms.
+// fullRing returns a ring with a key in every phase and with two algorithms.
 func fullRing(t *testing.T) Ring {
 	t.Helper()
 	s := newStory(t)
@@ -82,7 +82,7 @@ func TestTheEmptyRingHasFilesToo(t *testing.T) {
 	}
 }
 
-// Each file is what a person, a failing disk or an attacker could leave.
+// A person, a failing disk or an attacker could leave such files.
 func TestDamagedRingsAreRefused(t *testing.T) {
 	ring := fullRing(t)
 	text := string(ring.Files()[ringFile])
@@ -234,7 +234,7 @@ func FuzzFromFiles(f *testing.F) {
 			return
 		}
 		if !bytes.Equal(r.marshal(ringVersion), ringJSON) && !bytes.Equal(r.marshal(ringVersionOld), ringJSON) {
-			t.Error("it does not come back as it was")
+			t.Error("the ring changed when it was written back")
 		}
 		// A ring that was read must not break the next step.
 		step := nextStep(r, testPolicy(), Observed{AssumeSeen: true}, start)
@@ -253,7 +253,7 @@ func TestFromFilesReadsTheFormerVersion(t *testing.T) {
 	k.policy.Rotate = "now"
 	k.passes()
 	unseen := k.ring
-	k.seen, k.now = true, k.now.Add(time.Second) // as the former version made sure of
+	k.seen, k.now = true, k.now.Add(time.Second) // the former version required that
 	k.pass()
 	for _, tt := range []struct {
 		ring  Ring
@@ -262,14 +262,14 @@ func TestFromFilesReadsTheFormerVersion(t *testing.T) {
 		old := tt.ring.Files()
 		old[ringFile] = tt.ring.marshal(ringVersionOld)
 		if bytes.Contains(old[ringFile], []byte(Generated)) || !bytes.Contains(old[ringFile], []byte(`"version": 1`)) {
-			t.Fatalf("not the former version:\n%s", old[ringFile])
+			t.Fatalf("this is not the former version:\n%s", old[ringFile])
 		}
 		back, err := FromFiles(old)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(back.Files()[ringFile], tt.ring.Files()[ringFile]) {
-			t.Errorf("%s: the ring is another one:\n%s", tt.phase, back.Files()[ringFile])
+			t.Errorf("%s: another ring was read:\n%s", tt.phase, back.Files()[ringFile])
 		}
 		// The passage of time does not make an unseen key sign.
 		k.ring, k.seen, k.published = back, false, tt.phase == Published
@@ -280,7 +280,7 @@ func TestFromFilesReadsTheFormerVersion(t *testing.T) {
 			}
 		}
 		if key, _ := k.ring.Key(waiting(back).ID); key.Phase != tt.phase {
-			t.Errorf("a key that was %s is %s", tt.phase, key.Phase)
+			t.Errorf("the phase changed from %s to %s", tt.phase, key.Phase)
 		}
 	}
 }

@@ -62,19 +62,20 @@ func TestPromotionWaitsUntilTheKeyIsSeenEverywhere(t *testing.T) {
 	s.assumeSeen = false
 	for range 20 {
 		if strings.Contains(brief(s.after(s.policy.prePublication()), Access), "Promote") {
-			t.Fatal("promoted unseen")
+			t.Fatal("the key was promoted before it was seen")
 		}
 	}
 	step := s.next()
-	if step.Reason != AwaitingPublication || !step.When.Equal(s.now.Add(recheck)) || !strings.Contains(step.Message, "not yet seen everywhere") {
+	if step.Reason != AwaitingPublication || !step.When.Equal(s.now.Add(recheck)) ||
+		!strings.Contains(step.Message, "not yet seen everywhere") {
 		t.Errorf("%v at %v", step, step.When)
 	}
 	if s.ring.Honoured("now") {
-		t.Error("honoured before it was done")
+		t.Error("the request counts as honoured before the rotation ended")
 	}
 	s.assumeSeen = true
 	if s.settle(); !s.ring.Honoured("now") {
-		t.Error("not promoted when seen")
+		t.Error("the key was not promoted although it was seen")
 	}
 }
 
@@ -84,11 +85,11 @@ func TestAKeyIsNotForgottenBeforeItsSuccessorIsSeenEverywhere(t *testing.T) {
 	s.assumeSeen = false
 	s.after(time.Hour)
 	if s.after(time.Hour); s.phases(Access) != "ReS" {
-		t.Errorf("%s", s.phases(Access))
+		t.Errorf("phases %s, want ReS", s.phases(Access))
 	}
 	s.assumeSeen = true
 	if s.settle(); s.phases(Access) != "S" {
-		t.Errorf("%s", s.phases(Access))
+		t.Errorf("phases %s, want S", s.phases(Access))
 	}
 }
 
@@ -120,11 +121,12 @@ func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
 		t.Errorf("%s signs", k.Algorithm)
 	}
 	if steps := s.settle(); len(steps) > 0 {
-		t.Errorf("no end: %v", steps)
+		t.Errorf("the rotation does not end: %v", steps)
 	}
 }
 
-// Settings that flap within the lead make one key and forget it, without churn.
+// If the setting changes back and forth within the lead, only one key is generated, and it
+// is dropped.
 func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 	s := newStory(t)
 	before := s.signing(Access).ID
@@ -135,11 +137,11 @@ func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 		s.after(time.Second)
 	}
 	if len(s.ring.Keys) != 4 {
-		t.Errorf("%d keys", len(s.ring.Keys))
+		t.Errorf("%d keys, want 4", len(s.ring.Keys))
 	}
 	s.after(s.policy.prePublication())
 	if got := brief(s.after(s.policy.prePublication()), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
-		t.Errorf("%q; %s", got, s.phases(Access))
+		t.Errorf("steps %q, phases %s", got, s.phases(Access))
 	}
 }
 
@@ -151,18 +153,18 @@ func TestAChangedPassphraseSealsAnewAndRotates(t *testing.T) {
 	}
 	s.after(s.policy.prePublication())
 	s.after(s.policy.prePublication())
-	s.passphrases.Access = s.passphrases.Access[:1] // the former one can go
+	s.passphrases.Access = s.passphrases.Access[:1] // the former passphrase is no longer needed
 	if step := s.next(); step.Reason != Steady {
 		t.Errorf("%v", step)
 	}
 	if s.phases(Refresh) != "S" || s.signing(Access).Reencrypted {
-		t.Errorf("refresh %s, access resealed %v", s.phases(Refresh), s.signing(Access).Reencrypted)
+		t.Errorf("refresh %s, access reencrypted %v", s.phases(Refresh), s.signing(Access).Reencrypted)
 	}
 }
 
 func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
 	s := newStory(t)
-	s.rotate("1") // so that there is something to forget, too
+	s.rotate("1") // a retiring key could be dropped, too
 	before := s.ring.Generation
 	s.passphrases = Passphrases{Access: []string{"wrong"}, Refresh: []string{"wrong"}}
 	s.policy.Algorithm = EdDSA
@@ -171,10 +173,11 @@ func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
 		t.Fatalf("%v", steps)
 	}
 	step := s.next()
-	if step.Reason != Unopenable || !strings.Contains(step.Message, "ACCESS_PASSPHRASE") || !strings.Contains(step.Message, s.signing(Access).ID) {
+	if step.Reason != Unopenable || !strings.Contains(step.Message, "ACCESS_PASSPHRASE") ||
+		!strings.Contains(step.Message, s.signing(Access).ID) {
 		t.Errorf("%v", step)
 	}
-	// The other kind goes on.
+	// The other use continues.
 	s.passphrases.Refresh = testPassphrases.Refresh
 	if steps := s.settle(); brief(steps, Access) != "" || brief(steps, Refresh) == "" {
 		t.Errorf("%v", steps)
@@ -184,7 +187,7 @@ func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
 func TestAPersonCanRotateAwayFromALostPassphrase(t *testing.T) {
 	s := newStory(t)
 	s.policy.Algorithm = EdDSA
-	s.settle() // a published key that cannot be opened either
+	s.settle() // a published key that cannot be decrypted either
 	old, shut := s.signing(Access).ID, s.ring.Keys[1].ID
 	s.passphrases = Passphrases{Access: []string{"a new one"}, Refresh: []string{"another new one"}}
 	s.rotate("the passphrase is lost")
@@ -215,7 +218,8 @@ func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
 			old := s.signing(Access)
 			s.policy.Revoked = []string{old.ID, "unknown"}
 			step := s.next()
-			if step.Action != Revoke || step.Key != old.ID || !strings.Contains(step.Message, "every access token issued since 2026-01-01T00:00:00Z becomes invalid") {
+			if step.Action != Revoke || step.Key != old.ID ||
+				!strings.Contains(step.Message, "every access token issued since 2026-01-01T00:00:00Z becomes invalid") {
 				t.Fatalf("%v", step)
 			}
 			s.apply(step)
@@ -227,10 +231,10 @@ func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
 			if gone.Phase != Revoked || gone.Encrypted != nil || len(JWKS(s.ring, Access, false).Keys) != 1 {
 				t.Errorf("%s, %d keys published", gone.Phase, len(JWKS(s.ring, Access, false).Keys))
 			}
-			s.policy.Revoked = nil // it does not come back
+			s.policy.Revoked = nil // the key stays revoked
 			s.settle()
 			if gone, _ := s.ring.Key(old.ID); gone.Phase != Revoked {
-				t.Errorf("%s", gone.Phase)
+				t.Errorf("the phase is %s, want Revoked", gone.Phase)
 			}
 		})
 	}
@@ -276,9 +280,9 @@ func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
 	}
 	longer, _ := s.ring.Key(old.ID)
 	if d := longer.RemoveAfter.Sub(old.RemoveAfter); d != 45*time.Minute || s.signing(Access).MaxTokenLifetime != time.Hour {
-		t.Errorf("prolonged by %v; signing %v", d, s.signing(Access).MaxTokenLifetime)
+		t.Errorf("extended by %v, MaxTokenLifetime of the signing key %v", d, s.signing(Access).MaxTokenLifetime)
 	}
-	// A shorter one shortens nothing: tokens of the longer one are about.
+	// A shorter lifetime changes nothing, because longer tokens still exist.
 	s.policy.Lifetimes[Access] = time.Minute
 	if steps := s.settle(); len(steps) > 0 || s.signing(Access).MaxTokenLifetime != time.Hour {
 		t.Errorf("%v", steps)
@@ -286,7 +290,7 @@ func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
 	s.rotate("2")
 	for _, k := range s.ring.Keys {
 		if k.Use == Access && k.Phase == Retiring && k.RemoveAfter.Sub(k.PhaseSince) < time.Hour {
-			t.Errorf("retires for %v", k.RemoveAfter.Sub(k.PhaseSince))
+			t.Errorf("a key retires for only %v", k.RemoveAfter.Sub(k.PhaseSince))
 		}
 	}
 }
@@ -300,7 +304,7 @@ func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
 		t.Errorf("%d refresh keys verify, %d before", got, verifying)
 	}
 	generated := 0
-	for range 2 * 24 { // two days that are real
+	for range 2 * 24 { // two real days
 		for _, step := range s.after(time.Hour) {
 			if step.Action == Generate {
 				generated++
@@ -311,9 +315,9 @@ func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
 		}
 	}
 	if generated > 0 {
-		t.Errorf("%d more keys", generated)
+		t.Errorf("%d more keys were generated", generated)
 	}
-	s.now = start.Add(3 * 24 * time.Hour) // and back
+	s.now = start.Add(3 * 24 * time.Hour) // the clock goes back again
 	steps := s.settle()
 	if brief(steps, Access) != "Wait/ClockWentBack " {
 		t.Errorf("%v", steps)
@@ -363,7 +367,7 @@ func TestRequestsWithoutEndWaitForRoom(t *testing.T) {
 	s.after(15 * 24 * time.Hour)
 	s.after(time.Hour)
 	if s.after(time.Hour); !s.ring.Honoured(s.policy.Rotate) {
-		t.Error("not done when there is room")
+		t.Error("the rotation was not done although there is room")
 	}
 }
 
@@ -375,7 +379,7 @@ func TestAStepIsDoneOnce(t *testing.T) {
 	once := s.ring
 	s.apply(step)
 	if s.ring.Generation != once.Generation || len(s.ring.Keys) != len(once.Keys) {
-		t.Errorf("twice gives generation %d and %d keys", s.ring.Generation, len(s.ring.Keys))
+		t.Errorf("applied twice, the step gives generation %d and %d keys", s.ring.Generation, len(s.ring.Keys))
 	}
 }
 
@@ -386,7 +390,7 @@ func TestApplyLeavesTheRingThatItWasGiven(t *testing.T) {
 	given := s.ring
 	s.rotate("now")
 	if after := string(given.Files()[ringFile]); after != before {
-		t.Errorf("changed:\n%s\n%s", before, after)
+		t.Errorf("Apply changed its argument:\n%s\n%s", before, after)
 	}
 }
 
@@ -418,8 +422,8 @@ func TestApplyWithoutPassphraseSaysWhichIsMissing(t *testing.T) {
 	}
 }
 
-// Whatever is observed and whatever time it is: Next gives the same answer
-// twice, never panics, and what Apply makes of it can be read back.
+// For every observation and time, next returns the same step twice and does not panic, and
+// the ring that apply returns can be read back.
 func TestNextIsPureAndItsStepsAreSound(t *testing.T) {
 	base := newStory(t)
 	base.rotate("1")

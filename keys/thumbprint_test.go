@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The examples of the standards themselves.
+// The cases are the examples of the standards.
 func TestThumbprints(t *testing.T) {
 	raw := func(text string) []byte {
 		b, err := base64.RawURLEncoding.DecodeString(text)
