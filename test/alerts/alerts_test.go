@@ -18,7 +18,7 @@ const rulesFile = "../../docs/alerts.yaml"
 
 type labels map[string]string
 
-// scenario is a set of series, with one value a minute, and the state of one alert.
+// scenario is a set of series, with one value a minute, and the expected state of one alert.
 type scenario struct {
 	name, alert string
 	series      map[string]string
@@ -204,7 +204,7 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := map[string][]any{} // by how often rules are evaluated: long scenarios seldom, or they take long
+	tests := map[string][]any{} // by evaluation interval, which is longer for long scenarios
 	for _, s := range scenarios {
 		if severity[s.alert] == "" {
 			t.Errorf("%s: there is no alert %s", s.name, s.alert)
