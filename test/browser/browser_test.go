@@ -60,17 +60,17 @@ func TestAPersonSignsUpByMailComesBackAndRecovers(t *testing.T) {
 	f := start(t)
 	p := f.signUp(t, "ada")
 	if p.sent(http.MethodOptions, f.URL+"/users/verify-user") == 0 {
-		t.Error("the browser asked for nothing beforehand: is the application of the gateway's own origin?")
+		t.Error("the browser sent no preflight request: do the application and the gateway have the same origin?")
 	}
 
 	p.click("#sign-out")
 	p.see("You are signed out.")
 	if kept := p.evaluate("sessionStorage.length + localStorage.length + document.cookie.length"); kept != "0" {
-		t.Errorf("after signing out there is still something kept: %s", kept)
+		t.Errorf("after the sign-out the browser still stores data (%s)", kept)
 	}
 	p.signIn("ada", "not her password")
 	p.see("is wrong")
-	p.signIn(" ada@example.com ", password) // as it is pasted
+	p.signIn(" ada@example.com ", password) // with spaces, as users paste it
 	p.see("Your account")
 	p.do(chromedp.Reload())
 	p.see("Your account")
@@ -191,7 +191,7 @@ func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	q := f.open(t, f.App)
 	q.see("Sign in")
 	if got := q.evaluate(own); got != "Johnson 3" {
-		t.Errorf("a call to an API of one's own: %s", got)
+		t.Errorf("a call to the application's own API: %s", got)
 	}
 	p.open("delete")
 	p.fill("delete", "confirmation", "somebody@example.com")
@@ -204,7 +204,7 @@ func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	q.behaved("")
 }
 
-// asks waits until the form that confirms an address asks for a field.
+// asks waits until the page shows a text, and checks that the form that confirms an address asks for a field.
 func (p *tab) asks(field, text string) {
 	p.t.Helper()
 	p.see(text)
@@ -256,7 +256,7 @@ func TestWhatIsWrongIsShownBesideTheInput(t *testing.T) {
 	p.see("Many people use this password.")
 	shown := `[...document.querySelectorAll("form[name=sign-up] .fault")].map((fault) => fault.parentElement.querySelector("input").name).join(" ")`
 	if got := p.evaluate(shown); got != "username password" && got != "username email password" {
-		t.Errorf("faults stand beside %s", got)
+		t.Errorf("errors are shown beside the fields %s", got)
 	}
 	if got := p.evaluate(`document.getElementById("error").textContent`); got != "" {
 		t.Errorf("the page also shows %s", got)

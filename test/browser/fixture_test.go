@@ -23,10 +23,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/makerun"
 )
 
-// patience is the limit of waits. On a busy machine a browser is slow.
+// patience limits each wait. A browser is slow on a busy machine.
 const patience = time.Minute
 
-// fixture is make run and a browser. All tests share it; each signs up users of its own.
+// fixture is a running make run and a browser. All tests share it, and each test signs up its own users.
 type fixture struct {
 	*makerun.Server
 
@@ -44,10 +44,10 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func start(t *testing.T) *fixture {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds the server, and starts a browser")
+		t.Skip("this test builds the server and starts a browser")
 	}
 	if chromium() == "" {
-		t.Skip("there is no chromium")
+		t.Skip("chromium is not installed")
 	}
 	shared.Do(func() {
 		f := &fixture{Server: makerun.Start(t, "public",
@@ -58,11 +58,11 @@ func start(t *testing.T) *fixture {
 		shared.fixture = f
 	})
 	if shared.fixture == nil {
-		t.Fatal("make run or the browser did not start; the first test says why")
+		t.Fatal("make run or the browser did not start; the first test reports the reason")
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("make run has written\n%s", shared.fixture)
+			t.Logf("the output of make run:\n%s", shared.fixture)
 		}
 	})
 	return shared.fixture
@@ -115,7 +115,7 @@ func (f *fixture) open(t *testing.T, url string) *tab {
 	return p
 }
 
-// watch observes a tab from before it does anything. If the options name none, the tab is new.
+// watch opens a tab, or attaches to the one that the options name, and records what it does from the start.
 func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOption) *tab {
 	t.Helper()
 	p := &tab{t: t}
@@ -185,7 +185,7 @@ func (p *tab) fill(form string, fields ...string) {
 	for i := 0; i < len(fields); i += 2 {
 		at := fmt.Sprintf("%sinput[name=%s]", base, fields[i])
 		p.do(chromedp.WaitVisible(chromedp.CSS(at)))
-		p.evaluate(fmt.Sprintf("document.querySelector(%q).select()", at)) // what is typed replaces what is there
+		p.evaluate(fmt.Sprintf("document.querySelector(%q).select()", at)) // so typing replaces the old text
 		p.do(chromedp.SendKeys(chromedp.CSS(at), fields[i+1]))
 	}
 	p.click(base + "button")
@@ -206,7 +206,7 @@ func (p *tab) evaluate(expression string) string {
 	byPerson := func(e *runtime.EvaluateParams) { yes := true; e.UserGesture = &yes }
 	value, err := chromedp.Run(ctx, chromedp.Evaluate[any](expression, chromedp.EvalAwaitPromise, byPerson))
 	if err != nil {
-		return err.Error() // the page may be on its way to another
+		return err.Error() // the page may be navigating
 	}
 	return fmt.Sprint(value)
 }
@@ -269,7 +269,7 @@ func (f *fixture) mailedLink(t *testing.T, to, kind string) (link, code string) 
 		for _, mail := range strings.Fields(p.evaluate(fmt.Sprintf(
 			`[...document.querySelectorAll("tbody tr")].filter((row) => row.cells[1]?.textContent === %q).map((row) => row.querySelector("a").href).join(" ")`, to))) {
 			if !strings.HasPrefix(mail, f.Mailbox) {
-				break // not a URL, but that the page was on its way
+				break // the error of evaluate: the page was navigating
 			}
 			p.do(chromedp.Navigate(mail))
 			link = p.evaluate(fmt.Sprintf(`document.querySelector("pre a[href*='#%s=']")?.href ?? ""`, kind))
