@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// client is what a generated client can do, as its adapter in this package calls it.
-// A reply that is an error is returned as a reason.
+// client is the interface that an adapter in this package gives each generated client. An error reply is returned as a
+// reason.
 type client interface {
 	SignUp(ctx context.Context, p person) (id, code string, err error)
 	NewVerificationCode(ctx context.Context, email string) (code string, err error)
@@ -28,12 +28,12 @@ type client interface {
 	ForgotPassword(ctx context.Context, email string) (code string, err error)
 	ResetPassword(ctx context.Context, code, password string) error
 	Delete(ctx context.Context, access string) error
-	// Keys returns the ids of both kinds of keys, and whether each has a PEM.
+	// Keys returns the ids of the access keys and of the refresh keys, and reports whether each key has a PEM.
 	Keys(ctx context.Context) (access, refresh []string, pem bool, err error)
 	// AccessKeys returns the ids and the entity tag of the reply. It sends the known tag, and returns no ids if the
 	// keys have not changed.
 	AccessKeys(ctx context.Context, known string) (ids []string, tag string, err error)
-	// Documents returns the version of OpenAPI, and the page.
+	// Documents returns the version of the OpenAPI document, and the page that shows it.
 	Documents(ctx context.Context) (version, page string, err error)
 }
 
@@ -47,12 +47,12 @@ type session struct {
 	opened  time.Time
 }
 
-// reason is that of an error of the gateway.
+// reason is the reason in an error reply of the gateway.
 type reason string
 
 func (r reason) Error() string { return string(r) }
 
-// walk does all that a user of the gateway can do.
+// walk performs every operation that the gateway offers its users.
 func walk(t *testing.T, c client, name string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -100,7 +100,7 @@ func walk(t *testing.T, c client, name string) {
 
 	sessions, err := c.Sessions(ctx, second.access)
 	ok("sessions", err)
-	// Those of one second may come in any order.
+	// Sessions that were opened in the same second are in no particular order.
 	if len(sessions) == 2 && sessions[0].current {
 		slices.Reverse(sessions)
 	}

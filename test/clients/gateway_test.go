@@ -12,7 +12,7 @@ import (
 const (
 	callerKey = "the key of the one trusted caller"
 
-	// patience is for the first downloads, on a busy machine.
+	// patience allows for the first downloads on a busy machine.
 	patience = 5 * time.Minute
 )
 
@@ -28,11 +28,11 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func gateway(t *testing.T) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and starts the server")
+		t.Skip("this test builds and starts the server")
 	}
 	shared.Do(func() { shared.url = makerun.Start(t, "internal", "TRUSTED_CALLER_KEY="+callerKey).URL })
 	if shared.url == "" {
-		t.Fatal("make run did not start; the first test says why")
+		t.Fatal("make run did not start; the first test reports the reason")
 	}
 	return shared.url
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// npmCI installs what package-lock.json says, once.
+// npmCI installs the versions in package-lock.json once.
 var npmCI = sync.OnceValues(func() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -22,11 +22,11 @@ var npmCI = sync.OnceValues(func() ([]byte, error) {
 	return install.CombinedOutput()
 })
 
-// node20 is what the libraries need, from npm's registry where the machine has an
-// older one, as Debian 12 does.
+// node20 is the version of Node.js that is installed from npm's registry if the machine has an older one than the
+// libraries support, as Debian 12 does.
 const node20 = "20.20.2"
 
-// node returns the PATH on which a Node.js is that the libraries can use.
+// node returns a PATH with a Node.js that the libraries support.
 var node = sync.OnceValues(func() (path string, err error) {
 	path = os.Getenv("PATH")
 	version, err := exec.Command("node", "--version").Output()
@@ -51,7 +51,7 @@ var node = sync.OnceValues(func() (path string, err error) {
 	return filepath.Join(dir, "node_modules", name, "bin") + string(filepath.ListSeparator) + path, nil
 })
 
-// run runs the scripts of node/package.json in their order.
+// run runs scripts of node/package.json in the given order.
 func run(t *testing.T, scripts ...[]string) {
 	t.Helper()
 	for _, program := range []string{"node", "npm"} {

@@ -22,14 +22,13 @@ func TestOAPICodegen(t *testing.T) {
 
 type oapiClient struct{ *oapi.ClientWithResponses }
 
-// oapiReply is what the client makes of every reply.
+// oapiReply is implemented by every reply of the client.
 type oapiReply interface {
 	StatusCode() int
 	GetBody() []byte
 }
 
-// reply returns the reason of an error, or an error if the reply is not the one that
-// is wanted.
+// reply returns nil if the reply has the wanted status, and otherwise the reason of the error reply.
 func reply(r oapiReply, err error, want int) error {
 	switch {
 	case err != nil:

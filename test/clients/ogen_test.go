@@ -23,7 +23,7 @@ func TestOgen(t *testing.T) {
 
 type ogenClient struct{ *ogen.Client }
 
-// tokenOf takes the access token from the context. It sends none if there is none.
+// tokenOf takes the access token from the context, or "none" if there is none.
 type tokenOf struct{}
 
 type tokenKey struct{}
@@ -40,7 +40,7 @@ func with(ctx context.Context, access string) context.Context {
 	return context.WithValue(ctx, tokenKey{}, access)
 }
 
-// as returns the reply if it is the wanted one, and else its reason.
+// as returns the reply if it has the wanted type, and otherwise its reason as the error.
 func as[T any](r any, err error) (T, error) {
 	var wanted T
 	if err != nil {
@@ -195,7 +195,7 @@ func (c ogenClient) ForgotPassword(ctx context.Context, email string) (string, e
 	return codeOf(r, err)
 }
 
-// ResetPassword sends a token too, as this client does with each such operation.
+// ResetPassword sends a token too, because this client does so for every operation with an optional token.
 func (c ogenClient) ResetPassword(ctx context.Context, code, password string) error {
 	return done(c.Client.ChangePassword(ctx, &ogen.ChangePasswordRequest{
 		Code: ogen.NewOptTypedCode(ogen.TypedCode(code)), Password: ogen.Password(password),

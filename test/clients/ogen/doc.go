@@ -1,5 +1,4 @@
-// Package ogen is the client that ogen generates. This file keeps what it imports in
-// go.mod.
+// Package ogen contains the client that ogen generates. This file keeps the packages that the client imports in go.mod.
 package ogen
 
 import (
