@@ -1,6 +1,5 @@
-// Package compose holds examples/compose against the Compose specification, with
-// the parser that Docker Compose itself uses. It is a module of its own so that
-// the product does not get that parser's requirements.
+// Package compose checks examples/compose against the Compose specification, with the parser that Docker Compose uses.
+// It is a separate module, so the product does not require that parser.
 package compose
 
 import (
@@ -33,6 +32,6 @@ func TestTheComposeFileIsValid(t *testing.T) {
 	}
 	auth := project.Services["auth"]
 	if auth.Build == nil || auth.Build.Target != "authserver" || !auth.ReadOnly {
-		t.Errorf("%+v", auth.Build)
+		t.Errorf("the build is %+v", auth.Build)
 	}
 }
