@@ -294,7 +294,7 @@ func (r *env) rotate() job {
 	return j
 }
 
-// signIn is for the users of no other job.
+// signIn returns a job that signs in the users of no other job.
 func (r *env) signIn() job {
 	rest := len(r.refresh) - 2*active
 	return job{slots: rest, prepare: func(n int, request *fasthttp.Request) {

@@ -276,7 +276,7 @@ type bearer struct {
 	Generation int64  `json:"gen"`
 }
 
-// session is what the statements need of a token.
+// session returns the parameters that the statements take from a token.
 func (b bearer) session(now time.Time) pgx.NamedArgs {
 	return pgx.NamedArgs{"session_id": b.SessionID, "user_id": b.Subject, "now": now}
 }

@@ -53,7 +53,7 @@ func TestMedian(t *testing.T) {
 	}{{[]float64{3}, 3}, {[]float64{9, 1}, 5}, {[]float64{9, 1, 2}, 2}, {[]float64{4, 1, 100, 2}, 3}} {
 		before := slices.Clone(tt.values)
 		if got := median(tt.values); got != tt.want || !slices.Equal(before, tt.values) {
-			t.Errorf("median(%v) = %v, want %v and the values as they were", before, got, tt.want)
+			t.Errorf("median(%v) = %v, want %v and unchanged values", before, got, tt.want)
 		}
 	}
 	if got := median(nil); !math.IsNaN(got) {

@@ -239,7 +239,7 @@ func (b *bench) memory(ctx context.Context, r *env) error {
 
 var ratioColumns = []string{"request", "connections", "server/s", "floor/s", "ratio (range)", "target", "", "CPU µs per request: server, floor", "remarks"}
 
-// ratios compares throughput.
+// ratios compares the throughput of the server with that of the floor.
 func (b *bench) ratios(ctx context.Context, r *env) error {
 	if !b.wants("throughput") && !b.wants("signin") {
 		return nil
@@ -306,7 +306,8 @@ func (b *bench) unseen(r *env) error {
 		b.compare("POST /tokens, each token for the first time", 8, 0.85, b.slice, r.server, r.floor, renew), err)
 }
 
-// compare runs both in turn, alternating the order, and prints a row. makeJob is called for each half of a round.
+// compare runs the server and the floor in turn, in alternating order, and prints a row. makeJob is called for each
+// half of a round.
 func (b *bench) compare(what string, connections int, target float64, d time.Duration, server, floor *process, makeJob func() job) error {
 	var c compared
 	rejected := 0
