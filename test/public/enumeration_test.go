@@ -113,7 +113,7 @@ func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 			measured := g.compare(t, g.base+c.path, c.ask, c.known, c.unknown, c.status)
 			t.Log(measured)
 			if measured.differs() {
-				t.Errorf("the two differ in time: %v", measured)
+				t.Errorf("the two kinds differ in time: %v", measured)
 			}
 			if p := measured.power(planted); p < 0.99 {
 				t.Errorf("the test finds %v in only %.0f %% of cases", planted, 100*p)
@@ -130,7 +130,7 @@ func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
 	})
 }
 
-// compare sends pairs of requests, about an account of the kind and about none, in random order.
+// compare sends pairs of requests, one about a known account and one about an unknown one, in random order.
 func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown string, status int) comparison {
 	t.Helper()
 	g.t = t

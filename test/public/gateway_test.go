@@ -88,7 +88,7 @@ func start(t *testing.T, changes map[string]string) *gateway {
 	})
 	g.base = "http://" + (<-server.Listening()).API
 	testenv.Until(t, time.Minute, "the gateway is ready", func() bool {
-		// A rejected sign-in has used every part.
+		// A rejected sign-in has used every component.
 		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody", "password": "nothing here"}).status == http.StatusUnauthorized
 	})
 	return g
@@ -136,7 +136,7 @@ func (g *gateway) send(url string, header http.Header, content []byte) reply {
 // from returns the header of a trusted proxy for a client's address.
 func from(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
 
-// delayed returns the URL of a proxy in front of the gateway that delays requests with a text: a planted fault.
+// delayed returns the URL of a proxy in front of the gateway that delays requests with a text, which plants a fault.
 func (g *gateway) delayed(holding string, by time.Duration) string {
 	target, err := url.Parse(g.base)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestAMailboxIsNotFlooded(t *testing.T) {
 	g.drained()
 	for _, victim := range []string{verified, unverified, nobody} {
 		got := len(g.mail.of(address(victim, 0)))
-		t.Logf("%s: %d mails of %d asked for", victim, got, addresses)
+		t.Logf("%s: %d mails for %d requests", victim, got, addresses)
 		// LIMIT_MAILS applies to each of two kinds: recovery codes, and verification codes or notices of a sign-up.
 		if got > 2*limit {
 			t.Errorf("%s was sent %d mails of two kinds, and the limit of each is %d", victim, got, limit)
@@ -59,19 +59,19 @@ func TestOneClientAddressIsLimited(t *testing.T) {
 			case r.status != http.StatusTooManyRequests:
 				taken++
 			case r.header.Get("Retry-After") == "" || r.header.Get("RateLimit") == "" || r.header.Get("RateLimit-Policy") == "":
-				t.Fatalf("%s: there is no Retry-After: %v", path, r.header)
+				t.Fatalf("%s: a header is missing: %v", path, r.header)
 			}
 		}
-		// A place is free again every ten seconds.
+		// The limit allows one more request every ten seconds.
 		if taken < limit || taken > limit+3 {
-			t.Errorf("%s: %d requests of one address were taken, and the limit is %d", path, taken, limit)
+			t.Errorf("%s: %d requests from one address were accepted, and the limit is %d", path, taken, limit)
 		}
 		if r := g.post(path, from("203.0.113.8"), ask(nobody, 0)); r.status == http.StatusTooManyRequests {
-			t.Errorf("%s: another address is refused too", path)
+			t.Errorf("%s: another address is rejected too", path)
 		}
-		// What a client says of itself on the left is not believed.
+		// Addresses to the left of the one that the proxy added are the client's own claims, and are ignored.
 		if r := g.post(path, from("198.51.100.9, 203.0.113.7"), ask(nobody, 0)); r.status != http.StatusTooManyRequests {
-			t.Errorf("%s: a client with an invented address is served again: %d", path, r.status)
+			t.Errorf("%s: a client that invents an address is not limited: %d", path, r.status)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
 				if rand.IntN(2) == 0 {
 					slices.Reverse(order)
 				}
-				seen := map[string]string{} // of the last; test/search holds all of them against each other
+				seen := map[string]string{} // the last reply by kind; test/search compares all replies
 				for _, kind := range order {
 					for _, q := range c.calls {
 						content, err := json.Marshal(q.ask(kind, s*sequencePairs+i))
@@ -78,10 +78,10 @@ func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
 			}
 			t.Log(measured)
 			if measured.differs() {
-				t.Errorf("the two differ in time: %v", measured)
+				t.Errorf("the two kinds differ in time: %v", measured)
 			}
 			if p := measured.power(planted); p < 0.99 {
-				t.Errorf("the test finds %v in %.0f %% of cases: too seldom to say that there is nothing", planted, 100*p)
+				t.Errorf("the test finds %v in only %.0f %% of cases", planted, 100*p)
 			}
 		})
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// noise is what a request takes: a millisecond, and at times much more.
+// noise returns n random durations: about a millisecond each, and sometimes much more.
 func noise(random *rand.Rand, n int) []time.Duration {
 	all := make([]time.Duration, n)
 	for i := range all {
@@ -22,16 +22,16 @@ func TestTheTestOfTimeFindsADifferenceAndNothingWhereThereIsNone(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 7))
 	same := comparison{noise(random, 2000), noise(random, 2000)}
 	if same.differs() {
-		t.Errorf("the same noise differs: %v", same)
+		t.Errorf("two samples of the same noise differ: %v", same)
 	}
 	shifted := comparison{noise(random, 2000), noise(random, 2000)}
 	for i := range shifted.known {
 		shifted.known[i] += 2 * time.Millisecond
 	}
 	if !shifted.differs() || shifted.shift() < 1500*time.Microsecond {
-		t.Errorf("2 ms are not found: %v", shifted)
+		t.Errorf("a shift of 2 ms is not found: %v", shifted)
 	}
-	// Another path for one in five: the median does not see it.
+	// One request in five takes another path, which the median does not show.
 	mixed := comparison{noise(random, 2000), noise(random, 2000)}
 	for i := range mixed.known {
 		if i%5 == 0 {
@@ -39,7 +39,7 @@ func TestTheTestOfTimeFindsADifferenceAndNothingWhereThereIsNone(t *testing.T) {
 		}
 	}
 	if !mixed.differs() {
-		t.Errorf("another path for one in five is not found: %v", mixed)
+		t.Errorf("another path for one request in five is not found: %v", mixed)
 	}
 	if p := same.power(2 * time.Millisecond); p != 1 {
 		t.Errorf("the power at 2 ms is %v", p)
