@@ -49,12 +49,12 @@ const (
 	namespaces = 10
 	gateways   = 1000 // in all
 	others     = 10_000
-	payload    = 1024 // bytes, in each of the others' Secrets
+	payload    = 1024 // bytes in each unrelated Secret
 
 	mostMemory = 150 << 20   // of the operator
-	mostDelay  = time.Second // of what it does about a change
+	mostDelay  = time.Second // of its reaction to a change
 	window     = 15 * time.Second
-	patience   = 5 * time.Minute // for a machine whose every core is at work
+	patience   = 5 * time.Minute // for a busy machine
 
 	// memoryLimit is the container's limit in config/manager.
 	memoryLimit = "268435456"
@@ -82,7 +82,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	f.each(gateways-namespaces, func(ctx context.Context, i int) error { return f.client.Create(ctx, f.gateway(namespaces+i)) })
 	t.Logf("%d gateways were created in %s", gateways-namespaces, since(begin))
 	f.eventually("every gateway has its Deployment", func() error { return f.count(&appsv1.DeploymentList{}, gateways) })
-	t.Logf("every object was made %s after the first gateway was created", since(begin))
+	t.Logf("every object was created %s after the first gateway was created", since(begin))
 	f.rollOut()
 	f.eventually("every gateway is ready", f.allReady)
 	t.Logf("all were ready after %s", since(begin))
@@ -91,11 +91,11 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 
 	begin = time.Now()
 	f.createOthers()
-	t.Logf("%d Secrets of others were created in %s", others, since(begin))
+	t.Logf("%d unrelated Secrets were created in %s", others, since(begin))
 	f.rest()
 	operator.tell(fmt.Sprintf("%d gateways and %d Secrets of others", gateways, others))
 
-	f.writesNothing("a steady state", func() { time.Sleep(window) }) // that nothing happens cannot be waited for
+	f.writesNothing("a steady state", func() { time.Sleep(window) }) // the absence of writes cannot be waited for
 	operator.isSmall("a steady state")
 
 	operator.stop()
@@ -103,14 +103,14 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 		reads := f.requests().of("GET secrets")
 		begin := time.Now()
 		operator = f.startOperator()
-		// It reads the keys, their passphrases, the callers' key and the credentials of each gateway.
+		// The operator reads the keys, their passphrases, the caller keys and the credentials of each gateway.
 		f.eventually("it has looked at every gateway", func() error {
 			if more := f.requests().of("GET secrets") - reads; more < 4*gateways {
 				return fmt.Errorf("it has read %d Secrets", more)
 			}
 			return nil
 		})
-		t.Logf("another operator had looked at every gateway %s after it was started", since(begin))
+		t.Logf("another operator had read the Secrets of every gateway %s after its start", since(begin))
 		f.rest()
 		operator.tell("it was started and had looked at all")
 	})
@@ -119,7 +119,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	f.isPrompt("a shorter life of tokens is in the Deployment", func(g client.ObjectKey, round int) func() error {
 		return f.changeExpiry(g, time.Duration(14-round)*time.Minute)
 	})
-	// The operator first opens a ring that it has not seen, to find the passphrases that open it.
+	// The operator first decrypts a ring that it has not seen before, to find the passphrases of its keys.
 	f.isPrompt("a longer life of tokens is in the Deployment", func(g client.ObjectKey, round int) func() error {
 		return f.changeExpiry(g, time.Duration(20+round)*time.Minute)
 	})
@@ -134,7 +134,7 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	operator.stop()
 }
 
-// fleet is all gateways in one API server.
+// fleet holds all gateways in one API server.
 type fleet struct {
 	t       *testing.T
 	began   time.Time
@@ -241,7 +241,7 @@ func (f *fleet) createOthers() {
 	})
 }
 
-// rollOut replaces the Deployment controller: all pods are ready.
+// rollOut replaces the Deployment controller. It marks all pods as ready.
 func (f *fleet) rollOut() {
 	f.t.Helper()
 	f.each(gateways, func(ctx context.Context, i int) error {
@@ -301,7 +301,7 @@ func (f *fleet) changeExpiry(g client.ObjectKey, expiry time.Duration) func() er
 				return nil
 			}
 		}
-		return fmt.Errorf("tokens do not live for %s", expiry)
+		return fmt.Errorf("the Deployment does not set the lifetime %s", expiry)
 	}
 }
 
@@ -408,7 +408,7 @@ func (f *fleet) rest() {
 	still := 0
 	last := asked()
 	f.eventually("the operator is at rest", func() error {
-		time.Sleep(time.Second) // that nothing happens cannot be waited for
+		time.Sleep(time.Second) // the absence of requests cannot be waited for
 		now := asked()
 		if now == last {
 			still++
@@ -432,7 +432,7 @@ func (f *fleet) eventually(what string, holds func() error) {
 type process struct {
 	f     *fleet
 	cmd   *exec.Cmd
-	log   string // the path of what it says
+	log   string // the path of its log
 	ended chan error
 }
 
@@ -466,7 +466,7 @@ func (f *fleet) startOperator() *process {
 	f.t.Cleanup(func() {
 		said, err := os.ReadFile(p.log)
 		if f.t.Failed() {
-			f.t.Logf("the end of what the operator said (%v):\n%s", err, said[max(0, len(said)-4096):])
+			f.t.Logf("the end of the operator's log (%v):\n%s", err, said[max(0, len(said)-4096):])
 		}
 	})
 	return p
@@ -478,7 +478,7 @@ func (p *process) waitFor(text string) {
 	p.f.eventually("it says "+text, func() error {
 		said, err := os.ReadFile(p.log)
 		if err == nil && !bytes.Contains(said, []byte(text)) {
-			err = fmt.Errorf("it has said %d bytes of others", len(said))
+			err = fmt.Errorf("it is not in the %d bytes of the log", len(said))
 		}
 		return err
 	})
@@ -488,7 +488,7 @@ func (p *process) waitFor(text string) {
 func (p *process) stop() {
 	p.f.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.f.t.Fatalf("the operator had ended: %v", err)
+		p.f.t.Fatalf("the operator ended before it was stopped: %v", err)
 	}
 	select {
 	case err := <-p.ended:
@@ -496,7 +496,7 @@ func (p *process) stop() {
 			p.f.t.Errorf("the operator ended: %v", err)
 		}
 	case <-time.After(time.Minute):
-		p.f.t.Fatal("the operator does not end")
+		p.f.t.Fatal("the operator does not stop")
 	}
 }
 
@@ -518,7 +518,7 @@ func (p *process) memory() (now, peak int) {
 		found[string(line[1])] = kilobytes << 10
 	}
 	if found["VmRSS"] == 0 {
-		p.f.t.Fatalf("the operator has no memory: %s", status)
+		p.f.t.Fatalf("there are no memory figures in %s", status)
 	}
 	return found["VmRSS"], found["VmHWM"]
 }
@@ -533,7 +533,7 @@ func (p *process) isSmall(after string) {
 	p.f.t.Helper()
 	p.tell(after)
 	if now, _ := p.memory(); now >= mostMemory {
-		p.f.t.Errorf("after %s the operator takes %d MiB, and should take less than %d", after, now>>20, mostMemory>>20)
+		p.f.t.Errorf("after %s the operator uses %d MiB, want less than %d", after, now>>20, mostMemory>>20)
 	}
 }
 
