@@ -39,15 +39,15 @@
 //
 //	mails are sent to another fold of the domain     identity/names.go: return address as it was given, and have
 //	than is compared                                 mail/smtp.go send to it: strangers have a session or a code
-//	a proof blesses any password that waits          identity/signup.go: prove the first claim without asking for
+//	a proof accepts any password that waits          identity/signup.go: prove the first claim without asking for
 //	                                                 the password: strangers chose the password
-//	an unproved address is the account's             plant "a new address counts before it is proved"
+//	an unproved address counts as the account's      plant "a new address counts before it is proved"
 //	LIMIT_MAILS counts requests                      postgres/mails.go: count when a mail is queued: locked out
 //	sign-in looks at sign-ups in exposure public     identity/session.go: drop preventsEnumeration in checkSignUps:
 //	                                                 POST /tokens/signin: "401" and "403"
 //	failures are counted by account                  postgres/accounts.go: throttle by the account's id:
 //	                                                 POST /tokens/signin: "429" and "401"
 //	403 without a second look at the failures        identity/session.go: drop the second FindCredentials in
-//	                                                 checkSignUps: a burst of guesses goes round the throttle
-//	a suspension is looked at, and ends nothing      plant "a lifted suspension gives everything back"
+//	                                                 checkSignUps: a burst of guesses bypasses the throttle
+//	a suspension is checked, but ends nothing        plant "a lifted suspension gives everything back"
 package search

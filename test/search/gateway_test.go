@@ -132,7 +132,7 @@ func (g *gateway) checkClock() {
 	var at time.Time
 	g.row(`SELECT created_at FROM users ORDER BY created_at DESC LIMIT 1`, nil, &at)
 	if at.Before(epoch) || at.After(epoch.Add(365*24*time.Hour)) {
-		g.t.Fatalf("a user was created at %v, and the clock of the test says %v: the database does not use the clock of the test", at, g.clock.Now())
+		g.t.Fatalf("a user was created at %v, and the test's clock shows %v: the database does not use it", at, g.clock.Now())
 	}
 }
 

@@ -17,23 +17,23 @@ import (
 // person is the owner of a mailbox, or the strangers, who share everything they know.
 type person struct {
 	who       string
-	careful   bool     // the owner
+	careful   bool     // true for the owner
 	asked     []string // the addresses that the owner gave for an account of theirs
-	blind     bool     // they have no mailbox
+	blind     bool     // true for strangers without a mailbox
 	reads     func(letter)
 	networks  []string // client addresses
-	names     []string // usernames that they give
-	targets   []string // addresses that they give
+	names     []string // usernames that they enter
+	targets   []string // addresses that they enter
 	logins    []string
 	passwords []string // that they choose
 	mailboxes []string // addresses whose mail they read
 
-	letters          []letter // that brought a code, the newest last
+	letters          []letter // mails with a code, the newest last
 	access, refresh  []string
 	sessions, users  []string             // ids
-	waiting          map[string]time.Time // the owner's: when they asked to have an address proved
+	waiting          map[string]time.Time // for the owner: when they requested the proof of each address
 	previous         *request
-	hashedWithTheirs map[string]bool // hash: whether it is one of theirs
+	hashedWithTheirs map[string]bool // by hash: whether the password is theirs
 }
 
 // simulation is one run.
@@ -42,14 +42,14 @@ type simulation struct {
 	number           int
 	owner, strangers *person
 	ended            ended
-	forgetful        bool        // the owner, at the end
-	told             atomic.Bool // by a burst of guesses
+	forgetful        bool        // whether the owner has forgotten every password at the end
+	told             atomic.Bool // whether a burst of guesses revealed the right password
 	log              []string
-	repeated         int                  // how often the last line of it happened
+	repeated         int                  // repetitions of the last line of the log
 	watch            func(request, reply) // called with every reply to the strangers
 }
 
-// newSimulation invents people that no other run knows, and who get none of its mail.
+// newSimulation creates people with names that no other run uses, and discards the mails of earlier runs.
 func newSimulation(g *gateway, number int) *simulation {
 	g.setClock(epoch)
 	g.exec(`DELETE FROM mails`)
@@ -203,7 +203,7 @@ func (w *simulation) use(p *person, rt route, r *rand.Rand) {
 		value := w.choose(p, rt, like, r)
 		switch {
 		case value == "":
-			return // they have none
+			return // the person has no value for it
 		case name == "access_token" && r.IntN(2) == 0:
 			q.bearer = value
 		default:
@@ -305,7 +305,7 @@ func (w *simulation) call(p *person, q request) reply {
 		q.from = p.networks[0]
 	}
 	p.previous = &q
-	w.g.passes(time.Millisecond) // so that nothing happens at the same moment as something else
+	w.g.passes(time.Millisecond) // so no two events have the same time
 	a := w.g.send(q)
 	w.note("%s", show(w, p, q, a))
 	w.learn(p, q, &a)

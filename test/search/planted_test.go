@@ -10,7 +10,7 @@ import (
 var plants = []struct {
 	fault, sql string
 	telling    bool   // the search that must find it
-	rule       string // what it says, in part
+	rule       string // a part of the rule that it reports
 }{
 	{"a lifted suspension gives everything back", `DROP TRIGGER users_suspended ON users`, false, "suspension gives back"},
 	{"a proof blesses the password of the first sign-up that waits for the address", `

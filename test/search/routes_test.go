@@ -13,7 +13,7 @@ import (
 // route is a route with its parameters, and how often a stranger and the owner use it.
 type route struct {
 	method, path string
-	parameters   string // with "?": now and then; "a=b": parameter a, filled as b is
+	parameters   string // with "?": sent sometimes; "a=b": a is filled like b
 	stranger     int
 	owner        int
 }

@@ -80,7 +80,7 @@ func (w *simulation) wait(d time.Duration) {
 	}
 }
 
-// ended is what a suspension has ended permanently.
+// ended records the sessions and codes that a suspension has ended permanently.
 type ended struct {
 	suspended bool
 	sessions  []string
@@ -91,7 +91,7 @@ type ended struct {
 func (w *simulation) suspend() {
 	accounts := w.accounts(false)
 	if len(accounts) == 0 || w.ended.suspended {
-		return // what was asked for meanwhile is ended by nothing
+		return // a second suspension would not end what was requested since the first
 	}
 	w.ended.suspended = true
 	w.note("the operator suspends the owner's account")
@@ -237,7 +237,7 @@ func (w *simulation) recover() bool {
 	}
 	w.readMail()
 	for _, code := range w.newestCodes() {
-		for _, password := range []string{"the owner's third", "the owner's fourth"} { // one of them may be the old one
+		for _, password := range []string{"the owner's third", "the owner's fourth"} { // one of them may be the old password
 			q := request{method: "POST", path: "/users/change-password", parameters: map[string]string{"code": code, "password": password}}
 			a := w.call(w.owner, q)
 			if a.text("reason") == "username_taken" {
@@ -251,7 +251,7 @@ func (w *simulation) recover() bool {
 			if w.signIn() {
 				return true
 			}
-			break // another code may be for another account of theirs
+			break // another code may be for another account of the owner
 		}
 	}
 	return false

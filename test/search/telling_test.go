@@ -32,7 +32,7 @@ func telling(with, without *gateway, all trace) *finding {
 	here.note("strangers have a mailbox of their own: %v", mailbox)
 	here.populate(r.IntN(6))
 	for _, g := range []*gateway{with, without} {
-		g.setClock(epoch.Add(time.Minute)) // it took the owner some time
+		g.setClock(epoch.Add(time.Minute)) // the owner needed some time
 	}
 	seenHere, seenThere := here.observe(mailbox), there.observe(mailbox)
 	hashes := with.hashes() - without.hashes()
@@ -175,7 +175,7 @@ var doneHashes = regexp.MustCompile(`hashing_jobs_total\{outcome="done"\} (\d+)`
 func (g *gateway) hashes() (n int) {
 	found := doneHashes.FindStringSubmatch(g.get("/metrics"))
 	if found == nil {
-		g.t.Fatal("the metrics do not say how many passwords were hashed")
+		g.t.Fatal("the metrics do not show how many passwords were hashed")
 	}
 	_, _ = fmt.Sscan(found[1], &n)
 	return n
