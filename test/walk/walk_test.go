@@ -22,7 +22,7 @@ import (
 
 const root = "../.."
 
-// patience is for the first downloads of an example's libraries on a busy machine.
+// patience allows for the first downloads of an example's libraries on a busy machine.
 const patience = 5 * time.Minute
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func start(t *testing.T, exposure string) *makerun.Server {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and starts the server")
+		t.Skip("this test builds and starts the server")
 	}
 	need(t, "bash", "curl")
 	s := makerun.Start(t, exposure)
@@ -39,7 +39,7 @@ func start(t *testing.T, exposure string) *makerun.Server {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("make run wrote\n%s", s)
+			t.Logf("the output of make run:\n%s", s)
 		}
 	})
 	return s
@@ -147,7 +147,7 @@ func TestTheReadmeIsWalkedTwiceInEachExposure(t *testing.T) {
 				s.WaitFor(t, patience, "finished\n")
 				if text := s.String(); !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) || strings.Count(text, `"refresh_token"`) != 2 ||
 					!strings.Contains(text, `"is_verified":true`) {
-					t.Errorf("the walk ends with\n%s", text)
+					t.Errorf("the output of the shell:\n%s", text)
 				}
 			}
 		})
