@@ -34,14 +34,14 @@ func TestTheMemoryOfTokensIsBounded(t *testing.T) {
 		mustAccess(t, s)
 		mustAccess(t, s)
 	})
-	const ids = 2 // sub and sid, which are remembered as 16 bytes each
+	const ids = 2 // sub and sid: the cache stores each as 16 bytes
 	if hit > ids || missed <= ids {
-		t.Errorf("%v allocations for a token that is remembered, %v for one that was pushed out", hit, missed)
+		t.Errorf("%v allocations for a cached token, %v for an evicted one", hit, missed)
 	}
 	accepted(t, s, first)
 }
 
-// Run with -race. Keys are replaced while tokens are signed and verified.
+// Run with -race: keys are replaced while tokens are signed and verified.
 func TestKeysAreReplacedUnderLoad(t *testing.T) {
 	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
@@ -54,7 +54,7 @@ func TestKeysAreReplacedUnderLoad(t *testing.T) {
 					t.Error(err)
 				}
 				if a, err := s.VerifyAccess(text); err == nil && a.Subject != subject || err != nil && !errors.Is(err, token.ErrInvalid) {
-					t.Errorf("%+v, %v", a, err)
+					t.Errorf("got %+v, %v, want the subject or ErrInvalid", a, err)
 				}
 			}
 		})
@@ -81,15 +81,15 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		a, err := s.VerifyAccess(text)
 		if err == nil && a.Subject != subject || err != nil && !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("%q: %+v, %v", text, a, err)
+			t.Errorf("VerifyAccess(%q) = %+v, %v", text, a, err)
 		}
 		if _, err := s.VerifyRefresh(text); err != nil && !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("%q: %v", text, err)
+			t.Errorf("VerifyRefresh(%q): %v", text, err)
 		}
 	})
 }
 
-// FuzzClaims signs whatever it is given, so that it gets past the signature.
+// FuzzClaims signs every input, so that the verifier reads the claims.
 func FuzzClaims(f *testing.F) {
 	c := testenv.NewClock(start)
 	o := ring(f, keys.ES256)
@@ -106,9 +106,9 @@ func FuzzClaims(f *testing.F) {
 		a, err := s.VerifyAccess(forge{t, maker.signer}.es256(head, payload))
 		switch {
 		case err != nil && !errors.Is(err, token.ErrInvalid):
-			t.Errorf("%v", err)
+			t.Errorf("err = %v, want ErrInvalid", err)
 		case err == nil && (len(a.Subject) != 36 || !a.ExpiresAt.After(start.Add(-leeway)) || a.ExpiresAt.Sub(a.IssuedAt) > accessTTL):
-			t.Errorf("%q: %+v", payload, a)
+			t.Errorf("%q was accepted as %+v", payload, a)
 		}
 	})
 }
@@ -137,7 +137,7 @@ func BenchmarkVerifyAccess(b *testing.B) {
 			s.Use(ring(b, a))
 			other := mustAccess(b, service(ring(b, a), c))
 			b.ReportAllocs()
-			for b.Loop() { // each pushes the other out of the memory
+			for b.Loop() { // each token evicts the other from the cache
 				if _, err := s.VerifyAccess(text); err != nil {
 					b.Fatal(err)
 				}

@@ -86,9 +86,9 @@ func TestJ14Issuers(t *testing.T) {
 	for _, iss := range []string{``, `""`, `null`, `7`, `["` + issuer + `"]`, `"` + issuer + `/"`, `"HTTPS://auth.example"`, `"https://AUTH.example"`, `" ` + issuer + `"`} {
 		refused(t, s, f.es256(f.header(""), f.claims("iss", iss)))
 	}
-	// Another gateway with keys of its own: the kid is unknown here.
+	// Another gateway has other keys, so the kid is unknown here.
 	refused(t, s, mustAccess(t, service(ring(t, keys.EdDSA), c)))
-	// Another gateway that was given the same keys.
+	// Another gateway has the same keys.
 	other := token.New(token.Config{Issuer: "https://other-gateway.example", Audience: []string{audience}, AccessTTL: accessTTL, Now: c.Now})
 	other.Use(ring(t, keys.ES256))
 	refused(t, s, mustAccess(t, other))
@@ -127,7 +127,7 @@ func TestJ16MembersGivenTwice(t *testing.T) {
 	} {
 		refused(t, s, f.es256(head, f.claims()))
 	}
-	// Unknown claims that resemble no known one are for newer versions.
+	// Unknown claims that do not resemble a known one are left to newer versions.
 	accepted(t, s, f.es256(f.header(""), f.claims("amr", `["pwd",{"a":[1.5e3]}]`)))
 }
 
@@ -146,7 +146,7 @@ func TestJ17OneSpellingForEachToken(t *testing.T) {
 		}
 	}
 	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") {
-		if c != text[len(text)-1] { // the last of 86 characters has four bits that carry nothing
+		if c != text[len(text)-1] { // four bits of the last of 86 characters are unused
 			refused(t, s, text[:len(text)-1]+string(c))
 		}
 	}
@@ -154,8 +154,8 @@ func TestJ17OneSpellingForEachToken(t *testing.T) {
 	refused(t, s, "Bearer "+text)
 }
 
-// (r, n-s) verifies where (r, s) does; that is ECDSA. It is the same token to
-// us, because nothing is ever revoked by its text.
+// If (r, s) verifies, so does (r, n-s), as ECDSA defines it. Both are the same token,
+// because tokens are never revoked by their text.
 func TestJ17TheOtherSignatureIsTheSameToken(t *testing.T) {
 	f, s, _ := setup(t)
 	text := f.es256(f.header(""), f.claims())
@@ -167,7 +167,7 @@ func TestJ17TheOtherSignatureIsTheSameToken(t *testing.T) {
 	a, err1 := s.VerifyAccess(text)
 	b, err2 := s.VerifyAccess(twin)
 	if err1 != nil || err2 != nil || a != b {
-		t.Errorf("%+v %v, and %+v %v", a, err1, b, err2)
+		t.Errorf("the token: %+v, %v; with the other signature: %+v, %v", a, err1, b, err2)
 	}
 }
 
@@ -207,7 +207,7 @@ func TestJ20LengthIsCheckedBeforeAnythingElse(t *testing.T) {
 	}
 	allocated := testing.AllocsPerRun(10, func() { _, _ = s.VerifyAccess(longToken) })
 	if allocated > 5 {
-		t.Errorf("%v allocations for a token that is too long", allocated)
+		t.Errorf("%v allocations for a token over the limit", allocated)
 	}
 }
 
@@ -245,10 +245,10 @@ func TestJ22AForgedTokenThatExpiredIsJustForged(t *testing.T) {
 	c.Set(start.Add(time.Hour))
 	refused(t, s, forged)
 	if _, after := s.VerifyAccess(forged); after.Error() != before.Error() {
-		t.Errorf("the expiry of a forged token shows: %q, %q", before, after)
+		t.Errorf("the error of a forged token reveals its expiry: %q, then %q", before, after)
 	}
 	if _, err := s.VerifyAccess(text); !errors.Is(err, token.ErrExpired) {
-		t.Errorf("a genuine one: %v", err)
+		t.Errorf("the genuine token: err = %v, want ErrExpired", err)
 	}
 }
 
@@ -274,11 +274,11 @@ func TestJ23TokensLiveAndDieWithTheirKey(t *testing.T) {
 		step(c.Now())
 		c.Advance(2 * time.Minute)
 		if a, err := s.VerifyAccess(access); err != nil && !errors.Is(err, token.ErrExpired) {
-			t.Fatalf("%+v: %v", a, err)
+			t.Fatalf("VerifyAccess = %+v, %v", a, err)
 		}
 	}
 	if _, err := s.VerifyRefresh(refresh); err != nil {
-		t.Errorf("signed by a retiring key: %v", err)
+		t.Errorf("a refresh token of a retiring key: %v", err)
 	}
 	fromNew := mustRefresh(t, s)
 	p.Revoked = []string{ring.Keys[0].ID, ring.Keys[1].ID, ring.Keys[2].ID, ring.Keys[3].ID}
@@ -300,7 +300,7 @@ func TestJ25PiecesOfTokens(t *testing.T) {
 	a, b := strings.Split(text, "."), strings.Split(other, ".")
 	refused(t, s, a[0]+"."+a[1]+"."+b[2])
 	refused(t, s, a[0]+"."+b[1]+"."+a[2])
-	for i := range 200 { // one bit in any place
+	for i := range 200 { // flips one bit
 		raw := []byte(text)
 		raw[i*len(raw)/200] ^= 1
 		refused(t, s, string(raw))

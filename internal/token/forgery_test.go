@@ -29,8 +29,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// forge makes tokens byte by byte, with the real private half where a test is
-// about what comes after the signature.
+// forge builds tokens byte by byte. It signs with the real private key, for tests of what
+// the verifier checks after the signature.
 type forge struct {
 	tb     testing.TB
 	signer keys.Signer
@@ -42,8 +42,8 @@ func (f forge) header(extra string) string {
 	return fmt.Sprintf(`{"alg":%q,"typ":"at+jwt","kid":%q%s}`, f.signer.Algorithm, f.signer.ID, extra)
 }
 
-// claims are those of a good access token; an edit replaces, adds or (with "")
-// removes members, in JSON.
+// claims returns the claims of a valid access token, in JSON. Each pair of edits is a name
+// and a value, and replaces or adds a member. An empty value removes it.
 func (f forge) claims(edits ...string) string {
 	members := []string{
 		"iss", `"` + issuer + `"`, "sub", `"` + subject + `"`, "aud", `"` + audience + `"`,
@@ -71,7 +71,7 @@ func (f forge) claims(edits ...string) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-// es256 signs any two segments as an ES256 token.
+// es256 signs any header and payload as an ES256 token.
 func (f forge) es256(head, payload string) string {
 	return f.es256With(ecKey(f.tb, f.signer.Private), b64([]byte(head))+"."+b64([]byte(payload)))
 }
@@ -89,11 +89,10 @@ func rs(r, s *big.Int) []byte {
 	return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 }
 
-// refused checks that neither verifier takes a token, and that it is an
-// ErrInvalid that reveals nothing about the token.
+// refused fails if a verifier accepts a token, or if its error is not only ErrInvalid.
 func refused(t *testing.T, s *token.Service, text string) {
 	t.Helper()
-	for range 2 { // nothing bad gets remembered as good
+	for range 2 { // the cache must not turn a refusal into a success
 		_, err := s.VerifyAccess(text)
 		_, err2 := s.VerifyRefresh(text)
 		for _, err := range []error{err, err2} {
@@ -101,7 +100,7 @@ func refused(t *testing.T, s *token.Service, text string) {
 			case err == nil:
 				t.Errorf("accepted: %.200q", text)
 			case !errors.Is(err, token.ErrInvalid) || errors.Is(err, token.ErrExpired):
-				t.Errorf("err = %v, want ErrInvalid, not ErrExpired", err)
+				t.Errorf("err = %v, want ErrInvalid and not ErrExpired", err)
 			}
 		}
 	}
@@ -211,7 +210,7 @@ func TestJ04KeyIDsThatAreNone(t *testing.T) {
 	refused(t, s, f.es256(`{"alg":"ES256","typ":"at+jwt"}`, f.claims()))
 	_, err := s.VerifyAccess(f.es256(`{"alg":"ES256","typ":"at+jwt","kid":"a marked kid"}`, f.claims()))
 	if strings.Contains(fmt.Sprint(err), "marked") {
-		t.Errorf("the error repeats the token: %v", err)
+		t.Errorf("the error contains text of the token: %v", err)
 	}
 }
 
@@ -236,7 +235,7 @@ func TestJ05KeysThatATokenBringsAlong(t *testing.T) {
 		}
 	}
 	if calls > 0 {
-		t.Errorf("%d connections to an address from a token", calls)
+		t.Errorf("the verifier opened %d connections to a URL of the token", calls)
 	}
 }
 
@@ -254,24 +253,24 @@ func TestJ07TypesOfToken(t *testing.T) {
 func TestJ08OneKindIsNotTheOther(t *testing.T) {
 	_, s, c := setup(t)
 	fresh := service(ring(t, keys.ES256), c)
-	for _, s := range []*token.Service{s, fresh} { // remembered from signing, and not
+	for _, s := range []*token.Service{s, fresh} { // with the tokens in the cache, and without
 		if _, err := s.VerifyAccess(mustRefresh(t, service(ring(t, keys.ES256), c))); !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("a refresh token as access token: %v", err)
+			t.Errorf("a refresh token as an access token: %v", err)
 		}
 		if _, err := s.VerifyRefresh(mustAccess(t, s)); !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("an access token as refresh token: %v", err)
+			t.Errorf("an access token as a refresh token: %v", err)
 		}
 	}
 	text := mustRefresh(t, s)
 	for range 2 {
 		if _, err := s.VerifyAccess(text); !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("a refresh token that is remembered: %v", err)
+			t.Errorf("a cached refresh token as an access token: %v", err)
 		}
 		if _, err := s.VerifyRefresh(text); err != nil {
 			t.Error(err)
 		}
 	}
-	// Signed by the refresh key and typed as one, but with an access token's aud.
+	// The refresh key signed it and its type matches, but aud is an access token's.
 	f := forge{t, ring(t, keys.ES256).Signer(keys.Refresh)}
 	refused(t, s, f.es256(strings.Replace(f.header(""), "at+jwt", "rt+jwt", 1), f.claims("gen", "1")))
 }

@@ -38,13 +38,13 @@ func policy(a keys.Algorithm) keys.Policy {
 	}
 }
 
-// opened makes a ring of its own and opens it.
+// opened creates a new ring and opens it.
 func opened(tb testing.TB, a keys.Algorithm) *keys.Opened {
 	tb.Helper()
 	return keystest.Open(tb, keystest.New(tb, policy(a), passphrases, start), passphrases)
 }
 
-// shared rings, one for each algorithm, for tests that change none.
+// shared has one ring for each algorithm. Tests must not change them.
 var shared sync.Map
 
 func ring(tb testing.TB, a keys.Algorithm) *keys.Opened {
@@ -101,7 +101,7 @@ func ecKey(tb testing.TB, private crypto.Signer) *ecdsa.PrivateKey {
 	tb.Helper()
 	k, ok := private.(*ecdsa.PrivateKey)
 	if !ok {
-		tb.Fatalf("not an ECDSA key: %T", private)
+		tb.Fatalf("the key is a %T, want an ECDSA key", private)
 	}
 	return k
 }

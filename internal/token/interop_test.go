@@ -11,7 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// An independent library reads the published set and verifies our tokens.
+// An independent library reads the published JWKS and verifies our tokens.
 func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(string(a), func(t *testing.T) {
@@ -53,7 +53,7 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 	}
 }
 
-// And the other way round: what it signs is a token like ours.
+// We verify a token that an independent library signed.
 func TestATokenOfAnotherLibraryVerifies(t *testing.T) {
 	for _, a := range algorithms {
 		o := ring(t, a)

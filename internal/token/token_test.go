@@ -47,7 +47,7 @@ func TestWhatIsSignedIsVerifiedByEachAlgorithm(t *testing.T) {
 				}
 			}
 			if payload["jti"] == "" {
-				t.Error("no jti")
+				t.Error("the token has no jti")
 			}
 
 			text = mustRefresh(t, issuing)
@@ -109,12 +109,12 @@ func TestARefreshTokenIsIssuedAgainAsTheSameBytes(t *testing.T) {
 		first := mustRefresh(t, service(ring(t, a), c))
 		c.Set(start.Add(time.Minute))
 		if again := mustRefresh(t, service(ring(t, a), c)); again != first {
-			t.Errorf("%s: another replica a minute later: %s, first %s", a, again, first)
+			t.Errorf("%s: another replica issued %s a minute later, the first one %s", a, again, first)
 		}
 		next := refresh()
 		next.Generation++
 		if other, _ := service(ring(t, a), c).SignRefresh(next); other == first {
-			t.Errorf("%s: the next generation is the same token", a)
+			t.Errorf("%s: the next generation has the same token", a)
 		}
 	}
 }
@@ -124,13 +124,13 @@ func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
 	s := service(ring(t, keys.ES256), c)
 	text := mustRefresh(t, s)
 	c.Set(start.Add(30 * 24 * time.Hour))
-	for range 2 { // cached, and then verified again
+	for range 2 { // from the cache, then verified again
 		got, err := s.VerifyRefresh(text)
 		if !errors.Is(err, token.ErrExpired) || !errors.Is(err, token.ErrInvalid) {
-			t.Errorf("err = %v, want ErrExpired, which is ErrInvalid", err)
+			t.Errorf("err = %v, want ErrExpired, which wraps ErrInvalid", err)
 		}
 		if got != refresh() {
-			t.Errorf("claims %+v", got)
+			t.Errorf("claims %+v, want those of the token", got)
 		}
 		s.Use(ring(t, keys.ES256))
 	}
@@ -141,7 +141,7 @@ func TestWithoutKeysNothingIsJudged(t *testing.T) {
 	text := mustAccess(t, service(ring(t, keys.ES256), c))
 	s := service(nil, c)
 	if s.Ready() {
-		t.Error("ready without keys")
+		t.Error("Ready returns true without keys")
 	}
 	_, err1 := s.VerifyAccess(text)
 	_, err2 := s.VerifyRefresh(text)
@@ -153,7 +153,7 @@ func TestWithoutKeysNothingIsJudged(t *testing.T) {
 		}
 	}
 	if s.Use(ring(t, keys.ES256)); !s.Ready() {
-		t.Error("not ready with keys")
+		t.Error("Ready returns false with keys")
 	}
 }
 
@@ -188,7 +188,7 @@ func TestNothingIsSignedThatWouldNotVerify(t *testing.T) {
 	}
 }
 
-// What users choose cannot become a claim of another name (J16).
+// Values that users choose cannot become other claims.
 func TestValuesStayValues(t *testing.T) {
 	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	a := access()
@@ -198,7 +198,7 @@ func TestValuesStayValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Use(ring(t, keys.ES256)) // forget
+	s.Use(ring(t, keys.ES256)) // empties the cache
 	got, err := s.VerifyAccess(text)
 	_, payload := decode(t, text)
 	if err != nil || got.Subject != subject || payload["sub"] != subject || payload["name"] != a.Name || payload["username"] != a.Username {

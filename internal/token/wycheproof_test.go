@@ -15,10 +15,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Project Wycheproof's vectors are of known attacks on JWS implementations. They
-// are not tokens of ours, so they run through the part of the verifier that
-// comes before the claims. Vectors for RS256 whose key is smaller or other than
-// we take are not in the file.
+// Project Wycheproof's vectors are known attacks on JWS implementations. They are not
+// tokens of this gateway, so the test calls the part of the verifier that runs before the
+// claims are checked. The file omits vectors for RS256 whose keys the gateway does not
+// accept.
 func TestWycheproofSignatures(t *testing.T) {
 	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
 	if err != nil {
@@ -63,7 +63,7 @@ func TestWycheproofSignatures(t *testing.T) {
 			switch {
 			case tt.Result == "valid" && err == nil:
 				valid++
-			case tt.Result == "valid" && !errors.Is(err, errForm): // a header member that we never write
+			case tt.Result == "valid" && !errors.Is(err, errForm): // except for header members that the gateway never writes
 				t.Errorf("%d %s: refused: %v", tt.TcID, tt.Comment, err)
 			case tt.Result == "invalid" && err == nil:
 				t.Errorf("%d %s: accepted", tt.TcID, tt.Comment)
@@ -74,7 +74,7 @@ func TestWycheproofSignatures(t *testing.T) {
 	}
 	t.Logf("%d accepted, %d refused", valid, invalid)
 	if valid < 5 || invalid < 100 {
-		t.Error("the vectors were not read")
+		t.Error("too few vectors were read")
 	}
 }
 
