@@ -14,7 +14,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// twelve is what the smallest deployment sets.
+// twelve returns the settings of the smallest deployment.
 func twelve() map[string]string {
 	return map[string]string{
 		"REFRESH_PASSPHRASE": "refresh-passphrase-1",
@@ -71,7 +71,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 		t.Errorf("got\n%#v\nwant\n%#v", got, want)
 	}
 	if got.Address() != "localhost:8080" || got.MetricsAddress() != "localhost:9090" {
-		t.Errorf("listens on %s and %s", got.Address(), got.MetricsAddress())
+		t.Errorf("the addresses are %s and %s", got.Address(), got.MetricsAddress())
 	}
 }
 
@@ -200,11 +200,11 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 			_, err := load(with(map[string]string{c.name: value}))
 			var invalid *config.InvalidError
 			if !errors.As(err, &invalid) || len(invalid.Problems) != 1 {
-				t.Errorf("%s=%.40q: %v", c.name, value, err)
+				t.Errorf("%s=%.40q: err = %v, want one problem", c.name, value, err)
 				continue
 			}
 			if line := err.Error(); !strings.HasPrefix(line, c.name+": ") || !strings.Contains(line, c.want) || strings.Contains(line, "\n") {
-				t.Errorf("%s=%.40q: %q lacks %q", c.name, value, line, c.want)
+				t.Errorf("%s=%.40q: the error %q does not contain %q in one line", c.name, value, line, c.want)
 			}
 		}
 	}
@@ -213,7 +213,7 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
 	_, err := load(map[string]string{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
 	if err == nil {
-		t.Fatal("accepted")
+		t.Fatal("the settings were accepted")
 	}
 	var names []string
 	for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -225,7 +225,7 @@ func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
 		t.Errorf("names %q, want %q", names, want)
 	}
 	if strings.Contains(err.Error(), "secret") {
-		t.Errorf("shows a secret: %v", err)
+		t.Errorf("the error shows a secret: %v", err)
 	}
 }
 
@@ -303,7 +303,7 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 	} {
 		got, err := load(with(c.environ))
 		if err != nil || !c.holds(got) {
-			t.Errorf("%s: %v\n%v", name, err, got)
+			t.Errorf("%s: %v\ngot %v", name, err, got)
 		}
 	}
 }
@@ -318,7 +318,7 @@ func TestASecretMayComeFromAFile(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		environ map[string]string
-		want    string // the error; none where empty
+		want    string // the error; empty: there is none
 	}{
 		"a file":             {map[string]string{"ACCESS_PASSPHRASE_FILE": "access"}, ""},
 		"both":               {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "ACCESS_PASSPHRASE": "x"}, "both ACCESS_PASSPHRASE and ACCESS_PASSPHRASE_FILE are set"},
@@ -336,13 +336,13 @@ func TestASecretMayComeFromAFile(t *testing.T) {
 		case c.want == "" && (err != nil || got.AccessPassphrase.Reveal() != "from a file"):
 			t.Errorf("%s: %v", name, err)
 		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: err = %v", name, err)
 		}
 	}
 }
 
-// The operator mounts all four files, always; two of them are empty for as long
-// as no passphrase changes.
+// The operator always mounts four passphrase files. Two of them are empty unless a
+// passphrase is being changed.
 func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
 	files := map[string]string{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
 	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
@@ -356,7 +356,7 @@ func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
 		}
 		for path, got := range map[string]config.Secret{access: got.FormerAccessPassphrase, refresh: got.FormerRefreshPassphrase} {
 			if want := strings.TrimSpace(files[path]); got.Reveal() != want || got.IsZero() != (want == "") {
-				t.Errorf("%s: %q, and there is none: %v", path, got.Reveal(), got.IsZero())
+				t.Errorf("%s: the passphrase is %q, IsZero returns %v", path, got.Reveal(), got.IsZero())
 			}
 		}
 	}
@@ -385,22 +385,22 @@ func TestWarningsTellWhatIsAllowedAndUnwise(t *testing.T) {
 		}
 		warnings := got.Warnings()
 		if len(warnings) != len(c.want) {
-			t.Errorf("%s: %q, want %q", name, warnings, c.want)
+			t.Errorf("%s: warnings %q, want %q", name, warnings, c.want)
 			continue
 		}
 		for i := range warnings {
 			if !strings.Contains(warnings[i], c.want[i]) {
-				t.Errorf("%s: %q, want %q", name, warnings, c.want)
+				t.Errorf("%s: warnings %q, want %q", name, warnings, c.want)
 			}
 		}
 	}
 	got, err := load(twelve())
 	if err != nil || len(got.Warnings()) != 1 || !strings.Contains(got.Warnings()[0], "must not face the public") {
-		t.Errorf("internal without a caller's key: %q (%v)", got.Warnings(), err)
+		t.Errorf("Internal without a caller key: warnings %q, %v", got.Warnings(), err)
 	}
 }
 
-// environ draws settings that are right, and any subset of the optional ones.
+// environ draws valid settings, with any subset of the optional ones.
 func environ(t *rapid.T) map[string]string {
 	e := twelve()
 	for name, values := range map[string]*rapid.Generator[string]{
@@ -453,13 +453,13 @@ func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	e := c.Environ()
 	for _, name := range []string{"ISSUER", "AUDIENCE", "SESSION_LIFETIME", "REFRESH_TOKEN_ROTATION", "DB_USER", "DB_PASSWORD", "ACCESS_PASSPHRASE"} {
 		if value, ok := e[name]; ok {
-			t.Errorf("%s is written as %q", name, value)
+			t.Errorf("%s is set to %q, want it left out", name, value)
 		}
 	}
 	maps.Copy(e, map[string]string{"DB_USER": "u", "DB_NAME": "d", "ACCESS_PASSPHRASE": "a", "REFRESH_PASSPHRASE": "r"})
 	got, err := load(e)
 	if err != nil || got.Issuer != "http://localhost:80" || got.SessionLifetime != 8000*time.Hour {
-		t.Errorf("%v\n%v", err, got)
+		t.Errorf("%v\ngot %v", err, got)
 	}
 }
 
@@ -470,7 +470,7 @@ func TestTheServiceIsNamedAfterItsIssuer(t *testing.T) {
 			changes["SERVICE_NAME"] = name
 		}
 		if c, err := load(with(changes)); err != nil || c.ServiceName != want {
-			t.Errorf("%q: %q, %v", name, c.ServiceName, err)
+			t.Errorf("SERVICE_NAME %q: the service is named %q, %v", name, c.ServiceName, err)
 		}
 	}
 }
@@ -488,10 +488,10 @@ func FuzzLoad(f *testing.F) {
 		c, err := load(with(map[string]string{name: value}))
 		if err != nil {
 			if !strings.Contains(err.Error(), name) {
-				t.Errorf("%s=%q: %v", name, value, err)
+				t.Errorf("%s=%q: the error does not name the setting: %v", name, value, err)
 			}
 			if secret && len(value) > 8 && strings.Contains(err.Error(), value) {
-				t.Errorf("shows the secret: %v", err)
+				t.Errorf("the error shows the secret: %v", err)
 			}
 			return
 		}

@@ -21,7 +21,7 @@ func TestNearMissesAreToldWithTheRightName(t *testing.T) {
 	} {
 		warnings := config.NearMisses([]string{name + "=a secret", "HOME=/root"})
 		if len(warnings) != 1 || !strings.Contains(warnings[0], "did you mean "+want+"?") || strings.Contains(warnings[0], "a secret") {
-			t.Errorf("%s: %q", name, warnings)
+			t.Errorf("%s: warnings %q", name, warnings)
 		}
 	}
 	quiet := []string{
@@ -32,7 +32,7 @@ func TestNearMissesAreToldWithTheRightName(t *testing.T) {
 		quiet = append(quiet, s.Name)
 	}
 	if warnings := config.NearMisses(quiet); warnings != nil {
-		t.Errorf("%q", warnings)
+		t.Errorf("unexpected warnings %q", warnings)
 	}
 }
 
@@ -42,7 +42,7 @@ func TestDurationsTakeDaysAndDefaultsAreShownSo(t *testing.T) {
 	} {
 		c, err := load(with(map[string]string{"REFRESH_TOKEN_EXPIRY": text}))
 		if err != nil || c.RefreshTokenExpiry != want {
-			t.Errorf("%s is %v, %v", text, c.RefreshTokenExpiry, err)
+			t.Errorf("%s is read as %v, %v", text, c.RefreshTokenExpiry, err)
 		}
 	}
 	var b strings.Builder
@@ -51,7 +51,7 @@ func TestDurationsTakeDaysAndDefaultsAreShownSo(t *testing.T) {
 	}
 	for _, line := range []string{"KEY_ROTATION_INTERVAL (30d)", "UNVERIFIED_ACCOUNT_EXPIRY (7d)", "AUDIT_RETENTION (90d)"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), "  "+line) {
-			t.Errorf("the settings have no line %q", line)
+			t.Errorf("the help has no line %q", line)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func TestNothingPrintsASecret(t *testing.T) {
-	const text = "the+very/secret+text+in+base64++" // which the one for webhooks has to be
+	const text = "the+very/secret+text+in+base64++" // base64, because the secret for webhooks must be
 	environ := twelve()
 	for _, s := range config.Settings() {
 		if s.Secret {
@@ -24,7 +24,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hidden := struct{ inner config.Config }{c} // fmt calls no methods in here
+	hidden := struct{ inner config.Config }{c} // fmt calls no methods of unexported fields
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
 		for _, value := range []any{c, &c, c.AccessPassphrase, &c.AccessPassphrase, hidden, []config.Secret{c.DBPassword}, map[string]any{"k": c.DBPassword}} {
@@ -42,7 +42,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	out.WriteString(strings.Join(c.Warnings(), "\n"))
 	for _, seen := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text), fmt.Sprintf("%d", []byte(text))} {
 		if strings.Contains(out.String(), seen) {
-			t.Errorf("%q is seen in\n%s", seen, out.String())
+			t.Errorf("the output contains %q:\n%s", seen, out.String())
 		}
 	}
 	for _, s := range config.Settings() {
@@ -61,7 +61,7 @@ func TestSecretsCompareByWhatTheyHold(t *testing.T) {
 		t.Error("IsZero or Reveal is wrong")
 	}
 	if s := (config.Secret{}).String(); s != "" {
-		t.Errorf("no secret prints as %q", s)
+		t.Errorf("the zero Secret prints as %q", s)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestEverySettingIsInTheHelpAndInTheReference(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, s := range config.Settings() {
 		if seen[s.Name] {
-			t.Errorf("%s is twice in the table", s.Name)
+			t.Errorf("%s appears twice in the table", s.Name)
 		}
 		seen[s.Name] = true
 		if !strings.Contains(help.String(), "\n  "+s.Name+" (") {
@@ -89,10 +89,10 @@ func TestEverySettingIsInTheHelpAndInTheReference(t *testing.T) {
 	}
 	for line := range strings.SplitSeq(help.String(), "\n") {
 		if len(line) > 100 {
-			t.Errorf("a line of the help is %d wide: %s", len(line), line)
+			t.Errorf("a line of the help is %d bytes long: %s", len(line), line)
 		}
 	}
-	// MetricsPortSet and DerivedIssuer are no settings: they say whether one was set.
+	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set.
 	if fields := reflect.TypeFor[config.Config]().NumField() - 2; fields != len(seen) {
 		t.Errorf("%d fields in Config, %d rows in the table", fields, len(seen))
 	}

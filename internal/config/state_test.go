@@ -7,8 +7,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// A server and an operator of two versions speak to each other while one of them
-// is upgraded: these names stay.
+// During an upgrade a server and an operator of different versions exchange states, so
+// these names must not change.
 func TestTheNamesInAStateStayAsTheyAre(t *testing.T) {
 	for want, state := range map[string]config.State{
 		`{"version":"","ready":false,"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`: {
@@ -21,10 +21,10 @@ func TestTheNamesInAStateStayAsTheyAre(t *testing.T) {
 		},
 	} {
 		if got, err := json.Marshal(state); err != nil || string(got) != want {
-			t.Errorf("%v\n%s\nwant\n%s", err, got, want)
+			t.Errorf("%v, got\n%s\nwant\n%s", err, got, want)
 		}
 	}
 	if config.StatePath != "/state" {
-		t.Errorf("the path is %s", config.StatePath)
+		t.Errorf("the path is %s, want /state", config.StatePath)
 	}
 }
