@@ -18,11 +18,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
-// memoryStore is a Store for one process.
+// memoryStore is a Store in memory, for one process.
 type memoryStore struct {
 	generation int64
 	files      map[string][]byte
-	events     []string // each the name and the reason
+	events     []string // each is a name and a reason
 	interfere  func()   // called before the next swap
 }
 
@@ -75,7 +75,7 @@ func TestReadFilesReadsOnlyTheFilesOfARing(t *testing.T) {
 	}
 	write("large.pem", maxKeyFile+1)
 	if _, err := readFiles(dir); err == nil {
-		t.Error("a file of any size is read")
+		t.Error("a file over the limit is read")
 	}
 	if err := os.Remove(filepath.Join(dir, "large.pem")); err != nil {
 		t.Fatal(err)
@@ -84,10 +84,10 @@ func TestReadFilesReadsOnlyTheFilesOfARing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := readFiles(dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of a link to nothing: %v", err)
+		t.Errorf("with a dangling link: %v", err)
 	}
 	if _, err := readFiles(t.TempDir()); !errors.Is(err, errNoKeysYet) {
-		t.Errorf("of an empty folder: %v", err)
+		t.Errorf("with an empty folder: %v", err)
 	}
 }
 
