@@ -22,8 +22,8 @@ import (
 
 const testPassphrase = "correct horse battery staple ∞"
 
-// openssl runs openssl. The test fails without it: that openssl reads these files is
-// part of the contract.
+// openssl runs openssl. Without openssl the test fails, because the contract is that
+// openssl can read these files.
 func openssl(t *testing.T, args ...string) []byte {
 	t.Helper()
 	out, err := exec.Command("openssl", args...).CombinedOutput()
@@ -63,7 +63,7 @@ func generate(t testing.TB, algorithm string) crypto.Signer {
 func samePair(t *testing.T, got, want crypto.Signer) {
 	t.Helper()
 	if private, ok := got.(interface{ Equal(crypto.PrivateKey) bool }); !ok || !private.Equal(want) {
-		t.Error("it is another key")
+		t.Error("the private keys differ")
 	}
 }
 
@@ -197,10 +197,10 @@ func TestParseRefusesBadFiles(t *testing.T) {
 	} {
 		begin := time.Now()
 		if _, err := Parse(text); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: the file was accepted", name)
 		}
 		if d := time.Since(begin); d > 100*time.Millisecond {
-			t.Errorf("%s: took %v", name, d)
+			t.Errorf("%s: Parse took %v", name, d)
 		}
 	}
 }
@@ -219,7 +219,7 @@ func TestDecryptTakesSecondsAtMost(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := time.Since(begin); d > 20*time.Second {
-		t.Errorf("took %v", d)
+		t.Errorf("the derivation took %v", d)
 	}
 }
 
@@ -246,17 +246,17 @@ func FuzzParse(f *testing.F) {
 		e, err := Parse(text)
 		if err != nil {
 			if e.derive != nil {
-				t.Error("an error, and a way to go on")
+				t.Error("Parse returned an error and a usable key")
 			}
 			return
 		}
 		if len(e.data)%16 != 0 || len(e.iv) != 16 {
-			t.Errorf("%d bytes, IV of %d", len(e.data), len(e.iv))
+			t.Errorf("%d bytes of data, an IV of %d bytes", len(e.data), len(e.iv))
 		}
 		// A derivation within the limits may take a second, so it is replaced here.
 		e.derive = func(string) ([]byte, error) { return make([]byte, keySize), nil }
 		if _, err := e.Decrypt("x"); err == nil {
-			t.Skip("a key under a key of zeros; well done")
+			t.Skip("the fuzzer found a private key that is encrypted with a key of zeros")
 		}
 	})
 }
