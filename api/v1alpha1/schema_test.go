@@ -31,7 +31,7 @@ func installed(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
 	return &crd
 }
 
-// kubectl explain is the manual.
+// kubectl explain serves as the manual.
 func TestEveryFieldIsExplained(t *testing.T) {
 	t.Parallel()
 	// Kubernetes documents these types.
@@ -45,7 +45,7 @@ func TestEveryFieldIsExplained(t *testing.T) {
 	walk = func(path string, schema apiextensionsv1.JSONSchemaProps) {
 		explained++
 		if words := len(strings.Fields(schema.Description)); words < 2 {
-			t.Errorf("the description of %s is %q", path, schema.Description)
+			t.Errorf("%s has the description %q", path, schema.Description)
 		}
 		if slices.Contains(foreign, path) {
 			return
@@ -112,7 +112,7 @@ func TestKubectlGetShowsTheColumns(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(table.Rows) != 1 {
-		t.Fatalf("%d rows", len(table.Rows))
+		t.Fatalf("%d rows in the table", len(table.Rows))
 	}
 	var got, wide []string
 	for i, column := range table.ColumnDefinitions {
@@ -169,7 +169,7 @@ func TestTheScaleSubresourceSetsReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	if *g.Spec.Replicas != 5 || g.Generation != generation+1 {
-		t.Errorf("there are %d replicas in generation %d, after %d", *g.Spec.Replicas, g.Generation, generation)
+		t.Errorf("%d replicas in generation %d, after generation %d", *g.Spec.Replicas, g.Generation, generation)
 	}
 
 	if err := c.SubResource("scale").Get(t.Context(), &g, &scale); err != nil {
@@ -240,7 +240,7 @@ func TestServerSideApplyUsesTheGeneratedConfiguration(t *testing.T) {
 	}
 	same, err := apply("first", wanted(3))
 	if err != nil || same.ResourceVersion != first.ResourceVersion {
-		t.Errorf("applying the same again is a write: %v", err)
+		t.Errorf("applying the same configuration again is a write: %v", err)
 	}
 	extracted, err := ac.ExtractAuthGateway(&first, "first")
 	if err != nil {

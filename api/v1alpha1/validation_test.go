@@ -273,7 +273,7 @@ const (
 exposure: Public
 email: {smtp: {host: mail.example.com, from: no-reply@example.com}}`
 
-	// What else a gateway needs that is reached from outside the cluster.
+	// The other fields that a gateway needs if it is reachable from outside the cluster.
 	behind = `
 issuer: https://auth.example.com
 trustedProxyHops: 1
@@ -293,7 +293,7 @@ func TestAnInvalidSpecIsRejectedAtItsFieldWithAMessageThatSaysWhatToWrite(t *tes
 	}
 }
 
-// refused checks that an error concerns only the field, with the message.
+// refused fails unless an error concerns only the given field and contains the message.
 func refused(t *testing.T, err error, field, says string) {
 	t.Helper()
 	status := apierrors.APIStatus(nil)
@@ -333,7 +333,7 @@ func TestAnInvalidNameIsRejected(t *testing.T) {
 	}
 }
 
-// The API server would otherwise drop a misspelt field.
+// By default the API server would drop a misspelt field.
 func TestAnUnknownFieldIsRejected(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
