@@ -42,7 +42,7 @@ func TestEventIsRecordedWithTheDatabasesTime(t *testing.T) {
 			t.Errorf("%s is %s, error %v; want %s", name, got, err, want)
 		}
 		if age := time.Since(at); age < -time.Minute || age > time.Minute {
-			t.Errorf("%s is of %v", name, at)
+			t.Errorf("%s: recorded at %v", name, at)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// BenchmarkCalls measures the calls of the hot routes, and beside them the
-// least that any of them can cost: one round trip by the driver alone.
+// BenchmarkCalls measures the calls of the hot routes. For comparison it also measures
+// the lower bound: one round trip that uses only the driver.
 func BenchmarkCalls(b *testing.B) {
 	c := postgrestest.Config(b)
 	fill(b, c, 10_000)
@@ -59,7 +59,7 @@ func BenchmarkCalls(b *testing.B) {
 		_, err := store.FindCredentials(b.Context(), identity.Login{CanonicalUsername: "ada"})
 		return err
 	})
-	// One session each, so that renewals do not wait for one another.
+	// Each goroutine has its own session, so that renewals do not wait for one another.
 	run("sign-up, sign-in, renewal, sign-out", func() error { return lifeOfASession(b.Context(), store, now, noEvent) })
 	recorded := identity.Event{Name: identity.EventSignedIn, UserID: u.ID, SessionID: ref.ID, RequestID: "request-1"}
 	run("sign-up, sign-in, renewal, sign-out, recorded", func() error { return lifeOfASession(b.Context(), store, now, recorded) })

@@ -21,8 +21,9 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	now := time.Now().UTC().Truncate(time.Second)
-	fill(t, c, 20) // activated accounts; what they have is alive
-	// A former release made accounts of sign-ups; it may still run beside this one.
+	fill(t, c, 20) // activated accounts, of which nothing has expired
+	// The previous release created an account for each sign-up. It may still run during an
+	// upgrade.
 	for _, name := range []string{"old", "young", "verified"} {
 		u := signUp(t, store, name)
 		open(t, store, u, now)
@@ -35,7 +36,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	postgrestest.Exec(t, c, `INSERT INTO codes (hash, user_id, purpose, expires_at)
 		SELECT sha256(convert_to(username, 'UTF8')), id, 'verification', now() + interval '1 hour'
 		FROM users WHERE username IN ('old', 'young', 'verified')`)
-	// Five of each are past their time.
+	// Five of each have expired.
 	const five = `(SELECT canonical_username FROM users WHERE canonical_username LIKE 'filler%' ORDER BY 1 LIMIT 5)`
 	const theirs = `(SELECT id FROM users WHERE canonical_username IN ` + five + `)`
 	postgrestest.Exec(t, c, `UPDATE sessions SET expires_at = now() - interval '1 day' WHERE user_id IN `+theirs)
@@ -59,7 +60,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	if want := (postgres.Deleted{}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	// Of the three accounts one went, with its session and code.
+	// One of the three accounts was deleted, with its session and code.
 	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 37, "throttles": 18, "limits": 15, "mails": 20, "familiar_places": 17, "audit_events": 15} {
 		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
 			t.Errorf("%d %s are left; want %d", got, table, want)
@@ -83,9 +84,9 @@ func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	if want := (postgres.Deleted{SignUps: 1, Codes: 1}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	// A code that was promised for a day is not cut short by the age of its sign-up.
+	// A code keeps its full lifetime of a day, however old its sign-up is.
 	if n := count(t, db, `SELECT count(*) FROM codes c JOIN signups w ON w.id = c.signup_id WHERE w.username = 'promised'`); n != 1 {
-		t.Errorf("%d codes are left of the sign-up that is old and has one", n)
+		t.Errorf("the old sign-up with a live code has %d codes; want 1", n)
 	}
 }
 
@@ -126,7 +127,7 @@ func TestDeleteExpiredKeepsNoEventWithoutRetention(t *testing.T) {
 	}
 }
 
-// within runs f in a transaction and undoes it.
+// within runs f in a transaction and rolls it back.
 func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
 	t.Helper()
 	tx, err := db.Begin()
@@ -137,7 +138,7 @@ func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
 	f(tx)
 }
 
-// The schema itself refuses what must not be, whoever writes it.
+// The constraints of the schema reject invalid rows, whichever program writes them.
 func TestSchemaHoldsTheInvariants(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -151,54 +152,56 @@ func TestSchemaHoldsTheInvariants(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, statement := range map[string]string{
-		"a username that folds to another": `UPDATE users SET username = 'Grace'`,
-		"an upper-case canonical username": `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,
-		"a username with an @":             `UPDATE users SET username = 'a@b', canonical_username = 'a@b'`,
-		"a username of 65 characters":      `UPDATE users SET username = repeat('a', 65), canonical_username = repeat('a', 65)`,
-		"an upper-case canonical email":    `UPDATE users SET canonical_email = 'Ada@example.com'`,
-		"an email without an @":            `UPDATE users SET canonical_email = 'ada'`,
-		"an email of 255 bytes":            `UPDATE users SET canonical_email = repeat('a', 253) || '@b'`,
-		"no password":                      `UPDATE users SET password_hash = ''`,
-		"verified, but never activated":    `UPDATE users SET email_verified_at = now(), activated_at = NULL`,
-		"a code of no purpose":             `UPDATE codes SET purpose = 'any'`,
-		"a code that is no hash":           `UPDATE codes SET hash = 'text'`,
-		"a target of a recovery":           `UPDATE codes SET target = 'a@b'`,
-		"a code of two":                    `UPDATE codes SET signup_id = (SELECT id FROM signups)`,
-		"a code of neither":                `UPDATE codes SET user_id = NULL`,
-		"a sign-up of no name":             `UPDATE signups SET username = '', canonical_username = ''`,
-		"a sign-up without an @":           `UPDATE signups SET email = 'ada', canonical_email = 'ada'`,
-		"a sign-up with no password":       `UPDATE signups SET password_hash = ''`,
-		"half an unproved address":         `UPDATE users SET unproved_email = 'a@b'`,
-		"an unproved address with no @":    `UPDATE users SET unproved_email = 'ada', canonical_unproved_email = 'ada', unproved_since = now()`,
-		"a code of nobody":                 `UPDATE codes SET user_id = gen_random_uuid()`,
+		"a username that folds to another":   `UPDATE users SET username = 'Grace'`,
+		"an upper-case canonical username":   `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,
+		"a username with an @":               `UPDATE users SET username = 'a@b', canonical_username = 'a@b'`,
+		"a username of 65 characters":        `UPDATE users SET username = repeat('a', 65), canonical_username = repeat('a', 65)`,
+		"an upper-case canonical email":      `UPDATE users SET canonical_email = 'Ada@example.com'`,
+		"an email without an @":              `UPDATE users SET canonical_email = 'ada'`,
+		"an email of 255 bytes":              `UPDATE users SET canonical_email = repeat('a', 253) || '@b'`,
+		"no password":                        `UPDATE users SET password_hash = ''`,
+		"verified, but never activated":      `UPDATE users SET email_verified_at = now(), activated_at = NULL`,
+		"a code without a valid purpose":     `UPDATE codes SET purpose = 'any'`,
+		"a code that is not a hash":          `UPDATE codes SET hash = 'text'`,
+		"a target of a recovery":             `UPDATE codes SET target = 'a@b'`,
+		"a code of an account and a sign-up": `UPDATE codes SET signup_id = (SELECT id FROM signups)`,
+		"a code without an owner":            `UPDATE codes SET user_id = NULL`,
+		"a sign-up with an empty username":   `UPDATE signups SET username = '', canonical_username = ''`,
+		"a sign-up without an @":             `UPDATE signups SET email = 'ada', canonical_email = 'ada'`,
+		"a sign-up with no password":         `UPDATE signups SET password_hash = ''`,
+		"half an unproved address":           `UPDATE users SET unproved_email = 'a@b'`,
+		"an unproved address with no @":      `UPDATE users SET unproved_email = 'ada', canonical_unproved_email = 'ada', unproved_since = now()`,
+		"a code of an unknown user":          `UPDATE codes SET user_id = gen_random_uuid()`,
 		"two codes of one purpose": `INSERT INTO codes (hash, user_id, purpose, expires_at)
 			SELECT sha256('x'), user_id, purpose, expires_at FROM codes WHERE user_id IS NOT NULL`,
 		"two codes of one purpose for a sign-up": `INSERT INTO codes (hash, signup_id, purpose, expires_at)
 			SELECT sha256('x'), signup_id, purpose, expires_at FROM codes WHERE signup_id IS NOT NULL`,
-		"a session of nobody":             `UPDATE sessions SET user_id = gen_random_uuid()`,
-		"a generation below 0":            `UPDATE sessions SET generation = -1`,
-		"a session that outlives its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
-		"an event without a name":         `INSERT INTO audit_events (event) VALUES ('')`,
-		"an event of nothing known":       `INSERT INTO audit_events (user_id) VALUES (gen_random_uuid())`,
-		"details that are no object":      `INSERT INTO audit_events (event, details) VALUES ('x', '[1]')`,
-		"details without end":             `INSERT INTO audit_events (event, details) SELECT 'x', jsonb_build_object('x', string_agg(random()::text, '')) FROM generate_series(1, 500)`,
-		"a request id without end":        `INSERT INTO audit_events (event, request_id) VALUES ('x', repeat('a', 65))`,
-		"a user agent of 257 bytes":       `UPDATE sessions SET user_agent = repeat('a', 257)`,
-		"a throttle of no failure":        `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
-		"a throttle of no digest":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
-		"a language of 257 bytes":         `UPDATE users SET language = repeat('a', 257)`,
-		"a limit of no digest":            `INSERT INTO limits (key, until) VALUES ('x', now())`,
-		"a mail about nothing":            `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('', 'a@b', 'a@b')`,
-		"a mail to nobody":                `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', '', '')`,
-		"a mail to an endless address":    `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', repeat('a', 255), 'a@b')`,
-		"a mail of an endless language":   `INSERT INTO mails (purpose, recipient, canonical_recipient, language) VALUES ('x', 'a@b', 'a@b', repeat('a', 257))`,
-		"a place of nobody":               `INSERT INTO familiar_places (user_id, place, last_seen_at) VALUES (gen_random_uuid(), sha256('x'), now())`,
-		"a place that is no digest":       `INSERT INTO familiar_places (user_id, place, last_seen_at) SELECT id, '192.0.2.1', now() FROM users`,
-		"a second key ring":               `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
+		"a session of an unknown user":         `UPDATE sessions SET user_id = gen_random_uuid()`,
+		"a generation below 0":                 `UPDATE sessions SET generation = -1`,
+		"a session that expires after its end": `UPDATE sessions SET expires_at = ends_at + interval '1 second'`,
+		"an event without a name":              `INSERT INTO audit_events (event) VALUES ('')`,
+		"an event with only a user":            `INSERT INTO audit_events (user_id) VALUES (gen_random_uuid())`,
+		"details that are not an object":       `INSERT INTO audit_events (event, details) VALUES ('x', '[1]')`,
+		"details that are too long": `INSERT INTO audit_events (event, details)
+				SELECT 'x', jsonb_build_object('x', string_agg(random()::text, '')) FROM generate_series(1, 500)`,
+		"a request id of 65 characters":        `INSERT INTO audit_events (event, request_id) VALUES ('x', repeat('a', 65))`,
+		"a user agent of 257 bytes":            `UPDATE sessions SET user_agent = repeat('a', 257)`,
+		"a throttle without a failure":         `INSERT INTO throttles (key, failures, last_failure_at) VALUES (sha256('x'), 0, now())`,
+		"a throttle whose key is not a digest": `INSERT INTO throttles (key, failures, last_failure_at) VALUES ('x', 1, now())`,
+		"a language of 257 bytes":              `UPDATE users SET language = repeat('a', 257)`,
+		"a limit whose key is not a digest":    `INSERT INTO limits (key, until) VALUES ('x', now())`,
+		"a mail without a purpose":             `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('', 'a@b', 'a@b')`,
+		"a mail without a recipient":           `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', '', '')`,
+		"a mail to an address of 255 bytes":    `INSERT INTO mails (purpose, recipient, canonical_recipient) VALUES ('x', repeat('a', 255), 'a@b')`,
+		"a mail with a language of 257 bytes": `INSERT INTO mails (purpose, recipient, canonical_recipient, language)
+				VALUES ('x', 'a@b', 'a@b', repeat('a', 257))`,
+		"a network of an unknown user":   `INSERT INTO familiar_places (user_id, place, last_seen_at) VALUES (gen_random_uuid(), sha256('x'), now())`,
+		"a network that is not a digest": `INSERT INTO familiar_places (user_id, place, last_seen_at) SELECT id, '192.0.2.1', now() FROM users`,
+		"a second key ring":              `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
 	} {
 		within(t, db, func(tx *sql.Tx) {
 			if _, err := tx.Exec(statement); err == nil {
-				t.Errorf("taken: %s", name)
+				t.Errorf("the schema accepts %s", name)
 			}
 		})
 	}
@@ -208,6 +211,6 @@ func TestSchemaHoldsTheInvariants(t *testing.T) {
 		t.Errorf("an account without an id: %v", err)
 	}
 	if _, ok := errors.AsType[*identity.Error](store.CountFailure(t.Context(), identity.ThrottleKey{}, noEvent)); ok {
-		t.Error("a key of zeros is a key")
+		t.Error("a key of zeros is accepted")
 	}
 }

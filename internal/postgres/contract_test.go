@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver of what tests do behind the Store's back
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver of the connections that tests open next to the Store
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
@@ -23,12 +23,12 @@ func TestStoreKeepsTheContract(t *testing.T) {
 	shared := &databases{parent: t}
 	identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
 		c := shared.lend(t)
-		// The database's clock cannot be moved, but the times that it is compared with can.
+		// A test cannot set the database's clock, but it can change the stored times.
 		return hooked{postgrestest.Open(t, c), c, t}, func(d time.Duration) { ago(t, c, d) }
 	})
 }
 
-// ago moves the contents of the database into the past.
+// ago moves all stored times d into the past.
 func ago(t testing.TB, c postgres.Config, d time.Duration) {
 	t.Helper()
 	postgrestest.Exec(t, c, `
@@ -40,8 +40,8 @@ func ago(t testing.TB, c postgres.Config, d time.Duration) {
 		UPDATE mails SET due_at = due_at - $1::interval, created_at = created_at - $1::interval`, d.String())
 }
 
-// databases lends databases to the subtests of a test. Emptying one is cheaper than
-// creating and dropping it, which costs PostgreSQL a checkpoint.
+// databases lends databases to the subtests of a test. Emptying a database is cheaper than
+// creating and dropping one, which costs PostgreSQL a checkpoint.
 type databases struct {
 	parent *testing.T
 	mu     sync.Mutex
@@ -70,7 +70,8 @@ func (d *databases) lend(t *testing.T) postgres.Config {
 	return c
 }
 
-// hooked adds what the Store has no method for; see identitytest.Suspender and Auditor.
+// hooked adds methods that tests need and the Store lacks; see identitytest.Suspender and
+// identitytest.Auditor.
 type hooked struct {
 	*postgres.Store
 	config postgres.Config

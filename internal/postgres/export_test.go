@@ -8,37 +8,38 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// WithPoolConfig lets tests look at, or stand in, the connections.
+// WithPoolConfig lets tests change the configuration of the pool, for example to observe or
+// replace its connections.
 func WithPoolConfig(f func(*pgxpool.Config)) Option {
 	return func(o *options) { o.onConfig = f }
 }
 
-// MigrateWith applies other migrations than the embedded ones.
+// MigrateWith applies these migrations instead of the embedded ones.
 func (s *Store) MigrateWith(ctx context.Context, files fs.FS) error { return s.migrate(ctx, files) }
 
-// Migrations are the embedded ones.
+// Migrations contains the embedded migrations.
 var Migrations fs.FS = migrations
 
-// MigrationCount is how many there are.
+// MigrationCount returns the number of embedded migrations.
 func MigrationCount() int {
 	names, _ := fs.Glob(migrations, "migrations/*.sql")
 	return len(names)
 }
 
-// Do runs f as a write over some connection, with the tries that those get.
+// Do runs f with a connection of the pool, and retries it like a write.
 func (s *Store) Do(ctx context.Context, f func() error) error {
 	return s.call(ctx, func(context.Context, *pgxpool.Conn) (idempotent, error) { return onlyOnce, f() })
 }
 
-// InTx runs f while a connection of the pool is in a transaction.
+// InTx runs f in a transaction, which occupies one connection of the pool.
 func (s *Store) InTx(ctx context.Context, f func(context.Context) error) error {
 	return s.inTx(ctx, func(ctx context.Context, _ pgx.Tx) error { return f(ctx) })
 }
 
-// Reset throws away all connections.
+// Reset closes all connections of the pool.
 func (s *Store) Reset() { s.pool.Reset() }
 
-// Raw sends a statement over some connection, as it is.
+// Raw runs a statement, unchanged, over a connection of the pool.
 func (s *Store) Raw(ctx context.Context, sql string) error {
 	return s.call(ctx, func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error) {
 		_, err := conn.Exec(ctx, sql)
@@ -46,7 +47,7 @@ func (s *Store) Raw(ctx context.Context, sql string) error {
 	})
 }
 
-// Settings reads PostgreSQL's settings as a connection of the pool has them.
+// Settings returns the values of PostgreSQL's settings for a connection of the pool.
 func (s *Store) Settings(ctx context.Context, names ...string) (values []string) {
 	for _, name := range names {
 		var value string
@@ -60,10 +61,10 @@ func (s *Store) Settings(ctx context.Context, names ...string) (values []string)
 	return values
 }
 
-// Translate is the edge where the driver's errors become the domain's.
+// Translate converts errors of the driver to errors of the domain.
 var Translate = translate
 
-// Statements returns the texts of all statements, as they are sent, by name.
+// Statements returns the text of every statement, as sent, by name.
 func Statements() map[string]string {
 	texts := map[string]string{}
 	for name, st := range statements {

@@ -40,7 +40,7 @@ func pair(t *testing.T) (primary, standby *localpostgres.Server, c postgres.Conf
 	return primary, standby, c
 }
 
-// follows waits until the standby has all that the primary has.
+// follows waits until the standby has replayed everything that the primary has written.
 func follows(t *testing.T, primary, standby postgres.Config) {
 	t.Helper()
 	var at string
@@ -48,7 +48,7 @@ func follows(t *testing.T, primary, standby postgres.Config) {
 		t.Fatal(err)
 	}
 	db := connect(t, standby)
-	testenv.Until(t, patience, "the standby has followed", func() bool {
+	testenv.Until(t, patience, "the standby has caught up", func() bool {
 		return count(t, db, `SELECT (pg_last_wal_replay_lsn() >= $1::pg_lsn)::int`, at) == 1
 	})
 }
@@ -99,7 +99,7 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 				t.Fatal(err)
 			}
 			turn()
-			testenv.Until(t, patience, "it is known to be a standby", func() bool {
+			testenv.Until(t, patience, "the store reports that the server is a standby", func() bool {
 				err := store.Ready(t.Context())
 				if err == nil {
 					t.Fatal("ready on a standby")
@@ -111,10 +111,10 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 				t.Fatal(err)
 			}
 			begun := time.Now()
-			testenv.Until(t, patience, "there are writes again", func() bool {
+			testenv.Until(t, patience, "writes succeed again", func() bool {
 				return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) == nil
 			})
-			t.Logf("writes %v after there was a primary", time.Since(begun).Round(time.Millisecond))
+			t.Logf("writes succeeded %v after the promotion", time.Since(begun).Round(time.Millisecond))
 			if err := store.Ready(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -123,8 +123,8 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 	}
 }
 
-// An administrator may keep writes away for a while, and connections that were made
-// before see it.
+// An administrator may make the database read-only for some time. Existing connections
+// are affected too.
 func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 	t.Parallel()
 	_, c := ownServer(t)
@@ -147,14 +147,14 @@ func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 	turn("off")
-	testenv.Until(t, patience, "writes are taken again", func() bool { return write() == nil })
+	testenv.Until(t, patience, "writes are accepted again", func() bool { return write() == nil })
 	if err := store.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
-// Connections that take no writes any more are as good as dead: nothing was done over
-// them, so even what must not be done twice is sent again.
+// A connection to a server that became read-only is as useless as a closed one. The server
+// executed nothing over it, so even a statement that must not run twice is sent again.
 func TestFailoverCostsNoCallerAnError(t *testing.T) {
 	t.Parallel()
 	var demoted atomic.Bool
@@ -200,7 +200,7 @@ func TestFailoverCostsNoCallerAnError(t *testing.T) {
 	}
 }
 
-// A host that is gone without a word must not take the time of the next one.
+// A host that does not answer must not use up the time that the next host needs.
 func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -220,6 +220,6 @@ func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 	c.Ports = []int{1, 2}
 	err := postgrestest.Open(t, c).Ready(t.Context())
 	if want := "cannot reach 127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused"; err == nil || !strings.HasSuffix(err.Error(), want) {
-		t.Errorf("no host is there: %v", err)
+		t.Errorf("no host is reachable: %v", err)
 	}
 }

@@ -35,7 +35,7 @@ func TestUnavailableDatabaseIsReportedInBoundedTime(t *testing.T) {
 	}
 }
 
-// unavailable fails unless the call ends in time with an error of that kind.
+// unavailable fails the test unless the call returns an error of kind Unavailable in time.
 func unavailable(t testing.TB, within time.Duration, what string, call func() error) {
 	t.Helper()
 	began := time.Now()
@@ -45,7 +45,7 @@ func unavailable(t testing.TB, within time.Duration, what string, call func() er
 	}
 	e, ok := errors.AsType[*identity.Error](err)
 	if !ok || e.Kind != identity.Unavailable || e.RetryAfter <= 0 {
-		t.Errorf("%s: the error is %v; want unavailable, and when to come back", what, err)
+		t.Errorf("%s: the error is %v; want kind Unavailable with RetryAfter", what, err)
 	}
 }
 
@@ -54,7 +54,7 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 	c := postgrestest.Config(t)
 	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 500*time.Millisecond, 20*time.Second
 	store := postgrestest.Open(t, c)
-	occupy(t, store) // to make a connection may take long on a busy machine
+	occupy(t, store) // connecting may take long on a busy machine
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
 	tx, err := connect(t, c).Begin()
@@ -80,7 +80,7 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 		})
 	}
 	if stats := store.Stats(); stats.Max != 2 || stats.Acquired != 2 || stats.GaveUp < 3 || stats.Waited == 0 {
-		t.Errorf("the pool's numbers are %+v", stats)
+		t.Errorf("the pool's statistics are %+v", stats)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 func TestUnavailableLockIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	c.StatementTimeout = 4 * time.Second // half of it for a lock: long enough to be seen waiting on a busy machine
+	c.StatementTimeout = 4 * time.Second // half of it is the lock timeout, long enough for waits on a busy machine
 	store := postgrestest.Open(t, c)
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
@@ -109,7 +109,7 @@ func TestUnavailableLockIsReportedInBoundedTime(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(50*time.Millisecond, cancel)
 			if _, err := store.UpdateUser(ctx, ref, identity.ProfileChange{}, noEvent); !errors.Is(err, context.Canceled) {
-				t.Errorf("the caller went away: the error is %v", err)
+				t.Errorf("the caller canceled the call: the error is %v", err)
 			}
 			return nil
 		},
@@ -120,7 +120,7 @@ func TestUnavailableLockIsReportedInBoundedTime(t *testing.T) {
 	}
 }
 
-// ownServer starts a PostgreSQL that the test may stop.
+// ownServer starts a PostgreSQL server that the test may stop.
 func ownServer(t *testing.T) (*localpostgres.Server, postgres.Config) {
 	t.Helper()
 	s, err := localpostgres.Start(t.Context(), localpostgres.Options{})
@@ -143,7 +143,7 @@ func configOf(s *localpostgres.Server) postgres.Config {
 	}
 }
 
-// occupy uses so many connections at once that the pool has them all.
+// occupy makes so many concurrent calls that the pool opens all its connections.
 func occupy(t *testing.T, store *postgres.Store) {
 	t.Helper()
 	testenv.Until(t, patience, "the pool is full", func() bool {
@@ -224,7 +224,7 @@ func TestRestartUnderLoad(t *testing.T) {
 					case identity.KindOf(err) != identity.Unavailable:
 						t.Errorf("%s: %v", name, err)
 					case wasBack:
-						t.Errorf("%s: after the database was back: %v", name, err)
+						t.Errorf("%s: after the database had recovered: %v", name, err)
 					}
 					failed.Add(1)
 					time.Sleep(5 * time.Millisecond)

@@ -45,7 +45,7 @@ func newSession(u identity.User, now time.Time) identity.NewSession {
 	}
 }
 
-// signUp makes an account that has no session.
+// signUp creates an account without a session.
 func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	t.Helper()
 	c := newCode(identity.Verification)
@@ -64,7 +64,7 @@ func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	return u
 }
 
-// noEvent and noRecord write nothing beside the change.
+// noEvent and noRecord record nothing with the change.
 var (
 	noEvent  identity.Event
 	noRecord identity.Record
@@ -83,7 +83,7 @@ func newMail(about identity.MessagePurpose, to string) identity.NewMail {
 	return identity.NewMail{Purpose: about, To: to}
 }
 
-// claim claims a mail, with a code that no one is told.
+// claim claims a mail. If the mail brings a code, claim issues one and discards its text.
 func claim(ctx context.Context, store *postgres.Store, now time.Time) (identity.ClaimedMail, bool, error) {
 	return identity.ClaimMail(ctx, store, identity.MailClaim{
 		Lease: time.Minute, Now: now, Limit: mailLimit,
@@ -93,8 +93,8 @@ func claim(ctx context.Context, store *postgres.Store, now time.Time) (identity.
 
 var mailLimit = identity.Rate{Count: 1000, Per: time.Hour}
 
-// fill inserts accounts, each with a session, a code, a throttle, a limit and a
-// mail that is not due.
+// fill inserts accounts, each with a session, a code, a throttle, a known network, a limit,
+// an audit event and a mail that is not due, and as many sign-ups.
 func fill(t testing.TB, c postgres.Config, accounts int) {
 	t.Helper()
 	for _, statement := range []string{
@@ -131,7 +131,7 @@ func fill(t testing.TB, c postgres.Config, accounts int) {
 	postgrestest.Exec(t, c, `ANALYZE`)
 }
 
-// callEverything takes one account through every call that there is.
+// callEverything makes every call of the Store, most of them for one account.
 func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, name string, now time.Time) {
 	t.Helper()
 	ok := func(err error) {

@@ -13,12 +13,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// These tests hold a lock in a transaction of their own until a call of the
-// Store waits for it, so that each order of events happens for certain. The
-// races in identitytest find the orders that nobody thought of.
+// Each of these tests holds a lock in its own transaction until a call of the Store waits
+// for that lock. This forces one order of events. The races in identitytest look for orders
+// that these tests do not cover.
 
-// meet runs call while a transaction that has run statement is open; finish
-// ends it once the call waits.
+// meet opens a transaction, runs statement in it, and starts call. When the call waits for
+// a lock, finish ends the transaction. meet returns the error of the call.
 func meet(t *testing.T, c postgres.Config, call func() error, finish func(*sql.Tx) error, statement string, args ...any) error {
 	t.Helper()
 	db := connect(t, c)
@@ -38,7 +38,7 @@ func meet(t *testing.T, c postgres.Config, call func() error, finish func(*sql.T
 	return <-result
 }
 
-// waits returns when n calls of the Store wait for a lock.
+// waits returns as soon as n calls of the Store wait for a lock.
 func waits(t *testing.T, db *sql.DB, n int) {
 	t.Helper()
 	testenv.Until(t, patience, "the call waits for the lock", func() bool {
@@ -91,8 +91,8 @@ func TestSignInThatWaitsForAChangeOfTheAccount(t *testing.T) {
 	}
 }
 
-// The sign-in is held in the middle, after it has inserted its session: by the
-// row of its throttle, which it removes last.
+// The test blocks the sign-in after it has inserted its session: it locks the row of the
+// throttle, which the sign-in removes last.
 func TestChangePasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -122,7 +122,7 @@ func TestChangePasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	}
 	_, err = store.FindSession(t.Context(), identity.SessionRef{ID: late.ID, UserID: u.ID, Now: now})
 	if !errors.Is(err, identity.ErrNoSession) {
-		t.Errorf("the session that was opened with the old password: %v", err)
+		t.Errorf("FindSession of the session opened with the old password: %v", err)
 	}
 }
 
@@ -143,7 +143,8 @@ func TestIssueCodeRefusesAnAddressThatIsBeingGivenUp(t *testing.T) {
 	}
 }
 
-// unproved makes an account with a new address that is not proved, and its code.
+// unproved creates an account with a new address that is not proved, and returns the code
+// that proves it.
 func unproved(t *testing.T, store *postgres.Store, address string) (identity.User, identity.CodeHash) {
 	t.Helper()
 	u := signUp(t, store, "ada")
@@ -178,13 +179,13 @@ func TestProofThatWaitsForASuspensionIsRefused(t *testing.T) {
 		},
 		(*sql.Tx).Commit,
 		`UPDATE users SET suspended_at = now() WHERE id = $1`, u.ID)
-	if !errors.Is(err, identity.ErrNoCode) { // which the suspension has ended
+	if !errors.Is(err, identity.ErrNoCode) { // the suspension has voided the code
 		t.Errorf("the error is %v; want %v", err, identity.ErrNoCode)
 	}
 }
 
-// Who proves an address waits for whoever is proving it, whatever of theirs it is
-// that is proved: here for the lock of the address itself.
+// Every proof of an address takes the advisory lock of that address, whether it proves a
+// sign-up or the new address of an account. Here the test holds that lock.
 func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 	t.Parallel()
 	const lock = `SELECT pg_advisory_xact_lock(hashtextextended('address:new@example.com', 0))`
@@ -243,7 +244,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 				t.Error(err)
 			}
 			if n := count(t, connect(t, c), `SELECT count(*) FROM users WHERE canonical_email = 'new@example.com'`); n != 1 {
-				t.Errorf("%d accounts have the address", n)
+				t.Errorf("%d accounts have the address; want 1", n)
 			}
 		})
 	}
@@ -267,8 +268,8 @@ func TestChangePasswordNeedsALiveSession(t *testing.T) {
 	}
 }
 
-// A mail is taken while its account is being changed: what it brings is decided
-// after that, by the account as it is then.
+// A worker claims a mail while its account is being changed. The claim waits, and the
+// changed account determines what the mail contains.
 func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 	t.Parallel()
 	const move = `UPDATE users SET email = 'new@example.com', canonical_email = 'new@example.com' WHERE id = $1`
@@ -276,7 +277,7 @@ func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 		about     identity.MessagePurpose
 		statement string
 		finish    func(tx *sql.Tx) error
-		to        string // empty: nobody is told
+		to        string // empty: no mail is sent
 	}{
 		"brings no code to an address that was given up": {identity.MailRecovery, move, (*sql.Tx).Commit, ""},
 		"brings no code to verify one":                   {identity.MailVerification, move, (*sql.Tx).Commit, ""},
@@ -316,7 +317,7 @@ func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 				return err
 			}, tc.finish, tc.statement, u.ID)
 			if err != nil || told != (tc.to != "") || taken.To != tc.to {
-				t.Errorf("told is %v, to %q, error %v; want %q", told, taken.To, err, tc.to)
+				t.Errorf("a mail is sent: %v, to %q, error %v; want it to %q", told, taken.To, err, tc.to)
 			}
 			db, left := connect(t, c), 0
 			if tc.to != "" {
@@ -332,8 +333,8 @@ func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 	}
 }
 
-// The taking is held in the middle, after it has locked the account: by the code
-// that it replaces.
+// The test blocks the claim after it has locked the account: it locks the code that the
+// claim replaces.
 func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -369,7 +370,7 @@ func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 		},
 		`SELECT FROM codes WHERE purpose = 'recovery' FOR UPDATE`)
 	if err != nil || !told {
-		t.Errorf("told is %v, error %v", told, err)
+		t.Errorf("a mail is sent: %v, error %v", told, err)
 	}
 	if err := <-changed; err != nil {
 		t.Errorf("the change of address: %v", err)
@@ -394,15 +395,16 @@ func TestMailThatIsBeingClaimedIsSkipped(t *testing.T) {
 		}
 		m, ok, err := claim(t.Context(), store, time.Now())
 		if err != nil || !ok || m.To != "second@example.com" {
-			t.Errorf("taken is %v, the mail to %q, error %v", ok, m.To, err)
+			t.Errorf("claimed is %v, the mail to %q, error %v", ok, m.To, err)
 		}
 		if _, ok, err = claim(t.Context(), store, time.Now()); ok || err != nil {
-			t.Errorf("taken is %v, error %v", ok, err)
+			t.Errorf("claimed is %v, error %v; want no mail", ok, err)
 		}
 	})
 }
 
-// A sign-up is proved while an account takes its username, which the database decides.
+// A sign-up is proved while an account takes the same username. The unique index decides
+// which of them gets it.
 func TestSignUpThatWaitsForItsUsername(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

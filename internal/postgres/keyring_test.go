@@ -35,7 +35,7 @@ func TestRingIsReplacedByCompareAndSwap(t *testing.T) {
 	first := map[string][]byte{"ring.json": []byte(`{"keys":[]}`), "binary": {0, 1, 0xff}, "empty": {}}
 	second := map[string][]byte{"ring.json": []byte("second")}
 	ring(nil, 0)
-	swap(1, 2, first, false) // there is none yet
+	swap(1, 2, first, false) // no ring exists yet
 	swap(0, 1, first, true)
 	ring(first, 1)
 	swap(0, 1, second, false)
@@ -72,16 +72,16 @@ func TestRingIsSwappedByOneOfMany(t *testing.T) {
 func TestRingRotationLockIsHeldByOneProcess(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	c.MaxConns = 1 // what runs under the lock finds a connection all the same
+	c.MaxConns = 1 // a call under the lock still finds a connection
 	one, other := postgrestest.Open(t, c), postgrestest.Open(t, c)
 	failure := errors.New("failure of the function")
 	held, err := one.TryRotationLock(t.Context(), func(ctx context.Context) error {
 		held, err := other.TryRotationLock(ctx, func(context.Context) error {
-			t.Error("the function of the other ran")
+			t.Error("the function ran although the other process holds the lock")
 			return nil
 		})
 		if held || err != nil {
-			t.Errorf("meanwhile: held is %v, error %v", held, err)
+			t.Errorf("while the other process holds the lock: held is %v, error %v", held, err)
 		}
 		if _, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}}, noEvent); err != nil {
 			t.Error(err)
@@ -94,7 +94,7 @@ func TestRingRotationLockIsHeldByOneProcess(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	testenv.Until(t, patience, "the lock is free again", func() bool {
 		held, err := other.TryRotationLock(ctx, func(context.Context) error {
-			cancel() // and it is given back all the same
+			cancel() // the lock is released nevertheless
 			return nil
 		})
 		return held && err == nil

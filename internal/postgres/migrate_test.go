@@ -19,7 +19,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// patience is how long a test waits for what gives no signal.
+// patience is how long a test polls for a condition.
 const patience = 10 * time.Second
 
 func TestMigrateByTwelveReplicasAtOnce(t *testing.T) {
@@ -41,7 +41,7 @@ func TestMigrateByTwelveReplicasAtOnce(t *testing.T) {
 	group.Wait()
 	db := connect(t, c)
 	if n := count(t, db, `SELECT count(*) FROM schema_version WHERE version_id > 0`); n != postgres.MigrationCount() {
-		t.Errorf("%d migrations are recorded; want each once", n)
+		t.Errorf("%d migrations are recorded; want each exactly once", n)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestMigrateOfACurrentSchemaCostsOneQuery(t *testing.T) {
 	}
 }
 
-// next is the schema of a later release.
+// next returns the migrations of a later release: the embedded ones and one more.
 func next(statements string) fs.FS {
 	files := fstest.MapFS{}
 	names, _ := fs.Glob(postgres.Migrations, "migrations/*.sql")
@@ -114,7 +114,7 @@ func TestMigrateOfANewerSchemaWarns(t *testing.T) {
 		t.Error(err)
 	}
 	if !strings.Contains(log.String(), "newer schema") {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	}
 	signUp(t, store, "ada")
 }
@@ -137,10 +137,10 @@ func TestMigrateThatIsKilledLeavesNothing(t *testing.T) {
 		t.Fatal("the migration that was killed reports success")
 	}
 	if n := count(t, db, `SELECT count(*) FROM pg_tables WHERE tablename = 'half'`); n != 0 {
-		t.Error("a table of the killed migration is there")
+		t.Error("a table of the killed migration exists")
 	}
 	if err := store.MigrateWith(t.Context(), next("CREATE TABLE half (x int);")); err != nil {
-		t.Errorf("the next try: %v", err)
+		t.Errorf("the next attempt: %v", err)
 	}
 }
 

@@ -17,18 +17,19 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// network stands between a Store and PostgreSQL, and can fail.
+// network is a proxy between a Store and PostgreSQL that can simulate faults.
 type network struct {
 	listener net.Listener
-	frozen   atomic.Bool  // answers stay away, connections stay open
-	lose     atomic.Int64 // the how many-th answer from now is lost, with its connection; 0: none
+	frozen   atomic.Bool  // holds back answers, with the connections open
+	lose     atomic.Int64 // counts down: the answer that reaches 0 is lost, with its connection
 
 	mu     sync.Mutex
 	target string
 	conns  []net.Conn
 }
 
-// through puts a network before the database of c.
+// through starts a network in front of the database of c, and returns the settings that
+// connect through it.
 func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,7 +68,7 @@ func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 	return n, c
 }
 
-// answer carries what PostgreSQL says to the client, unless it is to be lost.
+// answer forwards the answers of PostgreSQL to the client, until one is to be lost.
 func (n *network) answer(client, server net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -84,7 +85,7 @@ func (n *network) answer(client, server net.Conn) {
 	}
 }
 
-// turn resets all connections, and leads new ones elsewhere.
+// turn closes all connections, and directs new ones to target.
 func (n *network) turn(target string) {
 	n.mu.Lock()
 	n.target = target
@@ -92,7 +93,7 @@ func (n *network) turn(target string) {
 	n.drop()
 }
 
-// drop resets all connections.
+// drop closes all connections.
 func (n *network) drop() {
 	n.frozen.Store(false)
 	n.mu.Lock()
@@ -111,7 +112,7 @@ func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
 	n.frozen.Store(true)
-	for range 4 { // the connections that there are, and new ones
+	for range 4 { // the existing connections, and new ones
 		unavailable(t, 2*time.Second, "no answer", func() error {
 			_, err := store.FindUser(t.Context(), ref)
 			return err
@@ -134,8 +135,8 @@ func TestWriteWhoseAnswerWasLost(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	u := signUp(t, store, "ada")
 	renewal := identity.Renewal{RefreshedAt: now, Lifetime: time.Hour}
-	// Statements are prepared on each connection, which would take answers that
-	// are not meant: each is sent once before.
+	// A connection prepares each statement at first use, and the answers to that would be
+	// counted. Each statement is therefore sent once beforehand.
 	prepared := func(lose int64) identity.SessionRef {
 		t.Helper()
 		ref := open(t, store, u, now)
@@ -188,7 +189,7 @@ func TestWriteWhoseAnswerWasLost(t *testing.T) {
 		if got := sent.take(); len(got) != 5 {
 			t.Errorf("%d statements were sent; want 5:\n%s", len(got), strings.Join(got, "\n"))
 		}
-		testenv.Until(t, patience, "it was done", func() bool {
+		testenv.Until(t, patience, "the commit takes effect", func() bool {
 			credentials, err := store.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "ada"})
 			return err == nil && credentials.PasswordHash == otherHash
 		})

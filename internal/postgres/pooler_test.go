@@ -25,7 +25,7 @@ func TestStoreKeepsTheContractBehindAPooler(t *testing.T) {
 	for _, mode := range poolModes {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			// One pooler for all subtests: it has a pool for each database.
+			// All subtests share one pooler, which has a pool for each database.
 			shared := &databases{parent: t}
 			behind := postgrestest.Behind(t, postgrestest.Config(t), mode)
 			identitytest.TestStore(t, func(t *testing.T) (identity.Store, func(time.Duration)) {
@@ -40,8 +40,8 @@ func TestStoreKeepsTheContractBehindAPooler(t *testing.T) {
 	}
 }
 
-// A server process that a pooler lends has none of our settings, and gets none that
-// outlive what it was lent for.
+// A server process behind a pooler does not start with the Store's settings. The Store sets
+// them for one transaction at a time, so that they do not affect other clients.
 func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 	t.Parallel()
 	for _, mode := range poolModes {
@@ -61,7 +61,7 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 				func() error {
 					_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
 					if identity.KindOf(err) != identity.Unavailable || !strings.HasSuffix(err.Error(), "canceling statement due to lock timeout (SQLSTATE 55P03)") {
-						t.Errorf("a lock that is not given back: %v", err)
+						t.Errorf("waiting for a lock that is not released: %v", err)
 					}
 					return nil
 				},
@@ -71,7 +71,7 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 				t.Error(err)
 			}
 			store.Close()
-			// Another client of the same pooler, and the same server processes.
+			// Another client uses the same pooler, and the same server processes.
 			other := connect(t, pooled)
 			for range 4 {
 				var timeout string
@@ -110,7 +110,7 @@ func TestPoolerLetsReplicasMigrateInTurn(t *testing.T) {
 			one, other := postgrestest.Open(t, pooled), postgrestest.Open(t, pooled)
 			held, err := one.TryRotationLock(t.Context(), func(ctx context.Context) error {
 				if held, err := other.TryRotationLock(ctx, func(context.Context) error { return nil }); held || err != nil {
-					t.Errorf("meanwhile: held is %v, error %v", held, err)
+					t.Errorf("while another client holds the lock: held is %v, error %v", held, err)
 				}
 				_, err := one.SwapRing(ctx, 0, 1, map[string][]byte{"x": {1}}, noEvent)
 				return err
@@ -124,13 +124,14 @@ func TestPoolerLetsReplicasMigrateInTurn(t *testing.T) {
 			})
 			if n := count(t, connect(t, c), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
 				AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n != 0 {
-				t.Errorf("%d advisory locks are left at the pooler's server processes", n)
+				t.Errorf("the pooler's server processes still hold %d advisory locks", n)
 			}
 		})
 	}
 }
 
-// The words are PgBouncer's, and no code of PostgreSQL's alone.
+// The Store recognizes this error by PgBouncer's text, because the SQLSTATE is not specific
+// enough.
 func TestPoolerErrorsSayWhatToSet(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -144,7 +145,8 @@ func TestPoolerErrorsSayWhatToSet(t *testing.T) {
 	}
 }
 
-// A pooler that passes on the numbers of server processes is found out by what it does.
+// A pooler that passes on the process ids of its server processes is detected by its
+// behaviour: a prepared statement is missing.
 func TestPoolerThatHidesIsDetected(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -156,7 +158,7 @@ func TestPoolerThatHidesIsDetected(t *testing.T) {
 		if _, err := store.FindUser(t.Context(), ref); err != nil {
 			t.Errorf("call %d: %v", i, err)
 		}
-		// As another server process would be, and as it would not be if nothing were prepared.
+		// This simulates another server process, on which nothing is prepared.
 		if err := store.Raw(t.Context(), `DEALLOCATE ALL`); err != nil {
 			t.Error(err)
 		}
@@ -175,7 +177,7 @@ func TestTransactionIsReadCommittedDespiteTheDatabasesDefault(t *testing.T) {
 		_ = store.InTx(t.Context(), func(ctx context.Context) error { return nil })
 	}
 	if got := connect(t, c); count(t, got, `SELECT (current_setting('transaction_isolation') = 'serializable')::int`) != 1 {
-		t.Error("the default is another: this test shows nothing")
+		t.Error("the database's default is not serializable, so this test proves nothing")
 	}
 }
 

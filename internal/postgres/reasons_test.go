@@ -21,8 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// stranger is a server that is no PostgreSQL: it does with each connection what
-// it is told.
+// stranger starts a server that is not PostgreSQL. It calls serve for each connection.
 func stranger(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,8 +44,8 @@ func stranger(t *testing.T, serve func(net.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startTLS agrees to the TLS that a client asks for, with a certificate that
-// nobody has signed.
+// startTLS returns a serve function that accepts a client's request for TLS and presents
+// this certificate.
 func startTLS(certificate tls.Certificate) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil {
@@ -57,8 +56,8 @@ func startTLS(certificate tls.Certificate) func(net.Conn) {
 	}
 }
 
-// What keeps a connection from being made is told in the words that a person can
-// act on, in one line, and never with the password.
+// The error of a failed connection names a cause that an operator can act on, in one line,
+// and never contains the password.
 func TestConnectionErrorExplainsWhy(t *testing.T) {
 	t.Parallel()
 	const secret, brief = "the password of the database", 300 * time.Millisecond
@@ -83,20 +82,55 @@ func TestConnectionErrorExplainsWhy(t *testing.T) {
 		option postgres.Option
 		want   string
 	}{
-		"a wrong password": {func(c *postgres.Config) {}, nil, fmt.Sprintf(`password authentication failed for user "%s" (SQLSTATE 28P01)`, db.User)},
+		"a wrong password": {
+			func(c *postgres.Config) {},
+			nil, fmt.Sprintf(`password authentication failed for user "%s" (SQLSTATE 28P01)`, db.User),
+		},
 		"a wrong password, after TLS was tried": {func(c *postgres.Config) { c.SSLMode = "prefer" }, nil,
 			fmt.Sprintf(`password authentication failed for user "%s" (SQLSTATE 28P01)`, db.User)},
-		"nobody listens":                     {func(c *postgres.Config) { c.Port = 1 }, nil, at(1) + "connection refused"},
-		"nobody listens, and TLS was tried":  {func(c *postgres.Config) { c.Port, c.SSLMode = 1, "prefer" }, nil, at(1) + "connection refused"},
-		"nobody listens at either address":   {func(c *postgres.Config) { c.Host, c.Port = "db.shop.svc", 1 }, twoAddresses, "cannot reach db.shop.svc:1: connection refused"},
-		"no socket":                          {func(c *postgres.Config) { c.Host, c.Port = folder, 5432 }, nil, "cannot reach the socket of port 5432 in " + folder + ": no such file or directory"},
-		"no name":                            {func(c *postgres.Config) { c.Host = "db.shop.svc" }, nameless(&net.DNSError{Err: "no such host", Name: "db.shop.svc", IsNotFound: true}), "cannot reach db.shop.svc:" + strconv.Itoa(db.Port) + ": no such host"},
-		"no name server":                     {func(c *postgres.Config) { c.Host = "db.shop.svc" }, nameless(&net.DNSError{Err: "i/o timeout", Server: "10.0.0.10:53", IsTimeout: true}), "cannot reach db.shop.svc:" + strconv.Itoa(db.Port) + ": its name was not resolved in time"},
-		"nobody answers":                     {func(c *postgres.Config) { c.Port, c.AcquireTimeout = hangs, brief }, nil, at(hangs) + "no answer in time"},
-		"nobody answers, and TLS was wanted": {func(c *postgres.Config) { c.Port, c.SSLMode, c.AcquireTimeout = hangs, "require", brief }, nil, at(hangs) + "no answer in time"},
-		"who answers hangs up":               {func(c *postgres.Config) { c.Port = hangsUp }, nil, ""},
-		"no TLS":                             {func(c *postgres.Config) { c.SSLMode = "require" }, nil, at(db.Port) + "server refused TLS connection"},
-		"a certificate of nobody":            {func(c *postgres.Config) { c.Port, c.SSLMode = unsigned, "verify-full" }, nil, at(unsigned) + "x509: certificate signed by unknown authority"},
+		"no server listens": {
+			func(c *postgres.Config) { c.Port = 1 },
+			nil, at(1) + "connection refused",
+		},
+		"no server listens, and TLS was tried": {
+			func(c *postgres.Config) { c.Port, c.SSLMode = 1, "prefer" },
+			nil, at(1) + "connection refused",
+		},
+		"no server listens at either address": {
+			func(c *postgres.Config) { c.Host, c.Port = "db.shop.svc", 1 },
+			twoAddresses, "cannot reach db.shop.svc:1: connection refused",
+		},
+		"no socket": {
+			func(c *postgres.Config) { c.Host, c.Port = folder, 5432 },
+			nil, "cannot reach the socket of port 5432 in " + folder + ": no such file or directory",
+		},
+		"no name": {
+			func(c *postgres.Config) { c.Host = "db.shop.svc" },
+			nameless(&net.DNSError{Err: "no such host", Name: "db.shop.svc", IsNotFound: true}),
+			"cannot reach db.shop.svc:" + strconv.Itoa(db.Port) + ": no such host",
+		},
+		"no name server": {
+			func(c *postgres.Config) { c.Host = "db.shop.svc" },
+			nameless(&net.DNSError{Err: "i/o timeout", Server: "10.0.0.10:53", IsTimeout: true}),
+			"cannot reach db.shop.svc:" + strconv.Itoa(db.Port) + ": its name was not resolved in time",
+		},
+		"no answer": {
+			func(c *postgres.Config) { c.Port, c.AcquireTimeout = hangs, brief },
+			nil, at(hangs) + "no answer in time",
+		},
+		"no answer, and TLS is required": {
+			func(c *postgres.Config) { c.Port, c.SSLMode, c.AcquireTimeout = hangs, "require", brief },
+			nil, at(hangs) + "no answer in time",
+		},
+		"the server hangs up": {func(c *postgres.Config) { c.Port = hangsUp }, nil, ""},
+		"no TLS": {
+			func(c *postgres.Config) { c.SSLMode = "require" },
+			nil, at(db.Port) + "server refused TLS connection",
+		},
+		"a certificate of an unknown authority": {
+			func(c *postgres.Config) { c.Port, c.SSLMode = unsigned, "verify-full" },
+			nil, at(unsigned) + "x509: certificate signed by unknown authority",
+		},
 	} {
 		c := db
 		c.Password, c.AcquireTimeout = secret, 10*time.Second
@@ -121,8 +155,8 @@ func TestConnectionErrorExplainsWhy(t *testing.T) {
 	}
 }
 
-// To be told that the pool is empty does not help whoever has a broken network,
-// nor the other way round.
+// The error distinguishes a busy pool from a broken network, because the operator has to
+// act on them differently.
 func TestConnectionTimeoutTellsABusyPoolFromAnUnreachableHost(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -131,18 +165,18 @@ func TestConnectionTimeoutTellsABusyPoolFromAnUnreachableHost(t *testing.T) {
 	var err error
 	_ = store.Do(t.Context(), func() error { err = store.Ready(t.Context()); return nil })
 	if err == nil || !strings.HasSuffix(err.Error(), ": no free connection in time") {
-		t.Errorf("the one connection is in use: %v", err)
+		t.Errorf("the only connection is in use: %v", err)
 	}
 	c.Port = stranger(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // less than it takes to give up
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // shorter than AcquireTimeout
 	defer cancel()
 	err = postgrestest.Open(t, c).Ready(ctx)
 	if want := fmt.Sprintf(": cannot reach 127.0.0.1:%d: no answer in time", c.Port); err == nil || !strings.HasSuffix(err.Error(), want) {
-		t.Errorf("nobody answers: %v", err)
+		t.Errorf("the server does not answer: %v", err)
 	}
 }
 
-// role makes a user with a password and no rights, and gives its settings.
+// role creates a user with a password and no privileges, and returns settings for it.
 func role(t *testing.T, admin postgres.Config, name string) postgres.Config {
 	t.Helper()
 	postgrestest.Exec(t, admin, `CREATE ROLE `+name+` LOGIN PASSWORD 'its own password'`)
@@ -159,11 +193,11 @@ func TestMissingPrivilegeIsNamed(t *testing.T) {
 	t.Parallel()
 	err := postgrestest.Open(t, role(t, postgrestest.Unmigrated(t), "maker_of_nothing")).Migrate(t.Context())
 	if want := "internal: the database cannot be migrated: permission denied for schema public (SQLSTATE 42501)"; err == nil || err.Error() != want {
-		t.Errorf("without the right to make tables: %v", err)
+		t.Errorf("without the privilege to create tables: %v", err)
 	}
 	err = postgrestest.Open(t, role(t, postgrestest.Config(t), "reader_of_nothing")).Ready(t.Context())
 	if want := "permission denied for table schema_version (SQLSTATE 42501)"; err == nil || identity.KindOf(err) != identity.Internal || !strings.HasSuffix(err.Error(), want) {
-		t.Errorf("without the right to read them: %v", err)
+		t.Errorf("without the privilege to read tables: %v", err)
 	}
 }
 
@@ -178,7 +212,7 @@ func TestMigrateErrorShowsWhetherToTryAgain(t *testing.T) {
 		want string
 	}{
 		`DROP TABLE none;`: {identity.Internal, `migration %d: table "none" does not exist (SQLSTATE 42P01)`},
-		// What is in the tables is not told.
+		// The error contains no data from the tables.
 		`SELECT username::int FROM users;`:                           {identity.Internal, `migration %d: PostgreSQL: SQLSTATE 22P02`},
 		`ALTER TABLE users ADD CONSTRAINT c CHECK (username = '');`:  {identity.Internal, `migration %d: PostgreSQL: SQLSTATE 23514, constraint c`},
 		`SELECT pg_terminate_backend(pg_backend_pid());`:             {identity.Unavailable, ``},
@@ -198,15 +232,15 @@ func TestMigrateErrorShowsWhetherToTryAgain(t *testing.T) {
 		t.Logf("%s %v", statement, e)
 	}
 	if err := store.MigrateWith(t.Context(), fstest.MapFS{}); identity.KindOf(err) != identity.Internal {
-		t.Errorf("a fault of the program: %v", err)
+		t.Errorf("a bug in the program: %v", err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := store.MigrateWith(canceled, next("SELECT 1;")); !errors.Is(err, context.Canceled) {
-		t.Errorf("the caller went away: %v", err)
+		t.Errorf("the caller canceled the call: %v", err)
 	}
 	if err := store.MigrateWith(t.Context(), next("SELECT 1;")); err != nil {
-		t.Errorf("after all that: %v", err)
+		t.Errorf("after these errors: %v", err)
 	}
 }
 
@@ -218,7 +252,7 @@ func TestMigrateIsRepeatedWhenTheDatabaseGoesAway(t *testing.T) {
 		store := postgrestest.Open(t, c)
 		n.lose.Store(answer + 1)
 		if err := store.Migrate(t.Context()); err != nil && identity.KindOf(err) != identity.Unavailable {
-			t.Errorf("answer %d was lost: %v", answer+1, err)
+			t.Errorf("after losing answer %d: %v", answer+1, err)
 		}
 	}
 	if err := postgrestest.Open(t, unmigrated).Migrate(t.Context()); err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// PostgreSQL logs an error with the values that collide, and that log is kept where
-// nobody looks after addresses.
+// PostgreSQL logs the colliding values with a unique violation. Its log is rarely protected
+// like personal data, so no call may cause such an error.
 func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	t.Parallel()
 	log := new(testenv.Output)
@@ -59,16 +59,16 @@ func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	group.Wait()
 	size := func(m *sync.Map) (n int) { m.Range(func(any, any) bool { n++; return true }); return n }
 	if size(&done) != 1 || size(&taken) != 63 {
-		t.Errorf("%d got the name, and %d heard that it is taken", size(&done), size(&taken))
+		t.Errorf("%d users got the name, and %d got a TakenError", size(&done), size(&taken))
 	}
-	// What is logged before this is in the log when this is.
+	// Once the log contains this error, it contains everything before it.
 	if err := store.Raw(t.Context(), `SELECT 1/0 AS the_end_of_the_test`); err == nil {
-		t.Fatal("1/0 is a number")
+		t.Fatal("division by zero succeeds")
 	}
 	testenv.Until(t, patience, "the log has been written", func() bool { return log.Contains("the_end_of_the_test") })
 	for _, leak := range []string{name, "@example.com", "duplicate key", "already exists"} {
 		if strings.Contains(log.String(), leak) {
-			t.Errorf("PostgreSQL's log holds %q:\n%s", leak, log)
+			t.Errorf("PostgreSQL's log contains %q:\n%s", leak, log)
 		}
 	}
 }

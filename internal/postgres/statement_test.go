@@ -28,12 +28,12 @@ func TestStatementsPrepareAgainstTheSchema(t *testing.T) {
 		if d, err := conn.Prepare(t.Context(), name, sql); err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if len(d.ParamOIDs) != len(params) {
-			t.Errorf("%s has %d parameters in PostgreSQL, and %d names: %v", name, len(d.ParamOIDs), len(params), params)
+			t.Errorf("%s has %d parameters in PostgreSQL, but %d named ones: %v", name, len(d.ParamOIDs), len(params), params)
 		}
 	}
 }
 
-// A statement that was sent has got exactly the arguments that it names; see bind.
+// A statement that is sent has exactly the arguments that it names; see bind.
 func TestStatementsAreAllUsed(t *testing.T) {
 	t.Parallel()
 	var sent statements
@@ -97,7 +97,7 @@ func TestStatementsAreAllUsed(t *testing.T) {
 	}
 }
 
-// noError returns nil for the error that is wanted.
+// noError returns nil if err is the wanted error.
 func noError(err, want error) error {
 	if errors.Is(err, want) {
 		return nil

@@ -22,7 +22,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// statements collects what is sent.
+// statements collects the statements that are sent.
 type statements struct {
 	mu   sync.Mutex
 	sent []string
@@ -42,7 +42,7 @@ func (s *statements) take() []string {
 	return sent
 }
 
-// roundTrips counts how often the program turned from writing to reading.
+// roundTrips counts round trips: reads that follow a write on the same connection.
 type roundTrips struct{ n atomic.Int64 }
 
 func (r *roundTrips) install(c *pgxpool.Config) {
@@ -87,7 +87,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		}
 	}
 
-	// Each call is made twice, with what prepare gives, and counted the second time.
+	// Each call is made twice, and measured the second time.
 	for _, tc := range []struct {
 		name              string
 		statements, trips int
@@ -159,7 +159,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.FindSignUps(ctx, identity.Login{CanonicalEmail: u.Email})
 			return err
 		}},
-		// BEGIN, lock, act, COMMIT; before, in either case, the sign-up.
+		// The sign-up, then BEGIN, lock, act, COMMIT.
 		{"CreateSignUp and RedeemVerification", 5, 5, func(identity.User, identity.SessionRef) error {
 			c := newCode(identity.Verification)
 			if err := store.CreateSignUp(ctx, newSignUp(strings.ToLower(rand.Text())), c, noEvent); err != nil {
@@ -251,19 +251,19 @@ func TestStatementsScanNoTable(t *testing.T) {
 	ctx, now := t.Context(), time.Now().UTC().Truncate(time.Second)
 	settle(t, db)
 	before := scans(t, db)
-	// More often than PostgreSQL needs to settle for a plan.
+	// PostgreSQL chooses between custom and generic plans after five executions.
 	for i := range 12 {
 		callEverything(ctx, t, store, fmt.Sprintf("scan%d", i), now)
 	}
 	store.Close()
 	settle(t, db)
 	if after := scans(t, db); !slices.Equal(before, after) {
-		t.Errorf("tables were read from end to end: before %v, after %v", before, after)
+		t.Errorf("the sequential scans were %v before, and %v after", before, after)
 	}
 }
 
-// settle waits until db's is the only connection: a server process has reported
-// what it did when it has ended.
+// settle waits until db has the only connection. A server process has reported all its
+// statistics once it has ended.
 func settle(t *testing.T, db *sql.DB) {
 	t.Helper()
 	testenv.Until(t, patience, "all other connections have ended", func() bool {
@@ -272,7 +272,7 @@ func settle(t *testing.T, db *sql.DB) {
 	})
 }
 
-// scans reads how often each table was read from end to end.
+// scans returns the number of sequential scans of each table.
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
@@ -325,7 +325,8 @@ func TestRenewalIsAHeapOnlyUpdate(t *testing.T) {
 	}
 	hot := count(t, db, `SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'`)
 	t.Logf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
-	// The first renewal of a session moves its day; all others stay on it.
+	// The first renewal of a session changes the day in expires_on, which is indexed; the
+	// others do not.
 	if hot < sessions*(renewals-1)*95/100 {
 		t.Errorf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// A password may hold anything, and reaches PostgreSQL as it is.
+// User names and passwords may contain any character, and reach PostgreSQL unchanged.
 func TestSettingsMayContainAnyCharacter(t *testing.T) {
 	t.Parallel()
 	const password = `it's a "\' host=evil.example %00 ?&=@/`
@@ -17,7 +17,7 @@ func TestSettingsMayContainAnyCharacter(t *testing.T) {
 	postgrestest.Exec(t, admin, `CREATE ROLE "odd 'user\" LOGIN SUPERUSER PASSWORD 'it''s a "\'' host=evil.example %00 ?&=@/'`)
 	t.Cleanup(func() { postgrestest.Exec(t, admin, `DROP ROLE "odd 'user\"`) })
 	c := admin
-	c.SSLMode = "" // prefer, which a server without TLS takes too
+	c.SSLMode = "" // the default, prefer, also works with a server without TLS
 	c.User, c.Password = `odd 'user\`, password
 	if err := postgrestest.Open(t, c).Ready(t.Context()); err != nil {
 		t.Error(err)
@@ -34,7 +34,7 @@ func TestErrorsDoNotContainThePassword(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 	if !strings.Contains(err.Error(), "password authentication failed") {
-		t.Errorf("the error does not tell its reader what to do: %v", err)
+		t.Errorf("the error does not name the cause: %v", err)
 	}
 	for _, broken := range []func(*postgres.Config){
 		func(c *postgres.Config) { c.SSLMode = "sometimes" },
