@@ -39,7 +39,7 @@ func TestTheFolderThatIsNamedIsTakenOrItsLackIsTold(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(variable, dir)
 	fill(t, dir, "etcd")
-	if _, err := Assets(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), variable+" is "+dir+", and there is no kube-apiserver") {
+	if _, err := Assets(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), variable+" is "+dir+", which has no kube-apiserver") {
 		t.Errorf("without kube-apiserver: %v", err)
 	}
 	fill(t, dir, "kube-apiserver")
@@ -68,7 +68,7 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 				t.Errorf("%q, %v", dir, err)
 			}
 			dirs.Store(dir, i)
-			if got := log.String(); got != "" && got != "another process is getting the programs; waiting for it\n" {
+			if got := log.String(); got != "" && got != "waiting for another process that downloads or builds the programs\n" {
 				t.Errorf("the log says %q", got)
 			}
 		})
@@ -259,7 +259,7 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	if err := right.build(t.Context(), &log, root, into, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source, once; up to no time on 2 cores\n(still building slow, for \S+ now\n)+$`)
+	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source; this happens once and takes up to no time on 2 cores\n(still building slow, after \S+\n)+$`)
 	if !want.MatchString(log.String()) {
 		t.Errorf("the log says %q", log.String())
 	}
