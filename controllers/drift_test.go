@@ -199,6 +199,13 @@ func drifts() []drift {
 			server(d).Env = append([]corev1.EnvVar{{Name: "PASSWORD_BLOCKLIST", Value: "false"},
 				{Name: "CORS_ALLOWED_ORIGINS", Value: "https://attacker.example.com"}}, server(d).Env...)
 		}),
+		deployment("another value for a variable, after it", func(d *appsv1.Deployment) {
+			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "DB_HOST", Value: "attacker"})
+		}),
+		deployment("another value for a variable, twice and around it", func(d *appsv1.Deployment) {
+			other := corev1.EnvVar{Name: "DB_HOST", Value: "attacker"}
+			server(d).Env = append(append([]corev1.EnvVar{other}, server(d).Env...), other)
+		}),
 		deployment("a setting from a file", func(d *appsv1.Deployment) {
 			server(d).Env = append(server(d).Env, corev1.EnvVar{Name: "MAIL_WEBHOOK_SECRET_FILE", Value: "/x"})
 		}),
@@ -410,7 +417,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 			Name: "injected", Image: "mesh/proxy", VolumeMounts: []corev1.VolumeMount{{Name: "injected", MountPath: "/x"}},
 		}}, pod(d).Containers...)
 		c := &pod(d).Containers[1]
-		c.Env = append(c.Env, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "auth"})
+		c.Env = append(c.Env, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "a"}, corev1.EnvVar{Name: "OTEL_SERVICE_NAME", Value: "auth"})
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "injected", MountPath: "/etc/ssl/extra"})
 		pod(d).InitContainers = []corev1.Container{{Name: "injected-init", Image: "mesh/init"}}
 		pod(d).Volumes = append([]corev1.Volume{{Name: "injected",

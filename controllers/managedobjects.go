@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	acautoscaling "k8s.io/client-go/applyconfigurations/autoscaling/v2"
 	accore "k8s.io/client-go/applyconfigurations/core/v1"
 	acnetworking "k8s.io/client-go/applyconfigurations/networking/v1"
@@ -69,7 +68,7 @@ var (
 		gvk: gvkDeployment, name: names.workload, wantedBy: always,
 		empty:   func() client.Object { return &appsv1.Deployment{} },
 		render:  func(r rendering) runtime.ApplyConfiguration { return renderDeployment(r) },
-		applied: extract(acapps.ExtractDeployment),
+		applied: extract(extractDeployment),
 	}
 )
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
@@ -171,7 +172,9 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 		for i, entry := range slices.Backward(list) {
 			e, _ := entry.(map[string]any)
 			name, _ := e[key].(string)
-			if _, there := named(rendered[field], key, name); there == nil && isOurs(name) {
+			_, there := named(rendered[field], key, name)
+			first, _ := named(server[field], key, name) // of two variables with one name, the last one would win
+			if isOurs(name) && (there == nil || first != i) {
 				remove(fmt.Sprintf("%s/%s/%d", path, field, i))
 			}
 		}
@@ -179,6 +182,40 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 	entries("env", "name", isSetting)
 	entries("volumeMounts", "mountPath", func(path string) bool { return strings.HasPrefix(path+"/", dirSettings+"/") })
 	return patch, nil
+}
+
+// extractDeployment returns what a manager applied. ExtractDeployment refuses lists that
+// name something twice, although they are valid: then only the first entries count.
+// strays removes the second one of a setting.
+func extractDeployment(live *appsv1.Deployment, manager string) (*acapps.DeploymentApplyConfiguration, error) {
+	applied, err := acapps.ExtractDeployment(live, manager)
+	if err == nil {
+		return applied, nil
+	}
+	live = live.DeepCopy()
+	pod := &live.Spec.Template.Spec
+	pod.ImagePullSecrets = firstOfEach(pod.ImagePullSecrets, func(r corev1.LocalObjectReference) string { return r.Name })
+	pod.HostAliases = firstOfEach(pod.HostAliases, func(a corev1.HostAlias) string { return a.IP })
+	for _, containers := range [][]corev1.Container{pod.InitContainers, pod.Containers} {
+		for i := range containers {
+			c := &containers[i]
+			c.Env = firstOfEach(c.Env, func(e corev1.EnvVar) string { return e.Name })
+			c.Ports = firstOfEach(c.Ports, func(p corev1.ContainerPort) string {
+				return fmt.Sprint(p.ContainerPort, p.Protocol)
+			})
+		}
+	}
+	return acapps.ExtractDeployment(live, manager)
+}
+
+// firstOfEach removes the entries of a list whose key an earlier entry has.
+func firstOfEach[T any](list []T, key func(T) string) []T {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(list, func(entry T) bool {
+		again := seen[key(entry)]
+		seen[key(entry)] = true
+		return again
+	})
 }
 
 // named returns the entry of a list with a name, and its index. The entry is nil if

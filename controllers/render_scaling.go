@@ -6,7 +6,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
 	acautoscaling "k8s.io/client-go/applyconfigurations/autoscaling/v2"
 	acmeta "k8s.io/client-go/applyconfigurations/meta/v1"
 	acpolicy "k8s.io/client-go/applyconfigurations/policy/v1"
@@ -26,7 +25,7 @@ func replicasWanted(g *v1alpha1.AuthGateway, live *appsv1.Deployment) *int32 {
 	if live == nil {
 		return &a.MinReplicas
 	}
-	applied, err := acapps.ExtractDeployment(live, FieldManager)
+	applied, err := extractDeployment(live, FieldManager)
 	switch {
 	case err != nil || applied.Spec == nil || applied.Spec.Replicas == nil:
 		return nil
