@@ -18,7 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// box is an in-memory outbox that keeps the contract and can be made to fail.
+// box is an in-memory Outbox that follows the contract and can simulate failures.
 type box struct {
 	mu     sync.Mutex
 	rows   map[int64]*row
@@ -28,7 +28,7 @@ type box struct {
 	taken  int
 	asked  int
 	givens []int64
-	onTake func() // called once, by the next take
+	onTake func() // called once, by the next ClaimMail
 }
 
 type row struct {
@@ -38,8 +38,8 @@ type row struct {
 	seq     int64
 }
 
-// queue orders rows by when they are due. A row that changed since it was pushed is
-// pushed again, and the old entry is skipped.
+// queue orders rows by due time. When a row changes, it is pushed again, and the old entry
+// is skipped later.
 type queue []entry
 
 type entry struct {
@@ -182,7 +182,7 @@ func (b *box) CountMails(context.Context) (queued int, oldest time.Duration, err
 	return len(b.rows), oldest, b.away
 }
 
-// fakeTransport gives the answers that a test sets.
+// fakeTransport is a Transport and its Conn, with results that a test sets.
 type fakeTransport struct {
 	mu     sync.Mutex
 	ready  func() error
@@ -262,7 +262,7 @@ func (b *fakeTransport) onReady(f func() error) {
 	b.ready = f
 }
 
-// lines is the log.
+// lines collects the log.
 type lines struct{ testenv.Output }
 
 func (l *lines) all(t *testing.T) (entries []map[string]any) {
@@ -316,13 +316,13 @@ func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
 		b.put(aMessage(1))
 		time.Sleep(2 * time.Second)
 		if c.times(1) != 1 || b.left() != 0 {
-			t.Errorf("sent %d times, %d left", c.times(1), b.left())
+			t.Errorf("sent %d times, %d mails left", c.times(1), b.left())
 		}
 		if n := l.count(t, "mail sent"); n != 1 {
-			t.Errorf("it is logged %d times: %v", n, l.all(t))
+			t.Errorf("the mail is logged %d times: %v", n, l.all(t))
 		}
 		if s := d.Stats(); s.Sent[identity.MailVerification] != 1 || s.Paused {
-			t.Errorf("%+v", s)
+			t.Errorf("the stats are %+v", s)
 		}
 	})
 }
@@ -334,10 +334,10 @@ func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
 		asked := b.asked
 		b.mu.Unlock()
 		if asked < 80 || asked > 130 {
-			t.Errorf("%d times in 100 s", asked)
+			t.Errorf("the replica asked %d times in 100 s", asked)
 		}
 		if c.looks() != 1 {
-			t.Errorf("it probed the transport %d times without need", c.looks())
+			t.Errorf("the replica probed the transport %d times; want 1", c.looks())
 		}
 	})
 }
@@ -348,7 +348,7 @@ func TestAllWorkersSendAtTheSameTime(t *testing.T) {
 		b.fill(40)
 		time.Sleep(13 * time.Second)
 		if b.left() != 0 || c.most != 4 {
-			t.Errorf("%d left, %d at a time", b.left(), c.most)
+			t.Errorf("%d mails left, %d sent at the same time", b.left(), c.most)
 		}
 	})
 }
@@ -361,32 +361,32 @@ func TestWhileTheTransportFailsNoMailIsClaimedAndOneWorkerTries(t *testing.T) {
 		c.onSend(func(context.Context, identity.Message) error { return away })
 		b.fill(10)
 		time.Sleep(time.Hour)
-		// Each worker may have taken one before it was known.
+		// Each worker may have claimed a mail before the first failure was known.
 		if c.tries() > 4 || b.taken > 4 {
-			t.Errorf("%d mails were taken, and %d tried", b.taken, c.tries())
+			t.Errorf("%d mails were claimed, and %d tried", b.taken, c.tries())
 		}
 		if n := c.looks(); n < 100 || n > 170 {
-			t.Errorf("it looked %d times in an hour", n)
+			t.Errorf("the transport was probed %d times in an hour", n)
 		}
 		for id := range int64(10) {
 			if n := b.attempts(id + 1); n != 0 {
-				t.Errorf("mail %d is charged with %d attempts", id+1, n)
+				t.Errorf("mail %d has %d counted attempts; want 0", id+1, n)
 			}
 		}
 		if s := d.Stats(); !s.Paused || s.Queued != 10 || s.Oldest < 59*time.Minute {
-			t.Errorf("%+v", s)
+			t.Errorf("the stats are %+v", s)
 		}
 		if n := l.count(t, "cannot send mail; all mails wait"); n != 1 {
-			t.Errorf("it is logged %d times", n)
+			t.Errorf("it was logged %d times", n)
 		}
 		c.onReady(nil)
 		c.onSend(nil)
 		time.Sleep(40 * time.Second)
 		if b.left() != 0 || d.Stats().Paused {
-			t.Errorf("%d are left after it came back", b.left())
+			t.Errorf("%d mails are left after the transport recovered", b.left())
 		}
 		if n := l.count(t, "mail can be sent again"); n != 1 {
-			t.Errorf("that it came back is logged %d times", n)
+			t.Errorf("the recovery was logged %d times", n)
 		}
 	})
 }
@@ -402,7 +402,7 @@ func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 		c.onReady(func() error { return &TransportError{Transport: "m", Step: "authenticating", Reply: Reply{Code: 535}} })
 		time.Sleep(5 * time.Minute)
 		if n := l.count(t, "cannot send mail; all mails wait"); n != 2 {
-			t.Errorf("it is logged %d times", n)
+			t.Errorf("it was logged %d times", n)
 		}
 	})
 }
@@ -416,12 +416,12 @@ func TestATransportIsNotTriedBeforeItsRetryAfter(t *testing.T) {
 		b.fill(1)
 		time.Sleep(4 * time.Minute)
 		if c.tries() != 1 {
-			t.Errorf("it was asked %d times", c.tries())
+			t.Errorf("the transport was tried %d times", c.tries())
 		}
 		c.onSend(nil)
 		time.Sleep(2 * time.Minute)
 		if b.left() != 0 {
-			t.Error("it was not asked again")
+			t.Error("the transport was not tried again")
 		}
 	})
 }
@@ -437,13 +437,13 @@ func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
 		b.fill(1)
 		time.Sleep(4 * time.Minute)
 		if n := c.tries(); n != 0 {
-			t.Errorf("it was asked %d times", n)
+			t.Errorf("the transport was tried %d times", n)
 		} else if n := b.attempts(1); n != 0 {
-			t.Errorf("the mail is charged with %d attempts", n)
+			t.Errorf("the mail has %d counted attempts; want 0", n)
 		}
 		time.Sleep(2 * time.Minute)
 		if b.left() != 0 {
-			t.Error("it was not asked again")
+			t.Error("the transport was not tried again")
 		}
 	})
 }
@@ -459,14 +459,14 @@ func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
 		b.fill(20)
 		time.Sleep(2 * time.Second)
 		if b.left() != 1 || d.Stats().Paused {
-			t.Errorf("%d are left", b.left())
+			t.Errorf("%d mails are left", b.left())
 		}
 		if after := b.dueIn(1); after < 20*time.Second || after > 37*time.Second {
-			t.Errorf("it is tried again after %v", after)
+			t.Errorf("the mail is due again in %v", after)
 		}
 		time.Sleep(5 * time.Minute)
 		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedPostponed] != 3 {
-			t.Errorf("%d left, %+v", b.left(), s)
+			t.Errorf("%d mails left, stats %+v", b.left(), s)
 		}
 	})
 }
@@ -489,11 +489,11 @@ func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
 		for _, entry := range l.all(t) {
 			if entry["msg"] == "mail given up" && entry["mail"] == 2.0 &&
 				(entry["level"] != "ERROR" || entry["reply"] != "550 5.1.1" || entry["purpose"] != "verification") {
-				t.Errorf("%v", entry)
+				t.Errorf("the log entry is %v", entry)
 			}
 		}
 		if n := l.count(t, "mail given up"); n != 2 {
-			t.Errorf("it is logged %d times", n)
+			t.Errorf("it was logged %d times", n)
 		}
 	})
 }
@@ -509,7 +509,7 @@ func TestAMailThatBreaksTheConnectionDelaysTheOthersOnlyBriefly(t *testing.T) {
 		b.fill(100)
 		time.Sleep(5 * time.Second)
 		if b.left() != 1 {
-			t.Errorf("%d are left", b.left())
+			t.Errorf("%d mails are left", b.left())
 		}
 	})
 }
@@ -525,12 +525,12 @@ func TestAPanicLosesNoMailAndEndsNoWorker(t *testing.T) {
 		b.fill(12)
 		time.Sleep(2 * time.Second)
 		if b.left() != 12 {
-			t.Errorf("%d are left", b.left())
+			t.Errorf("%d mails are left", b.left())
 		}
 		c.onReady(func() error { panic("x") })
 		time.Sleep(2 * time.Minute)
 		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedInternal] != 12 {
-			t.Errorf("%d are left, %+v", b.left(), s)
+			t.Errorf("%d mails are left, stats %+v", b.left(), s)
 		}
 	})
 }
@@ -542,7 +542,7 @@ func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
 		b.put(m)
 		time.Sleep(5 * time.Second)
 		if s := d.Stats(); b.left() != 1 || c.tries() != 0 || s.Failed[OtherPurpose][FailedInternal] != 1 {
-			t.Errorf("%d left, %d tries, %+v", b.left(), c.tries(), s)
+			t.Errorf("%d mails left, %d tries, stats %+v", b.left(), c.tries(), s)
 		}
 	})
 }
@@ -565,7 +565,7 @@ func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 		b.fill(3)
 		time.Sleep(40 * time.Second)
 		if b.left() != 0 || l.count(t, "the outbox can be read again") != 1 {
-			t.Errorf("%d are left", b.left())
+			t.Errorf("%d mails are left", b.left())
 		}
 	})
 }
@@ -581,15 +581,15 @@ func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
 		b.setAway(nil)
 		time.Sleep(4 * time.Second)
 		if b.left() != 0 || c.times(1) != 1 {
-			t.Errorf("%d left, sent %d times", b.left(), c.times(1))
+			t.Errorf("%d mails left, sent %d times", b.left(), c.times(1))
 		}
-		b.fill(1) // and where it does not come back in time, the mail comes twice
+		b.fill(1) // if the outbox does not recover in time, the mail is sent twice
 		time.Sleep(20 * time.Second)
 		b.setAway(nil)
 		c.onSend(nil)
 		time.Sleep(lease + time.Minute)
 		if b.left() != 0 || c.times(1) != 3 || l.count(t, "failed to record the outcome of a mail; it will be sent again") != 1 {
-			t.Errorf("%d left, sent %d times", b.left(), c.times(1))
+			t.Errorf("%d mails left, sent %d times", b.left(), c.times(1))
 		}
 	})
 }
@@ -601,7 +601,7 @@ func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 		d := New(Options{Outbox: b, Transport: c, Templates: words, Workers: 2, GiveUpAfter: time.Hour, Log: silent()})
 		c.onSend(func(ctx context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 {
-				time.Sleep(3500 * time.Millisecond) // not the instant of the stop
+				time.Sleep(3500 * time.Millisecond) // not at the moment of the stop
 				return nil
 			}
 			<-ctx.Done()
@@ -622,13 +622,13 @@ func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 		cancel()
 		running.Wait()
 		if took := time.Since(began); took > stopGrace {
-			t.Errorf("the stop took %v", took)
+			t.Errorf("stopping took %v", took)
 		}
 		if c.times(1) != 1 || b.taken != 0 || b.left() != 2 {
-			t.Errorf("sent %d, taken %d, left %d", c.times(1), b.taken, b.left())
+			t.Errorf("sent %d, claimed %d, left %d", c.times(1), b.taken, b.left())
 		}
 		if b.dueIn(2) > time.Minute && b.dueIn(3) > time.Minute {
-			t.Error("what was broken off waits for the end of its lease")
+			t.Error("the interrupted mails wait until their leases end")
 		}
 	})
 }
@@ -640,9 +640,9 @@ func TestALeaseIsRenewedForAsLongAsASlowTransportTakes(t *testing.T) {
 			return nil
 		})
 		b.put(aMessage(1))
-		time.Sleep(sendTimeout + 2*time.Second) // many leases; three workers have nothing to do
+		time.Sleep(sendTimeout + 2*time.Second) // many leases, during which three workers are idle
 		if c.tries() != 1 || c.times(1) != 1 || b.left() != 0 {
-			t.Errorf("tried %d times, sent %d times, %d left", c.tries(), c.times(1), b.left())
+			t.Errorf("tried %d times, sent %d times, %d mails left", c.tries(), c.times(1), b.left())
 		}
 	})
 }
@@ -659,18 +659,18 @@ func TestAWorkerThatCannotRenewStopsSendingBeforeAnotherMayClaim(t *testing.T) {
 		})
 		b.put(aMessage(1))
 		if took := <-stopped; took >= lease {
-			t.Errorf("it was sent for %v, and the lease is %v", took, lease)
+			t.Errorf("sending went on for %v, but the lease is %v", took, lease)
 		}
 		c.onSend(nil)
 		b.setAway(nil)
 		time.Sleep(2 * time.Minute)
 		if c.times(1) != 1 || b.left() != 0 {
-			t.Errorf("sent %d times, %d left", c.times(1), b.left())
+			t.Errorf("sent %d times, %d mails left", c.times(1), b.left())
 		}
 	})
 }
 
-// hardStop is an outbox whose process dies: it can no longer claim or record.
+// hardStop is the outbox of a process that is killed: after that, every call fails.
 type hardStop struct {
 	*box
 	dead atomic.Bool
@@ -706,7 +706,7 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 		b, c := newBox(), &fakeTransport{}
 		var killed *hardStop
 		var handed atomic.Int64
-		// Sending takes a while. Some mails are refused for now, and for a while the
+		// Sending takes 20 to 70 ms. Some mails are refused temporarily, and for some time the
 		// transport fails.
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			time.Sleep(time.Duration(20+m.Ref.ID%50) * time.Millisecond)
@@ -739,7 +739,7 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 		for b.left() > 0 {
 			time.Sleep(time.Second)
 			if time.Since(b.began()) > time.Hour {
-				t.Fatalf("%d are left after an hour", b.left())
+				t.Fatalf("%d mails are left after an hour", b.left())
 			}
 		}
 		cancel()
@@ -754,11 +754,11 @@ func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t
 			}
 		}
 		if twice > workers || len(b.givens) > 0 {
-			t.Errorf("%d were sent twice, given up %v", twice, b.givens)
+			t.Errorf("%d mails were sent twice, given up %v", twice, b.givens)
 		}
 		t.Logf("%d mails by %d replicas, one of which was killed: %d sent twice", mails, replicas, twice)
 	})
 }
 
-// began returns the start of the test: bubbles start at this time.
+// began returns the start time of every synctest bubble.
 func (b *box) began() time.Time { return time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) }

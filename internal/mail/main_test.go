@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// aMessage is one that brings a code.
+// aMessage returns a message with a code.
 func aMessage(id int64) identity.Message {
 	return identity.Message{
 		Ref: identity.MailRef{ID: id, Attempt: 1}, Purpose: identity.MailVerification,

@@ -38,8 +38,8 @@ import (
 
 const password = "correct horse battery staple"
 
-// authority makes a certificate for localhost and 127.0.0.1, and the file of what it
-// is checked with.
+// authority creates a self-signed certificate for localhost and 127.0.0.1, and a CA file
+// that contains it.
 func authority(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -62,23 +62,23 @@ func authority(t *testing.T) (tls.Certificate, string) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
-// A received mail is what the server was given.
+// received is a mail that the server accepted.
 type received struct {
 	from, to string
 	content  []byte
 }
 
-// post is an SMTP server. Its hooks refuse, wait or drop the connection.
+// post is an SMTP server. Its hooks can refuse a command, delay it or drop the connection.
 type post struct {
 	*gosmtp.Server
 	addr       *net.TCPAddr
 	mechanisms []string
-	onMail     func(c *gosmtp.Conn, n int) error // n counts connections
+	onMail     func(c *gosmtp.Conn, n int) error // n is the number of the connection
 	onRcpt     func(c *gosmtp.Conn, to string) error
 	onData     func(c *gosmtp.Conn, r io.Reader) error
 
 	connections atomic.Int64
-	secured     atomic.Int64 // mails that came over TLS
+	secured     atomic.Int64 // mails received over TLS
 	authed      atomic.Int64
 
 	mu    sync.Mutex
@@ -194,7 +194,7 @@ func (c *cramServer) Next(response []byte) (challenge []byte, done bool, err err
 	return nil, true, c.check(user, password)
 }
 
-// open starts an SMTP server at a port of its own, or at addr.
+// open starts the SMTP server at addr.
 func (p *post) open(t *testing.T, addr string, implicit bool) {
 	t.Helper()
 	listener, err := net.Listen("tcp", addr)
@@ -217,7 +217,7 @@ func (p *post) open(t *testing.T, addr string, implicit bool) {
 	done.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() {
 		_ = server.Close()
-		_ = listener.Close() // where the server had not begun yet
+		_ = listener.Close() // in case Serve has not started yet
 		done.Wait()
 	})
 }
@@ -281,7 +281,7 @@ func mustTellNothing(t *testing.T, err error, words ...string) {
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
-			t.Errorf("the error does not say %q: %v", word, err)
+			t.Errorf("the error does not contain %q: %v", word, err)
 		}
 	}
 }
@@ -296,7 +296,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	}
 	got := p.taken()
 	if len(got) != 1 || got[0].from != "no-reply@example.com" || got[0].to != "ada@xn--bcher-kva.example" {
-		t.Fatalf("the envelope: %+v", got)
+		t.Fatalf("the envelope is %+v", got)
 	}
 	parsed, err := netmail.ReadMessage(bytes.NewReader(got[0].content))
 	if err != nil {
@@ -307,23 +307,23 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 		"Auto-Submitted": "auto-generated", "Mime-Version": "1.0", "Subject": "Confirm your email address for auth.example.com",
 	} {
 		if value := parsed.Header.Get(field); value != want {
-			t.Errorf("%s: %q, not %q", field, value, want)
+			t.Errorf("%s is %q; want %q", field, value, want)
 		}
 	}
 	if at, err := parsed.Header.Date(); err != nil || time.Since(at).Abs() > time.Hour {
-		t.Errorf("the date is %v, %v", at, err)
+		t.Errorf("the date is %v, error %v", at, err)
 	}
 	if id := parsed.Header.Get("Message-Id"); !strings.HasSuffix(id, "@example.com>") {
-		t.Errorf("the identity is %q", id)
+		t.Errorf("the Message-Id is %q", id)
 	}
 	for _, field := range []string{"X-Mailer", "User-Agent", "Bcc"} {
 		if value, there := parsed.Header[field]; there {
-			t.Errorf("there is a %s, %q", field, value)
+			t.Errorf("the mail has a %s header: %q", field, value)
 		}
 	}
 	kind, parameters, err := mime.ParseMediaType(parsed.Header.Get("Content-Type"))
 	if err != nil || kind != "multipart/alternative" {
-		t.Fatalf("it is %s, %v", kind, err)
+		t.Fatalf("the content type is %s, error %v", kind, err)
 	}
 	letter := render(t, mustTemplates(t, TemplateOptions{}), m)
 	parts := multipart.NewReader(parsed.Body, parameters["boundary"])
@@ -334,19 +334,19 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 		}
 		kind, parameters, _ := mime.ParseMediaType(part.Header.Get("Content-Type"))
 		if kind != want.kind || !strings.EqualFold(parameters["charset"], "utf-8") {
-			t.Errorf("a part is %s %v, not %s", kind, parameters, want.kind)
+			t.Errorf("a part is %s %v; want %s", kind, parameters, want.kind)
 		}
 		text, err := io.ReadAll(quotedprintable.NewReader(part))
 		if err != nil || strings.ReplaceAll(string(text), "\r\n", "\n") != want.text {
-			t.Errorf("%s reads (%v)\n%s\nand not\n%s", kind, err, text, want.text)
+			t.Errorf("the %s part (error %v) is\n%s\nwant\n%s", kind, err, text, want.text)
 		}
 	}
 	if _, err := parts.NextRawPart(); !errors.Is(err, io.EOF) {
-		t.Errorf("there is more: %v", err)
+		t.Errorf("another part follows, or an error: %v", err)
 	}
 	for n, wire := range strings.Split(string(got[0].content), "\r\n") {
 		if len(wire) > 998 || strings.ContainsFunc(wire, func(r rune) bool { return r > '~' || r == '\r' || r == '\n' }) {
-			t.Errorf("line %d may not be in a mail: %q", n+1, wire)
+			t.Errorf("line %d is not allowed in a mail: %q", n+1, wire)
 		}
 	}
 }
@@ -364,7 +364,7 @@ func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if read, err := new(mime.WordDecoder).DecodeHeader(parsed.Header.Get("Subject")); err != nil || read != subject {
-		t.Errorf("it reads %q, %v", read, err)
+		t.Errorf("the subject is %q, error %v", read, err)
 	}
 	if body, _ := io.ReadAll(parsed.Body); strings.TrimSpace(string(body)) != "." {
 		t.Errorf("a line with only a dot became %q", body)
@@ -380,7 +380,7 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 		offered  []string
 		serverIs string // "", starttls, implicit
 		host     string
-		want     string // of the error; "": none
+		want     string // text of the error; "": success
 	}{
 		{"STARTTLS", StartTLS, "", nil, "starttls", "localhost", ""},
 		{"implicit TLS", ImplicitTLS, "", nil, "implicit", "127.0.0.1", ""},
@@ -406,16 +406,16 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 			if c.want != "" {
 				var e *TransportError
 				if !errors.As(err, &e) || len(p.taken()) > 0 {
-					t.Fatalf("it is %v (%T), and %d mails were sent", err, err, len(p.taken()))
+					t.Fatalf("the error is %v (%T), and %d mails were sent", err, err, len(p.taken()))
 				}
 				mustTellNothing(t, err, c.want)
 				return
 			}
 			if err != nil || len(p.taken()) != 1 {
-				t.Fatalf("it is %v, and %d mails were sent", err, len(p.taken()))
+				t.Fatalf("the error is %v, and %d mails were sent", err, len(p.taken()))
 			}
 			if (c.mode != NoTLS) != (p.secured.Load() == 1) || (c.user != "") != (p.authed.Load() == 1) {
-				t.Errorf("over TLS: %d, signed in: %d", p.secured.Load(), p.authed.Load())
+				t.Errorf("mails over TLS: %d, sign-ins: %d", p.secured.Load(), p.authed.Load())
 			}
 		})
 	}
@@ -440,14 +440,14 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 		}
 		mustBeTransportError(t, sendOne(t, l, aMessage(1)), 0, ca, "PEM")
 		if p.authed.Load() != 0 || len(p.taken()) != 0 {
-			t.Error("it was given something")
+			t.Error("the client sent a password or a mail")
 		}
 		certificate, ca = authority(t)
 	}
 }
 
 func TestAPasswordNeverGoesInTheClearToAnotherMachine(t *testing.T) {
-	// The name is of another machine; the resolver is not asked.
+	// The host name is that of another machine, and is not resolved.
 	p := &post{mechanisms: []string{"PLAIN", "LOGIN"}}
 	p.open(t, "127.0.0.1:0", false)
 	o := p.options()
@@ -460,12 +460,12 @@ func TestAPasswordNeverGoesInTheClearToAnotherMachine(t *testing.T) {
 	}
 	p.mechanisms = []string{"PLAIN", "CRAM-MD5"}
 	if err := sendOne(t, conn(t, s), aMessage(1)); err != nil || p.authed.Load() != 1 {
-		t.Errorf("a way that keeps it secret is not taken: %v", err)
+		t.Errorf("the client did not use CRAM-MD5, which keeps the password secret: %v", err)
 	}
 }
 
 func smtpError(code int, enhanced gosmtp.EnhancedCode) *gosmtp.SMTPError {
-	// Servers repeat the recipient.
+	// Some servers repeat the recipient in their replies.
 	return &gosmtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: "<ada@example.com> no ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 }
 
@@ -525,10 +525,10 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 			}
 			willing.Store(true)
 			if err := sendOne(t, l, aMessage(2)); err != nil || len(p.taken()) != 1 {
-				t.Errorf("the next mail: %v, %d taken", err, len(p.taken()))
+				t.Errorf("the next mail: error %v, %d mails received", err, len(p.taken()))
 			}
 			if !c.transport && p.connections.Load() != 1 {
-				t.Errorf("a refused mail cost a connection: %d", p.connections.Load())
+				t.Errorf("a refused mail closed the connection: %d connections", p.connections.Load())
 			}
 		})
 	}
@@ -570,7 +570,8 @@ func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 	}
 }
 
-// speaking answers each connection by hand: for what no real server does.
+// speaking starts a server that passes each connection to talk, to simulate behaviour that
+// the SMTP server of these tests does not have.
 func speaking(t *testing.T, talk func(net.Conn)) *net.TCPAddr {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -625,7 +626,7 @@ func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 			}
 			certain, err := conn(t, s).Ready(t.Context())
 			if certain {
-				t.Error("it is ready")
+				t.Error("the transport reports that it is ready")
 			}
 			mustBeTransportError(t, err, c.code, c.want)
 		})
@@ -637,7 +638,7 @@ func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 	p := &post{onData: func(_ *gosmtp.Conn, r io.Reader) error {
 		_, _ = io.Copy(io.Discard, r)
 		close(reached)
-		<-released // a tarpit
+		<-released // like a tarpit
 		return nil
 	}}
 	p.open(t, "127.0.0.1:0", false)
@@ -672,14 +673,14 @@ func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
 	}
 	wait(func() bool { return d.Stats().Paused })
 	if b.taken != 0 {
-		t.Errorf("%d mails were taken for nothing", b.taken)
+		t.Errorf("%d mails were claimed while the transport was paused", b.taken)
 	}
 	p.open(t, p.addr.String(), false)
 	wait(func() bool { return b.left() == 0 })
 	cancel()
 	running.Wait()
 	if len(p.taken()) != 50 || p.connections.Load() > 3 || d.Stats().Paused {
-		t.Errorf("%d mails over %d connections, %+v", len(p.taken()), p.connections.Load(), d.Stats())
+		t.Errorf("%d mails over %d connections, stats %+v", len(p.taken()), p.connections.Load(), d.Stats())
 	}
 }
 
@@ -753,7 +754,7 @@ func TestAnIdleConnectionIsClosedWithAWord(t *testing.T) {
 		t.Fatal(certain, err)
 	}
 	if said := <-quit; !strings.HasSuffix(said, "QUIT\r\n") {
-		t.Errorf("it ended with %q", said)
+		t.Errorf("the client sent %q; want QUIT at the end", said)
 	}
 }
 
@@ -769,7 +770,7 @@ func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 	mustBeTransportError(t, sendOne(t, l, aMessage(2)), 0, "connecting")
 	p.open(t, p.addr.String(), false)
 	if err := sendOne(t, l, aMessage(3)); err != nil || len(p.taken()) != 2 {
-		t.Errorf("%v, %d mails", err, len(p.taken()))
+		t.Errorf("error %v, %d mails received", err, len(p.taken()))
 	}
 }
 
@@ -802,6 +803,6 @@ func TestAnAddressThatBreaksTheProtocolIsRefusedForGood(t *testing.T) {
 	m := aMessage(1)
 	m.To = "o'brien+x@example.com"
 	if err := sendOne(t, l, m); err != nil || p.taken()[0].to != m.To {
-		t.Errorf("%v, %+v", err, p.taken())
+		t.Errorf("error %v, received %+v", err, p.taken())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// folder writes files as a mounted ConfigMap has them: links into a folder whose name
+// folder writes files in the layout of a mounted ConfigMap: links into a folder whose name
 // begins with two dots.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -60,17 +60,17 @@ func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
 		seen[l.Subject] = purpose
 		for form, text := range map[string]string{"text": l.Text, "HTML": l.HTML} {
 			if !strings.Contains(text, "auth.example.com") {
-				t.Errorf("the %s of %s does not say what it is about:\n%s", form, purpose, text)
+				t.Errorf("the %s of %s does not name its purpose:\n%s", form, purpose, text)
 			}
 			const about = "This code expires in 15 minutes and can be used once. Don't share this code with anyone."
 			if bringsCode && (!strings.Contains(text, "ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ") || !strings.Contains(text, about)) {
-				t.Errorf("the %s of %s has no code, or not how long it works:\n%s", form, purpose, text)
+				t.Errorf("the %s of %s lacks the code or its lifetime:\n%s", form, purpose, text)
 			}
 			if !strings.Contains(text, "If it was not you") && !strings.Contains(text, "If you did not ") {
-				t.Errorf("the %s of %s does not tell a stranger what to do:\n%s", form, purpose, text)
+				t.Errorf("the %s of %s does not advise a reader who did not request it:\n%s", form, purpose, text)
 			}
 			if strings.Contains(text, "src=") || strings.Contains(text, "http") {
-				t.Errorf("the %s of %s loads or links something from elsewhere:\n%s", form, purpose, text)
+				t.Errorf("the %s of %s loads or links external content:\n%s", form, purpose, text)
 			}
 		}
 	}
@@ -80,7 +80,7 @@ func TestASignUpMailNamesTheUsername(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	l := render(t, words, aMessage(1))
 	if !strings.Contains(l.Text, "\nUsername: ada\n") || !strings.Contains(l.HTML, "Username: <strong>ada</strong>") {
-		t.Errorf("the reader cannot see which sign-up it is:\n%s\n%s", l.Text, l.HTML)
+		t.Errorf("the mail does not name the username of the sign-up:\n%s\n%s", l.Text, l.HTML)
 	}
 }
 
@@ -91,19 +91,19 @@ func TestAMailGreetsWithoutAUsernameToo(t *testing.T) {
 		m.Purpose, m.Username = purpose, ""
 		l := render(t, words, m)
 		if text := l.Text + l.HTML; strings.Contains(text, "Hello ,") || strings.Contains(text, "Username") {
-			t.Errorf("%s:\n%s", purpose, text)
+			t.Errorf("%s without a username still mentions one:\n%s", purpose, text)
 		}
 	}
 }
 
 func TestAUsernameInAMailIsNeverALink(t *testing.T) {
-	// Anyone can sign up with a stranger's address and choose the username.
+	// A caller can sign up with a stranger's address and any username.
 	for name, want := range map[string]string{
 		"prizes.example.net": "prizes.example[.]net", "WIN.COM": "WIN[.]COM", "a.com_b": "a[.]com_b", "x.co.uk": "x[.]co[.]uk",
 		"ada.lovelace": "ada.lovelace", "ada": "ada", "a.b.c": "a.b.c", "v1.2": "v1.2", "": "",
 	} {
 		if got := withoutLinks(name); got != want {
-			t.Errorf("%s: %s, want %s", name, got, want)
+			t.Errorf("%s is %s; want %s", name, got, want)
 		}
 	}
 	words := mustTemplates(t, TemplateOptions{})
@@ -116,7 +116,8 @@ func TestAUsernameInAMailIsNeverALink(t *testing.T) {
 	}
 }
 
-// TestMailsAreWrittenInSentences holds because every adopter's users read them.
+// TestMailsAreWrittenInSentences checks the wording, because the users of every adopter
+// read these mails.
 func TestMailsAreWrittenInSentences(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{Links: map[identity.MessagePurpose]string{identity.MailRecovery: "https://app.example.com/#{code}"}})
 	for _, purpose := range purposes {
@@ -125,7 +126,7 @@ func TestMailsAreWrittenInSentences(t *testing.T) {
 		for line := range strings.Lines(render(t, words, m).Text) {
 			first, _ := utf8.DecodeRuneInString(line)
 			if unicode.IsLower(first) && !strings.HasPrefix(line, "https://") {
-				t.Errorf("%s begins a sentence with a small letter: %s", purpose, line)
+				t.Errorf("%s begins a sentence with a lower-case letter: %s", purpose, line)
 			}
 		}
 	}
@@ -139,14 +140,14 @@ func TestALinkHasTheCodeInIt(t *testing.T) {
 	l := render(t, words, m)
 	want := "https://app.example.com/verify?x=1&y=2#" + m.Code
 	if l.Link != want || !strings.Contains(l.Text, want) {
-		t.Errorf("the link is %q, and the text:\n%s", l.Link, l.Text)
+		t.Errorf("the link is %q, and the text is\n%s", l.Link, l.Text)
 	}
 	if !strings.Contains(l.HTML, `href="https://app.example.com/verify?x=1&amp;y=2#`+m.Code+`"`) {
-		t.Errorf("the HTML has no such link:\n%s", l.HTML)
+		t.Errorf("the HTML does not contain the link:\n%s", l.HTML)
 	}
 	m.Purpose = identity.MailRecovery
 	if l := render(t, words, m); l.Link != "" || strings.Contains(l.Text, "link") {
-		t.Errorf("a mail without a link speaks of one:\n%s", l.Text)
+		t.Errorf("a mail without a link mentions one:\n%s", l.Text)
 	}
 }
 
@@ -195,13 +196,13 @@ func TestTheLanguageIsTheOneThatTheReaderAskedFor(t *testing.T) {
 		m := aMessage(1)
 		m.Purpose, m.Language = c.purpose, c.accepted
 		if l := render(t, words, m); l.Subject != c.want {
-			t.Errorf("%s for %q: %q, not %q", c.purpose, c.accepted, l.Subject, c.want)
+			t.Errorf("%s for %q has the subject %q; want %q", c.purpose, c.accepted, l.Subject, c.want)
 		}
 	}
 	m := aMessage(1)
 	m.Language = "de"
 	if l := render(t, words, m); l.HTML != "" {
-		t.Errorf("a text of one's own is sent with HTML that it does not belong to:\n%s", l.HTML)
+		t.Errorf("a custom text is sent with the HTML of the built-in one:\n%s", l.HTML)
 	}
 }
 
@@ -232,17 +233,17 @@ func TestAWrongTemplateIsRefusedAtStartWithFileAndLine(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := LoadTemplates(TemplateOptions{Dir: folder(t, c.files)})
 			if err == nil {
-				t.Fatal("it is accepted")
+				t.Fatal("LoadTemplates accepts the files")
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("the error does not say %q: %v", want, err)
+					t.Errorf("the error does not contain %q: %v", want, err)
 				}
 			}
 		})
 	}
 	if _, err := LoadTemplates(TemplateOptions{Dir: "/nowhere/at/all"}); err == nil || !strings.Contains(err.Error(), "/nowhere/at/all") {
-		t.Errorf("a folder that is not there: %v", err)
+		t.Errorf("the folder does not exist: error %v", err)
 	}
 }
 
@@ -250,7 +251,7 @@ func TestAFileMayComeFromAnotherSystem(t *testing.T) {
 	dir := folder(t, map[string]string{"verification.txt": "\ufeffSubject: Hello\r\n\r\nIt is {{.Code}}\r\n"})
 	l := render(t, mustTemplates(t, TemplateOptions{Dir: dir}), aMessage(1))
 	if l.Subject != "Hello" || l.Text != "It is ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ\n" {
-		t.Errorf("%q, %q", l.Subject, l.Text)
+		t.Errorf("the subject is %q, the text %q", l.Subject, l.Text)
 	}
 }
 
@@ -258,7 +259,7 @@ func TestAPurposeOfALaterVersionIsAnErrorAndNoPanic(t *testing.T) {
 	m := aMessage(1)
 	m.Purpose = "new_device"
 	if _, err := mustTemplates(t, TemplateOptions{}).Render(m); err == nil {
-		t.Error("it is put into words")
+		t.Error("a message of an unknown purpose is rendered")
 	}
 }
 
@@ -268,7 +269,7 @@ func TestDurationsAreSaidAsPeopleDo(t *testing.T) {
 		24 * time.Hour: "24 hours", 36 * time.Hour: "36 hours", 48*time.Hour + time.Second: "2 days and 1 second", time.Minute: "1 minute", 0: "",
 	} {
 		if got := inWords(d); got != want {
-			t.Errorf("%v: %q, not %q", d, got, want)
+			t.Errorf("%v is written %q; want %q", d, got, want)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 	}
 	id := first.header.Get("webhook-id")
 	if id != "mail_42_1" || second.header.Get("webhook-id") != "mail_42_2" {
-		t.Errorf("the identity of an attempt is %q, and that of the next %q", id, second.header.Get("webhook-id"))
+		t.Errorf("the id of the first attempt is %q, and of the second %q", id, second.header.Get("webhook-id"))
 	}
 	var body struct {
 		Type      string
@@ -75,7 +75,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if body.Type != "mail.verification" || time.Since(body.Timestamp).Abs() > time.Hour {
-		t.Errorf("%+v", body)
+		t.Errorf("the body is %+v", body)
 	}
 	letter := render(t, mustTemplates(t, TemplateOptions{}), m)
 	for name, want := range map[string]any{
@@ -87,7 +87,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 		}
 	}
 	if _, there := body.Data["link"]; there {
-		t.Error("there is a link")
+		t.Error("the body has a link")
 	}
 }
 
@@ -122,16 +122,16 @@ func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 			mustBeTransportError(t, err, code)
 			var e *TransportError
 			if errors.As(err, &e) && e.RetryAfter != 2*time.Minute {
-				t.Errorf("%d: to be tried after %v", code, e.RetryAfter)
+				t.Errorf("%d: the retry delay is %v", code, e.RetryAfter)
 			}
 		default:
 			mustBeMailError(t, err, code, want == "refused")
 		}
 		if asked.Load() != 1 {
-			t.Errorf("%d: it was asked %d times", code, asked.Load())
+			t.Errorf("%d: the receiver got %d requests", code, asked.Load())
 		}
 		if err != nil && strings.Contains(err.Error(), "sesame") {
-			t.Errorf("%d: the error has the URL: %v", code, err)
+			t.Errorf("%d: the error contains the URL: %v", code, err)
 		}
 	}
 }
@@ -151,7 +151,7 @@ func TestAWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
 	err = sendOne(t, hook(t, server.URL+"/sesame").Open(), aMessage(1))
 	mustBeTransportError(t, err, 0, "refused")
 	if strings.Contains(err.Error(), "sesame") {
-		t.Errorf("the error has the URL: %v", err)
+		t.Errorf("the error contains the URL: %v", err)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestRetryAfterIsReadWithinBounds(t *testing.T) {
 		"Thu, 01 Jan 2026 00:01:00 GMT": time.Minute, "Thu, 01 Jan 2025 00:01:00 GMT": 0, "Fri, 01 Jan 2027 00:01:00 GMT": maxRetryAfter,
 	} {
 		if got := retryAfter(field, now); got != want {
-			t.Errorf("%q: %v, not %v", field, got, want)
+			t.Errorf("%q: %v; want %v", field, got, want)
 		}
 	}
 }
