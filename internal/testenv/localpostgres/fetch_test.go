@@ -98,7 +98,7 @@ func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !hasPrograms(dir) || !strings.Contains(progress.String(), "fetching") {
+	if !hasPrograms(dir) || !strings.Contains(progress.String(), "downloading") {
 		t.Errorf("%s lacks the programs; said %q", dir, progress.String())
 	}
 	left, err := os.ReadDir(cache)
