@@ -33,15 +33,15 @@ func TestAnotherIssuerWaitsUntilItIsAccepted(t *testing.T) {
 	annotate(b, "auth", controllers.AnnotationAcceptIssuer, "true") // does not confirm this change
 	b.rest()
 	if now := b.made("auth").Spec.Template.String(); now != template {
-		t.Error("the pods are to be replaced")
+		t.Error("the pod template changed")
 	}
 	if document := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data[keys.PublicDocumentFile]; strings.Contains(document, "example.com") {
 		t.Errorf("the new issuer is published: %s", document)
 	}
 	annotate(b, "auth", controllers.AnnotationAcceptIssuer, accepted)
-	b.eventually("the pods are to be replaced", func() error {
+	b.eventually("the pod template changed", func() error {
 		if b.made("auth").Spec.Template.String() == template {
-			return fmt.Errorf("the template is as before")
+			return fmt.Errorf("the template has not changed")
 		}
 		return nil
 	})

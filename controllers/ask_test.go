@@ -47,10 +47,10 @@ func TestAPodIsAskedDirectly(t *testing.T) {
 	}
 	s, err := controllers.AskAPod(t.Context(), answering(t, says(wellSaid)))
 	if err != nil || s.Keys.Generation != 7 || len(s.Keys.Ready) != 1 {
-		t.Errorf("%+v, %v", s, err)
+		t.Errorf("got %+v, %v", s, err)
 	}
 	if asked {
-		t.Error("a proxy was asked")
+		t.Error("the request went to the proxy")
 	}
 }
 
@@ -84,7 +84,7 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 	} {
 		s, err := controllers.AskAPod(t.Context(), answering(t, c.answer))
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), private) || s.Version != "" {
-			t.Errorf("%s: %+v, %v", about, s, err)
+			t.Errorf("%s: got %+v, %v", about, s, err)
 		}
 	}
 	if led.Load() {
@@ -103,6 +103,6 @@ func TestAReasonIsBoundedAndPrintable(t *testing.T) {
 	}
 	s, err := controllers.AskAPod(t.Context(), answering(t, says(string(text))))
 	if err != nil || len(s.Reason) > 511 || !strings.HasPrefix(s.Reason, "one line[31m éé") {
-		t.Errorf("%d bytes: %q, %v", len(s.Reason), s.Reason, err)
+		t.Errorf("the reason has %d bytes: %q, %v", len(s.Reason), s.Reason, err)
 	}
 }

@@ -34,7 +34,7 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	stop := b.startOperator()
 	b.ready(smallest("auth"))
 	if holder := b.holder("auth"); holder != "auth-gateway-system" {
-		t.Fatalf("its operator is %q", holder)
+		t.Fatalf("the operator is %q", holder)
 	}
 	generation := get(b, "auth", &appsv1.Deployment{}).Generation
 	b.calls.reset()
@@ -53,16 +53,16 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	})
 	b.eventually("it is answered", func() error {
 		if c := get(b, "auth", &v1alpha1.AuthGateway{}).Status.OperatorContest; c != nil {
-			return fmt.Errorf("the question is %+v", c)
+			return fmt.Errorf("the contest is %+v", c)
 		}
 		return nil
 	})
 	b.rest()
 	if writes := b.calls.written(); len(writes) > 4 {
-		t.Errorf("they wrote %v", writes)
+		t.Errorf("the operators wrote %v", writes)
 	}
 	if d := get(b, "auth", &appsv1.Deployment{}); d.Generation != generation {
-		t.Errorf("the Deployment has changed %d times", d.Generation-generation)
+		t.Errorf("the Deployment changed %d times", d.Generation-generation)
 	}
 	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 
@@ -71,25 +71,25 @@ func TestOfTwoOperatorsOneStaysOut(t *testing.T) {
 	b.nudge("auth")
 	b.eventually("it asks again", func() error {
 		if get(b, "auth", &v1alpha1.AuthGateway{}).Status.OperatorContest == nil {
-			return fmt.Errorf("there is no question")
+			return fmt.Errorf("there is no contest")
 		}
 		return nil
 	})
 	b.rest()
 	if holder := b.holder("auth"); holder != "auth-gateway-system" {
-		t.Errorf("before the time of the answer is over, its operator is %q", holder)
+		t.Errorf("before the time for an answer has passed, the operator is %q", holder)
 	}
 	b.pass(3 * time.Minute)
 	b.nudge("auth")
-	b.eventually("it takes over", func() error {
+	b.eventually("the other operator takes over", func() error {
 		if image := server(get(b, "auth", &appsv1.Deployment{})).Image; image != "auth-gateway/authserver:other" {
 			return fmt.Errorf("the image is %s, the operator %s", image, b.holder("auth"))
 		}
 		return nil
 	})
-	b.eventually("it says that it has", func() error {
+	b.eventually("the gateway names the new operator", func() error {
 		if holder := b.holder("auth"); holder != "elsewhere" {
-			return fmt.Errorf("its operator is %q", holder)
+			return fmt.Errorf("the operator is %q", holder)
 		}
 		return nil
 	})
@@ -109,7 +109,7 @@ func TestAFightWithAnotherControllerIsDampedAndNamed(t *testing.T) {
 	}
 	for range 60 {
 		edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "other/image" })
-		b.eventually("the operator writes, or gives up for now", func() error {
+		b.eventually("the operator writes, or reports the contest", func() error {
 			if image() == "other/image" && !contended() {
 				return fmt.Errorf("neither")
 			}
@@ -128,7 +128,7 @@ func TestAFightWithAnotherControllerIsDampedAndNamed(t *testing.T) {
 		}
 	}
 	if patches > 30 {
-		t.Errorf("%d patches", patches)
+		t.Errorf("the operator sent %d patches", patches)
 	}
 	// A change of the spec is written at once.
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Image = "auth-gateway/authserver:next" })

@@ -71,6 +71,6 @@ func TestAnOutageOfTheDatabaseIsACondition(t *testing.T) {
 	b.quiet()
 	time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
 	if writes := b.calls.written(); len(writes) > 0 {
-		t.Errorf("in the steady state it wrote %v", writes)
+		t.Errorf("in the steady state the operator wrote %v", writes)
 	}
 }

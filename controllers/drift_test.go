@@ -279,18 +279,18 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 				if essence(t, d.empty) == before {
 					t.Errorf("%s: the edit changes nothing", d.what)
 				}
-				b.eventually(d.what+" comes back", func() error {
+				b.eventually(d.what+" is restored", func() error {
 					if err := b.client.Get(t.Context(), b.key(d.name), d.empty); err != nil {
 						return err
 					}
 					if after := essence(t, d.empty); after != before {
-						return fmt.Errorf("it is\n%s\nand was\n%s", after, before)
+						return fmt.Errorf("it is\n%s\nwant\n%s", after, before)
 					}
 					return nil
 				})
 				b.rest()
 				if writes := repairs(b); len(writes) > 4 || len(writes) == 0 {
-					t.Errorf("%s: it took %v", d.what, writes)
+					t.Errorf("%s: the repair took the writes %v", d.what, writes)
 				}
 			}
 			b.report("auth", 2)
@@ -318,7 +318,7 @@ func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
 			is := get(b, name, &corev1.Secret{})
 			if is.Labels["app.kubernetes.io/instance"] != "" || is.Labels["app.kubernetes.io/managed-by"] == "" ||
 				is.Annotations["argocd.argoproj.io/sync-options"] == "" {
-				return fmt.Errorf("it is %s, and was %s", essence(t, is), before)
+				return fmt.Errorf("it is %s, want %s", essence(t, is), before)
 			}
 			return nil
 		})
@@ -353,7 +353,7 @@ func (b *bed) secondPassWritesNothing(name string) {
 			return
 		}
 		if last == 1 {
-			b.t.Errorf("a second pass wrote %v", writes)
+			b.t.Errorf("a second reconcile wrote %v", writes)
 		}
 	}
 }
@@ -373,13 +373,13 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		what := fmt.Sprintf("%T %s", was, o.name)
-		b.eventually(what+" comes back", func() error {
+		b.eventually(what+" is restored", func() error {
 			is := o.empty()
 			if err := b.client.Get(t.Context(), b.key(o.name), is); err != nil {
 				return err
 			}
 			if o.name != "auth-caller" && essence(t, is) != essence(t, was) {
-				return fmt.Errorf("it is\n%s\nand was\n%s", essence(t, is), essence(t, was))
+				return fmt.Errorf("it is\n%s\nwant\n%s", essence(t, is), essence(t, was))
 			}
 			return nil
 		})
@@ -486,18 +486,18 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	}
 	for _, wanted := range []string{"injected", "injected-init", "authserver", "volume injected"} {
 		if !slices.Contains(names, wanted) {
-			t.Errorf("%s is gone: there are %s", wanted, strings.Join(names, ", "))
+			t.Errorf("%s is missing: there are %s", wanted, strings.Join(names, ", "))
 		}
 	}
 	ours := slices.IndexFunc(pod(d).Containers, func(c corev1.Container) bool { return c.Name == "authserver" })
 	if !slices.ContainsFunc(pod(d).Containers[ours].Env, func(e corev1.EnvVar) bool { return e.Name == "OTEL_SERVICE_NAME" }) {
-		t.Error("a variable that the server does not know is gone")
+		t.Error("a variable of another writer is missing")
 	}
 	if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" || d.Spec.Template.Labels["mesh"] != "on" {
 		t.Errorf("the template has %v and %v", d.Spec.Template.Annotations, d.Spec.Template.Labels)
 	}
 	if len(get(b, "auth", &corev1.ServiceAccount{}).ImagePullSecrets) != 1 {
-		t.Error("the pull secret of the account is gone")
+		t.Error("the pull secret of the account is missing")
 	}
 	b.secondPassWritesNothing("auth")
 }
@@ -526,7 +526,7 @@ func (b *bed) gone(name string, o client.Object) {
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
-		return fmt.Errorf("it is there (%v)", err)
+		return fmt.Errorf("it still exists (%v)", err)
 	})
 }
 
@@ -542,17 +542,17 @@ func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
 	})
-	b.eventually("there is an autoscaler", func() error {
+	b.eventually("the autoscaler exists", func() error {
 		return b.client.Get(t.Context(), b.key("auth"), &autoscalingv2.HorizontalPodAutoscaler{})
 	})
 	b.rest()
 	if n := b.replicas("auth"); n != 5 {
-		t.Errorf("handing over made it %d replicas", n)
+		t.Errorf("there are %d replicas after the handover", n)
 	}
 	for _, n := range []int32{6, 3, 9} {
 		b.scale("auth", n)
 		edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "edited" })
-		b.eventually("the image comes back", func() error {
+		b.eventually("the image is restored", func() error {
 			if image := server(get(b, "auth", &appsv1.Deployment{})).Image; image == "edited" {
 				return fmt.Errorf("it is %s", image)
 			}
@@ -560,12 +560,12 @@ func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
 		})
 		b.rest()
 		if got := b.replicas("auth"); got != n {
-			t.Errorf("the autoscaler wanted %d replicas, and there are %d", n, got)
+			t.Errorf("the autoscaler set %d replicas, and there are %d", n, got)
 		}
 	}
 	b.secondPassWritesNothing("auth")
 	edit(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Spec.MaxReplicas = 99 })
-	b.eventually("the autoscaler comes back", func() error {
+	b.eventually("the autoscaler is restored", func() error {
 		if m := get(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}).Spec.MaxReplicas; m != 9 {
 			return fmt.Errorf("maxReplicas is %d", m)
 		}

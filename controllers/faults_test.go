@@ -59,7 +59,7 @@ func (b *bed) without(name string, save ...string) {
 		made, called := o.empty(), strings.Replace(o.name, "auth", name, 1)
 		what := fmt.Sprintf("%T %s", made, called)
 		if err := b.client.Get(b.t.Context(), b.key(called), made); err == nil && !slices.Contains(save, what) {
-			b.t.Errorf("%s was made", what)
+			b.t.Errorf("the operator created %s", what)
 		}
 	}
 }
@@ -126,14 +126,14 @@ func TestAForeignObjectOfTheSameNameIsLeftAloneAndAwaited(t *testing.T) {
 		default:
 			b.ring(name(i))
 			if err := b.client.Get(t.Context(), b.key(name(i)), &appsv1.Deployment{}); foreign.GetName() != name(i) && err == nil {
-				t.Errorf("%s: there are pods without the object whose name is taken", foreign.GetName())
+				t.Errorf("%s: the Deployment was created although the name of another object is taken", foreign.GetName())
 			}
 		}
 		if err := b.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign); err != nil {
 			t.Fatal(err)
 		}
 		if after, _ := json.Marshal(foreign); !bytes.Equal(before[i], after) {
-			t.Errorf("it was touched:\n%s\nit was\n%s", after, before[i])
+			t.Errorf("the operator changed it to\n%s\nfrom\n%s", after, before[i])
 		}
 		if err := b.client.Delete(t.Context(), foreign); err != nil {
 			t.Fatal(err)
@@ -154,7 +154,7 @@ func TestAMissingSecretIsNamedAndAwaited(t *testing.T) {
 	deployments := func() {
 		t.Helper()
 		if err := b.client.Get(t.Context(), b.key("auth"), &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
-			t.Errorf("there is a Deployment (%v)", err)
+			t.Errorf("the Deployment exists (%v)", err)
 		}
 	}
 	b.condition("auth", "Ready", metav1.ConditionFalse, "SecretMissing")
@@ -165,7 +165,7 @@ func TestAMissingSecretIsNamedAndAwaited(t *testing.T) {
 	b.quiet()
 	time.Sleep(time.Second)          // no event announces that it does not poll
 	if n := b.calls.count(); n > 2 { // one may have been running
-		t.Errorf("while it waits it asks: %d calls", n)
+		t.Errorf("the operator polls while it waits: %d calls", n)
 	}
 	half := credentials("auth-db")
 	half.StringData["password"] = ""
@@ -240,7 +240,7 @@ func TestAPassphraseSecretThatWillNotDoIsNamedAndNoKeysAreMade(t *testing.T) {
 			}
 			b.made(name)
 			if _, err := keys.Open(b.ring(name), keys.Passphrases{Access: []string{good}, Refresh: []string{other}}); err != nil {
-				t.Errorf("the keys are not sealed with the passphrases of the Secret: %v", err)
+				t.Errorf("the keys are not encrypted with the passphrases of the Secret: %v", err)
 			}
 		})
 	}
@@ -268,13 +268,13 @@ func TestAQuotaIsNamedAndAwaited(t *testing.T) {
 			if err := b.client.Status().Update(t.Context(), quota); err != nil {
 				t.Fatal(err)
 			}
-			b.eventually("the API server heeds the quota", func() error {
+			b.eventually("the API server enforces the quota", func() error {
 				one := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "probe"}}
 				if resourceName != "secrets" {
 					return nil
 				}
 				if err := b.client.Create(t.Context(), one, client.DryRunAll); !apierrors.IsForbidden(err) {
-					return fmt.Errorf("it lets %v", err)
+					return fmt.Errorf("the error is %v", err)
 				}
 				return nil
 			})
@@ -286,7 +286,7 @@ func TestAQuotaIsNamedAndAwaited(t *testing.T) {
 				b.calls.reset()
 				time.Sleep(4 * time.Second) // it backs off
 				if n := len(b.calls.written()); n > 8 {
-					t.Errorf("it wrote %d times in four seconds", n)
+					t.Errorf("the operator wrote %d times in four seconds", n)
 				}
 			}
 			begun := time.Now()
@@ -316,11 +316,11 @@ func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 			if err := b.client.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.namespace}}); err != nil {
 				t.Fatal(err)
 			}
-			b.eventually("nothing can be made there", func() error {
+			b.eventually("nothing can be created in the namespace", func() error {
 				err := b.client.Create(t.Context(),
 					&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: "x"}}, client.DryRunAll)
 				if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-					return fmt.Errorf("it is %v", err)
+					return fmt.Errorf("the error is %v", err)
 				}
 				return nil
 			})
@@ -333,7 +333,7 @@ func TestANamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 					}
 				}
 			}
-			b.eventually("the gateway says so", func() error {
+			b.eventually("the gateway reports it", func() error {
 				for _, c := range get(b, "auth", &v1alpha1.AuthGateway{}).Status.Conditions {
 					if c.Type == "Ready" && (c.Reason == "NamespaceTerminating" || c.Reason == "KeysLost") {
 						return nil
@@ -617,7 +617,7 @@ func TestEverySecondWriteFails(t *testing.T) {
 			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 			b.whole("auth")
 			if ring := b.ring("auth"); len(ring.Keys) != 2 {
-				t.Errorf("there are %d keys", len(ring.Keys))
+				t.Errorf("the ring has %d keys", len(ring.Keys))
 			}
 			old := b.signing("auth", keys.Access).ID
 			annotate(b, "auth", controllers.AnnotationRotate, "now")
@@ -662,11 +662,11 @@ func (b *bed) wholeErr(name string) error {
 	published := get(b, name+"-public-keys", &corev1.ConfigMap{}).Data
 	wanted := keys.PublicFiles(ring, "http://"+name+"."+b.namespace+".svc")
 	if len(published) != len(wanted) {
-		return fmt.Errorf("%d files are published, and should be %d", len(published), len(wanted))
+		return fmt.Errorf("%d files are published, want %d", len(published), len(wanted))
 	}
 	for file, content := range wanted {
 		if published[file] != string(content) {
-			return fmt.Errorf("%s is not that of the ring", file)
+			return fmt.Errorf("the file %s differs from the ring", file)
 		}
 	}
 	return nil
@@ -690,7 +690,7 @@ func TestAnAPIServerThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 	annotate(b, "auth", controllers.AnnotationRotate, "now")
 	time.Sleep(5 * time.Second) // the outage
 	if n := len(b.calls.written()); n > 20 {
-		t.Errorf("it tried to write %d times in five seconds", n)
+		t.Errorf("the operator tried to write %d times in five seconds", n)
 	}
 	gone.Store(false)
 	next := b.published("auth", keys.Access)
@@ -721,7 +721,7 @@ func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 		})
 		time.Sleep(100 * time.Millisecond)
 	}
-	b.eventually("the last state is there", func() error {
+	b.eventually("the Deployment has the last state", func() error {
 		d := get(b, "auth", &appsv1.Deployment{})
 		if *d.Spec.Replicas != 3 {
 			return fmt.Errorf("there are %d replicas", *d.Spec.Replicas)
@@ -735,7 +735,7 @@ func TestASpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 		t.Errorf("the ring went from generation %d to %d, and has %d keys", generation, ring.Generation, len(ring.Keys))
 	}
 	if k, _ := ring.Signing(keys.Access); k.ID != signs {
-		t.Error("another key signs, though none can have been published for long enough")
+		t.Error("another key signs, although no key can have been published for long enough")
 	}
 	b.whole("auth")
 }
@@ -790,14 +790,14 @@ func TestAStatusThatIsEditedByHandComesBack(t *testing.T) {
 			}
 			is, _ := json.Marshal(g.Status)
 			if was, _ := json.Marshal(before.Status); !bytes.Equal(is, was) {
-				return fmt.Errorf("it is\n%s\nand was\n%s", is, was)
+				return fmt.Errorf("it is\n%s\nwant\n%s", is, was)
 			}
 			return nil
 		})
 	}
 	b.rest()
 	if writes := repairs(b); len(writes) > 0 {
-		t.Errorf("what is edited in a status led to %v", writes)
+		t.Errorf("the edits of the status caused the writes %v", writes)
 	}
 }
 
@@ -829,7 +829,7 @@ func TestAGatewayThatIsDeletedMidRotationStaysDeleted(t *testing.T) {
 			b.rest()
 			b.without("auth")
 			if writes := repairs(b); len(writes) > 0 {
-				t.Errorf("it wrote %v", writes)
+				t.Errorf("the operator wrote %v", writes)
 			}
 		})
 	}

@@ -169,7 +169,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	if len(spec.Tolerations) != 3 || len(spec.TopologySpreadConstraints) != 3 || spec.PriorityClassName != "important" ||
 		spec.Affinity == nil || len(spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms) != 2 ||
 		spec.NodeSelector["disk"] != "ssd" || len(spec.ImagePullSecrets) != 2 || len(spec.Containers) != 3 {
-		t.Errorf("the overlay is not in the pod: %+v", spec)
+		t.Errorf("the pod template is not applied: %+v", spec)
 	}
 	if c := spec.Containers[0]; c.Name != "authserver" || !strings.HasPrefix(c.Image,
 		"registry.example.com:5000/authserver:1.2.3@sha256:") || c.Resources.Limits.Cpu().String() != "1" {
@@ -177,7 +177,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	}
 	for _, c := range spec.TopologySpreadConstraints {
 		if c.LabelSelector == nil {
-			t.Errorf("a constraint that selects no pods: %+v", c)
+			t.Errorf("a constraint has no selector: %+v", c)
 		}
 	}
 	if n := spec.InitContainers; len(n) != 1 || n[0].Name != "native" || n[0].RestartPolicy == nil ||
@@ -185,10 +185,11 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		t.Errorf("the native sidecar is %+v", n)
 	}
 	if v := variables(d); *spec.TerminationGracePeriodSeconds != 180 || v["DRAIN_DELAY"] != "1m30s" || v["SHUTDOWN_TIMEOUT"] != "2m50s" {
-		t.Errorf("it ends in %d s, drains for %s, and has %s", *spec.TerminationGracePeriodSeconds, v["DRAIN_DELAY"], v["SHUTDOWN_TIMEOUT"])
+		t.Errorf("the grace period is %d s, DRAIN_DELAY %s, SHUTDOWN_TIMEOUT %s",
+			*spec.TerminationGracePeriodSeconds, v["DRAIN_DELAY"], v["SHUTDOWN_TIMEOUT"])
 	}
 	if audit := (corev1.EnvVar{Name: "AUDIT_RETENTION", Value: "0s"}); !slices.Contains(spec.Containers[0].Env, audit) {
-		t.Errorf("the server does not get %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
+		t.Errorf("the server does not have %s=%s: %v", audit.Name, audit.Value, spec.Containers[0].Env)
 	}
 	// A sidecar has no more rights than the server, and none of its Secrets.
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
@@ -237,7 +238,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 		},
 		func(s *v1alpha1.AuthGatewaySpec) {
 			s.Resources, s.PodTemplate, s.Image, s.ImagePullSecrets = nil, nil, "", nil
-			s.Service, s.ServiceAccount = v1alpha1.Service{}, v1alpha1.ServiceAccount{} // all but the addresses goes
+			s.Service, s.ServiceAccount = v1alpha1.Service{}, v1alpha1.ServiceAccount{} // removes everything except the addresses
 		},
 	} {
 		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
@@ -247,11 +248,11 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 	}
 	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 ||
 		len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
-		t.Errorf("what was taken out of the overlay is still in the pod: %+v", spec)
+		t.Errorf("removed fields of the pod template are still in the pod: %+v", spec)
 	}
 	service, account := get(b, "auth", &corev1.Service{}), get(b, "auth", &corev1.ServiceAccount{})
 	if len(service.Annotations) > 0 || len(account.Annotations) > 0 || service.Spec.TrafficDistribution != nil {
-		t.Errorf("the spec dropped %v, %v, %v", service.Annotations, account.Annotations, service.Spec.TrafficDistribution)
+		t.Errorf("removed fields of the spec remain: %v, %v, %v", service.Annotations, account.Annotations, service.Spec.TrafficDistribution)
 	}
 }
 
@@ -259,14 +260,14 @@ func templates(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"verification.txt": "a template"}}
 }
 
-// aWebhookKey is a key that signs webhook calls.
+// aWebhookKey signs webhook calls.
 const aWebhookKey = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
 func webhookKey(name string) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"secret": aWebhookKey}}
 }
 
-// keysOf are the objects of a gateway's keys.
+// keysOf returns the objects of a gateway's keys.
 func keysOf(name string) []string {
 	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases",
 		"*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
@@ -354,7 +355,7 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	for _, use := range keys.Uses() {
 		was, _ := ring.Signing(use)
 		if is := b.signing("auth", use); is.ID != was.ID {
-			t.Errorf("the %s key is %s, and was %s", use, is.ID, was.ID)
+			t.Errorf("the %s key changed to %s from %s", use, is.ID, was.ID)
 		}
 	}
 	b.whole("auth")
@@ -379,7 +380,7 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	b.startOperator()
 	b.rest()
 	if writes := repairs(b); len(writes) > 0 {
-		t.Errorf("it wrote %v", writes)
+		t.Errorf("the operator wrote %v", writes)
 	}
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = false })
 	b.eventually("the edits are made good", func() error {
@@ -440,10 +441,10 @@ func TestInputsAreWatched(t *testing.T) {
 	edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} })
 	b.rest()
 	if after := annotations(); !maps.Equal(after, before) {
-		t.Errorf("what no pod reads changed the annotations from %v to %v", before, after)
+		t.Errorf("data that no pod reads changed the annotations from %v to %v", before, after)
 	}
 	if writes := b.calls.written(); len(writes) > 0 {
-		t.Errorf("it wrote %v", writes)
+		t.Errorf("the operator wrote %v", writes)
 	}
 	// The running pods do not need it.
 	if err := b.client.Delete(t.Context(), get(b, "mails", &corev1.ConfigMap{})); err != nil {
@@ -451,7 +452,7 @@ func TestInputsAreWatched(t *testing.T) {
 	}
 	b.says("auth", "Ready", "ConfigMapMissing", " mails ")
 	if after := annotations(); !maps.Equal(after, before) {
-		t.Errorf("a ConfigMap that is gone changed the annotations from %v to %v", before, after)
+		t.Errorf("a deleted ConfigMap changed the annotations from %v to %v", before, after)
 	}
 }
 
@@ -566,7 +567,7 @@ func testExposed(t *testing.T) {
 		t.Helper()
 		b.eventually(what+" comes back", func() error {
 			if now := is(); now != was {
-				return fmt.Errorf("it is\n%s\nand was\n%s", now, was)
+				return fmt.Errorf("it is\n%s\nwant\n%s", now, was)
 			}
 			return nil
 		})

@@ -188,7 +188,7 @@ func contains(t *testing.T, text string, words ...string) {
 	t.Helper()
 	for _, w := range words {
 		if !strings.Contains(text, w) {
-			t.Errorf("%q is not in %q", w, text)
+			t.Errorf("%q is missing in %q", w, text)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func newDirectBed(t *testing.T, options ...func(*controllers.Options)) *bed {
 func emptyBed(t *testing.T) *bed {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it needs an API server")
+		t.Skip("the test needs an API server")
 	}
 	b := &bed{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
 	c, err := client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()})
@@ -143,10 +143,10 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 			select {
 			case err := <-done:
 				if err != nil {
-					b.t.Errorf("the operator ended: %v", err)
+					b.t.Errorf("the operator failed: %v", err)
 				}
 			case <-time.After(time.Minute):
-				b.t.Error("the operator does not end")
+				b.t.Error("the operator does not stop")
 			}
 		})
 	}
@@ -216,7 +216,7 @@ func (b *bed) ask(_ context.Context, ip string) (serverconfig.State, error) {
 	answer := b.answers[ip]
 	b.mu.Unlock()
 	if answer == nil {
-		return serverconfig.State{}, fmt.Errorf("there is no pod at %s", ip)
+		return serverconfig.State{}, fmt.Errorf("no pod has the address %s", ip)
 	}
 	return answer()
 }
@@ -255,7 +255,7 @@ func edit[T client.Object](b *bed, name string, into T, change func(T)) {
 	})
 }
 
-// eventually waits until something holds.
+// eventually waits until a condition holds.
 func (b *bed) eventually(what string, holds func() error) {
 	b.t.Helper()
 	b.eventuallyWithin(time.Minute, what, holds)
@@ -455,7 +455,7 @@ func (b *bed) rest() {
 			before := len(b.calls.succeeded())
 			b.reconcile()
 			if after := len(b.calls.succeeded()); after != before {
-				return fmt.Errorf("%d writes", after-before)
+				return fmt.Errorf("the operator sent %d writes", after-before)
 			}
 			return nil
 		})
@@ -465,7 +465,7 @@ func (b *bed) rest() {
 		before := b.calls.count()
 		time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
 		if after := b.calls.count(); after != before {
-			return fmt.Errorf("%d calls", after-before)
+			return fmt.Errorf("the operator sent %d requests", after-before)
 		}
 		return nil
 	})
@@ -473,7 +473,7 @@ func (b *bed) rest() {
 
 func atLeast(have, want int) error {
 	if have < want {
-		return fmt.Errorf("there are %d, and should be %d", have, want)
+		return fmt.Errorf("there are %d, want %d", have, want)
 	}
 	return nil
 }

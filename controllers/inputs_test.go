@@ -171,7 +171,7 @@ func TestInputsTakeANewRow(t *testing.T) { // not parallel: it changes the table
 	})
 	g := newGateway(t)
 	if names := inputNames(g, gvkSecret); !slices.Contains(names, "invented") {
-		t.Errorf("a change of the Secret does not find its gateway: %v", names)
+		t.Errorf("a change of the Secret does not enqueue its gateway: %v", names)
 	}
 	cs, found := running(t, g)
 	delete(cs.inputs, "invented")
@@ -192,7 +192,7 @@ func TestInputsTakeANewRow(t *testing.T) { // not parallel: it changes the table
 		mounted = mounted || *m.MountPath == "/etc/authserver/invented"
 	}
 	if !mounted {
-		t.Error("it is not mounted")
+		t.Error("the Secret is not mounted")
 	}
 	if got := environment(cs)["INVENTED_TOKEN_FILE"]; got != "/etc/authserver/invented/token" {
 		t.Errorf("the setting is %q", got)

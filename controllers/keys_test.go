@@ -66,7 +66,7 @@ func (b *bed) published(name string, use keys.Use) (id string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("there is none")
+		return fmt.Errorf("no key is published")
 	})
 	return id
 }
@@ -82,7 +82,7 @@ func (b *bed) wait(name string) {
 		b.nudge(name)
 		b.rest()
 	}
-	b.t.Fatalf("a key is published, and never signs: %+v", b.ring(name).Keys)
+	b.t.Fatalf("a published key never signs: %+v", b.ring(name).Keys)
 }
 
 func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T) {
@@ -119,11 +119,11 @@ func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T
 		b.rest()
 	}
 	if k := b.signing("auth", keys.Access); k.ID != old.ID {
-		t.Fatal("the new key signs, though a replica has not loaded it")
+		t.Fatal("the new key signs, although a replica has not loaded it")
 	}
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
 	if got := get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys.ObservedRotate; got != "" {
-		t.Errorf("the order is reported as done: %q", got)
+		t.Errorf("the rotation is reported as done: %q", got)
 	}
 
 	b.mu.Lock()
@@ -146,7 +146,7 @@ func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T
 	}
 	// The old key is removed after its tokens have expired.
 	if _, there := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data[keys.PublicFile(old.ID)]; !there {
-		t.Error("the old key is published no more, though its tokens live")
+		t.Error("the old key is no longer published, although its tokens are valid")
 	}
 	for range 3 {
 		b.pass(time.Hour)
@@ -193,7 +193,7 @@ func TestAnotherAlgorithmBeginsARotation(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Algorithm = "EdDSA" })
 	next := b.published("auth", keys.Access)
 	if k, _ := b.ring("auth").Key(next); k.Algorithm != keys.EdDSA {
-		t.Errorf("the new key is for %s", k.Algorithm)
+		t.Errorf("the algorithm of the new key is %s", k.Algorithm)
 	}
 	b.rollOut("auth")
 	b.wait("auth")
@@ -210,12 +210,12 @@ func TestARevokedKeyIsTrustedNoMoreAndAnotherSignsAtOnce(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{bad} })
 	b.phase("auth", bad, keys.Revoked)
 	if now := b.signing("auth", keys.Access).ID; now == bad {
-		t.Error("it still signs")
+		t.Error("the revoked key still signs")
 	}
 	b.eventually("it is no longer published", func() error {
 		cm := get(b, "auth-public-keys", &corev1.ConfigMap{})
 		if cm.Data[keys.PublicFile(bad)] != "" || strings.Contains(cm.Data["jwks.json"], bad) {
-			return fmt.Errorf("it is")
+			return fmt.Errorf("it is published")
 		}
 		return nil
 	})
@@ -225,7 +225,7 @@ func TestARevokedKeyIsTrustedNoMoreAndAnotherSignsAtOnce(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("it does not")
+		return fmt.Errorf("the status does not show it")
 	})
 }
 
@@ -236,7 +236,7 @@ func passphraseSecret(access, refresh string) *corev1.Secret {
 	}
 }
 
-// opens reports which passphrases open the signing key of access tokens.
+// opens reports which passphrases decrypt the signing key of access tokens.
 func opens(b *bed, name string, passphrases ...string) (all []bool) {
 	b.t.Helper()
 	ring := b.ring(name)
@@ -262,33 +262,33 @@ func TestAChangedPassphraseReachesThePodsBeforeTheKeys(t *testing.T) {
 	edit(b, "own-passphrases", &corev1.Secret{}, func(s *corev1.Secret) {
 		s.StringData = map[string]string{"ACCESS_PASSPHRASE": two, "REFRESH_PASSPHRASE": "a passphrase for refresh two"}
 	})
-	b.eventually("the pods are to be replaced", func() error {
+	b.eventually("the pod template changes", func() error {
 		if t := b.made("auth").Spec.Template; t.String() == template.String() {
-			return fmt.Errorf("the template is as before")
+			return fmt.Errorf("the template has not changed")
 		}
 		return nil
 	})
 	b.rest()
 	s := get(b, "auth-passphrases", &corev1.Secret{})
 	if string(s.Data["ACCESS_PASSPHRASE"]) != two || string(s.Data["FORMER_ACCESS_PASSPHRASE"]) != one {
-		t.Error("the pods are not given both passphrases")
+		t.Error("the pods do not get both passphrases")
 	}
 	if got := opens(b, "auth", one, two); !slices.Equal(got, []bool{true, false}) {
-		t.Errorf("before the pods have the new passphrase, the keys are opened by the old and the new one: %v", got)
+		t.Errorf("before the rollout, the old and the new passphrase decrypt the keys: %v", got)
 	}
 
 	b.rollOut("auth")
 	b.eventually("the keys are encrypted again", func() error {
 		if got := opens(b, "auth", one, two); !slices.Equal(got, []bool{false, true}) {
-			return fmt.Errorf("the old and the new one open them: %v", got)
+			return fmt.Errorf("the old and the new passphrase decrypt them: %v", got)
 		}
 		return nil
 	})
-	b.eventually("the former passphrase is forgotten once every pod has the new ring", func() error {
+	b.eventually("the former passphrase is removed once every pod has the new ring", func() error {
 		b.nudge("auth")
 		if s := get(b, "auth-passphrases",
 			&corev1.Secret{}); len(s.Data["FORMER_ACCESS_PASSPHRASE"])+len(s.Data["FORMER_REFRESH_PASSPHRASE"]) > 0 {
-			return fmt.Errorf("it is there")
+			return fmt.Errorf("it still exists")
 		}
 		return nil
 	})
@@ -323,10 +323,10 @@ func TestLostKeysAreNotReplacedByThemselves(t *testing.T) {
 	annotate(b, "auth", controllers.AnnotationNewRing, "another")
 	b.rest()
 	if err := b.client.Get(t.Context(), b.key("auth-keys"), &corev1.Secret{}); client.IgnoreNotFound(err) != nil || err == nil {
-		t.Fatalf("new keys were made: %v", err)
+		t.Fatalf("new keys were created: %v", err)
 	}
 	if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; now["jwks.json"] != published["jwks.json"] {
-		t.Error("the public keys of living tokens are gone")
+		t.Error("the public keys of valid tokens are missing")
 	}
 
 	annotate(b, "auth", controllers.AnnotationNewRing, lost)
@@ -372,7 +372,7 @@ func TestDamagedKeysAreLeftAlone(t *testing.T) {
 		b.condition("auth", "KeysReady", metav1.ConditionFalse, damage.reason)
 		b.rest()
 		if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; !strings.Contains(now["jwks.json"], signing) {
-			t.Errorf("%s: the public key of living tokens is gone", damage.what)
+			t.Errorf("%s: the public key of valid tokens is missing", damage.what)
 		}
 		edit(b, "auth-keys", &corev1.Secret{}, func(s *corev1.Secret) { s.Data = good })
 		b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
@@ -398,7 +398,7 @@ func TestLostPassphrasesWaitForAnOrderToRotate(t *testing.T) {
 	}
 	b.rest()
 	if err := b.client.Get(t.Context(), b.key("auth-passphrases"), &corev1.Secret{}); err == nil {
-		t.Fatal("other passphrases were made, which open nothing")
+		t.Fatal("new passphrases were created, which decrypt no key")
 	}
 	annotate(b, "auth", controllers.AnnotationRotate, "now")
 	next := b.published("auth", keys.Access)
@@ -435,7 +435,7 @@ func TestTwoOperatorsAtOnceMakeOneRing(t *testing.T) {
 		}
 		for file, content := range keys.PublicFiles(ring, "http://"+name+"."+b.namespace+".svc") {
 			if got := get(b, name+"-public-keys", &corev1.ConfigMap{}).Data[file]; got != string(content) {
-				t.Errorf("%s: %s is not that of the ring", name, file)
+				t.Errorf("%s: the file %s differs from the ring", name, file)
 			}
 		}
 	}

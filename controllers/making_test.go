@@ -34,10 +34,10 @@ func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
 		owner := metav1.GetControllerOf(made)
 		if o.name == "auth-keys" || o.name == "auth-passphrases" { // they outlive it
 			if owner != nil {
-				t.Errorf("%T %s is owned by %v", made, o.name, owner)
+				t.Errorf("%T %s has the owners %v", made, o.name, owner)
 			}
 		} else if owner == nil || owner.Name != "auth" {
-			t.Errorf("%T %s is owned by %v", made, o.name, owner)
+			t.Errorf("%T %s has the owners %v", made, o.name, owner)
 		}
 	}
 	// Each object took one write, so one reconcile created everything. Its writes
@@ -53,7 +53,7 @@ func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
 		}
 	}
 	if len(writes) != 9 {
-		t.Errorf("the objects took these writes: %s", strings.Join(writes, ", "))
+		t.Errorf("the operator sent these writes: %s", strings.Join(writes, ", "))
 	}
 
 	ring := b.ring("auth")
@@ -62,7 +62,7 @@ func TestTheSmallestGatewayIsMadeInOnePass(t *testing.T) {
 		Access: []string{string(secret.Data["ACCESS_PASSPHRASE"])}, Refresh: []string{string(secret.Data["REFRESH_PASSPHRASE"])},
 	})
 	if err != nil {
-		t.Fatalf("the keys do not open with the passphrases: %v", err)
+		t.Fatalf("the passphrases do not decrypt the keys: %v", err)
 	}
 	for _, use := range keys.Uses() {
 		if s := opened.Signer(use); s.Private == nil {
@@ -88,10 +88,10 @@ func TestASecondPassWritesNothing(t *testing.T) {
 	b.startOperator()
 	b.rest()
 	if b.calls.count() == 0 {
-		t.Error("nothing brought a pass about")
+		t.Error("no reconcile was started")
 	}
 	if writes := b.calls.written(); len(writes) > 0 {
-		t.Errorf("it wrote %v", writes)
+		t.Errorf("the operator wrote %v", writes)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestNoSecretIsAnywhereButInSecrets(t *testing.T) {
 	for _, s := range secrets {
 		quoted, _ := json.Marshal(s)
 		if strings.Contains(string(text), strings.Trim(string(quoted), `"`)) {
-			t.Errorf("%.20q… is where it should not be", s)
+			t.Errorf("the objects contain the secret %.20q…", s)
 		}
 	}
 }

@@ -83,7 +83,7 @@ func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
 	} {
 		g := newGateway(t, spec(c.change))
 		if p := notAccepted(g); p != nil {
-			t.Errorf("%s: a gateway that was never Ready has nothing to lose: %v", name, p)
+			t.Errorf("%s: a gateway that was never Ready needs an acceptance: %v", name, p)
 		}
 		g.Status.Issuer, g.Status.Database = issuerURL, host
 		p := notAccepted(g)
@@ -99,10 +99,10 @@ func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
 		contains(t, p.message, "kubectl annotate agw auth -n shop --overwrite "+c.annotation+"="+c.value)
 		g.Annotations = map[string]string{c.annotation: "true"} // not for this change
 		if notAccepted(g) == nil {
-			t.Errorf("%s: any value accepts it", name)
+			t.Errorf("%s: the change is accepted by any value", name)
 		}
 		if got := issuer(newState(g)); got != issuerURL {
-			t.Errorf("%s: before it is accepted the issuer is %s", name, got)
+			t.Errorf("%s: before the change is accepted the issuer is %s", name, got)
 		}
 		g.Annotations[c.annotation] = c.value
 		if p := notAccepted(g); p != nil {
@@ -112,7 +112,7 @@ func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
 		g.Status.Issuer, g.Status.Database = issuerWanted(g), databaseWanted(g)
 		g.Spec.Issuer, g.Spec.Database = "", newGateway(t).Spec.Database
 		if notAccepted(g) == nil {
-			t.Errorf("%s: back again is accepted", name)
+			t.Errorf("%s: the change back needs no acceptance", name)
 		}
 	}
 }
@@ -146,10 +146,10 @@ func TestObjectsAreOursByOwnerOrLabel(t *testing.T) {
 		secret.Name = "auth-keys"
 		cs := newState(g)
 		if got := cs.names.isOurs(secret, g); got != c.ours {
-			t.Errorf("%s: it is ours: %v", name, got)
+			t.Errorf("%s: isOurs returns %v", name, got)
 		}
 		if got := cs.owns(secret); got != c.owns {
-			t.Errorf("%s: it may be deleted: %v", name, got)
+			t.Errorf("%s: owns returns %v", name, got)
 		}
 		cs.keys = secret
 		p := cs.keysConflict()
@@ -213,7 +213,7 @@ func TestErrorsOfTheAPIServerAreClassified(t *testing.T) {
 func TestJoinedProblemsKeepEveryMessage(t *testing.T) {
 	t.Parallel()
 	if p := joined([]*problem{nil, nil}); p != nil {
-		t.Errorf("no problems are %+v", p)
+		t.Errorf("joining no problems returns %+v", p)
 	}
 	first, second := stalled("First", "one"), waiting("Second", "two")
 	second.recheck, second.cause = recheckPods, errors.New("a cause")

@@ -53,7 +53,7 @@ func TestRenderPodKeepsRights(t *testing.T) {
 	t.Parallel()
 	spec := renderedPod(t, newGateway(t, withSMTP)).Spec
 	if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
-		t.Error("a token is mounted")
+		t.Error("a service account token is mounted")
 	}
 	if c := spec.Containers[0].SecurityContext; !*c.ReadOnlyRootFilesystem {
 		t.Error("the root file system is writable")
@@ -135,7 +135,7 @@ func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 		}, false},
 	} {
 		if replaces := render(c.minLength, c.change) != before; replaces != c.replaces {
-			t.Errorf("%s replaces the pods: %v", what, replaces)
+			t.Errorf("%s: the pods are replaced: %v", what, replaces)
 		}
 	}
 }
@@ -180,7 +180,7 @@ func TestRenderNetworkPolicyOpensTheOperationsPortOnRequest(t *testing.T) {
 		}
 		// Egress rules would cut off the mail server and the database.
 		if !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}) {
-			t.Errorf("the policy is about %v", policy.Spec.PolicyTypes)
+			t.Errorf("the policy types are %v", policy.Spec.PolicyTypes)
 		}
 	}
 }
@@ -195,13 +195,13 @@ func TestRenderReplicasLeavesThemToAnAutoscaler(t *testing.T) {
 	}
 	g := newGateway(t, spec(func(s *v1alpha1.AuthGatewaySpec) { s.Replicas = &four }))
 	if got := replicasWanted(g, live(&zero)); *got != 4 {
-		t.Errorf("without an autoscaler there are %d", *got)
+		t.Errorf("without an autoscaler there are %d replicas", *got)
 	}
 	g = newGateway(t, spec(func(s *v1alpha1.AuthGatewaySpec) { s.Autoscaling = scaled }))
 	if got := replicasWanted(g, nil); *got != 3 {
-		t.Errorf("a new Deployment has %d", *got)
+		t.Errorf("a new Deployment has %d replicas", *got)
 	}
 	if got := replicasWanted(g, live(&four)); got != nil {
-		t.Errorf("the operator takes %d replicas from the autoscaler", *got)
+		t.Errorf("the operator overwrites the autoscaler's replicas with %d", *got)
 	}
 }

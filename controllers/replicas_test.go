@@ -49,7 +49,7 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	c := b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
 	for _, w := range []string{"pod " + silent.Name + " cannot be asked: connection refused", next} {
 		if !strings.Contains(c.Message, w) {
-			t.Errorf("%q is not in %q", w, c.Message)
+			t.Errorf("%q is missing in %q", w, c.Message)
 		}
 	}
 	b.condition("auth", "Reconciling", metav1.ConditionTrue, "AwaitingReplicas")
@@ -61,10 +61,10 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 		b.rest()
 	}
 	for _, call := range b.calls.written() {
-		t.Errorf("while it waits it writes: %v", call)
+		t.Errorf("the operator writes while it waits: %v", call)
 	}
 	if k, _ := b.ring("auth").Key(next); k.Phase != keys.Generated {
-		t.Errorf("the time of the key has begun, though a replica may not have it: %+v", k)
+		t.Errorf("the lead of the key has begun, although a replica may not have it: %+v", k)
 	}
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)
@@ -108,7 +108,7 @@ func TestOnlyPodsOfOurDeploymentAreAsked(t *testing.T) {
 		}
 		b.mu.Lock()
 		b.answers[p.Status.PodIP] = func() (serverconfig.State, error) {
-			t.Errorf("%s was asked", p.Name)
+			t.Errorf("the operator asked pod %s", p.Name)
 			return serverconfig.State{Keys: serverconfig.KeysState{Generation: 1 << 30}}, nil
 		}
 		b.mu.Unlock()

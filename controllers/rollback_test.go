@@ -109,23 +109,23 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 	annotate(b, "auth", controllers.AnnotationRotate, "again")
 	b.rest()
 	if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; !maps.Equal(now, published) {
-		t.Error("what is published has changed")
+		t.Error("the published keys have changed")
 	}
 	if now := b.copyOf("auth-keys"); string(now["ring.json"]) != string(older["ring.json"]) {
 		t.Error("the restored Secret has changed")
 	}
 	if now := b.made("auth").Spec.Template.String(); now != template {
-		t.Error("the pods are to be replaced")
+		t.Error("the pod template changed")
 	}
 	if s := get(b, "auth", &v1alpha1.AuthGateway{}).Status.Keys; s.Generation != generation || !slices.Contains(s.Revoked, stolen) {
-		t.Errorf("the status remembers %+v", s)
+		t.Errorf("the status has %+v", s)
 	}
 
 	// The latest copy needs no acceptance.
 	b.restoreKeys("auth", between)
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "Rotating") // the order above
 	if now := b.signing("auth", keys.Access).ID; now != signing {
-		t.Errorf("%s signs, and should %s", now, signing)
+		t.Errorf("%s signs, want %s", now, signing)
 	}
 	b.rest()
 
@@ -225,13 +225,13 @@ func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 				return err
 			}
 			if cm.Data[keys.PublicFile(next)] == "" {
-				return fmt.Errorf("it has not")
+				return fmt.Errorf("the key is not published")
 			}
 			return nil
 		})
 		b.rest()
 		if k, _ := b.ring("auth").Key(next); k.Phase.Public() != keys.Published {
-			t.Errorf("%s: the key is %s though it was out of sight a moment ago", c, k.Phase)
+			t.Errorf("%s: the key is %s although it was not published a moment ago", c, k.Phase)
 		}
 		b.wait("auth")
 		b.phase("auth", next, keys.Signing)

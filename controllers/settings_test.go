@@ -219,7 +219,7 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*v1alpha1.AuthGateway)
 		inputs func(*clusterState)
-		words  []string // none: the server takes it
+		words  []string // empty: the server accepts it
 	}{
 		"the smallest":        {func(*v1alpha1.AuthGateway) {}, nil, nil},
 		"everything":          {withSMTP, nil, nil},
@@ -259,7 +259,7 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 			case len(c.words) == 0 && err != nil:
 				t.Error(err)
 			case len(c.words) > 0 && err == nil:
-				t.Error("the server takes it")
+				t.Error("the server accepts it")
 			case err != nil:
 				contains(t, err.Error(), c.words...)
 				if strings.Contains(err.Error(), secret) {
@@ -283,7 +283,7 @@ func TestSettingsHaveAFieldInMessages(t *testing.T) {
 			setting := strings.TrimSuffix(name, config.FileSuffix)
 			_, ours := secretFiles(newGateway(t))[setting]
 			if fieldOf(g, name) == name && fieldOf(g, setting) == setting && !own[setting] && !ours {
-				t.Errorf("%s has no field", setting)
+				t.Errorf("%s has no entry in fields", setting)
 			}
 		}
 	}

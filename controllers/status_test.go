@@ -275,7 +275,7 @@ func TestConditionsKeepWhatWasKnown(t *testing.T) {
 	}
 	for conditionType, want := range map[string]int64{"Available": 2, "Ready": 3, "KeysReady": 2} {
 		if about := meta.FindStatusCondition(status.Conditions, conditionType).ObservedGeneration; about != want {
-			t.Errorf("%s is about generation %d, want %d", conditionType, about, want)
+			t.Errorf("%s has generation %d, want %d", conditionType, about, want)
 		}
 	}
 }
@@ -475,10 +475,10 @@ func TestClipKeepsRunesWhole(t *testing.T) {
 	for most := 8; most < 16; most++ {
 		got := clipTo(strings.Repeat("é", 50), most)
 		if len(got) > most || !strings.HasSuffix(got, "…") || strings.ContainsRune(got, '\uFFFD') {
-			t.Errorf("%d bytes: %q", most, got)
+			t.Errorf("clipped to %d bytes: %q", most, got)
 		}
 	}
 	if got := tail(fmt.Sprintf("%s the error", strings.Repeat("é", 50)), 12); !strings.HasSuffix(got, " the error") {
-		t.Errorf("the end is %q", got)
+		t.Errorf("tail returns %q", got)
 	}
 }

@@ -172,7 +172,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 		b.condition(name(i), "Reconciling", metav1.ConditionFalse, "Ready")
 	}
 	if before, underWay, _ := b.fleet(next); len(before)+len(underWay) > 0 {
-		t.Errorf("%v were not upgraded, and %v not to the end", before, underWay)
+		t.Errorf("%v were not upgraded, and the upgrade of %v is not complete", before, underWay)
 	}
 	b.eventually("no Deployment is marked as being upgraded", func() error {
 		var marked appsv1.DeploymentList
@@ -181,7 +181,7 @@ func TestAnUpgradeGoesInWaves(t *testing.T) {
 			return err
 		}
 		if n := len(marked.Items); n > 0 {
-			return fmt.Errorf("%d are", n)
+			return fmt.Errorf("%d are marked", n)
 		}
 		return nil
 	})

@@ -70,10 +70,10 @@ func TestALostNamespaceIsLeftOutUntilItIsBack(t *testing.T) {
 	here.ready(smallest("auth"))
 	there.create(credentials("auth-db"), smallest("auth"))
 	if denied := here.deniedWatches(there.namespace); !slices.Contains(denied, "AuthGateway") || !slices.Contains(denied, "Pod") {
-		t.Errorf("the metric says that these are denied: %v", denied)
+		t.Errorf("the metric reports the denied watches %v", denied)
 	}
 	if denied := here.deniedWatches(here.namespace); len(denied) > 0 {
-		t.Errorf("the metric says of a good namespace that these are denied: %v", denied)
+		t.Errorf("the metric reports denied watches in an allowed namespace: %v", denied)
 	}
 
 	// The same user gets the same rights there.
@@ -128,7 +128,7 @@ func TestAKindWithoutRightsCostsOnlyThoseThatWantIt(t *testing.T) {
 			b.create(credentials("auth-db"))
 			b.ready(smallest("auth"))
 			if denied := b.deniedWatches(b.namespace); !slices.Equal(denied, []string{c.kind}) {
-				t.Errorf("the metric says that these are denied: %v", denied)
+				t.Errorf("the metric reports the denied watches %v", denied)
 			}
 			wants := smallest("wants")
 			c.want(wants)
@@ -181,7 +181,7 @@ func TestTheOperatorIsReadyWhenItHasReadEverything(t *testing.T) {
 	}))
 	<-refused
 	if err := b.operator.Synced(nil); err == nil || !strings.Contains(err.Error(), "AuthGateway in "+b.namespace) {
-		t.Errorf("it says %v", err)
+		t.Errorf("the error is %v", err)
 	}
 	broken.Store(false)
 	b.synced()
