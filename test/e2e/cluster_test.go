@@ -32,7 +32,7 @@ import (
 
 const (
 	operatorNamespace = "auth-gateway-system"
-	operatorName      = "auth-gateway-operator" // of its Deployment, its lease and, as a label, its pods
+	operatorName      = "auth-gateway-operator" // the name of its Deployment and lease, and the label of its pods
 	release           = "auth-gateway"
 )
 
@@ -51,7 +51,7 @@ var figures struct {
 	all []string
 }
 
-// figure prints a measurement now and at the end.
+// figure prints a measurement now and again after all tests.
 func figure(t *testing.T, format string, args ...any) {
 	t.Helper()
 	line := "figure: " + fmt.Sprintf(format, args...)
@@ -96,9 +96,9 @@ var connected = sync.OnceValues(func() (cluster, error) {
 		return c, fmt.Errorf("%s: %w", c.kubeconfig, err)
 	}
 	c.config.QPS = -1
-	c.config.Timeout = time.Minute // a load that ends may take half of it
+	c.config.Timeout = time.Minute // ending a load can take half a minute
 	if c.Client, err = client.New(c.config, client.Options{Scheme: controllers.Scheme()}); err != nil {
-		return c, fmt.Errorf("the cluster of %s does not answer; `make up` makes one: %w", c.kubeconfig, err)
+		return c, fmt.Errorf("the cluster of %s does not answer; `make up` creates one: %w", c.kubeconfig, err)
 	}
 	if c.clients, err = kubernetes.NewForConfig(c.config); err != nil {
 		return c, err
@@ -114,13 +114,14 @@ var connected = sync.OnceValues(func() (cluster, error) {
 	c.probeImage = cmp.Or(os.Getenv("E2E_PROBE_IMAGE"), images.Data["probe"])
 	c.postgresImage = cmp.Or(os.Getenv("E2E_POSTGRES_IMAGE"), images.Data["postgres"])
 	if c.probeImage == "" || c.postgresImage == "" {
-		return c, errors.New("which images to use is not known: `make up` writes the ConfigMap local-images; for a cluster of another kind set E2E_PROBE_IMAGE and E2E_POSTGRES_IMAGE")
+		return c, errors.New("the images to use are unknown: `make up` writes the ConfigMap local-images; " +
+			"for another kind of cluster set E2E_PROBE_IMAGE and E2E_POSTGRES_IMAGE")
 	}
 	return c, nil
 })
 
-// pidFile returns the file with the process id of a component, if the node is our own. While the component is down,
-// there is no file.
+// pidFile returns the file with the process id of a component, and whether the node is our own and has such files.
+// While the component is down, its file does not exist.
 func (c cluster) pidFile(of string) (path string, ours bool) {
 	dir := filepath.Join(filepath.Dir(c.kubeconfig), "pids")
 	_, err := os.Stat(dir)

@@ -17,10 +17,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// tries of a client that behaves well.
+// tries is the number of times that a well-behaved client retries a request.
 const tries = 8
 
-// It is not parallel, because it takes the operator and the API server away from all tests.
+// It is not parallel, because it kills the operator and the API server, which all tests share.
 func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 	// If each renewal replaces the refresh token, a lost reply to a renewal is the hardest case.
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.Tokens.Rotation = v1alpha1.RotateAlways })
@@ -28,7 +28,7 @@ func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 		who string
 		// kill returns a function that waits until the component is back.
 		kill func(t *testing.T, p testNamespace) (back func())
-		// patientLoseNothing: a client that retries gets a reply to every request.
+		// If patientLoseNothing is set, a client that retries gets a reply to every request.
 		patientLoseNothing bool
 	}{
 		{"a server", killServer, true},
@@ -39,7 +39,7 @@ func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 	} {
 		t.Run(tc.who, func(t *testing.T) {
 			t.Cleanup(func() {
-				if t.Failed() { // before the next one changes the scene
+				if t.Failed() { // before the next case changes the state
 					p.tell(t, p.name)
 					p.tell(t, operatorNamespace)
 				}
@@ -111,7 +111,7 @@ func killOperatorsWho(t *testing.T, p testNamespace, meant func(name, leader str
 		}
 	}
 	if !dead[leader] {
-		t.Fatalf("the lease is held by %q, of which there is no pod", leader)
+		t.Fatalf("the lease is held by %q, which is not a pod of the operator", leader)
 	}
 	return func() {
 		testenv.Eventually(t, later, "another operator leads", func() error {
@@ -139,7 +139,7 @@ func killOperators(t *testing.T, p testNamespace) func() {
 func killAPIServer(t *testing.T, p testNamespace) func() {
 	file, ours := p.pidFile("kube-apiserver")
 	if !ours {
-		t.Skipf("this cluster is not one of make up without Docker (there is no %s), so its API server cannot be killed", file)
+		t.Skipf("make up did not create this cluster without Docker (%s does not exist), so its API server cannot be killed", file)
 	}
 	read := func() (int, error) {
 		text, err := os.ReadFile(file)
@@ -182,7 +182,7 @@ func killDatabase(t *testing.T, p testNamespace) func() {
 	return func() {
 		testenv.Eventually(t, later, "PostgreSQL was started again", func() error {
 			if now := restarts(); now == before {
-				return fmt.Errorf("it was restarted %d times, as before", now)
+				return fmt.Errorf("it was still restarted only %d times", now)
 			}
 			return nil
 		})

@@ -32,7 +32,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/test/e2e/load"
 )
 
-// Limits after which a wait has failed. They say nothing about how long it should take.
+// These limits end a wait that fails. They do not state how long something should take.
 const (
 	soon  = 30 * time.Second
 	later = 2 * time.Minute
@@ -62,7 +62,7 @@ func newTestNamespace(t *testing.T) testNamespace {
 			p.tell(t, p.name)
 			p.tell(t, operatorNamespace)
 			if os.Getenv("E2E_KEEP") == "1" {
-				t.Logf("namespace %s is left there", p.name)
+				t.Logf("namespace %s is kept", p.name)
 				return
 			}
 		}
@@ -154,7 +154,7 @@ func isReady(p *corev1.Pod) bool {
 	})
 }
 
-// The names of the database and of the gateway's access to it.
+// The names of the database and of the gateway's credentials for it.
 const (
 	databaseHost = "postgres"
 	databaseUser = "shop"
@@ -234,7 +234,7 @@ func (p testNamespace) gateway(t *testing.T, name string) *v1alpha1.AuthGateway 
 	return g
 }
 
-// ready waits for the condition of the current spec.
+// ready waits until the gateway is ready with its current spec, and returns how long that took.
 func (p testNamespace) ready(t *testing.T, name string, within time.Duration) time.Duration {
 	t.Helper()
 	return testenv.Eventually(t, within, "AuthGateway "+name+" is ready", func() error { return p.isReady(t, name) })
@@ -286,7 +286,8 @@ func (p testNamespace) settled(t *testing.T, gateway string, replicas int, befor
 	})
 }
 
-// operatorActs deletes an object that the operator must restore: a status of Ready may be an old one.
+// operatorActs deletes a NetworkPolicy and waits until the operator has restored it. A Ready status does not prove that
+// the operator runs, because it may be an old one.
 func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration {
 	t.Helper()
 	policy := &networkingv1.NetworkPolicy{}
@@ -301,7 +302,7 @@ func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration 
 			return err
 		}
 		if policy.UID == before {
-			return errors.New("it is still the old one")
+			return errors.New("the NetworkPolicy is still the old one")
 		}
 		return nil
 	})
@@ -326,7 +327,7 @@ type probe struct {
 	testNamespace
 
 	pod, url  string
-	callerKey string // what a backend is given besides
+	callerKey string // the additional credential of a backend
 }
 
 func (p testNamespace) probe(t *testing.T, gateway string) probe {
@@ -385,7 +386,7 @@ func (a probe) ask(ctx context.Context, method, path string, body []byte) (statu
 		return 0, nil, err
 	}
 	if response.Header.Get("X-Probe") == "" {
-		return 0, nil, fmt.Errorf("the way to the probe answers %s: %.500s", response.Status, reply)
+		return 0, nil, fmt.Errorf("the API server's proxy answers %s: %.500s", response.Status, reply)
 	}
 	return response.StatusCode, reply, nil
 }
@@ -428,7 +429,7 @@ func (a probe) call(t *testing.T, method, path, callerKey, token string, body ma
 	}
 	if answer.Body != "" {
 		if err := json.Unmarshal([]byte(answer.Body), &reply); err != nil {
-			t.Fatalf("%s %s is answered %d with what is no JSON: %v", method, path, answer.Status, err)
+			t.Fatalf("%s %s is answered %d with invalid JSON: %v", method, path, answer.Status, err)
 		}
 	}
 	return answer.Status, reply
@@ -510,7 +511,7 @@ func (a probe) load(t *testing.T, retries int, keep time.Duration) loading {
 		t.Fatal(err)
 	}
 	l := loading{a, begun.ID}
-	t.Cleanup(func() { // where the test ended before it did
+	t.Cleanup(func() { // in case the test ends before the load
 		_, _, _ = a.ask(context.WithoutCancel(t.Context()), http.MethodDelete, "/loads/"+l.id, nil)
 	})
 	l.flows(t)
@@ -552,10 +553,11 @@ func (l loading) truthful(t *testing.T, what string) load.Report {
 	r := l.report(t, http.MethodDelete)
 	figure(t, "%s: %s", what, r)
 	if r.Wrong > 0 || r.Mounted.Refused > 0 || r.Fetched.Refused > 0 {
-		t.Errorf("%s: %d answers were wrong, %d tokens were refused with mounted keys, and %d with fetched ones\n%s", what, r.Wrong, r.Mounted.Refused, r.Fetched.Refused, r.Details())
+		t.Errorf("%s: %d answers were wrong, %d tokens were refused with mounted keys, and %d with fetched ones\n%s",
+			what, r.Wrong, r.Mounted.Refused, r.Fetched.Refused, r.Details())
 	}
 	if float64(r.Sent) < 0.9*rate*r.Seconds || r.Good == 0 || r.Mounted.Verified == 0 || r.Fetched.Verified == 0 {
-		t.Errorf("%s: the load was not what it should be: %s", what, r)
+		t.Errorf("%s: too few requests were sent, answered or verified: %s", what, r)
 	}
 	return r
 }

@@ -62,10 +62,10 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	}
 	welcome, verification := post.mail(t, address, "https://shop.example.com/verify#")
 	if welcome.Subject != "Welcome to the shop" || welcome.From != "no-reply@shop.example.com" || welcome.User != "first" {
-		t.Errorf("the mail is %q, from %s, handed over by %s", welcome.Subject, welcome.From, welcome.User)
+		t.Errorf("the mail is %q, from %s, sent by the user %s", welcome.Subject, welcome.From, welcome.User)
 	}
 	if status, reply := a.call(t, http.MethodPost, "/users/verify-user", "", "", map[string]string{"code": verification}); status != http.StatusOK {
-		t.Fatalf("the code of the mail is answered %d: %v", status, reply["error_description"])
+		t.Fatalf("a verification with the mailed code is answered %d: %v", status, reply["error_description"])
 	}
 	a.signsIn(t, u)
 
@@ -83,22 +83,22 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	p.change(t, &corev1.Secret{}, "smtp", string(asJSON(t, map[string]any{"stringData": map[string]string{"username": "second", "password": rand.Text()}})))
 	figure(t, "another password of the mail server: all pods replaced and ready after %.1f s", p.settled(t, "auth", 2, before...).Seconds())
 	if status, reply := a.call(t, http.MethodPost, "/users/forgot-password", "", "", map[string]string{"email": address}); status != http.StatusAccepted || len(reply) > 0 {
-		t.Fatalf("who has forgotten their password is answered %d, not 202, with %v", status, slices.Sorted(maps.Keys(reply)))
+		t.Fatalf("a request for a recovery code is answered %d, not 202, with %v", status, slices.Sorted(maps.Keys(reply)))
 	}
 	reset, recovery := post.mail(t, address, "https://shop.example.com/reset#")
 	if reset.User != "second" {
-		t.Errorf("after the change mail is handed over by %s", reset.User)
+		t.Errorf("after the change, mail is sent by the user %s", reset.User)
 	}
 	u.password = rand.Text()
 	if status, reply := a.call(t, http.MethodPost, "/users/change-password", "", "", map[string]string{"code": recovery, "password": u.password}); status != http.StatusNoContent {
-		t.Fatalf("a new password by the code of the mail is answered %d: %v", status, reply["error_description"])
+		t.Fatalf("a new password with the mailed code is answered %d: %v", status, reply["error_description"])
 	}
 	a.signsIn(t, u)
 
 	for what, text := range p.everythingSaid(t) {
 		for about, secret := range map[string]string{"the code of the verification": verification, "the code of the recovery": recovery, "the address": address} {
 			if strings.Contains(text, secret) {
-				t.Errorf("%s has %s", what, about)
+				t.Errorf("%s contains %s", what, about)
 			}
 		}
 	}
@@ -193,15 +193,15 @@ func (a probe) mail(t *testing.T, to, link string) (found received, code string)
 			}
 		}
 		if count != 1 || code == "" {
-			return fmt.Errorf("%d mails are like that, of %d; the code has %d letters", count, len(box.Mails), len(code))
+			return fmt.Errorf("the number of such mails is %d, of %d in all; the code has %d letters", count, len(box.Mails), len(code))
 		}
 		return nil
 	})
 	return found, code
 }
 
-// everythingSaid returns all that users can read in a namespace and of the operator: logs, events, and the
-// AuthGateways' status.
+// everythingSaid returns all that users can read in the namespace and the operator's: pods, logs, events, and the
+// AuthGateway.
 func (p testNamespace) everythingSaid(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}

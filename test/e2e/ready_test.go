@@ -55,7 +55,7 @@ func TestGatewaysOfTwoNamespacesKnowNothingOfEachOther(t *testing.T) {
 	_, a := serving(t)
 	_, b := serving(t)
 	if a.callerKey == b.callerKey {
-		t.Error("they have the same caller key")
+		t.Error("both gateways have the same caller key")
 	}
 	_, ofA := signingKey(a.gateway(t, "auth"))
 	_, ofB := signingKey(b.gateway(t, "auth"))
@@ -66,7 +66,7 @@ func TestGatewaysOfTwoNamespacesKnowNothingOfEachOther(t *testing.T) {
 	b.drive(t)
 
 	if err := b.verifies(t, u.access); err == nil || !strings.Contains(err.Error(), "answers 401") {
-		t.Errorf("a service of the other verifies the token: %v", err)
+		t.Errorf("a service of the other gateway accepts the token: %v", err)
 	}
 	for _, tc := range []struct {
 		about, method, path, callerKey, token string
@@ -150,7 +150,7 @@ func TestOperatorAndServerRunRestricted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if ingress := policy.Spec.Ingress; len(ingress) == 0 || len(ingress[0].Ports) != 1 || ingress[0].Ports[0].Port.IntValue() != 8443 {
-		t.Errorf("to the operator the NetworkPolicy lets in %+v", ingress)
+		t.Errorf("the operator's NetworkPolicy allows %+v", ingress)
 	}
 	p.selects(t, operatorNamespace, &policy.Spec.PodSelector, operators)
 }
@@ -160,7 +160,7 @@ func isRestricted(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	s := pod.Spec
 	if s.HostNetwork || s.HostPID || s.HostIPC {
-		t.Errorf("pod %s shares namespaces of its node", pod.Name)
+		t.Errorf("pod %s shares namespaces with its node", pod.Name)
 	}
 	if c := s.SecurityContext; c == nil || c.RunAsNonRoot == nil || !*c.RunAsNonRoot || c.RunAsUser == nil || *c.RunAsUser == 0 ||
 		c.SeccompProfile == nil || c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
@@ -175,7 +175,7 @@ func isRestricted(t *testing.T, pod *corev1.Pod) {
 	}
 	for _, v := range s.Volumes {
 		if v.HostPath != nil {
-			t.Errorf("pod %s has the folder %s of its node", pod.Name, v.HostPath.Path)
+			t.Errorf("pod %s mounts the folder %s of its node", pod.Name, v.HostPath.Path)
 		}
 	}
 }
@@ -188,24 +188,24 @@ func (p testNamespace) admits(t *testing.T, pod *corev1.Pod) {
 	// The priority is set by its class, which belongs to the cluster.
 	again.Spec.Priority, again.Spec.PreemptionPolicy = nil, nil
 	if err := p.Create(t.Context(), again, client.DryRunAll); err != nil {
-		t.Errorf("a namespace that enforces restricted refuses pod %s: %v", pod.Name, err)
+		t.Errorf("a namespace that enforces restricted rejects pod %s: %v", pod.Name, err)
 	}
 }
 
 func hasNoToken(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	if a := pod.Spec.AutomountServiceAccountToken; a == nil || *a {
-		t.Errorf("pod %s asks for a token", pod.Name)
+		t.Errorf("pod %s mounts a ServiceAccount token", pod.Name)
 	}
 	for _, v := range pod.Spec.Volumes {
 		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil }) {
-			t.Errorf("pod %s has a token in volume %s", pod.Name, v.Name)
+			t.Errorf("pod %s has a ServiceAccount token in volume %s", pod.Name, v.Name)
 		}
 	}
 	for _, c := range pod.Spec.Containers {
 		for _, m := range c.VolumeMounts {
 			if strings.HasPrefix(m.MountPath, "/var/run/secrets/kubernetes.io") {
-				t.Errorf("%s in pod %s has %s", c.Name, pod.Name, m.MountPath)
+				t.Errorf("%s in pod %s mounts %s", c.Name, pod.Name, m.MountPath)
 			}
 		}
 	}

@@ -19,10 +19,10 @@ import (
 const (
 	accessExpiry  = 20 * time.Second
 	refreshExpiry = time.Minute
-	skew          = 20 * time.Second // that the operator allows for; see controllers/settings.go
+	skew          = 20 * time.Second // verifierSkew in controllers/settings.go
 )
 
-// shortLived also limits the waits of keys to the delay of the slowest reader.
+// shortLived sets short lifetimes of tokens, and the lead of new keys.
 func shortLived(lead time.Duration) func(*v1alpha1.AuthGatewaySpec) {
 	return func(s *v1alpha1.AuthGatewaySpec) {
 		s.Tokens.AccessTokenTTL, s.Tokens.RefreshTokenTTL = v1alpha1.Duration(seconds(accessExpiry)), v1alpha1.Duration(seconds(refreshExpiry))
@@ -32,7 +32,7 @@ func shortLived(lead time.Duration) func(*v1alpha1.AuthGatewaySpec) {
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%ds", int(d.Seconds())) }
 
-// Each wait runs twice (decision 5), and pods load the key first.
+// Each wait runs twice (decision 5), and the pods load the new key first.
 func untilItSigns(lead time.Duration) time.Duration { return 2*(lead+skew) + lead + later }
 func untilItIsGone(lead time.Duration) time.Duration {
 	return 2*(lead+accessExpiry+skew) + later
@@ -43,7 +43,7 @@ func TestARotationCostsNoToken(t *testing.T) {
 	lead := connect(t).lead(t)
 	p, a := serving(t, shortLived(lead))
 	old, _ := signingKey(p.gateway(t, "auth"))
-	l := a.load(t, 0, lead) // a cache may be as slow as a mounted ConfigMap
+	l := a.load(t, 0, lead) // this cache is as slow as a mounted ConfigMap
 
 	order := strconv.FormatInt(time.Now().Unix(), 10)
 	p.change(t, &v1alpha1.AuthGateway{}, "auth", fmt.Sprintf(`{"metadata":{"annotations":{"authgateway.io/rotate":%q}}}`, order))
@@ -70,7 +70,7 @@ func TestARotationCostsNoToken(t *testing.T) {
 		t.Errorf("there were tokens of the keys %v; want some of %s and of %s", r.Tokens, old, fresh)
 	}
 	if r.Surprises > 0 {
-		t.Errorf("the JWKS that was kept for %s lacked the key of a token %d times", lead, r.Surprises)
+		t.Errorf("the JWKS that was cached for %s lacked the key of a token %d times", lead, r.Surprises)
 	}
 }
 
@@ -101,12 +101,12 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 		fresh, _ = signingKey(g)
 		former := len(kept.Data["FORMER_ACCESS_PASSPHRASE"]) + len(kept.Data["FORMER_REFRESH_PASSPHRASE"])
 		if fresh == old || former > 0 {
-			return fmt.Errorf("a former passphrase is kept: %v; the keys are %+v", former > 0, g.Status.Keys)
+			return fmt.Errorf("a previous passphrase is kept: %v; the keys are %+v", former > 0, g.Status.Keys)
 		}
 		return nil
 	})
 	p.settled(t, "auth", 2)
-	testenv.Eventually(t, later, "the new key has reached the pods", func() error { // whose mounts lag
+	testenv.Eventually(t, later, "the new key has reached the pods", func() error { // whose mounts are updated late
 		if r := l.report(t, http.MethodGet); r.Tokens[fresh] == 0 {
 			return fmt.Errorf("there were tokens of %v", r.Tokens)
 		}

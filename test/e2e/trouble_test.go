@@ -18,13 +18,13 @@ import (
 
 func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 	t.Parallel()
-	const login = "auth-login" // another Secret than the one that is right
+	const login = "auth-login" // not the correct Secret
 	usingLogin := func(s *v1alpha1.AuthGatewaySpec) { s.Database.CredentialsSecretRef.Name = login }
 	quota := func(t *testing.T, p testNamespace, of corev1.ResourceName, most string) {
 		p.create(t, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "tight"}, Spec: corev1.ResourceQuotaSpec{
 			Hard: corev1.ResourceList{of: resource.MustParse(most)},
 		}})
-		// Until the quota is counted, nothing can be created, which is not the subject of the test.
+		// Nothing can be created until the quota is counted; that state is not tested here.
 		testenv.Eventually(t, soon, "the quota is counted", func() error {
 			q := &corev1.ResourceQuota{}
 			p.get(t, "tight", q)
@@ -79,7 +79,7 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 		},
 		{
 			about: "a quota with no room for its pods",
-			upset: func(t *testing.T, p testNamespace, _ string) { quota(t, p, corev1.ResourcePods, "2") }, // the database is one
+			upset: func(t *testing.T, p testNamespace, _ string) { quota(t, p, corev1.ResourcePods, "2") }, // one is the database
 			says:  []string{"exceeded quota: tight", "pods=1"},
 			mend: func(t *testing.T, p testNamespace, _ string) {
 				p.change(t, &corev1.ResourceQuota{}, "tight", `{"spec":{"hard":{"pods":"20"}}}`)
@@ -118,7 +118,7 @@ func TestTroubleIsNamedAndMendedWithinHalfAMinute(t *testing.T) {
 				}
 				for _, word := range tc.says {
 					if !strings.Contains(c.Message, word) {
-						return fmt.Errorf("there is no %q in %s: %s", word, c.Reason, c.Message)
+						return fmt.Errorf("%q is not in %s: %s", word, c.Reason, c.Message)
 					}
 				}
 				message = c.Message

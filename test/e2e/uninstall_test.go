@@ -21,7 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// helm is the version in hack/tools/kubernetes, without settings of the machine.
+// helm runs the helm of hack/tools/kubernetes without the settings of this machine.
 type helm struct {
 	cluster
 
@@ -58,12 +58,12 @@ func (h helm) run(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// It is not parallel, because it takes the operator away from all tests.
+// It is not parallel, because it removes the operator, which all tests share.
 func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p, a := serving(t, func(s *v1alpha1.AuthGatewaySpec) { s.DeletionPolicy = v1alpha1.DeletionRetain })
 	p.create(t, smallest("brief", func(s *v1alpha1.AuthGatewaySpec) {
 		s.Replicas, s.DeletionPolicy = new(int32(1)), v1alpha1.DeletionDelete
-		s.Issuer = "http://auth." + p.name + ".svc" // a database has one
+		s.Issuer = "http://auth." + p.name + ".svc" // a database belongs to one issuer
 	}))
 	p.ready(t, "brief", later)
 	u := a.drive(t)
@@ -88,10 +88,10 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 		installed = err == nil
 		return err
 	}
-	t.Cleanup(func() { // others need it
+	t.Cleanup(func() { // other tests need the operator
 		if !installed {
 			if err := install(context.WithoutCancel(t.Context())); err != nil {
-				t.Errorf("the operator is gone for good: %v", err)
+				t.Errorf("the operator could not be installed again: %v", err)
 			}
 		}
 	})
@@ -105,7 +105,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 		t.Errorf("the operator is still there: %v", err)
 	}
 	if all, err := p.gateways(t.Context(), p.name); err != nil || len(all) != 2 {
-		t.Errorf("of the two AuthGateways there are %d: %v", len(all), err)
+		t.Errorf("there are %d AuthGateways, want 2: %v", len(all), err)
 	}
 	a.drive(t)
 
@@ -128,11 +128,11 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	}
 	for _, pod := range after {
 		if pod.UID != before[0].UID && pod.UID != before[1].UID {
-			t.Errorf("pod %s was made by the operator that was installed again", pod.Name)
+			t.Errorf("pod %s was created by the newly installed operator", pod.Name)
 		}
 	}
 	if now, _ := signingKey(p.gateway(t, "auth")); now != kid {
-		t.Errorf("the operator that was installed again changed the key from %s to %s", kid, now)
+		t.Errorf("the newly installed operator changed the key from %s to %s", kid, now)
 	}
 
 	kept := &corev1.Secret{}
@@ -143,7 +143,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	still := &corev1.Secret{}
 	p.get(t, "auth-keys", still)
 	if !sameKeys(kept, still) {
-		t.Error("the keys that were retained are not those that there were")
+		t.Error("the retained keys have changed")
 	}
 
 	p.create(t, smallest("auth", cheapPasswords))
@@ -156,7 +156,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	a.reaches(t)
 	a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil)
 	if err := a.verifies(t, u.access); err != nil {
-		t.Errorf("the token from before, with the mounted keys: %v", err)
+		t.Errorf("the earlier token, with the mounted keys: %v", err)
 	}
 	a.drive(t)
 }
@@ -169,7 +169,7 @@ func (p testNamespace) remove(t *testing.T, gateway string) {
 	}
 	testenv.Eventually(t, later, "the pods of "+gateway+" are gone", func() error {
 		if pods, err := p.servers(t, gateway); err != nil || len(pods) > 0 {
-			return fmt.Errorf("there are %d: %w", len(pods), err)
+			return fmt.Errorf("there are %d pods: %w", len(pods), err)
 		}
 		return nil
 	})
@@ -185,7 +185,7 @@ func (p testNamespace) exists(t *testing.T, want bool, secrets ...string) {
 				return err
 			}
 			if there := err == nil; there != want {
-				return fmt.Errorf("it is: %v", there)
+				return fmt.Errorf("it exists: %v", there)
 			}
 			return nil
 		})

@@ -1,7 +1,7 @@
 // Package load sends requests to a gateway at a constant rate, and checks every reply and every token.
 //
-// A request without a reply, or with 5xx or 429, has failed. A reply that is false, such as 401 for a valid token, is
-// wrong, which is never accepted. Every access token is verified by two consumers, when it is issued and until it
+// A request fails if it gets no reply, or a 5xx or 429. A reply is wrong if it is not true, such as 401 for a valid
+// token, which is never acceptable. Every access token is verified by two consumers, when it is issued and until it
 // expires: one reads a mounted ConfigMap, the other the JWKS that the gateway serves.
 package load
 
@@ -30,15 +30,15 @@ type Order struct {
 	Gateway   string        `json:"gateway"`   // the URL of its API, which is its issuer too
 	CallerKey string        `json:"callerKey"` // lets it verify the users that it signs up
 	Rate      int           `json:"rate"`      // requests a second
-	Retries   int           `json:"retries"`   // after no answer or a 503; 0: each failure counts
-	Keep      time.Duration `json:"keep"`      // how long the JWKS is kept
+	Retries   int           `json:"retries"`   // after no reply or a 503; with 0, each failure counts
+	Keep      time.Duration `json:"keep"`      // how long the JWKS is cached
 }
 
 const (
 	users         = 8
 	oneTry        = 5 * time.Second
-	patience      = 30 * time.Second // for a request, with all its tries
-	maxRejections = 5                // times that a sign-in comes again, as a 503 asks
+	patience      = 30 * time.Second // limit of a request with all its tries
+	maxRejections = 5                // repetitions of a sign-in when a 503 asks for them
 )
 
 // Load is a load that runs until it is stopped.
@@ -57,7 +57,7 @@ type Load struct {
 	report Report
 	began  time.Time
 	ended  time.Time
-	last   time.Time // right answer
+	last   time.Time // time of the last correct reply
 	tokens []*trackedToken
 }
 
@@ -65,7 +65,7 @@ type Load struct {
 type user struct {
 	name, password, id string
 
-	renewing chan struct{} // holds one: a refresh token is used by one request at a time
+	renewing chan struct{} // capacity 1: one request at a time uses the refresh token
 
 	mu      sync.Mutex
 	session session
@@ -92,7 +92,7 @@ type trackedToken struct {
 // Start signs users up and starts the load.
 func Start(ctx context.Context, o Order, mounted KeySource) (*Load, error) {
 	if o.Rate <= 0 {
-		return nil, errors.New("rate: write requests a second")
+		return nil, errors.New("rate is missing: set the requests per second")
 	}
 	client := func(keepAlive bool) *http.Client {
 		return &http.Client{Transport: &http.Transport{
@@ -112,7 +112,7 @@ func Start(ctx context.Context, o Order, mounted KeySource) (*Load, error) {
 	}
 	l.began = time.Now()
 	l.last = l.began
-	running, stop := context.WithCancel(context.Background()) // it outlives the request that asked for it
+	running, stop := context.WithCancel(context.Background()) // the load outlives the request that started it
 	l.stop = stop
 	go l.run(running)
 	return l, nil
@@ -157,7 +157,7 @@ func (l *Load) run(ctx context.Context) {
 		u := l.users[mathrand.IntN(len(l.users))]
 		k := kindProfile
 		switch {
-		case n%(2*l.order.Rate) == l.order.Rate: // one in two seconds: hashing is dear
+		case n%(2*l.order.Rate) == l.order.Rate: // one every two seconds, because hashing is expensive
 			k = kindSignIn
 		case mathrand.IntN(4) == 0:
 			k = kindRenew
@@ -353,7 +353,7 @@ func (l *Load) judge(u *user, s session, k kind, a answer) (verdict, string) {
 	}
 	t, owner, err := read(tokens.Access)
 	if err != nil {
-		return wrong, "an access token that cannot be read: " + err.Error()
+		return wrong, "the access token cannot be parsed:  " + err.Error()
 	}
 	if owner != u.id {
 		return wrong, "an access token of another user"
@@ -380,7 +380,7 @@ func read(token string) (*trackedToken, string, error) {
 		return nil, "", err
 	}
 	if c.Expiry == nil || c.IssuedAt == nil {
-		return nil, "", errors.New("it has no exp, or no iat")
+		return nil, "", errors.New("the token has no exp or no iat")
 	}
 	return &trackedToken{token: token, kid: parsed.Headers[0].KeyID, issued: c.IssuedAt.Time(), expires: c.Expiry.Time()}, c.Subject, nil
 }
@@ -413,7 +413,7 @@ func (l *Load) check(ctx context.Context) {
 	}
 }
 
-// verifyDue verifies the tokens that are due; if now is zero, all valid ones.
+// verifyDue verifies the tokens that are due. If now is zero, it verifies all valid ones.
 func (l *Load) verifyDue(now time.Time) {
 	var due []*trackedToken
 	l.mu.Lock()
@@ -473,10 +473,10 @@ func (l *Load) Report() Report {
 	surprises := l.fetched.surprised()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	text, err := json.Marshal(l.report) // a copy, which does not change
+	text, err := json.Marshal(l.report) // a copy that later requests do not change
 	var r Report
 	if err = errors.Join(err, json.Unmarshal(text, &r)); err != nil {
-		panic(err) // a mistake in the program
+		panic(err) // a programming error
 	}
 	now := l.ended
 	if now.IsZero() {

@@ -21,7 +21,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// gateway replies correctly, except where spoil interferes.
+// gateway is a server that replies correctly unless spoil replies instead.
 type gateway struct {
 	t     *testing.T
 	url   string
@@ -49,7 +49,7 @@ func (g *gateway) token(user string) string {
 	return token
 }
 
-// The name of a user is also its id, its code and its refresh token.
+// The name of a user is also the user's id, code and refresh token.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var body map[string]string
 	_ = json.NewDecoder(r.Body).Decode(&body)
@@ -103,7 +103,7 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 		about   string
 		spoil   func(http.ResponseWriter, *http.Request, int64) bool
 		retries int
-		other   bool // the mounted keys are others
+		other   bool // the mounted keys are those of another gateway
 		want    func(Report) bool
 	}{
 		{"nothing", nil, 0, false, func(r Report) bool {
@@ -159,7 +159,7 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 				t.Errorf("the report is %s\n%s", r, r.Details())
 			}
 			if text := fmt.Sprint(r, r.Details()); strings.Contains(text, "eyJ") {
-				t.Errorf("a token shows in %s", text)
+				t.Errorf("a token is visible in %s", text)
 			}
 		})
 	}

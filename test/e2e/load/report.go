@@ -10,25 +10,25 @@ import (
 
 // Report is the result of a load.
 type Report struct {
-	Seconds float64 `json:"seconds"` // that it has been going on for
+	Seconds float64 `json:"seconds"` // duration of the load
 
 	Sent   int `json:"sent"`
-	Good   int `json:"good"`   // got the right answer, at last
-	Failed int `json:"failed"` // got none, or one that says so: 5xx, 429
-	Wrong  int `json:"wrong"`  // got an answer that is not true
+	Good   int `json:"good"`   // got the correct reply, perhaps after retries
+	Failed int `json:"failed"` // got no reply, or a 5xx or 429
+	Wrong  int `json:"wrong"`  // got a reply that is not true
 
-	Answers  map[string]int `json:"answers"` // tries, by the status or "none"
+	Answers  map[string]int `json:"answers"` // tries by status, or "none" without a reply
 	Retried  int            `json:"retried"`
 	Rejected int            `json:"rejected"` // sign-ins that were repeated after a 503 with Retry-After
 
-	LongestGap time.Duration `json:"longestGap"` // without a right answer
-	Failures   []Incident    `json:"failures"`   // the first of them
+	LongestGap time.Duration `json:"longestGap"` // longest time without a correct reply
+	Failures   []Incident    `json:"failures"`   // only the first ones
 	Wrongs     []Incident    `json:"wrongs"`
 
-	Tokens    map[string]int `json:"tokens"` // access tokens, by the kid
+	Tokens    map[string]int `json:"tokens"` // access tokens by kid
 	Mounted   Checks         `json:"mounted"`
 	Fetched   Checks         `json:"fetched"`
-	Surprises int            `json:"surprises"` // the kept JWKS had not the key of a token
+	Surprises int            `json:"surprises"` // times that the cached JWKS lacked the key of a token
 }
 
 // Incident is a request that failed or got a wrong reply.
@@ -42,7 +42,7 @@ type Incident struct {
 type Checks struct {
 	Verified int       `json:"verified"`
 	Refused  int       `json:"refused"`
-	Refusals []Refusal `json:"refusals"` // the first of them
+	Refusals []Refusal `json:"refusals"` // only the first ones
 }
 
 // Refusal is a valid token that a consumer rejected.

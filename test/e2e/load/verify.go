@@ -46,7 +46,7 @@ func Verify(token, issuer string, keys KeySource) (Claims, error) {
 		return c, err
 	}
 	if typ := head.ExtraHeaders[jose.HeaderType]; head.Algorithm != key.Algorithm || typ != "at+jwt" {
-		return c, fmt.Errorf("the token is a %v by %s, its key is for %s", typ, head.Algorithm, key.Algorithm)
+		return c, fmt.Errorf("the token has type %v and algorithm %s, and its key has algorithm %s", typ, head.Algorithm, key.Algorithm)
 	}
 	if err := parsed.Claims(key, &c); err != nil {
 		return c, err
@@ -82,7 +82,7 @@ func (d *Directory) Key(kid string) (jose.JSONWebKey, error) {
 		switch {
 		case err == nil:
 			d.set, d.read = set, now
-		case d.read.IsZero(): // later on it goes on with what it has
+		case d.read.IsZero(): // later errors are ignored: the keys that were read stay in use
 			return jose.JSONWebKey{}, fmt.Errorf("jwks.json: %w", err)
 		}
 	}
@@ -92,7 +92,7 @@ func (d *Directory) Key(kid string) (jose.JSONWebKey, error) {
 func only(set jose.JSONWebKeySet, kid string) (jose.JSONWebKey, error) {
 	found := set.Key(kid)
 	if len(found) != 1 {
-		return jose.JSONWebKey{}, fmt.Errorf("there are %d keys %q among %d", len(found), kid, len(set.Keys))
+		return jose.JSONWebKey{}, fmt.Errorf("%d keys have the kid %q, of %d", len(found), kid, len(set.Keys))
 	}
 	return found[0], nil
 }
@@ -110,7 +110,7 @@ type URL struct {
 	set       jose.JSONWebKeySet
 	fetched   time.Time
 	tried     time.Time
-	surprises int // a kid was not in what was kept
+	surprises int // times that a kid was not in the cached JWKS
 }
 
 // NewURL returns a source that refetches the keys after the given time.

@@ -42,10 +42,10 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	}
 	defer plain.Close()
 	if err := plain.Mail("a@example.com", nil); err == nil {
-		t.Error("it accepts mail of a client that has not signed in")
+		t.Error("the mailbox accepts mail from a client that has not signed in")
 	}
 	if ok, _ := plain.Extension("AUTH"); ok {
-		t.Error("it offers AUTH without TLS")
+		t.Error("the mailbox offers AUTH without TLS")
 	}
 
 	client, err := smtp.DialStartTLS(address, &tls.Config{InsecureSkipVerify: true})
@@ -60,7 +60,7 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := client.SendMail("no-reply@example.com", []string{"ada@example.com"}, strings.NewReader("no mail")); err == nil {
-		t.Error("it accepts an invalid mail")
+		t.Error("the mailbox accepts an invalid mail")
 	}
 
 	recorder := httptest.NewRecorder()
@@ -75,6 +75,6 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	m := box.Mails[0]
 	if m.User != "shop" || m.From != "no-reply@example.com" || !slices.Equal(m.To, []string{"ada@example.com"}) || m.Subject != "Grüße" ||
 		strings.TrimSpace(m.Text) != "https://example.com/verify#ABCDEF" {
-		t.Errorf("it is %+v", m)
+		t.Errorf("the mail is %+v", m)
 	}
 }

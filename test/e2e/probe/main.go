@@ -1,11 +1,12 @@
-// Command probe runs beside a gateway in the end-to-end tests. All it knows of the gateway is the public keys, mounted
-// from its ConfigMap. It verifies tokens with them and sends requests and load.
+// Command probe runs beside a gateway in the end-to-end tests. It has only the public keys of the gateway, mounted from
+// a ConfigMap. It verifies tokens with them and sends requests and load.
 //
-//	POST /verify         verifies the token in the body: 200 and its claims, or 401         POST /requests
-//
-// sends one request from here, and returns the reply         POST /loads          starts a load (load.Order): 201 and
-// {"id"}         GET /loads/{id}      returns its progress (load.Report)         DELETE /loads/{id}   stops it, and
-// returns the result         GET /healthz
+//	POST /verify         verifies the token in the body: 200 and its claims, or 401
+//	POST /requests       sends one request from here, and returns the reply
+//	POST /loads          starts a load (load.Order): 201 and {"id"}
+//	GET /loads/{id}      returns its progress (load.Report)
+//	DELETE /loads/{id}   stops it, and returns the result
+//	GET /healthz
 //
 // It can also be a mail server:
 //
@@ -95,7 +96,7 @@ func (a *probe) verify(w http.ResponseWriter, r *http.Request) {
 // direct opens a connection for each request, because the gateway's pods come and go.
 var direct = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// request serves what only pods can reach.
+// request sends one request from the pod, because only pods can reach the gateway.
 func request(w http.ResponseWriter, r *http.Request) {
 	var order struct {
 		Method, URL, Body string
