@@ -24,11 +24,11 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 		t.Fatalf("recorded %q; want %q", names, want)
 	}
 	last := events[2]
-	w.equal("whose it is", last.UserID, p.id)
+	w.equal("user", last.UserID, p.id)
 	w.equal("the session", last.SessionID, session)
 	w.equal("the request", last.RequestID, "request-1")
 	w.equal("the address", last.Address, netip.MustParseAddr("2001:db8::1"))
-	w.equal("an address of an unknown client is known:", events[0].Address.IsValid(), false)
+	w.equal("an address is recorded for an unknown client", events[0].Address.IsValid(), false)
 }
 
 func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {

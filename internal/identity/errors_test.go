@@ -10,12 +10,12 @@ func TestEveryKindOfErrorHasANameOfItsOwn(t *testing.T) {
 	seen := map[string]Kind{}
 	for kind := Internal; kind <= Overloaded; kind++ {
 		if other, ok := seen[kind.String()]; ok {
-			t.Errorf("%d and %d are both called %q", other, kind, kind)
+			t.Errorf("kinds %d and %d have the same name, %q", other, kind, kind)
 		}
 		seen[kind.String()] = kind
 	}
 	if got := (Overloaded + 1).String(); got != "internal" {
-		t.Errorf("an unknown kind is called %q", got)
+		t.Errorf("the name of an unknown kind is %q", got)
 	}
 }
 
@@ -28,12 +28,12 @@ func TestWhatNobodyClassifiedIsInternal(t *testing.T) {
 		}
 	}
 	if got := e.Error(); got != "conflict: the message: the cause" {
-		t.Errorf("the log would say %q", got)
+		t.Errorf("the error text is %q", got)
 	}
 	if !errors.Is(e, cause) {
 		t.Error("the cause is not in the chain")
 	}
 	if got := failure(NotFound, ReasonAccountNotFound, "no %s", "such thing").Error(); got != "not_found: no such thing" {
-		t.Errorf("the log would say %q", got)
+		t.Errorf("the error text is %q", got)
 	}
 }

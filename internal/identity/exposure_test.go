@@ -21,7 +21,7 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			"the email is taken", "grace", "Edsger@mail.example",
 			identity.Message{To: "edsger@mail.example", Purpose: identity.MailEmailTaken},
 		},
-		{ // which they hear when they prove it
+		{ // they learn that when they prove the address
 			"the username is taken", "Edsger", "grace@mail.example",
 			identity.Message{To: "grace@mail.example", Purpose: identity.MailVerification, Username: "Edsger", TTL: 24 * time.Hour},
 		},
@@ -40,14 +40,14 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			code, err := w.SignUp(in)
 			w.ok(err)
 			w.equal("the answer", code, identity.Code{})
-			w.equal("what the store was asked", w.store.take(), "CreateSignUpConcealed")
-			w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
+			w.equal("calls of the store", w.store.take(), "CreateSignUpConcealed")
+			w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
 			w.equal("sign-ups audited", w.audited("signed up"), 2)
 			m := w.mail()
-			w.equal("a code was mailed:", m.Code != "", c.want.Purpose == identity.MailVerification)
+			w.equal("a code was mailed", m.Code != "", c.want.Purpose == identity.MailVerification)
 			m.Code = ""
 			w.equal("the message", m, c.want)
-			w.signIn(edsger) // nothing of theirs has changed
+			w.signIn(edsger) // their account has not changed
 		})
 	}
 }
@@ -82,17 +82,17 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 			code, err := asks[c.purpose](w, c.email)
 			w.ok(err)
 			w.equal("the answer", code, identity.Code{})
-			w.equal("what the store was asked", w.store.take(), "QueueMail")
-			w.equal("what is audited", w.audit.String(), audit)
+			w.equal("calls of the store", w.store.take(), "QueueMail")
+			w.equal("audit trail", w.audit.String(), audit)
 			if !c.mailed {
 				w.noMail()
 				return
 			}
 			m := w.mail()
 			w.equal("codes issued, audited", w.audited("code issued"), strings.Count(audit, `"code issued"`)+1)
-			w.equal("what it is about", m.Purpose, c.purpose)
-			w.equal("it goes to the canonical address:", m.To, strings.ToLower(c.email))
-			w.equal("it brings a code:", len(m.Code), 26)
+			w.equal("purpose of the mail", m.Purpose, c.purpose)
+			w.equal("recipient", m.To, strings.ToLower(c.email))
+			w.equal("length of the code", len(m.Code), 26)
 		})
 	}
 }
@@ -103,7 +103,7 @@ func TestCodesThatWereMailedHold(t *testing.T) {
 	_, err := w.ForgotPassword(p.email)
 	w.ok(err)
 	w.ok(w.ResetPassword(w.mail().Code, "", another))
-	w.equal("what its owner hears", w.mail().Purpose, identity.MailPasswordChanged)
+	w.equal("purpose of the mail to the owner", w.mail().Purpose, identity.MailPasswordChanged)
 	p.password = another
 	tokens := w.signIn(p)
 
@@ -111,20 +111,20 @@ func TestCodesThatWereMailedHold(t *testing.T) {
 	w.ok(err)
 	w.equal("the answer", code, identity.Code{})
 	m := w.mail()
-	w.equal("it goes to the new address:", m.To, "new@mail.example")
+	w.equal("recipient", m.To, "new@mail.example")
 	u, err := w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example")
 	w.ok(err)
-	w.equal("where its owner hears of it", w.mail().To, p.email)
-	w.equal("it is verified:", u.EmailVerified, true)
+	w.equal("recipient of the notice", w.mail().To, p.email)
+	w.equal("it is verified", u.EmailVerified, true)
 
 	_, err = w.RequestEmailChange(tokens.AccessToken, "")
 	w.ok(err)
 	m = w.mail()
-	w.equal("a code for any address goes to the present one:", m.To, "new@mail.example")
-	w.equal("what it is about", m.Purpose, identity.MailEmailChange)
+	w.equal("recipient of a code for any address", m.To, "new@mail.example")
+	w.equal("purpose of the mail", m.Purpose, identity.MailEmailChange)
 	u, err = w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example")
 	w.ok(err)
-	w.equal("it is verified:", u.EmailVerified, false)
+	w.equal("it is verified", u.EmailVerified, false)
 }
 
 func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
@@ -136,8 +136,8 @@ func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
 	code, err := w.RequestEmailChange(tokens.AccessToken, other.email)
 	w.ok(err)
 	w.equal("the answer", code, identity.Code{})
-	w.equal("what the store was asked", w.store.take(), "QueueEmailChange")
-	w.equal("what the owner hears", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
+	w.equal("calls of the store", w.store.take(), "QueueEmailChange")
+	w.equal("mail to the owner", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
 
 	_, err = w.RequestEmailChange(tokens.AccessToken, "")
 	w.ok(err)
@@ -145,8 +145,8 @@ func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
 		u, err := w.ChangeEmail(tokens.AccessToken, w.mail().Code, email)
 		w.ok(err)
 		w.equal("the address", u.Email, email)
-		w.equal("it is verified:", u.EmailVerified, false)
-		w.equal("what the owner hears", w.mail().Purpose, identity.MailEmailChanged)
+		w.equal("it is verified", u.EmailVerified, false)
+		w.equal("mail to the owner", w.mail().Purpose, identity.MailEmailChanged)
 		_, err = w.RequestEmailChange(tokens.AccessToken, "")
 		w.ok(err)
 	}
@@ -187,7 +187,7 @@ func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
 func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
 	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
 	p, _ := w.verified("grace")
-	for range 5 { // these send no mail, so they use nothing up
+	for range 5 { // these send no mail, so they do not count
 		_, err := w.NewVerificationCode(p.email)
 		w.ok(err)
 		w.noMail()
@@ -206,7 +206,7 @@ func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
 		w.noMail()
 	}
 	w.equal("withheld, audited", w.audited("mail withheld: too many to its recipient"), 3)
-	w.ok(w.ResetPassword(last, "", another)) // what was sent last holds
+	w.ok(w.ResetPassword(last, "", another)) // the code that was sent last is valid
 }
 
 func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
@@ -219,21 +219,21 @@ func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 		m, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
 		w.ok(err)
 		if !ok || m.Ref.Attempt != attempt || m.TTL != time.Hour {
-			t.Fatalf("taken: %v, attempt %d, a code for %v", ok, m.Ref.Attempt, m.TTL)
+			t.Fatalf("claimed: %v, attempt %d, lifetime of the code %v", ok, m.Ref.Attempt, m.TTL)
 		}
 		w.keep(m.Code)
 		return m
 	}
 	first := take(1)
-	w.pass(2 * time.Minute) // its sender died
+	w.pass(2 * time.Minute) // the replica that claimed it is killed
 	second := take(2)
-	w.ok(w.finish(first, identity.MailSent, 0)) // or so it seemed
+	w.ok(w.finish(first, identity.MailSent, 0)) // the claim is stale, so this has no effect
 	w.ok(w.finish(second, identity.MailReturned, 0))
 	third := take(2)
 	w.ok(w.finish(third, identity.MailPostponed, time.Hour))
 	_, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
 	w.ok(err)
-	w.equal("it is due", ok, false)
+	w.equal("the mail is due", ok, false)
 	w.pass(time.Hour)
 	fourth := take(3)
 	for _, m := range []identity.Message{first, second, third} {
@@ -241,7 +241,7 @@ func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 	}
 	w.ok(w.ResetPassword(fourth.Code, "", another))
 	w.ok(w.finish(fourth, identity.MailGivenUp, 0))
-	w.equal("what is left", w.mail().Purpose, identity.MailPasswordChanged)
+	w.equal("the remaining mail", w.mail().Purpose, identity.MailPasswordChanged)
 }
 
 func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {

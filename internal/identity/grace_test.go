@@ -10,8 +10,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// forgetful is a Store whose first answer to AdvanceSession is lost on its way: what it
-// says is what the statement says when it is sent again.
+// forgetful is a Store that loses the first answer to AdvanceSession. It runs the call a
+// second time, and returns the second answer.
 type forgetful struct{ identity.Store }
 
 func (f forgetful) AdvanceSession(
@@ -23,7 +23,7 @@ func (f forgetful) AdvanceSession(
 	return f.Store.AdvanceSession(ctx, r, generation, n)
 }
 
-// resolution is what times are rounded down to where they are kept.
+// resolution is the resolution to which a Store truncates times.
 const resolution = time.Microsecond
 
 func TestTheGraceOfAReplacedRefreshTokenIsExact(t *testing.T) {
@@ -44,7 +44,7 @@ func TestTheGraceOfAReplacedRefreshTokenIsExact(t *testing.T) {
 		replaced := w.Now()
 		next, err := w.Renew(first.RefreshToken)
 		if err != nil {
-			t.Fatalf("a renewal: %v", err)
+			t.Fatalf("the renewal failed: %v", err)
 		}
 		claims := w.Introspect(next.RefreshToken)
 		if want := replaced.Truncate(time.Second); !claims.IssuedAt.Equal(want) || !claims.ExpiresAt.Equal(want.Add(7*day)) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// lab is a Hasher in a synctest bubble: time passes only while every goroutine waits.
+// lab is a Hasher in a synctest bubble, where time passes only while all goroutines wait.
 type lab struct {
 	*testing.T
 	*Hasher
@@ -27,15 +27,15 @@ func inLab(t *testing.T, threads, queue int, do func(l *lab)) {
 		l.callers.Wait()
 		l.Close()
 		if s := l.Stats(); s.Waiting != 0 || s.Running != 0 {
-			t.Errorf("at the end there is %+v", s)
+			t.Errorf("at the end the stats are %+v", s)
 		}
 	})
 }
 
-// task is a job that runs until it is finished.
+// task is a job that runs until the test finishes it.
 type task struct {
 	begun, finish, end chan struct{}
-	err                error // what the caller gets, once end is closed
+	err                error // the result for the caller; valid once end is closed
 	after              time.Duration
 }
 
@@ -51,7 +51,7 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// send puts a task in a queue, and returns when it runs or waits.
+// send puts a task in a queue, and returns once the task runs, waits or is rejected.
 func (l *lab) send(ctx context.Context, queue *jobQueue) *task {
 	t := &task{begun: make(chan struct{}), finish: make(chan struct{}), end: make(chan struct{})}
 	sent := time.Now()
@@ -74,14 +74,14 @@ func (l *lab) finish(t *task) {
 }
 
 func (l *lab) pass(d time.Duration) {
-	time.Sleep(d) // the bubble's time, which takes none
+	time.Sleep(d) // simulated time
 	synctest.Wait()
 }
 
 func (l *lab) check(what string, ok bool) {
 	l.Helper()
 	if !ok {
-		l.Errorf("wrong: %s (%+v)", what, l.Stats())
+		l.Errorf("not true: %s (stats %+v)", what, l.Stats())
 	}
 }
 
@@ -180,8 +180,8 @@ func TestHasherServesBothQueuesInOrder(t *testing.T) {
 				early++
 			}
 		}
-		// This fails by chance once in 10^17 runs.
-		l.check("both queues are served alike", len(order) == 2*each && early > each/10 && early < each*9/10)
+		// A correct Hasher fails this check once in 10^17 runs.
+		l.check("both queues are served equally", len(order) == 2*each && early > each/10 && early < each*9/10)
 	})
 }
 
@@ -203,7 +203,7 @@ func TestHasherSkipsCanceledJobs(t *testing.T) {
 		inLab(t, 1, 0, func(l *lab) {
 			ctx, leave := context.WithCancelCause(l.Context())
 			leave(left)
-			for range 100 { // either the thread or the caller notices first
+			for range 100 { // the worker or the caller may notice first
 				l.check("it is not done", overloaded(l.send(ctx, &l.hashQueue)))
 			}
 			l.check("all are counted", l.Stats() == HasherStats{Canceled: 100})
@@ -249,7 +249,7 @@ func TestHasherCloseFinishesRunningJobsAndRejectsOthers(t *testing.T) {
 		l.finish(running[1])
 		l.check("the running jobs were finished", isClosed(closed) && running[0].err == nil && running[1].err == nil)
 		l.check("a later job is rejected", overloaded(l.send(ctx, &l.verifyQueue)))
-		l.Close() // a second call, as by a defer, does nothing
+		l.Close() // a second call, for example by a defer, does nothing
 	})
 }
 
@@ -260,7 +260,7 @@ func TestHasherReturnsTheErrorOfTheWork(t *testing.T) {
 			t.Errorf("the error is %v", err)
 		}
 		if _, _, err := l.Check(l.Context(), "no hash", "x"); err == nil || KindOf(err) != Internal {
-			t.Errorf("a malformed hash is %v", err)
+			t.Errorf("the error for a malformed hash is %v", err)
 		}
 	})
 }

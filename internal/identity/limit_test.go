@@ -11,25 +11,26 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// limiting sets limits for each client address.
+// limiting sets limits for each client.
 func limiting(p *identity.Policy) {
 	p.LimitSignIn = identity.Rate{Count: 3, Per: 3 * time.Minute}
 	p.LimitCodes = identity.Rate{Count: 1, Per: time.Hour}
 }
 
-// from returns the context of a request from an address.
+// from returns the context of a request from this address.
 func from(address string) context.Context {
 	return identity.WithCaller(context.Background(), identity.Caller{Address: netip.MustParseAddr(address)})
 }
 
-// admits fails unless exactly n requests of the class are admitted from an address.
+// admits fails the test unless exactly n requests of the class are admitted from the
+// address.
 func (w *world) admits(n int, class identity.LimitClass, address string) {
 	w.Helper()
 	for i := range n {
 		a, err := w.service.Admit(from(address), class)
 		w.ok(err)
 		w.equal("allowed", a.Allowed, true)
-		w.equal("how many more", a.Remaining, n-i-1)
+		w.equal("remaining requests", a.Remaining, n-i-1)
 	}
 	a, err := w.service.Admit(from(address), class)
 	w.fails(err, identity.RateLimited, "too many requests of this kind from your network; wait for as many seconds as Retry-After says")
@@ -56,7 +57,7 @@ func TestLimitCountsAnIPv6AddressWithItsNetwork(t *testing.T) {
 	w.admits(3, identity.LimitSignIn, "2001:db8:0:2::1")
 	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.1")
 	w.admits(0, identity.LimitSignIn, "192.0.2.1")
-	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.2") // of IPv4 in IPv6, no network is one client
+	w.admits(3, identity.LimitSignIn, "::ffff:192.0.2.2") // IPv4-mapped addresses do not share one IPv6 network
 }
 
 func TestLimitIsSharedByClientsWithoutAnAddress(t *testing.T) {
@@ -76,7 +77,7 @@ func TestLimitThatIsNotSetCostsNoQuery(t *testing.T) {
 		w.ok(err)
 		w.equal("the allowance", a, identity.Allowance{Allowed: true})
 	}
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 }
 
 func TestLimitRefusesAFloodWithoutQueries(t *testing.T) {
@@ -94,13 +95,13 @@ func TestLimitRefusesAFloodWithoutQueries(t *testing.T) {
 	e, _ := errors.AsType[*identity.Error](err)
 	w.equal("the wait", e.RetryAfter, time.Second)
 	w.equal("the allowance", a, identity.Allowance{Limit: 3, Window: 3 * time.Minute, Reset: 2*time.Minute + time.Second, RetryAfter: time.Second})
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 	w.pass(time.Second)
 	w.admits(1, identity.LimitSignIn, "192.0.2.1")
 }
 
-// The refusal may have been counted by another replica, and the duration of the query must
-// not be added to the client's wait.
+// The duration of the query must not be added to the client's wait, even if another replica
+// admitted the requests that used up the limit.
 func TestLimitMemoryNeverRefusesWhatTheStoreAllows(t *testing.T) {
 	w := newWorld(t, limiting)
 	w.admits(3, identity.LimitSignIn, "192.0.2.1")
@@ -124,10 +125,10 @@ func TestLimitMemoryIsBounded(t *testing.T) {
 	}
 	w.equal("entries of the trail", w.audited("limit exceeded"), 100)
 	w.store.take()
-	w.admits(0, identity.LimitCodes, "2001:db8::") // who is forgotten is asked about, and still refused
-	w.equal("what the store was asked", w.store.take(), "TakeLimit")
+	w.admits(0, identity.LimitCodes, "2001:db8::") // for a forgotten client the Store is queried, which refuses too
+	w.equal("calls of the store", w.store.take(), "TakeLimit")
 	w.admits(0, identity.LimitCodes, "2001:db8:2e:df::")
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 }
 
 func TestLimitThatCannotBeCountedAdmitsNoClient(t *testing.T) {
@@ -147,21 +148,21 @@ func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 		t.Helper()
 		w.fails(err, identity.RateLimited, "too many changes; wait for as many seconds as Retry-After says")
 	}
-	// All sessions of a user share what they may change.
+	// All sessions of a user share one limit for changes.
 	for i := range 3 {
 		a, err := w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
 		w.ok(err)
-		w.equal("how many more", a.Remaining, 2-i)
+		w.equal("remaining requests", a.Remaining, 2-i)
 	}
 	w.refusals()
 	_, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
 	refused(err)
 	if got := w.refusals(); len(got) != 1 || got[0].user != p.id || got[0].because != "writes" {
-		t.Errorf("the trail has %+v", got)
+		t.Errorf("the refusals in the trail are %+v", got)
 	}
 	_, err = w.service.AdmitChange(from("192.0.2.1"), other.AccessToken)
 	w.ok(err)
-	// A thief keeps nobody from ending the session that was stolen.
+	// A thief cannot stop the owner from ending the stolen session.
 	for range 3 {
 		_, err := w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
 		w.ok(err)
@@ -170,7 +171,7 @@ func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 	refused(err)
 	_, err = w.service.AdmitEnding(from("192.0.2.2"), owner.AccessToken)
 	w.ok(err)
-	// What has ended uses nothing up.
+	// Requests with an ended session do not count.
 	w.ok(w.service.SignOut(t.Context(), thief.RefreshToken))
 	w.pass(3 * time.Minute)
 	for range 5 {
@@ -179,9 +180,9 @@ func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 	}
 	a, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
 	w.ok(err)
-	w.equal("how many more", a.Remaining, 2)
+	w.equal("remaining requests", a.Remaining, 2)
 	w.store.take()
 	_, err = w.service.AdmitChange(t.Context(), "no token")
 	w.fails(err, identity.Unauthenticated, wrongToken)
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 }

@@ -10,27 +10,27 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// lineage is a model of a session as all who hold tokens of it together see it: the
-// owner, with tabs that race and replies that are lost, and a thief with a copy.
+// lineage is a model of one session and all its refresh tokens. The owner renews from
+// several tabs at once and loses replies, and a thief has copies of the tokens.
 type lineage struct {
 	w        *world
 	replicas []*identity.Service
 	texts    []string // the refresh token of each generation
-	lives    []life   // likewise
+	lives    []life   // the lifetime of each generation
 	replaced time.Time
 	ends     time.Time // of the session
 	over     bool
-	latest   time.Time // that the clock has shown
+	latest   time.Time // time that the clock has shown
 }
 
-// life is what a refresh token says of its own times.
+// life is the period from iat to exp of a refresh token.
 type life struct{ from, to time.Time }
 
 const leeway = 10 * time.Second
 
 func (l *lineage) current() int { return len(l.texts) - 1 }
 
-// answer is what a renewal with the token of a generation has to answer now.
+// answer returns the expected result of a renewal with the token of a generation now.
 func (l *lineage) answer(generation int) (renewed, rotates, theft bool) {
 	now, policy := l.w.Now(), l.w.policy
 	switch of := l.lives[generation]; {
@@ -45,7 +45,7 @@ func (l *lineage) answer(generation int) (renewed, rotates, theft bool) {
 	}
 }
 
-// present renews with the token of a generation at several replicas at once.
+// present makes concurrent renewals with the token of a generation at several replicas.
 func (l *lineage) present(t *rapid.T, generation, times int) {
 	renewed, rotates, theft := l.answer(generation)
 	got := make([]identity.Tokens, times)
@@ -69,7 +69,7 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 		}
 		for _, text := range l.texts {
 			if text == got[0].RefreshToken {
-				t.Fatal("a token that was given before is given again")
+				t.Fatal("a token is issued twice")
 			}
 		}
 		l.texts, l.lives, l.replaced = append(l.texts, got[0].RefreshToken), append(l.lives, life{from, to}), now
@@ -86,7 +86,7 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 	}
 }
 
-// check asks what each of the tokens is, which changes nothing.
+// check introspects all tokens, which must not change their state.
 func (l *lineage) check(t *rapid.T) {
 	for generation, text := range l.texts {
 		renewed, _, _ := l.answer(generation)
@@ -97,9 +97,9 @@ func (l *lineage) check(t *rapid.T) {
 	}
 }
 
-// Whatever order renewals, retries, lost answers, races and steps of the clock come in,
-// a session has one lineage of tokens; a retry within the grace never loses it; and a
-// token that is used again later always ends it.
+// Renewals, retries, lost answers, races and steps of the clock happen in any order. A
+// session always has one lineage of tokens, a retry within the grace never ends it, and a
+// reuse after the grace always ends it.
 func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
 	for _, rotation := range []identity.Rotation{identity.RotateAlways, identity.RotateWhenNeeded} {
 		t.Run(string(rotation), func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
 			w.leeway = leeway
 			p, _ := w.verified("grace")
 			rapid.Check(t, func(t *rapid.T) {
-				// What an earlier run put back is made good, and each begins alike.
+				// An earlier run may have set the clock back. Every run begins at midnight.
 				w.pass(w.Now().Add(2 * day).Truncate(day).Sub(w.Now()))
 				w.policy.ReuseGrace = rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
 				w.service = w.replica(w.hasher)
@@ -118,7 +118,7 @@ func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
 					texts: []string{first.RefreshToken}, lives: []life{{opened, opened.Add(w.policy.RefreshTTL)}},
 					ends: opened.Add(w.policy.SessionLifetime), latest: w.Now(),
 				}
-				some := func(t *rapid.T) int { // the later ones more often
+				some := func(t *rapid.T) int { // prefers recent generations
 					return max(l.current()-rapid.IntRange(0, 3).Draw(t, "generations ago"), 0)
 				}
 				t.Repeat(map[string]func(*rapid.T){
@@ -153,7 +153,7 @@ func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
 	}
 }
 
-// upTo draws a time, as precise as a Store keeps it.
+// upTo draws a duration with the resolution of a Store.
 func upTo(t *rapid.T, most time.Duration) time.Duration {
 	return time.Duration(rapid.Int64Range(0, int64(most/resolution)).Draw(t, "microseconds")) * resolution
 }

@@ -48,7 +48,7 @@ func TestAUsernameIsPlainASCIIAndComparedWithoutCase(t *testing.T) {
 
 func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 	const malformed = "must be an address like name@example.com"
-	long := func(n int) string { // n bytes in all
+	long := func(n int) string { // has n bytes in total
 		label := strings.Repeat("d", 60) + "."
 		domain := strings.Repeat(label, 3) + strings.Repeat("e", 60)
 		return strings.Repeat("l", n-len(domain)-1-len(".com")) + "@" + domain + ".com"
@@ -127,26 +127,27 @@ func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 	}
 }
 
-// foldings are the ways in which programs convert a domain into A-labels. Mail goes to the
-// result of the first or, from a program that only knows the former standard, of the
-// second. Forms compare domains by the third, or only by lower case.
+// foldings are the ways in which programs convert a domain into A-labels. A mail program
+// uses the first or, if it only supports the previous standard, the second. Web forms
+// compare domains by the third, or only by lower case.
 var foldings = map[string]func(string) (string, error){
 	"for looking it up": idna.Lookup.ToASCII,
 	"of a browser":      idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false)).ToASCII,
 	"for registration":  idna.Registration.ToASCII,
 }
 
-// An address is compared by one text, and mail goes to that text. Whatever character
-// stands wherever in a domain: it is refused, or every folding gives that very text, of
-// the domain as it was given, of its lower case and of its capitals.
+// An address has one canonical form, which is used for comparison and for mail. The test
+// tries every character at every position of a domain. Either the domain is refused, or
+// every folding gives the canonical form: of the domain as written, in lower case and in
+// upper case.
 func TestADomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing.T) {
 	taken := 0
 	for r := rune(0x80); r <= unicode.MaxRune; r++ {
 		if !unicode.IsPrint(r) && !unicode.In(r, unicode.Cf, unicode.Mn, unicode.Me) {
-			continue // not assigned, or private
+			continue // unassigned or private use
 		}
 		if unicode.In(r, unicode.Han, unicode.Hangul) && r%64 != 0 {
-			continue // no folding touches them, and they are nine of ten
+			continue // no folding changes these, and they are nine tenths of all
 		}
 		for _, domain := range []string{"git" + string(r) + "hub.example", string(r) + "b.example", "a.ex" + string(r)} {
 			canonical, fault := canonicalEmail("ada@" + domain)
@@ -159,29 +160,31 @@ func TestADomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing
 				for _, form := range []string{want, domain, strings.ToLower(domain)} {
 					got, err := fold(form)
 					if name == "for registration" && err != nil {
-						continue // it refuses what the others map; so no mail is sent by it
+						continue // a program with this folding refuses the domain, so it sends no mail
 					}
 					if err != nil || got != want {
-						t.Errorf("U+%04X: %q is compared as %q, and %q %s is %q, %v", r, domain, want, form, name, got, err)
+						t.Errorf("U+%04X: the canonical form of %q is %q, but %q by %s is %q, error %v",
+							r, domain, want, form, name, got, err)
 					}
 				}
 			}
 			if upper, fault := canonicalEmail("ADA@" + strings.ToUpper(domain)); fault == (Fault{}) && upper != canonical {
-				// Not every character is the lower case of its capital: what is written in
-				// capitals may be another domain, but then it is one that mail goes to.
+				// Not every character is the lower case of its upper case. The domain in
+				// upper case may therefore be another one, but mail must go to that one.
 				if got, err := idna.Lookup.ToASCII(strings.ToUpper(domain)); err != nil || "ada@"+got != upper {
-					t.Errorf("U+%04X: %q in capitals is compared as %q, and mail goes to %q, %v", r, domain, upper, got, err)
+					t.Errorf("U+%04X: the canonical form of %q in upper case is %q, but mail goes to %q, error %v",
+						r, domain, upper, got, err)
 				}
 			}
 		}
 	}
 	if taken < 10_000 {
-		t.Errorf("only %d domains are taken", taken)
+		t.Errorf("only %d domains are accepted", taken)
 	}
 	for _, domain := range []string{"g\u0130thub.com", "stra\u1e9ee.de", "github.c\u2126m", "\u212bngstrom.se"} {
 		if canonical, fault := canonicalEmail("ada@" + domain); fault == (Fault{}) {
 			if got, err := idna.Lookup.ToASCII(domain); err != nil || "ada@"+got != canonical {
-				t.Errorf("%s is compared as %s; mail goes to %s, %v", domain, canonical, got, err)
+				t.Errorf("the canonical form of %s is %s, but mail goes to %s, error %v", domain, canonical, got, err)
 			}
 		}
 	}
@@ -246,7 +249,7 @@ func TestAScopeIsTheTokensOfRFC6749EachOnce(t *testing.T) {
 	}
 }
 
-// checkCanonical compares; of what is wrong, the beginning will do.
+// checkCanonical compares a result. wantWrong need only be the beginning of the message.
 func checkCanonical(t *testing.T, canonical string, fault Fault, wantCanonical, wantWrong string) {
 	t.Helper()
 	if canonical != wantCanonical && wantWrong == "" {
@@ -257,7 +260,7 @@ func checkCanonical(t *testing.T, canonical string, fault Fault, wantCanonical, 
 		t.Errorf("the fault is %+v", fault)
 	}
 	if !strings.HasPrefix(wrong, wantWrong) || (wrong == "") != (wantWrong == "") {
-		t.Errorf("what is wrong is %q; want %q", wrong, wantWrong)
+		t.Errorf("the fault is %q; want %q", wrong, wantWrong)
 	}
 }
 
@@ -282,14 +285,14 @@ func TestALoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
 func TestAnIDHasOneSpelling(t *testing.T) {
 	const id = "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22"
 	if !IsUUID(id) || !IsUUID(newID()) {
-		t.Error("a UUID is not taken for one")
+		t.Error("a UUID is not recognized")
 	}
 	for _, other := range []string{
 		"", "not-a-uuid", strings.ToUpper(id), "{" + id + "}", "urn:uuid:" + id, strings.ReplaceAll(id, "-", ""),
 		id + " ", id + "0", "01ARZ3NDEKTSV4RRFFQ69G5FAV", strings.Repeat("0", 1<<20),
 	} {
 		if IsUUID(other) {
-			t.Errorf("%.50q is taken for a UUID", other)
+			t.Errorf("%.50q is accepted as a UUID", other)
 		}
 	}
 }
@@ -351,26 +354,26 @@ func addAll(f *testing.F, seeds ...string) {
 	}
 }
 
-// checkForm asks that a canonical form is ASCII, within its limit, and its own
-// canonical form; and that there is none where something is wrong.
+// checkForm checks that a canonical form is ASCII, within its limit, and its own canonical
+// form. A faulty input must have no canonical form.
 func checkForm(t *testing.T, s string, canonical func(string) (form string, wrong Fault), limit int) (taken bool) {
 	form, wrong := canonical(s)
 	if wrong != (Fault{}) {
 		if form != "" {
-			t.Fatalf("%q is wrong (%s) and has the form %q", s, wrong, form)
+			t.Fatalf("%q is faulty (%s), but has the canonical form %q", s, wrong, form)
 		}
 		return false
 	}
 	if form == "" || len(form) > limit {
-		t.Fatalf("the form of %q has %d bytes", s, len(form))
+		t.Fatalf("the canonical form of %q has %d bytes", s, len(form))
 	}
 	for i := range len(form) {
 		if form[i] < ' ' || form[i] >= utf8.RuneSelf {
-			t.Fatalf("the form of %q is no printable ASCII: %q", s, form)
+			t.Fatalf("the canonical form of %q is not printable ASCII: %q", s, form)
 		}
 	}
 	if again, wrong := canonical(form); again != form || wrong != (Fault{}) {
-		t.Fatalf("the form of %q is %q, whose form is %q (%s)", s, form, again, wrong)
+		t.Fatalf("the canonical form of %q is %q, whose own canonical form is %q (%s)", s, form, again, wrong)
 	}
 	return true
 }

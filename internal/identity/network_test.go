@@ -19,11 +19,11 @@ func TestAPlaceIsAnAddressOrTheNetworkOfOne(t *testing.T) {
 		"2001:0DB8:0001:0002::1": "2001:db8:1:2::/64",
 	} {
 		if got := identity.NetworkOf(netip.MustParseAddr(address)); got != want {
-			t.Errorf("%s is at %q; want %q", address, got, want)
+			t.Errorf("the network of %s is %q; want %q", address, got, want)
 		}
 	}
 	if got := identity.NetworkOf(netip.Addr{}); got != "" {
-		t.Errorf("nowhere is %q", got)
+		t.Errorf("the network of no address is %q", got)
 	}
 }
 
@@ -58,7 +58,8 @@ func TestGuessesFromAFamiliarPlaceAreSlowedDownToo(t *testing.T) {
 		w.fails(w.signInFrom(home, p.username, "a guess that is wrong"), identity.Unauthenticated, wrongCredentials)
 	}
 	w.fails(w.signInFrom(home, p.username, p.password), identity.RateLimited, tooManyWrong)
-	w.ok(w.signInFrom(stranger, p.username, p.password)) // who shares the owner's network cannot keep them out elsewhere
+	// An attacker in the owner's network cannot lock the owner out elsewhere.
+	w.ok(w.signInFrom(stranger, p.username, p.password))
 	w.pass(time.Second)
 	w.ok(w.signInFrom(home, p.username, p.password))
 }
@@ -77,7 +78,8 @@ func TestAStolenTokenIsNoWayRoundTheCountOfStrangers(t *testing.T) {
 	w.fails(change(stranger, p.password), identity.RateLimited, tooManyWrong)
 	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
 	w.ok(change(home, p.password))
-	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong) // strangers do not learn of it
+	// The throttle of strangers is unchanged.
+	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
 }
 
 func TestWhereAPasswordWasResetFromIsFamiliar(t *testing.T) {

@@ -16,7 +16,7 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 	type call = func(w *world, p person, tokens identity.Tokens, codes map[identity.Purpose]string) error
 	for _, c := range []struct {
 		what    string
-		methods string // each of which may be the one that finds the data gone
+		methods string // in each of these calls the outage may begin
 		do      call
 	}{
 		{"SignUp", "CreateSignUp", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
@@ -115,12 +115,12 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 				stats := w.service.Stats()
 				w.store.before[method] = func() { w.memory.Break(away) }
 				if err := c.do(w, p, tokens, codes); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
-					t.Errorf("it is %v", err)
+					t.Errorf("the error is %v", err)
 				}
-				w.equal("what is audited", w.audit.String(), audit)
-				w.equal("what is counted", w.service.Stats(), stats)
+				w.equal("audit trail", w.audit.String(), audit)
+				w.equal("counters", w.service.Stats(), stats)
 				w.memory.Break(nil)
-				w.equal("when the data is back, the session is alive:", w.alive(tokens), true)
+				w.equal("when the data is back, the session is alive", w.alive(tokens), true)
 				w.signIn(p)
 			})
 		}
@@ -148,7 +148,7 @@ func TestBeforeThereAreKeysNoTokenIsCalledWrongAndNoCodeIsUsedUp(t *testing.T) {
 	w.fails(err, identity.Unavailable, message)
 	_, err = w.VerifyUser(code)
 	w.fails(err, identity.Unavailable, message)
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 	w.service = loaded
 	_, err = w.VerifyUser(code)
 	w.ok(err)

@@ -37,7 +37,7 @@ func TestPasswordIsHashedInFull(t *testing.T) {
 			password := strings.Repeat("p", length)
 			hash := mustHash(t, password)
 			if !isRight(t, hash, password) {
-				t.Fatal("the password is not right")
+				t.Fatal("the password does not match its hash")
 			}
 			for what, other := range map[string]string{
 				"another last byte":  password[:length-1] + "q",
@@ -46,7 +46,7 @@ func TestPasswordIsHashedInFull(t *testing.T) {
 				"a byte more":        password + "p",
 			} {
 				if isRight(t, hash, other) {
-					t.Error("right with ", what)
+					t.Error("the hash matches a password with ", what)
 				}
 			}
 		})
@@ -55,7 +55,7 @@ func TestPasswordIsHashedInFull(t *testing.T) {
 		password := strings.Repeat("😀", 64)
 		hash := mustHash(t, password)
 		if !isRight(t, hash, password) || isRight(t, hash, strings.Repeat("😀", 63)+"😁") {
-			t.Error("the 256th byte does not count")
+			t.Error("the 256th byte is ignored")
 		}
 	})
 }
@@ -63,18 +63,18 @@ func TestPasswordIsHashedInFull(t *testing.T) {
 func TestPasswordThatIsCondensedMatchesNoPlainOne(t *testing.T) {
 	long := strings.Repeat("long ", 20)
 	sum := sha512.Sum384([]byte(long))
-	digest := base64.StdEncoding.EncodeToString(sum[:]) // what bcrypt is given instead: 64 bytes
+	digest := base64.StdEncoding.EncodeToString(sum[:]) // the 64 bytes that bcrypt hashes instead of the password
 	if hash := mustHash(t, long); isRight(t, hash, digest) {
-		t.Error("the digest opens the account of the long password")
+		t.Error("the digest matches the hash of the long password")
 	}
 	if hash := mustHash(t, digest); isRight(t, hash, long) {
-		t.Error("the long password opens the account of who chose its digest")
+		t.Error("the long password matches the hash of its digest")
 	}
 	if isRight(t, mustHash(t, condensedMark+digest), long) {
-		t.Error("a mark in a password is taken for the mark of a hash")
+		t.Error("a mark in a password is mistaken for the mark of a hash")
 	}
 	if hash := mustHash(t, long); !strings.HasPrefix(hash, condensedMark+"$2a$") || strings.HasPrefix(mustHash(t, "short one"), condensedMark) {
-		t.Error("only the hash of a condensed password has the mark")
+		t.Error("the hash of a condensed password lacks the mark, or another hash has it")
 	}
 }
 
@@ -94,26 +94,26 @@ func TestPasswordPlaceholderHashCostsWhatOthersDo(t *testing.T) {
 	for cost := 4; cost <= 15; cost++ {
 		hash := placeholderHash(cost)
 		if got, err := bcrypt.Cost([]byte(hash)); got != cost || err != nil {
-			t.Errorf("at cost %d it costs %d: %v", cost, got, err)
+			t.Errorf("the placeholder for cost %d has cost %d: %v", cost, got, err)
 		}
 		if len(hash) != len(mustHash(t, "anything")) {
-			t.Errorf("at cost %d it has %d bytes", cost, len(hash))
+			t.Errorf("the placeholder for cost %d has %d bytes", cost, len(hash))
 		}
 	}
-	for cost := 4; cost <= 7; cost++ { // beyond, only the time differs
-		// That a mismatch is reported means that salt and digest were decoded
-		// and the work was done: what is malformed has another error, at once.
+	for cost := 4; cost <= 7; cost++ { // at higher costs only the duration differs
+		// A mismatch shows that bcrypt decoded salt and digest and did the work. For a
+		// malformed hash it returns another error at once.
 		if err := bcrypt.CompareHashAndPassword([]byte(placeholderHash(cost)), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
-			t.Errorf("at cost %d it cannot be compared with: %v", cost, err)
+			t.Errorf("the placeholder for cost %d cannot be compared: %v", cost, err)
 		}
 	}
-	// And the cost that counts is the one that is asked for.
+	// The placeholder has the requested cost, so an invalid cost is an error.
 	if _, _, err := comparePassword("", "x", bcrypt.MaxCost+1); err == nil {
-		t.Error("nobody's hash is that of another cost")
+		t.Error("a comparison without a hash ignores the requested cost")
 	}
 	for _, password := range []string{"", "anything", strings.Repeat("long ", 20)} {
 		if isRight(t, "", password) {
-			t.Errorf("%q is nobody's password", password)
+			t.Errorf("%q matches although there is no account", password)
 		}
 	}
 }
@@ -129,16 +129,16 @@ func TestPasswordHashThatIsMalformedIsAFault(t *testing.T) {
 func TestPasswordIsCommonInAnyCase(t *testing.T) {
 	for _, p := range []string{"password", "PassWord", "12345678", "iloveyou", "!qaz2wsx", "trustno1", "zzzzzzz1"} {
 		if !isCommonPassword(p) {
-			t.Errorf("%q is not known", p)
+			t.Errorf("%q is not recognized as common", p)
 		}
 	}
 	for _, p := range []string{"", "\n", "password\n12345678", "correct horse battery", "passwor"} {
 		if isCommonPassword(p) {
-			t.Errorf("%q is taken for one", p)
+			t.Errorf("%q is mistaken for a common password", p)
 		}
 	}
 	if !strings.HasPrefix(commonPasswords, "\n") || !strings.HasSuffix(commonPasswords, "\n") {
-		t.Error("the first or the last of the list is not found: a line break is missing")
+		t.Error("the list lacks the line break at its beginning or end, so its first or last password is not found")
 	}
 	for line := range strings.Lines(strings.TrimPrefix(commonPasswords, "\n")) {
 		if p := strings.TrimSuffix(line, "\n"); p != strings.ToLower(p) || p != normalizePassword(p) {

@@ -14,8 +14,8 @@ func TestAProfileIsReadInOneStatementByWhoHasTheScope(t *testing.T) {
 	w.store.take()
 	u, err := w.Profile(tokens.AccessToken)
 	w.ok(err)
-	w.equal("whose it is", u.ID, p.id)
-	w.equal("what the store was asked", w.store.take(), "FindUser")
+	w.equal("user", u.ID, p.id)
+	w.equal("calls of the store", w.store.take(), "FindUser")
 
 	in := signUpOf("edsger")
 	in.Scope = "profiles e-mail"
@@ -58,7 +58,7 @@ func TestOnlyTheNamesThatAreGivenChange(t *testing.T) {
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 	_, err = w.SignIn(strings.ToUpper(username), p.password)
 	w.ok(err)
-	in := signUpOf("grace") // the name is free again
+	in := signUpOf("grace") // the username is free again
 	in.Email = "another@mail.example"
 	_, err = w.SignUp(in)
 	w.ok(err)
@@ -105,7 +105,7 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 		t.Helper()
 		w.fails(w.service.DeleteUser(t.Context(), tokens.AccessToken), identity.Unauthenticated, endedSession)
 		for _, tokens := range []identity.Tokens{tokens, other} {
-			w.equal("the session is alive:", w.alive(tokens), false)
+			w.equal("the session is alive", w.alive(tokens), false)
 			_, err := w.Renew(tokens.RefreshToken)
 			w.fails(err, identity.Unauthenticated, endedSession)
 			w.ok(w.service.SignOut(t.Context(), tokens.RefreshToken))
@@ -119,8 +119,8 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 	_, err = w.ForgotPassword(p.email)
 	w.fails(err, identity.NotFound, "email: no account has this address")
 
-	again, _ := w.verified("grace") // someone else, of the same name and address
-	w.equal("the id is used again:", again.id == p.id, false)
+	again, _ := w.verified("grace") // another user with the same username and address
+	w.equal("the new account has the old id", again.id == p.id, false)
 	gone()
 	w.signIn(again)
 }
@@ -142,14 +142,14 @@ func TestACodeForAnAddressProvesItAndIsGoodForNoOther(t *testing.T) {
 	p, tokens := w.verified("grace")
 	code, err := w.RequestEmailChange(tokens.AccessToken, "New@mail.example")
 	w.ok(err)
-	w.equal("the life of the code", code.ExpiresIn, time.Hour)
-	w.equal("whose code it is", code.UserID, p.id)
+	w.equal("lifetime of the code", code.ExpiresIn, time.Hour)
+	w.equal("user of the code", code.UserID, p.id)
 	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "other@mail.example")
 	w.fails(err, identity.Invalid, wrongCode)
 	u, err := w.ChangeEmail(tokens.AccessToken, code.Text, "new@MAIL.example")
 	w.ok(err)
 	w.equal("the address", u.Email, "new@MAIL.example")
-	w.equal("it is verified:", u.EmailVerified, true)
+	w.equal("it is verified", u.EmailVerified, true)
 	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
 	w.fails(err, identity.Invalid, wrongCode)
 	_, err = w.SignIn(p.email, p.password)
@@ -171,15 +171,15 @@ func TestACodeForAnyAddressProvesNone(t *testing.T) {
 	w.ok(err)
 	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
 	w.ok(err)
-	w.equal("the address is verified:", verified(), false)
+	w.equal("the address is verified", verified(), false)
 	w.signIn(p)
-	_, err = w.SignIn("new@mail.example", p.password) // one signs in by the address that was proved
+	_, err = w.SignIn("new@mail.example", p.password) // only the proved address can be used to sign in
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 	_, err = w.SignIn(p.email, p.password)
 	w.ok(err)
 	recovery, err := w.ForgotPassword(p.email)
 	w.ok(err)
-	w.equal("whose code it is", recovery.UserID, p.id)
+	w.equal("user of the code", recovery.UserID, p.id)
 	_, err = w.ForgotPassword("new@mail.example")
 	w.fails(err, identity.NotFound, "email: no account has this address")
 
@@ -187,7 +187,7 @@ func TestACodeForAnyAddressProvesNone(t *testing.T) {
 	w.ok(err)
 	tokens, err = w.VerifyUser(proof.Text)
 	w.ok(err)
-	w.equal("the address is verified:", verified(), true)
+	w.equal("the address is verified", verified(), true)
 }
 
 func TestAChangeOfAddressSaysAllThatIsWrongWithIt(t *testing.T) {
@@ -219,9 +219,10 @@ func TestAChangeOfAddressSaysAllThatIsWrongWithIt(t *testing.T) {
 	_, err = w.RequestEmailChange(tokens.AccessToken, other.email)
 	w.fails(err, identity.Conflict, "email: is taken")
 
-	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example") // nothing used it up
+	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example") // the code has not been used
 	w.ok(err)
-	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode) // it went to the former address
+	// The recovery code was sent to the previous address.
+	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
 }
 
 func TestAnAddressTakenMeanwhileIsNotHadTwice(t *testing.T) {

@@ -17,12 +17,12 @@ func TestARecoveryCodeSetsAPasswordOnceAndEndsWhatWasOpen(t *testing.T) {
 	w.ok(err)
 	code, err := w.ForgotPassword(strings.ToUpper(p.email))
 	w.ok(err)
-	w.equal("whose code it is", code.UserID, p.id)
-	w.equal("the life of the code", code.ExpiresIn, time.Hour)
-	w.equal("asking ends no session: it is alive:", w.alive(tokens), true)
+	w.equal("user of the code", code.UserID, p.id)
+	w.equal("lifetime of the code", code.ExpiresIn, time.Hour)
+	w.equal("asking ends no session: the session is alive", w.alive(tokens), true)
 
 	w.ok(w.ResetPassword(code.Text, p.id, another))
-	w.equal("the session is alive:", w.alive(tokens), false)
+	w.equal("the session is alive", w.alive(tokens), false)
 	_, err = w.SignIn(p.username, p.password)
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 	w.fails(w.ResetPassword(code.Text, "", "a third of mine"), identity.Invalid, wrongCode)
@@ -74,9 +74,9 @@ func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
 	} {
 		t.Run(c.what, func(*testing.T) { w.fails(w.ResetPassword(c.code, c.id, c.password), identity.Invalid, c.message) })
 	}
-	w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(0))
+	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
 	w.fails(w.ResetPassword(code.Text, p.id, p.password), identity.Invalid, samePassword)
-	w.equal("the session is alive:", w.alive(tokens), true)
+	w.equal("the session is alive", w.alive(tokens), true)
 	w.ok(w.ResetPassword(code.Text, p.id, strings.Repeat("😀", 64)))
 	p.password = strings.Repeat("😀", 64)
 	w.signIn(p)
@@ -85,7 +85,7 @@ func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
 
 func TestAResetVerifiesTheAddressAndKillsTheVerificationCode(t *testing.T) {
 	w := newWorld(t)
-	p, verification := w.unverified("grace") // by a stranger who knows the address
+	p, verification := w.unverified("grace") // the sign-up is a stranger's, with the reader's address
 	code, err := w.ForgotPassword(p.email)
 	w.ok(err)
 	w.ok(w.ResetPassword(code.Text, "", another))
@@ -96,7 +96,7 @@ func TestAResetVerifiesTheAddressAndKillsTheVerificationCode(t *testing.T) {
 	p.password = another
 	u, err := w.Profile(w.signIn(p).AccessToken)
 	w.ok(err)
-	w.equal("the address is verified:", u.EmailVerified, true)
+	w.equal("the address is verified", u.EmailVerified, true)
 }
 
 func TestAResetNeverRevivesWhoIsSuspended(t *testing.T) {
@@ -120,8 +120,8 @@ func TestAChangeOfPasswordKeepsTheSessionThatMadeItAndNoOther(t *testing.T) {
 	w.ok(err)
 
 	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
-	w.equal("the session is alive:", w.alive(tokens), true)
-	w.equal("the other session is alive:", w.alive(other), false)
+	w.equal("the session is alive", w.alive(tokens), true)
+	w.equal("the other session is alive", w.alive(other), false)
 	_, err = w.Renew(other.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.fails(w.ResetPassword(recovery.Text, "", "a third of mine"), identity.Invalid, wrongCode)
@@ -155,7 +155,7 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 		})
 	}
 	w.signIn(p)
-	w.equal("failures counted", w.audited("password refused"), 1) // an impossible password is not a guess
+	w.equal("failures counted", w.audited("password refused"), 1) // a password that no account can have does not count
 }
 
 func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {
@@ -171,7 +171,7 @@ func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {
 	w.throttled(p.username, p.password, time.Second)
 	hashed := w.hasher.Stats().Done
 	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.RateLimited, tooManyWrong)
-	w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(0))
+	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
 	w.pass(time.Second)
 	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
 	p.password = another
@@ -186,7 +186,7 @@ func TestOfManyGuessesAtTheOldPasswordAtOnceNoneBeyondTheThrottleIsToldToBeRight
 	w.pass(time.Minute)
 	c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username})
 	w.ok(err)
-	w.store.before["FindPassword"] = func() { // once the failures are read, others come
+	w.store.before["FindPassword"] = func() { // a failure is counted before the second call
 		w.store.before["FindPassword"] = func() { w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{})) }
 	}
 	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
@@ -203,10 +203,10 @@ func TestAPasswordChangedMeanwhileIsNotChangedAgain(t *testing.T) {
 	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
 	p.password = "a third of mine"
 	w.signIn(p)
-	w.equal("the session is alive:", w.alive(tokens), true)
+	w.equal("the session is alive", w.alive(tokens), true)
 }
 
-// Replicas of two costs renew each other's hashes for as long as both run.
+// Replicas with different costs renew each other's hashes as long as both run.
 func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
@@ -226,7 +226,7 @@ func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
 	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
 	w.equal("the costs that were not tried", len(costs), 0)
 	w.equal("changes audited", w.audited("password changed"), 1)
-	w.equal("the session is alive:", w.alive(tokens), true)
+	w.equal("the session is alive", w.alive(tokens), true)
 	p.password = another
 	w.signIn(p)
 }

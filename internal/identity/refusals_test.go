@@ -9,15 +9,15 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// entry is what the trail has of a refusal.
+// entry is an entry of the audit trail for a refusal.
 type entry struct {
 	name            identity.EventName
 	user, session   string
-	detail, because string // the detail besides tries, and its value
+	detail, because string // key and value of the detail besides tries
 	tries           int64
 }
 
-// refusals are the entries of the trail that are about refusals, since the last time.
+// refusals returns the refusals recorded in the audit trail since the last call.
 func (w *world) refusals() (entries []entry) {
 	w.Helper()
 	events, err := w.memory.Events(w.Context())
@@ -42,12 +42,12 @@ func (w *world) refusals() (entries []entry) {
 	return entries
 }
 
-// trail fails unless these refusals, and no others, were entered since the last time.
+// trail fails the test unless exactly these refusals were recorded since the last call.
 func (w *world) trail(want ...entry) {
 	w.Helper()
 	got := w.refusals()
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		w.Errorf("the trail has\n%+v; want\n%+v", got, want)
+		w.Errorf("the refusals in the trail are\n%+v; want\n%+v", got, want)
 	}
 }
 
@@ -73,14 +73,14 @@ func TestTriesThatTheThrottleRefusesAreInTheTrailOnceAMinute(t *testing.T) {
 		asked[i] = w.store.take()
 	}
 	if asked[0] != asked[1] || strings.Count(asked[0], "RecordEvent") != 1 {
-		t.Errorf("the store is asked\n%s and\n%s", asked[0], asked[1])
+		t.Errorf("the calls of the store differ:\n%s and\n%s", asked[0], asked[1])
 	}
 	w.equal("refused", w.service.Refused(identity.RefusedThrottled), uint64(200))
 }
 
 func TestAnEntryOfTheTrailSaysHowManyRefusalsItStandsFor(t *testing.T) {
 	w := newWorld(t, limiting)
-	w.admits(1, identity.LimitCodes, "192.0.2.1") // and refuses one more
+	w.admits(1, identity.LimitCodes, "192.0.2.1") // which also has one more request refused
 	want := entry{name: identity.EventLimitExceeded, detail: "limit", because: "codes", tries: 1}
 	w.trail(want)
 	for range 41 {
@@ -93,10 +93,10 @@ func TestAnEntryOfTheTrailSaysHowManyRefusalsItStandsFor(t *testing.T) {
 	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
 	want.tries = 42
 	w.trail(want)
-	w.admits(1, identity.LimitCodes, "192.0.2.2") // another network has an entry of its own
+	w.admits(1, identity.LimitCodes, "192.0.2.2") // another network has its own entry
 	want.tries = 1
 	w.trail(want)
-	w.admits(3, identity.LimitSignIn, "192.0.2.2") // and another limit
+	w.admits(3, identity.LimitSignIn, "192.0.2.2") // and so has another limit
 	want.because = "signin"
 	w.trail(want)
 }
@@ -107,7 +107,7 @@ func TestARefusalIsRefusedWhetherOrNotTheTrailCanBeWritten(t *testing.T) {
 	w.admits(1, identity.LimitCodes, "192.0.2.1")
 	w.memory.Break(nil)
 	w.equal("lines of the log", w.audited("limit exceeded"), 1)
-	w.audit.Reset() // the table does not have it
+	w.audit.Reset() // the table does not have the event
 }
 
 func TestWrongCodesAreInTheTrail(t *testing.T) {
@@ -162,7 +162,7 @@ func TestARightPasswordThatOpensNothingIsInTheTrail(t *testing.T) {
 	w.trail(entry{identity.EventPasswordThrottled, p.id, "", "failures", "10", 1})
 }
 
-// failSilently counts ten failures of strangers behind the service's back.
+// failSilently counts ten failures of strangers directly in the store.
 func (w *world) failSilently(p person) {
 	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
 	w.ok(err)

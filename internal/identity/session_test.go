@@ -18,11 +18,11 @@ func TestBeforeHalfOfItsLifeARefreshTokenIsKeptAndNothingIsWritten(t *testing.T)
 	w.store.take()
 	w.pass(3*day + 12*time.Hour)
 	next := w.renew(first.RefreshToken)
-	w.equal("what the store was asked", w.store.take(), "FindSession")
-	w.equal("the refresh token is kept:", next.RefreshToken == first.RefreshToken, true)
-	w.equal("what is left of it", next.RefreshExpiresIn, 3*day+12*time.Hour)
-	w.equal("the life of the access token", next.ExpiresIn, 15*time.Minute)
-	w.equal("the access token is another:", next.AccessToken != first.AccessToken, true)
+	w.equal("calls of the store", w.store.take(), "FindSession")
+	w.equal("the refresh token is kept", next.RefreshToken == first.RefreshToken, true)
+	w.equal("time left of the refresh token", next.RefreshExpiresIn, 3*day+12*time.Hour)
+	w.equal("lifetime of the access token", next.ExpiresIn, 15*time.Minute)
+	w.equal("the access token differs", next.AccessToken != first.AccessToken, true)
 	w.equal("renewals", w.service.Stats().SessionsRenewed, uint64(1))
 }
 
@@ -32,10 +32,10 @@ func TestPastHalfOfItsLifeARefreshTokenIsRenewedByOneWrite(t *testing.T) {
 	w.store.take()
 	w.pass(3*day + 12*time.Hour + time.Second)
 	next := w.renew(first.RefreshToken)
-	w.equal("what the store was asked", w.store.take(), "AdvanceSession")
-	w.equal("the refresh token is another:", next.RefreshToken != first.RefreshToken, true)
-	w.equal("the life of it", next.RefreshExpiresIn, 7*day)
-	w.equal("the session is alive:", w.alive(next), true)
+	w.equal("calls of the store", w.store.take(), "AdvanceSession")
+	w.equal("the refresh token differs", next.RefreshToken != first.RefreshToken, true)
+	w.equal("lifetime of the refresh token", next.RefreshExpiresIn, 7*day)
+	w.equal("the session is alive", w.alive(next), true)
 }
 
 func TestWhereRotationIsAlwaysEachRenewalMakesARefreshToken(t *testing.T) {
@@ -45,8 +45,8 @@ func TestWhereRotationIsAlwaysEachRenewalMakesARefreshToken(t *testing.T) {
 	for range 5 {
 		w.store.take()
 		tokens = w.renew(tokens.RefreshToken)
-		w.equal("what the store was asked", w.store.take(), "AdvanceSession")
-		w.equal("it was seen before:", seen[tokens.RefreshToken], false)
+		w.equal("calls of the store", w.store.take(), "AdvanceSession")
+		w.equal("the refresh token was issued before", seen[tokens.RefreshToken], false)
 		seen[tokens.RefreshToken] = true
 	}
 }
@@ -56,13 +56,13 @@ func TestWithinTheGraceTheSameSuccessorIsAnsweredByEveryReplica(t *testing.T) {
 	_, first := w.verified("grace")
 	next := w.renew(first.RefreshToken)
 	for range 3 {
-		w.pass(20 * time.Second)        // which does not extend the grace
-		w.service = w.replica(w.hasher) // which knows only what is in the store
+		w.pass(20 * time.Second)        // the retry does not extend the grace
+		w.service = w.replica(w.hasher) // another replica knows only the store's data
 		again := w.renew(first.RefreshToken)
-		w.equal("the successor is byte for byte the same:", again.RefreshToken == next.RefreshToken, true)
-		w.equal("the access token is its own:", again.AccessToken != next.AccessToken, true)
-		w.equal("what is left of the grace's token", again.RefreshExpiresIn, 7*day-w.Now().Sub(start))
-		w.equal("the session is alive:", w.alive(again), true)
+		w.equal("the successor is byte for byte the same", again.RefreshToken == next.RefreshToken, true)
+		w.equal("the access token differs", again.AccessToken != next.AccessToken, true)
+		w.equal("time left of the refresh token", again.RefreshExpiresIn, 7*day-w.Now().Sub(start))
+		w.equal("the session is alive", w.alive(again), true)
 	}
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(0))
 }
@@ -79,7 +79,7 @@ func TestRacingRenewalsHaveOneSuccessor(t *testing.T) {
 	tabs.Wait()
 	for i := range got {
 		w.ok(errs[i])
-		w.equal("the successor is that of the others:", got[i].RefreshToken == got[0].RefreshToken, true)
+		w.equal("the successor is the same for all", got[i].RefreshToken == got[0].RefreshToken, true)
 	}
 	w.renew(got[0].RefreshToken)
 }
@@ -92,13 +92,13 @@ func TestARefreshTokenUsedAgainAfterTheGraceEndsItsSessionAndNoOther(t *testing.
 	w.pass(time.Minute + time.Second)
 	_, err := w.Renew(first.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
-	w.equal("the session is alive:", w.alive(next), false)
-	w.equal("the other session is alive:", w.alive(other), true)
+	w.equal("the session is alive", w.alive(next), false)
+	w.equal("the other session is alive", w.alive(other), true)
 	_, err = w.Renew(next.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 	w.equal("reuses audited", w.audited("refresh token reused: session ended"), 1)
-	// A session that has ended does not end again.
+	// An ended session is not counted again.
 	_, err = w.Renew(first.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
@@ -123,7 +123,7 @@ func TestAnOlderGenerationEndsTheSessionEvenWithinTheGrace(t *testing.T) {
 	third := w.renew(second.RefreshToken)
 	_, err := w.Renew(first.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
-	w.equal("the session is alive:", w.alive(third), false)
+	w.equal("the session is alive", w.alive(third), false)
 	w.equal("sessions ended by reuse", w.service.Stats().SessionsReused, uint64(1))
 }
 
@@ -146,17 +146,17 @@ func TestNoRenewalOutlivesTheSession(t *testing.T) {
 			w.pass(3 * day)
 			tokens = w.renew(tokens.RefreshToken)
 		}
-		w.equal("what is left, three days before the end,", tokens.RefreshExpiresIn, 3*day)
+		w.equal("time left three days before the end", tokens.RefreshExpiresIn, 3*day)
 		w.pass(3*day - 5*time.Minute)
 		tokens = w.renew(tokens.RefreshToken)
-		w.equal("what is left of the refresh token, five minutes before the end,", tokens.RefreshExpiresIn, 5*time.Minute)
-		w.equal("what is left of the access token", tokens.ExpiresIn, 5*time.Minute)
+		w.equal("time left of the refresh token, five minutes before the end", tokens.RefreshExpiresIn, 5*time.Minute)
+		w.equal("time left of the access token", tokens.ExpiresIn, 5*time.Minute)
 		w.pass(5*time.Minute - time.Second)
 		tokens = w.renew(tokens.RefreshToken)
-		w.equal("what is left in the last second", tokens.ExpiresIn, time.Second)
-		w.equal("the session is alive:", w.alive(tokens), true)
+		w.equal("time left in the last second", tokens.ExpiresIn, time.Second)
+		w.equal("the session is alive", w.alive(tokens), true)
 		w.pass(time.Second)
-		w.equal("the session is alive:", w.alive(tokens), false)
+		w.equal("the session is alive", w.alive(tokens), false)
 		_, err := w.Renew(tokens.RefreshToken)
 		w.fails(err, identity.Unauthenticated, expiredToken)
 	}
@@ -165,12 +165,12 @@ func TestNoRenewalOutlivesTheSession(t *testing.T) {
 func TestWhereASessionIsShorterThanARefreshTokenBothEndTogether(t *testing.T) {
 	w := newWorld(t, func(p *identity.Policy) { p.SessionLifetime = 10 * time.Minute })
 	_, tokens := w.verified("grace")
-	w.equal("the life of the refresh token", tokens.RefreshExpiresIn, 10*time.Minute)
-	w.equal("the life of the access token", tokens.ExpiresIn, 10*time.Minute)
+	w.equal("lifetime of the refresh token", tokens.RefreshExpiresIn, 10*time.Minute)
+	w.equal("lifetime of the access token", tokens.ExpiresIn, 10*time.Minute)
 	w.pass(10*time.Minute - time.Second)
 	w.renew(tokens.RefreshToken)
 	w.pass(time.Second)
-	w.equal("the session is alive:", w.alive(tokens), false)
+	w.equal("the session is alive", w.alive(tokens), false)
 }
 
 func TestARefreshTokenThatIsNotRenewedExpires(t *testing.T) {
@@ -201,7 +201,7 @@ func TestARenewalIsNeverWiderThanWhatTheUserStillHas(t *testing.T) {
 	}
 }
 
-// bad are tokens that never hold, whatever they are for.
+// bad returns texts that are not valid as any kind of token.
 func bad(good string) map[string]string {
 	return map[string]string{
 		"nothing": "", "garbage": "garbage", "dots": "..", "cut": good[:len(good)-2], "longer": good + "A",
@@ -223,8 +223,8 @@ func TestWhatIsNoRefreshTokenRenewsNothing(t *testing.T) {
 			t.Errorf("%s, signing out: %v", what, err)
 		}
 	}
-	w.equal("what the store was asked", w.store.take(), "")
-	w.equal("the session is alive:", w.alive(tokens), true)
+	w.equal("calls of the store", w.store.take(), "")
+	w.equal("the session is alive", w.alive(tokens), true)
 }
 
 func TestWhatIsNoAccessTokenOpensNoRoute(t *testing.T) {
@@ -270,8 +270,8 @@ func TestSigningOutEndsTheSessionAtOnceAndAsOftenAsYouLike(t *testing.T) {
 	for range 3 {
 		w.ok(w.service.SignOut(t.Context(), tokens.RefreshToken))
 	}
-	w.equal("the session is alive:", w.alive(tokens), false)
-	w.equal("the other session is alive:", w.alive(other), true)
+	w.equal("the session is alive", w.alive(tokens), false)
+	w.equal("the other session is alive", w.alive(other), true)
 	_, err := w.Renew(tokens.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 	w.equal("sessions ended", w.service.Stats().SessionsEnded, uint64(1))
@@ -284,7 +284,7 @@ func TestSigningOutTakesWhatIsGenuineHoweverOld(t *testing.T) {
 	next := w.renew(w.renew(first.RefreshToken).RefreshToken)
 	w.pass(6 * day)
 	next = w.renew(next.RefreshToken)
-	w.pass(2 * day) // the first has expired, its session has not
+	w.pass(2 * day) // the first token has expired, but not its session
 	w.ok(w.service.SignOut(t.Context(), first.RefreshToken))
 	_, err := w.Renew(next.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
@@ -299,7 +299,7 @@ func TestIntrospectionTellsWhatATokenIs(t *testing.T) {
 	w.equal("the audience of the access token", strings.Join(access.Audience, " "), "https://api.example")
 	w.equal("the session", access.SessionID != "", true)
 	session := access.SessionID
-	w.equal("the id of the access token is there:", access.TokenID != "", true)
+	w.equal("the access token has an id", access.TokenID != "", true)
 	access.Audience, access.TokenID = nil, ""
 	want := identity.Introspection{
 		Active: true, TokenType: "access_token", Scope: "profile email", Username: "grace", Subject: p.id,
@@ -328,7 +328,7 @@ func TestIntrospectionHasNoLeeway(t *testing.T) {
 		{what: "a refresh token", token: tokens.RefreshToken, lives: 7 * day},
 	} {
 		w.pass(start.Add(c.lives - time.Nanosecond).Sub(w.Now()))
-		w.equal(c.what+" is active before its end:", w.Introspect(c.token).Active, true)
+		w.equal(c.what+" is active before its end", w.Introspect(c.token).Active, true)
 		w.pass(time.Nanosecond)
 		equalIntrospection(t, w.Introspect(c.token), identity.Introspection{})
 	}
@@ -349,12 +349,12 @@ func TestIntrospectionShowsTheScopeAsItIsNow(t *testing.T) {
 func equalIntrospection(t *testing.T, got, want identity.Introspection) {
 	t.Helper()
 	if !got.IssuedAt.Equal(want.IssuedAt) || !got.ExpiresAt.Equal(want.ExpiresAt) {
-		t.Errorf("it lives from %v to %v; want %v to %v", got.IssuedAt, got.ExpiresAt, want.IssuedAt, want.ExpiresAt)
+		t.Errorf("the token is valid from %v to %v; want %v to %v", got.IssuedAt, got.ExpiresAt, want.IssuedAt, want.ExpiresAt)
 	}
 	got.IssuedAt, got.ExpiresAt, want.IssuedAt, want.ExpiresAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	if got.Active != want.Active || got.TokenType != want.TokenType || got.Scope != want.Scope || got.Username != want.Username ||
 		got.Subject != want.Subject || got.TokenID != want.TokenID || got.SessionID != want.SessionID || got.Issuer != want.Issuer || len(got.Audience) != len(want.Audience) {
-		t.Errorf("it is %+v; want %+v", got, want)
+		t.Errorf("the introspection is %+v; want %+v", got, want)
 	}
 }
 
@@ -370,10 +370,10 @@ func TestIntrospectionTellsNothingOfWhatDoesNotHold(t *testing.T) {
 		nothing(what, text)
 	}
 	next := w.renew(session.RefreshToken)
-	w.equal("within the grace the former refresh token is active:", w.Introspect(session.RefreshToken).Active, true)
+	w.equal("within the grace the former refresh token is active", w.Introspect(session.RefreshToken).Active, true)
 	w.pass(2 * time.Minute)
 	nothing("the former refresh token after the grace", session.RefreshToken)
-	w.equal("asking ends no session: it is active:", w.Introspect(next.RefreshToken).Active, true)
+	w.equal("asking ends no session: the token is active", w.Introspect(next.RefreshToken).Active, true)
 	w.ok(w.service.SignOut(t.Context(), next.RefreshToken))
 	nothing("an access token that was signed out", next.AccessToken)
 	nothing("a refresh token that was signed out", next.RefreshToken)
@@ -395,7 +395,7 @@ func TestSomeoneSuspendedIsOutAtOnce(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	w.ok(w.memory.Suspend(t.Context(), p.id, true))
-	w.equal("the session is alive:", w.alive(tokens), false)
+	w.equal("the session is alive", w.alive(tokens), false)
 	_, err := w.Renew(tokens.RefreshToken)
 	w.fails(err, identity.Unauthenticated, endedSession)
 }
@@ -412,7 +412,7 @@ func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
 	w.store.take()
 	sessions, err := w.service.Sessions(t.Context(), first.AccessToken)
 	w.ok(err)
-	w.equal("what the store was asked", w.store.take(), "FindOwnSessions")
+	w.equal("calls of the store", w.store.take(), "FindOwnSessions")
 	want := []identity.OwnSession{
 		{ID: secondID, OpenedAt: start.Add(time.Minute), RefreshedAt: start.Add(time.Minute), ExpiresAt: start.Add(7*day + time.Minute), UserAgent: agent},
 		{ID: firstID, OpenedAt: start, RefreshedAt: start, ExpiresAt: start.Add(7 * day), Current: true},
@@ -423,11 +423,11 @@ func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
 
 	w.store.take()
 	w.ok(w.service.EndSession(t.Context(), first.AccessToken, secondID))
-	w.equal("what the store was asked", w.store.take(), "EndOwnSession")
-	w.equal("the session that was ended is alive:", w.alive(second), false)
-	w.equal("the one that ended it is alive:", w.alive(first), true)
-	w.ok(w.service.EndSession(t.Context(), first.AccessToken, firstID)) // itself
-	w.equal("the session that ended itself is alive:", w.alive(first), false)
+	w.equal("calls of the store", w.store.take(), "EndOwnSession")
+	w.equal("the session that was ended is alive", w.alive(second), false)
+	w.equal("the one that ended it is alive", w.alive(first), true)
+	w.ok(w.service.EndSession(t.Context(), first.AccessToken, firstID)) // ends itself
+	w.equal("the session that ended itself is alive", w.alive(first), false)
 	w.equal("endings audited", w.audited("session ended"), 2)
 	w.equal("endings counted", w.service.Stats().SessionsEnded, uint64(2))
 	w.fails(w.service.EndSession(t.Context(), first.AccessToken, secondID), identity.Unauthenticated, endedSession)
@@ -446,8 +446,8 @@ func TestSomebodyElsesSessionAndOneThatHasEndedAreTheSame(t *testing.T) {
 	for _, id := range []string{w.Introspect(others.AccessToken).SessionID, goneID, "6f1c1f0e-3d52-4d0a-9a57-0f6b6f3a9d11", "", "no id"} {
 		w.fails(w.service.EndSession(t.Context(), tokens.AccessToken, id), identity.NotFound, noSession)
 	}
-	w.equal("the other's session is alive:", w.alive(others), true)
-	w.equal("what is audited", w.audit.String(), before)
+	w.equal("the session of the other user is alive", w.alive(others), true)
+	w.equal("audit trail", w.audit.String(), before)
 }
 
 func TestSessionsAreSeenWithTheScopeProfileAndEndedWithAny(t *testing.T) {
@@ -480,7 +480,7 @@ func TestWhatAClientCallsItselfIsKeptAsTextOfABoundedSize(t *testing.T) {
 		w.ok(err)
 		found := slices.ContainsFunc(sessions, func(o identity.OwnSession) bool { return o.UserAgent == kept && !o.Current })
 		if !found {
-			t.Errorf("%.20q is not kept as %.20q: %+v", sent, kept, sessions)
+			t.Errorf("%.20q is not stored as %.20q: %+v", sent, kept, sessions)
 		}
 	}
 }

@@ -20,12 +20,12 @@ func TestSigningInByUsernameOrEmailInAnyCaseOpensASession(t *testing.T) {
 		w.store.take()
 		tokens, err := w.SignIn(login, p.password)
 		w.ok(err)
-		w.equal("what the store was asked", w.store.take(), "FindCredentials OpenSession")
+		w.equal("calls of the store", w.store.take(), "FindCredentials OpenSession")
 		w.equal("the tokens", tokens, identity.Tokens{
 			AccessToken: tokens.AccessToken, ExpiresIn: 15 * time.Minute,
 			RefreshToken: tokens.RefreshToken, RefreshExpiresIn: 7 * 24 * time.Hour, Scope: "profile email",
 		})
-		w.equal("the session is alive:", w.alive(tokens), true)
+		w.equal("the session is alive", w.alive(tokens), true)
 	}
 	w.equal("sign-ins audited", w.audited("signed in"), 4)
 	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(5))
@@ -50,9 +50,9 @@ func TestWhateverIsWrongWithASignInTheAnswerAndTheWorkAreTheSame(t *testing.T) {
 			hashed := w.hasher.Stats().Done
 			tokens, err := w.SignIn(c.login, c.password)
 			w.fails(err, identity.Unauthenticated, wrongCredentials)
-			w.equal("what is given away", tokens, identity.Tokens{})
-			w.equal("what the store was asked", w.store.take(), "FindCredentials CountFailure")
-			w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
+			w.equal("the tokens returned", tokens, identity.Tokens{})
+			w.equal("calls of the store", w.store.take(), "FindCredentials CountFailure")
+			w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
 			e, _ := errors.AsType[*identity.Error](err)
 			w.equal("the cause", e.Cause, nil)
 		})
@@ -72,8 +72,8 @@ func TestWhatNobodyCanHaveIsRefusedWithoutWork(t *testing.T) {
 		_, err := w.SignIn(c[0], c[1])
 		w.fails(err, identity.Unauthenticated, wrongCredentials)
 	}
-	w.equal("what the store was asked", w.store.take(), "")
-	w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(0))
+	w.equal("calls of the store", w.store.take(), "")
+	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
 }
 
 func TestInPublicASignUpThatWaitsIsNotLookedAt(t *testing.T) {
@@ -84,16 +84,17 @@ func TestInPublicASignUpThatWaitsIsNotLookedAt(t *testing.T) {
 		hashed := w.hasher.Stats().Done
 		_, err := w.SignIn(login, p.password)
 		w.fails(err, identity.Unauthenticated, wrongCredentials)
-		w.equal("what the store was asked", w.store.take(), "FindCredentials CountFailure")
-		w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(1))
+		w.equal("calls of the store", w.store.take(), "FindCredentials CountFailure")
+		w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
 	}
 	_, err := w.VerifyUser(code)
 	w.ok(err)
 	w.signIn(p)
 }
 
-// The throttle of a login goes on when somebody signs up with it: a guesser cannot tell
-// by it whether there was an account before, nor begin anew.
+// The throttle of a login stays when a sign-up with that login begins. An attacker who
+// guesses passwords therefore cannot reset it, and cannot use it to find out whether an
+// account exists.
 func TestASignUpDoesNotResetTheThrottleOfItsLogin(t *testing.T) {
 	for _, exposure := range []func(*identity.Policy){public, mailing} {
 		w := newWorld(t, exposure)
@@ -107,7 +108,7 @@ func TestOfManyGuessesAtASignUpAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *tes
 	w := newWorld(t)
 	p, _ := w.unverified("grace")
 	w.fail(p.username, 9)
-	w.store.before["FindSignUps"] = func() { // others, sent at the same time
+	w.store.before["FindSignUps"] = func() { // other guesses arrive at the same time
 		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
 		w.ok(err)
 		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
@@ -139,7 +140,7 @@ func TestThatAnAddressIsNotVerifiedIsToldOnlyToWhoKnowsThePassword(t *testing.T)
 	w.signIn(p)
 }
 
-// fail signs in with a wrong password so many times, each when it is taken.
+// fail signs in with a wrong password so many times, each after the throttle's wait.
 func (w *world) fail(login string, times int) {
 	w.Helper()
 	for range times {
@@ -149,7 +150,7 @@ func (w *world) fail(login string, times int) {
 	}
 }
 
-// throttled signs in with a right password too early.
+// throttled signs in with the right password before the throttle's wait has ended.
 func (w *world) throttled(login, password string, wait time.Duration) {
 	w.Helper()
 	w.store.take()
@@ -157,10 +158,10 @@ func (w *world) throttled(login, password string, wait time.Duration) {
 	_, err := w.SignIn(login, password)
 	w.fails(err, identity.RateLimited, tooManyWrong)
 	e, _ := errors.AsType[*identity.Error](err)
-	w.equal("when to come back", e.RetryAfter, wait)
-	asked := strings.TrimSuffix(w.store.take(), " RecordEvent") // once a minute; see refusals_test.go
-	w.equal("what the store was asked", asked, "FindCredentials")
-	w.equal("how much was hashed", w.hasher.Stats().Done-hashed, int64(0))
+	w.equal("Retry-After", e.RetryAfter, wait)
+	asked := strings.TrimSuffix(w.store.take(), " RecordEvent") // recorded once a minute; see refusals_test.go
+	w.equal("calls of the store", asked, "FindCredentials")
+	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
 }
 
 func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
@@ -176,7 +177,7 @@ func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
 				wait := time.Duration(seconds) * time.Second
 				w.throttled(login, password, wait)
 				w.pass(wait - time.Millisecond)
-				w.throttled(login, password, time.Millisecond) // what comes too early is not counted
+				w.throttled(login, password, time.Millisecond) // an attempt that is too early does not count
 				w.pass(time.Millisecond)
 				_, err := w.SignIn(login, "wrong guess")
 				w.fails(err, identity.Unauthenticated, wrongCredentials)
@@ -185,8 +186,9 @@ func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
 	}
 }
 
-// Those by the username and those by the address are counted apart: else a stranger
-// could tell which of them are one account's, and whether there is one.
+// Failures with the username and failures with the address are counted separately.
+// Otherwise a stranger could find out whether an account exists and which username and
+// address belong together.
 func TestFailuresAreCountedTogetherHoweverALoginIsWritten(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
@@ -197,7 +199,7 @@ func TestFailuresAreCountedTogetherHoweverALoginIsWritten(t *testing.T) {
 	w.fail(p.email, 5)
 	w.fail(strings.ToUpper(p.email), 5)
 	w.throttled(p.email, p.password, time.Second)
-	_, err := w.SignIn("nobody", "wrong guess") // another name is another matter
+	_, err := w.SignIn("nobody", "wrong guess") // another login has its own throttle
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 
 	w.fail("NOBODY", 9)
@@ -220,7 +222,7 @@ func TestAfterAHundredFailuresTheOwnerGetsInBothWays(t *testing.T) {
 			w.pass(time.Minute)
 			w.ok(w.signInFrom(home, p.username, p.password))
 		}
-		for range 2 { // the place is familiar now, and what strangers fail at is no matter there
+		for range 2 { // the network is known now, so failures of strangers do not affect it
 			w.ok(w.signInFrom(home, p.username, p.password))
 			w.fails(w.signInFrom(home, p.username, "wrong guess"), identity.Unauthenticated, wrongCredentials)
 		}
@@ -250,7 +252,7 @@ func TestOfManyGuessesAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	w.fail(p.username, 9)
-	w.store.before["OpenSession"] = func() { // others, sent at the same time
+	w.store.before["OpenSession"] = func() { // other guesses arrive at the same time
 		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
 		w.ok(err)
 		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
@@ -259,7 +261,7 @@ func TestOfManyGuessesAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
 }
 
-// costOf is the cost of the hash that is kept of someone's password.
+// costOf returns the cost of the stored hash of a password.
 func (w *world) costOf(p person) int {
 	w.Helper()
 	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
@@ -279,7 +281,7 @@ func TestAHashOfAnotherCostIsRenewedAtTheNextSignIn(t *testing.T) {
 	w.store.take()
 	w.signIn(p)
 	w.equal("the cost", w.costOf(p), cost+1)
-	w.equal("what the store was asked", w.store.take(), "FindCredentials OpenSession")
+	w.equal("calls of the store", w.store.take(), "FindCredentials OpenSession")
 	w.signIn(p)
 }
 
@@ -300,7 +302,7 @@ func TestASignInHoldsWhileAReplicaOfAnotherCostRenewsTheHash(t *testing.T) {
 		_, err := w.tokens(other.SignIn(t.Context(), p.username, p.password))
 		w.ok(err)
 	}
-	w.signIn(p) // which has nothing to renew
+	w.signIn(p) // this sign-in has no hash to renew
 	w.equal("the cost", w.costOf(p), cost+1)
 }
 
@@ -308,7 +310,7 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 	for _, c := range []struct {
 		what      string
 		meanwhile func(w *world, p person, tokens identity.Tokens)
-		then      string // what the store is asked afterwards
+		then      string // the calls of the store afterwards
 	}{
 		{"another password", func(w *world, p person, tokens identity.Tokens) {
 			w.ok(w.ChangePassword(tokens.AccessToken, p.password, "another of mine"))
@@ -337,7 +339,7 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 			}
 			_, err := w.SignIn(p.username, p.password)
 			w.fails(err, identity.Unauthenticated, wrongCredentials)
-			w.equal("what the store was asked then", w.store.take(), c.then)
+			w.equal("later calls of the store", w.store.take(), c.then)
 		})
 	}
 }
@@ -349,10 +351,10 @@ func TestSignInThatIsRejectedCountsAsNoFailure(t *testing.T) {
 	left := identity.WithCaller(t.Context(), identity.Caller{Connected: func() bool { return false }})
 	_, err := w.service.SignIn(left, p.username, p.password)
 	w.equal("the kind", identity.KindOf(err), identity.Overloaded)
-	w.equal("what the store was asked", w.store.take(), "FindCredentials")
+	w.equal("calls of the store", w.store.take(), "FindCredentials")
 	w.hasher.Close()
 	_, err = w.SignIn(p.username, p.password)
-	w.equal("the kind, once the worker pool is closed,", identity.KindOf(err), identity.Overloaded)
+	w.equal("the kind of a sign-in after Close", identity.KindOf(err), identity.Overloaded)
 	_, err = w.SignUp(signUpOf("edsger"))
 	w.equal("the kind of a sign-up", identity.KindOf(err), identity.Overloaded)
 }
@@ -366,7 +368,7 @@ func TestAPersonHasOnlySoManySessions(t *testing.T) {
 		all = append(all, w.signIn(p))
 	}
 	for i, tokens := range all {
-		w.equal("a session is alive:", w.alive(tokens), i >= 15)
+		w.equal("a session is alive", w.alive(tokens), i >= 15)
 	}
 }
 

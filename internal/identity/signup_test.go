@@ -14,7 +14,7 @@ func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
 		Username: "Grace", Email: "Grace@Mail.Example", FirstName: " Grace ", LastName: "Hopper", Password: password,
 	})
 	w.ok(err)
-	w.equal("the life of the code", code.ExpiresIn, 24*time.Hour)
+	w.equal("lifetime of the code", code.ExpiresIn, 24*time.Hour)
 	w.equal("the length of the code", len(code.Text), 26)
 	tokens, err := w.VerifyUser(code.Text)
 	w.ok(err)
@@ -26,7 +26,7 @@ func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
 	})
 	w.equal("sign-ups and proofs audited", w.audited("signed up")+w.audited("email verified"), 2)
 	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(1))
-	w.noMail() // where callers see codes
+	w.noMail() // callers receive codes in the response
 }
 
 func TestASignUpNamesEveryParameterThatIsWrong(t *testing.T) {
@@ -40,7 +40,7 @@ func TestASignUpNamesEveryParameterThatIsWrong(t *testing.T) {
 		"password: is shorter than 8 characters",
 		"scope: must be tokens of printable ASCII without quotes and backslashes, separated by spaces",
 	}, "; "))
-	w.equal("what the store was asked", w.store.take(), "")
+	w.equal("calls of the store", w.store.take(), "")
 }
 
 func TestASignUpNamesAllThatIsTakenWithoutCase(t *testing.T) {
@@ -107,7 +107,7 @@ func TestAPasswordThatIsToBeSet(t *testing.T) {
 				"more": c.password + "x", "less": c.password[:len(c.password)-1], "trimmed": strings.TrimSpace(c.password), "in capitals": strings.ToUpper(c.password),
 			} {
 				if _, err := w.SignIn("Grace.Hopper", other); other != c.password && err == nil {
-					w.Error("so does ", what)
+					w.Error("the account also accepts this variant of the password: ", what)
 				}
 			}
 		})
@@ -122,7 +122,7 @@ func TestTheBlocklistCanBeTurnedOff(t *testing.T) {
 	w.ok(err)
 }
 
-// decomposed and composed are one text, typed on two keyboards.
+// decomposed and composed are the same text, typed on two keyboards.
 const decomposed, composed = "cafe\u0301 noir", "caf\u00e9 noir"
 
 func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
@@ -226,7 +226,7 @@ func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
 		_, err := w.ChangeEmail(tokens.AccessToken, code, "new@mail.example")
 		w.fails(err, identity.Invalid, wrongCode)
 	}
-	// None was used up by that.
+	// All codes are still valid.
 	_, err = w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")
 	w.ok(err)
 	_, err = w.VerifyUser(verification)
@@ -255,7 +255,7 @@ func TestASuspensionThatIsLiftedGivesNothingBack(t *testing.T) {
 	w.ok(err)
 	for _, suspended := range []bool{true, false} {
 		w.ok(w.memory.Suspend(t.Context(), p.id, suspended))
-		w.equal("the session is alive:", w.alive(tokens), false)
+		w.equal("the session is alive", w.alive(tokens), false)
 		_, err = w.Renew(tokens.RefreshToken)
 		w.equal("the kind", identity.KindOf(err), identity.Unauthenticated)
 		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
@@ -264,7 +264,7 @@ func TestASuspensionThatIsLiftedGivesNothingBack(t *testing.T) {
 	w.fails(err, identity.Invalid, wrongCode)
 }
 
-// People type codes, and paste them with what stands around them.
+// Users type codes, or paste them with surrounding characters.
 func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
 	for _, write := range []func(string) string{
 		strings.ToLower,
@@ -288,15 +288,15 @@ func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
 		w.ok(err)
 		_, err = w.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example")
 		w.ok(err)
-		w.fails(w.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // which the change has ended
+		w.fails(w.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // the change has voided it
 		recovery, err = w.ForgotPassword(p.email)
 		w.ok(err)
 		w.ok(w.ResetPassword(write(recovery.Text), "", another))
 	}
 }
 
-// A mailbox has one master: a stranger has signed up with an owner's address, before
-// them or after.
+// A stranger signs up with the address of the owner of a mailbox, before or after the owner
+// does. Only the owner can prove the address, with the owner's own password.
 func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
 	for _, exposure := range []func(*identity.Policy){public, func(*identity.Policy) {}} {
 		for _, strangerFirst := range []bool{true, false} {
@@ -328,11 +328,11 @@ func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
 				_, err = w.Prove(code, "")
 				w.fails(err, identity.Invalid, wrongClaim)
 			}
-			tokens, err := w.Prove(codes[names[0]], password) // either will do
+			tokens, err := w.Prove(codes[names[0]], password) // either code works
 			w.ok(err)
 			u, err := w.Profile(tokens.AccessToken)
 			w.ok(err)
-			w.equal("whose account it is", u.Username, "owner")
+			w.equal("user of the account", u.Username, "owner")
 			for _, code := range codes {
 				_, err := w.Prove(code, theirs)
 				w.fails(err, identity.Invalid, wrongCode)
@@ -393,7 +393,7 @@ func TestARecoveryOfASignUpMakesAnAccountOfItsReaders(t *testing.T) {
 	p, code := w.unverified("grace")
 	recovery, err := w.ForgotPassword(p.email)
 	w.ok(err)
-	w.equal("whose code it is", recovery.UserID, p.id)
+	w.equal("user of the code", recovery.UserID, p.id)
 	w.ok(w.ResetPassword(recovery.Text, p.id, another))
 	_, err = w.SignIn(p.username, p.password)
 	w.fails(err, identity.Unauthenticated, wrongCredentials)

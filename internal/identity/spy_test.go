@@ -9,12 +9,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// spy is a Store that notes what is asked of it, can do something just before a
-// call, and can show users with another scope than the one they signed up with.
+// spy is a Store that records its calls, can run a function before a call, and can return
+// users with another scope than the stored one.
 type spy struct {
 	identity.Store
-	before map[string]func() // by method; done once
-	scope  string            // every user's, unless empty
+	before map[string]func() // by method; called once
+	scope  string            // scope of every user; empty: the stored one
 
 	mu    sync.Mutex
 	calls []string
@@ -31,7 +31,7 @@ func (s *spy) note(method string) {
 	}
 }
 
-// take gives the methods that were called since the last time.
+// take returns the methods called since the last take.
 func (s *spy) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

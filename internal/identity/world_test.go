@@ -29,7 +29,7 @@ var start = time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)
 const (
 	issuer   = "https://auth.example"
 	password = "correct horse battery"
-	cost     = 4 // bcrypt's least
+	cost     = 4 // the minimum of bcrypt
 )
 
 var ring = sync.OnceValues(func() (*keys.Opened, error) {
@@ -37,28 +37,27 @@ var ring = sync.OnceValues(func() (*keys.Opened, error) {
 	return keys.Open(ring, keystest.Passphrases())
 })
 
-// world is one gateway with all that it needs, and its clock. Whatever secret
-// or personal thing passes through its methods must not be in its audit trail
-// when the test ends.
+// world is one gateway with its dependencies and its clock. At the end of a test it checks
+// that the audit trail contains no secret and no personal data that passed through its
+// methods.
 type world struct {
 	*testing.T
 	*testenv.Clock
 	policy  identity.Policy
-	leeway  time.Duration // of tokens
+	leeway  time.Duration // when the service checks tokens
 	memory  *identitytest.Store
 	store   *spy
 	hasher  *identity.Hasher
 	service *identity.Service
 
 	audit   bytes.Buffer
-	seen    int // of the trail; see refusals
+	seen    int // events that refusals has returned
 	private map[string]bool
 }
 
 func (w *world) pass(d time.Duration) { w.Advance(d) }
 
-// newWorld makes a gateway of exposure internal, and lets the test change its
-// policy first.
+// newWorld creates a gateway with exposure internal. The test may change the policy first.
 func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
 	t.Helper()
 	w := &world{T: t, Clock: testenv.NewClock(start), private: map[string]bool{}}
@@ -89,7 +88,7 @@ func (w *world) newHasher(cost int) *identity.Hasher {
 	return h
 }
 
-// replica is another gateway over the same data, with the same keys.
+// replica returns another gateway with the same data and the same keys.
 func (w *world) replica(h *identity.Hasher) *identity.Service {
 	w.Helper()
 	opened, err := ring()
@@ -104,17 +103,17 @@ func (w *world) replica(h *identity.Hasher) *identity.Service {
 	})
 }
 
-// public makes the exposure public.
+// public sets the exposure to public.
 func public(p *identity.Policy) {
 	p.Exposure = identity.ExposurePublic
 	mailing(p)
 }
 
-// mailing has a way to send mail.
+// mailing makes the gateway send mail.
 func mailing(p *identity.Policy) { p.SendsMail = true }
 
-// mail sends the one mail that must be in the outbox, and returns it without its reference
-// and age.
+// mail sends the only mail in the outbox, and returns it without its reference and age. It
+// fails the test if there is no mail, or more than one.
 func (w *world) mail() identity.Message {
 	w.Helper()
 	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
@@ -129,12 +128,12 @@ func (w *world) mail() identity.Message {
 	return m
 }
 
-// finish ends the claim of a mail.
+// finish ends the claim of a mail with this result.
 func (w *world) finish(m identity.Message, r identity.MailResult, after time.Duration) error {
 	return w.service.FinishMail(w.Context(), m.Ref, identity.MailOutcome{Result: r, After: after})
 }
 
-// noMail fails if a mail is in the outbox.
+// noMail fails the test if a mail is in the outbox.
 func (w *world) noMail() {
 	w.Helper()
 	m, ok, err := w.service.ClaimMail(w.Context(), time.Minute)
@@ -147,10 +146,10 @@ func (w *world) noMail() {
 	w.equal("mails in the outbox", queued, 0)
 }
 
-// rotating makes every renewal rotate.
+// rotating makes every renewal rotate the refresh token.
 func rotating(p *identity.Policy) { p.Rotation = identity.RotateAlways }
 
-// keep notes what the audit trail must not hold.
+// keep records texts that the audit trail must not contain.
 func (w *world) keep(secrets ...string) {
 	for _, s := range secrets {
 		if s != "" {
@@ -163,13 +162,13 @@ func (w *world) auditHoldsNothingPrivate() {
 	text := w.audit.String()
 	for secret := range w.private {
 		if strings.Contains(text, secret) {
-			w.Errorf("the audit trail holds %q:\n%s", secret, text)
+			w.Errorf("the audit trail contains %q:\n%s", secret, text)
 		}
 	}
 }
 
-// logAndTableAgree fails unless each line of the log is an event of the Store, in
-// the same order and with the same members: over all that any test does.
+// logAndTableAgree fails the test unless the log and the Store have the same events with the
+// same members. It runs at the end of every test.
 func (w *world) logAndTableAgree() {
 	var logged, stored []string
 	for line := range strings.Lines(w.audit.String()) {
@@ -197,19 +196,20 @@ func (w *world) logAndTableAgree() {
 		}
 		stored = append(stored, fmt.Sprint(members))
 	}
-	slices.Sort(logged) // of calls at once, the lines may be in another order
+	slices.Sort(logged) // concurrent calls may log in another order
 	slices.Sort(stored)
 	if w.policy.KeepAudit && !slices.Equal(logged, stored) || !w.policy.KeepAudit && stored != nil {
-		w.Errorf("the log has\n%s\nand the table\n%s", strings.Join(logged, "\n"), strings.Join(stored, "\n"))
+		w.Errorf("the log contains\n%s\nbut the table contains\n%s", strings.Join(logged, "\n"), strings.Join(stored, "\n"))
 	}
 }
 
-// audited returns how many lines of the audit trail are about this event.
+// audited returns the number of lines of the audit trail with this event.
 func (w *world) audited(event string) int {
 	return strings.Count(w.audit.String(), `"msg":"`+event+`"`)
 }
 
-// The calls of the service, with what is private in them noted.
+// The following methods call the service, and keep the secrets and personal data of each
+// call.
 
 func (w *world) SignUp(in identity.SignUp) (identity.Code, error) {
 	w.keep(in.Username, in.Email, in.FirstName, in.LastName, in.Password)
@@ -231,7 +231,7 @@ func (w *world) VerifyUser(code string) (identity.Tokens, error) {
 	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code}))
 }
 
-// Prove verifies with the password that was chosen at sign-up.
+// Prove proves an address with the password that was chosen at sign-up.
 func (w *world) Prove(code, password string) (identity.Tokens, error) {
 	w.keep(password)
 	return w.tokens(w.service.VerifyUser(w.Context(), identity.Proof{Code: code, Password: &password}))
@@ -289,7 +289,7 @@ func (w *world) Introspect(text string) identity.Introspection {
 	return i
 }
 
-// person is an account as its owner knows it.
+// person is an account with the data that its owner knows.
 type person struct{ id, username, email, password string }
 
 func signUpOf(username string) identity.SignUp {
@@ -299,8 +299,8 @@ func signUpOf(username string) identity.SignUp {
 	}
 }
 
-// unverified signs a person up, and returns the code that verifies the address, from the
-// answer or from the mail.
+// unverified signs a person up, and returns the code that proves the address, from the
+// response or from the mail.
 func (w *world) unverified(username string) (person, string) {
 	w.Helper()
 	in := signUpOf(username)
@@ -314,7 +314,7 @@ func (w *world) unverified(username string) (person, string) {
 	return person{waiting[0].ID, username, in.Email, in.Password}, code.Text
 }
 
-// verified makes an account that has a session.
+// verified creates an account with a session.
 func (w *world) verified(username string) (person, identity.Tokens) {
 	w.Helper()
 	p, code := w.unverified(username)
@@ -337,7 +337,7 @@ func (w *world) renew(refresh string) identity.Tokens {
 	return tokens
 }
 
-// alive reports whether an access token's session is alive.
+// alive reports whether the session of an access token is alive.
 func (w *world) alive(t identity.Tokens) bool {
 	w.Helper()
 	_, err := w.Profile(t.AccessToken)
@@ -354,7 +354,7 @@ func (w *world) ok(err error) {
 	}
 }
 
-// fails asks for an error of this kind whose message is the one given.
+// fails checks that err is an *identity.Error with this kind and this message.
 func (w *world) fails(err error, kind identity.Kind, message string) {
 	w.Helper()
 	e, ok := errors.AsType[*identity.Error](err)
@@ -369,11 +369,11 @@ func (w *world) fails(err error, kind identity.Kind, message string) {
 func (w *world) equal(what string, got, want any) {
 	w.Helper()
 	if got != want {
-		w.Errorf("%s is %v; want %v", what, got, want)
+		w.Errorf("%s: got %v; want %v", what, got, want)
 	}
 }
 
-// The messages to callers.
+// These are messages to callers.
 const (
 	wrongCredentials = "the username or the password is wrong"
 	wrongToken       = "the token is invalid, expired or revoked"

@@ -17,12 +17,12 @@ type Store struct {
 	mu        sync.Mutex
 	broken    error
 	users     map[string]*user
-	signUps   []*signUp // that wait, oldest first
+	signUps   []*signUp // waiting for proof, oldest first
 	codes     map[identity.CodeHash]code
 	sessions  map[string]*session
 	throttles map[identity.ThrottleKey]throttle
-	networks  map[string]map[identity.Network]time.Time // known, by user: when each was last seen
-	limits    map[string]time.Time                      // by key: when nothing is used up any more
+	networks  map[string]map[identity.Network]time.Time // known networks by user, with the time last seen
+	limits    map[string]time.Time                      // by key: the time at which the limit is fully available again
 	mails     []*mail                                   // oldest first
 	mailIDs   int64
 	events    []identity.Event
@@ -30,7 +30,7 @@ type Store struct {
 
 var _ identity.Store = (*Store)(nil)
 
-// user is an account. Its Email is the proved one.
+// user is an account. Its Email is proved.
 type user struct {
 	identity.User
 	canonicalUsername      string
@@ -42,7 +42,7 @@ type user struct {
 	suspended              bool
 }
 
-// login returns the login that wrong old passwords are counted for.
+// login returns the login for which wrong old passwords are counted.
 func (u *user) login() string { return cmp.Or(u.canonicalUsername, u.ID) }
 
 // shown returns the account as its owner sees it.
@@ -166,7 +166,7 @@ func (s *Store) enterLive(ctx context.Context, ref identity.SessionRef) (*sessio
 	return s.live(ref)
 }
 
-// live returns the session that ref names, if it is alive, and its user.
+// live returns the session that ref names and its user, if the session is alive.
 func (s *Store) live(ref identity.SessionRef) (*session, *user, error) {
 	found, ok := s.sessions[ref.ID]
 	if !ok || found.userID != ref.UserID || !ref.Now.Before(found.expiresAt) {
@@ -214,8 +214,8 @@ func (s *Store) dropSessions(userID, keep string) {
 	}
 }
 
-// taken returns an error that says which of these names accounts other than userID have.
-// Empty names are not taken.
+// taken returns a *TakenError if an account other than userID has the username or the
+// email. Empty names are not taken.
 func (s *Store) taken(userID, canonicalUsername, canonicalEmail string) error {
 	var taken identity.TakenError
 	for _, u := range s.users {

@@ -131,8 +131,8 @@ func (s *Store) countFailures(c *identity.Credentials) {
 	}
 }
 
-// loginThrottle returns the key of a login: for a known network of an account, or for all
-// others.
+// loginThrottle returns the key under which wrong passwords for a login are counted. Each
+// known network of an account has its own key; all other networks share one.
 func loginThrottle(userID string, from identity.Network, canonical string) identity.ThrottleKey {
 	return sha256.Sum256([]byte(userID + " " + string(from) + " " + canonical))
 }

@@ -43,7 +43,7 @@ func (s *Store) owner(canonicalEmail string, p identity.Purpose) (claim, error) 
 	return claim{}, identity.ErrNoUser
 }
 
-// claim is an identity.Claim with the account or the sign-up that it describes.
+// claim is an identity.Claim with its account or sign-up.
 type claim struct {
 	identity.Claim
 	user   *user
@@ -51,8 +51,8 @@ type claim struct {
 	at     time.Time
 }
 
-// code returns n as it is stored for this claim. An account that has changed to the address
-// may give it up meanwhile.
+// code returns n as stored for this claim. A verification code of an account also stores
+// the address, because the account may change its address before the code is redeemed.
 func (c claim) code(n identity.NewCode, canonicalEmail string) identity.NewCode {
 	if n.Purpose == identity.Verification && !c.IsSignUp {
 		n.Target = canonicalEmail
@@ -80,7 +80,7 @@ func (s *Store) claims(canonicalEmail string) (claims []claim) {
 	return claims
 }
 
-// at returns the account that has an address, proved.
+// at returns the account with this proved address.
 func (s *Store) at(canonicalEmail string) (*user, bool) {
 	for _, u := range s.users {
 		if u.canonicalEmail == canonicalEmail {

@@ -55,8 +55,8 @@ type suite struct {
 	identity.Store
 	advance func(time.Duration)
 	now     time.Time
-	seen    int           // how many events recorded has returned
-	limit   identity.Rate // of mails
+	seen    int           // number of events that recorded has returned
+	limit   identity.Rate // of mails to a recipient
 }
 
 // noEvent and noRecord write nothing besides the change.
@@ -77,7 +77,7 @@ const (
 	scope        = "profile email"
 )
 
-// newSignUp returns a valid sign-up with that name.
+// newSignUp returns a valid sign-up with this name.
 func newSignUp(name string) identity.NewSignUp {
 	return identity.NewSignUp{
 		ID:       newID(),
@@ -204,7 +204,7 @@ func (s *suite) suspend(u identity.User, suspended bool) {
 	s.Helper()
 	hook, ok := s.Store.(Suspender)
 	if !ok {
-		s.Skip("this store cannot suspend anyone")
+		s.Skip("this store cannot suspend accounts")
 	}
 	s.ok(hook.Suspend(s.Context(), u.ID, suspended))
 }
@@ -305,7 +305,7 @@ func (s *suite) winners(n int, lost error, f func(i int) error) int {
 		case lost == nil && taken:
 		default:
 			if lost == nil || !errors.Is(err, lost) {
-				s.Errorf("one of many at once: %v", err)
+				s.Errorf("one of the concurrent calls: %v", err)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ func (s *suite) recorded() []identity.Event {
 	s.Helper()
 	hook, ok := s.Store.(Auditor)
 	if !ok {
-		s.Fatal("this store does not tell what was recorded")
+		s.Fatal("this store does not implement Auditor")
 	}
 	all, err := hook.Events(s.Context())
 	s.ok(err)
@@ -183,7 +183,7 @@ var auditSentences = func() (sentences []sentence) {
 		sentences = append(sentences, sentence{c.method + " and its event are both there, or neither", func(s *suite) {
 			u := s.create("ada")
 			ref := s.open(u)
-			equal(s, len(s.recorded()), 0) // none was asked for
+			equal(s, len(s.recorded()), 0) // no event was passed
 			e := identity.Event{
 				Name: "something", UserID: u.ID, SessionID: newID(), RequestID: "request-1", Address: netip.MustParseAddr("192.0.2.1"),
 				Details: []slog.Attr{slog.Int("number", 5), slog.String("text", "x")},
@@ -196,7 +196,7 @@ var auditSentences = func() (sentences []sentence) {
 			}
 			again(r)
 			if got := s.recorded(); len(got) != 0 {
-				s.Errorf("recorded %+v, though nothing was changed", got)
+				s.Errorf("recorded %+v, although nothing was changed", got)
 			}
 		}})
 	}
@@ -228,7 +228,7 @@ var auditSentences = func() (sentences []sentence) {
 		}},
 		sentence{"RecordEvent records an event that is about no change", func(s *suite) {
 			u := s.create("ada")
-			s.ok(s.RecordEvent(s.Context(), noEvent)) // none is recorded
+			s.ok(s.RecordEvent(s.Context(), noEvent)) // an event without a name is not recorded
 			for _, e := range []identity.Event{
 				{Name: "refused", UserID: u.ID, SessionID: newID(), RequestID: "r", Address: netip.MustParseAddr("192.0.2.1")},
 				{Name: "refused, and of nobody"},

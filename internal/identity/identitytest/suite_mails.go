@@ -169,7 +169,7 @@ var mailSentences = []sentence{
 		s.ok(err)
 		for _, tc := range []struct {
 			about    identity.MessagePurpose
-			to, name string // empty: nothing
+			to, name string // empty: no mail
 			id       string
 		}{
 			{identity.MailVerification, "edsger@example.com", "edsger", n.ID},
@@ -242,7 +242,7 @@ var mailSentences = []sentence{
 		n := newSignUp("ada")
 		n.Email, n.Language = "Ada@Example.com", "fr"
 		u := s.prove(n)
-		u.Email = n.CanonicalEmail // the suite looks the account up by it
+		u.Email = n.CanonicalEmail // the suite finds the account by its email
 		ref := s.open(u)
 		to := newMail(identity.MailEmailChange, newAddress)
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
@@ -389,7 +389,7 @@ var mailSentences = []sentence{
 		s.says(m, want)
 		ref = s.open(u)
 		s.ok(change(u.Email, "ADA@example.com"))
-		s.empty()     // it is the same address
+		s.empty()     // no notice, because the address is the same
 		for range 2 { // the first one proves nothing, so the notice still goes to the first address
 			s.ok(change("", newAddress))
 			m, _ = s.next()

@@ -126,7 +126,7 @@ var networkSentences = []sentence{
 		equal(s, s.from(u, abroad).Failures, 12)
 		s.openFrom(u, abroad) // after the wait, with the right password
 		equal(s, s.from(u, abroad).Failures, 0)
-		equal(s, s.from(u, "").Failures, 12) // unknown networks do not see it
+		equal(s, s.from(u, "").Failures, 12) // the failures of unknown networks remain
 	}},
 	{"OpenSession is stopped by failures from the same place alone", func(s *suite) {
 		u := s.create("ada")

@@ -200,7 +200,7 @@ var outboxSentences = []sentence{
 		equal(s, len(whose), mails)
 		for to, n := range whose {
 			if n != 1 {
-				s.Errorf("the mail to %s was given %d times", to, n)
+				s.Errorf("the mail to %s was claimed %d times", to, n)
 			}
 		}
 	}},

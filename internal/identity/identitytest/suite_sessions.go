@@ -97,7 +97,7 @@ var sessionSentences = []sentence{
 		n.Failures = failureLimit - 1
 		s.is(s.OpenSession(s.Context(), n, noEvent), identity.ErrStale)
 		equal(s, s.credentials(u).Failures, failureLimit)
-		n.Failures = failureLimit // they were there when the attempt was allowed
+		n.Failures = failureLimit // these failures were counted before the attempt was allowed
 		s.ok(s.OpenSession(s.Context(), n, noEvent))
 	}},
 	{"a session lives until its refresh token expires, by the caller's clock", func(s *suite) {
@@ -214,7 +214,7 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		other := s.create("grace")
 		s.open(other)
-		s.open(u) // will have expired
+		s.open(u) // will have expired by then
 		s.pass(refreshTTL)
 		elder, younger := s.session(u), s.session(u)
 		elder.UserAgent = "a browser/1.0 (é)"

@@ -9,7 +9,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// at returns a sign-up with that name for an address.
+// at returns a sign-up with this name for an address.
 func at(address, name string) identity.NewSignUp {
 	n := newSignUp(name)
 	n.Email, n.CanonicalEmail = address, address
@@ -17,7 +17,7 @@ func at(address, name string) identity.NewSignUp {
 	return n
 }
 
-// proves redeems a code for a sign-up, together with its password.
+// proves redeems a code for a sign-up with the password of the sign-up.
 func (s *suite) proves(h identity.CodeHash, n identity.NewSignUp) (identity.User, error) {
 	proof := identity.ClaimProof{Code: h, ClaimID: n.ID, PasswordHash: n.PasswordHash}
 	return s.RedeemVerification(s.Context(), proof, s.newSession(), noRecord)
@@ -263,7 +263,7 @@ var claimSentences = []sentence{
 		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)
 		s.is(err, identity.ErrNoUser)
 
-		n := at(address, "ada") // whose address it is
+		n := at(address, "ada") // another sign-up for the address
 		_, err = s.proves(s.signUp(n), n)
 		s.ok(err)
 		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
@@ -310,7 +310,7 @@ var claimSentences = []sentence{
 		s.ok(err)
 		equal(s, u.ID, owner.ID)
 		equal(s, s.credentials(mallory).User.ID, mallory.ID)
-		_, err = s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // and back to the own address
+		_, err = s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // back to its own address
 		s.ok(err)
 		equal(s, s.credentials(mallory).User.EmailVerified, true)
 	}},
@@ -417,7 +417,7 @@ var claimSentences = []sentence{
 				continue
 			}
 			if (proving == nil) == (changing == nil) {
-				s.Errorf("both or neither: %v, %v", proving, changing)
+				s.Errorf("exactly one of proof and change must succeed: %v, %v", proving, changing)
 			}
 		}
 	}},
