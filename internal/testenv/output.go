@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Output collects what programs or loggers write, and can be read meanwhile.
+// Output collects the output of programs or loggers, and can be read at any time.
 type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -22,7 +22,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
-// String returns all that was written.
+// String returns the whole output.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -52,6 +52,6 @@ func (o *Output) WaitFor(t testing.TB, limit time.Duration, text string) {
 		if o.Contains(text) {
 			return nil
 		}
-		return fmt.Errorf("so far there is\n%s", o)
+		return fmt.Errorf("the output so far:\n%s", o)
 	})
 }

@@ -16,9 +16,9 @@ var programs struct {
 	built map[string]bool
 }
 
-// Program builds a main package of the main module, such as ./cmd/authserver, and returns the path of the binary. A test
-// binary builds each program once. The folder of the programs can also be entered by the account under which PostgreSQL
-// runs if the test runs as root.
+// Program builds a main package of the main module, such as ./cmd/authserver, and returns the path of the binary. A
+// test binary builds each program once. The account that runs PostgreSQL if the test runs as root can enter the folder
+// of the programs.
 func Program(t testing.TB, path string) string {
 	t.Helper()
 	programs.Lock()

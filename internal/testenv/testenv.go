@@ -50,8 +50,8 @@ func report(err error) (code int) {
 	return 1
 }
 
-// AtExit registers a call that Main makes when all tests have run, the last registered first. It is for what tests
-// share; t.Cleanup is for what belongs to one test.
+// AtExit registers a call that Main makes when all tests have run, the last registered first. It is for resources that
+// tests share; t.Cleanup is for those of one test.
 func AtExit(t testing.TB, call func() error) {
 	t.Helper()
 	exit.Lock()
@@ -119,8 +119,8 @@ func FreePort(t testing.TB) int {
 type Clock struct {
 	mu      sync.Mutex
 	stopped bool
-	now     time.Time     // if stopped
-	ahead   time.Duration // if not
+	now     time.Time     // if the clock is stopped
+	ahead   time.Duration // if the clock runs
 }
 
 // NewClock returns a stopped clock.

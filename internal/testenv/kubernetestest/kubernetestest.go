@@ -7,9 +7,9 @@
 //
 // which stops the server after the tests. On Linux the server also ends when the process is killed.
 //
-// There is only the API server, with the default admission plugins except ServiceAccount. No controller runs, so Deployments
-// get no pods, there is no garbage collection, and a deleted namespace is not emptied. A test installs other CRDs with
-// envtest.InstallCRDs.
+// There is only the API server, with the default admission plugins except ServiceAccount. No controller runs, so
+// Deployments get no pods, there is no garbage collection, and a deleted namespace is not emptied. A test installs
+// other CRDs with envtest.InstallCRDs.
 package kubernetestest
 
 import (
@@ -30,11 +30,11 @@ var (
 	// start starts the shared server once. If that fails, all tests get the same error, because the programs may have
 	// to be built, which must not be repeated for each test.
 	start    = sync.OnceValues(shared.start)
-	reported atomic.Bool // the error of start
+	reported atomic.Bool // whether a test has reported the error of start
 	once     sync.Once
 )
 
-// Main runs the tests of a package and then stops the server. If all tests pass, it also makes the checks.
+// Main runs the tests of a package and then stops the server. If all tests pass, it also runs the checks.
 func Main(m *testing.M, after ...func() error) {
 	becomeProgram()
 	testenv.Main(m, after...)

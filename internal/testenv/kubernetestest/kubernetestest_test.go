@@ -34,7 +34,7 @@ func TestTheServerKnowsTheAuthGatewayAndItsOwnVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(version.GitVersion, "v1.37.") || version.Major != "1" || version.Minor != "37" {
-		t.Errorf("the server says that it is %s, %s.%s", version.GitVersion, version.Major, version.Minor)
+		t.Errorf("the server reports the version %s, %s.%s", version.GitVersion, version.Major, version.Minor)
 	}
 	if _, err := discovery.ServerResourcesForGroupVersion("authgateway.io/v1alpha1"); err != nil {
 		t.Error(err)
@@ -45,7 +45,7 @@ func TestEachNamespaceIsAnotherAndTakesRestrictedPodsAlone(t *testing.T) {
 	t.Parallel()
 	namespace := Namespace(t)
 	if other := Namespace(t); other == namespace {
-		t.Errorf("%s was given twice", namespace)
+		t.Errorf("two tests got the namespace %s", namespace)
 	}
 	pods := connect(t).CoreV1().Pods(namespace)
 	pod := &corev1.Pod{

@@ -40,13 +40,13 @@ func leash(assets, dir string) error {
 	return os.Symlink(assets, filepath.Join(dir, realPrograms))
 }
 
-// becomeProgram replaces this process if it was started under such a name; else it returns.
+// becomeProgram replaces this process if it was started under such a name; otherwise it returns.
 func becomeProgram() {
 	dir, name := filepath.Split(os.Args[0])
 	if !slices.Contains(names, name) {
 		return
 	}
-	// The request is made for a thread, and holds for the program that this thread becomes.
+	// The request applies to a thread, and stays valid for the program that replaces it.
 	runtime.LockOSThread()
 	err := endWithParent()
 	if err == nil {

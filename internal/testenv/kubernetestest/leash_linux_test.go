@@ -48,7 +48,7 @@ func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
 	}
 	_ = child.Wait()
 	if len(addresses) != 2 {
-		t.Fatalf("the child did not say where its server and its etcd are: %q", addresses)
+		t.Fatalf("the child did not print the addresses of its server and its etcd: %q", addresses)
 	}
 	for _, address := range addresses {
 		testenv.Until(t, 10*time.Second, address+" no longer answers", func() bool {

@@ -16,7 +16,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
-// On a busy machine a start takes a multiple of the usual ten seconds.
+// A start usually takes ten seconds, and several times as long on a busy machine.
 const patience = 2 * time.Minute
 
 // A server is an API server with its etcd, in a temporary folder.
@@ -27,7 +27,8 @@ type server struct {
 	stopped chan struct{}
 }
 
-// start starts the server. It skips nothing: a missing program is an error. stop cleans up even if start fails.
+// start starts the server. A missing program is an error, not a reason to skip tests. stop cleans up even if start
+// fails.
 func (s *server) start() (*rest.Config, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()

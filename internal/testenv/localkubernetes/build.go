@@ -88,7 +88,7 @@ func build(programs []program) source {
 func (p program) build(ctx context.Context, log io.Writer, root, into string, beat time.Duration) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", p.tags, "-ldflags", flags, "-o", filepath.Join(into, p.name), p.path)
 	cmd.Dir = filepath.Join(root, p.from)
-	// It builds for this machine, whatever the build settings of this process are.
+	// The programs are built for this machine, regardless of the build settings of this process.
 	cgo := "0"
 	if p.cgo {
 		cgo = "1"

@@ -29,7 +29,8 @@ const (
 	version = "v" + major + "." + minor + ".2"
 )
 
-// variable names the folder of the programs. It takes precedence, and is the one of envtest and setup-envtest.
+// variable is the environment variable with the folder of the programs, which takes precedence. envtest and
+// setup-envtest use the same one.
 const variable = "KUBEBUILDER_ASSETS"
 
 // A source provides the programs and returns their folder, which is scratch or below it.
@@ -70,7 +71,7 @@ func Node(ctx context.Context, log io.Writer) (dir string, err error) {
 	}
 	digest := sha256.New()
 	for _, module := range []string{kubernetesModule, containerdModule, runcModule, cniModule, corednsModule} {
-		// Its name contains all versions.
+		// go.sum contains all versions, which must be part of the folder's name.
 		sums, err := os.ReadFile(filepath.Join(root, module, "go.sum"))
 		if err != nil {
 			return "", err

@@ -25,7 +25,7 @@ import (
 	"time"
 )
 
-// fill writes programs that are none.
+// fill writes empty files with the names of programs.
 func fill(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -54,7 +54,7 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 	var calls atomic.Int32
 	slow := func(_ context.Context, _ io.Writer, scratch string) (string, error) {
 		calls.Add(1)
-		time.Sleep(300 * time.Millisecond) // for the others to find the lock taken
+		time.Sleep(300 * time.Millisecond) // so the other calls find the lock taken
 		fill(t, scratch, "etcd", "kube-apiserver")
 		return scratch, nil
 	}
@@ -69,19 +69,21 @@ func TestThoseWhoAskAtOnceGetWhatOneOfThemHasGot(t *testing.T) {
 			}
 			dirs.Store(dir, i)
 			if got := log.String(); got != "" && got != "waiting for another process that downloads or builds the programs\n" {
-				t.Errorf("the log says %q", got)
+				t.Errorf("the log is %q", got)
 			}
 		})
 	}
 	wait.Wait()
-	never := func(context.Context, io.Writer, string) (string, error) { return "", errors.New("asked in vain") }
+	never := func(context.Context, io.Writer, string) (string, error) {
+		return "", errors.New("this source must not be used")
+	}
 	dir, err := cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, never)
 	if err != nil {
-		t.Errorf("the next day: %v", err)
+		t.Errorf("with a filled cache: %v", err)
 	}
 	dirs.Store(dir, 0)
 	if n := calls.Load(); n != 1 {
-		t.Errorf("they were got %d times", n)
+		t.Errorf("the programs were created %d times", n)
 	}
 	dirs.Range(func(dir, _ any) bool {
 		want := filepath.Join(cache, "programs")
@@ -130,12 +132,12 @@ func TestTheNextSourceIsAskedAndOnlyWholeFoldersAreKept(t *testing.T) {
 	}
 	left, _ := filepath.Glob(filepath.Join(cache, "programs*"))
 	if len(left) != 1 || !strings.HasSuffix(left[0], ".lock") {
-		t.Errorf("there is left: %v", left)
+		t.Errorf("files are left: %v", left)
 	}
 
 	below := func(_ context.Context, _ io.Writer, scratch string) (string, error) {
 		if missingIn(scratch, apiServer) != "etcd" {
-			t.Error("what the source before left is in the way")
+			t.Error("the files of the previous source were not removed")
 		}
 		dir := filepath.Join(scratch, "below")
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -150,7 +152,7 @@ func TestTheNextSourceIsAskedAndOnlyWholeFoldersAreKept(t *testing.T) {
 		t.Errorf("%q, %v", dir, err)
 	}
 	if log.Len() != 0 {
-		t.Errorf("a source that cannot is worth a word: %q", log.String())
+		t.Errorf("a source that fails is logged: %q", log.String())
 	}
 	if _, err := os.Stat(dir + ".unfinished"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the unfinished folder is still there (%v)", err)
@@ -178,7 +180,7 @@ func TestAFolderThatLostAProgramIsFilledAnew(t *testing.T) {
 
 func TestAnIndexThatDoesNotAnswerIsGivenUpWithinSeconds(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections, and never replies
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,7 @@ func TestAnIndexThatDoesNotAnswerIsGivenUpWithinSeconds(t *testing.T) {
 			t.Errorf("%s: got %s", name, dir)
 		}
 		if took := time.Since(begin); took > 6*time.Second || log.Len() != 0 {
-			t.Errorf("%s: took %v and says %q", name, took, log.String())
+			t.Errorf("%s: took %v, and the log is %q", name, took, log.String())
 		}
 	}
 }
@@ -239,7 +241,7 @@ func TestWhatCanBeDownloadedGetsIntoTheCache(t *testing.T) {
 		t.Errorf("there is no %s in %s", missingIn(dir, apiServer), dir)
 	}
 	if !strings.HasPrefix(log.String(), "downloading kube-apiserver and etcd") {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	}
 }
 
@@ -261,7 +263,7 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	}
 	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source; this happens once and takes up to no time on 2 cores\n(still building slow, after \S+\n)+$`)
 	if !want.MatchString(log.String()) {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	}
 	if _, err := os.Stat(filepath.Join(into, "slow")); err != nil {
 		t.Error(err)
@@ -274,7 +276,7 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := right.build(ctx, io.Discard, root, into, time.Minute); !errors.Is(err, context.Canceled) {
-		t.Errorf("called off: %v", err)
+		t.Errorf("canceled: %v", err)
 	}
 }
 

@@ -159,7 +159,7 @@ func installPackage(ctx context.Context, progress io.Writer) error {
 	return nil
 }
 
-// noSystemCluster changes a default. A setting of the administrator stays.
+// noSystemCluster sets create_main_cluster to false, unless the administrator has set it.
 func noSystemCluster(path string) error {
 	const name = "create_main_cluster"
 	content, err := os.ReadFile(path)

@@ -16,8 +16,7 @@ import (
 	"testing"
 )
 
-// jar packs this machine's own programs as the repository of the library
-// embedded-postgres does.
+// jar packs the programs of this machine in the format of the repository that the library embedded-postgres uses.
 func jar(t *testing.T) []byte {
 	t.Helper()
 	programs, err := Programs(t.Context(), os.Stderr)
@@ -30,7 +29,7 @@ func jar(t *testing.T) []byte {
 	names := []string{"bin/postgres", "bin/initdb", "bin/pg_ctl"}
 	libraries, _ := filepath.Glob(filepath.Join(root, "lib", "*.so"))
 	if len(libraries) == 0 {
-		t.Skip("the programs need libraries that are elsewhere")
+		t.Skip("the programs need libraries in other folders")
 	}
 	for _, library := range libraries {
 		names = append(names, "lib/"+filepath.Base(library))
@@ -99,7 +98,7 @@ func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !hasPrograms(dir) || !strings.Contains(progress.String(), "downloading") {
-		t.Errorf("%s lacks the programs; said %q", dir, progress.String())
+		t.Errorf("%s lacks the programs; the progress is %q", dir, progress.String())
 	}
 	left, err := os.ReadDir(cache)
 	if err != nil || len(left) != 1 {
@@ -107,11 +106,11 @@ func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 	}
 }
 
-// As root the first half of the library's start is all that happens, so the
-// test runs itself once more as a user who can do the other half.
+// As root only the first half of the library's start succeeds. The test therefore runs itself again as a user for whom
+// the second half succeeds too.
 func TestTheProgramsAreFetchedWithoutRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("the test above did it")
+		t.Skip("the test above covers this case")
 	}
 	if _, err := Programs(t.Context(), os.Stderr); err != nil { // while we are root
 		t.Fatal(err)

@@ -1,8 +1,8 @@
 // Package localpostgres runs a private PostgreSQL for `make run` and for tests. It finds, installs or downloads the
 // programs, creates a cluster in a folder, and starts it on a free port of the loopback interface.
 //
-// The server is a child of this process and dies with it. Because PostgreSQL does not run as root, it runs as the user
-// postgres or nobody if this process is root.
+// The server is a child of this process and dies with it. PostgreSQL does not run as root, so if this process is root,
+// the server runs as the user "postgres" or "nobody".
 package localpostgres
 
 import (

@@ -76,7 +76,7 @@ func TestATemporaryServerIsFastLoopbackOnlyAndGoneAfterStop(t *testing.T) {
 	}
 	wrong := strings.Replace(s.DSN("postgres"), s.Password(), "wrong", 1)
 	if other, err := sql.Open("postgres", wrong); err != nil || other.PingContext(t.Context()) == nil {
-		t.Errorf("a wrong password is let in (%v)", err)
+		t.Errorf("a wrong password is accepted (%v)", err)
 	}
 	if err := s.Stop(); err != nil {
 		t.Error(err)
@@ -146,7 +146,7 @@ func TestACrashedServerRecoversOnTheSamePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.StartAgain(t.Context()); err == nil {
-		t.Error("a running server starts again")
+		t.Error("a running server can be started again")
 	}
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -167,8 +167,8 @@ func TestAStalePIDFileDoesNotHinderAStart(t *testing.T) {
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	// A number that a living process has which is not PostgreSQL, but which
-	// the server's account may signal: what PostgreSQL itself gives up at.
+	// The process id of a live process that is not PostgreSQL, but that the server's account may signal. PostgreSQL
+	// itself would refuse to start.
 	bystander := exec.CommandContext(t.Context(), "sleep", "60")
 	bystander.SysProcAttr = s.attributes()
 	bystander.Dir = "/"
@@ -192,7 +192,7 @@ func TestAStalePIDFileDoesNotHinderAStart(t *testing.T) {
 func TestRootStartsItBelowAFolderThatOnlyRootMayEnter(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("only root has such folders")
+		t.Skip("only root can use such folders")
 	}
 	hidden := filepath.Join(t.TempDir(), "hidden")
 	if err := os.Mkdir(hidden, 0o700); err != nil {
@@ -209,7 +209,7 @@ func TestRootStartsItBelowAFolderThatOnlyRootMayEnter(t *testing.T) {
 	start(t, Options{Dir: dir, Durable: true})
 }
 
-// A line of output from a child of the test below is the PID of its server.
+// TestMain also runs the child of the test below, which prints the PID of its server.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("LOCALPOSTGRES_TEST_CHILD"); dir != "" {
 		s, err := Start(context.Background(), Options{Dir: dir, Durable: true})
@@ -244,7 +244,7 @@ func TestTheServerDoesNotOutliveAKilledParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = parent.Wait()
-	// At once: the server of the killed parent is still on its way out.
+	// The server of the killed parent is still shutting down when this one starts.
 	s := start(t, Options{Dir: dir, Durable: true})
 	if s.isPostmaster(pid) {
 		t.Errorf("server %d still runs", pid)
@@ -280,7 +280,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 	}
 	if !strings.Contains(log.String(), "no_such_setting") {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log is %q", log.String())
 	}
 	if err := os.WriteFile(filepath.Join(s.data(), "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)

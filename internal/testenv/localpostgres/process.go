@@ -40,7 +40,7 @@ func unprivileged() (*account, error) {
 		}
 		return &account{name, uid, gid}, nil
 	}
-	return nil, errors.New("PostgreSQL does not run as root, and the users postgres and nobody do not exist: add one")
+	return nil, errors.New("PostgreSQL does not run as root, and neither of the users 'postgres' and 'nobody' exists: add one")
 }
 
 // own makes the account the owner of a path and its content.

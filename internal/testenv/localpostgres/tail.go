@@ -35,7 +35,7 @@ func (t *tail) Bytes() []byte {
 	return bytes.Clone(t.end)
 }
 
-// Reset clears it.
+// Reset discards the kept end.
 func (t *tail) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

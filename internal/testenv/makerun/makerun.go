@@ -19,28 +19,28 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// patience is for a start that has to install PostgreSQL first.
+// patience allows for a start that has to install PostgreSQL first.
 const patience = 10 * time.Minute
 
-// Server is a running `make run`, and what it has written.
+// Server is a running `make run` with its output.
 type Server struct {
 	testenv.Output
 
 	URL     string // of the API
 	Mailbox string // the URL of the page that shows the mail
-	SMTP    string // the address that takes mail
+	SMTP    string // the address that accepts mail
 	App     string // the URL of the application, with exposure public
-	Dir     string // where it keeps its data
+	Dir     string // the folder of its data
 
-	// Stop stops it in order. A server that is not stopped is stopped when all tests of the package have run.
+	// Stop stops it gracefully. A server that is still running after all tests of the package is stopped then.
 	Stop func() error
 }
 
 var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*\n  mail +(\S+), .*\n` +
 	`  SMTP server +(\S+), [^\n]*\n(.*)Ctrl-C stops it`)
 
-// Start builds the programs, starts them with free ports and cheap hashes, and waits until the server is ready. settings
-// are of the form NAME=value.
+// Start builds the programs, starts them with free ports and cheap hashes, and waits until the server is ready.
+// settings are of the form NAME=value.
 func Start(t testing.TB, exposure string, settings ...string) *Server {
 	t.Helper()
 	program, run := testenv.Program(t, "./cmd/authserver"), testenv.Program(t, "./hack/run")
@@ -85,7 +85,7 @@ func Start(t testing.TB, exposure string, settings ...string) *Server {
 		}
 		found := greeting.FindStringSubmatch(s.String())
 		if found == nil {
-			return errors.New("so far it has written\n" + s.String())
+			return errors.New("the output so far:\n" + s.String())
 		}
 		s.URL, s.Mailbox, s.SMTP = found[1], found[2], found[3]
 		if app := regexp.MustCompile(`\n\n  (http\S+)\n`).FindStringSubmatch(found[4]); app != nil {

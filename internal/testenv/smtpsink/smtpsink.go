@@ -17,17 +17,17 @@ import (
 
 // Mail is a mail with its envelope.
 type Mail struct {
-	User string // who signed in, if the client did
+	User string // the name that the client signed in with, or ""
 	From string
 	To   []string
 	Raw  []byte
 }
 
-// Sink says what a server does with mail.
+// Sink configures what a server does with mail.
 type Sink struct {
-	Receive func(Mail) error                      // if it returns an error, the mail is refused
-	Stream  func(Mail, io.Reader, net.Conn) error // instead of Receive: it reads the mail itself, from this client
-	SignIn  bool                                  // only clients that have signed in, which takes TLS, may send
+	Receive func(Mail) error                      // if it returns an error, the mail is rejected
+	Stream  func(Mail, io.Reader, net.Conn) error // used instead of Receive; it reads the mail from the client's connection
+	SignIn  bool                                  // only clients that have signed in may send; a sign-in requires TLS
 }
 
 // Server returns a server that has no address yet.
@@ -46,7 +46,7 @@ type session struct {
 
 func (*session) AuthMechanisms() []string { return []string{sasl.Plain} }
 
-// Auth takes every name and password. go-smtp offers it over TLS only.
+// Auth accepts every name and password. go-smtp offers it only over TLS.
 func (s *session) Auth(string) (sasl.Server, error) {
 	return sasl.NewPlainServer(func(_, user, _ string) error {
 		s.mail.User = user
@@ -80,7 +80,7 @@ func (s *session) Data(body io.Reader) (err error) {
 func (s *session) Reset()        { s.mail = Mail{User: s.mail.User} }
 func (s *session) Logout() error { return nil }
 
-// Content is what a person reads of a mail.
+// Content is the part of a mail that a reader sees.
 type Content struct {
 	From, Subject string
 	Text, HTML    string // decoded
