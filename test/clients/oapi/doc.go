@@ -1,5 +1,5 @@
-// Package oapi contains the client that oapi-codegen generates. This file keeps the packages that the client imports in
-// go.mod.
+// Package oapi contains the client that oapi-codegen generates. This file keeps in go.mod the packages that the client
+// imports.
 package oapi
 
 import (

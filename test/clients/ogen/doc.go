@@ -1,4 +1,4 @@
-// Package ogen contains the client that ogen generates. This file keeps the packages that the client imports in go.mod.
+// Package ogen contains the client that ogen generates. This file keeps in go.mod the packages that the client imports.
 package ogen
 
 import (
