@@ -188,7 +188,7 @@ func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
 	}
 }
 
-// section is the text under a heading of the runbooks.
+// section is a text under a heading of the runbooks.
 type section struct{ part, title, text string }
 
 func runbooks(t *testing.T) map[string]section {
@@ -242,7 +242,7 @@ func reasons(t *testing.T) []string {
 	return all
 }
 
-// noAction are the reasons that need no runbook, and why.
+// noAction lists the reasons that need no runbook, with the explanation.
 var noAction = map[string]string{
 	"Ready":           "all is well",
 	"KeysPublished":   "all is well",
@@ -267,7 +267,7 @@ func TestEveryReasonThatAPersonActsOnHasARunbook(t *testing.T) {
 	}
 	for title, s := range sections {
 		if s.part == "Conditions" && !slices.Contains(known, title) {
-			t.Errorf("docs/runbooks.md has a section %q, which is no reason in api/v1alpha1/conditions.go any more", title)
+			t.Errorf("docs/runbooks.md has a section %q, which is no longer a reason in api/v1alpha1/conditions.go", title)
 		}
 	}
 }
@@ -500,7 +500,8 @@ func TestTheRightsInTheManualAreThoseOfTheOperator(t *testing.T) {
 	}
 	for _, resource := range slices.Sorted(maps.Keys(has)) {
 		if says[resource] != has[resource] {
-			t.Errorf("docs/install.md says %q of %s, and config/rbac/role.yaml %q", cmp.Or(says[resource], "nothing"), resource, has[resource])
+			t.Errorf("docs/install.md lists %q for %s, and config/rbac/role.yaml %q",
+				cmp.Or(says[resource], "nothing"), resource, has[resource])
 		}
 	}
 	for resource := range says {
@@ -576,8 +577,7 @@ func TestEveryDecisionIsListed(t *testing.T) {
 	}
 }
 
-// TestDecisionsNameCodeThatExists checks the paths after Where, and the identifiers
-// that stand before them.
+// TestDecisionsNameCodeThatExists checks the paths after "Where", and the identifiers before them.
 func TestDecisionsNameCodeThatExists(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Join(root, "docs/decisions"))
 	if err != nil {
@@ -646,7 +646,7 @@ func TestTheRunbooksQuoteMessagesThatExist(t *testing.T) {
 				for part := range strings.SplitSeq(piece, ": ") {
 					found++
 					if !strings.Contains(code.String(), part) {
-						t.Errorf("docs/runbooks.md quotes %q, which the code does not say", part)
+						t.Errorf("docs/runbooks.md quotes %q, which the code does not contain", part)
 					}
 				}
 			}
