@@ -1,7 +1,7 @@
 //go:build tools
 
-// Package kubernetes keeps in go.mod what the programs need that
-// internal/testenv/localkubernetes builds; nothing compiles it.
+// Package kubernetes keeps in go.mod the requirements of the programs that internal/testenv/localkubernetes builds. The
+// package itself is never compiled.
 package kubernetes
 
 import (

@@ -1,7 +1,7 @@
 //go:build tools
 
-// Package cni keeps in go.mod what the programs need that internal/testenv/localkubernetes
-// builds; nothing compiles it.
+// Package cni keeps in go.mod the requirements of the programs that internal/testenv/localkubernetes builds. The
+// package itself is never compiled.
 package cni
 
 import (

@@ -1,6 +1,5 @@
-// Command coredns is CoreDNS with those of its plugins that a cluster's DNS
-// needs: the others would bring the libraries of every cloud. Choosing at compile
-// time is CoreDNS's own way (https://coredns.io/manual/plugins).
+// Command coredns is CoreDNS with only the plugins that a cluster's DNS needs: the others would require the libraries
+// of every cloud. CoreDNS selects plugins at compile time (https://coredns.io/manual/plugins).
 package main
 
 import (

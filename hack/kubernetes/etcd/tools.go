@@ -1,7 +1,7 @@
 //go:build tools
 
-// Package etcd keeps in go.mod what the program needs that internal/testenv/localkubernetes
-// builds; nothing compiles it.
+// Package etcd keeps in go.mod the requirements of the program that internal/testenv/localkubernetes builds. The
+// package itself is never compiled.
 package etcd
 
 import (

@@ -1,11 +1,9 @@
-// Command image puts a container image together, without a daemon, a registry or
-// a base: files of this machine in one layer, in the tar format of docker save,
-// which ctr and kind load.
+// Command image builds a container image from files of this machine, without a daemon, a registry or a base image. The
+// image has one layer and the tar format of docker save, which ctr and kind load.
 //
 //	image -out FILE -name NAME -entrypoint PATH [-user UID:GID] [-env NAME=VALUE]... FROM=TO...
 //
-// FROM is a file or a folder, with all that is in it; TO is its place in the
-// image. The same files give the same image.
+// FROM is a file, or a folder with all its content; TO is its path in the image. The same files give the same image.
 package main
 
 import (
@@ -80,14 +78,14 @@ func write(out, tag, arch string, config v1.Config, files []string) error {
 	return tarball.WriteToFile(out, reference, image)
 }
 
-// epoch is the time of everything, so that the same files give the same image.
+// epoch is the time of every file, so the same files give the same image.
 var epoch = time.Unix(0, 0).UTC()
 
-// layerOf is the uncompressed layer.
+// layerOf returns the uncompressed layer.
 func layerOf(files []string) ([]byte, error) {
 	var content bytes.Buffer
 	l := layer{Writer: tar.NewWriter(&content), has: map[string]bool{".": true}}
-	// What programs expect of any system.
+	// Programs expect these folders on every system.
 	if err := l.folder("tmp", 0o1777); err != nil {
 		return nil, err
 	}
@@ -134,7 +132,7 @@ func (l layer) add(from, to string) error {
 			}
 			l.has[target] = true
 			return l.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: target, Linkname: link, Mode: 0o777, ModTime: epoch})
-		default: // a link that was named stands for what it leads to
+		default: // a link that is itself an argument is replaced by its target
 			l.has[target] = true
 			return l.file(file, target)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// tree has a program, a file, and a link between them.
+// tree creates a folder with a program, a file, and a link between them.
 func tree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -62,7 +62,7 @@ func TestAnImageHasTheFilesAtTheirPlaces(t *testing.T) {
 	want := []entry{
 		{"tmp/", "", "", 0o1777},
 		{"bin/", "", "", 0o755},
-		{"bin/program", "", "#!", 0o755}, // the link that was named stands for its file
+		{"bin/program", "", "#!", 0o755}, // a link that is itself an argument is replaced by its target
 		{"usr/", "", "", 0o755},
 		{"usr/share/", "", "", 0o755},
 		{"usr/share/data/", "", "", 0o755},
@@ -92,7 +92,7 @@ func TestTheSameFilesGiveTheSameImage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if file.Architecture != "arm64" || file.OS != "linux" || file.Config.User != user {
-			t.Errorf("it is %+v", file)
+			t.Errorf("the configuration is %+v", file)
 		}
 		hash, err := image.Digest()
 		if err != nil {
@@ -102,7 +102,7 @@ func TestTheSameFilesGiveTheSameImage(t *testing.T) {
 	}
 	one, another, other := digest("1:1"), digest("1:1"), digest("2:2")
 	if one != another || one == other {
-		t.Errorf("the same: %v and %v; another: %v", one, another, other)
+		t.Errorf("digests of the same image: %v and %v; of another: %v", one, another, other)
 	}
 }
 
@@ -110,10 +110,10 @@ func TestWhatIsNoPlaceIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"/etc/passwd", filepath.Join(t.TempDir(), "missing") + "=/x"} {
 		if _, err := layerOf([]string{file}); err == nil {
-			t.Errorf("%s: it is taken", file)
+			t.Errorf("%s is accepted", file)
 		}
 	}
 	if err := write("/nowhere", "no name:", "amd64", v1.Config{}, nil); err == nil {
-		t.Error("a wrong name is taken")
+		t.Error("an invalid name is accepted")
 	}
 }

@@ -1,7 +1,7 @@
 //go:build tools
 
-// Package runc keeps in go.mod what the program needs that internal/testenv/localkubernetes
-// builds; nothing compiles it.
+// Package runc keeps in go.mod the requirements of the program that internal/testenv/localkubernetes builds. The
+// package itself is never compiled.
 package runc
 
 import (
