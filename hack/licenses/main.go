@@ -1,5 +1,5 @@
-// Command licenses copies the licence texts of every module that is linked into
-// programs, each into a folder of the module's path. It fails if a module has none.
+// Command licenses copies the licence texts of every module that is linked into the given programs, each to a folder
+// with the module's path. It fails if a module has no licence text.
 //
 //	licenses FOLDER PACKAGE…
 package main
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// source is where the licence texts of a part of the program are.
+// source is a folder with the licence texts of a module or of Go.
 type source struct{ name, dir string }
 
 func collect(ctx context.Context, folder string, packages []string) error {
@@ -61,7 +61,7 @@ func collect(ctx context.Context, folder string, packages []string) error {
 	return nil
 }
 
-// linked lists the modules that the packages are built of, and Go itself.
+// linked lists the modules that are linked into the packages, and Go itself.
 func linked(ctx context.Context, packages []string) ([]source, error) {
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
