@@ -190,7 +190,7 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 			files, needed = append(files, path+"="+path), append(needed, path)
 		}
 	}
-	// Debian keeps these in another folder; others below the prefix.
+	// Debian keeps these files in another folder, and other systems keep them below the prefix.
 	for _, folder := range []string{filepath.Join(prefix, "share"), "/usr/share/postgresql/" + filepath.Base(prefix), "/usr/share/zoneinfo"} {
 		if exists(folder) {
 			files = append(files, folder+"="+folder)

@@ -22,7 +22,7 @@ func TestAProgramComesWithItsLibrariesAndItsLoader(t *testing.T) {
 		if !slices.ContainsFunc(libraries, func(path string) bool {
 			return filepath.IsAbs(path) && strings.HasPrefix(filepath.Base(path), want)
 		}) {
-			t.Errorf("there is no %s… in %v", want, libraries)
+			t.Errorf("no library %s… is in %v", want, libraries)
 		}
 	}
 }

@@ -27,7 +27,7 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A client has of the files no more than its kubeconfig.
+	// A client has only its kubeconfig, and none of the other files.
 	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
 	if err != nil {
 		t.Fatal(err)
@@ -66,14 +66,14 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 			continue
 		}
 		if who.Subject.CommonName != "ada" || len(who.Subject.Organization) != 2 {
-			t.Errorf("the client is taken for %v", who.Subject)
+			t.Errorf("the client is identified as %v", who.Subject)
 		}
 	}
 	if _, err := handshake("other.example", server); err == nil {
-		t.Error("it serves under a name that it was not given")
+		t.Error("the server's certificate is valid for another name")
 	}
 	if _, err := handshake("server.example", client); err == nil {
-		t.Error("a client serves")
+		t.Error("a client's certificate is valid for a server")
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 	}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: others may read it: %v, %v", entry.Name(), info.Mode(), err)
+			t.Errorf("%s: other users may read it: %v, %v", entry.Name(), info.Mode(), err)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// newSupervisor has one component to run: a script.
+// newSupervisor returns a supervisor with one program, a script.
 func newSupervisor(t *testing.T, script string) (*supervisor, *testenv.Output) {
 	t.Helper()
 	dir, log := t.TempDir(), &testenv.Output{}
@@ -51,7 +51,7 @@ func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 	}
 	within(t, func() (err error) {
 		if second, err = s.pid("one"); err == nil && second == first {
-			err = errors.New("it is the one that was killed")
+			err = errors.New("it is still the process that was killed")
 		}
 		return err
 	})
@@ -67,10 +67,10 @@ func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 		t.Errorf("process %d has not ended: %v", second, err)
 	}
 	if _, err := s.pid("one"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is said to run: %v", err)
+		t.Errorf("the stopped component is reported as running: %v", err)
 	}
 	if got := log.String(); strings.Count(got, "one ended (signal: killed); starting it again") != 1 || strings.Count(got, "\n") != 1 {
-		t.Errorf("the log says %q", got)
+		t.Errorf("the log is %q", got)
 	}
 }
 
@@ -82,7 +82,7 @@ func TestAComponentThatCannotBeStartedIsTriedAgainUntilItIsStopped(t *testing.T)
 	}
 	within(t, func() error {
 		if got := log.String(); strings.Count(got, "missing ended") < 2 {
-			return fmt.Errorf("the log says %q", got)
+			return fmt.Errorf("the log is %q", got)
 		}
 		return nil
 	})
