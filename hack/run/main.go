@@ -156,7 +156,8 @@ func serverURL(settings map[string]string, port string) string {
 // envFile returns the path of the shell script that exports the server's settings.
 func (r runner) envFile() string { return filepath.Join(r.dir, "env") }
 
-// writeEnv writes the settings to envFile, so other commands such as authserver keys list and psql can use the database.
+// writeEnv writes the settings to envFile, so that other commands such as authserver keys list and psql can use the
+// database.
 func (r runner) writeEnv(settings map[string]string) error {
 	settings = maps.Clone(settings)
 	for libpq, ours := range map[string]string{
@@ -321,8 +322,8 @@ func isReady(ctx context.Context, url string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// greet prints all URLs and the next steps. The user name is different each time, because users of earlier runs are still
-// in the database.
+// greet prints all URLs and the next steps. The user name is different each time, because users of earlier runs are
+// still in the database.
 func (r runner) greet(url string, around *surroundings) {
 	fmt.Fprintf(r.out, `
 Auth Gateway runs at %[1]s

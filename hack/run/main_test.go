@@ -20,7 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// The test's own program is the server that these tests run.
+// serverVariable makes the test binary act as the server that these tests run.
 const serverVariable = "RUN_TEST_SERVER"
 
 func TestMain(m *testing.M) {
@@ -172,7 +172,7 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 	} {
 		if strings.Contains(c.command, "psql") {
 			if _, err := exec.LookPath("psql"); err != nil {
-				continue // PostgreSQL's server may be there without its client
+				continue // PostgreSQL's server may be installed without its client
 			}
 		}
 		if out, err := exec.CommandContext(t.Context(), "bash", "-c", c.command).CombinedOutput(); err != nil || !strings.Contains(string(out), c.want) {
@@ -229,7 +229,7 @@ func TestHostIsHonoured(t *testing.T) {
 		t.Errorf("the server listens on %s", got)
 	}
 	r.finish(t)
-	t.Setenv("HOST", "192.0.2.1") // no machine has it
+	t.Setenv("HOST", "192.0.2.1") // no machine has this address
 	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &testenv.Output{}, log: &testenv.Output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
 		t.Errorf("an address of another machine: %v", err)
 	}
@@ -244,6 +244,6 @@ func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("it has begun all the same")
+		t.Error("make run has created its folder")
 	}
 }

@@ -119,8 +119,8 @@ func (p *surroundings) close() error {
 	return all
 }
 
-// appHandler serves the application. Its config.json has the URL of the gateway and the names that the gateway requires at
-// sign-up. As usual in production, its origin differs from the gateway's.
+// appHandler serves the application. Its config.json has the URL of the gateway and the names that the gateway requires
+// at sign-up. As usual in production, its origin differs from the gateway's.
 func appHandler(gateway, required string) (http.Handler, error) {
 	where, err := json.Marshal(map[string]string{"gateway": gateway, "signup_required": required})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
-// setting is what the server was started with.
+// setting returns the value of a setting of the started server.
 func (r running) setting(t *testing.T, name string) string {
 	t.Helper()
 	value := regexp.MustCompile(`(?m)^` + name + `=(.*)$`).FindStringSubmatch(r.String())
@@ -75,7 +75,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	r.WaitFor(t, patience, "Ctrl-C stops it")
 	greeted := regexp.MustCompile(`(?s)\n  mail +(\S+), and in this terminal\n.*Open the example application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
 	if greeted == nil {
-		t.Fatalf("it does not say where they are:\n%s", r)
+		t.Fatalf("the URLs of the mailbox and the application are missing:\n%s", r)
 	}
 	box, app := greeted[1], greeted[2]
 
@@ -91,7 +91,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 		}
 	}
 	if _, body := get(t, app+"/config.json"); body != `{"gateway":"`+gateway+`","signup_required":"username,last_name"}` {
-		t.Errorf("the application is told %s", body)
+		t.Errorf("the application's config.json is %s", body)
 	}
 	response, page := get(t, app+"/")
 	if policy := response.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; style-src 'self'; ") ||
@@ -118,13 +118,13 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 		t.Errorf("the list with a mail is\n%s", list)
 	}
 	if response, _ := get(t, box+"/mails/2"); response.StatusCode != http.StatusNotFound {
-		t.Errorf("a mail that is not there: %s", response.Status)
+		t.Errorf("a missing mail: %s", response.Status)
 	}
 	r.finish(t)
 	for _, url := range []string{box, app} {
 		if response, err := http.Get(url); err == nil {
 			response.Body.Close()
-			t.Errorf("%s is still there", url)
+			t.Errorf("%s still answers", url)
 		}
 	}
 }
@@ -146,12 +146,12 @@ func TestTheCallersOwnSettingsStay(t *testing.T) {
 		}
 	}
 	if strings.Contains(r.String(), "SMTP server") {
-		t.Errorf("mail goes elsewhere, and it says\n%s", r)
+		t.Errorf("mail goes elsewhere, but the output is\n%s", r)
 	}
 	r.finish(t)
 }
 
-// listening is a mailbox at a port, and the address where it takes mail.
+// listening starts a mailbox, and returns it with its output and the address at which it accepts mail.
 func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 	t.Helper()
 	out = &testenv.Output{}
@@ -192,7 +192,7 @@ func TestTheMailboxForgetsTheOldestAndRefusesTheLargest(t *testing.T) {
 		t.Errorf("%d mails, from %q to %q", len(mails), mails[0].Subject, mails[len(mails)-1].Subject)
 	}
 	if m.ask("localhost:8025", "/mails/5").Code != http.StatusNotFound || m.ask("localhost:8025", "/mails/6").Code != http.StatusOK {
-		t.Error("the pages are not those of the mails that are kept")
+		t.Error("the pages do not match the stored mails")
 	}
 	line := strings.Repeat("x", 70) + "\n"
 	if err := deliver(t, address, "b@example.com", "Subject: large\n\n"+strings.Repeat(line, largestMail/len(line)+1)); err == nil || !strings.HasPrefix(err.Error(), "552 ") {
@@ -211,7 +211,7 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.ContainsRune(out.String(), '\x1b') {
-		t.Errorf("it steers the terminal: %q", out)
+		t.Errorf("the output controls the terminal: %q", out)
 	}
 	for _, path := range []string{"/", "/mails/1"} {
 		w := m.ask("localhost:8025", path)
@@ -226,13 +226,13 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 	page := m.ask("localhost:8025", "/mails/1").Body.String()
 	frame := regexp.MustCompile(`<iframe sandbox title="[^"]*" srcdoc="([^"]*)"></iframe>`).FindStringSubmatch(page)
 	if frame == nil {
-		t.Fatalf("the frame is not there, or may do something:\n%s", page)
+		t.Fatalf("the frame is missing, or is allowed to do something:\n%s", page)
 	}
 	if shown := html.UnescapeString(frame[1]); shown != m.newestFirst()[0].HTML {
 		t.Errorf("the frame shows %q", shown)
 	}
 	if !strings.Contains(page, `<a href="http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2" target="_blank" rel="noopener noreferrer">`) {
-		t.Errorf("the link of the text cannot be followed:\n%s", page)
+		t.Errorf("the link in the text is not a link on the page:\n%s", page)
 	}
 }
 
