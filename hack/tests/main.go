@@ -1,16 +1,16 @@
-// Command tests runs the tests of all modules but test/e2e, which needs a whole cluster. hack/test.sh, which is
+// Command tests runs the tests of all modules except test/e2e, which needs a whole cluster. hack/test.sh, which is
 // `make test`, installs what they need and then calls it.
 //
-// It runs two parts at a time, the longest first: most tests wait for a database, a program or a deadline, so a single
-// part leaves a core idle. Three rules limit what runs beside what:
+// It runs two parts at a time, the longest first. Most tests wait for a database, a program or a deadline, so a single
+// part would leave a core idle. Three rules limit which parts run at the same time:
 //
-//   - Only one package with a Kubernetes API server at a time: API server, etcd and tests keep a core busy.
-//   - Parts that compare times, or that take the whole machine, run last, with nothing beside them.
-//   - Packages in which goroutines share state run under the race detector, and not a second time without it, which
-//     would check less. The others run without it: they open keys hundreds of times, which it makes very slow.
+//   - Only one package with a Kubernetes API server runs at a time: API server, etcd and tests keep a core busy.
+//   - Parts that compare times, or that use the whole machine, run last and one at a time.
+//   - Packages whose goroutines share state run only under the race detector, because a run without it checks less.
+//     The others run without it: they decrypt keys hundreds of times, which it makes very slow.
 //
-// The output of a part is printed when the part has ended, so that parts do not mix. At the end there is a table of
-// how long each package took, and the parts that failed.
+// The output of a part is printed when the part has ended, so the outputs do not mix. The last lines are a table of the
+// time that each package took, and the parts that failed.
 package main
 
 import (
@@ -36,25 +36,25 @@ const module = "github.com/auth-gateway/auth-gateway/"
 // part is a package to test, or a command.
 type part struct {
 	name     string
-	path     string   // of the package, if it is not the name
+	path     string   // of the package, if it differs from the name
 	flags    []string // of go test
-	packages []string // if there are several
-	dir      string   // where the command is run
-	command  []string // if it is not go test
-	seconds  int      // how long it takes on two cores: what takes long begins early
-	cluster  bool     // it has a Kubernetes API server
-	alone    bool     // it compares times, or takes the whole machine
+	packages []string // if the part has several
+	dir      string   // in which the command runs
+	command  []string // if it differs from go test
+	seconds  int      // duration on two cores; long parts start early
+	cluster  bool     // it runs a Kubernetes API server
+	alone    bool     // it compares times, or uses the whole machine
 	race     bool     // it runs under the race detector
-	slow     bool     // it is not for -quick
+	slow     bool     // -quick leaves it out
 }
 
-// Patterns of tests that run with nothing beside them.
+// Patterns of tests that run on their own, after all others.
 const (
 	timing = "^(TestNothingIsToldOfWhoHasAnAccount|TestNoSequenceTellsWhoHasAnAccount)$"
-	siege  = "^TestThousandsOfUnfinishedConnections" // thousands of clients take the whole machine
+	siege  = "^TestThousandsOfUnfinishedConnections" // thousands of clients use the whole machine
 )
 
-// parts returns what takes long or is special. All other packages are one more part.
+// parts returns the parts that take long or need options. The other packages are one more part.
 func parts() []part {
 	goTest := []string{"go", "test", "-vet=off", "./..."}
 	return []part{
@@ -75,7 +75,7 @@ func parts() []part {
 		{name: "cmd/authserver", flags: []string{"-skip", siege}, seconds: 60},
 		{name: "cmd/authserver, siege", path: "cmd/authserver", flags: []string{"-run", siege}, alone: true, slow: true},
 		{name: "authserver", seconds: 200},
-		{name: "test/search", seconds: 196, slow: true}, // it searches for a set time
+		{name: "test/search", seconds: 196, slow: true}, // it searches for a fixed time
 		{name: "keys", seconds: 139},
 		{name: "test/browser", seconds: 50, slow: true},
 		{name: "hack/run", seconds: 49},
@@ -106,7 +106,7 @@ func main() {
 	}
 }
 
-// runner runs parts side by side.
+// runner runs parts in parallel.
 type runner struct {
 	quick, race bool
 
@@ -117,7 +117,7 @@ type runner struct {
 	failed  []string
 }
 
-// taken is how long a package took.
+// taken is the time that a package took.
 type taken struct {
 	name    string
 	seconds float64
@@ -158,7 +158,7 @@ func run(ctx context.Context, quick bool) error {
 	return ctx.Err()
 }
 
-// hasCompiler reports whether there is the C compiler that the race detector needs.
+// hasCompiler reports whether the C compiler that the race detector needs is installed.
 func hasCompiler(ctx context.Context) bool {
 	name, err := exec.CommandContext(ctx, "go", "env", "CC").Output()
 	if err == nil {
@@ -167,7 +167,7 @@ func hasCompiler(ctx context.Context) bool {
 	return err == nil
 }
 
-// addOthers adds the packages of the main module that have tests and are not named, as one part.
+// addOthers adds the packages of the main module that have tests and are in no other part, as one part.
 func (r *runner) addOthers(ctx context.Context) error {
 	list := exec.CommandContext(ctx, "go", "list", "-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", "./...")
 	list.Stderr = os.Stderr
@@ -186,8 +186,7 @@ func (r *runner) addOthers(ctx context.Context) error {
 	return nil
 }
 
-// next takes the longest part that can run now. Those with an API server also end up in one row: while one runs, the
-// others are passed over.
+// next returns the longest part that can run now. A part with an API server is passed over while another one runs.
 func (r *runner) next(alone bool) (part, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -230,7 +229,7 @@ func (r *runner) run(ctx context.Context, p part) {
 	if p.cluster {
 		r.server = false
 	}
-	fmt.Printf("=== %s, %.0f s with compiling: %s\n%s", p.name, took.Seconds(), strings.Join(args, " "), withoutEmpty(output))
+	fmt.Printf("=== %s, %.0f s including compilation: %s\n%s", p.name, took.Seconds(), strings.Join(args, " "), withoutEmpty(output))
 	if err != nil {
 		fmt.Printf("=== %s failed: %v\n", p.name, err)
 		r.failed = append(r.failed, p.name)
@@ -249,7 +248,7 @@ func (r *runner) run(ctx context.Context, p part) {
 	}
 }
 
-// result matches what go test prints of a package.
+// result matches the line that go test prints for a package.
 var result = regexp.MustCompile(`(?m)^(?:ok  |FAIL)\t(\S+)\t(\(cached\)|[0-9.]+s)`)
 
 // withoutEmpty drops the lines about packages without tests.
@@ -268,5 +267,5 @@ func (r *runner) table(all time.Duration) {
 			fmt.Printf("%8.1f  %s\n", t.seconds, t.name)
 		}
 	}
-	fmt.Printf("%8.1f  all, two at a time, with compiling\n", all.Seconds())
+	fmt.Printf("%8.1f  all, two at a time, including compilation\n", all.Seconds())
 }
