@@ -451,7 +451,10 @@ func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	c := config.Defaults()
 	c.DBHost, c.Port, c.RefreshTokenExpiry = "postgres.shop.svc", 80, 8000*time.Hour
 	e := c.Environ()
-	for _, name := range []string{"ISSUER", "AUDIENCE", "SESSION_LIFETIME", "REFRESH_TOKEN_ROTATION", "DB_USER", "DB_PASSWORD", "ACCESS_PASSPHRASE"} {
+	for _, name := range []string{
+		"ISSUER", "AUDIENCE", "SESSION_LIFETIME",
+		"REFRESH_TOKEN_ROTATION", "DB_USER", "DB_PASSWORD", "ACCESS_PASSPHRASE",
+	} {
 		if value, ok := e[name]; ok {
 			t.Errorf("%s is set to %q, want it left out", name, value)
 		}

@@ -27,7 +27,9 @@ func TestNothingPrintsASecret(t *testing.T) {
 	hidden := struct{ inner config.Config }{c} // fmt calls no methods of unexported fields
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
-		for _, value := range []any{c, &c, c.AccessPassphrase, &c.AccessPassphrase, hidden, []config.Secret{c.DBPassword}, map[string]any{"k": c.DBPassword}} {
+		for _, value := range []any{
+			c, &c, c.AccessPassphrase, &c.AccessPassphrase, hidden, []config.Secret{c.DBPassword}, map[string]any{"k": c.DBPassword},
+		} {
 			fmt.Fprintf(&out, verb+"\n", value)
 		}
 	}

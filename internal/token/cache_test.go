@@ -97,7 +97,8 @@ func FuzzClaims(f *testing.F) {
 	s := token.New(token.Config{Issuer: issuer, Audience: []string{audience}, CacheSize: 16, Now: c.Now})
 	s.Use(o)
 	for _, payload := range []string{
-		maker.claims(), maker.claims("exp", "1e300"), maker.claims("aud", `["a",[]]`), "null", "[]", `{"sub":1,"sub":2}`, `{"a":{"b":[1,2,{"c":null}]}}`,
+		maker.claims(), maker.claims("exp", "1e300"), maker.claims("aud", `["a",[]]`), "null", "[]",
+		`{"sub":1,"sub":2}`, `{"a":{"b":[1,2,{"c":null}]}}`,
 	} {
 		f.Add(maker.header(""), payload)
 	}

@@ -150,7 +150,9 @@ func TestJ02ThePublicKeyAsHMACSecret(t *testing.T) {
 		}
 		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 		jwk, _ := json.Marshal(keys.JWKS(ring(t, a).Ring(), keys.Access, false).Keys[0])
-		secrets := [][]byte{der, text, bytes.TrimSpace(text), append(bytes.TrimSpace(text), '\r', '\n'), jwk, append(jwk, '\n'), {}, []byte(f.signer.ID)}
+		secrets := [][]byte{
+			der, text, bytes.TrimSpace(text), append(bytes.TrimSpace(text), '\r', '\n'), jwk, append(jwk, '\n'), {}, []byte(f.signer.ID),
+		}
 		for name, h := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
 			for _, alg := range []string{name, string(a)} {
 				for _, secret := range secrets {
@@ -244,7 +246,10 @@ func TestJ07TypesOfToken(t *testing.T) {
 	for _, typ := range []string{`"at+jwt"`, `"AT+JWT"`, `"application/at+jwt"`, `"Application/At+Jwt"`} {
 		accepted(t, s, f.es256(fmt.Sprintf(`{"alg":"ES256","typ":%s,"kid":%q}`, typ, f.signer.ID), f.claims()))
 	}
-	for _, typ := range []string{`"JWT"`, `"rt+jwt"`, `"application/rt+jwt"`, `""`, `null`, `7`, `["at+jwt"]`, `"text/at+jwt"`, `"application/"`, `"application/application/at+jwt"`, `"at+jwt "`} {
+	for _, typ := range []string{
+		`"JWT"`, `"rt+jwt"`, `"application/rt+jwt"`, `""`, `null`, `7`, `["at+jwt"]`, `"text/at+jwt"`,
+		`"application/"`, `"application/application/at+jwt"`, `"at+jwt "`,
+	} {
 		refused(t, s, f.es256(fmt.Sprintf(`{"alg":"ES256","typ":%s,"kid":%q}`, typ, f.signer.ID), f.claims()))
 	}
 	refused(t, s, f.es256(fmt.Sprintf(`{"alg":"ES256","kid":%q}`, f.signer.ID), f.claims()))
