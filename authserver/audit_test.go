@@ -30,7 +30,8 @@ func TestTheTrailOfAnAccountOutlivesIt(t *testing.T) {
 	if !slices.Equal(got, wanted) {
 		t.Errorf("the trail is %q; want %q", got, wanted)
 	}
-	if nobodys := column(t, c.db, "SELECT details::text FROM audit_events WHERE user_id IS NULL AND event = 'password refused'"); len(nobodys) != 1 {
+	if nobodys := column(t, c.db,
+		"SELECT details::text FROM audit_events WHERE user_id IS NULL AND event = 'password refused'"); len(nobodys) != 1 {
 		t.Errorf("of a login that no account has, there is %q", nobodys)
 	}
 	if anonymous := column(t, c.db, "SELECT event FROM audit_events WHERE request_id IS NULL AND event <> 'keys changed'"); anonymous != nil {

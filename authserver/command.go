@@ -265,7 +265,8 @@ func (c Command) listKeys(ctx context.Context, k *keyring.Keyring) error {
 	table := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "KID\tUSE\tALGORITHM\tPHASE\tSINCE\tNEXT")
 	for _, key := range ring.Keys {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Use, key.Algorithm, key.Phase.Public(), key.PhaseSince.UTC().Format(time.RFC3339), c.nextOf(k.Policy, ring, key))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", key.ID, key.Use, key.Algorithm, key.Phase.Public(),
+			key.PhaseSince.UTC().Format(time.RFC3339), c.nextOf(k.Policy, ring, key))
 	}
 	return table.Flush()
 }

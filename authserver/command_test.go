@@ -92,7 +92,8 @@ func TestRotatingTwiceSaysThatARotationIsUnderWay(t *testing.T) {
 	c := newCluster(t, postgrestest.Config(t))
 	seed(t, c.db)
 	first := c.call([]string{"keys", "rotate"})
-	if first.code != 0 || strings.Contains(first.out, "nothing to do") || !strings.Contains(first.out, "signs from ") || !strings.Contains(first.out, "is replaced by") {
+	if first.code != 0 || strings.Contains(first.out, "nothing to do") || !strings.Contains(first.out, "signs from ") ||
+		!strings.Contains(first.out, "is replaced by") {
 		t.Errorf("the first time: %+v", first)
 	}
 	second := c.call([]string{"keys", "rotate"})
@@ -310,15 +311,16 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 		code    int
 		says    string
 	}{
-		"a wrong setting":                {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
-		"a setting that is missing":      {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
-		"a wrong verb":                   {[]string{"dance"}, nil, 2, `unknown command "dance"`},
-		"a wrong flag":                   {[]string{"-port=1"}, nil, 2, "-port"},
-		"a wrong passphrase":             {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},
-		"a folder of no keys":            {nil, free(env{"KEYS_DIR": t.TempDir()}), 1, "KEYS_DIR: "},
-		"a damaged ring":                 {nil, free(env{"KEYS_DIR": damaged}), 1, "the key ring is damaged"},
-		"a port that is taken":           {nil, taken, 1, "PORT: cannot listen"},
-		"a missing certificate":          {nil, free(env{"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere/ca.pem"}), 1, "/nowhere/ca.pem"},
+		"a wrong setting":           {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
+		"a setting that is missing": {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
+		"a wrong verb":              {[]string{"dance"}, nil, 2, `unknown command "dance"`},
+		"a wrong flag":              {[]string{"-port=1"}, nil, 2, "-port"},
+		"a wrong passphrase":        {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},
+		"a folder of no keys":       {nil, free(env{"KEYS_DIR": t.TempDir()}), 1, "KEYS_DIR: "},
+		"a damaged ring":            {nil, free(env{"KEYS_DIR": damaged}), 1, "the key ring is damaged"},
+		"a port that is taken":      {nil, taken, 1, "PORT: cannot listen"},
+		"a missing certificate": {nil, free(env{"DB_SSLMODE": "verify-full", "DB_SSLROOTCERT": "/nowhere/ca.pem"}),
+			1, "/nowhere/ca.pem"},
 		"a migration without a database": {[]string{"migrate"}, free(env{"DB_PORT": "1"}), 1, "cannot reach 127.0.0.1:1: connection refused"},
 	} {
 		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
@@ -369,7 +371,8 @@ func TestATerminationLogThatCannotBeWrittenHidesNothing(t *testing.T) {
 	if text, err := os.ReadFile(path); err != nil || string(text) != got.err {
 		t.Errorf("%v %q", err, text)
 	}
-	if got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": ""})); got.code != 2 || strings.Contains(got.err, "TERMINATION_LOG") {
+	if got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": ""})); got.code != 2 ||
+		strings.Contains(got.err, "TERMINATION_LOG") {
 		t.Errorf("where none is wanted: %+v", got)
 	}
 }

@@ -212,7 +212,8 @@ func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
 
 func TestAServerWithoutADatabaseCanBeStopped(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: testenv.FreePort(t), User: "u", Password: "some database password", Database: "d"})
+	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: testenv.FreePort(t), User: "u",
+		Password: "some database password", Database: "d"})
 	n := c.add()
 	begun := time.Now()
 	if err := n.end(); err != nil {

@@ -20,7 +20,8 @@ func TestOnlyTheTrustedCallerSeesCodesChoosesScopesAndIntrospects(t *testing.T) 
 
 	u := newPerson()
 	reply := want(t, http.StatusCreated, n.try(http.MethodPost, "/users", trusted, u.signUpBody()))
-	u.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": reply.Text("code")}), "a code may be redeemed by anyone"))
+	u.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": reply.Text("code")}),
+		"a code may be redeemed by anyone"))
 	want(t, http.StatusOK, n.profile(u.access))
 	want(t, http.StatusOK, n.renew(u.refresh))
 	want(t, http.StatusOK, n.trySignIn(u.username, u.password))
@@ -68,7 +69,8 @@ func TestIntrospectionTellsOfLiveTokensAlone(t *testing.T) {
 	n := c.nodes[0]
 	u := n.newUser()
 	for kind, token := range map[string]string{"access_token": u.access, "refresh_token": u.refresh} {
-		r := want(t, http.StatusOK, n.try(http.MethodPost, "/tokens/introspect", nil, url.Values{"token": {token}, "token_type_hint": {"access_token"}}))
+		r := want(t, http.StatusOK, n.try(http.MethodPost, "/tokens/introspect", nil, url.Values{"token": {token},
+			"token_type_hint": {"access_token"}}))
 		if r.Text("active") != "true" || r.Text("sub") != u.id || r.Text("iss") != issuer || r.Text("token_use") != kind {
 			t.Errorf("%s: %v", kind, r)
 		}
@@ -85,7 +87,8 @@ func TestPagesOfTheOriginsInTheSettingsMayCall(t *testing.T) {
 	t.Parallel()
 	n := start(t, 1, env{"CORS_ALLOWED_ORIGINS": "https://app.example.com,http://localhost:3000"}).nodes[0]
 	for origin, status := range map[string]int{
-		"https://app.example.com": http.StatusNoContent, "http://localhost:3000": http.StatusNoContent, "https://other.example.com": http.StatusMethodNotAllowed,
+		"https://app.example.com": http.StatusNoContent, "http://localhost:3000": http.StatusNoContent,
+		"https://other.example.com": http.StatusMethodNotAllowed,
 	} {
 		preflight := http.Header{"Origin": {origin}, "Access-Control-Request-Method": {http.MethodPost}}
 		want(t, status, n.try(http.MethodOptions, "/tokens/signin", preflight, nil), origin)
@@ -116,7 +119,8 @@ func TestSignInTellsNobodyWhoExists(t *testing.T) {
 		"a password with a space after it": n.trySignIn(u.username, u.password+" "),
 	} {
 		want(t, http.StatusUnauthorized, r, about)
-		if string(r.Body) != string(first.Body) || len(r.Header) != len(first.Header) || r.Header.Get("WWW-Authenticate") != first.Header.Get("WWW-Authenticate") {
+		if string(r.Body) != string(first.Body) || len(r.Header) != len(first.Header) ||
+			r.Header.Get("WWW-Authenticate") != first.Header.Get("WWW-Authenticate") {
 			t.Errorf("%s: %v %v, not %v %v", about, r, r.Header, first, first.Header)
 		}
 	}

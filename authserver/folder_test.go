@@ -267,7 +267,8 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 		s := during.state().Keys
 		return s.Generation == r.first.Generation+1 && len(s.Ready) == 2
 	})
-	testenv.Until(t, time.Minute, "the server with only the former ones counts a failure at each look", func() bool { return failures(t, before) >= 2 })
+	testenv.Until(t, time.Minute, "the server with only the former ones counts a failure at each look",
+		func() bool { return failures(t, before) >= 2 })
 	if failures(t, during) != 0 {
 		t.Error("who has both counts a failure")
 	}
@@ -383,7 +384,8 @@ func TestAPublishedKeyThatCannotBeOpenedIsHeldAndNotReady(t *testing.T) {
 	n.waitReady()
 	testenv.Until(t, time.Minute, "what is tried of the other keys is done", func() bool { return c.logs.Contains("cannot be decrypted") })
 	s := n.state()
-	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) || slices.Contains(s.Keys.Ready, kid) {
+	if !s.Ready || len(s.Keys.Held) != 4 || len(s.Keys.Ready) != 3 || !slices.Contains(s.Keys.Held, kid) ||
+		slices.Contains(s.Keys.Ready, kid) {
 		t.Errorf("got %+v; only %s should not be ready", s, kid)
 	}
 }

@@ -103,12 +103,13 @@ func forgeries(t testing.TB, n *node, kind, genuine string) map[string]string {
 	nothing := func([]byte) []byte { return nil }
 
 	forged := map[string]string{
-		"signed by another key":   jws(header, claims, signed),
-		"without a signature":     parts[0] + "." + parts[1] + ".",
-		"of two parts":            parts[0] + "." + parts[1],
-		"of four parts":           genuine + "." + parts[2],
-		"of five parts":           genuine + "." + parts[2] + "." + parts[2],
-		"with other claims":       parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(claims, `"exp":`, `"exp":9`, 1))) + "." + parts[2],
+		"signed by another key": jws(header, claims, signed),
+		"without a signature":   parts[0] + "." + parts[1] + ".",
+		"of two parts":          parts[0] + "." + parts[1],
+		"of four parts":         genuine + "." + parts[2],
+		"of five parts":         genuine + "." + parts[2] + "." + parts[2],
+		"with other claims": parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(claims,
+			`"exp":`, `"exp":9`, 1))) + "." + parts[2],
 		"with a line break in it": parts[0][:9] + "\n" + parts[0][9:] + "." + parts[1] + "." + parts[2],
 		"padded":                  genuine + "=",
 		"with a space in it":      genuine[:9] + " " + genuine[9:],
@@ -118,7 +119,8 @@ func forgeries(t testing.TB, n *node, kind, genuine string) map[string]string {
 			s, _ := ecdsa.SignASN1(rand.Reader, own, d[:])
 			return s
 		}),
-		"with its own key":                  jws(with("{", `{"jwk":{"kty":"EC"},"jku":"http://127.0.0.1:9/","x5u":"http://127.0.0.1:9/",`), claims, signed),
+		"with its own key": jws(with("{",
+			`{"jwk":{"kty":"EC"},"jku":"http://127.0.0.1:9/","x5u":"http://127.0.0.1:9/",`), claims, signed),
 		"critical":                          jws(with("{", `{"crit":["b64"],"b64":false,`), claims, signed),
 		"with two algorithms":               jws(with("{", `{"alg":"none",`), claims, signed),
 		"without a kid":                     jws(kidIs(`"x":""`), claims, signed),
@@ -301,6 +303,8 @@ func TestATokenIsTakenWhereItBelongsAlone(t *testing.T) {
 	} {
 		want(t, http.StatusUnauthorized, n.try(http.MethodGet, "/users", header, nil), about)
 	}
-	want(t, http.StatusBadRequest, n.try(http.MethodGet, "/users", apitest.Bearer(u.access), body{"access_token": other.access}), "two different ones")
-	want(t, http.StatusOK, n.try(http.MethodGet, "/users", http.Header{"Authorization": {"bearer " + u.access}}, nil), "the scheme has no case")
+	want(t, http.StatusBadRequest, n.try(http.MethodGet, "/users", apitest.Bearer(u.access),
+		body{"access_token": other.access}), "two different ones")
+	want(t, http.StatusOK, n.try(http.MethodGet, "/users", http.Header{"Authorization": {"bearer " + u.access}}, nil),
+		"the scheme has no case")
 }

@@ -14,20 +14,29 @@ import (
 
 // hostile are texts that some layer below may take for more than a text.
 var hostile = []string{
-	"", " ", "\x00", "before\x00after", "\n", "a\r\nSet-Cookie: x=y", "\t", "\x7f", "\x1b[31m", "\ufeffbom", "\u202eright to left", "\u200bzero\u200bwidth",
-	"' OR '1'='1", "'; DROP TABLE users; --", `"; --`, "$1", "%", "_", "%s%s%n", "%00", "\\", "\\x00", `\u0000`, "${jndi:ldap://127.0.0.1/a}", "{{7*7}}", "<script>alert(1)</script>",
-	"../../../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1:9/", "null", "undefined", "NaN", "true", "0", "-1", "1e400", "99999999999999999999",
-	"{00000000-0000-4000-8000-000000000000}", "00000000000040008000000000000000", "00000000-0000-4000-8000-00000000000G", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
-	"a@b", "@", "a@", "@b.c", "a@b.c (comment)", "Bob <a@b.example>", "<a@b.example>", `"a@evil.example"@b.example`, "a@[127.0.0.1]", "=?utf-8?q?a?=@b.example", "a@b.example\r\nBcc: c@d.example",
-	"a@xn--0.example", "a@\u0430\u0440\u0440\u04cf\u0435.example", "\u017fomeone", "\u212aelvin", "\uff21dmin", "\u0430dmin", "admin\u0301", "\U0001f511", "ı", "İ", "ß", "ǅ",
-	strings.Repeat("a", 65), strings.Repeat("a", 257), strings.Repeat("a", 9000), strings.Repeat("a@", 4000), strings.Repeat("\u0301", 5000), strings.Repeat("a ", 6000), strings.Repeat(".", 12000), strings.Repeat("(", 9000),
+	"", " ", "\x00", "before\x00after", "\n", "a\r\nSet-Cookie: x=y", "\t", "\x7f", "\x1b[31m", "\ufeffbom",
+	"\u202eright to left", "\u200bzero\u200bwidth",
+	"' OR '1'='1", "'; DROP TABLE users; --", `"; --`, "$1", "%", "_", "%s%s%n", "%00", "\\", "\\x00", `\u0000`,
+	"${jndi:ldap://127.0.0.1/a}", "{{7*7}}", "<script>alert(1)</script>",
+	"../../../../etc/passwd", "file:///etc/passwd", "http://127.0.0.1:9/", "null", "undefined", "NaN", "true", "0", "-1",
+	"1e400", "99999999999999999999",
+	"{00000000-0000-4000-8000-000000000000}", "00000000000040008000000000000000", "00000000-0000-4000-8000-00000000000G",
+	"7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+	"a@b", "@", "a@", "@b.c", "a@b.c (comment)", "Bob <a@b.example>", "<a@b.example>", `"a@evil.example"@b.example`,
+	"a@[127.0.0.1]", "=?utf-8?q?a?=@b.example", "a@b.example\r\nBcc: c@d.example",
+	"a@xn--0.example", "a@\u0430\u0440\u0440\u04cf\u0435.example", "\u017fomeone", "\u212aelvin", "\uff21dmin",
+	"\u0430dmin", "admin\u0301", "\U0001f511", "ı", "İ", "ß", "ǅ",
+	strings.Repeat("a", 65), strings.Repeat("a", 257), strings.Repeat("a", 9000), strings.Repeat("a@", 4000),
+	strings.Repeat("\u0301", 5000), strings.Repeat("a ", 6000), strings.Repeat(".", 12000), strings.Repeat("(", 9000),
 	"eyJhbGciOiJub25lIn0.e30.", "Bearer x", "a.b.c",
 }
 
 // mistyped are values that are no text, and texts that JSON cannot hold.
 var mistyped = []string{
-	"null", "true", "0", "-1", "1e400", "0.1", "[]", "{}", `["a"]`, `{"a":"b"}`, `{"$ne":""}`, strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
-	`"\ud800"`, "\"\xff\xfe\"", "\"\xc0\xaf\"", "\"\x01\"", `"\x"`, `"unfinished`, "NaN", "nothing", "'single'", `"a" "b"`, `""""`, "", "\ufeff\"a\"",
+	"null", "true", "0", "-1", "1e400", "0.1", "[]", "{}", `["a"]`, `{"a":"b"}`, `{"$ne":""}`, strings.Repeat("[",
+		9000) + strings.Repeat("]", 9000),
+	`"\ud800"`, "\"\xff\xfe\"", "\"\xc0\xaf\"", "\"\x01\"", `"\x"`, `"unfinished`, "NaN", "nothing", "'single'",
+	`"a" "b"`, `""""`, "", "\ufeff\"a\"",
 }
 
 func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.T) {
@@ -39,7 +48,8 @@ func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.
 	good := map[string]string{
 		"username": "somebody.else", "email": "somebody.else@mailbox.example.org", "first_name": "First", "last_name": "Last",
 		"password": "some password of theirs", "old_password": "some other password", "scope": "profile email", "code": code,
-		"id": "00000000-0000-4000-8000-000000000000", "refresh_token": "a.b.c", "grant_type": "refresh_token", "token": u.access, "access_token": u.access,
+		"id": "00000000-0000-4000-8000-000000000000", "refresh_token": "a.b.c", "grant_type": "refresh_token",
+		"token": u.access, "access_token": u.access,
 	}
 	routes := []struct {
 		method, path string
@@ -111,15 +121,18 @@ func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.
 			}
 			check(about+" twice", "", send(fmt.Sprintf(`{%q:"a",%q:"b"}`, parameter, parameter)))
 		}
-		for _, whole := range []string{"", "null", "[]", `"text"`, "{", "{}{}", "{} x", "\ufeff{}", "\xff", strings.Repeat(`{"a":`, 5000), `{"` + strings.Repeat("k", 60000) + `":1}`, `{"a":"` + strings.Repeat("v", 65<<10) + `"}`} {
+		for _, whole := range []string{"", "null", "[]", `"text"`, "{", "{}{}", "{} x", "\ufeff{}", "\xff",
+			strings.Repeat(`{"a":`, 5000), `{"` + strings.Repeat("k", 60000) + `":1}`, `{"a":"` + strings.Repeat("v", 65<<10) + `"}`} {
 			check(route.method+" "+route.path+" body", whole, send(whole))
 		}
 	}
 	for name, values := range map[string][]string{
-		"Authorization": {"", "Bearer", "Bearer ", "bearer x", "Bearer " + strings.Repeat("a", 9000), "Basic Og==", "Bearer \xff", "Bearer ' OR 1=1 --"},
-		"X-Request-Id":  {"", "a b", strings.Repeat("a", 65), "{\"a\":1}", "\xff", "../x", "<script>"},
-		"X-Caller-Key":  {"", "x", strings.Repeat("k", 5000)},
-		"Content-Type":  {"", "text/plain", "application/json; charset=utf-16", "multipart/form-data", "application/xml", "application/json, text/plain", strings.Repeat("a", 3000), ";", "application/x-www-form-urlencoded"},
+		"Authorization": {"", "Bearer", "Bearer ", "bearer x", "Bearer " + strings.Repeat("a", 9000), "Basic Og==",
+			"Bearer \xff", "Bearer ' OR 1=1 --"},
+		"X-Request-Id": {"", "a b", strings.Repeat("a", 65), "{\"a\":1}", "\xff", "../x", "<script>"},
+		"X-Caller-Key": {"", "x", strings.Repeat("k", 5000)},
+		"Content-Type": {"", "text/plain", "application/json; charset=utf-16", "multipart/form-data", "application/xml",
+			"application/json, text/plain", strings.Repeat("a", 3000), ";", "application/x-www-form-urlencoded"},
 		"If-None-Match": {"*", `"`, strings.Repeat(`"a",`, 2000)},
 	} {
 		for _, value := range values {
@@ -149,7 +162,8 @@ func TestPathsHaveOneSpelling(t *testing.T) {
 	u := n.newUser()
 	for _, path := range []string{
 		"/USERS", "/users/", "//users", "/%75sers", "/./users", "/users%2f", "/users;x", "/users%00", "/users/../users", "/users/x",
-		"/tokens/", "/Tokens/keys", "/.well-known/", "/.well-known/JWKS.json", "/docs/../openapi.json", "/docs/%2e%2e/openapi.json", "/secret-path-" + strings.Repeat("x", 2000),
+		"/tokens/", "/Tokens/keys", "/.well-known/", "/.well-known/JWKS.json", "/docs/../openapi.json",
+		"/docs/%2e%2e/openapi.json", "/secret-path-" + strings.Repeat("x", 2000),
 	} {
 		r := want(t, http.StatusNotFound, n.as(u.access, http.MethodGet, path, nil), path)
 		if strings.Contains(string(r.Body), "secret-path") || strings.Contains(string(r.Body), "Bearer") {

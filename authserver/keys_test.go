@@ -367,7 +367,8 @@ func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
 	} {
 		e := env{"KEYS_DIR": tc.dir, "PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}
 		got := c.call([]string{"serve"}, e)
-		if got.code != 1 || !strings.Contains(got.err, "authserver: KEYS_DIR: ") || !strings.Contains(got.err, tc.says) || !strings.Contains(got.err, tc.dir) {
+		if got.code != 1 || !strings.Contains(got.err, "authserver: KEYS_DIR: ") || !strings.Contains(got.err, tc.says) ||
+			!strings.Contains(got.err, tc.dir) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -102,7 +102,8 @@ func TestTheAuditTrailHasTheClientsAddressInTheTableAndInTheLog(t *testing.T) {
 	c := start(t, 1, env{"TRUSTED_PROXY_HOPS": "1"})
 	u := c.nodes[0].newUser()
 	want(t, http.StatusUnauthorized, c.nodes[0].signInFrom("2001:db8::7", u.username, "a guess that is wrong"))
-	if got := column(t, c.db, "SELECT host(address) FROM audit_events WHERE user_id = $1 AND event = 'password refused'", u.id); len(got) != 1 || got[0] != "2001:db8::7" {
+	if got := column(t, c.db, "SELECT host(address) FROM audit_events WHERE user_id = $1 AND event = 'password refused'",
+		u.id); len(got) != 1 || got[0] != "2001:db8::7" {
 		t.Errorf("the table has %q", got)
 	}
 	if !c.logs.Contains(`"address":"2001:db8::7"`) {

@@ -113,7 +113,8 @@ func TestWhatHasExpiredIsRemoved(t *testing.T) {
 	c.alive("of the one after", late.access)
 
 	postgrestest.Exec(t, c.db, "UPDATE signups SET created_at = now() - interval '169 hours' WHERE username <> $1", waiting.username)
-	postgrestest.Exec(t, c.db, "UPDATE codes SET expires_at = now() WHERE signup_id = (SELECT id FROM signups WHERE username = $1)", forgotten.username)
+	postgrestest.Exec(t, c.db,
+		"UPDATE codes SET expires_at = now() WHERE signup_id = (SELECT id FROM signups WHERE username = $1)", forgotten.username)
 	postgrestest.Exec(t, c.db, "UPDATE codes SET expires_at = now() WHERE purpose = 'recovery'")
 	postgrestest.Exec(t, c.db, "UPDATE throttles SET last_failure_at = now() - interval '25 hours'")
 	expect("in the end", map[string]string{"users": "2", "signups": "1", "sessions": "1", "codes": "1", "throttles": "0"})

@@ -13,7 +13,8 @@ func TestEveryParameterThatIsWrongIsNamedMissingOrMalformed(t *testing.T) {
 		"username": "not a name", "email": "nobody", "password": "short", "first_name": "",
 	}))
 	description := reply.Text("error_description")
-	for _, named := range []string{"username: may hold", "email: must be", "password: is shorter", "first_name: is empty", "last_name: is missing"} {
+	for _, named := range []string{"username: may hold", "email: must be", "password: is shorter",
+		"first_name: is empty", "last_name: is missing"} {
 		if !strings.Contains(description, named) {
 			t.Errorf("%q does not say %q", description, named)
 		}

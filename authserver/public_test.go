@@ -170,7 +170,8 @@ func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
 	want(t, http.StatusNoContent, other.post("/users/change-password", body{"code": m.Code, "password": u.password}))
 	n.mail(identity.MailPasswordChanged, u.email)
 	u.tokens = n.signIn(u)
-	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password", body{"old_password": u.password, "password": "the third password"}))
+	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
+		body{"old_password": u.password, "password": "the third password"}))
 	n.mail(identity.MailPasswordChanged, u.email)
 
 	target := "elsewhere." + u.email
@@ -212,7 +213,8 @@ func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
 	if len(list) != 3 {
 		t.Errorf("%d mails are sent; want 3", len(list))
 	}
-	want(t, http.StatusNoContent, c.nodes[0].post("/users/change-password", body{"code": list[len(list)-1].Code, "password": "the second password"}))
+	want(t, http.StatusNoContent, c.nodes[0].post("/users/change-password", body{"code": list[len(list)-1].Code,
+		"password": "the second password"}))
 	c.nodes[1].mail(identity.MailPasswordChanged, u.email) // notices are not counted
 }
 
@@ -225,6 +227,7 @@ func TestWhereCodesAreInRepliesTheOwnerHearsOfChangesByMail(t *testing.T) {
 		body{"old_password": u.password, "password": "the second password"}))
 	n.mail(identity.MailPasswordChanged, u.email)
 	target := "elsewhere." + u.email
-	want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": n.emailCode(u.access, target), "email": target}))
+	want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": n.emailCode(u.access,
+		target), "email": target}))
 	n.mail(identity.MailEmailChanged, u.email)
 }

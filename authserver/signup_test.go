@@ -91,7 +91,8 @@ func TestNobodyGivesThemselvesMoreThanASignUpMay(t *testing.T) {
 	b := newPerson().signUpBody()
 	for name, value := range map[string]string{
 		"id": "00000000-0000-4000-8000-000000000000", "is_verified": "true", "verified": "true", "email_verified_at": "2020-01-01",
-		"password_hash": "$2a$04$abc", "created_at": "2001-01-01T00:00:00Z", "role": "admin", "SCOPE": "admin", "\u017fcope": "admin", "Username": "someone.else",
+		"password_hash": "$2a$04$abc", "created_at": "2001-01-01T00:00:00Z", "role": "admin", "SCOPE": "admin",
+		"\u017fcope": "admin", "Username": "someone.else",
 	} {
 		b[name] = value
 	}
@@ -102,7 +103,8 @@ func TestNobodyGivesThemselvesMoreThanASignUpMay(t *testing.T) {
 	want(t, http.StatusForbidden, n.trySignIn(b["username"], b["password"]), "the caller is not verified")
 	tk := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": reply.Text("code")})))
 
-	b = body{"first_name": "Another first name", "email": "other@mailbox.example.org", "scope": "admin", "id": b["id"], "is_verified": "false", "password": "another password"}
+	b = body{"first_name": "Another first name", "email": "other@mailbox.example.org", "scope": "admin", "id": b["id"],
+		"is_verified": "false", "password": "another password"}
 	reply = want(t, http.StatusOK, n.as(tk.access, http.MethodPut, "/users", b))
 	if reply.Text("first_name") != "Another first name" {
 		t.Errorf("the first name did not change: %v", reply)

@@ -235,7 +235,8 @@ func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := n.problem("without a database", "waiting for the database: cannot reach ", db.Password)
-		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) || s.Database.MaxConnections != ready.Database.MaxConnections {
+		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) ||
+			s.Database.MaxConnections != ready.Database.MaxConnections {
 			t.Errorf("%+v became %+v", ready, s)
 		}
 		for _, path := range []string{"/tokens/keys", "/.well-known/jwks.json"} {

@@ -142,7 +142,8 @@ func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 		if err != nil || status != http.StatusCreated {
 			t.Fatalf("%d %v %v", status, reply, err)
 		}
-		if status, _, err := post(p.api+"/users/verify-user", map[string]string{"code": reply["code"].(string)}); err != nil || status != http.StatusOK {
+		if status, _, err := post(p.api+"/users/verify-user",
+			map[string]string{"code": reply["code"].(string)}); err != nil || status != http.StatusOK {
 			t.Fatalf("%d %v", status, err)
 		}
 		var taken atomic.Int64
@@ -268,7 +269,8 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d with %q:\n%s", tc.name, code, tc.code, tc.says, p.stderr)
 		}
 		words, err := os.ReadFile(log)
-		if left := err == nil; left != tc.left || !strings.Contains(string(words), tc.says) && left || !strings.HasSuffix(p.stderr.String(), string(words)) {
+		if left := err == nil; left != tc.left || !strings.Contains(string(words), tc.says) && left ||
+			!strings.HasSuffix(p.stderr.String(), string(words)) {
 			t.Errorf("%s: the last words are %q (%v)", tc.name, words, err)
 		}
 	}

@@ -85,7 +85,8 @@ func TestTheProxiesOfTheManualWork(t *testing.T) {
 			port := strconv.Itoa(testenv.FreePort(t))
 			config = strings.NewReplacer(
 				proxy.idle[0], proxy.idle[1], "127.0.0.1:8080", strings.TrimPrefix(p.api, "http://"),
-				"listen 443", "listen 127.0.0.1:"+port, "bind :443", "bind 127.0.0.1:"+port, "auth.example.com {", "https://auth.example.com:"+port+" {",
+				"listen 443", "listen 127.0.0.1:"+port, "bind :443", "bind 127.0.0.1:"+port, "auth.example.com {",
+				"https://auth.example.com:"+port+" {",
 				"/etc/ssl/", dir+"/").Replace(config)
 			file := filepath.Join(dir, "proxy.conf")
 			if err := os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600); err != nil {
@@ -163,7 +164,8 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 
 	// The prefix: the page leads to itself, and its calls go below the prefix.
 	for _, path := range []string{"", "/", "/docs/", "/docs"} {
-		if resp, text := send("GET", path, ""); resp.StatusCode != 200 || resp.Request.URL.Path != "/auth/docs" || !strings.Contains(text, "swagger-ui") {
+		if resp, text := send("GET", path, ""); resp.StatusCode != 200 || resp.Request.URL.Path != "/auth/docs" ||
+			!strings.Contains(text, "swagger-ui") {
 			t.Errorf("%s led to %v: %d", path, resp.Request.URL, resp.StatusCode)
 		}
 	}
@@ -180,13 +182,16 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	if resp, text := send("HEAD", "/tokens/keys", ""); resp.StatusCode != 200 || text != "" || resp.ContentLength <= 0 {
 		t.Errorf("HEAD got %d with a length of %d", resp.StatusCode, resp.ContentLength)
 	}
-	if resp, text := send("OPTIONS", "/tokens/keys", "", "Origin", "https://app.example.com", "Access-Control-Request-Method", "GET"); resp.StatusCode != 405 || !strings.Contains(text, `"reason"`) {
+	if resp, text := send("OPTIONS", "/tokens/keys", "", "Origin", "https://app.example.com",
+		"Access-Control-Request-Method", "GET"); resp.StatusCode != 405 || !strings.Contains(text, `"reason"`) {
 		t.Errorf("OPTIONS got %d", resp.StatusCode)
 	}
-	if resp, text := send("GET", "/users", "", "Authorization", "Bearer "+strings.Repeat("t", 8<<10)); resp.StatusCode != 401 || !strings.Contains(text, `"reason"`) {
+	if resp, text := send("GET", "/users", "", "Authorization", "Bearer "+strings.Repeat("t",
+		8<<10)); resp.StatusCode != 401 || !strings.Contains(text, `"reason"`) {
 		t.Errorf("a token of 8 KiB got %d %.200s", resp.StatusCode, text)
 	}
-	if resp, _ := send("GET", "/tokens/keys", "", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version", "13"); resp.StatusCode != 200 {
+	if resp, _ := send("GET", "/tokens/keys", "", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Key",
+		"dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version", "13"); resp.StatusCode != 200 {
 		t.Errorf("an upgrade got %d", resp.StatusCode)
 	}
 	if resp, _ := send("GET", "/users/", ""); resp.StatusCode != 404 {
@@ -194,7 +199,8 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	}
 
 	// The address: of the client, whatever it writes itself.
-	send("POST", "/tokens/signin", `{"username":"nobody.here","password":"wrong password"}`, "X-Forwarded-For", "203.0.113.9", "Forwarded", "for=203.0.113.9")
+	send("POST", "/tokens/signin", `{"username":"nobody.here","password":"wrong password"}`, "X-Forwarded-For",
+		"203.0.113.9", "Forwarded", "for=203.0.113.9")
 	address := regexp.MustCompile(`"address":"([^"]*)"`)
 	testenv.Until(t, 10*time.Second, "the audit trail has the sign-in", func() bool { return address.MatchString(p.stderr.String()) })
 	for _, found := range address.FindAllStringSubmatch(p.stderr.String(), -1) {
@@ -305,7 +311,8 @@ func TestAWrongHOSTIsNamed(t *testing.T) {
 		{"serve", "HOST=no-such-host.invalid", "HOST: the host does not exist"},
 	} {
 		p := launch(t, postgrestest.Config(t), []string{tc.args}, tc.settings)
-		if code := p.wait(20 * time.Second); code == 0 || !strings.Contains(p.stderr.String(), tc.want) || strings.Contains(p.stderr.String(), "authserver: PORT") {
+		if code := p.wait(20 * time.Second); code == 0 || !strings.Contains(p.stderr.String(), tc.want) ||
+			strings.Contains(p.stderr.String(), "authserver: PORT") {
 			t.Errorf("%s with %s: exit code %d, %s", tc.args, tc.settings, code, p.stderr)
 		}
 	}
@@ -315,7 +322,8 @@ func TestAWrongHOSTIsNamed(t *testing.T) {
 		port := p.ops[strings.LastIndexByte(p.ops, ':'):]
 		p.ops = "http://[::1]" + port
 		p.waitReady()
-		if code := launch(t, postgrestest.Config(t), []string{"healthcheck"}, "HOST=::1", "METRICS_PORT="+port[1:]).wait(20 * time.Second); code != 0 {
+		if code := launch(t, postgrestest.Config(t), []string{"healthcheck"}, "HOST=::1",
+			"METRICS_PORT="+port[1:]).wait(20 * time.Second); code != 0 {
 			t.Errorf("healthcheck of ::1: exit code %d", code)
 		}
 	}

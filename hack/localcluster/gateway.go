@@ -88,7 +88,8 @@ func (c *Cluster) deploy(ctx context.Context, e engine, images images) (string, 
 	}
 	c.step("installing the operator with Helm")
 	// Pod Security enforces that the operator's pods are restricted.
-	if err := k.apply(ctx, `{apiVersion: v1, kind: Namespace, metadata: {name: `+operatorNamespace+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, ""); err != nil {
+	if err := k.apply(ctx,
+		`{apiVersion: v1, kind: Namespace, metadata: {name: `+operatorNamespace+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, ""); err != nil {
 		return "", err
 	}
 	if err := c.install(ctx, images); err != nil {
@@ -125,7 +126,8 @@ func (k connection) apply(ctx context.Context, manifest, namespace string) error
 		if namespace != "" && object.GetNamespace() == "" {
 			object.SetNamespace(namespace)
 		}
-		if err := k.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
+		if err := k.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(fieldManager),
+			client.ForceOwnership); err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
@@ -214,7 +216,8 @@ func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 	name, password := "ada-"+strings.ToLower(rand.Text()[:8]), rand.Text()
 	// The node's port can start to work a moment after the pods are ready.
 	err := poll(ctx, func() error {
-		return a.post(ctx, "/tokens/signin", map[string]string{"username": "nobody", "password": "a wrong password"}, http.StatusUnauthorized, nil)
+		return a.post(ctx, "/tokens/signin", map[string]string{"username": "nobody", "password": "a wrong password"},
+			http.StatusUnauthorized, nil)
 	})
 	if err != nil {
 		return err
@@ -291,7 +294,8 @@ type claims struct {
 func (k connection) verify(ctx context.Context, token string) (claims, error) {
 	var result claims
 	err := poll(ctx, func() error {
-		pods, err := k.pods.CoreV1().Pods(demoNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=consumer", FieldSelector: "status.phase=Running"})
+		pods, err := k.pods.CoreV1().Pods(demoNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=consumer",
+			FieldSelector: "status.phase=Running"})
 		if err != nil {
 			return err
 		}

@@ -117,7 +117,8 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 	if err := b.write(ctx, pause, []string{"-entrypoint", "/pause"}, program+"=/pause"); err != nil {
 		return err
 	}
-	coredns, err := b.tagged(ctx, "auth-gateway.local/coredns", []string{"-entrypoint", "/coredns"}, filepath.Join(programs, "coredns")+"=/coredns")
+	coredns, err := b.tagged(ctx, "auth-gateway.local/coredns", []string{"-entrypoint", "/coredns"},
+		filepath.Join(programs, "coredns")+"=/coredns")
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,8 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 }
 
 // compile builds a program of a module in the checkout, for the processor of this machine.
-func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) { //nolint:unparam // another system has kind
+func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string,
+	error) { //nolint:unparam // another system has kind
 	out := b.path(imagesFolder, filepath.Base(filepath.Join(module, path)))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=local", "-o", out, path)
 	cmd.Dir = module
@@ -214,7 +216,8 @@ func (b imageBuilder) postgres(ctx context.Context) (image, error) {
 	for _, path := range libraries {
 		files = append(files, path+"="+path)
 	}
-	args := []string{"-entrypoint", "/postgres", "-user", "999:999", "-env", "PG_BIN_DIR=" + bin, "-env", "PATH=" + bin + ":/bin", "-env", "PGDATA=/var/lib/postgresql/data"}
+	args := []string{"-entrypoint", "/postgres", "-user", "999:999", "-env", "PG_BIN_DIR=" + bin, "-env",
+		"PATH=" + bin + ":/bin", "-env", "PGDATA=/var/lib/postgresql/data"}
 	return b.tagged(ctx, "auth-gateway.local/postgres", args, files...)
 }
 

@@ -47,8 +47,10 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 	handshake := func(name string, presents tls.Certificate) (x509.Certificate, error) {
 		here, there := net.Pipe()
 		defer func() { _, _ = here.Close(), there.Close() }()
-		asks := tls.Client(here, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: name, Certificates: []tls.Certificate{client}})
-		serves := tls.Server(there, &tls.Config{MinVersion: tls.VersionTLS12, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, Certificates: []tls.Certificate{presents}})
+		asks := tls.Client(here, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: name,
+			Certificates: []tls.Certificate{client}})
+		serves := tls.Server(there, &tls.Config{MinVersion: tls.VersionTLS12, ClientCAs: pool,
+			ClientAuth: tls.RequireAndVerifyClientCert, Certificates: []tls.Certificate{presents}})
 		served := make(chan error, 1)
 		go func() { served <- serves.Handshake() }()
 		if err := asks.Handshake(); err != nil {

@@ -84,7 +84,8 @@ func (m *mailbox) add(sent smtpsink.Mail) error {
 
 	var said strings.Builder
 	fmt.Fprintf(&said, "\nMail to %s: %s\n", printable(c.To), printable(c.Subject))
-	for _, line := range []struct{ name, value string }{{"link", c.Link}, {"code", c.Code}, {"all ", fmt.Sprintf("%s/mails/%d", m.url, c.ID)}} {
+	for _, line := range []struct{ name, value string }{{"link", c.Link}, {"code", c.Code}, {"all ",
+		fmt.Sprintf("%s/mails/%d", m.url, c.ID)}} {
 		if line.value != "" {
 			fmt.Fprintf(&said, "  %s  %s\n", line.name, printable(line.value))
 		}

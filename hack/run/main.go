@@ -130,7 +130,8 @@ const databaseName = "authgateway"
 // refuseDatabase returns an error if the environment names a database: make run would not use it.
 func refuseDatabase() error {
 	var set []string
-	for _, name := range []string{config.EnvDBHost, config.EnvDBPort, config.EnvDBUser, config.EnvDBPassword, config.EnvDBPassword + config.FileSuffix, config.EnvDBName} {
+	for _, name := range []string{config.EnvDBHost, config.EnvDBPort, config.EnvDBUser, config.EnvDBPassword,
+		config.EnvDBPassword + config.FileSuffix, config.EnvDBName} {
 		if os.Getenv(name) != "" {
 			set = append(set, name)
 		}
@@ -161,7 +162,8 @@ func (r runner) envFile() string { return filepath.Join(r.dir, "env") }
 func (r runner) writeEnv(settings map[string]string) error {
 	settings = maps.Clone(settings)
 	for libpq, ours := range map[string]string{
-		"PGHOST": config.EnvDBHost, "PGPORT": config.EnvDBPort, "PGUSER": config.EnvDBUser, "PGPASSWORD": config.EnvDBPassword, "PGDATABASE": config.EnvDBName,
+		"PGHOST": config.EnvDBHost, "PGPORT": config.EnvDBPort, "PGUSER": config.EnvDBUser,
+		"PGPASSWORD": config.EnvDBPassword, "PGDATABASE": config.EnvDBName,
 	} {
 		settings[libpq] = settings[ours]
 	}
@@ -332,7 +334,8 @@ Auth Gateway runs at %[1]s
   signing keys        (. %[2]s; %[3]s keys list)
 `, url, r.envFile(), r.server)
 	if around.mailbox != "" {
-		fmt.Fprintf(r.out, "  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n", around.mailbox, around.smtp)
+		fmt.Fprintf(r.out,
+			"  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n", around.mailbox, around.smtp)
 	}
 	if around.app != "" {
 		fmt.Fprintf(r.out, "\nOpen the example application, sign up, and follow the link in the mail:\n\n  %s\n", around.app)

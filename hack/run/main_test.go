@@ -168,14 +168,16 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 	}
 	for _, c := range []struct{ command, want string }{
 		{regexp.MustCompile(`signing keys +(.*)`).FindStringSubmatch(r.String())[1], "Signing"},
-		{strings.Replace(regexp.MustCompile(`database +(.*)`).FindStringSubmatch(r.String())[1], "psql", "psql -c 'SELECT current_database()'", 1), databaseName},
+		{strings.Replace(regexp.MustCompile(`database +(.*)`).FindStringSubmatch(r.String())[1], "psql",
+			"psql -c 'SELECT current_database()'", 1), databaseName},
 	} {
 		if strings.Contains(c.command, "psql") {
 			if _, err := exec.LookPath("psql"); err != nil {
 				continue // PostgreSQL's server may be installed without its client
 			}
 		}
-		if out, err := exec.CommandContext(t.Context(), "bash", "-c", c.command).CombinedOutput(); err != nil || !strings.Contains(string(out), c.want) {
+		if out, err := exec.CommandContext(t.Context(), "bash", "-c", c.command).CombinedOutput(); err != nil ||
+			!strings.Contains(string(out), c.want) {
 			t.Errorf("%s: %v\n%s", c.command, err, out)
 		}
 	}
@@ -212,7 +214,8 @@ func TestTheSettingsAreWrittenForOtherCommands(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", `. "$1"; echo "$SIGNING_ALGORITHM $SERVICE_NAME $PORT $PGDATABASE"`, "sh", path).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c",
+		`. "$1"; echo "$SIGNING_ALGORITHM $SERVICE_NAME $PORT $PGDATABASE"`, "sh", path).CombinedOutput()
 	if want := "EdDSA Ada's shop " + r.setting(t, "PORT") + " " + databaseName + "\n"; err != nil || string(out) != want {
 		t.Errorf("%v: %q, want %q", err, out, want)
 	}
@@ -230,7 +233,8 @@ func TestHostIsHonoured(t *testing.T) {
 	}
 	r.finish(t)
 	t.Setenv("HOST", "192.0.2.1") // no machine has this address
-	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &testenv.Output{}, log: &testenv.Output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
+	if err := (runner{server: os.Args[0], dir: t.TempDir(), out: &testenv.Output{},
+		log: &testenv.Output{}}).run(t.Context()); err == nil || !strings.Contains(err.Error(), `HOST: cannot listen on "192.0.2.1"`) {
 		t.Errorf("an address of another machine: %v", err)
 	}
 }
@@ -240,7 +244,8 @@ func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
 	t.Setenv("DB_NAME", "shop")
 	dir := filepath.Join(t.TempDir(), "untouched")
 	err := runner{dir: dir, out: &testenv.Output{}, log: &testenv.Output{}}.run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts its own PostgreSQL") || !strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
+	if err == nil || !strings.Contains(err.Error(), "DB_HOST, DB_NAME: make run starts its own PostgreSQL") ||
+		!strings.Contains(err.Error(), "unset DB_HOST DB_NAME") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(dir); err == nil {

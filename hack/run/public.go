@@ -61,7 +61,8 @@ func (r runner) startSurroundings(ctx context.Context, settings map[string]strin
 		return nil, err
 	}
 	p.app = urlOf(l)
-	handler, err := appHandler(serverURL(settings, config.EnvPort), cmp.Or(os.Getenv(config.EnvSignupRequired), strings.Join(config.Defaults().SignupRequired, ",")))
+	handler, err := appHandler(serverURL(settings, config.EnvPort), cmp.Or(os.Getenv(config.EnvSignupRequired),
+		strings.Join(config.Defaults().SignupRequired, ",")))
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

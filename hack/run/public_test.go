@@ -94,7 +94,8 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 		t.Errorf("the application's config.json is %s", body)
 	}
 	response, page := get(t, app+"/")
-	if policy := response.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; style-src 'self'; ") ||
+	if policy := response.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy,
+		"default-src 'none'; script-src 'self'; style-src 'self'; ") ||
 		!strings.Contains(policy, " connect-src 'self' "+gateway+";") || strings.Contains(policy, "unsafe") {
 		t.Errorf("the application's policy is %q", policy)
 	}
@@ -195,7 +196,8 @@ func TestTheMailboxForgetsTheOldestAndRefusesTheLargest(t *testing.T) {
 		t.Error("the pages do not match the stored mails")
 	}
 	line := strings.Repeat("x", 70) + "\n"
-	if err := deliver(t, address, "b@example.com", "Subject: large\n\n"+strings.Repeat(line, largestMail/len(line)+1)); err == nil || !strings.HasPrefix(err.Error(), "552 ") {
+	if err := deliver(t, address, "b@example.com", "Subject: large\n\n"+strings.Repeat(line,
+		largestMail/len(line)+1)); err == nil || !strings.HasPrefix(err.Error(), "552 ") {
 		t.Errorf("a mail that is too large: %v", err)
 	}
 	if err := deliver(t, address, "b@example.com", "Subject: small\n\ntext"); err != nil || m.newestFirst()[0].Subject != "small" {
@@ -216,7 +218,8 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 	for _, path := range []string{"/", "/mails/1"} {
 		w := m.ask("localhost:8025", path)
 		body := w.Body.String()
-		if policy := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "script-src") {
+		if policy := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") ||
+			strings.Contains(policy, "script-src") {
 			t.Errorf("%s: the policy is %q", path, policy)
 		}
 		if w.Code != http.StatusOK || strings.Contains(body, "<script") || strings.Contains(body, "onclick=\"") {
@@ -231,7 +234,8 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 	if shown := html.UnescapeString(frame[1]); shown != m.newestFirst()[0].HTML {
 		t.Errorf("the frame shows %q", shown)
 	}
-	if !strings.Contains(page, `<a href="http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2" target="_blank" rel="noopener noreferrer">`) {
+	if !strings.Contains(page,
+		`<a href="http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2" target="_blank" rel="noopener noreferrer">`) {
 		t.Errorf("the link in the text is not a link on the page:\n%s", page)
 	}
 }
@@ -241,7 +245,8 @@ func TestTheMailboxIsReadUnderItsOwnNameAlone(t *testing.T) {
 	m, _, _ := listening(t)
 	for name, want := range map[string]int{
 		"localhost:8025": http.StatusOK, "127.0.0.1:8025": http.StatusOK, "[::1]:8025": http.StatusOK,
-		"evil.example:8025": http.StatusMisdirectedRequest, "localhost.evil.example:8025": http.StatusMisdirectedRequest, "evil.example": http.StatusMisdirectedRequest,
+		"evil.example:8025": http.StatusMisdirectedRequest, "localhost.evil.example:8025": http.StatusMisdirectedRequest,
+		"evil.example": http.StatusMisdirectedRequest,
 	} {
 		if w := m.ask(name, "/"); w.Code != want {
 			t.Errorf("%s: %d", name, w.Code)
@@ -252,7 +257,8 @@ func TestTheMailboxIsReadUnderItsOwnNameAlone(t *testing.T) {
 func TestAMailThatIsBrokenIsShownAsItCame(t *testing.T) {
 	t.Parallel()
 	m, _, _ := listening(t)
-	for _, raw := range []string{"no header at all", "", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n", "Content-Type: text/plain; charset=no-such\r\n\r\nstill read"} {
+	for _, raw := range []string{"no header at all", "", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n",
+		"Content-Type: text/plain; charset=no-such\r\n\r\nstill read"} {
 		m.receive(t, raw)
 		c := m.newestFirst()[0]
 		if !strings.Contains(c.Text, raw[strings.LastIndex(raw, "\n")+1:]) {

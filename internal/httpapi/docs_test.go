@@ -11,7 +11,8 @@ func TestTheDocumentationPageAsksNoOtherHost(t *testing.T) {
 	s := start(t)
 	page := s.Do("GET", "/docs", nil, nil)
 	s.expect(t, page, 200)
-	if policy := page.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; ") || strings.Contains(policy, "http") {
+	if policy := page.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy,
+		"default-src 'none'; script-src 'self'; ") || strings.Contains(policy, "http") {
 		t.Errorf("the policy is %q", policy)
 	}
 	if strings.Contains(string(page.Body), "<script>") || strings.Contains(string(page.Body), "http") {
@@ -34,12 +35,14 @@ func TestAssetsComeCompressedToThoseWhoCanReadIt(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for path, mark := range map[string]string{
-		"/docs/swagger-ui.css": ".swagger-ui", "/docs/swagger-ui-bundle.js": "SwaggerUIBundle", "/docs/init.js": "SwaggerUIBundle", "/docs/favicon-32x32.png": "PNG",
+		"/docs/swagger-ui.css": ".swagger-ui", "/docs/swagger-ui-bundle.js": "SwaggerUIBundle",
+		"/docs/init.js": "SwaggerUIBundle", "/docs/favicon-32x32.png": "PNG",
 	} {
 		plain := s.Do("GET", path, header("Accept-Encoding", "identity"), nil)
 		s.expect(t, plain, 200, mark)
 		packed := s.Do("GET", path, header("Accept-Encoding", "br, gzip"), nil)
-		if zipped := packed.Header.Get("Content-Encoding") == "gzip"; zipped != strings.Contains(path, "swagger-ui") || zipped && len(packed.Body)*2 > len(plain.Body) {
+		if zipped := packed.Header.Get("Content-Encoding") == "gzip"; zipped != strings.Contains(path, "swagger-ui") ||
+			zipped && len(packed.Body)*2 > len(plain.Body) {
 			t.Errorf("%s: %d bytes plain, %d packed", path, len(plain.Body), len(packed.Body))
 		}
 		tag := packed.Header.Get("ETag")

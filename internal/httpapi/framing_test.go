@@ -158,7 +158,8 @@ func TestWhatIsUnusualButClearIsServed(t *testing.T) {
 		"a trailer":                post + "Transfer-Encoding: chunked\r\n\r\n15\r\n{\"refresh_token\":\"r\"}\r\n0\r\nX: y\r\n\r\n",
 		"no space after the colon": "POST /tokens HTTP/1.1\r\nHost:x\r\nContent-Type:application/json\r\nContent-Length:21\r\n\r\n{\"refresh_token\":\"r\"}",
 		"an empty line before":     "\r\n" + post + "Content-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}",
-		"HTTP/1.0":                 strings.Replace(post, "HTTP/1.1", "HTTP/1.0", 1) + "Connection: keep-alive\r\nContent-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}",
+		"HTTP/1.0": strings.Replace(post, "HTTP/1.1", "HTTP/1.0",
+			1) + "Connection: keep-alive\r\nContent-Length: 21\r\n\r\n{\"refresh_token\":\"r\"}",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -183,9 +184,12 @@ func TestAPathHasOneSpelling(t *testing.T) {
 	for target, status := range map[string]int{
 		"/users": 200, "/users?": 200, "/users?x": 200,
 		"/USERS": 404, "/Users": 404, "/users/": 404, "//users": 404, "/users//": 404, "/%75sers": 404, "/./users": 404, "/x/../users": 404,
-		"/users/.": 404, "/users/..": 404, "/users%2f": 404, "/users;x": 404, "/users%00": 404, "/users#x": 404, "/users\\": 404, "/users%20": 404,
-		"/": 302, "/docs/": 302, "//": 404, "/docs//": 404, "/users.json": 404, "/users/ada": 404, "/docs/../openapi.json": 404, "/docs/swagger-ui.js": 404, "/docs/oauth2-redirect.html": 404,
-		"/healthz": 404, "/readyz": 404, "/metrics": 404, "/debug/pprof/": 404, "/favicon.ico": 404, "/robots.txt": 404, "/.git/config": 404, "/Привет": 404,
+		"/users/.": 404, "/users/..": 404, "/users%2f": 404, "/users;x": 404, "/users%00": 404, "/users#x": 404,
+		"/users\\": 404, "/users%20": 404,
+		"/": 302, "/docs/": 302, "//": 404, "/docs//": 404, "/users.json": 404, "/users/ada": 404,
+		"/docs/../openapi.json": 404, "/docs/swagger-ui.js": 404, "/docs/oauth2-redirect.html": 404,
+		"/healthz": 404, "/readyz": 404, "/metrics": 404, "/debug/pprof/": 404, "/favicon.ico": 404, "/robots.txt": 404,
+		"/.git/config": 404, "/Привет": 404,
 		"users": 400, "*": 400, "x:80": 400,
 	} {
 		wire := "GET " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
@@ -205,8 +209,9 @@ func TestAPathWithAnIdHasOneSpellingToo(t *testing.T) {
 		path: 404, path + "{id}": 404, path + ":id": 404, path + "%7Bid%7D": 404, path + "*": 404, path + "x": 404,
 		path + strings.ToUpper(userID): 404, path + strings.ReplaceAll(userID, "-", ""): 404, path + "{" + userID + "}": 404,
 		path + "urn:uuid:" + userID: 404, path + "%36" + userID[1:]: 404, path + userID[:35]: 404, path + userID + "0": 404,
-		path + userID + "/": 404, path + "/" + userID: 404, path + "./" + userID: 404, path + userID + "/.": 404, path + userID + "/" + userID: 404,
-		path + userID + "%00": 404, path + userID + ";x": 404, "/USERS/sessions/" + userID: 404, "/users/" + userID: 404, "/" + userID: 404,
+		path + userID + "/": 404, path + "/" + userID: 404, path + "./" + userID: 404, path + userID + "/.": 404,
+		path + userID + "/" + userID: 404,
+		path + userID + "%00":        404, path + userID + ";x": 404, "/USERS/sessions/" + userID: 404, "/users/" + userID: 404, "/" + userID: 404,
 	} {
 		wire := "DELETE " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
 		replies, _ := exchange(t, s, wire)
@@ -244,7 +249,8 @@ func TestAMethodThatAPathDoesNotTakeIsRefused(t *testing.T) {
 			t.Errorf("%.20s /nowhere got %v", method, replies)
 		}
 	}
-	s.expect(t, s.Do("POST", "/users", header("X-HTTP-Method-Override", "DELETE", "X-Method-Override", "DELETE"), object("access_token", "t")), 400)
+	s.expect(t, s.Do("POST", "/users", header("X-HTTP-Method-Override", "DELETE", "X-Method-Override", "DELETE"),
+		object("access_token", "t")), 400)
 	if call := s.accounts.last(); call != "" {
 		t.Errorf("the domain was asked for %s", call)
 	}

@@ -23,7 +23,8 @@ func TestAllParametersThatAreWrongAreNamedAtOnce(t *testing.T) {
 	}{
 		{"mistyped and missing", "POST", "/users", `{"username": 5}`, 400,
 			"username: must be a string; email: is missing; first_name: is missing; last_name: is missing; password: is missing"},
-		{"every type but a string", "POST", "/users", `{"username":null,"email":true,"first_name":[],"last_name":{},"password":1.5,"scope":["admin"]}`, 400,
+		{"every type but a string", "POST", "/users",
+			`{"username":null,"email":true,"first_name":[],"last_name":{},"password":1.5,"scope":["admin"]}`, 400,
 			"username: must be a string; email: must be a string; first_name: must be a string; last_name: must be a string; password: must be a string; scope: must be a string"},
 		{"no body", "POST", "/tokens/signin", ``, 400, "username: is missing; password: is missing"},
 		{"empty scope", "POST", "/users", `{"username":"a","email":"b","first_name":"c","last_name":"d","password":"e","scope":""}`, 400,
@@ -33,10 +34,14 @@ func TestAllParametersThatAreWrongAreNamedAtOnce(t *testing.T) {
 			"code: is missing; alternatively, send an access token and old_password; password: is missing"},
 		{"both ways", "POST", "/users/change-password", `{"code":"c","old_password":"o","password":"p"}`, 400,
 			"code: cannot be combined with old_password; send only one of them"},
-		{"old password without a token", "POST", "/users/change-password", `{"old_password":"c","password":"p"}`, 401, "an access token is required"},
-		{"a token without the old password", "POST", "/users/change-password", `{"access_token":"c","password":"p"}`, 400, "old_password: is missing"},
-		{"a null code", "POST", "/users/change-password", `{"code":null,"id":7,"password":"p"}`, 400, "code: must be a string; id: must be a string"},
-		{"a mistyped token", "PUT", "/users", `{"access_token":1,"username":2}`, 400, "access_token: must be a string; username: must be a string"},
+		{"old password without a token", "POST", "/users/change-password", `{"old_password":"c","password":"p"}`, 401,
+			"an access token is required"},
+		{"a token without the old password", "POST", "/users/change-password", `{"access_token":"c","password":"p"}`, 400,
+			"old_password: is missing"},
+		{"a null code", "POST", "/users/change-password", `{"code":null,"id":7,"password":"p"}`, 400,
+			"code: must be a string; id: must be a string"},
+		{"a mistyped token", "PUT", "/users", `{"access_token":1,"username":2}`, 400,
+			"access_token: must be a string; username: must be a string"},
 		{"empty address", "POST", "/users/change-email-request", `{"access_token":"a","email":""}`, 400, "email: is empty"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -239,7 +244,8 @@ func TestAnAccessTokenIsTakenFromTheFieldOrTheBodyAlone(t *testing.T) {
 		{name: "two tokens", header: header("Authorization", "Bearer t u"), status: 401, challenge: invalid},
 		{name: "two tokens by a comma", header: header("Authorization", "Bearer t,Bearer u"), status: 401, challenge: invalid},
 		{name: "other scheme", header: header("Authorization", "Basic dTpw"), status: 401, challenge: invalid},
-		{name: "bad field beside a good body", header: header("Authorization", "Basic dTpw"), body: object("access_token", "t"), status: 401, challenge: invalid},
+		{name: "bad field beside a good body", header: header("Authorization", "Basic dTpw"), body: object("access_token",
+			"t"), status: 401, challenge: invalid},
 		{name: "cookie", header: header("Cookie", "access_token=t"), status: 401, challenge: none},
 		{name: "form", header: header("Content-Type", "application/x-www-form-urlencoded"), body: "access_token=t", status: 415},
 		{name: "query", query: "?access_token=t", status: 400},
@@ -327,7 +333,8 @@ func TestAPublicServerRevealsNoCodeAndAnswersAllAlike(t *testing.T) {
 var hostile = []string{
 	"", " ", "'", `"`, `\`, "%", "_", "../../etc/passwd", "' OR 1=1 --", "'; DROP TABLE users; --", "$1", "%s%n", "${jndi:ldap://x}",
 	"<script>alert(1)</script>", "a\r\nX-Injected: 1", "a\nb", "\t", "\x1b[31m", "\u202eevil", "\u200b", "ſ", "İ", "\ufeff", "\U0001F600",
-	strings.Repeat("a", 9<<10), strings.Repeat("\u0301", 10000), strings.Repeat("a ", 10000), strings.Repeat(".", 20000), "null", "[]", "{}", "-1", "1e400",
+	strings.Repeat("a", 9<<10), strings.Repeat("\u0301", 10000), strings.Repeat("a ", 10000), strings.Repeat(".", 20000),
+	"null", "[]", "{}", "-1", "1e400",
 	"{6F1C1F0E-3D52-4D0A-9A57-0F6B6F3A9D11}", "not-a-uuid", "a@b@c", "\"a@evil.com\"@c.d", "a.b.c", "eyJhbGciOiJub25lIn0.e30.",
 }
 
@@ -365,7 +372,8 @@ func TestHostileValuesInAnyParameterOfAnyRouteGetAProperAnswer(t *testing.T) {
 				if strings.ContainsAny(value, "\r\n\x1b") {
 					continue // no client sends such a field
 				}
-				reply, err := s.Try(o.method, o.path, http.Header{"Authorization": {"Bearer " + value}, "X-Caller-Key": {value}, "X-Request-Id": {value}, "Content-Type": {value}}, "x")
+				reply, err := s.Try(o.method, o.path, http.Header{"Authorization": {"Bearer " + value}, "X-Caller-Key": {value},
+					"X-Request-Id": {value}, "Content-Type": {value}}, "x")
 				if err != nil || reply.Status >= 500 {
 					t.Errorf("%s %s with fields %.40s got %v %v", o.method, o.path, value, reply, err)
 				}

@@ -258,7 +258,8 @@ func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
 			for i := range 100 {
 				user := []string{"AAAAAAAA", "BBBBBBBB"}[i%2]
 				body := fmt.Sprintf(`{"username":"%s","password":"%s"}`, user, user)
-				fmt.Fprintf(&wire, "POST /tokens/signin HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", user, len(body), body)
+				fmt.Fprintf(&wire,
+					"POST /tokens/signin HTTP/1.1\r\nHost: x\r\nX-Request-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", user, len(body), body)
 			}
 			go func() { _, _ = io.WriteString(c, wire.String()) }()
 			replies, _ := readReplies(t, c, "POST /tokens/signin HTTP/1.1\r\n", 100)

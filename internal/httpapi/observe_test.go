@@ -35,17 +35,26 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 		code       string
 		retryAfter string
 	}{
-		{"invalid", &identity.Error{Kind: identity.Invalid, Reason: identity.ReasonInvalidFields, Message: "why", Cause: secret}, 400, "invalid_arguments", ""},
-		{"conflict", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken, Message: "why"}, 409, "invalid_arguments", ""},
-		{"unauthenticated", &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "why"}, 401, "unauthenticated", ""},
+		{"invalid", &identity.Error{Kind: identity.Invalid, Reason: identity.ReasonInvalidFields, Message: "why",
+			Cause: secret}, 400, "invalid_arguments", ""},
+		{"conflict", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken, Message: "why"}, 409,
+			"invalid_arguments", ""},
+		{"unauthenticated", &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid,
+			Message: "why"}, 401, "unauthenticated", ""},
 		{"forbidden", &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: "why"}, 403, "forbidden", ""},
 		{"not found", &identity.Error{Kind: identity.NotFound, Reason: identity.ReasonAccountNotFound, Message: "why"}, 404, "not_found", ""},
-		{"rate limited", &identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why", RetryAfter: 90*time.Second + 1}, 429, "rate_limited", "91"},
-		{"rate limited for less than a second", &identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why", RetryAfter: time.Millisecond}, 429, "rate_limited", "1"},
-		{"unavailable", &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "why", Cause: secret}, 503, "internal_error", "1"},
-		{"overloaded", &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded, Message: "why", RetryAfter: 2500 * time.Millisecond}, 503, "internal_error", "3"},
-		{"wrapped", fmt.Errorf("s3cr3t: %w", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken, Message: "why"}), 409, "invalid_arguments", ""},
-		{"joined", errors.Join(secret, &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded, Message: "why"}), 503, "internal_error", "1"},
+		{"rate limited", &identity.Error{Kind: identity.RateLimited, Reason: identity.ReasonTooManyRequests, Message: "why",
+			RetryAfter: 90*time.Second + 1}, 429, "rate_limited", "91"},
+		{"rate limited for less than a second", &identity.Error{Kind: identity.RateLimited,
+			Reason: identity.ReasonTooManyRequests, Message: "why", RetryAfter: time.Millisecond}, 429, "rate_limited", "1"},
+		{"unavailable", &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable,
+			Message: "why", Cause: secret}, 503, "internal_error", "1"},
+		{"overloaded", &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded, Message: "why",
+			RetryAfter: 2500 * time.Millisecond}, 503, "internal_error", "3"},
+		{"wrapped", fmt.Errorf("s3cr3t: %w", &identity.Error{Kind: identity.Conflict, Reason: identity.ReasonUsernameTaken,
+			Message: "why"}), 409, "invalid_arguments", ""},
+		{"joined", errors.Join(secret, &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded,
+			Message: "why"}), 503, "internal_error", "1"},
 		{"internal", &identity.Error{Kind: identity.Internal, Message: "s3cr3t", Cause: secret}, 500, "internal_error", ""},
 		{"a kind of tomorrow", &identity.Error{Kind: 99, Message: "s3cr3t"}, 500, "internal_error", ""},
 		{"unknown", secret, 500, "internal_error", ""},
@@ -81,7 +90,8 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 func TestAllSignInsThatFailLookAlike(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "the username or the password is wrong"}
+	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid,
+		Message: "the username or the password is wrong"}
 	var first string
 	for _, body := range []map[string]string{
 		object("username", "ada", "password", "wrong"), object("username", "nobody", "password", ""),
@@ -117,7 +127,8 @@ func TestARequestIDIsTheCallersWhereItIsSane(t *testing.T) {
 	seen := map[string]bool{}
 	for sent, taken := range map[string]bool{
 		"a": true, "A.b_c-9": true, strings.Repeat("x", 64): true,
-		"": false, strings.Repeat("x", 65): false, "a b": false, "a\"b": false, "é": false, "a/b": false, "a\tb": false, "<script>": false, "{}": false,
+		"": false, strings.Repeat("x", 65): false, "a b": false, "a\"b": false, "é": false, "a/b": false, "a\tb": false,
+		"<script>": false, "{}": false,
 	} {
 		got := s.Do("GET", "/nowhere", header("X-Request-Id", sent), nil).Header.Get("X-Request-Id")
 		if (got == sent) != taken || seen[got] {
@@ -134,7 +145,8 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	var log testenv.Output
 	s := start(t, func(o *httpapi.Options) { o.Log, o.ProxyHops = logTo(&log), 1 })
 	const address = "192.0.2.43"
-	fields := header("User-Agent", "s3cr3t\u2028", "Cookie", secret, "Authorization", "Bearer "+secret, "X-Forwarded-For", secret+", "+address, "X-Request-Id", "id-1")
+	fields := header("User-Agent", "s3cr3t\u2028", "Cookie", secret, "Authorization", "Bearer "+secret,
+		"X-Forwarded-For", secret+", "+address, "X-Request-Id", "id-1")
 	s.Do("POST", "/users", fields, signUpBody("username", secret, "password", secret, "email", secret))
 	s.Do("GET", "/users?x="+secret, fields, nil)
 	s.Do("GET", "/users?access_token="+secret, fields, nil)

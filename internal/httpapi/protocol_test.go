@@ -98,10 +98,12 @@ func TestAnAbsoluteTargetIsThatOfItsPath(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for target, status := range map[string]int{
-		"http://x/users": 200, "https://x/users": 200, "HTTP://x/users": 200, "http://auth.example.com:8080/users": 200, "http://[::1]:8080/users": 200,
-		"http://x/users?": 200, "http://x/users?access_token=t": 400, "http://x": 302, "http://x/": 302, "http://x:/users": 200,
+		"http://x/users": 200, "https://x/users": 200, "HTTP://x/users": 200, "http://auth.example.com:8080/users": 200,
+		"http://[::1]:8080/users": 200,
+		"http://x/users?":         200, "http://x/users?access_token=t": 400, "http://x": 302, "http://x/": 302, "http://x:/users": 200,
 		"http://x//users": 404, "http://x/users/": 404, "http://x/USERS": 404, "http://x/nowhere": 404, "http://x/http://x/users": 404,
-		"http:///users": 400, "http://ada@x/users": 400, "http://ada:pw@x/users": 400, "http://x\\y/users": 400, "ftp://x/users": 400, "http:/users": 400, "http:users": 400, "//x/users": 404,
+		"http:///users": 400, "http://ada@x/users": 400, "http://ada:pw@x/users": 400, "http://x\\y/users": 400,
+		"ftp://x/users": 400, "http:/users": 400, "http:users": 400, "//x/users": 404,
 	} {
 		// Host does not matter beside an absolute target.
 		for _, host := range []string{"x", "elsewhere.example"} {
@@ -112,7 +114,8 @@ func TestAnAbsoluteTargetIsThatOfItsPath(t *testing.T) {
 			}
 		}
 	}
-	reply := converse(t, s, "POST http://x/users/verify-user HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"c\"}", "POST")
+	reply := converse(t, s,
+		"POST http://x/users/verify-user HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n{\"code\":\"c\"}", "POST")
 	if len(reply) != 1 || reply[0].StatusCode != 200 || s.accounts.last() != "VerifyUser(c)" {
 		t.Errorf("got %v", reply)
 	}
@@ -133,24 +136,30 @@ func TestATrailerIsNotBelieved(t *testing.T) {
 	}
 	const typed = "Content-Type: application/json\r\n"
 	for _, declared := range []string{"", "Trailer: X-Caller-Key, X-Request-Id, Origin\r\n", "TE: trailers\r\n"} {
-		if r := send("/tokens/introspect", typed+declared, `{"token":"t"}`, "X-Caller-Key: the key of the trusted caller\r\n"); r.StatusCode != 403 {
+		if r := send("/tokens/introspect", typed+declared, `{"token":"t"}`,
+			"X-Caller-Key: the key of the trusted caller\r\n"); r.StatusCode != 403 {
 			t.Errorf("a key in a trailer got %d", r.StatusCode)
 		}
-		if r := send("/tokens", typed+declared, `{"refresh_token":"r"}`, "X-Request-Id: of-the-trailer\r\nOrigin: "+pageOrigin+"\r\n"); r.StatusCode != 200 ||
+		if r := send("/tokens", typed+declared, `{"refresh_token":"r"}`,
+			"X-Request-Id: of-the-trailer\r\nOrigin: "+pageOrigin+"\r\n"); r.StatusCode != 200 ||
 			r.Header.Get("X-Request-Id") == "of-the-trailer" || r.Header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("an id in a trailer got %d %v", r.StatusCode, r.Header)
 		}
-		if r := send("/users/change-password", typed+declared, `{"old_password":"a","password":"b"}`, "Authorization: Bearer t\r\n"); r.StatusCode != 401 && r.StatusCode != 400 {
+		if r := send("/users/change-password", typed+declared, `{"old_password":"a","password":"b"}`,
+			"Authorization: Bearer t\r\n"); r.StatusCode != 401 && r.StatusCode != 400 {
 			t.Errorf("a token in a trailer got %d", r.StatusCode)
 		}
-		if r := send("/tokens", declared, `{"refresh_token":"r"}`, "Content-Type: application/json\r\n"); r.StatusCode == 200 && s.accounts.last() != "Renew(r)" {
+		if r := send("/tokens", declared, `{"refresh_token":"r"}`,
+			"Content-Type: application/json\r\n"); r.StatusCode == 200 && s.accounts.last() != "Renew(r)" {
 			t.Errorf("a type in a trailer got %d", r.StatusCode)
 		}
-		if r := send("/tokens", typed+declared+"X-Request-Id: of-the-head\r\n", `{"refresh_token":"r"}`, "x-request-id: of-the-trailer\r\nX: y\r\n"); r.Header.Get("X-Request-Id") != "of-the-head" {
+		if r := send("/tokens", typed+declared+"X-Request-Id: of-the-head\r\n", `{"refresh_token":"r"}`,
+			"x-request-id: of-the-trailer\r\nX: y\r\n"); r.Header.Get("X-Request-Id") != "of-the-head" {
 			t.Errorf("the id is %q", r.Header.Get("X-Request-Id"))
 		}
 	}
-	for _, trailer := range []string{"Host: y\r\n", "transfer-encoding: chunked\r\n", "CONTENT-LENGTH: 5\r\n", "X : y\r\n", " folded\r\n", "no colon\r\n", "X: y\n", "X: y\n\r\n", "\rX: y\r\n", "X: " + strings.Repeat("y", 17<<10) + "\r\n"} {
+	for _, trailer := range []string{"Host: y\r\n", "transfer-encoding: chunked\r\n", "CONTENT-LENGTH: 5\r\n",
+		"X : y\r\n", " folded\r\n", "no colon\r\n", "X: y\n", "X: y\n\r\n", "\rX: y\r\n", "X: " + strings.Repeat("y", 17<<10) + "\r\n"} {
 		if r := send("/tokens", typed, `{"refresh_token":"r"}`, trailer); r.StatusCode != 400 {
 			t.Errorf("the trailer %.20q got %d", trailer, r.StatusCode)
 		}
@@ -206,7 +215,8 @@ func TestRequestsMayArriveInAnyPieces(t *testing.T) {
 				_, _ = c.Write(piece)
 			}
 		}()
-		if replies := readEach(t, c, wire, "POST", "POST", "GET"); len(replies) != 3 || replies[0].StatusCode != 200 || replies[1].StatusCode != 200 || replies[2].StatusCode != 200 {
+		if replies := readEach(t, c, wire, "POST", "POST", "GET"); len(replies) != 3 || replies[0].StatusCode != 200 ||
+			replies[1].StatusCode != 200 || replies[2].StatusCode != 200 {
 			t.Errorf("in pieces of %d: %v", size, replies)
 		}
 	}
@@ -276,7 +286,8 @@ func TestAClientThatExpects100ContinueGetsIt(t *testing.T) {
 	s := start(t)
 	c := s.dial(t)
 	r := bufio.NewReader(c)
-	_, _ = io.WriteString(c, "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 21\r\n\r\n")
+	_, _ = io.WriteString(c,
+		"POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 21\r\n\r\n")
 	for _, step := range []struct {
 		status int
 		then   string
@@ -417,7 +428,8 @@ func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
 			}
 			// The first one was closed. If it had begun a request, it got a reply with the reason.
 			replies, closed := readReplies(t, slow[0], "POST /nowhere HTTP/1.1")
-			if !closed || len(wire) > 0 && (len(replies) != 1 || replies[0].Status != 503 || replies[0].Text("reason") != "too_many_unfinished_requests") {
+			if !closed || len(wire) > 0 && (len(replies) != 1 || replies[0].Status != 503 ||
+				replies[0].Text("reason") != "too_many_unfinished_requests") {
 				t.Errorf("the first one got %v, closed %t", replies, closed)
 			}
 			// The last one was not, and is served when it goes on.

@@ -46,7 +46,8 @@ func admitting(s *running, a identity.Allowance, err error) (classes func() []id
 func TestEachRouteIsLimitedByTheClassThatItIsOf(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	classes := admitting(s, identity.Allowance{Allowed: true, Limit: 30, Window: 5 * time.Minute, Remaining: 29, Reset: 9500 * time.Millisecond}, nil)
+	classes := admitting(s, identity.Allowance{Allowed: true, Limit: 30, Window: 5 * time.Minute, Remaining: 29,
+		Reset: 9500 * time.Millisecond}, nil)
 	seen := map[string]identity.LimitClass{}
 	for _, r := range httpapi.Routes() {
 		method, path, _ := strings.Cut(r, " ")
@@ -81,7 +82,8 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 		for _, body := range []any{object("username", "ada", "password", "p"), nil, "{malformed"} {
 			reply := s.Do(method, path, nil, body)
 			s.expect(t, reply, 429, "rate_limited", "wait")
-			if retry, limit := reply.Header.Get("Retry-After"), reply.Header.Get("RateLimit"); retry != "10" || limit != `"`+string(class)+`";r=0;t=300` {
+			if retry, limit := reply.Header.Get("Retry-After"), reply.Header.Get("RateLimit"); retry != "10" ||
+				limit != `"`+string(class)+`";r=0;t=300` {
 				t.Errorf("%s: Retry-After is %q, RateLimit %q", r, retry, limit)
 			}
 		}
@@ -94,7 +96,8 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 func TestWhereALimitCannotBeCountedNothingIsDone(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "the database is down"})
+	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable,
+		Reason: identity.ReasonDatabaseUnavailable, Message: "the database is down"})
 	reply := s.Do("POST", "/tokens/signin", nil, object("username", "ada", "password", "p"))
 	s.expect(t, reply, 503, "the database is down")
 	if call := s.accounts.last(); call != "" || reply.Header.Get("RateLimit") != "" {
@@ -168,15 +171,18 @@ func TestWritesOfASessionAreLimitedByUser(t *testing.T) {
 			}
 			asked = ""
 			s.accounts.last()
-			reply := s.Do(method, strings.Replace(path, "{id}", userID, 1), header("Authorization", "Bearer "+goodToken, "X-Caller-Key", key), want.body)
+			reply := s.Do(method, strings.Replace(path, "{id}", userID, 1), header("Authorization", "Bearer "+goodToken,
+				"X-Caller-Key", key), want.body)
 			if key != "" {
 				want.kind = "" // who speaks for many limits them itself
 			}
 			if asked != want.kind {
 				t.Errorf("%s is counted as %q; want %q", r, asked, want.kind)
 			}
-			if want.kind != "" && (reply.Status != 429 || reply.Header.Get("Retry-After") != "9" || reply.Header.Get("RateLimit-Policy") != `"writes";q=30;w=300`) {
-				t.Errorf("%s: got %v, Retry-After %q, RateLimit-Policy %q", r, reply, reply.Header.Get("Retry-After"), reply.Header.Get("RateLimit-Policy"))
+			if want.kind != "" && (reply.Status != 429 || reply.Header.Get("Retry-After") != "9" ||
+				reply.Header.Get("RateLimit-Policy") != `"writes";q=30;w=300`) {
+				t.Errorf("%s: got %v, Retry-After %q, RateLimit-Policy %q", r, reply, reply.Header.Get("Retry-After"),
+					reply.Header.Get("RateLimit-Policy"))
 			}
 			if call := s.accounts.last(); want.kind != "" && call != "" {
 				t.Errorf("%s: the domain was asked for %s", r, call)

@@ -70,17 +70,18 @@ func TestStrictlyACompleteRequestWithOneMemberMoreDoesNothing(t *testing.T) {
 		method, path string
 		body         map[string]string
 	}{
-		"sign up":                {"POST", "/users", signUpBody()},
-		"verify":                 {"POST", "/users/verify-user", object("code", "c")},
-		"another code":           {"POST", "/users/verification-code", object("email", "e")},
-		"forgot":                 {"POST", "/users/forgot-password", object("email", "e")},
-		"profile":                {"GET", "/users", object("access_token", "t")},
-		"names":                  {"PUT", "/users", object("access_token", "t", "first_name", "Ada")},
-		"delete":                 {"DELETE", "/users", object("access_token", "t")},
-		"sessions":               {"GET", "/users/sessions", object("access_token", "t")},
-		"end a session":          {"DELETE", "/users/sessions/" + userID, object("access_token", "t")},
-		"password by code":       {"POST", "/users/change-password", object("code", "c", "password", "p", "id", userID, "access_token", "t")},
-		"password by old":        {"POST", "/users/change-password", object("access_token", "t", "old_password", "o", "password", "p", "id", userID)},
+		"sign up":          {"POST", "/users", signUpBody()},
+		"verify":           {"POST", "/users/verify-user", object("code", "c")},
+		"another code":     {"POST", "/users/verification-code", object("email", "e")},
+		"forgot":           {"POST", "/users/forgot-password", object("email", "e")},
+		"profile":          {"GET", "/users", object("access_token", "t")},
+		"names":            {"PUT", "/users", object("access_token", "t", "first_name", "Ada")},
+		"delete":           {"DELETE", "/users", object("access_token", "t")},
+		"sessions":         {"GET", "/users/sessions", object("access_token", "t")},
+		"end a session":    {"DELETE", "/users/sessions/" + userID, object("access_token", "t")},
+		"password by code": {"POST", "/users/change-password", object("code", "c", "password", "p", "id", userID, "access_token", "t")},
+		"password by old": {"POST", "/users/change-password", object("access_token", "t", "old_password", "o",
+			"password", "p", "id", userID)},
 		"ask for another email":  {"POST", "/users/change-email-request", object("access_token", "t", "email", "e")},
 		"change the email":       {"POST", "/users/change-email", object("access_token", "t", "code", "c", "email", "e")},
 		"sign in":                {"POST", "/tokens/signin", object("username", "u", "password", "p")},
@@ -115,10 +116,12 @@ func TestStrictlyACompleteRequestWithOneMemberMoreDoesNothing(t *testing.T) {
 func TestStrictlyAllThatIsWrongIsNamedOnceAndNoMore(t *testing.T) {
 	t.Parallel()
 	s := start(t, strict)
-	reply := s.Do("POST", "/users/verify-user", header("Content-Type", "application/json"), `{"cod":"c","a b":1,"":{"x":[]},"`+strings.Repeat("x", 65)+`":"s3cret"}`)
+	reply := s.Do("POST", "/users/verify-user", header("Content-Type", "application/json"),
+		`{"cod":"c","a b":1,"":{"x":[]},"`+strings.Repeat("x", 65)+`":"s3cret"}`)
 	s.expect(t, reply, 400)
 	reason, fields := fieldsOf(t, reply)
-	if reason != "invalid_fields" || len(fields) != 3 || fields["code"] != "missing" || fields["cod"] != "unrecognized" || fields["parameters"] != "unrecognized" ||
+	if reason != "invalid_fields" || len(fields) != 3 || fields["code"] != "missing" ||
+		fields["cod"] != "unrecognized" || fields["parameters"] != "unrecognized" ||
 		strings.Contains(string(reply.Body), "s3cret") || strings.Contains(string(reply.Body), "xxx") {
 		t.Errorf("got %v", reply)
 	}
@@ -134,7 +137,8 @@ func TestStrictlyAllThatIsWrongIsNamedOnceAndNoMore(t *testing.T) {
 	// RFC 6749 section 3.2: what is not known in a form must be ignored.
 	form := header("Content-Type", "application/x-www-form-urlencoded")
 	s.expect(t, s.Do("POST", "/tokens", form, "refresh_token=t&client_id=c&scope=profile"), 200)
-	s.expect(t, s.Do("POST", "/tokens", nil, object("grant_type", "password", "username", "u", "password", "p")), 400, `"unsupported_grant_type"`)
+	s.expect(t, s.Do("POST", "/tokens", nil, object("grant_type", "password", "username", "u", "password", "p")), 400,
+		`"unsupported_grant_type"`)
 }
 
 func TestStrictlyNoRouteTakesAParameterInTheQuery(t *testing.T) {
@@ -143,7 +147,8 @@ func TestStrictlyNoRouteTakesAParameterInTheQuery(t *testing.T) {
 	for _, o := range documentedBodies(t) {
 		reply := s.Do(o.method, o.path+"?"+url.Values{"verbose": {"1"}, "role": {"x", "y"}}.Encode(), header("Authorization", "Bearer t"), nil)
 		s.expect(t, reply, 400)
-		if reason, fields := fieldsOf(t, reply); reason != "parameter_unknown" || len(fields) != 2 || fields["role"] != "unrecognized" || fields["verbose"] != "unrecognized" {
+		if reason, fields := fieldsOf(t, reply); reason != "parameter_unknown" || len(fields) != 2 ||
+			fields["role"] != "unrecognized" || fields["verbose"] != "unrecognized" {
 			t.Errorf("%s %s: %v", o.method, o.path, reply)
 		}
 		reply = lax.Do(o.method, o.path+"?verbose=1", header("Authorization", "Bearer t"), nil)

@@ -94,7 +94,8 @@ func TestLimitRefusesAFloodWithoutQueries(t *testing.T) {
 	a, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
 	e, _ := errors.AsType[*identity.Error](err)
 	w.equal("the wait", e.RetryAfter, time.Second)
-	w.equal("the allowance", a, identity.Allowance{Limit: 3, Window: 3 * time.Minute, Reset: 2*time.Minute + time.Second, RetryAfter: time.Second})
+	w.equal("the allowance", a, identity.Allowance{Limit: 3, Window: 3 * time.Minute, Reset: 2*time.Minute + time.Second,
+		RetryAfter: time.Second})
 	w.equal("calls of the store", w.store.take(), "")
 	w.pass(time.Second)
 	w.admits(1, identity.LimitSignIn, "192.0.2.1")

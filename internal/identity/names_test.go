@@ -336,7 +336,8 @@ func FuzzCanonicalScope(f *testing.F) {
 }
 
 func FuzzCanonicalEmail(f *testing.F) {
-	addAll(f, "Ada@Example.com", "a@BÜCHER.example", "a@b\u3002c", `"a"@b.c`, "a@xn--bcher-kva.example", "a@faß.de", "a@\u0130.com", "a.b!@c.d")
+	addAll(f, "Ada@Example.com", "a@BÜCHER.example", "a@b\u3002c", `"a"@b.c`, "a@xn--bcher-kva.example", "a@faß.de",
+		"a@\u0130.com", "a.b!@c.d")
 	f.Fuzz(func(t *testing.T, s string) {
 		if !checkForm(t, s, canonicalEmail, maxEmail) {
 			return

@@ -73,7 +73,8 @@ func TestPasswordThatIsCondensedMatchesNoPlainOne(t *testing.T) {
 	if isRight(t, mustHash(t, condensedMark+digest), long) {
 		t.Error("a mark in a password is mistaken for the mark of a hash")
 	}
-	if hash := mustHash(t, long); !strings.HasPrefix(hash, condensedMark+"$2a$") || strings.HasPrefix(mustHash(t, "short one"), condensedMark) {
+	if hash := mustHash(t, long); !strings.HasPrefix(hash, condensedMark+"$2a$") || strings.HasPrefix(mustHash(t,
+		"short one"), condensedMark) {
 		t.Error("the hash of a condensed password lacks the mark, or another hash has it")
 	}
 }
@@ -103,7 +104,8 @@ func TestPasswordPlaceholderHashCostsWhatOthersDo(t *testing.T) {
 	for cost := 4; cost <= 7; cost++ { // at higher costs only the duration differs
 		// A mismatch shows that bcrypt decoded salt and digest and did the work. For a
 		// malformed hash it returns another error at once.
-		if err := bcrypt.CompareHashAndPassword([]byte(placeholderHash(cost)), []byte("x")); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+		if err := bcrypt.CompareHashAndPassword([]byte(placeholderHash(cost)), []byte("x")); !errors.Is(err,
+			bcrypt.ErrMismatchedHashAndPassword) {
 			t.Errorf("the placeholder for cost %d cannot be compared: %v", cost, err)
 		}
 	}

@@ -353,7 +353,8 @@ func equalIntrospection(t *testing.T, got, want identity.Introspection) {
 	}
 	got.IssuedAt, got.ExpiresAt, want.IssuedAt, want.ExpiresAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	if got.Active != want.Active || got.TokenType != want.TokenType || got.Scope != want.Scope || got.Username != want.Username ||
-		got.Subject != want.Subject || got.TokenID != want.TokenID || got.SessionID != want.SessionID || got.Issuer != want.Issuer || len(got.Audience) != len(want.Audience) {
+		got.Subject != want.Subject || got.TokenID != want.TokenID || got.SessionID != want.SessionID ||
+		got.Issuer != want.Issuer || len(got.Audience) != len(want.Audience) {
 		t.Errorf("the introspection is %+v; want %+v", got, want)
 	}
 }
@@ -414,7 +415,8 @@ func TestAPersonSeesTheirSessionsAndEndsThem(t *testing.T) {
 	w.ok(err)
 	w.equal("calls of the store", w.store.take(), "FindOwnSessions")
 	want := []identity.OwnSession{
-		{ID: secondID, OpenedAt: start.Add(time.Minute), RefreshedAt: start.Add(time.Minute), ExpiresAt: start.Add(7*day + time.Minute), UserAgent: agent},
+		{ID: secondID, OpenedAt: start.Add(time.Minute), RefreshedAt: start.Add(time.Minute),
+			ExpiresAt: start.Add(7*day + time.Minute), UserAgent: agent},
 		{ID: firstID, OpenedAt: start, RefreshedAt: start, ExpiresAt: start.Add(7 * day), Current: true},
 	}
 	if !slices.Equal(sessions, want) {

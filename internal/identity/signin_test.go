@@ -66,7 +66,8 @@ func TestWhatNobodyCanHaveIsRefusedWithoutWork(t *testing.T) {
 	w.store.take()
 	hashed := w.hasher.Stats().Done
 	for _, c := range [][2]string{
-		{"", p.password}, {"a b", p.password}, {"grace@", p.password}, {strings.Repeat("g", 1<<20), p.password}, {"0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22", p.password},
+		{"", p.password}, {"a b", p.password}, {"grace@", p.password}, {strings.Repeat("g", 1<<20), p.password},
+		{"0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22", p.password},
 		{p.username, ""}, {p.username, strings.Repeat("x", 257)}, {p.username, p.password + "\x00"}, {"nobody", ""},
 	} {
 		_, err := w.SignIn(c[0], c[1])
@@ -380,7 +381,8 @@ func TestTheAuditTrailNamesTheRequestAndTheClientsAddress(t *testing.T) {
 	})
 	_, err := w.service.SignIn(ctx, p.username, p.password)
 	w.ok(err)
-	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7","address":"192.0.2.43"`) != 1 || !strings.Contains(lines, `"user":"`+p.id+`"`) {
+	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7","address":"192.0.2.43"`) != 1 ||
+		!strings.Contains(lines, `"user":"`+p.id+`"`) {
 		t.Error(lines)
 	}
 }

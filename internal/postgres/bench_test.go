@@ -70,7 +70,8 @@ func lifeOfASession(ctx context.Context, store *postgres.Store, now time.Time, e
 	if err := store.CreateSignUp(ctx, newSignUp("u"+newID()), c, e); err != nil {
 		return err
 	}
-	created, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now), identity.Record{Event: e})
+	created, err := store.RedeemVerification(ctx, identity.ClaimProof{Code: c.Hash}, newSession(identity.User{}, now),
+		identity.Record{Event: e})
 	if err != nil {
 		return err
 	}

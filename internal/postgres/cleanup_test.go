@@ -49,7 +49,8 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
 
 	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
-	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3, Networks: 3}); err != nil || deleted != want {
+	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3,
+		Networks: 3}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
@@ -61,7 +62,8 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
 	// One of the three accounts was deleted, with its session and code.
-	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 37, "throttles": 18, "limits": 15, "mails": 20, "familiar_places": 17, "audit_events": 15} {
+	for table, want := range map[string]int{"users": 22, "sessions": 17, "codes": 37, "throttles": 18, "limits": 15,
+		"mails": 20, "familiar_places": 17, "audit_events": 15} {
 		if got := count(t, db, `SELECT count(*) FROM `+table); got != want {
 			t.Errorf("%d %s are left; want %d", got, table, want)
 		}

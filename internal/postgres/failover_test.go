@@ -219,7 +219,8 @@ func TestFailoverSkipsAHostThatDoesNotAnswer(t *testing.T) {
 	}
 	c.Ports = []int{1, 2}
 	err := postgrestest.Open(t, c).Ready(t.Context())
-	if want := "cannot reach 127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused"; err == nil || !strings.HasSuffix(err.Error(), want) {
+	if want := "cannot reach 127.0.0.1:1: connection refused; 127.0.0.1:2: connection refused"; err == nil ||
+		!strings.HasSuffix(err.Error(), want) {
 		t.Errorf("no host is reachable: %v", err)
 	}
 }

@@ -197,7 +197,8 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	change = newCode(identity.EmailChange)
 	change.Target = "new-" + u.Email
 	ok(store.IssueEmailChange(ctx, ref, change, e))
-	_, err = store.RedeemEmailChange(ctx, ref, identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}, told)
+	_, err = store.RedeemEmailChange(ctx, ref, identity.EmailRedemption{Code: change.Hash, Email: change.Target,
+		CanonicalEmail: change.Target}, told)
 	ok(err)
 	recovery := newCode(identity.Recovery)
 	_, err = store.IssueCode(ctx, change.Target, recovery, e)

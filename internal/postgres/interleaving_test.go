@@ -150,13 +150,15 @@ func unproved(t *testing.T, store *postgres.Store, address string) (identity.Use
 	u := signUp(t, store, "ada")
 	change, code := newCode(identity.EmailChange), newCode(identity.Verification)
 	ref := open(t, store, u, time.Now())
-	_, err := store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address}, noRecord)
+	_, err := store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address,
+		CanonicalEmail: address}, noRecord)
 	if !errors.Is(err, identity.ErrNoCode) {
 		t.Fatal(err)
 	}
 	err = store.IssueEmailChange(t.Context(), ref, change, noEvent)
 	if err == nil {
-		_, err = store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address}, noRecord)
+		_, err = store.RedeemEmailChange(t.Context(), ref, identity.EmailRedemption{Code: change.Hash, Email: address,
+			CanonicalEmail: address}, noRecord)
 	}
 	if err == nil {
 		_, err = store.IssueCode(t.Context(), address, code, noEvent)

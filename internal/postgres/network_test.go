@@ -118,7 +118,10 @@ func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 			return err
 		})
 	}
-	unavailable(t, 2*time.Second, "no answer", func() error { return store.ChangePassword(t.Context(), ref, passwordHash, otherHash, noRecord) })
+	unavailable(t, 2*time.Second, "no answer", func() error {
+		return store.ChangePassword(t.Context(), ref, passwordHash,
+			otherHash, noRecord)
+	})
 	n.drop()
 	testenv.Until(t, patience, "the pool has recovered", func() bool {
 		_, err := store.FindUser(t.Context(), ref)

@@ -52,7 +52,8 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 			pooled.MaxConns, pooled.StatementTimeout = 1, 500*time.Millisecond
 			pooled.AcquireTimeout = 5 * time.Second
 			store := postgrestest.Open(t, pooled)
-			settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_isolation")
+			settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
+				"transaction_isolation")
 			if want := "500ms 250ms 5500ms read committed"; strings.Join(settings, " ") != want {
 				t.Errorf("the settings are %q; want %q", settings, want)
 			}
@@ -60,7 +61,8 @@ func TestPoolerKeepsTheLimitsOfATransaction(t *testing.T) {
 			err := meet(t, c,
 				func() error {
 					_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
-					if identity.KindOf(err) != identity.Unavailable || !strings.HasSuffix(err.Error(), "canceling statement due to lock timeout (SQLSTATE 55P03)") {
+					if identity.KindOf(err) != identity.Unavailable || !strings.HasSuffix(err.Error(),
+						"canceling statement due to lock timeout (SQLSTATE 55P03)") {
 						t.Errorf("waiting for a lock that is not released: %v", err)
 					}
 					return nil
@@ -192,7 +194,8 @@ func TestEncodingOtherThanUTF8IsRefused(t *testing.T) {
 		odd.Database = name
 		for about, at := range map[string]postgres.Config{"directly": odd, "behind a pooler": postgrestest.Behind(t, odd, "transaction")} {
 			err := postgrestest.Open(t, at).Migrate(t.Context())
-			if identity.KindOf(err) != identity.Internal || !strings.Contains(err.Error(), encoding) || !strings.Contains(err.Error(), "ENCODING 'UTF8'") {
+			if identity.KindOf(err) != identity.Internal || !strings.Contains(err.Error(), encoding) ||
+				!strings.Contains(err.Error(), "ENCODING 'UTF8'") {
 				t.Errorf("%s, %s: %v", encoding, about, err)
 			}
 		}

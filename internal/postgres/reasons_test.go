@@ -196,7 +196,8 @@ func TestMissingPrivilegeIsNamed(t *testing.T) {
 		t.Errorf("without the privilege to create tables: %v", err)
 	}
 	err = postgrestest.Open(t, role(t, postgrestest.Config(t), "reader_of_nothing")).Ready(t.Context())
-	if want := "permission denied for table schema_version (SQLSTATE 42501)"; err == nil || identity.KindOf(err) != identity.Internal || !strings.HasSuffix(err.Error(), want) {
+	if want := "permission denied for table schema_version (SQLSTATE 42501)"; err == nil ||
+		identity.KindOf(err) != identity.Internal || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("without the privilege to read tables: %v", err)
 	}
 }
@@ -213,10 +214,12 @@ func TestMigrateErrorShowsWhetherToTryAgain(t *testing.T) {
 	}{
 		`DROP TABLE none;`: {identity.Internal, `migration %d: table "none" does not exist (SQLSTATE 42P01)`},
 		// The error contains no data from the tables.
-		`SELECT username::int FROM users;`:                           {identity.Internal, `migration %d: PostgreSQL: SQLSTATE 22P02`},
-		`ALTER TABLE users ADD CONSTRAINT c CHECK (username = '');`:  {identity.Internal, `migration %d: PostgreSQL: SQLSTATE 23514, constraint c`},
-		`SELECT pg_terminate_backend(pg_backend_pid());`:             {identity.Unavailable, ``},
-		`SET statement_timeout = '50ms'; SELECT pg_sleep(5);`:        {identity.Unavailable, `migration %d: canceling statement due to statement timeout (SQLSTATE 57014)`},
+		`SELECT username::int FROM users;`: {identity.Internal, `migration %d: PostgreSQL: SQLSTATE 22P02`},
+		`ALTER TABLE users ADD CONSTRAINT c CHECK (username = '');`: {identity.Internal,
+			`migration %d: PostgreSQL: SQLSTATE 23514, constraint c`},
+		`SELECT pg_terminate_backend(pg_backend_pid());`: {identity.Unavailable, ``},
+		`SET statement_timeout = '50ms'; SELECT pg_sleep(5);`: {identity.Unavailable,
+			`migration %d: canceling statement due to statement timeout (SQLSTATE 57014)`},
 		`DO $$ BEGIN RAISE EXCEPTION SQLSTATE '55P03'; END $$;`:      {identity.Unavailable, `migration %d: 55P03 (SQLSTATE 55P03)`},
 		`DO $$ BEGIN RAISE 'no room' USING ERRCODE='53100'; END $$;`: {identity.Unavailable, `migration %d: no room (SQLSTATE 53100)`},
 	} {

@@ -169,7 +169,8 @@ func (p *tab) open(form string) {
 func TestAPersonChangesTheirAccountAndDeletesIt(t *testing.T) {
 	f := start(t)
 	p := f.signUp(t, "katherine")
-	if said := p.evaluate(`document.getElementById("sessions").innerText`); !strings.Contains(said, "Chrome on ") || !strings.Contains(said, "This device") || strings.Contains(said, "Mozilla") {
+	if said := p.evaluate(`document.getElementById("sessions").innerText`); !strings.Contains(said, "Chrome on ") ||
+		!strings.Contains(said, "This device") || strings.Contains(said, "Mozilla") {
 		t.Errorf("the list of devices is %s", said)
 	}
 	p.open("profile")

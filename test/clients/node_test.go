@@ -44,7 +44,8 @@ var node = sync.OnceValues(func() (path string, err error) {
 		return "", err
 	}
 	name := "node-" + runtime.GOOS + "-" + map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
-	out, err := exec.CommandContext(ctx, "npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", dir, name+"@"+node20).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", dir,
+		name+"@"+node20).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("npm install %s: %w\n%s", name, err, out)
 	}

@@ -63,7 +63,8 @@ func (c oapiClient) SignUp(ctx context.Context, p person) (string, string, error
 }
 
 func (c oapiClient) NewVerificationCode(ctx context.Context, email string) (string, error) {
-	r, err := c.NewVerificationCodeWithResponse(ctx, &oapi.NewVerificationCodeParams{XCallerKey: ref(callerKey)}, oapi.EmailRequest{Email: email})
+	r, err := c.NewVerificationCodeWithResponse(ctx, &oapi.NewVerificationCodeParams{XCallerKey: ref(callerKey)},
+		oapi.EmailRequest{Email: email})
 	if err := reply(r, err, 200); err != nil {
 		return "", err
 	}
@@ -165,7 +166,8 @@ func (c oapiClient) Introspect(ctx context.Context, token string, form bool) (bo
 }
 
 func (c oapiClient) RequestEmailChange(ctx context.Context, access, email string) (string, error) {
-	r, err := c.RequestEmailChangeWithResponse(ctx, &oapi.RequestEmailChangeParams{XCallerKey: ref(callerKey)}, oapi.EmailChangeRequest{Email: &email}, bearer(access))
+	r, err := c.RequestEmailChangeWithResponse(ctx, &oapi.RequestEmailChangeParams{XCallerKey: ref(callerKey)},
+		oapi.EmailChangeRequest{Email: &email}, bearer(access))
 	if err := reply(r, err, 200); err != nil {
 		return "", err
 	}

@@ -62,7 +62,8 @@ func done(r any, err error) error {
 
 func (c ogenClient) SignUp(ctx context.Context, p person) (string, string, error) {
 	r, err := c.Client.SignUp(ctx, &ogen.SignUpRequest{
-		Username: ogen.Username(p.username), Email: ogen.Email(p.email), FirstName: "Ada", LastName: "Lovelace", Password: ogen.Password(p.password),
+		Username: ogen.Username(p.username), Email: ogen.Email(p.email), FirstName: "Ada", LastName: "Lovelace",
+		Password: ogen.Password(p.password),
 	}, ogen.SignUpParams{XCallerKey: ogen.NewOptString(callerKey)})
 	kept, err := as[*ogen.SignUpReplyHeaders](r, err)
 	if err != nil {
@@ -96,7 +97,8 @@ func userOf(r any, err error) (ogen.User, error) {
 }
 
 func (c ogenClient) NewVerificationCode(ctx context.Context, email string) (string, error) {
-	r, err := c.Client.NewVerificationCode(ctx, &ogen.EmailRequest{Email: ogen.Email(email)}, ogen.NewVerificationCodeParams{XCallerKey: ogen.NewOptString(callerKey)})
+	r, err := c.Client.NewVerificationCode(ctx, &ogen.EmailRequest{Email: ogen.Email(email)},
+		ogen.NewVerificationCodeParams{XCallerKey: ogen.NewOptString(callerKey)})
 	return codeOf(r, err)
 }
 
@@ -117,7 +119,8 @@ func (c ogenClient) Username(ctx context.Context, access string) (string, error)
 }
 
 func (c ogenClient) Rename(ctx context.Context, access, firstName string) (string, error) {
-	r, err := c.UpdateProfile(with(ctx, access), &ogen.UpdateProfileRequest{FirstName: ogen.NewOptString(firstName)}, ogen.UpdateProfileParams{})
+	r, err := c.UpdateProfile(with(ctx, access), &ogen.UpdateProfileRequest{FirstName: ogen.NewOptString(firstName)},
+		ogen.UpdateProfileParams{})
 	user, err := userOf(r, err)
 	return user.Name, err
 }
@@ -136,7 +139,8 @@ func (c ogenClient) Sessions(ctx context.Context, access string) ([]session, err
 }
 
 func (c ogenClient) EndSession(ctx context.Context, access, id string) error {
-	return done(c.Client.EndSession(with(ctx, access), ogen.OptAccessTokenRequest{}, ogen.EndSessionParams{ID: ogen.SessionID(uuid.MustParse(id))}))
+	return done(c.Client.EndSession(with(ctx, access), ogen.OptAccessTokenRequest{},
+		ogen.EndSessionParams{ID: ogen.SessionID(uuid.MustParse(id))}))
 }
 
 func (c ogenClient) Renew(ctx context.Context, refresh string, form bool) (tokens, error) {
@@ -173,13 +177,15 @@ func (c ogenClient) Introspect(ctx context.Context, token string, form bool) (bo
 }
 
 func (c ogenClient) RequestEmailChange(ctx context.Context, access, email string) (string, error) {
-	r, err := c.Client.RequestEmailChange(with(ctx, access), ogen.NewOptEmailChangeRequest(ogen.EmailChangeRequest{Email: ogen.NewOptEmail(ogen.Email(email))}),
+	r, err := c.Client.RequestEmailChange(with(ctx, access),
+		ogen.NewOptEmailChangeRequest(ogen.EmailChangeRequest{Email: ogen.NewOptEmail(ogen.Email(email))}),
 		ogen.RequestEmailChangeParams{XCallerKey: ogen.NewOptString(callerKey)})
 	return codeOf(r, err)
 }
 
 func (c ogenClient) ChangeEmail(ctx context.Context, access, code, email string) (string, error) {
-	r, err := c.Client.ChangeEmail(with(ctx, access), &ogen.ChangeEmailRequest{Code: ogen.TypedCode(code), Email: ogen.Email(email)}, ogen.ChangeEmailParams{})
+	r, err := c.Client.ChangeEmail(with(ctx, access), &ogen.ChangeEmailRequest{Code: ogen.TypedCode(code),
+		Email: ogen.Email(email)}, ogen.ChangeEmailParams{})
 	user, err := userOf(r, err)
 	return user.Email, err
 }
@@ -191,7 +197,8 @@ func (c ogenClient) ChangePassword(ctx context.Context, access, old, password st
 }
 
 func (c ogenClient) ForgotPassword(ctx context.Context, email string) (string, error) {
-	r, err := c.Client.ForgotPassword(ctx, &ogen.EmailRequest{Email: ogen.Email(email)}, ogen.ForgotPasswordParams{XCallerKey: ogen.NewOptString(callerKey)})
+	r, err := c.Client.ForgotPassword(ctx, &ogen.EmailRequest{Email: ogen.Email(email)},
+		ogen.ForgotPasswordParams{XCallerKey: ogen.NewOptString(callerKey)})
 	return codeOf(r, err)
 }
 

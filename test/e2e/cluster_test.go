@@ -238,7 +238,8 @@ func (c cluster) tellGateways(ctx context.Context, namespace string, say func(st
 	for _, g := range gateways {
 		say("AuthGateway %s, generation %d, observed %d", g.Name, g.Generation, g.Status.ObservedGeneration)
 		for _, condition := range g.Status.Conditions {
-			say("  %s %s since %s %s: %s", condition.Type, condition.Status, condition.LastTransitionTime.Format(time.TimeOnly), condition.Reason, condition.Message)
+			say("  %s %s since %s %s: %s", condition.Type, condition.Status,
+				condition.LastTransitionTime.Format(time.TimeOnly), condition.Reason, condition.Message)
 		}
 		if g.Status.Keys != nil {
 			for _, k := range slices.Concat(g.Status.Keys.Access, g.Status.Keys.Refresh) {

@@ -110,8 +110,10 @@ func (p testNamespace) secret(t *testing.T, name string, content map[string]stri
 func restrictedPod(name string, user int64, c corev1.Container) *corev1.Pod {
 	c.Name = name
 	c.ImagePullPolicy = corev1.PullIfNotPresent
-	c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: new(false), Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
-	c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
+	c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: new(false),
+		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	c.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m"),
+		corev1.ResourceMemory: resource.MustParse("32Mi")}
 	c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
 	c.ReadinessProbe.PeriodSeconds = 1
 	return &corev1.Pod{
@@ -183,7 +185,8 @@ func (p testNamespace) database(t *testing.T) (password string) {
 	// On a busy node a pod gets the CPU that it requests. Without this, a starved database would fail every test.
 	pod.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("250m")
 	for _, name := range []string{"data", "run", "tmp"} {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name,
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	}
 	p.create(t, databaseService(databaseHost, databaseHost))
 	p.start(t, pod)
@@ -334,11 +337,12 @@ func (p testNamespace) probe(t *testing.T, gateway string) probe {
 	t.Helper()
 	g := p.gateway(t, gateway)
 	pod := restrictedPod("probe-"+gateway, 65532, corev1.Container{
-		Image:          p.probeImage,
-		Env:            []corev1.EnvVar{{Name: "ISSUER", Value: cmp.Or(g.Spec.Issuer, g.Status.URL)}},
-		Ports:          []corev1.ContainerPort{{ContainerPort: 8080}},
-		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}},
-		VolumeMounts:   []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},
+		Image: p.probeImage,
+		Env:   []corev1.EnvVar{{Name: "ISSUER", Value: cmp.Or(g.Spec.Issuer, g.Status.URL)}},
+		Ports: []corev1.ContainerPort{{ContainerPort: 8080}},
+		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz",
+			Port: intstr.FromInt32(8080)}}},
+		VolumeMounts: []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},
 	})
 	pod.Spec.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMapRef.Name},
@@ -465,7 +469,8 @@ func newPerson() person {
 
 // signUp is the body of a sign-up.
 func (u person) signUp() map[string]string {
-	return map[string]string{"username": u.name, "email": u.name + "@example.com", "first_name": "Ada", "last_name": "Lovelace", "password": u.password}
+	return map[string]string{"username": u.name, "email": u.name + "@example.com", "first_name": "Ada",
+		"last_name": "Lovelace", "password": u.password}
 }
 
 // drive runs a sign-up, a verification with the code that the caller key reveals, a sign-in, a renewal, and has the
@@ -480,7 +485,8 @@ func (a probe) drive(t *testing.T) person {
 	tokens = a.must(t, http.StatusOK, http.MethodPost, "/tokens", "", map[string]string{"refresh_token": refresh})
 	u.access, _ = tokens["access_token"].(string)
 	u.refresh, _ = tokens["refresh_token"].(string)
-	if profile := a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil); profile["username"] != u.name || profile["is_verified"] != true {
+	if profile := a.must(t, http.StatusOK, http.MethodGet, "/users", u.access, nil); profile["username"] != u.name ||
+		profile["is_verified"] != true {
 		t.Errorf("the profile is %v", profile)
 	}
 	if err := a.verifies(t, u.access); err != nil {
@@ -576,7 +582,8 @@ func (l loading) perfect(t *testing.T, what string) load.Report {
 func (c cluster) operators(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var pods corev1.PodList
-	if err := c.List(t.Context(), &pods, client.InNamespace(operatorNamespace), client.MatchingLabels{"app.kubernetes.io/name": operatorName}); err != nil {
+	if err := c.List(t.Context(), &pods, client.InNamespace(operatorNamespace),
+		client.MatchingLabels{"app.kubernetes.io/name": operatorName}); err != nil {
 		t.Fatal(err)
 	}
 	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })

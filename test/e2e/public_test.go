@@ -45,7 +45,8 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 				CredentialsSecretRef: &v1alpha1.LocalReference{Name: "smtp"}, CASecretRef: &v1alpha1.LocalReference{Name: "mail-ca"},
 			},
 			TemplatesConfigMapRef: &v1alpha1.LocalReference{Name: "mails"},
-			Links:                 &v1alpha1.EmailLinks{Verification: "https://shop.example.com/verify#{code}", PasswordReset: "https://shop.example.com/reset#{code}"},
+			Links: &v1alpha1.EmailLinks{Verification: "https://shop.example.com/verify#{code}",
+				PasswordReset: "https://shop.example.com/reset#{code}"},
 		}
 		s.Issuer, s.TrustedProxyHops = "https://auth.example.com", 1
 		s.Ingress = &v1alpha1.Ingress{Host: "auth.example.com", TLS: v1alpha1.IngressTLSElsewhere}
@@ -64,7 +65,8 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	if welcome.Subject != "Welcome to the shop" || welcome.From != "no-reply@shop.example.com" || welcome.User != "first" {
 		t.Errorf("the mail is %q, from %s, sent by the user %s", welcome.Subject, welcome.From, welcome.User)
 	}
-	if status, reply := a.call(t, http.MethodPost, "/users/verify-user", "", "", map[string]string{"code": verification}); status != http.StatusOK {
+	if status, reply := a.call(t, http.MethodPost, "/users/verify-user", "", "",
+		map[string]string{"code": verification}); status != http.StatusOK {
 		t.Fatalf("a verification with the mailed code is answered %d: %v", status, reply["error_description"])
 	}
 	a.signsIn(t, u)
@@ -72,7 +74,8 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	// The cluster chooses what serves external traffic; the NetworkPolicy must allow it.
 	ingress := &networkingv1.Ingress{}
 	p.get(t, "auth", ingress)
-	if rules := ingress.Spec.Rules; len(rules) != 1 || rules[0].Host != "auth.example.com" || rules[0].HTTP.Paths[0].Backend.Service.Name != "auth" {
+	if rules := ingress.Spec.Rules; len(rules) != 1 || rules[0].Host != "auth.example.com" ||
+		rules[0].HTTP.Paths[0].Backend.Service.Name != "auth" {
 		t.Errorf("the Ingress has the rules %+v", rules)
 	}
 
@@ -80,9 +83,11 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.change(t, &corev1.Secret{}, "smtp", string(asJSON(t, map[string]any{"stringData": map[string]string{"username": "second", "password": rand.Text()}})))
+	p.change(t, &corev1.Secret{}, "smtp", string(asJSON(t,
+		map[string]any{"stringData": map[string]string{"username": "second", "password": rand.Text()}})))
 	figure(t, "another password of the mail server: all pods replaced and ready after %.1f s", p.settled(t, "auth", 2, before...).Seconds())
-	if status, reply := a.call(t, http.MethodPost, "/users/forgot-password", "", "", map[string]string{"email": address}); status != http.StatusAccepted || len(reply) > 0 {
+	if status, reply := a.call(t, http.MethodPost, "/users/forgot-password", "", "",
+		map[string]string{"email": address}); status != http.StatusAccepted || len(reply) > 0 {
 		t.Fatalf("a request for a recovery code is answered %d, not 202, with %v", status, slices.Sorted(maps.Keys(reply)))
 	}
 	reset, recovery := post.mail(t, address, "https://shop.example.com/reset#")
@@ -90,13 +95,15 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 		t.Errorf("after the change, mail is sent by the user %s", reset.User)
 	}
 	u.password = rand.Text()
-	if status, reply := a.call(t, http.MethodPost, "/users/change-password", "", "", map[string]string{"code": recovery, "password": u.password}); status != http.StatusNoContent {
+	if status, reply := a.call(t, http.MethodPost, "/users/change-password", "", "", map[string]string{"code": recovery,
+		"password": u.password}); status != http.StatusNoContent {
 		t.Fatalf("a new password with the mailed code is answered %d: %v", status, reply["error_description"])
 	}
 	a.signsIn(t, u)
 
 	for what, text := range p.everythingSaid(t) {
-		for about, secret := range map[string]string{"the code of the verification": verification, "the code of the recovery": recovery, "the address": address} {
+		for about, secret := range map[string]string{"the code of the verification": verification,
+			"the code of the recovery": recovery, "the address": address} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s contains %s", what, about)
 			}
@@ -133,7 +140,8 @@ func (p testNamespace) post(t *testing.T) probe {
 		ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(1587)}}},
 		VolumeMounts:   []corev1.VolumeMount{{Name: "tls", MountPath: "/tls", ReadOnly: true}},
 	})
-	pod.Spec.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name + "-tls"}}}}
+	pod.Spec.Volumes = []corev1.Volume{{Name: "tls",
+		VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: name + "-tls"}}}}
 	p.start(t, pod)
 	return probe{testNamespace: p, pod: name}
 }

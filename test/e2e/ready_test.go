@@ -40,7 +40,8 @@ func TestTheSecretOfCloudNativePGIsEnough(t *testing.T) {
 		StringData: map[string]string{
 			"username": databaseUser, "user": databaseUser, "password": password,
 			"host": databaseHost, "port": "5432", "dbname": databaseName,
-			"uri": uri, "fqdn-uri": uri, "jdbc-uri": "jdbc:" + uri, "pgpass": databaseHost + ":5432:" + databaseName + ":" + databaseUser + ":" + password,
+			"uri": uri, "fqdn-uri": uri, "jdbc-uri": "jdbc:" + uri,
+			"pgpass": databaseHost + ":5432:" + databaseName + ":" + databaseUser + ":" + password,
 		},
 	})
 	g := smallest("auth", cheapPasswords)
@@ -74,8 +75,10 @@ func TestGatewaysOfTwoNamespacesKnowNothingOfEachOther(t *testing.T) {
 		want                                  int
 	}{
 		{"an access token of the other", http.MethodGet, "/users", b.callerKey, u.access, nil, http.StatusUnauthorized},
-		{"a refresh token of the other", http.MethodPost, "/tokens", b.callerKey, "", map[string]string{"refresh_token": u.refresh}, http.StatusUnauthorized},
-		{"a user of the other", http.MethodPost, "/tokens/signin", b.callerKey, "", map[string]string{"username": u.name, "password": u.password}, http.StatusUnauthorized},
+		{"a refresh token of the other", http.MethodPost, "/tokens", b.callerKey, "",
+			map[string]string{"refresh_token": u.refresh}, http.StatusUnauthorized},
+		{"a user of the other", http.MethodPost, "/tokens/signin", b.callerKey, "", map[string]string{"username": u.name,
+			"password": u.password}, http.StatusUnauthorized},
 		{"the caller key of the other", http.MethodPost, "/users", a.callerKey, "", newPerson().signUp(), http.StatusForbidden},
 		{"no caller key", http.MethodPost, "/users", "", "", newPerson().signUp(), http.StatusForbidden},
 		{"its own caller key", http.MethodPost, "/users", b.callerKey, "", newPerson().signUp(), http.StatusCreated},
@@ -130,13 +133,15 @@ func TestOperatorAndServerRunRestricted(t *testing.T) {
 	policy := &networkingv1.NetworkPolicy{}
 	p.get(t, "auth", policy)
 	operator := networkingv1.NetworkPolicyPeer{
-		NamespaceSelector: matching("kubernetes.io/metadata.name", operatorNamespace), PodSelector: matching("app.kubernetes.io/name", operatorName),
+		NamespaceSelector: matching("kubernetes.io/metadata.name", operatorNamespace),
+		PodSelector:       matching("app.kubernetes.io/name", operatorName),
 	}
 	if diff := cmp.Diff(networkingv1.NetworkPolicySpec{
 		PodSelector: *matching("app.kubernetes.io/name", "authserver", "app.kubernetes.io/instance", "auth"),
 		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress},
 		Ingress: []networkingv1.NetworkPolicyIngressRule{
-			only(8080, networkingv1.NetworkPolicyPeer{PodSelector: matching()}, networkingv1.NetworkPolicyPeer{NamespaceSelector: matching("authgateway.io/client", "true")}),
+			only(8080, networkingv1.NetworkPolicyPeer{PodSelector: matching()},
+				networkingv1.NetworkPolicyPeer{NamespaceSelector: matching("authgateway.io/client", "true")}),
 			only(9090, operator),
 		},
 	}, policy.Spec); diff != "" {
@@ -168,7 +173,8 @@ func isRestricted(t *testing.T, pod *corev1.Pod) {
 	}
 	for _, container := range slices.Concat(s.InitContainers, s.Containers) {
 		c := container.SecurityContext
-		if c == nil || c.AllowPrivilegeEscalation == nil || *c.AllowPrivilegeEscalation || c.ReadOnlyRootFilesystem == nil || !*c.ReadOnlyRootFilesystem ||
+		if c == nil || c.AllowPrivilegeEscalation == nil || *c.AllowPrivilegeEscalation ||
+			c.ReadOnlyRootFilesystem == nil || !*c.ReadOnlyRootFilesystem ||
 			c.Capabilities == nil || len(c.Capabilities.Add) > 0 || !slices.Contains(c.Capabilities.Drop, "ALL") {
 			t.Errorf("the security context of %s in pod %s is %+v", container.Name, pod.Name, c)
 		}
@@ -198,7 +204,8 @@ func hasNoToken(t *testing.T, pod *corev1.Pod) {
 		t.Errorf("pod %s mounts a ServiceAccount token", pod.Name)
 	}
 	for _, v := range pod.Spec.Volumes {
-		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil }) {
+		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources,
+			func(s corev1.VolumeProjection) bool { return s.ServiceAccountToken != nil }) {
 			t.Errorf("pod %s has a ServiceAccount token in volume %s", pod.Name, v.Name)
 		}
 	}
@@ -229,7 +236,10 @@ func (p testNamespace) selects(t *testing.T, namespace string, selector *metav1.
 		slices.Sort(names)
 		return names
 	}
-	got := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool { return !s.Matches(labels.Set(pod.Labels)) || pod.DeletionTimestamp != nil })
+	got := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool {
+		return !s.Matches(labels.Set(pod.Labels)) ||
+			pod.DeletionTimestamp != nil
+	})
 	if diff := cmp.Diff(names(want), names(got)); diff != "" {
 		t.Errorf("in %s %s selects (-want +got):\n%s", namespace, s, diff)
 	}

@@ -65,7 +65,8 @@ func TestARotationCostsNoToken(t *testing.T) {
 		return nil
 	})
 	l.flows(t)
-	r := l.perfect(t, fmt.Sprintf("a rotation; the new key signs after %.0f s, the old one is gone %.0f s later", toSign.Seconds(), toRetire.Seconds()))
+	r := l.perfect(t, fmt.Sprintf("a rotation; the new key signs after %.0f s, the old one is gone %.0f s later",
+		toSign.Seconds(), toRetire.Seconds()))
 	if r.Tokens[old] == 0 || r.Tokens[fresh] == 0 || len(r.Tokens) != 2 {
 		t.Errorf("there were tokens of the keys %v; want some of %s and of %s", r.Tokens, old, fresh)
 	}
@@ -93,18 +94,19 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 
 	p.change(t, &corev1.Secret{}, "auth-seal", string(asJSON(t, map[string]any{"stringData": passphrases("second")})))
 	restarts, fresh := 0, ""
-	took := testenv.Eventually(t, later+untilItSigns(lead), "a key signs that is sealed with the new passphrase, and the old one is forgotten", func() error {
-		restarts += p.restartOne(t)
-		kept := &corev1.Secret{}
-		p.get(t, "auth-passphrases", kept)
-		g := p.gateway(t, "auth")
-		fresh, _ = signingKey(g)
-		former := len(kept.Data["FORMER_ACCESS_PASSPHRASE"]) + len(kept.Data["FORMER_REFRESH_PASSPHRASE"])
-		if fresh == old || former > 0 {
-			return fmt.Errorf("a previous passphrase is kept: %v; the keys are %+v", former > 0, g.Status.Keys)
-		}
-		return nil
-	})
+	took := testenv.Eventually(t, later+untilItSigns(lead),
+		"a key signs that is sealed with the new passphrase, and the old one is forgotten", func() error {
+			restarts += p.restartOne(t)
+			kept := &corev1.Secret{}
+			p.get(t, "auth-passphrases", kept)
+			g := p.gateway(t, "auth")
+			fresh, _ = signingKey(g)
+			former := len(kept.Data["FORMER_ACCESS_PASSPHRASE"]) + len(kept.Data["FORMER_REFRESH_PASSPHRASE"])
+			if fresh == old || former > 0 {
+				return fmt.Errorf("a previous passphrase is kept: %v; the keys are %+v", former > 0, g.Status.Keys)
+			}
+			return nil
+		})
 	p.settled(t, "auth", 2)
 	testenv.Eventually(t, later, "the new key has reached the pods", func() error { // whose mounts are updated late
 		if r := l.report(t, http.MethodGet); r.Tokens[fresh] == 0 {
@@ -113,7 +115,8 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 		return nil
 	})
 	l.flows(t)
-	r := l.perfect(t, fmt.Sprintf("a changed passphrase is through after %.0f s, while pods were restarted %d times", took.Seconds(), restarts))
+	r := l.perfect(t, fmt.Sprintf("a changed passphrase is through after %.0f s, while pods were restarted %d times",
+		took.Seconds(), restarts))
 	if restarts == 0 || r.Tokens[old] == 0 || r.Tokens[fresh] == 0 {
 		t.Errorf("pods were restarted %d times; there were tokens of the keys %v, want some of %s and of %s", restarts, r.Tokens, old, fresh)
 	}

@@ -101,7 +101,8 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	if _, err := h.run(t.Context(), "uninstall", release, "--wait", "--timeout", "2m"); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
+	if err := p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName},
+		&appsv1.Deployment{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator is still there: %v", err)
 	}
 	if all, err := p.gateways(t.Context(), p.name); err != nil || len(all) != 2 {

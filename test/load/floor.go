@@ -294,7 +294,8 @@ func (k *floorKey) verify(token string) (claims bearer, err error) {
 	digest := sha256.Sum256([]byte(token[:dot]))
 	switch public := k.private.Public().(type) {
 	case *ecdsa.PublicKey:
-		if len(signature) != 64 || !ecdsa.Verify(public, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
+		if len(signature) != 64 || !ecdsa.Verify(public, digest[:], new(big.Int).SetBytes(signature[:32]),
+			new(big.Int).SetBytes(signature[32:])) {
 			return claims, errSignature
 		}
 	case *rsa.PublicKey:

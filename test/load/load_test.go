@@ -87,7 +87,8 @@ func TestVerdicts(t *testing.T) {
 
 func TestMember(t *testing.T) {
 	body := []byte(`{"access_token":"a.b.c","refresh_token":"d.e.f"}`)
-	if a, r, none := member(body, "access_token"), member(body, "refresh_token"), member(body, "code"); a != "a.b.c" || r != "d.e.f" || none != "" {
+	if a, r, none := member(body, "access_token"), member(body, "refresh_token"), member(body, "code"); a != "a.b.c" ||
+		r != "d.e.f" || none != "" {
 		t.Errorf("members: %q, %q, %q", a, r, none)
 	}
 }

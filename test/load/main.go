@@ -32,7 +32,8 @@ func main() {
 		exit(play(role))
 	}
 	// With many short rounds, other load on the machine affects both halves of a round equally.
-	flag.DurationVar(&b.slice, "duration", 500*time.Millisecond, "duration of each half of a round; sign-ins take six times, a storm twenty times as long")
+	flag.DurationVar(&b.slice, "duration", 500*time.Millisecond,
+		"duration of each half of a round; sign-ins take six times, a storm twenty times as long")
 	flag.IntVar(&b.rounds, "rounds", 15, "number of rounds, of which the median counts; sign-ins have a third of them")
 	only := flag.String("only", "", "run only these parts, separated by commas: "+strings.Join(parts, ", "))
 	quick := flag.Bool("quick", false, "check in seconds that everything runs; the figures mean little")
@@ -237,7 +238,8 @@ func (b *bench) memory(ctx context.Context, r *env) error {
 	return nil
 }
 
-var ratioColumns = []string{"request", "connections", "server/s", "floor/s", "ratio (range)", "target", "", "CPU µs per request: server, floor", "remarks"}
+var ratioColumns = []string{"request", "connections", "server/s", "floor/s", "ratio (range)", "target", "",
+	"CPU µs per request: server, floor", "remarks"}
 
 // ratios compares the throughput of the server with that of the floor.
 func (b *bench) ratios(ctx context.Context, r *env) error {
@@ -449,7 +451,8 @@ func (b *bench) storm(ctx context.Context, r *env, title string, group *cgroup, 
 	alone := (before + after) / 2
 	b.atLeast("sign-ins, of the hashing rate", 100*signIns.rate()/alone, "%", 90,
 		fmt.Sprintf("%.1f/s; only bcrypt on %d threads: %.1f/s (%.1f before, %.1f after)", signIns.rate(), threads, alone, before, after))
-	b.atMost("sign-ins failed", float64(signIns.failed), "", 1, fmt.Sprintf("%d clients: %d signed in, %d got 503; load average %s", stormClients, signIns.good, signIns.rejected, loadAverage()))
+	b.atMost("sign-ins failed", float64(signIns.failed), "", 1,
+		fmt.Sprintf("%d clients: %d signed in, %d got 503; load average %s", stormClients, signIns.good, signIns.rejected, loadAverage()))
 	b.atMost("memory", peak, "MiB", 60, "the most ever resident")
 	return nil
 }

@@ -80,7 +80,8 @@ func signUp(kind string, i int) map[string]string {
 }
 
 func signUpName(kind string, i int) map[string]string {
-	return map[string]string{"username": name(kind, i), "email": newName() + "@mailbox.example", "first_name": "A", "last_name": "B", "password": password}
+	return map[string]string{"username": name(kind, i), "email": newName() + "@mailbox.example", "first_name": "A",
+		"last_name": "B", "password": password}
 }
 
 // A client cannot find out whether an account exists or what state it is in: each route without a token replies with

@@ -89,7 +89,8 @@ func start(t *testing.T, changes map[string]string) *gateway {
 	g.base = "http://" + (<-server.Listening()).API
 	testenv.Until(t, time.Minute, "the gateway is ready", func() bool {
 		// A rejected sign-in has used every component.
-		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody", "password": "nothing here"}).status == http.StatusUnauthorized
+		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody",
+			"password": "nothing here"}).status == http.StatusUnauthorized
 	})
 	return g
 }

@@ -96,7 +96,10 @@ func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 	began := time.Now()
 	testenv.Until(g.t, 5*time.Minute, "a third has been sent", func() bool { return g.mail.all() > mails/3 })
 	all[0].kill()
-	testenv.Until(g.t, 10*time.Minute, "all have been sent", func() bool { return g.mail.all() >= mails && g.number("SELECT count(*) FROM mails") == 0 })
+	testenv.Until(g.t, 10*time.Minute, "all have been sent", func() bool {
+		return g.mail.all() >= mails &&
+			g.number("SELECT count(*) FROM mails") == 0
+	})
 	took := time.Since(began)
 
 	lost, twice := 0, 0

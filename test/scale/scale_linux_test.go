@@ -72,7 +72,8 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	// thousand keys takes long, and adds nothing to the test.
 	f.each(namespaces, func(ctx context.Context, i int) error {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespaceOf(i)}}
-		credentials := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: "auth-db"}, StringData: map[string]string{"username": "auth", "password": "a database password"}}
+		credentials := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: "auth-db"},
+			StringData: map[string]string{"username": "auth", "password": "a database password"}}
 		return errors.Join(f.client.Create(ctx, namespace), f.client.Create(ctx, credentials), f.client.Create(ctx, f.gateway(i)))
 	})
 	f.eventually("the first gateways are made", func() error { return f.count(&appsv1.DeploymentList{}, namespaces) })
@@ -162,7 +163,8 @@ func newFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	// By default the server has addresses for 254 Services.
-	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
+	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"},
+		Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
 	if err := f.client.Create(t.Context(), more); err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +215,9 @@ func (f *fleet) copyKeys() {
 		f.each(gateways-namespaces, func(ctx context.Context, i int) error {
 			g := f.gateway(namespaces + i)
 			duplicate := &corev1.Secret{
-				ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name + of, Labels: maps.Clone(original.Labels), Annotations: original.Annotations},
-				Type:       original.Type, Data: original.Data,
+				ObjectMeta: metav1.ObjectMeta{Namespace: g.Namespace, Name: g.Name + of, Labels: maps.Clone(original.Labels),
+					Annotations: original.Annotations},
+				Type: original.Type, Data: original.Data,
 			}
 			duplicate.Labels["authgateway.io/gateway"] = g.Name
 			return f.client.Create(ctx, duplicate)
@@ -446,7 +449,8 @@ func (f *fleet) startOperator() *process {
 	p := &process{f: f, log: log.Name(), ended: make(chan error, 1)}
 	// It does not use leader election, because a busy machine would make it lose the lease. It ends with the context of
 	// the test.
-	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--server-image=example.com/authserver:test", "--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
+	p.cmd = exec.CommandContext(f.t.Context(), f.program, "--server-image=example.com/authserver:test",
+		"--leader-elect=false", "--metrics-bind-address=0", "--health-probe-bind-address=0")
 	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+f.config, "POD_NAMESPACE=auth-gateway-system", "MEMORY_LIMIT="+memoryLimit)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -79,7 +79,8 @@ func start(t testing.TB, exposure string) *gateway {
 	if exposure == "public" {
 		// No mail server listens there: the post office sends the mails on demand, and its statements are not counted
 		// as a request's.
-		for name, value := range map[string]string{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test"} {
+		for name, value := range map[string]string{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none",
+			"MAIL_FROM": "no-reply@auth.test"} {
 			environ[name] = value
 		}
 	}

@@ -53,7 +53,8 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	t.Cleanup(func() { _ = server.Close() })
 	host, port, _ := net.SplitHostPort(listener.Addr().String())
 	number, _ := strconv.Atoi(port)
-	transport, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"), From: c.MailFrom, Hello: "auth.test",
+	transport, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"),
+		From: c.MailFrom, Hello: "auth.test",
 		Password: func() string { return "" }})
 	if err != nil {
 		t.Fatal(err)

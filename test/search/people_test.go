@@ -65,8 +65,9 @@ func newSimulation(g *gateway, number int) *simulation {
 	}
 	strangers := &person{
 		who: "strangers", networks: []string{network(11), network(12), network(13), network(14)},
-		names:     []string{name("mallory"), name("trudy"), name("olga"), name("OLGA.o")},
-		targets:   slices.Concat([]string{name("mallory") + "@evil.example", name("trudy") + "@evil.example"}, spellings(home), spellings(second)),
+		names: []string{name("mallory"), name("trudy"), name("olga"), name("OLGA.o")},
+		targets: slices.Concat([]string{name("mallory") + "@evil.example", name("trudy") + "@evil.example"},
+			spellings(home), spellings(second)),
 		logins:    []string{name("mallory"), name("mallory") + "@evil.example", name("olga"), home},
 		passwords: []string{"the strangers' first", "the strangers' second"}, hashedWithTheirs: map[string]bool{},
 	}
@@ -79,7 +80,8 @@ func spellings(address string) []string {
 	at := strings.LastIndex(address, "@")
 	local, domain := address[:at+1], address[at+1:]
 	all := []string{address, address, address, strings.ToUpper(local) + domain}
-	for _, change := range [][2]string{{"i", "\u0130"}, {"ss", "\u1e9e"}, {"ß", "\u1e9e"}, {"ß", "ss"}, {"ss", "ß"}, {"k", "\u212a"}, {"s", "\u017f"}} {
+	for _, change := range [][2]string{{"i", "\u0130"}, {"ss", "\u1e9e"}, {"ß", "\u1e9e"}, {"ß", "ss"}, {"ss", "ß"},
+		{"k", "\u212a"}, {"s", "\u017f"}} {
 		if other := strings.Replace(domain, change[0], change[1], 1); other != domain {
 			all = append(all, local+other)
 		}

@@ -217,7 +217,8 @@ func (w *simulation) getIn() bool {
 func (w *simulation) signIn() bool {
 	for _, address := range w.owner.asked {
 		for _, password := range w.owner.passwords {
-			q := request{method: "POST", path: "/tokens/signin", from: w.owner.networks[1], parameters: map[string]string{"username": address, "password": password}}
+			q := request{method: "POST", path: "/tokens/signin", from: w.owner.networks[1],
+				parameters: map[string]string{"username": address, "password": password}}
 			a := w.call(w.owner, q)
 			if a.status == 429 {
 				w.wait(time.Minute + time.Second)
@@ -298,7 +299,8 @@ func (w *simulation) isIn(a reply) bool {
 	theirs := func(list []string, value string) bool {
 		return slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, value) || strings.EqualFold(s+".2", value) })
 	}
-	return me.ok() && theirs(slices.Concat(w.owner.mailboxes, w.ownAddresses()), me.text("email")) && theirs(w.owner.names, me.text("username"))
+	return me.ok() && theirs(slices.Concat(w.owner.mailboxes, w.ownAddresses()), me.text("email")) &&
+		theirs(w.owner.names, me.text("username"))
 }
 
 // askAgain repeats the strangers' requests about the owner's addresses.
@@ -334,7 +336,8 @@ func (w *simulation) burst(r *rand.Rand) (broken string) {
 				w.told.Store(true)
 			case i == guesses && a.ok():
 				w.told.Store(before >= enough)
-				w.g.send(request{method: "DELETE", path: "/tokens", from: q.from, parameters: map[string]string{"refresh_token": a.text("refresh_token")}})
+				w.g.send(request{method: "DELETE", path: "/tokens", from: q.from,
+					parameters: map[string]string{"refresh_token": a.text("refresh_token")}})
 			}
 		})
 	}

@@ -145,7 +145,8 @@ func TestTheReadmeIsWalkedTwiceInEachExposure(t *testing.T) {
 				}
 				s.paste(t, "echo finished\n")
 				s.WaitFor(t, patience, "finished\n")
-				if text := s.String(); !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) || strings.Count(text, `"refresh_token"`) != 2 ||
+				if text := s.String(); !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) ||
+					strings.Count(text, `"refresh_token"`) != 2 ||
 					!strings.Contains(text, `"is_verified":true`) {
 					t.Errorf("the output of the shell:\n%s", text)
 				}
@@ -189,7 +190,8 @@ curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "Authorization: Bearer 
 curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup -H "$json" -d '{'; echo closed
 `, listen))
 				s.WaitFor(t, patience, "closed\n")
-				if !strings.Contains(s.String(), "\n401 401 401 ") || !strings.Contains(s.String(), `"reason":"code_`) || !strings.Contains(s.String(), "The body is not JSON.") {
+				if !strings.Contains(s.String(), "\n401 401 401 ") || !strings.Contains(s.String(), `"reason":"code_`) ||
+					!strings.Contains(s.String(), "The body is not JSON.") {
 					t.Errorf("%s\n%s", s, backend)
 				}
 				time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) // user names in the document contain the second
@@ -221,7 +223,8 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 	s.paste(t, strings.ReplaceAll(strings.Join(walk[:len(walk)-1], ""), "http://localhost:8080", r.URL))
 	s.paste(t, "cd examples/verify-node && npm ci >/dev/null && node verify.mjs \"$auth\" \"$access\"; node verify.mjs \"$auth\" \"$refresh\"; echo finished\n")
 	s.WaitFor(t, patience, "finished\n")
-	if text := s.String(); strings.Count(text, "verified: ") != 1 || !regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
+	if text := s.String(); strings.Count(text, "verified: ") != 1 ||
+		!regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
 		t.Errorf("%s", text)
 	}
 }
@@ -242,7 +245,8 @@ func TestAnAccountMovesIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := fmt.Sprintf("moved%d", i)
-		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'", "'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
+		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'",
+			"'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
 		moved = strings.NewReplacer("'A"+name, "'"+name, "'a"+name, "'"+name).Replace(moved)
 		s := openShell(t)
 		s.paste(t, fmt.Sprintf(`. %s/env

@@ -121,7 +121,8 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	}
 	h := resp.Header
 	rule(saneID.MatchString(h.Get("X-Request-Id")), "X-Request-Id is %q", h.Get("X-Request-Id"))
-	if sent := req.Header.Get("X-Request-Id"); saneID.MatchString(sent) && resp.StatusCode != 408 && resp.StatusCode != 431 && resp.StatusCode != 413 {
+	if sent := req.Header.Get("X-Request-Id"); saneID.MatchString(sent) && resp.StatusCode != 408 &&
+		resp.StatusCode != 431 && resp.StatusCode != 413 {
 		rule(h.Get("X-Request-Id") == sent, "X-Request-Id is %q, not the %q that was sent", h.Get("X-Request-Id"), sent)
 	}
 	rule(h.Get("X-Content-Type-Options") == "nosniff", "X-Content-Type-Options is missing")
@@ -129,13 +130,16 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	rule(h.Get("Cross-Origin-Resource-Policy") == "same-origin", "Cross-Origin-Resource-Policy is %q", h.Get("Cross-Origin-Resource-Policy"))
 	policy := h.Get("Content-Security-Policy")
 	if req.URL.Path == "/docs" && resp.StatusCode == 200 {
-		rule(strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; ") && strings.HasSuffix(policy, "frame-ancestors 'none'"), "Content-Security-Policy is %q", policy)
+		rule(strings.HasPrefix(policy, "default-src 'none'; script-src 'self'; ") && strings.HasSuffix(policy,
+			"frame-ancestors 'none'"), "Content-Security-Policy is %q", policy)
 	} else {
 		rule(policy == "default-src 'none'; frame-ancestors 'none'", "Content-Security-Policy is %q", policy)
 	}
-	rule(h.Get("Access-Control-Allow-Credentials") == "" && h.Get("Access-Control-Allow-Origin") != "*", "every origin, or credentials, are allowed")
+	rule(h.Get("Access-Control-Allow-Credentials") == "" && h.Get("Access-Control-Allow-Origin") != "*",
+		"every origin, or credentials, are allowed")
 	rule(h.Get("Server") == "", "Server is %q", h.Get("Server"))
-	rule(h.Get("Cache-Control") == "no-store" || resp.StatusCode < 400 && mayBeKept(req.URL.Path), "Cache-Control is %q", h.Get("Cache-Control"))
+	rule(h.Get("Cache-Control") == "no-store" || resp.StatusCode < 400 && mayBeKept(req.URL.Path), "Cache-Control is %q",
+		h.Get("Cache-Control"))
 
 	switch status := resp.StatusCode; {
 	case status == 204 || status == 304:
@@ -227,7 +231,8 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 		validator: validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode(),
 			config.WithStrictIgnoredHeadersExtra(everywhere...),
 			// The document itself is an object of another specification, and fields may have names that a client made up.
-			config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security", "$.body.servers", "$.body.paths", "$.body.components")),
+			config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security",
+				"$.body.servers", "$.body.paths", "$.body.components")),
 		operations: map[string]bool{},
 	}
 	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum {

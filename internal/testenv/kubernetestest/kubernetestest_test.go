@@ -52,7 +52,8 @@ func TestEachNamespaceIsAnotherAndTakesRestrictedPodsAlone(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "pod"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "example.com/image"}}},
 	}
-	if _, err := pods.Create(t.Context(), pod, metav1.CreateOptions{}); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
+	if _, err := pods.Create(t.Context(), pod, metav1.CreateOptions{}); !apierrors.IsForbidden(err) ||
+		!strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
 		t.Errorf("a pod that is not restricted: %v", err)
 	}
 	pod.Spec.SecurityContext = &corev1.PodSecurityContext{

@@ -42,13 +42,16 @@ var apiServer = []program{
 
 // node lists the other programs of a node and a cluster: the controllers and DNS.
 var node = []program{
-	{name: "kube-controller-manager", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-controller-manager", takes: "2 minutes, after the API server"},
+	{name: "kube-controller-manager", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-controller-manager",
+		takes: "2 minutes, after the API server"},
 	{name: "kube-scheduler", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-scheduler", takes: "a minute"},
 	{name: "kubelet", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kubelet", takes: "2 minutes"},
 	{name: "kube-proxy", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kube-proxy", takes: "a minute"},
 	{name: "kubectl", from: kubernetesModule, path: "k8s.io/kubernetes/cmd/kubectl", takes: "a minute"},
-	{name: "containerd", from: containerdModule, path: "github.com/containerd/containerd/v2/cmd/containerd", tags: containerdTags, takes: "2 minutes"},
-	{name: "containerd-shim-runc-v2", from: containerdModule, path: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", tags: containerdTags, takes: "a minute"},
+	{name: "containerd", from: containerdModule, path: "github.com/containerd/containerd/v2/cmd/containerd",
+		tags: containerdTags, takes: "2 minutes"},
+	{name: "containerd-shim-runc-v2", from: containerdModule,
+		path: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", tags: containerdTags, takes: "a minute"},
 	{name: "ctr", from: containerdModule, path: "github.com/containerd/containerd/v2/cmd/ctr", tags: containerdTags, takes: "a minute"},
 	{name: "runc", from: runcModule, path: "github.com/opencontainers/runc", tags: "seccomp", cgo: true, takes: "a minute"},
 	{name: "bridge", from: cniModule, path: "github.com/containernetworking/plugins/plugins/main/bridge", takes: "a minute"},

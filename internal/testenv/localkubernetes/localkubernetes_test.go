@@ -39,7 +39,8 @@ func TestTheFolderThatIsNamedIsTakenOrItsLackIsTold(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(variable, dir)
 	fill(t, dir, "etcd")
-	if _, err := Assets(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), variable+" is "+dir+", which has no kube-apiserver") {
+	if _, err := Assets(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(),
+		variable+" is "+dir+", which has no kube-apiserver") {
 		t.Errorf("without kube-apiserver: %v", err)
 	}
 	fill(t, dir, "kube-apiserver")
@@ -100,7 +101,8 @@ func TestWhoeverWaitsForAnotherCanBeCalledOff(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	var wait sync.WaitGroup
 	wait.Go(func() {
-		_, _ = cached(context.Background(), io.Discard, filepath.Join(cache, "programs"), apiServer, func(context.Context, io.Writer, string) (string, error) {
+		_, _ = cached(context.Background(), io.Discard, filepath.Join(cache, "programs"), apiServer, func(context.Context,
+			io.Writer, string) (string, error) {
 			close(held)
 			<-release
 			return "", errors.New("enough")
@@ -173,7 +175,8 @@ func TestAFolderThatLostAProgramIsFilledAnew(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "etcd")); err != nil {
 		t.Fatal(err)
 	}
-	if dir, err = cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, whole); err != nil || missingIn(dir, apiServer) != "" {
+	if dir, err = cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, whole); err != nil ||
+		missingIn(dir, apiServer) != "" {
 		t.Errorf("%q, %v", dir, err)
 	}
 }
@@ -210,7 +213,8 @@ func TestWhatCanBeDownloadedGetsIntoTheCache(t *testing.T) {
 	w := tar.NewWriter(zipped)
 	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
 		content := "#!/bin/sh\n"
-		if err := w.WriteHeader(&tar.Header{Name: "controller-tools/envtest/" + name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(content))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: "controller-tools/envtest/" + name, Typeflag: tar.TypeReg, Mode: 0o755,
+			Size: int64(len(content))}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(w, content); err != nil {
@@ -270,7 +274,8 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	}
 
 	wrong := program{name: "wrong", from: ".", path: "example.com/slow/missing"}
-	if err := wrong.build(t.Context(), io.Discard, root, into, time.Minute); err == nil || !strings.Contains(err.Error(), "example.com/slow/missing") {
+	if err := wrong.build(t.Context(), io.Discard, root, into, time.Minute); err == nil || !strings.Contains(err.Error(),
+		"example.com/slow/missing") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -137,7 +137,8 @@ func (s *Server) checkVersion(ctx context.Context, cluster string) error {
 	}
 	// "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
 	for _, word := range strings.Fields(string(out)) {
-		if word == cluster || strings.HasPrefix(word, cluster+".") || strings.HasPrefix(word, cluster+"beta") || strings.HasPrefix(word, cluster+"rc") {
+		if word == cluster || strings.HasPrefix(word, cluster+".") || strings.HasPrefix(word, cluster+"beta") ||
+			strings.HasPrefix(word, cluster+"rc") {
 			return nil
 		}
 	}

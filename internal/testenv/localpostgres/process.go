@@ -139,7 +139,8 @@ func (s *Server) launch() (*process, error) {
 	}()
 	if err := <-started; err != nil {
 		if s.account != nil && errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("run PostgreSQL as %s: %w: allow that user to enter %s and %s, or do not run as root", s.account.name, err, s.programs, s.dir)
+			return nil, fmt.Errorf("run PostgreSQL as %s: %w: allow that user to enter %s and %s, or do not run as root",
+				s.account.name, err, s.programs, s.dir)
 		}
 		return nil, err
 	}

@@ -19,7 +19,8 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("%s: %w", program, ErrNoBaseBackup)
 	}
-	standby := &Server{options: s.options, programs: s.programs, account: s.account, password: s.password, temporary: true, log: &tail{next: s.options.Log}}
+	standby := &Server{options: s.options, programs: s.programs, account: s.account, password: s.password,
+		temporary: true, log: &tail{next: s.options.Log}}
 	standby.options.Port = 0
 	if standby.dir, err = os.MkdirTemp("", temporaryPrefix); err != nil {
 		return nil, err

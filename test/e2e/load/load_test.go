@@ -35,13 +35,15 @@ func (g *gateway) set() jose.JSONWebKeySet {
 }
 
 func (g *gateway) token(user string) string {
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: g.key}, (&jose.SignerOptions{}).WithType("at+jwt").WithHeader("kid", "k1"))
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: g.key},
+		(&jose.SignerOptions{}).WithType("at+jwt").WithHeader("kid", "k1"))
 	if err != nil {
 		g.t.Error(err)
 	}
 	now := time.Now()
 	token, err := jwt.Signed(signer).Claims(jwt.Claims{
-		Issuer: g.url, Audience: jwt.Audience{g.url}, Subject: user, IssuedAt: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(now.Add(time.Minute)),
+		Issuer: g.url, Audience: jwt.Audience{g.url}, Subject: user, IssuedAt: jwt.NewNumericDate(now),
+		Expiry: jwt.NewNumericDate(now.Add(time.Minute)),
 	}).Serialize()
 	if err != nil {
 		g.t.Error(err)
@@ -110,7 +112,8 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 			return r.Failed == 0 && r.Wrong == 0 && r.Good == r.Sent && r.Mounted.Refused == 0 && r.Fetched.Refused == 0 &&
 				r.Mounted.Verified >= users && r.Fetched.Verified >= users && r.Surprises == 0 && len(r.Tokens) == 1
 		}},
-		{"a 401 for a good token", everyTenth(http.StatusUnauthorized), tryAgain, false, func(r Report) bool { return r.Wrong > 0 && r.Failed == 0 }},
+		{"a 401 for a good token", everyTenth(http.StatusUnauthorized), tryAgain, false,
+			func(r Report) bool { return r.Wrong > 0 && r.Failed == 0 }},
 		{"a 404", everyTenth(http.StatusNotFound), tryAgain, false, func(r Report) bool { return r.Wrong > 0 }},
 		{"an empty 200", everyTenth(http.StatusOK), tryAgain, false, func(r Report) bool { return r.Wrong > 0 }},
 		{"a 503 for who does not try again", everyTenth(http.StatusServiceUnavailable), 0, false, func(r Report) bool {
@@ -119,7 +122,8 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 		{"a 503 for who tries again", everyTenth(http.StatusServiceUnavailable), tryAgain, false, func(r Report) bool {
 			return r.Failed == 0 && r.Good == r.Sent && r.Retried > 0
 		}},
-		{"a 500 for who tries again", everyTenth(http.StatusInternalServerError), tryAgain, false, func(r Report) bool { return r.Failed > 0 && r.Wrong == 0 }},
+		{"a 500 for who tries again", everyTenth(http.StatusInternalServerError), tryAgain, false,
+			func(r Report) bool { return r.Failed > 0 && r.Wrong == 0 }},
 		{"no answer", func(http.ResponseWriter, *http.Request, int64) bool { panic(http.ErrAbortHandler) }, 0, false, func(r Report) bool {
 			return r.Failed == r.Sent && r.Good == 0 && r.Answers["none"] == r.Sent && r.LongestGap > time.Second
 		}},
