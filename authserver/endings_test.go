@@ -212,7 +212,7 @@ func TestASessionThatIsEndedByAnotherIsDeadAtEveryReplica(t *testing.T) {
 			id = s.ID
 		}
 	}
-	foreign := want(t, http.StatusNotFound, c.nodes[0].endSession(stranger.access, id), "somebody else's")
+	foreign := want(t, http.StatusNotFound, c.nodes[0].endSession(stranger.access, id), "of another user")
 	c.alive("after a stranger tried to end it", other.access)
 	want(t, http.StatusNoContent, c.nodes[0].endSession(u.access, id))
 	c.dead("after it was ended by another", other)

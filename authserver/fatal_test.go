@@ -18,7 +18,7 @@ func TestWhatWaitingDoesNotMendEndsTheStart(t *testing.T) {
 		&identity.Error{Kind: identity.Internal},
 	} {
 		if !isFatal(fmt.Errorf("wrapped: %w", err)) {
-			t.Errorf("%v: the server would wait for ever", err)
+			t.Errorf("%v: the server would wait forever", err)
 		}
 	}
 	for _, err := range []error{&identity.Error{Kind: identity.Unavailable}, context.Canceled, keys.ErrRolledBack} {
@@ -34,8 +34,8 @@ func TestAReasonIsOneLineOfTheCauseAlone(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&identity.Error{Kind: identity.Unavailable, Message: "told to callers", Cause: away}, "waiting for the database: cannot reach db:5432"},
-		{fmt.Errorf("wrapped: %w", &identity.Error{Kind: identity.Unavailable, Message: "told", Cause: away}), "waiting for the database: cannot reach db:5432"},
+		{&identity.Error{Kind: identity.Unavailable, Message: "what clients see", Cause: away}, "waiting for the database: cannot reach db:5432"},
+		{fmt.Errorf("wrapped: %w", &identity.Error{Kind: identity.Unavailable, Message: "what clients see", Cause: away}), "waiting for the database: cannot reach db:5432"},
 		{&identity.Error{Kind: identity.Unavailable, Message: "no cause is known"}, "no cause is known"},
 		{&identity.Error{Kind: identity.Internal, Message: "refused", Cause: errors.New("SQLSTATE 42501")}, "refused: SQLSTATE 42501"},
 		{errors.New("KEYS_DIR: /x holds no keys"), "KEYS_DIR: /x holds no keys"},

@@ -141,7 +141,8 @@ func forgeries(t testing.TB, n *node, kind, genuine string) map[string]string {
 	}
 	for _, none := range []string{"none", "None", "NONE", "nOnE", ""} {
 		forged["with the algorithm "+none+" and no signature"] = jws(alg(none), claims, nothing)
-		forged["with the algorithm "+none+" and the genuine signature"] = base64.RawURLEncoding.EncodeToString([]byte(alg(none))) + "." + parts[1] + "." + parts[2]
+		forged["with the algorithm "+none+" and the genuine signature"] =
+			base64.RawURLEncoding.EncodeToString([]byte(alg(none))) + "." + parts[1] + "." + parts[2]
 	}
 	for _, other := range []string{"ES384", "RS256", "PS256", "EdDSA", "es256"} {
 		forged["with the algorithm "+other] = jws(alg(other), claims, signed)

@@ -30,15 +30,15 @@ func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// secretMembers are the parameters and the members of replies that are nobody
-// else's business; personal data is among them.
+// secretMembers are the parameters and the members of replies that only their user may
+// see. They include personal data.
 var secretMembers = []string{
 	"password", "old_password", "code", "token", "access_token", "refresh_token",
 	"username", "email", "first_name", "last_name", "name",
 }
 
-// probeLength is how many bytes of a secret are looked for first. What is
-// shorter is not looked for, since it may be there by chance.
+// probeLength is how many bytes of a secret the test looks for first. It does not look
+// for shorter secrets, because they may occur by chance.
 const probeLength = 10
 
 func (l *logs) secrets(members body) {

@@ -271,7 +271,7 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		words, err := os.ReadFile(log)
 		if left := err == nil; left != tc.left || !strings.Contains(string(words), tc.says) && left ||
 			!strings.HasSuffix(p.stderr.String(), string(words)) {
-			t.Errorf("%s: the last words are %q (%v)", tc.name, words, err)
+			t.Errorf("%s: the termination message is %q (%v)", tc.name, words, err)
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// podLimit is the memory that the operator gives a pod if nobody says otherwise.
+// podLimit is the default memory limit of a pod.
 const podLimit = 256 << 20
 
 // memoryGroup is a control group with a limit of memory, of either version.
@@ -214,7 +214,7 @@ func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *test
 		{"bodies that are only announced", "PUT /nowhere" + body},
 		{"chunks without their end", "POST /tokens HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n8000\r\n" + almost[:0x8000] + "\r\n7ff0\r\n"},
 		{"heads without their end", "GET /users HTTP/1.1\r\nHost: x\r\nX: " + almost[:12<<10]},
-		{"replies that nobody reads", strings.Repeat("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n", 20)},
+		{"replies that the client does not read", strings.Repeat("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n", 20)},
 		{"idle connections", "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n"},
 		{"connections without a byte", ""},
 	} {
@@ -256,7 +256,7 @@ func TestTheMemoryOfAPodIsTheServersLimit(t *testing.T) {
 			settings = append(settings, env)
 		}
 		p := launchIn(t, group.enter, postgrestest.Config(t), []string{"serve"}, settings...)
-		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
+		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("with %q: not %s in %s", env, want, p.stderr)
 		}

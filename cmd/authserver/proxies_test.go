@@ -30,9 +30,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// The configurations of docs/proxies.md are run as they stand there, but for ports
-// and files. An idle connection is kept for a second and not for a minute, so that
-// the test sees its end.
+// The configurations of docs/proxies.md run as they are there, except for ports and
+// files, and except that an idle connection is kept for a second, not for a minute: the
+// test waits for its end.
 func TestTheProxiesOfTheManualWork(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/proxies.md")
@@ -261,13 +261,13 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	return roots
 }
 
-// D10: with the twelve variables alone a server starts where Prometheus, or another
-// server, has the default of METRICS_PORT, and it says where its metrics are.
+// With only the twelve variables, a server starts even if Prometheus or another server
+// uses the default METRICS_PORT. It logs where its metrics are.
 func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	prometheus, err := net.Listen("tcp", "127.0.0.1:9090")
 	if err == nil {
 		defer prometheus.Close()
-	} // else somebody has it already, which is just as well
+	} // otherwise another program uses it already, which serves the test as well
 	withoutMetricsPort := func(cmd *exec.Cmd) {
 		var kept []string
 		for _, setting := range cmd.Env {
@@ -280,17 +280,17 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	warning := regexp.MustCompile(`"METRICS_PORT is not set and its default is in use.*"in_use":"127.0.0.1:9090","metrics":"([^"]*)"`)
 	for range 2 {
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"})
-		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return warning.MatchString(p.stderr.String()) })
 		p.ops = "http://" + warning.FindStringSubmatch(p.stderr.String())[1]
 		p.waitReady()
 	}
-	// Where the API itself has that port, it is the metrics that go elsewhere.
+	// If the API uses that port, the metrics get another one.
 	if prometheus != nil {
 		_ = prometheus.Close()
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"}, "PORT=9090")
-		testenv.Until(t, 20*time.Second, "the log tells", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return warning.MatchString(p.stderr.String()) })
 	}
-	// A port that somebody chose is meant.
+	// A port that is set explicitly is not replaced.
 	p := launch(t, postgrestest.Config(t), []string{"serve"})
 	p.waitReady()
 	second := launch(t, postgrestest.Config(t), []string{"serve"}, "METRICS_PORT="+p.ops[strings.LastIndexByte(p.ops, ':')+1:])

@@ -89,7 +89,8 @@ func (c *Cluster) deploy(ctx context.Context, e engine, images images) (string, 
 	c.step("installing the operator with Helm")
 	// Pod Security enforces that the operator's pods are restricted.
 	if err := k.apply(ctx,
-		`{apiVersion: v1, kind: Namespace, metadata: {name: `+operatorNamespace+`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, ""); err != nil {
+		`{apiVersion: v1, kind: Namespace, metadata: {name: `+operatorNamespace+
+			`, labels: {pod-security.kubernetes.io/enforce: restricted}}}`, ""); err != nil {
 		return "", err
 	}
 	if err := c.install(ctx, images); err != nil {

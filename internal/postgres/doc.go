@@ -88,8 +88,8 @@
 //
 // # Schema
 //
-// Migrations only expand what the previous release needs. What is no longer used is
-// removed one release later. An older binary therefore works on a newer schema, and logs
+// Migrations only expand what the previous release needs. Tables and columns that are no
+// longer used are removed one release later. An older binary therefore works on a newer schema, and logs
 // that, and a rollback needs no migration. A binary does not become ready on a schema
 // older than its own.
 //

@@ -56,7 +56,7 @@ func (s *Store) SwapRing(
 
 // TryRotationLock runs f under the lock of the process that rotates keys. If another
 // process holds it, held is false and f does not run. The lock only saves replicas from
-// doing the same work. SwapRing keeps them from undoing each other's work, so losing the
+// doing the same work. SwapRing prevents them from undoing each other's work, so losing the
 // connection meanwhile does no harm.
 func (s *Store) TryRotationLock(ctx context.Context, f func(context.Context) error) (held bool, err error) {
 	const longest = 5 * time.Minute // a rotation takes seconds

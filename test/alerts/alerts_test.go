@@ -43,7 +43,8 @@ var (
 func condition(kind, status, values string) map[string]string {
 	all := map[string]string{}
 	for _, pod := range []string{"a", "b"} {
-		all[`authgateway_condition{namespace="system",pod="`+pod+`",gateway_namespace="shop",gateway_name="auth",type="`+kind+`",status="`+status+`"}`] = values
+		all[`authgateway_condition{namespace="system",pod="`+pod+
+			`",gateway_namespace="shop",gateway_name="auth",type="`+kind+`",status="`+status+`"}`] = values
 	}
 	return all
 }
@@ -62,7 +63,9 @@ func pod(metric, name, more, values string) map[string]string {
 }
 
 func leads(namespace, pod, values string) map[string]string {
-	return map[string]string{`leader_election_master_status{name="auth-gateway-operator",namespace="` + namespace + `",pod="` + pod + `"}`: values}
+	return map[string]string{
+		`leader_election_master_status{name="auth-gateway-operator",namespace="` + namespace + `",pod="` + pod + `"}`: values,
+	}
 }
 
 func all(series ...map[string]string) map[string]string {
@@ -136,7 +139,8 @@ var scenarios = []scenario{
 		map[string]string{`controller_runtime_reconcile_errors_total{controller="authgateway",namespace="system",pod="a"}`: "0+3x60"},
 		[]string{"5m"}, "25m", one(labels{"namespace": "system"}, "the Auth Gateway operator in namespace system repeatedly fails to reconcile")},
 	{"an error now and then", "AuthGatewayOperatorErrors",
-		map[string]string{`controller_runtime_reconcile_errors_total{controller="authgateway",namespace="system",pod="a"}`: "0+1x60"}, []string{"55m"}, "", nil},
+		map[string]string{`controller_runtime_reconcile_errors_total{controller="authgateway",namespace="system",pod="a"}`: "0+1x60"},
+		[]string{"55m"}, "", nil},
 	{"a namespace that may not be watched", "AuthGatewayOperatorWatchDenied",
 		map[string]string{`authgateway_operator_watch_denied{namespace="system",pod="a",kind="Secret",watched_namespace="shop"}`: "1x60"},
 		[]string{"14m"}, "16m", one(labels{"namespace": "system", "kind": "Secret", "watched_namespace": "shop"},

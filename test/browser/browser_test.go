@@ -210,7 +210,8 @@ func (p *tab) asks(field, text string) {
 	p.t.Helper()
 	p.see(text)
 	at := fmt.Sprintf("form[name=verify] input[name=%s]", field)
-	if p.evaluate(fmt.Sprintf(`document.querySelector(%q).checkVisibility() && document.activeElement === document.querySelector(%q)`, at, at)) != "true" {
+	if p.evaluate(fmt.Sprintf(`document.querySelector(%q).checkVisibility() && `+
+		`document.activeElement === document.querySelector(%q)`, at, at)) != "true" {
 		p.t.Errorf("the page does not ask for the %s:\n%s", field, p.evaluate("document.body.innerText"))
 	}
 }
@@ -255,7 +256,8 @@ func TestWhatIsWrongIsShownBesideTheInput(t *testing.T) {
 	p.click("#sign-in button[data-show=sign-up]")
 	p.fill("sign-up", "username", "a b", "email", "a@example", "first_name", "Ada", "last_name", "Lovelace", "password", "password")
 	p.see("Many people use this password.")
-	shown := `[...document.querySelectorAll("form[name=sign-up] .fault")].map((fault) => fault.parentElement.querySelector("input").name).join(" ")`
+	shown := `[...document.querySelectorAll("form[name=sign-up] .fault")]` +
+		`.map((fault) => fault.parentElement.querySelector("input").name).join(" ")`
 	if got := p.evaluate(shown); got != "username password" && got != "username email password" {
 		t.Errorf("errors are shown beside the fields %s", got)
 	}

@@ -105,7 +105,8 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.db.Stop()) }()
 
-	b.printf("## Load: the server against the floor\n\n%d processors, shared with PostgreSQL (fsync off) and the clients; %s; load average %s.\n",
+	b.printf("## Load: the server against the floor\n\n"+
+		"%d processors, shared with PostgreSQL (fsync off) and the clients; %s; load average %s.\n",
 		runtime.NumCPU(), runtime.Version(), loadAverage())
 	r, err := newEnv(ctx, b.db, b.program, b.hash, keys.ES256, b.users)
 	if err != nil {

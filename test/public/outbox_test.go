@@ -119,7 +119,8 @@ func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 	if lost > 0 || twice > connections {
 		t.Errorf("%d mails are lost and %d arrived twice; at most %d were in flight when the replica was killed", lost, twice, connections)
 	}
-	t.Logf("%d mails by 3 replicas, one of which was killed: %d arrived twice; %.0f a second, including the wait for the dead one's lease; the server accepts %.0f",
+	t.Logf("%d mails by 3 replicas, one of which was killed: %d arrived twice; "+
+		"%.0f a second, including the wait for the dead one's lease; the server accepts %.0f",
 		mails, twice, mails/took.Seconds(), float64(time.Second/pace))
 }
 

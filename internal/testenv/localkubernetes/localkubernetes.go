@@ -41,7 +41,8 @@ type source func(ctx context.Context, log io.Writer, scratch string) (dir string
 func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	if dir := os.Getenv(variable); dir != "" {
 		if missing := missingIn(dir, apiServer); missing != "" {
-			return "", fmt.Errorf("%s is %s, which has no %s: set it to a folder that has it, or unset it to download or build the programs", variable, dir, missing)
+			return "", fmt.Errorf("%s is %s, which has no %s: set it to a folder that has it, "+
+				"or unset it to download or build the programs", variable, dir, missing)
 		}
 		return filepath.Abs(dir)
 	}
@@ -52,7 +53,8 @@ func Assets(ctx context.Context, log io.Writer) (dir string, err error) {
 	name := strings.Join([]string{"kubernetes", version, runtime.GOOS, runtime.GOARCH}, "-")
 	dir, err = cached(ctx, log, filepath.Join(cache, "auth-gateway", name), apiServer, downloadFrom(envtestIndex), build(apiServer))
 	if err != nil {
-		return "", fmt.Errorf("get the programs of a Kubernetes API server, or set %s to a folder that has kube-apiserver and etcd: %w", variable, err)
+		return "", fmt.Errorf("get the programs of a Kubernetes API server, "+
+			"or set %s to a folder that has kube-apiserver and etcd: %w", variable, err)
 	}
 	return dir, nil
 }

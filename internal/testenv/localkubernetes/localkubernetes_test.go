@@ -265,7 +265,8 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 	if err := right.build(t.Context(), &log, root, into, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source; this happens once and takes up to no time on 2 cores\n(still building slow, after \S+\n)+$`)
+	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source; this happens once ` +
+		`and takes up to no time on 2 cores\n(still building slow, after \S+\n)+$`)
 	if !want.MatchString(log.String()) {
 		t.Errorf("the log is %q", log.String())
 	}

@@ -212,7 +212,8 @@ func fetch(ctx context.Context, cache string, progress io.Writer) (_ string, err
 		err = db.Stop()
 	}
 	if !hasPrograms(filepath.Join(programs, "bin")) {
-		return "", fmt.Errorf("download PostgreSQL: %w: install PostgreSQL with this system's packages, set %s to the folder of its programs, or set %s to a mirror",
+		return "", fmt.Errorf("download PostgreSQL: %w: install PostgreSQL with this system's packages, "+
+			"set %s to the folder of its programs, or set %s to a mirror",
 			err, binDirVariable, repositoryVariable)
 	}
 	if err != nil && os.Geteuid() != 0 {

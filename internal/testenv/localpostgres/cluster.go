@@ -142,7 +142,8 @@ func (s *Server) checkVersion(ctx context.Context, cluster string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s was created by PostgreSQL %s, and %s has %s: set %s to the folder of that version's programs, or delete %s to start from scratch",
+	return fmt.Errorf("%s was created by PostgreSQL %s, and %s has %s: "+
+		"set %s to the folder of that version's programs, or delete %s to start from scratch",
 		s.dir, cluster, s.programs, strings.TrimSpace(string(out)), binDirVariable, s.dir)
 }
 

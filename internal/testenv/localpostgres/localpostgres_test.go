@@ -285,7 +285,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.data(), "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "made by PostgreSQL 9") {
+	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "created by PostgreSQL 9") {
 		t.Errorf("another version: %v", err)
 	}
 }

@@ -76,7 +76,8 @@ func (r Report) String() string {
 		}
 		return strings.Join(all, ", ")
 	}
-	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d rejected (%s); longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
+	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d rejected (%s); "+
+		"longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
 		r.Sent, r.Seconds, r.Failed, r.Wrong, r.Retried, r.Rejected, counts(r.Answers), r.LongestGap.Round(time.Millisecond), counts(r.Tokens),
 		r.Mounted.Verified, r.Mounted.Refused, r.Fetched.Verified, r.Fetched.Refused)
 }
