@@ -127,8 +127,9 @@ func (b imageBuilder) node(ctx context.Context, made *images) error {
 }
 
 // compile builds a program of a module in the checkout, for the processor of this machine.
-func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string,
-	error) { //nolint:unparam // another system has kind
+//
+//nolint:unparam // another system has kind
+func (b imageBuilder) compile(ctx context.Context, module, path, system string) (string, error) {
 	out := b.path(imagesFolder, filepath.Base(filepath.Join(module, path)))
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=local", "-o", out, path)
 	cmd.Dir = module
