@@ -85,7 +85,7 @@ func (r *Ring) add(factory keyFactory, step Step, passphrases Passphrases) (stri
 		return "", err
 	}
 	if key.Phase = Generated; step.announced {
-		key.Phase = Published
+		key.publish(step.at)
 	}
 	r.Keys = append(r.Keys, key)
 	return key.ID, nil
@@ -219,8 +219,8 @@ func (r *Ring) wait(step Step) {
 			continue
 		}
 		switch step.Reason {
-		case Announced: // clocks differ, and no phase begins before the key was created
-			k.Phase, k.PhaseSince = Published, latest(step.at, k.Created)
+		case Announced:
+			k.publish(step.at)
 			continue
 		case Withdrawn:
 			k.withdraw()
@@ -230,9 +230,22 @@ func (r *Ring) wait(step Step) {
 		if k.Created.After(step.at) {
 			k.Created = step.at
 		}
+		if k.Phase == Published {
+			k.publish(step.at)
+		}
 		if k.Phase == Retiring || k.Phase == Revoked {
 			k.RemoveAfter = whole(step.at.Add(step.policy.retireInterval(*k)))
 		}
+	}
+}
+
+// publish records that verifiers have the key. No phase begins before the key was
+// created, even if clocks differ. In ring.json a Generated key is one whose phase begins
+// when it was created, so a key that is published in that second counts as a second older.
+func (k *Key) publish(at time.Time) {
+	k.Phase, k.PhaseSince = Published, latest(at, k.Created)
+	if !whole(k.PhaseSince).After(whole(k.Created)) {
+		k.Created = whole(k.PhaseSince).Add(-time.Second)
 	}
 }
 

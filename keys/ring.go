@@ -38,10 +38,7 @@ const (
 	ringFile  = "ring.json"
 	pemSuffix = ".pem"
 
-	// Version 1 had no phase Generated. A key was Published in both, and its phase
-	// began when it was created until it was seen everywhere.
-	ringVersion    = 2
-	ringVersionOld = 1
+	ringVersion = 1
 
 	// Limits when parsing.
 	maxRingFile   = 512 << 10
@@ -122,7 +119,7 @@ type keyJSON struct {
 // of a Secret, a mounted directory, or a JSON column. The same ring gives the same
 // bytes.
 func (r Ring) Files() map[string][]byte {
-	files := map[string][]byte{ringFile: r.marshal(ringVersion)}
+	files := map[string][]byte{ringFile: r.marshal()}
 	for _, k := range r.Keys {
 		if k.Encrypted != nil {
 			files[k.ID+pemSuffix] = bytes.Clone(k.Encrypted)
@@ -131,21 +128,19 @@ func (r Ring) Files() map[string][]byte {
 	return files
 }
 
-func (r Ring) marshal(version int) []byte {
+// marshal writes ring.json. A Generated key is written as Published with a phase that
+// begins when the key was created; see Key.publish. Older programs read it so, too.
+func (r Ring) marshal() []byte {
 	r = r.clone()
 	r.sort()
-	out := ringJSON{Version: version, Generation: r.Generation, Rotated: r.Rotated, Keys: []keyJSON{}}
+	out := ringJSON{Version: ringVersion, Generation: r.Generation, Rotated: r.Rotated, Keys: []keyJSON{}}
 	for _, k := range r.Keys {
 		public, err := marshalPublic(k.Public)
 		if err != nil { // only a key of another type fails, and a ring has none
 			panic("keys: a key of an unknown type in a ring: " + err.Error())
 		}
-		phase := k.Phase
-		if version == ringVersionOld {
-			phase = phase.Public()
-		}
 		out.Keys = append(out.Keys, keyJSON{
-			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: phase,
+			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase.Public(),
 			Created: whole(k.Created), PhaseSince: whole(k.PhaseSince), RemoveAfter: whole(k.RemoveAfter),
 			MaxTokenSeconds: seconds(k.MaxTokenLifetime), Reencrypted: k.Reencrypted, DeadlineSeen: k.DeadlineSeen,
 			Public: public,
@@ -169,9 +164,9 @@ func whole(t time.Time) time.Time {
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// FromFiles reads the form that Files writes, and its former version. It is strict: a
-// ring that it returns is consistent, and an error (ErrDamaged) says what to do. It
-// ignores files other than ring.json that do not end in .pem.
+// FromFiles reads the form that Files writes. It is strict: a ring that it returns is
+// consistent, and an error (ErrDamaged) says what to do. It ignores files other than
+// ring.json that do not end in .pem.
 func FromFiles(files map[string][]byte) (Ring, error) {
 	ring, err := fromFiles(files)
 	if err != nil {
@@ -193,8 +188,8 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 	if err := json.Unmarshal(text, &in); err != nil {
 		return Ring{}, fmt.Errorf("ring.json does not parse: %w", err)
 	}
-	if in.Version != ringVersion && in.Version != ringVersionOld {
-		return Ring{}, fmt.Errorf("ring.json has version %d, and this program reads versions up to %d; "+
+	if in.Version != ringVersion {
+		return Ring{}, fmt.Errorf("ring.json has version %d, and this program reads version %d; "+
 			"run a newer program", in.Version, ringVersion)
 	}
 	if in.Generation < 0 {
@@ -206,7 +201,7 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 		if err != nil {
 			return Ring{}, fmt.Errorf("key %.64q: %w", kj.ID, err)
 		}
-		if in.Version == ringVersionOld && k.Phase == Published && k.PhaseSince.Equal(k.Created) {
+		if k.Phase == Published && k.PhaseSince.Equal(k.Created) {
 			k.Phase = Generated
 		}
 		if encrypted, ok := files[k.ID+pemSuffix]; ok {
@@ -226,7 +221,7 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 	// Writing it again must give the same bytes. That rejects everything that
 	// encoding/json tolerates: duplicate or unknown members, members in another case,
 	// times and base64 in another spelling.
-	if !bytes.Equal(ring.marshal(in.Version), text) {
+	if !bytes.Equal(ring.marshal(), text) {
 		return Ring{}, errors.New("ring.json differs from what this program writes; " +
 			"it was edited, or written by another version")
 	}

@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -134,10 +133,10 @@ func TestDamagedRingsAreRefused(t *testing.T) {
 		"ring.json with a tail":    func(f map[string][]byte) { f[ringFile] = append(f[ringFile], 'x') },
 		"null":                     func(f map[string][]byte) { f[ringFile] = []byte("null") },
 		"far too big":              func(f map[string][]byte) { f[ringFile] = bytes.Repeat([]byte(" "), maxRingFile+1) },
-		"an unknown version":       json(`"version": 2`, `"version": 3`),
-		"an unknown member":        json(`"version": 2`, `"version": 2, "note": ""`),
-		"a member given twice":     json(`"version": 2`, `"version": 2, "version": 2`),
-		"a member in other case":   json(`"version": 2`, `"Version": 2`),
+		"an unknown version":       json(`"version": 1`, `"version": 2`),
+		"an unknown member":        json(`"version": 1`, `"version": 1, "note": ""`),
+		"a member given twice":     json(`"version": 1`, `"version": 1, "version": 1`),
+		"a member in other case":   json(`"version": 1`, `"Version": 1`),
 		"a negative generation":    json(`"generation": `, `"generation": -`),
 		"white space":              json("\n", "\n\n"),
 		"an unknown phase":         json(`"Retiring"`, `"Resting"`),
@@ -220,9 +219,8 @@ func FuzzFromFiles(f *testing.F) {
 	f.Add(files[ringFile], name, files[name])
 	f.Add(files[ringFile][:50], name, files[name])
 	f.Add(files[ringFile], name, files[name][:50])
-	f.Add(ring.marshal(ringVersionOld), name, files[name])
-	f.Add([]byte(`{"version":2,"keys":[{}]}`), "x.pem", []byte{})
-	f.Add([]byte(`{"version":2,"generation":9223372036854775807,"keys":null}`), "", []byte{})
+	f.Add([]byte(`{"version":1,"keys":[{}]}`), "x.pem", []byte{})
+	f.Add([]byte(`{"version":1,"generation":9223372036854775807,"keys":null}`), "", []byte{})
 	f.Add(bytes.Replace(files[ringFile], []byte("2026"), []byte("0000"), 3), name, files[name])
 	f.Fuzz(func(t *testing.T, ringJSON []byte, name string, content []byte) {
 		in := map[string][]byte{name: content, ringFile: ringJSON}
@@ -233,7 +231,7 @@ func FuzzFromFiles(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.Equal(r.marshal(ringVersion), ringJSON) && !bytes.Equal(r.marshal(ringVersionOld), ringJSON) {
+		if !bytes.Equal(r.marshal(), ringJSON) {
 			t.Error("the ring changed when it was written back")
 		}
 		// A ring that was read must not break the next step.
@@ -245,24 +243,24 @@ func FuzzFromFiles(f *testing.F) {
 	})
 }
 
-// Version 1 of ring.json had no phase Generated: a key was Published, and its phase
-// began when it was created, until it was seen everywhere.
-func TestFromFilesReadsTheFormerVersion(t *testing.T) {
+// ring.json has no phase Generated, because programs of earlier versions read it: such a
+// key is Published there, and its phase begins when the key was created. A key that is
+// seen within the same second stays Published.
+func TestFilesKeepGeneratedKeysApart(t *testing.T) {
 	k := newKeeper(t)
 	k.seen = false
 	k.policy.Rotate = "now"
 	k.passes()
 	unseen := k.ring
-	k.seen, k.now = true, k.now.Add(time.Second) // the former version required that
+	k.seen = true
 	k.pass()
 	for _, tt := range []struct {
 		ring  Ring
 		phase Phase
 	}{{unseen, Generated}, {k.ring, Published}} {
 		old := tt.ring.Files()
-		old[ringFile] = tt.ring.marshal(ringVersionOld)
 		if bytes.Contains(old[ringFile], []byte(Generated)) || !bytes.Contains(old[ringFile], []byte(`"version": 1`)) {
-			t.Fatalf("this is not the former version:\n%s", old[ringFile])
+			t.Fatalf("earlier programs do not read it:\n%s", old[ringFile])
 		}
 		back, err := FromFiles(old)
 		if err != nil {
@@ -270,6 +268,9 @@ func TestFromFilesReadsTheFormerVersion(t *testing.T) {
 		}
 		if !bytes.Equal(back.Files()[ringFile], tt.ring.Files()[ringFile]) {
 			t.Errorf("%s: another ring was read:\n%s", tt.phase, back.Files()[ringFile])
+		}
+		if key, _ := back.Key(waiting(tt.ring).ID); key.Phase != tt.phase {
+			t.Errorf("a key that was %s was read as %s", tt.phase, key.Phase)
 		}
 		// The passage of time does not make an unseen key sign.
 		k.ring, k.seen, k.published = back, false, tt.phase == Published
