@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -25,12 +24,12 @@ func TestAnotherIssuerWaitsUntilItIsAccepted(t *testing.T) {
 	template := b.made("auth").Spec.Template.String()
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Issuer = accepted })
 	m := b.condition("auth", "Ready", metav1.ConditionFalse, "ChangeNotAccepted").Message
-	if !strings.Contains(m, "kubectl annotate agw auth -n "+b.namespace+" --overwrite "+controllers.AnnotationAcceptIssuer+"="+accepted) {
+	if !strings.Contains(m, "kubectl annotate agw auth -n "+b.namespace+" --overwrite "+v1alpha1.AnnotationAcceptIssuer+"="+accepted) {
 		t.Errorf("the message does not say what to do: %s", m)
 	}
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "ChangeNotAccepted")
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
-	annotate(b, "auth", controllers.AnnotationAcceptIssuer, "true") // does not confirm this change
+	annotate(b, "auth", v1alpha1.AnnotationAcceptIssuer, "true") // does not confirm this change
 	b.rest()
 	if now := b.made("auth").Spec.Template.String(); now != template {
 		t.Error("the pod template changed")
@@ -38,7 +37,7 @@ func TestAnotherIssuerWaitsUntilItIsAccepted(t *testing.T) {
 	if document := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data[keys.PublicDocumentFile]; strings.Contains(document, "example.com") {
 		t.Errorf("the new issuer is published: %s", document)
 	}
-	annotate(b, "auth", controllers.AnnotationAcceptIssuer, accepted)
+	annotate(b, "auth", v1alpha1.AnnotationAcceptIssuer, accepted)
 	b.eventually("the pod template changed", func() error {
 		if b.made("auth").Spec.Template.String() == template {
 			return fmt.Errorf("the template has not changed")

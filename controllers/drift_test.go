@@ -24,7 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 )
 
 // essence returns an object without the fields that the API server maintains.
@@ -437,7 +436,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
 		g.Spec.Audiences = []string{"shop"}
 		g.Spec.Issuer = "https://auth.example.com"
-		g.Annotations = map[string]string{controllers.AnnotationAcceptIssuer: g.Spec.Issuer}
+		g.Annotations = map[string]string{v1alpha1.AnnotationAcceptIssuer: g.Spec.Issuer}
 		g.Spec.Monitoring.ServiceMonitor = nil
 	})
 	for _, o := range objects {

@@ -620,7 +620,7 @@ func TestEverySecondWriteFails(t *testing.T) {
 				t.Errorf("the ring has %d keys", len(ring.Keys))
 			}
 			old := b.signing("auth", keys.Access).ID
-			annotate(b, "auth", controllers.AnnotationRotate, "now")
+			annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 			next := b.published("auth", keys.Access)
 			b.wait("auth")
 			b.phase("auth", next, keys.Signing)
@@ -687,7 +687,7 @@ func TestAnAPIServerThatIsGoneForAWhileIsWaitedFor(t *testing.T) {
 	old := b.signing("auth", keys.Access).ID
 	b.quiet()
 	gone.Store(true)
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	time.Sleep(5 * time.Second) // the outage
 	if n := len(b.calls.written()); n > 20 {
 		t.Errorf("the operator tried to write %d times in five seconds", n)
@@ -813,7 +813,7 @@ func TestAGatewayThatIsDeletedMidRotationStaysDeleted(t *testing.T) {
 				g.Finalizers = []string{"example.com/backup"}
 			}
 			b.ready(g)
-			annotate(b, "auth", controllers.AnnotationRotate, "now")
+			annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 			b.published("auth", keys.Access)
 			if err := b.client.Delete(t.Context(), get(b, "auth", &v1alpha1.AuthGateway{})); err != nil {
 				t.Fatal(err)

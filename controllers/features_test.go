@@ -22,7 +22,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -374,7 +373,7 @@ func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
 	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
 	b.quiet()
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(5)) })
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "mine" })
 	b.pass(1000 * lead)
 	b.startOperator()

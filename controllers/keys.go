@@ -128,7 +128,7 @@ func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
 		Revoked:   g.Spec.Keys.Revoked,
 	}
 	if rotateRefused(g) == nil {
-		p.Rotate = g.Annotations[AnnotationRotate]
+		p.Rotate = g.Annotations[v1alpha1.AnnotationRotate]
 	}
 	return p
 }
@@ -137,10 +137,10 @@ func keyPolicy(g *v1alpha1.AuthGateway) keys.Policy {
 const maxRotate = 256
 
 func rotateRefused(g *v1alpha1.AuthGateway) *problem {
-	if rotate := g.Annotations[AnnotationRotate]; len(rotate) > maxRotate {
+	if rotate := g.Annotations[v1alpha1.AnnotationRotate]; len(rotate) > maxRotate {
 		return stalled(v1alpha1.ReasonInvalidSpec,
 			"the annotation %s is longer than %d bytes, so no rotation begins: "+
-				"set a short value, such as the output of date +%%s", AnnotationRotate, maxRotate)
+				"set a short value, such as the output of date +%%s", v1alpha1.AnnotationRotate, maxRotate)
 	}
 	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -104,7 +103,7 @@ func TestARotationWaitsUntilTheKeyIsPublishedOldAndLoadedEverywhere(t *testing.T
 	b.answers[lagging] = func() (serverconfig.State, error) { return before, nil }
 	b.mu.Unlock()
 
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	next := b.published("auth", keys.Access)
 	b.eventually("the new key is in the ConfigMap", func() error {
 		cm := get(b, "auth-public-keys", &corev1.ConfigMap{})
@@ -319,8 +318,8 @@ func TestLostKeysAreNotReplacedByThemselves(t *testing.T) {
 		t.Errorf("the message does not say what to do: %s", c.Message)
 	}
 	// Neither a rotation nor an order for another loss creates new keys.
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
-	annotate(b, "auth", controllers.AnnotationNewRing, "another")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationNewRing, "another")
 	b.rest()
 	if err := b.client.Get(t.Context(), b.key("auth-keys"), &corev1.Secret{}); client.IgnoreNotFound(err) != nil || err == nil {
 		t.Fatalf("new keys were created: %v", err)
@@ -329,7 +328,7 @@ func TestLostKeysAreNotReplacedByThemselves(t *testing.T) {
 		t.Error("the public keys of valid tokens are missing")
 	}
 
-	annotate(b, "auth", controllers.AnnotationNewRing, lost)
+	annotate(b, "auth", v1alpha1.AnnotationNewRing, lost)
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 	b.rest()
 	fresh := b.signing("auth", keys.Access).ID
@@ -400,7 +399,7 @@ func TestLostPassphrasesWaitForAnOrderToRotate(t *testing.T) {
 	if err := b.client.Get(t.Context(), b.key("auth-passphrases"), &corev1.Secret{}); err == nil {
 		t.Fatal("new passphrases were created, which decrypt no key")
 	}
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	next := b.published("auth", keys.Access)
 	b.wait("auth")
 	b.phase("auth", next, keys.Signing)

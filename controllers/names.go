@@ -26,14 +26,6 @@ const (
 
 // The project's own labels and annotations.
 const (
-	// AnnotationRotate of an AuthGateway orders a rotation with each new value.
-	AnnotationRotate = "authgateway.io/rotate"
-
-	// AnnotationNewRing of an AuthGateway orders a new ring because the present one is
-	// lost or damaged. The value is the kid of the lost key that signed access tokens,
-	// so that the order is for one loss and is obeyed once.
-	AnnotationNewRing = "authgateway.io/new-ring"
-
 	// labelGateway of a Secret names its AuthGateway, and is set even if the Secret has
 	// no owner. labelInstance would not do: Argo CD uses it, and would prune a Secret
 	// that is in no manifest.
@@ -44,17 +36,6 @@ const (
 	keepFromArgoCD        = "Prune=false,Delete=false"
 	annotationHelmPolicy  = "helm.sh/resource-policy"
 	keepFromHelm          = "keep"
-
-	// AnnotationAcceptIssuer and AnnotationAcceptDatabase of an AuthGateway confirm a
-	// change of the issuer, which ends every session, or of the database, which may
-	// have other users. The value is the new one, so that it confirms one change.
-	AnnotationAcceptIssuer   = "authgateway.io/accept-issuer"
-	AnnotationAcceptDatabase = "authgateway.io/accept-database"
-
-	// AnnotationAcceptKeys of an AuthGateway accepts keys that are older than those
-	// that were seen, for example after an old backup was restored. The value names
-	// both generations, so that it accepts one restore.
-	AnnotationAcceptKeys = "authgateway.io/accept-keys"
 
 	// labelClient of a namespace lets its pods call every gateway.
 	labelClient = "authgateway.io/client"

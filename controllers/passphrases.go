@@ -82,7 +82,7 @@ func (cs *clusterState) desiredPassphrases(ring keys.Ring, policy keys.Policy) (
 				"the Secret %s, which decrypts the keys in %s, is gone or incomplete: restore it from a backup; "+
 					"or, if it is lost for good, request a rotation: "+
 					"kubectl annotate agw %s -n %s --overwrite %s=$(date +%%s)",
-				cs.names.passphrases(), cs.names.keys(), cs.names.gateway, cs.names.namespace, AnnotationRotate)
+				cs.names.passphrases(), cs.names.keys(), cs.names.gateway, cs.names.namespace, v1alpha1.AnnotationRotate)
 		}
 		return map[keys.Use]string{keys.Access: newPassphrase(), keys.Refresh: newPassphrase()}, nil
 	}

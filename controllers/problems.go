@@ -180,11 +180,11 @@ func notAccepted(g *v1alpha1.AuthGateway) *problem {
 	var all []*problem
 	for _, c := range []struct{ field, was, is, annotation, effect string }{
 		{
-			"spec.issuer", g.Status.Issuer, issuerWanted(g), AnnotationAcceptIssuer,
+			"spec.issuer", g.Status.Issuer, issuerWanted(g), v1alpha1.AnnotationAcceptIssuer,
 			"This ends every session, and every service that verifies tokens rejects them until it knows the new issuer",
 		},
 		{
-			"spec.database", g.Status.Database, databaseWanted(g), AnnotationAcceptDatabase,
+			"spec.database", g.Status.Database, databaseWanted(g), v1alpha1.AnnotationAcceptDatabase,
 			"Users whose accounts are not in the new database cannot sign in",
 		},
 	} {

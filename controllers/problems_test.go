@@ -69,15 +69,15 @@ func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
 	}{
 		"nothing": {func(*v1alpha1.AuthGatewaySpec) {}, "", ""},
 		"the issuer": {
-			func(s *v1alpha1.AuthGatewaySpec) { s.Issuer = "https://auth.example.com" }, AnnotationAcceptIssuer,
+			func(s *v1alpha1.AuthGatewaySpec) { s.Issuer = "https://auth.example.com" }, v1alpha1.AnnotationAcceptIssuer,
 			"https://auth.example.com",
 		},
 		"the host": {
-			func(s *v1alpha1.AuthGatewaySpec) { s.Database.Host = "other.shop.svc" }, AnnotationAcceptDatabase,
+			func(s *v1alpha1.AuthGatewaySpec) { s.Database.Host = "other.shop.svc" }, v1alpha1.AnnotationAcceptDatabase,
 			"other.shop.svc/auth",
 		},
 		"the name": {
-			func(s *v1alpha1.AuthGatewaySpec) { s.Database.Name = "other" }, AnnotationAcceptDatabase,
+			func(s *v1alpha1.AuthGatewaySpec) { s.Database.Name = "other" }, v1alpha1.AnnotationAcceptDatabase,
 			"postgres.shop.svc/other",
 		},
 	} {

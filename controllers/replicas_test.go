@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -44,7 +44,7 @@ func TestAReplicaThatCannotBeAskedIsNamedAndHoldsARotationUpForABoundedTime(t *t
 	b.rest()
 	silent := b.pods()[0]
 	b.silence(silent, errors.New("connection refused"))
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	next := b.published("auth", keys.Access)
 	c := b.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
 	for _, w := range []string{"pod " + silent.Name + " cannot be asked: connection refused", next} {
@@ -148,7 +148,7 @@ func TestAPodThatPretendsToHaveLaterKeysIsNamedAndDoesNotStopARevocation(t *test
 	b.rest()
 	liar, stolen := b.pods()[0], b.signing("auth", keys.Access).ID
 	b.answer(liar, func(s *serverconfig.State) { s.Keys.Generation = 1 << 39 })
-	annotate(b, "auth", controllers.AnnotationRotate, "now")
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
 	b.says("auth", "KeysReady", "KeysRolledBack", "pod "+liar.Name)
 	b.revoke("auth", stolen)
 	b.says("auth", "KeysReady", "KeysRolledBack", "pod "+liar.Name)

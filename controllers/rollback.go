@@ -63,7 +63,7 @@ func (cs *clusterState) trace(ring keys.Ring) keys.Trace {
 		}
 	}
 	t.Revoked = t.Revoked[max(0, len(t.Revoked)-maxRevoked):]
-	t.Accepted = cs.gateway.Annotations[AnnotationAcceptKeys] == acceptance(ring.Generation, t.Generation)
+	t.Accepted = cs.gateway.Annotations[v1alpha1.AnnotationAcceptKeys] == acceptance(ring.Generation, t.Generation)
 	return t
 }
 
@@ -132,7 +132,7 @@ func (r *Reconciler) rolledBack(cs *clusterState, digestKey []byte, trace keys.T
 			"tokens of keys that this copy lacks become invalid, and revoked keys stay revoked: "+
 			"kubectl annotate agw %s -n %s --overwrite %s=%s%s",
 		cs.names.keys(), cs.ring.Generation, trace.Generation, cs.witness(trace.Generation), signing.ID,
-		cs.names.gateway, cs.names.namespace, AnnotationAcceptKeys, acceptance(cs.ring.Generation, trace.Generation), locked)
+		cs.names.gateway, cs.names.namespace, v1alpha1.AnnotationAcceptKeys, acceptance(cs.ring.Generation, trace.Generation), locked)
 }
 
 // witness names the place where a generation was seen.
@@ -159,9 +159,9 @@ func (cs *clusterState) witness(generation int64) string {
 // was seen.
 func (cs *clusterState) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 	last := cs.lastSigningKey()
-	givenUp := last != "" && cs.gateway.Annotations[AnnotationNewRing] == last
+	givenUp := last != "" && cs.gateway.Annotations[v1alpha1.AnnotationNewRing] == last
 	command := fmt.Sprintf("kubectl annotate agw %s -n %s --overwrite %s=%s",
-		cs.names.gateway, cs.names.namespace, AnnotationNewRing, last)
+		cs.names.gateway, cs.names.namespace, v1alpha1.AnnotationNewRing, last)
 	first := keys.Ring{Generation: trace.Generation}
 	switch {
 	case cs.keys == nil && (last == "" || givenUp):

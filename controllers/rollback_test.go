@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
-	"github.com/auth-gateway/auth-gateway/controllers"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -52,7 +51,7 @@ func (b *bed) trusted(name, id string) error {
 // rotate orders a rotation and waits until it is complete.
 func (b *bed) rotate(name string) {
 	b.t.Helper()
-	annotate(b, name, controllers.AnnotationRotate, fmt.Sprint(podCount.Add(1)))
+	annotate(b, name, v1alpha1.AnnotationRotate, fmt.Sprint(podCount.Add(1)))
 	next := b.published(name, keys.Access)
 	b.rest()
 	b.wait(name)
@@ -76,12 +75,12 @@ func (b *bed) retiring(name string, use keys.Use) string {
 func (b *bed) accept(name string) {
 	b.t.Helper()
 	c := b.condition(name, "Stalled", metav1.ConditionTrue, "KeysRolledBack")
-	_, value, found := strings.Cut(c.Message, controllers.AnnotationAcceptKeys+"=")
+	_, value, found := strings.Cut(c.Message, v1alpha1.AnnotationAcceptKeys+"=")
 	if !found {
 		b.t.Fatalf("the message does not say what to do: %s", c.Message)
 	}
 	value, _, _ = strings.Cut(value, " ")
-	annotate(b, name, controllers.AnnotationAcceptKeys, value)
+	annotate(b, name, v1alpha1.AnnotationAcceptKeys, value)
 }
 
 func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRevoked(t *testing.T) {
@@ -105,8 +104,8 @@ func TestAnOlderSecretOfKeysIsNotTakenUntilAPersonAcceptsItAndARevokedKeyStaysRe
 		b.condition("auth", kind, metav1.ConditionFalse, "KeysRolledBack")
 	}
 	b.condition("auth", "Stalled", metav1.ConditionTrue, "KeysRolledBack")
-	annotate(b, "auth", controllers.AnnotationAcceptKeys, "true") // does not accept this restore
-	annotate(b, "auth", controllers.AnnotationRotate, "again")
+	annotate(b, "auth", v1alpha1.AnnotationAcceptKeys, "true") // does not accept this restore
+	annotate(b, "auth", v1alpha1.AnnotationRotate, "again")
 	b.rest()
 	if now := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data; !maps.Equal(now, published) {
 		t.Error("the published keys have changed")
@@ -207,7 +206,7 @@ func TestAnOlderConfigMapIsPutRightAndTheLeadBeginsAnew(t *testing.T) {
 	b.rest()
 	older := get(b, "auth-public-keys", &corev1.ConfigMap{}).Data
 	for _, c := range []string{"restored", "deleted"} {
-		annotate(b, "auth", controllers.AnnotationRotate, c)
+		annotate(b, "auth", v1alpha1.AnnotationRotate, c)
 		next := b.published("auth", keys.Access)
 		b.rest()
 		b.pass(lead)
@@ -251,7 +250,7 @@ func TestNewKeysGoOnAboveTheGenerationThatWasLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysLost")
-	annotate(b, "auth", controllers.AnnotationNewRing, signing)
+	annotate(b, "auth", v1alpha1.AnnotationNewRing, signing)
 	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 	b.rest()
 	if now := b.ring("auth").Generation; now <= lost {
@@ -275,7 +274,7 @@ func TestARevocationThatMeetsARestoreIsDoneWithThePersonsWord(t *testing.T) {
 	b.restoreKeys("auth", older)
 	b.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
 	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen, former.ID} })
-	b.says("auth", "KeysReady", "RevocationPending", former.ID, controllers.AnnotationAcceptKeys)
+	b.says("auth", "KeysReady", "RevocationPending", former.ID, v1alpha1.AnnotationAcceptKeys)
 	b.rest()
 	b.accept("auth")
 	b.phase("auth", former.ID, keys.Revoked)
@@ -310,7 +309,7 @@ func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 	b.rotate("auth")
 	seen := b.ring("auth").Generation
 	for _, wrong := range []string{fmt.Sprintf("%d-after-%d", first, seen+1), fmt.Sprintf("%d-after-%d", first-1, seen)} {
-		annotate(b, "auth", controllers.AnnotationAcceptKeys, wrong)
+		annotate(b, "auth", v1alpha1.AnnotationAcceptKeys, wrong)
 		b.rest()
 		latest := b.copyOf("auth-keys")
 		b.restoreKeys("auth", older)
@@ -318,7 +317,7 @@ func TestAnOlderSecretIsAcceptedInAdvanceByItsGenerationsOnly(t *testing.T) {
 		b.restoreKeys("auth", latest)
 		b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 	}
-	annotate(b, "auth", controllers.AnnotationAcceptKeys, fmt.Sprintf("%d-after-%d", first, seen))
+	annotate(b, "auth", v1alpha1.AnnotationAcceptKeys, fmt.Sprintf("%d-after-%d", first, seen))
 	b.rest()
 	b.restoreKeys("auth", older)
 	b.eventually("the older keys are taken", func() error {
@@ -409,7 +408,7 @@ func TestARevocationWaitsForNothingElse(t *testing.T) {
 			})
 		}, "Forbidden"},
 		{"an order to rotate that is too long", [3]string{}, func(b *bed) {
-			annotate(b, "auth", controllers.AnnotationRotate, strings.Repeat("x", 257))
+			annotate(b, "auth", v1alpha1.AnnotationRotate, strings.Repeat("x", 257))
 		}, "InvalidSpec"},
 		{"a missing Secret", [3]string{}, func(b *bed) {
 			if err := b.client.Delete(b.t.Context(), get(b, "auth-db", &corev1.Secret{})); err != nil {

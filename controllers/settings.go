@@ -137,7 +137,7 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 // person has accepted the change.
 func issuer(cs *clusterState) string {
 	last, wanted := cs.gateway.Status.Issuer, issuerWanted(cs.gateway)
-	if last != "" && cs.gateway.Annotations[AnnotationAcceptIssuer] != wanted {
+	if last != "" && cs.gateway.Annotations[v1alpha1.AnnotationAcceptIssuer] != wanted {
 		return last
 	}
 	return wanted
