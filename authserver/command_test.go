@@ -278,14 +278,10 @@ func TestKeysInAFolderAreChangedByWhoWritesIt(t *testing.T) {
 func lastWords(t testing.TB, e env, args ...string) (words string, got outcome) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "termination-log")
-	if err := os.WriteFile(path, []byte(stood), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(path, []byte(stood), 0o600))
 	got = call(t, e.with(env{"TERMINATION_LOG": path}), args...)
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return string(text), got
 }
 
@@ -301,9 +297,7 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 		return env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}.with(changes)
 	}
 	damaged := t.TempDir()
-	if err := os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600))
 	const other = "another passphrase than that"
 	for about, tc := range map[string]struct {
 		args    []string

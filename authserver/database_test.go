@@ -21,17 +21,13 @@ import (
 func ownDatabase(t testing.TB) (*localpostgres.Server, postgres.Config) {
 	t.Helper()
 	s, err := localpostgres.Start(t.Context(), localpostgres.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	t.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := s.CreateDatabase(t.Context(), "gateway"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.CreateDatabase(t.Context(), "gateway"))
 	return s, postgres.Config{Host: s.Host(), Port: s.Port(), User: s.User(), Password: s.Password(), Database: "gateway", SSLMode: "disable"}
 }
 
@@ -39,17 +35,13 @@ func ownDatabase(t testing.TB) (*localpostgres.Server, postgres.Config) {
 func lockTable(t testing.TB, c postgres.Config, table string) (release func()) {
 	t.Helper()
 	db, err := sql.Open("pgx", postgrestest.DSN(c))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	tx, err := db.BeginTx(t.Context(), nil)
 	if err == nil {
 		_, err = tx.Exec("LOCK TABLE " + table + " IN ACCESS EXCLUSIVE MODE")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return func() {
 		if err := tx.Rollback(); err != nil {
 			t.Error(err)
@@ -118,9 +110,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 	testenv.Until(t, time.Minute, "the load succeeds", func() bool { return l.oks.Load() > 50 })
 
 	for _, again := range []bool{false, true} {
-		if err := database.StopNow(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, database.StopNow())
 		away := l.aways.Load()
 		testenv.Until(t, time.Minute, "requests get Retry-After", func() bool { return l.aways.Load() > away+10 })
 		if status, _ := n.probe("/readyz/database"); status != http.StatusServiceUnavailable {
@@ -145,9 +135,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 		} {
 			want(t, http.StatusServiceUnavailable, r, about)
 		}
-		if err := database.StartAgain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, database.StartAgain(t.Context()))
 		n.waitForDatabase()
 		ok := l.oks.Load()
 		testenv.Until(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
@@ -175,9 +163,7 @@ func TestAServerOutlivesItsDatabaseUnderLoad(t *testing.T) {
 func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
 	t.Parallel()
 	database, db := ownDatabase(t)
-	if err := database.StopNow(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, database.StopNow())
 	c := newCluster(t, db)
 	for range 2 {
 		c.add()
@@ -201,9 +187,7 @@ func TestAServerThatStartsBeforeItsDatabaseWaitsForIt(t *testing.T) {
 			}
 		}
 	}
-	if err := database.StartAgain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, database.StartAgain(t.Context()))
 	for _, n := range c.nodes {
 		n.waitReady()
 	}

@@ -19,9 +19,7 @@ func TestAServerGoesOnAfterAFailover(t *testing.T) {
 	if errors.Is(err, localpostgres.ErrNoBaseBackup) {
 		t.Skip("there is no pg_basebackup on this machine; Debian has it in postgresql-client")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	t.Cleanup(func() {
 		if err := standby.Stop(); err != nil {
 			t.Error(err)
@@ -37,18 +35,14 @@ func TestAServerGoesOnAfterAFailover(t *testing.T) {
 	testenv.Until(t, time.Minute, "the standby has followed", func() bool {
 		return len(column(t, copied, `SELECT id::text FROM sessions`)) == len(column(t, db, `SELECT id::text FROM sessions`))
 	})
-	if err := primary.StopNow(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, primary.StopNow())
 	n.problem("on a standby", "is a standby, which takes no writes", db.Password)
 	want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil), "during a failover")
 	want(t, http.StatusServiceUnavailable, n.trySignIn(u.username, u.password), "on a standby")
 	late := c.add(hosts)
 	late.unready("that starts with only a standby", "is a standby, which takes no writes", db.Password)
 
-	if err := standby.Promote(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, standby.Promote(t.Context()))
 	begun := time.Now()
 	testenv.Until(t, 10*time.Second, "people sign in again", func() bool {
 		return n.trySignIn(u.username, u.password).Status == http.StatusOK

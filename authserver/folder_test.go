@@ -164,9 +164,7 @@ func TestKeysThatWereTakenBackAreNotTakenOver(t *testing.T) {
 	document := filepath.Join(t.TempDir(), "keys.json")
 	publish := func(ring keys.Ring) {
 		t.Helper()
-		if err := os.WriteFile(document, keys.PublicFiles(ring, "https://auth.example")[keys.PublicDocumentFile], 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(document, keys.PublicFiles(ring, "https://auth.example")[keys.PublicDocumentFile], 0o600))
 	}
 	settings := env{"KEYS_DIR": dir, "KEYS_PUBLISHED": document}
 	stolen := r.former[keys.Access]
@@ -222,9 +220,7 @@ func TestAChangedPassphraseOfAFolder(t *testing.T) {
 	}
 	secretDir := t.TempDir()
 	for name, text := range secrets {
-		if err := os.WriteFile(filepath.Join(secretDir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(filepath.Join(secretDir, name), []byte(text), 0o600))
 		c.logs.mu.Lock()
 		c.logs.note(name, text)
 		c.logs.mu.Unlock()
@@ -294,13 +290,9 @@ func folder(t testing.TB, dir string) *authserver.Server {
 	t.Helper()
 	nowhere := postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Database: "d"}
 	settings, err := config.Load(environment(nowhere, env{"KEYS_DIR": dir}).lookup, os.ReadFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	server, err := authserver.New(settings, authserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	t.Cleanup(server.Close)
 	return server
 }
@@ -321,15 +313,11 @@ func TestAPromotionCostsNoDerivation(t *testing.T) {
 	writeRing(t, dir, published)
 	s := folder(t, dir)
 	begun := time.Now()
-	if err := s.OpenKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.OpenKeys(t.Context()))
 	opening := time.Since(begun)
 	writeRing(t, dir, promoted)
 	begun = time.Now()
-	if err := s.RefreshKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.RefreshKeys(t.Context()))
 	if took := time.Since(begun); took > opening/4 {
 		t.Errorf("to follow took %v, and to open the keys %v", took, opening)
 	}
@@ -341,9 +329,7 @@ func TestARingThatCannotBeOpenedIsTriedOnce(t *testing.T) {
 	dir := t.TempDir()
 	writeRing(t, dir, r.files(r.first))
 	s := folder(t, dir)
-	if err := s.OpenKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.OpenKeys(t.Context()))
 	refused := func() time.Duration {
 		t.Helper()
 		begun := time.Now()

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -71,9 +72,7 @@ func forgeries(t testing.TB, n *node, kind, genuine string) map[string]string {
 	parts := strings.Split(genuine, ".")
 	decode := func(part string) string {
 		text, err := base64.RawURLEncoding.DecodeString(part)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		return string(text)
 	}
 	header, claims := decode(parts[0]), decode(parts[1])
@@ -89,15 +88,11 @@ func forgeries(t testing.TB, n *node, kind, genuine string) map[string]string {
 	kidIs := func(text string) string { return with(`"kid":"`+kid+`"`, text) }
 
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	signed := func(input []byte) []byte {
 		digest := sha256.Sum256(input)
 		r, s, err := ecdsa.Sign(rand.Reader, own, digest[:])
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 	}
 	nothing := func([]byte) []byte { return nil }
@@ -164,14 +159,10 @@ func publicForms(t testing.TB, n *node, kind, kid string) map[string][]byte {
 	var sets map[string]struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
-	if err := json.Unmarshal(n.try(http.MethodGet, "/tokens/keys", nil, nil).Body, &sets); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(n.try(http.MethodGet, "/tokens/keys", nil, nil).Body, &sets))
 	for _, raw := range sets[kind].Keys {
 		var key struct{ Kid, Pem string }
-		if err := json.Unmarshal(raw, &key); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, json.Unmarshal(raw, &key))
 		if key.Kid != kid {
 			continue
 		}

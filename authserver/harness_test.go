@@ -125,9 +125,7 @@ func (c *cluster) stop() {
 func (c *cluster) add(changes ...env) *node {
 	c.t.Helper()
 	n, err := c.tryAdd(changes...)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.NoError(c.t, err)
 	c.nodes = append(c.nodes, n)
 	return n
 }
@@ -136,9 +134,7 @@ func (c *cluster) add(changes ...env) *node {
 func (c *cluster) tryAdd(changes ...env) (*node, error) {
 	c.t.Helper()
 	settings, err := config.Load(environment(c.db, changes...).lookup, os.ReadFile)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.NoError(c.t, err)
 	settings.Port = 0
 	for try := 1; ; try++ {
 		// Port 0 would mean that there are no metrics; between asking for a

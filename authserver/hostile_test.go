@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // hostile are texts that some layer below may take for more than a text.
@@ -105,9 +106,7 @@ func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.
 			}
 			delete(members, parameter)
 			rest, err := json.Marshal(members)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, err)
 			for _, value := range mistyped {
 				text := fmt.Sprintf(`{%q:%s,%s`, parameter, value, rest[1:])
 				if len(members) == 0 {

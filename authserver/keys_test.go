@@ -32,9 +32,7 @@ func kids(t testing.TB, n *node) keyIDs {
 		Refresh set `json:"refresh_token"`
 	}
 	reply := want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil))
-	if err := json.Unmarshal(reply.Body, &both); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(reply.Body, &both))
 	var out keyIDs
 	for _, k := range both.Access.Keys {
 		out.access = append(out.access, k.ID)
@@ -55,9 +53,7 @@ func kidOf(t testing.TB, token string) string {
 	if err == nil {
 		err = json.Unmarshal(text, &header)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return header.ID
 }
 
@@ -82,14 +78,10 @@ func (c *cluster) ring() map[string]string {
 		var r struct {
 			Files map[string]string `json:"files"`
 		}
-		if err := json.Unmarshal([]byte(row), &r); err != nil {
-			c.t.Fatal(err)
-		}
+		testenv.NoError(c.t, json.Unmarshal([]byte(row), &r))
 		for name, text := range r.Files {
 			data, err := base64.StdEncoding.DecodeString(text)
-			if err != nil {
-				c.t.Fatal(err)
-			}
+			testenv.NoError(c.t, err)
 			files[name] = string(data)
 		}
 	}
@@ -332,9 +324,7 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 		"incomplete":   func() { writeRing(t, dir, missing) },
 		"empty":        func() { writeRing(t, dir, map[string]string{"ring.json": ""}) },
 		"a folder that is gone": func() {
-			if err := os.Remove(filepath.Join(dir, "..data")); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, os.Remove(filepath.Join(dir, "..data")))
 		},
 	} {
 		before := failures(t, n)
@@ -356,9 +346,7 @@ func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
 	c := newCluster(t, postgrestest.Config(t))
 	file := filepath.Join(t.TempDir(), "file")
 	gone := t.TempDir()
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))))
 	for name, tc := range map[string]struct{ dir, says string }{
 		"an empty one":       {t.TempDir(), "holds no keys to sign with yet (ring.json and <kid>.pem)"},
 		"none":               {filepath.Join(t.TempDir(), "none"), "no such file or directory"},

@@ -110,9 +110,7 @@ func findSecrets(text []byte, secrets map[string]string) (found []string) {
 func column(t testing.TB, c postgres.Config, query string, args ...any) (values []string) {
 	t.Helper()
 	db, err := sql.Open("pgx", postgrestest.DSN(c))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer db.Close()
 	rows, err := db.Query(query, args...)
 	if err != nil {
@@ -121,14 +119,10 @@ func column(t testing.TB, c postgres.Config, query string, args ...any) (values 
 	defer rows.Close()
 	for rows.Next() {
 		var value string
-		if err := rows.Scan(&value); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, rows.Scan(&value))
 		values = append(values, value)
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, rows.Err())
 	return values
 }
 

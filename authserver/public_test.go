@@ -9,6 +9,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -24,9 +25,7 @@ func (n *node) mails() (list []identity.Message) {
 	n.t.Helper()
 	for {
 		m, ok, err := n.server.SendMail(n.t.Context())
-		if err != nil {
-			n.t.Fatal(err)
-		}
+		testenv.NoError(n.t, err)
 		if !ok {
 			return list
 		}

@@ -126,9 +126,7 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	postgrestest.Exec(t, c.db, "ALTER TABLE lost RENAME TO sessions")
 
 	reasons, err := apitest.Reasons()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	for _, reason := range reasons {
 		if given[reason] == (givenElsewhere[reason] != "") {
 			t.Errorf("%s is given by no test, or by two that name it", reason)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 var always = env{"REFRESH_TOKEN_ROTATION": "always"}
@@ -186,8 +187,6 @@ func claimsOf(t testing.TB, token string) map[string]any {
 	if err == nil {
 		err = json.Unmarshal(text, &claims)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return claims
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 var optionalNames = []string{"username", "first_name", "last_name"}
@@ -79,9 +80,7 @@ func TestASignUpNeedsTheNamesThatAreRequiredAndNoOthers(t *testing.T) {
 					} `json:"schemas"`
 				} `json:"components"`
 			}
-			if err := json.Unmarshal(n.Do(http.MethodGet, "/openapi.json", nil, nil).Body, &document); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, json.Unmarshal(n.Do(http.MethodGet, "/openapi.json", nil, nil).Body, &document))
 			got := slices.Sorted(slices.Values(document.Components.Schemas["SignUpRequest"].Required))
 			if all := slices.Sorted(slices.Values(append([]string{"email", "password"}, required...))); !slices.Equal(got, all) {
 				t.Errorf("the OpenAPI document requires %v, want %v", got, all)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
@@ -20,9 +21,7 @@ func seed(t testing.TB, db postgres.Config) {
 	t.Helper()
 	ring := prepareRotation(t).first
 	store, err := postgres.Open(db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer store.Close()
 	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files(), identity.Event{}); err != nil || !swapped {
 		t.Fatalf("the ring was put there: %v, %v", swapped, err)

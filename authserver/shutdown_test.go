@@ -133,9 +133,7 @@ func TestADrainingServerStillServesAndAsksToComeBackOnAnotherConnection(t *testi
 	n.cancel()
 	testenv.Until(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
 	reply, err := http.DefaultTransport.RoundTrip(httptest.NewRequest(http.MethodGet, n.base+"/tokens/keys", nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK || !reply.Close {
 		t.Errorf("status %d, close %v", reply.StatusCode, reply.Close)

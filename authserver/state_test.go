@@ -39,9 +39,7 @@ func metric(t testing.TB, n *node, name string) float64 {
 		t.Fatalf("there is no metric %s", name)
 	}
 	number, err := strconv.ParseFloat(found[1], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return number
 }
 
@@ -52,9 +50,7 @@ func TestAServerTellsHowItIs(t *testing.T) {
 	k := kids(t, n)
 	limit, err := strconv.Atoi(column(t, c.db, `SELECT ((SELECT setting::int FROM pg_settings WHERE name = 'max_connections')
 		- (SELECT setting::int FROM pg_settings WHERE name = 'superuser_reserved_connections'))::text`)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	s := n.state()
 	if !s.Ready || s.Reason != "" || s.Version != "test" || s.Database.MaxConnections != limit ||
 		strconv.FormatInt(s.Keys.Generation, 10) != c.generation() ||
@@ -84,9 +80,7 @@ func TestHowAServerIsShowsNoSecret(t *testing.T) {
 	n := c.nodes[0]
 	n.newUser()
 	response, err := http.Get(n.ops + config.StatePath)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer response.Body.Close()
 	if h := response.Header; h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-store" {
 		t.Errorf("the fields are %v", h)
@@ -108,9 +102,7 @@ func (n *node) unready(about, wanted string, secrets ...string) config.State {
 	testenv.Eventually(n.t, time.Minute, about, func() error {
 		s = n.state()
 		status, text := n.probe("/readyz")
-		if err := json.Unmarshal([]byte(text), &probed); err != nil {
-			n.t.Fatal(err)
-		}
+		testenv.NoError(n.t, json.Unmarshal([]byte(text), &probed))
 		if strings.Contains(s.Reason, wanted) && status == http.StatusServiceUnavailable && probed.Reason == s.Reason {
 			return nil
 		}
@@ -231,9 +223,7 @@ func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
 	n.waitForDatabase()
 	ready := n.state()
 	for range 2 {
-		if err := database.StopNow(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, database.StopNow())
 		s := n.problem("without a database", "waiting for the database: cannot reach ", db.Password)
 		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) ||
 			s.Database.MaxConnections != ready.Database.MaxConnections {
@@ -242,9 +232,7 @@ func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
 		for _, path := range []string{"/tokens/keys", "/.well-known/jwks.json"} {
 			want(t, http.StatusOK, n.try(http.MethodGet, path, nil, nil), "without a database")
 		}
-		if err := database.StartAgain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, database.StartAgain(t.Context()))
 		n.waitForDatabase()
 		if s := n.state(); s.Database.Problem != "" {
 			t.Errorf("%+v", s)

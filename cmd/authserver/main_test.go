@@ -66,9 +66,7 @@ func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []
 	p.cmd.Stderr = p.stderr
 	p.cmd.Stdout = p.stderr
 	prepare(p.cmd)
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, p.cmd.Start())
 	go func() { _ = p.cmd.Wait(); close(p.ended) }()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
@@ -107,9 +105,7 @@ func (p *process) wait(within time.Duration) int {
 
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
-	if err := p.cmd.Process.Signal(s); err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.NoError(p.t, p.cmd.Process.Signal(s))
 }
 
 func post(url string, body map[string]string) (int, map[string]any, error) {
@@ -186,9 +182,7 @@ func TestSIGTERMDoesNotWaitForIdleConnections(t *testing.T) {
 	p.waitReady()
 	for _, sent := range []string{"", "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n", "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Le"} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(p.api, "http://"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		defer conn.Close()
 		if _, err := io.WriteString(conn, sent); err != nil {
 			t.Fatal(err)

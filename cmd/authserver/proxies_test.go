@@ -36,9 +36,7 @@ import (
 func TestTheProxiesOfTheManualWork(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/proxies.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	for _, proxy := range []struct {
 		name, language string
 		idle           [2]string // what the page has, and what the test has
@@ -89,9 +87,7 @@ func TestTheProxiesOfTheManualWork(t *testing.T) {
 				"https://auth.example.com:"+port+" {",
 				"/etc/ssl/", dir+"/").Replace(config)
 			file := filepath.Join(dir, "proxy.conf")
-			if err := os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600))
 			runProxy(t, program, dir, proxy.command(file, dir)...)
 			p.waitReady()
 			behind(t, p, port, roots)
@@ -106,9 +102,7 @@ func runProxy(t *testing.T, program, home string, args ...string) {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)
 	cmd.Stdout, cmd.Stderr = said, said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
@@ -233,28 +227,20 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 func certificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "auth.example.com"}, DNSNames: []string{"auth.example.com"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	crt := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	secret := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	for name, content := range map[string][]byte{".crt": crt, ".key": secret, ".pem": append(crt[:len(crt):len(crt)], secret...)} {
-		if err := os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(crt)

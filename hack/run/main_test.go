@@ -130,17 +130,11 @@ func TestADatabaseThatEndsEndsEverything(t *testing.T) {
 	r := start(t, os.Args[0], dir)
 	r.WaitFor(t, patience, "Ctrl-C stops it")
 	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	first, _, _ := strings.Cut(string(pid), "\n")
 	number, err := strconv.Atoi(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(number, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
+	testenv.NoError(t, syscall.Kill(number, syscall.SIGKILL))
 	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
 		t.Errorf("%v\n%s", err, r)
 	}
@@ -191,9 +185,7 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	l, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	t.Setenv("PORT", port)

@@ -30,14 +30,10 @@ func (r running) setting(t *testing.T, name string) string {
 func get(t *testing.T, url string) (*http.Response, string) {
 	t.Helper()
 	response, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return response, string(body)
 }
 
@@ -108,9 +104,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	if _, list := get(t, box); !strings.Contains(list, "There is none yet") {
 		t.Errorf("the list without mail is\n%s", list)
 	}
-	if err := deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification))
 	r.WaitFor(t, patience, "Mail to ada@example.com: Bestätigen Sie\n"+
 		"  link  http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
 		"  code  ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
@@ -158,9 +152,7 @@ func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 	out = &testenv.Output{}
 	m = &mailbox{out: out, url: "http://localhost"}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	server := m.smtpServer()
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = closing{l, server}.Close() })
@@ -169,9 +161,7 @@ func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 
 func (m *mailbox) receive(t *testing.T, raw string) {
 	t.Helper()
-	if err := m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}))
 }
 
 func (m *mailbox) ask(host, path string) *httptest.ResponseRecorder {
@@ -209,9 +199,7 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 	t.Parallel()
 	m, out, address := listening(t)
 	hostile := strings.Replace(verification, "=?utf-8?q?Best=C3=A4tigen_Sie?=", "=?utf-8?q?=1B]0;<script>alert(3)</script>?=", 1)
-	if err := deliver(t, address, "ada@example.com", hostile); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, deliver(t, address, "ada@example.com", hostile))
 	if strings.ContainsRune(out.String(), '\x1b') {
 		t.Errorf("the output controls the terminal: %q", out)
 	}

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // twelve returns the settings of the smallest deployment.
@@ -47,9 +48,7 @@ func with(changes map[string]string) map[string]string {
 
 func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 	got, err := load(twelve())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	want := config.Config{
 		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", DerivedIssuer: true, Audience: []string{"http://localhost:8080"},
 		AccessPassphrase: config.NewSecret("access-passphrase-22"), RefreshPassphrase: config.NewSecret("refresh-passphrase-1"),

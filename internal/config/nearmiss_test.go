@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestNearMissesAreToldWithTheRightName(t *testing.T) {
@@ -46,9 +47,7 @@ func TestDurationsTakeDaysAndDefaultsAreShownSo(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := config.Usage(&b); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, config.Usage(&b))
 	for _, line := range []string{"KEY_ROTATION_INTERVAL (30d)", "UNVERIFIED_ACCOUNT_EXPIRY (7d)", "AUDIT_RETENTION (90d)"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), "  "+line) {
 			t.Errorf("the help has no line %q", line)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestNothingPrintsASecret(t *testing.T) {
@@ -21,9 +22,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		}
 	}
 	c, err := load(environ)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	hidden := struct{ inner config.Config }{c} // fmt calls no methods of unexported fields
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
@@ -37,9 +36,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		slog.New(handler).Info("started", "config", c, "secret", c.AccessPassphrase, "in", hidden, "list", []config.Secret{c.DBPassword})
 	}
 	encoded, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	out.Write(encoded)
 	out.WriteString(strings.Join(c.Warnings(), "\n"))
 	for _, seen := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text), fmt.Sprintf("%d", []byte(text))} {
@@ -69,9 +66,7 @@ func TestSecretsCompareByWhatTheyHold(t *testing.T) {
 
 func TestEverySettingIsInTheHelpAndInTheReference(t *testing.T) {
 	var help bytes.Buffer
-	if err := config.Usage(&help); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, config.Usage(&help))
 	reference := config.Markdown()
 	seen := make(map[string]bool)
 	for _, s := range config.Settings() {

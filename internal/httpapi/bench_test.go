@@ -11,6 +11,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // idle plays a domain that costs nothing, so that what is left is this layer.
@@ -50,9 +51,7 @@ func BenchmarkLayer(b *testing.B) {
 		serve func(net.Listener) error
 	}{{"ours", ours.Serve}, {"bare", bare.Listener}} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.NoError(b, err)
 		go func() { _ = server.serve(listener) }()
 		for name, wire := range map[string]string{"profile": profileWire, "renew": renewWire} {
 			b.Run(name+"/"+server.name, func(b *testing.B) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // documentedBody is an operation with the parameters of its body.
@@ -37,9 +38,7 @@ func documentedBodies(t *testing.T) (list []documentedBody) {
 			Schemas       map[string]schema      `json:"schemas"`
 		} `json:"components"`
 	}
-	if err := json.Unmarshal(httpapi.OpenAPI(), &doc); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(httpapi.OpenAPI(), &doc))
 	for path, item := range doc.Paths {
 		for method, raw := range item {
 			if method == "parameters" {
@@ -48,9 +47,7 @@ func documentedBodies(t *testing.T) (list []documentedBody) {
 			var operation struct {
 				RequestBody requestBody `json:"requestBody"`
 			}
-			if err := json.Unmarshal(raw, &operation); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, json.Unmarshal(raw, &operation))
 			body := operation.RequestBody
 			if body.Ref != "" {
 				body = doc.Components.RequestBodies[body.Ref[strings.LastIndex(body.Ref, "/")+1:]]

@@ -12,15 +12,14 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // exchange sends bytes over a connection of its own and reads the replies.
 func exchange(t *testing.T, s *running, wire string, enough ...int) (replies []*apitest.Reply, closed bool) {
 	t.Helper()
 	c, err := net.Dial("tcp", s.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer c.Close()
 	go func() { _, _ = io.WriteString(c, wire) }() // the server may close before it has read all
 	return readReplies(t, c, wire, enough...)
@@ -44,9 +43,7 @@ func readReplies(t *testing.T, c net.Conn, wire string, enough ...int) (replies 
 			return replies, !ok || !timeout.Timeout()
 		}
 		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		for _, broken := range apitest.Check(req, resp, body) {
 			t.Errorf("%.60q got %d, which breaks the contract: %s", wire, resp.StatusCode, broken)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
@@ -251,9 +252,7 @@ func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 		change(&options)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	r := &running{
 		Server: httpapi.New(options), accounts: fake, address: listener.Addr().String(), served: make(chan error, 1),
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -32,13 +33,9 @@ func TestKeysArePublicHalvesWithTheirThumbprints(t *testing.T) {
 				Access  jwks `json:"access_token"`
 				Refresh jwks `json:"refresh_token"`
 			}
-			if err := json.Unmarshal(s.Do("GET", "/tokens/keys", nil, nil).Body, &all); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, json.Unmarshal(s.Do("GET", "/tokens/keys", nil, nil).Body, &all))
 			var access jwks
-			if err := json.Unmarshal(s.Do("GET", "/.well-known/jwks.json", nil, nil).Body, &access); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, json.Unmarshal(s.Do("GET", "/.well-known/jwks.json", nil, nil).Body, &access))
 			if len(all.Access.Keys) != 1 || len(all.Refresh.Keys) != 1 || len(access.Keys) != 1 {
 				t.Fatalf("%v %v", all, access)
 			}

@@ -35,9 +35,7 @@ func TestABodyHas64KiBAtMost(t *testing.T) {
 
 		// Without a length the client sends chunks.
 		req, err := http.NewRequest("POST", "http://"+s.address+"/tokens", struct{ io.Reader }{bytes.NewReader(body(size))})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		req.Header.Set("Content-Type", "application/json")
 		resp, err := apitest.Transport(t, &http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 		if err != nil {
@@ -90,9 +88,7 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, err := net.Dial("tcp", s.address)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, err)
 			defer c.Close()
 			begin := time.Now()
 			_, _ = io.WriteString(c, tc.wire)
@@ -112,9 +108,7 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 	t.Run("a byte now and then", func(t *testing.T) {
 		t.Parallel()
 		c, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		defer c.Close()
 		begin := time.Now()
 		for _, b := range []byte("GET /users HTTP/1.1\r\nHost: " + strings.Repeat("x", 1000)) {
@@ -133,9 +127,7 @@ func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.Timeout = 300 * time.Millisecond })
 	c, err := net.Dial("tcp", s.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	defer c.Close()
 	// Replies of 60 KB each fill every buffer on the way.
 	_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
@@ -220,9 +212,7 @@ func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
 		"pipelining": "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		c, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		_, _ = io.WriteString(c, "GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n"+wire)
 		<-entered
 		_ = c.(*net.TCPConn).SetLinger(0)
@@ -354,9 +344,7 @@ func TestManyIdleConnectionsCostLittle(t *testing.T) {
 	s := start(t)
 	for range 300 {
 		c, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		defer c.Close()
 	}
 	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)

@@ -85,9 +85,7 @@ func readEach(t *testing.T, c net.Conn, wire string, methods ...string) (replies
 func (r *running) dial(t *testing.T) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", r.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	return c
@@ -498,9 +496,7 @@ func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T)
 	begin := make(chan struct{})
 	for range 400 {
 		c := s.dial(t)
-		if err := ask(c); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, ask(c))
 		clients.Go(func() {
 			<-begin
 			err := ask(c)
@@ -524,9 +520,7 @@ func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T)
 func evicted(t *testing.T, registry *prometheus.Registry, waitingFor string) float64 {
 	t.Helper()
 	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			if family.GetName() == "http_connections_evicted_total" && m.GetLabel()[0].GetValue() == waitingFor {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // What the code can answer, what the reference says, and what the OpenAPI document
@@ -26,9 +27,7 @@ func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
 			Schemas map[string]struct{ Enum []string }
 		}
 	}
-	if err := json.Unmarshal(httpapi.OpenAPI(), &document); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(httpapi.OpenAPI(), &document))
 	rows, fieldRows := httpapi.DocumentedReasons()
 	for _, tc := range []struct {
 		schema, goType string
@@ -43,9 +42,7 @@ func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
 		}
 	}
 	page, err := os.ReadFile("../../docs/reference/errors.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	if string(page) != httpapi.ErrorsReference() {
 		t.Error("docs/reference/errors.md is out of date: run go generate")
 	}
@@ -86,9 +83,7 @@ func constantsOf(t *testing.T, name string) (values []string) {
 				continue
 			}
 			text, err := strconv.Unquote(literal.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, err)
 			values = append(values, text)
 		}
 	})
@@ -131,7 +126,5 @@ func inspect(t *testing.T, dir string, visit func(*token.FileSet, ast.Node)) {
 		})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 }

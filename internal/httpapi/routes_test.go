@@ -12,6 +12,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // tokensText and userText are the replies, byte for byte.
@@ -106,9 +107,7 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 func TestTheTableOfRoutesAndTheDocumentListTheSame(t *testing.T) {
 	t.Parallel()
 	documented, err := apitest.Operations()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	var served []string
 	for _, r := range httpapi.Routes() {
 		if !strings.Contains(r, " /docs/") { // what the page is made of
@@ -128,9 +127,7 @@ func TestTheServedDocumentIsMadeOfTheWrittenOne(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	want, err := os.ReadFile(made)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	reply := start(t).Do("GET", "/openapi.json", nil, nil)
 	if string(reply.Body) != string(want) {
 		t.Error("openapi.json is not what openapi.yaml says: run go generate")

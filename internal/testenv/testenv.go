@@ -62,6 +62,14 @@ func AtExit(t testing.TB, call func() error) {
 	exit.calls = append(exit.calls, call)
 }
 
+// NoError ends the test if err is not nil.
+func NoError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Eventually calls try until it returns nil, and returns how long that took. If it takes longer than limit, the test
 // fails with the last error.
 func Eventually(t testing.TB, limit time.Duration, what string, try func() error) time.Duration {
@@ -97,9 +105,7 @@ var errNotYet = errors.New("the condition does not hold")
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
@@ -109,9 +115,7 @@ func FreePort(t testing.TB) int {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(FreeAddress(t))
 	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
+	NoError(t, err)
 	return number
 }
 

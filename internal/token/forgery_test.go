@@ -79,9 +79,7 @@ func (f forge) es256(head, payload string) string {
 func (f forge) es256With(k *ecdsa.PrivateKey, text string) string {
 	digest := sha256.Sum256([]byte(text))
 	r, s, err := ecdsa.Sign(rand.Reader, k, digest[:])
-	if err != nil {
-		f.tb.Fatal(err)
-	}
+	testenv.NoError(f.tb, err)
 	return text + "." + b64(rs(r, s))
 }
 
@@ -145,9 +143,7 @@ func TestJ02ThePublicKeyAsHMACSecret(t *testing.T) {
 		s := service(ring(t, a), testenv.NewClock(start))
 		f := forge{t, ring(t, a).Signer(keys.Access)}
 		der, err := x509.MarshalPKIXPublicKey(f.signer.Private.Public())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 		jwk, _ := json.Marshal(keys.JWKS(ring(t, a).Ring(), keys.Access, false).Keys[0])
 		secrets := [][]byte{
@@ -191,9 +187,7 @@ func TestJ03AnotherAlgorithmThanTheKeys(t *testing.T) {
 		for _, claimed := range []string{alg, "RS256"} {
 			text := b64([]byte(strings.Replace(f.header(""), "RS256", claimed, 1))) + "." + b64([]byte(f.claims()))
 			signature, err := sign([]byte(text))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, err)
 			refused(t, s, text+"."+b64(signature))
 		}
 	}

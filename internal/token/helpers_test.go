@@ -82,18 +82,14 @@ func refresh() token.Refresh {
 func mustAccess(tb testing.TB, s *token.Service) string {
 	tb.Helper()
 	text, err := s.SignAccess(access())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testenv.NoError(tb, err)
 	return text
 }
 
 func mustRefresh(tb testing.TB, s *token.Service) string {
 	tb.Helper()
 	text, err := s.SignRefresh(refresh())
-	if err != nil {
-		tb.Fatal(err)
-	}
+	testenv.NoError(tb, err)
 	return text
 }
 

@@ -19,22 +19,16 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 			s := service(o, testenv.NewClock(start))
 			for use, text := range map[keys.Use]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
 				document, err := json.Marshal(keys.JWKS(o.Ring(), use, true))
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.NoError(t, err)
 				var set jose.JSONWebKeySet
-				if err := json.Unmarshal(document, &set); err != nil {
-					t.Fatal(err)
-				}
+				testenv.NoError(t, json.Unmarshal(document, &set))
 				for _, k := range set.Keys {
 					if !k.Valid() || !k.IsPublic() || k.Use != "sig" || k.Algorithm != string(a) {
 						t.Errorf("key %+v", k)
 					}
 				}
 				parsed, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.NoError(t, err)
 				var claims jwt.Claims
 				if err := parsed.Claims(set, &claims); err != nil {
 					t.Fatalf("%s: %v", use, err)
@@ -61,17 +55,11 @@ func TestATokenOfAnotherLibraryVerifies(t *testing.T) {
 		signer, err := jose.NewSigner(
 			jose.SigningKey{Algorithm: jose.SignatureAlgorithm(a), Key: jose.JSONWebKey{Key: k.Private, KeyID: k.ID}},
 			(&jose.SignerOptions{}).WithType("at+jwt"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		object, err := signer.Sign([]byte(forge{t, k}.claims()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		text, err := object.CompactSerialize()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		accepted(t, service(o, testenv.NewClock(start)), text)
 	}
 }

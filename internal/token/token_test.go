@@ -93,12 +93,8 @@ func decode(tb testing.TB, text string) (header, payload map[string]any) {
 	parts := strings.Split(text, ".")
 	for i, into := range []*map[string]any{&header, &payload} {
 		raw, err := base64.RawURLEncoding.DecodeString(parts[i])
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if err := json.Unmarshal(raw, into); err != nil {
-			tb.Fatal(err)
-		}
+		testenv.NoError(tb, err)
+		testenv.NoError(tb, json.Unmarshal(raw, into))
 	}
 	return header, payload
 }
@@ -195,9 +191,7 @@ func TestValuesStayValues(t *testing.T) {
 	a.Name = `x","sub":"someone else","SUB":"`
 	a.Username = "line\r\nbreak\x00 "
 	text, err := s.SignAccess(a)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	s.Use(ring(t, keys.ES256)) // empties the cache
 	got, err := s.VerifyAccess(text)
 	_, payload := decode(t, text)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -21,9 +22,7 @@ import (
 // accept.
 func TestWycheproofSignatures(t *testing.T) {
 	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	var file struct {
 		TestGroups []struct {
 			Public struct{ Alg, X, Y, N, E string }
@@ -34,14 +33,10 @@ func TestWycheproofSignatures(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(raw, &file); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(raw, &file))
 	number := func(text string) *big.Int {
 		b, err := base64.RawURLEncoding.DecodeString(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		return new(big.Int).SetBytes(b)
 	}
 	valid, invalid := 0, 0
@@ -51,9 +46,7 @@ func TestWycheproofSignatures(t *testing.T) {
 		case "ES256":
 			point := slices.Concat([]byte{4}, number(g.Public.X).FillBytes(make([]byte, 32)), number(g.Public.Y).FillBytes(make([]byte, 32)))
 			key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, err)
 			v.key = key
 		case "RS256":
 			v.key = &rsa.PublicKey{N: number(g.Public.N), E: int(number(g.Public.E).Int64())}

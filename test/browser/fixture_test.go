@@ -87,9 +87,7 @@ func (f *fixture) startBrowser(t *testing.T) {
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, cancel := chromedp.NewContext(allocator)
 	testenv.AtExit(t, func() error { cancel(); cancelAllocator(); return nil })
-	if err := chromedp.Do(browser); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, chromedp.Do(browser))
 	f.browser = browser
 }
 
@@ -123,18 +121,14 @@ func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOpti
 	t.Cleanup(cancel)
 	p.ctx = ctx
 	// The tab lives as long as the context of this first call, so the context has no deadline.
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, chromedp.Do(ctx))
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	for _, domain := range []cdp.Command[cdp.Empty, cdp.Empty]{runtime.Enable, log.Enable, audits.Enable} {
 		if err == nil {
 			_, err = chromedp.Call(ctx, domain, cdp.Empty{})
 		}
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	return p
 }
 
@@ -238,9 +232,7 @@ func (p *tab) sent(method, end string) int {
 func (p *tab) behaved(secret string) {
 	p.t.Helper()
 	history, err := chromedp.Run(p.ctx, chromedp.NavigationEntries())
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testenv.NoError(p.t, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, wrong := range p.wrong {

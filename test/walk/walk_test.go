@@ -60,9 +60,7 @@ func run(t *testing.T, o *testenv.Output, environ []string, dir, program string,
 	cmd := exec.Command(program, arguments...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, dir, o, o
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, cmd.Start())
 	return func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended
 		_ = cmd.Wait()
@@ -75,9 +73,7 @@ var shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
 func blocks(t *testing.T, document, title string) []string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, document))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	_, after, found := strings.Cut(string(content), "\n## "+title+"\n")
 	if !found {
 		t.Fatalf("%s has no heading %q", document, title)
@@ -105,13 +101,9 @@ func openShell(t *testing.T, environ ...string) shellSession {
 	s := shellSession{Output: &testenv.Output{}}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, append(os.Environ(), environ...), s.Output, s.Output
 	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	s.in = in
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = in.Close()
 		_ = cmd.Wait()
@@ -204,14 +196,10 @@ curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup 
 // commands of the document.
 func TestTheSnippetsAreTheExamples(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "docs/quick-start.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	for path, language := range map[string]string{"examples/verify-go/main.go": "go", "examples/verify-node/verify.mjs": "js"} {
 		file, err := os.ReadFile(filepath.Join(root, path))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		if !strings.Contains(string(content), "```"+language+"\n"+string(file)+"```\n") {
 			t.Errorf("docs/quick-start.md does not show %s as it is", path)
 		}
@@ -233,17 +221,13 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 func TestAnAccountMovesIn(t *testing.T) {
 	need(t, "psql")
 	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	_, statement, _ := strings.Cut(string(content), "```sql\n")
 	statement, _, _ = strings.Cut(statement, "```")
 	r := start(t, "internal")
 	for i, prefix := range []string{"$2a$", "$2b$", "$2y$"} {
 		hash, err := bcrypt.GenerateFromPassword([]byte("note G of 1843"), bcrypt.MinCost)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, err)
 		name := fmt.Sprintf("moved%d", i)
 		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'",
 			"'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
@@ -265,15 +249,11 @@ curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s
 // TestTheComposeFileSetsWhatTheServerReads checks the settings; test/compose validates the file itself.
 func TestTheComposeFileSetsWhatTheServerReads(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "examples/compose/compose.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, err)
 	var file struct {
 		Services map[string]struct{ Environment map[string]string }
 	}
-	if err := yaml.Unmarshal(content, &file); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.Unmarshal(content, &file))
 	environ := file.Services["auth"].Environment
 	known := map[string]bool{}
 	for _, s := range config.Settings() {
