@@ -13,8 +13,7 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 	session := w.Introspect(tokens.AccessToken).SessionID
 	ctx := identity.WithCaller(t.Context(), identity.Caller{RequestID: "request-1", Address: netip.MustParseAddr("2001:db8::1")})
 	w.ok(w.service.SignOut(ctx, tokens.RefreshToken))
-	events, err := w.memory.Events(t.Context())
-	w.ok(err)
+	events := must(w.memory.Events(t.Context()))(w)
 	var names []identity.EventName
 	for _, e := range events {
 		names = append(names, e.Name)
@@ -35,8 +34,7 @@ func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {
 	w := newWorld(t, func(p *identity.Policy) { p.KeepAudit = false })
 	p, _ := w.verified("grace")
 	w.signIn(p)
-	events, err := w.memory.Events(t.Context())
-	w.ok(err)
+	events := must(w.memory.Events(t.Context()))(w)
 	w.equal("events of the table", len(events), 0)
 	w.equal("sign-ins in the log", w.audited("signed in"), 1)
 }

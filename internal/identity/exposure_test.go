@@ -37,8 +37,7 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 			hashed := w.hasher.Stats().Done
 			in := signUpOf(c.username)
 			in.Email = c.email
-			code, err := w.SignUp(in)
-			w.ok(err)
+			code := must(w.SignUp(in))(w)
 			w.equal("the answer", code, identity.Code{})
 			w.equal("calls of the store", w.store.take(), "CreateSignUpConcealed")
 			w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
@@ -79,8 +78,7 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
 			w.store.take()
 			audit := w.audit.String()
-			code, err := asks[c.purpose](w, c.email)
-			w.ok(err)
+			code := must(asks[c.purpose](w, c.email))(w)
 			w.equal("the answer", code, identity.Code{})
 			w.equal("calls of the store", w.store.take(), "QueueMail")
 			w.equal("audit trail", w.audit.String(), audit)
@@ -100,30 +98,25 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 func TestCodesThatWereMailedHold(t *testing.T) {
 	w := newWorld(t, public)
 	p, _ := w.verified("grace")
-	_, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	must(w.ForgotPassword(p.email))(w)
 	w.ok(w.ResetPassword(w.mail().Code, "", another))
 	w.equal("purpose of the mail to the owner", w.mail().Purpose, identity.MailPasswordChanged)
 	p.password = another
 	tokens := w.signIn(p)
 
-	code, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
-	w.ok(err)
+	code := must(w.RequestEmailChange(tokens.AccessToken, "new@mail.example"))(w)
 	w.equal("the answer", code, identity.Code{})
 	m := w.mail()
 	w.equal("recipient", m.To, "new@mail.example")
-	u, err := w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example")
-	w.ok(err)
+	u := must(w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example"))(w)
 	w.equal("recipient of the notice", w.mail().To, p.email)
 	w.equal("it is verified", u.EmailVerified, true)
 
-	_, err = w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
+	must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 	m = w.mail()
 	w.equal("recipient of a code for any address", m.To, "new@mail.example")
 	w.equal("purpose of the mail", m.Purpose, identity.MailEmailChange)
-	u, err = w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example")
-	w.ok(err)
+	u = must(w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example"))(w)
 	w.equal("it is verified", u.EmailVerified, false)
 }
 
@@ -133,26 +126,21 @@ func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
 	other, _ := w.verified("edsger")
 
 	w.store.take()
-	code, err := w.RequestEmailChange(tokens.AccessToken, other.email)
-	w.ok(err)
+	code := must(w.RequestEmailChange(tokens.AccessToken, other.email))(w)
 	w.equal("the answer", code, identity.Code{})
 	w.equal("calls of the store", w.store.take(), "QueueEmailChange")
 	w.equal("mail to the owner", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
 
-	_, err = w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
+	must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 	for _, email := range []string{other.email, "nobody@mail.example"} {
-		u, err := w.ChangeEmail(tokens.AccessToken, w.mail().Code, email)
-		w.ok(err)
+		u := must(w.ChangeEmail(tokens.AccessToken, w.mail().Code, email))(w)
 		w.equal("the address", u.Email, email)
 		w.equal("it is verified", u.EmailVerified, false)
 		w.equal("mail to the owner", w.mail().Purpose, identity.MailEmailChanged)
-		_, err = w.RequestEmailChange(tokens.AccessToken, "")
-		w.ok(err)
+		must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 	}
 	w.mail()
-	_, err = w.NewVerificationCode(other.email)
-	w.ok(err)
+	must(w.NewVerificationCode(other.email))(w)
 	w.noMail()
 	w.signIn(other)
 }
@@ -171,15 +159,12 @@ func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
 		}
 		w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
 		hears(identity.MailPasswordChanged)
-		code, err := w.ForgotPassword(p.email)
-		w.ok(err)
+		code := must(w.ForgotPassword(p.email))(w)
 		w.ok(w.ResetPassword(code.Text, "", p.password))
 		hears(identity.MailPasswordChanged)
 		tokens = w.signIn(p)
-		code, err = w.RequestEmailChange(tokens.AccessToken, "")
-		w.ok(err)
-		_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
-		w.ok(err)
+		code = must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+		must(w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example"))(w)
 		hears(identity.MailEmailChanged)
 	}
 }
@@ -188,13 +173,11 @@ func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
 	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
 	p, _ := w.verified("grace")
 	for range 5 { // these send no mail, so they do not count
-		_, err := w.NewVerificationCode(p.email)
-		w.ok(err)
+		must(w.NewVerificationCode(p.email))(w)
 		w.noMail()
 	}
 	ask := func() {
-		_, err := w.ForgotPassword("Grace@mail.EXAMPLE")
-		w.ok(err)
+		must(w.ForgotPassword("Grace@mail.EXAMPLE"))(w)
 	}
 	var last string
 	for range 3 {
@@ -212,8 +195,7 @@ func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
 func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
 	w := newWorld(t, public)
 	p, _ := w.verified("grace")
-	_, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	must(w.ForgotPassword(p.email))(w)
 	take := func(attempt int) identity.Message {
 		t.Helper()
 		m, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
@@ -256,11 +238,9 @@ func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
 	} {
 		w := newWorld(t, public)
 		in := signUpOf("grace")
-		_, err := w.service.SignUp(identity.WithCaller(t.Context(), identity.Caller{Language: c.signUp}), in)
-		w.ok(err)
+		must(w.service.SignUp(identity.WithCaller(t.Context(), identity.Caller{Language: c.signUp}), in))(w)
 		w.mail()
-		_, err = w.service.ForgotPassword(identity.WithCaller(t.Context(), identity.Caller{Language: c.request}), in.Email)
-		w.ok(err)
+		must(w.service.ForgotPassword(identity.WithCaller(t.Context(), identity.Caller{Language: c.request}), in.Email))(w)
 		w.equal("the language", w.mail().Language, c.want)
 	}
 }

@@ -27,8 +27,7 @@ func from(address string) context.Context {
 func (w *world) admits(n int, class identity.LimitClass, address string) {
 	w.Helper()
 	for i := range n {
-		a, err := w.service.Admit(from(address), class)
-		w.ok(err)
+		a := must(w.service.Admit(from(address), class))(w)
 		w.equal("allowed", a.Allowed, true)
 		w.equal("remaining requests", a.Remaining, n-i-1)
 	}
@@ -63,18 +62,15 @@ func TestLimitCountsAnIPv6AddressWithItsNetwork(t *testing.T) {
 func TestLimitIsSharedByClientsWithoutAnAddress(t *testing.T) {
 	w := newWorld(t, limiting)
 	for range 3 {
-		_, err := w.service.Admit(t.Context(), identity.LimitSignIn)
-		w.ok(err)
+		must(w.service.Admit(t.Context(), identity.LimitSignIn))(w)
 	}
-	_, err := w.service.Admit(t.Context(), identity.LimitSignIn)
-	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+	w.equal("the kind", identity.KindOf(errOf(w.service.Admit(t.Context(), identity.LimitSignIn))), identity.RateLimited)
 }
 
 func TestLimitThatIsNotSetCostsNoQuery(t *testing.T) {
 	w := newWorld(t)
 	for _, class := range identity.LimitClasses() {
-		a, err := w.service.Admit(from("192.0.2.1"), class)
-		w.ok(err)
+		a := must(w.service.Admit(from("192.0.2.1"), class))(w)
 		w.equal("the allowance", a, identity.Allowance{Allowed: true})
 	}
 	w.equal("calls of the store", w.store.take(), "")
@@ -87,8 +83,7 @@ func TestLimitRefusesAFloodWithoutQueries(t *testing.T) {
 	for _, passed := range []time.Duration{0, 30 * time.Second, 29 * time.Second} {
 		w.pass(passed)
 		for range 100 {
-			_, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
-			w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+			w.equal("the kind", identity.KindOf(errOf(w.service.Admit(from("192.0.2.1"), identity.LimitSignIn))), identity.RateLimited)
 		}
 	}
 	a, err := w.service.Admit(from("192.0.2.1"), identity.LimitSignIn)
@@ -109,11 +104,9 @@ func TestLimitMemoryNeverRefusesWhatTheStoreAllows(t *testing.T) {
 	w.pass(30 * time.Second)
 	other := w.replica(w.hasher)
 	w.store.before["TakeLimit"] = func() { w.pass(10 * time.Second) }
-	_, err := other.Admit(from("192.0.2.1"), identity.LimitSignIn)
-	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+	w.equal("the kind", identity.KindOf(errOf(other.Admit(from("192.0.2.1"), identity.LimitSignIn))), identity.RateLimited)
 	w.pass(20 * time.Second)
-	_, err = other.Admit(from("192.0.2.1"), identity.LimitSignIn)
-	w.ok(err)
+	must(other.Admit(from("192.0.2.1"), identity.LimitSignIn))(w)
 }
 
 func TestLimitMemoryIsBounded(t *testing.T) {
@@ -151,8 +144,7 @@ func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 	}
 	// All sessions of a user share one limit for changes.
 	for i := range 3 {
-		a, err := w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
-		w.ok(err)
+		a := must(w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken))(w)
 		w.equal("remaining requests", a.Remaining, 2-i)
 	}
 	w.refusals()
@@ -161,29 +153,23 @@ func TestLimitCountsChangesByUserAndEndingsBySession(t *testing.T) {
 	if got := w.refusals(); len(got) != 1 || got[0].user != p.id || got[0].because != "writes" {
 		t.Errorf("the refusals in the trail are %+v", got)
 	}
-	_, err = w.service.AdmitChange(from("192.0.2.1"), other.AccessToken)
-	w.ok(err)
+	must(w.service.AdmitChange(from("192.0.2.1"), other.AccessToken))(w)
 	// A thief cannot stop the owner from ending the stolen session.
 	for range 3 {
-		_, err := w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
-		w.ok(err)
+		must(w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken))(w)
 	}
 	_, err = w.service.AdmitEnding(from("192.0.2.1"), thief.AccessToken)
 	refused(err)
-	_, err = w.service.AdmitEnding(from("192.0.2.2"), owner.AccessToken)
-	w.ok(err)
+	must(w.service.AdmitEnding(from("192.0.2.2"), owner.AccessToken))(w)
 	// Requests with an ended session do not count.
 	w.ok(w.service.SignOut(t.Context(), thief.RefreshToken))
 	w.pass(3 * time.Minute)
 	for range 5 {
-		_, err = w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)
-		w.fails(err, identity.Unauthenticated, endedSession)
+		w.fails(errOf(w.service.AdmitChange(from("192.0.2.1"), thief.AccessToken)), identity.Unauthenticated, endedSession)
 	}
-	a, err := w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken)
-	w.ok(err)
+	a := must(w.service.AdmitChange(from("192.0.2.2"), owner.AccessToken))(w)
 	w.equal("remaining requests", a.Remaining, 2)
 	w.store.take()
-	_, err = w.service.AdmitChange(t.Context(), "no token")
-	w.fails(err, identity.Unauthenticated, wrongToken)
+	w.fails(errOf(w.service.AdmitChange(t.Context(), "no token")), identity.Unauthenticated, wrongToken)
 	w.equal("calls of the store", w.store.take(), "")
 }

@@ -85,8 +85,7 @@ func TestAStolenTokenIsNoWayRoundTheCountOfStrangers(t *testing.T) {
 func TestWhereAPasswordWasResetFromIsFamiliar(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	code, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	code := must(w.ForgotPassword(p.email))(w)
 	const fresh = "another password of mine"
 	w.keep(fresh)
 	w.ok(w.service.ResetPassword(from(home), code.Text, "", fresh))

@@ -104,10 +104,8 @@ func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.
 				w := newWorld(t, rotating)
 				p, tokens := w.verified("grace")
 				_, verification := w.unverified("edsger")
-				recovery, err := w.ForgotPassword(p.email)
-				w.ok(err)
-				change, err := w.RequestEmailChange(tokens.AccessToken, "")
-				w.ok(err)
+				recovery := must(w.ForgotPassword(p.email))(w)
+				change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 				codes := map[identity.Purpose]string{
 					identity.Verification: verification, identity.Recovery: recovery.Text, identity.EmailChange: change.Text,
 				}
@@ -136,20 +134,14 @@ func TestBeforeThereAreKeysNoTokenIsCalledWrongAndNoCodeIsUsedUp(t *testing.T) {
 		Store: w.store, Tokens: token.New(token.Config{Issuer: issuer, Now: w.Now}), Hasher: w.hasher, Now: w.Now,
 	})
 	const message = "the signing keys are not loaded yet"
-	_, err := w.Profile(tokens.AccessToken)
-	w.fails(err, identity.Unavailable, message)
-	_, err = w.Renew(tokens.RefreshToken)
-	w.fails(err, identity.Unavailable, message)
+	w.fails(errOf(w.Profile(tokens.AccessToken)), identity.Unavailable, message)
+	w.fails(errOf(w.Renew(tokens.RefreshToken)), identity.Unavailable, message)
 	w.fails(w.service.SignOut(t.Context(), tokens.RefreshToken), identity.Unavailable, message)
-	_, err = w.service.Introspect(t.Context(), tokens.AccessToken)
-	w.fails(err, identity.Unavailable, message)
+	w.fails(errOf(w.service.Introspect(t.Context(), tokens.AccessToken)), identity.Unavailable, message)
 	w.store.take()
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unavailable, message)
-	_, err = w.VerifyUser(code)
-	w.fails(err, identity.Unavailable, message)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unavailable, message)
+	w.fails(errOf(w.VerifyUser(code)), identity.Unavailable, message)
 	w.equal("calls of the store", w.store.take(), "")
 	w.service = loaded
-	_, err = w.VerifyUser(code)
-	w.ok(err)
+	must(w.VerifyUser(code))(w)
 }

@@ -12,29 +12,23 @@ func TestAProfileIsReadInOneStatementByWhoHasTheScope(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	w.store.take()
-	u, err := w.Profile(tokens.AccessToken)
-	w.ok(err)
+	u := must(w.Profile(tokens.AccessToken))(w)
 	w.equal("user", u.ID, p.id)
 	w.equal("calls of the store", w.store.take(), "FindUser")
 
 	in := signUpOf("edsger")
 	in.Scope = "profiles e-mail"
-	code, err := w.SignUp(in)
-	w.ok(err)
-	tokens, err = w.VerifyUser(code.Text)
-	w.ok(err)
-	_, err = w.Profile(tokens.AccessToken)
-	w.fails(err, identity.Forbidden, `the token lacks the scope "profile"`)
-	_, err = w.RequestEmailChange(tokens.AccessToken, "")
-	w.fails(err, identity.Forbidden, `the token lacks the scope "email"`)
+	code := must(w.SignUp(in))(w)
+	tokens = must(w.VerifyUser(code.Text))(w)
+	w.fails(errOf(w.Profile(tokens.AccessToken)), identity.Forbidden, `the token lacks the scope "profile"`)
+	w.fails(errOf(w.RequestEmailChange(tokens.AccessToken, "")), identity.Forbidden, `the token lacks the scope "email"`)
 }
 
 func TestOnlyTheNamesThatAreGivenChange(t *testing.T) {
 	username, first, last := "Amazing.Grace", " Brewster ", "Murray"
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
-	before, err := w.Profile(tokens.AccessToken)
-	w.ok(err)
+	before := must(w.Profile(tokens.AccessToken))(w)
 	w.keep(username, last)
 	for _, c := range []struct {
 		what   string
@@ -49,19 +43,15 @@ func TestOnlyTheNamesThatAreGivenChange(t *testing.T) {
 		want := before
 		c.expect(&want)
 		want.UpdatedAt = w.Now()
-		got, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update)
-		w.ok(err)
+		got := must(w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update))(w)
 		w.equal(c.what, got, want)
 		before = want
 	}
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.SignIn(strings.ToUpper(username), p.password)
-	w.ok(err)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	must(w.SignIn(strings.ToUpper(username), p.password))(w)
 	in := signUpOf("grace") // the username is free again
 	in.Email = "another@mail.example"
-	_, err = w.SignUp(in)
-	w.ok(err)
+	must(w.SignUp(in))(w)
 }
 
 func TestAChangeOfNamesSaysAllThatIsWrongWithIt(t *testing.T) {
@@ -83,20 +73,17 @@ func TestAChangeOfNamesSaysAllThatIsWrongWithIt(t *testing.T) {
 		{"a name that is taken", identity.ProfileUpdate{Username: &taken}, identity.Conflict, "username: is taken"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			_, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update)
-			w.fails(err, c.kind, c.message)
+			w.fails(errOf(w.service.UpdateProfile(t.Context(), tokens.AccessToken, c.update)), c.kind, c.message)
 		})
 	}
-	_, err := w.service.UpdateProfile(t.Context(), tokens.AccessToken, identity.ProfileUpdate{Username: &own})
-	w.ok(err)
+	must(w.service.UpdateProfile(t.Context(), tokens.AccessToken, identity.ProfileUpdate{Username: &own}))(w)
 }
 
 func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	other := w.signIn(p)
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
 	w.fail(p.username, 5)
 	tokens, other = w.renew(tokens.RefreshToken), w.renew(other.RefreshToken)
 	w.ok(w.service.DeleteUser(t.Context(), tokens.AccessToken))
@@ -106,18 +93,15 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 		w.fails(w.service.DeleteUser(t.Context(), tokens.AccessToken), identity.Unauthenticated, endedSession)
 		for _, tokens := range []identity.Tokens{tokens, other} {
 			w.equal("the session is alive", w.alive(tokens), false)
-			_, err := w.Renew(tokens.RefreshToken)
-			w.fails(err, identity.Unauthenticated, endedSession)
+			w.fails(errOf(w.Renew(tokens.RefreshToken)), identity.Unauthenticated, endedSession)
 			w.ok(w.service.SignOut(t.Context(), tokens.RefreshToken))
 		}
 		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
 		w.equal("deletions audited", w.audited("account deleted"), 1)
 	}
 	gone()
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.ForgotPassword(p.email)
-	w.fails(err, identity.NotFound, "email: no account has this address")
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.ForgotPassword(p.email)), identity.NotFound, "email: no account has this address")
 
 	again, _ := w.verified("grace") // another user with the same username and address
 	w.equal("the new account has the old id", again.id == p.id, false)
@@ -128,34 +112,26 @@ func TestWhoIsDeletedLeavesNothingThatHolds(t *testing.T) {
 func TestTheCodeOfADeletedAccountDoesNotVerifyTheNextOfItsName(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
 	w.ok(w.service.DeleteUser(t.Context(), w.signIn(p).AccessToken))
 	_, verification := w.unverified("grace")
 	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
-	_, err = w.VerifyUser(verification)
-	w.ok(err)
+	must(w.VerifyUser(verification))(w)
 }
 
 func TestACodeForAnAddressProvesItAndIsGoodForNoOther(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
-	code, err := w.RequestEmailChange(tokens.AccessToken, "New@mail.example")
-	w.ok(err)
+	code := must(w.RequestEmailChange(tokens.AccessToken, "New@mail.example"))(w)
 	w.equal("lifetime of the code", code.ExpiresIn, time.Hour)
 	w.equal("user of the code", code.UserID, p.id)
-	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "other@mail.example")
-	w.fails(err, identity.Invalid, wrongCode)
-	u, err := w.ChangeEmail(tokens.AccessToken, code.Text, "new@MAIL.example")
-	w.ok(err)
+	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, code.Text, "other@mail.example")), identity.Invalid, wrongCode)
+	u := must(w.ChangeEmail(tokens.AccessToken, code.Text, "new@MAIL.example"))(w)
 	w.equal("the address", u.Email, "new@MAIL.example")
 	w.equal("it is verified", u.EmailVerified, true)
-	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
-	w.fails(err, identity.Invalid, wrongCode)
-	_, err = w.SignIn(p.email, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.SignIn("new@mail.example", p.password)
-	w.ok(err)
+	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")), identity.Invalid, wrongCode)
+	w.fails(errOf(w.SignIn(p.email, p.password)), identity.Unauthenticated, wrongCredentials)
+	must(w.SignIn("new@mail.example", p.password))(w)
 	w.equal("changes audited", w.audited("email changed"), 1)
 }
 
@@ -163,30 +139,22 @@ func TestACodeForAnyAddressProvesNone(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	verified := func() bool {
-		u, err := w.Profile(tokens.AccessToken)
-		w.ok(err)
+		u := must(w.Profile(tokens.AccessToken))(w)
 		return u.EmailVerified
 	}
-	code, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
-	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example")
-	w.ok(err)
+	code := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+	must(w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example"))(w)
 	w.equal("the address is verified", verified(), false)
 	w.signIn(p)
-	_, err = w.SignIn("new@mail.example", p.password) // only the proved address can be used to sign in
+	_, err := w.SignIn("new@mail.example", p.password) // only the proved address can be used to sign in
 	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.SignIn(p.email, p.password)
-	w.ok(err)
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	must(w.SignIn(p.email, p.password))(w)
+	recovery := must(w.ForgotPassword(p.email))(w)
 	w.equal("user of the code", recovery.UserID, p.id)
-	_, err = w.ForgotPassword("new@mail.example")
-	w.fails(err, identity.NotFound, "email: no account has this address")
+	w.fails(errOf(w.ForgotPassword("new@mail.example")), identity.NotFound, "email: no account has this address")
 
-	proof, err := w.NewVerificationCode("new@mail.example")
-	w.ok(err)
-	tokens, err = w.VerifyUser(proof.Text)
-	w.ok(err)
+	proof := must(w.NewVerificationCode("new@mail.example"))(w)
+	tokens = must(w.VerifyUser(proof.Text))(w)
 	w.equal("the address is verified", verified(), true)
 }
 
@@ -194,10 +162,8 @@ func TestAChangeOfAddressSaysAllThatIsWrongWithIt(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	other, others := w.verified("edsger")
-	code, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	code := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+	recovery := must(w.ForgotPassword(p.email))(w)
 	for _, c := range []struct {
 		what, access, code, email string
 		kind                      identity.Kind
@@ -210,16 +176,13 @@ func TestAChangeOfAddressSaysAllThatIsWrongWithIt(t *testing.T) {
 		{"an address that is taken", tokens.AccessToken, code.Text, strings.ToUpper(other.email), identity.Conflict, "email: is taken"},
 	} {
 		t.Run(c.what, func(*testing.T) {
-			_, err := w.ChangeEmail(c.access, c.code, c.email)
-			w.fails(err, c.kind, c.message)
+			w.fails(errOf(w.ChangeEmail(c.access, c.code, c.email)), c.kind, c.message)
 		})
 	}
-	_, err = w.RequestEmailChange(tokens.AccessToken, "x")
-	w.fails(err, identity.Invalid, malformedEmail)
-	_, err = w.RequestEmailChange(tokens.AccessToken, other.email)
-	w.fails(err, identity.Conflict, "email: is taken")
+	w.fails(errOf(w.RequestEmailChange(tokens.AccessToken, "x")), identity.Invalid, malformedEmail)
+	w.fails(errOf(w.RequestEmailChange(tokens.AccessToken, other.email)), identity.Conflict, "email: is taken")
 
-	_, err = w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example") // the code has not been used
+	_, err := w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example") // the code has not been used
 	w.ok(err)
 	// The recovery code was sent to the previous address.
 	w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
@@ -229,12 +192,8 @@ func TestAnAddressTakenMeanwhileIsNotHadTwice(t *testing.T) {
 	w := newWorld(t)
 	_, tokens := w.verified("grace")
 	_, others := w.verified("edsger")
-	mine, err := w.RequestEmailChange(tokens.AccessToken, "new@mail.example")
-	w.ok(err)
-	theirs, err := w.RequestEmailChange(others.AccessToken, "new@mail.example")
-	w.ok(err)
-	_, err = w.ChangeEmail(tokens.AccessToken, mine.Text, "new@mail.example")
-	w.ok(err)
-	_, err = w.ChangeEmail(others.AccessToken, theirs.Text, "new@mail.example")
-	w.fails(err, identity.Conflict, "email: is taken")
+	mine := must(w.RequestEmailChange(tokens.AccessToken, "new@mail.example"))(w)
+	theirs := must(w.RequestEmailChange(others.AccessToken, "new@mail.example"))(w)
+	must(w.ChangeEmail(tokens.AccessToken, mine.Text, "new@mail.example"))(w)
+	w.fails(errOf(w.ChangeEmail(others.AccessToken, theirs.Text, "new@mail.example")), identity.Conflict, "email: is taken")
 }

@@ -13,33 +13,27 @@ const another = "another of mine"
 func TestARecoveryCodeSetsAPasswordOnceAndEndsWhatWasOpen(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
-	change, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
-	code, err := w.ForgotPassword(strings.ToUpper(p.email))
-	w.ok(err)
+	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+	code := must(w.ForgotPassword(strings.ToUpper(p.email)))(w)
 	w.equal("user of the code", code.UserID, p.id)
 	w.equal("lifetime of the code", code.ExpiresIn, time.Hour)
 	w.equal("asking ends no session: the session is alive", w.alive(tokens), true)
 
 	w.ok(w.ResetPassword(code.Text, p.id, another))
 	w.equal("the session is alive", w.alive(tokens), false)
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	w.fails(w.ResetPassword(code.Text, "", "a third of mine"), identity.Invalid, wrongCode)
 	p.password = another
 	tokens = w.signIn(p)
-	_, err = w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")
-	w.fails(err, identity.Invalid, wrongCode)
+	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
 	w.equal("resets audited", w.audited("password reset"), 1)
 }
 
 func TestARecoveryCodeHoldsForAnHourAndOnlyTheLast(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
-	first, err := w.ForgotPassword(p.email)
-	w.ok(err)
-	second, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	first := must(w.ForgotPassword(p.email))(w)
+	second := must(w.ForgotPassword(p.email))(w)
 	w.fails(w.ResetPassword(first.Text, "", another), identity.Invalid, wrongCode)
 	w.pass(time.Hour)
 	w.fails(w.ResetPassword(second.Text, "", another), identity.Invalid, wrongCode)
@@ -49,8 +43,7 @@ func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	other, _ := w.verified("edsger")
-	code, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	code := must(w.ForgotPassword(p.email))(w)
 	none := strings.Repeat("A", 26)
 	const badID, tooShort = "id: must be a UUID in lower case, as it was answered at sign-up", "password: is shorter than 8 characters"
 	const personal = "password: must not be your username or email address"
@@ -86,16 +79,12 @@ func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
 func TestAResetVerifiesTheAddressAndKillsTheVerificationCode(t *testing.T) {
 	w := newWorld(t)
 	p, verification := w.unverified("grace") // the sign-up is a stranger's, with the reader's address
-	code, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	code := must(w.ForgotPassword(p.email))(w)
 	w.ok(w.ResetPassword(code.Text, "", another))
-	_, err = w.VerifyUser(verification)
-	w.fails(err, identity.Invalid, wrongCode)
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.VerifyUser(verification)), identity.Invalid, wrongCode)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	p.password = another
-	u, err := w.Profile(w.signIn(p).AccessToken)
-	w.ok(err)
+	u := must(w.Profile(w.signIn(p).AccessToken))(w)
 	w.equal("the address is verified", u.EmailVerified, true)
 }
 
@@ -103,32 +92,25 @@ func TestAResetNeverRevivesWhoIsSuspended(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	w.ok(w.memory.Suspend(t.Context(), p.id, true))
-	code, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	code := must(w.ForgotPassword(p.email))(w)
 	w.ok(w.ResetPassword(code.Text, "", another))
-	_, err = w.SignIn(p.username, another)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, another)), identity.Unauthenticated, wrongCredentials)
 }
 
 func TestAChangeOfPasswordKeepsTheSessionThatMadeItAndNoOther(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	other := w.signIn(p)
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
-	change, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
+	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 
 	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
 	w.equal("the session is alive", w.alive(tokens), true)
 	w.equal("the other session is alive", w.alive(other), false)
-	_, err = w.Renew(other.RefreshToken)
-	w.fails(err, identity.Unauthenticated, endedSession)
+	w.fails(errOf(w.Renew(other.RefreshToken)), identity.Unauthenticated, endedSession)
 	w.fails(w.ResetPassword(recovery.Text, "", "a third of mine"), identity.Invalid, wrongCode)
-	_, err = w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")
-	w.fails(err, identity.Invalid, wrongCode)
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	p.password = another
 	w.signIn(p)
 	w.equal("changes audited", w.audited("password changed"), 1)
@@ -165,8 +147,7 @@ func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {
 		w.fails(w.ChangePassword(tokens.AccessToken, "wrong guess", another), identity.Unauthenticated, wrongOld)
 	}
 	for range 5 {
-		_, err := w.SignIn(p.username, "wrong guess")
-		w.fails(err, identity.Unauthenticated, wrongCredentials)
+		w.fails(errOf(w.SignIn(p.username, "wrong guess")), identity.Unauthenticated, wrongCredentials)
 	}
 	w.throttled(p.username, p.password, time.Second)
 	hashed := w.hasher.Stats().Done
@@ -184,8 +165,7 @@ func TestOfManyGuessesAtTheOldPasswordAtOnceNoneBeyondTheThrottleIsToldToBeRight
 	w.fail(p.username, 9)
 	tokens = w.renew(tokens.RefreshToken)
 	w.pass(time.Minute)
-	c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username})
-	w.ok(err)
+	c := must(w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username}))(w)
 	w.store.before["FindPassword"] = func() { // a failure is counted before the second call
 		w.store.before["FindPassword"] = func() { w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{})) }
 	}
@@ -218,8 +198,7 @@ func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
 		}
 		service := costs[0]
 		costs = costs[1:]
-		_, err := w.tokens(service.SignIn(t.Context(), p.username, p.password))
-		w.ok(err)
+		must(w.tokens(service.SignIn(t.Context(), p.username, p.password)))(w)
 		w.store.before["ChangePassword"] = renew
 	}
 	w.store.before["ChangePassword"] = renew

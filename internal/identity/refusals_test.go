@@ -20,8 +20,7 @@ type entry struct {
 // refusals returns the refusals recorded in the audit trail since the last call.
 func (w *world) refusals() (entries []entry) {
 	w.Helper()
-	events, err := w.memory.Events(w.Context())
-	w.ok(err)
+	events := must(w.memory.Events(w.Context()))(w)
 	for _, e := range events[w.seen:] {
 		switch e.Name {
 		case identity.EventPasswordThrottled, identity.EventSignInRefused, identity.EventCodeRefused, identity.EventLimitExceeded:
@@ -66,8 +65,7 @@ func TestTriesThatTheThrottleRefusesAreInTheTrailOnceAMinute(t *testing.T) {
 		w.refusals()
 		w.store.take()
 		for range 100 {
-			_, err := w.SignIn(c.login, password)
-			w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+			w.equal("the kind", identity.KindOf(errOf(w.SignIn(c.login, password))), identity.RateLimited)
 		}
 		w.trail(c.want)
 		asked[i] = w.store.take()
@@ -84,13 +82,11 @@ func TestAnEntryOfTheTrailSaysHowManyRefusalsItStandsFor(t *testing.T) {
 	want := entry{name: identity.EventLimitExceeded, detail: "limit", because: "codes", tries: 1}
 	w.trail(want)
 	for range 41 {
-		_, err := w.service.Admit(from("192.0.2.1"), identity.LimitCodes)
-		w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+		w.equal("the kind", identity.KindOf(errOf(w.service.Admit(from("192.0.2.1"), identity.LimitCodes))), identity.RateLimited)
 	}
 	w.trail()
 	w.pass(time.Minute)
-	_, err := w.service.Admit(from("192.0.2.1"), identity.LimitCodes)
-	w.equal("the kind", identity.KindOf(err), identity.RateLimited)
+	w.equal("the kind", identity.KindOf(errOf(w.service.Admit(from("192.0.2.1"), identity.LimitCodes))), identity.RateLimited)
 	want.tries = 42
 	w.trail(want)
 	w.admits(1, identity.LimitCodes, "192.0.2.2") // another network has its own entry
@@ -145,14 +141,12 @@ func TestWrongCodesAreInTheTrail(t *testing.T) {
 func TestARightPasswordThatOpensNothingIsInTheTrail(t *testing.T) {
 	w := newWorld(t)
 	unverified, _ := w.unverified("edsger")
-	_, err := w.SignIn(unverified.username, unverified.password)
-	w.fails(err, identity.Forbidden, notVerified)
+	w.fails(errOf(w.SignIn(unverified.username, unverified.password)), identity.Forbidden, notVerified)
 	w.trail(entry{identity.EventSignInRefused, unverified.id, "", "reason", "not_verified", 1})
 
 	p, tokens := w.verified("grace")
 	w.store.before["OpenSession"] = func() { w.ok(w.ChangePassword(tokens.AccessToken, p.password, another)) }
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	w.trail(entry{identity.EventSignInRefused, p.id, "", "reason", "stale", 1})
 
 	w.store.before["FindPassword"] = func() {
@@ -164,8 +158,7 @@ func TestARightPasswordThatOpensNothingIsInTheTrail(t *testing.T) {
 
 // failSilently counts ten failures of strangers directly in the store.
 func (w *world) failSilently(p person) {
-	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
-	w.ok(err)
+	c := must(w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username}))(w)
 	for range 10 {
 		w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey, identity.Event{}))
 	}

@@ -18,8 +18,7 @@ func TestSigningInByUsernameOrEmailInAnyCaseOpensASession(t *testing.T) {
 	p, _ := w.verified("grace")
 	for _, login := range []string{"grace", "GRACE", p.email, strings.ToUpper(p.email)} {
 		w.store.take()
-		tokens, err := w.SignIn(login, p.password)
-		w.ok(err)
+		tokens := must(w.SignIn(login, p.password))(w)
 		w.equal("calls of the store", w.store.take(), "FindCredentials OpenSession")
 		w.equal("the tokens", tokens, identity.Tokens{
 			AccessToken: tokens.AccessToken, ExpiresIn: 15 * time.Minute,
@@ -70,8 +69,7 @@ func TestWhatNobodyCanHaveIsRefusedWithoutWork(t *testing.T) {
 		{"0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22", p.password},
 		{p.username, ""}, {p.username, strings.Repeat("x", 257)}, {p.username, p.password + "\x00"}, {"nobody", ""},
 	} {
-		_, err := w.SignIn(c[0], c[1])
-		w.fails(err, identity.Unauthenticated, wrongCredentials)
+		w.fails(errOf(w.SignIn(c[0], c[1])), identity.Unauthenticated, wrongCredentials)
 	}
 	w.equal("calls of the store", w.store.take(), "")
 	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
@@ -83,13 +81,11 @@ func TestInPublicASignUpThatWaitsIsNotLookedAt(t *testing.T) {
 	w.store.take()
 	for _, login := range []string{p.username, p.email} {
 		hashed := w.hasher.Stats().Done
-		_, err := w.SignIn(login, p.password)
-		w.fails(err, identity.Unauthenticated, wrongCredentials)
+		w.fails(errOf(w.SignIn(login, p.password)), identity.Unauthenticated, wrongCredentials)
 		w.equal("calls of the store", w.store.take(), "FindCredentials CountFailure")
 		w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
 	}
-	_, err := w.VerifyUser(code)
-	w.ok(err)
+	must(w.VerifyUser(code))(w)
 	w.signIn(p)
 }
 
@@ -110,12 +106,10 @@ func TestOfManyGuessesAtASignUpAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *tes
 	p, _ := w.unverified("grace")
 	w.fail(p.username, 9)
 	w.store.before["FindSignUps"] = func() { // other guesses arrive at the same time
-		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
-		w.ok(err)
+		c := must(w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"}))(w)
 		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
 	}
-	_, err := w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	w.throttled(p.username, p.password, 2*time.Second)
 }
 
@@ -123,21 +117,17 @@ func TestALoginIsTakenWithoutTheSpacesAroundIt(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	for _, login := range []string{" grace", "grace ", "\tGrace\r\n", " " + p.email + " "} {
-		_, err := w.SignIn(login, p.password)
-		w.ok(err)
+		must(w.SignIn(login, p.password))(w)
 	}
 }
 
 func TestThatAnAddressIsNotVerifiedIsToldOnlyToWhoKnowsThePassword(t *testing.T) {
 	w := newWorld(t)
 	p, code := w.unverified("grace")
-	_, err := w.SignIn(p.username, "wrong guess")
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Forbidden, notVerified)
+	w.fails(errOf(w.SignIn(p.username, "wrong guess")), identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Forbidden, notVerified)
 	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(0))
-	_, err = w.VerifyUser(code)
-	w.ok(err)
+	must(w.VerifyUser(code))(w)
 	w.signIn(p)
 }
 
@@ -146,8 +136,7 @@ func (w *world) fail(login string, times int) {
 	w.Helper()
 	for range times {
 		w.pass(time.Minute)
-		_, err := w.SignIn(login, "wrong guess")
-		w.fails(err, identity.Unauthenticated, wrongCredentials)
+		w.fails(errOf(w.SignIn(login, "wrong guess")), identity.Unauthenticated, wrongCredentials)
 	}
 }
 
@@ -180,8 +169,7 @@ func TestTheThrottleIsTheSameForWhoeverExistsAndWhoeverDoesNot(t *testing.T) {
 				w.pass(wait - time.Millisecond)
 				w.throttled(login, password, time.Millisecond) // an attempt that is too early does not count
 				w.pass(time.Millisecond)
-				_, err := w.SignIn(login, "wrong guess")
-				w.fails(err, identity.Unauthenticated, wrongCredentials)
+				w.fails(errOf(w.SignIn(login, "wrong guess")), identity.Unauthenticated, wrongCredentials)
 			}
 		})
 	}
@@ -214,8 +202,7 @@ func TestAfterAHundredFailuresTheOwnerGetsInBothWays(t *testing.T) {
 		w.fail(p.username, 100)
 		w.throttled(p.username, p.password, time.Minute)
 		if byRecovery {
-			code, err := w.ForgotPassword(p.email)
-			w.ok(err)
+			code := must(w.ForgotPassword(p.email))(w)
 			p.password = "another of mine"
 			w.keep(p.password)
 			w.ok(w.service.ResetPassword(from(home), code.Text, "", p.password))
@@ -235,8 +222,7 @@ func TestAFailureThatCannotBeCountedIsNoFreeGuess(t *testing.T) {
 	p, _ := w.verified("grace")
 	away := &identity.Error{Kind: identity.Unavailable, Message: "the database is away"}
 	w.store.before["CountFailure"] = func() { w.memory.Break(away) }
-	_, err := w.SignIn(p.username, "wrong guess")
-	w.fails(err, identity.Unavailable, "the database is away")
+	w.fails(errOf(w.SignIn(p.username, "wrong guess")), identity.Unavailable, "the database is away")
 }
 
 func TestAPasswordThatWasChangedWhileItWasCheckedOpensNothing(t *testing.T) {
@@ -245,8 +231,7 @@ func TestAPasswordThatWasChangedWhileItWasCheckedOpensNothing(t *testing.T) {
 	w.store.before["OpenSession"] = func() {
 		w.ok(w.ChangePassword(tokens.AccessToken, p.password, "another of mine"))
 	}
-	_, err := w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 }
 
 func TestOfManyGuessesAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
@@ -254,35 +239,29 @@ func TestOfManyGuessesAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
 	p, _ := w.verified("grace")
 	w.fail(p.username, 9)
 	w.store.before["OpenSession"] = func() { // other guesses arrive at the same time
-		c, err := w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"})
-		w.ok(err)
+		c := must(w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: "grace"}))(w)
 		w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{}))
 	}
-	_, err := w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 }
 
 // costOf returns the cost of the stored hash of a password.
 func (w *world) costOf(p person) int {
 	w.Helper()
-	c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
-	w.ok(err)
-	cost, err := bcrypt.Cost([]byte(c.PasswordHash))
-	w.ok(err)
-	return cost
+	c := must(w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username}))(w)
+	return must(bcrypt.Cost([]byte(c.PasswordHash)))(w)
 }
 
 func TestAHashOfAnotherCostIsRenewedAtTheNextSignIn(t *testing.T) {
 	w := newWorld(t)
 	p, _ := w.verified("grace")
 	w.service = w.replica(w.newHasher(cost + 1))
-	_, err := w.SignIn(p.username, "wrong guess")
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.SignIn(p.username, "wrong guess")), identity.Unauthenticated, wrongCredentials)
 	w.equal("the cost after a wrong password", w.costOf(p), cost)
 	w.store.take()
 	w.signIn(p)
-	w.equal("the cost", w.costOf(p), cost+1)
 	w.equal("calls of the store", w.store.take(), "FindCredentials OpenSession")
+	w.equal("the cost", w.costOf(p), cost+1)
 	w.signIn(p)
 }
 
@@ -300,8 +279,7 @@ func TestASignInHoldsWhileAReplicaOfAnotherCostRenewsTheHash(t *testing.T) {
 	p, _ := w.verified("grace")
 	other := w.replica(w.newHasher(cost + 1))
 	w.store.before["OpenSession"] = func() {
-		_, err := w.tokens(other.SignIn(t.Context(), p.username, p.password))
-		w.ok(err)
+		must(w.tokens(other.SignIn(t.Context(), p.username, p.password)))(w)
 	}
 	w.signIn(p) // this sign-in has no hash to renew
 	w.equal("the cost", w.costOf(p), cost+1)
@@ -320,8 +298,7 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 			w.ok(w.memory.Suspend(w.Context(), p.id, true))
 		}, "FindCredentials RecordEvent"},
 		{"too many failures", func(w *world, p person, _ identity.Tokens) {
-			c, err := w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username})
-			w.ok(err)
+			c := must(w.memory.FindCredentials(w.Context(), identity.Login{CanonicalUsername: p.username}))(w)
 			w.ok(w.memory.CountFailure(w.Context(), c.ThrottleKey, identity.Event{}))
 		}, "FindCredentials RecordEvent"},
 		{"deleted, and its name and password taken by another", func(w *world, p person, tokens identity.Tokens) {
@@ -338,8 +315,7 @@ func TestWhereAHashIsToBeRenewedAChangeMeanwhileIsNoWayIn(t *testing.T) {
 				c.meanwhile(w, p, tokens)
 				w.store.take()
 			}
-			_, err := w.SignIn(p.username, p.password)
-			w.fails(err, identity.Unauthenticated, wrongCredentials)
+			w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 			w.equal("later calls of the store", w.store.take(), c.then)
 		})
 	}
@@ -350,14 +326,11 @@ func TestSignInThatIsRejectedCountsAsNoFailure(t *testing.T) {
 	p, _ := w.verified("grace")
 	w.store.take()
 	left := identity.WithCaller(t.Context(), identity.Caller{Connected: func() bool { return false }})
-	_, err := w.service.SignIn(left, p.username, p.password)
-	w.equal("the kind", identity.KindOf(err), identity.Overloaded)
+	w.equal("the kind", identity.KindOf(errOf(w.service.SignIn(left, p.username, p.password))), identity.Overloaded)
 	w.equal("calls of the store", w.store.take(), "FindCredentials")
 	w.hasher.Close()
-	_, err = w.SignIn(p.username, p.password)
-	w.equal("the kind of a sign-in after Close", identity.KindOf(err), identity.Overloaded)
-	_, err = w.SignUp(signUpOf("edsger"))
-	w.equal("the kind of a sign-up", identity.KindOf(err), identity.Overloaded)
+	w.equal("the kind of a sign-in after Close", identity.KindOf(errOf(w.SignIn(p.username, p.password))), identity.Overloaded)
+	w.equal("the kind of a sign-up", identity.KindOf(errOf(w.SignUp(signUpOf("edsger")))), identity.Overloaded)
 }
 
 func TestAPersonHasOnlySoManySessions(t *testing.T) {
@@ -379,8 +352,7 @@ func TestTheAuditTrailNamesTheRequestAndTheClientsAddress(t *testing.T) {
 	ctx := identity.WithCaller(context.Background(), identity.Caller{
 		RequestID: "request-7", Address: netip.MustParseAddr("192.0.2.43"),
 	})
-	_, err := w.service.SignIn(ctx, p.username, p.password)
-	w.ok(err)
+	must(w.service.SignIn(ctx, p.username, p.password))(w)
 	if lines := w.audit.String(); strings.Count(lines, `"request_id":"request-7","address":"192.0.2.43"`) != 1 ||
 		!strings.Contains(lines, `"user":"`+p.id+`"`) {
 		t.Error(lines)

@@ -10,16 +10,13 @@ import (
 
 func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
 	w := newWorld(t)
-	code, err := w.SignUp(identity.SignUp{
+	code := must(w.SignUp(identity.SignUp{
 		Username: "Grace", Email: "Grace@Mail.Example", FirstName: " Grace ", LastName: "Hopper", Password: password,
-	})
-	w.ok(err)
+	}))(w)
 	w.equal("lifetime of the code", code.ExpiresIn, 24*time.Hour)
 	w.equal("the length of the code", len(code.Text), 26)
-	tokens, err := w.VerifyUser(code.Text)
-	w.ok(err)
-	u, err := w.Profile(tokens.AccessToken)
-	w.ok(err)
+	tokens := must(w.VerifyUser(code.Text))(w)
+	u := must(w.Profile(tokens.AccessToken))(w)
 	w.equal("the account", u, identity.User{
 		ID: code.UserID, Username: "Grace", Email: "Grace@Mail.Example", FirstName: "Grace", LastName: "Hopper",
 		Scope: "profile email", EmailVerified: true, CreatedAt: start, UpdatedAt: start,
@@ -54,8 +51,7 @@ func TestASignUpNamesAllThatIsTakenWithoutCase(t *testing.T) {
 			w.verified("grace")
 			in := signUpOf(c.username)
 			in.Email = c.email
-			_, err := w.SignUp(in)
-			w.fails(err, identity.Conflict, c.message)
+			w.fails(errOf(w.SignUp(in)), identity.Conflict, c.message)
 		})
 	}
 }
@@ -99,10 +95,8 @@ func TestAPasswordThatIsToBeSet(t *testing.T) {
 				return
 			}
 			w.ok(err)
-			_, err = w.VerifyUser(code.Text)
-			w.ok(err)
-			_, err = w.SignIn("Grace.Hopper", c.password)
-			w.ok(err)
+			must(w.VerifyUser(code.Text))(w)
+			must(w.SignIn("Grace.Hopper", c.password))(w)
 			for what, other := range map[string]string{
 				"more": c.password + "x", "less": c.password[:len(c.password)-1], "trimmed": strings.TrimSpace(c.password), "in capitals": strings.ToUpper(c.password),
 			} {
@@ -118,8 +112,7 @@ func TestTheBlocklistCanBeTurnedOff(t *testing.T) {
 	w := newWorld(t, func(p *identity.Policy) { p.PasswordBlocklist = false })
 	in := signUpOf("grace")
 	in.Password = "password"
-	_, err := w.SignUp(in)
-	w.ok(err)
+	must(w.SignUp(in))(w)
 }
 
 // decomposed and composed are the same text, typed on two keyboards.
@@ -130,19 +123,14 @@ func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
 		w := newWorld(t)
 		in := signUpOf("grace")
 		in.Password = typed[0]
-		code, err := w.SignUp(in)
-		w.ok(err)
-		tokens, err := w.VerifyUser(code.Text)
-		w.ok(err)
-		_, err = w.SignIn("grace", typed[1])
-		w.ok(err)
+		code := must(w.SignUp(in))(w)
+		tokens := must(w.VerifyUser(code.Text))(w)
+		must(w.SignIn("grace", typed[1]))(w)
 		w.fails(w.ChangePassword(tokens.AccessToken, typed[1], typed[0]), identity.Invalid, samePassword)
 		w.ok(w.ChangePassword(tokens.AccessToken, typed[1], "another of mine"))
-		reset, err := w.ForgotPassword(in.Email)
-		w.ok(err)
+		reset := must(w.ForgotPassword(in.Email))(w)
 		w.ok(w.ResetPassword(reset.Text, "", typed[0]))
-		_, err = w.SignIn("grace", typed[1])
-		w.ok(err)
+		must(w.SignIn("grace", typed[1]))(w)
 	}
 }
 
@@ -151,10 +139,8 @@ func TestWhereCallersAreTrustedTheyChooseTheScope(t *testing.T) {
 		w := newWorld(t)
 		in := signUpOf("grace")
 		in.Scope = asked
-		code, err := w.SignUp(in)
-		w.ok(err)
-		tokens, err := w.VerifyUser(code.Text)
-		w.ok(err)
+		code := must(w.SignUp(in))(w)
+		tokens := must(w.VerifyUser(code.Text))(w)
 		w.equal("the scope", tokens.Scope, want)
 	}
 }
@@ -164,18 +150,15 @@ func TestThePublicChoosesAmongTheScopesOnOffer(t *testing.T) {
 		w := newWorld(t, public)
 		in := signUpOf("grace")
 		in.Scope = asked
-		_, err := w.SignUp(in)
-		w.ok(err)
-		tokens, err := w.VerifyUser(w.mail().Code)
-		w.ok(err)
+		must(w.SignUp(in))(w)
+		tokens := must(w.VerifyUser(w.mail().Code))(w)
 		w.equal("the scope", tokens.Scope, want)
 	}
 	for _, asked := range []string{"admin", "profile admin"} {
 		w := newWorld(t, public)
 		in := signUpOf("grace")
 		in.Scope = asked
-		_, err := w.SignUp(in)
-		w.fails(err, identity.Invalid, "scope: may hold only profile, email")
+		w.fails(errOf(w.SignUp(in)), identity.Invalid, "scope: may hold only profile, email")
 	}
 }
 
@@ -185,83 +168,63 @@ func TestAVerificationCodeHoldsOnceForADayAndOnlyTheLast(t *testing.T) {
 	for _, other := range []string{
 		"", code[:25], code + "A", "%", "_", "null", "0", strings.Repeat("A", 26), strings.Repeat("%", 26), code + "." + strings.Repeat(" ", 500),
 	} {
-		_, err := w.VerifyUser(other)
-		w.fails(err, identity.Invalid, wrongCode)
+		w.fails(errOf(w.VerifyUser(other)), identity.Invalid, wrongCode)
 	}
-	again, err := w.NewVerificationCode(p.email)
-	w.ok(err)
-	_, err = w.VerifyUser(code)
-	w.fails(err, identity.Invalid, wrongCode)
+	again := must(w.NewVerificationCode(p.email))(w)
+	w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
 	w.pass(24*time.Hour - time.Second)
-	_, err = w.VerifyUser(again.Text)
-	w.ok(err)
-	_, err = w.VerifyUser(again.Text)
-	w.fails(err, identity.Invalid, wrongCode)
-	_, err = w.NewVerificationCode(p.email)
-	w.fails(err, identity.Conflict, "email: is verified already")
+	must(w.VerifyUser(again.Text))(w)
+	w.fails(errOf(w.VerifyUser(again.Text)), identity.Invalid, wrongCode)
+	w.fails(errOf(w.NewVerificationCode(p.email)), identity.Conflict, "email: is verified already")
 
 	_, late := w.unverified("edsger")
 	w.pass(24 * time.Hour)
-	_, err = w.VerifyUser(late)
-	w.fails(err, identity.Invalid, wrongCode)
+	w.fails(errOf(w.VerifyUser(late)), identity.Invalid, wrongCode)
 }
 
 func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
 	w := newWorld(t)
 	p, tokens := w.verified("grace")
 	other, verification := w.unverified("edsger")
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
-	change, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
+	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 
 	for _, code := range []string{recovery.Text, change.Text} {
-		_, err := w.VerifyUser(code)
-		w.fails(err, identity.Invalid, wrongCode)
+		w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
 	}
 	for _, code := range []string{verification, change.Text} {
 		w.fails(w.ResetPassword(code, "", "another of mine"), identity.Invalid, wrongCode)
 	}
 	for _, code := range []string{verification, recovery.Text} {
-		_, err := w.ChangeEmail(tokens.AccessToken, code, "new@mail.example")
-		w.fails(err, identity.Invalid, wrongCode)
+		w.fails(errOf(w.ChangeEmail(tokens.AccessToken, code, "new@mail.example")), identity.Invalid, wrongCode)
 	}
 	// All codes are still valid.
-	_, err = w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")
-	w.ok(err)
-	_, err = w.VerifyUser(verification)
-	w.ok(err)
-	recovery, err = w.ForgotPassword(other.email)
-	w.ok(err)
+	must(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example"))(w)
+	must(w.VerifyUser(verification))(w)
+	recovery = must(w.ForgotPassword(other.email))(w)
 	w.ok(w.ResetPassword(recovery.Text, "", "another of mine"))
 }
 
 func TestAnUnknownAddressIsToldWhereCallersAreTrusted(t *testing.T) {
 	w := newWorld(t)
 	for _, ask := range []func(string) (identity.Code, error){w.NewVerificationCode, w.ForgotPassword} {
-		_, err := ask("nobody@mail.example")
-		w.fails(err, identity.NotFound, "email: no account has this address")
-		_, err = ask("x")
-		w.fails(err, identity.Invalid, malformedEmail)
+		w.fails(errOf(ask("nobody@mail.example")), identity.NotFound, "email: no account has this address")
+		w.fails(errOf(ask("x")), identity.Invalid, malformedEmail)
 	}
 }
 
 func TestASuspensionThatIsLiftedGivesNothingBack(t *testing.T) {
 	w := newWorld(t, rotating)
 	p, tokens := w.verified("grace")
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
-	change, err := w.RequestEmailChange(tokens.AccessToken, "")
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
+	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
 	for _, suspended := range []bool{true, false} {
 		w.ok(w.memory.Suspend(t.Context(), p.id, suspended))
 		w.equal("the session is alive", w.alive(tokens), false)
-		_, err = w.Renew(tokens.RefreshToken)
-		w.equal("the kind", identity.KindOf(err), identity.Unauthenticated)
+		w.equal("the kind", identity.KindOf(errOf(w.Renew(tokens.RefreshToken))), identity.Unauthenticated)
 		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
 	}
-	_, err = w.ChangeEmail(w.signIn(p).AccessToken, change.Text, "new@mail.example")
-	w.fails(err, identity.Invalid, wrongCode)
+	w.fails(errOf(w.ChangeEmail(w.signIn(p).AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
 }
 
 // Users type codes, or paste them with surrounding characters.
@@ -280,17 +243,12 @@ func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
 		w := newWorld(t)
 		p, code := w.unverified("grace")
 		w.keep(write(code))
-		tokens, err := w.VerifyUser(write(code))
-		w.ok(err)
-		recovery, err := w.ForgotPassword(p.email)
-		w.ok(err)
-		change, err := w.RequestEmailChange(tokens.AccessToken, "")
-		w.ok(err)
-		_, err = w.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example")
-		w.ok(err)
+		tokens := must(w.VerifyUser(write(code)))(w)
+		recovery := must(w.ForgotPassword(p.email))(w)
+		change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+		must(w.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example"))(w)
 		w.fails(w.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // the change has voided it
-		recovery, err = w.ForgotPassword(p.email)
-		w.ok(err)
+		recovery = must(w.ForgotPassword(p.email))(w)
 		w.ok(w.ResetPassword(write(recovery.Text), "", another))
 	}
 }
@@ -305,8 +263,7 @@ func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
 			signUp := func(name, secret string) {
 				in := signUpOf(name)
 				in.Email, in.Password = "owner@mail.example", secret
-				code, err := w.SignUp(in)
-				w.ok(err)
+				code := must(w.SignUp(in))(w)
 				if code.Text == "" {
 					code.Text = w.mail().Code
 				}
@@ -321,28 +278,21 @@ func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
 				signUp(name, map[string]string{"owner": password, "mallory": theirs}[name])
 			}
 			for _, code := range codes {
-				_, err := w.VerifyUser(code)
-				w.fails(err, identity.Invalid, passwordNeeded)
-				_, err = w.Prove(code, "neither of the two")
-				w.fails(err, identity.Invalid, wrongClaim)
-				_, err = w.Prove(code, "")
-				w.fails(err, identity.Invalid, wrongClaim)
+				w.fails(errOf(w.VerifyUser(code)), identity.Invalid, passwordNeeded)
+				w.fails(errOf(w.Prove(code, "neither of the two")), identity.Invalid, wrongClaim)
+				w.fails(errOf(w.Prove(code, "")), identity.Invalid, wrongClaim)
 			}
 			tokens, err := w.Prove(codes[names[0]], password) // either code works
 			w.ok(err)
-			u, err := w.Profile(tokens.AccessToken)
-			w.ok(err)
+			u := must(w.Profile(tokens.AccessToken))(w)
 			w.equal("user of the account", u.Username, "owner")
 			for _, code := range codes {
-				_, err := w.Prove(code, theirs)
-				w.fails(err, identity.Invalid, wrongCode)
+				w.fails(errOf(w.Prove(code, theirs)), identity.Invalid, wrongCode)
 			}
 			for _, login := range []string{"owner@mail.example", "mallory", "owner"} {
-				_, err := w.SignIn(login, theirs)
-				w.fails(err, identity.Unauthenticated, wrongCredentials)
+				w.fails(errOf(w.SignIn(login, theirs)), identity.Unauthenticated, wrongCredentials)
 			}
-			_, err = w.SignIn("owner@mail.example", password)
-			w.ok(err)
+			must(w.SignIn("owner@mail.example", password))(w)
 		}
 	}
 }
@@ -351,12 +301,9 @@ func TestASignUpThatIsMadeTwiceIsProvedByEitherMail(t *testing.T) {
 	w := newWorld(t, public)
 	_, first := w.unverified("grace")
 	_, second := w.unverified("grace")
-	_, err := w.VerifyUser(second)
-	w.fails(err, identity.Invalid, passwordNeeded)
-	_, err = w.Prove(first, password)
-	w.ok(err)
-	_, err = w.SignIn("grace", password)
-	w.ok(err)
+	w.fails(errOf(w.VerifyUser(second)), identity.Invalid, passwordNeeded)
+	must(w.Prove(first, password))(w)
+	must(w.SignIn("grace", password))(w)
 }
 
 func TestAUsernameThatWasTakenMeanwhileIsChosenAnewWithTheSameCode(t *testing.T) {
@@ -364,26 +311,22 @@ func TestAUsernameThatWasTakenMeanwhileIsChosenAnewWithTheSameCode(t *testing.T)
 		w := newWorld(t, exposure)
 		in := signUpOf("grace")
 		in.Email = "other@mail.example"
-		code, err := w.SignUp(in)
-		w.ok(err)
+		code := must(w.SignUp(in))(w)
 		if code.Text == "" {
 			code.Text = w.mail().Code
 		}
 		w.verified("grace")
 		for range 2 {
-			_, err = w.VerifyUser(code.Text)
-			w.fails(err, identity.Conflict, "username: is taken")
+			w.fails(errOf(w.VerifyUser(code.Text)), identity.Conflict, "username: is taken")
 		}
 		bad, taken, free := "a b", "GRACE", "Grace2"
 		w.keep(free)
-		_, err = w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &bad})
+		_, err := w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &bad})
 		w.fails(err, identity.Invalid, "username: may hold only letters (a-z), digits, '.', '_' and '-'")
 		_, err = w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &taken})
 		w.fails(err, identity.Conflict, "username: is taken")
-		tokens, err := w.tokens(w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &free}))
-		w.ok(err)
-		u, err := w.Profile(tokens.AccessToken)
-		w.ok(err)
+		tokens := must(w.tokens(w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &free})))(w)
+		u := must(w.Profile(tokens.AccessToken))(w)
 		w.equal("the username", u.Username, free)
 	}
 }
@@ -391,14 +334,11 @@ func TestAUsernameThatWasTakenMeanwhileIsChosenAnewWithTheSameCode(t *testing.T)
 func TestARecoveryOfASignUpMakesAnAccountOfItsReaders(t *testing.T) {
 	w := newWorld(t)
 	p, code := w.unverified("grace")
-	recovery, err := w.ForgotPassword(p.email)
-	w.ok(err)
+	recovery := must(w.ForgotPassword(p.email))(w)
 	w.equal("user of the code", recovery.UserID, p.id)
 	w.ok(w.ResetPassword(recovery.Text, p.id, another))
-	_, err = w.SignIn(p.username, p.password)
-	w.fails(err, identity.Unauthenticated, wrongCredentials)
-	_, err = w.VerifyUser(code)
-	w.fails(err, identity.Invalid, wrongCode)
+	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
 	p.password = another
 	w.signIn(p)
 }

@@ -75,6 +75,7 @@ func newWorld(t *testing.T, change ...func(*identity.Policy)) *world {
 	}
 	w.memory = identitytest.NewStore(w.Now)
 	w.store = &spy{Store: w.memory, before: map[string]func(){}}
+	w.memory.OnCall = w.store.note
 	w.hasher = w.newHasher(cost)
 	w.service = w.replica(w.hasher)
 	t.Cleanup(w.auditHoldsNothingPrivate)
@@ -91,8 +92,7 @@ func (w *world) newHasher(cost int) *identity.Hasher {
 // replica returns another gateway with the same data and the same keys.
 func (w *world) replica(h *identity.Hasher) *identity.Service {
 	w.Helper()
-	opened, err := ring()
-	w.ok(err)
+	opened := must(ring())(w)
 	tokens := token.New(token.Config{
 		Issuer: w.policy.Issuer, Audience: w.policy.Audience, AccessTTL: w.policy.AccessTTL, Leeway: w.leeway, Now: w.Now,
 	})
@@ -178,8 +178,7 @@ func (w *world) logAndTableAgree() {
 		delete(members, "level")
 		logged = append(logged, fmt.Sprint(members))
 	}
-	events, err := w.memory.Events(w.Context())
-	w.ok(err)
+	events := must(w.memory.Events(w.Context()))(w)
 	for _, e := range events {
 		members := map[string]any{"msg": string(e.Name)}
 		address := ""
@@ -284,9 +283,7 @@ func (w *world) Profile(access string) (identity.User, error) {
 
 func (w *world) Introspect(text string) identity.Introspection {
 	w.Helper()
-	i, err := w.service.Introspect(w.Context(), text)
-	w.ok(err)
-	return i
+	return must(w.service.Introspect(w.Context(), text))(w)
 }
 
 // person is an account with the data that its owner knows.
@@ -304,13 +301,11 @@ func signUpOf(username string) identity.SignUp {
 func (w *world) unverified(username string) (person, string) {
 	w.Helper()
 	in := signUpOf(username)
-	code, err := w.SignUp(in)
-	w.ok(err)
+	code := must(w.SignUp(in))(w)
 	if w.policy.Exposure == identity.ExposurePublic {
 		code.Text = w.mail().Code
 	}
-	waiting, err := w.memory.FindSignUps(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)})
-	w.ok(err)
+	waiting := must(w.memory.FindSignUps(w.Context(), identity.Login{CanonicalEmail: strings.ToLower(in.Email)}))(w)
 	return person{waiting[0].ID, username, in.Email, in.Password}, code.Text
 }
 
@@ -318,23 +313,18 @@ func (w *world) unverified(username string) (person, string) {
 func (w *world) verified(username string) (person, identity.Tokens) {
 	w.Helper()
 	p, code := w.unverified(username)
-	tokens, err := w.VerifyUser(code)
-	w.ok(err)
+	tokens := must(w.VerifyUser(code))(w)
 	return p, tokens
 }
 
 func (w *world) signIn(p person) identity.Tokens {
 	w.Helper()
-	tokens, err := w.SignIn(p.username, p.password)
-	w.ok(err)
-	return tokens
+	return must(w.SignIn(p.username, p.password))(w)
 }
 
 func (w *world) renew(refresh string) identity.Tokens {
 	w.Helper()
-	tokens, err := w.Renew(refresh)
-	w.ok(err)
-	return tokens
+	return must(w.Renew(refresh))(w)
 }
 
 // alive reports whether the session of an access token is alive.
@@ -346,6 +336,11 @@ func (w *world) alive(t identity.Tokens) bool {
 	}
 	return err == nil
 }
+
+// must and errOf are short names for testenv.Must and testenv.Err.
+func must[T any](value T, err error) func(testing.TB) T { return testenv.Must(value, err) }
+
+var errOf = testenv.Err
 
 func (w *world) ok(err error) {
 	w.Helper()

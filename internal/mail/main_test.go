@@ -8,6 +8,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,9 +28,5 @@ func mustTemplates(t testing.TB, o TemplateOptions) *Templates {
 	if o.Service == "" {
 		o.Service = "auth.example.com"
 	}
-	words, err := LoadTemplates(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return words
+	return testenv.Must(LoadTemplates(o))(t)
 }

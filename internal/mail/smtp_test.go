@@ -34,6 +34,7 @@ import (
 	gosmtp "github.com/emersion/go-smtp"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const password = "correct horse battery staple"
@@ -42,23 +43,15 @@ const password = "correct horse battery staple"
 // that contains it.
 func authority(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := testenv.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
@@ -197,10 +190,7 @@ func (c *cramServer) Next(response []byte) (challenge []byte, done bool, err err
 // open starts the SMTP server at addr.
 func (p *post) open(t *testing.T, addr string, implicit bool) {
 	t.Helper()
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", addr))(t)
 	p.addr = listener.Addr().(*net.TCPAddr)
 	certificates := p.Server
 	p.Server = gosmtp.NewServer(p)
@@ -231,11 +221,7 @@ func (p *post) options() SMTPOptions {
 
 func transport(t *testing.T, o SMTPOptions) *SMTP {
 	t.Helper()
-	s, err := NewSMTP(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return testenv.Must(NewSMTP(o))(t)
 }
 
 func conn(t *testing.T, s *SMTP) Conn {
@@ -291,17 +277,12 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	m := aMessage(7)
 	m.To = "ada@xn--bcher-kva.example"
-	if err := sendOne(t, conn(t, transport(t, p.options())), m); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, sendOne(t, conn(t, transport(t, p.options())), m))
 	got := p.taken()
 	if len(got) != 1 || got[0].from != "no-reply@example.com" || got[0].to != "ada@xn--bcher-kva.example" {
 		t.Fatalf("the envelope is %+v", got)
 	}
-	parsed, err := netmail.ReadMessage(bytes.NewReader(got[0].content))
-	if err != nil {
-		t.Fatal(err)
-	}
+	parsed := testenv.Must(netmail.ReadMessage(bytes.NewReader(got[0].content)))(t)
 	for field, want := range map[string]string{
 		"From": `"Auth Gateway" <no-reply@example.com>`, "To": "<ada@xn--bcher-kva.example>",
 		"Auto-Submitted": "auto-generated", "Mime-Version": "1.0", "Subject": "Confirm your email address for auth.example.com",
@@ -328,10 +309,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	letter := render(t, mustTemplates(t, TemplateOptions{}), m)
 	parts := multipart.NewReader(parsed.Body, parameters["boundary"])
 	for _, want := range []struct{ kind, text string }{{"text/plain", letter.Text}, {"text/html", letter.HTML}} {
-		part, err := parts.NextRawPart()
-		if err != nil {
-			t.Fatal(err)
-		}
+		part := testenv.Must(parts.NextRawPart())(t)
 		kind, parameters, _ := mime.ParseMediaType(part.Header.Get("Content-Type"))
 		if kind != want.kind || !strings.EqualFold(parameters["charset"], "utf-8") {
 			t.Errorf("a part is %s %v; want %s", kind, parameters, want.kind)
@@ -359,10 +337,7 @@ func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := netmail.ReadMessage(bytes.NewReader(p.taken()[0].content))
-	if err != nil {
-		t.Fatal(err)
-	}
+	parsed := testenv.Must(netmail.ReadMessage(bytes.NewReader(p.taken()[0].content)))(t)
 	if read, err := new(mime.WordDecoder).DecodeHeader(parsed.Header.Get("Subject")); err != nil || read != subject {
 		t.Errorf("the subject is %q, error %v", read, err)
 	}
@@ -435,9 +410,7 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 		}
 		o.CAFile = ca
 		l := conn(t, transport(t, o))
-		if err := os.Truncate(ca, 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, os.Truncate(ca, 0))
 		mustBeTransportError(t, sendOne(t, l, aMessage(1)), 0, ca, "PEM")
 		if p.authed.Load() != 0 || len(p.taken()) != 0 {
 			t.Error("the client sent a password or a mail")
@@ -574,10 +547,7 @@ func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
 // the SMTP server of these tests does not have.
 func speaking(t *testing.T, talk func(net.Conn)) *net.TCPAddr {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
@@ -651,10 +621,7 @@ func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 }
 
 func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	p := &post{addr: listener.Addr().(*net.TCPAddr)}
 	_ = listener.Close()
 	b := newBox()
@@ -689,9 +656,7 @@ func TestOneConnectionServesManyMails(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	l := conn(t, transport(t, p.options()))
 	for n := range int64(20) {
-		if err := sendOne(t, l, aMessage(n)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, sendOne(t, l, aMessage(n)))
 	}
 	if len(p.taken()) != 20 || p.connections.Load() != 1 {
 		t.Errorf("%d mails over %d connections", len(p.taken()), p.connections.Load())
@@ -717,9 +682,7 @@ func TestAConnectionThatDiedBetweenTwoMailsIsMadeAnew(t *testing.T) {
 			p.open(t, "127.0.0.1:0", false)
 			l := conn(t, transport(t, p.options()))
 			for n := range int64(3) {
-				if err := sendOne(t, l, aMessage(n)); err != nil {
-					t.Fatal(err)
-				}
+				testenv.OK(t, sendOne(t, l, aMessage(n)))
 			}
 			if len(p.taken()) != 3 || p.connections.Load() != 2 {
 				t.Errorf("%d mails over %d connections", len(p.taken()), p.connections.Load())
@@ -763,9 +726,7 @@ func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	s := transport(t, p.options())
 	l := conn(t, s)
-	if err := sendOne(t, l, aMessage(1)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, sendOne(t, l, aMessage(1)))
 	_ = p.Close()
 	mustBeTransportError(t, sendOne(t, l, aMessage(2)), 0, "connecting")
 	p.open(t, p.addr.String(), false)

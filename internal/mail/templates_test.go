@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // folder writes files in the layout of a mounted ConfigMap: links into a folder whose name
@@ -17,30 +18,18 @@ import (
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "..2026"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("..2026", filepath.Join(dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, os.Mkdir(filepath.Join(dir, "..2026"), 0o755))
+	testenv.OK(t, os.Symlink("..2026", filepath.Join(dir, "..data")))
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, "..2026", name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, os.WriteFile(filepath.Join(dir, "..2026", name), []byte(content), 0o600))
+		testenv.OK(t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
 	}
 	return dir
 }
 
 func render(t *testing.T, words *Templates, m identity.Message) Letter {
 	t.Helper()
-	l, err := words.Render(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return testenv.Must(words.Render(m))(t)
 }
 
 func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {

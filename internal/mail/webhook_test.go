@@ -13,16 +13,15 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const hookSecret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 func hook(t *testing.T, url string) *Webhook {
 	t.Helper()
-	w, err := NewWebhook(WebhookOptions{URL: url, Secret: func() string { return hookSecret }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := testenv.Must(NewWebhook(WebhookOptions{URL: url, Secret: func() string { return hookSecret }}))(t)
 	t.Cleanup(w.Open().Close)
 	return w
 }
@@ -44,15 +43,10 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 	l := hook(t, server.URL+"/mails?key=sesame").Open()
 	for n := range 2 {
 		m.Ref.Taken = n + 1
-		if err := sendOne(t, l, m); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, sendOne(t, l, m))
 	}
 	first, second := <-requests, <-requests
-	judge, err := standardwebhooks.NewWebhook(hookSecret)
-	if err != nil {
-		t.Fatal(err)
-	}
+	judge := testenv.Must(standardwebhooks.NewWebhook(hookSecret))(t)
 	if err := judge.Verify(first.body, first.header); err != nil {
 		t.Error(err)
 	}
@@ -71,9 +65,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 		Timestamp time.Time
 		Data      map[string]any
 	}
-	if err := json.Unmarshal(first.body, &body); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, json.Unmarshal(first.body, &body))
 	if body.Type != "mail.verification" || time.Since(body.Timestamp).Abs() > time.Hour {
 		t.Errorf("the body is %+v", body)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -24,9 +25,7 @@ func TestEventIsRecordedWithTheDatabasesTime(t *testing.T) {
 		},
 		{Name: "an address with a zone", Address: netip.MustParseAddr("fe80::1%eth0")},
 	} {
-		if err := store.CountFailure(t.Context(), identity.ThrottleKey(sha256.Sum256([]byte(e.Name))), e); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, store.CountFailure(t.Context(), identity.ThrottleKey(sha256.Sum256([]byte(e.Name))), e))
 	}
 	for name, want := range map[string]string{
 		"bare":                   `- - - - -`,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -35,10 +36,7 @@ func BenchmarkCalls(b *testing.B) {
 			})
 		})
 	}
-	pool, err := pgxpool.New(b.Context(), postgrestest.DSN(c))
-	if err != nil {
-		b.Fatal(err)
-	}
+	pool := testenv.Must(pgxpool.New(b.Context(), postgrestest.DSN(c)))(b)
 	defer pool.Close()
 	run("floor", func() error {
 		var one int

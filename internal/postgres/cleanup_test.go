@@ -8,6 +8,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -27,9 +28,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	for _, name := range []string{"old", "young", "verified"} {
 		u := signUp(t, store, name)
 		open(t, store, u, now)
-		if err := store.CountFailure(t.Context(), newSession(u, now).ThrottleKey, noEvent); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, store.CountFailure(t.Context(), newSession(u, now).ThrottleKey, noEvent))
 	}
 	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days' WHERE username IN ('old', 'verified')`)
 	postgrestest.Exec(t, c, `UPDATE users SET email_verified_at = NULL, activated_at = NULL WHERE username IN ('old', 'young')`)
@@ -75,9 +74,7 @@ func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	for _, name := range []string{"old", "young", "promised"} {
-		if err := store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification), noEvent); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification), noEvent))
 	}
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second'
 		WHERE signup_id IN (SELECT id FROM signups WHERE username <> 'promised')`)
@@ -103,9 +100,7 @@ func TestDeleteExpiredWaitsForNoLock(t *testing.T) {
 		"the account is in use":     `UPDATE users SET email_verified_at = now(), activated_at = now()`,
 	} {
 		within(t, db, func(tx *sql.Tx) {
-			if _, err := tx.Exec(statement); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(tx.Exec(statement))(t)
 			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
 			if err != nil || deleted != (postgres.Deleted{}) {
 				t.Errorf("%s: deleted %+v, error %v", name, deleted, err)
@@ -132,10 +127,7 @@ func TestDeleteExpiredKeepsNoEventWithoutRetention(t *testing.T) {
 // within runs f in a transaction and rolls it back.
 func within(t *testing.T, db *sql.DB, f func(tx *sql.Tx)) {
 	t.Helper()
-	tx, err := db.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := testenv.Must(db.Begin())(t)
 	defer func() { _ = tx.Rollback() }()
 	f(tx)
 }
@@ -147,12 +139,8 @@ func TestSchemaHoldsTheInvariants(t *testing.T) {
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	u := signUp(t, store, "ada")
 	open(t, store, u, time.Now())
-	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent); err != nil {
-		t.Fatal(err)
-	}
-	if err := store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification), noEvent); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent))(t)
+	testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification), noEvent))
 	for name, statement := range map[string]string{
 		"a username that folds to another":   `UPDATE users SET username = 'Grace'`,
 		"an upper-case canonical username":   `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,

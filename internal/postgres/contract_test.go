@@ -13,6 +13,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/identity/identitytest"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -109,10 +110,7 @@ func (s hooked) Events(ctx context.Context) (events []identity.Event, err error)
 // connect opens a plain connection to a test's database.
 func connect(t testing.TB, c postgres.Config) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("pgx", postgrestest.DSN(c))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }

@@ -57,13 +57,8 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 	occupy(t, store) // connecting may take long on a busy machine
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, time.Now())
-	tx, err := connect(t, c).Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(`SELECT FROM users FOR UPDATE`); err != nil {
-		t.Fatal(err)
-	}
+	tx := testenv.Must(connect(t, c).Begin())(t)
+	testenv.Must(tx.Exec(`SELECT FROM users FOR UPDATE`))(t)
 	var group sync.WaitGroup
 	for range 2 {
 		group.Go(func() {
@@ -82,9 +77,7 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 	if stats := store.Stats(); stats.Max != 2 || stats.Acquired != 2 || stats.GaveUp < 3 || stats.Waited == 0 {
 		t.Errorf("the pool's statistics are %+v", stats)
 	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, tx.Rollback())
 	group.Wait()
 	if _, err := store.FindUser(t.Context(), ref); err != nil {
 		t.Error(err)
@@ -123,10 +116,7 @@ func TestUnavailableLockIsReportedInBoundedTime(t *testing.T) {
 // ownServer starts a PostgreSQL server that the test may stop.
 func ownServer(t *testing.T) (*localpostgres.Server, postgres.Config) {
 	t.Helper()
-	s, err := localpostgres.Start(t.Context(), localpostgres.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(localpostgres.Start(t.Context(), localpostgres.Options{}))(t)
 	t.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			t.Error(err)
@@ -160,9 +150,7 @@ func TestRestartCostsNoCallerAnError(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
-	if err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Migrate(t.Context()))
 	now := time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
@@ -171,16 +159,13 @@ func TestRestartCostsNoCallerAnError(t *testing.T) {
 		"AdvanceSession": func() error { _, _, err := store.AdvanceSession(t.Context(), ref, -1, identity.Renewal{}); return err },
 		"EndSession":     func() error { _, err := store.EndSession(t.Context(), identity.SessionRef{}, noEvent); return err },
 		"UpdateUser": func() error {
-			_, err := store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent)
-			return err
+			return testenv.Err(store.UpdateUser(t.Context(), ref, identity.ProfileChange{}, noEvent))
 		},
 		"ChangePassword": func() error { return store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord) },
 	}
 	for name, call := range calls {
 		occupy(t, store)
-		if err := server.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, server.Restart(t.Context()))
 		for i := range 20 {
 			if err := call(); err != nil {
 				t.Errorf("%s, call %d after the restart: %v", name, i, err)
@@ -193,9 +178,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
-	if err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Migrate(t.Context()))
 	now := time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
@@ -232,9 +215,7 @@ func TestRestartUnderLoad(t *testing.T) {
 			})
 		}
 		time.Sleep(200 * time.Millisecond)
-		if err := restart(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, restart())
 		back.Store(true)
 		time.Sleep(500 * time.Millisecond)
 		stop.Store(true)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -49,9 +50,7 @@ func newSession(u identity.User, now time.Time) identity.NewSession {
 func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	t.Helper()
 	c := newCode(identity.Verification)
-	if err := store.CreateSignUp(t.Context(), newSignUp(name), c, noEvent); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp(name), c, noEvent))
 	now := time.Now()
 	n := identity.NewSession{ID: newID(), OpenedAt: now, ExpiresAt: now, EndsAt: now}
 	u, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: c.Hash}, n, noRecord)
@@ -73,9 +72,7 @@ var (
 func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) identity.SessionRef {
 	t.Helper()
 	n := newSession(u, now)
-	if err := store.OpenSession(t.Context(), n, noEvent); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.OpenSession(t.Context(), n, noEvent))
 	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
 }
 

@@ -22,19 +22,12 @@ import (
 func meet(t *testing.T, c postgres.Config, call func() error, finish func(*sql.Tx) error, statement string, args ...any) error {
 	t.Helper()
 	db := connect(t, c)
-	tx, err := db.Begin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tx.Exec(statement, args...); err != nil {
-		t.Fatal(err)
-	}
+	tx := testenv.Must(db.Begin())(t)
+	testenv.Must(tx.Exec(statement, args...))(t)
 	result := make(chan error, 1)
 	go func() { result <- call() }()
 	waits(t, connect(t, c), 1)
-	if err := finish(tx); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, finish(tx))
 	return <-result
 }
 
@@ -100,9 +93,7 @@ func TestChangePasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	u := signUp(t, store, "ada")
 	here := open(t, store, u, now)
 	late := newSession(u, now)
-	if err := store.CountFailure(t.Context(), late.ThrottleKey, noEvent); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.CountFailure(t.Context(), late.ThrottleKey, noEvent))
 	changed := make(chan error, 1)
 	err := meet(t, c,
 		func() error { return store.OpenSession(t.Context(), late, noEvent) },
@@ -133,8 +124,7 @@ func TestIssueCodeRefusesAnAddressThatIsBeingGivenUp(t *testing.T) {
 	u := signUp(t, store, "ada")
 	err := meet(t, c,
 		func() error {
-			_, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent)
-			return err
+			return testenv.Err(store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent))
 		},
 		(*sql.Tx).Commit,
 		`UPDATE users SET email = 'new@example.com', canonical_email = 'new@example.com' WHERE id = $1`, u.ID)
@@ -195,9 +185,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 		"a sign-up": func(t *testing.T, store *postgres.Store) func() error {
 			n, code := newSignUp("grace"), newCode(identity.Verification)
 			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
-			if err := store.CreateSignUp(t.Context(), n, code, noEvent); err != nil {
-				t.Fatal(err)
-			}
+			testenv.OK(t, store.CreateSignUp(t.Context(), n, code, noEvent))
 			return func() error {
 				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err
@@ -228,9 +216,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 			change := newCode(identity.EmailChange)
 			change.Target = "new@example.com"
 			ref := open(t, store, signUp(t, store, "ada"), time.Now())
-			if err := store.IssueEmailChange(t.Context(), ref, change, noEvent); err != nil {
-				t.Fatal(err)
-			}
+			testenv.OK(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
 			return func() error {
 				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
 				_, err := store.RedeemEmailChange(t.Context(), ref, e, noRecord)
@@ -343,17 +329,11 @@ func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	store, now := postgrestest.Open(t, c), time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
-	if _, err := store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent))(t)
 	change := newCode(identity.EmailChange)
 	change.Target = "new@example.com"
-	if err := store.IssueEmailChange(t.Context(), ref, change, noEvent); err != nil {
-		t.Fatal(err)
-	}
-	if err := store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
+	testenv.OK(t, store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)))
 	var told bool
 	changed := make(chan error, 1)
 	err := meet(t, c,
@@ -387,14 +367,10 @@ func TestMailThatIsBeingClaimedIsSkipped(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	for _, to := range []string{"first@example.com", "second@example.com"} {
-		if err := store.QueueMail(t.Context(), newMail("notice", to)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, store.QueueMail(t.Context(), newMail("notice", to)))
 	}
 	within(t, db, func(tx *sql.Tx) {
-		if _, err := tx.Exec(`SELECT FROM mails WHERE recipient = 'first@example.com' FOR UPDATE`); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(tx.Exec(`SELECT FROM mails WHERE recipient = 'first@example.com' FOR UPDATE`))(t)
 		m, ok, err := claim(t.Context(), store, time.Now())
 		if err != nil || !ok || m.To != "second@example.com" {
 			t.Errorf("claimed is %v, the mail to %q, error %v", ok, m.To, err)
@@ -420,9 +396,7 @@ func TestSignUpThatWaitsForItsUsername(t *testing.T) {
 			t.Parallel()
 			c := postgrestest.Config(t)
 			store, code := postgrestest.Open(t, c), newCode(identity.Verification)
-			if err := store.CreateSignUp(t.Context(), newSignUp("ada"), code, noEvent); err != nil {
-				t.Fatal(err)
-			}
+			testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp("ada"), code, noEvent))
 			prove := func() error {
 				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err

@@ -61,9 +61,7 @@ func TestMigrateOfACurrentSchemaCostsOneQuery(t *testing.T) {
 	t.Parallel()
 	var sent statements
 	store := postgrestest.New(t, postgres.WithStatementHook(sent.add))
-	if err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Migrate(t.Context()))
 	if got := sent.take(); len(got) != 1 {
 		t.Errorf("%d statements:\n%s", len(got), strings.Join(got, "\n"))
 	}
@@ -87,9 +85,7 @@ func TestMigrateUpgradesAnOlderDatabaseWithItsData(t *testing.T) {
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
 	user := signUp(t, store, "ada")
-	if err := store.MigrateWith(t.Context(), next("ALTER TABLE users ADD COLUMN locale text;")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.MigrateWith(t.Context(), next("ALTER TABLE users ADD COLUMN locale text;")))
 	if version, err := store.Version(t.Context()); err != nil || version != postgres.SchemaVersion+1 {
 		t.Errorf("version is %d, error %v", version, err)
 	}
@@ -102,14 +98,10 @@ func TestMigrateUpgradesAnOlderDatabaseWithItsData(t *testing.T) {
 func TestMigrateOfANewerSchemaWarns(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	if err := postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")))
 	var log bytes.Buffer
 	store := postgrestest.Open(t, c, postgres.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	if err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Migrate(t.Context()))
 	if err := store.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -130,9 +122,7 @@ func TestMigrateThatIsKilledLeavesNothing(t *testing.T) {
 	}()
 	const sleeping = `FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()`
 	testenv.Until(t, patience, "the migration runs", func() bool { return count(t, db, `SELECT count(*) `+sleeping) == 1 })
-	if _, err := db.Exec(`SELECT pg_terminate_backend(pid) ` + sleeping); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(db.Exec(`SELECT pg_terminate_backend(pid) ` + sleeping))(t)
 	if err := <-failed; err == nil {
 		t.Fatal("the migration that was killed reports success")
 	}

@@ -32,10 +32,7 @@ type network struct {
 // connect through it.
 func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	n := &network{listener: l, target: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -113,10 +110,7 @@ func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 	ref := open(t, store, u, time.Now())
 	n.frozen.Store(true)
 	for range 4 { // the existing connections, and new ones
-		unavailable(t, 2*time.Second, "no answer", func() error {
-			_, err := store.FindUser(t.Context(), ref)
-			return err
-		})
+		unavailable(t, 2*time.Second, "no answer", func() error { return testenv.Err(store.FindUser(t.Context(), ref)) })
 	}
 	unavailable(t, 2*time.Second, "no answer", func() error {
 		return store.ChangePassword(t.Context(), ref, passwordHash,
@@ -146,9 +140,7 @@ func TestWriteWhoseAnswerWasLost(t *testing.T) {
 		_, _, advancing := store.AdvanceSession(t.Context(), ref, -1, renewal)
 		_, ending := store.EndSession(t.Context(), open(t, store, u, now), noEvent)
 		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord)
-		if err := errors.Join(advancing, ending, changing); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, errors.Join(advancing, ending, changing))
 		sent.take()
 		n.lose.Store(lose)
 		return ref

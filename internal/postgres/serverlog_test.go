@@ -18,10 +18,7 @@ import (
 func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	t.Parallel()
 	log := new(testenv.Output)
-	server, err := localpostgres.Start(t.Context(), localpostgres.Options{Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := testenv.Must(localpostgres.Start(t.Context(), localpostgres.Options{Log: log}))(t)
 	t.Cleanup(func() {
 		if err := server.Stop(); err != nil {
 			t.Error(err)
@@ -30,9 +27,7 @@ func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	c := configOf(server)
 	c.AcquireTimeout, c.StatementTimeout = 20*time.Second, 20*time.Second
 	store := postgrestest.Open(t, c)
-	if err := store.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Migrate(t.Context()))
 	now := time.Now()
 	ada := signUp(t, store, "ada")
 	name := "wanted-by-many"

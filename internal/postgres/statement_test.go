@@ -13,15 +13,13 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 func TestStatementsPrepareAgainstTheSchema(t *testing.T) {
 	t.Parallel()
-	conn, err := pgx.Connect(t.Context(), postgrestest.DSN(postgrestest.Config(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := testenv.Must(pgx.Connect(t.Context(), postgrestest.DSN(postgrestest.Config(t))))(t)
 	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
 	for name, sql := range postgres.Statements() {
 		_, params := postgres.Statement(name)

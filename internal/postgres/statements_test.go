@@ -97,10 +97,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			_, err := store.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"})
 			return err
 		}},
-		{"FindUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
-			_, err := store.FindUser(ctx, ref)
-			return err
-		}},
+		{"FindUser", 1, 1, func(_ identity.User, ref identity.SessionRef) error { return testenv.Err(store.FindUser(ctx, ref)) }},
 		{"FindSession", 1, 1, func(_ identity.User, ref identity.SessionRef) error {
 			_, err := store.FindSession(ctx, ref)
 			return err
@@ -284,14 +281,10 @@ func scans(t *testing.T, db *sql.DB) (scans []string) {
 	for rows.Next() {
 		var name string
 		var n int64
-		if err := rows.Scan(&name, &n); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, rows.Scan(&name, &n))
 		scans = append(scans, fmt.Sprintf("%s %d", name, n))
 	}
-	if err := rows.Err(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, rows.Err())
 	return scans
 }
 
@@ -305,9 +298,7 @@ func TestRenewalIsAHeapOnlyUpdate(t *testing.T) {
 	for range sessions {
 		n := newSession(u, now)
 		n.Keep = sessions
-		if err := store.OpenSession(t.Context(), n, noEvent); err != nil {
-			t.Fatal(err)
-		}
+		testenv.OK(t, store.OpenSession(t.Context(), n, noEvent))
 		ref := identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
 		for generation := range int64(renewals) {
 			_, advanced, err := store.AdvanceSession(t.Context(), ref, generation,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -55,9 +56,7 @@ func TestConnectionsHaveTheirLimits(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
-	if err := store.Ready(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, store.Ready(t.Context()))
 	settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")
 	if want := "5s 2500ms 7s authserver"; strings.Join(settings, " ") != want {
 		t.Errorf("the settings are %q; want %q", settings, want)

@@ -101,6 +101,28 @@ func Until(t testing.TB, limit time.Duration, what string, holds func() bool) {
 
 var errNotYet = errors.New("the condition does not hold")
 
+// Must returns the value of a call, for a test that fails if the call returns an error:
+//
+//	session := testenv.Must(store.FindSession(ctx, ref))(t)
+func Must[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		OK(t, err)
+		return value
+	}
+}
+
+// OK fails the test if err is not nil.
+func OK(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Err returns the error of a call that also returns a value.
+func Err(_ any, err error) error { return err }
+
 // FreeAddress returns an address of this machine with a free port, which another process can take in the meantime.
 func FreeAddress(t testing.TB) string {
 	t.Helper()

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // pairs is the number of requests of each kind in a comparison.
@@ -144,10 +146,7 @@ func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown stri
 			slices.Reverse(order)
 		}
 		for _, which := range order {
-			content, err := json.Marshal(ask([]string{known, unknown}[which], i%pairs))
-			if err != nil {
-				t.Fatal(err)
-			}
+			content := testenv.Must(json.Marshal(ask([]string{known, unknown}[which], i%pairs)))(t)
 			began := time.Now()
 			r := g.send(url, nil, content)
 			took[which] = time.Since(began)

@@ -40,10 +40,7 @@ type gateway struct {
 func prepare(t *testing.T) *gateway {
 	t.Helper()
 	g := &gateway{t: t, config: postgrestest.Config(t), mail: receive(t)}
-	connection, err := sql.Open("pgx", postgrestest.DSN(g.config))
-	if err != nil {
-		t.Fatal(err)
-	}
+	connection := testenv.Must(sql.Open("pgx", postgrestest.DSN(g.config)))(t)
 	t.Cleanup(func() { _ = connection.Close() })
 	g.db = connection
 	return g
@@ -73,10 +70,7 @@ func start(t *testing.T, changes map[string]string) *gateway {
 		t.Fatal(err)
 	}
 	settings.Port = 0
-	server, err := authserver.New(settings, authserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := testenv.Must(authserver.New(settings, authserver.Options{}))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

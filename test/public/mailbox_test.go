@@ -11,6 +11,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
@@ -30,10 +31,7 @@ type mailbox struct {
 }
 
 func receive(t *testing.T) *mailbox {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	box := &mailbox{address: listener.Addr().String(), mails: map[string][]string{}, lines: map[net.Conn]bool{}, well: make(chan struct{})}
 	server := smtpsink.Sink{Stream: box.take}.Server()
 	server.ErrorLog = silence{}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // sequencePairs is how often a sequence is sent for each of two kinds: less often than single requests, because each is
@@ -58,10 +60,7 @@ func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
 				seen := map[string]string{} // the last reply by kind; test/search compares all replies
 				for _, kind := range order {
 					for _, q := range c.calls {
-						content, err := json.Marshal(q.ask(kind, s*sequencePairs+i))
-						if err != nil {
-							t.Fatal(err)
-						}
+						content := testenv.Must(json.Marshal(q.ask(kind, s*sequencePairs+i)))(t)
 						began := time.Now()
 						r := g.send(g.base+q.path, nil, content)
 						took[kind] = time.Since(began)

@@ -59,10 +59,7 @@ func start(t testing.TB, exposure string) *gateway {
 	t.Helper()
 	db := postgrestest.Unmigrated(t)
 	postgrestest.Exec(t, db, `ALTER DATABASE `+db.Database+` SET search_path = public, pg_catalog`)
-	pool, err := pgxpool.New(t.Context(), postgrestest.DSN(db))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pool := testenv.Must(pgxpool.New(t.Context(), postgrestest.DSN(db)))(t)
 	t.Cleanup(pool.Close)
 	g := &gateway{t: t, exposure: exposure, db: pool, clock: testenv.NewClock(epoch)}
 	g.exec(databaseClock)
@@ -84,15 +81,10 @@ func start(t testing.TB, exposure string) *gateway {
 			environ[name] = value
 		}
 	}
-	g.settings, err = config.Load(func(name string) (string, bool) { v, ok := environ[name]; return v, ok }, os.ReadFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	lookup := func(name string) (string, bool) { v, ok := environ[name]; return v, ok }
+	g.settings = testenv.Must(config.Load(lookup, os.ReadFile))(t)
 	g.settings.Port, g.settings.MetricsPort = 0, testenv.FreePort(t)
-	server, err := authserver.New(g.settings, authserver.Options{Now: g.clock.Now, Statement: g.noteStatement})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := testenv.Must(authserver.New(g.settings, authserver.Options{Now: g.clock.Now, Statement: g.noteStatement}))(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	sending "github.com/auth-gateway/auth-gateway/internal/mail"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/smtpsink"
 )
 
@@ -44,24 +45,16 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 		Exposure: identity.ExposurePublic, VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
 		KeepAudit: true, SendsMail: true, LimitMails: identity.Rate(c.LimitMails),
 	}, identity.Dependencies{Store: g.store, Now: g.clock.Now})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	server := smtpsink.Sink{Receive: p.receive}.Server()
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 	host, port, _ := net.SplitHostPort(listener.Addr().String())
 	number, _ := strconv.Atoi(port)
-	transport, err := sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"),
+	transport := testenv.Must(sending.NewSMTP(sending.SMTPOptions{Host: host, Port: number, TLS: sending.TLSMode("none"),
 		From: c.MailFrom, Hello: "auth.test",
-		Password: func() string { return "" }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.templates, err = sending.LoadTemplates(sending.TemplateOptions{Service: "auth.test"}); err != nil {
-		t.Fatal(err)
-	}
+		Password: func() string { return "" }}))(t)
+	p.templates = testenv.Must(sending.LoadTemplates(sending.TemplateOptions{Service: "auth.test"}))(t)
 	p.conn = transport.Open()
 	t.Cleanup(p.conn.Close)
 	return p

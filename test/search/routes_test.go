@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // route is a route with its parameters, and how often a stranger and the owner use it.
@@ -93,9 +94,7 @@ func documented(t *testing.T) map[string][]string {
 			RequestBodies map[string]body `json:"requestBodies"`
 		} `json:"components"`
 	}
-	if err := json.Unmarshal(httpapi.OpenAPI(), &document); err != nil {
-		t.Fatal(err)
-	}
+	testenv.OK(t, json.Unmarshal(httpapi.OpenAPI(), &document))
 	all := map[string][]string{}
 	for path, operations := range document.Paths {
 		for method, raw := range operations {
@@ -105,9 +104,7 @@ func documented(t *testing.T) map[string][]string {
 			var operation struct {
 				RequestBody body `json:"requestBody"`
 			}
-			if err := json.Unmarshal(raw, &operation); err != nil {
-				t.Fatal(err)
-			}
+			testenv.OK(t, json.Unmarshal(raw, &operation))
 			b := operation.RequestBody
 			if b.Ref != "" {
 				b = document.Components.RequestBodies[b.Ref[strings.LastIndex(b.Ref, "/")+1:]]

@@ -12,6 +12,8 @@ import (
 
 // Store is an in-memory identity.Store. One lock makes each method atomic.
 type Store struct {
+	OnCall func(method string) // called at the start of each method of identity.Store, if it is set
+
 	now func() time.Time
 
 	mu        sync.Mutex
@@ -122,6 +124,13 @@ func (s *Store) Suspend(_ context.Context, userID string, suspended bool) error 
 	return nil
 }
 
+// SetScope changes the scope of an account.
+func (s *Store) SetScope(userID, scope string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[userID].Scope = scope
+}
+
 // Events returns the recorded events, oldest first.
 func (s *Store) Events(context.Context) ([]identity.Event, error) {
 	s.mu.Lock()
@@ -132,7 +141,7 @@ func (s *Store) Events(context.Context) ([]identity.Event, error) {
 // RecordEvent implements identity.Store.
 func (s *Store) RecordEvent(ctx context.Context, e identity.Event) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "RecordEvent"); err != nil {
 		return err
 	}
 	s.record(e, "")
@@ -147,8 +156,12 @@ func (s *Store) record(e identity.Event, userID string) {
 	}
 }
 
-// enter takes the lock. The caller must call leave, also after an error.
-func (s *Store) enter(ctx context.Context) error {
+// enter is called first by each method of identity.Store. It takes the lock. The caller must call leave, also after an
+// error.
+func (s *Store) enter(ctx context.Context, method string) error {
+	if s.OnCall != nil {
+		s.OnCall(method)
+	}
 	s.mu.Lock()
 	if err := ctx.Err(); err != nil {
 		return err
@@ -159,8 +172,8 @@ func (s *Store) enter(ctx context.Context) error {
 func (s *Store) leave() { s.mu.Unlock() }
 
 // enterLive is enter for the user of a live session.
-func (s *Store) enterLive(ctx context.Context, ref identity.SessionRef) (*session, *user, error) {
-	if err := s.enter(ctx); err != nil {
+func (s *Store) enterLive(ctx context.Context, method string, ref identity.SessionRef) (*session, *user, error) {
+	if err := s.enter(ctx, method); err != nil {
 		return nil, nil, err
 	}
 	return s.live(ref)

@@ -12,7 +12,7 @@ import (
 // CreateSignUp implements identity.Store.
 func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identity.NewCode, e identity.Event) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "CreateSignUp"); err != nil {
 		return err
 	}
 	if err := s.taken(n.ID, n.CanonicalUsername, n.CanonicalEmail); err != nil {
@@ -29,7 +29,7 @@ func (s *Store) CreateSignUpConcealed(
 	ctx context.Context, n identity.NewSignUp, m identity.NewMail, e identity.Event,
 ) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "CreateSignUpConcealed"); err != nil {
 		return err
 	}
 	s.signUps = append(s.signUps, &signUp{NewSignUp: n, createdAt: s.now()})
@@ -44,7 +44,7 @@ func (s *Store) CreateSignUpConcealed(
 // FindSignUps implements identity.Store.
 func (s *Store) FindSignUps(ctx context.Context, login identity.Login) ([]identity.Claim, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "FindSignUps"); err != nil {
 		return nil, err
 	}
 	var claims []identity.Claim
@@ -93,7 +93,7 @@ func (s *Store) becomeAccount(w *signUp, username, canonicalUsername, passwordHa
 // FindCredentials implements identity.Store.
 func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (identity.Credentials, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "FindCredentials"); err != nil {
 		return identity.Credentials{}, err
 	}
 	canonical := login.CanonicalUsername + login.CanonicalEmail
@@ -171,7 +171,7 @@ func (s *Store) addKnownNetwork(userID string, from identity.Network) {
 // CountFailure implements identity.Store.
 func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e identity.Event) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "CountFailure"); err != nil {
 		return err
 	}
 	s.throttles[key] = throttle{failures: s.throttles[key].failures + 1, lastFailure: s.now()}
@@ -184,7 +184,7 @@ func (s *Store) UpdateUser(
 	ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event,
 ) (identity.User, error) {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "UpdateUser", ref)
 	if err != nil {
 		return identity.User{}, err
 	}
@@ -208,7 +208,7 @@ func (s *Store) UpdateUser(
 // DeleteUser implements identity.Store.
 func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e identity.Event) error {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "DeleteUser", ref)
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e ident
 // FindUser implements identity.Store.
 func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (identity.User, error) {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "FindUser", ref)
 	if err != nil {
 		return identity.User{}, err
 	}
@@ -236,7 +236,7 @@ func (s *Store) FindPassword(
 	ctx context.Context, ref identity.SessionRef, from identity.Network,
 ) (identity.Credentials, error) {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "FindPassword", ref)
 	if err != nil {
 		return identity.Credentials{}, err
 	}
@@ -248,7 +248,7 @@ func (s *Store) ChangePassword(
 	ctx context.Context, ref identity.SessionRef, oldHash, newHash string, r identity.Record,
 ) error {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "ChangePassword", ref)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ func (s *Store) IssueCode(
 	ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event,
 ) (ownerID string, err error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "IssueCode"); err != nil {
 		return "", err
 	}
 	owner, err := s.owner(canonicalEmail, c.Purpose)
@@ -95,7 +95,7 @@ func (s *Store) IssueEmailChange(
 	ctx context.Context, ref identity.SessionRef, c identity.NewCode, e identity.Event,
 ) error {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "IssueEmailChange", ref)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *Store) IssueEmailChange(
 // FindClaims implements identity.Store.
 func (s *Store) FindClaims(ctx context.Context, h identity.CodeHash) ([]identity.Claim, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "FindClaims"); err != nil {
 		return nil, err
 	}
 	claims, err := s.redeemableClaims(h)
@@ -153,7 +153,7 @@ func (s *Store) RedeemVerification(
 	ctx context.Context, p identity.ClaimProof, n identity.NewSession, r identity.Record,
 ) (identity.User, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "RedeemVerification"); err != nil {
 		return identity.User{}, err
 	}
 	claims, err := s.redeemableClaims(p.Code)
@@ -200,7 +200,7 @@ func (s *Store) RedeemVerification(
 // FindRecovery implements identity.Store.
 func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (identity.Claim, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "FindRecovery"); err != nil {
 		return identity.Claim{}, err
 	}
 	owner, err := s.recovering(h)
@@ -230,7 +230,7 @@ func (s *Store) RedeemRecovery(
 	ctx context.Context, h identity.CodeHash, owner identity.Claim, newHash string, from identity.Network, r identity.Record,
 ) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "RedeemRecovery"); err != nil {
 		return err
 	}
 	found, err := s.recovering(h)
@@ -263,7 +263,7 @@ func (s *Store) RedeemEmailChange(
 	ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record,
 ) (identity.User, error) {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "RedeemEmailChange", ref)
 	if err != nil {
 		return identity.User{}, err
 	}

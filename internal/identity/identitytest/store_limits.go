@@ -9,7 +9,7 @@ import (
 // TakeLimit implements identity.Store.
 func (s *Store) TakeLimit(ctx context.Context, key identity.LimitKey, rate identity.Rate) (identity.Allowance, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "TakeLimit"); err != nil {
 		return identity.Allowance{}, err
 	}
 	return s.useUp(string(key[:]), rate), nil
@@ -20,7 +20,7 @@ func (s *Store) TakeSessionLimit(
 	ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate,
 ) (identity.Allowance, error) {
 	defer s.leave()
-	if _, _, err := s.enterLive(ctx, ref); err != nil {
+	if _, _, err := s.enterLive(ctx, "TakeSessionLimit", ref); err != nil {
 		return identity.Allowance{}, err
 	}
 	return s.useUp(string(key[:]), rate), nil

@@ -33,7 +33,7 @@ func (s *Store) notice(n identity.Notice, u *user) {
 // QueueMail implements identity.Store.
 func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "QueueMail"); err != nil {
 		return err
 	}
 	asked := &mail{}
@@ -45,7 +45,7 @@ func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
 // QueueEmailChange implements identity.Store.
 func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m identity.NewMail) error {
 	defer s.leave()
-	_, u, err := s.enterLive(ctx, ref)
+	_, u, err := s.enterLive(ctx, "QueueEmailChange", ref)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *Store) ClaimMail(
 	ctx context.Context, lease time.Duration, process identity.ProcessMail,
 ) (found bool, err error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "ClaimMail"); err != nil {
 		return false, err
 	}
 	var due *mail
@@ -166,14 +166,14 @@ func (s *Store) remove(gone *mail) {
 
 // RenewMail implements identity.Store.
 func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
-	return s.withClaimed(ctx, ref, func(m *mail) { m.dueAt = s.now().Add(lease) })
+	return s.withClaimed(ctx, "RenewMail", ref, func(m *mail) { m.dueAt = s.now().Add(lease) })
 }
 
 // FinishMail implements identity.Store.
 func (s *Store) FinishMail(
 	ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate,
 ) error {
-	return s.withClaimed(ctx, ref, func(m *mail) {
+	return s.withClaimed(ctx, "FinishMail", ref, func(m *mail) {
 		switch o.Result {
 		case identity.MailPostponed:
 			m.dueAt = s.now().Add(o.After)
@@ -194,9 +194,9 @@ func (s *Store) FinishMail(
 }
 
 // withClaimed does something with a mail, unless it was claimed again.
-func (s *Store) withClaimed(ctx context.Context, ref identity.MailRef, do func(*mail)) error {
+func (s *Store) withClaimed(ctx context.Context, method string, ref identity.MailRef, do func(*mail)) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, method); err != nil {
 		return err
 	}
 	for _, m := range s.mails {
@@ -211,7 +211,7 @@ func (s *Store) withClaimed(ctx context.Context, ref identity.MailRef, do func(*
 // CountMails implements identity.Store.
 func (s *Store) CountMails(ctx context.Context) (queued int, oldest time.Duration, err error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "CountMails"); err != nil {
 		return 0, 0, err
 	}
 	if len(s.mails) > 0 {

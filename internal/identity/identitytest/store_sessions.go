@@ -11,7 +11,7 @@ import (
 // OpenSession implements identity.Store.
 func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identity.Event) error {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "OpenSession"); err != nil {
 		return err
 	}
 	u, ok := s.users[n.UserID]
@@ -67,7 +67,7 @@ func (s *Store) putSession(userID, scope string, n identity.NewSession) {
 // FindSession implements identity.Store.
 func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (identity.Session, error) {
 	defer s.leave()
-	found, u, err := s.enterLive(ctx, ref)
+	found, u, err := s.enterLive(ctx, "FindSession", ref)
 	if err != nil {
 		return identity.Session{}, err
 	}
@@ -79,7 +79,7 @@ func (s *Store) AdvanceSession(
 	ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal,
 ) (identity.Session, bool, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "AdvanceSession"); err != nil {
 		return identity.Session{}, false, err
 	}
 	found, u, err := s.live(ref)
@@ -98,7 +98,7 @@ func (s *Store) AdvanceSession(
 // EndSession implements identity.Store.
 func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e identity.Event) (bool, error) {
 	defer s.leave()
-	if err := s.enter(ctx); err != nil {
+	if err := s.enter(ctx, "EndSession"); err != nil {
 		return false, err
 	}
 	found, ok := s.sessions[ref.ID]
@@ -113,7 +113,7 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e ident
 // FindOwnSessions implements identity.Store.
 func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) (own []identity.OwnSession, err error) {
 	defer s.leave()
-	if _, _, err := s.enterLive(ctx, ref); err != nil {
+	if _, _, err := s.enterLive(ctx, "FindOwnSessions", ref); err != nil {
 		return nil, err
 	}
 	for _, open := range s.sessionsOf(ref.UserID) {
@@ -133,7 +133,7 @@ func (s *Store) EndOwnSession(
 	ctx context.Context, ref identity.SessionRef, id string, e identity.Event,
 ) (ended bool, err error) {
 	defer s.leave()
-	if _, _, err := s.enterLive(ctx, ref); err != nil {
+	if _, _, err := s.enterLive(ctx, "EndOwnSession", ref); err != nil {
 		return false, err
 	}
 	found, ok := s.sessions[id]

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // Suspender suspends accounts. A Store under test implements it, or its test does,
@@ -112,10 +113,8 @@ func (s *suite) signUp(n identity.NewSignUp) identity.CodeHash {
 func (s *suite) prove(n identity.NewSignUp) identity.User {
 	s.Helper()
 	opened := s.newSession()
-	u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord)
-	s.ok(err)
-	_, err = s.EndSession(s.Context(), s.ref(opened.ID, u), noEvent)
-	s.ok(err)
+	u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord))(s)
+	must(s.EndSession(s.Context(), s.ref(opened.ID, u), noEvent))(s)
 	return u
 }
 
@@ -158,8 +157,7 @@ func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
 func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	s.Helper()
 	c := newCode(p)
-	owner, err := s.IssueCode(s.Context(), u.Email, c, noEvent)
-	s.ok(err)
+	owner := must(s.IssueCode(s.Context(), u.Email, c, noEvent))(s)
 	equal(s, owner, u.ID)
 	return c.Hash
 }
@@ -175,9 +173,7 @@ func (s *suite) issueEmailChange(ref identity.SessionRef, target string) identit
 
 func (s *suite) credentials(u identity.User) identity.Credentials {
 	s.Helper()
-	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email})
-	s.ok(err)
-	return c
+	return must(s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email}))(s)
 }
 
 // change redeems an email-change code.
@@ -239,6 +235,11 @@ func (s *suite) ended(ref identity.SessionRef) {
 		s.Error("the session is alive")
 	}
 }
+
+// must and errOf are short names for testenv.Must and testenv.Err.
+func must[T any](value T, err error) func(testing.TB) T { return testenv.Must(value, err) }
+
+var errOf = testenv.Err
 
 func (s *suite) ok(err error) {
 	s.Helper()

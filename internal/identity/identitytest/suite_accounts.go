@@ -12,16 +12,14 @@ var accountSentences = []sentence{
 	{"FindCredentials finds an account by its canonical username or email", func(s *suite) {
 		u := s.create("ada")
 		for _, login := range []identity.Login{{CanonicalUsername: "ada"}, {CanonicalEmail: "ada@example.com"}} {
-			c, err := s.FindCredentials(s.Context(), login)
-			s.ok(err)
+			c := must(s.FindCredentials(s.Context(), login))(s)
 			want := identity.Credentials{Found: true, User: u, PasswordHash: passwordHash, Activated: true, ThrottleKey: c.ThrottleKey}
 			equal(s, c, want)
 		}
 		for _, login := range []identity.Login{
 			{CanonicalUsername: "ada@example.com"}, {CanonicalEmail: "ada"}, {CanonicalUsername: "ADA"}, {},
 		} {
-			c, err := s.FindCredentials(s.Context(), login)
-			s.ok(err)
+			c := must(s.FindCredentials(s.Context(), login))(s)
 			equal(s, c, identity.Credentials{ThrottleKey: c.ThrottleKey})
 		}
 	}},
@@ -35,8 +33,7 @@ var accountSentences = []sentence{
 	}},
 	{"failures are counted under the login as it was given, whether an account has it or not", func(s *suite) {
 		key := func(l identity.Login) identity.ThrottleKey {
-			c, err := s.FindCredentials(s.Context(), l)
-			s.ok(err)
+			c := must(s.FindCredentials(s.Context(), l))(s)
 			return c.ThrottleKey
 		}
 		logins := []identity.Login{
@@ -58,16 +55,14 @@ var accountSentences = []sentence{
 		s.create("ada")
 		for _, login := range []identity.Login{{CanonicalUsername: "ada"}, {CanonicalUsername: "nobody"}} {
 			for want := range 3 {
-				c, err := s.FindCredentials(s.Context(), login)
-				s.ok(err)
+				c := must(s.FindCredentials(s.Context(), login))(s)
 				equal(s, c.Failures, want)
 				s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 			}
 		}
 		s.pass(time.Hour)
 		for _, login := range []identity.Login{{CanonicalUsername: "ada"}, {CanonicalUsername: "nobody"}} {
-			c, err := s.FindCredentials(s.Context(), login)
-			s.ok(err)
+			c := must(s.FindCredentials(s.Context(), login))(s)
 			equal(s, c.Failures, 3)
 			if c.SinceFailure < time.Hour || c.SinceFailure > time.Hour+time.Minute {
 				s.Errorf("the failure was %v ago; want an hour", c.SinceFailure)
@@ -79,8 +74,7 @@ var accountSentences = []sentence{
 		ref := s.open(before)
 		s.pass(time.Second)
 		empty, countess := "", "Countess"
-		got, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &countess, LastName: &empty}, noEvent)
-		s.ok(err)
+		got := must(s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &countess, LastName: &empty}, noEvent))(s)
 		if got.UpdatedAt.Before(before.UpdatedAt) {
 			s.Errorf("updated at %v, before %v", got.UpdatedAt, before.UpdatedAt)
 		}
@@ -89,12 +83,10 @@ var accountSentences = []sentence{
 		equal(s, got, want)
 
 		name, canonical := "Countess.Ada", "countess.ada"
-		got, err = s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical}, noEvent)
-		s.ok(err)
+		got = must(s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &canonical}, noEvent))(s)
 		want.Username, want.UpdatedAt = name, got.UpdatedAt
 		equal(s, got, want)
-		found, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: canonical})
-		s.ok(err)
+		found := must(s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: canonical}))(s)
 		equal(s, found.User, want)
 	}},
 	{"UpdateUser refuses another account's username, and takes one's own in another case", func(s *suite) {
@@ -124,28 +116,24 @@ var accountSentences = []sentence{
 
 		// The same names are free, and nothing of the former account works for the new one.
 		again := s.create("ada")
-		_, err := s.FindRecovery(s.Context(), recovery)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.FindRecovery(s.Context(), recovery)), identity.ErrNoCode)
 		s.is(s.recover(again, recovery, otherHash, ""), identity.ErrNoCode)
 		equal(s, s.isAlive(identity.SessionRef{ID: here.ID, UserID: again.ID}), false)
 	}},
 	{"FindUser and FindPassword read the user of a live session", func(s *suite) {
 		u := s.create("ada")
 		ref := s.open(u)
-		got, err := s.FindUser(s.Context(), ref)
-		s.ok(err)
+		got := must(s.FindUser(s.Context(), ref))(s)
 		equal(s, got, u)
 		for want := range 3 {
-			c, err := s.FindPassword(s.Context(), ref, "")
-			s.ok(err)
+			c := must(s.FindPassword(s.Context(), ref, ""))(s)
 			equal(s, c, identity.Credentials{
 				Found: true, User: u, PasswordHash: passwordHash, Activated: true,
 				ThrottleKey: c.ThrottleKey, Failures: want, SinceFailure: c.SinceFailure,
 			})
 			s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 		}
-		c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada"})
-		s.ok(err)
+		c := must(s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada"}))(s)
 		equal(s, c.Failures, 3)
 	}},
 	{"ChangePassword replaces the hash, and ends all but this session and all codes", func(s *suite) {
@@ -159,8 +147,7 @@ var accountSentences = []sentence{
 		s.alive(here)
 		s.ended(there)
 		s.alive(others)
-		_, err := s.FindRecovery(s.Context(), recovery)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.FindRecovery(s.Context(), recovery)), identity.ErrNoCode)
 		equal(s, s.credentials(other).PasswordHash, passwordHash)
 	}},
 	{"ChangePassword does nothing where the hash is no longer the one that was read", func(s *suite) {
@@ -185,8 +172,7 @@ var accountSentences = []sentence{
 		ref, others := s.open(u), s.open(other)
 		code := s.issueEmailChange(ref, "")
 		signedOut := s.open(u)
-		_, err := s.EndSession(s.Context(), signedOut, noEvent)
-		s.ok(err)
+		must(s.EndSession(s.Context(), signedOut, noEvent))(s)
 
 		expired := ref
 		expired.Now = s.now.Add(refreshTTL)
@@ -207,8 +193,7 @@ var accountSentences = []sentence{
 		}
 		equal(s, s.credentials(u).User, u)
 		equal(s, s.credentials(u).PasswordHash, passwordHash)
-		_, err = s.change(ref, code, "new@example.com")
-		s.ok(err)
+		must(s.change(ref, code, "new@example.com"))(s)
 	}},
 	{"a suspension ends every session and code, and lifting it gives none of them back", func(s *suite) {
 		u := s.create("ada")
@@ -220,8 +205,7 @@ var accountSentences = []sentence{
 			s.is(s.recover(u, recovery, otherHash, ""), identity.ErrNoCode)
 		}
 		again := s.open(u)
-		_, err := s.change(again, change, newAddress)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.change(again, change, newAddress)), identity.ErrNoCode)
 		s.ok(s.RedeemRecovery(s.Context(), s.issue(u, identity.Recovery), identity.Claim{ID: u.ID}, otherHash, "", noRecord))
 	}},
 }
@@ -231,20 +215,14 @@ func (s *suite) refuses(name string, ref identity.SessionRef, code identity.Code
 	s.Helper()
 	ctx, first := s.Context(), "changed"
 	calls := map[string]func() error{
-		"FindUser":     func() error { _, err := s.FindUser(ctx, ref); return err },
-		"FindSession":  func() error { _, err := s.FindSession(ctx, ref); return err },
-		"FindPassword": func() error { _, err := s.FindPassword(ctx, ref, ""); return err },
-		"UpdateUser": func() error {
-			_, err := s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &first}, noEvent)
-			return err
-		},
-		"DeleteUser":       func() error { return s.DeleteUser(ctx, ref, noEvent) },
-		"ChangePassword":   func() error { return s.ChangePassword(ctx, ref, passwordHash, otherHash, noRecord) },
-		"IssueEmailChange": func() error { return s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange), noEvent) },
-		"RedeemEmailChange": func() error {
-			_, err := s.change(ref, code, newAddress)
-			return err
-		},
+		"FindUser":          func() error { _, err := s.FindUser(ctx, ref); return err },
+		"FindSession":       func() error { _, err := s.FindSession(ctx, ref); return err },
+		"FindPassword":      func() error { _, err := s.FindPassword(ctx, ref, ""); return err },
+		"UpdateUser":        func() error { return errOf(s.UpdateUser(ctx, ref, identity.ProfileChange{FirstName: &first}, noEvent)) },
+		"DeleteUser":        func() error { return s.DeleteUser(ctx, ref, noEvent) },
+		"ChangePassword":    func() error { return s.ChangePassword(ctx, ref, passwordHash, otherHash, noRecord) },
+		"IssueEmailChange":  func() error { return s.IssueEmailChange(ctx, ref, newCode(identity.EmailChange), noEvent) },
+		"RedeemEmailChange": func() error { return errOf(s.change(ref, code, newAddress)) },
 		"AdvanceSession": func() error {
 			_, advanced, err := s.AdvanceSession(ctx, ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 			if err == nil && !advanced {

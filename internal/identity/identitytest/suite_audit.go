@@ -23,8 +23,7 @@ func (s *suite) recorded() []identity.Event {
 	if !ok {
 		s.Fatal("this store does not implement Auditor")
 	}
-	all, err := hook.Events(s.Context())
-	s.ok(err)
+	all := must(hook.Events(s.Context()))(s)
 	fresh := all[s.seen:]
 	s.seen = len(all)
 	for i := range fresh {
@@ -75,11 +74,9 @@ var changes = []change{
 		}
 	}},
 	{"IssueCode", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
-		_, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), r.Event)
-		s.ok(err)
+		must(s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), r.Event))(s)
 		return func(r identity.Record) {
-			_, err := s.IssueCode(s.Context(), "nobody@example.com", newCode(identity.Recovery), r.Event)
-			s.is(err, identity.ErrNoUser)
+			s.is(errOf(s.IssueCode(s.Context(), "nobody@example.com", newCode(identity.Recovery), r.Event)), identity.ErrNoUser)
 		}
 	}},
 	{"IssueEmailChange", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
@@ -101,8 +98,7 @@ var changes = []change{
 		return func(r identity.Record) { s.is(redeem(r), identity.ErrNoCode) }
 	}},
 	{"RedeemVerification of a new address", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
-		changed, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
-		s.ok(err)
+		changed := must(s.change(ref, s.issueEmailChange(ref, ""), newAddress))(s)
 		h := s.issue(changed, identity.Verification)
 		redeem := func(r identity.Record) error {
 			_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), r)
@@ -114,8 +110,7 @@ var changes = []change{
 	{"RedeemRecovery of a sign-up", func(s *suite, r identity.Record, _ identity.User, _ identity.SessionRef) func(identity.Record) {
 		n, c := newSignUp("grace"), newCode(identity.Recovery)
 		s.signUp(n)
-		_, err := s.IssueCode(s.Context(), n.Email, c, noEvent)
-		s.ok(err)
+		must(s.IssueCode(s.Context(), n.Email, c, noEvent))(s)
 		owner := identity.Claim{ID: n.ID, IsSignUp: true}
 		s.ok(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, "", r))
 		return func(r identity.Record) {
@@ -133,11 +128,9 @@ var changes = []change{
 	{"RedeemEmailChange", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
 		h := s.issueEmailChange(ref, "")
 		e := identity.EmailRedemption{Code: h, Email: newAddress, CanonicalEmail: newAddress}
-		_, err := s.RedeemEmailChange(s.Context(), ref, e, r)
-		s.ok(err)
+		must(s.RedeemEmailChange(s.Context(), ref, e, r))(s)
 		return func(r identity.Record) {
-			_, err := s.RedeemEmailChange(s.Context(), ref, e, r)
-			s.is(err, identity.ErrNoCode)
+			s.is(errOf(s.RedeemEmailChange(s.Context(), ref, e, r)), identity.ErrNoCode)
 		}
 	}},
 	{"OpenSession", func(s *suite, r identity.Record, u identity.User, _ identity.SessionRef) func(identity.Record) {
@@ -156,23 +149,19 @@ var changes = []change{
 		return func(r identity.Record) { s.is(s.OpenSession(s.Context(), n, r.Event), identity.ErrStale) }
 	}},
 	{"EndSession", func(s *suite, r identity.Record, _ identity.User, ref identity.SessionRef) func(identity.Record) {
-		ended, err := s.EndSession(s.Context(), ref, r.Event)
-		s.ok(err)
+		ended := must(s.EndSession(s.Context(), ref, r.Event))(s)
 		equal(s, ended, true)
 		return func(r identity.Record) {
-			ended, err := s.EndSession(s.Context(), ref, r.Event)
-			s.ok(err)
+			ended := must(s.EndSession(s.Context(), ref, r.Event))(s)
 			equal(s, ended, false)
 		}
 	}},
 	{"EndOwnSession", func(s *suite, r identity.Record, u identity.User, ref identity.SessionRef) func(identity.Record) {
 		other := s.open(u)
-		ended, err := s.EndOwnSession(s.Context(), ref, other.ID, r.Event)
-		s.ok(err)
+		ended := must(s.EndOwnSession(s.Context(), ref, other.ID, r.Event))(s)
 		equal(s, ended, true)
 		return func(r identity.Record) {
-			ended, err := s.EndOwnSession(s.Context(), ref, other.ID, r.Event)
-			s.ok(err)
+			ended := must(s.EndOwnSession(s.Context(), ref, other.ID, r.Event))(s)
 			equal(s, ended, false)
 		}
 	}},
@@ -217,10 +206,8 @@ var auditSentences = func() (sentences []sentence) {
 			n := newSignUp("grace")
 			h := s.signUp(n)
 			e := identity.Event{Name: "by address or code"}
-			_, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), e)
-			s.ok(err)
-			_, err = s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), identity.Record{Event: e})
-			s.ok(err)
+			must(s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), e))(s)
+			must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: h}, s.newSession(), identity.Record{Event: e}))(s)
 			got := s.recorded()
 			equal(s, len(got), 2)
 			equal(s, got[0].UserID, u.ID)

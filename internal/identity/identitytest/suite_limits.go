@@ -12,9 +12,7 @@ func newLimitKey() identity.LimitKey { return sha256.Sum256([]byte(rand.Text()))
 
 func (s *suite) take(key identity.LimitKey, rate identity.Rate) identity.Allowance {
 	s.Helper()
-	a, err := s.TakeLimit(s.Context(), key, rate)
-	s.ok(err)
-	return a
+	return must(s.TakeLimit(s.Context(), key, rate))(s)
 }
 
 // about fails unless d is as expected, less the time that the test took.
@@ -88,22 +86,19 @@ var limitSentences = []sentence{
 		here, there := s.open(u), s.open(u)
 		key, rate := newLimitKey(), identity.Rate{Count: 3, Per: 3 * time.Hour}
 		gone := s.open(u)
-		_, err := s.EndSession(s.Context(), gone, noEvent)
-		s.ok(err)
+		must(s.EndSession(s.Context(), gone, noEvent))(s)
 		for _, ref := range []identity.SessionRef{gone, s.ref("x", u), s.ref(here.ID, identity.User{ID: newID()})} {
 			a, err := s.TakeSessionLimit(s.Context(), ref, key, rate)
 			s.is(err, identity.ErrNoSession)
 			equal(s, a, identity.Allowance{})
 		}
 		for i, ref := range []identity.SessionRef{here, there} {
-			a, err := s.TakeSessionLimit(s.Context(), ref, key, rate)
-			s.ok(err)
+			a := must(s.TakeSessionLimit(s.Context(), ref, key, rate))(s)
 			equal(s, a.Allowed, true)
 			equal(s, a.Remaining, 2-i)
 		}
 		equal(s, s.take(key, rate).Allowed, true)
-		a, err := s.TakeSessionLimit(s.Context(), here, key, rate)
-		s.ok(err)
+		a := must(s.TakeSessionLimit(s.Context(), here, key, rate))(s)
 		equal(s, a.Allowed, false)
 		s.about(a.RetryAfter, time.Hour)
 	}},

@@ -113,8 +113,7 @@ var mailSentences = []sentence{
 		m, h := s.next()
 		s.says(m, mailTo(identity.MailVerification, "ada@example.com", "Ada", "fr", n.ID))
 		s.empty()
-		u, err := s.alone(h)
-		s.ok(err)
+		u := must(s.alone(h))(s)
 		equal(s, u.ID, n.ID)
 		equal(s, u.Language, "fr")
 	}},
@@ -128,10 +127,8 @@ var mailSentences = []sentence{
 		m, two := s.next()
 		s.says(m, mailTo(identity.MailVerification, address, "grace", "de", second.ID))
 		s.empty()
-		_, err := s.proves(one, second)
-		s.taken(err, identity.TakenError{Username: true})
-		_, err = s.proves(two, first)
-		s.ok(err)
+		s.taken(errOf(s.proves(one, second)), identity.TakenError{Username: true})
+		must(s.proves(two, first))(s)
 	}},
 	{"a concealed sign-up with the address of an account changes nothing, and its owner is told by mail", func(s *suite) {
 		first := newSignUp("ada")
@@ -143,16 +140,14 @@ var mailSentences = []sentence{
 			m, h := s.next()
 			s.says(m, mailTo(identity.MailEmailTaken, u.Email, "", "fr", ""))
 			s.empty()
-			_, err := s.alone(h)
-			s.is(err, identity.ErrNoCode)
+			s.is(errOf(s.alone(h)), identity.ErrNoCode)
 		}
 		equal(s, s.credentials(u), before)
 	}},
 	{"a mail of a sign-up brings nothing once that is gone", func(s *suite) {
 		first, second := at(address, "ada"), at(address, "grace")
 		s.signUpConcealed(second)
-		_, err := s.proves(s.signUp(first), first)
-		s.ok(err)
+		must(s.proves(s.signUp(first), first))(s)
 		u := s.credentials(identity.User{Email: address}).User
 		s.ok(s.DeleteUser(s.Context(), s.openWith(u, first.PasswordHash), noEvent))
 		s.empty()
@@ -165,8 +160,7 @@ var mailSentences = []sentence{
 		s.suspend(barbara, true)
 		mallory := s.create("mallory")
 		ref := s.open(mallory)
-		_, err := s.change(ref, s.issueEmailChange(ref, ""), newAddress)
-		s.ok(err)
+		must(s.change(ref, s.issueEmailChange(ref, ""), newAddress))(s)
 		for _, tc := range []struct {
 			about    identity.MessagePurpose
 			to, name string // empty: no mail
@@ -192,13 +186,11 @@ var mailSentences = []sentence{
 			m, h := s.next()
 			s.says(m, mailTo(tc.about, tc.to, tc.name, "de", tc.id))
 			if tc.about == identity.MailRecovery {
-				c, err := s.FindRecovery(s.Context(), h)
-				s.ok(err)
+				c := must(s.FindRecovery(s.Context(), h))(s)
 				equal(s, c.ID, tc.id)
 				continue
 			}
-			claims, err := s.FindClaims(s.Context(), h)
-			s.ok(err)
+			claims := must(s.FindClaims(s.Context(), h))(s)
 			equal(s, claims[0].ID, tc.id)
 		}
 		s.empty()
@@ -210,13 +202,11 @@ var mailSentences = []sentence{
 		s.pass(2 * codeTTL)
 		m, first := s.next()
 		equal(s, m.Age >= 2*codeTTL, true)
-		_, err := s.FindRecovery(s.Context(), first)
-		s.ok(err)
+		must(s.FindRecovery(s.Context(), first))(s)
 		s.is(s.recover(u, former, otherHash, ""), identity.ErrNoCode)
 		s.ok(s.postpone(m.Ref, 0))
 		_, second := s.next()
-		_, err = s.FindRecovery(s.Context(), first)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.FindRecovery(s.Context(), first)), identity.ErrNoCode)
 		s.ok(s.recover(u, second, otherHash, ""))
 	}},
 	{"the code of a mail and its event are both there, or neither", func(s *suite) {
@@ -248,25 +238,21 @@ var mailSentences = []sentence{
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
 		m, h := s.next()
 		s.says(m, mailTo(identity.MailEmailChange, newAddress, "ada", "fr", u.ID))
-		_, err := s.change(ref, h, "else@example.com")
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.change(ref, h, "else@example.com")), identity.ErrNoCode)
 
 		anywhere := newMail(identity.MailEmailChange, "")
 		s.ok(s.QueueEmailChange(s.Context(), ref, anywhere))
 		m, h = s.next()
 		s.says(m, mailTo(identity.MailEmailChange, "ada@example.com", "ada", "fr", u.ID))
-		got, err := s.change(ref, h, "else@example.com")
-		s.ok(err)
+		got := must(s.change(ref, h, "else@example.com"))(s)
 		equal(s, got.EmailVerified, false)
 
 		s.ok(s.QueueEmailChange(s.Context(), ref, to))
 		_, h = s.next()
-		got, err = s.change(ref, h, newAddress)
-		s.ok(err)
+		got = must(s.change(ref, h, newAddress))(s)
 		equal(s, got.EmailVerified, true)
 
-		_, err = s.EndSession(s.Context(), ref, noEvent)
-		s.ok(err)
+		must(s.EndSession(s.Context(), ref, noEvent))(s)
 		s.is(s.QueueEmailChange(s.Context(), ref, anywhere), identity.ErrNoSession)
 	}},
 	{"a mail for a change to an address that another has tells them, and brings no code", func(s *suite) {
@@ -278,8 +264,7 @@ var mailSentences = []sentence{
 		s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, n.Email)))
 		m, h := s.next()
 		s.says(m, mailTo(identity.MailEmailTaken, n.Email, "", "fr", ""))
-		_, err := s.change(ref, h, newAddress)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.change(ref, h, newAddress)), identity.ErrNoCode)
 	}},
 	{"a mail for a change of address voids the code before it, whether or not another has the address", func(s *suite) {
 		s.create("grace")
@@ -327,8 +312,7 @@ var mailSentences = []sentence{
 		u := s.create("ada")
 		for _, end := range []func(ref identity.SessionRef){
 			func(ref identity.SessionRef) {
-				_, err := s.EndSession(s.Context(), ref, noEvent)
-				s.ok(err)
+				must(s.EndSession(s.Context(), ref, noEvent))(s)
 			},
 			func(identity.SessionRef) { s.now = s.now.Add(refreshTTL) },
 			func(ref identity.SessionRef) { s.ok(s.DeleteUser(s.Context(), ref, noEvent)) },
@@ -344,8 +328,7 @@ var mailSentences = []sentence{
 		ref := s.open(u)
 		for _, tc := range []struct{ target, to string }{{"", u.Email}, {newAddress, newAddress}} {
 			s.ok(s.QueueEmailChange(s.Context(), ref, newMail(identity.MailEmailChange, "")))
-			_, err := s.change(ref, s.issueEmailChange(ref, tc.target), newAddress)
-			s.ok(err)
+			must(s.change(ref, s.issueEmailChange(ref, tc.target), newAddress))(s)
 			m, _ := s.next()
 			s.says(m, mailTo(identity.MailEmailChange, tc.to, "ada", "de", u.ID))
 		}
@@ -355,8 +338,7 @@ var mailSentences = []sentence{
 		ref := s.open(u)
 		s.queue(identity.MailRecovery, u.Email)
 		s.queue(identity.MailVerification, u.Email)
-		_, err := s.change(ref, s.issueEmailChange(ref, newAddress), newAddress)
-		s.ok(err)
+		must(s.change(ref, s.issueEmailChange(ref, newAddress), newAddress))(s)
 		s.empty()
 	}},
 	{"a notice is there with the change, and goes to the proved address of before in the account's language", func(s *suite) {

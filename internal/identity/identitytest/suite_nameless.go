@@ -19,17 +19,14 @@ var namelessSentences = []sentence{
 		for _, email := range []string{"one@example.com", "two@example.com"} {
 			n := nameless(email)
 			opened := s.newSession()
-			u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord)
-			s.ok(err)
+			u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord))(s)
 			equal(s, u, identity.User{
 				ID: n.ID, Email: email, Scope: scope, EmailVerified: true, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 			})
 			ref := s.ref(opened.ID, u)
-			found, err := s.FindUser(s.Context(), ref)
-			s.ok(err)
+			found := must(s.FindUser(s.Context(), ref))(s)
 			equal(s, found, u)
-			session, err := s.FindSession(s.Context(), ref)
-			s.ok(err)
+			session := must(s.FindSession(s.Context(), ref))(s)
 			equal(s, session.User, u)
 			equal(s, s.credentials(u).User, u)
 		}
@@ -39,18 +36,15 @@ var namelessSentences = []sentence{
 		n := nameless(address)
 		code := s.signUp(n)
 		want := identity.Claim{ID: n.ID, IsSignUp: true, Email: address, PasswordHash: passwordHash}
-		claims, err := s.FindClaims(s.Context(), code)
-		s.ok(err)
-		waiting, err := s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: address})
-		s.ok(err)
+		claims := must(s.FindClaims(s.Context(), code))(s)
+		waiting := must(s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: address}))(s)
 		for _, got := range [][]identity.Claim{claims, waiting} {
 			if len(got) != 1 || got[0] != want {
 				s.Errorf("the claims are %+v; want %+v", got, want)
 			}
 		}
 		proof := identity.ClaimProof{Code: code, Username: "Ada", CanonicalUsername: "ada"}
-		u, err := s.RedeemVerification(s.Context(), proof, s.newSession(), noRecord)
-		s.ok(err)
+		u := must(s.RedeemVerification(s.Context(), proof, s.newSession(), noRecord))(s)
 		equal(s, u.Username, "Ada")
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), true)
 	}},
@@ -58,10 +52,8 @@ var namelessSentences = []sentence{
 		n := nameless(address)
 		s.signUp(n)
 		c := newCode(identity.Recovery)
-		_, err := s.IssueCode(s.Context(), address, c, noEvent)
-		s.ok(err)
-		owner, err := s.FindRecovery(s.Context(), c.Hash)
-		s.ok(err)
+		must(s.IssueCode(s.Context(), address, c, noEvent))(s)
+		owner := must(s.FindRecovery(s.Context(), c.Hash))(s)
 		equal(s, owner, identity.Claim{ID: n.ID, IsSignUp: true, Email: address, PasswordHash: passwordHash})
 		s.ok(s.RedeemRecovery(s.Context(), c.Hash, owner, otherHash, "", noRecord))
 		equal(s, s.credentials(identity.User{Email: address}).User.Username, "")
@@ -69,30 +61,24 @@ var namelessSentences = []sentence{
 	{"a username can be taken, removed, and then be another account's", func(s *suite) {
 		one, two := s.prove(nameless("one@example.com")), s.prove(nameless("two@example.com"))
 		first, second := s.open(one), s.open(two)
-		u, err := s.rename(first, "ada")
-		s.ok(err)
+		u := must(s.rename(first, "ada"))(s)
 		equal(s, u.Username, "ada")
-		_, err = s.rename(second, "ada")
-		s.taken(err, identity.TakenError{Username: true})
+		s.taken(errOf(s.rename(second, "ada")), identity.TakenError{Username: true})
 		for range 2 {
-			u, err = s.rename(first, "")
-			s.ok(err)
+			u = must(s.rename(first, ""))(s)
 			equal(s, u.Username, "")
 		}
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), false)
-		u, err = s.rename(second, "ada")
-		s.ok(err)
+		u = must(s.rename(second, "ada"))(s)
 		equal(s, u.Username, "ada")
 	}},
 	{"wrong old passwords of accounts without a username are counted apart", func(s *suite) {
 		one, two := s.prove(nameless("one@example.com")), s.prove(nameless("two@example.com"))
 		first, second := s.open(one), s.open(two)
-		c, err := s.FindPassword(s.Context(), first, "")
-		s.ok(err)
+		c := must(s.FindPassword(s.Context(), first, ""))(s)
 		s.ok(s.CountFailure(s.Context(), c.ThrottleKey, noEvent))
 		for ref, want := range map[identity.SessionRef]int{first: 1, second: 0} {
-			c, err := s.FindPassword(s.Context(), ref, "")
-			s.ok(err)
+			c := must(s.FindPassword(s.Context(), ref, ""))(s)
 			equal(s, c.Failures, want)
 			equal(s, c.User.Username, "")
 		}
@@ -102,8 +88,7 @@ var namelessSentences = []sentence{
 		s.signUpConcealed(n)
 		m, code := s.next()
 		s.says(m, mailTo(identity.MailVerification, address, "", "de", n.ID))
-		u, err := s.alone(code)
-		s.ok(err)
+		u := must(s.alone(code))(s)
 		s.queue(identity.MailRecovery, address)
 		m, _ = s.next()
 		s.says(m, mailTo(identity.MailRecovery, address, "", "de", u.ID))

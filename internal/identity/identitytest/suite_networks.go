@@ -16,9 +16,7 @@ const (
 // from reads the credentials of a user, like a sign-in from a network.
 func (s *suite) from(u identity.User, network identity.Network) identity.Credentials {
 	s.Helper()
-	c, err := s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: network})
-	s.ok(err)
-	return c
+	return must(s.FindCredentials(s.Context(), identity.Login{CanonicalEmail: u.Email, From: network}))(s)
 }
 
 func (s *suite) failFrom(u identity.User, network identity.Network, times int) {
@@ -52,8 +50,7 @@ var networkSentences = []sentence{
 		other := s.create("grace")
 		n := s.newSession()
 		n.From = home
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n, noRecord)
-		s.ok(err)
+		u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(newSignUp("ada"))}, n, noRecord))(s)
 		s.known(u, home, true)
 		s.known(u, office, false)
 
@@ -74,8 +71,7 @@ var networkSentences = []sentence{
 		stale.From, stale.PasswordHash = abroad, otherHash
 		s.is(s.OpenSession(s.Context(), stale, noEvent), identity.ErrStale)
 		s.is(s.recover(u, newHash(), otherHash, abroad), identity.ErrNoCode)
-		_, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale, noRecord)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: newHash()}, stale, noRecord)), identity.ErrNoCode)
 		s.known(u, abroad, false)
 	}},
 	{"where the place is not known, all failures are counted together", func(s *suite) {
@@ -95,22 +91,18 @@ var networkSentences = []sentence{
 		for network, failures := range map[identity.Network]int{home: 3, office: 0, abroad: 40, "": 40} {
 			equal(s, s.from(u, network).Failures, failures)
 			equal(s, s.from(u, network).KnownNetwork, network == home || network == office)
-			byName, err := s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: network})
-			s.ok(err)
+			byName := must(s.FindCredentials(s.Context(), identity.Login{CanonicalUsername: "ada", From: network}))(s)
 			equal(s, byName.Failures, 0)
-			signedIn, err := s.FindPassword(s.Context(), ref, network)
-			s.ok(err)
+			signedIn := must(s.FindPassword(s.Context(), ref, network))(s)
 			equal(s, signedIn.ThrottleKey, byName.ThrottleKey)
 			equal(s, signedIn.KnownNetwork, byName.KnownNetwork)
 		}
 	}},
 	{"failures of a login that no account has are counted together, wherever they come from", func(s *suite) {
 		nobody := identity.Login{CanonicalUsername: "nobody"}
-		here, err := s.FindCredentials(s.Context(), nobody)
-		s.ok(err)
+		here := must(s.FindCredentials(s.Context(), nobody))(s)
 		nobody.From = home
-		there, err := s.FindCredentials(s.Context(), nobody)
-		s.ok(err)
+		there := must(s.FindCredentials(s.Context(), nobody))(s)
 		equal(s, here.ThrottleKey, there.ThrottleKey)
 	}},
 	{"OpenSession forgets the failures of the place that it is from, and no others", func(s *suite) {

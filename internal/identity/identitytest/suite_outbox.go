@@ -243,8 +243,7 @@ var outboxSentences = []sentence{
 			)
 			s.ok(taking)
 			s.ok(changing)
-			_, err := s.FindRecovery(s.Context(), recovery.Hash)
-			s.is(err, identity.ErrNoCode)
+			s.is(errOf(s.FindRecovery(s.Context(), recovery.Hash)), identity.ErrNoCode)
 			s.empty()
 			u = changed
 		}

@@ -70,10 +70,7 @@ var raceSentences = []sentence{
 			refs[i] = s.open(u)
 			codes[i] = s.issueEmailChange(refs[i], newAddress)
 		}
-		won := s.winners(len(refs), nil, func(i int) error {
-			_, err := s.change(refs[i], codes[i], newAddress)
-			return err
-		})
+		won := s.winners(len(refs), nil, func(i int) error { return errOf(s.change(refs[i], codes[i], newAddress)) })
 		equal(s, won, 1)
 	}},
 	{"of 64 AdvanceSession at once, one advances", func(s *suite) {
@@ -87,8 +84,7 @@ var raceSentences = []sentence{
 			return err
 		})
 		equal(s, won, 1)
-		found, err := s.FindSession(s.Context(), ref)
-		s.ok(err)
+		found := must(s.FindSession(s.Context(), ref))(s)
 		equal(s, found.Generation, 1)
 	}},
 	{"of 64 EndOwnSession at once, one ends the session", func(s *suite) {
@@ -240,8 +236,7 @@ var raceSentences = []sentence{
 			)
 			s.ok(changing)
 			s.okOr(issuing, identity.ErrNoUser)
-			_, err := s.FindRecovery(s.Context(), recovery.Hash)
-			s.is(err, identity.ErrNoCode)
+			s.is(errOf(s.FindRecovery(s.Context(), recovery.Hash)), identity.ErrNoCode)
 			u = changed
 		}
 	}},

@@ -13,8 +13,7 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		n := s.session(u)
 		s.ok(s.OpenSession(s.Context(), n, noEvent))
-		got, err := s.FindSession(s.Context(), s.ref(n.ID, u))
-		s.ok(err)
+		got := must(s.FindSession(s.Context(), s.ref(n.ID, u)))(s)
 		equal(s, got, identity.Session{
 			ID: n.ID, User: u, Scope: scope, Generation: 0,
 			OpenedAt: s.now, RefreshedAt: s.now, ExpiresAt: n.ExpiresAt, EndsAt: n.EndsAt,
@@ -132,8 +131,7 @@ var sessionSentences = []sentence{
 				s.ok(err)
 				equal(s, advanced, false)
 			}
-			found, err := s.FindSession(s.Context(), s.ref(n.ID, u))
-			s.ok(err)
+			found := must(s.FindSession(s.Context(), s.ref(n.ID, u)))(s)
 			equal(s, found, want)
 		}
 	}},
@@ -164,18 +162,15 @@ var sessionSentences = []sentence{
 		equal(s, advanced, true)
 		equal(s, got.RefreshedAt, renewed)
 		equal(s, got.ExpiresAt, renewed.Add(refreshTTL))
-		found, err := s.FindSession(s.Context(), ref)
-		s.ok(err)
+		found := must(s.FindSession(s.Context(), ref))(s)
 		equal(s, found, got)
 	}},
 	{"FindSession and AdvanceSession give the user as they are now", func(s *suite) {
 		u := s.create("ada")
 		ref := s.open(u)
 		first := "Countess"
-		u, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &first}, noEvent)
-		s.ok(err)
-		found, err := s.FindSession(s.Context(), ref)
-		s.ok(err)
+		u = must(s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &first}, noEvent))(s)
+		found := must(s.FindSession(s.Context(), ref))(s)
 		equal(s, found.User, u)
 		got, advanced, err := s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
 		s.ok(err)
@@ -197,8 +192,7 @@ var sessionSentences = []sentence{
 			{"alive", ref, true},
 			{"ended already", ref, false},
 		} {
-			ended, err := s.EndSession(s.Context(), tc.ref, noEvent)
-			s.ok(err)
+			ended := must(s.EndSession(s.Context(), tc.ref, noEvent))(s)
 			if ended != tc.want {
 				s.Errorf("%s: ended is %v", tc.name, ended)
 			}
@@ -226,8 +220,7 @@ var sessionSentences = []sentence{
 		s.ok(err)
 		equal(s, advanced, true)
 		for _, current := range []string{elder.ID, younger.ID} {
-			got, err := s.FindOwnSessions(s.Context(), s.ref(current, u))
-			s.ok(err)
+			got := must(s.FindOwnSessions(s.Context(), s.ref(current, u)))(s)
 			want := []identity.OwnSession{
 				{
 					ID: younger.ID, OpenedAt: younger.OpenedAt, RefreshedAt: younger.OpenedAt,
@@ -261,8 +254,7 @@ var sessionSentences = []sentence{
 			{"alive", there.ID, true},
 			{"ended already", there.ID, false},
 		} {
-			ended, err := s.EndOwnSession(s.Context(), here, tc.id, noEvent)
-			s.ok(err)
+			ended := must(s.EndOwnSession(s.Context(), here, tc.id, noEvent))(s)
 			if ended != tc.want {
 				s.Errorf("%s: ended is %v", tc.name, ended)
 			}
@@ -270,8 +262,7 @@ var sessionSentences = []sentence{
 		s.ended(there)
 		s.alive(here)
 		s.alive(others)
-		ended, err := s.EndOwnSession(s.Context(), here, here.ID, noEvent)
-		s.ok(err)
+		ended := must(s.EndOwnSession(s.Context(), here, here.ID, noEvent))(s)
 		equal(s, ended, true)
 		s.ended(here)
 	}},
@@ -279,16 +270,13 @@ var sessionSentences = []sentence{
 		u := s.create("ada")
 		other := s.create("grace")
 		target, gone, suspended := s.open(u), s.open(u), s.open(u)
-		_, err := s.EndSession(s.Context(), gone, noEvent)
-		s.ok(err)
+		must(s.EndSession(s.Context(), gone, noEvent))(s)
 		late := s.ref(target.ID, u)
 		late.Now = s.now.Add(refreshTTL)
 		refuse := func(ref identity.SessionRef) {
 			s.Helper()
-			_, err := s.FindOwnSessions(s.Context(), ref)
-			s.is(err, identity.ErrNoSession)
-			_, err = s.EndOwnSession(s.Context(), ref, target.ID, noEvent)
-			s.is(err, identity.ErrNoSession)
+			s.is(errOf(s.FindOwnSessions(s.Context(), ref)), identity.ErrNoSession)
+			s.is(errOf(s.EndOwnSession(s.Context(), ref, target.ID, noEvent)), identity.ErrNoSession)
 			s.alive(target)
 		}
 		refuse(gone)
@@ -297,17 +285,14 @@ var sessionSentences = []sentence{
 		refuse(s.ref(target.ID, other))
 		s.suspend(u, true)
 		for range 2 {
-			_, err = s.FindOwnSessions(s.Context(), suspended)
-			s.is(err, identity.ErrNoSession)
-			_, err = s.EndOwnSession(s.Context(), suspended, target.ID, noEvent)
-			s.is(err, identity.ErrNoSession)
+			s.is(errOf(s.FindOwnSessions(s.Context(), suspended)), identity.ErrNoSession)
+			s.is(errOf(s.EndOwnSession(s.Context(), suspended, target.ID, noEvent)), identity.ErrNoSession)
 			s.suspend(u, false)
 		}
 	}},
 	{"a caller's cancellation stays a cancellation", func(s *suite) {
 		ctx, cancel := context.WithCancel(s.Context())
 		cancel()
-		_, err := s.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"})
-		s.is(err, context.Canceled)
+		s.is(errOf(s.FindCredentials(ctx, identity.Login{CanonicalUsername: "ada"})), context.Canceled)
 	}},
 }

@@ -31,8 +31,7 @@ func (s *suite) alone(h identity.CodeHash) (identity.User, error) {
 // found reports whether an account has a username or an email.
 func (s *suite) found(login identity.Login) bool {
 	s.Helper()
-	c, err := s.FindCredentials(s.Context(), login)
-	s.ok(err)
+	c := must(s.FindCredentials(s.Context(), login))(s)
 	return c.Found
 }
 
@@ -47,8 +46,7 @@ var signUpSentences = []sentence{
 		equal(s, s.found(identity.Login{CanonicalUsername: "ada"}), false)
 		opened := s.newSession()
 		opened.UserAgent = "a browser/1.0"
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, opened, noRecord)
-		s.ok(err)
+		u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, opened, noRecord))(s)
 		if u.CreatedAt.IsZero() || u.UpdatedAt.IsZero() {
 			s.Errorf("created at %v, updated at %v", u.CreatedAt, u.UpdatedAt)
 		}
@@ -56,19 +54,16 @@ var signUpSentences = []sentence{
 			ID: n.ID, Username: "Ada", Email: "Ada@Example.com", FirstName: "Ada", LastName: "Lovelace",
 			Scope: scope, EmailVerified: true, Language: "fr", CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		})
-		session, err := s.FindSession(s.Context(), s.ref(opened.ID, u))
-		s.ok(err)
+		session := must(s.FindSession(s.Context(), s.ref(opened.ID, u)))(s)
 		equal(s, session, identity.Session{
 			ID: opened.ID, User: u, Scope: scope,
 			OpenedAt: s.now, RefreshedAt: s.now, ExpiresAt: opened.ExpiresAt, EndsAt: opened.EndsAt,
 		})
-		own, err := s.FindOwnSessions(s.Context(), s.ref(opened.ID, u))
-		s.ok(err)
+		own := must(s.FindOwnSessions(s.Context(), s.ref(opened.ID, u)))(s)
 		if len(own) != 1 || own[0].UserAgent != opened.UserAgent {
 			s.Errorf("the sessions are %+v", own)
 		}
-		_, err = s.alone(code)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.alone(code)), identity.ErrNoCode)
 	}},
 	{"CreateSignUp names all that accounts have, and keeps nothing then", func(s *suite) {
 		s.create("ada")
@@ -83,10 +78,8 @@ var signUpSentences = []sentence{
 		} {
 			n, c := at(tc.email, tc.username), newCode(identity.Verification)
 			s.taken(s.CreateSignUp(s.Context(), n, c, noEvent), tc.want)
-			_, err := s.alone(c.Hash)
-			s.is(err, identity.ErrNoCode)
-			waiting, err := s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: tc.email})
-			s.ok(err)
+			s.is(errOf(s.alone(c.Hash)), identity.ErrNoCode)
+			waiting := must(s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: tc.email}))(s)
 			equal(s, len(waiting), 0)
 		}
 	}},
@@ -98,24 +91,19 @@ var signUpSentences = []sentence{
 		grace := s.create("grace")
 		ref := s.open(grace)
 		name := "ada"
-		_, err := s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name}, noEvent)
-		s.ok(err)
-		_, err = s.change(ref, s.issueEmailChange(ref, address), address)
-		s.ok(err)
+		must(s.UpdateUser(s.Context(), ref, identity.ProfileChange{Username: &name, CanonicalUsername: &name}, noEvent))(s)
+		must(s.change(ref, s.issueEmailChange(ref, address), address))(s)
 	}},
 	{"of many sign-ups of one username one is proved with it, and the others choose another with the same code", func(s *suite) {
 		first, second := at("one@example.com", "ada"), at("two@example.com", "ada")
 		codes := []identity.CodeHash{s.signUp(first), s.signUp(second)}
-		_, err := s.alone(codes[0])
-		s.ok(err)
+		must(s.alone(codes[0]))(s)
 		for range 2 {
-			_, err = s.alone(codes[1])
-			s.taken(err, identity.TakenError{Username: true})
+			s.taken(errOf(s.alone(codes[1])), identity.TakenError{Username: true})
 		}
-		u, err := s.RedeemVerification(s.Context(), identity.ClaimProof{
+		u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{
 			Code: codes[1], Username: "Countess", CanonicalUsername: "countess",
-		}, s.newSession(), noRecord)
-		s.ok(err)
+		}, s.newSession(), noRecord))(s)
 		equal(s, u.Username, "Countess")
 		equal(s, u.ID, second.ID)
 		equal(s, s.found(identity.Login{CanonicalUsername: "countess"}), true)
@@ -128,8 +116,7 @@ var signUpSentences = []sentence{
 			names = slices.Insert(names, 0, n.Username)
 			s.advance(time.Second)
 		}
-		waiting, err := s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: address})
-		s.ok(err)
+		waiting := must(s.FindSignUps(s.Context(), identity.Login{CanonicalEmail: address}))(s)
 		var got []string
 		for _, c := range waiting {
 			got = append(got, c.Username)
@@ -139,23 +126,19 @@ var signUpSentences = []sentence{
 		if !slices.Equal(got, names[:identity.MaxClaims]) {
 			s.Errorf("got %v; want the newest of %v", got, names)
 		}
-		waiting, err = s.FindSignUps(s.Context(), identity.Login{CanonicalUsername: "ada3"})
-		s.ok(err)
+		waiting = must(s.FindSignUps(s.Context(), identity.Login{CanonicalUsername: "ada3"}))(s)
 		equal(s, len(waiting), 1)
 		for _, none := range []identity.Login{{CanonicalUsername: address}, {CanonicalEmail: "ada3"}, {}} {
-			waiting, err = s.FindSignUps(s.Context(), none)
-			s.ok(err)
+			waiting = must(s.FindSignUps(s.Context(), none))(s)
 			equal(s, len(waiting), 0)
 		}
 	}},
 	{"FindCredentials does not look at sign-ups: what it gives is that of an unknown login", func(s *suite) {
 		login := identity.Login{CanonicalEmail: address}
-		before, err := s.FindCredentials(s.Context(), login)
-		s.ok(err)
+		before := must(s.FindCredentials(s.Context(), login))(s)
 		s.ok(s.CountFailure(s.Context(), before.ThrottleKey, noEvent))
 		s.signUp(at(address, "ada"))
-		after, err := s.FindCredentials(s.Context(), login)
-		s.ok(err)
+		after := must(s.FindCredentials(s.Context(), login))(s)
 		equal(s, after.Found, false)
 		equal(s, after.ThrottleKey, before.ThrottleKey)
 		equal(s, after.Failures, 1)
@@ -168,8 +151,7 @@ var claimSentences = []sentence{
 		code := s.signUp(stranger)
 		s.signUp(owner)
 		for range 2 {
-			_, err := s.alone(code)
-			s.is(err, identity.ErrSeveralClaims)
+			s.is(errOf(s.alone(code)), identity.ErrSeveralClaims)
 		}
 		equal(s, s.found(identity.Login{CanonicalEmail: address}), false)
 	}},
@@ -182,21 +164,16 @@ var claimSentences = []sentence{
 			if swapped { // the owner's own mail was withheld: any other code works too
 				code = theirs
 			}
-			claims, err := s.FindClaims(s.Context(), code)
-			s.ok(err)
+			claims := must(s.FindClaims(s.Context(), code))(s)
 			equal(s, len(claims), 2)
 			equal(s, claims[0].ID == stranger.ID, swapped)
-			u, err := s.proves(code, owner)
-			s.ok(err)
+			u := must(s.proves(code, owner))(s)
 			equal(s, u.ID, owner.ID)
 			equal(s, s.credentials(u).PasswordHash, owner.PasswordHash)
 			for _, dead := range []identity.CodeHash{own, theirs} {
-				_, err = s.alone(dead)
-				s.is(err, identity.ErrNoCode)
-				_, err = s.proves(dead, stranger)
-				s.is(err, identity.ErrNoCode)
-				_, err = s.FindClaims(s.Context(), dead)
-				s.is(err, identity.ErrNoCode)
+				s.is(errOf(s.alone(dead)), identity.ErrNoCode)
+				s.is(errOf(s.proves(dead, stranger)), identity.ErrNoCode)
+				s.is(errOf(s.FindClaims(s.Context(), dead)), identity.ErrNoCode)
 			}
 			equal(s, s.found(identity.Login{CanonicalUsername: "mallory"}), false)
 			s.ok(s.DeleteUser(s.Context(), s.openWith(u, owner.PasswordHash), noEvent))
@@ -211,15 +188,12 @@ var claimSentences = []sentence{
 			{Code: code, ClaimID: newID(), PasswordHash: n.PasswordHash},
 			{Code: code, ClaimID: "no id", PasswordHash: n.PasswordHash},
 		} {
-			_, err := s.RedeemVerification(s.Context(), p, s.newSession(), noRecord)
-			s.is(err, identity.ErrStale)
+			s.is(errOf(s.RedeemVerification(s.Context(), p, s.newSession(), noRecord)), identity.ErrStale)
 		}
 		elsewhere := at("else@example.com", "grace")
 		s.signUp(elsewhere)
-		_, err := s.proves(code, elsewhere)
-		s.is(err, identity.ErrStale)
-		_, err = s.proves(code, n)
-		s.ok(err)
+		s.is(errOf(s.proves(code, elsewhere)), identity.ErrStale)
+		must(s.proves(code, n))(s)
 	}},
 	{"the claim of a code comes first among its claims, however many strangers come after it", func(s *suite) {
 		owner := at(address, "ada")
@@ -228,114 +202,91 @@ var claimSentences = []sentence{
 			s.advance(time.Second)
 			s.signUp(at(address, fmt.Sprintf("mallory%d", i)))
 		}
-		claims, err := s.FindClaims(s.Context(), code)
-		s.ok(err)
+		claims := must(s.FindClaims(s.Context(), code))(s)
 		equal(s, len(claims), identity.MaxClaims)
 		equal(s, claims[0], identity.Claim{ID: owner.ID, IsSignUp: true, Username: "ada", Email: address, PasswordHash: owner.PasswordHash})
 		equal(s, claims[1].Username, fmt.Sprintf("mallory%d", identity.MaxClaims+2))
-		_, err = s.proves(code, owner)
-		s.ok(err)
+		must(s.proves(code, owner))(s)
 	}},
 	{"an account that has an address leaves nothing to prove there", func(s *suite) {
 		late := s.signUp(at(address, "mallory"))
 		grace := s.create("grace")
 		ref := s.open(grace)
-		_, err := s.change(ref, s.issueEmailChange(ref, address), address)
-		s.ok(err)
-		_, err = s.alone(late)
-		s.is(err, identity.ErrNoCode)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
-		s.is(err, identity.ErrAlreadyVerified)
+		must(s.change(ref, s.issueEmailChange(ref, address), address))(s)
+		s.is(errOf(s.alone(late)), identity.ErrNoCode)
+		s.is(errOf(s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)), identity.ErrAlreadyVerified)
 	}},
 	{"a new address that was not proved is shown, and holds nothing", func(s *suite) {
 		u := s.create("grace")
 		ref := s.open(u)
-		got, err := s.change(ref, s.issueEmailChange(ref, ""), "Ada@Example.com")
-		s.ok(err)
+		got := must(s.change(ref, s.issueEmailChange(ref, ""), "Ada@Example.com"))(s)
 		want := u
 		want.Email, want.EmailVerified, want.UpdatedAt = "Ada@Example.com", false, got.UpdatedAt
 		equal(s, got, want)
 		equal(s, s.found(identity.Login{CanonicalEmail: address}), false)
 		equal(s, s.credentials(u).User, want)
-		owner, err := s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), noEvent)
-		s.ok(err)
+		owner := must(s.IssueCode(s.Context(), u.Email, newCode(identity.Recovery), noEvent))(s)
 		equal(s, owner, u.ID)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)
-		s.is(err, identity.ErrNoUser)
+		s.is(errOf(s.IssueCode(s.Context(), address, newCode(identity.Recovery), noEvent)), identity.ErrNoUser)
 
 		n := at(address, "ada") // another sign-up for the address
-		_, err = s.proves(s.signUp(n), n)
-		s.ok(err)
-		_, err = s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)
-		s.is(err, identity.ErrAlreadyVerified)
+		must(s.proves(s.signUp(n), n))(s)
+		s.is(errOf(s.IssueCode(s.Context(), address, newCode(identity.Verification), noEvent)), identity.ErrAlreadyVerified)
 	}},
 	{"a new address is proved like that of a sign-up, which ends what was opened before", func(s *suite) {
 		u := s.create("grace")
 		ref := s.open(u)
-		changed, err := s.change(ref, s.issueEmailChange(ref, ""), address)
-		s.ok(err)
+		changed := must(s.change(ref, s.issueEmailChange(ref, ""), address))(s)
 		code := s.issue(changed, identity.Verification)
 		recovery := s.issue(u, identity.Recovery)
 		told := identity.Record{Notice: identity.Notice{Purpose: "something"}}
-		got, err := s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, s.newSession(), told)
-		s.ok(err)
+		got := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: code}, s.newSession(), told))(s)
 		want := changed
 		want.EmailVerified, want.UpdatedAt = true, got.UpdatedAt
 		equal(s, got, want)
 		equal(s, s.found(identity.Login{CanonicalEmail: address}), true)
 		equal(s, s.found(identity.Login{CanonicalEmail: u.Email}), false)
 		s.ended(ref)
-		_, err = s.FindRecovery(s.Context(), recovery)
-		s.is(err, identity.ErrNoCode)
-		_, err = s.alone(code)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.FindRecovery(s.Context(), recovery)), identity.ErrNoCode)
+		s.is(errOf(s.alone(code)), identity.ErrNoCode)
 		m, _ := s.next()
 		s.says(m, mailTo("something", u.Email, "grace", "", ""))
 	}},
 	{"a sign-up and an account that changed to one address are told apart by their passwords", func(s *suite) {
 		mallory := s.create("mallory")
 		ref := s.open(mallory)
-		changed, err := s.change(ref, s.issueEmailChange(ref, ""), address)
-		s.ok(err)
+		changed := must(s.change(ref, s.issueEmailChange(ref, ""), address))(s)
 		code := s.issue(changed, identity.Verification)
 		owner := at(address, "ada")
 		s.signUp(owner)
-		_, err = s.alone(code)
-		s.is(err, identity.ErrSeveralClaims)
-		claims, err := s.FindClaims(s.Context(), code)
-		s.ok(err)
+		s.is(errOf(s.alone(code)), identity.ErrSeveralClaims)
+		claims := must(s.FindClaims(s.Context(), code))(s)
 		equal(s, len(claims), 2)
 		equal(s, claims[0], identity.Claim{ID: mallory.ID, Username: "mallory", Email: address, PasswordHash: passwordHash})
-		u, err := s.proves(code, owner)
-		s.ok(err)
+		u := must(s.proves(code, owner))(s)
 		equal(s, u.ID, owner.ID)
 		equal(s, s.credentials(mallory).User.ID, mallory.ID)
-		_, err = s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // back to its own address
+		_, err := s.change(ref, s.issueEmailChange(ref, ""), mallory.Email) // back to its own address
 		s.ok(err)
 		equal(s, s.credentials(mallory).User.EmailVerified, true)
 	}},
 	{"a new address of a suspended account is not proved", func(s *suite) {
 		u := s.create("grace")
 		ref := s.open(u)
-		changed, err := s.change(ref, s.issueEmailChange(ref, ""), address)
-		s.ok(err)
+		changed := must(s.change(ref, s.issueEmailChange(ref, ""), address))(s)
 		s.suspend(u, true)
 		code := s.issue(changed, identity.Verification)
-		_, err = s.alone(code)
-		s.is(err, identity.ErrSuspended)
+		s.is(errOf(s.alone(code)), identity.ErrSuspended)
 		s.suspend(u, false)
-		_, err = s.alone(code)
-		s.ok(err)
+		must(s.alone(code))(s)
 	}},
 	{"a recovery code of a sign-up makes an account with the password of its reader", func(s *suite) {
 		stranger := at(address, "mallory")
 		theirs := s.signUp(stranger)
 		c := newCode(identity.Recovery)
-		owner, err := s.IssueCode(s.Context(), address, c, noEvent)
-		s.ok(err)
+		owner := must(s.IssueCode(s.Context(), address, c, noEvent))(s)
 		equal(s, owner, stranger.ID)
-		claim, err := s.FindRecovery(s.Context(), c.Hash)
-		s.ok(err)
+		claim := must(s.FindRecovery(s.Context(), c.Hash))(s)
 		equal(s, claim, identity.Claim{ID: stranger.ID, IsSignUp: true, Username: "mallory", Email: address, PasswordHash: stranger.PasswordHash})
 		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, home, noRecord))
 		u := s.credentials(identity.User{Email: address})
@@ -343,18 +294,15 @@ var claimSentences = []sentence{
 		equal(s, u.User.EmailVerified, true)
 		equal(s, u.PasswordHash, otherHash)
 		s.known(u.User, home, true)
-		_, err = s.proves(theirs, stranger)
-		s.is(err, identity.ErrNoCode)
+		s.is(errOf(s.proves(theirs, stranger)), identity.ErrNoCode)
 		s.is(s.RedeemRecovery(s.Context(), c.Hash, claim, passwordHash, home, noRecord), identity.ErrNoCode)
 	}},
 	{"a recovery code of a sign-up whose username is taken by now still holds", func(s *suite) {
 		s.signUp(at(address, "grace"))
 		c := newCode(identity.Recovery)
-		_, err := s.IssueCode(s.Context(), address, c, noEvent)
-		s.ok(err)
+		must(s.IssueCode(s.Context(), address, c, noEvent))(s)
 		grace := s.create("grace")
-		claim, err := s.FindRecovery(s.Context(), c.Hash)
-		s.ok(err)
+		claim := must(s.FindRecovery(s.Context(), c.Hash))(s)
 		s.taken(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, "", noRecord), identity.TakenError{Username: true})
 		s.ok(s.DeleteUser(s.Context(), s.open(grace), noEvent))
 		s.ok(s.RedeemRecovery(s.Context(), c.Hash, claim, otherHash, "", noRecord))
@@ -389,10 +337,7 @@ var claimSentences = []sentence{
 		for i := range codes {
 			codes[i] = s.signUp(at(fmt.Sprintf("ada%d@example.com", i), "ada"))
 		}
-		equal(s, s.winners(len(codes), nil, func(i int) error {
-			_, err := s.alone(codes[i])
-			return err
-		}), 1)
+		equal(s, s.winners(len(codes), nil, func(i int) error { return errOf(s.alone(codes[i])) }), 1)
 	}},
 	{"an address goes to one of a sign-up that is proved and an account that changes to it", func(s *suite) {
 		for i := range rounds {
