@@ -275,6 +275,7 @@ func (s *Server) work(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	jobs.Go(func() { s.housekeeping(ctx) })
 	jobs.Go(func() { s.watchDatabase(ctx) })
+	jobs.Go(func() { s.recordRevokedKeys(ctx) })
 	if s.mail != nil {
 		jobs.Go(func() { s.mail.Run(ctx) })
 	}

@@ -3,6 +3,9 @@ package authserver
 import (
 	"context"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 )
 
 const (
@@ -27,7 +30,10 @@ func (s *Server) housekeeping(ctx context.Context) {
 
 func (s *Server) cleanUp(ctx context.Context) {
 	for ctx.Err() == nil {
-		deleted, err := s.store.DeleteExpired(ctx, s.now(), s.config.UnverifiedAccountExpiry, s.config.AuditRetention, cleanUpBatch)
+		deleted, err := s.store.DeleteExpired(ctx, s.now(), postgres.Retention{
+			Unverified: s.config.UnverifiedAccountExpiry, Events: s.config.AuditRetention,
+			Tokens: s.tokenLifetime() + endings.Grace,
+		}, cleanUpBatch)
 		if err != nil {
 			s.log.Warn("expired rows could not be removed; retrying later", "error", err)
 			return
@@ -35,9 +41,9 @@ func (s *Server) cleanUp(ctx context.Context) {
 		s.log.Debug("removed expired rows", "sessions", deleted.Sessions, "codes", deleted.Codes,
 			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles,
 			"limits", deleted.Limits, "events", deleted.Events,
-			"places", deleted.Networks)
+			"places", deleted.Networks, "endings", deleted.Endings)
 		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits,
-			deleted.Events, deleted.Networks) < cleanUpBatch {
+			deleted.Events, deleted.Networks, deleted.Endings) < cleanUpBatch {
 			return
 		}
 	}

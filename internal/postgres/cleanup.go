@@ -17,6 +17,7 @@ var (
 	deleteNetworks        = named("DeleteNetworks")
 	deleteLimits          = named("DeleteLimits")
 	deleteEvents          = named("DeleteEvents")
+	deleteEndings         = named("DeleteEndings")
 )
 
 // throttleMemory is how long wrong passwords are remembered after the last one. It is
@@ -29,23 +30,30 @@ const networkMemory = 90 * 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	SignUps, Users, Sessions, Codes, Throttles, Limits, Events, Networks int64
+	SignUps, Users, Sessions, Codes, Throttles, Limits, Events, Networks, Endings int64
+}
+
+// Retention is how long DeleteExpired keeps what has no time of expiry of its own.
+type Retention struct {
+	Unverified time.Duration // sign-ups that were not proved
+	Events     time.Duration
+	Tokens     time.Duration // how long an access token may be alive after its session has ended or expired
 }
 
 // DeleteExpired removes at most batch rows of each table:
 //
-//   - sign-ups that were not proved within unverifiedFor, unless they have a code that
-//     still holds, and accounts that a former release created from such sign-ups
+//   - sign-ups that were not proved in time, unless they have a code that still holds, and
+//     accounts that a former release created from such sign-ups
 //   - sessions that expired by now, on the day after
 //   - codes that have expired
 //   - failures, and known networks, whose memory is over
 //   - limits that are completely free again
-//   - events older than eventsFor
+//   - events, and endings of sessions, that are too old
 //
 // One process at a time does this. The others remove nothing. If a count reaches batch,
 // there is more to remove. DeleteExpired waits for no lock.
 func (s *Store) DeleteExpired(
-	ctx context.Context, now time.Time, unverifiedFor, eventsFor time.Duration, batch int,
+	ctx context.Context, now time.Time, keep Retention, batch int,
 ) (deleted Deleted, err error) {
 	// Sign-ups and accounts come first: a transaction that has locked a row of an account
 	// must not ask for the lock of an account.
@@ -54,19 +62,22 @@ func (s *Store) DeleteExpired(
 		args  pgx.NamedArgs
 		count *int64
 	}{
-		{deleteSignUps, pgx.NamedArgs{"age": unverifiedFor}, &deleted.SignUps},
-		{deleteUnverifiedUsers, pgx.NamedArgs{"age": unverifiedFor}, &deleted.Users},
+		{deleteSignUps, pgx.NamedArgs{"age": keep.Unverified}, &deleted.SignUps},
+		{deleteUnverifiedUsers, pgx.NamedArgs{"age": keep.Unverified}, &deleted.Users},
 		{deleteSessions, pgx.NamedArgs{"now": now}, &deleted.Sessions},
 		{deleteCodes, pgx.NamedArgs{}, &deleted.Codes},
 		{deleteThrottles, pgx.NamedArgs{"age": throttleMemory}, &deleted.Throttles},
 		{deleteNetworks, pgx.NamedArgs{"age": networkMemory}, &deleted.Networks},
 		{deleteLimits, pgx.NamedArgs{}, &deleted.Limits},
-		{deleteEvents, pgx.NamedArgs{"age": eventsFor}, &deleted.Events},
+		{deleteEvents, pgx.NamedArgs{"age": keep.Events}, &deleted.Events},
+		{deleteEndings, pgx.NamedArgs{"age": keep.Tokens}, &deleted.Endings},
 	}
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		deleted = Deleted{}
 		var mine bool
-		err := tryCleanUpLock.queryRow(ctx, tx, pgx.NamedArgs{"lock": cleanUpLock}).Scan(&mine)
+		err := tryCleanUpLock.queryRow(ctx, tx, pgx.NamedArgs{
+			"lock": cleanUpLock, "tokens_dead_before": now.Add(-keep.Tokens),
+		}).Scan(&mine)
 		if err != nil || !mine {
 			return err
 		}

@@ -17,6 +17,8 @@ const (
 	quarter = 90 * 24 * time.Hour
 )
 
+var retention = postgres.Retention{Unverified: week, Events: quarter, Tokens: time.Hour}
+
 func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -47,16 +49,16 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 		WHERE key IN (SELECT sha256(convert_to('mail:recovery:' || canonical_email, 'UTF8')) FROM users WHERE id IN `+theirs+`)`)
 	postgrestest.Exec(t, c, `UPDATE audit_events SET at = now() - interval '91 days' WHERE user_id IN `+theirs)
 
-	deleted, err := store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	deleted, err := store.DeleteExpired(t.Context(), now, retention, 3)
 	if want := (postgres.Deleted{Users: 1, Sessions: 3, Codes: 3, Throttles: 3, Limits: 3, Events: 3,
 		Networks: 3}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	deleted, err = store.DeleteExpired(t.Context(), now, retention, 3)
 	if want := (postgres.Deleted{Sessions: 2, Codes: 2, Throttles: 2, Limits: 2, Events: 2, Networks: 2}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
-	deleted, err = store.DeleteExpired(t.Context(), now, week, quarter, 3)
+	deleted, err = store.DeleteExpired(t.Context(), now, retention, 3)
 	if want := (postgres.Deleted{}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
@@ -79,7 +81,7 @@ func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second'
 		WHERE signup_id IN (SELECT id FROM signups WHERE username <> 'promised')`)
 	postgrestest.Exec(t, c, `UPDATE signups SET created_at = now() - interval '8 days' WHERE username <> 'young'`)
-	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), retention, 10)
 	if want := (postgres.Deleted{SignUps: 1, Codes: 1}); err != nil || deleted != want {
 		t.Errorf("deleted %+v, error %v; want %+v", deleted, err, want)
 	}
@@ -101,13 +103,13 @@ func TestDeleteExpiredWaitsForNoLock(t *testing.T) {
 	} {
 		within(t, db, func(tx *sql.Tx) {
 			testenv.Must(tx.Exec(statement))(t)
-			deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+			deleted, err := store.DeleteExpired(t.Context(), time.Now(), retention, 10)
 			if err != nil || deleted != (postgres.Deleted{}) {
 				t.Errorf("%s: deleted %+v, error %v", name, deleted, err)
 			}
 		})
 	}
-	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, quarter, 10)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), retention, 10)
 	if err != nil || deleted.Users != 1 {
 		t.Errorf("deleted %+v, error %v", deleted, err)
 	}
@@ -118,7 +120,7 @@ func TestDeleteExpiredKeepsNoEventWithoutRetention(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	fill(t, c, 5)
-	deleted, err := store.DeleteExpired(t.Context(), time.Now(), week, 0, 10)
+	deleted, err := store.DeleteExpired(t.Context(), time.Now(), postgres.Retention{Unverified: week, Tokens: time.Hour}, 10)
 	if err != nil || deleted.Events != 5 || count(t, db, `SELECT count(*) FROM audit_events`) != 0 {
 		t.Errorf("deleted %+v, error %v", deleted, err)
 	}

@@ -17,6 +17,8 @@
 //	limits                 what is used up of each limit; not in the write-ahead log
 //	key_ring               one row, replaced by compare-and-swap
 //	gateway                one row: the issuer of all replicas
+//	endings                sessions that ended, and keys that were revoked, while tokens may
+//	                       be alive; written by a trigger
 //	audit_events           events with ids and client addresses; refers to nothing, and
 //	                       outlives accounts until its retention ends
 //

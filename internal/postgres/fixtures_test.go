@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
@@ -110,6 +111,7 @@ func fill(t testing.TB, c postgres.Config, accounts int) {
 		`INSERT INTO familiar_places (user_id, place, last_seen_at)
 		 SELECT id, sha256(convert_to('place:' || id::text || ' 192.0.2.1/32', 'UTF8')), now() FROM users LIMIT $1`,
 		`INSERT INTO audit_events (event, user_id) SELECT 'signed in', id FROM users LIMIT $1`,
+		`INSERT INTO endings (kind, id) SELECT 'sid', gen_random_uuid() FROM generate_series(1, $1::int)`,
 		`INSERT INTO limits (key, until) SELECT sha256(convert_to('mail:recovery:' || canonical_email, 'UTF8')), now() + interval '1 hour'
 		 FROM users LIMIT $1`,
 		`INSERT INTO signups (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
@@ -242,6 +244,11 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(err)
 	ref.ID = rehashed.ID
 	ok(store.DeleteUser(ctx, ref, e))
-	_, err = store.DeleteExpired(ctx, now, 7*24*time.Hour, 90*24*time.Hour, 100)
+	ok(store.EndKey(ctx, "key of "+name, now))
+	view, err := store.LoadEndings(ctx, endings.Ending{}, time.Hour, 100)
+	ok(err)
+	_, err = store.TailEndings(ctx, view.Snapshot, 100)
+	ok(err)
+	_, err = store.DeleteExpired(ctx, now, retention, 100)
 	ok(err)
 }

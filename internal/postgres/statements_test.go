@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
@@ -210,6 +211,10 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 			return store.ChangePassword(ctx, ref, passwordHash, passwordHash, noRecord)
 		}},
 		{"Ready", 1, 1, func(identity.User, identity.SessionRef) error { return store.Ready(ctx) }},
+		{"TailEndings", 1, 1, func(identity.User, identity.SessionRef) error {
+			_, err := store.TailEndings(ctx, endings.Snapshot{Next: 1}, 100)
+			return err
+		}},
 		{"RingGeneration", 1, 1, func(identity.User, identity.SessionRef) error {
 			_, err := store.RingGeneration(ctx)
 			return err
@@ -273,7 +278,7 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places', 'endings') ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}

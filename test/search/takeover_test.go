@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 )
 
 // No order of actions of strangers and of the owner of a mailbox lets a stranger into an account with the owner's
@@ -350,7 +352,9 @@ func (w *simulation) burst(r *rand.Rand) (broken string) {
 
 // cleanUp removes expired rows, as the server does every minute.
 func (g *gateway) cleanUp() {
-	_, err := g.store.DeleteExpired(context.Background(), g.clock.Now(), g.settings.UnverifiedAccountExpiry, g.settings.AuditRetention, 500)
+	_, err := g.store.DeleteExpired(context.Background(), g.clock.Now(), postgres.Retention{
+		Unverified: g.settings.UnverifiedAccountExpiry, Events: g.settings.AuditRetention, Tokens: g.settings.AccessTokenExpiry,
+	}, 500)
 	if err != nil {
 		g.t.Fatal(err)
 	}

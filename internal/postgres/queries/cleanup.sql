@@ -2,7 +2,10 @@
 -- no lock, and returns how many rows it has removed.
 
 -- name: TryCleanUpLock
-SELECT pg_try_advisory_xact_lock(:'lock');
+-- It also says, for the rest of the transaction, that sessions which expired before
+-- :'tokens_dead_before' have no token that is still alive: their removal is not an ending.
+SELECT pg_try_advisory_xact_lock(:'lock')
+    AND set_config('auth_gateway.tokens_dead_before', :'tokens_dead_before'::timestamptz::text, true) <> '';
 
 -- name: DeleteSignUps
 WITH deleted AS (
@@ -89,6 +92,16 @@ WITH deleted AS (
         SELECT id FROM audit_events
         WHERE at < now() - :'age'::interval
         ORDER BY at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteEndings
+WITH deleted AS (
+    DELETE FROM endings WHERE (kind, id) IN (
+        SELECT kind, id FROM endings
+        WHERE ended_at < now() - :'age'::interval
+        ORDER BY ended_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
     RETURNING id
 )
 SELECT count(*) FROM deleted;
