@@ -79,7 +79,8 @@ func New(c config.Config, o Options) (*Server, error) {
 	s := &Server{config: c, version: o.Version, log: o.Log, now: o.Now, store: store, addresses: make(chan Addresses, 1)}
 	s.waitFor("starting")
 	tokens := token.New(token.Config{
-		Issuer: c.Issuer, Audience: c.Audience, AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
+		Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ClientID, AccessType: string(c.AccessTokenTyp),
+		AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
 	s.keyring = newKeyring(c, store, tokens, o.Log, o.Now)
 	if err := s.keyring.Policy.Check(); err != nil {

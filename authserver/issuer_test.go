@@ -53,7 +53,7 @@ func TestTheLongestSettingsMakeTokens(t *testing.T) {
 		c := newCluster(t, postgrestest.Config(t))
 		n := c.add(env{
 			"ISSUER": host + strings.Repeat("i", 1024-len(host)), "AUDIENCE": strings.Repeat("a", 1498) + ",b",
-			"SIGNUP_SCOPES": scopes, "SIGNING_ALGORITHM": algorithm,
+			"CLIENT_ID": strings.Repeat(`"`, 255), "SIGNUP_SCOPES": scopes, "SIGNING_ALGORITHM": algorithm,
 		})
 		n.waitReady()
 		const password = "the password of a user"

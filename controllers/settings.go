@@ -33,6 +33,8 @@ func settings(cs *clusterState) config.Config {
 	c.Host, c.Port, c.MetricsPort = "", apiPort, operationsPort
 	c.Issuer = issuer(cs)
 	c.Audience = spec.Audiences
+	c.ClientID = cmp.Or(spec.Tokens.ClientID, cs.names.gateway)
+	c.AccessTokenTyp = config.AccessTokenTyp(cmp.Or(spec.Tokens.AccessTokenTyp, v1alpha1.TypAccessToken))
 	c.Exposure = config.Exposure(strings.ToLower(string(spec.Exposure)))
 	if spec.CORS != nil {
 		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
@@ -250,6 +252,7 @@ func check(cs *clusterState, state keys.PassphraseState, callerKey string) error
 // fields maps a setting to the field of the spec that it comes from.
 var fields = map[string]string{
 	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
+	config.EnvClientID: "spec.tokens.clientID", config.EnvAccessTokenTyp: "spec.tokens.accessTokenTyp",
 	config.EnvCORSAllowedOrigins: "spec.cors.allowedOrigins", config.EnvTrustedProxyHops: "spec.trustedProxyHops",
 	config.EnvSigningAlgorithm: "spec.keys.algorithm", config.EnvKeyRotationInterval: "spec.keys.rotationInterval",
 	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessTokenTTL",

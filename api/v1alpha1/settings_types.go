@@ -146,6 +146,24 @@ type Tokens struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))",message="write 1m to 8760h"
 	RefreshTokenTTL Duration `json:"refreshTokenTTL,omitempty"`
 
+	// clientID is the client_id of access tokens (RFC 9068). All users sign in
+	// through this gateway, so it is the only client. If it is not set, it is the name
+	// of the AuthGateway. After a change, existing tokens stay valid.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=255
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[!-~]+$')",message="write ASCII characters without spaces, such as shop"
+	ClientID string `json:"clientID,omitempty"`
+
+	// accessTokenTyp is the header parameter typ of new access tokens: at+jwt
+	// (RFC 9068), or JWT for services that refuse at+jwt, such as Spring with its
+	// default configuration. After a change, existing tokens stay valid.
+	//
+	// +optional
+	// +kubebuilder:default="at+jwt"
+	AccessTokenTyp AccessTokenTyp `json:"accessTokenTyp,omitempty"`
+
 	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
 	// used after half of its lifetime. Always: at each use. If it is not set, it is
 	// WhenNeeded with exposure Internal, and Always with exposure Public.
@@ -162,6 +180,17 @@ type Tokens struct {
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('0s') && duration(self) <= duration('10m'))",message="write 0s to 10m"
 	ReuseGrace Duration `json:"reuseGrace,omitempty"`
 }
+
+// AccessTokenTyp is the header parameter typ of an access token.
+//
+// +kubebuilder:validation:Enum=at+jwt;JWT
+type AccessTokenTyp string
+
+// The values of AccessTokenTyp.
+const (
+	TypAccessToken AccessTokenTyp = "at+jwt"
+	TypJWT         AccessTokenTyp = "JWT"
+)
 
 // TokenRotation determines when a refresh token is replaced.
 //
@@ -266,12 +295,13 @@ type Keys struct {
 	RotationInterval Duration `json:"rotationInterval,omitempty"`
 
 	// publishLead is the longest time that a verifier may take to learn of a new
-	// key: up to two minutes for a mounted ConfigMap, up to max-age for a JWKS
-	// cache. A new key starts to sign after twice this time, and only when every
-	// replica has loaded it.
+	// key. A new key starts to sign after twice this time, and only when every
+	// replica has loaded it. A mounted ConfigMap takes up to 2 minutes, a JWKS cache
+	// its max-age of 1 minute, Envoy Gateway 5 minutes, and Istio 20 minutes, which
+	// the default allows for: a new key is published for 30 minutes before it signs.
 	//
 	// +optional
-	// +kubebuilder:default="10m"
+	// +kubebuilder:default="15m"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('168h'))",message="write 1s to 168h"
 	PublishLead Duration `json:"publishLead,omitempty"`
 

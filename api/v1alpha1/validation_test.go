@@ -103,6 +103,9 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a TTL of access tokens that is too short", `tokens: {accessTokenTTL: 9s}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
 	{"a TTL of access tokens that is too long", `{tokens: {accessTokenTTL: 25h}, keys: {rotationInterval: 720h}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
 	{"a TTL of refresh tokens that is too short", `tokens: {accessTokenTTL: 10s, refreshTokenTTL: 59s}`, "spec.tokens.refreshTokenTTL", "write 1m to 8760h"},
+	{"a client ID with a space", `tokens: {clientID: "my shop"}`, "spec.tokens.clientID", "write ASCII characters without spaces"},
+	{"an empty client ID", `tokens: {clientID: ""}`, "spec.tokens.clientID", "at least 1 chars"},
+	{"another typ of access tokens", `tokens: {accessTokenTyp: jwt}`, "spec.tokens.accessTokenTyp", `"at+jwt", "JWT"`},
 	{"access tokens that outlive refresh tokens", `tokens: {accessTokenTTL: 2h, refreshTokenTTL: 1h}`, "spec.tokens.accessTokenTTL", "write at most refreshTokenTTL"},
 	{"a reuse grace that is too long", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
 	{"a retention that is too long", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
@@ -119,7 +122,7 @@ var invalid = []struct{ what, spec, field, says string }{
 
 	{"a symmetric algorithm", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
 	{"a rotation interval that is too short", `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
-	{"a rotation interval shorter than the life of access tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h19m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
+	{"a rotation interval shorter than the life of access tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h29m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
 	{"a rotation interval too short for the TTL of refresh tokens", `{tokens: {refreshTokenTTL: 8760h}, keys: {rotationInterval: 2189h}}`, "spec.keys.rotationInterval", "write at least a quarter of tokens.refreshTokenTTL"},
 	{"a publish lead of zero", `keys: {publishLead: 0s}`, "spec.keys.publishLead", "write 1s to 168h"},
 	{"an invalid kid", `keys: {revoked: [abc]}`, "spec.keys.revoked[0]", "copy one from status.keys"},
@@ -399,7 +402,7 @@ database:
   credentialsSecretRef: {name: auth-db}
   caSecretRef: {name: auth-db-ca}
   maxConnections: 25
-tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, rotation: Always, reuseGrace: 0s}
+tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, clientID: "shop:web", accessTokenTyp: JWT, rotation: Always, reuseGrace: 0s}
 signUp: {required: []}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false}
 audit: {retention: 720h}
@@ -565,11 +568,11 @@ spec:
   trustedProxyField: Any
   limits: {}
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
-  tokens: {accessTokenTTL: 15m, refreshTokenTTL: 168h, reuseGrace: 60s}
+  tokens: {accessTokenTTL: 15m, refreshTokenTTL: 168h, accessTokenTyp: at+jwt, reuseGrace: 60s}
   signUp: {}
   passwords: {saltRounds: 12, minLength: 8, blocklist: true}
   audit: {retention: 2160h}
-  keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 10m}
+  keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 15m}
   email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}, maxConnections: 4, giveUpAfter: 24h}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}

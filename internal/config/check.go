@@ -13,6 +13,7 @@ import (
 const (
 	maxIssuer   = 1024
 	maxAudience = 1500 // all entries together
+	maxClientID = 255
 	maxScopes   = 1000 // as for an account
 )
 

@@ -41,6 +41,8 @@ type Config struct {
 	KeyRotationInterval     time.Duration
 	KeyPublishLead          time.Duration
 
+	ClientID             string
+	AccessTokenTyp       AccessTokenTyp
 	AccessTokenExpiry    time.Duration
 	RefreshTokenExpiry   time.Duration
 	RefreshTokenRotation Rotation
@@ -123,6 +125,15 @@ type Exposure string
 const (
 	Internal Exposure = "internal"
 	Public   Exposure = "public"
+)
+
+// AccessTokenTyp is the header parameter typ of access tokens.
+type AccessTokenTyp string
+
+// The values of ACCESS_TOKEN_TYP.
+const (
+	TypAccessToken AccessTokenTyp = "at+jwt"
+	TypJWT         AccessTokenTyp = "JWT"
 )
 
 // Rotation is when a refresh token is replaced.

@@ -124,6 +124,17 @@ var serviceName = parser[string]{
 	format: func(s string) string { return s },
 }
 
+// clientID is a client identifier (RFC 6749, appendix A.1), without spaces.
+var clientID = parser[string]{
+	parse: func(s string) (string, error) {
+		if s == "" || len(s) > maxClientID || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
+			return "", fmt.Errorf("write at most %d ASCII characters without spaces, such as shop", maxClientID)
+		}
+		return s, nil
+	},
+	format: func(s string) string { return s },
+}
+
 // optional is text that may be empty.
 var optional = parser[string]{
 	parse:  func(s string) (string, error) { return s, nil },

@@ -28,6 +28,7 @@ const (
 	EnvDBPort                  = "DB_PORT"
 	EnvIssuer                  = "ISSUER"
 	EnvAudience                = "AUDIENCE"
+	EnvClientID                = "CLIENT_ID"
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
@@ -67,6 +68,7 @@ const (
 	EnvKeyPublishLead          = "KEY_PUBLISH_LEAD"
 	EnvFormerRefreshPassphrase = "FORMER_REFRESH_PASSPHRASE"
 	EnvFormerAccessPassphrase  = "FORMER_ACCESS_PASSPHRASE"
+	EnvAccessTokenTyp          = "ACCESS_TOKEN_TYP"
 	EnvRefreshTokenRotation    = "REFRESH_TOKEN_ROTATION"
 	EnvRefreshReuseGrace       = "REFRESH_REUSE_GRACE"
 	EnvSessionLifetime         = "SESSION_LIFETIME"
@@ -187,6 +189,10 @@ var table = []setting{
 		Help: "The `aud` of access tokens. Separate several by commas."},
 		field:  bind(func(c *Config) *[]string { return &c.Audience }, audiences),
 		derive: func(c *Config) string { return c.Issuer }},
+	{Setting: Setting{Name: EnvClientID, Default: "auth-gateway",
+		Help: "The `client_id` of access tokens (RFC 9068). All users sign in through this gateway, so it is the " +
+			"only client. Choose different names if several gateways issue tokens for one service."},
+		field: bind(func(c *Config) *string { return &c.ClientID }, clientID)},
 	{Setting: Setting{Name: EnvExposure, Default: string(Internal),
 		Help: "The callers of the API. `internal`: your own backends, which receive one-time codes in replies and " +
 			"mail them. `public`: browsers and apps. Codes are then sent only by mail, so `public` requires " +
@@ -344,9 +350,10 @@ var table = []setting{
 	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d",
 		Help: "How long a key signs before the next key replaces it. It must exceed twice `KEY_PUBLISH_LEAD`."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},
-	{Setting: Setting{Name: EnvKeyPublishLead, Default: "10m",
+	{Setting: Setting{Name: EnvKeyPublishLead, Default: "15m",
 		Help: "The longest time that a verifier may take to learn of a published key. A new key begins to sign " +
-			"after twice this time, so that every verifier has it, even if a clock jumps."},
+			"after twice this time, so that every verifier has it, even if a clock jumps. After 30 minutes, Istio " +
+			"has it too, which fetches keys every 20 minutes and not when it finds an unknown key."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyPublishLead }, duration(time.Second, 7*day))},
 	{Setting: Setting{Name: EnvFormerRefreshPassphrase, Secret: true,
 		Help: "The previous value of `REFRESH_PASSPHRASE`, during a change. It still decrypts the keys that it " +
@@ -356,6 +363,11 @@ var table = []setting{
 		Help: "The previous value of `ACCESS_PASSPHRASE`, during a change."},
 		field: bind(func(c *Config) *Secret { return &c.FormerAccessPassphrase }, secret(0))},
 
+	{Setting: Setting{Name: EnvAccessTokenTyp, Default: string(TypAccessToken),
+		Help: "The header parameter `typ` of new access tokens: `at+jwt` (RFC 9068), or `JWT` for services that " +
+			"refuse `at+jwt`, such as Spring with its default configuration. The gateway accepts both, so tokens " +
+			"stay valid after a change."},
+		field: bind(func(c *Config) *AccessTokenTyp { return &c.AccessTokenTyp }, oneOf(TypAccessToken, TypJWT))},
 	{Setting: Setting{Name: EnvRefreshTokenRotation, DefaultText: "`always` if `EXPOSURE` is `public`, otherwise `when-needed`",
 		Help: "When a renewal replaces the refresh token: `when-needed` after half of its lifetime, `always` at " +
 			"every use."},

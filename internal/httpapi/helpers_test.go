@@ -193,13 +193,13 @@ func (a *accounts) Introspect(ctx context.Context, token string) (identity.Intro
 	case strings.HasPrefix(token, "refresh"):
 		return identity.Introspection{
 			Active: true, TokenType: "refresh_token", Scope: "profile", Subject: userID, SessionID: userID,
-			Issuer: "https://auth.example", Audience: []string{"https://auth.example"}, TokenID: "session.3",
+			Issuer: "https://auth.example", Audience: []string{"https://auth.example"}, TokenID: "session.3", ClientID: "shop",
 			IssuedAt: time.Unix(1767225600, 0), ExpiresAt: time.Unix(1767226500, 0),
 		}, err
 	}
 	return identity.Introspection{
 		Active: true, TokenType: "access_token", Scope: "profile", Username: "ada", Subject: userID, SessionID: userID,
-		Issuer: "https://auth.example", Audience: []string{"https://api.example"}, TokenID: "unique",
+		Issuer: "https://auth.example", Audience: []string{"https://api.example"}, TokenID: "unique", ClientID: "shop",
 		IssuedAt: time.Unix(1767225600, 0), ExpiresAt: time.Unix(1767226500, 0),
 	}, err
 }

@@ -80,12 +80,12 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 		{
 			"introspect", "POST", "/tokens/introspect", nil, url.Values{"token": {"a.b.c"},
 				"token_type_hint": {"access_token"}}, "Introspect(a.b.c)", 200,
-			`{"active":true,"scope":"profile","username":"ada","token_type":"Bearer","token_use":"access_token","exp":1767226500,"iat":1767225600,` +
+			`{"active":true,"scope":"profile","client_id":"shop","username":"ada","token_type":"Bearer","token_use":"access_token","exp":1767226500,"iat":1767225600,` +
 				`"sub":"` + userID + `","aud":["https://api.example"],"iss":"https://auth.example","jti":"unique","sid":"` + userID + `"}`,
 		},
 		{
 			"introspect a refresh token", "POST", "/tokens/introspect", nil, object("token", "refresh"), "Introspect(refresh)", 200,
-			`{"active":true,"scope":"profile","token_use":"refresh_token","exp":1767226500,"iat":1767225600,` +
+			`{"active":true,"scope":"profile","client_id":"shop","token_use":"refresh_token","exp":1767226500,"iat":1767225600,` +
 				`"sub":"` + userID + `","aud":["https://auth.example"],"iss":"https://auth.example","jti":"session.3","sid":"` + userID + `"}`,
 		},
 		{"introspect one that is dead", "POST", "/tokens/introspect", nil, object("token", "dead"), "Introspect(dead)", 200, `{"active":false}`},

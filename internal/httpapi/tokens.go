@@ -61,6 +61,7 @@ func (s *Server) signOut(ctx context.Context, x *exchange) error {
 type introspectionReply struct {
 	Active    bool     `json:"active"`
 	Scope     string   `json:"scope,omitempty"`
+	ClientID  string   `json:"client_id,omitempty"`
 	Username  string   `json:"username,omitempty"`
 	TokenType string   `json:"token_type,omitempty"`
 	TokenUse  string   `json:"token_use,omitempty"`
@@ -88,7 +89,7 @@ func (s *Server) introspect(ctx context.Context, x *exchange) error {
 		return x.reply(http.StatusOK, introspectionReply{})
 	}
 	reply := introspectionReply{
-		Active: true, Scope: i.Scope, Username: i.Username, TokenUse: i.TokenType,
+		Active: true, Scope: i.Scope, ClientID: i.ClientID, Username: i.Username, TokenUse: i.TokenType,
 		Expires: i.ExpiresAt.Unix(), Issued: i.IssuedAt.Unix(),
 		Subject: i.Subject, Audience: i.Audience, Issuer: i.Issuer, TokenID: i.TokenID, SessionID: i.SessionID,
 	}

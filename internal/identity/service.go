@@ -136,6 +136,7 @@ type Introspection struct {
 	Active    bool
 	TokenType string // "access_token" or "refresh_token"
 	TokenID   string // jti
+	ClientID  string
 	Scope     string // as the account has it now, but never wider than the token's
 	Username  string
 	Subject   string

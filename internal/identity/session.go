@@ -369,9 +369,11 @@ func (s *Service) Introspect(ctx context.Context, text string) (Introspection, e
 		return Introspection{}, nil
 	}
 	var err error
-	if out.TokenID, out.Audience, err = s.tokens.Details(text); err != nil {
+	details, err := s.tokens.Details(text)
+	if err != nil {
 		return Introspection{}, err
 	}
+	out.TokenID, out.ClientID, out.Audience = details.ID, details.ClientID, details.Audience
 	session, err := s.store.FindSession(ctx, SessionRef{ID: out.SessionID, UserID: out.Subject, Now: now})
 	switch {
 	case errors.Is(err, ErrNoSession):

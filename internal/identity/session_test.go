@@ -290,7 +290,7 @@ func TestIntrospectionTellsWhatATokenIs(t *testing.T) {
 	access.Audience, access.TokenID = nil, ""
 	want := identity.Introspection{
 		Active: true, TokenType: "access_token", Scope: "profile email", Username: "grace", Subject: p.id,
-		SessionID: session, Issuer: issuer, IssuedAt: start, ExpiresAt: start.Add(15 * time.Minute),
+		SessionID: session, ClientID: issuer, Issuer: issuer, IssuedAt: start, ExpiresAt: start.Add(15 * time.Minute),
 	}
 	equalIntrospection(t, access, want)
 

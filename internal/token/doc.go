@@ -3,13 +3,19 @@
 //
 //	           access                                refresh
 //	typ        at+jwt (RFC 9068, section 2.1)        rt+jwt
+//	           or JWT, as configured
 //	signed by  the access key                        the refresh key
-//	aud        the configured audiences              the issuer itself
+//	aud        the configured audiences, an array    the issuer itself
+//	client_id  the gateway itself                    none
 //	identifies the user, session and scope           the session and its generation
 //	jti        random                                session and generation
 //
 // A token of one kind is never accepted as the other: they differ in key, typ and aud
 // (RFC 8725, section 3.12).
+//
+// During an update, replicas of two versions verify each other's tokens. The verifier therefore
+// accepts what an earlier version issued (no client_id, an aud that is a string) and both types
+// of access tokens. A later version may require client_id.
 //
 // # How a token is verified
 //

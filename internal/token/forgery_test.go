@@ -237,11 +237,11 @@ func TestJ05KeysThatATokenBringsAlong(t *testing.T) {
 
 func TestJ07TypesOfToken(t *testing.T) {
 	f, s, _ := setup(t)
-	for _, typ := range []string{`"at+jwt"`, `"AT+JWT"`, `"application/at+jwt"`, `"Application/At+Jwt"`} {
+	for _, typ := range []string{`"at+jwt"`, `"AT+JWT"`, `"application/at+jwt"`, `"Application/At+Jwt"`, `"JWT"`, `"jwt"`} {
 		accepted(t, s, f.es256(fmt.Sprintf(`{"alg":"ES256","typ":%s,"kid":%q}`, typ, f.signer.ID), f.claims()))
 	}
 	for _, typ := range []string{
-		`"JWT"`, `"rt+jwt"`, `"application/rt+jwt"`, `""`, `null`, `7`, `["at+jwt"]`, `"text/at+jwt"`,
+		`"rt+jwt"`, `"application/rt+jwt"`, `""`, `null`, `7`, `["at+jwt"]`, `"text/at+jwt"`,
 		`"application/"`, `"application/application/at+jwt"`, `"at+jwt "`,
 	} {
 		refused(t, s, f.es256(fmt.Sprintf(`{"alg":"ES256","typ":%s,"kid":%q}`, typ, f.signer.ID), f.claims()))

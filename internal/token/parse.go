@@ -63,6 +63,7 @@ const (
 type payload struct {
 	has                            claims
 	issuer, subject, id, sessionID string
+	clientID                       string // "" in tokens of versions that did not write it
 	audience                       []string
 	expiresAt, issuedAt, notBefore int64
 	scope                          string
@@ -71,7 +72,7 @@ type payload struct {
 
 // names are claims that other claims must not resemble.
 var names = []string{
-	"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "scope", "gen",
+	"iss", "client_id", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "scope", "gen",
 	"username", "email", "email_verified", "name", "auth_time",
 }
 
@@ -84,6 +85,8 @@ func parsePayload(text []byte) (payload, error) {
 		case "iss":
 			p.has |= hasIssuer
 			p.issuer, err = readText(d)
+		case "client_id":
+			p.clientID, err = readText(d)
 		case "sub":
 			p.has |= hasSubject
 			p.subject, err = readText(d)

@@ -23,8 +23,8 @@ type signer struct {
 	header string // the first segment and its dot
 }
 
-func newSigner(use keys.Use, k keys.Signer) signer {
-	header := `{"alg":"` + string(k.Algorithm) + `","kid":"` + k.ID + `","typ":"` + typ(use) + `"}`
+func newSigner(typ string, k keys.Signer) signer {
+	header := `{"alg":"` + string(k.Algorithm) + `","kid":"` + k.ID + `","typ":"` + typ + `"}`
 	return signer{
 		method: methodOf(k.Algorithm),
 		key:    k.Private,
@@ -80,6 +80,7 @@ func (s *Service) SignAccess(a Access) (string, error) {
 
 	w := writer{buffer: make([]byte, 0, 512)}
 	w.text("iss", s.config.Issuer)
+	w.text("client_id", s.config.ClientID)
 	w.text("sub", a.Subject)
 	w.texts("aud", s.config.Audience)
 	w.number("exp", a.ExpiresAt.Unix())
@@ -177,12 +178,8 @@ func (w *writer) quote(value string) {
 
 func (w *writer) text(name, value string) { w.name(name); w.quote(value) }
 
-// texts writes a single value as a string, and several as an array (RFC 7519, section 4.1.3).
+// texts always writes an array, also for a single value: some consumers refuse a string.
 func (w *writer) texts(name string, values []string) {
-	if len(values) == 1 {
-		w.text(name, values[0])
-		return
-	}
 	w.name(name)
 	separator := byte('[')
 	for _, value := range values {

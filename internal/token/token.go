@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -63,6 +64,11 @@ var (
 type Config struct {
 	Issuer   string   // iss, compared byte by byte
 	Audience []string // aud of access tokens; a token must contain one of them. The issuer if empty
+	ClientID string   // client_id of access tokens; the issuer if empty
+
+	// AccessType is the typ of new access tokens: TypeAccess if empty, or TypeJWT. Both are
+	// accepted, so that it can be changed while tokens are in use.
+	AccessType string
 
 	AccessTTL time.Duration // lifetime of access tokens; 15 minutes if zero
 	Leeway    time.Duration // tolerance for clock differences; at most 30 seconds
@@ -93,6 +99,8 @@ func New(c Config) *Service {
 		c.Audience = []string{c.Issuer}
 	}
 	c.Audience = slices.Clone(c.Audience)
+	c.ClientID = cmp.Or(c.ClientID, c.Issuer)
+	c.AccessType = cmp.Or(c.AccessType, TypeAccess)
 	if c.AccessTTL <= 0 {
 		c.AccessTTL = defaultAccessTTL
 	}
@@ -111,7 +119,7 @@ func (s *Service) Use(o *keys.Opened) {
 		verifiers: map[keys.Use]map[string]verifier{},
 	}
 	for _, use := range keys.Uses() {
-		set.signers[use] = newSigner(use, o.Signer(use))
+		set.signers[use] = newSigner(s.types(use)[0], o.Signer(use))
 		set.verifiers[use] = map[string]verifier{}
 		for _, k := range o.PublicKeys(use) {
 			set.verifiers[use][k.ID] = verifier{
@@ -176,10 +184,18 @@ type verifier struct {
 	longest   time.Duration
 }
 
-// typ returns the media type of the tokens of a use, without "application/".
-func typ(use keys.Use) string {
-	if use == keys.Access {
-		return "at+jwt"
+// The types of tokens: media types without "application/".
+const (
+	TypeAccess  = "at+jwt" // RFC 9068, section 2.1
+	TypeJWT     = "JWT"    // for consumers that refuse at+jwt
+	TypeRefresh = "rt+jwt"
+)
+
+// types returns the types that are accepted for a use. New tokens have the first. A consumer
+// distinguishes an access token of type JWT from a refresh token by the key, which has one use.
+func (s *Service) types(use keys.Use) []string {
+	if use == keys.Refresh {
+		return []string{TypeRefresh}
 	}
-	return "rt+jwt"
+	return []string{s.config.AccessType, TypeAccess, TypeJWT}
 }

@@ -70,7 +70,7 @@ func TestATokenHasExactlyTheClaimsOfTheContract(t *testing.T) {
 		text, header string
 		claims       []string
 	}{
-		{mustAccess(t, s), "at+jwt", strings.Fields("iss sub aud exp iat jti scope sid username email email_verified name auth_time")},
+		{mustAccess(t, s), "at+jwt", strings.Fields("iss client_id sub aud exp iat jti scope sid username email email_verified name auth_time")},
 		{mustRefresh(t, s), "rt+jwt", strings.Fields("iss sub aud exp iat jti sid gen")},
 	} {
 		header, payload := decode(t, tt.text)

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -58,23 +59,29 @@ func (s *Service) VerifyRefresh(text string) (Refresh, error) {
 	return c.refresh(), err
 }
 
-// Details returns the jti and the aud of a token that VerifyAccess or VerifyRefresh has
-// accepted. It parses the text, because only introspection needs them and the cache does not
-// contain them.
-func (s *Service) Details(text string) (id string, audience []string, err error) {
+// Details holds the claims that only introspection needs.
+type Details struct {
+	ID       string // jti
+	ClientID string // Config.ClientID if the token has no client_id
+	Audience []string
+}
+
+// Details returns more claims of a token that VerifyAccess or VerifyRefresh has accepted. It
+// parses the text, because the cache does not contain them.
+func (s *Service) Details(text string) (Details, error) {
 	first, last, err := split(text)
 	if err != nil {
-		return "", nil, err
+		return Details{}, err
 	}
 	encoded, err := strict.DecodeString(text[first+1 : last])
 	if err != nil {
-		return "", nil, invalid("the payload is not base64url")
+		return Details{}, invalid("the payload is not base64url")
 	}
 	p, err := parsePayload(encoded)
 	if err != nil {
-		return "", nil, invalid("the claims are malformed")
+		return Details{}, invalid("the claims are malformed")
 	}
-	return p.id, p.audience, nil
+	return Details{ID: p.id, ClientID: cmp.Or(p.clientID, s.config.ClientID), Audience: p.audience}, nil
 }
 
 func (s *Service) verify(use keys.Use, text string) (checked, error) {
@@ -149,7 +156,7 @@ func (s *Service) check(set *keySet, text string, first, last int) (checked, err
 	if !ok {
 		return checked{}, invalid("unknown key")
 	}
-	if !isType(h.mediaType, typ(use)) {
+	if !slices.ContainsFunc(s.types(use), func(typ string) bool { return isType(h.mediaType, typ) }) {
 		return checked{}, invalid("wrong typ")
 	}
 	if err := v.verify(h, text, last); err != nil {
@@ -206,7 +213,7 @@ func isType(got, want string) bool {
 // the same key.
 func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) {
 	audience := s.config.Audience
-	required := claimsOfBoth | hasScope
+	required := claimsOfBoth | hasScope // not client_id yet: tokens of earlier versions lack it
 	bound := max(s.config.AccessTTL, v.longest)
 	if use == keys.Refresh {
 		audience = []string{s.config.Issuer}

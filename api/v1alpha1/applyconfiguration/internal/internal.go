@@ -23,6 +23,8 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AccessTokenTyp
+  scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Algorithm
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Audit
@@ -406,7 +408,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: publishLead
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
-      default: 10m
+      default: 15m
     - name: revoked
       type:
         list:
@@ -701,6 +703,13 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
       default: 15m
+    - name: accessTokenTyp
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AccessTokenTyp
+      default: at+jwt
+    - name: clientID
+      type:
+        scalar: string
     - name: refreshTokenTTL
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration

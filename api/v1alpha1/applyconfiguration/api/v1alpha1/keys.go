@@ -24,9 +24,10 @@ type KeysApplyConfiguration struct {
 	// it.
 	RotationInterval *apiv1alpha1.Duration `json:"rotationInterval,omitempty"`
 	// publishLead is the longest time that a verifier may take to learn of a new
-	// key: up to two minutes for a mounted ConfigMap, up to max-age for a JWKS
-	// cache. A new key starts to sign after twice this time, and only when every
-	// replica has loaded it.
+	// key. A new key starts to sign after twice this time, and only when every
+	// replica has loaded it. A mounted ConfigMap takes up to 2 minutes, a JWKS cache
+	// its max-age of 1 minute, Envoy Gateway 5 minutes, and Istio 20 minutes, which
+	// the default allows for: a new key is published for 30 minutes before it signs.
 	PublishLead *apiv1alpha1.Duration `json:"publishLead,omitempty"`
 	// revoked lists the kids of keys that must no longer be trusted. Every token
 	// that such a key signed becomes invalid. If the key is the signing key,

@@ -18,6 +18,14 @@ type TokensApplyConfiguration struct {
 	AccessTokenTTL *apiv1alpha1.Duration `json:"accessTokenTTL,omitempty"`
 	// refreshTokenTTL is how long a refresh token is valid.
 	RefreshTokenTTL *apiv1alpha1.Duration `json:"refreshTokenTTL,omitempty"`
+	// clientID is the client_id of access tokens (RFC 9068). All users sign in
+	// through this gateway, so it is the only client. If it is not set, it is the name
+	// of the AuthGateway. After a change, existing tokens stay valid.
+	ClientID *string `json:"clientID,omitempty"`
+	// accessTokenTyp is the header parameter typ of new access tokens: at+jwt
+	// (RFC 9068), or JWT for services that refuse at+jwt, such as Spring with its
+	// default configuration. After a change, existing tokens stay valid.
+	AccessTokenTyp *apiv1alpha1.AccessTokenTyp `json:"accessTokenTyp,omitempty"`
 	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
 	// used after half of its lifetime. Always: at each use. If it is not set, it is
 	// WhenNeeded with exposure Internal, and Always with exposure Public.
@@ -47,6 +55,22 @@ func (b *TokensApplyConfiguration) WithAccessTokenTTL(value apiv1alpha1.Duration
 // If called multiple times, the RefreshTokenTTL field is set to the value of the last call.
 func (b *TokensApplyConfiguration) WithRefreshTokenTTL(value apiv1alpha1.Duration) *TokensApplyConfiguration {
 	b.RefreshTokenTTL = &value
+	return b
+}
+
+// WithClientID sets the ClientID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ClientID field is set to the value of the last call.
+func (b *TokensApplyConfiguration) WithClientID(value string) *TokensApplyConfiguration {
+	b.ClientID = &value
+	return b
+}
+
+// WithAccessTokenTyp sets the AccessTokenTyp field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the AccessTokenTyp field is set to the value of the last call.
+func (b *TokensApplyConfiguration) WithAccessTokenTyp(value apiv1alpha1.AccessTokenTyp) *TokensApplyConfiguration {
+	b.AccessTokenTyp = &value
 	return b
 }
 
