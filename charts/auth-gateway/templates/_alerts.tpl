@@ -66,7 +66,7 @@ groups:
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayrotationoverdue
 
   # The operator waits for an unreachable replica for keys.publishLead plus three
-  # minutes: 13 by default.
+  # minutes: 18 by default.
   - alert: AuthGatewayReplicasAwaited
     expr: max by (gateway_namespace, gateway_name) (authgateway_keys_awaiting_replicas) == 1
     for: 30m
