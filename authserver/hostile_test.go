@@ -72,6 +72,7 @@ func TestHostileValuesInEveryParameterOfEveryRouteAreAnsweredInShape(t *testing.
 		{"POST", "/tokens", false, []string{"refresh_token", "grant_type"}},
 		{"DELETE", "/tokens", false, []string{"refresh_token"}},
 		{"POST", "/tokens/introspect", false, []string{"token"}},
+		{"POST", "/tokens/revoke", false, []string{"token"}},
 	}
 	check := func(about, value string, r *apitest.Reply) {
 		t.Helper()

@@ -128,7 +128,11 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	}}
 	t.Cleanup(client.CloseIdleConnections)
 	send := func(method, path, body string, fields ...string) (*http.Response, string) {
-		req, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
+		target := base + path
+		if strings.HasPrefix(path, "https://") {
+			target = path
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(body))
 		if err != nil {
 			t.Error(err)
 			return &http.Response{}, ""
@@ -171,6 +175,13 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	// As OpenAPI 3.1 has it, the URL is relative to that of the document.
 	if server := resp.Request.URL.ResolveReference(&url.URL{Path: document.Servers[0].URL}); server.String() != base+"/" {
 		t.Errorf("the document's server is %v", server)
+	}
+
+	// The metadata, where OpenID Connect expects it and where RFC 8414 does.
+	for _, path := range []string{"/.well-known/openid-configuration", "https://auth.example.com/.well-known/oauth-authorization-server/auth"} {
+		if resp, text := send("GET", path, ""); resp.StatusCode != 200 || !strings.Contains(text, `"issuer": "`+base+`"`) {
+			t.Errorf("%s got %d %.200s", path, resp.StatusCode, text)
+		}
 	}
 
 	if resp, text := send("HEAD", "/tokens/keys", ""); resp.StatusCode != 200 || text != "" || resp.ContentLength <= 0 {

@@ -78,6 +78,9 @@ func (x *exchange) route() (endpoint, *failure) {
 	}
 	path, query := splitTarget(uri)
 	pattern, pathID := splitID(string(path))
+	if _, exact := x.server.endpoints[string(path)]; exact { // the issuer's path may end in a UUID
+		pattern, pathID = string(path), ""
+	}
 	t, known := x.server.endpoints[pattern]
 	if !known && x.server.endpoints[withoutID(string(path))].methods[string(h.Method())] {
 		return endpoint{}, errNoID()

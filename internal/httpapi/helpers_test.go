@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
@@ -174,6 +175,10 @@ func (a *accounts) SignOut(ctx context.Context, token string) error {
 	return a.called(ctx, "SignOut", token)
 }
 
+func (a *accounts) Revoke(ctx context.Context, token string) error {
+	return a.called(ctx, "Revoke", token)
+}
+
 func (a *accounts) Sessions(ctx context.Context, token string) ([]identity.OwnSession, error) {
 	u := theUser()
 	return []identity.OwnSession{
@@ -247,7 +252,10 @@ type running struct {
 func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 	t.Helper()
 	fake := &accounts{}
-	options := httpapi.Options{Accounts: fake, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal}
+	options := httpapi.Options{
+		Accounts: fake, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal,
+		Issuer: "https://auth.example", Metadata: config.Config{Issuer: "https://auth.example"}.Metadata(),
+	}
 	for _, change := range changes {
 		change(&options)
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// keysMaxAge is how long a cache may keep the keys. A new key is published KEY_PUBLISH_LEAD
-// (minutes) before it signs, so every cache is refreshed in time.
-const keysMaxAge = "public, max-age=60"
+// documentMaxAge is how long a cache may keep the keys and the metadata. A new key is published
+// KEY_PUBLISH_LEAD (minutes) before it signs, so every cache is refreshed in time.
+const documentMaxAge = "public, max-age=60"
 
 // publishedKeys are the documents of one ring.
 type publishedKeys struct {
@@ -80,7 +80,7 @@ func (s *Server) allKeys(_ context.Context, x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.replyKeys(p.all)
+	x.replyDocument(p.all)
 	return nil
 }
 
@@ -89,12 +89,12 @@ func (s *Server) accessKeys(_ context.Context, x *exchange) error {
 	if err != nil {
 		return err
 	}
-	x.replyKeys(p.access)
+	x.replyDocument(p.access)
 	return nil
 }
 
-func (x *exchange) replyKeys(d document) {
-	x.http.Response.Header.Set("Cache-Control", keysMaxAge)
+func (x *exchange) replyDocument(d document) {
+	x.http.Response.Header.Set("Cache-Control", documentMaxAge)
 	if x.unchanged(d.etag) {
 		return
 	}

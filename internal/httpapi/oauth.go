@@ -18,13 +18,17 @@ const (
 )
 
 // oauthError returns the error of RFC 6749 for a failure on /tokens and below, which OAuth libraries
-// use, or "" for other paths.
+// use, or "" for other paths. A path below it need not exist.
 //
 // The status of an invalid token or password is 401 in this API, but 400 in RFC 6749. OAuth libraries
 // send forms, and interpret a 401 with WWW-Authenticate as a failure of the client, not of the
 // grant. Forms therefore get the status of the RFC, and JSON that of the API.
 func (x *exchange) oauthError(f *failure) string {
-	if x.path != "/tokens" && !strings.HasPrefix(x.path, "/tokens/") {
+	path := x.path
+	if path == "" { // the request failed before its route was found
+		path = string(x.http.Path())
+	}
+	if path != "/tokens" && !strings.HasPrefix(path, "/tokens/") {
 		return ""
 	}
 	switch {

@@ -6,11 +6,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
+// handler answers the requests of a route.
+type handler func(context.Context, *exchange) error
+
 // route is a method and path of the API.
 type route struct {
 	method string
 	path   string // exact; "{id}" at its end matches any UUID, and there are no other patterns
-	handle func(context.Context, *exchange) error
+	handle handler
 	body   bodyKind
 	trust  trust
 	limit  identity.LimitClass // by client address; empty: no limit
@@ -36,9 +39,12 @@ func (s *Server) routes() []route {
 		{"POST", "/tokens/signin", s.signIn, jsonBody, anyone, identity.LimitSignIn},
 		{"POST", "/tokens", s.renew, jsonOrForm, anyone, ""},
 		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone, ""},
+		{"POST", "/tokens/revoke", s.revoke, jsonOrForm, anyone, ""},
 		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly, ""},
 		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
-		{"GET", "/.well-known/jwks.json", s.accessKeys, noBody, anyone, ""},
+		{"GET", pathKeys, s.accessKeys, noBody, anyone, ""},
+		{"GET", pathOpenID, s.serveMetadata, noBody, anyone, ""},
+		{"GET", pathMetadata, s.serveMetadata, noBody, anyone, ""},
 
 		{"GET", "/openapi.json", s.serveOpenAPI, noBody, anyone, ""},
 		{"GET", "/docs", s.docs, noBody, anyone, ""},

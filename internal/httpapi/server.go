@@ -75,6 +75,9 @@ type Accounts interface {
 	EndSession(ctx context.Context, accessToken, id string) error
 	// SignOut ends a session. It succeeds if the session has already ended.
 	SignOut(ctx context.Context, refreshToken string) error
+	// Revoke ends the session of an access or refresh token (RFC 7009). It succeeds if the token
+	// is invalid.
+	Revoke(ctx context.Context, token string) error
 	// Introspect returns the state of an access or refresh token (RFC 7662).
 	Introspect(ctx context.Context, token string) (identity.Introspection, error)
 }
@@ -89,6 +92,8 @@ type KeySource interface {
 type Options struct {
 	Accounts         Accounts
 	Keys             KeySource
+	Issuer           string // of tokens; a path in it is also one of the metadata
+	Metadata         []byte // the document of the issuer
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 	Optional         identity.OptionalNames
@@ -126,6 +131,7 @@ type Server struct {
 	exposure   identity.Exposure
 	optional   identity.OptionalNames
 	openAPI    []byte
+	metadata   document
 	callerKey  *[sha256.Size]byte // digest of the trusted caller's key; nil if every caller is trusted
 	origins    map[string]bool    // allowed origins; nil if there are none
 	fields     string             // header fields that pages of these origins may send
@@ -166,7 +172,7 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
-		openAPI: openAPIOf(o.Optional), log: o.Log,
+		openAPI: openAPIOf(o.Optional), metadata: newDocument(o.Metadata), log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		endpoints: map[string]endpoint{}, strict: o.StrictParameters,
 	}
@@ -214,9 +220,9 @@ func New(o Options) *Server {
 			return nil
 		},
 	})
-	for _, r := range append(s.routes(), s.shortcuts()...) {
+	for _, r := range slices.Concat(s.routes(), s.shortcuts(), s.aliases(o.Issuer)) {
 		for _, method := range methodsOf(r) {
-			app.Add(method, strings.Replace(r.path, idPattern, ":id", 1), s.handler(r))
+			app.Add(method, strings.Replace(literal.Replace(r.path), idPattern, ":id", 1), s.handler(r))
 		}
 		s.addEndpoint(r)
 	}

@@ -56,6 +56,19 @@ func (s *Server) signOut(ctx context.Context, x *exchange) error {
 	return x.done(s.accounts.SignOut(ctx, token))
 }
 
+// revoke replies 200 also for a token that is invalid (RFC 7009 section 2.2).
+func (s *Server) revoke(ctx context.Context, x *exchange) error {
+	token := x.params.required(paramToken)
+	x.params.ignore(paramTokenTypeHint)
+	if err := x.err(); err != nil {
+		return err
+	}
+	if err := s.accounts.Revoke(ctx, token); err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, struct{}{})
+}
+
 // introspectionReply is the reply of RFC 7662 section 2.2. token_type is that of RFC 6749 section 5.1,
 // which refresh tokens do not have; token_use distinguishes the two.
 type introspectionReply struct {

@@ -296,14 +296,34 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 	if err != nil && !errors.Is(err, token.ErrExpired) {
 		return tokenFailure(err)
 	}
-	e := s.event(ctx, EventSignedOut, claims.Subject, claims.SessionID)
-	ended, err := s.store.EndSession(ctx, SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, s.audited(e))
+	return s.signOut(ctx, claims.Subject, claims.SessionID)
+}
+
+func (s *Service) signOut(ctx context.Context, userID, sessionID string) error {
+	e := s.event(ctx, EventSignedOut, userID, sessionID)
+	ended, err := s.store.EndSession(ctx, SessionRef{ID: sessionID, UserID: userID, Now: s.now()}, s.audited(e))
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
 		s.counts.ended.Add(1)
 		s.logEvent(ctx, e)
+	}
+	return nil
+}
+
+// Revoke ends the session of a refresh token, as SignOut does, or of an access token. Like
+// EndSession it then needs no scope. An invalid token has nothing to end, which is no error
+// (RFC 7009 section 2.2). Neither has an expired access token: its session may continue.
+func (s *Service) Revoke(ctx context.Context, text string) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
+	if refresh, err := s.tokens.VerifyRefresh(text); err == nil || errors.Is(err, token.ErrExpired) {
+		return s.signOut(ctx, refresh.Subject, refresh.SessionID)
+	}
+	if access, err := s.tokens.VerifyAccess(text); err == nil {
+		return s.signOut(ctx, access.Subject, access.SessionID)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ type client interface {
 	EndSession(ctx context.Context, access, id string) error
 	Renew(ctx context.Context, refresh string, form bool) (tokens, error)
 	SignOut(ctx context.Context, refresh string, form bool) error
+	Revoke(ctx context.Context, token string, form bool) error
 	Introspect(ctx context.Context, token string, form bool) (active bool, subject string, err error)
 	RequestEmailChange(ctx context.Context, access, email string) (code string, err error)
 	ChangeEmail(ctx context.Context, access, code, email string) (string, error)
@@ -33,6 +34,8 @@ type client interface {
 	// AccessKeys returns the ids and the entity tag of the reply. It sends the known tag, and returns no ids if the
 	// keys have not changed.
 	AccessKeys(ctx context.Context, known string) (ids []string, tag string, err error)
+	// Metadata returns the issuer and the URL of its keys, as OpenID Connect and as OAuth find them.
+	Metadata(ctx context.Context) (openID, oauth [2]string, err error)
 	// Documents returns the version of the OpenAPI document, and the page that shows it.
 	Documents(ctx context.Context) (version, page string, err error)
 }
@@ -152,6 +155,19 @@ func walk(t *testing.T, c client, name string) {
 		refused("renew what was signed out", err, "session_ended")
 	}
 
+	for _, form := range []bool{false, true} {
+		third, err := c.SignIn(ctx, p.username, p.password)
+		ok("sign in to revoke", err)
+		ok("revoke", c.Revoke(ctx, third.access, form))
+		_, err = c.Renew(ctx, third.refresh, form)
+		refused("renew what was revoked", err, "session_ended")
+	}
+
+	openID, oauth, err := c.Metadata(ctx)
+	ok("metadata", err)
+	if openID != oauth || openID[1] != openID[0]+"/.well-known/jwks.json" {
+		t.Errorf("the metadata is %q and %q", openID, oauth)
+	}
 	access, refresh, pem, err := c.Keys(ctx)
 	ok("all keys", err)
 	ids, tag, err := c.AccessKeys(ctx, "")

@@ -150,6 +150,16 @@ func (c oapiClient) SignOut(ctx context.Context, refresh string, form bool) erro
 	return reply(r, err, 204)
 }
 
+func (c oapiClient) Revoke(ctx context.Context, token string, form bool) error {
+	body := oapi.RevokeRequest{Token: token}
+	if form {
+		r, err := c.RevokeWithFormdataBodyWithResponse(ctx, nil, body)
+		return reply(r, err, 200)
+	}
+	r, err := c.RevokeWithResponse(ctx, nil, body)
+	return reply(r, err, 200)
+}
+
 func (c oapiClient) Introspect(ctx context.Context, token string, form bool) (bool, string, error) {
 	params, body := &oapi.IntrospectParams{XCallerKey: ref(callerKey)}, oapi.IntrospectRequest{Token: token}
 	var r *oapi.IntrospectResponse
@@ -236,6 +246,18 @@ func (c oapiClient) AccessKeys(ctx context.Context, known string) (ids []string,
 		ids = append(ids, k.Kid)
 	}
 	return ids, r.HTTPResponse.Header.Get("ETag"), nil
+}
+
+func (c oapiClient) Metadata(ctx context.Context) (openID, oauth [2]string, err error) {
+	r, err := c.GetOpenIDConfigurationWithResponse(ctx, nil)
+	if err := reply(r, err, 200); err != nil {
+		return openID, oauth, err
+	}
+	a, err := c.GetAuthorizationServerMetadataWithResponse(ctx, nil)
+	if err := reply(a, err, 200); err != nil {
+		return openID, oauth, err
+	}
+	return [2]string{r.JSON200.Issuer, r.JSON200.JwksUri}, [2]string{a.JSON200.Issuer, a.JSON200.JwksUri}, nil
 }
 
 func (c oapiClient) Documents(ctx context.Context) (version, page string, err error) {

@@ -162,6 +162,17 @@ func (c ogenClient) SignOut(ctx context.Context, refresh string, form bool) erro
 	return done(c.Client.SignOut(ctx, request, ogen.SignOutParams{}))
 }
 
+func (c ogenClient) Revoke(ctx context.Context, token string, form bool) error {
+	body := ogen.RevokeRequest{Token: token}
+	request := ogen.RevokeReq((*ogen.RevokeApplicationJSON)(&body))
+	if form {
+		request = (*ogen.RevokeApplicationXWwwFormUrlencoded)(&body)
+	}
+	r, err := c.Client.Revoke(ctx, request, ogen.RevokeParams{})
+	_, err = as[*ogen.EmptyHeaders](r, err)
+	return err
+}
+
 func (c ogenClient) Introspect(ctx context.Context, token string, form bool) (bool, string, error) {
 	body := ogen.IntrospectRequest{Token: token}
 	request := ogen.IntrospectReq((*ogen.IntrospectApplicationJSON)(&body))
@@ -246,6 +257,20 @@ func (c ogenClient) AccessKeys(ctx context.Context, known string) (ids []string,
 		ids = append(ids, k.Kid)
 	}
 	return ids, set.ETag, nil
+}
+
+func (c ogenClient) Metadata(ctx context.Context) (openID, oauth [2]string, err error) {
+	r, err := c.GetOpenIDConfiguration(ctx, ogen.GetOpenIDConfigurationParams{})
+	m, err := as[*ogen.MetadataHeaders](r, err)
+	if err != nil {
+		return openID, oauth, err
+	}
+	a, err := c.GetAuthorizationServerMetadata(ctx, ogen.GetAuthorizationServerMetadataParams{})
+	n, err := as[*ogen.MetadataHeaders](a, err)
+	if err != nil {
+		return openID, oauth, err
+	}
+	return [2]string{m.Response.Issuer, m.Response.JwksURI}, [2]string{n.Response.Issuer, n.Response.JwksURI}, nil
 }
 
 func (c ogenClient) Documents(ctx context.Context) (version, page string, err error) {

@@ -33,6 +33,7 @@ var routes = []route{
 	{"POST", "/tokens", "refresh_token grant_type?", 3, 1},
 	{"DELETE", "/tokens", "refresh_token", 1, 1},
 	{"POST", "/tokens/introspect", "token", 2, 1},
+	{"POST", "/tokens/revoke", "token", 1, 1},
 	{"GET", "/users", "access_token", 2, 1},
 	{"PUT", "/users", "access_token username? first_name? last_name?", 3, 1},
 	{"DELETE", "/users", "access_token", 1, 1},

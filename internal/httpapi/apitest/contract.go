@@ -198,7 +198,7 @@ func wholeIntrospection(body []byte) bool {
 	if members["active"] != true {
 		return len(members) == 1
 	}
-	for _, name := range []string{"token_use", "exp", "iat", "sub", "aud", "iss", "jti", "sid"} {
+	for _, name := range []string{"client_id", "token_use", "exp", "iat", "sub", "aud", "iss", "jti", "sid"} {
 		if members[name] == nil {
 			return false
 		}
@@ -207,7 +207,7 @@ func wholeIntrospection(body []byte) bool {
 }
 
 func mayBeKept(path string) bool {
-	return path == "/tokens/keys" || path == "/.well-known/jwks.json" || strings.HasPrefix(path, "/docs/")
+	return path == "/tokens/keys" || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/docs/")
 }
 
 type openAPI struct {

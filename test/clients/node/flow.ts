@@ -86,6 +86,15 @@ for (const how of [{}, form, untyped]) {
   assert.deepEqual(await done(gateway.POST("/tokens/introspect", { params: trusted, body: { token: refresh_token } })), { active: false });
 }
 
+for (const how of [{}, form, untyped]) {
+  const { access_token, refresh_token } = await done(gateway.POST("/tokens/signin", { body: { username: name, password } }));
+  await done(gateway.POST("/tokens/revoke", { body: { token: access_token }, ...how }));
+  await refused(gateway.POST("/tokens", { body: { refresh_token } }), "session_ended");
+}
+
+const metadata = await done(gateway.GET("/.well-known/openid-configuration"));
+assert.equal(metadata.issuer, baseUrl);
+assert.deepEqual(await done(gateway.GET("/.well-known/oauth-authorization-server")), metadata);
 const all = await done(gateway.GET("/tokens/keys"));
 assert.match(all.access_token.keys[0]!.pem, /^-----BEGIN PUBLIC KEY-----\n/);
 const set = await gateway.GET("/.well-known/jwks.json");

@@ -8,7 +8,7 @@ import * as oauth from "oauth4webapi";
 
 const [url, key] = process.argv.slice(2);
 const insecure = { [oauth.allowInsecureRequests]: true }; // http
-const server = { issuer: url, token_endpoint: `${url}/tokens`, introspection_endpoint: `${url}/tokens/introspect`, jwks_uri: `${url}/.well-known/jwks.json` };
+const server = await oauth.processDiscoveryResponse(new URL(url), await oauth.discoveryRequest(new URL(url), { algorithm: "oauth2", ...insecure }));
 const client = { client_id: "application" };
 
 async function call(method, path, body) {
@@ -37,6 +37,7 @@ assert.equal(renewed.token_type, "bearer");
 const known = await introspect(renewed.access_token);
 assert.equal(known.active, true);
 assert.equal(known.iss, url);
+assert.equal(known.client_id, "auth-gateway");
 
 const keys = createRemoteJWKSet(new URL(server.jwks_uri), { cacheMaxAge: 60_000 });
 const checks = { issuer: url, audience: url, typ: "at+jwt", algorithms: ["ES256"] };
@@ -54,6 +55,9 @@ await refused(
   oauth.introspectionRequest(server, client, oauth.None(), renewed.access_token, insecure).then((reply) => oauth.processIntrospectionResponse(server, client, reply)),
   "invalid_client",
 );
-await call("DELETE", "/tokens", { refresh_token: renewed.refresh_token });
+const revoke = async (token) => oauth.processRevocationResponse(await oauth.revocationRequest(server, client, oauth.None(), token, insecure));
+await revoke("a token of another issuer");
+await revoke(renewed.refresh_token);
+await revoke(renewed.refresh_token);
 await refused(refresh(renewed.refresh_token), "invalid_grant");
 assert.deepEqual(await introspect(renewed.access_token), { active: false });
