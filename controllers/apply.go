@@ -169,11 +169,7 @@ var exclusive = [][]string{
 func contradictions(live client.Object, wanted any) ([]byte, error) {
 	var trees [2]any
 	for i, o := range []any{live, wanted} {
-		text, err := json.Marshal(o)
-		if err == nil {
-			err = json.Unmarshal(text, &trees[i])
-		}
-		if err != nil {
+		if err := throughJSON(o, &trees[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -253,11 +249,9 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rend
 	if err != nil {
 		return err
 	}
-	same, err := sameJSON(applied, wanted)
-	if err != nil {
+	if same, err := sameJSON(applied, wanted); err != nil {
 		return err
-	}
-	if !same {
+	} else if !same {
 		// A binary entry may have the name of a wanted one, which then cannot be
 		// applied. The event of this write starts another reconcile, which removes
 		// other surplus entries.
@@ -307,25 +301,4 @@ func (r *Reconciler) removeEntries(
 		return "", fmt.Errorf("remove entries from ConfigMap %s: %w", live.Name, err)
 	}
 	return target.ResourceVersion, nil
-}
-
-// swap writes a Secret by compare-and-swap: it replaces the version that was read,
-// or creates the Secret if there was none. It returns false if another writer was
-// faster.
-func (r *Reconciler) swap(ctx context.Context, read *corev1.Secret, wanted *corev1.Secret) (bool, error) {
-	var err error
-	if read == nil {
-		err = r.Client.Create(ctx, wanted, client.FieldOwner(FieldManager))
-	} else {
-		wanted.ResourceVersion = read.ResourceVersion
-		err = r.Client.Update(ctx, wanted, client.FieldOwner(FieldManager))
-	}
-	switch {
-	case err == nil:
-		return true, nil
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), read != nil && apierrors.IsNotFound(err):
-		return false, nil
-	default:
-		return false, fmt.Errorf("write Secret %s: %w", wanted.Name, err)
-	}
 }

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -73,6 +74,8 @@ type Reconciler struct {
 	databases *databases
 	upgrades  *upgrades
 	watches   *watches
+
+	reconcileRing func(keys.Input) (keys.Result, error) // keys.Reconcile; tests encrypt with less cost
 
 	// SetUp sets these. watchOptional is optionalKinds.watch, and watchConfigMaps is
 	// lateConfigMaps.watch.
@@ -235,10 +238,7 @@ func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
 }
 
 func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
-	if g.Spec.Image != "" {
-		return g.Spec.Image
-	}
-	return r.Options.ServerImage
+	return cmp.Or(g.Spec.Image, r.Options.ServerImage)
 }
 
 // finish writes the status, records events, and returns when to reconcile again.
@@ -259,17 +259,16 @@ func (r *Reconciler) finish(
 		r.recordTransitions(before, status)
 	}
 	r.noteUpgrade(ctx, cs, status)
-	if isLost(inObjects) {
+	switch {
+	case isLost(inObjects):
 		return ctrl.Result{RequeueAfter: time.Second}, nil
-	}
-	if found != nil && found.cause != nil && found.isTheirs() {
+	case found != nil && found.cause != nil && found.isTheirs():
 		return ctrl.Result{RequeueAfter: lastRetry}, nil
-	}
-	if found != nil && found.cause != nil {
+	case found != nil && found.cause != nil:
 		log.FromContext(ctx).Info("reconcile failed and is retried", "reason", found.reason, "error", found.cause.Error())
 		return ctrl.Result{}, found.cause // with backoff
 	}
-	denied := r.watches.denied(secretNames(), cs.names.namespace) != nil
+	denied := r.watches.denied(metadataOf(gvkSecret), cs.names.namespace) != nil
 	return ctrl.Result{RequeueAfter: requeueAfter(cs, t, found, status, denied)}, nil
 }
 
@@ -337,14 +336,11 @@ func requeueAfter(
 	if cs.upgradeWaits { // normally it is woken; a wake-up may have been dropped
 		consider(recheckUpgrade)
 	}
-	if cs.kindMissing() != nil {
+	if cs.kindMissing() != nil || secretsDenied {
 		consider(recheckKinds)
 	}
 	if cs.awaitedReplicas(t.ring) != "" { // the kubelet updates a mounted Secret without an event
 		consider(recheckAwaited)
-	}
-	if secretsDenied {
-		consider(recheckKinds)
 	}
 	return after
 }

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -100,11 +101,7 @@ func (d *databases) suspect(g *v1alpha1.AuthGateway) bool {
 // watchDatabases asks all replicas periodically until ctx is done. It queues each
 // gateway whose condition the answers contradict.
 func (r *Reconciler) watchDatabases(ctx context.Context) error {
-	every := r.Options.DatabaseLook
-	if every == 0 {
-		every = databaseLook
-	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(cmp.Or(r.Options.DatabaseLook, databaseLook))
 	defer tick.Stop()
 	for {
 		select {

@@ -64,7 +64,7 @@ func (r *Reconciler) advanceKeys(ctx context.Context, cs *clusterState, t *keyRe
 	}
 	in.Observed.OpenedBy = r.inspect(cs, t.digestKey, ring, in.Passphrases.Candidates(desired))
 	in.Observed.Distributed = cs.distributed(passphrasesDigest(t.digestKey, in.Passphrases.Current))
-	result, stepErr := keys.Reconcile(in)
+	result, stepErr := r.reconcileRing(in)
 	if err := r.writePassphrases(ctx, cs, t, result.Passphrases); err != nil {
 		if errors.Is(err, errSwapLost) || len(ring.Keys) == 0 || cs.passphrases == nil {
 			return err
@@ -72,7 +72,7 @@ func (r *Reconciler) advanceKeys(ctx context.Context, cs *clusterState, t *keyRe
 		// The keys continue with the stored passphrases.
 		t.minor = classify(err)
 		in.Desired, in.Observed.RingLoaded, in.Observed.Distributed = nil, false, false
-		if result, stepErr = keys.Reconcile(in); !result.Passphrases.Equal(in.Passphrases) {
+		if result, stepErr = r.reconcileRing(in); !result.Passphrases.Equal(in.Passphrases) {
 			return err
 		}
 	}
@@ -152,14 +152,6 @@ func revokes(ring keys.Ring, revoked []string) bool {
 	})
 }
 
-// revokesSigning reports whether a signing key is to be revoked. Such a revocation
-// does not need a lost passphrase: the successor is encrypted with a new one.
-func revokesSigning(ring keys.Ring, revoked []string) bool {
-	return slices.ContainsFunc(ring.Keys, func(k keys.Key) bool {
-		return k.Phase == keys.Signing && slices.Contains(revoked, k.ID)
-	})
-}
-
 // writeRing writes a ring if it differs from the one that was read. The annotation
 // records that every private half was decrypted with the current passphrases.
 func (r *Reconciler) writeRing(ctx context.Context, cs *clusterState, t *keyResult, ring keys.Ring) error {
@@ -180,8 +172,7 @@ func (r *Reconciler) writeRing(ctx context.Context, cs *clusterState, t *keyResu
 
 // event records an event for people.
 func (r *Reconciler) event(g *v1alpha1.AuthGateway, kind, reason, action, message string) {
-	if r.Events == nil {
-		return
+	if r.Events != nil {
+		r.Events.Eventf(g, nil, kind, reason, action, "%s", clipTo(message, mostOfEvent))
 	}
-	r.Events.Eventf(g, nil, kind, reason, action, "%s", clipTo(message, mostOfEvent))
 }

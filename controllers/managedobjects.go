@@ -28,7 +28,6 @@ import (
 type managedObject struct {
 	gvk      schema.GroupVersionKind
 	optional bool // the cluster may lack the kind
-	name     func(names) string
 	wantedBy func(*v1alpha1.AuthGateway) bool
 	empty    func() client.Object
 
@@ -58,81 +57,59 @@ var (
 // The two objects that the reconciler treats specially. reconcileKeys applies the
 // public keys. The Deployment waits for the objects that protect its pods.
 var (
-	objectPublicKeys = &managedObject{
-		gvk: gvkConfigMap, name: names.publicKeys, wantedBy: always,
-		empty:   func() client.Object { return &corev1.ConfigMap{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderPublicKeys(r) },
-		applied: extract(accore.ExtractConfigMap),
-	}
-	objectDeployment = &managedObject{
-		gvk: gvkDeployment, name: names.workload, wantedBy: always,
-		empty:   func() client.Object { return &appsv1.Deployment{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderDeployment(r) },
-		applied: extract(extractDeployment),
-	}
+	objectPublicKeys = typedObject(gvkConfigMap, always, renderPublicKeys, accore.ExtractConfigMap)
+	objectDeployment = typedObject(gvkDeployment, always, renderDeployment, extractDeployment)
 )
 
 // managedObjects are in the order in which they are applied. The Deployment
 // follows the objects without which its pods must not start; see apply.
 var managedObjects = []*managedObject{
 	objectPublicKeys,
-	{
-		gvk: gvkServiceAccount, name: names.workload, wantedBy: always,
-		empty:   func() client.Object { return &corev1.ServiceAccount{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderServiceAccount(r) },
-		applied: extract(accore.ExtractServiceAccount),
-	},
-	{
-		gvk: gvkService, name: names.workload, wantedBy: always,
-		empty:   func() client.Object { return &corev1.Service{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderService(r) },
-		applied: extract(accore.ExtractService),
-	},
-	{
-		gvk: gvkNetworkPolicy, name: names.workload,
-		wantedBy: func(g *v1alpha1.AuthGateway) bool {
-			return g.Spec.NetworkPolicy.Enabled == nil || *g.Spec.NetworkPolicy.Enabled
-		},
-		empty:   func() client.Object { return &networkingv1.NetworkPolicy{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderNetworkPolicy(r) },
-		applied: extract(acnetworking.ExtractNetworkPolicy),
-	},
-	{
-		gvk: gvkDisruptionBudget, name: names.workload, wantedBy: always,
-		empty:   func() client.Object { return &policyv1.PodDisruptionBudget{} },
-		render:  func(r rendering) runtime.ApplyConfiguration { return renderDisruptionBudget(r) },
-		applied: extract(acpolicy.ExtractPodDisruptionBudget),
-	},
+	typedObject(gvkServiceAccount, always, renderServiceAccount, accore.ExtractServiceAccount),
+	typedObject(gvkService, always, renderService, accore.ExtractService),
+	typedObject(gvkNetworkPolicy, func(g *v1alpha1.AuthGateway) bool {
+		return g.Spec.NetworkPolicy.Enabled == nil || *g.Spec.NetworkPolicy.Enabled
+	}, renderNetworkPolicy, acnetworking.ExtractNetworkPolicy),
+	typedObject(gvkDisruptionBudget, always, renderDisruptionBudget, acpolicy.ExtractPodDisruptionBudget),
 	objectDeployment,
-	{
-		gvk: gvkAutoscaler, name: names.workload,
-		wantedBy: func(g *v1alpha1.AuthGateway) bool { return g.Spec.Autoscaling != nil },
-		empty:    func() client.Object { return &autoscalingv2.HorizontalPodAutoscaler{} },
-		render:   func(r rendering) runtime.ApplyConfiguration { return renderAutoscaler(r) },
-		applied:  extract(acautoscaling.ExtractHorizontalPodAutoscaler),
-	},
-	{
-		gvk: gvkIngress, name: names.workload,
-		wantedBy: func(g *v1alpha1.AuthGateway) bool { return g.Spec.Ingress != nil },
-		empty:    func() client.Object { return &networkingv1.Ingress{} },
-		render:   func(r rendering) runtime.ApplyConfiguration { return renderIngress(r) },
-		applied:  extract(acnetworking.ExtractIngress),
-	},
-	untyped(gvkHTTPRoute, func(g *v1alpha1.AuthGateway) bool { return g.Spec.HTTPRoute != nil }, renderHTTPRoute),
-	untyped(gvkServiceMonitor, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Monitoring.ServiceMonitor != nil },
+	typedObject(gvkAutoscaler, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Autoscaling != nil },
+		renderAutoscaler, acautoscaling.ExtractHorizontalPodAutoscaler),
+	typedObject(gvkIngress, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Ingress != nil },
+		renderIngress, acnetworking.ExtractIngress),
+	untypedObject(gvkHTTPRoute, func(g *v1alpha1.AuthGateway) bool { return g.Spec.HTTPRoute != nil }, renderHTTPRoute),
+	untypedObject(gvkServiceMonitor, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Monitoring.ServiceMonitor != nil },
 		renderServiceMonitor),
+}
+
+// name returns the name of the object of a gateway.
+func (o *managedObject) name(n names) string {
+	if o == objectPublicKeys {
+		return n.publicKeys()
+	}
+	return n.workload()
 }
 
 func always(*v1alpha1.AuthGateway) bool { return true }
 
-// extract adapts one of client-go's Extract functions to managedObject.applied.
-func extract[T client.Object, C any](from func(T, string) (C, error)) func(client.Object) (any, error) {
-	return func(o client.Object) (any, error) { return from(o.(T), FieldManager) }
+// typedObject returns the managedObject of a kind that has a Go type.
+func typedObject[O any, P interface {
+	*O
+	client.Object
+}, C runtime.ApplyConfiguration](
+	gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) bool, render func(rendering) C,
+	extract func(P, string) (C, error),
+) *managedObject {
+	return &managedObject{
+		gvk: gvk, wantedBy: wanted,
+		empty:   func() client.Object { return P(new(O)) },
+		render:  func(r rendering) runtime.ApplyConfiguration { return render(r) },
+		applied: func(o client.Object) (any, error) { return extract(o.(P), FieldManager) },
+	}
 }
 
-// untyped returns the managedObject of another project's custom resource. It has
+// untypedObject returns the managedObject of another project's custom resource. It has
 // no Go type here, so that the operator does not depend on that project's module.
-func untyped(
+func untypedObject(
 	gvk schema.GroupVersionKind, wanted func(*v1alpha1.AuthGateway) bool, render func(rendering) map[string]any,
 ) *managedObject {
 	empty := func() *unstructured.Unstructured {
@@ -141,7 +118,7 @@ func untyped(
 		return u
 	}
 	return &managedObject{
-		gvk: gvk, optional: true, name: names.workload, wantedBy: wanted,
+		gvk: gvk, optional: true, wantedBy: wanted,
 		empty: func() client.Object { return empty() },
 		render: func(r rendering) runtime.ApplyConfiguration {
 			u := empty()

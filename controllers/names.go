@@ -2,7 +2,6 @@ package controllers
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -160,9 +159,4 @@ func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
 		return of == n.gateway
 	}
 	return have[labelManagedBy] == operatorName && have[labelInstance] == n.gateway
-}
-
-// managed selects what the operator created, for any gateway.
-func managed() labels.Selector {
-	return labels.SelectorFromSet(labels.Set{labelManagedBy: operatorName})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -114,11 +115,7 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 		} `json:"spec"`
 	}
 	for from, into := range map[any]any{live: &is, wanted: &want} {
-		text, err := json.Marshal(from)
-		if err == nil {
-			err = json.Unmarshal(text, into)
-		}
-		if err != nil {
+		if err := throughJSON(from, into); err != nil {
 			return nil, err
 		}
 	}
@@ -140,12 +137,7 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 		}
 	}
 	within = func(path string, is, want map[string]any) {
-		names := make([]string, 0, len(is))
-		for name := range is {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
+		for _, name := range slices.Sorted(maps.Keys(is)) {
 			escaped := strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
 			a, isObject := is[name].(map[string]any)
 			b, wantsObject := want[name].(map[string]any)

@@ -77,7 +77,11 @@ func (cs *clusterState) desiredPassphrases(ring keys.Ring, policy keys.Policy) (
 			return nil, nil
 		}
 		rotates := policy.Rotate != "" && !ring.Honoured(policy.Rotate)
-		if len(ring.Keys) > 0 && !rotates && !revokesSigning(ring, policy.Revoked) {
+		// To revoke a signing key needs no lost passphrase: a new one encrypts its successor.
+		revokesSigning := slices.ContainsFunc(ring.Keys, func(k keys.Key) bool {
+			return k.Phase == keys.Signing && slices.Contains(policy.Revoked, k.ID)
+		})
+		if len(ring.Keys) > 0 && !rotates && !revokesSigning {
 			return nil, stalled(v1alpha1.ReasonPassphrasesLost,
 				"the Secret %s, which decrypts the keys in %s, is gone or incomplete: restore it from a backup; "+
 					"or, if it is lost for good, request a rotation: "+

@@ -59,12 +59,16 @@ func object(in map[string]string) map[string]any {
 // JSON, because their types are generated from the same source.
 func convert[C any](from any) *C {
 	into := new(C)
-	text, err := json.Marshal(from)
-	if err == nil {
-		err = json.Unmarshal(text, into)
-	}
-	if err != nil { // a programming error
+	if err := throughJSON(from, into); err != nil { // a programming error
 		panic(fmt.Sprintf("controllers: %s as %s: %v", reflect.TypeOf(from), reflect.TypeOf(into), err))
 	}
 	return into
+}
+
+func throughJSON(from, into any) error {
+	text, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
 }

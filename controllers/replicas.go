@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -92,8 +93,7 @@ func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p 
 	}
 	of, known := r.owners.Get(owner.UID)
 	if !known || of != d.UID { // another Deployment may have adopted it since
-		set := &metav1.PartialObjectMetadata{}
-		set.SetGroupVersionKind(gvkReplicaSet)
+		set := metadataOf(gvkReplicaSet)
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: p.Namespace, Name: owner.Name}, set)
 		if client.IgnoreNotFound(err) != nil {
 			return false, errors.New("its ReplicaSet cannot be read")
@@ -117,17 +117,12 @@ func (r *Reconciler) isKnown(p *corev1.Pod) bool {
 // needsAnswers reports whether every pod has to be asked: while keys or passphrases
 // change, and while a pod is not ready. Otherwise one pod is asked.
 func (cs *clusterState) needsAnswers() bool {
-	for _, k := range cs.ring.Keys {
-		if k.Phase != keys.Signing {
-			return true
-		}
+	if slices.ContainsFunc(cs.ring.Keys, func(k keys.Key) bool { return k.Phase != keys.Signing }) {
+		return true
 	}
-	for _, use := range keys.Uses() {
-		if cs.passphraseState.Former[use] != "" {
-			return true
-		}
-	}
-	return slices.ContainsFunc(cs.pods, func(p corev1.Pod) bool { return !isReady(p) })
+	former := cs.passphraseState.Former
+	return former[keys.Access] != "" || former[keys.Refresh] != "" ||
+		slices.ContainsFunc(cs.pods, func(p corev1.Pod) bool { return !isReady(p) })
 }
 
 func readyCondition(p corev1.Pod) *corev1.PodCondition {
@@ -181,35 +176,36 @@ func (cs *clusterState) seen(id string) bool {
 
 // without returns the ready replicas that may not have loaded a key, each with the
 // reason.
-func (cs *clusterState) without(id string) (all []string) {
+func (cs *clusterState) without(id string) []string {
+	return cs.replicas("has not loaded it", func(k config.KeysState) bool { return !slices.Contains(k.Ready, id) })
+}
+
+// trusting returns the ready replicas that may still trust a revoked key, each with
+// the reason.
+func (cs *clusterState) trusting(id string) []string {
+	return cs.replicas("has not loaded the new keys", func(k config.KeysState) bool { return slices.Contains(k.Held, id) })
+}
+
+// replicas returns the ready replicas that cannot be asked, and those with these
+// answers, each with the reason. It leaves out those that count as having loaded the
+// ring; see isAssumed.
+func (cs *clusterState) replicas(why string, with func(config.KeysState) bool) (all []string) {
 	for _, p := range cs.pods {
-		switch {
-		case !isReady(p) || cs.isAssumed(p):
-		case cs.silent[p.Name] != nil:
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
-		case !slices.Contains(cs.states[p.Name].Keys.Ready, id):
-			all = append(all, fmt.Sprintf("pod %s has not loaded it", p.Name))
+		if !isReady(p) || cs.isAssumed(p) {
+			continue
+		}
+		if cs.silent[p.Name] != nil {
+			all = append(all, cs.cannotBeAsked(p))
+		} else if with(cs.states[p.Name].Keys) {
+			all = append(all, "pod "+p.Name+" "+why)
 		}
 	}
 	slices.Sort(all)
 	return all
 }
 
-// trusting returns the ready replicas that may still trust a revoked key, each with
-// the reason.
-func (cs *clusterState) trusting(id string) (all []string) {
-	for _, p := range cs.pods {
-		state, answered := cs.states[p.Name]
-		switch {
-		case !isReady(p) || cs.isAssumed(p):
-		case cs.silent[p.Name] != nil:
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
-		case answered && slices.Contains(state.Keys.Held, id):
-			all = append(all, fmt.Sprintf("pod %s has not loaded the new keys", p.Name))
-		}
-	}
-	slices.Sort(all)
-	return all
+func (cs *clusterState) cannotBeAsked(p corev1.Pod) string {
+	return fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name])
 }
 
 // assumed returns the replicas that did not answer, and count as having loaded the
@@ -217,7 +213,7 @@ func (cs *clusterState) trusting(id string) (all []string) {
 func (cs *clusterState) assumed() (all []string) {
 	for _, p := range cs.pods {
 		if cs.isAssumed(p) {
-			all = append(all, fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name]))
+			all = append(all, cs.cannotBeAsked(p))
 		}
 	}
 	slices.Sort(all)

@@ -3,12 +3,16 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -65,8 +69,12 @@ var errSwapLost = errors.New("another writer was faster; reading again")
 
 // writeSecret writes a Secret of the operator if it differs from the one that was read.
 // It keeps labels, annotations, owners and finalizers that others have added.
+//
+// It writes by compare-and-swap: it replaces the version that was read, or creates the
+// Secret if there was none.
 func (r *Reconciler) writeSecret(ctx context.Context, cs *clusterState, read, desired *corev1.Secret) error {
-	if read == nil {
+	exists := read != nil
+	if !exists {
 		read = &corev1.Secret{}
 	}
 	annotations := maps.Clone(read.Annotations)
@@ -76,12 +84,12 @@ func (r *Reconciler) writeSecret(ctx context.Context, cs *clusterState, read, de
 	})
 	desired.Labels = merged(read.Labels, desired.Labels)
 	desired.Annotations = merged(annotations, desired.Annotations)
-	if read.Name != "" {
+	if exists {
 		desired.OwnerReferences = append(desired.OwnerReferences, othersOwners(read, cs.gateway)...)
 		desired.Finalizers = read.Finalizers
 		if reflect.DeepEqual(read.Data, desired.Data) && maps.Equal(read.Labels, desired.Labels) &&
 			maps.Equal(read.Annotations, desired.Annotations) &&
-			slices.EqualFunc(read.OwnerReferences, desired.OwnerReferences, sameOwner) {
+			equality.Semantic.DeepEqual(read.OwnerReferences, desired.OwnerReferences) {
 			return nil
 		}
 		desired.Type, desired.Immutable = read.Type, read.Immutable // the type cannot change
@@ -92,14 +100,20 @@ func (r *Reconciler) writeSecret(ctx context.Context, cs *clusterState, read, de
 				read.Name, read.Name, read.Namespace)
 		}
 	}
-	if read.Name == "" {
-		read = nil
+	var err error
+	if exists {
+		desired.ResourceVersion = read.ResourceVersion
+		err = r.Client.Update(ctx, desired, client.FieldOwner(FieldManager))
+	} else {
+		err = r.Client.Create(ctx, desired, client.FieldOwner(FieldManager))
 	}
-	swapped, err := r.swap(ctx, read, desired)
-	if err == nil && !swapped {
-		err = errSwapLost
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), exists && apierrors.IsNotFound(err):
+		return errSwapLost
 	}
-	return err
+	return fmt.Errorf("write Secret %s: %w", desired.Name, err)
 }
 
 func othersOwners(secret *corev1.Secret, g *v1alpha1.AuthGateway) []metav1.OwnerReference {
@@ -107,8 +121,6 @@ func othersOwners(secret *corev1.Secret, g *v1alpha1.AuthGateway) []metav1.Owner
 		return o.UID == g.UID || o.Kind == "AuthGateway" && o.APIVersion == v1alpha1.GroupVersion.String()
 	})
 }
-
-func sameOwner(a, b metav1.OwnerReference) bool { return reflect.DeepEqual(a, b) }
 
 // merged lays one map over another. An empty value removes an entry.
 func merged(base, over map[string]string) map[string]string {

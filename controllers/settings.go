@@ -88,9 +88,7 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 		c.MailWebhookURL = e.Webhook.URL
 	}
 	c.SMTPConnections, c.MailGiveUpAfter = int(e.MaxConnections), e.GiveUpAfter.Value()
-	if e.ServiceName != "" {
-		c.ServiceName = e.ServiceName
-	}
+	c.ServiceName = cmp.Or(e.ServiceName, c.ServiceName)
 	if l := e.Links; l != nil {
 		c.MailLinkVerification, c.MailLinkPasswordReset = string(l.Verification), string(l.PasswordReset)
 		c.MailLinkEmailChange = string(l.EmailChange)
@@ -146,10 +144,7 @@ func issuer(cs *clusterState) string {
 }
 
 func issuerWanted(g *v1alpha1.AuthGateway) string {
-	if g.Spec.Issuer != "" {
-		return g.Spec.Issuer
-	}
-	return namesOf(g).url()
+	return cmp.Or(g.Spec.Issuer, namesOf(g).url())
 }
 
 // databaseWanted identifies the database of a spec: another value means other

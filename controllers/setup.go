@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -29,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // Scheme returns a scheme with every type that the operator uses.
@@ -46,17 +48,16 @@ func Scheme() *runtime.Scheme {
 // names of all Secrets, and of other kinds only the objects that the operator
 // created. If namespaces are given, it watches no others.
 func cacheOptions(namespaces []string) cache.Options {
-	o := cache.Options{
-		DefaultLabelSelector: managed(),
+	return cache.Options{
+		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{labelManagedBy: operatorName}),
 		DefaultTransform:     ownFields,
 		ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.AuthGateway{}: {Label: labels.Everything(), Transform: gatewayEssence},
 			&corev1.Secret{}:        {Label: labels.Everything(), Transform: nameOnly},
 			&corev1.Pod{}:           {Transform: podEssence},
 		},
+		DefaultNamespaces: cacheNamespaces(namespaces),
 	}
-	o.DefaultNamespaces = cacheNamespaces(namespaces)
-	return o
 }
 
 // cacheNamespaces returns nil, which means all namespaces, if names is empty.
@@ -138,6 +139,8 @@ func newReconciler(c client.Client, live client.Reader, o Options) *Reconciler {
 		upgrades:  newUpgrades(o.Upgrades),
 		wake:      make(chan event.GenericEvent, 1024),
 		steps:     stepsMetric(),
+
+		reconcileRing: keys.Reconcile,
 	}
 }
 
@@ -180,16 +183,12 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 			return err
 		}
 	}
-	concurrency := r.Options.Concurrency
-	if concurrency == 0 {
-		concurrency = 4
-	}
 	b := ctrl.NewControllerManagedBy(m).Named("authgateway").For(&v1alpha1.AuthGateway{}).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.users(indexSecrets))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: concurrency,
+			MaxConcurrentReconciles: cmp.Or(r.Options.Concurrency, 4),
 			ReconciliationTimeout:   reconcileTimeout,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
 				firstRetry, lastRetry),
@@ -291,9 +290,8 @@ func (l *lateConfigMaps) watch() error {
 	if l.watched {
 		return nil
 	}
-	names := &metav1.PartialObjectMetadata{}
-	names.SetGroupVersionKind(gvkConfigMap)
-	err := l.controller.Watch(source.Kind[client.Object](l.cache, names, handler.EnqueueRequestsFromMapFunc(l.users)))
+	err := l.controller.Watch(source.Kind[client.Object](l.cache, metadataOf(gvkConfigMap),
+		handler.EnqueueRequestsFromMapFunc(l.users)))
 	if err != nil {
 		return fmt.Errorf("watch ConfigMaps: %w", err)
 	}

@@ -67,7 +67,7 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 			}
 		}
 		meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-			Type: conditionType, Status: c.status, Reason: c.reason, Message: clip(c.message),
+			Type: conditionType, Status: c.status, Reason: c.reason, Message: clipTo(c.message, mostOfMessage),
 			ObservedGeneration: about, LastTransitionTime: metav1.NewTime(cs.now),
 		})
 	}
@@ -140,7 +140,7 @@ func readiness(cs *clusterState, found *problem, keysReady, available, database 
 		return isFalse(v1alpha1.ReasonProgressing, "the Deployment is being rolled out")
 	}
 	wanted := replicasOf(d)
-	if d.Status.UpdatedReplicas == wanted && d.Status.AvailableReplicas == wanted && d.Status.Replicas == wanted {
+	if isFinished(d) {
 		if available.status != metav1.ConditionTrue && wanted > 0 {
 			return available
 		}
@@ -151,22 +151,12 @@ func readiness(cs *clusterState, found *problem, keysReady, available, database 
 	}
 	message := fmt.Sprintf("%d of %d replicas are up to date and ready",
 		min(d.Status.UpdatedReplicas, d.Status.AvailableReplicas), wanted)
-	switch why, failing := podFailure(cs); {
-	case failing:
-		return isFalse(v1alpha1.ReasonPodsFailing, message+": "+why)
-	case why != "":
-		return isFalse(v1alpha1.ReasonProgressing, message+": "+why)
-	}
-	if why := replicaFailure(d); why != "" {
-		return isFalse(v1alpha1.ReasonReplicasMissing, message+": "+why)
-	}
-	return isFalse(v1alpha1.ReasonProgressing, message)
+	return notReady(cs, message, v1alpha1.ReasonProgressing)
 }
 
-// clip shortens a message. The API server takes 32 KiB, but people have to read it.
-func clip(message string) string {
-	return clipTo(message, 2000)
-}
+// mostOfMessage is how many bytes of a message a condition shows. The API server
+// takes 32 KiB, but people have to read it.
+const mostOfMessage = 2000
 
 // mostOfEvent is how many bytes the API server takes as the note of an event.
 const mostOfEvent = 1024

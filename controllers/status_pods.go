@@ -29,13 +29,20 @@ func availability(cs *clusterState) condition {
 	case d.Status.AvailableReplicas > 0:
 		return isTrue(v1alpha1.ReasonReplicasReady, count)
 	}
-	switch why, failing := podFailure(cs); {
-	case failing:
-		return isFalse(v1alpha1.ReasonPodsFailing, count+": "+why)
-	case why != "":
-		return isFalse(v1alpha1.ReasonReplicasMissing, count+": "+why)
+	return notReady(cs, count, v1alpha1.ReasonReplicasMissing)
+}
+
+// notReady adds to a message why a pod is not ready. The reason is PodsFailing if
+// that is a failure.
+func notReady(cs *clusterState, message, reason string) condition {
+	why, failing := podFailure(cs)
+	if failing {
+		reason = v1alpha1.ReasonPodsFailing
 	}
-	return isFalse(v1alpha1.ReasonReplicasMissing, count)
+	if why != "" {
+		message += ": " + why
+	}
+	return isFalse(reason, message)
 }
 
 func replicasOf(d *appsv1.Deployment) int32 {

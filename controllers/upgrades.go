@@ -123,6 +123,11 @@ func (u *upgrades) release(key types.NamespacedName) (next []types.NamespacedNam
 	defer u.mu.Unlock()
 	delete(u.underWay, key)
 	u.dropWaiting(key)
+	return u.next()
+}
+
+// next returns the gateways that may start now.
+func (u *upgrades) next() []types.NamespacedName {
 	return slices.Clone(u.waiting[:min(u.free(), len(u.waiting))])
 }
 
@@ -277,7 +282,7 @@ func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v
 func (r *Reconciler) wakeWaiting() {
 	u := r.upgrades
 	u.mu.Lock()
-	next := slices.Clone(u.waiting[:min(u.free(), len(u.waiting))])
+	next := u.next()
 	u.mu.Unlock()
 	for _, key := range next {
 		r.wakeUp(key)

@@ -299,9 +299,9 @@ func (r *Reconciler) Synced(*http.Request) error {
 	return nil
 }
 
-// secretNames returns the type by which Secrets are watched.
-func secretNames() *metav1.PartialObjectMetadata {
-	names := &metav1.PartialObjectMetadata{}
-	names.SetGroupVersionKind(gvkSecret)
-	return names
+// metadataOf returns the type by which only the metadata of a kind is read.
+func metadataOf(gvk schema.GroupVersionKind) *metav1.PartialObjectMetadata {
+	o := &metav1.PartialObjectMetadata{}
+	o.SetGroupVersionKind(gvk)
+	return o
 }
