@@ -36,7 +36,7 @@ func says(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) }
 }
 
-func TestAPodIsAskedDirectly(t *testing.T) {
+func TestAskGoesToThePodDirectly(t *testing.T) {
 	asked := false
 	proxy := answering(t, func(w http.ResponseWriter, _ *http.Request) {
 		asked = true
@@ -54,7 +54,7 @@ func TestAPodIsAskedDirectly(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
+func TestAskRefusesWhatIsNoAnswerOfAServer(t *testing.T) {
 	var led atomic.Bool
 	elsewhere := answering(t, func(w http.ResponseWriter, _ *http.Request) {
 		led.Store(true)
@@ -96,7 +96,7 @@ func TestAnAnswerThatIsNoServersIsNone(t *testing.T) {
 }
 
 // The status shows a server's reason as one line of limited length.
-func TestAReasonIsBoundedAndPrintable(t *testing.T) {
+func TestAskBoundsTheReason(t *testing.T) {
 	text, err := json.Marshal(map[string]any{"version": "1", "reason": "one\nline\x1b[31m " + strings.Repeat("é", 1000)})
 	if err != nil {
 		t.Fatal(err)

@@ -255,46 +255,43 @@ func drifts() []drift {
 	return all
 }
 
-func TestWhatIsEditedByHandComesBack(t *testing.T) {
+func TestDriftIsRepaired(t *testing.T) {
 	t.Parallel()
 	for part := range 3 { // in parallel, each with its own gateway
 		t.Run(fmt.Sprint(part), func(t *testing.T) {
 			t.Parallel()
-			b := newDirectBed(t)
-			b.create(credentials("auth-db"), credentials("mail"))
+			e := newDirectEnv(t)
+			e.create(credentials("auth-db"), credentials("mail"))
 			g := smallest("auth")
 			g.Spec.DeletionPolicy = v1alpha1.DeletionDelete // so that the Secrets have an owner
 			g.Spec.Email = &v1alpha1.Email{SMTP: &v1alpha1.SMTP{
 				Host: "mail", From: "a@example.com", CredentialsSecretRef: &v1alpha1.LocalReference{Name: "mail"},
 			}}
-			b.ready(g)
+			e.ready(g)
 			for i, d := range drifts() {
 				if i%3 != part {
 					continue
 				}
-				b.quiet()
-				before := essence(t, get(b, d.name, d.empty))
-				edit(b, d.name, d.empty, d.edit)
+				e.quiet()
+				before := essence(t, get(e, d.name, d.empty))
+				edit(e, d.name, d.empty, d.edit)
 				if essence(t, d.empty) == before {
 					t.Errorf("%s: the edit changes nothing", d.what)
 				}
-				b.eventually(d.what+" is restored", func() error {
-					if err := b.client.Get(t.Context(), b.key(d.name), d.empty); err != nil {
-						return err
+				becomes(e, d.what+" is restored", before, func() string {
+					if e.client.Get(t.Context(), e.key(d.name), d.empty) != nil {
+						return ""
 					}
-					if after := essence(t, d.empty); after != before {
-						return fmt.Errorf("it is\n%s\nwant\n%s", after, before)
-					}
-					return nil
+					return essence(t, d.empty)
 				})
-				b.rest()
-				if writes := repairs(b); len(writes) > 4 || len(writes) == 0 {
+				e.rest()
+				if writes := repairs(e); len(writes) > 4 || len(writes) == 0 {
 					t.Errorf("%s: the repair took the writes %v", d.what, writes)
 				}
 			}
-			b.report("auth", 2)
-			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-			b.secondPassWritesNothing("auth")
+			e.report("auth", 2)
+			e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			e.secondPassWritesNothing("auth")
 		})
 	}
 }
@@ -302,79 +299,73 @@ func TestWhatIsEditedByHandComesBack(t *testing.T) {
 // A Secret of keys that outlives its gateway has no owner: a label names its gateway.
 // The annotations that protect it from pruning are restored. Without the label it is
 // a name conflict, which ends when the label is set again.
-func TestASecretThatIsKeptIsOursByItsLabel(t *testing.T) {
+func TestDriftOfASecretThatIsKeptIsRepairedByItsLabel(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
+	e := readyDirectEnv(t)
 	for _, name := range []string{"auth-keys", "auth-passphrases"} {
-		b.rest()
-		before := essence(t, get(b, name, &corev1.Secret{}))
-		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) {
+		e.rest()
+		before := essence(t, e.secret(name))
+		edit(e, name, &corev1.Secret{}, func(s *corev1.Secret) {
 			s.Annotations, s.Labels = nil, map[string]string{"authgateway.io/gateway": "auth", "app.kubernetes.io/instance": "shop"}
 		})
-		b.eventually(name+" is as it was", func() error {
-			is := get(b, name, &corev1.Secret{})
+		e.eventually(name+" is as it was", func() error {
+			is := e.secret(name)
 			if is.Labels["app.kubernetes.io/instance"] != "" || is.Labels["app.kubernetes.io/managed-by"] == "" ||
 				is.Annotations["argocd.argoproj.io/sync-options"] == "" {
 				return fmt.Errorf("it is %s, want %s", essence(t, is), before)
 			}
 			return nil
 		})
-		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = nil })
-		b.says("auth", "Ready", "NameConflict", "a Secret "+name)
-		edit(b, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = map[string]string{"authgateway.io/gateway": "auth"} })
-		b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+		edit(e, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = nil })
+		e.says("auth", "Ready", "NameConflict", "a Secret "+name)
+		edit(e, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = map[string]string{"authgateway.io/gateway": "auth"} })
+		e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 	}
 }
 
 // repairs returns the writes other than those of the status.
-func repairs(b *bed) []call {
-	return slices.DeleteFunc(b.calls.written(), func(c call) bool { return c.subresource == "status" })
+func repairs(e *env) []call {
+	return slices.DeleteFunc(e.calls.written(), func(c call) bool { return c.subresource == "status" })
 }
 
 // secondPassWritesNothing restarts the operator and starts a reconcile, which must
 // write nothing. It first stops every operator: others, with caches that lag behind,
 // would overwrite each other's status. On a busy machine an earlier reconcile may
 // still be running, so it tries twice.
-func (b *bed) secondPassWritesNothing(name string) {
-	b.t.Helper()
-	for _, stop := range b.stops {
+func (e *env) secondPassWritesNothing(name string) {
+	e.t.Helper()
+	for _, stop := range e.stops {
 		stop()
 	}
-	b.startOperator()
+	e.startOperator()
 	for last := range 2 {
-		b.quiet()
-		b.nudge(name)
-		b.rest()
-		writes := b.calls.written()
+		e.quiet()
+		e.nudge(name)
+		e.rest()
+		writes := e.calls.written()
 		if len(writes) == 0 {
 			return
 		}
 		if last == 1 {
-			b.t.Errorf("a second reconcile wrote %v", writes)
+			e.t.Errorf("a second reconcile wrote %v", writes)
 		}
 	}
 }
 
-func TestWhatIsDeletedByHandComesBack(t *testing.T) {
+func TestDriftByDeletionIsRepaired(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
+	e := readyEnv(t)
 	for _, o := range objects {
 		if o.name == "auth-keys" || o.name == "auth-passphrases" { // see keys_test.go
 			continue
 		}
-		b.quiet()
-		was := get(b, o.name, o.empty())
-		if err := b.client.Delete(t.Context(), get(b, o.name, o.empty())); err != nil {
-			t.Fatal(err)
-		}
+		e.quiet()
+		was := get(e, o.name, o.empty())
+		e.remove(get(e, o.name, o.empty()))
 		what := fmt.Sprintf("%T %s", was, o.name)
-		b.eventually(what+" is restored", func() error {
+		e.eventually(what+" is restored", func() error {
 			is := o.empty()
-			if err := b.client.Get(t.Context(), b.key(o.name), is); err != nil {
+			if err := e.client.Get(t.Context(), e.key(o.name), is); err != nil {
 				return err
 			}
 			if o.name != "auth-caller" && essence(t, is) != essence(t, was) {
@@ -383,21 +374,19 @@ func TestWhatIsDeletedByHandComesBack(t *testing.T) {
 			return nil
 		})
 	}
-	b.rollOut("auth") // a new caller key replaces the pods
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	b.secondPassWritesNothing("auth")
+	e.rollOut("auth") // a new caller key replaces the pods
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.secondPassWritesNothing("auth")
 }
 
 // The operator repairs its own fields, and keeps those of other writers.
-func TestWhatOthersAddIsLeftAlone(t *testing.T) {
+func TestDriftLeavesWhatOthersAdd(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
+	e := readyEnv(t)
 	other := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-	b.create(other)
+	e.create(other)
 	for _, o := range objects {
-		edit(b, o.name, o.empty(), func(o client.Object) {
+		edit(e, o.name, o.empty(), func(o client.Object) {
 			labels, annotations := maps.Clone(o.GetLabels()), maps.Clone(o.GetAnnotations())
 			if annotations == nil {
 				annotations = map[string]string{}
@@ -411,7 +400,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 				UID: other.UID}}, o.GetOwnerReferences()...))
 		})
 	}
-	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
+	edit(e, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) {
 		pod(d).Containers = append([]corev1.Container{{
 			Name: "injected", Image: "mesh/proxy", VolumeMounts: []corev1.VolumeMount{{Name: "injected", MountPath: "/x"}},
 		}}, pod(d).Containers...)
@@ -424,49 +413,41 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 		d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] = "2026-11-24T10:00:00Z"
 		d.Spec.Template.Labels["mesh"] = "on"
 	})
-	edit(b, "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) {
+	edit(e, "auth", &corev1.ServiceAccount{}, func(s *corev1.ServiceAccount) {
 		s.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
 	})
-	b.quiet()
-	b.secondPassWritesNothing("auth")
+	e.quiet()
+	e.secondPassWritesNothing("auth")
 
 	// Now every object is written: the spec changes, and the operator's own fields are
 	// edited.
-	b.quiet()
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+	e.quiet()
+	e.change("auth", func(g *v1alpha1.AuthGateway) {
 		g.Spec.Audiences = []string{"shop"}
 		g.Spec.Issuer = "https://auth.example.com"
 		g.Annotations = map[string]string{v1alpha1.AnnotationAcceptIssuer: g.Spec.Issuer}
 		g.Spec.Monitoring.ServiceMonitor = nil
 	})
 	for _, o := range objects {
-		edit(b, o.name, o.empty(), func(o client.Object) {
+		edit(e, o.name, o.empty(), func(o client.Object) {
 			labels := o.GetLabels()
 			delete(labels, "app.kubernetes.io/managed-by")
 			o.SetLabels(labels)
 		})
 	}
 	for _, o := range objects {
-		b.eventually(fmt.Sprintf("%T %s is repaired", o.empty(), o.name), func() error {
-			is := get(b, o.name, o.empty())
-			if is.GetLabels()["app.kubernetes.io/managed-by"] == "" {
-				return fmt.Errorf("its labels are %v", is.GetLabels())
-			}
-			return nil
+		becomes(e, fmt.Sprintf("%T %s is repaired", o.empty(), o.name), "auth-gateway-operator", func() string {
+			return get(e, o.name, o.empty()).GetLabels()["app.kubernetes.io/managed-by"]
 		})
 	}
-	b.rest()
+	e.rest()
 	for _, o := range objects {
-		is := get(b, o.name, o.empty())
+		is := get(e, o.name, o.empty())
 		what := fmt.Sprintf("%T %s", is, o.name)
-		if is.GetLabels()["team"] != "shop" || is.GetAnnotations()["audited"] != "yes" {
+		_, label := is.GetLabels()["empty"]
+		_, annotation := is.GetAnnotations()["empty"]
+		if is.GetLabels()["team"] != "shop" || is.GetAnnotations()["audited"] != "yes" || !label || !annotation {
 			t.Errorf("%s: labels %v, annotations %v", what, is.GetLabels(), is.GetAnnotations())
-		}
-		if _, there := is.GetLabels()["empty"]; !there {
-			t.Errorf("%s has lost an empty label: %v", what, is.GetLabels())
-		}
-		if _, there := is.GetAnnotations()["empty"]; !there {
-			t.Errorf("%s has lost an empty annotation: %v", what, is.GetAnnotations())
 		}
 		if !slices.Equal(is.GetFinalizers(), []string{"example.com/backup"}) {
 			t.Errorf("%s: finalizers %v", what, is.GetFinalizers())
@@ -475,7 +456,7 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 			t.Errorf("%s: owners %v", what, is.GetOwnerReferences())
 		}
 	}
-	d := get(b, "auth", &appsv1.Deployment{})
+	d := e.deployment("auth")
 	names := []string{}
 	for _, c := range slices.Concat(pod(d).InitContainers, pod(d).Containers) {
 		names = append(names, c.Name)
@@ -495,33 +476,22 @@ func TestWhatOthersAddIsLeftAlone(t *testing.T) {
 	if d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" || d.Spec.Template.Labels["mesh"] != "on" {
 		t.Errorf("the template has %v and %v", d.Spec.Template.Annotations, d.Spec.Template.Labels)
 	}
-	if len(get(b, "auth", &corev1.ServiceAccount{}).ImagePullSecrets) != 1 {
+	if len(get(e, "auth", &corev1.ServiceAccount{}).ImagePullSecrets) != 1 {
 		t.Error("the pull secret of the account is missing")
 	}
-	b.secondPassWritesNothing("auth")
+	e.secondPassWritesNothing("auth")
 }
 
-// scale acts as an autoscaler does.
-func (b *bed) scale(name string, replicas int32) {
-	b.t.Helper()
-	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: b.namespace, Name: name}}
-	s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: replicas}}
-	if err := b.client.SubResource("scale").Update(b.t.Context(), d, client.WithSubResourceBody(s),
-		client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
-func (b *bed) replicas(name string) int32 {
-	b.t.Helper()
-	return *get(b, name, &appsv1.Deployment{}).Spec.Replicas
+func (e *env) replicas(name string) int32 {
+	e.t.Helper()
+	return *e.deployment(name).Spec.Replicas
 }
 
 // gone waits until an object is deleted.
-func (b *bed) gone(name string, o client.Object) {
-	b.t.Helper()
-	b.eventually(fmt.Sprintf("%T %s is gone", o, name), func() error {
-		err := b.client.Get(b.t.Context(), b.key(name), o)
+func (e *env) gone(name string, o client.Object) {
+	e.t.Helper()
+	e.eventually(fmt.Sprintf("%T %s is gone", o, name), func() error {
+		err := e.client.Get(e.t.Context(), e.key(name), o)
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
@@ -529,109 +499,60 @@ func (b *bed) gone(name string, o client.Object) {
 	})
 }
 
-func TestAnAutoscalerIsHandedTheReplicasAndTheyAreTakenBack(t *testing.T) {
+// The scale of a gateway is that of its Deployment, until an autoscaler takes it over.
+func TestReplicasAreHandedToAnAutoscalerAndTakenBack(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	g := smallest("auth")
-	g.Spec.Replicas = new(int32(5))
-	b.ready(g)
+	e := readyDirectEnv(t)
+	replicas := func() int32 { return e.replicas("auth") }
+	err := e.client.SubResource("scale").Patch(t.Context(), e.gateway("auth"),
+		client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":5}}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	becomes(e, "the scale is that of the Deployment", 5, replicas)
+	e.rollOut("auth")
 	// At no time is there a number that neither the spec nor the autoscaler wants.
-	b.quiet()
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+	e.quiet()
+	autoscale := func(g *v1alpha1.AuthGateway) {
 		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
+	}
+	e.change("auth", autoscale)
+	e.eventually("the autoscaler exists", func() error {
+		return e.client.Get(t.Context(), e.key("auth"), &autoscalingv2.HorizontalPodAutoscaler{})
 	})
-	b.eventually("the autoscaler exists", func() error {
-		return b.client.Get(t.Context(), b.key("auth"), &autoscalingv2.HorizontalPodAutoscaler{})
-	})
-	b.rest()
-	if n := b.replicas("auth"); n != 5 {
+	e.rest()
+	if n := replicas(); n != 5 {
 		t.Errorf("there are %d replicas after the handover", n)
 	}
-	for _, n := range []int32{6, 3, 9} {
-		b.scale("auth", n)
-		edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "edited" })
-		b.eventually("the image is restored", func() error {
-			if image := server(get(b, "auth", &appsv1.Deployment{})).Image; image == "edited" {
-				return fmt.Errorf("it is %s", image)
-			}
-			return nil
-		})
-		b.rest()
-		if got := b.replicas("auth"); got != n {
+	for _, n := range []int32{6, 3, 9} { // as an autoscaler does
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, Name: "auth"}}
+		s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
+		if err := e.client.SubResource("scale").Update(t.Context(), d, client.WithSubResourceBody(s),
+			client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
+			t.Fatal(err)
+		}
+		edit(e, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "edited" })
+		becomes(e, "the image is restored", "auth-gateway/authserver:test", func() string { return server(e.deployment("auth")).Image })
+		e.rest()
+		if got := replicas(); got != n {
 			t.Errorf("the autoscaler set %d replicas, and there are %d", n, got)
 		}
 	}
-	b.secondPassWritesNothing("auth")
-	edit(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Spec.MaxReplicas = 99 })
-	b.eventually("the autoscaler is restored", func() error {
-		if m := get(b, "auth", &autoscalingv2.HorizontalPodAutoscaler{}).Spec.MaxReplicas; m != 9 {
-			return fmt.Errorf("maxReplicas is %d", m)
-		}
-		return nil
+	e.secondPassWritesNothing("auth")
+	edit(e, "auth", &autoscalingv2.HorizontalPodAutoscaler{}, func(h *autoscalingv2.HorizontalPodAutoscaler) { h.Spec.MaxReplicas = 99 })
+	becomes(e, "the autoscaler is restored", 9, func() int32 {
+		return get(e, "auth", &autoscalingv2.HorizontalPodAutoscaler{}).Spec.MaxReplicas
 	})
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Autoscaling = nil })
-	b.gone("auth", &autoscalingv2.HorizontalPodAutoscaler{})
-	b.eventually("the replicas are taken back", func() error {
-		if n := b.replicas("auth"); n != 2 {
-			return fmt.Errorf("there are %d", n)
-		}
-		return nil
-	})
-	b.secondPassWritesNothing("auth")
-}
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Autoscaling = nil })
+	e.gone("auth", &autoscalingv2.HorizontalPodAutoscaler{})
+	becomes(e, "the replicas are taken back", 2, replicas)
+	e.secondPassWritesNothing("auth")
 
-// An autoscaler ignores a Deployment with zero replicas, so it would stay at zero.
-func TestAnAutoscalerIsNotHandedZero(t *testing.T) {
-	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	g := smallest("auth")
-	g.Spec.Replicas = new(int32(0))
-	b.ready(g)
-	b.condition("auth", "Available", metav1.ConditionFalse, "ScaledToZero")
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
-		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MinReplicas: 3, MaxReplicas: 9}
-	})
-	b.eventually("there are replicas", func() error {
-		if n := b.replicas("auth"); n != 3 {
-			return fmt.Errorf("there are %d", n)
-		}
-		return nil
-	})
-}
-
-func TestTheNetworkPolicyGoesWhenItIsNotWanted(t *testing.T) {
-	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
-	b.gone("auth", &networkingv1.NetworkPolicy{})
-	b.secondPassWritesNothing("auth")
-	// The operator ignores one that another writer creates in its place.
-	b.create(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "auth"}})
-	b.quiet()
-	b.nudge("auth")
-	b.rest()
-	get(b, "auth", &networkingv1.NetworkPolicy{})
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-}
-
-func TestTheScaleOfAGatewayIsThatOfItsDeployment(t *testing.T) {
-	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
-	g := get(b, "auth", &v1alpha1.AuthGateway{})
-	if err := b.client.SubResource("scale").Patch(t.Context(), g, client.RawPatch(types.MergePatchType,
-		[]byte(`{"spec":{"replicas":4}}`))); err != nil {
-		t.Fatal(err)
-	}
-	b.eventually("the Deployment has as many", func() error {
-		if n := b.replicas("auth"); n != 4 {
-			return fmt.Errorf("it has %d", n)
-		}
-		return nil
-	})
+	// An autoscaler ignores a Deployment with zero replicas, so it is not handed zero.
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(0)) })
+	becomes(e, "there are no replicas", 0, replicas)
+	e.rollOut("auth")
+	e.condition("auth", "Available", metav1.ConditionFalse, "ScaledToZero")
+	e.change("auth", autoscale)
+	becomes(e, "there are replicas", 3, replicas)
 }

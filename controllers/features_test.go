@@ -133,28 +133,28 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 }
 
 // secretsOf creates the Secrets that everythingSet refers to.
-func secretsOf(b *bed) {
-	b.t.Helper()
+func secretsOf(e *env) {
+	e.t.Helper()
 	own := passphraseSecret("the first passphrase of mine", "the second passphrase of mine")
 	own.Name = "own"
-	b.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
+	e.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
 		StringData: map[string]string{"ca.crt": "x"}},
 		credentials("mail"), templates("mails"), webhookKey("hook"))
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
-	if err := client.IgnoreAlreadyExists(b.client.Create(b.t.Context(), class)); err != nil {
-		b.t.Fatal(err)
+	if err := client.IgnoreAlreadyExists(e.client.Create(e.t.Context(), class)); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
-func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
+func TestSpecWithEverythingSetIsStable(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
-	secretsOf(b)
-	b.create(everythingSet("auth"))
-	b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
-	b.secondPassWritesNothing("auth")
+	e := newDirectEnv(t)
+	secretsOf(e)
+	e.create(everythingSet("auth"))
+	e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+	e.secondPassWritesNothing("auth")
 
-	d := get(b, "auth", &appsv1.Deployment{})
+	d := e.deployment("auth")
 	template := d.Spec.Template
 	for key, value := range map[string]string{"team": "shop", "example.com/empty": "", "app.kubernetes.io/name": "authserver"} {
 		if got, there := template.Labels[key]; !there || got != value {
@@ -201,7 +201,7 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 			t.Errorf("container %s mounts %v", c.Name, c.VolumeMounts)
 		}
 	}
-	b.startPod(d, 0, true) // rejected if it is not restricted
+	e.startPod(d, 0, true) // rejected if it is not restricted
 
 	// Lists that grow in the middle, shrink, and change their order.
 	for i, change := range []func(*v1alpha1.AuthGatewaySpec){
@@ -240,16 +240,16 @@ func TestWithEverythingSetASecondPassWritesNothing(t *testing.T) {
 			s.Service, s.ServiceAccount = v1alpha1.Service{}, v1alpha1.ServiceAccount{} // removes everything except the addresses
 		},
 	} {
-		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
-		b.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+		e.change("auth", func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
+		e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
 		t.Logf("change %d", i)
-		b.secondPassWritesNothing("auth")
+		e.secondPassWritesNothing("auth")
 	}
-	if spec := get(b, "auth", &appsv1.Deployment{}).Spec.Template.Spec; len(spec.Containers) != 1 ||
+	if spec := e.deployment("auth").Spec.Template.Spec; len(spec.Containers) != 1 ||
 		len(spec.Tolerations) != 0 || spec.Affinity != nil || spec.PriorityClassName != "" {
 		t.Errorf("removed fields of the pod template are still in the pod: %+v", spec)
 	}
-	service, account := get(b, "auth", &corev1.Service{}), get(b, "auth", &corev1.ServiceAccount{})
+	service, account := get(e, "auth", &corev1.Service{}), get(e, "auth", &corev1.ServiceAccount{})
 	if len(service.Annotations) > 0 || len(account.Annotations) > 0 || service.Spec.TrafficDistribution != nil {
 		t.Errorf("removed fields of the spec remain: %v, %v, %v", service.Annotations, account.Annotations, service.Spec.TrafficDistribution)
 	}
@@ -259,11 +259,10 @@ func templates(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"verification.txt": "a template"}}
 }
 
-// aWebhookKey signs webhook calls.
-const aWebhookKey = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-
 func webhookKey(name string) *corev1.Secret {
-	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{"secret": aWebhookKey}}
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, StringData: map[string]string{
+		"secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+	}}
 }
 
 // keysOf returns the objects of a gateway's keys.
@@ -280,29 +279,24 @@ func variables(d *appsv1.Deployment) map[string]string {
 	return all
 }
 
-func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
+func TestDeletionRetainsKeysUnlessTheSpecSaysOtherwise(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
+	e := newDirectEnv(t)
+	e.create(credentials("auth-db"))
 	g := smallest("auth")
-	b.ready(g)
+	e.ready(g)
 	owners := func(name string, wanted int) {
 		t.Helper()
-		b.eventually(fmt.Sprintf("%s has %d owners", name, wanted), func() error {
-			if o := get(b, name, &corev1.Secret{}).OwnerReferences; len(o) != wanted {
-				return fmt.Errorf("they are %v", o)
-			}
-			return nil
-		})
+		becomes(e, name+" has its owners", wanted, func() int { return len(e.secret(name).OwnerReferences) })
 	}
 	policy := func(p v1alpha1.DeletionPolicy) {
-		edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
+		e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
 	}
 	// Argo CD prunes by a label, and Helm deletes what a release created. Neither may
 	// delete what outlives its gateway.
 	prunable := func(name string, wanted bool) {
 		t.Helper()
-		s := get(b, name, &corev1.Secret{})
+		s := e.secret(name)
 		_, instance := s.Labels["app.kubernetes.io/instance"]
 		kept := s.Annotations["argocd.argoproj.io/sync-options"] == "Prune=false,Delete=false" &&
 			s.Annotations["helm.sh/resource-policy"] == "keep"
@@ -329,127 +323,128 @@ func TestKeysOutliveTheirGatewayWhereTheyAreToBeRetained(t *testing.T) {
 	policy(v1alpha1.DeletionRetain)
 	owners("auth-keys", 0)
 	owners("auth-passphrases", 0)
-	b.secondPassWritesNothing("auth")
+	e.secondPassWritesNothing("auth")
 
-	ring := b.ring("auth")
-	if err := b.client.Delete(t.Context(), get(b, "auth", &v1alpha1.AuthGateway{})); err != nil {
-		t.Fatal(err)
-	}
-	b.rest()
-	for _, o := range objects { // as the garbage collector does
-		if made := get(b, o.name, o.empty()); len(made.GetOwnerReferences()) > 0 {
-			if err := b.client.Delete(t.Context(), made); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	b.rest()
-	b.without("auth", "*v1.Secret auth-keys", "*v1.Secret auth-passphrases")
+	ring := e.ring("auth")
+	e.remove(e.gateway("auth"))
+	e.rest()
+	e.collectGarbage()
+	e.rest()
+	e.without("auth", "*v1.Secret auth-keys", "*v1.Secret auth-passphrases")
 	next := smallest("auth")
 	next.Spec.DeletionPolicy = v1alpha1.DeletionDelete
-	b.create(next)
-	b.made("auth")
+	e.create(next)
+	e.made("auth")
 	owners("auth-keys", 1) // deleting the new one deletes them
 	prunable("auth-keys", true)
 	for _, use := range keys.Uses() {
 		was, _ := ring.Signing(use)
-		if is := b.signing("auth", use); is.ID != was.ID {
+		if is := e.signing("auth", use); is.ID != was.ID {
 			t.Errorf("the %s key changed to %s from %s", use, is.ID, was.ID)
 		}
 	}
-	b.whole("auth")
-	b.secondPassWritesNothing("auth")
+	e.whole("auth")
+	e.secondPassWritesNothing("auth")
 }
 
-func TestWhileItIsSuspendedNothingIsWritten(t *testing.T) {
+func TestSuspendedGatewayIsNotWritten(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(smallest("auth"))
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Suspended") // kstatus calls Unknown InProgress
-	b.condition("auth", "Reconciling", metav1.ConditionFalse, "Suspended")
-	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
-	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
-	b.quiet()
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(5)) })
-	annotate(b, "auth", v1alpha1.AnnotationRotate, "now")
-	edit(b, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "mine" })
-	b.pass(1000 * lead)
-	b.startOperator()
-	b.rest()
-	if writes := repairs(b); len(writes) > 0 {
+	e := readyDirectEnv(t)
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Suspended") // kstatus calls Unknown InProgress
+	e.condition("auth", "Reconciling", metav1.ConditionFalse, "Suspended")
+	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
+	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	e.quiet()
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(5)) })
+	annotate(e, "auth", v1alpha1.AnnotationRotate, "now")
+	edit(e, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "mine" })
+	e.pass(1000 * lead)
+	e.startOperator()
+	e.rest()
+	if writes := repairs(e); len(writes) > 0 {
 		t.Errorf("the operator wrote %v", writes)
 	}
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = false })
-	b.eventually("the edits are made good", func() error {
-		if d := get(b, "auth", &appsv1.Deployment{}); *d.Spec.Replicas != 5 || server(d).Image == "mine" {
-			return fmt.Errorf("%d replicas of %s", *d.Spec.Replicas, server(d).Image)
-		}
-		return nil
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = false })
+	becomes(e, "the edits are made good", "5 of auth-gateway/authserver:test", func() string {
+		return fmt.Sprintf("%d of %s", e.replicas("auth"), server(e.deployment("auth")).Image)
 	})
+
+	// A change that a person has to accept leaves the pods alone, too. problems_test.go has every such change.
+	e.rollOut("auth")
+	e.wait("auth")
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.rest()
+	template := func() string { return e.deployment("auth").Spec.Template.String() }
+	before := template()
+	e.change("auth", func(g *v1alpha1.AuthGateway) {
+		g.Spec.Database.Name, g.Spec.Issuer = "other", "https://auth.example.com"
+	})
+	e.condition("auth", "Ready", metav1.ConditionFalse, "ChangeNotAccepted")
+	e.rest()
+	if template() != before || strings.Contains(e.publicKeys("auth")[keys.PublicDocumentFile], "example.com") {
+		t.Error("a change was made before a person accepted it")
+	}
+	annotate(e, "auth", v1alpha1.AnnotationAcceptIssuer, "https://auth.example.com")
+	annotate(e, "auth", v1alpha1.AnnotationAcceptDatabase, "postgres.shop.svc/other")
+	becomes(e, "the template changes", false, func() bool { return template() == before })
+	e.rollOut("auth")
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
 
 	// Nothing is created for a gateway that is suspended from the start.
 	g := smallest("late")
 	g.Spec.Suspend = true
-	b.create(g)
-	b.condition("late", "Ready", metav1.ConditionFalse, "Suspended")
-	b.condition("late", "Stalled", metav1.ConditionTrue, "Suspended")
-	b.without("late")
+	e.create(g)
+	e.condition("late", "Ready", metav1.ConditionFalse, "Suspended")
+	e.condition("late", "Stalled", metav1.ConditionTrue, "Suspended")
+	e.without("late")
 }
 
 // A change of a Secret or of a ConfigMap that the spec refers to starts a reconcile
 // and replaces the pods. inputs_test.go has which changes do.
 func TestInputsAreWatched(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
+	e := newEnv(t)
 	g := exposed("auth")
 	g.Spec.Email.SMTP.CredentialsSecretRef = &v1alpha1.LocalReference{Name: "mail"}
 	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
-	b.create(credentials("auth-db"), credentials("mail"), g)
-	b.says("auth", "Ready", "ConfigMapMissing", " mails ")
-	b.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is noticed when it appears
-	b.without("auth", keysOf("auth")...)                           // the keys do not wait for it
-	b.create(templates("mails"))
-	b.rollOut("auth")
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	annotations := func() map[string]string { return get(b, "auth", &appsv1.Deployment{}).Spec.Template.Annotations }
+	e.create(credentials("auth-db"), credentials("mail"), g)
+	e.says("auth", "Ready", "ConfigMapMissing", " mails ")
+	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is noticed when it appears
+	e.without("auth", keysOf("auth")...)                           // the keys do not wait for it
+	e.create(templates("mails"))
+	e.rollOut("auth")
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	annotations := func() map[string]string { return e.deployment("auth").Spec.Template.Annotations }
 	replaces := func(what string, change func()) {
 		t.Helper()
 		before := annotations()
 		change()
-		b.eventually(what+" replaces the pods", func() error {
-			if maps.Equal(annotations(), before) {
-				return fmt.Errorf("the annotations are %v", before)
-			}
-			return nil
-		})
+		becomes(e, what+" replaces the pods", false, func() bool { return maps.Equal(annotations(), before) })
 	}
 	secret := func(key string) func() {
 		return func() {
-			edit(b, "mail", &corev1.Secret{}, func(s *corev1.Secret) { s.Data[key] = []byte("another " + key) })
+			edit(e, "mail", &corev1.Secret{}, func(s *corev1.Secret) { s.Data[key] = []byte("another " + key) })
 		}
 	}
 	replaces("a password", secret("password"))
 	replaces("a template", func() {
-		edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data["verification.txt"] = "another template" })
+		edit(e, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Data["verification.txt"] = "another template" })
 	})
-	b.quiet()
+	e.quiet()
 	before := annotations()
 	secret("unused")()
-	edit(b, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} })
-	b.rest()
+	edit(e, "mails", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Labels = map[string]string{"a": "b"} })
+	e.rest()
 	if after := annotations(); !maps.Equal(after, before) {
 		t.Errorf("data that no pod reads changed the annotations from %v to %v", before, after)
 	}
-	if writes := b.calls.written(); len(writes) > 0 {
+	if writes := e.calls.written(); len(writes) > 0 {
 		t.Errorf("the operator wrote %v", writes)
 	}
 	// The running pods do not need it.
-	if err := b.client.Delete(t.Context(), get(b, "mails", &corev1.ConfigMap{})); err != nil {
-		t.Fatal(err)
-	}
-	b.says("auth", "Ready", "ConfigMapMissing", " mails ")
+	e.remove(get(e, "mails", &corev1.ConfigMap{}))
+	e.says("auth", "Ready", "ConfigMapMissing", " mails ")
 	if after := annotations(); !maps.Equal(after, before) {
 		t.Errorf("a deleted ConfigMap changed the annotations from %v to %v", before, after)
 	}
@@ -470,54 +465,49 @@ func exposed(name string) *v1alpha1.AuthGateway {
 
 // A CRD is installed for the whole API server, so everything that needs one, or
 // needs it to be missing, is in this test.
-func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
+func TestOptionalKindsAreUsedOnceTheyExist(t *testing.T) {
 	t.Parallel()
-	b := emptyBed(t)
-	b.startOperator()
-	b.create(credentials("auth-db"))
+	e := emptyEnv(t)
+	e.startOperator()
+	e.create(credentials("auth-db"))
 	g := smallest("auth")
 	g.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{Labels: map[string]string{"release": "prometheus"}}
-	b.create(g)
-	b.rollOut("auth")
-	b.condition("auth", "Ready", metav1.ConditionFalse, "KindMissing")
-	b.says("auth", "Ready", "KindMissing", "ServiceMonitor", "monitoring.coreos.com/v1")
-	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
-	b.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	e.create(g)
+	e.rollOut("auth")
+	e.condition("auth", "Ready", metav1.ConditionFalse, "KindMissing")
+	e.says("auth", "Ready", "KindMissing", "ServiceMonitor", "monitoring.coreos.com/v1")
+	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
 
 	installKinds(t)
-	b.nudge("auth")
+	e.nudge("auth")
 	monitor := schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "ServiceMonitor"}
-	b.foreign(monitor, "spec", "endpoints")
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	if labels := b.foreign(monitor, "spec").GetLabels(); labels["release"] != "prometheus" {
+	e.foreign(monitor, "spec", "endpoints")
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	if labels := e.foreign(monitor, "spec").GetLabels(); labels["release"] != "prometheus" {
 		t.Errorf("its labels are %v", labels)
 	}
-	b.secondPassWritesNothing("auth")
+	e.secondPassWritesNothing("auth")
 
 	// Edits are reverted. Additions of other writers stay, and cause no writes.
-	b.editForeign(monitor, func(u *unstructured.Unstructured) {
+	e.editForeign(monitor, func(u *unstructured.Unstructured) {
 		u.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "auth-gateway-operator", "mine": "yes"})
 		_ = unstructured.SetNestedSlice(u.Object, []any{map[string]any{"port": "edited"}}, "spec", "endpoints")
 		u.SetOwnerReferences(append(u.GetOwnerReferences(), metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "x", UID: "x"}))
 	})
-	b.eventually("the ServiceMonitor comes back", func() error {
-		u := b.foreign(monitor, "spec")
+	e.eventually("the ServiceMonitor comes back", func() error {
+		u := e.foreign(monitor, "spec")
 		if text := fmt.Sprint(u.Object["spec"]); strings.Contains(text, "edited") || u.GetLabels()["release"] == "" {
 			return fmt.Errorf("it is %v", u.Object)
 		}
 		return nil
 	})
-	if u := b.foreign(monitor, "spec"); u.GetLabels()["mine"] != "yes" || len(u.GetOwnerReferences()) != 2 {
+	if u := e.foreign(monitor, "spec"); u.GetLabels()["mine"] != "yes" || len(u.GetOwnerReferences()) != 2 {
 		t.Errorf("labels %v, owners %v", u.GetLabels(), u.GetOwnerReferences())
 	}
-	b.secondPassWritesNothing("auth")
-	b.editForeign(monitor, func(u *unstructured.Unstructured) { u.SetOwnerReferences(u.GetOwnerReferences()[1:]) })
-	b.eventually("its owner comes back", func() error {
-		if o := b.foreign(monitor, "spec").GetOwnerReferences(); len(o) != 2 {
-			return fmt.Errorf("they are %v", o)
-		}
-		return nil
-	})
+	e.secondPassWritesNothing("auth")
+	e.editForeign(monitor, func(u *unstructured.Unstructured) { u.SetOwnerReferences(u.GetOwnerReferences()[1:]) })
+	becomes(e, "its owner comes back", 2, func() int { return len(e.foreign(monitor, "spec").GetOwnerReferences()) })
 	// The CRD is removed and installed again, as by a reinstallation.
 	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "servicemonitors.monitoring.coreos.com"}}
 	definitions, err := client.New(kubernetestest.Config(t), client.Options{Scheme: func() *runtime.Scheme {
@@ -531,86 +521,74 @@ func TestKindsOfOthersAreUsedOnceTheyAreThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.eventually("the kind is gone", func() error {
-		b.nudge("auth")
-		if c := meta.FindStatusCondition(get(b, "auth", &v1alpha1.AuthGateway{}).Status.Conditions, "Ready"); c.Reason != "KindMissing" {
+	e.eventually("the kind is gone", func() error {
+		e.nudge("auth")
+		if c := meta.FindStatusCondition(e.gateway("auth").Status.Conditions, "Ready"); c.Reason != "KindMissing" {
 			return fmt.Errorf("Ready is %+v", c)
 		}
 		return nil
 	})
-	b.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
 	installKinds(t)
-	b.eventually("the kind is used again", func() error {
-		b.nudge("auth")
-		return b.client.Get(t.Context(), b.key("auth"), of(monitor))
+	e.eventually("the kind is used again", func() error {
+		e.nudge("auth")
+		return e.client.Get(t.Context(), e.key("auth"), of(monitor))
 	})
-	b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) { g.Spec.Monitoring.ServiceMonitor = nil })
-	b.gone("auth", of(monitor))
-	b.secondPassWritesNothing("auth")
+	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Monitoring.ServiceMonitor = nil })
+	e.gone("auth", of(monitor))
+	e.secondPassWritesNothing("auth")
 	t.Run("what leads there from the outside", testExposed)
 }
 
 func testExposed(t *testing.T) {
-	b := newBed(t)
-	b.create(credentials("auth-db"))
-	b.ready(exposed("auth"))
+	e := newEnv(t)
+	e.create(credentials("auth-db"))
+	e.ready(exposed("auth"))
 	g := exposed("routed")
 	g.Spec.Ingress = nil
 	g.Spec.HTTPRoute = &v1alpha1.HTTPRoute{
 		ParentRefs: []v1alpha1.GatewayReference{{Name: "b", Namespace: "infra", SectionName: "https"}, {Name: "a"}},
 		Hostnames:  []string{"z.example.com", "a.example.com"},
 	}
-	b.ready(g)
-	comesBack := func(what, was string, is func() string) {
-		t.Helper()
-		b.eventually(what+" comes back", func() error {
-			if now := is(); now != was {
-				return fmt.Errorf("it is\n%s\nwant\n%s", now, was)
-			}
-			return nil
-		})
-	}
-	ingress := get(b, "auth", &networkingv1.Ingress{})
+	e.ready(g)
+	ingress := get(e, "auth", &networkingv1.Ingress{})
 	if len(ingress.Spec.TLS) != 1 || ingress.Annotations["example.com/a"] != "b" ||
 		*ingress.Spec.IngressClassName != "nginx" || ingress.Spec.Rules[0].Host != "auth.example.com" {
 		t.Errorf("the Ingress is %+v", ingress)
 	}
-	b.secondPassWritesNothing("auth")
-	led := func() string { return essence(t, get(b, "auth", &networkingv1.Ingress{})) }
+	e.secondPassWritesNothing("auth")
+	led := func() string { return essence(t, get(e, "auth", &networkingv1.Ingress{})) }
 	was := led()
-	edit(b, "auth", &networkingv1.Ingress{}, func(i *networkingv1.Ingress) {
+	edit(e, "auth", &networkingv1.Ingress{}, func(i *networkingv1.Ingress) {
 		i.Spec.Rules[0].Host, i.Spec.TLS = "attacker.example.com", nil
 		i.Spec.DefaultBackend = nil
 	})
-	comesBack("the Ingress", was, led)
-	b.secondPassWritesNothing("auth")
+	becomes(e, "the Ingress comes back", was, led)
+	e.secondPassWritesNothing("auth")
 
 	route := schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
-	routed := func() string { return fmt.Sprint(get(b, "routed", of(route)).Object["spec"]) }
+	routed := func() string { return fmt.Sprint(get(e, "routed", of(route)).Object["spec"]) }
 	was = routed()
-	b.secondPassWritesNothing("routed")
-	edit(b, "routed", of(route), func(u *unstructured.Unstructured) {
+	e.secondPassWritesNothing("routed")
+	edit(e, "routed", of(route), func(u *unstructured.Unstructured) {
 		if err := unstructured.SetNestedSlice(u.Object, []any{"attacker.example.com"}, "spec", "hostnames"); err != nil {
 			t.Error(err)
 		}
 	})
-	comesBack("the HTTPRoute", was, routed)
-	b.secondPassWritesNothing("routed")
+	becomes(e, "the HTTPRoute comes back", was, routed)
+	e.secondPassWritesNothing("routed")
 
 	for _, name := range []string{"auth", "routed"} {
-		edit(b, name, &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
+		e.change(name, func(g *v1alpha1.AuthGateway) {
 			g.Spec.Exposure, g.Spec.Email, g.Spec.Ingress, g.Spec.HTTPRoute = v1alpha1.ExposureInternal, nil, nil, nil
 		})
 	}
-	b.gone("auth", &networkingv1.Ingress{})
-	b.gone("routed", of(route))
+	e.gone("auth", &networkingv1.Ingress{})
+	e.gone("routed", of(route))
 	for _, name := range []string{"auth", "routed"} {
-		b.eventually("the servers of "+name+" are no longer public", func() error {
-			if exposure := variables(get(b, name, &appsv1.Deployment{}))["EXPOSURE"]; exposure == "public" {
-				return fmt.Errorf("EXPOSURE is %s", exposure)
-			}
-			return nil
+		becomes(e, "the servers of "+name+" are no longer public", false, func() bool {
+			return variables(e.deployment(name))["EXPOSURE"] == "public"
 		})
 	}
 }
@@ -622,11 +600,11 @@ func of(gvk schema.GroupVersionKind) *unstructured.Unstructured {
 }
 
 // foreign waits for an object auth of an optional kind, with a field.
-func (b *bed) foreign(gvk schema.GroupVersionKind, field ...string) *unstructured.Unstructured {
-	b.t.Helper()
+func (e *env) foreign(gvk schema.GroupVersionKind, field ...string) *unstructured.Unstructured {
+	e.t.Helper()
 	u := of(gvk)
-	b.eventually("there is a "+gvk.Kind, func() error {
-		if err := b.client.Get(b.t.Context(), b.key("auth"), u); err != nil {
+	e.eventually("there is a "+gvk.Kind, func() error {
+		if err := e.client.Get(e.t.Context(), e.key("auth"), u); err != nil {
 			return err
 		}
 		if _, found, _ := unstructured.NestedFieldNoCopy(u.Object, field...); !found {
@@ -637,9 +615,9 @@ func (b *bed) foreign(gvk schema.GroupVersionKind, field ...string) *unstructure
 	return u
 }
 
-func (b *bed) editForeign(gvk schema.GroupVersionKind, change func(*unstructured.Unstructured)) {
-	b.t.Helper()
-	edit(b, "auth", of(gvk), change)
+func (e *env) editForeign(gvk schema.GroupVersionKind, change func(*unstructured.Unstructured)) {
+	e.t.Helper()
+	edit(e, "auth", of(gvk), change)
 }
 
 // installKinds installs the optional kinds, with the defaults and lists of the

@@ -39,10 +39,10 @@ func TestMain(m *testing.M) {
 	kubernetestest.Main(m, roleEqualsUse)
 }
 
-// bed is a namespace of a real API server with an operator. It stands in for the
+// env is a namespace of a real API server with an operator. It stands in for the
 // controllers and the kubelet, which do not run: it creates the pods of Deployments
 // and answers for them.
-type bed struct {
+type env struct {
 	t         *testing.T
 	namespace string
 	client    client.Client           // an administrator's
@@ -50,71 +50,90 @@ type bed struct {
 	offset    atomic.Int64            // of the operator's clock
 	operator  *controllers.Reconciler // the last that was started
 	stops     []func()                // of all that were started
-	direct    bool                    // the bed calls Reconcile itself; see directBed
+	direct    bool                    // the env calls Reconcile itself; see directEnv
 
 	mu      sync.Mutex
 	answers map[string]func() (serverconfig.State, error) // the answers of pods, by IP address
 }
 
-// newBed starts an operator for a new namespace.
-func newBed(t *testing.T, options ...func(*controllers.Options)) *bed {
+// readyEnv is newEnv with a gateway auth that is Ready.
+func readyEnv(t *testing.T, options ...func(*controllers.Options)) *env {
 	t.Helper()
-	b := emptyBed(t)
-	b.startOperator(options...)
-	return b
+	e := newEnv(t, options...)
+	e.create(credentials("auth-db"))
+	e.ready(smallest("auth"))
+	return e
 }
 
-// directBed is an emptyBed whose operators have no manager, no cache and no watches:
-// while the bed waits for something, it calls Reconcile. That is much faster.
-// Tests of what starts a reconcile, or how often, need newBed.
-func directBed(t *testing.T) *bed {
+// readyDirectEnv is newDirectEnv with a gateway auth that is Ready.
+func readyDirectEnv(t *testing.T) *env {
 	t.Helper()
-	b := emptyBed(t)
-	b.direct = true
-	return b
+	e := newDirectEnv(t)
+	e.create(credentials("auth-db"))
+	e.ready(smallest("auth"))
+	e.rest()
+	return e
 }
 
-// newDirectBed starts a direct operator.
-func newDirectBed(t *testing.T, options ...func(*controllers.Options)) *bed {
+// newEnv starts an operator for a new namespace.
+func newEnv(t *testing.T, options ...func(*controllers.Options)) *env {
 	t.Helper()
-	b := directBed(t)
-	b.startOperator(options...)
-	return b
+	e := emptyEnv(t)
+	e.startOperator(options...)
+	return e
 }
 
-// emptyBed has no operator yet. Every test with an API server begins here.
-func emptyBed(t *testing.T) *bed {
+// directEnv is an emptyEnv whose operators have no manager, no cache and no watches:
+// while the env waits for something, it calls Reconcile. That is much faster.
+// Tests of what starts a reconcile, or how often, need newEnv.
+func directEnv(t *testing.T) *env {
+	t.Helper()
+	e := emptyEnv(t)
+	e.direct = true
+	return e
+}
+
+// newDirectEnv starts a direct operator.
+func newDirectEnv(t *testing.T, options ...func(*controllers.Options)) *env {
+	t.Helper()
+	e := directEnv(t)
+	e.startOperator(options...)
+	return e
+}
+
+// emptyEnv has no operator yet. Every test with an API server begins here.
+func emptyEnv(t *testing.T) *env {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("the test needs an API server")
 	}
-	b := &bed{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
+	e := &env{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
 	c, err := client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.client = c
-	return b
+	e.client = c
+	return e
 }
 
 // startOperator starts an operator. It is stopped by stop or when the test ends.
-func (b *bed) startOperator(options ...func(*controllers.Options)) (stop func()) {
-	b.t.Helper()
-	return b.startOperatorAs(kubernetestest.Config(b.t), options...)
+func (e *env) startOperator(options ...func(*controllers.Options)) (stop func()) {
+	e.t.Helper()
+	return e.startOperatorAs(kubernetestest.Config(e.t), options...)
 }
 
-func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Options)) (stop func()) {
-	b.t.Helper()
+func (e *env) startOperatorAs(as *rest.Config, options ...func(*controllers.Options)) (stop func()) {
+	e.t.Helper()
 	o := controllers.Options{ServerImage: "auth-gateway/authserver:test", OperatorNamespace: "auth-gateway-system",
-		Namespaces: []string{b.namespace}, Now: b.now}
+		Namespaces: []string{e.namespace}, Now: e.now}
 	for _, change := range options {
 		change(&o)
 	}
 	kubernetes := rest.CopyConfig(as)
 	kubernetes.QPS, kubernetes.Burst = -1, 0
-	kubernetes.Wrap(func(next http.RoundTripper) http.RoundTripper { return &recording{b.calls, next} })
-	if b.direct {
-		return b.startDirect(kubernetes, o)
+	kubernetes.Wrap(func(next http.RoundTripper) http.RoundTripper { return &recording{e.calls, next} })
+	if e.direct {
+		return e.startDirect(kubernetes, o)
 	}
 	skip := true
 	m, err := ctrl.NewManager(kubernetes, ctrl.Options{
@@ -125,14 +144,15 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 		Controller: config.Controller{SkipNameValidation: &skip},
 	})
 	if err != nil {
-		b.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	r := controllers.New(m, o)
-	r.Ask = b.ask
-	b.operator = r
+	r.Ask = e.ask
+	r.EncryptCheaply()
+	e.operator = r
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := r.SetUp(ctx, m); err != nil {
-		b.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- m.Start(ctx) }()
@@ -143,33 +163,34 @@ func (b *bed) startOperatorAs(as *rest.Config, options ...func(*controllers.Opti
 			select {
 			case err := <-done:
 				if err != nil {
-					b.t.Errorf("the operator failed: %v", err)
+					e.t.Errorf("the operator failed: %v", err)
 				}
 			case <-time.After(time.Minute):
-				b.t.Error("the operator does not stop")
+				e.t.Error("the operator does not stop")
 			}
 		})
 	}
-	b.t.Cleanup(stop)
-	b.stops = append(b.stops, stop)
+	e.t.Cleanup(stop)
+	e.stops = append(e.stops, stop)
 	return stop
 }
 
-func (b *bed) startDirect(kubernetes *rest.Config, o controllers.Options) (stop func()) {
-	b.t.Helper()
+func (e *env) startDirect(kubernetes *rest.Config, o controllers.Options) (stop func()) {
+	e.t.Helper()
 	c, err := client.New(kubernetes, client.Options{Scheme: controllers.Scheme()})
 	if err != nil {
-		b.t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	r := controllers.NewDirect(&directClient{c, b}, o)
-	r.Ask = b.ask
-	b.operator = r
+	r := controllers.NewDirect(&directClient{c, e}, o)
+	r.Ask = e.ask
+	r.EncryptCheaply()
+	e.operator = r
 	stop = func() {
-		if b.operator == r {
-			b.operator = nil
+		if e.operator == r {
+			e.operator = nil
 		}
 	}
-	b.stops = append(b.stops, stop)
+	e.stops = append(e.stops, stop)
 	return stop
 }
 
@@ -177,96 +198,153 @@ func (b *bed) startDirect(kubernetes *rest.Config, o controllers.Options) (stop 
 // AuthGateways without a request that is recorded.
 type directClient struct {
 	client.Client
-	b *bed
+	e *env
 }
 
 func (c *directClient) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 	if _, is := o.(*v1alpha1.AuthGateway); is {
-		return c.b.client.Get(ctx, key, o, opts...)
+		return c.e.client.Get(ctx, key, o, opts...)
 	}
 	return c.Client.Get(ctx, key, o, opts...)
 }
 
 func (c *directClient) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
-	return c.Client.List(ctx, list, append(opts, client.InNamespace(c.b.namespace))...)
+	return c.Client.List(ctx, list, append(opts, client.InNamespace(c.e.namespace))...)
 }
 
 // reconcile calls a direct operator for every gateway.
-func (b *bed) reconcile() {
-	b.t.Helper()
-	if !b.direct || b.operator == nil {
+func (e *env) reconcile() {
+	e.t.Helper()
+	if !e.direct || e.operator == nil {
 		return
 	}
 	var all v1alpha1.AuthGatewayList
-	if err := b.client.List(b.t.Context(), &all, client.InNamespace(b.namespace)); err != nil {
-		b.t.Fatal(err)
+	if err := e.client.List(e.t.Context(), &all, client.InNamespace(e.namespace)); err != nil {
+		e.t.Fatal(err)
 	}
 	for i := range all.Items { // errors show in the conditions
-		_, _ = b.operator.Reconcile(b.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+		_, _ = e.operator.Reconcile(e.t.Context(), ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
 	}
 }
 
-func (b *bed) now() time.Time { return time.Now().Add(time.Duration(b.offset.Load())) }
+func (e *env) now() time.Time { return time.Now().Add(time.Duration(e.offset.Load())) }
 
 // pass moves the operator's clock forward.
-func (b *bed) pass(d time.Duration) { b.offset.Add(int64(d)) }
+func (e *env) pass(d time.Duration) { e.offset.Add(int64(d)) }
 
-func (b *bed) ask(_ context.Context, ip string) (serverconfig.State, error) {
-	b.mu.Lock()
-	answer := b.answers[ip]
-	b.mu.Unlock()
+func (e *env) ask(_ context.Context, ip string) (serverconfig.State, error) {
+	e.mu.Lock()
+	answer := e.answers[ip]
+	e.mu.Unlock()
 	if answer == nil {
 		return serverconfig.State{}, fmt.Errorf("no pod has the address %s", ip)
 	}
 	return answer()
 }
 
-func (b *bed) key(name string) client.ObjectKey {
-	return client.ObjectKey{Namespace: b.namespace, Name: name}
+func (e *env) key(name string) client.ObjectKey {
+	return client.ObjectKey{Namespace: e.namespace, Name: name}
 }
 
-func (b *bed) create(objects ...client.Object) {
-	b.t.Helper()
+func (e *env) create(objects ...client.Object) {
+	e.t.Helper()
 	for _, o := range objects {
-		o.SetNamespace(b.namespace)
-		if err := b.client.Create(b.t.Context(), o); err != nil {
-			b.t.Fatalf("create %T %s: %v", o, o.GetName(), err)
+		o.SetNamespace(e.namespace)
+		if err := e.client.Create(e.t.Context(), o); err != nil {
+			e.t.Fatalf("create %T %s: %v", o, o.GetName(), err)
 		}
 	}
 }
 
-func get[T client.Object](b *bed, name string, into T) T {
-	b.t.Helper()
-	if err := b.client.Get(b.t.Context(), b.key(name), into); err != nil {
-		b.t.Fatalf("%T %s: %v", into, name, err)
+func get[T client.Object](e *env, name string, into T) T {
+	e.t.Helper()
+	if err := e.client.Get(e.t.Context(), e.key(name), into); err != nil {
+		e.t.Fatalf("%T %s: %v", into, name, err)
 	}
 	return into
 }
 
 // edit changes an object as a person does.
-func edit[T client.Object](b *bed, name string, into T, change func(T)) {
-	b.t.Helper()
-	b.eventually(fmt.Sprintf("%T %s can be edited", into, name), func() error {
-		if err := b.client.Get(b.t.Context(), b.key(name), into); err != nil {
+func edit[T client.Object](e *env, name string, into T, change func(T)) {
+	e.t.Helper()
+	e.eventually(fmt.Sprintf("%T %s can be edited", into, name), func() error {
+		if err := e.client.Get(e.t.Context(), e.key(name), into); err != nil {
 			return err
 		}
 		change(into)
-		return b.client.Update(b.t.Context(), into, client.FieldOwner("a-person"))
+		return e.client.Update(e.t.Context(), into, client.FieldOwner("a-person"))
+	})
+}
+
+// change edits a gateway as a person does.
+func (e *env) change(name string, change func(*v1alpha1.AuthGateway)) {
+	e.t.Helper()
+	edit(e, name, &v1alpha1.AuthGateway{}, change)
+}
+
+func (e *env) gateway(name string) *v1alpha1.AuthGateway {
+	e.t.Helper()
+	return get(e, name, &v1alpha1.AuthGateway{})
+}
+
+func (e *env) deployment(name string) *appsv1.Deployment {
+	e.t.Helper()
+	return get(e, name, &appsv1.Deployment{})
+}
+
+func (e *env) secret(name string) *corev1.Secret {
+	e.t.Helper()
+	return get(e, name, &corev1.Secret{})
+}
+
+// publicKeys returns the content of a gateway's ConfigMap.
+func (e *env) publicKeys(name string) map[string]string {
+	e.t.Helper()
+	return get(e, name+"-public-keys", &corev1.ConfigMap{}).Data
+}
+
+// remove deletes an object.
+func (e *env) remove(o client.Object, options ...client.DeleteOption) {
+	e.t.Helper()
+	o.SetNamespace(e.namespace)
+	if err := e.client.Delete(e.t.Context(), o, options...); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// collectGarbage deletes what the gateway auth owns, as the garbage collector does.
+func (e *env) collectGarbage() {
+	e.t.Helper()
+	for _, o := range objects {
+		if made := get(e, o.name, o.empty()); len(made.GetOwnerReferences()) > 0 {
+			e.remove(made)
+		}
+	}
+}
+
+// becomes waits until something has a value.
+func becomes[T comparable](e *env, what string, want T, is func() T) {
+	e.t.Helper()
+	e.eventually(what, func() error {
+		if now := is(); now != want {
+			return fmt.Errorf("it is\n%v\nwant\n%v", now, want)
+		}
+		return nil
 	})
 }
 
 // eventually waits until a condition holds.
-func (b *bed) eventually(what string, holds func() error) {
-	b.t.Helper()
-	b.eventuallyWithin(time.Minute, what, holds)
+func (e *env) eventually(what string, holds func() error) {
+	e.t.Helper()
+	e.eventuallyWithin(time.Minute, what, holds)
 }
 
-func (b *bed) eventuallyWithin(limit time.Duration, what string, holds func() error) {
-	b.t.Helper()
-	testenv.Eventually(b.t, limit, what, func() error {
+func (e *env) eventuallyWithin(limit time.Duration, what string, holds func() error) {
+	e.t.Helper()
+	testenv.Eventually(e.t, limit, what, func() error {
 		err := holds()
-		if err != nil && b.direct {
-			b.reconcile()
+		if err != nil && e.direct {
+			e.reconcile()
 			err = holds()
 		}
 		return err
@@ -290,12 +368,12 @@ func smallest(name string) *v1alpha1.AuthGateway {
 
 // condition waits until a condition of an AuthGateway's present generation has a
 // status and a reason, and returns it.
-func (b *bed) condition(name, kind string, status metav1.ConditionStatus, reason string) metav1.Condition {
-	b.t.Helper()
+func (e *env) condition(name, kind string, status metav1.ConditionStatus, reason string) metav1.Condition {
+	e.t.Helper()
 	var c metav1.Condition
-	b.eventually(fmt.Sprintf("%s of %s is %s (%s)", kind, name, status, reason), func() error {
+	e.eventually(fmt.Sprintf("%s of %s is %s (%s)", kind, name, status, reason), func() error {
 		var g v1alpha1.AuthGateway
-		if err := b.client.Get(b.t.Context(), b.key(name), &g); err != nil {
+		if err := e.client.Get(e.t.Context(), e.key(name), &g); err != nil {
 			return err
 		}
 		found := meta.FindStatusCondition(g.Status.Conditions, kind)
@@ -310,19 +388,19 @@ func (b *bed) condition(name, kind string, status metav1.ConditionStatus, reason
 }
 
 // made waits for the Deployment, which the operator creates last.
-func (b *bed) made(name string) *appsv1.Deployment {
-	b.t.Helper()
+func (e *env) made(name string) *appsv1.Deployment {
+	e.t.Helper()
 	d := &appsv1.Deployment{}
-	b.eventually("the Deployment "+name+" is made", func() error { return b.client.Get(b.t.Context(), b.key(name), d) })
+	e.eventually("the Deployment "+name+" is made", func() error { return e.client.Get(e.t.Context(), e.key(name), d) })
 	return d
 }
 
 // ring returns the ring in the Secret of the keys.
-func (b *bed) ring(name string) keys.Ring {
-	b.t.Helper()
-	ring, err := keys.FromFiles(get(b, name+"-keys", &corev1.Secret{}).Data)
+func (e *env) ring(name string) keys.Ring {
+	e.t.Helper()
+	ring, err := keys.FromFiles(e.secret(name + "-keys").Data)
 	if err != nil {
-		b.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return ring
 }
@@ -330,36 +408,30 @@ func (b *bed) ring(name string) keys.Ring {
 // rollOut acts as the controllers and the kubelet do: it replaces all pods of a
 // Deployment with ready ones of its present template, which have loaded the present
 // keys.
-func (b *bed) rollOut(name string) {
-	b.t.Helper()
-	d := b.made(name)
-	var old corev1.PodList
-	if err := b.client.List(b.t.Context(), &old, client.InNamespace(b.namespace),
-		client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
-		b.t.Fatal(err)
-	}
+func (e *env) rollOut(name string) {
+	e.t.Helper()
+	d := e.made(name)
+	old := e.pods(client.MatchingLabels(d.Spec.Selector.MatchLabels))
 	for i := range int(*d.Spec.Replicas) {
-		b.startPod(d, i, true)
+		e.startPod(d, i, true)
 	}
-	for i := range old.Items {
-		if err := b.client.Delete(b.t.Context(), &old.Items[i], client.GracePeriodSeconds(0)); err != nil {
-			b.t.Fatal(err)
-		}
+	for i := range old {
+		e.remove(&old[i], client.GracePeriodSeconds(0))
 	}
-	b.report(name, *d.Spec.Replicas)
+	e.report(name, *d.Spec.Replicas)
 }
 
 var podCount atomic.Int64
 
 // startPod creates a pod from a Deployment's template.
-func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
-	b.t.Helper()
+func (e *env) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
+	e.t.Helper()
 	n := podCount.Add(1)
 	p := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: *d.Spec.Template.Spec.DeepCopy()}
 	p.Name = fmt.Sprintf("%s-%d-%d", d.Name, n, i)
-	set := b.replicaSet(d)
+	set := e.replicaSet(d)
 	p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(set, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
-	b.create(p)
+	e.create(p)
 	p.Status.PodIP = fmt.Sprintf("10.1.%d.%d", n/250, n%250+1)
 	p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
 	p.Status.Phase = corev1.PodRunning
@@ -368,19 +440,39 @@ func (b *bed) startPod(d *appsv1.Deployment, i int, ready bool) *corev1.Pod {
 		status = corev1.ConditionTrue
 	}
 	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status}}
-	if err := b.client.Status().Update(b.t.Context(), p); err != nil {
-		b.t.Fatal(err)
+	if err := e.client.Status().Update(e.t.Context(), p); err != nil {
+		e.t.Fatal(err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.answers[p.Status.PodIP] = func() (serverconfig.State, error) { return b.holdsAll(d.Name), nil }
+	e.answer(p, func() (serverconfig.State, error) { return e.holdsAll(d.Name), nil })
 	return p
+}
+
+// answer sets what a pod answers.
+func (e *env) answer(p *corev1.Pod, with func() (serverconfig.State, error)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.answers[p.Status.PodIP] = with
+}
+
+// silence makes a pod give no answer.
+func (e *env) silence(p *corev1.Pod, err error) {
+	e.answer(p, func() (serverconfig.State, error) { return serverconfig.State{}, err })
+}
+
+// pods returns the pods of the namespace.
+func (e *env) pods(options ...client.ListOption) []corev1.Pod {
+	e.t.Helper()
+	var pods corev1.PodList
+	if err := e.client.List(e.t.Context(), &pods, append(options, client.InNamespace(e.namespace))...); err != nil {
+		e.t.Fatal(err)
+	}
+	return pods.Items
 }
 
 // replicaSet creates the ReplicaSet that a Deployment's pods belong to, unless there
 // is one.
-func (b *bed) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
-	b.t.Helper()
+func (e *env) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	e.t.Helper()
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: d.Name + "-" + string(d.UID)[:8], Labels: d.Spec.Template.Labels,
@@ -388,20 +480,20 @@ func (b *bed) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
 		},
 		Spec: appsv1.ReplicaSetSpec{Selector: d.Spec.Selector, Template: d.Spec.Template},
 	}
-	set.Namespace = b.namespace
-	if err := b.client.Create(b.t.Context(), set); apierrors.IsAlreadyExists(err) {
-		return get(b, set.Name, set)
+	set.Namespace = e.namespace
+	if err := e.client.Create(e.t.Context(), set); apierrors.IsAlreadyExists(err) {
+		return get(e, set.Name, set)
 	} else if err != nil {
-		b.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return set
 }
 
 // holdsAll returns the answer of a server that has loaded the present ring.
-func (b *bed) holdsAll(name string) serverconfig.State {
+func (e *env) holdsAll(name string) serverconfig.State {
 	var s serverconfig.State
 	var secret corev1.Secret
-	if err := b.client.Get(context.Background(), b.key(name+"-keys"), &secret); err != nil {
+	if err := e.client.Get(context.Background(), e.key(name+"-keys"), &secret); err != nil {
 		return s
 	}
 	ring, err := keys.FromFiles(secret.Data)
@@ -418,64 +510,57 @@ func (b *bed) holdsAll(name string) serverconfig.State {
 }
 
 // report writes the status of a Deployment whose pods are all up to date.
-func (b *bed) report(name string, ready int32) {
-	b.t.Helper()
-	b.eventually("the status of the Deployment can be written", func() error {
+func (e *env) report(name string, ready int32) {
+	e.t.Helper()
+	e.eventually("the status of the Deployment can be written", func() error {
 		d := &appsv1.Deployment{}
-		if err := b.client.Get(b.t.Context(), b.key(name), d); err != nil {
+		if err := e.client.Get(e.t.Context(), e.key(name), d); err != nil {
 			return err
 		}
 		d.Status.ObservedGeneration = d.Generation
 		d.Status.Replicas, d.Status.UpdatedReplicas = *d.Spec.Replicas, *d.Spec.Replicas
 		d.Status.ReadyReplicas, d.Status.AvailableReplicas = ready, ready
-		return b.client.Status().Update(b.t.Context(), d)
+		return e.client.Status().Update(e.t.Context(), d)
 	})
 }
 
 // ready creates a gateway and brings it to Ready.
-func (b *bed) ready(g *v1alpha1.AuthGateway) {
-	b.t.Helper()
-	b.create(g)
-	b.rollOut(g.Name)
-	b.condition(g.Name, "Ready", metav1.ConditionTrue, "Ready")
+func (e *env) ready(g *v1alpha1.AuthGateway) {
+	e.t.Helper()
+	e.create(g)
+	e.rollOut(g.Name)
+	e.condition(g.Name, "Ready", metav1.ConditionTrue, "Ready")
 }
 
 // quiet waits until the operator is at rest, and clears the recorded requests.
-func (b *bed) quiet() {
-	b.t.Helper()
-	b.rest()
-	b.calls.reset()
+func (e *env) quiet() {
+	e.t.Helper()
+	e.rest()
+	e.calls.reset()
 }
 
 // rest waits until the operator has sent no request for a while.
-func (b *bed) rest() {
-	b.t.Helper()
-	if b.direct {
-		b.eventually("the operator is at rest", func() error {
-			before := len(b.calls.succeeded())
-			b.reconcile()
-			if after := len(b.calls.succeeded()); after != before {
+func (e *env) rest() {
+	e.t.Helper()
+	if e.direct {
+		e.eventually("the operator is at rest", func() error {
+			before := len(e.calls.succeeded())
+			e.reconcile()
+			if after := len(e.calls.succeeded()); after != before {
 				return fmt.Errorf("the operator sent %d writes", after-before)
 			}
 			return nil
 		})
 		return
 	}
-	b.eventually("the operator is at rest", func() error {
-		before := b.calls.count()
+	e.eventually("the operator is at rest", func() error {
+		before := e.calls.count()
 		time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
-		if after := b.calls.count(); after != before {
+		if after := e.calls.count(); after != before {
 			return fmt.Errorf("the operator sent %d requests", after-before)
 		}
 		return nil
 	})
-}
-
-func atLeast(have, want int) error {
-	if have < want {
-		return fmt.Errorf("there are %d, want %d", have, want)
-	}
-	return nil
 }
 
 // call is a request to the API server, as its authorization sees it.

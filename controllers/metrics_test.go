@@ -15,7 +15,7 @@ var overwritten = []string{"container", "endpoint", "instance", "job", "namespac
 
 var variableLabels = regexp.MustCompile(`variableLabels: \{([^}]*)\}`)
 
-func TestNoLabelOfAMetricIsOneThatPrometheusOverwrites(t *testing.T) {
+func TestMetricsHaveNoLabelThatPrometheusOverwrites(t *testing.T) {
 	for _, collector := range []prometheus.Collector{gatewayMetrics{}, stepsMetric(), &watches{}, newUpgrades(0)} {
 		descriptions := make(chan *prometheus.Desc)
 		go func() { defer close(descriptions); collector.Describe(descriptions) }()

@@ -18,12 +18,12 @@ import (
 
 // A backup tool restores objects under its own field manager, in one of these ways.
 // A field that the spec drops afterwards is removed nevertheless.
-func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
+func TestRestoredObjectLosesWhatTheSpecDrops(t *testing.T) {
 	t.Parallel()
 	tool := client.FieldOwner("a-restore")
-	for what, restore := range map[string]func(*bed, *appsv1.Deployment) error{
-		"created": func(b *bed, d *appsv1.Deployment) error { return b.client.Create(b.t.Context(), d, tool) },
-		"applied": func(b *bed, d *appsv1.Deployment) error {
+	for what, restore := range map[string]func(*env, *appsv1.Deployment) error{
+		"created": func(e *env, d *appsv1.Deployment) error { return e.client.Create(e.t.Context(), d, tool) },
+		"applied": func(e *env, d *appsv1.Deployment) error {
 			m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
 			if err != nil {
 				return err
@@ -33,73 +33,78 @@ func TestWhatARestoredObjectHasAndTheSpecDropsGoes(t *testing.T) {
 			unstructured.RemoveNestedField(u.Object, "metadata", "creationTimestamp")
 			unstructured.RemoveNestedField(u.Object, "spec", "template", "metadata", "creationTimestamp")
 			unstructured.RemoveNestedField(u.Object, "status")
-			return b.client.Apply(b.t.Context(), client.ApplyConfigurationFromUnstructured(u), tool)
+			return e.client.Apply(e.t.Context(), client.ApplyConfigurationFromUnstructured(u), tool)
 		},
-		"of no manager": func(b *bed, d *appsv1.Deployment) error {
-			if err := b.client.Create(b.t.Context(), d, tool); err != nil {
+		"of no manager": func(e *env, d *appsv1.Deployment) error {
+			if err := e.client.Create(e.t.Context(), d, tool); err != nil {
 				return err
 			}
-			return b.client.Patch(b.t.Context(), d, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"managedFields":[{}]}}`)), tool)
+			return e.client.Patch(e.t.Context(), d, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"managedFields":[{}]}}`)), tool)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			b := directBed(t)
-			stop := b.startOperator()
+			e := directEnv(t)
+			stop := e.startOperator()
 			g := smallest("auth")
 			g.Spec.TrustedProxyHops = 2
 			g.Spec.PodTemplate = &v1alpha1.PodTemplate{
 				Sidecars: []v1alpha1.Sidecar{{Name: "proxy", Image: "registry.example.com/proxy:1"}}, PriorityClassName: "system-cluster-critical",
 			}
-			b.create(credentials("auth-db"), g)
-			backup := b.made("auth")
+			e.create(credentials("auth-db"), g)
+			backup := e.made("auth")
 			stop()
-			if err := b.client.Delete(t.Context(), backup.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground)); err != nil {
-				t.Fatal(err)
-			}
+			e.remove(backup.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground))
 			backup.ResourceVersion, backup.UID, backup.ManagedFields = "", "", nil
-			if err := restore(b, backup); err != nil {
+			if err := restore(e, backup); err != nil {
 				t.Fatal(err)
 			}
-			edit(b, "auth", &v1alpha1.AuthGateway{}, func(g *v1alpha1.AuthGateway) {
-				g.Spec.TrustedProxyHops, g.Spec.PodTemplate = 0, nil
-			})
-			b.startOperator()
-			b.eventually("the Deployment is as the spec says", func() error {
-				d := get(b, "auth", &appsv1.Deployment{})
+			e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.TrustedProxyHops, g.Spec.PodTemplate = 0, nil })
+			e.startOperator()
+			e.eventually("the Deployment is as the spec says", func() error {
+				d := e.deployment("auth")
 				if hops, there := variables(d)["TRUSTED_PROXY_HOPS"]; there || len(pod(d).Containers) != 1 || pod(d).PriorityClassName != "" {
 					return fmt.Errorf("TRUSTED_PROXY_HOPS is %q, there are %d containers, priority %q", hops,
 						len(pod(d).Containers), pod(d).PriorityClassName)
 				}
 				return nil
 			})
-			b.rollOut("auth")
-			b.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-			b.secondPassWritesNothing("auth")
+			e.rollOut("auth")
+			e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			e.secondPassWritesNothing("auth")
 		})
 	}
 }
 
 // Anyone can write names and labels. The operator deletes only objects whose owner
 // reference names this gateway.
-func TestOnlyWhatAGatewayOwnsIsDeleted(t *testing.T) {
+func TestDeletionIsOfOwnObjectsOnly(t *testing.T) {
 	t.Parallel()
-	b := newDirectBed(t)
+	e := newDirectEnv(t)
 	other := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "other"}}
-	b.create(credentials("auth-db"), other)
+	e.create(credentials("auth-db"), other)
+	e.ready(smallest("ours"))
+	e.change("ours", func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
+	e.gone("ours", &networkingv1.NetworkPolicy{})
+	e.secondPassWritesNothing("ours")
 	for name, owners := range map[string][]metav1.OwnerReference{
+		"ours":    nil, // another writer creates one in the place of that which was deleted
 		"nobodys": nil, "anothers": {{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: other.UID, Controller: new(true)}},
 	} {
 		policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, OwnerReferences: owners, Labels: map[string]string{
 			"app.kubernetes.io/name": "authserver", "app.kubernetes.io/instance": name, "app.kubernetes.io/managed-by": "auth-gateway-operator",
 		}}}
-		b.create(policy)
-		g := smallest(name)
-		g.Spec.NetworkPolicy.Enabled = new(false)
-		b.ready(g)
-		b.rest()
-		if is := get(b, name, &networkingv1.NetworkPolicy{}); is.DeletionTimestamp != nil || is.UID != policy.UID {
+		e.create(policy)
+		if name != "ours" {
+			g := smallest(name)
+			g.Spec.NetworkPolicy.Enabled = new(false)
+			e.ready(g)
+		}
+		e.nudge(name)
+		e.rest()
+		if is := get(e, name, &networkingv1.NetworkPolicy{}); is.DeletionTimestamp != nil || is.UID != policy.UID {
 			t.Errorf("the NetworkPolicy is %+v", is.ObjectMeta)
 		}
+		e.condition(name, "Ready", metav1.ConditionTrue, "Ready")
 	}
 }

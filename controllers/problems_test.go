@@ -3,6 +3,7 @@ package controllers
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -59,7 +60,7 @@ func TestImagesThatAreNotAllowedAreRefused(t *testing.T) {
 	}
 }
 
-func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
+func TestIssuerOrDatabaseChangeHasToBeAccepted(t *testing.T) {
 	t.Parallel()
 	const host, issuerURL = "postgres.shop.svc/auth", "http://auth.shop.svc"
 	for name, c := range map[string]struct {
@@ -97,12 +98,18 @@ func TestChangesOfTheIssuerOrTheDatabaseHaveToBeAccepted(t *testing.T) {
 			t.Fatalf("%s: the problem is %v", name, p)
 		}
 		contains(t, p.message, "kubectl annotate agw auth -n shop --overwrite "+c.annotation+"="+c.value)
+		cs, found := running(t, g)
+		got, _ := conditionsOf(cs, found, nil, p) // the keys go on
+		if got["Ready"] != "False ChangeNotAccepted" || got["Stalled"] != "True ChangeNotAccepted" || got["KeysReady"] != "True KeysPublished" {
+			t.Errorf("%s: the conditions are %v", name, got)
+		}
 		g.Annotations = map[string]string{c.annotation: "true"} // not for this change
 		if notAccepted(g) == nil {
 			t.Errorf("%s: the change is accepted by any value", name)
 		}
-		if got := issuer(newState(g)); got != issuerURL {
-			t.Errorf("%s: before the change is accepted the issuer is %s", name, got)
+		document := func() string { return renderPublicKeys(renderingOf(cs, found)).Data[keys.PublicDocumentFile] }
+		if got := issuer(cs); got != issuerURL || !strings.Contains(document(), issuerURL) {
+			t.Errorf("%s: before the change is accepted the issuer is %s, published is %s", name, got, document())
 		}
 		g.Annotations[c.annotation] = c.value
 		if p := notAccepted(g); p != nil {

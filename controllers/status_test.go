@@ -220,6 +220,35 @@ func TestConditions(t *testing.T) {
 				"NEXT", "pod one has not loaded it", "pod two cannot be asked: connection refused",
 			}},
 		},
+		"keys that no passphrase opens": {
+			func(_ *clusterState, found *keyResult) (*problem, *problem) {
+				found.next = keys.Step{Reason: keys.Unopenable, Message: "restore the passphrase"}
+				return nil, stalled(v1alpha1.ReasonKeysUnopenable, "%s", found.next.Message)
+			},
+			map[string]string{
+				"Ready": "False KeysUnopenable", "KeysReady": "False KeysUnopenable", "Stalled": "True KeysUnopenable",
+			}, nil,
+		},
+		"a revocation while it is suspended": {
+			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+				cs.gateway.Spec.Suspend, cs.gateway.Spec.Keys.Revoked = true, []string{"ACCESS"}
+				return nil, nil
+			},
+			map[string]string{"KeysReady": "False RevocationPending"},
+			map[string][]string{"KeysReady": {"ACCESS", "spec.suspend"}},
+		},
+		"a revoked key in a ConfigMap of another's": {
+			func(cs *clusterState, found *keyResult) (*problem, *problem) {
+				publish(cs, found.ring)
+				cs.gateway.Spec.Keys.Revoked, found.complete = []string{"ACCESS"}, false
+				found.ring.Keys = slices.Clone(found.ring.Keys)
+				found.ring.Keys[0].Phase = keys.Revoked
+				p := nameConflict("a ConfigMap auth-public-keys")
+				return p, p
+			},
+			map[string]string{"KeysReady": "False RevocationPending", "Ready": "False NameConflict"},
+			map[string][]string{"KeysReady": {"still published", "ConfigMap auth-public-keys"}},
+		},
 		"a revoked key still signs": {
 			func(cs *clusterState, found *keyResult) (*problem, *problem) {
 				cs.gateway.Spec.Keys.Revoked = []string{found.ring.Keys[0].ID}
