@@ -10,26 +10,15 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	findUser                  = named("FindUser")
-	lockUser                  = named("LockUser")
-	findCredentialsByUsername = named("FindCredentialsByUsername")
-	findCredentialsByEmail    = named("FindCredentialsByEmail")
-	findPassword              = named("FindPassword")
-	countFailure              = named("CountFailure")
-	updateUser                = named("UpdateUser")
-	deleteUser                = named("DeleteUser")
-	changePassword            = named("ChangePassword")
-)
-
 // FindCredentials implements identity.Store.
 func (s *Store) FindCredentials(ctx context.Context, login identity.Login) (identity.Credentials, error) {
+	st, args := named("FindCredentialsByUsername"), pgx.NamedArgs{"network": login.From}
 	if login.CanonicalEmail != "" {
-		return s.findCredentials(ctx, findCredentialsByEmail,
-			pgx.NamedArgs{"email": login.CanonicalEmail, "network": login.From})
+		st, args["email"] = named("FindCredentialsByEmail"), login.CanonicalEmail
+	} else {
+		args["username"] = login.CanonicalUsername
 	}
-	return s.findCredentials(ctx, findCredentialsByUsername,
-		pgx.NamedArgs{"username": login.CanonicalUsername, "network": login.From})
+	return s.findCredentials(ctx, st, args)
 }
 
 func (s *Store) findCredentials(
@@ -48,7 +37,7 @@ func (s *Store) findCredentials(
 
 // CountFailure implements identity.Store.
 func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e identity.Event) error {
-	return s.exec(ctx, onlyOnce, countFailure, pgx.NamedArgs{"key": key[:], "event": eventArg(e)})
+	return s.exec(ctx, onlyOnce, named("CountFailure"), pgx.NamedArgs{"key": key[:], "event": eventArg(e)})
 }
 
 // UpdateUser implements identity.Store. It may be sent again: a second run changes
@@ -60,7 +49,7 @@ func (s *Store) UpdateUser(
 		p.Username = new(stored(*p.Username, ref.UserID))
 		p.CanonicalUsername = new(stored(*p.CanonicalUsername, ref.UserID))
 	}
-	err = s.queryRow(ctx, repeatable, updateUser, sessionArgs(ref, pgx.NamedArgs{
+	err = s.queryRow(ctx, repeatable, named("UpdateUser"), sessionArgs(ref, pgx.NamedArgs{
 		"username": p.Username, "canonical_username": p.CanonicalUsername,
 		"first_name": p.FirstName, "last_name": p.LastName, "event": eventArg(e),
 	}), userDest(&updated)...)
@@ -72,7 +61,7 @@ func (s *Store) UpdateUser(
 
 // FindUser implements identity.Store.
 func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (found identity.User, err error) {
-	err = s.queryRow(ctx, repeatable, findUser, sessionArgs(ref, nil), userDest(&found)...)
+	err = s.queryRow(ctx, repeatable, named("FindUser"), sessionArgs(ref, nil), userDest(&found)...)
 	return found, noRowsIs(err, identity.ErrNoSession)
 }
 
@@ -80,7 +69,7 @@ func (s *Store) FindUser(ctx context.Context, ref identity.SessionRef) (found id
 func (s *Store) FindPassword(
 	ctx context.Context, ref identity.SessionRef, from identity.Network,
 ) (identity.Credentials, error) {
-	c, err := s.findCredentials(ctx, findPassword, sessionArgs(ref, pgx.NamedArgs{"network": from}))
+	c, err := s.findCredentials(ctx, named("FindPassword"), sessionArgs(ref, pgx.NamedArgs{"network": from}))
 	return c, noRowsIs(err, identity.ErrNoSession)
 }
 
@@ -90,7 +79,7 @@ func (s *Store) DeleteUser(ctx context.Context, ref identity.SessionRef, e ident
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		return deleteUser.exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.UserID), "event": eventArg(e)})
+		return named("DeleteUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.UserID), "event": eventArg(e)})
 	})
 }
 
@@ -102,7 +91,7 @@ func (s *Store) ChangePassword(
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
-		err := changePassword.queryRow(ctx, tx, recordArgs(r, pgx.NamedArgs{
+		err := named("ChangePassword").queryRow(ctx, tx, recordArgs(r, pgx.NamedArgs{
 			"user_id": id(ref.UserID), "session_id": id(ref.ID), "old_hash": oldHash, "new_hash": newHash,
 		})).Scan()
 		return noRowsIs(err, identity.ErrStale)
@@ -112,10 +101,10 @@ func (s *Store) ChangePassword(
 // lockLive takes the lock of the account of a session, and then reads the account if
 // the session is alive.
 func lockLive(ctx context.Context, tx pgx.Tx, ref identity.SessionRef) (owner identity.User, err error) {
-	if err := lockUser.exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.UserID)}); err != nil {
+	if err := named("LockUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.UserID)}); err != nil {
 		return identity.User{}, err
 	}
-	err = findUser.queryRow(ctx, tx, sessionArgs(ref, nil)).Scan(userDest(&owner)...)
+	err = named("FindUser").queryRow(ctx, tx, sessionArgs(ref, nil)).Scan(userDest(&owner)...)
 	return owner, noRowsIs(err, identity.ErrNoSession)
 }
 

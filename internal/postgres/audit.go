@@ -8,12 +8,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var recordEvent = named("RecordEvent")
-
 // RecordEvent implements identity.Store. A duplicate would do more harm than a missing
 // event, so it is not sent again if its answer was lost.
 func (s *Store) RecordEvent(ctx context.Context, e identity.Event) error {
-	return s.exec(ctx, onlyOnce, recordEvent, pgx.NamedArgs{"event": eventArg(e)})
+	return s.exec(ctx, onlyOnce, named("RecordEvent"), pgx.NamedArgs{"event": eventArg(e)})
 }
 
 // auditEvent is an event as a row of audit_events, for jsonb_populate_record.

@@ -45,6 +45,20 @@ func (s *Store) queryRows(
 	})
 }
 
+// findAll runs one statement that reads, and returns its rows. dest returns the scan destinations of a row.
+func findAll[T any](
+	ctx context.Context, s *Store, st *statement, args pgx.NamedArgs, dest func(*T) []any,
+) (found []T, err error) {
+	err = s.queryRows(ctx, repeatable, st, args, func(rows pgx.Rows) (err error) {
+		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (value T, err error) {
+			err = row.Scan(dest(&value)...)
+			return value, err
+		})
+		return err
+	})
+	return found, err
+}
+
 // exec runs one statement that returns no rows.
 func (s *Store) exec(ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs) error {
 	return s.single(ctx, mode, func(ctx context.Context, db querier) error { return st.exec(ctx, db, args) })

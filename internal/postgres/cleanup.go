@@ -7,19 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var (
-	tryCleanUpLock        = named("TryCleanUpLock")
-	deleteSignUps         = named("DeleteSignUps")
-	deleteUnverifiedUsers = named("DeleteUnverifiedUsers")
-	deleteSessions        = named("DeleteSessions")
-	deleteCodes           = named("DeleteCodes")
-	deleteThrottles       = named("DeleteThrottles")
-	deleteNetworks        = named("DeleteNetworks")
-	deleteLimits          = named("DeleteLimits")
-	deleteEvents          = named("DeleteEvents")
-	deleteEndings         = named("DeleteEndings")
-)
-
 // throttleMemory is how long wrong passwords are remembered after the last one. It is
 // longer than any delay, so that the clean-up never removes a counter that may still
 // delay a sign-in.
@@ -62,20 +49,20 @@ func (s *Store) DeleteExpired(
 		args  pgx.NamedArgs
 		count *int64
 	}{
-		{deleteSignUps, pgx.NamedArgs{"age": keep.Unverified}, &deleted.SignUps},
-		{deleteUnverifiedUsers, pgx.NamedArgs{"age": keep.Unverified}, &deleted.Users},
-		{deleteSessions, pgx.NamedArgs{"now": now}, &deleted.Sessions},
-		{deleteCodes, pgx.NamedArgs{}, &deleted.Codes},
-		{deleteThrottles, pgx.NamedArgs{"age": throttleMemory}, &deleted.Throttles},
-		{deleteNetworks, pgx.NamedArgs{"age": networkMemory}, &deleted.Networks},
-		{deleteLimits, pgx.NamedArgs{}, &deleted.Limits},
-		{deleteEvents, pgx.NamedArgs{"age": keep.Events}, &deleted.Events},
-		{deleteEndings, pgx.NamedArgs{"age": keep.Tokens}, &deleted.Endings},
+		{named("DeleteSignUps"), pgx.NamedArgs{"age": keep.Unverified}, &deleted.SignUps},
+		{named("DeleteUnverifiedUsers"), pgx.NamedArgs{"age": keep.Unverified}, &deleted.Users},
+		{named("DeleteSessions"), pgx.NamedArgs{"now": now}, &deleted.Sessions},
+		{named("DeleteCodes"), pgx.NamedArgs{}, &deleted.Codes},
+		{named("DeleteThrottles"), pgx.NamedArgs{"age": throttleMemory}, &deleted.Throttles},
+		{named("DeleteNetworks"), pgx.NamedArgs{"age": networkMemory}, &deleted.Networks},
+		{named("DeleteLimits"), pgx.NamedArgs{}, &deleted.Limits},
+		{named("DeleteEvents"), pgx.NamedArgs{"age": keep.Events}, &deleted.Events},
+		{named("DeleteEndings"), pgx.NamedArgs{"age": keep.Tokens}, &deleted.Endings},
 	}
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		deleted = Deleted{}
 		var mine bool
-		err := tryCleanUpLock.queryRow(ctx, tx, pgx.NamedArgs{
+		err := named("TryCleanUpLock").queryRow(ctx, tx, pgx.NamedArgs{
 			"lock": cleanUpLock, "tokens_dead_before": now.Add(-keep.Tokens),
 		}).Scan(&mine)
 		if err != nil || !mine {

@@ -11,30 +11,12 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	issueCode           = named("IssueCode")
-	storeCode           = named("StoreCode")
-	storeEmailChange    = named("IssueEmailChange")
-	findClaims          = named("FindClaims")
-	lockAddressOfCode   = named("LockAddressOfCode")
-	lockAddress         = named("LockAddress")
-	lockAddressOfSignUp = named("LockAddressOfSignUp")
-	proveSignUp         = named("ProveSignUp")
-	proveEmail          = named("ProveEmail")
-	explainFailedProof  = named("ExplainFailedProof")
-	findRecovery        = named("FindRecovery")
-	recoverUser         = named("RecoverUser")
-	recoverSignUp       = named("RecoverSignUp")
-	changeEmail         = named("ChangeEmail")
-	findEmailChange     = named("FindEmailChange")
-)
-
 // IssueCode implements identity.Store.
 func (s *Store) IssueCode(
 	ctx context.Context, canonicalEmail string, c identity.NewCode, e identity.Event,
 ) (ownerID string, err error) {
 	var known bool
-	err = s.queryRow(ctx, repeatable, issueCode, pgx.NamedArgs{
+	err = s.queryRow(ctx, repeatable, named("IssueCode"), pgx.NamedArgs{
 		"email": canonicalEmail, "code": c.Hash[:], "purpose": c.Purpose, "ttl": c.TTL, "event": eventArg(e),
 	}, (*zeronull.Text)(&ownerID), &known)
 	switch {
@@ -58,7 +40,7 @@ func (s *Store) IssueEmailChange(
 		if err != nil {
 			return err
 		}
-		err = storeEmailChange.queryRow(ctx, tx, pgx.NamedArgs{
+		err = named("IssueEmailChange").queryRow(ctx, tx, pgx.NamedArgs{
 			"code": c.Hash[:], "user_id": id(owner.ID), "purpose": c.Purpose, "target": c.Target, "ttl": c.TTL,
 			"event": eventArg(e),
 		}).Scan()
@@ -68,7 +50,8 @@ func (s *Store) IssueEmailChange(
 
 // FindClaims implements identity.Store.
 func (s *Store) FindClaims(ctx context.Context, h identity.CodeHash) ([]identity.Claim, error) {
-	found, err := s.findClaims(ctx, findClaims, pgx.NamedArgs{"code": h[:], "limit": identity.MaxClaims})
+	args := pgx.NamedArgs{"code": h[:], "limit": identity.MaxClaims}
+	found, err := findAll(ctx, s, named("FindClaims"), args, claimDest)
 	if err == nil && len(found) == 0 {
 		return nil, identity.ErrNoCode
 	}
@@ -83,7 +66,7 @@ func (s *Store) RedeemVerification(
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		claimID, address := p.ClaimID, ""
 		var codesOwner string
-		err := lockAddressOfCode.queryRow(ctx, tx, pgx.NamedArgs{"code": p.Code[:]}).Scan(&codesOwner, &address, nil)
+		err := named("LockAddressOfCode").queryRow(ctx, tx, pgx.NamedArgs{"code": p.Code[:]}).Scan(&codesOwner, &address, nil)
 		if err != nil {
 			return noRowsIs(err, identity.ErrNoCode)
 		}
@@ -97,16 +80,16 @@ func (s *Store) RedeemVerification(
 			"session_id": id(n.ID), "opened_at": n.OpenedAt, "expires_at": n.ExpiresAt, "ends_at": n.EndsAt,
 			"user_agent": n.UserAgent, "network": n.From,
 		}
-		err = proveSignUp.queryRow(ctx, tx, with(claim, session, pgx.NamedArgs{
+		err = named("ProveSignUp").queryRow(ctx, tx, with(claim, session, pgx.NamedArgs{
 			"username": p.Username, "canonical_username": p.CanonicalUsername, "event": eventArg(r.Event),
 		})).Scan(userDest(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		if err := lockUser.exec(ctx, tx, pgx.NamedArgs{"user_id": id(claimID)}); err != nil {
+		if err := named("LockUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(claimID)}); err != nil {
 			return err
 		}
-		err = proveEmail.queryRow(ctx, tx, recordArgs(r, with(claim, session, pgx.NamedArgs{
+		err = named("ProveEmail").queryRow(ctx, tx, recordArgs(r, with(claim, session, pgx.NamedArgs{
 			"known_networks": identity.KnownNetworks,
 		}))).Scan(userDest(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
@@ -133,7 +116,7 @@ func with(args ...pgx.NamedArgs) pgx.NamedArgs {
 // transaction.
 func whyNotProved(ctx context.Context, tx pgx.Tx, p identity.ClaimProof, claim pgx.NamedArgs) error {
 	var holds, isClaim, suspended, taken bool
-	err := explainFailedProof.queryRow(ctx, tx, claim).Scan(&holds, &isClaim, &suspended, &taken)
+	err := named("ExplainFailedProof").queryRow(ctx, tx, claim).Scan(&holds, &isClaim, &suspended, &taken)
 	switch {
 	case err != nil:
 		return err
@@ -154,7 +137,7 @@ func whyNotProved(ctx context.Context, tx pgx.Tx, p identity.ClaimProof, claim p
 
 // FindRecovery implements identity.Store.
 func (s *Store) FindRecovery(ctx context.Context, h identity.CodeHash) (owner identity.Claim, err error) {
-	err = s.queryRow(ctx, repeatable, findRecovery, pgx.NamedArgs{"code": h[:]}, claimDest(&owner)...)
+	err = s.queryRow(ctx, repeatable, named("FindRecovery"), pgx.NamedArgs{"code": h[:]}, claimDest(&owner)...)
 	return owner, noRowsIs(err, identity.ErrNoCode)
 }
 
@@ -167,10 +150,10 @@ func (s *Store) RedeemRecovery(
 		return s.recoverSignUp(ctx, h, owner.ID, newHash, from, r.Event)
 	}
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := lockUser.exec(ctx, tx, pgx.NamedArgs{"user_id": id(owner.ID)}); err != nil {
+		if err := named("LockUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(owner.ID)}); err != nil {
 			return err
 		}
-		err := recoverUser.queryRow(ctx, tx, recordArgs(r, pgx.NamedArgs{
+		err := named("RecoverUser").queryRow(ctx, tx, recordArgs(r, pgx.NamedArgs{
 			"code": h[:], "user_id": id(owner.ID), "new_hash": newHash,
 			"network": from, "known_networks": identity.KnownNetworks,
 		})).Scan()
@@ -183,11 +166,11 @@ func (s *Store) recoverSignUp(
 	ctx context.Context, h identity.CodeHash, signUpID, newHash string, from identity.Network, e identity.Event,
 ) error {
 	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := lockAddressOfSignUp.exec(ctx, tx, pgx.NamedArgs{"signup_id": id(signUpID)}); err != nil {
+		if err := named("LockAddressOfSignUp").exec(ctx, tx, pgx.NamedArgs{"signup_id": id(signUpID)}); err != nil {
 			return err
 		}
 		var holds, created bool
-		err := recoverSignUp.queryRow(ctx, tx, pgx.NamedArgs{
+		err := named("RecoverSignUp").queryRow(ctx, tx, pgx.NamedArgs{
 			"code": h[:], "signup_id": id(signUpID), "new_hash": newHash, "network": from, "event": eventArg(e),
 		}).Scan(&holds, &created)
 		switch {
@@ -209,20 +192,20 @@ func (s *Store) RedeemEmailChange(
 	ctx context.Context, ref identity.SessionRef, e identity.EmailRedemption, r identity.Record,
 ) (owner identity.User, err error) {
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := lockAddress.exec(ctx, tx, pgx.NamedArgs{"email": e.CanonicalEmail}); err != nil {
+		if err := named("LockAddress").exec(ctx, tx, pgx.NamedArgs{"email": e.CanonicalEmail}); err != nil {
 			return err
 		}
 		if _, err := lockLive(ctx, tx, ref); err != nil {
 			return err
 		}
 		code := pgx.NamedArgs{"code": e.Code[:], "user_id": id(ref.UserID), "canonical_email": e.CanonicalEmail}
-		err := changeEmail.queryRow(ctx, tx, recordArgs(r, with(code, pgx.NamedArgs{
+		err := named("ChangeEmail").queryRow(ctx, tx, recordArgs(r, with(code, pgx.NamedArgs{
 			"email": e.Email, "refuse_taken": e.RefuseTaken,
 		}))).Scan(userDest(&owner)...)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		err = findEmailChange.queryRow(ctx, tx, code).Scan()
+		err = named("FindEmailChange").queryRow(ctx, tx, code).Scan()
 		if err == nil {
 			return &identity.TakenError{Email: true}
 		}

@@ -12,19 +12,13 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/endings"
 )
 
-var (
-	loadEndings = named("LoadEndings")
-	tailEndings = named("TailEndings")
-	endKey      = named("EndKey")
-)
-
 var _ endings.Store = (*Store)(nil)
 
 // LoadEndings implements endings.Store.
 func (s *Store) LoadEndings(
 	ctx context.Context, after endings.Ending, age time.Duration, limit int,
 ) (endings.View, error) {
-	return s.viewEndings(ctx, loadEndings, pgx.NamedArgs{
+	return s.viewEndings(ctx, named("LoadEndings"), pgx.NamedArgs{
 		"kind": string(after.Kind), "id": after.ID, "age": age, "batch": limit,
 	})
 }
@@ -35,7 +29,7 @@ func (s *Store) TailEndings(ctx context.Context, since endings.Snapshot, limit i
 	if running == nil {
 		running = []int64{} // not NULL
 	}
-	return s.viewEndings(ctx, tailEndings, pgx.NamedArgs{"running": running, "next": since.Next, "batch": limit})
+	return s.viewEndings(ctx, named("TailEndings"), pgx.NamedArgs{"running": running, "next": since.Next, "batch": limit})
 }
 
 // viewEndings runs a statement that reads endings. A standby is refused: it may be behind,
@@ -75,5 +69,5 @@ func (s *Store) viewEndings(ctx context.Context, st *statement, args pgx.NamedAr
 // EndKey records that a key of access tokens was revoked at a time. If that is recorded
 // already, nothing changes.
 func (s *Store) EndKey(ctx context.Context, id string, at time.Time) error {
-	return s.exec(ctx, repeatable, endKey, pgx.NamedArgs{"id": id, "ended_at": at})
+	return s.exec(ctx, repeatable, named("EndKey"), pgx.NamedArgs{"id": id, "ended_at": at})
 }

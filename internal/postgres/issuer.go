@@ -6,20 +6,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var (
-	findIssuer   = named("FindIssuer")
-	insertIssuer = named("InsertIssuer")
-	changeIssuer = named("ChangeIssuer")
-)
-
 // RememberIssuer returns the issuer of the gateways that share this database. The first
 // caller sets it.
 func (s *Store) RememberIssuer(ctx context.Context, issuer string) (remembered string, err error) {
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if err := insertIssuer.exec(ctx, tx, pgx.NamedArgs{"issuer": issuer}); err != nil {
+		if err := named("InsertIssuer").exec(ctx, tx, pgx.NamedArgs{"issuer": issuer}); err != nil {
 			return err
 		}
-		return findIssuer.queryRow(ctx, tx, nil).Scan(&remembered)
+		return named("FindIssuer").queryRow(ctx, tx, nil).Scan(&remembered)
 	})
 	return remembered, err
 }
@@ -27,11 +21,11 @@ func (s *Store) RememberIssuer(ctx context.Context, issuer string) (remembered s
 // ChangeIssuer replaces the issuer if it is still the previous one. A second run changes
 // nothing more.
 func (s *Store) ChangeIssuer(ctx context.Context, previous, issuer string) error {
-	return s.exec(ctx, repeatable, changeIssuer, pgx.NamedArgs{"previous": previous, "issuer": issuer})
+	return s.exec(ctx, repeatable, named("ChangeIssuer"), pgx.NamedArgs{"previous": previous, "issuer": issuer})
 }
 
 // Issuer returns the issuer, or "" if none is set.
 func (s *Store) Issuer(ctx context.Context) (issuer string, err error) {
-	err = s.queryRow(ctx, repeatable, findIssuer, nil, &issuer)
+	err = s.queryRow(ctx, repeatable, named("FindIssuer"), nil, &issuer)
 	return issuer, noRowsIs(err, nil)
 }

@@ -10,13 +10,6 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	loadRing       = named("LoadRing")
-	ringGeneration = named("RingGeneration")
-	createRing     = named("CreateRing")
-	replaceRing    = named("ReplaceRing")
-)
-
 // The advisory locks of the process that rotates keys, and of the one that removes what
 // has expired: "rotate" and "cleanup" in ASCII.
 const (
@@ -27,7 +20,7 @@ const (
 // LoadRing reads the files of the key ring and its generation. They are nil and 0 if
 // there is no ring.
 func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error) {
-	err = s.queryRow(ctx, repeatable, loadRing, nil, &files, &generation)
+	err = s.queryRow(ctx, repeatable, named("LoadRing"), nil, &files, &generation)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, 0, nil
 	}
@@ -36,7 +29,7 @@ func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, generati
 
 // RingGeneration reads only the generation of the key ring. It is 0 if there is no ring.
 func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error) {
-	err = s.queryRow(ctx, repeatable, ringGeneration, nil, &generation)
+	err = s.queryRow(ctx, repeatable, named("RingGeneration"), nil, &generation)
 	return generation, noRowsIs(err, nil)
 }
 
@@ -46,9 +39,9 @@ func (s *Store) RingGeneration(ctx context.Context) (generation int64, err error
 func (s *Store) SwapRing(
 	ctx context.Context, from, to int64, files map[string][]byte, e identity.Event,
 ) (swapped bool, err error) {
-	st, args := createRing, pgx.NamedArgs{"generation": to, "files": files, "event": eventArg(e)}
+	st, args := named("CreateRing"), pgx.NamedArgs{"generation": to, "files": files, "event": eventArg(e)}
 	if from != 0 {
-		st, args["previous"] = replaceRing, from
+		st, args["previous"] = named("ReplaceRing"), from
 	}
 	err = s.queryRow(ctx, onlyOnce, st, args, &swapped)
 	return swapped, err

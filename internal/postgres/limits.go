@@ -10,24 +10,19 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	takeLimit        = named("TakeLimit")
-	takeSessionLimit = named("TakeSessionLimit")
-)
-
 // TakeLimit implements identity.Store. It is sent again if its answer was lost: that
 // uses up one more, which does less harm than a refusal.
 func (s *Store) TakeLimit(
 	ctx context.Context, key identity.LimitKey, rate identity.Rate,
 ) (identity.Allowance, error) {
-	return s.takeLimit(ctx, takeLimit, rate, pgx.NamedArgs{"key": key[:]})
+	return s.takeLimit(ctx, named("TakeLimit"), rate, pgx.NamedArgs{"key": key[:]})
 }
 
 // TakeSessionLimit implements identity.Store.
 func (s *Store) TakeSessionLimit(
 	ctx context.Context, ref identity.SessionRef, key identity.LimitKey, rate identity.Rate,
 ) (identity.Allowance, error) {
-	a, err := s.takeLimit(ctx, takeSessionLimit, rate, sessionArgs(ref, pgx.NamedArgs{"key": key[:]}))
+	a, err := s.takeLimit(ctx, named("TakeSessionLimit"), rate, sessionArgs(ref, pgx.NamedArgs{"key": key[:]}))
 	return a, noRowsIs(err, identity.ErrNoSession)
 }
 

@@ -11,30 +11,15 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	queueMail         = named("QueueMail")
-	queueEmailChange  = named("QueueEmailChange")
-	claimMail         = named("ClaimMail")
-	findMailOwner     = named("FindMailOwner")
-	findTargetHolder  = named("FindTargetHolder")
-	countMail         = named("CountMail")
-	removeClaimedMail = named("RemoveClaimedMail")
-	removeMail        = named("RemoveMail")
-	giveUpMail        = named("GiveUpMail")
-	postponeMail      = named("PostponeMail")
-	returnMail        = named("ReturnMail")
-	countMails        = named("CountMails")
-)
-
 // QueueMail implements identity.Store.
 func (s *Store) QueueMail(ctx context.Context, m identity.NewMail) error {
-	return s.exec(ctx, onlyOnce, queueMail,
+	return s.exec(ctx, onlyOnce, named("QueueMail"),
 		pgx.NamedArgs{"mail": m.Purpose, "recipient": m.To, "language": m.Language})
 }
 
 // QueueEmailChange implements identity.Store.
 func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m identity.NewMail) error {
-	err := s.queryRow(ctx, onlyOnce, queueEmailChange, sessionArgs(ref, pgx.NamedArgs{
+	err := s.queryRow(ctx, onlyOnce, named("QueueEmailChange"), sessionArgs(ref, pgx.NamedArgs{
 		"mail": m.Purpose, "target": m.To, "language": m.Language,
 	}))
 	return noRowsIs(err, identity.ErrNoSession)
@@ -49,7 +34,7 @@ func (s *Store) ClaimMail(
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		var q identity.QueuedMail
 		var microseconds int64
-		err := claimMail.queryRow(ctx, tx, pgx.NamedArgs{"lease": lease}).Scan(
+		err := named("ClaimMail").queryRow(ctx, tx, pgx.NamedArgs{"lease": lease}).Scan(
 			&q.Ref.ID, &q.Ref.Attempt, &q.Ref.Taken, &q.Purpose, &q.To, &q.Target, &q.Counted,
 			(*zeronull.Text)(&q.UserID), (*zeronull.Text)(&q.SessionID), (*zeronull.Text)(&q.SignUpID),
 			(*storedName)(&q.Username), &q.Language, &microseconds)
@@ -75,7 +60,7 @@ func (tx claimTx) FindOwner(
 ) (owner identity.MailOwner, holder *identity.AddressHolder, err error) {
 	var newID string
 	var holds *string
-	err = findMailOwner.queryRow(ctx, tx, pgx.NamedArgs{
+	err = named("FindMailOwner").queryRow(ctx, tx, pgx.NamedArgs{
 		"email": canonicalEmail, "purpose": p, "signup_id": id(signUpID),
 	}).Scan((*zeronull.Text)(&owner.ID), (*zeronull.Text)(&newID), (*zeronull.Text)(&owner.Target),
 		(*storedName)(&owner.Username), (*zeronull.Text)(&owner.Language), &holds)
@@ -95,7 +80,7 @@ func (tx claimTx) FindAsker(
 	}
 	owner = identity.MailOwner{ID: u.ID, Username: u.Username, Language: u.Language}
 	var holds *string
-	err = findTargetHolder.queryRow(ctx, tx, pgx.NamedArgs{"user_id": id(u.ID), "target": target}).
+	err = named("FindTargetHolder").queryRow(ctx, tx, pgx.NamedArgs{"user_id": id(u.ID), "target": target}).
 		Scan(&owner.Email, &holds)
 	return owner, holderOf(holds), err
 }
@@ -111,7 +96,7 @@ func holderOf(language *string) *identity.AddressHolder {
 // CountMail implements identity.ClaimTx.
 func (tx claimTx) CountMail(ctx context.Context, kind, to string, rate identity.Rate) (allowed bool, err error) {
 	key := sha256.Sum256([]byte("mail:" + kind + ":" + to))
-	err = countMail.queryRow(ctx, tx, pgx.NamedArgs{
+	err = named("CountMail").queryRow(ctx, tx, pgx.NamedArgs{
 		"key": key[:], "kind": kind, "mail_id": tx.mailID, "interval": rate.Interval(), "window": rate.Window(),
 	}).Scan(&allowed)
 	return allowed, err
@@ -126,17 +111,17 @@ func (tx claimTx) IssueCode(ctx context.Context, owner identity.MailOwner, c ide
 	if owner.IsSignUp {
 		args["user_id"], args["signup_id"] = nil, id(owner.ID)
 	}
-	return storeCode.exec(ctx, tx, args)
+	return named("StoreCode").exec(ctx, tx, args)
 }
 
 // RemoveMail implements identity.ClaimTx.
 func (tx claimTx) RemoveMail(ctx context.Context, e identity.Event) error {
-	return removeClaimedMail.exec(ctx, tx, pgx.NamedArgs{"mail_id": tx.mailID, "event": eventArg(e)})
+	return named("RemoveClaimedMail").exec(ctx, tx, pgx.NamedArgs{"mail_id": tx.mailID, "event": eventArg(e)})
 }
 
 // RenewMail implements identity.Store.
 func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error {
-	return s.exec(ctx, repeatable, postponeMail, mailArgs(ref, pgx.NamedArgs{"delay": lease}))
+	return s.exec(ctx, repeatable, named("PostponeMail"), mailArgs(ref, pgx.NamedArgs{"delay": lease}))
 }
 
 // FinishMail implements identity.Store. A second run finds no mail, or one that was
@@ -146,13 +131,13 @@ func (s *Store) FinishMail(
 ) error {
 	switch {
 	case o.Result == identity.MailPostponed:
-		return s.exec(ctx, repeatable, postponeMail, mailArgs(ref, pgx.NamedArgs{"delay": o.After}))
+		return s.exec(ctx, repeatable, named("PostponeMail"), mailArgs(ref, pgx.NamedArgs{"delay": o.After}))
 	case o.Result == identity.MailReturned:
-		return s.exec(ctx, repeatable, returnMail, mailArgs(ref, pgx.NamedArgs{}))
+		return s.exec(ctx, repeatable, named("ReturnMail"), mailArgs(ref, pgx.NamedArgs{}))
 	case o.Result == identity.MailGivenUp && limit != (identity.Rate{}):
-		return s.exec(ctx, repeatable, giveUpMail, mailArgs(ref, pgx.NamedArgs{"interval": limit.Interval()}))
+		return s.exec(ctx, repeatable, named("GiveUpMail"), mailArgs(ref, pgx.NamedArgs{"interval": limit.Interval()}))
 	default:
-		return s.exec(ctx, repeatable, removeMail, mailArgs(ref, pgx.NamedArgs{}))
+		return s.exec(ctx, repeatable, named("RemoveMail"), mailArgs(ref, pgx.NamedArgs{}))
 	}
 }
 
@@ -165,6 +150,6 @@ func mailArgs(ref identity.MailRef, args pgx.NamedArgs) pgx.NamedArgs {
 // CountMails implements identity.Store.
 func (s *Store) CountMails(ctx context.Context) (queued int, oldest time.Duration, err error) {
 	var microseconds int64
-	err = s.queryRow(ctx, repeatable, countMails, nil, &queued, &microseconds)
+	err = s.queryRow(ctx, repeatable, named("CountMails"), nil, &queued, &microseconds)
 	return queued, time.Duration(microseconds) * time.Microsecond, err
 }

@@ -46,16 +46,11 @@ const (
 	migrationsTimeout         = time.Hour             // all of them
 )
 
-var (
-	schemaVersion = named("SchemaVersion")
-	ready         = named("Ready")
-)
-
 // Version reads the number of the last migration of the database, or 0 if the database
 // is empty.
 func (s *Store) Version(ctx context.Context) (version int64, err error) {
 	err = s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
-		return ifMigrated(schemaVersion.queryRow(ctx, db, nil).Scan(&version))
+		return ifMigrated(named("SchemaVersion").queryRow(ctx, db, nil).Scan(&version))
 	})
 	return version, err
 }
@@ -77,7 +72,7 @@ func (s *Store) Ready(ctx context.Context) error {
 	err := s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
 		var readOnly bool
 		version = 0
-		if err := ifMigrated(ready.queryRow(ctx, db, nil).Scan(&version, &readOnly)); err != nil {
+		if err := ifMigrated(named("Ready").queryRow(ctx, db, nil).Scan(&version, &readOnly)); err != nil {
 			return err
 		}
 		if readOnly {

@@ -9,19 +9,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	openSession            = named("OpenSession")
-	openSessionWithNewHash = named("OpenSessionWithNewHash")
-	findSession            = named("FindSession")
-	advanceSession         = named("AdvanceSession")
-	endSession             = named("EndSession")
-	findOwnSessions        = named("FindOwnSessions")
-	endOwnSession          = named("EndOwnSession")
-)
-
 // OpenSession implements identity.Store.
 func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identity.Event) error {
-	st, args := openSession, pgx.NamedArgs{
+	st, args := named("OpenSession"), pgx.NamedArgs{
 		"session_id": id(n.ID), "user_id": id(n.UserID), "scope": n.Scope, "user_agent": n.UserAgent,
 		"opened_at": n.OpenedAt, "expires_at": n.ExpiresAt, "ends_at": n.EndsAt, "keep": n.Keep,
 		"password_hash": n.PasswordHash, "throttle": n.ThrottleKey[:], "failures": n.Failures,
@@ -29,7 +19,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identi
 		"network": n.From, "known_networks": identity.KnownNetworks, "event": eventArg(e),
 	}
 	if n.Rehash != "" {
-		st, args["new_hash"] = openSessionWithNewHash, n.Rehash
+		st, args["new_hash"] = named("OpenSessionWithNewHash"), n.Rehash
 	}
 	err := s.queryRow(ctx, onlyOnce, st, args)
 	return noRowsIs(err, identity.ErrStale)
@@ -38,7 +28,7 @@ func (s *Store) OpenSession(ctx context.Context, n identity.NewSession, e identi
 // FindSession implements identity.Store.
 func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (identity.Session, error) {
 	var found identity.Session
-	err := s.queryRow(ctx, repeatable, findSession, sessionArgs(ref, nil), sessionDest(&found)...)
+	err := s.queryRow(ctx, repeatable, named("FindSession"), sessionArgs(ref, nil), sessionDest(&found)...)
 	return found, noRowsIs(err, identity.ErrNoSession)
 }
 
@@ -48,7 +38,7 @@ func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (ident
 func (s *Store) AdvanceSession(
 	ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal,
 ) (session identity.Session, advanced bool, err error) {
-	err = s.queryRow(ctx, repeatable, advanceSession, sessionArgs(ref, pgx.NamedArgs{
+	err = s.queryRow(ctx, repeatable, named("AdvanceSession"), sessionArgs(ref, pgx.NamedArgs{
 		"generation": generation, "refreshed_at": renewal.RefreshedAt, "lifetime": renewal.Lifetime,
 	}), sessionDest(&session)...)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -59,7 +49,7 @@ func (s *Store) AdvanceSession(
 
 // EndSession implements identity.Store.
 func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e identity.Event) (ended bool, err error) {
-	err = s.queryRow(ctx, repeatable, endSession, pgx.NamedArgs{
+	err = s.queryRow(ctx, repeatable, named("EndSession"), pgx.NamedArgs{
 		"session_id": id(ref.ID), "user_id": id(ref.UserID), "event": eventArg(e),
 	}, &ended)
 	return ended, err
@@ -68,12 +58,8 @@ func (s *Store) EndSession(ctx context.Context, ref identity.SessionRef, e ident
 // FindOwnSessions implements identity.Store. A live session is among those of its user,
 // so if there is no row, it is not alive.
 func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) ([]identity.OwnSession, error) {
-	var found []identity.OwnSession
-	err := s.queryRows(ctx, repeatable, findOwnSessions, sessionArgs(ref, nil), func(rows pgx.Rows) (err error) {
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (o identity.OwnSession, err error) {
-			return o, row.Scan(&o.ID, &o.OpenedAt, &o.RefreshedAt, &o.ExpiresAt, &o.UserAgent, &o.Current)
-		})
-		return err
+	found, err := findAll(ctx, s, named("FindOwnSessions"), sessionArgs(ref, nil), func(o *identity.OwnSession) []any {
+		return []any{&o.ID, &o.OpenedAt, &o.RefreshedAt, &o.ExpiresAt, &o.UserAgent, &o.Current}
 	})
 	if err == nil && len(found) == 0 {
 		return nil, identity.ErrNoSession
@@ -85,7 +71,7 @@ func (s *Store) FindOwnSessions(ctx context.Context, ref identity.SessionRef) ([
 func (s *Store) EndOwnSession(
 	ctx context.Context, ref identity.SessionRef, sessionID string, e identity.Event,
 ) (ended bool, err error) {
-	err = s.queryRow(ctx, onlyOnce, endOwnSession, sessionArgs(ref, pgx.NamedArgs{
+	err = s.queryRow(ctx, onlyOnce, named("EndOwnSession"), sessionArgs(ref, pgx.NamedArgs{
 		"own_session_id": id(sessionID), "event": eventArg(e),
 	}), &ended)
 	return ended, noRowsIs(err, identity.ErrNoSession)

@@ -8,13 +8,6 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-var (
-	createSignUp          = named("CreateSignUp")
-	createSignUpConcealed = named("CreateSignUpConcealed")
-	findSignUpsByEmail    = named("FindSignUpsByEmail")
-	findSignUpsByUsername = named("FindSignUpsByUsername")
-)
-
 func signUpArgs(n identity.NewSignUp, e identity.Event) pgx.NamedArgs {
 	return pgx.NamedArgs{
 		"id": id(n.ID), "username": stored(n.Username, n.ID), "canonical_username": stored(n.CanonicalUsername, n.ID),
@@ -28,7 +21,7 @@ func (s *Store) CreateSignUp(ctx context.Context, n identity.NewSignUp, c identi
 	args := signUpArgs(n, e)
 	args["code"], args["purpose"], args["ttl"] = c.Hash[:], c.Purpose, c.TTL
 	var taken identity.TakenError
-	err := s.queryRow(ctx, onlyOnce, createSignUp, args, &taken.Username, &taken.Email)
+	err := s.queryRow(ctx, onlyOnce, named("CreateSignUp"), args, &taken.Username, &taken.Email)
 	if err == nil && taken != (identity.TakenError{}) {
 		return &taken
 	}
@@ -41,29 +34,16 @@ func (s *Store) CreateSignUpConcealed(
 ) error {
 	args := signUpArgs(n, e)
 	args["mail"], args["recipient"], args["mail_language"] = m.Purpose, m.To, m.Language
-	return s.exec(ctx, onlyOnce, createSignUpConcealed, args)
+	return s.exec(ctx, onlyOnce, named("CreateSignUpConcealed"), args)
 }
 
 // FindSignUps implements identity.Store.
 func (s *Store) FindSignUps(ctx context.Context, login identity.Login) ([]identity.Claim, error) {
+	st, args := named("FindSignUpsByUsername"), pgx.NamedArgs{"limit": identity.MaxClaims}
 	if login.CanonicalEmail != "" {
-		return s.findClaims(ctx, findSignUpsByEmail,
-			pgx.NamedArgs{"email": login.CanonicalEmail, "limit": identity.MaxClaims})
+		st, args["email"] = named("FindSignUpsByEmail"), login.CanonicalEmail
+	} else {
+		args["username"] = login.CanonicalUsername
 	}
-	return s.findClaims(ctx, findSignUpsByUsername,
-		pgx.NamedArgs{"username": login.CanonicalUsername, "limit": identity.MaxClaims})
-}
-
-// findClaims runs a statement that returns claims.
-func (s *Store) findClaims(
-	ctx context.Context, st *statement, args pgx.NamedArgs,
-) (found []identity.Claim, err error) {
-	err = s.queryRows(ctx, repeatable, st, args, func(rows pgx.Rows) (err error) {
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c identity.Claim, err error) {
-			err = row.Scan(claimDest(&c)...)
-			return c, err
-		})
-		return err
-	})
-	return found, err
+	return findAll(ctx, s, st, args, claimDest)
 }

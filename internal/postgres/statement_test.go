@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -28,6 +31,23 @@ func TestStatementsPrepareAgainstTheSchema(t *testing.T) {
 		} else if len(d.ParamOIDs) != len(params) {
 			t.Errorf("%s has %d parameters in PostgreSQL, but %d named ones: %v", name, len(d.ParamOIDs), len(params), params)
 		}
+	}
+}
+
+// The code names a statement where it sends it, so a wrong name would only be noticed there.
+func TestStatementsThatTheCodeNamesExist(t *testing.T) {
+	t.Parallel()
+	all, named, found := postgres.Statements(), regexp.MustCompile(`named\("(\w+)"\)`), 0
+	for _, file := range testenv.Must(filepath.Glob("*.go"))(t) {
+		for _, match := range named.FindAllSubmatch(testenv.Must(os.ReadFile(file))(t), -1) {
+			found++
+			if _, ok := all[string(match[1])]; !ok {
+				t.Errorf("%s names the statement %s, which is not in queries", file, match[1])
+			}
+		}
+	}
+	if found < len(all) {
+		t.Errorf("the code names %d statements; want all %d", found, len(all))
 	}
 }
 

@@ -198,12 +198,10 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-var maxConnections = named("MaxConnections")
-
 // MaxConnections reads how many connections PostgreSQL gives to all users together
 // that have no special rights.
 func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
-	err = s.queryRow(ctx, repeatable, maxConnections, nil, &most)
+	err = s.queryRow(ctx, repeatable, named("MaxConnections"), nil, &most)
 	return most, err
 }
 
