@@ -79,6 +79,15 @@ func (s *Service) record(ctx context.Context, e Event, about MessagePurpose) Rec
 	return r
 }
 
+// done returns the error of a call of the Store for the caller. If there is none, it logs the event of the call.
+func (s *Service) done(ctx context.Context, e Event, err error) error {
+	if err != nil {
+		return storeFailure(err)
+	}
+	s.logEvent(ctx, e)
+	return nil
+}
+
 // logEvent logs an event after the change that it is about.
 func (s *Service) logEvent(ctx context.Context, e Event) {
 	s.audit.LogAttrs(ctx, slog.LevelInfo, string(e.Name), e.attrs()...)

@@ -125,10 +125,7 @@ func (s *Service) admitWrite(ctx context.Context, accessToken string, whose func
 	}
 	return s.admit(ctx, LimitWrites, whose(ref), ref, func(key LimitKey, rate Rate) (Allowance, error) {
 		a, err := s.store.TakeSessionLimit(ctx, ref, key, rate)
-		if err != nil {
-			err = storeFailure(err)
-		}
-		return a, err
+		return a, storeFailure(err)
 	})
 }
 

@@ -62,12 +62,3 @@ type Notice struct {
 func (s *Service) newMail(ctx context.Context, about MessagePurpose, to string) NewMail {
 	return NewMail{Purpose: about, To: to, Language: CallerOf(ctx).language()}
 }
-
-// queueCode puts a mail into the outbox instead of answering. It looks up no account,
-// so neither the work nor the answer depends on who has one.
-func (s *Service) queueCode(ctx context.Context, about MessagePurpose, to string) (Code, error) {
-	if err := s.store.QueueMail(ctx, s.newMail(ctx, about, to)); err != nil {
-		return Code{}, storeFailure(err)
-	}
-	return Code{}, nil
-}

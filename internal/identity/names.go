@@ -83,6 +83,13 @@ func canonicalEmail(s string) (canonical string, wrong Fault) {
 	return canonical, Fault{}
 }
 
+// checkEmail is canonicalEmail for a call whose only parameter to check is email.
+func checkEmail(email string) (canonical string, err error) {
+	var p problems
+	canonical = p.check("email", email, canonicalEmail)
+	return canonical, p.err()
+}
+
 // asciiDomain returns the A-labels of a domain (RFC 5891 section 5). Addresses are
 // compared by them, and mail is sent to them. Non-ASCII text can be folded in several
 // ways: one folding maps U+0130 to i, another to i with a dot above. Mail that follows

@@ -21,10 +21,7 @@ func (s *Service) Profile(ctx context.Context, accessToken string) (User, error)
 		return User{}, err
 	}
 	user, err := s.store.FindUser(ctx, ref)
-	if err != nil {
-		return User{}, storeFailure(err)
-	}
-	return user, nil
+	return user, storeFailure(err)
 }
 
 // UpdateProfile changes the names of the token's user. An empty optional name is
@@ -59,11 +56,7 @@ func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in Prof
 	}
 	e := s.event(ctx, EventProfileChanged, ref.UserID, "")
 	user, err := s.store.UpdateUser(ctx, ref, change, s.audited(e))
-	if err != nil {
-		return User{}, storeFailure(err)
-	}
-	s.logEvent(ctx, e)
-	return user, nil
+	return user, s.done(ctx, e, err)
 }
 
 // DeleteUser removes the token's user and everything that belongs to the account.
@@ -73,11 +66,7 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 		return err
 	}
 	e := s.event(ctx, EventAccountDeleted, ref.UserID, "")
-	if err := s.store.DeleteUser(ctx, ref, s.audited(e)); err != nil {
-		return storeFailure(err)
-	}
-	s.logEvent(ctx, e)
-	return nil
+	return s.done(ctx, e, s.store.DeleteUser(ctx, ref, s.audited(e)))
 }
 
 // RequestEmailChange makes a code that allows a new address. If email is given, the code
@@ -91,25 +80,19 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	}
 	target := ""
 	if email != "" {
-		var p problems
-		target = p.check("email", email, canonicalEmail)
-		if err := p.err(); err != nil {
+		if target, err = checkEmail(email); err != nil {
 			return Code{}, err
 		}
 	}
 	if s.preventsEnumeration() {
-		if err := s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, target)); err != nil {
-			return Code{}, storeFailure(err)
-		}
-		return Code{}, nil
+		return Code{}, storeFailure(s.store.QueueEmailChange(ctx, ref, s.newMail(ctx, MailEmailChange, target)))
 	}
 	text, code := newCode(EmailChange, s.codeTTL(EmailChange))
 	code.Target = target
 	e := s.event(ctx, EventCodeIssued, ref.UserID, "", purposeAttr(EmailChange))
-	if err := s.store.IssueEmailChange(ctx, ref, code, s.audited(e)); err != nil {
-		return Code{}, storeFailure(err)
+	if err := s.done(ctx, e, s.store.IssueEmailChange(ctx, ref, code, s.audited(e))); err != nil {
+		return Code{}, err
 	}
-	s.logEvent(ctx, e)
 	return Code{UserID: ref.UserID, Text: text, ExpiresIn: code.TTL}, nil
 }
 

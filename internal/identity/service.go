@@ -223,7 +223,7 @@ func tokenFailure(err error) error {
 }
 
 // storeFailure translates an error of the Store for the caller, if the error means the
-// same wherever it occurs.
+// same wherever it occurs. It returns nil for nil.
 func storeFailure(err error) error {
 	if taken, ok := errors.AsType[*TakenError](err); ok {
 		var p problems

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/token"
@@ -278,15 +279,23 @@ func (s *Service) tokenState(session Session, generation int64, now time.Time) t
 func (s *Service) endReused(ctx context.Context, ref SessionRef, session Session, presented int64) error {
 	e := s.event(ctx, EventTokenReused, ref.UserID, ref.ID,
 		slog.Int64("generation", session.Generation), slog.Int64("presented", presented))
+	if err := s.endSession(ctx, ref, e, &s.counts.reused); err != nil {
+		return err
+	}
+	return errToken(ErrNoSession)
+}
+
+// endSession ends a session. If it was alive, it is counted and logged.
+func (s *Service) endSession(ctx context.Context, ref SessionRef, e Event, count *atomic.Uint64) error {
 	ended, err := s.store.EndSession(ctx, ref, s.audited(e))
 	if err != nil {
 		return storeFailure(err)
 	}
 	if ended {
-		s.counts.reused.Add(1)
+		count.Add(1)
 		s.logEvent(ctx, e)
 	}
-	return errToken(ErrNoSession)
+	return nil
 }
 
 // SignOut ends the session of a refresh token, with all its access tokens. It is no error
@@ -301,15 +310,7 @@ func (s *Service) SignOut(ctx context.Context, refreshToken string) error {
 
 func (s *Service) signOut(ctx context.Context, userID, sessionID string) error {
 	e := s.event(ctx, EventSignedOut, userID, sessionID)
-	ended, err := s.store.EndSession(ctx, SessionRef{ID: sessionID, UserID: userID, Now: s.now()}, s.audited(e))
-	if err != nil {
-		return storeFailure(err)
-	}
-	if ended {
-		s.counts.ended.Add(1)
-		s.logEvent(ctx, e)
-	}
-	return nil
+	return s.endSession(ctx, SessionRef{ID: sessionID, UserID: userID, Now: s.now()}, e, &s.counts.ended)
 }
 
 // Revoke ends the session of a refresh token, as SignOut does, or of an access token. Like
@@ -336,10 +337,7 @@ func (s *Service) Sessions(ctx context.Context, accessToken string) ([]OwnSessio
 		return nil, err
 	}
 	sessions, err := s.store.FindOwnSessions(ctx, ref)
-	if err != nil {
-		return nil, storeFailure(err)
-	}
-	return sessions, nil
+	return sessions, storeFailure(err)
 }
 
 // EndSession ends one session of the token's user, with all its tokens; it may be the

@@ -27,17 +27,13 @@ func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	}
 	e := s.event(ctx, EventSignedUp, n.ID, "")
 	if s.preventsEnumeration() {
-		if err := s.store.CreateSignUpConcealed(ctx, n, s.newMail(ctx, MailVerification, n.CanonicalEmail), s.audited(e)); err != nil {
-			return Code{}, storeFailure(err)
-		}
-		s.logEvent(ctx, e)
-		return Code{}, nil
+		m := s.newMail(ctx, MailVerification, n.CanonicalEmail)
+		return Code{}, s.done(ctx, e, s.store.CreateSignUpConcealed(ctx, n, m, s.audited(e)))
 	}
 	text, code := newCode(Verification, s.codeTTL(Verification))
-	if err := s.store.CreateSignUp(ctx, n, code, s.audited(e)); err != nil {
-		return Code{}, storeFailure(err)
+	if err := s.done(ctx, e, s.store.CreateSignUp(ctx, n, code, s.audited(e))); err != nil {
+		return Code{}, err
 	}
-	s.logEvent(ctx, e)
 	return Code{UserID: n.ID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
@@ -130,13 +126,13 @@ func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error
 }
 
 func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, about MessagePurpose) (Code, error) {
-	var p problems
-	canonical := p.check("email", email, canonicalEmail)
-	if err := p.err(); err != nil {
+	canonical, err := checkEmail(email)
+	if err != nil {
 		return Code{}, err
 	}
 	if s.preventsEnumeration() {
-		return s.queueCode(ctx, about, canonical)
+		// This looks up no account, so neither the work nor the answer depends on who has one.
+		return Code{}, storeFailure(s.store.QueueMail(ctx, s.newMail(ctx, about, canonical)))
 	}
 	text, code := newCode(purpose, s.codeTTL(purpose))
 	e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
