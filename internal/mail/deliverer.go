@@ -145,13 +145,21 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	// must look able to send.
 	probing, certain := d.sending.open(), false
 	if probing {
-		var err error
-		if certain, err = d.ready(flight, conn); err != nil {
+		err := bounded(flight, sendTimeout, func(ctx context.Context) (err error) {
+			certain, err = conn.Ready(ctx)
+			return err
+		})
+		if err != nil {
 			d.transportFailed(err)
 			return true
 		}
 	}
-	m, found, err := d.claim(flight)
+	var m identity.Message
+	var found bool
+	err := bounded(flight, claimTimeout, func(ctx context.Context) (err error) {
+		m, found, err = d.outbox.ClaimMail(ctx, lease)
+		return err
+	})
 	if err != nil {
 		d.outboxFailed(err)
 		return true
@@ -169,7 +177,10 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 		if certain {
 			d.transportWorks()
 		}
-		return d.idle(ctx)
+		// The jitter keeps replicas that started together from polling together. A request does not wake the workers: a
+		// mail sent right after it would keep the processor busy, and the time that the next request takes would then show
+		// that an account exists.
+		return sleep(ctx, jitter(pollInterval))
 	}
 	if !probing {
 		pass()
@@ -178,33 +189,12 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	return true
 }
 
-// idle waits for the next poll. The jitter keeps replicas that started together from
-// polling together. A request does not wake the workers: a mail sent right after it
-// would keep the processor busy, and the time that the next request takes would then
-// show that an account exists.
-func (d *Deliverer) idle(ctx context.Context) bool {
-	timer := time.NewTimer(jitter(pollInterval))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-		return false
-	}
-	return true
-}
-
-func (d *Deliverer) ready(ctx context.Context, conn Conn) (certain bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+// bounded makes a call with a time limit. If the call panics, that is its error.
+func bounded(ctx context.Context, limit time.Duration, call func(context.Context) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer recovered(&err)
-	return conn.Ready(ctx)
-}
-
-func (d *Deliverer) claim(ctx context.Context) (m identity.Message, found bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
-	defer recovered(&err)
-	return d.outbox.ClaimMail(ctx, lease)
+	return call(ctx)
 }
 
 // deliver sends a mail and records its outcome.
@@ -215,10 +205,8 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 		return
 	}
 	err := d.send(ctx, conn, m)
-	var (
-		ofTransport *TransportError
-		ofMail      *MailError
-	)
+	_, isTransport := errors.AsType[*TransportError](err)
+	ofMail, isMail := errors.AsType[*MailError](err)
 	switch {
 	case err == nil:
 		d.count(func(s *Stats) { s.Sent[label(m.Purpose)]++ })
@@ -226,15 +214,15 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 		if d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailSent}) {
 			log.Info("mail sent")
 		}
-	case errors.As(err, &ofTransport):
+	case isTransport:
 		d.failed(m, FailedTransport)
 		d.transportFailed(err)
 		d.returnMail(ctx, log, m)
-	case errors.As(err, &ofMail) && ofMail.Permanent:
+	case isMail && ofMail.Permanent:
 		d.failed(m, FailedRefused)
 		d.transportWorks()
 		d.giveUp(ctx, log, m, err.Error(), ofMail.Reply)
-	case ofMail != nil:
+	case isMail:
 		d.failed(m, FailedPostponed)
 		if ofMail.Reply.Code == 0 {
 			d.transportFailed(err)
@@ -251,23 +239,20 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 	}
 }
 
-func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	defer func() {
-		var p *panicError
-		if errors.As(err, &p) {
-			conn.Close() // its state is unknown
+func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) error {
+	err := bounded(ctx, sendTimeout, func(ctx context.Context) error {
+		letter, err := d.render(m)
+		if err != nil {
+			return fmt.Errorf("rendering it: %w", err)
 		}
-	}()
-	defer recovered(&err)
-	letter, err := d.render(m)
-	if err != nil {
-		return fmt.Errorf("rendering it: %w", err)
+		ctx, release := d.hold(ctx, m.Ref)
+		defer release()
+		return conn.Send(ctx, m, letter)
+	})
+	if _, panicked := errors.AsType[*panicError](err); panicked {
+		conn.Close() // its state is unknown
 	}
-	ctx, release := d.hold(ctx, m.Ref)
-	defer release()
-	return conn.Send(ctx, m, letter)
+	return err
 }
 
 // hold renews the lease of a mail while it is sent, because a slow server may take
@@ -287,7 +272,8 @@ func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held contex
 				return
 			}
 			asked := time.Now()
-			if err := d.renew(held, ref); err == nil {
+			err := bounded(held, finishTimeout, func(ctx context.Context) error { return d.outbox.RenewMail(ctx, ref, lease) })
+			if err == nil {
 				last = asked
 			} else if time.Since(last) >= renewUntil {
 				cancel()
@@ -299,13 +285,6 @@ func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held contex
 		cancel()
 		<-ended
 	}
-}
-
-func (d *Deliverer) renew(ctx context.Context, ref identity.MailRef) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, finishTimeout)
-	defer cancel()
-	defer recovered(&err)
-	return d.outbox.RenewMail(ctx, ref, lease)
 }
 
 // logOf returns the logger for what happens to a mail.
@@ -336,10 +315,7 @@ func (d *Deliverer) finish(ctx context.Context, log *slog.Logger, m identity.Mes
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
 	for n := 1; ; n++ {
-		err := func() (err error) {
-			defer recovered(&err)
-			return d.outbox.FinishMail(ctx, m.Ref, o)
-		}()
+		err := bounded(ctx, finishTimeout, func(ctx context.Context) error { return d.outbox.FinishMail(ctx, m.Ref, o) })
 		if err == nil {
 			return true
 		}
@@ -366,10 +342,9 @@ func recovered(err *error) {
 }
 
 func (d *Deliverer) transportFailed(err error) {
-	var e *TransportError
 	var retryAfter time.Duration
 	var kind string
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*TransportError](err); ok {
 		retryAfter, kind = e.RetryAfter, e.Step+e.Reply.String()
 	}
 	if d.sending.fail(kind, retryAfter) {

@@ -171,16 +171,13 @@ func (c *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) 
 	if err != nil {
 		return &MailError{Transport: c.server.name, Step: "writing the mail", Permanent: true, Err: err}
 	}
-	if c.client != nil {
-		// RSET also clears the state that a refused mail has left.
-		if c.stillThere(ctx) {
-			err := c.begin(ctx)
-			if err == nil {
-				return c.handOver(ctx, to, content)
-			}
-			if !isGone(err) {
-				return err
-			}
+	if c.client != nil && c.stillThere(ctx) { // RSET also clears the state that a refused mail has left
+		err := c.begin(ctx)
+		if err == nil {
+			return c.handOver(ctx, to, content)
+		}
+		if !isGone(err) {
+			return err
 		}
 	}
 	if err := c.dial(ctx); err != nil {
@@ -195,8 +192,8 @@ func (c *smtpConn) Send(ctx context.Context, m identity.Message, letter Letter) 
 // isGone reports whether the server closed the connection, which it may do at any time,
 // for example after a number of mails. Another connection may work.
 func isGone(err error) bool {
-	var e *TransportError
-	return errors.As(err, &e) && (e.Reply.Code == 0 || e.Reply.Code == 421)
+	e, ok := errors.AsType[*TransportError](err)
+	return ok && (e.Reply.Code == 0 || e.Reply.Code == 421)
 }
 
 // Close ends the connection.

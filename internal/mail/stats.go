@@ -104,15 +104,12 @@ func (d *Deliverer) watch(ctx context.Context) {
 }
 
 func (d *Deliverer) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
 	var queued int
 	var oldest time.Duration
-	err := func() (err error) {
-		defer recovered(&err)
+	err := bounded(ctx, claimTimeout, func(ctx context.Context) (err error) {
 		queued, oldest, err = d.outbox.CountMails(ctx)
 		return err
-	}()
+	})
 	if err != nil {
 		d.log.Debug("failed to count the outbox", "error", err)
 		return

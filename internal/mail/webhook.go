@@ -37,7 +37,10 @@ type Webhook struct {
 	now    func() time.Time
 }
 
-var _ Transport = (*Webhook)(nil)
+var (
+	_ Transport = (*Webhook)(nil)
+	_ Conn      = (*Webhook)(nil)
+)
 
 // NewWebhook returns a transport. It checks the options, but does not connect.
 func NewWebhook(o WebhookOptions) (*Webhook, error) {
@@ -86,23 +89,17 @@ type webhookData struct {
 	HTML      string                  `json:"html,omitempty"`
 }
 
-// Open returns a Conn. All Conns share the HTTP connections.
-func (w *Webhook) Open() Conn { return webhookConn{w} }
-
-type webhookConn struct{ hook *Webhook }
+// Open returns the Webhook itself: all workers share the HTTP connections.
+func (w *Webhook) Open() Conn { return w }
 
 // Ready is never certain: HTTP has no probe that is not a request.
-func (webhookConn) Ready(context.Context) (certain bool, err error) { return false, nil }
+func (*Webhook) Ready(context.Context) (certain bool, err error) { return false, nil }
 
-// Close closes idle HTTP connections; the other Conns may still use the rest.
-func (l webhookConn) Close() { l.hook.client.CloseIdleConnections() }
+// Close closes idle HTTP connections; other workers may still use the rest.
+func (w *Webhook) Close() { w.client.CloseIdleConnections() }
 
 // Send posts one mail.
-func (l webhookConn) Send(ctx context.Context, m identity.Message, letter Letter) error {
-	return l.hook.post(ctx, m, letter)
-}
-
-func (w *Webhook) post(ctx context.Context, m identity.Message, letter Letter) error {
+func (w *Webhook) Send(ctx context.Context, m identity.Message, letter Letter) error {
 	now := w.now().UTC()
 	body, err := json.Marshal(webhookBody{
 		Type: "mail." + string(m.Purpose), Timestamp: now,
@@ -175,11 +172,10 @@ func retryAfter(field string, now time.Time) time.Duration {
 
 // withoutURL removes the URL from an error of net/http, because it may contain a secret.
 func withoutURL(err error) error {
-	var u *url.Error
-	if !errors.As(err, &u) {
-		return errors.New("it cannot be reached")
-	}
+	u, ok := errors.AsType[*url.Error](err)
 	switch {
+	case !ok:
+		return errors.New("it cannot be reached")
 	case errors.Is(u.Err, context.Canceled):
 		return errStopped
 	case u.Timeout():
