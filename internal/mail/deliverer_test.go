@@ -269,7 +269,7 @@ func (l *lines) all(t *testing.T) (entries []map[string]any) {
 	t.Helper()
 	for text := range strings.Lines(l.String()) {
 		var entry map[string]any
-		testenv.OK(t, json.Unmarshal([]byte(text), &entry))
+		testenv.NoError(t, json.Unmarshal([]byte(text), &entry))
 		entries = append(entries, entry)
 	}
 	return entries

@@ -51,7 +51,7 @@ func authority(t *testing.T) (tls.Certificate, string) {
 	}
 	der := testenv.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	testenv.OK(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	testenv.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, file
 }
 
@@ -277,7 +277,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	m := aMessage(7)
 	m.To = "ada@xn--bcher-kva.example"
-	testenv.OK(t, sendOne(t, conn(t, transport(t, p.options())), m))
+	testenv.NoError(t, sendOne(t, conn(t, transport(t, p.options())), m))
 	got := p.taken()
 	if len(got) != 1 || got[0].from != "no-reply@example.com" || got[0].to != "ada@xn--bcher-kva.example" {
 		t.Fatalf("the envelope is %+v", got)
@@ -410,7 +410,7 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 		}
 		o.CAFile = ca
 		l := conn(t, transport(t, o))
-		testenv.OK(t, os.Truncate(ca, 0))
+		testenv.NoError(t, os.Truncate(ca, 0))
 		mustBeTransportError(t, sendOne(t, l, aMessage(1)), 0, ca, "PEM")
 		if p.authed.Load() != 0 || len(p.taken()) != 0 {
 			t.Error("the client sent a password or a mail")
@@ -656,7 +656,7 @@ func TestOneConnectionServesManyMails(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	l := conn(t, transport(t, p.options()))
 	for n := range int64(20) {
-		testenv.OK(t, sendOne(t, l, aMessage(n)))
+		testenv.NoError(t, sendOne(t, l, aMessage(n)))
 	}
 	if len(p.taken()) != 20 || p.connections.Load() != 1 {
 		t.Errorf("%d mails over %d connections", len(p.taken()), p.connections.Load())
@@ -682,7 +682,7 @@ func TestAConnectionThatDiedBetweenTwoMailsIsMadeAnew(t *testing.T) {
 			p.open(t, "127.0.0.1:0", false)
 			l := conn(t, transport(t, p.options()))
 			for n := range int64(3) {
-				testenv.OK(t, sendOne(t, l, aMessage(n)))
+				testenv.NoError(t, sendOne(t, l, aMessage(n)))
 			}
 			if len(p.taken()) != 3 || p.connections.Load() != 2 {
 				t.Errorf("%d mails over %d connections", len(p.taken()), p.connections.Load())
@@ -726,7 +726,7 @@ func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 	p.open(t, "127.0.0.1:0", false)
 	s := transport(t, p.options())
 	l := conn(t, s)
-	testenv.OK(t, sendOne(t, l, aMessage(1)))
+	testenv.NoError(t, sendOne(t, l, aMessage(1)))
 	_ = p.Close()
 	mustBeTransportError(t, sendOne(t, l, aMessage(2)), 0, "connecting")
 	p.open(t, p.addr.String(), false)

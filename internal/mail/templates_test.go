@@ -18,11 +18,11 @@ import (
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
-	testenv.OK(t, os.Mkdir(filepath.Join(dir, "..2026"), 0o755))
-	testenv.OK(t, os.Symlink("..2026", filepath.Join(dir, "..data")))
+	testenv.NoError(t, os.Mkdir(filepath.Join(dir, "..2026"), 0o755))
+	testenv.NoError(t, os.Symlink("..2026", filepath.Join(dir, "..data")))
 	for name, content := range files {
-		testenv.OK(t, os.WriteFile(filepath.Join(dir, "..2026", name), []byte(content), 0o600))
-		testenv.OK(t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
+		testenv.NoError(t, os.WriteFile(filepath.Join(dir, "..2026", name), []byte(content), 0o600))
+		testenv.NoError(t, os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
 	}
 	return dir
 }

@@ -43,7 +43,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 	l := hook(t, server.URL+"/mails?key=sesame").Open()
 	for n := range 2 {
 		m.Ref.Taken = n + 1
-		testenv.OK(t, sendOne(t, l, m))
+		testenv.NoError(t, sendOne(t, l, m))
 	}
 	first, second := <-requests, <-requests
 	judge := testenv.Must(standardwebhooks.NewWebhook(hookSecret))(t)
@@ -65,7 +65,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 		Timestamp time.Time
 		Data      map[string]any
 	}
-	testenv.OK(t, json.Unmarshal(first.body, &body))
+	testenv.NoError(t, json.Unmarshal(first.body, &body))
 	if body.Type != "mail.verification" || time.Since(body.Timestamp).Abs() > time.Hour {
 		t.Errorf("the body is %+v", body)
 	}

@@ -25,7 +25,7 @@ func TestEventIsRecordedWithTheDatabasesTime(t *testing.T) {
 		},
 		{Name: "an address with a zone", Address: netip.MustParseAddr("fe80::1%eth0")},
 	} {
-		testenv.OK(t, store.CountFailure(t.Context(), identity.ThrottleKey(sha256.Sum256([]byte(e.Name))), e))
+		testenv.NoError(t, store.CountFailure(t.Context(), identity.ThrottleKey(sha256.Sum256([]byte(e.Name))), e))
 	}
 	for name, want := range map[string]string{
 		"bare":                   `- - - - -`,

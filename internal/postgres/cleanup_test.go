@@ -30,7 +30,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	for _, name := range []string{"old", "young", "verified"} {
 		u := signUp(t, store, name)
 		open(t, store, u, now)
-		testenv.OK(t, store.CountFailure(t.Context(), newSession(u, now).ThrottleKey, noEvent))
+		testenv.NoError(t, store.CountFailure(t.Context(), newSession(u, now).ThrottleKey, noEvent))
 	}
 	postgrestest.Exec(t, c, `UPDATE users SET created_at = now() - interval '8 days' WHERE username IN ('old', 'verified')`)
 	postgrestest.Exec(t, c, `UPDATE users SET email_verified_at = NULL, activated_at = NULL WHERE username IN ('old', 'young')`)
@@ -76,7 +76,7 @@ func TestDeleteExpiredRemovesASignUpWithItsCode(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	for _, name := range []string{"old", "young", "promised"} {
-		testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification), noEvent))
+		testenv.NoError(t, store.CreateSignUp(t.Context(), newSignUp(name), newCode(identity.Verification), noEvent))
 	}
 	postgrestest.Exec(t, c, `UPDATE codes SET expires_at = now() - interval '1 second'
 		WHERE signup_id IN (SELECT id FROM signups WHERE username <> 'promised')`)
@@ -142,7 +142,7 @@ func TestSchemaHoldsTheInvariants(t *testing.T) {
 	u := signUp(t, store, "ada")
 	open(t, store, u, time.Now())
 	testenv.Must(store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent))(t)
-	testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification), noEvent))
+	testenv.NoError(t, store.CreateSignUp(t.Context(), newSignUp("waiting"), newCode(identity.Verification), noEvent))
 	for name, statement := range map[string]string{
 		"a username that folds to another":   `UPDATE users SET username = 'Grace'`,
 		"an upper-case canonical username":   `UPDATE users SET username = 'ADA', canonical_username = 'ADA'`,

@@ -44,7 +44,7 @@ func pair(t *testing.T) (primary, standby *localpostgres.Server, c postgres.Conf
 func follows(t *testing.T, primary, standby postgres.Config) {
 	t.Helper()
 	var at string
-	testenv.OK(t, connect(t, primary).QueryRow(`SELECT pg_current_wal_lsn()`).Scan(&at))
+	testenv.NoError(t, connect(t, primary).QueryRow(`SELECT pg_current_wal_lsn()`).Scan(&at))
 	db := connect(t, standby)
 	testenv.Until(t, patience, "the standby has caught up", func() bool {
 		return count(t, db, `SELECT (pg_last_wal_replay_lsn() >= $1::pg_lsn)::int`, at) == 1
@@ -85,13 +85,13 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 			c, turn := tc(t, direct, copied)
 			c.AcquireTimeout = 2 * time.Second
 			store := postgrestest.Open(t, c)
-			testenv.OK(t, store.Migrate(t.Context()))
+			testenv.NoError(t, store.Migrate(t.Context()))
 			u := signUp(t, store, "ada")
 			open(t, store, u, time.Now())
 			occupy(t, store)
 			follows(t, direct, copied)
 
-			testenv.OK(t, primary.StopNow())
+			testenv.NoError(t, primary.StopNow())
 			turn()
 			testenv.Until(t, patience, "the store reports that the server is a standby", func() bool {
 				err := store.Ready(t.Context())
@@ -101,7 +101,7 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 				return strings.Contains(err.Error(), "is a standby")
 			})
 			unavailable(t, 8*time.Second, "a standby", func() error { return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) })
-			testenv.OK(t, standby.Promote(t.Context()))
+			testenv.NoError(t, standby.Promote(t.Context()))
 			begun := time.Now()
 			testenv.Until(t, patience, "writes succeed again", func() bool {
 				return store.OpenSession(t.Context(), newSession(u, time.Now()), noEvent) == nil
@@ -121,7 +121,7 @@ func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 	t.Parallel()
 	_, c := ownServer(t)
 	store := postgrestest.Open(t, c)
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	u := signUp(t, store, "ada")
 	occupy(t, store)
 	turn := func(on string) {

@@ -77,7 +77,7 @@ func TestUnavailablePoolIsReportedInBoundedTime(t *testing.T) {
 	if stats := store.Stats(); stats.Max != 2 || stats.Acquired != 2 || stats.GaveUp < 3 || stats.Waited == 0 {
 		t.Errorf("the pool's statistics are %+v", stats)
 	}
-	testenv.OK(t, tx.Rollback())
+	testenv.NoError(t, tx.Rollback())
 	group.Wait()
 	if _, err := store.FindUser(t.Context(), ref); err != nil {
 		t.Error(err)
@@ -150,7 +150,7 @@ func TestRestartCostsNoCallerAnError(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	now := time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
@@ -165,7 +165,7 @@ func TestRestartCostsNoCallerAnError(t *testing.T) {
 	}
 	for name, call := range calls {
 		occupy(t, store)
-		testenv.OK(t, server.Restart(t.Context()))
+		testenv.NoError(t, server.Restart(t.Context()))
 		for i := range 20 {
 			if err := call(); err != nil {
 				t.Errorf("%s, call %d after the restart: %v", name, i, err)
@@ -178,7 +178,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	t.Parallel()
 	server, c := ownServer(t)
 	store := postgrestest.Open(t, c)
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	now := time.Now()
 	u := signUp(t, store, "ada")
 	ref := open(t, store, u, now)
@@ -215,7 +215,7 @@ func TestRestartUnderLoad(t *testing.T) {
 			})
 		}
 		time.Sleep(200 * time.Millisecond)
-		testenv.OK(t, restart())
+		testenv.NoError(t, restart())
 		back.Store(true)
 		time.Sleep(500 * time.Millisecond)
 		stop.Store(true)

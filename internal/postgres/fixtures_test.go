@@ -51,7 +51,7 @@ func newSession(u identity.User, now time.Time) identity.NewSession {
 func signUp(t testing.TB, store *postgres.Store, name string) identity.User {
 	t.Helper()
 	c := newCode(identity.Verification)
-	testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp(name), c, noEvent))
+	testenv.NoError(t, store.CreateSignUp(t.Context(), newSignUp(name), c, noEvent))
 	now := time.Now()
 	n := identity.NewSession{ID: newID(), OpenedAt: now, ExpiresAt: now, EndsAt: now}
 	u, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: c.Hash}, n, noRecord)
@@ -73,7 +73,7 @@ var (
 func open(t testing.TB, store *postgres.Store, u identity.User, now time.Time) identity.SessionRef {
 	t.Helper()
 	n := newSession(u, now)
-	testenv.OK(t, store.OpenSession(t.Context(), n, noEvent))
+	testenv.NoError(t, store.OpenSession(t.Context(), n, noEvent))
 	return identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
 }
 

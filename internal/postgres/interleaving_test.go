@@ -27,7 +27,7 @@ func meet(t *testing.T, c postgres.Config, call func() error, finish func(*sql.T
 	result := make(chan error, 1)
 	go func() { result <- call() }()
 	waits(t, connect(t, c), 1)
-	testenv.OK(t, finish(tx))
+	testenv.NoError(t, finish(tx))
 	return <-result
 }
 
@@ -93,7 +93,7 @@ func TestChangePasswordWaitsForASignInAndEndsItsSession(t *testing.T) {
 	u := signUp(t, store, "ada")
 	here := open(t, store, u, now)
 	late := newSession(u, now)
-	testenv.OK(t, store.CountFailure(t.Context(), late.ThrottleKey, noEvent))
+	testenv.NoError(t, store.CountFailure(t.Context(), late.ThrottleKey, noEvent))
 	changed := make(chan error, 1)
 	err := meet(t, c,
 		func() error { return store.OpenSession(t.Context(), late, noEvent) },
@@ -185,7 +185,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 		"a sign-up": func(t *testing.T, store *postgres.Store) func() error {
 			n, code := newSignUp("grace"), newCode(identity.Verification)
 			n.Email, n.CanonicalEmail = "new@example.com", "new@example.com"
-			testenv.OK(t, store.CreateSignUp(t.Context(), n, code, noEvent))
+			testenv.NoError(t, store.CreateSignUp(t.Context(), n, code, noEvent))
 			return func() error {
 				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err
@@ -216,7 +216,7 @@ func TestProofsOfOneAddressWaitForEachOther(t *testing.T) {
 			change := newCode(identity.EmailChange)
 			change.Target = "new@example.com"
 			ref := open(t, store, signUp(t, store, "ada"), time.Now())
-			testenv.OK(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
+			testenv.NoError(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
 			return func() error {
 				e := identity.EmailRedemption{Code: change.Hash, Email: change.Target, CanonicalEmail: change.Target}
 				_, err := store.RedeemEmailChange(t.Context(), ref, e, noRecord)
@@ -332,8 +332,8 @@ func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	testenv.Must(store.IssueCode(t.Context(), u.Email, newCode(identity.Recovery), noEvent))(t)
 	change := newCode(identity.EmailChange)
 	change.Target = "new@example.com"
-	testenv.OK(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
-	testenv.OK(t, store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)))
+	testenv.NoError(t, store.IssueEmailChange(t.Context(), ref, change, noEvent))
+	testenv.NoError(t, store.QueueMail(t.Context(), newMail(identity.MailRecovery, u.Email)))
 	var told bool
 	changed := make(chan error, 1)
 	err := meet(t, c,
@@ -367,7 +367,7 @@ func TestMailThatIsBeingClaimedIsSkipped(t *testing.T) {
 	c := postgrestest.Config(t)
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	for _, to := range []string{"first@example.com", "second@example.com"} {
-		testenv.OK(t, store.QueueMail(t.Context(), newMail("notice", to)))
+		testenv.NoError(t, store.QueueMail(t.Context(), newMail("notice", to)))
 	}
 	within(t, db, func(tx *sql.Tx) {
 		testenv.Must(tx.Exec(`SELECT FROM mails WHERE recipient = 'first@example.com' FOR UPDATE`))(t)
@@ -396,7 +396,7 @@ func TestSignUpThatWaitsForItsUsername(t *testing.T) {
 			t.Parallel()
 			c := postgrestest.Config(t)
 			store, code := postgrestest.Open(t, c), newCode(identity.Verification)
-			testenv.OK(t, store.CreateSignUp(t.Context(), newSignUp("ada"), code, noEvent))
+			testenv.NoError(t, store.CreateSignUp(t.Context(), newSignUp("ada"), code, noEvent))
 			prove := func() error {
 				_, err := store.RedeemVerification(t.Context(), identity.ClaimProof{Code: code.Hash}, newSession(identity.User{}, time.Now()), noRecord)
 				return err

@@ -61,7 +61,7 @@ func TestMigrateOfACurrentSchemaCostsOneQuery(t *testing.T) {
 	t.Parallel()
 	var sent statements
 	store := postgrestest.New(t, postgres.WithStatementHook(sent.add))
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	if got := sent.take(); len(got) != 1 {
 		t.Errorf("%d statements:\n%s", len(got), strings.Join(got, "\n"))
 	}
@@ -85,7 +85,7 @@ func TestMigrateUpgradesAnOlderDatabaseWithItsData(t *testing.T) {
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
 	user := signUp(t, store, "ada")
-	testenv.OK(t, store.MigrateWith(t.Context(), next("ALTER TABLE users ADD COLUMN locale text;")))
+	testenv.NoError(t, store.MigrateWith(t.Context(), next("ALTER TABLE users ADD COLUMN locale text;")))
 	if version, err := store.Version(t.Context()); err != nil || version != postgres.SchemaVersion+1 {
 		t.Errorf("version is %d, error %v", version, err)
 	}
@@ -98,10 +98,10 @@ func TestMigrateUpgradesAnOlderDatabaseWithItsData(t *testing.T) {
 func TestMigrateOfANewerSchemaWarns(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	testenv.OK(t, postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")))
+	testenv.NoError(t, postgrestest.Open(t, c).MigrateWith(t.Context(), next("CREATE TABLE later (x int);")))
 	var log bytes.Buffer
 	store := postgrestest.Open(t, c, postgres.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	if err := store.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -140,7 +140,7 @@ func TestWriteWhoseAnswerWasLost(t *testing.T) {
 		_, _, advancing := store.AdvanceSession(t.Context(), ref, -1, renewal)
 		_, ending := store.EndSession(t.Context(), open(t, store, u, now), noEvent)
 		changing := store.ChangePassword(t.Context(), ref, passwordHash, passwordHash, noRecord)
-		testenv.OK(t, errors.Join(advancing, ending, changing))
+		testenv.NoError(t, errors.Join(advancing, ending, changing))
 		sent.take()
 		n.lose.Store(lose)
 		return ref

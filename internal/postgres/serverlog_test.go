@@ -27,7 +27,7 @@ func TestServerLogContainsNoNameThatIsTaken(t *testing.T) {
 	c := configOf(server)
 	c.AcquireTimeout, c.StatementTimeout = 20*time.Second, 20*time.Second
 	store := postgrestest.Open(t, c)
-	testenv.OK(t, store.Migrate(t.Context()))
+	testenv.NoError(t, store.Migrate(t.Context()))
 	now := time.Now()
 	ada := signUp(t, store, "ada")
 	name := "wanted-by-many"

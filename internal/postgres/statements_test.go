@@ -286,10 +286,10 @@ func scans(t *testing.T, db *sql.DB) (scans []string) {
 	for rows.Next() {
 		var name string
 		var n int64
-		testenv.OK(t, rows.Scan(&name, &n))
+		testenv.NoError(t, rows.Scan(&name, &n))
 		scans = append(scans, fmt.Sprintf("%s %d", name, n))
 	}
-	testenv.OK(t, rows.Err())
+	testenv.NoError(t, rows.Err())
 	return scans
 }
 
@@ -303,7 +303,7 @@ func TestRenewalIsAHeapOnlyUpdate(t *testing.T) {
 	for range sessions {
 		n := newSession(u, now)
 		n.Keep = sessions
-		testenv.OK(t, store.OpenSession(t.Context(), n, noEvent))
+		testenv.NoError(t, store.OpenSession(t.Context(), n, noEvent))
 		ref := identity.SessionRef{ID: n.ID, UserID: u.ID, Now: now}
 		for generation := range int64(renewals) {
 			_, advanced, err := store.AdvanceSession(t.Context(), ref, generation,

@@ -56,7 +56,7 @@ func TestConnectionsHaveTheirLimits(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
 	store := postgrestest.Open(t, c)
-	testenv.OK(t, store.Ready(t.Context()))
+	testenv.NoError(t, store.Ready(t.Context()))
 	settings := store.Settings(t.Context(), "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "application_name")
 	if want := "5s 2500ms 7s authserver"; strings.Join(settings, " ") != want {
 		t.Errorf("the settings are %q; want %q", settings, want)

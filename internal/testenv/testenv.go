@@ -107,16 +107,8 @@ var errNotYet = errors.New("the condition does not hold")
 func Must[T any](value T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
 		t.Helper()
-		OK(t, err)
+		NoError(t, err)
 		return value
-	}
-}
-
-// OK fails the test if err is not nil.
-func OK(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

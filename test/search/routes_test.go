@@ -95,7 +95,7 @@ func documented(t *testing.T) map[string][]string {
 			RequestBodies map[string]body `json:"requestBodies"`
 		} `json:"components"`
 	}
-	testenv.OK(t, json.Unmarshal(httpapi.OpenAPI(), &document))
+	testenv.NoError(t, json.Unmarshal(httpapi.OpenAPI(), &document))
 	all := map[string][]string{}
 	for path, operations := range document.Paths {
 		for method, raw := range operations {
@@ -105,7 +105,7 @@ func documented(t *testing.T) map[string][]string {
 			var operation struct {
 				RequestBody body `json:"requestBody"`
 			}
-			testenv.OK(t, json.Unmarshal(raw, &operation))
+			testenv.NoError(t, json.Unmarshal(raw, &operation))
 			b := operation.RequestBody
 			if b.Ref != "" {
 				b = document.Components.RequestBodies[b.Ref[strings.LastIndex(b.Ref, "/")+1:]]
