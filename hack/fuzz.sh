@@ -11,5 +11,5 @@ grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort |
 		target=${declaration#func }
 		echo "$(dirname "$file") $target"
 		# `while` runs in a subshell here, and set -e ends the whole script.
-		go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$(dirname "$file")" </dev/null
+		go test -C "$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "$time" . </dev/null
 	done

@@ -89,6 +89,8 @@ func parts() []part {
 		{name: "hack/localcluster", dir: "hack/localcluster", command: goTest},
 		{name: "hack/kubernetes/image", dir: "hack/kubernetes/image", command: goTest},
 		{name: "test/compose", dir: "test/compose", command: goTest},
+		{name: "verify", dir: "verify", packages: []string{"./..."}, seconds: 25, race: true},
+		{name: "verify/bench", dir: "verify/bench", command: goTest},
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
 			command: []string{"sh", "-c", "go generate ./... && " + strings.Join(goTest, " ")}},
 	}
