@@ -3,38 +3,33 @@ package authserver_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// body is the parameters of a request.
+// body has the parameters of a request.
 type body map[string]string
 
-// client talks to one replica, holds every reply against the contract, and
-// notes every secret that goes either way, for the check of the logs.
+// client sends requests to one replica and records every secret in requests and replies, for the check of the logs.
 type client struct {
-	*apitest.Client
+	*testenv.Client
+
 	t    testing.TB
-	base string
 	logs *logs
 }
 
-func newClient(t testing.TB, base string, l *logs) *client {
-	return &client{Client: apitest.New(t, base), t: t, base: base, logs: l}
-}
-
-// try is for goroutines; a request without a reply is status 0.
-func (c *client) try(method, path string, header http.Header, b any) *apitest.Reply {
+// try is for goroutines too. The status of a request without a reply is 0.
+func (c *client) try(method, path string, header http.Header, b any) *testenv.Reply {
 	if b, ok := b.(body); ok {
 		c.logs.secrets(b)
 	}
 	reply, err := c.Try(method, path, header, b)
 	if err != nil {
-		return &apitest.Reply{Body: []byte(err.Error())}
+		return &testenv.Reply{Body: []byte(err.Error())}
 	}
 	var members map[string]any
 	if json.Unmarshal(reply.Body, &members) == nil {
@@ -49,19 +44,21 @@ func (c *client) try(method, path string, header http.Header, b any) *apitest.Re
 	return reply
 }
 
-func (c *client) post(path string, b body) *apitest.Reply {
+func (c *client) get(path string) *testenv.Reply { return c.try(http.MethodGet, path, nil, nil) }
+
+func (c *client) post(path string, b body) *testenv.Reply {
 	return c.try(http.MethodPost, path, nil, b)
 }
 
 // as sends a request with an access token.
-func (c *client) as(token, method, path string, b body) *apitest.Reply {
+func (c *client) as(token, method, path string, b body) *testenv.Reply {
 	if b == nil {
-		return c.try(method, path, apitest.Bearer(token), nil)
+		return c.try(method, path, testenv.Bearer(token), nil)
 	}
-	return c.try(method, path, apitest.Bearer(token), b)
+	return c.try(method, path, testenv.Bearer(token), b)
 }
 
-// user is someone with an account, and the tokens of their latest session.
+// user is a person with an account, and the tokens of the latest session.
 type user struct {
 	id, username, email, password string
 	tokens
@@ -69,7 +66,7 @@ type user struct {
 
 type tokens struct{ access, refresh string }
 
-func tokensOf(r *apitest.Reply) tokens {
+func tokensOf(r *testenv.Reply) tokens {
 	return tokens{r.Text("access_token"), r.Text("refresh_token")}
 }
 
@@ -85,15 +82,20 @@ func newPerson() user {
 	}
 }
 
-func (u user) signUpBody() body {
-	return body{
+// signUpBody returns the parameters of the user's sign-up, with changes.
+func (u user) signUpBody(changes ...body) body {
+	b := body{
 		"username": u.username, "email": u.email, "password": u.password,
 		"first_name": "Firstname " + u.username, "last_name": "Lastname " + u.username,
 		"scope": "profile email",
 	}
+	for _, change := range changes {
+		maps.Copy(b, change)
+	}
+	return b
 }
 
-// signUp makes an account that is not verified yet.
+// signUp creates an account that is not verified.
 func (c *client) signUp() (u user, code string) {
 	c.t.Helper()
 	u = newPerson()
@@ -102,12 +104,22 @@ func (c *client) signUp() (u user, code string) {
 	return u, reply.Text("code")
 }
 
-// newUser makes an account, and verifies it, which signs in.
+// newUser creates an account and verifies it, which opens a session.
 func (c *client) newUser() user {
 	c.t.Helper()
 	u, code := c.signUp()
-	u.tokens = tokensOf(want(c.t, http.StatusOK, c.post("/users/verify-user", body{"code": code}), "verify"))
+	u.tokens = c.mustVerify(code)
 	return u
+}
+
+func (c *client) verify(code string) *testenv.Reply {
+	return c.post("/users/verify-user", body{"code": code})
+}
+
+// mustVerify verifies an address and returns the tokens of the session that this opens.
+func (c *client) mustVerify(code string) tokens {
+	c.t.Helper()
+	return tokensOf(want(c.t, http.StatusOK, c.verify(code), "verify"))
 }
 
 // signIn opens one more session.
@@ -116,40 +128,64 @@ func (c *client) signIn(u user) tokens {
 	return tokensOf(want(c.t, http.StatusOK, c.trySignIn(u.username, u.password), "sign in"))
 }
 
-func (c *client) trySignIn(username, password string) *apitest.Reply {
+func (c *client) trySignIn(username, password string) *testenv.Reply {
 	return c.post("/tokens/signin", body{"username": username, "password": password})
 }
 
-func (c *client) renew(refresh string) *apitest.Reply {
+func (c *client) renew(refresh string) *testenv.Reply {
 	return c.post("/tokens", body{"refresh_token": refresh})
 }
 
-func (c *client) signOut(refresh string) *apitest.Reply {
+func (c *client) signOut(refresh string) *testenv.Reply {
 	return c.try(http.MethodDelete, "/tokens", nil, body{"refresh_token": refresh})
 }
 
-func (c *client) profile(access string) *apitest.Reply {
+func (c *client) profile(access string) *testenv.Reply {
 	return c.as(access, http.MethodGet, "/users", nil)
+}
+
+func (c *client) changeProfile(access string, b body) *testenv.Reply {
+	return c.as(access, http.MethodPut, "/users", b)
+}
+
+func (c *client) deleteUser(access string) *testenv.Reply {
+	return c.as(access, http.MethodDelete, "/users", nil)
+}
+
+func (c *client) changePassword(access, old, password string) *testenv.Reply {
+	return c.as(access, http.MethodPost, "/users/change-password", body{"old_password": old, "password": password})
+}
+
+// resetPassword sets a password by a recovery code.
+func (c *client) resetPassword(code, password string) *testenv.Reply {
+	return c.post("/users/change-password", body{"code": code, "password": password})
+}
+
+func (c *client) changeEmail(access, code, email string) *testenv.Reply {
+	return c.as(access, http.MethodPost, "/users/change-email", body{"code": code, "email": email})
+}
+
+func (c *client) introspect(token string) *testenv.Reply {
+	return c.post("/tokens/introspect", body{"token": token})
 }
 
 // sessionID returns the session of tokens.
 func (c *client) sessionID(tk tokens) string {
 	c.t.Helper()
-	return want(c.t, http.StatusOK, c.post("/tokens/introspect", body{"token": tk.access}), "introspect").Text("sid")
+	return want(c.t, http.StatusOK, c.introspect(tk.access), "introspect").Text("sid")
 }
 
-// endSession ends a session by its id.
-func (c *client) endSession(access, id string) *apitest.Reply {
+func (c *client) endSession(access, id string) *testenv.Reply {
 	return c.as(access, http.MethodDelete, "/users/sessions/"+id, nil)
 }
 
-// recoveryCode asks for a code to set a new password.
+// recoveryCode requests a code that sets a new password.
 func (c *client) recoveryCode(u user) string {
 	c.t.Helper()
 	return want(c.t, http.StatusOK, c.post("/users/forgot-password", body{"email": u.email}), "forgot").Text("code")
 }
 
-// emailCode asks for a code to change the address to email, or to any.
+// emailCode requests a code that changes the address to email, or to any address if email is "".
 func (c *client) emailCode(access, email string) string {
 	c.t.Helper()
 	b := body{}
@@ -159,7 +195,7 @@ func (c *client) emailCode(access, email string) string {
 	return want(c.t, http.StatusOK, c.as(access, http.MethodPost, "/users/change-email-request", b), "request").Text("code")
 }
 
-// dead fails unless both tokens are refused at every replica.
+// dead reports an error unless every replica refuses both tokens.
 func (c *cluster) dead(why string, list ...tokens) {
 	c.t.Helper()
 	for i, n := range c.nodes {
@@ -170,7 +206,7 @@ func (c *cluster) dead(why string, list ...tokens) {
 	}
 }
 
-// alive fails unless the access token is taken at every replica.
+// alive reports an error unless every replica accepts the access token.
 func (c *cluster) alive(why string, access string) {
 	c.t.Helper()
 	for i, n := range c.nodes {
@@ -178,10 +214,5 @@ func (c *cluster) alive(why string, access string) {
 	}
 }
 
-// any gives one of the replicas.
+// any returns one of the replicas.
 func (c *cluster) any(i int) *node { return c.nodes[i%len(c.nodes)] }
-
-// isRefused reports whether no server accepted a request.
-func isRefused(r *apitest.Reply) bool {
-	return r.Status == 0 && strings.Contains(string(r.Body), "connection refused")
-}

@@ -7,30 +7,24 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// redeem tries a code for each of the three purposes, for a user who may try
-// them all.
-var redeem = map[string]func(n *node, by user, code string) *apitest.Reply{
-	"verification": func(n *node, _ user, code string) *apitest.Reply {
-		return n.post("/users/verify-user", body{"code": code})
+// redeem tries a code for each of the three purposes.
+var redeem = map[string]func(n *node, by user, code string) *testenv.Reply{
+	"verification": func(n *node, _ user, code string) *testenv.Reply { return n.verify(code) },
+	"recovery": func(n *node, _ user, code string) *testenv.Reply {
+		return n.resetPassword(code, "a password that is new")
 	},
-	"recovery": func(n *node, _ user, code string) *apitest.Reply {
-		return n.post("/users/change-password", body{"code": code, "password": "a password that is new"})
-	},
-	"email change": func(n *node, by user, code string) *apitest.Reply {
-		return n.as(by.access, http.MethodPost, "/users/change-email", body{"code": code, "email": "new." + by.email})
+	"email change": func(n *node, by user, code string) *testenv.Reply {
+		return n.changeEmail(by.access, code, "new."+by.email)
 	},
 }
 
-// issue makes a live code of each purpose, each with the user whose it is.
+// issue creates a valid code of each purpose for a new user.
 var issue = map[string]func(n *node) (user, string){
-	"verification": func(n *node) (user, string) {
-		u, code := n.signUp()
-		return u, code
-	},
+	"verification": func(n *node) (user, string) { return n.signUp() },
 	"recovery": func(n *node) (user, string) {
 		u := n.newUser()
 		return u, n.recoveryCode(u)
@@ -41,14 +35,13 @@ var issue = map[string]func(n *node) (user, string){
 	},
 }
 
-func succeeded(r *apitest.Reply) bool {
+func succeeded(r *testenv.Reply) bool {
 	return r.Status == http.StatusOK || r.Status == http.StatusNoContent
 }
 
-func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
+func TestCodeServesOnlyItsPurpose(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
+	_, n := single(t)
 	bystander := n.newUser()
 	for made, issue := range issue {
 		for used, try := range redeem {
@@ -66,13 +59,13 @@ func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
 			}
 			want(t, http.StatusBadRequest, reply, "a", made, "code as one for", used)
 			if reply := redeem[made](n, by, code); !succeeded(reply) {
-				t.Errorf("a %s code was burnt by trying it for %s: %v", made, used, reply)
+				t.Errorf("a %s code after it was tried for %s: %v", made, used, reply)
 			}
 		}
 	}
 }
 
-func TestACodeIsGoodOnceAndEveryCodeThatIsNotGetsTheSameAnswer(t *testing.T) {
+func TestCodeWorksOnceAndAllInvalidCodesGetOneAnswer(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
 	n := c.nodes[0]
@@ -92,14 +85,14 @@ func TestACodeIsGoodOnceAndEveryCodeThatIsNotGetsTheSameAnswer(t *testing.T) {
 		postgrestest.Exec(t, c.db, "UPDATE codes SET expires_at = now()")
 		expired := try(n, u, other)
 		unknown := try(n, u, strings.Repeat("A", len(code)))
-		wrongPurpose := func() *apitest.Reply {
+		wrongPurpose := func() *testenv.Reply {
 			if purpose == "verification" {
 				return try(n, u, n.recoveryCode(u))
 			}
 			_, code := n.signUp()
 			return try(n, u, code)
 		}()
-		for about, reply := range map[string]*apitest.Reply{"expired": expired, "unknown": unknown, "for another purpose": wrongPurpose} {
+		for about, reply := range map[string]*testenv.Reply{"expired": expired, "unknown": unknown, "for another purpose": wrongPurpose} {
 			if reply.Status != used.Status || !bytes.Equal(reply.Body, used.Body) || len(reply.Header) != len(used.Header) {
 				t.Errorf("%s: a code that is %s gets %v, a used one %v", purpose, about, reply, used)
 			}
@@ -107,12 +100,12 @@ func TestACodeIsGoodOnceAndEveryCodeThatIsNotGetsTheSameAnswer(t *testing.T) {
 	}
 }
 
-func TestOfFiftyUsesOfACodeAtOnceOneSucceeds(t *testing.T) {
+func TestCodeUsedFiftyTimesAtOnceSucceedsOnce(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, env{"HASHING_MAX_WAIT": "5s"})
 	for purpose, issue := range issue {
 		u, code := issue(c.nodes[0])
-		replies := atOnce(50, func(i int) *apitest.Reply { return redeem[purpose](c.any(i), u, code) })
+		replies := atOnce(50, func(i int) *testenv.Reply { return redeem[purpose](c.any(i), u, code) })
 		var won int
 		for _, r := range replies {
 			switch {
@@ -128,19 +121,18 @@ func TestOfFiftyUsesOfACodeAtOnceOneSucceeds(t *testing.T) {
 	}
 }
 
-func TestACodeOfOneIsNoUseToAnotherAndIsNotBurntByThem(t *testing.T) {
+func TestCodeOfOneUserIsInvalidForAnotherAndStaysValid(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
+	_, n := single(t)
 	ada, eve := n.newUser(), n.newUser()
 
 	code := n.recoveryCode(ada)
 	reset := body{"code": code, "id": eve.id, "password": "a password of eve's choice"}
 	want(t, http.StatusBadRequest, n.post("/users/change-password", reset), "ada's code with eve's id")
-	want(t, http.StatusOK, n.profile(eve.access), "eve is as she was")
-	want(t, http.StatusOK, n.trySignIn(eve.username, eve.password), "eve is as she was")
+	want(t, http.StatusOK, n.profile(eve.access), "eve has not changed")
+	want(t, http.StatusOK, n.trySignIn(eve.username, eve.password), "eve's password has not changed")
 	reset["id"] = ada.id
-	want(t, http.StatusNoContent, n.post("/users/change-password", reset), "ada's own code still holds")
+	want(t, http.StatusNoContent, n.post("/users/change-password", reset), "ada's own code is still valid")
 
 	ada.password = reset["password"]
 	ada.tokens = n.signIn(ada)
@@ -150,43 +142,40 @@ func TestACodeOfOneIsNoUseToAnotherAndIsNotBurntByThem(t *testing.T) {
 	if got := n.profile(eve.access).Text("email"); got != eve.email {
 		t.Errorf("eve's address is %q now", got)
 	}
-	want(t, http.StatusOK, n.as(ada.access, http.MethodPost, "/users/change-email", change), "ada's own code still holds")
+	want(t, http.StatusOK, n.as(ada.access, http.MethodPost, "/users/change-email", change), "ada's own code is still valid")
 }
 
-func TestACodeForOneAddressIsNoUseForAnother(t *testing.T) {
+func TestCodeForOneAddressIsInvalidForAnother(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
+	_, n := single(t)
 	u, other := n.newUser(), n.newUser()
 	code := n.emailCode(u.access, "announced."+u.email)
-	use := func(email string) *apitest.Reply {
-		return n.as(u.access, http.MethodPost, "/users/change-email", body{"code": code, "email": email})
+	use := func(email string) *testenv.Reply {
+		return n.changeEmail(u.access, code, email)
 	}
 	want(t, http.StatusBadRequest, use("another."+u.email))
 	reply := want(t, http.StatusOK, use("announced."+u.email))
 	if reply.Text("is_verified") != "true" {
-		t.Errorf("the address was proved, and is not verified: %v", reply)
+		t.Errorf("the address is not verified: %v", reply)
 	}
 
 	code = n.emailCode(u.access, "")
-	if want(t, http.StatusConflict, use(other.email)); t.Failed() {
-		return
-	}
-	reply = want(t, http.StatusOK, use("anything."+u.email), "a code survives an address that is taken")
+	want(t, http.StatusConflict, use(other.email))
+	reply = want(t, http.StatusOK, use("anything."+u.email), "the code is still valid after a taken address")
 	if reply.Text("is_verified") != "false" {
-		t.Errorf("the address is verified without a proof: %v", reply)
+		t.Errorf("the address is verified without a code that was sent to it: %v", reply)
 	}
 }
 
-func TestOfTwoWhoMoveToOneAddressOneDoes(t *testing.T) {
+func TestEmailChangeOfTwoUsersToOneAddressSucceedsOnce(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3)
 	for range 10 {
 		target := newPerson().email
 		movers := []user{c.nodes[0].newUser(), c.nodes[1].newUser()}
 		codes := []string{c.nodes[0].emailCode(movers[0].access, target), c.nodes[1].emailCode(movers[1].access, target)}
-		replies := atOnce(2, func(i int) *apitest.Reply {
-			return c.any(i).as(movers[i].access, http.MethodPost, "/users/change-email", body{"code": codes[i], "email": target})
+		replies := atOnce(2, func(i int) *testenv.Reply {
+			return c.any(i).changeEmail(movers[i].access, codes[i], target)
 		})
 		if got := statuses(replies); got[http.StatusOK] != 1 || got[http.StatusConflict]+got[http.StatusBadRequest] != 1 {
 			t.Errorf("got %v", replies)
@@ -194,9 +183,9 @@ func TestOfTwoWhoMoveToOneAddressOneDoes(t *testing.T) {
 	}
 }
 
-func TestASecondCodeTakesThePlaceOfTheFirst(t *testing.T) {
+func TestCodeReplacesThePreviousOne(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1).nodes[0]
+	_, n := single(t)
 	u, first := n.signUp()
 	second := want(t, http.StatusOK, n.post("/users/verification-code", body{"email": u.email})).Text("code")
 	want(t, http.StatusBadRequest, redeem["verification"](n, u, first))
@@ -210,7 +199,6 @@ func TestASecondCodeTakesThePlaceOfTheFirst(t *testing.T) {
 		if reply := redeem[purpose](n, u, second); !succeeded(reply) {
 			t.Errorf("the second of %s: %v", purpose, reply)
 		}
-		// A new address that is not proved changes nothing about recovery.
 		if purpose == "recovery" {
 			u.password = "a password that is new"
 			u.tokens = n.signIn(u)
@@ -218,22 +206,18 @@ func TestASecondCodeTakesThePlaceOfTheFirst(t *testing.T) {
 	}
 }
 
-func TestOutstandingCodesDieWithWhatTheyWereFor(t *testing.T) {
+func TestCodesBecomeInvalidWithTheirReason(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1).nodes[0]
+	_, n := single(t)
 	changes := map[string]func(u user){
 		"a changed password": func(u user) {
-			want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
-				body{"old_password": u.password, "password": "the second password"}))
+			want(t, http.StatusNoContent, n.changePassword(u.access, u.password, "the second password"))
 		},
 		"a changed address": func(u user) {
 			target := "elsewhere." + u.email
-			want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email",
-				body{"code": n.emailCode(u.access, target), "email": target}))
+			want(t, http.StatusOK, n.changeEmail(u.access, n.emailCode(u.access, target), target))
 		},
-		"a deleted account": func(u user) {
-			want(t, http.StatusNoContent, n.as(u.access, http.MethodDelete, "/users", nil))
-		},
+		"a deleted account": func(u user) { want(t, http.StatusNoContent, n.deleteUser(u.access)) },
 	}
 	for name, change := range changes {
 		u := n.newUser()
@@ -243,27 +227,24 @@ func TestOutstandingCodesDieWithWhatTheyWereFor(t *testing.T) {
 	}
 }
 
-func TestWhatIsNearlyACodeIsNone(t *testing.T) {
+func TestCodeThatIsNearlyRightIsInvalid(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1).nodes[0]
+	_, n := single(t)
 	u, code := n.signUp()
 	for _, wrong := range []string{
 		"", " ", code + "=", code + "." + code, code[1:], code[:len(code)-1],
 		"%", "_", code[:len(code)-1] + "%", code[:len(code)-1] + "_", strings.Repeat(code, 2), "null", "0", "'; DROP TABLE codes; --",
 	} {
-		if wrong == code {
-			continue
-		}
-		want(t, http.StatusBadRequest, n.post("/users/verify-user", body{"code": wrong}), fmt.Sprintf("%q", wrong))
+		want(t, http.StatusBadRequest, n.verify(wrong), fmt.Sprintf("%q", wrong))
 	}
 	for _, wrong := range []string{"null", "0", "true", "[]", "{}", `["` + code + `"]`} {
 		want(t, http.StatusBadRequest, n.Do(http.MethodPost, "/users/verify-user", nil, `{"code":`+wrong+`}`), wrong)
 	}
-	// But people type it, and copy it with what stands around it.
-	want(t, http.StatusOK, redeem["verification"](n, u, " "+strings.ToLower(code[:13])+"-"+code[13:]+"\n"), "none of them burnt it")
+	// Users type codes, and copy them with the text around them.
+	want(t, http.StatusOK, redeem["verification"](n, u, " "+strings.ToLower(code[:13])+"-"+code[13:]+"\n"), "the code is still valid")
 }
 
-func TestAVerificationProvesTheAddressAndEndsWhatAnImpostorOpened(t *testing.T) {
+func TestVerificationInvalidatesTheSignUpOfAnImpostor(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
 	n := c.nodes[0]

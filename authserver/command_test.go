@@ -16,34 +16,35 @@ import (
 	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// outcome is what a call of the program gave.
+// outcome is the result of a command.
 type outcome struct {
 	code     int
 	out, err string
 }
 
-// call runs the program, in this process.
+// call runs a command in this process.
 func call(t testing.TB, e env, args ...string) outcome {
 	t.Helper()
 	var out, err bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	code := authserver.Command{
-		Args: args, LookupEnv: e.lookup, ReadFile: os.ReadFile, WriteFile: os.WriteFile, Out: &out, Err: &err, Version: "v1.2.3-test",
+		Args: args, LookupEnv: e.Lookup, ReadFile: os.ReadFile, WriteFile: os.WriteFile, Out: &out, Err: &err, Version: "v1.2.3-test",
 	}.Run(ctx)
 	return outcome{code, out.String(), err.String()}
 }
 
-// call runs the program with the settings of the cluster's replicas.
+// call runs a command with the settings of the cluster's replicas.
 func (c *cluster) call(args []string, changes ...env) outcome {
 	c.t.Helper()
-	return call(c.t, environment(c.db, changes...), args...)
+	return call(c.t, gatewaytest.Environ(c.db, changes...), args...)
 }
 
-func TestEverySettingIsListedWithItsDefault(t *testing.T) {
+func TestHelpListsEverySettingAndCommand(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"-h"}, {"--help"}, {"help"}} {
 		got := call(t, env{}, args...)
@@ -52,42 +53,27 @@ func TestEverySettingIsListedWithItsDefault(t *testing.T) {
 		}
 		for _, s := range config.Settings() {
 			if !strings.Contains(got.out, s.Name) || !strings.Contains(got.out, s.Default) {
-				t.Errorf("%s does not tell of %s (%s)", args, s.Name, s.Default)
+				t.Errorf("%s does not list %s (%s)", args, s.Name, s.Default)
 			}
 		}
 		for _, verb := range []string{"serve", "migrate", "keys list", "keys rotate", "keys revoke", "healthcheck", "version"} {
 			if !strings.Contains(got.out, verb) {
-				t.Errorf("%s does not tell of %s", args, verb)
+				t.Errorf("%s does not list %s", args, verb)
 			}
 		}
 	}
 }
 
-func TestTheVersionNeedsNoSettings(t *testing.T) {
+func TestVersionNeedsNoSettings(t *testing.T) {
 	t.Parallel()
-	if got := call(t, env{}, "version"); got.code != 0 || strings.TrimSpace(got.out) != "v1.2.3-test" {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestTheVersionIsAFlagToo(t *testing.T) {
-	t.Parallel()
-	for _, flag := range []string{"--version", "-version"} {
-		if got := call(t, env{}, flag); got.code != 0 || strings.TrimSpace(got.out) != "v1.2.3-test" {
-			t.Errorf("%s: got %+v", flag, got)
+	for _, arg := range []string{"version", "--version", "-version"} {
+		if got := call(t, env{}, arg); got.code != 0 || strings.TrimSpace(got.out) != "v1.2.3-test" {
+			t.Errorf("%s: got %+v", arg, got)
 		}
 	}
 }
 
-func TestACommandThatIsNoneIsToldSoWhateverFollows(t *testing.T) {
-	t.Parallel()
-	got := call(t, env{}, "users", "list")
-	if got.code != 2 || !strings.Contains(got.err, `unknown command "users"`) {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestRotatingTwiceSaysThatARotationIsUnderWay(t *testing.T) {
+func TestKeysRotateReportsARotationInProgress(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
 	seed(t, c.db)
@@ -101,24 +87,27 @@ func TestRotatingTwiceSaysThatARotationIsUnderWay(t *testing.T) {
 		t.Errorf("the second time: %+v", second)
 	}
 	if first.err+second.err != "" {
-		t.Errorf("beside the table stands %s%s", first.err, second.err)
+		t.Errorf("the errors are %s%s", first.err, second.err)
 	}
 }
 
-func TestWrongArgumentsAreNamedWithExitCode2(t *testing.T) {
+func TestArgumentsThatAreWrongExitWith2(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"dance"}, {"serve", "now"}, {"migrate", "up"}, {"version", "x"}, {"-x"}, {"--port=1"},
 		{"keys"}, {"keys", "list", "x"}, {"keys", "revoke"}, {"keys", "revoke", "a", "b"}, {"keys", "dance"},
 	} {
-		got := call(t, environment(postgrestest.Config(t)), args...)
+		got := call(t, gatewaytest.Environ(postgrestest.Config(t)), args...)
 		if got.code != 2 || got.out != "" || !strings.Contains(got.err, "authserver -h") {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}
+	if got := call(t, env{}, "users", "list"); got.code != 2 || !strings.Contains(got.err, `unknown command "users"`) {
+		t.Errorf("got %+v", got)
+	}
 }
 
-func TestAStartWithoutSettingsNamesEveryOneThatIsNeeded(t *testing.T) {
+func TestSettingsThatAreMissingAreAllNamed(t *testing.T) {
 	t.Parallel()
 	for _, verb := range []string{"serve", "migrate"} {
 		got := call(t, env{}, verb)
@@ -133,7 +122,7 @@ func TestAStartWithoutSettingsNamesEveryOneThatIsNeeded(t *testing.T) {
 	}
 }
 
-func TestEveryWrongSettingIsNamedAndNoSecretIsShown(t *testing.T) {
+func TestSettingsThatAreWrongAreAllNamedWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	wrong := env{
 		"PORT": "http", "HOST": "http://localhost", "ACCESS_TOKEN_EXPIRY": "never", "REFRESH_TOKEN_EXPIRY": "-1",
@@ -142,7 +131,7 @@ func TestEveryWrongSettingIsNamedAndNoSecretIsShown(t *testing.T) {
 		"TRUSTED_CALLER_KEY": "tooshortakey", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "DB_SSLMODE": "maybe", "PASSWORD_BLOCKLIST": "yes",
 		"ACCESS_PASSPHRASE": "one line of it\nand another",
 	}
-	got := call(t, environment(postgrestest.Config(t), wrong))
+	got := call(t, gatewaytest.Environ(postgrestest.Config(t), wrong))
 	if got.code != 2 {
 		t.Errorf("exit code %d", got.code)
 	}
@@ -161,19 +150,11 @@ func TestEveryWrongSettingIsNamedAndNoSecretIsShown(t *testing.T) {
 	}
 }
 
-func TestExposureToThePublicIsRefusedInWords(t *testing.T) {
-	t.Parallel()
-	got := call(t, environment(postgrestest.Config(t), env{"EXPOSURE": "public"}), "serve")
-	if got.code != 2 || !strings.Contains(got.err, "EXPOSURE: ") || !strings.Contains(got.err, "mail") {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestAPortThatIsTakenIsNamed(t *testing.T) {
+func TestPortInUseIsNamed(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
-	for name, addr := range map[string]string{"PORT": c.nodes[0].base, "METRICS_PORT": c.nodes[0].ops} {
-		e := environment(c.db, env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
+	for name, addr := range map[string]string{"PORT": c.nodes[0].Base, "METRICS_PORT": c.nodes[0].Ops} {
+		e := gatewaytest.Environ(c.db, env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
 		e[name] = addr[strings.LastIndexByte(addr, ':')+1:]
 		got := call(t, e, "serve")
 		if got.code != 1 || !strings.Contains(got.err, name+": cannot listen") {
@@ -182,9 +163,9 @@ func TestAPortThatIsTakenIsNamed(t *testing.T) {
 	}
 }
 
-func TestMigratingTwiceIsOneSchema(t *testing.T) {
+func TestMigrateCanRunManyTimesAtOnce(t *testing.T) {
 	t.Parallel()
-	e := environment(postgrestest.Unmigrated(t), env{"LOG_LEVEL": "error"})
+	e := gatewaytest.Environ(postgrestest.Unmigrated(t), env{"LOG_LEVEL": "error"})
 	outcomes := atOnce(4, func(int) outcome { return call(t, e, "migrate") })
 	for _, got := range append(outcomes, call(t, e, "migrate")) {
 		if got != outcomes[0] || got.code != 0 || !regexp.MustCompile(`^the database has schema version [1-9]\d*\n$`).MatchString(got.out) {
@@ -193,41 +174,31 @@ func TestMigratingTwiceIsOneSchema(t *testing.T) {
 	}
 }
 
-func TestAHealthcheckTellsWhetherTheServerIsAlive(t *testing.T) {
+func TestHealthcheckReportsWhetherTheServerIsAlive(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	ops := c.nodes[0].ops
-	// It needs none of the twelve settings.
-	e := env{"METRICS_PORT": ops[strings.LastIndexByte(ops, ':')+1:], "HOST": "127.0.0.1"}
-	for _, host := range []string{"127.0.0.1", "localhost"} {
+	c, n := single(t)
+	// The command needs only these settings. 0.0.0.0 is all interfaces, of which it asks one.
+	e := env{"METRICS_PORT": n.Ops[strings.LastIndexByte(n.Ops, ':')+1:]}
+	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0"} {
 		e["HOST"] = host
 		if got := call(t, e, "healthcheck"); got.code != 0 {
 			t.Errorf("%s: got %+v", host, got)
 		}
 	}
-	e["HOST"] = "0.0.0.0" // the server listens on all interfaces: ask this machine
-	if got := call(t, e, "healthcheck"); got.code != 0 {
-		t.Errorf("got %+v", got)
-	}
 	c.stop()
 	if got := call(t, e, "healthcheck"); got.code != 1 || got.err == "" {
-		t.Errorf("of a server that is gone: %+v", got)
+		t.Errorf("after the server has ended: %+v", got)
 	}
 }
 
-func TestKeysAreListedRotatedAndRevokedByHand(t *testing.T) {
+func TestKeysListRotateAndRevoke(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
 	if got := c.call([]string{"keys", "rotate"}); got.code != 1 || !strings.Contains(got.err, "there are no keys yet") {
 		t.Errorf("rotating before there are keys: %+v", got)
 	}
 	seed(t, c.db)
-	for range 3 {
-		c.add()
-	}
-	for _, n := range c.nodes {
-		n.waitReady()
-	}
+	c.addReady(3)
 	first := kids(t, c.nodes[0])
 	if len(first.access) != 1 || len(first.refresh) != 1 || first.access[0] == first.refresh[0] {
 		t.Fatalf("got %+v", first)
@@ -237,33 +208,33 @@ func TestKeysAreListedRotatedAndRevokedByHand(t *testing.T) {
 		!strings.Contains(list.out, first.access[0]) || !strings.Contains(list.out, first.refresh[0]) {
 		t.Errorf("got %+v", list)
 	}
-	if got := c.call([]string{"keys", "revoke", "nobody"}); got.code != 1 || !strings.Contains(got.err, `no key has the kid "nobody"`) {
+	if got := c.call([]string{"keys", "revoke", "unknown"}); got.code != 1 || !strings.Contains(got.err, `no key has the kid "unknown"`) {
 		t.Errorf("got %+v", got)
 	}
 	if got := c.call([]string{"keys", "rotate"}); got.code != 0 || strings.Count(got.out, "Published") != 2 {
 		t.Fatalf("got %+v", got)
 	}
-	c.eventuallyKeys("two of each kind", func(k keyIDs) bool { return len(k.access) == 2 && len(k.refresh) == 2 })
+	c.eventuallyKeys("two keys of each use", func(k keyIDs) bool { return len(k.access) == 2 && len(k.refresh) == 2 })
 
-	// The successors are known everywhere, and none of them signs yet.
+	// All replicas have the successors, which do not sign yet.
 	u := c.nodes[1].newUser()
 	if kidOf(t, u.access) != first.access[0] || kidOf(t, u.refresh) != first.refresh[0] {
-		t.Error("a key signs that was published just now")
+		t.Error("a key that was just published signs")
 	}
 	for _, kid := range []string{first.access[0], first.refresh[0]} {
 		if got := c.call([]string{"keys", "revoke", kid}); got.code != 0 {
 			t.Errorf("got %+v", got)
 		}
 	}
-	c.eventuallyKeys("the revoked are gone", func(k keyIDs) bool { return len(k.access) == 1 && len(k.refresh) == 1 })
-	c.dead("signed by a revoked key", u.tokens)
-	c.alive("of a sign-in after that", c.nodes[2].signIn(u).access)
+	c.eventuallyKeys("no replica publishes the revoked keys", func(k keyIDs) bool { return len(k.access) == 1 && len(k.refresh) == 1 })
+	c.dead("tokens of a revoked key", u.tokens)
+	c.alive("a sign-in after that", c.nodes[2].signIn(u).access)
 	for _, n := range c.nodes {
 		want(t, http.StatusOK, n.renew(c.nodes[0].signIn(u).refresh))
 	}
 }
 
-func TestKeysInAFolderAreChangedByWhoWritesIt(t *testing.T) {
+func TestKeysInADirectoryAreNotChangedByCommands(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
 	for _, verb := range [][]string{{"keys", "rotate"}, {"keys", "revoke", "x"}} {
@@ -273,31 +244,30 @@ func TestKeysInAFolderAreChangedByWhoWritesIt(t *testing.T) {
 	}
 }
 
-// lastWords calls the program as Kubernetes does: with a file for a termination
-// message, in which something stands already. It gives what stands there then.
-func lastWords(t testing.TB, e env, args ...string) (words string, got outcome) {
+// terminationLog runs a command as Kubernetes does, with a file for the termination message that is not empty, and
+// returns the content of the file after the command.
+func terminationLog(t testing.TB, e env, args ...string) (message string, got outcome) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "termination-log")
-	testenv.NoError(t, os.WriteFile(path, []byte(stood), 0o600))
-	got = call(t, e.with(env{"TERMINATION_LOG": path}), args...)
-	text, err := os.ReadFile(path)
-	testenv.NoError(t, err)
+	testenv.OK(t, os.WriteFile(path, []byte(oldMessage), 0o600))
+	got = call(t, e.With(env{"TERMINATION_LOG": path}), args...)
+	text := testenv.Must(os.ReadFile(path))(t)
 	return string(text), got
 }
 
-// stood is longer than most of what is written over it.
-var stood = strings.Repeat("what stood there ", 100)
+// oldMessage is longer than most messages that replace it.
+var oldMessage = strings.Repeat("an old message ", 100)
 
-func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
+func TestTerminationLogHasTheReason(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
-	api := c.nodes[0].base
+	api := c.nodes[0].Base
 	taken := env{"PORT": api[strings.LastIndexByte(api, ':')+1:], "METRICS_PORT": "0"}
 	free := func(changes env) env {
-		return env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}.with(changes)
+		return env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}.With(changes)
 	}
 	damaged := t.TempDir()
-	testenv.NoError(t, os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600))
+	testenv.OK(t, os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600))
 	const other = "another passphrase than that"
 	for about, tc := range map[string]struct {
 		args    []string
@@ -307,6 +277,7 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 	}{
 		"a wrong setting":           {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
 		"a setting that is missing": {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
+		"exposure without mail":     {nil, free(env{"EXPOSURE": "public"}), 2, "EXPOSURE: codes are sent only by mail"},
 		"a wrong verb":              {[]string{"dance"}, nil, 2, `unknown command "dance"`},
 		"a wrong flag":              {[]string{"-port=1"}, nil, 2, "-port"},
 		"a wrong passphrase":        {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},
@@ -317,66 +288,65 @@ func TestTheReasonOfAnEndIsInTheTerminationLog(t *testing.T) {
 			1, "/nowhere/ca.pem"},
 		"a migration without a database": {[]string{"migrate"}, free(env{"DB_PORT": "1"}), 1, "cannot reach 127.0.0.1:1: connection refused"},
 	} {
-		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
-		if got.code != tc.code || !strings.Contains(words, tc.says) || !strings.HasSuffix(got.err, words) {
-			t.Errorf("%s: exit code %d, %q is in the termination log, and this was printed:\n%s", about, got.code, words, got.err)
+		message, got := terminationLog(t, gatewaytest.Environ(c.db, tc.changes), tc.args...)
+		if got.code != tc.code || !strings.Contains(message, tc.says) || !strings.HasSuffix(got.err, message) {
+			t.Errorf("%s: exit code %d, the termination message is %q, and the output\n%s", about, got.code, message, got.err)
 		}
 		for _, secret := range []string{other, accessPassphrase, refreshPassphrase, c.db.Password} {
-			if secret != "" && secret != c.db.User && strings.Contains(words, secret) {
-				t.Errorf("%s: shows %q: %s", about, secret, words)
+			if secret != "" && secret != c.db.User && strings.Contains(message, secret) {
+				t.Errorf("%s: the message shows %q: %s", about, secret, message)
 			}
 		}
 	}
 }
 
-func TestTheTerminationLogHoldsNoMoreThanKubernetesKeeps(t *testing.T) {
+func TestTerminationLogHasAtMost4096Bytes(t *testing.T) {
 	t.Parallel()
 	wrong := env{"ACCESS_PASSPHRASE": "one line\nand another", "REFRESH_PASSPHRASE": "one line\nand another"}
 	for _, s := range config.Settings() {
 		if !s.Secret {
-			wrong[s.Name] = strings.Repeat("é", 50) // hardly anything is this
+			wrong[s.Name] = strings.Repeat("é", 50) // invalid for most settings
 		}
 	}
-	words, got := lastWords(t, wrong, "serve")
+	message, got := terminationLog(t, wrong, "serve")
 	if got.code != 2 || len(got.err) <= 4096 {
 		t.Fatalf("exit code %d, %d bytes:\n%s", got.code, len(got.err), got.err)
 	}
-	begins, cut := strings.CutSuffix(words, "…")
-	if len(words) > 4096 || len(words) < 4000 || !cut || !utf8.ValidString(words) || !strings.HasPrefix(got.err, begins) {
-		t.Errorf("%d bytes: %q", len(words), words)
+	begins, cut := strings.CutSuffix(message, "…")
+	if len(message) > 4096 || len(message) < 4000 || !cut || !utf8.ValidString(message) || !strings.HasPrefix(got.err, begins) {
+		t.Errorf("%d bytes: %q", len(message), message)
 	}
 }
 
-func TestATerminationLogThatCannotBeWrittenHidesNothing(t *testing.T) {
+func TestTerminationLogThatCannotBeWrittenHidesNoError(t *testing.T) {
 	t.Parallel()
 	db := postgrestest.Config(t)
 	for about, path := range map[string]string{
 		"a folder": t.TempDir(), "in no folder": filepath.Join(t.TempDir(), "none", "log"), "no path at all": "a\x01\x00b",
 	} {
-		got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
+		got := call(t, gatewaytest.Environ(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
 		first, second, _ := strings.Cut(got.err, "authserver: TERMINATION_LOG: ")
 		if got.code != 2 || !strings.Contains(first, "SALT_ROUNDS: ") || second == "" {
 			t.Errorf("%s: %+v", about, got)
 		}
 	}
-	// The file may be one that this program has to make.
+	// A file that does not exist is created.
 	path := filepath.Join(t.TempDir(), "log")
-	got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
+	got := call(t, gatewaytest.Environ(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": path}))
 	if text, err := os.ReadFile(path); err != nil || string(text) != got.err {
 		t.Errorf("%v %q", err, text)
 	}
-	if got := call(t, environment(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": ""})); got.code != 2 ||
+	if got := call(t, gatewaytest.Environ(db, env{"SALT_ROUNDS": "99", "TERMINATION_LOG": ""})); got.code != 2 ||
 		strings.Contains(got.err, "TERMINATION_LOG") {
-		t.Errorf("where none is wanted: %+v", got)
+		t.Errorf("without a termination log: %+v", got)
 	}
 }
 
-// What ends well has no reason; and what people do beside a server that runs, in
-// its container and with its settings, is not what that server ends with.
-func TestTheTerminationLogIsOfTheServerThatEnds(t *testing.T) {
+// Only a server that fails has a reason. Commands that people run in the container of a running server write none.
+func TestTerminationLogIsNotWrittenByOtherCommands(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
-	nobody := strconv.Itoa(testenv.FreePort(t))
+	unused := strconv.Itoa(testenv.FreePort(t))
 	for _, tc := range []struct {
 		code    int
 		changes env
@@ -386,16 +356,16 @@ func TestTheTerminationLogIsOfTheServerThatEnds(t *testing.T) {
 		{0, nil, []string{"-h"}},
 		{0, nil, []string{"migrate"}},
 		{0, nil, []string{"keys", "list"}},
-		{1, nil, []string{"keys", "revoke", "nobody"}},
+		{1, nil, []string{"keys", "revoke", "unknown"}},
 		{1, env{"KEYS_DIR": "/nowhere"}, []string{"keys", "rotate"}},
 		{2, nil, []string{"keys", "dance"}},
 		{2, env{"SALT_ROUNDS": "99"}, []string{"keys", "list"}},
-		{1, env{"METRICS_PORT": nobody}, []string{"healthcheck"}},
+		{1, env{"METRICS_PORT": unused}, []string{"healthcheck"}},
 		{2, nil, []string{"healthcheck", "now"}},
 	} {
-		words, got := lastWords(t, environment(c.db, tc.changes), tc.args...)
-		if got.code != tc.code || words != stood {
-			t.Errorf("%v: exit code %d, and the file says %.100q; %s", tc.args, got.code, words, got.err)
+		message, got := terminationLog(t, gatewaytest.Environ(c.db, tc.changes), tc.args...)
+		if got.code != tc.code || message != oldMessage {
+			t.Errorf("%v: exit code %d, and the file contains %.100q; %s", tc.args, got.code, message, got.err)
 		}
 	}
 }

@@ -7,25 +7,24 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// CleanUp does now what housekeeping does every minute.
+// CleanUp runs the housekeeping of every minute.
 func (s *Server) CleanUp(ctx context.Context) { s.cleanUp(ctx) }
 
-// OpenKeys does with the keys what a server does at its start, and what it goes on
-// with in the background. It is for one that does not run, as are those below.
+// OpenKeys loads the keys as at the start of a server, and waits for its background work. It is for a server that does not
+// run, as the functions below.
 func (s *Server) OpenKeys(ctx context.Context) error {
 	err := s.keyring.Start(ctx)
 	s.keyring.Close()
 	return err
 }
 
-// RefreshKeys does what a server does every two seconds.
+// RefreshKeys checks the keys as a server does every two seconds.
 func (s *Server) RefreshKeys(ctx context.Context) error { return s.keyring.Refresh(ctx) }
 
-// Close gives back what New has taken.
+// Close frees the resources of New.
 func (s *Server) Close() { s.close() }
 
-// SendMail does what the sender of mail does, but that it only gives the mail that
-// it sends; ok is false where none is due.
+// SendMail claims the next mail as the sender does, and returns it instead of sending it. ok is false if none is due.
 func (s *Server) SendMail(ctx context.Context) (m identity.Message, ok bool, err error) {
 	if m, ok, err = s.accounts.ClaimMail(ctx, time.Minute); err == nil && ok {
 		err = s.accounts.FinishMail(ctx, m.Ref, identity.MailOutcome{Result: identity.MailSent})

@@ -12,7 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-func TestWhatWaitingDoesNotMendEndsTheStart(t *testing.T) {
+func TestStartEndsOnErrorsThatWaitingCannotFix(t *testing.T) {
 	for _, err := range []error{
 		keys.ErrPassphrase, keys.ErrDamaged, fs.ErrNotExist, fs.ErrPermission,
 		&identity.Error{Kind: identity.Internal},
@@ -28,7 +28,7 @@ func TestWhatWaitingDoesNotMendEndsTheStart(t *testing.T) {
 	}
 }
 
-func TestAReasonIsOneLineOfTheCauseAlone(t *testing.T) {
+func TestReasonIsOneLineWithTheCause(t *testing.T) {
 	away := errors.New("cannot reach\n\tdb:5432")
 	for _, tc := range []struct {
 		err  error

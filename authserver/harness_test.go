@@ -1,67 +1,31 @@
 package authserver_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver"
-	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 const (
-	issuer            = "http://auth.test"
-	accessPassphrase  = "the passphrase of access tokens"
-	refreshPassphrase = "the passphrase of refresh tokens"
+	issuer            = gatewaytest.Issuer
+	accessPassphrase  = gatewaytest.AccessPassphrase
+	refreshPassphrase = gatewaytest.RefreshPassphrase
+	unset             = gatewaytest.Unset
 )
 
-// env is an environment; later ones win.
-type env map[string]string
-
-// environment is what a test's replica is started with: the twelve variables,
-// cheap hashes, and what the test wants.
-func environment(db postgres.Config, changes ...env) env {
-	e := env{
-		"HOST": "127.0.0.1", "PORT": "1", "METRICS_PORT": "2", "ISSUER": issuer,
-		"ACCESS_PASSPHRASE": accessPassphrase, "REFRESH_PASSPHRASE": refreshPassphrase,
-		"SALT_ROUNDS": "4", "LOG_LEVEL": "debug",
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_NAME": db.Database,
-		"DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_SSLMODE": "disable",
-	}
-	for _, change := range changes {
-		maps.Copy(e, change)
-	}
-	return e
-}
-
-// unset is the value of a variable that is not there.
-const unset = "\x00unset"
-
-func (e env) lookup(name string) (string, bool) {
-	value, ok := e[name]
-	return value, ok && value != unset
-}
-
-func (e env) with(changes env) env {
-	copied := maps.Clone(e)
-	maps.Copy(copied, changes)
-	return copied
-}
+type env = gatewaytest.Settings
 
 // cluster is a number of replicas over one database, with one clock.
 type cluster struct {
@@ -75,27 +39,25 @@ type cluster struct {
 // node is one replica and a client of it.
 type node struct {
 	*client
-	ops        string
-	done       <-chan struct{} // closed when Run has returned
-	result     func() error    // of Run, once done
-	cancel     context.CancelFunc
-	server     *authserver.Server
+	*gatewaytest.Server
+
 	statements *statements
 }
 
-// start starts replicas over a fresh, migrated database that has keys already,
-// and waits until they are ready.
+// start starts replicas over a migrated database that contains keys, and waits until they are ready.
 func start(t testing.TB, replicas int, changes ...env) *cluster {
 	t.Helper()
 	c := newCluster(t, postgrestest.Config(t))
 	seed(t, c.db)
-	for range replicas {
-		c.add(changes...)
-	}
-	for _, n := range c.nodes {
-		n.waitReady()
-	}
+	c.addReady(replicas, changes...)
 	return c
+}
+
+// single is start for one replica.
+func single(t testing.TB, changes ...env) (*cluster, *node) {
+	t.Helper()
+	c := start(t, 1, changes...)
+	return c, c.nodes[0]
 }
 
 func newCluster(t testing.TB, db postgres.Config) *cluster {
@@ -107,101 +69,61 @@ func newCluster(t testing.TB, db postgres.Config) *cluster {
 	return c
 }
 
-// stop ends every replica and expects that each ends well.
+// stop ends every replica. None may report an error.
 func (c *cluster) stop() {
 	c.t.Helper()
 	for _, n := range c.nodes {
-		n.cancel()
+		n.Cancel()
 	}
 	for _, n := range c.nodes {
-		if err := n.end(); err != nil {
-			c.t.Errorf("Run: %v", err)
-		}
+		n.end()
 	}
 	c.nodes = nil
+}
+
+// end ends a replica, which must not report an error.
+func (n *node) end() {
+	n.t.Helper()
+	if err := n.End(); err != nil {
+		n.t.Errorf("Run: %v", err)
+	}
 }
 
 // add starts one more replica, which may not be ready when add returns.
 func (c *cluster) add(changes ...env) *node {
 	c.t.Helper()
-	n, err := c.tryAdd(changes...)
-	testenv.NoError(c.t, err)
+	n := testenv.Must(c.tryAdd(changes...))(c.t)
 	c.nodes = append(c.nodes, n)
 	return n
 }
 
-// tryAdd is add for those who expect that Run may end at once.
-func (c *cluster) tryAdd(changes ...env) (*node, error) {
+// addReady starts more replicas, waits until all of the cluster are ready, and returns the last one.
+func (c *cluster) addReady(replicas int, changes ...env) (n *node) {
 	c.t.Helper()
-	settings, err := config.Load(environment(c.db, changes...).lookup, os.ReadFile)
-	testenv.NoError(c.t, err)
-	settings.Port = 0
-	for try := 1; ; try++ {
-		// Port 0 would mean that there are no metrics; between asking for a
-		// free one and taking it, another process may.
-		settings.MetricsPort = testenv.FreePort(c.t)
-		n, err := c.run(settings)
-		if err == nil || try == 5 || !strings.Contains(err.Error(), "cannot listen") {
-			return n, err
-		}
+	for range replicas {
+		n = c.add(changes...)
 	}
+	for _, n := range c.nodes {
+		n.waitReady()
+	}
+	return n
 }
 
-func (c *cluster) run(settings config.Config) (*node, error) {
+// tryAdd is add for a replica that may end at once.
+func (c *cluster) tryAdd(changes ...env) (*node, error) {
 	c.t.Helper()
 	sent := new(statements)
-	server, err := authserver.New(settings, authserver.Options{
-		Log: c.logs.logger(), Version: "test", Now: c.clock.Now,
-		Statement: sent.add,
+	server, err := gatewaytest.Start(c.t, gatewaytest.Environ(c.db, changes...).Load(c.t), authserver.Options{
+		Log: c.logs.logger(), Version: "test", Now: c.clock.Now, Statement: sent.add,
 	})
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	var result error
-	go func() {
-		defer close(done)
-		result = server.Run(ctx)
-	}()
-	select {
-	case at := <-server.Listening():
-		return &node{
-			client: newClient(c.t, "http://"+at.API, c.logs), ops: "http://" + at.Ops,
-			done: done, result: func() error { return result }, cancel: cancel, server: server, statements: sent,
-		}, nil
-	case <-done:
-		cancel()
-		return nil, result
-	}
-}
-
-// end asks the replica to end, and gives what Run returned.
-func (n *node) end() error {
-	n.cancel()
-	select {
-	case <-n.done:
-		return n.result()
-	case <-time.After(20 * time.Second):
-		return errors.New("a replica did not end within 20 s")
-	}
-}
-
-// probe asks the port for operators, and gives the status and the body; 0 where
-// there is no answer.
-func (n *node) probe(path string) (status int, body string) {
-	client := http.Client{Timeout: 5 * time.Second}
-	response, err := client.Get(n.ops + path)
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer response.Body.Close()
-	text, _ := io.ReadAll(response.Body)
-	return response.StatusCode, string(text)
+	return &node{client: &client{Client: apitest.New(c.t, server.API), t: c.t, logs: c.logs}, Server: server, statements: sent}, nil
 }
 
 func (n *node) ready() bool {
-	status, _ := n.probe("/readyz")
+	status, _ := n.Probe("/readyz")
 	return status == http.StatusOK
 }
 
@@ -209,16 +131,29 @@ func (n *node) waitReady() {
 	n.t.Helper()
 	testenv.Until(n.t, time.Minute, "a replica is ready", func() bool {
 		select {
-		case <-n.done:
-			n.t.Fatalf("a replica ended before it was ready: %v", n.result())
+		case <-n.Done:
+			n.t.Fatalf("a replica ended before it was ready: %v", n.Result())
 		default:
 		}
 		return n.ready()
 	})
 }
 
-// atOnce runs f for 0 to n-1, all starting together, and gives what they
-// returned.
+// wantProbe reports an error unless the operations port replies with a status.
+func (n *node) wantProbe(path string, want int, about string) {
+	n.t.Helper()
+	if status, body := n.Probe(path); status != want {
+		n.t.Errorf("%s: %s is %d %s, want %d", about, path, status, body, want)
+	}
+}
+
+// metrics returns the text of /metrics.
+func (n *node) metrics() string {
+	_, text := n.Probe("/metrics")
+	return text
+}
+
+// atOnce calls f for 0 to n-1, all at the same time, and returns the results.
 func atOnce[T any](n int, f func(i int) T) []T {
 	results := make([]T, n)
 	var ready, done sync.WaitGroup
@@ -237,8 +172,13 @@ func atOnce[T any](n int, f func(i int) T) []T {
 	return results
 }
 
-// statuses counts replies by their status, as "200×1 409×19".
-func statuses(replies []*apitest.Reply) map[int]int {
+// together is atOnce for a function without a result.
+func together(n int, f func(i int)) {
+	atOnce(n, func(i int) (none struct{}) { f(i); return })
+}
+
+// statuses counts replies by their status.
+func statuses(replies []*testenv.Reply) map[int]int {
 	count := map[int]int{}
 	for _, r := range replies {
 		count[r.Status]++
@@ -246,11 +186,16 @@ func statuses(replies []*apitest.Reply) map[int]int {
 	return count
 }
 
-// want fails unless the reply has the status.
-func want(t testing.TB, status int, reply *apitest.Reply, about ...any) *apitest.Reply {
+// want reports an error, with what it is about, unless the reply has the status.
+func want(t testing.TB, status int, reply *testenv.Reply, about ...any) *testenv.Reply {
 	t.Helper()
 	if reply.Status != status {
 		t.Errorf("%sgot %v, want %d", fmt.Sprintln(about...), reply, status)
 	}
 	return reply
+}
+
+// isRefused reports whether no server accepted a request.
+func isRefused(r *testenv.Reply) bool {
+	return r.Status == 0 && strings.Contains(string(r.Body), "connection refused")
 }

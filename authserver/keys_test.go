@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,47 +18,30 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// keyIDs are the kids that a replica publishes.
+// keyIDs are the ids of the keys that a replica publishes.
 type keyIDs struct{ access, refresh []string }
 
 func kids(t testing.TB, n *node) keyIDs {
 	t.Helper()
-	type set struct {
-		Keys []struct {
-			ID string `json:"kid"`
-		} `json:"keys"`
-	}
-	var both struct {
-		Access  set `json:"access_token"`
-		Refresh set `json:"refresh_token"`
-	}
-	reply := want(t, http.StatusOK, n.try(http.MethodGet, "/tokens/keys", nil, nil))
-	testenv.NoError(t, json.Unmarshal(reply.Body, &both))
+	var sets map[string]struct{ Keys []struct{ Kid string } }
+	want(t, http.StatusOK, n.get("/tokens/keys")).JSON(t, &sets)
 	var out keyIDs
-	for _, k := range both.Access.Keys {
-		out.access = append(out.access, k.ID)
+	for _, k := range sets["access_token"].Keys {
+		out.access = append(out.access, k.Kid)
 	}
-	for _, k := range both.Refresh.Keys {
-		out.refresh = append(out.refresh, k.ID)
+	for _, k := range sets["refresh_token"].Keys {
+		out.refresh = append(out.refresh, k.Kid)
 	}
 	return out
 }
 
 func kidOf(t testing.TB, token string) string {
 	t.Helper()
-	var header struct {
-		ID string `json:"kid"`
-	}
-	part, _, _ := strings.Cut(token, ".")
-	text, err := base64.RawURLEncoding.DecodeString(part)
-	if err == nil {
-		err = json.Unmarshal(text, &header)
-	}
-	testenv.NoError(t, err)
-	return header.ID
+	kid, _ := decodePart(t, token, 0)["kid"].(string)
+	return kid
 }
 
-// eventuallyKeys waits until what every replica publishes is as it should be.
+// eventuallyKeys waits until the condition holds for the published keys of every replica.
 func (c *cluster) eventuallyKeys(what string, holds func(keyIDs) bool) {
 	c.t.Helper()
 	testenv.Until(c.t, time.Minute, what, func() bool {
@@ -70,7 +54,7 @@ func (c *cluster) eventuallyKeys(what string, holds func(keyIDs) bool) {
 	})
 }
 
-// ring gives the ring as the database has it.
+// ring returns the files of the ring in the database.
 func (c *cluster) ring() map[string]string {
 	c.t.Helper()
 	files := map[string]string{}
@@ -78,10 +62,9 @@ func (c *cluster) ring() map[string]string {
 		var r struct {
 			Files map[string]string `json:"files"`
 		}
-		testenv.NoError(c.t, json.Unmarshal([]byte(row), &r))
+		testenv.OK(c.t, json.Unmarshal([]byte(row), &r))
 		for name, text := range r.Files {
-			data, err := base64.StdEncoding.DecodeString(text)
-			testenv.NoError(c.t, err)
+			data := testenv.Must(base64.StdEncoding.DecodeString(text))(c.t)
 			files[name] = string(data)
 		}
 	}
@@ -95,10 +78,10 @@ func (c *cluster) generation() string {
 	return strings.Join(column(c.t, c.db, "SELECT generation::text FROM key_ring"), ",")
 }
 
-// clocksDiffer is more than the clocks of those who read the ring may differ.
+// clocksDiffer is longer than the difference of clocks that the rules of keys allow for.
 const clocksDiffer = time.Minute
 
-func TestThreeReplicasThatStartAtOnceOnAnEmptyDatabaseAgreeOnOneRing(t *testing.T) {
+func TestKeysOfThreeReplicasThatStartAtOnceAreTheSame(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Unmigrated(t))
 	c.nodes = atOnce(3, func(int) *node {
@@ -118,37 +101,31 @@ func TestThreeReplicasThatStartAtOnceOnAnEmptyDatabaseAgreeOnOneRing(t *testing.
 	first := kids(t, c.nodes[0])
 	for _, n := range c.nodes[1:] {
 		if k := kids(t, n); !slices.Equal(k.access, first.access) || !slices.Equal(k.refresh, first.refresh) || len(k.access) != 1 {
-			t.Errorf("one publishes %v, another %v", first, k)
+			t.Errorf("one replica publishes %v, another %v", first, k)
 		}
 	}
 	for _, n := range c.nodes {
-		c.alive("of any replica", n.newUser().access)
+		c.alive("a token of any replica", n.newUser().access)
 	}
 }
 
-func TestARotationLosesNoToken(t *testing.T) {
+func TestKeyRotationInvalidatesNoToken(t *testing.T) {
 	t.Parallel()
 	settings := env{"ACCESS_TOKEN_EXPIRY": "7200", "REFRESH_TOKEN_EXPIRY": "14400", "KEY_PUBLISH_LEAD": "10m"}
-	c := newCluster(t, postgrestest.Config(t)) // the prepared ring is for tokens that live longer
-	for range 3 {
-		c.add(settings)
-	}
-	for _, n := range c.nodes {
-		n.waitReady()
-	}
+	c := newCluster(t, postgrestest.Config(t)) // the prepared ring is for tokens with a longer lifetime
+	c.addReady(3, settings)
 	first := kids(t, c.nodes[0])
 	signs := func(n *node, u user) string { return kidOf(t, n.signIn(u).access) }
 
-	c.clock.Advance(721 * time.Hour) // the key comes of age
+	c.clock.Advance(721 * time.Hour) // the rotation interval has passed
 	c.eventuallyKeys("a successor is published", func(k keyIDs) bool { return len(k.access) == 2 && len(k.refresh) == 2 })
 	u, other := c.nodes[0].newUser(), c.nodes[0].newUser()
 	if kidOf(t, u.access) != first.access[0] {
 		t.Error("the successor signs before its lead")
 	}
-	// The lead has to pass twice, for a clock may jump: the first time is only
-	// written down.
+	// The lead has to pass twice, because a clock may jump: the first time its end is only recorded.
 	c.clock.Advance(10*time.Minute + clocksDiffer)
-	testenv.Until(t, time.Minute, "the end of the lead is written down", func() bool { return c.confirmed() == 2 })
+	testenv.Until(t, time.Minute, "the end of the lead is recorded", func() bool { return c.confirmed() == 2 })
 	for _, n := range c.nodes {
 		if signs(n, other) != first.access[0] {
 			t.Error("the successor signs after a jump of the clock")
@@ -158,52 +135,51 @@ func TestARotationLosesNoToken(t *testing.T) {
 	testenv.Until(t, time.Minute, "the successor signs everywhere", func() bool {
 		return !slices.ContainsFunc(c.nodes, func(n *node) bool { return signs(n, other) == first.access[0] })
 	})
-	c.alive("signed by the key before", u.access)
+	c.alive("a token of the previous key", u.access)
 	for _, n := range c.nodes {
-		r := want(t, http.StatusOK, n.renew(u.refresh), "signed by the key before")
-		c.alive("renewed", r.Text("access_token"))
+		r := want(t, http.StatusOK, n.renew(u.refresh), "a token of the previous key")
+		c.alive("a renewed token", r.Text("access_token"))
 		if k := kids(t, n); !slices.Contains(k.access, first.access[0]) {
-			t.Error("a key is gone while its tokens live")
+			t.Error("a key was removed before its last token expired")
 		}
 	}
-	// A replica that starts now knows both keys.
-	late := c.add(settings)
-	late.waitReady()
-	want(t, http.StatusOK, late.profile(u.access), "at a replica that starts now")
+	// A replica that starts now has both keys.
+	late := c.addReady(1, settings)
+	want(t, http.StatusOK, late.profile(u.access), "a replica that starts now")
 
 	c.clock.Advance(14400*time.Second + 10*time.Minute + clocksDiffer)
-	testenv.Until(t, time.Minute, "the end of the last token is written down", func() bool { return c.confirmed() == 2 })
+	testenv.Until(t, time.Minute, "the expiry of the last token is recorded", func() bool { return c.confirmed() == 2 })
 	c.clock.Advance(14400*time.Second + 10*time.Minute + clocksDiffer)
-	c.eventuallyKeys("the key before is gone", func(k keyIDs) bool {
+	c.eventuallyKeys("the previous key is removed", func(k keyIDs) bool {
 		return !slices.Contains(k.access, first.access[0]) && !slices.Contains(k.refresh, first.refresh[0])
 	})
-	c.dead("signed by the key that is gone", u.tokens)
-	c.alive("of a sign-in after that", c.nodes[1].signIn(u).access)
+	c.dead("tokens of the removed key", u.tokens)
+	c.alive("a sign-in after that", c.nodes[1].signIn(u).access)
 }
 
-func TestAnotherAlgorithmIsAnOrdinaryRotation(t *testing.T) {
+func TestKeyAlgorithmChangeIsAnOrdinaryRotation(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
 	u := c.nodes[0].newUser()
 	c.stop()
 	for range 2 {
-		c.add(env{"SIGNING_ALGORITHM": "EdDSA"}).waitReady()
+		c.addReady(1, env{"SIGNING_ALGORITHM": "EdDSA"})
 	}
-	c.alive("signed by the key of the former algorithm", u.access)
+	c.alive("a token of the former algorithm", u.access)
 	c.eventuallyKeys("a successor is published", func(k keyIDs) bool { return len(k.access) == 2 })
-	reply := c.nodes[0].try(http.MethodGet, "/.well-known/jwks.json", nil, nil)
+	reply := c.nodes[0].get("/.well-known/jwks.json")
 	if !strings.Contains(string(reply.Body), `"EdDSA"`) || !strings.Contains(string(reply.Body), `"ES256"`) {
 		t.Errorf("got %v", reply)
 	}
 }
 
-func TestAWrongPassphraseOverExistingKeysIsAnErrorAndNeverANewRing(t *testing.T) {
+func TestPassphraseThatIsWrongIsAnErrorAndReplacesNoKeys(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
 	u := c.nodes[0].newUser()
 	c.stop()
 	before := c.ring()
-	for name := range map[string]bool{"ACCESS_PASSPHRASE": true, "REFRESH_PASSPHRASE": true} {
+	for _, name := range []string{"ACCESS_PASSPHRASE", "REFRESH_PASSPHRASE"} {
 		e := env{name: "some other passphrase", "PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": strconv.Itoa(testenv.FreePort(t))}
 		got := c.call([]string{"serve"}, e)
 		if got.code == 0 || !strings.Contains(got.err, name) || !strings.Contains(got.err, "passphrase") {
@@ -217,45 +193,38 @@ func TestAWrongPassphraseOverExistingKeysIsAnErrorAndNeverANewRing(t *testing.T)
 			t.Errorf("rotating with a wrong passphrase: %+v", got)
 		}
 	}
-	after := c.ring()
-	if len(before) == 0 || len(after) != len(before) {
-		t.Fatalf("%d files became %d", len(before), len(after))
+	if after := c.ring(); len(before) == 0 || !maps.Equal(before, after) {
+		t.Errorf("the ring has changed: %d files became %d", len(before), len(after))
 	}
-	for name := range before {
-		if before[name] != after[name] {
-			t.Errorf("%s has changed", name)
-		}
-	}
-	c.add().waitReady()
+	c.addReady(1)
 	c.alive("after all that", u.access)
 }
 
-func TestAChangedPassphraseOpensTheOldKeysWithTheFormerOne(t *testing.T) {
+func TestPassphraseChangeDecryptsKeysWithTheFormerOne(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
 	u := c.nodes[0].newUser()
 	c.stop()
 	changed := env{"ACCESS_PASSPHRASE": "the second access passphrase", "REFRESH_PASSPHRASE": "the second refresh passphrase"}
-	both := changed.with(env{"FORMER_ACCESS_PASSPHRASE": accessPassphrase, "FORMER_REFRESH_PASSPHRASE": refreshPassphrase})
+	both := changed.With(env{"FORMER_ACCESS_PASSPHRASE": accessPassphrase, "FORMER_REFRESH_PASSPHRASE": refreshPassphrase})
 	before := c.generation()
-	c.add(both).waitReady()
-	c.alive("sealed by the former passphrase", u.access)
+	c.addReady(1, both)
+	c.alive("a token of a key that is encrypted with the former passphrase", u.access)
 	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
 	testenv.Until(t, time.Minute, "the keys are encrypted again", func() bool { return c.generation() != before })
 	testenv.Until(t, time.Minute, "the new passphrases open all keys", func() bool {
-		e := changed.with(env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
+		e := changed.With(env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"})
 		return c.call([]string{"keys", "rotate"}, e).code == 0
 	})
-	c.add(changed).waitReady()
-	c.alive("at a replica without the former passphrase", u.access)
+	c.addReady(1, changed)
+	c.alive("a replica without the former passphrase", u.access)
 }
 
-// mount puts files where KEYS_DIR is, in the steps in which Kubernetes replaces a
-// mounted Secret: a new folder, one link that is turned to it, and then the links
-// of the single files. It stops after turning where that is asked for.
+// mount writes files to a directory as Kubernetes replaces a mounted Secret: it creates a new directory, changes one link
+// to it, and then updates the links of the files.
 type mount struct {
 	dir      string
-	onlyTurn bool
+	onlyTurn bool // stop after the one link has changed
 }
 
 func (m mount) write(t testing.TB, files map[string]string) {
@@ -293,15 +262,15 @@ func (m mount) write(t testing.TB, files map[string]string) {
 	}
 }
 
-// writeRing puts a ring where KEYS_DIR is, as a mounted Secret is replaced.
+// writeRing replaces the files in a directory.
 func writeRing(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	mount{dir: dir}.write(t, files)
 }
 
-func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
+func TestKeysDirThatBreaksLeavesTheLastGoodRing(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1) // makes rings, in the database
+	c := start(t, 1) // creates the rings, in the database
 	first := c.ring()
 	if got := c.call([]string{"keys", "rotate"}); got.code != 0 {
 		t.Fatalf("got %+v", got)
@@ -311,8 +280,7 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 
 	dir := t.TempDir()
 	writeRing(t, dir, first)
-	n := c.add(env{"KEYS_DIR": dir})
-	n.waitReady()
+	n := c.addReady(1, env{"KEYS_DIR": dir})
 	u := n.newUser()
 	half := map[string]string{}
 	for name, text := range second {
@@ -320,16 +288,14 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 	}
 	missing := map[string]string{"ring.json": second["ring.json"]}
 	for about, bad := range map[string]func(){
-		"half-written": func() { writeRing(t, dir, half) },
-		"incomplete":   func() { writeRing(t, dir, missing) },
-		"empty":        func() { writeRing(t, dir, map[string]string{"ring.json": ""}) },
-		"a folder that is gone": func() {
-			testenv.NoError(t, os.Remove(filepath.Join(dir, "..data")))
-		},
+		"half-written":        func() { writeRing(t, dir, half) },
+		"incomplete":          func() { writeRing(t, dir, missing) },
+		"empty":               func() { writeRing(t, dir, map[string]string{"ring.json": ""}) },
+		"a missing directory": func() { testenv.OK(t, os.Remove(filepath.Join(dir, "..data"))) },
 	} {
 		before := failures(t, n)
 		bad()
-		testenv.Until(t, time.Minute, "the replica notices what is "+about, func() bool { return failures(t, n) > before })
+		testenv.Until(t, time.Minute, "the replica notices: "+about, func() bool { return failures(t, n) > before })
 		want(t, http.StatusOK, n.profile(u.access), "with", about)
 		want(t, http.StatusOK, n.trySignIn(u.username, u.password), "with", about)
 		if !n.ready() || len(kids(t, n).access) != 1 {
@@ -337,21 +303,21 @@ func TestOfAFolderOfKeysTheLastGoodRingStays(t *testing.T) {
 		}
 	}
 	writeRing(t, dir, second)
-	c.eventuallyKeys("the new ring is taken", func(k keyIDs) bool { return len(k.access) == 2 })
+	c.eventuallyKeys("the new ring is loaded", func(k keyIDs) bool { return len(k.access) == 2 })
 	want(t, http.StatusOK, n.profile(u.access))
 }
 
-func TestAFolderWithoutKeysIsNamedAtTheStart(t *testing.T) {
+func TestKeysDirWithoutKeysIsNamedAtStart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
 	file := filepath.Join(t.TempDir(), "file")
 	gone := t.TempDir()
-	testenv.NoError(t, errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))))
+	testenv.OK(t, errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))))
 	for name, tc := range map[string]struct{ dir, says string }{
-		"an empty one":       {t.TempDir(), "holds no keys to sign with yet (ring.json and <kid>.pem)"},
-		"none":               {filepath.Join(t.TempDir(), "none"), "no such file or directory"},
-		"a file":             {file, "not a directory"},
-		"a mount that is no": {gone, "no such file or directory"},
+		"an empty one":   {t.TempDir(), "holds no keys to sign with yet (ring.json and <kid>.pem)"},
+		"a missing one":  {filepath.Join(t.TempDir(), "none"), "no such file or directory"},
+		"a file":         {file, "not a directory"},
+		"a broken mount": {gone, "no such file or directory"},
 	} {
 		e := env{"KEYS_DIR": tc.dir, "PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}
 		got := c.call([]string{"serve"}, e)

@@ -7,24 +7,23 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// from is the header that a proxy adds for a client at this address.
+// from returns the header that a proxy adds for a client at an address.
 func from(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
 
-func (c *client) signInFrom(address, username, password string) *apitest.Reply {
+func (c *client) signInFrom(address, username, password string) *testenv.Reply {
 	return c.try(http.MethodPost, "/tokens/signin", from(address), body{"username": username, "password": password})
 }
 
 const home = "192.0.2.1"
 
-func TestAThousandAddressesThatGuessDoNotKeepTheOwnerOut(t *testing.T) {
+func TestThrottleOfAThousandGuessingAddressesSparesTheOwner(t *testing.T) {
 	t.Parallel()
-	// A machine that is busy otherwise turns none of them away.
 	c := start(t, 2, env{"TRUSTED_PROXY_HOPS": "1", "HASHING_MAX_WAIT": "5s"})
 	u := c.nodes[0].newUser()
-	want(t, http.StatusOK, c.nodes[0].signInFrom(home, u.username, u.password), "from home, for the first time")
+	want(t, http.StatusOK, c.nodes[0].signInFrom(home, u.username, u.password), "the owner, at first")
 
 	const addresses, atATime = 1000, 20
 	var next, hashed, slowed, owner atomic.Int64
@@ -41,63 +40,61 @@ func TestAThousandAddressesThatGuessDoNotKeepTheOwnerOut(t *testing.T) {
 			}
 			if i%50 == 0 {
 				owner.Add(1)
-				want(t, http.StatusOK, n.signInFrom(home, u.username, u.password), "from home, while strangers guess")
+				want(t, http.StatusOK, n.signInFrom(home, u.username, u.password), "the owner, while strangers guess")
 			}
 		}
 		return struct{}{}
 	})
 	t.Logf("of %d guesses %d were hashed and %d refused; the owner signed in %d times", addresses, hashed.Load(), slowed.Load(), owner.Load())
-	// Ten are free, and those that were under way at that moment are hashed too; after
-	// that one a minute is.
+	// Ten guesses are free, the guesses that run meanwhile are hashed too, and after that one a minute.
 	if n := hashed.Load(); n < 10 || n > 3*atATime {
 		t.Errorf("%d guesses were hashed", n)
 	}
-	want(t, http.StatusTooManyRequests, c.nodes[1].signInFrom("203.0.113.9", u.username, u.password), "a stranger who knows the password")
-	want(t, http.StatusOK, c.nodes[1].signInFrom(home, u.username, u.password), "from home, afterwards")
+	want(t, http.StatusTooManyRequests, c.nodes[1].signInFrom("203.0.113.9", u.username, u.password), "a stranger with the right password")
+	want(t, http.StatusOK, c.nodes[1].signInFrom(home, u.username, u.password), "the owner, afterwards")
 }
 
-func TestReplicasCountALimitTogether(t *testing.T) {
+func TestLimitIsCountedByAllReplicasTogether(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, env{"TRUSTED_PROXY_HOPS": "1", "LIMIT_SIGNIN": "6/1h", "LIMIT_CODES": "2/1h"})
 	const address = "192.0.2.7"
 	var counted atomic.Int64
-	atOnce(40, func(i int) struct{} {
-		switch reply := c.any(i).signInFrom(address, fmt.Sprintf("nobody%d", i), "a guess that is wrong"); reply.Status {
+	together(40, func(i int) {
+		switch reply := c.any(i).signInFrom(address, fmt.Sprintf("unknown%d", i), "a guess that is wrong"); reply.Status {
 		case http.StatusUnauthorized:
 			counted.Add(1)
 		case http.StatusTooManyRequests:
 		default:
 			t.Errorf("got %v", reply)
 		}
-		return struct{}{}
 	})
 	if counted.Load() != 6 {
-		t.Errorf("%d were let through; want 6", counted.Load())
+		t.Errorf("%d requests were served, want 6", counted.Load())
 	}
 	n := c.nodes[0]
-	want(t, http.StatusTooManyRequests, n.signInFrom(address, "nobody", "a guess that is wrong"))
+	want(t, http.StatusTooManyRequests, n.signInFrom(address, "unknown", "a guess that is wrong"))
 	sent := n.statements.during(func() {
 		for range 20 {
-			reply := want(t, http.StatusTooManyRequests, n.signInFrom(address, "nobody", "a guess that is wrong"))
+			reply := want(t, http.StatusTooManyRequests, n.signInFrom(address, "unknown", "a guess that is wrong"))
 			if policy := reply.Header.Get("RateLimit-Policy"); policy != `"signin";q=6;w=3600` || reply.Header.Get("Retry-After") == "" {
 				t.Errorf("the policy is %q, Retry-After %q", policy, reply.Header.Get("Retry-After"))
 			}
 		}
 	})
 	if len(sent) != 0 {
-		t.Errorf("a flood costs statements:\n%s", strings.Join(sent, "\n"))
+		t.Errorf("refused requests sent statements:\n%s", strings.Join(sent, "\n"))
 	}
-	reply := want(t, http.StatusUnauthorized, n.signInFrom("192.0.2.8", "nobody", "a guess that is wrong"), "another address")
+	reply := want(t, http.StatusUnauthorized, n.signInFrom("192.0.2.8", "unknown", "a guess that is wrong"), "another address")
 	if limit := reply.Header.Get("RateLimit"); !strings.HasPrefix(limit, `"signin";r=5;t=`) {
 		t.Errorf("the limit is %q", limit)
 	}
 	want(t, http.StatusBadRequest, n.try(http.MethodPost, "/users/verify-user", from(address), body{"code": "none"}), "another limit")
-	if _, metrics := n.probe("/metrics"); !strings.Contains(metrics, `authgateway_limited_requests_total{limit="signin"}`) {
+	if !strings.Contains(n.metrics(), `authgateway_limited_requests_total{limit="signin"}`) {
 		t.Error("no metric counts the refused requests")
 	}
 }
 
-func TestTheAuditTrailHasTheClientsAddressInTheTableAndInTheLog(t *testing.T) {
+func TestAuditTrailHasTheAddressOfTheClient(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1, env{"TRUSTED_PROXY_HOPS": "1"})
 	u := c.nodes[0].newUser()
@@ -107,26 +104,26 @@ func TestTheAuditTrailHasTheClientsAddressInTheTableAndInTheLog(t *testing.T) {
 		t.Errorf("the table has %q", got)
 	}
 	if !c.logs.Contains(`"address":"2001:db8::7"`) {
-		t.Error("the log does not have it")
+		t.Error("the log does not have the address")
 	}
 }
 
-func TestProbingForTakenNamesIsSlow(t *testing.T) {
+func TestLimitSlowsProbingForTakenNames(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, env{"LIMIT_WRITES": "20/1h"})
 	taken, u := c.nodes[0].newUser(), c.nodes[0].newUser()
 	again := c.nodes[1].signIn(u)
-	got := statuses(atOnce(100, func(i int) *apitest.Reply {
+	got := statuses(atOnce(100, func(i int) *testenv.Reply {
 		token := u.access
 		if i%2 == 1 {
-			token = again.access // another session is no way round it
+			token = again.access // another session does not help
 		}
-		return c.any(i).as(token, http.MethodPut, "/users", body{"username": taken.username})
+		return c.any(i).changeProfile(token, body{"username": taken.username})
 	}))
 	if got[http.StatusConflict] != 20 || got[http.StatusTooManyRequests] != 80 {
-		t.Errorf("got %v; want 20 times 409, and 429", got)
+		t.Errorf("got %v, want twenty 409 and eighty 429", got)
 	}
-	// It does not prevent sessions from being ended.
+	// The limit does not prevent the end of sessions.
 	want(t, http.StatusOK, c.nodes[0].renew(u.refresh))
 	want(t, http.StatusNoContent, c.nodes[0].endSession(u.access, c.nodes[0].sessionID(again)))
 	want(t, http.StatusNoContent, c.nodes[0].signOut(u.refresh))

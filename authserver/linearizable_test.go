@@ -11,22 +11,20 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// What clients saw of a session, or of a code, must be what they could have seen
-// had their requests come one after the other, each between its start and its
-// reply: whichever replicas answered them.
+// The replies about a session or a code must be possible if the requests had come one after the other, each between its
+// start and its reply, whichever replicas served them.
 
 // sessionCall is a request about one session.
 type sessionCall struct {
 	what       string // "renew", "profile" or "sign out"
-	generation int    // of the refresh token that is presented
+	generation int    // of the refresh token in the request
 }
 
-// sessionReply is what came back: the status, and the generation of the
-// refresh token to hold from now on.
+// sessionReply is the status and the generation of the new refresh token.
 type sessionReply struct{ status, generation int }
 
-// sessionModel is a session of which every renewal within the grace is
-// answered. Its state is the generation, and -1 once it has ended.
+// sessionModel is a session in which every renewal within the reuse grace succeeds. Its state is the generation, or -1
+// after its end.
 var sessionModel = porcupine.Model{
 	Init: func() any { return 0 },
 	Step: func(state, input, output any) (bool, any) {
@@ -49,7 +47,7 @@ var sessionModel = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 }
 
-// history is what several clients did at once.
+// history records the requests of several clients.
 type history struct {
 	mu   sync.Mutex
 	zero time.Time
@@ -77,12 +75,12 @@ func (h *history) check(t *testing.T, model porcupine.Model) {
 	}
 }
 
-func TestEverythingSeenOfASessionIsAsIfRequestsCameOneByOne(t *testing.T) {
+func TestSessionIsLinearizable(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, always)
 	for round := range 25 {
 		u := c.any(round).newUser()
-		// The tokens by generation: all replicas make the same text of one.
+		// The tokens by generation. All replicas sign the same bytes.
 		var mu sync.Mutex
 		known := []string{u.refresh}
 		generationOf := func(token string) int {
@@ -93,12 +91,12 @@ func TestEverythingSeenOfASessionIsAsIfRequestsCameOneByOne(t *testing.T) {
 					return g
 				}
 			}
-			// The next one, since none is made but from the current one.
+			// A new token is the successor of the current one.
 			known = append(known, token)
 			return len(known) - 1
 		}
 		h := &history{zero: time.Now()}
-		atOnce(5, func(client int) struct{} {
+		together(5, func(client int) {
 			n := c.any(client)
 			held := 0
 			for range 6 {
@@ -122,7 +120,6 @@ func TestEverythingSeenOfASessionIsAsIfRequestsCameOneByOne(t *testing.T) {
 					h.record(client, sessionCall{what: "sign out"}, func() any { return sessionReply{status: n.signOut(u.refresh).Status} })
 				}
 			}
-			return struct{}{}
 		})
 		h.check(t, sessionModel)
 		if t.Failed() {
@@ -131,8 +128,7 @@ func TestEverythingSeenOfASessionIsAsIfRequestsCameOneByOne(t *testing.T) {
 	}
 }
 
-// codeModel is the recovery codes of one account: the number of the live one,
-// and 0 where none is. "ask" makes the next; a code that is not live is refused.
+// codeModel has the recovery codes of one account. Its state is the valid code, or "". A request creates the next one.
 var codeModel = porcupine.Model{
 	Init: func() any { return "" },
 	Step: func(state, input, output any) (bool, any) {
@@ -149,14 +145,14 @@ var codeModel = porcupine.Model{
 	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
 }
 
-type codeCall struct{ redeem string } // empty: ask for a new one
+type codeCall struct{ redeem string } // "": request a new one
 
 type codeReply struct {
 	status int
 	code   string
 }
 
-func TestEverythingSeenOfACodeIsAsIfRequestsCameOneByOne(t *testing.T) {
+func TestCodeIsLinearizable(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, env{"HASHING_MAX_WAIT": "5s"})
 	for round := range 15 {
@@ -164,7 +160,7 @@ func TestEverythingSeenOfACodeIsAsIfRequestsCameOneByOne(t *testing.T) {
 		h := &history{zero: time.Now()}
 		var mu sync.Mutex
 		latest := ""
-		atOnce(5, func(client int) struct{} {
+		together(5, func(client int) {
 			n := c.any(client)
 			for i := range 5 {
 				mu.Lock()
@@ -182,10 +178,9 @@ func TestEverythingSeenOfACodeIsAsIfRequestsCameOneByOne(t *testing.T) {
 				}
 				password := fmt.Sprintf("the password of %d and %d, number %d", round, client, i)
 				h.record(client, codeCall{code}, func() any {
-					return codeReply{status: n.post("/users/change-password", body{"code": code, "password": password}).Status}
+					return codeReply{status: n.resetPassword(code, password).Status}
 				})
 			}
-			return struct{}{}
 		})
 		h.check(t, codeModel)
 		if t.Failed() {

@@ -16,29 +16,26 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// logs keeps everything that the replicas of a test log, at the level debug,
-// and every secret that went over the wire meanwhile. When the test ends, none
-// of these may be in those: row L01 of the security decisions, over all tests.
+// logs has everything that the replicas of a test log, at level debug, and every secret in their requests and replies.
+// At the end of a test no secret may be in the logs: row L01 of the security decisions, in all tests.
 type logs struct {
 	testenv.Output
 
 	mu      sync.Mutex
-	private map[string]string // what must not be logged: what it is
+	private map[string]string // the secrets, and what they are
 }
 
 func (l *logs) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// secretMembers are the parameters and the members of replies that only their user may
-// see. They include personal data.
+// secretMembers are the parameters and the members of replies that only their user may see, including personal data.
 var secretMembers = []string{
 	"password", "old_password", "code", "token", "access_token", "refresh_token",
 	"username", "email", "first_name", "last_name", "name",
 }
 
-// probeLength is how many bytes of a secret the test looks for first. It does not look
-// for shorter secrets, because they may occur by chance.
+// probeLength is the number of bytes of a secret that the test searches for first. Shorter secrets may occur by chance.
 const probeLength = 10
 
 func (l *logs) secrets(members body) {
@@ -68,26 +65,31 @@ func (l *logs) note(what, secret string) {
 func (l *logs) check(t testing.TB, db postgres.Config) {
 	t.Helper()
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.note("the access passphrase", accessPassphrase)
 	l.note("the refresh passphrase", refreshPassphrase)
 	l.note("the database's password", db.Password)
 	for _, hash := range column(t, db, "SELECT password_hash FROM users") {
 		l.note("password hash", hash)
 	}
-	for _, found := range findSecrets([]byte(l.String()), l.private) {
-		t.Errorf("the logs hold the %s %q", l.private[found], found)
-	}
-	trail := strings.Join(column(t, db, "SELECT e::text FROM audit_events e"), "\n")
-	for _, found := range findSecrets([]byte(trail), l.private) {
-		t.Errorf("the audit trail holds the %s %q", l.private[found], found)
-	}
+	l.mu.Unlock()
+	l.hasNone(t, "the log", l.String())
+	l.hasNone(t, "the audit trail", strings.Join(column(t, db, "SELECT e::text FROM audit_events e"), "\n"))
 	if t.Failed() && testing.Verbose() {
 		t.Logf("the logs:\n%s", l)
 	}
 }
 
-// findSecrets looks for all secrets in one pass over the text.
+// hasNone reports an error for each secret in a text.
+func (l *logs) hasNone(t testing.TB, what, text string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, found := range findSecrets([]byte(text), l.private) {
+		t.Errorf("%s contains the %s %q", what, l.private[found], found)
+	}
+}
+
+// findSecrets searches for all secrets in one pass over the text.
 func findSecrets(text []byte, secrets map[string]string) (found []string) {
 	byPrefix := map[string][]string{}
 	for secret := range secrets {
@@ -105,12 +107,10 @@ func findSecrets(text []byte, secrets map[string]string) (found []string) {
 	return found
 }
 
-// column runs a query behind the servers' back. A database that is not there
-// any more, or has no such table, has no rows.
+// column runs a query without the server. A database that has been dropped, or has no such table, has no rows.
 func column(t testing.TB, c postgres.Config, query string, args ...any) (values []string) {
 	t.Helper()
-	db, err := sql.Open("pgx", postgrestest.DSN(c))
-	testenv.NoError(t, err)
+	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
 	defer db.Close()
 	rows, err := db.Query(query, args...)
 	if err != nil {
@@ -119,14 +119,14 @@ func column(t testing.TB, c postgres.Config, query string, args ...any) (values 
 	defer rows.Close()
 	for rows.Next() {
 		var value string
-		testenv.NoError(t, rows.Scan(&value))
+		testenv.OK(t, rows.Scan(&value))
 		values = append(values, value)
 	}
-	testenv.NoError(t, rows.Err())
+	testenv.OK(t, rows.Err())
 	return values
 }
 
-func TestTheCheckOfTheLogsFindsWhatMustNotBeThere(t *testing.T) {
+func TestLogCheckFindsSecrets(t *testing.T) {
 	l := new(logs)
 	l.secrets(body{"password": "correct horse battery", "code": "0123456789abcdef", "scope": "profile email"})
 	if _, err := l.Write([]byte(`{"msg":"correct horse battery","scope":"profile email","x":"0123456789abcdeX"}`)); err != nil {

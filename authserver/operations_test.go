@@ -10,18 +10,17 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestMetricsTellHowTheServerDoesAndNobodysSecrets(t *testing.T) {
+func TestMetricsDescribeTheServerWithoutSecrets(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, always)
-	n := c.nodes[0]
+	c, n := single(t, always)
 	u := n.newUser()
 	want(t, http.StatusOK, n.renew(n.signIn(u).refresh))
 	want(t, http.StatusUnauthorized, n.trySignIn(u.username, "a wrong password"))
 	want(t, http.StatusNoContent, n.signOut(u.refresh))
-	n.try(http.MethodGet, "/there/is/no/such/path", nil, nil)
+	n.get("/there/is/no/such/path")
 	want(t, http.StatusMethodNotAllowed, n.try("BREW", "/users", nil, nil))
 
-	_, text := n.probe("/metrics")
+	text := n.metrics()
 	for _, line := range []string{
 		`authgateway_build_info{version="test"} 1`,
 		`authgateway_hashing_jobs{state="waiting"} 0`,
@@ -51,38 +50,32 @@ func TestMetricsTellHowTheServerDoesAndNobodysSecrets(t *testing.T) {
 		"go_goroutines ", "process_resident_memory_bytes ",
 	} {
 		if !strings.Contains(text, "\n"+line) && !regexp.MustCompile(`(?m)^[^#\n]*`+regexp.QuoteMeta(line)).MatchString(text) {
-			t.Errorf("the metrics do not have %s", line)
+			t.Errorf("the metric %s is missing", line)
 		}
 	}
 	if t.Failed() {
 		t.Log(regexp.MustCompile(`(?m)^http_requests_total.*$`).FindAllString(text, -1))
 	}
-	c.logs.mu.Lock()
-	defer c.logs.mu.Unlock()
-	for _, found := range findSecrets([]byte(text), c.logs.private) {
-		t.Errorf("the metrics hold the %s %q", c.logs.private[found], found)
-	}
+	c.logs.hasNone(t, "the metrics", text)
 }
 
-func TestWhatIsForOperatorsIsNotOnThePublicPort(t *testing.T) {
+func TestOperationsAreNotOnThePublicPort(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1).nodes[0]
+	_, n := single(t)
 	for _, path := range []string{"/metrics", "/healthz", "/readyz", "/state", "/debug/pprof/", "/debug/vars"} {
-		want(t, http.StatusNotFound, n.try(http.MethodGet, path, nil, nil), path)
+		want(t, http.StatusNotFound, n.get(path), path)
 	}
 	for _, path := range []string{"/users", "/tokens/keys", "/debug/pprof/", "/", "/metrics/"} {
-		if status, body := n.probe(path); status != http.StatusNotFound {
-			t.Errorf("the operators' port answers %s with %d %s", path, status, body)
-		}
+		n.wantProbe(path, http.StatusNotFound, "the operations port")
 	}
 	for path, wanted := range map[string]string{"/healthz": `{"status":"ok"}`, "/readyz": `{"status":"ready"}`} {
-		if status, body := n.probe(path); status != http.StatusOK || strings.TrimSpace(body) != wanted {
+		if status, body := n.Probe(path); status != http.StatusOK || strings.TrimSpace(body) != wanted {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 }
 
-func TestWhatHasExpiredIsRemoved(t *testing.T) {
+func TestHousekeepingRemovesWhatHasExpired(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, env{"REFRESH_TOKEN_EXPIRY": "3600"})
 	n := c.nodes[0]
@@ -90,16 +83,15 @@ func TestWhatHasExpiredIsRemoved(t *testing.T) {
 	forgotten, _ := n.signUp() // never verified
 	waiting, code := n.signUp()
 	n.recoveryCode(late)
-	want(t, http.StatusUnauthorized, n.trySignIn("nobody.of.this.name", "a wrong password"))
-	count := func(table string) string { return column(t, c.db, "SELECT count(*)::text FROM "+table)[0] }
+	want(t, http.StatusUnauthorized, n.trySignIn("unknown.user", "a wrong password"))
 	expect := func(about string, wanted map[string]string) {
 		t.Helper()
 		for _, n := range c.nodes {
-			n.server.CleanUp(t.Context())
+			n.CleanUp(t.Context())
 		}
 		for table, number := range wanted {
-			if got := count(table); got != number {
-				t.Errorf("%s there are %s rows in %s, not %s", about, got, table, number)
+			if got := column(t, c.db, "SELECT count(*)::text FROM "+table)[0]; got != number {
+				t.Errorf("%s: %s rows in %s, want %s", about, got, table, number)
 			}
 		}
 	}
@@ -109,15 +101,15 @@ func TestWhatHasExpiredIsRemoved(t *testing.T) {
 	c.clock.Advance(49 * time.Hour)
 	late.tokens = n.signIn(late)
 	expect("two days later", map[string]string{"users": "2", "signups": "2", "sessions": "1", "codes": "3"})
-	c.dead("of the session that expired", u.tokens)
-	c.alive("of the one after", late.access)
+	c.dead("tokens of the expired session", u.tokens)
+	c.alive("a token of the newer session", late.access)
 
 	postgrestest.Exec(t, c.db, "UPDATE signups SET created_at = now() - interval '169 hours' WHERE username <> $1", waiting.username)
 	postgrestest.Exec(t, c.db,
 		"UPDATE codes SET expires_at = now() WHERE signup_id = (SELECT id FROM signups WHERE username = $1)", forgotten.username)
 	postgrestest.Exec(t, c.db, "UPDATE codes SET expires_at = now() WHERE purpose = 'recovery'")
 	postgrestest.Exec(t, c.db, "UPDATE throttles SET last_failure_at = now() - interval '25 hours'")
-	expect("in the end", map[string]string{"users": "2", "signups": "1", "sessions": "1", "codes": "1", "throttles": "0"})
+	expect("later", map[string]string{"users": "2", "signups": "1", "sessions": "1", "codes": "1", "throttles": "0"})
 	want(t, http.StatusCreated, n.post("/users", forgotten.signUpBody()), "the name is free again")
-	want(t, http.StatusOK, n.post("/users/verify-user", body{"code": code}), "who signed up later")
+	want(t, http.StatusOK, n.verify(code), "the newer sign-up")
 }

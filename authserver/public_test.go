@@ -7,25 +7,23 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// public is a gateway that faces browsers and apps. No server of mail listens where
-// it sends to: the tests take the mails themselves.
+// public are the settings of a gateway for browsers and apps. No mail server listens at its address: tests call SendMail.
 var public = env{
 	"EXPOSURE": "public", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test",
 	"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off", "LIMIT_MAILS": "100/1h",
 }
 
-// mails takes all that is in the outbox.
+// mails claims all mails in the outbox.
 func (n *node) mails() (list []identity.Message) {
 	n.t.Helper()
 	for {
-		m, ok, err := n.server.SendMail(n.t.Context())
-		testenv.NoError(n.t, err)
+		m, ok, err := n.SendMail(n.t.Context())
+		testenv.OK(n.t, err)
 		if !ok {
 			return list
 		}
@@ -34,43 +32,41 @@ func (n *node) mails() (list []identity.Message) {
 	}
 }
 
-// mail takes the one mail that must be there.
+// mail claims the only mail in the outbox.
 func (n *node) mail(about identity.MessagePurpose, to string) identity.Message {
 	n.t.Helper()
 	list := n.mails()
 	if len(list) != 1 || list[0].Purpose != about || list[0].To != strings.ToLower(to) {
-		n.t.Fatalf("the mails are %+v; want one of %s to %s", list, about, to)
+		n.t.Fatalf("the mails are %+v, want one %s to %s", list, about, to)
 	}
 	return list[0]
 }
 
-// publicUser signs up and verifies the address by what is mailed to it.
+// publicUser signs up and verifies the address with the mailed code.
 func (n *node) publicUser() user {
 	n.t.Helper()
 	u := newPerson()
 	want(n.t, http.StatusAccepted, n.post("/users", u.signUpBody()))
 	code := n.mail(identity.MailVerification, u.email).Code
-	u.tokens = tokensOf(want(n.t, http.StatusOK, n.post("/users/verify-user", body{"code": code})))
+	u.tokens = n.mustVerify(code)
 	return u
 }
 
-// Whether or not an account exists, a route of exposure public sends the same statements and answers
-// the same.
-func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
+// Whether or not an account exists, a route of exposure public sends the same statements and the same reply.
+func TestPublicExposureRevealsNoAccounts(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, public)
-	n := c.nodes[0]
+	c, n := single(t, public)
 	asking, verified, suspended, unverified, unknown := n.publicUser(), n.publicUser(), n.publicUser(), newPerson(), newPerson()
 	want(t, http.StatusAccepted, n.post("/users", unverified.signUpBody()))
 	postgrestest.Exec(t, c.db, "UPDATE users SET suspended_at = now() WHERE username = $1", suspended.username)
 	n.mails()
 	people := []struct {
-		who string
+		kind string
 		user
 	}{{"unknown", unknown}, {"unverified", unverified}, {"verified", verified}, {"suspended", suspended}}
 
 	type answer struct {
-		reply *apitest.Reply
+		reply *testenv.Reply
 		sent  []string
 	}
 	first := map[string]answer{}
@@ -81,12 +77,12 @@ func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
 		a.reply.Header.Del("X-Request-Id")
 		a.reply.Header.Del("Date")
 		statements := 1
-		if header.Get("Authorization") != "" { // one more counts what the user may ask for
+		if header.Get("Authorization") != "" { // one more counts the requests of the user
 			statements = 2
-			a.reply.Header.Del("RateLimit") // and says how much is left
+			a.reply.Header.Del("RateLimit") // it contains the remaining requests
 		}
 		if len(a.sent) != statements {
-			t.Errorf("%s, %s: %d statements are sent; want %d", path, about, len(a.sent), statements)
+			t.Errorf("%s, %s: %d statements are sent, want %d", path, about, len(a.sent), statements)
 		}
 		f, ok := first[path]
 		if !ok {
@@ -94,21 +90,21 @@ func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
 			return
 		}
 		if string(a.reply.Body) != string(f.reply.Body) || fmt.Sprint(a.reply.Header) != fmt.Sprint(f.reply.Header) {
-			t.Errorf("%s, %s: %v %v; the first got %v %v", path, about, a.reply, a.reply.Header, f.reply, f.reply.Header)
+			t.Errorf("%s, %s: got %v %v, the first got %v %v", path, about, a.reply, a.reply.Header, f.reply, f.reply.Header)
 		}
 		if !slices.Equal(a.sent, f.sent) {
-			t.Errorf("%s, %s: other statements are sent than for the first:\n%s", path, about, strings.Join(a.sent, "\n"))
+			t.Errorf("%s, %s: the statements differ from the first:\n%s", path, about, strings.Join(a.sent, "\n"))
 		}
 	}
 	for _, p := range people {
-		ask(p.who, "/users/verification-code", nil, body{"email": p.email})
-		ask(p.who, "/users/forgot-password", nil, body{"email": p.email})
-		ask("to the address of "+p.who, "/users/change-email-request", apitest.Bearer(asking.access), body{"email": p.email})
+		ask(p.kind, "/users/verification-code", nil, body{"email": p.email})
+		ask(p.kind, "/users/forgot-password", nil, body{"email": p.email})
+		ask("to the address of "+p.kind, "/users/change-email-request", testenv.Bearer(asking.access), body{"email": p.email})
 	}
-	ask("to any", "/users/change-email-request", apitest.Bearer(asking.access), body{})
-	ask("to one's own", "/users/change-email-request", apitest.Bearer(asking.access), body{"email": asking.email})
+	ask("to any address", "/users/change-email-request", testenv.Bearer(asking.access), body{})
+	ask("to the own address", "/users/change-email-request", testenv.Bearer(asking.access), body{"email": asking.email})
 
-	// What each is mailed, in the order in which it was asked for.
+	// The mails, in the order of the requests.
 	var got, wanted []string
 	for _, m := range n.mails() {
 		got = append(got, fmt.Sprintf("%s to %s, with a code: %v", m.Purpose, m.To, m.Code != ""))
@@ -119,7 +115,7 @@ func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
 	expect(identity.MailEmailChange, unknown.email, true)
 	expect(identity.MailVerification, unverified.email, true)
 	expect(identity.MailRecovery, unverified.email, true)
-	expect(identity.MailEmailChange, unverified.email, true) // a sign-up has nothing yet
+	expect(identity.MailEmailChange, unverified.email, true) // a sign-up does not reserve its address
 	for _, u := range []user{verified, suspended} {
 		expect(identity.MailRecovery, u.email, true)
 		expect(identity.MailEmailTaken, u.email, false)
@@ -127,26 +123,26 @@ func TestThePublicLearnsOfNobodyWhoExists(t *testing.T) {
 	expect(identity.MailEmailChange, asking.email, true)
 	expect(identity.MailEmailChange, asking.email, true)
 	if !slices.Equal(got, wanted) {
-		t.Errorf("mailed is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
+		t.Errorf("the mails are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 	}
 
 	for _, p := range people {
 		byAddress, byName := newPerson(), newPerson()
 		byAddress.email, byName.username = mixedCase(p.email, 3), mixedCase(p.username, 5)
-		ask("the address of "+p.who, "/users", nil, byAddress.signUpBody())
-		hasAccount := p.who == "verified" || p.who == "suspended"
+		ask("the address of "+p.kind, "/users", nil, byAddress.signUpBody())
+		hasAccount := p.kind == "verified" || p.kind == "suspended"
 		n.mail(map[bool]identity.MessagePurpose{false: identity.MailVerification, true: identity.MailEmailTaken}[hasAccount], byAddress.email)
-		ask("the username of "+p.who, "/users", nil, byName.signUpBody())
-		// That a username is taken shows when the address is verified.
+		ask("the username of "+p.kind, "/users", nil, byName.signUpBody())
+		// A taken username is reported when the address is verified.
 		status, code := http.StatusOK, n.mail(identity.MailVerification, byName.email).Code
 		if hasAccount {
 			status = http.StatusConflict
 		}
-		want(t, status, n.post("/users/verify-user", body{"code": code}))
+		want(t, status, n.verify(code))
 	}
 }
 
-func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
+func TestPublicExposureWorksWithTheCodesOfMails(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, public)
 	n, other := c.nodes[0], c.nodes[1]
@@ -157,7 +153,7 @@ func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
 	if m.Username != u.username || m.Language != "de-CH, de;q=0.9" || m.TTL <= 0 {
 		t.Errorf("the mail is %+v", m)
 	}
-	u.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": m.Code})))
+	u.tokens = n.mustVerify(m.Code)
 	u.id = column(t, c.db, "SELECT id::text FROM users")[0]
 
 	want(t, http.StatusAccepted, n.post("/users/forgot-password", body{"email": u.email}))
@@ -166,19 +162,18 @@ func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
 		t.Errorf("the mail is in %q", m.Language)
 	}
 	u.password = "the second password"
-	want(t, http.StatusNoContent, other.post("/users/change-password", body{"code": m.Code, "password": u.password}))
+	want(t, http.StatusNoContent, other.resetPassword(m.Code, u.password))
 	n.mail(identity.MailPasswordChanged, u.email)
 	u.tokens = n.signIn(u)
-	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
-		body{"old_password": u.password, "password": "the third password"}))
+	want(t, http.StatusNoContent, n.changePassword(u.access, u.password, "the third password"))
 	n.mail(identity.MailPasswordChanged, u.email)
 
 	target := "elsewhere." + u.email
 	want(t, http.StatusAccepted, n.as(u.access, http.MethodPost, "/users/change-email-request", body{"email": target}))
 	m = n.mail(identity.MailEmailChange, target)
-	reply := want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": m.Code, "email": target}))
+	reply := want(t, http.StatusOK, n.changeEmail(u.access, m.Code, target))
 	if reply.Text("is_verified") != "true" {
-		t.Errorf("the address was proved, and is not verified: %v", reply)
+		t.Errorf("the address is not verified: %v", reply)
 	}
 	n.mail(identity.MailEmailChanged, u.email)
 
@@ -194,11 +189,11 @@ func TestThePublicDoesEverythingWithTheCodesOfItsMails(t *testing.T) {
 	}
 }
 
-func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
+func TestPublicExposureLimitsTheMailsToOneAddress(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, public, env{"LIMIT_MAILS": "3/1h"})
 	u := c.nodes[0].publicUser()
-	replies := atOnce(20, func(i int) *apitest.Reply {
+	replies := atOnce(20, func(i int) *testenv.Reply {
 		return c.any(i).post("/users/forgot-password", body{"email": mixedCase(u.email, i)})
 	})
 	if got := statuses(replies); got[http.StatusAccepted] != 20 {
@@ -210,23 +205,20 @@ func TestOneAddressIsSentOnlySoManyMailsThatSomebodyAskedFor(t *testing.T) {
 		list = append(list, c.any(len(list)).mails()...)
 	}
 	if len(list) != 3 {
-		t.Errorf("%d mails are sent; want 3", len(list))
+		t.Errorf("%d mails are sent, want 3", len(list))
 	}
-	want(t, http.StatusNoContent, c.nodes[0].post("/users/change-password", body{"code": list[len(list)-1].Code,
-		"password": "the second password"}))
+	want(t, http.StatusNoContent, c.nodes[0].resetPassword(list[len(list)-1].Code, "the second password"))
 	c.nodes[1].mail(identity.MailPasswordChanged, u.email) // notices are not counted
 }
 
-func TestWhereCodesAreInRepliesTheOwnerHearsOfChangesByMail(t *testing.T) {
+func TestInternalExposureMailsNoticesOfChanges(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, public, env{"EXPOSURE": "internal"})
-	n := c.nodes[0]
+	_, n := single(t, public, env{"EXPOSURE": "internal"})
 	u := n.newUser()
-	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
-		body{"old_password": u.password, "password": "the second password"}))
+	want(t, http.StatusNoContent, n.changePassword(u.access, u.password, "the second password"))
 	n.mail(identity.MailPasswordChanged, u.email)
 	target := "elsewhere." + u.email
-	want(t, http.StatusOK, n.as(u.access, http.MethodPost, "/users/change-email", body{"code": n.emailCode(u.access,
-		target), "email": target}))
+	want(t, http.StatusOK, n.changeEmail(u.access, n.emailCode(u.access,
+		target), target))
 	n.mail(identity.MailEmailChanged, u.email)
 }

@@ -13,37 +13,28 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// givenElsewhere are the reasons that take a machine in need, with the tests that
-// bring it there.
+// givenElsewhere are the reasons of an overloaded or slow machine, with the tests that cause them.
 var givenElsewhere = map[string]string{
-	"request_timeout":              "httpapi: TestASlowClientIsToldAndClosed",
-	"took_too_long":                "httpapi: TestARequestThatTakesTooLongIsCutOff",
-	"too_many_unfinished_requests": "httpapi: TestUnfinishedRequestsGiveWayToOthers",
+	"request_timeout":              "httpapi: TestSlowClientGets408AndIsClosed",
+	"took_too_long":                "httpapi: TestRequestThatTakesTooLongGets503",
+	"too_many_unfinished_requests": "httpapi: TestEvictionOfUnfinishedRequests",
 	"overloaded":                   "identity: hasher_test.go",
 }
 
-// TestEveryReasonIsReallyGiven goes through docs/reference/errors.md with servers that
-// run: each row is brought about, and none is forgotten.
-func TestEveryReasonIsReallyGiven(t *testing.T) {
+// TestReasonsAreAllReturned causes each reason of docs/reference/errors.md.
+func TestReasonsAreAllReturned(t *testing.T) {
 	t.Parallel()
 	given := map[string]bool{}
-	gives := func(reason string, r *apitest.Reply) {
+	gives := func(reason string, r *testenv.Reply) {
 		t.Helper()
 		if given[reason] = true; r.Text("reason") != reason {
 			t.Errorf("want %s, got %v", reason, r)
 		}
 	}
-	c := start(t, 1, env{"STRICT_PARAMETERS": "on"})
-	n := c.nodes[0]
+	c, n := single(t, env{"STRICT_PARAMETERS": "on"})
 	u, other := n.newUser(), newPerson()
-	signUp := func(changes body) *apitest.Reply {
-		b := other.signUpBody()
-		for name, value := range changes {
-			b[name] = value
-		}
-		return n.post("/users", b)
-	}
-	send := func(header http.Header, b any) *apitest.Reply {
+	signUp := func(changes body) *testenv.Reply { return n.post("/users", other.signUpBody(changes)) }
+	send := func(header http.Header, b any) *testenv.Reply {
 		return n.try(http.MethodPost, "/users/verify-user", header, b)
 	}
 
@@ -54,21 +45,18 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	gives("password_too_common", signUp(body{"password": "password12"}))
 	gives("email_already_verified", n.post("/users/verification-code", body{"email": u.email}))
 	gives("account_not_found", n.post("/users/forgot-password", body{"email": other.email}))
-	gives("code_expired_or_used", n.post("/users/verify-user", body{"code": strings.Repeat("A", 26)}))
+	gives("code_expired_or_used", n.verify(strings.Repeat("A", 26)))
 	want(t, http.StatusCreated, signUp(nil))
 	gives("email_not_verified", n.trySignIn(other.username, other.password))
 	code := want(t, http.StatusCreated, signUp(body{"username": "another." + other.username, "password": "another password"})).Text("code")
-	gives("password_required", n.post("/users/verify-user", body{"code": code}))
+	gives("password_required", n.verify(code))
 
 	gives("wrong_credentials", n.trySignIn(u.username, "a wrong password"))
-	change := func(old, password string) *apitest.Reply {
-		return n.as(u.access, http.MethodPost, "/users/change-password", body{"old_password": old, "password": password})
-	}
-	gives("wrong_old_password", change("a wrong password", "a better password"))
-	gives("password_unchanged", change(u.password, u.password))
+	gives("wrong_old_password", n.changePassword(u.access, "a wrong password", "a better password"))
+	gives("password_unchanged", n.changePassword(u.access, u.password, u.password))
 	gives("unsupported_grant_type", n.post("/tokens", body{"grant_type": "password"}))
 
-	gives("token_missing", n.try(http.MethodGet, "/users", nil, nil))
+	gives("token_missing", n.get("/users"))
 	gives("authorization_malformed", n.try(http.MethodGet, "/users", http.Header{"Authorization": {"Basic eDp5"}}, nil))
 	gives("token_invalid", n.profile("some.access.token"))
 	gives("token_wrong_kind", n.profile(u.refresh))
@@ -77,20 +65,18 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	want(t, http.StatusNoContent, n.signOut(ended.refresh))
 	gives("session_ended", n.profile(ended.access))
 	scopeless := newPerson()
-	b := scopeless.signUpBody()
-	b["scope"] = "profile"
-	code = want(t, http.StatusCreated, n.post("/users", b)).Text("code")
-	scopeless.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": code})))
+	code = want(t, http.StatusCreated, n.post("/users", scopeless.signUpBody(body{"scope": "profile"}))).Text("code")
+	scopeless.tokens = n.mustVerify(code)
 	gives("scope_missing", n.as(scopeless.access, http.MethodPost, "/users/change-email-request", nil))
-	// Only the proof of another address says that the account is suspended.
+	// Only the verification of another address reveals that the account is suspended.
 	moving, address := n.newUser(), newPerson().email
 	code = want(t, http.StatusOK, n.as(moving.access, http.MethodPost, "/users/change-email-request", nil)).Text("code")
-	want(t, http.StatusOK, n.as(moving.access, http.MethodPost, "/users/change-email", body{"code": code, "email": address}))
+	want(t, http.StatusOK, n.changeEmail(moving.access, code, address))
 	postgrestest.Exec(t, c.db, "UPDATE users SET suspended_at = now() WHERE username = $1", moving.username)
 	code = want(t, http.StatusOK, n.post("/users/verification-code", body{"email": address})).Text("code")
-	gives("account_suspended", n.post("/users/verify-user", body{"code": code}))
+	gives("account_suspended", n.verify(code))
 
-	gives("path_not_found", n.try(http.MethodGet, "/nowhere", nil, nil))
+	gives("path_not_found", n.get("/nowhere"))
 	gives("id_malformed", n.endSession(u.access, "1"))
 	gives("method_not_allowed", n.try(http.MethodPut, "/tokens", nil, nil))
 	gives("request_malformed", send(http.Header{"X-Request-Id": {"a", "b"}}, nil))
@@ -98,7 +84,7 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	gives("body_too_long", send(nil, strings.Repeat(" ", 65<<10)))
 	gives("media_type_unsupported", send(http.Header{"Content-Type": {"text/plain"}}, "{}"))
 	gives("content_encoding_unsupported", send(http.Header{"Content-Encoding": {"gzip"}}, "{}"))
-	gives("query_malformed", n.try(http.MethodGet, "/users?a=%zz", nil, nil))
+	gives("query_malformed", n.get("/users?a=%zz"))
 	gives("body_malformed", send(nil, "{"))
 
 	guessed := n.newUser()
@@ -107,16 +93,15 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	}
 	gives("too_many_wrong_passwords", n.trySignIn(guessed.username, "a wrong password"))
 
-	guarded := c.add(env{"TRUSTED_CALLER_KEY": "the key of the one trusted caller", "LIMIT_SIGNIN": "1/1h"})
-	guarded.waitReady()
+	guarded := c.addReady(1, env{"TRUSTED_CALLER_KEY": "the key of the one trusted caller", "LIMIT_SIGNIN": "1/1h"})
 	gives("caller_key_missing", guarded.post("/users", other.signUpBody()))
 	gives("caller_key_wrong", guarded.try(http.MethodPost, "/users", http.Header{"X-Caller-Key": {"another one"}}, other.signUpBody()))
 	guarded.signIn(u)
 	gives("too_many_requests", guarded.trySignIn(u.username, u.password))
 
-	alone := c.add(env{"DB_PORT": strconv.Itoa(testenv.FreePort(t))}) // where no database is
-	gives("keys_not_loaded", alone.try(http.MethodGet, "/tokens/keys", nil, nil))
-	gives("database_unavailable", alone.post("/users/forgot-password", body{"email": u.email}))
+	isolated := c.add(env{"DB_PORT": strconv.Itoa(testenv.FreePort(t))}) // no database listens there
+	gives("keys_not_loaded", isolated.get("/tokens/keys"))
+	gives("database_unavailable", isolated.post("/users/forgot-password", body{"email": u.email}))
 
 	c.clock.Advance(time.Hour)
 	gives("token_expired", n.profile(u.access))
@@ -125,16 +110,15 @@ func TestEveryReasonIsReallyGiven(t *testing.T) {
 	gives("internal_error", n.renew(u.refresh))
 	postgrestest.Exec(t, c.db, "ALTER TABLE lost RENAME TO sessions")
 
-	reasons, err := apitest.Reasons()
-	testenv.NoError(t, err)
+	reasons := testenv.Must(apitest.Reasons())(t)
 	for _, reason := range reasons {
 		if given[reason] == (givenElsewhere[reason] != "") {
-			t.Errorf("%s is given by no test, or by two that name it", reason)
+			t.Errorf("%s is returned in no test, or here and in another one", reason)
 		}
 	}
 	for reason := range givenElsewhere {
 		if !slices.Contains(reasons, reason) {
-			t.Errorf("%s is no reason", reason)
+			t.Errorf("%s is not documented", reason)
 		}
 	}
 }

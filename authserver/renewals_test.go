@@ -8,19 +8,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 var always = env{"REFRESH_TOKEN_ROTATION": "always"}
 
-func TestTwentyRenewalsOfOneTokenAtOnceHaveOneSuccessor(t *testing.T) {
+func TestRenewalOfOneTokenTwentyTimesAtOnceHasOneSuccessor(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, always)
 	u := c.nodes[0].newUser()
 	refresh := u.refresh
 	for round := range 10 {
-		replies := atOnce(20, func(i int) *apitest.Reply { return c.any(i).renew(refresh) })
+		replies := atOnce(20, func(i int) *testenv.Reply { return c.any(i).renew(refresh) })
 		if got := statuses(replies); got[http.StatusOK] != 20 {
 			t.Fatalf("round %d: got %v, want twenty 200", round, got)
 		}
@@ -37,32 +36,32 @@ func TestTwentyRenewalsOfOneTokenAtOnceHaveOneSuccessor(t *testing.T) {
 		refresh = successor
 	}
 	if rows := column(t, c.db, "SELECT generation FROM sessions"); len(rows) != 1 || rows[0] != "10" {
-		t.Errorf("the sessions' generations are %q, not one of 10", rows)
+		t.Errorf("the generations of the sessions are %q, want only 10", rows)
 	}
 }
 
-func TestATokenThatNeedsNoSuccessorStaysTheSame(t *testing.T) {
+func TestRenewalKeepsATokenThatNeedsNoSuccessor(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, env{"REFRESH_TOKEN_EXPIRY": "1000"})
 	u := c.nodes[0].newUser()
-	for _, r := range atOnce(20, func(i int) *apitest.Reply { return c.any(i).renew(u.refresh) }) {
+	for _, r := range atOnce(20, func(i int) *testenv.Reply { return c.any(i).renew(u.refresh) }) {
 		if want(t, http.StatusOK, r); r.Text("refresh_token") != u.refresh {
 			t.Error("the token was replaced in the first half of its life")
 		}
 	}
 	c.clock.Advance(501 * time.Second)
-	replies := atOnce(20, func(i int) *apitest.Reply { return c.any(i).renew(u.refresh) })
+	replies := atOnce(20, func(i int) *testenv.Reply { return c.any(i).renew(u.refresh) })
 	for _, r := range replies {
 		if want(t, http.StatusOK, r); r.Text("refresh_token") == u.refresh || r.Text("refresh_token") != replies[0].Text("refresh_token") {
-			t.Error("past half of its life the token has not one successor")
+			t.Error("after half of its life the token does not have one successor")
 		}
 	}
 	if left := replies[0].Text("refresh_expires_in"); left != "1000" {
-		t.Errorf("the successor lives %s s, not 1000", left)
+		t.Errorf("the successor expires in %s s, want 1000", left)
 	}
 }
 
-func TestALostReplyIsMadeGoodWithinTheGrace(t *testing.T) {
+func TestRenewalCanBeRepeatedWithinTheGrace(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, always)
 	u := c.nodes[0].newUser()
@@ -73,13 +72,13 @@ func TestALostReplyIsMadeGoodWithinTheGrace(t *testing.T) {
 			t.Fatal("the second time the successor is another one")
 		}
 	}
-	// The grace counts from the first use: trying again has not prolonged it.
+	// The grace begins at the first use. Further attempts do not extend it.
 	c.clock.Advance(6 * time.Second)
-	want(t, http.StatusUnauthorized, c.nodes[1].renew(u.refresh), "61 s after it was replaced")
-	c.dead("after the theft", tokens{u.access, successor})
+	want(t, http.StatusUnauthorized, c.nodes[1].renew(u.refresh), "61 s after the first use")
+	c.dead("after the reuse", tokens{u.access, successor})
 }
 
-func TestATokenThatIsUsedAgainAfterTheGraceEndsItsSessionEverywhere(t *testing.T) {
+func TestRenewalAfterTheGraceEndsTheSessionAtEveryReplica(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, always)
 	u := c.nodes[0].newUser()
@@ -87,43 +86,41 @@ func TestATokenThatIsUsedAgainAfterTheGraceEndsItsSessionEverywhere(t *testing.T
 	next := tokensOf(want(t, http.StatusOK, c.nodes[0].renew(u.refresh)))
 	c.clock.Advance(61 * time.Second)
 	want(t, http.StatusUnauthorized, c.nodes[2].renew(u.refresh))
-	c.dead("of the stolen session", next, u.tokens)
-	c.alive("of another session", other.access)
+	c.dead("tokens of the stolen session", next, u.tokens)
+	c.alive("a token of another session", other.access)
 	if !c.logs.Contains("refresh token reused") {
-		t.Error("the audit log does not tell of the theft")
+		t.Error("the audit log does not have the reuse")
 	}
-	_, metrics := c.nodes[2].probe("/metrics")
-	if !strings.Contains(metrics, `authgateway_sessions_total{event="ended_by_reuse"} 1`) {
-		t.Error("the metrics do not tell of the theft")
+	if !strings.Contains(c.nodes[2].metrics(), `authgateway_sessions_total{event="ended_by_reuse"} 1`) {
+		t.Error("the metrics do not have the reuse")
 	}
 }
 
-func TestATokenOfTwoGenerationsAgoEndsItsSessionAtOnce(t *testing.T) {
+func TestRenewalWithATokenTwoGenerationsOldEndsTheSession(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3, always)
 	u := c.nodes[0].newUser()
 	second := tokensOf(want(t, http.StatusOK, c.nodes[1].renew(u.refresh)))
 	third := tokensOf(want(t, http.StatusOK, c.nodes[2].renew(second.refresh)))
 	want(t, http.StatusUnauthorized, c.nodes[0].renew(u.refresh))
-	c.dead("of the stolen session", third, second, u.tokens)
+	c.dead("tokens of the stolen session", third, second, u.tokens)
 }
 
-func TestReuseIsFoundByReplicasThatStartedAfterTheRenewal(t *testing.T) {
+func TestRenewalReuseIsDetectedByReplicasThatStartLater(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1, always)
 	u := c.nodes[0].newUser()
 	next := tokensOf(want(t, http.StatusOK, c.nodes[0].renew(u.refresh)))
 	c.stop()
 	c.clock.Advance(61 * time.Second)
-	c.add(always).waitReady()
+	c.addReady(1, always)
 	want(t, http.StatusUnauthorized, c.nodes[0].renew(u.refresh))
-	c.dead("of the stolen session", next)
+	c.dead("tokens of the stolen session", next)
 }
 
-func TestASessionEndsHoweverOftenItIsRenewed(t *testing.T) {
+func TestRenewalsDoNotExtendASessionBeyondItsLifetime(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, always, env{"REFRESH_TOKEN_EXPIRY": "3600", "SESSION_LIFETIME": "2h"})
-	n := c.nodes[0]
+	c, n := single(t, always, env{"REFRESH_TOKEN_EXPIRY": "3600", "SESSION_LIFETIME": "2h"})
 	u := n.newUser()
 	tk := u.tokens
 	for range 3 {
@@ -139,7 +136,7 @@ func TestASessionEndsHoweverOftenItIsRenewed(t *testing.T) {
 	c.dead("after SESSION_LIFETIME", tokensOf(r))
 }
 
-func TestTheOldestSessionsEndBeyondSoMany(t *testing.T) {
+func TestSessionsBeyondTheMaximumEndOldestFirst(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, env{"SESSIONS_PER_USER": "3"})
 	u := c.nodes[0].newUser()
@@ -148,23 +145,20 @@ func TestTheOldestSessionsEndBeyondSoMany(t *testing.T) {
 		c.clock.Advance(time.Second)
 		opened = append(opened, c.any(i).signIn(u))
 	}
-	c.dead("beyond the third", u.tokens, opened[0], opened[1])
+	c.dead("sessions beyond the maximum", u.tokens, opened[0], opened[1])
 	for _, tk := range opened[2:] {
-		c.alive("of the last three", tk.access)
+		c.alive("a token of the last three sessions", tk.access)
 	}
 	if rows := column(t, c.db, "SELECT id FROM sessions"); len(rows) != 3 {
 		t.Errorf("%d sessions are kept", len(rows))
 	}
 }
 
-func TestARenewalNeverWidensTheScope(t *testing.T) {
+func TestRenewalNeverWidensTheScope(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
-	u := newPerson()
-	b := u.signUpBody()
-	b["scope"] = "profile email extra"
-	tk := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": n.post("/users", b).Text("code")})))
+	c, n := single(t)
+	reply := n.post("/users", newPerson().signUpBody(body{"scope": "profile email extra"}))
+	tk := n.mustVerify(reply.Text("code"))
 	for _, step := range []struct{ granted, renewed string }{
 		{"profile email", "profile email"},
 		{"profile email extra wider", "profile email extra"},
@@ -178,15 +172,16 @@ func TestARenewalNeverWidensTheScope(t *testing.T) {
 	}
 }
 
-// claimsOf reads a token's claims without asking whether they hold.
+// claimsOf returns the claims of a token without verifying it.
 func claimsOf(t testing.TB, token string) map[string]any {
 	t.Helper()
-	var claims map[string]any
-	part := strings.Split(token, ".")
-	text, err := base64.RawURLEncoding.DecodeString(part[1])
-	if err == nil {
-		err = json.Unmarshal(text, &claims)
-	}
-	testenv.NoError(t, err)
-	return claims
+	return decodePart(t, token, 1)
+}
+
+// decodePart decodes the header (0) or the claims (1) of a token.
+func decodePart(t testing.TB, token string, part int) (members map[string]any) {
+	t.Helper()
+	text := testenv.Must(base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[part]))(t)
+	testenv.OK(t, json.Unmarshal(text, &members))
+	return members
 }

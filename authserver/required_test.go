@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
@@ -26,8 +25,8 @@ func subsets(list []string) [][]string {
 	return all
 }
 
-// fieldsOf returns what is wrong with each parameter, as the reply says.
-func fieldsOf(r *apitest.Reply) map[string]string {
+// fieldsOf returns the member fields of an error.
+func fieldsOf(r *testenv.Reply) map[string]string {
 	var reply struct {
 		Fields map[string]string `json:"fields"`
 	}
@@ -36,7 +35,7 @@ func fieldsOf(r *apitest.Reply) map[string]string {
 }
 
 // Each name is required or not, and is absent, empty or given: all combinations.
-func TestASignUpNeedsTheNamesThatAreRequiredAndNoOthers(t *testing.T) {
+func TestSignUpRequiresOnlyTheConfiguredNames(t *testing.T) {
 	t.Parallel()
 	for _, required := range subsets(optionalNames) {
 		setting := strings.Join(required, ",")
@@ -45,7 +44,7 @@ func TestASignUpNeedsTheNamesThatAreRequiredAndNoOthers(t *testing.T) {
 		}
 		t.Run(setting, func(t *testing.T) {
 			t.Parallel()
-			n := start(t, 1, env{"SIGNUP_REQUIRED": setting}).nodes[0]
+			_, n := single(t, env{"SIGNUP_REQUIRED": setting})
 			for combination := range 27 {
 				b := newPerson().signUpBody()
 				wrong := map[string]string{}
@@ -80,7 +79,7 @@ func TestASignUpNeedsTheNamesThatAreRequiredAndNoOthers(t *testing.T) {
 					} `json:"schemas"`
 				} `json:"components"`
 			}
-			testenv.NoError(t, json.Unmarshal(n.Do(http.MethodGet, "/openapi.json", nil, nil).Body, &document))
+			n.Do(http.MethodGet, "/openapi.json", nil, nil).JSON(t, &document)
 			got := slices.Sorted(slices.Values(document.Components.Schemas["SignUpRequest"].Required))
 			if all := slices.Sorted(slices.Values(append([]string{"email", "password"}, required...))); !slices.Equal(got, all) {
 				t.Errorf("the OpenAPI document requires %v, want %v", got, all)
@@ -89,9 +88,9 @@ func TestASignUpNeedsTheNamesThatAreRequiredAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestAnAccountCanBeWithoutAUsername(t *testing.T) {
+func TestAccountWithoutAUsername(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1, env{"SIGNUP_REQUIRED": "none"}).nodes[0]
+	_, n := single(t, env{"SIGNUP_REQUIRED": "none"})
 	other := n.newUser()
 
 	u := newPerson()
@@ -106,7 +105,7 @@ func TestAnAccountCanBeWithoutAUsername(t *testing.T) {
 	if fieldsOf(empty)["username"] != "empty" {
 		t.Errorf("an empty username: %v", empty)
 	}
-	u.tokens = tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": sent.Text("code")})))
+	u.tokens = n.mustVerify(sent.Text("code"))
 
 	nameless := func(why, access string) {
 		t.Helper()
@@ -122,30 +121,30 @@ func TestAnAccountCanBeWithoutAUsername(t *testing.T) {
 				t.Errorf("%s: the token's %s is %v", why, name, value)
 			}
 		}
-		state := want(t, http.StatusOK, n.post("/tokens/introspect", body{"token": access}), why)
+		state := want(t, http.StatusOK, n.introspect(access), why)
 		if state.Text("active") != "true" || strings.Contains(string(state.Body), `"username"`) {
-			t.Errorf("%s: introspection says %s", why, state.Body)
+			t.Errorf("%s: introspection returns %s", why, state.Body)
 		}
 	}
 	nameless("after the verification", u.access)
 	nameless("after a sign-in by email", tokensOf(want(t, http.StatusOK, n.trySignIn(strings.ToLower(u.email), u.password))).access)
 	nameless("after a renewal", tokensOf(want(t, http.StatusOK, n.renew(u.refresh))).access)
 	for _, login := range []string{u.id, strings.ToUpper(u.id), ""} {
-		// Not by try: ids may be in the logs, and logins may not.
+		// try would record the login as a secret, but an id may be in the logs.
 		want(t, http.StatusUnauthorized, n.Do(http.MethodPost, "/tokens/signin", nil, map[string]string{"username": login,
 			"password": u.password}), login)
 	}
 	want(t, http.StatusConflict, n.post("/users", body{"email": u.email, "password": u.password}), "the address is taken")
 
-	// Two of them do not get in each other's way.
+	// Two such accounts can exist.
 	second := newPerson()
 	sent = want(t, http.StatusCreated, n.post("/users", body{"email": second.email, "password": second.password}))
-	want(t, http.StatusOK, n.post("/users/verify-user", body{"code": sent.Text("code")}))
+	want(t, http.StatusOK, n.verify(sent.Text("code")))
 
 	// A username can be taken later, and removed again.
-	change := func(status int, b body) *apitest.Reply {
+	change := func(status int, b body) *testenv.Reply {
 		t.Helper()
-		return want(t, status, n.as(u.access, http.MethodPut, "/users", b), b)
+		return want(t, status, n.changeProfile(u.access, b), b)
 	}
 	change(http.StatusConflict, body{"username": other.username})
 	if got := change(http.StatusOK, body{"username": "Ada", "first_name": "Ada"}); got.Text("username") != "Ada" || got.Text("name") != "Ada" {
@@ -158,50 +157,61 @@ func TestAnAccountCanBeWithoutAUsername(t *testing.T) {
 	change(http.StatusOK, body{"username": "", "first_name": " "})
 	want(t, http.StatusUnauthorized, n.trySignIn("ada", u.password), "the username is gone")
 
-	want(t, http.StatusUnauthorized, n.as(u.access, http.MethodPost, "/users/change-password",
-		body{"old_password": "wrong one", "password": "another of mine"}))
-	want(t, http.StatusNoContent, n.as(u.access, http.MethodPost, "/users/change-password",
-		body{"old_password": u.password, "password": "another of mine"}))
+	want(t, http.StatusUnauthorized, n.changePassword(u.access, "wrong one", "another of mine"))
+	want(t, http.StatusNoContent, n.changePassword(u.access, u.password, "another of mine"))
 	code := n.recoveryCode(u)
-	want(t, http.StatusNoContent, n.post("/users/change-password", body{"code": code, "password": "a third one of mine"}))
+	want(t, http.StatusNoContent, n.resetPassword(code, "a third one of mine"))
 	nameless("after a recovery", tokensOf(want(t, http.StatusOK, n.trySignIn(u.email, "a third one of mine"))).access)
 }
 
 // A username that a gateway requires cannot be removed, and one that it did not
 // require can still be missing when it does.
-func TestANameThatIsRequiredCannotBeRemoved(t *testing.T) {
+func TestProfileKeepsNamesThatAreRequired(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1, env{"SIGNUP_REQUIRED": "none"})
 	u := newPerson()
 	sent := want(t, http.StatusCreated, c.nodes[0].post("/users", body{"email": u.email, "password": u.password}))
-	want(t, http.StatusOK, c.nodes[0].post("/users/verify-user", body{"code": sent.Text("code")}))
+	want(t, http.StatusOK, c.nodes[0].verify(sent.Text("code")))
 
-	strict := c.add()
-	strict.waitReady()
+	strict := c.addReady(1)
 	access := tokensOf(want(t, http.StatusOK, strict.trySignIn(u.email, u.password))).access
 	if got := want(t, http.StatusOK, strict.profile(access)).Text("username"); got != "" {
 		t.Errorf("the username is %q", got)
 	}
-	reply := want(t, http.StatusBadRequest, strict.as(access, http.MethodPut, "/users", body{"username": "",
+	reply := want(t, http.StatusBadRequest, strict.changeProfile(access, body{"username": "",
 		"first_name": " ", "last_name": ""}))
 	if got := fieldsOf(reply); !maps.Equal(got, map[string]string{"username": "empty", "first_name": "empty", "last_name": "empty"}) {
 		t.Errorf("the fields are %v", got)
 	}
-	want(t, http.StatusOK, strict.as(access, http.MethodPut, "/users", body{"first_name": "Ada"}))
+	want(t, http.StatusOK, strict.changeProfile(access, body{"first_name": "Ada"}))
 }
 
-func TestAPublicGatewayCanAskForEmailAndPasswordAlone(t *testing.T) {
+func TestSignUpWithOnlyEmailAndPasswordInPublic(t *testing.T) {
 	t.Parallel()
-	n := start(t, 1, public, env{"SIGNUP_REQUIRED": "none"}).nodes[0]
+	_, n := single(t, public, env{"SIGNUP_REQUIRED": "none"})
 	u := newPerson()
 	want(t, http.StatusAccepted, n.post("/users", body{"email": u.email, "password": u.password}))
 	m := n.mail(identity.MailVerification, u.email)
 	if m.Username != "" {
-		t.Errorf("the mail names %s", m.Username)
+		t.Errorf("the mail contains the username %s", m.Username)
 	}
-	code := m.Code
-	access := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": code}))).access
+	access := n.mustVerify(m.Code).access
 	if got := want(t, http.StatusOK, n.profile(access)); got.Text("username") != "" || got.Text("email") != u.email {
 		t.Errorf("the profile is %v", got)
+	}
+}
+
+func TestSignUpNamesEveryWrongParameter(t *testing.T) {
+	t.Parallel()
+	_, n := single(t)
+	reply := want(t, http.StatusBadRequest, n.post("/users", body{
+		"username": "not a name", "email": "no address", "password": "short", "first_name": "",
+	}))
+	description := reply.Text("error_description")
+	for _, named := range []string{"username: may hold", "email: must be", "password: is shorter",
+		"first_name: is empty", "last_name: is missing"} {
+		if !strings.Contains(description, named) {
+			t.Errorf("%q does not say %q", description, named)
+		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestARevokedTokenIsDeadAtEveryReplica(t *testing.T) {
+func TestRevokedTokenIsInvalidAtEveryReplica(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
 	for name, choose := range map[string]func(tokens) string{
@@ -25,22 +25,21 @@ func TestARevokedTokenIsDeadAtEveryReplica(t *testing.T) {
 			}
 		}
 		c.dead("after the revocation of the "+name+" token", u.tokens)
-		c.alive("of another session", other.access)
+		c.alive("a token of another session", other.access)
 	}
 	another := start(t, 1)
 	foreign := another.nodes[0].newUser()
 	for _, text := range []string{foreign.access, foreign.refresh, "no token"} {
 		want(t, http.StatusOK, c.nodes[0].post("/tokens/revoke", body{"token": text}), "a foreign token")
 	}
-	another.alive("of another gateway", foreign.access)
+	another.alive("a token of another gateway", foreign.access)
 }
 
-func TestEveryURLOfTheMetadataAnswers(t *testing.T) {
+func TestMetadataURLsAllAnswer(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgrestest.Config(t))
-	n := c.add(env{"ISSUER": "https://auth.example.com/", "SIGNUP_SCOPES": "profile orders"})
-	n.waitReady()
-	r := want(t, http.StatusOK, n.try(http.MethodGet, "/.well-known/openid-configuration", nil, nil))
+	n := c.addReady(1, env{"ISSUER": "https://auth.example.com/", "SIGNUP_SCOPES": "profile orders"})
+	r := want(t, http.StatusOK, n.get("/.well-known/openid-configuration"))
 	if r.Text("issuer") != "https://auth.example.com/" || !strings.Contains(r.Text("scopes_supported"), "orders") {
 		t.Errorf("the metadata is %s", r.Body)
 	}

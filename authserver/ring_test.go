@@ -15,16 +15,15 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
-// seed puts a ring into a database, so that replicas start at once: making a
-// ring takes seconds of work that is slow on purpose, and opening one does too.
+// seed stores a ring in a database, so replicas start at once. Creating a ring takes seconds, because key derivation is
+// slow on purpose.
 func seed(t testing.TB, db postgres.Config) {
 	t.Helper()
 	ring := prepareRotation(t).first
-	store, err := postgres.Open(db)
-	testenv.NoError(t, err)
+	store := testenv.Must(postgres.Open(db))(t)
 	defer store.Close()
 	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files(), identity.Event{}); err != nil || !swapped {
-		t.Fatalf("the ring was put there: %v, %v", swapped, err)
+		t.Fatalf("SwapRing: %v, %v", swapped, err)
 	}
 }
 
@@ -32,11 +31,11 @@ func testPassphrases() keys.Passphrases {
 	return keys.Passphrases{Access: []string{accessPassphrase}, Refresh: []string{refreshPassphrase}}
 }
 
-// A rotation is a ring at the moments of a rotation, the same for all tests.
+// rotation is a ring at the steps of a rotation, the same in all tests.
 type rotation struct {
 	first, published, promoted, revoked keys.Ring
 
-	former, successor map[keys.Use]string // kids
+	former, successor map[keys.Use]string // key ids
 }
 
 var preparedRotation = sync.OnceValue(func() *rotation {
@@ -62,11 +61,10 @@ func prepareRotation(t testing.TB) *rotation {
 	return r
 }
 
-// files returns a ring as a mounted Secret has it.
+// files returns a ring as in a mounted Secret.
 func (r *rotation) files(ring keys.Ring) map[string]string { return texts(ring.Files()) }
 
-// reencrypted returns the files of the next generation of a ring, encrypted by other
-// passphrases with a number of rounds.
+// reencrypted returns the files of a ring's next generation, encrypted with other passphrases and a number of rounds.
 func (r *rotation) reencrypted(
 	t testing.TB, ring keys.Ring, passphrases map[keys.Use]string, rounds int,
 ) map[string]string {

@@ -9,14 +9,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// account is a user with what is expected to hold of what they have.
+// account is a user with the expected state of the sessions and codes.
 type account struct {
 	*cluster
 	u        user
 	sessions []*session
 	recovery string // a code
 	change   string // a code for a new address
-	codes    bool   // both codes hold
+	codes    bool   // both codes are valid
 	open     bool   // neither suspended nor deleted
 	deleted  bool
 }
@@ -27,7 +27,7 @@ type session struct {
 	alive bool
 }
 
-// caps is how many sessions a user of these tests may have.
+// caps is the maximum number of sessions of a user.
 const caps = 3
 
 func (a *account) opened(tk tokens) *session {
@@ -36,8 +36,7 @@ func (a *account) opened(tk tokens) *session {
 	return s
 }
 
-// actor gives the first session that lives, a new one if none does, and a dead one if
-// the account opens none.
+// actor returns the first valid session, a new one if there is none, or an ended one if the account cannot sign in.
 func (a *account) actor() *session {
 	for _, s := range a.sessions {
 		if s.alive {
@@ -56,7 +55,7 @@ func (a *account) allEndBut(kept *session) {
 	}
 }
 
-// or401 is the status of a call that needs a session.
+// or401 returns the status of a request that needs a session.
 func (a *account) or401(status int) int {
 	if a.open {
 		return status
@@ -64,7 +63,7 @@ func (a *account) or401(status int) int {
 	return http.StatusUnauthorized
 }
 
-// steps do something that ends sessions, and change what is expected as documented.
+// steps end sessions, and update the expected state as documented.
 var steps = []struct {
 	name string
 	do   func(t *testing.T, n *node, a *account)
@@ -81,8 +80,7 @@ var steps = []struct {
 	}},
 	{"a change of the password", func(t *testing.T, n *node, a *account) {
 		s, next := a.actor(), "the next "+a.u.password
-		want(t, a.or401(http.StatusNoContent), n.as(s.access, http.MethodPost, "/users/change-password",
-			body{"old_password": a.u.password, "password": next}))
+		want(t, a.or401(http.StatusNoContent), n.changePassword(s.access, a.u.password, next))
 		if a.open {
 			a.u.password, a.codes = next, false
 			a.allEndBut(s)
@@ -94,7 +92,7 @@ var steps = []struct {
 			return
 		}
 		next := "another " + a.u.password
-		want(t, http.StatusNoContent, n.post("/users/change-password", body{"code": n.recoveryCode(a.u), "password": next}))
+		want(t, http.StatusNoContent, n.resetPassword(n.recoveryCode(a.u), next))
 		a.u.password, a.codes = next, false
 		a.allEndBut(nil)
 	}},
@@ -104,9 +102,9 @@ var steps = []struct {
 			want(t, http.StatusUnauthorized, n.as(s.access, http.MethodPost, "/users/change-email-request", nil))
 			return
 		}
-		want(t, http.StatusOK, n.as(s.access, http.MethodPost, "/users/change-email", body{"code": n.emailCode(s.access, ""), "email": next}))
+		want(t, http.StatusOK, n.changeEmail(s.access, n.emailCode(s.access, ""), next))
 		code := want(t, http.StatusOK, n.post("/users/verification-code", body{"email": next})).Text("code")
-		tk := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": code})))
+		tk := n.mustVerify(code)
 		a.u.email, a.codes = next, false
 		a.allEndBut(nil)
 		a.opened(tk)
@@ -121,7 +119,7 @@ var steps = []struct {
 		s.alive = false
 	}},
 	{"a deletion", func(t *testing.T, n *node, a *account) {
-		want(t, a.or401(http.StatusNoContent), n.as(a.actor().access, http.MethodDelete, "/users", nil))
+		want(t, a.or401(http.StatusNoContent), n.deleteUser(a.actor().access))
 		if a.open {
 			a.open, a.deleted, a.codes = false, true, false
 			a.allEndBut(nil)
@@ -145,7 +143,7 @@ var steps = []struct {
 	}},
 }
 
-// check fails unless all sessions are dead or alive as expected.
+// check reports an error unless all sessions are in the expected state.
 func (a *account) check(t *testing.T, about string) {
 	t.Helper()
 	for i, s := range a.sessions {
@@ -154,7 +152,7 @@ func (a *account) check(t *testing.T, about string) {
 			status = http.StatusOK
 		}
 		want(t, status, a.any(i).profile(s.access), "the profile", about)
-		want(t, status, a.any(i+1).as(s.access, http.MethodPut, "/users", body{"first_name": "Ada"}), "a change", about)
+		want(t, status, a.any(i+1).changeProfile(s.access, body{"first_name": "Ada"}), "a change", about)
 		want(t, status, a.any(i).as(s.access, http.MethodGet, "/users/sessions", nil), "the list", about)
 		r := want(t, status, a.any(i+1).renew(s.refresh), "a renewal", about)
 		if s.alive {
@@ -163,8 +161,8 @@ func (a *account) check(t *testing.T, about string) {
 	}
 }
 
-// checkCodes fails unless both codes are dead, or the one that is asked for holds: each
-// voids the other.
+// checkCodes reports an error unless both codes are invalid, or the requested one is valid. The use of one invalidates the
+// other.
 func (a *account) checkCodes(t *testing.T, recovery bool, about string) {
 	t.Helper()
 	reset := func() int { return redeem["recovery"](a.nodes[0], a.u, a.recovery).Status }
@@ -191,9 +189,8 @@ func (a *account) checkCodes(t *testing.T, recovery bool, about string) {
 	}
 }
 
-// After any two endings, one after the other, sessions and codes are dead or alive as
-// security.md says.
-func TestTwoEndingsInSequence(t *testing.T) {
+// After any two such steps, sessions and codes are valid or invalid as docs/security.md says.
+func TestSessionEndsInSequence(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2, always, env{"HASHING_MAX_WAIT": "5s", "SESSIONS_PER_USER": strconv.Itoa(caps)})
 	for i, first := range steps {

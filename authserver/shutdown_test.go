@@ -11,26 +11,20 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// It is not parallel: it looks at every goroutine of the process.
-func TestNothingRunsOnAfterRunHasReturned(t *testing.T) {
+// This test is not parallel, because it checks all goroutines of the process.
+func TestShutdownLeavesNoGoroutine(t *testing.T) {
 	db := postgrestest.Config(t)
 	before := goleak.IgnoreCurrent()
 	t.Run("a life", func(t *testing.T) {
 		c := newCluster(t, db)
 		seed(t, db)
-		for range 2 {
-			c.add()
-		}
-		for _, n := range c.nodes {
-			n.waitReady()
-		}
+		c.addReady(2)
 		u := c.nodes[0].newUser()
-		for _, r := range atOnce(8, func(i int) *apitest.Reply { return c.any(i).trySignIn(u.username, u.password) }) {
+		for _, r := range atOnce(8, func(i int) *testenv.Reply { return c.any(i).trySignIn(u.username, u.password) }) {
 			want(t, http.StatusOK, r)
 		}
 		c.call([]string{"keys", "rotate"})
@@ -40,19 +34,16 @@ func TestNothingRunsOnAfterRunHasReturned(t *testing.T) {
 		c.call([]string{"serve"}, env{"PORT": "1", "HOST": "127.0.0.1", "ACCESS_PASSPHRASE": "another passphrase than that"})
 	})
 	http.DefaultClient.CloseIdleConnections()
-	// fasthttp looks every few seconds whether its pool of workers was stopped;
-	// and the process has one clock for its field Date.
+	// fasthttp checks every few seconds whether its worker pool was stopped, and has one clock for the field Date.
 	goleak.VerifyNone(t, before,
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
 }
 
-// A load balancer asks whether the server is ready, and sends no more requests
-// once it is not. No client behind it notices the stop.
-func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
+// A load balancer sends no more requests when the server is not ready, so no client notices the stop.
+func TestShutdownUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"DRAIN_DELAY": "3s", "HASHING_MAX_WAIT": "5s", "SESSIONS_PER_USER": "10000"})
-	n := c.nodes[0]
+	_, n := single(t, env{"DRAIN_DELAY": "3s", "HASHING_MAX_WAIT": "5s", "SESSIONS_PER_USER": "10000"})
 	u := n.newUser()
 	var taken atomic.Int64
 	var unready atomic.Bool
@@ -60,7 +51,7 @@ func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 	for i := range 16 {
 		clients.Go(func() {
 			for !unready.Load() {
-				var r *apitest.Reply
+				var r *testenv.Reply
 				switch i % 3 {
 				case 0:
 					r = n.trySignIn(u.username, u.password)
@@ -69,22 +60,20 @@ func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 				default:
 					r = n.profile(u.access)
 				}
-				if !isShed(r) {
+				if !isRejected(r) {
 					want(t, http.StatusOK, r)
 				}
 				taken.Add(1)
 			}
 		})
 	}
-	testenv.Until(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 100 })
+	testenv.Until(t, time.Minute, "requests are served", func() bool { return taken.Load() > 100 })
 	begun := time.Now()
-	n.cancel()
-	testenv.Until(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
+	n.Cancel()
+	testenv.Until(t, 10*time.Second, "the server is not ready", func() bool { return !n.ready() })
 	unready.Store(true)
 	clients.Wait()
-	if err := n.end(); err != nil {
-		t.Errorf("Run: %v", err)
-	}
+	n.end()
 	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -95,54 +84,41 @@ func TestAStopUnderLoadFailsNoRequest(t *testing.T) {
 
 var severalWait = regexp.MustCompile(`authgateway_hashing_jobs{state="waiting"} [2-9]`)
 
-func TestWhatWasTakenIsFinishedAlsoWithoutADrain(t *testing.T) {
+func TestShutdownWithoutADrainFinishesAcceptedRequests(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "5s"})
-	n := c.nodes[0]
+	_, n := single(t, env{"SALT_ROUNDS": "11", "HASHING_THREADS": "1", "HASHING_MAX_WAIT": "5s"})
 	u := n.newUser()
-	replies := make(chan *apitest.Reply, 5)
+	replies := make(chan *testenv.Reply, 5)
 	for range cap(replies) {
 		go func() { replies <- n.trySignIn(u.username, u.password) }()
 	}
-	// Some may be through before the last has come: the machine may be busy.
-	testenv.Until(t, time.Minute, "some passwords wait to be hashed", func() bool {
-		_, metrics := n.probe("/metrics")
-		return severalWait.MatchString(metrics)
-	})
-	if err := n.end(); err != nil {
-		t.Errorf("Run: %v", err)
-	}
+	testenv.Until(t, time.Minute, "some passwords wait to be hashed", func() bool { return severalWait.MatchString(n.metrics()) })
+	n.end()
 	for range cap(replies) {
-		if r := <-replies; !isShed(r) {
+		if r := <-replies; !isRejected(r) {
 			want(t, http.StatusOK, r)
 		}
 	}
 }
 
-// isShed reports whether a sign-in was refused because the machine has no time for
-// hashing. That happens, stop or no stop: it is an answer, and no loss.
-func isShed(r *apitest.Reply) bool {
+// isRejected reports whether a sign-in was rejected because the hashing queue is full. On a busy machine this can also
+// happen without a stop.
+func isRejected(r *testenv.Reply) bool {
 	return r.Status == http.StatusServiceUnavailable && r.Text("reason") == "overloaded"
 }
 
-func TestADrainingServerStillServesAndAsksToComeBackOnAnotherConnection(t *testing.T) {
+func TestShutdownDrainServesAndClosesConnections(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"DRAIN_DELAY": "2s"})
-	n := c.nodes[0]
+	_, n := single(t, env{"DRAIN_DELAY": "2s"})
 	u := n.newUser()
-	n.cancel()
-	testenv.Until(t, 10*time.Second, "the server says that it is not ready", func() bool { return !n.ready() })
-	reply, err := http.DefaultTransport.RoundTrip(httptest.NewRequest(http.MethodGet, n.base+"/tokens/keys", nil))
-	testenv.NoError(t, err)
+	n.Cancel()
+	testenv.Until(t, 10*time.Second, "the server is not ready", func() bool { return !n.ready() })
+	reply := testenv.Must(http.DefaultTransport.RoundTrip(httptest.NewRequest(http.MethodGet, n.Base+"/tokens/keys", nil)))(t)
 	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK || !reply.Close {
 		t.Errorf("status %d, close %v", reply.StatusCode, reply.Close)
 	}
-	if status, _ := n.probe("/healthz"); status != http.StatusOK {
-		t.Errorf("/healthz is %d", status)
-	}
+	n.wantProbe("/healthz", http.StatusOK, "while it drains")
 	want(t, http.StatusOK, n.profile(u.access), "while it drains")
-	if err := n.end(); err != nil {
-		t.Errorf("Run: %v", err)
-	}
+	n.end()
 }

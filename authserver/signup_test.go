@@ -5,12 +5,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// A sign-up holds neither its username nor its address: they go to the first of many
-// that is proved.
-func TestOfTwentySignUpsOfOneNameAtOnceOneIsProved(t *testing.T) {
+// A sign-up reserves neither its username nor its address. The first of many that is verified gets them.
+func TestSignUpsOfOneNameAtOnceAreVerifiedOnce(t *testing.T) {
 	t.Parallel()
 	c := start(t, 3)
 	variants := map[string]func(u *user, i int){
@@ -27,7 +26,7 @@ func TestOfTwentySignUpsOfOneNameAtOnceOneIsProved(t *testing.T) {
 	for name, vary := range variants {
 		t.Run(name, func(t *testing.T) {
 			people := make([]user, 20)
-			replies := atOnce(len(people), func(i int) *apitest.Reply {
+			replies := atOnce(len(people), func(i int) *testenv.Reply {
 				people[i] = newPerson()
 				vary(&people[i], i)
 				return c.any(i).post("/users", people[i].signUpBody())
@@ -35,7 +34,7 @@ func TestOfTwentySignUpsOfOneNameAtOnceOneIsProved(t *testing.T) {
 			if got := statuses(replies); got[http.StatusCreated] != len(people) {
 				t.Fatalf("got %v, want twenty 201", got)
 			}
-			proofs := atOnce(len(people), func(i int) *apitest.Reply {
+			proofs := atOnce(len(people), func(i int) *testenv.Reply {
 				return c.any(i).post("/users/verify-user", body{"code": replies[i].Text("code"), "password": people[i].password})
 			})
 			got := statuses(proofs)
@@ -44,18 +43,18 @@ func TestOfTwentySignUpsOfOneNameAtOnceOneIsProved(t *testing.T) {
 			}
 			late := newPerson()
 			vary(&late, 3)
-			want(t, http.StatusConflict, c.any(0).post("/users", late.signUpBody()), "an account has it by now")
+			want(t, http.StatusConflict, c.any(0).post("/users", late.signUpBody()), "an account has the name or address")
 		})
 	}
 	if n := column(t, c.db, "SELECT count(*) FROM users"); n[0] != "5" {
 		t.Errorf("there are %s accounts, not 5", n)
 	}
-	if n := column(t, c.db, "SELECT count(*) FROM codes"); n[0] != "38" { // of those who may choose another username
+	if n := column(t, c.db, "SELECT count(*) FROM codes"); n[0] != "38" { // of the sign-ups that can choose another username
 		t.Errorf("there are %s codes, not 38", n)
 	}
 }
 
-// mixedCase writes some letters in upper case, others for each i.
+// mixedCase returns s with some letters in upper case, depending on i.
 func mixedCase(s string, i int) string {
 	letters := []byte(s)
 	for at := range letters {
@@ -66,51 +65,47 @@ func mixedCase(s string, i int) string {
 	return string(letters)
 }
 
-func TestANameThatWasFreedByADeletionIsANewAccount(t *testing.T) {
+func TestSignUpAfterADeletionIsANewAccount(t *testing.T) {
 	t.Parallel()
 	c := start(t, 2)
 	first := c.nodes[0].newUser()
 	recovery := c.nodes[0].recoveryCode(first)
-	want(t, http.StatusNoContent, c.nodes[0].as(first.access, http.MethodDelete, "/users", nil))
-	want(t, http.StatusUnauthorized, c.nodes[1].as(first.access, http.MethodDelete, "/users", nil), "the second deletion")
+	want(t, http.StatusNoContent, c.nodes[0].deleteUser(first.access))
+	want(t, http.StatusUnauthorized, c.nodes[1].deleteUser(first.access), "the second deletion")
 
 	reply := want(t, http.StatusCreated, c.nodes[1].post("/users", first.signUpBody()), "the name is free again")
 	if reply.Text("id") == first.id {
 		t.Error("the new account has the old one's id")
 	}
-	c.dead("of the deleted account", first.tokens)
-	want(t, http.StatusBadRequest, c.nodes[0].post("/users/change-password", body{"code": recovery, "password": "a brand new password"}),
+	c.dead("tokens of the deleted account", first.tokens)
+	want(t, http.StatusBadRequest, c.nodes[0].resetPassword(recovery, "a brand new password"),
 		"the code of the deleted account")
 	want(t, http.StatusForbidden, c.nodes[0].trySignIn(first.username, first.password), "the new account is not verified")
 }
 
-func TestNobodyGivesThemselvesMoreThanASignUpMay(t *testing.T) {
+func TestSignUpIgnoresParametersThatItDoesNotHave(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
-	b := newPerson().signUpBody()
-	for name, value := range map[string]string{
+	_, n := single(t)
+	b := newPerson().signUpBody(body{
 		"id": "00000000-0000-4000-8000-000000000000", "is_verified": "true", "verified": "true", "email_verified_at": "2020-01-01",
 		"password_hash": "$2a$04$abc", "created_at": "2001-01-01T00:00:00Z", "role": "admin", "SCOPE": "admin",
 		"\u017fcope": "admin", "Username": "someone.else",
-	} {
-		b[name] = value
-	}
+	})
 	reply := want(t, http.StatusCreated, n.post("/users", b))
 	if reply.Text("id") == b["id"] {
 		t.Error("the caller chose the id")
 	}
 	want(t, http.StatusForbidden, n.trySignIn(b["username"], b["password"]), "the caller is not verified")
-	tk := tokensOf(want(t, http.StatusOK, n.post("/users/verify-user", body{"code": reply.Text("code")})))
+	tk := n.mustVerify(reply.Text("code"))
 
 	b = body{"first_name": "Another first name", "email": "other@mailbox.example.org", "scope": "admin", "id": b["id"],
 		"is_verified": "false", "password": "another password"}
-	reply = want(t, http.StatusOK, n.as(tk.access, http.MethodPut, "/users", b))
+	reply = want(t, http.StatusOK, n.changeProfile(tk.access, b))
 	if reply.Text("first_name") != "Another first name" {
 		t.Errorf("the first name did not change: %v", reply)
 	}
-	for name, wanted := range map[string]bool{"email": true, "scope": true, "id": true} {
-		if wanted && reply.Text(name) == b[name] {
+	for _, name := range []string{"email", "scope", "id"} {
+		if reply.Text(name) == b[name] {
 			t.Errorf("PUT /users changed the %s: %v", name, reply)
 		}
 	}

@@ -20,7 +20,7 @@ import (
 
 func (n *node) state() config.State {
 	n.t.Helper()
-	status, text := n.probe(config.StatePath)
+	status, text := n.Probe(config.StatePath)
 	var s config.State
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
@@ -30,27 +30,24 @@ func (n *node) state() config.State {
 	return s
 }
 
-// metric reads one number that has no labels.
+// metric returns the value of a metric without labels.
 func metric(t testing.TB, n *node, name string) float64 {
 	t.Helper()
-	_, text := n.probe("/metrics")
-	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(text)
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(n.metrics())
 	if found == nil {
 		t.Fatalf("there is no metric %s", name)
 	}
-	number, err := strconv.ParseFloat(found[1], 64)
-	testenv.NoError(t, err)
+	number := testenv.Must(strconv.ParseFloat(found[1], 64))(t)
 	return number
 }
 
-func TestAServerTellsHowItIs(t *testing.T) {
+func TestStateDescribesTheServer(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
+	c, n := single(t)
 	k := kids(t, n)
 	limit, err := strconv.Atoi(column(t, c.db, `SELECT ((SELECT setting::int FROM pg_settings WHERE name = 'max_connections')
 		- (SELECT setting::int FROM pg_settings WHERE name = 'superuser_reserved_connections'))::text`)[0])
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	s := n.state()
 	if !s.Ready || s.Reason != "" || s.Version != "test" || s.Database.MaxConnections != limit ||
 		strconv.FormatInt(s.Keys.Generation, 10) != c.generation() ||
@@ -60,7 +57,7 @@ func TestAServerTellsHowItIs(t *testing.T) {
 	if got := c.call([]string{"keys", "rotate"}); got.code != 0 {
 		t.Fatalf("%+v", got)
 	}
-	// A key that is published is held at once, and ready when it has been opened.
+	// A published key is held at once, and ready when it has been decrypted.
 	testenv.Until(t, time.Minute, "the new keys are ready", func() bool {
 		now := n.state()
 		return now.Keys.Generation > s.Keys.Generation && len(now.Keys.Held) == 4 && len(now.Keys.Ready) == 4
@@ -74,58 +71,54 @@ func TestAServerTellsHowItIs(t *testing.T) {
 	})
 }
 
-func TestHowAServerIsShowsNoSecret(t *testing.T) {
+func TestStateShowsNoSecret(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1)
-	n := c.nodes[0]
+	c, n := single(t)
 	n.newUser()
-	response, err := http.Get(n.ops + config.StatePath)
-	testenv.NoError(t, err)
+	response := testenv.Must(http.Get(n.Ops + config.StatePath))(t)
 	defer response.Body.Close()
 	if h := response.Header; h.Get("Content-Type") != "application/json" || h.Get("Cache-Control") != "no-store" {
 		t.Errorf("the fields are %v", h)
 	}
-	_, text := n.probe(config.StatePath)
-	c.logs.mu.Lock()
-	defer c.logs.mu.Unlock()
-	for _, found := range findSecrets([]byte(text), c.logs.private) {
-		t.Errorf("the state holds the %s %q", c.logs.private[found], found)
-	}
+	_, text := n.Probe(config.StatePath)
+	c.logs.hasNone(t, "the state", text)
 }
 
-// unready waits until a replica says why it is not ready, in these words, and
-// checks what holds of each reason.
+// unready waits until a replica is not ready for a reason that contains a text, and checks the rules of reasons.
 func (n *node) unready(about, wanted string, secrets ...string) config.State {
 	n.t.Helper()
 	var s config.State
 	var probed struct{ Reason string }
 	testenv.Eventually(n.t, time.Minute, about, func() error {
 		s = n.state()
-		status, text := n.probe("/readyz")
-		testenv.NoError(n.t, json.Unmarshal([]byte(text), &probed))
+		status, text := n.Probe("/readyz")
+		testenv.OK(n.t, json.Unmarshal([]byte(text), &probed))
 		if strings.Contains(s.Reason, wanted) && status == http.StatusServiceUnavailable && probed.Reason == s.Reason {
 			return nil
 		}
-		return fmt.Errorf("/readyz says %d %q, and the state %q; want %q", status, probed.Reason, s.Reason, wanted)
+		return fmt.Errorf("/readyz is %d %q, and the state %q, want %q", status, probed.Reason, s.Reason, wanted)
 	})
 	if s.Ready || len(s.Reason) >= 512 || !utf8.ValidString(s.Reason) || strings.ContainsAny(s.Reason, "\n\t") {
 		n.t.Errorf("%s: %d bytes: %+v", about, len(s.Reason), s)
 	}
-	for _, secret := range append(secrets, accessPassphrase, refreshPassphrase) {
-		if strings.Contains(s.Reason, secret) {
-			n.t.Errorf("%s: the reason shows %q: %s", about, secret, s.Reason)
-		}
-	}
-	if status, _ := n.probe("/healthz"); status != http.StatusOK {
-		n.t.Errorf("%s: /healthz is %d", about, status)
-	}
-	n.t.Logf("%s: %s", about, s.Reason)
+	n.hasNoSecret(about, s.Reason, secrets)
+	n.wantProbe("/healthz", http.StatusOK, about)
 	return s
 }
 
-// The operator puts the reason into the status of an AuthGateway, where a person
-// reads it.
-func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
+// hasNoSecret checks the reason for a problem, and logs it.
+func (n *node) hasNoSecret(about, reason string, secrets []string) {
+	n.t.Helper()
+	for _, secret := range append(secrets, accessPassphrase, refreshPassphrase) {
+		if strings.Contains(reason, secret) {
+			n.t.Errorf("%s: the reason shows %q: %s", about, secret, reason)
+		}
+	}
+	n.t.Logf("%s: %s", about, reason)
+}
+
+// The operator copies the reason into the status of an AuthGateway, where people read it.
+func TestReadinessReportsTheReason(t *testing.T) {
 	t.Parallel()
 	const wrong = "a password that must stay secret"
 	db := postgrestest.Config(t)
@@ -139,15 +132,15 @@ func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
 	}{
 		"a wrong password": {env{"DB_PASSWORD": wrong},
 			fmt.Sprintf(`waiting for the database: password authentication failed for user "%s" (SQLSTATE 28P01)`, db.User)},
-		"a user that does not exist": {env{"DB_USER": "nobody-of-that-name", "DB_PASSWORD": wrong},
-			`waiting for the database: password authentication failed for user "nobody-of-that-name" (SQLSTATE 28P01)`},
-		"a user that may not": {env{"DB_USER": "a stranger", "DB_PASSWORD": wrong},
+		"a user that does not exist": {env{"DB_USER": "unknown-user", "DB_PASSWORD": wrong},
+			`waiting for the database: password authentication failed for user "unknown-user" (SQLSTATE 28P01)`},
+		"a user without the right": {env{"DB_USER": "a stranger", "DB_PASSWORD": wrong},
 			fmt.Sprintf(`waiting for the database: permission denied for database "%s" (SQLSTATE 42501)`, db.Database)},
-		"a database that is not there": {env{"DB_NAME": "no-such-database"},
+		"a database that does not exist": {env{"DB_NAME": "no-such-database"},
 			`waiting for the database: database "no-such-database" does not exist (SQLSTATE 3D000)`},
 		"a closed port": {env{"DB_PORT": "1", "DB_PASSWORD": wrong},
 			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
-		"with TLS where there can be, too": {env{"DB_PORT": "1", "DB_PASSWORD": wrong, "DB_SSLMODE": "prefer"},
+		"a closed port, preferring TLS": {env{"DB_PORT": "1", "DB_PASSWORD": wrong, "DB_SSLMODE": "prefer"},
 			"waiting for the database: cannot reach 127.0.0.1:1: connection refused"},
 		"an unknown host": {env{"DB_HOST": "no-such-host.invalid", "DB_PASSWORD": wrong},
 			fmt.Sprintf("waiting for the database: cannot reach no-such-host.invalid:%d: ", db.Port)},
@@ -165,74 +158,66 @@ func TestAServerThatIsNotReadySaysWhy(t *testing.T) {
 	}
 }
 
-// A shell script must not have to handle null.
-func TestTheStateOfAServerThatStartsIsWhole(t *testing.T) {
+// Shell scripts must not have to handle null.
+func TestStateOfAServerThatStartsIsComplete(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, postgres.Config{Host: "127.0.0.1", Port: 1, User: "u", Database: "d"})
 	n := c.add()
 	n.unready("without a database", "cannot reach")
 	const want = `{"version":"test","ready":false,"reason":"waiting for the database: cannot reach 127.0.0.1:1: connection refused",` +
 		`"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`
-	if _, text := n.probe(config.StatePath); strings.TrimSpace(text) != want {
+	if _, text := n.Probe(config.StatePath); strings.TrimSpace(text) != want {
 		t.Errorf("got %s\nwant %s", text, want)
 	}
 }
 
-// problem waits until a replica that is ready says what is wrong with its database, in
-// these words, wherever it is asked.
+// problem waits until a replica is ready and reports a problem of its database that contains a text, at all endpoints.
 func (n *node) problem(about, wanted string, secrets ...string) config.State {
 	n.t.Helper()
 	var s config.State
 	testenv.Until(n.t, time.Minute, about+": "+wanted, func() bool {
 		s = n.state()
-		ready, text := n.probe("/readyz")
-		database, why := n.probe("/readyz/database")
+		ready, text := n.Probe("/readyz")
+		database, why := n.Probe("/readyz/database")
 		if ready != http.StatusOK || !s.Ready || s.Reason != "" {
 			n.t.Fatalf("%s: /readyz is %d, %+v", about, ready, s)
 		}
 		return strings.Contains(s.Database.Problem, wanted) && strings.Contains(text, wanted) &&
 			strings.Contains(why, wanted) && database == http.StatusServiceUnavailable && metric(n.t, n, "authgateway_database_up") == 0
 	})
-	for _, secret := range append(secrets, accessPassphrase, refreshPassphrase) {
-		if strings.Contains(s.Database.Problem, secret) {
-			n.t.Errorf("%s: the reason shows %q: %s", about, secret, s.Database.Problem)
-		}
-	}
-	n.t.Logf("%s: %s", about, s.Database.Problem)
+	n.hasNoSecret(about, s.Database.Problem, secrets)
 	return s
 }
 
-// waitForDatabase waits until a replica has nothing to say of its database.
+// waitForDatabase waits until a replica reports no problem of its database.
 func (n *node) waitForDatabase() {
 	n.t.Helper()
-	testenv.Until(n.t, time.Minute, "the database is back", func() bool {
-		_, text := n.probe("/readyz")
-		status, _ := n.probe("/readyz/database")
+	testenv.Until(n.t, time.Minute, "the database is available", func() bool {
+		_, text := n.Probe("/readyz")
+		status, _ := n.Probe("/readyz/database")
 		return status == http.StatusOK && strings.TrimSpace(text) == `{"status":"ready"}` && metric(n.t, n, "authgateway_database_up") == 1
 	})
 }
 
-// In a failover all replicas lose the database at once. If none of them were ready, no verifier
-// would get the keys, which need no database.
-func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
+// In a failover all replicas lose the database at once. If none were ready, no verifier would get the keys.
+func TestReadinessStaysWithoutADatabase(t *testing.T) {
 	t.Parallel()
 	database, db := ownDatabase(t)
 	c := newCluster(t, db)
-	n := c.add()
-	n.waitReady()
+	n := c.addReady(1)
 	n.waitForDatabase()
 	ready := n.state()
 	for range 2 {
-		testenv.NoError(t, database.StopNow())
+		testenv.OK(t, database.StopNow())
 		s := n.problem("without a database", "waiting for the database: cannot reach ", db.Password)
 		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) ||
 			s.Database.MaxConnections != ready.Database.MaxConnections {
 			t.Errorf("%+v became %+v", ready, s)
 		}
 		for _, path := range []string{"/tokens/keys", "/.well-known/jwks.json"} {
-			want(t, http.StatusOK, n.try(http.MethodGet, path, nil, nil), "without a database")
+			want(t, http.StatusOK, n.get(path), "without a database")
 		}
-		testenv.NoError(t, database.StartAgain(t.Context()))
+		testenv.OK(t, database.StartAgain(t.Context()))
 		n.waitForDatabase()
 		if s := n.state(); s.Database.Problem != "" {
 			t.Errorf("%+v", s)
@@ -240,18 +225,17 @@ func TestAServerWhoseDatabaseGoesAwayStaysReadyAndSaysSo(t *testing.T) {
 	}
 }
 
-func TestAServerWhoseDatabaseIsStuckAnswersAtOnceAllTheSame(t *testing.T) {
+func TestReadinessRepliesAtOnceIfTheDatabaseIsStuck(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"DB_STATEMENT_TIMEOUT": "60s"})
-	n := c.nodes[0]
+	c, n := single(t, env{"DB_STATEMENT_TIMEOUT": "60s"})
 	release := lockTable(t, c.db, "schema_version")
 	begun := time.Now()
-	if status, text := n.probe("/readyz"); status != http.StatusOK || time.Since(begun) > time.Second {
+	if status, text := n.Probe("/readyz"); status != http.StatusOK || time.Since(begun) > time.Second {
 		t.Errorf("/readyz is %d after %v: %s", status, time.Since(begun), text)
 	}
 	for _, path := range []string{"/readyz/database", config.StatePath} {
 		begun := time.Now()
-		_, text := n.probe(path)
+		_, text := n.Probe(path)
 		if took := time.Since(begun); took > 4*time.Second || !strings.Contains(text, `"waiting for the database: no answer in time"`) {
 			t.Errorf("%s, after %v: %s", path, took, text)
 		}
@@ -262,10 +246,9 @@ func TestAServerWhoseDatabaseIsStuckAnswersAtOnceAllTheSame(t *testing.T) {
 	n.problem("with an older schema", "the database has schema 0, and this version needs ")
 }
 
-func TestAServerThatShutsDownSaysSo(t *testing.T) {
+func TestReadinessEndsWithAShutdown(t *testing.T) {
 	t.Parallel()
-	c := start(t, 1, env{"DRAIN_DELAY": "5s"})
-	n := c.nodes[0]
-	n.cancel()
+	_, n := single(t, env{"DRAIN_DELAY": "5s"})
+	n.Cancel()
 	n.unready("while it drains", "shutting down")
 }

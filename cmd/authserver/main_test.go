@@ -2,8 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +22,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// runMain makes the test's own program be the server's: see TestMain.
+// runMain makes the test binary run main; see TestMain.
 const runMain = "AUTHSERVER_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
@@ -35,7 +33,7 @@ func TestMain(m *testing.M) {
 	postgrestest.Main(m)
 }
 
-// process is a real process of the program.
+// process is a process of the program.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -51,7 +49,7 @@ func launch(t *testing.T, db postgres.Config, args []string, settings ...string)
 	return launchIn(t, func(*exec.Cmd) {}, db, args, settings...)
 }
 
-// launchIn is launch for a process that needs something before it is started.
+// launchIn is launch for a command that must be changed before it starts.
 func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []string, settings ...string) *process {
 	t.Helper()
 	p := &process{t: t, stderr: new(testenv.Output), ended: make(chan struct{})}
@@ -66,13 +64,13 @@ func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []
 	p.cmd.Stderr = p.stderr
 	p.cmd.Stdout = p.stderr
 	prepare(p.cmd)
-	testenv.NoError(t, p.cmd.Start())
+	testenv.OK(t, p.cmd.Start())
 	go func() { _ = p.cmd.Wait(); close(p.ended) }()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
 		if t.Failed() {
-			t.Logf("the server said:\n%s", p.stderr)
+			t.Logf("the output of the server:\n%s", p.stderr)
 		}
 	})
 	return p
@@ -89,10 +87,10 @@ func (p *process) status(path string) int {
 
 func (p *process) waitReady() {
 	p.t.Helper()
-	testenv.Until(p.t, time.Minute, "ready", func() bool { return p.status("/readyz") == http.StatusOK })
+	p.await("/readyz", http.StatusOK)
 }
 
-// wait gives the exit code, and -1 where a signal ended the process.
+// wait returns the exit code, or -1 if a signal ended the process.
 func (p *process) wait(within time.Duration) int {
 	p.t.Helper()
 	select {
@@ -105,84 +103,74 @@ func (p *process) wait(within time.Duration) int {
 
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
-	testenv.NoError(p.t, p.cmd.Process.Signal(s))
+	testenv.OK(p.t, p.cmd.Process.Signal(s))
 }
 
-func post(url string, body map[string]string) (int, map[string]any, error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, err
+// await waits until the operations port replies to a path with a status.
+func (p *process) await(path string, status int) {
+	p.t.Helper()
+	testenv.Until(p.t, time.Minute, fmt.Sprintf("%s is %d", path, status), func() bool { return p.status(path) == status })
+}
+
+// exits reports an error unless the process exits with 0.
+func (p *process) exits(within time.Duration) {
+	p.t.Helper()
+	if code := p.wait(within); code != 0 {
+		p.t.Errorf("exit code %d", code)
 	}
-	response, err := http.Post(url, "application/json", bytes.NewReader(text))
-	if err != nil {
-		return 0, nil, err
-	}
-	defer response.Body.Close()
-	var members map[string]any
-	err = json.NewDecoder(response.Body).Decode(&members)
-	return response.StatusCode, members, err
 }
 
 func TestSIGTERMUnderLoadFailsNoRequestAndExitsWith0(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		p := launch(t, postgrestest.Config(t), []string{"serve"},
-			// On a machine that stands still for a moment, a sign-in may wait for
-			// longer than usual, and would be rejected: correctly, but not as a loss.
+			// On a busy machine, sign-ins wait for longer and would be rejected.
 			"DRAIN_DELAY=2s", "HASHING_MAX_WAIT=5s")
 		p.waitReady()
-		person := map[string]string{
-			"username": "ada", "email": "ada@example.org", "first_name": "Ada", "last_name": "Lovelace", "password": "an analytical engine",
-		}
-		status, reply, err := post(p.api+"/users", person)
-		if err != nil || status != http.StatusCreated {
-			t.Fatalf("%d %v %v", status, reply, err)
-		}
-		if status, _, err := post(p.api+"/users/verify-user",
-			map[string]string{"code": reply["code"].(string)}); err != nil || status != http.StatusOK {
-			t.Fatalf("%d %v", status, err)
-		}
+		client := testenv.NewClient(t, p.api)
+		login := map[string]string{"username": "ada", "password": "an analytical engine"}
+		reply := client.Do("POST", "/users", nil, map[string]string{
+			"username": "ada", "email": "ada@example.org", "first_name": "Ada", "last_name": "Lovelace", "password": login["password"],
+		})
+		testenv.Expect(t, reply, http.StatusCreated)
+		reply = client.Do("POST", "/users/verify-user", nil, map[string]string{"code": reply.Text("code")})
+		testenv.Expect(t, reply, http.StatusOK)
 		var taken atomic.Int64
 		var unready atomic.Bool
 		var clients sync.WaitGroup
 		for range 8 {
 			clients.Go(func() {
 				for !unready.Load() {
-					status, reply, err := post(p.api+"/tokens/signin", map[string]string{"username": "ada", "password": "an analytical engine"})
-					// On a machine that has no time for hashing a sign-in is rejected,
-					// stop or no stop: that is an answer, and no loss.
-					shed := status == http.StatusServiceUnavailable && strings.Contains(fmt.Sprint(reply), "too many passwords")
-					if err != nil || status != http.StatusOK && !shed {
-						t.Errorf("%d %v %v", status, reply, err)
+					reply, err := client.Try("POST", "/tokens/signin", nil, login)
+					// A busy machine rejects some sign-ins, also without a stop.
+					if err != nil || reply.Status != http.StatusOK && reply.Text("reason") != "overloaded" {
+						t.Errorf("got %v, %v", reply, err)
 						return
 					}
 					taken.Add(1)
 				}
 			})
 		}
-		testenv.Until(t, time.Minute, "the load is taken", func() bool { return taken.Load() > 20 || t.Failed() })
+		testenv.Until(t, time.Minute, "sign-ins succeed", func() bool { return taken.Load() > 20 || t.Failed() })
 		begun := time.Now()
 		p.signal(signal)
-		testenv.Until(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+		p.await("/readyz", http.StatusServiceUnavailable)
 		unready.Store(true)
 		clients.Wait()
-		if code := p.wait(15 * time.Second); code != 0 {
-			t.Errorf("exit code %d", code)
-		}
+		p.exits(15 * time.Second)
 		if took := time.Since(begun); took > 15*time.Second {
 			t.Errorf("it took %v", took)
 		}
 	}
 }
 
-// An idle connection that a client keeps does not hold up the end.
+// Idle connections do not delay the end.
 func TestSIGTERMDoesNotWaitForIdleConnections(t *testing.T) {
 	t.Parallel()
 	p := launch(t, postgrestest.Config(t), nil)
 	p.waitReady()
 	for _, sent := range []string{"", "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n", "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Le"} {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(p.api, "http://"))
-		testenv.NoError(t, err)
+		conn := testenv.Must(net.Dial("tcp", strings.TrimPrefix(p.api, "http://")))(t)
 		defer conn.Close()
 		if _, err := io.WriteString(conn, sent); err != nil {
 			t.Fatal(err)
@@ -193,46 +181,37 @@ func TestSIGTERMDoesNotWaitForIdleConnections(t *testing.T) {
 			}
 		}
 	}
-	begun := time.Now()
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(15 * time.Second); code != 0 {
-		t.Errorf("exit code %d after %v", code, time.Since(begun))
-	}
+	p.exits(15 * time.Second)
 }
 
-func TestASecondSIGTERMEndsTheProcessAtOnce(t *testing.T) {
+func TestSIGTERMTwiceEndsTheProcessAtOnce(t *testing.T) {
 	t.Parallel()
 	p := launch(t, postgrestest.Config(t), nil, "DRAIN_DELAY=14s")
 	p.waitReady()
 	p.signal(syscall.SIGTERM)
-	testenv.Until(t, 10*time.Second, "unready", func() bool { return p.status("/readyz") == http.StatusServiceUnavailable })
+	p.await("/readyz", http.StatusServiceUnavailable)
 	p.signal(syscall.SIGTERM)
 	if code := p.wait(5 * time.Second); code == 0 {
-		t.Error("exit code 0, though it did not finish")
+		t.Error("exit code 0, although requests were not finished")
 	}
 }
 
-func TestSIGTERMWhileItWaitsForItsDatabaseExitsWith0(t *testing.T) {
+func TestSIGTERMWhileWaitingForTheDatabaseExitsWith0(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "termination-log")
 	p := launch(t, postgres.Config{Host: "127.0.0.1", Port: testenv.FreePort(t), User: "u", Database: "d"}, nil, "TERMINATION_LOG="+log)
-	testenv.Until(t, time.Minute, "alive", func() bool { return p.status("/healthz") == http.StatusOK })
-	if status := p.status("/readyz"); status != http.StatusServiceUnavailable {
-		t.Errorf("/readyz is %d", status)
-	}
-	if status := p.status("/state"); status != http.StatusOK {
-		t.Errorf("/state is %d", status)
-	}
+	p.await("/healthz", http.StatusOK)
+	p.await("/readyz", http.StatusServiceUnavailable)
+	p.await("/state", http.StatusOK)
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(15 * time.Second); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-	if words, err := os.ReadFile(log); err == nil {
-		t.Errorf("it has ended well, and leaves %q", words)
+	p.exits(15 * time.Second)
+	if message, err := os.ReadFile(log); err == nil {
+		t.Errorf("the termination message after success is %q", message)
 	}
 }
 
-func TestExitCodesTellWhatWentWrong(t *testing.T) {
+func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	db := postgrestest.Config(t)
 	p := launch(t, db, nil)
@@ -262,10 +241,10 @@ func TestExitCodesTellWhatWentWrong(t *testing.T) {
 		if code := p.wait(time.Minute); code != tc.code || !strings.Contains(p.stderr.String(), tc.says) {
 			t.Errorf("%s: exit code %d, want %d with %q:\n%s", tc.name, code, tc.code, tc.says, p.stderr)
 		}
-		words, err := os.ReadFile(log)
-		if left := err == nil; left != tc.left || !strings.Contains(string(words), tc.says) && left ||
-			!strings.HasSuffix(p.stderr.String(), string(words)) {
-			t.Errorf("%s: the termination message is %q (%v)", tc.name, words, err)
+		message, err := os.ReadFile(log)
+		if left := err == nil; left != tc.left || !strings.Contains(string(message), tc.says) && left ||
+			!strings.HasSuffix(p.stderr.String(), string(message)) {
+			t.Errorf("%s: the termination message is %q (%v)", tc.name, message, err)
 		}
 	}
 }

@@ -28,7 +28,7 @@ const podLimit = 256 << 20
 // memoryGroup is a control group with a limit of memory, of either version.
 type memoryGroup struct{ dir, peak string }
 
-// newMemoryGroup makes one. Where that is not possible the test is skipped.
+// newMemoryGroup creates one, or skips the test.
 func newMemoryGroup(t *testing.T) memoryGroup {
 	t.Helper()
 	for _, v := range []struct{ root, limit, swap, peak string }{
@@ -36,7 +36,7 @@ func newMemoryGroup(t *testing.T) memoryGroup {
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max_usage_in_bytes"},
 	} {
 		write := func(dir, name, value string) error {
-			f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0) // what is not there is no control group
+			f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0) // a missing file is not created
 			if err != nil {
 				return err
 			}
@@ -53,7 +53,7 @@ func newMemoryGroup(t *testing.T) memoryGroup {
 			continue
 		}
 		t.Cleanup(func() {
-			// A group is a folder that can be removed once its last process is gone.
+			// A group can be removed when its last process has ended.
 			testenv.Until(t, 10*time.Second, "the control group is removed", func() bool { return syscall.Rmdir(dir) == nil })
 		})
 		if write(dir, v.limit, strconv.Itoa(podLimit)) != nil {
@@ -70,7 +70,7 @@ func newMemoryGroup(t *testing.T) memoryGroup {
 	return memoryGroup{}
 }
 
-// enter makes a command that has not been started run in the group.
+// enter makes a command run in the group.
 func (g memoryGroup) enter(cmd *exec.Cmd) {
 	cmd.Args = append([]string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(g.dir, "cgroup.procs")}, cmd.Args...)
 	cmd.Path = "/bin/sh"
@@ -85,7 +85,7 @@ func (g memoryGroup) mostUsed() string {
 	return fmt.Sprintf("%d MiB", n>>20)
 }
 
-// siege holds connections open, and makes a new one for each that the server closes.
+// siege keeps connections open, and opens a new one for each that the server closes.
 type siege struct {
 	address string
 	wire    []byte
@@ -135,13 +135,13 @@ func (s *siege) hold() {
 		select {
 		case <-s.stop:
 			return
-		case <-time.After(200 * time.Millisecond): // it is an attacker with many machines, not one with a fast processor
+		case <-time.After(200 * time.Millisecond): // an attacker with many machines
 		}
 	}
 }
 
-// waitUntilClosed returns when the other side has closed the connection or, if it
-// must not send anything, has sent something. It reads nothing.
+// waitUntilClosed returns when the server has closed the connection or, if it must not reply, has sent something. It reads
+// nothing.
 func waitUntilClosed(c net.Conn, mayAnswer bool) {
 	raw, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
@@ -159,9 +159,8 @@ func (s *siege) lift() {
 	s.ended.Wait()
 }
 
-// An ordinary client: what it asks for comes in one go, over one connection. How long
-// it waits is in the log of the test: attackers, server and client share the processors
-// of the machine, so a bound would be one of the machine.
+// ordinary is a client that sends each request at once, over one connection. The test logs how long it waits. It has no
+// limit for that, because attackers, server and client share the processors of the machine.
 type ordinary struct {
 	t      *testing.T
 	base   string
@@ -186,7 +185,7 @@ func (o ordinary) p99(requests int) time.Duration {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
 		if want := []int{200, 401}[i%2]; resp.StatusCode != want {
-			o.t.Fatalf("request %d got %d, not %d", i, resp.StatusCode, want)
+			o.t.Fatalf("request %d got %d, want %d", i, resp.StatusCode, want)
 		}
 		took = append(took, time.Since(begun))
 	}
@@ -194,8 +193,8 @@ func (o ordinary) p99(requests int) time.Duration {
 	return took[len(took)*99/100]
 }
 
-// D1. It is not parallel: it measures.
-func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *testing.T) {
+// D1. This test is not parallel, because it measures times.
+func TestMemoryUnderThousandsOfUnfinishedConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
@@ -219,11 +218,10 @@ func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *test
 		{"connections without a byte", ""},
 	} {
 		attack := besiege(address, kind.wire)
-		// While they come, and when they are all there.
 		arriving := client.p99(200)
-		testenv.Until(t, time.Minute, kind.name+": they are there", func() bool { return attack.opened.Load() >= besiegers })
+		testenv.Until(t, time.Minute, kind.name+": all connections are open", func() bool { return attack.opened.Load() >= besiegers })
 		besieged := client.p99(200)
-		t.Logf("%-38s %5d opened, %4d held; p99 %v while they come, %v when they are there, %v in peace; at most %s of %d MiB",
+		t.Logf("%-38s %5d opened, %4d held; p99 %v while they open, %v when all are open, %v without them; at most %s of %d MiB",
 			kind.name, attack.opened.Load(), attack.holding.Load(), arriving, besieged, quiet, group.mostUsed(), podLimit>>20)
 		attack.lift()
 		select {
@@ -232,19 +230,16 @@ func TestThousandsOfUnfinishedConnectionsNeitherKillAPodNorKeepOthersOut(t *test
 		default:
 		}
 	}
-	// An end with thousands of idle connections is prompt: well below the 10 s for which
-	// a request may stay unfinished.
+	// The server also ends in time with thousands of idle connections.
 	attack := besiege(address, "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n")
-	testenv.Until(t, time.Minute, "they are there", func() bool { return attack.opened.Load() >= besiegers })
+	testenv.Until(t, time.Minute, "all connections are open", func() bool { return attack.opened.Load() >= besiegers })
 	p.signal(syscall.SIGTERM)
-	if code := p.wait(30 * time.Second); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
+	p.exits(30 * time.Second)
 	attack.lift()
 }
 
-// The limit of the group becomes the runtime's, and a part of it is for clients.
-func TestTheMemoryOfAPodIsTheServersLimit(t *testing.T) {
+// The limit of the group becomes the limit of the runtime, and a part of it is for clients.
+func TestMemoryLimitOfAPodIsUsed(t *testing.T) {
 	group := newMemoryGroup(t)
 	for env, want := range map[string]string{
 		"":                   fmt.Sprintf(`"usable_bytes":%d,"connections_bytes":%d`, podLimit*9/10, podLimit*9/10/4),
@@ -256,17 +251,17 @@ func TestTheMemoryOfAPodIsTheServersLimit(t *testing.T) {
 			settings = append(settings, env)
 		}
 		p := launchIn(t, group.enter, postgrestest.Config(t), []string{"serve"}, settings...)
-		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
+		testenv.Until(t, 20*time.Second, "the memory is logged", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
 		if !strings.Contains(p.stderr.String(), want) {
-			t.Errorf("with %q: not %s in %s", env, want, p.stderr)
+			t.Errorf("with %q: %s is not in %s", env, want, p.stderr)
 		}
 		p.signal(syscall.SIGTERM)
 		p.wait(20 * time.Second)
 	}
 }
 
-// A process that has no descriptors left goes on, and serves those it has.
-func TestAServerWithoutDescriptorsGoesOn(t *testing.T) {
+// A process without free descriptors continues to serve its connections.
+func TestFileDescriptorsRunningOutIsSurvived(t *testing.T) {
 	t.Parallel()
 	few := func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{"sh", "-c", `ulimit -n 200 && exec "$0" "$@"`}, cmd.Args...)
@@ -278,7 +273,7 @@ func TestAServerWithoutDescriptorsGoesOn(t *testing.T) {
 	for range 1000 {
 		c, err := net.Dial("tcp", strings.TrimPrefix(p.api, "http://"))
 		if err != nil {
-			break // the kernel's queue is full, too
+			break // the kernel's queue is full
 		}
 		held = append(held, c)
 	}

@@ -30,16 +30,15 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// The configurations of docs/proxies.md run as they are there, except for ports and
-// files, and except that an idle connection is kept for a second, not for a minute: the
-// test waits for its end.
-func TestTheProxiesOfTheManualWork(t *testing.T) {
+// The configurations of docs/proxies.md run unchanged, except for ports, files, and the idle timeout of connections: a
+// second instead of a minute, because the test waits for it.
+func TestProxyConfigurationsOfTheManual(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/proxies.md")
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	for _, proxy := range []struct {
 		name, language string
-		idle           [2]string // what the page has, and what the test has
+		idle           [2]string // in the document, and in the test
 		wrap           func(config, dir string) string
 		command        func(file, dir string) []string
 	}{
@@ -87,7 +86,7 @@ func TestTheProxiesOfTheManualWork(t *testing.T) {
 				"https://auth.example.com:"+port+" {",
 				"/etc/ssl/", dir+"/").Replace(config)
 			file := filepath.Join(dir, "proxy.conf")
-			testenv.NoError(t, os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600))
+			testenv.OK(t, os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600))
 			runProxy(t, program, dir, proxy.command(file, dir)...)
 			p.waitReady()
 			behind(t, p, port, roots)
@@ -102,19 +101,19 @@ func runProxy(t *testing.T, program, home string, args ...string) {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)
 	cmd.Stdout, cmd.Stderr = said, said
-	testenv.NoError(t, cmd.Start())
+	testenv.OK(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait()
 		late.Stop()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", program, said)
+			t.Logf("the output of %s:\n%s", program, said)
 		}
 	})
 }
 
-// behind checks what a client sees through a proxy.
+// behind checks the replies to a client through a proxy.
 func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	const base = "https://auth.example.com/auth"
 	// Clients come from another address than the proxy.
@@ -152,7 +151,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 		text, _ := io.ReadAll(resp.Body)
 		return resp, string(text)
 	}
-	testenv.Until(t, 20*time.Second, "the proxy is there", func() bool {
+	testenv.Until(t, 20*time.Second, "the proxy listens", func() bool {
 		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = c.Close()
@@ -160,7 +159,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 		return err == nil
 	})
 
-	// The prefix: the page leads to itself, and its calls go below the prefix.
+	// The links of the page, and its requests, keep the path prefix.
 	for _, path := range []string{"", "/", "/docs/", "/docs"} {
 		if resp, text := send("GET", path, ""); resp.StatusCode != 200 || resp.Request.URL.Path != "/auth/docs" ||
 			!strings.Contains(text, "swagger-ui") {
@@ -172,7 +171,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 	if err := json.Unmarshal([]byte(text), &document); err != nil || len(document.Servers) != 1 {
 		t.Fatalf("the document: %v %d %v", err, resp.StatusCode, document)
 	}
-	// As OpenAPI 3.1 has it, the URL is relative to that of the document.
+	// In OpenAPI 3.1, the URL is relative to that of the document.
 	if server := resp.Request.URL.ResolveReference(&url.URL{Path: document.Servers[0].URL}); server.String() != base+"/" {
 		t.Errorf("the document's server is %v", server)
 	}
@@ -203,8 +202,8 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 		t.Errorf("/users/ got %d", resp.StatusCode)
 	}
 
-	// The address: of the client, whatever it writes itself.
-	send("POST", "/tokens/signin", `{"username":"nobody.here","password":"wrong password"}`, "X-Forwarded-For",
+	// The address is that of the client, whatever fields it sends.
+	send("POST", "/tokens/signin", `{"username":"unknown.user","password":"wrong password"}`, "X-Forwarded-For",
 		"203.0.113.9", "Forwarded", "for=203.0.113.9")
 	address := regexp.MustCompile(`"address":"([^"]*)"`)
 	testenv.Until(t, 10*time.Second, "the audit trail has the sign-in", func() bool { return address.MatchString(p.stderr.String()) })
@@ -214,8 +213,7 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 		}
 	}
 
-	// The idle edge: at the moment at which the proxy's connections end, and around it,
-	// requests that may not be repeated are answered.
+	// Requests that must not be repeated get their reply, also around the time at which the proxy closes idle connections.
 	var clients sync.WaitGroup
 	for i := range 24 {
 		clients.Go(func() {
@@ -226,45 +224,41 @@ func behind(t *testing.T, p *process, port string, roots *x509.CertPool) {
 				time.Sleep(time.Second + time.Duration(i-12)*5*time.Millisecond)
 			}
 			if resp, text := send("POST", "/tokens", `{"refresh_token":"a.b.c"}`); resp.StatusCode != 401 {
-				t.Errorf("at the edge: POST got %d %.100s", resp.StatusCode, text)
+				t.Errorf("at the timeout: POST got %d %.100s", resp.StatusCode, text)
 			}
 		})
 	}
 	clients.Wait()
 }
 
-// certificate writes one for auth.example.com, in the three forms in which proxies
-// want it.
+// certificate writes a certificate for auth.example.com, in the three forms that proxies need.
 func certificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	testenv.NoError(t, err)
+	key := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "auth.example.com"}, DNSNames: []string{"auth.example.com"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	testenv.NoError(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	testenv.NoError(t, err)
+	der := testenv.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	keyDER := testenv.Must(x509.MarshalPKCS8PrivateKey(key))(t)
 	crt := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	secret := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	for name, content := range map[string][]byte{".crt": crt, ".key": secret, ".pem": append(crt[:len(crt):len(crt)], secret...)} {
-		testenv.NoError(t, os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600))
+		testenv.OK(t, os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(crt)
 	return roots
 }
 
-// With only the twelve variables, a server starts even if Prometheus or another server
-// uses the default METRICS_PORT. It logs where its metrics are.
-func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
+// With only the required settings, a server starts even if another program uses the default METRICS_PORT. It logs the
+// address of its metrics.
+func TestMetricsPortDefaultInUseIsReplaced(t *testing.T) {
 	prometheus, err := net.Listen("tcp", "127.0.0.1:9090")
 	if err == nil {
 		defer prometheus.Close()
-	} // otherwise another program uses it already, which serves the test as well
+	} // otherwise another program uses it already
 	withoutMetricsPort := func(cmd *exec.Cmd) {
 		var kept []string
 		for _, setting := range cmd.Env {
@@ -277,7 +271,7 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	warning := regexp.MustCompile(`"METRICS_PORT is not set and its default is in use.*"in_use":"127.0.0.1:9090","metrics":"([^"]*)"`)
 	for range 2 {
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"})
-		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the port is logged", func() bool { return warning.MatchString(p.stderr.String()) })
 		p.ops = "http://" + warning.FindStringSubmatch(p.stderr.String())[1]
 		p.waitReady()
 	}
@@ -285,7 +279,7 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	if prometheus != nil {
 		_ = prometheus.Close()
 		p := launchIn(t, withoutMetricsPort, postgrestest.Config(t), []string{"serve"}, "PORT=9090")
-		testenv.Until(t, 20*time.Second, "the log has it", func() bool { return warning.MatchString(p.stderr.String()) })
+		testenv.Until(t, 20*time.Second, "the port is logged", func() bool { return warning.MatchString(p.stderr.String()) })
 	}
 	// A port that is set explicitly is not replaced.
 	p := launch(t, postgrestest.Config(t), []string{"serve"})
@@ -296,8 +290,8 @@ func TestAServerStartsWhereTheDefaultMetricsPortIsTaken(t *testing.T) {
 	}
 }
 
-// D11 and newcomers 11.
-func TestAWrongHOSTIsNamed(t *testing.T) {
+// D11.
+func TestHOSTThatIsWrongIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ args, settings, want string }{
 		{"healthcheck", "HOST=[::1]", "HOST: \"[::1]\" is neither"},

@@ -80,7 +80,7 @@ func (r running) finish(t *testing.T) {
 	}
 }
 
-func TestItRunsUntilStoppedAndLeavesNothingBehind(t *testing.T) {
+func TestRunEndsInOrderAndKeepsItsPassphrases(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
 	dir := filepath.Join(t.TempDir(), ".local")
@@ -112,7 +112,7 @@ func TestItRunsUntilStoppedAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestAServerThatEndsEndsEverything(t *testing.T) {
+func TestRunEndsWithTheServer(t *testing.T) {
 	t.Setenv(serverVariable, "crash")
 	dir := t.TempDir()
 	r := start(t, os.Args[0], dir)
@@ -124,24 +124,22 @@ func TestAServerThatEndsEndsEverything(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatEndsEndsEverything(t *testing.T) {
+func TestRunEndsWithTheDatabase(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	dir := t.TempDir()
 	r := start(t, os.Args[0], dir)
 	r.WaitFor(t, patience, "Ctrl-C stops it")
-	pid, err := os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid"))
-	testenv.NoError(t, err)
+	pid := testenv.Must(os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid")))(t)
 	first, _, _ := strings.Cut(string(pid), "\n")
-	number, err := strconv.Atoi(first)
-	testenv.NoError(t, err)
-	testenv.NoError(t, syscall.Kill(number, syscall.SIGKILL))
+	number := testenv.Must(strconv.Atoi(first))(t)
+	testenv.OK(t, syscall.Kill(number, syscall.SIGKILL))
 	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
 		t.Errorf("%v\n%s", err, r)
 	}
 	r.WaitFor(t, patience, "the server ends in order")
 }
 
-func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
+func TestPrintedCommandsWork(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the server")
 	}
@@ -182,10 +180,9 @@ func TestThePrintedLinesWorkAsTheyAre(t *testing.T) {
 	r.finish(t)
 }
 
-func TestATakenPortGivesWayToTheNext(t *testing.T) {
+func TestPortInUseIsReplaced(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
-	l, err := net.Listen("tcp", "localhost:0")
-	testenv.NoError(t, err)
+	l := testenv.Must(net.Listen("tcp", "localhost:0"))(t)
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	t.Setenv("PORT", port)
@@ -195,7 +192,7 @@ func TestATakenPortGivesWayToTheNext(t *testing.T) {
 	r.finish(t)
 }
 
-func TestTheSettingsAreWrittenForOtherCommands(t *testing.T) {
+func TestEnvFileHasTheSettings(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
 	t.Setenv("SERVICE_NAME", "Ada's shop")
@@ -231,7 +228,7 @@ func TestHostIsHonoured(t *testing.T) {
 	}
 }
 
-func TestADatabaseOfOnesOwnIsRefused(t *testing.T) {
+func TestDatabaseSettingsAreRefused(t *testing.T) {
 	t.Setenv("DB_HOST", "db.example.com")
 	t.Setenv("DB_NAME", "shop")
 	dir := filepath.Join(t.TempDir(), "untouched")

@@ -29,11 +29,9 @@ func (r running) setting(t *testing.T, name string) string {
 
 func get(t *testing.T, url string) (*http.Response, string) {
 	t.Helper()
-	response, err := http.Get(url)
-	testenv.NoError(t, err)
+	response := testenv.Must(http.Get(url))(t)
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	testenv.NoError(t, err)
+	body := testenv.Must(io.ReadAll(response.Body))(t)
 	return response, string(body)
 }
 
@@ -63,7 +61,7 @@ Content-Type: text/html; charset=utf-8
 --x--
 `
 
-func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
+func TestPublicExposureServesAnApplicationAndAMailbox(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("EXPOSURE", "public")
 	t.Setenv("SIGNUP_REQUIRED", "username,last_name")
@@ -104,7 +102,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	if _, list := get(t, box); !strings.Contains(list, "There is none yet") {
 		t.Errorf("the list without mail is\n%s", list)
 	}
-	testenv.NoError(t, deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification))
+	testenv.OK(t, deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification))
 	r.WaitFor(t, patience, "Mail to ada@example.com: Bestätigen Sie\n"+
 		"  link  http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
 		"  code  ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
@@ -124,7 +122,7 @@ func TestInPublicThereIsAnApplicationAndSomebodyWhoTakesTheMail(t *testing.T) {
 	}
 }
 
-func TestTheCallersOwnSettingsStay(t *testing.T) {
+func TestSettingsOfTheCallerAreKept(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	own := map[string]string{
 		"EXPOSURE": "public", "SMTP_HOST": "smtp.example.com", "SMTP_PORT": "2525", "SMTP_TLS": "implicit", "MAIL_FROM": "me@example.com",
@@ -151,8 +149,7 @@ func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 	t.Helper()
 	out = &testenv.Output{}
 	m = &mailbox{out: out, url: "http://localhost"}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testenv.NoError(t, err)
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	server := m.smtpServer()
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = closing{l, server}.Close() })
@@ -161,7 +158,7 @@ func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 
 func (m *mailbox) receive(t *testing.T, raw string) {
 	t.Helper()
-	testenv.NoError(t, m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}))
+	testenv.OK(t, m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}))
 }
 
 func (m *mailbox) ask(host, path string) *httptest.ResponseRecorder {
@@ -172,7 +169,7 @@ func (m *mailbox) ask(host, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestTheMailboxForgetsTheOldestAndRefusesTheLargest(t *testing.T) {
+func TestMailboxDeletesTheOldestAndRefusesTheLargest(t *testing.T) {
 	t.Parallel()
 	m, _, address := listening(t)
 	for i := range mostMails + 5 {
@@ -195,11 +192,11 @@ func TestTheMailboxForgetsTheOldestAndRefusesTheLargest(t *testing.T) {
 	}
 }
 
-func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
+func TestMailboxPageRunsNothingOfAMail(t *testing.T) {
 	t.Parallel()
 	m, out, address := listening(t)
 	hostile := strings.Replace(verification, "=?utf-8?q?Best=C3=A4tigen_Sie?=", "=?utf-8?q?=1B]0;<script>alert(3)</script>?=", 1)
-	testenv.NoError(t, deliver(t, address, "ada@example.com", hostile))
+	testenv.OK(t, deliver(t, address, "ada@example.com", hostile))
 	if strings.ContainsRune(out.String(), '\x1b') {
 		t.Errorf("the output controls the terminal: %q", out)
 	}
@@ -228,7 +225,7 @@ func TestAMailCanDoNothingToThePageThatShowsIt(t *testing.T) {
 	}
 }
 
-func TestTheMailboxIsReadUnderItsOwnNameAlone(t *testing.T) {
+func TestMailboxAnswersOnlyToItsOwnName(t *testing.T) {
 	t.Parallel()
 	m, _, _ := listening(t)
 	for name, want := range map[string]int{
@@ -242,7 +239,7 @@ func TestTheMailboxIsReadUnderItsOwnNameAlone(t *testing.T) {
 	}
 }
 
-func TestAMailThatIsBrokenIsShownAsItCame(t *testing.T) {
+func TestMailboxShowsBrokenMail(t *testing.T) {
 	t.Parallel()
 	m, _, _ := listening(t)
 	for _, raw := range []string{"no header at all", "", "Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n",

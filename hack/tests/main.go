@@ -51,7 +51,7 @@ type part struct {
 // Patterns of tests that run on their own, after all others.
 const (
 	timing = "^(TestNothingIsToldOfWhoHasAnAccount|TestNoSequenceTellsWhoHasAnAccount)$"
-	siege  = "^TestThousandsOfUnfinishedConnections" // thousands of clients use the whole machine
+	siege  = "^TestMemoryUnderThousandsOfUnfinishedConnections$" // thousands of clients use the whole machine
 )
 
 // parts returns the parts that take long or need options. The other packages are one more part.

@@ -46,9 +46,8 @@ func with(changes map[string]string) map[string]string {
 	return environ
 }
 
-func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
-	got, err := load(twelve())
-	testenv.NoError(t, err)
+func TestLoadGivesTheDefaults(t *testing.T) {
+	got := testenv.Must(load(twelve()))(t)
 	want := config.Config{
 		Host: "localhost", Port: 8080, Issuer: "http://localhost:8080", DerivedIssuer: true, Audience: []string{"http://localhost:8080"},
 		ClientID: "auth-gateway", AccessTokenTyp: config.TypAccessToken,
@@ -75,7 +74,7 @@ func TestTheTwelveAloneGiveTheDefaults(t *testing.T) {
 	}
 }
 
-func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
+func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	cases := []struct {
 		name   string
@@ -212,7 +211,7 @@ func TestEachWrongValueIsRefusedByNameWithWhatToWrite(t *testing.T) {
 	}
 }
 
-func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
+func TestLoadReportsAllProblemsAtOnce(t *testing.T) {
 	_, err := load(map[string]string{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
 	if err == nil {
 		t.Fatal("the settings were accepted")
@@ -231,7 +230,7 @@ func TestOneErrorNamesEverythingThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestValuesThatLookOddAndAreRight(t *testing.T) {
+func TestLoadAcceptsUnusualValues(t *testing.T) {
 	for name, c := range map[string]struct {
 		environ map[string]string
 		holds   func(config.Config) bool
@@ -310,7 +309,7 @@ func TestValuesThatLookOddAndAreRight(t *testing.T) {
 	}
 }
 
-func TestASecretMayComeFromAFile(t *testing.T) {
+func TestSecretFromAFile(t *testing.T) {
 	files := map[string]string{"access": "from a file\r\n", "empty": "\n", "binary": "\x00\x01"}
 	readFile := func(path string) ([]byte, error) {
 		if content, ok := files[path]; ok {
@@ -345,7 +344,7 @@ func TestASecretMayComeFromAFile(t *testing.T) {
 
 // The operator always mounts four passphrase files. Two of them are empty unless a
 // passphrase is being changed.
-func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
+func TestFormerPassphraseInAnEmptyFileIsNotSet(t *testing.T) {
 	files := map[string]string{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
 	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
 	for access, refresh := range map[string]string{"nothing": "a line break", "former": "nothing", "a line break": "former"} {
@@ -364,7 +363,7 @@ func TestAFormerPassphraseInAnEmptyFileIsNone(t *testing.T) {
 	}
 }
 
-func TestWarningsTellWhatIsAllowedAndUnwise(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	safe := map[string]string{"TRUSTED_CALLER_KEY": "0123456789abcdef"}
 	for name, c := range map[string]struct {
 		environ map[string]string
@@ -436,7 +435,7 @@ func environ(t *rapid.T) map[string]string {
 	return e
 }
 
-func TestEnvironGivesTheSameConfigAgain(t *testing.T) {
+func TestEnvironLoadsAsTheSameConfig(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c, err := load(environ(t))
 		if err != nil {
@@ -449,7 +448,7 @@ func TestEnvironGivesTheSameConfigAgain(t *testing.T) {
 	})
 }
 
-func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
+func TestEnvironOfTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	c := config.Defaults()
 	c.DBHost, c.Port, c.RefreshTokenExpiry = "postgres.shop.svc", 80, 8000*time.Hour
 	e := c.Environ()
@@ -468,7 +467,7 @@ func TestAConfigBuiltFromTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	}
 }
 
-func TestTheServiceIsNamedAfterItsIssuer(t *testing.T) {
+func TestServiceNameDefaultsToTheIssuer(t *testing.T) {
 	for name, want := range map[string]string{"": "auth.example.com", "Example Shop": "Example Shop"} {
 		changes := map[string]string{"ISSUER": "https://auth.example.com:8443/tenant"}
 		if name != "" {

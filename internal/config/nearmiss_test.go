@@ -10,7 +10,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-func TestNearMissesAreToldWithTheRightName(t *testing.T) {
+func TestNearMissesNameTheRightSetting(t *testing.T) {
 	for name, want := range map[string]string{
 		"ACCESS_TOKEN_EXPIRE":    "ACCESS_TOKEN_EXPIRY",
 		"REFRESH_TOKEN_EXPIRE":   "REFRESH_TOKEN_EXPIRY",
@@ -37,7 +37,7 @@ func TestNearMissesAreToldWithTheRightName(t *testing.T) {
 	}
 }
 
-func TestDurationsTakeDaysAndDefaultsAreShownSo(t *testing.T) {
+func TestDurationsInDays(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"7d": 7 * 24 * time.Hour, "1d12h": 36 * time.Hour, "168h": 7 * 24 * time.Hour, "604800": 7 * 24 * time.Hour, "3d0h1m": 72*time.Hour + time.Minute,
 	} {
@@ -47,7 +47,7 @@ func TestDurationsTakeDaysAndDefaultsAreShownSo(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	testenv.NoError(t, config.Usage(&b))
+	testenv.OK(t, config.Usage(&b))
 	for _, line := range []string{"KEY_ROTATION_INTERVAL (30d)", "UNVERIFIED_ACCOUNT_EXPIRY (7d)", "AUDIT_RETENTION (90d)"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), "  "+line) {
 			t.Errorf("the help has no line %q", line)

@@ -13,7 +13,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-func TestNothingPrintsASecret(t *testing.T) {
+func TestSecretIsNeverPrinted(t *testing.T) {
 	const text = "the+very/secret+text+in+base64++" // base64, because the secret for webhooks must be
 	environ := twelve()
 	for _, s := range config.Settings() {
@@ -21,8 +21,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 			environ[s.Name] = text
 		}
 	}
-	c, err := load(environ)
-	testenv.NoError(t, err)
+	c := testenv.Must(load(environ))(t)
 	hidden := struct{ inner config.Config }{c} // fmt calls no methods of unexported fields
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
@@ -35,8 +34,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
 		slog.New(handler).Info("started", "config", c, "secret", c.AccessPassphrase, "in", hidden, "list", []config.Secret{c.DBPassword})
 	}
-	encoded, err := json.Marshal(c)
-	testenv.NoError(t, err)
+	encoded := testenv.Must(json.Marshal(c))(t)
 	out.Write(encoded)
 	out.WriteString(strings.Join(c.Warnings(), "\n"))
 	for _, seen := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text), fmt.Sprintf("%d", []byte(text))} {
@@ -51,7 +49,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	}
 }
 
-func TestSecretsCompareByWhatTheyHold(t *testing.T) {
+func TestSecretComparison(t *testing.T) {
 	a, b := config.NewSecret("a"), config.NewSecret("a")
 	if !a.Equal(b) || a.Equal(config.NewSecret("b")) || a.Equal(config.Secret{}) {
 		t.Error("Equal is wrong")
@@ -64,9 +62,9 @@ func TestSecretsCompareByWhatTheyHold(t *testing.T) {
 	}
 }
 
-func TestEverySettingIsInTheHelpAndInTheReference(t *testing.T) {
+func TestSettingsAreAllInTheHelpAndTheReference(t *testing.T) {
 	var help bytes.Buffer
-	testenv.NoError(t, config.Usage(&help))
+	testenv.OK(t, config.Usage(&help))
 	reference := config.Markdown()
 	seen := make(map[string]bool)
 	for _, s := range config.Settings() {

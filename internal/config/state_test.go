@@ -9,7 +9,7 @@ import (
 
 // During an upgrade a server and an operator of different versions exchange states, so
 // these names must not change.
-func TestTheNamesInAStateStayAsTheyAre(t *testing.T) {
+func TestStateKeepsItsNames(t *testing.T) {
 	for want, state := range map[string]config.State{
 		`{"version":"","ready":false,"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`: {
 			Keys: config.KeysState{Held: []string{}, Ready: []string{}},

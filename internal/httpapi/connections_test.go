@@ -9,33 +9,27 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// served returns a connection as fasthttp gets it, and the client's end of it.
+// served returns a connection as fasthttp gets it, and its other end.
 func served(t *testing.T, all *connections) (c, client net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	defer l.Close()
-	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
+	client = testenv.Must(net.Dial("tcp", l.Addr().String()))(t)
 	t.Cleanup(func() { _ = client.Close() })
-	if c, err = newListener(l, all).Accept(); err != nil {
-		t.Fatal(err)
-	}
+	c = testenv.Must(newListener(l, all).Accept())(t)
 	t.Cleanup(func() { _ = c.Close() })
 	return c, client
 }
 
-func TestAnEvictedConnectionReadsWhatHasArrived(t *testing.T) {
+func TestConnectionThatIsEvictedReadsWhatHasArrived(t *testing.T) {
 	t.Parallel()
 	for name, arrives := range map[string]string{"a request": "GET / HTTP/1.1\r\n\r\n", "nothing": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			all := newConnections(0, 100)
 			c, client := served(t, all)
-			if _, err := io.WriteString(client, arrives); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(io.WriteString(client, arrives))(t)
 			testenv.Until(t, 10*time.Second, "the request arrives", func() bool { return arrives == "" || bytesWait(c) })
 			all.evictOne()
 			got := make([]byte, 100)
@@ -44,14 +38,13 @@ func TestAnEvictedConnectionReadsWhatHasArrived(t *testing.T) {
 				t.Errorf("it reads %q, %v", got[:n], err)
 			}
 			if open, held := all.count(); open != 1 || arrives != "" && held != requestCost {
-				t.Errorf("%d are open, and hold %d bytes", open, held)
+				t.Errorf("%d connections are open and use %d bytes", open, held)
 			}
 		})
 	}
 }
 
-// While a connection has bytes that are not read yet, it does not give way.
-func TestAFirstByteIsNotAnUnfinishedRequest(t *testing.T) {
+func TestConnectionWithUnreadBytesIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	all := newConnections(0, 100)
 	c, client := served(t, all)
@@ -67,6 +60,6 @@ func TestAFirstByteIsNotAnUnfinishedRequest(t *testing.T) {
 	}
 	all.evictOne()
 	if _, err := c.Read(make([]byte, 1)); err == nil {
-		t.Error("an unfinished request does not give way")
+		t.Error("an unfinished request is not evicted")
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const pageOrigin = "https://app.example.com"
@@ -19,13 +19,13 @@ func withPages(o *httpapi.Options) {
 	o.AllowedOrigins = []string{"http://localhost:3000", pageOrigin}
 }
 
-// preflight is what a browser sends before a request of a page.
+// preflight returns the header of a preflight request.
 func preflight(origin, method string) http.Header {
 	return header("Origin", origin, "Access-Control-Request-Method", method, "Access-Control-Request-Headers", "authorization,content-type")
 }
 
-// corsFields lists those of a reply, and what its Vary says of Origin.
-func corsFields(r *apitest.Reply) (fields []string) {
+// corsFields returns the CORS fields of a reply, and whether it varies by Origin.
+func corsFields(r *testenv.Reply) (fields []string) {
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			fields = append(fields, name+": "+strings.Join(values, " | "))
@@ -38,7 +38,7 @@ func corsFields(r *apitest.Reply) (fields []string) {
 	return fields
 }
 
-// methodsOf gives the methods of each path, in the order of the table.
+// methodsOf returns the methods of each path, in the order of routes.go.
 func methodsOf() map[string]string {
 	methods := map[string]string{}
 	for _, r := range httpapi.Routes() {
@@ -51,7 +51,7 @@ func methodsOf() map[string]string {
 	return methods
 }
 
-// usualFields are what any page may send.
+// usualFields are the fields that every page may send.
 const usualFields = "Authorization, Content-Type, X-Request-Id, " +
 	"Accept, Accept-Language, Cache-Control, If-None-Match, Pragma, X-Requested-With, " +
 	"baggage, traceparent, tracestate, sentry-trace, " +
@@ -59,14 +59,14 @@ const usualFields = "Authorization, Content-Type, X-Request-Id, " +
 	"X-Datadog-Trace-Id, X-Datadog-Parent-Id, X-Datadog-Origin, X-Datadog-Sampling-Priority, X-Datadog-Tags, " +
 	"newrelic, elastic-apm-traceparent, Request-Id, Request-Context, X-Amzn-Trace-Id, uber-trace-id"
 
-func TestAPreflightIsToldWhatThePathTakes(t *testing.T) {
+func TestCORSPreflightNamesTheMethodsOfThePath(t *testing.T) {
 	t.Parallel()
 	s := start(t, withPages)
 	for path, methods := range methodsOf() {
-		// The answer is the same whatever is asked for: the browser compares.
+		// The reply does not depend on the requested method: the browser compares.
 		for _, method := range []string{"GET", "DELETE", "PATCH"} {
 			reply := s.Do("OPTIONS", path, preflight(pageOrigin, method), nil)
-			s.expect(t, reply, 204)
+			testenv.Expect(t, reply, 204)
 			want := []string{
 				"Access-Control-Allow-Headers: " + usualFields,
 				"Access-Control-Allow-Methods: " + methods,
@@ -80,28 +80,24 @@ func TestAPreflightIsToldWhatThePathTakes(t *testing.T) {
 			}
 		}
 	}
-	if call := s.accounts.last(); call != "" {
-		t.Errorf("the domain was asked for %s", call)
-	}
+	s.wantCall(t, "")
 }
 
-func TestWhatIsNoPreflightOfARealPathIsRefusedAsEver(t *testing.T) {
+func TestCORSPreflightOfAnUnknownPathIsRefused(t *testing.T) {
 	t.Parallel()
 	s := start(t, withPages)
 	asked := preflight(pageOrigin, "GET")
-	s.expect(t, s.Do("OPTIONS", "/nowhere", asked, nil), 404)
-	s.expect(t, s.Do("OPTIONS", "/USERS", asked, nil), 404)
-	s.expect(t, s.Do("OPTIONS", "/users?access_token=t", asked, nil), 400)
-	s.expect(t, s.Do("PATCH", "/users", asked, nil), 405)
-	s.expect(t, s.Do("OPTIONS", "/users", header("Access-Control-Request-Method", "GET"), nil), 405)
+	testenv.Expect(t, s.Do("OPTIONS", "/nowhere", asked, nil), 404)
+	testenv.Expect(t, s.Do("OPTIONS", "/USERS", asked, nil), 404)
+	testenv.Expect(t, s.Do("OPTIONS", "/users?access_token=t", asked, nil), 400)
+	testenv.Expect(t, s.Do("PATCH", "/users", asked, nil), 405)
+	testenv.Expect(t, s.Do("OPTIONS", "/users", header("Access-Control-Request-Method", "GET"), nil), 405)
 	reply := s.Do("OPTIONS", "/users", header("Origin", pageOrigin), nil)
-	s.expect(t, reply, 405)
-	if allow := reply.Header.Get("Allow"); allow != "POST, GET, HEAD, PUT, DELETE" {
-		t.Errorf("Allow is %q", allow)
-	}
+	testenv.Expect(t, reply, 405)
+	testenv.ExpectHeader(t, reply, "Allow", "POST, GET, HEAD, PUT, DELETE")
 }
 
-func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
+func TestCORSLetsAllowedOriginsReadEveryReply(t *testing.T) {
 	t.Parallel()
 	want := []string{
 		"Access-Control-Allow-Origin: " + pageOrigin,
@@ -118,7 +114,7 @@ func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
 		status int
 	}{
 		"success":                        {"GET /users HTTP/1.1\r\nHost: x\r\norigin:" + pageOrigin + "\r\nAuthorization: Bearer t\r\n\r\n", nil, 200},
-		"nothing to tell":                {"DELETE /users HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\nAuthorization: Bearer t\r\n\r\n", nil, 204},
+		"no content":                     {"DELETE /users HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\nAuthorization: Bearer t\r\n\r\n", nil, 204},
 		"the keys":                       {"GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\n\r\n", nil, 200},
 		"the document":                   {"GET /openapi.json HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\n\r\n", nil, 200},
 		"keys that have not changed":     {"GET /tokens/keys HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\nIf-None-Match: *\r\n\r\n", nil, 304},
@@ -150,8 +146,8 @@ func TestAPageOfAnAllowedOriginCanReadEveryReply(t *testing.T) {
 	}
 }
 
-// fasthttp forgets the fields of a request when it cannot read its end.
-func TestWhatCannotBeReadToItsEndIsForNoPage(t *testing.T) {
+// fasthttp discards the fields of a request that it cannot read to its end.
+func TestCORSOmitsItsFieldsFromRequestsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	head := "POST /tokens HTTP/1.1\r\nHost: x\r\nOrigin: " + pageOrigin + "\r\nContent-Type: application/json\r\n"
 	for wire, status := range map[string]int{
@@ -168,7 +164,7 @@ func TestWhatCannotBeReadToItsEndIsForNoPage(t *testing.T) {
 }
 
 // Row H12.
-func TestAnOriginThatIsNotOnTheListIsToldNothing(t *testing.T) {
+func TestCORSAllowsNoOtherOrigin(t *testing.T) {
 	t.Parallel()
 	s := start(t, withPages)
 	for _, origin := range []string{
@@ -177,7 +173,7 @@ func TestAnOriginThatIsNotOnTheListIsToldNothing(t *testing.T) {
 		"https://APP.example.com", "https://app.example.com, https://evil.example", "https://app.example.com https://app.example.com",
 		"app.example.com", "https://app.example.co", "http://localhost", "http://localhost:30000",
 	} {
-		for _, reply := range []*apitest.Reply{
+		for _, reply := range []*testenv.Reply{
 			s.Do("GET", "/tokens/keys", header("Origin", origin), nil),
 			s.Do("GET", "/nowhere", header("Origin", origin), nil),
 		} {
@@ -186,20 +182,20 @@ func TestAnOriginThatIsNotOnTheListIsToldNothing(t *testing.T) {
 			}
 		}
 		reply := s.Do("OPTIONS", "/users", preflight(origin, "GET"), nil)
-		s.expect(t, reply, 405)
+		testenv.Expect(t, reply, 405)
 		if got := corsFields(reply); !slices.Equal(got, []string{"Vary: Origin"}) {
 			t.Errorf("a preflight of %q: %q", origin, got)
 		}
 	}
 	twice := header("Origin", pageOrigin, "Origin", pageOrigin)
-	for _, reply := range []*apitest.Reply{s.Do("GET", "/tokens/keys", twice, nil), s.Do("GET", "/tokens/keys", nil, nil)} {
+	for _, reply := range []*testenv.Reply{s.Do("GET", "/tokens/keys", twice, nil), s.Do("GET", "/tokens/keys", nil, nil)} {
 		if got := corsFields(reply); !slices.Equal(got, []string{"Vary: Origin"}) {
 			t.Errorf("two origins, or none: %q", got)
 		}
 	}
 }
 
-func TestWithoutAllowedOriginsNoReplyHasACORSField(t *testing.T) {
+func TestCORSIsOffWithoutAllowedOrigins(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for path := range methodsOf() {

@@ -4,19 +4,21 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-func TestTheDocumentationPageAsksNoOtherHost(t *testing.T) {
+func TestDocsPageLoadsNothingFromOtherHosts(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	page := s.Do("GET", "/docs", nil, nil)
-	s.expect(t, page, 200)
+	testenv.Expect(t, page, 200)
 	if policy := page.Header.Get("Content-Security-Policy"); !strings.HasPrefix(policy,
 		"default-src 'none'; script-src 'self'; ") || strings.Contains(policy, "http") {
 		t.Errorf("the policy is %q", policy)
 	}
 	if strings.Contains(string(page.Body), "<script>") || strings.Contains(string(page.Body), "http") {
-		t.Error("the page has a script of its own, or asks another host")
+		t.Error("the page contains a script, or a URL of another host")
 	}
 	links := regexp.MustCompile(`(?:src|href)="([^"]+)"`).FindAllStringSubmatch(string(page.Body), -1)
 	if len(links) != 5 {
@@ -24,14 +26,14 @@ func TestTheDocumentationPageAsksNoOtherHost(t *testing.T) {
 	}
 	for _, link := range links {
 		reply := s.Do("GET", "/"+link[1], nil, nil)
-		s.expect(t, reply, 200)
+		testenv.Expect(t, reply, 200)
 		if strings.HasPrefix(link[1], "docs/") && reply.Header.Get("Cache-Control") != "public, max-age=86400" {
 			t.Errorf("%s has Cache-Control %q", link[1], reply.Header.Get("Cache-Control"))
 		}
 	}
 }
 
-func TestAssetsComeCompressedToThoseWhoCanReadIt(t *testing.T) {
+func TestDocsAssetsAreCompressedOnRequest(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for path, mark := range map[string]string{
@@ -39,13 +41,13 @@ func TestAssetsComeCompressedToThoseWhoCanReadIt(t *testing.T) {
 		"/docs/init.js": "SwaggerUIBundle", "/docs/favicon-32x32.png": "PNG",
 	} {
 		plain := s.Do("GET", path, header("Accept-Encoding", "identity"), nil)
-		s.expect(t, plain, 200, mark)
+		testenv.Expect(t, plain, 200, mark)
 		packed := s.Do("GET", path, header("Accept-Encoding", "br, gzip"), nil)
 		if zipped := packed.Header.Get("Content-Encoding") == "gzip"; zipped != strings.Contains(path, "swagger-ui") ||
 			zipped && len(packed.Body)*2 > len(plain.Body) {
 			t.Errorf("%s: %d bytes plain, %d packed", path, len(plain.Body), len(packed.Body))
 		}
 		tag := packed.Header.Get("ETag")
-		s.expect(t, s.Do("GET", path, header("If-None-Match", tag, "Accept-Encoding", "gzip"), nil), 304)
+		testenv.Expect(t, s.Do("GET", path, header("If-None-Match", tag, "Accept-Encoding", "gzip"), nil), 304)
 	}
 }

@@ -1,6 +1,6 @@
 package httpapi
 
-// Routes lists the surface as "GET /users".
+// Routes returns all routes, such as "GET /users".
 func Routes() (list []string) {
 	for _, r := range new(Server).routes() {
 		list = append(list, r.method+" "+r.path)
@@ -8,7 +8,7 @@ func Routes() (list []string) {
 	return list
 }
 
-// DocumentedReasons lists the rows of reasons.go.
+// DocumentedReasons returns the rows of reasons.go.
 func DocumentedReasons() (list, fields []string) {
 	for _, r := range reasons {
 		list = append(list, string(r.reason))

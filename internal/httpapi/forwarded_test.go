@@ -6,9 +6,8 @@ import (
 	"testing"
 )
 
-// Whatever a client sends, the answer is what the trusted proxy saw, or, where
-// the client managed to confuse the two fields, the proxy; it is never what
-// the client chose.
+// FuzzForwardedAddress checks that no field of a client decides its address: the address is the one that the trusted
+// proxy saw or, if the two fields differ, that of the proxy.
 func FuzzForwardedAddress(f *testing.F) {
 	for _, seed := range []string{
 		"", "6.6.6.6", "for=6.6.6.6", `for="6.6.6.6`, `for="`, `for="[::1]:80";by=_x`, "unknown, _hidden", ",", `\`, `for=198.51.100.7;host="`, "198.51.100.7",
@@ -21,8 +20,7 @@ func FuzzForwardedAddress(f *testing.F) {
 	client := netip.MustParseAddr("198.51.100.7")
 	f.Fuzz(func(t *testing.T, forwarded, xForwardedFor string, inner byte) {
 		hops := int(inner%3) + 1
-		// The outermost proxy adds the client; each of the inner ones adds the
-		// proxy before it.
+		// The outermost proxy adds the client, and each inner one adds the proxy before it.
 		theirs := strings.TrimPrefix(forwarded+", for=198.51.100.7;proto=https", ", ") + strings.Repeat(`, for="[fd00::1]:80"`, hops-1)
 		theirsX := strings.TrimPrefix(xForwardedFor+", 198.51.100.7", ", ") + strings.Repeat(", fd00::1", hops-1)
 		for _, tc := range []struct {

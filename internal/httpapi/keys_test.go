@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"strings"
@@ -33,14 +32,14 @@ func TestKeysArePublicHalvesWithTheirThumbprints(t *testing.T) {
 				Access  jwks `json:"access_token"`
 				Refresh jwks `json:"refresh_token"`
 			}
-			testenv.NoError(t, json.Unmarshal(s.Do("GET", "/tokens/keys", nil, nil).Body, &all))
+			s.Do("GET", "/tokens/keys", nil, nil).JSON(t, &all)
 			var access jwks
-			testenv.NoError(t, json.Unmarshal(s.Do("GET", "/.well-known/jwks.json", nil, nil).Body, &access))
+			s.Do("GET", "/.well-known/jwks.json", nil, nil).JSON(t, &access)
 			if len(all.Access.Keys) != 1 || len(all.Refresh.Keys) != 1 || len(access.Keys) != 1 {
 				t.Fatalf("%v %v", all, access)
 			}
 			if access.Keys[0]["kid"] != all.Access.Keys[0]["kid"] || access.Keys[0]["kid"] == all.Refresh.Keys[0]["kid"] {
-				t.Error("the well-known set is not exactly the access set")
+				t.Error("the well-known set is not the access set")
 			}
 			for _, k := range []jwk{all.Access.Keys[0], all.Refresh.Keys[0], access.Keys[0]} {
 				var thumb []string
@@ -93,15 +92,12 @@ func TestKeysAreCachedAndFollowTheRing(t *testing.T) {
 		t.Errorf("after a change of the ring: %v", after)
 	}
 	ring.set(keys.Ring{})
-	s.expect(t, s.Do("GET", "/tokens/keys", nil, nil), 503, "not loaded")
+	testenv.Expect(t, s.Do("GET", "/tokens/keys", nil, nil), 503, "not loaded")
 }
 
 func TestKeysNeedNeitherTheDomainNorABody(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = "a key of the trusted caller" })
-	s.accounts.do = nil
-	s.expect(t, s.Do("GET", "/tokens/keys", header("Content-Encoding", "gzip", "Authorization", "nonsense"), "[]"), 200)
-	if call := s.accounts.last(); call != "" {
-		t.Error(call)
-	}
+	testenv.Expect(t, s.Do("GET", "/tokens/keys", header("Content-Encoding", "gzip", "Authorization", "nonsense"), "[]"), 200)
+	s.wantCall(t, "")
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
@@ -23,7 +22,7 @@ import (
 const bodyLimit = 64 << 10
 
 // Row I07.
-func TestABodyHas64KiBAtMost(t *testing.T) {
+func TestBodyHasAtMost64KiB(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	body := func(size int) []byte {
@@ -31,47 +30,36 @@ func TestABodyHas64KiBAtMost(t *testing.T) {
 		return append(text[:len(text)-2], append(bytes.Repeat([]byte("a"), size-len(text)), `"}`...)...)
 	}
 	for size, status := range map[int]int{bodyLimit: 200, bodyLimit + 1: 413, 1 << 20: 413, 20 << 20: 413} {
-		s.expect(t, s.Do("POST", "/tokens", nil, body(size)), status)
+		testenv.Expect(t, s.Do("POST", "/tokens", nil, body(size)), status)
 
-		// Without a length the client sends chunks.
-		req, err := http.NewRequest("POST", "http://"+s.address+"/tokens", struct{ io.Reader }{bytes.NewReader(body(size))})
-		testenv.NoError(t, err)
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := apitest.Transport(t, &http.Transport{DisableKeepAlives: true}).RoundTrip(req)
-		if err != nil {
-			t.Errorf("%d bytes in chunks: %v", size, err)
-			continue
-		}
-		resp.Body.Close()
-		if resp.StatusCode != status {
-			t.Errorf("%d bytes in chunks got %d, not %d", size, resp.StatusCode, status)
-		}
+		// Without a length, the client sends chunks.
+		testenv.Expect(t, s.Do("POST", "/tokens", nil, struct{ io.Reader }{bytes.NewReader(body(size))}), status)
 	}
 }
 
-func TestATokenOf8KiBFitsAndAHeadOf16KiBDoesNot(t *testing.T) {
+func TestHeadHasAtMost16KiB(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	token := strings.Repeat("t", 8<<10)
-	s.expect(t, s.Do("GET", "/users", header("Authorization", "Bearer "+token, "Cookie", strings.Repeat("c", 4<<10)), nil), 200)
+	testenv.Expect(t, s.Do("GET", "/users", header("Authorization", "Bearer "+token, "Cookie", strings.Repeat("c", 4<<10)), nil), 200)
 	for _, h := range []http.Header{
 		header("Authorization", "Bearer "+strings.Repeat("t", 16<<10)),
 		header("X", strings.Repeat("x", 1<<20)),
 	} {
-		s.expect(t, s.Do("GET", "/users", h, nil), 431)
+		testenv.Expect(t, s.Do("GET", "/users", h, nil), 431)
 	}
-	s.expect(t, s.Do("GET", "/users?"+strings.Repeat("x", 17<<10), nil, nil), 431)
+	testenv.Expect(t, s.Do("GET", "/users?"+strings.Repeat("x", 17<<10), nil, nil), 431)
 	many := http.Header{}
 	for i := range 2000 {
 		many.Set(fmt.Sprintf("X-%d", i), "x")
 	}
-	s.expect(t, s.Do("GET", "/users", many, nil), 431)
+	testenv.Expect(t, s.Do("GET", "/users", many, nil), 431)
 }
 
 // Row H09.
-func TestASlowClientIsToldAndClosed(t *testing.T) {
+func TestSlowClientGets408AndIsClosed(t *testing.T) {
 	t.Parallel()
-	const patience = time.Second // so much that a busy machine is not taken for a late server
+	const patience = time.Second // long, because a busy machine is slow
 	s := start(t, func(o *httpapi.Options) { o.Timeout = patience })
 	for name, tc := range map[string]struct {
 		wire     string
@@ -87,9 +75,7 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, err := net.Dial("tcp", s.address)
-			testenv.NoError(t, err)
-			defer c.Close()
+			c := s.dial(t)
 			begin := time.Now()
 			_, _ = io.WriteString(c, tc.wire)
 			var statuses []int
@@ -107,9 +93,7 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 	}
 	t.Run("a byte now and then", func(t *testing.T) {
 		t.Parallel()
-		c, err := net.Dial("tcp", s.address)
-		testenv.NoError(t, err)
-		defer c.Close()
+		c := s.dial(t)
 		begin := time.Now()
 		for _, b := range []byte("GET /users HTTP/1.1\r\nHost: " + strings.Repeat("x", 1000)) {
 			if _, err := c.Write([]byte{b}); err != nil || time.Since(begin) > 10*patience {
@@ -123,36 +107,33 @@ func TestASlowClientIsToldAndClosed(t *testing.T) {
 	})
 }
 
-func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
+func TestSlowReaderIsClosed(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.Timeout = 300 * time.Millisecond })
-	c, err := net.Dial("tcp", s.address)
-	testenv.NoError(t, err)
-	defer c.Close()
-	// Replies of 60 KB each fill every buffer on the way.
+	c := s.dial(t)
+	// Replies of 60 KB fill all buffers.
 	_ = c.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	for {
-		if _, err = io.WriteString(c, strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 100)); err != nil {
-			break
-		}
+	var err error
+	for err == nil {
+		_, err = io.WriteString(c, strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n", 100))
 	}
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
 		t.Error("the server still waits for a client that does not read")
 	}
 }
 
-func TestARequestThatTakesTooLongIsCutOff(t *testing.T) {
+func TestRequestThatTakesTooLongGets503(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.Timeout = 200 * time.Millisecond })
 	s.accounts.do = func(ctx context.Context, _ string) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 503, "too long")
+	testenv.Expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 503, "too long")
 }
 
 // Row H07.
-func TestAPanicEndsOneRequestAndNoOther(t *testing.T) {
+func TestPanicEndsOnlyItsRequest(t *testing.T) {
 	t.Parallel()
 	var log testenv.Output
 	s := start(t, func(o *httpapi.Options) { o.Log = logTo(&log) })
@@ -177,12 +158,12 @@ func TestAPanicEndsOneRequestAndNoOther(t *testing.T) {
 	}
 	wg.Wait()
 	if text := log.String(); strings.Count(text, "panic: s3cr3t of the database") != 10 || !strings.Contains(text, "limits_test.go") {
-		t.Error("the log does not tell of the panics and where they were")
+		t.Error("the log does not have the panics with their positions")
 	}
 }
 
-// Row D02: the domain asks whether anyone still waits.
-func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
+// Row D02.
+func TestDisconnectedClientIsReportedToTheDomain(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	hasher := identity.NewHasher(identity.HasherOptions{Cost: 4, Threads: 1, MaxWait: time.Second})
@@ -194,7 +175,7 @@ func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
 	entered, gone := make(chan struct{}, 1), make(chan bool, 1)
 	s.accounts.do = func(ctx context.Context, _ string) error {
 		if !alive(ctx) {
-			t.Error("a client that waits counts as gone")
+			t.Error("a client that waits counts as disconnected")
 		}
 		entered <- struct{}{}
 		for range 200 {
@@ -211,8 +192,7 @@ func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
 		"idle":       "",
 		"pipelining": "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
-		c, err := net.Dial("tcp", s.address)
-		testenv.NoError(t, err)
+		c := testenv.Must(net.Dial("tcp", s.address))(t)
 		_, _ = io.WriteString(c, "GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n"+wire)
 		<-entered
 		_ = c.(*net.TCPConn).SetLinger(0)
@@ -223,16 +203,15 @@ func TestTheDomainIsToldThatAClientHasGone(t *testing.T) {
 	}
 }
 
-// Row H08: what a request holds must not change under it when the next one on
-// the same connection is read.
-func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
+// Row H08: reading the next request on a connection must not change the data of the previous one.
+func TestConnectionOfTwoUsersDoesNotMixThem(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	var kept sync.Map
 	var count atomic.Int64
 	s.accounts.do = func(_ context.Context, call string) error {
 		n := count.Add(1)
-		kept.Store(n, call) // as a throttle, a queue or an audit trail keeps it
+		kept.Store(n, call) // as a throttle, a queue or an audit trail does
 		return &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: call}
 	}
 	var wg sync.WaitGroup
@@ -259,7 +238,7 @@ func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
 			for i, r := range replies {
 				user := []string{"AAAAAAAA", "BBBBBBBB"}[i%2]
 				if r.Text("error_description") != "SignIn("+user+", "+user+")" || r.Header.Get("X-Request-Id") != user {
-					t.Errorf("%s got the answer %v %v", user, r, r.Header)
+					t.Errorf("%s got the reply %v %v", user, r, r.Header)
 				}
 			}
 		})
@@ -274,7 +253,7 @@ func TestTwoUsersOnOneConnectionDoNotMix(t *testing.T) {
 }
 
 // Row F10.
-func TestADrainingServerAsksClientsToGoAndShutdownFinishesWhatItHas(t *testing.T) {
+func TestDrainClosesConnectionsAndShutdownFinishesRequests(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -291,10 +270,10 @@ func TestADrainingServerAsksClientsToGoAndShutdownFinishesWhatItHas(t *testing.T
 	s.Drain()
 	replies, closed := exchange(t, s, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"+smuggled)
 	if len(replies) != 1 || replies[0].Header.Get("Connection") != "close" || !closed {
-		t.Errorf("a draining server gave %v", replies)
+		t.Errorf("a draining server replied %v", replies)
 	}
 
-	slow := make(chan *apitest.Reply, 1)
+	slow := make(chan *testenv.Reply, 1)
 	go func() {
 		reply, _ := s.Try("POST", "/tokens", nil, object("refresh_token", "slow"))
 		slow <- reply
@@ -305,7 +284,7 @@ func TestADrainingServerAsksClientsToGoAndShutdownFinishesWhatItHas(t *testing.T
 	time.Sleep(50 * time.Millisecond)
 	close(release)
 	if reply := <-slow; reply == nil || reply.Status != 200 {
-		t.Errorf("a request under way got %v", reply)
+		t.Errorf("a running request got %v", reply)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)
@@ -315,7 +294,7 @@ func TestADrainingServerAsksClientsToGoAndShutdownFinishesWhatItHas(t *testing.T
 	}
 }
 
-func TestShutdownCancelsWhatOutlivesIt(t *testing.T) {
+func TestShutdownCancelsRequestsThatOutliveIt(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	entered, cancelled := make(chan struct{}), make(chan struct{})
@@ -330,7 +309,7 @@ func TestShutdownCancelsWhatOutlivesIt(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Shutdown gave %v", err)
+		t.Errorf("Shutdown returned %v", err)
 	}
 	select {
 	case <-cancelled:
@@ -339,13 +318,11 @@ func TestShutdownCancelsWhatOutlivesIt(t *testing.T) {
 	}
 }
 
-func TestManyIdleConnectionsCostLittle(t *testing.T) {
+func TestIdleConnectionsDoNotBlockOthers(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for range 300 {
-		c, err := net.Dial("tcp", s.address)
-		testenv.NoError(t, err)
-		defer c.Close()
+		s.dial(t)
 	}
-	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
+	testenv.Expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
 }

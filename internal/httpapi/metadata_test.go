@@ -10,7 +10,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const (
@@ -33,7 +33,7 @@ func form(pairs ...string) url.Values {
 }
 
 // get reads a path that the OpenAPI document does not have.
-func get(t *testing.T, s *running, path string) *apitest.Reply {
+func get(t *testing.T, s *running, path string) *testenv.Reply {
 	t.Helper()
 	resp, err := http.Get("http://" + s.address + path)
 	if err != nil {
@@ -44,7 +44,7 @@ func get(t *testing.T, s *running, path string) *apitest.Reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &apitest.Reply{Status: resp.StatusCode, Header: resp.Header, Body: body}
+	return &testenv.Reply{Status: resp.StatusCode, Header: resp.Header, Body: body}
 }
 
 func TestMetadataIsServedLikeTheKeys(t *testing.T) {
@@ -61,19 +61,17 @@ func TestMetadataIsServedLikeTheKeys(t *testing.T) {
 			reply.Header.Get("Content-Type") != "application/json" || reply.Header.Get("Access-Control-Allow-Origin") != pageOrigin {
 			t.Errorf("%s got %v %v", path, reply, reply.Header)
 		}
-		s.expect(t, s.Do("GET", path, header("If-None-Match", tag), nil), 304)
+		testenv.Expect(t, s.Do("GET", path, header("If-None-Match", tag), nil), 304)
 		if head := s.Do("HEAD", path, nil, nil); head.Status != 200 || head.Header.Get("ETag") != tag || len(head.Body) > 0 {
 			t.Errorf("HEAD %s got %v %v", path, head, head.Header)
 		}
-		s.expect(t, s.Do("POST", path, nil, nil), 405)
+		testenv.Expect(t, s.Do("POST", path, nil, nil), 405)
 		bodies = append(bodies, string(reply.Body))
 	}
 	if bodies[0] != bodies[1] {
 		t.Errorf("the two documents differ:\n%s\n%s", bodies[0], bodies[1])
 	}
-	if call := s.accounts.last(); call != "" {
-		t.Errorf("the domain was asked for %s", call)
-	}
+	s.wantCall(t, "")
 }
 
 func TestMetadataIsAlsoAtThePathsOfAnIssuerWithAPath(t *testing.T) {
@@ -131,11 +129,11 @@ func TestRevocationAnswersLikeRFC7009(t *testing.T) {
 	}
 	for name, body := range map[string]any{"no token": form("token_type_hint", "access_token"), "an empty token": form("token", "")} {
 		reply := s.Do("POST", "/tokens/revoke", nil, body)
-		if s.expect(t, reply, 400); reply.Text("error") != "invalid_request" || reply.Text("error_description") == "" {
+		if testenv.Expect(t, reply, 400); reply.Text("error") != "invalid_request" || reply.Text("error_description") == "" {
 			t.Errorf("%s got %v", name, reply)
 		}
 	}
-	s.expect(t, s.Do("POST", "/tokens/revoke?token=a.b.c", nil, form("token", "a.b.c")), 400, "in_query")
+	testenv.Expect(t, s.Do("POST", "/tokens/revoke?token=a.b.c", nil, form("token", "a.b.c")), 400, "in_query")
 }
 
 func TestEveryErrorBelowTokensIsOneOfOAuth(t *testing.T) {

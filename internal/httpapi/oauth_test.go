@@ -6,11 +6,12 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// OAuth libraries use the member error of RFC 6749 section 5.2, and take an
-// invalid grant with status 400 only: a 401 with a challenge is another error to them.
-func TestErrorsAtTokensAreThoseOfOAuthToo(t *testing.T) {
+// OAuth libraries read the member error of RFC 6749 section 5.2. They expect status 400 for an invalid grant: a 401 with a
+// challenge is another error.
+func TestOAuthErrorsOfTokenRoutes(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = "a key of the trusted caller" })
 	dead := &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonSessionEnded, Message: "why"}
@@ -45,7 +46,7 @@ func TestErrorsAtTokensAreThoseOfOAuthToo(t *testing.T) {
 	} {
 		s.accounts.err = tc.err
 		reply := s.Do(tc.method, tc.path, nil, tc.body)
-		s.expect(t, reply, tc.status)
+		testenv.Expect(t, reply, tc.status)
 		if reply.Text("error") != tc.oauth || reply.Text("error_code") != tc.code {
 			t.Errorf("%s got %v", name, reply)
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
@@ -25,7 +24,7 @@ func logTo(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
+func TestErrorOfEachKindHasItsReply(t *testing.T) {
 	t.Parallel()
 	secret := errors.New("s3cr3t: duplicate key (email)=(ada@example.com)")
 	for _, tc := range []struct {
@@ -56,7 +55,7 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 		{"joined", errors.Join(secret, &identity.Error{Kind: identity.Overloaded, Reason: identity.ReasonOverloaded,
 			Message: "why"}), 503, "internal_error", "1"},
 		{"internal", &identity.Error{Kind: identity.Internal, Message: "s3cr3t", Cause: secret}, 500, "internal_error", ""},
-		{"a kind of tomorrow", &identity.Error{Kind: 99, Message: "s3cr3t"}, 500, "internal_error", ""},
+		{"an unknown kind", &identity.Error{Kind: 99, Message: "s3cr3t"}, 500, "internal_error", ""},
 		{"unknown", secret, 500, "internal_error", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -66,62 +65,58 @@ func TestEachKindOfErrorHasItsAnswer(t *testing.T) {
 			s.accounts.err = tc.err
 			path := "/users/verification-code"
 			if tc.status == 401 {
-				path = "/tokens/signin" // it is not documented for the other
+				path = "/tokens/signin" // the other route has no 401
 			}
 			reply := s.Do("POST", path, header("X-Request-Id", "find-me"), object("email", "a@b.c", "username", "u", "password", "p"))
-			s.expect(t, reply, tc.status, `"error_code":"`+tc.code+`"`)
+			testenv.Expect(t, reply, tc.status, `"error_code":"`+tc.code+`"`)
 			if tc.status != 500 {
-				s.expect(t, reply, tc.status, `"error_description":"why"`)
+				testenv.Expect(t, reply, tc.status, `"error_description":"why"`)
 			}
-			if got := reply.Header.Get("Retry-After"); got != tc.retryAfter {
-				t.Errorf("Retry-After is %q, not %q", got, tc.retryAfter)
-			}
+			testenv.ExpectHeader(t, reply, "Retry-After", tc.retryAfter)
 			if strings.Contains(fmt.Sprint(reply, reply.Header), "s3cr3t") {
 				t.Errorf("the reply contains internals: %v", reply)
 			}
 			if tc.status == 500 && !(strings.Contains(log.String(), "find-me") && strings.Contains(log.String(), "s3cr3t")) {
-				t.Errorf("the log does not tell the cause under the id of the request: %s", log.String())
+				t.Errorf("the log does not have the cause with the request id: %s", log.String())
 			}
 		})
 	}
 }
 
 // Row E01.
-func TestAllSignInsThatFailLookAlike(t *testing.T) {
+func TestSignInsThatFailLookAlike(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.accounts.err = &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid,
 		Message: "the username or the password is wrong"}
 	var first string
 	for _, body := range []map[string]string{
-		object("username", "ada", "password", "wrong"), object("username", "nobody", "password", ""),
-		object("username", "nobody@example.com", "password", "x"), object("username", "", "password", strings.Repeat("x", 1000)),
+		object("username", "ada", "password", "wrong"), object("username", "unknown", "password", ""),
+		object("username", "unknown@example.com", "password", "x"), object("username", "", "password", strings.Repeat("x", 1000)),
 	} {
 		reply := s.Do("POST", "/tokens/signin", header("X-Request-Id", "same"), body)
 		reply.Header.Del("Date")
 		if all := fmt.Sprint(reply, reply.Header); first == "" {
 			first = all
 		} else if all != first {
-			t.Errorf("got %s, not %s", all, first)
+			t.Errorf("got %s, want %s", all, first)
 		}
 	}
 }
 
-func TestAScopeThatIsMissingIsChallenged(t *testing.T) {
+func TestScopeThatIsMissingIsChallenged(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.accounts.err = &identity.Error{Kind: identity.Forbidden, Reason: identity.ReasonScopeMissing, Message: "the token lacks the scope"}
-	reply := s.Do("GET", "/users", apitest.Bearer("t"), nil)
-	if got := reply.Header.Get("WWW-Authenticate"); got != `Bearer realm="auth-gateway", error="insufficient_scope"` {
-		t.Error(got)
-	}
+	reply := s.Do("GET", "/users", testenv.Bearer("t"), nil)
+	testenv.ExpectHeader(t, reply, "WWW-Authenticate", `Bearer realm="auth-gateway", error="insufficient_scope"`)
 	reply = s.Do("POST", "/tokens/signin", nil, object("username", "u", "password", "p"))
 	if got := reply.Header.Get("WWW-Authenticate"); reply.Status != 403 || got != "" {
 		t.Error(got)
 	}
 }
 
-func TestARequestIDIsTheCallersWhereItIsSane(t *testing.T) {
+func TestRequestIDOfTheCallerIsUsedIfItIsValid(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	seen := map[string]bool{}
@@ -139,7 +134,7 @@ func TestARequestIDIsTheCallersWhereItIsSane(t *testing.T) {
 }
 
 // Rows L01 and L02.
-func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
+func TestLogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t"
 	var log testenv.Output
@@ -160,7 +155,7 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 
 	text := strings.TrimSpace(log.String())
 	if strings.Contains(text, secret) || strings.Contains(text, address) || strings.Contains(text, "127.0.0.1") {
-		t.Errorf("the log has what it must not:\n%s", text)
+		t.Errorf("the log contains secrets or addresses:\n%s", text)
 	}
 	var routes []string
 	for line := range strings.Lines(text) {
@@ -174,28 +169,29 @@ func TestALogHasALineForEachRequestAndNothingPersonal(t *testing.T) {
 			t.Fatalf("%v: %s", err, line)
 		}
 		if entry.Msg != "request" || entry.ID == "" || entry.Duration <= 0 || entry.Bytes == 0 {
-			t.Errorf("strange entry %s", line)
+			t.Errorf("incomplete entry %s", line)
 		}
 		routes = append(routes, fmt.Sprint(entry.Method, " ", entry.Route, " ", entry.Status))
 	}
-	want := "POST /users 201; GET /users 200; GET /users 400; GET  404; other /users 405; POST /users 400; GET  400; GET  400; POST /tokens/signin 401"
+	want := "POST /users 201; GET /users 200; GET /users 400; GET  404; other /users 405; POST /users 400; GET  400; GET  400; " +
+		"POST /tokens/signin 401"
 	if got := strings.Join(routes, "; "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
-func TestMetricsCountByRouteAndKeepNoSeriesForWhatCallersInvent(t *testing.T) {
+func TestMetricsHaveNoLabelsThatCallersChoose(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	s := start(t, func(o *httpapi.Options) { o.Metrics = registry })
-	s.Do("GET", "/users", apitest.Bearer("t"), nil)
-	s.Do("GET", "/users", apitest.Bearer("t"), nil)
+	s.Do("GET", "/users", testenv.Bearer("t"), nil)
+	s.Do("GET", "/users", testenv.Bearer("t"), nil)
 	for i := range 50 {
 		s.Do("GET", fmt.Sprintf("/nowhere/%d", i), nil, nil)
 		s.Do(fmt.Sprintf("X%d", i), fmt.Sprintf("/nowhere/%d", i), nil, nil)
 	}
-	s.Do("DELETE", "/users/sessions/"+userID, apitest.Bearer("t"), nil)
-	s.Do("DELETE", "/users/sessions/"+strings.Replace(userID, "6", "7", 1), apitest.Bearer("t"), nil)
+	s.Do("DELETE", "/users/sessions/"+userID, testenv.Bearer("t"), nil)
+	s.Do("DELETE", "/users/sessions/"+strings.Replace(userID, "6", "7", 1), testenv.Bearer("t"), nil)
 	exchange(t, s, "x\r\n\r\n")
 	scrape := httptest.NewRecorder()
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(scrape, httptest.NewRequest("GET", "/metrics", nil))

@@ -12,8 +12,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// FuzzBody compares the parser with those of the standard library: what it takes
-// they take too, with the same values; and what it refuses it refuses properly.
+// FuzzBody compares the parser with the standard library's: what it accepts they accept too, with the same values. What it
+// refuses gets a proper error.
 func FuzzBody(f *testing.F) {
 	for _, seed := range []string{
 		``, ` `, `{}`, `[]`, `null`, `"x"`, `0`, `{"code":"c"}`, `{"code":5}`, `{"code":null,"x":[{"y":1}]}`, `{"code":"c","code":"d"}`,
@@ -43,12 +43,12 @@ func FuzzBody(f *testing.F) {
 		case len(body) == 0:
 		case kind == "application/json":
 			if err := json.Unmarshal(body, &reference); err != nil || reference == nil {
-				t.Fatalf("took %q: %v", body, err)
+				t.Fatalf("accepted %q: %v", body, err)
 			}
 		default:
 			form, err := url.ParseQuery(string(body))
 			if err != nil {
-				t.Fatalf("took %q: %v", body, err)
+				t.Fatalf("accepted %q: %v", body, err)
 			}
 			for name, values := range form {
 				if values[0] != "" {
@@ -67,7 +67,7 @@ func FuzzBody(f *testing.F) {
 				want = mistyped
 			}
 			if p.state[name] != want || p.text[name] != text {
-				t.Fatalf("%s is %d %q in %q, not %d %q", name, p.state[name], p.text[name], body, want, text)
+				t.Fatalf("%s is %d %q in %q, want %d %q", name, p.state[name], p.text[name], body, want, text)
 			}
 			if strings.Contains(text, "\x00") || !utf8.ValidString(text) {
 				t.Fatalf("%s is %q", name, text)
@@ -76,7 +76,8 @@ func FuzzBody(f *testing.F) {
 	})
 }
 
-func FuzzScreen(f *testing.F) {
+// FuzzFraming checks that an accepted head has one reading.
+func FuzzFraming(f *testing.F) {
 	for _, seed := range []string{
 		"Host: x\r\n\r\n", "Host: x\r\nContent-Length: 5\r\n\r\n", "Host: x\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"Host: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "Host: x\r\nX: a\r\n b\r\n\r\n", "Host: x\nX: y\r\n\r\n",
@@ -91,12 +92,12 @@ func FuzzScreen(f *testing.F) {
 		if validateFraming(&h) != nil {
 			return
 		}
-		// What passes has one reading: each line is a name, a colon and a value.
+		// Each line is a name, a colon and a value.
 		lengths := 0
 		for line := range strings.SplitSeq(strings.TrimSuffix(string(h.RawHeaders()), "\r\n\r\n"), "\r\n") {
 			name, _, found := strings.Cut(line, ":")
 			if !found || strings.ContainsAny(name, " \t\r\n") || strings.ContainsAny(line, "\r\n\x00") {
-				t.Fatalf("passed %q", line)
+				t.Fatalf("accepted %q", line)
 			}
 			switch strings.ToLower(name) {
 			case "content-length", "transfer-encoding":
@@ -104,7 +105,7 @@ func FuzzScreen(f *testing.F) {
 			}
 		}
 		if lengths > 1 {
-			t.Fatalf("passed %d lengths: %q", lengths, fields)
+			t.Fatalf("accepted %d lengths: %q", lengths, fields)
 		}
 	})
 }

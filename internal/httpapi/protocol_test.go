@@ -19,13 +19,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
-	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // D3: RFC 9110 section 9.1.
-func TestHEADIsAnsweredWhereverGETIs(t *testing.T) {
+func TestHEADIsAnsweredLikeGET(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	paths := []string{"/", "/docs/"}
@@ -35,14 +34,14 @@ func TestHEADIsAnsweredWhereverGETIs(t *testing.T) {
 		}
 	}
 	for _, path := range paths {
-		for _, h := range []http.Header{apitest.Bearer("t"), nil, header("If-None-Match", "*")} {
+		for _, h := range []http.Header{testenv.Bearer("t"), nil, header("If-None-Match", "*")} {
 			get, head := s.Do("GET", path, h, nil), s.Do("HEAD", path, h, nil)
 			if head.Status != get.Status || len(head.Body) != 0 {
 				t.Errorf("HEAD %s got %d and %d bytes, GET %d", path, head.Status, len(head.Body), get.Status)
 			}
 			for name := range get.Header {
 				if name == "Content-Length" && get.Header.Get(name) == "0" {
-					continue // it may be left out
+					continue // optional
 				}
 				if name != "Date" && name != "X-Request-Id" && head.Header.Get(name) != get.Header.Get(name) {
 					t.Errorf("HEAD %s: %s is %q, with GET %q", path, name, head.Header.Get(name), get.Header.Get(name))
@@ -50,16 +49,16 @@ func TestHEADIsAnsweredWhereverGETIs(t *testing.T) {
 			}
 		}
 	}
-	s.expect(t, s.Do("HEAD", "/tokens", nil, nil), 405)
-	s.expect(t, s.Do("HEAD", "/nowhere", nil, nil), 404)
-	// What follows a HEAD on its connection is its own reply.
+	testenv.Expect(t, s.Do("HEAD", "/tokens", nil, nil), 405)
+	testenv.Expect(t, s.Do("HEAD", "/nowhere", nil, nil), 404)
+	// The reply to HEAD has no body on the connection, so the next reply follows at once.
 	replies := converse(t, s, "HEAD /users HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "HEAD", "GET")
 	if len(replies) != 2 || replies[0].StatusCode != 401 || replies[1].StatusCode != 404 {
 		t.Errorf("got %v", replies)
 	}
 }
 
-// converse sends bytes, and reads a reply to each of the methods.
+// converse sends bytes, and reads a reply for each of the methods.
 func converse(t *testing.T, s *running, wire string, methods ...string) (replies []*http.Response) {
 	t.Helper()
 	c := s.dial(t)
@@ -82,17 +81,8 @@ func readEach(t *testing.T, c net.Conn, wire string, methods ...string) (replies
 	return replies
 }
 
-func (r *running) dial(t *testing.T) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", r.address)
-	testenv.NoError(t, err)
-	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	return c
-}
-
 // D4: RFC 9112 section 3.2.2.
-func TestAnAbsoluteTargetIsThatOfItsPath(t *testing.T) {
+func TestPathInAnAbsoluteTarget(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for target, status := range map[string]int{
@@ -108,7 +98,7 @@ func TestAnAbsoluteTargetIsThatOfItsPath(t *testing.T) {
 			wire := "GET " + target + " HTTP/1.1\r\nHost: " + host + "\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
 			replies := converse(t, s, wire, "GET")
 			if len(replies) != 1 || replies[0].StatusCode != status {
-				t.Errorf("%s got %v, not %d", target, replies, status)
+				t.Errorf("%s got %v, want %d", target, replies, status)
 			}
 		}
 	}
@@ -120,7 +110,7 @@ func TestAnAbsoluteTargetIsThatOfItsPath(t *testing.T) {
 }
 
 // D5: RFC 9110 section 6.5.1.
-func TestATrailerIsNotBelieved(t *testing.T) {
+func TestTrailerFieldsAreIgnored(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = "the key of the trusted caller" }, withPages)
 	send := func(path, head, body, trailer string) *http.Response {
@@ -165,7 +155,7 @@ func TestATrailerIsNotBelieved(t *testing.T) {
 }
 
 // D5: RFC 9112 section 2.2.
-func TestABareLFEndsNoLine(t *testing.T) {
+func TestFramingWithABareLFIsRefused(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for _, wire := range []string{
@@ -187,7 +177,7 @@ func TestABareLFEndsNoLine(t *testing.T) {
 			}()
 			replies, closed := readReplies(t, c, wire)
 			if silent := strings.HasPrefix(strings.TrimPrefix(wire, "\r\n"), "\n"); silent && len(replies) == 0 && closed {
-				continue // before a request has begun there is nothing to answer
+				continue // there is no request to reply to
 			}
 			if len(replies) != 1 || replies[0].Status != 400 || !closed {
 				t.Errorf("%q in %d pieces got %v, closed %t", wire, len(pieces), replies, closed)
@@ -196,9 +186,8 @@ func TestABareLFEndsNoLine(t *testing.T) {
 	}
 }
 
-// A request that is good is good however the network cuts it, and so are its
-// trailer and what follows it.
-func TestRequestsMayArriveInAnyPieces(t *testing.T) {
+// A valid request, its trailer and the next request are valid in any pieces.
+func TestRequestMayArriveInAnyPieces(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	wire := "\r\nPOST /tokens HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" +
@@ -220,9 +209,8 @@ func TestRequestsMayArriveInAnyPieces(t *testing.T) {
 	}
 }
 
-// What a client that speaks something else sends is answered, where that is
-// possible, and at once.
-func TestWhatIsNotHTTP11IsToldSo(t *testing.T) {
+// Clients of other protocols get a reply at once, if that is possible.
+func TestOtherProtocolsGetAnAnswer(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	get := "GET /users HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n"
@@ -267,19 +255,19 @@ func TestWhatIsNotHTTP11IsToldSo(t *testing.T) {
 				}
 				body, _ := io.ReadAll(resp.Body)
 				if resp.StatusCode >= 400 && !strings.Contains(string(body), `"error_code":`) {
-					t.Errorf("%d %s is not in the one error shape", resp.StatusCode, body)
+					t.Errorf("%d %s does not have the shape of errors", resp.StatusCode, body)
 				}
 				statuses = append(statuses, resp.StatusCode)
 			}
 			if !slices.Equal(statuses, tc.statuses) {
-				t.Errorf("got %v, not %v", statuses, tc.statuses)
+				t.Errorf("got %v, want %v", statuses, tc.statuses)
 			}
 		})
 	}
 }
 
-// With 100-continue the client waits before it sends the body.
-func TestAClientThatExpects100ContinueGetsIt(t *testing.T) {
+// A client that expects 100-continue waits before it sends the body.
+func TestExpect100ContinueIsAnswered(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	c := s.dial(t)
@@ -292,34 +280,31 @@ func TestAClientThatExpects100ContinueGetsIt(t *testing.T) {
 	}{{100, `{"refresh_token":"r"}`}, {200, ""}} {
 		resp, err := http.ReadResponse(r, nil)
 		if err != nil || resp.StatusCode != step.status {
-			t.Fatalf("got %v %v, not %d", resp, err, step.status)
+			t.Fatalf("got %v %v, want %d", resp, err, step.status)
 		}
 		_, _ = io.WriteString(c, step.then)
 	}
 }
 
-// newcomers 2: only the message says what to do.
-func TestA405NamesTheMethodsAnd404TheSlash(t *testing.T) {
+func TestErrorOfAWrongPathOrMethodSaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.expect(t, s.Do("PATCH", "/users", nil, nil), 405, "POST, GET, HEAD, PUT, DELETE")
-	s.expect(t, s.Do("GET", "/tokens/signin", nil, nil), 405, "it supports POST")
+	testenv.Expect(t, s.Do("PATCH", "/users", nil, nil), 405, "POST, GET, HEAD, PUT, DELETE")
+	testenv.Expect(t, s.Do("GET", "/tokens/signin", nil, nil), 405, "it supports POST")
 	for _, path := range []string{"/users/", "/tokens/keys/", "/openapi.json/", "/users/sessions/" + userID + "/"} {
-		s.expect(t, s.Do("GET", path, nil, nil), 404, "remove the slash at its end")
+		testenv.Expect(t, s.Do("GET", path, nil, nil), 404, "remove the slash at its end")
 	}
-	s.expect(t, s.Do("GET", "/nowhere/", nil, nil), 404, "see /openapi.json")
+	testenv.Expect(t, s.Do("GET", "/nowhere/", nil, nil), 404, "see /openapi.json")
 	for path, to := range map[string]string{"/": "docs", "/docs/": "../docs"} {
 		reply := s.Do("GET", path, nil, nil)
-		s.expect(t, reply, 302)
-		if location := reply.Header.Get("Location"); location != to {
-			t.Errorf("%s leads to %q, not %q", path, location, to)
-		}
-		s.expect(t, s.Do("POST", path, nil, object()), 405)
+		testenv.Expect(t, reply, 302)
+		testenv.ExpectHeader(t, reply, "Location", to)
+		testenv.Expect(t, s.Do("POST", path, nil, object()), 405)
 	}
 }
 
-// D2: heads and bodies have strict deadlines, the wait between two requests has not.
-func TestAnIdleConnectionIsKeptForItsOwnTime(t *testing.T) {
+// D2: heads and bodies have strict deadlines, and the time between two requests has a longer one.
+func TestIdleConnectionIsKeptForItsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	const strict = 250 * time.Millisecond
 	s := start(t, func(o *httpapi.Options) { o.Timeout, o.IdleTimeout = strict, time.Hour })
@@ -331,8 +316,7 @@ func TestAnIdleConnectionIsKeptForItsOwnTime(t *testing.T) {
 			t.Fatal("no reply")
 		}
 	}
-	// The second one begins a request, and gets the 408 of the strict deadline: so
-	// much time has then passed on the first one too.
+	// A request that begins on the second one gets 408 at the strict deadline, which has then passed on the first one too.
 	_, _ = io.WriteString(slow, "GET /no")
 	if replies, closed := readReplies(t, slow, get); len(replies) != 1 || replies[0].Status != 408 || !closed {
 		t.Errorf("a slow second request got %v, closed %t", replies, closed)
@@ -341,7 +325,7 @@ func TestAnIdleConnectionIsKeptForItsOwnTime(t *testing.T) {
 	if replies, _ := readReplies(t, idle, get, 1); len(replies) != 1 {
 		t.Error("the idle connection was closed")
 	}
-	// An end does not wait for those that are idle.
+	// Shutdown does not wait for idle connections.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
@@ -349,8 +333,7 @@ func TestAnIdleConnectionIsKeptForItsOwnTime(t *testing.T) {
 	}
 }
 
-// newcomers 16.
-func TestTheLogNamesAnOriginThatIsNotOnTheList(t *testing.T) {
+func TestCORSLogsOriginsThatAreNotAllowed(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*httpapi.Options){"with a list": withPages, "without": func(*httpapi.Options) {}} {
 		var log testenv.Output
@@ -374,17 +357,15 @@ func TestTheLogNamesAnOriginThatIsNotOnTheList(t *testing.T) {
 }
 
 // D7 and D8.
-func TestPagesMaySendWhatTracingAddsAndWhatIsConfigured(t *testing.T) {
+func TestCORSAllowsFieldsOfTracingAndOfTheSettings(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) {
 		o.AllowedOrigins, o.AllowedHeaders = []string{"capacitor://localhost"}, []string{"X-Tenant"}
 	})
 	reply := s.Do("OPTIONS", "/tokens/signin", header("Origin", "capacitor://localhost", "Access-Control-Request-Method", "POST",
 		"Access-Control-Request-Headers", "baggage,content-type,sentry-trace,traceparent,tracestate,x-tenant"), nil)
-	s.expect(t, reply, 204)
-	if got := reply.Header.Get("Access-Control-Allow-Origin"); got != "capacitor://localhost" {
-		t.Errorf("the origin is %q", got)
-	}
+	testenv.Expect(t, reply, 204)
+	testenv.ExpectHeader(t, reply, "Access-Control-Allow-Origin", "capacitor://localhost")
 	allowed := strings.Split(strings.ToLower(reply.Header.Get("Access-Control-Allow-Headers")), ", ")
 	for _, name := range []string{"baggage", "content-type", "sentry-trace", "traceparent", "tracestate", "x-tenant", "authorization"} {
 		if !slices.Contains(allowed, name) {
@@ -398,9 +379,9 @@ func TestPagesMaySendWhatTracingAddsAndWhatIsConfigured(t *testing.T) {
 	}
 }
 
-// D1: when connections hold too much, those that have waited longest give way; who
-// sends a request in one go is served.
-func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
+// D1: if connections use too much memory, the longest waiting ones are closed. A client that sends a request at once is
+// served.
+func TestEvictionOfUnfinishedRequests(t *testing.T) {
 	t.Parallel()
 	body := "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65536\r\n\r\n"
 	for name, wire := range map[string]string{
@@ -414,23 +395,22 @@ func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout = 8<<20, time.Hour })
-			s.Client = apitest.New(t, "http://"+s.address)
 			var slow []net.Conn
 			for range 600 {
 				c := s.dial(t)
 				_, _ = io.WriteString(c, wire)
 				slow = append(slow, c)
 				if len(slow)%50 == 0 {
-					s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
+					testenv.Expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
 				}
 			}
-			// The first one was closed. If it had begun a request, it got a reply with the reason.
+			// The first one was closed, with a reply if it had begun a request.
 			replies, closed := readReplies(t, slow[0], "POST /nowhere HTTP/1.1")
 			if !closed || len(wire) > 0 && (len(replies) != 1 || replies[0].Status != 503 ||
 				replies[0].Text("reason") != "too_many_unfinished_requests") {
 				t.Errorf("the first one got %v, closed %t", replies, closed)
 			}
-			// The last one was not, and is served when it goes on.
+			// The last one is served when it continues.
 			last := slow[len(slow)-1]
 			if whole := "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"; strings.HasPrefix(whole, wire) {
 				_, _ = io.WriteString(last, strings.TrimPrefix(whole, wire))
@@ -442,11 +422,11 @@ func TestUnfinishedRequestsGiveWayToOthers(t *testing.T) {
 	}
 }
 
-func TestAReplyThatIsNotReadGivesWayToOthers(t *testing.T) {
+func TestEvictionOfRepliesThatAreNotRead(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewRegistry()
 	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout, o.Metrics = 8<<20, time.Hour, registry })
-	const clients, least = 200, 100 // there is room for some 45 replies that wait; a few connections give way before theirs
+	const clients, least = 200, 100 // some 45 waiting replies fit into the memory
 	var slow []net.Conn
 	for range clients {
 		c := s.dial(t)
@@ -455,9 +435,8 @@ func TestAReplyThatIsNotReadGivesWayToOthers(t *testing.T) {
 		slow = append(slow, c)
 	}
 	testenv.Until(t, 30*time.Second, "enough connections are closed", func() bool { return evicted(t, registry, "reply") >= least })
-	s.expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
-	// Those that were closed end before one reply is complete. To read from the others
-	// has them go on.
+	testenv.Expect(t, s.Do("POST", "/tokens", nil, object("refresh_token", "r")), 200)
+	// A closed connection ends before one reply is complete.
 	var ended atomic.Int64
 	var all sync.WaitGroup
 	for _, c := range slow {
@@ -475,9 +454,8 @@ func TestAReplyThatIsNotReadGivesWayToOthers(t *testing.T) {
 	}
 }
 
-// A request that is sent in one go is answered, or finds a connection that gave way
-// before it came: it is never refused.
-func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T) {
+// A request that is sent at once gets its reply, unless its connection was closed before.
+func TestEvictionAnswersRequestsThatHaveArrived(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout = 8<<20, time.Hour })
 	const request = "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -496,7 +474,7 @@ func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T)
 	begin := make(chan struct{})
 	for range 400 {
 		c := s.dial(t)
-		testenv.NoError(t, ask(c))
+		testenv.OK(t, ask(c))
 		clients.Go(func() {
 			<-begin
 			err := ask(c)
@@ -508,7 +486,7 @@ func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T)
 			t.Errorf("a second request got %v", err)
 		})
 	}
-	// Room for 512 idle ones: the next ones push out the oldest, which now all send.
+	// There is room for 512 idle connections. The new ones evict the oldest, which all send a request now.
 	close(begin)
 	for range 300 {
 		_, _ = io.WriteString(s.dial(t), "GET /users HTTP/1.1\r\n")
@@ -516,11 +494,10 @@ func TestARequestThatHasArrivedIsAnsweredOnAConnectionThatGivesWay(t *testing.T)
 	clients.Wait()
 }
 
-// evicted returns how many connections were closed that waited for something.
+// evicted returns the number of closed connections that waited for something.
 func evicted(t *testing.T, registry *prometheus.Registry, waitingFor string) float64 {
 	t.Helper()
-	families, err := registry.Gather()
-	testenv.NoError(t, err)
+	families := testenv.Must(registry.Gather())(t)
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			if family.GetName() == "http_connections_evicted_total" && m.GetLabel()[0].GetValue() == waitingFor {
@@ -528,12 +505,11 @@ func evicted(t *testing.T, registry *prometheus.Registry, waitingFor string) flo
 			}
 		}
 	}
-	t.Fatalf("no connections that wait for %s are counted", waitingFor)
+	t.Fatalf("there is no metric of connections that wait for a %s", waitingFor)
 	return 0
 }
 
-// A request that is being worked on never gives way.
-func TestWhoHasSentARequestIsAnsweredHoweverManyWait(t *testing.T) {
+func TestEvictionSparesRequestsBeingServed(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.Memory, o.Timeout = 8<<20, time.Hour })
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -542,7 +518,7 @@ func TestWhoHasSentARequestIsAnsweredHoweverManyWait(t *testing.T) {
 		<-release
 		return &identity.Error{Kind: identity.Unauthenticated, Reason: identity.ReasonTokenInvalid, Message: "why"}
 	}
-	answered := make(chan *apitest.Reply, 1)
+	answered := make(chan *testenv.Reply, 1)
 	go func() {
 		reply, _ := s.Try("POST", "/tokens", nil, object("refresh_token", "r"))
 		answered <- reply

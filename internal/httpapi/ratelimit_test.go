@@ -11,9 +11,10 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// limited are the routes that have a limit by client address.
+// limited are the routes with a limit by client address.
 var limited = map[string]identity.LimitClass{
 	"POST /tokens/signin":              identity.LimitSignIn,
 	"POST /users":                      identity.LimitSignUp,
@@ -25,7 +26,7 @@ var limited = map[string]identity.LimitClass{
 	"POST /users/change-email":         identity.LimitCodes,
 }
 
-// admitting has the domain note what it is asked to admit, and answer the same.
+// admitting makes the domain record each requested limit and return the same allowance.
 func admitting(s *running, a identity.Allowance, err error) (classes func() []identity.LimitClass) {
 	var mu sync.Mutex
 	var asked []identity.LimitClass
@@ -43,7 +44,7 @@ func admitting(s *running, a identity.Allowance, err error) (classes func() []id
 	}
 }
 
-func TestEachRouteIsLimitedByTheClassThatItIsOf(t *testing.T) {
+func TestLimitClassOfEachRoute(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	classes := admitting(s, identity.Allowance{Allowed: true, Limit: 30, Window: 5 * time.Minute, Remaining: 29,
@@ -56,23 +57,23 @@ func TestEachRouteIsLimitedByTheClassThatItIsOf(t *testing.T) {
 		policy, limit := reply.Header.Get("RateLimit-Policy"), reply.Header.Get("RateLimit")
 		if len(asked) == 0 {
 			if policy != "" || limit != "" {
-				t.Errorf("%s has no limit, and says %q and %q", r, policy, limit)
+				t.Errorf("%s has no limit, but the fields %q and %q", r, policy, limit)
 			}
 			continue
 		}
 		seen[r] = asked[0]
-		// The request is refused for what it lacks; the fields are there anyway.
+		// The parameters are missing, but the reply has the fields.
 		name := `"` + string(asked[0]) + `"`
 		if reply.Status < 400 || policy != name+";q=30;w=300" || limit != name+";r=29;t=10" {
-			t.Errorf("%s: %v says %q and %q", r, reply, policy, limit)
+			t.Errorf("%s: %v has the fields %q and %q", r, reply, policy, limit)
 		}
 	}
 	if !maps.Equal(seen, limited) {
-		t.Errorf("limited are %v; want %v", seen, limited)
+		t.Errorf("the limits are %v, want %v", seen, limited)
 	}
 }
 
-func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
+func TestLimitRefusesRequestsUnread(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	admitting(s, identity.Allowance{Limit: 30, Window: 5 * time.Minute, Reset: 5 * time.Minute},
@@ -81,31 +82,29 @@ func TestWhatIsOverTheLimitIsNotLookedAt(t *testing.T) {
 		method, path, _ := strings.Cut(r, " ")
 		for _, body := range []any{object("username", "ada", "password", "p"), nil, "{malformed"} {
 			reply := s.Do(method, path, nil, body)
-			s.expect(t, reply, 429, "rate_limited", "wait")
+			testenv.Expect(t, reply, 429, "rate_limited", "wait")
 			if retry, limit := reply.Header.Get("Retry-After"), reply.Header.Get("RateLimit"); retry != "10" ||
 				limit != `"`+string(class)+`";r=0;t=300` {
 				t.Errorf("%s: Retry-After is %q, RateLimit %q", r, retry, limit)
 			}
 		}
 	}
-	if call := s.accounts.last(); call != "" {
-		t.Errorf("the domain was asked for %s", call)
-	}
+	s.wantCall(t, "")
 }
 
-func TestWhereALimitCannotBeCountedNothingIsDone(t *testing.T) {
+func TestLimitThatCannotBeCountedRefusesTheRequest(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	admitting(s, identity.Allowance{}, &identity.Error{Kind: identity.Unavailable,
 		Reason: identity.ReasonDatabaseUnavailable, Message: "the database is down"})
 	reply := s.Do("POST", "/tokens/signin", nil, object("username", "ada", "password", "p"))
-	s.expect(t, reply, 503, "the database is down")
+	testenv.Expect(t, reply, 503, "the database is down")
 	if call := s.accounts.last(); call != "" || reply.Header.Get("RateLimit") != "" {
-		t.Errorf("the domain was asked for %q; RateLimit is %q", call, reply.Header.Get("RateLimit"))
+		t.Errorf("the domain was called with %q; RateLimit is %q", call, reply.Header.Get("RateLimit"))
 	}
 }
 
-func TestTheTrustedCallerIsNotLimited(t *testing.T) {
+func TestLimitDoesNotApplyToTheTrustedCaller(t *testing.T) {
 	t.Parallel()
 	body := object("username", "ada", "password", "p")
 	for _, tc := range []struct {
@@ -122,14 +121,14 @@ func TestTheTrustedCallerIsNotLimited(t *testing.T) {
 		s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = tc.set })
 		classes := admitting(s, identity.Allowance{Allowed: true, Limit: 1, Window: time.Minute}, nil)
 		reply := s.Do("POST", "/tokens/signin", header(tc.sent...), body)
-		s.expect(t, reply, 200)
+		testenv.Expect(t, reply, 200)
 		if counted := len(classes()) == 1; counted != tc.counted || (reply.Header.Get("RateLimit") != "") != tc.counted {
 			t.Errorf("%s: counted is %v; RateLimit is %q", tc.name, counted, reply.Header.Get("RateLimit"))
 		}
 	}
 }
 
-func TestALimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
+func TestLimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(o *httpapi.Options) { o.ProxyHops = 1 })
 	var got string
@@ -137,13 +136,13 @@ func TestALimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
 		got = identity.CallerOf(ctx).Address.String()
 		return identity.Allowance{Allowed: true}, nil
 	}
-	s.expect(t, s.Do("POST", "/tokens/signin", header("X-Forwarded-For", "192.0.2.1"), object("username", "ada", "password", "p")), 200)
+	testenv.Expect(t, s.Do("POST", "/tokens/signin", header("X-Forwarded-For", "192.0.2.1"), object("username", "ada", "password", "p")), 200)
 	if got != "192.0.2.1" {
-		t.Errorf("it is counted for %s", got)
+		t.Errorf("the limit is counted for %s", got)
 	}
 }
 
-// writes are the routes that have a limit by user, with parameters that reach it.
+// writes are the routes with a limit by user, and parameters for them.
 var writes = map[string]struct{ kind, body string }{
 	"PUT /users":                       {"change", `{"first_name":"Ada"}`},
 	"POST /users/change-email-request": {"change", `{}`},
@@ -153,7 +152,7 @@ var writes = map[string]struct{ kind, body string }{
 	"DELETE /users/sessions/{id}":      {"ending", `{}`},
 }
 
-func TestWritesOfASessionAreLimitedByUser(t *testing.T) {
+func TestLimitOfWritesByUser(t *testing.T) {
 	t.Parallel()
 	for _, key := range []string{"", "the key of the backend"} {
 		s := start(t, func(o *httpapi.Options) { o.TrustedCallerKey = key })
@@ -174,10 +173,10 @@ func TestWritesOfASessionAreLimitedByUser(t *testing.T) {
 			reply := s.Do(method, strings.Replace(path, "{id}", userID, 1), header("Authorization", "Bearer "+goodToken,
 				"X-Caller-Key", key), want.body)
 			if key != "" {
-				want.kind = "" // who speaks for many limits them itself
+				want.kind = "" // the trusted caller limits its own users
 			}
 			if asked != want.kind {
-				t.Errorf("%s is counted as %q; want %q", r, asked, want.kind)
+				t.Errorf("%s is counted as %q, want %q", r, asked, want.kind)
 			}
 			if want.kind != "" && (reply.Status != 429 || reply.Header.Get("Retry-After") != "9" ||
 				reply.Header.Get("RateLimit-Policy") != `"writes";q=30;w=300`) {
@@ -185,7 +184,7 @@ func TestWritesOfASessionAreLimitedByUser(t *testing.T) {
 					reply.Header.Get("RateLimit-Policy"))
 			}
 			if call := s.accounts.last(); want.kind != "" && call != "" {
-				t.Errorf("%s: the domain was asked for %s", r, call)
+				t.Errorf("%s: the domain was called with %s", r, call)
 			}
 		}
 	}

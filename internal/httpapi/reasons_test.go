@@ -17,17 +17,16 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// What the code can answer, what the reference says, and what the OpenAPI document
-// lists are the same. That each reason is really answered is tested in the package
-// above, with a whole server.
-func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
+// The code, the reference and the OpenAPI document have the same reasons. Package authserver tests that a server returns
+// each of them.
+func TestReasonsAreThoseOfTheDocumentAndTheReference(t *testing.T) {
 	t.Parallel()
 	var document struct {
 		Components struct {
 			Schemas map[string]struct{ Enum []string }
 		}
 	}
-	testenv.NoError(t, json.Unmarshal(httpapi.OpenAPI(), &document))
+	testenv.OK(t, json.Unmarshal(httpapi.OpenAPI(), &document))
 	rows, fieldRows := httpapi.DocumentedReasons()
 	for _, tc := range []struct {
 		schema, goType string
@@ -41,15 +40,14 @@ func TestReasonsAreThoseOfTheDocumentAndOfTheReference(t *testing.T) {
 			t.Errorf("the constants of type %s are %q\nreasons.go documents %q", tc.goType, constants, documented)
 		}
 	}
-	page, err := os.ReadFile("../../docs/reference/errors.md")
-	testenv.NoError(t, err)
+	page := testenv.Must(os.ReadFile("../../docs/reference/errors.md"))(t)
 	if string(page) != httpapi.ErrorsReference() {
 		t.Error("docs/reference/errors.md is out of date: run go generate")
 	}
 }
 
-// An error without a reason is useless to programs.
-func TestEveryErrorOfTheDomainHasAReason(t *testing.T) {
+// Programs cannot use an error without a reason.
+func TestReasonIsSetOnEveryErrorOfTheDomain(t *testing.T) {
 	t.Parallel()
 	seen := 0
 	inspect(t, "..", func(file *token.FileSet, n ast.Node) {
@@ -70,7 +68,7 @@ func TestEveryErrorOfTheDomainHasAReason(t *testing.T) {
 	}
 }
 
-// constantsOf returns the values of the constants of a type, wherever they are.
+// constantsOf returns the values of all constants of a type.
 func constantsOf(t *testing.T, name string) (values []string) {
 	inspect(t, "..", func(_ *token.FileSet, n ast.Node) {
 		spec, ok := n.(*ast.ValueSpec)
@@ -82,8 +80,7 @@ func constantsOf(t *testing.T, name string) (values []string) {
 			if !ok {
 				continue
 			}
-			text, err := strconv.Unquote(literal.Value)
-			testenv.NoError(t, err)
+			text := testenv.Must(strconv.Unquote(literal.Value))(t)
 			values = append(values, text)
 		}
 	})
@@ -102,7 +99,7 @@ func isNamed(e ast.Expr, name string) bool {
 	return false
 }
 
-// inspect visits the code below a directory: identity, and the packages that see it.
+// inspect visits the code below a directory that is in package identity or imports it.
 func inspect(t *testing.T, dir string, visit func(*token.FileSet, ast.Node)) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -126,5 +123,5 @@ func inspect(t *testing.T, dir string, visit func(*token.FileSet, ast.Node)) {
 		})
 		return nil
 	})
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 }

@@ -15,18 +15,19 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// tokensText and userText are the replies, byte for byte.
+// These are whole replies.
 const (
-	tokensText = `{"access_token":"a.b.c","token_type":"Bearer","expires_in":900,"refresh_token":"d.e.f","refresh_expires_in":604800,"scope":"profile email"}`
-	userText   = `{"id":"` + userID + `","username":"ada","email":"ada@example.com","first_name":"Ada","last_name":"Lovelace","name":"Ada Lovelace",` +
-		`"scope":"profile email","is_verified":true,"created_at":"2026-01-02T03:04:05Z","updated_at":"2026-01-02T03:04:05.6Z"}`
+	tokensText = `{"access_token":"a.b.c","token_type":"Bearer","expires_in":900,"refresh_token":"d.e.f",` +
+		`"refresh_expires_in":604800,"scope":"profile email"}`
+	userText = `{"id":"` + userID + `","username":"ada","email":"ada@example.com","first_name":"Ada","last_name":"Lovelace",` +
+		`"name":"Ada Lovelace","scope":"profile email","is_verified":true,"created_at":"2026-01-02T03:04:05Z","updated_at":"2026-01-02T03:04:05.6Z"}`
 	idCodeText = `{"id":"` + userID + `","code":"` + codeText + `","expires_in":900}`
 	justCode   = `{"code":"` + codeText + `","expires_in":900}`
 )
 
-func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
+func TestRoutesCallTheDomainAndReplyAsDocumented(t *testing.T) {
 	t.Parallel()
-	bearer := apitest.Bearer(goodToken)
+	bearer := testenv.Bearer(goodToken)
 	for _, tc := range []struct {
 		name         string
 		method, path string
@@ -62,7 +63,7 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 		{"reset", "POST", "/users/change-password", nil, object("code", "c", "password", "p"), "ResetPassword(c, , p)", 204, ""},
 		{"reset with id", "POST", "/users/change-password", nil, object("code", "c", "id", userID, "password", "p"),
 			"ResetPassword(c, " + userID + ", p)", 204, ""},
-		{"reset by who sends a token with everything", "POST", "/users/change-password", bearer, object("code", "c",
+		{"reset with a token in the header", "POST", "/users/change-password", bearer, object("code", "c",
 			"password", "p", "access_token", "t"), "ResetPassword(c, , p)", 204, ""},
 		{"change password", "POST", "/users/change-password", bearer, object("old_password", "o", "password", "p"),
 			"ChangePassword(" + goodToken + ", o, p)", 204, ""},
@@ -95,22 +96,19 @@ func TestEachRouteAsksTheDomainAndAnswersAsDocumented(t *testing.T) {
 			s := start(t)
 			reply := s.Do(tc.method, tc.path, tc.header, tc.body)
 			if reply.Status != tc.status || string(reply.Body) != tc.reply {
-				t.Errorf("got %v\nnot %d %s", reply, tc.status, tc.reply)
+				t.Errorf("got %v\nwant %d %s", reply, tc.status, tc.reply)
 			}
-			if call := s.accounts.last(); call != tc.call {
-				t.Errorf("asked for %s, not %s", call, tc.call)
-			}
+			s.wantCall(t, tc.call)
 		})
 	}
 }
 
-func TestTheTableOfRoutesAndTheDocumentListTheSame(t *testing.T) {
+func TestRoutesAreThoseOfTheDocument(t *testing.T) {
 	t.Parallel()
-	documented, err := apitest.Operations()
-	testenv.NoError(t, err)
+	documented := testenv.Must(apitest.Operations())(t)
 	var served []string
 	for _, r := range httpapi.Routes() {
-		if !strings.Contains(r, " /docs/") { // what the page is made of
+		if !strings.Contains(r, " /docs/") { // the assets of the page
 			served = append(served, r)
 		}
 	}
@@ -120,19 +118,18 @@ func TestTheTableOfRoutesAndTheDocumentListTheSame(t *testing.T) {
 	}
 }
 
-func TestTheServedDocumentIsMadeOfTheWrittenOne(t *testing.T) {
+func TestOpenAPIDocumentIsGeneratedFromYAML(t *testing.T) {
 	t.Parallel()
 	made := filepath.Join(t.TempDir(), "openapi.json")
 	if out, err := exec.Command("go", "run", "./internal/openapigen", "openapi.yaml", made).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	want, err := os.ReadFile(made)
-	testenv.NoError(t, err)
+	want := testenv.Must(os.ReadFile(made))(t)
 	reply := start(t).Do("GET", "/openapi.json", nil, nil)
 	if string(reply.Body) != string(want) {
-		t.Error("openapi.json is not what openapi.yaml says: run go generate")
+		t.Error("openapi.json is out of date: run go generate")
 	}
 	if !json.Valid(reply.Body) {
-		t.Error("the document is no JSON")
+		t.Error("the document is not JSON")
 	}
 }

@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"encoding/json"
 	"net/url"
 	"slices"
 	"strings"
@@ -9,61 +8,59 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func strict(o *httpapi.Options) { o.StrictParameters = true }
 
 // fieldsOf returns the reason and the fields of an error.
-func fieldsOf(t *testing.T, reply *apitest.Reply) (reason string, fields map[string]string) {
+func fieldsOf(t *testing.T, reply *testenv.Reply) (reason string, fields map[string]string) {
 	t.Helper()
 	var e struct {
 		Reason string
 		Fields map[string]string
 	}
-	if err := json.Unmarshal(reply.Body, &e); err != nil {
-		t.Fatalf("%v: %v", reply, err)
-	}
+	reply.JSON(t, &e)
 	return e.Reason, e.Fields
 }
 
-// What a route knows is what its description lists: each of these parameters is
-// taken, and each other one is refused before anything is done.
-func TestStrictlyARouteTakesWhatItsDescriptionListsAndNothingElse(t *testing.T) {
+// A route accepts the parameters that the document lists, and refuses all others before it does anything.
+func TestStrictParametersAreThoseOfTheDocument(t *testing.T) {
 	t.Parallel()
 	s, lax := start(t, strict), start(t)
-	operations := documentedBodies(t)
+	operations := apitest.Bodies(t)
 	all := []string{"scopes", "role", "Username"}
 	for _, o := range operations {
-		all = append(all, o.parameters...)
+		all = append(all, o.Parameters...)
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
 	for _, o := range operations {
-		if len(o.parameters) == 0 {
+		if len(o.Parameters) == 0 {
 			continue // its body is not read
 		}
 		for _, name := range all {
-			known := slices.Contains(o.parameters, name)
+			known := slices.Contains(o.Parameters, name)
 			h := header("Authorization", "Bearer t")
 			body := object(name, "t")
-			reply := s.Do(o.method, o.path, h, body)
+			reply := s.Do(o.Method, o.Path, h, body)
 			if reply.Status < 300 {
 				if !known {
-					t.Errorf("%s %s took %q: %v", o.method, o.path, name, reply)
+					t.Errorf("%s %s accepted %q: %v", o.Method, o.Path, name, reply)
 				}
 				continue
 			}
 			if _, fields := fieldsOf(t, reply); (fields[name] == "unrecognized") == known {
-				t.Errorf("%s %s with %q got %v", o.method, o.path, name, reply)
+				t.Errorf("%s %s with %q got %v", o.Method, o.Path, name, reply)
 			}
-			if reply = lax.Do(o.method, o.path, h, body); strings.Contains(string(reply.Body), "unrecognized") {
-				t.Errorf("not strictly, %s %s with %q got %v", o.method, o.path, name, reply)
+			if reply = lax.Do(o.Method, o.Path, h, body); strings.Contains(string(reply.Body), "unrecognized") {
+				t.Errorf("not strictly, %s %s with %q got %v", o.Method, o.Path, name, reply)
 			}
 		}
 	}
 }
 
-func TestStrictlyACompleteRequestWithOneMemberMoreDoesNothing(t *testing.T) {
+func TestStrictParametersRefuseOneMore(t *testing.T) {
 	t.Parallel()
 	s, lax := start(t, strict), start(t)
 	for name, tc := range map[string]struct {
@@ -100,25 +97,23 @@ func TestStrictlyACompleteRequestWithOneMemberMoreDoesNothing(t *testing.T) {
 			if reply := lax.Do(tc.method, tc.path, nil, more); reply.Status >= 300 {
 				t.Errorf("not strictly: %v", reply)
 			}
-			s.accounts.last() // what is asked for from here on
+			s.accounts.last()
 			reply := s.Do(tc.method, tc.path, nil, more)
-			s.expect(t, reply, 400, "scopes: is not a parameter of this route")
+			testenv.Expect(t, reply, 400, "scopes: is not a parameter of this route")
 			if reason, fields := fieldsOf(t, reply); reason != "parameter_unknown" || len(fields) != 1 || fields["scopes"] != "unrecognized" {
 				t.Errorf("got %v", reply)
 			}
-			if call := s.accounts.last(); call != "" {
-				t.Errorf("the domain was asked for %s", call)
-			}
+			s.wantCall(t, "")
 		})
 	}
 }
 
-func TestStrictlyAllThatIsWrongIsNamedOnceAndNoMore(t *testing.T) {
+func TestStrictParametersAreNamedOnce(t *testing.T) {
 	t.Parallel()
 	s := start(t, strict)
 	reply := s.Do("POST", "/users/verify-user", header("Content-Type", "application/json"),
 		`{"cod":"c","a b":1,"":{"x":[]},"`+strings.Repeat("x", 65)+`":"s3cret"}`)
-	s.expect(t, reply, 400)
+	testenv.Expect(t, reply, 400)
 	reason, fields := fieldsOf(t, reply)
 	if reason != "invalid_fields" || len(fields) != 3 || fields["code"] != "missing" ||
 		fields["cod"] != "unrecognized" || fields["parameters"] != "unrecognized" ||
@@ -130,34 +125,34 @@ func TestStrictlyAllThatIsWrongIsNamedOnceAndNoMore(t *testing.T) {
 		many["x"+strings.Repeat("y", i%30)+string(rune('a'+i%26))] = ""
 	}
 	reply = s.Do("POST", "/users/verify-user", nil, many)
-	s.expect(t, reply, 400)
+	testenv.Expect(t, reply, 400)
 	if len(reply.Body) > 8<<10 {
 		t.Errorf("the reply has %d bytes", len(reply.Body))
 	}
-	// RFC 6749 section 3.2: what is not known in a form must be ignored.
+	// RFC 6749 section 3.2: unknown parameters of a form must be ignored.
 	form := header("Content-Type", "application/x-www-form-urlencoded")
-	s.expect(t, s.Do("POST", "/tokens", form, "refresh_token=t&client_id=c&scope=profile"), 200)
-	s.expect(t, s.Do("POST", "/tokens", nil, object("grant_type", "password", "username", "u", "password", "p")), 400,
+	testenv.Expect(t, s.Do("POST", "/tokens", form, "refresh_token=t&client_id=c&scope=profile"), 200)
+	testenv.Expect(t, s.Do("POST", "/tokens", nil, object("grant_type", "password", "username", "u", "password", "p")), 400,
 		`"unsupported_grant_type"`)
 }
 
-func TestStrictlyNoRouteTakesAParameterInTheQuery(t *testing.T) {
+func TestStrictParametersRefuseTheQuery(t *testing.T) {
 	t.Parallel()
 	s, lax := start(t, strict), start(t)
-	for _, o := range documentedBodies(t) {
-		reply := s.Do(o.method, o.path+"?"+url.Values{"verbose": {"1"}, "role": {"x", "y"}}.Encode(), header("Authorization", "Bearer t"), nil)
-		s.expect(t, reply, 400)
+	for _, o := range apitest.Bodies(t) {
+		reply := s.Do(o.Method, o.Path+"?"+url.Values{"verbose": {"1"}, "role": {"x", "y"}}.Encode(), header("Authorization", "Bearer t"), nil)
+		testenv.Expect(t, reply, 400)
 		if reason, fields := fieldsOf(t, reply); reason != "parameter_unknown" || len(fields) != 2 ||
 			fields["role"] != "unrecognized" || fields["verbose"] != "unrecognized" {
-			t.Errorf("%s %s: %v", o.method, o.path, reply)
+			t.Errorf("%s %s: %v", o.Method, o.Path, reply)
 		}
-		reply = lax.Do(o.method, o.path+"?verbose=1", header("Authorization", "Bearer t"), nil)
+		reply = lax.Do(o.Method, o.Path+"?verbose=1", header("Authorization", "Bearer t"), nil)
 		if reply.Status >= 400 && strings.Contains(string(reply.Body), "unrecognized") {
 			t.Errorf("not strictly: %v", reply)
 		}
 	}
 	reply := s.Do("GET", "/users?code=c&x=1", nil, nil)
-	s.expect(t, reply, 400)
+	testenv.Expect(t, reply, 400)
 	if reason, fields := fieldsOf(t, reply); reason != "invalid_fields" || fields["code"] != "in_query" || fields["x"] != "unrecognized" {
 		t.Errorf("got %v", reply)
 	}

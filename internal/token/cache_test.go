@@ -11,7 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-func TestWhatIsRememberedGoesWithTheKeys(t *testing.T) {
+func TestCacheIsDiscardedWithTheKeys(t *testing.T) {
 	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	text := mustAccess(t, s)
@@ -20,7 +20,7 @@ func TestWhatIsRememberedGoesWithTheKeys(t *testing.T) {
 	refused(t, s, text)
 }
 
-func TestTheMemoryOfTokensIsBounded(t *testing.T) {
+func TestCacheIsBounded(t *testing.T) {
 	c := testenv.NewClock(start)
 	s := token.New(token.Config{Issuer: issuer, Audience: []string{audience}, CacheSize: 2, Now: c.Now})
 	s.Use(ring(t, keys.ES256))
@@ -42,7 +42,7 @@ func TestTheMemoryOfTokensIsBounded(t *testing.T) {
 }
 
 // Run with -race: keys are replaced while tokens are signed and verified.
-func TestKeysAreReplacedUnderLoad(t *testing.T) {
+func TestUseReplacesKeysUnderLoad(t *testing.T) {
 	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	var wg sync.WaitGroup

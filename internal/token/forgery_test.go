@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
@@ -18,9 +17,6 @@ import (
 	"fmt"
 	"hash"
 	"math/big"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -79,7 +75,7 @@ func (f forge) es256(head, payload string) string {
 func (f forge) es256With(k *ecdsa.PrivateKey, text string) string {
 	digest := sha256.Sum256([]byte(text))
 	r, s, err := ecdsa.Sign(rand.Reader, k, digest[:])
-	testenv.NoError(f.tb, err)
+	testenv.OK(f.tb, err)
 	return text + "." + b64(rs(r, s))
 }
 
@@ -118,7 +114,7 @@ func setup(t *testing.T) (forge, *token.Service, *testenv.Clock) {
 	return forge{t, o.Signer(keys.Access)}, service(o, c), c
 }
 
-func TestTheForgeMakesGoodTokens(t *testing.T) {
+func TestForgeMakesGoodTokens(t *testing.T) {
 	f, s, _ := setup(t)
 	accepted(t, s, f.es256(f.header(""), f.claims()))
 }
@@ -142,8 +138,7 @@ func TestJ02ThePublicKeyAsHMACSecret(t *testing.T) {
 	for _, a := range algorithms {
 		s := service(ring(t, a), testenv.NewClock(start))
 		f := forge{t, ring(t, a).Signer(keys.Access)}
-		der, err := x509.MarshalPKIXPublicKey(f.signer.Private.Public())
-		testenv.NoError(t, err)
+		der := testenv.Must(x509.MarshalPKIXPublicKey(f.signer.Private.Public()))(t)
 		text := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 		jwk, _ := json.Marshal(keys.JWKS(ring(t, a).Ring(), keys.Access, false).Keys[0])
 		secrets := [][]byte{
@@ -164,7 +159,7 @@ func TestJ02ThePublicKeyAsHMACSecret(t *testing.T) {
 
 func TestJ03AnotherAlgorithmThanTheKeys(t *testing.T) {
 	f, s, _ := setup(t)
-	for _, alg := range []string{"ES384", "ES512", "RS256", "EdDSA", "es256", "ES256K", "ES256 "} {
+	for _, alg := range []string{"ES384", "ES512", "RS256", "PS256", "EdDSA", "es256", "ES256K", "ES256 "} {
 		refused(t, s, f.es256(strings.Replace(f.header(""), "ES256", alg, 1), f.claims()))
 	}
 	o := ring(t, keys.RS256)
@@ -186,8 +181,7 @@ func TestJ03AnotherAlgorithmThanTheKeys(t *testing.T) {
 	} {
 		for _, claimed := range []string{alg, "RS256"} {
 			text := b64([]byte(strings.Replace(f.header(""), "RS256", claimed, 1))) + "." + b64([]byte(f.claims()))
-			signature, err := sign([]byte(text))
-			testenv.NoError(t, err)
+			signature := testenv.Must(sign([]byte(text)))(t)
 			refused(t, s, text+"."+b64(signature))
 		}
 	}

@@ -81,15 +81,13 @@ func refresh() token.Refresh {
 
 func mustAccess(tb testing.TB, s *token.Service) string {
 	tb.Helper()
-	text, err := s.SignAccess(access())
-	testenv.NoError(tb, err)
+	text := testenv.Must(s.SignAccess(access()))(tb)
 	return text
 }
 
 func mustRefresh(tb testing.TB, s *token.Service) string {
 	tb.Helper()
-	text, err := s.SignRefresh(refresh())
-	testenv.NoError(tb, err)
+	text := testenv.Must(s.SignRefresh(refresh()))(tb)
 	return text
 }
 

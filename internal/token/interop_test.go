@@ -12,23 +12,21 @@ import (
 )
 
 // An independent library reads the published JWKS and verifies our tokens.
-func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
+func TestInteropAnotherLibraryVerifiesOurTokens(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(string(a), func(t *testing.T) {
 			o := ring(t, a)
 			s := service(o, testenv.NewClock(start))
 			for use, text := range map[keys.Use]string{keys.Access: mustAccess(t, s), keys.Refresh: mustRefresh(t, s)} {
-				document, err := json.Marshal(keys.JWKS(o.Ring(), use, true))
-				testenv.NoError(t, err)
+				document := testenv.Must(json.Marshal(keys.JWKS(o.Ring(), use, true)))(t)
 				var set jose.JSONWebKeySet
-				testenv.NoError(t, json.Unmarshal(document, &set))
+				testenv.OK(t, json.Unmarshal(document, &set))
 				for _, k := range set.Keys {
 					if !k.Valid() || !k.IsPublic() || k.Use != "sig" || k.Algorithm != string(a) {
 						t.Errorf("key %+v", k)
 					}
 				}
-				parsed, err := jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)})
-				testenv.NoError(t, err)
+				parsed := testenv.Must(jwt.ParseSigned(text, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(a)}))(t)
 				var claims jwt.Claims
 				if err := parsed.Claims(set, &claims); err != nil {
 					t.Fatalf("%s: %v", use, err)
@@ -48,18 +46,16 @@ func TestAnotherLibraryVerifiesOurTokensFromOurJWKS(t *testing.T) {
 }
 
 // We verify a token that an independent library signed.
-func TestATokenOfAnotherLibraryVerifies(t *testing.T) {
+func TestInteropTokenOfAnotherLibraryVerifies(t *testing.T) {
 	for _, a := range algorithms {
 		o := ring(t, a)
 		k := o.Signer(keys.Access)
 		signer, err := jose.NewSigner(
 			jose.SigningKey{Algorithm: jose.SignatureAlgorithm(a), Key: jose.JSONWebKey{Key: k.Private, KeyID: k.ID}},
 			(&jose.SignerOptions{}).WithType("at+jwt"))
-		testenv.NoError(t, err)
-		object, err := signer.Sign([]byte(forge{t, k}.claims()))
-		testenv.NoError(t, err)
-		text, err := object.CompactSerialize()
-		testenv.NoError(t, err)
+		testenv.OK(t, err)
+		object := testenv.Must(signer.Sign([]byte(forge{t, k}.claims())))(t)
+		text := testenv.Must(object.CompactSerialize())(t)
 		accepted(t, service(o, testenv.NewClock(start)), text)
 	}
 }

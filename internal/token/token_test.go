@@ -17,7 +17,7 @@ import (
 
 var algorithms = []keys.Algorithm{keys.ES256, keys.RS256, keys.EdDSA}
 
-func TestWhatIsSignedIsVerifiedByEachAlgorithm(t *testing.T) {
+func TestSignedTokensVerifyWithEachAlgorithm(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(string(a), func(t *testing.T) {
 			c := testenv.NewClock(start)
@@ -64,7 +64,7 @@ func TestWhatIsSignedIsVerifiedByEachAlgorithm(t *testing.T) {
 	}
 }
 
-func TestATokenHasExactlyTheClaimsOfTheContract(t *testing.T) {
+func TestClaimsAreThoseOfTheContract(t *testing.T) {
 	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	for _, tt := range []struct {
 		text, header string
@@ -92,14 +92,13 @@ func decode(tb testing.TB, text string) (header, payload map[string]any) {
 	tb.Helper()
 	parts := strings.Split(text, ".")
 	for i, into := range []*map[string]any{&header, &payload} {
-		raw, err := base64.RawURLEncoding.DecodeString(parts[i])
-		testenv.NoError(tb, err)
-		testenv.NoError(tb, json.Unmarshal(raw, into))
+		raw := testenv.Must(base64.RawURLEncoding.DecodeString(parts[i]))(tb)
+		testenv.OK(tb, json.Unmarshal(raw, into))
 	}
 	return header, payload
 }
 
-func TestARefreshTokenIsIssuedAgainAsTheSameBytes(t *testing.T) {
+func TestRefreshTokenIsSignedAgainWithTheSameBytes(t *testing.T) {
 	for _, a := range algorithms {
 		c := testenv.NewClock(start)
 		first := mustRefresh(t, service(ring(t, a), c))
@@ -115,7 +114,7 @@ func TestARefreshTokenIsIssuedAgainAsTheSameBytes(t *testing.T) {
 	}
 }
 
-func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
+func TestRefreshTokenThatExpiredReturnsItsClaims(t *testing.T) {
 	c := testenv.NewClock(start)
 	s := service(ring(t, keys.ES256), c)
 	text := mustRefresh(t, s)
@@ -132,7 +131,7 @@ func TestAnExpiredRefreshTokenStillSaysWhoseItWas(t *testing.T) {
 	}
 }
 
-func TestWithoutKeysNothingIsJudged(t *testing.T) {
+func TestNoKeysIsAnErrorOfItsOwn(t *testing.T) {
 	c := testenv.NewClock(start)
 	text := mustAccess(t, service(ring(t, keys.ES256), c))
 	s := service(nil, c)
@@ -153,7 +152,7 @@ func TestWithoutKeysNothingIsJudged(t *testing.T) {
 	}
 }
 
-func TestNothingIsSignedThatWouldNotVerify(t *testing.T) {
+func TestSignRefusesClaimsThatWouldNotVerify(t *testing.T) {
 	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	for name, change := range map[string]func(*token.Access){
 		"a subject that is no UUID":  func(a *token.Access) { a.Subject = "42" },
@@ -185,13 +184,12 @@ func TestNothingIsSignedThatWouldNotVerify(t *testing.T) {
 }
 
 // Values that users choose cannot become other claims.
-func TestValuesStayValues(t *testing.T) {
+func TestClaimValuesCannotBecomeOtherClaims(t *testing.T) {
 	s := service(ring(t, keys.ES256), testenv.NewClock(start))
 	a := access()
 	a.Name = `x","sub":"someone else","SUB":"`
 	a.Username = "line\r\nbreak\x00 "
-	text, err := s.SignAccess(a)
-	testenv.NoError(t, err)
+	text := testenv.Must(s.SignAccess(a))(t)
 	s.Use(ring(t, keys.ES256)) // empties the cache
 	got, err := s.VerifyAccess(text)
 	_, payload := decode(t, text)

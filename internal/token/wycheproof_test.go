@@ -22,7 +22,7 @@ import (
 // accept.
 func TestWycheproofSignatures(t *testing.T) {
 	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	var file struct {
 		TestGroups []struct {
 			Public struct{ Alg, X, Y, N, E string }
@@ -33,10 +33,10 @@ func TestWycheproofSignatures(t *testing.T) {
 			}
 		}
 	}
-	testenv.NoError(t, json.Unmarshal(raw, &file))
+	testenv.OK(t, json.Unmarshal(raw, &file))
 	number := func(text string) *big.Int {
 		b, err := base64.RawURLEncoding.DecodeString(text)
-		testenv.NoError(t, err)
+		testenv.OK(t, err)
 		return new(big.Int).SetBytes(b)
 	}
 	valid, invalid := 0, 0
@@ -45,8 +45,7 @@ func TestWycheproofSignatures(t *testing.T) {
 		switch g.Public.Alg {
 		case "ES256":
 			point := slices.Concat([]byte{4}, number(g.Public.X).FillBytes(make([]byte, 32)), number(g.Public.Y).FillBytes(make([]byte, 32)))
-			key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
-			testenv.NoError(t, err)
+			key := testenv.Must(ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point))(t)
 			v.key = key
 		case "RS256":
 			v.key = &rsa.PublicKey{N: number(g.Public.N), E: int(number(g.Public.E).Int64())}

@@ -87,7 +87,7 @@ func (f *fixture) startBrowser(t *testing.T) {
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, cancel := chromedp.NewContext(allocator)
 	testenv.AtExit(t, func() error { cancel(); cancelAllocator(); return nil })
-	testenv.NoError(t, chromedp.Do(browser))
+	testenv.OK(t, chromedp.Do(browser))
 	f.browser = browser
 }
 
@@ -121,14 +121,14 @@ func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOpti
 	t.Cleanup(cancel)
 	p.ctx = ctx
 	// The tab lives as long as the context of this first call, so the context has no deadline.
-	testenv.NoError(t, chromedp.Do(ctx))
+	testenv.OK(t, chromedp.Do(ctx))
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	for _, domain := range []cdp.Command[cdp.Empty, cdp.Empty]{runtime.Enable, log.Enable, audits.Enable} {
 		if err == nil {
 			_, err = chromedp.Call(ctx, domain, cdp.Empty{})
 		}
 	}
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	return p
 }
 
@@ -231,8 +231,7 @@ func (p *tab) sent(method, end string) int {
 // behaved checks that nothing went wrong in the tab, and that the secret is in no URL and not in the history.
 func (p *tab) behaved(secret string) {
 	p.t.Helper()
-	history, err := chromedp.Run(p.ctx, chromedp.NavigationEntries())
-	testenv.NoError(p.t, err)
+	history := testenv.Must(chromedp.Run(p.ctx, chromedp.NavigationEntries()))(p.t)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, wrong := range p.wrong {

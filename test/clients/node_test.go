@@ -29,10 +29,10 @@ func TestTypeScript(t *testing.T) {
 	run(t, []string{"generate"}, []string{"build"}, []string{"flow", gateway(t), callerKey})
 }
 
-func TestAnOAuthLibrary(t *testing.T) {
+func TestOAuthLibrary(t *testing.T) {
 	run(t, []string{"oauth", gateway(t), callerKey})
 }
 
-func TestTheDocumentHasNoWarnings(t *testing.T) {
+func TestDocumentHasNoWarnings(t *testing.T) {
 	run(t, []string{"lint"})
 }

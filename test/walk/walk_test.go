@@ -60,7 +60,7 @@ func run(t *testing.T, o *testenv.Output, environ []string, dir, program string,
 	cmd := exec.Command(program, arguments...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, dir, o, o
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	testenv.NoError(t, cmd.Start())
+	testenv.OK(t, cmd.Start())
 	return func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended
 		_ = cmd.Wait()
@@ -72,8 +72,7 @@ var shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
 // blocks returns the shell blocks under a heading of a document.
 func blocks(t *testing.T, document, title string) []string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, document))
-	testenv.NoError(t, err)
+	content := testenv.Must(os.ReadFile(filepath.Join(root, document)))(t)
 	_, after, found := strings.Cut(string(content), "\n## "+title+"\n")
 	if !found {
 		t.Fatalf("%s has no heading %q", document, title)
@@ -100,10 +99,9 @@ func openShell(t *testing.T, environ ...string) shellSession {
 	cmd := exec.CommandContext(ctx, "bash")
 	s := shellSession{Output: &testenv.Output{}}
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, append(os.Environ(), environ...), s.Output, s.Output
-	in, err := cmd.StdinPipe()
-	testenv.NoError(t, err)
+	in := testenv.Must(cmd.StdinPipe())(t)
 	s.in = in
-	testenv.NoError(t, cmd.Start())
+	testenv.OK(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = in.Close()
 		_ = cmd.Wait()
@@ -120,7 +118,7 @@ func (s shellSession) paste(t *testing.T, text string) {
 
 var person = regexp.MustCompile(`(?:ada|grace)-\d+@example\.com`)
 
-func TestTheReadmeIsWalkedTwiceInEachExposure(t *testing.T) {
+func TestReadmeWorksTwiceInEachExposure(t *testing.T) {
 	for _, exposure := range []string{"internal", "public"} {
 		t.Run(exposure, func(t *testing.T) {
 			r := start(t, exposure)
@@ -147,7 +145,7 @@ func TestTheReadmeIsWalkedTwiceInEachExposure(t *testing.T) {
 	}
 }
 
-func TestTheExampleBackendsWorkAsTyped(t *testing.T) {
+func TestExampleBackendsWorkAsTyped(t *testing.T) {
 	r := start(t, "internal")
 	all := blocks(t, "docs/quick-start.md", "A backend of your own")
 	if len(all) != 4 {
@@ -192,14 +190,13 @@ curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup 
 	}
 }
 
-// TestTheSnippetsAreTheExamples checks that docs/quick-start.md shows the files of examples/, and runs them with the
+// TestSnippetsAreTheExamples checks that docs/quick-start.md shows the files of examples/, and runs them with the
 // commands of the document.
-func TestTheSnippetsAreTheExamples(t *testing.T) {
+func TestSnippetsAreTheExamples(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "docs/quick-start.md"))
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	for path, language := range map[string]string{"examples/verify-go/main.go": "go", "examples/verify-node/verify.mjs": "js"} {
-		file, err := os.ReadFile(filepath.Join(root, path))
-		testenv.NoError(t, err)
+		file := testenv.Must(os.ReadFile(filepath.Join(root, path)))(t)
 		if !strings.Contains(string(content), "```"+language+"\n"+string(file)+"```\n") {
 			t.Errorf("docs/quick-start.md does not show %s as it is", path)
 		}
@@ -217,17 +214,16 @@ func TestTheSnippetsAreTheExamples(t *testing.T) {
 	}
 }
 
-// TestAnAccountMovesIn runs the statement of docs/moving-in.md and signs in with the hashed password.
-func TestAnAccountMovesIn(t *testing.T) {
+// TestMovingInAnAccount runs the statement of docs/moving-in.md and signs in with the hashed password.
+func TestMovingInAnAccount(t *testing.T) {
 	need(t, "psql")
 	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	_, statement, _ := strings.Cut(string(content), "```sql\n")
 	statement, _, _ = strings.Cut(statement, "```")
 	r := start(t, "internal")
 	for i, prefix := range []string{"$2a$", "$2b$", "$2y$"} {
-		hash, err := bcrypt.GenerateFromPassword([]byte("note G of 1843"), bcrypt.MinCost)
-		testenv.NoError(t, err)
+		hash := testenv.Must(bcrypt.GenerateFromPassword([]byte("note G of 1843"), bcrypt.MinCost))(t)
 		name := fmt.Sprintf("moved%d", i)
 		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'",
 			"'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
@@ -246,14 +242,14 @@ curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s
 	}
 }
 
-// TestTheComposeFileSetsWhatTheServerReads checks the settings; test/compose validates the file itself.
-func TestTheComposeFileSetsWhatTheServerReads(t *testing.T) {
+// TestComposeFileUsesKnownSettings checks the settings; test/compose validates the file itself.
+func TestComposeFileUsesKnownSettings(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "examples/compose/compose.yaml"))
-	testenv.NoError(t, err)
+	testenv.OK(t, err)
 	var file struct {
 		Services map[string]struct{ Environment map[string]string }
 	}
-	testenv.NoError(t, yaml.Unmarshal(content, &file))
+	testenv.OK(t, yaml.Unmarshal(content, &file))
 	environ := file.Services["auth"].Environment
 	known := map[string]bool{}
 	for _, s := range config.Settings() {

@@ -20,8 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 )
 
-// Transport wraps another one and reports each reply that breaks the contract as
-// an error of the test.
+// Transport wraps another one, and reports each reply that breaks the contract as an error of the test.
 func Transport(t testing.TB, next http.RoundTripper) http.RoundTripper {
 	return checking{t, next}
 }
@@ -48,8 +47,7 @@ func (c checking) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// Check returns the ways in which a reply breaks the contract. It is for replies that
-// did not come through Transport: those read from a socket.
+// Check returns the ways in which a reply breaks the contract. It is for replies that a test reads from a socket.
 func Check(req *http.Request, resp *http.Response, body []byte) (broken []string) {
 	broken = groundRules(req, resp, body)
 	doc, err := document()
@@ -72,7 +70,7 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 		if len(body) != 0 {
 			broken = append(broken, "the reply to HEAD has a body")
 		}
-		return broken // a GET of the same path is held against the document
+		return broken // the document describes only GET
 	}
 	copied := *resp
 	copied.Body = io.NopCloser(bytes.NewReader(body))
@@ -87,7 +85,7 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 	return broken
 }
 
-// undocumented are the statuses of what the document does not list.
+// undocumented are the statuses of paths and methods that the document does not have.
 var undocumented = []int{400, 404, 405, 408, 413, 431, 503}
 
 // statusCodes maps each status to its error_code.
@@ -98,21 +96,19 @@ var statusCodes = map[int]string{
 	500: "internal_error", 503: "internal_error",
 }
 
-// lastID is a UUID in its one spelling at the end of a path: the one kind of
-// parameter that a path has.
+// lastID matches a UUID at the end of a path, the only kind of parameter in paths.
 var lastID = regexp.MustCompile(`/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// everywhere are the fields that every reply may have. The document names them in
-// only its description: listed with each reply, they would make up most of the
-// code that generators write.
+// everywhere are the fields that every reply may have. The document has them only in its description: with each reply,
+// they would be most of the code that generators write.
 var everywhere = []string{
 	"X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Resource-Policy", "Content-Security-Policy",
 	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
 }
 
-// groundRules are those of every reply, documented or not.
+// groundRules checks the rules of every reply, documented or not.
 func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []string) {
 	rule := func(ok bool, format string, args ...any) {
 		if !ok {
@@ -138,7 +134,7 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	rule(h.Get("Access-Control-Allow-Credentials") == "" && h.Get("Access-Control-Allow-Origin") != "*",
 		"every origin, or credentials, are allowed")
 	rule(h.Get("Server") == "", "Server is %q", h.Get("Server"))
-	rule(h.Get("Cache-Control") == "no-store" || resp.StatusCode < 400 && mayBeKept(req.URL.Path), "Cache-Control is %q",
+	rule(h.Get("Cache-Control") == "no-store" || resp.StatusCode < 400 && mayBeCached(req.URL.Path), "Cache-Control is %q",
 		h.Get("Cache-Control"))
 
 	switch status := resp.StatusCode; {
@@ -147,7 +143,7 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 		return broken
 	case status < 400:
 		if status == 200 && req.URL.Path == "/tokens/introspect" {
-			rule(wholeIntrospection(body), "the introspection has too few members, or too many")
+			rule(completeIntrospection(body), "the introspection has too few members, or too many")
 		}
 		return broken
 	}
@@ -175,7 +171,7 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	}
 	strict := json.NewDecoder(bytes.NewReader(body))
 	strict.DisallowUnknownFields()
-	rule(strict.Decode(&shape) == nil, "the body is not in the one error shape")
+	rule(strict.Decode(&shape) == nil, "the body does not have the shape of errors")
 	rule(shape.Code == code, "error_code is %q, not %q", shape.Code, code)
 	rule(shape.Description != "", "error_description is empty")
 	rule(shape.OAuth == "" || strings.HasPrefix(req.URL.Path, "/tokens"), "error is %q, which is only for /tokens", shape.OAuth)
@@ -187,10 +183,9 @@ func groundRules(req *http.Request, resp *http.Response, body []byte) (broken []
 	return broken
 }
 
-// wholeIntrospection reports whether an introspection of an active token has all that
-// the document promises, and one of another token has nothing. A schema could say so
-// with if and then, which most generators and linters do not know.
-func wholeIntrospection(body []byte) bool {
+// completeIntrospection reports whether the introspection of an active token has all documented members, and that of
+// another token no other member. In a schema, this would need if and then, which most generators do not support.
+func completeIntrospection(body []byte) bool {
 	var members map[string]any
 	if json.Unmarshal(body, &members) != nil {
 		return false
@@ -206,7 +201,7 @@ func wholeIntrospection(body []byte) bool {
 	return true
 }
 
-func mayBeKept(path string) bool {
+func mayBeCached(path string) bool {
 	return path == "/tokens/keys" || strings.HasPrefix(path, "/.well-known/") || strings.HasPrefix(path, "/docs/")
 }
 
@@ -216,8 +211,7 @@ type openAPI struct {
 	reasons    []string
 }
 
-// document reads the OpenAPI document, once in a process: that takes longer than
-// most tests.
+// document reads the OpenAPI document once, because that takes longer than most tests.
 var document = sync.OnceValues(func() (*openAPI, error) {
 	parsed, err := libopenapi.NewDocument(httpapi.OpenAPI())
 	if err != nil {
@@ -230,7 +224,7 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 	doc := &openAPI{
 		validator: validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode(),
 			config.WithStrictIgnoredHeadersExtra(everywhere...),
-			// The document itself is an object of another specification, and fields may have names that a client made up.
+			// The document has another schema, and the names in fields are chosen by the client.
 			config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security",
 				"$.body.servers", "$.body.paths", "$.body.components")),
 		operations: map[string]bool{},
@@ -246,7 +240,7 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 	return doc, nil
 })
 
-// Reasons lists the reasons that the document knows.
+// Reasons returns the documented reasons.
 func Reasons() ([]string, error) {
 	doc, err := document()
 	if err != nil {
@@ -255,7 +249,7 @@ func Reasons() ([]string, error) {
 	return doc.reasons, nil
 }
 
-// Operations lists what the document describes, as "GET /users".
+// Operations returns the documented operations, such as "GET /users".
 func Operations() ([]string, error) {
 	doc, err := document()
 	if err != nil {
