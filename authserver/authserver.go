@@ -102,7 +102,8 @@ func New(c config.Config, o Options) (*Server, error) {
 		keyring: s.keyring, now: o.Now,
 	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Keys: s.keyring, Issuer: c.Issuer, Metadata: c.Metadata(), Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
+		Accounts: s.accounts, Keys: s.keyring, Issuer: c.Issuer, Metadata: c.Metadata(),
+		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,
 		Memory: resources.ConnectionMemory(c.ConnectionMemory), ProxyHops: c.TrustedProxyHops,

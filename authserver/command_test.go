@@ -249,7 +249,7 @@ func TestKeysInADirectoryAreNotChangedByCommands(t *testing.T) {
 func terminationLog(t testing.TB, e env, args ...string) (message string, got outcome) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "termination-log")
-	testenv.OK(t, os.WriteFile(path, []byte(oldMessage), 0o600))
+	testenv.NoError(t, os.WriteFile(path, []byte(oldMessage), 0o600))
 	got = call(t, e.With(env{"TERMINATION_LOG": path}), args...)
 	text := testenv.Must(os.ReadFile(path))(t)
 	return string(text), got
@@ -267,7 +267,7 @@ func TestTerminationLogHasTheReason(t *testing.T) {
 		return env{"PORT": strconv.Itoa(testenv.FreePort(t)), "METRICS_PORT": "0"}.With(changes)
 	}
 	damaged := t.TempDir()
-	testenv.OK(t, os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600))
+	testenv.NoError(t, os.WriteFile(filepath.Join(damaged, "ring.json"), []byte("{"), 0o600))
 	const other = "another passphrase than that"
 	for about, tc := range map[string]struct {
 		args    []string
@@ -277,7 +277,7 @@ func TestTerminationLogHasTheReason(t *testing.T) {
 	}{
 		"a wrong setting":           {nil, free(env{"SALT_ROUNDS": "99"}), 2, "SALT_ROUNDS: "},
 		"a setting that is missing": {nil, free(env{"DB_NAME": unset}), 2, "DB_NAME: is not set"},
-		"exposure without mail":     {nil, free(env{"EXPOSURE": "public"}), 2, "EXPOSURE: codes are sent only by mail"},
+		"exposure without mail":     {nil, free(env{"EXPOSURE": "public"}), 2, "EXPOSURE: public sends codes only by mail"},
 		"a wrong verb":              {[]string{"dance"}, nil, 2, `unknown command "dance"`},
 		"a wrong flag":              {[]string{"-port=1"}, nil, 2, "-port"},
 		"a wrong passphrase":        {nil, free(env{"ACCESS_PASSPHRASE": other}), 1, "wrong passphrase"},

@@ -22,9 +22,9 @@ import (
 func ownDatabase(t testing.TB) (*localpostgres.Server, postgres.Config) {
 	t.Helper()
 	s, err := localpostgres.Start(t.Context(), localpostgres.Options{})
-	testenv.OK(t, err)
-	t.Cleanup(func() { testenv.OK(t, s.Stop()) })
-	testenv.OK(t, s.CreateDatabase(t.Context(), "gateway"))
+	testenv.NoError(t, err)
+	t.Cleanup(func() { testenv.NoError(t, s.Stop()) })
+	testenv.NoError(t, s.CreateDatabase(t.Context(), "gateway"))
 	return s, postgres.Config{Host: s.Host(), Port: s.Port(), User: s.User(), Password: s.Password(), Database: "gateway", SSLMode: "disable"}
 }
 
@@ -37,8 +37,8 @@ func lockTable(t testing.TB, c postgres.Config, table string) (release func()) {
 	if err == nil {
 		_, err = tx.Exec("LOCK TABLE " + table + " IN ACCESS EXCLUSIVE MODE")
 	}
-	testenv.OK(t, err)
-	return func() { testenv.OK(t, tx.Rollback()) }
+	testenv.NoError(t, err)
+	return func() { testenv.NoError(t, tx.Rollback()) }
 }
 
 // bounded is the longest time for a reply without a database: the wait for a connection, and time for a busy machine.
@@ -99,7 +99,7 @@ func TestDatabaseOutageUnderLoadIsSurvived(t *testing.T) {
 	testenv.Until(t, time.Minute, "the load succeeds", func() bool { return l.oks.Load() > 50 })
 
 	for range 2 {
-		testenv.OK(t, database.StopNow())
+		testenv.NoError(t, database.StopNow())
 		away := l.aways.Load()
 		testenv.Until(t, time.Minute, "requests get Retry-After", func() bool { return l.aways.Load() > away+10 })
 		n.wantProbe("/readyz/database", http.StatusServiceUnavailable, "without a database")
@@ -118,7 +118,7 @@ func TestDatabaseOutageUnderLoadIsSurvived(t *testing.T) {
 		} {
 			want(t, http.StatusServiceUnavailable, r, about)
 		}
-		testenv.OK(t, database.StartAgain(t.Context()))
+		testenv.NoError(t, database.StartAgain(t.Context()))
 		n.waitForDatabase()
 		ok := l.oks.Load()
 		testenv.Until(t, time.Minute, "requests succeed again", func() bool { return l.oks.Load() > ok+20 })
@@ -142,7 +142,7 @@ func TestDatabaseOutageUnderLoadIsSurvived(t *testing.T) {
 func TestDatabaseThatStartsLateIsAwaited(t *testing.T) {
 	t.Parallel()
 	database, db := ownDatabase(t)
-	testenv.OK(t, database.StopNow())
+	testenv.NoError(t, database.StopNow())
 	c := newCluster(t, db)
 	for range 2 {
 		n := c.add()
@@ -162,7 +162,7 @@ func TestDatabaseThatStartsLateIsAwaited(t *testing.T) {
 			}
 		}
 	}
-	testenv.OK(t, database.StartAgain(t.Context()))
+	testenv.NoError(t, database.StartAgain(t.Context()))
 	c.addReady(0)
 	c.alive("after the database has started", c.nodes[0].newUser().access)
 }
@@ -189,8 +189,8 @@ func TestFailoverIsSurvived(t *testing.T) {
 	if errors.Is(err, localpostgres.ErrNoBaseBackup) {
 		t.Skip("there is no pg_basebackup on this machine; Debian has it in postgresql-client")
 	}
-	testenv.OK(t, err)
-	t.Cleanup(func() { testenv.OK(t, standby.Stop()) })
+	testenv.NoError(t, err)
+	t.Cleanup(func() { testenv.NoError(t, standby.Stop()) })
 	c := newCluster(t, db)
 	hosts := env{"DB_HOST": "127.0.0.1,localhost", "DB_PORT": fmt.Sprintf("%d,%d", primary.Port(), standby.Port())}
 	n := c.addReady(1, hosts)
@@ -200,14 +200,14 @@ func TestFailoverIsSurvived(t *testing.T) {
 	testenv.Until(t, time.Minute, "the standby has followed", func() bool {
 		return len(column(t, copied, `SELECT id::text FROM sessions`)) == len(column(t, db, `SELECT id::text FROM sessions`))
 	})
-	testenv.OK(t, primary.StopNow())
+	testenv.NoError(t, primary.StopNow())
 	n.problem("on a standby", "is a standby, which takes no writes", db.Password)
 	want(t, http.StatusOK, n.get("/tokens/keys"), "during a failover")
 	want(t, http.StatusServiceUnavailable, n.trySignIn(u.username, u.password), "on a standby")
 	late := c.add(hosts)
 	late.unready("a server that starts with only a standby", "is a standby, which takes no writes", db.Password)
 
-	testenv.OK(t, standby.Promote(t.Context()))
+	testenv.NoError(t, standby.Promote(t.Context()))
 	begun := time.Now()
 	testenv.Until(t, 10*time.Second, "users can sign in again", func() bool {
 		return n.trySignIn(u.username, u.password).Status == http.StatusOK

@@ -160,7 +160,7 @@ func TestKeysDirWithAnOlderRingIsIgnored(t *testing.T) {
 	document := filepath.Join(t.TempDir(), "keys.json")
 	publish := func(ring keys.Ring) {
 		t.Helper()
-		testenv.OK(t, os.WriteFile(document, keys.PublicFiles(ring, "https://auth.example")[keys.PublicDocumentFile], 0o600))
+		testenv.NoError(t, os.WriteFile(document, keys.PublicFiles(ring, "https://auth.example")[keys.PublicDocumentFile], 0o600))
 	}
 	settings := env{"KEYS_DIR": dir, "KEYS_PUBLISHED": document}
 	stolen := r.former[keys.Access]
@@ -215,7 +215,7 @@ func TestKeysDirWithChangedPassphrases(t *testing.T) {
 	}
 	secretDir := t.TempDir()
 	for name, text := range secrets {
-		testenv.OK(t, os.WriteFile(filepath.Join(secretDir, name), []byte(text), 0o600))
+		testenv.NoError(t, os.WriteFile(filepath.Join(secretDir, name), []byte(text), 0o600))
 		c.logs.mu.Lock()
 		c.logs.note(name, text)
 		c.logs.mu.Unlock()
@@ -303,11 +303,11 @@ func TestKeysDirPromotionDerivesNoKey(t *testing.T) {
 	writeRing(t, dir, published)
 	s := folder(t, dir)
 	begun := time.Now()
-	testenv.OK(t, s.OpenKeys(t.Context()))
+	testenv.NoError(t, s.OpenKeys(t.Context()))
 	opening := time.Since(begun)
 	writeRing(t, dir, promoted)
 	begun = time.Now()
-	testenv.OK(t, s.RefreshKeys(t.Context()))
+	testenv.NoError(t, s.RefreshKeys(t.Context()))
 	if took := time.Since(begun); took > opening/4 {
 		t.Errorf("the promotion took %v, and the start %v", took, opening)
 	}
@@ -319,7 +319,7 @@ func TestKeysDirThatCannotBeDecryptedIsTriedOnce(t *testing.T) {
 	dir := t.TempDir()
 	writeRing(t, dir, r.files(r.first))
 	s := folder(t, dir)
-	testenv.OK(t, s.OpenKeys(t.Context()))
+	testenv.NoError(t, s.OpenKeys(t.Context()))
 	refused := func() time.Duration {
 		t.Helper()
 		begun := time.Now()

@@ -4,18 +4,25 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+	"github.com/auth-gateway/auth-gateway/keys"
+	"github.com/auth-gateway/auth-gateway/keys/keystest"
 )
 
 // keyIDs are the ids of the keys that a replica publishes.
@@ -62,7 +69,7 @@ func (c *cluster) ring() map[string]string {
 		var r struct {
 			Files map[string]string `json:"files"`
 		}
-		testenv.OK(c.t, json.Unmarshal([]byte(row), &r))
+		testenv.NoError(c.t, json.Unmarshal([]byte(row), &r))
 		for name, text := range r.Files {
 			data := testenv.Must(base64.StdEncoding.DecodeString(text))(c.t)
 			files[name] = string(data)
@@ -291,7 +298,7 @@ func TestKeysDirThatBreaksLeavesTheLastGoodRing(t *testing.T) {
 		"half-written":        func() { writeRing(t, dir, half) },
 		"incomplete":          func() { writeRing(t, dir, missing) },
 		"empty":               func() { writeRing(t, dir, map[string]string{"ring.json": ""}) },
-		"a missing directory": func() { testenv.OK(t, os.Remove(filepath.Join(dir, "..data"))) },
+		"a missing directory": func() { testenv.NoError(t, os.Remove(filepath.Join(dir, "..data"))) },
 	} {
 		before := failures(t, n)
 		bad()
@@ -312,7 +319,7 @@ func TestKeysDirWithoutKeysIsNamedAtStart(t *testing.T) {
 	c := newCluster(t, postgrestest.Config(t))
 	file := filepath.Join(t.TempDir(), "file")
 	gone := t.TempDir()
-	testenv.OK(t, errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))))
+	testenv.NoError(t, errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink("nowhere", filepath.Join(gone, "..data"))))
 	for name, tc := range map[string]struct{ dir, says string }{
 		"an empty one":   {t.TempDir(), "holds no keys to sign with yet (ring.json and <kid>.pem)"},
 		"a missing one":  {filepath.Join(t.TempDir(), "none"), "no such file or directory"},
@@ -326,4 +333,73 @@ func TestKeysDirWithoutKeysIsNamedAtStart(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
+}
+
+// seed stores a ring in a database, so replicas start at once. Creating a ring takes seconds, because key derivation is
+// slow on purpose.
+func seed(t testing.TB, db postgres.Config) {
+	t.Helper()
+	ring := prepareRotation(t).first
+	store := testenv.Must(postgres.Open(db))(t)
+	defer store.Close()
+	if swapped, err := store.SwapRing(t.Context(), 0, ring.Generation, ring.Files(), identity.Event{}); err != nil || !swapped {
+		t.Fatalf("SwapRing: %v, %v", swapped, err)
+	}
+}
+
+func testPassphrases() keys.Passphrases {
+	return keys.Passphrases{Access: []string{accessPassphrase}, Refresh: []string{refreshPassphrase}}
+}
+
+// rotation is a ring at the steps of a rotation, the same in all tests.
+type rotation struct {
+	first, published, promoted, revoked keys.Ring
+
+	former, successor map[keys.Use]string // key ids
+}
+
+var preparedRotation = sync.OnceValue(func() *rotation {
+	all := keystest.Rotate(&testing.T{}, keystest.Policy(), testPassphrases(), time.Now())
+	r := &rotation{
+		first: all.First, published: all.Published, promoted: all.Promoted, revoked: all.Revoked,
+		former: map[keys.Use]string{}, successor: map[keys.Use]string{},
+	}
+	for _, use := range keys.Uses() {
+		former, _ := r.first.Signing(use)
+		successor, _ := r.promoted.Signing(use)
+		r.former[use], r.successor[use] = former.ID, successor.ID
+	}
+	return r
+})
+
+func prepareRotation(t testing.TB) *rotation {
+	t.Helper()
+	r := preparedRotation()
+	if !r.promoted.Honoured("once") {
+		t.Fatal("the rotation was not prepared")
+	}
+	return r
+}
+
+// files returns a ring as in a mounted Secret.
+func (r *rotation) files(ring keys.Ring) map[string]string { return texts(ring.Files()) }
+
+// reencrypted returns the files of a ring's next generation, encrypted with other passphrases and a number of rounds.
+func (r *rotation) reencrypted(
+	t testing.TB, ring keys.Ring, passphrases map[keys.Use]string, rounds int,
+) map[string]string {
+	t.Helper()
+	return texts(keystest.Reencrypt(t, ring, testPassphrases(), passphrases, rounds).Files())
+}
+
+// renumbered returns the files of a ring with another generation.
+func renumbered(t testing.TB, files map[string]string, generation int64) map[string]string {
+	t.Helper()
+	files = maps.Clone(files)
+	line := regexp.MustCompile(`"generation": [0-9]+,`)
+	if len(line.FindAllString(files["ring.json"], -1)) != 1 {
+		t.Fatalf("ring.json has no generation:\n%s", files["ring.json"])
+	}
+	files["ring.json"] = line.ReplaceAllString(files["ring.json"], fmt.Sprintf(`"generation": %d,`, generation))
+	return files
 }

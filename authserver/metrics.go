@@ -41,7 +41,7 @@ var (
 	hashingJobs = desc("hashing_jobs",
 		"Passwords that wait for the hashing threads or are being hashed, by state.", "state")
 	hashingTotal = desc("hashing_jobs_total",
-		"Passwords by outcome: done, shed (rejected because the wait would be too long), or gone (the client "+
+		"Passwords by outcome: done, \"shed\" (rejected because the wait would be too long), or gone (the client "+
 			"disconnected).", "outcome")
 	sessionsTotal = desc("sessions_total",
 		"Session events: opened, renewed, ended by reuse of a refresh token, and ended by the owner.", "event")

@@ -1,12 +1,22 @@
 package authserver_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
+	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -112,4 +122,240 @@ func TestHousekeepingRemovesWhatHasExpired(t *testing.T) {
 	expect("later", map[string]string{"users": "2", "signups": "1", "sessions": "1", "codes": "1", "throttles": "0"})
 	want(t, http.StatusCreated, n.post("/users", forgotten.signUpBody()), "the name is free again")
 	want(t, http.StatusOK, n.verify(code), "the newer sign-up")
+}
+
+// statements has the SQL that a replica has sent for requests.
+type statements struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (s *statements) add(statement string) {
+	for _, own := range []string{"key_ring", "schema_version", "FROM gateway"} {
+		if strings.Contains(statement, own) {
+			return // background work
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, statement)
+}
+
+// during returns the statements that are sent while f runs.
+func (s *statements) during(f func()) []string {
+	s.mu.Lock()
+	before := len(s.list)
+	s.mu.Unlock()
+	f()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list[before:]
+}
+
+func TestStatementsPerRequest(t *testing.T) {
+	t.Parallel()
+	c, n := single(t, env{"REFRESH_TOKEN_EXPIRY": "1000"})
+	u := n.newUser()
+	counts := func(about string, wanted int, writes bool, f func()) {
+		t.Helper()
+		sent := n.statements.during(f)
+		var wrote bool
+		for _, s := range sent {
+			wrote = wrote || strings.Contains(s, "INSERT") || strings.Contains(s, "UPDATE ") || strings.Contains(s, "DELETE")
+		}
+		if len(sent) != wanted || wrote != writes {
+			t.Errorf("%s takes %d statements, want %d (writes: %v):\n%s", about, len(sent), wanted, wrote, strings.Join(sent, "\n---\n"))
+		}
+	}
+	counts("signing in", 2, true, func() { n.signIn(u) })
+	counts("renewing an access token", 1, false, func() { want(t, http.StatusOK, n.renew(u.refresh)) })
+	counts("GET /users", 1, false, func() { want(t, http.StatusOK, n.profile(u.access)) })
+	other := n.signIn(u)
+	id := n.sessionID(other)
+	counts("GET /users/sessions", 1, false, func() { want(t, http.StatusOK, n.as(u.access, http.MethodGet, "/users/sessions", nil)) })
+	// Writes cost one more, for the row of their limit. In the same statement, the count would be lost if the write failed.
+	counts("DELETE /users/sessions", 2, true, func() { want(t, http.StatusNoContent, n.endSession(u.access, id)) })
+	other = n.signIn(u)
+	counts("PUT /users", 2, true, func() {
+		want(t, http.StatusOK, n.changeProfile(u.access, body{"first_name": "Ada"}))
+	})
+	counts("signing out", 1, true, func() { want(t, http.StatusNoContent, n.signOut(other.refresh)) })
+	counts("the keys", 0, false, func() { want(t, http.StatusOK, n.get("/tokens/keys")) })
+	counts("a malformed token", 0, false, func() { want(t, http.StatusUnauthorized, n.profile("a.b.c")) })
+	counts("malformed parameters", 0, false, func() { want(t, http.StatusBadRequest, n.post("/users", body{"email": "x"})) })
+	c.clock.Advance(501 * time.Second)
+	counts("renewing a refresh token", 1, true, func() {
+		if r := want(t, http.StatusOK, n.renew(u.refresh)); r.Text("refresh_token") == u.refresh {
+			t.Error("it was not renewed")
+		}
+	})
+}
+
+func TestAuditTrailOutlivesTheAccount(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2, always)
+	n := c.nodes[0]
+	u := n.newUser()
+	stolen := n.signIn(u)
+	want(t, http.StatusUnauthorized, n.trySignIn(u.username, "a wrong guess at it"))
+	want(t, http.StatusUnauthorized, n.trySignIn("unknown.user", "a wrong guess at it"))
+	want(t, http.StatusOK, n.renew(stolen.refresh))
+	c.clock.Advance(2 * time.Minute)
+	want(t, http.StatusUnauthorized, c.nodes[1].renew(stolen.refresh), "after its grace")
+	want(t, http.StatusNoContent, n.deleteUser(u.access))
+
+	got := column(t, c.db, "SELECT event FROM audit_events WHERE user_id = $1 ORDER BY id", u.id)
+	wanted := []string{
+		"signed up", "email verified", "signed in", "password refused",
+		"refresh token reused: session ended", "account deleted",
+	}
+	if !slices.Equal(got, wanted) {
+		t.Errorf("the trail is %q; want %q", got, wanted)
+	}
+	if unknown := column(t, c.db,
+		"SELECT details::text FROM audit_events WHERE user_id IS NULL AND event = 'password refused'"); len(unknown) != 1 {
+		t.Errorf("events of an unknown login: %q", unknown)
+	}
+	if anonymous := column(t, c.db, "SELECT event FROM audit_events WHERE request_id IS NULL AND event <> 'keys changed'"); anonymous != nil {
+		t.Errorf("events without a request: %q", anonymous)
+	}
+	for _, event := range wanted {
+		if !c.logs.Contains(`"msg":"` + event + `"`) {
+			t.Errorf("the log does not have %q", event)
+		}
+	}
+}
+
+func TestAuditTrailIsOnlyLoggedWithoutARetention(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1, env{"AUDIT_RETENTION": "0"})
+	c.nodes[0].newUser()
+	if got := column(t, c.db, "SELECT event FROM audit_events WHERE event <> 'keys changed'"); got != nil {
+		t.Errorf("the table has %q", got)
+	}
+	if !c.logs.Contains(`"msg":"signed up"`) {
+		t.Error("the log does not have the event")
+	}
+}
+
+// logs has everything that the replicas of a test log, at level debug, and every secret in their requests and replies.
+// At the end of a test no secret may be in the logs: row L01 of the security decisions, in all tests.
+type logs struct {
+	testenv.Output
+
+	mu      sync.Mutex
+	private map[string]string // the secrets, and what they are
+}
+
+func (l *logs) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// secretMembers are the parameters and the members of replies that only their user may see, including personal data.
+var secretMembers = []string{
+	"password", "old_password", "code", "token", "access_token", "refresh_token",
+	"username", "email", "first_name", "last_name", "name",
+}
+
+// probeLength is the number of bytes of a secret that the test searches for first. Shorter secrets may occur by chance.
+const probeLength = 10
+
+func (l *logs) secrets(members body) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, name := range secretMembers {
+		l.note(name, members[name])
+	}
+	if code := members["code"]; code != "" {
+		digest := sha256.Sum256([]byte(code))
+		l.note("hash of a code", hex.EncodeToString(digest[:]))
+		l.note("hash of a code", base64.StdEncoding.EncodeToString(digest[:]))
+	}
+}
+
+// note is called with mu held.
+func (l *logs) note(what, secret string) {
+	if len(secret) < probeLength {
+		return
+	}
+	if l.private == nil {
+		l.private = map[string]string{}
+	}
+	l.private[secret] = what
+}
+
+func (l *logs) check(t testing.TB, db postgres.Config) {
+	t.Helper()
+	l.mu.Lock()
+	l.note("the access passphrase", accessPassphrase)
+	l.note("the refresh passphrase", refreshPassphrase)
+	l.note("the database's password", db.Password)
+	for _, hash := range column(t, db, "SELECT password_hash FROM users") {
+		l.note("password hash", hash)
+	}
+	l.mu.Unlock()
+	l.hasNone(t, "the log", l.String())
+	l.hasNone(t, "the audit trail", strings.Join(column(t, db, "SELECT e::text FROM audit_events e"), "\n"))
+	if t.Failed() && testing.Verbose() {
+		t.Logf("the logs:\n%s", l)
+	}
+}
+
+// hasNone reports an error for each secret in a text.
+func (l *logs) hasNone(t testing.TB, what, text string) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, found := range findSecrets([]byte(text), l.private) {
+		t.Errorf("%s contains the %s %q", what, l.private[found], found)
+	}
+}
+
+// findSecrets searches for all secrets in one pass over the text.
+func findSecrets(text []byte, secrets map[string]string) (found []string) {
+	byPrefix := map[string][]string{}
+	for secret := range secrets {
+		byPrefix[secret[:probeLength]] = append(byPrefix[secret[:probeLength]], secret)
+	}
+	seen := map[string]bool{}
+	for i := 0; i+probeLength <= len(text); i++ {
+		for _, secret := range byPrefix[string(text[i:i+probeLength])] {
+			if !seen[secret] && bytes.HasPrefix(text[i:], []byte(secret)) {
+				seen[secret] = true
+				found = append(found, secret)
+			}
+		}
+	}
+	return found
+}
+
+// column runs a query without the server. A database that has been dropped, or has no such table, has no rows.
+func column(t testing.TB, c postgres.Config, query string, args ...any) (values []string) {
+	t.Helper()
+	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
+	defer db.Close()
+	rows, err := db.Query(query, args...)
+	if err != nil {
+		return nil
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var value string
+		testenv.NoError(t, rows.Scan(&value))
+		values = append(values, value)
+	}
+	testenv.NoError(t, rows.Err())
+	return values
+}
+
+func TestLogCheckFindsSecrets(t *testing.T) {
+	l := new(logs)
+	l.secrets(body{"password": "correct horse battery", "code": "0123456789abcdef", "scope": "profile email"})
+	if _, err := l.Write([]byte(`{"msg":"correct horse battery","scope":"profile email","x":"0123456789abcdeX"}`)); err != nil {
+		t.Fatal(err)
+	}
+	found := findSecrets([]byte(l.String()), l.private)
+	if len(found) != 1 || found[0] != "correct horse battery" {
+		t.Errorf("found %q", found)
+	}
 }

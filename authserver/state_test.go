@@ -47,7 +47,7 @@ func TestStateDescribesTheServer(t *testing.T) {
 	k := kids(t, n)
 	limit, err := strconv.Atoi(column(t, c.db, `SELECT ((SELECT setting::int FROM pg_settings WHERE name = 'max_connections')
 		- (SELECT setting::int FROM pg_settings WHERE name = 'superuser_reserved_connections'))::text`)[0])
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	s := n.state()
 	if !s.Ready || s.Reason != "" || s.Version != "test" || s.Database.MaxConnections != limit ||
 		strconv.FormatInt(s.Keys.Generation, 10) != c.generation() ||
@@ -92,7 +92,7 @@ func (n *node) unready(about, wanted string, secrets ...string) config.State {
 	testenv.Eventually(n.t, time.Minute, about, func() error {
 		s = n.state()
 		status, text := n.Probe("/readyz")
-		testenv.OK(n.t, json.Unmarshal([]byte(text), &probed))
+		testenv.NoError(n.t, json.Unmarshal([]byte(text), &probed))
 		if strings.Contains(s.Reason, wanted) && status == http.StatusServiceUnavailable && probed.Reason == s.Reason {
 			return nil
 		}
@@ -208,7 +208,7 @@ func TestReadinessStaysWithoutADatabase(t *testing.T) {
 	n.waitForDatabase()
 	ready := n.state()
 	for range 2 {
-		testenv.OK(t, database.StopNow())
+		testenv.NoError(t, database.StopNow())
 		s := n.problem("without a database", "waiting for the database: cannot reach ", db.Password)
 		if s.Keys.Generation != ready.Keys.Generation || !slices.Equal(s.Keys.Ready, ready.Keys.Ready) ||
 			s.Database.MaxConnections != ready.Database.MaxConnections {
@@ -217,7 +217,7 @@ func TestReadinessStaysWithoutADatabase(t *testing.T) {
 		for _, path := range []string{"/tokens/keys", "/.well-known/jwks.json"} {
 			want(t, http.StatusOK, n.get(path), "without a database")
 		}
-		testenv.OK(t, database.StartAgain(t.Context()))
+		testenv.NoError(t, database.StartAgain(t.Context()))
 		n.waitForDatabase()
 		if s := n.state(); s.Database.Problem != "" {
 			t.Errorf("%+v", s)
@@ -251,4 +251,57 @@ func TestReadinessEndsWithAShutdown(t *testing.T) {
 	_, n := single(t, env{"DRAIN_DELAY": "5s"})
 	n.Cancel()
 	n.unready("while it drains", "shutting down")
+}
+
+// Two replicas that derive different issuers from their host and port would silently refuse each other's tokens.
+func TestIssuerIsRememberedByTheDatabase(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, postgrestest.Config(t))
+	first := c.addReady(1, env{"ISSUER": unset, "PORT": "8080"})
+	u := first.newUser()
+
+	second := c.add(env{"ISSUER": unset, "PORT": "8081"})
+	err := second.Result()
+	if err == nil || !strings.Contains(err.Error(), "belongs to http://127.0.0.1:8080") || !strings.Contains(err.Error(), "set ISSUER=http://127.0.0.1:8080") {
+		t.Errorf("another port: %v", err)
+	}
+	c.nodes = c.nodes[:1]
+
+	// An issuer that is set replaces the former one. Replicas with the former one report it.
+	changed := c.addReady(1, env{"ISSUER": "https://auth.example.com"})
+	if !c.logs.Contains("ISSUER was changed") {
+		t.Error("the log does not say that it was changed")
+	}
+	first.problem("with the former issuer", "another replica of this database was started with https://auth.example.com")
+	want(t, http.StatusUnauthorized, changed.profile(u.access), "a token of the former issuer")
+	changed.waitForDatabase()
+
+	again := c.addReady(1, env{"ISSUER": "https://auth.example.com"})
+	again.waitForDatabase()
+}
+
+func TestTokensWithTheLongestSettingsFit(t *testing.T) {
+	t.Parallel()
+	host := "https://auth.example.com/"
+	scopes := "profile " + strings.Repeat("s", 992)
+	for _, algorithm := range []string{"ES256", "RS256", "EdDSA"} {
+		c := newCluster(t, postgrestest.Config(t))
+		n := c.add(env{
+			"ISSUER": host + strings.Repeat("i", 1024-len(host)), "AUDIENCE": strings.Repeat("a", 1498) + ",b",
+			"CLIENT_ID": strings.Repeat(`"`, 255), "SIGNUP_SCOPES": scopes, "SIGNING_ALGORITHM": algorithm,
+		})
+		n.waitReady()
+		const password = "the password of a user"
+		username := strings.Repeat("u", 64)
+		reply := want(t, http.StatusCreated, n.post("/users", body{
+			"username": username, "email": strings.Repeat("e", 64) + "@" + strings.Repeat("d", 60) + "." + strings.Repeat("d", 60) + "." + strings.Repeat("d", 60) + ".com",
+			"first_name": strings.Repeat("\U0001D4B6", 100), "last_name": strings.Repeat("\U0001D4B6", 100), "password": password,
+		}), algorithm)
+		want(t, http.StatusOK, n.verify(reply.Text("code")), algorithm)
+		r := want(t, http.StatusOK, n.trySignIn(username, password), algorithm)
+		t.Logf("%s: an access token of %d bytes", algorithm, len(r.Text("access_token")))
+		want(t, http.StatusOK, n.profile(r.Text("access_token")), algorithm)
+		want(t, http.StatusOK, n.renew(r.Text("refresh_token")), algorithm)
+		c.stop()
+	}
 }

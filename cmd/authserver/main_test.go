@@ -64,7 +64,7 @@ func launchIn(t *testing.T, prepare func(*exec.Cmd), db postgres.Config, args []
 	p.cmd.Stderr = p.stderr
 	p.cmd.Stdout = p.stderr
 	prepare(p.cmd)
-	testenv.OK(t, p.cmd.Start())
+	testenv.NoError(t, p.cmd.Start())
 	go func() { _ = p.cmd.Wait(); close(p.ended) }()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
@@ -103,7 +103,7 @@ func (p *process) wait(within time.Duration) int {
 
 func (p *process) signal(s os.Signal) {
 	p.t.Helper()
-	testenv.OK(p.t, p.cmd.Process.Signal(s))
+	testenv.NoError(p.t, p.cmd.Process.Signal(s))
 }
 
 // await waits until the operations port replies to a path with a status.

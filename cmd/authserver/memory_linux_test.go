@@ -251,7 +251,7 @@ func TestMemoryLimitOfAPodIsUsed(t *testing.T) {
 			settings = append(settings, env)
 		}
 		p := launchIn(t, group.enter, postgrestest.Config(t), []string{"serve"}, settings...)
-		testenv.Until(t, 20*time.Second, "the memory is logged", func() bool { return strings.Contains(p.stderr.String(), `"connections_bytes"`) })
+		testenv.Until(t, 20*time.Second, "the memory is logged", func() bool { return p.stderr.Contains(`"connections_bytes"`) })
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("with %q: %s is not in %s", env, want, p.stderr)
 		}

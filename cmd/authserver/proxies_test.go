@@ -35,7 +35,7 @@ import (
 func TestProxyConfigurationsOfTheManual(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/proxies.md")
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	for _, proxy := range []struct {
 		name, language string
 		idle           [2]string // in the document, and in the test
@@ -86,7 +86,7 @@ func TestProxyConfigurationsOfTheManual(t *testing.T) {
 				"https://auth.example.com:"+port+" {",
 				"/etc/ssl/", dir+"/").Replace(config)
 			file := filepath.Join(dir, "proxy.conf")
-			testenv.OK(t, os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600))
+			testenv.NoError(t, os.WriteFile(file, []byte(proxy.wrap(config, dir)), 0o600))
 			runProxy(t, program, dir, proxy.command(file, dir)...)
 			p.waitReady()
 			behind(t, p, port, roots)
@@ -101,7 +101,7 @@ func runProxy(t *testing.T, program, home string, args ...string) {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_DATA_HOME="+home, "XDG_CONFIG_HOME="+home)
 	cmd.Stdout, cmd.Stderr = said, said
-	testenv.OK(t, cmd.Start())
+	testenv.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
@@ -245,7 +245,7 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	crt := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	secret := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	for name, content := range map[string][]byte{".crt": crt, ".key": secret, ".pem": append(crt[:len(crt):len(crt)], secret...)} {
-		testenv.OK(t, os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600))
+		testenv.NoError(t, os.WriteFile(filepath.Join(dir, "auth.example.com"+name), content, 0o600))
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(crt)

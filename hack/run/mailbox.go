@@ -113,7 +113,8 @@ var (
 
 // mailboxPolicy also applies to the HTML of a mail, which is in a frame without an origin: only its styles and embedded
 // pictures are shown. The page itself has no script.
-const mailboxPolicy = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const mailboxPolicy = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src data:; base-uri 'none'; " +
+	"form-action 'none'; frame-ancestors 'none'"
 
 func (m *mailbox) handler() http.Handler {
 	mux := http.NewServeMux()

@@ -335,7 +335,8 @@ Auth Gateway runs at %[1]s
 `, url, r.envFile(), r.server)
 	if around.mailbox != "" {
 		fmt.Fprintf(r.out,
-			"  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n", around.mailbox, around.smtp)
+			"  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n",
+			around.mailbox, around.smtp)
 	}
 	if around.app != "" {
 		fmt.Fprintf(r.out, "\nOpen the example application, sign up, and follow the link in the mail:\n\n  %s\n", around.app)
@@ -344,7 +345,9 @@ Auth Gateway runs at %[1]s
 		fmt.Fprintf(r.out, `
 Sign up, verify and sign in: paste these lines into another terminal, one after another:
 
-  code=$(curl -s %[1]s/users -H 'Content-Type: application/json' -d '{"username":"%[2]s","email":"%[2]s@example.com","first_name":"Ada","last_name":"Lovelace","password":"note G of 1843"}' | sed -n 's/.*"code": *"\([^"]*\)".*/\1/p'); echo "$code"
+  code=$(curl -s %[1]s/users -H 'Content-Type: application/json' -d '`+
+			`{"username":"%[2]s","email":"%[2]s@example.com","first_name":"Ada","last_name":"Lovelace",`+
+			`"password":"note G of 1843"}' | sed -n 's/.*"code": *"\([^"]*\)".*/\1/p'); echo "$code"
   curl -s -w '\n' %[1]s/users/verify-user -H 'Content-Type: application/json' -d "{\"code\":\"$code\"}"
   curl -s -w '\n' %[1]s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%[2]s","password":"note G of 1843"}'
 

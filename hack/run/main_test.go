@@ -72,6 +72,13 @@ func start(t *testing.T, program, dir string) running {
 	return r
 }
 
+// startReady is start, and waits until the server is ready.
+func startReady(t *testing.T, program, dir string) running {
+	t.Helper()
+	r := startReady(t, program, dir)
+	return r
+}
+
 func (r running) finish(t *testing.T) {
 	t.Helper()
 	r.stop()
@@ -84,8 +91,7 @@ func TestRunEndsInOrderAndKeepsItsPassphrases(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
 	dir := filepath.Join(t.TempDir(), ".local")
-	first := start(t, os.Args[0], dir)
-	first.WaitFor(t, patience, "Ctrl-C stops it")
+	first := startReady(t, os.Args[0], dir)
 	first.WaitFor(t, patience, "algorithm: EdDSA")
 	first.finish(t)
 	first.WaitFor(t, patience, "the server ends in order")
@@ -99,8 +105,7 @@ func TestRunEndsInOrderAndKeepsItsPassphrases(t *testing.T) {
 	}
 
 	began := time.Now()
-	second := start(t, os.Args[0], dir)
-	second.WaitFor(t, patience, "Ctrl-C stops it")
+	second := startReady(t, os.Args[0], dir)
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("the second start took %v", took)
 	}
@@ -127,12 +132,11 @@ func TestRunEndsWithTheServer(t *testing.T) {
 func TestRunEndsWithTheDatabase(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	dir := t.TempDir()
-	r := start(t, os.Args[0], dir)
-	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r := startReady(t, os.Args[0], dir)
 	pid := testenv.Must(os.ReadFile(filepath.Join(dir, "postgres", "data", "postmaster.pid")))(t)
 	first, _, _ := strings.Cut(string(pid), "\n")
 	number := testenv.Must(strconv.Atoi(first))(t)
-	testenv.OK(t, syscall.Kill(number, syscall.SIGKILL))
+	testenv.NoError(t, syscall.Kill(number, syscall.SIGKILL))
 	if err := <-r.end; err == nil || !strings.Contains(err.Error(), "PostgreSQL ended") {
 		t.Errorf("%v\n%s", err, r)
 	}
@@ -150,8 +154,7 @@ func TestPrintedCommandsWork(t *testing.T) {
 	}
 	program := testenv.Program(t, "./cmd/authserver")
 	t.Setenv("SALT_ROUNDS", "4")
-	r := start(t, program, t.TempDir())
-	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r := startReady(t, program, t.TempDir())
 	var lines []string
 	for line := range strings.Lines(r.String()) {
 		if strings.HasPrefix(line, "  code=") || strings.HasPrefix(line, "  curl ") {
@@ -197,8 +200,7 @@ func TestEnvFileHasTheSettings(t *testing.T) {
 	t.Setenv("SIGNING_ALGORITHM", "EdDSA")
 	t.Setenv("SERVICE_NAME", "Ada's shop")
 	dir := t.TempDir()
-	r := start(t, os.Args[0], dir)
-	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r := startReady(t, os.Args[0], dir)
 	path := filepath.Join(dir, "env")
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
@@ -214,8 +216,7 @@ func TestEnvFileHasTheSettings(t *testing.T) {
 func TestHostIsHonoured(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("HOST", "127.0.0.1")
-	r := start(t, os.Args[0], t.TempDir())
-	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r := startReady(t, os.Args[0], t.TempDir())
 	r.WaitFor(t, patience, "Auth Gateway runs at http://127.0.0.1:")
 	if got := r.setting(t, "HOST"); got != "127.0.0.1" {
 		t.Errorf("the server listens on %s", got)

@@ -65,9 +65,9 @@ func TestPublicExposureServesAnApplicationAndAMailbox(t *testing.T) {
 	t.Setenv(serverVariable, "serve")
 	t.Setenv("EXPOSURE", "public")
 	t.Setenv("SIGNUP_REQUIRED", "username,last_name")
-	r := start(t, os.Args[0], t.TempDir())
-	r.WaitFor(t, patience, "Ctrl-C stops it")
-	greeted := regexp.MustCompile(`(?s)\n  mail +(\S+), and in this terminal\n.*Open the example application[^:]*:\n\n  (\S+)\n`).FindStringSubmatch(r.String())
+	r := startReady(t, os.Args[0], t.TempDir())
+	greeting := regexp.MustCompile(`(?s)\n  mail +(\S+), and in this terminal\n.*Open the example application[^:]*:\n\n  (\S+)\n`)
+	greeted := greeting.FindStringSubmatch(r.String())
 	if greeted == nil {
 		t.Fatalf("the URLs of the mailbox and the application are missing:\n%s", r)
 	}
@@ -102,7 +102,7 @@ func TestPublicExposureServesAnApplicationAndAMailbox(t *testing.T) {
 	if _, list := get(t, box); !strings.Contains(list, "There is none yet") {
 		t.Errorf("the list without mail is\n%s", list)
 	}
-	testenv.OK(t, deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification))
+	testenv.NoError(t, deliver(t, "localhost:"+r.setting(t, "SMTP_PORT"), "ada@example.com", verification))
 	r.WaitFor(t, patience, "Mail to ada@example.com: Bestätigen Sie\n"+
 		"  link  http://localhost:8026/#verify=ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
 		"  code  ABCDEFGHIJKLMNOPQRSTUVWXY2\n"+
@@ -131,8 +131,7 @@ func TestSettingsOfTheCallerAreKept(t *testing.T) {
 	for name, value := range own {
 		t.Setenv(name, value)
 	}
-	r := start(t, os.Args[0], t.TempDir())
-	r.WaitFor(t, patience, "Ctrl-C stops it")
+	r := startReady(t, os.Args[0], t.TempDir())
 	for name, want := range own {
 		if got := r.setting(t, name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)
@@ -158,7 +157,7 @@ func listening(t *testing.T) (m *mailbox, out *testenv.Output, address string) {
 
 func (m *mailbox) receive(t *testing.T, raw string) {
 	t.Helper()
-	testenv.OK(t, m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}))
+	testenv.NoError(t, m.add(smtpsink.Mail{From: "a@example.com", To: []string{"b@example.com"}, Raw: []byte(raw)}))
 }
 
 func (m *mailbox) ask(host, path string) *httptest.ResponseRecorder {
@@ -196,7 +195,7 @@ func TestMailboxPageRunsNothingOfAMail(t *testing.T) {
 	t.Parallel()
 	m, out, address := listening(t)
 	hostile := strings.Replace(verification, "=?utf-8?q?Best=C3=A4tigen_Sie?=", "=?utf-8?q?=1B]0;<script>alert(3)</script>?=", 1)
-	testenv.OK(t, deliver(t, address, "ada@example.com", hostile))
+	testenv.NoError(t, deliver(t, address, "ada@example.com", hostile))
 	if strings.ContainsRune(out.String(), '\x1b') {
 		t.Errorf("the output controls the terminal: %q", out)
 	}

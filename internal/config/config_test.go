@@ -1,10 +1,14 @@
 package config_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,9 +19,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
+type settings map[string]string
+
 // twelve returns the settings of the smallest deployment.
-func twelve() map[string]string {
-	return map[string]string{
+func twelve() settings {
+	return settings{
 		"REFRESH_PASSPHRASE": "refresh-passphrase-1",
 		"ACCESS_PASSPHRASE":  "access-passphrase-22",
 		"DB_HOST":            "localhost",
@@ -27,11 +33,11 @@ func twelve() map[string]string {
 	}
 }
 
-func load(environ map[string]string) (config.Config, error) {
+func load(environ settings) (config.Config, error) {
 	return config.Load(lookup(environ), noFile)
 }
 
-func lookup(environ map[string]string) func(string) (string, bool) {
+func lookup(environ settings) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		value, ok := environ[name]
 		return value, ok
@@ -40,7 +46,7 @@ func lookup(environ map[string]string) func(string) (string, bool) {
 
 func noFile(string) ([]byte, error) { return nil, errors.New("there are no files here") }
 
-func with(changes map[string]string) map[string]string {
+func with(changes settings) settings {
 	environ := twelve()
 	maps.Copy(environ, changes)
 	return environ
@@ -198,7 +204,7 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 	}
 	for _, c := range cases {
 		for _, value := range c.values {
-			_, err := load(with(map[string]string{c.name: value}))
+			_, err := load(with(settings{c.name: value}))
 			var invalid *config.InvalidError
 			if !errors.As(err, &invalid) || len(invalid.Problems) != 1 {
 				t.Errorf("%s=%.40q: err = %v, want one problem", c.name, value, err)
@@ -212,7 +218,7 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 }
 
 func TestLoadReportsAllProblemsAtOnce(t *testing.T) {
-	_, err := load(map[string]string{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
+	_, err := load(settings{"PORT": "x", "SALT_ROUNDS": "99", "LOG_LEVEL": "loud", "ACCESS_PASSPHRASE": "secret\x01text"})
 	if err == nil {
 		t.Fatal("the settings were accepted")
 	}
@@ -232,75 +238,48 @@ func TestLoadReportsAllProblemsAtOnce(t *testing.T) {
 
 func TestLoadAcceptsUnusualValues(t *testing.T) {
 	for name, c := range map[string]struct {
-		environ map[string]string
+		environ settings
 		holds   func(config.Config) bool
 	}{
-		"an empty host is all interfaces": {map[string]string{"HOST": ""},
-			func(c config.Config) bool { return c.Address() == ":8080" && c.Issuer == "http://localhost:8080" }},
-		"so is 0.0.0.0": {map[string]string{"HOST": "0.0.0.0", "PORT": "80"},
-			func(c config.Config) bool { return c.Address() == "0.0.0.0:80" && c.Issuer == "http://localhost:80" }},
-		"and ::": {map[string]string{"HOST": "::"},
-			func(c config.Config) bool { return c.Address() == "[::]:8080" && c.Issuer == "http://localhost:8080" }},
-		"an IPv6 address is bracketed": {map[string]string{"HOST": "::1"},
-			func(c config.Config) bool { return c.Issuer == "http://[::1]:8080" }},
-		"no metrics": {map[string]string{"METRICS_PORT": "0"},
-			func(c config.Config) bool { return c.MetricsAddress() == "" }},
-		"an expiry as text": {map[string]string{"ACCESS_TOKEN_EXPIRY": "1h30m"},
-			func(c config.Config) bool { return c.AccessTokenExpiry == 90*time.Minute }},
-		"a timeout in seconds": {map[string]string{"DB_STATEMENT_TIMEOUT": "3"},
-			func(c config.Config) bool { return c.DBStatementTimeout == 3*time.Second }},
-		"a long refresh token prolongs the session": {map[string]string{"REFRESH_TOKEN_EXPIRY": "31536000"},
-			func(c config.Config) bool { return c.SessionLifetime == 8760*time.Hour }},
-		"several audiences": {map[string]string{"AUDIENCE": "shop, urn:billing"},
-			func(c config.Config) bool { return reflect.DeepEqual(c.Audience, []string{"shop", "urn:billing"}) }},
-		"the audience follows the issuer": {map[string]string{"ISSUER": "https://auth.example.com/x"},
-			func(c config.Config) bool { return c.Audience[0] == "https://auth.example.com/x" }},
-		"several origins": {map[string]string{"CORS_ALLOWED_ORIGINS": "https://app.example.com, http://localhost:3000,http://[::1]:8443"},
-			func(c config.Config) bool {
-				return reflect.DeepEqual(c.CORSAllowedOrigins, []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:8443"})
-			}},
-		"origins of apps": {map[string]string{"CORS_ALLOWED_ORIGINS": "capacitor://localhost,ionic://localhost,app://,app://.,tauri://localhost,https://localhost,com.example.app://host:1"},
-			func(c config.Config) bool { return len(c.CORSAllowedOrigins) == 7 }},
-		"more fields of pages": {map[string]string{"CORS_ALLOWED_HEADERS": "X-Tenant, x-trace"},
-			func(c config.Config) bool {
-				return reflect.DeepEqual(c.CORSAllowedHeaders, []string{"X-Tenant", "x-trace"})
-			}},
-		"memory": {map[string]string{"CONNECTION_MEMORY": "64MiB"},
-			func(c config.Config) bool {
-				return c.ConnectionMemory == 64<<20 && c.Environ()["CONNECTION_MEMORY"] == "64MiB"
-			}},
-		"memory in bytes": {map[string]string{"CONNECTION_MEMORY": "8388609"},
-			func(c config.Config) bool { return c.ConnectionMemory == 8388609 }},
-		"the API has the default port of metrics": {map[string]string{"PORT": "9090"},
-			func(c config.Config) bool { return c.Port == 9090 && !c.MetricsPortSet }},
-		"a chosen port of metrics": {map[string]string{"METRICS_PORT": "9090"},
-			func(c config.Config) bool { return c.MetricsPortSet && c.Environ()["METRICS_PORT"] == "9090" }},
-		"one name": {map[string]string{"SIGNUP_REQUIRED": "first_name"},
-			func(c config.Config) bool { return reflect.DeepEqual(c.SignupRequired, []string{"first_name"}) }},
-		"no name": {map[string]string{"SIGNUP_REQUIRED": "none"},
-			func(c config.Config) bool {
-				return len(c.SignupRequired) == 0 && c.Environ()["SIGNUP_REQUIRED"] == "none"
-			}},
-		"no origin": {map[string]string{"CORS_ALLOWED_ORIGINS": ""},
-			func(c config.Config) bool { return c.CORSAllowedOrigins == nil }},
-		"a proxy": {map[string]string{"TRUSTED_PROXY_HOPS": "1"},
-			func(c config.Config) bool { return c.TrustedProxyHops == 1 }},
-		"no database password": {map[string]string{"DB_PASSWORD": ""},
-			func(c config.Config) bool { return c.DBPassword.IsZero() }},
-		"a socket directory": {map[string]string{"DB_HOST": "/run/postgresql"},
-			func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
-		"several hosts, one port": {map[string]string{"DB_HOST": "db1, db2,/run/postgresql", "DB_PORT": "5433"},
-			func(c config.Config) bool {
-				return c.DBHost == "db1,db2,/run/postgresql" && reflect.DeepEqual(c.DBPort, config.Ports{5433})
-			}},
-		"several hosts with their ports": {map[string]string{"DB_HOST": "db1,db2", "DB_PORT": "5432, 5433"},
-			func(c config.Config) bool { return reflect.DeepEqual(c.DBPort, config.Ports{5432, 5433}) }},
-		"empty former passphrases": {map[string]string{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""},
-			func(c config.Config) bool {
-				return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()
-			}},
-		"no termination message": {map[string]string{"TERMINATION_LOG": ""},
-			func(c config.Config) bool { return c.TerminationLog == "" }},
+		"an empty host is all interfaces":           {settings{"HOST": ""}, func(c config.Config) bool { return c.Address() == ":8080" && c.Issuer == "http://localhost:8080" }},
+		"so is 0.0.0.0":                             {settings{"HOST": "0.0.0.0", "PORT": "80"}, func(c config.Config) bool { return c.Address() == "0.0.0.0:80" && c.Issuer == "http://localhost:80" }},
+		"and ::":                                    {settings{"HOST": "::"}, func(c config.Config) bool { return c.Address() == "[::]:8080" && c.Issuer == "http://localhost:8080" }},
+		"an IPv6 address is bracketed":              {settings{"HOST": "::1"}, func(c config.Config) bool { return c.Issuer == "http://[::1]:8080" }},
+		"no metrics":                                {settings{"METRICS_PORT": "0"}, func(c config.Config) bool { return c.MetricsAddress() == "" }},
+		"an expiry as text":                         {settings{"ACCESS_TOKEN_EXPIRY": "1h30m"}, func(c config.Config) bool { return c.AccessTokenExpiry == 90*time.Minute }},
+		"a timeout in seconds":                      {settings{"DB_STATEMENT_TIMEOUT": "3"}, func(c config.Config) bool { return c.DBStatementTimeout == 3*time.Second }},
+		"a long refresh token prolongs the session": {settings{"REFRESH_TOKEN_EXPIRY": "31536000"}, func(c config.Config) bool { return c.SessionLifetime == 8760*time.Hour }},
+		"several audiences":                         {settings{"AUDIENCE": "shop, urn:billing"}, func(c config.Config) bool { return reflect.DeepEqual(c.Audience, []string{"shop", "urn:billing"}) }},
+		"the audience follows the issuer":           {settings{"ISSUER": "https://auth.example.com/x"}, func(c config.Config) bool { return c.Audience[0] == "https://auth.example.com/x" }},
+		"several origins": {settings{"CORS_ALLOWED_ORIGINS": "https://app.example.com, http://localhost:3000,http://[::1]:8443"}, func(c config.Config) bool {
+			return reflect.DeepEqual(c.CORSAllowedOrigins, []string{"https://app.example.com", "http://localhost:3000", "http://[::1]:8443"})
+		}},
+		"origins of apps": {settings{"CORS_ALLOWED_ORIGINS": "capacitor://localhost,ionic://localhost,app://,app://.,tauri://localhost,https://localhost,com.example.app://host:1"}, func(c config.Config) bool { return len(c.CORSAllowedOrigins) == 7 }},
+		"more fields of pages": {settings{"CORS_ALLOWED_HEADERS": "X-Tenant, x-trace"}, func(c config.Config) bool {
+			return reflect.DeepEqual(c.CORSAllowedHeaders, []string{"X-Tenant", "x-trace"})
+		}},
+		"memory": {settings{"CONNECTION_MEMORY": "64MiB"}, func(c config.Config) bool {
+			return c.ConnectionMemory == 64<<20 && c.Environ()["CONNECTION_MEMORY"] == "64MiB"
+		}},
+		"memory in bytes":                         {settings{"CONNECTION_MEMORY": "8388609"}, func(c config.Config) bool { return c.ConnectionMemory == 8388609 }},
+		"the API has the default port of metrics": {settings{"PORT": "9090"}, func(c config.Config) bool { return c.Port == 9090 && !c.MetricsPortSet }},
+		"a chosen port of metrics":                {settings{"METRICS_PORT": "9090"}, func(c config.Config) bool { return c.MetricsPortSet && c.Environ()["METRICS_PORT"] == "9090" }},
+		"one name":                                {settings{"SIGNUP_REQUIRED": "first_name"}, func(c config.Config) bool { return reflect.DeepEqual(c.SignupRequired, []string{"first_name"}) }},
+		"no name": {settings{"SIGNUP_REQUIRED": "none"}, func(c config.Config) bool {
+			return len(c.SignupRequired) == 0 && c.Environ()["SIGNUP_REQUIRED"] == "none"
+		}},
+		"no origin":            {settings{"CORS_ALLOWED_ORIGINS": ""}, func(c config.Config) bool { return c.CORSAllowedOrigins == nil }},
+		"a proxy":              {settings{"TRUSTED_PROXY_HOPS": "1"}, func(c config.Config) bool { return c.TrustedProxyHops == 1 }},
+		"no database password": {settings{"DB_PASSWORD": ""}, func(c config.Config) bool { return c.DBPassword.IsZero() }},
+		"a socket directory":   {settings{"DB_HOST": "/run/postgresql"}, func(c config.Config) bool { return c.DBHost == "/run/postgresql" }},
+		"several hosts, one port": {settings{"DB_HOST": "db1, db2,/run/postgresql", "DB_PORT": "5433"}, func(c config.Config) bool {
+			return c.DBHost == "db1,db2,/run/postgresql" && reflect.DeepEqual(c.DBPort, config.Ports{5433})
+		}},
+		"several hosts with their ports": {settings{"DB_HOST": "db1,db2", "DB_PORT": "5432, 5433"}, func(c config.Config) bool { return reflect.DeepEqual(c.DBPort, config.Ports{5432, 5433}) }},
+		"empty former passphrases": {settings{"FORMER_ACCESS_PASSPHRASE": "", "FORMER_REFRESH_PASSPHRASE": ""}, func(c config.Config) bool {
+			return c.FormerAccessPassphrase.IsZero() && c.FormerRefreshPassphrase.IsZero()
+		}},
+		"no termination message": {settings{"TERMINATION_LOG": ""}, func(c config.Config) bool { return c.TerminationLog == "" }},
 	} {
 		got, err := load(with(c.environ))
 		if err != nil || !c.holds(got) {
@@ -310,7 +289,7 @@ func TestLoadAcceptsUnusualValues(t *testing.T) {
 }
 
 func TestSecretFromAFile(t *testing.T) {
-	files := map[string]string{"access": "from a file\r\n", "empty": "\n", "binary": "\x00\x01"}
+	files := settings{"access": "from a file\r\n", "empty": "\n", "binary": "\x00\x01"}
 	readFile := func(path string) ([]byte, error) {
 		if content, ok := files[path]; ok {
 			return []byte(content), nil
@@ -318,16 +297,16 @@ func TestSecretFromAFile(t *testing.T) {
 		return nil, errors.New("no such file")
 	}
 	for name, c := range map[string]struct {
-		environ map[string]string
+		environ settings
 		want    string // the error; empty: there is none
 	}{
-		"a file":             {map[string]string{"ACCESS_PASSPHRASE_FILE": "access"}, ""},
-		"both":               {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "ACCESS_PASSPHRASE": "x"}, "both ACCESS_PASSPHRASE and ACCESS_PASSPHRASE_FILE are set"},
-		"no path":            {map[string]string{"ACCESS_PASSPHRASE_FILE": ""}, "write the path of a file"},
-		"no such file":       {map[string]string{"ACCESS_PASSPHRASE_FILE": "gone"}, "cannot be read: no such file"},
-		"an empty file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "empty"}, "is empty"},
-		"a binary file":      {map[string]string{"ACCESS_PASSPHRASE_FILE": "binary"}, "control character"},
-		"not for non-secret": {map[string]string{"ACCESS_PASSPHRASE_FILE": "access", "DB_NAME_FILE": "access"}, ""},
+		"a file":             {settings{"ACCESS_PASSPHRASE_FILE": "access"}, ""},
+		"both":               {settings{"ACCESS_PASSPHRASE_FILE": "access", "ACCESS_PASSPHRASE": "x"}, "both ACCESS_PASSPHRASE and ACCESS_PASSPHRASE_FILE are set"},
+		"no path":            {settings{"ACCESS_PASSPHRASE_FILE": ""}, "write the path of a file"},
+		"no such file":       {settings{"ACCESS_PASSPHRASE_FILE": "gone"}, "cannot be read: no such file"},
+		"an empty file":      {settings{"ACCESS_PASSPHRASE_FILE": "empty"}, "is empty"},
+		"a binary file":      {settings{"ACCESS_PASSPHRASE_FILE": "binary"}, "control character"},
+		"not for non-secret": {settings{"ACCESS_PASSPHRASE_FILE": "access", "DB_NAME_FILE": "access"}, ""},
 	} {
 		environ := twelve()
 		delete(environ, "ACCESS_PASSPHRASE")
@@ -345,10 +324,10 @@ func TestSecretFromAFile(t *testing.T) {
 // The operator always mounts four passphrase files. Two of them are empty unless a
 // passphrase is being changed.
 func TestFormerPassphraseInAnEmptyFileIsNotSet(t *testing.T) {
-	files := map[string]string{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
+	files := settings{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
 	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
 	for access, refresh := range map[string]string{"nothing": "a line break", "former": "nothing", "a line break": "former"} {
-		got, err := config.Load(lookup(with(map[string]string{
+		got, err := config.Load(lookup(with(settings{
 			"FORMER_ACCESS_PASSPHRASE_FILE": access, "FORMER_REFRESH_PASSPHRASE_FILE": refresh,
 		})), readFile)
 		if err != nil {
@@ -364,18 +343,18 @@ func TestFormerPassphraseInAnEmptyFileIsNotSet(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	safe := map[string]string{"TRUSTED_CALLER_KEY": "0123456789abcdef"}
+	safe := settings{"TRUSTED_CALLER_KEY": "0123456789abcdef"}
 	for name, c := range map[string]struct {
-		environ map[string]string
+		environ settings
 		want    []string
 	}{
 		"nothing":              {nil, nil},
-		"short passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "short", "REFRESH_PASSPHRASE": "brief"}, []string{"REFRESH_PASSPHRASE is shorter", "ACCESS_PASSPHRASE is shorter"}},
-		"equal passphrases":    {map[string]string{"ACCESS_PASSPHRASE": "refresh-passphrase-1"}, []string{"are the same"}},
-		"cheap hashes":         {map[string]string{"SALT_ROUNDS": "9"}, []string{"SALT_ROUNDS is 9"}},
-		"lifetimes":            {map[string]string{"REFRESH_TOKEN_EXPIRY": "60"}, []string{"outlives"}},
-		"an idle certificate":  {map[string]string{"DB_SSLROOTCERT": "ca.pem"}, []string{"verify-ca or verify-full"}},
-		"a certificate in use": {map[string]string{"DB_SSLROOTCERT": "ca.pem", "DB_SSLMODE": "verify-full"}, nil},
+		"short passphrases":    {settings{"ACCESS_PASSPHRASE": "short", "REFRESH_PASSPHRASE": "brief"}, []string{"REFRESH_PASSPHRASE is shorter", "ACCESS_PASSPHRASE is shorter"}},
+		"equal passphrases":    {settings{"ACCESS_PASSPHRASE": "refresh-passphrase-1"}, []string{"are the same"}},
+		"cheap hashes":         {settings{"SALT_ROUNDS": "9"}, []string{"SALT_ROUNDS is 9"}},
+		"lifetimes":            {settings{"REFRESH_TOKEN_EXPIRY": "60"}, []string{"outlives"}},
+		"an idle certificate":  {settings{"DB_SSLROOTCERT": "ca.pem"}, []string{"verify-ca or verify-full"}},
+		"a certificate in use": {settings{"DB_SSLROOTCERT": "ca.pem", "DB_SSLMODE": "verify-full"}, nil},
 	} {
 		environ := with(safe)
 		maps.Copy(environ, c.environ)
@@ -402,7 +381,7 @@ func TestWarnings(t *testing.T) {
 }
 
 // environ draws valid settings, with any subset of the optional ones.
-func environ(t *rapid.T) map[string]string {
+func environ(t *rapid.T) settings {
 	e := twelve()
 	for name, values := range map[string]*rapid.Generator[string]{
 		"PORT":                   rapid.SampledFrom([]string{"1", "80", "65535"}),
@@ -460,7 +439,7 @@ func TestEnvironOfTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 			t.Errorf("%s is set to %q, want it left out", name, value)
 		}
 	}
-	maps.Copy(e, map[string]string{"DB_USER": "u", "DB_NAME": "d", "ACCESS_PASSPHRASE": "a", "REFRESH_PASSPHRASE": "r"})
+	maps.Copy(e, settings{"DB_USER": "u", "DB_NAME": "d", "ACCESS_PASSPHRASE": "a", "REFRESH_PASSPHRASE": "r"})
 	got, err := load(e)
 	if err != nil || got.Issuer != "http://localhost:80" || got.SessionLifetime != 8000*time.Hour {
 		t.Errorf("%v\ngot %v", err, got)
@@ -469,7 +448,7 @@ func TestEnvironOfTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 
 func TestServiceNameDefaultsToTheIssuer(t *testing.T) {
 	for name, want := range map[string]string{"": "auth.example.com", "Example Shop": "Example Shop"} {
-		changes := map[string]string{"ISSUER": "https://auth.example.com:8443/tenant"}
+		changes := settings{"ISSUER": "https://auth.example.com:8443/tenant"}
 		if name != "" {
 			changes["SERVICE_NAME"] = name
 		}
@@ -489,7 +468,7 @@ func FuzzLoad(f *testing.F) {
 		for _, s := range config.Settings() {
 			secret = secret || s.Secret && s.Name == name
 		}
-		c, err := load(with(map[string]string{name: value}))
+		c, err := load(with(settings{name: value}))
 		if err != nil {
 			if !strings.Contains(err.Error(), name) {
 				t.Errorf("%s=%q: the error does not name the setting: %v", name, value, err)
@@ -503,4 +482,151 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("%s=%q: %v\n%v\nbecame\n%v", name, value, err, c, again)
 		}
 	})
+}
+
+func TestNearMissesNameTheRightSetting(t *testing.T) {
+	for name, want := range map[string]string{
+		"ACCESS_TOKEN_EXPIRE":    "ACCESS_TOKEN_EXPIRY",
+		"REFRESH_TOKEN_EXPIRE":   "REFRESH_TOKEN_EXPIRY",
+		"SALT_ROUND":             "SALT_ROUNDS",
+		"EXPSOURE":               "EXPOSURE",
+		"access_token_expiry":    "ACCESS_TOKEN_EXPIRY",
+		"ACCESS_PASSPHRAZE_FILE": "ACCESS_PASSPHRASE_FILE",
+		"DB_HOSTS":               "DB_HOST",
+	} {
+		warnings := config.NearMisses([]string{name + "=a secret", "HOME=/root"})
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "did you mean "+want+"?") || strings.Contains(warnings[0], "a secret") {
+			t.Errorf("%s: warnings %q", name, warnings)
+		}
+	}
+	quiet := []string{
+		"HOME", "HOSTNAME", "PATH", "POST", "PWD", "LOGNAME", "TERM", "LANG", "SHLVL", "KUBERNETES_PORT", "KUBERNETES_SERVICE_HOST",
+		"AUTH_SERVER_PORT", "PGHOST", "SSL_CERT_FILE", "GOMEMLIMIT", "LOG_DIR", "DB_PASSWORD_FILE", "",
+	}
+	for _, s := range config.Settings() {
+		quiet = append(quiet, s.Name)
+	}
+	if warnings := config.NearMisses(quiet); warnings != nil {
+		t.Errorf("unexpected warnings %q", warnings)
+	}
+}
+
+func TestDurationsInDays(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"7d": 7 * 24 * time.Hour, "1d12h": 36 * time.Hour, "168h": 7 * 24 * time.Hour, "604800": 7 * 24 * time.Hour, "3d0h1m": 72*time.Hour + time.Minute,
+	} {
+		c, err := load(with(settings{"REFRESH_TOKEN_EXPIRY": text}))
+		if err != nil || c.RefreshTokenExpiry != want {
+			t.Errorf("%s is read as %v, %v", text, c.RefreshTokenExpiry, err)
+		}
+	}
+	var b strings.Builder
+	testenv.NoError(t, config.Usage(&b))
+	for _, line := range []string{"KEY_ROTATION_INTERVAL (30d)", "UNVERIFIED_ACCOUNT_EXPIRY (7d)", "AUDIT_RETENTION (90d)"} {
+		if !slices.Contains(strings.Split(b.String(), "\n"), "  "+line) {
+			t.Errorf("the help has no line %q", line)
+		}
+	}
+}
+
+// During an upgrade a server and an operator of different versions exchange states, so
+// these names must not change.
+func TestStateKeepsItsNames(t *testing.T) {
+	for want, state := range map[string]config.State{
+		`{"version":"","ready":false,"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`: {
+			Keys: config.KeysState{Held: []string{}, Ready: []string{}},
+		},
+		`{"version":"v1","ready":true,"reason":"r","keys":{"generation":7,"held":["a","b"],"ready":["a"]},"database":{"maxConnections":97}}`: {
+			Version: "v1", Ready: true, Reason: "r",
+			Keys:     config.KeysState{Generation: 7, Held: []string{"a", "b"}, Ready: []string{"a"}},
+			Database: config.DatabaseState{MaxConnections: 97},
+		},
+	} {
+		if got, err := json.Marshal(state); err != nil || string(got) != want {
+			t.Errorf("%v, got\n%s\nwant\n%s", err, got, want)
+		}
+	}
+	if config.StatePath != "/state" {
+		t.Errorf("the path is %s, want /state", config.StatePath)
+	}
+}
+
+func TestSecretIsNeverPrinted(t *testing.T) {
+	const text = "the+very/secret+text+in+base64++" // base64, because the secret for webhooks must be
+	environ := twelve()
+	for _, s := range config.Settings() {
+		if s.Secret {
+			environ[s.Name] = text
+		}
+	}
+	c := testenv.Must(load(environ))(t)
+	hidden := struct{ inner config.Config }{c} // fmt calls no methods of unexported fields
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%T", "%p"} {
+		for _, value := range []any{
+			c, &c, c.AccessPassphrase, &c.AccessPassphrase, hidden, []config.Secret{c.DBPassword}, map[string]any{"k": c.DBPassword},
+		} {
+			fmt.Fprintf(&out, verb+"\n", value)
+		}
+	}
+	for _, handler := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(handler).Info("started", "config", c, "secret", c.AccessPassphrase, "in", hidden, "list", []config.Secret{c.DBPassword})
+	}
+	encoded := testenv.Must(json.Marshal(c))(t)
+	out.Write(encoded)
+	out.WriteString(strings.Join(c.Warnings(), "\n"))
+	for _, seen := range []string{text, fmt.Sprintf("%x", text), fmt.Sprintf("%X", text), fmt.Sprintf("%d", []byte(text))} {
+		if strings.Contains(out.String(), seen) {
+			t.Errorf("the output contains %q:\n%s", seen, out.String())
+		}
+	}
+	for _, s := range config.Settings() {
+		if !strings.Contains(c.String(), s.Name+"=") {
+			t.Errorf("%s is not in String", s.Name)
+		}
+	}
+}
+
+func TestSecretComparison(t *testing.T) {
+	a, b := config.NewSecret("a"), config.NewSecret("a")
+	if !a.Equal(b) || a.Equal(config.NewSecret("b")) || a.Equal(config.Secret{}) {
+		t.Error("Equal is wrong")
+	}
+	if !config.NewSecret("").IsZero() || a.IsZero() || a.Reveal() != "a" || (config.Secret{}).Reveal() != "" {
+		t.Error("IsZero or Reveal is wrong")
+	}
+	if s := (config.Secret{}).String(); s != "" {
+		t.Errorf("the zero Secret prints as %q", s)
+	}
+}
+
+func TestSettingsAreAllInTheHelpAndTheReference(t *testing.T) {
+	var help bytes.Buffer
+	testenv.NoError(t, config.Usage(&help))
+	reference := config.Markdown()
+	seen := make(map[string]bool)
+	for _, s := range config.Settings() {
+		if seen[s.Name] {
+			t.Errorf("%s appears twice in the table", s.Name)
+		}
+		seen[s.Name] = true
+		if !strings.Contains(help.String(), "\n  "+s.Name+" (") {
+			t.Errorf("%s is not in the help", s.Name)
+		}
+		if !strings.Contains(reference, "| `"+s.Name+"` |") {
+			t.Errorf("%s is not in the reference", s.Name)
+		}
+		if s.Help == "" || strings.ContainsAny(s.Help, "|\n") {
+			t.Errorf("%s: the help %q does not fit into a table", s.Name, s.Help)
+		}
+	}
+	for line := range strings.SplitSeq(help.String(), "\n") {
+		if len(line) > 100 {
+			t.Errorf("a line of the help is %d bytes long: %s", len(line), line)
+		}
+	}
+	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set.
+	if fields := reflect.TypeFor[config.Config]().NumField() - 2; fields != len(seen) {
+		t.Errorf("%d fields in Config, %d rows in the table", fields, len(seen))
+	}
 }

@@ -53,7 +53,7 @@ func BenchmarkLayer(b *testing.B) {
 		serve func(net.Listener) error
 	}{{"ours", ours.Serve}, {"bare", bare.Listener}} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		testenv.OK(b, err)
+		testenv.NoError(b, err)
 		go func() { _ = server.serve(listener) }()
 		for name, wire := range map[string]string{"profile": profileWire, "renew": renewWire} {
 			b.Run(name+"/"+server.name, func(b *testing.B) {

@@ -198,7 +198,8 @@ func TestPathWithAnIDHasOneSpelling(t *testing.T) {
 		path + "urn:uuid:" + userID: 404, path + "%36" + userID[1:]: 404, path + userID[:35]: 404, path + userID + "0": 404,
 		path + userID + "/": 404, path + "/" + userID: 404, path + "./" + userID: 404, path + userID + "/.": 404,
 		path + userID + "/" + userID: 404,
-		path + userID + "%00":        404, path + userID + ";x": 404, "/USERS/sessions/" + userID: 404, "/users/" + userID: 404, "/" + userID: 404,
+		path + userID + "%00":        404, path + userID + ";x": 404,
+		"/USERS/sessions/" + userID: 404, "/users/" + userID: 404, "/" + userID: 404,
 	} {
 		wire := "DELETE " + target + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nConnection: close\r\n\r\n"
 		replies, _ := exchange(t, s, wire)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
@@ -271,7 +272,7 @@ func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 	return r
 }
 
-// wantCall reports an error unless the latest call of the domain is this one; "" is none.
+// wantCall reports an error unless this is the latest call of the domain. "" means that there was no call.
 func (r *running) wantCall(t testing.TB, want string) {
 	t.Helper()
 	if call := r.accounts.last(); call != want {

@@ -474,7 +474,7 @@ func TestEvictionAnswersRequestsThatHaveArrived(t *testing.T) {
 	begin := make(chan struct{})
 	for range 400 {
 		c := s.dial(t)
-		testenv.OK(t, ask(c))
+		testenv.NoError(t, ask(c))
 		clients.Go(func() {
 			<-begin
 			err := ask(c)

@@ -60,12 +60,12 @@ func TestReadFilesReadsOnlyTheFilesOfARing(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, size int) {
 		t.Helper()
-		testenv.OK(t, os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600))
+		testenv.NoError(t, os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o600))
 	}
 	for _, name := range []string{"ring.json", "kid.pem", ".hidden.pem", "..data", "README", "kid.pem~", "tls.key"} {
 		write(name, 1)
 	}
-	testenv.OK(t, os.Mkdir(filepath.Join(dir, "..2026_01_01"), 0o700))
+	testenv.NoError(t, os.Mkdir(filepath.Join(dir, "..2026_01_01"), 0o700))
 	files, err := readFiles(dir)
 	if err != nil || len(files) != 2 || files["ring.json"] == nil || files["kid.pem"] == nil {
 		t.Errorf("got %d files, %v", len(files), err)
@@ -74,8 +74,8 @@ func TestReadFilesReadsOnlyTheFilesOfARing(t *testing.T) {
 	if _, err := readFiles(dir); err == nil {
 		t.Error("a file over the limit is read")
 	}
-	testenv.OK(t, os.Remove(filepath.Join(dir, "large.pem")))
-	testenv.OK(t, os.Symlink("gone.pem", filepath.Join(dir, "dangling.pem")))
+	testenv.NoError(t, os.Remove(filepath.Join(dir, "large.pem")))
+	testenv.NoError(t, os.Symlink("gone.pem", filepath.Join(dir, "dangling.pem")))
 	if _, err := readFiles(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("with a dangling link: %v", err)
 	}
@@ -105,7 +105,7 @@ func TestStartCompletesAFirstRing(t *testing.T) {
 	folder := open(access, refresh)
 	folder.Directory = t.TempDir()
 	for name, data := range ring.Files() {
-		testenv.OK(t, os.WriteFile(filepath.Join(folder.Directory, name), data, 0o600))
+		testenv.NoError(t, os.WriteFile(filepath.Join(folder.Directory, name), data, 0o600))
 	}
 	if err := folder.Start(t.Context()); !errors.Is(err, errNoKeysYet) || !IsFatal(err) || !strings.Contains(err.Error(), folder.Directory) {
 		t.Errorf("in a directory, whose ring another program must complete: %v", err)
@@ -114,7 +114,7 @@ func TestStartCompletesAFirstRing(t *testing.T) {
 		t.Errorf("with another passphrase: %v", err)
 	}
 	k := open(access, refresh)
-	testenv.OK(t, k.Start(t.Context()))
+	testenv.NoError(t, k.Start(t.Context()))
 	if signing, ok := k.Ring().Signing(keys.Access); !ok || signing.ID != first.ID {
 		t.Error("the first key was not kept")
 	}
@@ -137,18 +137,18 @@ func TestChangeWritesEachStepByCompareAndSwap(t *testing.T) {
 		Use: func(o *keys.Opened) { used = o.Ring().Generation }, Now: func() time.Time { return now },
 	})
 	defer k.Close()
-	testenv.OK(t, k.Start(t.Context()))
+	testenv.NoError(t, k.Start(t.Context()))
 	policy := k.Policy
 	policy.Rotate = "now"
 	other := keystest.Advance(t, ring, policy, keystest.Passphrases(), now)
 	store.interfere = func() { store.generation, store.files = other.Generation, other.Files() }
-	testenv.OK(t, k.Change(t.Context(), policy))
+	testenv.NoError(t, k.Change(t.Context(), policy))
 	if store.generation != other.Generation || len(store.events) > 0 || used != other.Generation {
 		t.Errorf("after a lost swap: generation %d of %d, in use %d, events %v", store.generation, other.Generation, used, store.events)
 	}
 	policy.Rotate = ""
 	now = now.Add(policy.PublishLead + policy.ClockSkew + time.Second)
-	testenv.OK(t, k.Change(t.Context(), policy))
+	testenv.NoError(t, k.Change(t.Context(), policy))
 	want := string(identity.EventKeysChanged) + " DeadlineReached"
 	if !slices.Equal(store.events, []string{want, want}) || store.generation != other.Generation+2 || used != store.generation {
 		t.Errorf("generation %d after %d, in use %d, events %v", store.generation, other.Generation, used, store.events)

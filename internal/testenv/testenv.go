@@ -62,6 +62,14 @@ func AtExit(t testing.TB, call func() error) {
 	exit.calls = append(exit.calls, call)
 }
 
+// NoError ends the test if err is not nil.
+func NoError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Eventually calls try until it returns nil, and returns how long that took. If it takes longer than limit, the test
 // fails with the last error.
 func Eventually(t testing.TB, limit time.Duration, what string, try func() error) time.Duration {
@@ -111,7 +119,7 @@ func Err(_ any, err error) error { return err }
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	OK(t, err)
+	NoError(t, err)
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
@@ -121,7 +129,7 @@ func FreePort(t testing.TB) int {
 	t.Helper()
 	_, port, _ := net.SplitHostPort(FreeAddress(t))
 	number, err := strconv.Atoi(port)
-	OK(t, err)
+	NoError(t, err)
 	return number
 }
 

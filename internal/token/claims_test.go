@@ -1,13 +1,17 @@
 package token_test
 
 import (
+	"crypto/elliptic"
 	"encoding/asn1"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/auth-gateway/auth-gateway/keys/keystest"

@@ -22,7 +22,7 @@ import (
 // accept.
 func TestWycheproofSignatures(t *testing.T) {
 	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	var file struct {
 		TestGroups []struct {
 			Public struct{ Alg, X, Y, N, E string }
@@ -33,10 +33,10 @@ func TestWycheproofSignatures(t *testing.T) {
 			}
 		}
 	}
-	testenv.OK(t, json.Unmarshal(raw, &file))
+	testenv.NoError(t, json.Unmarshal(raw, &file))
 	number := func(text string) *big.Int {
 		b, err := base64.RawURLEncoding.DecodeString(text)
-		testenv.OK(t, err)
+		testenv.NoError(t, err)
 		return new(big.Int).SetBytes(b)
 	}
 	valid, invalid := 0, 0

@@ -87,7 +87,7 @@ func (f *fixture) startBrowser(t *testing.T) {
 	allocator, cancelAllocator := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, cancel := chromedp.NewContext(allocator)
 	testenv.AtExit(t, func() error { cancel(); cancelAllocator(); return nil })
-	testenv.OK(t, chromedp.Do(browser))
+	testenv.NoError(t, chromedp.Do(browser))
 	f.browser = browser
 }
 
@@ -121,14 +121,14 @@ func watch(t *testing.T, parent context.Context, options ...chromedp.ContextOpti
 	t.Cleanup(cancel)
 	p.ctx = ctx
 	// The tab lives as long as the context of this first call, so the context has no deadline.
-	testenv.OK(t, chromedp.Do(ctx))
+	testenv.NoError(t, chromedp.Do(ctx))
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	for _, domain := range []cdp.Command[cdp.Empty, cdp.Empty]{runtime.Enable, log.Enable, audits.Enable} {
 		if err == nil {
 			_, err = chromedp.Call(ctx, domain, cdp.Empty{})
 		}
 	}
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	return p
 }
 

@@ -2,25 +2,20 @@ package public
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/authserver"
-	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -34,12 +29,13 @@ type gateway struct {
 	config postgres.Config
 	db     *sql.DB
 	mail   *mailbox
+	client *testenv.Client
 }
 
 // prepare sets up a gateway except for its server.
 func prepare(t *testing.T) *gateway {
 	t.Helper()
-	g := &gateway{t: t, config: postgrestest.Config(t), mail: receive(t)}
+	g := &gateway{t: t, config: postgrestest.Config(t), mail: receive(t), client: testenv.NewClient(t, "")}
 	connection := testenv.Must(sql.Open("pgx", postgrestest.DSN(g.config)))(t)
 	t.Cleanup(func() { _ = connection.Close() })
 	g.db = connection
@@ -48,39 +44,19 @@ func prepare(t *testing.T) *gateway {
 
 func (g *gateway) environ(changes map[string]string) map[string]string {
 	host, port, _ := net.SplitHostPort(g.mail.address)
-	environ := map[string]string{
-		"HOST": "127.0.0.1", "PORT": "1", "METRICS_PORT": "0", "ISSUER": "http://auth.test",
-		"ACCESS_PASSPHRASE": "the passphrase of access tokens", "REFRESH_PASSPHRASE": "the passphrase of refresh tokens",
-		"SALT_ROUNDS": "4", "EXPOSURE": "public",
+	return gatewaytest.Environ(g.config, gatewaytest.Settings{
+		"METRICS_PORT": "0", "EXPOSURE": "public",
 		"SMTP_HOST": host, "SMTP_PORT": port, "SMTP_TLS": "none", "MAIL_FROM": "no-reply@auth.test",
-		"DB_HOST": g.config.Host, "DB_PORT": strconv.Itoa(g.config.Port), "DB_NAME": g.config.Database,
-		"DB_USER": g.config.User, "DB_PASSWORD": g.config.Password, "DB_SSLMODE": "disable",
-	}
-	maps.Copy(environ, changes)
-	return environ
+	}, changes)
 }
 
 // start starts a gateway in this process.
 func start(t *testing.T, changes map[string]string) *gateway {
 	t.Helper()
 	g := prepare(t)
-	environ := g.environ(changes)
-	settings, err := config.Load(func(name string) (string, bool) { v, ok := environ[name]; return v, ok }, os.ReadFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings.Port = 0
-	server := testenv.Must(authserver.New(settings, authserver.Options{}))(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	g.base = "http://" + (<-server.Listening()).API
+	server := testenv.Must(gatewaytest.Start(t, gatewaytest.Settings(g.environ(changes)).Load(t), authserver.Options{}))(t)
+	t.Cleanup(func() { testenv.NoError(t, server.End()) })
+	g.base = server.API
 	testenv.Until(t, time.Minute, "the gateway is ready", func() bool {
 		// A rejected sign-in has used every component.
 		return g.post("/tokens/signin", nil, map[string]string{"username": "nobody",
@@ -99,33 +75,13 @@ type reply struct {
 // post sends a request on persistent connections.
 func (g *gateway) post(path string, header http.Header, body map[string]string) reply {
 	g.t.Helper()
-	content, err := json.Marshal(body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return g.send(g.base+path, header, content)
+	return g.send(g.base+path, header, body)
 }
 
-func (g *gateway) send(url string, header http.Header, content []byte) reply {
+func (g *gateway) send(url string, header http.Header, body any) reply {
 	g.t.Helper()
-	request, err := http.NewRequestWithContext(g.t.Context(), http.MethodPost, url, bytes.NewReader(content))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	if header != nil {
-		request.Header = header.Clone()
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return reply{response.StatusCode, response.Header, string(text)}
+	r := g.client.Do(http.MethodPost, url, header, body)
+	return reply{r.Status, r.Header, string(r.Body)}
 }
 
 // from returns the header of a trusted proxy for a client's address.

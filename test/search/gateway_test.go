@@ -1,14 +1,8 @@
 package search
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -31,14 +26,13 @@ func TestMain(m *testing.M) { postgrestest.Main(m) }
 type gateway struct {
 	t        testing.TB
 	exposure string
-	base     string // the URL of the API
-	ops      string // the URL of its metrics
+	server   *gatewaytest.Server
 	settings config.Config
 	db       *pgxpool.Pool
 	store    *postgres.Store // for the server's background work
 	clock    *testenv.Clock
 	mail     *postOffice
-	client   *http.Client
+	client   *testenv.Client
 
 	mu         sync.Mutex
 	statements []string
@@ -65,46 +59,24 @@ func start(t testing.TB, exposure string) *gateway {
 	g.exec(databaseClock)
 	g.setClock(epoch)
 
-	environ := map[string]string{
-		"HOST": "127.0.0.1", "PORT": "1", "METRICS_PORT": "2", "ISSUER": "http://auth.test", "SALT_ROUNDS": "4",
-		"ACCESS_PASSPHRASE": "the passphrase of access tokens", "REFRESH_PASSPHRASE": "the passphrase of refresh tokens",
-		"KEY_ROTATION_INTERVAL": "87600h", "TRUSTED_PROXY_HOPS": "1", "TRUSTED_PROXY_FIELD": "X-Forwarded-For",
-		"DB_HOST": db.Host, "DB_PORT": strconv.Itoa(db.Port), "DB_NAME": db.Database,
-		"DB_USER": db.User, "DB_PASSWORD": db.Password, "DB_SSLMODE": "disable",
-		"EXPOSURE": exposure,
-	}
+	environ := gatewaytest.Environ(db, gatewaytest.Settings{
+		"KEY_ROTATION_INTERVAL": "87600h", "TRUSTED_PROXY_HOPS": "1", "TRUSTED_PROXY_FIELD": "X-Forwarded-For", "EXPOSURE": exposure,
+	})
 	if exposure == "public" {
 		// No mail server listens there: the post office sends the mails on demand, and its statements are not counted
 		// as a request's.
-		for name, value := range map[string]string{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none",
-			"MAIL_FROM": "no-reply@auth.test"} {
-			environ[name] = value
-		}
+		environ = environ.With(gatewaytest.Settings{"SMTP_HOST": "127.0.0.1", "SMTP_PORT": "1", "SMTP_TLS": "none",
+			"MAIL_FROM": "no-reply@auth.test"})
 	}
-	lookup := func(name string) (string, bool) { v, ok := environ[name]; return v, ok }
-	g.settings = testenv.Must(config.Load(lookup, os.ReadFile))(t)
-	g.settings.Port, g.settings.MetricsPort = 0, testenv.FreePort(t)
-	server := testenv.Must(authserver.New(g.settings, authserver.Options{Now: g.clock.Now, Statement: g.noteStatement}))(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+	g.settings = environ.Load(t)
+	options := authserver.Options{Now: g.clock.Now, Statement: g.noteStatement}
+	g.server = testenv.Must(gatewaytest.Start(t, g.settings, options))(t)
+	t.Cleanup(func() { testenv.NoError(t, g.server.End()) })
+	g.client = testenv.NewClient(t, g.server.API)
+	testenv.Until(t, time.Minute, "the server is ready", func() bool {
+		status, _ := g.server.Probe("/readyz")
+		return status == http.StatusOK
 	})
-	select {
-	case at := <-server.Listening():
-		g.base, g.ops = "http://"+at.API, "http://"+at.Ops
-	case err := <-ended:
-		t.Fatal(err)
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 64
-	t.Cleanup(transport.CloseIdleConnections)
-	g.client = &http.Client{Transport: transport, Timeout: time.Minute}
-	testenv.Until(t, time.Minute, "the server is ready", func() bool { return g.get("/readyz") == "200 OK" })
 	g.store = postgrestest.Open(t, db)
 	g.mail = openPostOffice(t, g)
 	return g
@@ -167,22 +139,10 @@ func (g *gateway) row(sql string, args []any, into ...any) {
 	}
 }
 
-// get sends a request to the operations port, and returns the status, or the body of /metrics.
-func (g *gateway) get(path string) string {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, g.ops+path, http.NoBody)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	response, err := g.client.Do(request)
-	if err != nil {
-		return err.Error()
-	}
-	defer response.Body.Close()
-	text, _ := io.ReadAll(response.Body)
-	if path == "/metrics" {
-		return string(text)
-	}
-	return response.Status
+// metrics returns the text of /metrics.
+func (g *gateway) metrics() string {
+	_, text := g.server.Probe("/metrics")
+	return text
 }
 
 // request is a request to a route with parameters.
@@ -200,38 +160,21 @@ type reply struct {
 }
 
 func (g *gateway) send(q request) reply {
-	content := []byte("{}")
-	if q.parameters != nil {
-		content, _ = json.Marshal(q.parameters) // of texts, which always works
-	}
-	r, err := http.NewRequestWithContext(context.Background(), q.method, g.base+q.path, bytes.NewReader(content))
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("X-Forwarded-For", q.from)
+	header := http.Header{"X-Forwarded-For": {q.from}}
 	if q.bearer != "" {
-		r.Header.Set("Authorization", "Bearer "+q.bearer)
+		header.Set("Authorization", "Bearer "+q.bearer)
 	}
-	response, err := g.client.Do(r)
-	if err != nil {
-		g.t.Fatalf("%s %s: %v", q.method, q.path, err)
+	var body any = "{}"
+	if q.parameters != nil {
+		body = q.parameters
 	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	return reply{response.StatusCode, response.Header, text}
+	r := g.client.Do(q.method, q.path, header, body)
+	return reply{r.Status, r.Header, r.Body}
 }
 
 // text returns a member of a JSON body, or "".
 func (r reply) text(member string) string {
-	var members map[string]any
-	if json.Unmarshal(r.body, &members) != nil || members[member] == nil {
-		return ""
-	}
-	return fmt.Sprint(members[member])
+	return (&testenv.Reply{Body: r.body}).Text(member)
 }
 
 func (r reply) ok() bool { return r.status/100 == 2 }

@@ -173,7 +173,7 @@ var doneHashes = regexp.MustCompile(`hashing_jobs_total\{outcome="done"\} (\d+)`
 
 // hashes returns the number of passwords that the server has hashed.
 func (g *gateway) hashes() (n int) {
-	found := doneHashes.FindStringSubmatch(g.get("/metrics"))
+	found := doneHashes.FindStringSubmatch(g.metrics())
 	if found == nil {
 		g.t.Fatal("the metrics do not show how many passwords were hashed")
 	}

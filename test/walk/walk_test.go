@@ -60,7 +60,7 @@ func run(t *testing.T, o *testenv.Output, environ []string, dir, program string,
 	cmd := exec.Command(program, arguments...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = environ, dir, o, o
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	testenv.OK(t, cmd.Start())
+	testenv.NoError(t, cmd.Start())
 	return func() {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // it may have ended
 		_ = cmd.Wait()
@@ -101,7 +101,7 @@ func openShell(t *testing.T, environ ...string) shellSession {
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = root, append(os.Environ(), environ...), s.Output, s.Output
 	in := testenv.Must(cmd.StdinPipe())(t)
 	s.in = in
-	testenv.OK(t, cmd.Start())
+	testenv.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = in.Close()
 		_ = cmd.Wait()
@@ -174,7 +174,8 @@ func TestExampleBackendsWorkAsTyped(t *testing.T) {
 					t.Errorf("%s\n%s", s, backend)
 				}
 				// These must be rejected, with a reason that a page can show.
-				s.paste(t, fmt.Sprintf(`echo; for header in "Authorization: Bearer x" "X: y"; do curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "$header"; done
+				s.paste(t, fmt.Sprintf(`echo; for header in "Authorization: Bearer x" "X: y"; do
+	curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "$header"; done
 refresh=$(echo "$tokens" | sed -n 's/.*"refresh_token": *"\([^"]*\)".*/\1/p')
 curl -s -o /dev/null -w '%%{http_code} ' %[1]s/orders -H "Authorization: Bearer $refresh"
 curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup -H "$json" -d '{'; echo closed
@@ -194,7 +195,7 @@ curl -s %[1]s/verify -H "$json" -d "{\"code\":\"$code\"}"; curl -s %[1]s/signup 
 // commands of the document.
 func TestSnippetsAreTheExamples(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "docs/quick-start.md"))
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	for path, language := range map[string]string{"examples/verify-go/main.go": "go", "examples/verify-node/verify.mjs": "js"} {
 		file := testenv.Must(os.ReadFile(filepath.Join(root, path)))(t)
 		if !strings.Contains(string(content), "```"+language+"\n"+string(file)+"```\n") {
@@ -206,7 +207,8 @@ func TestSnippetsAreTheExamples(t *testing.T) {
 	s := openShell(t)
 	walk := blocks(t, "README.md", "From zero to a verified token")
 	s.paste(t, strings.ReplaceAll(strings.Join(walk[:len(walk)-1], ""), "http://localhost:8080", r.URL))
-	s.paste(t, "cd examples/verify-node && npm ci >/dev/null && node verify.mjs \"$auth\" \"$access\"; node verify.mjs \"$auth\" \"$refresh\"; echo finished\n")
+	s.paste(t, `cd examples/verify-node && npm ci >/dev/null && node verify.mjs "$auth" "$access"; `+
+		"node verify.mjs \"$auth\" \"$refresh\"; echo finished\n")
 	s.WaitFor(t, patience, "finished\n")
 	if text := s.String(); strings.Count(text, "verified: ") != 1 ||
 		!regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
@@ -218,7 +220,7 @@ func TestSnippetsAreTheExamples(t *testing.T) {
 func TestMovingInAnAccount(t *testing.T) {
 	need(t, "psql")
 	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	_, statement, _ := strings.Cut(string(content), "```sql\n")
 	statement, _, _ = strings.Cut(statement, "```")
 	r := start(t, "internal")
@@ -245,11 +247,11 @@ curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s
 // TestComposeFileUsesKnownSettings checks the settings; test/compose validates the file itself.
 func TestComposeFileUsesKnownSettings(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "examples/compose/compose.yaml"))
-	testenv.OK(t, err)
+	testenv.NoError(t, err)
 	var file struct {
 		Services map[string]struct{ Environment map[string]string }
 	}
-	testenv.OK(t, yaml.Unmarshal(content, &file))
+	testenv.NoError(t, yaml.Unmarshal(content, &file))
 	environ := file.Services["auth"].Environment
 	known := map[string]bool{}
 	for _, s := range config.Settings() {
