@@ -7,13 +7,13 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	session := w.Introspect(tokens.AccessToken).SessionID
+func TestEventNamesTheUserTheSessionAndTheRequest(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	session := f.Introspect(tokens.AccessToken).SessionID
 	ctx := identity.WithCaller(t.Context(), identity.Caller{RequestID: "request-1", Address: netip.MustParseAddr("2001:db8::1")})
-	w.ok(w.service.SignOut(ctx, tokens.RefreshToken))
-	events := must(w.memory.Events(t.Context()))(w)
+	f.ok(f.service.SignOut(ctx, tokens.RefreshToken))
+	events := must(f.memory.Events(t.Context()))(f)
 	var names []identity.EventName
 	for _, e := range events {
 		names = append(names, e.Name)
@@ -23,18 +23,18 @@ func TestAnEventNamesWhoAndWhichSessionAndForWhichRequest(t *testing.T) {
 		t.Fatalf("recorded %q; want %q", names, want)
 	}
 	last := events[2]
-	w.equal("user", last.UserID, p.id)
-	w.equal("the session", last.SessionID, session)
-	w.equal("the request", last.RequestID, "request-1")
-	w.equal("the address", last.Address, netip.MustParseAddr("2001:db8::1"))
-	w.equal("an address is recorded for an unknown client", events[0].Address.IsValid(), false)
+	f.equal("user", last.UserID, p.id)
+	f.equal("the session", last.SessionID, session)
+	f.equal("the request", last.RequestID, "request-1")
+	f.equal("the address", last.Address, netip.MustParseAddr("2001:db8::1"))
+	f.equal("an address is recorded for an unknown client", events[0].Address.IsValid(), false)
 }
 
-func TestWhereThePolicyKeepsNoTrailTheLogHasIt(t *testing.T) {
-	w := newWorld(t, func(p *identity.Policy) { p.KeepAudit = false })
-	p, _ := w.verified("grace")
-	w.signIn(p)
-	events := must(w.memory.Events(t.Context()))(w)
-	w.equal("events of the table", len(events), 0)
-	w.equal("sign-ins in the log", w.audited("signed in"), 1)
+func TestEventIsOnlyLoggedIfThePolicyKeepsNoTrail(t *testing.T) {
+	f := newFixture(t, func(p *identity.Policy) { p.KeepAudit = false })
+	p, _ := f.verified("grace")
+	f.signIn(p)
+	events := must(f.memory.Events(t.Context()))(f)
+	f.equal("events of the table", len(events), 0)
+	f.equal("sign-ins in the log", f.audited("signed in"), 1)
 }

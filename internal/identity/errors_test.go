@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestEveryKindOfErrorHasANameOfItsOwn(t *testing.T) {
+func TestKindsHaveDifferentNames(t *testing.T) {
 	seen := map[string]Kind{}
 	for kind := Internal; kind <= Overloaded; kind++ {
 		if other, ok := seen[kind.String()]; ok {
@@ -19,7 +19,7 @@ func TestEveryKindOfErrorHasANameOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWhatNobodyClassifiedIsInternal(t *testing.T) {
+func TestKindOfAnUnclassifiedErrorIsInternal(t *testing.T) {
 	cause := errors.New("the cause")
 	e := &Error{Kind: Conflict, Message: "the message", Cause: cause}
 	for err, want := range map[error]Kind{cause: Internal, e: Conflict, fmt.Errorf("while testing: %w", e): Conflict} {

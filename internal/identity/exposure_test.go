@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
+func TestSignUpInPublicIsAnsweredTheSameWhicheverAccountsExist(t *testing.T) {
 	for _, c := range []struct {
 		what, username, email string
 		want                  identity.Message
@@ -31,31 +31,31 @@ func TestThePublicIsAnsweredTheSameAtSignUpWhoeverExists(t *testing.T) {
 		},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t, public)
-			edsger, _ := w.verified("edsger")
-			w.store.take()
-			hashed := w.hasher.Stats().Done
+			f := newFixture(t, public)
+			edsger, _ := f.verified("edsger")
+			f.store.take()
+			hashed := f.hasher.Stats().Done
 			in := signUpOf(c.username)
 			in.Email = c.email
-			code := must(w.SignUp(in))(w)
-			w.equal("the answer", code, identity.Code{})
-			w.equal("calls of the store", w.store.take(), "CreateSignUpConcealed")
-			w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(1))
-			w.equal("sign-ups audited", w.audited("signed up"), 2)
-			m := w.mail()
-			w.equal("a code was mailed", m.Code != "", c.want.Purpose == identity.MailVerification)
+			code := must(f.SignUp(in))(f)
+			f.equal("the answer", code, identity.Code{})
+			f.equal("calls of the store", f.store.take(), "CreateSignUpConcealed")
+			f.equal("number of hashes", f.hasher.Stats().Done-hashed, int64(1))
+			f.equal("sign-ups audited", f.audited("signed up"), 2)
+			m := f.mail()
+			f.equal("a code was mailed", m.Code != "", c.want.Purpose == identity.MailVerification)
 			m.Code = ""
-			w.equal("the message", m, c.want)
-			w.signIn(edsger) // their account has not changed
+			f.equal("the message", m, c.want)
+			f.signIn(edsger) // their account has not changed
 		})
 	}
 }
 
-func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.T) {
-	type ask = func(w *world, email string) (identity.Code, error)
+func TestCodeRequestInPublicIsAnsweredTheSameWhicheverAccountsExist(t *testing.T) {
+	type ask = func(f *fixture, email string) (identity.Code, error)
 	asks := map[identity.MessagePurpose]ask{
-		identity.MailVerification: (*world).NewVerificationCode,
-		identity.MailRecovery:     (*world).ForgotPassword,
+		identity.MailVerification: (*fixture).NewVerificationCode,
+		identity.MailRecovery:     (*fixture).ForgotPassword,
 	}
 	for _, c := range []struct {
 		what, email string
@@ -71,159 +71,159 @@ func TestThePublicIsAnsweredTheSameWhereACodeIsAskedForWhoeverExists(t *testing.
 		{"recovery, suspended", "barbara@mail.example", identity.MailRecovery, true},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t, public)
-			w.verified("grace")
-			w.unverified("edsger")
-			suspended, _ := w.verified("barbara")
-			w.ok(w.memory.Suspend(t.Context(), suspended.id, true))
-			w.store.take()
-			audit := w.audit.String()
-			code := must(asks[c.purpose](w, c.email))(w)
-			w.equal("the answer", code, identity.Code{})
-			w.equal("calls of the store", w.store.take(), "QueueMail")
-			w.equal("audit trail", w.audit.String(), audit)
+			f := newFixture(t, public)
+			f.verified("grace")
+			f.unverified("edsger")
+			suspended, _ := f.verified("barbara")
+			f.ok(f.memory.Suspend(t.Context(), suspended.id, true))
+			f.store.take()
+			audit := f.audit.String()
+			code := must(asks[c.purpose](f, c.email))(f)
+			f.equal("the answer", code, identity.Code{})
+			f.equal("calls of the store", f.store.take(), "QueueMail")
+			f.equal("audit trail", f.audit.String(), audit)
 			if !c.mailed {
-				w.noMail()
+				f.noMail()
 				return
 			}
-			m := w.mail()
-			w.equal("codes issued, audited", w.audited("code issued"), strings.Count(audit, `"code issued"`)+1)
-			w.equal("purpose of the mail", m.Purpose, c.purpose)
-			w.equal("recipient", m.To, strings.ToLower(c.email))
-			w.equal("length of the code", len(m.Code), 26)
+			m := f.mail()
+			f.equal("codes issued, audited", f.audited("code issued"), strings.Count(audit, `"code issued"`)+1)
+			f.equal("purpose of the mail", m.Purpose, c.purpose)
+			f.equal("recipient", m.To, strings.ToLower(c.email))
+			f.equal("length of the code", len(m.Code), 26)
 		})
 	}
 }
 
-func TestCodesThatWereMailedHold(t *testing.T) {
-	w := newWorld(t, public)
-	p, _ := w.verified("grace")
-	must(w.ForgotPassword(p.email))(w)
-	w.ok(w.ResetPassword(w.mail().Code, "", another))
-	w.equal("purpose of the mail to the owner", w.mail().Purpose, identity.MailPasswordChanged)
+func TestCodeThatWasMailedIsValid(t *testing.T) {
+	f := newFixture(t, public)
+	p, _ := f.verified("grace")
+	must(f.ForgotPassword(p.email))(f)
+	f.ok(f.ResetPassword(f.mail().Code, "", another))
+	f.equal("purpose of the mail to the owner", f.mail().Purpose, identity.MailPasswordChanged)
 	p.password = another
-	tokens := w.signIn(p)
+	tokens := f.signIn(p)
 
-	code := must(w.RequestEmailChange(tokens.AccessToken, "new@mail.example"))(w)
-	w.equal("the answer", code, identity.Code{})
-	m := w.mail()
-	w.equal("recipient", m.To, "new@mail.example")
-	u := must(w.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example"))(w)
-	w.equal("recipient of the notice", w.mail().To, p.email)
-	w.equal("it is verified", u.EmailVerified, true)
+	code := must(f.RequestEmailChange(tokens.AccessToken, "new@mail.example"))(f)
+	f.equal("the answer", code, identity.Code{})
+	m := f.mail()
+	f.equal("recipient", m.To, "new@mail.example")
+	u := must(f.ChangeEmail(tokens.AccessToken, m.Code, "new@mail.example"))(f)
+	f.equal("recipient of the notice", f.mail().To, p.email)
+	f.equal("it is verified", u.EmailVerified, true)
 
-	must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
-	m = w.mail()
-	w.equal("recipient of a code for any address", m.To, "new@mail.example")
-	w.equal("purpose of the mail", m.Purpose, identity.MailEmailChange)
-	u = must(w.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example"))(w)
-	w.equal("it is verified", u.EmailVerified, false)
+	must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
+	m = f.mail()
+	f.equal("recipient of a code for any address", m.To, "new@mail.example")
+	f.equal("purpose of the mail", m.Purpose, identity.MailEmailChange)
+	u = must(f.ChangeEmail(tokens.AccessToken, m.Code, "newer@mail.example"))(f)
+	f.equal("it is verified", u.EmailVerified, false)
 }
 
-func TestAChangeOfAddressTellsThePublicNothingOfOthers(t *testing.T) {
-	w := newWorld(t, public)
-	_, tokens := w.verified("grace")
-	other, _ := w.verified("edsger")
+func TestEmailChangeInPublicRevealsNoOtherAccount(t *testing.T) {
+	f := newFixture(t, public)
+	_, tokens := f.verified("grace")
+	other, _ := f.verified("edsger")
 
-	w.store.take()
-	code := must(w.RequestEmailChange(tokens.AccessToken, other.email))(w)
-	w.equal("the answer", code, identity.Code{})
-	w.equal("calls of the store", w.store.take(), "QueueEmailChange")
-	w.equal("mail to the owner", w.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
+	f.store.take()
+	code := must(f.RequestEmailChange(tokens.AccessToken, other.email))(f)
+	f.equal("the answer", code, identity.Code{})
+	f.equal("calls of the store", f.store.take(), "QueueEmailChange")
+	f.equal("mail to the owner", f.mail(), identity.Message{To: other.email, Purpose: identity.MailEmailTaken})
 
-	must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+	must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 	for _, email := range []string{other.email, "nobody@mail.example"} {
-		u := must(w.ChangeEmail(tokens.AccessToken, w.mail().Code, email))(w)
-		w.equal("the address", u.Email, email)
-		w.equal("it is verified", u.EmailVerified, false)
-		w.equal("mail to the owner", w.mail().Purpose, identity.MailEmailChanged)
-		must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+		u := must(f.ChangeEmail(tokens.AccessToken, f.mail().Code, email))(f)
+		f.equal("the address", u.Email, email)
+		f.equal("it is verified", u.EmailVerified, false)
+		f.equal("mail to the owner", f.mail().Purpose, identity.MailEmailChanged)
+		must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 	}
-	w.mail()
-	must(w.NewVerificationCode(other.email))(w)
-	w.noMail()
-	w.signIn(other)
+	f.mail()
+	must(f.NewVerificationCode(other.email))(f)
+	f.noMail()
+	f.signIn(other)
 }
 
-func TestTheOwnerHearsOfAChangeByMailWhereThereIsAny(t *testing.T) {
+func TestMailNotifiesTheOwnerOfAChange(t *testing.T) {
 	for _, sends := range []bool{true, false} {
-		w := newWorld(t, func(p *identity.Policy) { p.SendsMail = sends })
-		p, tokens := w.verified("grace")
+		f := newFixture(t, func(p *identity.Policy) { p.SendsMail = sends })
+		p, tokens := f.verified("grace")
 		hears := func(about identity.MessagePurpose) {
 			t.Helper()
 			if !sends {
-				w.noMail()
+				f.noMail()
 				return
 			}
-			w.equal("the message", w.mail(), identity.Message{To: p.email, Purpose: about, Username: p.username})
+			f.equal("the message", f.mail(), identity.Message{To: p.email, Purpose: about, Username: p.username})
 		}
-		w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+		f.ok(f.ChangePassword(tokens.AccessToken, p.password, another))
 		hears(identity.MailPasswordChanged)
-		code := must(w.ForgotPassword(p.email))(w)
-		w.ok(w.ResetPassword(code.Text, "", p.password))
+		code := must(f.ForgotPassword(p.email))(f)
+		f.ok(f.ResetPassword(code.Text, "", p.password))
 		hears(identity.MailPasswordChanged)
-		tokens = w.signIn(p)
-		code = must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
-		must(w.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example"))(w)
+		tokens = f.signIn(p)
+		code = must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
+		must(f.ChangeEmail(tokens.AccessToken, code.Text, "new@mail.example"))(f)
 		hears(identity.MailEmailChanged)
 	}
 }
 
-func TestARecipientIsSentAsManyMailsAsThePolicySays(t *testing.T) {
-	w := newWorld(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
-	p, _ := w.verified("grace")
+func TestMailIsLimitedForEachRecipient(t *testing.T) {
+	f := newFixture(t, public, func(p *identity.Policy) { p.LimitMails = identity.Rate{Count: 3, Per: time.Hour} })
+	p, _ := f.verified("grace")
 	for range 5 { // these send no mail, so they do not count
-		must(w.NewVerificationCode(p.email))(w)
-		w.noMail()
+		must(f.NewVerificationCode(p.email))(f)
+		f.noMail()
 	}
 	ask := func() {
-		must(w.ForgotPassword("Grace@mail.EXAMPLE"))(w)
+		must(f.ForgotPassword("Grace@mail.EXAMPLE"))(f)
 	}
 	var last string
 	for range 3 {
 		ask()
-		last = w.mail().Code
+		last = f.mail().Code
 	}
 	for range 3 {
 		ask()
-		w.noMail()
+		f.noMail()
 	}
-	w.equal("withheld, audited", w.audited("mail withheld: too many to its recipient"), 3)
-	w.ok(w.ResetPassword(last, "", another)) // the code that was sent last is valid
+	f.equal("withheld, audited", f.audited("mail withheld: too many to its recipient"), 3)
+	f.ok(f.ResetPassword(last, "", another)) // the code that was sent last is valid
 }
 
-func TestAMailThatIsTakenAgainBringsAnotherCode(t *testing.T) {
-	w := newWorld(t, public)
-	p, _ := w.verified("grace")
-	must(w.ForgotPassword(p.email))(w)
+func TestMailThatIsClaimedAgainBringsAnotherCode(t *testing.T) {
+	f := newFixture(t, public)
+	p, _ := f.verified("grace")
+	must(f.ForgotPassword(p.email))(f)
 	take := func(attempt int) identity.Message {
 		t.Helper()
-		m, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
-		w.ok(err)
+		m, ok, err := f.service.ClaimMail(t.Context(), time.Minute)
+		f.ok(err)
 		if !ok || m.Ref.Attempt != attempt || m.TTL != time.Hour {
 			t.Fatalf("claimed: %v, attempt %d, lifetime of the code %v", ok, m.Ref.Attempt, m.TTL)
 		}
-		w.keep(m.Code)
+		f.keep(m.Code)
 		return m
 	}
 	first := take(1)
-	w.pass(2 * time.Minute) // the replica that claimed it is killed
+	f.pass(2 * time.Minute) // the replica that claimed it is killed
 	second := take(2)
-	w.ok(w.finish(first, identity.MailSent, 0)) // the claim is stale, so this has no effect
-	w.ok(w.finish(second, identity.MailReturned, 0))
+	f.ok(f.finish(first, identity.MailSent, 0)) // the claim is stale, so this has no effect
+	f.ok(f.finish(second, identity.MailReturned, 0))
 	third := take(2)
-	w.ok(w.finish(third, identity.MailPostponed, time.Hour))
-	_, ok, err := w.service.ClaimMail(t.Context(), time.Minute)
-	w.ok(err)
-	w.equal("the mail is due", ok, false)
-	w.pass(time.Hour)
+	f.ok(f.finish(third, identity.MailPostponed, time.Hour))
+	_, ok, err := f.service.ClaimMail(t.Context(), time.Minute)
+	f.ok(err)
+	f.equal("the mail is due", ok, false)
+	f.pass(time.Hour)
 	fourth := take(3)
 	for _, m := range []identity.Message{first, second, third} {
-		w.fails(w.ResetPassword(m.Code, "", another), identity.Invalid, wrongCode)
+		f.fails(f.ResetPassword(m.Code, "", another), identity.Invalid, wrongCode)
 	}
-	w.ok(w.ResetPassword(fourth.Code, "", another))
-	w.ok(w.finish(fourth, identity.MailGivenUp, 0))
-	w.equal("the remaining mail", w.mail().Purpose, identity.MailPasswordChanged)
+	f.ok(f.ResetPassword(fourth.Code, "", another))
+	f.ok(f.finish(fourth, identity.MailGivenUp, 0))
+	f.equal("the remaining mail", f.mail().Purpose, identity.MailPasswordChanged)
 }
 
 func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
@@ -236,11 +236,11 @@ func TestMailIsInTheLanguageOfTheSignUpElseOfTheRequest(t *testing.T) {
 		{strings.Repeat("de,", 100), "fr", strings.Repeat("de,", 84) + "de"},
 		{strings.Repeat("x", 300), "fr", "fr"},
 	} {
-		w := newWorld(t, public)
+		f := newFixture(t, public)
 		in := signUpOf("grace")
-		must(w.service.SignUp(identity.WithCaller(t.Context(), identity.Caller{Language: c.signUp}), in))(w)
-		w.mail()
-		must(w.service.ForgotPassword(identity.WithCaller(t.Context(), identity.Caller{Language: c.request}), in.Email))(w)
-		w.equal("the language", w.mail().Language, c.want)
+		must(f.service.SignUp(identity.WithCaller(t.Context(), identity.Caller{Language: c.signUp}), in))(f)
+		f.mail()
+		must(f.service.ForgotPassword(identity.WithCaller(t.Context(), identity.Caller{Language: c.request}), in.Email))(f)
+		f.equal("the language", f.mail().Language, c.want)
 	}
 }

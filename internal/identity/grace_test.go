@@ -14,39 +14,39 @@ import (
 // second time, and returns the second answer.
 type forgetful struct{ identity.Store }
 
-func (f forgetful) AdvanceSession(
+func (l forgetful) AdvanceSession(
 	ctx context.Context, r identity.SessionRef, generation int64, n identity.Renewal,
 ) (identity.Session, bool, error) {
-	if _, _, err := f.Store.AdvanceSession(ctx, r, generation, n); err != nil {
+	if _, _, err := l.Store.AdvanceSession(ctx, r, generation, n); err != nil {
 		return identity.Session{}, false, err
 	}
-	return f.Store.AdvanceSession(ctx, r, generation, n)
+	return l.Store.AdvanceSession(ctx, r, generation, n)
 }
 
 // resolution is the resolution to which a Store truncates times.
 const resolution = time.Microsecond
 
-func TestTheGraceOfAReplacedRefreshTokenIsExact(t *testing.T) {
-	w := newWorld(t, rotating)
-	p, _ := w.verified("grace")
+func TestRenewGraceIsExact(t *testing.T) {
+	f := newFixture(t, rotating)
+	p, _ := f.verified("grace")
 	rapid.Check(t, func(t *rapid.T) {
 		graces := []time.Duration{0, resolution, time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute}
 		grace := rapid.SampledFrom(graces).Draw(t, "grace")
-		w.policy.ReuseGrace = grace
-		w.service = w.replica(w.hasher)
-		w.pass(time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "pause")))
+		f.policy.ReuseGrace = grace
+		f.service = f.replica(f.hasher)
+		f.pass(time.Duration(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "pause")))
 		if rapid.Bool().Draw(t, "an answer of the database is lost") {
-			w.store.Store = forgetful{w.memory}
-			defer func() { w.store.Store = w.memory }()
+			f.store.Store = forgetful{f.memory}
+			defer func() { f.store.Store = f.memory }()
 		}
-		first := w.signIn(p)
-		w.pass(time.Duration(rapid.Int64Range(0, int64(2*time.Second)).Draw(t, "age")))
-		replaced := w.Now()
-		next, err := w.Renew(first.RefreshToken)
+		first := f.signIn(p)
+		f.pass(time.Duration(rapid.Int64Range(0, int64(2*time.Second)).Draw(t, "age")))
+		replaced := f.Now()
+		next, err := f.Renew(first.RefreshToken)
 		if err != nil {
 			t.Fatalf("the renewal failed: %v", err)
 		}
-		claims := w.Introspect(next.RefreshToken)
+		claims := f.Introspect(next.RefreshToken)
 		if want := replaced.Truncate(time.Second); !claims.IssuedAt.Equal(want) || !claims.ExpiresAt.Equal(want.Add(7*day)) {
 			t.Fatalf("the successor lives from %v to %v; want whole seconds from %v", claims.IssuedAt, claims.ExpiresAt, want)
 		}
@@ -55,16 +55,16 @@ func TestTheGraceOfAReplacedRefreshTokenIsExact(t *testing.T) {
 			rapid.Int64Range(max(int64(grace-2*time.Second), 0), int64(grace+2*time.Second)),
 			rapid.Int64Range(max(int64(grace-3*resolution), 0), int64(grace+3*resolution)),
 		).Draw(t, "offset")
-		w.pass(time.Duration(offset))
-		again, err := w.Renew(first.RefreshToken)
+		f.pass(time.Duration(offset))
+		again, err := f.Renew(first.RefreshToken)
 		switch late := time.Duration(offset) - grace; {
 		case late <= 0:
 			if err != nil || again.RefreshToken != next.RefreshToken {
 				t.Fatalf("%v before the end of the grace: the same successor is %v, error %v", -late, again.RefreshToken == next.RefreshToken, err)
 			}
 		case late > resolution:
-			if identity.KindOf(err) != identity.Unauthenticated || w.alive(next) {
-				t.Fatalf("%v after the end of the grace: error %v; the session is alive: %v", late, err, w.alive(next))
+			if identity.KindOf(err) != identity.Unauthenticated || f.alive(next) {
+				t.Fatalf("%v after the end of the grace: error %v; the session is alive: %v", late, err, f.alive(next))
 			}
 		}
 	})

@@ -13,7 +13,7 @@ import (
 // lineage is a model of one session and all its refresh tokens. The owner renews from
 // several tabs at once and loses replies, and a thief has copies of the tokens.
 type lineage struct {
-	w        *world
+	f        *fixture
 	replicas []*identity.Service
 	texts    []string // the refresh token of each generation
 	lives    []life   // the lifetime of each generation
@@ -32,7 +32,7 @@ func (l *lineage) current() int { return len(l.texts) - 1 }
 
 // answer returns the expected result of a renewal with the token of a generation now.
 func (l *lineage) answer(generation int) (renewed, rotates, theft bool) {
-	now, policy := l.w.Now(), l.w.policy
+	now, policy := l.f.Now(), l.f.policy
 	switch of := l.lives[generation]; {
 	case now.Unix() >= of.to.Add(leeway).Unix(), l.over, !now.Before(l.lives[l.current()].to):
 		return false, false, false
@@ -53,7 +53,7 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 	var clients sync.WaitGroup
 	for i := range times {
 		clients.Go(func() {
-			got[i], errs[i] = l.replicas[i%len(l.replicas)].Renew(l.w.Context(), l.texts[generation])
+			got[i], errs[i] = l.replicas[i%len(l.replicas)].Renew(l.f.Context(), l.texts[generation])
 		})
 	}
 	clients.Wait()
@@ -61,9 +61,9 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 		l.over = true
 	}
 	if rotates {
-		now := l.w.Now()
+		now := l.f.Now()
 		from := now.Truncate(time.Second)
-		to := from.Add(l.w.policy.RefreshTTL)
+		to := from.Add(l.f.policy.RefreshTTL)
 		if l.ends.Before(to) {
 			to = l.ends
 		}
@@ -77,7 +77,7 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 	for i, err := range errs {
 		switch {
 		case renewed && err != nil:
-			t.Fatalf("generation %d of %d, %v after its replacement: %v", generation, l.current(), l.w.Now().Sub(l.replaced), err)
+			t.Fatalf("generation %d of %d, %v after its replacement: %v", generation, l.current(), l.f.Now().Sub(l.replaced), err)
 		case renewed && got[i].RefreshToken != l.texts[l.current()]:
 			t.Fatalf("generation %d of %d has another successor", generation, l.current())
 		case !renewed && identity.KindOf(err) != identity.Unauthenticated:
@@ -90,33 +90,32 @@ func (l *lineage) present(t *rapid.T, generation, times int) {
 func (l *lineage) check(t *rapid.T) {
 	for generation, text := range l.texts {
 		renewed, _, _ := l.answer(generation)
-		want := renewed && l.w.Now().Before(l.lives[generation].to)
-		if got := l.w.Introspect(text).Active; got != want {
+		want := renewed && l.f.Now().Before(l.lives[generation].to)
+		if got := l.f.Introspect(text).Active; got != want {
 			t.Fatalf("generation %d of %d is active: %v; want %v", generation, l.current(), got, want)
 		}
 	}
 }
 
-// Renewals, retries, lost answers, races and steps of the clock happen in any order. A
-// session always has one lineage of tokens, a retry within the grace never ends it, and a
-// reuse after the grace always ends it.
-func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
+// Renewals, retries, lost answers, races and steps of the clock happen in any order. A session always has one lineage
+// of tokens, a retry within the grace never ends it, and a reuse after the grace always ends it.
+func TestRenewKeepsOneLineageOfTokens(t *testing.T) {
 	for _, rotation := range []identity.Rotation{identity.RotateAlways, identity.RotateWhenNeeded} {
 		t.Run(string(rotation), func(t *testing.T) {
-			w := newWorld(t, func(p *identity.Policy) { p.Rotation = rotation })
-			w.leeway = leeway
-			p, _ := w.verified("grace")
+			f := newFixture(t, func(p *identity.Policy) { p.Rotation = rotation })
+			f.leeway = leeway
+			p, _ := f.verified("grace")
 			rapid.Check(t, func(t *rapid.T) {
 				// An earlier run may have set the clock back. Every run begins at midnight.
-				w.pass(w.Now().Add(2 * day).Truncate(day).Sub(w.Now()))
-				w.policy.ReuseGrace = rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
-				w.service = w.replica(w.hasher)
-				first := w.signIn(p)
-				opened := w.Now().Truncate(time.Second)
+				f.pass(f.Now().Add(2 * day).Truncate(day).Sub(f.Now()))
+				f.policy.ReuseGrace = rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(t, "grace")
+				f.service = f.replica(f.hasher)
+				first := f.signIn(p)
+				opened := f.Now().Truncate(time.Second)
 				l := &lineage{
-					w: w, replicas: []*identity.Service{w.service, w.replica(w.hasher)},
-					texts: []string{first.RefreshToken}, lives: []life{{opened, opened.Add(w.policy.RefreshTTL)}},
-					ends: opened.Add(w.policy.SessionLifetime), latest: w.Now(),
+					f: f, replicas: []*identity.Service{f.service, f.replica(f.hasher)},
+					texts: []string{first.RefreshToken}, lives: []life{{opened, opened.Add(f.policy.RefreshTTL)}},
+					ends: opened.Add(f.policy.SessionLifetime), latest: f.Now(),
 				}
 				some := func(t *rapid.T) int { // prefers recent generations
 					return max(l.current()-rapid.IntRange(0, 3).Draw(t, "generations ago"), 0)
@@ -133,19 +132,19 @@ func TestASessionHasOneLineageWhateverHappens(t *testing.T) {
 						l.present(t, some(t), rapid.IntRange(2, 5).Draw(t, "clients"))
 					},
 					"an answer of the database is lost": func(t *rapid.T) {
-						w.store.Store = forgetful{w.memory}
-						defer func() { w.store.Store = w.memory }()
+						f.store.Store = forgetful{f.memory}
+						defer func() { f.store.Store = f.memory }()
 						l.present(t, some(t), 1)
 					},
 					"moments pass": func(t *rapid.T) {
-						w.pass(upTo(t, 2*w.policy.ReuseGrace+time.Second))
+						f.pass(upTo(t, 2*f.policy.ReuseGrace+time.Second))
 					},
 					"days pass": func(t *rapid.T) {
-						w.pass(upTo(t, 4*day))
+						f.pass(upTo(t, 4*day))
 					},
 					"the clock is put back": func(t *rapid.T) {
-						l.latest = latest(l.latest, w.Now())
-						w.pass(l.latest.Add(-upTo(t, leeway-time.Second)).Sub(w.Now()))
+						l.latest = latest(l.latest, f.Now())
+						f.pass(l.latest.Add(-upTo(t, leeway-time.Second)).Sub(f.Now()))
 					},
 				})
 			})

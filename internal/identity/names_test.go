@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-func TestAUsernameIsPlainASCIIAndComparedWithoutCase(t *testing.T) {
+func TestUsernameIsPlainASCIIAndComparedWithoutCase(t *testing.T) {
 	for _, c := range []struct{ what, in, canonical, wrong string }{
 		{"letters", "ada", "ada", ""},
 		{"capitals", "ADMIN", "admin", ""},
@@ -46,7 +46,7 @@ func TestAUsernameIsPlainASCIIAndComparedWithoutCase(t *testing.T) {
 	}
 }
 
-func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
+func TestEmailIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 	const malformed = "must be an address like name@example.com"
 	long := func(n int) string { // has n bytes in total
 		label := strings.Repeat("d", 60) + "."
@@ -127,20 +127,18 @@ func TestAnEmailAddressIsItsOwnParsedFormAndNothingElse(t *testing.T) {
 	}
 }
 
-// foldings are the ways in which programs convert a domain into A-labels. A mail program
-// uses the first or, if it only supports the previous standard, the second. Web forms
-// compare domains by the third, or only by lower case.
+// foldings are the ways in which programs convert a domain into A-labels. A mail program uses the first or, if it only
+// supports the previous standard, the second. Web forms compare domains by the third, or only by lower case.
 var foldings = map[string]func(string) (string, error){
 	"for looking it up": idna.Lookup.ToASCII,
 	"of a browser":      idna.New(idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false)).ToASCII,
 	"for registration":  idna.Registration.ToASCII,
 }
 
-// An address has one canonical form, which is used for comparison and for mail. The test
-// tries every character at every position of a domain. Either the domain is refused, or
-// every folding gives the canonical form: of the domain as written, in lower case and in
-// upper case.
-func TestADomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing.T) {
+// An address has one canonical form, which is used for comparison and for mail. The test tries every character at every
+// position of a domain. Either the domain is refused, or every folding gives the canonical form: of the domain as
+// written, in lower case and in upper case.
+func TestEmailDomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing.T) {
 	taken := 0
 	for r := rune(0x80); r <= unicode.MaxRune; r++ {
 		if !unicode.IsPrint(r) && !unicode.In(r, unicode.Cf, unicode.Mn, unicode.Me) {
@@ -190,7 +188,7 @@ func TestADomainIsRefusedUnlessEveryFoldingGivesTheTextThatIsCompared(t *testing
 	}
 }
 
-func TestANameIsAnyTextThatCannotForgeWhatStandsAroundIt(t *testing.T) {
+func TestPersonNameIsAnyTextThatCannotForgeTheTextAroundIt(t *testing.T) {
 	for _, c := range []struct{ what, in, name, wrong string }{
 		{"plain", "Ada", "Ada", ""},
 		{"with spaces", "  Mary Ann\t", "Mary Ann", ""},
@@ -219,7 +217,7 @@ func TestANameIsAnyTextThatCannotForgeWhatStandsAroundIt(t *testing.T) {
 	}
 }
 
-func TestAScopeIsTheTokensOfRFC6749EachOnce(t *testing.T) {
+func TestScopeHasEachTokenOfRFC6749Once(t *testing.T) {
 	many := strings.TrimSpace(strings.Repeat("t ", 10_000))
 	for _, c := range []struct{ what, in, scope, wrong string }{
 		{"one", "profile", "profile", ""},
@@ -264,7 +262,7 @@ func checkCanonical(t *testing.T, canonical string, fault Fault, wantCanonical, 
 	}
 }
 
-func TestALoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
+func TestLoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
 	for _, c := range []struct {
 		in   string
 		want Login
@@ -282,7 +280,7 @@ func TestALoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
 	}
 }
 
-func TestAnIDHasOneSpelling(t *testing.T) {
+func TestIsUUIDAcceptsOneSpelling(t *testing.T) {
 	const id = "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22"
 	if !IsUUID(id) || !IsUUID(newID()) {
 		t.Error("a UUID is not recognized")
@@ -297,7 +295,7 @@ func TestAnIDHasOneSpelling(t *testing.T) {
 	}
 }
 
-func TestAScopeIsNeverWiderThanWhatIsStillAllowed(t *testing.T) {
+func TestScopeIsNeverWiderThanTheOneThatIsStillAllowed(t *testing.T) {
 	for _, c := range []struct{ scope, allowed, want string }{
 		{"a b", "a b", "a b"},
 		{"a b", "b a", "a b"},
@@ -313,7 +311,7 @@ func TestAScopeIsNeverWiderThanWhatIsStillAllowed(t *testing.T) {
 	}
 }
 
-func TestADisplayNameIsBothNamesJoined(t *testing.T) {
+func TestDisplayNameIsBothNamesJoined(t *testing.T) {
 	for want, u := range map[string]User{
 		"Ada Lovelace": {FirstName: "Ada", LastName: "Lovelace"},
 		"Ada":          {FirstName: "Ada"},

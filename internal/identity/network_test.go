@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-func TestAPlaceIsAnAddressOrTheNetworkOfOne(t *testing.T) {
+func TestNetworkIsAnAddressOrThePrefixOfOne(t *testing.T) {
 	for address, want := range map[string]identity.Network{
 		"192.0.2.1":              "192.0.2.1/32",
 		"::ffff:192.0.2.1":       "192.0.2.1/32",
@@ -28,68 +28,68 @@ func TestAPlaceIsAnAddressOrTheNetworkOfOne(t *testing.T) {
 }
 
 // signInFrom signs in from an address.
-func (w *world) signInFrom(address, username, password string) error {
-	w.keep(username, password)
-	_, err := w.tokens(w.service.SignIn(from(address), username, password))
+func (f *fixture) signInFrom(address, username, password string) error {
+	f.keep(username, password)
+	_, err := f.tokens(f.service.SignIn(from(address), username, password))
 	return err
 }
 
 const home, stranger = "192.0.2.1", "198.51.100.7"
 
-func TestStrangersWhoGuessDoNotSlowDownTheOwnerAtHome(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	w.ok(w.signInFrom(home, p.username, p.password))
+func TestThrottleOfStrangersDoesNotSlowDownTheOwnerOnAKnownNetwork(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	f.ok(f.signInFrom(home, p.username, p.password))
 	for range 30 {
-		_ = w.signInFrom(stranger, p.username, "a guess that is wrong")
+		_ = f.signInFrom(stranger, p.username, "a guess that is wrong")
 	}
-	w.fails(w.signInFrom(stranger, p.username, p.password), identity.RateLimited, tooManyWrong)
+	f.fails(f.signInFrom(stranger, p.username, p.password), identity.RateLimited, tooManyWrong)
 	for range 3 {
-		w.ok(w.signInFrom(home, p.username, p.password))
-		w.fails(w.signInFrom(stranger, p.username, p.password), identity.RateLimited, tooManyWrong)
+		f.ok(f.signInFrom(home, p.username, p.password))
+		f.fails(f.signInFrom(stranger, p.username, p.password), identity.RateLimited, tooManyWrong)
 	}
 }
 
-func TestGuessesFromAFamiliarPlaceAreSlowedDownToo(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	w.ok(w.signInFrom(home, p.username, p.password))
+func TestThrottleAppliesToAKnownNetworkToo(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	f.ok(f.signInFrom(home, p.username, p.password))
 	for range 10 {
-		w.fails(w.signInFrom(home, p.username, "a guess that is wrong"), identity.Unauthenticated, wrongCredentials)
+		f.fails(f.signInFrom(home, p.username, "a guess that is wrong"), identity.Unauthenticated, wrongCredentials)
 	}
-	w.fails(w.signInFrom(home, p.username, p.password), identity.RateLimited, tooManyWrong)
+	f.fails(f.signInFrom(home, p.username, p.password), identity.RateLimited, tooManyWrong)
 	// An attacker in the owner's network cannot lock the owner out elsewhere.
-	w.ok(w.signInFrom(stranger, p.username, p.password))
-	w.pass(time.Second)
-	w.ok(w.signInFrom(home, p.username, p.password))
+	f.ok(f.signInFrom(stranger, p.username, p.password))
+	f.pass(time.Second)
+	f.ok(f.signInFrom(home, p.username, p.password))
 }
 
-func TestAStolenTokenIsNoWayRoundTheCountOfStrangers(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	w.ok(w.signInFrom(home, p.username, p.password))
-	stolen := w.signIn(p)
+func TestThrottleOfStrangersCountsGuessesWithAStolenToken(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	f.ok(f.signInFrom(home, p.username, p.password))
+	stolen := f.signIn(p)
 	change := func(address, old string) error {
-		return w.service.ChangePassword(from(address), stolen.AccessToken, old, "another password of mine")
+		return f.service.ChangePassword(from(address), stolen.AccessToken, old, "another password of mine")
 	}
 	for range 10 {
-		w.fails(change(stranger, "a guess that is wrong"), identity.Unauthenticated, wrongOld)
+		f.fails(change(stranger, "a guess that is wrong"), identity.Unauthenticated, wrongOld)
 	}
-	w.fails(change(stranger, p.password), identity.RateLimited, tooManyWrong)
-	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
-	w.ok(change(home, p.password))
+	f.fails(change(stranger, p.password), identity.RateLimited, tooManyWrong)
+	f.fails(f.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
+	f.ok(change(home, p.password))
 	// The throttle of strangers is unchanged.
-	w.fails(w.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
+	f.fails(f.signInFrom("203.0.113.9", p.username, p.password), identity.RateLimited, tooManyWrong)
 }
 
-func TestWhereAPasswordWasResetFromIsFamiliar(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	code := must(w.ForgotPassword(p.email))(w)
+func TestResetPasswordMakesTheNetworkKnown(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	code := must(f.ForgotPassword(p.email))(f)
 	const fresh = "another password of mine"
-	w.keep(fresh)
-	w.ok(w.service.ResetPassword(from(home), code.Text, "", fresh))
-	w.fail(p.username, 30)
-	w.fails(w.signInFrom(stranger, p.username, fresh), identity.RateLimited, tooManyWrong)
-	w.ok(w.signInFrom(home, p.username, fresh))
+	f.keep(fresh)
+	f.ok(f.service.ResetPassword(from(home), code.Text, "", fresh))
+	f.fail(p.username, 30)
+	f.fails(f.signInFrom(stranger, p.username, fresh), identity.RateLimited, tooManyWrong)
+	f.ok(f.signInFrom(home, p.username, fresh))
 }

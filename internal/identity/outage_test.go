@@ -10,138 +10,138 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
-func TestWhereTheDataIsOutOfReachNothingSucceedsAndNothingElseIsTold(t *testing.T) {
-	away := &identity.Error{Kind: identity.Unavailable, Message: "the database is away", Cause: errors.New("refused")}
+func TestOutageOfTheStoreFailsEveryCallAndRevealsNothing(t *testing.T) {
+	away := &identity.Error{Kind: identity.Unavailable, Message: "the database is down", Cause: errors.New("refused")}
 	name := "x"
-	type call = func(w *world, p person, tokens identity.Tokens, codes map[identity.Purpose]string) error
+	type call = func(f *fixture, p person, tokens identity.Tokens, codes map[identity.Purpose]string) error
 	for _, c := range []struct {
 		what    string
 		methods string // in each of these calls the outage may begin
 		do      call
 	}{
-		{"SignUp", "CreateSignUp", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.SignUp(signUpOf("barbara"))
+		{"SignUp", "CreateSignUp", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.SignUp(signUpOf("barbara"))
 			return err
 		}},
-		{"SignIn", "FindCredentials OpenSession", func(w *world, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.SignIn(p.username, p.password)
+		{"SignIn", "FindCredentials OpenSession", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.SignIn(p.username, p.password)
 			return err
 		}},
-		{"SignIn with a wrong password", "FindCredentials CountFailure", func(w *world, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.SignIn(p.username, "wrong guess")
+		{"SignIn with a wrong password", "FindCredentials CountFailure", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.SignIn(p.username, "wrong guess")
 			return err
 		}},
-		{"Renew", "AdvanceSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.Renew(tokens.RefreshToken)
+		{"Renew", "AdvanceSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.Renew(tokens.RefreshToken)
 			return err
 		}},
-		{"SignOut", "EndSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return w.service.SignOut(w.Context(), tokens.RefreshToken)
+		{"SignOut", "EndSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			return f.service.SignOut(f.Context(), tokens.RefreshToken)
 		}},
-		{"Sessions", "FindOwnSessions", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.service.Sessions(w.Context(), tokens.AccessToken)
+		{"Sessions", "FindOwnSessions", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.service.Sessions(f.Context(), tokens.AccessToken)
 			return err
 		}},
-		{"EndSession", "EndOwnSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return w.service.EndSession(w.Context(), tokens.AccessToken, w.Introspect(tokens.AccessToken).SessionID)
+		{"EndSession", "EndOwnSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			return f.service.EndSession(f.Context(), tokens.AccessToken, f.Introspect(tokens.AccessToken).SessionID)
 		}},
-		{"Introspect", "FindSession", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.service.Introspect(w.Context(), tokens.AccessToken)
+		{"Introspect", "FindSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.service.Introspect(f.Context(), tokens.AccessToken)
 			return err
 		}},
-		{"VerifyUser", "RedeemVerification", func(w *world, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := w.VerifyUser(codes[identity.Verification])
+		{"VerifyUser", "RedeemVerification", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
+			_, err := f.VerifyUser(codes[identity.Verification])
 			return err
 		}},
-		{"VerifyUser with a password", "FindClaims RedeemVerification", func(w *world, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := w.Prove(codes[identity.Verification], password)
+		{"VerifyUser with a password", "FindClaims RedeemVerification", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
+			_, err := f.Prove(codes[identity.Verification], password)
 			return err
 		}},
-		{"SignIn before the proof", "FindSignUps", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.SignIn("edsger", password)
+		{"SignIn before the proof", "FindSignUps", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.SignIn("edsger", password)
 			return err
 		}},
-		{"NewVerificationCode", "IssueCode", func(w *world, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.NewVerificationCode(p.email)
+		{"NewVerificationCode", "IssueCode", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.NewVerificationCode(p.email)
 			return err
 		}},
-		{"ForgotPassword", "IssueCode", func(w *world, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.ForgotPassword(p.email)
+		{"ForgotPassword", "IssueCode", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.ForgotPassword(p.email)
 			return err
 		}},
-		{"ResetPassword", "FindRecovery RedeemRecovery", func(w *world, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			return w.ResetPassword(codes[identity.Recovery], "", another)
+		{"ResetPassword", "FindRecovery RedeemRecovery", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
+			return f.ResetPassword(codes[identity.Recovery], "", another)
 		}},
-		{"ChangePassword", "FindPassword ChangePassword", func(w *world, p person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return w.ChangePassword(tokens.AccessToken, p.password, another)
+		{"ChangePassword", "FindPassword ChangePassword", func(f *fixture, p person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			return f.ChangePassword(tokens.AccessToken, p.password, another)
 		}},
-		{"Profile", "FindUser", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.Profile(tokens.AccessToken)
+		{"Profile", "FindUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.Profile(tokens.AccessToken)
 			return err
 		}},
-		{"UpdateProfile", "UpdateUser", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.service.UpdateProfile(w.Context(), tokens.AccessToken, identity.ProfileUpdate{FirstName: &name})
+		{"UpdateProfile", "UpdateUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.service.UpdateProfile(f.Context(), tokens.AccessToken, identity.ProfileUpdate{FirstName: &name})
 			return err
 		}},
-		{"DeleteUser", "DeleteUser", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return w.service.DeleteUser(w.Context(), tokens.AccessToken)
+		{"DeleteUser", "DeleteUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			return f.service.DeleteUser(f.Context(), tokens.AccessToken)
 		}},
-		{"RequestEmailChange", "IssueEmailChange", func(w *world, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := w.RequestEmailChange(tokens.AccessToken, "")
+		{"RequestEmailChange", "IssueEmailChange", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
+			_, err := f.RequestEmailChange(tokens.AccessToken, "")
 			return err
 		}},
-		{"ChangeEmail", "RedeemEmailChange", func(w *world, _ person, tokens identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := w.ChangeEmail(tokens.AccessToken, codes[identity.EmailChange], "new@mail.example")
+		{"ChangeEmail", "RedeemEmailChange", func(f *fixture, _ person, tokens identity.Tokens, codes map[identity.Purpose]string) error {
+			_, err := f.ChangeEmail(tokens.AccessToken, codes[identity.EmailChange], "new@mail.example")
 			return err
 		}},
-		{"ClaimMail", "ClaimMail", func(w *world, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, _, err := w.service.ClaimMail(w.Context(), time.Minute)
+		{"ClaimMail", "ClaimMail", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+			_, _, err := f.service.ClaimMail(f.Context(), time.Minute)
 			return err
 		}},
 	} {
 		for method := range strings.FieldsSeq(c.methods) {
 			t.Run(c.what+", at "+method, func(t *testing.T) {
-				w := newWorld(t, rotating)
-				p, tokens := w.verified("grace")
-				_, verification := w.unverified("edsger")
-				recovery := must(w.ForgotPassword(p.email))(w)
-				change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+				f := newFixture(t, rotating)
+				p, tokens := f.verified("grace")
+				_, verification := f.unverified("edsger")
+				recovery := must(f.ForgotPassword(p.email))(f)
+				change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 				codes := map[identity.Purpose]string{
 					identity.Verification: verification, identity.Recovery: recovery.Text, identity.EmailChange: change.Text,
 				}
-				audit := w.audit.String()
-				stats := w.service.Stats()
-				w.store.before[method] = func() { w.memory.Break(away) }
-				if err := c.do(w, p, tokens, codes); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
+				audit := f.audit.String()
+				stats := f.service.Stats()
+				f.store.before[method] = func() { f.memory.Break(away) }
+				if err := c.do(f, p, tokens, codes); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
 					t.Errorf("the error is %v", err)
 				}
-				w.equal("audit trail", w.audit.String(), audit)
-				w.equal("counters", w.service.Stats(), stats)
-				w.memory.Break(nil)
-				w.equal("when the data is back, the session is alive", w.alive(tokens), true)
-				w.signIn(p)
+				f.equal("audit trail", f.audit.String(), audit)
+				f.equal("counters", f.service.Stats(), stats)
+				f.memory.Break(nil)
+				f.equal("when the data is back, the session is alive", f.alive(tokens), true)
+				f.signIn(p)
 			})
 		}
 	}
 }
 
-func TestBeforeThereAreKeysNoTokenIsCalledWrongAndNoCodeIsUsedUp(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	_, code := w.unverified("edsger")
-	loaded := w.service
-	w.service = identity.New(w.policy, identity.Dependencies{
-		Store: w.store, Tokens: token.New(token.Config{Issuer: issuer, Now: w.Now}), Hasher: w.hasher, Now: w.Now,
+func TestKeysThatAreNotLoadedInvalidateNoTokenAndUseUpNoCode(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	_, code := f.unverified("edsger")
+	loaded := f.service
+	f.service = identity.New(f.policy, identity.Dependencies{
+		Store: f.store, Tokens: token.New(token.Config{Issuer: issuer, Now: f.Now}), Hasher: f.hasher, Now: f.Now,
 	})
 	const message = "the signing keys are not loaded yet"
-	w.fails(errOf(w.Profile(tokens.AccessToken)), identity.Unavailable, message)
-	w.fails(errOf(w.Renew(tokens.RefreshToken)), identity.Unavailable, message)
-	w.fails(w.service.SignOut(t.Context(), tokens.RefreshToken), identity.Unavailable, message)
-	w.fails(errOf(w.service.Introspect(t.Context(), tokens.AccessToken)), identity.Unavailable, message)
-	w.store.take()
-	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unavailable, message)
-	w.fails(errOf(w.VerifyUser(code)), identity.Unavailable, message)
-	w.equal("calls of the store", w.store.take(), "")
-	w.service = loaded
-	must(w.VerifyUser(code))(w)
+	f.fails(errOf(f.Profile(tokens.AccessToken)), identity.Unavailable, message)
+	f.fails(errOf(f.Renew(tokens.RefreshToken)), identity.Unavailable, message)
+	f.fails(f.service.SignOut(t.Context(), tokens.RefreshToken), identity.Unavailable, message)
+	f.fails(errOf(f.service.Introspect(t.Context(), tokens.AccessToken)), identity.Unavailable, message)
+	f.store.take()
+	f.fails(errOf(f.SignIn(p.username, p.password)), identity.Unavailable, message)
+	f.fails(errOf(f.VerifyUser(code)), identity.Unavailable, message)
+	f.equal("calls of the store", f.store.take(), "")
+	f.service = loaded
+	must(f.VerifyUser(code))(f)
 }

@@ -2,7 +2,7 @@ package identity
 
 import "testing"
 
-func TestOneFaultThatIsACauseOfItsOwnIsTheReason(t *testing.T) {
+func TestReasonOfASingleFaultMayBeItsOwn(t *testing.T) {
 	username, email := Problem{"username", Fault{FieldTaken, "is taken"}}, Problem{"email", Fault{FieldTaken, "is taken"}}
 	short := Problem{"password", Fault{FieldTooShort, "is shorter than 8 characters"}}
 	for _, tc := range []struct {

@@ -10,44 +10,44 @@ import (
 
 const another = "another of mine"
 
-func TestARecoveryCodeSetsAPasswordOnceAndEndsWhatWasOpen(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
-	code := must(w.ForgotPassword(strings.ToUpper(p.email)))(w)
-	w.equal("user of the code", code.UserID, p.id)
-	w.equal("lifetime of the code", code.ExpiresIn, time.Hour)
-	w.equal("asking ends no session: the session is alive", w.alive(tokens), true)
+func TestResetPasswordWorksOnceAndEndsAllSessions(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
+	code := must(f.ForgotPassword(strings.ToUpper(p.email)))(f)
+	f.equal("user of the code", code.UserID, p.id)
+	f.equal("lifetime of the code", code.ExpiresIn, time.Hour)
+	f.equal("asking ends no session: the session is alive", f.alive(tokens), true)
 
-	w.ok(w.ResetPassword(code.Text, p.id, another))
-	w.equal("the session is alive", w.alive(tokens), false)
-	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
-	w.fails(w.ResetPassword(code.Text, "", "a third of mine"), identity.Invalid, wrongCode)
+	f.ok(f.ResetPassword(code.Text, p.id, another))
+	f.equal("the session is alive", f.alive(tokens), false)
+	f.fails(errOf(f.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	f.fails(f.ResetPassword(code.Text, "", "a third of mine"), identity.Invalid, wrongCode)
 	p.password = another
-	tokens = w.signIn(p)
-	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
-	w.equal("resets audited", w.audited("password reset"), 1)
+	tokens = f.signIn(p)
+	f.fails(errOf(f.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
+	f.equal("resets audited", f.audited("password reset"), 1)
 }
 
-func TestARecoveryCodeHoldsForAnHourAndOnlyTheLast(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	first := must(w.ForgotPassword(p.email))(w)
-	second := must(w.ForgotPassword(p.email))(w)
-	w.fails(w.ResetPassword(first.Text, "", another), identity.Invalid, wrongCode)
-	w.pass(time.Hour)
-	w.fails(w.ResetPassword(second.Text, "", another), identity.Invalid, wrongCode)
+func TestResetPasswordTakesTheLastCodeForAnHour(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	first := must(f.ForgotPassword(p.email))(f)
+	second := must(f.ForgotPassword(p.email))(f)
+	f.fails(f.ResetPassword(first.Text, "", another), identity.Invalid, wrongCode)
+	f.pass(time.Hour)
+	f.fails(f.ResetPassword(second.Text, "", another), identity.Invalid, wrongCode)
 }
 
-func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	other, _ := w.verified("edsger")
-	code := must(w.ForgotPassword(p.email))(w)
+func TestResetPasswordNamesEveryWrongParameterAndKeepsTheCode(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	other, _ := f.verified("edsger")
+	code := must(f.ForgotPassword(p.email))(f)
 	none := strings.Repeat("A", 26)
 	const badID, tooShort = "id: must be a UUID in lower case, as it was answered at sign-up", "password: is shorter than 8 characters"
 	const personal = "password: must not be your username or email address"
-	hashed := w.hasher.Stats().Done
+	hashed := f.hasher.Stats().Done
 	for _, c := range []struct{ what, code, id, password, message string }{
 		{"no such code", none, "", another, wrongCode},
 		{"no code at all", "", "", another, wrongCode},
@@ -65,60 +65,60 @@ func TestAResetNamesEveryParameterThatIsWrongAndUsesNothingUp(t *testing.T) {
 		{"a NUL", code.Text, p.id, another + "\x00", "password: holds a NUL character"},
 		{"257 characters", code.Text, p.id, strings.Repeat("x", 257), "password: is longer than 256 characters"},
 	} {
-		t.Run(c.what, func(*testing.T) { w.fails(w.ResetPassword(c.code, c.id, c.password), identity.Invalid, c.message) })
+		t.Run(c.what, func(*testing.T) { f.fails(f.ResetPassword(c.code, c.id, c.password), identity.Invalid, c.message) })
 	}
-	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
-	w.fails(w.ResetPassword(code.Text, p.id, p.password), identity.Invalid, samePassword)
-	w.equal("the session is alive", w.alive(tokens), true)
-	w.ok(w.ResetPassword(code.Text, p.id, strings.Repeat("😀", 64)))
+	f.equal("number of hashes", f.hasher.Stats().Done-hashed, int64(0))
+	f.fails(f.ResetPassword(code.Text, p.id, p.password), identity.Invalid, samePassword)
+	f.equal("the session is alive", f.alive(tokens), true)
+	f.ok(f.ResetPassword(code.Text, p.id, strings.Repeat("😀", 64)))
 	p.password = strings.Repeat("😀", 64)
-	w.signIn(p)
-	w.signIn(other)
+	f.signIn(p)
+	f.signIn(other)
 }
 
-func TestAResetVerifiesTheAddressAndKillsTheVerificationCode(t *testing.T) {
-	w := newWorld(t)
-	p, verification := w.unverified("grace") // the sign-up is a stranger's, with the reader's address
-	code := must(w.ForgotPassword(p.email))(w)
-	w.ok(w.ResetPassword(code.Text, "", another))
-	w.fails(errOf(w.VerifyUser(verification)), identity.Invalid, wrongCode)
-	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+func TestResetPasswordVerifiesTheAddressAndVoidsTheVerificationCode(t *testing.T) {
+	f := newFixture(t)
+	p, verification := f.unverified("grace") // the sign-up is a stranger's, with the reader's address
+	code := must(f.ForgotPassword(p.email))(f)
+	f.ok(f.ResetPassword(code.Text, "", another))
+	f.fails(errOf(f.VerifyUser(verification)), identity.Invalid, wrongCode)
+	f.fails(errOf(f.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	p.password = another
-	u := must(w.Profile(w.signIn(p).AccessToken))(w)
-	w.equal("the address is verified", u.EmailVerified, true)
+	u := must(f.Profile(f.signIn(p).AccessToken))(f)
+	f.equal("the address is verified", u.EmailVerified, true)
 }
 
-func TestAResetNeverRevivesWhoIsSuspended(t *testing.T) {
-	w := newWorld(t)
-	p, _ := w.verified("grace")
-	w.ok(w.memory.Suspend(t.Context(), p.id, true))
-	code := must(w.ForgotPassword(p.email))(w)
-	w.ok(w.ResetPassword(code.Text, "", another))
-	w.fails(errOf(w.SignIn(p.username, another)), identity.Unauthenticated, wrongCredentials)
+func TestResetPasswordLeavesASuspendedAccountSuspended(t *testing.T) {
+	f := newFixture(t)
+	p, _ := f.verified("grace")
+	f.ok(f.memory.Suspend(t.Context(), p.id, true))
+	code := must(f.ForgotPassword(p.email))(f)
+	f.ok(f.ResetPassword(code.Text, "", another))
+	f.fails(errOf(f.SignIn(p.username, another)), identity.Unauthenticated, wrongCredentials)
 }
 
-func TestAChangeOfPasswordKeepsTheSessionThatMadeItAndNoOther(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	other := w.signIn(p)
-	recovery := must(w.ForgotPassword(p.email))(w)
-	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+func TestChangePasswordKeepsOnlyTheSessionThatMadeIt(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	other := f.signIn(p)
+	recovery := must(f.ForgotPassword(p.email))(f)
+	change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 
-	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
-	w.equal("the session is alive", w.alive(tokens), true)
-	w.equal("the other session is alive", w.alive(other), false)
-	w.fails(errOf(w.Renew(other.RefreshToken)), identity.Unauthenticated, endedSession)
-	w.fails(w.ResetPassword(recovery.Text, "", "a third of mine"), identity.Invalid, wrongCode)
-	w.fails(errOf(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
-	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	f.ok(f.ChangePassword(tokens.AccessToken, p.password, another))
+	f.equal("the session is alive", f.alive(tokens), true)
+	f.equal("the other session is alive", f.alive(other), false)
+	f.fails(errOf(f.Renew(other.RefreshToken)), identity.Unauthenticated, endedSession)
+	f.fails(f.ResetPassword(recovery.Text, "", "a third of mine"), identity.Invalid, wrongCode)
+	f.fails(errOf(f.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
+	f.fails(errOf(f.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
 	p.password = another
-	w.signIn(p)
-	w.equal("changes audited", w.audited("password changed"), 1)
+	f.signIn(p)
+	f.equal("changes audited", f.audited("password changed"), 1)
 }
 
-func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
+func TestChangePasswordNamesWhatIsWrong(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
 	for _, c := range []struct {
 		what, old, password string
 		kind                identity.Kind
@@ -133,64 +133,64 @@ func TestAChangeOfPasswordSaysWhatIsWrongWithIt(t *testing.T) {
 		{"the same", p.password, p.password, identity.Invalid, samePassword},
 	} {
 		t.Run(c.what, func(*testing.T) {
-			w.fails(w.ChangePassword(tokens.AccessToken, c.old, c.password), c.kind, c.message)
+			f.fails(f.ChangePassword(tokens.AccessToken, c.old, c.password), c.kind, c.message)
 		})
 	}
-	w.signIn(p)
-	w.equal("failures counted", w.audited("password refused"), 1) // a password that no account can have does not count
+	f.signIn(p)
+	f.equal("failures counted", f.audited("password refused"), 1) // a password that no account can have does not count
 }
 
-func TestAStolenTokenIsNoWayRoundTheThrottle(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
+func TestThrottleCountsGuessesWithAStolenToken(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
 	for range 5 {
-		w.fails(w.ChangePassword(tokens.AccessToken, "wrong guess", another), identity.Unauthenticated, wrongOld)
+		f.fails(f.ChangePassword(tokens.AccessToken, "wrong guess", another), identity.Unauthenticated, wrongOld)
 	}
 	for range 5 {
-		w.fails(errOf(w.SignIn(p.username, "wrong guess")), identity.Unauthenticated, wrongCredentials)
+		f.fails(errOf(f.SignIn(p.username, "wrong guess")), identity.Unauthenticated, wrongCredentials)
 	}
-	w.throttled(p.username, p.password, time.Second)
-	hashed := w.hasher.Stats().Done
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.RateLimited, tooManyWrong)
-	w.equal("number of hashes", w.hasher.Stats().Done-hashed, int64(0))
-	w.pass(time.Second)
-	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+	f.throttled(p.username, p.password, time.Second)
+	hashed := f.hasher.Stats().Done
+	f.fails(f.ChangePassword(tokens.AccessToken, p.password, another), identity.RateLimited, tooManyWrong)
+	f.equal("number of hashes", f.hasher.Stats().Done-hashed, int64(0))
+	f.pass(time.Second)
+	f.ok(f.ChangePassword(tokens.AccessToken, p.password, another))
 	p.password = another
-	w.signIn(p)
+	f.signIn(p)
 }
 
-func TestOfManyGuessesAtTheOldPasswordAtOnceNoneBeyondTheThrottleIsToldToBeRight(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	w.fail(p.username, 9)
-	tokens = w.renew(tokens.RefreshToken)
-	w.pass(time.Minute)
-	c := must(w.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username}))(w)
-	w.store.before["FindPassword"] = func() { // a failure is counted before the second call
-		w.store.before["FindPassword"] = func() { w.ok(w.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{})) }
+func TestThrottleConfirmsNoConcurrentGuessOfAnOldPassword(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	f.fail(p.username, 9)
+	tokens = f.renew(tokens.RefreshToken)
+	f.pass(time.Minute)
+	c := must(f.memory.FindCredentials(t.Context(), identity.Login{CanonicalUsername: p.username}))(f)
+	f.store.before["FindPassword"] = func() { // a failure is counted before the second call
+		f.store.before["FindPassword"] = func() { f.ok(f.memory.CountFailure(t.Context(), c.ThrottleKey, identity.Event{})) }
 	}
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
-	w.pass(time.Minute)
-	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
+	f.fails(f.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
+	f.pass(time.Minute)
+	f.ok(f.ChangePassword(tokens.AccessToken, p.password, another))
 }
 
-func TestAPasswordChangedMeanwhileIsNotChangedAgain(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	w.store.before["ChangePassword"] = func() {
-		w.ok(w.ChangePassword(tokens.AccessToken, p.password, "a third of mine"))
+func TestChangePasswordFailsIfThePasswordWasChangedMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	f.store.before["ChangePassword"] = func() {
+		f.ok(f.ChangePassword(tokens.AccessToken, p.password, "a third of mine"))
 	}
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
+	f.fails(f.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, wrongOld)
 	p.password = "a third of mine"
-	w.signIn(p)
-	w.equal("the session is alive", w.alive(tokens), true)
+	f.signIn(p)
+	f.equal("the session is alive", f.alive(tokens), true)
 }
 
 // Replicas with different costs renew each other's hashes as long as both run.
-func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	costs := []*identity.Service{w.replica(w.newHasher(cost + 1)), w.replica(w.newHasher(cost)), w.replica(w.newHasher(cost + 1))}
+func TestChangePasswordSucceedsWhileSignInsRenewItsHash(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	costs := []*identity.Service{f.replica(f.newHasher(cost + 1)), f.replica(f.newHasher(cost)), f.replica(f.newHasher(cost + 1))}
 	var renew func()
 	renew = func() {
 		if len(costs) == 0 {
@@ -198,24 +198,24 @@ func TestAPasswordIsChangedWhileSignInsRenewItsHash(t *testing.T) {
 		}
 		service := costs[0]
 		costs = costs[1:]
-		must(w.tokens(service.SignIn(t.Context(), p.username, p.password)))(w)
-		w.store.before["ChangePassword"] = renew
+		must(f.tokens(service.SignIn(t.Context(), p.username, p.password)))(f)
+		f.store.before["ChangePassword"] = renew
 	}
-	w.store.before["ChangePassword"] = renew
-	w.ok(w.ChangePassword(tokens.AccessToken, p.password, another))
-	w.equal("the costs that were not tried", len(costs), 0)
-	w.equal("changes audited", w.audited("password changed"), 1)
-	w.equal("the session is alive", w.alive(tokens), true)
+	f.store.before["ChangePassword"] = renew
+	f.ok(f.ChangePassword(tokens.AccessToken, p.password, another))
+	f.equal("the costs that were not tried", len(costs), 0)
+	f.equal("changes audited", f.audited("password changed"), 1)
+	f.equal("the session is alive", f.alive(tokens), true)
 	p.password = another
-	w.signIn(p)
+	f.signIn(p)
 }
 
-func TestASessionThatEndsWhileItChangesThePasswordIsToldSo(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	other := w.signIn(p)
-	w.store.before["ChangePassword"] = func() {
-		w.ok(w.ChangePassword(other.AccessToken, p.password, "a third of mine"))
+func TestChangePasswordFailsIfTheSessionEndedMeanwhile(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	other := f.signIn(p)
+	f.store.before["ChangePassword"] = func() {
+		f.ok(f.ChangePassword(other.AccessToken, p.password, "a third of mine"))
 	}
-	w.fails(w.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, endedSession)
+	f.fails(f.ChangePassword(tokens.AccessToken, p.password, another), identity.Unauthenticated, endedSession)
 }

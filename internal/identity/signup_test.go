@@ -8,28 +8,28 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-func TestASignUpMakesAnAccountAsGivenThatItsCodeVerifies(t *testing.T) {
-	w := newWorld(t)
-	code := must(w.SignUp(identity.SignUp{
+func TestSignUpMakesAnAccountThatItsCodeVerifies(t *testing.T) {
+	f := newFixture(t)
+	code := must(f.SignUp(identity.SignUp{
 		Username: "Grace", Email: "Grace@Mail.Example", FirstName: " Grace ", LastName: "Hopper", Password: password,
-	}))(w)
-	w.equal("lifetime of the code", code.ExpiresIn, 24*time.Hour)
-	w.equal("the length of the code", len(code.Text), 26)
-	tokens := must(w.VerifyUser(code.Text))(w)
-	u := must(w.Profile(tokens.AccessToken))(w)
-	w.equal("the account", u, identity.User{
+	}))(f)
+	f.equal("lifetime of the code", code.ExpiresIn, 24*time.Hour)
+	f.equal("the length of the code", len(code.Text), 26)
+	tokens := must(f.VerifyUser(code.Text))(f)
+	u := must(f.Profile(tokens.AccessToken))(f)
+	f.equal("the account", u, identity.User{
 		ID: code.UserID, Username: "Grace", Email: "Grace@Mail.Example", FirstName: "Grace", LastName: "Hopper",
 		Scope: "profile email", EmailVerified: true, CreatedAt: start, UpdatedAt: start,
 	})
-	w.equal("sign-ups and proofs audited", w.audited("signed up")+w.audited("email verified"), 2)
-	w.equal("sessions opened", w.service.Stats().SessionsOpened, uint64(1))
-	w.noMail() // callers receive codes in the response
+	f.equal("sign-ups and proofs audited", f.audited("signed up")+f.audited("email verified"), 2)
+	f.equal("sessions opened", f.service.Stats().SessionsOpened, uint64(1))
+	f.noMail() // callers receive codes in the response
 }
 
-func TestASignUpNamesEveryParameterThatIsWrong(t *testing.T) {
-	w := newWorld(t)
-	_, err := w.SignUp(identity.SignUp{Username: "a b", Email: "x", FirstName: "\x00", Password: "short", Scope: `"`})
-	w.fails(err, identity.Invalid, strings.Join([]string{
+func TestSignUpNamesEveryWrongParameter(t *testing.T) {
+	f := newFixture(t)
+	_, err := f.SignUp(identity.SignUp{Username: "a b", Email: "x", FirstName: "\x00", Password: "short", Scope: `"`})
+	f.fails(err, identity.Invalid, strings.Join([]string{
 		"username: may hold only letters (a-z), digits, '.', '_' and '-'",
 		malformedEmail,
 		"first_name: holds control characters",
@@ -37,26 +37,26 @@ func TestASignUpNamesEveryParameterThatIsWrong(t *testing.T) {
 		"password: is shorter than 8 characters",
 		"scope: must be tokens of printable ASCII without quotes and backslashes, separated by spaces",
 	}, "; "))
-	w.equal("calls of the store", w.store.take(), "")
+	f.equal("calls of the store", f.store.take(), "")
 }
 
-func TestASignUpNamesAllThatIsTakenWithoutCase(t *testing.T) {
+func TestSignUpNamesEverythingThatIsTakenWithoutCase(t *testing.T) {
 	for _, c := range []struct{ what, username, email, message string }{
 		{"the username", "GRACE", "other@mail.example", "username: is taken"},
 		{"the email", "other", "GRACE@mail.EXAMPLE", "email: is taken"},
 		{"both", "Grace", "Grace@mail.example", "username: is taken; email: is taken"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t)
-			w.verified("grace")
+			f := newFixture(t)
+			f.verified("grace")
 			in := signUpOf(c.username)
 			in.Email = c.email
-			w.fails(errOf(w.SignUp(in)), identity.Conflict, c.message)
+			f.fails(errOf(f.SignUp(in)), identity.Conflict, c.message)
 		})
 	}
 }
 
-func TestAPasswordThatIsToBeSet(t *testing.T) {
+func TestPasswordThatIsSetIsChecked(t *testing.T) {
 	const tooShort, tooLong = "password: is shorter than 8 characters", "password: is longer than 256 characters"
 	const personal, service = "password: must not be your username or email address", "password: must not be the name of this service"
 	const common = "password: is one of the most common passwords; choose another"
@@ -86,149 +86,149 @@ func TestAPasswordThatIsToBeSet(t *testing.T) {
 		{"more than the username", "Grace.Hopper1906", ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			w := newWorld(t)
+			f := newFixture(t)
 			in := signUpOf("Grace.Hopper")
 			in.Email, in.Password = "g.b.hopper@mail.example", c.password
-			code, err := w.SignUp(in)
+			code, err := f.SignUp(in)
 			if c.wrong != "" {
-				w.fails(err, identity.Invalid, c.wrong)
+				f.fails(err, identity.Invalid, c.wrong)
 				return
 			}
-			w.ok(err)
-			must(w.VerifyUser(code.Text))(w)
-			must(w.SignIn("Grace.Hopper", c.password))(w)
+			f.ok(err)
+			must(f.VerifyUser(code.Text))(f)
+			must(f.SignIn("Grace.Hopper", c.password))(f)
 			for what, other := range map[string]string{
 				"more": c.password + "x", "less": c.password[:len(c.password)-1], "trimmed": strings.TrimSpace(c.password), "in capitals": strings.ToUpper(c.password),
 			} {
-				if _, err := w.SignIn("Grace.Hopper", other); other != c.password && err == nil {
-					w.Error("the account also accepts this variant of the password: ", what)
+				if _, err := f.SignIn("Grace.Hopper", other); other != c.password && err == nil {
+					f.Error("the account also accepts this variant of the password: ", what)
 				}
 			}
 		})
 	}
 }
 
-func TestTheBlocklistCanBeTurnedOff(t *testing.T) {
-	w := newWorld(t, func(p *identity.Policy) { p.PasswordBlocklist = false })
+func TestPasswordBlocklistCanBeTurnedOff(t *testing.T) {
+	f := newFixture(t, func(p *identity.Policy) { p.PasswordBlocklist = false })
 	in := signUpOf("grace")
 	in.Password = "password"
-	must(w.SignUp(in))(w)
+	must(f.SignUp(in))(f)
 }
 
 // decomposed and composed are the same text, typed on two keyboards.
 const decomposed, composed = "cafe\u0301 noir", "caf\u00e9 noir"
 
-func TestAPasswordIsTheSameHoweverItIsTyped(t *testing.T) {
+func TestPasswordIsTheSameFromEveryKeyboard(t *testing.T) {
 	for _, typed := range [][2]string{{decomposed, composed}, {composed, decomposed}} {
-		w := newWorld(t)
+		f := newFixture(t)
 		in := signUpOf("grace")
 		in.Password = typed[0]
-		code := must(w.SignUp(in))(w)
-		tokens := must(w.VerifyUser(code.Text))(w)
-		must(w.SignIn("grace", typed[1]))(w)
-		w.fails(w.ChangePassword(tokens.AccessToken, typed[1], typed[0]), identity.Invalid, samePassword)
-		w.ok(w.ChangePassword(tokens.AccessToken, typed[1], "another of mine"))
-		reset := must(w.ForgotPassword(in.Email))(w)
-		w.ok(w.ResetPassword(reset.Text, "", typed[0]))
-		must(w.SignIn("grace", typed[1]))(w)
+		code := must(f.SignUp(in))(f)
+		tokens := must(f.VerifyUser(code.Text))(f)
+		must(f.SignIn("grace", typed[1]))(f)
+		f.fails(f.ChangePassword(tokens.AccessToken, typed[1], typed[0]), identity.Invalid, samePassword)
+		f.ok(f.ChangePassword(tokens.AccessToken, typed[1], "another of mine"))
+		reset := must(f.ForgotPassword(in.Email))(f)
+		f.ok(f.ResetPassword(reset.Text, "", typed[0]))
+		must(f.SignIn("grace", typed[1]))(f)
 	}
 }
 
-func TestWhereCallersAreTrustedTheyChooseTheScope(t *testing.T) {
+func TestSignUpByATrustedCallerChoosesTheScope(t *testing.T) {
 	for asked, want := range map[string]string{"": "profile email", "admin  profile admin": "admin profile"} {
-		w := newWorld(t)
+		f := newFixture(t)
 		in := signUpOf("grace")
 		in.Scope = asked
-		code := must(w.SignUp(in))(w)
-		tokens := must(w.VerifyUser(code.Text))(w)
-		w.equal("the scope", tokens.Scope, want)
+		code := must(f.SignUp(in))(f)
+		tokens := must(f.VerifyUser(code.Text))(f)
+		f.equal("the scope", tokens.Scope, want)
 	}
 }
 
-func TestThePublicChoosesAmongTheScopesOnOffer(t *testing.T) {
+func TestSignUpInPublicChoosesAmongTheOfferedScopes(t *testing.T) {
 	for asked, want := range map[string]string{"": "profile email", "email": "email", "email profile": "email profile"} {
-		w := newWorld(t, public)
+		f := newFixture(t, public)
 		in := signUpOf("grace")
 		in.Scope = asked
-		must(w.SignUp(in))(w)
-		tokens := must(w.VerifyUser(w.mail().Code))(w)
-		w.equal("the scope", tokens.Scope, want)
+		must(f.SignUp(in))(f)
+		tokens := must(f.VerifyUser(f.mail().Code))(f)
+		f.equal("the scope", tokens.Scope, want)
 	}
 	for _, asked := range []string{"admin", "profile admin"} {
-		w := newWorld(t, public)
+		f := newFixture(t, public)
 		in := signUpOf("grace")
 		in.Scope = asked
-		w.fails(errOf(w.SignUp(in)), identity.Invalid, "scope: may hold only profile, email")
+		f.fails(errOf(f.SignUp(in)), identity.Invalid, "scope: may hold only profile, email")
 	}
 }
 
-func TestAVerificationCodeHoldsOnceForADayAndOnlyTheLast(t *testing.T) {
-	w := newWorld(t)
-	p, code := w.unverified("grace")
+func TestVerifyUserTakesTheLastCodeOnceForADay(t *testing.T) {
+	f := newFixture(t)
+	p, code := f.unverified("grace")
 	for _, other := range []string{
 		"", code[:25], code + "A", "%", "_", "null", "0", strings.Repeat("A", 26), strings.Repeat("%", 26), code + "." + strings.Repeat(" ", 500),
 	} {
-		w.fails(errOf(w.VerifyUser(other)), identity.Invalid, wrongCode)
+		f.fails(errOf(f.VerifyUser(other)), identity.Invalid, wrongCode)
 	}
-	again := must(w.NewVerificationCode(p.email))(w)
-	w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
-	w.pass(24*time.Hour - time.Second)
-	must(w.VerifyUser(again.Text))(w)
-	w.fails(errOf(w.VerifyUser(again.Text)), identity.Invalid, wrongCode)
-	w.fails(errOf(w.NewVerificationCode(p.email)), identity.Conflict, "email: is verified already")
+	again := must(f.NewVerificationCode(p.email))(f)
+	f.fails(errOf(f.VerifyUser(code)), identity.Invalid, wrongCode)
+	f.pass(24*time.Hour - time.Second)
+	must(f.VerifyUser(again.Text))(f)
+	f.fails(errOf(f.VerifyUser(again.Text)), identity.Invalid, wrongCode)
+	f.fails(errOf(f.NewVerificationCode(p.email)), identity.Conflict, "email: is verified already")
 
-	_, late := w.unverified("edsger")
-	w.pass(24 * time.Hour)
-	w.fails(errOf(w.VerifyUser(late)), identity.Invalid, wrongCode)
+	_, late := f.unverified("edsger")
+	f.pass(24 * time.Hour)
+	f.fails(errOf(f.VerifyUser(late)), identity.Invalid, wrongCode)
 }
 
-func TestACodeIsGoodForItsOwnPurposeAlone(t *testing.T) {
-	w := newWorld(t)
-	p, tokens := w.verified("grace")
-	other, verification := w.unverified("edsger")
-	recovery := must(w.ForgotPassword(p.email))(w)
-	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+func TestCodeIsValidOnlyForItsPurpose(t *testing.T) {
+	f := newFixture(t)
+	p, tokens := f.verified("grace")
+	other, verification := f.unverified("edsger")
+	recovery := must(f.ForgotPassword(p.email))(f)
+	change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 
 	for _, code := range []string{recovery.Text, change.Text} {
-		w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
+		f.fails(errOf(f.VerifyUser(code)), identity.Invalid, wrongCode)
 	}
 	for _, code := range []string{verification, change.Text} {
-		w.fails(w.ResetPassword(code, "", "another of mine"), identity.Invalid, wrongCode)
+		f.fails(f.ResetPassword(code, "", "another of mine"), identity.Invalid, wrongCode)
 	}
 	for _, code := range []string{verification, recovery.Text} {
-		w.fails(errOf(w.ChangeEmail(tokens.AccessToken, code, "new@mail.example")), identity.Invalid, wrongCode)
+		f.fails(errOf(f.ChangeEmail(tokens.AccessToken, code, "new@mail.example")), identity.Invalid, wrongCode)
 	}
 	// All codes are still valid.
-	must(w.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example"))(w)
-	must(w.VerifyUser(verification))(w)
-	recovery = must(w.ForgotPassword(other.email))(w)
-	w.ok(w.ResetPassword(recovery.Text, "", "another of mine"))
+	must(f.ChangeEmail(tokens.AccessToken, change.Text, "new@mail.example"))(f)
+	must(f.VerifyUser(verification))(f)
+	recovery = must(f.ForgotPassword(other.email))(f)
+	f.ok(f.ResetPassword(recovery.Text, "", "another of mine"))
 }
 
-func TestAnUnknownAddressIsToldWhereCallersAreTrusted(t *testing.T) {
-	w := newWorld(t)
-	for _, ask := range []func(string) (identity.Code, error){w.NewVerificationCode, w.ForgotPassword} {
-		w.fails(errOf(ask("nobody@mail.example")), identity.NotFound, "email: no account has this address")
-		w.fails(errOf(ask("x")), identity.Invalid, malformedEmail)
+func TestCodeRequestReportsAnUnknownAddressToATrustedCaller(t *testing.T) {
+	f := newFixture(t)
+	for _, ask := range []func(string) (identity.Code, error){f.NewVerificationCode, f.ForgotPassword} {
+		f.fails(errOf(ask("nobody@mail.example")), identity.NotFound, "email: no account has this address")
+		f.fails(errOf(ask("x")), identity.Invalid, malformedEmail)
 	}
 }
 
-func TestASuspensionThatIsLiftedGivesNothingBack(t *testing.T) {
-	w := newWorld(t, rotating)
-	p, tokens := w.verified("grace")
-	recovery := must(w.ForgotPassword(p.email))(w)
-	change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
+func TestSuspensionThatIsLiftedRestoresNothing(t *testing.T) {
+	f := newFixture(t, rotating)
+	p, tokens := f.verified("grace")
+	recovery := must(f.ForgotPassword(p.email))(f)
+	change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
 	for _, suspended := range []bool{true, false} {
-		w.ok(w.memory.Suspend(t.Context(), p.id, suspended))
-		w.equal("the session is alive", w.alive(tokens), false)
-		w.equal("the kind", identity.KindOf(errOf(w.Renew(tokens.RefreshToken))), identity.Unauthenticated)
-		w.fails(w.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
+		f.ok(f.memory.Suspend(t.Context(), p.id, suspended))
+		f.equal("the session is alive", f.alive(tokens), false)
+		f.equal("the kind", identity.KindOf(errOf(f.Renew(tokens.RefreshToken))), identity.Unauthenticated)
+		f.fails(f.ResetPassword(recovery.Text, "", another), identity.Invalid, wrongCode)
 	}
-	w.fails(errOf(w.ChangeEmail(w.signIn(p).AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
+	f.fails(errOf(f.ChangeEmail(f.signIn(p).AccessToken, change.Text, "new@mail.example")), identity.Invalid, wrongCode)
 }
 
 // Users type codes, or paste them with surrounding characters.
-func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
+func TestCodeIsAcceptedAsPeopleWriteIt(t *testing.T) {
 	for _, write := range []func(string) string{
 		strings.ToLower,
 		func(code string) string { return "  " + code + "\r\n" },
@@ -240,32 +240,32 @@ func TestACodeIsTakenAsPeopleWriteIt(t *testing.T) {
 			return code[:13] + "\u2011" + code[13:20] + "\u00a0" + strings.ToLower(code[20:]) + "\u200b"
 		},
 	} {
-		w := newWorld(t)
-		p, code := w.unverified("grace")
-		w.keep(write(code))
-		tokens := must(w.VerifyUser(write(code)))(w)
-		recovery := must(w.ForgotPassword(p.email))(w)
-		change := must(w.RequestEmailChange(tokens.AccessToken, ""))(w)
-		must(w.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example"))(w)
-		w.fails(w.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // the change has voided it
-		recovery = must(w.ForgotPassword(p.email))(w)
-		w.ok(w.ResetPassword(write(recovery.Text), "", another))
+		f := newFixture(t)
+		p, code := f.unverified("grace")
+		f.keep(write(code))
+		tokens := must(f.VerifyUser(write(code)))(f)
+		recovery := must(f.ForgotPassword(p.email))(f)
+		change := must(f.RequestEmailChange(tokens.AccessToken, ""))(f)
+		must(f.ChangeEmail(tokens.AccessToken, write(change.Text), "new@mail.example"))(f)
+		f.fails(f.ResetPassword(write(recovery.Text), "", another), identity.Invalid, wrongCode) // the change has voided it
+		recovery = must(f.ForgotPassword(p.email))(f)
+		f.ok(f.ResetPassword(write(recovery.Text), "", another))
 	}
 }
 
 // A stranger signs up with the address of the owner of a mailbox, before or after the owner
 // does. Only the owner can prove the address, with the owner's own password.
-func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
+func TestVerifyUserNeverProvesAStrangersPassword(t *testing.T) {
 	for _, exposure := range []func(*identity.Policy){public, func(*identity.Policy) {}} {
 		for _, strangerFirst := range []bool{true, false} {
-			w := newWorld(t, exposure)
+			f := newFixture(t, exposure)
 			codes := map[string]string{}
 			signUp := func(name, secret string) {
 				in := signUpOf(name)
 				in.Email, in.Password = "owner@mail.example", secret
-				code := must(w.SignUp(in))(w)
+				code := must(f.SignUp(in))(f)
 				if code.Text == "" {
-					code.Text = w.mail().Code
+					code.Text = f.mail().Code
 				}
 				codes[name] = code.Text
 			}
@@ -278,67 +278,67 @@ func TestTheReaderOfAMailboxNeverProvesAStrangersPassword(t *testing.T) {
 				signUp(name, map[string]string{"owner": password, "mallory": theirs}[name])
 			}
 			for _, code := range codes {
-				w.fails(errOf(w.VerifyUser(code)), identity.Invalid, passwordNeeded)
-				w.fails(errOf(w.Prove(code, "neither of the two")), identity.Invalid, wrongClaim)
-				w.fails(errOf(w.Prove(code, "")), identity.Invalid, wrongClaim)
+				f.fails(errOf(f.VerifyUser(code)), identity.Invalid, passwordNeeded)
+				f.fails(errOf(f.Prove(code, "neither of the two")), identity.Invalid, wrongClaim)
+				f.fails(errOf(f.Prove(code, "")), identity.Invalid, wrongClaim)
 			}
-			tokens, err := w.Prove(codes[names[0]], password) // either code works
-			w.ok(err)
-			u := must(w.Profile(tokens.AccessToken))(w)
-			w.equal("user of the account", u.Username, "owner")
+			tokens, err := f.Prove(codes[names[0]], password) // either code works
+			f.ok(err)
+			u := must(f.Profile(tokens.AccessToken))(f)
+			f.equal("user of the account", u.Username, "owner")
 			for _, code := range codes {
-				w.fails(errOf(w.Prove(code, theirs)), identity.Invalid, wrongCode)
+				f.fails(errOf(f.Prove(code, theirs)), identity.Invalid, wrongCode)
 			}
 			for _, login := range []string{"owner@mail.example", "mallory", "owner"} {
-				w.fails(errOf(w.SignIn(login, theirs)), identity.Unauthenticated, wrongCredentials)
+				f.fails(errOf(f.SignIn(login, theirs)), identity.Unauthenticated, wrongCredentials)
 			}
-			must(w.SignIn("owner@mail.example", password))(w)
+			must(f.SignIn("owner@mail.example", password))(f)
 		}
 	}
 }
 
-func TestASignUpThatIsMadeTwiceIsProvedByEitherMail(t *testing.T) {
-	w := newWorld(t, public)
-	_, first := w.unverified("grace")
-	_, second := w.unverified("grace")
-	w.fails(errOf(w.VerifyUser(second)), identity.Invalid, passwordNeeded)
-	must(w.Prove(first, password))(w)
-	must(w.SignIn("grace", password))(w)
+func TestVerifyUserTakesEitherMailOfARepeatedSignUp(t *testing.T) {
+	f := newFixture(t, public)
+	_, first := f.unverified("grace")
+	_, second := f.unverified("grace")
+	f.fails(errOf(f.VerifyUser(second)), identity.Invalid, passwordNeeded)
+	must(f.Prove(first, password))(f)
+	must(f.SignIn("grace", password))(f)
 }
 
-func TestAUsernameThatWasTakenMeanwhileIsChosenAnewWithTheSameCode(t *testing.T) {
+func TestVerifyUserWithAnotherUsernameIfItWasTakenMeanwhile(t *testing.T) {
 	for _, exposure := range []func(*identity.Policy){public, func(*identity.Policy) {}} {
-		w := newWorld(t, exposure)
+		f := newFixture(t, exposure)
 		in := signUpOf("grace")
 		in.Email = "other@mail.example"
-		code := must(w.SignUp(in))(w)
+		code := must(f.SignUp(in))(f)
 		if code.Text == "" {
-			code.Text = w.mail().Code
+			code.Text = f.mail().Code
 		}
-		w.verified("grace")
+		f.verified("grace")
 		for range 2 {
-			w.fails(errOf(w.VerifyUser(code.Text)), identity.Conflict, "username: is taken")
+			f.fails(errOf(f.VerifyUser(code.Text)), identity.Conflict, "username: is taken")
 		}
 		bad, taken, free := "a b", "GRACE", "Grace2"
-		w.keep(free)
-		_, err := w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &bad})
-		w.fails(err, identity.Invalid, "username: may hold only letters (a-z), digits, '.', '_' and '-'")
-		_, err = w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &taken})
-		w.fails(err, identity.Conflict, "username: is taken")
-		tokens := must(w.tokens(w.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &free})))(w)
-		u := must(w.Profile(tokens.AccessToken))(w)
-		w.equal("the username", u.Username, free)
+		f.keep(free)
+		_, err := f.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &bad})
+		f.fails(err, identity.Invalid, "username: may hold only letters (a-z), digits, '.', '_' and '-'")
+		_, err = f.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &taken})
+		f.fails(err, identity.Conflict, "username: is taken")
+		tokens := must(f.tokens(f.service.VerifyUser(t.Context(), identity.Proof{Code: code.Text, Username: &free})))(f)
+		u := must(f.Profile(tokens.AccessToken))(f)
+		f.equal("the username", u.Username, free)
 	}
 }
 
-func TestARecoveryOfASignUpMakesAnAccountOfItsReaders(t *testing.T) {
-	w := newWorld(t)
-	p, code := w.unverified("grace")
-	recovery := must(w.ForgotPassword(p.email))(w)
-	w.equal("user of the code", recovery.UserID, p.id)
-	w.ok(w.ResetPassword(recovery.Text, p.id, another))
-	w.fails(errOf(w.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
-	w.fails(errOf(w.VerifyUser(code)), identity.Invalid, wrongCode)
+func TestResetPasswordOfASignUpMakesAnAccount(t *testing.T) {
+	f := newFixture(t)
+	p, code := f.unverified("grace")
+	recovery := must(f.ForgotPassword(p.email))(f)
+	f.equal("user of the code", recovery.UserID, p.id)
+	f.ok(f.ResetPassword(recovery.Text, p.id, another))
+	f.fails(errOf(f.SignIn(p.username, p.password)), identity.Unauthenticated, wrongCredentials)
+	f.fails(errOf(f.VerifyUser(code)), identity.Invalid, wrongCode)
 	p.password = another
-	w.signIn(p)
+	f.signIn(p)
 }

@@ -40,8 +40,7 @@ func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e id
 	return s.exec(ctx, onlyOnce, named("CountFailure"), pgx.NamedArgs{"key": key[:], "event": eventArg(e)})
 }
 
-// UpdateUser implements identity.Store. It may be sent again: a second run changes
-// nothing more, but is recorded again.
+// UpdateUser implements identity.Store. It may be sent again: a second run changes nothing more, but is recorded again.
 func (s *Store) UpdateUser(
 	ctx context.Context, ref identity.SessionRef, p identity.ProfileChange, e identity.Event,
 ) (updated identity.User, err error) {
@@ -98,8 +97,7 @@ func (s *Store) ChangePassword(
 	})
 }
 
-// lockLive takes the lock of the account of a session, and then reads the account if
-// the session is alive.
+// lockLive takes the lock of the account of a session, and then reads the account if the session is alive.
 func lockLive(ctx context.Context, tx pgx.Tx, ref identity.SessionRef) (owner identity.User, err error) {
 	if err := named("LockUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.UserID)}); err != nil {
 		return identity.User{}, err

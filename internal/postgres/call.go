@@ -22,17 +22,15 @@ const (
 	onlyOnce   idempotent = false // a second run would act twice, or fail
 )
 
-// queryRow runs one statement that returns at most one row, and scans the row. It returns
-// pgx.ErrNoRows if there is none. That error and those of the contract are for the caller
-// to handle; all others are translated.
+// queryRow runs one statement that returns at most one row, and scans the row. It returns pgx.ErrNoRows if there is
+// none. That error and those of the contract are for the caller to handle; all others are translated.
 func (s *Store) queryRow(ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs, dest ...any) error {
 	return s.single(ctx, mode, func(ctx context.Context, db querier) error {
 		return st.queryRow(ctx, db, args).Scan(dest...)
 	})
 }
 
-// queryRows runs one statement and passes its rows to collect, which must overwrite what
-// an earlier try has left.
+// queryRows runs one statement and passes its rows to collect, which must overwrite what an earlier try has left.
 func (s *Store) queryRows(
 	ctx context.Context, mode idempotent, st *statement, args pgx.NamedArgs, collect func(pgx.Rows) error,
 ) error {
@@ -105,10 +103,9 @@ func (s *Store) inTx(ctx context.Context, f func(ctx context.Context, tx pgx.Tx)
 // an error that leaves open whether the work was done.
 type attempt func(ctx context.Context, conn *pgxpool.Conn) (idempotent, error)
 
-// call gives f a connection and a deadline, repeats it when that does no harm, and
-// translates its errors into the domain's. It does not use pgconn.SafeToRetry, which
-// returns true for a COMMIT that was sent and whose answer was lost ("conn closed",
-// pgx 5.12).
+// call gives f a connection and a deadline, repeats it when that does no harm, and translates its errors into the
+// domain's. It does not use pgconn.SafeToRetry, which returns true for a COMMIT that was sent and whose answer was lost
+// ("conn closed", pgx 5.12).
 func (s *Store) call(ctx context.Context, f attempt) error {
 	bounded, cancel := context.WithTimeout(ctx, s.callTimeout)
 	defer cancel()
@@ -150,8 +147,7 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	return mode, err
 }
 
-// notAcquired explains why there was no connection: all are in use, or the database
-// cannot be reached.
+// notAcquired explains why there was no connection: all are in use, or the database cannot be reached.
 func (s *Store) notAcquired(err error) error {
 	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
 		return &acquireError{cause: err, late: "no free connection in time", busy: true}
@@ -160,9 +156,8 @@ func (s *Store) notAcquired(err error) error {
 	return &acquireError{cause: err, late: "cannot reach " + hosts + ": " + tooLate}
 }
 
-// reset closes all idle connections: if one was dead, most likely all are, and a write
-// over a dead one cannot be repeated. Many calls notice at once; one reset is enough for
-// all of them.
+// reset closes all idle connections: if one was dead, most likely all are, and a write over a dead one cannot be
+// repeated. Many calls notice at once; one reset is enough for all of them.
 func (s *Store) reset() {
 	const pause = time.Second
 	now, last := time.Now().UnixNano(), s.lastReset.Load()
@@ -186,8 +181,7 @@ func isUnusable(err error) bool {
 	return code == readOnlyTransaction || code == "25P02"
 }
 
-// readOnlyTransaction is the code of a write to a standby, or to a server on which
-// default_transaction_read_only is on.
+// readOnlyTransaction is the code of a write to a standby, or to a server on which default_transaction_read_only is on.
 const readOnlyTransaction = "25006"
 
 // isUnpreparable reports whether a prepared statement does not exist in the server
@@ -197,17 +191,15 @@ func isUnpreparable(err error) bool {
 	return code == "26000" || code == "42P05"
 }
 
-// isMute reports whether a server has not even reported that its own limits were
-// exceeded, or could not be reached in time. The other connections will not reach it
-// either.
+// isMute reports whether a server has not even reported that its own limits were exceeded, or could not be reached in
+// time. The other connections will not reach it either.
 func isMute(err error) bool {
 	acquiring, waited := errors.AsType[*acquireError](err)
 	return isTimeout(err) && sqlState(err) == "" && !(waited && acquiring.busy)
 }
 
-// isLost reports whether a connection has died, or was dead when it was taken from the
-// pool. It excludes a database that cannot be reached, because another try would only
-// make the caller wait.
+// isLost reports whether a connection has died, or was dead when it was taken from the pool. It excludes a database
+// that cannot be reached, because another try would only make the caller wait.
 func isLost(err error) bool {
 	if isRefused(err) || isTimeout(err) {
 		return false

@@ -7,9 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// throttleMemory is how long wrong passwords are remembered after the last one. It is
-// longer than any delay, so that the clean-up never removes a counter that may still
-// delay a sign-in.
+// throttleMemory is how long wrong passwords are remembered after the last one. It is longer than any delay, so that
+// the clean-up never removes a counter that may still delay a sign-in.
 const throttleMemory = 24 * time.Hour
 
 // networkMemory is how long a network stays known after the last sign-in from it.

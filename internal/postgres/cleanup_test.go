@@ -25,8 +25,7 @@ func TestDeleteExpiredRemovesWhatHasEndedAndNothingElse(t *testing.T) {
 	store, db := postgrestest.Open(t, c), connect(t, c)
 	now := time.Now().UTC().Truncate(time.Second)
 	fill(t, c, 20) // activated accounts, of which nothing has expired
-	// The previous release created an account for each sign-up. It may still run during an
-	// upgrade.
+	// The previous release created an account for each sign-up. It may still run during an upgrade.
 	for _, name := range []string{"old", "young", "verified"} {
 		u := signUp(t, store, name)
 		open(t, store, u, now)

@@ -112,8 +112,7 @@ func with(args ...pgx.NamedArgs) pgx.NamedArgs {
 	return all
 }
 
-// whyNotProved returns the error of a claim that could not be proved, in the same
-// transaction.
+// whyNotProved returns the error of a claim that could not be proved, in the same transaction.
 func whyNotProved(ctx context.Context, tx pgx.Tx, p identity.ClaimProof, claim pgx.NamedArgs) error {
 	var holds, isClaim, suspended, taken bool
 	err := named("ExplainFailedProof").queryRow(ctx, tx, claim).Scan(&holds, &isClaim, &suspended, &taken)

@@ -17,8 +17,7 @@ type limits struct {
 	idle      time.Duration // how long a transaction may wait for its next statement
 }
 
-// begin returns the statement that begins a transaction with these limits, whatever
-// limits its server process has.
+// begin returns the statement that begins a transaction with these limits, whatever limits its server process has.
 func (l limits) begin() string {
 	return fmt.Sprintf(`BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = %s;
 		SET LOCAL lock_timeout = %s; SET LOCAL idle_in_transaction_session_timeout = %s;`,
@@ -33,10 +32,9 @@ const pooled = "pooled"
 // It refuses a server that takes no writes, so that the next of several hosts is tried,
 // and a database whose encoding is not UTF-8.
 //
-// Without a pooler, it sets the limits for the lifetime of the connection. A pooler is
-// recognized by the process number of the server: a pooler makes up one for each client,
-// because it has to find out whose statement a client cancels. The settings of a pooler's
-// connections belong to all its clients; see Store.begin.
+// Without a pooler, it sets the limits for the lifetime of the connection. A pooler is recognized by the process number
+// of the server: a pooler makes up one for each client, because it has to find out whose statement a client cancels.
+// The settings of a pooler's connections belong to all its clients; see Store.begin.
 func admit(l limits) pgconn.ValidateConnectFunc {
 	return func(ctx context.Context, conn *pgconn.PgConn) error {
 		results, err := conn.Exec(ctx, fmt.Sprintf(`
@@ -128,9 +126,8 @@ func unnamed(args []any) []any {
 	return append([]any{pgx.QueryExecModeCacheDescribe}, args...)
 }
 
-// inTurn runs f under an advisory lock. If another process holds the lock, inTurn tries
-// again every wait, or, if wait is 0, returns with held false and does not run f. If held
-// is true, the error is f's.
+// inTurn runs f under an advisory lock. If another process holds the lock, inTurn tries again every wait, or, if wait
+// is 0, returns with held false and does not run f. If held is true, the error is f's.
 //
 // The lock belongs to a transaction, because a pooler lends a server process for no
 // longer. Its connection is not one of the pool's: f needs those, and may take long. If

@@ -71,8 +71,7 @@ func (d *databases) lend(t *testing.T) postgres.Config {
 	return c
 }
 
-// hooked adds methods that tests need and the Store lacks; see identitytest.Suspender and
-// identitytest.Auditor.
+// hooked adds methods that tests need and the Store lacks; see identitytest.Suspender and identitytest.Auditor.
 type hooked struct {
 	*postgres.Store
 	config postgres.Config

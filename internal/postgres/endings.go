@@ -66,8 +66,7 @@ func (s *Store) viewEndings(ctx context.Context, st *statement, args pgx.NamedAr
 	return view, nil
 }
 
-// EndKey records that a key of access tokens was revoked at a time. If that is recorded
-// already, nothing changes.
+// EndKey records that a key of access tokens was revoked at a time. If that is recorded already, nothing changes.
 func (s *Store) EndKey(ctx context.Context, id string, at time.Time) error {
 	return s.exec(ctx, repeatable, named("EndKey"), pgx.NamedArgs{"id": id, "ended_at": at})
 }

@@ -16,8 +16,7 @@ import (
 // ending is one way in which sessions end.
 type ending struct {
 	name string
-	// end ends some of a user's sessions, which are those of own and of another one. The
-	// result is which of the two ended.
+	// end ends some of a user's sessions, which are those of own and of another one. The result is which of the two ended.
 	end func(t *testing.T, w endingWorld) (own, other bool)
 }
 
@@ -148,7 +147,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func TestEveryEndOfASessionIsRecorded(t *testing.T) {
+func TestEndingsRecordEveryEndOfASession(t *testing.T) {
 	t.Parallel()
 	for _, pooled := range []bool{false, true} {
 		c := postgrestest.Config(t)

@@ -18,8 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// retryAfter is when a caller may try again: about as long as a new connection, or a
-// restart of PostgreSQL, takes.
+// retryAfter is when a caller may try again: about as long as a new connection, or a restart of PostgreSQL, takes.
 const retryAfter = 2 * time.Second
 
 // The names of the constraints that two accounts can violate together.
@@ -28,8 +27,7 @@ const (
 	emailKey    = "users_canonical_email_key"
 )
 
-// acquireError is an error of acquiring a connection: nothing was sent. If it took too
-// long, late explains why.
+// acquireError is an error of acquiring a connection: nothing was sent. If it took too long, late explains why.
 type acquireError struct {
 	cause error
 	late  string
@@ -62,9 +60,8 @@ func isViolation(err error, constraint string) bool {
 	return ok && pg.Code == "23505" && pg.ConstraintName == constraint
 }
 
-// translate turns an error of the driver into one of the domain. The errors of the
-// contract pass unchanged, and so do those that the caller handles (no row, a name that
-// is taken) and the caller's own cancellation.
+// translate turns an error of the driver into one of the domain. The errors of the contract pass unchanged, and so do
+// those that the caller handles (no row, a name that is taken) and the caller's own cancellation.
 func translate(ctx context.Context, err error) error {
 	switch {
 	case isContract(err), errors.Is(err, pgx.ErrNoRows), isViolation(err, usernameKey), isViolation(err, emailKey):
@@ -106,10 +103,9 @@ func isContract(err error) bool {
 	return isTaken
 }
 
-// isFault reports whether only a fault of this program causes the class of an error:
-// invalid data, a violated constraint, a wrong statement, a value too large for an index.
-// Every other class, known or not, is treated as an unavailable database: the request
-// fails, and may succeed later.
+// isFault reports whether only a fault of this program causes the class of an error: invalid data, a violated
+// constraint, a wrong statement, a value too large for an index. Every other class, known or not, is treated as an
+// unavailable database: the request fails, and may succeed later.
 func isFault(code string) bool {
 	if len(code) != 5 {
 		return false
@@ -122,9 +118,8 @@ func isFault(code string) bool {
 	}
 }
 
-// namesNoData reports whether the messages of a code contain no data of a statement: those
-// about privileges, connections, resources and interventions, and about a database that
-// takes no writes.
+// namesNoData reports whether the messages of a code contain no data of a statement: those about privileges,
+// connections, resources and interventions, and about a database that takes no writes.
 func namesNoData(code string) bool {
 	const insufficientPrivilege, lockNotAvailable = "42501", "55P03"
 	if code == insufficientPrivilege || code == lockNotAvailable || code == readOnlyTransaction {
@@ -133,10 +128,9 @@ func namesNoData(code string) bool {
 	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53") || strings.HasPrefix(code, "57")
 }
 
-// cause returns what may be logged of an error. PostgreSQL's message about a statement can
-// contain its data, such as an address that is taken. Therefore cause keeps only the code
-// and the constraint, unless the messages of the code contain no data. A message about a
-// connection names the user, the host and the database.
+// cause returns what may be logged of an error. PostgreSQL's message about a statement can contain its data, such as an
+// address that is taken. Therefore cause keeps only the code and the constraint, unless the messages of the code
+// contain no data. A message about a connection names the user, the host and the database.
 func cause(err error) error {
 	acquiring, waiting := errors.AsType[*acquireError](err)
 	_, network := errors.AsType[net.Error](err)
@@ -167,16 +161,17 @@ const tooLate = "no answer in time"
 // said returns the message of PostgreSQL, or of a pooler in front of it, and advice.
 func said(pg *pgconn.PgError) string {
 	text := fmt.Sprintf("%s (SQLSTATE %s)", pg.Message, pg.Code)
+	const pooler = ": the pooler in front of PostgreSQL "
 	for words, advice := range map[string]string{
-		"query_wait_timeout":                 "the pooler in front of PostgreSQL has no free server connection: raise its pool size, or lower DB_MAX_CONNS",
-		"no more connections allowed":        "the pooler in front of PostgreSQL takes no more clients: raise its max_client_conn, or lower DB_MAX_CONNS",
-		"unsupported startup parameter":      "the pooler in front of PostgreSQL does not know a parameter that this program does not need: unset PGOPTIONS and the like",
-		"no such database":                   "the pooler in front of PostgreSQL does not know the database: add it there, or set DB_NAME",
-		"server login has been failing":      "the pooler in front of PostgreSQL cannot sign in there: look into its log",
-		"pgbouncer cannot connect to server": "the pooler in front of PostgreSQL does not reach it: look into its log",
+		"query_wait_timeout":                 "has no free server connection: raise its pool size, or lower DB_MAX_CONNS",
+		"no more connections allowed":        "takes no more clients: raise its max_client_conn, or lower DB_MAX_CONNS",
+		"unsupported startup parameter":      "does not know a parameter that this program does not need: unset PGOPTIONS and the like",
+		"no such database":                   "does not know the database: add it there, or set DB_NAME",
+		"server login has been failing":      "cannot sign in there: look into its log",
+		"pgbouncer cannot connect to server": "does not reach it: look into its log",
 	} {
 		if strings.Contains(pg.Message, words) {
-			text += ": " + advice
+			text += pooler + advice
 		}
 	}
 	return text
@@ -249,8 +244,7 @@ func hostOf(try error) string {
 	return address + ": "
 }
 
-// tries returns the errors of all attempts at one connection: one for each address, with
-// TLS and without it.
+// tries returns the errors of all attempts at one connection: one for each address, with TLS and without it.
 func tries(err error) []error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if joined, ok := e.(interface{ Unwrap() []error }); ok {

@@ -8,8 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// WithPoolConfig lets tests change the configuration of the pool, for example to observe or
-// replace its connections.
+// WithPoolConfig lets tests change the configuration of the pool, for example to observe or replace its connections.
 func WithPoolConfig(f func(*pgxpool.Config)) Option {
 	return func(o *options) { o.onConfig = f }
 }

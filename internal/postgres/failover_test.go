@@ -115,8 +115,7 @@ func TestFailoverLetsWritesContinue(t *testing.T) {
 	}
 }
 
-// An administrator may make the database read-only for some time. Existing connections
-// are affected too.
+// An administrator may make the database read-only for some time. Existing connections are affected too.
 func TestFailoverFromAReadOnlyDatabaseLetsWritesContinue(t *testing.T) {
 	t.Parallel()
 	_, c := ownServer(t)

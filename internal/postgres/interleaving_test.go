@@ -13,9 +13,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-// Each of these tests holds a lock in its own transaction until a call of the Store waits
-// for that lock. This forces one order of events. The races in identitytest look for orders
-// that these tests do not cover.
+// Each of these tests holds a lock in its own transaction until a call of the Store waits for that lock. This forces
+// one order of events. The races in identitytest look for orders that these tests do not cover.
 
 // meet opens a transaction, runs statement in it, and starts call. When the call waits for
 // a lock, finish ends the transaction. meet returns the error of the call.
@@ -133,8 +132,7 @@ func TestIssueCodeRefusesAnAddressThatIsBeingGivenUp(t *testing.T) {
 	}
 }
 
-// unproved creates an account with a new address that is not proved, and returns the code
-// that proves it.
+// unproved creates an account with a new address that is not proved, and returns the code that proves it.
 func unproved(t *testing.T, store *postgres.Store, address string) (identity.User, identity.CodeHash) {
 	t.Helper()
 	u := signUp(t, store, "ada")
@@ -321,8 +319,7 @@ func TestMailThatWaitsForAChangeOfItsAccount(t *testing.T) {
 	}
 }
 
-// The test blocks the claim after it has locked the account: it locks the code that the
-// claim replaces.
+// The test blocks the claim after it has locked the account: it locks the code that the claim replaces.
 func TestChangeOfAddressWaitsForAMailAndVoidsItsCode(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -381,8 +378,7 @@ func TestMailThatIsBeingClaimedIsSkipped(t *testing.T) {
 	})
 }
 
-// A sign-up is proved while an account takes the same username. The unique index decides
-// which of them gets it.
+// A sign-up is proved while an account takes the same username. The unique index decides which of them gets it.
 func TestSignUpThatWaitsForItsUsername(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

@@ -17,8 +17,7 @@ const (
 	cleanUpLock  int64 = 0x636c65616e7570
 )
 
-// LoadRing reads the files of the key ring and its generation. They are nil and 0 if
-// there is no ring.
+// LoadRing reads the files of the key ring and its generation. They are nil and 0 if there is no ring.
 func (s *Store) LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error) {
 	err = s.queryRow(ctx, repeatable, named("LoadRing"), nil, &files, &generation)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -47,10 +46,9 @@ func (s *Store) SwapRing(
 	return swapped, err
 }
 
-// TryRotationLock runs f under the lock of the process that rotates keys. If another
-// process holds it, held is false and f does not run. The lock only saves replicas from
-// doing the same work. SwapRing prevents them from undoing each other's work, so losing the
-// connection meanwhile does no harm.
+// TryRotationLock runs f under the lock of the process that rotates keys. If another process holds it, held is false
+// and f does not run. The lock only saves replicas from doing the same work. SwapRing prevents them from undoing each
+// other's work, so losing the connection meanwhile does no harm.
 func (s *Store) TryRotationLock(ctx context.Context, f func(context.Context) error) (held bool, err error) {
 	const longest = 5 * time.Minute // a rotation takes seconds
 	held, err = s.inTurn(ctx, rotationLock, 0, longest, f)

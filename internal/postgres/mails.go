@@ -25,9 +25,8 @@ func (s *Store) QueueEmailChange(ctx context.Context, ref identity.SessionRef, m
 	return noRowsIs(err, identity.ErrNoSession)
 }
 
-// ClaimMail implements identity.Store. The lock of the mail's row is the first that the
-// transaction takes: the holder of an account does not wait for a mail, because a row
-// that is locked is skipped.
+// ClaimMail implements identity.Store. The lock of the mail's row is the first that the transaction takes: the holder
+// of an account does not wait for a mail, because a row that is locked is skipped.
 func (s *Store) ClaimMail(
 	ctx context.Context, lease time.Duration, process identity.ProcessMail,
 ) (found bool, err error) {
@@ -124,8 +123,7 @@ func (s *Store) RenewMail(ctx context.Context, ref identity.MailRef, lease time.
 	return s.exec(ctx, repeatable, named("PostponeMail"), mailArgs(ref, pgx.NamedArgs{"delay": lease}))
 }
 
-// FinishMail implements identity.Store. A second run finds no mail, or one that was
-// claimed again.
+// FinishMail implements identity.Store. A second run finds no mail, or one that was claimed again.
 func (s *Store) FinishMail(
 	ctx context.Context, ref identity.MailRef, o identity.MailOutcome, limit identity.Rate,
 ) error {

@@ -26,8 +26,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// SchemaVersion is the schema that this binary needs: the number of its last
-// migration.
+// SchemaVersion is the schema that this binary needs: the number of its last migration.
 var SchemaVersion = lastMigration(migrations)
 
 // versionTable records the applied migrations. Its name is part of every database in use.
@@ -36,9 +35,8 @@ const versionTable = "schema_version"
 // migrationLock is the advisory lock of the process that migrates: "authgate" in ASCII.
 const migrationLock int64 = 0x6175746867617465
 
-// Limits of a migration. Its statements may take long, but they soon stop waiting for the
-// lock of a table, because all traffic on that table queues behind them. The server then
-// tries again.
+// Limits of a migration. Its statements may take long, but they soon stop waiting for the lock of a table, because all
+// traffic on that table queues behind them. The server then tries again.
 const (
 	migrationStatementTimeout = 10 * time.Minute
 	migrationLockTimeout      = 5 * time.Second
@@ -46,8 +44,7 @@ const (
 	migrationsTimeout         = time.Hour             // all of them
 )
 
-// Version reads the number of the last migration of the database, or 0 if the database
-// is empty.
+// Version reads the number of the last migration of the database, or 0 if the database is empty.
 func (s *Store) Version(ctx context.Context) (version int64, err error) {
 	err = s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
 		return ifMigrated(named("SchemaVersion").queryRow(ctx, db, nil).Scan(&version))
@@ -64,9 +61,8 @@ func ifMigrated(err error) error {
 	return err
 }
 
-// Ready reports an error unless the database answers, takes writes, and has the schema
-// that this binary needs or a newer one. It also replaces connections that have become
-// useless.
+// Ready reports an error unless the database answers, takes writes, and has the schema that this binary needs or a
+// newer one. It also replaces connections that have become useless.
 func (s *Store) Ready(ctx context.Context) error {
 	var version int64
 	err := s.single(ctx, repeatable, func(ctx context.Context, db querier) error {
@@ -97,10 +93,9 @@ func (s *Store) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Migrate brings the schema up to SchemaVersion. Any number of processes may call it at
-// once: one migrates, under an advisory lock, and the others wait. Each migration is a
-// transaction, so one that is killed leaves nothing behind. If there is nothing to do, it
-// costs one query. An error is Unavailable if trying again may help.
+// Migrate brings the schema up to SchemaVersion. Any number of processes may call it at once: one migrates, under an
+// advisory lock, and the others wait. Each migration is a transaction, so one that is killed leaves nothing behind. If
+// there is nothing to do, it costs one query. An error is Unavailable if trying again may help.
 func (s *Store) Migrate(ctx context.Context) error {
 	version, err := s.Version(ctx)
 	if err != nil {
@@ -129,9 +124,8 @@ func (s *Store) migrate(ctx context.Context, files fs.FS) error {
 	return unmigrated(err)
 }
 
-// unmigrated turns an error of a migration into one of the domain. If a table is in use,
-// or the database becomes unavailable, trying again is right, because each migration is a
-// transaction.
+// unmigrated turns an error of a migration into one of the domain. If a table is in use, or the database becomes
+// unavailable, trying again is right, because each migration is a transaction.
 func unmigrated(err error) error {
 	pg, answered := errors.AsType[*pgconn.PgError](err)
 	_, network := errors.AsType[net.Error](err)

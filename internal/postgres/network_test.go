@@ -28,8 +28,7 @@ type network struct {
 	conns  []net.Conn
 }
 
-// through starts a network in front of the database of c, and returns the settings that
-// connect through it.
+// through starts a network in front of the database of c, and returns the settings that connect through it.
 func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 	t.Helper()
 	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)

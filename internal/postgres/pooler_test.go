@@ -132,8 +132,7 @@ func TestPoolerLetsReplicasMigrateInTurn(t *testing.T) {
 	}
 }
 
-// The Store recognizes this error by PgBouncer's text, because the SQLSTATE is not specific
-// enough.
+// The Store recognizes this error by PgBouncer's text, because the SQLSTATE is not specific enough.
 func TestPoolerErrorsSayWhatToSet(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)

@@ -42,8 +42,7 @@ func stranger(t *testing.T, serve func(net.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startTLS returns a serve function that accepts a client's request for TLS and presents
-// this certificate.
+// startTLS returns a serve function that accepts a client's request for TLS and presents this certificate.
 func startTLS(certificate tls.Certificate) func(net.Conn) {
 	return func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil {
@@ -153,8 +152,7 @@ func TestConnectionErrorExplainsWhy(t *testing.T) {
 	}
 }
 
-// The error distinguishes a busy pool from a broken network, because the operator has to
-// act on them differently.
+// The error distinguishes a busy pool from a broken network, because the operator has to act on them differently.
 func TestConnectionTimeoutTellsABusyPoolFromAnUnreachableHost(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
@@ -190,7 +188,8 @@ func role(t *testing.T, admin postgres.Config, name string) postgres.Config {
 func TestMissingPrivilegeIsNamed(t *testing.T) {
 	t.Parallel()
 	err := postgrestest.Open(t, role(t, postgrestest.Unmigrated(t), "maker_of_nothing")).Migrate(t.Context())
-	if want := "internal: the database cannot be migrated: permission denied for schema public (SQLSTATE 42501)"; err == nil || err.Error() != want {
+	const want = "internal: the database cannot be migrated: permission denied for schema public (SQLSTATE 42501)"
+	if err == nil || err.Error() != want {
 		t.Errorf("without the privilege to create tables: %v", err)
 	}
 	err = postgrestest.Open(t, role(t, postgrestest.Config(t), "reader_of_nothing")).Ready(t.Context())

@@ -59,10 +59,9 @@ func recordArgs(r identity.Record, args pgx.NamedArgs) pgx.NamedArgs {
 	return args
 }
 
-// storedName is a username as the database stores it. An account or sign-up without a
-// username has its id in both columns: the id is unique like a username, and no username
-// is a UUID. So the columns keep their constraints and indexes, and a replica of a
-// release that only knows accounts with usernames keeps working.
+// storedName is a username as the database stores it. An account or sign-up without a username has its id in both
+// columns: the id is unique like a username, and no username is a UUID. So the columns keep their constraints and
+// indexes, and a replica of a release that only knows accounts with usernames keeps working.
 type storedName string
 
 // SkipUnderlyingTypePlan implements pgtype.SkipUnderlyingTypePlanner.
@@ -80,9 +79,8 @@ func (n *storedName) ScanText(v pgtype.Text) error {
 // stored returns what is stored as the username of the account or sign-up with this id.
 func stored(username, id string) string { return cmp.Or(username, id) }
 
-// id is a UUID as an argument. It accepts only the canonical spelling: PostgreSQL would
-// take others for the same UUID, but tokens are compared as text elsewhere. Any other
-// text becomes NULL, which equals nothing and cannot be stored.
+// id is a UUID as an argument. It accepts only the canonical spelling: PostgreSQL would take others for the same UUID,
+// but tokens are compared as text elsewhere. Any other text becomes NULL, which equals nothing and cannot be stored.
 type id string
 
 // UUIDValue implements pgtype.UUIDValuer.

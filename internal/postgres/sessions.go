@@ -32,9 +32,8 @@ func (s *Store) FindSession(ctx context.Context, ref identity.SessionRef) (ident
 	return found, noRowsIs(err, identity.ErrNoSession)
 }
 
-// AdvanceSession implements identity.Store. It may be sent again: if the first run
-// succeeded and its answer was lost, the second one advances nothing, and the caller
-// finds the generation that the first one made.
+// AdvanceSession implements identity.Store. It may be sent again: if the first run succeeded and its answer was lost,
+// the second one advances nothing, and the caller finds the generation that the first one made.
 func (s *Store) AdvanceSession(
 	ctx context.Context, ref identity.SessionRef, generation int64, renewal identity.Renewal,
 ) (session identity.Session, advanced bool, err error) {

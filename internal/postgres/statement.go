@@ -25,8 +25,7 @@ type statement struct {
 // statements holds the statements by their names. They are parsed once, at start.
 var statements = parseStatements(queries)
 
-// param matches a parameter. The form is that of psql's variables: after \set, a
-// statement can be pasted into psql.
+// param matches a parameter. The form is that of psql's variables: after \set, a statement can be pasted into psql.
 var param = regexp.MustCompile(`:'([a-z_]+)'`)
 
 // parseStatements reads files in which a line "-- name: FindUser" begins a statement,

@@ -264,8 +264,7 @@ func TestStatementsScanNoTable(t *testing.T) {
 	}
 }
 
-// settle waits until db has the only connection. A server process has reported all its
-// statistics once it has ended.
+// settle waits until db has the only connection. A server process has reported all its statistics once it has ended.
 func settle(t *testing.T, db *sql.DB) {
 	t.Helper()
 	testenv.Until(t, patience, "all other connections have ended", func() bool {
@@ -278,7 +277,8 @@ func settle(t *testing.T, db *sql.DB) {
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
 	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
-		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places', 'endings') ORDER BY relname`)
+		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places', 'endings')
+		ORDER BY relname`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,8 +321,7 @@ func TestRenewalIsAHeapOnlyUpdate(t *testing.T) {
 	}
 	hot := count(t, db, `SELECT n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'sessions'`)
 	t.Logf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
-	// The first renewal of a session changes the day in expires_on, which is indexed; the
-	// others do not.
+	// The first renewal of a session changes the day in expires_on, which is indexed; the others do not.
 	if hot < sessions*(renewals-1)*95/100 {
 		t.Errorf("%d of %d renewals were heap-only updates", hot, sessions*renewals)
 	}

@@ -33,8 +33,7 @@ type Config struct {
 	StatementTimeout time.Duration // how long a statement may take; 0: 5 s
 }
 
-// Store is an identity.Store, and the home of the key ring, on PostgreSQL. Its
-// methods are safe for concurrent use.
+// Store is an identity.Store, and the home of the key ring, on PostgreSQL. Its methods are safe for concurrent use.
 type Store struct {
 	pool           *pgxpool.Pool
 	log            *slog.Logger
@@ -62,8 +61,7 @@ func WithLogger(log *slog.Logger) Option {
 	return func(o *options) { o.log = log }
 }
 
-// WithStatementHook calls f before each statement is sent, including BEGIN and COMMIT, so
-// that tests can count them.
+// WithStatementHook calls f before each statement is sent, including BEGIN and COMMIT, so that tests can count them.
 func WithStatementHook(f func(sql string)) Option {
 	return func(o *options) { o.onStatement = f }
 }
@@ -109,8 +107,7 @@ func Open(c Config, opts ...Option) (*Store, error) {
 		log:            o.log,
 		acquireTimeout: c.AcquireTimeout,
 		callTimeout:    c.AcquireTimeout + c.StatementTimeout,
-		// The pool holds at most MaxConns dead connections, and closes each when it is
-		// released.
+		// The pool holds at most MaxConns dead connections, and closes each when it is released.
 		tries:  c.MaxConns + 1,
 		limits: l,
 	}, nil
@@ -198,8 +195,7 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// MaxConnections reads how many connections PostgreSQL gives to all users together
-// that have no special rights.
+// MaxConnections reads how many connections PostgreSQL gives to all users together that have no special rights.
 func (s *Store) MaxConnections(ctx context.Context) (most int, err error) {
 	err = s.queryRow(ctx, repeatable, named("MaxConnections"), nil, &most)
 	return most, err

@@ -37,7 +37,7 @@ CREATE TABLE users (
     CONSTRAINT users_activated_check CHECK (email_verified_at IS NULL OR activated_at IS NOT NULL)
 ) WITH (fillfactor = 90);
 
--- For the clean-up of accounts that nobody ever verified; all others are not in it.
+-- For the clean-up of accounts that were never verified. It does not contain the others.
 CREATE INDEX users_never_activated_idx ON users (created_at) WHERE activated_at IS NULL;
 
 CREATE TABLE codes (

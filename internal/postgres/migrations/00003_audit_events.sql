@@ -7,7 +7,7 @@ CREATE TABLE audit_events (
     id         bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     at         timestamptz NOT NULL DEFAULT now(),
     event      text        NOT NULL COLLATE "C",
-    user_id    uuid,                         -- null: nobody's
+    user_id    uuid,                         -- null: of no account
     session_id uuid,
     request_id text        COLLATE "C",
     address    inet,                         -- of the client, where it is known
@@ -21,6 +21,6 @@ CREATE TABLE audit_events (
 
 CREATE INDEX audit_events_at_idx ON audit_events (at);
 
--- Those of nobody are in it too: it would tell by the time who has an account, if
--- a refused password were quicker to record where there is none.
+-- It contains the events without an account too: a refused password must take as long to
+-- record without an account as with one, or the time would show which accounts exist.
 CREATE INDEX audit_events_user_id_at_idx ON audit_events (user_id, at);

@@ -1,10 +1,10 @@
 -- +goose Up
 
 -- Mail to be sent: a row is written by the statement whose change it is about, and
--- removed when the mail is sent or given up. No code is in it: a code is made when
--- its mail is sent, and only then; what a row asks for is looked up then too, so
--- that to ask for a code is the same work whoever exists. It refers to nothing,
--- since a notice may outlive the account that it is about.
+-- removed when the mail is sent or given up. It contains no code: a code is made when
+-- its mail is sent. The account is looked up then too, so a request for a code is the
+-- same work with and without an account. It refers to nothing, because a notice may
+-- outlive the account that it is about.
 CREATE TABLE mails (
     id                  bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
     purpose             text        NOT NULL COLLATE "C",

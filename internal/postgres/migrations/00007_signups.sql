@@ -51,8 +51,8 @@ ALTER TABLE users
 CREATE INDEX users_canonical_unproved_email_idx ON users (canonical_unproved_email)
     WHERE canonical_unproved_email IS NOT NULL;
 
--- A code belongs to an account or to a sign-up. That of a new address of an account
--- is for this address alone: the account may ask for another meanwhile.
+-- A code belongs to an account or to a sign-up. The code of a new address of an account
+-- is only for this address: the account may ask for another one meanwhile.
 ALTER TABLE codes
     ALTER COLUMN user_id DROP NOT NULL,
     ADD COLUMN signup_id uuid,
@@ -97,8 +97,8 @@ UPDATE codes SET target = users.canonical_unproved_email
 FROM users WHERE users.id = codes.user_id AND codes.purpose = 'verification'
     AND users.canonical_unproved_email IS NOT NULL;
 
--- Whoever suspends an account ends what was opened in it, and what would open it
--- again, with the same statement. What is lifted later gives none of it back.
+-- The statement that suspends an account ends its sessions and removes its codes.
+-- Lifting the suspension later restores none of them.
 -- +goose StatementBegin
 CREATE FUNCTION end_suspended() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

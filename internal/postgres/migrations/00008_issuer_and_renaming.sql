@@ -14,7 +14,7 @@ CREATE TABLE gateway (
 -- A change of the profile of a live session's user that may change the username: the
 -- account as it is then; nothing where the session is not alive; and a row of nulls
 -- where another account has that username. As an error, the last would be in
--- PostgreSQL's log, with the name. What is null stays as it is.
+-- PostgreSQL's log, with the name. A name that is null stays as it is.
 -- +goose StatementBegin
 CREATE FUNCTION change_profile(session uuid, account uuid, now_is timestamptz,
     new_username text, new_canonical_username text, new_first_name text, new_last_name text)

@@ -25,12 +25,12 @@ CREATE INDEX endings_ended_at_idx ON endings (ended_at);
 -- although a role may only delete sessions.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
--- Records the end of a session, whoever deletes it: a statement of this release or of
+-- Records the end of a session, whatever deletes it: a statement of this release or of
 -- another one, a foreign key, a trigger, a person.
 --
 -- A statement may say by auth_gateway.tokens_dead_before that a session that expired
 -- before then has no token that is still alive. The clean-up does, because such a
--- session ended by itself.
+-- session has simply expired.
 -- +goose StatementBegin
 CREATE FUNCTION record_ending() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path FROM CURRENT AS $$
