@@ -34,9 +34,8 @@ func HasScope(scope, want string) bool {
 	return false
 }
 
-// narrowScope returns the tokens of scope that allowed contains, in scope's order. A
-// session never gains a scope that its user was granted later, and loses at once one
-// that was revoked (RFC 6749 section 6).
+// narrowScope returns the tokens of scope that allowed contains, in scope's order. A session never gains a scope that
+// its user was granted later, and loses at once one that was revoked (RFC 6749 section 6).
 func narrowScope(scope, allowed string) string {
 	if scope == allowed {
 		return scope

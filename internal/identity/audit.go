@@ -46,9 +46,8 @@ const (
 	EventLimitExceeded     EventName = "limit exceeded"
 )
 
-// Record is what a Store writes together with a change: in the same statement or
-// transaction, so that both are there, or neither. A zero Event or Notice is not
-// written.
+// Record is what a Store writes together with a change: in the same statement or transaction, so that both are there,
+// or neither. A zero Event or Notice is not written.
 type Record struct {
 	Event  Event
 	Notice Notice

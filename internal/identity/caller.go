@@ -8,16 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// Caller describes the client that a call is made for. It is the only value that the
-// domain reads from a context.
+// Caller describes the client that a call is made for. It is the only value that the domain reads from a context.
 type Caller struct {
 	RequestID string     // for the audit trail
 	Address   netip.Addr // for limits, known networks and the audit trail; personal data; invalid if unknown
 	UserAgent string     // RFC 9110 section 10.1.5; kept with a session, so that its owner recognizes it, and never logged
 	Language  string     // an Accept-Language (RFC 9110 section 12.5.4); chooses the language of mails
-	// Connected reports whether the client still waits for the answer. It is called
-	// just before costly work, because the server is not notified when a client
-	// disconnects. Nil: the client waits.
+	// Connected reports whether the client still waits for the answer. It is called just before costly work, because the
+	// server is not notified when a client disconnects. Nil: the client waits.
 	Connected func() bool
 }
 

@@ -22,10 +22,9 @@ func newCode(p Purpose, ttl time.Duration) (text string, c NewCode) {
 // maxTypedCode bounds, in bytes, a code as people type or paste it.
 const maxTypedCode = 200
 
-// hashCode returns the hash that a presented code is looked up by. People type codes and
-// copy them from mails, which show them in groups. So case does not matter, and spaces,
-// line breaks and hyphens are ignored, whichever character a mail program uses for them.
-// ok is false if what remains does not have the length of a code.
+// hashCode returns the hash that a presented code is looked up by. People type codes and copy them from mails, which
+// show them in groups. So case does not matter, and spaces, line breaks and hyphens are ignored, whichever character a
+// mail program uses for them. ok is false if what remains does not have the length of a code.
 func hashCode(text string) (h CodeHash, ok bool) {
 	if len(text) > maxTypedCode {
 		return CodeHash{}, false

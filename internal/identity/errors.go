@@ -9,12 +9,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
-// Kind is the class of an Error. HTTP and the command line map kinds, and nothing else,
-// to their own codes.
+// Kind is the class of an Error. HTTP and the command line map kinds, and nothing else, to their own codes.
 type Kind int
 
-// The kinds of Error. The zero value is Internal, so that an unclassified error is never
-// shown to a caller.
+// The kinds of Error. The zero value is Internal, so that an unclassified error is never shown to a caller.
 const (
 	Internal        Kind = iota // a bug; the cause is logged, never shown
 	Invalid                     // a parameter is missing or malformed, or a code is invalid
@@ -97,8 +95,7 @@ func errCredentials() *Error {
 	return failure(Unauthenticated, ReasonWrongCredentials, "the username or the password is wrong")
 }
 
-// errToken returns the answer to an invalid token. It gives a reason only for a token
-// that this gateway has signed.
+// errToken returns the answer to an invalid token. It gives a reason only for a token that this gateway has signed.
 func errToken(cause error) *Error {
 	e := failure(Unauthenticated, ReasonTokenInvalid, "the token is invalid, expired or revoked")
 	e.Cause = cause
@@ -124,8 +121,7 @@ func errCode() *Error {
 	return fieldFailure(Invalid, "code", wrongCode)
 }
 
-// problems collects what is wrong with the parameters of a call, so that one answer
-// names all of it.
+// problems collects what is wrong with the parameters of a call, so that one answer names all of it.
 type problems []Problem
 
 func (p *problems) add(parameter string, wrong Fault) {

@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// Hasher hashes passwords in a worker pool. The pool has a fixed number of threads of the
-// lowest priority, so that all other work of the server goes first. It serves two bounded
-// queues alike: one for sign-ins, which verify a password, and one for callers that set a
-// password. Each queue is first in, first out.
+// Hasher hashes passwords in a worker pool. The pool has a fixed number of threads of the lowest priority, so that all
+// other work of the server goes first. It serves two bounded queues alike: one for sign-ins, which verify a password,
+// and one for callers that set a password. Each queue is first in, first out.
 //
 //	callers ──▶ verify queue (wait ≤ MaxWait)      ──┐  in turn   ┌── thread, nice 19
 //	        ──▶ hash queue   (wait ≤ hashQueueWait) ──┴───────────▶└── thread, nice 19
@@ -19,9 +18,8 @@ import (
 // A job that waits too long, or whose client has disconnected, leaves its queue before any
 // work is done, so no hash is computed in vain.
 //
-// A job that is rejected for lack of time has waited its full time first. That is on
-// purpose: after an immediate rejection a flood would come back at once. Only a full queue
-// rejects immediately, to bound the cost of waiting.
+// A job that is rejected for lack of time has waited its full time first. That is on purpose: after an immediate
+// rejection a flood would come back at once. Only a full queue rejects immediately, to bound the cost of waiting.
 type Hasher struct {
 	cost        int
 	maxQueue    int64
@@ -108,8 +106,7 @@ func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err er
 	return hash, err
 }
 
-// Replace hashes a password that is to replace another one. If both are the same, it
-// reports that and returns no hash.
+// Replace hashes a password that is to replace another one. If both are the same, it reports that and returns no hash.
 func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bool, hash string, err error) {
 	err = h.run(ctx, &h.hashQueue, func() (err error) {
 		if same, _, err = comparePassword(oldHash, password, h.cost); !same && err == nil {
@@ -120,9 +117,8 @@ func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bo
 	return same, hash, err
 }
 
-// Check compares a password with a hash. An empty hash, for a login without an account,
-// matches no password and takes as long. If the password is right but the hash has another
-// cost, rehash is a new hash.
+// Check compares a password with a hash. An empty hash, for a login without an account, matches no password and takes
+// as long. If the password is right but the hash has another cost, rehash is a new hash.
 func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, rehash string, err error) {
 	err = h.run(ctx, &h.verifyQueue, func() error {
 		var outdated bool
@@ -135,8 +131,7 @@ func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, 
 	return right, rehash, err
 }
 
-// run has a thread do the work, and returns its error. If the work is not started, the
-// error is Overloaded.
+// run has a thread do the work, and returns its error. If the work is not started, the error is Overloaded.
 func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error {
 	if q.waiting.Add(1) > h.maxQueue {
 		q.waiting.Add(-1)
@@ -162,8 +157,7 @@ func (h *Hasher) run(ctx context.Context, q *jobQueue, work func() error) error 
 	return <-j.done
 }
 
-// cancel counts a job whose client has disconnected, or whose deadline has passed. No
-// client reads its error.
+// cancel counts a job whose client has disconnected, or whose deadline has passed. No client reads its error.
 func (h *Hasher) cancel(ctx context.Context) error {
 	h.canceled.Add(1)
 	return &Error{
@@ -180,8 +174,7 @@ func (h *Hasher) reject(q *jobQueue) error {
 	}
 }
 
-// serve is one worker. Its goroutine keeps its OS thread, because a priority belongs to a
-// thread.
+// serve is one worker. Its goroutine keeps its OS thread, because a priority belongs to a thread.
 func (h *Hasher) serve() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	yieldToOthers()

@@ -82,21 +82,18 @@ func (p Policy) Rate(class LimitClass) Rate {
 	return Rate{}
 }
 
-// maxRefusals bounds how many refused clients are remembered. A client beyond them costs a
-// query for each request.
+// maxRefusals bounds how many refused clients are remembered. A client beyond them costs a query for each request.
 const maxRefusals = 10_000
 
-// refusal is how long a client is refused, and when its limit is completely free again, by
-// the clock of the process.
+// refusal is how long a client is refused, and when its limit is completely free again, by the clock of the process.
 type refusal struct{ until, reset time.Time }
 
 // Admit counts one more request of a class for the network of the caller. If there are too
 // many, it returns a RateLimited error together with the allowance. All callers without a
 // known address share one limit: exempting them would be a way around it.
 //
-// A refused client stays refused until its wait ends, without another query. So a flood of
-// requests costs one statement a minute, for the audit trail. The wait begins before the
-// query, so it is never longer than the Store's.
+// A refused client stays refused until its wait ends, without another query. So a flood of requests costs one statement
+// a minute, for the audit trail. The wait begins before the query, so it is never longer than the Store's.
 func (s *Service) Admit(ctx context.Context, class LimitClass) (Allowance, error) {
 	network := string(callerNetwork(ctx))
 	return s.admit(ctx, class, network, SessionRef{}, func(key LimitKey, rate Rate) (Allowance, error) {
@@ -111,9 +108,8 @@ func (s *Service) AdmitChange(ctx context.Context, accessToken string) (Allowanc
 	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "user " + ref.UserID })
 }
 
-// AdmitEnding counts one more request by which a session ends sessions or the account. Each
-// session counts separately: a stolen token must not keep the owner from ending the
-// session it belongs to.
+// AdmitEnding counts one more request by which a session ends sessions or the account. Each session counts separately:
+// a stolen token must not keep the owner from ending the session it belongs to.
 func (s *Service) AdmitEnding(ctx context.Context, accessToken string) (Allowance, error) {
 	return s.admitWrite(ctx, accessToken, func(ref SessionRef) string { return "session " + ref.ID })
 }

@@ -19,9 +19,8 @@ const (
 	maxScope    = 1000 // bytes: a token must stay well under its own cap
 )
 
-// canonicalUsername returns the spelling that usernames are compared by, or what is
-// wrong with s. Usernames are plain ASCII, so that none folds to or looks like another.
-// They never look like an email address or an id.
+// canonicalUsername returns the spelling that usernames are compared by, or what is wrong with s. Usernames are plain
+// ASCII, so that none folds to or looks like another. They never look like an email address or an id.
 func canonicalUsername(s string) (canonical string, wrong Fault) {
 	switch {
 	case s == "":
@@ -47,10 +46,9 @@ func isAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// canonicalEmail returns the spelling that addresses are compared by, or what is wrong
-// with s. It consists of the local part in lower case, which must be a dot-atom (RFC
-// 5322 section 3.2.3) without quotes, comments or spaces, and the domain's A-labels (RFC
-// 5890).
+// canonicalEmail returns the spelling that addresses are compared by, or what is wrong with s. It consists of the local
+// part in lower case, which must be a dot-atom (RFC 5322 section 3.2.3) without quotes, comments or spaces, and the
+// domain's A-labels (RFC 5890).
 func canonicalEmail(s string) (canonical string, wrong Fault) {
 	malformed := Fault{FieldMalformed, "must be an address like name@example.com"}
 	tooLong := Fault{FieldTooLong, "is longer than 254 bytes"}
@@ -90,12 +88,10 @@ func checkEmail(email string) (canonical string, err error) {
 	return canonical, p.err()
 }
 
-// asciiDomain returns the A-labels of a domain (RFC 5891 section 5). Addresses are
-// compared by them, and mail is sent to them. Non-ASCII text can be folded in several
-// ways: one folding maps U+0130 to i, another to i with a dot above. Mail that follows
-// one folding must not prove an address that was compared by another. So a domain is
-// refused unless the registration rules, which map nothing, and the lookup rules, which
-// map what people type, agree on its lower case.
+// asciiDomain returns the A-labels of a domain (RFC 5891 section 5). Addresses are compared by them, and mail is sent
+// to them. Non-ASCII text can be folded in several ways: one folding maps U+0130 to i, another to i with a dot above.
+// Mail that follows one folding must not prove an address that was compared by another. So a domain is refused unless
+// the registration rules, which map nothing, and the lookup rules, which map what people type, agree on its lower case.
 func asciiDomain(domain string) (ascii string, ok bool) {
 	ascii, err := idna.Registration.ToASCII(strings.ToLower(norm.NFC.String(domain)))
 	if err != nil {

@@ -5,9 +5,8 @@ import (
 	"net/netip"
 )
 
-// Network is the network of a client, as far as its address shows: an IPv4 address, or
-// the /64 of an IPv6 address, which one customer has. It is as personal as the
-// address. Empty: unknown.
+// Network is the network of a client, as far as its address shows: an IPv4 address, or the /64 of an IPv6 address,
+// which one customer has. It is as personal as the address. Empty: unknown.
 type Network string
 
 // KnownNetworks is how many known networks the Store keeps for an account.

@@ -36,9 +36,8 @@ type AddressHolder struct {
 // ClaimTx is the transaction of a claim. Whatever it finds stays locked until the claim
 // is committed, so that no code goes to an address that is being given up.
 type ClaimTx interface {
-	// FindOwner finds the owner of a code for an address, as IssueCode does, and the
-	// account that has the address; both may be missing. If signUpID is not empty, no
-	// other sign-up is the owner.
+	// FindOwner finds the owner of a code for an address, as IssueCode does, and the account that has the address; both
+	// may be missing. If signUpID is not empty, no other sign-up is the owner.
 	FindOwner(ctx context.Context, p Purpose, canonicalEmail, signUpID string) (MailOwner, *AddressHolder, error)
 
 	// FindAsker finds the user of a live session, and the other account that has the
@@ -64,8 +63,7 @@ type MailClaim struct {
 	Now      time.Time // decides whether the session that asked for a change of address is alive
 	Limit    Rate      // of requested mails, by recipient and kind; zero: no limit
 	Withheld Event     // recorded if the limit allows no more
-	// Issue makes the code that the mail with this id brings, and its event. The
-	// result is not always used.
+	// Issue makes the code that the mail with this id brings, and its event. The result is not always used.
 	Issue func(mailID int64, p Purpose) (NewCode, Event)
 }
 
@@ -76,9 +74,8 @@ type ClaimedMail struct {
 	Withheld bool   // the recipient's limit allowed no more, and the mail was removed
 }
 
-// ClaimMail claims the mail that has been due the longest. A mail that has nothing to
-// say is removed, each in its own transaction, and the next one is claimed. ok is false
-// if no mail is due.
+// ClaimMail claims the mail that has been due the longest. A mail that has nothing to say is removed, each in its own
+// transaction, and the next one is claimed. ok is false if no mail is due.
 func ClaimMail(ctx context.Context, store Store, c MailClaim) (m ClaimedMail, ok bool, err error) {
 	for {
 		says := false
@@ -149,8 +146,7 @@ type resolution struct {
 //	                                receives MailEmailTaken, and no one the code
 //	all others                      as they were queued
 //
-// A code is only sent to the address that it proves. says is false if no one is to
-// receive anything.
+// A code is only sent to the address that it proves. says is false if no one is to receive anything.
 //
 // A change of address counts against the limit of the account that asked for it, so
 // that no one uses up the mails of another account.
@@ -234,11 +230,10 @@ type MailOutcome struct {
 	After  time.Duration // with MailPostponed
 }
 
-// ClaimMail claims the mail that has been due the longest, for the time of the lease,
-// and makes the code that it brings. The code is made no earlier, so that no code is
-// ever stored in the clear, and its lifetime starts when it is sent. A mail without an
-// outcome is due again after the lease, and then brings another code. Mails beyond the
-// limit of their recipients are removed and recorded. ok is false if no mail is due.
+// ClaimMail claims the mail that has been due the longest, for the time of the lease, and makes the code that it
+// brings. The code is made no earlier, so that no code is ever stored in the clear, and its lifetime starts when it is
+// sent. A mail without an outcome is due again after the lease, and then brings another code. Mails beyond the limit of
+// their recipients are removed and recorded. ok is false if no mail is due.
 func (s *Service) ClaimMail(ctx context.Context, lease time.Duration) (m Message, ok bool, err error) {
 	var (
 		text string

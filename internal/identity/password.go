@@ -16,8 +16,7 @@ import (
 const (
 	maxPassword    = 256 // code points
 	maxBcryptInput = 72  // bytes; bcrypt ignores the rest
-	// condensedMark marks the bcrypt hash of a condensed password, so that it is never
-	// compared with a plain one.
+	// condensedMark marks the bcrypt hash of a condensed password, so that it is never compared with a plain one.
 	condensedMark = "$sha384"
 )
 
@@ -30,9 +29,8 @@ func isPossiblePassword(s string) bool {
 	return s != "" && utf8.RuneCountInString(s) <= maxPassword && !strings.ContainsRune(s, 0)
 }
 
-// commonPasswords holds one password a line, in lower case, with a line break before and
-// after each: those of at least eight characters among the 30,000 most common passwords in
-// the frequency lists of zxcvbn (Dropbox, MIT).
+// commonPasswords holds one password a line, in lower case, with a line break before and after each: those of at least
+// eight characters among the 30,000 most common passwords in the frequency lists of zxcvbn (Dropbox, MIT).
 //
 //go:embed common_passwords.txt
 var commonPasswords string

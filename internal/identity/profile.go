@@ -24,8 +24,7 @@ func (s *Service) Profile(ctx context.Context, accessToken string) (User, error)
 	return user, storeFailure(err)
 }
 
-// UpdateProfile changes the names of the token's user. An empty optional name is
-// removed.
+// UpdateProfile changes the names of the token's user. An empty optional name is removed.
 func (s *Service) UpdateProfile(ctx context.Context, accessToken string, in ProfileUpdate) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {
@@ -69,10 +68,9 @@ func (s *Service) DeleteUser(ctx context.Context, accessToken string) error {
 	return s.done(ctx, e, s.store.DeleteUser(ctx, ref, s.audited(e)))
 }
 
-// RequestEmailChange makes a code that allows a new address. If email is given, the code
-// is only good for that address, and redeeming it proves the address. With exposure
-// public the answer is the same if another account has it; the owner of that account is
-// informed by mail.
+// RequestEmailChange makes a code that allows a new address. If email is given, the code is only good for that address,
+// and redeeming it proves the address. With exposure public the answer is the same if another account has it; the owner
+// of that account is informed by mail.
 func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email string) (Code, error) {
 	ref, err := s.authenticate(accessToken, ScopeEmail)
 	if err != nil {
@@ -96,11 +94,9 @@ func (s *Service) RequestEmailChange(ctx context.Context, accessToken, email str
 	return Code{UserID: ref.UserID, Text: text, ExpiresIn: code.TTL}, nil
 }
 
-// ChangeEmail redeems an email-change code. If the code was made for the new address, the
-// address is proved. Otherwise the account shows it as not verified, and it reserves
-// nothing until it is proved: sign-in and recovery still use the former one. With
-// exposure public the answer to an unproved address does not depend on whether another
-// account has it.
+// ChangeEmail redeems an email-change code. If the code was made for the new address, the address is proved. Otherwise
+// the account shows it as not verified, and it reserves nothing until it is proved: sign-in and recovery still use the
+// former one. With exposure public the answer to an unproved address does not depend on whether another account has it.
 func (s *Service) ChangeEmail(ctx context.Context, accessToken, code, email string) (User, error) {
 	ref, err := s.authenticate(accessToken, "")
 	if err != nil {

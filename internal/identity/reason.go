@@ -89,9 +89,8 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Parameter + ": " + p.Text }
 
-// ReasonOf returns the reason of an error about these parameters. Some faults of a single
-// parameter have their own reason, such as a username that is taken. All others have
-// ReasonInvalidFields.
+// ReasonOf returns the reason of an error about these parameters. Some faults of a single parameter have their own
+// reason, such as a username that is taken. All others have ReasonInvalidFields.
 func ReasonOf(problems []Problem) Reason {
 	if len(problems) == 1 {
 		if reason, ok := ownReasons[fieldFault{problems[0].Parameter, problems[0].Reason}]; ok {

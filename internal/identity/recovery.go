@@ -5,9 +5,8 @@ import (
 	"errors"
 )
 
-// ResetPassword redeems a recovery code: it replaces the password, ends all sessions of
-// the user and removes the user's codes. userID may be empty; otherwise the code must
-// belong to that user. A suspended account stays suspended.
+// ResetPassword redeems a recovery code: it replaces the password, ends all sessions of the user and removes the user's
+// codes. userID may be empty; otherwise the code must belong to that user. A suspended account stays suspended.
 func (s *Service) ResetPassword(ctx context.Context, code, userID, password string) error {
 	hash, owner, err := s.findRecovery(ctx, code)
 	if err != nil {
@@ -42,8 +41,7 @@ func (s *Service) ResetPassword(ctx context.Context, code, userID, password stri
 	return nil
 }
 
-// findRecovery finds the owner of a recovery code. If the code is invalid, it returns the
-// zero Claim and no error.
+// findRecovery finds the owner of a recovery code. If the code is invalid, it returns the zero Claim and no error.
 func (s *Service) findRecovery(ctx context.Context, code string) (CodeHash, Claim, error) {
 	hash, ok := hashCode(code)
 	if !ok {
@@ -113,9 +111,8 @@ func errSamePassword() error {
 	return fieldFailure(Invalid, "password", Fault{FieldUnchanged, "must differ from the old one"})
 }
 
-// checkOldPassword is checkPassword for a signed-in user. It reads the failures again
-// afterwards, as OpenSession does for a sign-in: of many concurrent guesses, none that
-// the throttle would have refused is confirmed.
+// checkOldPassword is checkPassword for a signed-in user. It reads the failures again afterwards, as OpenSession does
+// for a sign-in: of many concurrent guesses, none that the throttle would have refused is confirmed.
 func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Credentials, old string) error {
 	wrong := errOldPassword()
 	if !isPossiblePassword(old) {

@@ -41,9 +41,8 @@ func (r Refusal) event() EventName {
 	}
 }
 
-// sampleWindow is how long one entry of the audit trail stands for all refusals of the
-// same kind and key. A flood of refused attempts therefore costs one statement a minute
-// instead of one an attempt. The metrics count all attempts.
+// sampleWindow is how long one entry of the audit trail stands for all refusals of the same kind and key. A flood of
+// refused attempts therefore costs one statement a minute instead of one an attempt. The metrics count all attempts.
 const sampleWindow = time.Minute
 
 // maxSamples bounds how many keys a process remembers. maxEntries bounds how many entries
@@ -85,8 +84,7 @@ func newSampler() *sampler {
 	return &sampler{samples: samples, entries: map[Refusal]entries{}}
 }
 
-// take returns how many refusals an entry written now stands for, including this one. 0
-// means that no entry is written.
+// take returns how many refusals an entry written now stands for, including this one. 0 means that no entry is written.
 func (s *sampler) take(k sampleKey, now time.Time) (tries int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,17 +104,15 @@ func (s *sampler) take(k sampleKey, now time.Time) (tries int) {
 	return last.more + 1
 }
 
-// within reports whether now is in the window that started at since. If the clock was set
-// back, a new window starts.
+// within reports whether now is in the window that started at since. If the clock was set back, a new window starts.
 func within(now, since time.Time) bool {
 	passed := now.Sub(since)
 	return passed >= 0 && passed < sampleWindow
 }
 
-// refused counts a refusal, and records it in the audit trail unless an entry for the
-// same key is younger than sampleWindow. The key must not depend on whether an account
-// exists, because the number of statements would then show it. If the trail cannot be
-// written, the answer to the refused call stays the same, and the log has the event.
+// refused counts a refusal, and records it in the audit trail unless an entry for the same key is younger than
+// sampleWindow. The key must not depend on whether an account exists, because the number of statements would then show
+// it. If the trail cannot be written, the answer to the refused call stays the same, and the log has the event.
 func (s *Service) refused(ctx context.Context, r Refusal, key, userID, sessionID string, details ...slog.Attr) {
 	if counter := s.counts.refused[r]; counter != nil {
 		counter.Add(1)
@@ -142,9 +138,8 @@ func (s *Service) signInRefused(ctx context.Context, r Refusal, userID string) {
 	s.refused(ctx, r, userID, userID, "", slog.String("reason", string(r)))
 }
 
-// codeFailure is storeFailure for a one-time code. It records an invalid code in the
-// trail, keyed by the signed-in user that presented it, or else by the network. A text
-// that cannot be a code is never looked up and not recorded.
+// codeFailure is storeFailure for a one-time code. It records an invalid code in the trail, keyed by the signed-in user
+// that presented it, or else by the network. A text that cannot be a code is never looked up and not recorded.
 func (s *Service) codeFailure(ctx context.Context, p Purpose, by SessionRef, err error) error {
 	if errors.Is(err, ErrNoCode) {
 		key := by.UserID
@@ -156,6 +151,5 @@ func (s *Service) codeFailure(ctx context.Context, p Purpose, by SessionRef, err
 	return storeFailure(err)
 }
 
-// Refused returns how many attempts were refused for a reason since the start of the
-// process.
+// Refused returns how many attempts were refused for a reason since the start of the process.
 func (s *Service) Refused(r Refusal) uint64 { return s.counts.refused[r].Load() }

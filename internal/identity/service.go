@@ -20,9 +20,8 @@ const (
 	// ExposureInternal: the owner's backends call the API. They receive the codes, send
 	// them by mail, and may choose scopes.
 	ExposureInternal Exposure = "internal"
-	// ExposurePublic: browsers and apps call the API. Codes are only sent by mail, and
-	// no answer shows whether an account exists, with one exception: a signed-in user
-	// that asks for another username learns that it is taken.
+	// ExposurePublic: browsers and apps call the API. Codes are only sent by mail, and no answer shows whether an account
+	// exists, with one exception: a signed-in user that asks for another username learns that it is taken.
 	ExposurePublic Exposure = "public"
 )
 
@@ -102,8 +101,7 @@ type Dependencies struct {
 	Now    func() time.Time
 }
 
-// OptionalNames says which names an account may lack. A user without a username signs in
-// by email.
+// OptionalNames says which names an account may lack. A user without a username signs in by email.
 type OptionalNames struct {
 	Username, FirstName, LastName bool
 }
@@ -130,8 +128,7 @@ type Tokens struct {
 	Scope            string
 }
 
-// Introspection describes a token (RFC 7662 section 2.2). If Active is false, all other
-// fields are empty.
+// Introspection describes a token (RFC 7662 section 2.2). If Active is false, all other fields are empty.
 type Introspection struct {
 	Active    bool
 	TokenType string // "access_token" or "refresh_token"
@@ -184,9 +181,8 @@ func (s *Service) Stats() Stats {
 // preventsEnumeration reports whether no answer may show which accounts exist.
 func (s *Service) preventsEnumeration() bool { return s.policy.Exposure == ExposurePublic }
 
-// authenticate verifies an access token and requires a scope, if one is given. It does
-// not check whether the session is alive: the caller's query does that, with the
-// reference that authenticate returns.
+// authenticate verifies an access token and requires a scope, if one is given. It does not check whether the session is
+// alive: the caller's query does that, with the reference that authenticate returns.
 func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 	claims, err := s.tokens.VerifyAccess(accessToken)
 	if err != nil {
@@ -198,8 +194,7 @@ func (s *Service) authenticate(accessToken, scope string) (SessionRef, error) {
 	return SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: s.now()}, nil
 }
 
-// ready returns an error if no tokens can be signed. It is called before any work that
-// ends with tokens.
+// ready returns an error if no tokens can be signed. It is called before any work that ends with tokens.
 func (s *Service) ready() error {
 	if !s.tokens.Ready() {
 		return tokenFailure(token.ErrNoKeys)

@@ -10,11 +10,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
-// SignIn checks a password and opens a session. Whatever is wrong with the account or the
-// password, the answer and the work are the same. With exposure internal, a caller with
-// the password of a waiting sign-up learns that its address is not verified. With
-// exposure public sign-ups are not read, so that the answer does not depend on other
-// people's accounts.
+// SignIn checks a password and opens a session. Whatever is wrong with the account or the password, the answer and the
+// work are the same. With exposure internal, a caller with the password of a waiting sign-up learns that its address is
+// not verified. With exposure public sign-ups are not read, so that the answer does not depend on other people's
+// accounts.
 func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -65,10 +64,9 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	return s.firstTokens(n, user)
 }
 
-// renewedHash is called after ErrStale: the hash that the password was checked against is
-// no longer stored. If a concurrent sign-in has rehashed the same password, it returns
-// the present credentials, and the caller tries again. Otherwise the error is ErrStale.
-// The caller keeps the failures that it read first, so that failures that stopped the
+// renewedHash is called after ErrStale: the hash that the password was checked against is no longer stored. If a
+// concurrent sign-in has rehashed the same password, it returns the present credentials, and the caller tries again.
+// Otherwise the error is ErrStale. The caller keeps the failures that it read first, so that failures that stopped the
 // first attempt stop the next one too.
 func (s *Service) renewedHash(
 	ctx context.Context, find func() (Credentials, error), was Credentials, password string,
@@ -90,10 +88,9 @@ func (s *Service) renewedHash(
 	return c, nil
 }
 
-// checkPassword refuses a password that comes too early, checks it, and counts a wrong
-// one. It runs the same statements and the same hashing whether or not there is an
-// account. If the stored hash has another cost, rehash is the same password at the
-// current one.
+// checkPassword refuses a password that comes too early, checks it, and counts a wrong one. It runs the same statements
+// and the same hashing whether or not there is an account. If the stored hash has another cost, rehash is the same
+// password at the current one.
 //
 // If the password is wrong, checkPassword calls otherwise. An error of that is returned
 // instead, and the failure is not counted.
@@ -122,10 +119,9 @@ func (s *Service) checkPassword(
 	return "", errCredentials()
 }
 
-// checkSignUps returns an error of kind Forbidden if a waiting sign-up with this login has
-// this password, and the caller may know that. It reads the failures again afterwards,
-// as OpenSession does: of many concurrent guesses, none that the throttle would have
-// refused is confirmed.
+// checkSignUps returns an error of kind Forbidden if a waiting sign-up with this login has this password, and the
+// caller may know that. It reads the failures again afterwards, as OpenSession does: of many concurrent guesses, none
+// that the throttle would have refused is confirmed.
 func (s *Service) checkSignUps(ctx context.Context, login Login, c Credentials, password string) error {
 	if s.preventsEnumeration() || c.Found {
 		return nil
@@ -170,9 +166,8 @@ func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
 	}, "")
 }
 
-// issue signs an access token for a session and returns it with a refresh token: the one
-// given or, if that is empty, the one of the current generation, which is the same text
-// whichever replica signs it.
+// issue signs an access token for a session and returns it with a refresh token: the one given or, if that is empty,
+// the one of the current generation, which is the same text whichever replica signs it.
 func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 	now := s.now()
 	u := session.User
@@ -202,9 +197,8 @@ func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 	}, nil
 }
 
-// Renew exchanges a refresh token for a new access token and, if the policy asks for it,
-// a new refresh token (RFC 6749 section 6; reuse: RFC 9700 section 4.14.2). Without a
-// new refresh token nothing is written.
+// Renew exchanges a refresh token for a new access token and, if the policy asks for it, a new refresh token (RFC 6749
+// section 6; reuse: RFC 9700 section 4.14.2). Without a new refresh token nothing is written.
 func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error) {
 	claims, err := s.tokens.VerifyRefresh(refreshToken)
 	if err != nil {
@@ -213,11 +207,10 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	now := s.preciseNow()
 	ref := SessionRef{ID: claims.SessionID, UserID: claims.Subject, Now: now}
 	if s.needsRotation(claims, now) {
-		// The time of the renewal is stored exactly, because the grace of the replaced
-		// token counts from it, and whole seconds would shorten that by up to a second.
-		// The end is a whole second, like the token's exp. If the Store repeats the
-		// statement because its answer was lost, FindSession returns this same time, so
-		// not even a grace of zero takes the repetition for a theft.
+		// The time of the renewal is stored exactly, because the grace of the replaced token counts from it, and whole
+		// seconds would shorten that by up to a second. The end is a whole second, like the token's exp. If the Store repeats
+		// the statement because its answer was lost, FindSession returns this same time, so not even a grace of zero takes
+		// the repetition for a theft.
 		issued := now.Truncate(time.Second)
 		session, advanced, err := s.store.AdvanceSession(ctx, ref, claims.Generation, Renewal{
 			RefreshedAt: now, Lifetime: issued.Add(s.policy.RefreshTTL).Sub(now),
@@ -361,10 +354,9 @@ func (s *Service) EndSession(ctx context.Context, accessToken, id string) error 
 	return nil
 }
 
-// Introspect reports what an access or refresh token says (RFC 7662), and its scope as it
-// is now. An invalid token is no error: it is not active. The leeway for clock skew does
-// not extend the lifetime of a token here, because the caller wants to know whether the
-// token is valid at this moment.
+// Introspect reports what an access or refresh token says (RFC 7662), and its scope as it is now. An invalid token is
+// no error: it is not active. The leeway for clock skew does not extend the lifetime of a token here, because the
+// caller wants to know whether the token is valid at this moment.
 func (s *Service) Introspect(ctx context.Context, text string) (Introspection, error) {
 	now := s.preciseNow()
 	access, accessErr := s.tokens.VerifyAccess(text)

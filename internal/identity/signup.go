@@ -9,11 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// SignUp stores a sign-up until its address is proved, and makes the code for that. An
-// error names every wrong parameter. A sign-up reserves neither the username nor the
-// address, so with exposure internal they are only taken if an account has them. With
-// exposure public the answer does not depend on accounts: the owner of the address
-// receives the rest by mail.
+// SignUp stores a sign-up until its address is proved, and makes the code for that. An error names every wrong
+// parameter. A sign-up reserves neither the username nor the address, so with exposure internal they are only taken if
+// an account has them. With exposure public the answer does not depend on accounts: the owner of the address receives
+// the rest by mail.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (Code, error) {
 	n, password, wrong := s.newSignUp(in)
 	if err := wrong.err(); err != nil {
@@ -44,8 +43,7 @@ func (s *Service) CheckSignUp(in SignUp) []Problem {
 	return p
 }
 
-// newSignUp checks the parameters of a sign-up and brings them into canonical form. It
-// does not hash the password.
+// newSignUp checks the parameters of a sign-up and brings them into canonical form. It does not hash the password.
 func (s *Service) newSignUp(in SignUp) (n NewSignUp, password string, p problems) {
 	n = NewSignUp{
 		ID:                newID(),
@@ -112,15 +110,13 @@ func (s *Service) newPassword(username, email string) func(password string) (nor
 	}
 }
 
-// NewVerificationCode replaces the code of a waiting sign-up, or of an account whose new
-// address is not proved yet.
+// NewVerificationCode replaces the code of a waiting sign-up, or of an account whose new address is not proved yet.
 func (s *Service) NewVerificationCode(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Verification, MailVerification)
 }
 
-// ForgotPassword makes a code that sets a new password. A waiting sign-up gets one too
-// (redeeming it proves the address), and so does a suspended account (which stays
-// suspended), so that the answer shows neither.
+// ForgotPassword makes a code that sets a new password. A waiting sign-up gets one too (redeeming it proves the
+// address), and so does a suspended account (which stays suspended), so that the answer shows neither.
 func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error) {
 	return s.issueCode(ctx, email, Recovery, MailRecovery)
 }
@@ -159,13 +155,11 @@ type Proof struct {
 	Username *string
 }
 
-// VerifyUser redeems a verification code: a sign-up becomes an account, or the new
-// address of an account becomes its address. The owner is signed in, and all former
-// sessions end.
+// VerifyUser redeems a verification code: a sign-up becomes an account, or the new address of an account becomes its
+// address. The owner is signed in, and all former sessions end.
 //
-// The reader of the mailbox may not have chosen the password of the sign-up that owns
-// the code. If several sign-ups wait for the address, the password shows which one the
-// reader made, and a code without a password proves none.
+// The reader of the mailbox may not have chosen the password of the sign-up that owns the code. If several sign-ups
+// wait for the address, the password shows which one the reader made, and a code without a password proves none.
 func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
@@ -209,8 +203,7 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	return s.firstTokens(n, user)
 }
 
-// findClaim returns the claim with this password, among those to the address that the
-// code was sent to.
+// findClaim returns the claim with this password, among those to the address that the code was sent to.
 func (s *Service) findClaim(ctx context.Context, h CodeHash, password string) (Claim, error) {
 	claims, err := s.store.FindClaims(ctx, h)
 	if err != nil {

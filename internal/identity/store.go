@@ -5,18 +5,15 @@ import (
 	"time"
 )
 
-// Store keeps accounts, codes and sessions. Every method is atomic: it does everything
-// that its comment says, or nothing. Many goroutines and many replicas call it at once;
-// the comments say which races it must decide.
+// Store keeps accounts, codes and sessions. Every method is atomic: it does everything that its comment says, or
+// nothing. Many goroutines and many replicas call it at once; the comments say which races it must decide.
 //
-// A method that cannot reach its data, or gets no answer in time, returns an *Error of
-// kind Unavailable. The comments name all other errors; any further error is a bug and
-// maps to Internal.
+// A method that cannot reach its data, or gets no answer in time, returns an *Error of kind Unavailable. The comments
+// name all other errors; any further error is a bug and maps to Internal.
 //
-// A method that takes an Event or a Record writes it together with the change: both
-// are there, or neither, and a call that changes nothing writes nothing. If the event
-// names no user, the Store enters the one that the call has found. An event outlives
-// its user.
+// A method that takes an Event or a Record writes it together with the change: both are there, or neither, and a call
+// that changes nothing writes nothing. If the event names no user, the Store enters the one that the call has found. An
+// event outlives its user.
 //
 // A notice goes into the outbox, to the proved address that the account had before the
 // change, in the account's language. A sign-up that becomes an account gets no notice.
@@ -29,16 +26,14 @@ type Store interface {
 	mailStore
 	limitStore
 
-	// RecordEvent records an event that belongs to no change, such as a refusal, in one
-	// statement.
+	// RecordEvent records an event that belongs to no change, such as a refusal, in one statement.
 	RecordEvent(ctx context.Context, e Event) error
 }
 
 type accountStore interface {
-	// CreateSignUp stores a sign-up, which waits for the proof of its address, and its
-	// code. Any number of sign-ups may wait for one username or address, because a
-	// sign-up reserves neither. If an account has the canonical username or email, it
-	// returns a *TakenError that names everything that is taken.
+	// CreateSignUp stores a sign-up, which waits for the proof of its address, and its code. Any number of sign-ups may
+	// wait for one username or address, because a sign-up reserves neither. If an account has the canonical username or
+	// email, it returns a *TakenError that names everything that is taken.
 	CreateSignUp(ctx context.Context, n NewSignUp, c NewCode, e Event) error
 
 	// CreateSignUpConcealed stores a sign-up, whatever accounts exist, and puts a mail
@@ -49,19 +44,17 @@ type accountStore interface {
 	// the newest first, at most MaxClaims.
 	FindSignUps(ctx context.Context, login Login) ([]Claim, error)
 
-	// FindCredentials reads, in one statement, what a sign-in needs: the account with
-	// this canonical username or email (Found is false if there is none), and the
-	// failures counted against it. Failures from a known network of the account are
-	// counted for that network, all others together for unknown networks. They are
-	// counted for the login as it was given, whether or not an account has it, so they
-	// do not show which accounts exist, nor which logins belong to the same account.
+	// FindCredentials reads, in one statement, what a sign-in needs: the account with this canonical username or email
+	// (Found is false if there is none), and the failures counted against it. Failures from a known network of the account
+	// are counted for that network, all others together for unknown networks. They are counted for the login as it was
+	// given, whether or not an account has it, so they do not show which accounts exist, nor which logins belong to the
+	// same account.
 	FindCredentials(ctx context.Context, login Login) (Credentials, error)
 
 	// CountFailure adds one wrong password to those counted under key.
 	CountFailure(ctx context.Context, key ThrottleKey, e Event) error
 
-	// UpdateUser changes the names that are not nil, for the user of a live session.
-	// ErrNoSession; *TakenError.
+	// UpdateUser changes the names that are not nil, for the user of a live session. ErrNoSession; *TakenError.
 	UpdateUser(ctx context.Context, s SessionRef, p ProfileChange, e Event) (User, error)
 
 	// DeleteUser removes the user of a live session with all sessions, codes, known
@@ -71,15 +64,13 @@ type accountStore interface {
 	// FindUser reads the user of a live session, in one statement. ErrNoSession.
 	FindUser(ctx context.Context, s SessionRef) (User, error)
 
-	// FindPassword reads what a change of password needs, for the user of a live
-	// session. The failures are those that FindCredentials reads for the username. For
-	// an account without a username they are counted separately. ErrNoSession.
+	// FindPassword reads what a change of password needs, for the user of a live session. The failures are those that
+	// FindCredentials reads for the username. For an account without a username they are counted separately. ErrNoSession.
 	FindPassword(ctx context.Context, s SessionRef, from Network) (Credentials, error)
 
-	// ChangePassword replaces oldHash by newHash for the user of a live session, ends
-	// all other sessions of the user, and removes the user's codes and counted
-	// failures. A concurrent sign-in that has read oldHash opens no session afterwards.
-	// ErrNoSession; ErrStale if the hash is no longer oldHash.
+	// ChangePassword replaces oldHash by newHash for the user of a live session, ends all other sessions of the user, and
+	// removes the user's codes and counted failures. A concurrent sign-in that has read oldHash opens no session
+	// afterwards. ErrNoSession; ErrStale if the hash is no longer oldHash.
 	ChangePassword(ctx context.Context, s SessionRef, oldHash, newHash string, r Record) error
 }
 
@@ -95,71 +86,57 @@ type codeStore interface {
 	// ErrNoUser if there is neither.
 	IssueCode(ctx context.Context, canonicalEmail string, c NewCode, e Event) (ownerID string, err error)
 
-	// IssueEmailChange makes c the only live EmailChange code of the user of a live
-	// session. If c.Target is not empty and another account has that address, it
-	// returns *TakenError. ErrNoSession.
+	// IssueEmailChange makes c the only live EmailChange code of the user of a live session. If c.Target is not empty and
+	// another account has that address, it returns *TakenError. ErrNoSession.
 	IssueEmailChange(ctx context.Context, s SessionRef, c NewCode, e Event) error
 
-	// FindClaims reads the claims to the address that a live Verification code was
-	// sent to: first the one that owns the code, then the newest others, at most
-	// MaxClaims in all. The code remains valid. ErrNoCode.
+	// FindClaims reads the claims to the address that a live Verification code was sent to: first the one that owns the
+	// code, then the newest others, at most MaxClaims in all. The code remains valid. ErrNoCode.
 	FindClaims(ctx context.Context, h CodeHash) ([]Claim, error)
 
-	// RedeemVerification uses up a Verification code and proves a claim to the address
-	// that it was sent to: a sign-up becomes an account with the same id; the unproved
-	// address of an account becomes its address. It removes all sign-ups that wait for
-	// the address and the other codes of the account, ends all its sessions, opens the
-	// session n and makes n.From a known network. Of any number of concurrent calls for
-	// one address one succeeds.
+	// RedeemVerification uses up a Verification code and proves a claim to the address that it was sent to: a sign-up
+	// becomes an account with the same id; the unproved address of an account becomes its address. It removes all sign-ups
+	// that wait for the address and the other codes of the account, ends all its sessions, opens the session n and makes
+	// n.From a known network. Of any number of concurrent calls for one address one succeeds.
 	//
-	// ErrNoCode; ErrSeveralClaims if p.ClaimID is empty and the owner of the code is
-	// not the only claim; ErrStale if the claim was removed or has another password
-	// hash than p.PasswordHash; ErrSuspended; *TakenError if an account has the
+	// ErrNoCode; ErrSeveralClaims if p.ClaimID is empty and the owner of the code is not the only claim; ErrStale if the
+	// claim was removed or has another password hash than p.PasswordHash; ErrSuspended; *TakenError if an account has the
 	// username. The code remains valid after all of these.
 	RedeemVerification(ctx context.Context, p ClaimProof, n NewSession, r Record) (User, error)
 
-	// FindRecovery reads the owner of a live Recovery code, an account or a sign-up.
-	// The code remains valid. ErrNoCode.
+	// FindRecovery reads the owner of a live Recovery code, an account or a sign-up. The code remains valid. ErrNoCode.
 	FindRecovery(ctx context.Context, h CodeHash) (Claim, error)
 
-	// RedeemRecovery uses up the Recovery code of an account or sign-up, owner: newHash
-	// becomes its password, all its sessions end, its codes and counted failures are
-	// removed, and from becomes a known network. A sign-up becomes an account, as with
-	// RedeemVerification, because its owner has read the mail. A suspended account
-	// stays suspended. Of any number of concurrent calls one succeeds. ErrNoCode;
-	// *TakenError if another account has the username of a sign-up: the code then
-	// remains valid.
+	// RedeemRecovery uses up the Recovery code of an account or sign-up, owner: newHash becomes its password, all its
+	// sessions end, its codes and counted failures are removed, and from becomes a known network. A sign-up becomes an
+	// account, as with RedeemVerification, because its owner has read the mail. A suspended account stays suspended. Of
+	// any number of concurrent calls one succeeds. ErrNoCode; *TakenError if another account has the username of a
+	// sign-up: the code then remains valid.
 	RedeemRecovery(ctx context.Context, h CodeHash, owner Claim, newHash string, from Network, r Record) error
 
-	// RedeemEmailChange uses up an EmailChange code of the user of a live session, and
-	// removes the user's other codes. If the code was made for exactly this address, or
-	// the account has it already, it becomes the account's address, proved. Otherwise
-	// it is stored beside that one, unproved, and reserves nothing: sign-in and
-	// recovery still use the proved address.
+	// RedeemEmailChange uses up an EmailChange code of the user of a live session, and removes the user's other codes. If
+	// the code was made for exactly this address, or the account has it already, it becomes the account's address, proved.
+	// Otherwise it is stored beside that one, unproved, and reserves nothing: sign-in and recovery still use the proved
+	// address.
 	//
-	// ErrNoSession; ErrNoCode, also if the code belongs to another user or another
-	// address; *TakenError if another account has an address that is to be proved or,
-	// with RefuseTaken, any address. The code remains valid after all of these.
+	// ErrNoSession; ErrNoCode, also if the code belongs to another user or another address; *TakenError if another account
+	// has an address that is to be proved or, with RefuseTaken, any address. The code remains valid after all of these.
 	RedeemEmailChange(ctx context.Context, s SessionRef, e EmailRedemption, r Record) (User, error)
 }
 
 type sessionStore interface {
-	// OpenSession inserts a session, in one statement, if the account is still as its
-	// Credentials were read: the same password hash, not suspended, and without too
-	// many new failures (n.Failures). With n.Forgive it removes the failures counted
-	// under n.ThrottleKey. It stores n.Rehash if that is not empty, removes the oldest
-	// sessions of the user beyond n.Keep, and makes n.From a known network, if it is
-	// set. Of more than KnownNetworks it keeps those seen last. ErrStale if the account
-	// has changed.
+	// OpenSession inserts a session, in one statement, if the account is still as its Credentials were read: the same
+	// password hash, not suspended, and without too many new failures (n.Failures). With n.Forgive it removes the failures
+	// counted under n.ThrottleKey. It stores n.Rehash if that is not empty, removes the oldest sessions of the user beyond
+	// n.Keep, and makes n.From a known network, if it is set. Of more than KnownNetworks it keeps those seen last.
+	// ErrStale if the account has changed.
 	OpenSession(ctx context.Context, n NewSession, e Event) error
 
-	// FindSession reads a live session and its user, in one statement. ErrNoSession,
-	// also if the user is suspended.
+	// FindSession reads a live session and its user, in one statement. ErrNoSession, also if the user is suspended.
 	FindSession(ctx context.Context, s SessionRef) (Session, error)
 
-	// AdvanceSession moves a live session from generation to generation+1 in one
-	// conditional statement. If the session has another generation, or does not exist,
-	// advanced is false and nothing has changed: of any number of concurrent calls
+	// AdvanceSession moves a live session from generation to generation+1 in one conditional statement. If the session has
+	// another generation, or does not exist, advanced is false and nothing has changed: of any number of concurrent calls
 	// exactly one advances it.
 	AdvanceSession(
 		ctx context.Context, s SessionRef, generation int64, renewal Renewal,
@@ -172,10 +149,9 @@ type sessionStore interface {
 	// session: the newest first. ErrNoSession.
 	FindOwnSessions(ctx context.Context, s SessionRef) ([]OwnSession, error)
 
-	// EndOwnSession removes, in one statement, the live session with this id of the
-	// user of a live session; it may be that session. If the user has no such session,
-	// ended is false and nothing has changed: of any number of concurrent calls one
-	// ends it. ErrNoSession.
+	// EndOwnSession removes, in one statement, the live session with this id of the user of a live session; it may be that
+	// session. If the user has no such session, ended is false and nothing has changed: of any number of concurrent calls
+	// one ends it. ErrNoSession.
 	EndOwnSession(ctx context.Context, s SessionRef, id string, e Event) (ended bool, err error)
 }
 
@@ -188,19 +164,16 @@ type mailStore interface {
 	// the recipient is the user's own address. ErrNoSession.
 	QueueEmailChange(ctx context.Context, s SessionRef, m NewMail) error
 
-	// ClaimMail claims the mail that has been due the longest and that no other call
-	// is claiming; found is false if there is none. The mail is due again after the
-	// lease. ClaimMail calls process in the transaction of the claim. If process
-	// returns an error, nothing has changed. If the transaction is repeated, so is the
-	// call.
+	// ClaimMail claims the mail that has been due the longest and that no other call is claiming; found is false if no
+	// mail is due. The mail is due again after the lease. ClaimMail calls process in the transaction of the claim. If process
+	// returns an error, nothing has changed. If the transaction is repeated, so is the call.
 	ClaimMail(ctx context.Context, lease time.Duration, process ProcessMail) (found bool, err error)
 
 	// RenewMail makes a claimed mail due when the lease has passed from now. Like
 	// FinishMail it does nothing if the mail was claimed again.
 	RenewMail(ctx context.Context, ref MailRef, lease time.Duration) error
 
-	// FinishMail ends a claim; see MailResult. limit is the one that the mail was
-	// counted against, for MailGivenUp.
+	// FinishMail ends a claim; see MailResult. limit is the one that the mail was counted against, for MailGivenUp.
 	FinishMail(ctx context.Context, ref MailRef, o MailOutcome, limit Rate) error
 
 	// CountMails returns how many mails are in the outbox, and the age of the oldest.
@@ -208,10 +181,9 @@ type mailStore interface {
 }
 
 type limitStore interface {
-	// TakeLimit counts one more under key, in one statement, if rate allows it;
-	// otherwise it counts nothing. The count falls one by one, by the store's own clock
-	// (the generic cell rate algorithm). Of any number of concurrent calls for an unused
-	// key, rate.Count are allowed. A store may forget all counts, but not a part of one.
+	// TakeLimit counts one more under key, in one statement, if rate allows it; otherwise it counts nothing. The count
+	// falls one by one, by the store's own clock (the generic cell rate algorithm). Of any number of concurrent calls for
+	// an unused key, rate.Count are allowed. A store may forget all counts, but not a part of one.
 	TakeLimit(ctx context.Context, key LimitKey, rate Rate) (Allowance, error)
 
 	// TakeSessionLimit is TakeLimit for the user of a live session, in one statement.
@@ -219,9 +191,8 @@ type limitStore interface {
 	TakeSessionLimit(ctx context.Context, s SessionRef, key LimitKey, rate Rate) (Allowance, error)
 }
 
-// MaxClaims is the number of claims to one address that a password is compared with. It
-// bounds the work of a verification. The owner of the code is always among them, so that
-// no number of sign-ups by strangers keeps it out.
+// MaxClaims is the number of claims to one address that a password is compared with. It bounds the work of a
+// verification. The owner of the code is always among them, so that no number of sign-ups by strangers keeps it out.
 const MaxClaims = 10
 
 // Claim is a sign-up that waits for the proof of its address, or an account that has
@@ -348,8 +319,7 @@ type NewSession struct {
 	FailureLimit int
 }
 
-// SessionRef names a session and the user that it must belong to. Now decides whether
-// it is alive.
+// SessionRef names a session and the user that it must belong to. Now decides whether it is alive.
 type SessionRef struct {
 	ID     string
 	UserID string

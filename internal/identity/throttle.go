@@ -6,9 +6,8 @@ import "time"
 // account, may have before each further attempt has to wait.
 const freeFailures = 10
 
-// maxThrottle bounds the wait. Strangers who keep failing slow down an owner on a new
-// network, but never lock the owner out for long; on a known network the owner does not
-// notice. One guess a minute is 525,600 guesses a year.
+// maxThrottle bounds the wait. Strangers who keep failing slow down an owner on a new network, but never lock the owner
+// out for long; on a known network the owner does not notice. One guess a minute is 525,600 guesses a year.
 const maxThrottle = time.Minute
 
 // throttleDelay returns how long after the last of these failures the next attempt is

@@ -100,8 +100,7 @@ func NewStore(now func() time.Time) *Store {
 	}
 }
 
-// Break makes every method return err, as if the data were unreachable. Break(nil) ends
-// that.
+// Break makes every method return err, as if the data were unreachable. Break(nil) ends that.
 func (s *Store) Break(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -227,8 +226,7 @@ func (s *Store) dropSessions(userID, keep string) {
 	}
 }
 
-// taken returns a *TakenError if an account other than userID has the username or the
-// email. Empty names are not taken.
+// taken returns a *TakenError if an account other than userID has the username or the email. Empty names are not taken.
 func (s *Store) taken(userID, canonicalUsername, canonicalEmail string) error {
 	var taken identity.TakenError
 	for _, u := range s.users {

@@ -62,8 +62,7 @@ func (w *signUp) claim() identity.Claim {
 	return identity.Claim{ID: w.ID, IsSignUp: true, Username: w.Username, Email: w.Email, PasswordHash: w.PasswordHash}
 }
 
-// becomeAccount turns a sign-up into an account with this username, and removes all
-// sign-ups that wait for its address.
+// becomeAccount turns a sign-up into an account with this username, and removes all sign-ups that wait for its address.
 func (s *Store) becomeAccount(w *signUp, username, canonicalUsername, passwordHash string) (*user, error) {
 	if err := s.taken(w.ID, canonicalUsername, w.CanonicalEmail); err != nil {
 		return nil, err
@@ -145,8 +144,7 @@ func (s *Store) forgetFailures(u *user) {
 	}
 }
 
-// addKnownNetwork stores a network of a user. If there are too many, it removes the one
-// seen longest ago.
+// addKnownNetwork stores a network of a user. If there are too many, it removes the one seen longest ago.
 func (s *Store) addKnownNetwork(userID string, from identity.Network) {
 	if from == "" {
 		return

@@ -123,8 +123,7 @@ func (s *Store) FindClaims(ctx context.Context, h identity.CodeHash) ([]identity
 	return found, err
 }
 
-// redeemableClaims returns the claims to the address of a Verification code, its owner
-// first.
+// redeemableClaims returns the claims to the address of a Verification code, its owner first.
 func (s *Store) redeemableClaims(h identity.CodeHash) ([]claim, error) {
 	c, err := s.redeemable(h, identity.Verification)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-func TestTheStoreInMemoryKeepsTheContract(t *testing.T) {
+func TestStoreInMemoryKeepsTheContract(t *testing.T) {
 	TestStore(t, func(*testing.T) (identity.Store, func(time.Duration)) {
 		var ahead atomic.Int64
 		store := NewStore(func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })

@@ -49,8 +49,7 @@ type sentence struct {
 	check func(s *suite)
 }
 
-// suite is one subtest with its store. now is the clock of the callers, which decides
-// whether a session is alive.
+// suite is one subtest with its store. now is the clock of the callers, which decides whether a session is alive.
 type suite struct {
 	*testing.T
 	identity.Store

@@ -218,8 +218,8 @@ var auditSentences = func() (sentences []sentence) {
 			s.ok(s.RecordEvent(s.Context(), noEvent)) // an event without a name is not recorded
 			for _, e := range []identity.Event{
 				{Name: "refused", UserID: u.ID, SessionID: newID(), RequestID: "r", Address: netip.MustParseAddr("192.0.2.1")},
-				{Name: "refused, and of nobody"},
-				{Name: "refused, and of nobody"},
+				{Name: "refused, and of no account"},
+				{Name: "refused, and of no account"},
 			} {
 				s.ok(s.RecordEvent(s.Context(), e))
 				if got := s.recorded(); len(got) != 1 || !same(got[0], e) {

@@ -34,8 +34,7 @@ func (s *suite) claimMail() (identity.ClaimedMail, identity.CodeHash, bool) {
 	return s.claimMailRecording(noEvent)
 }
 
-// claimMailRecording claims a mail. It records the event if the mail brings a code or is
-// withheld.
+// claimMailRecording claims a mail. It records the event if the mail brings a code or is withheld.
 func (s *suite) claimMailRecording(e identity.Event) (identity.ClaimedMail, identity.CodeHash, bool) {
 	s.Helper()
 	var code identity.NewCode

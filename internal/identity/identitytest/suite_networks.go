@@ -36,8 +36,7 @@ func (s *suite) openFrom(u identity.User, network identity.Network) identity.Ses
 	return s.ref(n.ID, u)
 }
 
-// known checks whether a network is known: wrong passwords from it are then counted
-// separately.
+// known checks whether a network is known: wrong passwords from it are then counted separately.
 func (s *suite) known(u identity.User, network identity.Network, want bool) {
 	s.Helper()
 	if got := s.from(u, network).ThrottleKey != s.from(u, "").ThrottleKey; got != want {
