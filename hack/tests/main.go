@@ -50,7 +50,7 @@ type part struct {
 
 // Patterns of tests that run on their own, after all others.
 const (
-	timing = "^(TestNothingIsToldOfWhoHasAnAccount|TestNoSequenceTellsWhoHasAnAccount)$"
+	timing = "^(TestEnumerationIsPrevented|TestSequencesRevealNoAccount)$"
 	siege  = "^TestMemoryUnderThousandsOfUnfinishedConnections$" // thousands of clients use the whole machine
 )
 

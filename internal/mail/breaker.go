@@ -8,8 +8,7 @@ import (
 
 const firstPause, longestPause = time.Second, 30 * time.Second
 
-// breaker is a circuit breaker that all workers share: after a failure they pause, and
-// then one of them tries again.
+// breaker is a circuit breaker that all workers share: after a failure they pause, and then one of them tries again.
 type breaker struct {
 	mu       sync.Mutex
 	untested bool   // nothing was tried yet
@@ -48,8 +47,7 @@ func (b *breaker) wait() time.Duration {
 	return max(time.Until(b.until), 0)
 }
 
-// fail starts a pause, and reports whether the failure is new or of another kind than
-// the last one.
+// fail starts a pause, and reports whether the failure is new or of another kind than the last one.
 func (b *breaker) fail(kind string, atLeast time.Duration) (isNew bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

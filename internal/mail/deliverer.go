@@ -29,10 +29,9 @@ const (
 
 // Outbox holds the mails of all replicas.
 type Outbox interface {
-	// ClaimMail returns the mail that has been due the longest, with a code made for it
-	// now, and makes it due again after the lease, unless the claim is renewed or
-	// finished before. Mails that have no recipient are removed on the way. It returns
-	// false if no mail is due.
+	// ClaimMail returns the mail that has been due the longest, with a code made for it now, and makes it due again after
+	// the lease, unless the claim is renewed or finished before. Mails that have no recipient are removed on the way. It
+	// returns false if no mail is due.
 	ClaimMail(ctx context.Context, lease time.Duration) (identity.Message, bool, error)
 	// RenewMail extends the lease of a claim.
 	RenewMail(ctx context.Context, ref identity.MailRef, lease time.Duration) error
@@ -48,14 +47,12 @@ type Transport interface {
 	Open() Conn
 }
 
-// A Conn is one worker's connection to a transport. Only Close may be called while
-// another call is running.
+// A Conn is one worker's connection to a transport. Only Close may be called while another call is running.
 type Conn interface {
 	// Ready reports whether a mail could be sent now, as far as can be seen without
 	// one, and whether that is certain. *TransportError.
 	Ready(ctx context.Context) (certain bool, err error)
-	// Send sends a mail; nil means that the transport has accepted it. *TransportError,
-	// *MailError.
+	// Send sends a mail; nil means that the transport has accepted it. *TransportError, *MailError.
 	Send(ctx context.Context, m identity.Message, l Letter) error
 	// Close releases what the Conn holds. It may be used again.
 	Close()
@@ -99,8 +96,7 @@ func New(o Options) *Deliverer {
 	}
 }
 
-// Run sends mails until ctx ends. Mails in flight then have a few seconds, and their
-// outcome is recorded.
+// Run sends mails until ctx ends. Mails in flight then have a few seconds, and their outcome is recorded.
 func (d *Deliverer) Run(ctx context.Context) {
 	flight, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -124,8 +120,7 @@ func (d *Deliverer) work(ctx, flight context.Context) {
 	}
 }
 
-// step waits for the turn, claims a mail and sends it. It returns false when ctx has
-// ended.
+// step waits for the turn, claims a mail and sends it. It returns false when ctx has ended.
 func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	select {
 	case d.turn <- struct{}{}:
@@ -141,8 +136,7 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	if d.sending.wait() > 0 {
 		return true
 	}
-	// A claim makes a code that replaces the former one. So before it, the transport
-	// must look able to send.
+	// A claim makes a code that replaces the former one. So before it, the transport must look able to send.
 	probing, certain := d.sending.open(), false
 	if probing {
 		err := bounded(flight, sendTimeout, func(ctx context.Context) (err error) {
@@ -166,8 +160,7 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	}
 	d.outboxWorks()
 	if d.sending.failures() != failures {
-		// Another worker has failed meanwhile. The mail may be the one that it has
-		// returned.
+		// Another worker has failed meanwhile. The mail may be the one that it has returned.
 		if found {
 			d.returnMail(flight, d.logOf(m), m)
 		}
@@ -231,8 +224,7 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 		}
 		d.postpone(ctx, log, m, err)
 	default:
-		// A template, or a bug here. The next version of the program may fix it, so
-		// the mail is kept.
+		// A template, or a bug here. The next version of the program may fix it, so the mail is kept.
 		d.failed(m, FailedInternal)
 		log.Error("failed to render or send a mail; it will be retried", "error", err)
 		d.postpone(ctx, log, m, err)
@@ -255,9 +247,8 @@ func (d *Deliverer) send(ctx context.Context, conn Conn, m identity.Message) err
 	return err
 }
 
-// hold renews the lease of a mail while it is sent, because a slow server may take
-// longer than a lease. If it cannot renew, held ends before another worker may claim
-// the mail. After release nothing is renewed any more.
+// hold renews the lease of a mail while it is sent, because a slow server may take longer than a lease. If it cannot
+// renew, held ends before another worker may claim the mail. After release nothing is renewed any more.
 func (d *Deliverer) hold(ctx context.Context, ref identity.MailRef) (held context.Context, release func()) {
 	held, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})

@@ -38,8 +38,7 @@ type row struct {
 	seq     int64
 }
 
-// queue orders rows by due time. When a row changes, it is pushed again, and the old entry
-// is skipped later.
+// queue orders rows by due time. When a row changes, it is pushed again, and the old entry is skipped later.
 type queue []entry
 
 type entry struct {
@@ -309,7 +308,7 @@ func inBubble(t *testing.T, f func(t *testing.T, d *Deliverer, b *box, c *fakeTr
 	})
 }
 
-func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
+func TestDelivererSendsAMailOnceAndLogsNoRecipient(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		b.put(aMessage(1))
 		time.Sleep(2 * time.Second)
@@ -325,7 +324,7 @@ func TestAMailIsSentOnceAndLoggedWithoutItsRecipient(t *testing.T) {
 	})
 }
 
-func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
+func TestDelivererPollsOnceASecondWithAnyNumberOfWorkers(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		time.Sleep(100 * time.Second)
 		b.mu.Lock()
@@ -340,7 +339,7 @@ func TestAnIdleReplicaAsksOnceASecondHoweverManyWorkersItHas(t *testing.T) {
 	})
 }
 
-func TestAllWorkersSendAtTheSameTime(t *testing.T) {
+func TestDelivererSendsWithAllWorkers(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(context.Context, identity.Message) error { time.Sleep(time.Second); return nil })
 		b.fill(40)
@@ -351,7 +350,7 @@ func TestAllWorkersSendAtTheSameTime(t *testing.T) {
 	})
 }
 
-func TestWhileTheTransportFailsNoMailIsClaimedAndOneWorkerTries(t *testing.T) {
+func TestDelivererClaimsNoMailWhileTheTransportFails(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		away := &TransportError{Transport: "mail.example.com:587", Step: "connecting", Err: errors.New("connection refused")}
 		synctest.Wait()
@@ -389,7 +388,7 @@ func TestWhileTheTransportFailsNoMailIsClaimedAndOneWorkerTries(t *testing.T) {
 	})
 }
 
-func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
+func TestDelivererLogsAFailureOfAnotherKind(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onReady(func() error { return &TransportError{Transport: "m", Step: "connecting"} })
 		c.onSend(func(context.Context, identity.Message) error {
@@ -405,7 +404,7 @@ func TestAFailureOfAnotherKindIsLogged(t *testing.T) {
 	})
 }
 
-func TestATransportIsNotTriedBeforeItsRetryAfter(t *testing.T) {
+func TestDelivererWaitsForRetryAfter(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		synctest.Wait()
 		c.onSend(func(context.Context, identity.Message) error {
@@ -424,7 +423,7 @@ func TestATransportIsNotTriedBeforeItsRetryAfter(t *testing.T) {
 	})
 }
 
-func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
+func TestDelivererReturnsAMailThatWasClaimedDuringAFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		synctest.Wait()
 		b.mu.Lock()
@@ -446,7 +445,7 @@ func TestAFailureWhileAMailIsTakenKeepsItBack(t *testing.T) {
 	})
 }
 
-func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
+func TestDelivererPostponesOnlyTheRefusedMail(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 && m.Ref.Attempt < 4 {
@@ -469,7 +468,7 @@ func TestAMailThatIsRefusedForNowWaitsAndTheOthersDoNot(t *testing.T) {
 	})
 }
 
-func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
+func TestDelivererGivesUpAMailThatIsRefusedOrTooOld(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			reply := Reply{Code: 550 - int(m.Ref.ID)%2*100, Enhanced: "5.1.1"}
@@ -496,7 +495,7 @@ func TestAMailIsGivenUpWhenItIsRefusedForGoodOrTooOld(t *testing.T) {
 	})
 }
 
-func TestAMailThatBreaksTheConnectionDelaysTheOthersOnlyBriefly(t *testing.T) {
+func TestDelivererIsDelayedBrieflyByAMailThatBreaksTheConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.ID == 1 {
@@ -512,7 +511,7 @@ func TestAMailThatBreaksTheConnectionDelaysTheOthersOnlyBriefly(t *testing.T) {
 	})
 }
 
-func TestAPanicLosesNoMailAndEndsNoWorker(t *testing.T) {
+func TestDelivererSurvivesAPanic(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			if m.Ref.Attempt == 1 {
@@ -533,7 +532,7 @@ func TestAPanicLosesNoMailAndEndsNoWorker(t *testing.T) {
 	})
 }
 
-func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
+func TestDelivererLeavesAPurposeOfALaterVersion(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		m := aMessage(1)
 		m.Purpose = "new_device"
@@ -545,7 +544,7 @@ func TestAPurposeOfALaterVersionIsLeftToIt(t *testing.T) {
 	})
 }
 
-func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
+func TestDelivererPausesWhileTheOutboxIsUnreachable(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, _ *fakeTransport, l *lines) {
 		time.Sleep(10 * time.Second)
 		b.setAway(errors.New("the database is down"))
@@ -568,7 +567,7 @@ func TestWhileTheOutboxIsAwayItIsNotHammered(t *testing.T) {
 	})
 }
 
-func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
+func TestDelivererRecordsASentMailWhenTheOutboxIsBack(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, l *lines) {
 		c.onSend(func(context.Context, identity.Message) error {
 			b.setAway(errors.New("the database is down"))
@@ -592,7 +591,7 @@ func TestWhatWasSentIsWrittenDownWhenTheOutboxIsBack(t *testing.T) {
 	})
 }
 
-func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
+func TestDelivererStopFinishesMailsInFlight(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	synctest.Test(t, func(t *testing.T) {
 		b, c := newBox(), &fakeTransport{}
@@ -631,7 +630,7 @@ func TestAStopLetsMailsInFlightFinishAndTakesNoMore(t *testing.T) {
 	})
 }
 
-func TestALeaseIsRenewedForAsLongAsASlowTransportTakes(t *testing.T) {
+func TestDelivererRenewsTheLeaseForASlowTransport(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		c.onSend(func(context.Context, identity.Message) error {
 			time.Sleep(sendTimeout - time.Second)
@@ -645,7 +644,7 @@ func TestALeaseIsRenewedForAsLongAsASlowTransportTakes(t *testing.T) {
 	})
 }
 
-func TestAWorkerThatCannotRenewStopsSendingBeforeAnotherMayClaim(t *testing.T) {
+func TestDelivererStopsSendingIfItCannotRenewTheLease(t *testing.T) {
 	inBubble(t, func(t *testing.T, _ *Deliverer, b *box, c *fakeTransport, _ *lines) {
 		stopped := make(chan time.Duration, 1)
 		c.onSend(func(ctx context.Context, _ identity.Message) error {
@@ -697,15 +696,14 @@ func (h *hardStop) FinishMail(ctx context.Context, ref identity.MailRef, o ident
 	return h.box.FinishMail(ctx, ref, o)
 }
 
-func TestOfTenThousandMailsNoneIsLostAndNoneIsSentTwiceButThoseInFlightAtAKill(t *testing.T) {
+func TestDelivererLosesNoneOfTenThousandMails(t *testing.T) {
 	const mails, replicas, workers = 10_000, 3, 4
 	words := mustTemplates(t, TemplateOptions{})
 	synctest.Test(t, func(t *testing.T) {
 		b, c := newBox(), &fakeTransport{}
 		var killed *hardStop
 		var handed atomic.Int64
-		// Sending takes 20 to 70 ms. Some mails are refused temporarily, and for some time the
-		// transport fails.
+		// Sending takes 20 to 70 ms. Some mails are refused temporarily, and for some time the transport fails.
 		c.onSend(func(_ context.Context, m identity.Message) error {
 			time.Sleep(time.Duration(20+m.Ref.ID%50) * time.Millisecond)
 			switch n := handed.Add(1); {

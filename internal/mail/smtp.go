@@ -86,8 +86,7 @@ func NewSMTP(o SMTPOptions) (*SMTP, error) {
 	return s, err
 }
 
-// tlsConfig reads the certificates each time, so that a replaced file takes effect without
-// a restart.
+// tlsConfig reads the certificates each time, so that a replaced file takes effect without a restart.
 func (s *SMTP) tlsConfig() (*tls.Config, error) {
 	c := &tls.Config{ServerName: s.options.Host, MinVersion: tls.VersionTLS12}
 	if s.options.CAFile == "" || s.options.TLS == NoTLS {
@@ -327,8 +326,7 @@ const (
 	errStopped      hint = "the gateway is stopping"
 )
 
-// auth chooses the authentication mechanism. A password is only sent in plain text over
-// TLS or to the local host.
+// auth chooses the authentication mechanism. A password is only sent in plain text over TLS or to the local host.
 func (s *SMTP) auth(client *smtp.Client) (smtp.Auth, error) {
 	offered, list := client.Extension("AUTH")
 	if !offered {

@@ -39,8 +39,7 @@ import (
 
 const password = "correct horse battery staple"
 
-// authority creates a self-signed certificate for localhost and 127.0.0.1, and a CA file
-// that contains it.
+// authority creates a self-signed certificate for localhost and 127.0.0.1, and a CA file that contains it.
 func authority(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
 	key := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
@@ -272,7 +271,7 @@ func mustTellNothing(t *testing.T, err error, words ...string) {
 	}
 }
 
-func TestAMailIsWhatItShouldBe(t *testing.T) {
+func TestSMTPSendsAWellFormedMail(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	m := aMessage(7)
@@ -329,7 +328,7 @@ func TestAMailIsWhatItShouldBe(t *testing.T) {
 	}
 }
 
-func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
+func TestSMTPEncodesASubjectInAnyScript(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	subject := strings.Repeat("Grüße 你好 ", 20) + "end"
@@ -346,7 +345,7 @@ func TestASubjectInAnyScriptIsReadAsWritten(t *testing.T) {
 	}
 }
 
-func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
+func TestSMTPUsesTheConfiguredTLSAndAuthentication(t *testing.T) {
 	certificate, ca := authority(t)
 	for _, c := range []struct {
 		name     string
@@ -396,7 +395,7 @@ func TestTLSAndSigningInAreAsTheyWereSetUp(t *testing.T) {
 	}
 }
 
-func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
+func TestSMTPSendsNothingToAServerWithAWrongCertificate(t *testing.T) {
 	certificate, ca := authority(t)
 	_, otherCA := authority(t)
 	for _, mode := range []TLSMode{StartTLS, ImplicitTLS} {
@@ -419,7 +418,7 @@ func TestAServerThatCannotProveItselfGetsNothing(t *testing.T) {
 	}
 }
 
-func TestAPasswordNeverGoesInTheClearToAnotherMachine(t *testing.T) {
+func TestSMTPSendsNoPasswordInPlainTextToAnotherHost(t *testing.T) {
 	// The host name is that of another machine, and is not resolved.
 	p := &post{mechanisms: []string{"PLAIN", "LOGIN"}}
 	p.open(t, "127.0.0.1:0", false)
@@ -442,7 +441,7 @@ func smtpError(code int, enhanced gosmtp.EnhancedCode) *gosmtp.SMTPError {
 	return &gosmtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: "<ada@example.com> no ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 }
 
-func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
+func TestSMTPRefusalIsATransportErrorOrAMailError(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		stage     string
@@ -507,7 +506,7 @@ func TestARefusalIsATransportErrorOrAMailError(t *testing.T) {
 	}
 }
 
-func TestABrokenConnectionIsJudgedByTheStepThatItReached(t *testing.T) {
+func TestSMTPBrokenConnectionIsJudgedByItsStep(t *testing.T) {
 	drop := func(c *gosmtp.Conn) error { _ = c.Conn().Close(); return errors.New("gone") }
 	for _, c := range []struct {
 		name      string
@@ -565,7 +564,7 @@ func speaking(t *testing.T, talk func(net.Conn)) *net.TCPAddr {
 	return listener.Addr().(*net.TCPAddr)
 }
 
-func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
+func TestSMTPServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 	untilClosed := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	for _, c := range []struct {
 		name string
@@ -603,7 +602,7 @@ func TestAServerThatDoesNotSpeakSMTPIsATransportError(t *testing.T) {
 	}
 }
 
-func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
+func TestSMTPSendThatIsCanceledEndsAtOnce(t *testing.T) {
 	reached, released := make(chan struct{}), make(chan struct{})
 	p := &post{onData: func(_ *gosmtp.Conn, r io.Reader) error {
 		_, _ = io.Copy(io.Discard, r)
@@ -620,7 +619,7 @@ func TestACanceledSendEndsAtOnceAndMayHaveBeenAccepted(t *testing.T) {
 	mustTellNothing(t, err, "ending the mail", "stopping")
 }
 
-func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
+func TestSMTPOutboxIsEmptiedWhenTheServerIsBack(t *testing.T) {
 	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	p := &post{addr: listener.Addr().(*net.TCPAddr)}
 	_ = listener.Close()
@@ -651,7 +650,7 @@ func TestADelivererEmptiesTheOutboxWhenTheServerComesBack(t *testing.T) {
 	}
 }
 
-func TestOneConnectionServesManyMails(t *testing.T) {
+func TestSMTPConnectionServesManyMails(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	l := conn(t, transport(t, p.options()))
@@ -663,7 +662,7 @@ func TestOneConnectionServesManyMails(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatDiedBetweenTwoMailsIsMadeAnew(t *testing.T) {
+func TestSMTPConnectionThatDiedIsReplaced(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		end  func(c *gosmtp.Conn) error
@@ -691,7 +690,7 @@ func TestAConnectionThatDiedBetweenTwoMailsIsMadeAnew(t *testing.T) {
 	}
 }
 
-func TestAnIdleConnectionIsClosedWithAWord(t *testing.T) {
+func TestSMTPIdleConnectionIsClosedWithQuit(t *testing.T) {
 	quit := make(chan string, 1)
 	p := &post{addr: speaking(t, func(c net.Conn) {
 		_, _ = io.WriteString(c, "220 x\r\n")
@@ -721,7 +720,7 @@ func TestAnIdleConnectionIsClosedWithAWord(t *testing.T) {
 	}
 }
 
-func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
+func TestSMTPServerThatIsBackIsUsedAgain(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	s := transport(t, p.options())
@@ -735,7 +734,7 @@ func TestAServerThatComesBackIsUsedAgain(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeSentFromIsRefusedAtStart(t *testing.T) {
+func TestSMTPSenderThatIsInvalidIsRefused(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "ca.pem")
 	for name, o := range map[string]SMTPOptions{
 		"no address":    {Host: "x", Port: 25, From: "nobody"},
@@ -749,7 +748,7 @@ func TestWhatCannotBeSentFromIsRefusedAtStart(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatBreaksTheProtocolIsRefusedForGood(t *testing.T) {
+func TestSMTPRecipientThatBreaksTheProtocolIsRefused(t *testing.T) {
 	p := &post{}
 	p.open(t, "127.0.0.1:0", false)
 	l := conn(t, transport(t, p.options()))

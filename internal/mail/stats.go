@@ -29,8 +29,7 @@ const OtherPurpose identity.MessagePurpose = "other"
 // Purposes lists what Stats counts by.
 var Purposes = append(identity.MessagePurposes(), OtherPurpose)
 
-// Stats counts what a Deliverer has done since its start. Every map has every purpose
-// from the start.
+// Stats counts what a Deliverer has done since its start. Every map has every purpose from the start.
 type Stats struct {
 	Sent    map[identity.MessagePurpose]uint64
 	Failed  map[identity.MessagePurpose]map[Failure]uint64 // attempts

@@ -273,8 +273,7 @@ func (w *wording) write(data Data) (Letter, error) {
 	return l, nil
 }
 
-// oneLine makes a text safe for a header: whatever a name contains, it cannot start
-// another header.
+// oneLine makes a text safe for a header: whatever a name contains, it cannot start another header.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
@@ -345,9 +344,8 @@ func grouped(code string) string {
 // linkEnding matches a dot and what could be a top-level domain after it.
 var linkEnding = regexp.MustCompile(`\.([a-zA-Z]{2,})`)
 
-// withoutLinks puts a dot of a name in brackets if a mail program could take the name for
-// a web address: prizes.example[.]net. Anyone can sign up with a stranger's address, and
-// the stranger reads the username.
+// withoutLinks puts a dot of a name in brackets if a mail program could take the name for a web address:
+// prizes.example[.]net. Anyone can sign up with a stranger's address, and the stranger reads the username.
 func withoutLinks(name string) string {
 	return linkEnding.ReplaceAllStringFunc(name, func(ending string) string {
 		if _, registered := publicsuffix.PublicSuffix(strings.ToLower(ending[1:])); registered {
@@ -357,8 +355,7 @@ func withoutLinks(name string) string {
 	})
 }
 
-// inWords writes a duration in its two largest units, as people do: up to two days in
-// hours.
+// inWords writes a duration in its two largest units, as people do: up to two days in hours.
 func inWords(d time.Duration) string {
 	var words []string
 	days := d >= 48*time.Hour

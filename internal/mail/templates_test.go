@@ -13,8 +13,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// folder writes files in the layout of a mounted ConfigMap: links into a folder whose name
-// begins with two dots.
+// folder writes files in the layout of a mounted ConfigMap: links into a folder whose name begins with two dots.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,7 +31,7 @@ func render(t *testing.T, words *Templates, m identity.Message) Letter {
 	return testenv.Must(words.Render(m))(t)
 }
 
-func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
+func TestTemplatesOfEveryPurposeDiffer(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	seen := map[string]identity.MessagePurpose{}
 	for _, purpose := range purposes {
@@ -65,7 +64,7 @@ func TestEveryPurposeHasWordsOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestASignUpMailNamesTheUsername(t *testing.T) {
+func TestTemplatesOfASignUpNameTheUsername(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	l := render(t, words, aMessage(1))
 	if !strings.Contains(l.Text, "\nUsername: ada\n") || !strings.Contains(l.HTML, "Username: <strong>ada</strong>") {
@@ -73,7 +72,7 @@ func TestASignUpMailNamesTheUsername(t *testing.T) {
 	}
 }
 
-func TestAMailGreetsWithoutAUsernameToo(t *testing.T) {
+func TestTemplatesGreetWithoutAUsername(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{})
 	for _, purpose := range purposes {
 		m := aMessage(1)
@@ -85,7 +84,7 @@ func TestAMailGreetsWithoutAUsernameToo(t *testing.T) {
 	}
 }
 
-func TestAUsernameInAMailIsNeverALink(t *testing.T) {
+func TestTemplatesNeverMakeAUsernameALink(t *testing.T) {
 	// A caller can sign up with a stranger's address and any username.
 	for name, want := range map[string]string{
 		"prizes.example.net": "prizes.example[.]net", "WIN.COM": "WIN[.]COM", "a.com_b": "a[.]com_b", "x.co.uk": "x[.]co[.]uk",
@@ -105,9 +104,8 @@ func TestAUsernameInAMailIsNeverALink(t *testing.T) {
 	}
 }
 
-// TestMailsAreWrittenInSentences checks the wording, because the users of every adopter
-// read these mails.
-func TestMailsAreWrittenInSentences(t *testing.T) {
+// TestTemplatesAreWrittenInSentences checks the wording, because the users of every adopter read these mails.
+func TestTemplatesAreWrittenInSentences(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{Links: map[identity.MessagePurpose]string{identity.MailRecovery: "https://app.example.com/#{code}"}})
 	for _, purpose := range purposes {
 		m := aMessage(1)
@@ -121,7 +119,7 @@ func TestMailsAreWrittenInSentences(t *testing.T) {
 	}
 }
 
-func TestALinkHasTheCodeInIt(t *testing.T) {
+func TestTemplatesPutTheCodeIntoTheLink(t *testing.T) {
 	words := mustTemplates(t, TemplateOptions{Links: map[identity.MessagePurpose]string{
 		identity.MailVerification: "https://app.example.com/verify?x=1&y=2#{code}",
 	}})
@@ -140,7 +138,7 @@ func TestALinkHasTheCodeInIt(t *testing.T) {
 	}
 }
 
-func TestHostileNamesStayNames(t *testing.T) {
+func TestTemplatesEscapeHostileNames(t *testing.T) {
 	dir := folder(t, map[string]string{
 		"verification.txt":  "Subject: Hello {{.Username}}\n\nHello {{.Username}}, {{.Code}}\n",
 		"verification.html": "<p title=\"{{.Username}}\">{{.Username}}</p>",
@@ -157,7 +155,7 @@ func TestHostileNamesStayNames(t *testing.T) {
 	}
 }
 
-func TestTheLanguageIsTheOneThatTheReaderAskedFor(t *testing.T) {
+func TestTemplatesUseTheLanguageOfTheReader(t *testing.T) {
 	text := func(word string) string { return "Subject: " + word + "\n\n" + word + "\n" }
 	dir := folder(t, map[string]string{
 		"verification.de.txt": text("Hallo"), "verification.pt-BR.txt": text("Oi"),
@@ -195,7 +193,7 @@ func TestTheLanguageIsTheOneThatTheReaderAskedFor(t *testing.T) {
 	}
 }
 
-func TestAWrongTemplateIsRefusedAtStartWithFileAndLine(t *testing.T) {
+func TestTemplatesThatAreWrongAreRefusedWithFileAndLine(t *testing.T) {
 	const good = "Subject: x\n\nx\n"
 	for _, c := range []struct {
 		name  string
@@ -236,7 +234,7 @@ func TestAWrongTemplateIsRefusedAtStartWithFileAndLine(t *testing.T) {
 	}
 }
 
-func TestAFileMayComeFromAnotherSystem(t *testing.T) {
+func TestTemplatesMayComeFromAnotherSystem(t *testing.T) {
 	dir := folder(t, map[string]string{"verification.txt": "\ufeffSubject: Hello\r\n\r\nIt is {{.Code}}\r\n"})
 	l := render(t, mustTemplates(t, TemplateOptions{Dir: dir}), aMessage(1))
 	if l.Subject != "Hello" || l.Text != "It is ABCDE-FGHIJ-KLMNO-PQRST-UVWXYZ\n" {
@@ -244,7 +242,7 @@ func TestAFileMayComeFromAnotherSystem(t *testing.T) {
 	}
 }
 
-func TestAPurposeOfALaterVersionIsAnErrorAndNoPanic(t *testing.T) {
+func TestTemplatesOfALaterPurposeAreAnError(t *testing.T) {
 	m := aMessage(1)
 	m.Purpose = "new_device"
 	if _, err := mustTemplates(t, TemplateOptions{}).Render(m); err == nil {
@@ -252,7 +250,7 @@ func TestAPurposeOfALaterVersionIsAnErrorAndNoPanic(t *testing.T) {
 	}
 }
 
-func TestDurationsAreSaidAsPeopleDo(t *testing.T) {
+func TestTemplatesWriteDurationsInWords(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		15 * time.Minute: "15 minutes", time.Hour: "1 hour", 90 * time.Minute: "1 hour and 30 minutes",
 		24 * time.Hour: "24 hours", 36 * time.Hour: "36 hours", 48*time.Hour + time.Second: "2 days and 1 second", time.Minute: "1 minute", 0: "",

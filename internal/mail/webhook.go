@@ -138,9 +138,8 @@ func (w *Webhook) Send(ctx context.Context, m identity.Message, letter Letter) e
 	return w.judge(resp)
 }
 
-// judge says whether a status is about this mail or about all mails. A receiver answers
-// 400, 410, 413 or 422 to a mail that it will never accept. It would answer any other
-// failure to other mails too.
+// judge says whether a status is about this mail or about all mails. A receiver answers 400, 410, 413 or 422 to a mail
+// that it will never accept. It would answer any other failure to other mails too.
 func (w *Webhook) judge(resp *http.Response) error {
 	reply := Reply{Code: resp.StatusCode}
 	switch {

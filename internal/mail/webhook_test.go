@@ -26,7 +26,7 @@ func hook(t *testing.T, url string) *Webhook {
 	return w
 }
 
-func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
+func TestWebhookReceivesASignedMail(t *testing.T) {
 	type request struct {
 		header http.Header
 		body   []byte
@@ -83,7 +83,7 @@ func TestAWebhookGetsTheMailAndCanTellWhoSentIt(t *testing.T) {
 	}
 }
 
-func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
+func TestWebhookStatusIsATransportErrorOrAMailError(t *testing.T) {
 	var status atomic.Int64
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -128,7 +128,7 @@ func TestTheStatusOfAWebhookIsATransportErrorOrAMailError(t *testing.T) {
 	}
 }
 
-func TestAWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
+func TestWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
 	released := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-released }))
 	w := hook(t, server.URL+"/sesame")
@@ -147,7 +147,7 @@ func TestAWebhookThatDoesNotAnswerIsATransportError(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsReadWithinBounds(t *testing.T) {
+func TestWebhookRetryAfterIsBounded(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for field, want := range map[string]time.Duration{
 		"": 0, "5": 5 * time.Second, "-5": 0, "99999999": maxRetryAfter, "9999999999999999999999": 0, "soon": 0,

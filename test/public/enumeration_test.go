@@ -88,7 +88,7 @@ func signUpName(kind string, i int) map[string]string {
 
 // A client cannot find out whether an account exists or what state it is in: each route without a token replies with
 // the same status, header fields and bytes, and takes the same time, for every account.
-func TestNothingIsToldOfWhoHasAnAccount(t *testing.T) {
+func TestEnumerationIsPrevented(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off", "LIMIT_MAILS": "100/1h"})
 	g.populate(pairs)
 	plan := []struct {

@@ -11,7 +11,7 @@ import (
 
 // An attacker with a thousand addresses requests mail to one mailbox on every route. The mailbox gets as many mails as
 // LIMIT_MAILS allows, and replies for a mailbox over the limit look like any other.
-func TestAMailboxIsNotFlooded(t *testing.T) {
+func TestMailboxIsNotFlooded(t *testing.T) {
 	const addresses, limit = 1000, 3
 	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1", "LIMIT_MAILS": fmt.Sprint(limit, "/1h")})
 	g.populate(2)
@@ -48,7 +48,7 @@ func TestAMailboxIsNotFlooded(t *testing.T) {
 }
 
 // A client over the limit gets a Retry-After; other clients are served.
-func TestOneClientAddressIsLimited(t *testing.T) {
+func TestClientAddressIsLimited(t *testing.T) {
 	const limit = 30
 	g := start(t, map[string]string{"TRUSTED_PROXY_HOPS": "1"})
 	for path, ask := range map[string]ask{"/tokens/signin": signIn, "/users/forgot-password": byAddress, "/users": signUp} {

@@ -83,7 +83,7 @@ var aCode = regexp.MustCompile(`\b(?:[A-Z2-7]{5}-){4}[A-Z2-7]{6}\b`)
 
 // Ten thousand mails wait when the mail server recovers. Three replicas send them, and one is killed meanwhile. Each
 // recipient gets a mail, and the code in the last one is valid.
-func TestTenThousandMailsOutliveAReplica(t *testing.T) {
+func TestOutboxOfTenThousandMailsOutlivesAReplica(t *testing.T) {
 	const mails, connections = 10_000, 4
 	g := prepare(t)
 	const pace = 2 * time.Millisecond // of the mail server for each mail
@@ -125,7 +125,7 @@ func TestTenThousandMailsOutliveAReplica(t *testing.T) {
 }
 
 // No request for a code waits for the mail server, whatever its state, and the mails are sent when it recovers.
-func TestNoRequestWaitsForTheMailServer(t *testing.T) {
+func TestOutboxKeepsRequestsFromWaitingForTheMailServer(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_CODES": "off", "LIMIT_MAILS": "off"})
 	g.populate(pairs)
 	ask := func(i int) time.Duration {

@@ -26,7 +26,7 @@ func (c call) times(n int) []call { return slices.Repeat([]call{c}, n) }
 
 // Sequences of requests do not reveal whether an account exists either: the last request of each takes equally long,
 // and all replies are the same.
-func TestNoSequenceTellsWhoHasAnAccount(t *testing.T) {
+func TestSequencesRevealNoAccount(t *testing.T) {
 	g := start(t, map[string]string{"LIMIT_SIGNIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_CODES": "off"})
 	g.populate(pairs)
 	signInFails, signInOfAddressFails := call{"/tokens/signin", signIn}, call{"/tokens/signin", signInByAddress}

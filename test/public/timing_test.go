@@ -18,7 +18,7 @@ func noise(random *rand.Rand, n int) []time.Duration {
 	return all
 }
 
-func TestTheTestOfTimeFindsADifferenceAndNothingWhereThereIsNone(t *testing.T) {
+func TestTimingComparisonFindsOnlyRealDifferences(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 7))
 	same := comparison{noise(random, 2000), noise(random, 2000)}
 	if same.differs() {

@@ -19,7 +19,7 @@
 //
 // Server and database use one clock, which the test sets (gateway_test.go). So limits, throttles and expiries are part
 // of the sequences, and two servers never differ by a rounded second. Parameters are filled in by name
-// (people_test.go): TestTheSearchesKnowEveryRoute fails for a new route or parameter of the API until it is added to
+// (people_test.go): TestSearchesKnowEveryRoute fails for a new route or parameter of the API until it is added to
 // routes.
 //
 // # When a search finds something
@@ -34,7 +34,7 @@
 //
 // # Planted faults
 //
-// TestTheSearchesFindPlantedFaults adds faults to the database, and expects the searches to find them. The faults in
+// TestSearchesFindPlantedFaults adds faults to the database, and expects the searches to find them. The faults in
 // the program that led to the searches can be restored by hand; the searches then find:
 //
 //	mails are sent to another fold of the domain     identity/names.go: return address as it was given, and have

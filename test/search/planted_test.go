@@ -41,7 +41,7 @@ var plants = []struct {
 }
 
 // The searches find the planted faults.
-func TestTheSearchesFindPlantedFaults(t *testing.T) {
+func TestSearchesFindPlantedFaults(t *testing.T) {
 	for _, p := range plants {
 		t.Run(p.fault, func(t *testing.T) {
 			t.Parallel()

@@ -49,7 +49,7 @@ var constant = []string{
 }
 
 // A new route or parameter of the API must be added to the searches.
-func TestTheSearchesKnowEveryRoute(t *testing.T) {
+func TestSearchesKnowEveryRoute(t *testing.T) {
 	known := map[string][]string{}
 	for _, r := range routes {
 		key := r.method + " " + r.path

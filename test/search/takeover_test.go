@@ -18,7 +18,7 @@ import (
 
 // No order of actions of strangers and of the owner of a mailbox lets a stranger into an account with the owner's
 // address, or keeps the owner out of one.
-func TestNobodyIsTakenOverOrLockedOut(t *testing.T) {
+func TestTakeoverAndLockoutAreImpossible(t *testing.T) {
 	t.Parallel()
 	for _, exposure := range []string{"public", "internal"} {
 		t.Run(exposure, func(t *testing.T) {

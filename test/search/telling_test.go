@@ -16,7 +16,7 @@ import (
 // What strangers see does not depend on whether the owner has an account: the same requests in two simulations, one
 // with the account and one without, get the same statuses, header fields and bytes, and cost the same statements and
 // hashes.
-func TestNothingThatStrangersDoTellsWhoHasAnAccount(t *testing.T) {
+func TestStrangersLearnOfNoAccount(t *testing.T) {
 	t.Parallel()
 	with, without := start(t, "public"), start(t, "public")
 	explore(t, func(all trace) *finding { return telling(with, without, all) })
