@@ -85,13 +85,19 @@ func (s *story) after(d time.Duration) []Step {
 	return s.settle()
 }
 
-// rotate requests a rotation and waits twice for the lead.
+// lead lets the two waits of a published key elapse.
+func (s *story) lead() []Step {
+	s.t.Helper()
+	s.after(s.policy.prePublication())
+	return s.after(s.policy.prePublication())
+}
+
+// rotate requests a rotation and waits for the lead.
 func (s *story) rotate(request string) {
 	s.t.Helper()
 	s.policy.Rotate = request
 	s.settle()
-	s.after(s.policy.prePublication())
-	s.after(s.policy.prePublication())
+	s.lead()
 	if !s.ring.Honoured(request) {
 		s.t.Fatalf("%q is not honoured: %v", request, s.ring.Rotated)
 	}
@@ -107,16 +113,10 @@ func (s *story) signing(use Use) Key {
 }
 
 func (s *story) phases(use Use) string {
-	text := ""
+	text, short := "", map[Phase]string{Published: "P", Signing: "S", Retiring: "Re", Revoked: "Rx"}
 	for _, k := range s.ring.Keys {
 		if k.Use == use {
-			text += string(k.Phase[0])
-			switch k.Phase {
-			case Retiring:
-				text += "e"
-			case Revoked:
-				text += "x"
-			}
+			text += short[k.Phase]
 		}
 	}
 	return text

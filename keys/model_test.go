@@ -28,19 +28,151 @@ type violation struct{ text string }
 
 const consumerLag = 10 * time.Minute
 
-type simulation struct {
-	rules []rule
-	r     *rand.Rand
-	log   []string
+// A world is what both models have: a seeded course of events, the time, and people.
+type world struct {
+	r   *rand.Rand
+	log []string
 
 	now    time.Time     // the real time
 	offset time.Duration // of every clock, from the real time
 	jumped time.Time     // when the clock last jumped forward
+	count  int           // makes passphrases and requests unique
+}
 
+func newWorld(seed, stream uint64) world {
+	return world{r: rand.New(rand.NewPCG(seed, stream)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+}
+
+func (w *world) fail(format string, args ...any) {
+	tail := w.log[max(0, len(w.log)-60):]
+	panic(violation{fmt.Sprintf(format, args...) + "\n" + strings.Join(tail, "\n")})
+}
+
+func (w *world) note(format string, args ...any) {
+	w.log = append(w.log, w.now.Format("2006-01-02 15:04:05.000 ")+fmt.Sprintf(format, args...))
+	if len(w.log) > 400 {
+		w.log = slices.Delete(w.log, 0, 200)
+	}
+}
+
+func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
+
+func (w *world) clock() time.Time { return w.now.Add(w.offset) }
+
+// rand makes every model a parameter of choose.
+func (w *world) rand() *rand.Rand { return w.r }
+
+func choose[T any](w interface{ rand() *rand.Rand }, of ...T) T { return of[w.rand().IntN(len(of))] }
+
+// caught returns the violation that ended a run, or "". It is deferred.
+func caught(found *string) {
+	switch v := recover().(type) {
+	case nil:
+	case violation:
+		*found = v.text
+	default:
+		panic(v)
+	}
+}
+
+// jumpForward happens at most once during the longest wait.
+func (w *world) jumpForward(by time.Duration) {
+	w.offset, w.jumped = w.offset+by, w.now
+	w.note("the clock jumps forward by %v", by)
+}
+
+func (w *world) mayJump() bool { return w.now.Sub(w.jumped) > 35*24*time.Hour }
+
+func (w *world) jumpBack(by time.Duration) {
+	w.offset -= by
+	w.note("the clock jumps back by %v", by)
+}
+
+// decide is what a person does to a policy.
+func (w *world) decide(what int, policy *Policy, ring Ring) {
+	switch what {
+	case 2, 3:
+		policy.Lifetimes = map[Use]time.Duration{
+			Access:  choose(w, 5*time.Minute, 15*time.Minute, time.Hour),
+			Refresh: choose(w, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
+		}
+		w.note("lifetimes %v", policy.Lifetimes)
+	case 4:
+		policy.RotationInterval = choose(w, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
+		w.note("rotation interval %v", policy.RotationInterval)
+	case 5:
+		policy.Algorithm = choose(w, ES256, EdDSA)
+		w.note("algorithm %v", policy.Algorithm)
+	case 7:
+		if len(ring.Keys) > 0 && w.chance(30) {
+			id := choose(w, ring.Keys...).ID
+			policy.Revoked = append(slices.Clone(policy.Revoked), id)
+			w.note("a person revokes %s", id)
+		} else if w.chance(20) {
+			policy.Revoked = nil
+		}
+	case 8:
+		w.request(policy)
+	}
+}
+
+// request is a person's request to rotate.
+func (w *world) request(policy *Policy) {
+	w.count++
+	policy.Rotate = fmt.Sprintf("request %d", w.count)
+	w.note("a person asks to rotate: %s", policy.Rotate)
+}
+
+// judgeRevoked fails if a key that must be revoked is not.
+func (w *world) judgeRevoked(policy Policy, ring Ring) {
+	for _, id := range policy.Revoked {
+		if k, ok := ring.Key(id); ok && k.Phase != Revoked {
+			w.fail("I5: %s must be revoked and is %s", id, k.Phase)
+		}
+	}
+}
+
+// judgeSettled fails if a request of a person was not carried out although there was time.
+func (w *world) judgeSettled(policy Policy, ring Ring) {
+	if policy.Rotate != "" && !ring.Honoured(policy.Rotate) {
+		w.fail("I5: the request to rotate was not honoured: %v", ring.Rotated)
+	}
+	for _, use := range Uses() {
+		k, _ := ring.Signing(use)
+		if k.Algorithm != policy.Algorithm || k.Reencrypted {
+			w.fail("I5: the %s key is %s, reencrypted %v", use, k.Algorithm, k.Reencrypted)
+		}
+		if k.MaxTokenLifetime < policy.Lifetimes[use] {
+			w.fail("I5: the ring does not record that %s tokens live for %v", use, policy.Lifetimes[use])
+		}
+		if age := w.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
+			w.fail("I5: the signing %s key is %v old", use, age)
+		}
+	}
+}
+
+// count returns how many keys of a ring are of a kind.
+func count(ring Ring, is func(Key) bool) (n int) {
+	for _, k := range ring.Keys {
+		if is(k) {
+			n++
+		}
+	}
+	return n
+}
+
+// signs returns whether a key signs the tokens of a use.
+func signs(use Use) func(Key) bool {
+	return func(k Key) bool { return k.Use == use && k.Phase == Signing }
+}
+
+type simulation struct {
+	world
+
+	rules       []rule
 	policy      Policy
 	passphrases Passphrases
 	lost        map[Use]bool // the uses whose passphrases are lost now
-	count       int          // makes passphrases and requests unique
 
 	askable  bool // actors can ask replicas what they have loaded
 	gateLag  time.Duration
@@ -69,49 +201,28 @@ var modelFactory = keyFactory{generate: generate, rounds: 1}
 func newSimulation(t *testing.T, seed uint64, rules []rule) *simulation {
 	cryptotest.SetGlobalRandom(t, seed) // generates the same keys for the same seed
 	s := &simulation{
+		world:            newWorld(seed, 42),
 		rules:            rules,
-		r:                rand.New(rand.NewPCG(seed, 42)),
-		now:              time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		askable:          seed%2 == 0,
 		lost:             map[Use]bool{},
 		lives:            map[string]*life{},
 		opened:           map[string]Encryption{},
 		maxTokenLifetime: map[Use]time.Duration{},
 		passphrases:      Passphrases{Access: []string{"access 0"}, Refresh: []string{"refresh 0"}},
-		policy: Policy{
-			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
-			Lifetimes: map[Use]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
-		},
+		policy:           testPolicy(),
+		history:          []Ring{{}},
 	}
-	s.history = []Ring{{}}
 	return s
 }
-
-func (s *simulation) fail(format string, args ...any) {
-	tail := s.log[max(0, len(s.log)-40):]
-	panic(violation{fmt.Sprintf(format, args...) + "\n" + strings.Join(tail, "\n")})
-}
-
-func (s *simulation) note(format string, args ...any) {
-	s.log = append(s.log, s.now.Format("2006-01-02 15:04:05 ")+fmt.Sprintf(format, args...))
-}
-
-func (s *simulation) chance(percent int) bool { return s.r.IntN(100) < percent }
 
 // between returns a random duration.
 func (s *simulation) between(a, b time.Duration) time.Duration {
 	return a + time.Duration(s.r.Int64N(int64(b-a)))
 }
 
-func pick[T any](s *simulation, of ...T) T { return of[s.r.IntN(len(of))] }
-
 // run runs the simulation. It returns the violation that it found, or "".
 func (s *simulation) run(ticks int) (found string) {
-	defer func() {
-		if v, ok := recover().(violation); ok {
-			found = v.text
-		}
-	}()
+	defer caught(&found)
 	for range ticks {
 		s.pass()
 		if s.chance(25) {
@@ -162,56 +273,29 @@ func (s *simulation) sign(before time.Time) {
 	}
 }
 
-func (s *simulation) clock() time.Time { return s.now.Add(s.offset) }
-
 // disturb changes the clock, the policy, the passphrases or a replica.
 func (s *simulation) disturb() {
-	switch s.r.IntN(10) {
-	case 0: // at most one jump forward during the longest wait
-		if s.now.Sub(s.jumped) > 35*24*time.Hour {
-			d := pick(s, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour, 3650*24*time.Hour)
-			s.offset, s.jumped = s.offset+d, s.now
-			s.note("the clock jumps forward by %v", d)
+	switch what := s.r.IntN(10); what {
+	case 0:
+		if s.mayJump() {
+			s.jumpForward(choose(s, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour,
+				3650*24*time.Hour))
 		}
 	case 1:
-		d := pick(s, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 700*24*time.Hour)
-		s.offset -= d
-		s.note("the clock jumps back by %v", d)
-	case 2, 3:
-		s.policy.Lifetimes = map[Use]time.Duration{
-			Access:  pick(s, 5*time.Minute, 15*time.Minute, time.Hour),
-			Refresh: pick(s, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
-		}
-		s.note("lifetimes %v", s.policy.Lifetimes)
-	case 4:
-		s.policy.RotationInterval = pick(s, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
-		s.note("rotation interval %v", s.policy.RotationInterval)
-	case 5:
-		s.policy.Algorithm = pick(s, ES256, EdDSA)
-		s.note("algorithm %v", s.policy.Algorithm)
+		s.jumpBack(choose(s, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 700*24*time.Hour))
 	case 6:
 		s.changePassphrase()
-	case 7:
-		if len(s.store.Keys) > 0 && s.chance(30) {
-			id := pick(s, s.store.Keys...).ID
-			s.policy.Revoked = append(slices.Clone(s.policy.Revoked), id)
-			s.note("a person revokes %s", id)
-		} else if s.chance(20) {
-			s.policy.Revoked = nil
-		}
-	case 8:
-		s.count++
-		s.policy.Rotate = fmt.Sprintf("request %d", s.count)
-		s.note("a person asks to rotate: %s", s.policy.Rotate)
 	case 9:
 		s.gateLag = s.between(0, consumerLag)
 		if s.chance(10) {
 			s.gateShut = s.now.Add(s.between(0, 20*24*time.Hour))
 			s.note("a replica hangs until %v", s.gateShut)
 		}
-		use := pick(s, Uses()...)
+		use := choose(s, Uses()...)
 		s.lost[use] = s.chance(15)
 		s.note("%s passphrases lost: %v", use, s.lost[use])
+	default:
+		s.decide(what, &s.policy, s.store)
 	}
 }
 
@@ -394,15 +478,12 @@ func (s *simulation) write(from, to Ring, step Step) {
 	}
 	encryption := s.encryption(back, s.passphrases)
 	for _, use := range Uses() {
-		signing := 0
 		for _, k := range back.Keys {
-			if k.Use != use || k.Phase != Signing {
-				continue
-			}
-			if signing++; encryption[k.ID] == EncryptedUnknown && !s.lost[use] && !s.encryptedWrong(k) {
+			if signs(use)(k) && encryption[k.ID] == EncryptedUnknown && !s.lost[use] && !s.encryptedWrong(k) {
 				s.fail("a pod that starts now cannot decrypt the signing key %s", k.ID)
 			}
 		}
+		signing := count(back, signs(use))
 		if _, began := old.Signing(use); signing != 1 && (signing > 1 || began) {
 			s.fail("%d %s keys sign", signing, use)
 		}
@@ -422,9 +503,7 @@ func (s *simulation) settle() {
 	s.lost = map[Use]bool{}
 	s.gateShut = time.Time{}
 	if slices.Contains(slices.Collect(maps.Values(s.encryption(s.store, s.passphrases))), EncryptedUnknown) {
-		s.count++
-		// A person gives up the keys that are encrypted with the wrong passphrase.
-		s.policy.Rotate = fmt.Sprintf("request %d", s.count)
+		s.request(&s.policy) // a person gives up the keys that are encrypted with the wrong passphrase
 	}
 	s.policy.RotationInterval = 30 * 24 * time.Hour
 	for begin := s.now; s.now.Sub(begin) < 100*24*time.Hour; {
@@ -438,26 +517,8 @@ func (s *simulation) settle() {
 		s.now = s.now.Add(s.between(0, 6*time.Hour))
 		s.sign(before)
 	}
-	for _, id := range s.policy.Revoked {
-		if k, ok := s.store.Key(id); ok && k.Phase != Revoked {
-			s.fail("%s must be revoked and is %s", id, k.Phase)
-		}
-	}
-	if s.policy.Rotate != "" && !s.store.Honoured(s.policy.Rotate) {
-		s.fail("the request to rotate was not honoured: %v", s.store.Rotated)
-	}
-	for _, use := range Uses() {
-		k, _ := s.store.Signing(use)
-		if k.MaxTokenLifetime < s.policy.Lifetimes[use] {
-			s.fail("the ring does not record that %s tokens live for %v", use, s.policy.Lifetimes[use])
-		}
-		if k.Algorithm != s.policy.Algorithm || k.Reencrypted {
-			s.fail("the %s key is %s, reencrypted %v", use, k.Algorithm, k.Reencrypted)
-		}
-		if age := s.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
-			s.fail("the signing %s key is %v old", use, age)
-		}
-	}
+	s.judgeRevoked(s.policy, s.store)
+	s.judgeSettled(s.policy, s.store)
 }
 
 const (
@@ -465,7 +526,7 @@ const (
 	modelTicks = 600
 )
 
-func TestEveryTokenVerifiesWhateverHappens(t *testing.T) {
+func TestModelEveryTokenVerifiesWhateverHappens(t *testing.T) {
 	writes, years := int64(0), 0.0
 	runs := uint64(modelRuns)
 	if testing.Short() {

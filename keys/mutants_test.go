@@ -8,7 +8,7 @@ import (
 
 // A check that cannot fail proves nothing. With one rule broken at a time, the check must
 // find a violation.
-func TestTheModelCheckFindsEachBrokenRule(t *testing.T) {
+func TestModelFindsEachBrokenRule(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")
 	}

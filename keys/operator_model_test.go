@@ -54,19 +54,14 @@ const (
 )
 
 type cluster struct {
-	broken string // the guard that this run removes
-	r, rk  *rand.Rand
-	log    []string
+	world
+
+	broken string     // the guard that this run removes
+	rk     *rand.Rand // of keys
 	theme  theme
-
-	now    time.Time // the real time
-	offset time.Duration
-	jumped time.Time
 	calm   bool
-
-	spec  clusterSpec
-	every []string // every passphrase so far, the latest first
-	count int
+	spec   clusterSpec
+	every  []string // every passphrase so far, the latest first
 
 	k       ringHome
 	p       passphraseHome
@@ -240,17 +235,12 @@ type modelOperator struct {
 
 func newCluster(seed uint64, of theme, broken string) *cluster {
 	c := &cluster{
-		broken: broken, theme: of,
-		r: rand.New(rand.NewPCG(seed, 7)), rk: rand.New(rand.NewPCG(seed, 8)),
-		now:     time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		world: newWorld(seed, 7), rk: rand.New(rand.NewPCG(seed, 8)), broken: broken, theme: of,
 		lives:   map[string]*tokens{},
 		openers: map[string]string{},
 		excused: map[Use]bool{},
 		revoked: map[string]bool{}, frozen: map[string]bool{}, denied: map[string]bool{},
-		spec: clusterSpec{replicas: 2, policy: Policy{
-			Algorithm: ES256, RotationInterval: 30 * 24 * time.Hour, PublishLead: consumerLag, ClockSkew: 30 * time.Second,
-			Lifetimes: map[Use]time.Duration{Access: 15 * time.Minute, Refresh: 7 * 24 * time.Hour},
-		}},
+		spec: clusterSpec{replicas: 2, policy: testPolicy()},
 	}
 	if seed%3 > 0 {
 		c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
@@ -263,25 +253,9 @@ func newCluster(seed uint64, of theme, broken string) *cluster {
 	return c
 }
 
-func (c *cluster) fail(format string, args ...any) {
-	tail := c.log[max(0, len(c.log)-60):]
-	panic(violation{fmt.Sprintf(format, args...) + "\n" + strings.Join(tail, "\n")})
-}
-
-func (c *cluster) note(format string, args ...any) {
-	c.log = append(c.log, c.now.Format("2006-01-02 15:04:05.000 ")+fmt.Sprintf(format, args...))
-	if len(c.log) > 400 {
-		c.log = slices.Delete(c.log, 0, 200)
-	}
-}
-
-func (c *cluster) chance(percent int) bool { return c.r.IntN(100) < percent }
-
 func (c *cluster) upTo(d time.Duration) time.Duration { return time.Duration(c.r.Int64N(int64(d))) + 1 }
 
 func (c *cluster) in(d time.Duration) time.Time { return c.now.Add(c.upTo(d)) }
-
-func (c *cluster) clock() time.Time { return c.now.Add(c.offset) }
 
 func (c *cluster) passphrase(use Use) string {
 	c.count++
@@ -367,15 +341,7 @@ func (c *cluster) run(disturbances int) (found string) {
 // play runs a scene and then settles the cluster. It returns the violation that it found,
 // or "".
 func (c *cluster) play(scene func(*cluster)) (found string) {
-	defer func() {
-		switch v := recover().(type) {
-		case nil:
-		case violation:
-			found = v.text
-		default:
-			panic(v)
-		}
-	}()
+	defer caught(&found)
 	scene(c)
 	c.settle()
 	return ""
@@ -530,13 +496,18 @@ func (c *cluster) writePassphrases(o *modelOperator) bool {
 	o.p = c.p
 	c.note("operator %d: P = %s", o.name, show(c.p))
 	c.judgeHomes()
-	for _, p := range c.pods {
-		if p.mounted && p.passAt.IsZero() && p.endAt.IsZero() {
-			p.passAt = c.arrival(p)
-		}
-	}
+	c.deliver(func(p *modelPod) *time.Time { return &p.passAt })
 	c.poke()
 	return true
+}
+
+// deliver lets a change arrive in the mounts of every pod, unless one is on its way.
+func (c *cluster) deliver(mount func(*modelPod) *time.Time) {
+	for _, p := range c.pods {
+		if at := mount(p); p.mounted && at.IsZero() && p.endAt.IsZero() {
+			*at = c.arrival(p)
+		}
+	}
 }
 
 func show(p passphraseHome) string {
@@ -619,21 +590,11 @@ func (c *cluster) writeRing(o *modelOperator) bool {
 	}
 	c.judgeHomes()
 	for _, use := range Uses() {
-		signing := 0
-		for _, k := range ring.Keys {
-			if k.Use == use && k.Phase == Signing {
-				signing++
-			}
-		}
-		if signing != 1 {
+		if signing := count(ring, signs(use)); signing != 1 {
 			c.fail("I2: %d %s keys sign", signing, use)
 		}
 	}
-	for _, p := range c.pods {
-		if p.mounted && p.keysAt.IsZero() && p.endAt.IsZero() {
-			p.keysAt = c.arrival(p)
-		}
-	}
+	c.deliver(func(p *modelPod) *time.Time { return &p.keysAt })
 	c.poke()
 	return true
 }
@@ -697,13 +658,7 @@ func (c *cluster) writePublic(o *modelOperator) bool {
 	return true
 }
 
-func (c *cluster) mountPublic() {
-	for _, p := range c.pods {
-		if p.mounted && p.publicAt.IsZero() && p.endAt.IsZero() {
-			p.publicAt = c.arrival(p)
-		}
-	}
-}
+func (c *cluster) mountPublic() { c.deliver(func(p *modelPod) *time.Time { return &p.publicAt }) }
 
 func (c *cluster) writeDeployment(o *modelOperator, template podTemplate) {
 	c.dWas = c.d
@@ -923,43 +878,21 @@ func (c *cluster) poll(p *modelPod) {
 
 // ---- the operators
 
+// movedMoments are the guards that are an order: without one, a moment has another place.
+var movedMoments = map[string]struct{ from, to int }{
+	deploymentFirst: {9, 5}, deploymentBeforeRing: {9, 6}, ringFirst: {5, 7}, publicFirst: {8, 5}, publicReadLast: {0, 3},
+	ringReadFirst: {2, 1},
+}
+
 // operate performs the next moment of a reconcile.
 func (c *cluster) operate(o *modelOperator) {
 	moments := []func(*modelOperator) bool{
 		c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
 		c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
 	}
-	switch c.broken {
-	case deploymentFirst:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
-			c.writeDeploymentOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
-		}
-	case deploymentBeforeRing:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
-			c.writePassphrasesOf, c.writeDeploymentOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf,
-		}
-	case ringFirst:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
-			c.rereadPassphrases, c.writeRingOf, c.writePassphrasesOf, c.writePublicOf, c.writeDeploymentOf,
-		}
-	case publicFirst:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readPassphrases, c.readRing, c.readPods, c.ask,
-			c.writePublicOf, c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writeDeploymentOf,
-		}
-	case publicReadLast:
-		moments = []func(*modelOperator) bool{
-			c.readPassphrases, c.readRing, c.readPods, c.readCached, c.ask,
-			c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
-		}
-	case ringReadFirst:
-		moments = []func(*modelOperator) bool{
-			c.readCached, c.readRing, c.readPassphrases, c.readPods, c.ask,
-			c.writePassphrasesOf, c.rereadPassphrases, c.writeRingOf, c.writePublicOf, c.writeDeploymentOf,
-		}
+	if m, moved := movedMoments[c.broken]; moved {
+		moment := moments[m.from]
+		moments = slices.Insert(slices.Delete(moments, m.from, m.from+1), m.to, moment)
 	}
 	if o.moment == 0 {
 		c.passes++
@@ -1053,16 +986,20 @@ func (c *cluster) hesitant() bool { return c.theme == ofPassphrases || c.theme =
 
 // pause returns how long an operator is delayed or down.
 func (c *cluster) pause() time.Duration {
-	switch n := c.r.IntN(100); {
-	case n < 40:
-		return c.upTo(10 * time.Second)
-	case n < 65:
-		return c.upTo(5 * time.Minute)
-	case n < 90:
-		return c.upTo(time.Hour)
-	default:
-		return c.upTo(3 * 24 * time.Hour)
-	}
+	return c.often(percent{40, 10 * time.Second}, percent{65, 5 * time.Minute}, percent{90, time.Hour},
+		percent{100, 3 * 24 * time.Hour})
+}
+
+// percent bounds a duration in the cases below a percentage.
+type percent struct {
+	below int
+	most  time.Duration
+}
+
+// often returns a duration up to the bound of the case that comes up.
+func (c *cluster) often(cases ...percent) time.Duration {
+	n := c.r.IntN(100)
+	return c.upTo(cases[slices.IndexFunc(cases, func(p percent) bool { return n < p.below })].most)
 }
 
 // rest ends a reconcile and schedules the next one.
@@ -1552,63 +1489,24 @@ var disturbances = [themes][]int{
 }
 
 func (c *cluster) disturb() {
-	switch n := c.r.IntN(100); {
-	case n < 25:
-		c.disturbAt = c.in(15 * time.Second)
-	case n < 50:
-		c.disturbAt = c.in(2 * time.Minute)
-	case n < 75:
-		c.disturbAt = c.in(time.Hour)
-	case n < 92:
-		c.disturbAt = c.in(24 * time.Hour)
-	default:
-		c.disturbAt = c.in(10 * 24 * time.Hour)
-	}
+	c.disturbAt = c.now.Add(c.often(percent{25, 15 * time.Second}, percent{50, 2 * time.Minute}, percent{75, time.Hour},
+		percent{92, 24 * time.Hour}, percent{100, 10 * 24 * time.Hour}))
 	c.recent = nil
 	what := c.r.IntN(14)
 	if more := disturbances[c.theme]; len(more) > 0 && c.chance(60) {
 		what = choose(c, more...)
 	}
-	policy := &c.spec.policy
 	switch what {
-	case 0: // at most one jump forward during the longest wait
-		if c.now.Sub(c.jumped) > 35*24*time.Hour {
-			d := choose(c, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour)
-			c.offset, c.jumped = c.offset+d, c.now
-			c.note("the clock jumps forward by %v", d)
+	case 0:
+		if c.mayJump() {
+			c.jumpForward(choose(c, time.Minute, 12*time.Minute, time.Hour, 26*time.Hour, 8*24*time.Hour, 400*24*time.Hour))
 		}
 	case 1:
 		if c.chance(30) {
-			d := choose(c, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour)
-			c.offset -= d
-			c.note("the clock jumps back by %v", d)
+			c.jumpBack(choose(c, time.Second, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour))
 		}
-	case 2, 3:
-		policy.Lifetimes = map[Use]time.Duration{
-			Access:  choose(c, 5*time.Minute, 15*time.Minute, time.Hour),
-			Refresh: choose(c, time.Hour, 24*time.Hour, 7*24*time.Hour, 14*24*time.Hour),
-		}
-		c.note("lifetimes %v", policy.Lifetimes)
-	case 4:
-		policy.RotationInterval = choose(c, 0, time.Minute, time.Hour, 24*time.Hour, 30*24*time.Hour, 30*24*time.Hour)
-		c.note("rotation interval %v", policy.RotationInterval)
-	case 5:
-		policy.Algorithm = choose(c, ES256, EdDSA)
-		c.note("algorithm %v", policy.Algorithm)
 	case 6:
 		c.changePassphrases()
-	case 7:
-		if len(c.k.ring.Keys) > 0 && c.chance(30) {
-			id := choose(c, c.k.ring.Keys...).ID
-			policy.Revoked = append(slices.Clone(policy.Revoked), id)
-			c.note("a person revokes %s", id)
-		} else if c.chance(20) {
-			policy.Revoked = nil
-		}
-	case 8:
-		c.count++
-		policy.Rotate = fmt.Sprintf("request %d", c.count)
-		c.note("a person asks to rotate: %s", policy.Rotate)
 	case 9:
 		c.spec.replicas = c.r.IntN(5)
 		c.note("scaled to %d", c.spec.replicas)
@@ -1628,6 +1526,8 @@ func (c *cluster) disturb() {
 		}
 	case 13:
 		c.deny()
+	default:
+		c.decide(what, &c.spec.policy, c.k.ring)
 	}
 	c.poke()
 }
@@ -1795,8 +1695,6 @@ func (c *cluster) seenGeneration() int64 {
 	return seen
 }
 
-func choose[T any](c *cluster, of ...T) T { return of[c.r.IntN(len(of))] }
-
 func (c *cluster) changePassphrases() {
 	next := maps.Clone(c.spec.desired)
 	if next == nil {
@@ -1929,10 +1827,7 @@ func (c *cluster) settle() {
 	}
 	if hasKey(c.k.ring, Access, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) ||
 		hasKey(c.k.ring, Refresh, c.encryption(c.k.ring, c.p.state.Passphrases()), EncryptedUnknown) {
-		c.count++
-		c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
-		c.note("a person gives up the lost keys: %s", c.spec.policy.Rotate)
-		c.poke()
+		c.rotate() // a person gives up the lost keys
 	}
 	c.recent = nil
 	c.pass(3 * 24 * time.Hour)
@@ -1988,11 +1883,7 @@ func (c *cluster) hasComeAbout(all bool) {
 			c.fail("I5: %s is not encrypted with the current passphrase", id)
 		}
 	}
-	for _, id := range c.spec.policy.Revoked {
-		if k, ok := c.k.ring.Key(id); ok && k.Phase != Revoked {
-			c.fail("I5: %s must be revoked and is %s", id, k.Phase)
-		}
-	}
+	c.judgeRevoked(c.spec.policy, c.k.ring)
 	if c.s.named != "" {
 		c.fail("I9: nothing is wrong, and the status reports: %s", c.s.named)
 	}
@@ -2020,21 +1911,7 @@ func (c *cluster) hasComeAbout(all bool) {
 	if len(c.excused) > 0 {
 		c.fail("I5: still lost: %v", c.excused)
 	}
-	if rotate := c.spec.policy.Rotate; rotate != "" && !c.k.ring.Honoured(rotate) {
-		c.fail("I5: the request to rotate was not honoured: %v", c.k.ring.Rotated)
-	}
-	for _, use := range Uses() {
-		k, _ := c.k.ring.Signing(use)
-		if k.Algorithm != c.spec.policy.Algorithm || k.Reencrypted {
-			c.fail("I5: the %s key is %s, reencrypted %v", use, k.Algorithm, k.Reencrypted)
-		}
-		if k.MaxTokenLifetime < c.spec.policy.Lifetimes[use] {
-			c.fail("I5: the ring does not record that %s tokens live for %v", use, c.spec.policy.Lifetimes[use])
-		}
-		if age := c.clock().Sub(k.PhaseSince); age > 31*24*time.Hour || age < -time.Minute {
-			c.fail("I5: the signing %s key is %v old", use, age)
-		}
-	}
+	c.judgeSettled(c.spec.policy, c.k.ring)
 }
 
 // The guards of the protocol. Each name describes the protocol without that guard.
@@ -2091,7 +1968,7 @@ const (
 	clusterDisturbances = 300
 )
 
-func TestTokensVerifyAndPodsStartWhateverHappensToTheOperator(t *testing.T) {
+func TestModelOfTheOperatorTokensVerifyAndPodsStart(t *testing.T) {
 	writes, passes, years := 0, 0, 0.0
 	for seed := range uint64(clusterRuns) {
 		c := newCluster(seed, theme(seed%uint64(themes)), "")

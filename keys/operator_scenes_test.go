@@ -22,7 +22,7 @@ var scenes = map[string]func(*cluster){
 
 const sceneRuns = 4
 
-func TestEachSceneNeedsItsGuard(t *testing.T) {
+func TestModelOfTheOperatorSceneNeedsItsGuard(t *testing.T) {
 	for guard, scene := range scenes {
 		t.Run(guard, func(t *testing.T) {
 			t.Parallel()
@@ -73,8 +73,17 @@ func (c *cluster) unheard() { c.troubled = c.now.Add(24 * time.Hour) }
 
 // rotate simulates a person who requests a rotation.
 func (c *cluster) rotate() {
-	c.count++
-	c.spec.policy.Rotate = fmt.Sprintf("request %d", c.count)
+	c.request(&c.spec.policy)
+	c.poke()
+}
+
+// restoreAndAccept simulates a person who restores an older ring and accepts it.
+func (c *cluster) restoreAndAccept(older ringHome) {
+	c.unheard()
+	c.replaceRing(older)
+	c.poke()
+	c.until("the status reports that K was rolled back", func() bool { return c.s.named != "" })
+	c.accept()
 	c.poke()
 }
 
@@ -156,12 +165,7 @@ func olderRingIsAccepted(c *cluster) {
 	older := c.k
 	c.untilNextIsDue(time.Minute)
 	c.pass(time.Hour)
-	c.unheard()
-	c.replaceRing(older)
-	c.poke()
-	c.until("the status reports that K was rolled back", func() bool { return c.s.named != "" })
-	c.accept()
-	c.poke()
+	c.restoreAndAccept(older)
 	for end := c.now.Add(time.Hour); !c.well(); c.event(end) {
 		if !c.now.Before(end) {
 			c.fail("I5: a person has accepted K, and the pods do not load it")
@@ -178,12 +182,7 @@ func olderRingHasAKeyThatWasOutOfSight(c *cluster) {
 		k, _ := c.c.ring.Key(next)
 		return c.next().Phase == Generated && k.verifies()
 	})
-	c.unheard()
-	c.replaceRing(older)
-	c.poke()
-	c.until("the status reports that K was rolled back", func() bool { return c.s.named != "" })
-	c.accept()
-	c.poke()
+	c.restoreAndAccept(older)
 	c.pass(time.Hour)
 }
 
@@ -199,9 +198,7 @@ func podsRestartWithAKeyThatWasRevoked(c *cluster) {
 	c.replaceRing(older)
 	c.poke()
 	c.pass(mountLag)
-	for _, p := range c.pods {
-		c.trouble(p, 20)
-	}
+	c.restartPods()
 	c.pass(time.Hour)
 	c.accept()
 	c.poke()
@@ -216,8 +213,12 @@ func publicKeysCannotBeReadWhenPassphrasesAreLost(c *cluster) {
 	c.spec.desired = map[Use]string{Access: c.passphrase(Access), Refresh: c.passphrase(Refresh)}
 	c.rotate()
 	c.pass(3 * time.Hour)
+	c.restartPods()
+	c.pass(time.Hour)
+}
+
+func (c *cluster) restartPods() {
 	for _, p := range c.pods {
 		c.trouble(p, 20)
 	}
-	c.pass(time.Hour)
 }

@@ -115,7 +115,7 @@ func (k *keeper) expect(use Use, kept, sealed string) {
 	}
 }
 
-func TestTheFirstPassphrasesSealTheFirstKeys(t *testing.T) {
+func TestPassphrasesEncryptTheFirstKeys(t *testing.T) {
 	k := newKeeper(t)
 	k.expect(Access, "access A", "A")
 	k.expect(Refresh, "refresh A", "A")
@@ -124,7 +124,7 @@ func TestTheFirstPassphrasesSealTheFirstKeys(t *testing.T) {
 	}
 }
 
-func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) {
+func TestPassphraseChangeIsDistributedBeforeItEncryptsAnything(t *testing.T) {
 	k := newKeeper(t)
 	k.distributed, k.loaded = false, false
 	k.desired = map[Use]string{Access: "access B", Refresh: "refresh B"}
@@ -145,33 +145,29 @@ func TestAChangedPassphraseIsGivenToEveryoneBeforeItSealsAnything(t *testing.T) 
 	k.expect(Refresh, "refresh B", "B")
 }
 
-// A copy of a key under the former passphrase is worthless after the key is replaced.
-func TestAChangedPassphraseReplacesTheKeys(t *testing.T) {
-	k := newKeeper(t)
-	before, _ := k.ring.Signing(Access)
-	k.desired = map[Use]string{Access: "access B"}
-	k.rotate()
-	after, _ := k.ring.Signing(Access)
-	if after.ID == before.ID || after.Reencrypted {
-		t.Errorf("%s signs, reencrypted %v", after.ID, after.Reencrypted)
-	}
-	k.expect(Access, "access B", "B")
-}
-
-func TestOneKindChangesAlone(t *testing.T) {
-	k := newKeeper(t)
-	refresh, _ := k.ring.Signing(Refresh)
-	k.desired = map[Use]string{Access: "access B", Refresh: "refresh A"}
-	k.rotate()
-	k.expect(Access, "access B", "B")
-	k.expect(Refresh, "refresh A", "A")
-	if still, _ := k.ring.Signing(Refresh); still.ID != refresh.ID {
-		t.Error("the refresh key was replaced")
+// A copy of a key under the former passphrase is worthless after the key is replaced. The
+// other use stays as it is, also if no passphrase is desired for it.
+func TestPassphraseChangeReplacesTheKeys(t *testing.T) {
+	for _, desired := range []map[Use]string{{Access: "access B"}, {Access: "access B", Refresh: "refresh A"}} {
+		k := newKeeper(t)
+		before, _ := k.ring.Signing(Access)
+		refresh, _ := k.ring.Signing(Refresh)
+		k.desired = desired
+		k.rotate()
+		after, _ := k.ring.Signing(Access)
+		if after.ID == before.ID || after.Reencrypted {
+			t.Errorf("%s signs, reencrypted %v", after.ID, after.Reencrypted)
+		}
+		k.expect(Access, "access B", "B")
+		k.expect(Refresh, "refresh A", "A")
+		if still, _ := k.ring.Signing(Refresh); still.ID != refresh.ID {
+			t.Error("the refresh key was replaced")
+		}
 	}
 }
 
 // One use begins a change while the other can no longer go back.
-func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
+func TestPassphrasesOfTheUsesChangeAtTheirOwnPace(t *testing.T) {
 	k := newKeeper(t)
 	k.loaded = false
 	k.desired[Access] = "access B"
@@ -183,7 +179,7 @@ func TestTheKindsChangeAtTheirOwnPace(t *testing.T) {
 	k.expect(Refresh, "refresh B < refresh A", "A")
 }
 
-func TestUntilEveryoneHasItAnotherMayBeWanted(t *testing.T) {
+func TestPassphraseThatIsNotDistributedCanBeReplaced(t *testing.T) {
 	k := newKeeper(t)
 	k.distributed = false
 	k.desired[Access] = "access B"
@@ -201,7 +197,7 @@ func TestUntilEveryoneHasItAnotherMayBeWanted(t *testing.T) {
 	}
 }
 
-func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
+func TestPassphraseThatIsDistributedCannotBeReplaced(t *testing.T) {
 	for _, next := range []string{"access C", "access A"} {
 		t.Run(next, func(t *testing.T) {
 			k := newKeeper(t)
@@ -222,7 +218,7 @@ func TestOnceEveryoneHasItAnotherWaits(t *testing.T) {
 
 // A passphrase that decrypts the keys of both uses would remove the separation between
 // them.
-func TestThePassphraseOfOneKindIsNotTakenForTheOther(t *testing.T) {
+func TestPassphraseOfOneUseIsNotTakenForTheOther(t *testing.T) {
 	k := newKeeper(t)
 	k.desired = map[Use]string{Access: "refresh A", Refresh: "access A"}
 	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Access, Refresh}) {
@@ -232,13 +228,6 @@ func TestThePassphraseOfOneKindIsNotTakenForTheOther(t *testing.T) {
 	if out := k.pass(); !slices.Equal(out.Deferred, []Use{Refresh}) {
 		t.Errorf("deferred %v", out.Deferred)
 	}
-}
-
-func TestWhatIsNotWantedStays(t *testing.T) {
-	k := newKeeper(t)
-	k.desired = nil
-	k.passes()
-	k.expect(Access, "access A", "A")
 }
 
 // lose returns a keeper whose ring is encrypted with T, which is lost.
@@ -252,7 +241,7 @@ func lose(t *testing.T) *keeper {
 	return k
 }
 
-func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
+func TestLostPassphraseLeavesTheRingAlone(t *testing.T) {
 	k := lose(t)
 	before := k.ring.Generation
 	k.now = k.now.Add(90 * 24 * time.Hour)
@@ -263,7 +252,7 @@ func TestALostPassphraseLeavesTheRingAlone(t *testing.T) {
 
 // The running signers have the passphrase that was found. The change that began in between
 // must not encrypt the keys, because that would lock the signers out.
-func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
+func TestLostPassphraseThatIsFoundStaysInUse(t *testing.T) {
 	k := lose(t)
 	k.distributed, k.loaded = false, false
 	k.desired = map[Use]string{Access: "access T", Refresh: "refresh T"}
@@ -275,7 +264,7 @@ func TestALostPassphraseThatIsFoundIsNotSealedOver(t *testing.T) {
 }
 
 // A change that began in between does not have to finish first, because it cannot.
-func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
+func TestLostPassphraseThatIsNamedDoesNotWait(t *testing.T) {
 	k := lose(t)
 	k.loaded = false
 	k.desired = map[Use]string{Access: "access B"}
@@ -286,7 +275,7 @@ func TestWhoSaysWhatOpensALostRingDoesNotWait(t *testing.T) {
 	k.expect(Access, "access T ! access B", "T")
 }
 
-func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
+func TestPassphraseThatDecryptsAKeyIsNotDropped(t *testing.T) {
 	ring := lose(t).ring
 	signing, _ := ring.Signing(Access)
 	waiting := Key{ID: "waiting", Use: Access, Phase: Published}
@@ -311,7 +300,7 @@ func TestNothingIsDroppedThatOpensAKey(t *testing.T) {
 
 // Running signers cannot decrypt the new key, and signers that could decrypt it cannot
 // start. A key that waited for either would wait forever.
-func TestARotationAwayFromWhatIsLostWaitsForPublicationAlone(t *testing.T) {
+func TestLostPassphraseMakesARotationWaitForPublicationOnly(t *testing.T) {
 	k := lose(t)
 	k.seen, k.published = false, false
 	k.policy.Rotate = "it is lost"
@@ -327,7 +316,7 @@ func TestARotationAwayFromWhatIsLostWaitsForPublicationAlone(t *testing.T) {
 
 // A program may be delayed or crash between writing a ring and publishing its keys. The
 // lead is for consumers of the published keys, so it begins only after that.
-func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
+func TestLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 	k := newKeeper(t)
 	k.seen = false
 	k.policy.Rotate = "now"
@@ -355,7 +344,7 @@ func TestTheLeadBeginsWhenAKeyIsSeen(t *testing.T) {
 }
 
 // No phase begins before the key was created, or in the future.
-func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
+func TestLeadBeginsAfterTheKeyIsCreated(t *testing.T) {
 	k := newKeeper(t)
 	k.policy.Rotate = "now"
 	k.pass()
@@ -368,18 +357,7 @@ func TestAnAnnouncementIsLaterThanTheKey(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatDoesNotHoldAnnouncesNothing(t *testing.T) {
-	k := newKeeper(t)
-	k.seen = false
-	k.policy.Rotate = "now"
-	k.passes()
-	k.seen, k.policy.PublishLead = true, 0
-	if out := k.pass(); len(out.Steps) > 0 || out.Next.Reason != PolicyInvalid {
-		t.Errorf("%v, %v", out.Steps, out.Next)
-	}
-}
-
-func TestWithoutPassphrasesTheRingStays(t *testing.T) {
+func TestReconcileWithoutPassphrasesKeepsTheRing(t *testing.T) {
 	k := newKeeper(t)
 	k.passphrases, k.desired, k.policy.Rotate = PassphraseState{}, nil, "now"
 	out, err := reconcile(modelFactory, k.input())
@@ -405,7 +383,7 @@ func TestPassphraseStateIsAValue(t *testing.T) {
 	}
 }
 
-func TestTendMakesKeysThatTheServerOpens(t *testing.T) {
+func TestReconcileMakesKeysThatTheServerOpens(t *testing.T) {
 	k := newKeeper(t)
 	k.ring, k.passphrases = Ring{}, PassphraseState{}
 	out, err := Reconcile(k.input())
@@ -431,19 +409,9 @@ func halfway(t *testing.T) *keeper {
 	return k
 }
 
-// countPublished counts the keys that wait and have been seen everywhere.
-func countPublished(ring Ring) (n int) {
-	for _, k := range ring.Keys {
-		if k.Phase == Published {
-			n++
-		}
-	}
-	return n
-}
-
 // A key may be withdrawn, or it may be unknown whether it is published. Only the first
 // makes it wait again, and neither lets it sign.
-func TestAWithdrawnKeyWaitsAgain(t *testing.T) {
+func TestLeadOfAWithdrawnKeyBeginsAgain(t *testing.T) {
 	for _, unread := range []bool{false, true} {
 		k := halfway(t)
 		k.seen, k.published = false, false
@@ -454,11 +422,8 @@ func TestAWithdrawnKeyWaitsAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := 0
-		if unread {
-			want = 2
-		}
-		if got := countPublished(out.Ring); got != want {
+		want := map[bool]int{false: 0, true: 2}[unread]
+		if got := count(out.Ring, func(k Key) bool { return k.Phase == Published }); got != want {
 			t.Errorf("unread %v: %d keys are published, want %d: %v", unread, got, want, out.Steps)
 		}
 	}
@@ -466,7 +431,7 @@ func TestAWithdrawnKeyWaitsAgain(t *testing.T) {
 
 // An older ring is used only if a person accepts it. It then continues above the
 // generation that was seen, and a waiting key waits again.
-func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
+func TestRollbackIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	k := halfway(t)
 	older := k.input()
 	older.Trace = Trace{Generation: k.ring.Generation + 5}
@@ -478,7 +443,7 @@ func TestAnOlderRingIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	older.Observed.Seen = nil
 	out, err = reconcile(modelFactory, older)
 	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted ||
-		out.Ring.Generation <= older.Trace.Generation || countPublished(out.Ring) > 0 {
-		t.Errorf("%v, generation %d, %d published: %v", out.Steps, out.Ring.Generation, countPublished(out.Ring), err)
+		out.Ring.Generation <= older.Trace.Generation || count(out.Ring, func(k Key) bool { return k.Phase == Published }) > 0 {
+		t.Errorf("%v, generation %d, %d published: %v", out.Steps, out.Ring.Generation, count(out.Ring, func(k Key) bool { return k.Phase == Published }), err)
 	}
 }

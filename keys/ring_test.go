@@ -30,8 +30,7 @@ func fullRing(t *testing.T) Ring {
 	s.policy.Revoked = []string{retiring}
 	s.settle()
 	s.policy.Rotate = "3"
-	s.after(s.policy.prePublication())
-	s.after(s.policy.prePublication())
+	s.lead()
 	s.policy.Rotate = "4"
 	s.settle()
 	s.policy.Rotate, s.assumeSeen = "", false
@@ -41,14 +40,12 @@ func fullRing(t *testing.T) Ring {
 	return s.ring
 }
 
-func TestARingComesBackFromItsFilesAsItWas(t *testing.T) {
+func TestFilesHaveTheWholeRing(t *testing.T) {
 	ring := fullRing(t)
-	phases := map[Phase]bool{}
-	for _, k := range ring.Keys {
-		phases[k.Phase] = true
-	}
-	if len(phases) != 5 {
-		t.Fatalf("only phases %v", phases)
+	for _, phase := range []Phase{Generated, Published, Signing, Retiring, Revoked} {
+		if count(ring, func(k Key) bool { return k.Phase == phase }) == 0 {
+			t.Fatalf("no key is %s", phase)
+		}
 	}
 	files := ring.Files()
 	back, err := FromFiles(files)
@@ -72,17 +69,17 @@ func TestARingComesBackFromItsFilesAsItWas(t *testing.T) {
 	if diff := cmp.Diff(files, shuffled.Files()); diff != "" {
 		t.Error(diff)
 	}
-}
-
-func TestTheEmptyRingHasFilesToo(t *testing.T) {
-	back, err := FromFiles(Ring{}.Files())
-	if err != nil || len(back.Keys) != 0 || back.Generation != 0 {
-		t.Errorf("%v, %v", back, err)
+	files["README"] = []byte("other files do not matter")
+	if _, err := FromFiles(files); err != nil {
+		t.Error(err)
+	}
+	if back, err := FromFiles(Ring{}.Files()); err != nil || len(back.Keys) != 0 || back.Generation != 0 {
+		t.Errorf("the empty ring: %v, %v", back, err)
 	}
 }
 
 // A person, a failing disk or an attacker could leave such files.
-func TestDamagedRingsAreRefused(t *testing.T) {
+func TestFilesOfADamagedRingAreRefused(t *testing.T) {
 	ring := fullRing(t)
 	text := string(ring.Files()[ringFile])
 	signing, _ := ring.Signing(Access)
@@ -198,14 +195,6 @@ func TestDamagedRingsAreRefused(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 		})
-	}
-}
-
-func TestOtherFilesAreNoMatter(t *testing.T) {
-	files := fullRing(t).Files()
-	files["README"] = []byte("hello")
-	if _, err := FromFiles(files); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestTheFirstKeyOfEachKindSignsAtOnce(t *testing.T) {
+func TestFirstKeyOfEachUseSignsAtOnce(t *testing.T) {
 	s := newStory(t)
 	if s.phases(Access) != "S" || s.phases(Refresh) != "S" || s.ring.Generation != 2 {
 		t.Fatalf("%s, %s, generation %d", s.phases(Access), s.phases(Refresh), s.ring.Generation)
@@ -21,7 +20,7 @@ func TestTheFirstKeyOfEachKindSignsAtOnce(t *testing.T) {
 	}
 }
 
-func TestALifeOfRotationByAge(t *testing.T) {
+func TestRotationByAgeFromTheFirstToTheLastStep(t *testing.T) {
 	s := newStory(t)
 	lead, old := s.policy.prePublication(), s.signing(Access).ID
 	for _, tt := range []struct {
@@ -79,7 +78,7 @@ func TestPromotionWaitsUntilTheKeyIsSeenEverywhere(t *testing.T) {
 	}
 }
 
-func TestAKeyIsNotForgottenBeforeItsSuccessorIsSeenEverywhere(t *testing.T) {
+func TestDropWaitsUntilTheSuccessorIsSeenEverywhere(t *testing.T) {
 	s := newStory(t)
 	s.rotate("now")
 	s.assumeSeen = false
@@ -93,7 +92,7 @@ func TestAKeyIsNotForgottenBeforeItsSuccessorIsSeenEverywhere(t *testing.T) {
 	}
 }
 
-func TestARequestToRotateIsDoneOnce(t *testing.T) {
+func TestRotationOnRequestIsDoneOnce(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1")
 	before := s.signing(Access).ID
@@ -109,14 +108,13 @@ func TestARequestToRotateIsDoneOnce(t *testing.T) {
 	}
 }
 
-func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
+func TestAlgorithmChangeReplacesTheKey(t *testing.T) {
 	s := newStory(t)
 	s.policy.Algorithm = EdDSA
 	if got := brief(s.settle(), Access); got != "Generate/AlgorithmChanged " {
 		t.Fatal(got)
 	}
-	s.after(s.policy.prePublication())
-	s.after(s.policy.prePublication())
+	s.lead()
 	if k := s.signing(Access); k.Algorithm != EdDSA {
 		t.Errorf("%s signs", k.Algorithm)
 	}
@@ -127,7 +125,7 @@ func TestAnotherAlgorithmReplacesTheKey(t *testing.T) {
 
 // If the setting changes back and forth within the lead, only one key is generated, and it
 // is dropped.
-func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
+func TestAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 	s := newStory(t)
 	before := s.signing(Access).ID
 	for range 10 {
@@ -139,20 +137,18 @@ func TestAnAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 	if len(s.ring.Keys) != 4 {
 		t.Errorf("%d keys, want 4", len(s.ring.Keys))
 	}
-	s.after(s.policy.prePublication())
-	if got := brief(s.after(s.policy.prePublication()), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
+	if got := brief(s.lead(), Access); got != "Drop/Unwanted " || s.signing(Access).ID != before {
 		t.Errorf("steps %q, phases %s", got, s.phases(Access))
 	}
 }
 
-func TestAChangedPassphraseSealsAnewAndRotates(t *testing.T) {
+func TestPassphraseChangeEncryptsAgainAndRotates(t *testing.T) {
 	s := newStory(t)
 	s.passphrases.Access = []string{"the new passphrase", s.passphrases.Access[0]}
 	if got := brief(s.settle(), Access); got != "Reseal/PassphraseChanged Generate/PassphraseChanged " {
 		t.Fatal(got)
 	}
-	s.after(s.policy.prePublication())
-	s.after(s.policy.prePublication())
+	s.lead()
 	s.passphrases.Access = s.passphrases.Access[:1] // the former passphrase is no longer needed
 	if step := s.next(); step.Reason != Steady {
 		t.Errorf("%v", step)
@@ -162,7 +158,7 @@ func TestAChangedPassphraseSealsAnewAndRotates(t *testing.T) {
 	}
 }
 
-func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
+func TestPassphraseThatIsLostLeavesTheUseAlone(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1") // a retiring key could be dropped, too
 	before := s.ring.Generation
@@ -184,7 +180,7 @@ func TestAKindThatCannotBeOpenedIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestAPersonCanRotateAwayFromALostPassphrase(t *testing.T) {
+func TestRotationOnRequestReplacesKeysOfALostPassphrase(t *testing.T) {
 	s := newStory(t)
 	s.policy.Algorithm = EdDSA
 	s.settle() // a published key that cannot be decrypted either
@@ -202,15 +198,12 @@ func TestAPersonCanRotateAwayFromALostPassphrase(t *testing.T) {
 	}
 }
 
-func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
-	for _, tt := range []struct {
-		name      string
-		published bool
-	}{{"a new one", false}, {"the published one", true}} {
-		t.Run(tt.name, func(t *testing.T) {
+func TestRevocationOfTheSigningKeyMakesAnotherSignAtOnce(t *testing.T) {
+	for name, published := range map[string]bool{"a new one": false, "the published one": true} {
+		t.Run(name, func(t *testing.T) {
 			s := newStory(t)
 			successor := ""
-			if tt.published {
+			if published {
 				s.policy.Rotate = "now"
 				s.settle()
 				successor = s.ring.Keys[1].ID
@@ -224,7 +217,7 @@ func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
 			}
 			s.apply(step)
 			now := s.signing(Access)
-			if now.ID == old.ID || tt.published && now.ID != successor {
+			if now.ID == old.ID || published && now.ID != successor {
 				t.Errorf("%s signs", now.ID)
 			}
 			gone, _ := s.ring.Key(old.ID)
@@ -240,7 +233,7 @@ func TestRevokingTheKeyThatSignsMakesAnotherSignAtOnce(t *testing.T) {
 	}
 }
 
-func TestRevokingEveryKeyLeavesANewOne(t *testing.T) {
+func TestRevocationOfEveryKeyLeavesANewOneEvenWithALostPassphraseAndInAFullRing(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1")
 	s.policy.Rotate = "2"
@@ -254,10 +247,7 @@ func TestRevokingEveryKeyLeavesANewOne(t *testing.T) {
 			t.Errorf("%s: %v", use, set)
 		}
 	}
-}
-
-func TestRevocationWorksWithALostPassphraseAndInAFullRing(t *testing.T) {
-	s := newStory(t)
+	s = newStory(t)
 	for i := range 100 {
 		s.policy.Revoked = append(s.policy.Revoked, s.signing(Access).ID)
 		if i%2 == 0 {
@@ -270,7 +260,7 @@ func TestRevocationWorksWithALostPassphraseAndInAFullRing(t *testing.T) {
 	}
 }
 
-func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
+func TestLifetimeThatIsRaisedKeepsKeysLonger(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1")
 	old := s.ring.Keys[0]
@@ -295,7 +285,7 @@ func TestALongerLifetimeKeepsKeysLonger(t *testing.T) {
 	}
 }
 
-func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
+func TestClockThatJumpsAheadRotatesOnceAndDropsNothing(t *testing.T) {
 	s := newStory(t)
 	s.rotate("1")
 	verifying := len(JWKS(s.ring, Refresh, false).Keys)
@@ -331,7 +321,7 @@ func TestAClockThatJumpsAheadRotatesOnceAndForgetsNothing(t *testing.T) {
 	}
 }
 
-func TestAnIntervalThatIsTooSmallLosesNoKeys(t *testing.T) {
+func TestRotationIntervalThatIsTooSmallLosesNoKeys(t *testing.T) {
 	s := newStory(t)
 	s.policy.RotationInterval = time.Second
 	most := 0
@@ -348,12 +338,11 @@ func TestAnIntervalThatIsTooSmallLosesNoKeys(t *testing.T) {
 	}
 }
 
-func TestRequestsWithoutEndWaitForRoom(t *testing.T) {
+func TestRotationRequestsWithoutEndWaitForRoom(t *testing.T) {
 	s := newStory(t)
 	for i := range 3 * fullUse {
 		s.policy.Rotate = "request " + string(rune('A'+i))
-		s.after(s.policy.prePublication())
-		s.after(s.policy.prePublication())
+		s.lead()
 	}
 	if n := len(s.ring.Keys); n > 2*fullUse {
 		t.Errorf("%d keys", n)
@@ -371,30 +360,23 @@ func TestRequestsWithoutEndWaitForRoom(t *testing.T) {
 	}
 }
 
-func TestAStepIsDoneOnce(t *testing.T) {
+func TestApplyTakesAStepOnceAndLeavesItsArgument(t *testing.T) {
 	s := newStory(t)
 	s.policy.Rotate = "now"
-	step := s.next()
+	given, before, step := s.ring, string(s.ring.Files()[ringFile]), s.next()
 	s.apply(step)
 	once := s.ring
 	s.apply(step)
 	if s.ring.Generation != once.Generation || len(s.ring.Keys) != len(once.Keys) {
 		t.Errorf("applied twice, the step gives generation %d and %d keys", s.ring.Generation, len(s.ring.Keys))
 	}
-}
-
-func TestApplyLeavesTheRingThatItWasGiven(t *testing.T) {
-	s := newStory(t)
-	s.policy.Rotate = "now"
-	before := string(s.ring.Files()[ringFile])
-	given := s.ring
 	s.rotate("now")
 	if after := string(given.Files()[ringFile]); after != before {
-		t.Errorf("Apply changed its argument:\n%s\n%s", before, after)
+		t.Errorf("apply changed its argument:\n%s\n%s", before, after)
 	}
 }
 
-func TestAPolicyThatDoesNotHoldDoesNothing(t *testing.T) {
+func TestPolicyThatIsInvalidDoesNothing(t *testing.T) {
 	for name, change := range map[string]func(*Policy){
 		"algorithm":          func(p *Policy) { p.Algorithm = "HS256" },
 		"rotation interval":  func(p *Policy) { p.RotationInterval = -1 },
@@ -407,18 +389,13 @@ func TestAPolicyThatDoesNotHoldDoesNothing(t *testing.T) {
 		"request to rotate": func(p *Policy) { p.Rotate = strings.Repeat("x", 1000) },
 	} {
 		s := newStory(t)
+		s.assumeSeen, s.policy.Rotate = false, "now"
+		s.settle()
+		s.assumeSeen = true // the lead would begin, but for the policy
 		change(&s.policy)
 		if step := s.next(); step.Action != None || step.Reason != PolicyInvalid || !strings.Contains(step.Message, name) {
 			t.Errorf("%s: %v", name, step)
 		}
-	}
-}
-
-func TestApplyWithoutPassphraseSaysWhichIsMissing(t *testing.T) {
-	step := nextStep(Ring{}, testPolicy(), Observed{}, start)
-	_, err := apply(realFactory, Ring{}, step, Passphrases{Refresh: []string{"x"}})
-	if !errors.Is(err, ErrPassphrase) || !strings.Contains(err.Error(), "ACCESS_PASSPHRASE") {
-		t.Errorf("%v", err)
 	}
 }
 
