@@ -29,24 +29,19 @@ const (
 	maxReason = 511
 )
 
-// askTransport returns a transport that connects to pods directly. It ignores
-// HTTP_PROXY, which is for addresses outside the cluster: a proxy would learn the
-// pods' addresses and could forge their answers.
-func askTransport() http.RoundTripper {
-	return &http.Transport{
-		Proxy:                  nil,
-		DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,
-		DisableKeepAlives:      true,
-		MaxResponseHeaderBytes: 16 << 10,
-	}
-}
-
 // ask returns a function that reads the state of a server from its operations port.
-// It follows no redirect, so that only the pod itself can answer, and accepts only
-// status 200.
-func ask(transport http.RoundTripper) func(context.Context, string) (config.State, error) {
+// Only the pod itself can answer: ask follows no redirect, and ignores HTTP_PROXY,
+// which is for addresses outside the cluster. A proxy would learn the pods' addresses
+// and could forge their answers. ask accepts only status 200.
+func ask() func(context.Context, string) (config.State, error) {
 	c := &http.Client{
-		Transport: transport, Timeout: askTimeout,
+		Transport: &http.Transport{
+			Proxy:                  nil,
+			DialContext:            (&net.Dialer{Timeout: askTimeout}).DialContext,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+		Timeout:       askTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return func(ctx context.Context, ip string) (config.State, error) {

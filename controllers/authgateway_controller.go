@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -68,17 +69,16 @@ type Reconciler struct {
 	sightings *lru.Cache[string, time.Time]    // when this process first saw something; see sighted
 	asked     *lru.Cache[types.UID, time.Time] // when another operator was asked; see isAnothers
 
-	wake      chan event.GenericEvent // gateways to reconcile; see wakeUp
-	steps     *prometheus.CounterVec
-	damper    *damper
-	databases *databases
-	upgrades  *upgrades
-	watches   *watches
+	wake     chan event.GenericEvent // gateways to reconcile; see wakeUp
+	steps    *prometheus.CounterVec
+	damper   *damper
+	suspects sync.Map // the gateways whose replicas contradict the condition of the database
+	upgrades *upgrades
+	watches  *watches
 
 	reconcileRing func(keys.Input) (keys.Result, error) // keys.Reconcile; tests encrypt with less cost
 
-	// SetUp sets these. watchOptional is optionalKinds.watch, and watchConfigMaps is
-	// lateConfigMaps.watch.
+	// SetUp sets these; see optionalKinds and lateConfigMaps.
 	watchOptional   func(o *managedObject, look bool) (bool, error)
 	watchConfigMaps func() error
 }
@@ -148,7 +148,7 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *key
 	if cs.passphrases != nil && len(cs.passphrases.Data[secretDigestKey]) >= sha256.Size {
 		t.digestKey = cs.passphrases.Data[secretDigestKey]
 	}
-	if p := cs.keysConflict(); p != nil {
+	if p := cs.secretConflict(cs.keys, cs.passphrases); p != nil {
 		return p
 	}
 	if cs.gateway.Spec.Suspend {
@@ -207,7 +207,7 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	if err != nil {
 		return classify(err)
 	}
-	if p := cs.callerConflict(); p != nil {
+	if p := cs.secretConflict(cs.caller); p != nil {
 		return p
 	}
 	if err := r.writeCaller(ctx, cs, t); err != nil {
@@ -225,10 +225,9 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	return joined(append(found, rotateRefused(cs.gateway)))
 }
 
-// rendering collects what objects are rendered from.
 func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
 	return rendering{
-		clusterState: cs, ring: t.ring, image: r.image(cs.gateway), operatorNamespace: r.Options.OperatorNamespace,
+		clusterState: cs, ring: t.ring, image: cmp.Or(cs.gateway.Spec.Image, r.Options.ServerImage), operatorNamespace: r.Options.OperatorNamespace,
 		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
 		pullSecrets:       r.Options.ServerPullSecrets,
 		inputsDigest:      digest(t.digestKey, append([]string{t.callerKey}, cs.inputSecrets()...)...),
@@ -237,17 +236,12 @@ func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
 	}
 }
 
-func (r *Reconciler) image(g *v1alpha1.AuthGateway) string {
-	return cmp.Or(g.Spec.Image, r.Options.ServerImage)
-}
-
 // finish writes the status, records events, and returns when to reconcile again.
 func (r *Reconciler) finish(
 	ctx context.Context, cs *clusterState, t keyResult, inKeys, inObjects *problem,
 ) (ctrl.Result, error) {
-	found := joined([]*problem{inKeys, inObjects})
-	before := cs.gateway
-	status := summarize(cs, t, inKeys, found, r.image(cs.gateway))
+	found, before := joined([]*problem{inKeys, inObjects}), cs.gateway
+	status := summarize(cs, t, inKeys, found, cmp.Or(cs.gateway.Spec.Image, r.Options.ServerImage))
 	status.Operator, status.OperatorContest = r.identity(), nil // also answers another operator's question
 	if !equality.Semantic.DeepEqual(before.Status, status) {
 		after := before.DeepCopy()

@@ -107,10 +107,6 @@ const (
 	dampedInterval = 30 * time.Second
 )
 
-func newDamper() *damper {
-	return &damper{all: newLRU[damped, *rate.Limiter](50_000)}
-}
-
 // allow reports whether an object may be repaired now.
 func (d *damper) allow(
 	owner types.UID, gvk schema.GroupVersionKind, wanted runtime.ApplyConfiguration, now time.Time,

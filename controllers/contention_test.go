@@ -9,7 +9,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
@@ -56,7 +55,7 @@ func TestOperatorStaysOutOfAnothersGateway(t *testing.T) {
 	if d := e.deployment("auth"); d.Generation != generation {
 		t.Errorf("the Deployment changed %d times", d.Generation-generation)
 	}
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 
 	stop()
 	e.pass(11 * time.Minute) // after which it asks again
@@ -114,5 +113,5 @@ func TestContentionIsDampedAndNamed(t *testing.T) {
 	e.nudge("auth")
 	becomes(e, "it is put right", "auth-gateway/authserver:test", image)
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 }

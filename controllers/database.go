@@ -79,23 +79,11 @@ func oneLine(text string, most int) string {
 	return clipTo(text, most)
 }
 
-// databases tracks which gateways may have lost or regained their database.
-type databases struct {
-	mu       sync.Mutex
-	suspects map[types.NamespacedName]bool // replicas contradict the condition
-}
-
-func newDatabases() *databases {
-	return &databases{suspects: map[types.NamespacedName]bool{}}
-}
-
 // suspect reports whether every replica of a gateway has to be asked, because one of
 // them contradicted the condition or the database is known to be unavailable.
-func (d *databases) suspect(g *v1alpha1.AuthGateway) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.suspects[client.ObjectKeyFromObject(g)] ||
-		meta.IsStatusConditionFalse(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
+func (r *Reconciler) suspect(g *v1alpha1.AuthGateway) bool {
+	_, contradicted := r.suspects.Load(client.ObjectKeyFromObject(g))
+	return contradicted || meta.IsStatusConditionFalse(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
 }
 
 // watchDatabases asks all replicas periodically until ctx is done. It queues each
@@ -160,15 +148,10 @@ func (r *Reconciler) compareDatabase(ctx context.Context, g *v1alpha1.AuthGatewa
 	}
 	key := client.ObjectKeyFromObject(g)
 	condition := meta.FindStatusCondition(g.Status.Conditions, v1alpha1.ConditionDatabaseAvailable)
-	differs := answered && (condition == nil || failing != (condition.Status == metav1.ConditionFalse))
-	r.databases.mu.Lock()
-	if differs {
-		r.databases.suspects[key] = true
-	} else {
-		delete(r.databases.suspects, key)
-	}
-	r.databases.mu.Unlock()
-	if differs {
+	if answered && (condition == nil || failing != (condition.Status == metav1.ConditionFalse)) {
+		r.suspects.Store(key, true)
 		r.wakeUp(key)
+	} else {
+		r.suspects.Delete(key)
 	}
 }

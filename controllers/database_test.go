@@ -22,8 +22,7 @@ func TestDatabaseOutageIsACondition(t *testing.T) {
 	d := e.made("auth")
 	one, two := e.startPod(d, 0, true), e.startPod(d, 1, true)
 	e.report("auth", 2)
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-	e.condition("auth", "DatabaseAvailable", metav1.ConditionTrue, "DatabaseAnswers")
+	e.shows("auth", "Ready True Ready", "DatabaseAvailable True DatabaseAnswers")
 
 	problem := "the database \"auth\" takes no writes:\nit is a standby\x07 " + strings.Repeat("x", 2000)
 	report := func(problem string, pods ...*corev1.Pod) {
@@ -44,11 +43,9 @@ func TestDatabaseOutageIsACondition(t *testing.T) {
 		if strings.ContainsAny(c.Message, "\n\x07") || len(c.Message) > 1000 {
 			t.Errorf("the message has %d bytes: %q", len(c.Message), c.Message)
 		}
-		e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
-		e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+		e.shows("auth", "Available True ReplicasReady", "KeysReady True KeysPublished")
 		report("", lost...)
-		e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
-		e.condition("auth", "DatabaseAvailable", metav1.ConditionTrue, "DatabaseAnswers")
+		e.shows("auth", "Ready True Ready", "DatabaseAvailable True DatabaseAnswers")
 	}
 
 	// A replica that does not answer does not change the condition.
@@ -56,7 +53,7 @@ func TestDatabaseOutageIsACondition(t *testing.T) {
 	e.silence(two, errors.New("no route"))
 	e.nudge("auth")
 	e.rest()
-	e.condition("auth", "DatabaseAvailable", metav1.ConditionTrue, "DatabaseAnswers")
+	e.shows("auth", "DatabaseAvailable True DatabaseAnswers")
 	e.quiet()
 	time.Sleep(300 * time.Millisecond) // no event announces that nothing happens
 	if writes := e.calls.written(); len(writes) > 0 {

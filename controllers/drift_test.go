@@ -290,7 +290,7 @@ func TestDriftIsRepaired(t *testing.T) {
 				}
 			}
 			e.report("auth", 2)
-			e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			e.shows("auth", "Ready True Ready")
 			e.secondPassWritesNothing("auth")
 		})
 	}
@@ -319,7 +319,7 @@ func TestDriftOfASecretThatIsKeptIsRepairedByItsLabel(t *testing.T) {
 		edit(e, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = nil })
 		e.says("auth", "Ready", "NameConflict", "a Secret "+name)
 		edit(e, name, &corev1.Secret{}, func(s *corev1.Secret) { s.Labels = map[string]string{"authgateway.io/gateway": "auth"} })
-		e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+		e.shows("auth", "Ready True Ready")
 	}
 }
 
@@ -375,7 +375,7 @@ func TestDriftByDeletionIsRepaired(t *testing.T) {
 		})
 	}
 	e.rollOut("auth") // a new caller key replaces the pods
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	e.secondPassWritesNothing("auth")
 }
 
@@ -552,7 +552,7 @@ func TestReplicasAreHandedToAnAutoscalerAndTakenBack(t *testing.T) {
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(0)) })
 	becomes(e, "there are no replicas", 0, replicas)
 	e.rollOut("auth")
-	e.condition("auth", "Available", metav1.ConditionFalse, "ScaledToZero")
+	e.shows("auth", "Available False ScaledToZero")
 	e.change("auth", autoscale)
 	becomes(e, "there are replicas", 3, replicas)
 }

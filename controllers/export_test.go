@@ -33,4 +33,4 @@ func (r *Reconciler) Watches() prometheus.Collector { return r.watches }
 func (r *Reconciler) Upgrades() prometheus.Collector { return r.upgrades }
 
 // AskAPod asks a pod as the operator does.
-var AskAPod = ask(askTransport())
+var AskAPod = ask()

@@ -109,12 +109,11 @@ func TestNameConflictIsLeftAloneAndAwaited(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := smallest(name(i))
-		g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+		autoscaled(g)
 		e.create(g)
 	}
 	for i, foreign := range all {
-		e.condition(name(i), "Ready", metav1.ConditionFalse, "NameConflict")
-		e.condition(name(i), "Stalled", metav1.ConditionTrue, "NameConflict")
+		e.shows(name(i), "Ready False NameConflict", "Stalled True NameConflict")
 		e.says(name(i), "Ready", "NameConflict", " "+foreign.GetName()+" ")
 	}
 	e.rest()
@@ -139,51 +138,8 @@ func TestNameConflictIsLeftAloneAndAwaited(t *testing.T) {
 	}
 	for i := range all {
 		e.made(name(i))
-		e.condition(name(i), "Ready", metav1.ConditionFalse, "Progressing")
+		e.shows(name(i), "Ready False Progressing")
 	}
-}
-
-func TestInputsThatAreMissingAreAwaited(t *testing.T) {
-	t.Parallel()
-	e := newEnv(t)
-	g := smallest("auth")
-	g.Spec.Database.SSLMode, g.Spec.Database.CASecretRef = "verify-full", &v1alpha1.LocalReference{Name: "ca"}
-	e.create(g)
-	deployments := func() {
-		t.Helper()
-		if err := e.client.Get(t.Context(), e.key("auth"), &appsv1.Deployment{}); !apierrors.IsNotFound(err) {
-			t.Errorf("the Deployment exists (%v)", err)
-		}
-	}
-	e.condition("auth", "Ready", metav1.ConditionFalse, "SecretMissing")
-	e.says("auth", "Ready", "SecretMissing", "auth-db", "spec.database.credentialsSecretRef", "username, password")
-	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // the operator notices when it appears
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
-	e.without("auth", keysOf("auth")...)
-	e.quiet()
-	time.Sleep(time.Second)          // no event announces that it does not poll
-	if n := e.calls.count(); n > 2 { // one may have been running
-		t.Errorf("the operator polls while it waits: %d calls", n)
-	}
-	half := credentials("auth-db")
-	half.StringData["password"] = ""
-	e.create(half)
-	e.says("auth", "Ready", "SecretInvalid", "auth-db", "password")
-	deployments()
-	edit(e, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["password"] = []byte("not empty") })
-	e.says("auth", "Ready", "SecretMissing", " ca ", "spec.database.caSecretRef", "ca.crt")
-	deployments()
-	// It is created and deleted twice, so that the same event occurs again.
-	for range 2 {
-		ca := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"other": "x"}}
-		e.create(ca)
-		e.says("auth", "Ready", "SecretInvalid", " ca ", "ca.crt")
-		e.remove(ca)
-		e.says("auth", "Ready", "SecretMissing", " ca ")
-	}
-	deployments()
-	e.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}})
-	e.made("auth")
 }
 
 func TestQuotaIsNamedAndAwaited(t *testing.T) {
@@ -219,9 +175,9 @@ func TestQuotaIsNamedAndAwaited(t *testing.T) {
 				return nil
 			})
 			e.create(smallest("auth"))
-			e.condition("auth", "Ready", metav1.ConditionFalse, "QuotaExceeded")
+			e.shows("auth", "Ready False QuotaExceeded")
 			e.says("auth", "Ready", "QuotaExceeded", "full", string(resourceName))
-			e.condition("auth", "Reconciling", metav1.ConditionTrue, "QuotaExceeded")
+			e.shows("auth", "Reconciling True QuotaExceeded")
 			if !e.direct {
 				e.calls.reset()
 				time.Sleep(4 * time.Second) // it backs off
@@ -231,7 +187,7 @@ func TestQuotaIsNamedAndAwaited(t *testing.T) {
 			}
 			e.remove(quota)
 			e.made("auth")
-			e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+			e.shows("auth", "Ready False Progressing")
 		})
 	}
 }
@@ -339,7 +295,7 @@ func TestRoleIsEnough(t *testing.T) {
 	e.startOperatorAs(user, func(o *controllers.Options) { o.PlatformUsers = true })
 	e.create(credentials("auth-db"))
 	g := smallest("auth")
-	g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+	autoscaled(g)
 	e.ready(g)
 	for _, c := range e.calls.written() {
 		if c.status == http.StatusForbidden {
@@ -357,11 +313,7 @@ func TestRoleWithoutAVerbIsNamed(t *testing.T) {
 	relabel := func(name string, o client.Object) func(*env) {
 		return func(e *env) { edit(e, name, o, func(o client.Object) { o.SetLabels(nil) }) }
 	}
-	autoscale := func(e *env) {
-		e.change("auth", func(g *v1alpha1.AuthGateway) {
-			g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-		})
-	}
+	autoscale := func(e *env) { e.change("auth", autoscaled) }
 	open := func(e *env) {
 		e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
 	}
@@ -409,11 +361,11 @@ func TestRoleWithoutAVerbIsNamed(t *testing.T) {
 				e.rest()
 				c.provoke(e)
 			}
-			e.condition("auth", "Ready", metav1.ConditionFalse, "Forbidden")
+			e.shows("auth", "Ready False Forbidden")
 			e.says("auth", "Ready", "Forbidden", fmt.Sprintf("cannot %s resource %q", c.verb, c.resource))
 			grant()
 			e.made("auth")
-			e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+			e.shows("auth", "Ready False Progressing")
 		})
 	}
 }
@@ -437,30 +389,30 @@ func TestRoleWithoutStatusOrEventsStillWorks(t *testing.T) {
 				t.Errorf("%d writes in three seconds", n)
 			}
 			grant()
-			e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+			e.shows("auth", "Ready False Progressing")
 		})
 	}
 }
 
-// meddling is a RoundTripper that answers instead of the API server if meddle does.
-type meddling struct {
-	meddle func(*http.Request) (*http.Response, error)
-	next   http.RoundTripper
-}
+type roundTripper func(*http.Request) (*http.Response, error)
 
-func (m *meddling) RoundTrip(q *http.Request) (*http.Response, error) {
-	if response, err := m.meddle(q); response != nil || err != nil {
-		if q.Body != nil {
-			_ = q.Body.Close()
-		}
-		return response, err
-	}
-	return m.next.RoundTrip(q)
-}
+func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return r(q) }
 
+// through returns access to an API server for which meddle answers if it wants to.
 func through(t testing.TB, meddle func(*http.Request) (*http.Response, error)) *rest.Config {
 	c := rest.CopyConfig(kubernetestest.Config(t))
-	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return &meddling{meddle, next} })
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(q *http.Request) (*http.Response, error) {
+			response, err := meddle(q)
+			if response == nil && err == nil {
+				return next.RoundTrip(q)
+			}
+			if q.Body != nil {
+				_ = q.Body.Close()
+			}
+			return response, err
+		})
+	})
 	return c
 }
 
@@ -476,25 +428,20 @@ func refusal(q *http.Request, code int, reason metav1.StatusReason) *http.Respon
 	}
 }
 
-func isWrite(q *http.Request) bool { return q.Method != http.MethodGet }
-
 // Every second write fails. In one case it succeeds and its response is lost. The
 // result is the same as without failures.
 func TestWritesThatFailAreRetried(t *testing.T) {
 	t.Parallel()
+	refuse := func(code int, reason metav1.StatusReason) func(*http.Request) (*http.Response, error) {
+		return func(q *http.Request) (*http.Response, error) { return refusal(q, code, reason), nil }
+	}
 	for _, c := range []struct {
 		what string
 		fail func(*http.Request) (*http.Response, error)
 	}{
-		{"409", func(q *http.Request) (*http.Response, error) {
-			return refusal(q, http.StatusConflict, metav1.StatusReasonConflict), nil
-		}},
-		{"429", func(q *http.Request) (*http.Response, error) {
-			return refusal(q, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests), nil
-		}},
-		{"500", func(q *http.Request) (*http.Response, error) {
-			return refusal(q, http.StatusInternalServerError, metav1.StatusReasonInternalError), nil
-		}},
+		{"409", refuse(http.StatusConflict, metav1.StatusReasonConflict)},
+		{"429", refuse(http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests)},
+		{"500", refuse(http.StatusInternalServerError, metav1.StatusReasonInternalError)},
 		{"timeout", func(*http.Request) (*http.Response, error) { return nil, context.DeadlineExceeded }},
 		{"done, and the answer lost", nil},
 	} {
@@ -508,7 +455,7 @@ func TestWritesThatFailAreRetried(t *testing.T) {
 			unlucky := func(q *http.Request) bool {
 				mu.Lock()
 				defer mu.Unlock()
-				if !isWrite(q) {
+				if q.Method == http.MethodGet {
 					return false
 				}
 				writes[q.URL.Path]++
@@ -544,7 +491,7 @@ func TestWritesThatFailAreRetried(t *testing.T) {
 				return nil
 			})
 			e.rollOut("auth")
-			e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			e.shows("auth", "Ready True Ready")
 			e.whole("auth")
 			if ring := e.ring("auth"); len(ring.Keys) != 2 {
 				t.Errorf("the ring has %d keys", len(ring.Keys))
@@ -562,10 +509,6 @@ func TestWritesThatFailAreRetried(t *testing.T) {
 		})
 	}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (r roundTripper) RoundTrip(q *http.Request) (*http.Response, error) { return r(q) }
 
 // whole fails if the keys, the passphrases and the public keys do not match.
 func (e *env) whole(name string) {
@@ -651,7 +594,7 @@ func TestSpecThatFlapsEndsAsItsLastStateAndChurnsNoKeys(t *testing.T) {
 	}
 	becomes(e, "the Deployment has the last state", 3, func() int32 { return e.replicas("auth") })
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	ring := e.ring("auth")
 	if ring.Generation-generation > 8 || len(ring.Keys) > 6 {
 		t.Errorf("the ring went from generation %d to %d, and has %d keys", generation, ring.Generation, len(ring.Keys))

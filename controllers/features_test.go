@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -151,7 +152,7 @@ func TestSpecWithEverythingSetIsStable(t *testing.T) {
 	e := newDirectEnv(t)
 	secretsOf(e)
 	e.create(everythingSet("auth"))
-	e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+	e.shows("auth", "Ready False Progressing")
 	e.secondPassWritesNothing("auth")
 
 	d := e.deployment("auth")
@@ -241,7 +242,7 @@ func TestSpecWithEverythingSetIsStable(t *testing.T) {
 		},
 	} {
 		e.change("auth", func(g *v1alpha1.AuthGateway) { change(&g.Spec) })
-		e.condition("auth", "Ready", metav1.ConditionFalse, "Progressing")
+		e.shows("auth", "Ready False Progressing")
 		t.Logf("change %d", i)
 		e.secondPassWritesNothing("auth")
 	}
@@ -351,10 +352,8 @@ func TestSuspendedGatewayIsNotWritten(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Suspend = true })
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Suspended") // kstatus calls Unknown InProgress
-	e.condition("auth", "Reconciling", metav1.ConditionFalse, "Suspended")
-	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
-	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	e.shows("auth", "Ready True Suspended") // kstatus calls Unknown InProgress
+	e.shows("auth", "Reconciling False Suspended", "Stalled False Ready", "Available True ReplicasReady")
 	e.quiet()
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Replicas = new(int32(5)) })
 	annotate(e, "auth", v1alpha1.AnnotationRotate, "now")
@@ -373,14 +372,14 @@ func TestSuspendedGatewayIsNotWritten(t *testing.T) {
 	// A change that a person has to accept leaves the pods alone, too. problems_test.go has every such change.
 	e.rollOut("auth")
 	e.wait("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	e.rest()
 	template := func() string { return e.deployment("auth").Spec.Template.String() }
 	before := template()
 	e.change("auth", func(g *v1alpha1.AuthGateway) {
 		g.Spec.Database.Name, g.Spec.Issuer = "other", "https://auth.example.com"
 	})
-	e.condition("auth", "Ready", metav1.ConditionFalse, "ChangeNotAccepted")
+	e.shows("auth", "Ready False ChangeNotAccepted")
 	e.rest()
 	if template() != before || strings.Contains(e.publicKeys("auth")[keys.PublicDocumentFile], "example.com") {
 		t.Error("a change was made before a person accepted it")
@@ -389,32 +388,58 @@ func TestSuspendedGatewayIsNotWritten(t *testing.T) {
 	annotate(e, "auth", v1alpha1.AnnotationAcceptDatabase, "postgres.shop.svc/other")
 	becomes(e, "the template changes", false, func() bool { return template() == before })
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 
 	// Nothing is created for a gateway that is suspended from the start.
 	g := smallest("late")
 	g.Spec.Suspend = true
 	e.create(g)
-	e.condition("late", "Ready", metav1.ConditionFalse, "Suspended")
-	e.condition("late", "Stalled", metav1.ConditionTrue, "Suspended")
+	e.shows("late", "Ready False Suspended", "Stalled True Suspended")
 	e.without("late")
 }
 
-// A change of a Secret or of a ConfigMap that the spec refers to starts a reconcile
-// and replaces the pods. inputs_test.go has which changes do.
-func TestInputsAreWatched(t *testing.T) {
+// An input that is missing or invalid is named and awaited, without polling. A change of a Secret or of a ConfigMap that
+// the spec refers to starts a reconcile and replaces the pods. inputs_test.go has which changes do.
+func TestInputsAreAwaitedAndWatched(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	g := exposed("auth")
+	g.Spec.Database.SSLMode, g.Spec.Database.CASecretRef = "verify-full", &v1alpha1.LocalReference{Name: "ca"}
 	g.Spec.Email.SMTP.CredentialsSecretRef = &v1alpha1.LocalReference{Name: "mail"}
 	g.Spec.Email.TemplatesConfigMapRef = &v1alpha1.LocalReference{Name: "mails"}
-	e.create(credentials("auth-db"), credentials("mail"), g)
-	e.says("auth", "Ready", "ConfigMapMissing", " mails ")
-	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready") // it is noticed when it appears
-	e.without("auth", keysOf("auth")...)                           // the keys do not wait for it
+	e.create(credentials("mail"), g)
+	waits := func(reason string, words ...string) {
+		t.Helper()
+		e.says("auth", "Ready", reason, words...)
+		e.shows("auth", "Stalled False Ready")          // the operator notices when it appears
+		e.shows("auth", "KeysReady True KeysPublished") // the keys do not wait for it
+		e.without("auth", keysOf("auth")...)
+	}
+	waits("SecretMissing", "auth-db", "spec.database.credentialsSecretRef", "username, password")
+	e.quiet()
+	time.Sleep(time.Second)          // no event announces that it does not poll
+	if n := e.calls.count(); n > 2 { // one may have been running
+		t.Errorf("the operator polls while it waits: %d calls", n)
+	}
+	half := credentials("auth-db")
+	half.StringData["password"] = ""
+	e.create(half)
+	waits("SecretInvalid", "auth-db", "password")
+	edit(e, "auth-db", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["password"] = []byte("not empty") })
+	waits("SecretMissing", " ca ", "spec.database.caSecretRef", "ca.crt")
+	// It is created and deleted twice, so that the same event occurs again.
+	for range 2 {
+		ca := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"other": "x"}}
+		e.create(ca)
+		waits("SecretInvalid", " ca ", "ca.crt")
+		e.remove(ca)
+		waits("SecretMissing", " ca ")
+	}
+	e.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"}, StringData: map[string]string{"ca.crt": "x"}})
+	waits("ConfigMapMissing", " mails ")
 	e.create(templates("mails"))
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	annotations := func() map[string]string { return e.deployment("auth").Spec.Template.Annotations }
 	replaces := func(what string, change func()) {
 		t.Helper()
@@ -474,16 +499,15 @@ func TestOptionalKindsAreUsedOnceTheyExist(t *testing.T) {
 	g.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{Labels: map[string]string{"release": "prometheus"}}
 	e.create(g)
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionFalse, "KindMissing")
+	e.shows("auth", "Ready False KindMissing")
 	e.says("auth", "Ready", "KindMissing", "ServiceMonitor", "monitoring.coreos.com/v1")
-	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	e.shows("auth", "Available True ReplicasReady", "KeysReady True KeysPublished")
 
 	installKinds(t)
 	e.nudge("auth")
 	monitor := schema.GroupVersionKind{Group: "monitoring.coreos.com", Version: "v1", Kind: "ServiceMonitor"}
 	e.foreign(monitor, "spec", "endpoints")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	if labels := e.foreign(monitor, "spec").GetLabels(); labels["release"] != "prometheus" {
 		t.Errorf("its labels are %v", labels)
 	}
@@ -528,13 +552,13 @@ func TestOptionalKindsAreUsedOnceTheyExist(t *testing.T) {
 		}
 		return nil
 	})
-	e.condition("auth", "Available", metav1.ConditionTrue, "ReplicasReady")
+	e.shows("auth", "Available True ReplicasReady")
 	installKinds(t)
 	e.eventually("the kind is used again", func() error {
 		e.nudge("auth")
 		return e.client.Get(t.Context(), e.key("auth"), of(monitor))
 	})
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Monitoring.ServiceMonitor = nil })
 	e.gone("auth", of(monitor))
 	e.secondPassWritesNothing("auth")
@@ -620,70 +644,10 @@ func (e *env) editForeign(gvk schema.GroupVersionKind, change func(*unstructured
 	edit(e, "auth", of(gvk), change)
 }
 
-// installKinds installs the optional kinds, with the defaults and lists of the
-// original CRDs.
+// installKinds installs the optional kinds.
 func installKinds(t *testing.T) {
 	t.Helper()
-	object := func(properties map[string]apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
-		return apiextensionsv1.JSONSchemaProps{Type: "object", Properties: properties}
-	}
-	text := func(value string) apiextensionsv1.JSONSchemaProps {
-		p := apiextensionsv1.JSONSchemaProps{Type: "string"}
-		if value != "-" {
-			p.Default = &apiextensionsv1.JSON{Raw: fmt.Appendf(nil, "%q", value)}
-		}
-		return p
-	}
-	number := func(raw string) apiextensionsv1.JSONSchemaProps {
-		p := apiextensionsv1.JSONSchemaProps{Type: "integer"}
-		if raw != "" {
-			p.Default = &apiextensionsv1.JSON{Raw: []byte(raw)}
-		}
-		return p
-	}
-	list := func(of apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
-		return apiextensionsv1.JSONSchemaProps{Type: "array", XListType: new("atomic"),
-			Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &of}}
-	}
-	open := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: new(true)}
-	crd := func(group, plural, kind string, spec apiextensionsv1.JSONSchemaProps) *apiextensionsv1.CustomResourceDefinition {
-		return &apiextensionsv1.CustomResourceDefinition{
-			ObjectMeta: metav1.ObjectMeta{Name: plural + "." + group,
-				Annotations: map[string]string{"api-approved.kubernetes.io": "unapproved, a test"}},
-			Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-				Group: group, Scope: apiextensionsv1.NamespaceScoped,
-				Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: plural, Singular: strings.ToLower(kind),
-					Kind: kind, ListKind: kind + "List"},
-				Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
-					Schema: &apiextensionsv1.CustomResourceValidation{
-						OpenAPIV3Schema: new(object(map[string]apiextensionsv1.JSONSchemaProps{"spec": spec})),
-					}}},
-			},
-		}
-	}
-	route := object(map[string]apiextensionsv1.JSONSchemaProps{
-		"hostnames": list(text("-")),
-		"parentRefs": list(object(map[string]apiextensionsv1.JSONSchemaProps{
-			"group": text("gateway.networking.k8s.io"), "kind": text("Gateway"), "name": text("-"),
-			"namespace": text("-"), "sectionName": text("-"),
-		})),
-		"rules": list(object(map[string]apiextensionsv1.JSONSchemaProps{
-			"matches": list(object(map[string]apiextensionsv1.JSONSchemaProps{
-				"path": object(map[string]apiextensionsv1.JSONSchemaProps{"type": text("PathPrefix"), "value": text("/")}),
-			})),
-			"backendRefs": list(object(map[string]apiextensionsv1.JSONSchemaProps{
-				"group": text(""), "kind": text("Service"), "name": text("-"), "port": number(""), "weight": number("1"),
-			})),
-		})),
-	})
-	monitor := object(map[string]apiextensionsv1.JSONSchemaProps{
-		"selector":  open,
-		"endpoints": list(open),
-	})
-	_, err := envtest.InstallCRDs(kubernetestest.Config(t), envtest.CRDInstallOptions{CRDs: []*apiextensionsv1.CustomResourceDefinition{
-		crd("monitoring.coreos.com", "servicemonitors", "ServiceMonitor", monitor),
-		crd("gateway.networking.k8s.io", "httproutes", "HTTPRoute", route),
-	}})
+	_, err := envtest.InstallCRDs(kubernetestest.Config(t), envtest.CRDInstallOptions{Paths: []string{"testdata/optional_kinds.yaml"}})
 	if err != nil {
 		t.Fatal(err)
 	}

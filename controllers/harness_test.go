@@ -59,16 +59,17 @@ type env struct {
 // readyEnv is newEnv with a gateway auth that is Ready.
 func readyEnv(t *testing.T, options ...func(*controllers.Options)) *env {
 	t.Helper()
-	e := newEnv(t, options...)
-	e.create(credentials("auth-db"))
-	e.ready(smallest("auth"))
-	return e
+	return newEnv(t, options...).withReadyGateway()
 }
 
 // readyDirectEnv is newDirectEnv with a gateway auth that is Ready.
 func readyDirectEnv(t *testing.T) *env {
 	t.Helper()
-	e := newDirectEnv(t)
+	return newDirectEnv(t).withReadyGateway()
+}
+
+func (e *env) withReadyGateway() *env {
+	e.t.Helper()
 	e.create(credentials("auth-db"))
 	e.ready(smallest("auth"))
 	e.rest()
@@ -387,6 +388,20 @@ func (e *env) condition(name, kind string, status metav1.ConditionStatus, reason
 	return c
 }
 
+// autoscaled asks for an autoscaler.
+func autoscaled(g *v1alpha1.AuthGateway) {
+	g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
+}
+
+// shows waits until a gateway has conditions, each as "Type Status Reason".
+func (e *env) shows(name string, conditions ...string) {
+	e.t.Helper()
+	for _, c := range conditions {
+		words := strings.Fields(c)
+		e.condition(name, words[0], metav1.ConditionStatus(words[1]), words[2])
+	}
+}
+
 // made waits for the Deployment, which the operator creates last.
 func (e *env) made(name string) *appsv1.Deployment {
 	e.t.Helper()
@@ -529,7 +544,7 @@ func (e *env) ready(g *v1alpha1.AuthGateway) {
 	e.t.Helper()
 	e.create(g)
 	e.rollOut(g.Name)
-	e.condition(g.Name, "Ready", metav1.ConditionTrue, "Ready")
+	e.shows(g.Name, "Ready True Ready")
 }
 
 // quiet waits until the operator is at rest, and clears the recorded requests.

@@ -104,12 +104,7 @@ var inputs = []input{
 	},
 	{
 		field: "spec.email.smtp.credentialsSecretRef", gvk: gvkSecret,
-		ref: func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
-			if e := g.Spec.Email; e != nil && e.SMTP != nil {
-				return e.SMTP.CredentialsSecretRef
-			}
-			return nil
-		},
+		ref: func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference { return smtpOf(g).CredentialsSecretRef },
 		keys: []inputKey{
 			{name: credentialsUsername, setting: config.EnvSMTPUsername, use: inVariable},
 			{name: credentialsPassword, setting: config.EnvSMTPPassword, use: inFile},
@@ -129,12 +124,7 @@ var inputs = []input{
 	},
 	{
 		field: "spec.email.smtp.caSecretRef", gvk: gvkSecret,
-		ref: func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
-			if e := g.Spec.Email; e != nil && e.SMTP != nil {
-				return e.SMTP.CASecretRef
-			}
-			return nil
-		},
+		ref:    func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference { return smtpOf(g).CASecretRef },
 		keys:   []inputKey{{name: caCertificate, setting: config.EnvSMTPCAFile, use: pathOfFile}},
 		volume: volumeMailCA, directory: dirMailCA,
 	},
@@ -149,6 +139,14 @@ var inputs = []input{
 		hint:   "create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones",
 		volume: volumeTemplates, directory: dirTemplates, directorySetting: config.EnvMailTemplatesDir,
 	},
+}
+
+// smtpOf returns the mail server of a spec, or the zero value.
+func smtpOf(g *v1alpha1.AuthGateway) v1alpha1.SMTP {
+	if e := g.Spec.Email; e != nil && e.SMTP != nil {
+		return *e.SMTP
+	}
+	return v1alpha1.SMTP{}
 }
 
 var databaseKeys = []inputKey{
@@ -232,6 +230,14 @@ func (cs *clusterState) missingInputs() *problem {
 		}
 	}
 	return nil
+}
+
+// secretValue returns the value of a key of a Secret that the spec refers to, or "".
+func (cs *clusterState) secretValue(name, key string) string {
+	if secret := cs.inputs[name]; secret != nil {
+		return string(secret.Data[key])
+	}
+	return ""
 }
 
 // inputSecrets returns the content of every key that a pod reads when it starts.

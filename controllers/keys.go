@@ -170,7 +170,6 @@ func (r *Reconciler) writeRing(ctx context.Context, cs *clusterState, t *keyResu
 	return r.writeSecret(ctx, cs, cs.keys, cs.ownSecret(cs.names.keys(), files, annotations, true))
 }
 
-// event records an event for people.
 func (r *Reconciler) event(g *v1alpha1.AuthGateway, kind, reason, action, message string) {
 	if r.Events != nil {
 		r.Events.Eventf(g, nil, kind, reason, action, "%s", clipTo(message, mostOfEvent))

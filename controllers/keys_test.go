@@ -108,7 +108,7 @@ func TestRotationWaitsUntilTheKeyIsPublishedAndLoadedEverywhere(t *testing.T) {
 	if k := e.signing("auth", keys.Access); k.ID != old.ID {
 		t.Fatal("the new key signs, although a replica has not loaded it")
 	}
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "AwaitingReplicas")
+	e.shows("auth", "KeysReady True AwaitingReplicas")
 	if got := e.gateway("auth").Status.Keys.ObservedRotate; got != "" {
 		t.Errorf("the rotation is reported as done: %q", got)
 	}
@@ -191,14 +191,14 @@ func TestPassphraseChangeReachesThePodsBeforeTheKeys(t *testing.T) {
 	const one, two = "a passphrase for access one", "a passphrase for access two"
 	// Without usable passphrases there are no keys, and nothing that needs them.
 	e.create(credentials("auth-db"), g)
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "SecretMissing")
+	e.shows("auth", "KeysReady False SecretMissing")
 	e.create(passphraseSecret("short", "a passphrase for refresh one"))
 	e.says("auth", "Ready", "SecretInvalid", "ACCESS_PASSPHRASE", "own-passphrases")
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "SecretInvalid")
+	e.shows("auth", "KeysReady False SecretInvalid")
 	e.without("auth")
 	edit(e, "own-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { s.Data["ACCESS_PASSPHRASE"] = []byte(one) })
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	old := e.signing("auth", keys.Access).ID
 	template := e.made("auth").Spec.Template
 
@@ -231,7 +231,7 @@ func TestPassphraseChangeReachesThePodsBeforeTheKeys(t *testing.T) {
 	e.phase("auth", next, keys.Signing)
 	e.phase("auth", old, keys.Retiring)
 	e.rest()
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 }
 
 func TestKeysThatAreLostOrDamagedAreNotReplaced(t *testing.T) {
@@ -243,29 +243,28 @@ func TestKeysThatAreLostOrDamagedAreNotReplaced(t *testing.T) {
 	// Damaged keys are left alone, too. trace_test.go has each kind of loss.
 	good := e.copyOf("auth-keys")
 	edit(e, "auth-keys", &corev1.Secret{}, func(s *corev1.Secret) { delete(s.Data, lost+".pem") })
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysDamaged")
+	e.shows("auth", "KeysReady False KeysDamaged")
 	e.rest()
 	if e.publicKeys("auth")["jwks.json"] != published["jwks.json"] {
 		t.Error("the public keys of valid tokens are missing")
 	}
 	e.restoreKeys("auth", good)
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	e.shows("auth", "KeysReady True KeysPublished")
 	e.rest()
 	// The private half of another key looks like one that no passphrase decrypts.
 	edit(e, "auth-keys", &corev1.Secret{}, func(s *corev1.Secret) {
 		s.Data[lost+".pem"] = s.Data[e.signing("auth", keys.Refresh).ID+".pem"]
 	})
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysUnopenable")
+	e.shows("auth", "KeysReady False KeysUnopenable")
 	e.restoreKeys("auth", good)
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	e.shows("auth", "KeysReady True KeysPublished")
 	if now := e.signing("auth", keys.Access).ID; now != lost {
 		t.Error("another key signs")
 	}
 
 	e.remove(e.secret("auth-keys"))
 	c := e.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysLost")
-	e.condition("auth", "Stalled", metav1.ConditionTrue, "KeysLost")
-	e.condition("auth", "Ready", metav1.ConditionFalse, "KeysLost")
+	e.shows("auth", "Stalled True KeysLost", "Ready False KeysLost")
 	if !strings.Contains(c.Message, "kubectl annotate agw auth -n "+e.namespace+" --overwrite authgateway.io/new-ring="+lost) {
 		t.Errorf("the message does not say what to do: %s", c.Message)
 	}
@@ -281,16 +280,16 @@ func TestKeysThatAreLostOrDamagedAreNotReplaced(t *testing.T) {
 	}
 
 	annotate(e, "auth", v1alpha1.AnnotationNewRing, lost)
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "KeysPublished")
+	e.shows("auth", "KeysReady True KeysPublished")
 	e.rest()
 	fresh := e.signing("auth", keys.Access).ID
 	if now := e.ring("auth").Generation; fresh == lost || now <= generation {
 		t.Errorf("key %s signs, and generation %d follows %d", fresh, now, generation)
 	}
-	e.condition("auth", "Stalled", metav1.ConditionFalse, "Ready")
+	e.shows("auth", "Stalled False Ready")
 	// The order was only for that loss.
 	e.remove(e.secret("auth-keys"))
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysLost")
+	e.shows("auth", "KeysReady False KeysLost")
 }
 
 func TestPassphrasesThatAreLostWaitForAnOrderToRotate(t *testing.T) {
@@ -313,5 +312,5 @@ func TestPassphrasesThatAreLostWaitForAnOrderToRotate(t *testing.T) {
 	e.phase("auth", next, keys.Signing)
 	e.phase("auth", old, keys.Retiring) // its tokens still verify
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 }

@@ -51,7 +51,7 @@ func TestSmallestGatewayIsMadeInOnePass(t *testing.T) {
 
 	// A second pass writes nothing. It is started by a label of the gateway, and by another operator.
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 	e.quiet()
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Labels = map[string]string{"team": "shop"} })
 	e.startOperator()

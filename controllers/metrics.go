@@ -64,16 +64,12 @@ func registerMetrics(all ...prometheus.Collector) error {
 	return nil
 }
 
-// Describe implements prometheus.Collector.
 func (gatewayMetrics) Describe(to chan<- *prometheus.Desc) {
-	to <- conditionMetric
-	to <- awaitingMetric
-	to <- rotationMetric
-	to <- leadMetric
-	to <- suspendedMetric
+	for _, d := range []*prometheus.Desc{conditionMetric, awaitingMetric, rotationMetric, leadMetric, suspendedMetric} {
+		to <- d
+	}
 }
 
-// Collect implements prometheus.Collector.
 func (m gatewayMetrics) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -22,11 +22,7 @@ type mount struct {
 // no other key of a Secret reaches the pods.
 func mountsOf(g *v1alpha1.AuthGateway) []mount {
 	n := namesOf(g)
-	passphrases := mount{volume: volumePassphrases, directory: dirPassphrases, gvk: gvkSecret, object: n.passphrases()}
-	for _, use := range keys.Uses() {
-		setting := passphraseSettings[use]
-		passphrases.items = append(passphrases.items, setting.current, setting.former)
-	}
+	access, refresh := passphraseSettings[keys.Access], passphraseSettings[keys.Refresh]
 	all := []mount{
 		// Every key of this Secret: a rotation changes which files there are.
 		{volume: volumeKeys, directory: dirKeys, gvk: gvkSecret, object: n.keys()},
@@ -36,7 +32,10 @@ func mountsOf(g *v1alpha1.AuthGateway) []mount {
 			volume: volumePublicKeys, directory: dirPublicKeys, gvk: gvkConfigMap, object: n.publicKeys(),
 			items: []string{keys.PublicDocumentFile}, optional: true,
 		},
-		passphrases,
+		{
+			volume: volumePassphrases, directory: dirPassphrases, gvk: gvkSecret, object: n.passphrases(),
+			items: []string{access.current, access.former, refresh.current, refresh.former},
+		},
 		{
 			volume: volumeCaller, directory: dirCaller, gvk: gvkSecret, object: n.caller(),
 			items: []string{secretCallerKey},

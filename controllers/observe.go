@@ -76,14 +76,12 @@ func newClusterState(g *v1alpha1.AuthGateway, now time.Time) *clusterState {
 func (r *Reconciler) observeKeys(ctx context.Context, cs *clusterState) error {
 	// The public keys are read before the keys: see applyPublicKeys.
 	r.observeObject(ctx, cs, objectPublicKeys)
-	for _, s := range []struct {
-		name string
-		into **corev1.Secret
-	}{{cs.names.passphrases(), &cs.passphrases}, {cs.names.keys(), &cs.keys}} {
-		var err error
-		if *s.into, err = r.readSecret(ctx, cs, s.name); err != nil {
-			return err
-		}
+	var err error
+	if cs.passphrases, err = r.readSecret(ctx, cs, cs.names.passphrases()); err != nil {
+		return err
+	}
+	if cs.keys, err = r.readSecret(ctx, cs, cs.names.keys()); err != nil {
+		return err
 	}
 	if cs.keys != nil {
 		cs.ring, cs.ringErr = keys.FromFiles(cs.keys.Data)
@@ -182,14 +180,21 @@ func (r *Reconciler) observeObject(ctx context.Context, cs *clusterState, o *man
 // stale copy of the keys would be dangerous. It returns nil if there is none.
 func (r *Reconciler) readSecret(ctx context.Context, cs *clusterState, name string) (*corev1.Secret, error) {
 	secret := &corev1.Secret{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: cs.names.namespace, Name: name}, secret)
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read Secret %s: %w", name, err)
+	if there, err := r.readLive(ctx, cs, "Secret", name, secret); !there {
+		return nil, err
 	}
 	return secret, nil
+}
+
+// readLive reads an object from the API server, and reports whether it exists.
+func (r *Reconciler) readLive(
+	ctx context.Context, cs *clusterState, kind, name string, into client.Object,
+) (bool, error) {
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: cs.names.namespace, Name: name}, into)
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("read %s %s: %w", kind, name, err)
+	}
+	return err == nil, nil
 }
 
 // observeInput reads a Secret that the spec refers to, unless it was read before.
@@ -213,15 +218,11 @@ func (r *Reconciler) observeConfigMap(ctx context.Context, cs *clusterState, nam
 		return err
 	}
 	c := &corev1.ConfigMap{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: cs.names.namespace, Name: name}, c)
-	switch {
-	case err == nil:
+	there, err := r.readLive(ctx, cs, "ConfigMap", name, c)
+	if there {
 		cs.configMaps[name] = c
-	case apierrors.IsNotFound(err):
-	default:
-		return fmt.Errorf("read ConfigMap %s: %w", name, err)
 	}
-	return nil
+	return err
 }
 
 // isRolledOut reports whether a Deployment has replaced every pod of an older
@@ -241,12 +242,9 @@ func (cs *clusterState) lastSigningKey() string {
 			}
 		}
 	}
-	published := cs.publicKeys()
-	if published == nil {
-		return ""
-	}
 	var document keys.PublicDocument
-	if json.Unmarshal([]byte(published.Data[keys.PublicDocumentFile]), &document) != nil {
+	if published := cs.publicKeys(); published == nil ||
+		json.Unmarshal([]byte(published.Data[keys.PublicDocumentFile]), &document) != nil {
 		return ""
 	}
 	for _, k := range document.Keys {

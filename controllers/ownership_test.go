@@ -70,7 +70,7 @@ func TestRestoredObjectLosesWhatTheSpecDrops(t *testing.T) {
 				return nil
 			})
 			e.rollOut("auth")
-			e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+			e.shows("auth", "Ready True Ready")
 			e.secondPassWritesNothing("auth")
 		})
 	}
@@ -105,6 +105,6 @@ func TestDeletionIsOfOwnObjectsOnly(t *testing.T) {
 		if is := get(e, name, &networkingv1.NetworkPolicy{}); is.DeletionTimestamp != nil || is.UID != policy.UID {
 			t.Errorf("the NetworkPolicy is %+v", is.ObjectMeta)
 		}
-		e.condition(name, "Ready", metav1.ConditionTrue, "Ready")
+		e.shows(name, "Ready True Ready")
 	}
 }

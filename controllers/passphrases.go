@@ -133,10 +133,7 @@ func (r *Reconciler) inspect(
 ) keys.OpenedBy {
 	opened := keys.OpenedBy{}
 	of := func(use keys.Use, i int) string {
-		all := passphrases.Access
-		if use == keys.Refresh {
-			all = passphrases.Refresh
-		}
+		all := map[keys.Use][]string{keys.Access: passphrases.Access, keys.Refresh: passphrases.Refresh}[use]
 		if i < len(all) {
 			return all[i]
 		}

@@ -111,6 +111,8 @@ func article(kind string) string {
 	return "a"
 }
 
+// secretConflict returns a problem if the operator did not create one of these
+// Secrets, of which nil ones do not exist.
 func (cs *clusterState) secretConflict(all ...*corev1.Secret) *problem {
 	var names []string
 	for _, s := range all {
@@ -121,15 +123,9 @@ func (cs *clusterState) secretConflict(all ...*corev1.Secret) *problem {
 	return nameConflict(names...)
 }
 
-// keysConflict returns a problem if the operator did not create one of the two Secrets
-// of the keys. It then leaves the keys alone.
-func (cs *clusterState) keysConflict() *problem { return cs.secretConflict(cs.keys, cs.passphrases) }
-
-func (cs *clusterState) callerConflict() *problem { return cs.secretConflict(cs.caller) }
-
 // nameConflicts joins all name conflicts but those of the keys.
 func (cs *clusterState) nameConflicts() *problem {
-	all := []*problem{cs.callerConflict()}
+	all := []*problem{cs.secretConflict(cs.caller)}
 	for _, o := range managedObjects {
 		all = append(all, cs.nameConflict(o))
 	}

@@ -159,7 +159,7 @@ func TestObjectsAreOursByOwnerOrLabel(t *testing.T) {
 			t.Errorf("%s: owns returns %v", name, got)
 		}
 		cs.keys = secret
-		p := cs.keysConflict()
+		p := cs.secretConflict(cs.keys, cs.passphrases)
 		if (p == nil) != c.ours {
 			t.Errorf("%s: the problem is %v", name, p)
 		}

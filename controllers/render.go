@@ -30,29 +30,15 @@ type rendering struct {
 }
 
 func (r rendering) owner() *acmeta.OwnerReferenceApplyConfiguration {
-	o := ownerReference(r.gateway)
-	return acmeta.OwnerReference().WithAPIVersion(o.APIVersion).WithKind(o.Kind).
-		WithName(o.Name).WithUID(o.UID).WithController(true)
+	return convert[acmeta.OwnerReferenceApplyConfiguration](ownerReference(r.gateway))
 }
 
 // metadata returns the metadata of an untyped object.
 func (r rendering) metadata(labels map[string]string) map[string]any {
-	o := ownerReference(r.gateway)
 	return map[string]any{
-		"labels": object(merged(labels, r.names.labels())),
-		"ownerReferences": []any{map[string]any{
-			"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": string(o.UID), "controller": true,
-		}},
+		"labels":          *convert[map[string]any](merged(labels, r.names.labels())),
+		"ownerReferences": []any{*convert[map[string]any](ownerReference(r.gateway))},
 	}
-}
-
-// object converts a map of strings for an untyped object.
-func object(in map[string]string) map[string]any {
-	out := map[string]any{}
-	for k, v := range in {
-		out[k] = v
-	}
-	return out
 }
 
 // convert turns a value of a spec into its apply configuration. Both have the same

@@ -102,11 +102,9 @@ func pullSecrets(r rendering) (all []string) {
 	for _, secret := range r.gateway.Spec.ImagePullSecrets {
 		all = append(all, secret.Name)
 	}
-	if r.gateway.Spec.Image == "" {
-		for _, name := range r.pullSecrets {
-			if !slices.Contains(all, name) {
-				all = append(all, name)
-			}
+	for _, name := range r.pullSecrets {
+		if r.gateway.Spec.Image == "" && !slices.Contains(all, name) {
+			all = append(all, name)
 		}
 	}
 	return all

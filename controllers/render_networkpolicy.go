@@ -16,11 +16,10 @@ func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfigurat
 		return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))
 	}
 	api := acnetworking.NetworkPolicyIngressRule().WithPorts(port(apiPort))
-	if from := r.gateway.Spec.NetworkPolicy.From; len(from) > 0 {
-		for _, peer := range from {
-			api.WithFrom(networkPeer(peer))
-		}
-	} else {
+	for _, peer := range r.gateway.Spec.NetworkPolicy.From {
+		api.WithFrom(convert[acnetworking.NetworkPolicyPeerApplyConfiguration](peer))
+	}
+	if len(r.gateway.Spec.NetworkPolicy.From) == 0 {
 		api.WithFrom(
 			acnetworking.NetworkPolicyPeer().WithPodSelector(acmeta.LabelSelector()),
 			acnetworking.NetworkPolicyPeer().WithNamespaceSelector(labelled(labelClient, "true")),
@@ -45,8 +44,4 @@ func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfigurat
 
 func labelled(label, value string) *acmeta.LabelSelectorApplyConfiguration {
 	return acmeta.LabelSelector().WithMatchLabels(map[string]string{label: value})
-}
-
-func networkPeer(p networkingv1.NetworkPolicyPeer) *acnetworking.NetworkPolicyPeerApplyConfiguration {
-	return convert[acnetworking.NetworkPolicyPeerApplyConfiguration](p)
 }

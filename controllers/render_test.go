@@ -98,8 +98,8 @@ func TestRenderPodPullsWithTheOperatorsSecretsIfItChoosesTheImage(t *testing.T) 
 	}
 }
 
-// A setting, a password or the caller's key replaces the pods. Rotated keys and a
-// key of a Secret that no pod reads do not.
+// A setting, a passphrase or the caller's key replaces the pods. Rotated keys do not.
+// inputs_test.go has the keys of Secrets.
 func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 	t.Parallel()
 	render := func(minLength int32, change func(*clusterState, *keyResult)) string {
@@ -119,15 +119,11 @@ func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 		change    func(*clusterState, *keyResult)
 		replaces  bool
 	}{
-		"a setting": {20, func(*clusterState, *keyResult) {}, true},
-		"a password": {12, func(cs *clusterState, _ *keyResult) {
-			cs.inputs["auth-db"].Data["password"] = []byte("another")
-		}, true},
+		"a setting":         {20, func(*clusterState, *keyResult) {}, true},
 		"a key for callers": {12, func(_ *clusterState, found *keyResult) { found.callerKey = "my own key" }, true},
 		"a passphrase": {12, func(_ *clusterState, found *keyResult) {
 			found.passphraseState.Current = map[keys.Use]string{keys.Access: "three", keys.Refresh: "two"}
 		}, true},
-		"an unused key": {12, func(cs *clusterState, _ *keyResult) { cs.inputs["auth-db"].Data["unused"] = []byte("y") }, false},
 		"rotated keys": {12, func(cs *clusterState, found *keyResult) {
 			found.ring = newRing(t)
 			found.ring.Generation++

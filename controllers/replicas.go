@@ -49,7 +49,7 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 			cs.pods, askable = append(cs.pods, p), append(askable, p)
 		}
 	}
-	if !cs.needsAnswers() && !r.databases.suspect(cs.gateway) { // one is enough to know about the database
+	if !cs.needsAnswers() && !r.suspect(cs.gateway) { // one is enough to know about the database
 		askable = askable[:min(1, len(askable))]
 	}
 	var mu sync.Mutex

@@ -31,8 +31,7 @@ func TestReplicaThatCannotBeAskedHoldsARotationUpForABoundedTime(t *testing.T) {
 			t.Errorf("%q is missing in %q", w, c.Message)
 		}
 	}
-	e.condition("auth", "Reconciling", metav1.ConditionTrue, "AwaitingReplicas")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Reconciling True AwaitingReplicas", "Ready True Ready")
 	e.quiet()
 	for range 5 {
 		e.pass(time.Minute) // in total less than the limit

@@ -77,9 +77,8 @@ const (
 )
 
 func sameKeys(ring keys.Ring, ids []string) bool {
-	return len(ids) == len(ring.Keys) && !slices.ContainsFunc(ids, func(id string) bool {
-		_, exists := ring.Key(id)
-		return !exists
+	return len(ids) == len(ring.Keys) && !slices.ContainsFunc(ring.Keys, func(k keys.Key) bool {
+		return !slices.Contains(ids, k.ID)
 	})
 }
 

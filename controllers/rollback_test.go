@@ -94,7 +94,7 @@ func TestRollbackWaitsForAPersonAndARevokedKeyStaysRevoked(t *testing.T) {
 	for _, kind := range []string{"Ready", "KeysReady"} {
 		e.condition("auth", kind, metav1.ConditionFalse, "KeysRolledBack")
 	}
-	e.condition("auth", "Stalled", metav1.ConditionTrue, "KeysRolledBack")
+	e.shows("auth", "Stalled True KeysRolledBack")
 	annotate(e, "auth", v1alpha1.AnnotationAcceptKeys, "true") // does not accept this restore
 	annotate(e, "auth", v1alpha1.AnnotationRotate, "again")
 	e.rest()
@@ -113,7 +113,7 @@ func TestRollbackWaitsForAPersonAndARevokedKeyStaysRevoked(t *testing.T) {
 
 	// The latest copy needs no acceptance.
 	e.restoreKeys("auth", between)
-	e.condition("auth", "KeysReady", metav1.ConditionTrue, "Rotating") // the order above
+	e.shows("auth", "KeysReady True Rotating") // the order above
 	if now := e.signing("auth", keys.Access).ID; now != signing {
 		t.Errorf("%s signs, want %s", now, signing)
 	}
@@ -187,7 +187,7 @@ func TestRollbackThatMeetsARevocationIsDoneWithThePersonsWord(t *testing.T) {
 	former, _ := e.ring("auth").Key(e.retiring("auth", keys.Access))
 
 	e.restoreKeys("auth", older)
-	e.condition("auth", "KeysReady", metav1.ConditionFalse, "KeysRolledBack")
+	e.shows("auth", "KeysReady False KeysRolledBack")
 	e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Keys.Revoked = []string{stolen, former.ID} })
 	e.says("auth", "KeysReady", "RevocationPending", former.ID, v1alpha1.AnnotationAcceptKeys)
 	e.rest()
@@ -209,12 +209,18 @@ func TestRollbackThatMeetsARevocationIsDoneWithThePersonsWord(t *testing.T) {
 
 	// The keys still rotate.
 	e.rotate("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 }
 
 // A revocation does not wait for anything but the keys.
 func TestRevocationWaitsForNothingElse(t *testing.T) {
 	t.Parallel()
+	autoscale := func(e *env) { e.change("auth", autoscaled) }
+	refer := func(e *env) {
+		e.change("auth", func(g *v1alpha1.AuthGateway) {
+			g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
+		})
+	}
 	for _, c := range []struct {
 		what   string
 		denied [3]string
@@ -227,23 +233,13 @@ func TestRevocationWaitsForNothingElse(t *testing.T) {
 				Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
 					ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{Kind: "Deployment", Name: "x", APIVersion: "apps/v1"}, MaxReplicas: 3,
 				}})
-			e.change("auth", func(g *v1alpha1.AuthGateway) {
-				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-			})
+			autoscale(e)
 		}, "NameConflict"},
 		{"a Secret of the caller's key that is another's", [3]string{}, func(e *env) {
 			edit(e, "auth-caller", &corev1.Secret{}, func(s *corev1.Secret) { s.Labels, s.OwnerReferences = nil, nil })
 		}, "NameConflict"},
-		{"no right to read HorizontalPodAutoscalers", [3]string{"get", "autoscaling", "horizontalpodautoscalers"}, func(e *env) {
-			e.change("auth", func(g *v1alpha1.AuthGateway) {
-				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-			})
-		}, "Forbidden"},
-		{"no right to write HorizontalPodAutoscalers", [3]string{"patch", "autoscaling", "horizontalpodautoscalers"}, func(e *env) {
-			e.change("auth", func(g *v1alpha1.AuthGateway) {
-				g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-			})
-		}, "Forbidden"},
+		{"no right to read HorizontalPodAutoscalers", [3]string{"get", "autoscaling", "horizontalpodautoscalers"}, autoscale, "Forbidden"},
+		{"no right to write HorizontalPodAutoscalers", [3]string{"patch", "autoscaling", "horizontalpodautoscalers"}, autoscale, "Forbidden"},
 		{"an order to rotate that is too long", [3]string{}, func(e *env) {
 			annotate(e, "auth", v1alpha1.AnnotationRotate, strings.Repeat("x", 257))
 		}, "InvalidSpec"},
@@ -252,16 +248,12 @@ func TestRevocationWaitsForNothingElse(t *testing.T) {
 		}, "SecretMissing"},
 		{"a Secret of passphrases that will not do", [3]string{}, func(e *env) {
 			e.create(passphraseSecret("short", "short too"))
-			e.change("auth", func(g *v1alpha1.AuthGateway) {
-				g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
-			})
+			refer(e)
 		}, "SecretInvalid"},
 		{"an immutable Secret of passphrases that has to change", [3]string{}, func(e *env) {
 			edit(e, "auth-passphrases", &corev1.Secret{}, func(s *corev1.Secret) { s.Immutable = new(true) })
 			e.create(passphraseSecret("a passphrase for access one", "a passphrase for refresh one"))
-			e.change("auth", func(g *v1alpha1.AuthGateway) {
-				g.Spec.Keys.PassphraseSecretRef = &v1alpha1.LocalReference{Name: "own-passphrases"}
-			})
+			refer(e)
 		}, "SecretImmutable"},
 		{"an immutable ConfigMap", [3]string{}, func(e *env) {
 			edit(e, "auth-public-keys", &corev1.ConfigMap{}, func(c *corev1.ConfigMap) { c.Immutable = new(true) })

@@ -71,8 +71,8 @@ func settings(cs *clusterState) config.Config {
 	c.TerminationLog = terminationLog
 	for in, name := range inputsOf(cs.gateway) {
 		for _, k := range in.keys {
-			if secret := cs.inputs[name]; k.use == fromOperator && secret != nil {
-				k.set(&c, string(secret.Data[k.name]))
+			if k.use == fromOperator && cs.inputs[name] != nil {
+				k.set(&c, cs.secretValue(name, k.name))
 			}
 		}
 	}
@@ -122,11 +122,9 @@ func limits(g *v1alpha1.AuthGateway) map[string]string {
 		config.EnvLimitSignIn: l.SignIn, config.EnvLimitSignUp: l.SignUp, config.EnvLimitCodes: l.Codes,
 		config.EnvLimitMails: l.Mails, config.EnvLimitWrites: l.Writes,
 	} {
-		switch limit {
-		case "":
-		case v1alpha1.Unlimited:
+		if limit == v1alpha1.Unlimited {
 			all[name] = unlimited
-		default:
+		} else if limit != "" {
 			all[name] = string(limit)
 		}
 	}
@@ -209,15 +207,11 @@ func check(cs *clusterState, state keys.PassphraseState, callerKey string) error
 	}
 	for in, name := range inputsOf(cs.gateway) {
 		for _, k := range in.keys {
-			value := ""
-			if secret := cs.inputs[name]; secret != nil {
-				value = string(secret.Data[k.name])
-			}
 			switch k.use {
 			case inFile:
-				contents[k.setting] = value
+				contents[k.setting] = cs.secretValue(name, k.name)
 			case inVariable:
-				environ[k.setting] = value
+				environ[k.setting] = cs.secretValue(name, k.name)
 			}
 		}
 	}

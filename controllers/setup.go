@@ -9,6 +9,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,14 +129,13 @@ func New(m manager.Manager, o Options) *Reconciler {
 
 func newReconciler(c client.Client, live client.Reader, o Options) *Reconciler {
 	return &Reconciler{
-		Client: c, Live: live, Ask: ask(askTransport()), Now: o.clock(), Options: o,
+		Client: c, Live: live, Ask: ask(), Now: o.clock(), Options: o,
 
 		decrypts:  newLRU[[32]byte, bool](10_000),
 		owners:    newLRU[types.UID, types.UID](10_000),
 		sightings: newLRU[string, time.Time](20_000),
 		asked:     newLRU[types.UID, time.Time](10_000),
-		damper:    newDamper(),
-		databases: newDatabases(),
+		damper:    &damper{all: newLRU[damped, *rate.Limiter](50_000)},
 		upgrades:  newUpgrades(o.Upgrades),
 		wake:      make(chan event.GenericEvent, 1024),
 		steps:     stepsMetric(),
@@ -205,14 +205,10 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	if err != nil {
 		return err
 	}
-	configMaps, err := r.lateConfigMaps(m, c)
-	if err != nil {
+	if r.watchConfigMaps, err = r.lateConfigMaps(m, c); err != nil {
 		return err
 	}
-	r.watchConfigMaps = configMaps.watch
-	r.watchOptional = (&optionalKinds{
-		manager: m, controller: c, watches: r.watches, watched: map[schema.GroupVersionKind]bool{},
-	}).watch
+	r.watchOptional = r.optionalKinds(m, c)
 	for _, o := range managedObjects {
 		if o.optional {
 			if _, err := r.watchOptional(o, true); err != nil {
@@ -256,19 +252,10 @@ func gatewayOfPod(_ context.Context, pod client.Object) []reconcile.Request {
 	}}}
 }
 
-// lateConfigMaps watches the ConfigMaps of users, from the first gateway that
+// lateConfigMaps returns a function that watches the ConfigMaps of users, from the first gateway that
 // refers to one. It has a separate cache with their names, because the manager's cache
 // holds the operator's own ConfigMaps, and caches a kind in one way only.
-type lateConfigMaps struct {
-	cache      cache.Cache
-	controller controller.Controller
-	users      handler.MapFunc
-
-	mu      sync.Mutex
-	watched bool
-}
-
-func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) (*lateConfigMaps, error) {
+func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) (watch func() error, err error) {
 	o := cache.Options{
 		HTTPClient: m.GetHTTPClient(), Scheme: m.GetScheme(), Mapper: m.GetRESTMapper(),
 		DefaultTransform: nameOnly, DefaultNamespaces: cacheNamespaces(r.Options.Namespaces),
@@ -281,56 +268,53 @@ func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) 
 	if err := m.Add(names); err != nil {
 		return nil, err
 	}
-	return &lateConfigMaps{cache: names, controller: c, users: r.users(indexConfigMaps)}, nil
-}
-
-func (l *lateConfigMaps) watch() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.watched {
+	var mu sync.Mutex
+	watched := false
+	return func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if watched {
+			return nil
+		}
+		err := c.Watch(source.Kind[client.Object](names, metadataOf(gvkConfigMap),
+			handler.EnqueueRequestsFromMapFunc(r.users(indexConfigMaps))))
+		if err != nil {
+			return fmt.Errorf("watch ConfigMaps: %w", err)
+		}
+		watched = true
 		return nil
-	}
-	err := l.controller.Watch(source.Kind[client.Object](l.cache, metadataOf(gvkConfigMap),
-		handler.EnqueueRequestsFromMapFunc(l.users)))
-	if err != nil {
-		return fmt.Errorf("watch ConfigMaps: %w", err)
-	}
-	l.watched = true
-	return nil
+	}, nil
 }
 
-// optionalKinds watches kinds whose CRD may be installed while the operator runs.
-type optionalKinds struct {
-	manager    manager.Manager
-	controller controller.Controller
-	watches    *watches
-
-	mu      sync.Mutex
-	watched map[schema.GroupVersionKind]bool
-}
-
-// watch starts to watch a kind once the cluster has it, and reports whether the
-// cluster has it now: a CRD may be removed again. It asks the API server about a
-// kind that it does not watch yet only if look is true.
-func (k *optionalKinds) watch(o *managedObject, look bool) (bool, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.watched[o.gvk] || !look {
-		return k.watched[o.gvk] && !k.watches.gone(o.gvk), nil
+// optionalKinds returns a function that watches kinds whose CRD may be installed while
+// the operator runs. It starts to watch a kind once the cluster has it, and reports
+// whether the cluster has it now: a CRD may be removed again. It asks the API server
+// about a kind that it does not watch yet only if look is true.
+func (r *Reconciler) optionalKinds(
+	m manager.Manager, c controller.Controller,
+) (watch func(o *managedObject, look bool) (bool, error)) {
+	var mu sync.Mutex
+	watched := map[schema.GroupVersionKind]bool{}
+	return func(o *managedObject, look bool) (bool, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if watched[o.gvk] || !look {
+			return watched[o.gvk] && !r.watches.gone(o.gvk), nil
+		}
+		_, err := m.GetRESTMapper().RESTMapping(o.gvk.GroupKind(), o.gvk.Version)
+		if meta.IsNoMatchError(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look up the kind %s: %w", o.gvk.Kind, err)
+		}
+		object := o.empty().(*unstructured.Unstructured)
+		owner := handler.TypedEnqueueRequestForOwner[*unstructured.Unstructured](
+			m.GetScheme(), m.GetRESTMapper(), &v1alpha1.AuthGateway{}, handler.OnlyControllerOwner())
+		if err := c.Watch(source.Kind(m.GetCache(), object, owner)); err != nil {
+			return false, fmt.Errorf("watch the kind %s: %w", o.gvk.Kind, err)
+		}
+		watched[o.gvk] = true
+		return true, nil
 	}
-	_, err := k.manager.GetRESTMapper().RESTMapping(o.gvk.GroupKind(), o.gvk.Version)
-	if meta.IsNoMatchError(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up the kind %s: %w", o.gvk.Kind, err)
-	}
-	object := o.empty().(*unstructured.Unstructured)
-	owner := handler.TypedEnqueueRequestForOwner[*unstructured.Unstructured](
-		k.manager.GetScheme(), k.manager.GetRESTMapper(), &v1alpha1.AuthGateway{}, handler.OnlyControllerOwner())
-	if err := k.controller.Watch(source.Kind(k.manager.GetCache(), object, owner)); err != nil {
-		return false, fmt.Errorf("watch the kind %s: %w", o.gvk.Kind, err)
-	}
-	k.watched[o.gvk] = true
-	return true, nil
 }

@@ -56,152 +56,138 @@ func TestConditions(t *testing.T) {
 	t.Parallel()
 	never := errors.New("never")
 	for name, c := range map[string]struct {
-		change func(*clusterState, *keyResult) (inKeys, found *problem)
-		want   map[string]string
-		says   map[string][]string
+		change  func(*clusterState, *keyResult)
+		problem *problem
+		inKeys  bool // the problem is one with the keys
+		want    map[string]string
+		says    map[string][]string
 	}{
 		"everything is in place": {
-			func(*clusterState, *keyResult) (*problem, *problem) { return nil, nil },
-			map[string]string{
+			want: map[string]string{
 				"Ready": "True Ready", "KeysReady": "True KeysPublished", "Available": "True ReplicasReady",
 				"Reconciling": "False Ready", "Stalled": "False Ready", "DatabaseAvailable": "Unknown ReplicasMissing",
-			}, nil,
+			},
 		},
 		"the first pods are not ready": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) { starting(cs); return nil, nil },
-			map[string]string{
+			change: func(cs *clusterState, _ *keyResult) { starting(cs) },
+			want: map[string]string{
 				"Ready": "False Progressing", "Reconciling": "True Progressing", "Available": "False ReplicasMissing",
-			}, map[string][]string{"Ready": {"0 of 2 replicas"}},
+			},
+			says: map[string][]string{"Ready": {"0 of 2 replicas"}},
 		},
 		"there is no Deployment": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
-				delete(cs.objects, gvkDeployment)
-				return nil, nil
-			},
-			map[string]string{"Ready": "False Progressing", "Available": "False ReplicasMissing"}, nil,
+			change: func(cs *clusterState, _ *keyResult) { delete(cs.objects, gvkDeployment) },
+			want:   map[string]string{"Ready": "False Progressing", "Available": "False ReplicasMissing"},
 		},
 		"the Deployment cannot be read": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				delete(cs.objects, gvkDeployment)
 				cs.unread[gvkDeployment] = never
-				return nil, classify(never)
 			},
-			map[string]string{"Ready": "False APIUnavailable", "Available": "Unknown APIUnavailable"}, nil,
+			problem: classify(never),
+			want:    map[string]string{"Ready": "False APIUnavailable", "Available": "Unknown APIUnavailable"},
 		},
 		"scaled to zero": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				d := cs.deployment()
 				*d.Spec.Replicas, d.Status = 0, appsv1.DeploymentStatus{ObservedGeneration: 1}
-				return nil, nil
 			},
-			map[string]string{"Ready": "True Ready", "Available": "False ScaledToZero"}, nil,
+			want: map[string]string{"Ready": "True Ready", "Available": "False ScaledToZero"},
 		},
 		"suspended": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
-				cs.gateway.Spec.Suspend = true
-				return nil, nil
-			},
-			map[string]string{ // not Unknown, which kstatus calls InProgress
+			change: func(cs *clusterState, _ *keyResult) { cs.gateway.Spec.Suspend = true },
+			want: map[string]string{ // not Unknown, which kstatus calls InProgress
 				"Ready": "True Suspended", "Reconciling": "False Suspended", "Stalled": "False Ready",
 				"Available": "True ReplicasReady",
-			}, nil,
+			},
 		},
 		"suspended from the start": {
-			func(cs *clusterState, found *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, found *keyResult) {
 				cs.gateway.Spec.Suspend = true
 				cs.objects, *found = nil, keyResult{}
-				return nil, nil
 			},
-			map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"}, nil,
+			want: map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"},
 		},
 		"a problem that the operator waits for": {
-			func(*clusterState, *keyResult) (*problem, *problem) {
-				return nil, waiting(v1alpha1.ReasonSecretMissing, "create it")
-			},
-			map[string]string{
+			problem: waiting(v1alpha1.ReasonSecretMissing, "create it"),
+			want: map[string]string{
 				"Ready": "False SecretMissing", "Reconciling": "True SecretMissing", "Stalled": "False Ready",
 				"KeysReady": "True KeysPublished",
-			}, map[string][]string{"Ready": {"create it"}},
+			},
+			says: map[string][]string{"Ready": {"create it"}},
 		},
 		"a problem that a person has to solve": {
-			func(*clusterState, *keyResult) (*problem, *problem) {
-				return nil, stalled(v1alpha1.ReasonImageNotAllowed, "choose another")
-			},
-			map[string]string{
+			problem: stalled(v1alpha1.ReasonImageNotAllowed, "choose another"),
+			want: map[string]string{
 				"Ready": "False ImageNotAllowed", "Reconciling": "False ImageNotAllowed", "Stalled": "True ImageNotAllowed",
 				"Available": "True ReplicasReady",
-			}, map[string][]string{"Stalled": {"choose another"}},
+			},
+			says: map[string][]string{"Stalled": {"choose another"}},
 		},
 		"a problem with the keys": {
-			func(_ *clusterState, found *keyResult) (*problem, *problem) {
-				found.complete = false
-				p := stalled(v1alpha1.ReasonKeysLost, "restore them")
-				return p, p
-			},
-			map[string]string{"Ready": "False KeysLost", "KeysReady": "False KeysLost", "Stalled": "True KeysLost"}, nil,
+			change:  func(_ *clusterState, found *keyResult) { found.complete = false },
+			problem: stalled(v1alpha1.ReasonKeysLost, "restore them"), inKeys: true,
+			want: map[string]string{"Ready": "False KeysLost", "KeysReady": "False KeysLost", "Stalled": "True KeysLost"},
 		},
 		"a kind is missing": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				cs.gateway.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{}
 				cs.absent[gvkServiceMonitor] = true
-				return nil, nil
 			},
-			map[string]string{
+			want: map[string]string{
 				"Ready": "False KindMissing", "Available": "True ReplicasReady", "KeysReady": "True KeysPublished",
-			}, map[string][]string{"Ready": {"ServiceMonitor", "monitoring.coreos.com/v1"}},
+			},
+			says: map[string][]string{"Ready": {"ServiceMonitor", "monitoring.coreos.com/v1"}},
 		},
 		"an upgrade waits": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) { cs.upgradeWaits = true; return nil, nil },
-			map[string]string{"Ready": "True Ready", "Reconciling": "True UpgradeWaiting"}, nil,
+			change: func(cs *clusterState, _ *keyResult) { cs.upgradeWaits = true },
+			want:   map[string]string{"Ready": "True Ready", "Reconciling": "True UpgradeWaiting"},
 		},
 		"a quota forbids pods": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				starting(cs)
 				cs.deployment().Status.Conditions = []appsv1.DeploymentCondition{{
 					Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods",
 				}}
-				return nil, nil
 			},
-			map[string]string{"Ready": "False PodsFailing"}, map[string][]string{"Ready": {"exceeded quota: pods"}},
+			want: map[string]string{"Ready": "False PodsFailing"},
+			says: map[string][]string{"Ready": {"exceeded quota: pods"}},
 		},
 		"more connections than the database has": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				cs.gateway.Spec.Database.MaxConnections = 10
 				addPod(cs, "one", true, time.Hour)
 				cs.states["one"] = config.State{Database: config.DatabaseState{MaxConnections: 20}}
-				return nil, nil
 			},
-			map[string]string{"Ready": "True Ready", "Available": "True TooManyConnections"},
-			map[string][]string{"Available": {"2 replicas", "spec.database.maxConnections 10", "20 connections"}},
+			want: map[string]string{"Ready": "True Ready", "Available": "True TooManyConnections"},
+			says: map[string][]string{"Available": {"2 replicas", "spec.database.maxConnections 10", "20 connections"}},
 		},
 		"a replica has no database": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				for _, name := range []string{"one", "two"} {
 					addPod(cs, name, true, time.Hour)
 					cs.states[name] = config.State{}
 				}
 				problem := "the database \"auth\" takes no writes:\nit is a standby\x07 " + strings.Repeat("x", 2000)
 				cs.states["two"] = config.State{Database: config.DatabaseState{Problem: problem}}
-				return nil, nil
 			},
-			map[string]string{
+			want: map[string]string{
 				"Ready": "False DatabaseUnavailable", "DatabaseAvailable": "False DatabaseUnavailable",
 				"Available": "True ReplicasReady", "KeysReady": "True KeysPublished",
 			},
-			map[string][]string{"Ready": {
+			says: map[string][]string{"Ready": {
 				"1 of 2 replicas", "pod two", `the database "auth" takes no writes: it is a standby`, "public keys",
 			}},
 		},
 		"a replica has its database": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				addPod(cs, "one", true, time.Hour)
 				cs.states["one"] = config.State{}
-				return nil, nil
 			},
-			map[string]string{"Ready": "True Ready", "DatabaseAvailable": "True DatabaseAnswers"}, nil,
+			want: map[string]string{"Ready": "True Ready", "DatabaseAvailable": "True DatabaseAnswers"},
 		},
 		"a replica has not loaded a key": {
-			func(cs *clusterState, found *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, found *keyResult) {
 				next := found.ring.Keys[0]
 				next.ID, next.Phase = "NEXT", keys.Published
 				found.ring.Keys = append(slices.Clone(found.ring.Keys), next)
@@ -211,60 +197,62 @@ func TestConditions(t *testing.T) {
 				cs.states["one"] = config.State{}
 				addPod(cs, "two", true, time.Hour)
 				cs.silent["two"] = errors.New("connection refused")
-				return nil, nil
 			},
-			map[string]string{
+			want: map[string]string{
 				"Ready": "True Ready", "KeysReady": "True AwaitingReplicas", "Reconciling": "True AwaitingReplicas",
 			},
-			map[string][]string{"KeysReady": {
+			says: map[string][]string{"KeysReady": {
 				"NEXT", "pod one has not loaded it", "pod two cannot be asked: connection refused",
 			}},
 		},
 		"keys that no passphrase opens": {
-			func(_ *clusterState, found *keyResult) (*problem, *problem) {
+			change: func(_ *clusterState, found *keyResult) {
 				found.next = keys.Step{Reason: keys.Unopenable, Message: "restore the passphrase"}
-				return nil, stalled(v1alpha1.ReasonKeysUnopenable, "%s", found.next.Message)
 			},
-			map[string]string{
+			problem: stalled(v1alpha1.ReasonKeysUnopenable, "restore the passphrase"),
+			want: map[string]string{
 				"Ready": "False KeysUnopenable", "KeysReady": "False KeysUnopenable", "Stalled": "True KeysUnopenable",
-			}, nil,
+			},
 		},
 		"a revocation while it is suspended": {
-			func(cs *clusterState, _ *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, _ *keyResult) {
 				cs.gateway.Spec.Suspend, cs.gateway.Spec.Keys.Revoked = true, []string{"ACCESS"}
-				return nil, nil
 			},
-			map[string]string{"KeysReady": "False RevocationPending"},
-			map[string][]string{"KeysReady": {"ACCESS", "spec.suspend"}},
+			want: map[string]string{"KeysReady": "False RevocationPending"},
+			says: map[string][]string{"KeysReady": {"ACCESS", "spec.suspend"}},
 		},
 		"a revoked key in a ConfigMap of another's": {
-			func(cs *clusterState, found *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, found *keyResult) {
 				publish(cs, found.ring)
 				cs.gateway.Spec.Keys.Revoked, found.complete = []string{"ACCESS"}, false
 				found.ring.Keys = slices.Clone(found.ring.Keys)
 				found.ring.Keys[0].Phase = keys.Revoked
-				p := nameConflict("a ConfigMap auth-public-keys")
-				return p, p
 			},
-			map[string]string{"KeysReady": "False RevocationPending", "Ready": "False NameConflict"},
-			map[string][]string{"KeysReady": {"still published", "ConfigMap auth-public-keys"}},
+			problem: nameConflict("a ConfigMap auth-public-keys"), inKeys: true,
+			want: map[string]string{"KeysReady": "False RevocationPending", "Ready": "False NameConflict"},
+			says: map[string][]string{"KeysReady": {"still published", "ConfigMap auth-public-keys"}},
 		},
 		"a revoked key still signs": {
-			func(cs *clusterState, found *keyResult) (*problem, *problem) {
+			change: func(cs *clusterState, found *keyResult) {
 				cs.gateway.Spec.Keys.Revoked = []string{found.ring.Keys[0].ID}
 				found.complete = false
-				p := stalled(v1alpha1.ReasonSecretImmutable, "the Secret auth-keys is immutable")
-				return p, p
 			},
-			map[string]string{"KeysReady": "False RevocationPending", "Ready": "False SecretImmutable"},
-			map[string][]string{"KeysReady": {"ACCESS", "the Secret auth-keys is immutable"}},
+			problem: stalled(v1alpha1.ReasonSecretImmutable, "the Secret auth-keys is immutable"), inKeys: true,
+			want: map[string]string{"KeysReady": "False RevocationPending", "Ready": "False SecretImmutable"},
+			says: map[string][]string{"KeysReady": {"ACCESS", "the Secret auth-keys is immutable"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cs, found := running(t, newGateway(t))
-			inKeys, any := c.change(cs, &found)
-			got, status := conditionsOf(cs, found, inKeys, any)
+			if c.change != nil {
+				c.change(cs, &found)
+			}
+			inKeys := c.problem
+			if !c.inKeys {
+				inKeys = nil
+			}
+			got, status := conditionsOf(cs, found, inKeys, c.problem)
 			for conditionType, want := range c.want {
 				if got[conditionType] != want {
 					t.Errorf("%s is %s, want %s", conditionType, got[conditionType], want)

@@ -143,13 +143,11 @@ func (u *upgrades) note(key types.NamespacedName, why string) bool {
 	return has && (was == "") != (why == "")
 }
 
-// Describe implements prometheus.Collector.
 func (u *upgrades) Describe(to chan<- *prometheus.Desc) {
 	to <- upgradesMetric
 	to <- upgradeFailingMetric
 }
 
-// Collect implements prometheus.Collector.
 func (u *upgrades) Collect(to chan<- prometheus.Metric) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -257,10 +255,11 @@ func failsAfterUpgrade(d *appsv1.Deployment, status v1alpha1.AuthGatewayStatus) 
 // noteUpgrade records whether the upgrade of a gateway fails.
 func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v1alpha1.AuthGatewayStatus) {
 	d, key := cs.deployment(), client.ObjectKeyFromObject(cs.gateway)
-	if d == nil || d.Labels[labelUpgrading] == "" || cs.gateway.Spec.Suspend {
-		if cs.gateway.Spec.Suspend {
-			r.endUpgrade(key)
-		}
+	if cs.gateway.Spec.Suspend {
+		r.endUpgrade(key)
+		return
+	}
+	if d == nil || d.Labels[labelUpgrading] == "" {
 		return
 	}
 	why := failsAfterUpgrade(d, status)
@@ -274,17 +273,11 @@ func (r *Reconciler) noteUpgrade(ctx context.Context, cs *clusterState, status v
 			"reason", why)
 	case news:
 		log.FromContext(ctx).Info("upgrades continue")
-		r.wakeWaiting()
-	}
-}
-
-// wakeWaiting queues the gateways that may start now.
-func (r *Reconciler) wakeWaiting() {
-	u := r.upgrades
-	u.mu.Lock()
-	next := u.next()
-	u.mu.Unlock()
-	for _, key := range next {
-		r.wakeUp(key)
+		r.upgrades.mu.Lock()
+		next := r.upgrades.next()
+		r.upgrades.mu.Unlock()
+		for _, key := range next {
+			r.wakeUp(key)
+		}
 	}
 }

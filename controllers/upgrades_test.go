@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
@@ -86,7 +85,7 @@ func TestUpgradeGoesInWaves(t *testing.T) {
 		e.rollOut(name(i))
 	}
 	for i := range many {
-		e.condition(name(i), "Ready", metav1.ConditionTrue, "Ready")
+		e.shows(name(i), "Ready True Ready")
 	}
 	stop()
 
@@ -108,14 +107,13 @@ func TestUpgradeGoesInWaves(t *testing.T) {
 	}
 	before, underWay := full(wave)
 	waits := before[0]
-	e.condition(waits, "Ready", metav1.ConditionTrue, "Ready")
-	e.condition(waits, "Reconciling", metav1.ConditionTrue, "UpgradeWaiting")
+	e.shows(waits, "Ready True Ready", "Reconciling True UpgradeWaiting")
 
 	// A change of a spec does not wait for its turn.
 	e.change(waits, func(g *v1alpha1.AuthGateway) { g.Spec.Tokens.AccessTokenTTL = "5m" })
 	becomes(e, "the change is there", "300", func() string { return variables(e.deployment(waits))["ACCESS_TOKEN_EXPIRY"] })
 	e.rollOut(waits)
-	e.condition(waits, "Reconciling", metav1.ConditionFalse, "Ready")
+	e.shows(waits, "Reconciling False Ready")
 
 	// One fails. Those that have started finish, and no other one starts.
 	fails := underWay[0]
@@ -134,7 +132,7 @@ func TestUpgradeGoesInWaves(t *testing.T) {
 	becomes(e, "the metric names it", fails, func() string { return strings.Join(e.failingUpgrades(), " ") })
 	for _, name := range underWay[1:] {
 		e.rollOut(name)
-		e.condition(name, "Ready", metav1.ConditionTrue, "Ready")
+		e.shows(name, "Ready True Ready")
 	}
 	stopped := func() {
 		e.rest()
@@ -157,8 +155,7 @@ func TestUpgradeGoesInWaves(t *testing.T) {
 		}
 	}
 	for i := range many {
-		e.condition(name(i), "Ready", metav1.ConditionTrue, "Ready")
-		e.condition(name(i), "Reconciling", metav1.ConditionFalse, "Ready")
+		e.shows(name(i), "Ready True Ready", "Reconciling False Ready")
 	}
 	if before, underWay, _ := e.fleet(next); len(before)+len(underWay) > 0 {
 		t.Errorf("%v were not upgraded, and the upgrade of %v is not complete", before, underWay)

@@ -50,7 +50,6 @@ type partialCache struct {
 	watches *watches
 }
 
-// Get implements client.Reader.
 func (c *partialCache) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
 	if err := c.watches.denied(o, key.Namespace); err != nil {
 		return err
@@ -58,8 +57,7 @@ func (c *partialCache) Get(ctx context.Context, key client.ObjectKey, o client.O
 	return c.Cache.Get(ctx, key, o, opts...)
 }
 
-// List implements client.Reader. A list of all namespaces has only those that are
-// watched.
+// List of all namespaces has only those that are watched.
 func (c *partialCache) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
 	var o client.ListOptions
 	o.ApplyOptions(opts)
@@ -251,11 +249,9 @@ func (w *watches) unsynced() (all []string) {
 	return slices.Compact(all)
 }
 
-// Describe implements prometheus.Collector.
 func (w *watches) Describe(to chan<- *prometheus.Desc) { to <- deniedMetric }
 
-// Collect implements prometheus.Collector. A kind that the cluster does not have is
-// not counted as denied.
+// Collect does not count a kind as denied that the cluster does not have.
 func (w *watches) Collect(to chan<- prometheus.Metric) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -274,7 +270,6 @@ type noting struct{ next http.RoundTripper }
 
 type noteKey struct{}
 
-// RoundTrip implements http.RoundTripper.
 func (n noting) RoundTrip(q *http.Request) (*http.Response, error) {
 	if one, ok := q.Context().Value(noteKey{}).(*watched); ok {
 		_, rest, _ := strings.Cut(q.URL.Path, "/namespaces/")

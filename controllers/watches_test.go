@@ -85,9 +85,7 @@ func TestWatchesThatAreDeniedCostOnlyGatewaysThatWantThem(t *testing.T) {
 		group, resource, kind string
 		want                  func(*v1alpha1.AuthGateway)
 	}{
-		{"autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", func(g *v1alpha1.AuthGateway) {
-			g.Spec.Replicas, g.Spec.Autoscaling = nil, &v1alpha1.Autoscaling{MaxReplicas: 3}
-		}},
+		{"autoscaling", "horizontalpodautoscalers", "HorizontalPodAutoscaler", autoscaled},
 		{"networking.k8s.io", "ingresses", "Ingress", func(g *v1alpha1.AuthGateway) { *g = *exposed(g.Name) }},
 	} {
 		t.Run(c.kind, func(t *testing.T) {
@@ -109,7 +107,7 @@ func TestWatchesThatAreDeniedCostOnlyGatewaysThatWantThem(t *testing.T) {
 			becomes(e, "the other gateway is managed", 3, func() int32 { return e.replicas("auth") })
 			grant()
 			e.rollOut("wants")
-			e.condition("wants", "Ready", metav1.ConditionTrue, "Ready")
+			e.shows("wants", "Ready True Ready")
 		})
 	}
 }
@@ -125,7 +123,7 @@ func TestWatchesOfPodsThatAreDeniedHideNoPods(t *testing.T) {
 	e.says("auth", "Ready", "Forbidden", "pods")
 	grant()
 	e.rollOut("auth")
-	e.condition("auth", "Ready", metav1.ConditionTrue, "Ready")
+	e.shows("auth", "Ready True Ready")
 }
 
 // Errors other than denials keep the operator unready until it has read everything.

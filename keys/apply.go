@@ -191,19 +191,15 @@ func (r *Ring) reencrypt(factory keyFactory, step Step, passphrases Passphrases)
 func (r *Ring) extend(step Step) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		if k.Use != step.Use {
+		if k.Use != step.Use || k.Phase != Signing && k.Phase != Retiring {
 			continue
 		}
-		switch k.Phase {
-		case Signing:
-			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
-		case Retiring:
-			if until := whole(k.PhaseSince.Add(step.policy.retireInterval(*k))); until.After(k.RemoveAfter) {
-				// The new deadline has not been reached, even if the old one was.
-				k.RemoveAfter, k.DeadlineSeen = until, false
-			}
-			k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
+		until := whole(k.PhaseSince.Add(step.policy.retireInterval(*k)))
+		if k.Phase == Retiring && until.After(k.RemoveAfter) {
+			// The new deadline has not been reached, even if the old one was.
+			k.RemoveAfter, k.DeadlineSeen = until, false
 		}
+		k.MaxTokenLifetime = max(k.MaxTokenLifetime, step.policy.lifetime(k.Use))
 	}
 }
 

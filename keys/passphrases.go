@@ -143,17 +143,12 @@ func (s PassphraseState) Begin(
 // keys: the current one after it was distributed, and until then the former one,
 // which every signer has.
 func (s PassphraseState) Passphrases() Passphrases {
-	of := func(use Use) (all []string) {
-		first, second := s.Current[use], s.Former[use]
-		if !s.Distributed[use] && second != "" {
-			first, second = second, first
+	of := func(use Use) []string {
+		all := []string{s.Current[use], s.Former[use]}
+		if !s.Distributed[use] {
+			slices.Reverse(all)
 		}
-		for _, passphrase := range []string{first, second} {
-			if passphrase != "" {
-				all = append(all, passphrase)
-			}
-		}
-		return all
+		return slices.DeleteFunc(all, func(passphrase string) bool { return passphrase == "" })
 	}
 	return Passphrases{Access: of(Access), Refresh: of(Refresh)}
 }
@@ -206,23 +201,15 @@ func (s PassphraseState) Finish(ring Ring, encryption map[string]Encryption) Pas
 
 // changing reports whether a change is under way that not every signer knows about.
 func (s PassphraseState) changing() bool {
-	for _, use := range Uses() {
-		if s.Former[use] != "" && !s.Distributed[use] {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(Uses(), func(use Use) bool { return s.Former[use] != "" && !s.Distributed[use] })
 }
 
 // Equal reports whether two states are the same.
 func (s PassphraseState) Equal(other PassphraseState) bool {
-	for _, use := range Uses() {
-		if s.Current[use] != other.Current[use] || s.Former[use] != other.Former[use] ||
-			s.Distributed[use] != other.Distributed[use] {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(Uses(), func(use Use) bool {
+		return s.Current[use] != other.Current[use] || s.Former[use] != other.Former[use] ||
+			s.Distributed[use] != other.Distributed[use]
+	})
 }
 
 func (s PassphraseState) clone() PassphraseState {
@@ -246,12 +233,9 @@ func (u Use) other() Use {
 
 // hasKey reports whether a private half of a use has this encryption.
 func hasKey(ring Ring, use Use, encryption map[string]Encryption, with Encryption) bool {
-	for _, k := range ring.Keys {
-		if k.Use == use && k.needsPrivate() && encryption[k.ID] == with {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(ring.Keys, func(k Key) bool {
+		return k.Use == use && k.needsPrivate() && encryption[k.ID] == with
+	})
 }
 
 // lost reports whether no known passphrase decrypts the signing key.

@@ -49,10 +49,8 @@ const (
 
 // Key returns the key with this ID.
 func (r Ring) Key(id string) (Key, bool) {
-	for _, k := range r.Keys {
-		if k.ID == id {
-			return k, true
-		}
+	if k := r.find(id); k != nil {
+		return *k, true
 	}
 	return Key{}, false
 }
@@ -71,12 +69,7 @@ func (r Ring) Signing(use Use) (Key, bool) {
 // Honoured reports whether the rotation that this Policy.Rotate requests is done for
 // both uses.
 func (r Ring) Honoured(rotate string) bool {
-	for _, use := range Uses() {
-		if r.Rotated[use] != rotate {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(Uses(), func(use Use) bool { return r.Rotated[use] != rotate })
 }
 
 // clone copies what apply changes. Encrypted bytes and public halves are never changed
