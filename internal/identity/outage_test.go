@@ -13,88 +13,66 @@ import (
 func TestOutageOfTheStoreFailsEveryCallAndRevealsNothing(t *testing.T) {
 	away := &identity.Error{Kind: identity.Unavailable, Message: "the database is down", Cause: errors.New("refused")}
 	name := "x"
-	type call = func(f *fixture, p person, tokens identity.Tokens, codes map[identity.Purpose]string) error
+	type account struct {
+		*fixture
+		person
+		tokens identity.Tokens
+		codes  map[identity.Purpose]string
+	}
+	type call = func(f account) error
 	for _, c := range []struct {
 		what    string
 		methods string // in each of these calls the outage may begin
 		do      call
 	}{
-		{"SignUp", "CreateSignUp", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.SignUp(signUpOf("barbara"))
+		{"SignUp", "CreateSignUp", func(f account) error { return errOf(f.SignUp(signUpOf("barbara"))) }},
+		{"SignIn", "FindCredentials OpenSession", func(f account) error { return errOf(f.SignIn(f.username, f.password)) }},
+		{"SignIn with a wrong password", "FindCredentials CountFailure", func(f account) error {
+			_, err := f.SignIn(f.username, "wrong guess")
 			return err
 		}},
-		{"SignIn", "FindCredentials OpenSession", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.SignIn(p.username, p.password)
+		{"Renew", "AdvanceSession", func(f account) error { return errOf(f.Renew(f.tokens.RefreshToken)) }},
+		{"SignOut", "EndSession", func(f account) error { return f.service.SignOut(f.Context(), f.tokens.RefreshToken) }},
+		{"Sessions", "FindOwnSessions", func(f account) error {
+			_, err := f.service.Sessions(f.Context(), f.tokens.AccessToken)
 			return err
 		}},
-		{"SignIn with a wrong password", "FindCredentials CountFailure", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.SignIn(p.username, "wrong guess")
+		{"EndSession", "EndOwnSession", func(f account) error {
+			return f.service.EndSession(f.Context(), f.tokens.AccessToken, f.Introspect(f.tokens.AccessToken).SessionID)
+		}},
+		{"Introspect", "FindSession", func(f account) error {
+			_, err := f.service.Introspect(f.Context(), f.tokens.AccessToken)
 			return err
 		}},
-		{"Renew", "AdvanceSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.Renew(tokens.RefreshToken)
+		{"VerifyUser", "RedeemVerification", func(f account) error { return errOf(f.VerifyUser(f.codes[identity.Verification])) }},
+		{"VerifyUser with a password", "FindClaims RedeemVerification", func(f account) error {
+			_, err := f.Prove(f.codes[identity.Verification], password)
 			return err
 		}},
-		{"SignOut", "EndSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return f.service.SignOut(f.Context(), tokens.RefreshToken)
+		{"SignIn before the proof", "FindSignUps", func(f account) error { return errOf(f.SignIn("edsger", password)) }},
+		{"NewVerificationCode", "IssueCode", func(f account) error { return errOf(f.NewVerificationCode(f.email)) }},
+		{"ForgotPassword", "IssueCode", func(f account) error { return errOf(f.ForgotPassword(f.email)) }},
+		{"ResetPassword", "FindRecovery RedeemRecovery", func(f account) error {
+			return f.ResetPassword(f.codes[identity.Recovery], "", another)
 		}},
-		{"Sessions", "FindOwnSessions", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.service.Sessions(f.Context(), tokens.AccessToken)
+		{"ChangePassword", "FindPassword ChangePassword", func(f account) error {
+			return f.ChangePassword(f.tokens.AccessToken, f.password, another)
+		}},
+		{"Profile", "FindUser", func(f account) error { return errOf(f.Profile(f.tokens.AccessToken)) }},
+		{"UpdateProfile", "UpdateUser", func(f account) error {
+			_, err := f.service.UpdateProfile(f.Context(), f.tokens.AccessToken, identity.ProfileUpdate{FirstName: &name})
 			return err
 		}},
-		{"EndSession", "EndOwnSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return f.service.EndSession(f.Context(), tokens.AccessToken, f.Introspect(tokens.AccessToken).SessionID)
-		}},
-		{"Introspect", "FindSession", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.service.Introspect(f.Context(), tokens.AccessToken)
+		{"DeleteUser", "DeleteUser", func(f account) error { return f.service.DeleteUser(f.Context(), f.tokens.AccessToken) }},
+		{"RequestEmailChange", "IssueEmailChange", func(f account) error {
+			_, err := f.RequestEmailChange(f.tokens.AccessToken, "")
 			return err
 		}},
-		{"VerifyUser", "RedeemVerification", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := f.VerifyUser(codes[identity.Verification])
+		{"ChangeEmail", "RedeemEmailChange", func(f account) error {
+			_, err := f.ChangeEmail(f.tokens.AccessToken, f.codes[identity.EmailChange], "new@mail.example")
 			return err
 		}},
-		{"VerifyUser with a password", "FindClaims RedeemVerification", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := f.Prove(codes[identity.Verification], password)
-			return err
-		}},
-		{"SignIn before the proof", "FindSignUps", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.SignIn("edsger", password)
-			return err
-		}},
-		{"NewVerificationCode", "IssueCode", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.NewVerificationCode(p.email)
-			return err
-		}},
-		{"ForgotPassword", "IssueCode", func(f *fixture, p person, _ identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.ForgotPassword(p.email)
-			return err
-		}},
-		{"ResetPassword", "FindRecovery RedeemRecovery", func(f *fixture, _ person, _ identity.Tokens, codes map[identity.Purpose]string) error {
-			return f.ResetPassword(codes[identity.Recovery], "", another)
-		}},
-		{"ChangePassword", "FindPassword ChangePassword", func(f *fixture, p person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return f.ChangePassword(tokens.AccessToken, p.password, another)
-		}},
-		{"Profile", "FindUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.Profile(tokens.AccessToken)
-			return err
-		}},
-		{"UpdateProfile", "UpdateUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.service.UpdateProfile(f.Context(), tokens.AccessToken, identity.ProfileUpdate{FirstName: &name})
-			return err
-		}},
-		{"DeleteUser", "DeleteUser", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			return f.service.DeleteUser(f.Context(), tokens.AccessToken)
-		}},
-		{"RequestEmailChange", "IssueEmailChange", func(f *fixture, _ person, tokens identity.Tokens, _ map[identity.Purpose]string) error {
-			_, err := f.RequestEmailChange(tokens.AccessToken, "")
-			return err
-		}},
-		{"ChangeEmail", "RedeemEmailChange", func(f *fixture, _ person, tokens identity.Tokens, codes map[identity.Purpose]string) error {
-			_, err := f.ChangeEmail(tokens.AccessToken, codes[identity.EmailChange], "new@mail.example")
-			return err
-		}},
-		{"ClaimMail", "ClaimMail", func(f *fixture, _ person, _ identity.Tokens, _ map[identity.Purpose]string) error {
+		{"ClaimMail", "ClaimMail", func(f account) error {
 			_, _, err := f.service.ClaimMail(f.Context(), time.Minute)
 			return err
 		}},
@@ -112,7 +90,7 @@ func TestOutageOfTheStoreFailsEveryCallAndRevealsNothing(t *testing.T) {
 				audit := f.audit.String()
 				stats := f.service.Stats()
 				f.store.before[method] = func() { f.memory.Break(away) }
-				if err := c.do(f, p, tokens, codes); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
+				if err := c.do(account{f, p, tokens, codes}); !errors.Is(err, away) || identity.KindOf(err) != identity.Unavailable {
 					t.Errorf("the error is %v", err)
 				}
 				f.equal("audit trail", f.audit.String(), audit)

@@ -152,6 +152,16 @@ func (s *suite) ref(sessionID string, u identity.User) identity.SessionRef {
 	return identity.SessionRef{ID: sessionID, UserID: u.ID, Now: s.now}
 }
 
+// renew moves a session to the generation after this one, now.
+func (s *suite) renew(ref identity.SessionRef, generation int64) identity.Session {
+	s.Helper()
+	renewal := identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL}
+	session, advanced, err := s.AdvanceSession(s.Context(), ref, generation, renewal)
+	s.ok(err)
+	equal(s, advanced, true)
+	return session
+}
+
 // issue issues a code for an account.
 func (s *suite) issue(u identity.User, p identity.Purpose) identity.CodeHash {
 	s.Helper()

@@ -118,9 +118,7 @@ var sessionSentences = []sentence{
 		for generation := range int64(3) {
 			s.pass(time.Hour)
 			renewal := identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL}
-			got, advanced, err := s.AdvanceSession(s.Context(), s.ref(n.ID, u), generation, renewal)
-			s.ok(err)
-			equal(s, advanced, true)
+			got := s.renew(s.ref(n.ID, u), generation)
 			want := identity.Session{
 				ID: n.ID, User: u, Scope: scope, Generation: generation + 1,
 				OpenedAt: opened, RefreshedAt: s.now, ExpiresAt: s.now.Add(refreshTTL), EndsAt: n.EndsAt,
@@ -141,10 +139,7 @@ var sessionSentences = []sentence{
 		s.ok(s.OpenSession(s.Context(), n, noEvent))
 		for generation := int64(0); s.now.Before(n.EndsAt.Add(-refreshTTL / 2)); generation++ {
 			s.pass(refreshTTL / 2)
-			got, advanced, err := s.AdvanceSession(s.Context(), s.ref(n.ID, u), generation,
-				identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
-			s.ok(err)
-			equal(s, advanced, true)
+			got := s.renew(s.ref(n.ID, u), generation)
 			if got.ExpiresAt.After(n.EndsAt) {
 				s.Errorf("expires at %v, after the session's end at %v", got.ExpiresAt, n.EndsAt)
 			}
@@ -172,9 +167,7 @@ var sessionSentences = []sentence{
 		u = must(s.UpdateUser(s.Context(), ref, identity.ProfileChange{FirstName: &first}, noEvent))(s)
 		found := must(s.FindSession(s.Context(), ref))(s)
 		equal(s, found.User, u)
-		got, advanced, err := s.AdvanceSession(s.Context(), ref, 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
-		s.ok(err)
-		equal(s, advanced, true)
+		got := s.renew(ref, 0)
 		equal(s, got.User, u)
 	}},
 	{"EndSession removes a session, and is no error where there is none", func(s *suite) {
@@ -216,9 +209,7 @@ var sessionSentences = []sentence{
 		s.ok(s.OpenSession(s.Context(), elder, noEvent))
 		s.ok(s.OpenSession(s.Context(), younger, noEvent))
 		s.pass(time.Hour)
-		renewed, advanced, err := s.AdvanceSession(s.Context(), s.ref(elder.ID, u), 0, identity.Renewal{RefreshedAt: s.now, Lifetime: refreshTTL})
-		s.ok(err)
-		equal(s, advanced, true)
+		renewed := s.renew(s.ref(elder.ID, u), 0)
 		for _, current := range []string{elder.ID, younger.ID} {
 			got := must(s.FindOwnSessions(s.Context(), s.ref(current, u)))(s)
 			want := []identity.OwnSession{
