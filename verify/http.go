@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -34,23 +35,29 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 
 // VerifyRequest verifies the token of a request, for middleware that answers in its own way.
 func (v *Verifier) VerifyRequest(r *http.Request) (*Claims, error) {
-	token, err := BearerToken(r.Header["Authorization"])
+	inQuery := strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token")
+	token, err := TokenOf(r.Header["Authorization"], inQuery)
 	if err != nil {
-		if err := err.(*Error); err.Check == ErrNoToken && inQuery(r) { //nolint:errorlint // BearerToken returns no other
-			return nil, refuse(ErrRequest, ReasonTokenInQuery,
-				"the token is in the query, which gets into logs; send it in the header Authorization")
-		}
 		return nil, err
 	}
 	return v.Verify(r.Context(), token)
 }
 
-func inQuery(r *http.Request) bool {
-	return strings.Contains(r.URL.RawQuery, "access_token=") && r.URL.Query().Has("access_token")
+// TokenOf returns the token in the values of the header Authorization (RFC 6750, section 2.1), for middleware of other
+// frameworks. inQuery says that the query has a parameter access_token, which is not accepted.
+func TokenOf(values []string, inQuery bool) (string, error) {
+	token, err := bearerToken(values)
+	switch {
+	case err == nil:
+		return token, nil
+	case err.Check == ErrNoToken && inQuery:
+		return "", refuse(ErrRequest, ReasonTokenInQuery,
+			"the token is in the query, which gets into logs; send it in the header Authorization")
+	}
+	return "", err
 }
 
-// BearerToken returns the token in the values of the header Authorization (RFC 6750, section 2.1).
-func BearerToken(values []string) (string, error) {
+func bearerToken(values []string) (string, *Error) {
 	switch len(values) {
 	case 0:
 		return "", refuse(ErrNoToken, ReasonNoToken, "there is no header Authorization")
@@ -71,28 +78,47 @@ func BearerToken(values []string) (string, error) {
 	return token, nil
 }
 
-// Refuse answers a request whose token was not accepted, with the status and the header of Challenge.
+// Refuse answers a request whose token was not accepted.
 func (v *Verifier) Refuse(w http.ResponseWriter, err error) {
+	a := v.Answer(err)
+	for name, value := range a.Header {
+		w.Header().Set(name, value)
+	}
+	w.WriteHeader(a.Status)
+	_, _ = io.WriteString(w, a.Body)
+}
+
+// Answer is the answer to a request whose token was not accepted.
+type Answer struct {
+	Status int
+	Header map[string]string
+	Body   string // JSON with error and error_description
+}
+
+// Answer returns the answer for an error of Verify, for middleware of other frameworks.
+func (v *Verifier) Answer(err error) Answer {
 	status, challenge := v.Challenge(err)
-	h := w.Header()
+	code, description := Describe(err)
+	a := Answer{
+		Status: status,
+		Header: map[string]string{
+			"Cache-Control": "no-store", "Content-Type": "application/json", "X-Content-Type-Options": "nosniff",
+		},
+		Body: `{"error":` + strconv.Quote(code) + `,"error_description":` + strconv.Quote(description) + "}\n",
+	}
 	if challenge != "" {
-		h.Set("WWW-Authenticate", challenge)
+		a.Header["WWW-Authenticate"] = challenge
 	}
 	if status == http.StatusServiceUnavailable {
-		h.Set("Retry-After", "1")
+		a.Header["Retry-After"] = "1"
 	}
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Type", "application/json")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	code, description := describe(err)
-	_, _ = w.Write([]byte(`{"error":` + strconv.Quote(code) + `,"error_description":` + strconv.Quote(description) + "}\n"))
+	return a
 }
 
 // Challenge returns the status and the header WWW-Authenticate for an error of Verify. The header has nothing about
 // the configuration of the service, so a client may see it.
 func (v *Verifier) Challenge(err error) (status int, challenge string) {
-	code, description := describe(err)
+	code, description := Describe(err)
 	var wanted requirements
 	switch e := asError(err); {
 	case e == nil || e.Check == ErrUnavailable || e.Check == ErrSource:
@@ -146,8 +172,8 @@ func asError(err error) *Error {
 	return e
 }
 
-// describe returns what a client may know of an error.
-func describe(err error) (code, description string) {
+// Describe returns what a client may know of an error: a code of RFC 6750, and a sentence.
+func Describe(err error) (code, description string) {
 	e := asError(err)
 	if e == nil {
 		return "temporarily_unavailable", "Tokens cannot be verified now."
