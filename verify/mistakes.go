@@ -66,13 +66,13 @@ func (v *Verifier) wrongType(typ string, c *Claims) *Error {
 	case (typ == "" || typ == "JWT") && c != nil && slices.ContainsFunc(idTokenClaims, func(name string) bool { return c.Raw(name) != nil }):
 		return refuse(ErrType, ReasonIDToken, "this is an ID token, which is for the client that requested it; send the access token")
 	case typ == "JWT":
-		return refuse(ErrType, ReasonPlainJWT, "the typ is JWT, and "+quote(v.tokenType)+
+		return refuse(ErrType, ReasonPlainJWT, "the typ is JWT, and "+quote(strings.Join(v.types, " "))+
 			" is required; if the gateway's ACCESS_TOKEN_TYP is JWT, use the option TokenType")
 	case typ == defaultType:
-		return refuse(ErrType, ReasonOtherType, "the typ is at+jwt, and the option TokenType is "+quote(v.tokenType)+
+		return refuse(ErrType, ReasonOtherType, "the typ is at+jwt, and the option TokenType is "+quote(strings.Join(v.types, " "))+
 			"; it must be the gateway's ACCESS_TOKEN_TYP")
 	}
-	return refuse(ErrType, ReasonOtherType, "the typ is "+quote(typ)+", and "+quote(v.tokenType)+" is required")
+	return refuse(ErrType, ReasonOtherType, "the typ is "+quote(typ)+", and "+quote(strings.Join(v.types, " "))+" is required")
 }
 
 // unknownKey names why a set does not have the key of a token. The claims are not verified, and may be nil.

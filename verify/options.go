@@ -33,7 +33,7 @@ func (r Requirement) configure(c *config) { r(&c.requirements) }
 type config struct {
 	audiences []string
 	issuer    string
-	tokenType string
+	types     []string
 	leeway    time.Duration
 	maxStale  time.Duration
 	cacheSize int
@@ -73,7 +73,7 @@ func (c *config) check() error {
 	invalid(c.leeway < 0 || c.leeway > maxLeeway, "Leeway must be 0 to %v, but is %v", maxLeeway, c.leeway)
 	invalid(c.maxStale < 0, "MaxStale must not be negative")
 	invalid(c.maxAge < 0, "MaxAge must not be negative")
-	invalid(c.tokenType == "", "TokenType must not be empty")
+	invalid(slices.Contains(c.types, ""), "TokenType must not be empty")
 	invalid(c.cacheSize < 0, "Cache must not be negative")
 	invalid(c.feed != nil && c.maxLag < leastLag, "MaxLag must be %v or more, but is %v", leastLag, c.maxLag)
 	if len(wrong) == 0 {
@@ -90,8 +90,11 @@ func (c *config) check() error {
 // FromURL it allows an address that differs from the issuer.
 func Issuer(issuer string) Option { return optionFunc(func(c *config) { c.issuer = issuer }) }
 
-// TokenType sets the typ of access tokens, as the gateway's ACCESS_TOKEN_TYP does. The default is at+jwt.
-func TokenType(typ string) Option { return optionFunc(func(c *config) { c.tokenType = typ }) }
+// TokenType sets the typ of access tokens, as the gateway's ACCESS_TOKEN_TYP does. The default is at+jwt. While the
+// gateway changes it, name both.
+func TokenType(typ string, others ...string) Option {
+	return optionFunc(func(c *config) { c.types = append([]string{typ}, others...) })
+}
 
 // Leeway sets the tolerance for differences between clocks: 10 seconds by default, a minute at most.
 func Leeway(d time.Duration) Option { return optionFunc(func(c *config) { c.leeway = d }) }

@@ -41,7 +41,7 @@ type Verifier struct {
 // Background work runs until Close, whatever becomes of ctx.
 func New(ctx context.Context, source Source, audience Audiences, options ...Option) (*Verifier, error) {
 	c := &config{
-		audiences: audience.names, tokenType: defaultType, leeway: defaultLeeway, now: time.Now,
+		audiences: audience.names, types: []string{defaultType}, leeway: defaultLeeway, now: time.Now,
 		log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.Level(1 << 10)})),
 	}
 	for _, o := range options {
@@ -303,7 +303,7 @@ func (v *Verifier) keyOf(ctx context.Context, set *keySet, token string, first, 
 	if err := wrongAlgorithm(h.algorithm); err != nil {
 		return nil, set, err
 	}
-	if h.typ != v.tokenType {
+	if !slices.Contains(v.types, h.typ) {
 		return nil, set, v.wrongType(h.typ, unverified())
 	}
 	if h.keyID == "" {

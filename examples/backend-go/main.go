@@ -15,6 +15,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/verify"
 )
 
 var (
@@ -28,7 +30,8 @@ var (
 )
 
 func main() {
-	verifier, err := NewVerifier(context.Background(), gateway.URL)
+	// If the gateway does not answer yet, requests get 503 until it does.
+	verifier, err := verify.New(context.Background(), verify.FromURL(gateway.URL), verify.Audience(gateway.URL))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -36,7 +39,7 @@ func main() {
 	http.HandleFunc("POST /verify", pass("/users/verify-user"))
 	http.HandleFunc("POST /signin", pass("/tokens/signin"))
 	http.HandleFunc("POST /renew", pass("/tokens"))
-	http.Handle("GET /orders", verifier.Require("profile", http.HandlerFunc(orders)))
+	http.Handle("GET /orders", verifier.Require("profile")(http.HandlerFunc(orders)))
 
 	server := &http.Server{Addr: listen, ReadHeaderTimeout: 10 * time.Second}
 	log.Print("listening on http://", listen)
@@ -110,8 +113,8 @@ func pass(path string) http.HandlerFunc {
 
 // orders is one of the shop's own routes, for signed-in users.
 func orders(w http.ResponseWriter, r *http.Request) {
-	user := UserOf(r.Context())
-	reply(w, http.StatusOK, map[string]any{"user": user.ID, "name": strings.TrimSpace(user.Name), "orders": []string{}})
+	user := verify.FromContext(r.Context())
+	reply(w, http.StatusOK, map[string]any{"user": user.Subject, "name": strings.TrimSpace(user.Name), "orders": []string{}})
 }
 
 func reply(w http.ResponseWriter, status int, body any) {

@@ -5,28 +5,20 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"time"
 
-	"github.com/MicahParks/keyfunc/v3"
-	"github.com/golang-jwt/jwt/v5"
+	"github.com/auth-gateway/auth-gateway/verify"
 )
 
 func main() {
-	issuer, token := os.Args[1], os.Args[2]
-	// RefreshInterval: a revoked key is refused within a minute.
-	keys, err := keyfunc.NewDefaultOverrideCtx(context.Background(),
-		[]string{issuer + "/.well-known/jwks.json"}, keyfunc.Override{RefreshInterval: time.Minute})
+	ctx, issuer, token := context.Background(), os.Args[1], os.Args[2]
+	// The audience is your service. It is the issuer unless the gateway's AUDIENCE is set.
+	v, err := verify.New(ctx, verify.FromURL(issuer), verify.Audience(issuer))
 	if err != nil {
 		log.Fatal(err)
 	}
-	var claims jwt.MapClaims
-	parsed, err := jwt.ParseWithClaims(token, &claims, keys.Keyfunc, jwt.WithValidMethods([]string{"ES256"}),
-		jwt.WithIssuer(issuer), jwt.WithAudience(issuer), jwt.WithExpirationRequired())
+	claims, err := v.Verify(ctx, token)
 	if err != nil {
-		log.Fatal(err)
+		log.Fatal(err) // the message names the mistake, such as a refresh token
 	}
-	if parsed.Header["typ"] != "at+jwt" {
-		log.Fatal("not an access token")
-	}
-	fmt.Println("verified:", claims["sub"], claims["scope"])
+	fmt.Println("verified:", claims.Subject, claims.Scope)
 }

@@ -91,6 +91,10 @@ func parts() []part {
 		{name: "test/compose", dir: "test/compose", command: goTest},
 		{name: "verify", dir: "verify", packages: []string{"./..."}, seconds: 25, race: true},
 		{name: "verify/bench", dir: "verify/bench", command: goTest},
+		{name: "verify/grpcauth", dir: "verify/grpcauth", command: goTest},
+		{name: "verify/fiberauth", dir: "verify/fiberauth", command: goTest},
+		{name: "verify/fiberv2auth", dir: "verify/fiberv2auth", command: goTest},
+		{name: "test/consumers", dir: "test/consumers", command: goTest, seconds: 25},
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
 			command: []string{"sh", "-c", "go generate ./... && " + strings.Join(goTest, " ")}},
 	}

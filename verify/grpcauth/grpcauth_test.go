@@ -66,7 +66,8 @@ func TestInterceptorsAnswerWithAStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(v.Close)
-	client := serve(t, grpcauth.New(v, grpcauth.Public(list), grpcauth.Scopes(watch, "orders:read"), grpcauth.Require(watch, verify.MaxAge(time.Minute))))
+	client := serve(t, grpcauth.New(v, grpcauth.Public(list), grpcauth.Scopes(watch, "orders:read"),
+		grpcauth.Require(watch, verify.MaxAge(time.Minute))))
 	good := "Bearer " + issuer.Token(verifytest.Claim("scope", "orders:read"))
 	request := &grpc_health_v1.HealthCheckRequest{}
 	unary := func(ctx context.Context) error { _, err := client.Check(ctx, request); return err }

@@ -1,0 +1,21 @@
+module github.com/auth-gateway/auth-gateway/test/consumers
+
+go 1.26.0
+
+require (
+	github.com/auth-gateway/auth-gateway v0.0.0
+	github.com/auth-gateway/auth-gateway/verify v0.0.0
+)
+
+require (
+	github.com/go-json-experiment/json v1.27.2 // indirect
+	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	golang.org/x/crypto v0.59.0 // indirect
+)
+
+replace (
+	github.com/auth-gateway/auth-gateway => ../..
+	github.com/auth-gateway/auth-gateway/verify => ../../verify
+)
