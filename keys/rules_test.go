@@ -391,7 +391,7 @@ func TestPolicyThatIsInvalidDoesNothing(t *testing.T) {
 		s := newStory(t)
 		s.assumeSeen, s.policy.Rotate = false, "now"
 		s.settle()
-		s.assumeSeen = true // the lead would begin, but for the policy
+		s.assumeSeen = true // the lead would begin if the policy were valid
 		change(&s.policy)
 		if step := s.next(); step.Action != None || step.Reason != PolicyInvalid || !strings.Contains(step.Message, name) {
 			t.Errorf("%s: %v", name, step)
