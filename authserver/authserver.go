@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
@@ -37,6 +38,7 @@ type Server struct {
 	now      func() time.Time
 	store    *postgres.Store
 	keyring  *keyring.Keyring
+	endings  *endings.Feed
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	mail     *mail.Deliverer // nil: no mail is sent
@@ -96,13 +98,14 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.close()
 		return nil, err
 	}
+	s.endings = endings.New(endings.Config{Store: store, Lifetime: s.tokenLifetime, Log: o.Log})
 	metrics := newMetrics(o.Version)
 	metrics.MustRegister(collector{
 		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
-		keyring: s.keyring, now: o.Now,
+		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Keys: s.keyring, Issuer: c.Issuer, Metadata: c.Metadata(),
+		Accounts: s.accounts, Keys: s.keyring, Endings: s.endings, Issuer: c.Issuer, Metadata: c.Metadata(),
 		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,
@@ -278,6 +281,7 @@ func (s *Server) work(ctx context.Context) error {
 	jobs.Go(func() { s.housekeeping(ctx) })
 	jobs.Go(func() { s.watchDatabase(ctx) })
 	jobs.Go(func() { s.recordRevokedKeys(ctx) })
+	jobs.Go(func() { s.endings.Run(ctx) })
 	if s.mail != nil {
 		jobs.Go(func() { s.mail.Run(ctx) })
 	}

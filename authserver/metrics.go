@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
@@ -32,6 +33,7 @@ type collector struct {
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	keyring  *keyring.Keyring
+	endings  *endings.Feed
 	mail     *mail.Deliverer // nil: no mail is sent
 	database func() bool     // reports whether it is available
 	now      func() time.Time
@@ -77,6 +79,11 @@ var (
 			"have a very long lifetime. Absent if the operator rotates the keys.", "use")
 	keyGeneration = desc("key_ring_generation",
 		"Generation of the key ring in use. Replicas may differ briefly after a change.")
+	endingsHeld = desc("endings_held",
+		"Sessions that ended, and keys that were revoked, that this replica reports to consumers.")
+	endingsAge = desc("endings_age_seconds",
+		"Time since this replica last read which sessions have ended. It reads once a second, while there are "+
+			"consumers; otherwise the metric is absent.")
 	keyFailures = desc("key_ring_reload_failures_total",
 		"Failed attempts to reload the key ring. The last valid ring stays in use.")
 )
@@ -90,7 +97,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
-		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures,
+		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures, endingsHeld, endingsAge,
 	} {
 		out <- d
 	}
@@ -154,6 +161,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			paused = 1
 		}
 		gauge(mailPaused, paused)
+	}
+
+	if stats := c.endings.Stats(); stats.Loaded {
+		gauge(endingsHeld, float64(stats.Held))
+		gauge(endingsAge, stats.Age.Seconds())
 	}
 
 	ring, now := c.keyring.Ring(), c.now()

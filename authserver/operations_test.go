@@ -131,7 +131,7 @@ type statements struct {
 }
 
 func (s *statements) add(statement string) {
-	for _, own := range []string{"key_ring", "schema_version", "FROM gateway"} {
+	for _, own := range []string{"key_ring", "schema_version", "FROM gateway", "FROM endings"} {
 		if strings.Contains(statement, own) {
 			return // background work
 		}

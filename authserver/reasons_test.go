@@ -18,6 +18,8 @@ var givenElsewhere = map[string]string{
 	"request_timeout":              "httpapi: TestSlowClientGets408AndIsClosed",
 	"took_too_long":                "httpapi: TestRequestThatTakesTooLongGets503",
 	"too_many_unfinished_requests": "httpapi: TestEvictionOfUnfinishedRequests",
+	"too_many_waiting":             "httpapi: TestEndingsBoundWaitingConsumers",
+	"endings_not_loaded":           "endings: TestNextWaits",
 	"overloaded":                   "identity: hasher_test.go",
 }
 

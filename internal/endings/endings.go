@@ -4,6 +4,9 @@
 //
 //	endings.go    what an ending is, and what a store has to offer
 //	snapshot.go   what a replica, or a consumer, has seen
+//	cursor.go     the text in which a consumer keeps that
+//	set.go        the endings in memory
+//	feed.go       follows the table of endings, and answers from memory
 //
 // # How endings get here
 //

@@ -95,7 +95,7 @@ func (x *exchange) route() (endpoint, *failure) {
 	if !t.methods[string(h.Method())] && !x.isPreflight() {
 		return endpoint{}, errMethod(t.allow)
 	}
-	return t, validateQuery(query, x.server.strict)
+	return t, validateQuery(query, queryParameters[t.path], x.server.strict)
 }
 
 // unreadable answers a request that fasthttp could not read, and closes the connection. Nothing in

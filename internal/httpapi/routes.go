@@ -41,6 +41,7 @@ func (s *Server) routes() []route {
 		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone, ""},
 		{"POST", "/tokens/revoke", s.revoke, jsonOrForm, anyone, ""},
 		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly, ""},
+		{"GET", "/sessions/ended", s.endedSessions, noBody, trustedOnly, ""},
 		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
 		{"GET", pathKeys, s.accessKeys, noBody, anyone, ""},
 		{"GET", pathOpenID, s.serveMetadata, noBody, anyone, ""},

@@ -94,6 +94,7 @@ type Options struct {
 	Keys             KeySource
 	Issuer           string // of tokens; a path in it is also one of the metadata
 	Metadata         []byte // the document of the issuer
+	Endings          Endings // nil: the endings are never loaded
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 	Optional         identity.OptionalNames
@@ -154,6 +155,8 @@ type Server struct {
 	work context.Context
 	stop context.CancelFunc
 
+	endings *endingsRoute
+
 	published atomic.Pointer[publishedKeys]
 }
 
@@ -196,6 +199,8 @@ func New(o Options) *Server {
 	s.conns = newConnections(cmp.Or(o.Memory, defaultMemory), descriptorsForClients())
 	s.metrics.watch(s.conns, o.Metrics)
 	s.work, s.stop = context.WithCancel(context.Background())
+	s.endings = newEndingsRoute(s.work, o.Endings, s.conns.memory)
+	s.metrics.watchEndings(s.endings, o.Metrics)
 
 	// Fiber routes; limits and timeouts are fasthttp's.
 	app := fiber.New(fiber.Config{
@@ -304,6 +309,7 @@ func (s *Server) Drain() { s.draining.Store(true) }
 // Shutdown stops accepting requests and waits for those in progress. If ctx ends first, it cancels them.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
+	s.endings.stop()
 	s.conns.stop()
 	defer s.stop()
 	if err := s.http.ShutdownWithContext(ctx); err != nil {

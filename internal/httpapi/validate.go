@@ -156,9 +156,9 @@ func withoutID(path string) string {
 // record URLs (RFC 6750 section 5.3).
 var secrets = [...]parameter{paramAccessToken, paramRefreshToken, paramToken, paramCode, paramPassword, paramOldPassword}
 
-// validateQuery refuses secrets in a query string. No route reads the query, so everything else in it
-// is ignored, unless the server is strict.
-func validateQuery(query []byte, strict bool) *failure {
+// validateQuery refuses secrets in a query string, and if the server is strict, everything that the
+// route does not read there.
+func validateQuery(query []byte, read []string, strict bool) *failure {
 	if len(query) == 0 {
 		return nil
 	}
@@ -177,7 +177,7 @@ func validateQuery(query []byte, strict bool) *failure {
 	if strict {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			secret := slices.ContainsFunc(secrets[:], func(p parameter) bool { return p.String() == name })
-			if !secret && len(wrong) < maxUnknownNames {
+			if !secret && !slices.Contains(read, name) && len(wrong) < maxUnknownNames {
 				wrong = append(wrong, unknownParameter(name))
 			}
 		}

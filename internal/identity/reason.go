@@ -45,6 +45,7 @@ const (
 	ReasonOverloaded            Reason = "overloaded"
 	ReasonDatabaseUnavailable   Reason = "database_unavailable"
 	ReasonKeysNotLoaded         Reason = "keys_not_loaded"
+	ReasonEndingsNotLoaded      Reason = "endings_not_loaded"
 	ReasonInternal              Reason = "internal_error"
 )
 

@@ -10,6 +10,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -33,43 +34,43 @@ type endingWorld struct {
 var allEndings = []ending{
 	{"a sign-out, or a stolen refresh token", func(t *testing.T, w endingWorld) (own, other bool) {
 		_, err := w.store.EndSession(w.ctx, w.own, noEvent)
-		must(t, err)
+		testenv.NoError(t, err)
 		return true, false
 	}},
 	{"the end of one session by its owner", func(t *testing.T, w endingWorld) (own, other bool) {
 		_, err := w.store.EndOwnSession(w.ctx, w.own, w.other.ID, noEvent)
-		must(t, err)
+		testenv.NoError(t, err)
 		return false, true
 	}},
 	{"a change of the password", func(t *testing.T, w endingWorld) (own, other bool) {
-		must(t, w.store.ChangePassword(w.ctx, w.own, passwordHash, otherHash, noRecord))
+		testenv.NoError(t, w.store.ChangePassword(w.ctx, w.own, passwordHash, otherHash, noRecord))
 		return false, true
 	}},
 	{"a reset of the password", func(t *testing.T, w endingWorld) (own, other bool) {
 		c := newCode(identity.Recovery)
 		_, err := w.store.IssueCode(w.ctx, w.user.Email, c, noEvent)
-		must(t, err)
+		testenv.NoError(t, err)
 		owner, err := w.store.FindRecovery(w.ctx, c.Hash)
-		must(t, err)
-		must(t, w.store.RedeemRecovery(w.ctx, c.Hash, owner, otherHash, "192.0.2.8/32", noRecord))
+		testenv.NoError(t, err)
+		testenv.NoError(t, w.store.RedeemRecovery(w.ctx, c.Hash, owner, otherHash, "192.0.2.8/32", noRecord))
 		return true, true
 	}},
 	{"the verification of a new address", func(t *testing.T, w endingWorld) (own, other bool) {
 		change := newCode(identity.EmailChange)
-		must(t, w.store.IssueEmailChange(w.ctx, w.own, change, noEvent))
+		testenv.NoError(t, w.store.IssueEmailChange(w.ctx, w.own, change, noEvent))
 		address := "new-" + w.user.Email
 		_, err := w.store.RedeemEmailChange(w.ctx, w.own,
 			identity.EmailRedemption{Code: change.Hash, Email: address, CanonicalEmail: address}, noRecord)
-		must(t, err)
+		testenv.NoError(t, err)
 		proof := newCode(identity.Verification)
 		_, err = w.store.IssueCode(w.ctx, address, proof, noEvent)
-		must(t, err)
+		testenv.NoError(t, err)
 		_, err = w.store.RedeemVerification(w.ctx, identity.ClaimProof{Code: proof.Hash}, newSession(w.user, w.now), noRecord)
-		must(t, err)
+		testenv.NoError(t, err)
 		return true, true
 	}},
 	{"the deletion of the user", func(t *testing.T, w endingWorld) (own, other bool) {
-		must(t, w.store.DeleteUser(w.ctx, w.own, noEvent))
+		testenv.NoError(t, w.store.DeleteUser(w.ctx, w.own, noEvent))
 		return true, true
 	}},
 	{"a suspension", func(_ *testing.T, w endingWorld) (own, other bool) {
@@ -79,13 +80,13 @@ var allEndings = []ending{
 	{"a sign-in beyond the cap", func(t *testing.T, w endingWorld) (own, other bool) {
 		n := newSession(w.user, w.now.Add(time.Minute))
 		n.Keep = 2
-		must(t, w.store.OpenSession(w.ctx, n, noEvent))
+		testenv.NoError(t, w.store.OpenSession(w.ctx, n, noEvent))
 		return true, false
 	}},
 	{"a sign-in beyond the cap that upgrades the hash", func(t *testing.T, w endingWorld) (own, other bool) {
 		n := newSession(w.user, w.now.Add(time.Minute))
 		n.Keep, n.Rehash = 1, otherHash
-		must(t, w.store.OpenSession(w.ctx, n, noEvent))
+		testenv.NoError(t, w.store.OpenSession(w.ctx, n, noEvent))
 		return true, true
 	}},
 	{"an administrator's deletion of one", func(_ *testing.T, w endingWorld) (own, other bool) {
@@ -112,7 +113,7 @@ var allEndings = []ending{
 		keep := retention
 		keep.Tokens = 26 * time.Hour
 		_, err := w.store.DeleteExpired(w.ctx, time.Now(), keep, 10)
-		must(t, err)
+		testenv.NoError(t, err)
 		return true, false
 	}},
 	{"the clean-up of the previous release", func(_ *testing.T, w endingWorld) (own, other bool) {
@@ -123,7 +124,7 @@ var allEndings = []ending{
 	{"old age", func(t *testing.T, w endingWorld) (own, other bool) {
 		w.exec(`UPDATE sessions SET expires_at = now() - interval '25 hours' WHERE id = $1`, w.own.ID)
 		deleted, err := w.store.DeleteExpired(w.ctx, time.Now(), retention, 10)
-		must(t, err)
+		testenv.NoError(t, err)
 		if deleted.Sessions != 1 {
 			t.Errorf("the clean-up removed %+v", deleted)
 		}
@@ -131,20 +132,13 @@ var allEndings = []ending{
 	}},
 	{"a renewal", func(t *testing.T, w endingWorld) (own, other bool) {
 		_, _, err := w.store.AdvanceSession(w.ctx, w.own, 0, identity.Renewal{RefreshedAt: w.now, Lifetime: time.Hour})
-		must(t, err)
+		testenv.NoError(t, err)
 		return false, false
 	}},
 	{"a deletion that is undone", func(_ *testing.T, w endingWorld) (own, other bool) {
 		w.exec(`DO $$ BEGIN DELETE FROM sessions; RAISE EXCEPTION 'undone'; EXCEPTION WHEN raise_exception THEN NULL; END $$`)
 		return false, false
 	}},
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestEndingsRecordEveryEndOfASession(t *testing.T) {
@@ -206,22 +200,22 @@ func TestEndingsAreSeenWhenTheirTransactionsCommit(t *testing.T) {
 	view := load(t, store)
 
 	tx, err := db.BeginTx(t.Context(), nil)
-	must(t, err)
+	testenv.NoError(t, err)
 	_, err = tx.ExecContext(t.Context(), `DELETE FROM sessions WHERE id = $1`, slow.ID)
-	must(t, err)
+	testenv.NoError(t, err)
 	other, err := db.BeginTx(t.Context(), nil)
-	must(t, err)
+	testenv.NoError(t, err)
 	_, err = other.ExecContext(t.Context(), `DELETE FROM sessions WHERE id = $1`, undone.ID)
-	must(t, err)
+	testenv.NoError(t, err)
 	_, err = store.EndSession(t.Context(), quick, noEvent)
-	must(t, err)
+	testenv.NoError(t, err)
 	view = tail(t, store, view.Snapshot)
 	if got := ids(view); !slices.Equal(got, []string{quick.ID}) {
 		t.Errorf("while two transactions are open: %v; want %s", got, quick.ID)
 	}
 	beforeCommit := view.At
-	must(t, tx.Commit())
-	must(t, other.Rollback())
+	testenv.NoError(t, tx.Commit())
+	testenv.NoError(t, other.Rollback())
 	late := tail(t, store, view.Snapshot)
 	if got := ids(late); !slices.Equal(got, []string{slow.ID}) || late.Endings[0].At.Before(beforeCommit) {
 		t.Errorf("after the commit: %+v; want %s", late.Endings, slow.ID)
@@ -240,12 +234,12 @@ func TestEndingsAreLoadedInPagesAndForgotten(t *testing.T) {
 	store := postgrestest.Open(t, c)
 	postgrestest.Exec(t, c, `INSERT INTO endings (kind, id, ended_at)
 		SELECT 'sid', gen_random_uuid(), clock_timestamp() - i * interval '1 minute' FROM generate_series(0, 99) i`)
-	must(t, store.EndKey(t.Context(), "thumbprint", time.Now()))
-	must(t, store.EndKey(t.Context(), "thumbprint", time.Now().Add(time.Hour)))
+	testenv.NoError(t, store.EndKey(t.Context(), "thumbprint", time.Now()))
+	testenv.NoError(t, store.EndKey(t.Context(), "thumbprint", time.Now().Add(time.Hour)))
 	var got []endings.Ending
 	for after := (endings.Ending{}); ; {
 		page, err := store.LoadEndings(t.Context(), after, 50*time.Minute, 7)
-		must(t, err)
+		testenv.NoError(t, err)
 		got = append(got, page.Endings...)
 		if len(page.Endings) < 7 {
 			break
@@ -267,14 +261,14 @@ func TestEndingsAreLoadedInPagesAndForgotten(t *testing.T) {
 func load(t *testing.T, store *postgres.Store) endings.View {
 	t.Helper()
 	view, err := store.LoadEndings(t.Context(), endings.Ending{}, time.Hour, 1000)
-	must(t, err)
+	testenv.NoError(t, err)
 	return view
 }
 
 func tail(t *testing.T, store *postgres.Store, since endings.Snapshot) endings.View {
 	t.Helper()
 	view, err := store.TailEndings(t.Context(), since, 1000)
-	must(t, err)
+	testenv.NoError(t, err)
 	return view
 }
 
