@@ -399,6 +399,8 @@ func TestReconcileMakesKeysThatTheServerOpens(t *testing.T) {
 	}
 }
 
+func isPublished(k Key) bool { return k.Phase == Published }
+
 // halfway returns a keeper whose keys were seen everywhere and wait for their lead.
 func halfway(t *testing.T) *keeper {
 	k := newKeeper(t)
@@ -423,7 +425,7 @@ func TestLeadOfAWithdrawnKeyBeginsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[bool]int{false: 0, true: 2}[unread]
-		if got := count(out.Ring, func(k Key) bool { return k.Phase == Published }); got != want {
+		if got := count(out.Ring, isPublished); got != want {
 			t.Errorf("unread %v: %d keys are published, want %d: %v", unread, got, want, out.Steps)
 		}
 	}
@@ -443,7 +445,7 @@ func TestRollbackIsAcceptedAboveWhatWasSeen(t *testing.T) {
 	older.Observed.Seen = nil
 	out, err = reconcile(modelFactory, older)
 	if err != nil || len(out.Steps) == 0 || out.Steps[0].Reason != OlderRingAccepted ||
-		out.Ring.Generation <= older.Trace.Generation || count(out.Ring, func(k Key) bool { return k.Phase == Published }) > 0 {
-		t.Errorf("%v, generation %d, %d published: %v", out.Steps, out.Ring.Generation, count(out.Ring, func(k Key) bool { return k.Phase == Published }), err)
+		out.Ring.Generation <= older.Trace.Generation || count(out.Ring, isPublished) > 0 {
+		t.Errorf("%v, generation %d, %d published: %v", out.Steps, out.Ring.Generation, count(out.Ring, isPublished), err)
 	}
 }
