@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	acapps "k8s.io/client-go/applyconfigurations/apps/v1"
+	accore "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,10 +34,10 @@ func (r *Reconciler) apply(
 	ctx context.Context, cs *clusterState, rendered rendering, withPods bool,
 ) (found []*problem) {
 	for _, o := range managedObjects {
-		if o == objectPublicKeys || o == objectDeployment && (!withPods || len(found) > 0) {
+		if o.ofKeys || o == objectDeployment && (!withPods || len(found) > 0) {
 			continue
 		}
-		if err := cs.unread[o.gvk]; err != nil {
+		if err := cs.unread[o.id()]; err != nil {
 			if o.wantedBy(cs.gateway) {
 				found = append(found, classify(err))
 			}
@@ -54,9 +55,9 @@ func (r *Reconciler) apply(
 func (r *Reconciler) reconcileObject(
 	ctx context.Context, cs *clusterState, rendered rendering, o *managedObject,
 ) error {
-	live := cs.objects[o.gvk]
+	live := cs.objects[o.id()]
 	switch {
-	case cs.absent[o.gvk]: // kindMissing reports it
+	case cs.absent[o.id()]: // kindMissing reports it
 	case o.wantedBy(cs.gateway):
 		wanted := o.render(rendered)
 		if d, is := live.(*appsv1.Deployment); is && o == objectDeployment {
@@ -227,11 +228,11 @@ func sameJSON(a, b any) (bool, error) {
 // older ring must not overwrite a newer one. The ConfigMap is read before the ring,
 // so a ConfigMap that has not changed since cannot be newer than the ring. The
 // ConfigMap must not hold anything else, because consumers would trust it.
-func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rendered rendering) error {
-	live := cs.publicKeys()
-	wanted := renderPublicKeys(rendered)
-	if live == nil {
-		return r.reconcileObject(ctx, cs, rendered, objectPublicKeys)
+func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rendered rendering, o *managedObject) error {
+	live, exists := cs.objects[o.id()].(*corev1.ConfigMap)
+	wanted := o.render(rendered).(*accore.ConfigMapApplyConfiguration)
+	if !exists {
+		return r.reconcileObject(ctx, cs, rendered, o)
 	}
 	if live.Immutable != nil && *live.Immutable { // it can only be replaced by a new object
 		if !cs.owns(live) {
@@ -243,9 +244,9 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rend
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {
 			return fmt.Errorf("delete the immutable ConfigMap %s: %w", live.Name, err)
 		}
-		return r.applyObject(ctx, cs, objectPublicKeys, nil, wanted)
+		return r.applyObject(ctx, cs, o, nil, wanted)
 	}
-	applied, err := objectPublicKeys.applied(live)
+	applied, err := o.applied(live)
 	if err != nil {
 		return err
 	}

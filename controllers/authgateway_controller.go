@@ -129,7 +129,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if isLost(inKeys) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
-	return r.finish(ctx, cs, t, inKeys, r.reconcileObjects(ctx, cs, &t, inKeys))
+	inObjects := joined([]*problem{r.reconcileObjects(ctx, cs, &t, inKeys), t.unpublished})
+	return r.finish(ctx, cs, t, inKeys, inObjects)
 }
 
 // isLost reports whether another writer was faster. The reconcile then ends, and
@@ -162,7 +163,8 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *key
 	if err != nil && len(t.ring.Keys) == 0 {
 		return classify(err)
 	}
-	published := r.publish(ctx, cs, t)
+	published := r.publish(ctx, cs, t, objectPublicKeys)
+	t.unpublished = r.publish(ctx, cs, t, objectRefreshPublicKeys)
 	switch {
 	case err != nil:
 		return classify(err)
@@ -179,18 +181,18 @@ func (r *Reconciler) reconcileKeys(ctx context.Context, cs *clusterState, t *key
 	return nil
 }
 
-// publish writes the public keys of the ring to the ConfigMap.
-func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *keyResult) *problem {
+// publish writes public keys of the ring to their ConfigMap.
+func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *keyResult, o *managedObject) *problem {
 	if len(t.ring.Keys) == 0 {
 		return nil
 	}
-	if err := cs.unread[gvkConfigMap]; err != nil {
+	if err := cs.unread[o.id()]; err != nil {
 		return classify(err)
 	}
-	if p := cs.nameConflict(objectPublicKeys); p != nil {
+	if p := cs.nameConflict(o); p != nil {
 		return p
 	}
-	return classifyOrNil(r.applyPublicKeys(ctx, cs, rendering{clusterState: cs, ring: t.ring}))
+	return classifyOrNil(r.applyPublicKeys(ctx, cs, rendering{clusterState: cs, ring: t.ring}, o))
 }
 
 // reconcileObjects brings every other object to what the spec asks for. If there is

@@ -27,7 +27,8 @@
 //
 //  1. NAME-passphrases, by compare-and-swap: the passphrases for the signers.
 //  2. NAME-keys, by compare-and-swap: the ring, encrypted.
-//  3. NAME-public-keys: never from a ring that is older than the published one.
+//  3. NAME-public-keys and NAME-refresh-public-keys: never from a ring that is older
+//     than the published one.
 //  4. ServiceAccount, Service, NetworkPolicy and so on.
 //  5. Deployment: last, because the ring must know of a longer token lifetime before
 //     the servers do.

@@ -56,6 +56,7 @@ var objects = []struct {
 	{"auth-passphrases", func() client.Object { return &corev1.Secret{} }},
 	{"auth-caller", func() client.Object { return &corev1.Secret{} }},
 	{"auth-public-keys", func() client.Object { return &corev1.ConfigMap{} }},
+	{"auth-refresh-public-keys", func() client.Object { return &corev1.ConfigMap{} }},
 	{"auth", func() client.Object { return &corev1.ServiceAccount{} }},
 	{"auth", func() client.Object { return &corev1.Service{} }},
 	{"auth", func() client.Object { return &networkingv1.NetworkPolicy{} }},

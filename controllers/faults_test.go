@@ -532,17 +532,7 @@ func (e *env) wholeErr(name string) error {
 			return fmt.Errorf("no %s key signs", use)
 		}
 	}
-	published := e.publicKeys(name)
-	wanted := keys.PublicFiles(ring, "http://"+name+"."+e.namespace+".svc")
-	if len(published) != len(wanted) {
-		return fmt.Errorf("%d files are published, want %d", len(published), len(wanted))
-	}
-	for file, content := range wanted {
-		if published[file] != string(content) {
-			return fmt.Errorf("the file %s differs from the ring", file)
-		}
-	}
-	return nil
+	return e.checkPublished(name)
 }
 
 func TestAPIServerOutageIsWaitedFor(t *testing.T) {

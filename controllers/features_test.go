@@ -269,7 +269,8 @@ func webhookKey(name string) *corev1.Secret {
 // keysOf returns the objects of a gateway's keys.
 func keysOf(name string) []string {
 	return []string{"*v1.Secret " + name + "-keys", "*v1.Secret " + name + "-passphrases",
-		"*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys"}
+		"*v1.Secret " + name + "-caller", "*v1.ConfigMap " + name + "-public-keys",
+		"*v1.ConfigMap " + name + "-refresh-public-keys"}
 }
 
 func variables(d *appsv1.Deployment) map[string]string {

@@ -159,12 +159,12 @@ func running(t testing.TB, g *v1alpha1.AuthGateway) (*clusterState, keyResult) {
 	for _, k := range ring.Keys {
 		public.Data[keys.PublicFile(k.ID)] = "a public key"
 	}
-	cs.objects[gvkConfigMap] = public
+	cs.objects[idPublicKeys] = public
 	replicas := int32(2)
 	if g.Spec.Replicas != nil {
 		replicas = *g.Spec.Replicas
 	}
-	cs.objects[gvkDeployment] = &appsv1.Deployment{
+	cs.objects[idDeployment] = &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: "auth", Generation: 1}, Spec: appsv1.DeploymentSpec{Replicas: &replicas},
 		Status: appsv1.DeploymentStatus{
 			ObservedGeneration: 1, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas,

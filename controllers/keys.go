@@ -29,6 +29,9 @@ type keyResult struct {
 	// published. Only the replicas still have to load it.
 	complete bool
 
+	// unpublished is why the refresh keys could not be published. Nothing waits for them.
+	unpublished *problem
+
 	// minor is a problem that stops only part of the work, such as an invalid Secret
 	// of passphrases. The existing keys stay in use.
 	minor *problem
@@ -105,7 +108,7 @@ func (r *Reconciler) advanceKeys(ctx context.Context, cs *clusterState, t *keyRe
 // keysObserved returns what is known about a ring and its users, as plain data.
 func (cs *clusterState) keysObserved(ring keys.Ring) keys.Observed {
 	observed := keys.Observed{
-		Published: map[string]bool{}, PublishedUnknown: cs.unread[gvkConfigMap] != nil,
+		Published: map[string]bool{}, PublishedUnknown: cs.unread[idPublicKeys] != nil,
 		Seen: map[string]bool{}, RingLoaded: cs.loaded(),
 	}
 	for _, k := range ring.Keys {

@@ -43,7 +43,7 @@ func TestSmallestGatewayIsMadeInOnePass(t *testing.T) {
 			writes = append(writes, c.String())
 		}
 	}
-	if len(writes) != 9 {
+	if len(writes) != 10 {
 		t.Errorf("the operator sent these writes: %s", strings.Join(writes, ", "))
 	}
 

@@ -24,10 +24,17 @@ import (
 )
 
 // A managedObject describes one object that the operator applies for a gateway.
-// There is one for each kind. The Secrets are not among them: see keys.go.
+// The Secrets are not among them: see keys.go.
 type managedObject struct {
 	gvk      schema.GroupVersionKind
-	optional bool // the cluster may lack the kind
+	variant  string // distinguishes objects of one kind
+	optional bool   // the cluster may lack the kind
+
+	// ofKeys marks the public keys. They are read before the ring, and always from the
+	// API server: a key must not sign because a stale cache shows it as published.
+	// publish applies them.
+	ofKeys bool
+
 	wantedBy func(*v1alpha1.AuthGateway) bool
 	empty    func() client.Object
 
@@ -54,17 +61,33 @@ var (
 	gvkSecret           = corev1.SchemeGroupVersion.WithKind("Secret")
 )
 
-// The two objects that the reconciler treats specially. reconcileKeys applies the
-// public keys. The Deployment waits for the objects that protect its pods.
+// An objectID identifies a managed object of a gateway.
+type objectID struct {
+	gvk     schema.GroupVersionKind
+	variant string
+}
+
+func (o *managedObject) id() objectID { return objectID{o.gvk, o.variant} }
+
 var (
-	objectPublicKeys = typedObject(gvkConfigMap, always, renderPublicKeys, accore.ExtractConfigMap)
-	objectDeployment = typedObject(gvkDeployment, always, renderDeployment, extractDeployment)
+	idPublicKeys        = objectID{gvk: gvkConfigMap}
+	idRefreshPublicKeys = objectID{gvk: gvkConfigMap, variant: "refresh"}
+	idDeployment        = objectID{gvk: gvkDeployment}
+)
+
+// The objects that the reconciler treats specially. The Deployment waits for the
+// objects that protect its pods.
+var (
+	objectPublicKeys        = publicKeysObject(idPublicKeys, renderPublicKeys)
+	objectRefreshPublicKeys = publicKeysObject(idRefreshPublicKeys, renderRefreshPublicKeys)
+	objectDeployment        = typedObject(gvkDeployment, always, renderDeployment, extractDeployment)
 )
 
 // managedObjects are in the order in which they are applied. The Deployment
 // follows the objects without which its pods must not start; see apply.
 var managedObjects = []*managedObject{
 	objectPublicKeys,
+	objectRefreshPublicKeys,
 	typedObject(gvkServiceAccount, always, renderServiceAccount, accore.ExtractServiceAccount),
 	typedObject(gvkService, always, renderService, accore.ExtractService),
 	typedObject(gvkNetworkPolicy, func(g *v1alpha1.AuthGateway) bool {
@@ -83,8 +106,11 @@ var managedObjects = []*managedObject{
 
 // name returns the name of the object of a gateway.
 func (o *managedObject) name(n names) string {
-	if o == objectPublicKeys {
+	switch o.id() {
+	case idPublicKeys:
 		return n.publicKeys()
+	case idRefreshPublicKeys:
+		return n.refreshPublicKeys()
 	}
 	return n.workload()
 }
@@ -105,6 +131,14 @@ func typedObject[O any, P interface {
 		render:  func(r rendering) runtime.ApplyConfiguration { return render(r) },
 		applied: func(o client.Object) (any, error) { return extract(o.(P), FieldManager) },
 	}
+}
+
+func publicKeysObject(
+	id objectID, render func(rendering) *accore.ConfigMapApplyConfiguration,
+) *managedObject {
+	o := typedObject(id.gvk, always, render, accore.ExtractConfigMap)
+	o.variant, o.ofKeys = id.variant, true
+	return o
 }
 
 // untypedObject returns the managedObject of another project's custom resource. It has

@@ -124,6 +124,10 @@ func (n names) passphrases() string { return n.gateway + "-passphrases" }
 func (n names) caller() string      { return n.gateway + "-caller" }
 func (n names) publicKeys() string  { return n.gateway + "-public-keys" }
 
+// refreshPublicKeys is apart from publicKeys: consumers that take any JWK Set of a
+// ConfigMap, or every PEM, must not find keys that verify no access token.
+func (n names) refreshPublicKeys() string { return n.gateway + "-refresh-public-keys" }
+
 // workload is the name of every other object: the Deployment, the Service, the
 // ServiceAccount and so on. There is one of each kind.
 func (n names) workload() string { return n.gateway }

@@ -9,7 +9,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
@@ -35,9 +34,9 @@ type clusterState struct {
 	ringErr         error // why the Secret of the keys is invalid
 	passphraseState keys.PassphraseState
 
-	objects map[schema.GroupVersionKind]client.Object // the managed objects that exist
-	absent  map[schema.GroupVersionKind]bool          // kinds that the cluster does not have
-	unread  map[schema.GroupVersionKind]error         // why a managed object could not be read
+	objects map[objectID]client.Object // the managed objects that exist
+	absent  map[objectID]bool          // the cluster does not have the kind
+	unread  map[objectID]error         // why a managed object could not be read
 
 	upgradeWaits bool // the pods are not replaced yet, because other gateways come first
 
@@ -50,12 +49,12 @@ type clusterState struct {
 }
 
 func (cs *clusterState) deployment() *appsv1.Deployment {
-	d, _ := cs.objects[gvkDeployment].(*appsv1.Deployment)
+	d, _ := cs.objects[idDeployment].(*appsv1.Deployment)
 	return d
 }
 
 func (cs *clusterState) publicKeys() *corev1.ConfigMap {
-	c, _ := cs.objects[gvkConfigMap].(*corev1.ConfigMap)
+	c, _ := cs.objects[idPublicKeys].(*corev1.ConfigMap)
 	return c
 }
 
@@ -63,8 +62,7 @@ func newClusterState(g *v1alpha1.AuthGateway, now time.Time) *clusterState {
 	return &clusterState{
 		gateway: g, names: namesOf(g), now: now,
 		inputs: map[string]*corev1.Secret{}, inputErr: map[string]error{}, configMaps: map[string]*corev1.ConfigMap{},
-		objects: map[schema.GroupVersionKind]client.Object{}, absent: map[schema.GroupVersionKind]bool{},
-		unread: map[schema.GroupVersionKind]error{},
+		objects: map[objectID]client.Object{}, absent: map[objectID]bool{}, unread: map[objectID]error{},
 		states: map[string]config.State{}, silent: map[string]error{}, readySince: map[string]time.Time{},
 	}
 }
@@ -76,6 +74,7 @@ func newClusterState(g *v1alpha1.AuthGateway, now time.Time) *clusterState {
 func (r *Reconciler) observeKeys(ctx context.Context, cs *clusterState) error {
 	// The public keys are read before the keys: see applyPublicKeys.
 	r.observeObject(ctx, cs, objectPublicKeys)
+	r.observeObject(ctx, cs, objectRefreshPublicKeys)
 	var err error
 	if cs.passphrases, err = r.readSecret(ctx, cs, cs.names.passphrases()); err != nil {
 		return err
@@ -112,7 +111,7 @@ func (r *Reconciler) confirmRing(ctx context.Context, cs *clusterState) error {
 // and delays only what needs it. The error concerns what every object needs.
 func (r *Reconciler) observeRest(ctx context.Context, cs *clusterState) error {
 	for _, o := range managedObjects {
-		if o != objectPublicKeys && o != objectDeployment {
+		if !o.ofKeys && o != objectDeployment {
 			r.observeObject(ctx, cs, o)
 		}
 	}
@@ -141,38 +140,38 @@ const cacheWait = 5 * time.Second
 // observeObject reads a managed object. The cache holds only objects with the
 // operator's label and may lag. If it does not have an object that the gateway
 // wants, the API server is asked: there may be an object of that name that the
-// operator did not create. The public keys are always read from the API server.
+// operator did not create.
 func (r *Reconciler) observeObject(ctx context.Context, cs *clusterState, o *managedObject) {
 	if o.optional {
 		there, err := r.watchOptional(o, o.wantedBy(cs.gateway))
 		if err != nil {
-			cs.unread[o.gvk] = err
+			cs.unread[o.id()] = err
 			return
 		}
 		if !there {
-			cs.absent[o.gvk] = true
+			cs.absent[o.id()] = true
 			return
 		}
 	}
 	object := o.empty()
 	key := client.ObjectKey{Namespace: cs.names.namespace, Name: o.name(cs.names)}
 	var err error
-	if o != objectPublicKeys { // a key must not sign because a stale cache shows it as published
+	if !o.ofKeys {
 		cached, cancel := context.WithTimeout(ctx, cacheWait)
 		err = r.Client.Get(cached, key, object)
 		cancel()
 	}
-	if o == objectPublicKeys || err != nil && o.wantedBy(cs.gateway) {
+	if o.ofKeys || err != nil && o.wantedBy(cs.gateway) {
 		object = o.empty()
 		err = r.Live.Get(ctx, key, object)
 	}
 	switch {
 	case err == nil:
-		cs.objects[o.gvk] = object
+		cs.objects[o.id()] = object
 	case apierrors.IsNotFound(err):
 	case apierrors.IsForbidden(err) && !o.wantedBy(cs.gateway): // this gateway does not need the right
 	default:
-		cs.unread[o.gvk] = fmt.Errorf("read %s %s: %w", o.gvk.Kind, key.Name, err)
+		cs.unread[o.id()] = fmt.Errorf("read %s %s: %w", o.gvk.Kind, key.Name, err)
 	}
 }
 
@@ -242,15 +241,21 @@ func (cs *clusterState) lastSigningKey() string {
 			}
 		}
 	}
-	var document keys.PublicDocument
-	if published := cs.publicKeys(); published == nil ||
-		json.Unmarshal([]byte(published.Data[keys.PublicDocumentFile]), &document) != nil {
-		return ""
-	}
-	for _, k := range document.Keys {
+	for _, k := range cs.publishedStates() {
 		if k.Use == keys.Access && k.Phase == keys.Signing {
 			return k.ID
 		}
 	}
 	return ""
+}
+
+// publishedStates returns the keys that the ConfigMap lists. Another writer may have
+// changed it; see ownDocument.
+func (cs *clusterState) publishedStates() []keys.PublicState {
+	public := cs.publicKeys()
+	var document keys.PublicDocument
+	if public == nil || json.Unmarshal([]byte(public.Data[keys.PublicDocumentFile]), &document) != nil {
+		return nil
+	}
+	return document.Keys
 }

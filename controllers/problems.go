@@ -85,7 +85,7 @@ func firstOf(problems ...*problem) *problem {
 // nameConflict returns a problem if the name of a managed object is taken by an
 // object that the operator did not create. It never touches such an object.
 func (cs *clusterState) nameConflict(o *managedObject) *problem {
-	object := cs.objects[o.gvk]
+	object := cs.objects[o.id()]
 	if object == nil || !o.wantedBy(cs.gateway) || cs.names.isOurs(object, cs.gateway) {
 		return nil
 	}
@@ -199,7 +199,7 @@ func notAccepted(g *v1alpha1.AuthGateway) *problem {
 // cluster does not have.
 func (cs *clusterState) kindMissing() *problem {
 	for _, o := range managedObjects {
-		if cs.absent[o.gvk] && o.wantedBy(cs.gateway) {
+		if cs.absent[o.id()] && o.wantedBy(cs.gateway) {
 			return waiting(v1alpha1.ReasonKindMissing,
 				"the cluster does not have the kind %s (%s). Install its CustomResourceDefinition, "+
 					"or remove it from the spec. Everything else is up to date", o.gvk.Kind, o.gvk.GroupVersion())

@@ -172,8 +172,8 @@ func TestObjectsAreOursByOwnerOrLabel(t *testing.T) {
 func TestNameConflictsAreOfWhatIsWanted(t *testing.T) {
 	t.Parallel()
 	cs := newState(newGateway(t))
-	cs.objects[gvkDisruptionBudget] = &policyv1.PodDisruptionBudget{}
-	cs.objects[gvkIngress] = &policyv1.PodDisruptionBudget{} // any object; the spec asks for no Ingress
+	cs.objects[objectID{gvk: gvkDisruptionBudget}] = &policyv1.PodDisruptionBudget{}
+	cs.objects[objectID{gvk: gvkIngress}] = &policyv1.PodDisruptionBudget{} // any object; the spec asks for no Ingress
 	p := cs.nameConflicts()
 	if p == nil || p.reason != v1alpha1.ReasonNameConflict || !p.stalled || p.recheck != recheckNames {
 		t.Fatalf("the problem is %+v", p)

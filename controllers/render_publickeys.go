@@ -6,12 +6,26 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
+// metadataFile is the entry of the public keys that has the metadata of the issuer.
+const metadataFile = "openid-configuration"
+
 // renderPublicKeys renders the ConfigMap that consumers mount.
 func renderPublicKeys(r rendering) *accore.ConfigMapApplyConfiguration {
+	files := keys.PublicFiles(r.ring, issuer(r.clusterState), r.trace(r.clusterState.ring).Revoked...)
+	files[metadataFile] = settings(r.clusterState).Metadata()
+	return renderFiles(r, r.names.publicKeys(), files)
+}
+
+// renderRefreshPublicKeys renders the keys that only the gateway needs.
+func renderRefreshPublicKeys(r rendering) *accore.ConfigMapApplyConfiguration {
+	return renderFiles(r, r.names.refreshPublicKeys(), keys.RefreshPublicFiles(r.ring))
+}
+
+func renderFiles(r rendering, name string, files map[string][]byte) *accore.ConfigMapApplyConfiguration {
 	data := map[string]string{}
-	for name, content := range keys.PublicFiles(r.ring, issuer(r.clusterState), r.trace(r.clusterState.ring).Revoked...) {
-		data[name] = string(content)
+	for file, content := range files {
+		data[file] = string(content)
 	}
-	return accore.ConfigMap(r.names.publicKeys(), r.names.namespace).
+	return accore.ConfigMap(name, r.names.namespace).
 		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).WithData(data)
 }

@@ -84,7 +84,7 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 // Deployment. The labels are not enough: anyone who may create pods in the namespace
 // can set them, and the operator must neither ask nor believe such a pod.
 func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p corev1.Pod) (bool, error) {
-	if err := cs.unread[gvkDeployment]; err != nil {
+	if err := cs.unread[idDeployment]; err != nil {
 		return false, errors.New("the Deployment cannot be read")
 	}
 	d, owner := cs.deployment(), metav1.GetControllerOf(&p)
@@ -159,14 +159,19 @@ func (r *Reconciler) sighted(now time.Time, what ...string) time.Time {
 	return now
 }
 
-// published reports whether the ConfigMap has a key.
+// published reports whether the ConfigMap for consumers has a key, or lists it if it is a
+// refresh key: those are in a ConfigMap of their own, which nothing has to wait for.
 func (cs *clusterState) published(id string) bool {
 	public := cs.publicKeys()
 	if public == nil {
 		return false
 	}
-	_, there := public.Data[keys.PublicFile(id)]
-	return there
+	if _, there := public.Data[keys.PublicFile(id)]; there {
+		return true
+	}
+	return slices.ContainsFunc(cs.publishedStates(), func(k keys.PublicState) bool {
+		return k.ID == id && k.Use == keys.Refresh && k.Phase != keys.Revoked
+	})
 }
 
 // seen reports whether a key is published and loaded by every ready replica.
@@ -232,7 +237,7 @@ func few(all []string) string {
 // distributed reports whether every pod was started with the passphrases of this digest,
 // and no pod will be started with others.
 func (cs *clusterState) distributed(digest string) bool {
-	if cs.podsErr != nil || cs.unread[gvkDeployment] != nil {
+	if cs.podsErr != nil || cs.unread[idDeployment] != nil {
 		return false
 	}
 	for _, p := range cs.pods {

@@ -36,7 +36,7 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 	status.URL = cs.names.url()
 	status.Selector = labels.SelectorFromSet(cs.names.selector()).String()
 	status.Image = image
-	blind := cs.unread[gvkDeployment] != nil
+	blind := cs.unread[idDeployment] != nil
 	if d := cs.deployment(); d != nil {
 		status.Replicas, status.ReadyReplicas = d.Status.Replicas, d.Status.ReadyReplicas
 		status.ReplicaSummary = fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, replicasOf(d))
@@ -82,7 +82,7 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind bool) map[string]condition {
 	keysReady, available, database := keysCondition(cs, t, inKeys), availability(cs), databaseCondition(cs)
 	if blind {
-		reason := classify(cs.unread[gvkDeployment]).reason
+		reason := classify(cs.unread[idDeployment]).reason
 		available = condition{metav1.ConditionUnknown, reason, "the Deployment cannot be read"}
 	}
 	ready := readiness(cs, found, keysReady, available, database)

@@ -67,9 +67,7 @@ func keysCondition(cs *clusterState, t keyResult, found *problem) condition {
 		return isFalse(v1alpha1.ReasonProgressing, "the first keys are being created")
 	}
 	for _, use := range keys.Uses() {
-		k, signs := t.ring.Signing(use)
-		published := cs.publicKeys()
-		if !signs || published == nil || published.Data[keys.PublicFile(k.ID)] == "" {
+		if k, signs := t.ring.Signing(use); !signs || !cs.published(k.ID) {
 			return isFalse(v1alpha1.ReasonProgressing, fmt.Sprintf("the %s keys are being published", use))
 		}
 	}
@@ -93,7 +91,7 @@ func keysCondition(cs *clusterState, t keyResult, found *problem) condition {
 		return isTrue(v1alpha1.ReasonRotating, t.next.Message+unconfirmed)
 	}
 	return isTrue(v1alpha1.ReasonKeysPublished,
-		"every key that verifies tokens is in the ConfigMap "+cs.names.publicKeys()+unconfirmed)
+		"every key that verifies access tokens is in the ConfigMap "+cs.names.publicKeys()+unconfirmed)
 }
 
 // pendingRevocation describes the first revoked key that the ring, the public keys

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
@@ -76,13 +75,13 @@ func TestConditions(t *testing.T) {
 			says: map[string][]string{"Ready": {"0 of 2 replicas"}},
 		},
 		"there is no Deployment": {
-			change: func(cs *clusterState, _ *keyResult) { delete(cs.objects, gvkDeployment) },
+			change: func(cs *clusterState, _ *keyResult) { delete(cs.objects, idDeployment) },
 			want:   map[string]string{"Ready": "False Progressing", "Available": "False ReplicasMissing"},
 		},
 		"the Deployment cannot be read": {
 			change: func(cs *clusterState, _ *keyResult) {
-				delete(cs.objects, gvkDeployment)
-				cs.unread[gvkDeployment] = never
+				delete(cs.objects, idDeployment)
+				cs.unread[idDeployment] = never
 			},
 			problem: classify(never),
 			want:    map[string]string{"Ready": "False APIUnavailable", "Available": "Unknown APIUnavailable"},
@@ -132,7 +131,7 @@ func TestConditions(t *testing.T) {
 		"a kind is missing": {
 			change: func(cs *clusterState, _ *keyResult) {
 				cs.gateway.Spec.Monitoring.ServiceMonitor = &v1alpha1.ServiceMonitor{}
-				cs.absent[gvkServiceMonitor] = true
+				cs.absent[objectID{gvk: gvkServiceMonitor}] = true
 			},
 			want: map[string]string{
 				"Ready": "False KindMissing", "Available": "True ReplicasReady", "KeysReady": "True KeysPublished",
@@ -284,7 +283,7 @@ func TestConditionsKeepWhatWasKnown(t *testing.T) {
 	}
 	cs, found := running(t, g)
 	found.complete = false
-	cs.unread[gvkDeployment] = errors.New("never")
+	cs.unread[idDeployment] = errors.New("never")
 	addPod(cs, "one", true, time.Hour) // it does not answer
 	got, status := conditionsOf(cs, found, nil, nil)
 	if got["Available"] != "True ReplicasReady" || got["DatabaseAvailable"] != "True DatabaseAnswers" {
@@ -474,7 +473,7 @@ func TestRequeueAfterIsTheEarliestReason(t *testing.T) {
 		}, recheckUpgrade},
 		"a missing kind": {func(cs *clusterState, _ *keyResult) (*problem, bool) {
 			cs.gateway.Spec.HTTPRoute = &v1alpha1.HTTPRoute{}
-			cs.absent = map[schema.GroupVersionKind]bool{gvkHTTPRoute: true}
+			cs.absent = map[objectID]bool{{gvk: gvkHTTPRoute}: true}
 			return nil, false
 		}, recheckKinds},
 	} {

@@ -28,7 +28,7 @@ func publish(cs *clusterState, ring keys.Ring) {
 	for name, content := range keys.PublicFiles(ring, "") {
 		c.Data[name] = string(content)
 	}
-	cs.objects[gvkConfigMap] = c
+	cs.objects[idPublicKeys] = c
 }
 
 // The status, the public keys and the pods each show that an older ring was restored, and only if the operator or a

@@ -121,18 +121,33 @@ type PublicState struct {
 	Until     *time.Time `json:"until,omitempty"`
 }
 
-// PublicFiles returns the files that consumers mount: jwks.json (access keys),
-// refresh.jwks.json, one <kid>.pem for each key of both, and keys.json with the phase
-// of every key, the issuer, and the generation of the ring. The same ring gives the
-// same bytes. revoked lists the IDs of remembered keys that were revoked before.
+// PublicFiles returns the files that consumers mount: the access keys as jwks.json and
+// one <kid>.pem each, and keys.json with the phase of every key of both uses, the
+// issuer, and the generation of the ring. jwks has the same bytes as jwks.json: Envoy
+// Gateway reads a ConfigMap's entry of that name. No other file is a JWK Set. The same
+// ring gives the same bytes. revoked lists the IDs of remembered keys that were revoked
+// before.
 func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte {
-	files := map[string][]byte{
-		"jwks.json":         document(JWKS(ring, Access, false)),
-		"refresh.jwks.json": document(JWKS(ring, Refresh, false)),
-		PublicDocumentFile:  document(publicDocument(ring, issuer, revoked)),
-	}
+	files := publicPEMs(ring, Access)
+	set := document(JWKS(ring, Access, false))
+	files["jwks"], files["jwks.json"] = set, set
+	files[PublicDocumentFile] = document(publicDocument(ring, issuer, revoked))
+	return files
+}
+
+// RefreshPublicFiles returns the refresh keys, as refresh.jwks.json and one <kid>.pem
+// each. Only the gateway verifies refresh tokens, so they are apart from the files for
+// consumers.
+func RefreshPublicFiles(ring Ring) map[string][]byte {
+	files := publicPEMs(ring, Refresh)
+	files["refresh.jwks.json"] = document(JWKS(ring, Refresh, false))
+	return files
+}
+
+func publicPEMs(ring Ring, use Use) map[string][]byte {
+	files := map[string][]byte{}
 	for _, k := range ring.Keys {
-		if k.verifies() {
+		if k.Use == use && k.verifies() {
 			files[PublicFile(k.ID)] = publicPEM(k)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -196,6 +197,16 @@ func TestPassphrasesDoNotPrint(t *testing.T) {
 func TestPublicFilesAreWhatConsumersRead(t *testing.T) {
 	ring := fullRing(t)
 	files := PublicFiles(ring, "https://auth.example")
+	refresh := RefreshPublicFiles(ring)
+	for _, k := range ring.Keys {
+		if pem := PublicFile(k.ID); files[pem] != nil && refresh[pem] != nil || files[pem] != nil && k.Use != Access {
+			t.Errorf("a %s key is in both or in the wrong directory", k.Use)
+		}
+	}
+	if len(refresh["refresh.jwks.json"]) == 0 || !bytes.Equal(files["jwks"], files["jwks.json"]) {
+		t.Error("a key set is missing, or jwks differs from jwks.json")
+	}
+	maps.Copy(files, refresh)
 	var keysJSON struct {
 		Issuer     string
 		Generation int64
@@ -207,7 +218,7 @@ func TestPublicFilesAreWhatConsumersRead(t *testing.T) {
 	if keysJSON.Issuer != "https://auth.example" || keysJSON.Generation != ring.Generation || len(keysJSON.Keys) != len(ring.Keys) {
 		t.Errorf("%+v", keysJSON)
 	}
-	want := 3
+	want := 4
 	for _, k := range ring.Keys {
 		if text, ok := files[k.ID+".pem"]; ok != k.verifies() {
 			t.Errorf("a %s key: published %v", k.Phase, ok)
