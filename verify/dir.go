@@ -173,8 +173,8 @@ var files = []string{"jwks.json", "jwks", "keys.json", "openid-configuration"}
 func (d *directory) neverUpdated() *Error {
 	text, _ := os.ReadFile(d.mounts)
 	path := d.path
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
 	}
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute

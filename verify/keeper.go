@@ -223,7 +223,9 @@ func (k *keeper) run() {
 
 // close ends the background work.
 func (k *keeper) close() {
+	k.mu.Lock() // no read begins after this
 	k.stop()
+	k.mu.Unlock()
 	k.workers.Wait()
 }
 
