@@ -231,7 +231,7 @@ func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
 	return rendering{
 		clusterState: cs, ring: t.ring, image: cmp.Or(cs.gateway.Spec.Image, r.Options.ServerImage),
 		operatorNamespace: r.Options.OperatorNamespace,
-		platformUsers: r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
+		platformUsers:     r.Options.PlatformUsers, openMetrics: r.Options.OpenServerMetrics,
 		pullSecrets:       r.Options.ServerPullSecrets,
 		inputsDigest:      digest(t.digestKey, append([]string{t.callerKey}, cs.inputSecrets()...)...),
 		passphrasesDigest: passphrasesDigest(t.digestKey, t.passphraseState.Current),
