@@ -230,52 +230,68 @@ func sameJSON(a, b any) (bool, error) {
 // ConfigMap must not hold anything else, because consumers would trust it.
 func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rendered rendering, o *managedObject) error {
 	live, exists := cs.objects[o.id()].(*corev1.ConfigMap)
-	wanted := o.render(rendered).(*accore.ConfigMapApplyConfiguration)
 	if !exists {
 		return r.reconcileObject(ctx, cs, rendered, o)
 	}
+	return r.updatePublicKeys(ctx, live, o.render(rendered).(*accore.ConfigMapApplyConfiguration), cs.gateway)
+}
+
+// updatePublicKeys brings a ConfigMap of public keys to what is wanted, if it was not
+// written since it was read.
+func (r *Reconciler) updatePublicKeys(
+	ctx context.Context, live *corev1.ConfigMap, wanted *accore.ConfigMapApplyConfiguration, owner client.Object,
+) error {
 	if live.Immutable != nil && *live.Immutable { // it can only be replaced by a new object
-		if !cs.owns(live) {
+		if !metav1.IsControlledBy(live, owner) {
 			return stalled(v1alpha1.ReasonNameConflict,
-				"the ConfigMap %s is immutable and cannot be updated, and it has no ownerReference to this AuthGateway, "+
+				"the ConfigMap %s is immutable and cannot be updated, and it has no ownerReference to this object, "+
 					"so the operator does not replace it. Delete it, and the operator creates it again", live.Name)
 		}
 		uid := live.UID
 		if err := r.Client.Delete(ctx, live, client.Preconditions{UID: &uid}); err != nil {
 			return fmt.Errorf("delete the immutable ConfigMap %s: %w", live.Name, err)
 		}
-		return r.applyObject(ctx, cs, o, nil, wanted)
+		return r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
 	}
-	applied, err := o.applied(live)
+	applied, err := accore.ExtractConfigMap(live, FieldManager)
 	if err != nil {
 		return err
 	}
-	if same, err := sameJSON(applied, wanted); err != nil {
+	same, err := sameJSON(applied, wanted)
+	if err != nil {
 		return err
-	} else if !same {
-		// A binary entry may have the name of a wanted one, which then cannot be
-		// applied. The event of this write starts another reconcile, which removes
-		// other surplus entries.
-		version := live.ResourceVersion
-		if len(live.BinaryData) > 0 {
-			if version, err = r.removeEntries(ctx, live, nil, live.BinaryData); err != nil {
-				return err
-			}
+	}
+	// The apply removes entries that only the operator applied. Other surplus entries go
+	// first, also because a binary entry may have the name of a wanted one.
+	surplus, version := maps.Clone(live.Data), live.ResourceVersion
+	maps.DeleteFunc(surplus, func(name, _ string) bool {
+		_, isWanted := wanted.Data[name]
+		_, isApplied := applied.Data[name]
+		return isWanted || isApplied
+	})
+	if len(surplus)+len(live.BinaryData) > 0 {
+		if version, err = r.removeEntries(ctx, live, surplus, live.BinaryData); err != nil {
+			return err
 		}
-		err := r.Client.Apply(ctx, wanted.WithResourceVersion(version), client.FieldOwner(FieldManager),
-			client.ForceOwnership)
-		if err != nil {
-			return fmt.Errorf("apply ConfigMap %s: %w", live.Name, err)
-		}
+	}
+	if same {
 		return nil
 	}
-	surplus := maps.Clone(live.Data)
-	maps.DeleteFunc(surplus, func(name, _ string) bool { _, known := wanted.Data[name]; return known })
-	if len(surplus)+len(live.BinaryData) == 0 {
-		return nil
+	err = r.Client.Apply(ctx, wanted.WithResourceVersion(version), client.FieldOwner(FieldManager), client.ForceOwnership)
+	if err != nil {
+		return fmt.Errorf("apply ConfigMap %s: %w", live.Name, err)
 	}
-	_, err = r.removeEntries(ctx, live, surplus, live.BinaryData)
-	return err
+	return nil
+}
+
+// hasExactly reports whether updatePublicKeys would write nothing.
+func hasExactly(live *corev1.ConfigMap, wanted *accore.ConfigMapApplyConfiguration) (bool, error) {
+	applied, err := objectPublicKeys.applied(live)
+	if err != nil {
+		return false, err
+	}
+	same, err := sameJSON(applied, wanted)
+	return same && len(live.Data) == len(wanted.Data) && len(live.BinaryData) == 0, err
 }
 
 // removeEntries removes entries from a ConfigMap, if it was not written since it

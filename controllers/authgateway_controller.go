@@ -69,6 +69,10 @@ type Reconciler struct {
 	sightings *lru.Cache[string, time.Time]    // when this process first saw something; see sighted
 	asked     *lru.Cache[types.UID, time.Time] // when another operator was asked; see isAnothers
 
+	namespaces   *lru.Cache[string, seenNamespace] // see namespaceOf
+	publications *publications
+	copiesOf     func(context.Context, types.NamespacedName) ([]v1alpha1.PublicKeys, error) // nil in tests
+
 	wake     chan event.GenericEvent // gateways to reconcile; see wakeUp
 	steps    *prometheus.CounterVec
 	damper   *damper
@@ -113,12 +117,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	g := &v1alpha1.AuthGateway{}
 	if err := r.Client.Get(ctx, request.NamespacedName, g); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.endUpgrade(request.NamespacedName)
+			r.forget(request.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if g.DeletionTimestamp != nil {
-		r.endUpgrade(request.NamespacedName)
+		r.forget(request.NamespacedName)
 		return ctrl.Result{}, nil // the garbage collector deletes what it owns; see ownerReference
 	}
 	if others, result, err := r.isAnothers(ctx, g); others {
@@ -129,8 +133,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if isLost(inKeys) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil
 	}
+	r.notePublication(ctx, cs, t, inKeys)
 	inObjects := joined([]*problem{r.reconcileObjects(ctx, cs, &t, inKeys), t.unpublished})
 	return r.finish(ctx, cs, t, inKeys, inObjects)
+}
+
+// forget drops what this process knows about a gateway that is gone.
+func (r *Reconciler) forget(gateway types.NamespacedName) {
+	r.endUpgrade(gateway)
+	r.publications.forget(gateway)
 }
 
 // isLost reports whether another writer was faster. The reconcile then ends, and
@@ -224,7 +235,7 @@ func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *
 	if t.next.Reason == keys.Unopenable { // the running servers serve on with what they have loaded
 		found = append(found, stalled(v1alpha1.ReasonKeysUnopenable, "%s", t.next.Message))
 	}
-	return joined(append(found, rotateRefused(cs.gateway)))
+	return joined(append(found, rotateRefused(cs.gateway), selectorRefused(cs.gateway)))
 }
 
 func (r *Reconciler) rendering(cs *clusterState, t keyResult) rendering {
@@ -336,7 +347,8 @@ func requeueAfter(
 	if cs.kindMissing() != nil || secretsDenied {
 		consider(recheckKinds)
 	}
-	if cs.awaitedReplicas(t.ring) != "" { // the kubelet updates a mounted Secret without an event
+	// The kubelet updates a mounted Secret without an event, and copies are not watched.
+	if cs.awaitedReplicas(t.ring) != "" || !cs.copiesAssumed() && cs.behind(t.ring) != "" {
 		consider(recheckAwaited)
 	}
 	return after

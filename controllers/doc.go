@@ -47,6 +47,13 @@
 // The operator never touches an object that has the name of one of its own but that
 // it did not create. The AuthGateway reports the conflict.
 //
+// # Copies in other namespaces
+//
+// A PublicKeys has a copy of a gateway's public keys in its own namespace. A second
+// controller reconciles it in the same way: publickeys_controller.go observes and
+// applies, publickeys_decide.go is pure. publications.go passes on what a gateway
+// publishes, and copies.go makes a rotation wait for the copies.
+//
 // # How to add a reference to a Secret or a ConfigMap
 //
 // Add the field to api/v1alpha1, a row to the table inputs (with a volume and a

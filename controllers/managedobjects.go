@@ -58,6 +58,7 @@ var (
 	gvkNetworkPolicy    = networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
 	gvkIngress          = networkingv1.SchemeGroupVersion.WithKind("Ingress")
 	gvkReplicaSet       = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+	gvkNamespace        = corev1.SchemeGroupVersion.WithKind("Namespace")
 	gvkSecret           = corev1.SchemeGroupVersion.WithKind("Secret")
 )
 

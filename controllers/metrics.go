@@ -54,6 +54,30 @@ var (
 		[]string{"kind", "watched_namespace"}, nil)
 )
 
+// copyMetrics exports the state of every PublicKeys, from the cache.
+type copyMetrics struct{ client client.Reader }
+
+var copyMetric = prometheus.NewDesc("authgateway_public_keys_ready",
+	"1 if the ConfigMap of a PublicKeys has the present keys of its AuthGateway, else 0.",
+	[]string{"public_keys_namespace", "public_keys_name"}, nil)
+
+// Describe implements prometheus.Collector.
+func (copyMetrics) Describe(to chan<- *prometheus.Desc) { to <- copyMetric }
+
+// Collect implements prometheus.Collector.
+func (m copyMetrics) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var all v1alpha1.PublicKeysList
+	if m.client.List(ctx, &all) != nil {
+		return // the cache has not synced yet
+	}
+	for _, k := range all.Items {
+		ready := meta.IsStatusConditionTrue(k.Status.Conditions, v1alpha1.ConditionReady)
+		to <- prometheus.MustNewConstMetric(copyMetric, prometheus.GaugeValue, oneIf(ready), k.Namespace, k.Name)
+	}
+}
+
 func registerMetrics(all ...prometheus.Collector) error {
 	for _, collector := range all {
 		err := metrics.Registry.Register(collector)

@@ -19,8 +19,9 @@ const (
 	labelInstance  = "app.kubernetes.io/instance"
 	labelManagedBy = "app.kubernetes.io/managed-by"
 
-	serverName   = "authserver"            // of the pods, and of their container
-	operatorName = "auth-gateway-operator" // also labels the operator's own pods: see config/manager
+	serverName     = "authserver"            // of the pods, and of their container
+	publicKeysName = "public-keys"           // of copies of public keys
+	operatorName   = "auth-gateway-operator" // also labels the operator's own pods: see config/manager
 )
 
 // The project's own labels and annotations.
@@ -127,6 +128,15 @@ func (n names) publicKeys() string  { return n.gateway + "-public-keys" }
 // refreshPublicKeys is apart from publicKeys: consumers that take any JWK Set of a
 // ConfigMap, or every PEM, must not find keys that verify no access token.
 func (n names) refreshPublicKeys() string { return n.gateway + "-refresh-public-keys" }
+
+// copyName is the name of the ConfigMap of a PublicKeys. It is that of a gateway
+// with the same name, so that the same manifest mounts either.
+func copyName(k *v1alpha1.PublicKeys) string { return names{k.Namespace, k.Name}.publicKeys() }
+
+// copyLabels are the labels of that ConfigMap.
+func copyLabels(k *v1alpha1.PublicKeys) map[string]string {
+	return map[string]string{labelName: publicKeysName, labelInstance: k.Name, labelManagedBy: operatorName}
+}
 
 // workload is the name of every other object: the Deployment, the Service, the
 // ServiceAccount and so on. There is one of each kind.

@@ -38,6 +38,8 @@ type clusterState struct {
 	absent  map[objectID]bool          // the cluster does not have the kind
 	unread  map[objectID]error         // why a managed object could not be read
 
+	copies []observedCopy // of the public keys in other namespaces, while the keys change
+
 	upgradeWaits bool // the pods are not replaced yet, because other gateways come first
 
 	pods       []corev1.Pod            // of the Deployment, without those that are terminating
@@ -91,6 +93,7 @@ func (r *Reconciler) observeKeys(ctx context.Context, cs *clusterState) error {
 	}
 	r.observeObject(ctx, cs, objectDeployment)
 	r.observePods(ctx, cs)
+	r.observeCopies(ctx, cs)
 	return r.confirmRing(ctx, cs)
 }
 

@@ -174,9 +174,10 @@ func (cs *clusterState) published(id string) bool {
 	})
 }
 
-// seen reports whether a key is published and loaded by every ready replica.
+// seen reports whether a key is published and copied, and loaded by every ready
+// replica.
 func (cs *clusterState) seen(id string) bool {
-	return cs.podsErr == nil && cs.published(id) && len(cs.without(id)) == 0
+	return cs.podsErr == nil && cs.published(id) && len(cs.without(id)) == 0 && cs.isCopied(id)
 }
 
 // without returns the ready replicas that may not have loaded a key, each with the

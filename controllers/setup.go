@@ -56,6 +56,8 @@ func cacheOptions(namespaces []string) cache.Options {
 			&v1alpha1.AuthGateway{}: {Label: labels.Everything(), Transform: gatewayEssence},
 			&corev1.Secret{}:        {Label: labels.Everything(), Transform: nameOnly},
 			&corev1.Pod{}:           {Transform: podEssence},
+			&v1alpha1.PublicKeys{}:  {Label: labels.Everything(), Transform: withoutManagedFields},
+			namespaceNames():        {Label: labels.Everything(), Transform: withoutManagedFields},
 		},
 		DefaultNamespaces: cacheNamespaces(namespaces),
 	}
@@ -140,6 +142,9 @@ func newReconciler(c client.Client, live client.Reader, o Options) *Reconciler {
 		wake:      make(chan event.GenericEvent, 1024),
 		steps:     stepsMetric(),
 
+		namespaces:   newLRU[string, seenNamespace](10_000),
+		publications: newPublications(),
+
 		reconcileRing: keys.Reconcile,
 	}
 }
@@ -151,6 +156,8 @@ func (o Options) clock() func() time.Time {
 	}
 	return o.Now
 }
+
+func (o Options) concurrency() int { return cmp.Or(o.Concurrency, 4) }
 
 func newLRU[K comparable, V any](size int) *lru.Cache[K, V] {
 	all, err := lru.New[K, V](size)
@@ -188,7 +195,7 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(gatewayOfPod)).
 		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: cmp.Or(r.Options.Concurrency, 4),
+			MaxConcurrentReconciles: r.Options.concurrency(),
 			ReconciliationTimeout:   reconcileTimeout,
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
 				firstRetry, lastRetry),
@@ -216,7 +223,10 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 			}
 		}
 	}
-	return registerMetrics(gatewayMetrics{m.GetClient()}, r.steps, r.watches, r.upgrades)
+	if err := r.setUpPublicKeys(ctx, m); err != nil {
+		return err
+	}
+	return registerMetrics(gatewayMetrics{m.GetClient()}, copyMetrics{m.GetClient()}, r.steps, r.watches, r.upgrades)
 }
 
 // reconcileTimeout ends a reconcile that the API server keeps waiting. It is

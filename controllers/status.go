@@ -93,7 +93,8 @@ func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind boo
 		if ready.status != metav1.ConditionTrue {
 			stall = isTrue(v1alpha1.ReasonSuspended, ready.message)
 		}
-	case ready.status == metav1.ConditionTrue && keysReady.reason == v1alpha1.ReasonAwaitingReplicas:
+	case ready.status == metav1.ConditionTrue && (keysReady.reason == v1alpha1.ReasonAwaitingReplicas ||
+		keysReady.reason == v1alpha1.ReasonAwaitingPublicKeys):
 		reconciling = isTrue(keysReady.reason, keysReady.message)
 	case ready.status == metav1.ConditionTrue:
 	case found != nil && found.stalled:

@@ -79,8 +79,15 @@ func keysCondition(cs *clusterState, t keyResult, found *problem) condition {
 		unconfirmed = fmt.Sprintf("; not confirmed by these replicas, which were ready long enough to have loaded the keys: %s",
 			few(all))
 	}
+	behind := cs.behind(t.ring)
+	if behind != "" && cs.copiesAssumed() {
+		unconfirmed, behind = unconfirmed+"; no longer waited for: "+behind, ""
+	}
 	if awaited := cs.awaitedReplicas(t.ring); awaited != "" {
 		return isTrue(v1alpha1.ReasonAwaitingReplicas, awaited+unconfirmed)
+	}
+	if behind != "" {
+		return isTrue(v1alpha1.ReasonAwaitingPublicKeys, "the keys wait for copies in other namespaces: "+behind+unconfirmed)
 	}
 	if len(t.deferred) > 0 {
 		return isTrue(v1alpha1.ReasonRotating,
@@ -111,6 +118,9 @@ func (cs *clusterState) pendingRevocation(t keyResult) string {
 		if all := cs.trusting(id); phase == keys.Revoked && len(all) > 0 {
 			return fmt.Sprintf("the key %s is revoked, but these replicas may trust it for about two more minutes, "+
 				"until they have loaded the new keys: %s", id, few(all))
+		}
+		if all := cs.copiesWith(id); phase == keys.Revoked && len(all) > 0 && !cs.copiesAssumed() {
+			return fmt.Sprintf("the key %s is revoked, but these PublicKeys still have it: %s", id, few(all))
 		}
 	}
 	return ""

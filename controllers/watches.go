@@ -32,7 +32,7 @@ import (
 func NewCache(options Options) cache.NewCacheFunc {
 	return func(config *rest.Config, given cache.Options) (cache.Cache, error) {
 		o := cacheOptions(options.Namespaces)
-		o.HTTPClient, o.Scheme, o.Mapper = given.HTTPClient, given.Scheme, given.Mapper
+		o.HTTPClient, o.Scheme, o.Mapper = given.HTTPClient, given.Scheme, knowingPublicKeys(given.Mapper)
 		w := &watches{scheme: given.Scheme, now: options.clock(), all: map[*watched]bool{}}
 		w.into(&o)
 		c, err := cache.New(config, o)
@@ -186,8 +186,11 @@ func (o *watched) isLost() error {
 
 func (o *watched) lose(err error) {
 	if o.lost == nil {
-		o.log().Info("watch denied and retried: grant the permission, or remove the namespace from --namespaces",
-			"kind", o.gvk.Kind, "namespace", o.namespaceName(), "error", err.Error())
+		message := "watch denied and retried: grant the permission, or remove the namespace from --namespaces"
+		if apierrors.IsNotFound(err) {
+			message = "watch retried: the cluster does not have the kind; install its CustomResourceDefinition"
+		}
+		o.log().Info(message, "kind", o.gvk.Kind, "namespace", o.namespaceName(), "error", err.Error())
 	}
 	o.lost = err
 }

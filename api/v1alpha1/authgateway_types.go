@@ -231,6 +231,13 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Keys Keys `json:"keys,omitzero"`
 
+	// publicKeys configures which other namespaces may have copies of the public
+	// keys.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	PublicKeys PublicKeysSharing `json:"publicKeys,omitzero"`
+
 	// email configures how the server sends mail. If it is not set, the server
 	// sends none; with exposure Internal your backends send the codes.
 	//

@@ -1,7 +1,8 @@
 package v1alpha1
 
-// The condition types of an AuthGateway. Each condition has one of the reasons
-// below, a message for people, and the generation of the spec that it describes.
+// The condition types of an AuthGateway. A PublicKeys has Ready, Reconciling and
+// Stalled, with the same meaning. Each condition has one of the reasons below, a
+// message for people, and the generation of the spec that it describes.
 //
 // Ready, KeysReady, Available and DatabaseAvailable have positive polarity: True
 // is good. Reconciling and Stalled have negative polarity: True means that the
@@ -57,6 +58,9 @@ const (
 	// ReasonAwaitingReplicas means that a rotation waits for replicas to load a
 	// key.
 	ReasonAwaitingReplicas = "AwaitingReplicas"
+	// ReasonAwaitingPublicKeys means that a rotation waits for copies of the public
+	// keys in other namespaces.
+	ReasonAwaitingPublicKeys = "AwaitingPublicKeys"
 	// ReasonRevocationPending means that a revoked key may still be trusted
 	// somewhere.
 	ReasonRevocationPending = "RevocationPending"
@@ -125,6 +129,18 @@ const (
 	// ReasonTooManyConnections means that the replicas may need more connections
 	// than the database allows. Available is True nevertheless.
 	ReasonTooManyConnections = "TooManyConnections"
+)
+
+// The reasons that only a PublicKeys has.
+const (
+	// ReasonNotAllowed means that there is no AuthGateway of this name that allows
+	// the namespace. It does not reveal whether there is one that does not.
+	ReasonNotAllowed = "NotAllowed"
+	// ReasonGatewayNotFound means that there is no AuthGateway of this name in the
+	// namespace of the PublicKeys itself.
+	ReasonGatewayNotFound = "GatewayNotFound"
+	// ReasonKeysNotReady means that the AuthGateway publishes no keys at present.
+	ReasonKeysNotReady = "KeysNotReady"
 )
 
 // The reasons that concern the cluster and the operator.

@@ -1,6 +1,6 @@
-// Package v1alpha1 defines the AuthGateway custom resource. `kubectl explain`
-// shows the comments of its fields, and the API server enforces the rules beside
-// them. docs/reference/authgateway.md is generated from both.
+// Package v1alpha1 defines the custom resources AuthGateway and PublicKeys.
+// `kubectl explain` shows the comments of their fields, and the API server enforces
+// the rules beside them. The pages in docs/reference are generated from both.
 //
 // +kubebuilder:object:generate=true
 // +kubebuilder:ac:generate=true
@@ -23,7 +23,7 @@ var (
 	SchemeGroupVersion = GroupVersion
 
 	schemeBuilder = runtime.NewSchemeBuilder(func(scheme *runtime.Scheme) error {
-		scheme.AddKnownTypes(GroupVersion, &AuthGateway{}, &AuthGatewayList{})
+		scheme.AddKnownTypes(GroupVersion, &AuthGateway{}, &AuthGatewayList{}, &PublicKeys{}, &PublicKeysList{})
 		metav1.AddToGroupVersion(scheme, GroupVersion)
 		return nil
 	})

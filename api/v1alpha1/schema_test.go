@@ -21,11 +21,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// installed returns the CRD from the API server.
-func installed(t *testing.T) *apiextensionsv1.CustomResourceDefinition {
+// installed returns a CRD from the API server.
+func installed(t *testing.T, plural string) *apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
 	var crd apiextensionsv1.CustomResourceDefinition
-	if err := connect(t).Get(t.Context(), client.ObjectKey{Name: "authgateways.authgateway.io"}, &crd); err != nil {
+	if err := connect(t).Get(t.Context(), client.ObjectKey{Name: plural + ".authgateway.io"}, &crd); err != nil {
 		t.Fatal(err)
 	}
 	return &crd
@@ -38,7 +38,8 @@ func TestEveryFieldIsExplained(t *testing.T) {
 	foreign := []string{
 		"spec.resources", "spec.podTemplate.affinity", "spec.podTemplate.tolerations",
 		"spec.podTemplate.topologySpreadConstraints",
-		"spec.podTemplate.sidecars.resources", "spec.networkPolicy.from", "status.conditions",
+		"spec.podTemplate.sidecars.resources", "spec.networkPolicy.from", "spec.publicKeys.allowedNamespaces",
+		"status.conditions",
 	}
 	explained := 0
 	var walk func(path string, schema apiextensionsv1.JSONSchemaProps)
@@ -57,9 +58,11 @@ func TestEveryFieldIsExplained(t *testing.T) {
 			walk(path+"."+name, property)
 		}
 	}
-	root := installed(t).Spec.Versions[0].Schema.OpenAPIV3Schema
-	for _, name := range []string{"spec", "status"} {
-		walk(name, root.Properties[name])
+	for _, plural := range []string{"authgateways", "publickeys"} {
+		root := installed(t, plural).Spec.Versions[0].Schema.OpenAPIV3Schema
+		for _, name := range []string{"spec", "status"} {
+			walk(name, root.Properties[name])
+		}
 	}
 	if explained < 100 {
 		t.Errorf("only %d fields were found", explained)

@@ -574,6 +574,7 @@ spec:
   audit: {retention: 2160h}
   keys: {algorithm: ES256, rotationInterval: 720h, publishLead: 15m}
   email: {smtp: {host: mail, port: 587, tls: StartTLS, from: a@example.com}, maxConnections: 4, giveUpAfter: 24h}
+  publicKeys: {}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
   service: {}

@@ -1,4 +1,4 @@
--- The health check of an AuthGateway for Argo CD, which sets obj and reads the
+-- The health check of an AuthGateway or a PublicKeys for Argo CD, which sets obj and reads the
 -- returned table. Argo CD runs Lua 5.1. See docs/install.md.
 
 local status = obj.status or {}
@@ -15,7 +15,7 @@ end
 local ready, stalled = condition("Ready"), condition("Stalled")
 
 if ready.status == nil then
-  return { status = "Progressing", message = "the operator has not seen this AuthGateway yet" }
+  return { status = "Progressing", message = "the operator has not seen this object yet" }
 end
 if status.observedGeneration ~= obj.metadata.generation or ready.observedGeneration ~= obj.metadata.generation then
   return { status = "Progressing", message = "the operator has not seen this version of the spec yet" }

@@ -1,6 +1,6 @@
-// Command crddoc writes the reference of the AuthGateway from the custom
-// resource definition, which the API server uses. It takes only two things from
-// the Go types: the order of the fields, and which types are Kubernetes' own.
+// Command crddoc writes the references of the custom resources from their
+// definitions, which the API server uses. It takes only two things from the Go
+// types: the order of the fields, and which types are Kubernetes' own.
 package main
 
 import (
@@ -23,15 +23,33 @@ import (
 
 //go:generate go run . -root ../..
 
-const introduction = "The API server rejects an invalid AuthGateway with a message that says what to write instead. " +
-	"Each section ends with these messages. A duration consists of hours, minutes and seconds, such as `720h`, `15m` or " +
-	"`1h30m`. The [runbooks](../runbooks.md) explain the conditions in the status, and [install](../install.md) " +
-	"explains how to install the operator."
+// resource is a custom resource, and the page that describes it.
+type resource struct {
+	definition, reference string
+	typ                   reflect.Type
+	introduction          string
+}
 
-const (
-	definition = "config/crd/bases/authgateway.io_authgateways.yaml"
-	reference  = "docs/reference/authgateway.md"
-)
+const rejects = "The API server rejects an invalid %s with a message that says what to write instead. " +
+	"Each section ends with these messages. "
+
+var resources = []resource{
+	{
+		"config/crd/bases/authgateway.io_authgateways.yaml", "docs/reference/authgateway.md",
+		reflect.TypeFor[v1alpha1.AuthGateway](),
+		fmt.Sprintf(rejects, "AuthGateway") +
+			"A duration consists of hours, minutes and seconds, such as `720h`, `15m` or `1h30m`. " +
+			"The [runbooks](../runbooks.md) explain the conditions in the status, and [install](../install.md) " +
+			"explains how to install the operator.",
+	},
+	{
+		"config/crd/bases/authgateway.io_publickeys.yaml", "docs/reference/publickeys.md",
+		reflect.TypeFor[v1alpha1.PublicKeys](),
+		fmt.Sprintf(rejects, "PublicKeys") +
+			"The [runbooks](../runbooks.md#notallowed) explain the conditions in the status, and " +
+			"[install](../install.md#a-service-in-another-namespace) explains how to use it.",
+	},
+}
 
 func main() {
 	root := flag.String("root", ".", "the root of the checkout")
@@ -43,26 +61,31 @@ func main() {
 }
 
 func run(root string) error {
-	page, err := generate(root)
-	if err != nil {
-		return err
+	for _, r := range resources {
+		page, err := r.generate(root)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(root, r.reference)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+			return err
+		}
 	}
-	path := filepath.Join(root, reference)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(page), 0o644)
+	return nil
 }
 
 // generate returns the page for the definition in a checkout.
-func generate(root string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(root, definition))
+func (r resource) generate(root string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(root, r.definition))
 	if err != nil {
 		return "", err
 	}
 	var crd apiextensionsv1.CustomResourceDefinition
 	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
-		return "", fmt.Errorf("%s: %w", definition, err)
+		return "", fmt.Errorf("%s: %w", r.definition, err)
 	}
 	modules, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
@@ -72,11 +95,11 @@ func generate(root string) (string, error) {
 	if minor == nil {
 		return "", fmt.Errorf("go.mod does not require k8s.io/api, whose version selects the linked reference")
 	}
-	return page(crd, reflect.TypeFor[v1alpha1.AuthGateway](), "v1."+string(minor[1]))
+	return r.page(crd, "v1."+string(minor[1]))
 }
 
 // page returns the whole page.
-func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kubernetes string) (string, error) {
+func (r resource) page(crd apiextensionsv1.CustomResourceDefinition, kubernetes string) (string, error) {
 	if len(crd.Spec.Versions) != 1 {
 		return "", fmt.Errorf("the definition has %d versions, and only one is supported", len(crd.Spec.Versions))
 	}
@@ -84,9 +107,9 @@ func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kuber
 	schema := version.Schema.OpenAPIV3Schema
 	b := &book{kubernetes: kubernetes, of: map[reflect.Type]*section{}}
 	for _, part := range []string{"spec", "status"} {
-		field, ok := goField(root, part)
+		field, ok := goField(r.typ, part)
 		if !ok {
-			return "", fmt.Errorf("%s has no %s", root, part)
+			return "", fmt.Errorf("%s has no %s", r.typ, part)
 		}
 		below := schema.Properties[part]
 		if err := b.collect(part, &below, field.Type); err != nil {
@@ -96,7 +119,7 @@ func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kuber
 
 	var out strings.Builder
 	w := func(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
-	w("<!-- Code generated by hack/crddoc from %s. DO NOT EDIT. -->", definition)
+	w("<!-- Code generated by hack/crddoc from %s. DO NOT EDIT. -->", r.definition)
 	w("")
 	w("# %s", crd.Spec.Names.Kind)
 	w("")
@@ -107,7 +130,7 @@ func page(crd apiextensionsv1.CustomResourceDefinition, root reflect.Type, kuber
 	for paragraph := range strings.SplitSeq(schema.Description, "\n\n") {
 		w("\n%s", oneLine(paragraph))
 	}
-	w("\n%s", introduction)
+	w("\n%s", r.introduction)
 	if refused := refusals(&section{schema: schema, places: []string{crd.Spec.Names.Kind}}); len(refused) > 0 {
 		w("\n| field | message |\n|---|---|")
 		for _, r := range refused {

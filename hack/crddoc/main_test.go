@@ -16,9 +16,9 @@ import (
 
 const root = "../.."
 
-func readDefinition(t *testing.T) apiextensionsv1.CustomResourceDefinition {
+func (r resource) read(t *testing.T) apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, definition))
+	text, err := os.ReadFile(filepath.Join(root, r.definition))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,29 +29,32 @@ func readDefinition(t *testing.T) apiextensionsv1.CustomResourceDefinition {
 	return crd
 }
 
-func mustGenerate(t *testing.T) string {
+func (r resource) mustGenerate(t *testing.T) string {
 	t.Helper()
-	text, err := generate(root)
+	text, err := r.generate(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return text
 }
 
-func TestThePageIsUpToDate(t *testing.T) {
-	have, err := os.ReadFile(filepath.Join(root, reference))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(have) != mustGenerate(t) {
-		t.Errorf("%s does not match %s: run go generate ./hack/crddoc", reference, definition)
+func TestThePagesAreUpToDate(t *testing.T) {
+	for _, r := range resources {
+		have, err := os.ReadFile(filepath.Join(root, r.reference))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(have) != r.mustGenerate(t) {
+			t.Errorf("%s does not match %s: run go generate ./hack/crddoc", r.reference, r.definition)
+		}
 	}
 }
 
 func TestTheSameDefinitionGivesTheSamePage(t *testing.T) {
-	first := mustGenerate(t)
+	gateway := resources[0]
+	first := gateway.mustGenerate(t)
 	for range 10 {
-		if mustGenerate(t) != first {
+		if gateway.mustGenerate(t) != first {
 			t.Fatal("two runs gave two pages")
 		}
 	}
@@ -60,8 +63,6 @@ func TestTheSameDefinitionGivesTheSamePage(t *testing.T) {
 // TestEveryFieldAndEveryRefusalIsOnThePage walks the definition on its own, so that
 // it does not repeat a mistake of the generator. Types of Kubernetes are only linked.
 func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
-	text := mustGenerate(t)
-	schema := readDefinition(t).Spec.Versions[0].Schema.OpenAPIV3Schema
 	kubernetes := map[string]string{ // the linked type by path
 		"spec.resources":                               "ResourceRequirements",
 		"spec.podTemplate.affinity":                    "Affinity",
@@ -69,9 +70,11 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 		"spec.podTemplate.topologySpreadConstraints[]": "TopologySpreadConstraint",
 		"spec.podTemplate.sidecars[].resources":        "ResourceRequirements",
 		"spec.networkPolicy.from[]":                    "NetworkPolicyPeer",
+		"spec.publicKeys.allowedNamespaces":            "LabelSelector",
 		"status.conditions[]":                          "Condition",
 	}
 	seen, fields, rules := map[string]bool{}, 0, 0
+	text := ""
 	var walk func(path string, s apiextensionsv1.JSONSchemaProps)
 	walk = func(path string, s apiextensionsv1.JSONSchemaProps) {
 		if name, ok := kubernetes[path]; ok {
@@ -105,7 +108,10 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 			walk(strings.TrimPrefix(path+"."+name, "."), below)
 		}
 	}
-	walk("", *schema)
+	for _, r := range resources {
+		text = r.mustGenerate(t)
+		walk("", *r.read(t).Spec.Versions[0].Schema.OpenAPIV3Schema)
+	}
 	if fields < 80 || rules < 50 {
 		t.Errorf("only %d fields and %d rules were found; this test looks in the wrong place", fields, rules)
 	}
@@ -120,7 +126,7 @@ func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 }
 
 func TestTheTableHasBoundsDefaultsAndValues(t *testing.T) {
-	text := mustGenerate(t)
+	text := resources[0].mustGenerate(t)
 	for _, row := range []string{
 		"| `replicas` | integer | `2` | 0 to 100 | ",
 		"| `exposure` | string | `Internal` | `Internal`, `Public` | ",
@@ -145,7 +151,7 @@ func TestEveryRowHasItsCells(t *testing.T) {
 		return strings.Count(strings.ReplaceAll(line, `\|`, ""), "|")
 	}
 	want := 0
-	for i, line := range strings.Split(mustGenerate(t), "\n") {
+	for i, line := range strings.Split(resources[0].mustGenerate(t)+resources[1].mustGenerate(t), "\n") {
 		switch {
 		case !strings.HasPrefix(line, "|"):
 			want = 0
@@ -158,7 +164,7 @@ func TestEveryRowHasItsCells(t *testing.T) {
 }
 
 func TestTypesAndDefinitionThatDifferAreRefused(t *testing.T) {
-	gateway := reflect.TypeFor[v1alpha1.AuthGateway]()
+	gateway := resources[0]
 	for name, change := range map[string]func(*apiextensionsv1.JSONSchemaProps){
 		"spec.replicas is in the types and not in the definition": func(spec *apiextensionsv1.JSONSchemaProps) {
 			delete(spec.Properties, "replicas")
@@ -174,11 +180,11 @@ func TestTypesAndDefinitionThatDifferAreRefused(t *testing.T) {
 			spec.Properties["keys"] = keys
 		},
 	} {
-		crd := readDefinition(t)
+		crd := gateway.read(t)
 		spec := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 		change(&spec)
 		crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
-		if _, err := page(crd, gateway, "v1.37"); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := gateway.page(crd, "v1.37"); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("wanted an error with %q, got %v", name, err)
 		}
 	}

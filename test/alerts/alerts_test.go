@@ -110,6 +110,10 @@ var scenarios = []scenario{
 
 	{"a replica that is awaited", "AuthGatewayReplicasAwaited", of("authgateway_keys_awaiting_replicas", "0x10 1x90"),
 		[]string{"39m"}, "45m", one(gateway, "a key of AuthGateway shop/auth waits for a replica that has not loaded it")},
+	{"a copy without the present keys", "AuthGatewayPublicKeysNotReady",
+		map[string]string{`authgateway_public_keys_ready{public_keys_namespace="orders",public_keys_name="auth"}`: "0x60"},
+		[]string{"29m"}, "31m", one(labels{"public_keys_namespace": "orders", "public_keys_name": "auth"},
+			"PublicKeys orders/auth does not have the present keys of its AuthGateway")},
 	{"replicas that are awaited as after every change of the keys", "AuthGatewayReplicasAwaited",
 		of("authgateway_keys_awaiting_replicas", "0x10 1x18 0x60"), []string{"20m", "60m"}, "", nil},
 

@@ -50,9 +50,9 @@ func TestArgoCDHealth(t *testing.T) {
 		status     map[string]any
 		want       string
 	}{
-		{"no status", 1, nil, "Progressing the operator has not seen this AuthGateway yet"},
-		{"an empty status", 1, map[string]any{}, "Progressing the operator has not seen this AuthGateway yet"},
-		{"the default status", 1, map[string]any{"observedGeneration": -1}, "Progressing the operator has not seen this AuthGateway yet"},
+		{"no status", 1, nil, "Progressing the operator has not seen this object yet"},
+		{"an empty status", 1, map[string]any{}, "Progressing the operator has not seen this object yet"},
+		{"the default status", 1, map[string]any{"observedGeneration": -1}, "Progressing the operator has not seen this object yet"},
 		{"a new spec", 3, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Ready")}}, "Progressing the operator has not seen this version of the spec yet"},
 		{"Ready", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Stalled", "False", "Ready"), condition("Ready", "True", "Ready")}}, "Healthy why Ready"},
 		{"suspended and available", 2, map[string]any{"observedGeneration": 2, "conditions": []any{condition("Ready", "True", "Suspended")}}, "Suspended why Suspended"},

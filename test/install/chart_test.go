@@ -96,8 +96,8 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 			if got := rightsOf(t, named(t, r, namespace+":auth-gateway-operator:manager")); !slices.Equal(got, operatorRights(t)) {
 				t.Errorf("the operator may\n%s", strings.Join(got, "\n"))
 			}
-			r.hasKinds(t, "CustomResourceDefinition", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole",
-				"ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
+			r.hasKinds(t, "CustomResourceDefinition", "CustomResourceDefinition",
+				"ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
 				"NetworkPolicy", "PodDisruptionBudget", "Pod")
 			operator := r.operator(t)
 			if operator.Image != "registry.example.com/auth-gateway/operator:"+c.about(t).AppVersion {
@@ -110,8 +110,10 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 				t.Errorf("the pods run as %v", user)
 			}
 			hasNone(t, operator.Args, "--namespaces", "--server-pull-secrets", "--allowed-images", "--leader-elect", "--metrics-cert-dir")
-			if crd := one(t, r, "CustomResourceDefinition"); crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
-				t.Error("Helm would delete the custom resource definition with the release")
+			for _, crd := range kind(r, "CustomResourceDefinition") {
+				if crd.GetAnnotations()["helm.sh/resource-policy"] != "keep" {
+					t.Errorf("Helm would delete %s with the release", nameOf(crd))
+				}
 			}
 			if policy := r.networkPolicy(t); policy.Spec.Egress != nil ||
 				len(policy.Spec.PolicyTypes) != 1 || len(policy.Spec.Ingress[0].From) != 0 {
@@ -668,7 +670,7 @@ func TestAnotherChartCanDependOnIt(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for enabled, objects := range map[bool]int{true: 16, false: 0} {
+	for enabled, objects := range map[bool]int{true: 17, false: 0} {
 		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, "+
 			"image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))
 		out := c.run(t, "template", "platform", parent, "--namespace", namespace, "--kube-version", c.version, "--values", values)

@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 const (
 	root    = "../.."
 	crdName = "authgateways.authgateway.io"
+	crdCopy = "publickeys.authgateway.io"
 )
 
 // cluster is a client of the API server with the rights of an administrator. The
@@ -168,12 +169,12 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 	}
 }
 
-// removeCRD deletes the custom resource definition, and so all AuthGateways, and
-// restores it at the end of the test, because other tests of this package need it.
-func (c cluster) removeCRD(t *testing.T) {
+// removeCRDs deletes the custom resource definitions, and so all AuthGateways, and
+// restores them at the end of the test, because other tests of this package need them.
+func (c cluster) removeCRDs(t *testing.T) {
 	t.Helper()
-	remove := func(ctx context.Context) error {
-		crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: crdName}}
+	remove := func(ctx context.Context, name string) error {
+		crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if err := c.Delete(ctx, crd); err != nil {
 			return client.IgnoreNotFound(err)
 		}
@@ -185,27 +186,32 @@ func (c cluster) removeCRD(t *testing.T) {
 		})
 		return nil
 	}
-	if err := remove(t.Context()); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{crdName, crdCopy} {
+		testenv.NoError(t, remove(t.Context(), name))
 	}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		if err := remove(ctx); err != nil {
-			t.Error(err)
-		}
-		for _, crd := range readObjects(t, filepath.Join(root, "config", "crd", "bases", "authgateway.io_authgateways.yaml")) {
-			if err := c.apply(ctx, crd); err != nil {
+		for _, name := range []string{crdName, crdCopy} {
+			if err := remove(ctx, name); err != nil {
 				t.Error(err)
+			}
+			group, resource := "authgateway.io", strings.TrimSuffix(name, ".authgateway.io")
+			for _, crd := range readObjects(t, filepath.Join(root, "config", "crd", "bases", group+"_"+resource+".yaml")) {
+				if err := c.apply(ctx, crd); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 		c.served(ctx, t)
 	})
 }
 
-// served waits until the API server serves AuthGateways.
+// served waits until the API server serves AuthGateways and PublicKeys.
 func (c cluster) served(ctx context.Context, t *testing.T) {
 	t.Helper()
-	testenv.Eventually(t, time.Minute, "AuthGateways are served", func() error { return c.List(ctx, &v1alpha1.AuthGatewayList{}) })
+	testenv.Eventually(t, time.Minute, "the custom resources are served", func() error {
+		return errors.Join(c.List(ctx, &v1alpha1.AuthGatewayList{}), c.List(ctx, &v1alpha1.PublicKeysList{}))
+	})
 }
 
 // readObjects returns the objects in a file.

@@ -177,14 +177,15 @@ func TestEverySampleIsAccepted(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	for _, sample := range samples {
-		if sample.GetKind() != "AuthGateway" || sample.GetNamespace() != "" {
-			t.Errorf("%s: a sample must be an AuthGateway without a namespace", nameOf(sample))
+		if sample.GetAPIVersion() != v1alpha1.GroupVersion.String() || sample.GetNamespace() != "" {
+			t.Errorf("%s: a sample must be an AuthGateway or a PublicKeys without a namespace", nameOf(sample))
 		}
 		sample.SetNamespace(namespace)
 		c.accepts(t, sample)
-		collectPaths("spec", sample.Object["spec"], seen)
+		collectPaths(sample.GetKind(), sample.Object["spec"], seen)
 	}
-	for _, field := range fields("spec", reflect.TypeFor[v1alpha1.AuthGatewaySpec]()) {
+	for _, field := range append(fields("AuthGateway", reflect.TypeFor[v1alpha1.AuthGatewaySpec]()),
+		fields("PublicKeys", reflect.TypeFor[v1alpha1.PublicKeysSpec]())...) {
 		if !seen[field] {
 			t.Errorf("no sample sets %s", field)
 		}
@@ -264,14 +265,19 @@ func TestTheProjectFileIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	project := parse(t, append([]byte("apiVersion: v1\nkind: PROJECT\n"), text...))[0].Object
-	crd := as[apiextensionsv1.CustomResourceDefinition](t, one(t, build(t, "config/crd"), "CustomResourceDefinition"))
-	resource := project["resources"].([]any)[0].(map[string]any)
-	for key, want := range map[string]any{
-		"domain": crd.Spec.Group, "group": nil, "kind": crd.Spec.Names.Kind, "version": crd.Spec.Versions[0].Name,
-		"path": reflect.TypeFor[v1alpha1.AuthGateway]().PkgPath(), "controller": true,
-	} {
-		if resource[key] != want {
-			t.Errorf("PROJECT: %s is %v, want %v", key, resource[key], want)
+	definitions, resources := kind(build(t, "config/crd"), "CustomResourceDefinition"), project["resources"].([]any)
+	if len(resources) != len(definitions) {
+		t.Fatalf("PROJECT has %d resources, config/crd has %d", len(resources), len(definitions))
+	}
+	for i, definition := range definitions {
+		crd, resource := as[apiextensionsv1.CustomResourceDefinition](t, definition), resources[i].(map[string]any)
+		for key, want := range map[string]any{
+			"domain": crd.Spec.Group, "group": nil, "kind": crd.Spec.Names.Kind, "version": crd.Spec.Versions[0].Name,
+			"path": reflect.TypeFor[v1alpha1.AuthGateway]().PkgPath(), "controller": true,
+		} {
+			if resource[key] != want {
+				t.Errorf("PROJECT: %s is %v, want %v", key, resource[key], want)
+			}
 		}
 	}
 	if project["domain"] != v1alpha1.GroupVersion.Group || project["version"] != "3" {

@@ -66,6 +66,7 @@ func (c aChart) older(t *testing.T) aChart {
 	if err := os.CopyFS(dir, os.DirFS(c.dir)); err != nil {
 		t.Fatal(err)
 	}
+	testenv.NoError(t, os.Remove(filepath.Join(dir, "templates", "crd-publickeys.yaml"))) // it had no PublicKeys
 	now := c.about(t)
 	for file, change := range map[string][2]string{
 		"Chart.yaml":                      {now.Version, "0.0.9"},
@@ -149,7 +150,7 @@ func (c cluster) operator(t *testing.T, r release) (*appsv1.Deployment, error) {
 func TestAReleaseIsInstalledUpgradedAndUninstalled(t *testing.T) {
 	now := chart(t)
 	c := now.cluster
-	c.removeCRD(t)
+	c.removeCRDs(t)
 	shop, elsewhere := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
 	r := release{now.older(t), "auth-gateway", kubernetestest.Namespace(t)}
 	account := client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}
@@ -232,7 +233,7 @@ func TestAReleaseIsInstalledUpgradedAndUninstalled(t *testing.T) {
 func TestReleasesInTwoNamespacesAreIndependent(t *testing.T) {
 	ch := chart(t)
 	c := ch.cluster
-	c.removeCRD(t)
+	c.removeCRDs(t)
 	shop, orders := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
 	// Two releases with the same name collide first at the custom resource definition.
 	first := release{ch, "auth-gateway", kubernetestest.Namespace(t)}

@@ -96,11 +96,16 @@ func TestTheRulesMatchTheMarkers(t *testing.T) {
 	}
 }
 
-func TestTheChartHasTheSameCustomResource(t *testing.T) {
-	inChart := one(t, chart(t).template(t, "defaults", ""), "CustomResourceDefinition").Object
-	inConfig := one(t, build(t, "config/crd"), "CustomResourceDefinition").Object
-	if diff := cmp.Diff(inConfig["spec"], inChart["spec"]); diff != "" {
-		t.Errorf("the definition in the chart (+) differs from config/crd (-): run make generate\n%s", diff)
+func TestTheChartHasTheSameCustomResources(t *testing.T) {
+	inChart := kind(chart(t).template(t, "defaults", ""), "CustomResourceDefinition")
+	inConfig := kind(build(t, "config/crd"), "CustomResourceDefinition")
+	for _, name := range []string{crdName, crdCopy} {
+		if diff := cmp.Diff(named(t, inConfig, name).Object["spec"], named(t, inChart, name).Object["spec"]); diff != "" {
+			t.Errorf("%s in the chart (+) differs from config/crd (-): run make generate\n%s", name, diff)
+		}
+	}
+	if len(inChart) != 2 || len(inConfig) != 2 {
+		t.Errorf("the chart has %d definitions, and config/crd has %d: compare all of them", len(inChart), len(inConfig))
 	}
 }
 

@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AuditApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGateway"):
 		return &apiv1alpha1.AuthGatewayApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AuthGatewayReference"):
+		return &apiv1alpha1.AuthGatewayReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGatewaySpec"):
 		return &apiv1alpha1.AuthGatewaySpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGatewayStatus"):
@@ -64,6 +66,14 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.PasswordsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodTemplate"):
 		return &apiv1alpha1.PodTemplateApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublicKeys"):
+		return &apiv1alpha1.PublicKeysApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublicKeysSharing"):
+		return &apiv1alpha1.PublicKeysSharingApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublicKeysSpec"):
+		return &apiv1alpha1.PublicKeysSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PublicKeysStatus"):
+		return &apiv1alpha1.PublicKeysStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Service"):
 		return &apiv1alpha1.ServiceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ServiceAccount"):

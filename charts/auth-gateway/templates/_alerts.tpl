@@ -76,6 +76,15 @@ groups:
       summary: a key of AuthGateway {{ `{{` }} $labels.gateway_namespace }}/{{ `{{` }} $labels.gateway_name }} waits for a replica that has not loaded it
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayreplicasawaited
 
+  - alert: AuthGatewayPublicKeysNotReady
+    expr: max by (public_keys_namespace, public_keys_name) (authgateway_public_keys_ready) == 0
+    for: 30m
+    labels:
+      severity: warning
+    annotations:
+      summary: PublicKeys {{ `{{` }} $labels.public_keys_namespace }}/{{ `{{` }} $labels.public_keys_name }} does not have the present keys of its AuthGateway
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaypublickeysnotready
+
   # The first such step creates the series, which "increase" does not count.
   - alert: AuthGatewayClockJumped
     expr: |

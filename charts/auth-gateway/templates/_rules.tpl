@@ -14,6 +14,14 @@
 - apiGroups:
   - ""
   resources:
+  - namespaces
+  verbs:
+  - get
+  - list
+  - watch
+- apiGroups:
+  - ""
+  resources:
   - pods
   verbs:
   - list
@@ -59,6 +67,7 @@
   - authgateway.io
   resources:
   - authgateways
+  - publickeys
   verbs:
   - list
   - watch
@@ -66,6 +75,7 @@
   - authgateway.io
   resources:
   - authgateways/status
+  - publickeys/status
   verbs:
   - patch
 - apiGroups:

@@ -54,6 +54,15 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayStatus
       default:
         observedGeneration: -1
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: namespace
+      type:
+        scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewaySpec
   map:
     fields:
@@ -130,6 +139,10 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: podTemplate
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PodTemplate
+    - name: publicKeys
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysSharing
+      default: {}
     - name: replicas
       type:
         scalar: numeric
@@ -581,6 +594,64 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: atomic
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.ProxyField
   scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeys
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysSpec
+    - name: status
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysStatus
+      default:
+        observedGeneration: -1
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysSharing
+  map:
+    fields:
+    - name: allowedNamespaces
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysSpec
+  map:
+    fields:
+    - name: gatewayRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewayReference
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PublicKeysStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: configMapRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: gatewayUID
+      type:
+        scalar: string
+    - name: keysGeneration
+      type:
+        scalar: numeric
+    - name: observedGeneration
+      type:
+        scalar: numeric
+    - name: operator
+      type:
+        scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.SMTP
   map:
     fields:

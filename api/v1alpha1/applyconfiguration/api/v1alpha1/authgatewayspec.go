@@ -84,6 +84,9 @@ type AuthGatewaySpecApplyConfiguration struct {
 	Audit *AuditApplyConfiguration `json:"audit,omitempty"`
 	// keys configures the signing keys.
 	Keys *KeysApplyConfiguration `json:"keys,omitempty"`
+	// publicKeys configures which other namespaces may have copies of the public
+	// keys.
+	PublicKeys *PublicKeysSharingApplyConfiguration `json:"publicKeys,omitempty"`
 	// email configures how the server sends mail. If it is not set, the server
 	// sends none; with exposure Internal your backends send the codes.
 	Email *EmailApplyConfiguration `json:"email,omitempty"`
@@ -281,6 +284,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithAudit(value *AuditApplyConfigura
 // If called multiple times, the Keys field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithKeys(value *KeysApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Keys = value
+	return b
+}
+
+// WithPublicKeys sets the PublicKeys field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PublicKeys field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithPublicKeys(value *PublicKeysSharingApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.PublicKeys = value
 	return b
 }
 
