@@ -1,0 +1,5 @@
+//go:build race
+
+package verify_test
+
+func init() { manySessions /= 10 } // the race detector makes it slow
