@@ -262,8 +262,7 @@ func (s *Server) shutDown(ctx context.Context) error {
 	case <-time.After(s.config.DrainDelay):
 	case <-bounded.Done():
 	}
-	err := s.api.Shutdown(bounded)
-	if err != nil {
+	if err := s.api.Shutdown(bounded); err != nil {
 		return fmt.Errorf("some requests were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
 	}
 	s.log.Info("stopped")
@@ -304,9 +303,7 @@ func (s *Server) prepare(ctx context.Context) error {
 		}
 		s.waitFor(because(err))
 		s.log.Warn("not ready yet; retrying", "error", because(err), "after", wait.String())
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !pause(ctx, wait) {
 			return context.Cause(ctx)
 		}
 	}

@@ -66,20 +66,19 @@ func (c Command) Run(ctx context.Context) int {
 	flags := flag.NewFlagSet("authserver", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	version := flags.Bool("version", false, "show the version")
-	switch err := flags.Parse(c.Args); {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(c.Out, usage)
-		return c.exit(config.Usage(c.Out))
-	case err != nil:
+	err := flags.Parse(c.Args)
+	args := flags.Args()
+	switch {
+	case err != nil && !errors.Is(err, flag.ErrHelp):
 		return c.misused(err.Error())
+	case err != nil:
+		args = []string{"help"}
 	case *version:
-		fmt.Fprintln(c.Out, c.Version)
-		return exitOK
+		args = []string{"version"}
+	case len(args) == 0:
+		args = []string{"serve"}
 	}
-	verb, rest := "serve", flags.Args()
-	if len(rest) > 0 {
-		verb, rest = rest[0], rest[1:]
-	}
+	verb, rest := args[0], args[1:]
 	if verb == "healthcheck" || verb == "keys" {
 		c.WriteFile = nil // they run beside a server, which owns the file
 	}

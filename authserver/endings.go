@@ -26,17 +26,10 @@ const keyLook = time.Second
 // recordRevokedKeys records, until ctx ends, the revoked keys of each ring that comes into
 // use. Every replica does so, because the ring may come from a directory.
 func (s *Server) recordRevokedKeys(ctx context.Context) {
-	tick := time.NewTicker(keyLook)
-	defer tick.Stop()
 	done := int64(-1) // the generation whose keys are recorded
-	for {
+	for again := true; again; again = pause(ctx, keyLook) {
 		if ring := s.keyring.Ring(); ring.Generation != done && s.recordRevoked(ctx, ring) {
 			done = ring.Generation
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -16,15 +16,18 @@ const (
 // housekeeping removes expired rows, in small batches, until ctx ends. The store lets only
 // one replica do it at a time.
 func (s *Server) housekeeping(ctx context.Context) {
-	tick := time.NewTicker(cleanUpInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			s.cleanUp(ctx)
-		case <-ctx.Done():
-			return
-		}
+	for pause(ctx, cleanUpInterval) {
+		s.cleanUp(ctx)
+	}
+}
+
+// pause waits for d or the end of ctx, and reports whether ctx is still active.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -60,15 +60,8 @@ func (s *Server) databaseProblem(ctx context.Context) error {
 // watchDatabase checks the database until ctx ends. A change is then noticed, and broken
 // connections are replaced, even if there are no requests.
 func (s *Server) watchDatabase(ctx context.Context) {
-	tick := time.NewTicker(databaseLook)
-	defer tick.Stop()
-	for {
+	for again := true; again; again = pause(ctx, databaseLook) {
 		s.checkDatabase(ctx)
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
 	}
 }
 

@@ -16,16 +16,13 @@ var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9
 
 func isHost(s string) bool { return net.ParseIP(s) != nil || hostName.MatchString(s) }
 
-var listenHost = parser[string]{
-	parse: func(s string) (string, error) {
-		if s != "" && !isHost(s) {
-			return "", fmt.Errorf("%s is neither a host name nor an IP address: "+
-				"write one, such as localhost, 0.0.0.0 or ::1, without a scheme, brackets or a port", quote(s))
-		}
-		return s, nil
-	},
-	format: text.format,
-}
+var listenHost = optional(textThat(func(s string) error {
+	if !isHost(s) {
+		return fmt.Errorf("%s is neither a host name nor an IP address: "+
+			"write one, such as localhost, 0.0.0.0 or ::1, without a scheme, brackets or a port", quote(s))
+	}
+	return nil
+}))
 
 var databaseHost = parser[string]{
 	parse: func(s string) (string, error) {
@@ -38,7 +35,7 @@ var databaseHost = parser[string]{
 		}).parse(s)
 		return strings.Join(hosts, ","), err
 	},
-	format: text.format,
+	format: asIs,
 }
 
 // ports parses one number, or several separated by commas.
@@ -62,31 +59,28 @@ var ports = parser[Ports]{
 	},
 }
 
-var issuerURL = parser[string]{
-	parse: func(s string) (string, error) {
-		refuse := func(what string) (string, error) {
-			return "", fmt.Errorf("%s %s: write an absolute URL, such as https://auth.example.com", quote(s), what)
-		}
-		u, err := url.Parse(s)
-		switch {
-		case err != nil:
-			return refuse("is not a URL")
-		case u.Scheme != "http" && u.Scheme != "https":
-			return refuse("does not begin with http:// or https://")
-		case u.Hostname() == "":
-			return refuse("has no host")
-		case u.User != nil:
-			return refuse("contains a user")
-		case strings.ContainsAny(s, "?#"):
-			return refuse("contains a query or a fragment")
-		case strings.Contains(s, ",") || strings.ContainsFunc(s, unicode.IsSpace):
-			// It is the default of AUDIENCE, which is separated by commas.
-			return refuse("contains a space or a comma")
-		}
-		return s, nil
-	},
-	format: text.format,
-}
+var issuerURL = textThat(func(s string) error {
+	refuse := func(what string) error {
+		return fmt.Errorf("%s %s: write an absolute URL, such as https://auth.example.com", quote(s), what)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return refuse("is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return refuse("does not begin with http:// or https://")
+	case u.Hostname() == "":
+		return refuse("has no host")
+	case u.User != nil:
+		return refuse("contains a user")
+	case strings.ContainsAny(s, "?#"):
+		return refuse("contains a query or a fragment")
+	case strings.Contains(s, ",") || strings.ContainsFunc(s, unicode.IsSpace):
+		// It is the default of AUDIENCE, which is separated by commas.
+		return refuse("contains a space or a comma")
+	}
+	return nil
+})
 
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)

@@ -11,18 +11,7 @@ import (
 	"strings"
 )
 
-// origins may be empty.
-var origins = func() parser[[]string] {
-	k := commaSeparated(checkOrigin)
-	parse := k.parse
-	k.parse = func(s string) ([]string, error) {
-		if s == "" {
-			return nil, nil
-		}
-		return parse(s)
-	}
-	return k
-}()
+var origins = optional(commaSeparated(checkOrigin))
 
 // checkOrigin accepts an origin only in the form in which browsers send it (RFC 6454
 // section 6.2), because origins are compared byte by byte. It refuses *, although the
@@ -85,18 +74,7 @@ func checkAppOrigin(s, host string) error {
 	return nil
 }
 
-// fieldNames may be empty.
-var fieldNames = func() parser[[]string] {
-	k := commaSeparated(checkFieldName)
-	parse := k.parse
-	k.parse = func(s string) ([]string, error) {
-		if s == "" {
-			return nil, nil
-		}
-		return parse(s)
-	}
-	return k
-}()
+var fieldNames = optional(commaSeparated(checkFieldName))
 
 var fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'+.^_`|~-]+$")
 

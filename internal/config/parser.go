@@ -103,42 +103,46 @@ var logLevel = parser[slog.Level]{
 	format: func(l slog.Level) string { return strings.ToLower(l.String()) },
 }
 
-var text = parser[string]{
-	parse: func(s string) (string, error) {
-		if s == "" {
-			return "", errors.New("is empty")
-		}
-		return s, nil
-	},
-	format: func(s string) string { return s },
+// textThat is text that passes a check.
+func textThat(check func(string) error) parser[string] {
+	return parser[string]{parse: func(s string) (string, error) { return s, check(s) }, format: asIs}
 }
+
+func asIs(s string) string { return s }
+
+var text = textThat(func(s string) error {
+	if s == "" {
+		return errors.New("is empty")
+	}
+	return nil
+})
 
 // serviceName is short because the subjects of emails contain it.
-var serviceName = parser[string]{
-	parse: func(s string) (string, error) {
-		if s == "" || len(s) > maxServiceName || strings.TrimSpace(s) != s {
-			return "", fmt.Errorf("write one line of at most %d bytes, such as Example Shop", maxServiceName)
-		}
-		return s, nil
-	},
-	format: func(s string) string { return s },
-}
+var serviceName = textThat(func(s string) error {
+	if s == "" || len(s) > maxServiceName || strings.TrimSpace(s) != s {
+		return fmt.Errorf("write one line of at most %d bytes, such as Example Shop", maxServiceName)
+	}
+	return nil
+})
 
 // clientID is a client identifier (RFC 6749, appendix A.1), without spaces.
-var clientID = parser[string]{
-	parse: func(s string) (string, error) {
-		if s == "" || len(s) > maxClientID || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
-			return "", fmt.Errorf("write at most %d ASCII characters without spaces, such as shop", maxClientID)
-		}
-		return s, nil
-	},
-	format: func(s string) string { return s },
-}
+var clientID = textThat(func(s string) error {
+	if s == "" || len(s) > maxClientID || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return fmt.Errorf("write at most %d ASCII characters without spaces, such as shop", maxClientID)
+	}
+	return nil
+})
 
-// optional is text that may be empty.
-var optional = parser[string]{
-	parse:  func(s string) (string, error) { return s, nil },
-	format: text.format,
+// optional also accepts the empty text, which is the zero value.
+func optional[T any](k parser[T]) parser[T] {
+	parse := k.parse
+	k.parse = func(s string) (value T, err error) {
+		if s != "" {
+			value, err = parse(s)
+		}
+		return value, err
+	}
+	return k
 }
 
 // secret is text of at least so many bytes. If least is 0, it may be empty.
@@ -230,11 +234,8 @@ func size(low, high int64) parser[int64] {
 		}
 		return strconv.FormatInt(n, 10)
 	}
-	return parser[int64]{
+	return optional(parser[int64]{
 		parse: func(s string) (int64, error) {
-			if s == "" {
-				return 0, nil
-			}
 			number, factor := s, int64(1)
 			for _, unit := range sizeUnits {
 				if before, found := strings.CutSuffix(s, unit.name); found {
@@ -251,7 +252,7 @@ func size(low, high int64) parser[int64] {
 			return n * factor, nil
 		},
 		format: format,
-	}
+	})
 }
 
 // scopeToken is the grammar of RFC 6749, section 3.3.

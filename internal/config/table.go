@@ -297,7 +297,7 @@ var table = []setting{
 		field: bind(func(c *Config) *string { return &c.MailLinkEmailChange }, mailLink)},
 	{Setting: Setting{Name: EnvMailTemplatesDir, DefaultText: "unset: the built-in ones, in English",
 		Help: "A directory of templates that replace the built-in ones, in as many languages as you need."},
-		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional)},
+		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional(text))},
 	{Setting: Setting{Name: EnvMailGiveUpAfter, Default: "24h",
 		Help: "How long the server retries a mail that is not accepted. The lifetime of a code begins when its " +
 			"mail is sent."},
@@ -315,10 +315,10 @@ var table = []setting{
 		field: bind(func(c *Config) *SMTPTLS { return &c.SMTPTLS }, oneOf(StartTLS, ImplicitTLS, NoTLS))},
 	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's",
 		Help: "The file with the CA certificates that verify the SMTP server's certificate."},
-		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional)},
+		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional(text))},
 	{Setting: Setting{Name: EnvSMTPUsername, DefaultText: "unset: no authentication",
 		Help: "The user for SMTP authentication."},
-		field: bind(func(c *Config) *string { return &c.SMTPUsername }, optional)},
+		field: bind(func(c *Config) *string { return &c.SMTPUsername }, optional(text))},
 	{Setting: Setting{Name: EnvSMTPPassword, Secret: true,
 		Help: "The password of `SMTP_USERNAME`."},
 		field: bind(func(c *Config) *Secret { return &c.SMTPPassword }, secret(0))},
@@ -341,12 +341,12 @@ var table = []setting{
 	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database",
 		Help: "The directory of the encrypted keys, as mounted by the operator. The server then neither creates " +
 			"nor rotates keys."},
-		field: bind(func(c *Config) *string { return &c.KeysDir }, optional)},
+		field: bind(func(c *Config) *string { return &c.KeysDir }, optional(text))},
 	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset",
 		Help: "The file `keys.json` of the published keys, as mounted by the operator. The server does not use " +
 			"keys in `KEYS_DIR` that are older than those in this file, or that it lists as revoked. This also " +
 			"holds for a server that has just started."},
-		field: bind(func(c *Config) *string { return &c.KeysPublished }, optional)},
+		field: bind(func(c *Config) *string { return &c.KeysPublished }, optional(text))},
 	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d",
 		Help: "How long a key signs before the next key replaces it. It must exceed twice `KEY_PUBLISH_LEAD`."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyRotationInterval }, duration(time.Second, 10*year))},
@@ -427,7 +427,7 @@ var table = []setting{
 			oneOf("disable", "allow", "prefer", "require", "verify-ca", "verify-full"))},
 	{Setting: Setting{Name: EnvDBSSLRootCert, DefaultText: "the system's",
 		Help: "The file with the CA certificates that `verify-ca` and `verify-full` trust."},
-		field: bind(func(c *Config) *string { return &c.DBSSLRootCert }, optional)},
+		field: bind(func(c *Config) *string { return &c.DBSSLRootCert }, optional(text))},
 	{Setting: Setting{Name: EnvDBMaxConns, Default: "10",
 		Help: "The maximum number of database connections of one replica."},
 		field: bind(func(c *Config) *int { return &c.DBMaxConns }, integer(1, 1000))},
@@ -459,7 +459,7 @@ var table = []setting{
 	{Setting: Setting{Name: EnvTerminationLog,
 		Help: "The file to which the server writes the reason when it fails, such as the `terminationMessagePath` " +
 			"of a Kubernetes container."},
-		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional)},
+		field: bind(func(c *Config) *string { return &c.TerminationLog }, optional(text))},
 }
 
 // publicRate is the default limit by client address. An internal gateway has none: it

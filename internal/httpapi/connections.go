@@ -18,16 +18,13 @@ type connections struct {
 	most    int         // limit of open connections
 	onEvict func(phase) // called with the phase of an evicted connection
 
-	mu         sync.Mutex
-	room       sync.Cond // broadcast when a connection has been closed
-	open       int       // not closed yet
-	held       int64     // charges of connections that are not being closed
-	leaving    int64     // charges of connections that are being closed
-	leavers    int       // connections that are being closed
-	unfinished int64     // part of held, in the list waiting
-	fresh      int64     // part of held, in the list newcomers
-	resting    int64     // part of held, in the list idle
-	stopped    bool
+	mu      sync.Mutex
+	room    sync.Cond // broadcast when a connection has been closed
+	open    int       // not closed yet
+	held    int64     // charges of connections that are not being closed
+	leaving int64     // charges of connections that are being closed
+	leavers int       // connections that are being closed
+	stopped bool
 
 	// Connections that wait for their client, the longest waiting first.
 	newcomers, idle, waiting connList
@@ -131,22 +128,24 @@ func (s *connections) enter(c *conn, p phase, cost int64) bool {
 // set changes the phase and the charge. A connection that stays in its phase keeps its position
 // in the list, whatever its charge.
 func (s *connections) set(c *conn, p phase, cost int64) {
-	if l := s.list(c.phase); l != nil && p != c.phase {
-		l.remove(c)
+	from, to := s.list(c.phase), s.list(p)
+	if from != nil {
+		from.held -= c.held
+		if p != c.phase {
+			from.remove(c)
+		}
 	}
-	if sum := s.sum(c.phase); sum != nil {
-		*sum -= c.held
+	if to != nil {
+		to.held += cost
+		if p != c.phase {
+			to.push(c)
+		}
 	}
 	s.held += cost - c.held
-	if sum := s.sum(p); sum != nil {
-		*sum += cost
-	}
-	if l := s.list(p); l != nil && p != c.phase {
-		l.push(c)
-	}
 	c.phase, c.held = p, cost
 }
 
+// list returns the list of a phase, or nil if connections of the phase do not wait for their client.
 func (s *connections) list(p phase) *connList {
 	switch p {
 	case phaseFresh:
@@ -155,20 +154,6 @@ func (s *connections) list(p phase) *connList {
 		return &s.idle
 	case phaseReading, phaseReplying:
 		return &s.waiting
-	default:
-		return nil
-	}
-}
-
-// sum returns the total charge of a phase, or nil if it is not recorded.
-func (s *connections) sum(p phase) *int64 {
-	switch p {
-	case phaseFresh:
-		return &s.fresh
-	case phaseIdle:
-		return &s.resting
-	case phaseReading, phaseReplying:
-		return &s.unfinished
 	default:
 		return nil
 	}
@@ -193,11 +178,11 @@ func (s *connections) makeRoom(c *conn) bool {
 func (s *connections) next() *conn {
 	quarter := min(s.memory, int64(s.most)*idleCost) / 4
 	switch {
-	case s.unfinished > s.memory/2:
+	case s.waiting.held > s.memory/2:
 		return s.waiting.first
-	case s.fresh > quarter:
+	case s.newcomers.held > quarter:
 		return s.newcomers.first
-	case s.resting > quarter:
+	case s.idle.held > quarter:
 		return s.idle.first
 	}
 	return cmp.Or(s.newcomers.first, s.waiting.first, s.idle.first)
@@ -286,7 +271,10 @@ func (s *connections) count() (open int, held int64) {
 }
 
 // connList is an intrusive list, so that moving a connection does not allocate.
-type connList struct{ first, last *conn }
+type connList struct {
+	first, last *conn
+	held        int64 // the charges of its connections
+}
 
 func (l *connList) push(c *conn) {
 	c.before, c.after = l.last, nil

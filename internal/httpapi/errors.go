@@ -158,13 +158,13 @@ func errMethod(allow string) *failure {
 	}
 }
 
-// errUntrusted is the reply to a caller that is not trusted. sent is the key in the request.
-func errUntrusted(sent []byte) *failure {
+// errUntrusted is the reply to a caller that is not trusted.
+func errUntrusted(ctx *fasthttp.RequestCtx) *failure {
 	f := &failure{
 		status: http.StatusForbidden, code: codeForbidden, reason: reasonCallerKeyMissing,
 		description: "only trusted callers may do this: send the key as X-Caller-Key",
 	}
-	if len(sent) > 0 {
+	if len(ctx.Request.Header.Peek("X-Caller-Key")) > 0 {
 		f.reason, f.description = reasonCallerKeyWrong, "the key in X-Caller-Key is not the TRUSTED_CALLER_KEY of this gateway"
 	}
 	return f

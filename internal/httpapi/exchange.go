@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -76,7 +77,8 @@ func (x *exchange) route() (endpoint, *failure) {
 		return endpoint{}, invalid(fasthttp.StatusBadRequest, reasonRequestMalformed,
 			"the request target must be a path or an http URL")
 	}
-	path, query := splitTarget(uri)
+	// The path is neither decoded nor cleaned: it has only one spelling, so a proxy cannot interpret another one differently.
+	path, query, _ := bytes.Cut(uri, []byte("?"))
 	pattern, pathID := splitID(string(path))
 	if _, exact := x.server.endpoints[string(path)]; exact { // the issuer's path may end in a UUID
 		pattern, pathID = string(path), ""
@@ -234,13 +236,15 @@ func requestID(sent []byte) string {
 		return rand.Text()
 	}
 	for _, b := range sent {
-		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
-		digit := '0' <= b && b <= '9'
-		if !letter && !digit && b != '.' && b != '_' && b != '-' {
+		if !isAlphanumeric(b) && b != '.' && b != '_' && b != '-' {
 			return rand.Text()
 		}
 	}
 	return string(sent)
+}
+
+func isAlphanumeric(b byte) bool {
+	return 'a' <= b|0x20 && b|0x20 <= 'z' || '0' <= b && b <= '9'
 }
 
 // needsTrust reports whether only the trusted caller may use a route.
@@ -254,8 +258,6 @@ func (s *Server) needsTrust(t trust) bool {
 		return false
 	}
 }
-
-func (x *exchange) callerKey() []byte { return x.http.Request.Header.Peek("X-Caller-Key") }
 
 // trusts reports whether the request is from the trusted caller. It compares digests, so that the
 // time reveals nothing, including the length.

@@ -76,21 +76,19 @@ func sameRing(a, b keys.Ring) bool {
 }
 
 func (s *Server) allKeys(_ context.Context, x *exchange) error {
-	p, err := s.publish()
-	if err != nil {
-		return err
-	}
-	x.replyDocument(p.all)
-	return nil
+	return x.replyKeys(func(p *publishedKeys) document { return p.all })
 }
 
 func (s *Server) accessKeys(_ context.Context, x *exchange) error {
-	p, err := s.publish()
-	if err != nil {
-		return err
+	return x.replyKeys(func(p *publishedKeys) document { return p.access })
+}
+
+func (x *exchange) replyKeys(of func(*publishedKeys) document) error {
+	p, err := x.server.publish()
+	if err == nil {
+		x.replyDocument(of(p))
 	}
-	x.replyDocument(p.access)
-	return nil
+	return err
 }
 
 func (x *exchange) replyDocument(d document) {

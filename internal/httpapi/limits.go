@@ -8,33 +8,28 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// enforceLimit counts a request against the limit of its client address, before its body is read, and
-// sets the fields of the limit. The trusted caller acts for many users and limits them itself.
-func (x *exchange) enforceLimit(ctx context.Context, class identity.LimitClass) error {
+// enforceLimit counts a request with admit, and sets the fields of the limit. The trusted caller acts for many users and
+// limits them itself.
+func (x *exchange) enforceLimit(class identity.LimitClass, admit func() (identity.Allowance, error)) error {
 	if x.server.callerKey != nil && x.server.trusts(x.http) {
 		return nil
 	}
-	a, err := x.server.accounts.Admit(ctx, class)
+	a, err := admit()
 	if a.Limit > 0 {
 		x.setLimitFields(class, a)
 	}
 	return err
 }
 
-// enforceWriteLimit counts a request with an access token against the limit of its user or session.
-// admit is a method of Accounts. It runs after the parameters are read, because the token may be one
-// of them. The trusted caller is not limited, as in enforceLimit.
-func (x *exchange) enforceWriteLimit(
+// admitted returns the error of the parameters, which a handler has read. If they are valid, it counts the request
+// against the limit of the user or session. admit is a method of Accounts.
+func (x *exchange) admitted(
 	ctx context.Context, token string, admit func(ctx context.Context, accessToken string) (identity.Allowance, error),
 ) error {
-	if x.server.callerKey != nil && x.server.trusts(x.http) {
-		return nil
+	if err := x.err(); err != nil {
+		return err
 	}
-	a, err := admit(ctx, token)
-	if a.Limit > 0 {
-		x.setLimitFields(identity.LimitWrites, a)
-	}
-	return err
+	return x.enforceLimit(identity.LimitWrites, func() (identity.Allowance, error) { return admit(ctx, token) })
 }
 
 // setLimitFields sets the fields of draft-ietf-httpapi-ratelimit-headers: the policy with its quota and

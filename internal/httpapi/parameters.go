@@ -91,18 +91,12 @@ func (p *parameters) optional(name parameter) (value string, there bool) {
 }
 
 // required returns a parameter that must not be missing.
-func (p *parameters) required(name parameter) string {
-	if p.state[name] == absent {
-		p.wrong(name, identity.FieldMissing, "is missing")
-	}
-	value, _ := p.optional(name)
-	return value
-}
+func (p *parameters) required(name parameter) string { return p.requiredUnless(false, name) }
 
 // requiredUnless returns a parameter that may be missing only if optional is set.
 func (p *parameters) requiredUnless(optional bool, name parameter) string {
-	if !optional {
-		return p.required(name)
+	if !optional && p.state[name] == absent {
+		p.wrong(name, identity.FieldMissing, "is missing")
 	}
 	value, _ := p.optional(name)
 	return value
@@ -162,9 +156,7 @@ const (
 // repeat a name that cannot be a parameter's.
 func unknownParameter(name string) identity.Problem {
 	for _, b := range []byte(name) {
-		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
-		digit := '0' <= b && b <= '9'
-		if !letter && !digit && b != '_' && b != '-' && b != '.' {
+		if !isAlphanumeric(b) && b != '_' && b != '-' && b != '.' {
 			name = ""
 			break
 		}

@@ -268,7 +268,7 @@ func (s *Server) handler(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
 		x := exchangeOf(f.Context())
 		if s.needsTrust(r.trust) && !s.trusts(x.http) {
-			return errUntrusted(x.callerKey())
+			return errUntrusted(x.http)
 		}
 		ctx, cancel := context.WithTimeout(s.work, s.timeout)
 		defer cancel()
@@ -280,7 +280,9 @@ func (s *Server) handler(r route) fiber.Handler {
 			Connected: func() bool { return peerLives(x.http.Conn()) },
 		})
 		if r.limit != "" {
-			if err := x.enforceLimit(ctx, r.limit); err != nil {
+			// The limit of the client address applies before the body is read.
+			admit := func() (identity.Allowance, error) { return s.accounts.Admit(ctx, r.limit) }
+			if err := x.enforceLimit(r.limit, admit); err != nil {
 				return err
 			}
 		}

@@ -41,9 +41,13 @@ type codeReply struct {
 	ExpiresIn int64  `json:"expires_in"`
 }
 
-// replyCode writes a code. If codes are sent by mail, code has no text, and all callers get the same
-// reply, whether or not the account exists.
-func (x *exchange) replyCode(status int, code identity.Code, id string, err error) error {
+func (x *exchange) replyCode(code identity.Code, err error) error {
+	return x.replyCodeOf(http.StatusOK, "", code, err)
+}
+
+// replyCodeOf writes a code and the id of its sign-up. If codes are sent by mail, code has no text, and all callers get
+// the same reply, whether or not the account exists.
+func (x *exchange) replyCodeOf(status int, id string, code identity.Code, err error) error {
 	switch {
 	case err != nil:
 		return err
@@ -67,7 +71,7 @@ func (s *Server) signUp(ctx context.Context, x *exchange) error {
 	}
 	scope, chosen := p.optional(paramScope)
 	if chosen && !s.trusts(x.http) {
-		return errUntrusted(x.callerKey())
+		return errUntrusted(x.http)
 	}
 	if chosen && scope == "" {
 		// For the domain, an empty scope means the default.
@@ -80,7 +84,7 @@ func (s *Server) signUp(ctx context.Context, x *exchange) error {
 		return x.err()
 	}
 	code, err := s.accounts.SignUp(ctx, account)
-	return x.replyCode(http.StatusCreated, code, code.UserID, err)
+	return x.replyCodeOf(http.StatusCreated, code.UserID, code, err)
 }
 
 func (s *Server) verifyUser(ctx context.Context, x *exchange) error {
@@ -91,17 +95,20 @@ func (s *Server) verifyUser(ctx context.Context, x *exchange) error {
 	if err := x.err(); err != nil {
 		return err
 	}
-	tokens, err := s.accounts.VerifyUser(ctx, proof)
-	return x.replyTokens(tokens, err)
+	return x.replyTokens(s.accounts.VerifyUser(ctx, proof))
 }
 
 func (s *Server) newVerificationCode(ctx context.Context, x *exchange) error {
+	return x.codeFor(ctx, s.accounts.NewVerificationCode)
+}
+
+// codeFor replies with a code that create issues for the address in the request.
+func (x *exchange) codeFor(ctx context.Context, create func(ctx context.Context, email string) (identity.Code, error)) error {
 	email := x.params.required(paramEmail)
 	if err := x.err(); err != nil {
 		return err
 	}
-	code, err := s.accounts.NewVerificationCode(ctx, email)
-	return x.replyCode(http.StatusOK, code, "", err)
+	return x.replyCode(create(ctx, email))
 }
 
 func (s *Server) profile(ctx context.Context, x *exchange) error {
@@ -120,10 +127,7 @@ func (s *Server) updateProfile(ctx context.Context, x *exchange) error {
 		FirstName: p.pointer(paramFirstName),
 		LastName:  p.pointer(paramLastName),
 	}
-	if err := x.err(); err != nil {
-		return err
-	}
-	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
+	if err := x.admitted(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
 	return x.replyUser(s.accounts.UpdateProfile(ctx, token, change))
@@ -131,10 +135,7 @@ func (s *Server) updateProfile(ctx context.Context, x *exchange) error {
 
 func (s *Server) deleteUser(ctx context.Context, x *exchange) error {
 	token := x.accessToken()
-	if err := x.err(); err != nil {
-		return err
-	}
-	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
+	if err := x.admitted(ctx, token, s.accounts.AdmitEnding); err != nil {
 		return err
 	}
 	return x.done(s.accounts.DeleteUser(ctx, token))
@@ -175,22 +176,14 @@ func (s *Server) sessions(ctx context.Context, x *exchange) error {
 
 func (s *Server) endSession(ctx context.Context, x *exchange) error {
 	token := x.accessToken()
-	if err := x.err(); err != nil {
-		return err
-	}
-	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
+	if err := x.admitted(ctx, token, s.accounts.AdmitEnding); err != nil {
 		return err
 	}
 	return x.done(s.accounts.EndSession(ctx, token, x.pathID))
 }
 
 func (s *Server) forgotPassword(ctx context.Context, x *exchange) error {
-	email := x.params.required(paramEmail)
-	if err := x.err(); err != nil {
-		return err
-	}
-	code, err := s.accounts.ForgotPassword(ctx, email)
-	return x.replyCode(http.StatusOK, code, "", err)
+	return x.codeFor(ctx, s.accounts.ForgotPassword)
 }
 
 // changePassword handles two cases: a reset with a recovery code, and a change by a signed-in user
@@ -215,10 +208,7 @@ func (s *Server) changePassword(ctx context.Context, x *exchange) error {
 	case signedIn:
 		token := x.accessToken()
 		old, password := p.required(paramOldPassword), p.required(paramPassword)
-		if err := x.err(); err != nil {
-			return err
-		}
-		if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitEnding); err != nil {
+		if err := x.admitted(ctx, token, s.accounts.AdmitEnding); err != nil {
 			return err
 		}
 		return x.done(s.accounts.ChangePassword(ctx, token, old, password))
@@ -236,23 +226,16 @@ func (s *Server) requestEmailChange(ctx context.Context, x *exchange) error {
 		// For the domain, an empty address means none.
 		x.params.wrong(paramEmail, identity.FieldEmpty, "is empty; omit it for a code that is valid for any address")
 	}
-	if err := x.err(); err != nil {
+	if err := x.admitted(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
-	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
-		return err
-	}
-	code, err := s.accounts.RequestEmailChange(ctx, token, email)
-	return x.replyCode(http.StatusOK, code, "", err)
+	return x.replyCode(s.accounts.RequestEmailChange(ctx, token, email))
 }
 
 func (s *Server) changeEmail(ctx context.Context, x *exchange) error {
 	token := x.accessToken()
 	code, email := x.params.required(paramCode), x.params.required(paramEmail)
-	if err := x.err(); err != nil {
-		return err
-	}
-	if err := x.enforceWriteLimit(ctx, token, s.accounts.AdmitChange); err != nil {
+	if err := x.admitted(ctx, token, s.accounts.AdmitChange); err != nil {
 		return err
 	}
 	return x.replyUser(s.accounts.ChangeEmail(ctx, token, code, email))

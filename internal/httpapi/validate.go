@@ -108,9 +108,7 @@ func originForm(uri []byte) ([]byte, bool) {
 		authority = rest[:i]
 	}
 	for _, b := range authority {
-		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
-		digit := '0' <= b && b <= '9'
-		if !letter && !digit && strings.IndexByte("-._:[]", b) < 0 {
+		if !isAlphanumeric(b) && strings.IndexByte("-._:[]", b) < 0 {
 			return nil, false // such as a user (RFC 9110 section 4.2.4)
 		}
 	}
@@ -121,13 +119,6 @@ func originForm(uri []byte) ([]byte, bool) {
 		return append([]byte("/"), rest...), true
 	}
 	return rest, true
-}
-
-// splitTarget returns the path as sent, neither decoded nor cleaned. A path has only one spelling, so
-// that a proxy cannot interpret another spelling differently.
-func splitTarget(uri []byte) (path, query []byte) {
-	path, query, _ = bytes.Cut(uri, []byte("?"))
-	return path, query
 }
 
 // idPattern is the placeholder of a UUID at the end of a route's path.
