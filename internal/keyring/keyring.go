@@ -54,7 +54,7 @@ type Keyring struct {
 
 	passphrases keys.Passphrases
 	opened      atomic.Pointer[keys.Opened]
-	preparing   sync.WaitGroup // goroutines of prepare
+	preparing   sync.WaitGroup // goroutines that decrypt keys
 	failed      atomic.Uint64  // failed refreshes
 
 	// rejected is the last ring that could not be opened, and rejection the reason.
@@ -148,19 +148,16 @@ func (k *Keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	}
 	k.Use(opened)
 	k.opened.Store(opened)
-	k.preparing.Go(func() { k.prepare(opened) })
+	k.preparing.Go(func() { // decrypts the keys that sign later, so no request has to wait for it
+		if err := opened.Prepare(); err != nil {
+			k.Log.Error("a key that is to sign later cannot be decrypted", "error", err)
+		}
+	})
 	return opened, nil
 }
 
 // Close waits for background work, which takes one derivation at most.
 func (k *Keyring) Close() { k.preparing.Wait() }
-
-// prepare decrypts the keys that sign later, so no request has to wait for it.
-func (k *Keyring) prepare(opened *keys.Opened) {
-	if err := opened.Prepare(); err != nil {
-		k.Log.Error("a key that is to sign later cannot be decrypted", "error", err)
-	}
-}
 
 // isSame reports whether two rings have the same bytes. Their generations are not
 // enough: a new ring starts again at the first generation.

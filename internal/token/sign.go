@@ -101,7 +101,7 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	set.remember(text, checked{
+	set.checked.Add(digest(text), checked{ // saves its first verification
 		kind: keys.Access, subject: uuid.MustParse(a.Subject), session: uuid.MustParse(a.SessionID), scope: unique.Make(a.Scope),
 		issuedAt: a.IssuedAt.Unix(), expiresAt: a.ExpiresAt.Unix(),
 	})
@@ -136,20 +136,15 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	set.remember(text, checked{
+	set.checked.Add(digest(text), checked{ // saves its first verification
 		kind: keys.Refresh, subject: uuid.MustParse(r.Subject), session: uuid.MustParse(r.SessionID), generation: r.Generation,
 		issuedAt: r.IssuedAt.Unix(), expiresAt: r.ExpiresAt.Unix(),
 	})
 	return text, nil
 }
 
-// remember caches a token that was just signed, which saves its first verification.
-func (set *keySet) remember(text string, c checked) {
-	set.checked.Add(digest(text), c)
-}
-
 // numericDate returns the time as written in tokens: in UTC and whole seconds.
-func numericDate(t time.Time) time.Time { return time.Unix(t.Unix(), 0).UTC() }
+func numericDate(t time.Time) time.Time { return date(t.Unix()) }
 
 // writer writes a payload. Names are literals in a fixed order; only values are variable.
 type writer struct {

@@ -73,15 +73,23 @@ func (s *Service) Details(text string) (Details, error) {
 	if err != nil {
 		return Details{}, err
 	}
-	encoded, err := strict.DecodeString(text[first+1 : last])
+	p, err := decodePayload(text[first+1 : last])
 	if err != nil {
-		return Details{}, invalid("the payload is not base64url")
-	}
-	p, err := parsePayload(encoded)
-	if err != nil {
-		return Details{}, invalid("the claims are malformed")
+		return Details{}, err
 	}
 	return Details{ID: p.id, ClientID: cmp.Or(p.clientID, s.config.ClientID), Audience: p.audience}, nil
+}
+
+func decodePayload(encoded string) (payload, error) {
+	text, err := strict.DecodeString(encoded)
+	if err != nil {
+		return payload{}, invalid("the payload is not base64url")
+	}
+	p, err := parsePayload(text)
+	if err != nil {
+		return payload{}, invalid("the claims are malformed")
+	}
+	return p, nil
 }
 
 func (s *Service) verify(use keys.Use, text string) (checked, error) {
@@ -163,13 +171,9 @@ func (s *Service) check(set *keySet, text string, first, last int) (checked, err
 		return checked{}, err
 	}
 	// We signed the token.
-	payload, err := strict.DecodeString(text[first+1 : last])
+	p, err := decodePayload(text[first+1 : last])
 	if err != nil {
-		return checked{}, invalid("the payload is not base64url")
-	}
-	p, err := parsePayload(payload)
-	if err != nil {
-		return checked{}, invalid("the claims are malformed")
+		return checked{}, err
 	}
 	return s.believe(use, p, v)
 }
