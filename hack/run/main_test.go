@@ -75,7 +75,8 @@ func start(t *testing.T, program, dir string) running {
 // startReady is start, and waits until the server is ready.
 func startReady(t *testing.T, program, dir string) running {
 	t.Helper()
-	r := startReady(t, program, dir)
+	r := start(t, program, dir)
+	r.WaitFor(t, patience, "Ctrl-C stops it")
 	return r
 }
 

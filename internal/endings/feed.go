@@ -259,7 +259,8 @@ func (f *Feed) load(ctx context.Context) error {
 		switch first.Incarnation {
 		case "":
 			first, last = page, page
-		case page.Incarnation: last = page
+		case page.Incarnation:
+			last = page
 		default:
 			return errRestarted
 		}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -67,7 +68,7 @@ type endingsReply struct {
 // endedSessions is a long poll. It does not use the context of the route, which ends too early.
 func (s *Server) endedSessions(_ context.Context, x *exchange) error {
 	uri, _ := originForm(x.http.Request.Header.RequestURI())
-	_, query := splitTarget(uri)
+	_, query, _ := bytes.Cut(uri, []byte("?"))
 	after, wait, err := endingsParameters(query)
 	if err != nil {
 		return err

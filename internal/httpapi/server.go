@@ -92,8 +92,8 @@ type KeySource interface {
 type Options struct {
 	Accounts         Accounts
 	Keys             KeySource
-	Issuer           string // of tokens; a path in it is also one of the metadata
-	Metadata         []byte // the document of the issuer
+	Issuer           string  // of tokens; a path in it is also one of the metadata
+	Metadata         []byte  // the document of the issuer
 	Endings          Endings // nil: the endings are never loaded
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
