@@ -98,14 +98,16 @@ func New(c config.Config, o Options) (*Server, error) {
 		s.close()
 		return nil, err
 	}
-	s.endings = endings.New(endings.Config{Store: store, Lifetime: s.tokenLifetime, Log: o.Log})
+	s.endings = endings.New(endings.Config{
+		Store: store, Lifetime: s.tokenLifetime, Always: len(c.AuthzPolicies) > 0, Log: o.Log,
+	})
 	metrics := newMetrics(o.Version)
 	metrics.MustRegister(collector{
 		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
 		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Keys: s.keyring, Endings: s.endings, Issuer: c.Issuer, Metadata: c.Metadata(),
+		Accounts: s.accounts, Keys: s.keyring, Endings: s.endings, Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
 		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -47,4 +49,13 @@ func (s *Server) recordRevoked(ctx context.Context, ring keys.Ring) bool {
 		}
 	}
 	return true
+}
+
+// authz returns what decides requests for proxies.
+func (s *Server) authz(tokens *token.Service) *httpapi.Authz {
+	a := &httpapi.Authz{Tokens: tokens, Ended: s.endings, Now: s.now}
+	for _, p := range s.config.AuthzPolicies {
+		a.Policies = append(a.Policies, httpapi.Policy(p))
+	}
+	return a
 }

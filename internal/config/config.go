@@ -52,6 +52,7 @@ type Config struct {
 
 	Exposure         Exposure
 	TrustedCallerKey Secret
+	AuthzPolicies    []AuthzPolicy
 	SignupScopes     []string
 	SignupRequired   []string // of username, first_name and last_name; email and password always are
 

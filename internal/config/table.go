@@ -31,6 +31,7 @@ const (
 	EnvClientID                = "CLIENT_ID"
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
+	EnvAuthzPolicies           = "AUTHZ_POLICIES"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvSignupRequired          = "SIGNUP_REQUIRED"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
@@ -202,6 +203,13 @@ var table = []setting{
 		Help: "A key of 16 bytes or more. If it is set, only a caller that sends it as `X-Caller-Key` receives " +
 			"codes, chooses scopes and introspects tokens."},
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(MinPassphrase))},
+	{Setting: Setting{Name: EnvAuthzPolicies, DefaultText: "unset: no decisions for proxies",
+		Help: "The decisions that proxies can ask for at `/authz/NAME`: a JSON array of policies, such as " +
+			"`[{\"name\": \"orders\", \"scopes\": [\"orders:read\"]}]`. A policy has a `name`, and may have `scopes` (all " +
+			"are needed), `anyScope` (one is needed), `audience`, `maxAge` (of the sign-in, such as `10m`), `anonymous` " +
+			"(a request without a token is allowed) and `failClosed` (refuse while it is not known which sessions have " +
+			"ended)."},
+		field: bind(func(c *Config) *[]AuthzPolicy { return &c.AuthzPolicies }, authzPolicies)},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email",
 		Help: "The scopes of a new user when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},

@@ -54,6 +54,14 @@ func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *exchange {
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
 	defer x.finish()
+	if policy, ok := s.isAuthz(ctx.Request.Header.RequestURI()); ok {
+		if f := validateFraming(&ctx.Request.Header); f != nil {
+			x.fail(f)
+		} else {
+			x.decide(policy)
+		}
+		return
+	}
 	switch t, f := x.route(); {
 	case f != nil:
 		x.fail(f)

@@ -95,6 +95,7 @@ type Options struct {
 	Issuer           string  // of tokens; a path in it is also one of the metadata
 	Metadata         []byte  // the document of the issuer
 	Endings          Endings // nil: the endings are never loaded
+	Authz            *Authz  // nil: no decisions for proxies
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 	Optional         identity.OptionalNames
@@ -156,6 +157,7 @@ type Server struct {
 	stop context.CancelFunc
 
 	endings *endingsRoute
+	authz   *authz // nil: no policies
 
 	published atomic.Pointer[publishedKeys]
 }
@@ -201,6 +203,7 @@ func New(o Options) *Server {
 	s.work, s.stop = context.WithCancel(context.Background())
 	s.endings = newEndingsRoute(s.work, o.Endings, s.conns.memory)
 	s.metrics.watchEndings(s.endings, o.Metrics)
+	s.authz = newAuthz(o.Authz, o.Metrics)
 
 	// Fiber routes; limits and timeouts are fasthttp's.
 	app := fiber.New(fiber.Config{

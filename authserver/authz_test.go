@@ -1,0 +1,82 @@
+package authserver_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+)
+
+const policies = `[{"name":"any"},{"name":"profile","scopes":["profile"]},{"name":"both","scopes":["profile","admin"]},` +
+	`{"name":"either","anyScope":["admin","email"]},{"name":"other","audience":"https://other.example.com"},` +
+	`{"name":"fresh","maxAge":"5m"},{"name":"open","anonymous":true},{"name":"closed","failClosed":true}]`
+
+func TestAuthzDecidesByPolicy(t *testing.T) {
+	t.Parallel()
+	c := start(t, 2, env{"AUTHZ_POLICIES": policies, "STRICT_PARAMETERS": "on"})
+	n := c.nodes[0]
+	u := n.newUser()
+	ask := func(method, path, token string) *testenv.Reply {
+		header := http.Header{"X-Auth-Subject": {"forged"}, "X-Forwarded-Uri": {"/admin"}}
+		if token != "" {
+			header.Set("Authorization", "Bearer "+token)
+		}
+		return n.try(method, path, header, nil)
+	}
+	decides := func(about string, status int, method, path, token string) *testenv.Reply {
+		t.Helper()
+		r := ask(method, path, token)
+		want(t, status, r, about)
+		for _, name := range []string{"X-Auth-Subject", "X-Auth-Username", "X-Auth-Email", "X-Auth-Name", "X-Auth-Scope", "X-Auth-Session"} {
+			values, there := r.Header[name]
+			if !there || len(values) != 1 {
+				t.Errorf("%s: %s is %q", about, name, values)
+			} else if known := status == http.StatusOK && token != ""; (values[0] != "") != known {
+				t.Errorf("%s: %s is %q", about, name, values[0])
+			}
+		}
+		return r
+	}
+	testenv.Until(t, 10*time.Second, "the endings are loaded", func() bool { return ask("GET", "/authz/any", u.access).Status == 200 })
+	r := decides("a good token", 200, "GET", "/authz/any", u.access)
+	if r.Header.Get("X-Auth-Subject") != u.id || r.Header.Get("X-Auth-Session") != sidOf(t, u.access) || len(r.Body) > 0 {
+		t.Errorf("got %v %v", r, r.Header)
+	}
+	for _, method := range []string{"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "QUERY"} {
+		for _, suffix := range []string{"", "/", "/orders/1", "//", "/../users", "/%00%2e%2e/%25", "/a?access_token=x&x=1", "?;;=%",
+			"/" + strings.Repeat("x", 4000)} {
+			decides(method+" "+suffix, 200, method, "/authz/any"+suffix, u.access)
+			decides("no token, "+method+" "+suffix, 401, method, "/authz/any"+suffix, "")
+		}
+	}
+	decides("a scope", 200, "GET", "/authz/profile/x", u.access)
+	if r := decides("a missing scope", 403, "GET", "/authz/both/x", u.access); r.Header.Get("WWW-Authenticate") !=
+		`Bearer realm="auth-gateway", error="insufficient_scope", scope="profile admin"` {
+		t.Errorf("got %q", r.Header.Get("WWW-Authenticate"))
+	}
+	decides("one of two scopes", 200, "GET", "/authz/either", u.access)
+	decides("another audience", 401, "GET", "/authz/other", u.access)
+	decides("a recent sign-in", 200, "GET", "/authz/fresh", u.access)
+	decides("a policy that fails closed", 200, "GET", "/authz/closed", u.access)
+	decides("an anonymous request", 200, "GET", "/authz/open", "")
+	decides("a forged token is not anonymous", 401, "GET", "/authz/open", u.access+"x")
+	decides("a refresh token", 401, "GET", "/authz/any", u.refresh)
+	decides("an unknown policy", 404, "GET", "/authz/unknown/x", u.access)
+	decides("no policy", 404, "GET", "/authz/", u.access)
+	decides("another spelling", 404, "GET", "/authz/%61ny", u.access)
+
+	c.clock.Advance(6 * time.Minute)
+	old := decides("an old sign-in", 401, "GET", "/authz/fresh", u.access).Header.Get("WWW-Authenticate")
+	if !strings.Contains(old, "max_age=300") {
+		t.Errorf("got %q", old)
+	}
+	want(t, http.StatusNoContent, c.nodes[1].signOut(u.refresh), "at another replica")
+	testenv.Until(t, 10*time.Second, "the ending is known", func() bool { return ask("GET", "/authz/any", u.access).Status == 401 })
+	decides("after a sign-out", 401, "GET", "/authz/any", u.access)
+	other := n.signIn(u)
+	if sent := n.statements.during(func() { decides("no query", 200, "GET", "/authz/any", other.access) }); len(sent) > 0 {
+		t.Errorf("a decision takes %d statements", len(sent))
+	}
+}
