@@ -248,7 +248,7 @@ func (f *Feed) load(ctx context.Context) error {
 	f.ready = false
 	f.mu.Unlock()
 	began := time.Now()
-	first, last := View{}, View{}
+	first := View{}
 	keys := map[string]entry{}
 	number, entries := 0, []entry(nil)
 	for after := (Ending{}); ; {
@@ -258,9 +258,8 @@ func (f *Feed) load(ctx context.Context) error {
 		}
 		switch first.Incarnation {
 		case "":
-			first, last = page, page
+			first = page
 		case page.Incarnation:
-			last = page
 		default:
 			return errRestarted
 		}
@@ -292,7 +291,7 @@ func (f *Feed) load(ctx context.Context) error {
 	defer f.mu.Unlock()
 	f.view = view{
 		ready: true, filled: true, incarnation: incarnationOf(first.Incarnation),
-		snapshot: last.Snapshot, horizon: first.Snapshot, looked: began, keys: keys,
+		snapshot: first.Snapshot, horizon: first.Snapshot, looked: began, keys: keys,
 	}
 	f.announce()
 	return nil
