@@ -56,6 +56,22 @@ func Config(t testing.TB) *rest.Config {
 	return nil
 }
 
+// Start starts another server, with these arguments of kube-apiserver, for the time of one test.
+func Start(t testing.TB, arguments map[string]string) *rest.Config {
+	t.Helper()
+	s := &server{arguments: arguments}
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	config, err := s.start()
+	if err != nil {
+		t.Fatalf("start a Kubernetes API server: %v", err)
+	}
+	return config
+}
+
 // Namespace creates a namespace in which Pod Security allows only restricted pods. It is not deleted, because the
 // server is discarded as a whole.
 func Namespace(t testing.TB) string {

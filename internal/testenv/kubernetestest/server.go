@@ -21,6 +21,8 @@ const patience = 2 * time.Minute
 
 // A server is an API server with its etcd, in a temporary folder.
 type server struct {
+	arguments map[string]string // of kube-apiserver, besides envtest's
+
 	dir     string
 	lock    *os.File
 	env     *envtest.Environment
@@ -71,6 +73,9 @@ func (s *server) start() (*rest.Config, error) {
 		ErrorIfCRDPathMissing:    true,
 		ControlPlaneStartTimeout: patience,
 		ControlPlaneStopTimeout:  patience,
+	}
+	for name, value := range s.arguments {
+		env.ControlPlane.APIServer.Configure().Set(name, value)
 	}
 	s.env, s.stopped = env, make(chan struct{})
 	var config *rest.Config
