@@ -59,7 +59,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10000x by default).
 .PHONY: lint
 lint: bin/golangci-lint ## Run the linters, which also check imports and wording.
 	bin/golangci-lint run ./...
-	for module in hack/localcluster verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers; do \
+	for module in hack/localcluster verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers test/judges; do \
 		(cd $$module && $(CURDIR)/bin/golangci-lint run ./...) || exit; done
 	go test ./hack/docstest
 

@@ -15,6 +15,10 @@ command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || missing="$missi
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || missing="$missing chromium"
 command -v promtool >/dev/null || missing="$missing prometheus" # for docs/alerts.yaml
 command -v lua5.1 >/dev/null || command -v lua5.4 >/dev/null || missing="$missing lua5.1" # for config/argocd
+# The libraries that verify tokens in test/judges.
+if [ ! -x /usr/bin/python3 ] || ! /usr/bin/python3 -c 'import authlib, jwt' 2>/dev/null; then missing="$missing python3-jwt python3-authlib"; fi
+ruby -rjwt -e '' 2>/dev/null || missing="$missing ruby ruby-jwt"
+perl -MCrypt::JWT -e '' 2>/dev/null || missing="$missing libcrypt-jwt-perl"
 # The proxies of docs/proxies.md. Some of their packages are in /usr/sbin.
 for proxy in nginx haproxy caddy; do
 	[ -x "/usr/sbin/$proxy" ] || command -v "$proxy" >/dev/null || missing="$missing $proxy"
