@@ -32,6 +32,9 @@ type publicKeysReconciler struct{ *Reconciler }
 func (r *publicKeysReconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	object := &v1alpha1.PublicKeys{}
 	if err := r.Client.Get(ctx, request.NamespacedName, object); err != nil {
+		if apierrors.IsNotFound(err) && r.watches.gone(kindPublicKeys) {
+			return r.retryInstalled(ctx, request)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	cs := r.observe(ctx, object)
@@ -51,6 +54,19 @@ func (r *publicKeysReconciler) Reconcile(ctx context.Context, request ctrl.Reque
 		}
 	}
 	return r.finish(ctx, cs, d, wrote)
+}
+
+// retryInstalled looks again soon if a PublicKeys exists although the cache says that
+// the cluster does not have the kind: the kind was just installed, and the event of
+// the object came before its watch was established.
+func (r *publicKeysReconciler) retryInstalled(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	var all v1alpha1.PublicKeysList
+	err := r.Live.List(ctx, &all, client.InNamespace(request.Namespace),
+		client.MatchingFields{metav1.ObjectNameField: request.Name})
+	if apierrors.IsNotFound(err) || err == nil && len(all.Items) == 0 {
+		return ctrl.Result{}, nil
+	}
+	return ctrl.Result{RequeueAfter: time.Second}, err
 }
 
 // observe reads what the decision needs. In the steady state everything comes from

@@ -119,7 +119,7 @@ func (m *copyModel) start(i int) {
 		},
 	})
 	r := newReconciler(c, c, Options{OperatorNamespace: thisOperator, Now: func() time.Time { return m.now }})
-	r.copiesOf = r.listCopies
+	r.copiesOf, r.watches = r.listCopies, &watches{}
 	m.processes[i] = r
 }
 

@@ -169,9 +169,9 @@ func (c cluster) hold(t *testing.T, account client.ObjectKey, may, mayNot []ques
 	}
 }
 
-// removeCRDs deletes the custom resource definitions, and so all AuthGateways, and
+// removeCRDs deletes custom resource definitions, and so all objects of their kinds, and
 // restores them at the end of the test, because other tests of this package need them.
-func (c cluster) removeCRDs(t *testing.T) {
+func (c cluster) removeCRDs(t *testing.T, names ...string) {
 	t.Helper()
 	remove := func(ctx context.Context, name string) error {
 		crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -186,31 +186,34 @@ func (c cluster) removeCRDs(t *testing.T) {
 		})
 		return nil
 	}
-	for _, name := range []string{crdName, crdCopy} {
+	for _, name := range names {
 		testenv.NoError(t, remove(t.Context(), name))
 	}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
-		for _, name := range []string{crdName, crdCopy} {
+		for _, name := range names {
 			if err := remove(ctx, name); err != nil {
 				t.Error(err)
 			}
-			group, resource := "authgateway.io", strings.TrimSuffix(name, ".authgateway.io")
-			for _, crd := range readObjects(t, filepath.Join(root, "config", "crd", "bases", group+"_"+resource+".yaml")) {
-				if err := c.apply(ctx, crd); err != nil {
-					t.Error(err)
-				}
-			}
+			c.installCRD(ctx, t, name)
 		}
-		c.served(ctx, t)
 	})
 }
 
-// served waits until the API server serves AuthGateways and PublicKeys.
-func (c cluster) served(ctx context.Context, t *testing.T) {
+// installCRD installs a custom resource definition of this project.
+func (c cluster) installCRD(ctx context.Context, t *testing.T, name string) {
 	t.Helper()
-	testenv.Eventually(t, time.Minute, "the custom resources are served", func() error {
-		return errors.Join(c.List(ctx, &v1alpha1.AuthGatewayList{}), c.List(ctx, &v1alpha1.PublicKeysList{}))
+	file := "authgateway.io_" + strings.TrimSuffix(name, ".authgateway.io") + ".yaml"
+	for _, crd := range readObjects(t, filepath.Join(root, "config", "crd", "bases", file)) {
+		if err := c.apply(ctx, crd); err != nil {
+			t.Error(err)
+		}
+	}
+	testenv.Eventually(t, time.Minute, name+" is served", func() error {
+		if name == crdCopy {
+			return c.List(ctx, &v1alpha1.PublicKeysList{})
+		}
+		return c.List(ctx, &v1alpha1.AuthGatewayList{})
 	})
 }
 

@@ -70,6 +70,29 @@ func TestTheInstalledRightsAreEnoughForTheOperator(t *testing.T) {
 		o.showsMetrics(t, http.StatusForbidden, c.account(t, r.namespace, "somebody"))
 	})
 
+	// An upgrade may not have installed the new custom resource. The keys rotate nevertheless.
+	t.Run("without the custom resource PublicKeys", func(t *testing.T) {
+		shop := kubernetestest.Namespace(t)
+		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
+		r.must(t, "install", "{watchNamespaces: ["+shop+"], crds: {install: false}, rbac: {userRoles: false}, metrics: {enabled: false}}")
+		c.removeCRDs(t, crdCopy)
+		o := c.startOperator(t, program, client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"})
+		o.works(t, shop)
+		c.installCRD(t.Context(), t, crdCopy)
+		k := &v1alpha1.PublicKeys{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "copy"}}
+		k.Spec.GatewayRef = v1alpha1.AuthGatewayReference{Namespace: shop, Name: "auth"}
+		testenv.NoError(t, c.Create(t.Context(), k))
+		testenv.Eventually(t, 2*time.Minute, "the copy is ready", func() error {
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(k), k); err != nil {
+				return err
+			}
+			if !meta.IsStatusConditionTrue(k.Status.Conditions, "Ready") {
+				return fmt.Errorf("the status is %v", k.Status)
+			}
+			return nil
+		})
+	})
+
 	t.Run("by Helm for one namespace", func(t *testing.T) {
 		shop, elsewhere := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
 		r := release{ch, "auth-gateway", kubernetestest.Namespace(t)}

@@ -150,7 +150,7 @@ func (c cluster) operator(t *testing.T, r release) (*appsv1.Deployment, error) {
 func TestAReleaseIsInstalledUpgradedAndUninstalled(t *testing.T) {
 	now := chart(t)
 	c := now.cluster
-	c.removeCRDs(t)
+	c.removeCRDs(t, crdName, crdCopy)
 	shop, elsewhere := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
 	r := release{now.older(t), "auth-gateway", kubernetestest.Namespace(t)}
 	account := client.ObjectKey{Namespace: r.namespace, Name: "auth-gateway-operator"}
@@ -233,7 +233,7 @@ func TestAReleaseIsInstalledUpgradedAndUninstalled(t *testing.T) {
 func TestReleasesInTwoNamespacesAreIndependent(t *testing.T) {
 	ch := chart(t)
 	c := ch.cluster
-	c.removeCRDs(t)
+	c.removeCRDs(t, crdName, crdCopy)
 	shop, orders := kubernetestest.Namespace(t), kubernetestest.Namespace(t)
 	// Two releases with the same name collide first at the custom resource definition.
 	first := release{ch, "auth-gateway", kubernetestest.Namespace(t)}
