@@ -335,6 +335,12 @@ type probe struct {
 
 func (p testNamespace) probe(t *testing.T, gateway string) probe {
 	t.Helper()
+	return p.probeIn(t, p, gateway, p.gateway(t, gateway).Status.PublicKeysConfigMapRef.Name)
+}
+
+// probeIn starts a probe of a gateway of this namespace in another one, where a ConfigMap has the public keys.
+func (p testNamespace) probeIn(t *testing.T, consumer testNamespace, gateway, configMap string) probe {
+	t.Helper()
 	g := p.gateway(t, gateway)
 	pod := restrictedPod("probe-"+gateway, 65532, corev1.Container{
 		Image: p.probeImage,
@@ -345,10 +351,10 @@ func (p testNamespace) probe(t *testing.T, gateway string) probe {
 		VolumeMounts: []corev1.VolumeMount{{Name: "keys", MountPath: "/keys", ReadOnly: true}},
 	})
 	pod.Spec.Volumes = []corev1.Volume{{Name: "keys", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
-		LocalObjectReference: corev1.LocalObjectReference{Name: g.Status.PublicKeysConfigMapRef.Name},
+		LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
 	}}}}
-	p.start(t, pod)
-	a := probe{p, pod.Name, g.Status.URL, p.callerKey(t, g)}
+	consumer.start(t, pod)
+	a := probe{consumer, pod.Name, g.Status.URL, p.callerKey(t, g)}
 	a.reaches(t)
 	return a
 }

@@ -91,6 +91,13 @@ func TestAThousandGatewaysAmongTenThousandSecrets(t *testing.T) {
 	operator.tell(fmt.Sprintf("%d gateways", gateways))
 
 	begin = time.Now()
+	f.createCopies()
+	f.eventually("every copy is ready", f.copiesReady)
+	t.Logf("%d copies of public keys were ready after %s", gateways, since(begin))
+	f.rest()
+	operator.tell(fmt.Sprintf("%d gateways and as many copies", gateways))
+
+	begin = time.Now()
 	f.createOthers()
 	t.Logf("%d unrelated Secrets were created in %s", others, since(begin))
 	f.rest()
@@ -186,8 +193,35 @@ func (f *fleet) gateway(i int) *v1alpha1.AuthGateway {
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespaceOf(i), Name: fmt.Sprintf("auth-%d", i)},
 		Spec: v1alpha1.AuthGatewaySpec{Database: v1alpha1.Database{
 			Host: "postgres.shop.svc", Name: "auth", CredentialsSecretRef: &v1alpha1.LocalReference{Name: "auth-db"},
-		}},
+		}, PublicKeys: v1alpha1.PublicKeysSharing{AllowedNamespaces: &metav1.LabelSelector{}}},
 	}
+}
+
+// createCopies creates a PublicKeys of each gateway in the next namespace.
+func (f *fleet) createCopies() {
+	f.t.Helper()
+	f.each(gateways, func(ctx context.Context, i int) error {
+		k := &v1alpha1.PublicKeys{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespaceOf(i + 1), Name: fmt.Sprintf("copy-%d", i)}}
+		k.Spec.GatewayRef = v1alpha1.AuthGatewayReference{Namespace: f.namespaceOf(i), Name: f.gateway(i).Name}
+		return f.client.Create(ctx, k)
+	})
+}
+
+func (f *fleet) copiesReady() error {
+	var all v1alpha1.PublicKeysList
+	if err := f.client.List(f.t.Context(), &all); err != nil {
+		return err
+	}
+	ready := 0
+	for _, k := range all.Items {
+		if meta.IsStatusConditionTrue(k.Status.Conditions, "Ready") {
+			ready++
+		}
+	}
+	if ready != gateways {
+		return fmt.Errorf("%d of %d are", ready, gateways)
+	}
+	return nil
 }
 
 // each calls a function n times, several times in parallel.
