@@ -1,11 +1,17 @@
 package config
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // AuthzPolicy is a decision that proxies can ask for at /authz/NAME.
@@ -26,26 +32,22 @@ type authzPolicyJSON struct {
 	AnyScope   []string `json:"anyScope,omitempty"`
 	Audience   string   `json:"audience,omitempty"`
 	MaxAge     string   `json:"maxAge,omitempty"`
-	Anonymous  bool     `json:"anonymous,omitempty"`
-	FailClosed bool     `json:"failClosed,omitempty"`
+	Anonymous  bool     `json:"anonymous,omitzero"`
+	FailClosed bool     `json:"failClosed,omitzero"`
 }
 
 const maxPolicies = 100
 
-var (
-	policyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-)
+var policyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
 var authzPolicies = parser[[]AuthzPolicy]{
 	parse: func(s string) ([]AuthzPolicy, error) {
 		if s == "" {
 			return nil, nil
 		}
-		d := json.NewDecoder(bytes.NewBufferString(s))
-		d.DisallowUnknownFields()
 		var list []authzPolicyJSON
-		if err := d.Decode(&list); err != nil || d.More() {
-			return nil, fmt.Errorf(`is not a JSON array of policies: write one such as [{"name": "orders", "scopes": ["orders:read"]}]`)
+		if err := json.Unmarshal([]byte(s), &list, json.RejectUnknownMembers(true)); err != nil || list == nil {
+			return nil, errNoPolicies(err)
 		}
 		if len(list) > maxPolicies {
 			return nil, fmt.Errorf("has %d policies: write at most %d", len(list), maxPolicies)
@@ -77,7 +79,7 @@ var authzPolicies = parser[[]AuthzPolicy]{
 				list[i].MaxAge = formatDuration(p.MaxAge)
 			}
 		}
-		text, err := json.Marshal(list)
+		text, err := json.Marshal(list, jsontext.AllowInvalidUTF8(true))
 		if err != nil {
 			panic("config: " + err.Error()) // strings and booleans always marshal
 		}
@@ -85,22 +87,49 @@ var authzPolicies = parser[[]AuthzPolicy]{
 	},
 }
 
+// errNoPolicies says what to correct in a text that is not a list of policies.
+func errNoPolicies(err error) error {
+	semantic, _ := errors.AsType[*json.SemanticError](err)
+	syntactic, _ := errors.AsType[*jsontext.SyntacticError](err)
+	switch {
+	case semantic != nil && semantic.Err == json.ErrUnknownName:
+		return fmt.Errorf("a policy has no member %s: write %s", quote(semantic.JSONPointer.LastToken()), alternatives(policyMembers))
+	case semantic != nil && semantic.JSONPointer != "":
+		return fmt.Errorf("the value at %s has the wrong type: write text, a list of texts, or true", quote(string(semantic.JSONPointer)))
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		return fmt.Errorf("the member at %s occurs twice: write it once", quote(string(syntactic.JSONPointer)))
+	}
+	return errors.New(`is not a JSON array of policies: write one such as [{"name": "orders", "scopes": ["orders:read"]}]`)
+}
+
+var policyMembers = func() (names []string) {
+	for field := range reflect.TypeFor[authzPolicyJSON]().Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}()
+
 func (p authzPolicyJSON) policy() (AuthzPolicy, error) {
 	policy := AuthzPolicy{
 		Name: p.Name, Scopes: p.Scopes, AnyScope: p.AnyScope, Audience: p.Audience,
 		Anonymous: p.Anonymous, FailClosed: p.FailClosed,
 	}
 	if !policyName.MatchString(p.Name) {
-		return policy, fmt.Errorf("the name must be up to 63 lower-case letters, digits and hyphens")
+		return policy, errors.New("the name must be up to 63 lower-case letters, digits and hyphens, such as orders")
 	}
-	for _, scope := range append(append([]string{}, p.Scopes...), p.AnyScope...) {
+	for _, scope := range slices.Concat(p.Scopes, p.AnyScope) {
 		if !scopeToken.MatchString(scope) {
 			return policy, fmt.Errorf("%s is not a scope: write printable ASCII without spaces, quotes and backslashes", quote(scope))
 		}
 	}
+	if strings.ContainsFunc(p.Audience, func(c rune) bool { return c == ',' || unicode.IsSpace(c) }) {
+		return policy, fmt.Errorf("the audience %s contains a space or a comma: write one of AUDIENCE", quote(p.Audience))
+	}
 	if p.MaxAge != "" {
 		var err error
-		if policy.MaxAge, err = duration(time.Second, year).parse(p.MaxAge); err != nil {
+		// The challenge has seconds.
+		if policy.MaxAge, err = wholeSeconds(time.Second, year).parse(p.MaxAge); err != nil {
 			return policy, fmt.Errorf("maxAge: %w", err)
 		}
 	}

@@ -131,6 +131,30 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 		{"SIGNUP_SCOPES", []string{"", "  "}, "is empty"},
 		{"SIGNUP_SCOPES", []string{`a"b`, `a\b`, "é"}, "not a scope"},
 		{"SIGNUP_SCOPES", []string{"a a"}, "twice"},
+		{"AUTHZ_POLICIES", []string{
+			"orders", "null", `"orders"`, `{"name":"orders"}`, `[{"name":"orders"}`, `[{"name":"orders"}]]`, `[{"name":"orders"}] []`,
+			"[{'name':'orders'}]", `[{"name":"orders",}]`, `[{name:"orders"}]`,
+		}, "is not a JSON array of policies: write one such as [{"},
+		{"AUTHZ_POLICIES", []string{`["orders"]`, `[{"name":"orders"},{"name":5}]`, `[{"name":"orders","scopes":"a"}]`,
+			`[{"name":"orders","anyScope":[1]}]`, `[{"name":"orders","anonymous":"true"}]`, `[{"name":"orders","maxAge":60}]`}, "has the wrong type"},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a"},{"name":"b","failclosed":true}]`, `[{"name":"a","failclosed":null}]`},
+			`no member "failclosed": write name, scopes, anyScope, audience, maxAge, anonymous or failClosed`},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","scopes":["b"],"scopes":[]}]`}, `"/0/scopes" occurs twice`},
+		{"AUTHZ_POLICIES", []string{
+			`[{}]`, `[null]`, `[{"name":""}]`, `[{"name":"A"}]`, `[{"name":"a/b"}]`, `[{"name":"-a"}]`, `[{"name":"a-"}]`, `[{"name":"a.b"}]`,
+			`[{"name":"ä"}]`, `[{"name":"a\n"}]`, `[{"name":"` + strings.Repeat("a", 64) + `"}]`,
+		}, "the name must be up to 63 lower-case letters, digits and hyphens"},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a"},{"name":"b"},{"name":"a"}]`}, `policy "a": occurs twice`},
+		{"AUTHZ_POLICIES", []string{
+			`[{"name":"a","scopes":[""]}]`, `[{"name":"a","scopes":["b c"]}]`, `[{"name":"a","anyScope":["b","\""]}]`,
+			`[{"name":"a","anyScope":["\\"]}]`, `[{"name":"a","scopes":["é"]}]`, `[{"name":"a","scopes":["b\r\nX: y"]}]`,
+		}, `policy "a": "`},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","scopes":["b c"]}]`}, `"b c" is not a scope`},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","audience":"b c"}]`, `[{"name":"a","audience":"b,c"}]`}, "write one of AUDIENCE"},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","maxAge":"soon"}]`, `[{"name":"a","maxAge":" "}]`}, `policy "a": maxAge: "`},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","maxAge":"0s"}]`, `[{"name":"a","maxAge":"-1h"}]`, `[{"name":"a","maxAge":"8761h"}]`}, "out of range"},
+		{"AUTHZ_POLICIES", []string{`[{"name":"a","maxAge":"1500ms"}]`}, "whole number of seconds"},
+		{"AUTHZ_POLICIES", []string{"[" + strings.TrimSuffix(strings.Repeat(`{"name":"a"},`, 101), ",") + "]"}, "has 101 policies: write at most 100"},
 		{"SIGNUP_REQUIRED", []string{"email", "Username", "none,username", "username first_name"}, "write username, first_name or last_name, or only none"},
 		{"SIGNUP_REQUIRED", []string{""}, "or none if none of them is required"},
 		{"SIGNUP_REQUIRED", []string{"username,username"}, "twice"},
@@ -384,7 +408,9 @@ func TestWarnings(t *testing.T) {
 func environ(t *rapid.T) settings {
 	e := twelve()
 	for name, values := range map[string]*rapid.Generator[string]{
-		"PORT":                   rapid.SampledFrom([]string{"1", "80", "65535"}),
+		"PORT": rapid.SampledFrom([]string{"1", "80", "65535"}),
+		"AUTHZ_POLICIES": rapid.SampledFrom([]string{"", `[{"name":"a"}]`, ` [ {"maxAge":"1d","name":"a"}]`,
+			`[{"name":"a","scopes":["<&>","b"],"anyScope":["c"],"audience":"d","maxAge":"90","anonymous":true,"failClosed":true},{"name":"b"}]`}),
 		"HOST":                   rapid.SampledFrom([]string{"", "::", "127.0.0.1", "fe80::1", "a.b_c"}),
 		"ACCESS_PASSPHRASE":      rapid.StringMatching(`[ -~]{1,40}`),
 		"DB_PASSWORD":            rapid.StringMatching(`[ -~äöü]{0,40}`),
