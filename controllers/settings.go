@@ -269,14 +269,15 @@ func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
 	return cmp.Or(inputOf(g, setting), fields[setting], setting)
 }
 
-// environmentOf returns environment as the container has it, in a stable order.
+// environmentOf returns environment as the container has it, in a stable order. The
+// kubelet replaces $(NAME) in a value, and $$ with $.
 func environmentOf(cs *clusterState) []*accore.EnvVarApplyConfiguration {
 	environ := environment(cs)
 	var all []*accore.EnvVarApplyConfiguration
 	for _, name := range slices.Sorted(maps.Keys(environ)) {
 		e := accore.EnvVar().WithName(name)
 		if value := environ[name]; value != "" { // the API server drops an empty value
-			e.WithValue(value)
+			e.WithValue(strings.ReplaceAll(value, "$", "$$"))
 		}
 		all = append(all, e)
 	}

@@ -270,6 +270,24 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 	}
 }
 
+// The kubelet replaces $(NAME) and $$ in the values of a container.
+func TestSettingsReachTheServerAsTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	const name = "Example $(DB_USER) $$ $"
+	cs := newState(newGateway(t, spec(smtp(func(*v1alpha1.SMTP) {})), func(g *v1alpha1.AuthGateway) {
+		g.Spec.Email.ServiceName = name
+	}))
+	for _, e := range environmentOf(cs) {
+		if *e.Name == config.EnvServiceName {
+			if want := "Example $$(DB_USER) $$$$ $$"; *e.Value != want {
+				t.Errorf("SERVICE_NAME is %q, want %q", *e.Value, want)
+			}
+			return
+		}
+	}
+	t.Error("the container has no SERVICE_NAME")
+}
+
 // Every setting that the operator sets has a name that users know. A newcomer to the
 // spec would otherwise be missing from fields.
 func TestSettingsHaveAFieldInMessages(t *testing.T) {
