@@ -98,6 +98,10 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.CORS = &v1alpha1.CORS{AllowedOrigins: []string{"https://app.example.com", "http://[::1]:3000"}}
 	s.TrustedProxyHops, s.TrustedProxyField = 2, v1alpha1.ProxyFieldForwarded
 	s.Limits = v1alpha1.Limits{SignIn: "7/1m", SignUp: "5/90m", Codes: v1alpha1.Unlimited, Mails: "4/24h", Writes: "9/10s"}
+	s.Authz.Policies = []v1alpha1.AuthzPolicy{
+		{Name: "orders", Scopes: []string{"b", "a", "$(HOME)"}, AnyScope: []string{"<d>", "c"}, Audience: "shop", MaxAge: "90m"},
+		{Name: "shop", Anonymous: true, FailClosed: true},
+	}
 	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"},
 		IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
 	s.ServiceAccount = v1alpha1.ServiceAccount{Annotations: map[string]string{"example.com/role": "arn:of:something"}}

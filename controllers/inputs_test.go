@@ -16,6 +16,7 @@ func withSMTP(g *v1alpha1.AuthGateway) {
 	s := &g.Spec
 	s.Database.CASecretRef, s.Database.SSLMode = refTo("ca"), "verify-full"
 	s.Keys.PassphraseSecretRef = refTo("own")
+	s.Authz.Policies = []v1alpha1.AuthzPolicy{{Name: "orders"}}
 	s.Email = &v1alpha1.Email{
 		SMTP: &v1alpha1.SMTP{
 			Host: "mail", From: "a@example.com", CredentialsSecretRef: refTo("mail"), CASecretRef: refTo("ca"),

@@ -39,6 +39,12 @@ func settings(cs *clusterState) config.Config {
 	if spec.CORS != nil {
 		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
 	}
+	for _, p := range spec.Authz.Policies {
+		c.AuthzPolicies = append(c.AuthzPolicies, config.AuthzPolicy{
+			Name: p.Name, Scopes: p.Scopes, AnyScope: p.AnyScope, Audience: p.Audience, MaxAge: p.MaxAge.Value(),
+			Anonymous: p.Anonymous, FailClosed: p.FailClosed,
+		})
+	}
 	c.TrustedProxyHops = int(spec.TrustedProxyHops)
 	switch spec.TrustedProxyField {
 	case v1alpha1.ProxyFieldForwarded:
@@ -254,7 +260,8 @@ var fields = map[string]string{
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
-	config.EnvLimitWrites: "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
+	config.EnvAuthzPolicies: "spec.authz.policies",
+	config.EnvLimitWrites:   "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
 	config.EnvSignupRequired: "spec.signUp.required",
 	config.EnvMailFrom:       "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
 	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",

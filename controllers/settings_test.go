@@ -40,7 +40,7 @@ func TestSettingsFollowFromTheSpec(t *testing.T) {
 				"DB_HOST": "postgres.shop.svc", "DB_NAME": "auth", "ISSUER": "http://auth.shop.svc",
 				"DB_PASSWORD_FILE": "/etc/authserver/database/password",
 			},
-			[]string{"CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS", "SIGNUP_REQUIRED", "DB_SSLROOTCERT", "DB_PORT"},
+			[]string{"AUTHZ_POLICIES", "CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS", "SIGNUP_REQUIRED", "DB_SSLROOTCERT", "DB_PORT"},
 		},
 		"a public gateway": {
 			public,
@@ -62,6 +62,16 @@ func TestSettingsFollowFromTheSpec(t *testing.T) {
 			map[string]string{
 				"CORS_ALLOWED_ORIGINS": "https://app.example.com,http://[::1]:3000", "TRUSTED_PROXY_HOPS": "2",
 			}, nil,
+		},
+		"policies": {
+			func(s *v1alpha1.AuthGatewaySpec) {
+				s.Authz.Policies = []v1alpha1.AuthzPolicy{
+					{Name: "orders", Scopes: []string{"orders:read", "<a&b>"}, AnyScope: []string{"c"}, Audience: "shop", MaxAge: "90m"},
+					{Name: "shop", Anonymous: true, FailClosed: true},
+				}
+			},
+			map[string]string{"AUTHZ_POLICIES": `[{"name":"orders","scopes":["orders:read","<a&b>"],"anyScope":["c"],` +
+				`"audience":"shop","maxAge":"1h30m"},{"name":"shop","anonymous":true,"failClosed":true}]`}, nil,
 		},
 		"limits": {
 			func(s *v1alpha1.AuthGatewaySpec) {
@@ -238,6 +248,19 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 				smtp(func(*v1alpha1.SMTP) {})(s)
 				s.Email.ServiceName = strings.Repeat("ö", 200)
 			}), nil, []string{"spec.email.serviceName", "at most 255 bytes"},
+		},
+		"every member of a policy": {
+			spec(func(s *v1alpha1.AuthGatewaySpec) {
+				s.Authz.Policies = []v1alpha1.AuthzPolicy{{
+					Name: "orders", Scopes: []string{"!#[]~$(HOME)"}, AnyScope: []string{"a"}, Audience: "a", MaxAge: "8760h",
+					Anonymous: true, FailClosed: true,
+				}}
+			}), nil, nil,
+		},
+		"a policy twice": {
+			spec(func(s *v1alpha1.AuthGatewaySpec) {
+				s.Authz.Policies = []v1alpha1.AuthzPolicy{{Name: "orders"}, {Name: "orders"}}
+			}), nil, []string{"spec.authz.policies: ", `policy "orders": occurs twice`},
 		},
 		"a port that is not a number": {
 			withWebhook, func(cs *clusterState) { cs.inputs["pg-app"].Data["port"] = []byte("none") },

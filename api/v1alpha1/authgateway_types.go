@@ -192,6 +192,13 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Limits Limits `json:"limits,omitzero"`
 
+	// authz configures the decisions that proxies such as NGINX, Envoy and Traefik
+	// can ask for at /authz/NAME.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Authz Authz `json:"authz,omitzero"`
+
 	// database is the PostgreSQL database that holds all data except the signing
 	// keys. Another database may have other users in it. Once the gateway has been
 	// Ready, its pods therefore keep the previous database until the annotation

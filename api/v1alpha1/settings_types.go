@@ -38,6 +38,78 @@ type CORS struct {
 	AllowedOrigins []string `json:"allowedOrigins,omitempty"`
 }
 
+// Authz configures the decisions that proxies can ask for.
+type Authz struct {
+	// policies lists the decisions. The policy orders is at /authz/orders.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=100
+	Policies []AuthzPolicy `json:"policies,omitempty"`
+}
+
+// AuthzPolicy determines which requests are allowed. A request must meet every
+// condition that is set. Without a condition, any valid access token is enough.
+type AuthzPolicy struct {
+	// name is the name of the policy in the path /authz/NAME.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name is part of a path: write lower-case letters, digits and dashes, such as orders"
+	Name string `json:"name,omitempty"`
+
+	// scopes lists scopes that the token must all have.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[!#-\\\\[\\\\]-~]*$')",message="the scope is invalid: write one scope per entry, in ASCII without spaces, quotes and backslashes"
+	Scopes []string `json:"scopes,omitempty"`
+
+	// anyScope lists scopes of which the token must have at least one.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[!#-\\\\[\\\\]-~]*$')",message="the scope is invalid: write one scope per entry, in ASCII without spaces, quotes and backslashes"
+	AnyScope []string `json:"anyScope,omitempty"`
+
+	// audience is an audience that the token must be for. If it is not set, any of
+	// spec.audiences is enough.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[^,\\\\s]*$')",message="the audience contains a space or a comma: write one of spec.audiences"
+	Audience string `json:"audience,omitempty"`
+
+	// maxAge is how long ago the user may have signed in. If it is not set, the time
+	// of the sign-in has no effect.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,6}[hms])+$') || (duration(self) >= duration('1s') && duration(self) <= duration('8760h'))",message="write 1s to 8760h"
+	MaxAge Duration `json:"maxAge,omitempty"`
+
+	// anonymous also allows requests without a token. Requests with an invalid token
+	// are still refused.
+	//
+	// +optional
+	Anonymous bool `json:"anonymous,omitempty"`
+
+	// failClosed refuses requests while the server does not know which sessions have
+	// ended in the last 30 seconds, such as when the database is down. If it is
+	// false, the server decides by what it knew before.
+	//
+	// +optional
+	FailClosed bool `json:"failClosed,omitempty"`
+}
+
 // Database configures the connection to PostgreSQL.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.host) != has(self.cloudNativePG)",message="write either host, name and credentialsSecretRef, or cloudNativePG.cluster"

@@ -73,6 +73,23 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a negative number of proxies", `trustedProxyHops: -1`, "spec.trustedProxyHops", "greater than or equal to 0"},
 	{"too many proxies", `trustedProxyHops: 11`, "spec.trustedProxyHops", "less than or equal to 10"},
 
+	{"a policy without a name", `authz: {policies: [{anonymous: true}]}`, "spec.authz.policies[0].name", "Required value"},
+	{"a policy twice", `authz: {policies: [{name: a}, {name: b}, {name: a}]}`, "spec.authz.policies[2]", "Duplicate value"},
+	{"a policy with a path", `authz: {policies: [{name: a/b}]}`, "spec.authz.policies[0].name", "write lower-case letters, digits and dashes, such as orders"},
+	{"a policy in capital letters", `authz: {policies: [{name: Orders}]}`, "spec.authz.policies[0].name", "the name is part of a path"},
+	{"a policy with a long name", `authz: {policies: [{name: ` + strings.Repeat("a", 64) + `}]}`, "spec.authz.policies[0].name", "may not be more than 63"},
+	{"two scopes in one", `authz: {policies: [{name: a, scopes: [b, "c d"]}]}`, "spec.authz.policies[0].scopes[1]", "write one scope per entry"},
+	{"a scope with a quote", `authz: {policies: [{name: a, anyScope: ['b"']}]}`, "spec.authz.policies[0].anyScope[0]", "without spaces, quotes and backslashes"},
+	{"a scope with a backslash", `authz: {policies: [{name: a, scopes: ['b\c']}]}`, "spec.authz.policies[0].scopes[0]", "without spaces, quotes and backslashes"},
+	{"a scope beyond ASCII", `authz: {policies: [{name: a, scopes: [ö]}]}`, "spec.authz.policies[0].scopes[0]", "in ASCII"},
+	{"an empty scope", `authz: {policies: [{name: a, scopes: [""]}]}`, "spec.authz.policies[0].scopes[0]", "at least 1 chars"},
+	{"a scope twice", `authz: {policies: [{name: a, anyScope: [b, b]}]}`, "spec.authz.policies[0].anyScope[1]", "Duplicate value"},
+	{"a policy for two audiences", `authz: {policies: [{name: a, audience: "shop,till"}]}`, "spec.authz.policies[0].audience", "write one of spec.audiences"},
+	{"a policy for an empty audience", `authz: {policies: [{name: a, audience: ""}]}`, "spec.authz.policies[0].audience", "at least 1 chars"},
+	{"a maximum age of zero", `authz: {policies: [{name: a, maxAge: 0s}]}`, "spec.authz.policies[0].maxAge", "write 1s to 8760h"},
+	{"a maximum age of more than a year", `authz: {policies: [{name: a, maxAge: 8761h}]}`, "spec.authz.policies[0].maxAge", "write 1s to 8760h"},
+	{"a maximum age in days", `authz: {policies: [{name: a, maxAge: 1d}]}`, "spec.authz.policies[0].maxAge", "such as 720h, 15m or 1h30m"},
+
 	{"no database connection", `database: {}`, "spec.database", "write either host, name and credentialsSecretRef, or cloudNativePG.cluster"},
 	{"two database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "write either host"},
 	{"a host without a database name", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database"},
@@ -393,6 +410,10 @@ exposure: Public
 cors: {allowedOrigins: ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080"]}
 trustedProxyHops: 2
 trustedProxyField: XForwardedFor
+authz:
+  policies:
+  - {name: orders, scopes: ["orders:read", "!#[]~"], anyScope: [a, b], audience: shop, maxAge: 8760h, anonymous: true, failClosed: true}
+  - {name: shop-2}
 limits: {signIn: 20/1m, signUp: 5/1h30m, codes: Unlimited, mails: 100000/24h, writes: 60/1m}
 database:
   host: "fd00::5,pg-1.example.com,192.0.2.7"
@@ -471,6 +492,7 @@ email: {webhook: {url: "http://mailer.shop.svc:8080/hook?tenant=auth", secretRef
 	"mail with exposure Internal": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
 	"mixed durations":             `tokens: {accessTokenTTL: 1h2m3s, refreshTokenTTL: 168h30m}`,
 	"no NetworkPolicy":            `networkPolicy: {enabled: false}`,
+	"empty policies":              `authz: {policies: []}`,
 	"empty parts":                 `{tokens: {}, passwords: {}, audit: {}, keys: {}, limits: {}, networkPolicy: {}, monitoring: {}, podTemplate: {}, resources: {}}`,
 	"null parts":                  `{replicas: null, tokens: null, keys: {rotationInterval: null}}`,
 }
@@ -567,6 +589,7 @@ spec:
   exposure: Internal
   trustedProxyField: Any
   limits: {}
+  authz: {}
   database: {host: postgres.shop.svc, port: 5432, name: auth, sslMode: prefer, credentialsSecretRef: {name: auth-db}, maxConnections: 10}
   tokens: {accessTokenTTL: 15m, refreshTokenTTL: 168h, accessTokenTyp: at+jwt, reuseGrace: 60s}
   signUp: {}

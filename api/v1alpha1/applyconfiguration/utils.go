@@ -26,6 +26,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.AuthGatewaySpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGatewayStatus"):
 		return &apiv1alpha1.AuthGatewayStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("Authz"):
+		return &apiv1alpha1.AuthzApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AuthzPolicy"):
+		return &apiv1alpha1.AuthzPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Autoscaling"):
 		return &apiv1alpha1.AutoscalingApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("CloudNativePG"):

@@ -76,6 +76,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Audit
       default: {}
+    - name: authz
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Authz
+      default: {}
     - name: autoscaling
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Autoscaling
@@ -233,6 +237,47 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: url
       type:
         scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Authz
+  map:
+    fields:
+    - name: policies
+      type:
+        list:
+          elementType:
+            namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthzPolicy
+          elementRelationship: associative
+          keys:
+          - name
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthzPolicy
+  map:
+    fields:
+    - name: anonymous
+      type:
+        scalar: boolean
+    - name: anyScope
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
+    - name: audience
+      type:
+        scalar: string
+    - name: failClosed
+      type:
+        scalar: boolean
+    - name: maxAge
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Duration
+    - name: name
+      type:
+        scalar: string
+    - name: scopes
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Autoscaling
   map:
     fields:

@@ -68,6 +68,9 @@ type AuthGatewaySpecApplyConfiguration struct {
 	TrustedProxyField *apiv1alpha1.ProxyField `json:"trustedProxyField,omitempty"`
 	// limits are the rate limits of the API.
 	Limits *LimitsApplyConfiguration `json:"limits,omitempty"`
+	// authz configures the decisions that proxies such as NGINX, Envoy and Traefik
+	// can ask for at /authz/NAME.
+	Authz *AuthzApplyConfiguration `json:"authz,omitempty"`
 	// database is the PostgreSQL database that holds all data except the signing
 	// keys. Another database may have other users in it. Once the gateway has been
 	// Ready, its pods therefore keep the previous database until the annotation
@@ -236,6 +239,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithTrustedProxyField(value apiv1alp
 // If called multiple times, the Limits field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithLimits(value *LimitsApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Limits = value
+	return b
+}
+
+// WithAuthz sets the Authz field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Authz field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithAuthz(value *AuthzApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Authz = value
 	return b
 }
 
