@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 var loopback atomic.Int64
@@ -20,10 +21,7 @@ func answering(t *testing.T, answer http.HandlerFunc) (ip string) {
 	t.Helper()
 	n := loopback.Add(1)
 	ip = fmt.Sprintf("127.77.%d.%d", n/250, n%250+1)
-	l, err := net.Listen("tcp", ip+":9090")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Must(net.Listen("tcp", ip+":9090"))(t)
 	s := &http.Server{Handler: answer, ReadHeaderTimeout: time.Minute}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })

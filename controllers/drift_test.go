@@ -24,15 +24,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // essence returns an object without the fields that the API server maintains.
 func essence(t *testing.T, o client.Object) string {
 	t.Helper()
-	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := testenv.Must(runtime.DefaultUnstructuredConverter.ToUnstructured(o))(t)
 	u := unstructured.Unstructured{Object: m}
 	for _, of := range [][]string{
 		{"status"}, {"kind"}, {"apiVersion"}, {"spec", "clusterIP"}, {"spec", "clusterIPs"}, {"metadata", "managedFields"},
@@ -40,10 +38,7 @@ func essence(t *testing.T, o client.Object) string {
 	} {
 		unstructured.RemoveNestedField(u.Object, of...)
 	}
-	text, err := json.MarshalIndent(u.Object, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(json.MarshalIndent(u.Object, "", " "))(t)
 	return string(text)
 }
 
@@ -505,11 +500,8 @@ func TestReplicasAreHandedToAnAutoscalerAndTakenBack(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)
 	replicas := func() int32 { return e.replicas("auth") }
-	err := e.client.SubResource("scale").Patch(t.Context(), e.gateway("auth"),
-		client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":5}}`)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, e.client.SubResource("scale").Patch(t.Context(), e.gateway("auth"),
+		client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":5}}`))))
 	becomes(e, "the scale is that of the Deployment", 5, replicas)
 	e.rollOut("auth")
 	// At no time is there a number that neither the spec nor the autoscaler wants.
@@ -528,10 +520,8 @@ func TestReplicasAreHandedToAnAutoscalerAndTakenBack(t *testing.T) {
 	for _, n := range []int32{6, 3, 9} { // as an autoscaler does
 		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, Name: "auth"}}
 		s := &autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}}
-		if err := e.client.SubResource("scale").Update(t.Context(), d, client.WithSubResourceBody(s),
-			client.FieldOwner("horizontal-pod-autoscaler")); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, e.client.SubResource("scale").Update(t.Context(), d, client.WithSubResourceBody(s),
+			client.FieldOwner("horizontal-pod-autoscaler")))
 		edit(e, "auth", &appsv1.Deployment{}, func(d *appsv1.Deployment) { server(d).Image = "edited" })
 		becomes(e, "the image is restored", "auth-gateway/authserver:test", func() string { return server(e.deployment("auth")).Image })
 		e.rest()

@@ -31,6 +31,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -128,9 +129,7 @@ func TestNameConflictIsLeftAloneAndAwaited(t *testing.T) {
 				t.Errorf("%s: the Deployment was created although the name of another object is taken", foreign.GetName())
 			}
 		}
-		if err := e.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, e.client.Get(t.Context(), client.ObjectKeyFromObject(foreign), foreign))
 		if after, _ := json.Marshal(foreign); !bytes.Equal(before[i], after) {
 			t.Errorf("the operator changed it to\n%s\nfrom\n%s", after, before[i])
 		}
@@ -161,9 +160,7 @@ func TestQuotaIsNamedAndAwaited(t *testing.T) {
 			}
 			e.create(quota)
 			quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{resourceName: resource.MustParse("0")}}
-			if err := e.client.Status().Update(t.Context(), quota); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, e.client.Status().Update(t.Context(), quota))
 			e.eventually("the API server enforces the quota", func() error {
 				one := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, Name: "probe"}}
 				if resourceName != "secrets" {

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -59,27 +60,15 @@ func newGateway(t testing.TB, changes ...func(*v1alpha1.AuthGateway)) *v1alpha1.
 	for _, change := range changes {
 		change(g)
 	}
-	structural, err := crdSchema()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := json.Marshal(g)
-	if err != nil {
-		t.Fatal(err)
-	}
+	structural := testenv.Must(crdSchema())(t)
+	text := testenv.Must(json.Marshal(g))(t)
 	var tree map[string]any
-	if err := json.Unmarshal(text, &tree); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(text, &tree))
 	delete(tree, "status")
 	defaulting.Default(tree, structural)
-	if text, err = json.Marshal(tree); err != nil {
-		t.Fatal(err)
-	}
+	text = testenv.Must(json.Marshal(tree))(t)
 	defaulted := &v1alpha1.AuthGateway{}
-	if err := json.Unmarshal(text, defaulted); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(text, defaulted))
 	defaulted.Status = g.Status
 	return defaulted
 }
@@ -137,10 +126,7 @@ func newRing(t testing.TB) keys.Ring {
 	t.Helper()
 	ring := keys.Ring{Generation: 7}
 	for _, use := range keys.Uses() {
-		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
+		private := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 		ring.Keys = append(ring.Keys, keys.Key{
 			ID: strings.ToUpper(string(use)), Use: use, Algorithm: keys.ES256, Phase: keys.Signing,
 			Public: &private.PublicKey, Created: testTime.Add(-time.Hour), PhaseSince: testTime.Add(-time.Hour),

@@ -109,10 +109,7 @@ func emptyEnv(t *testing.T) *env {
 		t.Skip("the test needs an API server")
 	}
 	e := &env{t: t, namespace: kubernetestest.Namespace(t), calls: &recorder{}, answers: map[string]func() (serverconfig.State, error){}}
-	c, err := client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(client.New(kubernetestest.Config(t), client.Options{Scheme: controllers.Scheme()}))(t)
 	e.client = c
 	return e
 }

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestSmallestGatewayIsMadeInOnePass(t *testing.T) {
@@ -79,15 +80,10 @@ func TestSmallestGatewayIsMadeInOnePass(t *testing.T) {
 		&corev1.ConfigMapList{}, &corev1.ServiceList{}, &appsv1.DeploymentList{}, &corev1.PodList{}, &eventsv1.EventList{},
 		&v1alpha1.AuthGatewayList{}, &networkingv1.NetworkPolicyList{},
 	} {
-		if err := e.client.List(t.Context(), list, client.InNamespace(e.namespace)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, e.client.List(t.Context(), list, client.InNamespace(e.namespace)))
 		seen = append(seen, list)
 	}
-	text, err := json.Marshal(seen)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(json.Marshal(seen))(t)
 	for _, s := range secrets {
 		quoted, _ := json.Marshal(s)
 		if strings.Contains(string(text), strings.Trim(string(quoted), `"`)) {

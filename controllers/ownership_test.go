@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // A backup tool restores objects under its own field manager, in one of these ways.
@@ -56,9 +57,7 @@ func TestRestoredObjectLosesWhatTheSpecDrops(t *testing.T) {
 			stop()
 			e.remove(backup.DeepCopy(), client.PropagationPolicy(metav1.DeletePropagationBackground))
 			backup.ResourceVersion, backup.UID, backup.ManagedFields = "", "", nil
-			if err := restore(e, backup); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, restore(e, backup))
 			e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.TrustedProxyHops, g.Spec.PodTemplate = 0, nil })
 			e.startOperator()
 			e.eventually("the Deployment is as the spec says", func() error {

@@ -18,6 +18,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	"github.com/auth-gateway/auth-gateway/controllers"
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -82,9 +83,7 @@ func TestRefreshKeysMoveWithoutAMomentInWhichAccessKeysAreMissing(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.client.Delete(t.Context(), get(e, "auth-refresh-public-keys", &corev1.ConfigMap{})); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, e.client.Delete(t.Context(), get(e, "auth-refresh-public-keys", &corev1.ConfigMap{})))
 	if len(get(e, "auth-public-keys", &corev1.ConfigMap{}).Data["refresh.jwks.json"]) == 0 {
 		t.Fatal("the former ConfigMap has no refresh keys")
 	}
@@ -123,9 +122,7 @@ func TestRefreshPublicKeysAreRepairedLikeTheOthers(t *testing.T) {
 		edit(e, name, &corev1.ConfigMap{}, change)
 		e.eventually("repaired: "+what, func() error { return e.checkPublished("auth") })
 	}
-	if err := e.client.Delete(t.Context(), get(e, name, &corev1.ConfigMap{})); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, e.client.Delete(t.Context(), get(e, name, &corev1.ConfigMap{})))
 	e.eventually("it is back", func() error { return e.checkPublished("auth") })
 	if c := get(e, name, &corev1.ConfigMap{}); metav1.GetControllerOf(c) == nil || c.Labels["app.kubernetes.io/instance"] != "auth" {
 		t.Errorf("it has the labels %v and the owners %v", c.Labels, c.OwnerReferences)

@@ -11,6 +11,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -107,10 +108,7 @@ func TestRenderPodChangesForSettingsAndSecretsAndNotForKeys(t *testing.T) {
 		found.digestKey = make([]byte, 32)
 		found.passphraseState.Current = map[keys.Use]string{keys.Access: "one", keys.Refresh: "two"}
 		change(cs, &found)
-		text, err := json.Marshal(renderPod(renderingOf(cs, found)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(json.Marshal(renderPod(renderingOf(cs, found))))(t)
 		return string(text)
 	}
 	before := render(12, func(*clusterState, *keyResult) {})

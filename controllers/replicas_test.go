@@ -13,6 +13,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	serverconfig "github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -71,9 +72,7 @@ func TestReplicasAreOnlyThePodsOfTheDeployment(t *testing.T) {
 		p.Status.PodIP = fmt.Sprintf("10.9.9.%d", i+1)
 		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
 		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
-		if err := e.client.Status().Update(t.Context(), p); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, e.client.Status().Update(t.Context(), p))
 		e.answer(p, func() (serverconfig.State, error) {
 			t.Errorf("the operator asked pod %s", p.Name)
 			return serverconfig.State{Keys: serverconfig.KeysState{Generation: 1 << 30}}, nil

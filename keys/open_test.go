@@ -11,15 +11,13 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
 func TestOpenGivesSignersAndPublicKeys(t *testing.T) {
 	ring := fullRing(t)
-	o, err := Open(ring, testPassphrases)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := testenv.Must(Open(ring, testPassphrases))(t)
 	for _, use := range Uses() {
 		k, _ := ring.Signing(use)
 		s := o.Signer(use)
@@ -46,9 +44,7 @@ func TestOpenGivesSignersAndPublicKeys(t *testing.T) {
 			t.Errorf("%d public keys, want %d", got, verifying)
 		}
 	}
-	if err := o.Prepare(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, o.Prepare())
 	for _, k := range ring.Keys {
 		if o.Ready(k.ID) != k.needsPrivate() {
 			t.Errorf("a %s key: ready %v after Prepare", k.Phase, o.Ready(k.ID))
@@ -95,10 +91,7 @@ func TestOpenNamesAWrongPassphrase(t *testing.T) {
 func TestOpenTriesFormerPassphrases(t *testing.T) {
 	ring := fullRing(t)
 	p := Passphrases{Access: []string{"new", "older", testPassphrases.Access[0]}, Refresh: testPassphrases.Refresh}
-	o, err := Open(ring, p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := testenv.Must(Open(ring, p))(t)
 	for _, k := range ring.Keys {
 		want := EncryptedCurrent
 		if k.Use == Access {
@@ -131,14 +124,8 @@ func TestOpenRefusesAPrivateHalfOfAnotherKey(t *testing.T) {
 
 func TestReopenDecryptsNothingAgain(t *testing.T) {
 	ring := newStory(t).ring
-	o, err := Open(ring, testPassphrases)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, err := o.Reopen(ring, testPassphrases)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := testenv.Must(Open(ring, testPassphrases))(t)
+	again := testenv.Must(o.Reopen(ring, testPassphrases))(t)
 	for _, use := range Uses() { // a key that is decrypted again has another address
 		if was, is := o.Signer(use), again.Signer(use); is.ID != was.ID || is.Private == nil || is.Private != was.Private {
 			t.Errorf("the %s key was decrypted again, or does not sign", use)
@@ -154,10 +141,7 @@ func TestReopenDecryptsNothingAgain(t *testing.T) {
 }
 
 func TestOpenIsSafeForConcurrentUse(t *testing.T) {
-	o, err := Open(fullRing(t), testPassphrases)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := testenv.Must(Open(fullRing(t), testPassphrases))(t)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -212,9 +196,7 @@ func TestPublicFilesAreWhatConsumersRead(t *testing.T) {
 		Generation int64
 		Keys       []struct{ Kid, Kind, Algorithm, Phase, Since, Until string }
 	}
-	if err := json.Unmarshal(files["keys.json"], &keysJSON); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(files["keys.json"], &keysJSON))
 	if keysJSON.Issuer != "https://auth.example" || keysJSON.Generation != ring.Generation || len(keysJSON.Keys) != len(ring.Keys) {
 		t.Errorf("%+v", keysJSON)
 	}
@@ -259,10 +241,7 @@ func TestPublicFilesAreWhatConsumersRead(t *testing.T) {
 // RFC 7518, section 6.2.1.2: leading zeros stay. One key in 128 has some.
 func TestCoordinatesAreAlways43Characters(t *testing.T) {
 	for range 1000 {
-		private, err := generate(ES256)
-		if err != nil {
-			t.Fatal(err)
-		}
+		private := testenv.Must(generate(ES256))(t)
 		k := Key{Use: Access, Algorithm: ES256, Phase: Signing, Public: private.Public()}
 		if j := jwk(k); len(j.X) != 43 || len(j.Y) != 43 {
 			t.Fatalf("x has %d characters, y %d", len(j.X), len(j.Y))

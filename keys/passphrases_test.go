@@ -2,6 +2,7 @@ package keys
 
 import (
 	"errors"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"maps"
 	"slices"
 	"strings"
@@ -386,14 +387,8 @@ func TestPassphraseStateIsAValue(t *testing.T) {
 func TestReconcileMakesKeysThatTheServerOpens(t *testing.T) {
 	k := newKeeper(t)
 	k.ring, k.passphrases = Ring{}, PassphraseState{}
-	out, err := Reconcile(k.input())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := FromFiles(out.Ring.Files())
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(Reconcile(k.input()))(t)
+	ring := testenv.Must(FromFiles(out.Ring.Files()))(t)
 	if _, err := Open(ring, out.Passphrases.Passphrases()); err != nil {
 		t.Error(err)
 	}
@@ -420,10 +415,7 @@ func TestLeadOfAWithdrawnKeyBeginsAgain(t *testing.T) {
 		k.now = k.now.Add(2 * k.policy.prePublication())
 		t0 := k.input()
 		t0.Observed.PublishedUnknown = unread
-		out, err := reconcile(modelFactory, t0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		out := testenv.Must(reconcile(modelFactory, t0))(t)
 		want := map[bool]int{false: 0, true: 2}[unread]
 		if got := count(out.Ring, isPublished); got != want {
 			t.Errorf("unread %v: %d keys are published, want %d: %v", unread, got, want, out.Steps)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -48,10 +49,7 @@ func TestFilesHaveTheWholeRing(t *testing.T) {
 		}
 	}
 	files := ring.Files()
-	back, err := FromFiles(files)
-	if err != nil {
-		t.Fatal(err)
-	}
+	back := testenv.Must(FromFiles(files))(t)
 	same := cmp.Comparer(func(a, b crypto.PublicKey) bool {
 		return a.(interface{ Equal(crypto.PublicKey) bool }).Equal(b)
 	})
@@ -251,10 +249,7 @@ func TestFilesKeepGeneratedKeysApart(t *testing.T) {
 		if bytes.Contains(old[ringFile], []byte(Generated)) || !bytes.Contains(old[ringFile], []byte(`"version": 1`)) {
 			t.Fatalf("earlier programs do not read it:\n%s", old[ringFile])
 		}
-		back, err := FromFiles(old)
-		if err != nil {
-			t.Fatal(err)
-		}
+		back := testenv.Must(FromFiles(old))(t)
 		if !bytes.Equal(back.Files()[ringFile], tt.ring.Files()[ringFile]) {
 			t.Errorf("%s: another ring was read:\n%s", tt.phase, back.Files()[ringFile])
 		}

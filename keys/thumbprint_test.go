@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/base64"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"math/big"
 	"testing"
 )
@@ -12,10 +13,7 @@ import (
 // The cases are the examples of the standards.
 func TestThumbprints(t *testing.T) {
 	raw := func(text string) []byte {
-		b, err := base64.RawURLEncoding.DecodeString(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := testenv.Must(base64.RawURLEncoding.DecodeString(text))(t)
 		return b
 	}
 	for _, tt := range []struct {

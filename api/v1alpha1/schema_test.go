@@ -18,6 +18,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 	ac "github.com/auth-gateway/auth-gateway/api/v1alpha1/applyconfiguration/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -25,9 +26,7 @@ import (
 func installed(t *testing.T, plural string) *apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
 	var crd apiextensionsv1.CustomResourceDefinition
-	if err := connect(t).Get(t.Context(), client.ObjectKey{Name: plural + ".authgateway.io"}, &crd); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, connect(t).Get(t.Context(), client.ObjectKey{Name: plural + ".authgateway.io"}, &crd))
 	return &crd
 }
 
@@ -72,13 +71,9 @@ func TestEveryFieldIsExplained(t *testing.T) {
 func TestKubectlGetShowsTheColumns(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
-	if err := c.Create(t.Context(), gateway(t, namespace, "")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), gateway(t, namespace, "")))
 	var g v1alpha1.AuthGateway
-	if err := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &g))
 	now := metav1.Now()
 	next := metav1.NewTime(now.AddDate(0, 0, 30))
 	g.Status = v1alpha1.AuthGatewayStatus{
@@ -96,24 +91,14 @@ func TestKubectlGetShowsTheColumns(t *testing.T) {
 			NextRotationTime: &next,
 		},
 	}
-	if err := c.Status().Update(t.Context(), &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Status().Update(t.Context(), &g))
 
-	requests, err := discovery.NewDiscoveryClientForConfig(kubernetestest.Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := requests.RESTClient().Get().
+	requests := testenv.Must(discovery.NewDiscoveryClientForConfig(kubernetestest.Config(t)))(t)
+	text := testenv.Must(requests.RESTClient().Get().
 		AbsPath("/apis/authgateway.io/v1alpha1/namespaces/"+namespace+"/authgateways").
-		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw()
-	if err != nil {
-		t.Fatal(err)
-	}
+		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(t.Context()).Raw())(t)
 	var table metav1.Table
-	if err := json.Unmarshal(text, &table); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(text, &table))
 	if len(table.Rows) != 1 {
 		t.Fatalf("%d rows in the table", len(table.Rows))
 	}
@@ -143,41 +128,27 @@ func TestTheScaleSubresourceSetsReplicas(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	u := gateway(t, namespace, "")
-	if err := c.Create(t.Context(), u); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), u))
 	var g v1alpha1.AuthGateway
 	key := client.ObjectKeyFromObject(u)
-	if err := c.Get(t.Context(), key, &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), key, &g))
 	g.Status.Replicas, g.Status.Selector = 1, "app.kubernetes.io/instance=auth"
-	if err := c.Status().Update(t.Context(), &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Status().Update(t.Context(), &g))
 
 	var scale autoscalingv1.Scale
-	if err := c.SubResource("scale").Get(t.Context(), &g, &scale); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.SubResource("scale").Get(t.Context(), &g, &scale))
 	if scale.Spec.Replicas != 2 || scale.Status.Replicas != 1 || scale.Status.Selector != g.Status.Selector {
 		t.Errorf("got %+v, %+v", scale.Spec, scale.Status)
 	}
 	scale.Spec.Replicas = 5
-	if err := c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale)))
 	generation := g.Generation
-	if err := c.Get(t.Context(), key, &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), key, &g))
 	if *g.Spec.Replicas != 5 || g.Generation != generation+1 {
 		t.Errorf("%d replicas in generation %d, after generation %d", *g.Spec.Replicas, g.Generation, generation)
 	}
 
-	if err := c.SubResource("scale").Get(t.Context(), &g, &scale); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.SubResource("scale").Get(t.Context(), &g, &scale))
 	scale.Spec.Replicas = 101
 	err := c.SubResource("scale").Update(t.Context(), &g, client.WithSubResourceBody(&scale))
 	refused(t, err, "spec.replicas", "less than or equal to 100")
@@ -188,20 +159,14 @@ func TestOnlyTheStatusSubresourceWritesTheStatus(t *testing.T) {
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	u := gateway(t, namespace, "")
 	u.Object["status"] = map[string]any{"url": "http://liar"}
-	if err := c.Create(t.Context(), u); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), u))
 	var g v1alpha1.AuthGateway
-	if err := c.Get(t.Context(), client.ObjectKeyFromObject(u), &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(u), &g))
 	if g.Status.URL != "" {
 		t.Errorf("create sets status.url: %s", g.Status.URL)
 	}
 	g.Status.URL, g.Spec.Suspend = "http://auth.shop.svc", true
-	if err := c.Status().Update(t.Context(), &g); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Status().Update(t.Context(), &g))
 	if g.Status.URL == "" || g.Spec.Suspend || g.Generation != 1 {
 		t.Errorf("the status was written: %+v", g)
 	}
@@ -245,10 +210,7 @@ func TestServerSideApplyUsesTheGeneratedConfiguration(t *testing.T) {
 	if err != nil || same.ResourceVersion != first.ResourceVersion {
 		t.Errorf("applying the same configuration again is a write: %v", err)
 	}
-	extracted, err := ac.ExtractAuthGateway(&first, "first")
-	if err != nil {
-		t.Fatal(err)
-	}
+	extracted := testenv.Must(ac.ExtractAuthGateway(&first, "first"))(t)
 	if diff := cmp.Diff(wanted(3), extracted); diff != "" {
 		t.Errorf("applied (-), extracted (+):\n%s", diff)
 	}
@@ -259,10 +221,7 @@ func TestServerSideApplyUsesTheGeneratedConfiguration(t *testing.T) {
 	if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), `conflict with "first": .spec.replicas`) {
 		t.Errorf("a value that another owner has set: %v", err)
 	}
-	both, err := apply("second", second, client.ForceOwnership)
-	if err != nil {
-		t.Fatal(err)
-	}
+	both := testenv.Must(apply("second", second, client.ForceOwnership))(t)
 	if *both.Spec.Replicas != 4 || !slices.Equal(both.Spec.Audiences, []string{"shop", "till"}) {
 		t.Errorf("got %+v", both.Spec)
 	}

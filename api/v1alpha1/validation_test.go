@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -512,16 +513,10 @@ func TestAValidSpecIsAccepted(t *testing.T) {
 
 func TestEverySampleIsAccepted(t *testing.T) {
 	t.Parallel()
-	samples, err := filepath.Glob(filepath.Join("..", "..", "config", "samples", "*.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	samples := testenv.Must(filepath.Glob(filepath.Join("..", "..", "config", "samples", "*.yaml")))(t)
 	gateways := 0
 	for _, sample := range samples {
-		text, err := os.ReadFile(sample)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(sample))(t)
 		for document := range strings.SplitSeq(string(text), "\n---\n") {
 			var head metav1.TypeMeta
 			if err := yaml.Unmarshal([]byte(document), &head); err != nil {
@@ -546,9 +541,7 @@ func TestEverySampleIsAccepted(t *testing.T) {
 func TestTheRulesApplyToUpdates(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
-	if err := c.Create(t.Context(), gateway(t, namespace, everything)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), gateway(t, namespace, everything)))
 	for _, w := range []struct{ what, patch, field, says string }{
 		{"a value out of range", `{"spec":{"tokens":{"accessTokenTTL":"25h"}}}`, "spec.tokens.accessTokenTTL", "write 10s to 24h"},
 		{"a rotation interval that conflicts with other values", `{"spec":{"keys":{"rotationInterval":"20m"},"tokens":{"refreshTokenTTL":"1h"}}}`, "spec.keys.rotationInterval", "tokens.accessTokenTTL plus twice keys.publishLead"},
@@ -573,14 +566,10 @@ func TestFieldsThatAreNotSetGetTheirDocumentedDefaults(t *testing.T) {
 	t.Parallel()
 	c, namespace := connect(t), kubernetestest.Namespace(t)
 	const spec = `{autoscaling: {maxReplicas: 5}, email: {smtp: {host: mail, from: a@example.com}}, monitoring: {serviceMonitor: {}}}`
-	if err := c.Create(t.Context(), gateway(t, namespace, spec)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), gateway(t, namespace, spec)))
 	var u unstructured.Unstructured
 	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("AuthGateway"))
-	if err := c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &u); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "auth"}, &u))
 	want := object(t, `
 kind: AuthGateway
 spec:

@@ -172,13 +172,9 @@ func TestSIGTERMDoesNotWaitForIdleConnections(t *testing.T) {
 	for _, sent := range []string{"", "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n", "POST /tokens HTTP/1.1\r\nHost: x\r\nContent-Le"} {
 		conn := testenv.Must(net.Dial("tcp", strings.TrimPrefix(p.api, "http://")))(t)
 		defer conn.Close()
-		if _, err := io.WriteString(conn, sent); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, testenv.Err(io.WriteString(conn, sent)))
 		if strings.HasSuffix(sent, "\r\n\r\n") {
-			if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, testenv.Err(bufio.NewReader(conn).ReadString('\n')))
 		}
 	}
 	p.signal(syscall.SIGTERM)

@@ -11,16 +11,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // The API server accepts connections and never answers, as behind some firewalls.
 func TestShutdownDoesNotWaitForASilentAPIServer(t *testing.T) {
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	silent := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { _ = silent.Close() })
 	asked := make(chan struct{}, 100)
 	go func() {
@@ -35,9 +33,7 @@ func TestShutdownDoesNotWaitForASilentAPIServer(t *testing.T) {
 	}()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	text := fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x}}], clusters: [{name: x, cluster: {server: 'http://%s'}}]}", silent.Addr())
-	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(kubeconfig, []byte(text), 0o600))
 	t.Setenv("KUBECONFIG", kubeconfig)
 	t.Setenv("POD_NAMESPACE", "auth-gateway-system")
 	ctx, sigterm := context.WithCancel(t.Context())

@@ -12,38 +12,28 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const root = "../.."
 
 func (r resource) read(t *testing.T) apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, r.definition))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(filepath.Join(root, r.definition)))(t)
 	var crd apiextensionsv1.CustomResourceDefinition
-	if err := yaml.UnmarshalStrict(text, &crd); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.UnmarshalStrict(text, &crd))
 	return crd
 }
 
 func (r resource) mustGenerate(t *testing.T) string {
 	t.Helper()
-	text, err := r.generate(root)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(r.generate(root))(t)
 	return text
 }
 
 func TestThePagesAreUpToDate(t *testing.T) {
 	for _, r := range resources {
-		have, err := os.ReadFile(filepath.Join(root, r.reference))
-		if err != nil {
-			t.Fatal(err)
-		}
+		have := testenv.Must(os.ReadFile(filepath.Join(root, r.reference)))(t)
 		if string(have) != r.mustGenerate(t) {
 			t.Errorf("%s does not match %s: run go generate ./hack/crddoc", r.reference, r.definition)
 		}

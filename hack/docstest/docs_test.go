@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const root = "../.."
@@ -51,10 +52,7 @@ func documents(t *testing.T) []string {
 
 func read(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(filepath.Join(root, path)))(t)
 	return string(text)
 }
 
@@ -228,10 +226,7 @@ func reasons(t *testing.T) []string {
 			return true
 		}
 		if value, ok := spec.Values[0].(*ast.BasicLit); ok && value.Kind == token.STRING {
-			text, err := strconv.Unquote(value.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := testenv.Must(strconv.Unquote(value.Value))(t)
 			all = append(all, text)
 		}
 		return true
@@ -287,9 +282,7 @@ type rule struct {
 func alerts(t *testing.T) []rule {
 	t.Helper()
 	var file rules
-	if err := yaml.UnmarshalStrict([]byte(read(t, "docs/alerts.yaml")), &file); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.UnmarshalStrict([]byte(read(t, "docs/alerts.yaml")), &file))
 	var all []rule
 	for _, g := range file.Groups {
 		all = append(all, g.Rules...)
@@ -355,10 +348,7 @@ func ownMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
 	for _, path := range []string{"controllers/metrics.go", "authserver/metrics.go", "internal/httpapi/metrics.go"} {
-		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := testenv.Must(parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, 0))(t)
 		ast.Inspect(file, func(n ast.Node) bool {
 			if value, ok := n.(*ast.BasicLit); ok && value.Kind == token.STRING {
 				if text, err := strconv.Unquote(value.Value); err == nil && word.FindString(text) == text && text != "" {
@@ -475,9 +465,7 @@ func yamls(b block) []string {
 
 func TestTheRightsInTheManualAreThoseOfTheOperator(t *testing.T) {
 	var role rbacv1.ClusterRole
-	if err := yaml.Unmarshal([]byte(read(t, "config/rbac/role.yaml")), &role); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.Unmarshal([]byte(read(t, "config/rbac/role.yaml")), &role))
 	has := map[string]string{}
 	for _, rule := range role.Rules {
 		for _, resource := range rule.Resources {
@@ -515,9 +503,7 @@ func TestTheRightsInTheManualAreThoseOfTheOperator(t *testing.T) {
 // operator's flags in the prose.
 func TestFlagsAndValuesInTheManualExist(t *testing.T) {
 	var values map[string]any
-	if err := yaml.Unmarshal([]byte(read(t, "charts/auth-gateway/values.yaml")), &values); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.Unmarshal([]byte(read(t, "charts/auth-gateway/values.yaml")), &values))
 	operator := read(t, "cmd/operator/main.go")
 	set := regexp.MustCompile(`--set '?([\w.]+)=`)
 	flag := regexp.MustCompile("`--([a-z-]+)[`=]")
@@ -553,10 +539,7 @@ func TestFlagsAndValuesInTheManualExist(t *testing.T) {
 func hasKey(mapping map[string]any, key string) bool { _, ok := mapping[key]; return ok }
 
 func TestEveryDecisionIsListed(t *testing.T) {
-	entries, err := os.ReadDir(filepath.Join(root, "docs/decisions"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := testenv.Must(os.ReadDir(filepath.Join(root, "docs/decisions")))(t)
 	list, architecture := read(t, "docs/README.md"), read(t, "ARCHITECTURE.md")
 	for i, entry := range entries {
 		name := entry.Name()
@@ -579,10 +562,7 @@ func TestEveryDecisionIsListed(t *testing.T) {
 
 // TestDecisionsNameCodeThatExists checks the paths after "Where", and the identifiers before them.
 func TestDecisionsNameCodeThatExists(t *testing.T) {
-	entries, err := os.ReadDir(filepath.Join(root, "docs/decisions"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := testenv.Must(os.ReadDir(filepath.Join(root, "docs/decisions")))(t)
 	found := 0
 	for _, entry := range entries {
 		_, where, _ := strings.Cut(read(t, "docs/decisions/"+entry.Name()), "\n**Where.**")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,9 +10,7 @@ import (
 func TestEachLinkedModuleHasItsTexts(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
-	if err := collect(t.Context(), folder, []string{"../../cmd/authserver"}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, collect(t.Context(), folder, []string{"../../cmd/authserver"}))
 	for _, path := range []string{
 		"go/LICENSE", "github.com/jackc/pgx/v5/LICENSE", "github.com/gofiber/fiber/v2/LICENSE", "golang.org/x/crypto/PATENTS",
 	} {

@@ -1,6 +1,7 @@
 package localcluster
 
 import (
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -10,14 +11,8 @@ import (
 
 func TestAProgramComesWithItsLibrariesAndItsLoader(t *testing.T) {
 	t.Parallel()
-	shell, err := exec.LookPath("sh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	libraries, err := librariesOf(t.Context(), []string{shell, "images_test.go"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	shell := testenv.Must(exec.LookPath("sh"))(t)
+	libraries := testenv.Must(librariesOf(t.Context(), []string{shell, "images_test.go"}))(t)
 	for _, want := range []string{"libc.", "ld-"} {
 		if !slices.ContainsFunc(libraries, func(path string) bool {
 			return filepath.IsAbs(path) && strings.HasPrefix(filepath.Base(path), want)

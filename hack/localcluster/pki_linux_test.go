@@ -8,16 +8,14 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
 func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	ca, err := newAuthority(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ca := testenv.Must(newAuthority(dir))(t)
 	for _, err := range []error{
 		ca.issue("server", "the server", nil, "server.example", "127.0.0.1"),
 		ca.issue("client", "ada", []string{"readers", "writers"}),
@@ -28,18 +26,9 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 		}
 	}
 	// A client has only its kubeconfig, and none of the other files.
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := tls.X509KeyPair(config.CertData, config.KeyData)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := tls.LoadX509KeyPair(filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	config := testenv.Must(clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig")))(t)
+	client := testenv.Must(tls.X509KeyPair(config.CertData, config.KeyData))(t)
+	server := testenv.Must(tls.LoadX509KeyPair(filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")))(t)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(config.CAData) {
 		t.Fatal("the kubeconfig has no certificate of the authority")
@@ -77,10 +66,7 @@ func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
 	if _, err := handshake("server.example", client); err == nil {
 		t.Error("a client's certificate is valid for a server")
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := testenv.Must(os.ReadDir(dir))(t)
 	for _, entry := range entries {
 		if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: other users may read it: %v, %v", entry.Name(), info.Mode(), err)

@@ -19,9 +19,7 @@ import (
 func newSupervisor(t *testing.T, script string) (*supervisor, *testenv.Output) {
 	t.Helper()
 	dir, log := t.TempDir(), &testenv.Output{}
-	if err := os.WriteFile(filepath.Join(dir, "one"), []byte("#!/bin/sh\n"+script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(filepath.Join(dir, "one"), []byte("#!/bin/sh\n"+script), 0o700))
 	return &supervisor{bin: dir, logs: dir, pids: t.TempDir(), path: os.Getenv("PATH"), log: log}, log
 }
 
@@ -41,14 +39,10 @@ func within(t *testing.T, try func() error) {
 func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 	t.Parallel()
 	s, log := newSupervisor(t, "echo $1; exec sleep 1000")
-	if err := s.start(t.Context(), component{name: "one", args: []string{"hello"}}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.start(t.Context(), component{name: "one", args: []string{"hello"}}))
 	var first, second int
 	within(t, func() (err error) { first, err = s.pid("one"); return err })
-	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, syscall.Kill(first, syscall.SIGKILL))
 	within(t, func() (err error) {
 		if second, err = s.pid("one"); err == nil && second == first {
 			err = errors.New("it is still the process that was killed")
@@ -77,9 +71,7 @@ func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 func TestAComponentThatCannotBeStartedIsTriedAgainUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	s, log := newSupervisor(t, "")
-	if err := s.start(t.Context(), component{name: "missing"}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.start(t.Context(), component{name: "missing"}))
 	within(t, func() error {
 		if got := log.String(); strings.Count(got, "missing ended") < 2 {
 			return fmt.Errorf("the log is %q", got)

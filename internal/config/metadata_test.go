@@ -7,14 +7,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestMetadataHasTheMembersOfTheContract(t *testing.T) {
 	c := config.Config{Issuer: "https://auth.example.com/a&b/", SignupScopes: []string{"email", "orders:read"}}
 	var got map[string]any
-	if err := json.Unmarshal(c.Metadata(), &got); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(c.Metadata(), &got))
 	const base = "https://auth.example.com/a&b"
 	want := map[string]any{
 		"issuer":                                c.Issuer,

@@ -194,9 +194,7 @@ func TestConnectionWithUnreadBytesIsNotEvicted(t *testing.T) {
 	t.Parallel()
 	all := newConnections(0, 100)
 	c, client := served(t, all)
-	if _, err := io.WriteString(client, "GET / HTTP/1.1\r\n"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(io.WriteString(client, "GET / HTTP/1.1\r\n")))
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // as fasthttp does it
 		t.Fatal(err)
 	}

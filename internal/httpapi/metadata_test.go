@@ -35,15 +35,9 @@ func form(pairs ...string) url.Values {
 // get reads a path that the OpenAPI document does not have.
 func get(t *testing.T, s *running, path string) *testenv.Reply {
 	t.Helper()
-	resp, err := http.Get("http://" + s.address + path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := testenv.Must(http.Get("http://" + s.address + path))(t)
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := testenv.Must(io.ReadAll(resp.Body))(t)
 	return &testenv.Reply{Status: resp.StatusCode, Header: resp.Header, Body: body}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -269,10 +270,7 @@ func TestHasherHashesChecksAndReplacesPasswords(t *testing.T) {
 	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: 1, MaxWait: time.Minute})
 	defer h.Close()
 	ctx := t.Context()
-	hash, err := h.Hash(ctx, "first password")
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := testenv.Must(h.Hash(ctx, "first password"))(t)
 	for _, c := range []struct {
 		hash, password string
 		right          bool

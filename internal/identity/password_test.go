@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -15,10 +16,7 @@ const testCost = bcrypt.MinCost
 
 func mustHash(t *testing.T, password string) string {
 	t.Helper()
-	hash, err := hashPassword(password, testCost)
-	if err != nil {
-		t.Fatal(err)
-	}
+	hash := testenv.Must(hashPassword(password, testCost))(t)
 	return hash
 }
 

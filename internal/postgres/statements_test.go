@@ -238,12 +238,9 @@ func settle(t *testing.T, db *sql.DB) {
 // scans returns the number of sequential scans of each table.
 func scans(t *testing.T, db *sql.DB) (scans []string) {
 	t.Helper()
-	rows, err := db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
+	rows := testenv.Must(db.Query(`SELECT relname, seq_scan FROM pg_stat_user_tables
 		WHERE relname IN ('users', 'codes', 'sessions', 'throttles', 'audit_events', 'mails', 'limits', 'familiar_places', 'endings')
-		ORDER BY relname`)
-	if err != nil {
-		t.Fatal(err)
-	}
+		ORDER BY relname`))(t)
 	defer rows.Close()
 	for rows.Next() {
 		var name string

@@ -29,9 +29,7 @@ func Program(t testing.TB, path string) string {
 			t.Fatal(err)
 		}
 		AtExit(t, func() error { return os.RemoveAll(dir) })
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		NoError(t, os.Chmod(dir, 0o755))
 		programs.dir, programs.built = dir, map[string]bool{}
 	}
 	if !programs.built[path] {

@@ -30,29 +30,21 @@ func typed(o *keys.Opened, c *testenv.Clock, typ string) *token.Service {
 // testdata/without_client_id.json has a ring and its tokens, written by the last version that
 // issued access tokens without client_id, and with a string as aud.
 func TestTokensOfAnEarlierVersionStayValid(t *testing.T) {
-	text, err := os.ReadFile("testdata/without_client_id.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile("testdata/without_client_id.json"))(t)
 	var fixtures map[keys.Algorithm]struct {
 		Ring               map[string]string
 		Access             string
 		AccessTwoAudiences string `json:"access_two_audiences"`
 		Refresh            string
 	}
-	if err := json.Unmarshal(text, &fixtures); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(text, &fixtures))
 	for _, algorithm := range algorithms {
 		old := fixtures[algorithm]
 		files := map[string][]byte{}
 		for name, content := range old.Ring {
 			files[name] = []byte(content)
 		}
-		stored, err := keys.FromFiles(files)
-		if err != nil {
-			t.Fatal(err)
-		}
+		stored := testenv.Must(keys.FromFiles(files))(t)
 		opened := keystest.Open(t, stored, passphrases)
 		for _, typ := range []string{"", token.TypeAccess, token.TypeJWT} {
 			s := typed(opened, testenv.NewClock(start), typ)
@@ -121,14 +113,9 @@ func TestAccessTokensHaveTheClaimsOfRFC9068(t *testing.T) {
 		}
 	}
 	text := mustAccess(t, typed(ring(t, keys.ES256), c, ""))
-	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	payload := testenv.Must(base64.RawURLEncoding.DecodeString(strings.Split(text, ".")[1]))(t)
 	var raw map[string]json.RawMessage
-	if err := json.Unmarshal(payload, &raw); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(payload, &raw))
 	for _, name := range []string{"exp", "iat", "auth_time"} {
 		if strings.ContainsAny(string(raw[name]), `.eE"`) {
 			t.Errorf("%s is %s, want an integer", name, raw[name])

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"sigs.k8s.io/yaml"
 )
 
@@ -217,14 +218,9 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 	if err != nil {
 		t.Skip("promtool is not installed: install the package prometheus")
 	}
-	text, err := os.ReadFile(rulesFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(rulesFile))(t)
 	var file rules
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.Unmarshal(text, &file))
 	severity, runbook := map[string]string{}, map[string]string{}
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
@@ -235,10 +231,7 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 			}
 		}
 	}
-	path, err := filepath.Abs(rulesFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := testenv.Must(filepath.Abs(rulesFile))(t)
 	tests := map[string][]any{} // by evaluation interval, which is longer for long scenarios
 	for _, s := range scenarios {
 		if severity[s.alert] == "" {
@@ -273,9 +266,7 @@ func TestAlertsFireWhenTheyHaveTo(t *testing.T) {
 			t.Fatal(err)
 		}
 		unit := filepath.Join(t.TempDir(), "tests.yaml")
-		if err := os.WriteFile(unit, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(unit, text, 0o600))
 		if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", unit).CombinedOutput(); err != nil {
 			t.Errorf("promtool: %v\n%s", err, strings.TrimSpace(string(out)))
 		}

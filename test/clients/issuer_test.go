@@ -12,6 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 	"github.com/auth-gateway/auth-gateway/keys/keystest"
@@ -40,22 +41,16 @@ func (i *issuer) use(t *testing.T, algorithm keys.Algorithm) {
 
 func (i *issuer) access(t *testing.T) string {
 	t.Helper()
-	text, err := i.tokens.SignAccess(token.Access{
+	text := testenv.Must(i.tokens.SignAccess(token.Access{
 		Subject: "0190c5d2-6f3a-7c11-9d4e-2b7a5f0c1d22", SessionID: "0190c5d2-7001-7a55-8e0f-99aabbccddee",
 		Scope: "profile", Username: "ada", Email: "ada@example.com", EmailVerified: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))(t)
 	return text
 }
 
 func newIssuer(t *testing.T, algorithm keys.Algorithm) *issuer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	i := &issuer{url: "http://" + l.Addr().String()}
 	i.tokens = token.New(token.Config{Issuer: i.url, ClientID: "shop", Now: time.Now})
 	i.use(t, algorithm)
@@ -78,10 +73,7 @@ func newIssuer(t *testing.T, algorithm keys.Algorithm) *issuer {
 func TestGoOIDCVerifiesEveryAlgorithm(t *testing.T) {
 	for _, first := range algorithms {
 		i := newIssuer(t, first)
-		provider, err := oidc.NewProvider(t.Context(), i.url)
-		if err != nil {
-			t.Fatal(err)
-		}
+		provider := testenv.Must(oidc.NewProvider(t.Context(), i.url))(t)
 		verifier := provider.Verifier(&oidc.Config{ClientID: i.url})
 		for _, algorithm := range append([]keys.Algorithm{first}, algorithms...) {
 			i.use(t, algorithm)

@@ -9,14 +9,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/test/clients/oapi"
 )
 
 func TestOAPICodegen(t *testing.T) {
-	c, err := oapi.NewClientWithResponses(gateway(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(oapi.NewClientWithResponses(gateway(t)))(t)
 	walk(t, oapiClient{c}, "oapi")
 }
 

@@ -10,14 +10,12 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/test/clients/ogen"
 )
 
 func TestOgen(t *testing.T) {
-	c, err := ogen.NewClient(gateway(t), tokenOf{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(ogen.NewClient(gateway(t), tokenOf{}))(t)
 	walk(t, ogenClient{c}, "ogen")
 }
 

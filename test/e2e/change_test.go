@@ -6,16 +6,14 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // The load does not retry, so it shows what a client without retries sees.
 func TestAChangedSettingAndANewScaleCostNoRequest(t *testing.T) {
 	t.Parallel()
 	p, a := serving(t)
-	before, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := testenv.Must(p.servers(t, "auth"))(t)
 	l := a.load(t, 0, time.Minute)
 	p.change(t, &v1alpha1.AuthGateway{}, "auth", `{"spec":{"passwords":{"minLength":10}}}`)
 	took := p.settled(t, "auth", 2, before...)

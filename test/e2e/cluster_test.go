@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/auth-gateway/auth-gateway/controllers"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localkubernetes"
 )
 
@@ -76,10 +77,7 @@ type cluster struct {
 
 func connect(t *testing.T) cluster {
 	t.Helper()
-	c, err := connected()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(connected())(t)
 	return c
 }
 
@@ -168,9 +166,7 @@ func (c cluster) exec(t *testing.T, namespace, pod string, command ...string) {
 		t.Fatalf("exec in pod %s: %v", pod, err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	for {
 		var frame []byte
 		if err := websocket.Message.Receive(conn, &frame); err != nil {

@@ -67,9 +67,7 @@ func TestWhateverDiesComesBackAndNobodyIsAnsweredWrongly(t *testing.T) {
 func (c cluster) destroy(t *testing.T, pods ...corev1.Pod) {
 	t.Helper()
 	for _, pod := range pods {
-		if err := c.Delete(t.Context(), &pod, client.GracePeriodSeconds(0)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, c.Delete(t.Context(), &pod, client.GracePeriodSeconds(0)))
 	}
 }
 
@@ -99,10 +97,7 @@ func (c cluster) leader(t *testing.T) (string, error) {
 func killOperatorsWho(t *testing.T, p testNamespace, meant func(name, leader string) bool) func() {
 	t.Helper()
 	p.operatorRuns(t)
-	leader, err := p.leader(t)
-	if err != nil {
-		t.Fatal(err)
-	}
+	leader := testenv.Must(p.leader(t))(t)
 	dead := map[string]bool{}
 	for _, pod := range p.operators(t) {
 		if meant(pod.Name, leader) {
@@ -148,10 +143,7 @@ func killAPIServer(t *testing.T, p testNamespace) func() {
 		}
 		return strconv.Atoi(strings.TrimSpace(string(text)))
 	}
-	pid, err := read()
-	if err != nil {
-		t.Fatal(err)
-	}
+	pid := testenv.Must(read())(t)
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatalf("kill process %d: %v", pid, err)
 	}

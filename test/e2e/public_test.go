@@ -79,10 +79,7 @@ func TestAPublicGatewayMailsItsCodesAndShowsThemNowhere(t *testing.T) {
 		t.Errorf("the Ingress has the rules %+v", rules)
 	}
 
-	before, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := testenv.Must(p.servers(t, "auth"))(t)
 	p.change(t, &corev1.Secret{}, "smtp", string(asJSON(t,
 		map[string]any{"stringData": map[string]string{"username": "second", "password": rand.Text()}})))
 	figure(t, "another password of the mail server: all pods replaced and ready after %.1f s", p.settled(t, "auth", 2, before...).Seconds())
@@ -148,24 +145,15 @@ func (p testNamespace) post(t *testing.T) probe {
 
 func selfSigned(t *testing.T, host string) (certificate, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	private := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, IsCA: true,
 	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encoded, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	signed := testenv.Must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))(t)
+	encoded := testenv.Must(x509.MarshalPKCS8PrivateKey(private))(t)
 	in := func(kind string, bytes []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
 	}
@@ -214,10 +202,7 @@ func (p testNamespace) everythingSaid(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	for _, namespace := range []string{p.name, operatorNamespace} {
-		pods, err := p.clients.CoreV1().Pods(namespace).List(t.Context(), everything)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pods := testenv.Must(p.clients.CoreV1().Pods(namespace).List(t.Context(), everything))(t)
 		for _, pod := range pods.Items {
 			all["pod "+pod.Name] = string(asJSON(t, pod))
 			for _, s := range pod.Status.ContainerStatuses {
@@ -228,10 +213,7 @@ func (p testNamespace) everythingSaid(t *testing.T) map[string]string {
 				all["the log of "+s.Name+" in pod "+pod.Name] = string(text)
 			}
 		}
-		events, err := p.clients.CoreV1().Events(namespace).List(t.Context(), everything)
-		if err != nil {
-			t.Fatal(err)
-		}
+		events := testenv.Must(p.clients.CoreV1().Events(namespace).List(t.Context(), everything))(t)
 		all["an event in "+namespace] = string(asJSON(t, events.Items))
 	}
 	all["the AuthGateway"] = string(asJSON(t, p.gateway(t, "auth")))

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // It should take less than 15 seconds, but a busy machine must not fail the test.
@@ -94,18 +95,13 @@ func TestOperatorAndServerRunRestricted(t *testing.T) {
 	p, _ := serving(t)
 	for _, name := range []string{p.name, operatorNamespace} {
 		namespace := &corev1.Namespace{}
-		if err := p.Get(t.Context(), client.ObjectKey{Name: name}, namespace); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, p.Get(t.Context(), client.ObjectKey{Name: name}, namespace))
 		const label = "pod-security.kubernetes.io/enforce"
 		if namespace.Labels[label] != "restricted" {
 			t.Errorf("namespace %s enforces %q: kubectl label namespace %[1]s %s=restricted", name, namespace.Labels[label], label)
 		}
 	}
-	servers, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	servers := testenv.Must(p.servers(t, "auth"))(t)
 	operators := p.operators(t)
 	if len(servers) != 2 || len(operators) == 0 {
 		t.Fatalf("there are %d servers and %d operators", len(servers), len(operators))
@@ -151,9 +147,7 @@ func TestOperatorAndServerRunRestricted(t *testing.T) {
 	p.selects(t, operatorNamespace, operator.PodSelector, operators)
 
 	policy = &networkingv1.NetworkPolicy{}
-	if err := p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, policy); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName}, policy))
 	if ingress := policy.Spec.Ingress; len(ingress) == 0 || len(ingress[0].Ports) != 1 || ingress[0].Ports[0].Port.IntValue() != 8443 {
 		t.Errorf("the operator's NetworkPolicy allows %+v", ingress)
 	}
@@ -221,14 +215,8 @@ func hasNoToken(t *testing.T, pod *corev1.Pod) {
 // selects checks that a selector selects exactly these pods.
 func (p testNamespace) selects(t *testing.T, namespace string, selector *metav1.LabelSelector, want []corev1.Pod) {
 	t.Helper()
-	s, err := metav1.LabelSelectorAsSelector(selector)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pods, err := p.clients.CoreV1().Pods(namespace).List(t.Context(), everything)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(metav1.LabelSelectorAsSelector(selector))(t)
+	pods := testenv.Must(p.clients.CoreV1().Pods(namespace).List(t.Context(), everything))(t)
 	names := func(all []corev1.Pod) (names []string) {
 		for _, pod := range all {
 			names = append(names, pod.Name)

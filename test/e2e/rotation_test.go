@@ -126,16 +126,11 @@ func TestAChangedPassphraseCostsNoTokenWhilePodsAreRestarted(t *testing.T) {
 // ended.
 func (p testNamespace) restartOne(t *testing.T) int {
 	t.Helper()
-	pods, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pods := testenv.Must(p.servers(t, "auth"))(t)
 	slices.SortFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	if len(pods) != 2 || !isReady(&pods[0]) || !isReady(&pods[1]) || time.Since(pods[1].CreationTimestamp.Time) < 15*time.Second {
 		return 0
 	}
-	if err := client.IgnoreNotFound(p.Delete(t.Context(), &pods[0])); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, client.IgnoreNotFound(p.Delete(t.Context(), &pods[0])))
 	return 1
 }

@@ -37,10 +37,7 @@ func (c cluster) helm(t *testing.T) helm {
 	if err != nil {
 		t.Fatalf("build helm: %v", err)
 	}
-	kubeconfig, err := filepath.Abs(c.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
+	kubeconfig := testenv.Must(filepath.Abs(c.kubeconfig))(t)
 	home := t.TempDir()
 	return helm{c, strings.TrimSpace(string(program)), []string{
 		"KUBECONFIG=" + kubeconfig, "PATH=" + os.Getenv("PATH"),
@@ -68,20 +65,12 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p.ready(t, "brief", later)
 	u := a.drive(t)
 	kid, _ := signingKey(p.gateway(t, "auth"))
-	before, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := testenv.Must(p.servers(t, "auth"))(t)
 
 	h := p.helm(t)
-	values, err := h.run(t.Context(), "get", "values", release, "--output", "yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	values := testenv.Must(h.run(t.Context(), "get", "values", release, "--output", "yaml"))(t)
 	file := filepath.Join(t.TempDir(), "values.yaml")
-	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(file, []byte(values), 0o600))
 	installed := true
 	install := func(ctx context.Context) error {
 		_, err := h.run(ctx, "install", release, "charts/auth-gateway", "--values", file, "--wait", "--timeout", "2m")
@@ -98,9 +87,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 
 	l := a.load(t, 0, time.Minute)
 	installed = false
-	if _, err := h.run(t.Context(), "uninstall", release, "--wait", "--timeout", "2m"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(h.run(t.Context(), "uninstall", release, "--wait", "--timeout", "2m")))
 	if err := p.Get(t.Context(), client.ObjectKey{Namespace: operatorNamespace, Name: operatorName},
 		&appsv1.Deployment{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the operator is still there: %v", err)
@@ -115,18 +102,13 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 	p.exists(t, false, "brief-keys", "brief-passphrases", "brief-caller")
 	p.exists(t, true, "auth-keys", "auth-passphrases", "auth-caller")
 
-	if err := install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, install(t.Context()))
 	p.operatorRuns(t)
 	p.operatorActs(t, "auth")
 	p.ready(t, "auth", later)
 	l.flows(t)
 	l.perfect(t, "uninstalled and installed again")
-	after, err := p.servers(t, "auth")
-	if err != nil {
-		t.Fatal(err)
-	}
+	after := testenv.Must(p.servers(t, "auth"))(t)
 	for _, pod := range after {
 		if pod.UID != before[0].UID && pod.UID != before[1].UID {
 			t.Errorf("pod %s was created by the newly installed operator", pod.Name)
@@ -165,9 +147,7 @@ func TestUninstallingTakesTheOperatorAndNothingElse(t *testing.T) {
 // remove deletes an AuthGateway, and waits until its pods are gone.
 func (p testNamespace) remove(t *testing.T, gateway string) {
 	t.Helper()
-	if err := p.Delete(t.Context(), p.gateway(t, gateway)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, p.Delete(t.Context(), p.gateway(t, gateway)))
 	testenv.Eventually(t, later, "the pods of "+gateway+" are gone", func() error {
 		if pods, err := p.servers(t, gateway); err != nil || len(pods) > 0 {
 			return fmt.Errorf("there are %d pods: %w", len(pods), err)

@@ -222,14 +222,9 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 			}
 		}},
 		{"alerts", "metrics: {prometheusRule: {enabled: true}}", func(t *testing.T, r rendered) {
-			text, err := os.ReadFile(filepath.Join(root, "docs", "alerts.yaml"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "alerts.yaml")))(t)
 			var alerts map[string]any
-			if err := yaml.Unmarshal(text, &alerts); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, yaml.Unmarshal(text, &alerts))
 			if diff := cmp.Diff(alerts, one(t, r, "PrometheusRule").Object["spec"]); diff != "" {
 				t.Errorf("the rules differ from docs/alerts.yaml:\n%s", diff)
 			}
@@ -555,9 +550,7 @@ func TestEveryAllowedValueIsDocumented(t *testing.T) {
 		if text, err = yaml.YAMLToJSON(text); err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(text, into); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, json.Unmarshal(text, into))
 	}
 	// Values of Helm itself, and values in the form of the Kubernetes API.
 	exempt := []string{"global", "enabled", "resources.claims", "affinity.nodeAffinity", "affinity.podAffinity", "affinity.podAntiAffinity"}
@@ -662,14 +655,10 @@ func TestNamesAreValidForAnyReleaseName(t *testing.T) {
 func TestAnotherChartCanDependOnIt(t *testing.T) {
 	c := chart(t)
 	parent := t.TempDir()
-	if err := os.CopyFS(filepath.Join(parent, "charts", "auth-gateway"), os.DirFS(c.dir)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.CopyFS(filepath.Join(parent, "charts", "auth-gateway"), os.DirFS(c.dir)))
 	about := fmt.Sprintf("{apiVersion: v2, name: platform, version: 1.0.0, "+
 		"dependencies: [{name: auth-gateway, version: %q, condition: auth-gateway.enabled}]}", c.about(t).Version)
-	if err := os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600))
 	for enabled, objects := range map[bool]int{true: 17, false: 0} {
 		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, "+
 			"image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))

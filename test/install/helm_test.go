@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
@@ -42,10 +43,7 @@ type helm struct {
 
 func newHelm(t *testing.T, c cluster) helm {
 	t.Helper()
-	program, err := helmProgram()
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := testenv.Must(helmProgram())(t)
 	home := t.TempDir()
 	h := helm{program: program, home: home, environment: []string{
 		"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home,
@@ -63,14 +61,12 @@ func (c cluster) writeKubeconfig(t *testing.T, path string, account client.Objec
 	if account.Name != "" {
 		user.Impersonate, user.ImpersonateGroups = userOf(account)
 	}
-	if err := clientcmd.WriteToFile(clientcmdapi.Config{
+	testenv.NoError(t, clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: c.config.Host, CertificateAuthorityData: c.config.CAData}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"admin": user},
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "admin"}},
 		CurrentContext: "test",
-	}, path); err != nil {
-		t.Fatal(err)
-	}
+	}, path))
 }
 
 // try runs helm. An error contains its standard error.
@@ -88,10 +84,7 @@ func (h helm) try(t *testing.T, args ...string) (string, error) {
 
 func (h helm) run(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := h.try(t, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(h.try(t, args...))(t)
 	return out
 }
 
@@ -106,14 +99,8 @@ type aChart struct {
 func chart(t *testing.T) aChart {
 	t.Helper()
 	c := connect(t)
-	server, err := discovery.NewDiscoveryClientForConfig(c.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	version, err := server.ServerVersion()
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := testenv.Must(discovery.NewDiscoveryClientForConfig(c.config))(t)
+	version := testenv.Must(server.ServerVersion())(t)
 	return aChart{newHelm(t, c), filepath.Join(root, "charts", "auth-gateway"), c, version.GitVersion}
 }
 
@@ -142,9 +129,7 @@ func (c aChart) template(t *testing.T, name, values string) []*unstructured.Unst
 func (h helm) file(t *testing.T, values string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "values.yaml")
-	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(path, []byte(values), 0o600))
 	return path
 }
 
@@ -155,13 +140,8 @@ type about struct {
 
 func (c aChart) about(t *testing.T) about {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(c.dir, "Chart.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(filepath.Join(c.dir, "Chart.yaml")))(t)
 	var a about
-	if err := yaml.Unmarshal(text, &a); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, yaml.Unmarshal(text, &a))
 	return a
 }

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
@@ -25,14 +26,8 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	t.Helper()
 	options := krusty.MakeDefaultOptions()
 	options.Reorder = krusty.ReorderOptionUnspecified // the default of kubectl
-	resources, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), filepath.Join(root, dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := resources.AsYaml()
-	if err != nil {
-		t.Fatal(err)
-	}
+	resources := testenv.Must(krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), filepath.Join(root, dir)))(t)
+	text := testenv.Must(resources.AsYaml())(t)
 	return parse(t, text)
 }
 
@@ -41,14 +36,8 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 const overlay = "test/install/testdata/kustomize"
 
 func TestTheTestedKustomizationIsThatOfTheManual(t *testing.T) {
-	tested, err := os.ReadFile(filepath.Join(root, overlay, "kustomization.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	manual, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tested := testenv.Must(os.ReadFile(filepath.Join(root, overlay, "kustomization.yaml")))(t)
+	manual := testenv.Must(os.ReadFile(filepath.Join(root, "docs", "install.md")))(t)
 	want := strings.Replace(string(tested), "../../../../config/default", "auth-gateway/config/default", 1)
 	if !strings.Contains(string(manual), "```yaml\n"+want+"```\n") {
 		t.Errorf("docs/install.md does not contain this kustomization:\n%s", want)
@@ -125,9 +114,7 @@ func TestAPodThatIsNotRestrictedIsRejected(t *testing.T) {
 	c := connect(t)
 	namespace := kubernetestest.Namespace(t)
 	good := pods(t, build(t, "config/default"))[0]
-	if err := c.admits(t, namespace, good); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.admits(t, namespace, good))
 	for name, spoil := range map[string]func(*corev1.Pod){
 		"seccomp":      func(p *corev1.Pod) { p.Spec.SecurityContext.SeccompProfile = nil },
 		"capabilities": func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext.Capabilities = nil },
@@ -158,20 +145,14 @@ func TestTheConfigurationForPrometheusIsAccepted(t *testing.T) {
 func installPrometheusKinds(t *testing.T, c cluster) {
 	t.Helper()
 	options := envtest.CRDInstallOptions{Paths: []string{"testdata/prometheus-operator.yaml"}, ErrorIfPathMissing: true}
-	_, err := envtest.InstallCRDs(c.config, options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(envtest.InstallCRDs(c.config, options)))
 }
 
 func TestEverySampleIsAccepted(t *testing.T) {
 	c := connect(t)
 	namespace := kubernetestest.Namespace(t)
 	samples := build(t, "config/samples")
-	files, err := filepath.Glob(filepath.Join(root, "config", "samples", "v1alpha1_*.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := testenv.Must(filepath.Glob(filepath.Join(root, "config", "samples", "v1alpha1_*.yaml")))(t)
 	if len(samples) != len(files) {
 		t.Errorf("config/samples/kustomization.yaml lists %d samples, there are %d files", len(samples), len(files))
 	}
@@ -260,10 +241,7 @@ func TestVersionsAreTheSame(t *testing.T) {
 }
 
 func TestTheProjectFileIsUpToDate(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "PROJECT"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(filepath.Join(root, "PROJECT")))(t)
 	project := parse(t, append([]byte("apiVersion: v1\nkind: PROJECT\n"), text...))[0].Object
 	definitions, resources := kind(build(t, "config/crd"), "CustomResourceDefinition"), project["resources"].([]any)
 	if len(resources) != len(definitions) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -48,17 +49,11 @@ func rightsOf(t *testing.T, role *unstructured.Unstructured) []string {
 // marked returns the rights that the markers in controllers/ request.
 func marked(t *testing.T) []string {
 	t.Helper()
-	sources, err := filepath.Glob(filepath.Join(root, "controllers", "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sources := testenv.Must(filepath.Glob(filepath.Join(root, "controllers", "*.go")))(t)
 	marker := regexp.MustCompile(`(?m)^\s*// \+kubebuilder:rbac:(.*)$`)
 	var rules []rbacv1.PolicyRule
 	for _, source := range sources {
-		text, err := os.ReadFile(source)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(source))(t)
 		for _, match := range marker.FindAllStringSubmatch(string(text), -1) {
 			var rule rbacv1.PolicyRule
 			for field := range strings.SplitSeq(match[1], ",") {

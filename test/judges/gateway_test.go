@@ -46,18 +46,13 @@ func startGateway(t *testing.T, settings ...string) *gateway {
 	if testing.Short() {
 		t.Skip("this test builds and starts the server")
 	}
-	database, err := localpostgres.Start(t.Context(), localpostgres.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	database := testenv.Must(localpostgres.Start(t.Context(), localpostgres.Options{}))(t)
 	t.Cleanup(func() {
 		if err := database.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := database.CreateDatabase(t.Context(), "auth"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, database.CreateDatabase(t.Context(), "auth"))
 	port := testenv.FreePort(t)
 	g := &gateway{t: t, url: fmt.Sprintf("http://127.0.0.1:%d", port), program: testenv.Program(t, "./cmd/authserver")}
 	g.issuer = g.url
@@ -75,9 +70,7 @@ func startGateway(t *testing.T, settings ...string) *gateway {
 	g.env = append(g.env, settings...)
 	server := exec.Command(g.program)
 	server.Env, server.Stdout, server.Stderr = g.env, &g.log, &g.log
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, server.Start())
 	t.Cleanup(func() {
 		_ = server.Process.Signal(syscall.SIGTERM) // it may have ended
 		_ = server.Wait()

@@ -91,17 +91,9 @@ func startProgram(t *testing.T, g *gateway, j judgment) judgeFunc {
 	command.Env = append(os.Environ(), "PATH="+path, "ISSUER="+g.issuer, "AUDIENCE="+g.issuer, "PYTHONDONTWRITEBYTECODE=1")
 	said := &testenv.Output{}
 	command.Stderr = said
-	in, err := command.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in := testenv.Must(command.StdinPipe())(t)
+	out := testenv.Must(command.StdoutPipe())(t)
+	testenv.NoError(t, command.Start())
 	t.Cleanup(func() {
 		_ = in.Close() // the judge ends
 		if err := command.Wait(); err != nil {
@@ -134,14 +126,9 @@ func startProgram(t *testing.T, g *gateway, j judgment) judgeFunc {
 // part returns a member of a token's header (0) or claims (1), unverified.
 func part(t *testing.T, token string, index int, member string) any {
 	t.Helper()
-	decoded, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[index])
-	if err != nil {
-		t.Fatal(err)
-	}
+	decoded := testenv.Must(base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[index]))(t)
 	var members map[string]any
-	if err := json.Unmarshal(decoded, &members); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(decoded, &members))
 	return members[member]
 }
 
@@ -173,10 +160,7 @@ func TestLibrariesVerifyTokens(t *testing.T) {
 			accept("before the rotation", old)
 			rejectMistakes(t, g, judges)
 
-			before, err := g.keys()
-			if err != nil {
-				t.Fatal(err)
-			}
+			before := testenv.Must(g.keys())(t)
 			g.command("keys", "rotate")
 			testenv.Until(t, time.Minute, "the next key is published", func() bool {
 				now, err := g.keys()

@@ -47,18 +47,13 @@ func TestKubernetesAuthenticatesUsers(t *testing.T) {
 			proxy.StartTLS()
 			t.Cleanup(proxy.Close)
 			g := startGateway(t, "ISSUER="+proxy.URL, "SIGNING_ALGORITHM="+algorithm)
-			target, err := url.Parse(g.url)
-			if err != nil {
-				t.Fatal(err)
-			}
+			target := testenv.Must(url.Parse(g.url))(t)
 			proxy.Config.Handler = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 
 			ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw})
 			file := filepath.Join(t.TempDir(), "authentication.yaml")
 			content := authentication(t, proxy.URL, string(ca))
-			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, os.WriteFile(file, []byte(content), 0o600))
 			server := kubernetestest.Start(t, map[string]string{"authentication-config": file, "anonymous-auth": "true"})
 			as := func(token string) (authenticationv1.UserInfo, error) {
 				config := rest.AnonymousClientConfig(server)

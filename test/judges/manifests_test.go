@@ -33,16 +33,11 @@ func TestManifestsOfTheDocumentationAreValid(t *testing.T) {
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			config := kubernetestest.Config(t)
-			if _, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{
+			testenv.NoError(t, testenv.Err(envtest.InstallCRDs(config, envtest.CRDInstallOptions{
 				Paths: []string{filepath.Join(moduleDir(t, page.module), page.crds)}, ErrorIfPathMissing: true,
-			}); err != nil {
-				t.Fatal(err)
-			}
+			})))
 			// Unknown fields are an error, so a typing error is found.
-			c, err := client.New(config, client.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := testenv.Must(client.New(config, client.Options{}))(t)
 			c = client.WithFieldValidation(c, metav1.FieldValidationStrict)
 			namespace := kubernetestest.Namespace(t)
 			objects := manifests(t, page.name)
@@ -103,10 +98,7 @@ func block(t *testing.T, page, begin string) string {
 // blocks returns the code blocks of a page of docs/consumers.
 func blocks(t *testing.T, page string) (blocks []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(testenv.Root(), "docs", "consumers", page))
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(filepath.Join(testenv.Root(), "docs", "consumers", page)))(t)
 	for i, part := range strings.Split(string(text), "```") {
 		if i%2 == 1 {
 			_, block, _ := strings.Cut(part, "\n") // the first line is the language

@@ -22,10 +22,7 @@ import (
 func TestServicesOfTheREADMEAreProtected(t *testing.T) {
 	g := startGateway(t)
 	access := g.accessToken()
-	readme, err := os.ReadFile(filepath.Join(testenv.Root(), "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := testenv.Must(os.ReadFile(filepath.Join(testenv.Root(), "README.md")))(t)
 	for _, service := range []struct {
 		dir, file string
 		command   []string
@@ -35,10 +32,7 @@ func TestServicesOfTheREADMEAreProtected(t *testing.T) {
 	} {
 		t.Run(service.dir, func(t *testing.T) {
 			dir := filepath.Join(testenv.Root(), "examples", service.dir)
-			source, err := os.ReadFile(filepath.Join(dir, service.file))
-			if err != nil {
-				t.Fatal(err)
-			}
+			source := testenv.Must(os.ReadFile(filepath.Join(dir, service.file)))(t)
 			if !strings.Contains(spaces(string(readme)), spaces(body(string(source)))) {
 				t.Errorf("the README does not show %s/%s as it is", service.dir, service.file)
 			}
@@ -52,9 +46,7 @@ func TestServicesOfTheREADMEAreProtected(t *testing.T) {
 			command.Dir, command.Stdout, command.Stderr = dir, said, said
 			command.Env = append(os.Environ(), "PATH="+path)
 			command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run starts another process
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, command.Start())
 			t.Cleanup(func() {
 				_ = syscall.Kill(-command.Process.Pid, syscall.SIGTERM)
 				_ = command.Wait()

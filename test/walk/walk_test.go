@@ -111,9 +111,7 @@ func openShell(t *testing.T, environ ...string) shellSession {
 
 func (s shellSession) paste(t *testing.T, text string) {
 	t.Helper()
-	if _, err := s.in.Write([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(s.in.Write([]byte(text))))
 }
 
 var person = regexp.MustCompile(`(?:ada|grace)-\d+@example\.com`)

@@ -76,10 +76,7 @@ func Start(t testing.TB, arguments map[string]string) *rest.Config {
 // server is discarded as a whole.
 func Namespace(t testing.TB) string {
 	t.Helper()
-	clients, err := kubernetes.NewForConfig(Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	clients := testenv.Must(kubernetes.NewForConfig(Config(t)))(t)
 	namespace, err := clients.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{
 			GenerateName: "test-",

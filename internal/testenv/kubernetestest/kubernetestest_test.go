@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,20 +20,14 @@ func TestMain(m *testing.M) { Main(m) }
 
 func connect(t *testing.T) kubernetes.Interface {
 	t.Helper()
-	clients, err := kubernetes.NewForConfig(Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	clients := testenv.Must(kubernetes.NewForConfig(Config(t)))(t)
 	return clients
 }
 
 func TestTheServerKnowsTheAuthGatewayAndItsOwnVersion(t *testing.T) {
 	t.Parallel()
 	discovery := connect(t).Discovery()
-	version, err := discovery.ServerVersion()
-	if err != nil {
-		t.Fatal(err)
-	}
+	version := testenv.Must(discovery.ServerVersion())(t)
 	if !strings.HasPrefix(version.GitVersion, "v1.37.") || version.Major != "1" || version.Minor != "37" {
 		t.Errorf("the server reports the version %s, %s.%s", version.GitVersion, version.Major, version.Minor)
 	}
@@ -74,22 +69,15 @@ func TestAFolderThatAKilledTestLeftIsRemovedAndOneInUseIsNot(t *testing.T) {
 	t.Setenv("TMPDIR", temporary)
 	abandoned, used := filepath.Join(temporary, prefix+"abandoned"), filepath.Join(temporary, prefix+"used")
 	for _, dir := range []string{abandoned, used} {
-		if err := os.MkdirAll(filepath.Join(dir, "etcd"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		lock, err := lockFolder(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.MkdirAll(filepath.Join(dir, "etcd"), 0o700))
+		lock := testenv.Must(lockFolder(dir))(t)
 		if dir == abandoned {
 			_ = lock.Close()
 		} else {
 			defer lock.Close()
 		}
 		old := time.Now().Add(-time.Hour)
-		if err := os.Chtimes(dir, old, old); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.Chtimes(dir, old, old))
 	}
 	removeAbandoned()
 	if _, err := os.Stat(abandoned); !errors.Is(err, fs.ErrNotExist) {

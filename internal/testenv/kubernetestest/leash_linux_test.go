@@ -27,13 +27,8 @@ func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
 	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
 	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temporary)
 	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(child.StdoutPipe())(t)
+	testenv.NoError(t, child.Start())
 	var addresses []string
 	lines := bufio.NewScanner(out)
 	for len(addresses) == 0 && lines.Scan() {
@@ -43,9 +38,7 @@ func TestTheServerDoesNotOutliveAKilledTest(t *testing.T) {
 			}
 		}
 	}
-	if err := child.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, child.Process.Kill())
 	_ = child.Wait()
 	if len(addresses) != 2 {
 		t.Fatalf("the child did not print the addresses of its server and its etcd: %q", addresses)

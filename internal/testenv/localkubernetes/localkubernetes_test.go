@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"io"
 	"io/fs"
 	"net"
@@ -29,9 +30,7 @@ import (
 func fill(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o700))
 	}
 }
 
@@ -172,9 +171,7 @@ func TestAFolderThatLostAProgramIsFilledAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(dir, "etcd")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.Remove(filepath.Join(dir, "etcd")))
 	if dir, err = cached(t.Context(), io.Discard, filepath.Join(cache, "programs"), apiServer, whole); err != nil ||
 		missingIn(dir, apiServer) != "" {
 		t.Errorf("%q, %v", dir, err)
@@ -217,13 +214,9 @@ func TestWhatCanBeDownloadedGetsIntoTheCache(t *testing.T) {
 			Size: int64(len(content))}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(w, content); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, testenv.Err(io.WriteString(w, content)))
 	}
-	if err := errors.Join(w.Close(), zipped.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, errors.Join(w.Close(), zipped.Close()))
 	var server *httptest.Server
 	server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/archive" {
@@ -256,15 +249,11 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 		"go.mod":  "module example.com/slow\n\ngo 1.26.0\n",
 		"main.go": "package main\n\nfunc main() {}\n",
 	} {
-		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(filepath.Join(root, name), []byte(content), 0o600))
 	}
 	var log bytes.Buffer
 	right := program{name: "slow", from: ".", path: "example.com/slow", takes: "no time"}
-	if err := right.build(t.Context(), &log, root, into, time.Millisecond); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, right.build(t.Context(), &log, root, into, time.Millisecond))
 	want := regexp.MustCompile(`^building slow for Kubernetes v\S+ from source; this happens once ` +
 		`and takes up to no time on 2 cores\n(still building slow, after \S+\n)+$`)
 	if !want.MatchString(log.String()) {
@@ -288,14 +277,8 @@ func TestABuildShowsThatItGoesOnAndSaysWhyItFails(t *testing.T) {
 
 func TestTheVersionIsThatOfTheModuleAndOfAllThatItReplaces(t *testing.T) {
 	t.Parallel()
-	root, err := Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(root, "hack", "kubernetes", "go.mod"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := testenv.Must(Root())(t)
+	content := testenv.Must(os.ReadFile(filepath.Join(root, "hack", "kubernetes", "go.mod")))(t)
 	if !strings.Contains(string(content), "k8s.io/kubernetes "+version+"\n") {
 		t.Errorf("hack/kubernetes/go.mod does not require k8s.io/kubernetes %s", version)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,10 +20,7 @@ import (
 // jar packs the programs of this machine in the format of the repository that the library embedded-postgres uses.
 func jar(t *testing.T) []byte {
 	t.Helper()
-	programs, err := Programs(t.Context(), os.Stderr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	programs := testenv.Must(Programs(t.Context(), os.Stderr))(t)
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	root := filepath.Dir(programs)
@@ -35,20 +33,13 @@ func jar(t *testing.T) []byte {
 		names = append(names, "lib/"+filepath.Base(library))
 	}
 	for _, name := range names {
-		content, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		content := testenv.Must(os.ReadFile(filepath.Join(root, name)))(t)
 		if err := w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(content))}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write(content); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, testenv.Err(w.Write(content)))
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, w.Close())
 	xz := exec.CommandContext(t.Context(), "xz", "-0", "--stdout")
 	xz.Stdin = &archive
 	compressed, err := xz.Output()
@@ -57,16 +48,9 @@ func jar(t *testing.T) []byte {
 	}
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
-	file, err := z.Create("postgres.txz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := file.Write(compressed); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
+	file := testenv.Must(z.Create("postgres.txz"))(t)
+	testenv.NoError(t, testenv.Err(file.Write(compressed)))
+	testenv.NoError(t, z.Close())
 	return out.Bytes()
 }
 
@@ -93,10 +77,7 @@ func TestTheProgramsAreFetchedWhereThereAreNone(t *testing.T) {
 	t.Setenv(repositoryVariable, repository(t).URL)
 	t.Setenv("TMPDIR", t.TempDir()) // the library leaves its log there
 	var progress bytes.Buffer
-	dir, err := fetch(t.Context(), cache, &progress)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := testenv.Must(fetch(t.Context(), cache, &progress))(t)
 	if !hasPrograms(dir) || !strings.Contains(progress.String(), "downloading") {
 		t.Errorf("%s lacks the programs; the progress is %q", dir, progress.String())
 	}
@@ -115,10 +96,7 @@ func TestTheProgramsAreFetchedWithoutRoot(t *testing.T) {
 	if _, err := Programs(t.Context(), os.Stderr); err != nil { // while we are root
 		t.Fatal(err)
 	}
-	account, err := unprivileged()
-	if err != nil {
-		t.Fatal(err)
-	}
+	account := testenv.Must(unprivileged())(t)
 	// The account cannot enter t.TempDir.
 	home, err := os.MkdirTemp("", temporaryPrefix+"home-") //nolint:usetesting // see above
 	if err != nil {
@@ -126,16 +104,9 @@ func TestTheProgramsAreFetchedWithoutRoot(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(home) })
 	program := filepath.Join(home, "test")
-	content, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(program, content, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := account.own(home); err != nil {
-		t.Fatal(err)
-	}
+	content := testenv.Must(os.ReadFile(os.Args[0]))(t)
+	testenv.NoError(t, os.WriteFile(program, content, 0o700))
+	testenv.NoError(t, account.own(home))
 	cmd := exec.CommandContext(t.Context(), program, "-test.v", "-test.run=FetchedWhereThereAreNone|TemporaryServer")
 	cmd.Dir = home
 	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+home)
@@ -188,12 +159,8 @@ func TestTheSystemClusterIsLeftOutUnlessSomeoneHasChosen(t *testing.T) {
 		"create_main_cluster = true\n":  "create_main_cluster = true\n",
 		"":                              "\ncreate_main_cluster = false\n",
 	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := noSystemCluster(path); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+		testenv.NoError(t, noSystemCluster(path))
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("%q became %q (%v)", content, got, err)
 		}

@@ -18,15 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	_ "github.com/lib/pq"
 )
 
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
-	s, err := Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(Start(t.Context(), o))(t)
 	t.Cleanup(func() {
 		if err := s.Stop(); err != nil {
 			t.Error(err)
@@ -37,28 +35,20 @@ func start(t *testing.T, o Options) *Server {
 
 func open(t *testing.T, s *Server, database string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("postgres", s.DSN(database))
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := testenv.Must(sql.Open("postgres", s.DSN(database)))(t)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
 
 func setting(t *testing.T, db *sql.DB, name string) (value string) {
 	t.Helper()
-	if err := db.QueryRowContext(t.Context(), "SELECT current_setting($1)", name).Scan(&value); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, db.QueryRowContext(t.Context(), "SELECT current_setting($1)", name).Scan(&value))
 	return value
 }
 
 func TestATemporaryServerIsFastLoopbackOnlyAndGoneAfterStop(t *testing.T) {
 	t.Parallel()
-	s, err := Start(t.Context(), Options{Settings: map[string]string{"max_connections": "33"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(Start(t.Context(), Options{Settings: map[string]string{"max_connections": "33"}}))(t)
 	if err := s.CreateDatabase(t.Context(), `odd "name"`); err != nil {
 		t.Error(err)
 	}
@@ -96,24 +86,17 @@ func TestADurableServerKeepsItsDataAndStartsAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), strings.Repeat("a folder whose path is too long for a socket ", 3), "postgres")
 	first := time.Now()
-	s, err := Start(t.Context(), Options{Dir: dir, Durable: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(Start(t.Context(), Options{Dir: dir, Durable: true}))(t)
 	t.Logf("first start: %v", time.Since(first))
 	db := open(t, s, "postgres")
 	if got := setting(t, db, "fsync"); got != "on" {
 		t.Errorf("fsync is %s", got)
 	}
-	if _, err := db.ExecContext(t.Context(), "CREATE TABLE kept AS SELECT 1"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(db.ExecContext(t.Context(), "CREATE TABLE kept AS SELECT 1")))
 	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second server in the same folder: %v", err)
 	}
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.Stop())
 	if info, err := os.Stat(filepath.Join(dir, "password")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the password's file: %v, %v", info.Mode(), err)
 	}
@@ -134,23 +117,15 @@ func TestACrashedServerRecoversOnTheSamePort(t *testing.T) {
 	t.Parallel()
 	s := start(t, Options{})
 	db := open(t, s, "postgres")
-	if _, err := db.ExecContext(t.Context(), "CREATE TABLE kept AS SELECT 1"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(db.ExecContext(t.Context(), "CREATE TABLE kept AS SELECT 1")))
 	port, done := s.Port(), s.Done()
-	if err := s.StopNow(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.StopNow())
 	<-done
-	if err := s.StartAgain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.StartAgain(t.Context()))
 	if err := s.StartAgain(t.Context()); err == nil {
 		t.Error("a running server can be started again")
 	}
-	if err := s.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.Restart(t.Context()))
 	if s.Port() != port {
 		t.Errorf("port %d became %d", port, s.Port())
 	}
@@ -164,27 +139,19 @@ func TestAStalePIDFileDoesNotHinderAStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, Options{Dir: dir})
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.Stop())
 	// The process id of a live process that is not PostgreSQL, but that the server's account may signal. PostgreSQL
 	// itself would refuse to start.
 	bystander := exec.CommandContext(t.Context(), "sleep", "60")
 	bystander.SysProcAttr = s.attributes()
 	bystander.Dir = "/"
-	if err := bystander.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, bystander.Start())
 	t.Cleanup(func() { _ = bystander.Process.Kill(); _ = bystander.Wait() })
 	pidFile := filepath.Join(s.data(), "postmaster.pid")
 	content := fmt.Sprintf("%d\n%s\n0\n5432\n\n127.0.0.1\n\n", bystander.Process.Pid, s.data())
-	if err := os.WriteFile(pidFile, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(pidFile, []byte(content), 0o600))
 	if s.account != nil {
-		if err := os.Chown(pidFile, s.account.uid, s.account.gid); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.Chown(pidFile, s.account.uid, s.account.gid))
 	}
 	start(t, Options{Dir: dir})
 }
@@ -195,17 +162,13 @@ func TestRootStartsItBelowAFolderThatOnlyRootMayEnter(t *testing.T) {
 		t.Skip("only root can use such folders")
 	}
 	hidden := filepath.Join(t.TempDir(), "hidden")
-	if err := os.Mkdir(hidden, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.Mkdir(hidden, 0o700))
 	dir := filepath.Join(hidden, "postgres")
 	s := start(t, Options{Dir: dir, Durable: true})
 	if _, err := open(t, s, "postgres").ExecContext(t.Context(), "CREATE TABLE t AS SELECT 1; CHECKPOINT"); err != nil {
 		t.Error(err)
 	}
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.Stop())
 	start(t, Options{Dir: dir, Durable: true})
 }
 
@@ -228,21 +191,14 @@ func TestTheServerDoesNotOutliveAKilledParent(t *testing.T) {
 	dir := t.TempDir()
 	parent := exec.CommandContext(t.Context(), os.Args[0])
 	parent.Env = append(os.Environ(), "LOCALPOSTGRES_TEST_CHILD="+dir)
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(parent.StdoutPipe())(t)
+	testenv.NoError(t, parent.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
 	pid, convErr := strconv.Atoi(strings.TrimSpace(line))
 	if err != nil || convErr != nil {
 		t.Fatalf("%q: %v", line, err)
 	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, parent.Process.Kill())
 	_ = parent.Wait()
 	// The server of the killed parent is still shutting down when this one starts.
 	s := start(t, Options{Dir: dir, Durable: true})
@@ -254,9 +210,7 @@ func TestTheServerDoesNotOutliveAKilledParent(t *testing.T) {
 func TestAnUnfinishedClusterIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, "data.unfinished", "base"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.MkdirAll(filepath.Join(dir, "data.unfinished", "base"), 0o700))
 	start(t, Options{Dir: dir})
 }
 
@@ -264,9 +218,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := start(t, Options{Dir: dir})
-	if err := s.Stop(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, s.Stop())
 	var log bytes.Buffer
 	for name, c := range map[string]struct {
 		options Options
@@ -282,9 +234,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	if !strings.Contains(log.String(), "no_such_setting") {
 		t.Errorf("the log is %q", log.String())
 	}
-	if err := os.WriteFile(filepath.Join(s.data(), "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(filepath.Join(s.data(), "PG_VERSION"), []byte("9\n"), 0o600))
 	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "created by PostgreSQL 9") {
 		t.Errorf("another version: %v", err)
 	}
@@ -315,13 +265,9 @@ func TestServersStartSideBySide(t *testing.T) {
 
 func TestAFolderThatAKilledTestLeftIsRemoved(t *testing.T) {
 	dir := filepath.Join(os.TempDir(), temporaryPrefix+"abandoned")
-	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.MkdirAll(filepath.Join(dir, "data"), 0o700))
 	old := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(dir, old, old); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.Chtimes(dir, old, old))
 	removeAbandoned()
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s is still there (%v)", dir, err)

@@ -48,9 +48,7 @@ func Start(t testing.TB, exposure string, settings ...string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.Chmod(dir, 0o755))
 	s := &Server{Dir: dir}
 	cmd := exec.Command(run, "-server", program, "-dir", dir)
 	cmd.Env = append(os.Environ(), "EXPOSURE="+exposure, "SALT_ROUNDS=4")
@@ -60,9 +58,7 @@ func Start(t testing.TB, exposure string, settings ...string) *Server {
 	cmd.Env = append(cmd.Env, settings...)
 	cmd.Stdout, cmd.Stderr = &s.Output, &s.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, cmd.Start())
 	ended := make(chan struct{})
 	go func() {
 		err = cmd.Wait()

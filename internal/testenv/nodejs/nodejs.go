@@ -41,11 +41,7 @@ func Path(t testing.TB) string {
 			t.Skip(err)
 		}
 	}
-	path, err := path()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return testenv.Must(path())(t)
 }
 
 var path = sync.OnceValues(func() (string, error) {

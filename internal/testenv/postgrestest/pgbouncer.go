@@ -50,27 +50,18 @@ server_idle_timeout = 10
 	}
 	for path, content := range map[string]string{users: fmt.Sprintf("%q %q\n", c.User, c.Password), ini: configuration} {
 		// If we are root, PgBouncer runs as another user.
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.Chmod(dir, 0o755))
 	arguments := []string{"--quiet", ini}
 	if os.Geteuid() == 0 {
 		arguments = append([]string{"--user=nobody"}, arguments...)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := testenv.Must(os.Create(filepath.Join(dir, "log")))(t)
 	pooler := exec.Command(program, arguments...)
 	pooler.Stdout, pooler.Stderr, pooler.Dir = log, log, "/"
 	bindToParent(pooler)
-	if err := pooler.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, pooler.Start())
 	ended := make(chan struct{})
 	go func() { _ = pooler.Wait(); close(ended) }()
 	t.Cleanup(func() {

@@ -47,10 +47,7 @@ func New(t testing.TB, options ...postgres.Option) *postgres.Store {
 // Open opens a Store and closes it at the end of the test.
 func Open(t testing.TB, c postgres.Config, options ...postgres.Option) *postgres.Store {
 	t.Helper()
-	store, err := postgres.Open(c, options...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := testenv.Must(postgres.Open(c, options...))(t)
 	t.Cleanup(store.Close)
 	return store
 }

@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,9 +37,7 @@ func openssl(t *testing.T, args ...string) []byte {
 func write(t *testing.T, name string, text []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.WriteFile(path, text, 0o600))
 	return path
 }
 
@@ -71,29 +70,17 @@ func TestEncryptWritesWhatOpenSSLOpens(t *testing.T) {
 	for _, algorithm := range []string{"ES256", "RS256", "EdDSA"} {
 		t.Run(algorithm, func(t *testing.T) {
 			private := generate(t, algorithm)
-			encrypted, err := Encrypt(private, testPassphrase, Rounds)
-			if err != nil {
-				t.Fatal(err)
-			}
+			encrypted := testenv.Must(Encrypt(private, testPassphrase, Rounds))(t)
 			plain := openssl(t, "pkey", "-in", write(t, "encrypted.pem", encrypted), "-passin", "pass:"+testPassphrase)
 			block, _ := pem.Decode(plain)
 			if block == nil {
 				t.Fatalf("openssl wrote %s", plain)
 			}
-			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				t.Fatal(err)
-			}
+			parsed := testenv.Must(x509.ParsePKCS8PrivateKey(block.Bytes))(t)
 			samePair(t, parsed.(crypto.Signer), private)
 
-			e, err := Parse(encrypted)
-			if err != nil {
-				t.Fatal(err)
-			}
-			opened, err := e.Decrypt(testPassphrase)
-			if err != nil {
-				t.Fatal(err)
-			}
+			e := testenv.Must(Parse(encrypted))(t)
+			opened := testenv.Must(e.Decrypt(testPassphrase))(t)
 			samePair(t, opened, private)
 		})
 	}
@@ -113,14 +100,8 @@ func TestDecryptOpensWhatOpenSSLWrites(t *testing.T) {
 			der, _ := x509.MarshalPKCS8PrivateKey(private)
 			plain := write(t, "plain.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 			encrypted := openssl(t, append([]string{"pkcs8", "-topk8", "-in", plain, "-passout", "pass:" + testPassphrase}, args...)...)
-			e, err := Parse(encrypted)
-			if err != nil {
-				t.Fatal(err)
-			}
-			opened, err := e.Decrypt(testPassphrase)
-			if err != nil {
-				t.Fatal(err)
-			}
+			e := testenv.Must(Parse(encrypted))(t)
+			opened := testenv.Must(e.Decrypt(testPassphrase))(t)
 			samePair(t, opened, private)
 			if _, err := e.Decrypt("another"); !errors.Is(err, ErrPassphrase) {
 				t.Errorf("with another passphrase: %v", err)
@@ -150,16 +131,10 @@ func TestParseRefusesBadFiles(t *testing.T) {
 	asPEM := func(der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}) }
 	with := func(kdfOID asn1.ObjectIdentifier, kdf any, iv []byte, data []byte) []byte {
 		t.Helper()
-		k, err := identifier(kdfOID, kdf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		k := testenv.Must(identifier(kdfOID, kdf))(t)
 		c, _ := identifier(oidAES256, iv)
 		scheme, _ := identifier(oidPBES2, pbes2Params{KDF: k, Encryption: c})
-		der, err := asn1.Marshal(encryptedPrivateKeyInfo{Algorithm: scheme, Data: data})
-		if err != nil {
-			t.Fatal(err)
-		}
+		der := testenv.Must(asn1.Marshal(encryptedPrivateKeyInfo{Algorithm: scheme, Data: data}))(t)
 		return asPEM(der)
 	}
 	prf, _ := identifier(oidSHA256, asn1.NullRawValue)
@@ -215,9 +190,7 @@ func TestDecryptTakesSecondsAtMost(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	if _, err := derive(testPassphrase); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, testenv.Err(derive(testPassphrase)))
 	if d := time.Since(begin); d > 20*time.Second {
 		t.Errorf("the derivation took %v", d)
 	}

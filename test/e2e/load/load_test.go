@@ -133,10 +133,7 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 	} {
 		t.Run(tc.about, func(t *testing.T) {
 			t.Parallel()
-			key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-			if err != nil {
-				t.Fatal(err)
-			}
+			key := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 			g := &gateway{t: t, key: key, spoil: tc.spoil}
 			server := httptest.NewServer(g)
 			defer server.Close()
@@ -145,14 +142,9 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 			if tc.other {
 				set.Keys[0].KeyID = "k0"
 			}
-			mounted, err := json.Marshal(set)
-			if err != nil {
-				t.Fatal(err)
-			}
+			mounted := testenv.Must(json.Marshal(set))(t)
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "jwks.json"), mounted, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.NoError(t, os.WriteFile(filepath.Join(dir, "jwks.json"), mounted, 0o600))
 			l, err := Start(t.Context(), Order{Gateway: g.url, Rate: 100, Retries: tc.retries, Keep: time.Minute}, NewDirectory(dir, time.Second))
 			if err != nil {
 				t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 )
@@ -27,19 +28,13 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	certificate := httptest.NewUnstartedServer(nil)
 	certificate.StartTLS()
 	defer certificate.Close()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	server := a.mailbox.server(certificate.TLS.Certificates[0])
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	address := listener.Addr().String()
 
-	plain, err := smtp.Dial(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	plain := testenv.Must(smtp.Dial(address))(t)
 	defer plain.Close()
 	if err := plain.Mail("a@example.com", nil); err == nil {
 		t.Error("the mailbox accepts mail from a client that has not signed in")
@@ -48,17 +43,10 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 		t.Error("the mailbox offers AUTH without TLS")
 	}
 
-	client, err := smtp.DialStartTLS(address, &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := testenv.Must(smtp.DialStartTLS(address, &tls.Config{InsecureSkipVerify: true}))(t)
 	defer client.Close()
-	if err := client.Auth(sasl.NewPlainClient("", "shop", "x")); err != nil {
-		t.Fatal(err)
-	}
-	if err := client.SendMail("no-reply@example.com", []string{"ada@example.com"}, strings.NewReader(aMail)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, client.Auth(sasl.NewPlainClient("", "shop", "x")))
+	testenv.NoError(t, client.SendMail("no-reply@example.com", []string{"ada@example.com"}, strings.NewReader(aMail)))
 	if err := client.SendMail("no-reply@example.com", []string{"ada@example.com"}, strings.NewReader("no mail")); err == nil {
 		t.Error("the mailbox accepts an invalid mail")
 	}
@@ -66,9 +54,7 @@ func TestAMailIsKeptAsThePersonWouldReadIt(t *testing.T) {
 	recorder := httptest.NewRecorder()
 	a.handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/mails", bytes.NewReader(nil)))
 	var box struct{ Mails []received }
-	if err := json.Unmarshal(recorder.Body.Bytes(), &box); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(recorder.Body.Bytes(), &box))
 	if len(box.Mails) != 1 {
 		t.Fatalf("there are %d mails", len(box.Mails))
 	}
