@@ -11,9 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // The API server accepts connections and never answers, as behind some firewalls.

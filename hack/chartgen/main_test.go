@@ -2,12 +2,13 @@ package main
 
 import (
 	"bytes"
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"text/template"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestACustomResourceIsKeptAndCanBeLeftOut(t *testing.T) {

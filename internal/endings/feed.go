@@ -139,7 +139,7 @@ func jitter(d time.Duration) time.Duration {
 	if d == 0 {
 		return 0
 	}
-	return d - d/10 + rand.N(d/5)
+	return d - d/10 + rand.N(d/5) //nolint:gosec // not a secret
 }
 
 // need keeps the feed awake, or wakes it.

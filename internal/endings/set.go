@@ -59,22 +59,19 @@ func (s *set) has(id sessionID) bool {
 	return found
 }
 
-// add adds an entry, or replaces the one with its id. It reports whether that changed the
-// transaction of a session, or added it.
-func (s *set) add(e entry) (changed bool) {
+// add adds an entry, or replaces the one with its id.
+func (s *set) add(e entry) {
 	sh := &s.shards[shardOf(e.id)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	i, found := slices.BinarySearchFunc(sh.ids, e.id, compare)
 	if found {
-		changed = sh.transactions[i] != e.transaction
 		sh.transactions[i], sh.ended[i] = e.transaction, e.ended
-		return changed
+		return
 	}
 	sh.ids = slices.Insert(room(sh.ids), i, e.id)
 	sh.transactions = slices.Insert(room(sh.transactions), i, e.transaction)
 	sh.ended = slices.Insert(room(sh.ended), i, e.ended)
-	return true
 }
 
 // room makes room for one more element. append would double a short list; with so many

@@ -87,7 +87,7 @@ func (s *Server) endedSessions(_ context.Context, x *exchange) error {
 			description: "too many requests wait for sessions to end",
 		}
 	}
-	answer, err := r.source.Next(r.answering, after, wait, func() bool { return peerLives(x.http.Conn()) })
+	answer, err := r.source.Next(r.answering, after, wait, func() bool { return peerLives(x.http.Conn()) }) //nolint:contextcheck // the wait outlasts the route
 	switch {
 	case errors.Is(err, endings.ErrCursor):
 		return invalidFields([]identity.Problem{{Parameter: paramAfter, Fault: identity.Fault{

@@ -54,7 +54,7 @@ const (
 	mostMemory = 150 << 20   // of the operator
 	mostDelay  = time.Second // of its reaction to a change
 	window     = 15 * time.Second
-	patience   = 5 * time.Minute // for a busy machine
+	patience   = 15 * time.Minute // for a busy machine
 
 	// memoryLimit is the container's limit in config/manager.
 	memoryLimit = "268435456"

@@ -13,8 +13,8 @@ import (
 func TestCheckFindsEachBreachOfTheContract(t *testing.T) {
 	t.Parallel()
 	const (
-		tokens  = `{"access_token":"a","token_type":"Bearer","expires_in":900,"refresh_token":"r","refresh_expires_in":9,"scope":"s"}`
-		whole   = `"client_id":"c","token_use":"access_token","exp":2,"iat":1,"sub":"` + apitest.ExampleID + `"` +
+		tokens = `{"access_token":"a","token_type":"Bearer","expires_in":900,"refresh_token":"r","refresh_expires_in":9,"scope":"s"}`
+		whole  = `"client_id":"c","token_use":"access_token","exp":2,"iat":1,"sub":"` + apitest.ExampleID + `"` +
 			`,"aud":["a"],"iss":"i","jti":"j","sid":"s"`
 		problem = `{"error_code":"not_found","error_description":"the path","reason":"path_not_found"}`
 	)
