@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -207,10 +208,7 @@ func TestPublicKeysStatusIsTheSameForAMissingGatewayAndOneThatDoesNotAllowIt(t *
 		var texts []string
 		for _, cs := range []*copyState{missing, denied} {
 			d := cs.decide()
-			text, err := json.Marshal([]any{cs.summarize(d, d.entries != nil), d.entries})
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := testenv.Must(json.Marshal([]any{cs.summarize(d, d.entries != nil), d.entries}))(t)
 			texts = append(texts, string(text))
 		}
 		if texts[0] != texts[1] {

@@ -53,9 +53,7 @@ func newTestNamespace(t *testing.T) testNamespace {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-", Labels: map[string]string{"pod-security.kubernetes.io/enforce": "restricted"},
 	}}
-	if err := c.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), namespace))
 	p := testNamespace{c, namespace.Name}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -296,9 +294,7 @@ func (p testNamespace) operatorActs(t *testing.T, gateway string) time.Duration 
 	policy := &networkingv1.NetworkPolicy{}
 	p.get(t, gateway, policy)
 	before := policy.UID
-	if err := p.Delete(t.Context(), policy); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, p.Delete(t.Context(), policy))
 	return testenv.Eventually(t, later, "the operator puts a NetworkPolicy back", func() error {
 		policy := &networkingv1.NetworkPolicy{}
 		if err := p.Get(t.Context(), client.ObjectKey{Namespace: p.name, Name: gateway}, policy); err != nil {
@@ -434,9 +430,7 @@ func (a probe) call(t *testing.T, method, path, callerKey, token string, body ma
 		Status int
 		Body   string
 	}
-	if err := json.Unmarshal(text, &answer); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(text, &answer))
 	if answer.Body != "" {
 		if err := json.Unmarshal([]byte(answer.Body), &reply); err != nil {
 			t.Fatalf("%s %s is answered %d with invalid JSON: %v", method, path, answer.Status, err)
@@ -456,10 +450,7 @@ func (a probe) must(t *testing.T, want int, method, path, token string, body map
 
 func asJSON(t *testing.T, content any) []byte {
 	t.Helper()
-	text, err := json.Marshal(content)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(json.Marshal(content))(t)
 	return text
 }
 
@@ -519,9 +510,7 @@ func (a probe) load(t *testing.T, retries int, keep time.Duration) loading {
 		t.Fatalf("begin a load: %d, %v: %s", status, err, reply)
 	}
 	var begun struct{ ID string }
-	if err := json.Unmarshal(reply, &begun); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, json.Unmarshal(reply, &begun))
 	l := loading{a, begun.ID}
 	t.Cleanup(func() { // in case the test ends before the load
 		_, _, _ = a.ask(context.WithoutCancel(t.Context()), http.MethodDelete, "/loads/"+l.id, nil)
@@ -588,10 +577,8 @@ func (l loading) perfect(t *testing.T, what string) load.Report {
 func (c cluster) operators(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var pods corev1.PodList
-	if err := c.List(t.Context(), &pods, client.InNamespace(operatorNamespace),
-		client.MatchingLabels{"app.kubernetes.io/name": operatorName}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.List(t.Context(), &pods, client.InNamespace(operatorNamespace),
+		client.MatchingLabels{"app.kubernetes.io/name": operatorName}))
 	return slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 

@@ -60,14 +60,9 @@ func connect(t *testing.T) cluster {
 	config.QPS = -1
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, add(scheme))
 	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(client.New(config, client.Options{Scheme: scheme}))(t)
 	return cluster{client.WithFieldValidation(c, metav1.FieldValidationStrict), config}
 }
 
@@ -220,10 +215,7 @@ func (c cluster) installCRD(ctx context.Context, t *testing.T, name string) {
 // readObjects returns the objects in a file.
 func readObjects(t *testing.T, path string) []*unstructured.Unstructured {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(path))(t)
 	return parse(t, text)
 }
 
@@ -257,10 +249,7 @@ func parse(t *testing.T, text []byte) []*unstructured.Unstructured {
 // as converts an object to its type.
 func as[T any](t *testing.T, object *unstructured.Unstructured) *T {
 	t.Helper()
-	text, err := object.MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(object.MarshalJSON())(t)
 	typed := new(T)
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()

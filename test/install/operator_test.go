@@ -53,9 +53,7 @@ func TestTheInstalledRightsAreEnoughForTheOperator(t *testing.T) {
 			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "auth-gateway-metrics-reader"},
 			Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: reader.Namespace, Name: reader.Name}},
 		}
-		if err := c.Create(t.Context(), binding); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, c.Create(t.Context(), binding))
 		o.showsMetrics(t, http.StatusOK, reader)
 	})
 
@@ -116,9 +114,7 @@ type runningOperator struct {
 func (c cluster) startOperator(t *testing.T, program string, deployment client.ObjectKey) runningOperator {
 	t.Helper()
 	var d appsv1.Deployment
-	if err := c.Get(t.Context(), deployment, &d); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), deployment, &d))
 	home, health := t.TempDir(), testenv.FreeAddress(t)
 	c.writeKubeconfig(t, filepath.Join(home, "kubeconfig"),
 		client.ObjectKey{Namespace: d.Namespace, Name: d.Spec.Template.Spec.ServiceAccountName})
@@ -133,9 +129,7 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 	cmd.Env = []string{"HOME=" + home, "KUBECONFIG=" + filepath.Join(home, "kubeconfig"), "POD_NAMESPACE=" + d.Namespace}
 	var logs bytes.Buffer
 	cmd.Stderr = &logs
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Error(err)
@@ -164,12 +158,10 @@ func (c cluster) startOperator(t *testing.T, program string, deployment client.O
 func (o runningOperator) works(t *testing.T, namespace string) {
 	t.Helper()
 	c, ctx := o.cluster, t.Context()
-	if err := c.Create(ctx, &corev1.Secret{
+	testenv.NoError(t, c.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "auth-db", Namespace: namespace},
 		StringData: map[string]string{"username": "auth", "password": "secret of the database"},
-	}); err != nil {
-		t.Fatal(err)
-	}
+	}))
 	g := c.gateway(t, namespace)
 	monitor := &unstructured.Unstructured{}
 	monitor.SetAPIVersion("monitoring.coreos.com/v1")
@@ -239,9 +231,7 @@ func (o runningOperator) works(t *testing.T, namespace string) {
 func (c cluster) account(t *testing.T, namespace, name string) *corev1.ServiceAccount {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	if err := c.Create(t.Context(), account); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Create(t.Context(), account))
 	return account
 }
 
@@ -249,15 +239,9 @@ func (c cluster) account(t *testing.T, namespace, name string) *corev1.ServiceAc
 // account. A request without a token must be rejected.
 func (o runningOperator) showsMetrics(t *testing.T, status int, account *corev1.ServiceAccount) {
 	t.Helper()
-	clients, err := kubernetes.NewForConfig(o.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := clients.CoreV1().ServiceAccounts(account.Namespace).
-		CreateToken(t.Context(), account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	clients := testenv.Must(kubernetes.NewForConfig(o.config))(t)
+	token := testenv.Must(clients.CoreV1().ServiceAccounts(account.Namespace).
+		CreateToken(t.Context(), account.Name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{}))(t)
 	unverified := &tls.Config{InsecureSkipVerify: true} // the certificate is self-signed
 	browser := http.Client{Transport: &http.Transport{TLSClientConfig: unverified}}
 	defer browser.CloseIdleConnections()

@@ -42,10 +42,7 @@ func (r release) do(t *testing.T, command, values string, more ...string) (strin
 
 func (r release) must(t *testing.T, command, values string, more ...string) string {
 	t.Helper()
-	out, err := r.do(t, command, values, more...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(r.do(t, command, values, more...))(t)
 	return out
 }
 
@@ -63,9 +60,7 @@ const column = "    - description: The URL of the API inside the cluster\n      
 func (c aChart) older(t *testing.T) aChart {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "auth-gateway")
-	if err := os.CopyFS(dir, os.DirFS(c.dir)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, os.CopyFS(dir, os.DirFS(c.dir)))
 	testenv.NoError(t, os.Remove(filepath.Join(dir, "templates", "crd-publickeys.yaml"))) // it had no PublicKeys
 	now := c.about(t)
 	for file, change := range map[string][2]string{
@@ -73,17 +68,12 @@ func (c aChart) older(t *testing.T) aChart {
 		"templates/crd-authgateways.yaml": {column, ""},
 	} {
 		path := filepath.Join(dir, file)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(path))(t)
 		changed := strings.ReplaceAll(string(text), change[0], change[1])
 		if changed == string(text) {
 			t.Fatalf("%s has no %q", file, change[0])
 		}
-		if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.NoError(t, os.WriteFile(path, []byte(changed), 0o600))
 	}
 	c.dir = dir
 	return c
@@ -93,9 +83,7 @@ func (c aChart) older(t *testing.T) aChart {
 func (c cluster) hasColumn(t *testing.T) bool {
 	t.Helper()
 	crd := &apiextensionsv1.CustomResourceDefinition{}
-	if err := c.Get(t.Context(), client.ObjectKey{Name: crdName}, crd); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.Get(t.Context(), client.ObjectKey{Name: crdName}, crd))
 	isURL := func(column apiextensionsv1.CustomResourceColumnDefinition) bool { return column.Name == "URL" }
 	return slices.ContainsFunc(crd.Spec.Versions[0].AdditionalPrinterColumns, isURL)
 }
@@ -110,9 +98,7 @@ func (c cluster) hasGone(t *testing.T, objects []*unstructured.Unstructured, r r
 		}
 	}
 	var records corev1.SecretList
-	if err := c.List(t.Context(), &records, client.InNamespace(r.namespace)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, c.List(t.Context(), &records, client.InNamespace(r.namespace)))
 	if len(records.Items) != 0 {
 		t.Errorf("there are still %d Secrets", len(records.Items))
 	}

@@ -172,17 +172,13 @@ func newFleet(t *testing.T) *fleet {
 	// By default the server has addresses for 254 Services.
 	more := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "more"},
 		Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}
-	if err := f.client.Create(t.Context(), more); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, f.client.Create(t.Context(), more))
 	config := api.NewConfig()
 	config.Clusters["it"] = &api.Cluster{Server: administrator.Host, CertificateAuthorityData: administrator.CAData}
 	config.AuthInfos["it"] = &api.AuthInfo{ClientCertificateData: administrator.CertData, ClientKeyData: administrator.KeyData}
 	config.Contexts["it"] = &api.Context{Cluster: "it", AuthInfo: "it"}
 	config.CurrentContext = "it"
-	if err := clientcmd.WriteToFile(*config, f.config); err != nil {
-		t.Fatal(err)
-	}
+	testenv.NoError(t, clientcmd.WriteToFile(*config, f.config))
 	return f
 }
 
