@@ -1,12 +1,13 @@
 package localcluster
 
 import (
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestAProgramComesWithItsLibrariesAndItsLoader(t *testing.T) {

@@ -8,8 +8,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestWhoeverIsNamedServesAndAsksWithWhatIsIssued(t *testing.T) {
