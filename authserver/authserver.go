@@ -61,8 +61,7 @@ type Options struct {
 	Statement func(statement string) // for tests: called before each statement; may be nil
 }
 
-// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT
-// is 0.
+// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0.
 type Addresses struct{ API, Ops string }
 
 // New wires a server. It reads the files that the settings name (certificates and mail
@@ -231,8 +230,7 @@ func (s *Server) listenOperations(address string) (net.Listener, error) {
 	return ops, err
 }
 
-// listen listens on HOST and the port of a setting. The error names the setting that is
-// wrong.
+// listen listens on HOST and the port of a setting. The error names the setting that is wrong.
 func listen(setting, address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address) //nolint:noctx // nothing to wait for
 	var lookup *net.DNSError

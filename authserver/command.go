@@ -135,9 +135,8 @@ func (c Command) misused(message string) int {
 	return c.fail(exitUsage, fmt.Sprintf("authserver: %s; see authserver -h\n", message))
 }
 
-// fail prints why the program ends, writes it to TERMINATION_LOG, and returns the exit code.
-// It reads that setting itself, because it also reports invalid settings. A failure to write
-// the file does not change the exit code.
+// fail prints why the program ends, writes it to TERMINATION_LOG, and returns the exit code. It reads that setting
+// itself, because it also reports invalid settings. A failure to write the file does not change the exit code.
 func (c Command) fail(code int, why string) int {
 	fmt.Fprint(c.Err, why)
 	path, _ := c.LookupEnv(config.EnvTerminationLog)

@@ -187,8 +187,7 @@ func TestFeedRefusesInvalidParameters(t *testing.T) {
 	want(t, http.StatusMethodNotAllowed, n.try(http.MethodPost, "/sessions/ended", trusted, nil))
 }
 
-// A consumer must not wait while a server is shut down, nor hold a connection to the
-// database.
+// A consumer must not wait while a server is shut down, nor hold a connection to the database.
 func TestFeedEndsItsWaitsAtShutdown(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1, env{"DB_MAX_CONNS": "2", "SHUTDOWN_TIMEOUT": "20s"})

@@ -13,8 +13,7 @@ const (
 	cleanUpBatch    = 500 // rows per table and transaction
 )
 
-// housekeeping removes expired rows, in small batches, until ctx ends. The store lets only
-// one replica do it at a time.
+// housekeeping removes expired rows, in small batches, until ctx ends. The store lets only one replica do it at a time.
 func (s *Server) housekeeping(ctx context.Context) {
 	for pause(ctx, cleanUpInterval) {
 		s.cleanUp(ctx)

@@ -15,10 +15,9 @@ const databaseLook = 2 * time.Second
 // readiness returns why the server should not receive requests, or "" if it should, and the
 // problem of its database, if any. It does not wait for anything.
 //
-// A server that was once ready stays ready when its database is down: it can still serve the
-// keys, which every verifier needs, and answers other requests with 503 and Retry-After. All
-// replicas lose the database at the same time. If none of them were ready, the keys would be
-// unavailable too. See docs/decisions/0028-ready-without-a-database.md.
+// A server that was once ready stays ready when its database is down: it can still serve the keys, which every verifier
+// needs, and answers other requests with 503 and Retry-After. All replicas lose the database at the same time. If none
+// of them were ready, the keys would be unavailable too. See docs/decisions/0028-ready-without-a-database.md.
 func (s *Server) readiness() (reason, database string) {
 	if away := s.away.Load(); away != nil {
 		database = *away
@@ -32,8 +31,7 @@ func (s *Server) readiness() (reason, database string) {
 	return "", database
 }
 
-// databaseReadiness queries the database and returns why a request that needs it would fail,
-// or "" if it would not.
+// databaseReadiness queries the database and returns why a request that needs it would fail, or "" if it would not.
 func (s *Server) databaseReadiness(ctx context.Context) string {
 	if reason, _ := s.readiness(); reason != "" {
 		return reason
@@ -44,8 +42,7 @@ func (s *Server) databaseReadiness(ctx context.Context) string {
 	return ""
 }
 
-// databaseProblem returns an error if the database does not answer, is read-only, or belongs
-// to another issuer.
+// databaseProblem returns an error if the database does not answer, is read-only, or belongs to another issuer.
 func (s *Server) databaseProblem(ctx context.Context) error {
 	if err := s.store.Ready(ctx); err != nil {
 		return err

@@ -27,9 +27,8 @@ import (
 // apply brings every object but the public keys to what the spec asks for, and
 // deletes those that it no longer asks for. It writes only what differs.
 //
-// A failed write does not stop the others, with one exception: the Deployment is
-// skipped, because pods must not start before the objects that protect them. It is
-// also skipped if withPods is false. apply returns what could not be done.
+// A failed write does not stop the others, with one exception: the Deployment is skipped, because pods must not start
+// before the objects that protect them. It is also skipped if withPods is false. apply returns what could not be done.
 func (r *Reconciler) apply(
 	ctx context.Context, cs *clusterState, rendered rendering, withPods bool,
 ) (found []*problem) {
@@ -50,8 +49,7 @@ func (r *Reconciler) apply(
 	return found
 }
 
-// reconcileObject applies one object, or deletes it if the spec no longer asks for
-// it.
+// reconcileObject applies one object, or deletes it if the spec no longer asks for it.
 func (r *Reconciler) reconcileObject(
 	ctx context.Context, cs *clusterState, rendered rendering, o *managedObject,
 ) error {
@@ -98,8 +96,7 @@ func (r *Reconciler) applyObject(
 	return r.Client.Apply(ctx, wanted, client.FieldOwner(FieldManager), client.ForceOwnership)
 }
 
-// prepare removes from a live object what an apply would not remove, and reports
-// whether the object needs no apply.
+// prepare removes from a live object what an apply would not remove, and reports whether the object needs no apply.
 func (r *Reconciler) prepare(
 	ctx context.Context, cs *clusterState, o *managedObject, live client.Object, wanted runtime.ApplyConfiguration,
 ) (same bool, err error) {
@@ -135,9 +132,8 @@ func (r *Reconciler) prepare(
 
 // replaceExclusive replaces the fields of a live object that exclude a wanted one.
 //
-// The API server records the writer of a patch as a second owner, apart from the
-// one by which the operator applies. That owner would keep the field after
-// the spec drops it, so the second patch merges the two.
+// The API server records the writer of a patch as a second owner, apart from the one by which the operator applies.
+// That owner would keep the field after the spec drops it, so the second patch merges the two.
 func (r *Reconciler) replaceExclusive(ctx context.Context, live client.Object, wanted any) error {
 	patch, err := contradictions(live, wanted)
 	if patch == nil || err != nil {
@@ -224,10 +220,9 @@ func sameJSON(a, b any) (bool, error) {
 	return bytes.Equal(x, y), err
 }
 
-// applyPublicKeys publishes a ring by compare-and-swap: a reconcile that read an
-// older ring must not overwrite a newer one. The ConfigMap is read before the ring,
-// so a ConfigMap that has not changed since cannot be newer than the ring. The
-// ConfigMap must not hold anything else, because consumers would trust it.
+// applyPublicKeys publishes a ring by compare-and-swap: a reconcile that read an older ring must not overwrite a newer
+// one. The ConfigMap is read before the ring, so a ConfigMap that has not changed since cannot be newer than the ring.
+// The ConfigMap must not hold anything else, because consumers would trust it.
 func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rendered rendering, o *managedObject) error {
 	live, exists := cs.objects[o.id()].(*corev1.ConfigMap)
 	if !exists {
@@ -236,8 +231,7 @@ func (r *Reconciler) applyPublicKeys(ctx context.Context, cs *clusterState, rend
 	return r.updatePublicKeys(ctx, live, o.render(rendered).(*accore.ConfigMapApplyConfiguration), cs.gateway)
 }
 
-// updatePublicKeys brings a ConfigMap of public keys to what is wanted, if it was not
-// written since it was read.
+// updatePublicKeys brings a ConfigMap of public keys to what is wanted, if it was not written since it was read.
 func (r *Reconciler) updatePublicKeys(
 	ctx context.Context, live *corev1.ConfigMap, wanted *accore.ConfigMapApplyConfiguration, owner client.Object,
 ) error {
@@ -294,8 +288,7 @@ func hasExactly(live *corev1.ConfigMap, wanted *accore.ConfigMapApplyConfigurati
 	return same && len(live.Data) == len(wanted.Data) && len(live.BinaryData) == 0, err
 }
 
-// removeEntries removes entries from a ConfigMap, if it was not written since it
-// was read, and returns its new version.
+// removeEntries removes entries from a ConfigMap, if it was not written since it was read, and returns its new version.
 func (r *Reconciler) removeEntries(
 	ctx context.Context, live *corev1.ConfigMap, data map[string]string, binary map[string][]byte,
 ) (string, error) {

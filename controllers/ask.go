@@ -29,10 +29,9 @@ const (
 	maxReason = 511
 )
 
-// ask returns a function that reads the state of a server from its operations port.
-// Only the pod itself can answer: ask follows no redirect, and ignores HTTP_PROXY,
-// which is for addresses outside the cluster. A proxy would learn the pods' addresses
-// and could forge their answers. ask accepts only status 200.
+// ask returns a function that reads the state of a server from its operations port. Only the pod itself can answer: ask
+// follows no redirect, and ignores HTTP_PROXY, which is for addresses outside the cluster. A proxy would learn the
+// pods' addresses and could forge their answers. ask accepts only status 200.
 func ask() func(context.Context, string) (config.State, error) {
 	c := &http.Client{
 		Transport: &http.Transport{

@@ -144,8 +144,7 @@ func (r *Reconciler) forget(gateway types.NamespacedName) {
 	r.publications.forget(gateway)
 }
 
-// isLost reports whether another writer was faster. The reconcile then ends, and
-// the next one reads everything again.
+// isLost reports whether another writer was faster. The reconcile then ends, and the next one reads everything again.
 func isLost(p *problem) bool {
 	return p != nil && (errors.Is(p.cause, errSwapLost) || apierrors.IsConflict(p.cause))
 }
@@ -206,9 +205,8 @@ func (r *Reconciler) publish(ctx context.Context, cs *clusterState, t *keyResult
 	return classifyOrNil(r.applyPublicKeys(ctx, cs, rendering{clusterState: cs, ring: t.ring}, o))
 }
 
-// reconcileObjects brings every other object to what the spec asks for. If there is
-// a problem with the keys, it leaves the Deployment as it is: the pods would start
-// with keys that are unknown or must not be used.
+// reconcileObjects brings every other object to what the spec asks for. If there is a problem with the keys, it leaves
+// the Deployment as it is: the pods would start with keys that are unknown or must not be used.
 func (r *Reconciler) reconcileObjects(ctx context.Context, cs *clusterState, t *keyResult, inKeys *problem) *problem {
 	err := r.observeRest(ctx, cs)
 	if cs.gateway.Spec.Suspend {
@@ -280,8 +278,7 @@ func (r *Reconciler) finish(
 	return ctrl.Result{RequeueAfter: requeueAfter(cs, t, found, status, denied)}, nil
 }
 
-// recordTransitions records an event for a condition whose status or reason has
-// changed.
+// recordTransitions records an event for a condition whose status or reason has changed.
 func (r *Reconciler) recordTransitions(before *v1alpha1.AuthGateway, status v1alpha1.AuthGatewayStatus) {
 	ready := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
 	for _, conditionType := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady} {
@@ -311,9 +308,8 @@ func (r *Reconciler) wakeUp(key types.NamespacedName) {
 	}
 }
 
-// requeueAfter returns when to reconcile again although no event announces a
-// change; zero means never. secretsDenied means that Secrets cannot be watched. It
-// is pure.
+// requeueAfter returns when to reconcile again although no event announces a change; zero means never. secretsDenied
+// means that Secrets cannot be watched. It is pure.
 func requeueAfter(
 	cs *clusterState, t keyResult, found *problem, status v1alpha1.AuthGatewayStatus, secretsDenied bool,
 ) time.Duration {

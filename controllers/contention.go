@@ -23,12 +23,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// The status of a gateway names the operator that manages it. An operator that
-// finds another one there does not manage the gateway. It asks, also in the
-// status, whether the other one is still running. The question starts a reconcile
-// of the other operator, which removes it and so answers. If there is no answer in
-// time, the operator that asked takes the gateway over. No operator has to renew
-// anything, and one that was installed in another namespace takes over on its own.
+// The status of a gateway names the operator that manages it. An operator that finds another one there does not manage
+// the gateway. It asks, also in the status, whether the other one is still running. The question starts a reconcile of
+// the other operator, which removes it and so answers. If there is no answer in time, the operator that asked takes the
+// gateway over. No operator has to renew anything, and one that was installed in another namespace takes over on its
+// own.
 const (
 	answerTime = 2 * time.Minute  // how long another operator has to answer
 	askAgain   = 10 * time.Minute // after an answer
@@ -37,8 +36,7 @@ const (
 // identity identifies an operator. Its replicas share a lease, so they count as one.
 func (r *Reconciler) identity() string { return r.Options.OperatorNamespace }
 
-// isAnothers reports whether another operator manages a gateway and, if so, when to
-// reconcile again.
+// isAnothers reports whether another operator manages a gateway and, if so, when to reconcile again.
 func (r *Reconciler) isAnothers(ctx context.Context, g *v1alpha1.AuthGateway) (bool, ctrl.Result, error) {
 	holder, me, now := g.Status.Operator, r.identity(), r.Now()
 	if holder == "" || holder == me {
@@ -85,16 +83,14 @@ func (r *Reconciler) contest(
 	return client.IgnoreNotFound(err)
 }
 
-// A damper slows the operator down when another controller or an admission webhook
-// reverts its writes. Otherwise the two would revert each other without end, and
-// the pods would be replaced again and again.
+// A damper slows the operator down when another controller or an admission webhook reverts its writes. Otherwise the
+// two would revert each other without end, and the pods would be replaced again and again.
 type damper struct {
 	mu  sync.Mutex
 	all *lru.Cache[damped, *rate.Limiter]
 }
 
-// damped identifies an object and its wanted content. A change of the spec makes
-// another key, so it is written at once.
+// damped identifies an object and its wanted content. A change of the spec makes another key, so it is written at once.
 type damped struct {
 	owner  types.UID
 	gvk    schema.GroupVersionKind
@@ -126,8 +122,7 @@ func (d *damper) allow(
 	return limiter.AllowN(now, 1)
 }
 
-// contended returns a problem that names the writer which reverts the operator's
-// writes.
+// contended returns a problem that names the writer which reverts the operator's writes.
 func (r *Reconciler) contended(ctx context.Context, o *managedObject, of client.Object) *problem {
 	writer := "a writer that the object does not name, such as an admission webhook,"
 	live := o.empty() // the cache does not hold the managedFields of other writers

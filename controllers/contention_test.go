@@ -15,9 +15,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/controllers"
 )
 
-// Two operators of different releases watch one namespace, with different images. One
-// manages the gateway, and the other reports that and stays out. When the first one
-// is gone, the other takes over.
+// Two operators of different releases watch one namespace, with different images. One manages the gateway, and the
+// other reports that and stays out. When the first one is gone, the other takes over.
 func TestOperatorStaysOutOfAnothersGateway(t *testing.T) {
 	t.Parallel()
 	e := emptyEnv(t)

@@ -14,9 +14,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// This file knows which keys the copies in other namespaces have. A rotation waits
-// for them as it waits for replicas, but a consumer must not be able to hold up a
-// rotation: see docs/decisions/0043.
+// This file knows which keys the copies in other namespaces have. A rotation waits for them as it waits for replicas,
+// but a consumer must not be able to hold up a rotation: see docs/decisions/0043.
 
 // observedCopy is the copy of a PublicKeys that a gateway allows.
 type observedCopy struct {
@@ -58,9 +57,8 @@ func (r *Reconciler) observeCopies(ctx context.Context, cs *clusterState) {
 	}
 }
 
-// copiesAssumed reports whether the time is over for which a rotation waits for
-// copies: publishLead plus propagation, since this process first saw the present
-// ring. A new PublicKeys does not prolong it.
+// copiesAssumed reports whether the time is over for which a rotation waits for copies: publishLead plus propagation,
+// since this process first saw the present ring. A new PublicKeys does not prolong it.
 func (cs *clusterState) copiesAssumed() bool {
 	bound := cs.gateway.Spec.Keys.PublishLead.Value() + propagation
 	return !cs.ringSince.IsZero() && cs.now.Sub(cs.ringSince) >= bound

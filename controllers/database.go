@@ -64,8 +64,7 @@ func databaseCondition(cs *clusterState) condition {
 	return condition{metav1.ConditionUnknown, v1alpha1.ReasonReplicasMissing, "no ready replica has answered yet"}
 }
 
-// oneLine returns a text as one line of at most most bytes, without control
-// characters.
+// oneLine returns a text as one line of at most most bytes, without control characters.
 func oneLine(text string, most int) string {
 	text = strings.Map(func(r rune) rune {
 		switch {

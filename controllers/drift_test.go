@@ -292,9 +292,8 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// A Secret of keys that outlives its gateway has no owner: a label names its gateway.
-// The annotations that protect it from pruning are restored. Without the label it is
-// a name conflict, which ends when the label is set again.
+// A Secret of keys that outlives its gateway has no owner: a label names its gateway. The annotations that protect it
+// from pruning are restored. Without the label it is a name conflict, which ends when the label is set again.
 func TestDriftOfASecretThatIsKeptIsRepairedByItsLabel(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)
@@ -324,10 +323,9 @@ func repairs(e *env) []call {
 	return slices.DeleteFunc(e.calls.written(), func(c call) bool { return c.subresource == "status" })
 }
 
-// secondPassWritesNothing restarts the operator and starts a reconcile, which must
-// write nothing. It first stops every operator: others, with caches that lag behind,
-// would overwrite each other's status. On a busy machine an earlier reconcile may
-// still be running, so it tries twice.
+// secondPassWritesNothing restarts the operator and starts a reconcile, which must write nothing. It first stops every
+// operator: others, with caches that lag behind, would overwrite each other's status. On a busy machine an earlier
+// reconcile may still be running, so it tries twice.
 func (e *env) secondPassWritesNothing(name string) {
 	e.t.Helper()
 	for _, stop := range e.stops {
@@ -415,8 +413,7 @@ func TestDriftLeavesWhatOthersAdd(t *testing.T) {
 	e.quiet()
 	e.secondPassWritesNothing("auth")
 
-	// Now every object is written: the spec changes, and the operator's own fields are
-	// edited.
+	// Now every object is written: the spec changes, and the operator's own fields are edited.
 	e.quiet()
 	e.change("auth", func(g *v1alpha1.AuthGateway) {
 		g.Spec.Audiences = []string{"shop"}

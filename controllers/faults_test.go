@@ -236,8 +236,7 @@ func TestNamespaceThatIsBeingDeletedIsLeftInPeace(t *testing.T) {
 	}
 }
 
-// as returns a user with the operator's role, but without a verb for one resource (*
-// means every verb). grant adds it.
+// as returns a user with the operator's role, but without a verb for one resource (* means every verb). grant adds it.
 func (e *env) as(verb, group, name string) (user *rest.Config, grant func()) {
 	e.t.Helper()
 	role, err := readRole()
@@ -447,8 +446,7 @@ func TestWritesThatFailAreRetried(t *testing.T) {
 			e := directEnv(t)
 			var mu sync.Mutex
 			writes := map[string]int{}
-			// It counts by object, so that events and other concurrent writes do not
-			// decide which write fails.
+			// It counts by object, so that events and other concurrent writes do not decide which write fails.
 			unlucky := func(q *http.Request) bool {
 				mu.Lock()
 				defer mu.Unlock()

@@ -27,8 +27,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// everythingSet returns a gateway with every field set, with values that the API
-// server may normalize.
+// everythingSet returns a gateway with every field set, with values that the API server may normalize.
 func everythingSet(name string) *v1alpha1.AuthGateway {
 	g := smallest(name)
 	s := &g.Spec
@@ -298,8 +297,7 @@ func TestDeletionRetainsKeysUnlessTheSpecSaysOtherwise(t *testing.T) {
 	policy := func(p v1alpha1.DeletionPolicy) {
 		e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.DeletionPolicy = p })
 	}
-	// Argo CD prunes by a label, and Helm deletes what a release created. Neither may
-	// delete what outlives its gateway.
+	// Argo CD prunes by a label, and Helm deletes what a release created. Neither may delete what outlives its gateway.
 	prunable := func(name string, wanted bool) {
 		t.Helper()
 		s := e.secret(name)

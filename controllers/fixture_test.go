@@ -25,8 +25,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// This file has what the tests of pure functions share. They need no API server:
-// go test -short runs only them.
+// This file has what the tests of pure functions share. They need no API server: go test -short runs only them.
 
 // crdSchema is the schema of an AuthGateway, which has the defaults.
 var crdSchema = sync.OnceValues(func() (*schema.Structural, error) {
@@ -46,8 +45,7 @@ var crdSchema = sync.OnceValues(func() (*schema.Structural, error) {
 	return schema.NewStructural(&internal)
 })
 
-// newGateway returns the smallest gateway, with changes and then with the defaults
-// that the API server would set.
+// newGateway returns the smallest gateway, with changes and then with the defaults that the API server would set.
 func newGateway(t testing.TB, changes ...func(*v1alpha1.AuthGateway)) *v1alpha1.AuthGateway {
 	t.Helper()
 	g := &v1alpha1.AuthGateway{
@@ -135,8 +133,7 @@ func newRing(t testing.TB) keys.Ring {
 	return ring
 }
 
-// running returns the state of a cluster in which a gateway is Ready, and what the
-// reconcile of its keys has found.
+// running returns the state of a cluster in which a gateway is Ready, and what the reconcile of its keys has found.
 func running(t testing.TB, g *v1alpha1.AuthGateway) (*clusterState, keyResult) {
 	t.Helper()
 	cs, ring := newState(g), newRing(t)

@@ -39,9 +39,8 @@ func TestMain(m *testing.M) {
 	kubernetestest.Main(m, roleEqualsUse)
 }
 
-// env is a namespace of a real API server with an operator. It stands in for the
-// controllers and the kubelet, which do not run: it creates the pods of Deployments
-// and answers for them.
+// env is a namespace of a real API server with an operator. It stands in for the controllers and the kubelet, which do
+// not run: it creates the pods of Deployments and answers for them.
 type env struct {
 	t         *testing.T
 	namespace string
@@ -84,9 +83,8 @@ func newEnv(t *testing.T, options ...func(*controllers.Options)) *env {
 	return e
 }
 
-// directEnv is an emptyEnv whose operators have no manager, no cache and no watches:
-// while the env waits for something, it calls Reconcile. That is much faster.
-// Tests of what starts a reconcile, or how often, need newEnv.
+// directEnv is an emptyEnv whose operators have no manager, no cache and no watches: while the env waits for something,
+// it calls Reconcile. That is much faster. Tests of what starts a reconcile, or how often, need newEnv.
 func directEnv(t *testing.T) *env {
 	t.Helper()
 	e := emptyEnv(t)
@@ -364,8 +362,7 @@ func smallest(name string) *v1alpha1.AuthGateway {
 	}
 }
 
-// condition waits until a condition of an AuthGateway's present generation has a
-// status and a reason, and returns it.
+// condition waits until a condition of an AuthGateway's present generation has a status and a reason, and returns it.
 func (e *env) condition(name, kind string, status metav1.ConditionStatus, reason string) metav1.Condition {
 	e.t.Helper()
 	var c metav1.Condition
@@ -417,9 +414,8 @@ func (e *env) ring(name string) keys.Ring {
 	return ring
 }
 
-// rollOut acts as the controllers and the kubelet do: it replaces all pods of a
-// Deployment with ready ones of its present template, which have loaded the present
-// keys.
+// rollOut acts as the controllers and the kubelet do: it replaces all pods of a Deployment with ready ones of its
+// present template, which have loaded the present keys.
 func (e *env) rollOut(name string) {
 	e.t.Helper()
 	d := e.made(name)
@@ -481,8 +477,7 @@ func (e *env) pods(options ...client.ListOption) []corev1.Pod {
 	return pods.Items
 }
 
-// replicaSet creates the ReplicaSet that a Deployment's pods belong to, unless there
-// is one.
+// replicaSet creates the ReplicaSet that a Deployment's pods belong to, unless there is one.
 func (e *env) replicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
 	e.t.Helper()
 	set := &appsv1.ReplicaSet{

@@ -17,9 +17,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
-// An input is a Secret or a ConfigMap that the spec refers to. The operator reads
-// it, watches it, reports it as missing, mounts it in the pods and replaces the
-// pods when it changes. All of that ranges over the table inputs.
+// An input is a Secret or a ConfigMap that the spec refers to. The operator reads it, watches it, reports it as
+// missing, mounts it in the pods and replaces the pods when it changes. All of that ranges over the table inputs.
 type input struct {
 	field string                                               // as condition messages name it
 	gvk   schema.GroupVersionKind                              // gvkSecret or gvkConfigMap
@@ -52,9 +51,8 @@ const (
 	onlyOperator                 // the operator reads the key; the pods do not get it
 )
 
-// inputs is the one place that knows what the spec refers to. The order is that
-// of the volumes, and that in which missing inputs are reported. It also decides
-// the digest by which pods are replaced, so append new rows.
+// inputs is the one place that knows what the spec refers to. The order is that of the volumes, and that in which
+// missing inputs are reported. It also decides the digest by which pods are replaced, so append new rows.
 var inputs = []input{
 	{
 		field: "spec.database.credentialsSecretRef", gvk: gvkSecret,

@@ -18,8 +18,7 @@ import (
 
 // keyResult is what one reconcile has done with the keys.
 type keyResult struct {
-	// ring is the ring to publish: the content of the Secret of the keys. It is the
-	// zero Ring if none may be published.
+	// ring is the ring to publish: the content of the Secret of the keys. It is the zero Ring if none may be published.
 	ring            keys.Ring
 	passphraseState keys.PassphraseState
 	next            keys.Step
@@ -89,8 +88,7 @@ func (r *Reconciler) advanceKeys(ctx context.Context, cs *clusterState, t *keyRe
 	}
 	if err := r.writeRing(ctx, cs, t, result.Ring); err != nil {
 		if slices.ContainsFunc(result.Steps, func(s keys.Taken) bool { return s.Reason == keys.Withdrawn }) {
-			// If the key were published again, it would look as if it had never been
-			// withdrawn.
+			// If the key were published again, it would look as if it had never been withdrawn.
 			t.ring = keys.Ring{}
 		}
 		return err

@@ -30,9 +30,8 @@ type managedObject struct {
 	variant  string // distinguishes objects of one kind
 	optional bool   // the cluster may lack the kind
 
-	// ofKeys marks the public keys. They are read before the ring, and always from the
-	// API server: a key must not sign because a stale cache shows it as published.
-	// publish applies them.
+	// ofKeys marks the public keys. They are read before the ring, and always from the API server: a key must not sign
+	// because a stale cache shows it as published. publish applies them.
 	ofKeys bool
 
 	wantedBy func(*v1alpha1.AuthGateway) bool
@@ -41,8 +40,7 @@ type managedObject struct {
 	// render returns the apply configuration. It is pure.
 	render func(rendering) runtime.ApplyConfiguration
 
-	// applied returns the fields of a live object that the operator applied and
-	// that no other writer has changed since.
+	// applied returns the fields of a live object that the operator applied and that no other writer has changed since.
 	applied func(client.Object) (any, error)
 }
 
@@ -76,8 +74,7 @@ var (
 	idDeployment        = objectID{gvk: gvkDeployment}
 )
 
-// The objects that the reconciler treats specially. The Deployment waits for the
-// objects that protect its pods.
+// The objects that the reconciler treats specially. The Deployment waits for the objects that protect its pods.
 var (
 	objectPublicKeys        = publicKeysObject(idPublicKeys, renderPublicKeys)
 	objectRefreshPublicKeys = publicKeysObject(idRefreshPublicKeys, renderRefreshPublicKeys)

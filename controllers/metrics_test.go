@@ -9,8 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Prometheus overwrites labels of these names with those of the target that it
-// scrapes, unless honorLabels is set.
+// Prometheus overwrites labels of these names with those of the target that it scrapes, unless honorLabels is set.
 var overwritten = []string{"container", "endpoint", "instance", "job", "namespace", "node", "pod", "service"}
 
 var variableLabels = regexp.MustCompile(`variableLabels: \{([^}]*)\}`)

@@ -8,8 +8,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// A mount is a directory of the server's container with the keys of a Secret or
-// of a ConfigMap.
+// A mount is a directory of the server's container with the keys of a Secret or of a ConfigMap.
 type mount struct {
 	volume, directory string
 	gvk               schema.GroupVersionKind
@@ -26,8 +25,7 @@ func mountsOf(g *v1alpha1.AuthGateway) []mount {
 	all := []mount{
 		// Every key of this Secret: a rotation changes which files there are.
 		{volume: volumeKeys, directory: dirKeys, gvk: gvkSecret, object: n.keys()},
-		// A server that starts compares its keys with the published ones, to notice
-		// that an older copy was restored.
+		// A server that starts compares its keys with the published ones, to notice that an older copy was restored.
 		{
 			volume: volumePublicKeys, directory: dirPublicKeys, gvk: gvkConfigMap, object: n.publicKeys(),
 			items: []string{keys.PublicDocumentFile}, optional: true,

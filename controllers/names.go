@@ -26,9 +26,8 @@ const (
 
 // The project's own labels and annotations.
 const (
-	// labelGateway of a Secret names its AuthGateway, and is set even if the Secret has
-	// no owner. labelInstance would not do: Argo CD uses it, and would prune a Secret
-	// that is in no manifest.
+	// labelGateway of a Secret names its AuthGateway, and is set even if the Secret has no owner. labelInstance would
+	// not do: Argo CD uses it, and would prune a Secret that is in no manifest.
 	labelGateway = "authgateway.io/gateway"
 
 	// These keep Argo CD and Helm from deleting a Secret that outlives its AuthGateway.
@@ -40,24 +39,21 @@ const (
 	// labelClient of a namespace lets its pods call every gateway.
 	labelClient = "authgateway.io/client"
 
-	// labelTemplate of a Deployment is a digest of the rendered pod template, and
-	// labelGeneration is the generation of the AuthGateway that it was rendered from.
-	// labelUpgrading marks a Deployment whose pods are being replaced because a new
-	// operator renders them differently; see upgrades.go.
+	// labelTemplate of a Deployment is a digest of the rendered pod template, and labelGeneration is the generation of
+	// the AuthGateway that it was rendered from. labelUpgrading marks a Deployment whose pods are being replaced
+	// because a new operator renders them differently; see upgrades.go.
 	labelTemplate   = "authgateway.io/template"
 	labelGeneration = "authgateway.io/generation"
 	labelUpgrading  = "authgateway.io/upgrading"
 
-	// These annotations of the pod template are digests of what the pods read when
-	// they start: the Secrets, the passphrases, and the ConfigMaps. A new digest
-	// replaces the pods. The first two are keyed and reveal nothing.
+	// These annotations of the pod template are digests of what the pods read when they start: the Secrets, the
+	// passphrases, and the ConfigMaps. A new digest replaces the pods. The first two are keyed and reveal nothing.
 	annotationInputs      = "authgateway.io/inputs"
 	annotationPassphrases = "authgateway.io/passphrases"
 	annotationConfigMaps  = "authgateway.io/templates"
 
-	// annotationSealed of the Secret of the keys is a keyed digest of the files and of
-	// the passphrases that open them. With it, a restarted operator need not decrypt
-	// every key to know that they open.
+	// annotationSealed of the Secret of the keys is a keyed digest of the files and of the passphrases that open them.
+	// With it, a restarted operator need not decrypt every key to know that they open.
 	annotationSealed = "authgateway.io/sealed-with"
 )
 
@@ -161,9 +157,8 @@ func (n names) labels() map[string]string {
 	return all
 }
 
-// isOurs reports whether the operator created an object for this AuthGateway.
-// Either the AuthGateway controls it, or its labels name the AuthGateway, as those
-// of a Secret that outlived its owner do.
+// isOurs reports whether the operator created an object for this AuthGateway. Either the AuthGateway controls it, or
+// its labels name the AuthGateway, as those of a Secret that outlived its owner do.
 func (n names) isOurs(object metav1.Object, owner *v1alpha1.AuthGateway) bool {
 	if controller := metav1.GetControllerOf(object); controller != nil {
 		return controller.UID == owner.UID

@@ -69,9 +69,8 @@ func newClusterState(g *v1alpha1.AuthGateway, now time.Time) *clusterState {
 	}
 }
 
-// observeKeys reads only what the keys depend on, so that no other object can
-// delay them. It returns an error if a Secret without which nothing can be
-// decided could not be read. Anything else that could not be read is recorded in
+// observeKeys reads only what the keys depend on, so that no other object can delay them. It returns an error if a
+// Secret without which nothing can be decided could not be read. Anything else that could not be read is recorded in
 // the clusterState.
 func (r *Reconciler) observeKeys(ctx context.Context, cs *clusterState) error {
 	// The public keys are read before the keys: see applyPublicKeys.
@@ -140,9 +139,8 @@ func (r *Reconciler) observeRest(ctx context.Context, cs *clusterState) error {
 // example because the operator may not list the kind.
 const cacheWait = 5 * time.Second
 
-// observeObject reads a managed object. The cache holds only objects with the
-// operator's label and may lag. If it does not have an object that the gateway
-// wants, the API server is asked: there may be an object of that name that the
+// observeObject reads a managed object. The cache holds only objects with the operator's label and may lag. If it does
+// not have an object that the gateway wants, the API server is asked: there may be an object of that name that the
 // operator did not create.
 func (r *Reconciler) observeObject(ctx context.Context, cs *clusterState, o *managedObject) {
 	if o.optional {
@@ -227,15 +225,13 @@ func (r *Reconciler) observeConfigMap(ctx context.Context, cs *clusterState, nam
 	return err
 }
 
-// isRolledOut reports whether a Deployment has replaced every pod of an older
-// template.
+// isRolledOut reports whether a Deployment has replaced every pod of an older template.
 func isRolledOut(d *appsv1.Deployment) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == d.Status.Replicas
 }
 
-// lastSigningKey returns the kid of the key that last signed access tokens,
-// according to the status or the public keys. They may outlive a lost ring. It
-// returns "" if there never was a ring.
+// lastSigningKey returns the kid of the key that last signed access tokens, according to the status or the public keys.
+// They may outlive a lost ring. It returns "" if there never was a ring.
 func (cs *clusterState) lastSigningKey() string {
 	if s := cs.gateway.Status.Keys; s != nil {
 		for _, k := range s.Access {
@@ -252,8 +248,7 @@ func (cs *clusterState) lastSigningKey() string {
 	return ""
 }
 
-// publishedStates returns the keys that the ConfigMap lists. Another writer may have
-// changed it; see ownDocument.
+// publishedStates returns the keys that the ConfigMap lists. Another writer may have changed it; see ownDocument.
 func (cs *clusterState) publishedStates() []keys.PublicState {
 	public := cs.publicKeys()
 	var document keys.PublicDocument

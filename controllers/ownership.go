@@ -39,9 +39,8 @@ func isAdopted(live client.Object) bool {
 	return !ours
 }
 
-// takeOver makes the operator the owner of every field of an object, so that the
-// next apply removes those that are not rendered. Otherwise a setting that a restore
-// brought back would stay, although the spec no longer has it.
+// takeOver makes the operator the owner of every field of an object, so that the next apply removes those that are not
+// rendered. Otherwise a setting that a restore brought back would stay, although the spec no longer has it.
 func (r *Reconciler) takeOver(ctx context.Context, o *managedObject, of client.Object) error {
 	live := o.empty() // the cache does not hold the managedFields of other writers
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(of), live); err != nil {
@@ -101,11 +100,9 @@ var podFields = []string{
 	"hostAliases", "dnsConfig", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "securityContext",
 }
 
-// strays returns a JSON patch that removes from a Deployment what changes how the
-// server runs and was not rendered. An apply would keep it: for example a
-// setting at its default is not rendered, so nothing would overwrite another value.
-// Containers, volumes and variables that are not settings stay: other writers may
-// add them.
+// strays returns a JSON patch that removes from a Deployment what changes how the server runs and was not rendered. An
+// apply would keep it: for example a setting at its default is not rendered, so nothing would overwrite another value.
+// Containers, volumes and variables that are not settings stay: other writers may add them.
 func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) ([]map[string]any, error) {
 	var is, want struct {
 		Spec struct {
@@ -176,9 +173,8 @@ func strays(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration
 	return patch, nil
 }
 
-// extractDeployment returns what a manager applied. ExtractDeployment refuses lists that
-// name something twice, although they are valid: then only the first entries count.
-// strays removes the second one of a setting.
+// extractDeployment returns what a manager applied. ExtractDeployment refuses lists that name something twice, although
+// they are valid: then only the first entries count. strays removes the second one of a setting.
 func extractDeployment(live *appsv1.Deployment, manager string) (*acapps.DeploymentApplyConfiguration, error) {
 	applied, err := acapps.ExtractDeployment(live, manager)
 	if err == nil {
@@ -210,8 +206,7 @@ func firstOfEach[T any](list []T, key func(T) string) []T {
 	})
 }
 
-// named returns the entry of a list with a name, and its index. The entry is nil if
-// there is none.
+// named returns the entry of a list with a name, and its index. The entry is nil if there is none.
 func named(list any, key, name string) (int, map[string]any) {
 	entries, _ := list.([]any)
 	for i, entry := range entries {

@@ -75,8 +75,7 @@ func TestRestoredObjectLosesWhatTheSpecDrops(t *testing.T) {
 	}
 }
 
-// Anyone can write names and labels. The operator deletes only objects whose owner
-// reference names this gateway.
+// Anyone can write names and labels. The operator deletes only objects whose owner reference names this gateway.
 func TestDeletionIsOfOwnObjectsOnly(t *testing.T) {
 	t.Parallel()
 	e := newDirectEnv(t)

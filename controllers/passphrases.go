@@ -66,9 +66,8 @@ func (r *Reconciler) writePassphrases(
 	return r.writeSecret(ctx, cs, cs.passphrases, cs.ownSecret(cs.names.passphrases(), data, nil, true))
 }
 
-// desiredPassphrases returns the passphrases of the Secret that the spec refers to, or
-// new ones if there are none, or nil to keep the stored ones. With a problem, the
-// stored ones may still be usable.
+// desiredPassphrases returns the passphrases of the Secret that the spec refers to, or new ones if there are none, or
+// nil to keep the stored ones. With a problem, the stored ones may still be usable.
 func (cs *clusterState) desiredPassphrases(ring keys.Ring, policy keys.Policy) (map[keys.Use]string, *problem) {
 	stored := cs.passphraseState.Current
 	ref := cs.gateway.Spec.Keys.PassphraseSecretRef
@@ -171,8 +170,7 @@ func (r *Reconciler) inspect(
 	return opened
 }
 
-// decryptsKey is the cache key of whether a passphrase decrypts a private half. It
-// never leaves this process.
+// decryptsKey is the cache key of whether a passphrase decrypts a private half. It never leaves this process.
 func decryptsKey(k keys.Key, passphrase string) [sha256.Size]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%s|%q|%s", k.ID, passphrase, k.Encrypted))
 }

@@ -26,8 +26,7 @@ type problem struct {
 	// cause is an error after which the reconcile is retried with backoff.
 	cause error
 
-	// recheck is when to look again although no event announces a change. Zero means
-	// that an event does.
+	// recheck is when to look again although no event announces a change. Zero means that an event does.
 	recheck time.Duration
 }
 
@@ -111,8 +110,7 @@ func article(kind string) string {
 	return "a"
 }
 
-// secretConflict returns a problem if the operator did not create one of these
-// Secrets, of which nil ones do not exist.
+// secretConflict returns a problem if the operator did not create one of these Secrets, of which nil ones do not exist.
 func (cs *clusterState) secretConflict(all ...*corev1.Secret) *problem {
 	var names []string
 	for _, s := range all {
@@ -144,8 +142,7 @@ func (cs *clusterState) blocked(allowedImages []string, t keyResult, keysInOrder
 	return nil
 }
 
-// imageRefused returns a problem if the spec asks for an image that the operator's
-// options do not allow.
+// imageRefused returns a problem if the spec asks for an image that the operator's options do not allow.
 func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 	isAllowed := func(image string) bool {
 		return len(allowed) == 0 ||
@@ -167,11 +164,9 @@ func imageRefused(g *v1alpha1.AuthGateway, allowed []string) *problem {
 	return nil
 }
 
-// notAccepted returns a problem if the spec has another issuer or another database
-// and the change was not confirmed. Another issuer ends every session. Another
-// database has other users. So the change needs an annotation with the new value,
-// and until then the pods keep their settings. A gateway that was never Ready has
-// nothing to lose.
+// notAccepted returns a problem if the spec has another issuer or another database and the change was not confirmed.
+// Another issuer ends every session. Another database has other users. So the change needs an annotation with the new
+// value, and until then the pods keep their settings. A gateway that was never Ready has nothing to lose.
 func notAccepted(g *v1alpha1.AuthGateway) *problem {
 	var all []*problem
 	for _, c := range []struct{ field, was, is, annotation, effect string }{
@@ -195,8 +190,7 @@ func notAccepted(g *v1alpha1.AuthGateway) *problem {
 	return joined(all)
 }
 
-// kindMissing returns a problem if the spec asks for an object whose kind the
-// cluster does not have.
+// kindMissing returns a problem if the spec asks for an object whose kind the cluster does not have.
 func (cs *clusterState) kindMissing() *problem {
 	for _, o := range managedObjects {
 		if cs.absent[o.id()] && o.wantedBy(cs.gateway) {
@@ -215,8 +209,7 @@ func classifyOrNil(err error) *problem {
 	return classify(err)
 }
 
-// classify turns an error of the API server into a problem that says what to do.
-// The reconcile is retried with backoff.
+// classify turns an error of the API server into a problem that says what to do. The reconcile is retried with backoff.
 func classify(err error) *problem {
 	var p *problem
 	if errors.As(err, &p) {

@@ -22,13 +22,11 @@ type publication struct {
 	blocked    bool              // a problem keeps the gateway from publishing its present keys
 }
 
-// publications passes what each AuthGateway publishes from its reconcile to the
-// reconciles of its copies. It is kept in memory, and not read from the gateway's
-// ConfigMap: if a person adds a key there, the operator removes it within moments,
-// and until then no copy may have it either.
+// publications passes what each AuthGateway publishes from its reconcile to the reconciles of its copies. It is kept in
+// memory, and not read from the gateway's ConfigMap: if a person adds a key there, the operator removes it within
+// moments, and until then no copy may have it either.
 //
-// After a restart a gateway has no publication until it was reconciled. Its copies
-// are left alone until then.
+// After a restart a gateway has no publication until it was reconciled. Its copies are left alone until then.
 type publications struct {
 	mu      sync.Mutex
 	all     map[types.NamespacedName]publication
@@ -65,9 +63,8 @@ func (p *publications) set(ctx context.Context, gateway types.NamespacedName, is
 	}
 }
 
-// notePublication records what a gateway publishes after its keys were reconciled.
-// It does not depend on whether the gateway's own ConfigMap could be written: a
-// revocation must reach the copies nevertheless.
+// notePublication records what a gateway publishes after its keys were reconciled. It does not depend on whether the
+// gateway's own ConfigMap could be written: a revocation must reach the copies nevertheless.
 func (r *Reconciler) notePublication(ctx context.Context, cs *clusterState, t keyResult, found *problem) {
 	g := cs.gateway
 	gateway := client.ObjectKeyFromObject(g)
@@ -94,10 +91,9 @@ func (r *Reconciler) notePublication(ctx context.Context, cs *clusterState, t ke
 // withdrawnFile is an entry of a copy without keys. It explains to a person why.
 const withdrawnFile = "withdrawn"
 
-// withdrawnEntries returns the entries of a copy whose gateway no longer serves the
-// namespace: the same documents, without a key. A pod that mounts them accepts no
-// token. If the ConfigMap were deleted instead, the pod would keep the old files
-// and trust their keys for as long as it runs, revoked ones included.
+// withdrawnEntries returns the entries of a copy whose gateway no longer serves the namespace: the same documents,
+// without a key. A pod that mounts them accepts no token. If the ConfigMap were deleted instead, the pod would keep the
+// old files and trust their keys for as long as it runs, revoked ones included.
 func withdrawnEntries(generation int64) map[string]string {
 	entries := map[string]string{
 		withdrawnFile: "These keys were withdrawn: the AuthGateway is gone, or it no longer allows this namespace. " +
@@ -109,8 +105,7 @@ func withdrawnEntries(generation int64) map[string]string {
 	return entries
 }
 
-// allows reports whether a gateway allows copies of its public keys in a namespace
-// with these labels.
+// allows reports whether a gateway allows copies of its public keys in a namespace with these labels.
 func allows(g *v1alpha1.AuthGateway, namespace string, of map[string]string) bool {
 	if namespace == g.Namespace { // pods there can mount the gateway's own ConfigMap
 		return true

@@ -34,8 +34,7 @@ func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
 	return withRecord(d, template, r.gateway.Generation)
 }
 
-// renderPod renders a pod that meets the Pod Security Standard "restricted". The
-// spec's podTemplate cannot weaken that.
+// renderPod renders a pod that meets the Pod Security Standard "restricted". The spec's podTemplate cannot weaken that.
 func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 	overlay := r.gateway.Spec.PodTemplate
 	if overlay == nil {

@@ -8,9 +8,8 @@ import (
 	acnetworking "k8s.io/client-go/applyconfigurations/networking/v1"
 )
 
-// renderNetworkPolicy admits the clients of the API to its port, and the operator
-// and Prometheus to the operations port. It does not restrict egress: that would
-// cut the server off from its database and from the mail server.
+// renderNetworkPolicy admits the clients of the API to its port, and the operator and Prometheus to the operations
+// port. It does not restrict egress: that would cut the server off from its database and from the mail server.
 func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfiguration {
 	port := func(n int32) *acnetworking.NetworkPolicyPortApplyConfiguration {
 		return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))

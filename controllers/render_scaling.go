@@ -13,9 +13,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// replicasWanted returns the number of replicas to apply. nil leaves it to the
-// autoscaler. The operator keeps the field until the autoscaler has taken it over,
-// because a field without an owner falls back to one replica. It hands over at
+// replicasWanted returns the number of replicas to apply. nil leaves it to the autoscaler. The operator keeps the field
+// until the autoscaler has taken it over, because a field without an owner falls back to one replica. It hands over at
 // least one replica, because zero switches an autoscaler off.
 func replicasWanted(g *v1alpha1.AuthGateway, live *appsv1.Deployment) *int32 {
 	a := g.Spec.Autoscaling

@@ -29,8 +29,7 @@ func as[T any](t testing.TB, rendered any) T {
 	return object
 }
 
-// variables returns the environment of a container. A reference to a Secret is
-// written as its key and name.
+// variables returns the environment of a container. A reference to a Secret is written as its key and name.
 func variables(c corev1.Container) map[string]string {
 	all := map[string]string{}
 	for _, e := range c.Env {
@@ -48,8 +47,7 @@ func renderedPod(t testing.TB, g *v1alpha1.AuthGateway, options ...func(*Options
 	return as[appsv1.Deployment](t, renderDeployment(renderingOf(cs, found, options...))).Spec.Template
 }
 
-// The namespaces of the API-server tests enforce "restricted". This is what it does
-// not require.
+// The namespaces of the API-server tests enforce "restricted". This is what it does not require.
 func TestRenderPodKeepsRights(t *testing.T) {
 	t.Parallel()
 	spec := renderedPod(t, newGateway(t, withSMTP)).Spec

@@ -17,13 +17,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// This file knows which keys each replica has loaded. A replica reports that when
-// the operator asks it. docs/decisions/0032 explains what the operator assumes of a
-// replica that it cannot reach.
+// This file knows which keys each replica has loaded. A replica reports that when the operator asks it.
+// docs/decisions/0032 explains what the operator assumes of a replica that it cannot reach.
 
-// propagation is how long a ready pod takes at most to load a changed Secret: the
-// kubelet syncs a mounted Secret at least every 90 seconds, its copy may be a
-// minute old, and the server checks its files every two seconds.
+// propagation is how long a ready pod takes at most to load a changed Secret: the kubelet syncs a mounted Secret at
+// least every 90 seconds, its copy may be a minute old, and the server checks its files every two seconds.
 const propagation = 3 * time.Minute
 
 // observePods lists the pods of the Deployment, and asks them for their state.
@@ -136,9 +134,8 @@ func readyCondition(p corev1.Pod) *corev1.PodCondition {
 
 func isReady(p corev1.Pod) bool { return readyCondition(p) != nil }
 
-// isAssumed reports whether a pod that did not answer counts as having loaded the
-// ring. It does if this process has seen both this ring and the pod ready for
-// publishLead plus propagation. A ready pod has a working kubelet.
+// isAssumed reports whether a pod that did not answer counts as having loaded the ring. It does if this process has
+// seen both this ring and the pod ready for publishLead plus propagation. A ready pod has a working kubelet.
 func (cs *clusterState) isAssumed(p corev1.Pod) bool {
 	ready, known := cs.readySince[p.Name]
 	if cs.silent[p.Name] == nil || !isReady(p) || !known || cs.ringSince.IsZero() {
@@ -174,27 +171,23 @@ func (cs *clusterState) published(id string) bool {
 	})
 }
 
-// seen reports whether a key is published and copied, and loaded by every ready
-// replica.
+// seen reports whether a key is published and copied, and loaded by every ready replica.
 func (cs *clusterState) seen(id string) bool {
 	return cs.podsErr == nil && cs.published(id) && len(cs.without(id)) == 0 && cs.isCopied(id)
 }
 
-// without returns the ready replicas that may not have loaded a key, each with the
-// reason.
+// without returns the ready replicas that may not have loaded a key, each with the reason.
 func (cs *clusterState) without(id string) []string {
 	return cs.replicas("has not loaded it", func(k config.KeysState) bool { return !slices.Contains(k.Ready, id) })
 }
 
-// trusting returns the ready replicas that may still trust a revoked key, each with
-// the reason.
+// trusting returns the ready replicas that may still trust a revoked key, each with the reason.
 func (cs *clusterState) trusting(id string) []string {
 	return cs.replicas("has not loaded the new keys", func(k config.KeysState) bool { return slices.Contains(k.Held, id) })
 }
 
-// replicas returns the ready replicas that cannot be asked, and those with these
-// answers, each with the reason. It leaves out those that count as having loaded the
-// ring; see isAssumed.
+// replicas returns the ready replicas that cannot be asked, and those with these answers, each with the reason. It
+// leaves out those that count as having loaded the ring; see isAssumed.
 func (cs *clusterState) replicas(why string, with func(config.KeysState) bool) (all []string) {
 	for _, p := range cs.pods {
 		if !isReady(p) || cs.isAssumed(p) {
@@ -214,8 +207,7 @@ func (cs *clusterState) cannotBeAsked(p corev1.Pod) string {
 	return fmt.Sprintf("pod %s cannot be asked: %v", p.Name, cs.silent[p.Name])
 }
 
-// assumed returns the replicas that did not answer, and count as having loaded the
-// ring; see isAssumed.
+// assumed returns the replicas that did not answer, and count as having loaded the ring; see isAssumed.
 func (cs *clusterState) assumed() (all []string) {
 	for _, p := range cs.pods {
 		if cs.isAssumed(p) {

@@ -52,8 +52,7 @@ func TestReplicaThatCannotBeAskedHoldsARotationUpForABoundedTime(t *testing.T) {
 	e.says("auth", "KeysReady", "KeysPublished", "not confirmed", silent.Name)
 }
 
-// A pod with the operator's labels that does not belong to the Deployment is neither
-// asked nor waited for.
+// A pod with the operator's labels that does not belong to the Deployment is neither asked nor waited for.
 func TestReplicasAreOnlyThePodsOfTheDeployment(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)

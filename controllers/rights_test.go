@@ -13,9 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// roleEqualsUse compares the operator's role with the requests of all tests: it must
-// grant those and nothing else. It runs after all tests have passed, and does nothing
-// if only some of them ran.
+// roleEqualsUse compares the operator's role with the requests of all tests: it must grant those and nothing else. It
+// runs after all tests have passed, and does nothing if only some of them ran.
 func roleEqualsUse() error {
 	for name, whole := range map[string]string{"test.run": "", "test.skip": "", "test.list": "", "test.short": "false"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != whole {

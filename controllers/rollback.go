@@ -14,10 +14,9 @@ import (
 // A ring only moves forward. This file detects a ring that is missing, damaged, or
 // older than one that was seen, and says what a person can do about it.
 
-// trace returns what is known about the ring outside its Secret: from the status, from
-// the public keys, and from the pods. The public keys count only if no other writer has
-// changed them. While a key is to be revoked, the answers of pods do not count: a
-// compromised pod could lie to keep the key.
+// trace returns what is known about the ring outside its Secret: from the status, from the public keys, and from the
+// pods. The public keys count only if no other writer has changed them. While a key is to be revoked, the answers of
+// pods do not count: a compromised pod could lie to keep the key.
 func (cs *clusterState) trace(ring keys.Ring) keys.Trace {
 	var t keys.Trace
 	known := map[string]bool{}
@@ -93,8 +92,7 @@ func isIntact(s *v1alpha1.KeysStatus) bool {
 // is above both generations, so the request is carried out only once.
 func acceptance(found, seen int64) string { return fmt.Sprintf("%d-after-%d", found, seen) }
 
-// ownDocument returns the published state of the ring, or nil if another writer has
-// changed it.
+// ownDocument returns the published state of the ring, or nil if another writer has changed it.
 func (cs *clusterState) ownDocument() *keys.PublicDocument {
 	public := cs.publicKeys()
 	if public == nil || !cs.names.isOurs(public, cs.gateway) {
@@ -152,10 +150,9 @@ func (cs *clusterState) witness(generation int64) string {
 	return few(pods)
 }
 
-// startingRing returns the ring that was read. It returns a ring without keys, which
-// makes keys.Reconcile create the first ones, only if there is no trace of earlier
-// keys or a person has given those up. That ring starts above every generation that
-// was seen.
+// startingRing returns the ring that was read. It returns a ring without keys, which makes keys.Reconcile create the
+// first ones, only if there is no trace of earlier keys or a person has given those up. That ring starts above every
+// generation that was seen.
 func (cs *clusterState) startingRing(trace keys.Trace) (keys.Ring, *problem) {
 	last := cs.lastSigningKey()
 	givenUp := last != "" && cs.gateway.Annotations[v1alpha1.AnnotationNewRing] == last

@@ -119,8 +119,7 @@ func TestRollbackWaitsForAPersonAndARevokedKeyStaysRevoked(t *testing.T) {
 	}
 	e.rest()
 
-	// An older one has to be accepted, each time it is restored. The revoked key stays
-	// revoked.
+	// An older one has to be accepted, each time it is restored. The revoked key stays revoked.
 	for range 2 {
 		before := max(e.ring("auth").Generation, e.gateway("auth").Status.Keys.Generation)
 		e.restoreKeys("auth", older)
@@ -137,9 +136,8 @@ func TestRollbackWaitsForAPersonAndARevokedKeyStaysRevoked(t *testing.T) {
 	}
 }
 
-// A key that was removed from the ConfigMap is published again at once. If it was
-// waiting to sign, it waits again: verifiers that read the ConfigMap meanwhile do not
-// know it.
+// A key that was removed from the ConfigMap is published again at once. If it was waiting to sign, it waits again:
+// verifiers that read the ConfigMap meanwhile do not know it.
 func TestRollbackOfTheConfigMapIsRepairedAndTheLeadBeginsAnew(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)
@@ -176,8 +174,7 @@ func TestRollbackOfTheConfigMapIsRepairedAndTheLeadBeginsAnew(t *testing.T) {
 	}
 }
 
-// A revocation that meets a restore of older keys is pending until a person accepts
-// the restore, and is then done.
+// A revocation that meets a restore of older keys is pending until a person accepts the restore, and is then done.
 func TestRollbackThatMeetsARevocationIsDoneWithThePersonsWord(t *testing.T) {
 	t.Parallel()
 	e := readyDirectEnv(t)

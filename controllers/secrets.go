@@ -30,9 +30,8 @@ func (r *Reconciler) writeCaller(ctx context.Context, cs *clusterState, t *keyRe
 	return r.writeSecret(ctx, cs, cs.caller, cs.ownSecret(cs.names.caller(), data, nil, false))
 }
 
-// ownSecret returns a Secret as the operator writes it. A Secret that must outlive its
-// gateway has no owner and none of the labels by which other tools prune; a label names
-// its gateway.
+// ownSecret returns a Secret as the operator writes it. A Secret that must outlive its gateway has no owner and none of
+// the labels by which other tools prune; a label names its gateway.
 func (cs *clusterState) ownSecret(
 	name string, data map[string][]byte, annotations map[string]string, retainable bool,
 ) *corev1.Secret {
@@ -70,8 +69,7 @@ var errSwapLost = errors.New("another writer was faster; reading again")
 // writeSecret writes a Secret of the operator if it differs from the one that was read.
 // It keeps labels, annotations, owners and finalizers that others have added.
 //
-// It writes by compare-and-swap: it replaces the version that was read, or creates the
-// Secret if there was none.
+// It writes by compare-and-swap: it replaces the version that was read, or creates the Secret if there was none.
 func (r *Reconciler) writeSecret(ctx context.Context, cs *clusterState, read, desired *corev1.Secret) error {
 	exists := read != nil
 	if !exists {

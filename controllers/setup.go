@@ -45,9 +45,8 @@ func Scheme() *runtime.Scheme {
 	return s
 }
 
-// cacheOptions limits what the operator holds in memory: every AuthGateway, the
-// names of all Secrets, and of other kinds only the objects that the operator
-// created. If namespaces are given, it watches no others.
+// cacheOptions limits what the operator holds in memory: every AuthGateway, the names of all Secrets, and of other
+// kinds only the objects that the operator created. If namespaces are given, it watches no others.
 func cacheOptions(namespaces []string) cache.Options {
 	return cache.Options{
 		DefaultLabelSelector: labels.SelectorFromSet(labels.Set{labelManagedBy: operatorName}),
@@ -91,9 +90,8 @@ func nameOnly(in any) (any, error) {
 	return out, nil
 }
 
-// ownFields drops the managedFields of other writers, which take up much of an
-// object. It keeps the operator's own, and those from before its first apply,
-// which it has yet to take over; see isAdopted.
+// ownFields drops the managedFields of other writers, which take up much of an object. It keeps the operator's own, and
+// those from before its first apply, which it has yet to take over; see isAdopted.
 func ownFields(in any) (any, error) {
 	if m, err := meta.Accessor(in); err == nil {
 		m.SetManagedFields(slices.DeleteFunc(m.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
@@ -121,8 +119,7 @@ func podEssence(in any) (any, error) {
 	return in, nil
 }
 
-// New returns a Reconciler for a manager that was created with NewCache and the same
-// options.
+// New returns a Reconciler for a manager that was created with NewCache and the same options.
 func New(m manager.Manager, o Options) *Reconciler {
 	r := newReconciler(m.GetClient(), m.GetAPIReader(), o)
 	r.Events, r.watches = m.GetEventRecorder(operatorName), m.GetCache().(*partialCache).watches
@@ -173,8 +170,7 @@ const (
 	indexConfigMaps = "configMaps"
 )
 
-// SetUp registers the reconciler with the manager, with everything that it
-// watches.
+// SetUp registers the reconciler with the manager, with everything that it watches.
 func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 	for index, names := range map[string]func(*v1alpha1.AuthGateway) []string{
 		indexSecrets: func(g *v1alpha1.AuthGateway) []string {
@@ -296,10 +292,9 @@ func (r *Reconciler) lateConfigMaps(m manager.Manager, c controller.Controller) 
 	}, nil
 }
 
-// optionalKinds returns a function that watches kinds whose CRD may be installed while
-// the operator runs. It starts to watch a kind once the cluster has it, and reports
-// whether the cluster has it now: a CRD may be removed again. It asks the API server
-// about a kind that it does not watch yet only if look is true.
+// optionalKinds returns a function that watches kinds whose CRD may be installed while the operator runs. It starts to
+// watch a kind once the cluster has it, and reports whether the cluster has it now: a CRD may be removed again. It asks
+// the API server about a kind that it does not watch yet only if look is true.
 func (r *Reconciler) optionalKinds(
 	m manager.Manager, c controller.Controller,
 ) (watch func(o *managedObject, look bool) (bool, error)) {

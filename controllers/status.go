@@ -12,8 +12,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// condition is a condition of the status, without the fields that all of them have
-// in common.
+// condition is a condition of the status, without the fields that all of them have in common.
 type condition struct {
 	status  metav1.ConditionStatus
 	reason  string
@@ -77,8 +76,7 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 	return status
 }
 
-// conditions returns every condition by its type. If blind is true, the Deployment
-// could not be read.
+// conditions returns every condition by its type. If blind is true, the Deployment could not be read.
 func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind bool) map[string]condition {
 	keysReady, available, database := keysCondition(cs, t, inKeys), availability(cs), databaseCondition(cs)
 	if blind {

@@ -143,8 +143,7 @@ func (cs *clusterState) phaseOf(id string, ring keys.Ring) keys.Phase {
 	return ""
 }
 
-// awaitedReplicas describes a key that waits for replicas to load it. It returns ""
-// if there is none.
+// awaitedReplicas describes a key that waits for replicas to load it. It returns "" if there is none.
 func (cs *clusterState) awaitedReplicas(ring keys.Ring) string {
 	for _, phase := range []keys.Phase{keys.Published, keys.Signing} {
 		for _, k := range ring.Keys {

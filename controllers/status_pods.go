@@ -32,8 +32,7 @@ func availability(cs *clusterState) condition {
 	return notReady(cs, count, v1alpha1.ReasonReplicasMissing)
 }
 
-// notReady adds to a message why a pod is not ready. The reason is PodsFailing if
-// that is a failure.
+// notReady adds to a message why a pod is not ready. The reason is PodsFailing if that is a failure.
 func notReady(cs *clusterState, message, reason string) condition {
 	why, failing := podFailure(cs)
 	if failing {
@@ -62,14 +61,12 @@ func replicaFailure(d *appsv1.Deployment) string {
 	return ""
 }
 
-// startGrace is how long a pod may be unready before it counts as failing. During
-// an ordinary start it waits for its node, its image and its database, and may be
-// restarted.
+// startGrace is how long a pod may be unready before it counts as failing. During an ordinary start it waits for its
+// node, its image and its database, and may be restarted.
 const startGrace = 30 * time.Second
 
-// podFailure returns why a pod is not ready, and whether that is a failure yet. If
-// several pods are not ready, it is about the newest, which has the present
-// template.
+// podFailure returns why a pod is not ready, and whether that is a failure yet. If several pods are not ready, it is
+// about the newest, which has the present template.
 func podFailure(cs *clusterState) (why string, failing bool) {
 	pods := slices.Clone(cs.pods)
 	slices.SortFunc(pods, func(a, b corev1.Pod) int {
@@ -100,9 +97,8 @@ func notReadySince(p corev1.Pod) time.Time {
 	return since
 }
 
-// whyNotReady returns the most specific reason: that it is not scheduled, the
-// reason that its server reports, its last message before it ended, or what keeps
-// it from starting.
+// whyNotReady returns the most specific reason: that it is not scheduled, the reason that its server reports, its last
+// message before it ended, or what keeps it from starting.
 func whyNotReady(p corev1.Pod, reported string) string {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {

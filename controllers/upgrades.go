@@ -22,15 +22,13 @@ import (
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
 )
 
-// A new version of the operator may render different pods for every gateway. It
-// replaces the pods of a few gateways at a time. When one is Ready the next one
-// follows. While one fails that was Ready before, no other is started. A change that
-// a person makes is applied at once.
+// A new version of the operator may render different pods for every gateway. It replaces the pods of a few gateways at
+// a time. When one is Ready the next one follows. While one fails that was Ready before, no other is started. A change
+// that a person makes is applied at once.
 //
-// Two labels of each Deployment record its rendered template and the generation of
-// its gateway. They tell an upgrade from a change of the spec. Labels neither replace
-// pods nor change the generation of the Deployment. labelUpgrading marks a Deployment
-// during its upgrade, so that a restarted operator continues where it was.
+// Two labels of each Deployment record its rendered template and the generation of its gateway. They tell an upgrade
+// from a change of the spec. Labels neither replace pods nor change the generation of the Deployment. labelUpgrading
+// marks a Deployment during its upgrade, so that a restarted operator continues where it was.
 
 // The values of labelUpgrading: whether the gateway was Ready before.
 const (
@@ -81,8 +79,7 @@ func (r *Reconciler) seedUpgrades(ctx context.Context) error {
 	return nil
 }
 
-// admit reports whether the pods of a gateway may be replaced now. If not, it queues
-// the gateway.
+// admit reports whether the pods of a gateway may be replaced now. If not, it queues the gateway.
 func (u *upgrades) admit(key types.NamespacedName) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -116,8 +113,7 @@ func (u *upgrades) dropWaiting(key types.NamespacedName) {
 	u.waiting = slices.DeleteFunc(u.waiting, func(k types.NamespacedName) bool { return k == key })
 }
 
-// release ends the upgrade of a gateway, or removes it from the queue, and returns
-// the gateways that may start now.
+// release ends the upgrade of a gateway, or removes it from the queue, and returns the gateways that may start now.
 func (u *upgrades) release(key types.NamespacedName) (next []types.NamespacedName) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -131,8 +127,7 @@ func (u *upgrades) next() []types.NamespacedName {
 	return slices.Clone(u.waiting[:min(u.free(), len(u.waiting))])
 }
 
-// note records why the upgrade of a gateway fails, or "", and reports whether it has
-// begun or ceased to fail.
+// note records why the upgrade of a gateway fails, or "", and reports whether it has begun or ceased to fail.
 func (u *upgrades) note(key types.NamespacedName, why string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -180,8 +175,7 @@ func withRecord(
 	})
 }
 
-// mayRoll reports whether a Deployment may be applied now. If that is an upgrade, it
-// sets labelUpgrading.
+// mayRoll reports whether a Deployment may be applied now. If that is an upgrade, it sets labelUpgrading.
 func (r *Reconciler) mayRoll(
 	ctx context.Context, cs *clusterState, live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration,
 ) (bool, error) {
@@ -213,9 +207,8 @@ func (r *Reconciler) mayRoll(
 	return true, nil
 }
 
-// isAsked reports whether a person changed what a Deployment is rendered from: the
-// spec, or an input of it. Without labels it returns true, so that they are restored
-// at once.
+// isAsked reports whether a person changed what a Deployment is rendered from: the spec, or an input of it. Without
+// labels it returns true, so that they are restored at once.
 func isAsked(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguration) bool {
 	if live.Labels[labelGeneration] != wanted.Labels[labelGeneration] {
 		return true
@@ -225,8 +218,7 @@ func isAsked(live *appsv1.Deployment, wanted *acapps.DeploymentApplyConfiguratio
 	return slices.ContainsFunc(digests, func(name string) bool { return was[name] != is[name] })
 }
 
-// isFinished reports whether every pod of a Deployment has the present template and
-// is available.
+// isFinished reports whether every pod of a Deployment has the present template and is available.
 func isFinished(d *appsv1.Deployment) bool {
 	wanted := replicasOf(d)
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == wanted &&

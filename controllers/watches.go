@@ -26,9 +26,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// NewCache returns a constructor of the operator's cache; see cacheOptions for its
-// content. If the operator may not watch a kind or a namespace, the cache syncs
-// without it, and asks for it again until it may.
+// NewCache returns a constructor of the operator's cache; see cacheOptions for its content. If the operator may not
+// watch a kind or a namespace, the cache syncs without it, and asks for it again until it may.
 func NewCache(options Options) cache.NewCacheFunc {
 	return func(config *rest.Config, given cache.Options) (cache.Cache, error) {
 		o := cacheOptions(options.Namespaces)
@@ -43,8 +42,7 @@ func NewCache(options Options) cache.NewCacheFunc {
 	}
 }
 
-// partialCache is a cache that returns an error, rather than NotFound, for objects
-// that the operator may not watch.
+// partialCache is a cache that returns an error, rather than NotFound, for objects that the operator may not watch.
 type partialCache struct {
 	cache.Cache
 	watches *watches
@@ -131,13 +129,11 @@ func (w *watches) newInformer(
 	return one.informer
 }
 
-// errAskForList makes a reflector list again, with a backoff of up to half a minute,
-// and without logging.
+// errAskForList makes a reflector list again, with a backoff of up to half a minute, and without logging.
 var errAskForList = apierrors.NewResourceExpired("list again")
 
-// list handles the answer to a list request. If the first one is denied, the cache
-// starts empty. If a later one is denied, the cache keeps what it has. If the
-// cluster does not have the kind, the cache is empty.
+// list handles the answer to a list request. If the first one is denied, the cache starts empty. If a later one is
+// denied, the cache keeps what it has. If the cluster does not have the kind, the cache is empty.
 func (o *watched) list(list runtime.Object, err error) (runtime.Object, error) {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
@@ -288,8 +284,7 @@ func (n noting) RoundTrip(q *http.Request) (*http.Response, error) {
 	return next.RoundTrip(q)
 }
 
-// Synced is a readiness check. It returns nil once everything that the operator may
-// watch has been read.
+// Synced is a readiness check. It returns nil once everything that the operator may watch has been read.
 func (r *Reconciler) Synced(*http.Request) error {
 	if missing := r.watches.unsynced(); len(missing) > 0 {
 		return fmt.Errorf("not read yet: %s", strings.Join(missing, ", "))

@@ -15,8 +15,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// deniedWatches returns the kinds that the operator may not watch in a namespace,
-// according to its metric.
+// deniedWatches returns the kinds that the operator may not watch in a namespace, according to its metric.
 func (e *env) deniedWatches(namespace string) (kinds []string) {
 	e.t.Helper()
 	for _, labels := range e.metric(e.operator.Watches(), "authgateway_operator_watch_denied") {
@@ -39,9 +38,8 @@ func (e *env) in(namespace string) *env {
 	return other
 }
 
-// A namespace that the operator may not watch does not affect the others. When the
-// permission is granted, the namespace is managed without a restart. When it is
-// removed, the others are still managed.
+// A namespace that the operator may not watch does not affect the others. When the permission is granted, the namespace
+// is managed without a restart. When it is removed, the others are still managed.
 func TestWatchesOfALostNamespaceAreLeftOutUntilItIsBack(t *testing.T) {
 	t.Parallel()
 	here := emptyEnv(t)

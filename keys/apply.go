@@ -8,9 +8,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// apply carries out a step and returns the ring of the next generation. Only apply
-// needs randomness and passphrases. A step for another generation changes nothing,
-// so applying a step twice has the effect of applying it once.
+// apply carries out a step and returns the ring of the next generation. Only apply needs randomness and passphrases. A
+// step for another generation changes nothing, so applying a step twice has the effect of applying it once.
 //
 // On error (a passphrase is missing or wrong) it returns the ring unchanged;
 // errors.Is(err, ErrPassphrase) reports this case.
@@ -207,8 +206,7 @@ func (r *Ring) extend(step Step) {
 func (r *Ring) wait(step Step) {
 	for i := range r.Keys {
 		k := &r.Keys[i]
-		// After ClockWentBack, this covers every key of the use whose phase began in
-		// the future.
+		// After ClockWentBack, this covers every key of the use whose phase began in the future.
 		back := step.Reason == ClockWentBack && k.Use == step.Use &&
 			k.PhaseSince.After(step.at.Add(step.policy.ClockSkew))
 		if k.ID != step.Key && !back {

@@ -74,25 +74,22 @@ func publicPEM(k Key) []byte {
 // PublicDocumentFile is the name of the PublicDocument in PublicFiles.
 const PublicDocumentFile = "keys.json"
 
-// PublicDocument is keys.json: the published state of a ring, for people and for
-// monitoring.
+// PublicDocument is keys.json: the published state of a ring, for people and for monitoring.
 type PublicDocument struct {
 	Issuer     string        `json:"issuer"`
 	Generation int64         `json:"generation"`
 	Keys       []PublicState `json:"keys"`
 
-	// Revoked lists the IDs of revoked keys, including remembered ones that are no
-	// longer in the ring.
+	// Revoked lists the IDs of revoked keys, including remembered ones that are no longer in the ring.
 	Revoked []string `json:"revoked,omitempty"`
 }
 
 // ErrRolledBack is in the chain of an error of PublicDocument.Check.
 var ErrRolledBack = errors.New("an older key ring was restored")
 
-// Check compares a ring with the published state, which may be that of a newer ring.
-// It returns an error if the ring must not be used, because it would trust a revoked
-// key, or sign with a key that verifiers cannot get. If the document is older than the
-// ring, only its revoked keys count.
+// Check compares a ring with the published state, which may be that of a newer ring. It returns an error if the ring
+// must not be used, because it would trust a revoked key, or sign with a key that verifiers cannot get. If the document
+// is older than the ring, only its revoked keys count.
 func (d PublicDocument) Check(ring Ring) error {
 	phases := map[string]Phase{}
 	for _, k := range d.Keys {
@@ -121,12 +118,10 @@ type PublicState struct {
 	Until     *time.Time `json:"until,omitempty"`
 }
 
-// PublicFiles returns the files that consumers mount: the access keys as jwks.json and
-// one <kid>.pem each, and keys.json with the phase of every key of both uses, the
-// issuer, and the generation of the ring. jwks has the same bytes as jwks.json: Envoy
-// Gateway reads a ConfigMap's entry of that name. No other file is a JWK Set. The same
-// ring gives the same bytes. revoked lists the IDs of remembered keys that were revoked
-// before.
+// PublicFiles returns the files that consumers mount: the access keys as jwks.json and one <kid>.pem each, and
+// keys.json with the phase of every key of both uses, the issuer, and the generation of the ring. jwks has the same
+// bytes as jwks.json: Envoy Gateway reads a ConfigMap's entry of that name. No other file is a JWK Set. The same ring
+// gives the same bytes. revoked lists the IDs of remembered keys that were revoked before.
 func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte {
 	files := publicPEMs(ring, Access)
 	set := document(JWKS(ring, Access, false))
@@ -135,9 +130,8 @@ func PublicFiles(ring Ring, issuer string, revoked ...string) map[string][]byte 
 	return files
 }
 
-// RefreshPublicFiles returns the refresh keys, as refresh.jwks.json and one <kid>.pem
-// each. Only the gateway verifies refresh tokens, so they are apart from the files for
-// consumers.
+// RefreshPublicFiles returns the refresh keys, as refresh.jwks.json and one <kid>.pem each. Only the gateway verifies
+// refresh tokens, so they are apart from the files for consumers.
 func RefreshPublicFiles(ring Ring) map[string][]byte {
 	files := publicPEMs(ring, Refresh)
 	files["refresh.jwks.json"] = document(JWKS(ring, Refresh, false))
@@ -167,8 +161,7 @@ func publicDocument(ring Ring, issuer string, revoked []string) PublicDocument {
 	return PublicDocument{issuer, ring.Generation, states, ring.AllRevoked(revoked)}
 }
 
-// AllRevoked returns the given IDs of revoked keys, followed by those that are new in
-// this ring.
+// AllRevoked returns the given IDs of revoked keys, followed by those that are new in this ring.
 func (r Ring) AllRevoked(before []string) []string {
 	all := slices.Clone(before)
 	for _, k := range r.Keys {

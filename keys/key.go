@@ -31,8 +31,7 @@ const (
 // Uses returns every use, in the order in which Next looks at them.
 func Uses() []Use { return []Use{Access, Refresh} }
 
-// setting returns the name of the setting with the passphrase of a use. Errors name
-// it.
+// setting returns the name of the setting with the passphrase of a use. Errors name it.
 func (u Use) setting() string {
 	switch u {
 	case Access:
@@ -185,9 +184,8 @@ func checkPublic(a Algorithm, public crypto.PublicKey) error {
 	return fmt.Errorf("algorithm %q is not one of ES256, RS256, EdDSA", string(a))
 }
 
-// thumbprint computes the RFC 7638 thumbprint: SHA-256 over the required members of
-// the JWK in lexical order, without white space. The members are base64url, so they
-// need no escaping.
+// thumbprint computes the RFC 7638 thumbprint: SHA-256 over the required members of the JWK in lexical order, without
+// white space. The members are base64url, so they need no escaping.
 func thumbprint(public crypto.PublicKey) string {
 	var text string
 	switch p := public.(type) {
@@ -217,8 +215,7 @@ func coordinates(p *ecdsa.PublicKey) (x, y string) {
 	return encode(point[1:33]), encode(point[33:65])
 }
 
-// modulus returns n and e as base64url of the shortest big-endian form (RFC 7518,
-// sections 6.3.1.1 and 6.3.1.2).
+// modulus returns n and e as base64url of the shortest big-endian form (RFC 7518, sections 6.3.1.1 and 6.3.1.2).
 func modulus(p *rsa.PublicKey) (n, e string) {
 	return encode(p.N.Bytes()), encode(big.NewInt(int64(p.E)).Bytes())
 }

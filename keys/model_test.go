@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// The model check of next and apply. A simulation runs for some simulated years: two
-// actors step one ring in a compare-and-swap store, and everything that can go wrong does.
-// The simulation knows the real time and, for each key, the tokens that were signed with
-// it. It can therefore judge each write at the moment of the write, for every consumer at
-// once, without simulating consumers:
+// The model check of next and apply. A simulation runs for some simulated years: two actors step one ring in a
+// compare-and-swap store, and everything that can go wrong does. The simulation knows the real time and, for each key,
+// the tokens that were signed with it. It can therefore judge each write at the moment of the write, for every consumer
+// at once, without simulating consumers:
 //
 //   - A consumer that lags by the lead knows a key that was published at least one lead
 //     ago. A key must therefore have been published for that long when it begins to sign.
@@ -264,8 +263,7 @@ func (s *simulation) sign(before time.Time) {
 		if last.Before(before) {
 			continue
 		}
-		// A shorter lifetime is used at once, a longer one when next has no Extend step
-		// left (see doc.go).
+		// A shorter lifetime is used at once, a longer one when next has no Extend step left (see doc.go).
 		expiry := last.Add(min(s.policy.Lifetimes[l.use], s.maxTokenLifetime[l.use]))
 		if expiry.After(l.expiry) {
 			l.expiry = expiry
@@ -299,8 +297,7 @@ func (s *simulation) disturb() {
 	}
 }
 
-// changePassphrase follows the rule for operators: it drops a former passphrase only when
-// no key is encrypted with it.
+// changePassphrase follows the rule for operators: it drops a former passphrase only when no key is encrypted with it.
 func (s *simulation) changePassphrase() {
 	for _, encryption := range s.encryption(s.store, s.passphrases) {
 		if encryption != EncryptedCurrent {
@@ -497,8 +494,7 @@ func (s *simulation) encryptedWrong(k Key) bool {
 	return s.encryption(s.store, wrong)[k.ID] == EncryptedCurrent
 }
 
-// settle ends all disturbances for a while and then checks that every request of a person
-// was carried out.
+// settle ends all disturbances for a while and then checks that every request of a person was carried out.
 func (s *simulation) settle() {
 	s.lost = map[Use]bool{}
 	s.gateShut = time.Time{}

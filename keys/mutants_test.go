@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// A check that cannot fail proves nothing. With one rule broken at a time, the check must
-// find a violation.
+// A check that cannot fail proves nothing. With one rule broken at a time, the check must find a violation.
 func TestModelFindsEachBrokenRule(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes ten seconds")

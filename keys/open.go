@@ -47,20 +47,17 @@ type private struct {
 	passphrase string // that decrypts it
 }
 
-// Open decrypts the signing key of each use, in parallel: on two processors it takes
-// about as long as one derivation. It tests each pair by signing and verifying.
-// Prepare decrypts the keys that do not sign yet; keys that no longer sign have no
-// private half.
+// Open decrypts the signing key of each use, in parallel: on two processors it takes about as long as one derivation.
+// It tests each pair by signing and verifying. Prepare decrypts the keys that do not sign yet; keys that no longer sign
+// have no private half.
 //
-// The error names the use, the key and the setting; errors.Is(err, ErrPassphrase)
-// reports a wrong passphrase.
+// The error names the use, the key and the setting; errors.Is(err, ErrPassphrase) reports a wrong passphrase.
 func Open(ring Ring, passphrases Passphrases) (*Opened, error) {
 	return (&Opened{}).Reopen(ring, passphrases)
 }
 
-// Reopen is Open for a ring that replaces that of o, after a step or a change of
-// passphrases. It does not decrypt a private half again if its file is the same. o
-// itself does not change.
+// Reopen is Open for a ring that replaces that of o, after a step or a change of passphrases. It does not decrypt a
+// private half again if its file is the same. o itself does not change.
 func (o *Opened) Reopen(ring Ring, passphrases Passphrases) (*Opened, error) {
 	ring = ring.clone()
 	n := &Opened{
@@ -130,8 +127,7 @@ func (o *Opened) openAll(keys []Key) error {
 	return errors.Join(errs...)
 }
 
-// openKey tries each passphrase of the key's use, tests the pair, and returns the
-// passphrase that decrypts it.
+// openKey tries each passphrase of the key's use, tests the pair, and returns the passphrase that decrypts it.
 func openKey(k Key, passphrases Passphrases) (crypto.Signer, string, error) {
 	where := fmt.Sprintf("the private half of the %s %s key %s", k.Phase, k.Use, k.ID)
 	_, all, err := passphrases.of(k.Use)
@@ -159,9 +155,8 @@ func openKey(k Key, passphrases Passphrases) (crypto.Signer, string, error) {
 		ErrPassphrase, len(all), where, k.Use.setting())
 }
 
-// Inspect finds the passphrase that decrypts each private half. It costs up to one
-// derivation for each key and passphrase, so callers keep the result as long as
-// neither changes. It decrypts two keys at a time.
+// Inspect finds the passphrase that decrypts each private half. It costs up to one derivation for each key and
+// passphrase, so callers keep the result as long as neither changes. It decrypts two keys at a time.
 func Inspect(ring Ring, passphrases Passphrases) OpenedBy {
 	o := &Opened{ring: ring, passphrases: passphrases, open: map[string]private{}}
 	return o.OpenedBy()
@@ -179,9 +174,8 @@ func (o *Opened) OpenedBy() OpenedBy {
 	return opened
 }
 
-// Prepare decrypts the keys that do not sign yet, so Reopen costs nothing when they
-// begin to. Call it in the background: it takes one derivation or more. Its errors
-// are those of Open and do not concern the signing keys.
+// Prepare decrypts the keys that do not sign yet, so Reopen costs nothing when they begin to. Call it in the
+// background: it takes one derivation or more. Its errors are those of Open and do not concern the signing keys.
 func (o *Opened) Prepare() error {
 	var errs []error
 	var waiting []Key

@@ -16,17 +16,14 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys/internal/pbes2"
 )
 
-// The model check of Reconcile and of the protocol around it. A cluster runs for some
-// simulated years. It has the objects with the ring (K), the passphrases (P), the public
-// keys (C) and the Deployment (D), each with a version; a controller for the Deployment;
-// pods, whose mounts lag independently; and two operators. An operator does one read or
-// write at a time. It may be delayed for minutes or days before the next one, or crash
-// after it. Anything else can happen in between: a person restores old copies or deletes
-// objects, the API server revokes a permission, pods do not answer or lie, and one
-// operator may have a version that does not detect a restored ring.
+// The model check of Reconcile and of the protocol around it. A cluster runs for some simulated years. It has the
+// objects with the ring (K), the passphrases (P), the public keys (C) and the Deployment (D), each with a version; a
+// controller for the Deployment; pods, whose mounts lag independently; and two operators. An operator does one read or
+// write at a time. It may be delayed for minutes or days before the next one, or crash after it. Anything else can
+// happen in between: a person restores old copies or deletes objects, the API server revokes a permission, pods do not
+// answer or lie, and one operator may have a version that does not detect a restored ring.
 //
-// The cluster knows the real time, and the real content of every mount and process. It
-// checks at each moment:
+// The cluster knows the real time, and the real content of every mount and process. It checks at each moment:
 //
 //	I1  a token that a pod signs now verifies now at every pod in service; its key has
 //	    been known for the lead, in C and at every pod in service, so a consumer that
@@ -338,8 +335,7 @@ func (c *cluster) run(disturbances int) (found string) {
 	})
 }
 
-// play runs a scene and then settles the cluster. It returns the violation that it found,
-// or "".
+// play runs a scene and then settles the cluster. It returns the violation that it found, or "".
 func (c *cluster) play(scene func(*cluster)) (found string) {
 	defer caught(&found)
 	scene(c)
@@ -532,8 +528,7 @@ func (c *cluster) arrival(p *modelPod) time.Time {
 	return at.Add(c.upTo(mountLag))
 }
 
-// cut reports whether a pod is exempt from recent changes, because its node cannot be
-// reached.
+// cut reports whether a pod is exempt from recent changes, because its node cannot be reached.
 func (c *cluster) cut(p *modelPod) bool { return c.now.Before(p.coldUntil.Add(mountLag + pollLag)) }
 
 func (c *cluster) writeRing(o *modelOperator) bool {
@@ -967,8 +962,7 @@ func (o *modelOperator) stops(why string) bool {
 	return false
 }
 
-// refused reports whether the API server denies an access. If so, the operator records it
-// as its problem.
+// refused reports whether the API server denies an access. If so, the operator records it as its problem.
 func (c *cluster) refused(o *modelOperator, verb, home string) bool {
 	switch {
 	case c.denied[verb+" "+home]:
@@ -1481,8 +1475,7 @@ const (
 	themes
 )
 
-// disturbances lists the favored disturbances of each theme. The numbers are those in
-// disturb.
+// disturbances lists the favored disturbances of each theme. The numbers are those in disturb.
 var disturbances = [themes][]int{
 	ofSettings: {2, 3, 4}, ofPassphrases: {6}, ofOrders: {7, 8, 4}, ofPods: {9, 10}, ofPassphrasesAndPods: {6, 6, 10, 10, 9},
 	ofRestores: {12, 12, 7, 8, 10}, ofDenials: {13, 13, 7, 8}, ofVersions: {7, 8, 4, 10},
@@ -1556,8 +1549,7 @@ func (c *cluster) replaceRing(with ringHome) {
 	if c.k.version != 0 && with.ring.Generation == c.k.ring.Generation {
 		return
 	}
-	// The passphrase that encrypts the copy may be lost by now. Lost passphrases are
-	// another disturbance.
+	// The passphrase that encrypts the copy may be lost by now. Lost passphrases are another disturbance.
 	p := c.p.state.Passphrases()
 	encryption := c.encryption(with.ring, p)
 	if len(c.locked(with.ring, p)) > 0 || hasKey(with.ring, Access, encryption, EncryptedUnknown) ||
@@ -1578,9 +1570,8 @@ func (c *cluster) replaceRing(with ringHome) {
 	}
 }
 
-// interrupt ends the reconciles that are running. A person may write between a read and a
-// write of a reconcile. The operator detects that only if it then swaps the same object,
-// so the simulation leaves that moment out.
+// interrupt ends the reconciles that are running. A person may write between a read and a write of a reconcile. The
+// operator detects that only if it then swaps the same object, so the simulation leaves that moment out.
 func (c *cluster) interrupt() {
 	for _, o := range c.operators {
 		if !o.down && o.moment > 0 {
@@ -1589,8 +1580,7 @@ func (c *cluster) interrupt() {
 	}
 }
 
-// replacePublic simulates a person who replaces C. The operator does not see which keys
-// the person removes.
+// replacePublic simulates a person who replaces C. The operator does not see which keys the person removes.
 func (c *cluster) replacePublic(with publicHome) {
 	c.writes++
 	c.interrupt()
@@ -1787,8 +1777,7 @@ func (c *cluster) losePassphrases() {
 	c.note("a person deletes P")
 }
 
-// settle ends all disturbances and then checks that every request of a person was carried
-// out.
+// settle ends all disturbances and then checks that every request of a person was carried out.
 func (c *cluster) settle() {
 	c.calm, c.disturbAt, c.troubled = true, time.Time{}, c.in(time.Minute)
 	c.note("no disturbances from now on")

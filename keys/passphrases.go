@@ -7,9 +7,8 @@ import (
 	"slices"
 )
 
-// Passphrases are the passphrases of the private halves: for each use the current
-// one first, then former ones. Each wrong one costs a derivation. It prints as
-// [redacted].
+// Passphrases are the passphrases of the private halves: for each use the current one first, then former ones. Each
+// wrong one costs a derivation. It prints as [redacted].
 type Passphrases struct {
 	Access  []string
 	Refresh []string
@@ -33,9 +32,8 @@ func (p Passphrases) of(use Use) (current string, all []string, err error) {
 	return all[0], all, nil
 }
 
-// OpenedBy holds, by key ID, the passphrase that decrypts each private half. Inspect
-// and Opened.OpenedBy find it. If no known passphrase decrypts a key, the key is
-// missing. OpenedBy prints as [redacted].
+// OpenedBy holds, by key ID, the passphrase that decrypts each private half. Inspect and Opened.OpenedBy find it. If no
+// known passphrase decrypts a key, the key is missing. OpenedBy prints as [redacted].
 type OpenedBy map[string]string
 
 // Format keeps passphrases out of printed text.
@@ -54,8 +52,7 @@ const (
 	EncryptedFormer                    // by a former passphrase
 )
 
-// Encryption returns, by key ID, what each private half of a ring is encrypted with,
-// if these are the passphrases.
+// Encryption returns, by key ID, what each private half of a ring is encrypted with, if these are the passphrases.
 func (o OpenedBy) Encryption(ring Ring, passphrases Passphrases) map[string]Encryption {
 	all := map[string]Encryption{}
 	for _, k := range ring.Keys {
@@ -73,11 +70,10 @@ func (o OpenedBy) Encryption(ring Ring, passphrases Passphrases) map[string]Encr
 	return all
 }
 
-// PassphraseState records the passphrases of a key ring that is managed for other
-// processes: for each use the current one and, during a change, the former one. The
-// ring and the passphrases are stored separately and cannot change in one write. So
-// during a change the signers get both passphrases, and the ring stays encrypted
-// with the one that every signer has:
+// PassphraseState records the passphrases of a key ring that is managed for other processes: for each use the current
+// one and, during a change, the former one. The ring and the passphrases are stored separately and cannot change in one
+// write. So during a change the signers get both passphrases, and the ring stays encrypted with the one that every
+// signer has:
 //
 //	desired      A        B
 //	              │        │ Begin                 ┌ every signer has B: no way back
@@ -87,10 +83,9 @@ func (o OpenedBy) Encryption(ring Ring, passphrases Passphrases) map[string]Encr
 //	signers       {A}      {A} one by one {B, A}                  {B}
 //	ring          encrypted with A                 │ Reencrypt to B, then a rotation
 //
-// Until B is distributed, nothing is encrypted with B, so A or a third passphrase
-// may still replace it. After that, another change waits until A is gone. Because
-// Distributed is stored and set by compare-and-swap, one of two concurrent managers
-// cannot encrypt with B while the other one removes B.
+// Until B is distributed, nothing is encrypted with B, so A or a third passphrase may still replace it. After that,
+// another change waits until A is gone. Because Distributed is stored and set by compare-and-swap, one of two
+// concurrent managers cannot encrypt with B while the other one removes B.
 type PassphraseState struct {
 	Current map[Use]string
 	Former  map[Use]string
@@ -100,10 +95,9 @@ type PassphraseState struct {
 	Distributed map[Use]bool
 }
 
-// Begin returns the state after a request for these passphrases, and the uses for
-// which the request must wait: an earlier change is not finished, or the other use
-// has that very passphrase. An empty passphrase requests nothing. encryption is that
-// of the ring under s.Passphrases.
+// Begin returns the state after a request for these passphrases, and the uses for which the request must wait: an
+// earlier change is not finished, or the other use has that very passphrase. An empty passphrase requests nothing.
+// encryption is that of the ring under s.Passphrases.
 //
 // Begin never removes a passphrase that decrypts a key of the ring.
 func (s PassphraseState) Begin(
@@ -139,9 +133,8 @@ func (s PassphraseState) Begin(
 	return next, deferred
 }
 
-// Passphrases returns the passphrases that decrypt the ring. The first one encrypts
-// keys: the current one after it was distributed, and until then the former one,
-// which every signer has.
+// Passphrases returns the passphrases that decrypt the ring. The first one encrypts keys: the current one after it was
+// distributed, and until then the former one, which every signer has.
 func (s PassphraseState) Passphrases() Passphrases {
 	of := func(use Use) []string {
 		all := []string{s.Current[use], s.Former[use]}
@@ -166,10 +159,9 @@ func (s PassphraseState) Candidates(desired map[Use]string) Passphrases {
 	return Passphrases{Access: add(p.Access, desired[Access]), Refresh: add(p.Refresh, desired[Refresh])}
 }
 
-// markDistributed records, for uses with a change under way, that every signer has
-// the current passphrase. A ring that is already encrypted with the current one is
-// treated the same way. That happens only after a passphrase was lost and found
-// again: running signers have it, and no signer can start with another.
+// markDistributed records, for uses with a change under way, that every signer has the current passphrase. A ring that
+// is already encrypted with the current one is treated the same way. That happens only after a passphrase was lost and
+// found again: running signers have it, and no signer can start with another.
 func (s PassphraseState) markDistributed(
 	distributed bool, ring Ring, encryption map[string]Encryption,
 ) PassphraseState {
@@ -184,9 +176,8 @@ func (s PassphraseState) markDistributed(
 	return next
 }
 
-// Finish removes the former passphrase of each use in which it decrypts no key. Call
-// it only when every signer has loaded this very ring: a signer that restarted with
-// an older copy would need the former passphrase.
+// Finish removes the former passphrase of each use in which it decrypts no key. Call it only when every signer has
+// loaded this very ring: a signer that restarted with an older copy would need the former passphrase.
 func (s PassphraseState) Finish(ring Ring, encryption map[string]Encryption) PassphraseState {
 	next := s.clone()
 	for _, use := range Uses() {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// keeper reconciles a ring, one pass at a time. distributed, loaded, seen and published
-// are what it observes.
+// keeper reconciles a ring, one pass at a time. distributed, loaded, seen and published are what it observes.
 type keeper struct {
 	t           *testing.T
 	ring        Ring
@@ -91,8 +90,7 @@ func (k *keeper) shown(use Use) string {
 	return text
 }
 
-// encryptedWith returns the letters of the passphrases that decrypt private halves of a
-// use.
+// encryptedWith returns the letters of the passphrases that decrypt private halves of a use.
 func (k *keeper) encryptedWith(use Use) string {
 	var found []string
 	for _, key := range k.ring.Keys {
@@ -217,8 +215,7 @@ func TestPassphraseThatIsDistributedCannotBeReplaced(t *testing.T) {
 	}
 }
 
-// A passphrase that decrypts the keys of both uses would remove the separation between
-// them.
+// A passphrase that decrypts the keys of both uses would remove the separation between them.
 func TestPassphraseOfOneUseIsNotTakenForTheOther(t *testing.T) {
 	k := newKeeper(t)
 	k.desired = map[Use]string{Access: "refresh A", Refresh: "access A"}

@@ -8,30 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// Policy is the desired behaviour of the keys, from settings or from the spec of a
-// resource.
+// Policy is the desired behaviour of the keys, from settings or from the spec of a resource.
 type Policy struct {
-	// Algorithm is the algorithm of new keys. A signing key with another algorithm
-	// is replaced.
+	// Algorithm is the algorithm of new keys. A signing key with another algorithm is replaced.
 	Algorithm Algorithm
 
-	// RotationInterval is the age at which a signing key is replaced; zero means
-	// never. An interval that is short compared with the token lifetimes is
-	// stretched, to bound the number of retiring keys; see Policy.interval.
+	// RotationInterval is the age at which a signing key is replaced; zero means never. An interval that is short
+	// compared with the token lifetimes is stretched, to bound the number of retiring keys; see Policy.interval.
 	RotationInterval time.Duration
 
-	// PublishLead is how long verifiers and signers may lag behind the ring: a
-	// mounted ConfigMap by minutes, a JWKS cache by its max-age. It is positive. A
-	// key is published for twice as long before it signs; see doc.go, Clocks.
+	// PublishLead is how long verifiers and signers may lag behind the ring: a mounted ConfigMap by minutes, a JWKS
+	// cache by its max-age. It is positive. A key is published for twice as long before it signs; see doc.go, Clocks.
 	PublishLead time.Duration
 
-	// Lifetimes is the current lifetime of tokens, by use. The caller issues tokens
-	// with a longer lifetime only after Reconcile has nothing left to extend, so the
-	// ring always knows how long a token can live.
+	// Lifetimes is the current lifetime of tokens, by use. The caller issues tokens with a longer lifetime only after
+	// Reconcile has nothing left to extend, so the ring always knows how long a token can live.
 	Lifetimes map[Use]time.Duration
 
-	// ClockSkew is the maximum difference between the clocks involved, plus the
-	// leeway of verifiers.
+	// ClockSkew is the maximum difference between the clocks involved, plus the leeway of verifiers.
 	ClockSkew time.Duration
 
 	// Revoked lists the IDs of keys to revoke. IDs that are not in the ring are
@@ -69,14 +63,12 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// prePublication is the length of each of the two waits of a published key (see
-// deadlineReached). The skew is included because the process that promotes a key
-// may not be the one that published it. RFC 7583, section 3.2.1, has the term.
+// prePublication is the length of each of the two waits of a published key (see deadlineReached). The skew is included
+// because the process that promotes a key may not be the one that published it. RFC 7583, section 3.2.1, has the term.
 func (p Policy) prePublication() time.Duration { return p.PublishLead + p.ClockSkew }
 
-// retireInterval is how long a key verifies after its successor began to sign (RFC
-// 7583, section 3.2.1): until the last token expires that a signer issued which
-// lagged by the publish lead.
+// retireInterval is how long a key verifies after its successor began to sign (RFC 7583, section 3.2.1): until the last
+// token expires that a signer issued which lagged by the publish lead.
 func (p Policy) retireInterval(k Key) time.Duration {
 	return p.PublishLead + max(k.MaxTokenLifetime, p.lifetime(k.Use)) + p.ClockSkew
 }

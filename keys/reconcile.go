@@ -29,16 +29,14 @@ type Observed struct {
 	// OpenedBy is the result of Inspect with Input.Passphrases.Candidates.
 	OpenedBy OpenedBy
 
-	// Published holds the IDs of keys that consumers can get. A caller that cannot
-	// tell this from Seen leaves it nil.
+	// Published holds the IDs of keys that consumers can get. A caller that cannot tell this from Seen leaves it nil.
 	Published map[string]bool
 
 	// PublishedUnknown is set if the published keys could not be read. Then no key is
 	// known to be published, and none is known to be withdrawn.
 	PublishedUnknown bool
 
-	// Seen holds the IDs of keys that are published and that every replica in service
-	// has loaded.
+	// Seen holds the IDs of keys that are published and that every replica in service has loaded.
 	Seen map[string]bool
 
 	// AssumeSeen is set by a caller that cannot ask its replicas: every key counts as
@@ -82,13 +80,11 @@ type Trace struct {
 	// Generation is the highest generation that was seen.
 	Generation int64
 
-	// Revoked lists the IDs of keys that were ever revoked. They stay revoked,
-	// whatever is restored.
+	// Revoked lists the IDs of keys that were ever revoked. They stay revoked, whatever is restored.
 	Revoked []string
 
-	// Accepted is set if a person has accepted this ring in place of the newer one.
-	// It continues above every generation that was seen, so every replica loads it,
-	// and the request is never carried out twice.
+	// Accepted is set if a person has accepted this ring in place of the newer one. It continues above every generation
+	// that was seen, so every replica loads it, and the request is never carried out twice.
 	Accepted bool
 }
 
@@ -121,9 +117,8 @@ func Next(in Input) Step {
 	return in.next(in.Ring, in.Observed)
 }
 
-// Reconcile carries out every step that is due, for the ring and for its
-// passphrases. Steps that depend on other processes end it: they cannot see what is
-// not yet written.
+// Reconcile carries out every step that is due, for the ring and for its passphrases. Steps that depend on other
+// processes end it: they cannot see what is not yet written.
 //
 // On error (see apply) the caller writes only the passphrases.
 func Reconcile(in Input) (Result, error) {
@@ -191,8 +186,7 @@ func (in Input) next(ring Ring, observed Observed) Step {
 	return next(rules, ring, in.Policy, observed, in.Now)
 }
 
-// afterStep returns the encryption after a step, which encrypts with the first
-// passphrase.
+// afterStep returns the encryption after a step, which encrypts with the first passphrase.
 func afterStep(encryption map[string]Encryption, before, after Ring) map[string]Encryption {
 	all := map[string]Encryption{}
 	for _, k := range after.Keys {

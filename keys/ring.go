@@ -21,9 +21,8 @@ type Ring struct {
 	// Keys is sorted by use, creation and ID.
 	Keys []Key
 
-	// Generation counts the steps. A store replaces a ring only if it still has the
-	// generation that was read (compare-and-swap), so one of two concurrent writers
-	// fails.
+	// Generation counts the steps. A store replaces a ring only if it still has the generation that was read
+	// (compare-and-swap), so one of two concurrent writers fails.
 	Generation int64
 
 	// Rotated is, by use, the last Policy.Rotate that was carried out.
@@ -55,8 +54,7 @@ func (r Ring) Key(id string) (Key, bool) {
 	return Key{}, false
 }
 
-// Signing returns the key that signs tokens of a use. It returns false before the
-// first step.
+// Signing returns the key that signs tokens of a use. It returns false before the first step.
 func (r Ring) Signing(use Use) (Key, bool) {
 	for _, k := range r.Keys {
 		if k.Use == use && k.Phase == Signing {
@@ -66,14 +64,12 @@ func (r Ring) Signing(use Use) (Key, bool) {
 	return Key{}, false
 }
 
-// Honoured reports whether the rotation that this Policy.Rotate requests is done for
-// both uses.
+// Honoured reports whether the rotation that this Policy.Rotate requests is done for both uses.
 func (r Ring) Honoured(rotate string) bool {
 	return !slices.ContainsFunc(Uses(), func(use Use) bool { return r.Rotated[use] != rotate })
 }
 
-// clone copies what apply changes. Encrypted bytes and public halves are never changed
-// in place and are shared.
+// clone copies what apply changes. Encrypted bytes and public halves are never changed in place and are shared.
 func (r Ring) clone() Ring {
 	return Ring{Keys: slices.Clone(r.Keys), Generation: r.Generation, Rotated: maps.Clone(r.Rotated)}
 }
@@ -107,10 +103,9 @@ type keyJSON struct {
 	Public          []byte    `json:"public"` // SubjectPublicKeyInfo
 }
 
-// Files returns the persistent form of a ring: ring.json with its state and the public
-// halves, and one <kid>.pem for each private half that is still needed. It is the data
-// of a Secret, a mounted directory, or a JSON column. The same ring gives the same
-// bytes.
+// Files returns the persistent form of a ring: ring.json with its state and the public halves, and one <kid>.pem for
+// each private half that is still needed. It is the data of a Secret, a mounted directory, or a JSON column. The same
+// ring gives the same bytes.
 func (r Ring) Files() map[string][]byte {
 	files := map[string][]byte{ringFile: r.marshal()}
 	for _, k := range r.Keys {
@@ -157,9 +152,8 @@ func whole(t time.Time) time.Time {
 
 func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
-// FromFiles reads the form that Files writes. It is strict: a ring that it returns is
-// consistent, and an error (ErrDamaged) says what to do. It ignores files other than
-// ring.json that do not end in .pem.
+// FromFiles reads the form that Files writes. It is strict: a ring that it returns is consistent, and an error
+// (ErrDamaged) says what to do. It ignores files other than ring.json that do not end in .pem.
 func FromFiles(files map[string][]byte) (Ring, error) {
 	ring, err := fromFiles(files)
 	if err != nil {
@@ -211,9 +205,8 @@ func fromFiles(files map[string][]byte) (Ring, error) {
 			return Ring{}, fmt.Errorf("%.80q is not a key in ring.json", name)
 		}
 	}
-	// Writing it again must give the same bytes. That rejects everything that
-	// encoding/json tolerates: duplicate or unknown members, members in another case,
-	// times and base64 in another spelling.
+	// Writing it again must give the same bytes. That rejects everything that encoding/json tolerates: duplicate or
+	// unknown members, members in another case, times and base64 in another spelling.
 	if !bytes.Equal(ring.marshal(), text) {
 		return Ring{}, errors.New("ring.json differs from what this program writes; " +
 			"it was edited, or written by another version")

@@ -230,9 +230,8 @@ func FuzzFromFiles(f *testing.F) {
 	})
 }
 
-// ring.json has no phase Generated, because programs of earlier versions read it: such a
-// key is Published there, and its phase begins when the key was created. A key that is
-// seen within the same second stays Published.
+// ring.json has no phase Generated, because programs of earlier versions read it: such a key is Published there, and
+// its phase begins when the key was created. A key that is seen within the same second stays Published.
 func TestFilesKeepGeneratedKeysApart(t *testing.T) {
 	k := newKeeper(t)
 	k.seen = false

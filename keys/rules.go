@@ -13,9 +13,8 @@ type rule struct {
 	apply func(situation) (Step, bool)
 }
 
-// rules is the life of a key, in order of precedence. The order matters: a person's
-// request comes first; a use whose keys cannot be decrypted is left alone; times and
-// lifetimes are corrected before anything is concluded from them.
+// rules is the life of a key, in order of precedence. The order matters: a person's request comes first; a use whose
+// keys cannot be decrypted is left alone; times and lifetimes are corrected before anything is concluded from them.
 var rules = []rule{
 	{"a key that a person revoked is no longer trusted", revokedByPerson},
 	{"the first key of a use is created and signs at once", firstKey},
@@ -48,8 +47,7 @@ type situation struct {
 	now      time.Time
 }
 
-// recheck is when to look again at something that depends on other people or
-// programs, and so has no known time.
+// recheck is when to look again at something that depends on other people or programs, and so has no known time.
 const recheck = 30 * time.Second
 
 // next returns the step of the first rule that applies, for the first use that has
@@ -87,8 +85,7 @@ func (s situation) first(rules []rule) Step {
 	}
 }
 
-// merge combines the None steps of the two uses into one, with the more serious
-// reason and the earlier time.
+// merge combines the None steps of the two uses into one, with the more serious reason and the earlier time.
 func merge(idle []Step) Step {
 	worst := idle[0]
 	order := []Reason{Unopenable, RingFull, AwaitingPublication, Steady}
@@ -105,8 +102,7 @@ func merge(idle []Step) Step {
 	return worst
 }
 
-// revokedByPerson revokes the signing key last, so no other key that is to be
-// revoked becomes its successor.
+// revokedByPerson revokes the signing key last, so no other key that is to be revoked becomes its successor.
 func revokedByPerson(s situation) (Step, bool) {
 	var found *Key
 	for _, k := range s.keys() {
@@ -180,8 +176,7 @@ func unopenable(s situation) (Step, bool) {
 	return Step{}, false
 }
 
-// clockWentBack moves a phase that begins in the future, which would never grow
-// older. This only makes waits longer.
+// clockWentBack moves a phase that begins in the future, which would never grow older. This only makes waits longer.
 func clockWentBack(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.ahead(k) {
@@ -241,11 +236,10 @@ func formerPassphrase(s situation) (Step, bool) {
 	return Step{}, false
 }
 
-// deadlineReached restarts a wait the first time its deadline passes. If the clock
-// jumps forward, every deadline appears to have passed, but a dropped key cannot be
-// restored, and verifiers may not know a key that signs too early. The second wait
-// runs after the jump and is real. The price is that a key is published, and later
-// retires, for twice as long.
+// deadlineReached restarts a wait the first time its deadline passes. If the clock jumps forward, every deadline
+// appears to have passed, but a dropped key cannot be restored, and verifiers may not know a key that signs too early.
+// The second wait runs after the jump and is real. The price is that a key is published, and later retires, for twice
+// as long.
 func deadlineReached(s situation) (Step, bool) {
 	for _, k := range s.keys() {
 		if s.over(k) && !k.DeadlineSeen {
@@ -288,9 +282,8 @@ func (s situation) end(k Key) time.Time {
 	return time.Time{}
 }
 
-// leadPassed promotes the successor. A successor that is no longer wanted, because
-// the algorithm changed again, is dropped at that same moment and not earlier:
-// settings that flap must not create and drop a key each time.
+// leadPassed promotes the successor. A successor that is no longer wanted, because the algorithm changed again, is
+// dropped at that same moment and not earlier: settings that flap must not create and drop a key each time.
 func leadPassed(s situation) (Step, bool) {
 	k, ok := s.successor()
 	if !ok {
@@ -367,8 +360,7 @@ func aged(s situation) (Reason, string, bool) {
 	return Aged, "the signing key has reached its rotation age", !due.IsZero() && !s.now.Before(due)
 }
 
-// keys returns the keys of the use, oldest first. They are adjacent, because a ring is
-// sorted.
+// keys returns the keys of the use, oldest first. They are adjacent, because a ring is sorted.
 func (s situation) keys() []Key {
 	ofUse := func(k Key) bool { return k.Use == s.use }
 	first := slices.IndexFunc(s.ring.Keys, ofUse)
@@ -392,8 +384,7 @@ func (s situation) successor() (Key, bool) {
 	return Key{}, false
 }
 
-// locked returns the IDs of waiting keys that no known passphrase decrypts. They can
-// never sign.
+// locked returns the IDs of waiting keys that no known passphrase decrypts. They can never sign.
 func (s situation) locked() []string {
 	var ids []string
 	for _, k := range s.keys() {
@@ -407,9 +398,8 @@ func (s situation) locked() []string {
 // opens reports whether a known passphrase decrypts the private half of a key.
 func (s situation) opens(k Key) bool { return s.observed.encryption[k.ID] != EncryptedUnknown }
 
-// seen reports whether a key is known everywhere. If no one can decrypt the signing
-// key, publication is enough: a replica that still signs with that key cannot load
-// its successor, and a replica with the new passphrase cannot start.
+// seen reports whether a key is known everywhere. If no one can decrypt the signing key, publication is enough: a
+// replica that still signs with that key cannot load its successor, and a replica with the new passphrase cannot start.
 func (s situation) seen(id string) bool {
 	switch o := s.observed; {
 	case o.AssumeSeen:
@@ -421,9 +411,8 @@ func (s situation) seen(id string) bool {
 	}
 }
 
-// deadline returns when the passage of time can next change the outcome of the
-// rules. If a deadline has passed and something else holds the step up, that is
-// checked again soon.
+// deadline returns when the passage of time can next change the outcome of the rules. If a deadline has passed and
+// something else holds the step up, that is checked again soon.
 func (s situation) deadline() time.Time {
 	var when time.Time
 	consider := func(t time.Time) {

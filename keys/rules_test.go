@@ -123,8 +123,7 @@ func TestAlgorithmChangeReplacesTheKey(t *testing.T) {
 	}
 }
 
-// If the setting changes back and forth within the lead, only one key is generated, and it
-// is dropped.
+// If the setting changes back and forth within the lead, only one key is generated, and it is dropped.
 func TestAlgorithmThatIsChangedBackLeavesTheKeyThatSigns(t *testing.T) {
 	s := newStory(t)
 	before := s.signing(Access).ID

@@ -18,8 +18,7 @@ import (
 
 func TestMain(m *testing.M) { kubernetestest.Main(m) }
 
-// connect returns a client that is as strict as kubectl: an unknown field is an
-// error.
+// connect returns a client that is as strict as kubectl: an unknown field is an error.
 func connect(t *testing.T) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -44,8 +43,7 @@ func object(t *testing.T, text string) *unstructured.Unstructured {
 	return u
 }
 
-// gateway returns an AuthGateway with a spec. If the spec has no database, the only
-// required field, gateway adds one.
+// gateway returns an AuthGateway with a spec. If the spec has no database, the only required field, gateway adds one.
 func gateway(t *testing.T, namespace, spec string) *unstructured.Unstructured {
 	t.Helper()
 	u := object(t, `

@@ -20,8 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// invalid lists specs that the API server rejects, each for one reason, with the
-// field and a part of the message.
+// invalid lists specs that the API server rejects, each for one reason, with the field and a part of the message.
 var invalid = []struct{ what, spec, field, says string }{
 	{"no database", `database: null`, "spec.database", "Required value"},
 

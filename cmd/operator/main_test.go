@@ -86,8 +86,7 @@ func TestMemoryLimitIsAShareOfTheContainers(t *testing.T) {
 	}
 }
 
-// An image without a registry would be pulled from a public one, where anyone may
-// own the name.
+// An image without a registry would be pulled from a public one, where anyone may own the name.
 func TestServerImageIsRequired(t *testing.T) {
 	var errs bytes.Buffer
 	if code := run(t.Context(), []string{"--server-image="}, &errs, &errs); code != 1 ||

@@ -1,6 +1,5 @@
-// Package docstest checks the documents against the code: links resolve, each
-// condition and alert has a runbook, and flags, values, metrics, fields and rights
-// exist. It also checks the wording of documents, comments and messages.
+// Package docstest checks the documents against the code: links resolve, each condition and alert has a runbook, and
+// flags, values, metrics, fields and rights exist. It also checks the wording of documents, comments and messages.
 package docstest
 
 import (
@@ -342,8 +341,7 @@ func metricNames(expr string) []string {
 	return all
 }
 
-// ownMetrics returns all strings in the files that define metrics. The server's
-// metrics get their common prefix there.
+// ownMetrics returns all strings in the files that define metrics. The server's metrics get their common prefix there.
 func ownMetrics(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}

@@ -36,8 +36,7 @@ func reject(name, pattern, fine, instead string) rejected {
 	return r
 }
 
-// start is the beginning of a sentence or a table cell; end is its end, without a
-// question mark.
+// start is the beginning of a sentence or a table cell; end is its end, without a question mark.
 const (
 	start = `(?:^|[.:;|]\s+)`
 	end   = `[^?.;|]*(?:[.;|]|$)`
@@ -77,8 +76,7 @@ var words = []rejected{
 	reject("afterlife", `(?i)\bafterlife\b`, "", "retire interval (RFC 7583)"),
 }
 
-// retired matches the terms that identifiers must not use either. Not planes,
-// such as ControlPlane of envtest.
+// retired matches the terms that identifiers must not use either. Not planes, such as ControlPlane of envtest.
 var retired = regexp.MustCompile(`(?i)custody|workshop|afterlife|^(?:re)?tend(?:s|ed)?$|(?:^|[a-oq-z])lanes?$`)
 
 // unfinished lists the folders and files that still use such wordings. The list may only become shorter: remove an

@@ -10,8 +10,7 @@ import (
 	"unicode"
 )
 
-// hostName deliberately allows more than RFC 1123: names in container networks may
-// contain an underscore.
+// hostName deliberately allows more than RFC 1123: names in container networks may contain an underscore.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?$`)
 
 func isHost(s string) bool { return net.ParseIP(s) != nil || hostName.MatchString(s) }

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// The settings that every token contains are bounded, in bytes, so that the longest
-// possible token is one that verifiers accept: 8 KiB. The test of the server
-// TestTokensWithTheLongestSettingsFit verifies the bounds.
+// The settings that every token contains are bounded, in bytes, so that the longest possible token is one that
+// verifiers accept: 8 KiB. The test of the server TestTokensWithTheLongestSettingsFit verifies the bounds.
 const (
 	maxIssuer   = 1024
 	maxAudience = 1500 // all entries together

@@ -1,7 +1,6 @@
-// Package config defines the settings of the server. The table in table.go is their only
-// source: the server's environment, the output of -h, the reference in docs and the
-// environment that the operator writes into a pod all derive from it. State is the
-// reverse: what a server reports about itself.
+// Package config defines the settings of the server. The table in table.go is their only source: the server's
+// environment, the output of -h, the reference in docs and the environment that the operator writes into a pod all
+// derive from it. State is the reverse: what a server reports about itself.
 //
 //	table.go      one row per setting: name, default, help, parser
 //	parser.go     parsers of values; addresses.go, durations.go, cors.go and mail.go have the others
@@ -26,8 +25,7 @@ type Config struct {
 	Host   string // "" listens on all interfaces
 	Port   int
 	Issuer string
-	// DerivedIssuer reports whether Issuer was derived from Host and Port, because ISSUER
-	// is not set.
+	// DerivedIssuer reports whether Issuer was derived from Host and Port, because ISSUER is not set.
 	DerivedIssuer bool
 	Audience      []string // never empty
 
@@ -169,8 +167,7 @@ const (
 // Ports are the ports of the PostgreSQL hosts: one for all hosts, or one for each.
 type Ports []int
 
-// Rate is a rate limit: a burst of Count, and Count in Per on average. The zero Rate
-// means no limit.
+// Rate is a rate limit: a burst of Count, and Count in Per on average. The zero Rate means no limit.
 type Rate struct {
 	Count int
 	Per   time.Duration
@@ -190,9 +187,8 @@ func (c Config) MetricsAddress() string {
 	return net.JoinHostPort(c.Host, strconv.Itoa(c.MetricsPort))
 }
 
-// Defaults returns a Config to build on without an environment, as the operator does.
-// Required settings and settings with a derived default are empty in it: Environ omits
-// both, and Load derives the latter.
+// Defaults returns a Config to build on without an environment, as the operator does. Required settings and settings
+// with a derived default are empty in it: Environ omits both, and Load derives the latter.
 func Defaults() Config {
 	var c Config
 	for _, s := range table {
@@ -201,10 +197,9 @@ func Defaults() Config {
 	return c
 }
 
-// Environ returns the environment from which Load makes this Config again. It reveals
-// the secrets. It omits empty settings that have no default, so a Config without secrets
-// results in an environment without them. It also omits a METRICS_PORT that is not set,
-// and a zero limit whose default is not zero: Load then restores the default.
+// Environ returns the environment from which Load makes this Config again. It reveals the secrets. It omits empty
+// settings that have no default, so a Config without secrets results in an environment without them. It also omits a
+// METRICS_PORT that is not set, and a zero limit whose default is not zero: Load then restores the default.
 func (c Config) Environ() map[string]string {
 	environ := make(map[string]string, len(table))
 	for _, s := range table {

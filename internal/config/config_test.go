@@ -345,8 +345,7 @@ func TestSecretFromAFile(t *testing.T) {
 	}
 }
 
-// The operator always mounts four passphrase files. Two of them are empty unless a
-// passphrase is being changed.
+// The operator always mounts four passphrase files. Two of them are empty unless a passphrase is being changed.
 func TestFormerPassphraseInAnEmptyFileIsNotSet(t *testing.T) {
 	files := settings{"nothing": "", "a line break": "\r\n", "former": "the former one\n"}
 	readFile := func(path string) ([]byte, error) { return []byte(files[path]), nil }
@@ -555,8 +554,7 @@ func TestDurationsInDays(t *testing.T) {
 	}
 }
 
-// During an upgrade a server and an operator of different versions exchange states, so
-// these names must not change.
+// During an upgrade a server and an operator of different versions exchange states, so these names must not change.
 func TestStateKeepsItsNames(t *testing.T) {
 	for want, state := range map[string]config.State{
 		`{"version":"","ready":false,"keys":{"generation":0,"held":[],"ready":[]},"database":{}}`: {

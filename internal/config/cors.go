@@ -53,8 +53,7 @@ func checkOrigin(s string) error {
 	return nil
 }
 
-// Packaged applications use custom schemes: capacitor://localhost, ionic://localhost,
-// tauri://localhost, app://-.
+// Packaged applications use custom schemes: capacitor://localhost, ionic://localhost, tauri://localhost, app://-.
 var (
 	appScheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
 	appHost   = regexp.MustCompile(`^[A-Za-z0-9._-]*(:[0-9]{1,5})?$`)

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// duration parses Go's form (15m, 1h30m), optionally after a number of days (7d, 1d12h),
-// or a number of seconds.
+// duration parses Go's form (15m, 1h30m), optionally after a number of days (7d, 1d12h), or a number of seconds.
 func duration(low, high time.Duration) parser[time.Duration] {
 	return parser[time.Duration]{
 		parse: func(s string) (time.Duration, error) {
@@ -28,8 +27,7 @@ func duration(low, high time.Duration) parser[time.Duration] {
 	}
 }
 
-// wholeSeconds parses a duration that is written into a token or a reply, which have
-// no smaller unit.
+// wholeSeconds parses a duration that is written into a token or a reply, which have no smaller unit.
 func wholeSeconds(low, high time.Duration) parser[time.Duration] {
 	k := duration(low, high)
 	parse := k.parse
@@ -43,8 +41,7 @@ func wholeSeconds(low, high time.Duration) parser[time.Duration] {
 	return k
 }
 
-// seconds formats as a number without a unit, as OAuth writes lifetimes (RFC 6749
-// section 5.1).
+// seconds formats as a number without a unit, as OAuth writes lifetimes (RFC 6749 section 5.1).
 func seconds(low, high time.Duration) parser[time.Duration] {
 	k := wholeSeconds(low, high)
 	k.format = func(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }

@@ -8,12 +8,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxLength bounds a value in bytes, so that a wrong file cannot fill the memory or a
-// log line.
+// maxLength bounds a value in bytes, so that a wrong file cannot fill the memory or a log line.
 const maxLength = 4096
 
-// A Problem describes an invalid setting and what to write instead. It never contains
-// the value of a secret.
+// A Problem describes an invalid setting and what to write instead. It never contains the value of a secret.
 type Problem struct {
 	Setting string
 	Message string
@@ -51,8 +49,7 @@ func Load(lookup func(string) (string, bool), readFile func(string) ([]byte, err
 			case s.Required:
 				refuse(s.Name, fmt.Errorf("is not set: %s", s.Advice))
 			case s.derive != nil:
-				// A derived default is invalid only if its source is, and then the
-				// source is reported.
+				// A derived default is invalid only if its source is, and then the source is reported.
 				_ = s.set(&c, s.derive(&c))
 				if s.Name == EnvIssuer {
 					c.DerivedIssuer = true
@@ -77,8 +74,7 @@ func Load(lookup func(string) (string, bool), readFile func(string) ([]byte, err
 	return c, nil
 }
 
-// read returns the text of a setting, from the environment or from the file that the
-// environment names.
+// read returns the text of a setting, from the environment or from the file that the environment names.
 func (s setting) read(
 	lookup func(string) (string, bool), readFile func(string) ([]byte, error),
 ) (value string, given bool, err error) {

@@ -10,9 +10,8 @@ import (
 // The scopes that the gateway itself checks. Accounts may have others.
 var ownScopes = []string{"profile", "email"}
 
-// Metadata returns the document by which consumers find the keys and the endpoints of the gateway
-// (OpenID Connect Discovery 1.0; RFC 8414, section 2). The server serves it, and the operator
-// publishes the same bytes.
+// Metadata returns the document by which consumers find the keys and the endpoints of the gateway (OpenID Connect
+// Discovery 1.0; RFC 8414, section 2). The server serves it, and the operator publishes the same bytes.
 func (c Config) Metadata() []byte {
 	// Append paths to the issuer without its final slash, as both standards do.
 	base := strings.TrimSuffix(c.Issuer, "/")

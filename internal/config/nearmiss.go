@@ -39,9 +39,8 @@ func NearMisses(environ []string) (warnings []string) {
 	return warnings
 }
 
-// distance returns the number of changes, insertions, deletions and swaps of neighboring
-// letters that turn a into b (optimal string alignment). It returns 3 for any larger
-// difference in length.
+// distance returns the number of changes, insertions, deletions and swaps of neighboring letters that turn a into b
+// (optimal string alignment). It returns 3 for any larger difference in length.
 func distance(a, b string) int {
 	if n := len(a) - len(b); n < -2 || n > 2 {
 		return 3

@@ -20,8 +20,7 @@ type field struct {
 	isZero func(*Config) bool
 }
 
-// A parser converts text to a value and back. Errors of parse say what to write
-// instead, and never repeat a secret.
+// A parser converts text to a value and back. Errors of parse say what to write instead, and never repeat a secret.
 type parser[T any] struct {
 	parse  func(string) (T, error)
 	format func(T) string
@@ -220,8 +219,7 @@ var sizeUnits = []struct {
 	bytes int64
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
 
-// size parses a number of bytes with a unit. Empty means 0, for a default that is
-// computed later.
+// size parses a number of bytes with a unit. Empty means 0, for a default that is computed later.
 func size(low, high int64) parser[int64] {
 	format := func(n int64) string {
 		for _, unit := range sizeUnits {

@@ -12,9 +12,8 @@ const redacted = "[redacted]"
 // A Secret is text that must not be printed: it prints, logs and marshals as
 // "[redacted]". Only Reveal returns the text.
 //
-// The text is behind a pointer because package fmt does not call the methods of
-// unexported fields: %+v of a struct with a Config in an unexported field would print a
-// plain string.
+// The text is behind a pointer because package fmt does not call the methods of unexported fields: %+v of a struct with
+// a Config in an unexported field would print a plain string.
 type Secret struct{ text *string }
 
 // NewSecret returns a Secret. An empty text is the zero Secret.

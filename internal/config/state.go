@@ -9,9 +9,8 @@ type State struct {
 	// Version is the version of the program.
 	Version string `json:"version"`
 
-	// Ready reports whether requests should be sent to the server, as /readyz does. A
-	// server that was once ready stays ready when its database is down; see
-	// DatabaseState.Problem.
+	// Ready reports whether requests should be sent to the server, as /readyz does. A server that was once ready stays
+	// ready when its database is down; see DatabaseState.Problem.
 	Ready bool `json:"ready"`
 
 	// Reason describes in one line of less than 512 bytes why the server is not ready.
@@ -26,8 +25,7 @@ type KeysState struct {
 	// Generation is the generation of the ring in use, or 0 before one is loaded.
 	Generation int64 `json:"generation"`
 
-	// Held are the kids of the keys, of both uses, whose tokens this server accepts.
-	// Revoked keys are not among them.
+	// Held are the kids of the keys, of both uses, whose tokens this server accepts. Revoked keys are not among them.
 	Held []string `json:"held"`
 
 	// Ready are the kids of the keys in Held that this server can sign with, now or when

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// FileSuffix is appended to the name of a secret to name a file that contains it, such as
-// ACCESS_PASSPHRASE_FILE.
+// FileSuffix is appended to the name of a secret to name a file that contains it, such as ACCESS_PASSPHRASE_FILE.
 const FileSuffix = "_FILE"
 
 // The names of the settings.
@@ -135,8 +134,7 @@ func Settings() []Setting {
 	return list
 }
 
-// table has a row for each setting. A row comes after the rows that its derived default
-// depends on.
+// table has a row for each setting. A row comes after the rows that its derived default depends on.
 var table = []setting{
 	{Setting: Setting{Name: EnvPort, Default: "8080",
 		Help: "The port of the API."},

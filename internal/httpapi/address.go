@@ -43,12 +43,11 @@ func joined(h *fasthttp.RequestHeader, name string) string {
 	return string(bytes.Join(lines, []byte(",")))
 }
 
-// forwardedAddress returns the address that the outermost trusted proxy saw. Each proxy appends,
-// on the right, the address that its request came from, and the last proxy is the peer. Entries
-// further to the left may be forged (CVE-2026-24000), so they are not even parsed. It returns
-// the peer, which a client cannot choose, in all doubtful cases: the list is too short or
-// malformed, the entry is not an address, or the two fields differ, because then a proxy passed
-// on one that it did not write.
+// forwardedAddress returns the address that the outermost trusted proxy saw. Each proxy appends, on the right, the
+// address that its request came from, and the last proxy is the peer. Entries further to the left may be forged
+// (CVE-2026-24000), so they are not even parsed. It returns the peer, which a client cannot choose, in all doubtful
+// cases: the list is too short or malformed, the entry is not an address, or the two fields differ, because then a
+// proxy passed on one that it did not write.
 func forwardedAddress(peer netip.Addr, hops int, forwarded, xForwardedFor string) netip.Addr {
 	var said netip.Addr
 	for _, field := range []struct {
@@ -116,9 +115,8 @@ func forwardedFor(element string) (node string, ok bool) {
 	return node, node != ""
 }
 
-// nodeAddress parses an address as written by proxies: with or without a port, and IPv6 with
-// brackets or, in X-Forwarded-For, without. It refuses names such as unknown and _hidden (RFC
-// 7239 section 6).
+// nodeAddress parses an address as written by proxies: with or without a port, and IPv6 with brackets or, in
+// X-Forwarded-For, without. It refuses names such as unknown and _hidden (RFC 7239 section 6).
 func nodeAddress(node string) (netip.Addr, bool) {
 	address, err := netip.ParseAddr(node)
 	if err != nil {

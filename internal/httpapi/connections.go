@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// connections bounds the number and the memory of all client connections. A client can open
-// thousands of connections at no cost, announce a body on each and send nothing, or request a
-// large reply and not read it. Each connection is therefore charged for the memory that it may
-// need as soon as it announces the need. When the sum exceeds the limit, the connection that has
-// waited longest for its client is closed. Requests of an ordinary client arrive within
+// connections bounds the number and the memory of all client connections. A client can open thousands of connections at
+// no cost, announce a body on each and send nothing, or request a large reply and not read it. Each connection is
+// therefore charged for the memory that it may need as soon as it announces the need. When the sum exceeds the limit,
+// the connection that has waited longest for its client is closed. Requests of an ordinary client arrive within
 // milliseconds, so it is never the one that has waited longest.
 type connections struct {
 	memory  int64       // limit of all charges
@@ -49,8 +48,7 @@ const (
 	// idleCost covers a goroutine, its stack, and a socket.
 	idleCost = 16 << 10
 
-	// requestCost covers idleCost, a buffer for the head, the request and its reply, and a
-	// body of up to smallBody.
+	// requestCost covers idleCost, a buffer for the head, the request and its reply, and a body of up to smallBody.
 	requestCost = idleCost + headLimit + smallBody + 8<<10
 	smallBody   = 16 << 10
 

@@ -8,18 +8,16 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// The CORS protocol (section 3.3 of https://fetch.spec.whatwg.org) decides which pages of other
-// origins may call the API and read its replies. Fiber's middleware is not sufficient: it does not
-// see errors before routing, and answers preflight requests for any path, existing or not.
-// Credentials are never allowed, because tokens are sent in Authorization and not in cookies
-// (CVE-2024-25124 was that middleware allowing them for every origin). The keys and the document
-// are public but get no *: only the list decides which pages can read anything.
+// The CORS protocol (section 3.3 of https://fetch.spec.whatwg.org) decides which pages of other origins may call the
+// API and read its replies. Fiber's middleware is not sufficient: it does not see errors before routing, and answers
+// preflight requests for any path, existing or not. Credentials are never allowed, because tokens are sent in
+// Authorization and not in cookies (CVE-2024-25124 was that middleware allowing them for every origin). The keys and
+// the document are public but get no *: only the list decides which pages can read anything.
 
-// corsAllowed are the fields that a page may send: those that this API reads, and those that clients
-// and tracing libraries add to every request (Sentry, OpenTelemetry, B3, Datadog, New Relic,
-// Elastic, Application Insights, X-Ray, Jaeger). Without the latter, a page with such a library
-// cannot even sign in. The requested fields are not simply echoed, because a page must not send
-// X-Caller-Key or the fields of proxies.
+// corsAllowed are the fields that a page may send: those that this API reads, and those that clients and tracing
+// libraries add to every request (Sentry, OpenTelemetry, B3, Datadog, New Relic, Elastic, Application Insights, X-Ray,
+// Jaeger). Without the latter, a page with such a library cannot even sign in. The requested fields are not simply
+// echoed, because a page must not send X-Caller-Key or the fields of proxies.
 var corsAllowed = []string{
 	"Authorization", "Content-Type", "X-Request-Id",
 	"Accept", "Accept-Language", "Cache-Control", "If-None-Match", "Pragma", "X-Requested-With",
@@ -64,9 +62,8 @@ func isSameOrigin(h *fasthttp.RequestHeader, origin string) bool {
 	return string(h.Peek("Sec-Fetch-Site")) == "same-origin" || host == string(h.Host())
 }
 
-// refusedOrigins logs the origins of pages that may not read replies, because the browser's error
-// message does not name the setting. Each origin is logged once, and their number is limited,
-// because a client can invent origins.
+// refusedOrigins logs the origins of pages that may not read replies, because the browser's error message does not name
+// the setting. Each origin is logged once, and their number is limited, because a client can invent origins.
 type refusedOrigins struct {
 	mu     sync.Mutex
 	logged map[string]bool

@@ -1,6 +1,5 @@
-// Package httpapi serves the domain (package identity) over HTTP. It parses requests and writes
-// replies; all rules about accounts, codes and tokens are in the domain. It is the only importer
-// of Fiber and fasthttp.
+// Package httpapi serves the domain (package identity) over HTTP. It parses requests and writes replies; all rules
+// about accounts, codes and tokens are in the domain. It is the only importer of Fiber and fasthttp.
 //
 // # The path of a request
 //

@@ -28,8 +28,7 @@ var (
 	docsScript []byte
 )
 
-// OpenAPI returns the description of the API as /openapi.json serves it if sign-up requires all
-// names.
+// OpenAPI returns the description of the API as /openapi.json serves it if sign-up requires all names.
 func OpenAPI() []byte { return bytes.Clone(openAPIDocument) }
 
 // docsPolicy allows the page only its own scripts and calls to this server. Swagger UI sets styles

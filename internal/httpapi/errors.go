@@ -34,8 +34,7 @@ type errorReply struct {
 	Fields      fieldsReply     `json:"fields,omitempty"`
 }
 
-// fieldsReply is an object with a member for each invalid parameter, in the order of the
-// description.
+// fieldsReply is an object with a member for each invalid parameter, in the order of the description.
 type fieldsReply []identity.Problem
 
 // MarshalJSONTo writes the object. If a parameter has several problems, it contains the first.

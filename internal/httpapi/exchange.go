@@ -72,9 +72,8 @@ func (s *Server) serve(ctx *fasthttp.RequestCtx) {
 	}
 }
 
-// route returns the endpoint of a request, or why it must not be served. Fiber would accept other
-// spellings of a path and answers unknown methods in plain text, so only requests that match a
-// route reach it.
+// route returns the endpoint of a request, or why it must not be served. Fiber would accept other spellings of a path
+// and answers unknown methods in plain text, so only requests that match a route reach it.
 func (x *exchange) route() (endpoint, *failure) {
 	h := &x.http.Request.Header
 	if f := validateFraming(h); f != nil {
@@ -157,9 +156,8 @@ func setDefault(h *fasthttp.ResponseHeader, name, value string) {
 	}
 }
 
-// record counts the exchange and writes its log line. The log contains no query, no body and no
-// header fields. It contains the path of the route, not the requested path, which may contain
-// anything.
+// record counts the exchange and writes its log line. The log contains no query, no body and no header fields. It
+// contains the path of the route, not the requested path, which may contain anything.
 func (x *exchange) record(took time.Duration) {
 	ctx, log, status := context.Background(), x.server.log, x.http.Response.StatusCode()
 	method := x.method()
@@ -191,8 +189,7 @@ func (x *exchange) method() string {
 	}
 }
 
-// fail writes an error reply for any error. An internal cause is only logged; the caller gets the
-// request id.
+// fail writes an error reply for any error. An internal cause is only logged; the caller gets the request id.
 func (x *exchange) fail(err error) {
 	f := failureOf(err)
 	x.failed = f
@@ -237,8 +234,7 @@ func (x *exchange) done(err error) error {
 	return nil
 }
 
-// requestID returns the caller's request id if it is well-formed, or a new one. Other ids could
-// forge log lines.
+// requestID returns the caller's request id if it is well-formed, or a new one. Other ids could forge log lines.
 func requestID(sent []byte) string {
 	if len(sent) == 0 || len(sent) > 64 {
 		return rand.Text()

@@ -100,8 +100,7 @@ func (x *exchange) replyDocument(d document) {
 	x.http.Response.SetBodyRaw(d.body)
 }
 
-// unchanged replies 304 if the caller already has this version (RFC 9110 section 13.1.2, with weak
-// comparison).
+// unchanged replies 304 if the caller already has this version (RFC 9110 section 13.1.2, with weak comparison).
 func (x *exchange) unchanged(etag string) bool {
 	x.http.Response.Header.Set("ETag", etag)
 	match := x.http.Request.Header.Peek("If-None-Match")

@@ -18,8 +18,7 @@ import (
 
 const lingerTime = time.Second
 
-// listener accepts connections that frame their requests, are bounded in memory, and can be closed
-// gently.
+// listener accepts connections that frame their requests, are bounded in memory, and can be closed gently.
 type listener struct {
 	net.Listener
 	all *connections
@@ -101,8 +100,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		return 0, c.refusal
 	}
 	if c.wire.state == betweenRequests && (c.doing == phaseWorking || c.doing == phaseReplying) {
-		// The kernel may still buffer the end of a large reply, for as long as the client
-		// does not read it.
+		// The kernel may still buffer the end of a large reply, for as long as the client does not read it.
 		c.charged = 0
 		if !c.enter(phaseIdle, idleCost+c.reply) {
 			return 0, io.EOF
@@ -193,8 +191,7 @@ func (c *conn) evictionError() error {
 	}
 }
 
-// Write sends a part of a reply. (Data sent during a request is 100 Continue, or an error that ends the
-// connection.)
+// Write sends a part of a reply. (Data sent during a request is 100 Continue, or an error that ends the connection.)
 func (c *conn) Write(p []byte) (int, error) {
 	if phase(c.evicted.Load()) == phaseReplying {
 		return 0, os.ErrDeadlineExceeded

@@ -294,8 +294,7 @@ func errBody(what string) *failure {
 	return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body "+what)
 }
 
-// readForm parses a flat form, with each field at most once. A field without a value is ignored (RFC
-// 6749 section 3.2).
+// readForm parses a flat form, with each field at most once. A field without a value is ignored (RFC 6749 section 3.2).
 func (p *parameters) readForm(body []byte) error {
 	values, err := url.ParseQuery(string(body))
 	if err != nil {

@@ -19,8 +19,7 @@ type route struct {
 	limit  identity.LimitClass // by client address; empty: no limit
 }
 
-// routes lists all routes of the API. Health and metrics are on a separate port and cannot be reached
-// here.
+// routes lists all routes of the API. Health and metrics are on a separate port and cannot be reached here.
 func (s *Server) routes() []route {
 	return []route{
 		{"POST", "/users", s.signUp, jsonBody, revealsCode, identity.LimitSignUp},

@@ -48,8 +48,7 @@ type Accounts interface {
 	DeleteUser(ctx context.Context, accessToken string) error
 	// ForgotPassword creates a recovery code.
 	ForgotPassword(ctx context.Context, email string) (identity.Code, error)
-	// ResetPassword redeems a recovery code. If userID is not empty, the code must belong to that
-	// user.
+	// ResetPassword redeems a recovery code. If userID is not empty, the code must belong to that user.
 	ResetPassword(ctx context.Context, code, userID, password string) error
 	// ChangePassword also requires the old password.
 	ChangePassword(ctx context.Context, accessToken, oldPassword, password string) error
@@ -75,8 +74,7 @@ type Accounts interface {
 	EndSession(ctx context.Context, accessToken, id string) error
 	// SignOut ends a session. It succeeds if the session has already ended.
 	SignOut(ctx context.Context, refreshToken string) error
-	// Revoke ends the session of an access or refresh token (RFC 7009). It succeeds if the token
-	// is invalid.
+	// Revoke ends the session of an access or refresh token (RFC 7009). It succeeds if the token is invalid.
 	Revoke(ctx context.Context, token string) error
 	// Introspect returns the state of an access or refresh token (RFC 7662).
 	Introspect(ctx context.Context, token string) (identity.Introspection, error)
@@ -110,15 +108,13 @@ type Options struct {
 	AllowedHeaders []string
 	// ProxyHops is the number of trusted proxies that each request passes.
 	ProxyHops int
-	// ProxyField is the field in which they write the client's address. AnyProxyField or empty
-	// means either field.
+	// ProxyField is the field in which they write the client's address. AnyProxyField or empty means either field.
 	ProxyField string
 
 	Log     *slog.Logger          // nil: discard
 	Metrics prometheus.Registerer // nil: discard
 
-	// Timeout bounds reading a request, handling it, and writing its reply, each separately. Zero
-	// means 10 s.
+	// Timeout bounds reading a request, handling it, and writing its reply, each separately. Zero means 10 s.
 	Timeout time.Duration
 	// IdleTimeout bounds the wait between two requests on a connection. Zero means Timeout.
 	IdleTimeout time.Duration
@@ -208,8 +204,7 @@ func New(o Options) *Server {
 	// Fiber routes; limits and timeouts are fasthttp's.
 	app := fiber.New(fiber.Config{
 		DisableStartupMessage: true,
-		// Otherwise strings that outlive their request would change, because fasthttp reuses
-		// its buffers.
+		// Otherwise strings that outlive their request would change, because fasthttp reuses its buffers.
 		Immutable:     true,
 		StrictRouting: true,
 		CaseSensitive: true,
@@ -242,8 +237,7 @@ func New(o Options) *Server {
 	return s
 }
 
-// methodsOf returns the methods of a route. GET includes HEAD (RFC 9110 section 9.1); fasthttp omits the
-// body.
+// methodsOf returns the methods of a route. GET includes HEAD (RFC 9110 section 9.1); fasthttp omits the body.
 func methodsOf(r route) []string {
 	if r.method == http.MethodGet {
 		return []string{http.MethodGet, http.MethodHead}

@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limitSocketBuffers bounds the kernel's buffers of each accepted connection. Otherwise the kernel
-// buffers megabytes of a reply that the client does not read, which count as this process's
-// memory. Errors are ignored.
+// limitSocketBuffers bounds the kernel's buffers of each accepted connection. Otherwise the kernel buffers megabytes of
+// a reply that the client does not read, which count as this process's memory. Errors are ignored.
 func limitSocketBuffers(l syscall.Conn) {
 	raw, err := l.SyscallConn()
 	if err != nil {
@@ -34,9 +33,8 @@ func descriptorLimit() uint64 {
 	return min(limit.Cur, manyDescriptors)
 }
 
-// peerLives reports whether the client still waits for its reply. fasthttp does not check a
-// connection while a handler runs, so without this a password would be hashed for a client that
-// has already disconnected.
+// peerLives reports whether the client still waits for its reply. fasthttp does not check a connection while a handler
+// runs, so without this a password would be hashed for a client that has already disconnected.
 //
 // It peeks at the socket. The end of the stream or an error means that the client has disconnected;
 // data (a pipelined request) or no data yet means that it is connected. A client that closes its

@@ -186,9 +186,8 @@ func (s *Server) forgotPassword(ctx context.Context, x *exchange) error {
 	return x.codeFor(ctx, s.accounts.ForgotPassword)
 }
 
-// changePassword handles two cases: a reset with a recovery code, and a change by a signed-in user
-// with the old password. A code takes precedence over a token, because many clients send their token
-// with every request.
+// changePassword handles two cases: a reset with a recovery code, and a change by a signed-in user with the old
+// password. A code takes precedence over a token, because many clients send their token with every request.
 func (s *Server) changePassword(ctx context.Context, x *exchange) error {
 	p := &x.params
 	p.ignore(paramAccessToken, paramID) // if they have no effect

@@ -14,9 +14,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// single are the fields that determine the end, the host, and the body of a request. If one were
-// repeated, a proxy and this server could use different ones (RFC 9110 section 5.3: a sender must
-// not repeat them).
+// single are the fields that determine the end, the host, and the body of a request. If one were repeated, a proxy and
+// this server could use different ones (RFC 9110 section 5.3: a sender must not repeat them).
 var single = [...]string{
 	"Content-Length", "Transfer-Encoding", "Host", "Content-Type", "Authorization", "X-Caller-Key", "X-Request-Id",
 }
@@ -92,9 +91,8 @@ func isToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// originForm returns the path and query of a request target. It also accepts the absolute form (RFC
-// 9112 section 3.2.2) with any host, because this server has no virtual hosts. The other forms
-// are for proxies and for OPTIONS.
+// originForm returns the path and query of a request target. It also accepts the absolute form (RFC 9112 section 3.2.2)
+// with any host, because this server has no virtual hosts. The other forms are for proxies and for OPTIONS.
 func originForm(uri []byte) ([]byte, bool) {
 	if len(uri) > 0 && uri[0] == '/' {
 		return uri, true

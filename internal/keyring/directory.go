@@ -15,10 +15,9 @@ import (
 // errNoKeysYet means that another program has not yet written the directory.
 var errNoKeysYet = errors.New("holds no keys to sign with yet (ring.json and <kid>.pem)")
 
-// checkPublished compares a ring in a directory with the published state. The two are
-// mounted separately, and either may lag behind by minutes; a server that starts in
-// that time waits until they agree. If nothing is published yet, or the file cannot be
-// read, there is nothing to compare.
+// checkPublished compares a ring in a directory with the published state. The two are mounted separately, and either
+// may lag behind by minutes; a server that starts in that time waits until they agree. If nothing is published yet, or
+// the file cannot be read, there is nothing to compare.
 func (k *Keyring) checkPublished(ring keys.Ring) error {
 	if k.Directory == "" || k.Published == "" {
 		return nil
@@ -39,10 +38,9 @@ const (
 	maxKeyFile = 1 << 20 // bytes of a file in KEYS_DIR
 )
 
-// readFiles reads the files of a ring, all as of one moment. Kubernetes replaces a
-// mounted Secret by pointing one link, ..data, at another directory; the links of the
-// single files follow, and then the old directory is removed. So the files are read
-// from the target of ..data, and again if ..data has changed in the meantime.
+// readFiles reads the files of a ring, all as of one moment. Kubernetes replaces a mounted Secret by pointing one link,
+// ..data, at another directory; the links of the single files follow, and then the old directory is removed. So the
+// files are read from the target of ..data, and again if ..data has changed in the meantime.
 func readFiles(dir string) (map[string][]byte, error) {
 	for range maxReads {
 		target := dataDirectory(dir)

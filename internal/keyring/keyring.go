@@ -22,8 +22,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Store is the part of the database that holds the ring. internal/postgres implements
-// it.
+// Store is the part of the database that holds the ring. internal/postgres implements it.
 type Store interface {
 	LoadRing(ctx context.Context) (files map[string][]byte, generation int64, err error)
 	RingGeneration(ctx context.Context) (generation int64, err error)
@@ -129,9 +128,8 @@ func (k *Keyring) Load(ctx context.Context) (keys.Ring, error) {
 	return ring, k.checkPublished(ring)
 }
 
-// use decrypts a ring, and signs and verifies with it from now on. If that fails, the
-// ring in use stays. It tries each ring once: the passphrases of a process never
-// change, and each attempt costs derivations.
+// use decrypts a ring, and signs and verifies with it from now on. If that fails, the ring in use stays. It tries each
+// ring once: the passphrases of a process never change, and each attempt costs derivations.
 func (k *Keyring) use(ring keys.Ring) (*keys.Opened, error) {
 	if k.rejection != nil && isSame(ring, k.rejected) {
 		return nil, k.rejection
@@ -165,8 +163,7 @@ func isSame(a, b keys.Ring) bool {
 	return a.Generation == b.Generation && maps.EqualFunc(a.Files(), b.Files(), bytes.Equal)
 }
 
-// isComplete reports whether each use has a signing key. A ring that is being created
-// does not.
+// isComplete reports whether each use has a signing key. A ring that is being created does not.
 func isComplete(ring keys.Ring) bool {
 	for _, use := range keys.Uses() {
 		if _, signs := ring.Signing(use); !signs {

@@ -137,9 +137,8 @@ func (k *Keyring) write(ctx context.Context, generation int64, step keys.Taken) 
 	return swapped, err
 }
 
-// open takes a ring into use and returns what decrypts its private halves. A ring that
-// is being created is not used yet. If a person revokes keys whose passphrase is lost,
-// the steps continue although the ring cannot be used.
+// open takes a ring into use and returns what decrypts its private halves. A ring that is being created is not used
+// yet. If a person revokes keys whose passphrase is lost, the steps continue although the ring cannot be used.
 func (k *Keyring) open(ring keys.Ring, policy keys.Policy) (keys.OpenedBy, error) {
 	if !isComplete(ring) {
 		return keys.Inspect(ring, k.passphrases), nil
@@ -163,8 +162,7 @@ func unfinished(step keys.Step) error {
 	return fmt.Errorf("keys: %w: %s", errNoKeys, step.Message)
 }
 
-// IsFatal reports whether an error of Start needs a person, so trying again is
-// useless.
+// IsFatal reports whether an error of Start needs a person, so trying again is useless.
 func IsFatal(err error) bool {
 	if errors.Is(err, keys.ErrRolledBack) { // a mount may only lag behind the published keys
 		return false

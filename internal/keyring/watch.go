@@ -14,8 +14,7 @@ import (
 // replica that can read the ring trusts a revoked key.
 const pollInterval = 2 * time.Second
 
-// Watch keeps the keys up to date until ctx ends. On any error, the keys in use stay in
-// use.
+// Watch keeps the keys up to date until ctx ends. On any error, the keys in use stay in use.
 func (k *Keyring) Watch(ctx context.Context) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -76,10 +75,9 @@ func (k *Keyring) Refresh(ctx context.Context) error {
 	return err
 }
 
-// checkOrder rejects a ring in a directory that is older than the one in use, for
-// example because a backup of its Secret was restored: it would trust keys that were
-// revoked since. If a person accepts such a ring, the operator moves it above every
-// earlier generation. In the database any ring is accepted.
+// checkOrder rejects a ring in a directory that is older than the one in use, for example because a backup of its
+// Secret was restored: it would trust keys that were revoked since. If a person accepts such a ring, the operator moves
+// it above every earlier generation. In the database any ring is accepted.
 func (k *Keyring) checkOrder(ring, used keys.Ring) error {
 	if k.Directory == "" || ring.Generation >= used.Generation {
 		return nil

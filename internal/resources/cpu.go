@@ -30,9 +30,8 @@ func ReserveProcessors(hashingThreads int) {
 	}
 }
 
-// usableProcessors returns how many processors the process can keep busy: those that it
-// may run on, limited by the CPU limit of its control group. The runtime also knows that
-// limit, but rounds it, to at least two.
+// usableProcessors returns how many processors the process can keep busy: those that it may run on, limited by the CPU
+// limit of its control group. The runtime also knows that limit, but rounds it, to at least two.
 func usableProcessors() float64 {
 	return min(float64(runtime.NumCPU()), cpuLimit(os.DirFS("/")))
 }

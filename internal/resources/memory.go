@@ -12,9 +12,8 @@ const (
 	// the kernel's buffers and the program itself.
 	heapShare = 0.9
 
-	// Client connections may use one part in clientShare of the memory. The garbage
-	// collector needs about as much again for what they release, and keys, passwords and
-	// the database need some too.
+	// Client connections may use one part in clientShare of the memory. The garbage collector needs about as much again
+	// for what they release, and keys, passwords and the database need some too.
 	clientShare     = 4
 	maxClientMemory = 1 << 30
 )

@@ -10,8 +10,7 @@
 //	identifies the user, session and scope           the session and its generation
 //	jti        random                                session and generation
 //
-// A token of one kind is never accepted as the other: they differ in key, typ and aud
-// (RFC 8725, section 3.12).
+// A token of one kind is never accepted as the other: they differ in key, typ and aud (RFC 8725, section 3.12).
 //
 // During an update, replicas of two versions verify each other's tokens. The verifier therefore
 // accepts what an earlier version issued (no client_id, an aud that is a string) and both types
@@ -28,9 +27,8 @@
 //	     ─▶ cached under the SHA-256 of the text ◀───────────┤
 //	     ─▶ exp, iat, nbf against the clock, each time ◀─────┘
 //
-// The header only selects one of our keys. It does not choose an algorithm, contain a key,
-// or refer to one. Errors reveal nothing about the content of a token, including its expiry,
-// before its signature is verified.
+// The header only selects one of our keys. It does not choose an algorithm, contain a key, or refer to one. Errors
+// reveal nothing about the content of a token, including its expiry, before its signature is verified.
 //
 // The cache of verified tokens belongs to the key set that verified them, and is dropped
 // with it, so that revoking a key takes effect immediately.

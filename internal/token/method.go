@@ -13,8 +13,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// methodOf is the only place that maps an algorithm to code. The algorithm always comes from
-// a key, never from a token.
+// methodOf is the only place that maps an algorithm to code. The algorithm always comes from a key, never from a token.
 func methodOf(a keys.Algorithm) jwt.SigningMethod {
 	switch a {
 	case keys.ES256:

@@ -10,10 +10,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// encoding/json uses the last of two duplicate members and accepts "SUB" for "sub". A reader
-// with other rules would then see another token. jsontext refuses duplicate members, invalid
-// UTF-8 and trailing bytes, and names are compared exactly (RFC 7515, section 4; RFC 7519,
-// section 4).
+// encoding/json uses the last of two duplicate members and accepts "SUB" for "sub". A reader with other rules would
+// then see another token. jsontext refuses duplicate members, invalid UTF-8 and trailing bytes, and names are compared
+// exactly (RFC 7515, section 4; RFC 7519, section 4).
 
 var errForm = errors.New("not the JSON of a token")
 

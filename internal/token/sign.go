@@ -108,8 +108,7 @@ func (s *Service) SignAccess(a Access) (string, error) {
 	return text, nil
 }
 
-// SignRefresh issues a refresh token. The same claims result in the same bytes while the same
-// key signs.
+// SignRefresh issues a refresh token. The same claims result in the same bytes while the same key signs.
 func (s *Service) SignRefresh(r Refresh) (string, error) {
 	set := s.set.Load()
 	if set == nil {

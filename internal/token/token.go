@@ -32,8 +32,7 @@ type Access struct {
 	ExpiresAt     time.Time // IssuedAt plus Config.AccessTTL if zero
 }
 
-// Refresh holds the claims of a refresh token. Its jti consists of the session and the
-// generation.
+// Refresh holds the claims of a refresh token. Its jti consists of the session and the generation.
 type Refresh struct {
 	Subject    string // sub: the user's ID, a UUID
 	SessionID  string // sid: a UUID
@@ -51,9 +50,8 @@ var (
 	// ErrInvalid, and is returned only after the signature was verified.
 	ErrExpired = fmt.Errorf("%w: expired", ErrInvalid)
 
-	// ErrWrongKind means that the token is genuine but of the other kind: a refresh token
-	// instead of an access token, or the reverse. It is also an ErrInvalid, and is returned
-	// only after the signature and the claims were verified.
+	// ErrWrongKind means that the token is genuine but of the other kind: a refresh token instead of an access token,
+	// or the reverse. It is also an ErrInvalid, and is returned only after the signature and the claims were verified.
 	ErrWrongKind = fmt.Errorf("%w: of the other kind", ErrInvalid)
 
 	// ErrNoKeys means that Use has not been called yet. The token may be valid.
@@ -111,8 +109,7 @@ func New(c Config) *Service {
 	return &Service{config: c}
 }
 
-// Use replaces all keys at once, and drops the cache of tokens verified with the previous
-// ones.
+// Use replaces all keys at once, and drops the cache of tokens verified with the previous ones.
 func (s *Service) Use(o *keys.Opened) {
 	set := &keySet{
 		signers:   map[keys.Use]signer{},
@@ -142,15 +139,13 @@ type keySet struct {
 	signers   map[keys.Use]signer
 	verifiers map[keys.Use]map[string]verifier // by kid
 
-	// checked caches tokens whose signature and claims were verified, by the SHA-256 of
-	// their whole text. With a hash, a memory dump contains no tokens; with the whole text,
-	// a hit is exactly the token that was verified.
+	// checked caches tokens whose signature and claims were verified, by the SHA-256 of their whole text. With a hash,
+	// a memory dump contains no tokens; with the whole text, a hit is exactly the token that was verified.
 	checked *lru.Cache[[sha256.Size]byte, checked]
 }
 
-// checked is the cached content of a token: the claims that the gateway uses, and the times
-// that are compared with the clock at every use. There are thousands, so it is small and
-// contains no strings: many tokens share a scope.
+// checked is the cached content of a token: the claims that the gateway uses, and the times that are compared with the
+// clock at every use. There are thousands, so it is small and contains no strings: many tokens share a scope.
 type checked struct {
 	kind             keys.Use
 	subject, session uuid.UUID

@@ -24,8 +24,7 @@ const (
 	// maxHeader is the maximum length of an encoded header; ours have about 130 bytes.
 	maxHeader = 1 << 10
 
-	// maxRefreshLifetime bounds the lifetime that a refresh token can claim. The session
-	// determines its real lifetime.
+	// maxRefreshLifetime bounds the lifetime that a refresh token can claim. The session determines its real lifetime.
 	maxRefreshLifetime = 10 * 365 * 24 * time.Hour
 )
 
@@ -37,10 +36,9 @@ var strict = base64.RawURLEncoding.Strict()
 // no content of an unverified token gets into a log.
 func invalid(reason string) error { return fmt.Errorf("%w: %s", ErrInvalid, reason) }
 
-// VerifyAccess verifies an access token and returns the claims that the gateway uses: Subject,
-// SessionID, Scope, IssuedAt and ExpiresAt. The other claims are for consumers, and are empty
-// in the result. The error is ErrNoKeys, ErrExpired, ErrWrongKind or another ErrInvalid. The
-// caller must check whether the session is still active.
+// VerifyAccess verifies an access token and returns the claims that the gateway uses: Subject, SessionID, Scope,
+// IssuedAt and ExpiresAt. The other claims are for consumers, and are empty in the result. The error is ErrNoKeys,
+// ErrExpired, ErrWrongKind or another ErrInvalid. The caller must check whether the session is still active.
 func (s *Service) VerifyAccess(text string) (Access, error) {
 	c, err := s.verify(keys.Access, text)
 	if err != nil {
@@ -115,8 +113,7 @@ func (s *Service) verify(use keys.Use, text string) (checked, error) {
 	return c, s.checkTimes(c)
 }
 
-// digest returns the key of a token in the cache. It does not allocate for tokens of the usual
-// size.
+// digest returns the key of a token in the cache. It does not allocate for tokens of the usual size.
 func digest(text string) [sha256.Size]byte {
 	var buffer [2 << 10]byte
 	return sha256.Sum256(append(buffer[:0], text...))
@@ -213,8 +210,7 @@ func isType(got, want string) bool {
 	return strings.EqualFold(got, want)
 }
 
-// believe verifies the claims. A valid signature is not sufficient: another service could hold
-// the same key.
+// believe verifies the claims. A valid signature is not sufficient: another service could hold the same key.
 func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) {
 	audience := s.config.Audience
 	required := claimsOfBoth | hasScope // not client_id yet: tokens of earlier versions lack it
@@ -249,9 +245,8 @@ func (s *Service) believe(use keys.Use, p payload, v verifier) (checked, error) 
 	return c, nil
 }
 
-// checkTimes runs at every use of a token, cached or not (RFC 7519, sections 4.1.4 to 4.1.6).
-// The leeway applies in both directions. Seconds are compared as numbers, so no claim can
-// overflow.
+// checkTimes runs at every use of a token, cached or not (RFC 7519, sections 4.1.4 to 4.1.6). The leeway applies in
+// both directions. Seconds are compared as numbers, so no claim can overflow.
 func (s *Service) checkTimes(c checked) error {
 	now, leeway := s.config.Now().Unix(), int64(s.config.Leeway/time.Second)
 	switch {

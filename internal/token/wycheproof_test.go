@@ -16,10 +16,9 @@ import (
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
-// Project Wycheproof's vectors are known attacks on JWS implementations. They are not
-// tokens of this gateway, so the test calls the part of the verifier that runs before the
-// claims are checked. The file omits vectors for RS256 whose keys the gateway does not
-// accept.
+// Project Wycheproof's vectors are known attacks on JWS implementations. They are not tokens of this gateway, so the
+// test calls the part of the verifier that runs before the claims are checked. The file omits vectors for RS256 whose
+// keys the gateway does not accept.
 func TestWycheproofSignatures(t *testing.T) {
 	raw, err := os.ReadFile("testdata/wycheproof_jws.json")
 	testenv.NoError(t, err)

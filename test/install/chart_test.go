@@ -603,8 +603,7 @@ func TestTheChartPassesHelmsLinter(t *testing.T) {
 	}
 }
 
-// An image without a registry would be pulled from a public one, where an attacker
-// could publish it.
+// An image without a registry would be pulled from a public one, where an attacker could publish it.
 func TestImagesAreRequired(t *testing.T) {
 	c := chart(t)
 	if _, err := c.try(t, "template", c.dir, "--kube-version", c.version); err == nil ||

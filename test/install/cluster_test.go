@@ -91,8 +91,7 @@ func (c cluster) exists(t *testing.T, object *unstructured.Unstructured) bool {
 	return err == nil
 }
 
-// admits creates a pod as a dry run in a namespace that enforces the standard
-// "restricted".
+// admits creates a pod as a dry run in a namespace that enforces the standard "restricted".
 func (c cluster) admits(t *testing.T, namespace string, pod *corev1.Pod) error {
 	t.Helper()
 	pod = pod.DeepCopy()

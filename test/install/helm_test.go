@@ -53,8 +53,7 @@ func newHelm(t *testing.T, c cluster) helm {
 	return h
 }
 
-// writeKubeconfig writes a kubeconfig for the administrator, who impersonates a
-// ServiceAccount if one is given.
+// writeKubeconfig writes a kubeconfig for the administrator, who impersonates a ServiceAccount if one is given.
 func (c cluster) writeKubeconfig(t *testing.T, path string, account client.ObjectKey) {
 	t.Helper()
 	user := &clientcmdapi.AuthInfo{ClientCertificateData: c.config.CertData, ClientKeyData: c.config.KeyData, Token: c.config.BearerToken}

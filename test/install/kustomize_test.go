@@ -31,8 +31,7 @@ func build(t *testing.T, dir string) []*unstructured.Unstructured {
 	return parse(t, text)
 }
 
-// overlay is the kustomization of docs/install.md. It sets the images of
-// config/default.
+// overlay is the kustomization of docs/install.md. It sets the images of config/default.
 const overlay = "test/install/testdata/kustomize"
 
 func TestTheTestedKustomizationIsThatOfTheManual(t *testing.T) {
@@ -44,8 +43,7 @@ func TestTheTestedKustomizationIsThatOfTheManual(t *testing.T) {
 	}
 }
 
-// applyDefault applies config/default with images, and deletes the cluster-wide
-// objects at the end of the test.
+// applyDefault applies config/default with images, and deletes the cluster-wide objects at the end of the test.
 func (c cluster) applyDefault(t *testing.T) []*unstructured.Unstructured {
 	t.Helper()
 	objects := build(t, overlay)

@@ -33,9 +33,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 )
 
-// The operator runs with the arguments and the rights of its Deployment, and the API
-// server never denies it a request. There is no node to run its pod, so it is a child
-// process of the test.
+// The operator runs with the arguments and the rights of its Deployment, and the API server never denies it a request.
+// There is no node to run its pod, so it is a child process of the test.
 func TestTheInstalledRightsAreEnoughForTheOperator(t *testing.T) {
 	c := connect(t)
 	installPrometheusKinds(t, c)

@@ -29,8 +29,7 @@ type release struct {
 	name, namespace string
 }
 
-// do runs helm install, upgrade or uninstall for the release. It does not wait,
-// because no pods run here.
+// do runs helm install, upgrade or uninstall for the release. It does not wait, because no pods run here.
 func (r release) do(t *testing.T, command, values string, more ...string) (string, error) {
 	t.Helper()
 	args := []string{command, r.name, "--namespace", r.namespace}

@@ -1,8 +1,7 @@
-// Package pbes2 encrypts and decrypts private keys in the form that openssl uses:
-// PKCS #8 EncryptedPrivateKeyInfo (RFC 5958, section 3) under PBES2 (RFC 8018,
-// section 6.2). `openssl pkey` reads it and `openssl pkcs8 -topk8` writes it. The
-// standard library parses only the plain form, so the framing is here; every
-// primitive comes from the standard library or golang.org/x/crypto.
+// Package pbes2 encrypts and decrypts private keys in the form that openssl uses: PKCS #8 EncryptedPrivateKeyInfo (RFC
+// 5958, section 3) under PBES2 (RFC 8018, section 6.2). `openssl pkey` reads it and `openssl pkcs8 -topk8` writes it.
+// The standard library parses only the plain form, so the framing is here; every primitive comes from the standard
+// library or golang.org/x/crypto.
 package pbes2
 
 import (
@@ -25,8 +24,7 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// Rounds of PBKDF2-HMAC-SHA-256, as OWASP recommends. A derivation takes a
-// fraction of a second.
+// Rounds of PBKDF2-HMAC-SHA-256, as OWASP recommends. A derivation takes a fraction of a second.
 const Rounds = 600_000
 
 // Cost is a number of rounds.
@@ -79,9 +77,8 @@ type scryptParams struct {
 	KeyLength int `asn1:"optional"`
 }
 
-// Encrypt encrypts a private key under a passphrase, with a fresh salt and IV, and
-// returns it as PEM. The key is derived with the given number of PBKDF2 rounds:
-// Rounds, except in tests.
+// Encrypt encrypts a private key under a passphrase, with a fresh salt and IV, and returns it as PEM. The key is
+// derived with the given number of PBKDF2 rounds: Rounds, except in tests.
 func Encrypt(private crypto.Signer, passphrase string, rounds int) ([]byte, error) {
 	if passphrase == "" {
 		return nil, errors.New("the passphrase is empty")
@@ -150,20 +147,17 @@ func crypt(key, iv, data []byte, mode func(cipher.Block, []byte) cipher.BlockMod
 	return nil
 }
 
-// Key is an encrypted private key whose framing has been checked. Only a
-// passphrase is missing.
+// Key is an encrypted private key whose framing has been checked. Only a passphrase is missing.
 type Key struct {
 	derive func(passphrase string) ([]byte, error)
 	iv     []byte
 	data   []byte
 }
 
-// ErrPassphrase is the error of every wrong passphrase. A damaged ciphertext cannot
-// be distinguished from one.
+// ErrPassphrase is the error of every wrong passphrase. A damaged ciphertext cannot be distinguished from one.
 var ErrPassphrase = errors.New("the passphrase does not decrypt it")
 
-// Parse checks the framing of an encrypted private key and the limits of its
-// parameters. It is cheap.
+// Parse checks the framing of an encrypted private key and the limits of its parameters. It is cheap.
 func Parse(text []byte) (Key, error) {
 	if len(text) > maxEncrypted {
 		return Key{}, fmt.Errorf("it is longer than %d bytes", maxEncrypted)
@@ -283,8 +277,7 @@ func (k Key) Decrypt(passphrase string) (crypto.Signer, error) {
 	if err := crypt(derived, k.iv, plain, cipher.NewCBCDecrypter); err != nil {
 		return nil, ErrPassphrase
 	}
-	// A padding oracle is no concern: a caller who can submit ciphertexts has the
-	// file and can guess offline.
+	// A padding oracle is no concern: a caller who can submit ciphertexts has the file and can guess offline.
 	n := int(plain[len(plain)-1])
 	if n < 1 || n > aes.BlockSize || !bytes.Equal(plain[len(plain)-n:], bytes.Repeat([]byte{byte(n)}, n)) {
 		return nil, ErrPassphrase

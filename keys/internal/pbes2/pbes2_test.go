@@ -23,8 +23,7 @@ import (
 
 const testPassphrase = "correct horse battery staple ∞"
 
-// openssl runs openssl. Without openssl the test fails, because the contract is that
-// openssl can read these files.
+// openssl runs openssl. Without openssl the test fails, because the contract is that openssl can read these files.
 func openssl(t *testing.T, args ...string) []byte {
 	t.Helper()
 	out, err := exec.Command("openssl", args...).CombinedOutput()

@@ -1,5 +1,4 @@
-// Command errorsdoc writes docs/reference/errors.md from the table of reasons that
-// package httpapi holds.
+// Command errorsdoc writes docs/reference/errors.md from the table of reasons that package httpapi holds.
 //
 //	errorsdoc docs/reference/errors.md
 package main
