@@ -98,7 +98,7 @@ func notReadySince(p corev1.Pod) time.Time {
 }
 
 // whyNotReady returns the most specific reason: that it is not scheduled, the reason that its server reports, its last
-// message before it ended, or what keeps it from starting.
+// message before it ended, or what prevents its start.
 func whyNotReady(p corev1.Pod, reported string) string {
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
