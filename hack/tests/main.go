@@ -94,7 +94,7 @@ func parts() []part {
 		{name: "verify/grpcauth", dir: "verify/grpcauth", command: goTest},
 		{name: "verify/fiberauth", dir: "verify/fiberauth", command: goTest},
 		{name: "verify/fiberv2auth", dir: "verify/fiberv2auth", command: goTest},
-		{name: "test/consumers", dir: "test/consumers", command: goTest, seconds: 25},
+		{name: "test/consumers", dir: "test/consumers", command: goTest, seconds: 60},
 		{name: "test/judges", dir: "test/judges", command: goTest, seconds: 120, cluster: true, slow: true},
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
 			command: []string{"sh", "-c", "go generate ./... && " + strings.Join(goTest, " ")}},

@@ -8,10 +8,16 @@ require (
 )
 
 require (
+	github.com/fergusstrange/embedded-postgres v1.34.0 // indirect
+	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
+)
+
+require (
 	github.com/go-json-experiment/json v1.27.2 // indirect
 	github.com/golang-jwt/jwt/v5 v5.3.1 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+	github.com/lib/pq v1.12.3
 	golang.org/x/crypto v0.59.0 // indirect
 )
 
