@@ -2,12 +2,13 @@ package keys
 
 import (
 	"errors"
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // keeper reconciles a ring, one pass at a time. distributed, loaded, seen and published are what it observes.

@@ -15,8 +15,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // fullRing returns a ring with a key in every phase and with two algorithms.

@@ -5,9 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/base64"
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"math/big"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // The cases are the examples of the standards.

@@ -1,10 +1,11 @@
 package main
 
 import (
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestEachLinkedModuleHasItsTexts(t *testing.T) {

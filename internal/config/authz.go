@@ -92,7 +92,7 @@ func errNoPolicies(err error) error {
 	semantic, _ := errors.AsType[*json.SemanticError](err)
 	syntactic, _ := errors.AsType[*jsontext.SyntacticError](err)
 	switch {
-	case semantic != nil && semantic.Err == json.ErrUnknownName:
+	case semantic != nil && errors.Is(semantic.Err, json.ErrUnknownName):
 		return fmt.Errorf("a policy has no member %s: write %s", quote(semantic.JSONPointer.LastToken()), alternatives(policyMembers))
 	case semantic != nil && semantic.JSONPointer != "":
 		return fmt.Errorf("the value at %s has the wrong type: write text, a list of texts, or true", quote(string(semantic.JSONPointer)))

@@ -8,8 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // lab is a Hasher in a synctest bubble, where time passes only while all goroutines wait.

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const testCost = bcrypt.MinCost

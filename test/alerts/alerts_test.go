@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const rulesFile = "../../docs/alerts.yaml"

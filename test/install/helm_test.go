@@ -11,13 +11,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // namespace is the namespace of rendered releases.

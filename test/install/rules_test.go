@@ -9,10 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // rights expands rules to one line for each verb on each resource.

@@ -9,11 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func TestMain(m *testing.M) { Main(m) }

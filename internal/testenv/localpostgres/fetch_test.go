@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 // jar packs the programs of this machine in the format of the repository that the library embedded-postgres uses.

@@ -18,8 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	_ "github.com/lib/pq"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 func start(t *testing.T, o Options) *Server {

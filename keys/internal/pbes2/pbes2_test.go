@@ -12,13 +12,14 @@ import (
 	"encoding/asn1"
 	"encoding/pem"
 	"errors"
-	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
 const testPassphrase = "correct horse battery staple ∞"
