@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -255,6 +256,45 @@ func TestEndingsAreLoadedInPagesAndForgotten(t *testing.T) {
 	deleted, err := store.DeleteExpired(t.Context(), time.Now(), postgres.Retention{Tokens: 50 * time.Minute}, 1000)
 	if err != nil || deleted.Endings != 50 {
 		t.Errorf("the clean-up removed %+v, %v", deleted, err)
+	}
+}
+
+// Every replica reads what is new once a second. That must not depend on how much there is, on statistics, or on whether
+// the plan was made for these parameters.
+func TestEndingsThatAreNewAreFoundByTheIndex(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	const seen = `DO $$ BEGIN FOR i IN 1..%d LOOP
+		INSERT INTO endings (kind, id) SELECT 'sid', gen_random_uuid() FROM generate_series(1, 100); COMMIT; END LOOP; END $$`
+	postgrestest.Exec(t, c, `ANALYZE endings`) // it is empty
+	postgrestest.Exec(t, c, fmt.Sprintf(seen, 2000))
+	for _, about := range []string{"statistics of an empty table", "present statistics"} {
+		for _, mode := range []string{"force_custom_plan", "force_generic_plan"} {
+			since := load(t, store).Snapshot
+			postgrestest.Exec(t, c, fmt.Sprintf(seen, 1))
+			conn := testenv.Must(db.Conn(t.Context()))(t)
+			for _, statement := range []string{
+				`SET plan_cache_mode = ` + mode, `DEALLOCATE ALL`,
+				`PREPARE tail(bigint[], bigint, int) AS ` + postgres.Statements()["TailEndings"],
+			} {
+				_, err := conn.ExecContext(t.Context(), statement)
+				testenv.NoError(t, err)
+			}
+			rows := testenv.Must(conn.QueryContext(t.Context(), fmt.Sprintf(
+				`EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) EXECUTE tail('{%d}', %d, 10000)`, since.Next-100, since.Next)))(t)
+			var plan string
+			for line := ""; rows.Next(); plan += line + "\n" {
+				testenv.NoError(t, rows.Scan(&line))
+			}
+			testenv.NoError(t, rows.Err())
+			testenv.NoError(t, conn.Close())
+			if strings.Contains(plan, "Seq Scan on endings") || strings.Count(plan, "endings_xact_idx") < 2 ||
+				!strings.Contains(plan, "rows=200 loops=1") {
+				t.Errorf("%s, %s:\n%s", about, mode, plan)
+			}
+		}
+		postgrestest.Exec(t, c, `ANALYZE endings`)
 	}
 }
 

@@ -18,8 +18,9 @@ FROM (SELECT 1) one LEFT JOIN LATERAL (
 
 -- name: TailEndings
 -- Endings that are visible now, and were not in a snapshot: those of transactions that
--- were running then, and those of transactions that began later. If there are none, one
--- row has nulls.
+-- were running then, and those of transactions that began later. Numbers that this server
+-- has not given yet are of rows from a dump of another one: LoadEndings has read them, and
+-- each look would find them. If there are no endings, one row has nulls.
 SELECT pg_current_snapshot()::text, pg_is_in_recovery(), clock_timestamp(),
     concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
         extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()),
@@ -28,7 +29,8 @@ SELECT pg_current_snapshot()::text, pg_is_in_recovery(), clock_timestamp(),
 FROM (SELECT 1) one LEFT JOIN LATERAL (
     SELECT kind, id, xact, ended_at FROM endings WHERE xact = ANY (:'running'::bigint[])
     UNION ALL
-    SELECT kind, id, xact, ended_at FROM endings WHERE xact >= :'next'::bigint
+    SELECT kind, id, xact, ended_at FROM endings
+    WHERE xact >= :'next'::bigint AND xact < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
     LIMIT :'batch') e ON true;
 
 -- name: EndKey
