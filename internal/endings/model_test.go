@@ -240,6 +240,60 @@ func TestNoEndingIsLostOrInventedInAnyOrder(t *testing.T) {
 	}
 }
 
+// A consumer is cut off for up to hours. Meanwhile sessions end, endings expire and are removed, replicas and PostgreSQL
+// are restarted. When it is back, it learns of every ending that still matters.
+func TestAConsumerThatWasCutOffLearnsAllThatMatters(t *testing.T) {
+	returned := 0
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		d := newDatabase()
+		small := sizes{page: 1 + r.IntN(4), batch: 2 + r.IntN(6), recent: 1 + r.IntN(8)}
+		replica := func() *Feed {
+			f := newFeed(d, true)
+			f.sizes = small
+			return f
+		}
+		replicas := []*Feed{replica(), replica()}
+		c := &modelConsumer{seen: map[string]int{}}
+		matters := map[string]time.Time{} // until a time
+		for range 150 {
+			switch n := r.IntN(100); {
+			case n < 45:
+				for _, id := range d.commit(d.begin(newUUID(r), fmt.Sprint("key ", newUUID(r)))) {
+					matters[id] = d.clock.Add(lifetime + Grace)
+				}
+			case n < 60:
+				d.clock = d.clock.Add(time.Duration(r.IntN(90)) * time.Minute)
+			case n < 75:
+				d.clock = d.clock.Add(time.Duration(r.IntN(60)) * time.Second)
+			case n < 80:
+				d.clean(lifetime + Grace)
+			case n < 83:
+				d.crash(r.Int64N(4))
+			case n < 86:
+				replicas[r.IntN(2)] = replica()
+			case n < 93:
+				testenv.NoError(t, replicas[r.IntN(2)].look(t.Context()))
+			default:
+				returned++
+				f := replicas[r.IntN(2)]
+				testenv.NoError(t, f.look(t.Context()))
+				for found := true; found; {
+					found, _ = c.ask(t, f)
+				}
+				for id, until := range matters {
+					if until.After(d.clock) && c.seen[id] == 0 {
+						t.Fatalf("seed %d: the consumer does not know %s, which matters for %v", seed, id, until.Sub(d.clock))
+					}
+				}
+			}
+		}
+	}
+	if returned < 1000 {
+		t.Errorf("the consumer returned only %d times", returned)
+	}
+}
+
 func newUUID(r *rand.Rand) string {
 	var id uuid.UUID
 	for i := range id {
