@@ -243,6 +243,7 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 	if err != nil {
 		return c.exit(err)
 	}
+	s.recordRevoked(ctx, after) // a replica would do so a few seconds later
 	if after.Generation == ring.Generation {
 		fmt.Fprintln(c.Out, "nothing to do: a rotation is already in progress, or the key is already revoked")
 	}
