@@ -50,8 +50,9 @@ type part struct {
 
 // Patterns of tests that run on their own, after all others.
 const (
-	timing = "^(TestEnumerationIsPrevented|TestSequencesRevealNoAccount)$"
-	siege  = "^TestMemoryUnderThousandsOfUnfinishedConnections$" // thousands of clients use the whole machine
+	timing  = "^(TestEnumerationIsPrevented|TestSequencesRevealNoAccount)$"
+	latency = "^TestAHundredConsumersLearnInTime$"
+	siege   = "^TestMemoryUnderThousandsOfUnfinishedConnections$" // thousands of clients use the whole machine
 )
 
 // parts returns the parts that take long or need options. The other packages are one more part.
@@ -94,7 +95,8 @@ func parts() []part {
 		{name: "verify/grpcauth", dir: "verify/grpcauth", command: goTest},
 		{name: "verify/fiberauth", dir: "verify/fiberauth", command: goTest},
 		{name: "verify/fiberv2auth", dir: "verify/fiberv2auth", command: goTest},
-		{name: "test/consumers", dir: "test/consumers", command: goTest, seconds: 60},
+		{name: "test/consumers", dir: "test/consumers", path: ".", flags: []string{"-skip", latency}, seconds: 60},
+		{name: "test/consumers, times", dir: "test/consumers", path: ".", flags: []string{"-run", latency}, alone: true, slow: true},
 		{name: "test/judges", dir: "test/judges", command: goTest, seconds: 120, cluster: true, slow: true},
 		{name: "test/clients", dir: "test/clients", seconds: 25, slow: true, // the clients are generated first
 			command: []string{"sh", "-c", "go generate ./... && " + strings.Join(goTest, " ")}},

@@ -3,6 +3,7 @@ package consumers
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -52,14 +53,15 @@ const (
 type failures struct {
 	kill     bool // a replica is killed and started again
 	postgres bool // PostgreSQL crashes and is started again
+	promote  bool // PostgreSQL crashes for good, and its synchronous standby takes over
 	freeze   bool // a replica stands still
 	cut      bool // a consumer cannot connect
 }
 
 // TestFeedSurvivesFailures judges the feed of ended sessions and its client together: three replicas on one PostgreSQL
 // behind a proxy that sends each request to another replica. While users sign in and sessions end in every way,
-// replicas, PostgreSQL and connections fail. After each round, every consumer must refuse exactly the tokens of ended
-// sessions and of revoked keys.
+// replicas, PostgreSQL and connections fail, and a standby takes over. After each round, every consumer must refuse
+// exactly the tokens of ended sessions and of revoked keys.
 func TestFeedSurvivesFailures(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test builds and starts the server")
@@ -82,6 +84,9 @@ func TestFeedSurvivesFailures(t *testing.T) {
 	rounds := []failures{
 		{}, {kill: true}, {postgres: true}, {cut: true}, {freeze: true, cut: true}, {postgres: true, kill: true, cut: true},
 	}
+	if f.standby != nil {
+		rounds = append(rounds, failures{promote: true, cut: true})
+	}
 	random.Shuffle(len(rounds), func(i, j int) { rounds[i], rounds[j] = rounds[j], rounds[i] })
 	for i, fails := range rounds {
 		replica := f.replicas[random.IntN(len(f.replicas))]
@@ -100,7 +105,7 @@ func TestFeedSurvivesFailures(t *testing.T) {
 			consumer.severed.Store(false)
 		}
 		if i == len(rounds)/2 {
-			f.revokeKey(workers[0])
+			f.dropped(f.revokeKey(workers[0]))
 		}
 		var sessions []*session
 		for _, w := range workers {
@@ -120,7 +125,8 @@ type feed struct {
 	t         *testing.T
 	url       string // of the proxy
 	program   string
-	database  *localpostgres.Server
+	database  atomic.Pointer[localpostgres.Server]
+	standby   *localpostgres.Server // nil if the machine has no pg_basebackup, and after its promotion
 	sql       *sql.DB
 	replicas  []*replica
 	consumers []*follower
@@ -137,21 +143,53 @@ type replica struct {
 	process *exec.Cmd
 }
 
-func startFeed(t *testing.T) *feed {
+// Connect connects to the database that is in use.
+func (f *feed) Connect(ctx context.Context) (driver.Conn, error) {
+	connector, err := pq.NewConnector(f.database.Load().DSN("auth"))
+	if err != nil {
+		return nil, err
+	}
+	return connector.Connect(ctx)
+}
+
+// Driver implements driver.Connector.
+func (f *feed) Driver() driver.Driver { return &pq.Driver{} }
+
+func startFeed(t *testing.T, settings ...string) *feed {
 	t.Helper()
 	f := &feed{
 		t: t, program: testenv.Program(t, "./cmd/authserver"), revoked: map[string]bool{}, keys: map[string]json.RawMessage{},
 	}
-	f.database = testenv.Must(localpostgres.Start(t.Context(), localpostgres.Options{}))(t)
-	t.Cleanup(func() {
-		if err := f.database.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	testenv.NoError(t, f.database.CreateDatabase(t.Context(), "auth"))
-	connector := testenv.Must(pq.NewConnector(f.database.DSN("auth")))(t)
-	f.sql = sql.OpenDB(connector)
+	database := testenv.Must(localpostgres.Start(t.Context(), localpostgres.Options{
+		Settings: map[string]string{"wal_retrieve_retry_interval": "200ms"},
+	}))(t)
+	stop := func(s *localpostgres.Server) {
+		t.Cleanup(func() {
+			if err := s.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	stop(database)
+	f.database.Store(database)
+	testenv.NoError(t, database.CreateDatabase(t.Context(), "auth"))
+	f.sql = sql.OpenDB(f)
 	t.Cleanup(func() { _ = f.sql.Close() })
+	hosts, ports := database.Host(), strconv.Itoa(database.Port())
+	standby, err := database.Standby(t.Context())
+	switch {
+	case errors.Is(err, localpostgres.ErrNoBaseBackup):
+	case err != nil:
+		t.Fatal(err)
+	default:
+		stop(standby)
+		f.standby = standby
+		hosts, ports = hosts+",localhost", ports+","+strconv.Itoa(standby.Port()) // no host may be listed twice
+		for _, statement := range []string{`ALTER SYSTEM SET synchronous_standby_names = '*'`, `SELECT pg_reload_conf()`} {
+			_, err := f.sql.ExecContext(t.Context(), statement)
+			testenv.NoError(t, err)
+		}
+	}
 
 	f.startProxy()
 	for range feedReplicas {
@@ -161,8 +199,9 @@ func startFeed(t *testing.T) *feed {
 			"ISSUER="+f.url, "SALT_ROUNDS=4", "KEY_PUBLISH_LEAD=1s", "LOG_LEVEL=warn", "LIMIT_WRITES=off",
 			"REFRESH_TOKEN_ROTATION=always", "REFRESH_REUSE_GRACE=0s", "HASHING_MAX_WAIT=5s",
 			"ACCESS_PASSPHRASE=a passphrase for access keys", "REFRESH_PASSPHRASE=a passphrase for refresh keys",
-			"DB_HOST="+f.database.Host(), "DB_PORT="+strconv.Itoa(f.database.Port()), "DB_USER="+f.database.User(),
-			"DB_PASSWORD="+f.database.Password(), "DB_NAME=auth", "DB_SSLMODE=disable")
+			"DB_HOST="+hosts, "DB_PORT="+ports, "DB_USER="+database.User(), "DB_PASSWORD="+database.Password(),
+			"DB_NAME=auth", "DB_SSLMODE=disable")
+		r.env = append(r.env, settings...)
 		f.replicas = append(f.replicas, r)
 		t.Cleanup(func() {
 			if r.process != nil {
@@ -257,25 +296,36 @@ func (f *feed) fail(what failures, r *replica, pause time.Duration) {
 		_ = r.process.Wait() // it reports the kill
 	}
 	if what.postgres {
-		testenv.NoError(f.t, f.database.StopNow())
-		testenv.NoError(f.t, f.database.StartAgain(f.t.Context()))
+		testenv.NoError(f.t, f.database.Load().StopNow())
+		testenv.NoError(f.t, f.database.Load().StartAgain(f.t.Context()))
+	}
+	if what.promote {
+		testenv.NoError(f.t, f.database.Load().StopNow())
+		testenv.NoError(f.t, f.standby.Promote(f.t.Context()))
+		f.database.Store(f.standby)
 	}
 	if what.kill {
 		f.start(r)
 	}
 }
 
-// revokeKey revokes the key that signs, and waits until no replica uses it.
-func (f *feed) revokeKey(w *worker) {
+// revokeKey revokes the key that signs.
+func (f *feed) revokeKey(w *worker) (id string) {
 	f.t.Helper()
 	last := w.sessions[len(w.sessions)-1]
-	id := last.tokens[len(last.tokens)-1].key
+	id = last.tokens[len(last.tokens)-1].key
 	f.revoked[id] = true
 	command := exec.Command(f.program, "keys", "revoke", id)
 	command.Env = f.replicas[0].env
 	if out, err := command.CombinedOutput(); err != nil {
 		f.t.Fatalf("keys revoke: %v\n%s", err, out)
 	}
+	return id
+}
+
+// dropped waits until no replica uses a key.
+func (f *feed) dropped(id string) {
+	f.t.Helper()
 	for _, r := range f.replicas {
 		testenv.Eventually(f.t, patience, "a replica stops using a revoked key", func() error {
 			switch keys, err := r.keys(f.t.Context()); {
@@ -404,6 +454,7 @@ type worker struct {
 	created  int
 	sessions []*session // of all users, ever
 	retried  bool       // the last call was sent more than once
+	replied  time.Time  // when it was answered
 	err      error
 }
 
@@ -438,6 +489,7 @@ func (w *worker) call(method, path, bearer string, body map[string]string) (repl
 	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(50 * time.Millisecond) {
 		reply, err = w.client.Try(method, path, header, content)
 		if err == nil && reply.Status < http.StatusInternalServerError && reply.Status != http.StatusTooManyRequests {
+			w.replied = time.Now()
 			return reply, reply.Status < http.StatusMultipleChoices
 		}
 		w.retried = true
@@ -619,6 +671,7 @@ func (w *worker) deleteRow(u *user, s *session) {
 	var err error
 	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(50 * time.Millisecond) {
 		if _, err = w.feed.sql.ExecContext(w.feed.t.Context(), "DELETE FROM sessions WHERE id = $1", s.id); err == nil {
+			w.replied = time.Now()
 			w.ended(u, "DELETE", s)
 			return
 		}
