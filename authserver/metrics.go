@@ -82,8 +82,8 @@ var (
 	endingsHeld = desc("endings_held",
 		"Sessions that ended, and keys that were revoked, that this replica reports to consumers.")
 	endingsAge = desc("endings_age_seconds",
-		"Time since this replica last read which sessions have ended. It reads once a second, while there are "+
-			"consumers; otherwise the metric is absent.")
+		"Time since this replica last read which sessions have ended, or began to try. It reads once a second while "+
+			"there are consumers; otherwise the metric is absent.")
 	keyFailures = desc("key_ring_reload_failures_total",
 		"Failed attempts to reload the key ring. The last valid ring stays in use.")
 )
@@ -163,7 +163,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(mailPaused, paused)
 	}
 
-	if stats := c.endings.Stats(); stats.Loaded {
+	if stats := c.endings.Stats(); stats.Awake {
 		gauge(endingsHeld, float64(stats.Held))
 		gauge(endingsAge, stats.Age.Seconds())
 	}

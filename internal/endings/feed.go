@@ -79,7 +79,7 @@ type view struct {
 	filled      bool      // everything was loaded at least once since the feed awoke
 	incarnation [8]byte   // of the database
 	snapshot    Snapshot  // of the last look
-	looked      time.Time // when the last look began
+	looked      time.Time // when the last look began, or the feed awoke; zero while it sleeps
 	horizon     Snapshot  // recent has all that it does not see
 	recent      []batch
 	kept        int              // endings in recent
@@ -115,6 +115,7 @@ func (f *Feed) Run(ctx context.Context) {
 			wait = time.Hour // until it is awoken
 			continue
 		}
+		f.awake()
 		err := f.look(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -147,6 +148,15 @@ func (f *Feed) need() {
 	f.needed.Store(time.Now().UnixNano())
 	if f.asleep.CompareAndSwap(true, false) {
 		f.wake <- struct{}{}
+	}
+}
+
+// awake lets the age count from now on if nothing was read yet.
+func (f *Feed) awake() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.looked.IsZero() {
+		f.looked = time.Now()
 	}
 }
 
@@ -473,16 +483,18 @@ func (f *Feed) Age() (age time.Duration, loaded bool) {
 
 // Stats are the numbers of a feed.
 type Stats struct {
-	Loaded bool          // false while the feed sleeps
-	Held   int           // endings in memory
-	Age    time.Duration // since the last look
+	Awake bool          // false without consumers
+	Held  int           // endings in memory
+	Age   time.Duration // since the last look, or since the feed awoke
 }
 
 // Stats reads the numbers of the feed.
 func (f *Feed) Stats() Stats {
-	age, loaded := f.Age()
 	f.mu.Lock()
-	keys := len(f.keys)
+	looked, keys := f.looked, len(f.keys)
 	f.mu.Unlock()
-	return Stats{Loaded: loaded, Held: f.sessions.count() + keys, Age: age}
+	if looked.IsZero() {
+		return Stats{}
+	}
+	return Stats{Awake: true, Held: f.sessions.count() + keys, Age: time.Since(looked)}
 }

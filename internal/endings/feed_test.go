@@ -91,7 +91,7 @@ func TestNextWaits(t *testing.T) {
 
 		// Without consumers it sleeps.
 		time.Sleep(idleAfter + time.Minute)
-		if s := f.Stats(); s.Loaded || s.Held != 0 {
+		if s := f.Stats(); s.Awake || s.Held != 0 {
 			t.Errorf("without consumers: %+v", s)
 		}
 		if a, time4 := took(next(third.Next, 0)); len(a.Endings) != 0 || time4 > time.Second {
@@ -101,6 +101,9 @@ func TestNextWaits(t *testing.T) {
 		d.broken = true
 		if _, err := f.Next(ctx, "", 0, connected); identity.KindOf(err) != identity.Unavailable {
 			t.Errorf("a feed that cannot be loaded: %v", err)
+		}
+		if s := f.Stats(); !s.Awake || s.Age < loadWait {
+			t.Errorf("a feed that cannot be loaded: %+v", s)
 		}
 		cancel()
 		synctest.Wait()

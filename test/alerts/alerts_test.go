@@ -192,6 +192,11 @@ var scenarios = []scenario{
 		pod("authgateway_database_up", "b", "", "1x10 0x50")),
 		nil, "14m", one(server, "1 replicas of Auth Gateway shop/auth have no writable database")},
 	{"a failover", "AuthGatewayDatabaseDown", pod("authgateway_database_up", "a", "", "1x10 0 1x50"), []string{"11m", "12m", "30m"}, "", nil},
+	{"endings that are not read", "AuthGatewayEndingsNotRead", all(pod("authgateway_endings_age_seconds", "a", "", "1x10 60+60x50"),
+		pod("authgateway_endings_age_seconds", "b", "", "1x60")),
+		[]string{"10m", "11m"}, "13m", one(server, "1 replicas of Auth Gateway shop/auth cannot read which sessions have ended")},
+	{"endings that are read after a failover", "AuthGatewayEndingsNotRead", pod("authgateway_endings_age_seconds", "a", "", "1x10 45 1x50"),
+		[]string{"11m", "12m", "30m"}, "", nil},
 	{"no free connections", "AuthGatewayDatabaseConnectionsShort", pod("authgateway_database_connection_timeouts_total", "a", "", "0+1x60"),
 		[]string{"4m"}, "10m", one(server, "requests to Auth Gateway shop/auth get no connection to the database")},
 

@@ -248,6 +248,16 @@ groups:
       summary: "{{ `{{` }} $value }} replicas of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} have no writable database"
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaydatabasedown
 
+  # Consumers that refuse tokens when they hear nothing wait 30 seconds or longer.
+  - alert: AuthGatewayEndingsNotRead
+    expr: count by (namespace, service) (authgateway_endings_age_seconds > 30) > 0
+    for: 1m
+    labels:
+      severity: critical
+    annotations:
+      summary: "{{ `{{` }} $value }} replicas of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} cannot read which sessions have ended"
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayendingsnotread
+
   - alert: AuthGatewayDatabaseConnectionsShort
     expr: sum by (namespace, service) (rate(authgateway_database_connection_timeouts_total[5m])) > 0
     for: 5m
