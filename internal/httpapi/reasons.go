@@ -88,7 +88,7 @@ var reasons = []documentedReason{
 	{identity.ReasonOverloaded, http.StatusServiceUnavailable, "More passwords are being verified than the machine can handle. Nothing was changed.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonDatabaseUnavailable, http.StatusServiceUnavailable, "The database cannot be reached.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonKeysNotLoaded, http.StatusServiceUnavailable, "The server has just started and has not loaded its signing keys yet.", "Try again after `Retry-After` seconds."},
-	{identity.ReasonEndingsNotLoaded, http.StatusServiceUnavailable, "The server has just started to read which sessions have ended.", "Try again after `Retry-After` seconds."},
+	{identity.ReasonEndingsNotLoaded, http.StatusServiceUnavailable, "The server is still reading which sessions have ended, for example after its start.", "Try again after `Retry-After` seconds."},
 	{reasonTooManyWait, http.StatusServiceUnavailable, "More requests wait for sessions to end than the server's memory allows (`CONNECTION_MEMORY`).", "Try again after `Retry-After` seconds, or share one request among several consumers."},
 	{reasonTookTooLong, http.StatusServiceUnavailable, "The request could not be finished in time.", "Try again after `Retry-After` seconds."},
 	{reasonCrowded, http.StatusServiceUnavailable, "The request did not arrive completely, and its memory was needed for other requests. Nothing was changed. The connection is closed.", "Try again after `Retry-After` seconds."},
