@@ -56,7 +56,7 @@ func exit(err error) {
 }
 
 // parts lists the parts of a run in order.
-var parts = []string{"size", "start", "memory", "throughput", "signin", "algorithms", "storm", "limited"}
+var parts = []string{"size", "start", "memory", "throughput", "signin", "algorithms", "storm", "limited", "endings"}
 
 type bench struct {
 	report
@@ -125,6 +125,11 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	if err := b.storms(ctx, r); err != nil {
 		return err
+	}
+	if b.wants("endings") {
+		if err := b.endings(ctx, r); err != nil {
+			return err
+		}
 	}
 	b.printf("\nLoad average at the end: %s. ", loadAverage())
 	if len(b.missed) == 0 {
