@@ -137,8 +137,8 @@ func TestEnumerationIsPrevented(t *testing.T) {
 func (g *gateway) compare(t *testing.T, url string, ask ask, known, unknown string, status int) comparison {
 	t.Helper()
 	g.t = t
-	// The names of an earlier comparison have failures and uses: a row of theirs is updated, and one of a name that
-	// nobody used yet is inserted, which takes a different time. Here both kinds start without a history.
+	// The names of an earlier comparison have failures and uses: a row of theirs is updated, and one of a new name is
+	// inserted, which takes a different time. Here both kinds start without a history.
 	g.exec(`TRUNCATE throttles, limits`)
 	var c comparison
 	var first reply
