@@ -35,6 +35,7 @@ type gateway struct {
 	issuer   string
 	program  string
 	env      []string
+	server   *os.Process
 	log      testenv.Output
 	username string
 	refresh  string // the refresh token of the user
@@ -71,6 +72,7 @@ func startGateway(t *testing.T, settings ...string) *gateway {
 	server := exec.Command(g.program)
 	server.Env, server.Stdout, server.Stderr = g.env, &g.log, &g.log
 	testenv.NoError(t, server.Start())
+	g.server = server.Process
 	t.Cleanup(func() {
 		_ = server.Process.Signal(syscall.SIGTERM) // it may have ended
 		_ = server.Wait()

@@ -30,6 +30,8 @@ func TestManifestsOfTheDocumentationAreValid(t *testing.T) {
 		{"envoy-gateway.md", "github.com/envoyproxy/gateway@v1.9.1",
 			"charts/gateway-helm/charts/crds/crds/generated/gateway.envoyproxy.io_securitypolicies.yaml"},
 		{"istio.md", "istio.io/api@v1.32.0", "kubernetes/customresourcedefinitions.gen.yaml"},
+		{"traefik.md", "github.com/traefik/traefik/v3@v3.7.13",
+			"docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"},
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			config := kubernetestest.Config(t)
