@@ -543,7 +543,7 @@ func targets(t *testing.T, p *runningProxy, grace user) {
 // connections sends requests of several users on one connection, and of many at a time.
 func connections(t *testing.T, p *runningProxy, users ...user) {
 	var clients sync.WaitGroup
-	for i := range 16 {
+	for i := range 64 {
 		clients.Go(func() {
 			var requests []request
 			for j := range 20 {
@@ -587,6 +587,7 @@ func failures(t *testing.T, p *runningProxy, g *gateway, grace user) {
 		clients.Wait()
 	}
 	testenv.NoError(t, g.server.Signal(syscall.SIGSTOP))
+	defer func() { _ = g.server.Signal(syscall.SIGCONT) }() // a stopped process would not end
 	testenv.Until(t, time.Minute, "the gateway stops", func() bool {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", g.server.Pid))
 		return err == nil && strings.Contains(string(status), "State:\tT")
