@@ -71,13 +71,27 @@ func (r *reader) follow(t *testing.T) map[string]bool {
 // recorded returns the ids in the table of endings.
 func recorded(t *testing.T, db *sql.DB) map[string]bool {
 	t.Helper()
-	rows := testenv.Must(db.Query(`SELECT id FROM endings`))(t)
-	defer func() { _ = rows.Close() }()
 	all := map[string]bool{}
-	for rows.Next() {
-		var id string
-		testenv.NoError(t, rows.Scan(&id))
+	for _, id := range texts(t, db, `SELECT id FROM endings`) {
 		all[id] = true
+	}
+	return all
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// texts returns the only column of all rows.
+func texts(t *testing.T, db querier, query string) (all []string) {
+	t.Helper()
+	rows, err := db.QueryContext(t.Context(), query)
+	testenv.NoError(t, err)
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		testenv.NoError(t, rows.Scan(&text))
+		all = append(all, text)
 	}
 	testenv.NoError(t, rows.Err())
 	return all
