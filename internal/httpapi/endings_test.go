@@ -10,6 +10,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
@@ -85,5 +86,35 @@ func TestEndingsBoundWaitingConsumers(t *testing.T) {
 		if status := <-statuses; status != 200 && status != 0 {
 			t.Errorf("one that waited got %d", status)
 		}
+	}
+}
+
+// Strangers must not read which sessions end.
+func TestEndingsOfAPublicGatewayNeedAKey(t *testing.T) {
+	t.Parallel()
+	const key = "the key of the trusted caller"
+	for _, tc := range []struct {
+		exposure  identity.Exposure
+		set, sent string
+		status    int
+		words     string
+	}{
+		{identity.ExposurePublic, "", "", 403, "set TRUSTED_CALLER_KEY"},
+		{identity.ExposurePublic, "", key, 403, `"reason":"caller_key_not_set"`},
+		{identity.ExposurePublic, key, "", 403, `"reason":"caller_key_missing"`},
+		{identity.ExposurePublic, key, "x" + key, 403, `"reason":"caller_key_wrong"`},
+		{identity.ExposurePublic, key, key, 200, `"next":"next"`},
+		{identity.ExposureInternal, "", "", 200, `"next":"next"`},
+		{identity.ExposureInternal, key, "", 403, `"reason":"caller_key_missing"`},
+		{identity.ExposureInternal, key, key, 200, `"next":"next"`},
+	} {
+		stub := &endingsStub{released: make(chan struct{}), answer: endings.Answer{Next: "next"}}
+		close(stub.released)
+		s := start(t, func(o *httpapi.Options) { o.Endings, o.Exposure, o.TrustedCallerKey = stub, tc.exposure, tc.set })
+		h := http.Header{}
+		if tc.sent != "" {
+			h.Set("X-Caller-Key", tc.sent)
+		}
+		testenv.Expect(t, s.Do("GET", "/sessions/ended", h, nil), tc.status, tc.words)
 	}
 }

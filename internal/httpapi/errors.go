@@ -169,6 +169,14 @@ func errUntrusted(ctx *fasthttp.RequestCtx) *failure {
 	return f
 }
 
+// errNoKeySet is the reply to any caller if there is no key by which to trust it.
+func errNoKeySet() *failure {
+	return &failure{
+		status: http.StatusForbidden, code: codeForbidden, reason: reasonCallerKeyNotSet,
+		description: "EXPOSURE is public, so strangers could read this: set TRUSTED_CALLER_KEY on the gateway, and send it as X-Caller-Key",
+	}
+}
+
 func errNoToken() *failure {
 	return &failure{
 		status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonTokenMissing,

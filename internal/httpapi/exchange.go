@@ -254,7 +254,7 @@ func isAlphanumeric(b byte) bool {
 // needsTrust reports whether only the trusted caller may use a route.
 func (s *Server) needsTrust(t trust) bool {
 	switch t {
-	case trustedOnly:
+	case trustedOnly, keyHolders:
 		return true
 	case revealsCode:
 		return s.exposure != identity.ExposurePublic

@@ -26,6 +26,7 @@ const (
 	reasonAuthorizationMalformed identity.Reason = "authorization_malformed"
 	reasonCallerKeyMissing       identity.Reason = "caller_key_missing"
 	reasonCallerKeyWrong         identity.Reason = "caller_key_wrong"
+	reasonCallerKeyNotSet        identity.Reason = "caller_key_not_set"
 	reasonTookTooLong            identity.Reason = "took_too_long"
 	reasonCrowded                identity.Reason = "too_many_unfinished_requests"
 	reasonTooManyWait            identity.Reason = "too_many_waiting"
@@ -67,6 +68,7 @@ var reasons = []documentedReason{
 	{identity.ReasonScopeMissing, http.StatusForbidden, "The access token lacks the scope that the route needs.", "Sign in as a user with that scope."},
 	{reasonCallerKeyMissing, http.StatusForbidden, "The gateway has a `TRUSTED_CALLER_KEY`, and the request has no `X-Caller-Key`.", "Send the key."},
 	{reasonCallerKeyWrong, http.StatusForbidden, "The `X-Caller-Key` of the request is not the gateway's `TRUSTED_CALLER_KEY`.", "Fix the configuration of the backend."},
+	{reasonCallerKeyNotSet, http.StatusForbidden, "The gateway has `EXPOSURE=public` and no `TRUSTED_CALLER_KEY`, and the route is not for strangers.", "Set the key on the gateway, and send it."},
 
 	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only).", "Offer to sign up."},
 	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session with this id, or it has ended.", "Reload the list."},

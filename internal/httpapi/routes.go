@@ -40,7 +40,7 @@ func (s *Server) routes() []route {
 		{"DELETE", "/tokens", s.signOut, jsonOrForm, anyone, ""},
 		{"POST", "/tokens/revoke", s.revoke, jsonOrForm, anyone, ""},
 		{"POST", "/tokens/introspect", s.introspect, jsonOrForm, trustedOnly, ""},
-		{"GET", "/sessions/ended", s.endedSessions, noBody, trustedOnly, ""},
+		{"GET", "/sessions/ended", s.endedSessions, noBody, keyHolders, ""},
 		{"GET", "/tokens/keys", s.allKeys, noBody, anyone, ""},
 		{"GET", pathKeys, s.accessKeys, noBody, anyone, ""},
 		{"GET", pathOpenID, s.serveMetadata, noBody, anyone, ""},
@@ -79,4 +79,5 @@ const (
 	anyone      trust = iota
 	revealsCode       // the reply contains a one-time code, unless codes are sent by mail
 	trustedOnly
+	keyHolders // as trustedOnly; if the API is public, the key must be set
 )

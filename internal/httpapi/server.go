@@ -264,6 +264,9 @@ func (s *Server) addEndpoint(r route) {
 func (s *Server) handler(r route) fiber.Handler {
 	return func(f *fiber.Ctx) error {
 		x := exchangeOf(f.Context())
+		if r.trust == keyHolders && s.callerKey == nil && s.exposure == identity.ExposurePublic {
+			return errNoKeySet()
+		}
 		if s.needsTrust(r.trust) && !s.trusts(x.http) {
 			return errUntrusted(x.http)
 		}
