@@ -61,8 +61,9 @@ type Options struct {
 	Statement func(statement string) // for tests: called before each statement; may be nil
 }
 
-// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0.
-type Addresses struct{ API, Ops string }
+// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0, and Authz is empty if
+// decisions are served by the API.
+type Addresses struct{ API, Ops, Authz string }
 
 // New wires a server. It reads the files that the settings name (certificates and mail
 // templates), so that mistakes in them are reported at start. It connects to nothing.
@@ -176,6 +177,14 @@ func (s *Server) Run(ctx context.Context) error {
 	// Background work ends after the API, because requests in progress need the keys.
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
+	var decisions net.Listener
+	if address := s.config.AuthzAddress(); address != "" {
+		if decisions, err = listen(config.EnvAuthzPort, address); err != nil {
+			return errors.Join(err, api.Close())
+		}
+		defer func() { _ = decisions.Close() }()
+		where.Authz = decisions.Addr().String()
+	}
 	if address := s.config.MetricsAddress(); address != "" {
 		ops, err := s.listenOperations(address)
 		if err != nil {
@@ -186,6 +195,9 @@ func (s *Server) Run(ctx context.Context) error {
 		defer s.ops.close()
 	}
 	go func() { stop(s.api.Serve(api)) }()
+	if decisions != nil {
+		go func() { stop(s.api.ServeAuthz(decisions)) }()
+	}
 	work := make(chan struct{})
 	go func() {
 		defer close(work)
@@ -194,7 +206,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}()
 	s.addresses <- where
-	s.log.Info("listening", "api", where.API, "metrics", where.Ops, "issuer", s.config.Issuer)
+	s.log.Info("listening", "api", where.API, "metrics", where.Ops, "authz", where.Authz, "issuer", s.config.Issuer)
 
 	select {
 	case <-ctx.Done():

@@ -80,3 +80,35 @@ func TestAuthzDecidesByPolicy(t *testing.T) {
 		t.Errorf("a decision takes %d statements", len(sent))
 	}
 }
+
+// With a port of their own, decisions are not served by the API, in a whole server.
+func TestAuthzHasAPortOfItsOwn(t *testing.T) {
+	t.Parallel()
+	_, n := single(t, env{"AUTHZ_POLICIES": policies, "AUTHZ_PORT": "3"})
+	u := n.newUser()
+	ask := func(base, path string) int {
+		request := testenv.Must(http.NewRequestWithContext(t.Context(), "PROPFIND", base+path, nil))(t)
+		request.Header.Set("Authorization", "Bearer "+u.access)
+		reply := testenv.Must(http.DefaultClient.Do(request))(t)
+		_ = reply.Body.Close()
+		return reply.StatusCode
+	}
+	testenv.Until(t, 10*time.Second, "the endings are loaded", func() bool { return ask(n.Authz, "/authz/any/x") == 200 })
+	for path, status := range map[string]int{"/authz/both": 403, "/authz/unknown": 404, "/users": 404} {
+		if got := ask(n.Authz, path); got != status {
+			t.Errorf("%s at the port of decisions got %d", path, got)
+		}
+	}
+	if got := ask(n.API, "/authz/any"); got != 404 {
+		t.Errorf("the API's port answers with %d", got)
+	}
+	if metrics := n.metrics(); !strings.Contains(metrics, `http_authz_decisions_total{policy="any",result="allowed"}`) ||
+		!strings.Contains(metrics, "http_authz_connections_memory_limit_bytes ") {
+		t.Errorf("the metrics are %s", metrics)
+	}
+	n.end()
+	if r, err := http.Get(n.Authz + "/authz/open"); err == nil {
+		_ = r.Body.Close()
+		t.Error("the port is still open")
+	}
+}

@@ -53,7 +53,7 @@ func (s *Server) recordRevoked(ctx context.Context, ring keys.Ring) bool {
 
 // authz returns what decides requests for proxies.
 func (s *Server) authz(tokens *token.Service) *httpapi.Authz {
-	a := &httpapi.Authz{Tokens: tokens, Ended: s.endings, Now: s.now}
+	a := &httpapi.Authz{Tokens: tokens, Ended: s.endings, Now: s.now, OwnPort: s.config.AuthzPort != 0}
 	for _, p := range s.config.AuthzPolicies {
 		a.Policies = append(a.Policies, httpapi.Policy(p))
 	}

@@ -64,6 +64,7 @@ const (
 	operationsPort = 9090
 	portAPI        = "http"
 	portOperations = "operations"
+	portAuthz      = "authz"
 )
 
 // The keys of the Secrets that the operator creates.

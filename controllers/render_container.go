@@ -30,6 +30,9 @@ func renderServer(r rendering) *accore.ContainerApplyConfiguration {
 		WithTerminationMessagePath(terminationLog).
 		WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).
 		WithSecurityContext(restricted())
+	if port := r.gateway.Spec.Authz.Port; port != 0 {
+		c.WithPorts(accore.ContainerPort().WithName(portAuthz).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP))
+	}
 	for in, name := range inputsOf(r.gateway) {
 		for _, k := range in.keys {
 			if k.use == inVariable {

@@ -8,13 +8,17 @@ import (
 	acnetworking "k8s.io/client-go/applyconfigurations/networking/v1"
 )
 
-// renderNetworkPolicy admits the clients of the API to its port, and the operator and Prometheus to the operations
-// port. It does not restrict egress: that would cut the server off from its database and from the mail server.
+// renderNetworkPolicy admits the clients of the API to its port and that of decisions, and the operator and Prometheus
+// to the operations port. It does not restrict egress: that would cut the server off from its database and from the mail
+// server.
 func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfiguration {
 	port := func(n int32) *acnetworking.NetworkPolicyPortApplyConfiguration {
 		return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))
 	}
 	api := acnetworking.NetworkPolicyIngressRule().WithPorts(port(apiPort))
+	if authz := r.gateway.Spec.Authz.Port; authz != 0 {
+		api.WithPorts(port(authz))
+	}
 	for _, peer := range r.gateway.Spec.NetworkPolicy.From {
 		api.WithFrom(convert[acnetworking.NetworkPolicyPeerApplyConfiguration](peer))
 	}

@@ -14,6 +14,10 @@ func renderService(r rendering) *accore.ServiceApplyConfiguration {
 		accore.ServicePort().WithName(portOperations).WithPort(operationsPort).WithProtocol(corev1.ProtocolTCP).
 			WithTargetPort(intstr.FromString(portOperations)).WithAppProtocol("http"),
 	)
+	if port := r.gateway.Spec.Authz.Port; port != 0 {
+		spec.WithPorts(accore.ServicePort().WithName(portAuthz).WithPort(port).WithProtocol(corev1.ProtocolTCP).
+			WithTargetPort(intstr.FromString(portAuthz)).WithAppProtocol("http"))
+	}
 	if wanted.IPFamilyPolicy != "" {
 		spec.WithIPFamilyPolicy(corev1.IPFamilyPolicy(wanted.IPFamilyPolicy))
 	}

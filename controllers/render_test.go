@@ -64,6 +64,36 @@ func TestRenderPodKeepsRights(t *testing.T) {
 	}
 }
 
+// A port of decisions leads from the Service to the pods, and the clients of the API may call it.
+func TestRenderPortOfDecisions(t *testing.T) {
+	t.Parallel()
+	for _, want := range []int32{0, 9000} {
+		g := newGateway(t, spec(func(s *v1alpha1.AuthGatewaySpec) {
+			s.Authz = v1alpha1.Authz{Port: want, Policies: []v1alpha1.AuthzPolicy{{Name: "orders"}}}
+		}))
+		cs, found := running(t, g)
+		r := renderingOf(cs, found)
+		pod := as[appsv1.Deployment](t, renderDeployment(r)).Spec.Template.Spec.Containers[0]
+		service := as[corev1.Service](t, renderService(r)).Spec
+		policy := as[networkingv1.NetworkPolicy](t, renderNetworkPolicy(r)).Spec.Ingress
+		if want == 0 {
+			if len(pod.Ports) != 2 || len(service.Ports) != 2 || len(policy[0].Ports) != 1 {
+				t.Errorf("without a port: %+v, %+v and %+v", pod.Ports, service.Ports, policy)
+			}
+			continue
+		}
+		if p := pod.Ports[2]; p.Name != "authz" || p.ContainerPort != want || variables(pod)["AUTHZ_PORT"] != "9000" {
+			t.Errorf("the container has %+v and %v", pod.Ports, variables(pod))
+		}
+		if p := service.Ports[2]; p.Name != "authz" || p.Port != want || p.TargetPort.String() != "authz" {
+			t.Errorf("the Service has %+v", service.Ports)
+		}
+		if p := policy[0].Ports; len(p) != 2 || p[1].Port.IntVal != want || len(policy[1].Ports) != 1 {
+			t.Errorf("the NetworkPolicy has %+v", policy)
+		}
+	}
+}
+
 // OpenShift rejects pods that set another user than the namespace's own.
 func TestRenderPodSetsNoUserIfThePlatformAssignsOne(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,7 @@ func settings(cs *clusterState) config.Config {
 	if spec.CORS != nil {
 		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
 	}
+	c.AuthzPort = int(spec.Authz.Port)
 	for _, p := range spec.Authz.Policies {
 		c.AuthzPolicies = append(c.AuthzPolicies, config.AuthzPolicy{
 			Name: p.Name, Scopes: p.Scopes, AnyScope: p.AnyScope, Audience: p.Audience, MaxAge: p.MaxAge.Value(),
@@ -260,8 +261,8 @@ var fields = map[string]string{
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",
 	config.EnvLimitSignIn: "spec.limits.signIn", config.EnvLimitSignUp: "spec.limits.signUp",
 	config.EnvLimitCodes: "spec.limits.codes", config.EnvLimitMails: "spec.limits.mails",
-	config.EnvAuthzPolicies: "spec.authz.policies",
-	config.EnvLimitWrites:   "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
+	config.EnvAuthzPolicies: "spec.authz.policies", config.EnvAuthzPort: "spec.authz.port",
+	config.EnvLimitWrites: "spec.limits.writes", config.EnvServiceName: "spec.email.serviceName",
 	config.EnvSignupRequired: "spec.signUp.required",
 	config.EnvMailFrom:       "spec.email.smtp.from", config.EnvSMTPHost: "spec.email.smtp.host", config.EnvSMTPPort: "spec.email.smtp.port",
 	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",

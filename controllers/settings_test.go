@@ -40,7 +40,7 @@ func TestSettingsFollowFromTheSpec(t *testing.T) {
 				"DB_HOST": "postgres.shop.svc", "DB_NAME": "auth", "ISSUER": "http://auth.shop.svc",
 				"DB_PASSWORD_FILE": "/etc/authserver/database/password",
 			},
-			[]string{"AUTHZ_POLICIES", "CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS", "SIGNUP_REQUIRED", "DB_SSLROOTCERT", "DB_PORT"},
+			[]string{"AUTHZ_POLICIES", "AUTHZ_PORT", "CORS_ALLOWED_ORIGINS", "TRUSTED_PROXY_HOPS", "SIGNUP_REQUIRED", "DB_SSLROOTCERT", "DB_PORT"},
 		},
 		"a public gateway": {
 			public,
@@ -65,12 +65,13 @@ func TestSettingsFollowFromTheSpec(t *testing.T) {
 		},
 		"policies": {
 			func(s *v1alpha1.AuthGatewaySpec) {
+				s.Authz.Port = 9000
 				s.Authz.Policies = []v1alpha1.AuthzPolicy{
 					{Name: "orders", Scopes: []string{"orders:read", "<a&b>"}, AnyScope: []string{"c"}, Audience: "shop", MaxAge: "90m"},
 					{Name: "shop", Anonymous: true, FailClosed: true},
 				}
 			},
-			map[string]string{"AUTHZ_POLICIES": `[{"name":"orders","scopes":["orders:read","<a&b>"],"anyScope":["c"],` +
+			map[string]string{"AUTHZ_PORT": "9000", "AUTHZ_POLICIES": `[{"name":"orders","scopes":["orders:read","<a&b>"],"anyScope":["c"],` +
 				`"audience":"shop","maxAge":"1h30m"},{"name":"shop","anonymous":true,"failClosed":true}]`}, nil,
 		},
 		"limits": {

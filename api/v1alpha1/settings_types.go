@@ -39,6 +39,7 @@ type CORS struct {
 }
 
 // Authz configures the decisions that proxies can ask for.
+// +kubebuilder:validation:XValidation:rule="!has(self.port) || has(self.policies) && size(self.policies) > 0",message="without policies nothing would be served on the port: add a policy, or remove port"
 type Authz struct {
 	// policies lists the decisions. The policy orders is at /authz/orders.
 	//
@@ -47,6 +48,16 @@ type Authz struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=100
 	Policies []AuthzPolicy `json:"policies,omitempty"`
+
+	// port is a port of the Service and of the pods that serves the decisions, and
+	// nothing else. The API then does not serve them, so that a route that leads to
+	// the API does not lead to them. If it is not set, the API serves them.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	// +kubebuilder:validation:XValidation:rule="self != 8080 && self != 9090",message="the pods use this port for something else: write another one, such as 9000"
+	Port int32 `json:"port,omitempty"`
 }
 
 // AuthzPolicy determines which requests are allowed. A request must meet every

@@ -90,6 +90,13 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a maximum age of more than a year", `authz: {policies: [{name: a, maxAge: 8761h}]}`, "spec.authz.policies[0].maxAge", "write 1s to 8760h"},
 	{"a maximum age in days", `authz: {policies: [{name: a, maxAge: 1d}]}`, "spec.authz.policies[0].maxAge", "such as 720h, 15m or 1h30m"},
 
+	{"a port without policies", `authz: {port: 9000}`, "spec.authz", "add a policy, or remove port"},
+	{"a port and no policies", `authz: {port: 9000, policies: []}`, "spec.authz", "add a policy, or remove port"},
+	{"a port that needs a privilege", `authz: {port: 443, policies: [{name: a}]}`, "spec.authz.port", "greater than or equal to 1024"},
+	{"the port of the API for decisions", `authz: {port: 8080, policies: [{name: a}]}`, "spec.authz.port", "write another one, such as 9000"},
+	{"the operations port for decisions", `authz: {port: 9090, policies: [{name: a}]}`, "spec.authz.port", "write another one, such as 9000"},
+	{"a port beyond 65535", `authz: {port: 65536, policies: [{name: a}]}`, "spec.authz.port", "less than or equal to 65535"},
+
 	{"no database connection", `database: {}`, "spec.database", "write either host, name and credentialsSecretRef, or cloudNativePG.cluster"},
 	{"two database connections", `database: {host: a, name: b, credentialsSecretRef: {name: c}, cloudNativePG: {cluster: d}}`, "spec.database", "write either host"},
 	{"a host without a database name", `database: {host: a, credentialsSecretRef: {name: c}}`, "spec.database.name", "write the name of the database"},
@@ -411,6 +418,7 @@ cors: {allowedOrigins: ["https://app.example.com", "http://localhost:3000", "htt
 trustedProxyHops: 2
 trustedProxyField: XForwardedFor
 authz:
+  port: 9000
   policies:
   - {name: orders, scopes: ["orders:read", "!#[]~"], anyScope: [a, b], audience: shop, maxAge: 8760h, anonymous: true, failClosed: true}
   - {name: shop-2}

@@ -51,6 +51,15 @@ func (c Config) contradictions() []Problem {
 	if c.MetricsPort == c.Port && c.MetricsPortSet {
 		refuse(EnvMetricsPort, "%d is also the value of %s: write another port, or 0 to serve neither metrics nor health", c.MetricsPort, EnvPort)
 	}
+	switch {
+	case c.AuthzPort == 0:
+	case len(c.AuthzPolicies) == 0:
+		refuse(EnvAuthzPort, "%s is not set, so nothing would be served there: set it, or write 0", EnvAuthzPolicies)
+	case c.AuthzPort == c.Port:
+		refuse(EnvAuthzPort, "%d is also the value of %s: write another port, or 0 to serve the decisions there", c.AuthzPort, EnvPort)
+	case c.AuthzPort == c.MetricsPort && c.MetricsPortSet:
+		refuse(EnvAuthzPort, "%d is also the value of %s: write another port", c.AuthzPort, EnvMetricsPort)
+	}
 	for _, bound := range []struct {
 		name  string
 		bytes int

@@ -51,6 +51,7 @@ type Config struct {
 	Exposure         Exposure
 	TrustedCallerKey Secret
 	AuthzPolicies    []AuthzPolicy
+	AuthzPort        int // 0: that of the API
 	SignupScopes     []string
 	SignupRequired   []string // of username, first_name and last_name; email and password always are
 
@@ -185,6 +186,14 @@ func (c Config) MetricsAddress() string {
 		return ""
 	}
 	return net.JoinHostPort(c.Host, strconv.Itoa(c.MetricsPort))
+}
+
+// AuthzAddress returns the address of decisions for proxies, or "" if it is that of the API.
+func (c Config) AuthzAddress() string {
+	if c.AuthzPort == 0 {
+		return ""
+	}
+	return net.JoinHostPort(c.Host, strconv.Itoa(c.AuthzPort))
 }
 
 // Defaults returns a Config to build on without an environment, as the operator does. Required settings and settings

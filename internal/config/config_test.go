@@ -91,6 +91,8 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 		{"PORT", []string{"0", "-1", "65536", "99999999999999999999"}, "from 1 to 65535"},
 		{"METRICS_PORT", []string{"-1", "65536"}, "from 0 to 65535"},
 		{"METRICS_PORT", []string{"8080"}, "also the value of PORT"},
+		{"AUTHZ_PORT", []string{"-1", "65536", "http"}, "from 0 to 65535"},
+		{"AUTHZ_PORT", []string{"9000"}, "AUTHZ_POLICIES is not set, so nothing would be served there"},
 		{"HOST", []string{"http://localhost", "localhost:8080", "[::1]", "a b", "-x", "é"}, "host name"},
 		{"REFRESH_PASSPHRASE", []string{""}, "16 bytes or more"},
 		{"ACCESS_PASSPHRASE", []string{""}, "16 bytes or more"},
@@ -239,6 +241,73 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestAuthzPortServesNothingElse(t *testing.T) {
+	policies := settings{"AUTHZ_POLICIES": `[{"name":"a"}]`}
+	for _, c := range []struct {
+		changes settings
+		want    string // the problem, or ""
+	}{
+		{settings{"AUTHZ_PORT": "8080"}, "AUTHZ_PORT: 8080 is also the value of PORT"},
+		{settings{"AUTHZ_PORT": "7000", "METRICS_PORT": "7000"}, "AUTHZ_PORT: 7000 is also the value of METRICS_PORT"},
+		{settings{"AUTHZ_PORT": "9090"}, ""}, // metrics then use another port
+		{settings{"AUTHZ_PORT": "9000"}, ""},
+	} {
+		environ := with(policies)
+		maps.Copy(environ, c.changes)
+		got, err := load(environ)
+		switch {
+		case c.want != "":
+			if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+				t.Errorf("%v: %v, want %q", c.changes, err, c.want)
+			}
+		case err != nil || got.AuthzAddress() != "localhost:"+c.changes["AUTHZ_PORT"]:
+			t.Errorf("%v: %q, %v", c.changes, got.AuthzAddress(), err)
+		}
+	}
+	if got, err := load(with(policies)); err != nil || got.AuthzAddress() != "" {
+		t.Errorf("without the setting: %q, %v", got.AuthzAddress(), err)
+	}
+}
+
+// FuzzAuthzPolicies checks that policies mean the same after they were written, and that a wrong text is one problem.
+func FuzzAuthzPolicies(f *testing.F) {
+	for _, seed := range []string{
+		`[]`, `null`, `{}`, `[{}]`, `[{"name":"a"}]`, `[{"name":"a","maxAge":"1d"},{"name":"b","maxAge":"90"}]`, `[{"name":"a","maxAge":"1.5s"}]`,
+		`[{"name":"a","scopes":["!#[]~"],"anyScope":["<&>"],"audience":"\u00e9","anonymous":true,"failClosed":true}]`,
+		`[{"name":"a"},{"name":"a"}]`, `[{"name":"a","scopes":[""]}]`, `[{"name":"a","scopes":null}]`, `[{"NAME":"a"}]`, `[[[[`,
+		`[{"name":"a","audience":"\ud800"}]`, `[{"name":"a","audience":"\u0000"}]`, `[{"name":"a"}] x`, `[{"name":"a","name":"b"}]`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := load(with(settings{"AUTHZ_POLICIES": text}))
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "AUTHZ_POLICIES: ") || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%q: %v", text, err)
+			}
+			return
+		}
+		again, err := load(got.Environ())
+		if err != nil || !reflect.DeepEqual(normal(again.AuthzPolicies), normal(got.AuthzPolicies)) {
+			t.Fatalf("%q is written as %q, %v", text, got.Environ()["AUTHZ_POLICIES"], err)
+		}
+		for _, p := range got.AuthzPolicies {
+			if p.MaxAge < 0 || p.Name == "" || strings.ContainsAny(p.Name, "/?#% ") {
+				t.Fatalf("%q: %+v", text, p)
+			}
+		}
+	})
+}
+
+// normal returns policies without the difference between no list and an empty one.
+func normal(policies []config.AuthzPolicy) (all []config.AuthzPolicy) {
+	for _, p := range policies {
+		p.Scopes, p.AnyScope = append([]string(nil), p.Scopes...), append([]string(nil), p.AnyScope...)
+		all = append(all, p)
+	}
+	return all
 }
 
 func TestLoadReportsAllProblemsAtOnce(t *testing.T) {
@@ -435,6 +504,9 @@ func environ(t *rapid.T) settings {
 		if rapid.Bool().Draw(t, name+" is set") {
 			e[name] = values.Draw(t, name)
 		}
+	}
+	if e["AUTHZ_POLICIES"] != "" && rapid.Bool().Draw(t, "AUTHZ_PORT is set") {
+		e["AUTHZ_PORT"] = rapid.SampledFrom([]string{"0", "3"}).Draw(t, "AUTHZ_PORT")
 	}
 	return e
 }

@@ -31,6 +31,7 @@ const (
 	EnvExposure                = "EXPOSURE"
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvAuthzPolicies           = "AUTHZ_POLICIES"
+	EnvAuthzPort               = "AUTHZ_PORT"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvSignupRequired          = "SIGNUP_REQUIRED"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
@@ -140,8 +141,8 @@ var table = []setting{
 		Help: "The port of the API."},
 		field: bind(func(c *Config) *int { return &c.Port }, integer(1, 65535))},
 	{Setting: Setting{Name: EnvHost, Default: "localhost",
-		Help: "The host name or IP address to listen on, for the API and for `METRICS_PORT`. Empty, `0.0.0.0` or " +
-			"`::` listens on all interfaces."},
+		Help: "The host name or IP address to listen on, for the API, `METRICS_PORT` and `AUTHZ_PORT`. Empty, " +
+			"`0.0.0.0` or `::` listens on all interfaces."},
 		field: bind(func(c *Config) *string { return &c.Host }, listenHost)},
 	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true,
 		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
@@ -208,6 +209,10 @@ var table = []setting{
 			"(a request without a token is allowed) and `failClosed` (refuse while it is not known which sessions have " +
 			"ended)."},
 		field: bind(func(c *Config) *[]AuthzPolicy { return &c.AuthzPolicies }, authzPolicies)},
+	{Setting: Setting{Name: EnvAuthzPort, Default: "0",
+		Help: "The port of `/authz/NAME`, which the port of the API then no longer serves. It serves nothing else. 0 " +
+			"serves the decisions on the port of the API."},
+		field: bind(func(c *Config) *int { return &c.AuthzPort }, integer(0, 65535))},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email",
 		Help: "The scopes of a new user when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},

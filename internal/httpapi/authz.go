@@ -2,7 +2,10 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -10,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/token"
@@ -21,6 +25,7 @@ type Authz struct {
 	Tokens   ClaimsVerifier
 	Ended    EndedSessions
 	Now      func() time.Time
+	OwnPort  bool // ServeAuthz serves it, not Serve
 }
 
 // Policy is what a request needs. Package config documents the fields.
@@ -52,6 +57,13 @@ const (
 
 	// maxEndingsAge is how old the knowledge of ended sessions may be for a policy that fails closed.
 	maxEndingsAge = 30 * time.Second
+
+	// authzHeadLimit is headLimit for the port of decisions. It is what Envoy accepts from clients by default (60 KiB),
+	// and NGINX (four buffers of 8 KiB), and what they add.
+	authzHeadLimit = 64 << 10
+
+	// authzShare is the part of CONNECTION_MEMORY and of the descriptors that this port has for itself.
+	authzShare = 4
 )
 
 // The fields that say who the user is. Every answer has all of them, because a proxy that copies
@@ -65,70 +77,163 @@ const (
 	fieldSession  = "X-Auth-Session"
 )
 
+// result is the result of a decision.
+type result uint8
+
+const (
+	none result = iota // the request did not ask for one
+	allowed
+	anonymous
+	unauthenticated
+	forbidden
+	unavailable
+	unknown   // there is no such policy
+	malformed // the request is not well-formed HTTP, or on a port of its own it does not ask for a decision
+)
+
+var resultNames = map[result]string{
+	allowed: "allowed", anonymous: "anonymous", unauthenticated: "unauthenticated", forbidden: "forbidden",
+	unavailable: "unavailable", unknown: "unknown", malformed: "malformed",
+}
+
 // authz is the state of the route.
 type authz struct {
 	Authz
-	policies  map[string]Policy
-	decisions *prometheus.CounterVec
+	policies map[string]*policyState
+	other    [malformed + 1]prometheus.Counter // results without a policy
+	duration prometheus.Histogram
+
+	// Of its own port, if it has one.
+	conns *connections
+	http  *fasthttp.Server
+}
+
+// policyState is a policy and its counters.
+type policyState struct {
+	Policy
+	results [malformed + 1]prometheus.Counter
 }
 
 func newAuthz(o *Authz, registerer prometheus.Registerer) *authz {
 	if o == nil || len(o.Policies) == 0 {
 		return nil
 	}
-	a := &authz{Authz: *o, policies: map[string]Policy{}, decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "http_authz_decisions_total",
-		Help: "Decisions for proxies, by policy and result: allowed, anonymous, unauthenticated, forbidden, or " +
-			"unavailable.",
-	}, []string{"policy", "result"})}
-	for _, p := range o.Policies {
-		a.policies[p.Name] = p
+	decisions, duration := newAuthzMetrics(registerer)
+	a := &authz{Authz: *o, policies: map[string]*policyState{}, duration: duration}
+	for r := unknown; r <= malformed; r++ {
+		a.other[r] = decisions.WithLabelValues("", resultNames[r])
 	}
-	if registerer != nil {
-		registerer.MustRegister(a.decisions)
+	for _, p := range o.Policies {
+		state := &policyState{Policy: p}
+		for r := allowed; r <= unavailable; r++ {
+			state.results[r] = decisions.WithLabelValues(p.Name, resultNames[r])
+		}
+		a.policies[p.Name] = state
 	}
 	return a
 }
 
-// isAuthz reports whether a request asks for a decision, and by which policy. Proxies append the
+// policyIn reports whether a request asks for a decision, and by which policy. Proxies append the
 // path of their client to it. Nothing after the name of the policy is read.
-func (s *Server) isAuthz(target []byte) (policy string, ok bool) {
+func policyIn(target []byte) (policy []byte, ok bool) {
 	uri, ok := originForm(target)
-	if s.authz == nil || !ok || !bytes.HasPrefix(uri, []byte(authzPrefix)) {
-		return "", false
+	if !ok || !bytes.HasPrefix(uri, []byte(authzPrefix)) {
+		return nil, false
 	}
 	rest := uri[len(authzPrefix):]
 	if end := bytes.IndexAny(rest, "/?#"); end >= 0 {
 		rest = rest[:end]
 	}
-	return string(rest), true
+	return rest, true
+}
+
+// serveAuthz handles a request on the port of decisions.
+func (s *Server) serveAuthz(ctx *fasthttp.RequestCtx) {
+	policy, ok := policyIn(ctx.Request.Header.RequestURI())
+	if ok {
+		s.decide(ctx, policy)
+		return
+	}
+	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	defer x.finish()
+	f := errNoRoute()
+	f.description = "this port serves only /authz/ and the name of a policy"
+	x.refuse(malformed, f)
+}
+
+// unreadableAuthz is unreadable for the port of decisions.
+func (s *Server) unreadableAuthz(ctx *fasthttp.RequestCtx, err error) {
+	x := s.begin(ctx, rand.Text())
+	defer x.finish()
+	x.result = malformed
+	x.failToRead(err, authzHeadLimit)
+	x.identify(token.Claims{})
 }
 
 // decide answers a proxy.
-func (x *exchange) decide(name string) {
-	x.path = authzRoute
-	policy, known := x.server.authz.policies[name]
-	if !known {
-		x.identify(token.Claims{})
-		x.fail(&failure{
+func (s *Server) decide(ctx *fasthttp.RequestCtx, name []byte) {
+	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	defer x.finish()
+	x.path, x.result = authzRoute, malformed // until it is known
+	if f := validateFraming(&ctx.Request.Header); f != nil {
+		x.refuse(malformed, f)
+		return
+	}
+	policy := s.authz.policies[string(name)]
+	if policy == nil {
+		x.refuse(unknown, &failure{
 			status: http.StatusNotFound, code: codeNotFound, reason: reasonPathNotFound,
 			description: "AUTHZ_POLICIES has no policy of this name",
 		})
 		return
 	}
-	claims, result, f := x.server.authz.decide(policy, x.http.Request.Header.Peek("Authorization"))
-	x.server.authz.decisions.WithLabelValues(name, result).Inc()
-	if f == nil {
+	x.policy = policy
+	field := ctx.Request.Header.Peek("Authorization")
+	claims, result, denied := s.authz.decide(policy.Policy, field)
+	if denied == nil {
+		x.result = result
 		x.identify(claims)
 		x.http.Response.SetStatusCode(http.StatusOK)
 		return
 	}
-	x.tokenSent = len(x.http.Request.Header.Peek("Authorization")) > 0
-	x.fail(f.failure)
-	if f.challenge != "" {
-		x.http.Response.Header.Set("WWW-Authenticate", f.challenge)
+	x.tokenSent = len(field) > 0
+	x.refuse(result, denied.failure)
+	if denied.challenge != "" {
+		x.http.Response.Header.Set("WWW-Authenticate", denied.challenge)
 	}
+}
+
+// refuse answers a proxy with a failure.
+func (x *exchange) refuse(r result, f *failure) {
+	x.result = r
+	x.fail(f)
 	x.identify(token.Claims{})
+}
+
+// recordDecision counts a decision. A line for each would double the logs of the proxy, so only what the operator has to
+// look at is logged above debug.
+func (x *exchange) recordDecision(took time.Duration) {
+	a, ctx, log, status := x.server.authz, context.Background(), x.server.log, x.http.Response.StatusCode()
+	a.duration.Observe(took.Seconds())
+	name, counter := "", a.other[x.result]
+	if x.policy != nil {
+		name, counter = x.policy.Name, x.policy.results[x.result]
+	}
+	if counter == nil { // a panic
+		counter = a.other[malformed]
+	}
+	counter.Inc()
+	x.logFailure(status)
+	level := slog.LevelDebug
+	if x.result >= unavailable {
+		level = slog.LevelInfo
+	}
+	if log.Enabled(ctx, level) {
+		log.LogAttrs(ctx, level, "decision",
+			slog.String("request_id", x.id), slog.String("method", x.method()), slog.String("route", x.path),
+			slog.String("policy", name), slog.String("result", resultNames[x.result]), slog.Int("status", status),
+			slog.Duration("duration", took))
+	}
 }
 
 // identify sets the fields that say who the user is.
@@ -170,55 +275,55 @@ type denial struct {
 
 // decide applies a policy to an Authorization field. A token that is not valid is refused even
 // where none is needed: its sender wants to be known.
-func (a *authz) decide(p Policy, field []byte) (claims token.Claims, result string, denied *denial) {
-	unauthenticated := func(reason identity.Reason, text string) (token.Claims, string, *denial) {
-		return token.Claims{}, "unauthenticated", &denial{failure: &failure{
+func (a *authz) decide(p Policy, field []byte) (claims token.Claims, r result, denied *denial) {
+	refused := func(reason identity.Reason, text string) (token.Claims, result, *denial) {
+		return token.Claims{}, unauthenticated, &denial{failure: &failure{
 			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reason, description: text,
 		}}
 	}
-	unavailable := func(reason identity.Reason, text string) (token.Claims, string, *denial) {
-		return token.Claims{}, "unavailable", &denial{failure: &failure{
+	failed := func(reason identity.Reason, text string) (token.Claims, result, *denial) {
+		return token.Claims{}, unavailable, &denial{failure: &failure{
 			status: http.StatusServiceUnavailable, code: codeInternal, reason: reason, description: text, retryAfter: time.Second,
 		}}
 	}
 	if len(field) == 0 {
 		if p.Anonymous {
-			return token.Claims{}, "anonymous", nil
+			return token.Claims{}, anonymous, nil
 		}
-		return unauthenticated(reasonTokenMissing, "an access token is required: send it as Authorization: Bearer")
+		return refused(reasonTokenMissing, "an access token is required: send it as Authorization: Bearer")
 	}
 	text, ok := bearer(field)
 	if !ok {
-		return unauthenticated(reasonAuthorizationMalformed, errBadHeader().description)
+		return refused(reasonAuthorizationMalformed, errBadHeader().description)
 	}
 	claims, err := a.Tokens.VerifyClaims(text)
 	switch {
 	case errors.Is(err, token.ErrNoKeys):
-		return unavailable(identity.ReasonKeysNotLoaded, "the signing keys are not loaded yet")
+		return failed(identity.ReasonKeysNotLoaded, "the signing keys are not loaded yet")
 	case errors.Is(err, token.ErrExpired):
-		return unauthenticated(identity.ReasonTokenExpired, "the token has expired")
+		return refused(identity.ReasonTokenExpired, "the token has expired")
 	case errors.Is(err, token.ErrWrongKind):
-		return unauthenticated(identity.ReasonTokenWrongKind, "this is a refresh token; send an access token")
+		return refused(identity.ReasonTokenWrongKind, "this is a refresh token; send an access token")
 	case err != nil:
-		return unauthenticated(identity.ReasonTokenInvalid, "the token is not valid here")
+		return refused(identity.ReasonTokenInvalid, "the token is not valid here")
 	case p.Audience != "" && !slices.Contains(claims.Audience, p.Audience):
-		return unauthenticated(identity.ReasonTokenInvalid, "the token is for another audience")
+		return refused(identity.ReasonTokenInvalid, "the token is for another audience")
 	}
 	age, loaded := a.Ended.Age()
 	switch {
 	case !loaded || p.FailClosed && age > maxEndingsAge:
-		return unavailable(identity.ReasonEndingsNotLoaded, "it is not known which sessions have ended")
+		return failed(identity.ReasonEndingsNotLoaded, "it is not known which sessions have ended")
 	case a.Ended.Ended(claims.SessionID):
-		return unauthenticated(identity.ReasonSessionEnded, "the session of the token has ended; sign in again")
+		return refused(identity.ReasonSessionEnded, "the session of the token has ended; sign in again")
 	case p.MaxAge > 0 && a.Now().Sub(claims.AuthTime) > p.MaxAge:
-		_, result, denied = unauthenticated(identity.ReasonTokenExpired, "the sign-in is too long ago; sign in again")
+		_, r, denied = refused(identity.ReasonTokenExpired, "the sign-in is too long ago; sign in again")
 		// RFC 9470 section 3.
 		denied.challenge = challenge(true, "insufficient_user_authentication") +
 			", max_age=" + strconv.FormatInt(int64(p.MaxAge/time.Second), 10)
-		return token.Claims{}, result, denied
+		return token.Claims{}, r, denied
 	case !p.allows(strings.Fields(claims.Scope)):
 		needed := strings.Join(append(slices.Clone(p.Scopes), p.AnyScope...), " ")
-		return token.Claims{}, "forbidden", &denial{
+		return token.Claims{}, forbidden, &denial{
 			failure: &failure{
 				status: http.StatusForbidden, code: codeForbidden, reason: identity.ReasonScopeMissing,
 				description: "the access token lacks a scope that this needs",
@@ -226,7 +331,7 @@ func (a *authz) decide(p Policy, field []byte) (claims token.Claims, result stri
 			challenge: challenge(true, "insufficient_scope") + `, scope="` + needed + `"`,
 		}
 	}
-	return claims, "allowed", nil
+	return claims, allowed, nil
 }
 
 // allows reports whether scopes are enough.

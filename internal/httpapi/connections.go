@@ -15,6 +15,7 @@ import (
 type connections struct {
 	memory  int64       // limit of all charges
 	most    int         // limit of open connections
+	head    int         // limit of the request line and the header fields of a request
 	onEvict func(phase) // called with the phase of an evicted connection
 
 	mu      sync.Mutex
@@ -48,9 +49,8 @@ const (
 	// idleCost covers a goroutine, its stack, and a socket.
 	idleCost = 16 << 10
 
-	// requestCost covers idleCost, a buffer for the head, the request and its reply, and a body of up to smallBody.
-	requestCost = idleCost + headLimit + smallBody + 8<<10
-	smallBody   = 16 << 10
+	// smallBody is the length of a body that is part of the cost of each request.
+	smallBody = 16 << 10
 
 	// socketBuffer bounds the kernel's buffers for unread replies and unread requests.
 	socketBuffer = 64 << 10
@@ -65,6 +65,9 @@ const (
 	// otherDescriptors are reserved for the database, mail, files and the operations port.
 	otherDescriptors = 256
 )
+
+// requestCost covers idleCost, a buffer for the head, the request and its reply, and a body of up to smallBody.
+func (s *connections) requestCost() int64 { return idleCost + int64(s.head) + smallBody + 8<<10 }
 
 // descriptorsForClients returns how many client connections may be open.
 func descriptorsForClients() int {
@@ -89,8 +92,8 @@ func replyCost(length int) int64 {
 	return int64(min(length, 2*socketBuffer)) // the kernel doubles the buffer
 }
 
-func newConnections(memory int64, most int) *connections {
-	s := &connections{memory: max(memory, leastMemory), most: max(most, 16), onEvict: func(phase) {}}
+func newConnections(memory int64, most, head int) *connections {
+	s := &connections{memory: max(memory, leastMemory), most: max(most, 16), head: head, onEvict: func(phase) {}}
 	s.room.L = &s.mu
 	return s
 }
@@ -216,7 +219,7 @@ func (s *connections) revive(c *conn) {
 	s.leaving -= c.held
 	s.leavers--
 	c.held = 0
-	s.set(c, phaseWorking, requestCost)
+	s.set(c, phaseWorking, s.requestCost())
 	c.evicted.Store(uint32(phaseNew))
 	_ = c.Conn.SetReadDeadline(time.Now().Add(lingerTime))
 	s.makeRoom(c)

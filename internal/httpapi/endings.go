@@ -47,8 +47,8 @@ type endingsRoute struct {
 	stop      context.CancelFunc
 }
 
-func newEndingsRoute(work context.Context, source Endings, memory int64) *endingsRoute {
-	r := &endingsRoute{source: source, most: max(memory/4/requestCost, 16)}
+func newEndingsRoute(work context.Context, source Endings, all *connections) *endingsRoute {
+	r := &endingsRoute{source: source, most: max(all.memory/4/all.requestCost(), 16)}
 	r.answering, r.stop = context.WithCancel(work)
 	return r
 }

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -209,13 +210,13 @@ func errCrowded() *failure {
 
 // readFailure returns the reply to a request that fasthttp could not read. The error of fasthttp
 // quotes the request, including tokens, so it is neither shown nor logged.
-func readFailure(err error) *failure {
+func readFailure(err error, headLimit int) *failure {
 	f := errAmbiguous("the request is not well-formed HTTP/1.1")
 	var timeout net.Error
 	switch {
 	case errors.As(err, new(*fasthttp.ErrSmallBuffer)):
 		f.status, f.reason = http.StatusRequestHeaderFieldsTooLarge, reasonHeadTooLong
-		f.description = "the request line and the header fields are longer than 16 KiB"
+		f.description = fmt.Sprintf("the request line and the header fields are longer than %d KiB", headLimit>>10)
 	case errors.Is(err, fasthttp.ErrBodyTooLarge):
 		f.status, f.reason = http.StatusRequestEntityTooLarge, reasonBodyTooLong
 		f.description = "the body is longer than 64 KiB"

@@ -28,6 +28,8 @@ type exchange struct {
 	id     string // for X-Request-Id, the log and the audit trail
 	origin string // of the calling page, if it is allowed; see cors.go
 	path   string // of the route; empty until it is found
+	result result // of a decision for a proxy; see authz.go
+	policy *policyState
 	pathID string // the value of "{id}" in that path
 	params parameters
 
@@ -44,24 +46,29 @@ func exchangeOf(ctx *fasthttp.RequestCtx) *exchange { return ctx.UserValue(excha
 
 func (s *Server) begin(ctx *fasthttp.RequestCtx, id string) *exchange {
 	x := exchanges.Get().(*exchange)
-	*x = exchange{server: s, http: ctx, start: time.Now(), id: id, origin: s.allowedOrigin(&ctx.Request.Header)}
+	*x = exchange{server: s, http: ctx, start: time.Now(), id: id}
 	ctx.SetUserValue(exchangeKey{}, x)
+	return x
+}
+
+// beginAPI also notes what only the API has.
+func (s *Server) beginAPI(ctx *fasthttp.RequestCtx, id string) *exchange {
+	x := s.begin(ctx, id)
+	x.origin = s.allowedOrigin(&ctx.Request.Header)
 	s.metrics.inFlight.Inc()
 	return x
 }
 
 // serve handles a request that fasthttp has read.
 func (s *Server) serve(ctx *fasthttp.RequestCtx) {
-	x := s.begin(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
-	defer x.finish()
-	if policy, ok := s.isAuthz(ctx.Request.Header.RequestURI()); ok {
-		if f := validateFraming(&ctx.Request.Header); f != nil {
-			x.fail(f)
-		} else {
-			x.decide(policy)
+	if s.authz != nil && s.authz.conns == nil {
+		if policy, ok := policyIn(ctx.Request.Header.RequestURI()); ok {
+			s.decide(ctx, policy)
+			return
 		}
-		return
 	}
+	x := s.beginAPI(ctx, requestID(ctx.Request.Header.Peek("X-Request-Id")))
+	defer x.finish()
 	switch t, f := x.route(); {
 	case f != nil:
 		x.fail(f)
@@ -110,15 +117,20 @@ func (x *exchange) route() (endpoint, *failure) {
 // unreadable answers a request that fasthttp could not read, and closes the connection. Nothing in
 // the request can be trusted, including its id.
 func (s *Server) unreadable(ctx *fasthttp.RequestCtx, err error) {
-	x := s.begin(ctx, rand.Text())
+	x := s.beginAPI(ctx, rand.Text())
 	defer x.finish()
-	if conn, ok := ctx.Conn().(*conn); ok && conn.refusal != nil {
+	x.failToRead(err, headLimit)
+}
+
+// failToRead fails a request that could not be read.
+func (x *exchange) failToRead(err error, headLimit int) {
+	if conn, ok := x.http.Conn().(*conn); ok && conn.refusal != nil {
 		x.fail(conn.refusal)
 	} else {
-		x.fail(readFailure(err))
+		x.fail(readFailure(err, headLimit))
 	}
 	// The current deadline is that of the previous reply, and may have passed.
-	_ = ctx.Conn().SetWriteDeadline(time.Now().Add(s.timeout))
+	_ = x.http.Conn().SetWriteDeadline(time.Now().Add(x.server.timeout))
 }
 
 // finish adds the common header fields, and counts and logs the reply. It is deferred, so it also
@@ -135,12 +147,18 @@ func (x *exchange) finish() {
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	setDefault(h, "Content-Security-Policy", replyPolicy)
 	setDefault(h, "Cache-Control", "no-store")
-	x.shareReply()
+	if x.result == none {
+		x.shareReply()
+	}
 	if x.server.draining.Load() {
 		h.SetConnectionClose()
 	}
-	x.record(time.Since(x.start))
-	x.server.metrics.inFlight.Dec()
+	if took := time.Since(x.start); x.result != none {
+		x.recordDecision(took)
+	} else {
+		x.record(took)
+		x.server.metrics.inFlight.Dec()
+	}
 	x.http.RemoveUserValue(exchangeKey{})
 	exchanges.Put(x)
 }
@@ -162,20 +180,24 @@ func (x *exchange) record(took time.Duration) {
 	ctx, log, status := context.Background(), x.server.log, x.http.Response.StatusCode()
 	method := x.method()
 	x.server.metrics.observe(method, x.path, status, took)
-
-	if f := x.failed; f != nil && f.cause != nil {
-		level := slog.LevelDebug
-		if status >= 500 {
-			level = slog.LevelError
-		}
-		log.LogAttrs(ctx, level, "request failed",
-			slog.String("request_id", x.id), slog.Int("status", status), slog.Any("cause", f.cause))
-	}
+	x.logFailure(status)
 	if log.Enabled(ctx, slog.LevelInfo) {
 		log.LogAttrs(ctx, slog.LevelInfo, "request",
 			slog.String("request_id", x.id), slog.String("method", method), slog.String("route", x.path),
 			slog.Int("status", status), slog.Duration("duration", took),
 			slog.Int("bytes", len(x.http.Response.Body())))
+	}
+}
+
+// logFailure logs the cause of a failure, if there is one.
+func (x *exchange) logFailure(status int) {
+	if f := x.failed; f != nil && f.cause != nil {
+		level := slog.LevelDebug
+		if status >= 500 {
+			level = slog.LevelError
+		}
+		x.server.log.LogAttrs(context.Background(), level, "request failed",
+			slog.String("request_id", x.id), slog.Int("status", status), slog.Any("cause", f.cause))
 	}
 }
 

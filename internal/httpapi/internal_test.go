@@ -173,7 +173,7 @@ func TestConnectionThatIsEvictedReadsWhatHasArrived(t *testing.T) {
 	for name, arrives := range map[string]string{"a request": "GET / HTTP/1.1\r\n\r\n", "nothing": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			all := newConnections(0, 100)
+			all := newConnections(0, 100, headLimit)
 			c, client := served(t, all)
 			testenv.Must(io.WriteString(client, arrives))(t)
 			testenv.Until(t, 10*time.Second, "the request arrives", func() bool { return arrives == "" || bytesWait(c) })
@@ -183,7 +183,7 @@ func TestConnectionThatIsEvictedReadsWhatHasArrived(t *testing.T) {
 			if string(got[:n]) != arrives || (err == nil) != (arrives != "") {
 				t.Errorf("it reads %q, %v", got[:n], err)
 			}
-			if open, held := all.count(); open != 1 || arrives != "" && held != requestCost {
+			if open, held := all.count(); open != 1 || arrives != "" && held != all.requestCost() {
 				t.Errorf("%d connections are open and use %d bytes", open, held)
 			}
 		})
@@ -192,7 +192,7 @@ func TestConnectionThatIsEvictedReadsWhatHasArrived(t *testing.T) {
 
 func TestConnectionWithUnreadBytesIsNotEvicted(t *testing.T) {
 	t.Parallel()
-	all := newConnections(0, 100)
+	all := newConnections(0, 100, headLimit)
 	c, client := served(t, all)
 	testenv.NoError(t, testenv.Err(io.WriteString(client, "GET / HTTP/1.1\r\n")))
 	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // as fasthttp does it

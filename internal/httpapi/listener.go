@@ -133,8 +133,8 @@ func (c *conn) Read(p []byte) (int, error) {
 			}
 		case len(p) == 1 && c.wire.state != betweenRequests:
 			// The rest of the request has probably arrived too, so do not evict it.
-			c.first, c.charged, c.reply = true, requestCost, 0
-			c.enter(phaseWorking, requestCost)
+			c.first, c.charged, c.reply = true, c.all.requestCost(), 0
+			c.enter(phaseWorking, c.all.requestCost())
 		case !c.charge():
 			c.refusal = errCrowded()
 		}
@@ -152,11 +152,11 @@ func (c *conn) Read(p []byte) (int, error) {
 func (c *conn) charge() bool {
 	if c.wire.state == betweenRequests {
 		if c.doing != phaseWorking {
-			c.enter(phaseWorking, max(c.charged, requestCost))
+			c.enter(phaseWorking, max(c.charged, c.all.requestCost()))
 		}
 		return true
 	}
-	cost := requestCost + bodyCost(c.wire.body)
+	cost := c.all.requestCost() + bodyCost(c.wire.body)
 	if c.doing == phaseReading && cost <= c.charged {
 		return true
 	}
@@ -179,7 +179,7 @@ func (c *conn) evictionError() error {
 	case phaseFresh, phaseIdle:
 		if bytesWait(c) {
 			c.all.revive(c)
-			c.doing, c.charged, c.reply = phaseWorking, requestCost, 0
+			c.doing, c.charged, c.reply = phaseWorking, c.all.requestCost(), 0
 			return nil
 		}
 		return io.EOF
@@ -199,7 +199,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.wire.state == betweenRequests && c.refusal == nil {
 		if cost := replyCost(len(p)); c.doing != phaseReplying || cost > c.reply {
 			c.reply = cost
-			c.enter(phaseReplying, max(c.charged, requestCost)+cost) // it is sent even if there is no room
+			c.enter(phaseReplying, max(c.charged, c.all.requestCost())+cost) // it is sent even if there is no room
 		}
 	}
 	return c.Conn.Write(p)
@@ -225,7 +225,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 func (c *conn) Close() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok && c.gently.Load() {
 		if half.CloseWrite() == nil && c.Conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil &&
-			c.all.enter(c, phaseReading, requestCost) {
+			c.all.enter(c, phaseReading, c.all.requestCost()) {
 			_, _ = io.Copy(io.Discard, c.Conn)
 		}
 	}

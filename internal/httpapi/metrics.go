@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,7 +14,6 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	inFlight prometheus.Gauge
-	evicted  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -34,42 +34,63 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "http_requests_in_flight",
 			Help: "Requests in progress.",
 		}),
-		evicted: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "http_connections_evicted_total",
-			Help: "Connections closed to free memory or descriptors, by what they were waiting for: " +
-				"their first request (first_request), the next request (idle), the rest of a request (request), " +
-				"or the client to read a reply (reply).",
-		}, []string{"waiting_for"}),
-	}
-	for _, name := range phaseNames {
-		m.evicted.WithLabelValues(name)
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.inFlight, m.evicted)
+		r.MustRegister(m.requests, m.duration, m.inFlight)
 	}
 	return m
 }
 
+// newAuthzMetrics returns the metrics of decisions for proxies, which are not among those of requests.
+func newAuthzMetrics(r prometheus.Registerer) (*prometheus.CounterVec, prometheus.Histogram) {
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "http_authz_decisions_total",
+		Help: "Decisions for proxies, by policy and result: allowed, anonymous, unauthenticated, forbidden, unavailable; and " +
+			"without a policy, unknown or malformed.",
+	}, []string{"policy", "result"})
+	duration := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "http_authz_duration_seconds",
+		Help: "Time from the last byte of a request for a decision to the decision.",
+		// A token that was verified before takes some microseconds, another one a tenth of a millisecond.
+		Buckets: []float64{.00001, .000025, .00005, .0001, .00025, .0005, .001, .0025, .005, .01, .025, .1, 1},
+	})
+	if r != nil {
+		r.MustRegister(decisions, duration)
+	}
+	return decisions, duration
+}
+
 var phaseNames = map[phase]string{phaseFresh: "first_request", phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
 
-// watch exports the metrics of the connections.
-func (m *metrics) watch(s *connections, r prometheus.Registerer) {
-	s.onEvict = func(p phase) { m.evicted.WithLabelValues(phaseNames[p]).Inc() }
+// watch exports the metrics of the connections of one port. prefix replaces http_ in their names.
+func (m *metrics) watch(s *connections, prefix string, r prometheus.Registerer) {
+	named := func(name string) string { return strings.Replace(name, "http_", prefix, 1) }
+	evicted := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: named("http_connections_evicted_total"),
+		Help: "Connections closed to free memory or descriptors, by what they were waiting for: " +
+			"their first request (first_request), the next request (idle), the rest of a request (request), " +
+			"or the client to read a reply (reply).",
+	}, []string{"waiting_for"})
+	for _, name := range phaseNames {
+		evicted.WithLabelValues(name)
+	}
+	s.onEvict = func(p phase) { evicted.WithLabelValues(phaseNames[p]).Inc() }
 	if r == nil {
 		return
 	}
+	r.MustRegister(evicted)
 	gauge := func(name, help string, value func() float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: named(name), Help: help}, value))
 	}
 	gauge("http_connections_open", "Open client connections.", func() float64 {
 		open, _ := s.count()
 		return float64(open)
 	})
-	gauge("http_connections_memory_bytes", "Memory charged to client connections, at most CONNECTION_MEMORY.", func() float64 {
+	gauge("http_connections_memory_bytes", "Memory charged to client connections, at most the limit.", func() float64 {
 		_, held := s.count()
 		return float64(held)
 	})
-	gauge("http_connections_memory_limit_bytes", "CONNECTION_MEMORY, the limit of memory charged to client connections. "+
+	gauge("http_connections_memory_limit_bytes", "The part of CONNECTION_MEMORY that limits the memory charged to client connections. "+
 		"At the limit, the connections that have waited longest are closed.", func() float64 {
 		return float64(s.memory)
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -194,15 +195,22 @@ func New(o Options) *Server {
 	if s.timeout == 0 {
 		s.timeout = 10 * time.Second
 	}
-	s.conns = newConnections(cmp.Or(o.Memory, defaultMemory), descriptorsForClients())
-	s.metrics.watch(s.conns, o.Metrics)
-	s.work, s.stop = context.WithCancel(context.Background())
-	s.endings = newEndingsRoute(s.work, o.Endings, s.conns.memory)
-	s.metrics.watchEndings(s.endings, o.Metrics)
 	s.authz = newAuthz(o.Authz, o.Metrics)
+	memory, descriptors := cmp.Or(o.Memory, defaultMemory), descriptorsForClients()
+	if s.authz != nil && o.Authz.OwnPort {
+		// What clients of the API occupy must not keep proxies from asking.
+		s.authz.conns = newConnections(memory/authzShare, descriptors/authzShare, authzHeadLimit)
+		s.metrics.watch(s.authz.conns, "http_authz_", o.Metrics)
+		memory, descriptors = memory-memory/authzShare, descriptors-descriptors/authzShare
+	}
+	s.conns = newConnections(memory, descriptors, headLimit)
+	s.metrics.watch(s.conns, "http_", o.Metrics)
+	s.work, s.stop = context.WithCancel(context.Background())
+	s.endings = newEndingsRoute(s.work, o.Endings, s.conns)
+	s.metrics.watchEndings(s.endings, o.Metrics)
 
 	// Fiber routes; limits and timeouts are fasthttp's.
-	app := fiber.New(fiber.Config{
+	settings := fiber.Config{
 		DisableStartupMessage: true,
 		// Otherwise strings that outlive their request would change, because fasthttp reuses its buffers.
 		Immutable:     true,
@@ -222,7 +230,8 @@ func New(o Options) *Server {
 			exchangeOf(c.Context()).fail(err)
 			return nil
 		},
-	})
+	}
+	app := fiber.New(settings)
 	for _, r := range slices.Concat(s.routes(), s.shortcuts(), s.aliases(o.Issuer)) {
 		for _, method := range methodsOf(r) {
 			app.Add(method, strings.Replace(literal.Replace(r.path), idPattern, ":id", 1), s.handler(r))
@@ -234,6 +243,11 @@ func New(o Options) *Server {
 	s.http.Handler = s.serve
 	s.http.ErrorHandler = s.unreadable
 	s.http.SecureErrorLogMessage = true // errors that do not quote the request
+	if s.authz != nil && s.authz.conns != nil {
+		settings.ReadBufferSize = authzHeadLimit
+		s.authz.http = fiber.New(settings).Server()
+		s.authz.http.Handler, s.authz.http.ErrorHandler, s.authz.http.SecureErrorLogMessage = s.serveAuthz, s.unreadableAuthz, true
+	}
 	return s
 }
 
@@ -304,6 +318,14 @@ func (s *Server) Serve(l net.Listener) error {
 	return nil
 }
 
+// ServeAuthz answers requests for decisions on a port of their own until Shutdown.
+func (s *Server) ServeAuthz(l net.Listener) error {
+	if err := s.authz.http.Serve(newListener(l, s.authz.conns)); err != nil {
+		return fmt.Errorf("httpapi: serve decisions: %w", err)
+	}
+	return nil
+}
+
 // Drain asks each client, with its next reply, to close its connection. Call it some time before
 // Shutdown, when load balancers no longer send new connections.
 func (s *Server) Drain() { s.draining.Store(true) }
@@ -312,9 +334,18 @@ func (s *Server) Drain() { s.draining.Store(true) }
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.endings.stop()
-	s.conns.stop()
 	defer s.stop()
-	if err := s.http.ShutdownWithContext(ctx); err != nil {
+	decisions := make(chan error, 1)
+	go func() {
+		if s.authz == nil || s.authz.conns == nil {
+			decisions <- nil
+			return
+		}
+		s.authz.conns.stop()
+		decisions <- s.authz.http.ShutdownWithContext(ctx)
+	}()
+	s.conns.stop()
+	if err := errors.Join(s.http.ShutdownWithContext(ctx), <-decisions); err != nil {
 		return fmt.Errorf("httpapi: shut down: %w", err)
 	}
 	return nil

@@ -71,6 +71,7 @@ type Server struct {
 	*authserver.Server
 
 	API, Ops string             // the URLs of its two ports
+	Authz    string             // and of the port of decisions, if there is one
 	Cancel   context.CancelFunc // asks it to end
 	Done     <-chan struct{}    // is closed when Run has returned
 
@@ -84,6 +85,9 @@ func Start(t testing.TB, settings config.Config, options authserver.Options) (*S
 	for try := 1; ; try++ {
 		// Port 0 would turn metrics off. Another process can take the free port before the server does.
 		settings.MetricsPort = testenv.FreePort(t)
+		if settings.AuthzPort != 0 {
+			settings.AuthzPort = testenv.FreePort(t)
+		}
 		s, err := run(settings, options)
 		if err == nil || try == 5 || !strings.Contains(err.Error(), "cannot listen") {
 			return s, err
@@ -106,6 +110,9 @@ func run(settings config.Config, options authserver.Options) (*Server, error) {
 	select {
 	case at := <-server.Listening():
 		s.API, s.Ops = "http://"+at.API, "http://"+at.Ops
+		if at.Authz != "" {
+			s.Authz = "http://" + at.Authz
+		}
 		return s, nil
 	case <-done:
 		cancel()

@@ -248,6 +248,9 @@ var schemaYAML = typed.YAMLObject(`types:
           elementRelationship: associative
           keys:
           - name
+    - name: port
+      type:
+        scalar: numeric
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthzPolicy
   map:
     fields:

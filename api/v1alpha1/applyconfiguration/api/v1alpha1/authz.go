@@ -9,6 +9,10 @@ package v1alpha1
 type AuthzApplyConfiguration struct {
 	// policies lists the decisions. The policy orders is at /authz/orders.
 	Policies []AuthzPolicyApplyConfiguration `json:"policies,omitempty"`
+	// port is a port of the Service and of the pods that serves the decisions, and
+	// nothing else. The API then does not serve them, so that a route that leads to
+	// the API does not lead to them. If it is not set, the API serves them.
+	Port *int32 `json:"port,omitempty"`
 }
 
 // AuthzApplyConfiguration constructs a declarative configuration of the Authz type for use with
@@ -27,5 +31,13 @@ func (b *AuthzApplyConfiguration) WithPolicies(values ...*AuthzPolicyApplyConfig
 		}
 		b.Policies = append(b.Policies, *values[i])
 	}
+	return b
+}
+
+// WithPort sets the Port field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Port field is set to the value of the last call.
+func (b *AuthzApplyConfiguration) WithPort(value int32) *AuthzApplyConfiguration {
+	b.Port = &value
 	return b
 }
