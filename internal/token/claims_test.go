@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -304,5 +305,19 @@ func TestJ25PiecesOfTokens(t *testing.T) {
 		raw := []byte(text)
 		raw[i*len(raw)/200] ^= 1
 		refused(t, s, string(raw))
+	}
+}
+
+// The first verification reads the claims itself, and later ones do without the signature.
+func TestClaimsAreTheSameFromTheCache(t *testing.T) {
+	f, s, _ := setup(t)
+	text := f.es256(f.header(""), f.claims())
+	first := testenv.Must(s.VerifyClaims(text))(t)
+	if first.Username != "ada" || first.Email != "ada@example.org" || first.Name != "Ada" || !first.AuthTime.Equal(start) ||
+		first.Subject == "" || first.SessionID == "" || first.Scope == "" || len(first.Audience) == 0 {
+		t.Errorf("the first time: %+v", first)
+	}
+	if again := testenv.Must(s.VerifyClaims(text))(t); !reflect.DeepEqual(again, first) {
+		t.Errorf("the second time: %+v, not %+v", again, first)
 	}
 }

@@ -67,6 +67,10 @@ type payload struct {
 	expiresAt, issuedAt, notBefore int64
 	scope                          string
 	generation                     int64
+
+	// What consumers use, and the gateway does not.
+	username, email, name string
+	authTime              int64
 }
 
 // names are claims that other claims must not resemble.
@@ -112,13 +116,16 @@ func parsePayload(text []byte) (payload, error) {
 		case "gen":
 			p.has |= hasGeneration
 			p.generation, err = readInteger(d)
-		// Only the types of these are checked: consumers use them, the gateway does not.
-		case "username", "email", "name":
-			_, err = readText(d)
+		case "username":
+			p.username, err = readText(d)
+		case "email":
+			p.email, err = readText(d)
+		case "name":
+			p.name, err = readText(d)
 		case "email_verified":
 			err = readFlag(d)
 		case "auth_time":
-			_, err = readDate(d)
+			p.authTime, err = readDate(d)
 		default:
 			for _, known := range names {
 				if strings.EqualFold(name, known) {

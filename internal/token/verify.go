@@ -91,26 +91,32 @@ func decodePayload(encoded string) (payload, error) {
 }
 
 func (s *Service) verify(use keys.Use, text string) (checked, error) {
+	c, _, err := s.verifyAndRead(use, text)
+	return c, err
+}
+
+// verifyAndRead also returns the claims, if it had to read them: the cache does not contain them.
+func (s *Service) verifyAndRead(use keys.Use, text string) (c checked, p payload, err error) {
 	set := s.set.Load()
 	if set == nil {
-		return checked{}, ErrNoKeys
+		return checked{}, p, ErrNoKeys
 	}
 	first, last, err := split(text)
 	if err != nil {
-		return checked{}, err
+		return checked{}, p, err
 	}
 	sum := digest(text)
 	c, ok := set.checked.Get(sum)
 	if !ok {
-		if c, err = s.check(set, text, first, last); err != nil {
-			return checked{}, err
+		if c, p, err = s.check(set, text, first, last); err != nil {
+			return checked{}, p, err
 		}
 		set.checked.Add(sum, c)
 	}
 	if c.kind != use {
-		return checked{}, ErrWrongKind
+		return checked{}, p, ErrWrongKind
 	}
-	return c, s.checkTimes(c)
+	return c, p, s.checkTimes(c)
 }
 
 // digest returns the key of a token in the cache. It does not allocate for tokens of the usual size.
@@ -145,34 +151,34 @@ func split(text string) (first, last int, err error) {
 
 // check verifies everything except the times. The key determines the use of the token, because
 // each key has one use. first and last are the positions of the two dots.
-func (s *Service) check(set *keySet, text string, first, last int) (checked, error) {
+func (s *Service) check(set *keySet, text string, first, last int) (c checked, p payload, err error) {
 	if first > maxHeader {
-		return checked{}, invalid("the header is too long")
+		return c, p, invalid("the header is too long")
 	}
 	encoded, err := strict.DecodeString(text[:first])
 	if err != nil {
-		return checked{}, invalid("the header is not base64url")
+		return c, p, invalid("the header is not base64url")
 	}
 	h, err := parseHeader(encoded)
 	if err != nil {
-		return checked{}, invalid("the header is not exactly alg, kid and typ")
+		return c, p, invalid("the header is not exactly alg, kid and typ")
 	}
 	use, v, ok := set.verifier(h.keyID)
 	if !ok {
-		return checked{}, invalid("unknown key")
+		return c, p, invalid("unknown key")
 	}
 	if !slices.ContainsFunc(s.types(use), func(typ string) bool { return isType(h.mediaType, typ) }) {
-		return checked{}, invalid("wrong typ")
+		return c, p, invalid("wrong typ")
 	}
 	if err := v.verify(h, text, last); err != nil {
-		return checked{}, err
+		return c, p, err
 	}
 	// We signed the token.
-	p, err := decodePayload(text[first+1 : last])
-	if err != nil {
-		return checked{}, err
+	if p, err = decodePayload(text[first+1 : last]); err != nil {
+		return c, p, err
 	}
-	return s.believe(use, p, v)
+	c, err = s.believe(use, p, v)
+	return c, p, err
 }
 
 // verifier returns the key with a kid, and its use.
