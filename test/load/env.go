@@ -281,6 +281,33 @@ func (r *env) read(access []string) job {
 	}}
 }
 
+// policies are those that the requests of decide ask for.
+const policies = config.EnvAuthzPolicies + `=[{"name": "shop", "scopes": ["profile"]}]`
+
+func (r *env) decide(access []string) job {
+	return job{slots: len(access), prepare: func(n int, request *fasthttp.Request) {
+		request.SetRequestURI("http://gateway/authz/shop/orders/17?page=2")
+		request.Header.Set("Authorization", "Bearer "+access[n])
+	}}
+}
+
+// startDeciding starts a server that decides, and waits until it knows which sessions have ended.
+func (r *env) startDeciding(ctx context.Context, group *cgroup) (*process, error) {
+	p, err := r.startServer(ctx, group, policies)
+	for try := 0; err == nil; try++ {
+		one := drive(p.address, 1, time.Second, job{limit: 1, prepare: r.decide(r.access).prepare})
+		if one.good == 1 {
+			return p, nil
+		}
+		if err = ctx.Err(); try == 100 {
+			err = one.problem()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.stop()
+	return nil, err
+}
+
 func (r *env) renew(refresh []string) job {
 	return job{slots: len(refresh), prepare: func(n int, request *fasthttp.Request) {
 		post(request, "http://gateway/tokens", `{"refresh_token":"`+refresh[n]+`"}`)

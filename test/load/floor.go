@@ -103,6 +103,7 @@ func serveFloor(ctx context.Context, o floorOptions) error {
 	app.Get("/users", f.user)
 	app.Post("/tokens", f.renew)
 	app.Post("/tokens/signin", f.signIn)
+	app.Get("/authz/*", f.decide)
 	app.Get("/healthz", func(c *fiber.Ctx) error { return c.SendStatus(fiber.StatusOK) })
 	app.Get("/readyz", func(c *fiber.Ctx) error { return f.pool.Ping(background) })
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
@@ -156,6 +157,16 @@ func (f *floor) user(c *fiber.Ctx) error {
 	}
 	u.Name = u.FirstName + " " + u.LastName
 	return c.JSON(&u)
+}
+
+// decide has the cost of a route that reads nothing, such as that of the keys, and of one verification.
+func (f *floor) decide(c *fiber.Ctx) error {
+	claims, err := f.Access.verify(strings.TrimPrefix(c.Get("Authorization"), "Bearer "))
+	if err != nil {
+		return err
+	}
+	c.Set("X-Auth-Subject", claims.Subject)
+	return c.SendStatus(fiber.StatusOK)
 }
 
 func (f *floor) renew(c *fiber.Ctx) error {

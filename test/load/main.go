@@ -56,7 +56,7 @@ func exit(err error) {
 }
 
 // parts lists the parts of a run in order.
-var parts = []string{"size", "start", "memory", "throughput", "signin", "algorithms", "storm", "limited", "endings"}
+var parts = []string{"size", "start", "memory", "throughput", "authz", "signin", "algorithms", "storm", "limited", "endings"}
 
 type bench struct {
 	report
@@ -120,6 +120,11 @@ func (b *bench) run(ctx context.Context, only string) (err error) {
 	}
 	if b.wants("algorithms") {
 		if err := b.algorithms(ctx); err != nil {
+			return err
+		}
+	}
+	if b.wants("authz") {
+		if err := b.authz(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -314,6 +319,35 @@ func (b *bench) unseen(r *env) error {
 		b.compare("POST /tokens, each token for the first time", 8, 0.85, b.slice, r.server, r.floor, renew), err)
 }
 
+// authz compares decisions for proxies.
+func (b *bench) authz(ctx context.Context, r *env) error {
+	server, err := r.startDeciding(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	floor, err := r.startFloor(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer floor.stop()
+	b.table("Decisions for proxies, ES256", ratioColumns...)
+	for _, connections := range []int{1, 8, 32} {
+		if err := b.compare("GET /authz", connections, 0.8, b.slice, server, floor, func() job { return r.decide(r.access) }); err != nil {
+			return err
+		}
+	}
+	count := min(10000, b.users)
+	var failed error
+	return errors.Join(b.compare("GET /authz, each token for the first time", 8, 0.8, b.slice, server, floor, func() job {
+		access, err := r.freshAccess(count)
+		failed = errors.Join(failed, err)
+		j := r.decide(access)
+		j.slots, j.limit = 0, count
+		return j
+	}), failed)
+}
+
 // compare runs the server and the floor in turn, in alternating order, and prints a row. makeJob is called for each
 // half of a round.
 func (b *bench) compare(what string, connections int, target float64, d time.Duration, server, floor *process, makeJob func() job) error {
@@ -418,7 +452,7 @@ func (b *bench) storm(ctx context.Context, r *env, title string, group *cgroup, 
 	if err != nil {
 		return err
 	}
-	server, err := r.startServer(ctx, group)
+	server, err := r.startDeciding(ctx, group)
 	if err != nil {
 		return err
 	}
@@ -444,9 +478,9 @@ func (b *bench) storm(ctx context.Context, r *env, title string, group *cgroup, 
 	}
 
 	b.table(title, "figure", "measured", "target", "", "remarks")
-	for i, what := range []string{"GET /users", "POST /tokens", "GET /healthz"} {
+	for i, what := range []string{"GET /users", "POST /tokens", "GET /healthz", "GET /authz"} {
 		p, target := paces[i], 15.0
-		if i == 2 {
+		if i >= 2 {
 			target = 10
 		}
 		b.atMost(what+", p99", milliseconds(percentile(p.latencies, 0.99)), "ms", target,
@@ -463,13 +497,14 @@ func (b *bench) storm(ctx context.Context, r *env, title string, group *cgroup, 
 	return nil
 }
 
-// paceAll sends the reads and renewals beside the storm.
-func (b *bench) paceAll(r *env, server *process, d time.Duration) [3]paced {
-	var seen [3]paced
+// paceAll sends the reads, renewals and decisions beside the storm.
+func (b *bench) paceAll(r *env, server *process, d time.Duration) [4]paced {
+	var seen [4]paced
 	var all sync.WaitGroup
 	all.Go(func() { seen[0] = pace(server.address, readPace, d, r.read(r.access)) })
 	all.Go(func() { seen[1] = pace(server.address, readPace, d, r.renew(r.refresh[:active])) })
 	all.Go(func() { seen[2] = pace(server.metrics, healthPace, d, health()) })
+	all.Go(func() { seen[3] = pace(server.address, readPace, d, r.decide(r.access)) })
 	all.Wait()
 	return seen
 }
