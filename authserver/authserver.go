@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type Server struct {
 	mail     *mail.Deliverer // nil: no mail is sent
 	api      *httpapi.Server
 	ops      *operations
+	admin    *http.Server // nil: no routes for administrators
 
 	addresses chan Addresses
 	prepared  atomic.Bool            // the schema is current and the keys are decrypted
@@ -61,9 +63,9 @@ type Options struct {
 	Statement func(statement string) // for tests: called before each statement; may be nil
 }
 
-// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0, and Authz is empty if
-// decisions are served by the API.
-type Addresses struct{ API, Ops, Authz string }
+// Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0, Authz if decisions are
+// served by the API, and Admin if ADMIN_PORT is 0.
+type Addresses struct{ API, Ops, Authz, Admin string }
 
 // New wires a server. It reads the files that the settings name (certificates and mail
 // templates), so that mistakes in them are reported at start. It connects to nothing.
@@ -115,6 +117,10 @@ func New(c config.Config, o Options) (*Server, error) {
 		ProxyField: string(c.TrustedProxyField),
 		Log:        o.Log, Metrics: metrics,
 	})
+	if s.admin, err = s.newAdministration(o); err != nil {
+		s.close()
+		return nil, err
+	}
 	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
 	return s, nil
 }
@@ -194,6 +200,15 @@ func (s *Server) Run(ctx context.Context) error {
 		go func() { stop(s.ops.serve(ops)) }()
 		defer s.ops.close()
 	}
+	if address := s.config.AdminAddress(); address != "" {
+		l, err := listen(config.EnvAdminPort, address)
+		if err != nil {
+			return errors.Join(err, api.Close())
+		}
+		where.Admin = l.Addr().String()
+		go func() { stop(s.serveAdministration(l)) }()
+		defer func() { _ = s.admin.Close() }()
+	}
 	go func() { stop(s.api.Serve(api)) }()
 	if decisions != nil {
 		go func() { stop(s.api.ServeAuthz(decisions)) }()
@@ -206,7 +221,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}()
 	s.addresses <- where
-	s.log.Info("listening", "api", where.API, "metrics", where.Ops, "authz", where.Authz, "issuer", s.config.Issuer)
+	s.log.Info("listening", "api", where.API, "metrics", where.Ops, "authz", where.Authz, "admin", where.Admin, "issuer", s.config.Issuer)
 
 	select {
 	case <-ctx.Done():
@@ -273,6 +288,11 @@ func (s *Server) shutDown(ctx context.Context) error {
 	select {
 	case <-time.After(s.config.DrainDelay):
 	case <-bounded.Done():
+	}
+	if s.admin != nil {
+		if err := s.admin.Shutdown(bounded); err != nil {
+			return fmt.Errorf("some requests of administrators were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
+		}
 	}
 	if err := s.api.Shutdown(bounded); err != nil {
 		return fmt.Errorf("some requests were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)

@@ -37,6 +37,8 @@ Usage:
   authserver keys list          list the signing keys
   authserver keys rotate        start a rotation of both signing keys
   authserver keys revoke KID    revoke a key; every token signed with it becomes invalid
+  authserver admin-key NAME RIGHT…
+                                make a key of an administrator, for ADMIN_KEYS
   authserver healthcheck        exit with 0 if the server on this machine is alive
   authserver version            show the version (also --version)
   authserver help               show this help and all settings (also -h)
@@ -79,13 +81,13 @@ func (c Command) Run(ctx context.Context) int {
 		args = []string{"serve"}
 	}
 	verb, rest := args[0], args[1:]
-	if verb == "healthcheck" || verb == "keys" {
+	if verb == "healthcheck" || verb == "keys" || verb == "admin-key" {
 		c.WriteFile = nil // they run beside a server, which owns the file
 	}
 	if !slices.Contains(verbs, verb) {
 		return c.misused(fmt.Sprintf("unknown command %q", verb))
 	}
-	if verb != "keys" && len(rest) > 0 {
+	if verb != "keys" && verb != "admin-key" && len(rest) > 0 {
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
 	}
 	switch verb {
@@ -97,6 +99,8 @@ func (c Command) Run(ctx context.Context) int {
 		return c.exit(config.Usage(c.Out))
 	case "healthcheck":
 		return c.exit(c.healthcheck(ctx))
+	case "admin-key":
+		return c.adminKey(rest)
 	}
 	settings, err := config.Load(c.LookupEnv, c.ReadFile)
 	if err != nil {
@@ -150,7 +154,7 @@ func (c Command) fail(code int, why string) int {
 }
 
 // verbs are the commands of the program.
-var verbs = []string{"serve", "migrate", "keys", "healthcheck", "version", "help"}
+var verbs = []string{"serve", "migrate", "keys", "admin-key", "healthcheck", "version", "help"}
 
 // logger returns the log of a command. Commands for keys print their own output, so their log
 // is text and contains only warnings and errors.

@@ -60,6 +60,15 @@ func (c Config) contradictions() []Problem {
 	case c.AuthzPort == c.MetricsPort && c.MetricsPortSet:
 		refuse(EnvAuthzPort, "%d is also the value of %s: write another port", c.AuthzPort, EnvMetricsPort)
 	}
+	switch {
+	case c.AdminPort == 0:
+	case c.AdminPort == c.Port, c.AdminPort == c.MetricsPort && c.MetricsPortSet, c.AdminPort == c.AuthzPort:
+		refuse(EnvAdminPort, "%d is also the value of %s, %s or %s: write another port, or 0 to serve no administrators",
+			c.AdminPort, EnvPort, EnvMetricsPort, EnvAuthzPort)
+	case c.AdminKeys == "":
+		refuse(EnvAdminPort, "%s is not set: set it to the file with the keys of administrators; `authserver admin-key` makes a key",
+			EnvAdminKeys)
+	}
 	for _, bound := range []struct {
 		name  string
 		bytes int

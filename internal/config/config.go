@@ -111,6 +111,8 @@ type Config struct {
 	// MetricsPortSet reports whether METRICS_PORT is set. If it is not, the server may
 	// use another port when the default is in use, for example by Prometheus.
 	MetricsPortSet  bool
+	AdminPort       int    // 0 serves no routes for administrators
+	AdminKeys       string // the file with their keys
 	DrainDelay      time.Duration
 	ShutdownTimeout time.Duration
 	LogLevel        slog.Level
@@ -194,6 +196,14 @@ func (c Config) AuthzAddress() string {
 		return ""
 	}
 	return net.JoinHostPort(c.Host, strconv.Itoa(c.AuthzPort))
+}
+
+// AdminAddress returns the address of the routes for administrators, or "" if they are not served.
+func (c Config) AdminAddress() string {
+	if c.AdminPort == 0 {
+		return ""
+	}
+	return net.JoinHostPort(c.Host, strconv.Itoa(c.AdminPort))
 }
 
 // Defaults returns a Config to build on without an environment, as the operator does. Required settings and settings

@@ -88,6 +88,8 @@ const (
 	EnvDBAcquireTimeout        = "DB_ACQUIRE_TIMEOUT"
 	EnvDBStatementTimeout      = "DB_STATEMENT_TIMEOUT"
 	EnvMetricsPort             = "METRICS_PORT"
+	EnvAdminPort               = "ADMIN_PORT"
+	EnvAdminKeys               = "ADMIN_KEYS"
 	EnvDrainDelay              = "DRAIN_DELAY"
 	EnvShutdownTimeout         = "SHUTDOWN_TIMEOUT"
 	EnvLogLevel                = "LOG_LEVEL"
@@ -453,6 +455,12 @@ var table = []setting{
 		Help: "The port of `/metrics`, `/healthz`, `/readyz` and `/state`. 0 serves none of them. If the setting " +
 			"is unset and 9090 is in use, the server chooses a free port and logs it."},
 		field: bind(func(c *Config) *int { return &c.MetricsPort }, integer(0, 65535))},
+	{Setting: Setting{Name: EnvAdminPort, Default: "0",
+		Help: "The port of the routes for administrators, `/admin`. 0 serves none. Keep it internal."},
+		field: bind(func(c *Config) *int { return &c.AdminPort }, integer(0, 65535))},
+	{Setting: Setting{Name: EnvAdminKeys, DefaultText: "unset",
+		Help: "The file with the keys of administrators. `authserver admin-key` makes a key."},
+		field: bind(func(c *Config) *string { return &c.AdminKeys }, optional(text))},
 	{Setting: Setting{Name: EnvDrainDelay, Default: "0s",
 		Help: "How long the server keeps serving after SIGTERM, while load balancers notice that it is no longer " +
 			"ready."},

@@ -89,7 +89,12 @@ func (s *Service) done(ctx context.Context, e Event, err error) error {
 
 // logEvent logs an event after the change that it is about.
 func (s *Service) logEvent(ctx context.Context, e Event) {
-	s.audit.LogAttrs(ctx, slog.LevelInfo, string(e.Name), e.attrs()...)
+	e.Log(ctx, s.audit)
+}
+
+// Log writes the log line of an event.
+func (e Event) Log(ctx context.Context, log *slog.Logger) {
+	log.LogAttrs(ctx, slog.LevelInfo, string(e.Name), e.attrs()...)
 }
 
 func (e Event) attrs() (attrs []slog.Attr) {

@@ -175,10 +175,10 @@ func canonicalScope(s string) (scope string, wrong Fault) {
 	return strings.Join(tokens, " "), Fault{}
 }
 
-// parseLogin distinguishes an email, which contains an @, from a username. White space
+// ParseLogin distinguishes an email, which contains an @, from a username. White space
 // around it comes from keyboards and clipboards and is removed. It returns false for a
 // text that no account can have.
-func parseLogin(s string) (Login, bool) {
+func ParseLogin(s string) (Login, bool) {
 	s = strings.TrimSpace(s)
 	if strings.Contains(s, "@") {
 		email, wrong := canonicalEmail(s)

@@ -274,7 +274,7 @@ func TestLoginWithAnAtSignIsAnEmailAndNeverAUsername(t *testing.T) {
 		{"", Login{}, false},
 		{"ada lovelace", Login{}, false},
 	} {
-		if got, ok := parseLogin(c.in); got != c.want || ok != c.ok {
+		if got, ok := ParseLogin(c.in); got != c.want || ok != c.ok {
 			t.Errorf("%q is %+v, %v; want %+v, %v", c.in, got, ok, c.want, c.ok)
 		}
 	}

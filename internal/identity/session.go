@@ -18,7 +18,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if err := s.ready(); err != nil {
 		return Tokens{}, err
 	}
-	login, ok := parseLogin(username)
+	login, ok := ParseLogin(username)
 	password = normalizePassword(password)
 	if !ok || !isPossiblePassword(password) {
 		return Tokens{}, errCredentials() // no account can have these, so nothing is counted

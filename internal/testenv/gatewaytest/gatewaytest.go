@@ -70,10 +70,10 @@ func (s Settings) Load(t testing.TB) config.Config {
 type Server struct {
 	*authserver.Server
 
-	API, Ops string             // the URLs of its two ports
-	Authz    string             // and of the port of decisions, if there is one
-	Cancel   context.CancelFunc // asks it to end
-	Done     <-chan struct{}    // is closed when Run has returned
+	API, Ops     string             // the URLs of its two ports
+	Authz, Admin string             // and of those of decisions and of administrators, if there are any
+	Cancel       context.CancelFunc // asks it to end
+	Done         <-chan struct{}    // is closed when Run has returned
 
 	result error // of Run
 }
@@ -85,8 +85,10 @@ func Start(t testing.TB, settings config.Config, options authserver.Options) (*S
 	for try := 1; ; try++ {
 		// Port 0 would turn metrics off. Another process can take the free port before the server does.
 		settings.MetricsPort = testenv.FreePort(t)
-		if settings.AuthzPort != 0 {
-			settings.AuthzPort = testenv.FreePort(t)
+		for _, port := range []*int{&settings.AuthzPort, &settings.AdminPort} {
+			if *port != 0 {
+				*port = testenv.FreePort(t)
+			}
 		}
 		s, err := run(settings, options)
 		if err == nil || try == 5 || !strings.Contains(err.Error(), "cannot listen") {
@@ -112,6 +114,9 @@ func run(settings config.Config, options authserver.Options) (*Server, error) {
 		s.API, s.Ops = "http://"+at.API, "http://"+at.Ops
 		if at.Authz != "" {
 			s.Authz = "http://" + at.Authz
+		}
+		if at.Admin != "" {
+			s.Admin = "http://" + at.Admin
 		}
 		return s, nil
 	case <-done:

@@ -1,0 +1,61 @@
+package authserver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+)
+
+// newAdministration returns the server of the routes for administrators, or nil if they are not served.
+func (s *Server) newAdministration(o Options) (*http.Server, error) {
+	c := s.config
+	if c.AdminPort == 0 {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	content, err := os.ReadFile(c.AdminKeys)
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w", config.EnvAdminKeys, err)
+	}
+	keys, err := admin.ParseKeys(content, o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", config.EnvAdminKeys, c.AdminKeys, err)
+	}
+	service := admin.New(admin.Config{
+		Store: s.store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+	})
+	return &http.Server{
+		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, o.Log), 64<<10),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 15 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+	}, nil
+}
+
+// serveAdministration serves on a listener until the server is shut down.
+func (s *Server) serveAdministration(l net.Listener) error {
+	if err := s.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// adminKey makes a key of an administrator. The key is printed once; the file has only its digest.
+func (c Command) adminKey(args []string) int {
+	if len(args) < 2 {
+		return c.misused("the command is admin-key NAME RIGHT…; a right is viewer, editor, or one such as users:update")
+	}
+	key, entry, err := admin.NewKey(args[0], args[1:], time.Now().AddDate(1, 0, 0))
+	if err != nil {
+		return c.misused(err.Error())
+	}
+	fmt.Fprintf(c.Out, "%s\n", entry)
+	fmt.Fprintf(c.Err, "the key, which is shown only now: %s\nadd the line to the JSON array in the file of %s, and restart the server\n",
+		key, config.EnvAdminKeys)
+	return exitOK
+}

@@ -1,0 +1,225 @@
+package authserver_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+)
+
+// administrators writes a file of keys, and returns its path and the keys by name.
+func administrators(t *testing.T, rights map[string][]string) (file string, keys map[string]string) {
+	t.Helper()
+	keys = map[string]string{}
+	var entries []string
+	for name, of := range rights {
+		expires := time.Now().Add(time.Hour)
+		if name == "expired" {
+			expires = time.Now().Add(-time.Hour)
+		}
+		key, entry, err := admin.NewKey(name, of, expires)
+		testenv.NoError(t, err)
+		keys[name], entries = key, append(entries, string(entry))
+	}
+	file = filepath.Join(t.TempDir(), "admins.json")
+	testenv.NoError(t, os.WriteFile(file, []byte("["+strings.Join(entries, ",")+"]"), 0o600))
+	return file, keys
+}
+
+// administrated starts a server with administrators. as sends a request of one of them.
+func administrated(t *testing.T) (c *cluster, n *node, as func(who, method, path string, body any, fields ...string) *testenv.Reply) {
+	t.Helper()
+	file, keys := administrators(t, map[string][]string{
+		"viewer": {"viewer"}, "editor": {"editor"}, "expired": {"editor"}, "getter": {"users:get"},
+	})
+	c, n = single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
+	client := testenv.NewClient(t, n.Admin)
+	return c, n, func(who, method, path string, body any, fields ...string) *testenv.Reply {
+		t.Helper()
+		header := http.Header{}
+		if key, known := keys[who]; known {
+			header = testenv.Bearer(key)
+		} else if who != "" {
+			header = testenv.Bearer(who)
+		}
+		for i := 0; i+1 < len(fields); i += 2 {
+			header.Set(fields[i], fields[i+1])
+		}
+		return client.Do(method, path, header, body)
+	}
+}
+
+func TestAdministratorsMayDoExactlyWhatTheirKeysSay(t *testing.T) {
+	t.Parallel()
+	_, n, as := administrated(t)
+	u := n.newUser()
+	user := "/admin/users/" + u.id
+	for _, tc := range []struct {
+		method, path   string
+		viewer, getter int // else 403
+		editor         int
+	}{
+		{"GET", "/admin/users", 200, 403, 200},
+		{"GET", user, 200, 200, 200},
+		{"POST", user + "/suspend", 403, 403, 200},
+		{"POST", user + "/unsuspend", 403, 403, 200},
+		{"POST", user + "/sign-out", 403, 403, 200},
+		{"GET", user + "/sessions", 200, 403, 200},
+		{"DELETE", user + "/sessions/" + u.id, 403, 403, 404},
+		{"GET", "/admin/events", 200, 403, 200},
+		{"DELETE", user, 403, 403, 204},
+	} {
+		for _, caller := range []struct {
+			who    string
+			status int
+		}{
+			{"", 401}, {"someone", 401}, {"expired", 401}, {u.access, 401}, {u.refresh, 401},
+			{"viewer", tc.viewer}, {"getter", tc.getter}, {"editor", tc.editor},
+		} {
+			r := as(caller.who, tc.method, tc.path, nil)
+			if r.Status != caller.status {
+				t.Errorf("%s %s by %.10s: %v", tc.method, tc.path, caller.who, r)
+			}
+			if r.Status == 401 && !strings.HasPrefix(r.Header.Get("WWW-Authenticate"), "Bearer") {
+				t.Errorf("%s %s by %.10s lacks a challenge", tc.method, tc.path, caller.who)
+			}
+		}
+		if r := n.as("", tc.method, tc.path, nil); r.Status != 404 {
+			t.Errorf("%s %s at the port of the API: %v", tc.method, tc.path, r)
+		}
+	}
+}
+
+func TestAnAdministratorSuspendsAndSignsOut(t *testing.T) {
+	t.Parallel()
+	c, n, as := administrated(t)
+	u := n.newUser()
+	user := "/admin/users/" + u.id
+
+	found := as("viewer", "GET", "/admin/users?email="+strings.ToUpper(u.email), nil)
+	if want(t, 200, found); !strings.Contains(string(found.Body), u.id) {
+		t.Errorf("not found by address: %v", found)
+	}
+	second := n.signIn(u)
+	var sessions struct{ Items []struct{ ID string } }
+	want(t, 200, as("viewer", "GET", user+"/sessions", nil)).JSON(t, &sessions)
+	if len(sessions.Items) != 2 {
+		t.Errorf("the sessions are %+v", sessions)
+	}
+	want(t, 204, as("editor", "DELETE", user+"/sessions/"+sidOf(t, second.access), nil))
+	want(t, 404, as("editor", "DELETE", user+"/sessions/"+sidOf(t, second.access), nil))
+	want(t, 401, n.profile(second.access))
+	want(t, 200, n.profile(u.access))
+	if r := want(t, 200, as("editor", "POST", user+"/sign-out", nil)); r.Text("ended") != "" && !strings.Contains(string(r.Body), `"ended":1`) {
+		t.Errorf("ended %v", r)
+	}
+	want(t, 401, n.profile(u.access))
+	if r := want(t, 200, as("editor", "POST", user+"/sign-out", nil)); !strings.Contains(string(r.Body), `"ended":0`) {
+		t.Errorf("ended %v", r)
+	}
+
+	again := n.signIn(u)
+	tag := want(t, 200, as("viewer", "GET", user, nil)).Header.Get("ETag")
+	suspended := want(t, 200, as("editor", "POST", user+"/suspend", body{"reason": "spam"}, "If-Match", tag))
+	if suspended.Text("state") != "suspended" || suspended.Header.Get("ETag") == tag {
+		t.Errorf("suspended: %v", suspended)
+	}
+	if r := want(t, 412, as("editor", "POST", user+"/unsuspend", nil, "If-Match", tag)); r.Text("reason") != "account_changed" {
+		t.Errorf("a stale version: %v", r)
+	}
+	want(t, 401, n.profile(again.access))
+	want(t, 401, n.trySignIn(u.username, u.password))
+	want(t, 200, as("editor", "POST", user+"/suspend", nil)) // again: nothing changes, nothing is recorded
+	list := want(t, 200, as("viewer", "GET", "/admin/users?state=suspended", nil))
+	if !strings.Contains(string(list.Body), u.id) {
+		t.Errorf("the suspended accounts are %v", list)
+	}
+	want(t, 200, as("editor", "POST", user+"/unsuspend", nil))
+	want(t, 401, n.profile(again.access))
+	n.signIn(u)
+	want(t, 204, as("editor", "DELETE", user, body{"reason": "asked for it"}))
+	want(t, 404, as("editor", "DELETE", user, nil))
+	want(t, 404, as("viewer", "GET", user, nil))
+
+	var events struct {
+		Items []struct {
+			Event   identity.EventName
+			Details map[string]any
+		}
+	}
+	want(t, 200, as("viewer", "GET", "/admin/events?user="+u.id, nil)).JSON(t, &events)
+	var byEditor []string
+	for _, e := range slices.Backward(events.Items) {
+		if e.Details["actor"] == "key:editor" {
+			reason, _ := e.Details["reason"].(string)
+			byEditor = append(byEditor, strings.TrimSpace(string(e.Event)+" "+reason))
+		}
+	}
+	if wanted := []string{
+		string(admin.EventSessionsEnded), string(admin.EventSessionsEnded), string(admin.EventSuspended) + " spam",
+		string(admin.EventUnsuspended), string(admin.EventDeleted) + " asked for it",
+	}; !slices.Equal(byEditor, wanted) {
+		t.Errorf("the trail is %q; want %q", byEditor, wanted)
+	}
+	if c.logs.Contains(admin.KeyPrefix) {
+		t.Error("a key is in the log")
+	}
+}
+
+func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
+	t.Parallel()
+	_, n, as := administrated(t)
+	u := n.newUser()
+	user := "/admin/users/" + u.id
+	for _, tc := range []struct {
+		method, path string
+		body         any
+		fields       []string
+		status       int
+		reason       string
+	}{
+		{"GET", "/admin", nil, nil, 404, "path_not_found"},
+		{"GET", "/admin/users/", nil, nil, 404, "path_not_found"},
+		{"GET", "//admin/users", nil, nil, 404, "path_not_found"},
+		{"GET", "/admin/./users", nil, nil, 404, "path_not_found"},
+		{"GET", "/admin%2fusers", nil, nil, 404, "path_not_found"},
+		{"GET", "/users", nil, nil, 404, "path_not_found"},
+		{"PUT", "/admin/users", nil, nil, 405, "method_not_allowed"},
+		{"GET", user + "/suspend", nil, nil, 405, "method_not_allowed"},
+		{"GET", "/admin/users/" + strings.ToUpper(u.id), nil, nil, 404, "id_malformed"},
+		{"GET", "/admin/users/" + strings.Repeat("0", 36), nil, nil, 404, "id_malformed"},
+		{"GET", "/admin/users?name=ada", nil, nil, 400, "parameter_unknown"},
+		{"GET", "/admin/users?email=", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?email=a&email=b", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?email=a@b.c&username=x", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?limit=0", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?limit=201", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?state=active", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?created_after=yesterday", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?cursor=x", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?%zz", nil, nil, 400, "query_malformed"},
+		{"GET", user + "?x=1", nil, nil, 400, "parameter_unknown"},
+		{"GET", "/admin/events?user=ada", nil, nil, 400, "invalid_fields"},
+		{"POST", user + "/suspend", body{"why": "x"}, nil, 400, "body_malformed"},
+		{"POST", user + "/suspend", body{"reason": strings.Repeat("é", 201)}, nil, 400, "invalid_fields"},
+		{"POST", user + "/suspend", body{"reason": strings.Repeat("x", 70<<10)}, nil, 413, "body_too_long"},
+		{"POST", user + "/suspend", nil, []string{"If-Match", "xyz"}, 400, "request_malformed"},
+		{"POST", user + "/suspend", nil, []string{"If-Match", `"1"`}, 412, "account_changed"},
+		{"GET", "/admin/users", nil, []string{"Authorization", "Basic eDp5"}, 401, "authorization_malformed"},
+	} {
+		r := as("editor", tc.method, tc.path, tc.body, tc.fields...)
+		if r.Status != tc.status || r.Text("reason") != tc.reason {
+			t.Errorf("%s %s: %v; want %d %s", tc.method, tc.path, r, tc.status, tc.reason)
+		}
+	}
+	if r := as("viewer", "GET", user, nil); r.Text("state") != "active" {
+		t.Errorf("a request that was refused has changed the account: %v", r)
+	}
+}

@@ -1,0 +1,157 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// User is an account as administrators see it.
+type User struct {
+	identity.User
+
+	SuspendedAt time.Time // zero: not suspended
+	// Version changes with every change of the account. A change can be made on condition that the account still has it.
+	Version string
+	// Key is the canonical address or username, in a list that is in the order of it.
+	Key string
+}
+
+// Event is an entry of the audit trail.
+type Event struct {
+	ID        int64
+	At        time.Time
+	Name      identity.EventName
+	UserID    string // empty: of no account
+	SessionID string
+	RequestID string
+	Address   string // of the client; personal data
+	Details   map[string]any
+}
+
+// Ref names an account. If Version is not empty, it is a condition.
+type Ref struct {
+	ID      string
+	Version string
+}
+
+// Range selects the accounts whose key begins with Prefix, after the key After.
+type Range struct {
+	Prefix string
+	After  string
+}
+
+// Before selects what was created before a time, or at that time with a smaller id, and after another time.
+type Before struct {
+	At           time.Time
+	ID           string
+	CreatedAfter time.Time
+}
+
+// Store keeps accounts, sessions and the audit trail. Every method is atomic. What a method records with a change is
+// written if the change is made, and only then.
+//
+// The errors are those of identity.Store: ErrNoUser if there is no account; ErrStale if it has another version.
+type Store interface {
+	FindUserByID(ctx context.Context, id string) (User, error)
+	FindUserByEmail(ctx context.Context, canonicalEmail string) (User, error)
+	FindUserByUsername(ctx context.Context, canonicalUsername string) (User, error)
+
+	// The lists return at most limit accounts.
+	ListUsersByEmail(ctx context.Context, r Range, limit int) ([]User, error)
+	ListUsersByUsername(ctx context.Context, r Range, limit int) ([]User, error)
+	ListUsersByCreation(ctx context.Context, b Before, suspended bool, limit int) ([]User, error)
+
+	// SuspendUser suspends an account, ends its sessions and removes its codes. UnsuspendUser lifts the suspension. An
+	// account that is in that state already is not changed, and changed is false.
+	SuspendUser(ctx context.Context, ref Ref, e identity.Event) (changed bool, err error)
+	UnsuspendUser(ctx context.Context, ref Ref, e identity.Event) (changed bool, err error)
+	// RemoveUser deletes an account with everything that belongs to it but the audit trail.
+	RemoveUser(ctx context.Context, ref Ref, e identity.Event) error
+
+	// ListSessions lists the live sessions of an account, the newest first.
+	ListSessions(ctx context.Context, userID string, now time.Time) ([]identity.OwnSession, error)
+	// EndSessions ends the session of an account with this id, or all if it is empty, and returns how many were live.
+	EndSessions(ctx context.Context, userID, sessionID string, now time.Time, e identity.Event) (ended int, err error)
+
+	// ListEvents lists the newest events before an id, of one account or with an empty userID of all.
+	ListEvents(ctx context.Context, userID string, before int64, limit int) ([]Event, error)
+}
+
+// Service does what administrators ask for. It does not check their rights: see Authorizer.
+type Service struct {
+	store     Store
+	audit     *slog.Logger
+	keepTrail bool
+	now       func() time.Time
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Store     Store
+	Audit     *slog.Logger // the log of the audit trail
+	KeepTrail bool         // the Store keeps the audit trail too
+	Now       func() time.Time
+}
+
+// New returns a Service.
+func New(c Config) *Service {
+	return &Service{store: c.Store, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now}
+}
+
+// The events of administrators. Their details name the actor, and the reason if one was given.
+const (
+	EventSuspended     identity.EventName = "account suspended"
+	EventUnsuspended   identity.EventName = "account suspension lifted"
+	EventDeleted       identity.EventName = "account deleted by an administrator"
+	EventSessionsEnded identity.EventName = "sessions ended by an administrator"
+)
+
+// MaxReason is the longest reason of a change, in characters.
+const MaxReason = 200
+
+// Change is what an administrator says about a change.
+type Change struct {
+	Actor  Actor
+	Reason string // may be empty
+}
+
+// event returns the event of a change. It holds the actor's name, which is not a user's.
+func (s *Service) event(ctx context.Context, name identity.EventName, c Change, userID, sessionID string) identity.Event {
+	caller := identity.CallerOf(ctx)
+	e := identity.Event{
+		Name: name, UserID: userID, SessionID: sessionID, RequestID: caller.RequestID, Address: caller.Address,
+		Details: []slog.Attr{slog.String("actor", c.Actor.Name)},
+	}
+	if c.Reason != "" {
+		e.Details = append(e.Details, slog.String("reason", c.Reason))
+	}
+	return e
+}
+
+// audited returns what the Store records.
+func (s *Service) audited(e identity.Event) identity.Event {
+	if !s.keepTrail {
+		return identity.Event{}
+	}
+	return e
+}
+
+// translate returns the error of the Store for the caller.
+func translate(err error) error {
+	switch {
+	case errors.Is(err, identity.ErrNoUser):
+		return &identity.Error{Kind: identity.NotFound, Reason: identity.ReasonAccountNotFound, Message: "there is no such account"}
+	case errors.Is(err, identity.ErrStale):
+		return &identity.Error{
+			Kind: identity.Conflict, Reason: ReasonAccountChanged, Message: "the account has changed since you read it: read it again",
+		}
+	}
+	return err
+}
+
+// ReasonAccountChanged is the reason of a change that was made on condition of another version.
+const ReasonAccountChanged identity.Reason = "account_changed"

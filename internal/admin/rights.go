@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"slices"
+)
+
+// Resource is what a right is about. Kubernetes' RBAC has it as a subresource of authgateways.
+type Resource string
+
+// The resources.
+const (
+	Users    Resource = "users"
+	Sessions Resource = "sessions"
+	Events   Resource = "events"
+)
+
+// Verb is one of those of Kubernetes' RBAC.
+type Verb string
+
+// The verbs.
+const (
+	Get    Verb = "get"
+	List   Verb = "list"
+	Create Verb = "create"
+	Update Verb = "update"
+	Delete Verb = "delete"
+)
+
+// Right is a verb on a resource.
+type Right struct {
+	Resource Resource
+	Verb     Verb
+}
+
+// String returns the right as a file of keys has it, such as users:get.
+func (r Right) String() string { return string(r.Resource) + ":" + string(r.Verb) }
+
+// Rights are all rights that exist.
+var Rights = []Right{
+	{Users, Get}, {Users, List}, {Users, Create}, {Users, Update}, {Users, Delete},
+	{Sessions, List}, {Sessions, Delete},
+	{Events, List},
+}
+
+// Roles are the usual sets of rights.
+var Roles = map[string][]Right{
+	"viewer": {{Users, Get}, {Users, List}, {Sessions, List}, {Events, List}},
+	"editor": Rights,
+}
+
+// Actor is an administrator.
+type Actor struct {
+	Name string // for the audit trail
+}
+
+// Authorizer decides who may do what.
+type Authorizer interface {
+	// Authorize returns who sent a credential, if they have the right: ErrUnauthenticated, ErrForbidden, or
+	// ErrUndecided if there is no answer, which means no.
+	Authorize(ctx context.Context, credential string, need Right) (Actor, error)
+}
+
+// The errors of an Authorizer.
+var (
+	ErrUnauthenticated = errors.New("the credential is not valid")
+	ErrForbidden       = errors.New("the right is missing")
+	ErrUndecided       = errors.New("nobody can decide now")
+)
+
+// ParseRights returns the rights that names give: roles and rights.
+func ParseRights(names []string) (rights []Right, unknown string) {
+	for _, name := range names {
+		if role, ok := Roles[name]; ok {
+			rights = append(rights, role...)
+			continue
+		}
+		i := slices.IndexFunc(Rights, func(r Right) bool { return r.String() == name })
+		if i < 0 {
+			return nil, name
+		}
+		rights = append(rights, Rights[i])
+	}
+	return rights, ""
+}

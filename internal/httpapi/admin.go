@@ -1,0 +1,521 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// Administration does what administrators ask for: *admin.Service.
+type Administration interface {
+	Users(ctx context.Context, f admin.Filter, c admin.Cursor, limit int) (admin.Page[admin.User], error)
+	User(ctx context.Context, id string) (admin.User, error)
+	Suspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
+	Unsuspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
+	Remove(ctx context.Context, ref admin.Ref, c admin.Change) error
+	Sessions(ctx context.Context, userID string) ([]identity.OwnSession, error)
+	EndSessions(ctx context.Context, userID string, c admin.Change) (ended int, err error)
+	EndSession(ctx context.Context, userID, sessionID string, c admin.Change) error
+	Events(ctx context.Context, f admin.EventFilter, c admin.Cursor, limit int) (admin.Page[admin.Event], error)
+}
+
+// Admin serves the routes of administrators, on a listener of their own. They are few and trusted, so net/http is
+// enough: its ServeMux has parameters within a path.
+type Admin struct {
+	service Administration
+	rights  admin.Authorizer
+	log     *slog.Logger
+	mux     *http.ServeMux
+	routes  []adminRoute
+}
+
+// adminRoute is a method and path of administrators, and the right that it needs.
+type adminRoute struct {
+	method string
+	path   string
+	need   admin.Right
+	handle func(*adminExchange) error
+	query  []string
+}
+
+// NewAdmin returns the handler of the routes of administrators.
+func NewAdmin(service Administration, rights admin.Authorizer, log *slog.Logger) *Admin {
+	a := &Admin{service: service, rights: rights, log: log, mux: http.NewServeMux()}
+	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
+	a.routes = []adminRoute{
+		{"GET", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.List}, a.users, users},
+		{"GET", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.user, nil},
+		{"DELETE", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Delete}, a.remove, nil},
+		{"POST", "/admin/users/{id}/suspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.suspend, nil},
+		{"POST", "/admin/users/{id}/unsuspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.unsuspend, nil},
+		{"POST", "/admin/users/{id}/sign-out", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.signOut, nil},
+		{"GET", "/admin/users/{id}/sessions", admin.Right{Resource: admin.Sessions, Verb: admin.List}, a.sessions, nil},
+		{"DELETE", "/admin/users/{id}/sessions/{sid}", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.endSession, nil},
+		{"GET", "/admin/events", admin.Right{Resource: admin.Events, Verb: admin.List}, a.events, []string{"user", "limit", "cursor"}},
+	}
+	paths := map[string][]string{}
+	for _, r := range a.routes {
+		a.mux.Handle(r.method+" "+r.path, a.handler(r))
+		paths[r.path] = append(paths[r.path], r.method)
+		if r.method == http.MethodGet {
+			paths[r.path] = append(paths[r.path], http.MethodHead)
+		}
+	}
+	for path, methods := range paths {
+		a.mux.Handle(path, a.handler(adminRoute{path: path, handle: func(*adminExchange) error {
+			return errMethod(strings.Join(methods, ", "))
+		}}))
+	}
+	a.mux.Handle("/", a.handler(adminRoute{handle: func(*adminExchange) error { return errNoRoute() }}))
+	return a
+}
+
+// ServeHTTP implements http.Handler.
+func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.EscapedPath(), "%") || strings.Contains(r.URL.Path, "/.") {
+		// A ServeMux redirects to a clean path, and would send the credential there.
+		a.handler(adminRoute{handle: func(*adminExchange) error { return errNoRoute() }}).ServeHTTP(w, r)
+		return
+	}
+	a.mux.ServeHTTP(w, r)
+}
+
+// adminExchange is one request of an administrator.
+type adminExchange struct {
+	w     http.ResponseWriter
+	r     *http.Request
+	id    string
+	actor admin.Actor
+	query url.Values
+
+	status int
+	failed *failure
+}
+
+func (a *Admin) handler(route adminRoute) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		x := &adminExchange{w: w, r: r, id: requestID([]byte(r.Header.Get("X-Request-Id")))}
+		h := w.Header()
+		h.Set("X-Request-Id", x.id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Content-Security-Policy", replyPolicy)
+		h.Set("Cache-Control", "no-store")
+		defer func() {
+			if p := recover(); p != nil {
+				x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			}
+			a.record(x, route.path, time.Since(start))
+		}()
+		if err := a.serve(x, route); err != nil {
+			x.fail(err)
+		}
+	})
+}
+
+func (a *Admin) serve(x *adminExchange, route adminRoute) error {
+	if route.need == (admin.Right{}) { // no such path or method
+		return route.handle(x)
+	}
+	field := x.r.Header.Values("Authorization")
+	if len(field) == 0 {
+		return &failure{
+			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonTokenMissing,
+			description: "a credential of an administrator is required: send it as Authorization: Bearer",
+		}
+	}
+	credential, ok := bearer([]byte(strings.Join(field, ", ")))
+	if !ok {
+		return errBadHeader()
+	}
+	actor, err := a.rights.Authorize(x.r.Context(), credential, route.need)
+	if err != nil {
+		return errRight(err, route.need)
+	}
+	x.actor = actor
+	if x.query, err = adminQuery(x.r.URL.RawQuery, route.query); err != nil {
+		return err
+	}
+	address, _ := netip.ParseAddrPort(x.r.RemoteAddr)
+	ctx := identity.WithCaller(x.r.Context(), identity.Caller{RequestID: x.id, Address: address.Addr().Unmap()})
+	x.r = x.r.WithContext(ctx)
+	for _, name := range []string{"id", "sid"} {
+		if value := x.r.PathValue(name); value != "" && !identity.IsUUID(value) {
+			f := errNoID()
+			f.description = name + ": must be a UUID in lower case"
+			return f
+		}
+	}
+	return route.handle(x)
+}
+
+// errRight is the reply to a caller without a right. It says what an administrator can know: who they are, and what
+// they lack.
+func errRight(err error, need admin.Right) *failure {
+	switch {
+	case errors.Is(err, admin.ErrUnauthenticated):
+		return &failure{
+			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonAdminCredential, cause: err,
+			description: "the credential is unknown or has expired",
+		}
+	case errors.Is(err, admin.ErrForbidden):
+		return &failure{
+			status: http.StatusForbidden, code: codeForbidden, reason: reasonRightMissing, cause: err,
+			description: "your credential lacks the right " + need.String(),
+		}
+	}
+	return &failure{
+		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonRightUndecided, cause: err, retryAfter: time.Second,
+		description: "nobody can decide now whether you may do this; try again",
+	}
+}
+
+// adminQuery returns the parameters of a query. An unknown or repeated one is an error: a filter that is ignored would
+// list too much.
+func adminQuery(raw string, known []string) (url.Values, error) {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, invalid(http.StatusBadRequest, reasonQueryMalformed, "the query is malformed")
+	}
+	for name, values := range query {
+		fault := identity.Fault{}
+		switch {
+		case !slices.Contains(known, name) && len(known) == 0:
+			fault = identity.Fault{Reason: identity.FieldUnrecognized, Text: "this route has no parameters in the query"}
+		case !slices.Contains(known, name):
+			fault = identity.Fault{Reason: identity.FieldUnrecognized, Text: "is not a parameter of this route: write " + strings.Join(known, ", ")}
+		case len(values) > 1:
+			fault = identity.Fault{Reason: identity.FieldMalformed, Text: "occurs twice"}
+		case values[0] == "":
+			fault = identity.Fault{Reason: identity.FieldEmpty, Text: "is empty"}
+		default:
+			continue
+		}
+		return nil, invalidFields([]identity.Problem{{Parameter: printable(name), Fault: fault}})
+	}
+	return query, nil
+}
+
+// printable returns a name that a client chose, for a message.
+func printable(name string) string {
+	if len(name) > 40 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "a parameter"
+	}
+	return name
+}
+
+func (x *adminExchange) fail(err error) {
+	f := failureOf(err)
+	if f.reason == admin.ReasonAccountChanged {
+		f.status = http.StatusPreconditionFailed
+	}
+	x.failed = f
+	h := x.w.Header()
+	if f.status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", challenge(f.reason == reasonAdminCredential, "invalid_token"))
+	}
+	if f.allow != "" {
+		h.Set("Allow", f.allow)
+	}
+	if f.retryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(wholeSeconds(f.retryAfter), 10))
+	}
+	_ = x.reply(f.status, errorReply{Code: f.code, Description: f.description, Reason: f.reason, Fields: f.fields})
+}
+
+func (x *adminExchange) reply(status int, body any) error {
+	if x.status != 0 {
+		return nil // a reply was begun before a panic
+	}
+	x.status = status
+	if body == nil {
+		x.w.WriteHeader(status)
+		return nil
+	}
+	var text bytes.Buffer
+	if err := json.MarshalWrite(&text, body); err != nil {
+		return err
+	}
+	x.w.Header().Set("Content-Type", "application/json")
+	x.w.WriteHeader(status)
+	_, err := x.w.Write(text.Bytes())
+	return err
+}
+
+// record writes the log line of a request. It names the actor, and no query.
+func (a *Admin) record(x *adminExchange, path string, took time.Duration) {
+	attrs := []slog.Attr{
+		slog.String("request_id", x.id), slog.String("method", x.r.Method), slog.String("route", path),
+		slog.Int("status", x.status), slog.Duration("duration", took),
+	}
+	if x.actor.Name != "" {
+		attrs = append(attrs, slog.String("actor", x.actor.Name))
+	}
+	if f := x.failed; f != nil && f.cause != nil {
+		level := slog.LevelInfo
+		if x.status >= 500 {
+			level = slog.LevelError
+		}
+		a.log.LogAttrs(context.Background(), level, "request failed",
+			slog.String("request_id", x.id), slog.Int("status", x.status), slog.Any("cause", f.cause))
+	}
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "admin request", attrs...)
+}
+
+// adminUserReply is an account as administrators see it.
+type adminUserReply struct {
+	ID          string     `json:"id"`
+	Username    string     `json:"username"`
+	Email       string     `json:"email"`
+	FirstName   string     `json:"first_name"`
+	LastName    string     `json:"last_name"`
+	Scope       string     `json:"scope"`
+	IsVerified  bool       `json:"is_verified"`
+	State       string     `json:"state"`
+	SuspendedAt *time.Time `json:"suspended_at,omitempty"`
+	CreatedAt   time.Time  `json:"created_at"`
+	UpdatedAt   time.Time  `json:"updated_at"`
+}
+
+// The states of an account.
+const (
+	stateActive    = "active"
+	stateSuspended = "suspended"
+)
+
+func replyOf(u admin.User) adminUserReply {
+	reply := adminUserReply{
+		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope,
+		IsVerified: u.EmailVerified, State: stateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+	}
+	if !u.SuspendedAt.IsZero() {
+		at := u.SuspendedAt.UTC()
+		reply.State, reply.SuspendedAt = stateSuspended, &at
+	}
+	return reply
+}
+
+func (x *adminExchange) replyUser(u admin.User, err error) error {
+	if err != nil {
+		return err
+	}
+	x.w.Header().Set("ETag", strconv.Quote(u.Version))
+	return x.reply(http.StatusOK, replyOf(u))
+}
+
+// pageReply is a page of a list.
+type pageReply struct {
+	Items []any  `json:"items"`
+	Next  string `json:"next,omitempty"` // the cursor of the next page
+}
+
+func replyPage[T any](x *adminExchange, p admin.Page[T], err error, of func(T) any) error {
+	if err != nil {
+		return err
+	}
+	reply := pageReply{Items: make([]any, len(p.Items)), Next: string(p.Next)}
+	for i, item := range p.Items {
+		reply.Items[i] = of(item)
+	}
+	return x.reply(http.StatusOK, reply)
+}
+
+func (a *Admin) users(x *adminExchange) error {
+	q := x.query
+	f := admin.Filter{
+		ID: q.Get("id"), Email: q.Get("email"), Username: q.Get("username"),
+		EmailPrefix: q.Get("email_prefix"), UsernamePrefix: q.Get("username_prefix"),
+	}
+	if text := q.Get("state"); text != "" {
+		if text != stateSuspended {
+			return wrongQuery("state", "must be suspended")
+		}
+		f.Suspended = true
+	}
+	if text := q.Get("created_after"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return wrongQuery("created_after", "must be a time such as 2026-01-31T12:00:00Z")
+		}
+		f.CreatedAfter = at
+	}
+	limit, err := limitOf(q)
+	if err != nil {
+		return err
+	}
+	page, err := a.service.Users(x.r.Context(), f, admin.Cursor(q.Get("cursor")), limit)
+	return replyPage(x, page, err, func(u admin.User) any { return replyOf(u) })
+}
+
+func limitOf(q url.Values) (int, error) {
+	text := q.Get("limit")
+	if text == "" {
+		return 0, nil
+	}
+	limit, err := strconv.Atoi(text)
+	if err != nil || limit < 1 || limit > admin.MaxLimit {
+		return 0, wrongQuery("limit", fmt.Sprintf("must be a number from 1 to %d", admin.MaxLimit))
+	}
+	return limit, nil
+}
+
+func wrongQuery(name, text string) error {
+	return invalidFields([]identity.Problem{{Parameter: name, Fault: identity.Fault{Reason: identity.FieldMalformed, Text: text}}})
+}
+
+func (a *Admin) user(x *adminExchange) error {
+	return x.replyUser(a.service.User(x.r.Context(), x.r.PathValue("id")))
+}
+
+// ref returns the account of the path, with the condition of If-Match (RFC 9110 section 13.1.1).
+func (x *adminExchange) ref() (admin.Ref, error) {
+	ref := admin.Ref{ID: x.r.PathValue("id")}
+	field := strings.TrimSpace(x.r.Header.Get("If-Match"))
+	if field == "" || field == "*" {
+		return ref, nil
+	}
+	version, err := strconv.Unquote(field)
+	if err != nil || version == "" {
+		return ref, invalid(http.StatusBadRequest, reasonRequestMalformed, "If-Match must be one ETag of this route, or *")
+	}
+	ref.Version = version
+	return ref, nil
+}
+
+// change returns what an administrator says about a change: the member reason of the body, if there is one.
+func (x *adminExchange) change() (admin.Change, error) {
+	c := admin.Change{Actor: x.actor}
+	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, bodyLimit))
+	if err != nil {
+		return c, invalid(http.StatusRequestEntityTooLarge, reasonBodyTooLong, "the body is longer than 64 KiB")
+	}
+	if len(body) == 0 {
+		return c, nil
+	}
+	var said struct {
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(body, &said, json.RejectUnknownMembers(true)); err != nil {
+		return c, invalid(http.StatusBadRequest, reasonBodyMalformed, `the body must be empty, or a JSON object such as {"reason": "spam"}`)
+	}
+	if len([]rune(said.Reason)) > admin.MaxReason {
+		return c, wrongQuery("reason", fmt.Sprintf("is longer than %d characters", admin.MaxReason))
+	}
+	c.Reason = said.Reason
+	return c, nil
+}
+
+// changed makes a change of the account of the path.
+func (x *adminExchange) changed(change func(admin.Ref, admin.Change) error) error {
+	ref, err := x.ref()
+	if err != nil {
+		return err
+	}
+	c, err := x.change()
+	if err != nil {
+		return err
+	}
+	return change(ref, c)
+}
+
+func (a *Admin) suspend(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		return x.replyUser(a.service.Suspend(x.r.Context(), ref, c))
+	})
+}
+
+func (a *Admin) unsuspend(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		return x.replyUser(a.service.Unsuspend(x.r.Context(), ref, c))
+	})
+}
+
+func (a *Admin) remove(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		if err := a.service.Remove(x.r.Context(), ref, c); err != nil {
+			return err
+		}
+		return x.reply(http.StatusNoContent, nil)
+	})
+}
+
+func (a *Admin) signOut(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		ended, err := a.service.EndSessions(x.r.Context(), ref.ID, c)
+		if err != nil {
+			return err
+		}
+		return x.reply(http.StatusOK, struct {
+			Ended int `json:"ended"`
+		}{ended})
+	})
+}
+
+func (a *Admin) endSession(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		if err := a.service.EndSession(x.r.Context(), ref.ID, x.r.PathValue("sid"), c); err != nil {
+			return err
+		}
+		return x.reply(http.StatusNoContent, nil)
+	})
+}
+
+// adminSessionReply is a session as administrators see it.
+type adminSessionReply struct {
+	ID          string    `json:"id"`
+	OpenedAt    time.Time `json:"opened_at"`
+	RefreshedAt time.Time `json:"refreshed_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	UserAgent   string    `json:"user_agent"`
+}
+
+func (a *Admin) sessions(x *adminExchange) error {
+	sessions, err := a.service.Sessions(x.r.Context(), x.r.PathValue("id"))
+	return replyPage(x, admin.Page[identity.OwnSession]{Items: sessions}, err, func(s identity.OwnSession) any {
+		return adminSessionReply{s.ID, s.OpenedAt.UTC(), s.RefreshedAt.UTC(), s.ExpiresAt.UTC(), s.UserAgent}
+	})
+}
+
+// adminEventReply is an event of the audit trail.
+type adminEventReply struct {
+	ID        int64              `json:"id"`
+	At        time.Time          `json:"at"`
+	Event     identity.EventName `json:"event"`
+	UserID    string             `json:"user_id,omitempty"`
+	SessionID string             `json:"session_id,omitempty"`
+	RequestID string             `json:"request_id,omitempty"`
+	Address   string             `json:"address,omitempty"`
+	Details   map[string]any     `json:"details,omitempty"`
+}
+
+func (a *Admin) events(x *adminExchange) error {
+	user := x.query.Get("user")
+	if user != "" && !identity.IsUUID(user) {
+		return wrongQuery("user", "must be the id of an account, a UUID in lower case")
+	}
+	limit, err := limitOf(x.query)
+	if err != nil {
+		return err
+	}
+	page, err := a.service.Events(x.r.Context(), admin.EventFilter{UserID: user}, admin.Cursor(x.query.Get("cursor")), limit)
+	return replyPage(x, page, err, func(e admin.Event) any {
+		return adminEventReply{e.ID, e.At.UTC(), e.Name, e.UserID, e.SessionID, e.RequestID, e.Address, e.Details}
+	})
+}

@@ -1,0 +1,142 @@
+package postgres
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype/zeronull"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+// adminUserDest returns the scan destinations of an account as administrators see it.
+func adminUserDest(u *admin.User) []any {
+	return append(userDest(&u.User), (*zeronull.Timestamptz)(&u.SuspendedAt), &u.Version)
+}
+
+func listedUserDest(u *admin.User) []any { return append(adminUserDest(u), &u.Key) }
+
+func (s *Store) findAdminUser(ctx context.Context, st string, args pgx.NamedArgs) (found admin.User, err error) {
+	err = s.queryRow(ctx, repeatable, named(st), args, adminUserDest(&found)...)
+	return found, noRowsIs(err, identity.ErrNoUser)
+}
+
+// FindUserByID implements admin.Store.
+func (s *Store) FindUserByID(ctx context.Context, userID string) (admin.User, error) {
+	return s.findAdminUser(ctx, "AdminUserByID", pgx.NamedArgs{"user_id": id(userID)})
+}
+
+// FindUserByEmail implements admin.Store.
+func (s *Store) FindUserByEmail(ctx context.Context, canonicalEmail string) (admin.User, error) {
+	return s.findAdminUser(ctx, "AdminUserByEmail", pgx.NamedArgs{"email": canonicalEmail})
+}
+
+// FindUserByUsername implements admin.Store.
+func (s *Store) FindUserByUsername(ctx context.Context, canonicalUsername string) (admin.User, error) {
+	return s.findAdminUser(ctx, "AdminUserByUsername", pgx.NamedArgs{"username": canonicalUsername})
+}
+
+// ListUsersByEmail implements admin.Store.
+func (s *Store) ListUsersByEmail(ctx context.Context, r admin.Range, limit int) ([]admin.User, error) {
+	return findAll(ctx, s, named("AdminUsersByEmail"), rangeArgs(r, limit), listedUserDest)
+}
+
+// ListUsersByUsername implements admin.Store.
+func (s *Store) ListUsersByUsername(ctx context.Context, r admin.Range, limit int) ([]admin.User, error) {
+	return findAll(ctx, s, named("AdminUsersByUsername"), rangeArgs(r, limit), listedUserDest)
+}
+
+// rangeArgs selects by a prefix. All keys are printable ASCII in the order of their bytes, so DEL follows all of them.
+func rangeArgs(r admin.Range, limit int) pgx.NamedArgs {
+	return pgx.NamedArgs{"first": r.Prefix, "end": r.Prefix + "\x7f", "after": r.After, "limit": limit}
+}
+
+// ListUsersByCreation implements admin.Store.
+func (s *Store) ListUsersByCreation(ctx context.Context, b admin.Before, suspended bool, limit int) ([]admin.User, error) {
+	st := "AdminUsersByCreation"
+	if suspended {
+		st = "AdminSuspendedUsers"
+	}
+	return findAll(ctx, s, named(st), pgx.NamedArgs{
+		"before": b.At, "before_id": id(b.ID), "created_after": b.CreatedAfter, "limit": limit,
+	}, adminUserDest)
+}
+
+// SuspendUser implements admin.Store.
+func (s *Store) SuspendUser(ctx context.Context, ref admin.Ref, e identity.Event) (bool, error) {
+	return s.changeState(ctx, "AdminSuspendUser", ref, e)
+}
+
+// UnsuspendUser implements admin.Store.
+func (s *Store) UnsuspendUser(ctx context.Context, ref admin.Ref, e identity.Event) (bool, error) {
+	return s.changeState(ctx, "AdminUnsuspendUser", ref, e)
+}
+
+func (s *Store) changeState(ctx context.Context, st string, ref admin.Ref, e identity.Event) (changed bool, err error) {
+	expected := false
+	err = s.queryRow(ctx, onlyOnce, named(st), pgx.NamedArgs{
+		"user_id": id(ref.ID), "version": ref.Version, "event": eventArg(e),
+	}, &expected, &changed)
+	if err == nil && !expected {
+		return false, identity.ErrStale
+	}
+	return changed, noRowsIs(err, identity.ErrNoUser)
+}
+
+// RemoveUser implements admin.Store.
+func (s *Store) RemoveUser(ctx context.Context, ref admin.Ref, e identity.Event) error {
+	return s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		expected := false
+		err := named("AdminVersion").queryRow(ctx, tx, pgx.NamedArgs{"user_id": id(ref.ID), "version": ref.Version}).Scan(&expected)
+		switch {
+		case err != nil:
+			return noRowsIs(err, identity.ErrNoUser)
+		case !expected:
+			return identity.ErrStale
+		}
+		return named("DeleteUser").exec(ctx, tx, pgx.NamedArgs{"user_id": id(ref.ID), "event": eventArg(e)})
+	})
+}
+
+// ListSessions implements admin.Store.
+func (s *Store) ListSessions(ctx context.Context, userID string, now time.Time) ([]identity.OwnSession, error) {
+	found, err := findAll(ctx, s, named("AdminSessions"), pgx.NamedArgs{"user_id": id(userID), "now": now},
+		func(o *identity.OwnSession) []any {
+			return []any{
+				(*zeronull.Text)(&o.ID), (*zeronull.Timestamptz)(&o.OpenedAt), (*zeronull.Timestamptz)(&o.RefreshedAt),
+				(*zeronull.Timestamptz)(&o.ExpiresAt), (*zeronull.Text)(&o.UserAgent),
+			}
+		})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, identity.ErrNoUser
+	case found[0].ID == "":
+		return nil, nil
+	}
+	return found, nil
+}
+
+// EndSessions implements admin.Store.
+func (s *Store) EndSessions(
+	ctx context.Context, userID, sessionID string, now time.Time, e identity.Event,
+) (ended int, err error) {
+	err = s.queryRow(ctx, onlyOnce, named("AdminEndSessions"), pgx.NamedArgs{
+		"user_id": id(userID), "session_id": id(sessionID), "all": sessionID == "", "now": now, "event": eventArg(e),
+	}, &ended)
+	return ended, noRowsIs(err, identity.ErrNoUser)
+}
+
+// ListEvents implements admin.Store.
+func (s *Store) ListEvents(ctx context.Context, userID string, before int64, limit int) ([]admin.Event, error) {
+	st, args := named("AdminEvents"), pgx.NamedArgs{"before": before, "limit": limit}
+	if userID != "" {
+		st, args["user_id"] = named("AdminEventsOfUser"), id(userID)
+	}
+	return findAll(ctx, s, st, args, func(e *admin.Event) []any {
+		return []any{&e.ID, &e.At, &e.Name, &e.UserID, &e.SessionID, &e.RequestID, &e.Address, &e.Details}
+	})
+}

@@ -1,0 +1,133 @@
+package postgres_test
+
+import (
+	"database/sql"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// populate creates accounts: a thousand to the second, one in fifty suspended, one in ten without a username.
+func populate(t *testing.T, c postgres.Config, n int) {
+	t.Helper()
+	postgrestest.Exec(t, c, `
+		INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name, scope,
+			password_hash, email_verified_at, activated_at, suspended_at, created_at)
+		SELECT id, coalesce(name, id::text), coalesce(name, id::text), mail, mail, 'A', 'B', 'profile', 'x', now(), now(),
+			CASE WHEN i % 50 = 0 THEN now() END, now() - (i / 1000) * interval '1 second'
+		FROM (SELECT i, gen_random_uuid() AS id, CASE WHEN i % 10 > 0 THEN 'user' || i END AS name, 'u' || i || '@example.com' AS mail
+			FROM generate_series(1, $1) i) accounts`, n)
+	postgrestest.Exec(t, c, `VACUUM ANALYZE users`)
+}
+
+// Every list uses an index, and reads no more than a page, wherever the page is.
+func TestAdminListsReadOnlyTheirPage(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	populate(t, c, 50_000)
+	postgrestest.Exec(t, c, `INSERT INTO audit_events (event, user_id)
+		SELECT 'signed in', (SELECT id FROM users WHERE canonical_username = 'user' || (1 + i % 5)) FROM generate_series(1, 20000) i`)
+	postgrestest.Exec(t, c, `VACUUM ANALYZE audit_events`)
+	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
+	t.Cleanup(func() { _ = db.Close() })
+	const id, future = "80000000-0000-4000-8000-000000000000", "9999-12-31"
+	for _, tc := range []struct {
+		name string
+		args []any
+	}{
+		{"AdminUserByID", []any{id}},
+		{"AdminUserByEmail", []any{"u1@example.com"}},
+		{"AdminUserByUsername", []any{"user1"}},
+		{"AdminUsersByEmail", []any{"u", "u\x7f", "u3", 51}},
+		{"AdminUsersByUsername", []any{"user", "user\x7f", "user3", 51}},
+		{"AdminUsersByCreation", []any{future, id, "0001-01-01", 51}},
+		{"AdminUsersByCreation", []any{"2000-01-01", id, "0001-01-01", 51}},
+		{"AdminSuspendedUsers", []any{future, id, "0001-01-01", 51}},
+		{"AdminEvents", []any{10_000, 51}},
+		{"AdminEventsOfUser", []any{id, 10_000, 51}},
+	} {
+		text, params := postgres.Statement(tc.name)
+		if len(params) != len(tc.args) {
+			t.Fatalf("%s has the parameters %q", tc.name, params)
+		}
+		var plan string
+		rows := testenv.Must(db.QueryContext(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) "+text, tc.args...))(t)
+		for rows.Next() {
+			var line string
+			testenv.NoError(t, rows.Scan(&line))
+			plan += line + "\n"
+		}
+		testenv.NoError(t, rows.Err())
+		if !strings.Contains(plan, "Index") || strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") {
+			t.Errorf("%s %v:\n%s", tc.name, tc.args, plan)
+		}
+	}
+}
+
+// While accounts come and go, each account that is there all the time occurs exactly once in the pages.
+func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	populate(t, c, 2500)
+	service := admin.New(admin.Config{Store: postgrestest.Open(t, c), Now: time.Now})
+	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
+	t.Cleanup(func() { _ = db.Close() })
+	for _, tc := range []struct {
+		f    admin.Filter
+		want string // SQL
+	}{
+		{admin.Filter{}, `true`},
+		{admin.Filter{Suspended: true}, `suspended_at IS NOT NULL`},
+		{admin.Filter{EmailPrefix: "U1"}, `canonical_email LIKE 'u1%'`},
+		{admin.Filter{UsernamePrefix: "user2"}, `canonical_username LIKE 'user2%'`},
+	} {
+		t.Run(fmt.Sprintf("%+v", tc.f), func(t *testing.T) {
+			stays := map[string]bool{}
+			rows := testenv.Must(db.QueryContext(t.Context(), `SELECT id::text FROM users WHERE email LIKE 'u%' AND `+tc.want))(t)
+			for rows.Next() {
+				var id string
+				testenv.NoError(t, rows.Scan(&id))
+				stays[id] = true
+			}
+			testenv.NoError(t, rows.Err())
+			seen := map[string]int{}
+			for cursor, n := admin.Cursor(""), 0; ; n++ {
+				page := testenv.Must(service.Users(t.Context(), tc.f, cursor, 1+rand.IntN(40)))(t)
+				for _, u := range page.Items {
+					seen[u.ID]++
+				}
+				if cursor = page.Next; cursor == "" {
+					break
+				}
+				postgrestest.Exec(t, c, `INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+					scope, password_hash, created_at, suspended_at)
+					SELECT gen_random_uuid(), 'user' || n, 'user' || n, 'x' || n || '@example.com', 'x' || n || '@example.com', '', '', '', 'x',
+						now() - random() * interval '3 seconds', now()
+					FROM (SELECT (random() * 1e9)::bigint + 100000 AS n) x ON CONFLICT DO NOTHING`)
+				if n%3 == 0 {
+					postgrestest.Exec(t, c, `DELETE FROM users WHERE email LIKE 'x%' AND random() < 0.5`)
+				}
+			}
+			for id := range stays {
+				if seen[id] != 1 {
+					t.Errorf("an account occurs %d times", seen[id])
+				}
+			}
+			for id, n := range seen {
+				if n != 1 {
+					t.Errorf("account %s occurs %d times", id, n)
+				}
+			}
+		})
+	}
+	if n := len(testenv.Must(service.Users(t.Context(), admin.Filter{UsernamePrefix: "a"}, "", 200))(t).Items); n != 0 {
+		t.Errorf("%d accounts without a username are found by one", n)
+	}
+}

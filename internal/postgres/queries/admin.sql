@@ -1,0 +1,143 @@
+-- What administrators see and do. Lists are paged by the key of the last row, so a page costs the same wherever it is,
+-- and no account occurs twice or is missed. The version of an account is the transaction that wrote its row.
+
+-- name: AdminUserByID
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text
+FROM users u
+WHERE u.id = :'user_id';
+
+-- name: AdminUserByEmail
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text
+FROM users u
+WHERE u.canonical_email = :'email';
+
+-- name: AdminUserByUsername
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text
+FROM users u
+WHERE u.canonical_username = :'username';
+
+-- name: AdminUsersByEmail
+-- The accounts whose address is at least :'first' and less than :'end', after the address :'after'.
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text, u.canonical_email
+FROM users u
+WHERE u.canonical_email >= :'first' AND u.canonical_email < :'end' AND u.canonical_email > :'after'
+ORDER BY u.canonical_email
+LIMIT :'limit';
+
+-- name: AdminUsersByUsername
+-- As AdminUsersByEmail. An account without a username has its id there.
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text, u.canonical_username
+FROM users u
+WHERE u.canonical_username >= :'first' AND u.canonical_username < :'end' AND u.canonical_username > :'after'
+    AND u.canonical_username <> u.id::text
+ORDER BY u.canonical_username
+LIMIT :'limit';
+
+-- name: AdminUsersByCreation
+-- All accounts, the newest first.
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text
+FROM users u
+WHERE (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
+ORDER BY u.created_at DESC, u.id DESC
+LIMIT :'limit';
+
+-- name: AdminSuspendedUsers
+-- As AdminUsersByCreation, of suspended accounts.
+SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.suspended_at, u.xmin::text
+FROM users u
+WHERE u.suspended_at IS NOT NULL AND (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
+ORDER BY u.created_at DESC, u.id DESC
+LIMIT :'limit';
+
+-- name: AdminSuspendUser
+-- A trigger ends the sessions and removes the codes. Suspending a suspended account changes nothing and records
+-- nothing. Returns whether the account exists, and the account if its version was the expected one.
+WITH found AS (
+    SELECT id, suspended_at IS NOT NULL AS done, :'version'::text IN ('', xmin::text) AS expected
+    FROM users WHERE id = :'user_id' FOR UPDATE
+), changed AS (
+    UPDATE users u SET suspended_at = now(), updated_at = now() FROM found
+    WHERE u.id = found.id AND found.expected AND NOT found.done
+    RETURNING u.id
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM changed, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
+)
+SELECT found.expected, EXISTS (SELECT FROM changed) FROM found;
+
+-- name: AdminUnsuspendUser
+-- As AdminSuspendUser.
+WITH found AS (
+    SELECT id, suspended_at IS NULL AS done, :'version'::text IN ('', xmin::text) AS expected
+    FROM users WHERE id = :'user_id' FOR UPDATE
+), changed AS (
+    UPDATE users u SET suspended_at = NULL, updated_at = now() FROM found
+    WHERE u.id = found.id AND found.expected AND NOT found.done
+    RETURNING u.id
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM changed, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
+)
+SELECT found.expected, EXISTS (SELECT FROM changed) FROM found;
+
+-- name: AdminVersion
+SELECT :'version'::text IN ('', xmin::text) FROM users WHERE id = :'user_id' FOR UPDATE;
+
+-- name: AdminSessions
+-- The live sessions of an account, the newest first. No row: there is no account. A row of nulls: it has no session.
+SELECT s.id::text, s.opened_at, s.refreshed_at, s.expires_at, s.user_agent
+FROM users u LEFT JOIN sessions s ON s.user_id = u.id AND s.expires_at > :'now'
+WHERE u.id = :'user_id'
+ORDER BY s.opened_at DESC, s.id DESC;
+
+-- name: AdminEndSessions
+-- Ends all sessions of an account, or one. Expired ones are removed with them, and are not counted.
+WITH account AS (
+    SELECT id FROM users WHERE id = :'user_id'
+), ended AS (
+    DELETE FROM sessions s USING account
+    WHERE s.user_id = account.id AND (s.id = :'session_id' OR :'all')
+    RETURNING s.expires_at > :'now' AS live
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL AND EXISTS (SELECT FROM ended WHERE live)
+)
+SELECT (SELECT count(*) FROM ended WHERE live) FROM account;
+
+-- name: AdminEvents
+-- The newest events, before the id :'before'.
+SELECT id, at, event, coalesce(user_id::text, ''), coalesce(session_id::text, ''), coalesce(request_id, ''),
+    coalesce(host(address), ''), coalesce(details, '{}')
+FROM audit_events
+WHERE id < :'before'
+ORDER BY id DESC
+LIMIT :'limit';
+
+-- name: AdminEventsOfUser
+-- As AdminEvents, of one account, which may be deleted.
+SELECT id, at, event, coalesce(user_id::text, ''), coalesce(session_id::text, ''), coalesce(request_id, ''),
+    coalesce(host(address), ''), coalesce(details, '{}')
+FROM audit_events
+WHERE user_id = :'user_id' AND id < :'before'
+ORDER BY id DESC
+LIMIT :'limit';
