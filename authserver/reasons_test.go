@@ -21,6 +21,10 @@ var givenElsewhere = map[string]string{
 	"too_many_waiting":             "httpapi: TestEndingsBoundWaitingConsumers",
 	"endings_not_loaded":           "endings: TestNextWaits",
 	"overloaded":                   "identity: hasher_test.go",
+	"admin_credential_invalid":     "TestAdministratorsMayDoExactlyWhatTheirKeysSay",
+	"right_missing":                "TestAdministratorsMayDoExactlyWhatTheirKeysSay",
+	"right_undecided":              "httpapi: TestAdminRightsThatAreUndecidedMeanNo",
+	"account_changed":              "TestAnAdministratorSuspendsAndSignsOut",
 }
 
 // TestReasonsAreAllReturned causes each reason of docs/reference/errors.md.

@@ -7,7 +7,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// Suspend suspends an account: nobody can sign in or renew, and all its sessions end. A suspended account stays as it
+// Suspend suspends an account: no one can sign in to it, and all its sessions end. A suspended account stays as it
 // is, and nothing is recorded.
 func (s *Service) Suspend(ctx context.Context, ref Ref, c Change) (User, error) {
 	e := s.event(ctx, EventSuspended, c, ref.ID, "")

@@ -20,7 +20,7 @@ import (
 //
 //	[{"name": "ada", "sha256": "9f86…", "rights": ["viewer", "users:update"], "expires": "2027-01-01T00:00:00Z"}]
 //
-// It has only digests. Key.New makes a key.
+// It has only digests. NewKey makes a key.
 
 // KeyPrefix begins every key, so that scanners for secrets find it.
 const KeyPrefix = "agadmin_"

@@ -66,7 +66,7 @@ type Authorizer interface {
 var (
 	ErrUnauthenticated = errors.New("the credential is not valid")
 	ErrForbidden       = errors.New("the right is missing")
-	ErrUndecided       = errors.New("nobody can decide now")
+	ErrUndecided       = errors.New("no decision now")
 )
 
 // ParseRights returns the rights that names give: roles and rights.

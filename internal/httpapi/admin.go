@@ -183,7 +183,7 @@ func errRight(err error, need admin.Right) *failure {
 	}
 	return &failure{
 		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonRightUndecided, cause: err, retryAfter: time.Second,
-		description: "nobody can decide now whether you may do this; try again",
+		description: "it cannot be decided now whether you may do this; try again",
 	}
 }
 

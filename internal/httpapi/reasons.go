@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
@@ -73,7 +74,12 @@ var reasons = []documentedReason{
 	{reasonCallerKeyWrong, http.StatusForbidden, "The `X-Caller-Key` of the request is not the gateway's `TRUSTED_CALLER_KEY`.", "Fix the configuration of the backend."},
 	{reasonCallerKeyNotSet, http.StatusForbidden, "The gateway has `EXPOSURE=public` and no `TRUSTED_CALLER_KEY`, and the route is not for strangers.", "Set the key on the gateway, and send it."},
 
-	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only).", "Offer to sign up."},
+	{reasonAdminCredential, http.StatusUnauthorized, "The credential of an administrator is unknown or has expired (`/admin` only).", "Send another one."},
+	{reasonRightMissing, http.StatusForbidden, "The administrator lacks the right that the route needs (`/admin` only).", "Ask for the right."},
+	{reasonRightUndecided, http.StatusServiceUnavailable, "It cannot be decided now whether the administrator may do this (`/admin` only).", "Try again."},
+	{admin.ReasonAccountChanged, http.StatusPreconditionFailed, "The account has changed since the administrator read it (`/admin` only, with `If-Match`).", "Read it again."},
+
+	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only), or no account has this id (`/admin`).", "Offer to sign up."},
 	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session with this id, or it has ended.", "Reload the list."},
 	{reasonPathNotFound, http.StatusNotFound, "The path does not exist.", "Fix the client."},
 	{reasonIDMalformed, http.StatusNotFound, "The path must end in a UUID in lower case.", "Fix the client."},
