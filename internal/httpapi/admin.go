@@ -118,13 +118,13 @@ func (a *Admin) handler(route adminRoute) http.Handler {
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Content-Security-Policy", replyPolicy)
 		h.Set("Cache-Control", "no-store")
-		defer func() {
+		defer func() { //nolint:contextcheck // the exchange has the request's
 			if p := recover(); p != nil {
 				x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
-			a.record(x, route.path, time.Since(start))
+			a.record(x.r.Context(), x, route.path, time.Since(start))
 		}()
-		if err := a.serve(x, route); err != nil {
+		if err := a.serve(x, route); err != nil { //nolint:contextcheck // the exchange has the request's
 			x.fail(err)
 		}
 	})
@@ -195,7 +195,7 @@ func adminQuery(raw string, known []string) (url.Values, error) {
 		return nil, invalid(http.StatusBadRequest, reasonQueryMalformed, "the query is malformed")
 	}
 	for name, values := range query {
-		fault := identity.Fault{}
+		var fault identity.Fault
 		switch {
 		case !slices.Contains(known, name) && len(known) == 0:
 			fault = identity.Fault{Reason: identity.FieldUnrecognized, Text: "this route has no parameters in the query"}
@@ -260,7 +260,7 @@ func (x *adminExchange) reply(status int, body any) error {
 }
 
 // record writes the log line of a request. It names the actor, and no query.
-func (a *Admin) record(x *adminExchange, path string, took time.Duration) {
+func (a *Admin) record(ctx context.Context, x *adminExchange, path string, took time.Duration) {
 	attrs := []slog.Attr{
 		slog.String("request_id", x.id), slog.String("method", x.r.Method), slog.String("route", path),
 		slog.Int("status", x.status), slog.Duration("duration", took),
@@ -273,10 +273,10 @@ func (a *Admin) record(x *adminExchange, path string, took time.Duration) {
 		if x.status >= 500 {
 			level = slog.LevelError
 		}
-		a.log.LogAttrs(context.Background(), level, "request failed",
+		a.log.LogAttrs(ctx, level, "request failed",
 			slog.String("request_id", x.id), slog.Int("status", x.status), slog.Any("cause", f.cause))
 	}
-	a.log.LogAttrs(context.Background(), slog.LevelInfo, "admin request", attrs...)
+	a.log.LogAttrs(ctx, slog.LevelInfo, "admin request", attrs...)
 }
 
 // adminUserReply is an account as administrators see it.

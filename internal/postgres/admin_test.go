@@ -27,6 +27,20 @@ func populate(t *testing.T, c postgres.Config, n int) {
 	postgrestest.Exec(t, c, `VACUUM ANALYZE users`)
 }
 
+// texts returns the only column of the rows of a query.
+func texts(t *testing.T, db *sql.DB, query string, args ...any) (all []string) {
+	t.Helper()
+	rows := testenv.Must(db.QueryContext(t.Context(), query, args...))(t)
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		testenv.NoError(t, rows.Scan(&text))
+		all = append(all, text)
+	}
+	testenv.NoError(t, rows.Err())
+	return all
+}
+
 // Every list uses an index, and reads no more than a page, wherever the page is.
 func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 	t.Parallel()
@@ -58,13 +72,9 @@ func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 			t.Fatalf("%s has the parameters %q", tc.name, params)
 		}
 		var plan string
-		rows := testenv.Must(db.QueryContext(t.Context(), "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) "+text, tc.args...))(t)
-		for rows.Next() {
-			var line string
-			testenv.NoError(t, rows.Scan(&line))
+		for _, line := range texts(t, db, "EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) "+text, tc.args...) {
 			plan += line + "\n"
 		}
-		testenv.NoError(t, rows.Err())
 		if !strings.Contains(plan, "Index") || strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") {
 			t.Errorf("%s %v:\n%s", tc.name, tc.args, plan)
 		}
@@ -90,13 +100,9 @@ func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%+v", tc.f), func(t *testing.T) {
 			stays := map[string]bool{}
-			rows := testenv.Must(db.QueryContext(t.Context(), `SELECT id::text FROM users WHERE email LIKE 'u%' AND `+tc.want))(t)
-			for rows.Next() {
-				var id string
-				testenv.NoError(t, rows.Scan(&id))
+			for _, id := range texts(t, db, `SELECT id::text FROM users WHERE email LIKE 'u%' AND `+tc.want) {
 				stays[id] = true
 			}
-			testenv.NoError(t, rows.Err())
 			seen := map[string]int{}
 			for cursor, n := admin.Cursor(""), 0; ; n++ {
 				page := testenv.Must(service.Users(t.Context(), tc.f, cursor, 1+rand.IntN(40)))(t)
