@@ -27,20 +27,6 @@ func populate(t *testing.T, c postgres.Config, n int) {
 	postgrestest.Exec(t, c, `VACUUM ANALYZE users`)
 }
 
-// texts returns the only column of the rows of a query.
-func texts(t *testing.T, db *sql.DB, query string, args ...any) (all []string) {
-	t.Helper()
-	rows := testenv.Must(db.QueryContext(t.Context(), query, args...))(t)
-	defer rows.Close()
-	for rows.Next() {
-		var text string
-		testenv.NoError(t, rows.Scan(&text))
-		all = append(all, text)
-	}
-	testenv.NoError(t, rows.Err())
-	return all
-}
-
 // Every list uses an index, and reads no more than a page, wherever the page is.
 func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 	t.Parallel()

@@ -83,9 +83,9 @@ type querier interface {
 }
 
 // texts returns the only column of all rows.
-func texts(t *testing.T, db querier, query string) (all []string) {
+func texts(t *testing.T, db querier, query string, args ...any) (all []string) {
 	t.Helper()
-	rows, err := db.QueryContext(t.Context(), query)
+	rows, err := db.QueryContext(t.Context(), query, args...)
 	testenv.NoError(t, err)
 	defer rows.Close()
 	for rows.Next() {
