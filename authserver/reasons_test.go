@@ -21,6 +21,7 @@ var givenElsewhere = map[string]string{
 	"too_many_waiting":             "httpapi: TestEndingsBoundWaitingConsumers",
 	"endings_not_loaded":           "endings: TestNextWaits",
 	"overloaded":                   "identity: hasher_test.go",
+	"caller_key_not_set":           "httpapi: TestEndingsOfAPublicGatewayNeedAKey",
 	"admin_credential_invalid":     "TestAdministratorsMayDoExactlyWhatTheirKeysSay",
 	"right_missing":                "TestAdministratorsMayDoExactlyWhatTheirKeysSay",
 	"right_undecided":              "httpapi: TestAdminRightsThatAreUndecidedMeanNo",

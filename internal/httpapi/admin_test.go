@@ -23,12 +23,12 @@ func (n noAnswer) Authorize(context.Context, string, admin.Right) (admin.Actor, 
 func TestAdminRightsThatAreUndecidedMeanNo(t *testing.T) {
 	t.Parallel()
 	for _, err := range []error{
-		admin.ErrUndecided, fmt.Errorf("%w: the API server is away", admin.ErrUndecided), errors.New("anything"), context.DeadlineExceeded,
+		admin.ErrUndecided, fmt.Errorf("%w: no answer", admin.ErrUndecided), errors.New("anything"), context.DeadlineExceeded,
 	} {
 		// A request that got past the Authorizer would panic: there is no Administration.
 		handler := httpapi.NewAdmin(nil, noAnswer{err}, slog.New(slog.DiscardHandler))
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users", nil)
-		r.Header = testenv.Bearer("a credential")
+		r.Header = testenv.Bearer("credential")
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r)
 		if w.Code != 503 || w.Header().Get("Retry-After") == "" {
