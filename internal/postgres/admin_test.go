@@ -71,7 +71,7 @@ func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 func TestAdminPagesNeitherRepeatNorSkip(t *testing.T) {
 	t.Parallel()
 	c := postgrestest.Config(t)
-	populate(t, c, 2500)
+	populate(t, c, 600)
 	service := admin.New(admin.Config{Store: postgrestest.Open(t, c), Now: time.Now})
 	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
 	t.Cleanup(func() { _ = db.Close() })
