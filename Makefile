@@ -2,6 +2,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 10000x
+SOAK ?= 1h
 
 .PHONY: help
 help: ## Print this list.
@@ -39,6 +40,10 @@ bin/cluster:
 .PHONY: e2e
 e2e: ## Test the operator and real pods in the cluster of make up, or in the one that KUBECONFIG names.
 	go test -count=1 -parallel 1 -timeout 40m -v ./test/e2e
+
+.PHONY: soak
+soak: ## Rotate keys in the same cluster for SOAK (1h), while pods are killed and services verify each token.
+	go test -count=1 -tags soak -run '^TestSoak$$' -parallel 4 -timeout 0 -v ./test/e2e -soak $(SOAK)
 
 .PHONY: manifests
 manifests: ## Print the operator's manifests (config/default) for kubectl apply.

@@ -60,14 +60,14 @@ func (c *Cluster) images(ctx context.Context, pulls bool) (_ images, err error) 
 		return images{}, err
 	}
 	var made images
-	if made.operator, err = b.goImage(ctx, "auth-gateway/operator", "./cmd/operator"); err != nil {
+	if made.operator, err = b.goImage(ctx, "auth-gateway/operator", ".", "./cmd/operator"); err != nil {
 		return images{}, err
 	}
 	// As in the Dockerfile: other pods cannot reach localhost in a container.
-	if made.server, err = b.goImage(ctx, "auth-gateway/authserver", "./cmd/authserver", "HOST="); err != nil {
+	if made.server, err = b.goImage(ctx, "auth-gateway/authserver", ".", "./cmd/authserver", "HOST="); err != nil {
 		return images{}, err
 	}
-	if made.probe, err = b.goImage(ctx, "auth-gateway.local/probe", "./test/e2e/probe"); err != nil {
+	if made.probe, err = b.goImage(ctx, "auth-gateway.local/probe", "test/consumers", "./probe"); err != nil {
 		return images{}, err
 	}
 	made.postgres = image{name: officialPostgres}
@@ -141,8 +141,8 @@ func (b imageBuilder) compile(ctx context.Context, module, path, system string) 
 }
 
 // goImage builds the same image as the Dockerfile, without Docker.
-func (b imageBuilder) goImage(ctx context.Context, name, path string, environment ...string) (image, error) {
-	program, err := b.compile(ctx, b.root, path, "linux")
+func (b imageBuilder) goImage(ctx context.Context, name, module, path string, environment ...string) (image, error) {
+	program, err := b.compile(ctx, filepath.Join(b.root, module), path, "linux")
 	if err != nil {
 		return image{}, err
 	}

@@ -5,10 +5,14 @@ go 1.26.0
 require (
 	github.com/auth-gateway/auth-gateway v0.0.0
 	github.com/auth-gateway/auth-gateway/verify v0.0.0
+	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6
+	github.com/emersion/go-smtp v0.25.1
 )
 
 require (
+	github.com/emersion/go-message v0.18.2 // indirect
 	github.com/fergusstrange/embedded-postgres v1.34.0 // indirect
+	github.com/go-jose/go-jose/v4 v4.1.9 // indirect
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8 // indirect
 )
 

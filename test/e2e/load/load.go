@@ -1,8 +1,8 @@
 // Package load sends requests to a gateway at a constant rate, and checks every reply and every token.
 //
 // A request fails if it gets no reply, or a 5xx or 429. A reply is wrong if it is not true, such as 401 for a valid
-// token, which is never acceptable. Every access token is verified by two consumers, when it is issued and until it
-// expires: one reads a mounted ConfigMap, the other the JWKS that the gateway serves.
+// token, which is never acceptable. Every access token is verified by several consumers, when it is issued and until it
+// expires. They read a mounted ConfigMap, or the JWKS that the gateway serves.
 package load
 
 import (
@@ -32,7 +32,17 @@ type Order struct {
 	Rate      int           `json:"rate"`      // requests a second
 	Retries   int           `json:"retries"`   // after no reply or a 503; with 0, each failure counts
 	Keep      time.Duration `json:"keep"`      // how long the JWKS is cached
+	Checks    int           `json:"checks"`    // how often each consumer verifies a token; 0: six times
 }
+
+// Consumer is a service that verifies access tokens.
+type Consumer struct {
+	Name   string // where it has the keys from, and its library
+	Verify func(token string) error
+}
+
+// Fetching is the consumer of every load that fetches the JWKS itself.
+const Fetching = "URL, go-jose"
 
 const (
 	users         = 8
@@ -45,7 +55,7 @@ const (
 type Load struct {
 	order       Order
 	kept, fresh *http.Client
-	mounted     KeySource
+	consumers   []Consumer
 	fetched     *URL
 	users       []*user
 
@@ -90,7 +100,7 @@ type trackedToken struct {
 }
 
 // Start signs users up and starts the load.
-func Start(ctx context.Context, o Order, mounted KeySource) (*Load, error) {
+func Start(ctx context.Context, o Order, consumers ...Consumer) (*Load, error) {
 	if o.Rate <= 0 {
 		return nil, errors.New("rate is missing: set the requests per second")
 	}
@@ -100,9 +110,16 @@ func Start(ctx context.Context, o Order, mounted KeySource) (*Load, error) {
 			DisableKeepAlives: !keepAlive, MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second,
 		}}
 	}
-	l := &Load{order: o, kept: client(true), fresh: client(false), mounted: mounted, stopped: make(chan struct{})}
+	l := &Load{order: o, kept: client(true), fresh: client(false), stopped: make(chan struct{})}
 	l.fetched = NewURL(o.Gateway+"/.well-known/jwks.json", o.Keep, l.fresh)
-	l.report = Report{Answers: map[string]int{}, Tokens: map[string]int{}}
+	l.consumers = append(consumers, Consumer{Fetching, func(token string) error {
+		_, err := Verify(token, o.Gateway, l.fetched)
+		return err
+	}})
+	l.report = Report{Answers: map[string]int{}, Tokens: map[string]int{}, Checks: map[string]*Checks{}}
+	for _, c := range l.consumers {
+		l.report.Checks[c.Name] = &Checks{}
+	}
 	for range users {
 		u, err := l.signUp(ctx)
 		if err != nil {
@@ -385,18 +402,30 @@ func read(token string) (*trackedToken, string, error) {
 	return &trackedToken{token: token, kid: parsed.Headers[0].KeyID, issued: c.IssuedAt.Time(), expires: c.Expiry.Time()}, c.Subject, nil
 }
 
-// verify has both consumers verify a token.
+// verify has all consumers verify a token.
 func (l *Load) verify(t *trackedToken) {
-	_, mounted := Verify(t.token, l.order.Gateway, l.mounted)
-	_, fetched := Verify(t.token, l.order.Gateway, l.fetched)
-	t.next = time.Now().Add(min(max(t.expires.Sub(t.issued)/6, 3*time.Second), time.Minute))
+	errs := make([]error, len(l.consumers))
+	for i, c := range l.consumers {
+		errs[i] = c.Verify(t.token)
+	}
+	t.next = time.Now().Add(l.pause(t))
 	if lastMoment := t.expires.Add(-time.Second); t.next.After(lastMoment) && time.Now().Before(lastMoment) {
 		t.next = lastMoment
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.report.Mounted.add(t, mounted)
-	l.report.Fetched.add(t, fetched)
+	for i, c := range l.consumers {
+		l.report.Checks[c.Name].add(t, errs[i])
+	}
+}
+
+// pause is the time between two verifications of a token.
+func (l *Load) pause(t *trackedToken) time.Duration {
+	life := t.expires.Sub(t.issued)
+	if l.order.Checks > 0 {
+		return life / time.Duration(l.order.Checks)
+	}
+	return min(max(life/6, 3*time.Second), time.Minute)
 }
 
 // check verifies the tokens repeatedly until they expire.

@@ -109,8 +109,8 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 		want    func(Report) bool
 	}{
 		{"nothing", nil, 0, false, func(r Report) bool {
-			return r.Failed == 0 && r.Wrong == 0 && r.Good == r.Sent && r.Mounted.Refused == 0 && r.Fetched.Refused == 0 &&
-				r.Mounted.Verified >= users && r.Fetched.Verified >= users && r.Surprises == 0 && len(r.Tokens) == 1
+			return r.Failed == 0 && r.Wrong == 0 && r.Good == r.Sent && r.Refused() == 0 &&
+				r.Checks["mounted"].Verified >= users && r.Checks[Fetching].Verified >= users && r.Surprises == 0 && len(r.Tokens) == 1
 		}},
 		{"a 401 for a good token", everyTenth(http.StatusUnauthorized), tryAgain, false,
 			func(r Report) bool { return r.Wrong > 0 && r.Failed == 0 }},
@@ -128,7 +128,8 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 			return r.Failed == r.Sent && r.Good == 0 && r.Answers["none"] == r.Sent && r.LongestGap > time.Second
 		}},
 		{"keys that were not mounted in time", nil, 0, true, func(r Report) bool {
-			return r.Wrong == 0 && r.Mounted.Verified == 0 && r.Mounted.Refused > 0 && r.Fetched.Refused == 0
+			mounted := r.Checks["mounted"]
+			return r.Wrong == 0 && mounted.Verified == 0 && mounted.Refused > 0 && r.Checks[Fetching].Refused == 0
 		}},
 	} {
 		t.Run(tc.about, func(t *testing.T) {
@@ -145,10 +146,12 @@ func TestALoadSeesWhatIsAmiss(t *testing.T) {
 			mounted := testenv.Must(json.Marshal(set))(t)
 			dir := t.TempDir()
 			testenv.NoError(t, os.WriteFile(filepath.Join(dir, "jwks.json"), mounted, 0o600))
-			l, err := Start(t.Context(), Order{Gateway: g.url, Rate: 100, Retries: tc.retries, Keep: time.Minute}, NewDirectory(dir, time.Second))
-			if err != nil {
-				t.Fatal(err)
-			}
+			keys := NewDirectory(dir, time.Second)
+			l := testenv.Must(Start(t.Context(), Order{Gateway: g.url, Rate: 100, Retries: tc.retries, Keep: time.Minute},
+				Consumer{"mounted", func(token string) error {
+					_, err := Verify(token, g.url, keys)
+					return err
+				}}))(t)
 			testenv.Until(t, 20*time.Second, "enough is sent", func() bool { return l.Report().Sent >= 150 })
 			r := l.Stop()
 			if r.Sent < 150 || !tc.want(r) {

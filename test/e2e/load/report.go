@@ -25,10 +25,9 @@ type Report struct {
 	Failures   []Incident    `json:"failures"`   // only the first ones
 	Wrongs     []Incident    `json:"wrongs"`
 
-	Tokens    map[string]int `json:"tokens"` // access tokens by kid
-	Mounted   Checks         `json:"mounted"`
-	Fetched   Checks         `json:"fetched"`
-	Surprises int            `json:"surprises"` // times that the cached JWKS lacked the key of a token
+	Tokens    map[string]int     `json:"tokens"`    // access tokens by kid
+	Checks    map[string]*Checks `json:"checks"`    // by the name of the consumer
+	Surprises int                `json:"surprises"` // times that the cached JWKS lacked the key of a token
 }
 
 // Incident is a request that failed or got a wrong reply.
@@ -76,10 +75,22 @@ func (r Report) String() string {
 		}
 		return strings.Join(all, ", ")
 	}
+	var checks []string
+	for _, name := range slices.Sorted(maps.Keys(r.Checks)) {
+		checks = append(checks, fmt.Sprintf("%s %d and %d", name, r.Checks[name].Verified, r.Checks[name].Refused))
+	}
 	return fmt.Sprintf("%d sent in %.0f s: %d failed, %d wrong, %d tried again, %d rejected (%s); "+
-		"longest gap %s; tokens %s; mounted keys verified %d and refused %d, fetched ones %d and %d",
+		"longest gap %s; tokens %s; verified and refused by %s",
 		r.Sent, r.Seconds, r.Failed, r.Wrong, r.Retried, r.Rejected, counts(r.Answers), r.LongestGap.Round(time.Millisecond), counts(r.Tokens),
-		r.Mounted.Verified, r.Mounted.Refused, r.Fetched.Verified, r.Fetched.Refused)
+		strings.Join(checks, ", "))
+}
+
+// Refused returns how many valid tokens the consumers rejected.
+func (r Report) Refused() (n int) {
+	for _, c := range r.Checks {
+		n += c.Refused
+	}
+	return n
 }
 
 // Details returns the incidents, one a line.
@@ -91,9 +102,9 @@ func (r Report) Details() string {
 			fmt.Fprintf(&out, "%s %s: %s: %s\n", i.At.Format(clock), what, i.What, i.Text)
 		}
 	}
-	for what, all := range map[string][]Refusal{"mounted": r.Mounted.Refusals, "fetched": r.Fetched.Refusals} {
-		for _, i := range all {
-			fmt.Fprintf(&out, "%s refused by %s keys: kid %s, issued %s: %s\n", i.At.Format(clock), what, i.KID, i.IssuedAt.Format(clock), i.Why)
+	for name, c := range r.Checks {
+		for _, i := range c.Refusals {
+			fmt.Fprintf(&out, "%s refused by %s: kid %s, issued %s: %s\n", i.At.Format(clock), name, i.KID, i.IssuedAt.Format(clock), i.Why)
 		}
 	}
 	return out.String()

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/test/e2e/load"
+	"github.com/auth-gateway/auth-gateway/verify"
 )
 
 func main() {
@@ -40,9 +41,10 @@ func main() {
 	defer stop()
 	a := &probe{
 		issuer: os.Getenv("ISSUER"),
-		keys:   load.NewDirectory(cmp.Or(os.Getenv("KEYS_DIR"), "/keys"), 2*time.Second),
+		dir:    cmp.Or(os.Getenv("KEYS_DIR"), "/keys"),
 		loads:  map[string]*load.Load{},
 	}
+	a.keys = load.NewDirectory(a.dir, 2*time.Second)
 	server := &http.Server{Addr: cmp.Or(os.Getenv("LISTEN"), ":8080"), Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second}
 	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if address := os.Getenv("SMTP_LISTEN"); address != "" {
@@ -60,6 +62,7 @@ func main() {
 
 type probe struct {
 	issuer  string
+	dir     string
 	keys    *load.Directory
 	mailbox mailbox
 
@@ -136,7 +139,12 @@ func (a *probe) begin(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	l, err := load.Start(r.Context(), order, a.keys)
+	consumers, err := a.consumers(r.Context(), order.Gateway)
+	if err != nil {
+		refuse(w, http.StatusBadGateway, err)
+		return
+	}
+	l, err := load.Start(r.Context(), order, consumers...)
 	if err != nil {
 		refuse(w, http.StatusBadGateway, err)
 		return
@@ -146,6 +154,29 @@ func (a *probe) begin(w http.ResponseWriter, r *http.Request) {
 	a.loads[id] = l
 	a.mu.Unlock()
 	reply(w, http.StatusCreated, map[string]string{"id": id})
+}
+
+// consumers returns the services that verify the tokens of a load: one with a library that is not ours, and two with
+// the module verify. They live as long as the probe.
+func (a *probe) consumers(ctx context.Context, issuer string) ([]load.Consumer, error) {
+	all := []load.Consumer{{Name: "directory, go-jose", Verify: func(token string) error {
+		_, err := load.Verify(token, issuer, a.keys)
+		return err
+	}}}
+	for _, c := range []struct {
+		name string
+		from verify.Source
+	}{{"directory, verify", verify.FromDir(a.dir)}, {"URL, verify", verify.FromURL(issuer)}} {
+		v, err := verify.New(ctx, c.from, verify.Audience(issuer), verify.Issuer(issuer))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, load.Consumer{Name: c.name, Verify: func(token string) error {
+			_, err := v.Verify(context.Background(), token)
+			return err
+		}})
+	}
+	return all, nil
 }
 
 func (a *probe) report(of func(*load.Load) load.Report) http.HandlerFunc {
