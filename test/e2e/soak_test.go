@@ -67,6 +67,8 @@ func (s *soaked) gateway(t *testing.T, algorithm v1alpha1.Algorithm, end time.Ti
 	p.database(t)
 	p.create(t, smallest("auth", cheapPasswords, shortLived(lead), func(g *v1alpha1.AuthGatewaySpec) {
 		g.Keys.Algorithm = algorithm
+		// The kubelet waits longer and longer before it starts a database again that was killed several times.
+		g.Tokens.RefreshTokenTTL = "15m"
 		g.PublicKeys.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: consumer.name}}
 	}))
 	consumer.change(t, &corev1.Namespace{}, consumer.name, `{"metadata":{"labels":{"authgateway.io/client":"true"}}}`)
@@ -147,7 +149,7 @@ func (s *soaked) rotate(t *testing.T, p testNamespace, lead time.Duration) {
 	t.Logf("rotation %d, after %.0f s", s.rotations, time.Since(begin).Seconds())
 }
 
-// killOne kills a server, or in one of four cases the database.
+// killOne kills a server, or in one of six cases the database.
 func (s *soaked) killOne(t *testing.T, p testNamespace) error {
 	pods, err := p.servers(t, "auth")
 	if err != nil {
@@ -158,7 +160,7 @@ func (s *soaked) killOne(t *testing.T, p testNamespace) error {
 	}
 	s.Lock()
 	defer s.Unlock()
-	if rand.N(4) == 0 { //nolint:gosec // not a secret
+	if rand.N(6) == 0 { //nolint:gosec // not a secret
 		s.databases++
 		p.exec(t, p.name, databaseHost, "/bin/sh", "-c", "kill -QUIT 1")
 		return nil
