@@ -119,7 +119,7 @@ func (s *soaked) rotate(t *testing.T, p testNamespace, lead time.Duration) {
 	t.Helper()
 	order := strconv.FormatInt(time.Now().UnixNano(), 10)
 	ordered, begin := false, time.Now()
-	kill := begin.Add(rand.N(untilItSigns(lead) - later)) //nolint:gosec // not a secret
+	kill := begin.Add(rand.N(untilItSigns(lead) - later))
 	testenv.Eventually(t, untilItSigns(lead)+2*later, "a rotation", func() error {
 		g := &v1alpha1.AuthGateway{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "auth"}}
 		if !ordered {
@@ -160,24 +160,24 @@ func (s *soaked) killOne(t *testing.T, p testNamespace) error {
 	}
 	s.Lock()
 	defer s.Unlock()
-	if rand.N(6) == 0 { //nolint:gosec // not a secret
+	if rand.N(6) == 0 {
 		s.databases++
 		p.exec(t, p.name, databaseHost, "/bin/sh", "-c", "kill -QUIT 1")
 		return nil
 	}
 	s.servers++
-	return p.Delete(t.Context(), &pods[rand.N(len(pods))], client.GracePeriodSeconds(0)) //nolint:gosec // not a secret
+	return p.Delete(t.Context(), &pods[rand.N(len(pods))], client.GracePeriodSeconds(0))
 }
 
 // killOperators kills the operator that leads, all of them, or the API server, every few minutes.
 func (s *soaked) killOperators(t *testing.T, end time.Time) {
 	p := newTestNamespace(t)
 	kills := []func(*testing.T, testNamespace) func(){killLeader, killOperators, killAPIServer}
-	for n := rand.N(len(kills)); ; n++ { //nolint:gosec // not a secret
+	for n := rand.N(len(kills)); ; n++ {
 		select {
 		case <-t.Context().Done():
 			return
-		case <-time.After(min(time.Until(end), time.Minute+rand.N(3*time.Minute))): //nolint:gosec // not a secret
+		case <-time.After(min(time.Until(end), time.Minute+rand.N(3*time.Minute))):
 		}
 		if time.Now().After(end) {
 			return
