@@ -18,24 +18,24 @@ func adminUserDest(u *admin.User) []any {
 
 func listedUserDest(u *admin.User) []any { return append(adminUserDest(u), &u.Key) }
 
-func (s *Store) findAdminUser(ctx context.Context, st string, args pgx.NamedArgs) (found admin.User, err error) {
-	err = s.queryRow(ctx, repeatable, named(st), args, adminUserDest(&found)...)
+func (s *Store) findAdminUser(ctx context.Context, st *statement, args pgx.NamedArgs) (found admin.User, err error) {
+	err = s.queryRow(ctx, repeatable, st, args, adminUserDest(&found)...)
 	return found, noRowsIs(err, identity.ErrNoUser)
 }
 
 // FindUserByID implements admin.Store.
 func (s *Store) FindUserByID(ctx context.Context, userID string) (admin.User, error) {
-	return s.findAdminUser(ctx, "AdminUserByID", pgx.NamedArgs{"user_id": id(userID)})
+	return s.findAdminUser(ctx, named("AdminUserByID"), pgx.NamedArgs{"user_id": id(userID)})
 }
 
 // FindUserByEmail implements admin.Store.
 func (s *Store) FindUserByEmail(ctx context.Context, canonicalEmail string) (admin.User, error) {
-	return s.findAdminUser(ctx, "AdminUserByEmail", pgx.NamedArgs{"email": canonicalEmail})
+	return s.findAdminUser(ctx, named("AdminUserByEmail"), pgx.NamedArgs{"email": canonicalEmail})
 }
 
 // FindUserByUsername implements admin.Store.
 func (s *Store) FindUserByUsername(ctx context.Context, canonicalUsername string) (admin.User, error) {
-	return s.findAdminUser(ctx, "AdminUserByUsername", pgx.NamedArgs{"username": canonicalUsername})
+	return s.findAdminUser(ctx, named("AdminUserByUsername"), pgx.NamedArgs{"username": canonicalUsername})
 }
 
 // ListUsersByEmail implements admin.Store.
@@ -55,28 +55,28 @@ func rangeArgs(r admin.Range, limit int) pgx.NamedArgs {
 
 // ListUsersByCreation implements admin.Store.
 func (s *Store) ListUsersByCreation(ctx context.Context, b admin.Before, suspended bool, limit int) ([]admin.User, error) {
-	st := "AdminUsersByCreation"
+	st := named("AdminUsersByCreation")
 	if suspended {
-		st = "AdminSuspendedUsers"
+		st = named("AdminSuspendedUsers")
 	}
-	return findAll(ctx, s, named(st), pgx.NamedArgs{
+	return findAll(ctx, s, st, pgx.NamedArgs{
 		"before": b.At, "before_id": id(b.ID), "created_after": b.CreatedAfter, "limit": limit,
 	}, adminUserDest)
 }
 
 // SuspendUser implements admin.Store.
 func (s *Store) SuspendUser(ctx context.Context, ref admin.Ref, e identity.Event) (bool, error) {
-	return s.changeState(ctx, "AdminSuspendUser", ref, e)
+	return s.changeState(ctx, named("AdminSuspendUser"), ref, e)
 }
 
 // UnsuspendUser implements admin.Store.
 func (s *Store) UnsuspendUser(ctx context.Context, ref admin.Ref, e identity.Event) (bool, error) {
-	return s.changeState(ctx, "AdminUnsuspendUser", ref, e)
+	return s.changeState(ctx, named("AdminUnsuspendUser"), ref, e)
 }
 
-func (s *Store) changeState(ctx context.Context, st string, ref admin.Ref, e identity.Event) (changed bool, err error) {
+func (s *Store) changeState(ctx context.Context, st *statement, ref admin.Ref, e identity.Event) (changed bool, err error) {
 	expected := false
-	err = s.queryRow(ctx, onlyOnce, named(st), pgx.NamedArgs{
+	err = s.queryRow(ctx, onlyOnce, st, pgx.NamedArgs{
 		"user_id": id(ref.ID), "version": ref.Version, "event": eventArg(e),
 	}, &expected, &changed)
 	if err == nil && !expected {

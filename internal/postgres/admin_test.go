@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
@@ -25,6 +27,40 @@ func populate(t *testing.T, c postgres.Config, n int) {
 		FROM (SELECT i, gen_random_uuid() AS id, CASE WHEN i % 10 > 0 THEN 'user' || i END AS name, 'u' || i || '@example.com' AS mail
 			FROM generate_series(1, $1) i) accounts`, n)
 	postgrestest.Exec(t, c, `VACUUM ANALYZE users`)
+}
+
+// administrate calls every method of admin.Store.
+func administrate(t *testing.T, store admin.Store, id string, now time.Time) {
+	t.Helper()
+	ctx := t.Context()
+	u := testenv.Must(store.FindUserByID(ctx, id))(t)
+	for about, err := range map[string]error{
+		"by email":       testenv.Err(store.FindUserByEmail(ctx, u.Email)),
+		"by username":    testenv.Err(store.FindUserByUsername(ctx, u.Username)),
+		"list by email":  testenv.Err(store.ListUsersByEmail(ctx, admin.Range{Prefix: "a"}, 1)),
+		"list by name":   testenv.Err(store.ListUsersByUsername(ctx, admin.Range{Prefix: "a"}, 1)),
+		"list":           testenv.Err(store.ListUsersByCreation(ctx, admin.Before{At: now, ID: id}, false, 1)),
+		"list suspended": testenv.Err(store.ListUsersByCreation(ctx, admin.Before{At: now, ID: id}, true, 1)),
+		"sessions":       testenv.Err(store.ListSessions(ctx, id, now)),
+		"end":            testenv.Err(store.EndSessions(ctx, id, "", now, noEvent)),
+		"events":         testenv.Err(store.ListEvents(ctx, "", 1, 1)),
+		"events of one":  testenv.Err(store.ListEvents(ctx, id, 1, 1)),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", about, err)
+		}
+	}
+	ref := admin.Ref{ID: id, Version: u.Version}
+	if changed, err := store.SuspendUser(ctx, ref, noEvent); !changed || err != nil {
+		t.Errorf("suspend: %v, %v", changed, err)
+	}
+	if changed, err := store.UnsuspendUser(ctx, ref, noEvent); changed || !errors.Is(err, identity.ErrStale) {
+		t.Errorf("unsuspend another version: %v, %v", changed, err)
+	}
+	testenv.NoError(t, store.RemoveUser(ctx, admin.Ref{ID: id}, noEvent))
+	if err := store.RemoveUser(ctx, admin.Ref{ID: id}, noEvent); !errors.Is(err, identity.ErrNoUser) {
+		t.Errorf("remove again: %v", err)
+	}
 }
 
 // Every list uses an index, and reads no more than a page, wherever the page is.

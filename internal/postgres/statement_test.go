@@ -59,6 +59,7 @@ func TestStatementsAreAllUsed(t *testing.T) {
 	store := postgrestest.Open(t, c, postgres.WithStatementHook(sent.add))
 	ctx, now := t.Context(), time.Now().UTC().Truncate(time.Second)
 	callEverything(ctx, t, store, "ada", now)
+	administrate(t, store, signUp(t, store, "grace").ID, now)
 	for name, call := range map[string]func() error{
 		"a change of address with an unknown code": func() error {
 			u := signUp(t, store, "barbara")
