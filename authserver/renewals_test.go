@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,8 +59,9 @@ func TestRenewalKeepsATokenThatNeedsNoSuccessor(t *testing.T) {
 			t.Error("after half of its life the token does not have one successor")
 		}
 	}
-	if left := replies[0].Text("refresh_expires_in"); left != "1000" {
-		t.Errorf("the successor expires in %s s, want 1000", left)
+	// A slow machine answers some seconds after the renewal.
+	if left, err := strconv.Atoi(replies[0].Text("refresh_expires_in")); err != nil || left > 1000 || left < 900 {
+		t.Errorf("the successor expires in %d s, want 1000; %v", left, err)
 	}
 }
 

@@ -114,7 +114,7 @@ func (s *soaked) gateway(t *testing.T, algorithm v1alpha1.Algorithm, end time.Ti
 }
 
 // rotate orders a rotation and waits until it is complete. At a random moment it kills a server or the database. The API
-// server may be away at any time.
+// server may be down at any time.
 func (s *soaked) rotate(t *testing.T, p testNamespace, lead time.Duration) {
 	t.Helper()
 	order := strconv.FormatInt(time.Now().UnixNano(), 10)
