@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -69,6 +70,8 @@ func (s *soaked) gateway(t *testing.T, algorithm v1alpha1.Algorithm, end time.Ti
 		g.Keys.Algorithm = algorithm
 		// The kubelet waits longer and longer before it starts a database again that was killed several times.
 		g.Tokens.RefreshTokenTTL = "15m"
+		// Three gateways with their databases must find room on two processors.
+		g.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("20m")}}
 		g.PublicKeys.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: consumer.name}}
 	}))
 	consumer.change(t, &corev1.Namespace{}, consumer.name, `{"metadata":{"labels":{"authgateway.io/client":"true"}}}`)
