@@ -11,6 +11,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
@@ -31,10 +32,21 @@ func (s *Server) newAdministration(o Options) (*http.Server, error) {
 		Store: s.store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
 	})
 	return &http.Server{
-		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, o.Log), 64<<10),
+		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, s.hasSchema, o.Log), 64<<10),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 15 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 	}, nil
+}
+
+// hasSchema returns an error until the schema is current.
+func (s *Server) hasSchema() error {
+	if s.prepared.Load() {
+		return nil
+	}
+	return &identity.Error{
+		Kind: identity.Unavailable, Reason: identity.ReasonDatabaseUnavailable, Message: "the server is still starting; try again",
+		RetryAfter: time.Second,
+	}
 }
 
 // serveAdministration serves on a listener until the server is shut down.

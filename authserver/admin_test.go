@@ -1,17 +1,23 @@
 package authserver_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // administrators writes a file of keys, and returns its path and the keys by name.
@@ -173,6 +179,76 @@ func TestAnAdministratorSuspendsAndSignsOut(t *testing.T) {
 	}
 }
 
+// No value of a parameter, of a field or of a path is answered 500 or with a redirect.
+func TestAdminHostileValuesAreAnsweredInShape(t *testing.T) {
+	t.Parallel()
+	_, n, as := administrated(t)
+	user := "/admin/users/" + n.newUser().id
+	for _, value := range apitest.HostileValues {
+		if len(value) > 8000 { // the request line is longer than the port accepts
+			continue
+		}
+		escaped := url.QueryEscape(value)
+		var replies []*testenv.Reply
+		for _, name := range []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"} {
+			replies = append(replies, as("viewer", "GET", "/admin/users?"+name+"="+escaped, nil))
+		}
+		for _, name := range []string{"user", "limit", "cursor"} {
+			replies = append(replies, as("viewer", "GET", "/admin/events?"+name+"="+escaped, nil))
+		}
+		forged := base64.RawURLEncoding.EncodeToString(testenv.Must(json.Marshal(map[string]any{"k": value, "i": value}))(t))
+		replies = append(replies,
+			as("viewer", "GET", "/admin/users?cursor="+forged, nil),
+			as("viewer", "GET", "/admin/users/"+url.PathEscape(value), nil),
+			as("editor", "DELETE", user+"/sessions/"+url.PathEscape(value), nil),
+			as("editor", "POST", user+"/suspend", body{"reason": value}),
+			as("editor", "POST", user+"/unsuspend", body{"reason": value}))
+		if !strings.ContainsAny(value, "\x00\r\n\x1b\x7f") { // no client sends such a field
+			replies = append(replies, as("editor", "POST", user+"/sign-out", nil, "If-Match", value, "X-Request-Id", value+"!"))
+		}
+		for i, r := range replies {
+			if r.Status >= 500 || r.Status == 301 || r.Status == 307 || r.Status >= 400 && r.Text("reason") == "" {
+				t.Errorf("%.60q, request %d: %v", value, i, r)
+			}
+		}
+	}
+}
+
+func TestAdminIsToldToWaitForTheSchema(t *testing.T) {
+	t.Parallel()
+	file, keys := administrators(t, map[string][]string{"viewer": {"viewer"}})
+	c := newCluster(t, postgrestest.Config(t))
+	n := c.add(env{"ADMIN_PORT": "3", "ADMIN_KEYS": file, "DB_PORT": strconv.Itoa(testenv.FreePort(t))})
+	r := testenv.NewClient(t, n.Admin).Do("GET", "/admin/users", testenv.Bearer(keys["viewer"]), nil)
+	if r.Status != 503 || r.Text("reason") != "database_unavailable" || r.Header.Get("Retry-After") == "" {
+		t.Errorf("got %v", r)
+	}
+}
+
+// Of many suspensions at once one is recorded, and no session that was opened meanwhile stays alive.
+func TestAdminSuspensionsAtOnceAreOne(t *testing.T) {
+	t.Parallel()
+	_, n, as := administrated(t)
+	u := n.newUser()
+	user := "/admin/users/" + u.id
+	opened := atOnce(30, func(i int) *testenv.Reply {
+		if i%3 == 0 {
+			return n.trySignIn(u.username, u.password)
+		}
+		return as("editor", "POST", user+"/suspend", nil)
+	})
+	for i, r := range opened {
+		if i%3 == 0 && r.Status == 200 {
+			want(t, 401, n.profile(r.Text("access_token")), "a session that was opened meanwhile")
+		} else if i%3 > 0 {
+			want(t, 200, r)
+		}
+	}
+	if r := as("viewer", "GET", "/admin/events?user="+u.id, nil); strings.Count(string(r.Body), string(admin.EventSuspended)) != 1 {
+		t.Errorf("the trail is %v", r)
+	}
+}
+
 func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
 	t.Parallel()
 	_, n, as := administrated(t)
@@ -209,6 +285,12 @@ func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
 		{"GET", "/admin/events?user=ada", nil, nil, 400, "invalid_fields"},
 		{"POST", user + "/suspend", body{"why": "x"}, nil, 400, "body_malformed"},
 		{"POST", user + "/suspend", body{"reason": strings.Repeat("é", 201)}, nil, 400, "invalid_fields"},
+		{"POST", user + "/suspend", body{"reason": "a\x00b"}, nil, 400, "invalid_fields"},
+		{"POST", user + "/suspend", body{"reason": "two\nlines"}, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?email_prefix=%00", nil, nil, 400, "invalid_fields"},
+		{"GET", "/admin/users?username_prefix=%e2%82%ac", nil, nil, 400, "invalid_fields"},
+		{"POST", user + "/suspend", nil, []string{"If-Match", `"\x00"`}, 400, "request_malformed"},
+		{"POST", user + "/suspend", nil, []string{"If-Match", `W/"1"`}, 412, "account_changed"},
 		{"POST", user + "/suspend", body{"reason": strings.Repeat("x", 70<<10)}, nil, 413, "body_too_long"},
 		{"POST", user + "/suspend", nil, []string{"If-Match", "xyz"}, 400, "request_malformed"},
 		{"POST", user + "/suspend", nil, []string{"If-Match", `"1"`}, 412, "account_changed"},

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -110,13 +113,24 @@ const (
 	EventSessionsEnded identity.EventName = "sessions ended by an administrator"
 )
 
-// MaxReason is the longest reason of a change, in characters.
-const MaxReason = 200
+// maxReason is the longest reason of a change, in characters.
+const maxReason = 200
 
 // Change is what an administrator says about a change.
 type Change struct {
 	Actor  Actor
-	Reason string // may be empty
+	Reason string // may be empty; see NewChange
+}
+
+// NewChange returns what an actor says about a change, or an error if the reason cannot stand in the audit trail.
+func NewChange(actor Actor, reason string) (Change, error) {
+	switch {
+	case utf8.RuneCountInString(reason) > maxReason:
+		return Change{}, invalid("reason", "is longer than 200 characters")
+	case strings.ContainsFunc(reason, unicode.IsControl):
+		return Change{}, invalid("reason", "has a control character: write plain text on one line")
+	}
+	return Change{Actor: actor, Reason: reason}, nil
 }
 
 // event returns the event of a change. It holds the actor's name, which is not a user's.

@@ -46,7 +46,7 @@ func (c Cursor) open(filter any) (position, error) {
 	if err == nil {
 		err = json.Unmarshal(text, &at)
 	}
-	if err != nil {
+	if err != nil || !isKey(at.Key) {
 		return at, invalid("cursor", "is not one that this list returned: begin again without it")
 	}
 	if at.Filter != digest(filter) {

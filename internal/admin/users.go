@@ -54,7 +54,17 @@ func (f Filter) check() error {
 	if len(f.keys()) > 0 && len(keys) > 1 {
 		return invalid(keys[1], "cannot be combined with "+keys[0]+": give one of them")
 	}
+	for name, prefix := range map[string]string{"email_prefix": f.EmailPrefix, "username_prefix": f.UsernamePrefix} {
+		if !isKey(prefix) {
+			return invalid(name, "must be printable ASCII without spaces, as the addresses and usernames are that it is compared with")
+		}
+	}
 	return nil
+}
+
+// isKey reports whether a text can be a canonical address or username, or a part of one.
+func isKey(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 func invalid(parameter, text string) error {

@@ -143,8 +143,8 @@ var table = []setting{
 		Help: "The port of the API."},
 		field: bind(func(c *Config) *int { return &c.Port }, integer(1, 65535))},
 	{Setting: Setting{Name: EnvHost, Default: "localhost",
-		Help: "The host name or IP address to listen on, for the API, `METRICS_PORT` and `AUTHZ_PORT`. Empty, " +
-			"`0.0.0.0` or `::` listens on all interfaces."},
+		Help: "The host name or IP address to listen on, for the API, `METRICS_PORT`, `AUTHZ_PORT` and " +
+			"`ADMIN_PORT`. Empty, `0.0.0.0` or `::` listens on all interfaces."},
 		field: bind(func(c *Config) *string { return &c.Host }, listenHost)},
 	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true,
 		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -40,9 +39,9 @@ type Administration interface {
 type Admin struct {
 	service Administration
 	rights  admin.Authorizer
+	ready   func() error
 	log     *slog.Logger
 	mux     *http.ServeMux
-	routes  []adminRoute
 }
 
 // adminRoute is a method and path of administrators, and the right that it needs.
@@ -54,11 +53,11 @@ type adminRoute struct {
 	query  []string
 }
 
-// NewAdmin returns the handler of the routes of administrators.
-func NewAdmin(service Administration, rights admin.Authorizer, log *slog.Logger) *Admin {
-	a := &Admin{service: service, rights: rights, log: log, mux: http.NewServeMux()}
+// NewAdmin returns the handler of the routes of administrators. While ready returns an error, that is the reply.
+func NewAdmin(service Administration, rights admin.Authorizer, ready func() error, log *slog.Logger) *Admin {
+	a := &Admin{service: service, rights: rights, ready: ready, log: log, mux: http.NewServeMux()}
 	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
-	a.routes = []adminRoute{
+	routes := []adminRoute{
 		{"GET", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.List}, a.users, users},
 		{"GET", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.user, nil},
 		{"DELETE", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Delete}, a.remove, nil},
@@ -70,7 +69,7 @@ func NewAdmin(service Administration, rights admin.Authorizer, log *slog.Logger)
 		{"GET", "/admin/events", admin.Right{Resource: admin.Events, Verb: admin.List}, a.events, []string{"user", "limit", "cursor"}},
 	}
 	paths := map[string][]string{}
-	for _, r := range a.routes {
+	for _, r := range routes {
 		a.mux.Handle(r.method+" "+r.path, a.handler(r))
 		paths[r.path] = append(paths[r.path], r.method)
 		if r.method == http.MethodGet {
@@ -82,15 +81,24 @@ func NewAdmin(service Administration, rights admin.Authorizer, log *slog.Logger)
 			return errMethod(strings.Join(methods, ", "))
 		}}))
 	}
-	a.mux.Handle("/", a.handler(adminRoute{handle: func(*adminExchange) error { return errNoRoute() }}))
+	a.mux.Handle("/", a.unknown())
 	return a
+}
+
+// unknown is the handler of paths that do not exist.
+func (a *Admin) unknown() http.Handler {
+	return a.handler(adminRoute{handle: func(*adminExchange) error {
+		f := errNoRoute()
+		f.description = "this path does not exist on the port of administrators"
+		return f
+	}})
 }
 
 // ServeHTTP implements http.Handler.
 func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.EscapedPath(), "%") || strings.Contains(r.URL.Path, "/.") {
 		// A ServeMux redirects to a clean path, and would send the credential there.
-		a.handler(adminRoute{handle: func(*adminExchange) error { return errNoRoute() }}).ServeHTTP(w, r)
+		a.unknown().ServeHTTP(w, r)
 		return
 	}
 	a.mux.ServeHTTP(w, r)
@@ -150,6 +158,9 @@ func (a *Admin) serve(x *adminExchange, route adminRoute) error {
 		return errRight(err, route.need)
 	}
 	x.actor = actor
+	if err := a.ready(); err != nil {
+		return err
+	}
 	if x.query, err = adminQuery(x.r.URL.RawQuery, route.query); err != nil {
 		return err
 	}
@@ -277,245 +288,4 @@ func (a *Admin) record(ctx context.Context, x *adminExchange, path string, took 
 			slog.String("request_id", x.id), slog.Int("status", x.status), slog.Any("cause", f.cause))
 	}
 	a.log.LogAttrs(ctx, slog.LevelInfo, "admin request", attrs...)
-}
-
-// adminUserReply is an account as administrators see it.
-type adminUserReply struct {
-	ID          string     `json:"id"`
-	Username    string     `json:"username"`
-	Email       string     `json:"email"`
-	FirstName   string     `json:"first_name"`
-	LastName    string     `json:"last_name"`
-	Scope       string     `json:"scope"`
-	IsVerified  bool       `json:"is_verified"`
-	State       string     `json:"state"`
-	SuspendedAt *time.Time `json:"suspended_at,omitempty"`
-	CreatedAt   time.Time  `json:"created_at"`
-	UpdatedAt   time.Time  `json:"updated_at"`
-}
-
-// The states of an account.
-const (
-	stateActive    = "active"
-	stateSuspended = "suspended"
-)
-
-func replyOf(u admin.User) adminUserReply {
-	reply := adminUserReply{
-		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope,
-		IsVerified: u.EmailVerified, State: stateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
-	}
-	if !u.SuspendedAt.IsZero() {
-		at := u.SuspendedAt.UTC()
-		reply.State, reply.SuspendedAt = stateSuspended, &at
-	}
-	return reply
-}
-
-func (x *adminExchange) replyUser(u admin.User, err error) error {
-	if err != nil {
-		return err
-	}
-	x.w.Header().Set("ETag", strconv.Quote(u.Version))
-	return x.reply(http.StatusOK, replyOf(u))
-}
-
-// pageReply is a page of a list.
-type pageReply struct {
-	Items []any  `json:"items"`
-	Next  string `json:"next,omitempty"` // the cursor of the next page
-}
-
-func replyPage[T any](x *adminExchange, p admin.Page[T], err error, of func(T) any) error {
-	if err != nil {
-		return err
-	}
-	reply := pageReply{Items: make([]any, len(p.Items)), Next: string(p.Next)}
-	for i, item := range p.Items {
-		reply.Items[i] = of(item)
-	}
-	return x.reply(http.StatusOK, reply)
-}
-
-func (a *Admin) users(x *adminExchange) error {
-	q := x.query
-	f := admin.Filter{
-		ID: q.Get("id"), Email: q.Get("email"), Username: q.Get("username"),
-		EmailPrefix: q.Get("email_prefix"), UsernamePrefix: q.Get("username_prefix"),
-	}
-	if text := q.Get("state"); text != "" {
-		if text != stateSuspended {
-			return wrongQuery("state", "must be suspended")
-		}
-		f.Suspended = true
-	}
-	if text := q.Get("created_after"); text != "" {
-		at, err := time.Parse(time.RFC3339, text)
-		if err != nil {
-			return wrongQuery("created_after", "must be a time such as 2026-01-31T12:00:00Z")
-		}
-		f.CreatedAfter = at
-	}
-	limit, err := limitOf(q)
-	if err != nil {
-		return err
-	}
-	page, err := a.service.Users(x.r.Context(), f, admin.Cursor(q.Get("cursor")), limit)
-	return replyPage(x, page, err, func(u admin.User) any { return replyOf(u) })
-}
-
-func limitOf(q url.Values) (int, error) {
-	text := q.Get("limit")
-	if text == "" {
-		return 0, nil
-	}
-	limit, err := strconv.Atoi(text)
-	if err != nil || limit < 1 || limit > admin.MaxLimit {
-		return 0, wrongQuery("limit", fmt.Sprintf("must be a number from 1 to %d", admin.MaxLimit))
-	}
-	return limit, nil
-}
-
-func wrongQuery(name, text string) error {
-	return invalidFields([]identity.Problem{{Parameter: name, Fault: identity.Fault{Reason: identity.FieldMalformed, Text: text}}})
-}
-
-func (a *Admin) user(x *adminExchange) error {
-	return x.replyUser(a.service.User(x.r.Context(), x.r.PathValue("id")))
-}
-
-// ref returns the account of the path, with the condition of If-Match (RFC 9110 section 13.1.1).
-func (x *adminExchange) ref() (admin.Ref, error) {
-	ref := admin.Ref{ID: x.r.PathValue("id")}
-	field := strings.TrimSpace(x.r.Header.Get("If-Match"))
-	if field == "" || field == "*" {
-		return ref, nil
-	}
-	version, err := strconv.Unquote(field)
-	if err != nil || version == "" {
-		return ref, invalid(http.StatusBadRequest, reasonRequestMalformed, "If-Match must be one ETag of this route, or *")
-	}
-	ref.Version = version
-	return ref, nil
-}
-
-// change returns what an administrator says about a change: the member reason of the body, if there is one.
-func (x *adminExchange) change() (admin.Change, error) {
-	c := admin.Change{Actor: x.actor}
-	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, bodyLimit))
-	if err != nil {
-		return c, invalid(http.StatusRequestEntityTooLarge, reasonBodyTooLong, "the body is longer than 64 KiB")
-	}
-	if len(body) == 0 {
-		return c, nil
-	}
-	var said struct {
-		Reason string `json:"reason"`
-	}
-	if err := json.Unmarshal(body, &said, json.RejectUnknownMembers(true)); err != nil {
-		return c, invalid(http.StatusBadRequest, reasonBodyMalformed, `the body must be empty, or a JSON object such as {"reason": "spam"}`)
-	}
-	if len([]rune(said.Reason)) > admin.MaxReason {
-		return c, wrongQuery("reason", fmt.Sprintf("is longer than %d characters", admin.MaxReason))
-	}
-	c.Reason = said.Reason
-	return c, nil
-}
-
-// changed makes a change of the account of the path.
-func (x *adminExchange) changed(change func(admin.Ref, admin.Change) error) error {
-	ref, err := x.ref()
-	if err != nil {
-		return err
-	}
-	c, err := x.change()
-	if err != nil {
-		return err
-	}
-	return change(ref, c)
-}
-
-func (a *Admin) suspend(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, c admin.Change) error {
-		return x.replyUser(a.service.Suspend(x.r.Context(), ref, c))
-	})
-}
-
-func (a *Admin) unsuspend(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, c admin.Change) error {
-		return x.replyUser(a.service.Unsuspend(x.r.Context(), ref, c))
-	})
-}
-
-func (a *Admin) remove(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, c admin.Change) error {
-		if err := a.service.Remove(x.r.Context(), ref, c); err != nil {
-			return err
-		}
-		return x.reply(http.StatusNoContent, nil)
-	})
-}
-
-func (a *Admin) signOut(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, c admin.Change) error {
-		ended, err := a.service.EndSessions(x.r.Context(), ref.ID, c)
-		if err != nil {
-			return err
-		}
-		return x.reply(http.StatusOK, struct {
-			Ended int `json:"ended"`
-		}{ended})
-	})
-}
-
-func (a *Admin) endSession(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, c admin.Change) error {
-		if err := a.service.EndSession(x.r.Context(), ref.ID, x.r.PathValue("sid"), c); err != nil {
-			return err
-		}
-		return x.reply(http.StatusNoContent, nil)
-	})
-}
-
-// adminSessionReply is a session as administrators see it.
-type adminSessionReply struct {
-	ID          string    `json:"id"`
-	OpenedAt    time.Time `json:"opened_at"`
-	RefreshedAt time.Time `json:"refreshed_at"`
-	ExpiresAt   time.Time `json:"expires_at"`
-	UserAgent   string    `json:"user_agent"`
-}
-
-func (a *Admin) sessions(x *adminExchange) error {
-	sessions, err := a.service.Sessions(x.r.Context(), x.r.PathValue("id"))
-	return replyPage(x, admin.Page[identity.OwnSession]{Items: sessions}, err, func(s identity.OwnSession) any {
-		return adminSessionReply{s.ID, s.OpenedAt.UTC(), s.RefreshedAt.UTC(), s.ExpiresAt.UTC(), s.UserAgent}
-	})
-}
-
-// adminEventReply is an event of the audit trail.
-type adminEventReply struct {
-	ID        int64              `json:"id"`
-	At        time.Time          `json:"at"`
-	Event     identity.EventName `json:"event"`
-	UserID    string             `json:"user_id,omitempty"`
-	SessionID string             `json:"session_id,omitempty"`
-	RequestID string             `json:"request_id,omitempty"`
-	Address   string             `json:"address,omitempty"`
-	Details   map[string]any     `json:"details,omitempty"`
-}
-
-func (a *Admin) events(x *adminExchange) error {
-	user := x.query.Get("user")
-	if user != "" && !identity.IsUUID(user) {
-		return wrongQuery("user", "must be the id of an account, a UUID in lower case")
-	}
-	limit, err := limitOf(x.query)
-	if err != nil {
-		return err
-	}
-	page, err := a.service.Events(x.r.Context(), admin.EventFilter{UserID: user}, admin.Cursor(x.query.Get("cursor")), limit)
-	return replyPage(x, page, err, func(e admin.Event) any {
-		return adminEventReply{e.ID, e.At.UTC(), e.Name, e.UserID, e.SessionID, e.RequestID, e.Address, e.Details}
-	})
 }

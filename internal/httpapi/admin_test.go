@@ -26,7 +26,7 @@ func TestAdminRightsThatAreUndecidedMeanNo(t *testing.T) {
 		admin.ErrUndecided, fmt.Errorf("%w: no answer", admin.ErrUndecided), errors.New("anything"), context.DeadlineExceeded,
 	} {
 		// A request that got past the Authorizer would panic: there is no Administration.
-		handler := httpapi.NewAdmin(nil, noAnswer{err}, slog.New(slog.DiscardHandler))
+		handler := httpapi.NewAdmin(nil, noAnswer{err}, nil, slog.New(slog.DiscardHandler))
 		r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users", nil)
 		r.Header = testenv.Bearer("credential")
 		w := httptest.NewRecorder()

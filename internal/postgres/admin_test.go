@@ -63,6 +63,17 @@ func administrate(t *testing.T, store admin.Store, id string, now time.Time) {
 	}
 }
 
+func TestAdminStoreWorksBehindAPooler(t *testing.T) {
+	t.Parallel()
+	for _, mode := range poolModes {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			store := postgrestest.Open(t, postgrestest.Behind(t, postgrestest.Config(t), mode))
+			administrate(t, store, signUp(t, store, "grace").ID, time.Now())
+		})
+	}
+}
+
 // Every list uses an index, and reads no more than a page, wherever the page is.
 func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 	t.Parallel()

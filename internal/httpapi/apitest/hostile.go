@@ -13,8 +13,8 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
-// hostile has values that parsers, databases and logs may take for more than a text.
-var hostile = []string{
+// HostileValues has values that parsers, databases and logs may take for more than a text.
+var HostileValues = []string{
 	"", " ", "\x00", "before\x00after", "\n", "a\r\nSet-Cookie: x=y", "\t", "\x7f", "\x1b[31m", "\ufeffbom",
 	"\u202eright to left", "\u200bzero\u200bwidth", "'", `"`,
 	"' OR '1'='1", "'; DROP TABLE users; --", `"; --`, "$1", "%", "_", "%s%s%n", "%00", "\\", "\\x00", `\u0000`,
@@ -69,7 +69,7 @@ func Hostile(t *testing.T, client *testenv.Client, valid map[string]string) {
 		}
 	}
 	for _, o := range Bodies(t) {
-		for _, value := range hostile {
+		for _, value := range HostileValues {
 			if !strings.ContainsAny(value, "\x00\r\n\x1b\x7f") { // no client sends such a field
 				// A well-formed id would be in the log, which must not have what is also sent as a username.
 				send(o, http.Header{"Authorization": {"Bearer " + value}, "X-Caller-Key": {value}, "X-Request-Id": {value + "!"},
@@ -93,7 +93,7 @@ func Hostile(t *testing.T, client *testenv.Client, valid map[string]string) {
 						body[name] = value
 					}
 				}
-				for _, value := range hostile {
+				for _, value := range HostileValues {
 					body[target] = value
 					send(o, nil, body, target, value, 200)
 					if o.Form {
