@@ -133,26 +133,64 @@ func (s *Store) call(ctx context.Context, f attempt) error {
 }
 
 func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
-	waiting, cancel := context.WithTimeout(ctx, s.acquireTimeout)
-	conn, err := s.pool.Acquire(waiting)
-	cancel()
+	answers := s.answers.Load()
+	conn, err := s.acquire(ctx)
 	if err != nil {
-		return onlyOnce, s.notAcquired(err)
+		return onlyOnce, s.notAcquired(err, s.answers.Load() != answers)
 	}
 	defer conn.Release()
 	mode, err := f(ctx, conn)
+	if err == nil || sqlState(err) != "" {
+		s.answers.Add(1)
+	}
 	if isUnusable(err) {
 		_ = conn.Conn().Close(ctx)
 	}
 	return mode, err
 }
 
-// notAcquired explains why there was no connection: all are in use, or the database cannot be reached.
-func (s *Store) notAcquired(err error) error {
+// acquire waits for a connection, and returns context.DeadlineExceeded if there is none in time.
+//
+// A caller for whom the pool opens a connection does not get another one that becomes free meanwhile. So while
+// connections are being opened, it asks again from time to time. What it began to open stays in the pool.
+func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	end, pause := time.Now().Add(s.acquireTimeout), s.acquireTimeout/8
+	for {
+		waiting, cancel := context.WithCancel(ctx)
+		var look func()
+		look = func() {
+			switch {
+			case waiting.Err() != nil:
+			case s.pool.Stat().ConstructingConns() > 0, !time.Now().Before(end):
+				cancel()
+			default:
+				time.AfterFunc(pause, look)
+			}
+		}
+		first := time.AfterFunc(pause, look)
+		conn, err := s.pool.Acquire(waiting)
+		first.Stop()
+		abandoned := waiting.Err() != nil && ctx.Err() == nil
+		cancel()
+		switch {
+		case err == nil || !abandoned:
+			return conn, err
+		case !time.Now().Before(end):
+			return nil, context.DeadlineExceeded
+		}
+	}
+}
+
+// notAcquired explains why there was no connection: all are in use, or the database cannot be reached, or it is too busy
+// to open one in time. It answers if other calls have had an answer meanwhile.
+func (s *Store) notAcquired(err error, answers bool) error {
 	if stat := s.pool.Stat(); stat.AcquiredConns() >= stat.MaxConns() {
 		return &acquireError{cause: err, late: "no free connection in time", busy: true}
 	}
 	hosts := hostsOf(&s.pool.Config().ConnConfig.Config)
+	if answers {
+		return &acquireError{cause: err, late: hosts + " answers, but opened no connection in time: it is overloaded", busy: true}
+	}
 	return &acquireError{cause: err, late: "cannot reach " + hosts + ": " + tooLate}
 }
 

@@ -22,6 +22,10 @@ type network struct {
 	listener net.Listener
 	frozen   atomic.Bool  // holds back answers, with the connections open
 	lose     atomic.Int64 // counts down: the answer that reaches 0 is lost, with its connection
+	slow     atomic.Int64 // how long a new connection waits before it reaches PostgreSQL, in nanoseconds
+	opened   atomic.Int64 // connections of clients
+	opening  atomic.Int64 // connections that wait now
+	most     atomic.Int64 // how many have waited at a time
 
 	mu     sync.Mutex
 	target string
@@ -40,19 +44,8 @@ func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 			if err != nil {
 				return
 			}
-			n.mu.Lock()
-			target := n.target
-			n.mu.Unlock()
-			server, err := net.Dial("tcp", target)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			n.mu.Lock()
-			n.conns = append(n.conns, client, server)
-			n.mu.Unlock()
-			group.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
-			group.Go(func() { n.answer(client, server); _ = client.Close() })
+			n.opened.Add(1)
+			group.Go(func() { n.serve(client) })
 		}
 	})
 	t.Cleanup(func() {
@@ -62,6 +55,33 @@ func through(t *testing.T, c postgres.Config) (*network, postgres.Config) {
 	})
 	c.Port = l.Addr().(*net.TCPAddr).Port
 	return n, c
+}
+
+func (n *network) serve(client net.Conn) {
+	defer client.Close()
+	if slow := time.Duration(n.slow.Load()); slow > 0 {
+		now := n.opening.Add(1)
+		for most := n.most.Load(); most < now && !n.most.CompareAndSwap(most, now); most = n.most.Load() {
+		}
+		time.Sleep(slow)
+		n.opening.Add(-1)
+	}
+	n.mu.Lock()
+	target := n.target
+	n.mu.Unlock()
+	server, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	n.mu.Lock()
+	n.conns = append(n.conns, client, server)
+	n.mu.Unlock()
+	var group sync.WaitGroup
+	group.Go(func() { _, _ = io.Copy(server, client); _ = server.Close() })
+	n.answer(client, server)
+	_ = client.Close()
+	group.Wait()
 }
 
 // answer forwards the answers of PostgreSQL to the client, until one is to be lost.
@@ -102,11 +122,13 @@ func (n *network) drop() {
 
 func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 	t.Parallel()
-	n, c := through(t, postgrestest.Config(t))
+	direct := postgrestest.Config(t)
+	n, c := through(t, direct)
 	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 2, 200*time.Millisecond, 300*time.Millisecond
-	store := postgrestest.Open(t, c)
-	u := signUp(t, store, "ada")
-	ref := open(t, store, u, time.Now())
+	patient, store := postgrestest.Open(t, direct), postgrestest.Open(t, c)
+	u := signUp(t, patient, "ada")
+	ref := open(t, patient, u, time.Now())
+	testenv.Until(t, patience, "the pool has a connection", func() bool { return testenv.Err(store.FindUser(t.Context(), ref)) == nil })
 	n.frozen.Store(true)
 	for range 4 { // the existing connections, and new ones
 		unavailable(t, 2*time.Second, "no answer", func() error { return testenv.Err(store.FindUser(t.Context(), ref)) })
@@ -119,6 +141,46 @@ func TestUnavailableNetworkIsReportedInBoundedTime(t *testing.T) {
 	testenv.Until(t, patience, "the pool has recovered", func() bool {
 		_, err := store.FindUser(t.Context(), ref)
 		return err == nil
+	})
+}
+
+// A busy PostgreSQL opens connections too slowly, but answers over those that are open. If they were closed then, it
+// would have even more to do, and no call would succeed until the load ends.
+func TestConnectionsThatOpenTooSlowlyCostNoCall(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 10, time.Second, 10*time.Second
+	store := postgrestest.Open(t, c)
+	ref := open(t, store, signUp(t, store, "ada"), time.Now())
+	n.slow.Store(int64(2 * c.AcquireTimeout))
+	opened := n.opened.Load()
+	var group sync.WaitGroup
+	const callers, calls = 20, 100
+	for range callers {
+		group.Go(func() {
+			for range calls {
+				if _, err := store.FindUser(t.Context(), ref); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n.opened.Load() == opened {
+		t.Error("no connection was opened")
+	}
+	if most := n.most.Load(); most > 2*2 { // the proxy learns late that the client has given up
+		t.Errorf("%d connections were being opened at a time", most)
+	}
+
+	n.slow.Store(0)
+	testenv.Until(t, patience, "the pool grows again", func() bool {
+		for range callers {
+			group.Go(func() { _, _ = store.FindUser(t.Context(), ref) })
+		}
+		group.Wait()
+		return store.Stats().Idle > 2
 	})
 }
 

@@ -41,6 +41,7 @@ type Store struct {
 	callTimeout    time.Duration
 	tries          int
 	lastReset      atomic.Int64 // Unix nanoseconds
+	answers        atomic.Int64 // how often PostgreSQL has answered a statement
 	limits         limits
 	hidden         atomic.Bool // a pooler was detected late; see isPooled
 }
@@ -150,6 +151,7 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 	cc.RuntimeParams["application_name"] = "authserver"
 	cc.RuntimeParams["client_encoding"] = "UTF8"
 	cc.ValidateConnect = admit(l)
+	pc.BeforeConnect = newOpenings(max(2, c.MaxConns/4)).begin
 	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name:  "timestamptz",
