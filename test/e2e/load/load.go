@@ -412,6 +412,9 @@ func (l *Load) verify(t *trackedToken) {
 	if lastMoment := t.expires.Add(-time.Second); t.next.After(lastMoment) && time.Now().Before(lastMoment) {
 		t.next = lastMoment
 	}
+	if !time.Now().Before(t.expires) {
+		return // it may have expired before it was verified: this machine is busy
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, c := range l.consumers {
