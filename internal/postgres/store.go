@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -145,7 +146,13 @@ func poolConfig(c Config, l limits) (*pgxpool.Config, error) {
 
 	cc := pc.ConnConfig
 	// A host that does not answer leaves time for the next one.
-	cc.ConnectTimeout = c.AcquireTimeout / time.Duration(strings.Count(c.Host, ",")+1)
+	share := c.AcquireTimeout / time.Duration(strings.Count(c.Host, ",")+1)
+	cc.ConnectTimeout, cc.DialFunc = share, (&net.Dialer{Timeout: share}).DialContext
+	if share == c.AcquireTimeout {
+		// If there is no other host, a busy one has longer: the call that waited for the connection fails, and the next
+		// one finds it open.
+		cc.ConnectTimeout *= 2
+	}
 	cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
 	// No other parameters: PgBouncer refuses unknown ones.
 	cc.RuntimeParams["application_name"] = "authserver"
