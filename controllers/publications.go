@@ -74,6 +74,9 @@ func (r *Reconciler) notePublication(ctx context.Context, cs *clusterState, t ke
 			return // the ring was not published before the suspension
 		}
 		rendered := renderPublicKeys(rendering{clusterState: cs, ring: t.ring})
+		if live := cs.publicKeys(); live != nil {
+			share(rendered.Data, live.Data)
+		}
 		r.publications.set(ctx, gateway, publication{gateway: g.UID, generation: t.ring.Generation, data: rendered.Data})
 		return
 	}
@@ -86,6 +89,15 @@ func (r *Reconciler) notePublication(ctx context.Context, cs *clusterState, t ke
 	}
 	is.blocked = true // what was published stays published
 	r.publications.set(ctx, gateway, is)
+}
+
+// share replaces the texts of data by those of the cache, if they are equal, so that memory holds each once.
+func share(data, cached map[string]string) {
+	for file, content := range cached {
+		if data[file] == content {
+			data[file] = content
+		}
+	}
 }
 
 // withdrawnFile is an entry of a copy without keys. It explains to a person why.

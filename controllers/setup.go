@@ -91,14 +91,32 @@ func nameOnly(in any) (any, error) {
 }
 
 // ownFields drops the managedFields of other writers, which take up much of an object. It keeps the operator's own, and
-// those from before its first apply, which it has yet to take over; see isAdopted.
+// those from before its first apply, which it has yet to take over; see isAdopted. All objects share the labels' texts.
 func ownFields(in any) (any, error) {
 	if m, err := meta.Accessor(in); err == nil {
+		m.SetLabels(sharedLabels(m.GetLabels()))
 		m.SetManagedFields(slices.DeleteFunc(m.GetManagedFields(), func(f metav1.ManagedFieldsEntry) bool {
 			return f.Manager != FieldManager && f.Manager != beforeFirstApply || f.Subresource != ""
 		}))
 	}
 	return in, nil
+}
+
+// commonLabels are the keys and values of labels that most objects have.
+var commonLabels = map[string]string{
+	labelName: labelName, labelInstance: labelInstance, labelManagedBy: labelManagedBy,
+	serverName: serverName, publicKeysName: publicKeysName, operatorName: operatorName,
+}
+
+func sharedLabels(in map[string]string) map[string]string {
+	if in == nil {
+		return nil
+	}
+	shared := make(map[string]string, len(in))
+	for k, v := range in {
+		shared[cmp.Or(commonLabels[k], k)] = cmp.Or(commonLabels[v], v)
+	}
+	return shared
 }
 
 // gatewayEssence drops what only the API server and kubectl need. The operator
@@ -114,7 +132,7 @@ func gatewayEssence(in any) (any, error) {
 // podEssence drops the fields of a pod that the operator does not read.
 func podEssence(in any) (any, error) {
 	if p, ok := in.(*corev1.Pod); ok {
-		p.Spec, p.ManagedFields = corev1.PodSpec{}, nil
+		p.Spec, p.ManagedFields, p.Labels = corev1.PodSpec{}, nil, sharedLabels(p.Labels)
 	}
 	return in, nil
 }
