@@ -676,3 +676,23 @@ func TestTheMapNamesFilesThatExist(t *testing.T) {
 		t.Errorf("only %d files were found in the documents", found)
 	}
 }
+
+// The API's port serves no decisions if they have one of their own, so a page that uses it says so.
+func TestPagesOfProxiesNameThePortOfDecisions(t *testing.T) {
+	found := 0
+	for _, document := range documents(t) {
+		text := read(t, document)
+		if !strings.HasPrefix(document, "docs/consumers/") || !strings.Contains(text, "/authz/") {
+			continue
+		}
+		found++
+		for _, name := range []string{"`AUTHZ_PORT`", "`spec.authz.port`", "authz.md#the-port"} {
+			if !strings.Contains(text, name) {
+				t.Errorf("%s does not name %s", document, name)
+			}
+		}
+	}
+	if found < 3 {
+		t.Errorf("only %d pages of proxies were found", found)
+	}
+}
