@@ -7,9 +7,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +44,8 @@ type Policy struct {
 // ClaimsVerifier verifies access tokens: *token.Service.
 type ClaimsVerifier interface {
 	VerifyClaims(text string) (token.Claims, error)
+	// Verified reports whether VerifyClaims remembers the token, and so verifies no signature.
+	Verified(text string) bool
 }
 
 // EndedSessions knows, in memory, which sessions have ended: *endings.Feed.
@@ -64,6 +68,9 @@ const (
 
 	// authzShare is the part of CONNECTION_MEMORY and of the descriptors that this port has for itself.
 	authzShare = 4
+
+	// verifyWait is how long a decision waits until fewer signatures are being verified.
+	verifyWait = 500 * time.Millisecond
 )
 
 // The fields that say who the user is. Every answer has all of them, because a proxy that copies
@@ -86,6 +93,7 @@ const (
 	anonymous
 	unauthenticated
 	forbidden
+	overloaded
 	unavailable
 	unknown   // there is no such policy
 	malformed // the request is not well-formed HTTP, or on a port of its own it does not ask for a decision
@@ -93,7 +101,7 @@ const (
 
 var resultNames = map[result]string{
 	allowed: "allowed", anonymous: "anonymous", unauthenticated: "unauthenticated", forbidden: "forbidden",
-	unavailable: "unavailable", unknown: "unknown", malformed: "malformed",
+	overloaded: "overloaded", unavailable: "unavailable", unknown: "unknown", malformed: "malformed",
 }
 
 // authz is the state of the route.
@@ -102,6 +110,16 @@ type authz struct {
 	policies map[string]*policyState
 	other    [malformed + 1]prometheus.Counter // results without a policy
 	duration prometheus.Histogram
+
+	// verifying has room for the signatures that are verified at once. One takes a tenth of a millisecond, more than the rest
+	// of a decision. If each connection of a flood verified one, requests for the API would wait behind all of them for
+	// a thread of the runtime. They now wait behind as many as there are threads.
+	verifying chan struct{}
+
+	// waiting counts the decisions that wait for that. If they needed all memory for connections, others would be closed
+	// without an answer, so they have half of it.
+	waiting    atomic.Int64
+	maxWaiting int64
 
 	// Of its own port, if it has one.
 	conns *connections
@@ -119,7 +137,8 @@ func newAuthz(o *Authz, registerer prometheus.Registerer) *authz {
 		return nil
 	}
 	decisions, duration := newAuthzMetrics(registerer)
-	a := &authz{Authz: *o, policies: map[string]*policyState{}, duration: duration}
+	a := &authz{Authz: *o, policies: map[string]*policyState{}, duration: duration,
+		verifying: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	for r := unknown; r <= malformed; r++ {
 		a.other[r] = decisions.WithLabelValues("", resultNames[r])
 	}
@@ -273,6 +292,34 @@ type denial struct {
 	challenge string
 }
 
+// errTooMany means that too many signatures were being verified.
+var errTooMany = errors.New("too many signatures are being verified")
+
+// verify verifies a token, and never waits for long: the error is then errTooMany. A token that was verified before is
+// never refused for the load that others cause.
+func (a *authz) verify(text string) (token.Claims, error) {
+	if a.Tokens.Verified(text) {
+		return a.Tokens.VerifyClaims(text)
+	}
+	select {
+	case a.verifying <- struct{}{}:
+	default:
+		defer a.waiting.Add(-1)
+		if a.waiting.Add(1) > a.maxWaiting {
+			return token.Claims{}, errTooMany
+		}
+		wait := time.NewTimer(verifyWait)
+		defer wait.Stop()
+		select {
+		case a.verifying <- struct{}{}:
+		case <-wait.C:
+			return token.Claims{}, errTooMany
+		}
+	}
+	defer func() { <-a.verifying }()
+	return a.Tokens.VerifyClaims(text)
+}
+
 // decide applies a policy to an Authorization field. A token that is not valid is refused even
 // where none is needed: its sender wants to be known.
 func (a *authz) decide(p Policy, field []byte) (claims token.Claims, r result, denied *denial) {
@@ -281,8 +328,8 @@ func (a *authz) decide(p Policy, field []byte) (claims token.Claims, r result, d
 			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reason, description: text,
 		}}
 	}
-	failed := func(reason identity.Reason, text string) (token.Claims, result, *denial) {
-		return token.Claims{}, unavailable, &denial{failure: &failure{
+	failed := func(r result, reason identity.Reason, text string) (token.Claims, result, *denial) {
+		return token.Claims{}, r, &denial{failure: &failure{
 			status: http.StatusServiceUnavailable, code: codeInternal, reason: reason, description: text, retryAfter: time.Second,
 		}}
 	}
@@ -296,10 +343,12 @@ func (a *authz) decide(p Policy, field []byte) (claims token.Claims, r result, d
 	if !ok {
 		return refused(reasonAuthorizationMalformed, errBadHeader().description)
 	}
-	claims, err := a.Tokens.VerifyClaims(text)
+	claims, err := a.verify(text)
 	switch {
+	case errors.Is(err, errTooMany):
+		return failed(overloaded, identity.ReasonOverloaded, "too many tokens are being verified; try again later")
 	case errors.Is(err, token.ErrNoKeys):
-		return failed(identity.ReasonKeysNotLoaded, "the signing keys are not loaded yet")
+		return failed(unavailable, identity.ReasonKeysNotLoaded, "the signing keys are not loaded yet")
 	case errors.Is(err, token.ErrExpired):
 		return refused(identity.ReasonTokenExpired, "the token has expired")
 	case errors.Is(err, token.ErrWrongKind):
@@ -312,7 +361,7 @@ func (a *authz) decide(p Policy, field []byte) (claims token.Claims, r result, d
 	age, loaded := a.Ended.Age()
 	switch {
 	case !loaded || p.FailClosed && age > maxEndingsAge:
-		return failed(identity.ReasonEndingsNotLoaded, "it is not known which sessions have ended")
+		return failed(unavailable, identity.ReasonEndingsNotLoaded, "it is not known which sessions have ended")
 	case a.Ended.Ended(claims.SessionID):
 		return refused(identity.ReasonSessionEnded, "the session of the token has ended; sign in again")
 	case p.MaxAge > 0 && a.Now().Sub(claims.AuthTime) > p.MaxAge:

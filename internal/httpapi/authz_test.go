@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
@@ -31,6 +33,8 @@ func (v verifier) VerifyClaims(text string) (token.Claims, error) {
 	}
 	return token.Claims{}, errors.New("unknown")
 }
+
+func (v verifier) Verified(string) bool { return true }
 
 // nothingEnded knows that no session has ended.
 type nothingEnded struct{}
@@ -357,6 +361,100 @@ func TestPortOfDecisionsIsProtected(t *testing.T) {
 	if c, err := net.Dial("tcp", s.address); err == nil {
 		_ = c.Close()
 		t.Error("the port is still open")
+	}
+}
+
+// stuck verifies no token that it does not know, until it is released.
+type stuck struct {
+	verifier
+	released chan struct{}
+}
+
+func (s stuck) Verified(text string) bool { _, known := s.verifier[text]; return known }
+
+func (s stuck) VerifyClaims(text string) (token.Claims, error) {
+	if !s.Verified(text) {
+		<-s.released
+	}
+	return s.verifier.VerifyClaims(text)
+}
+
+// A flood of tokens that have to be verified is answered with 503, soon. It keeps neither known tokens nor the API waiting.
+func TestDecisionsBeyondTheVerificationsInProgressAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, ownPort := range []bool{false, true} {
+		registry, released := prometheus.NewRegistry(), make(chan struct{})
+		var log testenv.Output
+		api, s := startAuthz(t, ownPort, func(o *httpapi.Options) {
+			o.Authz.Tokens = stuck{o.Authz.Tokens.(verifier), released}
+			o.Metrics, o.Log = registry, logTo(&log)
+		})
+		const flood = 200
+		replies := make(chan *http.Response, flood)
+		for i := range flood {
+			c := s.dial(t)
+			_, _ = fmt.Fprintf(c, "GET /authz/orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer new%d\r\n\r\n", i)
+			go func() {
+				r, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Errorf("a connection has no reply: %v", err)
+				}
+				replies <- r
+			}()
+		}
+		// As many verify as the runtime has threads; all others are answered while none of these has finished.
+		overloaded := 0
+		next := func() *http.Response {
+			select {
+			case r := <-replies:
+				if r == nil {
+					t.FailNow()
+				}
+				return r
+			case <-time.After(20 * time.Second):
+				t.Fatalf("own port %t: a reply is missing after %d", ownPort, overloaded)
+				return nil
+			}
+		}
+		begun := time.Now()
+		verifying := runtime.GOMAXPROCS(0)
+		for ; overloaded < flood-verifying; overloaded++ {
+			r := next()
+			var body struct {
+				Reason string `json:"reason"`
+			}
+			err := json.UnmarshalRead(r.Body, &body)
+			if err != nil || r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" || body.Reason != "overloaded" {
+				t.Fatalf("own port %t: got %d %v %v, %v", ownPort, r.StatusCode, r.Header, body, err)
+			}
+			wantIdentity(t, r, "")
+		}
+		t.Logf("own port %t: %d were refused within %v", ownPort, overloaded, time.Since(begun))
+		for _, field := range []string{"Bearer reader", ""} {
+			request := "GET /authz/open HTTP/1.1\r\nHost: x\r\nAuthorization: " + field + "\r\n\r\n"
+			request = strings.Replace(request, "Authorization: \r\n", "", 1)
+			if replies := converse(t, s, request, "GET"); len(replies) != 1 || replies[0].StatusCode != 200 {
+				t.Errorf("own port %t: beside the flood, %q got %v", ownPort, field, replies)
+			}
+		}
+		if replies := converse(t, api, "GET /tokens/keys HTTP/1.1\r\nHost: x\r\n\r\n", "GET"); len(replies) != 1 || replies[0].StatusCode != 200 {
+			t.Errorf("own port %t: beside the flood, the API replies %v", ownPort, replies)
+		}
+		close(released)
+		for range verifying {
+			if r := next(); r.StatusCode != 401 {
+				t.Errorf("own port %t: a token that was verified got %d", ownPort, r.StatusCode)
+			}
+		}
+		series := fmt.Sprintf(`http_authz_decisions_total{policy="orders",result="overloaded"} %d`, overloaded)
+		if text := exposition(t, registry); !strings.Contains(text, series) {
+			t.Errorf("own port %t: %s", ownPort, text)
+		}
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, "overloaded") && !strings.Contains(line, `"level":"DEBUG"`) {
+				t.Errorf("a flood must not fill the log: %s", line)
+			}
+		}
 	}
 }
 

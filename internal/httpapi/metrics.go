@@ -45,8 +45,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 func newAuthzMetrics(r prometheus.Registerer) (*prometheus.CounterVec, prometheus.Histogram) {
 	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "http_authz_decisions_total",
-		Help: "Decisions for proxies, by policy and result: allowed, anonymous, unauthenticated, forbidden, unavailable; and " +
-			"without a policy, unknown or malformed.",
+		Help: "Decisions for proxies, by policy and result: allowed, anonymous, unauthenticated, forbidden, overloaded, unavailable; " +
+			"and without a policy, unknown or malformed.",
 	}, []string{"policy", "result"})
 	duration := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "http_authz_duration_seconds",

@@ -204,6 +204,10 @@ func New(o Options) *Server {
 		memory, descriptors = memory-memory/authzShare, descriptors-descriptors/authzShare
 	}
 	s.conns = newConnections(memory, descriptors, headLimit)
+	if s.authz != nil {
+		c := cmp.Or(s.authz.conns, s.conns)
+		s.authz.maxWaiting = c.memory / 2 / c.requestCost()
+	}
 	s.metrics.watch(s.conns, "http_", o.Metrics)
 	s.work, s.stop = context.WithCancel(context.Background())
 	s.endings = newEndingsRoute(s.work, o.Endings, s.conns)

@@ -312,6 +312,9 @@ func TestJ25PiecesOfTokens(t *testing.T) {
 func TestClaimsAreTheSameFromTheCache(t *testing.T) {
 	f, s, _ := setup(t)
 	text := f.es256(f.header(""), f.claims())
+	if s.Verified(text) {
+		t.Error("a token is remembered before it was verified")
+	}
 	first := testenv.Must(s.VerifyClaims(text))(t)
 	if first.Username != "ada" || first.Email != "ada@example.org" || first.Name != "Ada" || !first.AuthTime.Equal(start) ||
 		first.Subject == "" || first.SessionID == "" || first.Scope == "" || len(first.Audience) == 0 {
@@ -319,5 +322,8 @@ func TestClaimsAreTheSameFromTheCache(t *testing.T) {
 	}
 	if again := testenv.Must(s.VerifyClaims(text))(t); !reflect.DeepEqual(again, first) {
 		t.Errorf("the second time: %+v, not %+v", again, first)
+	}
+	if !s.Verified(text) || s.Verified(text[:len(text)-1]) {
+		t.Error("exactly the token that was verified is remembered")
 	}
 }
