@@ -12,10 +12,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
-func (s *Server) newAdministration(o Options) (*http.Server, error) {
+func (s *Server) newAdministration(o Options, tokens *token.Service) (*http.Server, error) {
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
@@ -30,6 +31,7 @@ func (s *Server) newAdministration(o Options) (*http.Server, error) {
 	}
 	service := admin.New(admin.Config{
 		Store: s.store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, s.hasSchema, o.Log), 64<<10),

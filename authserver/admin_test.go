@@ -3,10 +3,12 @@ package authserver_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +47,7 @@ func administrated(t *testing.T) (c *cluster, n *node, as func(who, method, path
 	file, keys := administrators(t, map[string][]string{
 		"viewer": {"viewer"}, "editor": {"editor"}, "expired": {"editor"}, "getter": {"users:get"},
 	})
-	c, n = single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
+	c, n = single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file, "TOKEN_CLAIMS": "plan,https://example.com/seats"})
 	client := testenv.NewClient(t, n.Admin)
 	return c, n, func(who, method, path string, body any, fields ...string) *testenv.Reply {
 		t.Helper()
@@ -74,6 +76,7 @@ func TestAdministratorsMayDoExactlyWhatTheirKeysSay(t *testing.T) {
 	}{
 		{"GET", "/admin/users", 200, 403, 200},
 		{"GET", user, 200, 200, 200},
+		{"PATCH", user, 403, 403, 400},
 		{"POST", user + "/suspend", 403, 403, 200},
 		{"POST", user + "/unsuspend", 403, 403, 200},
 		{"POST", user + "/sign-out", 403, 403, 200},
@@ -179,6 +182,109 @@ func TestAnAdministratorSuspendsAndSignsOut(t *testing.T) {
 	}
 }
 
+// adminUser is an account as the port of administrators returns it.
+type adminUser struct {
+	ID, Username, Email, State, Scope string
+	FirstName                         string `json:"first_name"`
+	LastName                          string `json:"last_name"`
+	Roles                             []string
+	Metadata                          map[string]any
+}
+
+func claimsOf(t *testing.T, token string) (claims map[string]any) {
+	t.Helper()
+	text := testenv.Must(base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1]))(t)
+	testenv.NoError(t, json.Unmarshal(text, &claims))
+	return claims
+}
+
+func TestAnAdministratorChangesAnAccount(t *testing.T) {
+	t.Parallel()
+	c, n, as := administrated(t)
+	u := n.newUser()
+	user := "/admin/users/" + u.id
+	before := claimsOf(t, u.access)
+	if _, there := before["roles"]; there || before["plan"] != nil {
+		t.Errorf("without roles and metadata, a token has %v", before)
+	}
+	for _, tc := range []struct {
+		patch string
+		want  func(u *adminUser)
+	}{
+		{`{"roles": ["support", "billing", "support"], "reason": "moved to support"}`, func(u *adminUser) { u.Roles = []string{"support", "billing"} }},
+		{`{"metadata": {"plan": "gold", "note": {"a": 1, "b": [2]}}}`, func(u *adminUser) {
+			u.Metadata = map[string]any{"plan": "gold", "note": map[string]any{"a": 1., "b": []any{2.}}}
+		}},
+		{`{"metadata": {"note": {"a": null, "c": "\u0000"}, "https://example.com/seats": 3}}`, func(u *adminUser) {
+			u.Metadata = map[string]any{"plan": "gold", "note": map[string]any{"b": []any{2.}, "c": "\x00"}, "https://example.com/seats": 3.}
+		}},
+		{`{"first_name": "Grace", "last_name": "Hopper", "scope": "profile  admin profile"}`, func(u *adminUser) {
+			u.FirstName, u.LastName, u.Scope = "Grace", "Hopper", "profile admin"
+		}},
+		{`{}`, func(*adminUser) {}},
+		{`{"roles": ["support", "billing"], "metadata": {}}`, func(*adminUser) {}},
+	} {
+		var want, got adminUser
+		want200(t, as("viewer", "GET", user, nil)).JSON(t, &want)
+		tc.want(&want)
+		want200(t, as("editor", "PATCH", user, tc.patch)).JSON(t, &got)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, want %+v", tc.patch, got, want)
+		}
+	}
+	u.tokens = tokensOf(want200(t, n.renew(u.refresh)))
+	claims := claimsOf(t, u.access)
+	if !reflect.DeepEqual(claims["roles"], []any{"support", "billing"}) || claims["plan"] != "gold" || claims["https://example.com/seats"] != 3. ||
+		claims["note"] != nil || claims["name"] != "Grace Hopper" || claims["scope"] != "profile" {
+		t.Errorf("the next token has %v", claims)
+	}
+	for about, r := range map[string]*testenv.Reply{"the owner": n.profile(u.access), "introspection": n.introspect(u.access)} {
+		if want200(t, r); !strings.Contains(string(r.Body), `"roles":["support","billing"]`) || strings.Contains(string(r.Body), "gold") {
+			t.Errorf("%s sees %v", about, r)
+		}
+	}
+	if signedIn := claimsOf(t, n.signIn(u).access); signedIn["scope"] != "profile admin" || signedIn["plan"] != "gold" {
+		t.Errorf("the token of a new session has %v", signedIn)
+	}
+	tag := as("viewer", "GET", user, nil).Header.Get("ETag")
+	cleared := want200(t, as("editor", "PATCH", user, `{"roles": null, "metadata": null, "scope": null}`, "If-Match", tag))
+	if !strings.Contains(string(cleared.Body), `"scope":"","roles":[],"metadata":{}`) {
+		t.Errorf("cleared: %v", cleared)
+	}
+	want(t, 412, as("editor", "PATCH", user, `{"roles": ["x"]}`, "If-Match", tag))
+	if claims = claimsOf(t, want200(t, n.renew(u.refresh)).Text("access_token")); claims["roles"] != nil || claims["plan"] != nil || claims["scope"] != "" {
+		t.Errorf("after clearing, a token has %v", claims)
+	}
+	trail := string(want200(t, as("viewer", "GET", "/admin/events?user="+u.id, nil)).Body)
+	if strings.Count(trail, string(admin.EventUpdated)) != 5 || !strings.Contains(trail, "moved to support") ||
+		!strings.Contains(trail, `"changed":"first_name last_name scope"`) || strings.Contains(trail, "gold") {
+		t.Errorf("the trail is %s", trail)
+	}
+	if c.logs.Contains("gold") {
+		t.Error("metadata is in the log")
+	}
+}
+
+func want200(t *testing.T, r *testenv.Reply) *testenv.Reply {
+	t.Helper()
+	return want(t, http.StatusOK, r)
+}
+
+// Changes of different members at once are all made, and no version is lost.
+func TestAdminChangesAtOnceAreAllMade(t *testing.T) {
+	t.Parallel()
+	_, n, as := administrated(t)
+	user := "/admin/users/" + n.newUser().id
+	together(5, func(i int) {
+		want(t, 200, as("editor", "PATCH", user, fmt.Sprintf(`{"metadata": {"member%d": %d}}`, i, i)))
+	})
+	var u adminUser
+	want200(t, as("viewer", "GET", user, nil)).JSON(t, &u)
+	if len(u.Metadata) != 5 {
+		t.Errorf("the metadata is %v", u.Metadata)
+	}
+}
+
 // No value of a parameter, of a field or of a path is answered 500 or with a redirect.
 func TestAdminHostileValuesAreAnsweredInShape(t *testing.T) {
 	t.Parallel()
@@ -201,6 +307,11 @@ func TestAdminHostileValuesAreAnsweredInShape(t *testing.T) {
 			as("viewer", "GET", "/admin/users?cursor="+forged, nil),
 			as("viewer", "GET", "/admin/users/"+url.PathEscape(value), nil),
 			as("editor", "DELETE", user+"/sessions/"+url.PathEscape(value), nil),
+			as("editor", "PATCH", user, map[string]any{"first_name": value}),
+			as("editor", "PATCH", user, map[string]any{"scope": value, "last_name": "L"}),
+			as("editor", "PATCH", user, map[string]any{"roles": []string{value}}),
+			as("editor", "PATCH", user, map[string]any{"metadata": map[string]any{value: value, "plan": value}}),
+			as("editor", "PATCH", user, `{"metadata": `+value+`}`),
 			as("editor", "POST", user+"/suspend", body{"reason": value}),
 			as("editor", "POST", user+"/unsuspend", body{"reason": value}))
 		if !strings.ContainsAny(value, "\x00\r\n\x1b\x7f") { // no client sends such a field
@@ -283,6 +394,25 @@ func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
 		{"GET", "/admin/users?%zz", nil, nil, 400, "query_malformed"},
 		{"GET", user + "?x=1", nil, nil, 400, "parameter_unknown"},
 		{"GET", "/admin/events?user=ada", nil, nil, 400, "invalid_fields"},
+		{"PATCH", user, nil, nil, 400, "body_malformed"},
+		{"PATCH", user, " null", nil, 400, "body_malformed"},
+		{"PATCH", user, "[]", nil, 400, "body_malformed"},
+		{"PATCH", user, body{"email": "x@example.com"}, nil, 400, "body_malformed"},
+		{"PATCH", user, `{"roles": ["a"], "roles": ["b"]}`, nil, 400, "body_malformed"},
+		{"PATCH", user, `{"metadata": {"a": 1, "a": 2}}`, nil, 400, "body_malformed"},
+		{"PATCH", user, body{"roles": "a"}, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": [1]}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": ["a b"]}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": [""]}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": ["` + strings.Repeat("a", 1001) + `"]}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"scope": 1}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"first_name": null}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"metadata": "a"}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"metadata": []}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"metadata": {"note": "` + strings.Repeat("a", 4096) + `"}}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"metadata": {"plan": "` + strings.Repeat("a", 2100) + `"}}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": ["a"], "reason": "two\nlines"}`, nil, 400, "invalid_fields"},
+		{"PATCH", user, `{"roles": ["a"]}`, []string{"If-Match", `"1"`}, 412, "account_changed"},
 		{"POST", user + "/suspend", body{"why": "x"}, nil, 400, "body_malformed"},
 		{"POST", user + "/suspend", body{"reason": strings.Repeat("é", 201)}, nil, 400, "invalid_fields"},
 		{"POST", user + "/suspend", body{"reason": "a\x00b"}, nil, 400, "invalid_fields"},
@@ -301,7 +431,7 @@ func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
 			t.Errorf("%s %s: %v; want %d %s", tc.method, tc.path, r, tc.status, tc.reason)
 		}
 	}
-	if r := as("viewer", "GET", user, nil); r.Text("state") != "active" {
+	if r := as("viewer", "GET", user, nil); r.Text("state") != "active" || !strings.Contains(string(r.Body), `"roles":[],"metadata":{}`) {
 		t.Errorf("a request that was refused has changed the account: %v", r)
 	}
 }

@@ -117,7 +117,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		ProxyField: string(c.TrustedProxyField),
 		Log:        o.Log, Metrics: metrics,
 	})
-	if s.admin, err = s.newAdministration(o); err != nil {
+	if s.admin, err = s.newAdministration(o, tokens); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func policy(c config.Config) identity.Policy {
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
 		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
-		KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
+		TokenClaims: c.TokenClaims, KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
 		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),
 		LimitWrites: identity.Rate(c.LimitWrites),
 	}

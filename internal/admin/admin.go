@@ -35,6 +35,13 @@ type Event struct {
 	Details   map[string]any
 }
 
+// Editable is what administrators may change of an account.
+type Editable struct {
+	FirstName, LastName string
+	Scope, Roles        string
+	Metadata            string
+}
+
 // Ref names an account. If Version is not empty, it is a condition.
 type Ref struct {
 	ID      string
@@ -72,6 +79,8 @@ type Store interface {
 	// account that is in that state already is not changed, and changed is false.
 	SuspendUser(ctx context.Context, ref Ref, e identity.Event) (changed bool, err error)
 	UnsuspendUser(ctx context.Context, ref Ref, e identity.Event) (changed bool, err error)
+	// EditUser replaces what administrators may change. ref has a version. ErrStale also if there is no account.
+	EditUser(ctx context.Context, ref Ref, u Editable, e identity.Event) error
 	// RemoveUser deletes an account with everything that belongs to it but the audit trail.
 	RemoveUser(ctx context.Context, ref Ref, e identity.Event) error
 
@@ -90,6 +99,9 @@ type Service struct {
 	audit     *slog.Logger
 	keepTrail bool
 	now       func() time.Time
+	optional  identity.OptionalNames
+	claims    []string
+	room      int
 }
 
 // Config is what a Service needs.
@@ -98,16 +110,24 @@ type Config struct {
 	Audit     *slog.Logger // the log of the audit trail
 	KeepTrail bool         // the Store keeps the audit trail too
 	Now       func() time.Time
+
+	Optional    identity.OptionalNames // which names an account may lack
+	TokenClaims []string               // the members of the metadata that access tokens contain
+	Room        int                    // the longest roles and claims of a token, in bytes; see token.Room
 }
 
 // New returns a Service.
 func New(c Config) *Service {
-	return &Service{store: c.Store, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now}
+	return &Service{
+		store: c.Store, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now,
+		optional: c.Optional, claims: c.TokenClaims, room: c.Room,
+	}
 }
 
 // The events of administrators. Their details name the actor, and the reason if one was given.
 const (
 	EventSuspended     identity.EventName = "account suspended"
+	EventUpdated       identity.EventName = "account changed by an administrator"
 	EventUnsuspended   identity.EventName = "account suspension lifted"
 	EventDeleted       identity.EventName = "account deleted by an administrator"
 	EventSessionsEnded identity.EventName = "sessions ended by an administrator"

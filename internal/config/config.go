@@ -52,6 +52,7 @@ type Config struct {
 	TrustedCallerKey Secret
 	AuthzPolicies    []AuthzPolicy
 	AuthzPort        int // 0: that of the API
+	TokenClaims      []string
 	SignupScopes     []string
 	SignupRequired   []string // of username, first_name and last_name; email and password always are
 

@@ -133,6 +133,10 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 		{"SIGNUP_SCOPES", []string{"", "  "}, "is empty"},
 		{"SIGNUP_SCOPES", []string{`a"b`, `a\b`, "é"}, "not a scope"},
 		{"SIGNUP_SCOPES", []string{"a a"}, "twice"},
+		{"TOKEN_CLAIMS", []string{"plan,", ",", "a b", `a"b`, `a\b`, "é", strings.Repeat("x", 101)}, "is not the name of a claim"},
+		{"TOKEN_CLAIMS", []string{"sub", "plan,ROLES", "exp", "groups", "Email_Verified", "gen", "cnf"}, "or a registered one"},
+		{"TOKEN_CLAIMS", []string{"plan,Plan", "a,b,a"}, "twice"},
+		{"TOKEN_CLAIMS", []string{"a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u"}, "has 21 claims"},
 		{"AUTHZ_POLICIES", []string{
 			"orders", "null", `"orders"`, `{"name":"orders"}`, `[{"name":"orders"}`, `[{"name":"orders"}]]`, `[{"name":"orders"}] []`,
 			"[{'name':'orders'}]", `[{"name":"orders",}]`, `[{name:"orders"}]`,
@@ -488,6 +492,7 @@ func environ(t *rapid.T) settings {
 		"AUDIENCE":               rapid.SampledFrom([]string{"a", "a,b", "a, b , c"}),
 		"SIGNUP_REQUIRED":        rapid.SampledFrom([]string{"none", "username", "last_name, first_name"}),
 		"SIGNUP_SCOPES":          rapid.SampledFrom([]string{"a", "a  b", " profile"}),
+		"TOKEN_CLAIMS":           rapid.SampledFrom([]string{"", "plan", "plan, https://a.example/b"}),
 		"CORS_ALLOWED_ORIGINS":   rapid.SampledFrom([]string{"", "https://a.example", "http://[::1]:3000, https://b.example:8443", "capacitor://localhost"}),
 		"CORS_ALLOWED_HEADERS":   rapid.SampledFrom([]string{"", "X-Tenant", "x-a, x-b"}),
 		"CONNECTION_MEMORY":      rapid.SampledFrom([]string{"", "64MiB", "1GiB", "9000000", "10000KiB"}),

@@ -37,10 +37,10 @@ func (c Config) Metadata() []byte {
 		IntrospectionEndpoint: base + "/tokens/introspect",
 		GrantTypes:            []string{"refresh_token"}, ResponseTypes: []string{}, SubjectTypes: []string{"public"},
 		Algorithms: []string{"ES256", "RS256", "EdDSA"}, Scopes: slices.Clone(ownScopes),
-		Claims: []string{
+		Claims: append([]string{
 			"iss", "client_id", "sub", "aud", "exp", "iat", "jti", "scope", "sid", "username", "email", "email_verified",
-			"name", "auth_time",
-		},
+			"name", "auth_time", "roles",
+		}, c.TokenClaims...),
 		TokenAuth: []string{"none"}, RevocationAuth: []string{"none"},
 	}
 	for _, scope := range c.SignupScopes {

@@ -11,7 +11,7 @@ import (
 )
 
 func TestMetadataHasTheMembersOfTheContract(t *testing.T) {
-	c := config.Config{Issuer: "https://auth.example.com/a&b/", SignupScopes: []string{"email", "orders:read"}}
+	c := config.Config{Issuer: "https://auth.example.com/a&b/", SignupScopes: []string{"email", "orders:read"}, TokenClaims: []string{"plan"}}
 	var got map[string]any
 	testenv.NoError(t, json.Unmarshal(c.Metadata(), &got))
 	const base = "https://auth.example.com/a&b"
@@ -28,7 +28,7 @@ func TestMetadataHasTheMembersOfTheContract(t *testing.T) {
 		"scopes_supported":                      []any{"profile", "email", "orders:read"},
 		"claims_supported": []any{
 			"iss", "client_id", "sub", "aud", "exp", "iat", "jti", "scope", "sid", "username", "email", "email_verified",
-			"name", "auth_time",
+			"name", "auth_time", "roles", "plan",
 		},
 		"token_endpoint_auth_methods_supported":      []any{"none"},
 		"revocation_endpoint_auth_methods_supported": []any{"none"},

@@ -32,6 +32,7 @@ const (
 	EnvTrustedCallerKey        = "TRUSTED_CALLER_KEY"
 	EnvAuthzPolicies           = "AUTHZ_POLICIES"
 	EnvAuthzPort               = "AUTHZ_PORT"
+	EnvTokenClaims             = "TOKEN_CLAIMS"
 	EnvSignupScopes            = "SIGNUP_SCOPES"
 	EnvSignupRequired          = "SIGNUP_REQUIRED"
 	EnvCORSAllowedOrigins      = "CORS_ALLOWED_ORIGINS"
@@ -215,6 +216,11 @@ var table = []setting{
 		Help: "The port of `/authz/NAME`, which the port of the API then no longer serves. It serves nothing else. 0 " +
 			"serves the decisions on the port of the API."},
 		field: bind(func(c *Config) *int { return &c.AuthzPort }, integer(0, 65535))},
+	{Setting: Setting{Name: EnvTokenClaims, DefaultText: "unset: none",
+		Help: "The members of the metadata of an account that its access tokens contain as claims, separated by commas, " +
+			"such as `plan,https://shop.example.com/seats`. Administrators set the metadata. The names of claims that " +
+			"the gateway sets, and those that are registered, such as `sub` and `groups`, are refused."},
+		field: bind(func(c *Config) *[]string { return &c.TokenClaims }, tokenClaims)},
 	{Setting: Setting{Name: EnvSignupScopes, Default: "profile email",
 		Help: "The scopes of a new user when no trusted caller chooses them, separated by spaces."},
 		field: bind(func(c *Config) *[]string { return &c.SignupScopes }, scopes)},

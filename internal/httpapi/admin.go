@@ -25,6 +25,7 @@ import (
 type Administration interface {
 	Users(ctx context.Context, f admin.Filter, c admin.Cursor, limit int) (admin.Page[admin.User], error)
 	User(ctx context.Context, id string) (admin.User, error)
+	Update(ctx context.Context, ref admin.Ref, p admin.Patch, c admin.Change) (admin.User, error)
 	Suspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Unsuspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Remove(ctx context.Context, ref admin.Ref, c admin.Change) error
@@ -60,6 +61,7 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 	routes := []adminRoute{
 		{"GET", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.List}, a.users, users},
 		{"GET", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.user, nil},
+		{"PATCH", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.update, nil},
 		{"DELETE", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Delete}, a.remove, nil},
 		{"POST", "/admin/users/{id}/suspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.suspend, nil},
 		{"POST", "/admin/users/{id}/unsuspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.unsuspend, nil},

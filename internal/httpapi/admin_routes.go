@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
@@ -18,17 +20,19 @@ import (
 
 // adminUserReply is an account as administrators see it.
 type adminUserReply struct {
-	ID          string     `json:"id"`
-	Username    string     `json:"username"`
-	Email       string     `json:"email"`
-	FirstName   string     `json:"first_name"`
-	LastName    string     `json:"last_name"`
-	Scope       string     `json:"scope"`
-	IsVerified  bool       `json:"is_verified"`
-	State       string     `json:"state"`
-	SuspendedAt *time.Time `json:"suspended_at,omitempty"`
-	CreatedAt   time.Time  `json:"created_at"`
-	UpdatedAt   time.Time  `json:"updated_at"`
+	ID          string         `json:"id"`
+	Username    string         `json:"username"`
+	Email       string         `json:"email"`
+	FirstName   string         `json:"first_name"`
+	LastName    string         `json:"last_name"`
+	Scope       string         `json:"scope"`
+	Roles       []string       `json:"roles"`
+	Metadata    jsontext.Value `json:"metadata"`
+	IsVerified  bool           `json:"is_verified"`
+	State       string         `json:"state"`
+	SuspendedAt *time.Time     `json:"suspended_at,omitempty"`
+	CreatedAt   time.Time      `json:"created_at"`
+	UpdatedAt   time.Time      `json:"updated_at"`
 }
 
 // The states of an account.
@@ -40,6 +44,7 @@ const (
 func replyOf(u admin.User) adminUserReply {
 	reply := adminUserReply{
 		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope,
+		Roles: strings.Fields(u.Roles), Metadata: jsontext.Value(cmp.Or(u.Metadata, "{}")),
 		IsVerified: u.EmailVerified, State: stateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
 	}
 	if !u.SuspendedAt.IsZero() {
@@ -139,23 +144,107 @@ func (x *adminExchange) ref() (admin.Ref, error) {
 	return ref, nil
 }
 
-// change returns what an administrator says about a change: the member reason of the body, if there is one.
-func (x *adminExchange) change() (admin.Change, error) {
-	c := admin.Change{Actor: x.actor}
+// readBody reads a JSON object into to, and reports whether there was one. shape is an example of it.
+func (x *adminExchange) readBody(to any, shape string) (there bool, err error) {
 	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, bodyLimit))
 	if err != nil {
-		return c, invalid(http.StatusRequestEntityTooLarge, reasonBodyTooLong, "the body is longer than 64 KiB")
+		return false, invalid(http.StatusRequestEntityTooLarge, reasonBodyTooLong, "the body is longer than 64 KiB")
 	}
 	if len(body) == 0 {
-		return c, nil
+		return false, nil
 	}
+	if err := json.Unmarshal(body, to, json.RejectUnknownMembers(true)); err != nil || jsontext.Value(body).Kind() != '{' {
+		return false, invalid(http.StatusBadRequest, reasonBodyMalformed, "the body must be a JSON object such as "+shape)
+	}
+	return true, nil
+}
+
+// change returns what an administrator says about a change: the member reason of the body, if there is one.
+func (x *adminExchange) change() (admin.Change, error) {
 	var said struct {
 		Reason string `json:"reason"`
 	}
-	if err := json.Unmarshal(body, &said, json.RejectUnknownMembers(true)); err != nil {
-		return c, invalid(http.StatusBadRequest, reasonBodyMalformed, `the body must be empty, or a JSON object such as {"reason": "spam"}`)
+	if _, err := x.readBody(&said, `{"reason": "spam"}, or empty`); err != nil {
+		return admin.Change{}, err
 	}
 	return admin.NewChange(x.actor, said.Reason)
+}
+
+// patchBody is a change of an account. A value of null removes what there is (RFC 7396).
+type patchBody struct {
+	FirstName jsontext.Value `json:"first_name"`
+	LastName  jsontext.Value `json:"last_name"`
+	Scope     jsontext.Value `json:"scope"`
+	Roles     jsontext.Value `json:"roles"`
+	Metadata  jsontext.Value `json:"metadata"`
+	Reason    string         `json:"reason"`
+}
+
+// patch checks the types of the members.
+func (b patchBody) patch() (p admin.Patch, err error) {
+	var problems []identity.Problem
+	wrong := func(name, text string) {
+		problems = append(problems, identity.Problem{Parameter: name, Fault: identity.Fault{Reason: identity.FieldMalformed, Text: text}})
+	}
+	for _, member := range []struct {
+		name  string
+		value jsontext.Value
+		to    **string
+	}{{"first_name", b.FirstName, &p.FirstName}, {"last_name", b.LastName, &p.LastName}, {"scope", b.Scope, &p.Scope}} {
+		if member.value != nil {
+			var text string // null leaves it empty
+			if json.Unmarshal(member.value, &text) != nil {
+				wrong(member.name, "must be a string, or null")
+			}
+			*member.to = &text
+		}
+	}
+	if b.Roles != nil {
+		var roles []string
+		if json.Unmarshal(b.Roles, &roles) != nil {
+			wrong("roles", "must be an array of strings, or null")
+		}
+		for _, role := range roles {
+			if !identity.IsRole(role) {
+				wrong("roles", "each must be printable ASCII without spaces, quotes and backslashes")
+				break
+			}
+		}
+		p.Roles = new(strings.Join(roles, " "))
+	}
+	p.Metadata = b.Metadata
+	if kind := b.Metadata.Kind(); b.Metadata != nil && kind != '{' && kind != 'n' {
+		wrong("metadata", "must be a JSON object, or null to remove all of it")
+	}
+	if problems != nil {
+		return p, invalidFields(problems)
+	}
+	return p, nil
+}
+
+func (a *Admin) update(x *adminExchange) error {
+	ref, err := x.ref()
+	if err != nil {
+		return err
+	}
+	const shape = `{"roles": ["support"], "metadata": {"plan": "gold"}, "reason": "…"}`
+	var body patchBody
+	there, err := x.readBody(&body, shape)
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body must be a JSON object such as "+shape)
+	}
+	patch, err := body.patch()
+	if err != nil {
+		return err
+	}
+	c, err := admin.NewChange(x.actor, body.Reason)
+	if err != nil {
+		return err
+	}
+	return x.replyUser(a.service.Update(x.r.Context(), ref, patch, c))
 }
 
 // changed makes a change of the account of the path.

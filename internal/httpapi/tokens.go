@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -74,6 +75,7 @@ func (s *Server) revoke(ctx context.Context, x *exchange) error {
 type introspectionReply struct {
 	Active    bool     `json:"active"`
 	Scope     string   `json:"scope,omitempty"`
+	Roles     []string `json:"roles,omitempty"`
 	ClientID  string   `json:"client_id,omitempty"`
 	Username  string   `json:"username,omitempty"`
 	TokenType string   `json:"token_type,omitempty"`
@@ -102,7 +104,7 @@ func (s *Server) introspect(ctx context.Context, x *exchange) error {
 		return x.reply(http.StatusOK, introspectionReply{})
 	}
 	reply := introspectionReply{
-		Active: true, Scope: i.Scope, ClientID: i.ClientID, Username: i.Username, TokenUse: i.TokenType,
+		Active: true, Scope: i.Scope, Roles: strings.Fields(i.Roles), ClientID: i.ClientID, Username: i.Username, TokenUse: i.TokenType,
 		Expires: i.ExpiresAt.Unix(), Issued: i.IssuedAt.Unix(),
 		Subject: i.Subject, Audience: i.Audience, Issuer: i.Issuer, TokenID: i.TokenID, SessionID: i.SessionID,
 	}

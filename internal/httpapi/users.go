@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
@@ -17,6 +18,7 @@ type userReply struct {
 	LastName   string    `json:"last_name"`
 	Name       string    `json:"name"`
 	Scope      string    `json:"scope"`
+	Roles      []string  `json:"roles,omitempty"`
 	IsVerified bool      `json:"is_verified"`
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
@@ -29,7 +31,7 @@ func (x *exchange) replyUser(u identity.User, err error) error {
 	return x.reply(http.StatusOK, &userReply{
 		ID: u.ID, Username: u.Username, Email: u.Email,
 		FirstName: u.FirstName, LastName: u.LastName, Name: u.Name(),
-		Scope: u.Scope, IsVerified: u.EmailVerified,
+		Scope: u.Scope, Roles: strings.Fields(u.Roles), IsVerified: u.EmailVerified,
 		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
 	})
 }

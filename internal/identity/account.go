@@ -17,6 +17,10 @@ type User struct {
 	Language      string // of mails: the Accept-Language of the sign-up; empty: unknown
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
+
+	// Administrators set these.
+	Roles    string // space-separated, in the form of a scope (RFC 9068 section 2.2.3.1)
+	Metadata string // a JSON object, or empty
 }
 
 // Name returns the display name: first and last name joined.

@@ -58,6 +58,7 @@ type Policy struct {
 	KeepAudit         bool     // the Store records events too, and not only the log
 	SendsMail         bool     // owners are notified of changes by mail; codes are mailed too if Exposure is public
 	LimitMails        Rate     // of requested mails, by recipient
+	TokenClaims       []string // members of the metadata of an account that its access tokens contain
 	ServiceNames      []string // words that are refused as a password, such as the issuer's host
 }
 
@@ -135,6 +136,7 @@ type Introspection struct {
 	TokenID   string // jti
 	ClientID  string
 	Scope     string // as the account has it now, but never wider than the token's
+	Roles     string // as the account has them now
 	Username  string
 	Subject   string
 	SessionID string

@@ -174,10 +174,14 @@ func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 	scope := narrowScope(session.Scope, u.Scope)
 	issued := now.UTC().Truncate(time.Second)
 	expires := earlier(issued.Add(s.policy.AccessTTL), session.EndsAt)
+	more, err := token.Members(u.Metadata, s.policy.TokenClaims)
+	if err != nil {
+		return Tokens{}, err
+	}
 	access, err := s.tokens.SignAccess(token.Access{
 		Subject: u.ID, SessionID: session.ID, Scope: scope,
 		Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name(),
-		AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
+		Roles: u.Roles, More: more, AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
 	})
 	if err != nil {
 		return Tokens{}, tokenFailure(err)
@@ -399,6 +403,7 @@ func (s *Service) Introspect(ctx context.Context, text string) (Introspection, e
 		granted = access.Scope
 	}
 	out.Username, out.Scope = session.User.Username, narrowScope(granted, session.User.Scope)
+	out.Roles = session.User.Roles
 	return out, nil
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -83,6 +84,15 @@ func (s *Store) changeState(ctx context.Context, st *statement, ref admin.Ref, e
 		return false, identity.ErrStale
 	}
 	return changed, noRowsIs(err, identity.ErrNoUser)
+}
+
+// EditUser implements admin.Store.
+func (s *Store) EditUser(ctx context.Context, ref admin.Ref, u admin.Editable, e identity.Event) error {
+	err := s.queryRow(ctx, onlyOnce, named("AdminEditUser"), pgx.NamedArgs{
+		"user_id": id(ref.ID), "version": ref.Version, "first_name": u.FirstName, "last_name": u.LastName,
+		"scope": u.Scope, "roles": u.Roles, "metadata": cmp.Or(u.Metadata, "{}"), "event": eventArg(e),
+	})
+	return noRowsIs(err, identity.ErrStale)
 }
 
 // RemoveUser implements admin.Store.

@@ -50,6 +50,15 @@ func administrate(t *testing.T, store admin.Store, id string, now time.Time) {
 			t.Errorf("%s: %v", about, err)
 		}
 	}
+	edited := admin.Editable{FirstName: "Grace", LastName: "Hopper", Scope: "profile", Roles: "a b", Metadata: `{"a":"\u0000","b":1e400}`}
+	testenv.NoError(t, store.EditUser(ctx, admin.Ref{ID: id, Version: u.Version}, edited, noEvent))
+	if err := store.EditUser(ctx, admin.Ref{ID: id, Version: u.Version}, edited, noEvent); !errors.Is(err, identity.ErrStale) {
+		t.Errorf("update another version: %v", err)
+	}
+	u = testenv.Must(store.FindUserByID(ctx, id))(t)
+	if got := (admin.Editable{FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope, Roles: u.Roles, Metadata: u.Metadata}); got != edited {
+		t.Errorf("updated: %+v", got)
+	}
 	ref := admin.Ref{ID: id, Version: u.Version}
 	if changed, err := store.SuspendUser(ctx, ref, noEvent); !changed || err != nil {
 		t.Errorf("suspend: %v, %v", changed, err)

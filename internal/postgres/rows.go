@@ -19,6 +19,7 @@ func userDest(u *identity.User) []any {
 		(*zeronull.Text)(&u.FirstName), (*zeronull.Text)(&u.LastName), (*zeronull.Text)(&u.Scope),
 		&u.EmailVerified, (*zeronull.Text)(&u.Language),
 		(*zeronull.Timestamptz)(&u.CreatedAt), (*zeronull.Timestamptz)(&u.UpdatedAt),
+		(*zeronull.Text)(&u.Roles), (*zeronull.Text)(&u.Metadata),
 	}
 }
 

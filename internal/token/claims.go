@@ -1,7 +1,12 @@
 package token
 
 import (
+	"fmt"
+	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -42,4 +47,23 @@ func (s *Service) VerifyClaims(text string) (Claims, error) {
 func (s *Service) Verified(text string) bool {
 	set := s.set.Load()
 	return set != nil && len(text) <= maxLength && set.checked.Contains(digest(text))
+}
+
+// Members returns the members of a JSON object with these names, as Access.More has them.
+func Members(object string, names []string) (string, error) {
+	if object == "" || object == "{}" || len(names) == 0 {
+		return "", nil
+	}
+	var of map[string]jsontext.Value
+	if err := json.Unmarshal([]byte(object), &of); err != nil {
+		return "", fmt.Errorf("token: the object with the claims is malformed: %w", err)
+	}
+	w := writer{buffer: []byte{}}
+	for _, name := range names {
+		if value, ok := of[name]; ok {
+			w.name(name)
+			w.buffer = append(w.buffer, value...)
+		}
+	}
+	return strings.TrimPrefix(string(w.buffer), "{"), nil
 }

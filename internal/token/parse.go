@@ -76,7 +76,7 @@ type payload struct {
 // names are claims that other claims must not resemble.
 var names = []string{
 	"iss", "client_id", "sub", "aud", "exp", "iat", "nbf", "jti", "sid", "scope", "gen",
-	"username", "email", "email_verified", "name", "auth_time",
+	"username", "email", "email_verified", "name", "auth_time", "roles",
 }
 
 // parsePayload ignores unknown claims, so that a newer version can add some. It refuses names

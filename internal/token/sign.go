@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unique"
 
@@ -51,7 +52,7 @@ func (s signer) sign(payload []byte) (string, error) {
 }
 
 // SignAccess issues an access token. It sets ID, AuthTime, IssuedAt and ExpiresAt if they are
-// zero. The names of claims are fixed; users cannot choose any.
+// zero. Names of claims are fixed or come from the settings; users cannot choose any.
 func (s *Service) SignAccess(a Access) (string, error) {
 	set := s.set.Load()
 	if set == nil {
@@ -97,6 +98,7 @@ func (s *Service) SignAccess(a Access) (string, error) {
 		w.text("name", a.Name)
 	}
 	w.number("auth_time", a.AuthTime.Unix())
+	w.chosen(a.Roles, a.More)
 	text, err := w.sign(set.signers[keys.Access])
 	if err != nil {
 		return "", err
@@ -106,6 +108,35 @@ func (s *Service) SignAccess(a Access) (string, error) {
 		issuedAt: a.IssuedAt.Unix(), expiresAt: a.ExpiresAt.Unix(),
 	})
 	return text, nil
+}
+
+// The parts of the longest access token, in bytes: the encoded header and signature (RSA with 4096 bits), and the claims
+// whose length the settings do not change.
+const (
+	maxEnvelope = 160 + 684 + 2
+	maxFixed    = len(`"sub":"","jti":"","sid":"",`) + 36 + 26 + 36 +
+		len(`"exp":0,"iat":0,"auth_time":0,`) + 3*12 +
+		len(`"scope":"","username":"","email":"","name":"","email_verified":false,`) + 1000 + 64 + 2*254 + 4*201
+)
+
+// maxRoom bounds Room: proxies accept fields of 8 KiB, of which a token is one.
+const maxRoom = 2 << 10
+
+// Room returns how many bytes the claims of Roles and More may have, so that a token fits whatever the other claims of its
+// user are. It can be negative, with very long settings.
+func (s *Service) Room() int {
+	w := writer{}
+	w.text("iss", s.config.Issuer)
+	w.text("client_id", s.config.ClientID)
+	w.texts("aud", s.config.Audience)
+	return min(maxRoom, (maxLength-maxEnvelope)*3/4-maxFixed-len(w.buffer))
+}
+
+// Needs returns how many bytes of Room these claims of an Access take.
+func Needs(roles, more string) int {
+	w := writer{}
+	w.chosen(roles, more)
+	return len(w.buffer)
 }
 
 // SignRefresh issues a refresh token. The same claims result in the same bytes while the same key signs.
@@ -145,7 +176,7 @@ func (s *Service) SignRefresh(r Refresh) (string, error) {
 // numericDate returns the time as written in tokens: in UTC and whole seconds.
 func numericDate(t time.Time) time.Time { return date(t.Unix()) }
 
-// writer writes a payload. Names are literals in a fixed order; only values are variable.
+// writer writes a payload. Names are literals in a fixed order, or come from the settings; only values are variable.
 type writer struct {
 	buffer []byte
 	err    error
@@ -192,6 +223,17 @@ func (w *writer) number(name string, value int64) {
 func (w *writer) flag(name string, value bool) {
 	w.name(name)
 	w.buffer = strconv.AppendBool(w.buffer, value)
+}
+
+// chosen writes the claims that administrators choose.
+func (w *writer) chosen(roles, more string) {
+	if roles != "" {
+		w.texts("roles", strings.Fields(roles))
+	}
+	if more != "" {
+		w.buffer = append(w.buffer, ',')
+		w.buffer = append(w.buffer, more...)
+	}
 }
 
 func (w *writer) sign(s signer) (string, error) {

@@ -27,6 +27,8 @@ type Access struct {
 	Email         string
 	Name          string
 	EmailVerified bool
+	Roles         string    // separated by spaces, an array in the token (RFC 9068, section 2.2.3.1); empty: no such claim
+	More          string    // more members, such as "plan":"gold","seats":3; see Members
 	AuthTime      time.Time // when the user authenticated; IssuedAt if zero
 	IssuedAt      time.Time // now if zero
 	ExpiresAt     time.Time // IssuedAt plus Config.AccessTTL if zero

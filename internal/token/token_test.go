@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -64,6 +65,63 @@ func TestSignedTokensVerifyWithEachAlgorithm(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What fits into Room fits into a token, whatever its other claims are.
+func TestRoomIsEnoughForTheLongestToken(t *testing.T) {
+	longest := access()
+	longest.Scope, longest.Username = strings.Repeat("s", 1000), strings.Repeat("u", 64)
+	longest.Email = strings.Repeat(`"`, 127) + "@" + strings.Repeat("d", 126)
+	longest.Name = strings.Repeat("\U0001D4B6", 100) + " " + strings.Repeat("\U0001D4B6", 100)
+	for _, tc := range []struct{ issuer, audience, client int }{{30, 30, 10}, {500, 500, 100}, {1024, 700, 255}} {
+		for _, a := range algorithms {
+			s := token.New(token.Config{
+				Issuer: strings.Repeat("i", tc.issuer), Audience: []string{strings.Repeat("a", tc.audience), "b"},
+				ClientID: strings.Repeat("c", tc.client), AccessTTL: accessTTL, Now: testenv.NewClock(start).Now,
+			})
+			s.Use(ring(t, a))
+			of := longest
+			of.Roles = "a bc"
+			rest := s.Room() - token.Needs(of.Roles, `"plan":""`)
+			if tc.issuer == 30 && rest < 1900 || rest < 0 {
+				t.Errorf("%+v: there is room for %d bytes more", tc, rest)
+			}
+			of.More = `"plan":"` + strings.Repeat("p", max(0, rest)) + `"`
+			text, err := s.SignAccess(of)
+			if err != nil {
+				t.Errorf("%+v, %s: %v", tc, a, err)
+				continue
+			}
+			t.Logf("%+v, %s: %d bytes", tc, a, len(text))
+			_, payload := decode(t, text)
+			if roles, _ := payload["roles"].([]any); len(roles) != 2 || roles[1] != "bc" || len(fmt.Sprint(payload["plan"])) != rest {
+				t.Errorf("%+v, %s: roles are %v, plan has %d bytes", tc, a, payload["roles"], len(fmt.Sprint(payload["plan"])))
+			}
+			if got, err := s.VerifyAccess(text); err != nil || got.Subject != of.Subject {
+				t.Errorf("%+v, %s: %v", tc, a, err)
+			}
+		}
+	}
+}
+
+func TestMembersOfAnObjectBecomeClaims(t *testing.T) {
+	for _, tc := range []struct {
+		object string
+		names  []string
+		want   string
+		fails  bool
+	}{
+		{"", []string{"a"}, "", false},
+		{`{"a":1}`, nil, "", false},
+		{`{"a":1,"b":{"c":[ "\u0000" ]}}`, []string{"b", "x", "a"}, `"b":{"c":["\u0000"]},"a":1`, false},
+		{`{"a":1,"a":2}`, []string{"a"}, "", true},
+		{`[1]`, []string{"a"}, "", true},
+	} {
+		got, err := token.Members(tc.object, tc.names)
+		if strings.ReplaceAll(got, " ", "") != tc.want || (err != nil) != tc.fails {
+			t.Errorf("%s of %s: %s, %v", tc.names, tc.object, got, err)
+		}
 	}
 }
 

@@ -4,7 +4,8 @@
 -- The account of a live session. An address that is not proved yet is shown in place
 -- of the proved one.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM sessions s, users u
 WHERE s.id = :'session_id' AND s.user_id = :'user_id' AND s.expires_at > :'now'
     AND u.id = s.user_id AND u.suspended_at IS NULL;
@@ -23,6 +24,7 @@ SELECT FROM users WHERE id = :'user_id' FOR NO KEY UPDATE;
 -- statement takes as long.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
     throttle.key, network.known, coalesce(t.failures, 0),
     coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint
@@ -48,6 +50,7 @@ LEFT JOIN throttles t ON t.key = throttle.key;
 -- As FindCredentialsByUsername.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
     throttle.key, network.known, coalesce(t.failures, 0),
     coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint
@@ -73,6 +76,7 @@ LEFT JOIN throttles t ON t.key = throttle.key;
 -- As FindCredentialsByUsername, for the account of a live session.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.id IS NOT NULL, u.password_hash, u.activated_at IS NOT NULL, u.suspended_at IS NOT NULL,
     throttle.key, network.known, coalesce(t.failures, 0),
     coalesce(extract(epoch FROM greatest(now() - t.last_failure_at, interval '0')) * 1000000, 0)::bigint
@@ -119,7 +123,8 @@ WITH updated AS (
     WHERE e.event IS NOT NULL AND updated.id IS NOT NULL
 )
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM updated u;
 
 -- name: DeleteUser

@@ -4,6 +4,7 @@
 -- name: AdminUserByID
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text
 FROM users u
 WHERE u.id = :'user_id';
@@ -11,6 +12,7 @@ WHERE u.id = :'user_id';
 -- name: AdminUserByEmail
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text
 FROM users u
 WHERE u.canonical_email = :'email';
@@ -18,6 +20,7 @@ WHERE u.canonical_email = :'email';
 -- name: AdminUserByUsername
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text
 FROM users u
 WHERE u.canonical_username = :'username';
@@ -26,6 +29,7 @@ WHERE u.canonical_username = :'username';
 -- The accounts whose address is at least :'first' and less than :'end', after the address :'after'.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text, u.canonical_email
 FROM users u
 WHERE u.canonical_email >= :'first' AND u.canonical_email < :'end' AND u.canonical_email > :'after'
@@ -36,6 +40,7 @@ LIMIT :'limit';
 -- As AdminUsersByEmail. An account without a username has its id there.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text, u.canonical_username
 FROM users u
 WHERE u.canonical_username >= :'first' AND u.canonical_username < :'end' AND u.canonical_username > :'after'
@@ -47,6 +52,7 @@ LIMIT :'limit';
 -- All accounts, the newest first.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text
 FROM users u
 WHERE (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
@@ -57,6 +63,7 @@ LIMIT :'limit';
 -- As AdminUsersByCreation, of suspended accounts.
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text,
     u.suspended_at, u.xmin::text
 FROM users u
 WHERE u.suspended_at IS NOT NULL AND (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
@@ -97,6 +104,20 @@ WITH found AS (
     WHERE e.event IS NOT NULL
 )
 SELECT found.expected, EXISTS (SELECT FROM changed) FROM found;
+
+-- name: AdminEditUser
+WITH changed AS (
+    UPDATE users SET first_name = :'first_name', last_name = :'last_name', scope = :'scope', roles = :'roles',
+        metadata = :'metadata'::text::json, updated_at = now()
+    WHERE id = :'user_id' AND xmin::text = :'version'::text
+    RETURNING id
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM changed, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
+)
+SELECT FROM changed;
 
 -- name: AdminVersion
 SELECT :'version'::text IN ('', xmin::text) FROM users WHERE id = :'user_id' FOR UPDATE;

@@ -183,7 +183,8 @@ WITH claim AS (
     WHERE e.event IS NOT NULL
 )
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM created u;
 
 -- name: ProveEmail
@@ -253,7 +254,8 @@ WITH verified AS (
     WHERE :'notice'::text IS NOT NULL AND u.canonical_email <> :'address'::text
 )
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM verified u;
 
 -- name: ExplainFailedProof
@@ -424,7 +426,8 @@ WITH code AS (
     WHERE :'notice'::text IS NOT NULL AND u.canonical_email <> :'canonical_email'::text
 )
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM changed u;
 
 -- name: FindEmailChange

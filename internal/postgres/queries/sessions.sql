@@ -109,7 +109,8 @@ SELECT FROM opened;
 -- A live session and its account.
 SELECT s.id::text, s.scope, s.generation, s.opened_at, s.refreshed_at, s.expires_at, s.ends_at,
     u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text
 FROM sessions s, users u
 WHERE s.id = :'session_id' AND s.user_id = :'user_id' AND s.expires_at > :'now'
     AND u.id = s.user_id AND u.suspended_at IS NULL;
@@ -124,7 +125,8 @@ WHERE s.id = :'session_id' AND s.user_id = :'user_id' AND s.expires_at > :'now'
     AND u.id = s.user_id AND u.suspended_at IS NULL AND s.generation = :'generation'
 RETURNING s.id::text, s.scope, s.generation, s.opened_at, s.refreshed_at, s.expires_at, s.ends_at,
     u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
-    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at;
+    u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
+    u.roles, u.metadata::text;
 
 -- name: EndSession
 WITH ended AS (
