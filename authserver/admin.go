@@ -12,11 +12,10 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
-	"github.com/auth-gateway/auth-gateway/internal/token"
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
-func (s *Server) newAdministration(o Options, tokens *token.Service) (*http.Server, error) {
+func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Server, error) {
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
@@ -29,10 +28,6 @@ func (s *Server) newAdministration(o Options, tokens *token.Service) (*http.Serv
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", config.EnvAdminKeys, c.AdminKeys, err)
 	}
-	service := admin.New(admin.Config{
-		Store: s.store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
-		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
-	})
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, s.hasSchema, o.Log), 64<<10),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
@@ -108,8 +109,12 @@ func New(c config.Config, o Options) (*Server, error) {
 		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
 		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
+	administration := admin.New(admin.Config{
+		Store: store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
+	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Keys: s.keyring, Endings: s.endings, Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
+		Accounts: s.accounts, Export: administration.Export, Keys: s.keyring, Endings: s.endings, Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
 		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,
@@ -117,7 +122,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		ProxyField: string(c.TrustedProxyField),
 		Log:        o.Log, Metrics: metrics,
 	})
-	if s.admin, err = s.newAdministration(o, tokens); err != nil {
+	if s.admin, err = s.newAdministration(o, administration); err != nil {
 		s.close()
 		return nil, err
 	}

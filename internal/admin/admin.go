@@ -89,8 +89,11 @@ type Store interface {
 	// EndSessions ends the session of an account with this id, or all if it is empty, and returns how many were live.
 	EndSessions(ctx context.Context, userID, sessionID string, now time.Time, e identity.Event) (ended int, err error)
 
-	// ListEvents lists the newest events before an id, of one account or with an empty userID of all.
-	ListEvents(ctx context.Context, userID string, before int64, limit int) ([]Event, error)
+	// ListEvents lists the newest events before an id.
+	ListEvents(ctx context.Context, f EventFilter, before int64, limit int) ([]Event, error)
+
+	// Export reads all that is stored about a person, with the newest events. ErrNoUser.
+	Export(ctx context.Context, userID string, events int) (Export, error)
 }
 
 // Service does what administrators ask for. It does not check their rights: see Authorizer.

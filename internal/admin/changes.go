@@ -3,6 +3,9 @@ package admin
 import (
 	"context"
 	"log/slog"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
@@ -78,9 +81,23 @@ func (s *Service) endSessions(ctx context.Context, userID, sessionID string, c C
 	return ended, nil
 }
 
-// EventFilter selects events.
+// EventFilter selects events. An empty field is any.
 type EventFilter struct {
-	UserID string // empty: all
+	UserID string
+	Event  string // the name
+	Actor  string
+}
+
+// maxEventFilter bounds Event and Actor, in bytes.
+const maxEventFilter = 400
+
+func (f EventFilter) check() error {
+	for name, value := range map[string]string{"event": f.Event, "actor": f.Actor} {
+		if len(value) > maxEventFilter || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+			return invalid(name, "must be text on one line, as the events have it")
+		}
+	}
+	return nil
 }
 
 // Events lists the audit trail, the newest event first. The account of UserID may be deleted.
@@ -89,11 +106,14 @@ func (s *Service) Events(ctx context.Context, f EventFilter, c Cursor, limit int
 	if err != nil {
 		return Page[Event]{}, err
 	}
+	if err := f.check(); err != nil {
+		return Page[Event]{}, err
+	}
 	at, err := c.open(f)
 	if err != nil {
 		return Page[Event]{}, err
 	}
-	events, err := s.store.ListEvents(ctx, f.UserID, at.Number, limit+1)
+	events, err := s.store.ListEvents(ctx, f, at.Number, limit+1)
 	if err != nil {
 		return Page[Event]{}, err
 	}

@@ -32,6 +32,7 @@ type Administration interface {
 	Sessions(ctx context.Context, userID string) ([]identity.OwnSession, error)
 	EndSessions(ctx context.Context, userID string, c admin.Change) (ended int, err error)
 	EndSession(ctx context.Context, userID, sessionID string, c admin.Change) error
+	Export(ctx context.Context, userID string) (admin.Export, error)
 	Events(ctx context.Context, f admin.EventFilter, c admin.Cursor, limit int) (admin.Page[admin.Event], error)
 }
 
@@ -68,7 +69,9 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 		{"POST", "/admin/users/{id}/sign-out", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.signOut, nil},
 		{"GET", "/admin/users/{id}/sessions", admin.Right{Resource: admin.Sessions, Verb: admin.List}, a.sessions, nil},
 		{"DELETE", "/admin/users/{id}/sessions/{sid}", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.endSession, nil},
-		{"GET", "/admin/events", admin.Right{Resource: admin.Events, Verb: admin.List}, a.events, []string{"user", "limit", "cursor"}},
+		{"GET", "/admin/events", admin.Right{Resource: admin.Events, Verb: admin.List}, a.events,
+			[]string{"user", "event", "actor", "limit", "cursor"}},
+		{"GET", "/admin/users/{id}/export", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.export, nil},
 	}
 	paths := map[string][]string{}
 	for _, r := range routes {
@@ -111,8 +114,10 @@ type adminExchange struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	id    string
-	actor admin.Actor
 	query url.Values
+	actor admin.Actor
+
+	credential string
 
 	status int
 	failed *failure
@@ -155,14 +160,14 @@ func (a *Admin) serve(x *adminExchange, route adminRoute) error {
 	if !ok {
 		return errBadHeader()
 	}
-	actor, err := a.rights.Authorize(x.r.Context(), credential, route.need)
-	if err != nil {
-		return errRight(err, route.need)
+	x.credential = credential
+	if err := a.authorize(x, route.need); err != nil {
+		return err
 	}
-	x.actor = actor
 	if err := a.ready(); err != nil {
 		return err
 	}
+	var err error
 	if x.query, err = adminQuery(x.r.URL.RawQuery, route.query); err != nil {
 		return err
 	}
@@ -177,6 +182,16 @@ func (a *Admin) serve(x *adminExchange, route adminRoute) error {
 		}
 	}
 	return route.handle(x)
+}
+
+// authorize returns an error unless the caller has a right.
+func (a *Admin) authorize(x *adminExchange, need admin.Right) error {
+	actor, err := a.rights.Authorize(x.r.Context(), x.credential, need)
+	if err != nil {
+		return errRight(err, need)
+	}
+	x.actor = actor
+	return nil
 }
 
 // errRight is the reply to a caller without a right. It says what an administrator can know: who they are, and what

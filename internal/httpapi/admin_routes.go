@@ -318,6 +318,20 @@ func (a *Admin) sessions(x *adminExchange) error {
 	})
 }
 
+// export replies with all that is stored about a person. It has sessions and events, so it needs the rights to these too.
+func (a *Admin) export(x *adminExchange) error {
+	for _, resource := range []admin.Resource{admin.Sessions, admin.Events} {
+		if err := a.authorize(x, admin.Right{Resource: resource, Verb: admin.List}); err != nil {
+			return err
+		}
+	}
+	e, err := a.service.Export(x.r.Context(), x.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, e)
+}
+
 // adminEventReply is an event of the audit trail.
 type adminEventReply struct {
 	ID        int64              `json:"id"`
@@ -339,7 +353,8 @@ func (a *Admin) events(x *adminExchange) error {
 	if err != nil {
 		return err
 	}
-	page, err := a.service.Events(x.r.Context(), admin.EventFilter{UserID: user}, admin.Cursor(x.query.Get("cursor")), limit)
+	filter := admin.EventFilter{UserID: user, Event: x.query.Get("event"), Actor: x.query.Get("actor")}
+	page, err := a.service.Events(x.r.Context(), filter, admin.Cursor(x.query.Get("cursor")), limit)
 	return replyPage(x, page, err, func(e admin.Event) any {
 		return adminEventReply{e.ID, e.At.UTC(), e.Name, e.UserID, e.SessionID, e.RequestID, e.Address, e.Details}
 	})

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
@@ -185,6 +188,18 @@ func (a *accounts) Sessions(ctx context.Context, token string) ([]identity.OwnSe
 	}, a.called(ctx, "Sessions", token)
 }
 
+func (a *accounts) export(ctx context.Context, userID string) (admin.Export, error) {
+	u := theUser()
+	return admin.Export{
+		User: admin.ExportedUser{
+			ID: userID, Username: u.Username, Email: u.Email, Roles: []string{}, Metadata: jsontext.Value("{}"),
+			CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt,
+		},
+		Sessions: []admin.ExportedSession{}, Codes: []admin.ExportedCode{}, Networks: []admin.ExportedNetwork{},
+		Mails: []admin.ExportedMail{}, Events: []admin.ExportedEvent{},
+	}, a.called(ctx, "Export", userID)
+}
+
 func (a *accounts) EndSession(ctx context.Context, token, id string) error {
 	return a.called(ctx, "EndSession", token, id)
 }
@@ -252,7 +267,7 @@ func start(t testing.TB, changes ...func(*httpapi.Options)) *running {
 	t.Helper()
 	fake := &accounts{}
 	options := httpapi.Options{
-		Accounts: fake, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal,
+		Accounts: fake, Export: fake.export, Keys: &source{ring: theRing()}, Exposure: identity.ExposureInternal,
 		Issuer: "https://auth.example", Metadata: config.Config{Issuer: "https://auth.example"}.Metadata(),
 	}
 	for _, change := range changes {

@@ -396,6 +396,7 @@ func TestStrictParametersRefuseOneMore(t *testing.T) {
 		"names":            {"PUT", "/users", object("access_token", "t", "first_name", "Ada")},
 		"delete":           {"DELETE", "/users", object("access_token", "t")},
 		"sessions":         {"GET", "/users/sessions", object("access_token", "t")},
+		"data":             {"GET", "/users/data", object("access_token", "t")},
 		"end a session":    {"DELETE", "/users/sessions/" + userID, object("access_token", "t")},
 		"password by code": {"POST", "/users/change-password", object("code", "c", "password", "p", "id", userID, "access_token", "t")},
 		"password by old": {"POST", "/users/change-password", object("access_token", "t", "old_password", "o",

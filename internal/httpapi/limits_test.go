@@ -460,6 +460,7 @@ func TestLimitIsCountedForTheAddressThatTheProxySaw(t *testing.T) {
 // writes are the routes with a limit by user, and parameters for them.
 var writes = map[string]struct{ kind, body string }{
 	"PUT /users":                       {"change", `{"first_name":"Ada"}`},
+	"GET /users/data":                  {"change", `{}`},
 	"POST /users/change-email-request": {"change", `{}`},
 	"POST /users/change-email":         {"change", `{"code":"c","email":"n@b.c"}`},
 	"POST /users/change-password":      {"ending", `{"old_password":"o","password":"p"}`},

@@ -26,6 +26,7 @@ func (s *Server) routes() []route {
 		{"GET", "/users", s.profile, jsonBody, anyone, ""},
 		{"PUT", "/users", s.updateProfile, jsonBody, anyone, ""},
 		{"DELETE", "/users", s.deleteUser, jsonBody, anyone, ""},
+		{"GET", "/users/data", s.userData, jsonBody, anyone, ""},
 		{"GET", "/users/sessions", s.sessions, jsonBody, anyone, ""},
 		{"DELETE", "/users/sessions/{id}", s.endSession, jsonBody, anyone, ""},
 		{"POST", "/users/verify-user", s.verifyUser, jsonBody, anyone, identity.LimitCodes},

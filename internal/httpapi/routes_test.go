@@ -57,6 +57,12 @@ func TestRoutesCallTheDomainAndReplyAsDocumented(t *testing.T) {
 		{"delete", "DELETE", "/users", bearer, nil, "DeleteUser(" + goodToken + ")", 204, ""},
 		{"delete by body", "DELETE", "/users", nil, object("access_token", goodToken), "DeleteUser(" + goodToken + ")", 204, ""},
 		{
+			"data", "GET", "/users/data", bearer, nil, "Export(" + userID + ")", 200,
+			`{"user":{"id":"` + userID + `","username":"ada","email":"ada@example.com","first_name":"","last_name":"","scope":"","roles":[],` +
+				`"metadata":{},"language":"","created_at":"2026-01-02T03:04:05Z","updated_at":"2026-01-02T03:04:05.6Z"},` +
+				`"sessions":[],"codes":[],"networks":[],"mails":[],"events":[]}`,
+		},
+		{
 			"sessions", "GET", "/users/sessions", bearer, nil, "Sessions(" + goodToken + ")", 200,
 			`{"sessions":[{"id":"` + userID + `","created_at":"2026-01-02T03:04:05Z","renewed_at":"2026-01-02T03:04:05.6Z",` +
 				`"expires_at":"2026-01-02T04:04:05Z","user_agent":"curl/8","current":true}]}`,

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
 
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
@@ -91,10 +92,11 @@ type KeySource interface {
 type Options struct {
 	Accounts         Accounts
 	Keys             KeySource
-	Issuer           string  // of tokens; a path in it is also one of the metadata
-	Metadata         []byte  // the document of the issuer
-	Endings          Endings // nil: the endings are never loaded
-	Authz            *Authz  // nil: no decisions for proxies
+	Export           func(ctx context.Context, userID string) (admin.Export, error) // of all that is stored about a user
+	Issuer           string                                                         // of tokens; a path in it is also one of the metadata
+	Metadata         []byte                                                         // the document of the issuer
+	Endings          Endings                                                        // nil: the endings are never loaded
+	Authz            *Authz                                                         // nil: no decisions for proxies
 	Exposure         identity.Exposure
 	TrustedCallerKey string // empty: every caller is trusted
 	Optional         identity.OptionalNames
@@ -126,6 +128,7 @@ type Options struct {
 // Server serves the API. Create it with New.
 type Server struct {
 	accounts   Accounts
+	export     func(ctx context.Context, userID string) (admin.Export, error)
 	keys       KeySource
 	exposure   identity.Exposure
 	optional   identity.OptionalNames
@@ -173,7 +176,7 @@ func New(o Options) *Server {
 		panic("httpapi: Options.Accounts and Options.Keys are required")
 	}
 	s := &Server{
-		accounts: o.Accounts, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
+		accounts: o.Accounts, export: o.Export, keys: o.Keys, exposure: o.Exposure, optional: o.Optional,
 		openAPI: openAPIOf(o.Optional), metadata: newDocument(o.Metadata), log: o.Log,
 		metrics: newMetrics(o.Metrics), timeout: o.Timeout, proxyHops: o.ProxyHops, proxyField: o.ProxyField,
 		endpoints: map[string]endpoint{}, strict: o.StrictParameters,

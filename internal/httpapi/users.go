@@ -121,6 +121,29 @@ func (s *Server) profile(ctx context.Context, x *exchange) error {
 	return x.replyUser(s.accounts.Profile(ctx, token))
 }
 
+// userData replies with all that is stored about the owner of the token. That is long, so it counts as a change.
+func (s *Server) userData(ctx context.Context, x *exchange) error {
+	token := x.accessToken()
+	if err := x.admitted(ctx, token, s.accounts.AdmitChange); err != nil {
+		return err
+	}
+	u, err := s.accounts.Profile(ctx, token)
+	if err != nil {
+		return err
+	}
+	data, err := s.export(ctx, u.ID)
+	switch {
+	case identity.KindOf(err) == identity.NotFound: // it was deleted just now
+		return &failure{
+			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: identity.ReasonSessionEnded,
+			description: "the session has ended; sign in again",
+		}
+	case err != nil:
+		return err
+	}
+	return x.reply(http.StatusOK, &data)
+}
+
 func (s *Server) updateProfile(ctx context.Context, x *exchange) error {
 	p := &x.params
 	token := x.accessToken()

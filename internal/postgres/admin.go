@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype/zeronull"
 
@@ -141,12 +142,27 @@ func (s *Store) EndSessions(
 }
 
 // ListEvents implements admin.Store.
-func (s *Store) ListEvents(ctx context.Context, userID string, before int64, limit int) ([]admin.Event, error) {
+func (s *Store) ListEvents(ctx context.Context, f admin.EventFilter, before int64, limit int) ([]admin.Event, error) {
 	st, args := named("AdminEvents"), pgx.NamedArgs{"before": before, "limit": limit}
-	if userID != "" {
-		st, args["user_id"] = named("AdminEventsOfUser"), id(userID)
+	switch {
+	case f.UserID != "":
+		st, args["user_id"], args["event"], args["actor"] = named("AdminEventsOfUser"), id(f.UserID), f.Event, f.Actor
+	case f.Actor != "":
+		st, args["actor"], args["event"] = named("AdminEventsOfActor"), f.Actor, f.Event
+	case f.Event != "":
+		st, args["event"] = named("AdminEventsOfName"), f.Event
 	}
 	return findAll(ctx, s, st, args, func(e *admin.Event) []any {
 		return []any{&e.ID, &e.At, &e.Name, &e.UserID, &e.SessionID, &e.RequestID, &e.Address, &e.Details}
 	})
+}
+
+// Export implements admin.Store.
+func (s *Store) Export(ctx context.Context, userID string, events int) (e admin.Export, err error) {
+	var text []byte
+	err = s.queryRow(ctx, repeatable, named("AdminExport"), pgx.NamedArgs{"user_id": id(userID), "events": events}, &text)
+	if err == nil {
+		err = json.Unmarshal(text, &e)
+	}
+	return e, noRowsIs(err, identity.ErrNoUser)
 }

@@ -43,8 +43,11 @@ func administrate(t *testing.T, store admin.Store, id string, now time.Time) {
 		"list suspended": testenv.Err(store.ListUsersByCreation(ctx, admin.Before{At: now, ID: id}, true, 1)),
 		"sessions":       testenv.Err(store.ListSessions(ctx, id, now)),
 		"end":            testenv.Err(store.EndSessions(ctx, id, "", now, noEvent)),
-		"events":         testenv.Err(store.ListEvents(ctx, "", 1, 1)),
-		"events of one":  testenv.Err(store.ListEvents(ctx, id, 1, 1)),
+		"events":         testenv.Err(store.ListEvents(ctx, admin.EventFilter{}, 1, 1)),
+		"events of one":  testenv.Err(store.ListEvents(ctx, admin.EventFilter{UserID: id, Event: "x", Actor: "x"}, 1, 1)),
+		"events by one":  testenv.Err(store.ListEvents(ctx, admin.EventFilter{Event: "x", Actor: "x"}, 1, 1)),
+		"events named":   testenv.Err(store.ListEvents(ctx, admin.EventFilter{Event: "x"}, 1, 1)),
+		"export":         testenv.Err(store.Export(ctx, id, 1)),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", about, err)
@@ -90,6 +93,7 @@ func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 	populate(t, c, 50_000)
 	postgrestest.Exec(t, c, `INSERT INTO audit_events (event, user_id)
 		SELECT 'signed in', (SELECT id FROM users WHERE canonical_username = 'user' || (1 + i % 5)) FROM generate_series(1, 20000) i`)
+	postgrestest.Exec(t, c, `INSERT INTO audit_events (event, details) SELECT 'account suspended', '{"actor": "key:ada"}' FROM generate_series(1, 100)`)
 	postgrestest.Exec(t, c, `VACUUM ANALYZE audit_events`)
 	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c)))(t)
 	t.Cleanup(func() { _ = db.Close() })
@@ -107,7 +111,12 @@ func TestAdminListsReadOnlyTheirPage(t *testing.T) {
 		{"AdminUsersByCreation", []any{"2000-01-01", id, "0001-01-01", 51}},
 		{"AdminSuspendedUsers", []any{future, id, "0001-01-01", 51}},
 		{"AdminEvents", []any{10_000, 51}},
-		{"AdminEventsOfUser", []any{id, 10_000, 51}},
+		{"AdminEventsOfUser", []any{id, 10_000, "", "", 51}},
+		{"AdminEventsOfUser", []any{id, 10_000, "signed in", "key:ada", 51}},
+		{"AdminEventsOfActor", []any{"key:ada", 10_000, "", 51}},
+		{"AdminEventsOfActor", []any{"nobody", 10_000, "x", 51}},
+		{"AdminEventsOfName", []any{"signed in", 10_000, 51}},
+		{"AdminEventsOfName", []any{"nothing", 10_000, 51}},
 	} {
 		text, params := postgres.Statement(tc.name)
 		if len(params) != len(tc.args) {

@@ -37,6 +37,7 @@ var routes = []route{
 	{"GET", "/users", "access_token", 2, 1},
 	{"PUT", "/users", "access_token username? first_name? last_name?", 3, 1},
 	{"DELETE", "/users", "access_token", 1, 1},
+	{"GET", "/users/data", "access_token", 2, 1},
 	{"GET", "/users/sessions", "access_token", 2, 1},
 	{"DELETE", "/users/sessions/{id}", "access_token", 2, 1},
 }

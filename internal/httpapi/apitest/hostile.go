@@ -183,7 +183,7 @@ func Bodies(t testing.TB) (list []Operation) {
 			for name := range parameters.Properties {
 				o.Parameters = append(o.Parameters, name)
 			}
-			if o.Method == http.MethodGet && (path == "/users" || path == "/users/sessions") {
+			if o.Method == http.MethodGet && (path == "/users" || path == "/users/data" || path == "/users/sessions") {
 				o.Parameters = []string{"access_token"} // described in words: browsers send no body with GET
 			}
 			slices.Sort(o.Parameters)

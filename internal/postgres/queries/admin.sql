@@ -155,10 +155,58 @@ ORDER BY id DESC
 LIMIT :'limit';
 
 -- name: AdminEventsOfUser
--- As AdminEvents, of one account, which may be deleted.
+-- As AdminEvents, of one account, which may be deleted. An empty :'event' or :'actor' is any.
 SELECT id, at, event, coalesce(user_id::text, ''), coalesce(session_id::text, ''), coalesce(request_id, ''),
     coalesce(host(address), ''), coalesce(details, '{}')
 FROM audit_events
 WHERE user_id = :'user_id' AND id < :'before'
+    AND :'event'::text IN ('', event) AND (:'actor'::text = '' OR details->>'actor' = :'actor'::text)
 ORDER BY id DESC
 LIMIT :'limit';
+
+-- name: AdminEventsOfActor
+-- As AdminEventsOfUser, of one administrator.
+SELECT id, at, event, coalesce(user_id::text, ''), coalesce(session_id::text, ''), coalesce(request_id, ''),
+    coalesce(host(address), ''), coalesce(details, '{}')
+FROM audit_events
+WHERE (details->>'actor') COLLATE "C" = :'actor'::text AND id < :'before' AND :'event'::text IN ('', event)
+ORDER BY id DESC
+LIMIT :'limit';
+
+-- name: AdminEventsOfName
+-- As AdminEvents, of one kind.
+SELECT id, at, event, coalesce(user_id::text, ''), coalesce(session_id::text, ''), coalesce(request_id, ''),
+    coalesce(host(address), ''), coalesce(details, '{}')
+FROM audit_events
+WHERE event = :'event'::text AND id < :'before'
+ORDER BY id DESC
+LIMIT :'limit';
+
+-- name: AdminExport
+-- All that is stored about a person, in JSON. Secrets (hashes of the password, of codes and of networks) are not.
+SELECT json_build_object(
+    'user', json_build_object(
+        'id', u.id, 'username', CASE WHEN u.username <> u.id::text THEN u.username ELSE '' END, 'email', u.email,
+        'unproved_email', u.unproved_email, 'first_name', u.first_name, 'last_name', u.last_name, 'scope', u.scope,
+        'roles', string_to_array(u.roles, ' '), 'metadata', u.metadata, 'language', u.language,
+        'email_verified_at', u.email_verified_at, 'suspended_at', u.suspended_at,
+        'created_at', u.created_at, 'updated_at', u.updated_at),
+    'sessions', (SELECT coalesce(json_agg(json_build_object(
+            'id', s.id, 'scope', s.scope, 'opened_at', s.opened_at, 'refreshed_at', s.refreshed_at,
+            'expires_at', s.expires_at, 'user_agent', s.user_agent) ORDER BY s.opened_at DESC, s.id), '[]')
+        FROM sessions s WHERE s.user_id = u.id),
+    'codes', (SELECT coalesce(json_agg(json_build_object(
+            'purpose', c.purpose, 'email', c.target, 'expires_at', c.expires_at) ORDER BY c.expires_at), '[]')
+        FROM codes c WHERE c.user_id = u.id),
+    'networks', (SELECT coalesce(json_agg(json_build_object('last_seen_at', f.last_seen_at) ORDER BY f.last_seen_at), '[]')
+        FROM familiar_places f WHERE f.user_id = u.id),
+    'mails', (SELECT coalesce(json_agg(json_build_object(
+            'purpose', m.purpose, 'recipient', m.recipient, 'queued_at', m.created_at) ORDER BY m.id), '[]')
+        FROM mails m WHERE m.user_id = u.id OR m.canonical_recipient = u.canonical_email),
+    'events', (SELECT coalesce(json_agg(json_build_object(
+            'id', e.id, 'at', e.at, 'event', e.event, 'session_id', e.session_id, 'request_id', e.request_id,
+            'address', host(e.address), 'details', e.details) ORDER BY e.id DESC), '[]')
+        FROM (SELECT * FROM audit_events a WHERE a.user_id = u.id ORDER BY a.id DESC LIMIT :'events') e)
+    )::text
+FROM users u
+WHERE u.id = :'user_id';
