@@ -85,6 +85,9 @@ func TestAdministratorsMayDoExactlyWhatTheirKeysSay(t *testing.T) {
 		{"DELETE", user + "/sessions/" + u.id, 403, 403, 404},
 		{"GET", "/admin/events", 200, 403, 200},
 		{"GET", user + "/export", 200, 403, 200},
+		{"POST", "/admin/users", 403, 403, 400},
+		{"POST", user + "/require-password-change", 403, 403, 200},
+		{"POST", user + "/resend-verification", 403, 403, 409},
 		{"DELETE", user, 403, 403, 204},
 	} {
 		for _, caller := range []struct {
@@ -277,6 +280,93 @@ func TestAnAdministratorChangesAnAccount(t *testing.T) {
 	}
 }
 
+func TestAnAdministratorMakesAccounts(t *testing.T) {
+	t.Parallel()
+	c, n, as := administrated(t)
+	grace, _ := n.signUp() // a sign-up that waits does not keep an administrator from using its address
+	verified := map[string]any{
+		"state": "verified", "email": grace.email, "username": grace.username, "first_name": "Grace", "last_name": "Hopper",
+		"password": grace.password, "scope": "profile orders", "roles": []string{"admiral"}, "metadata": map[string]any{"plan": "gold"}, "reason": "moved",
+	}
+	made := want(t, 201, as("editor", "POST", "/admin/users", verified, "Idempotency-Key", "1"))
+	if made.Text("state") != "active" || made.Text("is_verified") != "true" || made.Text("code") != "" || made.Header.Get("ETag") == "" {
+		t.Errorf("made: %v", made)
+	}
+	claims := claimsOf(t, n.signIn(grace).access)
+	if claims["scope"] != "profile orders" || !reflect.DeepEqual(claims["roles"], []any{"admiral"}) || claims["plan"] != "gold" || claims["email_verified"] != true {
+		t.Errorf("the first token has %v", claims)
+	}
+	again := want200(t, as("editor", "POST", "/admin/users", verified, "Idempotency-Key", "1"))
+	if again.Text("id") != made.Text("id") {
+		t.Errorf("sent again: %v", again)
+	}
+	want(t, 409, as("editor", "POST", "/admin/users", verified))
+	verified["first_name"] = "Ada"
+	if r := want(t, 409, as("editor", "POST", "/admin/users", verified, "Idempotency-Key", "1")); !strings.Contains(string(r.Body), "Idempotency-Key") {
+		t.Errorf("another request with the key: %v", r)
+	}
+
+	ada := newPerson()
+	invited := body{"state": "invited", "email": ada.email, "username": ada.username, "first_name": "Ada", "last_name": "Lovelace"}
+	var waits *testenv.Reply
+	ids := map[string]int{}
+	for _, r := range atOnce(8, func(int) *testenv.Reply { return as("editor", "POST", "/admin/users", invited, "Idempotency-Key", "2") }) {
+		if r.Status != 200 && r.Status != 201 {
+			t.Errorf("one of many requests with one key: %v", r)
+		}
+		ids[r.Text("id")]++
+		if r.Status == 201 {
+			waits = r
+		}
+	}
+	if len(ids) != 1 || waits == nil {
+		t.Fatalf("the requests made the accounts %v", ids)
+	}
+	user := "/admin/users/" + waits.Text("id")
+	if waits.Text("state") != "invited" || waits.Text("is_verified") != "false" {
+		t.Errorf("invited: %v", waits)
+	}
+	want(t, 401, n.trySignIn(ada.username, ada.password))
+	want(t, 409, n.post("/users", ada.signUpBody()))
+	first := want200(t, as("editor", "POST", user+"/resend-verification", nil)).Text("code")
+	second := want200(t, as("editor", "POST", user+"/resend-verification", nil)).Text("code")
+	want(t, 400, n.resetPassword(first, ada.password))
+	want(t, 204, n.resetPassword(second, ada.password))
+	old := n.signIn(ada)
+	if r := want200(t, as("viewer", "GET", user, nil)); r.Text("state") != "active" || r.Text("is_verified") != "true" {
+		t.Errorf("after the invitation was accepted: %v", r)
+	}
+
+	code := want200(t, as("editor", "POST", user+"/require-password-change", body{"reason": "leaked"})).Text("code")
+	want(t, 401, n.profile(old.access))
+	want(t, 401, n.trySignIn(ada.username, ada.password))
+	want(t, 204, n.resetPassword(code, "another password of hers"))
+	want200(t, n.trySignIn(ada.username, "another password of hers"))
+
+	trail := string(want200(t, as("viewer", "GET", "/admin/events?actor=key:editor", nil)).Body)
+	if strings.Count(trail, string(admin.EventCreated)) != 2 || strings.Count(trail, string(admin.EventPasswordVoided)) != 1 || !strings.Contains(trail, "leaked") {
+		t.Errorf("the trail is %s", trail)
+	}
+	if c.logs.Contains(ada.email) {
+		t.Error("an address is in the log")
+	}
+}
+
+// A public gateway mails the codes, and shows none.
+func TestAPublicGatewayMailsInvitations(t *testing.T) {
+	t.Parallel()
+	file, keys := administrators(t, map[string][]string{"editor": {"editor"}})
+	_, n := single(t, public, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
+	ada := newPerson()
+	r := want(t, 201, testenv.NewClient(t, n.Admin).Do("POST", "/admin/users", testenv.Bearer(keys["editor"]),
+		body{"state": "invited", "email": ada.email, "username": ada.username, "first_name": "Ada", "last_name": "Lovelace"}))
+	if r.Text("code") != "" {
+		t.Errorf("the reply has the code: %v", r)
+	}
+	want(t, 204, n.resetPassword(n.mail(identity.MailRecovery, ada.email).Code, ada.password))
+	n.signIn(ada)
+}
+
 // The export of a person has everything that the database has of them, and no secret. The person gets the same.
 func TestTheDataOfAPersonAreExported(t *testing.T) {
 	t.Parallel()
@@ -308,13 +398,13 @@ func TestTheDataOfAPersonAreExported(t *testing.T) {
 	}
 	want(t, 401, n.get("/users/data"))
 	want(t, 404, as("viewer", "GET", "/admin/users/00000000-0000-4000-8000-000000000000/export", nil))
-	// Every table that refers to accounts is in the export.
+	// Every table that refers to accounts is in the export. admin_requests has digests.
 	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c.db)))(t)
 	t.Cleanup(func() { _ = db.Close() })
 	var tables string
 	testenv.NoError(t, db.QueryRowContext(t.Context(), `SELECT string_agg(DISTINCT table_name, ' ' ORDER BY table_name)
 		FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'user_id'`).Scan(&tables))
-	if tables != "audit_events codes familiar_places mails sessions" {
+	if tables != "admin_requests audit_events codes familiar_places mails sessions" {
 		t.Errorf("the tables with a user_id are %s: does the export have them?", tables)
 	}
 }
@@ -346,10 +436,17 @@ func TestAdminHostileValuesAreAnsweredInShape(t *testing.T) {
 			as("editor", "PATCH", user, map[string]any{"roles": []string{value}}),
 			as("editor", "PATCH", user, map[string]any{"metadata": map[string]any{value: value, "plan": value}}),
 			as("editor", "PATCH", user, `{"metadata": `+value+`}`),
+			as("editor", "POST", "/admin/users", body{"state": value}),
+			as("editor", "POST", "/admin/users", body{"state": "invited", "email": value}),
+			as("editor", "POST", "/admin/users", body{"state": "invited", "email": "x@example.com", "username": value, "first_name": "A", "last_name": "B"}),
+			as("editor", "POST", "/admin/users", body{"state": "verified", "email": "x@example.com", "username": "x", "first_name": value, "last_name": value,
+				"password": value, "scope": value}),
 			as("editor", "POST", user+"/suspend", body{"reason": value}),
 			as("editor", "POST", user+"/unsuspend", body{"reason": value}))
 		if !strings.ContainsAny(value, "\x00\r\n\x1b\x7f") { // no client sends such a field
-			replies = append(replies, as("editor", "POST", user+"/sign-out", nil, "If-Match", value, "X-Request-Id", value+"!"))
+			replies = append(replies, as("editor", "POST", user+"/sign-out", nil, "If-Match", value, "X-Request-Id", value+"!"),
+				as("editor", "POST", "/admin/users", body{"state": "invited", "email": "y@example.com", "username": "y", "first_name": "A", "last_name": "B"},
+					"Idempotency-Key", value))
 		}
 		for i, r := range replies {
 			if r.Status >= 500 || r.Status == 301 || r.Status == 307 || r.Status >= 400 && r.Text("reason") == "" {
@@ -430,6 +527,18 @@ func TestAdminRequestsThatAreWrongAreNamed(t *testing.T) {
 		{"GET", "/admin/events?user=ada", nil, nil, 400, "invalid_fields"},
 		{"GET", "/admin/events?event=a%00b", nil, nil, 400, "invalid_fields"},
 		{"GET", "/admin/events?actor=%ff", nil, nil, 400, "invalid_fields"},
+		{"POST", "/admin/users", nil, nil, 400, "body_malformed"},
+		{"POST", "/admin/users", body{"state": "active", "email": "new@example.com"}, nil, 400, "invalid_fields"},
+		{"POST", "/admin/users", body{"state": "verified", "email": "new@example.com"}, nil, 400, "invalid_fields"},
+		{"POST", "/admin/users", body{"state": "invited", "email": "new@example.com", "password": "a good password"}, nil, 400, "invalid_fields"},
+		{"POST", "/admin/users", body{"state": "invited", "email": "new"}, nil, 400, "invalid_fields"},
+		{"POST", "/admin/users", body{"state": "verified", "email": "new@example.com", "username": "new", "first_name": "A", "last_name": "B",
+			"password": "password12"}, nil, 400, "password_too_common"},
+		{"POST", "/admin/users", body{"state": "invited", "email": u.email, "username": "new", "first_name": "A", "last_name": "B"}, nil, 409, "email_taken"},
+		{"POST", "/admin/users", body{"state": "invited", "email": "new@example.com", "username": u.username, "first_name": "A", "last_name": "B"},
+			nil, 409, "username_taken"},
+		{"POST", user + "/resend-verification", nil, nil, 409, "email_already_verified"},
+		{"POST", user + "/require-password-change", nil, []string{"If-Match", `"1"`}, 412, "account_changed"},
 		{"PATCH", user, nil, nil, 400, "body_malformed"},
 		{"PATCH", user, " null", nil, 400, "body_malformed"},
 		{"PATCH", user, "[]", nil, 400, "body_malformed"},

@@ -110,7 +110,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
 	administration := admin.New(admin.Config{
-		Store: store, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Store: store, Accounts: s.accounts, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	s.api = httpapi.New(httpapi.Options{

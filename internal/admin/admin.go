@@ -17,6 +17,7 @@ type User struct {
 	identity.User
 
 	SuspendedAt time.Time // zero: not suspended
+	Activated   bool      // the address was proved once; otherwise the account is invited
 	// Version changes with every change of the account. A change can be made on condition that the account still has it.
 	Version string
 	// Key is the canonical address or username, in a list that is in the order of it.
@@ -40,6 +41,20 @@ type Editable struct {
 	FirstName, LastName string
 	Scope, Roles        string
 	Metadata            string
+}
+
+// Creation is what administrators say about a new account.
+type Creation struct {
+	Verified        bool
+	Roles, Metadata string
+	Key, Request    []byte // digests of the Idempotency-Key and of the request; Key may be nil
+}
+
+// Created is the account of a Creation.
+type Created struct {
+	ID    string
+	Again bool // it was created by an earlier request with the same key
+	Other bool // that request was another one
 }
 
 // Ref names an account. If Version is not empty, it is a condition.
@@ -75,6 +90,12 @@ type Store interface {
 	ListUsersByUsername(ctx context.Context, r Range, limit int) ([]User, error)
 	ListUsersByCreation(ctx context.Context, b Before, suspended bool, limit int) ([]User, error)
 
+	// CreateUser creates an account. If the key of c is known, it returns the account that was created with it. It removes
+	// sign-ups that wait for the address of an account whose address is proved. *identity.TakenError.
+	CreateUser(ctx context.Context, n identity.NewSignUp, c Creation, e identity.Event) (Created, error)
+	// VoidPassword replaces the password of an account, ends its sessions and codes, and returns its own address.
+	VoidPassword(ctx context.Context, ref Ref, hash string, e identity.Event) (email string, err error)
+
 	// SuspendUser suspends an account, ends its sessions and removes its codes. UnsuspendUser lifts the suspension. An
 	// account that is in that state already is not changed, and changed is false.
 	SuspendUser(ctx context.Context, ref Ref, e identity.Event) (changed bool, err error)
@@ -96,9 +117,18 @@ type Store interface {
 	Export(ctx context.Context, userID string, events int) (Export, error)
 }
 
+// Accounts is what administration needs of the domain: *identity.Service.
+type Accounts interface {
+	NewAccount(ctx context.Context, in identity.SignUp) (identity.NewSignUp, error)
+	UnusableHash(ctx context.Context) (string, error)
+	ForgotPassword(ctx context.Context, email string) (identity.Code, error)
+	NewVerificationCode(ctx context.Context, email string) (identity.Code, error)
+}
+
 // Service does what administrators ask for. It does not check their rights: see Authorizer.
 type Service struct {
 	store     Store
+	accounts  Accounts
 	audit     *slog.Logger
 	keepTrail bool
 	now       func() time.Time
@@ -110,6 +140,7 @@ type Service struct {
 // Config is what a Service needs.
 type Config struct {
 	Store     Store
+	Accounts  Accounts
 	Audit     *slog.Logger // the log of the audit trail
 	KeepTrail bool         // the Store keeps the audit trail too
 	Now       func() time.Time
@@ -122,18 +153,20 @@ type Config struct {
 // New returns a Service.
 func New(c Config) *Service {
 	return &Service{
-		store: c.Store, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now,
+		store: c.Store, accounts: c.Accounts, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now,
 		optional: c.Optional, claims: c.TokenClaims, room: c.Room,
 	}
 }
 
 // The events of administrators. Their details name the actor, and the reason if one was given.
 const (
-	EventSuspended     identity.EventName = "account suspended"
-	EventUpdated       identity.EventName = "account changed by an administrator"
-	EventUnsuspended   identity.EventName = "account suspension lifted"
-	EventDeleted       identity.EventName = "account deleted by an administrator"
-	EventSessionsEnded identity.EventName = "sessions ended by an administrator"
+	EventSuspended      identity.EventName = "account suspended"
+	EventCreated        identity.EventName = "account created by an administrator"
+	EventPasswordVoided identity.EventName = "password voided by an administrator"
+	EventUpdated        identity.EventName = "account changed by an administrator"
+	EventUnsuspended    identity.EventName = "account suspension lifted"
+	EventDeleted        identity.EventName = "account deleted by an administrator"
+	EventSessionsEnded  identity.EventName = "sessions ended by an administrator"
 )
 
 // maxReason is the longest reason of a change, in characters.
@@ -186,6 +219,22 @@ func translate(err error) error {
 		return &identity.Error{
 			Kind: identity.Conflict, Reason: ReasonAccountChanged, Message: "the account has changed since you read it: read it again",
 		}
+	}
+	if taken, ok := errors.AsType[*identity.TakenError](err); ok {
+		var fields []identity.Problem
+		for _, field := range []struct {
+			name  string
+			taken bool
+		}{{"username", taken.Username}, {"email", taken.Email}} {
+			if field.taken {
+				fields = append(fields, identity.Problem{Parameter: field.name, Fault: identity.Fault{Reason: identity.FieldTaken, Text: "is taken"}})
+			}
+		}
+		reason := identity.ReasonUsernameTaken
+		if taken.Email {
+			reason = identity.ReasonEmailTaken
+		}
+		return &identity.Error{Kind: identity.Conflict, Reason: reason, Message: fields[0].Parameter + ": is taken", Fields: fields}
 	}
 	return err
 }

@@ -25,6 +25,9 @@ import (
 type Administration interface {
 	Users(ctx context.Context, f admin.Filter, c admin.Cursor, limit int) (admin.Page[admin.User], error)
 	User(ctx context.Context, id string) (admin.User, error)
+	Create(ctx context.Context, in admin.NewUser, c admin.Change) (admin.Invitation, error)
+	RequirePasswordChange(ctx context.Context, ref admin.Ref, c admin.Change) (admin.Invitation, error)
+	ResendVerification(ctx context.Context, ref admin.Ref) (admin.Invitation, error)
 	Update(ctx context.Context, ref admin.Ref, p admin.Patch, c admin.Change) (admin.User, error)
 	Suspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Unsuspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
@@ -61,11 +64,14 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
 	routes := []adminRoute{
 		{"GET", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.List}, a.users, users},
+		{"POST", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.Create}, a.create, nil},
 		{"GET", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.user, nil},
 		{"PATCH", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.update, nil},
 		{"DELETE", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Delete}, a.remove, nil},
 		{"POST", "/admin/users/{id}/suspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.suspend, nil},
 		{"POST", "/admin/users/{id}/unsuspend", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.unsuspend, nil},
+		{"POST", "/admin/users/{id}/require-password-change", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.requirePassword, nil},
+		{"POST", "/admin/users/{id}/resend-verification", admin.Right{Resource: admin.Users, Verb: admin.Update}, a.resend, nil},
 		{"POST", "/admin/users/{id}/sign-out", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.signOut, nil},
 		{"GET", "/admin/users/{id}/sessions", admin.Right{Resource: admin.Sessions, Verb: admin.List}, a.sessions, nil},
 		{"DELETE", "/admin/users/{id}/sessions/{sid}", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.endSession, nil},

@@ -33,12 +33,18 @@ type adminUserReply struct {
 	SuspendedAt *time.Time     `json:"suspended_at,omitempty"`
 	CreatedAt   time.Time      `json:"created_at"`
 	UpdatedAt   time.Time      `json:"updated_at"`
+
+	// With an invitation, unless the code is sent by mail.
+	Code      string `json:"code,omitempty"`
+	ExpiresIn int64  `json:"expires_in,omitzero"`
 }
 
 // The states of an account.
 const (
 	stateActive    = "active"
 	stateSuspended = "suspended"
+	stateInvited   = "invited"
+	stateVerified  = "verified" // of a new account only
 )
 
 func replyOf(u admin.User) adminUserReply {
@@ -46,6 +52,9 @@ func replyOf(u admin.User) adminUserReply {
 		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope,
 		Roles: strings.Fields(u.Roles), Metadata: jsontext.Value(cmp.Or(u.Metadata, "{}")),
 		IsVerified: u.EmailVerified, State: stateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+	}
+	if !u.Activated {
+		reply.State = stateInvited
 	}
 	if !u.SuspendedAt.IsZero() {
 		at := u.SuspendedAt.UTC()
@@ -87,14 +96,14 @@ func (a *Admin) users(x *adminExchange) error {
 	}
 	if text := q.Get("state"); text != "" {
 		if text != stateSuspended {
-			return wrongQuery("state", "must be suspended")
+			return wrong("state", "must be suspended")
 		}
 		f.Suspended = true
 	}
 	if text := q.Get("created_after"); text != "" {
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			return wrongQuery("created_after", "must be a time such as 2026-01-31T12:00:00Z")
+			return wrong("created_after", "must be a time such as 2026-01-31T12:00:00Z")
 		}
 		f.CreatedAfter = at
 	}
@@ -113,12 +122,12 @@ func limitOf(q url.Values) (int, error) {
 	}
 	limit, err := strconv.Atoi(text)
 	if err != nil || limit < 1 || limit > admin.MaxLimit {
-		return 0, wrongQuery("limit", fmt.Sprintf("must be a number from 1 to %d", admin.MaxLimit))
+		return 0, wrong("limit", fmt.Sprintf("must be a number from 1 to %d", admin.MaxLimit))
 	}
 	return limit, nil
 }
 
-func wrongQuery(name, text string) error {
+func wrong(name, text string) error {
 	return invalidFields([]identity.Problem{{Parameter: name, Fault: identity.Fault{Reason: identity.FieldMalformed, Text: text}}})
 }
 
@@ -260,6 +269,94 @@ func (x *adminExchange) changed(change func(admin.Ref, admin.Change) error) erro
 	return change(ref, c)
 }
 
+// replyInvitation replies with an account and the code for its owner, unless that is sent by mail.
+func (x *adminExchange) replyInvitation(status int, i admin.Invitation, err error) error {
+	if err != nil {
+		return err
+	}
+	x.w.Header().Set("ETag", strconv.Quote(i.User.Version))
+	reply := replyOf(i.User)
+	reply.Code, reply.ExpiresIn = i.Code.Text, seconds(i.Code.ExpiresIn)
+	return x.reply(status, reply)
+}
+
+// newUserBody is an account that an administrator makes.
+type newUserBody struct {
+	State     string         `json:"state"`
+	Email     string         `json:"email"`
+	Username  string         `json:"username"`
+	FirstName string         `json:"first_name"`
+	LastName  string         `json:"last_name"`
+	Password  string         `json:"password"`
+	Scope     string         `json:"scope"`
+	Roles     jsontext.Value `json:"roles"`
+	Metadata  jsontext.Value `json:"metadata"`
+	Reason    string         `json:"reason"`
+}
+
+// maxKey is the longest Idempotency-Key, in bytes.
+const maxKey = 200
+
+func (a *Admin) create(x *adminExchange) error {
+	const shape = `{"state": "invited", "email": "ada@example.com", "username": "ada", "first_name": "Ada", "last_name": "Lovelace"}`
+	var body newUserBody
+	there, err := x.readBody(&body, shape)
+	switch {
+	case err != nil:
+		return err
+	case !there:
+		return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body must be a JSON object such as "+shape)
+	case body.State == stateVerified && body.Password == "":
+		return wrong("password", "is needed for a verified account; an invited person sets it themselves")
+	case body.State == stateInvited && body.Password != "":
+		return wrong("password", "must be missing: an invited person sets it themselves")
+	case body.State != stateVerified && body.State != stateInvited:
+		return wrong("state", "must be verified or invited")
+	}
+	key := x.r.Header.Get("Idempotency-Key")
+	if len(key) > maxKey || len(x.r.Header.Values("Idempotency-Key")) > 1 {
+		return wrong("Idempotency-Key", "must be one field of up to 200 bytes")
+	}
+	patch, err := patchBody{Roles: body.Roles, Metadata: body.Metadata}.patch()
+	if err != nil {
+		return err
+	}
+	c, err := admin.NewChange(x.actor, body.Reason)
+	if err != nil {
+		return err
+	}
+	in := admin.NewUser{
+		SignUp: identity.SignUp{
+			Username: body.Username, Email: body.Email, FirstName: body.FirstName, LastName: body.LastName,
+			Password: body.Password, Scope: body.Scope,
+		},
+		Metadata: patch.Metadata, Key: key,
+	}
+	if patch.Roles != nil {
+		in.Roles = *patch.Roles
+	}
+	i, err := a.service.Create(x.r.Context(), in, c)
+	status := http.StatusCreated
+	if i.Again {
+		status = http.StatusOK
+	}
+	return x.replyInvitation(status, i, err)
+}
+
+func (a *Admin) requirePassword(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		i, err := a.service.RequirePasswordChange(x.r.Context(), ref, c)
+		return x.replyInvitation(http.StatusOK, i, err)
+	})
+}
+
+func (a *Admin) resend(x *adminExchange) error {
+	return x.changed(func(ref admin.Ref, _ admin.Change) error {
+		i, err := a.service.ResendVerification(x.r.Context(), ref)
+		return x.replyInvitation(http.StatusOK, i, err)
+	})
+}
+
 func (a *Admin) suspend(x *adminExchange) error {
 	return x.changed(func(ref admin.Ref, c admin.Change) error {
 		return x.replyUser(a.service.Suspend(x.r.Context(), ref, c))
@@ -347,7 +444,7 @@ type adminEventReply struct {
 func (a *Admin) events(x *adminExchange) error {
 	user := x.query.Get("user")
 	if user != "" && !identity.IsUUID(user) {
-		return wrongQuery("user", "must be the id of an account, a UUID in lower case")
+		return wrong("user", "must be the id of an account, a UUID in lower case")
 	}
 	limit, err := limitOf(x.query)
 	if err != nil {

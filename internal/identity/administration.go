@@ -1,6 +1,10 @@
 package identity
 
-import "strings"
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+)
 
 // AccountUpdate holds what an administrator changes of an account; nil fields stay.
 type AccountUpdate struct {
@@ -34,3 +38,32 @@ func IsRole(s string) bool {
 	role, wrong := canonicalScope(s)
 	return wrong == (Fault{}) && role == s && !strings.Contains(s, " ")
 }
+
+// NewAccount checks an account that an administrator makes, and hashes its password. Without a password, none will match.
+// An administrator chooses the scope freely; empty is the policy's.
+func (s *Service) NewAccount(ctx context.Context, in SignUp) (NewSignUp, error) {
+	scope := in.Scope
+	in.Scope = ""
+	invited := in.Password == ""
+	if invited {
+		in.Password = unusablePassword()
+	}
+	n, password, p := s.newSignUp(in)
+	if scope != "" {
+		n.Scope = p.check("scope", scope, canonicalScope)
+	}
+	if err := p.err(); err != nil {
+		return NewSignUp{}, err
+	}
+	var err error
+	n.PasswordHash, err = s.hasher.Hash(ctx, password)
+	return n, err
+}
+
+// UnusableHash returns the hash of a password that is not known.
+func (s *Service) UnusableHash(ctx context.Context) (string, error) {
+	return s.hasher.Hash(ctx, unusablePassword())
+}
+
+// unusablePassword returns a password that passes every check. Its hash takes as long to compare as any.
+func unusablePassword() string { return rand.Text() + rand.Text() + rand.Text() }

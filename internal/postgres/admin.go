@@ -15,7 +15,7 @@ import (
 
 // adminUserDest returns the scan destinations of an account as administrators see it.
 func adminUserDest(u *admin.User) []any {
-	return append(userDest(&u.User), (*zeronull.Timestamptz)(&u.SuspendedAt), &u.Version)
+	return append(userDest(&u.User), (*zeronull.Timestamptz)(&u.SuspendedAt), &u.Activated, &u.Version)
 }
 
 func listedUserDest(u *admin.User) []any { return append(adminUserDest(u), &u.Key) }
@@ -64,6 +64,45 @@ func (s *Store) ListUsersByCreation(ctx context.Context, b admin.Before, suspend
 	return findAll(ctx, s, st, pgx.NamedArgs{
 		"before": b.At, "before_id": id(b.ID), "created_after": b.CreatedAfter, "limit": limit,
 	}, adminUserDest)
+}
+
+// CreateUser implements admin.Store. Under the lock of the address, a request that is sent twice at once creates one account.
+func (s *Store) CreateUser(
+	ctx context.Context, n identity.NewSignUp, c admin.Creation, e identity.Event,
+) (created admin.Created, err error) {
+	args := with(signUpArgs(n, e), pgx.NamedArgs{
+		"roles": c.Roles, "metadata": c.Metadata, "verified": c.Verified, "key": c.Key, "request": c.Request,
+	})
+	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		created = admin.Created{}
+		if err := named("LockAddress").exec(ctx, tx, pgx.NamedArgs{"email": n.CanonicalEmail}); err != nil {
+			return err
+		}
+		var taken identity.TakenError
+		err := named("AdminCreateUser").queryRow(ctx, tx, args).
+			Scan(&created.ID, &created.Again, &created.Other, &taken.Username, &taken.Email)
+		if err == nil && created.ID == "" {
+			taken.Username = taken.Username || !taken.Email // by an account that was created meanwhile
+			return &taken
+		}
+		return err
+	})
+	if isViolation(err, adminRequestKey) { // another request with the key, for another address, came first
+		return admin.Created{Other: true}, nil
+	}
+	return created, err
+}
+
+// VoidPassword implements admin.Store.
+func (s *Store) VoidPassword(ctx context.Context, ref admin.Ref, hash string, e identity.Event) (email string, err error) {
+	expected := false
+	err = s.queryRow(ctx, onlyOnce, named("AdminVoidPassword"), pgx.NamedArgs{
+		"user_id": id(ref.ID), "version": ref.Version, "new_hash": hash, "event": eventArg(e),
+	}, &expected, &email)
+	if err == nil && !expected {
+		return "", identity.ErrStale
+	}
+	return email, noRowsIs(err, identity.ErrNoUser)
 }
 
 // SuspendUser implements admin.Store.

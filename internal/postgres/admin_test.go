@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,24 @@ func administrate(t *testing.T, store admin.Store, id string, now time.Time) {
 		if err != nil {
 			t.Errorf("%s: %v", about, err)
 		}
+	}
+	n := newSignUp("hopper")
+	creation := admin.Creation{Verified: true, Roles: "a", Metadata: "{}", Key: make([]byte, 32), Request: make([]byte, 32)}
+	for again := range 2 {
+		created, err := store.CreateUser(ctx, n, creation, noEvent)
+		if err != nil || created != (admin.Created{ID: n.ID, Again: again == 1}) {
+			t.Errorf("create: %+v, %v", created, err)
+		}
+	}
+	creation.Key = nil
+	if _, err := store.CreateUser(ctx, n, creation, noEvent); !reflect.DeepEqual(err, &identity.TakenError{Username: true, Email: true}) {
+		t.Errorf("create again: %v", err)
+	}
+	if email, err := store.VoidPassword(ctx, admin.Ref{ID: n.ID}, "x", noEvent); email != n.Email || err != nil {
+		t.Errorf("void the password: %s, %v", email, err)
+	}
+	if _, err := store.VoidPassword(ctx, admin.Ref{ID: n.ID, Version: "1"}, "x", noEvent); !errors.Is(err, identity.ErrStale) {
+		t.Errorf("void the password of another version: %v", err)
 	}
 	edited := admin.Editable{FirstName: "Grace", LastName: "Hopper", Scope: "profile", Roles: "a b", Metadata: `{"a":"\u0000","b":1e400}`}
 	testenv.NoError(t, store.EditUser(ctx, admin.Ref{ID: id, Version: u.Version}, edited, noEvent))

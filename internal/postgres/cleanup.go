@@ -29,7 +29,7 @@ type Retention struct {
 // DeleteExpired removes at most batch rows of each table:
 //
 //   - sign-ups that were not proved in time, unless they have a code that still holds, and
-//     accounts that a former release created from such sign-ups
+//     invitations that were not accepted in time
 //   - sessions that expired by now, on the day after
 //   - codes that have expired
 //   - failures, and known networks, whose memory is over

@@ -25,6 +25,8 @@ const retryAfter = 2 * time.Second
 const (
 	usernameKey = "users_canonical_username_key"
 	emailKey    = "users_canonical_email_key"
+
+	adminRequestKey = "admin_requests_pkey"
 )
 
 // acquireError is an error of acquiring a connection: nothing was sent. If it took too long, late explains why.
@@ -64,7 +66,8 @@ func isViolation(err error, constraint string) bool {
 // those that the caller handles (no row, a name that is taken) and the caller's own cancellation.
 func translate(ctx context.Context, err error) error {
 	switch {
-	case isContract(err), errors.Is(err, pgx.ErrNoRows), isViolation(err, usernameKey), isViolation(err, emailKey):
+	case isContract(err), errors.Is(err, pgx.ErrNoRows), isViolation(err, usernameKey), isViolation(err, emailKey),
+		isViolation(err, adminRequestKey):
 		return err
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()

@@ -5,7 +5,7 @@
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text
 FROM users u
 WHERE u.id = :'user_id';
 
@@ -13,7 +13,7 @@ WHERE u.id = :'user_id';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text
 FROM users u
 WHERE u.canonical_email = :'email';
 
@@ -21,7 +21,7 @@ WHERE u.canonical_email = :'email';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text
 FROM users u
 WHERE u.canonical_username = :'username';
 
@@ -30,7 +30,7 @@ WHERE u.canonical_username = :'username';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text, u.canonical_email
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text, u.canonical_email
 FROM users u
 WHERE u.canonical_email >= :'first' AND u.canonical_email < :'end' AND u.canonical_email > :'after'
 ORDER BY u.canonical_email
@@ -41,7 +41,7 @@ LIMIT :'limit';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text, u.canonical_username
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text, u.canonical_username
 FROM users u
 WHERE u.canonical_username >= :'first' AND u.canonical_username < :'end' AND u.canonical_username > :'after'
     AND u.canonical_username <> u.id::text
@@ -53,7 +53,7 @@ LIMIT :'limit';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text
 FROM users u
 WHERE (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
 ORDER BY u.created_at DESC, u.id DESC
@@ -64,11 +64,64 @@ LIMIT :'limit';
 SELECT u.id::text, u.username, coalesce(u.unproved_email, u.email), u.first_name, u.last_name, u.scope,
     u.email_verified_at IS NOT NULL AND u.unproved_email IS NULL, u.language, u.created_at, u.updated_at,
     u.roles, u.metadata::text,
-    u.suspended_at, u.xmin::text
+    u.suspended_at, u.activated_at IS NOT NULL, u.xmin::text
 FROM users u
 WHERE u.suspended_at IS NOT NULL AND (u.created_at, u.id) < (:'before', :'before_id') AND u.created_at > :'created_after'
 ORDER BY u.created_at DESC, u.id DESC
 LIMIT :'limit';
+
+-- name: AdminCreateUser
+-- Creates an account, unless its key is known or another account has its username or address. The caller holds the lock
+-- of the address. Sign-ups that wait for an address that is verified now are removed, as by ProveSignUp.
+WITH expired AS (
+    DELETE FROM admin_requests WHERE created_at < now() - interval '1 day'
+), known AS (
+    SELECT user_id, request FROM admin_requests WHERE key = :'key'::bytea AND created_at >= now() - interval '1 day'
+), created AS (
+    INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
+        scope, password_hash, language, roles, metadata, email_verified_at, activated_at)
+    SELECT :'id', :'username', :'canonical_username'::text, :'email', :'canonical_email'::text, :'first_name', :'last_name',
+        :'scope', :'password_hash', :'language', :'roles', :'metadata'::text::json,
+        CASE WHEN :'verified'::boolean THEN now() END, CASE WHEN :'verified'::boolean THEN now() END
+    WHERE NOT EXISTS (SELECT FROM known)
+    ON CONFLICT DO NOTHING
+    RETURNING id, canonical_email, activated_at
+), remembered AS (
+    INSERT INTO admin_requests (key, user_id, request)
+    SELECT :'key'::bytea, created.id, :'request'::bytea FROM created WHERE :'key'::bytea IS NOT NULL
+), deleted AS (
+    DELETE FROM signups w USING created WHERE w.canonical_email = created.canonical_email AND created.activated_at IS NOT NULL
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM created, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
+)
+SELECT coalesce((SELECT id::text FROM created), (SELECT user_id::text FROM known), ''),
+    EXISTS (SELECT FROM known), EXISTS (SELECT FROM known WHERE request <> :'request'::bytea),
+    EXISTS (SELECT FROM users WHERE canonical_username = :'canonical_username'::text),
+    EXISTS (SELECT FROM users WHERE canonical_email = :'canonical_email'::text);
+
+-- name: AdminVoidPassword
+-- Replaces the password, ends the sessions and voids the codes. Returns whether the version of the account was the
+-- expected one, and its own address.
+WITH found AS (
+    SELECT id, email, :'version'::text IN ('', xmin::text) AS expected FROM users WHERE id = :'user_id' FOR UPDATE
+), changed AS (
+    UPDATE users u SET password_hash = :'new_hash', updated_at = now() FROM found
+    WHERE u.id = found.id AND found.expected
+    RETURNING u.id
+), ended AS (
+    DELETE FROM sessions s USING changed WHERE s.user_id = changed.id
+), voided AS (
+    DELETE FROM codes c USING changed WHERE c.user_id = changed.id
+), audited AS (
+    INSERT INTO audit_events (event, user_id, session_id, request_id, address, details)
+    SELECT e.event, e.user_id, e.session_id, e.request_id, e.address, e.details
+    FROM changed, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
+)
+SELECT found.expected, found.email FROM found;
 
 -- name: AdminSuspendUser
 -- A trigger ends the sessions and removes the codes. Suspending a suspended account changes nothing and records

@@ -19,7 +19,7 @@ WITH deleted AS (
 SELECT count(*) FROM deleted;
 
 -- name: DeleteUnverifiedUsers
--- A former release created accounts from sign-ups before they were verified.
+-- Invitations that were not accepted. A former release also created accounts from sign-ups before they were verified.
 WITH deleted AS (
     DELETE FROM users WHERE id IN (
         SELECT id FROM users
