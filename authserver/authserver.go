@@ -114,7 +114,8 @@ func New(c config.Config, o Options) (*Server, error) {
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Export: administration.Export, Keys: s.keyring, Endings: s.endings, Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
+		Accounts: s.accounts, Export: administration.ExportOwn, Keys: s.keyring, Endings: s.endings,
+		Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
 		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,
 		AllowedHeaders: c.CORSAllowedHeaders, StrictParameters: c.StrictParameters, IdleTimeout: c.IdleTimeout,

@@ -57,9 +57,11 @@ func (s *Service) Create(ctx context.Context, in NewUser, c Change) (Invitation,
 	case err != nil:
 		return Invitation{}, translate(err)
 	case created.Other:
+		fault := identity.Fault{Reason: identity.FieldConflicting, Text: "was sent with another request"}
 		return Invitation{}, &identity.Error{
-			Kind: identity.Conflict, Reason: identity.ReasonInvalidFields, Message: "Idempotency-Key: was sent with another request: choose a new one",
-			Fields: []identity.Problem{{Parameter: "Idempotency-Key", Fault: identity.Fault{Reason: identity.FieldConflicting, Text: "was sent with another request"}}},
+			Kind: identity.Conflict, Reason: identity.ReasonInvalidFields,
+			Message: "Idempotency-Key: was sent with another request: choose a new one",
+			Fields:  []identity.Problem{{Parameter: "Idempotency-Key", Fault: fault}},
 		}
 	case !created.Again:
 		e.Log(ctx, s.audit)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -81,7 +82,15 @@ type ExportedEvent struct {
 	Details   jsontext.Value     `json:"details,omitempty"`
 }
 
-// Export returns all that is stored about a person: for the person, or for whoever has to give it to them.
+// ExportOwn returns what a person may read of it themselves: all but the events of codes. A code for another address is
+// recorded only if no other account has that address, which the answer to its request conceals.
+func (s *Service) ExportOwn(ctx context.Context, userID string) (Export, error) {
+	e, err := s.Export(ctx, userID)
+	e.Events = slices.DeleteFunc(e.Events, func(e ExportedEvent) bool { return e.Event == identity.EventCodeIssued })
+	return e, err
+}
+
+// Export returns all that is stored about a person.
 func (s *Service) Export(ctx context.Context, userID string) (Export, error) {
 	e, err := s.store.Export(ctx, userID, MaxExportedEvents)
 	e.toUTC()

@@ -47,6 +47,7 @@ type Admin struct {
 	ready   func() error
 	log     *slog.Logger
 	mux     *http.ServeMux
+	routes  []string // such as "GET /admin/users"
 }
 
 // adminRoute is a method and path of administrators, and the right that it needs.
@@ -63,6 +64,7 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 	a := &Admin{service: service, rights: rights, ready: ready, log: log, mux: http.NewServeMux()}
 	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
 	routes := []adminRoute{
+		{"GET", "/admin/openapi.json", admin.Right{}, a.openAPI, nil},
 		{"GET", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.List}, a.users, users},
 		{"POST", "/admin/users", admin.Right{Resource: admin.Users, Verb: admin.Create}, a.create, nil},
 		{"GET", "/admin/users/{id}", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.user, nil},
@@ -81,6 +83,7 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 	}
 	paths := map[string][]string{}
 	for _, r := range routes {
+		a.routes = append(a.routes, r.method+" "+r.path)
 		a.mux.Handle(r.method+" "+r.path, a.handler(r))
 		paths[r.path] = append(paths[r.path], r.method)
 		if r.method == http.MethodGet {
@@ -152,7 +155,7 @@ func (a *Admin) handler(route adminRoute) http.Handler {
 }
 
 func (a *Admin) serve(x *adminExchange, route adminRoute) error {
-	if route.need == (admin.Right{}) { // no such path or method
+	if route.need == (admin.Right{}) { // no such path or method, or the document
 		return route.handle(x)
 	}
 	field := x.r.Header.Values("Authorization")

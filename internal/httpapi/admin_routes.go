@@ -88,6 +88,14 @@ func replyPage[T any](x *adminExchange, p admin.Page[T], err error, of func(T) a
 	return x.reply(http.StatusOK, reply)
 }
 
+// openAPI replies with the document of these routes.
+func (a *Admin) openAPI(x *adminExchange) error {
+	x.status = http.StatusOK
+	x.w.Header().Set("Content-Type", "application/json")
+	_, err := x.w.Write(adminOpenAPIDocument)
+	return err
+}
+
 func (a *Admin) users(x *adminExchange) error {
 	q := x.query
 	f := admin.Filter{

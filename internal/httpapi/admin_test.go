@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
+	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
@@ -34,5 +40,27 @@ func TestAdminRightsThatAreUndecidedMeanNo(t *testing.T) {
 		if w.Code != 503 || w.Header().Get("Retry-After") == "" {
 			t.Errorf("%v: %d %s", err, w.Code, w.Body)
 		}
+	}
+}
+
+func TestAdminRoutesAreThoseOfTheirDocument(t *testing.T) {
+	t.Parallel()
+	served := httpapi.NewAdmin(nil, noAnswer{}, nil, slog.New(slog.DiscardHandler)).Routes()
+	documented := testenv.Must(apitest.AdminOperations())(t)
+	slices.Sort(served)
+	if !slices.Equal(served, documented) {
+		t.Errorf("served     %q\ndocumented %q", served, documented)
+	}
+	for _, operation := range testenv.Must(apitest.Operations())(t) {
+		if strings.Contains(operation, "/admin") {
+			t.Errorf("the document of the API has %s", operation)
+		}
+	}
+	made := filepath.Join(t.TempDir(), "openapi-admin.json")
+	if out, err := exec.Command("go", "run", "./internal/openapigen", "openapi-admin.yaml", made).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if string(testenv.Must(os.ReadFile(made))(t)) != string(httpapi.AdminOpenAPI()) {
+		t.Error("openapi-admin.json is out of date: run go generate")
 	}
 }

@@ -19,4 +19,5 @@
 package httpapi
 
 //go:generate go run ./internal/openapigen openapi.yaml openapi.json
+//go:generate go run ./internal/openapigen openapi-admin.yaml openapi-admin.json
 //go:generate go run ./internal/errorsdoc ../../docs/reference/errors.md

@@ -21,6 +21,9 @@ var (
 	//go:embed openapi.json
 	openAPIDocument []byte
 
+	//go:embed openapi-admin.json
+	adminOpenAPIDocument []byte
+
 	//go:embed docs/index.html
 	docsPage []byte
 
@@ -30,6 +33,9 @@ var (
 
 // OpenAPI returns the description of the API as /openapi.json serves it if sign-up requires all names.
 func OpenAPI() []byte { return bytes.Clone(openAPIDocument) }
+
+// AdminOpenAPI returns the description of the routes of administrators, as their port serves it.
+func AdminOpenAPI() []byte { return bytes.Clone(adminOpenAPIDocument) }
 
 // docsPolicy allows the page only its own scripts and calls to this server. Swagger UI sets styles
 // on elements, and uses data URLs for icons.

@@ -1,5 +1,7 @@
 package httpapi
 
+import "slices"
+
 // Routes returns all routes, such as "GET /users".
 func Routes() (list []string) {
 	for _, r := range new(Server).routes() {
@@ -18,3 +20,6 @@ func DocumentedReasons() (list, fields []string) {
 	}
 	return list, fields
 }
+
+// Routes returns the routes of administrators, such as "GET /admin/users".
+func (a *Admin) Routes() []string { return slices.Clone(a.routes) }

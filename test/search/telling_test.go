@@ -135,6 +135,11 @@ func inAnyOrder(q request, body string) string {
 		slices.Sort(sessions)
 		return strings.Join(sessions, "},{")
 	}
+	if q.path == "/users/data" {
+		objects := strings.FieldsFunc(anonymous(body), func(r rune) bool { return strings.ContainsRune("{}[]", r) })
+		slices.Sort(objects)
+		return strings.Join(objects, " ")
+	}
 	return body
 }
 

@@ -73,6 +73,11 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 		}
 		return broken // the document describes only GET
 	}
+	return append(broken, doc.check(req, resp, body)...)
+}
+
+// check returns the ways in which the reply to a documented request differs from the document.
+func (doc *openAPI) check(req *http.Request, resp *http.Response, body []byte) (broken []string) {
 	copied := *resp
 	copied.Body = io.NopCloser(bytes.NewReader(body))
 	if ok, problems := doc.validator.ValidateHttpResponse(req, &copied); !ok {
@@ -84,6 +89,15 @@ func Check(req *http.Request, resp *http.Response, body []byte) (broken []string
 		}
 	}
 	return broken
+}
+
+// CheckAdmin is Check for a reply of the port of administrators to a request that it accepted.
+func CheckAdmin(req *http.Request, resp *http.Response, body []byte) []string {
+	doc, err := adminDocument()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return doc.check(req, resp, body)
 }
 
 // undocumented are the statuses of paths and methods that the document does not have.
@@ -212,15 +226,20 @@ type openAPI struct {
 	reasons    []string
 }
 
-// document reads the OpenAPI document once, because that takes longer than most tests.
-var document = sync.OnceValues(func() (*openAPI, error) {
-	parsed, err := libopenapi.NewDocument(httpapi.OpenAPI())
+// document and adminDocument read an OpenAPI document once, because that takes longer than most tests.
+var (
+	document      = sync.OnceValues(func() (*openAPI, error) { return parse(httpapi.OpenAPI()) })
+	adminDocument = sync.OnceValues(func() (*openAPI, error) { return parse(httpapi.AdminOpenAPI()) })
+)
+
+func parse(text []byte) (*openAPI, error) {
+	parsed, err := libopenapi.NewDocument(text)
 	if err != nil {
-		return nil, fmt.Errorf("openapi.json: %w", err)
+		return nil, fmt.Errorf("the OpenAPI document: %w", err)
 	}
 	model, err := parsed.BuildV3Model()
 	if err != nil {
-		return nil, fmt.Errorf("openapi.json: %w", err)
+		return nil, fmt.Errorf("the OpenAPI document: %w", err)
 	}
 	doc := &openAPI{
 		validator: validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode(),
@@ -230,7 +249,7 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 				"$.body.servers", "$.body.paths", "$.body.components")),
 		operations: map[string]bool{},
 	}
-	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum {
+	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum { // administrators get the same
 		doc.reasons = append(doc.reasons, reason.Value)
 	}
 	for path, item := range model.Model.Paths.PathItems.FromOldest() {
@@ -239,7 +258,7 @@ var document = sync.OnceValues(func() (*openAPI, error) {
 		}
 	}
 	return doc, nil
-})
+}
 
 // Reasons returns the documented reasons.
 func Reasons() ([]string, error) {
@@ -251,8 +270,12 @@ func Reasons() ([]string, error) {
 }
 
 // Operations returns the documented operations, such as "GET /users".
-func Operations() ([]string, error) {
-	doc, err := document()
+func Operations() ([]string, error) { return operationsOf(document()) }
+
+// AdminOperations does the same for the port of administrators.
+func AdminOperations() ([]string, error) { return operationsOf(adminDocument()) }
+
+func operationsOf(doc *openAPI, err error) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
