@@ -1,8 +1,10 @@
 package authserver_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,4 +113,60 @@ func TestAuthzHasAPortOfItsOwn(t *testing.T) {
 		_ = r.Body.Close()
 		t.Error("the port is still open")
 	}
+}
+
+// Hundreds of connections with forged tokens, a storm of sign-ins and a database that is gone: each decision is answered.
+func TestDecisionsBesideAStorm(t *testing.T) {
+	t.Parallel()
+	database, config := ownDatabase(t)
+	c := newCluster(t, config)
+	n := c.addReady(1, env{"AUTHZ_POLICIES": policies, "AUTHZ_PORT": "3", "SALT_ROUNDS": "10"})
+	u, other := n.newUser(), n.newUser()
+	proxies := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 300, MaxIdleConnsPerHost: 300}, Timeout: 30 * time.Second}
+	t.Cleanup(proxies.CloseIdleConnections)
+	ask := func(policy, token string) (status int, retryAfter string) {
+		request := testenv.Must(http.NewRequestWithContext(t.Context(), http.MethodGet, n.Authz+"/authz/"+policy, nil))(t)
+		request.Header.Set("Authorization", "Bearer "+token)
+		reply, err := proxies.Do(request)
+		if err != nil {
+			t.Errorf("%s got no answer: %v", policy, err)
+			return 0, ""
+		}
+		_ = reply.Body.Close()
+		return reply.StatusCode, reply.Header.Get("Retry-After")
+	}
+	testenv.Until(t, 10*time.Second, "the endings are loaded", func() bool { s, _ := ask("any", u.access); return s == 200 })
+
+	var sent atomic.Int64
+	storm := func(about string) {
+		together(300, func(i int) {
+			for turn := range 4 {
+				switch i % 6 {
+				case 0:
+					if r := n.trySignIn(other.username, other.password); r.Status == 0 {
+						t.Errorf("%s: a sign-in got no reply: %s", about, r.Body)
+					}
+				case 1:
+					if status, _ := ask("profile", u.access); status != 200 {
+						t.Errorf("%s: a token that is known got %d", about, status)
+					}
+				case 2:
+					if status, _ := ask("both", u.access); status != 403 {
+						t.Errorf("%s: a token without a scope got %d", about, status)
+					}
+				default: // no two are the same, so none is remembered
+					signature := strings.LastIndexByte(u.access, '.')
+					forged := u.access[:signature-12] + fmt.Sprintf("%012d", sent.Add(1)) + u.access[signature:]
+					switch status, retryAfter := ask("any", forged); {
+					case status == http.StatusServiceUnavailable && retryAfter == "1", status == http.StatusUnauthorized:
+					default:
+						t.Errorf("%s: a forged token got %d, Retry-After %q, in turn %d", about, status, retryAfter, turn)
+					}
+				}
+			}
+		})
+	}
+	storm("with a database")
+	testenv.NoError(t, database.StopNow())
+	storm("without a database")
 }
