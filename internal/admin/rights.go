@@ -62,12 +62,34 @@ type Authorizer interface {
 	Authorize(ctx context.Context, credential string, need Right) (Actor, error)
 }
 
-// The errors of an Authorizer.
+// The errors of an Authorizer. It may wrap them in a Refusal.
 var (
 	ErrUnauthenticated = errors.New("the credential is not valid")
 	ErrForbidden       = errors.New("the right is missing")
 	ErrUndecided       = errors.New("no decision now")
 )
+
+// A Refusal is an error of an Authorizer that says why.
+type Refusal struct {
+	Err     error  // one of the three
+	Message string // for the caller
+	Cause   error  // for the log; may be nil
+}
+
+func (r *Refusal) Error() string {
+	if r.Cause != nil {
+		return r.Err.Error() + ": " + r.Message + ": " + r.Cause.Error()
+	}
+	return r.Err.Error() + ": " + r.Message
+}
+
+// Unwrap returns the error and its cause.
+func (r *Refusal) Unwrap() []error {
+	if r.Cause == nil {
+		return []error{r.Err}
+	}
+	return []error{r.Err, r.Cause}
+}
 
 // ParseRights returns the rights that names give: roles and rights.
 func ParseRights(names []string) (rights []Right, unknown string) {

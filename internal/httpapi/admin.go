@@ -206,22 +206,22 @@ func (a *Admin) authorize(x *adminExchange, need admin.Right) error {
 // errRight is the reply to a caller without a right. It says what an administrator can know: who they are, and what
 // they lack.
 func errRight(err error, need admin.Right) *failure {
+	f := &failure{cause: err}
 	switch {
 	case errors.Is(err, admin.ErrUnauthenticated):
-		return &failure{
-			status: http.StatusUnauthorized, code: codeUnauthenticated, reason: reasonAdminCredential, cause: err,
-			description: "the credential is unknown or has expired",
-		}
+		f.status, f.code, f.reason = http.StatusUnauthorized, codeUnauthenticated, reasonAdminCredential
+		f.description = "the credential is unknown or has expired"
 	case errors.Is(err, admin.ErrForbidden):
-		return &failure{
-			status: http.StatusForbidden, code: codeForbidden, reason: reasonRightMissing, cause: err,
-			description: "your credential lacks the right " + need.String(),
-		}
+		f.status, f.code, f.reason = http.StatusForbidden, codeForbidden, reasonRightMissing
+		f.description = "your credential lacks the right " + need.String()
+	default:
+		f.status, f.code, f.reason, f.retryAfter = http.StatusServiceUnavailable, codeInternal, reasonRightUndecided, time.Second
+		f.description = "it cannot be decided now whether you may do this; try again"
 	}
-	return &failure{
-		status: http.StatusServiceUnavailable, code: codeInternal, reason: reasonRightUndecided, cause: err, retryAfter: time.Second,
-		description: "it cannot be decided now whether you may do this; try again",
+	if refusal, ok := errors.AsType[*admin.Refusal](err); ok {
+		f.description = refusal.Message
 	}
+	return f
 }
 
 // adminQuery returns the parameters of a query. An unknown or repeated one is an error: a filter that is ignored would

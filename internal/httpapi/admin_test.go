@@ -64,3 +64,23 @@ func TestAdminRoutesAreThoseOfTheirDocument(t *testing.T) {
 		t.Error("openapi-admin.json is out of date: run go generate")
 	}
 }
+
+// An Authorizer chooses what the caller learns. The cause is for the log.
+func TestAdminRefusalsSayWhy(t *testing.T) {
+	t.Parallel()
+	for err, status := range map[error]int{admin.ErrUnauthenticated: 401, admin.ErrForbidden: 403, admin.ErrUndecided: 503} {
+		refusal := &admin.Refusal{Err: err, Message: "because of this", Cause: errors.New("a secret cause")}
+		var out strings.Builder
+		handler := httpapi.NewAdmin(nil, noAnswer{refusal}, nil, slog.New(slog.NewTextHandler(&out, nil)))
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/admin/users", nil)
+		r.Header = testenv.Bearer("credential")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		if w.Code != status || !strings.Contains(w.Body.String(), "because of this") || strings.Contains(w.Body.String(), "secret") {
+			t.Errorf("%v: %d %s", err, w.Code, w.Body)
+		}
+		if !strings.Contains(out.String(), "a secret cause") || strings.Contains(out.String(), "credential\"") {
+			t.Errorf("%v: the log is %s", err, out.String())
+		}
+	}
+}
