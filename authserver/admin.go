@@ -6,12 +6,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/rbac"
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
@@ -19,6 +21,30 @@ func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Ser
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
+	}
+	rights, err := s.authorizer(o)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Server{
+		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, rights, s.hasSchema, o.Log), 64<<10),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 15 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
+	}, nil
+}
+
+// authorizer returns what decides about the rights of administrators: a file of keys, or Kubernetes.
+func (s *Server) authorizer(o Options) (admin.Authorizer, error) {
+	c := s.config
+	if namespace, name, of := strings.Cut(c.AdminKubernetes, "/"); of {
+		reviewer, err := rbac.New(rbac.Options{
+			Cluster: o.Kubernetes, Gateway: rbac.Gateway{Namespace: namespace, Name: name}, Now: o.Now, Log: o.Log,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", config.EnvAdminKubernetes, err)
+		}
+		s.reviewer = reviewer
+		return reviewer, nil
 	}
 	content, err := os.ReadFile(c.AdminKeys)
 	if err != nil {
@@ -28,11 +54,7 @@ func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Ser
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", config.EnvAdminKeys, c.AdminKeys, err)
 	}
-	return &http.Server{
-		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, keys, s.hasSchema, o.Log), 64<<10),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
-		WriteTimeout: 15 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
-	}, nil
+	return keys, nil
 }
 
 // hasSchema returns an error until the schema is current.

@@ -16,10 +16,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/authserver"
 	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
@@ -437,6 +440,40 @@ func TestAdminChangesAtOnceAreAllMade(t *testing.T) {
 	want200(t, as("viewer", "GET", user, nil)).JSON(t, &u)
 	if len(u.Metadata) != 5 {
 		t.Errorf("the metadata is %v", u.Metadata)
+	}
+}
+
+// A server for administrators has the database, and neither keys nor the API.
+func TestAdminAloneServesAdministratorsAndNothingElse(t *testing.T) {
+	t.Parallel()
+	c, n := single(t)
+	u := n.newUser()
+	file, keys := administrators(t, map[string][]string{"editor": {"editor"}})
+	settings := gatewaytest.Environ(c.db, env{
+		"ADMIN_PORT": "3", "ADMIN_KEYS": file, "ACCESS_PASSPHRASE": unset, "REFRESH_PASSPHRASE": unset,
+		"EXPOSURE": "public", "MAIL_WEBHOOK_URL": "https://example.com/hook", // the server has the key that signs calls
+	})
+	alone := testenv.Must(gatewaytest.Start(t, testenv.Must(config.LoadAdmin(settings.Lookup, os.ReadFile))(t),
+		authserver.Options{Log: c.logs.logger(), Version: "test", Now: c.clock.Now}))(t)
+	t.Cleanup(func() { testenv.NoError(t, alone.End()) })
+	testenv.Until(t, time.Minute, "it is ready", func() bool { status, _ := alone.Probe("/readyz"); return status == 200 })
+	if alone.API != "http://" || alone.Authz != "" {
+		t.Errorf("it serves the API at %q", alone.API)
+	}
+	client, ed := testenv.NewClient(t, alone.Admin), testenv.Bearer(keys["editor"])
+	want(t, 200, client.Do("POST", "/admin/users/"+u.id+"/suspend", ed, body{"reason": "spam"}))
+	want(t, 401, n.profile(u.access))
+	if r := client.Do("GET", "/admin/events?user="+u.id, ed, nil); !strings.Contains(string(r.Body), "key:editor") {
+		t.Errorf("the trail is %v", r)
+	}
+	for _, path := range []string{"/users", "/tokens/keys", "/.well-known/jwks.json", "/metrics"} {
+		if r := client.Do("GET", path, ed, nil); r.Status != 404 {
+			t.Errorf("%s: %v", path, r)
+		}
+	}
+	if status, text := alone.Probe("/metrics"); status != 200 || !strings.Contains(text, "authgateway_database_up 1") ||
+		strings.Contains(text, "authgateway_key_ring_generation") {
+		t.Errorf("/metrics is %d %.300s", status, text)
 	}
 }
 

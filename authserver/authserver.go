@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/endings"
@@ -23,6 +25,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
+	"github.com/auth-gateway/auth-gateway/internal/rbac"
 	"github.com/auth-gateway/auth-gateway/internal/resources"
 	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -44,9 +47,10 @@ type Server struct {
 	hasher   *identity.Hasher
 	accounts *identity.Service
 	mail     *mail.Deliverer // nil: no mail is sent
-	api      *httpapi.Server
+	api      *httpapi.Server // nil, as keyring and endings, in a server for administrators only
 	ops      *operations
-	admin    *http.Server // nil: no routes for administrators
+	admin    *http.Server   // nil: no routes for administrators
+	reviewer *rbac.Reviewer // nil: Kubernetes does not decide what administrators may do
 
 	addresses chan Addresses
 	prepared  atomic.Bool            // the schema is current and the keys are decrypted
@@ -62,6 +66,9 @@ type Options struct {
 	Version   string                 // shown by the metrics and the state
 	Now       func() time.Time       // nil: time.Now
 	Statement func(statement string) // for tests: called before each statement; may be nil
+
+	// Kubernetes is access to the API server that ADMIN_KUBERNETES is about. nil: that of the pod.
+	Kubernetes *rbac.Cluster
 }
 
 // Addresses are the listening addresses of a running server. Ops is empty if METRICS_PORT is 0, Authz if decisions are
@@ -87,31 +94,49 @@ func New(c config.Config, o Options) (*Server, error) {
 		Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ClientID, AccessType: string(c.AccessTokenTyp),
 		AccessTTL: c.AccessTokenExpiry, Leeway: clockLeeway, Now: o.Now,
 	})
-	s.keyring = newKeyring(c, store, tokens, o.Log, o.Now)
-	if err := s.keyring.Policy.Check(); err != nil {
-		return nil, err
-	}
 	s.hasher = identity.NewHasher(identity.HasherOptions{
 		Cost: c.SaltRounds, Threads: resources.HashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
 	})
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
 	})
-	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
+	administration := admin.New(admin.Config{
+		Store: store, Accounts: s.accounts, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
+	})
+	metrics := newMetrics(o.Version)
+	if !c.AdminOnly {
+		if err := s.newAPI(administration, tokens, metrics, o); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	if s.admin, err = s.newAdministration(o, administration); err != nil {
 		s.close()
 		return nil, err
 	}
-	s.endings = endings.New(endings.Config{
-		Store: store, Lifetime: s.tokenLifetime, Always: len(c.AuthzPolicies) > 0, Log: o.Log,
-	})
-	metrics := newMetrics(o.Version)
 	metrics.MustRegister(collector{
 		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
 		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
-	administration := admin.New(admin.Config{
-		Store: store, Accounts: s.accounts, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
-		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
+	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
+	return s, nil
+}
+
+// newAPI wires what serves the API: the keys, the mail and the routes.
+func (s *Server) newAPI(
+	administration *admin.Service, tokens *token.Service, metrics *prometheus.Registry, o Options,
+) (err error) {
+	c := s.config
+	s.keyring = newKeyring(c, s.store, tokens, o.Log, o.Now)
+	if err := s.keyring.Policy.Check(); err != nil {
+		return err
+	}
+	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
+		return err
+	}
+	s.endings = endings.New(endings.Config{
+		Store: s.store, Lifetime: s.tokenLifetime, Always: len(c.AuthzPolicies) > 0, Log: o.Log,
 	})
 	s.api = httpapi.New(httpapi.Options{
 		Accounts: s.accounts, Export: administration.ExportOwn, Keys: s.keyring, Endings: s.endings,
@@ -123,12 +148,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		ProxyField: string(c.TrustedProxyField),
 		Log:        o.Log, Metrics: metrics,
 	})
-	if s.admin, err = s.newAdministration(o, administration); err != nil {
-		s.close()
-		return nil, err
-	}
-	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
-	return s, nil
+	return nil
 }
 
 func openStore(c config.Config, o Options) (*postgres.Store, error) {
@@ -181,26 +201,30 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.log.Info("memory", "usable_bytes", resources.Memory(),
 		"connections_bytes", resources.ConnectionMemory(s.config.ConnectionMemory))
-	api, err := listen(config.EnvPort, s.config.Address())
-	if err != nil {
-		return err
-	}
-	where := Addresses{API: api.Addr().String()}
 	// Background work ends after the API, because requests in progress need the keys.
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
-	var decisions net.Listener
-	if address := s.config.AuthzAddress(); address != "" {
-		if decisions, err = listen(config.EnvAuthzPort, address); err != nil {
-			return errors.Join(err, api.Close())
+	var where Addresses
+	var api, decisions net.Listener
+	if s.api != nil {
+		l, err := listen(config.EnvPort, s.config.Address())
+		if err != nil {
+			return err
 		}
-		defer func() { _ = decisions.Close() }()
-		where.Authz = decisions.Addr().String()
+		api, where.API = l, l.Addr().String()
+		defer func() { _ = api.Close() }() // Serve closes it too
+		if address := s.config.AuthzAddress(); address != "" {
+			if decisions, err = listen(config.EnvAuthzPort, address); err != nil {
+				return err
+			}
+			defer func() { _ = decisions.Close() }()
+			where.Authz = decisions.Addr().String()
+		}
 	}
 	if address := s.config.MetricsAddress(); address != "" {
 		ops, err := s.listenOperations(address)
 		if err != nil {
-			return errors.Join(err, api.Close())
+			return err
 		}
 		where.Ops = ops.Addr().String()
 		go func() { stop(s.ops.serve(ops)) }()
@@ -209,13 +233,15 @@ func (s *Server) Run(ctx context.Context) error {
 	if address := s.config.AdminAddress(); address != "" {
 		l, err := listen(config.EnvAdminPort, address)
 		if err != nil {
-			return errors.Join(err, api.Close())
+			return err
 		}
 		where.Admin = l.Addr().String()
 		go func() { stop(s.serveAdministration(l)) }()
 		defer func() { _ = s.admin.Close() }()
 	}
-	go func() { stop(s.api.Serve(api)) }()
+	if api != nil {
+		go func() { stop(s.api.Serve(api)) }()
+	}
 	if decisions != nil {
 		go func() { stop(s.api.ServeAuthz(decisions)) }()
 	}
@@ -233,7 +259,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-background.Done():
 	}
-	err = s.shutDown(context.WithoutCancel(ctx))
+	err := s.shutDown(context.WithoutCancel(ctx))
 	stop(nil)
 	<-work
 	if cause := context.Cause(background); !errors.Is(cause, context.Canceled) {
@@ -245,7 +271,9 @@ func (s *Server) Run(ctx context.Context) error {
 // close releases the resources of the server, which must not be used afterwards.
 func (s *Server) close() {
 	s.hasher.Close()
-	s.keyring.Close()
+	if s.keyring != nil {
+		s.keyring.Close()
+	}
 	s.store.Close()
 }
 
@@ -290,7 +318,9 @@ func (s *Server) shutDown(ctx context.Context) error {
 	s.log.Info("shutting down: no longer ready, finishing accepted requests")
 	bounded, cancel := context.WithTimeout(ctx, s.config.ShutdownTimeout)
 	defer cancel()
-	s.api.Drain()
+	if s.api != nil {
+		s.api.Drain()
+	}
 	select {
 	case <-time.After(s.config.DrainDelay):
 	case <-bounded.Done():
@@ -300,8 +330,10 @@ func (s *Server) shutDown(ctx context.Context) error {
 			return fmt.Errorf("some requests of administrators were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
 		}
 	}
-	if err := s.api.Shutdown(bounded); err != nil {
-		return fmt.Errorf("some requests were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
+	if s.api != nil {
+		if err := s.api.Shutdown(bounded); err != nil {
+			return fmt.Errorf("some requests were not finished within SHUTDOWN_TIMEOUT (%v): %w", s.config.ShutdownTimeout, err)
+		}
 	}
 	s.log.Info("stopped")
 	return nil
@@ -309,14 +341,21 @@ func (s *Server) shutDown(ctx context.Context) error {
 
 // work prepares the server and then runs its background jobs until ctx ends.
 func (s *Server) work(ctx context.Context) error {
+	if s.reviewer != nil {
+		go s.reviewer.Watch(ctx)
+	}
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
 	s.prepared.Store(true)
 	s.log.Info("ready")
 	var jobs sync.WaitGroup
-	jobs.Go(func() { s.housekeeping(ctx) })
 	jobs.Go(func() { s.watchDatabase(ctx) })
+	if s.api == nil {
+		jobs.Wait()
+		return nil
+	}
+	jobs.Go(func() { s.housekeeping(ctx) })
 	jobs.Go(func() { s.recordRevokedKeys(ctx) })
 	jobs.Go(func() { s.endings.Run(ctx) })
 	if s.mail != nil {
@@ -351,6 +390,9 @@ func (s *Server) prepare(ctx context.Context) error {
 func (s *Server) bringUp(ctx context.Context) error {
 	if err := s.store.Migrate(ctx); err != nil {
 		return err
+	}
+	if s.api == nil {
+		return s.databaseProblem(ctx)
 	}
 	if err := s.agreeOnIssuer(ctx); err != nil {
 		return err

@@ -33,6 +33,8 @@ const usage = `authserver is an identity service over PostgreSQL.
 
 Usage:
   authserver [serve]            serve until SIGTERM or SIGINT
+  authserver admin              serve only the routes for administrators, without
+                                keys and mail, until SIGTERM or SIGINT
   authserver migrate            migrate the database's schema
   authserver keys list          list the signing keys
   authserver keys rotate        start a rotation of both signing keys
@@ -102,11 +104,16 @@ func (c Command) Run(ctx context.Context) int {
 	case "admin-key":
 		return c.adminKey(rest)
 	}
-	settings, err := config.Load(c.LookupEnv, c.ReadFile)
+	load := config.Load
+	if verb == "admin" {
+		load = config.LoadAdmin
+	}
+	settings, err := load(c.LookupEnv, c.ReadFile)
 	if err != nil {
 		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
 	}
-	if verb == "serve" {
+	serves := verb == "serve" || verb == "admin"
+	if serves {
 		resources.LimitHeap()
 		resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
 	}
@@ -115,7 +122,7 @@ func (c Command) Run(ctx context.Context) int {
 	if err != nil {
 		return c.exit(err)
 	}
-	if verb == "serve" {
+	if serves {
 		for _, warning := range config.NearMisses(c.Environ) {
 			server.log.Warn(warning)
 		}
@@ -154,7 +161,7 @@ func (c Command) fail(code int, why string) int {
 }
 
 // verbs are the commands of the program.
-var verbs = []string{"serve", "migrate", "keys", "admin-key", "healthcheck", "version", "help"}
+var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "healthcheck", "version", "help"}
 
 // logger returns the log of a command. Commands for keys print their own output, so their log
 // is text and contains only warnings and errors.

@@ -16,10 +16,11 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
-func TestMain(m *testing.M) { postgrestest.Main(m) }
+func TestMain(m *testing.M) { kubernetestest.Main(m) }
 
 const (
 	issuer            = gatewaytest.Issuer

@@ -163,6 +163,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(mailPaused, paused)
 	}
 
+	if c.keyring == nil { // a server for administrators only
+		return
+	}
 	if stats := c.endings.Stats(); stats.Awake {
 		gauge(endingsHeld, float64(stats.Held))
 		gauge(endingsAge, stats.Age.Seconds())

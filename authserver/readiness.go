@@ -27,6 +27,8 @@ func (s *Server) readiness() (reason, database string) {
 		return "shutting down", database
 	case !s.prepared.Load():
 		return *s.waiting.Load(), database
+	case s.api == nil && s.reviewer != nil: // a server that has other routes serves those
+		return s.reviewer.Problem(), database
 	}
 	return "", database
 }
@@ -89,10 +91,17 @@ func (s *Server) state(ctx context.Context) config.State {
 	if reason == "" {
 		problem = s.databaseReadiness(ctx)
 	}
-	return config.State{
-		Version: s.version, Ready: reason == "", Reason: reason, Keys: s.keyring.State(),
+	state := config.State{
+		Version: s.version, Ready: reason == "", Reason: reason,
 		Database: config.DatabaseState{MaxConnections: int(s.maxConns.Load()), Problem: problem},
 	}
+	if s.keyring != nil {
+		state.Keys = s.keyring.State()
+	}
+	if s.reviewer != nil {
+		state.MayNotReview = s.reviewer.MayNotReview()
+	}
+	return state
 }
 
 // issuerError means that the issuer differs from the one stored in the database. The server

@@ -75,7 +75,7 @@ func parts() []part {
 
 		{name: "cmd/authserver", flags: []string{"-skip", siege}, seconds: 60},
 		{name: "cmd/authserver, siege", path: "cmd/authserver", flags: []string{"-run", siege}, alone: true, slow: true},
-		{name: "authserver", seconds: 200},
+		{name: "authserver", seconds: 200, cluster: true},
 		{name: "test/search", seconds: 196, slow: true}, // it searches for a fixed time
 		{name: "keys", seconds: 139},
 		{name: "test/browser", seconds: 50, slow: true},

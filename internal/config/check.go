@@ -61,13 +61,17 @@ func (c Config) contradictions() []Problem {
 		refuse(EnvAuthzPort, "%d is also the value of %s: write another port", c.AuthzPort, EnvMetricsPort)
 	}
 	switch {
+	case c.AdminPort == 0 && c.AdminOnly:
+		refuse(EnvAdminPort, "is not set, so nothing would be served: write a port, such as 8081")
 	case c.AdminPort == 0:
 	case c.AdminPort == c.Port, c.AdminPort == c.MetricsPort && c.MetricsPortSet, c.AdminPort == c.AuthzPort:
 		refuse(EnvAdminPort, "%d is also the value of %s, %s or %s: write another port, or 0 to serve no administrators",
 			c.AdminPort, EnvPort, EnvMetricsPort, EnvAuthzPort)
-	case c.AdminKeys == "":
-		refuse(EnvAdminPort, "%s is not set: set it to the file with the keys of administrators; `authserver admin-key` makes a key",
-			EnvAdminKeys)
+	case c.AdminKeys == "" && c.AdminKubernetes == "":
+		refuse(EnvAdminPort, "%s is not set: set it to the file with the keys of administrators; `authserver admin-key` makes a key; "+
+			"or set %s in a pod of Kubernetes", EnvAdminKeys, EnvAdminKubernetes)
+	case c.AdminKeys != "" && c.AdminKubernetes != "":
+		refuse(EnvAdminKubernetes, "%s is set too: set only one of them, because only one may decide", EnvAdminKeys)
 	}
 	for _, bound := range []struct {
 		name  string
@@ -111,7 +115,7 @@ func (c Config) mailContradictions() (problems []Problem) {
 	if c.SMTPHost != "" && (c.SMTPUsername == "") != c.SMTPPassword.IsZero() {
 		refuse(EnvSMTPPassword, "%s and %s belong together: set both, or neither", EnvSMTPUsername, EnvSMTPPassword)
 	}
-	if c.MailWebhookURL != "" && c.MailWebhookSecret.IsZero() {
+	if c.MailWebhookURL != "" && c.MailWebhookSecret.IsZero() && !c.AdminOnly {
 		refuse(EnvMailWebhookURL, "%s is not set: set it to the signing key, such as the output of `openssl rand -base64 32`",
 			EnvMailWebhookSecret)
 	}
@@ -126,15 +130,15 @@ func (c Config) Warnings() []string {
 		name       string
 		passphrase Secret
 	}{{EnvRefreshPassphrase, c.RefreshPassphrase}, {EnvAccessPassphrase, c.AccessPassphrase}} {
-		if len(p.passphrase.Reveal()) < MinPassphrase {
+		if len(p.passphrase.Reveal()) < MinPassphrase && !c.AdminOnly {
 			warn("%s is shorter than %d bytes: a thief of the encrypted keys can guess it", p.name, MinPassphrase)
 		}
 	}
-	if c.RefreshPassphrase.Equal(c.AccessPassphrase) {
+	if c.RefreshPassphrase.Equal(c.AccessPassphrase) && !c.AdminOnly {
 		warn("%s and %s are the same: use two, so that a leak of one does not expose both kinds of keys",
 			EnvRefreshPassphrase, EnvAccessPassphrase)
 	}
-	if c.Exposure == Internal && c.TrustedCallerKey.IsZero() {
+	if c.Exposure == Internal && c.TrustedCallerKey.IsZero() && !c.AdminOnly {
 		warn("%s is not set: every caller sees codes and chooses scopes, so the port must not face the public", EnvTrustedCallerKey)
 	}
 	if c.SaltRounds < 10 {

@@ -22,6 +22,9 @@ import (
 
 // Config holds the validated settings. The table documents each field.
 type Config struct {
+	// AdminOnly reports whether the settings are those of "authserver admin": LoadAdmin sets it.
+	AdminOnly bool
+
 	Host   string // "" listens on all interfaces
 	Port   int
 	Issuer string
@@ -114,6 +117,7 @@ type Config struct {
 	MetricsPortSet  bool
 	AdminPort       int    // 0 serves no routes for administrators
 	AdminKeys       string // the file with their keys
+	AdminKubernetes string // NAMESPACE/NAME of the AuthGateway whose RBAC decides, in place of AdminKeys
 	DrainDelay      time.Duration
 	ShutdownTimeout time.Duration
 	LogLevel        slog.Level

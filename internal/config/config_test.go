@@ -548,6 +548,52 @@ func TestEnvironOfTheDefaultsLeavesTheRestToTheServer(t *testing.T) {
 	}
 }
 
+func TestAdministratorsAreDecidedByOneAuthority(t *testing.T) {
+	for _, c := range []struct {
+		changes settings
+		want    string // in the error; "": none
+	}{
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KEYS": "/keys"}, ""},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "shop/auth"}, ""},
+		{settings{"ADMIN_PORT": "8081"}, "ADMIN_KEYS is not set"},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KEYS": "/keys", "ADMIN_KUBERNETES": "shop/auth"}, "set only one of them"},
+		{settings{"ADMIN_PORT": "8080", "ADMIN_KEYS": "/keys"}, "also the value of PORT"},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "auth"}, "NAMESPACE/NAME"},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "shop/auth/x"}, "NAMESPACE/NAME"},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "Shop/auth"}, "NAMESPACE/NAME"},
+		{settings{"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "shop/"}, "NAMESPACE/NAME"},
+	} {
+		_, err := load(with(c.changes))
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v: %v, want %q", c.changes, err, c.want)
+		}
+	}
+}
+
+// The server for administrators has no use for the keys of tokens and the credentials of mail, and does not read them.
+func TestLoadAdminReadsOnlyWhatItNeeds(t *testing.T) {
+	e := with(settings{
+		"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "shop/auth", "EXPOSURE": "public", "MAIL_WEBHOOK_URL": "https://example.com/hook",
+	})
+	for _, s := range config.Settings() {
+		if s.ServeOnly {
+			e[s.Name] = "an invalid\nvalue"
+		}
+	}
+	got, err := config.LoadAdmin(lookup(e), noFile)
+	testenv.NoError(t, err)
+	if !got.AdminOnly || !got.AccessPassphrase.IsZero() || got.KeysDir != "" || !got.SendsMail() || len(got.Warnings()) > 0 {
+		t.Errorf("got %v, with the warnings %q", got, got.Warnings())
+	}
+	delete(e, "ADMIN_PORT")
+	if _, err := config.LoadAdmin(lookup(e), noFile); err == nil || !strings.Contains(err.Error(), "ADMIN_PORT: is not set") {
+		t.Errorf("without a port: %v", err)
+	}
+	if _, err := load(e); err == nil || !strings.Contains(err.Error(), "KEYS_DIR") {
+		t.Errorf("the server: %v", err)
+	}
+}
+
 func TestServiceNameDefaultsToTheIssuer(t *testing.T) {
 	for name, want := range map[string]string{"": "auth.example.com", "Example Shop": "Example Shop"} {
 		changes := settings{"ISSUER": "https://auth.example.com:8443/tenant"}
@@ -726,8 +772,8 @@ func TestSettingsAreAllInTheHelpAndTheReference(t *testing.T) {
 			t.Errorf("a line of the help is %d bytes long: %s", len(line), line)
 		}
 	}
-	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set.
-	if fields := reflect.TypeFor[config.Config]().NumField() - 2; fields != len(seen) {
+	// MetricsPortSet and DerivedIssuer are not settings. They record whether one was set. AdminOnly records who reads them.
+	if fields := reflect.TypeFor[config.Config]().NumField() - 3; fields != len(seen) {
 		t.Errorf("%d fields in Config, %d rows in the table", fields, len(seen))
 	}
 }

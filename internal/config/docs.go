@@ -18,8 +18,21 @@ func Usage(w io.Writer) error {
 		fmt.Fprintf(&b, "\n  %s (%s)\n", s.Name, s.note(plain))
 		wrap(&b, plain(s.Help), "      ")
 	}
+	b.WriteString("\n")
+	wrap(&b, plain(serveOnly()), "")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// serveOnly names the settings that only the server itself reads.
+func serveOnly() string {
+	var names []string
+	for _, s := range Settings() {
+		if s.ServeOnly {
+			names = append(names, "`"+s.Name+"`")
+		}
+	}
+	return "`authserver admin`, which serves only `ADMIN_PORT`, reads all settings but these: " + strings.Join(names, ", ") + "."
 }
 
 // Markdown returns the settings as a table, for docs/reference/settings.md.
@@ -29,6 +42,7 @@ func Markdown() string {
 	for _, s := range Settings() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Name, s.note(func(s string) string { return s }), s.Help)
 	}
+	b.WriteString("\n" + serveOnly() + "\n")
 	return b.String()
 }
 

@@ -33,12 +33,24 @@ func (e *InvalidError) Error() string {
 // Load reads all settings. lookup is os.LookupEnv and readFile is os.ReadFile, except in
 // tests. If settings are invalid, the error is an *InvalidError.
 func Load(lookup func(string) (string, bool), readFile func(string) ([]byte, error)) (Config, error) {
-	var c Config
+	return load(Config{}, lookup, readFile)
+}
+
+// LoadAdmin does the same for "authserver admin": it does not read the settings that are ServeOnly.
+func LoadAdmin(lookup func(string) (string, bool), readFile func(string) ([]byte, error)) (Config, error) {
+	return load(Config{AdminOnly: true}, lookup, readFile)
+}
+
+func load(c Config, lookup func(string) (string, bool), readFile func(string) ([]byte, error)) (Config, error) {
 	invalid := &InvalidError{}
 	refuse := func(name string, err error) {
 		invalid.Problems = append(invalid.Problems, Problem{name, err.Error()})
 	}
 	for _, s := range table {
+		if s.ServeOnly && c.AdminOnly {
+			s.setDefault(&c)
+			continue
+		}
 		value, given, err := s.read(lookup, readFile)
 		if err != nil {
 			refuse(s.Name, err)

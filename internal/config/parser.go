@@ -132,6 +132,16 @@ var clientID = textThat(func(s string) error {
 	return nil
 })
 
+// gatewayPath is a namespace and the name of an AuthGateway in it.
+var gatewayPath = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+var gatewayName = textThat(func(s string) error {
+	if !gatewayPath.MatchString(s) {
+		return fmt.Errorf("%s is not the name of an AuthGateway: write NAMESPACE/NAME, such as shop/auth", quote(s))
+	}
+	return nil
+})
+
 // optional also accepts the empty text, which is the zero value.
 func optional[T any](k parser[T]) parser[T] {
 	parse := k.parse

@@ -16,6 +16,10 @@ type State struct {
 	// Reason describes in one line of less than 512 bytes why the server is not ready.
 	Reason string `json:"reason,omitempty"`
 
+	// MayNotReview reports whether Kubernetes decides what administrators may do, and does not let this server ask: its
+	// ServiceAccount is not bound to system:auth-delegator.
+	MayNotReview bool `json:"mayNotReview,omitempty"`
+
 	Keys     KeysState     `json:"keys"`
 	Database DatabaseState `json:"database"`
 }

@@ -91,6 +91,7 @@ const (
 	EnvMetricsPort             = "METRICS_PORT"
 	EnvAdminPort               = "ADMIN_PORT"
 	EnvAdminKeys               = "ADMIN_KEYS"
+	EnvAdminKubernetes         = "ADMIN_KUBERNETES"
 	EnvDrainDelay              = "DRAIN_DELAY"
 	EnvShutdownTimeout         = "SHUTDOWN_TIMEOUT"
 	EnvLogLevel                = "LOG_LEVEL"
@@ -117,6 +118,8 @@ type Setting struct {
 	Secret   bool   // can also be read from NAME_FILE, and is never printed
 	Required bool   // has no default
 	Advice   string // what to write, if a required setting is not set
+	// ServeOnly reports whether "authserver admin" does not read the setting: it has no keys, and sends no mail.
+	ServeOnly bool
 	// DefaultText describes a default that depends on other settings.
 	DefaultText string
 }
@@ -147,11 +150,11 @@ var table = []setting{
 		Help: "The host name or IP address to listen on, for the API, `METRICS_PORT`, `AUTHZ_PORT` and " +
 			"`ADMIN_PORT`. Empty, `0.0.0.0` or `::` listens on all interfaces."},
 		field: bind(func(c *Config) *string { return &c.Host }, listenHost)},
-	{Setting: Setting{Name: EnvRefreshPassphrase, Secret: true, Required: true,
+	{Setting: Setting{Name: EnvRefreshPassphrase, ServeOnly: true, Secret: true, Required: true,
 		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
 		Help:   "The passphrase that encrypts the private keys of refresh tokens."},
 		field: bind(func(c *Config) *Secret { return &c.RefreshPassphrase }, secret(0))},
-	{Setting: Setting{Name: EnvAccessPassphrase, Secret: true, Required: true,
+	{Setting: Setting{Name: EnvAccessPassphrase, ServeOnly: true, Secret: true, Required: true,
 		Advice: "write 16 bytes or more, such as the output of `openssl rand -base64 24`",
 		Help: "The passphrase that encrypts the private keys of access tokens. Use a different one from " +
 			"`REFRESH_PASSPHRASE`."},
@@ -201,18 +204,18 @@ var table = []setting{
 			"mail them. `public`: browsers and apps. Codes are then sent only by mail, so `public` requires " +
 			"`SMTP_HOST` or `MAIL_WEBHOOK_URL`."},
 		field: bind(func(c *Config) *Exposure { return &c.Exposure }, oneOf(Internal, Public))},
-	{Setting: Setting{Name: EnvTrustedCallerKey, Secret: true,
+	{Setting: Setting{Name: EnvTrustedCallerKey, ServeOnly: true, Secret: true,
 		Help: "A key of 16 bytes or more. If it is set, only a caller that sends it as `X-Caller-Key` receives " +
 			"codes, chooses scopes and introspects tokens."},
 		field: bind(func(c *Config) *Secret { return &c.TrustedCallerKey }, secret(MinPassphrase))},
-	{Setting: Setting{Name: EnvAuthzPolicies, DefaultText: "unset: no decisions for proxies",
+	{Setting: Setting{Name: EnvAuthzPolicies, ServeOnly: true, DefaultText: "unset: no decisions for proxies",
 		Help: "The decisions that proxies can ask for at `/authz/NAME`: a JSON array of policies, such as " +
 			"`[{\"name\": \"orders\", \"scopes\": [\"orders:read\"]}]`. A policy has a `name`, and may have `scopes` (all " +
 			"are needed), `anyScope` (one is needed), `audience`, `maxAge` (of the sign-in, such as `10m`), `anonymous` " +
 			"(a request without a token is allowed) and `failClosed` (refuse while it is not known which sessions have " +
 			"ended)."},
 		field: bind(func(c *Config) *[]AuthzPolicy { return &c.AuthzPolicies }, authzPolicies)},
-	{Setting: Setting{Name: EnvAuthzPort, Default: "0",
+	{Setting: Setting{Name: EnvAuthzPort, ServeOnly: true, Default: "0",
 		Help: "The port of `/authz/NAME`, which the port of the API then no longer serves. It serves nothing else. 0 " +
 			"serves the decisions on the port of the API."},
 		field: bind(func(c *Config) *int { return &c.AuthzPort }, integer(0, 65535))},
@@ -314,7 +317,7 @@ var table = []setting{
 	{Setting: Setting{Name: EnvMailLinkEmailChange, DefaultText: "unset: mails contain only the code",
 		Help: "The page where a user confirms a new address, with `{code}` in it."},
 		field: bind(func(c *Config) *string { return &c.MailLinkEmailChange }, mailLink)},
-	{Setting: Setting{Name: EnvMailTemplatesDir, DefaultText: "unset: the built-in ones, in English",
+	{Setting: Setting{Name: EnvMailTemplatesDir, ServeOnly: true, DefaultText: "unset: the built-in ones, in English",
 		Help: "A directory of templates that replace the built-in ones, in as many languages as you need."},
 		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional(text))},
 	{Setting: Setting{Name: EnvMailGiveUpAfter, Default: "24h",
@@ -332,13 +335,13 @@ var table = []setting{
 			"unencrypted. With `none`, a password is sent only to a server on this machine, or by SCRAM or " +
 			"CRAM-MD5. With the other two, nothing is sent without TLS."},
 		field: bind(func(c *Config) *SMTPTLS { return &c.SMTPTLS }, oneOf(StartTLS, ImplicitTLS, NoTLS))},
-	{Setting: Setting{Name: EnvSMTPCAFile, DefaultText: "the system's",
+	{Setting: Setting{Name: EnvSMTPCAFile, ServeOnly: true, DefaultText: "the system's",
 		Help: "The file with the CA certificates that verify the SMTP server's certificate."},
 		field: bind(func(c *Config) *string { return &c.SMTPCAFile }, optional(text))},
-	{Setting: Setting{Name: EnvSMTPUsername, DefaultText: "unset: no authentication",
+	{Setting: Setting{Name: EnvSMTPUsername, ServeOnly: true, DefaultText: "unset: no authentication",
 		Help: "The user for SMTP authentication."},
 		field: bind(func(c *Config) *string { return &c.SMTPUsername }, optional(text))},
-	{Setting: Setting{Name: EnvSMTPPassword, Secret: true,
+	{Setting: Setting{Name: EnvSMTPPassword, ServeOnly: true, Secret: true,
 		Help: "The password of `SMTP_USERNAME`."},
 		field: bind(func(c *Config) *Secret { return &c.SMTPPassword }, secret(0))},
 	{Setting: Setting{Name: EnvSMTPConnections, Default: "4",
@@ -349,7 +352,7 @@ var table = []setting{
 		Help: "The URL that receives each mail as JSON, signed according to Standard Webhooks. Use it instead of " +
 			"SMTP to send mail through your own service."},
 		field: bind(func(c *Config) *string { return &c.MailWebhookURL }, webhookURL)},
-	{Setting: Setting{Name: EnvMailWebhookSecret, Secret: true,
+	{Setting: Setting{Name: EnvMailWebhookSecret, ServeOnly: true, Secret: true,
 		Help: "The key that signs webhook requests: 24 to 64 bytes in base64, with or without the prefix `whsec_`, " +
 			"such as the output of `openssl rand -base64 32`."},
 		field: bind(func(c *Config) *Secret { return &c.MailWebhookSecret }, webhookSecret)},
@@ -357,11 +360,11 @@ var table = []setting{
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256",
 		Help: "`ES256`, `RS256` or `EdDSA`. A change starts a normal key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
-	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database",
+	{Setting: Setting{Name: EnvKeysDir, ServeOnly: true, DefaultText: "unset: the keys are in the database",
 		Help: "The directory of the encrypted keys, as mounted by the operator. The server then neither creates " +
 			"nor rotates keys."},
 		field: bind(func(c *Config) *string { return &c.KeysDir }, optional(text))},
-	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset",
+	{Setting: Setting{Name: EnvKeysPublished, ServeOnly: true, DefaultText: "unset",
 		Help: "The file `keys.json` of the published keys, as mounted by the operator. The server does not use " +
 			"keys in `KEYS_DIR` that are older than those in this file, or that it lists as revoked. This also " +
 			"holds for a server that has just started."},
@@ -374,11 +377,11 @@ var table = []setting{
 			"after twice this time, so that every verifier has it, even if a clock jumps. After 30 minutes, Istio " +
 			"has it too, which fetches keys every 20 minutes and not when it finds an unknown key."},
 		field: bind(func(c *Config) *time.Duration { return &c.KeyPublishLead }, duration(time.Second, 7*day))},
-	{Setting: Setting{Name: EnvFormerRefreshPassphrase, Secret: true,
+	{Setting: Setting{Name: EnvFormerRefreshPassphrase, ServeOnly: true, Secret: true,
 		Help: "The previous value of `REFRESH_PASSPHRASE`, during a change. It still decrypts the keys that it " +
 			"encrypted."},
 		field: bind(func(c *Config) *Secret { return &c.FormerRefreshPassphrase }, secret(0))},
-	{Setting: Setting{Name: EnvFormerAccessPassphrase, Secret: true,
+	{Setting: Setting{Name: EnvFormerAccessPassphrase, ServeOnly: true, Secret: true,
 		Help: "The previous value of `ACCESS_PASSPHRASE`, during a change."},
 		field: bind(func(c *Config) *Secret { return &c.FormerAccessPassphrase }, secret(0))},
 
@@ -467,6 +470,10 @@ var table = []setting{
 	{Setting: Setting{Name: EnvAdminKeys, DefaultText: "unset",
 		Help: "The file with the keys of administrators. `authserver admin-key` makes a key."},
 		field: bind(func(c *Config) *string { return &c.AdminKeys }, optional(text))},
+	{Setting: Setting{Name: EnvAdminKubernetes, DefaultText: "unset",
+		Help: "The AuthGateway whose RBAC decides what administrators may do, as `NAMESPACE/NAME`, in place of " +
+			"`ADMIN_KEYS`. The server then asks the Kubernetes API server that its pod belongs to."},
+		field: bind(func(c *Config) *string { return &c.AdminKubernetes }, optional(gatewayName))},
 	{Setting: Setting{Name: EnvDrainDelay, Default: "0s",
 		Help: "How long the server keeps serving after SIGTERM, while load balancers notice that it is no longer " +
 			"ready."},

@@ -13,14 +13,17 @@
 package kubernetestest
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
@@ -37,6 +40,7 @@ var (
 // Main runs the tests of a package and then stops the server. If all tests pass, it also runs the checks.
 func Main(m *testing.M, after ...func() error) {
 	becomeProgram()
+	log.SetLogger(logr.Discard()) // envtest warns if there is none
 	testenv.Main(m, after...)
 }
 
@@ -54,6 +58,13 @@ func Config(t testing.TB) *rest.Config {
 		t.Fatalf("start a Kubernetes API server: %v", err)
 	}
 	return nil
+}
+
+// SignerKey returns the PEM of the key that signs tokens of ServiceAccounts, for tests that forge one.
+func SignerKey(t testing.TB) []byte {
+	t.Helper()
+	Config(t)
+	return testenv.Must(os.ReadFile(shared.path("kube-apiserver", "sa-signer.key")))(t)
 }
 
 // Start starts another server, with these arguments of kube-apiserver, for the time of one test.

@@ -1,0 +1,221 @@
+package rbac_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+
+	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/rbac"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+)
+
+// The tests of authserver ask a real API server. These have answers that a real one gives rarely or never.
+
+// apiServer answers reviews.
+type apiServer struct {
+	token  authenticationv1.TokenReviewStatus
+	access authorizationv1.SubjectAccessReviewStatus
+	asked  atomic.Int64 // TokenReviews
+	last   atomic.Pointer[authorizationv1.SubjectAccessReviewSpec]
+}
+
+const audience = "authgateway.io/shop/auth"
+
+// allowing returns an API server that allows everything to ada.
+func allowing() *apiServer {
+	return &apiServer{
+		token: authenticationv1.TokenReviewStatus{
+			Authenticated: true, Audiences: []string{audience},
+			User: authenticationv1.UserInfo{
+				Username: "ada", UID: "7", Groups: []string{"helpdesk"}, Extra: map[string]authenticationv1.ExtraValue{"k": {"v"}},
+			},
+		},
+		access: authorizationv1.SubjectAccessReviewStatus{Allowed: true},
+	}
+}
+
+func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	if strings.HasSuffix(r.URL.Path, "/tokenreviews") {
+		a.asked.Add(1)
+		var review authenticationv1.TokenReview
+		if json.NewDecoder(r.Body).Decode(&review) != nil || len(review.Spec.Audiences) != 1 || review.Spec.Audiences[0] != audience {
+			panic("a TokenReview without the audience")
+		}
+		review.Status = a.token
+		_ = json.NewEncoder(w).Encode(review)
+		return
+	}
+	var review authorizationv1.SubjectAccessReview
+	if json.NewDecoder(r.Body).Decode(&review) != nil {
+		panic("no SubjectAccessReview")
+	}
+	a.last.Store(&review.Spec)
+	review.Status = a.access
+	_ = json.NewEncoder(w).Encode(review)
+}
+
+func reviewer(t *testing.T, a *apiServer, clock *testenv.Clock) *rbac.Reviewer {
+	t.Helper()
+	server := httptest.NewServer(a)
+	t.Cleanup(server.Close)
+	return testenv.Must(rbac.New(rbac.Options{
+		Cluster: &rbac.Cluster{Host: server.URL}, Gateway: rbac.Gateway{Namespace: "shop", Name: "auth"},
+		Now: clock.Now, Log: slog.New(slog.DiscardHandler),
+	}))(t)
+}
+
+// jwtWith returns a token with claims, whose signature is not checked here.
+func jwtWith(claims string) string {
+	return "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".AA"
+}
+
+var list = admin.Right{Resource: admin.Users, Verb: admin.List}
+
+func TestAuthorizeAsksAboutTheWholeUser(t *testing.T) {
+	t.Parallel()
+	a := allowing()
+	actor, err := reviewer(t, a, &testenv.Clock{}).Authorize(t.Context(), "a token", list)
+	testenv.NoError(t, err)
+	if actor.Name != "ada" {
+		t.Errorf("the actor is %+v", actor)
+	}
+	asked := a.last.Load()
+	want := authorizationv1.ResourceAttributes{
+		Namespace: "shop", Name: "auth", Verb: "list", Group: "authgateway.io", Version: "v1alpha1",
+		Resource: "authgateways", Subresource: "users",
+	}
+	if *asked.ResourceAttributes != want || asked.User != "ada" || asked.UID != "7" || len(asked.Groups) != 1 || len(asked.Extra["k"]) != 1 {
+		t.Errorf("asked about %+v", asked)
+	}
+}
+
+func TestAuthorizeRefusesAnswersThatSayTooLittle(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*apiServer)
+		want   error
+	}{
+		"no audiences, as an old API server":    {func(a *apiServer) { a.token.Audiences = nil }, admin.ErrUnauthenticated},
+		"other audiences":                       {func(a *apiServer) { a.token.Audiences = []string{audience + "x"} }, admin.ErrUnauthenticated},
+		"not authenticated":                     {func(a *apiServer) { a.token.Authenticated = false }, admin.ErrUnauthenticated},
+		"no name":                               {func(a *apiServer) { a.token.User.Username = "" }, admin.ErrUnauthenticated},
+		"a name with a line break":              {func(a *apiServer) { a.token.User.Username = "ada\nroot" }, admin.ErrUnauthenticated},
+		"a name that the database cannot store": {func(a *apiServer) { a.token.User.Username = "ada\x00" }, admin.ErrUnauthenticated},
+		"a long name":                           {func(a *apiServer) { a.token.User.Username = strings.Repeat("a", 257) }, admin.ErrUnauthenticated},
+		"not allowed":                           {func(a *apiServer) { a.access.Allowed = false }, admin.ErrForbidden},
+		"allowed and denied":                    {func(a *apiServer) { a.access.Denied = true }, admin.ErrForbidden},
+		"an error of the evaluation": {func(a *apiServer) {
+			a.access = authorizationv1.SubjectAccessReviewStatus{EvaluationError: "x"}
+		}, admin.ErrForbidden},
+	} {
+		a := allowing()
+		c.change(a)
+		if _, err := reviewer(t, a, &testenv.Clock{}).Authorize(t.Context(), "a token", list); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+func TestAuthorizeRemembersForSecondsAndNeverBeyondTheToken(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		token string
+		holds time.Duration
+	}{
+		"a token without an expiry":  {"a token", 5 * time.Second},
+		"a token of an hour":         {jwtWith(fmt.Sprintf(`{"exp":%d}`, now.Add(time.Hour).Unix())), 5 * time.Second},
+		"a token of two seconds":     {jwtWith(fmt.Sprintf(`{"exp":%d}`, now.Add(2*time.Second).Unix())), 2 * time.Second},
+		"a token that has expired":   {jwtWith(fmt.Sprintf(`{"exp":%d}`, now.Unix())), 0},
+		"an expiry that is no time":  {jwtWith(`{"exp":1e300}`), 5 * time.Second},
+		"an expiry that is negative": {jwtWith(`{"exp":-1}`), 5 * time.Second},
+	} {
+		a, clock := allowing(), testenv.NewClock(now)
+		r := reviewer(t, a, clock)
+		asks := func() bool {
+			before := a.asked.Load()
+			if _, err := r.Authorize(t.Context(), c.token, list); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return a.asked.Load() > before
+		}
+		if !asks() {
+			t.Errorf("%s: nothing was asked", name)
+		}
+		if c.holds > 0 {
+			clock.Set(now.Add(c.holds - time.Millisecond))
+			if asks() {
+				t.Errorf("%s: asked again before %v", name, c.holds)
+			}
+		}
+		clock.Set(now.Add(c.holds))
+		if !asks() {
+			t.Errorf("%s: not asked after %v", name, c.holds)
+		}
+		// Another right, or another token, is another question.
+		if _, err := r.Authorize(t.Context(), c.token, admin.Right{Resource: admin.Users, Verb: admin.Delete}); err != nil {
+			t.Fatal(err)
+		}
+		if got := a.last.Load().ResourceAttributes.Verb; got != "delete" {
+			t.Errorf("%s: the last question was about %s", name, got)
+		}
+	}
+}
+
+func TestAuthorizeKeepsNoRefusal(t *testing.T) {
+	t.Parallel()
+	a := allowing()
+	a.access.Allowed = false
+	r := reviewer(t, a, &testenv.Clock{})
+	for range 3 {
+		if _, err := r.Authorize(t.Context(), "a token", list); !errors.Is(err, admin.ErrForbidden) {
+			t.Fatal(err)
+		}
+	}
+	if n := a.asked.Load(); n != 3 {
+		t.Errorf("asked %d times", n)
+	}
+	a.access.Allowed = true
+	if _, err := r.Authorize(t.Context(), "a token", list); err != nil {
+		t.Errorf("after a binding: %v", err)
+	}
+}
+
+func TestAuthorizeExplainsTokensThatAreRefused(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	past := now.Add(-time.Minute).Unix()
+	for token, want := range map[string]string{
+		"something":            "does not know",
+		jwtWith(`{`):           "does not know",
+		jwtWith(`{"aud":7}`):   "does not know",
+		"a.b.c.d":              "does not know",
+		jwtWith(`{"aud":"x"}`): "--audience=" + audience,
+		jwtWith(fmt.Sprintf(`{"aud":["x","y"],"exp":%d}`, past)):          "another audience",
+		jwtWith(fmt.Sprintf(`{"aud":["x",%q],"exp":%d}`, audience, past)): "has expired",
+		jwtWith(fmt.Sprintf(`{"aud":%q}`, audience)):                      "does not know",
+	} {
+		a := allowing()
+		a.token = authenticationv1.TokenReviewStatus{Error: "a secret of the API server"}
+		_, err := reviewer(t, a, testenv.NewClock(now)).Authorize(t.Context(), token, list)
+		refusal, ok := errors.AsType[*admin.Refusal](err)
+		if !ok || !errors.Is(err, admin.ErrUnauthenticated) || !strings.Contains(refusal.Message, want) ||
+			strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), token) {
+			t.Errorf("%s: %v, want %q", token, err, want)
+		}
+	}
+}
