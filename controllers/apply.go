@@ -27,13 +27,16 @@ import (
 // apply brings every object but the public keys to what the spec asks for, and
 // deletes those that it no longer asks for. It writes only what differs.
 //
-// A failed write does not stop the others, with one exception: the Deployment is skipped, because pods must not start
+// A failed write does not stop the others, with one exception: a Deployment is skipped, because pods must not start
 // before the objects that protect them. It is also skipped if withPods is false. apply returns what could not be done.
 func (r *Reconciler) apply(
 	ctx context.Context, cs *clusterState, rendered rendering, withPods bool,
 ) (found []*problem) {
 	for _, o := range managedObjects {
-		if o.ofKeys || o == objectDeployment && (!withPods || len(found) > 0) {
+		if o.ofKeys || o.gvk == gvkDeployment && o.wantedBy(cs.gateway) && (!withPods || len(found) > 0) {
+			continue
+		}
+		if o.id() == idAdminDeployment && cs.upgradeWaits { // its pods follow those of the API
 			continue
 		}
 		if err := cs.unread[o.id()]; err != nil {
@@ -109,7 +112,7 @@ func (r *Reconciler) prepare(
 		return false, err
 	}
 	var stray []map[string]any
-	if o == objectDeployment {
+	if o.gvk == gvkDeployment {
 		stray, err = strays(live.(*appsv1.Deployment), wanted.(*acapps.DeploymentApplyConfiguration))
 		if err != nil {
 			return false, err

@@ -34,3 +34,6 @@ func (r *Reconciler) Upgrades() prometheus.Collector { return r.upgrades }
 
 // AskAPod asks a pod as the operator does.
 var AskAPod = ask()
+
+// AdminRights are the rights that the Roles for administrators grant, as resources and verbs.
+func AdminRights() (resources, verbs []string) { return adminSubresources, editorVerbs }

@@ -292,7 +292,11 @@ func TestRoleIsEnough(t *testing.T) {
 	e.create(credentials("auth-db"))
 	g := smallest("auth")
 	autoscaled(g)
-	e.ready(g)
+	g.Spec.Admin.Enabled = true // its Roles grant no more than the operator has
+	e.create(g)
+	e.rollOut("auth")
+	e.rollOut("auth-admin")
+	e.shows("auth", "Ready True Ready")
 	for _, c := range e.calls.written() {
 		if c.status == http.StatusForbidden {
 			t.Errorf("%v was forbidden", c)
@@ -313,6 +317,7 @@ func TestRoleWithoutAVerbIsNamed(t *testing.T) {
 	open := func(e *env) {
 		e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.NetworkPolicy.Enabled = new(false) })
 	}
+	administrate := func(e *env) { e.change("auth", func(g *v1alpha1.AuthGateway) { g.Spec.Admin.Enabled = true }) }
 	nothing := func(*env) {}
 	for _, c := range []struct {
 		verb, group, resource string
@@ -345,6 +350,9 @@ func TestRoleWithoutAVerbIsNamed(t *testing.T) {
 		{"get", "autoscaling", "horizontalpodautoscalers", autoscale, false},
 		{"create", "autoscaling", "horizontalpodautoscalers", autoscale, false},
 		{"patch", "autoscaling", "horizontalpodautoscalers", autoscale, false},
+		{"get", "rbac.authorization.k8s.io", "roles", administrate, false},
+		{"create", "rbac.authorization.k8s.io", "roles", administrate, false},
+		{"patch", "rbac.authorization.k8s.io", "roles", administrate, false},
 	} {
 		t.Run(c.verb+" "+c.resource, func(t *testing.T) {
 			t.Parallel()

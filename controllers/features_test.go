@@ -126,6 +126,9 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 		Algorithm: "EdDSA", RotationInterval: "500h", PublishLead: "1m", PassphraseSecretRef: &v1alpha1.LocalReference{Name: "own"},
 		Revoked: []string{strings.Repeat("A", 43)},
 	}
+	s.Admin = v1alpha1.Admin{Enabled: true, Replicas: 3, Resources: &corev1.ResourceRequirements{
+		Requests: odd("0.05", "1e8"), Limits: odd("1000m", "1.5Gi"),
+	}}
 	s.NetworkPolicy = v1alpha1.NetworkPolicy{Enabled: new(true), From: []networkingv1.NetworkPolicyPeer{
 		{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{"10.1.0.0/16"}}},
 		{PodSelector: &metav1.LabelSelector{}},

@@ -177,15 +177,15 @@ func inputNames(g *v1alpha1.AuthGateway, gvk schema.GroupVersionKind) (names []s
 // file returns where the pods have a key.
 func (in input) file(k inputKey) string { return in.directory + "/" + k.name }
 
-// mount returns how the pods get an input, and false if they get no file of it.
-func (in input) mount(object string) (mount, bool) {
+// mount returns how pods that read certain settings get an input, and false if they get no file of it.
+func (in input) mount(object string, reads func(setting string) bool) (mount, bool) {
 	m := mount{volume: in.volume, directory: in.directory, gvk: in.gvk, object: object}
 	for _, k := range in.keys {
-		if k.use == inFile || k.use == pathOfFile {
+		if (k.use == inFile || k.use == pathOfFile) && reads(k.setting) {
 			m.items = append(m.items, k.name)
 		}
 	}
-	return m, len(in.keys) == 0 || len(m.items) > 0
+	return m, len(in.keys) == 0 && reads(in.directorySetting) || len(m.items) > 0
 }
 
 // problem returns what is wrong with an input, or nil.

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +18,7 @@ import (
 	accore "k8s.io/client-go/applyconfigurations/core/v1"
 	acnetworking "k8s.io/client-go/applyconfigurations/networking/v1"
 	acpolicy "k8s.io/client-go/applyconfigurations/policy/v1"
+	acrbac "k8s.io/client-go/applyconfigurations/rbac/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
@@ -55,6 +57,7 @@ var (
 	gvkServiceAccount   = corev1.SchemeGroupVersion.WithKind("ServiceAccount")
 	gvkNetworkPolicy    = networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy")
 	gvkIngress          = networkingv1.SchemeGroupVersion.WithKind("Ingress")
+	gvkRole             = rbacv1.SchemeGroupVersion.WithKind("Role")
 	gvkReplicaSet       = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
 	gvkNamespace        = corev1.SchemeGroupVersion.WithKind("Namespace")
 	gvkSecret           = corev1.SchemeGroupVersion.WithKind("Secret")
@@ -72,6 +75,14 @@ var (
 	idPublicKeys        = objectID{gvk: gvkConfigMap}
 	idRefreshPublicKeys = objectID{gvk: gvkConfigMap, variant: "refresh"}
 	idDeployment        = objectID{gvk: gvkDeployment}
+	idAdminDeployment   = objectID{gvk: gvkDeployment, variant: variantAdmin}
+)
+
+// The variants of the objects that serve administrators.
+const (
+	variantAdmin  = "admin"
+	variantViewer = "user-viewer"
+	variantEditor = "user-editor"
 )
 
 // The objects that the reconciler treats specially. The Deployment waits for the objects that protect its pods.
@@ -88,11 +99,16 @@ var managedObjects = []*managedObject{
 	objectRefreshPublicKeys,
 	typedObject(gvkServiceAccount, always, renderServiceAccount, accore.ExtractServiceAccount),
 	typedObject(gvkService, always, renderService, accore.ExtractService),
-	typedObject(gvkNetworkPolicy, func(g *v1alpha1.AuthGateway) bool {
-		return g.Spec.NetworkPolicy.Enabled == nil || *g.Spec.NetworkPolicy.Enabled
-	}, renderNetworkPolicy, acnetworking.ExtractNetworkPolicy),
+	typedObject(gvkNetworkPolicy, wantsPolicy, renderNetworkPolicy, acnetworking.ExtractNetworkPolicy),
 	typedObject(gvkDisruptionBudget, always, renderDisruptionBudget, acpolicy.ExtractPodDisruptionBudget),
 	objectDeployment,
+	adminObject(gvkRole, variantViewer, renderUserViewer, acrbac.ExtractRole),
+	adminObject(gvkRole, variantEditor, renderUserEditor, acrbac.ExtractRole),
+	adminObject(gvkServiceAccount, variantAdmin, renderAdminAccount, accore.ExtractServiceAccount),
+	adminObject(gvkService, variantAdmin, renderAdminService, accore.ExtractService),
+	withPolicy(adminObject(gvkNetworkPolicy, variantAdmin, renderAdminNetworkPolicy, acnetworking.ExtractNetworkPolicy)),
+	adminObject(gvkDisruptionBudget, variantAdmin, renderAdminBudget, acpolicy.ExtractPodDisruptionBudget),
+	adminObject(gvkDeployment, variantAdmin, renderAdminDeployment, extractDeployment),
 	typedObject(gvkAutoscaler, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Autoscaling != nil },
 		renderAutoscaler, acautoscaling.ExtractHorizontalPodAutoscaler),
 	typedObject(gvkIngress, func(g *v1alpha1.AuthGateway) bool { return g.Spec.Ingress != nil },
@@ -110,10 +126,24 @@ func (o *managedObject) name(n names) string {
 	case idRefreshPublicKeys:
 		return n.refreshPublicKeys()
 	}
+	switch o.variant {
+	case variantAdmin:
+		return n.admin()
+	case variantViewer:
+		return n.userViewer()
+	case variantEditor:
+		return n.userEditor()
+	}
 	return n.workload()
 }
 
 func always(*v1alpha1.AuthGateway) bool { return true }
+
+func wantsPolicy(g *v1alpha1.AuthGateway) bool {
+	return g.Spec.NetworkPolicy.Enabled == nil || *g.Spec.NetworkPolicy.Enabled
+}
+
+func wantsAdmin(g *v1alpha1.AuthGateway) bool { return g.Spec.Admin.Enabled }
 
 // typedObject returns the managedObject of a kind that has a Go type.
 func typedObject[O any, P interface {
@@ -129,6 +159,23 @@ func typedObject[O any, P interface {
 		render:  func(r rendering) runtime.ApplyConfiguration { return render(r) },
 		applied: func(o client.Object) (any, error) { return extract(o.(P), FieldManager) },
 	}
+}
+
+// adminObject returns the managedObject of one that serves administrators.
+func adminObject[O any, P interface {
+	*O
+	client.Object
+}, C runtime.ApplyConfiguration](
+	gvk schema.GroupVersionKind, variant string, render func(rendering) C, extract func(P, string) (C, error),
+) *managedObject {
+	o := typedObject(gvk, wantsAdmin, render, extract)
+	o.variant = variant
+	return o
+}
+
+func withPolicy(o *managedObject) *managedObject {
+	o.wantedBy = func(g *v1alpha1.AuthGateway) bool { return wantsAdmin(g) && wantsPolicy(g) }
+	return o
 }
 
 func publicKeysObject(

@@ -39,8 +39,13 @@ func mountsOf(g *v1alpha1.AuthGateway) []mount {
 			items: []string{secretCallerKey},
 		},
 	}
+	return append(all, inputMounts(g, func(string) bool { return true })...)
+}
+
+// inputMounts returns the mounts of pods that read certain settings, of what the spec refers to.
+func inputMounts(g *v1alpha1.AuthGateway, reads func(setting string) bool) (all []mount) {
 	for in, name := range inputsOf(g) {
-		if m, mounted := in.mount(name); mounted {
+		if m, mounted := in.mount(name, reads); mounted {
 			all = append(all, m)
 		}
 	}

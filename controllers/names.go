@@ -20,6 +20,7 @@ const (
 	labelManagedBy = "app.kubernetes.io/managed-by"
 
 	serverName     = "authserver"            // of the pods, and of their container
+	adminName      = "authserver-admin"      // of the pods for administrators
 	publicKeysName = "public-keys"           // of copies of public keys
 	operatorName   = "auth-gateway-operator" // also labels the operator's own pods: see config/manager
 )
@@ -61,8 +62,10 @@ const (
 const (
 	servicePort    = 80
 	apiPort        = 8080
+	adminPort      = 8081
 	operationsPort = 9090
 	portAPI        = "http"
+	portAdmin      = "admin"
 	portOperations = "operations"
 	portAuthz      = "authz"
 )
@@ -135,6 +138,13 @@ func copyLabels(k *v1alpha1.PublicKeys) map[string]string {
 	return map[string]string{labelName: publicKeysName, labelInstance: k.Name, labelManagedBy: operatorName}
 }
 
+// admin is the name of the objects that serve administrators.
+func (n names) admin() string { return n.gateway + "-admin" }
+
+// The Roles for administrators.
+func (n names) userViewer() string { return n.gateway + "-user-viewer" }
+func (n names) userEditor() string { return n.gateway + "-user-editor" }
+
 // workload is the name of every other object: the Deployment, the Service, the
 // ServiceAccount and so on. There is one of each kind.
 func (n names) workload() string { return n.gateway }
@@ -154,6 +164,18 @@ func (n names) selector() map[string]string {
 // labels are the labels of every object.
 func (n names) labels() map[string]string {
 	all := n.selector()
+	all[labelManagedBy] = operatorName
+	return all
+}
+
+// adminSelector selects the pods for administrators. As selector, it must never change.
+func (n names) adminSelector() map[string]string {
+	return map[string]string{labelName: adminName, labelInstance: n.gateway}
+}
+
+// adminLabels are the labels of the objects that serve administrators.
+func (n names) adminLabels() map[string]string {
+	all := n.adminSelector()
 	all[labelManagedBy] = operatorName
 	return all
 }

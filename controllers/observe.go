@@ -42,6 +42,9 @@ type clusterState struct {
 
 	upgradeWaits bool // the pods are not replaced yet, because other gateways come first
 
+	adminPods   []corev1.Pod            // those that are not ready, if not all replicas are
+	adminStates map[string]config.State // the answers of adminPods, by pod name
+
 	pods       []corev1.Pod            // of the Deployment, without those that are terminating
 	podsErr    error                   // why the pods could not be listed
 	states     map[string]config.State // the answers of pods, by pod name
@@ -52,6 +55,11 @@ type clusterState struct {
 
 func (cs *clusterState) deployment() *appsv1.Deployment {
 	d, _ := cs.objects[idDeployment].(*appsv1.Deployment)
+	return d
+}
+
+func (cs *clusterState) adminDeployment() *appsv1.Deployment {
+	d, _ := cs.objects[idAdminDeployment].(*appsv1.Deployment)
 	return d
 }
 
@@ -66,6 +74,7 @@ func newClusterState(g *v1alpha1.AuthGateway, now time.Time) *clusterState {
 		inputs: map[string]*corev1.Secret{}, inputErr: map[string]error{}, configMaps: map[string]*corev1.ConfigMap{},
 		objects: map[objectID]client.Object{}, absent: map[objectID]bool{}, unread: map[objectID]error{},
 		states: map[string]config.State{}, silent: map[string]error{}, readySince: map[string]time.Time{},
+		adminStates: map[string]config.State{},
 	}
 }
 
@@ -117,6 +126,7 @@ func (r *Reconciler) observeRest(ctx context.Context, cs *clusterState) error {
 			r.observeObject(ctx, cs, o)
 		}
 	}
+	r.observeAdminPods(ctx, cs)
 	var err error
 	if cs.caller, err = r.readSecret(ctx, cs, cs.names.caller()); err != nil {
 		return err

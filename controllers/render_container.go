@@ -10,39 +10,53 @@ import (
 )
 
 func renderServer(r rendering) *accore.ContainerApplyConfiguration {
+	c := renderContainer(r, serverResources(r.gateway), containerPort(portAPI, apiPort))
+	if port := r.gateway.Spec.Authz.Port; port != 0 {
+		c.WithPorts(containerPort(portAuthz, port))
+	}
+	return withSettings(c, r, environment(r.clusterState), func(string) bool { return true }, mountsOf(r.gateway))
+}
+
+// renderContainer renders what the containers of all pods have in common.
+func renderContainer(
+	r rendering, resources corev1.ResourceRequirements, port *accore.ContainerPortApplyConfiguration,
+) *accore.ContainerApplyConfiguration {
 	probe := func(path string, period, failures int32) *accore.ProbeApplyConfiguration {
 		get := accore.HTTPGetAction().WithPath(path).WithPort(intstr.FromString(portOperations)).
 			WithScheme(corev1.URISchemeHTTP)
 		return accore.Probe().WithHTTPGet(get).
 			WithPeriodSeconds(period).WithFailureThreshold(failures).WithTimeoutSeconds(3)
 	}
-	c := accore.Container().WithName(serverName).WithImage(r.image).
-		WithPorts(
-			accore.ContainerPort().WithName(portAPI).WithContainerPort(apiPort).WithProtocol(corev1.ProtocolTCP),
-			accore.ContainerPort().WithName(portOperations).WithContainerPort(operationsPort).
-				WithProtocol(corev1.ProtocolTCP),
-		).
+	return accore.Container().WithName(serverName).WithImage(r.image).
+		WithPorts(port, containerPort(portOperations, operationsPort)).
 		WithReadinessProbe(probe("/readyz", 5, 2)).
 		WithLivenessProbe(probe("/healthz", 10, 6)).
 		// A server that waits for its database is alive, but not ready.
 		WithStartupProbe(probe("/healthz", 1, 60)).
-		WithResources(renderResources(serverResources(r.gateway))).
+		WithResources(renderResources(resources)).
 		WithTerminationMessagePath(terminationLog).
 		WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).
 		WithSecurityContext(restricted())
-	if port := r.gateway.Spec.Authz.Port; port != 0 {
-		c.WithPorts(accore.ContainerPort().WithName(portAuthz).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP))
-	}
+}
+
+func containerPort(name string, port int32) *accore.ContainerPortApplyConfiguration {
+	return accore.ContainerPort().WithName(name).WithContainerPort(port).WithProtocol(corev1.ProtocolTCP)
+}
+
+// withSettings adds an environment, with the variables from Secrets that the server reads, and mounts.
+func withSettings(
+	c *accore.ContainerApplyConfiguration, r rendering, environ map[string]string, reads func(setting string) bool, mounts []mount,
+) *accore.ContainerApplyConfiguration {
 	for in, name := range inputsOf(r.gateway) {
 		for _, k := range in.keys {
-			if k.use == inVariable {
+			if k.use == inVariable && reads(k.setting) {
 				c.WithEnv(accore.EnvVar().WithName(k.setting).WithValueFrom(accore.EnvVarSource().WithSecretKeyRef(
 					accore.SecretKeySelector().WithName(name).WithKey(k.name))))
 			}
 		}
 	}
-	c.WithEnv(environmentOf(r.clusterState)...)
-	for _, m := range mountsOf(r.gateway) {
+	c.WithEnv(environmentOf(environ)...)
+	for _, m := range mounts {
 		c.WithVolumeMounts(m.renderMount())
 	}
 	return c

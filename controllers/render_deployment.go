@@ -17,15 +17,7 @@ import (
 
 func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
 	template := renderPod(r)
-	spec := acapps.DeploymentSpec().
-		WithSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())).
-		WithRevisionHistoryLimit(3).
-		WithProgressDeadlineSeconds(120).
-		// A replica is stopped only after its successor is ready.
-		WithStrategy(acapps.DeploymentStrategy().WithType(appsv1.RollingUpdateDeploymentStrategyType).
-			WithRollingUpdate(acapps.RollingUpdateDeployment().
-				WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
-		WithTemplate(template)
+	spec := deploymentSpec(r.names.selector(), template)
 	if replicas := replicasWanted(r.gateway, r.deployment()); replicas != nil {
 		spec.WithReplicas(*replicas)
 	}
@@ -34,20 +26,59 @@ func renderDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
 	return withRecord(d, template, r.gateway.Generation)
 }
 
-// renderPod renders a pod that meets the Pod Security Standard "restricted". The spec's podTemplate cannot weaken that.
+func deploymentSpec(
+	selector map[string]string, template *accore.PodTemplateSpecApplyConfiguration,
+) *acapps.DeploymentSpecApplyConfiguration {
+	return acapps.DeploymentSpec().
+		WithSelector(acmeta.LabelSelector().WithMatchLabels(selector)).
+		WithRevisionHistoryLimit(3).
+		WithProgressDeadlineSeconds(120).
+		// A replica is stopped only after its successor is ready.
+		WithStrategy(acapps.DeploymentStrategy().WithType(appsv1.RollingUpdateDeploymentStrategyType).
+			WithRollingUpdate(acapps.RollingUpdateDeployment().
+				WithMaxUnavailable(intstr.FromInt32(0)).WithMaxSurge(intstr.FromInt32(1)))).
+		WithTemplate(template)
+}
+
+// renderPod renders a pod of the API.
 func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
+	annotations := map[string]string{
+		annotationInputs: r.inputsDigest, annotationPassphrases: r.passphrasesDigest,
+	}
+	if r.configMapsDigest != "" {
+		annotations[annotationConfigMaps] = r.configMapsDigest
+	}
+	return podOf{
+		account: r.names.workload(), selector: r.names.selector(), labels: r.names.labels(), annotations: annotations,
+		server: renderServer(r), mounts: mountsOf(r.gateway),
+	}.render(r)
+}
+
+// podOf is what distinguishes the pods of a gateway.
+type podOf struct {
+	account     string // the ServiceAccount
+	withToken   bool   // of the ServiceAccount
+	selector    map[string]string
+	labels      map[string]string
+	annotations map[string]string
+	server      *accore.ContainerApplyConfiguration
+	mounts      []mount
+}
+
+// render renders a pod that meets the Pod Security Standard "restricted". The spec's podTemplate cannot weaken that.
+func (p podOf) render(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 	overlay := r.gateway.Spec.PodTemplate
 	if overlay == nil {
 		overlay = &v1alpha1.PodTemplate{}
 	}
 	spec := accore.PodSpec().
-		WithServiceAccountName(r.names.workload()).
-		WithAutomountServiceAccountToken(false).
+		WithServiceAccountName(p.account).
+		WithAutomountServiceAccountToken(p.withToken).
 		WithEnableServiceLinks(false).
 		WithTerminationGracePeriodSeconds(int64(r.gateway.Spec.Shutdown.GracePeriod.Value().Seconds())).
 		WithSecurityContext(renderUser(r)).
-		WithContainers(renderServer(r))
-	for _, m := range mountsOf(r.gateway) {
+		WithContainers(p.server)
+	for _, m := range p.mounts {
 		spec.WithVolumes(m.renderVolume())
 	}
 	for _, s := range overlay.Sidecars {
@@ -75,23 +106,17 @@ func renderPod(r rendering) *accore.PodTemplateSpecApplyConfiguration {
 	if len(overlay.TopologySpreadConstraints) == 0 {
 		spec.WithTopologySpreadConstraints(accore.TopologySpreadConstraint().
 			WithMaxSkew(1).WithTopologyKey(corev1.LabelHostname).WithWhenUnsatisfiable(corev1.ScheduleAnyway).
-			WithLabelSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())))
+			WithLabelSelector(acmeta.LabelSelector().WithMatchLabels(p.selector)))
 	}
 	for _, c := range overlay.TopologySpreadConstraints {
 		if c.LabelSelector == nil { // it would select no pods
-			c.LabelSelector = &metav1.LabelSelector{MatchLabels: r.names.selector()}
+			c.LabelSelector = &metav1.LabelSelector{MatchLabels: p.selector}
 		}
 		spec.WithTopologySpreadConstraints(convert[accore.TopologySpreadConstraintApplyConfiguration](c))
 	}
-	annotations := map[string]string{
-		annotationInputs: r.inputsDigest, annotationPassphrases: r.passphrasesDigest,
-	}
-	if r.configMapsDigest != "" {
-		annotations[annotationConfigMaps] = r.configMapsDigest
-	}
 	return accore.PodTemplateSpec().
-		WithLabels(merged(overlay.Labels, r.names.labels())).
-		WithAnnotations(merged(overlay.Annotations, annotations)).
+		WithLabels(merged(overlay.Labels, p.labels)).
+		WithAnnotations(merged(overlay.Annotations, p.annotations)).
 		WithSpec(spec)
 }
 

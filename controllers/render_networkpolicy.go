@@ -12,12 +12,9 @@ import (
 // to the operations port. It does not restrict egress: that would cut the server off from its database and from the mail
 // server.
 func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfiguration {
-	port := func(n int32) *acnetworking.NetworkPolicyPortApplyConfiguration {
-		return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))
-	}
-	api := acnetworking.NetworkPolicyIngressRule().WithPorts(port(apiPort))
+	api := acnetworking.NetworkPolicyIngressRule().WithPorts(policyPort(apiPort))
 	if authz := r.gateway.Spec.Authz.Port; authz != 0 {
-		api.WithPorts(port(authz))
+		api.WithPorts(policyPort(authz))
 	}
 	for _, peer := range r.gateway.Spec.NetworkPolicy.From {
 		api.WithFrom(convert[acnetworking.NetworkPolicyPeerApplyConfiguration](peer))
@@ -28,7 +25,16 @@ func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfigurat
 			acnetworking.NetworkPolicyPeer().WithNamespaceSelector(labelled(labelClient, "true")),
 		)
 	}
-	operations := acnetworking.NetworkPolicyIngressRule().WithPorts(port(operationsPort)).WithFrom(
+	return acnetworking.NetworkPolicy(r.names.workload(), r.names.namespace).
+		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).
+		WithSpec(policySpec(r, r.names.selector(), api))
+}
+
+// policySpec admits what a rule admits, and the operator and Prometheus to the operations port.
+func policySpec(
+	r rendering, selector map[string]string, admitted *acnetworking.NetworkPolicyIngressRuleApplyConfiguration,
+) *acnetworking.NetworkPolicySpecApplyConfiguration {
+	operations := acnetworking.NetworkPolicyIngressRule().WithPorts(policyPort(operationsPort)).WithFrom(
 		acnetworking.NetworkPolicyPeer().
 			WithNamespaceSelector(labelled(corev1.LabelMetadataName, r.operatorNamespace)).
 			WithPodSelector(labelled(labelName, operatorName)),
@@ -37,12 +43,14 @@ func renderNetworkPolicy(r rendering) *acnetworking.NetworkPolicyApplyConfigurat
 	if r.gateway.Spec.Monitoring.ServiceMonitor != nil || r.openMetrics {
 		operations.WithFrom(acnetworking.NetworkPolicyPeer().WithNamespaceSelector(acmeta.LabelSelector()))
 	}
-	return acnetworking.NetworkPolicy(r.names.workload(), r.names.namespace).
-		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).
-		WithSpec(acnetworking.NetworkPolicySpec().
-			WithPodSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())).
-			WithPolicyTypes(networkingv1.PolicyTypeIngress).
-			WithIngress(api, operations))
+	return acnetworking.NetworkPolicySpec().
+		WithPodSelector(acmeta.LabelSelector().WithMatchLabels(selector)).
+		WithPolicyTypes(networkingv1.PolicyTypeIngress).
+		WithIngress(admitted, operations)
+}
+
+func policyPort(n int32) *acnetworking.NetworkPolicyPortApplyConfiguration {
+	return acnetworking.NetworkPolicyPort().WithProtocol(corev1.ProtocolTCP).WithPort(intstr.FromInt32(n))
 }
 
 func labelled(label, value string) *acmeta.LabelSelectorApplyConfiguration {

@@ -53,9 +53,12 @@ func renderAutoscaler(r rendering) *acautoscaling.HorizontalPodAutoscalerApplyCo
 // replica at a time, even if there is only one replica or a replica is broken.
 func renderDisruptionBudget(r rendering) *acpolicy.PodDisruptionBudgetApplyConfiguration {
 	return acpolicy.PodDisruptionBudget(r.names.workload(), r.names.namespace).
-		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).
-		WithSpec(acpolicy.PodDisruptionBudgetSpec().
-			WithMaxUnavailable(intstr.FromInt32(1)).
-			WithSelector(acmeta.LabelSelector().WithMatchLabels(r.names.selector())).
-			WithUnhealthyPodEvictionPolicy(policyv1.AlwaysAllow))
+		WithLabels(r.names.labels()).WithOwnerReferences(r.owner()).WithSpec(budgetSpec(r.names.selector()))
+}
+
+func budgetSpec(selector map[string]string) *acpolicy.PodDisruptionBudgetSpecApplyConfiguration {
+	return acpolicy.PodDisruptionBudgetSpec().
+		WithMaxUnavailable(intstr.FromInt32(1)).
+		WithSelector(acmeta.LabelSelector().WithMatchLabels(selector)).
+		WithUnhealthyPodEvictionPolicy(policyv1.AlwaysAllow)
 }

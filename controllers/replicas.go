@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -39,7 +40,7 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 		if p.DeletionTimestamp != nil || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			continue
 		}
-		ours, err := r.isOfOurDeployment(ctx, cs, p)
+		ours, err := r.isOfOurs(ctx, cs, idDeployment, p)
 		switch {
 		case err != nil: // it may belong to the Deployment
 			cs.pods, cs.silent[p.Name] = append(cs.pods, p), err
@@ -78,14 +79,45 @@ func (r *Reconciler) observePods(ctx context.Context, cs *clusterState) {
 	}
 }
 
-// isOfOurDeployment reports whether a pod belongs to a ReplicaSet of the gateway's
-// Deployment. The labels are not enough: anyone who may create pods in the namespace
+// observeAdminPods lists the pods for administrators that are not ready, and asks the newest why.
+func (r *Reconciler) observeAdminPods(ctx context.Context, cs *clusterState) {
+	d := cs.adminDeployment()
+	if d == nil || !wantsAdmin(cs.gateway) || isFinished(d) {
+		return
+	}
+	var pods corev1.PodList
+	cached, cancel := context.WithTimeout(ctx, cacheWait)
+	defer cancel()
+	err := r.Client.List(cached, &pods, client.InNamespace(cs.names.namespace), client.MatchingLabels(cs.names.adminSelector()))
+	if err != nil {
+		return // the Deployment says that they are not ready
+	}
+	slices.SortFunc(pods.Items, func(a, b corev1.Pod) int {
+		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	})
+	for _, p := range pods.Items {
+		ours, err := r.isOfOurs(ctx, cs, idAdminDeployment, p)
+		if err != nil || !ours || isReady(p) || p.DeletionTimestamp != nil {
+			continue
+		}
+		cs.adminPods = append(cs.adminPods, p)
+		if p.Status.PodIP != "" && len(cs.adminStates) == 0 {
+			if state, err := r.Ask(ctx, p.Status.PodIP); err == nil {
+				cs.adminStates[p.Name] = state
+			}
+		}
+	}
+}
+
+// isOfOurs reports whether a pod belongs to a ReplicaSet of a Deployment of the
+// gateway. The labels are not enough: anyone who may create pods in the namespace
 // can set them, and the operator must neither ask nor believe such a pod.
-func (r *Reconciler) isOfOurDeployment(ctx context.Context, cs *clusterState, p corev1.Pod) (bool, error) {
-	if err := cs.unread[idDeployment]; err != nil {
+func (r *Reconciler) isOfOurs(ctx context.Context, cs *clusterState, id objectID, p corev1.Pod) (bool, error) {
+	if err := cs.unread[id]; err != nil {
 		return false, errors.New("the Deployment cannot be read")
 	}
-	d, owner := cs.deployment(), metav1.GetControllerOf(&p)
+	d, _ := cs.objects[id].(*appsv1.Deployment)
+	owner := metav1.GetControllerOf(&p)
 	if d == nil || owner == nil || owner.Kind != "ReplicaSet" || !cs.names.isOurs(d, cs.gateway) {
 		return false, nil
 	}

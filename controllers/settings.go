@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -277,10 +278,31 @@ func fieldOf(g *v1alpha1.AuthGateway, setting string) string {
 	return cmp.Or(inputOf(g, setting), fields[setting], setting)
 }
 
-// environmentOf returns environment as the container has it, in a stable order. The
-// kubelet replaces $(NAME) in a value, and $$ with $.
-func environmentOf(cs *clusterState) []*accore.EnvVarApplyConfiguration {
+// adminReads reports whether the pods for administrators get a setting. They get no secret but the database's.
+func adminReads(setting string) bool {
+	return !slices.ContainsFunc(config.Settings(), func(s config.Setting) bool { return s.Name == setting && s.ServeOnly })
+}
+
+// adminEnvironment returns the environment of the pods for administrators, as environment does.
+func adminEnvironment(cs *clusterState) map[string]string {
 	environ := environment(cs)
+	maps.DeleteFunc(environ, func(name, _ string) bool {
+		return !adminReads(name) || !adminReads(strings.TrimSuffix(name, config.FileSuffix))
+	})
+	environ[config.EnvAdminPort] = strconv.Itoa(adminPort)
+	environ[config.EnvAdminKubernetes] = cs.names.namespace + "/" + cs.names.gateway
+	environ[config.EnvDBMaxConns] = strconv.Itoa(adminConnections(cs.gateway))
+	return environ
+}
+
+// adminConnections is the number of database connections of a replica for administrators.
+func adminConnections(g *v1alpha1.AuthGateway) int {
+	return min(int(g.Spec.Database.MaxConnections), 4)
+}
+
+// environmentOf returns an environment as the container has it, in a stable order. The
+// kubelet replaces $(NAME) in a value, and $$ with $.
+func environmentOf(environ map[string]string) []*accore.EnvVarApplyConfiguration {
 	var all []*accore.EnvVarApplyConfiguration
 	for _, name := range slices.Sorted(maps.Keys(environ)) {
 		e := accore.EnvVar().WithName(name)

@@ -301,7 +301,7 @@ func TestSettingsReachTheServerAsTheyAreWritten(t *testing.T) {
 	cs := newState(newGateway(t, spec(smtp(func(*v1alpha1.SMTP) {})), func(g *v1alpha1.AuthGateway) {
 		g.Spec.Email.ServiceName = name
 	}))
-	for _, e := range environmentOf(cs) {
+	for _, e := range environmentOf(environment(cs)) {
 		if *e.Name == config.EnvServiceName {
 			if want := "Example $$(DB_USER) $$$$ $$"; *e.Value != want {
 				t.Errorf("SERVICE_NAME is %q, want %q", *e.Value, want)

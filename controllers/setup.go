@@ -214,9 +214,10 @@ func (r *Reconciler) SetUp(ctx context.Context, m manager.Manager) error {
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](
 				firstRetry, lastRetry),
 		})
+	owned := map[schema.GroupVersionKind]bool{}
 	for _, o := range managedObjects {
-		if !o.optional {
-			b = b.Owns(o.empty())
+		if !o.optional && !owned[o.gvk] {
+			b, owned[o.gvk] = b.Owns(o.empty()), true
 		}
 	}
 	if err := m.Add(manager.RunnableFunc(r.watchDatabases)); err != nil {

@@ -70,6 +70,9 @@ func summarize(cs *clusterState, t keyResult, inKeys, found *problem, image stri
 			ObservedGeneration: about, LastTransitionTime: metav1.NewTime(cs.now),
 		})
 	}
+	if !wantsAdmin(g) {
+		meta.RemoveStatusCondition(&status.Conditions, v1alpha1.ConditionAdminAvailable)
+	}
 	slices.SortFunc(status.Conditions, func(a, b metav1.Condition) int {
 		return slices.Index(conditionOrder, a.Type) - slices.Index(conditionOrder, b.Type)
 	})
@@ -106,17 +109,22 @@ func conditions(cs *clusterState, t keyResult, inKeys, found *problem, blind boo
 			"AuthGateways at a time. This one waits for its turn. While an upgraded AuthGateway fails, no other one is "+
 			"upgraded: the operator's log and its metric authgateway_operator_upgrade_failing name it")
 	}
-	return map[string]condition{
+	all := map[string]condition{
 		v1alpha1.ConditionReady: ready, v1alpha1.ConditionKeysReady: keysReady, v1alpha1.ConditionAvailable: available,
 		v1alpha1.ConditionDatabaseAvailable: database,
 		v1alpha1.ConditionReconciling:       reconciling, v1alpha1.ConditionStalled: stall,
 	}
+	if wantsAdmin(cs.gateway) {
+		all[v1alpha1.ConditionAdminAvailable] = administration(cs)
+	}
+	return all
 }
 
 // conditionOrder is the order in which the status has the conditions.
 var conditionOrder = []string{
 	v1alpha1.ConditionReady, v1alpha1.ConditionKeysReady, v1alpha1.ConditionAvailable,
-	v1alpha1.ConditionDatabaseAvailable, v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled,
+	v1alpha1.ConditionDatabaseAvailable, v1alpha1.ConditionAdminAvailable,
+	v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled,
 }
 
 // readiness is True only if everything of this generation of the spec is in place.
@@ -145,6 +153,9 @@ func readiness(cs *clusterState, found *problem, keysReady, available, database 
 		}
 		if database.status == metav1.ConditionFalse {
 			return database
+		}
+		if admins := administration(cs); wantsAdmin(cs.gateway) && admins.status != metav1.ConditionTrue {
+			return isFalse(admins.reason, admins.message)
 		}
 		return isTrue(v1alpha1.ReasonReady, available.message)
 	}

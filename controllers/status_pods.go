@@ -9,8 +9,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/auth-gateway/auth-gateway/api/v1alpha1"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 )
 
 // availability reports whether the API answers and, if not, why.
@@ -34,7 +36,7 @@ func availability(cs *clusterState) condition {
 
 // notReady adds to a message why a pod is not ready. The reason is PodsFailing if that is a failure.
 func notReady(cs *clusterState, message, reason string) condition {
-	why, failing := podFailure(cs)
+	why, failing := podFailure(cs.pods, cs.states, cs.deployment(), cs.now)
 	if failing {
 		reason = v1alpha1.ReasonPodsFailing
 	}
@@ -67,8 +69,10 @@ const startGrace = 30 * time.Second
 
 // podFailure returns why a pod is not ready, and whether that is a failure yet. If several pods are not ready, it is
 // about the newest, which has the present template.
-func podFailure(cs *clusterState) (why string, failing bool) {
-	pods := slices.Clone(cs.pods)
+func podFailure(
+	all []corev1.Pod, states map[string]config.State, d *appsv1.Deployment, now time.Time,
+) (why string, failing bool) {
+	pods := slices.Clone(all)
 	slices.SortFunc(pods, func(a, b corev1.Pod) int {
 		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
 	})
@@ -76,11 +80,11 @@ func podFailure(cs *clusterState) (why string, failing bool) {
 		if isReady(p) {
 			continue
 		}
-		if why := whyNotReady(p, cs.states[p.Name].Reason); why != "" {
-			return fmt.Sprintf("pod %s: %s", p.Name, why), cs.now.Sub(notReadySince(p)) >= startGrace
+		if why := whyNotReady(p, states[p.Name].Reason); why != "" {
+			return fmt.Sprintf("pod %s: %s", p.Name, why), now.Sub(notReadySince(p)) >= startGrace
 		}
 	}
-	if d := cs.deployment(); d != nil {
+	if d != nil {
 		why = replicaFailure(d)
 	}
 	return why, why != ""
@@ -141,17 +145,51 @@ func tail(text string, most int) string {
 // than the database allows. Requests would fail while pods are replaced.
 func tooManyConnections(cs *clusterState) string {
 	d := cs.deployment()
+	admins := 0
+	if wantsAdmin(cs.gateway) {
+		admins = (int(cs.gateway.Spec.Admin.Replicas) + 1) * adminConnections(cs.gateway)
+	}
 	for _, state := range cs.states {
 		limit, each := state.Database.MaxConnections, int(cs.gateway.Spec.Database.MaxConnections)
 		replicas := int(replicasOf(d))
 		if cs.gateway.Spec.Autoscaling != nil {
 			replicas = int(cs.gateway.Spec.Autoscaling.MaxReplicas)
 		}
-		if limit > 0 && (replicas+1)*each > limit {
+		if limit > 0 && (replicas+1)*each+admins > limit {
 			return fmt.Sprintf("%d replicas, and one more during a rollout, with spec.database.maxConnections %d each "+
 				"may exceed the database's limit of %d connections: lower one of them, or raise max_connections",
 				replicas, each, limit)
 		}
 	}
 	return ""
+}
+
+// administration reports whether administrators are served and, if not, why.
+func administration(cs *clusterState) condition {
+	d := cs.adminDeployment()
+	if err := cs.unread[idAdminDeployment]; err != nil {
+		return condition{metav1.ConditionUnknown, classify(err).reason, "the Deployment " + cs.names.admin() + " cannot be read"}
+	}
+	if d == nil {
+		return isFalse(v1alpha1.ReasonProgressing, "there are no pods for administrators yet")
+	}
+	count := fmt.Sprintf("%d of %d replicas for administrators are ready", d.Status.ReadyReplicas, replicasOf(d))
+	for _, state := range cs.adminStates {
+		if state.MayNotReview {
+			return isFalse(v1alpha1.ReasonReviewsForbidden, fmt.Sprintf("%s: the ServiceAccount %s may not ask the API server "+
+				"who administrators are and what they may do. Bind it: kubectl create clusterrolebinding %s-%[2]s "+
+				"--clusterrole=system:auth-delegator --serviceaccount=%[3]s:%[2]s", count, cs.names.admin(), cs.names.namespace))
+		}
+	}
+	if d.Status.AvailableReplicas > 0 && d.Status.ObservedGeneration >= d.Generation {
+		return isTrue(v1alpha1.ReasonReplicasReady, count)
+	}
+	why, failing := podFailure(cs.adminPods, cs.adminStates, d, cs.now)
+	if why != "" {
+		count += ": " + why
+	}
+	if failing {
+		return isFalse(v1alpha1.ReasonPodsFailing, count)
+	}
+	return isFalse(v1alpha1.ReasonProgressing, count)
 }

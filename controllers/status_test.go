@@ -51,6 +51,24 @@ func starting(cs *clusterState) {
 	cs.deployment().Status.ReadyReplicas, cs.deployment().Status.AvailableReplicas = 0, 0
 }
 
+// administrators adds a Deployment for administrators with a pod of an age in seconds, which answers with a state.
+func administrators(available int32, age time.Duration, state config.State) func(*clusterState, *keyResult) {
+	return func(cs *clusterState, _ *keyResult) {
+		cs.gateway.Spec.Admin.Enabled = true
+		one := int32(1)
+		cs.objects[idAdminDeployment] = &appsv1.Deployment{
+			Spec:   appsv1.DeploymentSpec{Replicas: &one},
+			Status: appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, ReadyReplicas: available, AvailableReplicas: available},
+		}
+		if available == 0 {
+			cs.adminPods = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{
+				Name: "admin", CreationTimestamp: metav1.NewTime(testTime.Add(-age * time.Second)),
+			}}}
+			cs.adminStates["admin"] = state
+		}
+	}
+}
+
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	never := errors.New("never")
@@ -106,6 +124,35 @@ func TestConditions(t *testing.T) {
 				cs.objects, *found = nil, keyResult{}
 			},
 			want: map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"},
+		},
+		"administrators are served": {
+			change: administrators(1, 1, config.State{}),
+			want:   map[string]string{"Ready": "True Ready", "AdminAvailable": "True ReplicasReady"},
+		},
+		"administrators are not served yet": {
+			change: func(cs *clusterState, _ *keyResult) { cs.gateway.Spec.Admin.Enabled = true },
+			want:   map[string]string{"Ready": "False Progressing", "AdminAvailable": "False Progressing"},
+		},
+		"the pods for administrators start": {
+			change: administrators(0, 1, config.State{Reason: "starting"}),
+			want: map[string]string{
+				"Ready": "False Progressing", "AdminAvailable": "False Progressing", "Available": "True ReplicasReady",
+			},
+			says: map[string][]string{"Ready": {"0 of 1 replicas for administrators", "pod admin: starting"}},
+		},
+		"the pods for administrators fail": {
+			change: administrators(0, 60, config.State{Reason: "waiting for the database"}),
+			want:   map[string]string{"Ready": "False PodsFailing", "AdminAvailable": "False PodsFailing"},
+			says:   map[string][]string{"AdminAvailable": {"pod admin: waiting for the database"}},
+		},
+		"the pods for administrators may not ask": {
+			change: administrators(0, 60, config.State{Reason: "may not", MayNotReview: true}),
+			want: map[string]string{
+				"Ready": "False ReviewsForbidden", "AdminAvailable": "False ReviewsForbidden", "Available": "True ReplicasReady",
+			},
+			says: map[string][]string{"Ready": {
+				"kubectl create clusterrolebinding shop-auth-admin --clusterrole=system:auth-delegator --serviceaccount=shop:auth-admin",
+			}},
 		},
 		"a problem that the operator waits for": {
 			problem: waiting(v1alpha1.ReasonSecretMissing, "create it"),
@@ -264,7 +311,11 @@ func TestConditions(t *testing.T) {
 					t.Errorf("the message has %d bytes: %q", len(message), message)
 				}
 			}
-			if len(status.Conditions) != len(conditionOrder) {
+			wanted := len(conditionOrder)
+			if !wantsAdmin(cs.gateway) {
+				wanted-- // AdminAvailable
+			}
+			if len(status.Conditions) != wanted {
 				t.Errorf("there are %d conditions", len(status.Conditions))
 			}
 		})

@@ -286,6 +286,12 @@ type AuthGatewaySpec struct {
 	// +kubebuilder:default={}
 	Monitoring Monitoring `json:"monitoring,omitzero"`
 
+	// admin configures the pods that serve administrators of accounts.
+	//
+	// +optional
+	// +kubebuilder:default={}
+	Admin Admin `json:"admin,omitzero"`
+
 	// suspend stops the operator from changing anything. While it is true, the pods
 	// serve with the keys that they have, keys do not rotate, and changes of the
 	// spec have no effect.

@@ -4,8 +4,8 @@ package v1alpha1
 // Stalled, with the same meaning. Each condition has one of the reasons below, a
 // message for people, and the generation of the spec that it describes.
 //
-// Ready, KeysReady, Available and DatabaseAvailable have positive polarity: True
-// is good. Reconciling and Stalled have negative polarity: True means that the
+// Ready, KeysReady, Available, DatabaseAvailable and AdminAvailable have positive
+// polarity: True is good. Reconciling and Stalled have negative polarity: True means that the
 // AuthGateway is not as its spec says. They are the types that kstatus defines.
 const (
 	// ConditionReady is True when everything that the spec asks for is in place
@@ -22,6 +22,10 @@ const (
 	// ConditionDatabaseAvailable is False when a ready replica reports that it
 	// cannot use the database, and Unknown when no replica has answered.
 	ConditionDatabaseAvailable = "DatabaseAvailable"
+
+	// ConditionAdminAvailable is True when at least one replica serves
+	// administrators. It exists only if spec.admin.enabled is true.
+	ConditionAdminAvailable = "AdminAvailable"
 
 	// ConditionReconciling is True while the operator works towards the spec or
 	// waits for something that changes without a person.
@@ -129,6 +133,13 @@ const (
 	// ReasonTooManyConnections means that the replicas may need more connections
 	// than the database allows. Available is True nevertheless.
 	ReasonTooManyConnections = "TooManyConnections"
+)
+
+// The reason that only AdminAvailable, and therefore Ready, has.
+const (
+	// ReasonReviewsForbidden means that the ServiceAccount of the pods for
+	// administrators is not bound to the ClusterRole system:auth-delegator.
+	ReasonReviewsForbidden = "ReviewsForbidden"
 )
 
 // The reasons that only a PublicKeys has.

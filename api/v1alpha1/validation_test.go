@@ -262,6 +262,9 @@ ingress: {host: auth.example.com}`, "spec.ingress.tlsSecretRef", "or write tls: 
 ingress: {host: auth.example.com, tls: Nowhere}`, "spec.ingress.tls", `supported values: "Ingress", "Elsewhere"`},
 
 	{"claims of devices", `resources: {claims: [{name: gpu}]}`, "spec.resources.claims", "remove claims"},
+	{"claims of administrators", `admin: {resources: {claims: [{name: gpu}]}}`, "spec.admin.resources.claims", "remove claims"},
+	{"no replicas for administrators", `admin: {enabled: true, replicas: 0}`, "spec.admin.replicas", "greater than or equal to 1"},
+	{"many replicas for administrators", `admin: {enabled: true, replicas: 11}`, "spec.admin.replicas", "less than or equal to 10"},
 	{"claims of a sidecar", `podTemplate: {sidecars: [{name: a, image: a, resources: {claims: [{name: gpu}]}}]}`, "spec.podTemplate.sidecars[0].resources.claims", "remove claims"},
 	{"a drain without end", `shutdown: {drainDelay: 3m, gracePeriod: 10m}`, "spec.shutdown.drainDelay", "write 0s to 2m"},
 	{"no time after the drain", `shutdown: {drainDelay: 20s}`, "spec.shutdown.gracePeriod", "write at least drainDelay plus 15s"},
@@ -460,6 +463,7 @@ networkPolicy:
 service: {annotations: {example.com/mesh: "on"}, ipFamilyPolicy: PreferDualStack, trafficDistribution: PreferSameZone}
 serviceAccount: {annotations: {example.com/role: "arn:of:something"}}
 monitoring: {serviceMonitor: {interval: 15s, labels: {release: prometheus}}}
+admin: {enabled: true, replicas: 10, resources: {requests: {cpu: 10m}, limits: {memory: 128Mi}}}
 suspend: true
 deletionPolicy: Retain
 `
@@ -596,6 +600,7 @@ spec:
   publicKeys: {}
   networkPolicy: {enabled: true}
   monitoring: {serviceMonitor: {interval: 30s}}
+  admin: {replicas: 1}
   service: {}
   serviceAccount: {}
   shutdown: {drainDelay: 5s, gracePeriod: 30s}

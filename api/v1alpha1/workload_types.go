@@ -34,6 +34,33 @@ type Autoscaling struct {
 	TargetCPUUtilizationPercentage int32 `json:"targetCPUUtilizationPercentage,omitempty"`
 }
 
+// Admin configures the pods that serve administrators. They have no signing keys,
+// and their routes are on no other port.
+type Admin struct {
+	// enabled serves administrators at the Service NAME-admin. Kubernetes decides what
+	// they may do: the Roles NAME-user-viewer and NAME-user-editor are for binding. The
+	// ServiceAccount NAME-admin must be bound to the ClusterRole system:auth-delegator
+	// once, by a person who may. If it is turned off, all of these are deleted.
+	//
+	// +optional
+	Enabled bool `json:"enabled,omitempty"`
+
+	// replicas is the number of replicas.
+	//
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	Replicas int32 `json:"replicas,omitempty"`
+
+	// resources are the resource requirements of one replica. If they are not set, a
+	// replica requests 20m CPU and 64Mi of memory, and its memory limit is 256Mi.
+	//
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.claims)",fieldPath=".claims",message="resource claims are not supported: remove claims"
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+}
+
 // Shutdown configures how a replica stops when it is replaced or its node is
 // drained.
 //

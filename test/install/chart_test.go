@@ -97,7 +97,7 @@ func TestTheAPIServerAcceptsTheChart(t *testing.T) {
 				t.Errorf("the operator may\n%s", strings.Join(got, "\n"))
 			}
 			r.hasKinds(t, "CustomResourceDefinition", "CustomResourceDefinition",
-				"ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
+				"ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRole", "ClusterRoleBinding", "ClusterRoleBinding", "Role", "RoleBinding", "ServiceAccount", "Deployment", "Service",
 				"NetworkPolicy", "PodDisruptionBudget", "Pod")
 			operator := r.operator(t)
 			if operator.Image != "registry.example.com/auth-gateway/operator:"+c.about(t).AppVersion {

@@ -16,6 +16,8 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=authgateway.io, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("Admin"):
+		return &apiv1alpha1.AdminApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Audit"):
 		return &apiv1alpha1.AuditApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("AuthGateway"):

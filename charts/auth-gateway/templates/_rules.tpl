@@ -4,6 +4,8 @@
   - ""
   resources:
   - configmaps
+  - serviceaccounts
+  - services
   verbs:
   - create
   - delete
@@ -37,22 +39,12 @@
   - update
   - watch
 - apiGroups:
-  - ""
-  resources:
-  - serviceaccounts
-  - services
-  verbs:
-  - create
-  - get
-  - list
-  - patch
-  - watch
-- apiGroups:
   - apps
   resources:
   - deployments
   verbs:
   - create
+  - delete
   - get
   - list
   - patch
@@ -71,6 +63,19 @@
   verbs:
   - list
   - watch
+- apiGroups:
+  - authgateway.io
+  resources:
+  - authgateways/events
+  - authgateways/keys
+  - authgateways/sessions
+  - authgateways/users
+  verbs:
+  - create
+  - delete
+  - get
+  - list
+  - update
 - apiGroups:
   - authgateway.io
   resources:
@@ -136,6 +141,18 @@
   - poddisruptionbudgets
   verbs:
   - create
+  - delete
+  - get
+  - list
+  - patch
+  - watch
+- apiGroups:
+  - rbac.authorization.k8s.io
+  resources:
+  - roles
+  verbs:
+  - create
+  - delete
   - get
   - list
   - patch

@@ -25,6 +25,19 @@ var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AccessTokenTyp
   scalar: string
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Admin
+  map:
+    fields:
+    - name: enabled
+      type:
+        scalar: boolean
+    - name: replicas
+      type:
+        scalar: numeric
+      default: 1
+    - name: resources
+      type:
+        namedType: io.k8s.api.core.v1.ResourceRequirements
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Algorithm
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Audit
@@ -66,6 +79,10 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.AuthGatewaySpec
   map:
     fields:
+    - name: admin
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Admin
+      default: {}
     - name: audiences
       type:
         list:

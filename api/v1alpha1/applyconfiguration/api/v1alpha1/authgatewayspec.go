@@ -106,6 +106,8 @@ type AuthGatewaySpecApplyConfiguration struct {
 	NetworkPolicy *NetworkPolicyApplyConfiguration `json:"networkPolicy,omitempty"`
 	// monitoring configures how Prometheus scrapes the gateway.
 	Monitoring *MonitoringApplyConfiguration `json:"monitoring,omitempty"`
+	// admin configures the pods that serve administrators of accounts.
+	Admin *AdminApplyConfiguration `json:"admin,omitempty"`
 	// suspend stops the operator from changing anything. While it is true, the pods
 	// serve with the keys that they have, keys do not rotate, and changes of the
 	// spec have no effect.
@@ -359,6 +361,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithNetworkPolicy(value *NetworkPoli
 // If called multiple times, the Monitoring field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithMonitoring(value *MonitoringApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Monitoring = value
+	return b
+}
+
+// WithAdmin sets the Admin field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Admin field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithAdmin(value *AdminApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.Admin = value
 	return b
 }
 
