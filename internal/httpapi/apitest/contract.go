@@ -228,11 +228,19 @@ type openAPI struct {
 
 // document and adminDocument read an OpenAPI document once, because that takes longer than most tests.
 var (
-	document      = sync.OnceValues(func() (*openAPI, error) { return parse(httpapi.OpenAPI()) })
+	document      = sync.OnceValues(func() (*openAPI, error) { return parse(httpapi.OpenAPI(), strictly...) })
 	adminDocument = sync.OnceValues(func() (*openAPI, error) { return parse(httpapi.AdminOpenAPI()) })
 )
 
-func parse(text []byte) (*openAPI, error) {
+// strictly refuses members and fields that the document does not have.
+var strictly = []config.Option{
+	config.WithStrictMode(), config.WithStrictIgnoredHeadersExtra(everywhere...),
+	// The document has another schema, and the names in fields, metadata and details are not in it.
+	config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security",
+		"$.body.servers", "$.body.paths", "$.body.components", "$.body.user.metadata**", "$.body.events**.details**"),
+}
+
+func parse(text []byte, options ...config.Option) (*openAPI, error) {
 	parsed, err := libopenapi.NewDocument(text)
 	if err != nil {
 		return nil, fmt.Errorf("the OpenAPI document: %w", err)
@@ -242,11 +250,7 @@ func parse(text []byte) (*openAPI, error) {
 		return nil, fmt.Errorf("the OpenAPI document: %w", err)
 	}
 	doc := &openAPI{
-		validator: validator.NewValidatorFromV3Model(&model.Model, config.WithFormatAssertions(), config.WithStrictMode(),
-			config.WithStrictIgnoredHeadersExtra(everywhere...),
-			// The document has another schema, and the names in fields are chosen by the client.
-			config.WithStrictIgnorePaths("$.body.fields.*", "$.body.openapi", "$.body.info", "$.body.tags", "$.body.security",
-				"$.body.servers", "$.body.paths", "$.body.components")),
+		validator:  validator.NewValidatorFromV3Model(&model.Model, append(options, config.WithFormatAssertions())...),
 		operations: map[string]bool{},
 	}
 	for _, reason := range model.Model.Components.Schemas.GetOrZero("Reason").Schema().Enum { // administrators get the same
