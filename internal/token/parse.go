@@ -126,6 +126,8 @@ func parsePayload(text []byte) (payload, error) {
 			err = readFlag(d)
 		case "auth_time":
 			p.authTime, err = readDate(d)
+		case "roles":
+			_, err = readTexts(d)
 		default:
 			for _, known := range names {
 				if strings.EqualFold(name, known) {
