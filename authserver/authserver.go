@@ -96,6 +96,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	})
 	s.hasher = identity.NewHasher(identity.HasherOptions{
 		Cost: c.SaltRounds, Threads: resources.HashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
+		Memory: resources.HashingMemory(),
 	})
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
@@ -200,7 +201,8 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Warn(warning)
 	}
 	s.log.Info("memory", "usable_bytes", resources.Memory(),
-		"connections_bytes", resources.ConnectionMemory(s.config.ConnectionMemory))
+		"connections_bytes", resources.ConnectionMemory(s.config.ConnectionMemory),
+		"hashing_bytes", resources.HashingMemory())
 	// Background work ends after the API, because requests in progress need the keys.
 	background, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
@@ -356,6 +358,7 @@ func (s *Server) work(ctx context.Context) error {
 		return nil
 	}
 	jobs.Go(func() { s.housekeeping(ctx) })
+	jobs.Go(func() { s.watchSchemes(ctx) })
 	jobs.Go(func() { s.recordRevokedKeys(ctx) })
 	jobs.Go(func() { s.endings.Run(ctx) })
 	if s.mail != nil {
@@ -395,6 +398,9 @@ func (s *Server) bringUp(ctx context.Context) error {
 		return s.databaseProblem(ctx)
 	}
 	if err := s.agreeOnIssuer(ctx); err != nil {
+		return err
+	}
+	if err := s.readSchemes(ctx); err != nil {
 		return err
 	}
 	s.waitFor("starting: opening the keys")

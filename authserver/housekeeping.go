@@ -5,12 +5,14 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 )
 
 const (
 	cleanUpInterval = time.Minute
 	cleanUpBatch    = 500 // rows per table and transaction
+	schemesInterval = time.Minute
 )
 
 // housekeeping removes expired rows, in small batches, until ctx ends. The store lets only one replica do it at a time.
@@ -18,6 +20,36 @@ func (s *Server) housekeeping(ctx context.Context) {
 	for pause(ctx, cleanUpInterval) {
 		s.cleanUp(ctx)
 	}
+}
+
+// watchSchemes looks up each minute which kinds of hashes the accounts have. An error leaves those that were found last.
+func (s *Server) watchSchemes(ctx context.Context) {
+	for pause(ctx, schemesInterval) {
+		if err := s.readSchemes(ctx); err != nil {
+			s.log.Warn("the kinds of password hashes could not be read; retrying later", "error", err)
+		}
+	}
+}
+
+// readSchemes gives the hasher the kinds of hashes that the accounts have.
+func (s *Server) readSchemes(ctx context.Context) error {
+	texts, err := s.store.PasswordSchemes(ctx)
+	if err != nil {
+		return err
+	}
+	var schemes []hashes.Scheme
+	for _, text := range texts {
+		scheme, err := hashes.ParseScheme(text)
+		if err != nil {
+			continue // its accounts cannot sign in; the log has an error for each attempt
+		}
+		schemes = append(schemes, scheme)
+	}
+	for _, tooLarge := range s.hasher.SetSchemes(schemes) {
+		s.log.Warn("accounts with imported passwords cannot sign in here: a check takes more memory than hashing may use; "+
+			"raise the memory limit of the container", "scheme", tooLarge.String(), "bytes", tooLarge.Memory())
+	}
+	return nil
 }
 
 // pause waits for d or the end of ctx, and reports whether ctx is still active.

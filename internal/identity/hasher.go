@@ -2,10 +2,13 @@ package identity
 
 import (
 	"context"
+	"maps"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 )
 
 // Hasher hashes passwords in a worker pool. The pool has a fixed number of threads of the lowest priority, so that all
@@ -20,14 +23,22 @@ import (
 //
 // A job that is rejected for lack of time has waited its full time first. That is on purpose: after an immediate
 // rejection a flood would come back at once. Only a full queue rejects immediately, to bound the cost of waiting.
+//
+// Imported hashes are compared with other algorithms, which take other times and some of which need much memory. A
+// sign-in that fails therefore takes the work of every scheme in use (see SetSchemes), so that the time does not show
+// whose hash it was. The memory of all threads together is bounded.
 type Hasher struct {
 	cost        int
+	memory      *memoryBudget
 	maxQueue    int64
 	verifyQueue jobQueue
 	hashQueue   jobQueue
 	stop        chan struct{}
 	stopOnce    sync.Once
 	threads     sync.WaitGroup
+
+	loadMu sync.Mutex
+	load   hashes.Load // the work of a failed sign-in; replaced, never changed
 
 	running, done, rejected, canceled atomic.Int64
 }
@@ -42,6 +53,7 @@ type HasherOptions struct {
 	Threads  int           // how many passwords are hashed at once; at least 1
 	MaxWait  time.Duration // how long a sign-in waits for a thread
 	MaxQueue int           // how many jobs may wait in each queue; 0: 512
+	Memory   int64         // how many bytes the hashes of all threads may use together; 0: no limit
 }
 
 // jobQueue is one queue. Callers block on jobs, and leave the queue on their own.
@@ -72,10 +84,11 @@ func NewHasher(o HasherOptions) *Hasher {
 		o.MaxQueue = 512
 	}
 	h := &Hasher{
-		cost: o.Cost, maxQueue: int64(o.MaxQueue), stop: make(chan struct{}),
+		cost: o.Cost, maxQueue: int64(o.MaxQueue), stop: make(chan struct{}), memory: newMemoryBudget(o.Memory),
 		verifyQueue: jobQueue{jobs: make(chan *job), wait: o.MaxWait},
 		hashQueue:   jobQueue{jobs: make(chan *job), wait: max(o.MaxWait, hashQueueWait)},
 	}
+	h.SetSchemes(nil)
 	for range o.Threads {
 		h.threads.Go(h.serve)
 	}
@@ -100,7 +113,7 @@ func (h *Hasher) Stats() HasherStats {
 // job is rejected or canceled.
 func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err error) {
 	err = h.run(ctx, &h.hashQueue, func() (err error) {
-		hash, err = hashPassword(password, h.cost)
+		hash, err = hashes.New(password, h.cost)
 		return err
 	})
 	return hash, err
@@ -108,27 +121,94 @@ func (h *Hasher) Hash(ctx context.Context, password string) (hash string, err er
 
 // Replace hashes a password that is to replace another one. If both are the same, it reports that and returns no hash.
 func (h *Hasher) Replace(ctx context.Context, oldHash, password string) (same bool, hash string, err error) {
-	err = h.run(ctx, &h.hashQueue, func() (err error) {
-		if same, _, err = comparePassword(oldHash, password, h.cost); !same && err == nil {
-			hash, err = hashPassword(password, h.cost)
+	err = h.run(ctx, &h.hashQueue, func() error {
+		old, err := hashes.Parse(oldHash)
+		if err != nil {
+			return err
+		}
+		if same = h.matches(old, password); !same {
+			hash, err = hashes.New(password, h.cost)
 		}
 		return err
 	})
 	return same, hash, err
 }
 
-// Check compares a password with a hash. An empty hash, for a login without an account, matches no password and takes
-// as long. If the password is right but the hash has another cost, rehash is a new hash.
-func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, rehash string, err error) {
+// Check compares a password with a hash. An empty hash matches no password.
+func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, err error) {
 	err = h.run(ctx, &h.verifyQueue, func() error {
-		var outdated bool
-		var err error
-		if right, outdated, err = comparePassword(hash, password, h.cost); right && outdated && err == nil {
-			rehash, err = hashPassword(password, h.cost)
+		stored, err := hashes.Parse(hash)
+		right = err == nil && h.matches(stored, password)
+		return err
+	})
+	return right, err
+}
+
+// CheckSignIn compares a password with the hash of an account, which is empty for a login without an account. admitted
+// is whether the account may sign in; if it may not, no password is right. A wrong password takes the same work for
+// every hash, and for none. If the password is right but the hash is not one that Hash makes, rehash is a new hash.
+func (h *Hasher) CheckSignIn(ctx context.Context, hash, password string, admitted bool) (right bool, rehash string, err error) {
+	err = h.run(ctx, &h.verifyQueue, func() error {
+		stored, err := hashes.Parse(hash)
+		if err != nil {
+			return err
+		}
+		load := h.loadWith(stored.Scheme)
+		right = h.matches(stored, password) && admitted
+		if !right {
+			if !h.memory.allows(stored.Scheme.Memory()) {
+				stored = hashes.Hash{} // it took no work
+			}
+			for _, step := range load.Rest(stored.Scheme) {
+				h.memory.use(step.Memory, step.Run)
+			}
+			return nil
+		}
+		if !stored.IsOwn(h.cost) {
+			rehash, err = hashes.New(password, h.cost)
 		}
 		return err
 	})
 	return right, rehash, err
+}
+
+// matches compares a password with a stored hash, in the caller's thread. If the hash needs more memory than there is,
+// no password matches it: a replica that is too small must not be ended by a sign-in.
+func (h *Hasher) matches(stored hashes.Hash, password string) (right bool) {
+	if memory := stored.Scheme.Memory(); h.memory.allows(memory) {
+		h.memory.use(memory, func() { right = stored.Matches(password) })
+	}
+	return right
+}
+
+// SetSchemes sets which schemes the stored hashes have. It returns those that need more memory than there is: accounts
+// with such a hash cannot sign in.
+func (h *Hasher) SetSchemes(schemes []hashes.Scheme) (tooLarge []hashes.Scheme) {
+	load := hashes.Load{}
+	load.Add(hashes.Own(h.cost))
+	for _, s := range schemes {
+		if h.memory.allows(s.Memory()) {
+			load.Add(s)
+		} else {
+			tooLarge = append(tooLarge, s)
+		}
+	}
+	h.loadMu.Lock()
+	defer h.loadMu.Unlock()
+	h.load = load
+	return tooLarge
+}
+
+// loadWith returns the work of a failed sign-in. If a hash has a scheme that was not set, because it was imported a
+// moment ago, all later sign-ins include it.
+func (h *Hasher) loadWith(s hashes.Scheme) hashes.Load {
+	h.loadMu.Lock()
+	defer h.loadMu.Unlock()
+	if !h.load.Has(s) && h.memory.allows(s.Memory()) {
+		h.load = maps.Clone(h.load)
+		h.load.Add(s)
+	}
+	return h.load
 }
 
 // run has a thread do the work, and returns its error. If the work is not started, the error is Overloaded.

@@ -3,13 +3,17 @@ package identity
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
@@ -261,7 +265,7 @@ func TestHasherReturnsTheErrorOfTheWork(t *testing.T) {
 		if err := l.run(l.Context(), &l.verifyQueue, func() error { return broken }); !errors.Is(err, broken) {
 			t.Errorf("the error is %v", err)
 		}
-		if _, _, err := l.Check(l.Context(), "no hash", "x"); err == nil || KindOf(err) != Internal {
+		if _, _, err := l.CheckSignIn(l.Context(), "no hash", "x", true); err == nil || KindOf(err) != Internal {
 			t.Errorf("the error for a malformed hash is %v", err)
 		}
 	})
@@ -276,7 +280,7 @@ func TestHasherHashesChecksAndReplacesPasswords(t *testing.T) {
 		hash, password string
 		right          bool
 	}{{hash, "first password", true}, {hash, "another", false}, {"", "first password", false}, {"", "", false}} {
-		if right, rehash, err := h.Check(ctx, c.hash, c.password); right != c.right || rehash != "" || err != nil {
+		if right, rehash, err := h.CheckSignIn(ctx, c.hash, c.password, true); right != c.right || rehash != "" || err != nil {
 			t.Errorf("%q with %q: %v, %q, %v", c.password, c.hash, right, rehash, err)
 		}
 	}
@@ -287,7 +291,7 @@ func TestHasherHashesChecksAndReplacesPasswords(t *testing.T) {
 	if same || err != nil {
 		t.Fatalf("another password: %v, %v", same, err)
 	}
-	if right, _, err := h.Check(ctx, next, "second password"); !right || err != nil {
+	if right, err := h.Check(ctx, next, "second password"); !right || err != nil {
 		t.Errorf("the replacement: %v, %v", right, err)
 	}
 	if s := h.Stats(); s != (HasherStats{Done: 8}) {
@@ -295,18 +299,96 @@ func TestHasherHashesChecksAndReplacesPasswords(t *testing.T) {
 	}
 }
 
-func TestHasherRehashesOnlyARightPasswordOfAnotherCost(t *testing.T) {
+func TestHasherRehashesOnlyARightPasswordOfAnotherKind(t *testing.T) {
 	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost + 1, Threads: 1, MaxWait: time.Minute})
 	defer h.Close()
-	old := mustHash(t, "a password")
-	if _, rehash, err := h.Check(t.Context(), old, "a wrong one"); rehash != "" || err != nil {
-		t.Errorf("a wrong password was rehashed: %q, %v", rehash, err)
+	for what, old := range map[string]string{
+		"of another cost": testenv.Must(hashes.New("a password", bcrypt.MinCost))(t),
+		"imported":        argon2Of("a password", 64),
+		"of $2b$":         strings.Replace(testenv.Must(hashes.New("a password", bcrypt.MinCost+1))(t), "$2a", "$2b", 1),
+	} {
+		for _, c := range []struct {
+			password string
+			admitted bool
+		}{{"a wrong one", true}, {"a password", false}} {
+			if right, rehash, err := h.CheckSignIn(t.Context(), old, c.password, c.admitted); right || rehash != "" || err != nil {
+				t.Errorf("%s, %+v: %v, %q, %v", what, c, right, rehash, err)
+			}
+		}
+		right, rehash, err := h.CheckSignIn(t.Context(), old, "a password", true)
+		if !right || err != nil {
+			t.Fatal(what, right, err)
+		}
+		if hash := testenv.Must(hashes.Parse(rehash))(t); !hash.IsOwn(bcrypt.MinCost+1) || !hash.Matches("a password") {
+			t.Errorf("%s: the new hash is %q", what, rehash)
+		}
 	}
-	right, rehash, err := h.Check(t.Context(), old, "a password")
-	if !right || err != nil {
-		t.Fatal(right, err)
+}
+
+// argon2Of returns an argon2id hash that takes this many KiB.
+func argon2Of(password string, memory uint32) string {
+	salt := []byte("a salt of 16 B..")
+	return hashes.Argon2("argon2id", int(memory), 1, 1, salt, argon2.IDKey([]byte(password), salt, 1, memory, 1, 32))
+}
+
+func schemeOf(t *testing.T, stored string) hashes.Scheme {
+	t.Helper()
+	return testenv.Must(hashes.Parse(stored))(t).Scheme
+}
+
+func TestHasherIncludesASchemeThatItHasSeen(t *testing.T) {
+	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: 1, MaxWait: time.Minute})
+	defer h.Close()
+	steps := func() int { return len(h.loadWith(hashes.Scheme{}).Rest(hashes.Scheme{})) }
+	if n := steps(); n != 1 {
+		t.Errorf("at first a sign-in without an account takes %d steps", n)
 	}
-	if cost, err := bcrypt.Cost([]byte(rehash)); cost != bcrypt.MinCost+1 || err != nil {
-		t.Errorf("the new hash has cost %d: %v", cost, err)
+	testenv.NoError(t, testenv.Err(h.Check(t.Context(), argon2Of("x", 64), "x")))
+	_, _, err := h.CheckSignIn(t.Context(), argon2Of("x", 64), "a wrong one", true)
+	testenv.NoError(t, err)
+	if n := steps(); n != 2 {
+		t.Errorf("after a sign-in with argon2id it takes %d steps", n)
+	}
+	h.SetSchemes([]hashes.Scheme{schemeOf(t, argon2Of("x", 64)), schemeOf(t, argon2Of("x", 128))})
+	if n := steps(); n != 3 {
+		t.Errorf("with two sets of parameters it takes %d steps", n)
+	}
+	h.SetSchemes(nil)
+	if n := steps(); n != 1 {
+		t.Errorf("after the last one was renewed it takes %d steps", n)
+	}
+}
+
+func TestHasherKeepsToItsMemory(t *testing.T) {
+	const mib = 1 << 20
+	h := NewHasher(HasherOptions{Cost: bcrypt.MinCost, Threads: 4, MaxWait: time.Minute, Memory: 3 * mib})
+	defer h.Close()
+	if tooLarge := h.SetSchemes([]hashes.Scheme{schemeOf(t, argon2Of("x", 4<<10)), schemeOf(t, argon2Of("x", 2<<10))}); len(tooLarge) != 1 {
+		t.Errorf("%v need too much memory", tooLarge)
+	}
+	// A hash that needs more than there is matches nothing.
+	if right, _, err := h.CheckSignIn(t.Context(), argon2Of("x", 4<<10), "x", true); right || err != nil {
+		t.Errorf("right %v, %v", right, err)
+	}
+	if n := len(h.loadWith(hashes.Scheme{}).Rest(hashes.Scheme{})); n != 2 {
+		t.Errorf("a sign-in without an account takes %d steps", n)
+	}
+	if right, _, err := h.CheckSignIn(t.Context(), argon2Of("x", 2<<10), "x", true); !right || err != nil {
+		t.Errorf("right %v, %v", right, err)
+	}
+	var using, most atomic.Int64
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			h.memory.use(mib, func() {
+				most.Store(max(most.Load(), using.Add(1)))
+				time.Sleep(time.Millisecond)
+				using.Add(-1)
+			})
+		})
+	}
+	all.Wait()
+	if most.Load() > 3 || h.memory.free+h.memory.garbage != 3*mib {
+		t.Errorf("%d of 1 MiB were in use at once; %d and %d bytes are free at the end", most.Load(), h.memory.free, h.memory.garbage)
 	}
 }

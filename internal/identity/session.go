@@ -78,7 +78,7 @@ func (s *Service) renewedHash(
 	if c.User.ID != was.User.ID || c.PasswordHash == was.PasswordHash {
 		return Credentials{}, ErrStale
 	}
-	right, _, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	right, err := s.hasher.Check(ctx, c.PasswordHash, password)
 	if err != nil {
 		return Credentials{}, err
 	}
@@ -89,8 +89,8 @@ func (s *Service) renewedHash(
 }
 
 // checkPassword refuses a password that comes too early, checks it, and counts a wrong one. It runs the same statements
-// and the same hashing whether or not there is an account. If the stored hash has another cost, rehash is the same
-// password at the current one.
+// and the same hashing whether or not there is an account, and whatever kind of hash it has. If the stored hash has
+// another cost or was imported, rehash is the same password as an own hash of the current cost.
 //
 // If the password is wrong, checkPassword calls otherwise. An error of that is returned
 // instead, and the failure is not counted.
@@ -101,11 +101,11 @@ func (s *Service) checkPassword(
 		s.throttled(ctx, c)
 		return "", err
 	}
-	right, rehash, err := s.hasher.Check(ctx, c.PasswordHash, password)
+	right, rehash, err := s.hasher.CheckSignIn(ctx, c.PasswordHash, password, c.Found && c.Activated && !c.Suspended)
 	if err != nil {
 		return "", err
 	}
-	if right && c.Found && c.Activated && !c.Suspended {
+	if right {
 		return rehash, nil
 	}
 	if err := otherwise(); err != nil {

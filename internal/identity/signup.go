@@ -222,7 +222,7 @@ func (s *Service) matchClaim(ctx context.Context, claims []Claim, password strin
 		return Claim{}, false, nil
 	}
 	for _, claim := range claims {
-		right, _, err := s.hasher.Check(ctx, claim.PasswordHash, password)
+		right, err := s.hasher.Check(ctx, claim.PasswordHash, password)
 		if err != nil || right {
 			return claim, right, err
 		}

@@ -35,6 +35,11 @@ func (s *Store) findCredentials(
 	return c, nil
 }
 
+// PasswordSchemes returns the schemes of all stored hashes of passwords.
+func (s *Store) PasswordSchemes(ctx context.Context) ([]string, error) {
+	return findAll(ctx, s, named("FindPasswordSchemes"), nil, func(scheme *string) []any { return []any{scheme} })
+}
+
 // CountFailure implements identity.Store.
 func (s *Store) CountFailure(ctx context.Context, key identity.ThrottleKey, e identity.Event) error {
 	return s.exec(ctx, onlyOnce, named("CountFailure"), pgx.NamedArgs{"key": key[:], "event": eventArg(e)})

@@ -225,5 +225,6 @@ func callEverything(ctx context.Context, t testing.TB, store *postgres.Store, na
 	ok(store.EndKey(ctx, "key of "+name, now))
 	view := testenv.Must(store.LoadEndings(ctx, endings.Ending{}, time.Hour, 100))(t)
 	ok(testenv.Err(store.TailEndings(ctx, view.Snapshot, 100)))
+	ok(testenv.Err(store.PasswordSchemes(ctx)))
 	ok(testenv.Err(store.DeleteExpired(ctx, now, retention, 100)))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
@@ -203,6 +204,52 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		if got := trips.n.Load(); got != int64(tc.trips) {
 			t.Errorf("%s takes %d round trips; want %d", tc.name, got, tc.trips)
 		}
+	}
+}
+
+func TestPasswordSchemesAreThoseOfTheStoredHashes(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	db := connect(t, c)
+	fill(t, c, 3000)
+	store := postgrestest.Open(t, c)
+	find := func() []string { return testenv.Must(store.PasswordSchemes(t.Context()))(t) }
+	set := func(query string, args ...any) { testenv.Must(db.Exec(query, args...))(t) }
+	if at := find(); len(at) != 0 {
+		t.Fatalf("malformed hashes have the schemes %q", at)
+	}
+	set(`UPDATE users SET password_hash = $1`, "$2a$12$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK")
+	own := []string{"$2a$12"}
+	want := slices.Clone(own)
+	for i, tc := range []struct{ stored, scheme string }{
+		{"$2b$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "$2b$10"},
+		{"$sha384$2a$11$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "$sha384$2a$11"},
+		{"$md5$2b$09$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "$md5$2b$09"},
+		{"$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc", "$argon2id$v=19$m=256,t=2,p=2"},
+		{"$pbkdf2-sha256$i=6400,l=32$2ZrzXitFSGltTQnBWOsdeg$Y11AchqV4b0sUisdZd0Xr97KWoymNE0LNNrnEgY4H9M", "$pbkdf2-sha256$i=6400,l=32"},
+		{"$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw==,sk=jxspr8Ki0RYycVU8zw==$42xEC+ixf3L2lw$lSrfV15cpx95/sZS2W9c9Kp6i", "$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw==,sk=jxspr8Ki0RYycVU8zw=="},
+		{"!", ""},
+	} {
+		set(`UPDATE users SET password_hash = $1 WHERE id IN (
+			SELECT id FROM users WHERE password_hash LIKE '$2a$%' ORDER BY id LIMIT $2)`, tc.stored, i+1)
+		if tc.scheme != "" {
+			want = append(want, tc.scheme)
+			if _, err := hashes.ParseScheme(tc.scheme); err != nil {
+				t.Error(tc.scheme, err)
+			}
+		}
+	}
+	slices.Sort(want)
+	if got := find(); !slices.Equal(got, want) {
+		t.Errorf("they are %q; want %q", got, want)
+	}
+	set(`UPDATE users SET password_hash = $1`, "$2b$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK")
+	if got := find(); !slices.Equal(got, []string{"$2b$10"}) {
+		t.Errorf("of one kind they are %q", got)
+	}
+	set(`DELETE FROM users`)
+	if got := find(); len(got) != 0 {
+		t.Errorf("without accounts they are %q", got)
 	}
 }
 

@@ -16,6 +16,10 @@ const (
 	// for what they release, and keys, passwords and the database need some too.
 	clientShare     = 4
 	maxClientMemory = 1 << 30
+
+	// hashingShare is the share of the memory for hashes of passwords that need much: one of those that may be imported,
+	// of 128 MiB, in a container of 256 MiB.
+	hashingShare = 0.57
 )
 
 // LimitHeap sets the runtime's memory limit from the limit of the control group, unless
@@ -51,3 +55,6 @@ func ConnectionMemory(configured int64) int64 {
 	}
 	return min(Memory()/clientShare, maxClientMemory)
 }
+
+// HashingMemory returns how many bytes the hashes of passwords that are computed at the same time may use.
+func HashingMemory() int64 { return int64(hashingShare * float64(Memory())) }

@@ -173,3 +173,21 @@ WITH changed AS (
     WHERE :'notice'::text IS NOT NULL
 )
 SELECT FROM changed;
+
+-- name: FindPasswordSchemes
+-- The schemes of all stored hashes: the least one, then for each the next. The expression
+-- is that of the index.
+WITH RECURSIVE used AS (
+    (SELECT substring(password_hash
+        FROM '^(?:\$[a-z0-9]+)?\$2[aby]\$[0-9]{2}(?=\$)|^.*(?=\$[^$]*\$[^$]*$)') COLLATE "C" AS scheme
+    FROM users ORDER BY 1 LIMIT 1)
+    UNION ALL
+    SELECT (SELECT substring(u.password_hash
+            FROM '^(?:\$[a-z0-9]+)?\$2[aby]\$[0-9]{2}(?=\$)|^.*(?=\$[^$]*\$[^$]*$)') COLLATE "C"
+        FROM users u
+        WHERE substring(u.password_hash
+            FROM '^(?:\$[a-z0-9]+)?\$2[aby]\$[0-9]{2}(?=\$)|^.*(?=\$[^$]*\$[^$]*$)') COLLATE "C" > used.scheme
+        ORDER BY 1 LIMIT 1)
+    FROM used WHERE used.scheme IS NOT NULL
+)
+SELECT scheme FROM used WHERE scheme <> '';
