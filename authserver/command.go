@@ -41,6 +41,10 @@ Usage:
   authserver keys revoke KID    revoke a key; every token signed with it becomes invalid
   authserver admin-key NAME RIGHT…
                                 make a key of an administrator, for ADMIN_KEYS
+  authserver users import FILE… --from native|supabase|keycloak|auth0|firebase|kratos
+                                import accounts; --dry-run only checks them, --resume continues
+                                an import that was stopped, --refused FILE receives what cannot be imported
+  authserver users export FILE  export all accounts, in the native format
   authserver healthcheck        exit with 0 if the server on this machine is alive
   authserver version            show the version (also --version)
   authserver help               show this help and all settings (also -h)
@@ -83,13 +87,13 @@ func (c Command) Run(ctx context.Context) int {
 		args = []string{"serve"}
 	}
 	verb, rest := args[0], args[1:]
-	if verb == "healthcheck" || verb == "keys" || verb == "admin-key" {
+	if verb == "healthcheck" || verb == "keys" || verb == "admin-key" || verb == "users" {
 		c.WriteFile = nil // they run beside a server, which owns the file
 	}
 	if !slices.Contains(verbs, verb) {
 		return c.misused(fmt.Sprintf("unknown command %q", verb))
 	}
-	if verb != "keys" && verb != "admin-key" && len(rest) > 0 {
+	if verb != "keys" && verb != "admin-key" && verb != "users" && len(rest) > 0 {
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
 	}
 	switch verb {
@@ -117,6 +121,10 @@ func (c Command) Run(ctx context.Context) int {
 		resources.LimitHeap()
 		resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
 	}
+	if verb == "users" { // no request waits for it
+		settings.DBAcquireTimeout = max(settings.DBAcquireTimeout, time.Minute)
+		settings.DBStatementTimeout = max(settings.DBStatementTimeout, time.Minute)
+	}
 	options := Options{Log: c.logger(settings, verb), Version: c.Version}
 	server, err := New(settings, options) //nolint:contextcheck // New connects to nothing
 	if err != nil {
@@ -129,8 +137,11 @@ func (c Command) Run(ctx context.Context) int {
 		return c.exit(server.Run(ctx))
 	}
 	defer server.close()
-	if verb == "migrate" {
+	switch verb {
+	case "migrate":
 		return c.exit(c.migrate(ctx, server))
+	case "users":
+		return c.users(ctx, server, rest)
 	}
 	return c.keys(ctx, server, rest)
 }
@@ -161,13 +172,13 @@ func (c Command) fail(code int, why string) int {
 }
 
 // verbs are the commands of the program.
-var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "healthcheck", "version", "help"}
+var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "users", "healthcheck", "version", "help"}
 
-// logger returns the log of a command. Commands for keys print their own output, so their log
+// logger returns the log of a command. Commands for keys and users print their own output, so their log
 // is text and contains only warnings and errors.
 func (c Command) logger(settings config.Config, verb string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: settings.LogLevel}
-	if verb == "keys" {
+	if verb == "keys" || verb == "users" {
 		options.Level = max(settings.LogLevel, slog.LevelWarn)
 		return slog.New(slog.NewTextHandler(c.Err, options))
 	}

@@ -38,6 +38,7 @@ const (
 	EventEmailChanged    EventName = "email changed"
 	EventAccountDeleted  EventName = "account deleted"
 	EventKeysChanged     EventName = "keys changed"
+	EventImported        EventName = "accounts imported" // by the command users import
 
 	// Refusals. One entry a minute stands for all of the same kind; see Refusal.
 	EventPasswordThrottled EventName = "password throttled"

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/moving"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
@@ -24,6 +25,8 @@ func TestStatementsPrepareAgainstTheSchema(t *testing.T) {
 	t.Parallel()
 	conn := testenv.Must(pgx.Connect(t.Context(), postgrestest.DSN(postgrestest.Config(t))))(t)
 	defer func() { _ = conn.Close(context.WithoutCancel(t.Context())) }()
+	staging, _ := postgres.Statement("CreateStaging") // the table of StoreStaging
+	testenv.Must(conn.Exec(t.Context(), "BEGIN; "+staging))(t)
 	for name, sql := range postgres.Statements() {
 		_, params := postgres.Statement(name)
 		if d, err := conn.Prepare(t.Context(), name, sql); err != nil {
@@ -95,12 +98,21 @@ func TestStatementsAreAllUsed(t *testing.T) {
 			}
 			return store.ChangeIssuer(ctx, "a", "b")
 		},
-		"a first ring":    func() error { _, err := store.SwapRing(ctx, 0, 1, map[string][]byte{}, noEvent); return err },
-		"a second ring":   func() error { _, err := store.SwapRing(ctx, 1, 2, map[string][]byte{}, noEvent); return err },
-		"the ring":        func() error { _, _, err := store.LoadRing(ctx); return err },
-		"its generation":  func() error { _, err := store.RingGeneration(ctx); return err },
-		"the version":     func() error { _, err := store.Version(ctx); return err },
-		"the readiness":   func() error { return store.Ready(ctx) },
+		"a first ring":   func() error { _, err := store.SwapRing(ctx, 0, 1, map[string][]byte{}, noEvent); return err },
+		"a second ring":  func() error { _, err := store.SwapRing(ctx, 1, 2, map[string][]byte{}, noEvent); return err },
+		"the ring":       func() error { _, _, err := store.LoadRing(ctx); return err },
+		"its generation": func() error { _, err := store.RingGeneration(ctx); return err },
+		"the version":    func() error { _, err := store.Version(ctx); return err },
+		"the readiness":  func() error { return store.Ready(ctx) },
+		"an import": func() error {
+			if err := store.RestartImport(ctx, "files"); err != nil {
+				return err
+			}
+			refuse := func([]moving.Taken) (moving.Progress, error) { return moving.Progress{}, nil }
+			return errors.Join(store.ImportBatch(ctx, moving.Batch{Import: "files", Refuse: refuse}),
+				store.ImportBatch(ctx, moving.Batch{Refuse: refuse, DryRun: true}), store.FinishImport(ctx, "files"))
+		},
+		"an export":       func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
 		"the connections": func() error { _, err := store.MaxConnections(ctx); return err },
 	} {
 		if err := call(); err != nil {

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
 	"sigs.k8s.io/yaml"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
@@ -211,34 +210,6 @@ func TestSnippetsAreTheExamples(t *testing.T) {
 	if text := s.String(); strings.Count(text, "verified: ") != 1 ||
 		!regexp.MustCompile(`verified: [0-9a-f-]{36} profile email\n`).MatchString(text) {
 		t.Errorf("%s", text)
-	}
-}
-
-// TestMovingInAnAccount runs the statement of docs/moving-in.md and signs in with the hashed password.
-func TestMovingInAnAccount(t *testing.T) {
-	need(t, "psql")
-	content, err := os.ReadFile(filepath.Join(root, "docs/moving-in.md"))
-	testenv.NoError(t, err)
-	_, statement, _ := strings.Cut(string(content), "```sql\n")
-	statement, _, _ = strings.Cut(statement, "```")
-	r := start(t, "internal")
-	for i, prefix := range []string{"$2a$", "$2b$", "$2y$"} {
-		hash := testenv.Must(bcrypt.GenerateFromPassword([]byte("note G of 1843"), bcrypt.MinCost))(t)
-		name := fmt.Sprintf("moved%d", i)
-		moved := strings.NewReplacer("$2a$10$…", prefix+string(hash[len(prefix):]), "'Ada'", "'"+name+"'", "'ada'",
-			"'"+name+"'", "da@example.com", name+"@example.com").Replace(statement)
-		moved = strings.NewReplacer("'A"+name, "'"+name, "'a"+name, "'"+name).Replace(moved)
-		s := openShell(t)
-		s.paste(t, fmt.Sprintf(`. %s/env
-psql -v ON_ERROR_STOP=1 <<'SQL'
-%s
-SQL
-curl -s %s/tokens/signin -H 'Content-Type: application/json' -d '{"username":"%s","password":"note G of 1843"}'; echo finished
-`, r.Dir, moved, r.URL, name))
-		s.WaitFor(t, patience, "finished\n")
-		if !strings.Contains(s.String(), "INSERT 0 1") || !strings.Contains(s.String(), `"access_token"`) {
-			t.Errorf("%s: %s", prefix, s)
-		}
 	}
 }
 

@@ -1,0 +1,375 @@
+package moving
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"iter"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+)
+
+const (
+	batchSize   = 10_000
+	batchHashes = 64 // digests that are hashed once more, which takes long
+)
+
+// Entry is an account of a file, or why it cannot be one.
+type Entry struct {
+	File    string
+	Number  int // of its line; in a file that is not read by lines: how many accounts are before it, plus one
+	Account identity.MovedAccount
+	Foreign bool // the hash is of another system, so a $2a$ is not an own one
+	Refused error
+}
+
+// Progress is how far an import is.
+type Progress struct {
+	Read, Imported, Refused int64
+	RefusedBytes            int64 // the length of the file of refused accounts
+	Finished                bool
+}
+
+// Taken says which unique values of an entry another account has. All false: an earlier entry has them.
+type Taken struct {
+	Index               int // of the account in the batch
+	ID, Username, Email bool
+}
+
+// Batch is a part of an import that is stored in one transaction.
+type Batch struct {
+	Import   string   // which import it belongs to
+	Before   Progress // as it was recorded; ErrInterfered if it is not
+	Accounts []identity.MovedAccount
+	// Refuse is called with the accounts that are not stored, because their values are taken. It returns what is
+	// recorded when the batch is stored.
+	Refuse func([]Taken) (Progress, error)
+	DryRun bool // store nothing
+}
+
+// ErrInterfered is the error of a batch if another process continues the same import.
+var ErrInterfered = errors.New("another process continues the same import")
+
+// Store stores what is imported.
+type Store interface {
+	// BeginImport returns how far an import is, after it has waited for a transaction of it that is under way. found is
+	// false if there was none.
+	BeginImport(ctx context.Context, id string) (p Progress, found bool, err error)
+	// RestartImport records that an import is at its beginning.
+	RestartImport(ctx context.Context, id string) error
+	// ImportBatch stores a batch: the accounts whose values are free, and the progress, or nothing.
+	ImportBatch(ctx context.Context, b Batch) error
+	// FinishImport records that an import is complete.
+	FinishImport(ctx context.Context, id string) error
+}
+
+// Import is one run of an import.
+type Import struct {
+	Store   Store
+	Check   func(*identity.MovedAccount) error
+	Cost    int    // of bcrypt, for digests
+	Refused string // the path of the file of refused accounts; empty: none is written
+	DryRun  bool
+	Resume  bool
+	Report  func(Progress) // called after each batch
+}
+
+// ID names the import of these files. It is a digest of their content, so that a file that has changed is another
+// import.
+func ID(from string, paths []string) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintln(sum, from)
+	for _, path := range paths {
+		digest, err := digestOf(path)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(sum, digest)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+func digestOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// Run imports entries. An entry that cannot be an account is refused; an error ends the import, and Resume continues it.
+func (i *Import) Run(ctx context.Context, id string, entries iter.Seq2[Entry, error]) (p Progress, err error) {
+	if p, err = i.begin(ctx, id); err != nil || p.Finished {
+		return p, err
+	}
+	var refused *os.File
+	if i.Refused != "" && !i.DryRun {
+		if refused, err = openRefused(i.Refused, p.RefusedBytes); err != nil {
+			return p, err
+		}
+		defer func() { err = errors.Join(err, refused.Close()) }()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begun := p.Read
+	batches, reading := make(chan []Entry, 1), make(chan error, 1)
+	go func() {
+		defer close(batches)
+		reading <- i.prepare(ctx, entries, begun, batches)
+	}()
+	for batch := range batches {
+		if p, err = i.store(ctx, id, p, batch, refused); err != nil {
+			break
+		}
+		if i.Report != nil {
+			i.Report(p)
+		}
+	}
+	if err != nil {
+		cancel()
+	}
+	for range batches { // the reader ends before the caller closes its files
+	}
+	if read := <-reading; err == nil {
+		err = read
+	}
+	if err == nil && !i.DryRun {
+		err = i.Store.FinishImport(ctx, id)
+	}
+	return p, err
+}
+
+// begin finds out where to begin.
+func (i *Import) begin(ctx context.Context, id string) (Progress, error) {
+	if i.DryRun {
+		return Progress{}, nil
+	}
+	p, found, err := i.Store.BeginImport(ctx, id)
+	switch {
+	case err != nil:
+		return p, err
+	case found && i.Resume:
+		return p, nil
+	case found && !p.Finished:
+		return p, fmt.Errorf("an import of these files stopped after %d accounts; continue it with --resume", p.Read)
+	}
+	return Progress{}, i.Store.RestartImport(ctx, id)
+}
+
+// openRefused opens the file of refused accounts, and cuts it to what was recorded.
+func openRefused(path string, length int64) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || info.Size() < length {
+		return nil, errors.Join(err, f.Close(), fmt.Errorf("%s is shorter than the import has left it; put it back, or name the right file with --refused", path))
+	}
+	return f, nil
+}
+
+// prepare reads entries after the first skip ones, checks them, and sends them in batches.
+func (i *Import) prepare(ctx context.Context, entries iter.Seq2[Entry, error], skip int64, batches chan<- []Entry) error {
+	seen := newNames()
+	var batch []Entry
+	var slow int
+	send := func() error {
+		i.check(batch)
+		for k := range batch {
+			if batch[k].Refused == nil {
+				batch[k].Refused = seen.add(&batch[k].Account)
+			}
+		}
+		if !i.DryRun { // the store knows those of former batches
+			seen = newNames()
+		}
+		select {
+		case batches <- batch:
+			batch, slow = nil, 0
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for entry, err := range entries {
+		if err != nil {
+			return err
+		}
+		if skip > 0 {
+			skip--
+			continue
+		}
+		if h := entry.Account.PasswordHash; h != "" && !strings.HasPrefix(h, "$") {
+			slow++
+		}
+		if batch = append(batch, entry); len(batch) == batchSize || slow == batchHashes {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(batch) > 0 {
+		return send()
+	}
+	return nil
+}
+
+// check checks entries with all processors.
+func (i *Import) check(batch []Entry) {
+	var workers sync.WaitGroup
+	next := make(chan *Entry)
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for e := range next {
+				if e.Refused == nil {
+					e.Refused = i.checkOne(e)
+				}
+			}
+		})
+	}
+	for k := range batch {
+		next <- &batch[k]
+	}
+	close(next)
+	workers.Wait()
+}
+
+func (i *Import) checkOne(e *Entry) error {
+	read := hashes.Import
+	if e.Foreign {
+		read = hashes.ImportForeign
+	}
+	imported, err := read(e.Account.PasswordHash)
+	if err != nil {
+		return fmt.Errorf("password_hash: %w", err)
+	}
+	if err := i.Check(&e.Account); err != nil {
+		if failed, ok := errors.AsType[*identity.Error](err); ok {
+			return errors.New(failed.Message)
+		}
+		return err
+	}
+	if i.DryRun {
+		e.Account.PasswordHash = hashes.None
+		return nil
+	}
+	e.Account.PasswordHash, err = imported.Stored(i.Cost)
+	return err
+}
+
+// names are the unique values of accounts, by a hash of 64 bits.
+type names struct {
+	seed maphash.Seed
+	has  map[uint64]struct{}
+}
+
+func newNames() *names { return &names{maphash.MakeSeed(), map[uint64]struct{}{}} }
+
+// add returns an error if an account has a value of another one.
+func (n *names) add(m *identity.MovedAccount) error {
+	var keys []uint64
+	for _, v := range []struct{ name, value string }{{"id", m.ID}, {"username", m.CanonicalUsername}, {"email", m.CanonicalEmail}} {
+		if v.value == "" {
+			continue
+		}
+		key := maphash.String(n.seed, v.name+" "+v.value)
+		if _, twice := n.has[key]; twice {
+			return fmt.Errorf("%s: is twice in the files", v.name)
+		}
+		keys = append(keys, key)
+	}
+	for _, key := range keys {
+		n.has[key] = struct{}{}
+	}
+	return nil
+}
+
+// store stores a batch, and writes down which of its entries are refused.
+func (i *Import) store(ctx context.Context, id string, before Progress, entries []Entry, refused *os.File) (after Progress, err error) {
+	b := Batch{Import: id, Before: before, DryRun: i.DryRun}
+	var indexes []int
+	for k := range entries {
+		if entries[k].Refused == nil {
+			b.Accounts = append(b.Accounts, entries[k].Account)
+			indexes = append(indexes, k)
+		}
+	}
+	b.Refuse = func(taken []Taken) (Progress, error) {
+		for _, t := range taken {
+			entries[indexes[t.Index]].Refused = t.reason()
+		}
+		after = before
+		after.Read += int64(len(entries))
+		after.Imported += int64(len(b.Accounts) - len(taken))
+		after.Refused += int64(len(entries) - len(b.Accounts) + len(taken))
+		var err error
+		if refused != nil {
+			after.RefusedBytes, err = writeRefused(refused, before.RefusedBytes, entries)
+		}
+		return after, err
+	}
+	if err := i.Store.ImportBatch(ctx, b); err != nil {
+		return before, err
+	}
+	return after, nil
+}
+
+func (t Taken) reason() error {
+	var taken []string
+	for _, v := range []struct {
+		name string
+		is   bool
+	}{{"id", t.ID}, {"username", t.Username}, {"email", t.Email}} {
+		if v.is {
+			taken = append(taken, v.name+": another account has it")
+		}
+	}
+	if taken == nil {
+		return errors.New("another account has its id, username or email")
+	}
+	return errors.New(strings.Join(taken, "; "))
+}
+
+// writeRefused writes the refused entries at an offset of the file, and returns the offset after them.
+func writeRefused(f *os.File, offset int64, entries []Entry) (int64, error) {
+	if err := f.Truncate(offset); err != nil {
+		return 0, err
+	}
+	var lines strings.Builder
+	for _, e := range entries {
+		if e.Refused == nil {
+			continue
+		}
+		line, err := json.Marshal(struct {
+			File   string `json:"file"`
+			Number int    `json:"number"`
+			Reason string `json:"reason"`
+		}{e.File, e.Number, e.Refused.Error()})
+		if err != nil {
+			return 0, err
+		}
+		lines.Write(append(line, '\n'))
+	}
+	if lines.Len() == 0 {
+		return offset, nil
+	}
+	if _, err := f.WriteAt([]byte(lines.String()), offset); err != nil {
+		return 0, err
+	}
+	return offset + int64(lines.Len()), f.Sync()
+}

@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/moving"
+)
+
+var _ moving.Store = (*Store)(nil)
+
+// bulkTimeout is how long a statement of an import or export may take.
+const bulkTimeout = time.Hour
+
+// stagingColumns are the columns of the table of a batch.
+var stagingColumns = []string{
+	"n", "id", "username", "canonical_username", "email", "canonical_email", "first_name", "last_name", "scope", "language",
+	"password_hash", "email_verified_at", "activated_at", "suspended_at", "created_at", "updated_at",
+	"unproved_email", "canonical_unproved_email", "unproved_since",
+}
+
+// BeginImport implements moving.Store.
+func (s *Store) BeginImport(ctx context.Context, importID string) (p moving.Progress, found bool, err error) {
+	err = s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		p, err = findImport(ctx, tx, importID)
+		return err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return moving.Progress{}, false, nil
+	}
+	return p, err == nil, err
+}
+
+func findImport(ctx context.Context, db querier, importID string) (p moving.Progress, err error) {
+	err = named("FindImport").queryRow(ctx, db, pgx.NamedArgs{"id": importID}).
+		Scan(&p.Read, &p.Imported, &p.Refused, &p.RefusedBytes, &p.Finished)
+	return p, err
+}
+
+// RestartImport implements moving.Store.
+func (s *Store) RestartImport(ctx context.Context, importID string) error {
+	return s.exec(ctx, repeatable, named("RestartImport"), pgx.NamedArgs{"id": importID})
+}
+
+// FinishImport implements moving.Store.
+func (s *Store) FinishImport(ctx context.Context, importID string) error {
+	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		p, err := findImport(ctx, tx, importID)
+		if err != nil {
+			return err
+		}
+		p.Finished = true
+		return advanceImport(ctx, tx, importID, p)
+	})
+}
+
+func advanceImport(ctx context.Context, db querier, importID string, p moving.Progress) error {
+	return named("AdvanceImport").exec(ctx, db, pgx.NamedArgs{
+		"id": importID, "read": p.Read, "imported": p.Imported, "refused": p.Refused,
+		"refused_bytes": p.RefusedBytes, "finished": p.Finished,
+	})
+}
+
+// ImportBatch implements moving.Store.
+func (s *Store) ImportBatch(ctx context.Context, b moving.Batch) error {
+	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		st := named("CheckStaging")
+		if !b.DryRun {
+			st = named("StoreStaging")
+			if recorded, err := findImport(ctx, tx, b.Import); err != nil || recorded != b.Before {
+				return errors.Join(err, moving.ErrInterfered)
+			}
+		}
+		taken, err := stage(ctx, tx, st, b.Accounts)
+		if err != nil {
+			return err
+		}
+		after, err := b.Refuse(taken)
+		if err != nil || b.DryRun {
+			return err
+		}
+		return advanceImport(ctx, tx, b.Import, after)
+	})
+}
+
+// stage copies accounts into a table of the transaction, and runs a statement over it, which returns the accounts whose
+// values are taken.
+func stage(ctx context.Context, tx pgx.Tx, st *statement, accounts []identity.MovedAccount) ([]moving.Taken, error) {
+	if err := named("CreateStaging").exec(ctx, tx, nil); err != nil {
+		return nil, err
+	}
+	rows := pgx.CopyFromSlice(len(accounts), func(i int) ([]any, error) {
+		a := &accounts[i]
+		return []any{
+			i, id(a.ID), stored(a.Username, a.ID), stored(a.CanonicalUsername, a.ID), a.Email, a.CanonicalEmail,
+			a.FirstName, a.LastName, *a.Scope, a.Language, a.PasswordHash,
+			a.EmailVerifiedAt, a.ActivatedAt, a.SuspendedAt, a.CreatedAt, a.UpdatedAt,
+			nullable(a.UnprovedEmail), nullable(a.CanonicalUnprovedEmail), a.UnprovedSince,
+		}, nil
+	})
+	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"staging"}, stagingColumns, rows); err != nil {
+		return nil, err
+	}
+	found, err := tx.Query(ctx, st.sql)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, func(row pgx.CollectableRow) (t moving.Taken, err error) {
+		err = row.Scan(&t.Index, &t.ID, &t.Username, &t.Email)
+		return t, err
+	})
+}
+
+func nullable(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// ExportAccounts calls f with all accounts of one moment, in the order of their ids.
+func (s *Store) ExportAccounts(ctx context.Context, f func(*identity.MovedAccount) error) error {
+	return s.inBulk(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if err := named("BeginExport").exec(ctx, tx, nil); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, named("ExportAccounts").sql)
+		if err != nil {
+			return err
+		}
+		var a identity.MovedAccount // each scan overwrites all of it
+		_, err = pgx.ForEachRow(rows, []any{
+			&a.ID, (*storedName)(&a.Username), &a.Email, &a.FirstName, &a.LastName, &a.Scope, &a.Language, &a.PasswordHash,
+			&a.EmailVerifiedAt, &a.ActivatedAt, &a.SuspendedAt, &a.CreatedAt, &a.UpdatedAt, &a.UnprovedEmail, &a.UnprovedSince,
+		}, func() error { return f(&a) })
+		return err
+	})
+}
+
+// inBulk runs f in a transaction over a connection of its own, without the limits of requests. It is not repeated.
+func (s *Store) inBulk(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	pool := s.pool.Config()
+	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
+	if err != nil {
+		return translate(ctx, s.notAcquired(err, false))
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := pool.AfterConnect(ctx, conn); err != nil {
+		return translate(ctx, err)
+	}
+	bulk := limits{statement: bulkTimeout, lock: bulkTimeout, idle: bulkTimeout}
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: bulk.begin()})
+	if err != nil {
+		return translate(ctx, err)
+	}
+	if err := f(ctx, unprepared{tx}); err != nil {
+		_ = tx.Rollback(context.WithoutCancel(ctx))
+		if sqlState(err) != "" || isLost(err) || isTimeout(err) {
+			return translate(ctx, err)
+		}
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return translate(ctx, err)
+	}
+	return nil
+}

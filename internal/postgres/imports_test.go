@@ -1,0 +1,198 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/moving"
+	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
+)
+
+// moved returns an account as CheckMovedAccount leaves it.
+func moved(t testing.TB, n int, change func(*identity.MovedAccount)) identity.MovedAccount {
+	t.Helper()
+	name := fmt.Sprint("moved", n)
+	a := identity.MovedAccount{
+		ID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), Username: name, Email: name + "@example.com", EmailVerified: true,
+		PasswordHash: "!", Scope: new("profile"),
+	}
+	if change != nil {
+		change(&a)
+	}
+	checked := identity.New(identity.Policy{}, identity.Dependencies{Now: time.Now})
+	testenv.NoError(t, checked.CheckMovedAccount(&a))
+	return a
+}
+
+func TestImportStoresABatchOrNothingOfIt(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	ctx := t.Context()
+	testenv.NoError(t, store.RestartImport(ctx, "files"))
+	accounts := func() int { return count(t, db, `SELECT count(*) FROM users`) }
+	batch := moving.Batch{Import: "files", Accounts: []identity.MovedAccount{moved(t, 1, nil), moved(t, 2, nil)}}
+	after := moving.Progress{Read: 2, Imported: 2}
+	var taken []moving.Taken
+	batch.Refuse = func(all []moving.Taken) (moving.Progress, error) { taken = all; return after, nil }
+	stopped := errors.New("stopped")
+	failing := batch
+	failing.Refuse = func([]moving.Taken) (moving.Progress, error) { return after, stopped }
+	if err := store.ImportBatch(ctx, failing); !errors.Is(err, stopped) || accounts() != 0 {
+		t.Errorf("a batch that fails: %v, %d accounts", err, accounts())
+	}
+	dry := batch
+	dry.DryRun = true
+	if err := store.ImportBatch(ctx, dry); err != nil || accounts() != 0 {
+		t.Errorf("a dry run: %v, %d accounts", err, accounts())
+	}
+	testenv.NoError(t, store.ImportBatch(ctx, batch))
+	if p, found, err := store.BeginImport(ctx, "files"); err != nil || !found || p != after || accounts() != 2 || len(taken) != 0 {
+		t.Errorf("the progress is %+v %v, %v; %d accounts, %v taken", p, found, err, accounts(), taken)
+	}
+	if err := store.ImportBatch(ctx, batch); !errors.Is(err, moving.ErrInterfered) {
+		t.Errorf("the same batch again: %v", err)
+	}
+	dry.Accounts = append(dry.Accounts, moved(t, 3, nil))
+	testenv.NoError(t, store.ImportBatch(ctx, dry))
+	if len(taken) != 2 || !taken[1].ID || !taken[1].Username || !taken[1].Email {
+		t.Errorf("a dry run finds that %+v are taken", taken)
+	}
+	batch.Before = after
+	batch.Accounts = []identity.MovedAccount{
+		moved(t, 1, nil), moved(t, 3, nil),
+		moved(t, 4, func(a *identity.MovedAccount) { a.Username = "MOVED2" }),
+		moved(t, 5, func(a *identity.MovedAccount) { a.Email = "Moved3@example.com"; a.Username = "" }),
+		moved(t, 6, func(a *identity.MovedAccount) { a.Username = "" }),
+	}
+	testenv.NoError(t, store.ImportBatch(ctx, batch))
+	// Number 5 has the address of number 3, which is in the same batch.
+	want := []moving.Taken{{Index: 0, ID: true, Username: true, Email: true}, {Index: 2, Username: true}, {Index: 3}}
+	if fmt.Sprint(taken) != fmt.Sprint(want) || accounts() != 4 {
+		t.Errorf("%+v are taken; want %+v; %d accounts", taken, want, accounts())
+	}
+}
+
+// What is exported and imported elsewhere is the same, in all columns.
+func TestExportAndImportAreEqual(t *testing.T) {
+	t.Parallel()
+	from, to := postgrestest.Config(t), postgrestest.Config(t)
+	source, target := postgrestest.Open(t, from), postgrestest.Open(t, to)
+	db := connect(t, from)
+	fill(t, from, 3000)
+	for _, statement := range []string{
+		`UPDATE users SET password_hash = '$2a$04$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK'`,
+		`UPDATE users SET suspended_at = now(), scope = '', language = 'de, "x";q=0.5' WHERE id IN (SELECT id FROM users LIMIT 10)`,
+		`UPDATE users SET username = id, canonical_username = id, first_name = '', last_name = E'O''Ha\\ra <&>  名' WHERE id IN (SELECT id FROM users OFFSET 10 LIMIT 10)`,
+		`UPDATE users SET unproved_email = 'New@example.com', canonical_unproved_email = 'new@example.com', unproved_since = now(), email_verified_at = NULL
+		 WHERE id IN (SELECT id FROM users OFFSET 20 LIMIT 10)`,
+		`UPDATE users SET password_hash = '!', updated_at = '2020-01-01 00:00:00.000001+00' WHERE id IN (SELECT id FROM users OFFSET 30 LIMIT 10)`,
+	} {
+		testenv.Must(db.Exec(statement))(t)
+	}
+	dir := t.TempDir()
+	export := func(store interface {
+		ExportAccounts(context.Context, func(*identity.MovedAccount) error) error
+	}, name string) moving.Manifest {
+		return testenv.Must(moving.Export(filepath.Join(dir, name), func(f func(*identity.MovedAccount) error) error {
+			return store.ExportAccounts(t.Context(), f)
+		}))(t)
+	}
+	before := export(source, "before")
+	reader := &moving.Reader{From: "native", Files: []string{filepath.Join(dir, "before")}}
+	testenv.NoError(t, reader.Check())
+	i := importing(target)
+	p := testenv.Must(i.Run(t.Context(), "files", reader.Entries()))(t)
+	if p.Imported != 3000 || p.Refused != 0 {
+		t.Errorf("%+v", p)
+	}
+	after := export(target, "after")
+	if before.Users != 3000 || before != after {
+		t.Errorf("the manifests are %+v and %+v", before, after)
+	}
+	// The manifest notices a change of the file.
+	path := filepath.Join(dir, "after")
+	content := testenv.Must(os.ReadFile(path))(t)
+	testenv.NoError(t, os.WriteFile(path, content[:len(content)-1], 0o600))
+	if err := moving.CheckManifest(path); err == nil || !strings.Contains(err.Error(), "manifest") {
+		t.Errorf("a file that was cut: %v", err)
+	}
+}
+
+func importing(store moving.Store) *moving.Import {
+	checked := identity.New(identity.Policy{SignUpScopes: "profile email"}, identity.Dependencies{Now: time.Now})
+	return &moving.Import{Store: store, Check: checked.CheckMovedAccount, Cost: 4}
+}
+
+// An import that stops at any batch continues without losing or repeating an account.
+func TestImportContinuesWhereItStopped(t *testing.T) {
+	t.Parallel()
+	c := postgrestest.Config(t)
+	store, db := postgrestest.Open(t, c), connect(t, c)
+	const all = 25_000
+	stop := errors.New("the file cannot be read")
+	entries := func(until int) iter.Seq2[moving.Entry, error] {
+		return func(yield func(moving.Entry, error) bool) {
+			for n := range all {
+				if n == until {
+					yield(moving.Entry{}, stop)
+					return
+				}
+				name := fmt.Sprint("moved", n-n%1000/999) // each thousandth has the name of the one before it
+				if !yield(moving.Entry{File: "f", Number: n + 1, Account: identity.MovedAccount{Username: name, Email: fmt.Sprint(n, "@example.com"), EmailVerified: true}}, nil) {
+					return
+				}
+			}
+		}
+	}
+	i := importing(store)
+	i.Refused = filepath.Join(t.TempDir(), "refused")
+	for _, until := range []int{15_000, 22_000} {
+		p, err := i.Run(t.Context(), "files", entries(until))
+		if !errors.Is(err, stop) || p.Finished {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		// What was written after the last commit is cut.
+		content := testenv.Must(os.ReadFile(i.Refused))(t)
+		testenv.NoError(t, os.WriteFile(i.Refused, append(content, "half a li"...), 0o600))
+		i.Resume = false
+		if _, err := i.Run(t.Context(), "files", entries(all)); err == nil || !strings.Contains(err.Error(), "--resume") {
+			t.Errorf("without --resume: %v", err)
+		}
+		i.Resume = true
+	}
+	p := testenv.Must(i.Run(t.Context(), "files", entries(-1)))(t)
+	if p.Read != all || p.Imported != all-25 || p.Refused != 25 {
+		t.Errorf("%+v", p)
+	}
+	if n := count(t, db, `SELECT count(*) FROM users`); n != all-25 {
+		t.Errorf("%d accounts", n)
+	}
+	lines := strings.Split(strings.TrimSpace(string(testenv.Must(os.ReadFile(i.Refused))(t))), "\n")
+	if len(lines) != 25 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for k, line := range lines {
+		var r struct {
+			Number int
+			Reason string
+		}
+		testenv.NoError(t, json.Unmarshal([]byte(line), &r))
+		if r.Number != 1000*(k+1) || !strings.HasPrefix(r.Reason, "username: ") {
+			t.Errorf("%s", line)
+		}
+	}
+	if p := testenv.Must(i.Run(t.Context(), "files", entries(-1)))(t); !p.Finished {
+		t.Errorf("an import that is complete begins again: %+v", p)
+	}
+}
