@@ -107,7 +107,7 @@ func normalize(text string) (string, error) {
 		return "", fmt.Errorf("$%s$ is the bcrypt of a faulty program, which many passwords match; the user has to set a new password", name)
 	case name == "2b" || name == "2y":
 		return "$2b" + text[3:], nil
-	case name == "2a" || strings.HasPrefix(condensedMark+"$md5$sha1$sha256$", "$"+name) && len(fields) == 4 && fields[1][:min(1, len(fields[1]))] == "2":
+	case name == "2a" || len(fields) == 4 && (digests["$"+name] != nil || "$"+name == condensedMark): // as they are stored
 		return text, nil
 	case name == "argon2d":
 		return "", errors.New("argon2d is not supported; argon2id and argon2i are")
@@ -217,7 +217,7 @@ func (h Hash) bounded() error {
 	case s.Memory() > MaxMemory:
 		return fmt.Errorf("a check of it takes %d MiB of memory; at most %d MiB are allowed", s.Memory()>>20, MaxMemory>>20)
 	case touched > maxTouched || s.parallel > maxParallel:
-		return fmt.Errorf("a check of it takes too long: its memory times its passes is more than %d MiB, or it has a parallelism of more than %d",
+		return fmt.Errorf("a check of it takes too long: its memory times its passes is more than %d MiB, or its parallelism is more than %d",
 			maxTouched>>20, maxParallel)
 	}
 	return nil

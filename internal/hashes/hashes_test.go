@@ -123,7 +123,8 @@ func TestStoredHashThatIsMalformedIsAnError(t *testing.T) {
 // argon2Of is what other programs store for a password.
 func argon2Of(password string, memory, passes uint32, parallel uint8) string {
 	salt := []byte("a salt of 16 B..")
-	return Argon2("argon2id", int(memory), int(passes), int(parallel), salt, argon2.IDKey([]byte(password), salt, passes, memory, parallel, 32))
+	sum := argon2.IDKey([]byte(password), salt, passes, memory, parallel, 32)
+	return Argon2("argon2id", int(memory), int(passes), int(parallel), salt, sum)
 }
 
 // foreign has hashes that other programs made of the password in front of them.

@@ -3,9 +3,12 @@ package identity
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
 )
+
+const maxMetadata = 4096 // bytes
 
 // MovedAccount is an account that moves in from another system, or out to one: a line of the native format.
 type MovedAccount struct {
@@ -18,6 +21,7 @@ type MovedAccount struct {
 	LastName          string     `json:"last_name,omitempty"`
 	Scope             *string    `json:"scope,omitempty"` // nil: the policy's
 	Language          string     `json:"language,omitempty"`
+	Roles             string     `json:"roles,omitempty"`         // separated by spaces
 	PasswordHash      string     `json:"password_hash,omitempty"` // see package hashes; empty: no password
 	EmailVerified     bool       `json:"email_verified,omitzero"` // may replace EmailVerifiedAt, if the time is not known
 	EmailVerifiedAt   *time.Time `json:"email_verified_at,omitempty"`
@@ -25,6 +29,8 @@ type MovedAccount struct {
 	SuspendedAt       *time.Time `json:"suspended_at,omitempty"`
 	CreatedAt         *time.Time `json:"created_at,omitempty"`
 	UpdatedAt         *time.Time `json:"updated_at,omitempty"`
+
+	Metadata json.RawMessage `json:"metadata,omitempty"` // an object
 
 	// An address that the account has changed to, and that is not proved yet.
 	UnprovedEmail          string     `json:"unproved_email,omitempty"`
@@ -49,6 +55,17 @@ func (s *Service) CheckMovedAccount(m *MovedAccount) error {
 		m.Scope = &s.policy.SignUpScopes
 	} else if *m.Scope != "" {
 		m.Scope = new(p.check("scope", *m.Scope, canonicalScope))
+	}
+	if m.Roles != "" {
+		m.Roles = p.check("roles", m.Roles, canonicalScope)
+	}
+	switch {
+	case len(m.Metadata) == 0:
+		m.Metadata = json.RawMessage("{}")
+	case m.Metadata[0] != '{':
+		p.add("metadata", Fault{FieldMalformed, "must be a JSON object"})
+	case len(m.Metadata) > maxMetadata:
+		p.add("metadata", Fault{FieldTooLong, "is longer than 4096 bytes"})
 	}
 	if len(m.Language) > maxLanguage {
 		p.add("language", Fault{FieldTooLong, "is longer than 256 bytes"})

@@ -178,7 +178,8 @@ func openRefused(path string, length int64) (*os.File, error) {
 		return nil, err
 	}
 	if info, err := f.Stat(); err != nil || info.Size() < length {
-		return nil, errors.Join(err, f.Close(), fmt.Errorf("%s is shorter than the import has left it; put it back, or name the right file with --refused", path))
+		return nil, errors.Join(err, f.Close(),
+			fmt.Errorf("%s is shorter than the import has left it; put it back, or name the right file with --refused", path))
 	}
 	return f, nil
 }

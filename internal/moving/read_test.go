@@ -139,7 +139,8 @@ func TestNativeLinesAreReadOrRefused(t *testing.T) {
 		}
 	}
 	full := accounts["bcrypt-2y@native.example"]
-	if *full.Scope != "profile email orders:read" || full.CreatedAt.Nanosecond() != 123456000 || full.ID != "00000000-0000-4000-8000-000000000003" {
+	if *full.Scope != "profile email orders:read" || full.CreatedAt.Nanosecond() != 123456000 ||
+		full.ID != "00000000-0000-4000-8000-000000000003" {
 		t.Errorf("%+v", full)
 	}
 	if scope := *accounts["argon2id@native.example"].Scope; scope != "profile email" {

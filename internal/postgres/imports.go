@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -19,7 +20,7 @@ const bulkTimeout = time.Hour
 // stagingColumns are the columns of the table of a batch.
 var stagingColumns = []string{
 	"n", "id", "username", "canonical_username", "email", "canonical_email", "first_name", "last_name", "scope", "language",
-	"password_hash", "email_verified_at", "activated_at", "suspended_at", "created_at", "updated_at",
+	"roles", "metadata", "password_hash", "email_verified_at", "activated_at", "suspended_at", "created_at", "updated_at",
 	"unproved_email", "canonical_unproved_email", "unproved_since",
 }
 
@@ -97,7 +98,7 @@ func stage(ctx context.Context, tx pgx.Tx, st *statement, accounts []identity.Mo
 		a := &accounts[i]
 		return []any{
 			i, id(a.ID), stored(a.Username, a.ID), stored(a.CanonicalUsername, a.ID), a.Email, a.CanonicalEmail,
-			a.FirstName, a.LastName, *a.Scope, a.Language, a.PasswordHash,
+			a.FirstName, a.LastName, *a.Scope, a.Language, a.Roles, string(a.Metadata), a.PasswordHash,
 			a.EmailVerifiedAt, a.ActivatedAt, a.SuspendedAt, a.CreatedAt, a.UpdatedAt,
 			nullable(a.UnprovedEmail), nullable(a.CanonicalUnprovedEmail), a.UnprovedSince,
 		}, nil
@@ -132,11 +133,15 @@ func (s *Store) ExportAccounts(ctx context.Context, f func(*identity.MovedAccoun
 		if err != nil {
 			return err
 		}
+		var metadata string
 		var a identity.MovedAccount // each scan overwrites all of it
 		_, err = pgx.ForEachRow(rows, []any{
-			&a.ID, (*storedName)(&a.Username), &a.Email, &a.FirstName, &a.LastName, &a.Scope, &a.Language, &a.PasswordHash,
+			&a.ID, (*storedName)(&a.Username), &a.Email, &a.FirstName, &a.LastName, &a.Scope, &a.Language, &a.Roles, &metadata, &a.PasswordHash,
 			&a.EmailVerifiedAt, &a.ActivatedAt, &a.SuspendedAt, &a.CreatedAt, &a.UpdatedAt, &a.UnprovedEmail, &a.UnprovedSince,
-		}, func() error { return f(&a) })
+		}, func() error {
+			a.Metadata = json.RawMessage(metadata)
+			return f(&a)
+		})
 		return err
 	})
 }

@@ -22,7 +22,8 @@ func BenchmarkImport(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "users.ndjson")
 	var text strings.Builder
 	for n := range accounts {
-		fmt.Fprintf(&text, `{"id":"%08x-0000-4000-8000-%012d","username":"user%d","email":"user%d@example.com","first_name":"Ada","last_name":"Lovelace",`+
+		fmt.Fprintf(&text, `{"id":"%08x-0000-4000-8000-%012d","username":"user%d","email":"user%d@example.com",`+
+			`"first_name":"Ada","last_name":"Lovelace",`+
 			`"email_verified_at":"2024-05-01T12:00:00Z","password_hash":"$2b$10$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"}`+"\n",
 			uint32(n)*2654435761, n, n, n) // ids in no order, as they are
 	}

@@ -83,7 +83,7 @@ func TestImportStoresABatchOrNothingOfIt(t *testing.T) {
 	}
 }
 
-// What is exported and imported elsewhere is the same, in all columns.
+// An export that is imported elsewhere is the same there, in all columns.
 func TestExportAndImportAreEqual(t *testing.T) {
 	t.Parallel()
 	from, to := postgrestest.Config(t), postgrestest.Config(t)
@@ -93,8 +93,11 @@ func TestExportAndImportAreEqual(t *testing.T) {
 	for _, statement := range []string{
 		`UPDATE users SET password_hash = '$2a$04$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK'`,
 		`UPDATE users SET suspended_at = now(), scope = '', language = 'de, "x";q=0.5' WHERE id IN (SELECT id FROM users LIMIT 10)`,
-		`UPDATE users SET username = id, canonical_username = id, first_name = '', last_name = E'O''Ha\\ra <&>  名' WHERE id IN (SELECT id FROM users OFFSET 10 LIMIT 10)`,
-		`UPDATE users SET unproved_email = 'New@example.com', canonical_unproved_email = 'new@example.com', unproved_since = now(), email_verified_at = NULL
+		`UPDATE users SET username = id, canonical_username = id, first_name = '', last_name = E'O''Ha\\ra <&>  名'
+		 WHERE id IN (SELECT id FROM users OFFSET 10 LIMIT 10)`,
+		`UPDATE users SET roles = 'admin editor', metadata = '{"plan": "<b>", "n": 1.50, "list": [1, null]}' WHERE id IN (SELECT id FROM users LIMIT 5)`,
+		`UPDATE users SET unproved_email = 'New@example.com', canonical_unproved_email = 'new@example.com', unproved_since = now(),
+			email_verified_at = NULL
 		 WHERE id IN (SELECT id FROM users OFFSET 20 LIMIT 10)`,
 		`UPDATE users SET password_hash = '!', updated_at = '2020-01-01 00:00:00.000001+00' WHERE id IN (SELECT id FROM users OFFSET 30 LIMIT 10)`,
 	} {
@@ -149,7 +152,8 @@ func TestImportContinuesWhereItStopped(t *testing.T) {
 					return
 				}
 				name := fmt.Sprint("moved", n-n%1000/999) // each thousandth has the name of the one before it
-				if !yield(moving.Entry{File: "f", Number: n + 1, Account: identity.MovedAccount{Username: name, Email: fmt.Sprint(n, "@example.com"), EmailVerified: true}}, nil) {
+				account := identity.MovedAccount{Username: name, Email: fmt.Sprint(n, "@example.com"), EmailVerified: true}
+				if !yield(moving.Entry{File: "f", Number: n + 1, Account: account}, nil) {
 					return
 				}
 			}
@@ -162,7 +166,7 @@ func TestImportContinuesWhereItStopped(t *testing.T) {
 		if !errors.Is(err, stop) || p.Finished {
 			t.Fatalf("%+v, %v", p, err)
 		}
-		// What was written after the last commit is cut.
+		// The import cuts lines that were written after the last commit.
 		content := testenv.Must(os.ReadFile(i.Refused))(t)
 		testenv.NoError(t, os.WriteFile(i.Refused, append(content, "half a li"...), 0o600))
 		i.Resume = false

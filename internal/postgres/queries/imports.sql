@@ -16,7 +16,7 @@ WHERE id = :'id';
 -- name: CreateStaging
 CREATE TEMPORARY TABLE staging (
     n int, id uuid, username text, canonical_username text, email text, canonical_email text,
-    first_name text, last_name text, scope text, language text, password_hash text,
+    first_name text, last_name text, scope text, language text, roles text, metadata text, password_hash text,
     email_verified_at timestamptz, activated_at timestamptz, suspended_at timestamptz,
     created_at timestamptz, updated_at timestamptz,
     unproved_email text, canonical_unproved_email text, unproved_since timestamptz
@@ -27,10 +27,10 @@ CREATE TEMPORARY TABLE staging (
 -- is, a transaction that ran at the same time has taken it.
 WITH stored AS (
     INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name, scope,
-        language, password_hash, email_verified_at, activated_at, suspended_at, created_at, updated_at,
+        language, roles, metadata, password_hash, email_verified_at, activated_at, suspended_at, created_at, updated_at,
         unproved_email, canonical_unproved_email, unproved_since)
     SELECT id, username, canonical_username, email, canonical_email, first_name, last_name, scope,
-        language, password_hash, email_verified_at, activated_at, suspended_at, created_at, updated_at,
+        language, roles, metadata::json, password_hash, email_verified_at, activated_at, suspended_at, created_at, updated_at,
         unproved_email, canonical_unproved_email, unproved_since
     FROM staging
     ON CONFLICT DO NOTHING
@@ -61,6 +61,6 @@ ORDER BY c.n;
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
 
 -- name: ExportAccounts
-SELECT id::text, username, email, first_name, last_name, scope, language, password_hash,
+SELECT id::text, username, email, first_name, last_name, scope, language, roles, metadata::text, password_hash,
     email_verified_at, activated_at, suspended_at, created_at, updated_at, coalesce(unproved_email, ''), unproved_since
 FROM users ORDER BY id;
