@@ -81,7 +81,7 @@ func (s *soaked) gateway(t *testing.T, algorithm v1alpha1.Algorithm, end time.Ti
 	p.ready(t, "auth", later)
 	consumer.copied(t, "auth", "Ready")
 	// Each token lives for 20 s. A minute is how long the JWKS may be cached.
-	order := load.Order{Rate: 10, Retries: tries, Keep: time.Minute, Checks: 20}
+	order := load.Order{Rate: 5, Retries: tries, Keep: time.Minute, Checks: 20}
 	loads := map[string]loading{
 		"directory":  p.probe(t, "auth").begin(t, order),
 		"PublicKeys": p.probeIn(t, consumer, "auth", "auth-public-keys").begin(t, order),
