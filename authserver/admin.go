@@ -11,6 +11,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/console"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/rbac"
@@ -26,8 +27,10 @@ func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Ser
 	if err != nil {
 		return nil, err
 	}
+	pages := console.New(console.Config{Service: service, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now})
+	routes := httpapi.NewAdmin(service, rights, s.hasSchema, o.Log)
 	return &http.Server{
-		Handler:           http.MaxBytesHandler(httpapi.NewAdmin(service, rights, s.hasSchema, o.Log), 64<<10),
+		Handler:           http.MaxBytesHandler(withConsole(pages, routes), 64<<10),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 15 * time.Second, IdleTimeout: 60 * time.Second, MaxHeaderBytes: 16 << 10,
 	}, nil
@@ -55,6 +58,17 @@ func (s *Server) authorizer(o Options) (admin.Authorizer, error) {
 		return nil, fmt.Errorf("%s: %s: %w", config.EnvAdminKeys, c.AdminKeys, err)
 	}
 	return keys, nil
+}
+
+// withConsole sends a request to the console or to the routes. A ServeMux would redirect to a clean path.
+func withConsole(pages, routes http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; p == console.Path || strings.HasPrefix(p, console.Path+"/") {
+			pages.ServeHTTP(w, r)
+			return
+		}
+		routes.ServeHTTP(w, r)
+	})
 }
 
 // hasSchema returns an error until the schema is current.

@@ -22,7 +22,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/console"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/localpostgres"
 )
 
@@ -112,7 +114,7 @@ func (r runner) run(ctx context.Context) (err error) {
 			return fmt.Errorf("PostgreSQL ended; its log is in %s", databaseLog.Name())
 		case <-ready:
 			ready = nil
-			r.greet(serverURL(settings, config.EnvPort), around)
+			r.greet(serverURL(settings, config.EnvPort), serverURL(settings, config.EnvAdminPort)+console.Path, around)
 		}
 	}
 }
@@ -233,8 +235,36 @@ func (r runner) settings(ctx context.Context, db *localpostgres.Server) (map[str
 		}
 		settings[config.EnvIssuer] = "http://" + net.JoinHostPort(name, port)
 	}
-	settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort)
+	if settings[config.EnvMetricsPort], err = r.port(ctx, at, config.EnvMetricsPort, config.Defaults().MetricsPort); err != nil {
+		return nil, err
+	}
+	if os.Getenv(config.EnvAdminKeys) == "" {
+		if settings[config.EnvAdminKeys], err = r.writeAdminKey(); err != nil {
+			return nil, err
+		}
+	}
+	settings[config.EnvAdminPort], err = r.port(ctx, at, config.EnvAdminPort, usualAdminPort)
 	return settings, err
+}
+
+const usualAdminPort = 8081
+
+// adminKeyFile returns the path of the key that opens the console.
+func (r runner) adminKeyFile() string { return filepath.Join(r.dir, "admin-key") }
+
+// writeAdminKey writes a key of an administrator for this run, and returns the path of the file for the server.
+func (r runner) writeAdminKey() (file string, err error) {
+	key, entry, err := admin.NewKey("developer", []string{"editor"}, time.Now().AddDate(1, 0, 0))
+	if err != nil {
+		return "", err
+	}
+	file = filepath.Join(r.dir, "admin-keys.json")
+	if file, err = filepath.Abs(file); err != nil {
+		return "", err
+	}
+	return file, errors.Join(
+		os.WriteFile(r.adminKeyFile(), []byte(key+"\n"), 0o600),
+		os.WriteFile(file, fmt.Appendf(nil, "[%s]\n", entry), 0o600))
 }
 
 // environ returns the environment of this program with the settings added.
@@ -326,13 +356,14 @@ func isReady(ctx context.Context, url string) bool {
 
 // greet prints all URLs and the next steps. The user name is different each time, because users of earlier runs are
 // still in the database.
-func (r runner) greet(url string, around *surroundings) {
+func (r runner) greet(url, console string, around *surroundings) {
 	fmt.Fprintf(r.out, `
 Auth Gateway runs at %[1]s
   documentation       %[1]s/docs
+  console             %[4]s, with the key of: cat %[5]s
   database            (. %[2]s; psql)
   signing keys        (. %[2]s; %[3]s keys list)
-`, url, r.envFile(), r.server)
+`, url, r.envFile(), r.server, console, r.adminKeyFile())
 	if around.mailbox != "" {
 		fmt.Fprintf(r.out,
 			"  mail                %s, and in this terminal\n  SMTP server         %s, for mail of your own application\n",

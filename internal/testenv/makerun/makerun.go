@@ -30,6 +30,8 @@ type Server struct {
 	Mailbox string // the URL of the page that shows the mail
 	SMTP    string // the address that accepts mail
 	App     string // the URL of the application, with exposure public
+	Console string // the URL of the console
+	Key     string // the key of an administrator
 	Dir     string // the folder of its data
 
 	// Stop stops it gracefully. A server that is still running after all tests of the package is stopped then.
@@ -38,6 +40,8 @@ type Server struct {
 
 var greeting = regexp.MustCompile(`(?s)Auth Gateway runs at (\S+)\n.*\n  mail +(\S+), .*\n` +
 	`  SMTP server +(\S+), [^\n]*\n(.*)Ctrl-C stops it`)
+
+var console = regexp.MustCompile(`\n  console +(\S+), with the key of: cat (\S+)\n`)
 
 // Start builds the programs, starts them with free ports and cheap hashes, and waits until the server is ready.
 // settings are of the form NAME=value.
@@ -52,7 +56,7 @@ func Start(t testing.TB, exposure string, settings ...string) *Server {
 	s := &Server{Dir: dir}
 	cmd := exec.Command(run, "-server", program, "-dir", dir)
 	cmd.Env = append(os.Environ(), "EXPOSURE="+exposure, "SALT_ROUNDS=4")
-	for _, name := range []string{"PORT", "METRICS_PORT", "SMTP_PORT", "MAILBOX_PORT", "APP_PORT"} {
+	for _, name := range []string{"PORT", "METRICS_PORT", "ADMIN_PORT", "SMTP_PORT", "MAILBOX_PORT", "APP_PORT"} {
 		cmd.Env = append(cmd.Env, name+"="+strconv.Itoa(testenv.FreePort(t)))
 	}
 	cmd.Env = append(cmd.Env, settings...)
@@ -84,6 +88,13 @@ func Start(t testing.TB, exposure string, settings ...string) *Server {
 			return errors.New("the output so far:\n" + s.String())
 		}
 		s.URL, s.Mailbox, s.SMTP = found[1], found[2], found[3]
+		if opens := console.FindStringSubmatch(s.String()); opens != nil {
+			key, err := os.ReadFile(opens[2])
+			if err != nil {
+				return err
+			}
+			s.Console, s.Key = opens[1], strings.TrimSpace(string(key))
+		}
 		if app := regexp.MustCompile(`\n\n  (http\S+)\n`).FindStringSubmatch(found[4]); app != nil {
 			s.App = app[1]
 		}
