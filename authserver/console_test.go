@@ -148,6 +148,42 @@ func TestConsoleSuspendsAndDeletesWhatThePersonHasSeen(t *testing.T) {
 	}
 }
 
+func TestConsoleInvites(t *testing.T) {
+	t.Parallel()
+	n, _, of := consoles(t)
+	b, viewer := of("editor"), of("viewer")
+	if p := viewer.get("/console/users"); p.has("Invite") {
+		t.Error("a viewer is offered to invite")
+	}
+	if p := viewer.send("/console/invite", "email", "eve@example.com"); p.status != 403 {
+		t.Errorf("a viewer invites: %+v", p)
+	}
+	form := []string{"email", "grace@example.com", "username", "grace", "first_name", "Grace", "last_name", "Hopper", "key", "one form"}
+	p := b.send("/console/invite", form...)
+	code := regexp.MustCompile(`<p><code>([A-Z2-7]+)</code>`).FindStringSubmatch(p.text)
+	if code == nil {
+		t.Fatalf("invited: %+v", p)
+	}
+	if p := b.send("/console/invite", form...); p.status != 200 || !p.has("grace is invited") {
+		t.Errorf("the form is sent twice: %+v", p)
+	} else {
+		code = regexp.MustCompile(`<p><code>([A-Z2-7]+)</code>`).FindStringSubmatch(p.text)
+	}
+	for name, other := range map[string][]string{
+		"409 email": {"email", "grace@example.com", "username", "grace2", "first_name", "G", "last_name", "H"},
+		"400 email": {"email", "no address", "username", "grace3", "first_name", "G", "last_name", "H"},
+	} {
+		if p := b.send("/console/invite", other...); !strings.HasPrefix(name, fmt.Sprint(p.status)) {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+	if p := b.get("/console/users?q=grace@example.com"); !strings.HasPrefix(p.path, "/console/users/") || !p.has("invited") {
+		t.Errorf("the invited account: %+v", p)
+	}
+	want(t, http.StatusNoContent, n.resetPassword(code[1], "note G of 1843"), "set a password")
+	want(t, http.StatusOK, n.trySignIn("grace", "note G of 1843"), "sign in")
+}
+
 func TestConsoleGivesExactlyTheRightsOfTheCredential(t *testing.T) {
 	t.Parallel()
 	n, keys, of := consoles(t)

@@ -24,6 +24,7 @@ import (
 type Administration interface {
 	Users(ctx context.Context, f admin.Filter, c admin.Cursor, limit int) (admin.Page[admin.User], error)
 	User(ctx context.Context, id string) (admin.User, error)
+	Create(ctx context.Context, in admin.NewUser, c admin.Change) (admin.Invitation, error)
 	Suspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Unsuspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Remove(ctx context.Context, ref admin.Ref, c admin.Change) error
@@ -73,7 +74,7 @@ var usesConsole = admin.Right{Resource: admin.Users, Verb: admin.List}
 // New returns a Console.
 func New(c Config) *Console {
 	o := &Console{Config: c, sessions: newSessions(c.Now), pages: map[string]*template.Template{}}
-	for _, name := range []string{"sign-in", "users", "user", "events", "problem"} {
+	for _, name := range []string{"sign-in", "users", "user", "invite", "invited", "events", "problem"} {
 		o.pages[name] = template.Must(template.New("layout.html").Funcs(functions).
 			ParseFS(templates, "templates/layout.html", "templates/"+name+".html"))
 	}
@@ -92,6 +93,9 @@ func New(c Config) *Console {
 		"GET /users":      {usesConsole, o.users},
 		"GET /users/{id}": {admin.Right{Resource: admin.Users, Verb: admin.Get}, o.user},
 		"GET /events":     {admin.Right{Resource: admin.Events, Verb: admin.List}, o.events},
+
+		"GET /invite":  {admin.Right{Resource: admin.Users, Verb: admin.Create}, o.askInvited},
+		"POST /invite": {admin.Right{Resource: admin.Users, Verb: admin.Create}, o.invite},
 
 		"POST /users/{id}/suspend":            {admin.Right{Resource: admin.Users, Verb: admin.Update}, o.suspend},
 		"POST /users/{id}/unsuspend":          {admin.Right{Resource: admin.Users, Verb: admin.Update}, o.unsuspend},
@@ -263,8 +267,12 @@ func problemOf(err error) *problem {
 		}
 	case told.Kind == identity.NotFound:
 		return &problem{http.StatusNotFound, "There is no such account or session", "It may have been deleted, or have ended.", nil}
+	case told.Kind == identity.Conflict:
+		return &problem{http.StatusConflict, "This is not possible", told.Message, nil}
 	case told.Kind == identity.Invalid:
 		return &problem{http.StatusBadRequest, "The request is not valid", told.Message, nil}
+	case told.Kind == identity.RateLimited, told.Kind == identity.Overloaded:
+		return &problem{http.StatusServiceUnavailable, "Not now", told.Message, err}
 	case told.Kind == identity.Unavailable:
 		return &problem{http.StatusServiceUnavailable, "The database cannot be reached", "Nothing was changed. Try again in a moment.", err}
 	}

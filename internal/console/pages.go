@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"crypto/rand"
 	"fmt"
 	"html/template"
 	"maps"
@@ -82,6 +83,7 @@ func (o *Console) users(v *visit) error {
 	}
 	return v.show("users", "Accounts", map[string]any{
 		"Query": asked, "State": state, "Lists": lists, "Done": query.Get("done"),
+		"MayCreate": v.may(admin.Users, admin.Create),
 	})
 }
 
@@ -152,6 +154,28 @@ func (o *Console) user(v *visit) error {
 		data["Events"], data["MoreEvents"] = eventsOf(page.Items), page.Next != ""
 	}
 	return v.show("user", name(u), data)
+}
+
+func (o *Console) askInvited(v *visit) error {
+	// The key makes a form that is sent twice invite once.
+	return v.show("invite", "Invite a person", map[string]any{"Key": rand.Text()})
+}
+
+// invite makes an account without a password. If the server sends mail, the person gets a code by mail. If not, the
+// page shows it to the administrator.
+func (o *Console) invite(v *visit) error {
+	_, change, err := v.change()
+	if err != nil {
+		return err
+	}
+	field := func(name string) string { return strings.TrimSpace(v.r.PostFormValue(name)) }
+	made, err := o.Service.Create(v.r.Context(), admin.NewUser{Key: field("key"), SignUp: identity.SignUp{
+		Username: field("username"), Email: field("email"), FirstName: field("first_name"), LastName: field("last_name"),
+	}}, change)
+	if err != nil {
+		return err
+	}
+	return v.show("invited", "Invited", map[string]any{"User": made.User, "Code": made.Code})
 }
 
 // event is an entry of the audit trail on a page.
