@@ -122,7 +122,8 @@ func TestConsoleSuspendsAndDeletesWhatThePersonHasSeen(t *testing.T) {
 	version := regexp.MustCompile(`name="version" value="([^"]+)"`)
 	seen := version.FindStringSubmatch(second.get(account).text)[1]
 
-	if p := b.send(account+"/suspend", "version", seen, "reason", "spam"); !p.has("The account is suspended") || !p.has("Lift the suspension") {
+	p := b.send(account+"/suspend", "version", seen, "reason", "spam")
+	if !p.has("The account is suspended") || !p.has("Lift the suspension") {
 		t.Errorf("suspended: %+v", p)
 	}
 	if p := second.send(account+"/delete", "version", seen, "confirm", u.username); p.status != 409 || !p.has("The account has changed") {
@@ -227,7 +228,8 @@ func TestConsoleRefusesFormsOfOtherSites(t *testing.T) {
 	u := n.newUser()
 	b := of("editor")
 	b.origin = "https://evil.example"
-	for _, path := range []string{"/console/users/" + u.id + "/suspend", "/console/users/" + u.id + "/sign-out", "/console/sign-out", "/console/sign-in"} {
+	user := "/console/users/" + u.id
+	for _, path := range []string{user + "/suspend", user + "/sign-out", "/console/sign-out", "/console/sign-in"} {
 		if p := b.send(path, "credential", keys["editor"]); p.status != 403 || !p.has("from another site") {
 			t.Errorf("%s: %d", path, p.status)
 		}
@@ -288,7 +290,8 @@ func TestConsolePagesWithHostileValues(t *testing.T) {
 	n, _, of := consoles(t)
 	u := n.newUser()
 	b := of("editor")
-	values := slices.Concat(apitest.HostileValues, []string{`"><script>alert(1)</script>`, `{{.}}`, "' OR 1=1 --", strings.Repeat("a", 10_000)})
+	values := slices.Concat(apitest.HostileValues,
+		[]string{`"><script>alert(1)</script>`, `{{.}}`, "' OR 1=1 --", strings.Repeat("a", 10_000)})
 	for _, v := range values {
 		for _, path := range []string{"/console/users?q=%s", "/console/users?cursor=%s", "/console/users?q=a&by=%s", "/console/users?state=%s",
 			"/console/users/%s", "/console/events?user=%s", "/console/events?cursor=%s", "/console/enter?code=%s", "/console/%s"} {

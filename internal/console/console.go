@@ -222,13 +222,21 @@ func (v *visit) authorize(need admin.Right) error {
 	case errors.Is(err, admin.ErrForbidden):
 		return &problem{
 			status: http.StatusForbidden, title: "You may not do this", cause: err,
-			text: "It needs the right " + need.String() + ", which your credential does not have.",
+			text: refusal(err, "It needs the right "+need.String()+", which your credential does not have."),
 		}
 	}
 	return &problem{
 		status: http.StatusServiceUnavailable, title: "It cannot be decided now whether you may do this", cause: err,
-		text: "The system that knows your rights does not answer. Try again in a moment.",
+		text: refusal(err, "The system that knows your rights does not answer. Try again in a moment."),
 	}
+}
+
+// refusal returns what an Authorizer says about a refusal, or else a text.
+func refusal(err error, text string) string {
+	if r, ok := errors.AsType[*admin.Refusal](err); ok && r.Message != "" {
+		return r.Message
+	}
+	return text
 }
 
 // may reports whether to offer something. The request that does it is authorized again.
