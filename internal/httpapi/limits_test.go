@@ -171,7 +171,7 @@ func TestDisconnectedClientIsReportedToTheDomain(t *testing.T) {
 	hasher := identity.NewHasher(identity.HasherOptions{Cost: 4, Threads: 1, MaxWait: time.Second})
 	t.Cleanup(hasher.Close)
 	alive := func(ctx context.Context) bool {
-		_, _, err := hasher.Check(ctx, "", "x")
+		_, _, err := hasher.CheckSignIn(ctx, "", "x", true)
 		return err == nil
 	}
 	entered, gone := make(chan struct{}, 1), make(chan bool, 1)
