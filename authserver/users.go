@@ -52,7 +52,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, args []string) int 
 		if err != nil {
 			return c.exit(err)
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // it was only read
 		if reader.Firebase, err = moving.ParseFirebaseConfig(f); err != nil {
 			return c.exit(fmt.Errorf("%s: %w", *firebase, err))
 		}

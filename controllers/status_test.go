@@ -51,7 +51,7 @@ func starting(cs *clusterState) {
 	cs.deployment().Status.ReadyReplicas, cs.deployment().Status.AvailableReplicas = 0, 0
 }
 
-// administrators adds a Deployment for administrators with a pod of an age in seconds, which answers with a state.
+// administrators adds a Deployment for administrators with a pod of an age, which answers with a state.
 func administrators(available int32, age time.Duration, state config.State) func(*clusterState, *keyResult) {
 	return func(cs *clusterState, _ *keyResult) {
 		cs.gateway.Spec.Admin.Enabled = true
@@ -62,7 +62,7 @@ func administrators(available int32, age time.Duration, state config.State) func
 		}
 		if available == 0 {
 			cs.adminPods = []corev1.Pod{{ObjectMeta: metav1.ObjectMeta{
-				Name: "admin", CreationTimestamp: metav1.NewTime(testTime.Add(-age * time.Second)),
+				Name: "admin", CreationTimestamp: metav1.NewTime(testTime.Add(-age)),
 			}}}
 			cs.adminStates["admin"] = state
 		}
@@ -126,7 +126,7 @@ func TestConditions(t *testing.T) {
 			want: map[string]string{"Ready": "False Suspended", "Stalled": "True Suspended"},
 		},
 		"administrators are served": {
-			change: administrators(1, 1, config.State{}),
+			change: administrators(1, 1*time.Second, config.State{}),
 			want:   map[string]string{"Ready": "True Ready", "AdminAvailable": "True ReplicasReady"},
 		},
 		"administrators are not served yet": {
@@ -134,19 +134,19 @@ func TestConditions(t *testing.T) {
 			want:   map[string]string{"Ready": "False Progressing", "AdminAvailable": "False Progressing"},
 		},
 		"the pods for administrators start": {
-			change: administrators(0, 1, config.State{Reason: "starting"}),
+			change: administrators(0, 1*time.Second, config.State{Reason: "starting"}),
 			want: map[string]string{
 				"Ready": "False Progressing", "AdminAvailable": "False Progressing", "Available": "True ReplicasReady",
 			},
 			says: map[string][]string{"Ready": {"0 of 1 replicas for administrators", "pod admin: starting"}},
 		},
 		"the pods for administrators fail": {
-			change: administrators(0, 60, config.State{Reason: "waiting for the database"}),
+			change: administrators(0, 60*time.Second, config.State{Reason: "waiting for the database"}),
 			want:   map[string]string{"Ready": "False PodsFailing", "AdminAvailable": "False PodsFailing"},
 			says:   map[string][]string{"AdminAvailable": {"pod admin: waiting for the database"}},
 		},
 		"the pods for administrators may not ask": {
-			change: administrators(0, 60, config.State{Reason: "may not", MayNotReview: true}),
+			change: administrators(0, 60*time.Second, config.State{Reason: "may not", MayNotReview: true}),
 			want: map[string]string{
 				"Ready": "False ReviewsForbidden", "AdminAvailable": "False ReviewsForbidden", "Available": "True ReplicasReady",
 			},

@@ -10,7 +10,7 @@ import (
 // maxTokenClaims bounds the list. The length of the claims in a token is bounded apart.
 const maxTokenClaims = 20
 
-var claimName = regexp.MustCompile(`^[!#-+./-\[\]-~-]{1,100}$`)
+var claimName = regexp.MustCompile(`^[!\x23-\x2b\x2d-\x5b\x5d-\x7e]{1,100}$`)
 
 // registeredClaims are the names of the gateway's claims, and those of the IANA registry of JSON Web Token Claims. Consumers
 // give them a meaning that the metadata of an account does not have.

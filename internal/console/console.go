@@ -171,8 +171,8 @@ func (o *Console) open(handle func(*visit) error) http.Handler {
 			}
 			o.Log.LogAttrs(v.r.Context(), slog.LevelInfo, "console request", attrs...)
 		}()
-		if err := handle(v); err != nil { //nolint:contextcheck // the visit has the request's
-			v.fail(err)
+		if err := handle(v); err != nil {
+			v.fail(err) //nolint:contextcheck // the visit has the request's
 		}
 	})
 }
@@ -363,7 +363,7 @@ func (o *Console) enter(v *visit) error {
 }
 
 func (v *visit) remember(id string) {
-	http.SetCookie(v.w, &http.Cookie{
+	http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // it is Secure where there is TLS
 		Name: cookieName, Value: id, Path: Path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: v.r.TLS != nil || v.r.Header.Get("X-Forwarded-Proto") == "https",
 	})
@@ -373,6 +373,8 @@ func (o *Console) signOut(v *visit) error {
 	if cookie, err := v.r.Cookie(cookieName); err == nil {
 		o.sessions.end(cookie.Value)
 	}
-	http.SetCookie(v.w, &http.Cookie{Name: cookieName, Path: Path, MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+	http.SetCookie(v.w, &http.Cookie{ //nolint:gosec // it removes the cookie
+		Name: cookieName, Path: Path, MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+	})
 	return v.redirect("/sign-in")
 }

@@ -54,7 +54,7 @@ func ParseScheme(text string) (s Scheme, err error) {
 		return s, nil
 	}
 	s.algorithm = name
-	ok := len(fields) == 2
+	var ok bool
 	var n [3]uint32
 	switch {
 	case name == "argon2id" || name == "argon2i":
@@ -77,8 +77,6 @@ func ParseScheme(text string) (s Scheme, err error) {
 		n, ok = numbers(params, "i=", "l=")
 		s.cost, s.length = int(n[0]), int(n[1])
 		ok = ok && len(fields) == 2 && s.cost > 0 && minSum <= s.length && s.length <= maxSum
-	default:
-		ok = false
 	}
 	if !ok {
 		return Scheme{}, errMalformed

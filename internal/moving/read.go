@@ -50,7 +50,7 @@ func (r *Reader) Check() error {
 		return fmt.Errorf("--from is one of %s", strings.Join(Formats(), ", "))
 	}
 	if r.From == "firebase" && r.Firebase == nil {
-		return errors.New("Firebase's hashes need the parameters of the project: save them from the console (Authentication, " +
+		return errors.New("hashes of Firebase need the parameters of the project: save them from the console (Authentication, " +
 			"Users, Password hash parameters) to a file, and name it with --firebase-config")
 	}
 	for _, path := range r.Files {
@@ -87,7 +87,7 @@ func (r *Reader) readFile(path string, yield func(Entry, error) bool) bool {
 	if err != nil {
 		return yield(Entry{}, err)
 	}
-	defer f.Close()
+	defer f.Close() //nolint:errcheck // it was only read
 	counted := bufio.NewReaderSize(&counter{f, &r.read}, 1<<18)
 	return formats[r.From](r, counted, func(e Entry, err error) bool {
 		if err != nil {
