@@ -98,13 +98,15 @@ func TestArgumentsThatAreWrongExitWith2(t *testing.T) {
 	for _, args := range [][]string{
 		{"dance"}, {"serve", "now"}, {"migrate", "up"}, {"version", "x"}, {"-x"}, {"--port=1"},
 		{"keys"}, {"keys", "list", "x"}, {"keys", "revoke"}, {"keys", "revoke", "a", "b"}, {"keys", "dance"},
+		{"users"}, {"users", "list"}, {"users", "import"}, {"users", "import", "--from", "native"},
+		{"users", "export"}, {"users", "export", "a", "b"},
 	} {
 		got := call(t, gatewaytest.Environ(postgrestest.Config(t)), args...)
 		if got.code != 2 || got.out != "" || !strings.Contains(got.err, "authserver -h") {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}
-	if got := call(t, env{}, "users", "list"); got.code != 2 || !strings.Contains(got.err, `unknown command "users"`) {
+	if got := call(t, env{}, "user", "list"); got.code != 2 || !strings.Contains(got.err, `unknown command "user"`) {
 		t.Errorf("got %+v", got)
 	}
 }
