@@ -20,7 +20,7 @@ type User struct {
 
 	// Administrators set these.
 	Roles    string // space-separated, in the form of a scope (RFC 9068 section 2.2.3.1)
-	Metadata string // a JSON object, or empty
+	Metadata string // a JSON object; {} if it has no members
 }
 
 // Name returns the display name: first and last name joined.

@@ -19,7 +19,7 @@ func TestSignUpMakesAnAccountThatItsCodeVerifies(t *testing.T) {
 	u := must(f.Profile(tokens.AccessToken))(f)
 	f.equal("the account", u, identity.User{
 		ID: code.UserID, Username: "Grace", Email: "Grace@Mail.Example", FirstName: "Grace", LastName: "Hopper",
-		Scope: "profile email", EmailVerified: true, CreatedAt: start, UpdatedAt: start,
+		Scope: "profile email", EmailVerified: true, Metadata: "{}", CreatedAt: start, UpdatedAt: start,
 	})
 	f.equal("sign-ups and proofs audited", f.audited("signed up")+f.audited("email verified"), 2)
 	f.equal("sessions opened", f.service.Stats().SessionsOpened, uint64(1))

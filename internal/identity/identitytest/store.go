@@ -51,6 +51,7 @@ func (u *user) login() string { return cmp.Or(u.canonicalUsername, u.ID) }
 func (u *user) shown() identity.User {
 	shown := u.User
 	shown.EmailVerified = u.unprovedEmail == ""
+	shown.Metadata = cmp.Or(shown.Metadata, "{}")
 	if u.unprovedEmail != "" {
 		shown.Email = u.unprovedEmail
 	}

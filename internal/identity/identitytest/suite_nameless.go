@@ -21,7 +21,7 @@ var namelessSentences = []sentence{
 			opened := s.newSession()
 			u := must(s.RedeemVerification(s.Context(), identity.ClaimProof{Code: s.signUp(n)}, opened, noRecord))(s)
 			equal(s, u, identity.User{
-				ID: n.ID, Email: email, Scope: scope, EmailVerified: true, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+				ID: n.ID, Email: email, Scope: scope, EmailVerified: true, Metadata: "{}", CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 			})
 			ref := s.ref(opened.ID, u)
 			found := must(s.FindUser(s.Context(), ref))(s)

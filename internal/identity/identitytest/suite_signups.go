@@ -52,7 +52,7 @@ var signUpSentences = []sentence{
 		}
 		equal(s, u, identity.User{
 			ID: n.ID, Username: "Ada", Email: "Ada@Example.com", FirstName: "Ada", LastName: "Lovelace",
-			Scope: scope, EmailVerified: true, Language: "fr", CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+			Scope: scope, EmailVerified: true, Language: "fr", Metadata: "{}", CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
 		})
 		session := must(s.FindSession(s.Context(), s.ref(opened.ID, u)))(s)
 		equal(s, session, identity.Session{
