@@ -73,7 +73,6 @@ type ExportedMail struct {
 
 // ExportedEvent is an event of the audit trail.
 type ExportedEvent struct {
-	ID        int64              `json:"id"`
 	At        time.Time          `json:"at"`
 	Event     identity.EventName `json:"event"`
 	SessionID string             `json:"session_id,omitempty"`
@@ -82,10 +81,13 @@ type ExportedEvent struct {
 	Details   jsontext.Value     `json:"details,omitempty"`
 }
 
-// ExportOwn returns what a person may read of it themselves: all but the events of codes. A code for another address is
-// recorded only if no other account has that address, which the answer to its request conceals.
+// ExportOwn returns what a person may read of it themselves. It leaves out codes and mails for other addresses, and the
+// events of codes: there is a code for another address only if no other account has that address, which the answer to
+// its request conceals.
 func (s *Service) ExportOwn(ctx context.Context, userID string) (Export, error) {
 	e, err := s.Export(ctx, userID)
+	e.Codes = slices.DeleteFunc(e.Codes, func(c ExportedCode) bool { return c.Email != "" && c.Email != e.User.Email })
+	e.Mails = slices.DeleteFunc(e.Mails, func(m ExportedMail) bool { return m.Recipient != e.User.Email })
 	e.Events = slices.DeleteFunc(e.Events, func(e ExportedEvent) bool { return e.Event == identity.EventCodeIssued })
 	return e, err
 }

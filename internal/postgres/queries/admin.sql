@@ -257,7 +257,7 @@ SELECT json_build_object(
             'purpose', m.purpose, 'recipient', m.recipient, 'queued_at', m.created_at) ORDER BY m.id), '[]')
         FROM mails m WHERE m.user_id = u.id OR m.canonical_recipient = u.canonical_email),
     'events', (SELECT coalesce(json_agg(json_build_object(
-            'id', e.id, 'at', e.at, 'event', e.event, 'session_id', e.session_id, 'request_id', e.request_id,
+            'at', e.at, 'event', e.event, 'session_id', e.session_id, 'request_id', e.request_id,
             'address', host(e.address), 'details', e.details) ORDER BY e.id DESC), '[]')
         FROM (SELECT * FROM audit_events a WHERE a.user_id = u.id ORDER BY a.id DESC LIMIT :'events') e)
     )::text
