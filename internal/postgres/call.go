@@ -136,6 +136,9 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	answers := s.answers.Load()
 	conn, err := s.acquire(ctx)
 	if err != nil {
+		if isTimeout(err) {
+			s.gaveUp.Add(1)
+		}
 		return onlyOnce, s.notAcquired(err, s.answers.Load() != answers)
 	}
 	defer conn.Release()

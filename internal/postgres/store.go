@@ -43,6 +43,7 @@ type Store struct {
 	tries          int
 	lastReset      atomic.Int64 // Unix nanoseconds
 	answers        atomic.Int64 // how often PostgreSQL has answered a statement
+	gaveUp         atomic.Int64 // calls that got no connection in time
 	limits         limits
 	hidden         atomic.Bool // a pooler was detected late; see isPooled
 }
@@ -200,7 +201,7 @@ func (s *Store) Stats() Stats {
 		Idle:     int(st.IdleConns()),
 		Waits:    st.EmptyAcquireCount(),
 		Waited:   st.EmptyAcquireWaitTime(),
-		GaveUp:   st.CanceledAcquireCount(),
+		GaveUp:   s.gaveUp.Load(), // the pool also counts those that ask again
 	}
 }
 
