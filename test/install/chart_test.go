@@ -658,7 +658,7 @@ func TestAnotherChartCanDependOnIt(t *testing.T) {
 	about := fmt.Sprintf("{apiVersion: v2, name: platform, version: 1.0.0, "+
 		"dependencies: [{name: auth-gateway, version: %q, condition: auth-gateway.enabled}]}", c.about(t).Version)
 	testenv.NoError(t, os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(about), 0o600))
-	for enabled, objects := range map[bool]int{true: 17, false: 0} {
+	for enabled, objects := range map[bool]int{true: 18, false: 0} {
 		values := c.file(t, fmt.Sprintf("{global: {registry: x}, auth-gateway: {enabled: %v, replicas: 1, "+
 			"image: {repository: a.example/b}, serverImage: {repository: a.example/c}}}", enabled))
 		out := c.run(t, "template", "platform", parent, "--namespace", namespace, "--kube-version", c.version, "--values", values)
