@@ -55,6 +55,7 @@ func TestTheSameDefinitionGivesTheSamePage(t *testing.T) {
 func TestEveryFieldAndEveryRefusalIsOnThePage(t *testing.T) {
 	kubernetes := map[string]string{ // the linked type by path
 		"spec.resources":                               "ResourceRequirements",
+		"spec.admin.resources":                         "ResourceRequirements",
 		"spec.podTemplate.affinity":                    "Affinity",
 		"spec.podTemplate.tolerations[]":               "Toleration",
 		"spec.podTemplate.topologySpreadConstraints[]": "TopologySpreadConstraint",

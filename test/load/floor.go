@@ -123,6 +123,8 @@ type floorUserReply struct {
 	Scope      string    `json:"scope"`
 	IsVerified bool      `json:"is_verified"`
 	Language   string    `json:"-"`
+	Roles      string    `json:"-"`
+	Metadata   string    `json:"-"`
 	CreatedAt  time.Time `json:"created_at"`
 	UpdatedAt  time.Time `json:"updated_at"`
 }
@@ -130,7 +132,7 @@ type floorUserReply struct {
 func (u *floorUserReply) dest() []any {
 	return []any{
 		&u.ID, &u.Username, &u.Email, &u.FirstName, &u.LastName, &u.Scope, &u.IsVerified, &u.Language,
-		&u.CreatedAt, &u.UpdatedAt,
+		&u.CreatedAt, &u.UpdatedAt, &u.Roles, &u.Metadata,
 	}
 }
 
