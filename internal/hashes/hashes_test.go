@@ -85,7 +85,7 @@ func TestOwnHashHasTheCurrentCost(t *testing.T) {
 
 func TestPlaceholderCostsWhatOthersDo(t *testing.T) {
 	for cost := 4; cost <= 15; cost++ {
-		hash := placeholder(cost)
+		hash := Placeholder(cost)
 		if got, err := bcrypt.Cost([]byte(hash)); got != cost || err != nil || len(hash) != bcryptLength {
 			t.Errorf("the placeholder for cost %d has cost %d: %v", cost, got, err)
 		}
@@ -93,7 +93,7 @@ func TestPlaceholderCostsWhatOthersDo(t *testing.T) {
 	for cost := 4; cost <= 7; cost++ { // at higher costs only the duration differs
 		// A mismatch shows that bcrypt decoded salt and digest and did the work. For a
 		// malformed hash it returns another error at once.
-		if err := bcrypt.CompareHashAndPassword([]byte(placeholder(cost)), []byte("x")); !errors.Is(err,
+		if err := bcrypt.CompareHashAndPassword([]byte(Placeholder(cost)), []byte("x")); !errors.Is(err,
 			bcrypt.ErrMismatchedHashAndPassword) {
 			t.Errorf("the placeholder for cost %d cannot be compared: %v", cost, err)
 		}
@@ -102,8 +102,8 @@ func TestPlaceholderCostsWhatOthersDo(t *testing.T) {
 
 func TestStoredHashThatIsMalformedIsAnError(t *testing.T) {
 	for _, stored := range []string{
-		"x", condensedMark, "$2a$04$short", strings.Replace(placeholder(4), "$2a", "$9z", 1), "$2x" + placeholder(4)[3:],
-		strings.Replace(placeholder(4), "$04", "$99", 1), "$md4" + placeholder(4), placeholder(4)[:59] + "=",
+		"x", condensedMark, "$2a$04$short", strings.Replace(Placeholder(4), "$2a", "$9z", 1), "$2x" + Placeholder(4)[3:],
+		strings.Replace(Placeholder(4), "$04", "$99", 1), "$md4" + Placeholder(4), Placeholder(4)[:59] + "=",
 		"$argon2id$v=16$m=8,t=1,p=1$c2FsdHNhbHQ$c3Vtc3Vtc3Vtc3Vt", "$argon2id$v=19$m=0,t=1,p=1$c2FsdHNhbHQ$c3Vtc3Vtc3Vtc3Vt",
 		"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$c3Vt", "$argon2d$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$c3Vtc3Vtc3Vtc3Vt",
 		"$pbkdf2-sha256$i=1,l=32$c2FsdHNhbHQ$c3Vtc3Vtc3Vtc3Vt", "$pbkdf2-md5$i=1,l=12$c2FsdHNhbHQ$c3Vtc3Vtc3Vtc3Vt",
@@ -224,7 +224,7 @@ func TestForeignBcryptIgnoresWhatIsBeyond72Bytes(t *testing.T) {
 func TestImportRefusesWhatItCannotCheckOrAfford(t *testing.T) {
 	for what, text := range map[string]string{
 		"$2x$":                  "$2x$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
-		"its cost is 16":        placeholder(16),
+		"its cost is 16":        Placeholder(16),
 		"argon2d":               strings.Replace(argon2Of("x", 8, 1, 1), "2id", "2d", 1),
 		"version 1.3":           strings.Replace(argon2Of("x", 8, 1, 1), "v=19", "v=16", 1),
 		"129 MiB":               strings.Replace(argon2Of("x", 8, 1, 1), "m=8", fmt.Sprint("m=", 129<<10), 1),
@@ -268,7 +268,7 @@ func TestLoadAddsUpToTheSameWorkForEveryScheme(t *testing.T) {
 	var schemes []Scheme
 	l := Load{}
 	for _, stored := range []string{
-		placeholder(4), placeholder(6), "$2b" + placeholder(5)[3:], "$md5" + placeholder(7), argon2Of("x", 16, 1, 1), argon2Of("x", 64, 2, 1),
+		Placeholder(4), Placeholder(6), "$2b" + Placeholder(5)[3:], "$md5" + Placeholder(7), argon2Of("x", 16, 1, 1), argon2Of("x", 64, 2, 1),
 		"$pbkdf2-sha256$i=100,l=64$c2FsdA$" + base64.RawStdEncoding.EncodeToString(make([]byte, 64)),
 		"$pbkdf2-sha256$i=150,l=32$c2FsdA$" + base64.RawStdEncoding.EncodeToString(make([]byte, 32)),
 		"$scrypt$ln=4,r=8,p=1$c2FsdA$" + base64.RawStdEncoding.EncodeToString(make([]byte, 32)),

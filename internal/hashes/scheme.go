@@ -210,7 +210,7 @@ func (s Scheme) work(n int) (steps []Step) {
 		for cost := bcrypt.MaxCost; cost >= bcrypt.MinCost; cost-- {
 			if n&(1<<cost) != 0 {
 				steps = append(steps, Step{Run: func() {
-					_ = bcrypt.CompareHashAndPassword([]byte(placeholder(cost)), input)
+					_ = bcrypt.CompareHashAndPassword([]byte(Placeholder(cost)), input)
 				}})
 			}
 		}
@@ -226,8 +226,8 @@ func (s Scheme) work(n int) (steps []Step) {
 	return []Step{{Run: func() { _, _ = pbkdf2.Key(prf, string(input), salt, n, prf().Size()) }}}
 }
 
-// placeholder returns a well-formed bcrypt hash of no known password: its salt and digest are
+// Placeholder returns a well-formed bcrypt hash of no known password: its salt and digest are
 // constants. A comparison with it takes as long as with any other hash.
-func placeholder(cost int) string {
+func Placeholder(cost int) string {
 	return fmt.Sprintf("$2a$%02d$%s", cost, "N0b0dyHasThisSaltOrDiges.uQ7mVh5r1cXo2YtLwPz8KdEfGa3B")
 }

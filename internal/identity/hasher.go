@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"runtime"
@@ -149,12 +150,12 @@ func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, 
 // every hash, and for none. If the password is right but the hash is not one that Hash makes, rehash is a new hash.
 func (h *Hasher) CheckSignIn(ctx context.Context, hash, password string, admitted bool) (right bool, rehash string, err error) {
 	err = h.run(ctx, &h.verifyQueue, func() error {
-		stored, err := hashes.Parse(hash)
+		stored, err := hashes.Parse(cmp.Or(hash, hashes.Placeholder(h.cost))) // so that both take the same way
 		if err != nil {
 			return err
 		}
 		load := h.loadWith(stored.Scheme)
-		right = h.matches(stored, password) && admitted
+		right = h.matches(stored, password) && admitted && hash != ""
 		if !right {
 			if !h.memory.allows(stored.Scheme.Memory()) {
 				stored = hashes.Hash{} // it took no work
