@@ -335,7 +335,7 @@ func TestAnAdministratorMakesAccounts(t *testing.T) {
 	}
 	want(t, 401, n.trySignIn(ada.username, ada.password))
 	want(t, 409, n.post("/users", ada.signUpBody()))
-	first := want200(t, as("editor", "POST", user+"/resend-verification", nil)).Text("code")
+	first := want200(t, as("editor", "POST", user+"/resend-verification", body{"reason": "the mail is lost"})).Text("code")
 	second := want200(t, as("editor", "POST", user+"/resend-verification", nil)).Text("code")
 	want(t, 400, n.resetPassword(first, ada.password))
 	want(t, 204, n.resetPassword(second, ada.password))
@@ -352,7 +352,8 @@ func TestAnAdministratorMakesAccounts(t *testing.T) {
 
 	trail := string(want200(t, as("viewer", "GET", "/admin/events?actor=key:editor", nil)).Body)
 	if strings.Count(trail, string(admin.EventCreated)) != 2 || strings.Count(trail, string(admin.EventPasswordVoided)) != 1 ||
-		!strings.Contains(trail, "leaked") {
+		strings.Count(trail, string(admin.EventCodeSent)) != 2 ||
+		!strings.Contains(trail, "leaked") || !strings.Contains(trail, "the mail is lost") {
 		t.Errorf("the trail is %s", trail)
 	}
 	if c.logs.Contains(ada.email) {

@@ -93,7 +93,7 @@ func TestConsoleFindsAnAccountAndEndsItsSessions(t *testing.T) {
 			t.Errorf("%s leads to %d %s", asked, p.status, p.path)
 		}
 	}
-	if p := b.get("/console/users?q=nobody-like-this"); p.status != 200 || !p.has("begins with “nobody-like-this”") {
+	if p := b.get("/console/users?q=zz-like-this"); p.status != 200 || !p.has("begins with “zz-like-this”") {
 		t.Errorf("what is not there: %+v", p)
 	}
 	account := "/console/users/" + u.id
@@ -190,9 +190,9 @@ func TestConsoleGivesExactlyTheRightsOfTheCredential(t *testing.T) {
 	n, keys, of := consoles(t)
 	u := n.newUser()
 	account := "/console/users/" + u.id
-	for _, who := range []string{"expired", "getter", "nobody"} {
+	for _, who := range []string{"expired", "getter", "unknown"} {
 		b := newBrowser(t, n.Admin)
-		want := map[string]int{"expired": 401, "getter": 403, "nobody": 401}[who]
+		want := map[string]int{"expired": 401, "getter": 403, "unknown": 401}[who]
 		if p := b.send("/console/sign-in", "credential", keys[who]); p.status != want {
 			t.Errorf("%s signs in: %d", who, p.status)
 		}
@@ -299,6 +299,10 @@ func TestConsolePagesWithHostileValues(t *testing.T) {
 			if p.status >= 500 || strings.Contains(p.text, "<script") {
 				t.Errorf("%s with %.40q: %d", path, v, p.status)
 			}
+		}
+		long := b.send("/console/users/"+u.id+"/suspend", "reason", strings.Repeat("a", 70<<10))
+		if long.status != 400 || !long.has("Nothing was changed.") {
+			t.Fatalf("a form that is too long: %d", long.status)
 		}
 		for _, action := range []string{"/suspend", "/unsuspend", "/sign-out"} {
 			if p := b.send("/console/users/"+u.id+action, "reason", v, "version", v); p.status >= 500 || strings.Contains(p.text, "<script") {

@@ -110,6 +110,8 @@ type Store interface {
 	// EndSessions ends the session of an account with this id, or all if it is empty, and returns how many were live.
 	EndSessions(ctx context.Context, userID, sessionID string, now time.Time, e identity.Event) (ended int, err error)
 
+	// RecordEvent records an event that belongs to no change.
+	RecordEvent(ctx context.Context, e identity.Event) error
 	// ListEvents lists the newest events before an id.
 	ListEvents(ctx context.Context, f EventFilter, before int64, limit int) ([]Event, error)
 
@@ -163,6 +165,7 @@ const (
 	EventSuspended      identity.EventName = "account suspended"
 	EventCreated        identity.EventName = "account created by an administrator"
 	EventPasswordVoided identity.EventName = "password voided by an administrator"
+	EventCodeSent       identity.EventName = "another code asked for by an administrator"
 	EventUpdated        identity.EventName = "account changed by an administrator"
 	EventUnsuspended    identity.EventName = "account suspension lifted"
 	EventDeleted        identity.EventName = "account deleted by an administrator"

@@ -114,7 +114,7 @@ func (s *Service) RequirePasswordChange(ctx context.Context, ref Ref, c Change) 
 
 // ResendVerification sends another code to the owner of an address that is not proved: to set a password if the account
 // is an invitation, and otherwise to prove the new address.
-func (s *Service) ResendVerification(ctx context.Context, ref Ref) (Invitation, error) {
+func (s *Service) ResendVerification(ctx context.Context, ref Ref, c Change) (Invitation, error) {
 	u, err := s.User(ctx, ref.ID)
 	switch {
 	case err != nil:
@@ -130,6 +130,11 @@ func (s *Service) ResendVerification(ctx context.Context, ref Ref) (Invitation, 
 	if !u.Activated {
 		send = s.accounts.ForgotPassword
 	}
+	e := s.event(ctx, EventCodeSent, c, ref.ID, "")
+	if err := s.store.RecordEvent(ctx, s.audited(e)); err != nil { // the event of the code itself names no actor
+		return Invitation{}, err
+	}
+	e.Log(ctx, s.audit)
 	code, err := send(ctx, u.Email)
 	return Invitation{User: u, Code: code}, err
 }

@@ -225,6 +225,11 @@ func (o *Console) events(v *visit) error {
 
 // change reads what a form says about a change.
 func (v *visit) change() (admin.Ref, admin.Change, error) {
+	if err := v.r.ParseForm(); err != nil { // else the condition and the reason would be lost
+		return admin.Ref{}, admin.Change{}, &problem{
+			status: http.StatusBadRequest, title: "The form is malformed or too long", text: "Nothing was changed.", cause: err,
+		}
+	}
 	change, err := admin.NewChange(v.actor, strings.TrimSpace(v.r.PostFormValue("reason")))
 	return admin.Ref{ID: v.r.PathValue("id"), Version: v.r.PostFormValue("version")}, change, err
 }

@@ -27,7 +27,7 @@ type Administration interface {
 	User(ctx context.Context, id string) (admin.User, error)
 	Create(ctx context.Context, in admin.NewUser, c admin.Change) (admin.Invitation, error)
 	RequirePasswordChange(ctx context.Context, ref admin.Ref, c admin.Change) (admin.Invitation, error)
-	ResendVerification(ctx context.Context, ref admin.Ref) (admin.Invitation, error)
+	ResendVerification(ctx context.Context, ref admin.Ref, c admin.Change) (admin.Invitation, error)
 	Update(ctx context.Context, ref admin.Ref, p admin.Patch, c admin.Change) (admin.User, error)
 	Suspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)
 	Unsuspend(ctx context.Context, ref admin.Ref, c admin.Change) (admin.User, error)

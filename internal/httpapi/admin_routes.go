@@ -359,8 +359,8 @@ func (a *Admin) requirePassword(x *adminExchange) error {
 }
 
 func (a *Admin) resend(x *adminExchange) error {
-	return x.changed(func(ref admin.Ref, _ admin.Change) error {
-		i, err := a.service.ResendVerification(x.r.Context(), ref)
+	return x.changed(func(ref admin.Ref, c admin.Change) error {
+		i, err := a.service.ResendVerification(x.r.Context(), ref, c)
 		return x.replyInvitation(http.StatusOK, i, err)
 	})
 }

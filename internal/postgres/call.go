@@ -152,7 +152,7 @@ func (s *Store) try(ctx context.Context, f attempt) (idempotent, error) {
 	return mode, err
 }
 
-// acquire waits for a connection, and returns context.DeadlineExceeded if there is none in time.
+// acquire waits for a connection. If it gets none in time, it returns context.DeadlineExceeded.
 //
 // A caller for whom the pool opens a connection does not get another one that becomes free meanwhile. So while
 // connections are being opened, it asks again from time to time. What it began to open stays in the pool.

@@ -133,7 +133,7 @@ func TestConsoleByKeyboard(t *testing.T) {
 			p.do(chromedp.Navigate(f.Console + "/events"))
 			p.see("account suspended")
 			p.picture(axe, s, "events")
-			p.do(chromedp.Navigate(f.Console + "/users?q=nobody-of-this-name"))
+			p.do(chromedp.Navigate(f.Console + "/users?q=zz-of-this-name"))
 			p.see("No account has a username")
 			p.picture(axe, s, "empty")
 			p.tabTo("Sign out")
