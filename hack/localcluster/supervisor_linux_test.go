@@ -40,8 +40,19 @@ func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 	t.Parallel()
 	s, log := newSupervisor(t, "echo $1; exec sleep 1000")
 	testenv.NoError(t, s.start(t.Context(), component{name: "one", args: []string{"hello"}}))
+	says := func(want string) {
+		t.Helper()
+		within(t, func() error {
+			content, err := os.ReadFile(filepath.Join(s.logs, "one.log"))
+			if err == nil && string(content) != want {
+				err = fmt.Errorf("its log is %q", content)
+			}
+			return err
+		})
+	}
 	var first, second int
 	within(t, func() (err error) { first, err = s.pid("one"); return err })
+	says("hello\n") // or it would be killed before it says so
 	testenv.NoError(t, syscall.Kill(first, syscall.SIGKILL))
 	within(t, func() (err error) {
 		if second, err = s.pid("one"); err == nil && second == first {
@@ -49,13 +60,7 @@ func TestWhatEndsIsStartedAgainAndWhatIsStoppedIsNot(t *testing.T) {
 		}
 		return err
 	})
-	within(t, func() error {
-		content, err := os.ReadFile(filepath.Join(s.logs, "one.log"))
-		if err == nil && string(content) != "hello\nhello\n" {
-			err = fmt.Errorf("its log is %q", content)
-		}
-		return err
-	})
+	says("hello\nhello\n")
 	s.stop("one")
 	if err := syscall.Kill(second, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("process %d has not ended: %v", second, err)
