@@ -18,7 +18,7 @@ import (
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
-func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Server, error) {
+func (s *Server) newAdministration(o Options) (*http.Server, error) {
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
@@ -27,8 +27,8 @@ func (s *Server) newAdministration(o Options, service *admin.Service) (*http.Ser
 	if err != nil {
 		return nil, err
 	}
-	pages := console.New(console.Config{Service: service, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now})
-	routes := httpapi.NewAdmin(service, rights, s.hasSchema, o.Log)
+	pages := console.New(console.Config{Service: s.administration, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now})
+	routes := httpapi.NewAdmin(s.administration, rights, s.hasSchema, o.Log)
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(withConsole(pages, routes), 64<<10),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,

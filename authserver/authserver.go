@@ -37,20 +37,21 @@ const clockLeeway = 10 * time.Second
 
 // Server is one replica of the service. Create it with New, and call Run once.
 type Server struct {
-	config   config.Config
-	version  string
-	log      *slog.Logger
-	now      func() time.Time
-	store    *postgres.Store
-	keyring  *keyring.Keyring
-	endings  *endings.Feed
-	hasher   *identity.Hasher
-	accounts *identity.Service
-	mail     *mail.Deliverer // nil: no mail is sent
-	api      *httpapi.Server // nil, as keyring and endings, in a server for administrators only
-	ops      *operations
-	admin    *http.Server   // nil: no routes for administrators
-	reviewer *rbac.Reviewer // nil: Kubernetes does not decide what administrators may do
+	config         config.Config
+	version        string
+	log            *slog.Logger
+	now            func() time.Time
+	store          *postgres.Store
+	keyring        *keyring.Keyring
+	endings        *endings.Feed
+	hasher         *identity.Hasher
+	accounts       *identity.Service
+	administration *admin.Service
+	mail           *mail.Deliverer // nil: no mail is sent
+	api            *httpapi.Server // nil, as keyring and endings, in a server for administrators only
+	ops            *operations
+	admin          *http.Server   // nil: no routes for administrators
+	reviewer       *rbac.Reviewer // nil: Kubernetes does not decide what administrators may do
 
 	addresses chan Addresses
 	prepared  atomic.Bool            // the schema is current and the keys are decrypted
@@ -101,18 +102,18 @@ func New(c config.Config, o Options) (*Server, error) {
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
 	})
-	administration := admin.New(admin.Config{
+	s.administration = admin.New(admin.Config{
 		Store: store, Accounts: s.accounts, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	metrics := newMetrics(o.Version)
 	if !c.AdminOnly {
-		if err := s.newAPI(administration, tokens, metrics, o); err != nil {
+		if err := s.newAPI(tokens, metrics, o); err != nil {
 			s.close()
 			return nil, err
 		}
 	}
-	if s.admin, err = s.newAdministration(o, administration); err != nil {
+	if s.admin, err = s.newAdministration(o); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -125,9 +126,7 @@ func New(c config.Config, o Options) (*Server, error) {
 }
 
 // newAPI wires what serves the API: the keys, the mail and the routes.
-func (s *Server) newAPI(
-	administration *admin.Service, tokens *token.Service, metrics *prometheus.Registry, o Options,
-) (err error) {
+func (s *Server) newAPI(tokens *token.Service, metrics *prometheus.Registry, o Options) (err error) {
 	c := s.config
 	s.keyring = newKeyring(c, s.store, tokens, o.Log, o.Now)
 	if err := s.keyring.Policy.Check(); err != nil {
@@ -140,7 +139,7 @@ func (s *Server) newAPI(
 		Store: s.store, Lifetime: s.tokenLifetime, Always: len(c.AuthzPolicies) > 0, Log: o.Log,
 	})
 	s.api = httpapi.New(httpapi.Options{
-		Accounts: s.accounts, Export: administration.ExportOwn, Keys: s.keyring, Endings: s.endings,
+		Accounts: s.accounts, Export: s.administration.ExportOwn, Keys: s.keyring, Endings: s.endings,
 		Authz: s.authz(tokens), Issuer: c.Issuer, Metadata: c.Metadata(),
 		Exposure: identity.Exposure(c.Exposure), Optional: optionalNames(c),
 		TrustedCallerKey: c.TrustedCallerKey.Reveal(), AllowedOrigins: c.CORSAllowedOrigins,

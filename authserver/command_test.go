@@ -374,3 +374,32 @@ func TestTerminationLogIsNotWrittenByOtherCommands(t *testing.T) {
 		}
 	}
 }
+
+// A token that is longer than verifiers accept would be useless, so an account whose tokens would be is refused.
+func TestImportRefusesPipesAndWhatATokenHasNoRoomFor(t *testing.T) {
+	t.Parallel()
+	settings := gatewaytest.Environ(postgrestest.Config(t))
+	if got := call(t, settings, "migrate"); got.code != 0 {
+		t.Fatalf("%+v", got)
+	}
+	dir := t.TempDir()
+	for _, path := range []string{dir, "/dev/null"} { // a pipe would be empty the second time
+		if got := call(t, settings, "users", "import", path, "--from", "native"); got.code != 1 || !strings.Contains(got.err, "read twice") {
+			t.Errorf("%s: %+v", path, got)
+		}
+	}
+	file := filepath.Join(dir, "accounts.ndjson")
+	line := `{"email": "ada@example.com", "email_verified": true, "metadata": {"plan": "` + strings.Repeat("x", 4000) + `"}}`
+	testenv.NoError(t, os.WriteFile(file, []byte(line+"\n"), 0o600))
+	settings["TOKEN_CLAIMS"] = "plan"
+	if got := call(t, settings, "users", "import", file, "--from", "native"); !strings.Contains(got.out+got.err, "0 imported, 1 refused") {
+		t.Errorf("with the claim: %+v", got)
+	}
+	if reasons := string(testenv.Must(os.ReadFile(file + ".refused"))(t)); !strings.Contains(reasons, "TOKEN_CLAIMS names") {
+		t.Errorf("the reason is %s", reasons)
+	}
+	delete(settings, "TOKEN_CLAIMS")
+	if got := call(t, settings, "users", "import", file, "--from", "native"); !strings.Contains(got.out+got.err, "1 imported, 0 refused") {
+		t.Errorf("without the claim: %+v", got)
+	}
+}

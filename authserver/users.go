@@ -29,6 +29,14 @@ func (c Command) users(ctx context.Context, s *Server, args []string) int {
 	return c.misused(usersUsage)
 }
 
+// checkMoved checks an account that moves in. Its tokens must have room for what an administrator could give it.
+func (s *Server) checkMoved(m *identity.MovedAccount) error {
+	if err := s.accounts.CheckMovedAccount(m); err != nil {
+		return err
+	}
+	return s.administration.CheckRoom(m.Roles, string(m.Metadata))
+}
+
 func (c Command) importUsers(ctx context.Context, s *Server, args []string) int {
 	flags := flag.NewFlagSet("users import", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -68,7 +76,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, args []string) int 
 	}
 	begun, last := s.now(), s.now()
 	i := moving.Import{
-		Store: s.store, Check: s.accounts.CheckMovedAccount, Cost: s.config.SaltRounds, Refused: *refused, DryRun: *dryRun, Resume: *resume,
+		Store: s.store, Check: s.checkMoved, Cost: s.config.SaltRounds, Refused: *refused, DryRun: *dryRun, Resume: *resume,
 		Report: func(p moving.Progress) {
 			if now := s.now(); now.Sub(last) >= time.Second {
 				last = now

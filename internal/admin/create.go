@@ -41,7 +41,7 @@ func (s *Service) Create(ctx context.Context, in NewUser, c Change) (Invitation,
 	if creation.Metadata, err = Merge("", orEmpty(in.Metadata)); err != nil {
 		return Invitation{}, err
 	}
-	if err := s.checkRoom(creation.Roles, creation.Metadata); err != nil {
+	if err := s.CheckRoom(creation.Roles, creation.Metadata); err != nil {
 		return Invitation{}, err
 	}
 	if in.Key != "" {

@@ -81,13 +81,13 @@ func (s *Service) apply(p Patch, u User) (now Editable, changed []string, err er
 		}
 	}
 	if slices.Contains(changed, "roles") || slices.Contains(changed, "metadata") {
-		err = s.checkRoom(now.Roles, now.Metadata)
+		err = s.CheckRoom(now.Roles, now.Metadata)
 	}
 	return now, changed, err
 }
 
-// checkRoom returns an error if a token has no room for roles and the claims of metadata.
-func (s *Service) checkRoom(roles, metadata string) error {
+// CheckRoom returns an error if a token has no room for roles and the claims of metadata.
+func (s *Service) CheckRoom(roles, metadata string) error {
 	claims, err := token.Members(metadata, s.claims)
 	if err != nil {
 		return err

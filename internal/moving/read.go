@@ -58,6 +58,9 @@ func (r *Reader) Check() error {
 		if err != nil {
 			return err
 		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a file that can be read twice, as an import does: write its content to a file", path)
+		}
 		r.size.Add(info.Size())
 		if err := CheckManifest(path); err != nil {
 			return err
