@@ -199,11 +199,20 @@ func (s *Store) notAcquired(err error, answers bool) error {
 
 // reset closes all idle connections: if one was dead, most likely all are, and a write over a dead one cannot be
 // repeated. Many calls notice at once; one reset is enough for all of them.
+//
+// Unlike pgxpool.Pool.Reset, it leaves alone those that are being opened. If each took longer than the time between two
+// resets, none would stay.
 func (s *Store) reset() {
 	const pause = time.Second
 	now, last := time.Now().UnixNano(), s.lastReset.Load()
-	if now-last > int64(pause) && s.lastReset.CompareAndSwap(last, now) {
-		s.pool.Reset()
+	if now-last <= int64(pause) || !s.lastReset.CompareAndSwap(last, now) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.acquireTimeout)
+	defer cancel()
+	for _, conn := range s.pool.AcquireAllIdle(ctx) {
+		_ = conn.Conn().Close(ctx)
+		conn.Release() // the pool forgets a closed connection
 	}
 }
 

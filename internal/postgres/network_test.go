@@ -183,6 +183,35 @@ func TestConnectionsThatOpenTooSlowlyCostNoCall(t *testing.T) {
 	})
 }
 
+// After a restart, a busy PostgreSQL needs longer for each new connection than a call waits. A connection that is opened
+// late must stay: if the calls that gave up closed it, no call would ever succeed while calls come in.
+func TestConnectionsThatOpenLateAreKept(t *testing.T) {
+	t.Parallel()
+	n, c := through(t, postgrestest.Config(t))
+	c.MaxConns, c.AcquireTimeout, c.StatementTimeout = 10, time.Second, 10*time.Second
+	store := postgrestest.Open(t, c)
+	ref := open(t, store, signUp(t, store, "ada"), time.Now())
+	n.slow.Store(int64(5 * c.AcquireTimeout / 4))
+	n.drop()
+	end := time.Now().Add(patience)
+	var group sync.WaitGroup
+	for range 2 * c.MaxConns {
+		group.Go(func() {
+			for {
+				_, err := store.FindUser(t.Context(), ref)
+				if err == nil {
+					return
+				}
+				if time.Now().After(end) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
 func TestWriteWhoseAnswerWasLost(t *testing.T) {
 	t.Parallel()
 	n, c := through(t, postgrestest.Config(t))
