@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/auth-gateway/auth-gateway/internal/hashes"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 )
 
@@ -30,6 +32,8 @@ const (
 	unverified = "unverified"
 	suspended  = "suspendedx"
 	nobody     = "nobodyxxxx"
+	argon2id   = "importedar" // an imported hash, which takes a few milliseconds more than an own one
+	oldBcrypt  = "importedbc" // an imported hash of a higher cost than the own ones
 	newcomer   = "newcomerxx" // has no account yet
 )
 
@@ -43,13 +47,16 @@ func (g *gateway) populate(n int) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	for _, kind := range []string{verified, suspended} {
+	salt := []byte("a salt of 16 B..")
+	ofArgon2 := hashes.Argon2("argon2id", 1024, 1, 1, salt, argon2.IDKey([]byte(password), salt, 1, 1024, 1, 32))
+	ofBcrypt := "$2b" + string(testenv.Must(bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost+1))(g.t))[3:]
+	for kind, hash := range map[string]string{verified: string(hash), suspended: string(hash), argon2id: ofArgon2, oldBcrypt: ofBcrypt} {
 		g.exec(`INSERT INTO users (id, username, canonical_username, email, canonical_email, first_name, last_name,
 				scope, password_hash, email_verified_at, activated_at, suspended_at)
 			SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B',
 				'profile email', $3, now(), now(),
 				CASE WHEN $1 = 'suspendedx' THEN now() END
-			FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, kind, n, string(hash))
+			FROM (SELECT $1 || '.' || lpad(i::text, 5, '0') AS name FROM generate_series(0, $2 - 1) i) names`, kind, n, hash)
 	}
 	g.exec(`INSERT INTO signups (id, username, canonical_username, email, canonical_email, first_name, last_name, scope, password_hash)
 		SELECT gen_random_uuid(), name, name, name || '@mailbox.example', name || '@mailbox.example', 'A', 'B', 'profile email', $3
@@ -98,6 +105,9 @@ func TestEnumerationIsPrevented(t *testing.T) {
 		unknown     string
 		status      int
 	}{
+		// The imported ones first: from then on, all others take their work too.
+		{"sign-in, argon2id, a wrong password", "/tokens/signin", signIn, argon2id, nobody, http.StatusUnauthorized},
+		{"sign-in, bcrypt of another cost", "/tokens/signin", signIn, oldBcrypt, nobody, http.StatusUnauthorized},
 		{"sign-in, a wrong password", "/tokens/signin", signIn, verified, nobody, http.StatusUnauthorized},
 		{"sign-in by address, a wrong password", "/tokens/signin", signInByAddress, verified, nobody, http.StatusUnauthorized},
 		{"sign-in, not verified, a wrong password", "/tokens/signin", signIn, unverified, nobody, http.StatusUnauthorized},
