@@ -15,50 +15,22 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
+	"github.com/auth-gateway/auth-gateway/internal/adminapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
-// adminUserReply is an account as administrators see it.
-type adminUserReply struct {
-	ID          string         `json:"id"`
-	Username    string         `json:"username"`
-	Email       string         `json:"email"`
-	FirstName   string         `json:"first_name"`
-	LastName    string         `json:"last_name"`
-	Scope       string         `json:"scope"`
-	Roles       []string       `json:"roles"`
-	Metadata    jsontext.Value `json:"metadata"`
-	IsVerified  bool           `json:"is_verified"`
-	State       string         `json:"state"`
-	SuspendedAt *time.Time     `json:"suspended_at,omitempty"`
-	CreatedAt   time.Time      `json:"created_at"`
-	UpdatedAt   time.Time      `json:"updated_at"`
-
-	// With an invitation, unless the code is sent by mail.
-	Code      string `json:"code,omitempty"`
-	ExpiresIn int64  `json:"expires_in,omitzero"`
-}
-
-// The states of an account.
-const (
-	stateActive    = "active"
-	stateSuspended = "suspended"
-	stateInvited   = "invited"
-	stateVerified  = "verified" // of a new account only
-)
-
-func replyOf(u admin.User) adminUserReply {
-	reply := adminUserReply{
+func replyOf(u admin.User) adminapi.User {
+	reply := adminapi.User{
 		ID: u.ID, Username: u.Username, Email: u.Email, FirstName: u.FirstName, LastName: u.LastName, Scope: u.Scope,
 		Roles: strings.Fields(u.Roles), Metadata: jsontext.Value(cmp.Or(u.Metadata, "{}")),
-		IsVerified: u.EmailVerified, State: stateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+		IsVerified: u.EmailVerified, State: adminapi.StateActive, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
 	}
 	if !u.Activated {
-		reply.State = stateInvited
+		reply.State = adminapi.StateInvited
 	}
 	if !u.SuspendedAt.IsZero() {
 		at := u.SuspendedAt.UTC()
-		reply.State, reply.SuspendedAt = stateSuspended, &at
+		reply.State, reply.SuspendedAt = adminapi.StateSuspended, &at
 	}
 	return reply
 }
@@ -71,17 +43,11 @@ func (x *adminExchange) replyUser(u admin.User, err error) error {
 	return x.reply(http.StatusOK, replyOf(u))
 }
 
-// pageReply is a page of a list.
-type pageReply struct {
-	Items []any  `json:"items"`
-	Next  string `json:"next,omitempty"` // the cursor of the next page
-}
-
-func replyPage[T any](x *adminExchange, p admin.Page[T], err error, of func(T) any) error {
+func replyPage[T, R any](x *adminExchange, p admin.Page[T], err error, of func(T) R) error {
 	if err != nil {
 		return err
 	}
-	reply := pageReply{Items: make([]any, len(p.Items)), Next: string(p.Next)}
+	reply := adminapi.Page[R]{Items: make([]R, len(p.Items)), Next: string(p.Next)}
 	for i, item := range p.Items {
 		reply.Items[i] = of(item)
 	}
@@ -103,7 +69,7 @@ func (a *Admin) users(x *adminExchange) error {
 		EmailPrefix: q.Get("email_prefix"), UsernamePrefix: q.Get("username_prefix"),
 	}
 	if text := q.Get("state"); text != "" {
-		if text != stateSuspended {
+		if text != adminapi.StateSuspended {
 			return wrong("state", "must be suspended")
 		}
 		f.Suspended = true
@@ -120,7 +86,7 @@ func (a *Admin) users(x *adminExchange) error {
 		return err
 	}
 	page, err := a.service.Users(x.r.Context(), f, admin.Cursor(q.Get("cursor")), limit)
-	return replyPage(x, page, err, func(u admin.User) any { return replyOf(u) })
+	return replyPage(x, page, err, replyOf)
 }
 
 func limitOf(q url.Values) (int, error) {
@@ -178,9 +144,7 @@ func (x *adminExchange) readBody(to any, shape string) (there bool, err error) {
 
 // change returns what an administrator says about a change: the member reason of the body, if there is one.
 func (x *adminExchange) change() (admin.Change, error) {
-	var said struct {
-		Reason string `json:"reason"`
-	}
+	var said adminapi.Change
 	if _, err := x.readBody(&said, `{"reason": "spam"}, or empty`); err != nil {
 		return admin.Change{}, err
 	}
@@ -288,37 +252,23 @@ func (x *adminExchange) replyInvitation(status int, i admin.Invitation, err erro
 	return x.reply(status, reply)
 }
 
-// newUserBody is an account that an administrator makes.
-type newUserBody struct {
-	State     string         `json:"state"`
-	Email     string         `json:"email"`
-	Username  string         `json:"username"`
-	FirstName string         `json:"first_name"`
-	LastName  string         `json:"last_name"`
-	Password  string         `json:"password"`
-	Scope     string         `json:"scope"`
-	Roles     jsontext.Value `json:"roles"`
-	Metadata  jsontext.Value `json:"metadata"`
-	Reason    string         `json:"reason"`
-}
-
 // maxKey is the longest Idempotency-Key, in bytes.
 const maxKey = 200
 
 func (a *Admin) create(x *adminExchange) error {
 	const shape = `{"state": "invited", "email": "ada@example.com", "username": "ada", "first_name": "Ada", "last_name": "Lovelace"}`
-	var body newUserBody
+	var body adminapi.NewUser
 	there, err := x.readBody(&body, shape)
 	switch {
 	case err != nil:
 		return err
 	case !there:
 		return invalid(http.StatusBadRequest, reasonBodyMalformed, "the body must be a JSON object such as "+shape)
-	case body.State == stateVerified && body.Password == "":
+	case body.State == adminapi.StateVerified && body.Password == "":
 		return wrong("password", "is needed for a verified account; an invited person sets it themselves")
-	case body.State == stateInvited && body.Password != "":
+	case body.State == adminapi.StateInvited && body.Password != "":
 		return wrong("password", "must be missing: an invited person sets it themselves")
-	case body.State != stateVerified && body.State != stateInvited:
+	case body.State != adminapi.StateVerified && body.State != adminapi.StateInvited:
 		return wrong("state", "must be verified or invited")
 	}
 	key := x.r.Header.Get("Idempotency-Key")
@@ -392,9 +342,7 @@ func (a *Admin) signOut(x *adminExchange) error {
 		if err != nil {
 			return err
 		}
-		return x.reply(http.StatusOK, struct {
-			Ended int `json:"ended"`
-		}{ended})
+		return x.reply(http.StatusOK, adminapi.SignedOut{Ended: ended})
 	})
 }
 
@@ -407,19 +355,12 @@ func (a *Admin) endSession(x *adminExchange) error {
 	})
 }
 
-// adminSessionReply is a session as administrators see it.
-type adminSessionReply struct {
-	ID          string    `json:"id"`
-	OpenedAt    time.Time `json:"opened_at"`
-	RefreshedAt time.Time `json:"refreshed_at"`
-	ExpiresAt   time.Time `json:"expires_at"`
-	UserAgent   string    `json:"user_agent"`
-}
-
 func (a *Admin) sessions(x *adminExchange) error {
 	sessions, err := a.service.Sessions(x.r.Context(), x.r.PathValue("id"))
-	return replyPage(x, admin.Page[identity.OwnSession]{Items: sessions}, err, func(s identity.OwnSession) any {
-		return adminSessionReply{s.ID, s.OpenedAt.UTC(), s.RefreshedAt.UTC(), s.ExpiresAt.UTC(), s.UserAgent}
+	return replyPage(x, admin.Page[identity.OwnSession]{Items: sessions}, err, func(s identity.OwnSession) adminapi.Session {
+		return adminapi.Session{
+			ID: s.ID, OpenedAt: s.OpenedAt.UTC(), RefreshedAt: s.RefreshedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), UserAgent: s.UserAgent,
+		}
 	})
 }
 
@@ -437,18 +378,6 @@ func (a *Admin) export(x *adminExchange) error {
 	return x.reply(http.StatusOK, e)
 }
 
-// adminEventReply is an event of the audit trail.
-type adminEventReply struct {
-	ID        int64              `json:"id"`
-	At        time.Time          `json:"at"`
-	Event     identity.EventName `json:"event"`
-	UserID    string             `json:"user_id,omitempty"`
-	SessionID string             `json:"session_id,omitempty"`
-	RequestID string             `json:"request_id,omitempty"`
-	Address   string             `json:"address,omitempty"`
-	Details   map[string]any     `json:"details,omitempty"`
-}
-
 func (a *Admin) events(x *adminExchange) error {
 	user := x.query.Get("user")
 	if user != "" && !identity.IsUUID(user) {
@@ -460,7 +389,10 @@ func (a *Admin) events(x *adminExchange) error {
 	}
 	filter := admin.EventFilter{UserID: user, Event: x.query.Get("event"), Actor: x.query.Get("actor")}
 	page, err := a.service.Events(x.r.Context(), filter, admin.Cursor(x.query.Get("cursor")), limit)
-	return replyPage(x, page, err, func(e admin.Event) any {
-		return adminEventReply{e.ID, e.At.UTC(), e.Name, e.UserID, e.SessionID, e.RequestID, e.Address, e.Details}
+	return replyPage(x, page, err, func(e admin.Event) adminapi.Event {
+		return adminapi.Event{
+			ID: e.ID, At: e.At.UTC(), Event: string(e.Name), UserID: e.UserID, SessionID: e.SessionID, RequestID: e.RequestID,
+			Address: e.Address, Details: e.Details,
+		}
 	})
 }
