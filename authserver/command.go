@@ -45,6 +45,10 @@ Usage:
                                 import accounts; --dry-run only checks them, --resume continues
                                 an import that was stopped, --refused FILE receives what cannot be imported
   authserver users export FILE  export all accounts, in the native format
+  authserver users …            find, show, create, invite, suspend, unsuspend, sign-out, delete:
+                                with a key, at a server with ADMIN_PORT; see authserver users --help
+  authserver sessions list|end  list and end the sessions of an account, in the same way
+  authserver events             list the audit trail, in the same way
   authserver healthcheck        exit with 0 if the server on this machine is alive
   authserver version            show the version (also --version)
   authserver help               show this help and all settings (also -h)
@@ -65,6 +69,7 @@ type Command struct {
 	Environ   []string // the whole environment, to report misspelt settings; may be nil
 	ReadFile  func(string) ([]byte, error)
 	WriteFile func(string, []byte, fs.FileMode) error // nil: write no termination message
+	In        io.Reader                               // nil: the standard input
 	Out, Err  io.Writer
 	Version   string
 }
@@ -87,13 +92,16 @@ func (c Command) Run(ctx context.Context) int {
 		args = []string{"serve"}
 	}
 	verb, rest := args[0], args[1:]
-	if verb == "healthcheck" || verb == "keys" || verb == "admin-key" || verb == "users" {
+	administers := verb == "users" || verb == "sessions" || verb == "events"
+	if administers || verb == "healthcheck" || verb == "keys" || verb == "admin-key" {
 		c.WriteFile = nil // they run beside a server, which owns the file
 	}
-	if !slices.Contains(verbs, verb) {
+	switch {
+	case !slices.Contains(verbs, verb):
 		return c.misused(fmt.Sprintf("unknown command %q", verb))
-	}
-	if verb != "keys" && verb != "admin-key" && verb != "users" && len(rest) > 0 {
+	case administers:
+		return c.administer(ctx, args)
+	case verb != "keys" && verb != "admin-key" && len(rest) > 0:
 		return c.misused(fmt.Sprintf("%s takes no arguments", verb))
 	}
 	switch verb {
@@ -108,27 +116,15 @@ func (c Command) Run(ctx context.Context) int {
 	case "admin-key":
 		return c.adminKey(rest)
 	}
-	load := config.Load
-	if verb == "admin" {
-		load = config.LoadAdmin
-	}
-	settings, err := load(c.LookupEnv, c.ReadFile)
-	if err != nil {
-		return c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
-	}
 	serves := verb == "serve" || verb == "admin"
-	if serves {
-		resources.LimitHeap()
-		resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
-	}
-	if verb == "users" { // no request waits for it
-		settings.DBAcquireTimeout = max(settings.DBAcquireTimeout, time.Minute)
-		settings.DBStatementTimeout = max(settings.DBStatementTimeout, time.Minute)
-	}
-	options := Options{Log: c.logger(settings, verb), Version: c.Version}
-	server, err := New(settings, options) //nolint:contextcheck // New connects to nothing
-	if err != nil {
-		return c.exit(err)
+	server, code := c.server(verb, func(settings *config.Config) { //nolint:contextcheck // New connects to nothing
+		if serves {
+			resources.LimitHeap()
+			resources.ReserveProcessors(resources.HashingThreads(settings.HashingThreads))
+		}
+	})
+	if server == nil {
+		return code
 	}
 	if serves {
 		for _, warning := range config.NearMisses(c.Environ) {
@@ -137,13 +133,29 @@ func (c Command) Run(ctx context.Context) int {
 		return c.exit(server.Run(ctx))
 	}
 	defer server.close()
-	switch verb {
-	case "migrate":
+	if verb == "migrate" {
 		return c.exit(c.migrate(ctx, server))
-	case "users":
-		return c.users(ctx, server, rest)
 	}
 	return c.keys(ctx, server, rest)
+}
+
+// server reads the settings, prepares for them, and returns a server that does not run. If there is a problem, it
+// reports it and returns the exit code.
+func (c Command) server(verb string, prepare func(*config.Config)) (*Server, int) {
+	load := config.Load
+	if verb == "admin" {
+		load = config.LoadAdmin
+	}
+	settings, err := load(c.LookupEnv, c.ReadFile)
+	if err != nil {
+		return nil, c.fail(exitUsage, fmt.Sprintf("authserver cannot start because these settings are invalid (see authserver -h):\n%v\n", err))
+	}
+	prepare(&settings)
+	server, err := New(settings, Options{Log: c.logger(settings, verb), Version: c.Version})
+	if err != nil {
+		return nil, c.exit(err)
+	}
+	return server, exitOK
 }
 
 func (c Command) exit(err error) int {
@@ -172,7 +184,7 @@ func (c Command) fail(code int, why string) int {
 }
 
 // verbs are the commands of the program.
-var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "users", "healthcheck", "version", "help"}
+var verbs = []string{"serve", "admin", "migrate", "keys", "admin-key", "users", "sessions", "events", "healthcheck", "version", "help"}
 
 // logger returns the log of a command. Commands for keys and users print their own output, so their log
 // is text and contains only warnings and errors.

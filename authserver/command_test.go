@@ -58,6 +58,7 @@ func TestHelpListsEverySettingAndCommand(t *testing.T) {
 		}
 		for _, verb := range []string{
 			"serve", "authserver admin ", "migrate", "keys list", "keys rotate", "keys revoke", "healthcheck", "version",
+			"users …", "sessions list", "events",
 		} {
 			if !strings.Contains(got.out, verb) {
 				t.Errorf("%s does not list %s", args, verb)
@@ -102,7 +103,7 @@ func TestArgumentsThatAreWrongExitWith2(t *testing.T) {
 		{"users", "export"}, {"users", "export", "a", "b"},
 	} {
 		got := call(t, gatewaytest.Environ(postgrestest.Config(t)), args...)
-		if got.code != 2 || got.out != "" || !strings.Contains(got.err, "authserver -h") {
+		if got.code != 2 || got.out != "" || !strings.Contains(got.err, "; see authserver ") {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}

@@ -3,30 +3,78 @@ package authserver
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"github.com/auth-gateway/auth-gateway/internal/admincli"
+	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/moving"
 )
 
-const usersUsage = `the commands are:
-  users import FILE… --from SYSTEM [--dry-run] [--resume] [--refused FILE] [--firebase-config FILE]
-  users export FILE`
+// move are the flags of the import of accounts.
+type move struct {
+	reader            moving.Reader
+	dryRun, resume    bool
+	refused, firebase string
+}
 
-// users moves accounts in and out, directly between files and the database.
-func (c Command) users(ctx context.Context, s *Server, args []string) int {
-	switch {
-	case len(args) > 1 && args[0] == "import":
-		return c.importUsers(ctx, s, args[1:])
-	case len(args) == 2 && args[0] == "export":
-		return c.exit(c.exportUsers(ctx, s, args[1]))
+// importCommand is the command that moves accounts in, directly from files to the database.
+func (c Command) importCommand() *cobra.Command {
+	var m move
+	cmd := &cobra.Command{
+		Use: "import FILE… --from SYSTEM", Short: "Import accounts into the database",
+		Long: `Imports accounts from files of another system into the database, which the
+settings of the server name (see authserver -h). docs/moving-in.md has the
+formats.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return admincli.Misused("FILE is missing")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m.reader.Files = args
+			return c.moved(func(s *Server) error { return c.importUsers(cmd.Context(), s, &m) })
+		},
 	}
-	return c.misused(usersUsage)
+	flags := cmd.Flags()
+	flags.StringVar(&m.reader.From, "from", "", "native, supabase, keycloak, auth0, firebase or kratos (required)")
+	flags.BoolVar(&m.dryRun, "dry-run", false, "only check the accounts")
+	flags.BoolVar(&m.resume, "resume", false, "continue an import that was stopped")
+	flags.StringVar(&m.refused, "refused", "", "the file for what cannot be imported (default: the first FILE with .refused)")
+	flags.StringVar(&m.firebase, "firebase-config", "", "a file with the hash parameters of the Firebase project")
+	return cmd
+}
+
+// exportCommand is the command that moves accounts out.
+func (c Command) exportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "export FILE", Short: "Export all accounts of the database, in the native format",
+		Long: `Exports all accounts of the database, which the settings of the server name (see
+authserver -h), with the hashes of their passwords.`,
+		Args: admincli.Exactly("FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.moved(func(s *Server) error { return c.exportUsers(cmd.Context(), s, args[0]) })
+		},
+	}
+}
+
+// moved moves accounts with a server that does not run.
+func (c Command) moved(move func(*Server) error) error {
+	server, code := c.server("users", func(settings *config.Config) { // no request waits for it
+		settings.DBAcquireTimeout = max(settings.DBAcquireTimeout, time.Minute)
+		settings.DBStatementTimeout = max(settings.DBStatementTimeout, time.Minute)
+	})
+	if server == nil {
+		return admincli.ExitCode(code)
+	}
+	defer server.close()
+	return move(server)
 }
 
 // checkMoved checks an account that moves in. Its tokens must have room for what an administrator could give it.
@@ -37,46 +85,30 @@ func (s *Server) checkMoved(m *identity.MovedAccount) error {
 	return s.administration.CheckRoom(m.Roles, string(m.Metadata))
 }
 
-func (c Command) importUsers(ctx context.Context, s *Server, args []string) int {
-	flags := flag.NewFlagSet("users import", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	reader := &moving.Reader{}
-	flags.StringVar(&reader.From, "from", "", "")
-	dryRun, resume := flags.Bool("dry-run", false, ""), flags.Bool("resume", false, "")
-	refused, firebase := flags.String("refused", "", ""), flags.String("firebase-config", "", "")
-	for len(args) > 0 { // the flags may follow the files
-		if err := flags.Parse(args); err != nil {
-			return c.misused(err.Error() + "; " + usersUsage)
-		}
-		if args = flags.Args(); len(args) > 0 {
-			reader.Files, args = append(reader.Files, args[0]), args[1:]
-		}
-	}
-	if len(reader.Files) == 0 {
-		return c.misused(usersUsage)
-	}
-	if *firebase != "" {
-		f, err := os.Open(*firebase)
+func (c Command) importUsers(ctx context.Context, s *Server, m *move) error {
+	reader := &m.reader
+	if m.firebase != "" {
+		f, err := os.Open(m.firebase)
 		if err != nil {
-			return c.exit(err)
+			return err
 		}
 		defer f.Close() //nolint:errcheck // it was only read
 		if reader.Firebase, err = moving.ParseFirebaseConfig(f); err != nil {
-			return c.exit(fmt.Errorf("%s: %w", *firebase, err))
+			return fmt.Errorf("%s: %w", m.firebase, err)
 		}
 	}
-	if *refused == "" {
-		*refused = reader.Files[0] + ".refused"
+	if m.refused == "" {
+		m.refused = reader.Files[0] + ".refused"
 	}
 	if err := reader.Check(); err != nil {
-		return c.exit(err)
+		return err
 	}
 	if err := s.store.Ready(ctx); err != nil {
-		return c.exit(fmt.Errorf("%w; run authserver migrate if the database is new", err))
+		return fmt.Errorf("%w; run authserver migrate if the database is new", err)
 	}
 	begun, last := s.now(), s.now()
 	i := moving.Import{
-		Store: s.store, Check: s.checkMoved, Cost: s.config.SaltRounds, Refused: *refused, DryRun: *dryRun, Resume: *resume,
+		Store: s.store, Check: s.checkMoved, Cost: s.config.SaltRounds, Refused: m.refused, DryRun: m.dryRun, Resume: m.resume,
 		Report: func(p moving.Progress) {
 			if now := s.now(); now.Sub(last) >= time.Second {
 				last = now
@@ -84,7 +116,7 @@ func (c Command) importUsers(ctx context.Context, s *Server, args []string) int 
 			}
 		},
 	}
-	return c.exit(c.runImport(ctx, s, i, reader, begun))
+	return c.runImport(ctx, s, i, reader, begun)
 }
 
 func (c Command) runImport(ctx context.Context, s *Server, i moving.Import, reader *moving.Reader, begun time.Time) error {
