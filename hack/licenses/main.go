@@ -81,6 +81,7 @@ func linked(ctx context.Context, packages []string) ([]source, error) {
 			Module *struct {
 				Path, Dir string
 				Main      bool
+				Replace   *struct{ Version string }
 			}
 		}
 		switch err := decoder.Decode(&p); {
@@ -89,7 +90,9 @@ func linked(ctx context.Context, packages []string) ([]source, error) {
 		case err != nil:
 			return nil, err
 		}
-		if m := p.Module; m != nil && !m.Main && !seen[m.Path] {
+		m := p.Module
+		ours := m != nil && (m.Main || m.Replace != nil && m.Replace.Version == "") // a folder of this tree
+		if m != nil && !ours && !seen[m.Path] {
 			seen[m.Path] = true
 			sources = append(sources, source{m.Path, m.Dir})
 		}
