@@ -21,8 +21,16 @@ run: bin/authserver ## Run the server with its own PostgreSQL until Ctrl-C. EXPO
 bin/authserver:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/authserver
 
+.PHONY: plugin
+plugin: ## Build kubectl authgateway for all platforms and its manifest for krew: bin/plugin. VERSION must be such as v1.2.3.
+	go run ./hack/krew -version $(VERSION) -to bin/plugin
+
+.PHONY: bin/kubectl-authgateway
+bin/kubectl-authgateway:
+	@cd cmd/kubectl-authgateway && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o ../../bin/ .
+
 .PHONY: up
-up: bin/cluster ## Create a Kubernetes cluster on this machine (with kind, or without Docker) and run Auth Gateway in it.
+up: bin/cluster bin/kubectl-authgateway ## Create a Kubernetes cluster on this machine (with kind, or without Docker) and run Auth Gateway in it.
 	@bin/cluster up
 
 .PHONY: status
@@ -64,7 +72,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10000x by default).
 .PHONY: lint
 lint: bin/golangci-lint ## Run the linters, which also check imports and wording.
 	bin/golangci-lint run ./...
-	for module in hack/localcluster verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers test/judges; do \
+	for module in cmd/kubectl-authgateway hack/localcluster verify verify/bench verify/grpcauth verify/fiberauth verify/fiberv2auth test/consumers test/judges; do \
 		(cd $$module && $(CURDIR)/bin/golangci-lint run ./...) || exit; done
 	go test ./hack/docstest
 
