@@ -180,7 +180,8 @@ func (c *Cluster) demonstrate(ctx context.Context, k connection, images images) 
 	if err != nil {
 		return err
 	}
-	return k.apply(ctx, string(sample), demoNamespace)
+	// The sample ends within its spec.
+	return k.apply(ctx, string(sample)+"\n  admin:\n    enabled: true\n", demoNamespace)
 }
 
 // waitUntilReady waits until the AuthGateway is ready. On timeout it returns the AuthGateway's message.
@@ -229,6 +230,9 @@ func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 	}, http.StatusCreated, &user); err != nil {
 		return err
 	}
+	if err := a.signUpPeople(ctx); err != nil {
+		return err
+	}
 	type tokens struct {
 		AccessToken  string `json:"access_token"`
 		RefreshToken string `json:"refresh_token"`
@@ -254,6 +258,31 @@ func (c *Cluster) drive(ctx context.Context, k connection, url string) error {
 	return nil
 }
 
+// signUpPeople creates three accounts for the commands of README.md to show. They exist already if the cluster was only
+// updated.
+func (a httpAPI) signUpPeople(ctx context.Context) error {
+	for first, last := range map[string]string{"Ada": "Lovelace", "Grace": "Hopper", "Alan": "Turing"} {
+		name := strings.ToLower(first)
+		var user struct{ Code string }
+		err := a.post(ctx, "/users", map[string]string{
+			"username": name, "email": name + "@example.com", "first_name": first, "last_name": last, "password": rand.Text(),
+		}, http.StatusCreated, &user)
+		if errors.Is(err, errTaken) {
+			continue
+		}
+		if err == nil {
+			err = a.post(ctx, "/users/verify-user", map[string]string{"code": user.Code}, http.StatusOK, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errTaken is in the chain of the error of a sign-up with a username or an address that has an account.
+var errTaken = errors.New("it is taken")
+
 // httpAPI calls the API of the gateway as a trusted caller.
 type httpAPI struct{ url, callerKey string }
 
@@ -276,6 +305,9 @@ func (a httpAPI) post(ctx context.Context, path string, body map[string]string, 
 	reply, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
+	}
+	if response.StatusCode == http.StatusConflict && want != http.StatusConflict {
+		return fmt.Errorf("POST %s: %w: %s", path, errTaken, reply)
 	}
 	if response.StatusCode != want {
 		return fmt.Errorf("POST %s: got %s, want %d: %s", path, response.Status, want, reply)

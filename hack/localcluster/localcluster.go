@@ -151,6 +151,9 @@ To inspect it:
   %[4]s get agw --all-namespaces
   %[4]s describe agw auth --namespace demo
   curl -s %[2]s/.well-known/jwks.json
+  bin/kubectl-authgateway status --namespace demo
+  bin/kubectl-authgateway users find --namespace demo
+  bin/kubectl-authgateway console --namespace demo
 
 make e2e tests the cluster, make status shows what is running, make down deletes it.
 
