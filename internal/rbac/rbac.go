@@ -71,6 +71,7 @@ type Options struct {
 type Reviewer struct {
 	gateway        Gateway
 	tokens, access rest.Interface
+	users          *lru.Cache[[sha256.Size]byte, knownUser] // by the digest of their token
 	grants         *lru.Cache[question, grant]
 	now            func() time.Time
 	log            *slog.Logger
@@ -86,6 +87,13 @@ type question struct {
 // A grant is a positive decision.
 type grant struct {
 	actor admin.Actor
+	until time.Time
+}
+
+// A knownUser is the sender of a token. A page of the console asks about several rights of one.
+type knownUser struct {
+	authenticationv1.UserInfo
+
 	until time.Time
 }
 
@@ -128,6 +136,9 @@ func New(o Options) (*Reviewer, error) {
 	if r.access, err = clientOf(authorizationv1.SchemeGroupVersion); err != nil {
 		return nil, err
 	}
+	if r.users, err = lru.New[[sha256.Size]byte, knownUser](mostRemembered); err != nil {
+		return nil, err
+	}
 	if r.grants, err = lru.New[question, grant](mostRemembered); err != nil {
 		return nil, err
 	}
@@ -144,19 +155,36 @@ func (r *Reviewer) Authorize(ctx context.Context, credential string, need admin.
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	user, err := r.authenticate(ctx, credential)
+	user, err := r.userOf(ctx, credential, asked.token, now)
 	if err != nil {
 		return admin.Actor{}, err
 	}
-	if err := r.authorize(ctx, user, need); err != nil {
+	if err := r.authorize(ctx, user.UserInfo, need); err != nil {
 		return admin.Actor{}, err
 	}
-	g := grant{admin.Actor{Name: user.Username}, now.Add(remembered)}
-	if expiry := claimsOf(credential).expiry(); !expiry.IsZero() && expiry.Before(g.until) {
-		g.until = expiry
-	}
+	g := grant{admin.Actor{Name: user.Username}, user.until}
 	r.grants.Add(asked, g)
 	return g.actor, nil
+}
+
+// userOf returns who sent a token, for some seconds without asking. No grant holds for longer, so that it never rests on
+// an answer that is older.
+func (r *Reviewer) userOf(
+	ctx context.Context, credential string, digest [sha256.Size]byte, now time.Time,
+) (knownUser, error) {
+	if user, found := r.users.Get(digest); found && now.Before(user.until) {
+		return user, nil
+	}
+	info, err := r.authenticate(ctx, credential)
+	if err != nil {
+		return knownUser{}, err
+	}
+	user := knownUser{info, now.Add(remembered)}
+	if expiry := claimsOf(credential).expiry(); !expiry.IsZero() && expiry.Before(user.until) {
+		user.until = expiry
+	}
+	r.users.Add(digest, user)
+	return user, nil
 }
 
 // authenticate asks who sent a token.
@@ -202,9 +230,12 @@ func (r *Reviewer) authorize(ctx context.Context, user authenticationv1.UserInfo
 		return undecided("SubjectAccessReview", err)
 	}
 	if !review.Status.Allowed || review.Status.Denied {
-		return &admin.Refusal{Err: admin.ErrForbidden, Message: fmt.Sprintf(
-			"%s may not %s %s/%s of %s in namespace %s: bind the Role %[5]s-user-viewer or %[5]s-user-editor",
-			user.Username, need.Verb, resource, need.Resource, r.gateway.Name, r.gateway.Namespace)}
+		advice := "bind a Role with that right"
+		if slices.Contains(admin.Roles["editor"], need) {
+			advice = fmt.Sprintf("bind the Role %[1]s-user-viewer or %[1]s-user-editor", r.gateway.Name)
+		}
+		return &admin.Refusal{Err: admin.ErrForbidden, Message: fmt.Sprintf("%s may not %s %s/%s of %s in namespace %s: %s",
+			user.Username, need.Verb, resource, need.Resource, r.gateway.Name, r.gateway.Namespace, advice)}
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type apiServer struct {
 	token  authenticationv1.TokenReviewStatus
 	access authorizationv1.SubjectAccessReviewStatus
 	asked  atomic.Int64 // TokenReviews
+	judged atomic.Int64 // SubjectAccessReviews
 	last   atomic.Pointer[authorizationv1.SubjectAccessReviewSpec]
 }
 
@@ -63,6 +64,7 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if json.NewDecoder(r.Body).Decode(&review) != nil {
 		panic("no SubjectAccessReview")
 	}
+	a.judged.Add(1)
 	a.last.Store(&review.Spec)
 	review.Status = a.access
 	_ = json.NewEncoder(w).Encode(review)
@@ -186,12 +188,48 @@ func TestAuthorizeKeepsNoRefusal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := a.asked.Load(); n != 3 {
+	if n := a.judged.Load(); n != 3 {
 		t.Errorf("asked %d times", n)
 	}
 	a.access.Allowed = true
 	if _, err := r.Authorize(t.Context(), "a token", list); err != nil {
 		t.Errorf("after a binding: %v", err)
+	}
+}
+
+// A page of the console asks about several rights of one person, who is asked for once. No right holds longer than the
+// answer about the person.
+func TestAuthorizeAsksOnceWhoSentAToken(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	a, clock := allowing(), testenv.NewClock(now)
+	r := reviewer(t, a, clock)
+	asks := func(after time.Duration, users, rights int64, ask ...admin.Right) {
+		t.Helper()
+		clock.Set(now.Add(after))
+		a.asked.Store(0)
+		a.judged.Store(0)
+		for _, need := range ask {
+			if _, err := r.Authorize(t.Context(), "a token", need); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a.asked.Load() != users || a.judged.Load() != rights {
+			t.Errorf("after %v: %d TokenReviews and %d SubjectAccessReviews, want %d and %d", after, a.asked.Load(), a.judged.Load(), users, rights)
+		}
+	}
+	most := int64(len(admin.Rights))
+	asks(0, 1, most-1, admin.Rights[1:]...)
+	asks(4*time.Second, 0, 1, admin.Rights...)
+	asks(5*time.Second-time.Millisecond, 0, 0, admin.Rights...)
+	asks(5*time.Second, 1, 1, admin.Rights[0]) // also the one that was asked for a second ago
+	asks(9*time.Second, 0, most-1, admin.Rights...)
+	a.token.Authenticated = false
+	clock.Set(now.Add(10 * time.Second))
+	for _, need := range admin.Rights {
+		if _, err := r.Authorize(t.Context(), "a token", need); !errors.Is(err, admin.ErrUnauthenticated) {
+			t.Errorf("%s of a token that has ended: %v", need, err)
+		}
 	}
 }
 
