@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/console"
@@ -18,7 +20,7 @@ import (
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
-func (s *Server) newAdministration(o Options) (*http.Server, error) {
+func (s *Server) newAdministration(o Options, metrics *prometheus.Registry) (*http.Server, error) {
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
@@ -29,6 +31,7 @@ func (s *Server) newAdministration(o Options) (*http.Server, error) {
 	}
 	pages := console.New(console.Config{Service: s.administration, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now})
 	routes := httpapi.NewAdmin(s.administration, rights, s.hasSchema, o.Log)
+	metrics.MustRegister(routes.Metrics())
 	return &http.Server{
 		Handler:           http.MaxBytesHandler(withConsole(pages, routes), 64<<10),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,

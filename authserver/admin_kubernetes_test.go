@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/gatewaytest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv/kubernetestest"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 // kubernetesAdmins is a server for administrators of the gateway auth in a namespace of a real API server.
@@ -47,7 +49,7 @@ func (k *kubernetesAdmins) audience() string { return "authgateway.io/" + k.name
 
 // onKubernetes starts a server for administrators over the database of a cluster, whose access to the API server is
 // changed.
-func onKubernetes(c *cluster, t *testing.T, change func(*rest.Config)) *kubernetesAdmins {
+func onKubernetes(c *cluster, t *testing.T, change func(*rest.Config), changes ...env) *kubernetesAdmins {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("the test needs an API server")
@@ -58,10 +60,10 @@ func onKubernetes(c *cluster, t *testing.T, change func(*rest.Config)) *kubernet
 	}
 	access = rest.CopyConfig(access)
 	change(access)
-	settings := gatewaytest.Environ(c.db, env{
+	settings := gatewaytest.Environ(c.db, append([]env{{
 		"ADMIN_PORT": "3", "ADMIN_KUBERNETES": k.namespace + "/auth",
 		"ACCESS_PASSPHRASE": unset, "REFRESH_PASSPHRASE": unset,
-	})
+	}}, changes...)...)
 	k.server = testenv.Must(gatewaytest.Start(t, testenv.Must(config.LoadAdmin(settings.Lookup, os.ReadFile))(t), authserver.Options{
 		Log: c.logs.logger(), Version: "test", Now: k.clock.Now, Kubernetes: access,
 	}))(t)
@@ -142,7 +144,10 @@ func (k *kubernetesAdmins) as(token, method, path string) *testenv.Reply {
 func TestAdminOnKubernetesIsDecidedByRBAC(t *testing.T) {
 	t.Parallel()
 	c, n := single(t)
-	k := onKubernetes(c, t, func(*rest.Config) {})
+	published := filepath.Join(t.TempDir(), keys.PublicDocumentFile)
+	ofOperator := prepareRotation(t).published
+	testenv.NoError(t, os.WriteFile(published, keys.PublicFiles(ofOperator, issuer)[keys.PublicDocumentFile], 0o600))
+	k := onKubernetes(c, t, func(*rest.Config) {}, env{"KEYS_PUBLISHED": published})
 	k.waitReady()
 	for _, account := range []string{"stranger", "viewer", "editor", "elsewhere", "deleted"} {
 		k.account(account)
@@ -178,31 +183,59 @@ func TestAdminOnKubernetesIsDecidedByRBAC(t *testing.T) {
 			k.as(callers["of a deleted account"], "GET", "/admin/users").Status == 401
 	})
 	user := "/admin/users/" + u.id
+	invite := body{"state": "invited", "email": "new@example.com", "username": "new", "first_name": "A", "last_name": "B"}
 	for _, route := range []struct {
 		method, path   string
-		viewer, editor int
+		body           any
+		viewer, editor int // else 403
 	}{
-		{"GET", "/admin/users", 200, 200},
-		{"GET", user, 200, 200},
-		{"POST", user + "/suspend", 403, 200},
-		{"POST", user + "/unsuspend", 403, 200},
-		{"POST", user + "/sign-out", 403, 200},
-		{"GET", user + "/sessions", 200, 200},
-		{"DELETE", user + "/sessions/" + u.id, 403, 404},
-		{"GET", "/admin/events", 200, 200},
+		{"GET", "/admin/users", nil, 200, 200},
+		{"POST", "/admin/users", invite, 403, 200}, // the same key each time
+		{"GET", user, nil, 200, 200},
+		{"PATCH", user, body{"first_name": "Ada"}, 403, 200},
+		{"POST", user + "/suspend", nil, 403, 200},
+		{"POST", user + "/unsuspend", nil, 403, 200},
+		{"POST", user + "/require-password-change", nil, 403, 200},
+		{"POST", user + "/resend-verification", nil, 403, 409},
+		{"POST", user + "/sign-out", nil, 403, 200},
+		{"GET", user + "/sessions", nil, 200, 200},
+		{"DELETE", user + "/sessions/" + u.id, nil, 403, 404},
+		{"GET", user + "/export", nil, 200, 200},
+		{"GET", "/admin/events", nil, 200, 200},
+		{"GET", "/admin/keys", nil, 200, 200},
+		{"POST", "/admin/keys/rotate", nil, 403, 409},
+		{"POST", "/admin/keys/" + ofOperator.Keys[0].ID + "/revoke", nil, 403, 409},
+		{"DELETE", "/admin/users/" + strings.ReplaceAll(u.id, u.id[:4], "0000"), nil, 403, 404},
+		{"GET", "/admin/openapi.json", nil, 200, 200},
 	} {
 		for who, credential := range callers {
 			want := map[string]int{
 				"stranger": 403, "elsewhere": 403, "viewer": route.viewer,
 				"editor": route.editor, "for two audiences": route.editor, "signed again": route.editor,
 			}[who]
-			if want == 0 {
+			switch {
+			case route.path == "/admin/openapi.json":
+				want = 200 // for everyone
+			case want == 0:
 				want = 401
 			}
-			if r := k.as(credential, route.method, route.path); r.Status != want {
+			header := http.Header{"Idempotency-Key": {"the same"}}
+			if credential != "" {
+				header.Set("Authorization", "Bearer "+credential)
+			}
+			r := k.client.Do(route.method, route.path, header, route.body)
+			if r.Status != want && (r.Status != 201 || want != 200) {
 				t.Errorf("%s %s by %q: %v, want %d", route.method, route.path, who, r, want)
 			}
+			if want == 409 && strings.HasPrefix(route.path, "/admin/keys") && (r.Text("reason") != "keys_elsewhere" ||
+				!strings.Contains(r.Text("error_description"), "kubectl annotate agw auth --namespace "+k.namespace)) {
+				t.Errorf("%s by %q: %v", route.path, who, r)
+			}
 		}
+	}
+	if shown := ringOf(t, k.as(callers["viewer"], "GET", "/admin/keys")); shown.Generation != ofOperator.Generation ||
+		len(shown.in("access", "Published")) != 1 || len(shown.Items) != len(ofOperator.Keys) {
+		t.Errorf("the keys are %+v", shown)
 	}
 	for who, text := range map[string]string{
 		"for the API server": "--audience=" + k.audience(), "for another gateway": "another audience", "expired": "has expired",
@@ -354,12 +387,12 @@ func TestAdminOnKubernetesWithoutAnAnswerIsClosed(t *testing.T) {
 		t.Helper()
 		testenv.Until(t, time.Minute, "the editor may list", func() bool { return k.as(token, "GET", "/admin/users").Status == 200 })
 	}
-	undecided := func(what, review string) {
+	undecided := func(what string) {
 		t.Helper()
 		for _, credential := range []string{token, "something"} {
 			r := k.as(credential, "GET", "/admin/events")
 			if r.Status != 503 || r.Text("reason") != "right_undecided" || r.Header.Get("Retry-After") == "" ||
-				!strings.Contains(r.Text("error_description"), review) {
+				!strings.Contains(r.Text("error_description"), "did not answer the ") {
 				t.Errorf("%s: %v", what, r)
 			}
 		}
@@ -370,7 +403,7 @@ func TestAdminOnKubernetesWithoutAnAnswerIsClosed(t *testing.T) {
 	works()
 	for _, mode := range []string{"gone", "hang"} {
 		way.set(mode)
-		undecided(mode, "did not answer the TokenReview")
+		undecided(mode)
 		way.set("")
 		works()
 		k.clock.Advance(6 * time.Second)
@@ -386,13 +419,13 @@ func TestAdminOnKubernetesWithoutAnAnswerIsClosed(t *testing.T) {
 	for path, review := range map[string]string{
 		"/apis/authentication.k8s.io/v1/tokenreviews": "TokenReview", "/apis/authorization.k8s.io/v1/subjectaccessreviews": "SubjectAccessReview",
 	} {
+		k.clock.Advance(6 * time.Second)
 		failing.Store(path, true)
 		r := k.as(token, "GET", "/admin/events")
 		if r.Status != 503 || !strings.Contains(r.Text("error_description"), "did not answer the "+review) {
 			t.Errorf("without %ss: %v", review, r)
 		}
 		failing.Delete(path)
-		k.clock.Advance(6 * time.Second)
 	}
 	works()
 }
@@ -439,7 +472,8 @@ func TestAdminOnKubernetesNeedsOnlyAuthDelegator(t *testing.T) {
 
 func TestAdminOnKubernetesAsksOnceInAWhile(t *testing.T) {
 	t.Parallel()
-	c, _ := single(t)
+	c, n := single(t)
+	u := n.newUser()
 	var mu sync.Mutex
 	asked := map[string]int{}
 	k := onKubernetes(c, t, func(access *rest.Config) {
@@ -466,8 +500,22 @@ func TestAdminOnKubernetesAsksOnceInAWhile(t *testing.T) {
 	k.clock.Advance(6 * time.Second)
 	want(t, 200, k.as(token, "GET", "/admin/users"))
 	mu.Lock()
-	defer mu.Unlock()
 	if n := asked["tokenreviews"]; n < 1 || n > 4 { // one, the server's own check, and what a slow machine adds
 		t.Errorf("50 requests and one after the time: %v", asked)
+	}
+	clear(asked)
+	mu.Unlock()
+	// Pages ask what to offer. A viewer lacks three rights on each, and a refusal is not remembered.
+	b := newBrowser(t, k.server.Admin)
+	b.send("/console/sign-in", "credential", token)
+	for range 5 {
+		if p := b.get("/console/users/" + u.id); p.status != 200 || !p.has(u.email) || p.has("Suspend") {
+			t.Fatalf("the page is %+v", p)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if asked["tokenreviews"] > 6 || asked["subjectaccessreviews"] < 15 || asked["subjectaccessreviews"] > 30 {
+		t.Errorf("signing in and five pages: %v", asked)
 	}
 }

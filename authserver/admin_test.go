@@ -45,15 +45,27 @@ func administrators(t *testing.T, rights map[string][]string) (file string, keys
 	return file, keys
 }
 
+// rightsOf are the rights of the administrators of most tests.
+var rightsOf = map[string][]string{
+	"viewer": {"viewer"}, "editor": {"editor"}, "expired": {"editor"}, "getter": {"users:get"},
+	"keeper": {"keys:list", "keys:update"}, "owner": {"editor", "keys:update"},
+}
+
+// adminRequest sends a request of an administrator, or with another credential.
+type adminRequest func(who, method, path string, body any, fields ...string) *testenv.Reply
+
 // administrated starts a server with administrators. as sends a request of one of them.
-func administrated(t *testing.T) (c *cluster, n *node, as func(who, method, path string, body any, fields ...string) *testenv.Reply) {
+func administrated(t *testing.T) (c *cluster, n *node, as adminRequest) {
 	t.Helper()
-	file, keys := administrators(t, map[string][]string{
-		"viewer": {"viewer"}, "editor": {"editor"}, "expired": {"editor"}, "getter": {"users:get"},
-	})
+	file, keys := administrators(t, rightsOf)
 	c, n = single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file, "TOKEN_CLAIMS": "plan,https://example.com/seats"})
-	client := testenv.NewClient(t, n.Admin)
-	return c, n, func(who, method, path string, body any, fields ...string) *testenv.Reply {
+	return c, n, asAdmin(t, n.Admin, keys)
+}
+
+// asAdmin returns the requests to a server, whose replies must be as documented.
+func asAdmin(t *testing.T, base string, keys map[string]string) adminRequest {
+	client := testenv.NewClient(t, base)
+	return func(who, method, path string, body any, fields ...string) *testenv.Reply {
 		t.Helper()
 		header := http.Header{}
 		if key, known := keys[who]; known {
@@ -66,7 +78,7 @@ func administrated(t *testing.T) (c *cluster, n *node, as func(who, method, path
 		}
 		reply := client.Do(method, path, header, body)
 		if reply.Status < 300 {
-			request := testenv.Must(http.NewRequestWithContext(t.Context(), method, n.Admin+path, nil))(t)
+			request := testenv.Must(http.NewRequestWithContext(t.Context(), method, base+path, nil))(t)
 			response := &http.Response{StatusCode: reply.Status, Header: reply.Header}
 			for _, broken := range apitest.CheckAdmin(request, response, reply.Body) {
 				t.Errorf("%s %s: %v is not as documented: %s", method, path, reply, broken)
@@ -86,6 +98,9 @@ func TestAdministratorsMayDoExactlyWhatTheirKeysSay(t *testing.T) {
 		viewer, getter int // else 403
 		editor         int
 	}{
+		{"GET", "/admin/keys", 200, 403, 200},
+		{"POST", "/admin/keys/rotate", 403, 403, 403},
+		{"POST", "/admin/keys/none/revoke", 403, 403, 403},
 		{"GET", "/admin/users", 200, 403, 200},
 		{"GET", user, 200, 200, 200},
 		{"PATCH", user, 403, 403, 400},
@@ -514,6 +529,7 @@ func TestAdminHostileValuesAreAnsweredInShape(t *testing.T) {
 			as("editor", "POST", "/admin/users", body{"state": "verified", "email": "x@example.com", "username": "x",
 				"first_name": value, "last_name": value, "password": value, "scope": value}),
 			as("editor", "POST", user+"/suspend", body{"reason": value}),
+			as("keeper", "POST", "/admin/keys/"+url.PathEscape(value)+"/revoke", body{"reason": value}),
 			as("editor", "POST", user+"/unsuspend", body{"reason": value}))
 		if !strings.ContainsAny(value, "\x00\r\n\x1b\x7f") { // no client sends such a field
 			replies = append(replies, as("editor", "POST", user+"/sign-out", nil, "If-Match", value, "X-Request-Id", value+"!"),

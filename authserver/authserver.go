@@ -102,8 +102,15 @@ func New(c config.Config, o Options) (*Server, error) {
 	s.accounts = identity.New(policy(c), identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
 	})
+	if !c.AdminOnly {
+		s.keyring = newKeyring(c, store, tokens.Use, o.Log, o.Now)
+		if err := s.keyring.Policy.Check(); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
 	s.administration = admin.New(admin.Config{
-		Store: store, Accounts: s.accounts, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Store: store, Accounts: s.accounts, Keys: s.adminKeys(o), Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	metrics := newMetrics(o.Version)
@@ -113,7 +120,7 @@ func New(c config.Config, o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.admin, err = s.newAdministration(o); err != nil {
+	if s.admin, err = s.newAdministration(o, metrics); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -125,13 +132,9 @@ func New(c config.Config, o Options) (*Server, error) {
 	return s, nil
 }
 
-// newAPI wires what serves the API: the keys, the mail and the routes.
+// newAPI wires what serves the API: the mail and the routes.
 func (s *Server) newAPI(tokens *token.Service, metrics *prometheus.Registry, o Options) (err error) {
 	c := s.config
-	s.keyring = newKeyring(c, s.store, tokens, o.Log, o.Now)
-	if err := s.keyring.Policy.Check(); err != nil {
-		return err
-	}
 	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/resources"
 	"github.com/auth-gateway/auth-gateway/keys"
@@ -270,7 +271,8 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 			return c.exit(fmt.Errorf("no key has the kid %q; authserver keys list shows all keys", change.Revoked[0]))
 		}
 	}
-	if err := k.Change(ctx, change); err != nil {
+	steps, err := k.Change(ctx, change, identity.Event{})
+	if err != nil {
 		return c.exit(err)
 	}
 	after, err := k.Load(ctx)
@@ -278,7 +280,7 @@ func (c Command) keys(ctx context.Context, s *Server, args []string) int {
 		return c.exit(err)
 	}
 	s.recordRevoked(ctx, after) // a replica would do so a few seconds later
-	if after.Generation == ring.Generation {
+	if steps == 0 {
 		fmt.Fprintln(c.Out, "nothing to do: a rotation is already in progress, or the key is already revoked")
 	}
 	return c.exit(c.listKeys(ctx, k))
@@ -306,22 +308,10 @@ func (c Command) listKeys(ctx context.Context, k *keyring.Keyring) error {
 
 // nextOf returns what happens to a key next, and the earliest time for it.
 func (Command) nextOf(policy keys.Policy, ring keys.Ring, key keys.Key) string {
-	at := func(what string, t time.Time) string { return what + " " + t.UTC().Format(time.RFC3339) }
-	switch key.Phase.Public() {
-	case keys.Published:
-		// Each wait runs twice, in case the clock jumps.
-		lead := policy.PublishLead + policy.ClockSkew
-		if !key.DeadlineSeen {
-			lead *= 2
-		}
-		return at("signs from", key.PhaseSince.Add(lead))
-	case keys.Signing:
-		published := slices.ContainsFunc(ring.Keys, func(o keys.Key) bool { return o.Use == key.Use && o.Phase.Public() == keys.Published })
-		if due := policy.NextRotation(ring, key.Use); !published && !due.IsZero() {
-			return at("rotates", due)
-		}
+	action, at := policy.NextChange(ring, key)
+	what, known := map[keys.Action]string{keys.Promote: "signs from", keys.Generate: "rotates", keys.Drop: "is removed"}[action]
+	if !known {
 		return "is replaced by the published key"
-	default:
-		return at("is removed", key.RemoveAfter)
 	}
+	return what + " " + at.UTC().Format(time.RFC3339)
 }

@@ -69,9 +69,7 @@ func (b *browser) do(method, path string, form url.Values) page {
 // consoles starts a server with administrators, and returns its keys and a browser for each of them.
 func consoles(t *testing.T) (n *node, keys map[string]string, of func(who string) *browser) {
 	t.Helper()
-	file, keys := administrators(t, map[string][]string{
-		"viewer": {"viewer"}, "editor": {"editor"}, "expired": {"editor"}, "getter": {"users:get"},
-	})
+	file, keys := administrators(t, rightsOf)
 	_, n = single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
 	return n, keys, func(who string) *browser {
 		t.Helper()

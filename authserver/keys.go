@@ -6,12 +6,12 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
-	"github.com/auth-gateway/auth-gateway/internal/token"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
+// newKeyring returns a Keyring. use is called with each ring that comes into use; it may be nil if Start is not called.
 func newKeyring(
-	c config.Config, store keyring.Store, tokens *token.Service, log *slog.Logger, now func() time.Time,
+	c config.Config, store keyring.Store, use func(*keys.Opened), log *slog.Logger, now func() time.Time,
 ) *keyring.Keyring {
 	return keyring.New(keyring.Config{
 		Directory: c.KeysDir, Published: c.KeysPublished, Audit: c.AuditRetention > 0,
@@ -29,6 +29,6 @@ func newKeyring(
 			RotationInterval: c.KeyRotationInterval, ClockSkew: 2 * clockLeeway,
 			Lifetimes: map[keys.Use]time.Duration{keys.Access: c.AccessTokenExpiry, keys.Refresh: c.RefreshTokenExpiry},
 		},
-		Store: store, Use: tokens.Use, Log: log, Now: now,
+		Store: store, Use: use, Log: log, Now: now,
 	})
 }

@@ -26,6 +26,9 @@ var givenElsewhere = map[string]string{
 	"right_missing":                "TestAdministratorsMayDoExactlyWhatTheirKeysSay",
 	"right_undecided":              "httpapi: TestAdminRightsThatAreUndecidedMeanNo",
 	"account_changed":              "TestAnAdministratorSuspendsAndSignsOut",
+	"keys_elsewhere":               "TestAdminKeysAreChangedWhereTheyAreKept",
+	"key_not_found":                "TestAdminRotatesAndRevokesKeys",
+	"keys_busy":                    "TestAdminKeysWaitForTheReplicaThatChangesThem",
 }
 
 // TestReasonsAreAllReturned causes each reason of docs/reference/errors.md.

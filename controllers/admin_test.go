@@ -183,7 +183,8 @@ func TestAdminRolesDecide(t *testing.T) {
 		{"vera", "get", "auth", "users", true}, {"vera", "list", "auth", "events", true}, {"vera", "list", "auth", "sessions", true},
 		{"vera", "update", "auth", "users", false}, {"vera", "delete", "auth", "sessions", false},
 		{"vera", "list", "other", "users", false}, {"vera", "get", "auth", "", false}, {"vera", "get", "auth", "status", false},
-		{"ed", "update", "auth", "users", true}, {"ed", "delete", "auth", "sessions", true}, {"ed", "create", "auth", "keys", true},
+		{"ed", "update", "auth", "users", true}, {"ed", "delete", "auth", "sessions", true}, {"ed", "list", "auth", "keys", true},
+		{"vera", "list", "auth", "keys", true}, {"ed", "update", "auth", "keys", false}, {"ed", "create", "auth", "keys", false},
 		{"ed", "update", "other", "users", false}, {"ed", "update", "auth", "", false},
 		{"nobody", "list", "auth", "users", false},
 	} {

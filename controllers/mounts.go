@@ -25,11 +25,7 @@ func mountsOf(g *v1alpha1.AuthGateway) []mount {
 	all := []mount{
 		// Every key of this Secret: a rotation changes which files there are.
 		{volume: volumeKeys, directory: dirKeys, gvk: gvkSecret, object: n.keys()},
-		// A server that starts compares its keys with the published ones, to notice that an older copy was restored.
-		{
-			volume: volumePublicKeys, directory: dirPublicKeys, gvk: gvkConfigMap, object: n.publicKeys(),
-			items: []string{keys.PublicDocumentFile}, optional: true,
-		},
+		publishedMount(n), // a server that starts compares its keys with it, to notice that an older copy was restored
 		{
 			volume: volumePassphrases, directory: dirPassphrases, gvk: gvkSecret, object: n.passphrases(),
 			items: []string{access.current, access.former, refresh.current, refresh.former},
@@ -40,6 +36,14 @@ func mountsOf(g *v1alpha1.AuthGateway) []mount {
 		},
 	}
 	return append(all, inputMounts(g, func(string) bool { return true })...)
+}
+
+// publishedMount is the published state of the keys, without the keys.
+func publishedMount(n names) mount {
+	return mount{
+		volume: volumePublicKeys, directory: dirPublicKeys, gvk: gvkConfigMap, object: n.publicKeys(),
+		items: []string{keys.PublicDocumentFile}, optional: true,
+	}
 }
 
 // inputMounts returns the mounts of pods that read certain settings, of what the spec refers to.

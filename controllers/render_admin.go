@@ -19,7 +19,7 @@ import (
 // because that would need the right to create ClusterRoleBindings.
 
 func renderAdminDeployment(r rendering) *acapps.DeploymentApplyConfiguration {
-	mounts := inputMounts(r.gateway, adminReads)
+	mounts := append(inputMounts(r.gateway, adminReads), publishedMount(r.names))
 	server := renderContainer(r, adminResources(r.gateway), containerPort(portAdmin, adminPort)).WithArgs("admin")
 	template := podOf{
 		account: r.names.admin(), withToken: true, selector: r.names.adminSelector(), labels: r.names.adminLabels(),
@@ -79,22 +79,27 @@ func renderAdminBudget(r rendering) *acpolicy.PodDisruptionBudgetApplyConfigurat
 // What administrators have rights to. The operator has the same rights, because the API server refuses a Role
 // that grants more than its creator has. It cannot use them: it has no token with the audience of a gateway.
 var (
-	adminSubresources = []string{"authgateways/users", "authgateways/sessions", "authgateways/events", "authgateways/keys"}
+	userSubresources  = []string{"authgateways/users", "authgateways/sessions", "authgateways/events"}
+	adminSubresources = append(userSubresources[:3:3], "authgateways/keys")
 	viewerVerbs       = []string{"get", "list"}
 	editorVerbs       = []string{"get", "list", "create", "update", "delete"}
 )
 
 func renderUserViewer(r rendering) *acrbac.RoleApplyConfiguration {
-	return renderRole(r, r.names.userViewer(), viewerVerbs)
+	return renderRole(r, r.names.userViewer()).WithRules(adminRule(r, viewerVerbs, adminSubresources...))
 }
 
+// renderUserEditor renders the Role of those who edit accounts. They see the keys but do not change them.
 func renderUserEditor(r rendering) *acrbac.RoleApplyConfiguration {
-	return renderRole(r, r.names.userEditor(), editorVerbs)
+	return renderRole(r, r.names.userEditor()).
+		WithRules(adminRule(r, editorVerbs, userSubresources...), adminRule(r, viewerVerbs, "authgateways/keys"))
 }
 
-func renderRole(r rendering, name string, verbs []string) *acrbac.RoleApplyConfiguration {
-	return acrbac.Role(name, r.names.namespace).
-		WithLabels(r.names.adminLabels()).WithOwnerReferences(r.owner()).
-		WithRules(acrbac.PolicyRule().WithAPIGroups(v1alpha1.GroupVersion.Group).WithResources(adminSubresources...).
-			WithResourceNames(r.names.gateway).WithVerbs(verbs...))
+func renderRole(r rendering, name string) *acrbac.RoleApplyConfiguration {
+	return acrbac.Role(name, r.names.namespace).WithLabels(r.names.adminLabels()).WithOwnerReferences(r.owner())
+}
+
+func adminRule(r rendering, verbs []string, subresources ...string) *acrbac.PolicyRuleApplyConfiguration {
+	return acrbac.PolicyRule().WithAPIGroups(v1alpha1.GroupVersion.Group).WithResources(subresources...).
+		WithResourceNames(r.names.gateway).WithVerbs(verbs...)
 }

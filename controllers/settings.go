@@ -289,6 +289,7 @@ func adminEnvironment(cs *clusterState) map[string]string {
 	maps.DeleteFunc(environ, func(name, _ string) bool {
 		return !adminReads(name) || !adminReads(strings.TrimSuffix(name, config.FileSuffix))
 	})
+	delete(environ, config.EnvKeysDir) // they show the published keys
 	environ[config.EnvAdminPort] = strconv.Itoa(adminPort)
 	environ[config.EnvAdminKubernetes] = cs.names.namespace + "/" + cs.names.gateway
 	environ[config.EnvDBMaxConns] = strconv.Itoa(adminConnections(cs.gateway))

@@ -100,4 +100,25 @@ func (p Policy) NextRotation(ring Ring, use Use) time.Time {
 	return signing.PhaseSince.Add(p.interval(signing))
 }
 
+// NextChange returns what happens to a key next if no person acts, and the earliest time for it: Promote, Generate (of
+// its successor), Drop, or None if its successor exists already.
+func (p Policy) NextChange(ring Ring, k Key) (Action, time.Time) {
+	switch k.Phase.Public() {
+	case Published:
+		lead := p.prePublication()
+		if !k.DeadlineSeen { // each wait runs twice; see deadlineReached
+			lead *= 2
+		}
+		return Promote, k.PhaseSince.Add(lead)
+	case Signing:
+		succeeded := slices.ContainsFunc(ring.Keys, func(o Key) bool { return o.Use == k.Use && o.Phase.Public() == Published })
+		if due := p.NextRotation(ring, k.Use); !succeeded && !due.IsZero() {
+			return Generate, due
+		}
+		return None, time.Time{}
+	default:
+		return Drop, k.RemoveAfter
+	}
+}
+
 func (p Policy) revokes(id string) bool { return slices.Contains(p.Revoked, id) }

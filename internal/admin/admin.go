@@ -131,6 +131,7 @@ type Accounts interface {
 type Service struct {
 	store     Store
 	accounts  Accounts
+	keys      Keyring
 	audit     *slog.Logger
 	keepTrail bool
 	now       func() time.Time
@@ -143,6 +144,7 @@ type Service struct {
 type Config struct {
 	Store     Store
 	Accounts  Accounts
+	Keys      Keyring
 	Audit     *slog.Logger // the log of the audit trail
 	KeepTrail bool         // the Store keeps the audit trail too
 	Now       func() time.Time
@@ -155,21 +157,23 @@ type Config struct {
 // New returns a Service.
 func New(c Config) *Service {
 	return &Service{
-		store: c.Store, accounts: c.Accounts, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now,
+		store: c.Store, accounts: c.Accounts, keys: c.Keys, audit: c.Audit, keepTrail: c.KeepTrail, now: c.Now,
 		optional: c.Optional, claims: c.TokenClaims, room: c.Room,
 	}
 }
 
 // The events of administrators. Their details name the actor, and the reason if one was given.
 const (
-	EventSuspended      identity.EventName = "account suspended"
-	EventCreated        identity.EventName = "account created by an administrator"
-	EventPasswordVoided identity.EventName = "password voided by an administrator"
-	EventCodeSent       identity.EventName = "another code asked for by an administrator"
-	EventUpdated        identity.EventName = "account changed by an administrator"
-	EventUnsuspended    identity.EventName = "account suspension lifted"
-	EventDeleted        identity.EventName = "account deleted by an administrator"
-	EventSessionsEnded  identity.EventName = "sessions ended by an administrator"
+	EventSuspended       identity.EventName = "account suspended"
+	EventCreated         identity.EventName = "account created by an administrator"
+	EventPasswordVoided  identity.EventName = "password voided by an administrator"
+	EventCodeSent        identity.EventName = "another code asked for by an administrator"
+	EventUpdated         identity.EventName = "account changed by an administrator"
+	EventUnsuspended     identity.EventName = "account suspension lifted"
+	EventDeleted         identity.EventName = "account deleted by an administrator"
+	EventSessionsEnded   identity.EventName = "sessions ended by an administrator"
+	EventRotationStarted identity.EventName = "key rotation started by an administrator"
+	EventKeyRevoked      identity.EventName = "key revoked by an administrator"
 )
 
 // maxReason is the longest reason of a change, in characters.

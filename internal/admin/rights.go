@@ -11,9 +11,10 @@ type Resource string
 
 // The resources.
 const (
-	Users    Resource = "users"
-	Sessions Resource = "sessions"
-	Events   Resource = "events"
+	Users       Resource = "users"
+	Sessions    Resource = "sessions"
+	Events      Resource = "events"
+	SigningKeys Resource = "keys"
 )
 
 // Verb is one of those of Kubernetes' RBAC.
@@ -42,12 +43,14 @@ var Rights = []Right{
 	{Users, Get}, {Users, List}, {Users, Create}, {Users, Update}, {Users, Delete},
 	{Sessions, List}, {Sessions, Delete},
 	{Events, List},
+	{SigningKeys, List}, {SigningKeys, Update},
 }
 
-// Roles are the usual sets of rights.
+// Roles are the usual sets of rights. Those who edit accounts do not change the keys: a key that is revoked ends the
+// sessions of everyone.
 var Roles = map[string][]Right{
-	"viewer": {{Users, Get}, {Users, List}, {Sessions, List}, {Events, List}},
-	"editor": Rights,
+	"viewer": {{Users, Get}, {Users, List}, {Sessions, List}, {Events, List}, {SigningKeys, List}},
+	"editor": slices.DeleteFunc(slices.Clone(Rights), func(r Right) bool { return r == Right{SigningKeys, Update} }),
 }
 
 // Actor is an administrator.

@@ -582,14 +582,14 @@ func TestLoadAdminReadsOnlyWhatItNeeds(t *testing.T) {
 	}
 	got, err := config.LoadAdmin(lookup(e), noFile)
 	testenv.NoError(t, err)
-	if !got.AdminOnly || !got.AccessPassphrase.IsZero() || got.KeysDir != "" || !got.SendsMail() || len(got.Warnings()) > 0 {
+	if !got.AdminOnly || !got.AccessPassphrase.IsZero() || got.SMTPCAFile != "" || !got.SendsMail() || len(got.Warnings()) > 0 {
 		t.Errorf("got %v, with the warnings %q", got, got.Warnings())
 	}
 	delete(e, "ADMIN_PORT")
 	if _, err := config.LoadAdmin(lookup(e), noFile); err == nil || !strings.Contains(err.Error(), "ADMIN_PORT: is not set") {
 		t.Errorf("without a port: %v", err)
 	}
-	if _, err := load(e); err == nil || !strings.Contains(err.Error(), "KEYS_DIR") {
+	if _, err := load(e); err == nil || !strings.Contains(err.Error(), "SMTP_CA_FILE") {
 		t.Errorf("the server: %v", err)
 	}
 }

@@ -360,14 +360,14 @@ var table = []setting{
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256",
 		Help: "`ES256`, `RS256` or `EdDSA`. A change starts a normal key rotation."},
 		field: bind(func(c *Config) *string { return &c.SigningAlgorithm }, oneOf("ES256", "RS256", "EdDSA"))},
-	{Setting: Setting{Name: EnvKeysDir, ServeOnly: true, DefaultText: "unset: the keys are in the database",
+	{Setting: Setting{Name: EnvKeysDir, DefaultText: "unset: the keys are in the database",
 		Help: "The directory of the encrypted keys, as mounted by the operator. The server then neither creates " +
 			"nor rotates keys."},
 		field: bind(func(c *Config) *string { return &c.KeysDir }, optional(text))},
-	{Setting: Setting{Name: EnvKeysPublished, ServeOnly: true, DefaultText: "unset",
+	{Setting: Setting{Name: EnvKeysPublished, DefaultText: "unset",
 		Help: "The file `keys.json` of the published keys, as mounted by the operator. The server does not use " +
 			"keys in `KEYS_DIR` that are older than those in this file, or that it lists as revoked. This also " +
-			"holds for a server that has just started."},
+			"holds for a server that has just started. `authserver admin` only shows them."},
 		field: bind(func(c *Config) *string { return &c.KeysPublished }, optional(text))},
 	{Setting: Setting{Name: EnvKeyRotationInterval, Default: "30d",
 		Help: "How long a key signs before the next key replaces it. It must exceed twice `KEY_PUBLISH_LEAD`."},

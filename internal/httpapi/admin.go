@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
@@ -37,6 +39,9 @@ type Administration interface {
 	EndSession(ctx context.Context, userID, sessionID string, c admin.Change) error
 	Export(ctx context.Context, userID string) (admin.Export, error)
 	Events(ctx context.Context, f admin.EventFilter, c admin.Cursor, limit int) (admin.Page[admin.Event], error)
+	Ring(ctx context.Context) (admin.Ring, error)
+	Rotate(ctx context.Context, c admin.Change) (ring admin.Ring, changed bool, err error)
+	RevokeKey(ctx context.Context, id string, c admin.Change) (ring admin.Ring, changed bool, err error)
 }
 
 // Admin serves the routes of administrators, on a listener of their own. They are few and trusted, so net/http is
@@ -48,7 +53,11 @@ type Admin struct {
 	log     *slog.Logger
 	mux     *http.ServeMux
 	routes  []string // such as "GET /admin/users"
+	served  *prometheus.CounterVec
 }
+
+// Metrics returns the metrics of these routes.
+func (a *Admin) Metrics() prometheus.Collector { return a.served }
 
 // adminRoute is a method and path of administrators, and the right that it needs.
 type adminRoute struct {
@@ -61,7 +70,7 @@ type adminRoute struct {
 
 // NewAdmin returns the handler of the routes of administrators. While ready returns an error, that is the reply.
 func NewAdmin(service Administration, rights admin.Authorizer, ready func() error, log *slog.Logger) *Admin {
-	a := &Admin{service: service, rights: rights, ready: ready, log: log, mux: http.NewServeMux()}
+	a := &Admin{service: service, rights: rights, ready: ready, log: log, mux: http.NewServeMux(), served: newAdminMetrics()}
 	users := []string{"id", "email", "username", "email_prefix", "username_prefix", "state", "created_after", "limit", "cursor"}
 	routes := []adminRoute{
 		{"GET", "/admin/openapi.json", admin.Right{}, a.openAPI, nil},
@@ -79,6 +88,9 @@ func NewAdmin(service Administration, rights admin.Authorizer, ready func() erro
 		{"DELETE", "/admin/users/{id}/sessions/{sid}", admin.Right{Resource: admin.Sessions, Verb: admin.Delete}, a.endSession, nil},
 		{"GET", "/admin/events", admin.Right{Resource: admin.Events, Verb: admin.List}, a.events,
 			[]string{"user", "event", "actor", "limit", "cursor"}},
+		{"GET", "/admin/keys", admin.Right{Resource: admin.SigningKeys, Verb: admin.List}, a.keys, nil},
+		{"POST", "/admin/keys/rotate", admin.Right{Resource: admin.SigningKeys, Verb: admin.Update}, a.rotate, nil},
+		{"POST", "/admin/keys/{kid}/revoke", admin.Right{Resource: admin.SigningKeys, Verb: admin.Update}, a.revoke, nil},
 		{"GET", "/admin/users/{id}/export", admin.Right{Resource: admin.Users, Verb: admin.Get}, a.export, nil},
 	}
 	paths := map[string][]string{}
@@ -146,7 +158,7 @@ func (a *Admin) handler(route adminRoute) http.Handler {
 			if p := recover(); p != nil {
 				x.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
-			a.record(x.r.Context(), x, route.path, time.Since(start))
+			a.record(x.r.Context(), x, route, time.Since(start))
 		}()
 		if err := a.serve(x, route); err != nil { //nolint:contextcheck // the exchange has the request's
 			x.fail(err)
@@ -296,10 +308,10 @@ func (x *adminExchange) reply(status int, body any) error {
 	return err
 }
 
-// record writes the log line of a request. It names the actor, and no query.
-func (a *Admin) record(ctx context.Context, x *adminExchange, path string, took time.Duration) {
+// record counts a request and writes its log line. That names the actor, and no query.
+func (a *Admin) record(ctx context.Context, x *adminExchange, route adminRoute, took time.Duration) {
 	attrs := []slog.Attr{
-		slog.String("request_id", x.id), slog.String("method", x.r.Method), slog.String("route", path),
+		slog.String("request_id", x.id), slog.String("method", x.r.Method), slog.String("route", route.path),
 		slog.Int("status", x.status), slog.Duration("duration", took),
 	}
 	if x.actor.Name != "" {
@@ -314,4 +326,5 @@ func (a *Admin) record(ctx context.Context, x *adminExchange, path string, took 
 			slog.String("request_id", x.id), slog.Int("status", x.status), slog.Any("cause", f.cause))
 	}
 	a.log.LogAttrs(ctx, slog.LevelInfo, "admin request", attrs...)
+	a.served.WithLabelValues(cmp.Or(route.method, "other"), cmp.Or(route.path, "other"), strconv.Itoa(x.status)).Inc()
 }

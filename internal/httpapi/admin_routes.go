@@ -17,6 +17,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/adminapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/keys"
 )
 
 func replyOf(u admin.User) adminapi.User {
@@ -394,5 +395,73 @@ func (a *Admin) events(x *adminExchange) error {
 			ID: e.ID, At: e.At.UTC(), Event: string(e.Name), UserID: e.UserID, SessionID: e.SessionID, RequestID: e.RequestID,
 			Address: e.Address, Details: e.Details,
 		}
+	})
+}
+
+// signingKeyReply is a key of the ring as administrators see it.
+type signingKeyReply struct {
+	ID        string         `json:"kid"`
+	Use       keys.Use       `json:"use"`
+	Algorithm keys.Algorithm `json:"algorithm"`
+	Phase     keys.Phase     `json:"phase"`
+	Created   time.Time      `json:"created_at,omitzero"`
+	Since     time.Time      `json:"since"`
+	Until     time.Time      `json:"until,omitzero"`
+	Next      string         `json:"next,omitempty"`
+	NextAt    time.Time      `json:"next_at,omitzero"`
+}
+
+// keysReply is the key ring.
+type keysReply struct {
+	Generation int64             `json:"generation"`
+	Items      []signingKeyReply `json:"items"`
+	Instead    string            `json:"instead,omitempty"`
+	Changed    *bool             `json:"changed,omitzero"` // in the reply to a change
+}
+
+// nextOf is what happens to a key next, for programs.
+var nextOf = map[keys.Action]string{keys.Promote: "signs", keys.Generate: "rotates", keys.Drop: "is_removed"}
+
+func keysReplyOf(ring admin.Ring) keysReply {
+	reply := keysReply{Generation: ring.Generation, Items: []signingKeyReply{}, Instead: ring.Instead}
+	for _, k := range ring.Keys {
+		reply.Items = append(reply.Items, signingKeyReply{
+			ID: k.ID, Use: k.Use, Algorithm: k.Algorithm, Phase: k.Phase, Created: k.Created.UTC(), Since: k.Since.UTC(),
+			Until: k.Until.UTC(), Next: nextOf[k.Next], NextAt: k.NextAt.UTC(),
+		})
+	}
+	return reply
+}
+
+func (a *Admin) keys(x *adminExchange) error {
+	ring, err := a.service.Ring(x.r.Context())
+	if err != nil {
+		return err
+	}
+	return x.reply(http.StatusOK, keysReplyOf(ring))
+}
+
+// changeKeys makes a change of the key ring.
+func (x *adminExchange) changeKeys(change func(admin.Change) (admin.Ring, bool, error)) error {
+	c, err := x.change()
+	if err != nil {
+		return err
+	}
+	ring, changed, err := change(c)
+	if err != nil {
+		return err
+	}
+	reply := keysReplyOf(ring)
+	reply.Changed = &changed
+	return x.reply(http.StatusOK, reply)
+}
+
+func (a *Admin) rotate(x *adminExchange) error {
+	return x.changeKeys(func(c admin.Change) (admin.Ring, bool, error) { return a.service.Rotate(x.r.Context(), c) })
+}
+
+func (a *Admin) revoke(x *adminExchange) error {
+	return x.changeKeys(func(c admin.Change) (admin.Ring, bool, error) {
+		return a.service.RevokeKey(x.r.Context(), x.r.PathValue("kid"), c)
 	})
 }

@@ -60,6 +60,14 @@ func newAuthzMetrics(r prometheus.Registerer) (*prometheus.CounterVec, prometheu
 	return decisions, duration
 }
 
+// newAdminMetrics returns the metric of the routes of administrators, which are not among those of requests.
+func newAdminMetrics() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "http_admin_requests_total",
+		Help: "Requests of administrators, by method, route and status. An unknown path or method is \"other\".",
+	}, []string{"method", "route", "status"})
+}
+
 var phaseNames = map[phase]string{phaseFresh: "first_request", phaseIdle: "idle", phaseReading: "request", phaseReplying: "reply"}
 
 // watch exports the metrics of the connections of one port. prefix replaces http_ in their names.

@@ -79,6 +79,10 @@ var reasons = []documentedReason{
 	{reasonRightUndecided, http.StatusServiceUnavailable, "It cannot be decided now whether the administrator may do this (`/admin` only).", "Try again."},
 	{admin.ReasonAccountChanged, http.StatusPreconditionFailed, "The account has changed since the administrator read it (`/admin` only, with `If-Match`).", "Read it again."},
 
+	{admin.ReasonKeysElsewhere, http.StatusConflict, "The signing keys are not changed here, for example because the operator does it (`/admin/keys` only).", "Do what the description says."},
+	{admin.ReasonKeyNotFound, http.StatusNotFound, "No signing key has this kid (`/admin/keys` only).", "Read the list again."},
+	{admin.ReasonKeysBusy, http.StatusServiceUnavailable, "Another replica is changing the signing keys (`/admin/keys` only).", "Try again after `Retry-After` seconds."},
+
 	{identity.ReasonAccountNotFound, http.StatusNotFound, "No account has this address (`EXPOSURE=internal` only), or no account has this id (`/admin`).", "Offer to sign up."},
 	{identity.ReasonSessionNotFound, http.StatusNotFound, "You have no session with this id, or it has ended.", "Reload the list."},
 	{reasonPathNotFound, http.StatusNotFound, "The path does not exist.", "Fix the client."},

@@ -56,8 +56,9 @@ type Keyring struct {
 	preparing   sync.WaitGroup // goroutines that decrypt keys
 	failed      atomic.Uint64  // failed refreshes
 
+	// changing is held by what may take another ring into use: the watch, and the request of an administrator.
+	changing sync.Mutex
 	// rejected is the last ring that could not be opened, and rejection the reason.
-	// Only the goroutine that refreshes the keys uses them.
 	rejected  keys.Ring
 	rejection error
 }

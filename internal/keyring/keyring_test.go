@@ -142,16 +142,31 @@ func TestChangeWritesEachStepByCompareAndSwap(t *testing.T) {
 	policy.Rotate = "now"
 	other := keystest.Advance(t, ring, policy, keystest.Passphrases(), now)
 	store.interfere = func() { store.generation, store.files = other.Generation, other.Files() }
-	testenv.NoError(t, k.Change(t.Context(), policy))
+	change := func() int { return testenv.Must(k.Change(t.Context(), policy, identity.Event{}))(t) }
+	if caused := change(); caused != 0 {
+		t.Errorf("%d steps of a rotation that another process has begun", caused)
+	}
 	if store.generation != other.Generation || len(store.events) > 0 || used != other.Generation {
 		t.Errorf("after a lost swap: generation %d of %d, in use %d, events %v", store.generation, other.Generation, used, store.events)
 	}
 	policy.Rotate = ""
 	now = now.Add(policy.PublishLead + policy.ClockSkew + time.Second)
-	testenv.NoError(t, k.Change(t.Context(), policy))
+	if caused := change(); caused != 0 {
+		t.Errorf("the passing of time counts as %d requested steps", caused)
+	}
 	want := string(identity.EventKeysChanged) + " DeadlineReached"
 	if !slices.Equal(store.events, []string{want, want}) || store.generation != other.Generation+2 || used != store.generation {
 		t.Errorf("generation %d after %d, in use %d, events %v", store.generation, other.Generation, used, store.events)
+	}
+	// What a person asks for has their event, and the steps that time causes beside it do not.
+	signing, _ := k.Ring().Signing(keys.Access)
+	policy.Revoked, store.events = []string{signing.ID}, nil
+	now = now.Add(policy.PublishLead + policy.ClockSkew + time.Second)
+	event := identity.Event{Name: "asked for", Details: []slog.Attr{slog.String("reason", "a copy was seen")}}
+	caused := testenv.Must(k.Change(t.Context(), policy, event))(t)
+	due := string(identity.EventKeysChanged) + " LeadPassed"
+	if want := []string{"asked for a copy was seen", due}; caused != 1 || !slices.Equal(store.events, want) {
+		t.Errorf("%d steps, events %q, want %q", caused, store.events, want)
 	}
 }
 

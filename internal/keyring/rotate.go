@@ -42,12 +42,9 @@ func (k *Keyring) Start(ctx context.Context) error {
 			}
 		}
 		// If several replicas start at once, one of them creates the ring.
-		held, err := k.Store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.Policy) })
-		if err != nil {
+		held, err := k.tryAdvance(ctx, k.Policy, identity.Event{}, new(int))
+		if held || err != nil {
 			return err
-		}
-		if held {
-			return nil
 		}
 		select {
 		case <-time.After(lockPoll):
@@ -57,22 +54,36 @@ func (k *Keyring) Start(ctx context.Context) error {
 	}
 }
 
-// Change carries out the steps that follow from a policy, as a command. It waits for
-// the rotation lock, because a person's request must not get lost.
-func (k *Keyring) Change(ctx context.Context, policy keys.Policy) error {
+// ErrBusy means that another process held the rotation lock for too long.
+var ErrBusy = errors.New("a server has been changing the keys for too long; try again, and check its log")
+
+// Change carries out the steps that follow from a policy, on behalf of a person. It waits for the rotation lock, because
+// their request must not get lost. It returns how many steps the request caused: none if a rotation is in progress or
+// the key is revoked already. If event has a name, it is recorded for each of these, with the step added to its details.
+func (k *Keyring) Change(ctx context.Context, policy keys.Policy, event identity.Event) (caused int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	for {
-		held, err := k.Store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, policy) })
-		if held || err != nil {
-			return err
+	for busy := false; ; busy = true {
+		held, err := k.tryAdvance(ctx, policy, event, &caused)
+		switch {
+		case !held && busy && ctx.Err() != nil: // the time was over while it asked for the lock once more
+			return caused, ErrBusy
+		case held || err != nil:
+			return caused, err
 		}
 		select {
 		case <-time.After(lockPoll):
 		case <-ctx.Done():
-			return errors.New("a server has been changing the keys for too long; try again, and check its log")
+			return caused, ErrBusy
 		}
 	}
+}
+
+// tryAdvance takes every step that is due, unless another process is doing so.
+func (k *Keyring) tryAdvance(ctx context.Context, policy keys.Policy, event identity.Event, caused *int) (held bool, err error) {
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	return k.Store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, policy, event, caused) })
 }
 
 // input returns the input of keys.Reconcile. Replicas are not asked which keys they
@@ -84,9 +95,9 @@ func (k *Keyring) input(policy keys.Policy, ring keys.Ring, opened keys.OpenedBy
 	}
 }
 
-// advance takes every step that is due in the database. It writes and records each
-// step on its own. If another process changes the ring, it starts over.
-func (k *Keyring) advance(ctx context.Context, policy keys.Policy) error {
+// advance takes every step that is due in the database, and counts those that a person's request caused. It writes and
+// records each step on its own. If another process changes the ring, it starts over.
+func (k *Keyring) advance(ctx context.Context, policy keys.Policy, event identity.Event, caused *int) error {
 	for {
 		ring, err := k.Load(ctx)
 		if err != nil {
@@ -107,32 +118,45 @@ func (k *Keyring) advance(ctx context.Context, policy keys.Policy) error {
 			return nil
 		}
 		for _, step := range result.Steps {
-			swapped, err := k.write(ctx, ring.Generation, step)
+			swapped, err := k.write(ctx, ring.Generation, step, event)
 			if err != nil {
 				return err
 			}
 			if !swapped {
 				break
 			}
+			if isRequested(step) {
+				*caused++
+			}
 			ring = step.Ring
 		}
 	}
 }
 
+// isRequested reports whether a person's request caused a step.
+func isRequested(step keys.Taken) bool {
+	return step.Reason == keys.RotationRequested || step.Reason == keys.KeyRevoked
+}
+
 // write replaces the ring after one step, if it still has the given generation.
-func (k *Keyring) write(ctx context.Context, generation int64, step keys.Taken) (swapped bool, err error) {
-	event := identity.Event{Name: identity.EventKeysChanged, Details: []slog.Attr{
-		slog.String("action", string(step.Action)), slog.String("reason", string(step.Reason)),
-		slog.String("kind", string(step.Use)), slog.String("kid", step.Key),
-	}}
+func (k *Keyring) write(
+	ctx context.Context, generation int64, step keys.Taken, request identity.Event,
+) (swapped bool, err error) {
+	details := []slog.Attr{
+		slog.String("action", string(step.Action)), slog.String("kind", string(step.Use)), slog.String("kid", step.Key),
+	}
+	event := identity.Event{Name: identity.EventKeysChanged, Details: append(details, slog.String("reason", string(step.Reason)))}
+	if request.Name != "" && isRequested(step) { // its reason is the person's
+		event = request
+		event.Details = slices.Concat(request.Details, details)
+	}
 	var audited identity.Event
 	if k.Audit {
 		audited = event
 	}
 	swapped, err = k.Store.SwapRing(ctx, generation, step.Ring.Generation, step.Ring.Files(), audited)
 	if swapped && err == nil {
-		details := slices.Concat(event.Details, []slog.Attr{slog.String("log", "audit")})
-		k.Log.LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, details...)
+		k.Log.LogAttrs(ctx, slog.LevelInfo, "key ring: "+step.Message, append(event.Details, slog.String("log", "audit"))...)
 	}
 	return swapped, err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/keys"
 )
 
@@ -43,6 +44,8 @@ func (k *Keyring) Watch(ctx context.Context) {
 
 // Refresh uses a ring that has changed, and takes the steps that are due.
 func (k *Keyring) Refresh(ctx context.Context) error {
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	opened := k.opened.Load()
 	ring, changed, err := k.loadChanged(ctx, opened.Ring())
 	if err != nil {
@@ -71,7 +74,9 @@ func (k *Keyring) Refresh(ctx context.Context) error {
 			return nil
 		}
 	}
-	_, err = k.Store.TryRotationLock(ctx, func(ctx context.Context) error { return k.advance(ctx, k.Policy) })
+	_, err = k.Store.TryRotationLock(ctx, func(ctx context.Context) error {
+		return k.advance(ctx, k.Policy, identity.Event{}, new(int))
+	})
 	return err
 }
 
