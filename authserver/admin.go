@@ -1,6 +1,7 @@
 package authserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,7 +21,7 @@ import (
 )
 
 // newAdministration returns the server of the routes for administrators, or nil if they are not served.
-func (s *Server) newAdministration(o Options, metrics *prometheus.Registry) (*http.Server, error) {
+func (s *Server) newAdministration(o Options, ring admin.Keyring, metrics *prometheus.Registry) (*http.Server, error) {
 	c := s.config
 	if c.AdminPort == 0 {
 		return nil, nil //nolint:nilnil // there is none
@@ -29,7 +30,10 @@ func (s *Server) newAdministration(o Options, metrics *prometheus.Registry) (*ht
 	if err != nil {
 		return nil, err
 	}
-	pages := console.New(console.Config{Service: s.administration, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now})
+	pages := console.New(console.Config{
+		Service: s.administration, Rights: rights, Ready: s.hasSchema, Log: o.Log, Now: o.Now,
+		State: func(ctx context.Context) console.State { return s.describe(ctx, ring) },
+	})
 	routes := httpapi.NewAdmin(s.administration, rights, s.hasSchema, o.Log)
 	metrics.MustRegister(routes.Metrics())
 	return &http.Server{

@@ -41,6 +41,7 @@ type Server struct {
 	version        string
 	log            *slog.Logger
 	now            func() time.Time
+	started        time.Time
 	store          *postgres.Store
 	keyring        *keyring.Keyring
 	endings        *endings.Feed
@@ -89,7 +90,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, version: o.Version, log: o.Log, now: o.Now, store: store, addresses: make(chan Addresses, 1)}
+	s := &Server{config: c, version: o.Version, log: o.Log, now: o.Now, started: o.Now(), store: store, addresses: make(chan Addresses, 1)}
 	s.waitFor("starting")
 	tokens := token.New(token.Config{
 		Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ClientID, AccessType: string(c.AccessTokenTyp),
@@ -109,8 +110,9 @@ func New(c config.Config, o Options) (*Server, error) {
 			return nil, err
 		}
 	}
+	ring := s.adminKeys(o)
 	s.administration = admin.New(admin.Config{
-		Store: store, Accounts: s.accounts, Keys: s.adminKeys(o), Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Store: store, Accounts: s.accounts, Keys: ring, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	metrics := newMetrics(o.Version)
@@ -120,7 +122,7 @@ func New(c config.Config, o Options) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.admin, err = s.newAdministration(o, metrics); err != nil {
+	if s.admin, err = s.newAdministration(o, ring, metrics); err != nil {
 		s.close()
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/httpapi/apitest"
 	"github.com/auth-gateway/auth-gateway/internal/testenv"
+	"github.com/auth-gateway/auth-gateway/internal/testenv/postgrestest"
 )
 
 // browser fills in forms as a browser does: it keeps cookies, and says where a form comes from.
@@ -183,6 +184,96 @@ func TestConsoleInvites(t *testing.T) {
 	want(t, http.StatusOK, n.trySignIn("grace", "note G of 1843"), "sign in")
 }
 
+func TestConsoleShowsAndChangesTheKeys(t *testing.T) {
+	t.Parallel()
+	n, _, of := consoles(t)
+	owner, viewer := of("owner"), of("viewer")
+	signing := kids(t, n)
+	p := viewer.get("/console/keys")
+	if !p.has(signing.access[0]) || !p.has(signing.refresh[0]) || p.has("Rotate") || p.has("Revoke a key") {
+		t.Errorf("a viewer sees %+v", p)
+	}
+	for _, path := range []string{"/console/keys/rotate", "/console/keys/revoke"} {
+		if p := viewer.send(path, "kid", signing.access[0], "confirm", signing.access[0]); p.status != 403 {
+			t.Errorf("a viewer at %s: %+v", path, p)
+		}
+	}
+	p = owner.send("/console/keys/rotate", "reason", "<b>a copy</b> was seen")
+	if p.path != "/console/keys?done=rotated" || !p.has("A rotation has begun") || strings.Count(p.text, "<svg") != 4 ||
+		strings.Count(p.text, `<th scope="row">`) != 4 || strings.Contains(p.text, " style=") {
+		t.Errorf("rotated: %+v", p)
+	}
+	for _, kid := range kids(t, n).access {
+		if !p.has(kid) {
+			t.Errorf("the table lacks %s", kid)
+		}
+	}
+	if p := owner.send("/console/keys/rotate"); !p.has("A rotation is in progress already.") {
+		t.Errorf("rotated twice: %+v", p)
+	}
+	revoke := func(kid, confirm string) page {
+		return owner.send("/console/keys/revoke", "kid", kid, "confirm", confirm)
+	}
+	stolen := signing.refresh[0]
+	for name, tc := range map[string]struct {
+		kid, confirm string
+		status       int
+		text         string
+	}{
+		"another key's name":    {stolen, signing.access[0][:8], 400, "The key was not revoked"},
+		"too short":             {stolen, stolen[:7], 400, "The key was not revoked"},
+		"a key that is not":     {strings.Repeat("x", 43), "xxxxxxxx", 404, "There is no such account, session or key"},
+		"a text as its name":    {"", "", 400, "The key was not revoked"},
+		"a name that is longer": {stolen, stolen + "x", 400, "The key was not revoked"},
+	} {
+		if p := revoke(tc.kid, tc.confirm); p.status != tc.status || !p.has(tc.text) {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+	if k := kids(t, n); !slices.Contains(k.refresh, stolen) {
+		t.Error("a key was revoked although its name was not typed")
+	}
+	if p := revoke(stolen, stolen[:8]); !p.has("The key is revoked.") || !p.has("Revoked") {
+		t.Errorf("revoked: %+v", p)
+	}
+	if k := kids(t, n); slices.Contains(k.refresh, stolen) {
+		t.Error("the key is still published")
+	}
+	if p := revoke(stolen, stolen[:8]); !p.has("The key was revoked already.") {
+		t.Errorf("revoked twice: %+v", p)
+	}
+	if p := viewer.get("/console/events"); !p.has("key revoked by an administrator</strong> by key:owner") ||
+		!p.has("“<b>a copy</b> was seen”") || strings.Contains(p.text, "<b>a copy") {
+		t.Errorf("the events: %+v", p)
+	}
+}
+
+// The state has what this server knows, and of the outbox neither addresses nor codes.
+func TestConsoleShowsTheState(t *testing.T) {
+	t.Parallel()
+	file, keys := administrators(t, rightsOf)
+	c, n := single(t, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
+	b := newBrowser(t, n.Admin)
+	b.send("/console/sign-in", "credential", keys["viewer"])
+	if p := b.get("/console/state"); p.status != 200 || !p.has("ready") || !p.has("the API and administrators") ||
+		!p.has("this server") || !p.has("differs by") || !p.has("No mail waits.") || !p.has("This server sends no mail.") ||
+		!p.has("generation "+c.generation()+" is in use") {
+		t.Errorf("the state is %+v", p)
+	}
+	for range 2 {
+		postgrestest.Exec(t, c.db, `INSERT INTO mails (purpose, recipient, canonical_recipient, attempts)
+			VALUES ('recovery', 'Ada@example.com', 'ada@example.com', 3)`)
+	}
+	if p := b.get("/console/state"); !p.has("2 × recovery") || !p.has("tried up to 3 times") || p.has("example.com") {
+		t.Errorf("the outbox is %+v", p)
+	}
+	postgrestest.Exec(t, c.db, "ALTER TABLE mails RENAME TO lost")
+	if p := b.get("/console/state"); p.status != 200 || p.has("differs by") || !p.has(`role="alert"`) {
+		t.Errorf("without an answer: %+v", p)
+	}
+	postgrestest.Exec(t, c.db, "ALTER TABLE lost RENAME TO mails")
+}
+
 func TestConsoleGivesExactlyTheRightsOfTheCredential(t *testing.T) {
 	t.Parallel()
 	n, keys, of := consoles(t)
@@ -292,7 +383,7 @@ func TestConsolePagesWithHostileValues(t *testing.T) {
 		[]string{`"><script>alert(1)</script>`, `{{.}}`, "' OR 1=1 --", strings.Repeat("a", 10_000)})
 	for _, v := range values {
 		for _, path := range []string{"/console/users?q=%s", "/console/users?cursor=%s", "/console/users?q=a&by=%s", "/console/users?state=%s",
-			"/console/users/%s", "/console/events?user=%s", "/console/events?cursor=%s", "/console/enter?code=%s", "/console/%s"} {
+			"/console/users/%s", "/console/events?user=%s", "/console/events?cursor=%s", "/console/keys?done=%s", "/console/state?x=%s", "/console/enter?code=%s", "/console/%s"} {
 			p := b.get(fmt.Sprintf(path, url.QueryEscape(v)))
 			if p.status >= 500 || strings.Contains(p.text, "<script") {
 				t.Errorf("%s with %.40q: %d", path, v, p.status)

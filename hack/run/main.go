@@ -254,7 +254,7 @@ func (r runner) adminKeyFile() string { return filepath.Join(r.dir, "admin-key")
 
 // writeAdminKey writes a key of an administrator for this run, and returns the path of the file for the server.
 func (r runner) writeAdminKey() (file string, err error) {
-	key, entry, err := admin.NewKey("developer", []string{"editor"}, time.Now().AddDate(1, 0, 0))
+	key, entry, err := admin.NewKey("developer", []string{"editor", "keys:update"}, time.Now().AddDate(1, 0, 0))
 	if err != nil {
 		return "", err
 	}

@@ -32,6 +32,9 @@ type Administration interface {
 	EndSessions(ctx context.Context, userID string, c admin.Change) (ended int, err error)
 	EndSession(ctx context.Context, userID, sessionID string, c admin.Change) error
 	Events(ctx context.Context, f admin.EventFilter, c admin.Cursor, limit int) (admin.Page[admin.Event], error)
+	Ring(ctx context.Context) (admin.Ring, error)
+	Rotate(ctx context.Context, c admin.Change) (ring admin.Ring, changed bool, err error)
+	RevokeKey(ctx context.Context, id string, c admin.Change) (ring admin.Ring, changed bool, err error)
 }
 
 // Config is what a Console needs.
@@ -39,6 +42,7 @@ type Config struct {
 	Service Administration
 	Rights  admin.Authorizer
 	Ready   func() error // while it returns an error, that is the reply
+	State   func(context.Context) State
 	Log     *slog.Logger
 	Now     func() time.Time
 }
@@ -74,7 +78,7 @@ var usesConsole = admin.Right{Resource: admin.Users, Verb: admin.List}
 // New returns a Console.
 func New(c Config) *Console {
 	o := &Console{Config: c, sessions: newSessions(c.Now), pages: map[string]*template.Template{}}
-	for _, name := range []string{"sign-in", "users", "user", "invite", "invited", "events", "problem"} {
+	for _, name := range []string{"sign-in", "users", "user", "invite", "invited", "events", "keys", "state", "problem"} {
 		o.pages[name] = template.Must(template.New("layout.html").Funcs(functions).
 			ParseFS(templates, "templates/layout.html", "templates/"+name+".html"))
 	}
@@ -93,6 +97,11 @@ func New(c Config) *Console {
 		"GET /users":      {usesConsole, o.users},
 		"GET /users/{id}": {admin.Right{Resource: admin.Users, Verb: admin.Get}, o.user},
 		"GET /events":     {admin.Right{Resource: admin.Events, Verb: admin.List}, o.events},
+
+		"GET /keys":         {admin.Right{Resource: admin.SigningKeys, Verb: admin.List}, o.keys},
+		"POST /keys/rotate": {admin.Right{Resource: admin.SigningKeys, Verb: admin.Update}, o.rotate},
+		"POST /keys/revoke": {admin.Right{Resource: admin.SigningKeys, Verb: admin.Update}, o.revoke},
+		"GET /state":        {usesConsole, o.state},
 
 		"GET /invite":  {admin.Right{Resource: admin.Users, Verb: admin.Create}, o.askInvited},
 		"POST /invite": {admin.Right{Resource: admin.Users, Verb: admin.Create}, o.invite},
@@ -273,8 +282,10 @@ func problemOf(err error) *problem {
 		return &problem{
 			http.StatusConflict, "The account has changed", "It has changed since the page was loaded. Go back, look again, and decide.", nil,
 		}
+	case told.Reason == admin.ReasonKeysBusy:
+		return &problem{http.StatusServiceUnavailable, "Not now", told.Message, err}
 	case told.Kind == identity.NotFound:
-		return &problem{http.StatusNotFound, "There is no such account or session", "It may have been deleted, or have ended.", nil}
+		return &problem{http.StatusNotFound, "There is no such account, session or key", "It may have been deleted, or have ended.", nil}
 	case told.Kind == identity.Conflict:
 		return &problem{http.StatusConflict, "This is not possible", told.Message, nil}
 	case told.Kind == identity.Invalid:

@@ -19,11 +19,27 @@ import (
 )
 
 var functions = template.FuncMap{
-	"time":    func(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 MST") },
+	"time":    when,
 	"machine": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	"device":  device,
 	"name":    name,
 	"done":    func(what string) string { return done[what] },
+	"about":   about,
+}
+
+func when(t time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 MST") }
+
+// about rounds a duration for people.
+func about(d time.Duration) string {
+	switch size := d.Abs(); {
+	case size < time.Second:
+		return d.Round(100 * time.Microsecond).String()
+	case size < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case size < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	return d.Round(time.Minute).String()
 }
 
 // name is how a page calls an account.
@@ -127,6 +143,8 @@ func onlyOne(lists []listed) (found admin.User, only bool) {
 var done = map[string]string{
 	"suspended": "The account is suspended, and its sessions have ended.", "unsuspended": "The account can sign in again.",
 	"ended": "The session has ended.", "signed-out": "All sessions have ended.", "deleted": "The account is deleted.",
+	"rotated": "A rotation has begun: the new keys are published, and sign later.", "rotating": "A rotation is in progress already.",
+	"revoked": "The key is revoked. Every token that it signed is invalid.", "unchanged": "The key was revoked already.",
 }
 
 func (o *Console) user(v *visit) error {

@@ -144,6 +144,7 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 			return err
 		})
 		if err != nil {
+			d.note(err)
 			d.transportFailed(err)
 			return true
 		}
@@ -198,6 +199,9 @@ func (d *Deliverer) deliver(ctx context.Context, conn Conn, m identity.Message) 
 		return
 	}
 	err := d.send(ctx, conn, m)
+	if err != nil {
+		d.note(err)
+	}
 	_, isTransport := errors.AsType[*TransportError](err)
 	ofMail, isMail := errors.AsType[*MailError](err)
 	switch {

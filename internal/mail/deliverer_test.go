@@ -370,7 +370,8 @@ func TestDelivererClaimsNoMailWhileTheTransportFails(t *testing.T) {
 				t.Errorf("mail %d has %d counted attempts; want 0", id+1, n)
 			}
 		}
-		if s := d.Stats(); !s.Paused || s.Queued != 10 || s.Oldest < 59*time.Minute {
+		if s := d.Stats(); !s.Paused || s.Queued != 10 || s.Oldest < 59*time.Minute || s.LastError != away.Error() ||
+			time.Since(s.FailedAt) > time.Minute {
 			t.Errorf("the stats are %+v", s)
 		}
 		if n := l.count(t, "cannot send mail; all mails wait"); n != 1 {
@@ -462,7 +463,8 @@ func TestDelivererPostponesOnlyTheRefusedMail(t *testing.T) {
 			t.Errorf("the mail is due again in %v", after)
 		}
 		time.Sleep(5 * time.Minute)
-		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedPostponed] != 3 {
+		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedPostponed] != 3 ||
+			s.LastError != "m: naming the recipient: it replied 450" {
 			t.Errorf("%d mails left, stats %+v", b.left(), s)
 		}
 	})
@@ -526,7 +528,8 @@ func TestDelivererSurvivesAPanic(t *testing.T) {
 		}
 		c.onReady(func() error { panic("x") })
 		time.Sleep(2 * time.Minute)
-		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedInternal] != 12 {
+		if s := d.Stats(); b.left() != 0 || s.Failed[identity.MailVerification][FailedInternal] != 12 ||
+			!strings.Contains(s.LastError, "the log of the server has the cause") {
 			t.Errorf("%d mails are left, stats %+v", b.left(), s)
 		}
 	})

@@ -2,6 +2,7 @@ package mail
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -38,6 +39,9 @@ type Stats struct {
 	Paused bool // the transport fails
 	Queued int  // mails in the outbox of all replicas, some seconds ago
 	Oldest time.Duration
+
+	LastError string // of an attempt, without recipient and code; empty: none
+	FailedAt  time.Time
 }
 
 func newStats() Stats {
@@ -77,6 +81,18 @@ func (d *Deliverer) count(change func(*Stats)) {
 
 func (d *Deliverer) failed(m identity.Message, f Failure) {
 	d.count(func(s *Stats) { s.Failed[label(m.Purpose)][f]++ })
+}
+
+// note keeps the error of an attempt for administrators. Only the errors whose texts have no recipient are kept as they
+// are.
+func (d *Deliverer) note(err error) {
+	text := "a mail could not be written or sent; the log of the server has the cause"
+	if e, ok := errors.AsType[*TransportError](err); ok {
+		text = e.Error()
+	} else if e, ok := errors.AsType[*MailError](err); ok {
+		text = e.Error()
+	}
+	d.count(func(s *Stats) { s.LastError, s.FailedAt = text, time.Now() })
 }
 
 // label bounds the number of series of the metrics.

@@ -196,6 +196,26 @@ func (s *Store) ListEvents(ctx context.Context, f admin.EventFilter, before int6
 	})
 }
 
+// Clock returns the time and the version of the database.
+func (s *Store) Clock(ctx context.Context) (now time.Time, version string, err error) {
+	err = s.queryRow(ctx, repeatable, named("AdminClock"), nil, &now, &version)
+	return now, version, err
+}
+
+// Connections lists from where servers are connected to the database.
+func (s *Store) Connections(ctx context.Context) ([]admin.Connections, error) {
+	return findAll(ctx, s, named("AdminConnections"), nil, func(c *admin.Connections) []any {
+		return []any{&c.Address, &c.Number, &c.Since, &c.Own}
+	})
+}
+
+// WaitingMails lists what the outbox holds, by purpose.
+func (s *Store) WaitingMails(ctx context.Context) ([]admin.WaitingMails, error) {
+	return findAll(ctx, s, named("AdminOutbox"), nil, func(m *admin.WaitingMails) []any {
+		return []any{&m.Purpose, &m.Number, &m.Oldest, &m.Attempts, &m.Due}
+	})
+}
+
 // Export implements admin.Store.
 func (s *Store) Export(ctx context.Context, userID string, events int) (e admin.Export, err error) {
 	var text []byte

@@ -114,6 +114,10 @@ func TestStatementsAreAllUsed(t *testing.T) {
 		},
 		"an export":       func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
 		"the connections": func() error { _, err := store.MaxConnections(ctx); return err },
+		"the state": func() error {
+			_, _, err := store.Clock(ctx)
+			return errors.Join(err, testenv.Err(store.Connections(ctx)), testenv.Err(store.WaitingMails(ctx)))
+		},
 	} {
 		if err := call(); err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,13 +76,13 @@ func (p *tab) picture(axe string, s screen, name string) {
 	if wide := p.evaluate("document.documentElement.scrollWidth"); wide != fmt.Sprint(s.width) {
 		p.t.Errorf("%s, %s: the page is %s pixels wide", name, s.name, wide)
 	}
-	if *screenshots != "" && strings.HasPrefix(name, "account") {
+	if *screenshots != "" && slices.Contains([]string{"account", "keys", "state"}, name) {
 		image := testenv.Must(chromedp.Run(p.ctx, chromedp.FullScreenshot(100)))(p.t)
 		testenv.NoError(p.t, os.WriteFile(filepath.Join(*screenshots, "console-"+name+"-"+s.name+".png"), image, 0o644))
 	}
 }
 
-// TestConsoleByKeyboard finds a person and ends their sessions without a mouse, on a phone and on a desk.
+// TestConsoleByKeyboard finds a person, ends their sessions and rotates the keys without a mouse, on a phone and on a desk.
 func TestConsoleByKeyboard(t *testing.T) {
 	f := start(t)
 	nodejs.Path(t)
@@ -133,6 +134,24 @@ func TestConsoleByKeyboard(t *testing.T) {
 			p.do(chromedp.Navigate(f.Console + "/events"))
 			p.see("account suspended")
 			p.picture(axe, s, "events")
+			p.do(chromedp.Navigate(f.Console + "/keys"))
+			p.see("Rotate the keys")
+			p.tabTo("Rotate the keys")
+			p.press(kb.Enter)
+			p.see("A rotation ") // has begun, or is in progress since the other screen
+			p.see("Published")
+			p.picture(axe, s, "keys")
+			p.tabTo("Revoke a key…")
+			p.press(kb.Enter)
+			p.see("For a key that was stolen.")
+			p.press(kb.Tab) // the keys
+			p.press(kb.Tab)
+			p.press("some other kid" + kb.Enter)
+			p.see("The key was not revoked")
+			p.do(chromedp.Navigate(f.Console + "/state"))
+			p.see("This server")
+			p.see("differs by")
+			p.picture(axe, s, "state")
 			p.do(chromedp.Navigate(f.Console + "/users?q=zz-of-this-name"))
 			p.see("No account has a username")
 			p.picture(axe, s, "empty")

@@ -263,3 +263,22 @@ SELECT json_build_object(
     )::text
 FROM users u
 WHERE u.id = :'user_id';
+
+-- name: AdminClock
+-- The time and the version of the database.
+SELECT clock_timestamp(), current_setting('server_version');
+
+-- name: AdminConnections
+-- From where servers of this user are connected to this database. Behind a pooler, that is the pooler.
+SELECT coalesce(host(client_addr), ''), count(*), min(backend_start), bool_or(pid = pg_backend_pid())
+FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND application_name = 'authserver'
+GROUP BY client_addr
+ORDER BY min(backend_start);
+
+-- name: AdminOutbox
+-- The mails that wait, by purpose. Reads the whole table, as CountMails.
+SELECT purpose, count(*), min(created_at), max(attempts), min(due_at)
+FROM mails
+GROUP BY purpose
+ORDER BY min(created_at);
