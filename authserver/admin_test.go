@@ -441,6 +441,31 @@ func TestTheDataOfAPersonAreExported(t *testing.T) {
 	}
 }
 
+// When TOKEN_CLAIMS names a member that an account has had for long, and a token has no room for it, the token lacks it.
+// No user is kept from signing in.
+func TestClaimsThatHaveNoRoomAreLeftOut(t *testing.T) {
+	t.Parallel()
+	file, keys := administrators(t, rightsOf)
+	long := env{"ISSUER": issuer + "/" + strings.Repeat("x", 1000), "ADMIN_PORT": "3", "ADMIN_KEYS": file}
+	c, n := single(t, long)
+	u := n.newUser()
+	want200(t, asAdmin(t, n.Admin, keys)("editor", "PATCH", "/admin/users/"+u.id,
+		`{"roles": ["support"], "metadata": {"note": "`+strings.Repeat("n", 4000)+`", "plan": "gold"}}`))
+	extended := c.addReady(1, long, env{"TOKEN_CLAIMS": "note,plan"})
+	signedIn := extended.signIn(u)
+	renewed := want200(t, extended.renew(signedIn.refresh)).Text("access_token")
+	for _, access := range []string{signedIn.access, renewed} {
+		claims := decodePart(t, access, 1)
+		if roles, _ := claims["roles"].([]any); len(roles) != 1 || claims["plan"] != "gold" || claims["note"] != nil || len(access) > 8<<10 {
+			t.Errorf("the token has %d bytes and the claims %v", len(access), claims)
+		}
+		c.alive("at both replicas", access)
+	}
+	if !c.logs.Contains("a token lacks claims") || c.logs.Contains("nnnn") {
+		t.Error("the log does not say so, or has the metadata")
+	}
+}
+
 func want200(t *testing.T, r *testenv.Reply) *testenv.Reply {
 	t.Helper()
 	return want(t, http.StatusOK, r)

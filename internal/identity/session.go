@@ -61,7 +61,7 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 		return Tokens{}, storeFailure(err)
 	}
 	s.logEvent(ctx, e)
-	return s.firstTokens(n, user)
+	return s.firstTokens(ctx, n, user)
 }
 
 // renewedHash is called after ErrStale: the hash that the password was checked against is no longer stored. If a
@@ -158,9 +158,9 @@ func (s *Service) newSession(ctx context.Context) NewSession {
 }
 
 // firstTokens returns the tokens of a session that was just opened.
-func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
+func (s *Service) firstTokens(ctx context.Context, n NewSession, u User) (Tokens, error) {
 	s.counts.opened.Add(1)
-	return s.issue(Session{
+	return s.issue(ctx, Session{
 		ID: n.ID, User: u, Scope: n.Scope,
 		OpenedAt: n.OpenedAt, RefreshedAt: n.OpenedAt, ExpiresAt: n.ExpiresAt, EndsAt: n.EndsAt,
 	}, "")
@@ -168,20 +168,20 @@ func (s *Service) firstTokens(n NewSession, u User) (Tokens, error) {
 
 // issue signs an access token for a session and returns it with a refresh token: the one given or, if that is empty,
 // the one of the current generation, which is the same text whichever replica signs it.
-func (s *Service) issue(session Session, refresh string) (Tokens, error) {
+func (s *Service) issue(ctx context.Context, session Session, refresh string) (Tokens, error) {
 	now := s.now()
 	u := session.User
 	scope := narrowScope(session.Scope, u.Scope)
 	issued := now.UTC().Truncate(time.Second)
 	expires := earlier(issued.Add(s.policy.AccessTTL), session.EndsAt)
-	more, err := token.Members(u.Metadata, s.policy.TokenClaims)
+	roles, more, err := s.chosenClaims(ctx, u)
 	if err != nil {
 		return Tokens{}, err
 	}
 	access, err := s.tokens.SignAccess(token.Access{
 		Subject: u.ID, SessionID: session.ID, Scope: scope,
 		Username: u.Username, Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name(),
-		Roles: u.Roles, More: more, AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
+		Roles: roles, More: more, AuthTime: session.OpenedAt, IssuedAt: issued, ExpiresAt: expires,
 	})
 	if err != nil {
 		return Tokens{}, tokenFailure(err)
@@ -199,6 +199,29 @@ func (s *Service) issue(session Session, refresh string) (Tokens, error) {
 		AccessToken: access, ExpiresIn: expires.Sub(issued),
 		RefreshToken: refresh, RefreshExpiresIn: session.ExpiresAt.Sub(issued), Scope: scope,
 	}, nil
+}
+
+// chosenClaims returns the roles of an account, and the other claims that come from it, for a token. Those that have no
+// room are left out: TOKEN_CLAIMS may name a member that an account has had for long, and an error would keep its owner
+// from signing in.
+func (s *Service) chosenClaims(ctx context.Context, u User) (roles, more string, err error) {
+	if u.Roles == "" && len(s.policy.TokenClaims) == 0 {
+		return "", "", nil
+	}
+	room, left := max(0, s.tokens.Room()), []string(nil)
+	if u.Roles != "" {
+		if needs := token.Needs(u.Roles, ""); needs <= room {
+			roles, room = u.Roles, room-needs
+		} else {
+			left = []string{"roles"}
+		}
+	}
+	more, others, err := token.Fitting(u.Metadata, s.policy.TokenClaims, room)
+	if left = append(left, others...); len(left) > 0 {
+		s.audit.LogAttrs(ctx, slog.LevelWarn, "a token lacks claims for which it has no room: shorten the account's roles or metadata",
+			slog.String("user", u.ID), slog.Any("claims", left))
+	}
+	return roles, more, err
 }
 
 // Renew exchanges a refresh token for a new access token and, if the policy asks for it, a new refresh token (RFC 6749
@@ -224,7 +247,7 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 		}
 		if advanced {
 			s.counts.renewed.Add(1)
-			return s.issue(session, "")
+			return s.issue(ctx, session, "")
 		}
 	}
 	session, err := s.store.FindSession(ctx, ref)
@@ -234,10 +257,10 @@ func (s *Service) Renew(ctx context.Context, refreshToken string) (Tokens, error
 	switch s.tokenState(session, claims.Generation, now) {
 	case current:
 		s.counts.renewed.Add(1)
-		return s.issue(session, refreshToken)
+		return s.issue(ctx, session, refreshToken)
 	case withinReuseGrace:
 		s.counts.renewed.Add(1)
-		return s.issue(session, "")
+		return s.issue(ctx, session, "")
 	default:
 		return Tokens{}, s.endReused(ctx, ref, session, claims.Generation)
 	}

@@ -200,7 +200,7 @@ func (s *Service) VerifyUser(ctx context.Context, in Proof) (Tokens, error) {
 	e.UserID = user.ID
 	s.logEvent(ctx, e)
 	n.UserID, n.Scope = user.ID, user.Scope
-	return s.firstTokens(n, user)
+	return s.firstTokens(ctx, n, user)
 }
 
 // findClaim returns the claim with this password, among those to the address that the code was sent to.

@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -51,19 +52,32 @@ func (s *Service) Verified(text string) bool {
 
 // Members returns the members of a JSON object with these names, as Access.More has them.
 func Members(object string, names []string) (string, error) {
+	more, _, err := Fitting(object, names, math.MaxInt)
+	return more, err
+}
+
+// Fitting does the same, but leaves out each member for which no room is left, and returns the names of these. room is a
+// part of Room.
+func Fitting(object string, names []string, room int) (more string, left []string, err error) {
 	if object == "" || object == "{}" || len(names) == 0 {
-		return "", nil
+		return "", nil, nil
 	}
 	var of map[string]jsontext.Value
 	if err := json.Unmarshal([]byte(object), &of); err != nil {
-		return "", fmt.Errorf("token: the object with the claims is malformed: %w", err)
+		return "", nil, fmt.Errorf("token: the object with the claims is malformed: %w", err)
 	}
 	w := writer{buffer: []byte{}}
 	for _, name := range names {
-		if value, ok := of[name]; ok {
-			w.name(name)
-			w.buffer = append(w.buffer, value...)
+		value, ok := of[name]
+		if !ok {
+			continue
+		}
+		before := len(w.buffer)
+		w.name(name)
+		w.buffer = append(w.buffer, value...)
+		if len(w.buffer) > room {
+			w.buffer, left = w.buffer[:before], append(left, name)
 		}
 	}
-	return strings.TrimPrefix(string(w.buffer), "{"), nil
+	return strings.TrimPrefix(string(w.buffer), "{"), left, nil
 }

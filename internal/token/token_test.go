@@ -107,6 +107,21 @@ func TestRoomIsEnoughForTheLongestToken(t *testing.T) {
 	}
 }
 
+// What Fitting returns takes no more than the room, and what it leaves out does not fit.
+func TestFittingLeavesOutWhatHasNoRoom(t *testing.T) {
+	const object = `{"long":"0123456789","a":1,"b":2}`
+	names := []string{"long", "a", "none", "b"}
+	for room, want := range map[int]string{
+		-1: "", 0: "", 5: "", 6: `"a":1`, 11: `"a":1`, 12: `"a":1,"b":2`, 19: `"a":1,"b":2`, 20: `"long":"0123456789"`,
+		31: `"long":"0123456789","a":1`, 32: `"long":"0123456789","a":1,"b":2`,
+	} {
+		more, left, err := token.Fitting(object, names, room)
+		if err != nil || more != want || more != "" && token.Needs("", more) > room || strings.Count(more, ":")+len(left) != 3 {
+			t.Errorf("in %d bytes: %s, without %q, %v; want %s", room, more, left, err, want)
+		}
+	}
+}
+
 func TestMembersOfAnObjectBecomeClaims(t *testing.T) {
 	for _, tc := range []struct {
 		object string
