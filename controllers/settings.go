@@ -36,6 +36,7 @@ func settings(cs *clusterState) config.Config {
 	c.Audience = spec.Audiences
 	c.ClientID = cmp.Or(spec.Tokens.ClientID, cs.names.gateway)
 	c.AccessTokenTyp = config.AccessTokenTyp(cmp.Or(spec.Tokens.AccessTokenTyp, v1alpha1.TypAccessToken))
+	c.TokenClaims = spec.Tokens.Claims
 	c.Exposure = config.Exposure(strings.ToLower(string(spec.Exposure)))
 	if spec.CORS != nil {
 		c.CORSAllowedOrigins = spec.CORS.AllowedOrigins
@@ -249,7 +250,8 @@ func check(cs *clusterState, state keys.PassphraseState, callerKey string) error
 // fields maps a setting to the field of the spec that it comes from.
 var fields = map[string]string{
 	config.EnvIssuer: "spec.issuer", config.EnvAudience: "spec.audiences", config.EnvExposure: "spec.exposure",
-	config.EnvClientID: "spec.tokens.clientID", config.EnvAccessTokenTyp: "spec.tokens.accessTokenTyp",
+	config.EnvClientID: "spec.tokens.clientID", config.EnvTokenClaims: "spec.tokens.claims",
+	config.EnvAccessTokenTyp:     "spec.tokens.accessTokenTyp",
 	config.EnvCORSAllowedOrigins: "spec.cors.allowedOrigins", config.EnvTrustedProxyHops: "spec.trustedProxyHops",
 	config.EnvSigningAlgorithm: "spec.keys.algorithm", config.EnvKeyRotationInterval: "spec.keys.rotationInterval",
 	config.EnvKeyPublishLead: "spec.keys.publishLead", config.EnvAccessTokenExpiry: "spec.tokens.accessTokenTTL",

@@ -103,6 +103,12 @@ func TestSettingsFollowFromTheSpec(t *testing.T) {
 			},
 			map[string]string{"SIGNUP_REQUIRED": "username,last_name"}, nil,
 		},
+		"claims": {
+			func(s *v1alpha1.AuthGatewaySpec) {
+				s.Tokens.Claims = []string{"plan", "https://shop.example.com/seats"}
+			},
+			map[string]string{"TOKEN_CLAIMS": "plan,https://shop.example.com/seats"}, nil,
+		},
 		"times": {
 			func(s *v1alpha1.AuthGatewaySpec) {
 				s.Shutdown = v1alpha1.Shutdown{DrainDelay: "90s", GracePeriod: "3m"}
@@ -257,6 +263,10 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 					Anonymous: true, FailClosed: true,
 				}}
 			}), nil, nil,
+		},
+		"a claim of the gateway": {
+			spec(func(s *v1alpha1.AuthGatewaySpec) { s.Tokens.Claims = []string{"plan", "groups"} }), nil,
+			[]string{"spec.tokens.claims: ", "name of a claim of the gateway, or a registered one"},
 		},
 		"a policy twice": {
 			spec(func(s *v1alpha1.AuthGatewaySpec) {

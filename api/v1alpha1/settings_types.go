@@ -247,6 +247,20 @@ type Tokens struct {
 	// +kubebuilder:default="at+jwt"
 	AccessTokenTyp AccessTokenTyp `json:"accessTokenTyp,omitempty"`
 
+	// claims lists the members of the metadata of an account that its access tokens
+	// contain as claims, such as plan. Administrators set the metadata. The names of
+	// claims that the gateway sets, and registered ones such as groups, are refused:
+	// the status says so. If it is not set, there are none. After a change, tokens
+	// follow when they are renewed.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=20
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=100
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[!#-+\\\\x2d-\\\\[\\\\]-~]*$')",message="the name is invalid: write one name per entry, in ASCII without spaces, commas, quotes and backslashes, such as plan"
+	Claims []string `json:"claims,omitempty"`
+
 	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
 	// used after half of its lifetime. Always: at each use. If it is not set, it is
 	// WhenNeeded with exposure Internal, and Always with exposure Public.

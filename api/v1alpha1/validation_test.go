@@ -130,6 +130,11 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a client ID with a space", `tokens: {clientID: "my shop"}`, "spec.tokens.clientID", "write ASCII characters without spaces"},
 	{"an empty client ID", `tokens: {clientID: ""}`, "spec.tokens.clientID", "at least 1 chars"},
 	{"another typ of access tokens", `tokens: {accessTokenTyp: jwt}`, "spec.tokens.accessTokenTyp", `"at+jwt", "JWT"`},
+	{"a claim with a space", `tokens: {claims: [plan, my plan]}`, "spec.tokens.claims[1]", "one name per entry, in ASCII without spaces"},
+	{"two claims in one", `tokens: {claims: ["plan,seats"]}`, "spec.tokens.claims[0]", "one name per entry, in ASCII without spaces, commas"},
+	{"a claim with a backslash", `tokens: {claims: ["a\\b"]}`, "spec.tokens.claims[0]", "quotes and backslashes"},
+	{"an empty claim", `tokens: {claims: [""]}`, "spec.tokens.claims[0]", "at least 1 chars"},
+	{"a claim twice", `tokens: {claims: [plan, plan]}`, "spec.tokens.claims[1]", "Duplicate value"},
 	{"access tokens that outlive refresh tokens", `tokens: {accessTokenTTL: 2h, refreshTokenTTL: 1h}`, "spec.tokens.accessTokenTTL", "write at most refreshTokenTTL"},
 	{"a reuse grace that is too long", `tokens: {reuseGrace: 11m}`, "spec.tokens.reuseGrace", "write 0s to 10m"},
 	{"a retention that is too long", `audit: {retention: 87601h}`, "spec.audit.retention", "write 0s to 87600h"},
@@ -434,7 +439,7 @@ database:
   credentialsSecretRef: {name: auth-db}
   caSecretRef: {name: auth-db-ca}
   maxConnections: 25
-tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, clientID: "shop:web", accessTokenTyp: JWT, rotation: Always, reuseGrace: 0s}
+tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, clientID: "shop:web", accessTokenTyp: JWT, rotation: Always, reuseGrace: 0s, claims: [plan, "https://shop.example.com/seats", "!#+-[]~"]}
 signUp: {required: []}
 passwords: {saltRounds: 13, minLength: 10, blocklist: false}
 audit: {retention: 720h}

@@ -843,6 +843,12 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.AccessTokenTyp
       default: at+jwt
+    - name: claims
+      type:
+        list:
+          elementType:
+            scalar: string
+          elementRelationship: associative
     - name: clientID
       type:
         scalar: string

@@ -26,6 +26,12 @@ type TokensApplyConfiguration struct {
 	// (RFC 9068), or JWT for services that refuse at+jwt, such as Spring with its
 	// default configuration. After a change, existing tokens stay valid.
 	AccessTokenTyp *apiv1alpha1.AccessTokenTyp `json:"accessTokenTyp,omitempty"`
+	// claims lists the members of the metadata of an account that its access tokens
+	// contain as claims, such as plan. Administrators set the metadata. The names of
+	// claims that the gateway sets, and registered ones such as groups, are refused:
+	// the status says so. If it is not set, there are none. After a change, tokens
+	// follow when they are renewed.
+	Claims []string `json:"claims,omitempty"`
 	// rotation determines when a refresh token is replaced. WhenNeeded: when it is
 	// used after half of its lifetime. Always: at each use. If it is not set, it is
 	// WhenNeeded with exposure Internal, and Always with exposure Public.
@@ -71,6 +77,16 @@ func (b *TokensApplyConfiguration) WithClientID(value string) *TokensApplyConfig
 // If called multiple times, the AccessTokenTyp field is set to the value of the last call.
 func (b *TokensApplyConfiguration) WithAccessTokenTyp(value apiv1alpha1.AccessTokenTyp) *TokensApplyConfiguration {
 	b.AccessTokenTyp = &value
+	return b
+}
+
+// WithClaims adds the given value to the Claims field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Claims field.
+func (b *TokensApplyConfiguration) WithClaims(values ...string) *TokensApplyConfiguration {
+	for i := range values {
+		b.Claims = append(b.Claims, values[i])
+	}
 	return b
 }
 
