@@ -380,14 +380,25 @@ func TestAnAdministratorMakesAccounts(t *testing.T) {
 func TestAPublicGatewayMailsInvitations(t *testing.T) {
 	t.Parallel()
 	file, keys := administrators(t, map[string][]string{"editor": {"editor"}})
-	_, n := single(t, public, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
+	c, n := single(t, public, env{"ADMIN_PORT": "3", "ADMIN_KEYS": file})
 	ada := newPerson()
 	r := want(t, 201, testenv.NewClient(t, n.Admin).Do("POST", "/admin/users", testenv.Bearer(keys["editor"]),
 		body{"state": "invited", "email": ada.email, "username": ada.username, "first_name": "Ada", "last_name": "Lovelace"}))
 	if r.Text("code") != "" {
 		t.Errorf("the reply has the code: %v", r)
 	}
-	want(t, 204, n.resetPassword(n.mail(identity.MailRecovery, ada.email).Code, ada.password))
+	first := n.mail(identity.MailInvitation, ada.email)
+	if first.TTL != 7*24*time.Hour {
+		t.Errorf("the code is valid for %v", first.TTL)
+	}
+	resend := "/admin/users/" + r.Text("id") + "/resend-verification"
+	want(t, 200, testenv.NewClient(t, n.Admin).Do("POST", resend, testenv.Bearer(keys["editor"]), nil))
+	second := n.mail(identity.MailInvitation, ada.email)
+	want(t, 400, n.resetPassword(first.Code, ada.password), "the code that was replaced")
+	if lives := column(t, c.db, "SELECT expires_at > now() + interval '6 days' FROM codes"); !slices.Equal(lives, []string{"true"}) {
+		t.Errorf("the code lives for six days: %q", lives)
+	}
+	want(t, 204, n.resetPassword(second.Code, ada.password))
 	n.signIn(ada)
 }
 

@@ -180,7 +180,7 @@ func policy(c config.Config) identity.Policy {
 		AccessTTL: c.AccessTokenExpiry, RefreshTTL: c.RefreshTokenExpiry,
 		SessionLifetime: c.SessionLifetime, SessionsPerUser: c.SessionsPerUser,
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
-		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
+		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry, InvitationTTL: c.InvitationCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
 		TokenClaims: c.TokenClaims, KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
 		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),

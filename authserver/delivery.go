@@ -22,6 +22,7 @@ func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail
 			identity.MailVerification: c.MailLinkVerification,
 			identity.MailRecovery:     c.MailLinkPasswordReset,
 			identity.MailEmailChange:  c.MailLinkEmailChange,
+			identity.MailInvitation:   c.MailLinkInvitation,
 		},
 	})
 	if err != nil {

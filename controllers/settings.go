@@ -100,7 +100,7 @@ func mailSettings(c *config.Config, e *v1alpha1.Email) {
 	c.ServiceName = cmp.Or(e.ServiceName, c.ServiceName)
 	if l := e.Links; l != nil {
 		c.MailLinkVerification, c.MailLinkPasswordReset = string(l.Verification), string(l.PasswordReset)
-		c.MailLinkEmailChange = string(l.EmailChange)
+		c.MailLinkEmailChange, c.MailLinkInvitation = string(l.EmailChange), string(l.Invitation)
 	}
 }
 
@@ -271,7 +271,7 @@ var fields = map[string]string{
 	config.EnvSMTPTLS: "spec.email.smtp.tls", config.EnvSMTPConnections: "spec.email.maxConnections",
 	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",
 	config.EnvMailLinkVerification: "spec.email.links.verification", config.EnvMailLinkPasswordReset: "spec.email.links.passwordReset",
-	config.EnvMailLinkEmailChange: "spec.email.links.emailChange",
+	config.EnvMailLinkEmailChange: "spec.email.links.emailChange", config.EnvMailLinkInvitation: "spec.email.links.invitation",
 }
 
 // fieldOf names what a person changes to correct a setting: a key of a Secret, or

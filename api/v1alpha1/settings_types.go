@@ -634,6 +634,12 @@ type EmailLinks struct {
 	//
 	// +optional
 	EmailChange Link `json:"emailChange,omitempty"`
+
+	// invitation is the page where an invited person chooses their first password.
+	// It does what passwordReset does, and can be the same page.
+	//
+	// +optional
+	Invitation Link `json:"invitation,omitempty"`
 }
 
 // Link is an absolute URL that contains {code} once.

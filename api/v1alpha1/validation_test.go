@@ -459,6 +459,7 @@ email:
     verification: "https://example.com/verify#{code}"
     passwordReset: "https://example.com/reset#{code}"
     emailChange: "https://example.com/change?code={code}"
+    invitation: "https://example.com/reset#{code}"
 ingress: {host: auth.example.com, className: nginx, tlsSecretRef: {name: auth-tls}, annotations: {example.com/a: b}}
 networkPolicy:
   enabled: true

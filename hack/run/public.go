@@ -71,6 +71,7 @@ func (r runner) startSurroundings(ctx context.Context, settings map[string]strin
 	unlessSet(config.EnvMailLinkVerification, p.app+"/#verify={code}")
 	unlessSet(config.EnvMailLinkPasswordReset, p.app+"/#reset={code}")
 	unlessSet(config.EnvMailLinkEmailChange, p.app+"/#email={code}")
+	unlessSet(config.EnvMailLinkInvitation, p.app+"/#reset={code}")
 	return p, nil
 }
 

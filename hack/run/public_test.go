@@ -79,6 +79,7 @@ func TestPublicExposureServesAnApplicationAndAMailbox(t *testing.T) {
 		"MAIL_LINK_VERIFICATION":   app + "/#verify={code}",
 		"MAIL_LINK_PASSWORD_RESET": app + "/#reset={code}",
 		"MAIL_LINK_EMAIL_CHANGE":   app + "/#email={code}",
+		"MAIL_LINK_INVITATION":     app + "/#reset={code}",
 	} {
 		if got := r.setting(t, name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)

@@ -125,6 +125,7 @@ type Accounts interface {
 	UnusableHash(ctx context.Context) (string, error)
 	ForgotPassword(ctx context.Context, email string) (identity.Code, error)
 	NewVerificationCode(ctx context.Context, email string) (identity.Code, error)
+	Invite(ctx context.Context, email string) (identity.Code, error)
 }
 
 // Service does what administrators ask for. It does not check their rights: see Authorizer.

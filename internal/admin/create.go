@@ -70,7 +70,7 @@ func (s *Service) Create(ctx context.Context, in NewUser, c Change) (Invitation,
 	if err != nil || u.Activated {
 		return Invitation{User: u, Again: created.Again}, err
 	}
-	code, err := s.accounts.ForgotPassword(ctx, u.Email)
+	code, err := s.accounts.Invite(ctx, u.Email)
 	return Invitation{User: u, Code: code, Again: created.Again}, err
 }
 
@@ -128,7 +128,7 @@ func (s *Service) ResendVerification(ctx context.Context, ref Ref, c Change) (In
 	}
 	send := s.accounts.NewVerificationCode
 	if !u.Activated {
-		send = s.accounts.ForgotPassword
+		send = s.accounts.Invite
 	}
 	e := s.event(ctx, EventCodeSent, c, ref.ID, "")
 	if err := s.store.RecordEvent(ctx, s.audited(e)); err != nil { // the event of the code itself names no actor

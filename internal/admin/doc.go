@@ -1,4 +1,4 @@
-// Package admin is the administration of accounts: what administrators may do, and what it does. Package httpapi
+// Package admin is the administration of accounts and keys: what administrators may do, and what it does. Package httpapi
 // serves it over HTTP, console in a browser, and postgres stores it.
 //
 //	request ─▶ Authorizer: who, and may they? ─▶ Service ─▶ Store: one statement ─▶ audit trail

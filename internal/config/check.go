@@ -44,6 +44,10 @@ func (c Config) contradictions() []Problem {
 		refuse(EnvUnverifiedAccountExpiry, "%s would remove a sign-up before its code expires (%s is %s): write at least that",
 			formatDuration(c.UnverifiedAccountExpiry), EnvVerificationCodeExpiry, formatDuration(c.VerificationCodeExpiry))
 	}
+	if c.UnverifiedAccountExpiry < c.InvitationCodeExpiry {
+		refuse(EnvInvitationCodeExpiry, "%s is longer than an invited account without a password is kept (%s is %s): write at most that",
+			formatDuration(c.InvitationCodeExpiry), EnvUnverifiedAccountExpiry, formatDuration(c.UnverifiedAccountExpiry))
+	}
 	if c.DrainDelay >= c.ShutdownTimeout {
 		refuse(EnvDrainDelay, "%s leaves no time to finish requests within %s (%s): write a shorter one, or raise that",
 			formatDuration(c.DrainDelay), EnvShutdownTimeout, formatDuration(c.ShutdownTimeout))

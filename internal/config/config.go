@@ -75,9 +75,10 @@ type Config struct {
 
 	ServiceName           string
 	MailFrom              string
-	MailLinkVerification  string // with {code} in it, as the next two; "": no link
+	MailLinkVerification  string // with {code} in it, as the next three; "": no link
 	MailLinkPasswordReset string
 	MailLinkEmailChange   string
+	MailLinkInvitation    string
 	MailTemplatesDir      string // "": the built-in templates
 	MailGiveUpAfter       time.Duration
 	SMTPHost              string // "": do not use SMTP
@@ -97,6 +98,7 @@ type Config struct {
 	HashingMaxWait          time.Duration
 	VerificationCodeExpiry  time.Duration
 	RecoveryCodeExpiry      time.Duration
+	InvitationCodeExpiry    time.Duration
 	UnverifiedAccountExpiry time.Duration
 	AuditRetention          time.Duration // 0: only the log
 

@@ -52,6 +52,7 @@ const (
 	EnvMailLinkVerification    = "MAIL_LINK_VERIFICATION"
 	EnvMailLinkPasswordReset   = "MAIL_LINK_PASSWORD_RESET"
 	EnvMailLinkEmailChange     = "MAIL_LINK_EMAIL_CHANGE"
+	EnvMailLinkInvitation      = "MAIL_LINK_INVITATION"
 	EnvMailTemplatesDir        = "MAIL_TEMPLATES_DIR"
 	EnvMailGiveUpAfter         = "MAIL_GIVE_UP_AFTER"
 	EnvSMTPHost                = "SMTP_HOST"
@@ -82,6 +83,7 @@ const (
 	EnvVerificationCodeExpiry  = "VERIFICATION_CODE_EXPIRY"
 	EnvRecoveryCodeExpiry      = "RECOVERY_CODE_EXPIRY"
 	EnvUnverifiedAccountExpiry = "UNVERIFIED_ACCOUNT_EXPIRY"
+	EnvInvitationCodeExpiry    = "INVITATION_CODE_EXPIRY"
 	EnvAuditRetention          = "AUDIT_RETENTION"
 	EnvDBSSLMode               = "DB_SSLMODE"
 	EnvDBSSLRootCert           = "DB_SSLROOTCERT"
@@ -317,6 +319,10 @@ var table = []setting{
 	{Setting: Setting{Name: EnvMailLinkEmailChange, DefaultText: "unset: mails contain only the code",
 		Help: "The page where a user confirms a new address, with `{code}` in it."},
 		field: bind(func(c *Config) *string { return &c.MailLinkEmailChange }, mailLink)},
+	{Setting: Setting{Name: EnvMailLinkInvitation, DefaultText: "unset: mails contain only the code",
+		Help: "The page where an invited person sets their first password, with `{code}` in it. It does what that of " +
+			"`MAIL_LINK_PASSWORD_RESET` does, and can be the same."},
+		field: bind(func(c *Config) *string { return &c.MailLinkInvitation }, mailLink)},
 	{Setting: Setting{Name: EnvMailTemplatesDir, ServeOnly: true, DefaultText: "unset: the built-in ones, in English",
 		Help: "A directory of templates that replace the built-in ones, in as many languages as you need."},
 		field: bind(func(c *Config) *string { return &c.MailTemplatesDir }, optional(text))},
@@ -435,8 +441,12 @@ var table = []setting{
 		Help: "The lifetime of a code that sets a new password or a new email address."},
 		field: bind(func(c *Config) *time.Duration { return &c.RecoveryCodeExpiry }, wholeSeconds(time.Second, day))},
 	{Setting: Setting{Name: EnvUnverifiedAccountExpiry, Default: "7d",
-		Help: "When an unverified sign-up is removed."},
+		Help: "When an unverified sign-up is removed, and an invited account without a password."},
 		field: bind(func(c *Config) *time.Duration { return &c.UnverifiedAccountExpiry }, wholeSeconds(time.Second, year))},
+	{Setting: Setting{Name: EnvInvitationCodeExpiry, DefaultText: "`7d`, or `UNVERIFIED_ACCOUNT_EXPIRY` if that is shorter",
+		Help: "The lifetime of the code with which an invited person sets their first password."},
+		field:  bind(func(c *Config) *time.Duration { return &c.InvitationCodeExpiry }, wholeSeconds(time.Second, year)),
+		derive: func(c *Config) string { return formatDuration(min(7*day, c.UnverifiedAccountExpiry)) }},
 	{Setting: Setting{Name: EnvAuditRetention, Default: "90d",
 		Help: "How long the table `audit_events` keeps the audit trail. `0` writes the audit trail only to the " +
 			"log, and empties the table."},

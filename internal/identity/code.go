@@ -46,6 +46,14 @@ func hashCode(text string) (h CodeHash, ok bool) {
 
 func purposeAttr(p Purpose) slog.Attr { return slog.String("purpose", string(p)) }
 
+// mailedTTL returns the lifetime of a code that a mail of this kind brings, or that is in a reply instead of it.
+func (s *Service) mailedTTL(about MessagePurpose, p Purpose) time.Duration {
+	if about == MailInvitation {
+		return s.policy.InvitationTTL
+	}
+	return s.codeTTL(p)
+}
+
 // codeTTL returns the lifetime of a code.
 func (s *Service) codeTTL(p Purpose) time.Duration {
 	if p == Verification {

@@ -28,11 +28,12 @@ type MailRef struct {
 // MessagePurpose is the kind of a mail. It chooses the template.
 type MessagePurpose string
 
-// The kinds of mail. The first three bring a code.
+// The kinds of mail. The first four bring a code.
 const (
 	MailVerification    MessagePurpose = "verification"     // here is your code to verify the address
 	MailRecovery        MessagePurpose = "recovery"         // here is your code to set a new password
 	MailEmailChange     MessagePurpose = "email_change"     // here is your code to change the address
+	MailInvitation      MessagePurpose = "invitation"       // here is your code to set the password of an account that was made for you
 	MailEmailTaken      MessagePurpose = "email_taken"      // someone tried to use your address for another account
 	MailPasswordChanged MessagePurpose = "password_changed" // your password was changed; was it you?
 	MailEmailChanged    MessagePurpose = "email_changed"    // your account has another address now; was it you?
@@ -41,7 +42,7 @@ const (
 // MessagePurposes returns all kinds of mail. Each needs a template.
 func MessagePurposes() []MessagePurpose {
 	return []MessagePurpose{
-		MailVerification, MailRecovery, MailEmailChange, MailEmailTaken, MailPasswordChanged, MailEmailChanged,
+		MailVerification, MailRecovery, MailEmailChange, MailInvitation, MailEmailTaken, MailPasswordChanged, MailEmailChanged,
 	}
 }
 

@@ -59,10 +59,12 @@ type ProcessMail func(ctx context.Context, q QueuedMail, tx ClaimTx) error
 
 // MailClaim says how a mail is claimed.
 type MailClaim struct {
-	Lease    time.Duration
-	Now      time.Time // decides whether the session that asked for a change of address is alive
-	Limit    Rate      // of requested mails, by recipient and kind; zero: no limit
-	Withheld Event     // recorded if the limit allows no more
+	Lease time.Duration
+	Now   time.Time // decides whether the session that asked for a change of address is alive
+	Limit Rate      // of requested mails, by recipient and kind; zero: no limit
+	// Invitation is the lifetime of the codes of MailInvitation.
+	Invitation time.Duration
+	Withheld   Event // recorded if the limit allows no more
 	// Issue makes the code that the mail with this id brings, and its event. The result is not always used.
 	Issue func(mailID int64, p Purpose) (NewCode, Event)
 }
@@ -117,6 +119,9 @@ func (c MailClaim) process(ctx context.Context, q QueuedMail, tx ClaimTx) (m Cla
 	}
 	code, issued := c.Issue(q.Ref.ID, r.brings)
 	code.Target = r.owner.Target
+	if r.Purpose == MailInvitation {
+		code.TTL = c.Invitation
+	}
 	if r.conceals {
 		issued = Event{}
 	} else {
@@ -138,7 +143,8 @@ type resolution struct {
 //
 //	MailVerification of a sign-up   if an account has the address, its owner receives
 //	                                MailEmailTaken; else a code for that sign-up
-//	MailVerification, MailRecovery  a code for its owner, as IssueCode finds it
+//	MailVerification, MailRecovery, a code for its owner, as IssueCode finds it
+//	MailInvitation
 //	MailEmailChange                 a code for the address, or for any, if the session
 //	                                that asked is alive. If another account has the
 //	                                address, the code is still made, so that the former
@@ -153,10 +159,10 @@ type resolution struct {
 func resolve(ctx context.Context, q QueuedMail, tx ClaimTx, now time.Time) (r resolution, says bool, err error) {
 	r.Message = q.Message
 	switch q.Purpose {
-	case MailVerification, MailRecovery:
-		brings := Verification
-		if q.Purpose == MailRecovery {
-			brings = Recovery
+	case MailVerification, MailRecovery, MailInvitation:
+		brings := Recovery
+		if q.Purpose == MailVerification {
+			brings = Verification
 		}
 		owner, holder, err := tx.FindOwner(ctx, brings, q.To, q.SignUpID)
 		switch {
@@ -242,7 +248,7 @@ func (s *Service) ClaimMail(ctx context.Context, lease time.Duration) (m Message
 	)
 	withheld := s.event(ctx, EventMailWithheld, "", "")
 	claim := MailClaim{
-		Lease: lease, Limit: s.policy.LimitMails, Withheld: s.audited(withheld),
+		Lease: lease, Limit: s.policy.LimitMails, Withheld: s.audited(withheld), Invitation: s.policy.InvitationTTL,
 		Issue: func(mailID int64, p Purpose) (NewCode, Event) {
 			text, code = newCode(p, s.codeTTL(p))
 			e = s.event(ctx, EventCodeIssued, "", "", purposeAttr(p), slog.Int64("mail", mailID))
@@ -259,7 +265,7 @@ func (s *Service) ClaimMail(ctx context.Context, lease time.Duration) (m Message
 			s.logEvent(ctx, withheld)
 			continue
 		case claimed.UserID != "":
-			claimed.Code, claimed.TTL = text, code.TTL
+			claimed.Code, claimed.TTL = text, s.mailedTTL(claimed.Purpose, code.Purpose)
 			e.UserID = claimed.UserID
 			s.logEvent(ctx, e)
 		}

@@ -49,6 +49,7 @@ type Policy struct {
 	ReuseGrace        time.Duration // how long the refresh token before the current one is still accepted
 	VerificationTTL   time.Duration // of a verification code
 	RecoveryTTL       time.Duration // of a recovery or email-change code
+	InvitationTTL     time.Duration // of a recovery code that invites
 	MinPasswordLength int           // in code points
 	PasswordBlocklist bool          // refuse the most common passwords
 	LimitSignIn       Rate          // of one client network, like the next two

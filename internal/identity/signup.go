@@ -121,6 +121,11 @@ func (s *Service) ForgotPassword(ctx context.Context, email string) (Code, error
 	return s.issueCode(ctx, email, Recovery, MailRecovery)
 }
 
+// Invite makes a code with which the owner of a new account sets its first password: a recovery code that lives longer.
+func (s *Service) Invite(ctx context.Context, email string) (Code, error) {
+	return s.issueCode(ctx, email, Recovery, MailInvitation)
+}
+
 func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, about MessagePurpose) (Code, error) {
 	canonical, err := checkEmail(email)
 	if err != nil {
@@ -130,7 +135,7 @@ func (s *Service) issueCode(ctx context.Context, email string, purpose Purpose, 
 		// This looks up no account, so neither the work nor the answer depends on who has one.
 		return Code{}, storeFailure(s.store.QueueMail(ctx, s.newMail(ctx, about, canonical)))
 	}
-	text, code := newCode(purpose, s.codeTTL(purpose))
+	text, code := newCode(purpose, s.mailedTTL(about, purpose))
 	e := s.event(ctx, EventCodeIssued, "", "", purposeAttr(purpose))
 	ownerID, err := s.store.IssueCode(ctx, canonical, code, s.audited(e))
 	switch {

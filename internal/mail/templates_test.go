@@ -37,7 +37,8 @@ func TestTemplatesOfEveryPurposeDiffer(t *testing.T) {
 	for _, purpose := range purposes {
 		m := aMessage(1)
 		m.Purpose = purpose
-		bringsCode := purpose == identity.MailVerification || purpose == identity.MailRecovery || purpose == identity.MailEmailChange
+		bringsCode := purpose == identity.MailVerification || purpose == identity.MailRecovery || purpose == identity.MailEmailChange ||
+			purpose == identity.MailInvitation
 		if !bringsCode {
 			m.Code, m.TTL = "", 0
 		}

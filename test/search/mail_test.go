@@ -42,7 +42,7 @@ func openPostOffice(t testing.TB, g *gateway) *postOffice {
 	}
 	c := g.settings
 	p.accounts = identity.New(identity.Policy{
-		Exposure: identity.ExposurePublic, VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry,
+		Exposure: identity.ExposurePublic, VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry, InvitationTTL: c.InvitationCodeExpiry,
 		KeepAudit: true, SendsMail: true, LimitMails: identity.Rate(c.LimitMails),
 	}, identity.Dependencies{Store: g.store, Now: g.clock.Now})
 	listener := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)

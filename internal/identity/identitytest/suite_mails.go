@@ -39,7 +39,7 @@ func (s *suite) claimMailRecording(e identity.Event) (identity.ClaimedMail, iden
 	s.Helper()
 	var code identity.NewCode
 	m, ok, err := identity.ClaimMail(s.Context(), s.Store, identity.MailClaim{
-		Lease: lease, Now: s.now, Limit: s.limit, Withheld: e,
+		Lease: lease, Now: s.now, Limit: s.limit, Withheld: e, Invitation: 3 * codeTTL,
 		Issue: func(_ int64, p identity.Purpose) (identity.NewCode, identity.Event) {
 			code = newCode(p)
 			return code, e
@@ -176,6 +176,8 @@ var mailSentences = []sentence{
 			{identity.MailRecovery, newAddress, "", ""},
 			{identity.MailRecovery, mallory.Email, "mallory", mallory.ID},
 			{identity.MailRecovery, "nobody@example.com", "", ""},
+			{identity.MailInvitation, barbara.Email, "barbara", barbara.ID},
+			{identity.MailInvitation, "nobody@example.com", "", ""},
 		} {
 			s.queue(tc.about, tc.to)
 			if tc.id == "" {
@@ -184,7 +186,7 @@ var mailSentences = []sentence{
 			}
 			m, h := s.next()
 			s.says(m, mailTo(tc.about, tc.to, tc.name, "de", tc.id))
-			if tc.about == identity.MailRecovery {
+			if tc.about != identity.MailVerification {
 				c := must(s.FindRecovery(s.Context(), h))(s)
 				equal(s, c.ID, tc.id)
 				continue
@@ -207,6 +209,16 @@ var mailSentences = []sentence{
 		_, second := s.next()
 		s.is(errOf(s.FindRecovery(s.Context(), first)), identity.ErrNoCode)
 		s.ok(s.recover(u, second, otherHash, ""))
+	}},
+	{"the code of an invitation lives longer than that of a forgotten password", func(s *suite) {
+		u := s.create("ada")
+		for about, lives := range map[identity.MessagePurpose]error{identity.MailInvitation: nil, identity.MailRecovery: identity.ErrNoCode} {
+			s.queue(about, u.Email)
+			m, code := s.next()
+			s.ok(s.finish(m.Ref, identity.MailSent))
+			s.pass(2 * codeTTL)
+			s.is(s.recover(u, code, otherHash, ""), lives)
+		}
 	}},
 	{"the code of a mail and its event are both there, or neither", func(s *suite) {
 		u := s.create("ada")

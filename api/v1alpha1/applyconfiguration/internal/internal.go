@@ -393,6 +393,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: emailChange
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link
+    - name: invitation
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link
     - name: passwordReset
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link

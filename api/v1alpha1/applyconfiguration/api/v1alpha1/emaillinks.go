@@ -19,6 +19,9 @@ type EmailLinksApplyConfiguration struct {
 	PasswordReset *apiv1alpha1.Link `json:"passwordReset,omitempty"`
 	// emailChange is the page where a user confirms a new email address.
 	EmailChange *apiv1alpha1.Link `json:"emailChange,omitempty"`
+	// invitation is the page where an invited person chooses their first password.
+	// It does what passwordReset does, and can be the same page.
+	Invitation *apiv1alpha1.Link `json:"invitation,omitempty"`
 }
 
 // EmailLinksApplyConfiguration constructs a declarative configuration of the EmailLinks type for use with
@@ -48,5 +51,13 @@ func (b *EmailLinksApplyConfiguration) WithPasswordReset(value apiv1alpha1.Link)
 // If called multiple times, the EmailChange field is set to the value of the last call.
 func (b *EmailLinksApplyConfiguration) WithEmailChange(value apiv1alpha1.Link) *EmailLinksApplyConfiguration {
 	b.EmailChange = &value
+	return b
+}
+
+// WithInvitation sets the Invitation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Invitation field is set to the value of the last call.
+func (b *EmailLinksApplyConfiguration) WithInvitation(value apiv1alpha1.Link) *EmailLinksApplyConfiguration {
+	b.Invitation = &value
 	return b
 }
