@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/webhook"
 )
 
 const (
@@ -77,9 +78,9 @@ type Deliverer struct {
 	giveUpAfter time.Duration
 	log         *slog.Logger
 
-	turn     chan struct{} // full while a worker has the turn
-	sending  breaker       // of the transport
-	claiming breaker       // of the outbox
+	turn     chan struct{}   // full while a worker has the turn
+	sending  webhook.Breaker // of the transport
+	claiming webhook.Breaker // of the outbox
 
 	mu    sync.Mutex
 	stats Stats
@@ -91,7 +92,7 @@ func New(o Options) *Deliverer {
 		outbox: o.Outbox, transport: o.Transport, render: o.Templates.Render,
 		workers: o.Workers, giveUpAfter: o.GiveUpAfter, log: o.Log,
 		turn:    make(chan struct{}, 1),
-		sending: breaker{untested: true},
+		sending: webhook.Breaker{Untested: true},
 		stats:   newStats(),
 	}
 }
@@ -101,7 +102,7 @@ func (d *Deliverer) Run(ctx context.Context) {
 	flight, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	context.AfterFunc(ctx, func() {
-		if sleep(flight, stopGrace) {
+		if webhook.Sleep(flight, stopGrace) {
 			cancel()
 		}
 	})
@@ -129,15 +130,15 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 	}
 	pass := sync.OnceFunc(func() { <-d.turn })
 	defer pass()
-	if !sleep(ctx, max(d.sending.wait(), d.claiming.wait())) || ctx.Err() != nil {
+	if !webhook.Sleep(ctx, max(d.sending.Wait(), d.claiming.Wait())) || ctx.Err() != nil {
 		return false
 	}
-	failures := d.sending.failures()
-	if d.sending.wait() > 0 {
+	failures := d.sending.Failures()
+	if d.sending.Wait() > 0 {
 		return true
 	}
 	// A claim makes a code that replaces the former one. So before it, the transport must look able to send.
-	probing, certain := d.sending.open(), false
+	probing, certain := d.sending.Open(), false
 	if probing {
 		err := bounded(flight, sendTimeout, func(ctx context.Context) (err error) {
 			certain, err = conn.Ready(ctx)
@@ -160,7 +161,7 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 		return true
 	}
 	d.outboxWorks()
-	if d.sending.failures() != failures {
+	if d.sending.Failures() != failures {
 		// Another worker has failed meanwhile. The mail may be the one that it has returned.
 		if found {
 			d.returnMail(flight, d.logOf(m), m)
@@ -174,7 +175,7 @@ func (d *Deliverer) step(ctx, flight context.Context, conn Conn) bool {
 		// The jitter keeps replicas that started together from polling together. A request does not wake the workers: a
 		// mail sent right after it would keep the processor busy, and the time that the next request takes would then show
 		// that an account exists.
-		return sleep(ctx, jitter(pollInterval))
+		return webhook.Sleep(ctx, webhook.Jitter(pollInterval))
 	}
 	if !probing {
 		pass()
@@ -293,7 +294,7 @@ func (d *Deliverer) returnMail(ctx context.Context, log *slog.Logger, m identity
 }
 
 func (d *Deliverer) postpone(ctx context.Context, log *slog.Logger, m identity.Message, err error) {
-	after := jitter(backoff(firstPostpone, longestPostpone, m.Ref.Attempt))
+	after := webhook.Jitter(webhook.Backoff(firstPostpone, longestPostpone, m.Ref.Attempt))
 	log.Debug("mail postponed", "after", after.String(), "error", err)
 	d.finish(ctx, log, m, identity.MailOutcome{Result: identity.MailPostponed, After: after})
 }
@@ -314,7 +315,7 @@ func (d *Deliverer) finish(ctx context.Context, log *slog.Logger, m identity.Mes
 		if err == nil {
 			return true
 		}
-		if !sleep(ctx, backoff(100*time.Millisecond, time.Second, n)) {
+		if !webhook.Sleep(ctx, webhook.Backoff(100*time.Millisecond, time.Second, n)) {
 			log.Warn("failed to record the outcome of a mail; it will be sent again", "outcome", string(o.Result), "error", err)
 			return false
 		}
@@ -342,40 +343,25 @@ func (d *Deliverer) transportFailed(err error) {
 	if e, ok := errors.AsType[*TransportError](err); ok {
 		retryAfter, kind = e.RetryAfter, e.Step+e.Reply.String()
 	}
-	if d.sending.fail(kind, retryAfter) {
+	if d.sending.Fail(kind, retryAfter) {
 		d.log.Warn("cannot send mail; all mails wait", "error", err)
 	}
 }
 
 func (d *Deliverer) transportWorks() {
-	if since, was := d.sending.succeed(); was {
+	if since, was := d.sending.Succeed(); was {
 		d.log.Info("mail can be sent again", "after", since.Round(time.Second).String())
 	}
 }
 
 func (d *Deliverer) outboxFailed(err error) {
-	if d.claiming.fail("", 0) {
+	if d.claiming.Fail("", 0) {
 		d.log.Warn("cannot read the outbox; all mails wait", "error", err)
 	}
 }
 
 func (d *Deliverer) outboxWorks() {
-	if since, was := d.claiming.succeed(); was {
+	if since, was := d.claiming.Succeed(); was {
 		d.log.Info("the outbox can be read again", "after", since.Round(time.Second).String())
-	}
-}
-
-// sleep waits, and returns false if ctx ended before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

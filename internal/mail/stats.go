@@ -69,7 +69,7 @@ func (d *Deliverer) Stats() Stats {
 	for p := range s.Failed {
 		s.Failed[p] = maps.Clone(s.Failed[p])
 	}
-	s.Paused = d.sending.tripped()
+	s.Paused = d.sending.Tripped()
 	return s
 }
 

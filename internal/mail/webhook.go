@@ -1,26 +1,17 @@
 package mail
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	"github.com/auth-gateway/auth-gateway/internal/identity"
+	"github.com/auth-gateway/auth-gateway/internal/webhook"
 )
 
-const (
-	webhookTimeout = 30 * time.Second
-	maxRetryAfter  = 10 * time.Minute
-)
+const webhookTimeout = 30 * time.Second
 
 // WebhookOptions configure a Webhook.
 type WebhookOptions struct {
@@ -29,13 +20,7 @@ type WebhookOptions struct {
 }
 
 // Webhook posts mails to a URL, signed after the Standard Webhooks specification.
-type Webhook struct {
-	url    string
-	host   string // path and query may contain a secret and are never logged
-	signer *standardwebhooks.Webhook
-	client *http.Client
-	now    func() time.Time
-}
+type Webhook struct{ client *webhook.Client }
 
 var (
 	_ Transport = (*Webhook)(nil)
@@ -44,38 +29,14 @@ var (
 
 // NewWebhook returns a transport. It checks the options, but does not connect.
 func NewWebhook(o WebhookOptions) (*Webhook, error) {
-	u, err := url.Parse(o.URL)
-	if err != nil || u.Host == "" {
-		return nil, errors.New("the URL of the webhook is invalid: write an absolute one")
-	}
-	signer, err := standardwebhooks.NewWebhook(o.Secret())
+	client, err := webhook.New(webhook.Options{URL: o.URL, Secret: o.Secret, Timeout: webhookTimeout})
 	if err != nil {
-		return nil, errors.New("the secret of the webhook is not base64: write the output of `openssl rand -base64 32`")
+		return nil, err
 	}
-	return &Webhook{
-		url: o.URL, host: u.Host, signer: signer, now: time.Now,
-		client: &http.Client{
-			Timeout: webhookTimeout,
-			// A code is not sent anywhere else: redirects are not followed.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{
-				Proxy:               http.ProxyFromEnvironment,
-				MaxIdleConnsPerHost: 64, // as many as there may be workers
-				IdleConnTimeout:     idleTimeout,
-				TLSHandshakeTimeout: connectTimeout,
-				ForceAttemptHTTP2:   true,
-			},
-		},
-	}, nil
+	return &Webhook{client: client}, nil
 }
 
-// webhookBody is the posted document; docs/mail.md describes it.
-type webhookBody struct {
-	Type      string      `json:"type"`
-	Timestamp time.Time   `json:"timestamp"`
-	Data      webhookData `json:"data"`
-}
-
+// webhookData is the member data of the posted document; docs/mail.md describes it.
 type webhookData struct {
 	Purpose   identity.MessagePurpose `json:"purpose"`
 	To        string                  `json:"to"`
@@ -96,89 +57,41 @@ func (w *Webhook) Open() Conn { return w }
 func (*Webhook) Ready(context.Context) (certain bool, err error) { return false, nil }
 
 // Close closes idle HTTP connections; other workers may still use the rest.
-func (w *Webhook) Close() { w.client.CloseIdleConnections() }
+func (w *Webhook) Close() { w.client.Close() }
 
 // Send posts one mail.
 func (w *Webhook) Send(ctx context.Context, m identity.Message, letter Letter) error {
-	now := w.now().UTC()
-	body, err := json.Marshal(webhookBody{
-		Type: "mail." + string(m.Purpose), Timestamp: now,
+	return w.judge(w.client.Post(ctx, webhook.Message{
+		// Each claim is a separate message with a separate code. The number of the attempt
+		// cannot identify it: a claim that was returned has the same number as the next one,
+		// and a receiver would take the mail with the valid code for a copy of the other.
+		ID:   fmt.Sprintf("mail_%d_%d", m.Ref.ID, m.Ref.Taken),
+		Type: "mail." + string(m.Purpose), Timestamp: time.Now().UTC(),
 		Data: webhookData{
 			Purpose: m.Purpose, To: m.To, Username: m.Username, Language: m.Language,
 			Code: m.Code, ExpiresIn: int64(m.TTL / time.Second), Link: letter.Link,
 			Subject: letter.Subject, Text: letter.Text, HTML: letter.HTML,
 		},
-	})
-	if err != nil {
-		return &MailError{Transport: w.host, Step: "writing the mail", Permanent: true, Err: errors.New("it cannot be encoded as JSON")}
-	}
-	// Each claim is a separate message with a separate code. The number of the attempt
-	// cannot identify it: a claim that was returned has the same number as the next one,
-	// and a receiver would take the mail with the valid code for a copy of the other.
-	id := fmt.Sprintf("mail_%d_%d", m.Ref.ID, m.Ref.Taken)
-	signature, err := w.signer.Sign(id, now, body)
-	if err != nil {
-		return &TransportError{Transport: w.host, Step: "signing the mail", Err: errors.New("it cannot be signed")}
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(body))
-	if err != nil {
-		return &TransportError{Transport: w.host, Step: "posting the mail", Err: errors.New("the URL is invalid")}
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(standardwebhooks.HeaderWebhookID, id)
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
-	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
-
-	resp, err := w.client.Do(req)
-	if err != nil {
-		return &TransportError{Transport: w.host, Step: "posting the mail", Err: withoutURL(err)}
-	}
-	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
-	return w.judge(resp)
+	}))
 }
 
-// judge says whether a status is about this mail or about all mails. A receiver answers 400, 410, 413 or 422 to a mail
+// judge says whether an answer is about this mail or about all mails. A receiver answers 400, 410, 413 or 422 to a mail
 // that it will never accept. It would answer any other failure to other mails too.
-func (w *Webhook) judge(resp *http.Response) error {
-	reply := Reply{Code: resp.StatusCode}
-	switch {
-	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
+func (w *Webhook) judge(err error) error {
+	if err == nil {
 		return nil
-	case resp.StatusCode == http.StatusBadRequest, resp.StatusCode == http.StatusGone,
-		resp.StatusCode == http.StatusRequestEntityTooLarge, resp.StatusCode == http.StatusUnprocessableEntity:
-		return &MailError{Transport: w.host, Step: "posting the mail", Reply: reply, Permanent: true}
-	case resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusTooEarly:
-		return &MailError{Transport: w.host, Step: "posting the mail", Reply: reply}
 	}
-	return &TransportError{
-		Transport: w.host, Step: "posting the mail", Reply: reply,
-		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), w.now()),
+	const step = "posting the mail"
+	e, ok := errors.AsType[*webhook.Error](err)
+	if !ok {
+		return &MailError{Transport: w.client.Host, Step: step, Permanent: true, Err: err}
 	}
-}
-
-// retryAfter parses Retry-After (RFC 9110 section 10.2.3) up to a limit: a mistake of the
-// receiver must not stop all mail for a day.
-func retryAfter(field string, now time.Time) time.Duration {
-	var wait time.Duration
-	if seconds, err := strconv.Atoi(field); err == nil {
-		wait = time.Duration(min(max(seconds, 0), int(maxRetryAfter/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(field); err == nil {
-		wait = at.Sub(now)
+	reply := Reply{Code: e.Status}
+	switch e.Status {
+	case http.StatusBadRequest, http.StatusGone, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return &MailError{Transport: w.client.Host, Step: step, Reply: reply, Permanent: true}
+	case http.StatusConflict, http.StatusTooEarly:
+		return &MailError{Transport: w.client.Host, Step: step, Reply: reply}
 	}
-	return min(max(wait, 0), maxRetryAfter)
-}
-
-// withoutURL removes the URL from an error of net/http, because it may contain a secret.
-func withoutURL(err error) error {
-	u, ok := errors.AsType[*url.Error](err)
-	switch {
-	case !ok:
-		return errors.New("it cannot be reached")
-	case errors.Is(u.Err, context.Canceled):
-		return errStopped
-	case u.Timeout():
-		return errTooSlow
-	}
-	return u.Err
+	return &TransportError{Transport: w.client.Host, Step: step, Reply: reply, RetryAfter: e.RetryAfter, Err: e.Err}
 }
