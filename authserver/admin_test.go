@@ -441,13 +441,13 @@ func TestTheDataOfAPersonAreExported(t *testing.T) {
 	}
 	want(t, 401, n.get("/users/data"))
 	want(t, 404, as("viewer", "GET", "/admin/users/00000000-0000-4000-8000-000000000000/export", nil))
-	// Every table that refers to accounts is in the export. admin_requests has digests.
+	// Every table that refers to accounts is in the export. admin_requests has digests, and queued_events repeats events.
 	db := testenv.Must(sql.Open("pgx", postgrestest.DSN(c.db)))(t)
 	t.Cleanup(func() { _ = db.Close() })
 	var tables string
 	testenv.NoError(t, db.QueryRowContext(t.Context(), `SELECT string_agg(DISTINCT table_name, ' ' ORDER BY table_name)
 		FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'user_id'`).Scan(&tables))
-	if tables != "admin_requests audit_events codes familiar_places mails sessions" {
+	if tables != "admin_requests audit_events codes familiar_places mails queued_events sessions" {
 		t.Errorf("the tables with a user_id are %s: does the export have them?", tables)
 	}
 }

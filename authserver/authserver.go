@@ -20,6 +20,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/admin"
 	"github.com/auth-gateway/auth-gateway/internal/config"
 	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/events"
 	"github.com/auth-gateway/auth-gateway/internal/httpapi"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
@@ -49,6 +50,7 @@ type Server struct {
 	accounts       *identity.Service
 	administration *admin.Service
 	mail           *mail.Deliverer // nil: no mail is sent
+	events         *events.Sender  // nil: no events are announced
 	api            *httpapi.Server // nil, as keyring and endings, in a server for administrators only
 	ops            *operations
 	admin          *http.Server   // nil: no routes for administrators
@@ -112,7 +114,7 @@ func New(c config.Config, o Options) (*Server, error) {
 	}
 	ring := s.adminKeys(o)
 	s.administration = admin.New(admin.Config{
-		Store: store, Accounts: s.accounts, Keys: ring, Audit: o.Log.With("log", "audit"), KeepTrail: c.AuditRetention > 0, Now: o.Now,
+		Store: store, Accounts: s.accounts, Keys: ring, Audit: o.Log.With("log", "audit"), KeepTrail: c.KeepsEvents(), Now: o.Now,
 		Optional: optionalNames(c), TokenClaims: c.TokenClaims, Room: tokens.Room(),
 	})
 	metrics := newMetrics(o.Version)
@@ -127,7 +129,7 @@ func New(c config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	metrics.MustRegister(collector{
-		database: s.hasDatabase, mail: s.mail, store: store, hasher: s.hasher, accounts: s.accounts,
+		database: s.hasDatabase, mail: s.mail, events: s.events, store: store, hasher: s.hasher, accounts: s.accounts,
 		keyring: s.keyring, endings: s.endings, now: o.Now,
 	})
 	s.ops = newOperations(metrics, checks{ready: s.readiness, database: s.databaseReadiness, state: s.state})
@@ -138,6 +140,9 @@ func New(c config.Config, o Options) (*Server, error) {
 func (s *Server) newAPI(tokens *token.Service, metrics *prometheus.Registry, o Options) (err error) {
 	c := s.config
 	if s.mail, err = newDeliverer(c, s.accounts, o); err != nil {
+		return err
+	}
+	if s.events, err = newEventSender(c, s.store, o); err != nil {
 		return err
 	}
 	s.endings = endings.New(endings.Config{
@@ -182,7 +187,7 @@ func policy(c config.Config) identity.Policy {
 		Rotation: identity.Rotation(c.RefreshTokenRotation), ReuseGrace: c.RefreshReuseGrace,
 		VerificationTTL: c.VerificationCodeExpiry, RecoveryTTL: c.RecoveryCodeExpiry, InvitationTTL: c.InvitationCodeExpiry,
 		MinPasswordLength: c.PasswordMinLength, PasswordBlocklist: c.PasswordBlocklist, ServiceNames: names,
-		TokenClaims: c.TokenClaims, KeepAudit: c.AuditRetention > 0, SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
+		TokenClaims: c.TokenClaims, KeepAudit: c.KeepsEvents(), SendsMail: c.SendsMail(), LimitMails: identity.Rate(c.LimitMails),
 		LimitSignIn: identity.Rate(c.LimitSignIn), LimitSignUp: identity.Rate(c.LimitSignUp), LimitCodes: identity.Rate(c.LimitCodes),
 		LimitWrites: identity.Rate(c.LimitWrites),
 	}
@@ -368,6 +373,9 @@ func (s *Server) work(ctx context.Context) error {
 	if s.mail != nil {
 		jobs.Go(func() { s.mail.Run(ctx) })
 	}
+	if s.events != nil {
+		jobs.Go(func() { s.events.Run(ctx) })
+	}
 	s.keyring.Watch(ctx)
 	jobs.Wait()
 	return nil
@@ -406,6 +414,11 @@ func (s *Server) bringUp(ctx context.Context) error {
 	}
 	if err := s.readSchemes(ctx); err != nil {
 		return err
+	}
+	if s.events != nil {
+		if err := s.events.Begin(ctx); err != nil {
+			return err
+		}
 	}
 	s.waitFor("starting: opening the keys")
 	if err := s.keyring.Start(ctx); err != nil {

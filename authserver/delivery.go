@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/auth-gateway/auth-gateway/internal/config"
+	"github.com/auth-gateway/auth-gateway/internal/events"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
 )
@@ -36,6 +37,18 @@ func newDeliverer(c config.Config, accounts *identity.Service, o Options) (*mail
 		Outbox: accounts, Transport: transport, Templates: templates,
 		Workers: c.SMTPConnections, GiveUpAfter: c.MailGiveUpAfter, Log: o.Log,
 	}), nil
+}
+
+// newEventSender returns the sender of the events of accounts, or nil if no receiver is set.
+func newEventSender(c config.Config, queue events.Queue, o Options) (*events.Sender, error) {
+	if c.EventWebhookURL == "" {
+		return nil, nil
+	}
+	receiver, err := events.NewReceiver(c.EventWebhookURL, c.EventWebhookSecret.Reveal)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", config.EnvEventWebhookURL, err)
+	}
+	return events.New(events.Options{Queue: queue, Receiver: receiver, Log: o.Log.With("receiver", receiver.Host)}), nil
 }
 
 func newTransport(c config.Config) (mail.Transport, error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
 	"github.com/auth-gateway/auth-gateway/internal/hashes"
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 )
 
@@ -64,10 +65,14 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 func (s *Server) cleanUp(ctx context.Context) {
 	for ctx.Err() == nil {
-		deleted, err := s.store.DeleteExpired(ctx, s.now(), postgres.Retention{
+		keep := postgres.Retention{
 			Unverified: s.config.UnverifiedAccountExpiry, Events: s.config.AuditRetention,
 			Tokens: s.tokenLifetime() + endings.Grace,
-		}, cleanUpBatch)
+		}
+		if s.config.KeepsEvents() {
+			keep.Invitation.Name = identity.EventInvitationExpired
+		}
+		deleted, err := s.store.DeleteExpired(ctx, s.now(), keep, cleanUpBatch)
 		if err != nil {
 			s.log.Warn("expired rows could not be removed; retrying later", "error", err)
 			return
@@ -75,9 +80,9 @@ func (s *Server) cleanUp(ctx context.Context) {
 		s.log.Debug("removed expired rows", "sessions", deleted.Sessions, "codes", deleted.Codes,
 			"sign_ups", deleted.SignUps, "accounts", deleted.Users, "throttles", deleted.Throttles,
 			"limits", deleted.Limits, "events", deleted.Events,
-			"places", deleted.Networks, "endings", deleted.Endings)
+			"places", deleted.Networks, "endings", deleted.Endings, "queued_events", deleted.Queued)
 		if max(deleted.Sessions, deleted.Codes, deleted.SignUps, deleted.Users, deleted.Throttles, deleted.Limits,
-			deleted.Events, deleted.Networks, deleted.Endings) < cleanUpBatch {
+			deleted.Events, deleted.Networks, deleted.Endings, deleted.Queued) < cleanUpBatch {
 			return
 		}
 	}

@@ -14,7 +14,7 @@ func newKeyring(
 	c config.Config, store keyring.Store, use func(*keys.Opened), log *slog.Logger, now func() time.Time,
 ) *keyring.Keyring {
 	return keyring.New(keyring.Config{
-		Directory: c.KeysDir, Published: c.KeysPublished, Audit: c.AuditRetention > 0,
+		Directory: c.KeysDir, Published: c.KeysPublished, Audit: c.KeepsEvents(),
 		Passphrases: keys.PassphraseState{
 			Current: map[keys.Use]string{
 				keys.Access: c.AccessPassphrase.Reveal(), keys.Refresh: c.RefreshPassphrase.Reveal(),

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
+	"github.com/auth-gateway/auth-gateway/internal/events"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
@@ -35,6 +36,7 @@ type collector struct {
 	keyring  *keyring.Keyring
 	endings  *endings.Feed
 	mail     *mail.Deliverer // nil: no mail is sent
+	events   *events.Sender  // nil: no events are announced
 	database func() bool     // reports whether it is available
 	now      func() time.Time
 }
@@ -70,11 +72,18 @@ var (
 		"Mails that will not be sent because they were permanently refused or are too old, by purpose.", "purpose")
 	mailsQueued = desc("mails_queued",
 		"Mails in the queue that all replicas share. Every replica reports the same value.")
-	mailsOldest = desc("mails_oldest_seconds", "Age of the oldest mail in the queue.")
-	mailPaused  = desc("mail_paused", "Whether this replica has paused sending because no mail is accepted.")
-	keyAge      = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
-	keyPhaseAge = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
-	keyInterval = desc("key_rotation_interval_seconds",
+	mailsOldest     = desc("mails_oldest_seconds", "Age of the oldest mail in the queue.")
+	mailPaused      = desc("mail_paused", "Whether this replica has paused sending because no mail is accepted.")
+	eventsDelivered = desc("events_delivered_total", "Events of accounts that the event webhook has accepted.")
+	eventFailures   = desc("event_failures_total", "Attempts to send an event of an account that the event webhook has not accepted.")
+	eventsGivenUp   = desc("events_given_up_total",
+		"Events of accounts that will not be sent because the event webhook has not accepted them in time.")
+	eventsOldest = desc("events_oldest_seconds",
+		"Age of the oldest event of an account that the event webhook has not accepted. Every replica reports the same value.")
+	eventsPaused = desc("events_paused", "Whether this replica has paused because the event webhook accepts nothing.")
+	keyAge       = desc("signing_key_age_seconds", "Age of a key.", "use", "kid", "phase")
+	keyPhaseAge  = desc("signing_key_phase_seconds", "Time since a key entered its phase.", "use", "kid", "phase")
+	keyInterval  = desc("key_rotation_interval_seconds",
 		"The age at which this server replaces a signing key: KEY_ROTATION_INTERVAL, or longer if tokens "+
 			"have a very long lifetime. Absent if the operator rotates the keys.", "use")
 	keyGeneration = desc("key_ring_generation",
@@ -97,6 +106,7 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
+		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused,
 		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures, endingsHeld, endingsAge,
 	} {
 		out <- d
@@ -161,6 +171,19 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			paused = 1
 		}
 		gauge(mailPaused, paused)
+	}
+
+	if c.events != nil {
+		stats := c.events.Stats()
+		counter(eventsDelivered, float64(stats.Delivered))
+		counter(eventFailures, float64(stats.Failed))
+		counter(eventsGivenUp, float64(stats.GivenUp))
+		gauge(eventsOldest, stats.Oldest.Seconds())
+		paused := 0.0
+		if stats.Paused {
+			paused = 1
+		}
+		gauge(eventsPaused, paused)
 	}
 
 	if c.keyring == nil { // a server for administrators only

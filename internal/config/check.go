@@ -105,7 +105,7 @@ func (c Config) contradictions() []Problem {
 	return append(problems, c.mailContradictions()...)
 }
 
-// mailContradictions does the same for the settings of mail.
+// mailContradictions does the same for the settings of mail and webhooks.
 func (c Config) mailContradictions() (problems []Problem) {
 	refuse := func(name, format string, args ...any) {
 		problems = append(problems, Problem{name, fmt.Sprintf(format, args...)})
@@ -122,6 +122,10 @@ func (c Config) mailContradictions() (problems []Problem) {
 	if c.MailWebhookURL != "" && c.MailWebhookSecret.IsZero() && !c.AdminOnly {
 		refuse(EnvMailWebhookURL, "%s is not set: set it to the signing key, such as the output of `openssl rand -base64 32`",
 			EnvMailWebhookSecret)
+	}
+	if c.EventWebhookURL != "" && c.EventWebhookSecret.IsZero() && !c.AdminOnly {
+		refuse(EnvEventWebhookURL, "%s is not set: set it to the signing key, such as the output of `openssl rand -base64 32`",
+			EnvEventWebhookSecret)
 	}
 	return problems
 }
@@ -156,6 +160,9 @@ func (c Config) Warnings() []string {
 	}
 	if strings.HasPrefix(c.MailWebhookURL, "http://") {
 		warn("%s is not https: codes are sent there unencrypted", EnvMailWebhookURL)
+	}
+	if strings.HasPrefix(c.EventWebhookURL, "http://") {
+		warn("%s is not https: events are sent there unencrypted", EnvEventWebhookURL)
 	}
 	if c.DBSSLRootCert != "" && !strings.HasPrefix(c.DBSSLMode, "verify-") {
 		warn("%[1]s is set but not used: set %[2]s to verify-ca or verify-full to verify the database's certificate with it",

@@ -90,6 +90,8 @@ type Config struct {
 	SMTPConnections       int
 	MailWebhookURL        string // "": do not use a webhook
 	MailWebhookSecret     Secret
+	EventWebhookURL       string // "": announce no events
+	EventWebhookSecret    Secret
 
 	SaltRounds              int
 	PasswordMinLength       int
@@ -185,6 +187,10 @@ type Rate struct {
 
 // SendsMail reports whether a way to send mail is set.
 func (c Config) SendsMail() bool { return c.SMTPHost != "" || c.MailWebhookURL != "" }
+
+// KeepsEvents reports whether the database records the events of the audit trail. Without a retention, a webhook needs
+// them for moments.
+func (c Config) KeepsEvents() bool { return c.AuditRetention > 0 || c.EventWebhookURL != "" }
 
 // Address returns the address of the API.
 func (c Config) Address() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }

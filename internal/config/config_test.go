@@ -200,9 +200,12 @@ func TestLoadNamesAWrongValueAndWhatToWrite(t *testing.T) {
 		{"SMTP_PORT", []string{"0", "65536"}, "from 1 to 65535"},
 		{"SMTP_TLS", []string{"", "ssl", "on"}, "starttls, implicit or none"},
 		{"SMTP_CONNECTIONS", []string{"0", "65"}, "from 1 to 64"},
-		{"MAIL_WEBHOOK_URL", []string{"a.example", "ftp://a.example", "https://", "https://me:secret@a.example", "https://a.example#x"}, "not a URL that can receive mail"},
+		{"MAIL_WEBHOOK_URL", []string{"a.example", "ftp://a.example", "https://", "https://me:secret@a.example", "https://a.example#x"}, "not a URL for a webhook"},
 		{"MAIL_WEBHOOK_URL", []string{"https://a.example/hook"}, "MAIL_WEBHOOK_SECRET"},
 		{"MAIL_WEBHOOK_SECRET", []string{"short", "dG9vIHNob3J0", "whsec_"}, "24 to 64 bytes in base64"},
+		{"EVENT_WEBHOOK_URL", []string{"a.example", "https://", "https://me:secret@a.example"}, "not a URL for a webhook"},
+		{"EVENT_WEBHOOK_URL", []string{"https://a.example/hook"}, "EVENT_WEBHOOK_SECRET"},
+		{"EVENT_WEBHOOK_SECRET", []string{"short", "dG9vIHNob3J0"}, "24 to 64 bytes in base64"},
 		{"KEY_ROTATION_INTERVAL", []string{"30m", "1s"}, "KEY_PUBLISH_LEAD"},
 		{"KEY_ROTATION_INTERVAL", []string{"31m"}, "at least 2h37m31s"},
 		{"KEY_ROTATION_INTERVAL", []string{"0", "-1h", "87601h"}, "out of range"},
@@ -576,6 +579,7 @@ func TestAdministratorsAreDecidedByOneAuthority(t *testing.T) {
 func TestLoadAdminReadsOnlyWhatItNeeds(t *testing.T) {
 	e := with(settings{
 		"ADMIN_PORT": "8081", "ADMIN_KUBERNETES": "shop/auth", "EXPOSURE": "public", "MAIL_WEBHOOK_URL": "https://example.com/hook",
+		"EVENT_WEBHOOK_URL": "https://example.com/events", "AUDIT_RETENTION": "0",
 	})
 	for _, s := range config.Settings() {
 		if s.ServeOnly {
@@ -584,7 +588,8 @@ func TestLoadAdminReadsOnlyWhatItNeeds(t *testing.T) {
 	}
 	got, err := config.LoadAdmin(lookup(e), noFile)
 	testenv.NoError(t, err)
-	if !got.AdminOnly || !got.AccessPassphrase.IsZero() || got.SMTPCAFile != "" || !got.SendsMail() || len(got.Warnings()) > 0 {
+	if !got.AdminOnly || !got.AccessPassphrase.IsZero() || got.SMTPCAFile != "" || !got.SendsMail() ||
+		!got.KeepsEvents() || len(got.Warnings()) > 0 {
 		t.Errorf("got %v, with the warnings %q", got, got.Warnings())
 	}
 	delete(e, "ADMIN_PORT")

@@ -45,8 +45,8 @@ var webhookURL = optional(textThat(func(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		// The error does not repeat the value, which may contain a password.
-		return errors.New("is not a URL that can receive mail: " +
-			"write an absolute URL without a user, such as https://mail.example.com/hook")
+		return errors.New("is not a URL for a webhook: " +
+			"write an absolute URL without a user or a fragment, such as https://example.com/hook")
 	}
 	return nil
 }))

@@ -64,6 +64,8 @@ const (
 	EnvSMTPConnections         = "SMTP_CONNECTIONS"
 	EnvMailWebhookURL          = "MAIL_WEBHOOK_URL"
 	EnvMailWebhookSecret       = "MAIL_WEBHOOK_SECRET"
+	EnvEventWebhookURL         = "EVENT_WEBHOOK_URL"
+	EnvEventWebhookSecret      = "EVENT_WEBHOOK_SECRET"
 	EnvSigningAlgorithm        = "SIGNING_ALGORITHM"
 	EnvKeysDir                 = "KEYS_DIR"
 	EnvKeysPublished           = "KEYS_PUBLISHED"
@@ -362,6 +364,13 @@ var table = []setting{
 		Help: "The key that signs webhook requests: 24 to 64 bytes in base64, with or without the prefix `whsec_`, " +
 			"such as the output of `openssl rand -base64 32`."},
 		field: bind(func(c *Config) *Secret { return &c.MailWebhookSecret }, webhookSecret)},
+	{Setting: Setting{Name: EnvEventWebhookURL, DefaultText: "unset: events are not announced",
+		Help: "The URL that receives the events of accounts as JSON, signed according to Standard Webhooks."},
+		field: bind(func(c *Config) *string { return &c.EventWebhookURL }, webhookURL)},
+	{Setting: Setting{Name: EnvEventWebhookSecret, ServeOnly: true, Secret: true,
+		Help: "The key that signs the requests to `EVENT_WEBHOOK_URL`: 24 to 64 bytes in base64, with or without the " +
+			"prefix `whsec_`."},
+		field: bind(func(c *Config) *Secret { return &c.EventWebhookSecret }, webhookSecret)},
 
 	{Setting: Setting{Name: EnvSigningAlgorithm, Default: "ES256",
 		Help: "`ES256`, `RS256` or `EdDSA`. A change starts a normal key rotation."},
@@ -449,7 +458,7 @@ var table = []setting{
 		derive: func(c *Config) string { return formatDuration(min(7*day, c.UnverifiedAccountExpiry)) }},
 	{Setting: Setting{Name: EnvAuditRetention, Default: "90d",
 		Help: "How long the table `audit_events` keeps the audit trail. `0` writes the audit trail only to the " +
-			"log, and empties the table."},
+			"log, and empties the table; with `EVENT_WEBHOOK_URL` it empties the table each minute."},
 		field: bind(func(c *Config) *time.Duration { return &c.AuditRetention }, duration(0, 10*year))},
 
 	{Setting: Setting{Name: EnvDBSSLMode, Default: "prefer",

@@ -40,6 +40,9 @@ const (
 	EventKeysChanged     EventName = "keys changed"
 	EventImported        EventName = "accounts imported" // by the command users import
 
+	// EventInvitationExpired is recorded by the clean-up, without a line in the log, for each invitation that it removes.
+	EventInvitationExpired EventName = "invitation expired"
+
 	// Refusals. One entry a minute stands for all of the same kind; see Refusal.
 	EventPasswordThrottled EventName = "password throttled"
 	EventSignInRefused     EventName = "sign-in refused"

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/auth-gateway/auth-gateway/internal/identity"
 )
 
 // throttleMemory is how long wrong passwords are remembered after the last one. It is longer than any delay, so that
@@ -16,7 +18,7 @@ const networkMemory = 90 * 24 * time.Hour
 
 // Deleted counts what DeleteExpired has removed.
 type Deleted struct {
-	SignUps, Users, Sessions, Codes, Throttles, Limits, Events, Networks, Endings int64
+	SignUps, Users, Sessions, Codes, Throttles, Limits, Events, Networks, Endings, Queued int64
 }
 
 // Retention is how long DeleteExpired keeps what has no time of expiry of its own.
@@ -24,6 +26,8 @@ type Retention struct {
 	Unverified time.Duration // sign-ups that were not proved
 	Events     time.Duration
 	Tokens     time.Duration // how long an access token may be alive after its session has ended or expired
+
+	Invitation identity.Event // recorded for each invitation that is removed; zero: none
 }
 
 // DeleteExpired removes at most batch rows of each table:
@@ -35,6 +39,7 @@ type Retention struct {
 //   - failures, and known networks, whose memory is over
 //   - limits that are completely free again
 //   - events, and endings of sessions, that are too old
+//   - events that wait for a receiver, if there has been none for a time
 //
 // One process at a time does this. The others remove nothing. If a count reaches batch,
 // there is more to remove. DeleteExpired waits for no lock.
@@ -49,7 +54,10 @@ func (s *Store) DeleteExpired(
 		count *int64
 	}{
 		{named("DeleteSignUps"), pgx.NamedArgs{"age": keep.Unverified}, &deleted.SignUps},
-		{named("DeleteUnverifiedUsers"), pgx.NamedArgs{"age": keep.Unverified}, &deleted.Users},
+		{
+			named("DeleteUnverifiedUsers"), pgx.NamedArgs{"age": keep.Unverified, "event": eventArg(keep.Invitation)},
+			&deleted.Users,
+		},
 		{named("DeleteSessions"), pgx.NamedArgs{"now": now}, &deleted.Sessions},
 		{named("DeleteCodes"), pgx.NamedArgs{}, &deleted.Codes},
 		{named("DeleteThrottles"), pgx.NamedArgs{"age": throttleMemory}, &deleted.Throttles},
@@ -57,6 +65,7 @@ func (s *Store) DeleteExpired(
 		{named("DeleteLimits"), pgx.NamedArgs{}, &deleted.Limits},
 		{named("DeleteEvents"), pgx.NamedArgs{"age": keep.Events}, &deleted.Events},
 		{named("DeleteEndings"), pgx.NamedArgs{"age": keep.Tokens}, &deleted.Endings},
+		{named("DeleteQueuedEvents"), pgx.NamedArgs{}, &deleted.Queued},
 	}
 	err = s.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		deleted = Deleted{}

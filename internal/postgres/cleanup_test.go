@@ -188,6 +188,7 @@ func TestSchemaHoldsTheInvariants(t *testing.T) {
 				VALUES ('x', 'a@b', 'a@b', repeat('a', 257))`,
 		"a network of an unknown user":   `INSERT INTO familiar_places (user_id, place, last_seen_at) VALUES (gen_random_uuid(), sha256('x'), now())`,
 		"a network that is not a digest": `INSERT INTO familiar_places (user_id, place, last_seen_at) SELECT id, '192.0.2.1', now() FROM users`,
+		"a second event webhook":         `INSERT INTO event_webhook (only_one, types, until) VALUES (true, '{}', now()), (false, '{}', now())`,
 		"a second key ring":              `INSERT INTO key_ring (only_one, generation, files) VALUES (true, 1, '{}'), (false, 1, '{}')`,
 	} {
 		within(t, db, func(tx *sql.Tx) {

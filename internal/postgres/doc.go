@@ -18,6 +18,8 @@
 //	gateway                one row: the issuer of all replicas
 //	endings                sessions that ended, and keys that were revoked, while tokens may
 //	                       be alive; written by a trigger
+//	queued_events          events for the webhook; written by a trigger of audit_events
+//	event_webhook          one row: which events are queued, and until when
 //	audit_events           events with ids and client addresses; refers to nothing, and
 //	                       outlives accounts until its retention ends
 //

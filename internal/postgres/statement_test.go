@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/auth-gateway/auth-gateway/internal/events"
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/moving"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
@@ -112,7 +113,13 @@ func TestStatementsAreAllUsed(t *testing.T) {
 			return errors.Join(store.ImportBatch(ctx, moving.Batch{Import: "files", Refuse: refuse}),
 				store.ImportBatch(ctx, moving.Batch{Refuse: refuse, DryRun: true}), store.FinishImport(ctx, "files"))
 		},
-		"an export":       func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
+		"an export": func() error { return store.ExportAccounts(ctx, func(*identity.MovedAccount) error { return nil }) },
+		"the events that wait": func() error {
+			ref := events.Ref{Number: 1, Attempt: 1}
+			_, _, claimed := store.ClaimEvent(ctx, time.Minute)
+			return errors.Join(store.QueueEvents(ctx, events.Types(), time.Hour), claimed, store.PostponeEvent(ctx, ref, 0),
+				store.RemoveEvent(ctx, ref), testenv.Err(store.GiveUpEvents(ctx, time.Hour, 10)), testenv.Err(store.OldestEvent(ctx)))
+		},
 		"the connections": func() error { _, err := store.MaxConnections(ctx); return err },
 		"the state": func() error {
 			_, _, err := store.Clock(ctx)

@@ -179,6 +179,7 @@ func TestStatementsAndRoundTripsOfEachCall(t *testing.T) {
 		}},
 		// BEGIN, lock, look, act, COMMIT.
 		{"ChangePassword", 5, 5, func() error { return store.ChangePassword(ctx, ref, passwordHash, passwordHash, noRecord) }},
+		{"ClaimEvent", 1, 1, func() error { _, _, err := store.ClaimEvent(ctx, time.Minute); return err }},
 		{"Ready", 1, 1, func() error { return store.Ready(ctx) }},
 		{"TailEndings", 1, 1, func() error { return testenv.Err(store.TailEndings(ctx, endings.Snapshot{Next: 1}, 100)) }},
 		{"RingGeneration", 1, 1, func() error { return testenv.Err(store.RingGeneration(ctx)) }},

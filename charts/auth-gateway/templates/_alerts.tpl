@@ -209,6 +209,23 @@ groups:
       summary: "Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} gave up {{ `{{` }} $value | humanize }} mails within an hour"
       runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewaymailsgivenup
 
+  - alert: AuthGatewayEventsWait
+    expr: max by (namespace, service) (authgateway_events_oldest_seconds) > 900
+    for: 5m
+    labels:
+      severity: warning
+    annotations:
+      summary: an event of Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} has been waiting for its receiver for {{ `{{` }} $value | humanizeDuration }}
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayeventswait
+
+  - alert: AuthGatewayEventsGivenUp
+    expr: sum by (namespace, service) (increase(authgateway_events_given_up_total[1h])) > 0
+    labels:
+      severity: warning
+    annotations:
+      summary: "Auth Gateway {{ `{{` }} $labels.namespace }}/{{ `{{` }} $labels.service }} gave up {{ `{{` }} $value | humanize }} events within an hour"
+      runbook_url: https://github.com/auth-gateway/auth-gateway/blob/main/docs/runbooks.md#authgatewayeventsgivenup
+
   - alert: AuthGatewayKeysNotReloaded
     expr: increase(authgateway_key_ring_reload_failures_total[10m]) > 0
     for: 5m

@@ -26,6 +26,11 @@ WITH deleted AS (
         WHERE activated_at IS NULL AND created_at < now() - :'age'::interval
         ORDER BY created_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
     RETURNING id, canonical_username, canonical_email
+), audited AS (
+    INSERT INTO audit_events (event, user_id)
+    SELECT e.event, deleted.id
+    FROM deleted, jsonb_populate_record(NULL::audit_events, :'event'::jsonb) e
+    WHERE e.event IS NOT NULL
 ), forgotten AS (
     DELETE FROM throttles WHERE key IN (
         SELECT sha256(f.place || convert_to(login, 'UTF8'))
@@ -102,6 +107,17 @@ WITH deleted AS (
         SELECT kind, id FROM endings
         WHERE ended_at < now() - :'age'::interval
         ORDER BY ended_at LIMIT :'batch' FOR UPDATE SKIP LOCKED)
+    RETURNING id
+)
+SELECT count(*) FROM deleted;
+
+-- name: DeleteQueuedEvents
+-- The events that wait for a receiver, if there has been none for a time.
+WITH deleted AS (
+    DELETE FROM queued_events WHERE id IN (
+        SELECT id FROM queued_events
+        WHERE NOT EXISTS (SELECT FROM event_webhook WHERE until > now())
+        ORDER BY id LIMIT :'batch' FOR UPDATE SKIP LOCKED)
     RETURNING id
 )
 SELECT count(*) FROM deleted;
