@@ -104,6 +104,7 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	s.Service = v1alpha1.Service{Annotations: map[string]string{"example.com/mesh": "", "example.com/b": "c"},
 		IPFamilyPolicy: "PreferDualStack", TrafficDistribution: "PreferClose"}
 	s.ServiceAccount = v1alpha1.ServiceAccount{Annotations: map[string]string{"example.com/role": "arn:of:something"}}
+	s.EventWebhook = &v1alpha1.EventWebhook{URL: "https://example.com/events?a=$(HOME)", SecretRef: v1alpha1.LocalReference{Name: "hook"}}
 	s.Email = &v1alpha1.Email{
 		SMTP: &v1alpha1.SMTP{
 			Host: "2001:db8::2", Port: 465, TLS: "Implicit", From: "Example Inc. <no-reply@example.com>",

@@ -137,6 +137,17 @@ var inputs = []input{
 		hint:   "create it with a file for each template, or leave templatesConfigMapRef out for the built-in ones",
 		volume: volumeTemplates, directory: dirTemplates, directorySetting: config.EnvMailTemplatesDir,
 	},
+	{
+		field: "spec.eventWebhook.secretRef", gvk: gvkSecret,
+		ref: func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+			if w := g.Spec.EventWebhook; w != nil {
+				return &w.SecretRef
+			}
+			return nil
+		},
+		keys:   []inputKey{{name: "secret", setting: config.EnvEventWebhookSecret, use: inFile}},
+		volume: volumeEvents, directory: dirEvents,
+	},
 }
 
 // smtpOf returns the mail server of a spec, or the zero value.

@@ -30,6 +30,7 @@ func withWebhook(g *v1alpha1.AuthGateway) {
 	g.Spec.Email = &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{
 		URL: "https://mailer.example.com/", SecretRef: *refTo("hook"),
 	}}
+	g.Spec.EventWebhook = &v1alpha1.EventWebhook{URL: "https://events.example.com/", SecretRef: *refTo("events")}
 }
 
 func TestInputsThatAreMissingAreNamed(t *testing.T) {
@@ -85,6 +86,10 @@ func TestInputsThatAreMissingAreNamed(t *testing.T) {
 		{
 			"a webhook's key", withWebhook, func(cs *clusterState) { delete(cs.inputs, "hook") }, v1alpha1.ReasonSecretMissing,
 			[]string{" hook ", "spec.email.webhook.secretRef", "secret"},
+		},
+		{
+			"an event webhook's key", withWebhook, func(cs *clusterState) { delete(cs.inputs, "events") }, v1alpha1.ReasonSecretMissing,
+			[]string{" events ", "spec.eventWebhook.secretRef", "secret"},
 		},
 		{
 			"templates", withSMTP, func(cs *clusterState) { delete(cs.configMaps, "mails") }, v1alpha1.ReasonConfigMapMissing,

@@ -98,6 +98,7 @@ const (
 	volumeMail        = "mail" // the SMTP password, or the key that signs webhook calls
 	volumeMailCA      = "mail-ca"
 	volumeTemplates   = "mail-templates"
+	volumeEvents      = "event-webhook"
 
 	dirSettings    = "/etc/authserver"
 	dirKeys        = dirSettings + "/keys"
@@ -109,6 +110,7 @@ const (
 	dirMail        = dirSettings + "/mail"
 	dirMailCA      = dirSettings + "/mail-ca"
 	dirTemplates   = dirSettings + "/mail-templates"
+	dirEvents      = dirSettings + "/event-webhook"
 
 	terminationLog = "/dev/termination-log"
 )

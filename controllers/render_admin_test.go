@@ -35,6 +35,8 @@ func administrated(s *v1alpha1.AuthGatewaySpec) {
 func webhooked(s *v1alpha1.AuthGatewaySpec) {
 	administrated(s)
 	s.Email = &v1alpha1.Email{Webhook: &v1alpha1.MailWebhook{URL: "https://example.com/hook", SecretRef: *refTo("hook")}}
+	s.EventWebhook = &v1alpha1.EventWebhook{URL: "https://example.com/events", SecretRef: *refTo("events")}
+	s.Audit.Retention = "0s"
 }
 
 func TestRenderAdminPodsHaveNoSecretButTheDatabases(t *testing.T) {
@@ -74,7 +76,7 @@ func TestRenderAdminPodsHaveNoSecretButTheDatabases(t *testing.T) {
 				}
 				return nil, os.ErrNotExist
 			}))(t)
-		if c.AdminPort != adminPort || c.AdminKubernetes != "shop/auth" || !c.SendsMail() || c.DBMaxConns != 4 ||
+		if c.AdminPort != adminPort || c.AdminKubernetes != "shop/auth" || !c.SendsMail() || !c.KeepsEvents() || c.DBMaxConns != 4 ||
 			c.KeysDir != "" || c.KeysPublished != "/etc/authserver/public-keys/keys.json" ||
 			c.DBSSLRootCert != "/etc/authserver/database-ca/ca.crt" {
 			t.Errorf("%s: the settings are %v", name, c)

@@ -58,6 +58,9 @@ func settings(cs *clusterState) config.Config {
 	if spec.Email != nil {
 		mailSettings(&c, spec.Email)
 	}
+	if spec.EventWebhook != nil {
+		c.EventWebhookURL = spec.EventWebhook.URL
+	}
 	c.KeysDir, c.KeysPublished = dirKeys, dirPublicKeys+"/"+keys.PublicDocumentFile
 	c.SigningAlgorithm = string(spec.Keys.Algorithm)
 	c.KeyRotationInterval, c.KeyPublishLead = spec.Keys.RotationInterval.Value(), spec.Keys.PublishLead.Value()
@@ -272,6 +275,7 @@ var fields = map[string]string{
 	config.EnvMailGiveUpAfter: "spec.email.giveUpAfter", config.EnvMailWebhookURL: "spec.email.webhook.url",
 	config.EnvMailLinkVerification: "spec.email.links.verification", config.EnvMailLinkPasswordReset: "spec.email.links.passwordReset",
 	config.EnvMailLinkEmailChange: "spec.email.links.emailChange", config.EnvMailLinkInvitation: "spec.email.links.invitation",
+	config.EnvEventWebhookURL: "spec.eventWebhook.url",
 }
 
 // fieldOf names what a person changes to correct a setting: a key of a Secret, or

@@ -225,6 +225,24 @@ func TestSettingsOfMailComeWithTheirFiles(t *testing.T) {
 	}
 }
 
+func TestSettingsOfAnEventWebhookComeWithItsFile(t *testing.T) {
+	t.Parallel()
+	cs, found := running(t, newGateway(t, withWebhook))
+	pod := as[appsv1.Deployment](t, renderDeployment(renderingOf(cs, found))).Spec.Template.Spec
+	environ := variables(pod.Containers[0])
+	if environ["EVENT_WEBHOOK_URL"] != "https://events.example.com/" ||
+		environ["EVENT_WEBHOOK_SECRET_FILE"] != "/etc/authserver/event-webhook/secret" || environ["EVENT_WEBHOOK_SECRET"] != "" {
+		t.Errorf("the settings are %v", environ)
+	}
+	for _, v := range pod.Volumes {
+		if v.Name == "event-webhook" && v.Secret != nil && v.Secret.SecretName == "events" &&
+			len(v.Secret.Items) == 1 && v.Secret.Items[0].Key == "secret" {
+			return
+		}
+	}
+	t.Errorf("the volumes are %+v", pod.Volumes)
+}
+
 // The server's own rules refuse what the schema has no rule for. The message names
 // the field, and does not contain a secret.
 func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
@@ -280,6 +298,10 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 		"a webhook's key that is not one": {
 			withWebhook, func(cs *clusterState) { cs.inputs["hook"].Data["secret"] = []byte(secret) },
 			[]string{"key secret of Secret hook", "openssl rand -base64 32"},
+		},
+		"an event webhook's key that is not one": {
+			withWebhook, func(cs *clusterState) { cs.inputs["events"].Data["secret"] = []byte(secret) },
+			[]string{"key secret of Secret events", "openssl rand -base64 32"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -251,6 +251,12 @@ type AuthGatewaySpec struct {
 	// +optional
 	Email *Email `json:"email,omitempty"`
 
+	// eventWebhook announces what happens to accounts, such as a suspension or a
+	// deletion, to a service of yours. If it is not set, nothing is announced.
+	//
+	// +optional
+	EventWebhook *EventWebhook `json:"eventWebhook,omitempty"`
+
 	// ingress adds an Ingress for the Service. It requires exposure Public.
 	//
 	// +optional

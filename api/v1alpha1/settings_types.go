@@ -616,6 +616,25 @@ type MailWebhook struct {
 	SecretRef LocalReference `json:"secretRef,omitzero"`
 }
 
+// EventWebhook configures a service of yours that receives the events of accounts.
+// Each request is signed as the Standard Webhooks specification defines.
+type EventWebhook struct {
+	// url is the URL that each event is sent to. With http, events are sent
+	// unencrypted.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')",message="write an absolute URL without a user or a fragment, such as https://events.example.com/hook"
+	URL string `json:"url,omitempty"`
+
+	// secretRef names the Secret in this namespace whose key secret holds the
+	// signing secret of the requests: 24 to 64 bytes in base64, with or without the
+	// prefix whsec_. When it changes, the pods are replaced one at a time.
+	//
+	// +required
+	SecretRef LocalReference `json:"secretRef,omitzero"`
+}
+
 // EmailLinks configures pages of your application. The text {code} in each URL is
 // replaced by the code. After a # the code stays in the browser and appears in no
 // log.

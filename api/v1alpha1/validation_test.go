@@ -188,6 +188,10 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a webhook with a user", `email: {webhook: {url: "https://me@mail.example.com/", secretRef: {name: a}}}`, "spec.email.webhook.url", "without a user or a fragment"},
 	{"a webhook without a scheme", `email: {webhook: {url: mail.example.com/hook, secretRef: {name: a}}}`, "spec.email.webhook.url", "such as https://mail.example.com/hook"},
 	{"a webhook with a Secret in another namespace", `email: {webhook: {url: "https://mail.example.com", secretRef: {name: other/a}}}`, "spec.email.webhook.secretRef.name", "must be in the same namespace"},
+	{"an event webhook without a URL", `eventWebhook: {secretRef: {name: a}}`, "spec.eventWebhook.url", "Required value"},
+	{"an event webhook without a signing secret", `eventWebhook: {url: "https://events.example.com"}`, "spec.eventWebhook.secretRef", "Required value"},
+	{"an event webhook with a user", `eventWebhook: {url: "https://me@events.example.com/", secretRef: {name: a}}`, "spec.eventWebhook.url", "without a user or a fragment"},
+	{"an event webhook without a scheme", `eventWebhook: {url: events.example.com/hook, secretRef: {name: a}}`, "spec.eventWebhook.url", "such as https://events.example.com/hook"},
 	{"a certificate authority without TLS to the mail server", `email: {smtp: {host: mail, from: a@example.com, tls: None, caSecretRef: {name: b}}}`, "spec.email.smtp.tls", "write tls: StartTLS or tls: Implicit, or remove caSecretRef"},
 	{"a sender with an empty address", `email: {smtp: {host: mail, from: "Shop <>"}}`, "spec.email.smtp.from", "or Example <no-reply@example.com>"},
 	{"a sender name with a line break", `email: {smtp: {host: mail, from: "Shop\nBcc <a@example.com>"}}`, "spec.email.smtp.from", "such as no-reply@example.com"},
@@ -507,6 +511,7 @@ httpRoute: {parentRefs: [{name: gateway}], hostnames: ["*.example.com"]}`,
 	"mail by a webhook": `
 exposure: Public
 email: {webhook: {url: "http://mailer.shop.svc:8080/hook?tenant=auth", secretRef: {name: mailer}}, giveUpAfter: 1m, maxConnections: 1}`,
+	"events to a webhook":         `eventWebhook: {url: "http://crm.shop.svc:8080/hook?from=auth", secretRef: {name: crm}}`,
 	"mail with exposure Internal": `email: {smtp: {host: 192.0.2.1, tls: None, from: a@example.com}}`,
 	"mixed durations":             `tokens: {accessTokenTTL: 1h2m3s, refreshTokenTTL: 168h30m}`,
 	"no NetworkPolicy":            `networkPolicy: {enabled: false}`,

@@ -44,6 +44,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.EmailApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("EmailLinks"):
 		return &apiv1alpha1.EmailLinksApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("EventWebhook"):
+		return &apiv1alpha1.EventWebhookApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("GatewayReference"):
 		return &apiv1alpha1.GatewayReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HTTPRoute"):

@@ -113,6 +113,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: email
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Email
+    - name: eventWebhook
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.EventWebhook
     - name: exposure
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Exposure
@@ -402,6 +405,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: verification
       type:
         namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.Link
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.EventWebhook
+  map:
+    fields:
+    - name: secretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: url
+      type:
+        scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Exposure
   scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.GatewayReference

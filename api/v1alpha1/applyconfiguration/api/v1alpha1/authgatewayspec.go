@@ -93,6 +93,9 @@ type AuthGatewaySpecApplyConfiguration struct {
 	// email configures how the server sends mail. If it is not set, the server
 	// sends none; with exposure Internal your backends send the codes.
 	Email *EmailApplyConfiguration `json:"email,omitempty"`
+	// eventWebhook announces what happens to accounts, such as a suspension or a
+	// deletion, to a service of yours. If it is not set, nothing is announced.
+	EventWebhook *EventWebhookApplyConfiguration `json:"eventWebhook,omitempty"`
 	// ingress adds an Ingress for the Service. It requires exposure Public.
 	Ingress *IngressApplyConfiguration `json:"ingress,omitempty"`
 	// httpRoute adds an HTTPRoute of the Gateway API for the Service. It requires
@@ -313,6 +316,14 @@ func (b *AuthGatewaySpecApplyConfiguration) WithPublicKeys(value *PublicKeysShar
 // If called multiple times, the Email field is set to the value of the last call.
 func (b *AuthGatewaySpecApplyConfiguration) WithEmail(value *EmailApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
 	b.Email = value
+	return b
+}
+
+// WithEventWebhook sets the EventWebhook field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the EventWebhook field is set to the value of the last call.
+func (b *AuthGatewaySpecApplyConfiguration) WithEventWebhook(value *EventWebhookApplyConfiguration) *AuthGatewaySpecApplyConfiguration {
+	b.EventWebhook = value
 	return b
 }
 
