@@ -25,6 +25,7 @@ import (
 	"github.com/auth-gateway/auth-gateway/internal/identity"
 	"github.com/auth-gateway/auth-gateway/internal/keyring"
 	"github.com/auth-gateway/auth-gateway/internal/mail"
+	"github.com/auth-gateway/auth-gateway/internal/moving"
 	"github.com/auth-gateway/auth-gateway/internal/postgres"
 	"github.com/auth-gateway/auth-gateway/internal/rbac"
 	"github.com/auth-gateway/auth-gateway/internal/resources"
@@ -47,6 +48,7 @@ type Server struct {
 	keyring        *keyring.Keyring
 	endings        *endings.Feed
 	hasher         *identity.Hasher
+	former         *moving.FormerSystem // nil: no other system is asked about passwords
 	accounts       *identity.Service
 	administration *admin.Service
 	mail           *mail.Deliverer // nil: no mail is sent
@@ -102,9 +104,17 @@ func New(c config.Config, o Options) (*Server, error) {
 		Cost: c.SaltRounds, Threads: resources.HashingThreads(c.HashingThreads), MaxWait: c.HashingMaxWait,
 		Memory: resources.HashingMemory(),
 	})
-	s.accounts = identity.New(policy(c), identity.Dependencies{
+	dependencies := identity.Dependencies{
 		Store: store, Tokens: tokens, Hasher: s.hasher, Audit: o.Log.With("log", "audit"), Now: o.Now,
-	})
+	}
+	if c.PasswordMigrationURL != "" {
+		if s.former, err = moving.NewFormerSystem(c.PasswordMigrationURL, c.PasswordMigrationSecret.Reveal); err != nil {
+			s.close()
+			return nil, fmt.Errorf("%s: %w", config.EnvPasswordMigrationURL, err)
+		}
+		dependencies.Former = s.former
+	}
+	s.accounts = identity.New(policy(c), dependencies)
 	if !c.AdminOnly {
 		s.keyring = newKeyring(c, store, tokens.Use, o.Log, o.Now)
 		if err := s.keyring.Policy.Check(); err != nil {
@@ -282,6 +292,9 @@ func (s *Server) Run(ctx context.Context) error {
 // close releases the resources of the server, which must not be used afterwards.
 func (s *Server) close() {
 	s.hasher.Close()
+	if s.former != nil {
+		s.former.Close()
+	}
 	if s.keyring != nil {
 		s.keyring.Close()
 	}

@@ -2,6 +2,7 @@ package authserver
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/auth-gateway/auth-gateway/internal/endings"
@@ -39,6 +40,12 @@ func (s *Server) readSchemes(ctx context.Context) error {
 		return err
 	}
 	var schemes []hashes.Scheme
+	migrating := slices.Contains(texts, hashes.MigratingScheme)
+	if migrating && s.config.PasswordMigrationURL == "" {
+		s.log.Warn("accounts wait for their passwords from another system and cannot sign in: set PASSWORD_MIGRATION_URL, " +
+			"or have these people set new passwords")
+	}
+	s.accounts.SetMigrating(migrating)
 	for _, text := range texts {
 		scheme, err := hashes.ParseScheme(text)
 		if err != nil {

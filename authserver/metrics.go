@@ -55,6 +55,10 @@ var (
 		"Attempts that were refused and are not counted elsewhere, by reason: throttled (a password during "+
 			"the wait after wrong ones), stale (a right password of an account that changed in the meantime), "+
 			"not_verified (a right password of an unverified sign-up), code (an invalid one-time code).", "reason")
+	migrationsTotal = desc("password_migrations_total",
+		"Questions to PASSWORD_MIGRATION_URL by outcome: migrated (the password was right and is stored now), refused "+
+			"(it was wrong, or no account waits for it), unavailable (there was no answer in time). Absent if it is not set.",
+		"outcome")
 	databaseUp = desc("database_up",
 		"Whether the database answered and accepted writes at the last check. It is checked every two "+
 			"seconds.")
@@ -104,7 +108,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
+		hashingJobs, hashingTotal, sessionsTotal, limitedTotal, refusedTotal, migrationsTotal, databaseUp, poolConnections, poolWaits, poolWaited, poolGaveUp,
 		mailsSent, mailFailures, mailsGivenUp, mailsQueued, mailsOldest, mailPaused,
 		eventsDelivered, eventFailures, eventsGivenUp, eventsOldest, eventsPaused,
 		keyAge, keyPhaseAge, keyInterval, keyGeneration, keyFailures, endingsHeld, endingsAge,
@@ -140,6 +144,12 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 
 	for _, r := range identity.Refusals() {
 		counter(refusedTotal, float64(c.accounts.Refused(r)), string(r))
+	}
+
+	if m, ok := c.accounts.MigrationStats(); ok {
+		counter(migrationsTotal, float64(m.Migrated), "migrated")
+		counter(migrationsTotal, float64(m.Refused), "refused")
+		counter(migrationsTotal, float64(m.Unavailable), "unavailable")
 	}
 
 	up := 0.0

@@ -121,7 +121,9 @@ func everythingSet(name string) *v1alpha1.AuthGateway {
 	}
 	s.Tokens = v1alpha1.Tokens{AccessTokenTTL: "5m", RefreshTokenTTL: "24h", Rotation: v1alpha1.RotateAlways, ReuseGrace: "0s"}
 	s.SignUp = v1alpha1.SignUp{Required: []v1alpha1.PersonName{}}
-	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false)}
+	s.Passwords = v1alpha1.Passwords{SaltRounds: 10, MinLength: 12, Blocklist: new(false), Migration: &v1alpha1.PasswordMigration{
+		URL: "https://example.com/password?a=$(HOME)", SecretRef: v1alpha1.LocalReference{Name: "former"},
+	}}
 	s.Audit = v1alpha1.Audit{Retention: "0s"}
 	s.Keys = v1alpha1.Keys{
 		Algorithm: "EdDSA", RotationInterval: "500h", PublishLead: "1m", PassphraseSecretRef: &v1alpha1.LocalReference{Name: "own"},
@@ -147,7 +149,7 @@ func secretsOf(e *env) {
 	own.Name = "own"
 	e.create(credentials("auth-db"), own, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ca"},
 		StringData: map[string]string{"ca.crt": "x"}},
-		credentials("mail"), templates("mails"), webhookKey("hook"))
+		credentials("mail"), templates("mails"), webhookKey("hook"), webhookKey("former"))
 	class := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "important"}, Value: 1}
 	if err := client.IgnoreAlreadyExists(e.client.Create(e.t.Context(), class)); err != nil {
 		e.t.Fatal(err)

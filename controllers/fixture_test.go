@@ -95,7 +95,7 @@ func testInputs() map[string]map[string]string {
 		"ca":   {"ca.crt": "a certificate", "ca.key": "not for the pods"},
 		"own":  {"ACCESS_PASSPHRASE": "a passphrase for access", "REFRESH_PASSPHRASE": "a passphrase for refresh"},
 		"mail": {"username": "mailer", "password": "a mail password"},
-		"hook": {"secret": testWebhookKey}, "events": {"secret": testWebhookKey},
+		"hook": {"secret": testWebhookKey}, "events": {"secret": testWebhookKey}, "former": {"secret": testWebhookKey},
 	}
 }
 

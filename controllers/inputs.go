@@ -148,6 +148,17 @@ var inputs = []input{
 		keys:   []inputKey{{name: "secret", setting: config.EnvEventWebhookSecret, use: inFile}},
 		volume: volumeEvents, directory: dirEvents,
 	},
+	{
+		field: "spec.passwords.migration.secretRef", gvk: gvkSecret,
+		ref: func(g *v1alpha1.AuthGateway) *v1alpha1.LocalReference {
+			if m := g.Spec.Passwords.Migration; m != nil {
+				return &m.SecretRef
+			}
+			return nil
+		},
+		keys:   []inputKey{{name: "secret", setting: config.EnvPasswordMigrationSecret, use: inFile}},
+		volume: volumeMigration, directory: dirMigration,
+	},
 }
 
 // smtpOf returns the mail server of a spec, or the zero value.

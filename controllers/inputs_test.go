@@ -31,6 +31,7 @@ func withWebhook(g *v1alpha1.AuthGateway) {
 		URL: "https://mailer.example.com/", SecretRef: *refTo("hook"),
 	}}
 	g.Spec.EventWebhook = &v1alpha1.EventWebhook{URL: "https://events.example.com/", SecretRef: *refTo("events")}
+	g.Spec.Passwords.Migration = &v1alpha1.PasswordMigration{URL: "https://example.com/password", SecretRef: *refTo("former")}
 }
 
 func TestInputsThatAreMissingAreNamed(t *testing.T) {
@@ -90,6 +91,10 @@ func TestInputsThatAreMissingAreNamed(t *testing.T) {
 		{
 			"an event webhook's key", withWebhook, func(cs *clusterState) { delete(cs.inputs, "events") }, v1alpha1.ReasonSecretMissing,
 			[]string{" events ", "spec.eventWebhook.secretRef", "secret"},
+		},
+		{
+			"the key of a migration", withWebhook, func(cs *clusterState) { delete(cs.inputs, "former") }, v1alpha1.ReasonSecretMissing,
+			[]string{" former ", "spec.passwords.migration.secretRef", "secret"},
 		},
 		{
 			"templates", withSMTP, func(cs *clusterState) { delete(cs.configMaps, "mails") }, v1alpha1.ReasonConfigMapMissing,

@@ -99,6 +99,7 @@ const (
 	volumeMailCA      = "mail-ca"
 	volumeTemplates   = "mail-templates"
 	volumeEvents      = "event-webhook"
+	volumeMigration   = "password-migration"
 
 	dirSettings    = "/etc/authserver"
 	dirKeys        = dirSettings + "/keys"
@@ -111,6 +112,7 @@ const (
 	dirMailCA      = dirSettings + "/mail-ca"
 	dirTemplates   = dirSettings + "/mail-templates"
 	dirEvents      = dirSettings + "/event-webhook"
+	dirMigration   = dirSettings + "/password-migration"
 
 	terminationLog = "/dev/termination-log"
 )

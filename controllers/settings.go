@@ -75,6 +75,9 @@ func settings(cs *clusterState) config.Config {
 	c.SignupRequired = requiredNames(spec.SignUp.Required)
 	c.SaltRounds, c.PasswordMinLength = int(spec.Passwords.SaltRounds), int(spec.Passwords.MinLength)
 	c.PasswordBlocklist = spec.Passwords.Blocklist == nil || *spec.Passwords.Blocklist
+	if m := spec.Passwords.Migration; m != nil {
+		c.PasswordMigrationURL = m.URL
+	}
 	c.AuditRetention = spec.Audit.Retention.Value()
 	d := spec.Database
 	c.DBHost, c.DBPort, c.DBName = d.Host, config.Ports{int(d.Port)}, d.Name
@@ -261,7 +264,8 @@ var fields = map[string]string{
 	config.EnvRefreshTokenExpiry: "spec.tokens.refreshTokenTTL", config.EnvRefreshTokenRotation: "spec.tokens.rotation",
 	config.EnvRefreshReuseGrace: "spec.tokens.reuseGrace", config.EnvSaltRounds: "spec.passwords.saltRounds",
 	config.EnvPasswordMinLength: "spec.passwords.minLength", config.EnvPasswordBlocklist: "spec.passwords.blocklist",
-	config.EnvDBHost: "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
+	config.EnvPasswordMigrationURL: "spec.passwords.migration.url",
+	config.EnvDBHost:               "spec.database.host", config.EnvDBPort: "spec.database.port", config.EnvDBName: "spec.database.name",
 	config.EnvDBSSLMode: "spec.database.sslMode", config.EnvDBMaxConns: "spec.database.maxConnections",
 	config.EnvDrainDelay: "spec.shutdown.drainDelay", config.EnvShutdownTimeout: "spec.shutdown.gracePeriod",
 	config.EnvAuditRetention: "spec.audit.retention", config.EnvTrustedProxyField: "spec.trustedProxyField",

@@ -303,6 +303,10 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 			withWebhook, func(cs *clusterState) { cs.inputs["events"].Data["secret"] = []byte(secret) },
 			[]string{"key secret of Secret events", "openssl rand -base64 32"},
 		},
+		"a migration's key that is not one": {
+			withWebhook, func(cs *clusterState) { cs.inputs["former"].Data["secret"] = []byte(secret) },
+			[]string{"key secret of Secret former", "openssl rand -base64 32"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -323,6 +327,33 @@ func TestSettingsThatTheServerRefusesAreNamedByTheirField(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestSettingsOfAPasswordMigrationReachTheServer(t *testing.T) {
+	t.Parallel()
+	for url, g := range map[string]*v1alpha1.AuthGateway{
+		"": newGateway(t, withSMTP), "https://example.com/password": newGateway(t, withWebhook),
+	} {
+		cs, found := running(t, g)
+		pod := as[appsv1.Deployment](t, renderDeployment(renderingOf(cs, found))).Spec.Template.Spec
+		environ := variables(pod.Containers[0])
+		file, secret := "", ""
+		if url != "" {
+			file, secret = "/etc/authserver/password-migration/secret", "former"
+		}
+		if environ["PASSWORD_MIGRATION_URL"] != url || environ["PASSWORD_MIGRATION_SECRET_FILE"] != file {
+			t.Errorf("%q: the settings are %v", url, environ)
+		}
+		mounted := ""
+		for _, v := range pod.Volumes {
+			if v.Name == "password-migration" {
+				mounted = v.Secret.SecretName
+			}
+		}
+		if mounted != secret {
+			t.Errorf("%q: the Secret %q is mounted", url, mounted)
+		}
 	}
 }
 

@@ -363,6 +363,32 @@ type Passwords struct {
 	// +optional
 	// +kubebuilder:default=true
 	Blocklist *bool `json:"blocklist,omitempty"`
+
+	// migration asks a service of yours about the passwords of imported accounts
+	// whose hashes could not be had. If it is not set, these users have to set new
+	// passwords.
+	//
+	// +optional
+	Migration *PasswordMigration `json:"migration,omitempty"`
+}
+
+// PasswordMigration configures a service of yours that checks passwords in the
+// system that accounts come from. Each request is signed as the Standard Webhooks
+// specification defines.
+type PasswordMigration struct {
+	// url is the URL that an address and a password are sent to.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https://[^/?#@\\\\s]+([/?][^#\\\\s]*)?$')",message="write an absolute URL with https, without a user or a fragment, such as https://example.com/password"
+	URL string `json:"url,omitempty"`
+
+	// secretRef names the Secret in this namespace whose key secret holds the
+	// signing secret of the requests: 24 to 64 bytes in base64, with or without the
+	// prefix whsec_. When it changes, the pods are replaced one at a time.
+	//
+	// +required
+	SecretRef LocalReference `json:"secretRef,omitzero"`
 }
 
 // Keys configures the signing keys.

@@ -149,6 +149,12 @@ var invalid = []struct{ what, spec, field, says string }{
 	{"a minimum password length that is too short", `passwords: {minLength: 7}`, "spec.passwords.minLength", "greater than or equal to 8"},
 	{"a minimum password length that is too long", `passwords: {minLength: 65}`, "spec.passwords.minLength", "less than or equal to 64"},
 
+	{"a migration without a URL", `passwords: {migration: {secretRef: {name: a}}}`, "spec.passwords.migration.url", "Required value"},
+	{"a migration without a signing secret", `passwords: {migration: {url: "https://example.com"}}`, "spec.passwords.migration.secretRef", "Required value"},
+	{"a migration without TLS", `passwords: {migration: {url: "http://example.com/", secretRef: {name: a}}}`, "spec.passwords.migration.url", "with https"},
+	{"a migration with a user", `passwords: {migration: {url: "https://me@example.com/", secretRef: {name: a}}}`, "spec.passwords.migration.url", "without a user or a fragment"},
+	{"a migration with a Secret in another namespace", `passwords: {migration: {url: "https://example.com", secretRef: {name: other/a}}}`, "spec.passwords.migration.secretRef.name", "must be in the same namespace"},
+
 	{"a symmetric algorithm", `keys: {algorithm: HS256}`, "spec.keys.algorithm", `supported values: "ES256", "RS256", "EdDSA"`},
 	{"a rotation interval that is too short", `{tokens: {accessTokenTTL: 10s, refreshTokenTTL: 1m}, keys: {rotationInterval: 59s, publishLead: 1s}}`, "spec.keys.rotationInterval", "write 1m to 87600h"},
 	{"a rotation interval shorter than the life of access tokens", `{tokens: {accessTokenTTL: 1h, refreshTokenTTL: 2h}, keys: {rotationInterval: 1h29m}}`, "spec.keys.rotationInterval", "write at least tokens.accessTokenTTL plus twice keys.publishLead"},
@@ -445,7 +451,7 @@ database:
   maxConnections: 25
 tokens: {accessTokenTTL: 10m, refreshTokenTTL: 720h, clientID: "shop:web", accessTokenTyp: JWT, rotation: Always, reuseGrace: 0s, claims: [plan, "https://shop.example.com/seats", "!#+-[]~"]}
 signUp: {required: []}
-passwords: {saltRounds: 13, minLength: 10, blocklist: false}
+passwords: {saltRounds: 13, minLength: 10, blocklist: false, migration: {url: "https://example.com/password?a=b", secretRef: {name: former}}}
 audit: {retention: 720h}
 keys:
   algorithm: EdDSA

@@ -97,6 +97,10 @@ func (c Config) contradictions() []Problem {
 		refuse(EnvDBPort, "has %d ports, and %s has %d hosts: write one port for all hosts, or one for each",
 			len(c.DBPort), EnvDBHost, hosts)
 	}
+	if c.PasswordMigrationURL != "" && c.PasswordMigrationSecret.IsZero() {
+		refuse(EnvPasswordMigrationURL, "%s is not set: set it to the signing key, such as the output of `openssl rand -base64 32`",
+			EnvPasswordMigrationSecret)
+	}
 	if c.Exposure == Public && !c.SendsMail() {
 		refuse(EnvExposure, "public sends codes only by mail, but no way to send mail is set: set %s and %s, or %s; "+
 			"or write internal (the default), do not expose the port to the public, and mail the codes from your own backend",

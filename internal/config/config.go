@@ -96,6 +96,8 @@ type Config struct {
 	SaltRounds              int
 	PasswordMinLength       int
 	PasswordBlocklist       bool
+	PasswordMigrationURL    string // "": no other system is asked about passwords
+	PasswordMigrationSecret Secret
 	HashingThreads          int // 0: the number of usable processors
 	HashingMaxWait          time.Duration
 	VerificationCodeExpiry  time.Duration

@@ -51,6 +51,16 @@ var webhookURL = optional(textThat(func(s string) error {
 	return nil
 }))
 
+var migrationURL = optional(textThat(func(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) || u.Hostname() == "" ||
+		u.User != nil || u.Fragment != "" {
+		return errors.New("is not a URL that passwords can be sent to: " +
+			"write an absolute URL with https and without a user, such as https://example.com/password")
+	}
+	return nil
+}))
+
 var webhookSecret = optional(parser[Secret]{
 	parse: func(s string) (Secret, error) {
 		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, "whsec_"))

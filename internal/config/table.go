@@ -80,6 +80,8 @@ const (
 	EnvSessionsPerUser         = "SESSIONS_PER_USER"
 	EnvPasswordMinLength       = "PASSWORD_MIN_LENGTH"
 	EnvPasswordBlocklist       = "PASSWORD_BLOCKLIST"
+	EnvPasswordMigrationURL    = "PASSWORD_MIGRATION_URL"
+	EnvPasswordMigrationSecret = "PASSWORD_MIGRATION_SECRET"
 	EnvHashingThreads          = "HASHING_THREADS"
 	EnvHashingMaxWait          = "HASHING_MAX_WAIT"
 	EnvVerificationCodeExpiry  = "VERIFICATION_CODE_EXPIRY"
@@ -436,6 +438,14 @@ var table = []setting{
 	{Setting: Setting{Name: EnvPasswordBlocklist, Default: "on",
 		Help: "`on` refuses the most common passwords; `off` allows them."},
 		field: bind(func(c *Config) *bool { return &c.PasswordBlocklist }, onOff)},
+	{Setting: Setting{Name: EnvPasswordMigrationURL, ServeOnly: true,
+		Help: "The URL of a service of yours that says whether a password is right in the system that accounts come " +
+			"from, if their hashes could not be imported. It must be `https`, unless the service is on this machine."},
+		field: bind(func(c *Config) *string { return &c.PasswordMigrationURL }, migrationURL)},
+	{Setting: Setting{Name: EnvPasswordMigrationSecret, ServeOnly: true, Secret: true,
+		Help: "The key that signs the requests to `PASSWORD_MIGRATION_URL`: 24 to 64 bytes in base64, with or without " +
+			"the prefix `whsec_`."},
+		field: bind(func(c *Config) *Secret { return &c.PasswordMigrationSecret }, webhookSecret)},
 	{Setting: Setting{Name: EnvHashingThreads, Default: "0",
 		Help: "How many passwords are hashed at the same time. 0 uses as many threads as the processors or the CPU " +
 			"limit allow."},

@@ -10,6 +10,7 @@
 //	          $fbscrypt$v=1,n=,r=,p=1,ss=,sk=$…$…   Firebase: scrypt, and AES-CTR of the project's signer key
 //	          $md5$2b$COST$…                   bcrypt of the digest, in hex; and $sha1$2b$…, $sha256$2b$…
 //	none      !                                no password matches
+//	          $migrate$$                       none matches here, but another system knows the password
 //
 // Everything up to the last two fields (of bcrypt: up to the cost) is the Scheme of a hash. All hashes of one scheme
 // take the same work, and the database finds the schemes that are in use by an index.

@@ -47,8 +47,11 @@ func (i Imported) Stored(cost int) (string, error) {
 //
 // A $2a$ may be an own hash, so it stays what it is. ImportBcrypt is for systems whose $2a$ is not.
 func Import(text string) (Imported, error) {
-	if text == "" || text == None {
-		return Imported{stored: None}, nil
+	if text == "" {
+		text = None
+	}
+	if IsNone(text) {
+		return Imported{stored: text}, nil
 	}
 	if mark, ok := digestMark(text); ok {
 		return Imported{stored: strings.ToLower(text), mark: mark, Scheme: Own(bcrypt.MinCost)}, nil

@@ -25,6 +25,11 @@ const (
 	// None is stored for an account without a password.
 	None = "!"
 
+	// Migrating is stored for an account whose password only the system knows that it comes from. It has the form of a
+	// hash, so that the index of schemes finds it: MigratingScheme is its scheme, which ParseScheme does not know.
+	Migrating       = MigratingScheme + "$$"
+	MigratingScheme = "$migrate"
+
 	// condensedMark marks the bcrypt hash of a condensed password, so that it is never compared with a plain one.
 	condensedMark = "$sha384"
 
@@ -75,9 +80,12 @@ func condense(password string) (input []byte, condensed bool) {
 	return []byte(base64.StdEncoding.EncodeToString(sum[:])), true
 }
 
+// IsNone reports whether what is stored for an account, or "" for no account, is the hash of no password.
+func IsNone(stored string) bool { return stored == "" || stored == None || stored == Migrating }
+
 // Parse reads a stored hash. The zero Hash is that of no account: no password matches it, without any work.
 func Parse(stored string) (Hash, error) {
-	if stored == "" || stored == None {
+	if IsNone(stored) {
 		return Hash{}, nil
 	}
 	scheme, rest, err := splitScheme(stored)

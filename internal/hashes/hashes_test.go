@@ -190,6 +190,27 @@ func TestHashesOfOtherProgramsMatchTheirPasswords(t *testing.T) {
 	}
 }
 
+func TestNoPasswordMatchesAnAccountWithoutAHash(t *testing.T) {
+	for text, want := range map[string]string{"": None, None: None, Migrating: Migrating} {
+		imported := testenv.Must(Import(text))(t)
+		stored := testenv.Must(imported.Stored(testCost))(t)
+		if stored != want || imported.Scheme != (Scheme{}) || !IsNone(stored) {
+			t.Errorf("%q is stored as %q, with the scheme %v", text, stored, imported.Scheme)
+		}
+		for _, password := range []string{"", "!", "$migrate$$", "password"} {
+			if isRight(t, stored, password) {
+				t.Errorf("%q matches %q", stored, password)
+			}
+		}
+	}
+	if scheme, _, err := splitScheme(Migrating); err != nil || scheme != MigratingScheme {
+		t.Errorf("the scheme is %q, %v", scheme, err)
+	}
+	if IsNone(Placeholder(testCost)) {
+		t.Error("a hash is none")
+	}
+}
+
 func TestUnsaltedDigestIsStoredInsideBcrypt(t *testing.T) {
 	for mark, text := range map[string]string{
 		"$md5":    "5F4DCC3B5AA765D61D8327DEB882CF99",

@@ -100,7 +100,7 @@ var reasons = []documentedReason{
 
 	{identity.ReasonTooManyRequests, http.StatusTooManyRequests, "Too many requests of this kind came from the client's network, or from the user.", "Wait for `Retry-After` seconds."},
 	{identity.ReasonTooManyWrongPasswords, http.StatusTooManyRequests, "Too many wrong passwords were sent for this login.", "Wait for `Retry-After` seconds."},
-	{identity.ReasonOverloaded, http.StatusServiceUnavailable, "More passwords, or for proxies more tokens, are being verified than the machine can handle. Nothing was changed.", "Try again after `Retry-After` seconds."},
+	{identity.ReasonOverloaded, http.StatusServiceUnavailable, "More passwords, or for proxies more tokens, are being verified than the machine can handle, or a password cannot be verified because the system that accounts come from does not answer. Nothing was changed.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonDatabaseUnavailable, http.StatusServiceUnavailable, "The database cannot be reached.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonKeysNotLoaded, http.StatusServiceUnavailable, "The server has just started and has not loaded its signing keys yet.", "Try again after `Retry-After` seconds."},
 	{identity.ReasonEndingsNotLoaded, http.StatusServiceUnavailable, "The server is still reading which sessions have ended, for example after its start.", "Try again after `Retry-After` seconds."},

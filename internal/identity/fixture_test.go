@@ -47,6 +47,7 @@ type fixture struct {
 	memory  *identitytest.Store
 	store   *spy
 	hasher  *identity.Hasher
+	former  identity.FormerSystem // nil: there is none
 	service *identity.Service
 
 	audit   bytes.Buffer
@@ -97,7 +98,7 @@ func (f *fixture) replica(h *identity.Hasher) *identity.Service {
 	})
 	tokens.Use(opened)
 	return identity.New(f.policy, identity.Dependencies{
-		Store: f.store, Tokens: tokens, Hasher: h,
+		Store: f.store, Tokens: tokens, Hasher: h, Former: f.former,
 		Audit: slog.New(slog.NewJSONHandler(&f.audit, nil)), Now: f.Now,
 	})
 }

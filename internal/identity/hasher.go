@@ -144,13 +144,12 @@ func (h *Hasher) Check(ctx context.Context, hash, password string) (right bool, 
 	return right, err
 }
 
-// CheckSignIn compares a password with the hash of an account, which is empty for a login without an account, and
-// hashes.None for an account without a password. admitted
+// CheckSignIn compares a password with the hash of an account, which is empty for a login without an account. admitted
 // is whether the account may sign in; if it may not, no password is right. A wrong password takes the same work for
 // every hash, and for none. If the password is right but the hash is not one that Hash makes, rehash is a new hash.
 func (h *Hasher) CheckSignIn(ctx context.Context, hash, password string, admitted bool) (right bool, rehash string, err error) {
 	err = h.run(ctx, &h.verifyQueue, func() error {
-		compared, exists := hash, hash != "" && hash != hashes.None
+		compared, exists := hash, !hashes.IsNone(hash)
 		if !exists {
 			compared = hashes.Placeholder(h.cost) // so that both take the same way
 		}

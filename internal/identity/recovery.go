@@ -118,7 +118,7 @@ func (s *Service) checkOldPassword(ctx context.Context, ref SessionRef, c Creden
 	if !isPossiblePassword(old) {
 		return wrong
 	}
-	if _, err := s.checkPassword(ctx, c, old, func() error { return nil }); err != nil {
+	if _, err := s.checkPassword(ctx, c, old, func() (string, error) { return "", nil }); err != nil {
 		if KindOf(err) == Unauthenticated {
 			return wrong
 		}

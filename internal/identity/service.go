@@ -74,8 +74,9 @@ type Service struct {
 	now    func() time.Time
 	counts counters
 
-	refusals *lru.Cache[LimitKey, refusal] // clients that still have to wait
-	sampler  *sampler
+	refusals  *lru.Cache[LimitKey, refusal] // clients that still have to wait
+	sampler   *sampler
+	migration migration
 }
 
 // counters counts sessions and refusals; see Stats, Limited and Refused.
@@ -99,6 +100,7 @@ type Dependencies struct {
 	Store  Store
 	Tokens *token.Service
 	Hasher *Hasher
+	Former FormerSystem // nil: there is none
 	Audit  *slog.Logger // nil: nowhere
 	Now    func() time.Time
 }
@@ -158,6 +160,7 @@ func New(p Policy, d Dependencies) *Service {
 		counts:  counters{limited: map[LimitClass]*atomic.Uint64{}, refused: map[Refusal]*atomic.Uint64{}},
 		sampler: newSampler(),
 	}
+	s.migration.system, s.migration.turns = d.Former, make(chan struct{}, migrationAtOnce)
 	for _, class := range LimitClasses() {
 		s.counts.limited[class] = new(atomic.Uint64)
 	}

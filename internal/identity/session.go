@@ -28,7 +28,12 @@ func (s *Service) SignIn(ctx context.Context, username, password string) (Tokens
 	if err != nil {
 		return Tokens{}, err
 	}
-	rehash, err := s.checkPassword(ctx, c, password, func() error { return s.checkSignUps(ctx, login, c, password) })
+	rehash, err := s.checkPassword(ctx, c, password, func() (string, error) {
+		if err := s.checkSignUps(ctx, login, c, password); err != nil || !s.migration.asks(c) {
+			return "", err
+		}
+		return s.migrate(ctx, c, login, password)
+	})
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -92,24 +97,24 @@ func (s *Service) renewedHash(
 // and the same hashing whether or not there is an account, and whatever kind of hash it has. If the stored hash has
 // another cost or was imported, rehash is the same password as an own hash of the current cost.
 //
-// If the password is wrong, checkPassword calls otherwise. An error of that is returned
-// instead, and the failure is not counted.
+// If the password is wrong, checkPassword calls otherwise. If that returns an error, or a hash because the password is
+// right elsewhere, checkPassword returns the same, and the failure is not counted.
 func (s *Service) checkPassword(
-	ctx context.Context, c Credentials, password string, otherwise func() error,
+	ctx context.Context, c Credentials, password string, otherwise func() (rehash string, err error),
 ) (rehash string, err error) {
 	if err := checkThrottle(c); err != nil {
 		s.throttled(ctx, c)
 		return "", err
 	}
-	right, rehash, err := s.hasher.CheckSignIn(ctx, c.PasswordHash, password, c.Found && c.Activated && !c.Suspended)
+	right, rehash, err := s.hasher.CheckSignIn(ctx, c.PasswordHash, password, c.admitted())
 	if err != nil {
 		return "", err
 	}
 	if right {
 		return rehash, nil
 	}
-	if err := otherwise(); err != nil {
-		return "", err
+	if rehash, err = otherwise(); err != nil || rehash != "" {
+		return rehash, err
 	}
 	e := s.event(ctx, EventPasswordRefused, c.User.ID, "", slog.Int("failures", c.Failures+1))
 	if err := s.store.CountFailure(ctx, c.ThrottleKey, s.audited(e)); err != nil {

@@ -289,6 +289,9 @@ type Credentials struct {
 	SinceFailure time.Duration
 }
 
+// admitted reports whether there is an account that may sign in.
+func (c Credentials) admitted() bool { return c.Found && c.Activated && !c.Suspended }
+
 // ThrottleKey names what wrong passwords are counted against: a login, either for a
 // known network of its account or for all other networks together. It is a digest, so
 // that the table does not show which names were tried, and all rows have one size.

@@ -26,6 +26,10 @@ func checkThrottle(c Credentials) error {
 	if wait <= 0 {
 		return nil
 	}
+	return errThrottled(wait)
+}
+
+func errThrottled(wait time.Duration) error {
 	return &Error{
 		Kind: RateLimited, Reason: ReasonTooManyWrongPasswords, Message: "too many wrong passwords; try again later",
 		RetryAfter: wait,

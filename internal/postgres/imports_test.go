@@ -99,6 +99,7 @@ func TestExportAndImportAreEqual(t *testing.T) {
 		`UPDATE users SET unproved_email = 'New@example.com', canonical_unproved_email = 'new@example.com', unproved_since = now(),
 			email_verified_at = NULL
 		 WHERE id IN (SELECT id FROM users OFFSET 20 LIMIT 10)`,
+		`UPDATE users SET password_hash = '$migrate$$' WHERE id IN (SELECT id FROM users OFFSET 40 LIMIT 10)`,
 		`UPDATE users SET password_hash = '!', updated_at = '2020-01-01 00:00:00.000001+00' WHERE id IN (SELECT id FROM users OFFSET 30 LIMIT 10)`,
 	} {
 		testenv.Must(db.Exec(statement))(t)

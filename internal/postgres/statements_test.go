@@ -229,13 +229,14 @@ func TestPasswordSchemesAreThoseOfTheStoredHashes(t *testing.T) {
 		{"$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc", "$argon2id$v=19$m=256,t=2,p=2"},
 		{"$pbkdf2-sha256$i=6400,l=32$2ZrzXitFSGltTQnBWOsdeg$Y11AchqV4b0sUisdZd0Xr97KWoymNE0LNNrnEgY4H9M", "$pbkdf2-sha256$i=6400,l=32"},
 		{"$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw==,sk=jxspr8Ki0RYycVU8zw==$42xEC+ixf3L2lw$lSrfV15cpx95/sZS2W9c9Kp6i", "$fbscrypt$v=1,n=14,r=8,p=1,ss=Bw==,sk=jxspr8Ki0RYycVU8zw=="},
+		{hashes.Migrating, hashes.MigratingScheme},
 		{"!", ""},
 	} {
 		set(`UPDATE users SET password_hash = $1 WHERE id IN (
 			SELECT id FROM users WHERE password_hash LIKE '$2a$%' ORDER BY id LIMIT $2)`, tc.stored, i+1)
 		if tc.scheme != "" {
 			want = append(want, tc.scheme)
-			if _, err := hashes.ParseScheme(tc.scheme); err != nil {
+			if _, err := hashes.ParseScheme(tc.scheme); err != nil && tc.scheme != hashes.MigratingScheme {
 				t.Error(tc.scheme, err)
 			}
 		}

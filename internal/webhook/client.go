@@ -101,18 +101,24 @@ var (
 
 // Post posts a message. It returns nil if the receiver has accepted it, with a 2xx. *Error.
 func (c *Client) Post(ctx context.Context, m Message) error {
+	_, err := c.Ask(ctx, m)
+	return err
+}
+
+// Ask is Post for a message that has an answer. It returns the first 64 KiB of the reply.
+func (c *Client) Ask(ctx context.Context, m Message) (answer []byte, err error) {
 	body, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("a message of the type %s cannot be encoded as JSON", m.Type) // the cause may contain its data
+		return nil, fmt.Errorf("a message of the type %s cannot be encoded as JSON", m.Type) // the cause may contain its data
 	}
 	now := time.Now()
 	signature, err := c.signer.Sign(m.ID, now, body)
 	if err != nil {
-		return &Error{Err: errors.New("the message cannot be signed")}
+		return nil, &Error{Err: errors.New("the message cannot be signed")}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
 	if err != nil {
-		return &Error{Err: errors.New("the URL is invalid")}
+		return nil, &Error{Err: errors.New("the URL is invalid")}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set(standardwebhooks.HeaderWebhookID, m.ID)
@@ -121,14 +127,14 @@ func (c *Client) Post(ctx context.Context, m Message) error {
 
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return &Error{Err: withoutURL(err)}
+		return nil, &Error{Err: withoutURL(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxReply)) // so that the connection can be used again
+	answer, _ = io.ReadAll(io.LimitReader(resp.Body, maxReply)) // also so that the connection can be used again
 	if resp.StatusCode >= 200 && resp.StatusCode <= 299 {
-		return nil
+		return answer, nil
 	}
-	return &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now)}
+	return nil, &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now)}
 }
 
 // retryAfter parses Retry-After (RFC 9110 section 10.2.3) up to a limit: a mistake of the

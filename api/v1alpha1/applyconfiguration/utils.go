@@ -70,6 +70,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.NetworkPolicyApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("OperatorContest"):
 		return &apiv1alpha1.OperatorContestApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PasswordMigration"):
+		return &apiv1alpha1.PasswordMigrationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Passwords"):
 		return &apiv1alpha1.PasswordsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodTemplate"):

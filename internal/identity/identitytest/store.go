@@ -131,6 +131,13 @@ func (s *Store) SetScope(userID, scope string) {
 	s.users[userID].Scope = scope
 }
 
+// SetPasswordHash changes what is stored of the password of an account.
+func (s *Store) SetPasswordHash(userID, hash string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users[userID].passwordHash = hash
+}
+
 // Events returns the recorded events, oldest first.
 func (s *Store) Events(context.Context) ([]identity.Event, error) {
 	s.mu.Lock()

@@ -611,6 +611,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: startTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.auth-gateway.auth-gateway.api.v1alpha1.PasswordMigration
+  map:
+    fields:
+    - name: secretRef
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.LocalReference
+    - name: url
+      type:
+        scalar: string
 - name: com.github.auth-gateway.auth-gateway.api.v1alpha1.Passwords
   map:
     fields:
@@ -618,6 +627,9 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: boolean
       default: true
+    - name: migration
+      type:
+        namedType: com.github.auth-gateway.auth-gateway.api.v1alpha1.PasswordMigration
     - name: minLength
       type:
         scalar: numeric

@@ -14,6 +14,10 @@ type PasswordsApplyConfiguration struct {
 	MinLength *int32 `json:"minLength,omitempty"`
 	// blocklist determines whether the most common passwords are rejected.
 	Blocklist *bool `json:"blocklist,omitempty"`
+	// migration asks a service of yours about the passwords of imported accounts
+	// whose hashes could not be had. If it is not set, these users have to set new
+	// passwords.
+	Migration *PasswordMigrationApplyConfiguration `json:"migration,omitempty"`
 }
 
 // PasswordsApplyConfiguration constructs a declarative configuration of the Passwords type for use with
@@ -43,5 +47,13 @@ func (b *PasswordsApplyConfiguration) WithMinLength(value int32) *PasswordsApply
 // If called multiple times, the Blocklist field is set to the value of the last call.
 func (b *PasswordsApplyConfiguration) WithBlocklist(value bool) *PasswordsApplyConfiguration {
 	b.Blocklist = &value
+	return b
+}
+
+// WithMigration sets the Migration field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Migration field is set to the value of the last call.
+func (b *PasswordsApplyConfiguration) WithMigration(value *PasswordMigrationApplyConfiguration) *PasswordsApplyConfiguration {
+	b.Migration = value
 	return b
 }
